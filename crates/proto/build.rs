@@ -2,7 +2,6 @@
 
 use std::{error::Error, fs, path::PathBuf};
 
-use prost::Message;
 
 fn main() -> Result<(), Box<dyn Error>> {
     let root = PathBuf::from(std::env::var("CARGO_MANIFEST_DIR")?).join("../../proto");
@@ -29,6 +28,15 @@ fn main() -> Result<(), Box<dyn Error>> {
     }
     let mut config = tonic_prost_build::Config::new();
     config.enable_type_names();
+    // These hold passwords and tokens; src/lib.rs writes their Debug without the values.
+    config.skip_debug([
+        "souk.user.v1.RegisterRequest",
+        "souk.user.v1.ChangePasswordRequest",
+        "souk.user.v1.LogInRequest",
+        "souk.user.v1.RefreshSessionRequest",
+        "souk.user.v1.LogOutRequest",
+        "souk.user.v1.Session",
+    ]);
     tonic_prost_build::configure()
         .include_file("souk.rs")
         .compile_fds_with_config(set, config)?;
