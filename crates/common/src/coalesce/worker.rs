@@ -1,0 +1,104 @@
+//! The task that takes waiting requests and runs them batch by batch.
+
+use std::{future::Future, panic::AssertUnwindSafe};
+
+use futures::FutureExt as _;
+use tokio::sync::mpsc;
+use tokio_util::sync::CancellationToken;
+
+use super::{BatchError, Job, SubmitError};
+
+/// Runs batches with `run`, of at most `batch` requests.
+pub(super) struct Worker<F> {
+    run: F,
+    batch: usize,
+}
+
+impl<F> Worker<F> {
+    pub(super) fn new(run: F, batch: usize) -> Self {
+        Self { run, batch }
+    }
+
+    /// Serves the queue until it is closed and empty.
+    pub(super) async fn run<Req, Res, E, Fut>(
+        self,
+        mut waiting: mpsc::Receiver<Job<Req, Res, E>>,
+        closing: CancellationToken,
+    ) where
+        Req: Clone,
+        E: BatchError,
+        F: Fn(Vec<Req>) -> Fut,
+        Fut: Future<Output = Result<Vec<Result<Res, E>>, E>>,
+    {
+        let mut closed = false;
+        loop {
+            let mut jobs = Vec::new();
+            tokio::select! {
+                biased;
+                () = closing.cancelled(), if !closed => {
+                    waiting.close();
+                    closed = true;
+                    continue;
+                }
+                taken = waiting.recv_many(&mut jobs, self.batch) => if taken == 0 { return },
+            }
+            // Nobody waits for these any more and they have not begun.
+            jobs.retain(|job| !job.reply.is_closed());
+            if !jobs.is_empty() {
+                self.serve(jobs).await;
+            }
+        }
+    }
+
+    /// Runs one batch, and its halves where it fails through one of its members.
+    async fn serve<Req, Res, E, Fut>(&self, jobs: Vec<Job<Req, Res, E>>)
+    where
+        Req: Clone,
+        E: BatchError,
+        F: Fn(Vec<Req>) -> Fut,
+        Fut: Future<Output = Result<Vec<Result<Res, E>>, E>>,
+    {
+        // The next part to run is the last one, so that the order of arrival is kept.
+        let mut parts = vec![jobs];
+        while let Some(mut jobs) = parts.pop() {
+            let requests = jobs.iter().map(|job| job.request.clone()).collect();
+            // Only the answer is looked at afterwards: nothing half-changed is seen behind a panic.
+            let outcome = AssertUnwindSafe(async { (self.run)(requests).await })
+                .catch_unwind()
+                .await;
+            match outcome {
+                Ok(Ok(answers)) if answers.len() == jobs.len() => {
+                    for (job, answer) in jobs.into_iter().zip(answers) {
+                        // A caller that has left needs no answer.
+                        let _ = job.reply.send(answer.map_err(SubmitError::Failed));
+                    }
+                }
+                Ok(Ok(answers)) => {
+                    // The batch took effect, but which answer is whose cannot be told.
+                    tracing::error!(
+                        requests = jobs.len(),
+                        answers = answers.len(),
+                        "a batch gave the wrong number of answers"
+                    );
+                    tell(jobs, &SubmitError::Lost);
+                }
+                Ok(Err(error)) if jobs.len() == 1 || error.strikes_all() => {
+                    tell(jobs, &SubmitError::Failed(error));
+                }
+                Err(_) if jobs.len() == 1 => tell(jobs, &SubmitError::Lost),
+                Ok(Err(_)) | Err(_) => {
+                    let later = jobs.split_off(jobs.len() / 2);
+                    parts.push(later);
+                    parts.push(jobs);
+                }
+            }
+        }
+    }
+}
+
+fn tell<Req, Res, E: Clone>(jobs: Vec<Job<Req, Res, E>>, error: &SubmitError<E>) {
+    for job in jobs {
+        // A caller that has left needs no answer.
+        let _ = job.reply.send(Err(error.clone()));
+    }
+}
