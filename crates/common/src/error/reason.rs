@@ -1,0 +1,189 @@
+//! What follows from a reason: the gRPC code, the HTTP status and a title. The one table of both worlds.
+use souk_proto::common::v1::ErrorReason as Reason;
+use tonic::Code;
+
+const PREFIX: &str = "ERROR_REASON_";
+
+/// What follows from a reason alone.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Facts {
+    pub code: Code,
+    pub http_status: u16,
+    /// For people, and the same for every problem of the reason.
+    pub title: &'static str,
+}
+
+/// The facts of a reason. An unspecified reason is a fault of ours.
+pub(super) fn facts(reason: Reason) -> Facts {
+    use Reason as R;
+    let (code, title) = match reason {
+        R::FieldInvalid => (Code::InvalidArgument, "A field is not valid"),
+        R::MalformedRequest => (Code::InvalidArgument, "The request cannot be read"),
+        R::UnknownField => (Code::InvalidArgument, "The request has an unknown field"),
+        R::IdempotencyKeyReused => (
+            Code::InvalidArgument,
+            "The idempotency key was used for another request",
+        ),
+        R::PageTokenInvalid => (Code::InvalidArgument, "The page token is not valid"),
+        R::MediaTypeUnsupported => (Code::InvalidArgument, "The media type is not supported"),
+        R::TokenMissing => (Code::Unauthenticated, "A token is needed"),
+        R::TokenInvalid => (Code::Unauthenticated, "The token is not valid"),
+        R::TokenExpired => (Code::Unauthenticated, "The token has expired"),
+        R::CredentialsInvalid => (Code::Unauthenticated, "The credentials are not valid"),
+        R::AccessDenied => (Code::PermissionDenied, "Access denied"),
+        R::ResourceNotFound => (Code::NotFound, "The resource does not exist"),
+        R::RouteNotFound => (Code::NotFound, "No method has this path"),
+        R::MethodNotAllowed => (Code::Unimplemented, "The path has no such HTTP method"),
+        R::Unimplemented => (Code::Unimplemented, "The service has no such method"),
+        R::ResourceExists => (Code::AlreadyExists, "The resource exists already"),
+        R::EtagMismatch => (Code::Aborted, "The resource has changed"),
+        R::RequestInProgress => (Code::Aborted, "The same request is still running"),
+        R::Conflict => (Code::Aborted, "Concurrent changes collided"),
+        R::OutOfStock => (Code::FailedPrecondition, "Not enough stock"),
+        R::StateConflict => (
+            Code::FailedPrecondition,
+            "The resource's state does not allow this",
+        ),
+        R::ProductArchived => (Code::FailedPrecondition, "The product is archived"),
+        R::PaymentDeclined => (Code::FailedPrecondition, "The payment was declined"),
+        R::RateLimited => (Code::ResourceExhausted, "Too many requests"),
+        R::Overloaded => (Code::ResourceExhausted, "The service is overloaded"),
+        R::BodyTooLarge => (Code::ResourceExhausted, "The request is too large"),
+        R::ServiceUnavailable => (Code::Unavailable, "The service is unavailable"),
+        R::DeadlineExceeded => (Code::DeadlineExceeded, "The work took too long"),
+        R::Cancelled => (Code::Cancelled, "The request was cancelled"),
+        R::Internal | R::Unspecified => (Code::Internal, "Internal error"),
+    };
+    // Overrides of google.rpc.Code's table stand here alone.
+    let http_status = match reason {
+        R::IdempotencyKeyReused => 422,
+        R::MethodNotAllowed => 405,
+        R::BodyTooLarge => 413,
+        R::MediaTypeUnsupported => 415,
+        R::Overloaded => 503,
+        _ => http_status(code),
+    };
+    Facts {
+        code,
+        http_status,
+        title,
+    }
+}
+
+/// The HTTP status of a gRPC code, as the comments of google.rpc.Code give it.
+fn http_status(code: Code) -> u16 {
+    match code {
+        Code::Ok => 200,
+        Code::InvalidArgument | Code::FailedPrecondition | Code::OutOfRange => 400,
+        Code::Unauthenticated => 401,
+        Code::PermissionDenied => 403,
+        Code::NotFound => 404,
+        Code::AlreadyExists | Code::Aborted => 409,
+        Code::ResourceExhausted => 429,
+        Code::Cancelled => 499,
+        Code::Unknown | Code::Internal | Code::DataLoss => 500,
+        Code::Unimplemented => 501,
+        Code::Unavailable => 503,
+        Code::DeadlineExceeded => 504,
+    }
+}
+
+/// The reason that comes closest to a status that is not souk's.
+pub(super) fn of_code(code: Code) -> Reason {
+    match code {
+        Code::InvalidArgument => Reason::MalformedRequest,
+        Code::Unauthenticated => Reason::TokenInvalid,
+        Code::PermissionDenied => Reason::AccessDenied,
+        Code::NotFound => Reason::ResourceNotFound,
+        Code::AlreadyExists => Reason::ResourceExists,
+        Code::FailedPrecondition => Reason::StateConflict,
+        Code::Aborted => Reason::Conflict,
+        Code::ResourceExhausted => Reason::Overloaded,
+        // tonic's answer to a message above the limit of its size.
+        Code::OutOfRange => Reason::BodyTooLarge,
+        Code::Unimplemented => Reason::Unimplemented,
+        Code::Unavailable => Reason::ServiceUnavailable,
+        Code::DeadlineExceeded => Reason::DeadlineExceeded,
+        Code::Cancelled => Reason::Cancelled,
+        Code::Ok | Code::Unknown | Code::Internal | Code::DataLoss => Reason::Internal,
+    }
+}
+
+/// The reason's name without the enum's prefix, as clients see it: `OUT_OF_STOCK`.
+pub(super) fn name(reason: Reason) -> &'static str {
+    let name = reason.as_str_name();
+    name.strip_prefix(PREFIX).unwrap_or(name)
+}
+
+/// The reason of such a name.
+pub(super) fn from_name(name: &str) -> Option<Reason> {
+    Reason::from_str_name(&format!("{PREFIX}{name}"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// All reasons of the contract, so that a new one cannot be missed here.
+    fn all() -> impl Iterator<Item = Reason> {
+        (0..1000).filter_map(|number| Reason::try_from(number).ok())
+    }
+
+    #[test]
+    fn names_read_back() {
+        assert_eq!(all().count(), 31);
+        for reason in all() {
+            assert_eq!(from_name(name(reason)), Some(reason));
+        }
+        assert_eq!(name(Reason::OutOfStock), "OUT_OF_STOCK");
+        assert_eq!(from_name("NO_SUCH"), None);
+    }
+
+    #[test]
+    fn every_reason_is_an_error_in_both_worlds() {
+        for reason in all() {
+            let facts = facts(reason);
+            assert_ne!(facts.code, Code::Ok, "{reason:?}");
+            assert!((400..600).contains(&facts.http_status), "{reason:?}");
+            assert!(
+                !facts.title.is_empty() && !facts.title.ends_with('.'),
+                "{reason:?}"
+            );
+        }
+    }
+
+    #[test]
+    fn a_foreign_code_keeps_its_meaning() {
+        for number in 1..17 {
+            let code = Code::from(number);
+            let expected = match code {
+                Code::Unknown | Code::DataLoss => Code::Internal,
+                Code::OutOfRange => Code::ResourceExhausted,
+                same => same,
+            };
+            assert_eq!(facts(of_code(code)).code, expected, "{code:?}");
+        }
+    }
+
+    #[test]
+    fn http_statuses() {
+        let cases = [
+            (Reason::FieldInvalid, 400),
+            (Reason::IdempotencyKeyReused, 422),
+            (Reason::MethodNotAllowed, 405),
+            (Reason::BodyTooLarge, 413),
+            (Reason::MediaTypeUnsupported, 415),
+            (Reason::Overloaded, 503),
+            (Reason::RateLimited, 429),
+            (Reason::EtagMismatch, 409),
+            (Reason::OutOfStock, 400),
+            (Reason::Unimplemented, 501),
+            (Reason::TokenExpired, 401),
+            (Reason::AccessDenied, 403),
+            (Reason::Cancelled, 499),
+        ];
+        for (reason, status) in cases {
+            assert_eq!(facts(reason).http_status, status, "{reason:?}");
+        }
+    }
+}

@@ -1,0 +1,364 @@
+//! A problem on the wire of gRPC: a status with the details of `google.rpc`, and back.
+use std::{collections::HashMap, error::Error, sync::Arc};
+
+use tonic::{Code, Status, TimeoutExpired};
+use tonic_types::{ErrorDetails, FieldViolation, PreconditionViolation, StatusExt};
+
+use super::{DOMAIN, Field, Problem, Reason, Resource, Violation, reason};
+
+/// A status travels in headers, and peers refuse more than some 16 KiB of those. So lists of violations end when
+/// their text reaches this many bytes (a third more as base64), and the metadata says how many are left out.
+const LIST_BYTES: usize = 6 * 1024;
+/// The most bytes of a message on the wire, for the same reason.
+const MESSAGE_BYTES: usize = 1024;
+/// Key of the metadata that tells how many violations were left out.
+const OMITTED: &str = "violationsOmitted";
+
+impl From<Problem> for Status {
+    fn from(problem: Problem) -> Self {
+        let code = problem.code();
+        let mut inner = *problem.0;
+        let listed = shorten(&mut inner.fields, 0, |field| {
+            field.path.len() + field.description.len()
+        });
+        let omitted_fields = listed.omitted;
+        let listed = shorten(&mut inner.violations, listed.bytes, |violation| {
+            violation.kind.len() + violation.subject.len() + violation.description.len()
+        });
+        let omitted = omitted_fields + listed.omitted;
+        if omitted > 0 {
+            inner
+                .metadata
+                .insert(OMITTED.to_owned(), omitted.to_string());
+        }
+
+        let metadata: HashMap<_, _> = inner.metadata.into_iter().collect();
+        let mut details =
+            ErrorDetails::with_error_info(reason::name(inner.reason), DOMAIN, metadata);
+        if !inner.fields.is_empty() {
+            let fields = inner.fields.into_iter();
+            details.set_bad_request(
+                fields
+                    .map(|field| FieldViolation::new(field.path, field.description))
+                    .collect::<Vec<_>>(),
+            );
+        }
+        if !inner.violations.is_empty() {
+            let violations = inner.violations.into_iter();
+            details.set_precondition_failure(
+                violations
+                    .map(|v| PreconditionViolation::new(v.kind, v.subject, v.description))
+                    .collect::<Vec<_>>(),
+            );
+        }
+        if let Some(delay) = inner.retry_after {
+            details.set_retry_info(Some(delay));
+        }
+        if let Some(resource) = inner.resource {
+            details.set_resource_info(resource.kind, resource.name, "", "");
+        }
+        if let Some(id) = inner.request_id {
+            details.set_request_info(id, "");
+        }
+
+        let mut status = Status::with_error_details(code, cut(inner.message), details);
+        if let Some(cause) = inner.cause {
+            status.set_source(cause);
+        }
+        status
+    }
+}
+
+impl From<Status> for Problem {
+    fn from(status: Status) -> Self {
+        Self::from_status(&status)
+    }
+}
+
+impl Problem {
+    /// Reads a status, of souk's own services or of anyone else. Of others only the code and what tells the client
+    /// about its own request is taken over; the rest of their words may be internal, and is kept as the cause.
+    pub fn from_status(status: &Status) -> Self {
+        let details = status.get_error_details();
+        let ours = details.error_info().filter(|info| info.domain == DOMAIN);
+        let reason = match ours {
+            Some(info) => reason::from_name(&info.reason),
+            None if timed_out(status) => Some(Reason::DeadlineExceeded),
+            None if status.code() == Code::InvalidArgument
+                && details.has_bad_request_violations() =>
+            {
+                Some(Reason::FieldInvalid)
+            }
+            None => None,
+        }
+        .unwrap_or_else(|| reason::of_code(status.code()));
+
+        let speaks =
+            reason != Reason::Internal && (ours.is_some() || is_about_the_request(status.code()));
+        let message = if speaks && !status.message().is_empty() {
+            status.message()
+        } else {
+            neutral(reason)
+        };
+        let mut problem = Problem::new(reason, message);
+        let inner = &mut problem.0;
+
+        if let Some(info) = ours.filter(|_| speaks) {
+            inner.metadata.extend(info.metadata.clone());
+            inner.resource = details.resource_info().map(|resource| Resource {
+                kind: resource.resource_type.clone(),
+                name: resource.resource_name.clone(),
+            });
+        }
+        if ours.is_some() {
+            let request = details.request_info();
+            inner.request_id = request.map(|request| request.request_id.clone());
+        }
+        if let Some(bad) = details.bad_request().filter(|_| speaks) {
+            let fields = bad.field_violations.iter();
+            inner.fields.extend(fields.map(|field| Field {
+                path: field.field.clone(),
+                description: field.description.clone(),
+            }));
+        }
+        if let Some(failure) = details.precondition_failure().filter(|_| speaks) {
+            let violations = failure.violations.iter();
+            inner
+                .violations
+                .extend(violations.map(|violation| Violation {
+                    kind: violation.r#type.clone(),
+                    subject: violation.subject.clone(),
+                    description: violation.description.clone(),
+                }));
+        }
+        inner.retry_after = details.retry_info().and_then(|retry| retry.retry_delay);
+        if ours.is_none() || status.source().is_some() {
+            inner.cause = Some(Arc::new(status.clone()));
+        }
+        problem
+    }
+}
+
+/// A text for a reason that tells nothing.
+pub(super) fn neutral(reason: Reason) -> &'static str {
+    match reason {
+        Reason::Internal | Reason::Unspecified => {
+            "something went wrong in souk; the request id finds it in the logs"
+        }
+        Reason::ServiceUnavailable => "a part of souk cannot be reached at the moment: try again",
+        Reason::DeadlineExceeded => "the work took longer than allowed",
+        Reason::Cancelled => "the request was cancelled before its answer",
+        Reason::Overloaded => "the service has more work than it can take: try again later",
+        Reason::BodyTooLarge => "the request is larger than the service takes",
+        other => reason::facts(other).title,
+    }
+}
+
+/// Whether a foreign status' text is about the caller's request rather than about the callee's inside.
+fn is_about_the_request(code: Code) -> bool {
+    matches!(
+        code,
+        Code::InvalidArgument
+            | Code::NotFound
+            | Code::AlreadyExists
+            | Code::FailedPrecondition
+            | Code::Aborted
+    )
+}
+
+/// tonic's own timeouts come as CANCELLED.
+fn timed_out(status: &Status) -> bool {
+    let mut source = status.source();
+    while let Some(error) = source {
+        if error.is::<TimeoutExpired>() {
+            return true;
+        }
+        source = error.source();
+    }
+    status.code() == Code::Cancelled && status.message() == TimeoutExpired(()).to_string()
+}
+
+/// How far a list got.
+struct Listed {
+    bytes: usize,
+    omitted: usize,
+}
+
+/// Ends a list where its bytes, with those already spent, pass the limit.
+fn shorten<T>(list: &mut Vec<T>, spent: usize, size: impl Fn(&T) -> usize) -> Listed {
+    // Tags and lengths of the encoding.
+    const OVERHEAD: usize = 12;
+    let before = list.len();
+    let mut bytes = spent;
+    let keep = list
+        .iter()
+        .take_while(|item| {
+            bytes += size(item) + OVERHEAD;
+            bytes <= LIST_BYTES
+        })
+        .count();
+    list.truncate(keep);
+    Listed {
+        bytes,
+        omitted: before - keep,
+    }
+}
+
+/// A message that fits into a header.
+fn cut(mut message: String) -> String {
+    if message.len() > MESSAGE_BYTES {
+        message.truncate(message.floor_char_boundary(MESSAGE_BYTES));
+        message.push('…');
+    }
+    message
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::*;
+
+    fn full() -> Problem {
+        Problem::new(Reason::OutOfStock, "not enough of products/prd_a")
+            .field("items[0].quantity", "must be at most 3")
+            .violation("STOCK", "products/prd_a", "5 wanted, 3 available")
+            .metadata("available", 3)
+            .retry_after(Duration::from_millis(1500))
+            .resource("souk/Product", "products/prd_a")
+            .request_id("req-1")
+    }
+
+    #[test]
+    fn a_problem_survives_the_wire() {
+        let status = Status::from(full());
+        assert_eq!(status.code(), Code::FailedPrecondition);
+        let info = status.get_details_error_info().unwrap();
+        assert_eq!(
+            (info.reason.as_str(), info.domain.as_str()),
+            ("OUT_OF_STOCK", "souk")
+        );
+
+        let back = Problem::from_status(&status);
+        assert_eq!(back.reason(), Reason::OutOfStock);
+        assert_eq!(back.message(), full().message());
+        assert_eq!(back.field_violations(), full().field_violations());
+        assert_eq!(back.violations(), full().violations());
+        assert_eq!(back.get_metadata("available"), Some("3"));
+        assert_eq!(back.retry_delay(), Some(Duration::from_millis(1500)));
+        assert_eq!(back.about(), full().about());
+        assert_eq!(back.0.request_id.as_deref(), Some("req-1"));
+        assert!(back.source().is_none());
+    }
+
+    #[test]
+    fn the_cause_stays_in_the_process() {
+        let secret = "password=hunter2 at 10.0.0.7";
+        let status = Status::from(Problem::internal().caused_by(secret));
+        assert_eq!(status.source().unwrap().to_string(), secret);
+        assert!(!status.message().contains("hunter2"));
+        assert!(!String::from_utf8_lossy(status.details()).contains("hunter2"));
+        // Handed on, it is still there for the log.
+        let again = Status::from(Problem::from_status(&status));
+        assert!(super::super::chain(&again).contains("hunter2"));
+        assert!(!String::from_utf8_lossy(again.details()).contains("hunter2"));
+    }
+
+    #[test]
+    fn foreign_words_do_not_leak() {
+        for code in [
+            Code::Internal,
+            Code::Unknown,
+            Code::DataLoss,
+            Code::Unavailable,
+            Code::Cancelled,
+            Code::PermissionDenied,
+        ] {
+            let problem =
+                Problem::from_status(&Status::new(code, "tcp connect error 10.0.0.7:5432"));
+            let json = problem.to_json("r", "/v1/orders").to_string();
+            assert!(!json.contains("10.0.0.7"), "{code:?}: {json}");
+            let status = Status::from(problem);
+            assert!(!status.message().contains("10.0.0.7"), "{code:?}");
+            assert!(
+                !String::from_utf8_lossy(status.details()).contains("10.0.0.7"),
+                "{code:?}"
+            );
+            assert!(
+                super::super::chain(&status).contains("10.0.0.7"),
+                "{code:?}: the log has it"
+            );
+        }
+        let kept = Problem::from_status(&Status::not_found("no such thing"));
+        assert_eq!(
+            (kept.reason(), kept.message()),
+            (Reason::ResourceNotFound, "no such thing")
+        );
+    }
+
+    #[test]
+    fn an_internal_error_of_our_own_domain_is_neutral_too() {
+        let details =
+            ErrorDetails::with_error_info("INTERNAL", DOMAIN, [("a".to_owned(), "b".to_owned())]);
+        let status =
+            Status::with_error_details(Code::Internal, "relation users does not exist", details);
+        assert_eq!(
+            Problem::from_status(&status).message(),
+            neutral(Reason::Internal)
+        );
+    }
+
+    #[test]
+    fn a_reason_of_a_newer_souk_falls_back_to_its_code() {
+        let details = ErrorDetails::with_error_info(
+            "SOLAR_FLARE",
+            DOMAIN,
+            [("a".to_owned(), "b".to_owned())],
+        );
+        let status = Status::with_error_details(Code::Aborted, "flare", details);
+        let problem = Problem::from_status(&status);
+        assert_eq!(
+            (problem.reason(), problem.message()),
+            (Reason::Conflict, "flare")
+        );
+        assert_eq!(problem.get_metadata("a"), Some("b"));
+    }
+
+    #[test]
+    fn tonics_timeout_is_a_deadline() {
+        let status = Status::from_error(Box::new(TimeoutExpired(())));
+        assert_eq!(
+            Problem::from_status(&status).reason(),
+            Reason::DeadlineExceeded
+        );
+    }
+
+    #[test]
+    fn a_garbled_detail_is_no_panic() {
+        let status = Status::with_details(Code::Aborted, "x", vec![0xff; 40].into());
+        assert_eq!(Problem::from_status(&status).reason(), Reason::Conflict);
+    }
+
+    #[test]
+    fn a_thousand_faults_still_fit_into_a_header() {
+        let fields = (0..1000).map(|n| (format!("items[{n}].quantity"), "must be at least 1"));
+        let mut problem = Problem::fields(fields);
+        for n in 0..1000 {
+            problem = problem.violation("STOCK", format!("products/prd_{n}"), "none left");
+        }
+        let mut long = problem.clone();
+        long.0.message = "€".repeat(5000);
+        let status = Status::from(long);
+        assert!(
+            status.details().len() * 4 / 3 < 12 * 1024,
+            "{}",
+            status.details().len()
+        );
+        assert!(status.message().len() < 1100);
+        let back = Problem::from_status(&status);
+        let listed = back.field_violations().len() + back.violations().len();
+        let omitted: usize = back.get_metadata(OMITTED).unwrap().parse().unwrap();
+        assert_eq!(listed + omitted, 2000);
+        assert!(back.field_violations().len() > 50);
+    }
+}
