@@ -1,1 +1,19 @@
+//! What tests stand on: real servers, a database for each test, faults, and ways to wait.
 //!
+//! Nothing here imitates a peer. A PostgreSQL is a PostgreSQL, started in a temporary folder and
+//! gone when the test process is gone, however that ends.
+//!
+//! - [`servers`]: private PostgreSQL, NATS and Redis servers.
+//! - [`db`]: a fresh database for each test, on either engine.
+//! - [`proxy`]: a TCP proxy that can be cut, stalled, delayed and restored.
+//! - [`process`]: the `souk` binary as a child that can be killed and started again.
+//! - [`wait`]: wait on a condition with a deadline, never sleep for luck.
+//!
+//! Functions here panic with a full explanation instead of returning errors, as assertions do:
+//! a test that cannot have its database has failed.
+
+pub mod db;
+pub mod process;
+pub mod proxy;
+pub mod servers;
+pub mod wait;

@@ -1,0 +1,99 @@
+//! Runs a command with private servers: starts them, tells the command where they are, and takes
+//! them down when it ends.
+
+use std::io::IsTerminal;
+use std::process::ExitCode;
+
+use anyhow::{Context, Result};
+use clap::Parser;
+use rustix::process::{Pid, Signal, kill_process};
+use souk_testkit::db::URL_VARIABLE;
+use souk_testkit::servers::{self, Postgres, install};
+use tokio::process::{Child, Command};
+use tokio::signal::unix::{SignalKind, signal};
+
+/// Run a command with a private PostgreSQL (and more, if asked), gone when the command ends.
+///
+/// The command finds PostgreSQL in SOUK_TEST_DATABASE_URL, NATS in SOUK_TEST_NATS_URL and Redis
+/// in SOUK_TEST_REDIS_URL. Its exit code becomes ours.
+#[derive(Debug, Parser)]
+struct Args {
+    /// The isolation that transactions get which ask for none, such as "serializable".
+    #[arg(long)]
+    isolation: Option<String>,
+    /// Start NATS with JetStream, too.
+    #[arg(long)]
+    nats: bool,
+    /// Start Redis, too.
+    #[arg(long)]
+    redis: bool,
+    /// The command and its arguments.
+    #[arg(trailing_var_arg = true, required = true)]
+    command: Vec<String>,
+}
+
+#[tokio::main]
+async fn main() -> Result<ExitCode> {
+    let args = Args::parse();
+    let mut running = Vec::new();
+
+    install::ensure("PostgreSQL", "postgres", "postgresql")?;
+    running.push((
+        URL_VARIABLE,
+        Postgres {
+            isolation: args.isolation,
+        }
+        .start()?,
+    ));
+    if args.nats {
+        install::ensure("NATS", "nats-server", "nats-server")?;
+        running.push(("SOUK_TEST_NATS_URL", servers::nats()?));
+    }
+    if args.redis {
+        install::ensure("Redis", "redis-server", "redis-server")?;
+        running.push(("SOUK_TEST_REDIS_URL", servers::redis()?));
+    }
+
+    let (program, rest) = args.command.split_first().context("no command given")?;
+    let child = Command::new(program)
+        .args(rest)
+        .envs(
+            running
+                .iter()
+                .map(|(variable, server)| (variable, server.url())),
+        )
+        .spawn()
+        .with_context(|| format!("cannot run {program}"))?;
+    let code = follow(child).await?;
+    drop(running);
+    Ok(code)
+}
+
+/// Waits for the command and passes on to it what we are asked to do.
+async fn follow(mut child: Child) -> Result<ExitCode> {
+    use std::os::unix::process::ExitStatusExt;
+
+    let pid = child
+        .id()
+        .and_then(|id| Pid::from_raw(i32::try_from(id).ok()?));
+    let mut interrupt = signal(SignalKind::interrupt())?;
+    let mut terminate = signal(SignalKind::terminate())?;
+    // A terminal sends Ctrl-C to the command as well; twice would mean "at once".
+    let pass_interrupt = !std::io::stdin().is_terminal();
+    loop {
+        let sent = tokio::select! {
+            status = child.wait() => {
+                let status = status?;
+                // As a shell has it: 128 and the signal's number.
+                let code = status.code().or_else(|| status.signal().map(|signal| 128 + signal));
+                return Ok(code.and_then(|code| u8::try_from(code).ok()).unwrap_or(1).into());
+            }
+            _ = interrupt.recv() => pass_interrupt.then_some(Signal::INT),
+            _ = terminate.recv() => Some(Signal::TERM),
+        };
+        if let (Some(pid), Some(signal)) = (pid, sent) {
+            // It may just have ended; the next turn sees that.
+            let _ = kill_process(pid, signal);
+        }
+    }
+}

@@ -1,0 +1,185 @@
+//! A fresh database for each test, on either engine.
+//!
+//! PostgreSQL is the server that `SOUK_TEST_DATABASE_URL` names (`./test` starts one for the whole
+//! run), else a private one that this process starts when the first test asks. The database is
+//! dropped with its [`TestDatabase`]; SQLite is a file in a temporary folder, removed likewise.
+
+use std::path::Path;
+use std::sync::OnceLock;
+
+use tempfile::TempDir;
+use tokio_postgres::NoTls;
+use url::Url;
+use uuid::Uuid;
+
+use crate::servers::{self, Server};
+
+/// Names the PostgreSQL server whose user may create databases.
+pub const URL_VARIABLE: &str = "SOUK_TEST_DATABASE_URL";
+
+/// The two engines that a service's store runs on.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Engine {
+    /// A database on a PostgreSQL server.
+    Postgres,
+    /// A file.
+    Sqlite,
+}
+
+impl Engine {
+    /// Both, for tests that loop over them.
+    pub const ALL: [Self; 2] = [Self::Sqlite, Self::Postgres];
+}
+
+impl std::fmt::Display for Engine {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(match self {
+            Self::Postgres => "postgres",
+            Self::Sqlite => "sqlite",
+        })
+    }
+}
+
+/// An empty database that belongs to one test, gone when this is dropped.
+#[derive(Debug)]
+pub struct TestDatabase {
+    /// Which engine it runs on.
+    pub engine: Engine,
+    /// What goes into `souk_common::db::Config::url`: `postgres://…` or `sqlite:PATH`.
+    pub url: String,
+    folder: TempDir,
+    dropper: Option<Dropper>,
+}
+
+impl TestDatabase {
+    /// A temporary folder of this test's own, such as `Db::connect` wants for a data folder.
+    /// On SQLite the database file lies in it.
+    pub fn data_dir(&self) -> &Path {
+        self.folder.path()
+    }
+}
+
+impl Drop for TestDatabase {
+    fn drop(&mut self) {
+        drop(self.dropper.take());
+    }
+}
+
+/// A fresh, empty database on `engine`. `service` becomes part of its name, for those who look.
+///
+/// # Panics
+/// When PostgreSQL cannot be had or refuses; the message says how to get it.
+pub async fn database(engine: Engine, service: &str) -> TestDatabase {
+    let folder = match tempfile::Builder::new()
+        .prefix(&format!("souk-{service}-"))
+        .tempdir()
+    {
+        Ok(folder) => folder,
+        Err(error) => panic!("no temporary folder for a test database: {error}"),
+    };
+    match engine {
+        Engine::Sqlite => {
+            let url = format!(
+                "sqlite:{}",
+                folder.path().join(format!("{service}.db")).display()
+            );
+            TestDatabase {
+                engine,
+                url,
+                folder,
+                dropper: None,
+            }
+        }
+        Engine::Postgres => {
+            let server = postgres_url().await;
+            let name = format!("souk_{service}_{}", Uuid::now_v7().simple());
+            // template0 has no visitors, so databases can be made in parallel.
+            let create = format!("CREATE DATABASE {name} TEMPLATE template0");
+            if let Err(error) = execute(&server, &create).await {
+                // Not the whole URL: it may hold a password.
+                let host = server.host_str().unwrap_or("its socket");
+                panic!("cannot create a test database on {host} ({URL_VARIABLE}): {error:#}");
+            }
+            let mut url = server.clone();
+            url.set_path(&name);
+            let dropper = Some(Dropper { server, name });
+            TestDatabase {
+                engine,
+                url: url.into(),
+                folder,
+                dropper,
+            }
+        }
+    }
+}
+
+/// A fresh database on each engine: first SQLite, then PostgreSQL.
+///
+/// # Panics
+/// As [`database`] does.
+pub async fn both(service: &str) -> [TestDatabase; 2] {
+    [
+        database(Engine::Sqlite, service).await,
+        database(Engine::Postgres, service).await,
+    ]
+}
+
+/// The server that test databases are made on, started first if need be.
+///
+/// # Panics
+/// When there is none and none can be started.
+pub async fn postgres_url() -> Url {
+    static PRIVATE: OnceLock<Result<Server, String>> = OnceLock::new();
+
+    let url = match std::env::var(URL_VARIABLE) {
+        Ok(url) => url,
+        Err(_) => {
+            let start =
+                || PRIVATE.get_or_init(|| servers::postgres().map_err(|e| format!("{e:#}")));
+            match tokio::task::spawn_blocking(start).await {
+                Ok(Ok(server)) => server.url().to_owned(),
+                Ok(Err(error)) => panic!("{error}\nOr name a server in {URL_VARIABLE}."),
+                Err(error) => panic!("starting PostgreSQL panicked: {error}"),
+            }
+        }
+    };
+    match Url::parse(&url) {
+        Ok(url) => url,
+        Err(error) => panic!(
+            "{URL_VARIABLE} is not a URL such as postgres://user@host:5432/postgres: {error}"
+        ),
+    }
+}
+
+/// Runs one statement on its own connection, outside any transaction.
+async fn execute(server: &Url, statement: &str) -> anyhow::Result<()> {
+    let (client, connection) = tokio_postgres::connect(server.as_str(), NoTls).await?;
+    let connection = tokio::spawn(connection);
+    let result = client.batch_execute(statement).await;
+    drop(client);
+    connection.await??;
+    Ok(result?)
+}
+
+/// Drops a database when it is dropped itself, with whatever is still connected to it.
+#[derive(Debug)]
+struct Dropper {
+    server: Url,
+    name: String,
+}
+
+impl Drop for Dropper {
+    fn drop(&mut self) {
+        let server = self.server.clone();
+        let statement = format!("DROP DATABASE IF EXISTS {} WITH (FORCE)", self.name);
+        // An own thread and runtime: this may run inside a test's runtime, which must not block
+        // on itself. A failure costs a left-over database and must not fail a test that passed.
+        let dropped = std::thread::spawn(move || {
+            tokio::runtime::Builder::new_current_thread()
+                .enable_all()
+                .build()
+                .is_ok_and(|runtime| runtime.block_on(execute(&server, &statement)).is_ok())
+        });
+        let _ = dropped.join();
+    }
+}

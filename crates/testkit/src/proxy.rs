@@ -1,0 +1,183 @@
+//! A TCP proxy on a free port that can be cut, stalled, delayed and restored: faults on demand.
+
+use std::net::{Ipv4Addr, SocketAddr};
+use std::time::Duration;
+
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::watch;
+use tokio_util::sync::{CancellationToken, DropGuard};
+use url::Url;
+
+/// What happens to the bytes that pass.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Mode {
+    /// Each chunk is passed on after this time.
+    Pass(Duration),
+    /// Connections stay open and no byte moves, as when a network is down.
+    Stall,
+    /// Connections are closed, new ones at once, as when a server has died.
+    Cut,
+}
+
+/// A proxy in front of one server. Dropping it closes its port and all its connections.
+#[derive(Debug)]
+pub struct Proxy {
+    address: SocketAddr,
+    mode: watch::Sender<Mode>,
+    _stop: DropGuard,
+}
+
+impl Proxy {
+    /// Listens on a free port of 127.0.0.1 and passes all on to `upstream` (`host:port`), to
+    /// which it connects anew for each connection.
+    ///
+    /// # Panics
+    /// When no port can be bound.
+    pub async fn start(upstream: impl Into<String>) -> Self {
+        let bound = async {
+            let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await?;
+            let address = listener.local_addr()?;
+            std::io::Result::Ok((listener, address))
+        };
+        let (listener, address) = match bound.await {
+            Ok(bound) => bound,
+            Err(error) => panic!("no port for a proxy: {error}"),
+        };
+        let (mode, watched) = watch::channel(Mode::Pass(Duration::ZERO));
+        let stop = CancellationToken::new();
+        let upstream = upstream.into();
+        tokio::spawn(stop.clone().run_until_cancelled_owned(accept(
+            listener,
+            upstream,
+            watched,
+            stop.clone(),
+        )));
+        Self {
+            address,
+            mode,
+            _stop: stop.drop_guard(),
+        }
+    }
+
+    /// A proxy in front of the server that `url` names, which must have a host and a port.
+    ///
+    /// # Panics
+    /// When the URL has no host or port, or no port can be bound.
+    pub async fn before(url: &str) -> Self {
+        let parsed = parse(url);
+        let (Some(host), Some(port)) = (parsed.host_str(), parsed.port_or_known_default()) else {
+            panic!("cannot stand in front of {url}: it has no host and port");
+        };
+        Self::start(format!("{host}:{port}")).await
+    }
+
+    /// Where clients connect.
+    pub fn address(&self) -> SocketAddr {
+        self.address
+    }
+
+    /// `url` with this proxy's host and port instead of its own.
+    ///
+    /// # Panics
+    /// When `url` is none or can have no host.
+    pub fn url(&self, url: &str) -> String {
+        let mut url = parse(url);
+        let set = url.set_host(Some("127.0.0.1")).is_ok();
+        if !set || url.set_port(Some(self.address.port())).is_err() {
+            panic!("{url} cannot have a host and port");
+        }
+        url.into()
+    }
+
+    /// Closes all connections and, until [`restore`](Self::restore), each new one at once.
+    pub fn cut(&self) {
+        self.mode.send_replace(Mode::Cut);
+    }
+
+    /// Keeps connections open but moves no byte until [`restore`](Self::restore).
+    pub fn stall(&self) {
+        self.mode.send_replace(Mode::Stall);
+    }
+
+    /// Holds each chunk, in both directions, for `delay`.
+    pub fn delay(&self, delay: Duration) {
+        self.mode.send_replace(Mode::Pass(delay));
+    }
+
+    /// Passes everything at once again. What was cut stays closed; clients connect anew.
+    pub fn restore(&self) {
+        self.mode.send_replace(Mode::Pass(Duration::ZERO));
+    }
+}
+
+fn parse(url: &str) -> Url {
+    match Url::parse(url) {
+        Ok(url) => url,
+        Err(error) => panic!("{url} is not a URL: {error}"),
+    }
+}
+
+async fn accept(
+    listener: TcpListener,
+    upstream: String,
+    mode: watch::Receiver<Mode>,
+    stop: CancellationToken,
+) {
+    while let Ok((client, _)) = listener.accept().await {
+        if *mode.borrow() == Mode::Cut {
+            continue;
+        }
+        let connection = connection(client, upstream.clone(), mode.clone());
+        tokio::spawn(stop.clone().run_until_cancelled_owned(connection));
+    }
+}
+
+/// Serves one connection until either side closes it or it is cut. An error ends it, as on a
+/// real network: both sockets close.
+async fn connection(mut client: TcpStream, upstream: String, mode: watch::Receiver<Mode>) {
+    let Ok(mut server) = TcpStream::connect(&upstream).await else {
+        return;
+    };
+    // A delay is what the test asked for, not Nagle's.
+    let _ = (client.set_nodelay(true), server.set_nodelay(true));
+    let mut cut = mode.clone();
+    let (client_read, client_write) = client.split();
+    let (server_read, server_write) = server.split();
+    let both = async {
+        tokio::join!(
+            pump(client_read, server_write, mode.clone()),
+            pump(server_read, client_write, mode.clone()),
+        )
+    };
+    tokio::select! {
+        _ = both => {}
+        _ = cut.wait_for(|mode| *mode == Mode::Cut) => {}
+    }
+}
+
+/// Moves bytes one way as the mode says, and passes on the end of the stream.
+async fn pump(
+    mut from: impl AsyncReadExt + Unpin,
+    mut to: impl AsyncWriteExt + Unpin,
+    mut mode: watch::Receiver<Mode>,
+) {
+    let mut buffer = vec![0; 16 * 1024];
+    while let Ok(read @ 1..) = from.read(&mut buffer).await {
+        let delay = match mode
+            .wait_for(|mode| matches!(mode, Mode::Pass(_)))
+            .await
+            .as_deref()
+        {
+            Ok(Mode::Pass(delay)) => *delay,
+            _ => return,
+        };
+        if !delay.is_zero() {
+            tokio::time::sleep(delay).await;
+        }
+        if to.write_all(&buffer[..read]).await.is_err() {
+            break;
+        }
+    }
+    let _ = to.shutdown().await;
+}

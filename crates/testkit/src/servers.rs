@@ -1,0 +1,214 @@
+//! Private real servers: PostgreSQL, NATS and Redis, each in a temporary folder on a free port.
+//!
+//! Each runs under [`supervisor`], which takes it down and removes its folder when the handle is
+//! dropped or the process that holds it ends, be it by a panic, a signal or `kill -9`.
+
+pub mod find;
+pub mod install;
+mod supervisor;
+mod user;
+
+use std::net::{Ipv4Addr, TcpListener, TcpStream};
+use std::path::Path;
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result, bail};
+
+use self::supervisor::{Plan, Supervised};
+
+/// How long a server may take until it answers. Generous: CI machines are slow and busy.
+const START_DEADLINE: Duration = Duration::from_secs(90);
+/// A free port may be taken by another between finding and binding it; then another one is tried.
+const ATTEMPTS: usize = 5;
+
+/// A running server. Dropping it stops the server and removes all it wrote.
+#[derive(Debug)]
+pub struct Server {
+    url: String,
+    port: u16,
+    process: Supervised,
+}
+
+impl Server {
+    /// Where clients connect, such as `postgres://postgres@127.0.0.1:40001/postgres`.
+    pub fn url(&self) -> &str {
+        &self.url
+    }
+
+    /// The TCP port on 127.0.0.1.
+    pub fn port(&self) -> u16 {
+        self.port
+    }
+
+    /// The server's own process id, for tests that kill it.
+    pub fn pid(&self) -> u32 {
+        self.process.pid()
+    }
+
+    /// What the server has logged so far.
+    pub fn log(&self) -> String {
+        self.process.log()
+    }
+}
+
+/// Settings of a private PostgreSQL.
+#[derive(Debug, Clone, Default)]
+pub struct Postgres {
+    /// `default_transaction_isolation`, such as `serializable`; the server's default when absent.
+    pub isolation: Option<String>,
+}
+
+impl Postgres {
+    /// Starts a PostgreSQL with fsync on, so that what a killed service had committed is there.
+    /// Blocks for one to two seconds. Fails when no PostgreSQL is installed or it does not start.
+    pub fn start(&self) -> Result<Server> {
+        let initdb = find::binary("initdb").context(find::missing("PostgreSQL", "postgresql"))?;
+        let postgres =
+            find::binary("postgres").context(find::missing("PostgreSQL", "postgresql"))?;
+        // It refuses to run as root.
+        let run_as = user::unprivileged()?;
+        let isolation = self.isolation.as_deref().unwrap_or("read committed");
+        start_on_free_port("postgres", |folder, port| {
+            let data = folder.join("data");
+            let script = "\"$1\" --pgdata=\"$2\" --username=postgres --auth=trust --encoding=UTF8 \
+                 --locale=C --no-sync --no-instructions && shift 2 && exec \"$@\"";
+            Plan::new("sh")
+                .args(["-c", script, "sh"])
+                .arg(&initdb)
+                .arg(&data)
+                .arg(&postgres)
+                .arg("-D")
+                .arg(&data)
+                .settings([
+                    ("listen_addresses", "127.0.0.1"),
+                    ("port", &port.to_string()),
+                    ("unix_socket_directories", &folder.display().to_string()),
+                    ("fsync", "on"),
+                    ("synchronous_commit", "on"),
+                    ("max_connections", "400"),
+                    ("timezone", "UTC"),
+                    ("default_transaction_isolation", isolation),
+                ])
+                .run_as(run_as.clone())
+                // Immediate shutdown: the folder goes anyway, a last checkpoint would be waste.
+                .stop_signal("QUIT")
+        })
+        .and_then(|(port, process)| {
+            // What pg_ctl waits for, too: the last line of this file turns to "ready".
+            wait_ready(&process, "PostgreSQL", |folder| {
+                std::fs::read_to_string(folder.join("data/postmaster.pid"))
+                    .is_ok_and(|text| text.lines().nth(7).map(str::trim) == Some("ready"))
+            })?;
+            let url = format!("postgres://postgres@127.0.0.1:{port}/postgres");
+            Ok(Server { url, port, process })
+        })
+    }
+}
+
+/// Starts a private PostgreSQL with its default settings; see [`Postgres::start`].
+pub fn postgres() -> Result<Server> {
+    Postgres::default().start()
+}
+
+/// Starts a private NATS server with JetStream, its store in the temporary folder.
+pub fn nats() -> Result<Server> {
+    let binary = find::binary("nats-server").context(find::missing("NATS", "nats-server"))?;
+    let (port, process) = start_on_free_port("nats", |folder, port| {
+        Plan::new(&binary)
+            .args(["--addr", "127.0.0.1", "--jetstream", "--port"])
+            .arg(port.to_string())
+            .arg("--store_dir")
+            .arg(folder.join("data"))
+            .stop_signal("TERM")
+    })?;
+    wait_ready(&process, "NATS", |_| answers(port))?;
+    Ok(Server {
+        url: format!("nats://127.0.0.1:{port}"),
+        port,
+        process,
+    })
+}
+
+/// Starts a private Redis that keeps nothing on disk.
+pub fn redis() -> Result<Server> {
+    let binary = find::binary("redis-server")
+        .or_else(|| find::binary("valkey-server"))
+        .context(find::missing("Redis", "redis-server"))?;
+    let (port, process) = start_on_free_port("redis", |folder, port| {
+        Plan::new(&binary)
+            .args([
+                "--bind",
+                "127.0.0.1",
+                "--save",
+                "",
+                "--appendonly",
+                "no",
+                "--dir",
+            ])
+            .arg(folder)
+            .arg("--port")
+            .arg(port.to_string())
+            .stop_signal("TERM")
+    })?;
+    wait_ready(&process, "Redis", |_| answers(port))?;
+    Ok(Server {
+        url: format!("redis://127.0.0.1:{port}"),
+        port,
+        process,
+    })
+}
+
+/// Starts what `plan` says on a free port, again on another one if that port was snatched away.
+fn start_on_free_port(name: &str, plan: impl Fn(&Path, u16) -> Plan) -> Result<(u16, Supervised)> {
+    for _ in 0..ATTEMPTS {
+        let port = free_port()?;
+        let process = Supervised::start(name, |folder| plan(folder, port))?;
+        // Wait until it either holds the port or has given up.
+        let start = Instant::now();
+        while !process.exited() && start.elapsed() < START_DEADLINE {
+            if answers(port) {
+                return Ok((port, process));
+            }
+            pause();
+        }
+        let log = process.log();
+        if !log.to_lowercase().contains("address already in use") {
+            bail!("{name} did not start; its log:\n{log}");
+        }
+    }
+    bail!("{name} found its port taken {ATTEMPTS} times in a row")
+}
+
+fn wait_ready(process: &Supervised, name: &str, ready: impl Fn(&Path) -> bool) -> Result<()> {
+    let start = Instant::now();
+    while !ready(process.folder()) {
+        if process.exited() || start.elapsed() > START_DEADLINE {
+            bail!(
+                "{name} is not ready after {:?}; its log:\n{}",
+                start.elapsed(),
+                process.log()
+            );
+        }
+        pause();
+    }
+    Ok(())
+}
+
+/// Between two looks at a starting server.
+#[expect(
+    clippy::disallowed_methods,
+    reason = "starting a server is blocking work as a whole"
+)]
+fn pause() {
+    std::thread::sleep(Duration::from_millis(10));
+}
+
+/// A TCP port on 127.0.0.1 that was free a moment ago.
+pub fn free_port() -> Result<u16> {
+    let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).context("no free TCP port")?;
+    Ok(listener.local_addr()?.port())
+}
+
+fn answers(port: u16) -> bool {
+    TcpStream::connect_timeout(&(Ipv4Addr::LOCALHOST, port).into(), Duration::from_secs(1)).is_ok()
+}

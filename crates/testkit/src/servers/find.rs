@@ -1,0 +1,56 @@
+//! Finds a server's binary: in `PATH`, and where distributions put PostgreSQL out of `PATH`.
+
+use std::path::{Path, PathBuf};
+
+/// Folders that hold one sub-folder for each PostgreSQL version, and what follows the version.
+const VERSIONED: [(&str, &str, &str); 2] = [
+    ("/usr/lib/postgresql", "", "bin"),
+    ("/usr", "pgsql-", "bin"),
+];
+
+/// The absolute path of a program, with symbolic links resolved (`initdb` looks for `postgres`
+/// in its own folder); of several PostgreSQL versions out of `PATH` the newest.
+pub fn binary(name: &str) -> Option<PathBuf> {
+    let in_path = std::env::var_os("PATH")
+        .into_iter()
+        .flat_map(|path| std::env::split_paths(&path).collect::<Vec<_>>());
+    in_path
+        .chain(versioned())
+        .map(|folder| folder.join(name))
+        .find(|file| is_executable(file))
+        .and_then(|file| file.canonicalize().ok())
+}
+
+/// What to tell someone who lacks a server.
+pub fn missing(what: &str, package: &str) -> String {
+    format!(
+        "{what} is not installed, and these tests run against the real one. \
+         On Debian or Ubuntu: apt-get install {package}; on macOS: brew install {package}"
+    )
+}
+
+fn versioned() -> Vec<PathBuf> {
+    let mut found: Vec<(u32, PathBuf)> = Vec::new();
+    for (parent, prefix, below) in VERSIONED {
+        let Ok(entries) = std::fs::read_dir(parent) else {
+            continue;
+        };
+        for entry in entries.flatten() {
+            let name = entry.file_name();
+            let version = name
+                .to_str()
+                .and_then(|name| name.strip_prefix(prefix)?.parse().ok());
+            if let Some(version) = version {
+                found.push((version, entry.path().join(below)));
+            }
+        }
+    }
+    found.sort_by_key(|(version, _)| std::cmp::Reverse(*version));
+    found.into_iter().map(|(_, folder)| folder).collect()
+}
+
+fn is_executable(file: &Path) -> bool {
+    use std::os::unix::fs::PermissionsExt;
+    file.metadata()
+        .is_ok_and(|meta| meta.is_file() && meta.permissions().mode() & 0o111 != 0)
+}

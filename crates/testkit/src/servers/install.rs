@@ -1,0 +1,76 @@
+//! Installs a missing server from Debian, where that can be done without asking: as root.
+
+use std::path::Path;
+use std::process::Command;
+
+use anyhow::{Context, Result, bail};
+
+use super::find;
+
+/// Debian's hook for "may this package start its service now?"; 101 says no.
+const POLICY: &str = "/usr/sbin/policy-rc.d";
+
+/// Makes sure that `binary` is there, installing Debian's `package` if it is not.
+/// Fails with what is missing and how to get it.
+pub fn ensure(what: &str, binary: &str, package: &str) -> Result<()> {
+    if find::binary(binary).is_some() {
+        return Ok(());
+    }
+    let Some(apt) = find::binary("apt-get").filter(|_| rustix::process::geteuid().is_root()) else {
+        bail!(find::missing(what, package));
+    };
+    // A server started by its package would linger on the default port.
+    let _quiet = QuietServices::new()?;
+    for args in [
+        &["update"][..],
+        &["install", "--yes", "--no-install-recommends", package][..],
+    ] {
+        let status = Command::new(&apt)
+            .arg("--quiet")
+            .args(args)
+            .env("DEBIAN_FRONTEND", "noninteractive")
+            .stdin(std::process::Stdio::null())
+            .status()
+            .context("cannot run apt-get")?;
+        if !status.success() {
+            bail!(
+                "apt-get {} failed ({status}). {}",
+                args.join(" "),
+                find::missing(what, package)
+            );
+        }
+    }
+    if find::binary(binary).is_none() {
+        bail!("package {package} was installed, but {binary} is still not to be found");
+    }
+    Ok(())
+}
+
+/// While it lives, packages do not start their services; an existing policy is left alone.
+struct QuietServices {
+    ours: bool,
+}
+
+impl QuietServices {
+    fn new() -> Result<Self> {
+        use std::os::unix::fs::PermissionsExt;
+        let ours = !Path::new(POLICY).exists();
+        if ours {
+            std::fs::write(POLICY, "#!/bin/sh\nexit 101\n")
+                .and_then(|()| {
+                    std::fs::set_permissions(POLICY, std::fs::Permissions::from_mode(0o755))
+                })
+                .with_context(|| format!("cannot write {POLICY}"))?;
+        }
+        Ok(Self { ours })
+    }
+}
+
+impl Drop for QuietServices {
+    fn drop(&mut self) {
+        if self.ours {
+            // Left behind it only keeps services from starting; nothing to do about it here.
+            let _ = std::fs::remove_file(POLICY);
+        }
+    }
+}

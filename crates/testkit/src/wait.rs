@@ -1,0 +1,82 @@
+//! Waiting on a condition with a deadline, so no test sleeps for luck.
+
+use std::panic::Location;
+use std::time::{Duration, Instant};
+
+/// The first pause between two looks; it doubles up to [`LONGEST_PAUSE`].
+const FIRST_PAUSE: Duration = Duration::from_millis(2);
+const LONGEST_PAUSE: Duration = Duration::from_millis(100);
+
+/// Waits until `condition` holds. `what` completes the sentence "waited for …".
+///
+/// # Panics
+/// When `deadline` has passed and the condition still does not hold.
+#[track_caller]
+pub fn until<C>(deadline: Duration, what: &str, mut condition: C) -> impl Future<Output = ()>
+where
+    C: AsyncFnMut() -> bool,
+{
+    value(deadline, what, async move || {
+        condition().await.then_some(())
+    })
+}
+
+/// Waits until `look` finds something, and returns it. `what` completes the sentence
+/// "waited for …".
+///
+/// # Panics
+/// When `deadline` has passed and nothing was found.
+#[track_caller]
+pub fn value<T, L>(deadline: Duration, what: &str, mut look: L) -> impl Future<Output = T>
+where
+    L: AsyncFnMut() -> Option<T>,
+{
+    let caller = Location::caller();
+    async move {
+        let start = Instant::now();
+        let mut pause = FIRST_PAUSE;
+        loop {
+            // A look that hangs must not outlive the deadline, and one look is always taken.
+            let left = deadline.saturating_sub(start.elapsed()).max(FIRST_PAUSE);
+            if let Ok(Some(found)) = tokio::time::timeout(left, look()).await {
+                return found;
+            }
+            if start.elapsed() >= deadline {
+                panic!("waited {deadline:?} for {what}, in vain (called at {caller})");
+            }
+            tokio::time::sleep(pause).await;
+            pause = (pause * 2).min(LONGEST_PAUSE);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn returns_as_soon_as_the_condition_holds() {
+        let mut looks = 0;
+        until(Duration::from_secs(5), "the third look", async || {
+            looks += 1;
+            looks == 3
+        })
+        .await;
+        assert_eq!(looks, 3);
+    }
+
+    #[tokio::test]
+    #[should_panic(expected = "for the moon, in vain")]
+    async fn says_what_it_waited_for() {
+        until(Duration::from_millis(20), "the moon", async || false).await;
+    }
+
+    #[tokio::test]
+    #[should_panic(expected = "for an answer, in vain")]
+    async fn a_look_that_hangs_does_not_outlive_the_deadline() {
+        until(Duration::from_millis(20), "an answer", async || {
+            std::future::pending().await
+        })
+        .await;
+    }
+}
