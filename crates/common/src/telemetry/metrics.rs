@@ -1,0 +1,229 @@
+//! The metrics of all services: small functions to call where something happened.
+//!
+//! Names follow OpenTelemetry's semantic conventions; Prometheus shows `rpc.server.duration` as
+//! `rpc_server_duration_seconds`. Before [`super::init`], or where metrics are off, each function returns at
+//! once. Labels must be few: a route's template, never its path; a method, never an id.
+
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Mutex, OnceLock, PoisonError};
+use std::time::Duration;
+
+use opentelemetry::metrics::{Histogram, Meter, UpDownCounter};
+use opentelemetry::{KeyValue, StringValue};
+use opentelemetry_sdk::metrics::{Aggregation, Instrument, InstrumentKind, Stream};
+
+/// Upper ends of the buckets of durations, in seconds: from a cached answer on this machine to a request at its deadline.
+const BOUNDARIES: [f64; 14] = [
+    0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0,
+];
+
+/// Gives every histogram of seconds these buckets, whoever makes it; the SDK's own are meant for milliseconds.
+pub(super) fn buckets(instrument: &Instrument) -> Option<Stream> {
+    let fits = instrument.kind() == InstrumentKind::Histogram && instrument.unit() == "s";
+    let boundaries = fits.then(|| BOUNDARIES.to_vec())?;
+    let aggregation = Aggregation::ExplicitBucketHistogram { boundaries, record_min_max: false };
+    Stream::builder().with_aggregation(aggregation).build().ok()
+}
+
+static INSTRUMENTS: OnceLock<Instruments> = OnceLock::new();
+
+struct Instruments {
+    rpc_server: Histogram<f64>,
+    rpc_client: Histogram<f64>,
+    rpc_active: UpDownCounter<i64>,
+    http_server: Histogram<f64>,
+    http_active: UpDownCounter<i64>,
+}
+
+/// Makes the instruments, once in a process.
+pub(super) fn install(meter: &Meter) {
+    INSTRUMENTS.get_or_init(|| {
+        observe_pools(meter);
+        let seconds = |name: &'static str, description: &'static str| {
+            meter.f64_histogram(name).with_unit("s").with_description(description).build()
+        };
+        let active = |name: &'static str, description: &'static str| {
+            meter.i64_up_down_counter(name).with_description(description).build()
+        };
+        Instruments {
+            rpc_server: seconds("rpc.server.duration", "Time to answer an RPC"),
+            rpc_client: seconds("rpc.client.duration", "Time until an RPC sent to another service is answered"),
+            rpc_active: active("rpc.server.active_requests", "RPCs being answered"),
+            http_server: seconds("http.server.request.duration", "Time to answer an HTTP request"),
+            http_active: active("http.server.active_requests", "HTTP requests being answered"),
+        }
+    });
+}
+
+/// An RPC was answered. `service` is the full name, `souk.order.v1.OrderService`.
+pub fn rpc_server(
+    service: impl Into<StringValue>,
+    method: impl Into<StringValue>,
+    code: tonic::Code,
+    elapsed: Duration,
+) {
+    if let Some(instruments) = INSTRUMENTS.get() {
+        instruments.rpc_server.record(elapsed.as_secs_f64(), &rpc(service, method, code));
+    }
+}
+
+/// A call to another service ended.
+pub fn rpc_client(
+    service: impl Into<StringValue>,
+    method: impl Into<StringValue>,
+    code: tonic::Code,
+    elapsed: Duration,
+) {
+    if let Some(instruments) = INSTRUMENTS.get() {
+        instruments.rpc_client.record(elapsed.as_secs_f64(), &rpc(service, method, code));
+    }
+}
+
+fn rpc(service: impl Into<StringValue>, method: impl Into<StringValue>, code: tonic::Code) -> [KeyValue; 3] {
+    [
+        KeyValue::new("rpc.service", service.into()),
+        KeyValue::new("rpc.method", method.into()),
+        KeyValue::new("rpc.response.status_code", code_name(code)),
+    ]
+}
+
+/// Counts an RPC of this service as being answered until the value is dropped.
+pub fn rpc_in_flight(service: impl Into<StringValue>) -> InFlight {
+    InFlight::new(|instruments| &instruments.rpc_active, || vec![KeyValue::new("rpc.service", service.into())])
+}
+
+/// An HTTP request was answered; `route` is the template (`/v1/orders/{order}`), "" where none matched.
+pub fn http_server(method: &http::Method, route: &str, status: http::StatusCode, elapsed: Duration) {
+    if let Some(instruments) = INSTRUMENTS.get() {
+        let attributes = [
+            KeyValue::new("http.request.method", method.to_string()),
+            KeyValue::new("http.route", route.to_owned()),
+            KeyValue::new("http.response.status_code", i64::from(status.as_u16())),
+        ];
+        instruments.http_server.record(elapsed.as_secs_f64(), &attributes);
+    }
+}
+
+/// Counts an HTTP request as being answered until the value is dropped.
+pub fn http_in_flight() -> InFlight {
+    InFlight::new(|instruments| &instruments.http_active, Vec::new)
+}
+
+/// Something under way; its end is counted when this is dropped, however it ends.
+#[derive(Debug)]
+#[must_use = "dropping it ends the count at once"]
+pub struct InFlight(Option<(&'static UpDownCounter<i64>, Vec<KeyValue>)>);
+
+impl InFlight {
+    fn new(
+        counter: impl FnOnce(&'static Instruments) -> &'static UpDownCounter<i64>,
+        attributes: impl FnOnce() -> Vec<KeyValue>,
+    ) -> Self {
+        Self(INSTRUMENTS.get().map(|instruments| {
+            let (counter, attributes) = (counter(instruments), attributes());
+            counter.add(1, &attributes);
+            (counter, attributes)
+        }))
+    }
+}
+
+impl Drop for InFlight {
+    fn drop(&mut self) {
+        if let Some((counter, attributes)) = &self.0 {
+            counter.add(-1, attributes);
+        }
+    }
+}
+
+/// The state of a pool of database connections.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct PoolStatus {
+    /// Connections lent out.
+    pub used: usize,
+    /// Open connections nobody uses.
+    pub idle: usize,
+    /// How many there may be.
+    pub max: usize,
+    /// Who waits for one.
+    pub pending: usize,
+}
+
+type Observer = Box<dyn Fn() -> PoolStatus + Send + Sync>;
+
+static POOLS: Mutex<Vec<(u64, StringValue, Observer)>> = Mutex::new(Vec::new());
+
+/// Shows a pool among the metrics, under its name ("order"), until the returned value is dropped. `status` is
+/// asked at each reading and must not block.
+pub fn db_pool(
+    name: impl Into<StringValue>,
+    status: impl Fn() -> PoolStatus + Send + Sync + 'static,
+) -> PoolMetrics {
+    static NEXT: AtomicU64 = AtomicU64::new(0);
+    let id = NEXT.fetch_add(1, Ordering::Relaxed);
+    pools().push((id, name.into(), Box::new(status)));
+    PoolMetrics(id)
+}
+
+/// Keeps a pool among the metrics.
+#[derive(Debug)]
+#[must_use = "dropping it takes the pool out of the metrics"]
+pub struct PoolMetrics(u64);
+
+impl Drop for PoolMetrics {
+    fn drop(&mut self) {
+        pools().retain(|(id, ..)| *id != self.0);
+    }
+}
+
+fn pools() -> std::sync::MutexGuard<'static, Vec<(u64, StringValue, Observer)>> {
+    POOLS.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+fn observe_pools(meter: &Meter) {
+    type Values = fn(PoolStatus) -> Vec<(Option<&'static str>, usize)>;
+    let instruments: [(&'static str, &'static str, Values); 3] = [
+        ("db.client.connection.count", "Open database connections", |pool| {
+            vec![(Some("used"), pool.used), (Some("idle"), pool.idle)]
+        }),
+        ("db.client.connection.max", "Database connections there may be", |pool| vec![(None, pool.max)]),
+        ("db.client.connection.pending_requests", "Who waits for a database connection", |pool| {
+            vec![(None, pool.pending)]
+        }),
+    ];
+    for (name, description, values) in instruments {
+        let callback = move |observer: &dyn opentelemetry::metrics::AsyncInstrument<i64>| {
+            for (_, pool, status) in pools().iter() {
+                for (state, value) in values(status()) {
+                    let mut attributes = vec![KeyValue::new("db.client.connection.pool.name", pool.clone())];
+                    attributes.extend(state.map(|state| KeyValue::new("db.client.connection.state", state)));
+                    observer.observe(i64::try_from(value).unwrap_or(i64::MAX), &attributes);
+                }
+            }
+        };
+        meter.i64_observable_up_down_counter(name).with_description(description).with_callback(callback).build();
+    }
+}
+
+/// A gRPC code as the protocol spells it.
+pub(super) fn code_name(code: tonic::Code) -> &'static str {
+    use tonic::Code;
+    match code {
+        Code::Ok => "OK",
+        Code::Cancelled => "CANCELLED",
+        Code::Unknown => "UNKNOWN",
+        Code::InvalidArgument => "INVALID_ARGUMENT",
+        Code::DeadlineExceeded => "DEADLINE_EXCEEDED",
+        Code::NotFound => "NOT_FOUND",
+        Code::AlreadyExists => "ALREADY_EXISTS",
+        Code::PermissionDenied => "PERMISSION_DENIED",
+        Code::ResourceExhausted => "RESOURCE_EXHAUSTED",
+        Code::FailedPrecondition => "FAILED_PRECONDITION",
+        Code::Aborted => "ABORTED",
+        Code::OutOfRange => "OUT_OF_RANGE",
+        Code::Unimplemented => "UNIMPLEMENTED",
+        Code::Internal => "INTERNAL",
+        Code::Unavailable => "UNAVAILABLE",
+        Code::DataLoss => "DATA_LOSS",
+        Code::Unauthenticated => "UNAUTHENTICATED",
+    }
+}

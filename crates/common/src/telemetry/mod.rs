@@ -1,0 +1,247 @@
+//! Logs, traces and metrics of a process: set up once at its start, flushed at its end.
+//!
+//! Without a collector (`otlp_endpoint` empty) no OpenTelemetry layer exists and a span costs what a log
+//! filter costs; the trace context of a caller is still handed on and its trace id logged
+//! (see [`propagation`]).
+
+mod config;
+pub mod metrics;
+mod otlp;
+mod prometheus;
+pub mod propagation;
+pub mod span;
+
+use std::io::IsTerminal;
+use std::net::SocketAddr;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use opentelemetry::KeyValue;
+use opentelemetry::metrics::MeterProvider;
+use opentelemetry::trace::TracerProvider;
+use opentelemetry_sdk::Resource;
+use opentelemetry_sdk::metrics::SdkMeterProvider;
+use opentelemetry_sdk::propagation::TraceContextPropagator;
+use opentelemetry_sdk::trace::SdkTracerProvider;
+use tokio_util::sync::CancellationToken;
+use tracing::level_filters::LevelFilter;
+use tracing_subscriber::filter::Targets;
+use tracing_subscriber::layer::SubscriberExt;
+use tracing_subscriber::util::SubscriberInitExt;
+use tracing_subscriber::{EnvFilter, Layer, Registry};
+
+pub use config::{Config, LogFormat};
+
+/// How long the end of a process waits for its last spans and metrics to be sent.
+const FLUSH_LIMIT: Duration = Duration::from_secs(5);
+
+/// Why telemetry cannot be set up.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum TelemetryError {
+    /// `telemetry.log_filter` cannot be read.
+    #[error("telemetry.log_filter is {filter:?}: {source}; write a level such as \"info\" or \"warn,souk_order=debug\"")]
+    Filter {
+        /// The setting.
+        filter: String,
+        /// What the parser says.
+        source: tracing_subscriber::filter::ParseError,
+    },
+    /// `telemetry.otlp_sample_ratio` is out of range.
+    #[error("telemetry.otlp_sample_ratio is {0}: it must be from 0 (none) to 1 (all)")]
+    Ratio(f64),
+    /// `telemetry.otlp_endpoint` is no address of a collector.
+    #[error("telemetry.otlp_endpoint is {endpoint:?}: {why}, such as \"http://127.0.0.1:4317\"")]
+    Endpoint {
+        /// The setting.
+        endpoint: String,
+        /// What is wrong.
+        why: String,
+    },
+    /// `telemetry.metrics_listen` cannot be listened on.
+    #[error("cannot listen on telemetry.metrics_listen {address:?}: {source}; port 0 takes a free one, \"\" turns the endpoint off")]
+    Bind {
+        /// The setting.
+        address: String,
+        /// What the system says.
+        source: std::io::Error,
+    },
+    /// An exporter cannot be made.
+    #[error("cannot set up OpenTelemetry export: {0}")]
+    Exporter(#[from] opentelemetry_otlp::ExporterBuildError),
+    /// The Prometheus reader cannot be made.
+    #[error("cannot set up metrics: {0}")]
+    Metrics(#[from] opentelemetry_sdk::error::OTelSdkError),
+    /// Called outside of a tokio runtime.
+    #[error("telemetry must be set up inside a tokio runtime")]
+    NoRuntime(#[from] tokio::runtime::TryCurrentError),
+}
+
+/// What leaves the process: made once in it, by the first [`init`] that asks for anything.
+#[derive(Debug)]
+struct Pipelines {
+    traces: Option<SdkTracerProvider>,
+    metrics: SdkMeterProvider,
+    registry: ::prometheus::Registry,
+}
+
+static PIPELINES: Mutex<Option<Arc<Pipelines>>> = Mutex::new(None);
+
+/// Sets up logs, traces and metrics as configured. `service` ("order"; "souk" for all in one process) is the
+/// `service.name` of what no service's span claims.
+///
+/// Called again in the same process it takes its own metrics listener, and leaves logs and export as the
+/// first call set them.
+///
+/// # Errors
+/// When a setting is wrong or the metrics port is taken; nothing is left half set up then.
+pub fn init(config: &Config, service: &str) -> Result<Guard, TelemetryError> {
+    tokio::runtime::Handle::try_current()?;
+    let filter = EnvFilter::try_new(&config.log_filter)
+        .map_err(|source| TelemetryError::Filter { filter: config.log_filter.clone(), source })?;
+    if !(0.0..=1.0).contains(&config.otlp_sample_ratio) {
+        return Err(TelemetryError::Ratio(config.otlp_sample_ratio));
+    }
+    let listener = match config.metrics_listen.as_str() {
+        "" => None,
+        address => Some(prometheus::bind(address)?),
+    };
+    let pipelines = pipelines(config, service)?;
+    opentelemetry::global::set_text_map_propagator(TraceContextPropagator::new());
+    log(config, filter, pipelines.as_deref().and_then(|pipelines| pipelines.traces.as_ref()));
+
+    let stop = CancellationToken::new();
+    let metrics_address = match (listener, &pipelines) {
+        (Some(listener), Some(pipelines)) => {
+            let served = prometheus::serve(listener, pipelines.registry.clone(), stop.clone());
+            let failed = |source| TelemetryError::Bind { address: config.metrics_listen.clone(), source };
+            Some(served.map_err(failed)?)
+        }
+        _ => None,
+    };
+    Ok(Guard { metrics_address, pipelines, stop, flushed: false })
+}
+
+fn pipelines(config: &Config, service: &str) -> Result<Option<Arc<Pipelines>>, TelemetryError> {
+    let mut made = PIPELINES.lock().unwrap_or_else(PoisonError::into_inner);
+    let wanted = !config.otlp_endpoint.is_empty() || !config.metrics_listen.is_empty();
+    if made.is_none() && wanted {
+        let resource = resource(config, service);
+        let registry = ::prometheus::Registry::new();
+        let reader = opentelemetry_prometheus::exporter()
+            .with_registry(registry.clone())
+            .scope_info_enabled(false)
+            .build()?;
+        let mut metrics = SdkMeterProvider::builder()
+            .with_resource(resource.clone())
+            .with_reader(reader)
+            .with_view(metrics::buckets);
+        let mut traces = None;
+        if !config.otlp_endpoint.is_empty() {
+            let channel = otlp::channel(config)?;
+            metrics = metrics.with_reader(otlp::metrics(config, channel.clone())?);
+            traces = Some(otlp::traces(config, channel, &resource)?);
+        }
+        let metrics = metrics.build();
+        metrics::install(&metrics.meter("souk"));
+        opentelemetry::global::set_meter_provider(metrics.clone());
+        *made = Some(Arc::new(Pipelines { traces, metrics, registry }));
+    }
+    Ok(made.clone())
+}
+
+fn resource(config: &Config, service: &str) -> Resource {
+    let instance = match config.service_instance.as_str() {
+        "" => uuid::Uuid::new_v4().to_string(),
+        given => given.to_owned(),
+    };
+    Resource::builder()
+        .with_service_name(service.to_owned())
+        .with_attributes([
+            KeyValue::new("service.namespace", "souk"),
+            KeyValue::new("service.version", env!("CARGO_PKG_VERSION")),
+            KeyValue::new("service.instance.id", instance),
+        ])
+        .build()
+}
+
+/// Sends log lines and spans where they belong. Each way has its own filter: what is logged does not decide
+/// what is traced.
+fn log(config: &Config, filter: EnvFilter, traces: Option<&SdkTracerProvider>) {
+    let lines = tracing_subscriber::fmt::layer().with_writer(std::io::stderr);
+    let lines: Box<dyn Layer<Registry> + Send + Sync> = match config.log_format {
+        LogFormat::Pretty => {
+            lines.compact().with_ansi(std::io::stderr().is_terminal()).with_filter(filter).boxed()
+        }
+        LogFormat::Json => {
+            lines.json().flatten_event(true).with_current_span(false).with_filter(filter).boxed()
+        }
+    };
+    // Our own spans only: those of the HTTP and gRPC libraries would drown them, and the exporter's feed itself.
+    let spans = traces.map(|traces| {
+        tracing_opentelemetry::layer()
+            .with_tracer(traces.tracer("souk"))
+            .with_location(false)
+            .with_threads(false)
+            .with_filter(Targets::new().with_target("souk", LevelFilter::INFO))
+    });
+    let set = tracing_subscriber::registry().with(lines).with(spans).try_init();
+    if set.is_err() {
+        tracing::debug!("logs were already set up in this process");
+    }
+}
+
+/// Keeps telemetry going. Flushes what is not yet sent when [`shut down`](Guard::shutdown) or dropped.
+#[derive(Debug)]
+#[must_use = "dropping it closes the metrics endpoint"]
+pub struct Guard {
+    metrics_address: Option<SocketAddr>,
+    pipelines: Option<Arc<Pipelines>>,
+    stop: CancellationToken,
+    flushed: bool,
+}
+
+impl Guard {
+    /// Where Prometheus reads, with the port that was really taken.
+    pub fn metrics_address(&self) -> Option<SocketAddr> {
+        self.metrics_address
+    }
+
+    /// Closes the metrics endpoint and sends what is not yet sent; takes five seconds at most.
+    pub async fn shutdown(mut self) {
+        self.flushed = true;
+        let (done, wait) = tokio::sync::oneshot::channel();
+        self.flush(move || drop(done.send(())));
+        if tokio::time::timeout(FLUSH_LIMIT, wait).await.is_err() {
+            tracing::warn!("the collector did not take the last spans and metrics in time");
+        }
+    }
+
+    /// Flushes on a thread of its own: flushing blocks, and the connection may need this one's runtime.
+    /// The pipelines themselves live as long as the process, as the subscriber and the instruments do.
+    fn flush(&self, done: impl FnOnce() + Send + 'static) {
+        self.stop.cancel();
+        let pipelines = self.pipelines.clone();
+        std::thread::spawn(move || {
+            let Some(pipelines) = pipelines else { return done() };
+            let traces = pipelines.traces.as_ref().map_or(Ok(()), SdkTracerProvider::force_flush);
+            for result in [traces, pipelines.metrics.force_flush()] {
+                if let Err(error) = result {
+                    tracing::warn!(%error, "the collector did not take the last spans and metrics");
+                }
+            }
+            done();
+        });
+    }
+}
+
+impl Drop for Guard {
+    fn drop(&mut self) {
+        if !self.flushed {
+            // Best effort: on a runtime of one thread the connection cannot move while this waits.
+            let (done, wait) = std::sync::mpsc::channel();
+            self.flush(move || drop(done.send(())));
+            let _ = wait.recv_timeout(FLUSH_LIMIT);
+        }
+    }
+}

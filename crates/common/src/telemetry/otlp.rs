@@ -1,0 +1,147 @@
+//! Sends spans and metrics to an OpenTelemetry collector, each span under the name of its own service.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use futures::lock::Mutex;
+use opentelemetry::trace::Span as _;
+use opentelemetry::{Context, KeyValue, Value};
+use opentelemetry_otlp::{MetricExporter, SpanExporter, WithExportConfig, WithTonicConfig};
+use opentelemetry_sdk::Resource;
+use opentelemetry_sdk::error::OTelSdkResult;
+use opentelemetry_sdk::metrics::PeriodicReader;
+use opentelemetry_sdk::trace::{
+    BatchSpanProcessor, Sampler, SdkTracerProvider, Span, SpanData, SpanExporter as Exporter, SpanProcessor,
+};
+use tonic::transport::{Channel, Endpoint};
+
+use super::span::{SERVICE, Service};
+use super::{Config, TelemetryError};
+
+/// How long one message to the collector may take.
+const TIMEOUT: Duration = Duration::from_secs(5);
+
+/// The connection to the collector; it connects when first used and again when lost.
+pub(super) fn channel(config: &Config) -> Result<Channel, TelemetryError> {
+    let wrong = |why: String| TelemetryError::Endpoint { endpoint: config.otlp_endpoint.clone(), why };
+    if !config.otlp_endpoint.starts_with("http://") {
+        return Err(wrong("it must begin with http://".to_owned()));
+    }
+    let endpoint = Endpoint::from_shared(config.otlp_endpoint.clone());
+    let endpoint = endpoint.map_err(|error| wrong(error.to_string()))?;
+    Ok(endpoint.connect_timeout(TIMEOUT).connect_lazy())
+}
+
+/// The maker of spans that reach the collector.
+pub(super) fn traces(
+    config: &Config,
+    channel: Channel,
+    resource: &Resource,
+) -> Result<SdkTracerProvider, TelemetryError> {
+    let sampler = Sampler::TraceIdRatioBased(config.otlp_sample_ratio);
+    let exporter = ByService { own: exporter(&channel)?, channel, resource: resource.clone(), others: Mutex::default() };
+    Ok(SdkTracerProvider::builder()
+        .with_sampler(Sampler::ParentBased(Box::new(sampler)))
+        .with_resource(resource.clone())
+        .with_span_processor(NameService)
+        .with_span_processor(BatchSpanProcessor::builder(exporter).build())
+        .build())
+}
+
+/// The reader that sends the metrics at intervals.
+pub(super) fn metrics(
+    config: &Config,
+    channel: Channel,
+) -> Result<PeriodicReader<MetricExporter>, TelemetryError> {
+    let exporter = MetricExporter::builder().with_tonic().with_channel(channel).with_timeout(TIMEOUT).build()?;
+    Ok(PeriodicReader::builder(exporter).with_interval(config.otlp_metrics_interval).build())
+}
+
+fn exporter(channel: &Channel) -> Result<SpanExporter, opentelemetry_otlp::ExporterBuildError> {
+    SpanExporter::builder().with_tonic().with_channel(channel.clone()).with_timeout(TIMEOUT).build()
+}
+
+/// Writes on each span which service it belongs to, as its context knows.
+#[derive(Debug)]
+struct NameService;
+
+impl SpanProcessor for NameService {
+    fn on_start(&self, span: &mut Span, context: &Context) {
+        if let Some(Service(name)) = context.get::<Service>() {
+            span.set_attribute(KeyValue::new(SERVICE, name.clone()));
+        }
+    }
+
+    fn on_end(&self, _: SpanData) {}
+
+    fn force_flush(&self) -> OTelSdkResult {
+        Ok(())
+    }
+
+    fn shutdown_with_timeout(&self, _: Duration) -> OTelSdkResult {
+        Ok(())
+    }
+}
+
+/// Sends spans with the `service.name` of the service they belong to. A collector takes the name from the
+/// resource, which one process has but one of; so each service found gets an exporter with its own, over the
+/// same connection.
+#[derive(Debug)]
+struct ByService {
+    own: SpanExporter,
+    channel: Channel,
+    resource: Resource,
+    others: Mutex<HashMap<String, Arc<SpanExporter>>>,
+}
+
+impl ByService {
+    async fn exporter_of(&self, service: &str) -> Option<Arc<SpanExporter>> {
+        let mut others = self.others.lock().await;
+        if let Some(exporter) = others.get(service) {
+            return Some(exporter.clone());
+        }
+        let mut made = exporter(&self.channel).ok()?;
+        let rest = self.resource.iter().map(|(key, value)| KeyValue::new(key.clone(), value.clone()));
+        let resource = Resource::builder_empty().with_attributes(rest).with_service_name(service.to_owned());
+        made.set_resource(&resource.build());
+        let made = Arc::new(made);
+        others.insert(service.to_owned(), made.clone());
+        Some(made)
+    }
+}
+
+impl Exporter for ByService {
+    async fn export(&self, batch: Vec<SpanData>) -> OTelSdkResult {
+        let mut groups: HashMap<Option<String>, Vec<SpanData>> = HashMap::new();
+        for span in batch {
+            groups.entry(service_of(&span)).or_default().push(span);
+        }
+        let mut result = Ok(());
+        for (service, spans) in groups {
+            let exporter = match &service {
+                Some(name) => self.exporter_of(name).await,
+                None => None,
+            };
+            let sent = match exporter {
+                Some(exporter) => exporter.export(spans).await,
+                None => self.own.export(spans).await,
+            };
+            result = result.and(sent);
+        }
+        result
+    }
+
+    fn set_resource(&mut self, resource: &Resource) {
+        self.own.set_resource(resource);
+    }
+}
+
+fn service_of(span: &SpanData) -> Option<String> {
+    span.attributes.iter().rev().find(|attribute| attribute.key.as_str() == SERVICE).map(|attribute| {
+        match &attribute.value {
+            Value::String(name) => name.as_str().to_owned(),
+            other => other.to_string(),
+        }
+    })
+}
