@@ -1,3 +1,18 @@
-//!
+//! What every souk service stands on: configuration, telemetry, contracts, access, servers, clients, databases.
+
+pub mod auth;
+pub mod client;
+pub mod coalesce;
+pub mod config;
+pub mod context;
+pub mod contract;
+pub mod db;
 pub mod error;
+pub mod ids;
 pub mod jobs;
+pub mod money;
+pub mod page;
+pub mod server;
+pub mod service;
+pub mod telemetry;
+pub mod verify;

@@ -1,0 +1,76 @@
+//! Brings a database's schema up to date. Several copies of a service may start at once: one migrates, the others
+//! wait and find nothing left to do.
+
+use std::sync::Arc;
+
+use diesel::SqliteConnection;
+use diesel::migration::{Migration, MigrationSource};
+use diesel_async::async_connection_wrapper::AsyncConnectionWrapper;
+use diesel_async::{AsyncPgConnection, RunQueryDsl, SimpleAsyncConnection};
+use diesel_migrations::{EmbeddedMigrations, MigrationHarness};
+
+use super::postgres::Postgres;
+use super::sqlite::Sqlite;
+use super::{DbError, Migrations};
+
+/// The advisory lock that stands for "this database's schema": the text `souk` and a version.
+const LOCK: i64 = 0x736f_756b_0001;
+
+/// Returns the names of the migrations that were run.
+pub(super) async fn postgres(
+    db: &Postgres,
+    migrations: Arc<Migrations>,
+) -> Result<Vec<String>, DbError> {
+    let mut conn = db.apart().await?;
+    // An index over a large table takes its time, and so does the copy that we wait for. The lock goes with the
+    // connection, whatever happens.
+    conn.batch_execute("SET statement_timeout = 0; SET lock_timeout = '10min'")
+        .await?;
+    diesel::sql_query("SELECT pg_advisory_lock($1)")
+        .bind::<diesel::sql_types::BigInt, _>(LOCK)
+        .execute(&mut conn)
+        .await?;
+    blocking(move || {
+        let mut conn = AsyncConnectionWrapper::<AsyncPgConnection>::from(conn);
+        run(&mut conn, &migrations.postgres)
+    })
+    .await
+}
+
+/// All in one transaction: a schema is never half new.
+pub(super) async fn sqlite(
+    db: &Sqlite,
+    migrations: Arc<Migrations>,
+) -> Result<Vec<String>, DbError> {
+    db.batch(move |conn: &mut SqliteConnection| run(conn, &migrations.sqlite))
+        .await
+}
+
+fn run<DB, C>(conn: &mut C, migrations: &EmbeddedMigrations) -> Result<Vec<String>, DbError>
+where
+    DB: diesel::backend::Backend,
+    C: MigrationHarness<DB>,
+{
+    let applied = conn.applied_migrations().map_err(DbError::Migration)?;
+    let mut pending: Vec<Box<dyn Migration<DB>>> = migrations
+        .migrations()
+        .map_err(DbError::Migration)?
+        .into_iter()
+        .filter(|migration| !applied.contains(&migration.name().version()))
+        .collect();
+    pending.sort_by(|a, b| a.name().version().cmp(&b.name().version()));
+    let mut names = Vec::with_capacity(pending.len());
+    for migration in &pending {
+        conn.run_migration(migration).map_err(DbError::Migration)?;
+        names.push(migration.name().to_string());
+    }
+    Ok(names)
+}
+
+async fn blocking<T: Send + 'static>(
+    work: impl FnOnce() -> Result<T, DbError> + Send + 'static,
+) -> Result<T, DbError> {
+    tokio::task::spawn_blocking(work)
+        .await
+        .unwrap_or_else(|error| Err(DbError::Migration(Box::new(error))))
+}

@@ -1,0 +1,219 @@
+//! The PostgreSQL side: one pool of connections, each set up with the timeouts of the settings.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use diesel::{ConnectionError, ConnectionResult};
+use diesel_async::pooled_connection::deadpool::{Object, Pool, PoolError};
+use diesel_async::pooled_connection::{
+    AsyncDieselConnectionManager, ManagerConfig, PoolError as InnerError, RecyclingMethod,
+};
+use diesel_async::{AnsiTransactionManager, AsyncPgConnection};
+use tokio_postgres::error::SqlState;
+
+use super::config::{Chain, Config};
+use super::session::{Mode, Session};
+use super::{DbError, PoolStatus};
+
+/// What queries of the PostgreSQL side run on.
+pub type Conn = AsyncPgConnection;
+
+/// A run's connection.
+pub type PgSession = Session<Object<Conn>>;
+
+/// A pool of connections to one PostgreSQL database.
+#[derive(Clone)]
+pub struct Postgres {
+    pool: Pool<Conn>,
+    settings: Arc<tokio_postgres::Config>,
+    wait: Duration,
+}
+
+impl Postgres {
+    /// Makes the pool and its first connection. Waits for a server that is not up yet.
+    pub(super) async fn connect(
+        mut settings: tokio_postgres::Config,
+        config: &Config,
+    ) -> Result<Self, DbError> {
+        // What the URL says itself goes last, and so wins.
+        let theirs = settings.get_options().unwrap_or_default();
+        let options = format!(
+            "-c statement_timeout={} -c idle_in_transaction_session_timeout={} -c lock_timeout={} {theirs}",
+            config.statement_timeout.as_millis(),
+            config.idle_in_transaction_timeout.as_millis(),
+            config.lock_timeout.as_millis(),
+        );
+        settings.options(options.trim_end());
+        if settings.get_application_name().is_none() {
+            settings.application_name("souk");
+        }
+        if settings.get_connect_timeout().is_none() {
+            settings.connect_timeout(config.acquire_timeout);
+        }
+        let settings = Arc::new(settings);
+
+        let mut manager = ManagerConfig::default();
+        // Whether a connection still lives is known without a round trip; one that died unnoticed shows at `BEGIN`,
+        // where another is taken.
+        manager.recycling_method = RecyclingMethod::Fast;
+        let setup = settings.clone();
+        manager.custom_setup = Box::new(move |_| {
+            let settings = setup.clone();
+            Box::pin(async move { establish(&settings).await })
+        });
+        let manager = AsyncDieselConnectionManager::new_with_config("", manager);
+        let pool = Pool::builder(manager)
+            .max_size(config.postgres_connections())
+            .build()
+            .map_err(|error| DbError::Config(format!("cannot be used: {error}")))?;
+        let postgres = Self {
+            pool,
+            settings,
+            wait: config.acquire_timeout,
+        };
+        postgres.wait_until_up(config.startup_timeout).await?;
+        Ok(postgres)
+    }
+
+    /// Connects, and while the server is starting or absent tries again, until `limit` has passed.
+    async fn wait_until_up(&self, limit: Duration) -> Result<(), DbError> {
+        let deadline = tokio::time::Instant::now() + limit;
+        let mut pause = Duration::from_millis(50);
+        loop {
+            let error = match self.get().await {
+                Ok(_) => return Ok(()),
+                Err(error) => error,
+            };
+            let now = tokio::time::Instant::now();
+            if !error.is_unavailable() || now + pause > deadline {
+                return Err(error);
+            }
+            tracing::warn!(error = %Chain(&error), "waiting for PostgreSQL");
+            tokio::time::sleep(pause).await;
+            pause = (pause * 2).min(Duration::from_secs(2));
+        }
+    }
+
+    /// A connection without a transaction, waiting at most the acquire timeout.
+    ///
+    /// # Errors
+    /// [`DbError::Unavailable`] when none comes free or none can be made; [`DbError::Query`] when the server refuses
+    /// us.
+    pub async fn get(&self) -> Result<Object<Conn>, DbError> {
+        match tokio::time::timeout(self.wait, self.pool.get()).await {
+            Ok(Ok(conn)) => Ok(conn),
+            Ok(Err(error)) => Err(sort(error)),
+            Err(_) => Err(DbError::unavailable("no connection came free in time")),
+        }
+    }
+
+    /// A connection for a run, with its transaction begun. For the macros.
+    ///
+    /// # Errors
+    /// Those of [`Postgres::get`].
+    #[doc(hidden)]
+    pub async fn session(&self, mode: Mode) -> Result<PgSession, DbError> {
+        let begin = match mode {
+            Mode::Read => None,
+            // Read-only at this level sees one moment and never fails for others' writes.
+            Mode::Snapshot => Some("BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY"),
+            Mode::Write => Some("BEGIN"),
+        };
+        // As many dead connections may lie in the pool as fit in it.
+        let mut spares = self.pool.status().max_size;
+        loop {
+            let mut session = Session::new(self.get().await?, discard, mode);
+            let Some(begin) = begin else {
+                return Ok(session);
+            };
+            let begun = AnsiTransactionManager::begin_transaction_sql(session.conn()?, begin).await;
+            match begun.map_err(DbError::from) {
+                Ok(()) => return Ok(session),
+                Err(error) if error.is_unavailable() && spares > 0 => spares -= 1,
+                Err(error) => return Err(error),
+            }
+        }
+    }
+
+    /// A connection beside the pool.
+    pub(super) async fn apart(&self) -> Result<Conn, DbError> {
+        establish(&self.settings)
+            .await
+            .map_err(|error| sort(PoolError::Backend(InnerError::ConnectionError(error))))
+    }
+
+    pub(super) fn status(&self) -> PoolStatus {
+        let status = self.pool.status();
+        PoolStatus {
+            pool: "postgres",
+            max: status.max_size,
+            size: status.size,
+            idle: status.available,
+            waiting: status.waiting,
+        }
+    }
+
+    pub(super) fn close(&self) {
+        self.pool.close();
+    }
+}
+
+fn discard(conn: Object<Conn>) {
+    drop(Object::take(conn));
+}
+
+/// The driver's own error is kept, with its SQLSTATE: diesel's would say only "db error".
+async fn establish(settings: &tokio_postgres::Config) -> ConnectionResult<Conn> {
+    let refused = |error| {
+        ConnectionError::CouldntSetupConfiguration(diesel::result::Error::QueryBuilderError(
+            Box::new(Refused(error)),
+        ))
+    };
+    let (client, connection) = settings
+        .connect(tokio_postgres::NoTls)
+        .await
+        .map_err(refused)?;
+    Conn::try_from_client_and_connection(client, connection).await
+}
+
+/// Why no connection could be made.
+#[derive(Debug, thiserror::Error)]
+#[error("{}", Chain(.0))]
+struct Refused(tokio_postgres::Error);
+
+impl Refused {
+    /// Whether the same may work later. A wrong password or name does not mend itself.
+    fn may_pass(&self) -> bool {
+        match self.0.code() {
+            None => true,
+            Some(code) => matches!(
+                *code,
+                SqlState::CANNOT_CONNECT_NOW
+                    | SqlState::TOO_MANY_CONNECTIONS
+                    | SqlState::ADMIN_SHUTDOWN
+                    | SqlState::CRASH_SHUTDOWN
+            ),
+        }
+    }
+}
+
+fn sort(error: PoolError) -> DbError {
+    match error {
+        PoolError::Backend(InnerError::ConnectionError(
+            ConnectionError::CouldntSetupConfiguration(error),
+        )) => match error {
+            diesel::result::Error::QueryBuilderError(refused)
+                if refused
+                    .downcast_ref::<Refused>()
+                    .is_some_and(|refused| !refused.may_pass()) =>
+            {
+                DbError::Config(format!("leads to a server that refuses us: {refused}"))
+            }
+            error => DbError::unavailable_because("cannot connect", error),
+        },
+        PoolError::Backend(InnerError::QueryError(error)) => error.into(),
+        PoolError::Backend(error) => DbError::unavailable_because("cannot connect", error),
+        PoolError::Closed => DbError::unavailable("shutting down"),
+        error => DbError::unavailable_because("no connection", error),
+    }
+}

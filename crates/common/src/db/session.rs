@@ -1,0 +1,151 @@
+//! One run of a `read!`, `snapshot!` or `write!`: a connection, the transaction on it, and the decision to try again.
+
+use std::ops::{ControlFlow, DerefMut};
+use std::time::Duration;
+
+use diesel_async::{AsyncConnection, TransactionManager};
+
+use super::{DbError, Failure};
+
+/// What a run needs of its connection.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Mode {
+    /// Statements that change nothing, each for itself.
+    Read,
+    /// Statements that change nothing and all see the database at one moment.
+    Snapshot,
+    /// Statements that happen together or not at all.
+    Write,
+}
+
+/// How often a transaction was tried, and how long to wait before the next time.
+#[derive(Debug, Default)]
+pub struct Attempts {
+    failed: u32,
+}
+
+impl Attempts {
+    /// How often a transaction is tried at most.
+    pub const MAX: u32 = 10;
+
+    /// Full jitter under a doubling bound, so that those who collided do not meet again.
+    fn pause(&self) -> Duration {
+        let bound = Duration::from_millis(4 << self.failed.min(7));
+        bound.mul_f64(rand::random())
+    }
+
+    /// Counts a failure. Whether another try is due.
+    fn another(&mut self) -> bool {
+        self.failed += 1;
+        self.failed < Self::MAX
+    }
+}
+
+/// A connection for one run. Dropped before [`Session::end`], as when a caller gives up, it takes its connection
+/// out of the pool and closes it, so that neither an open transaction nor a statement still running is left to the
+/// next.
+pub struct Session<P: DerefMut> {
+    /// `None` once it went back to the pool.
+    conn: Option<P>,
+    discard: fn(P),
+    mode: Mode,
+}
+
+impl<P> Session<P>
+where
+    P: DerefMut,
+    P::Target: AsyncConnection,
+{
+    /// `discard` takes a connection out of its pool and closes it.
+    pub(super) fn new(conn: P, discard: fn(P), mode: Mode) -> Self {
+        Self {
+            conn: Some(conn),
+            discard,
+            mode,
+        }
+    }
+
+    /// The connection. An error only once it is gone, which the macros do not let happen.
+    ///
+    /// # Errors
+    /// [`DbError::Unavailable`] after the connection was given back.
+    pub fn conn(&mut self) -> Result<&mut P::Target, DbError> {
+        match &mut self.conn {
+            Some(conn) => Ok(&mut **conn),
+            None => Err(DbError::unavailable("connection given back")),
+        }
+    }
+
+    /// Commits what went well, rolls back what did not, and says whether to run again.
+    pub async fn end<T, E: Failure>(
+        mut self,
+        result: Result<T, E>,
+        attempts: &mut Attempts,
+    ) -> ControlFlow<Result<T, E>> {
+        let error = match result {
+            Ok(value) => match self.commit().await {
+                Ok(()) => {
+                    self.give_back();
+                    return ControlFlow::Break(Ok(value));
+                }
+                // The server has rolled back. A commit whose answer was lost is not tried again: it may have
+                // happened.
+                Err(error) => E::from(error),
+            },
+            Err(error) => {
+                // A connection that cannot even roll back is no more use; `drop` closes it.
+                if self.rollback().await.is_ok() {
+                    self.give_back();
+                }
+                error
+            }
+        };
+        let again = match error.db() {
+            Some(DbError::Conflict(_)) => true,
+            // Nothing was changed, so nothing can happen twice. Another connection may be alive.
+            Some(DbError::Unavailable { reason, .. }) => {
+                self.mode != Mode::Write && reason == "connection lost"
+            }
+            _ => false,
+        };
+        if !again || !attempts.another() {
+            return ControlFlow::Break(Err(error));
+        }
+        // Others may use the connection meanwhile.
+        drop(self);
+        tokio::time::sleep(attempts.pause()).await;
+        ControlFlow::Continue(())
+    }
+
+    async fn commit(&mut self) -> Result<(), DbError> {
+        if self.mode == Mode::Read {
+            return Ok(());
+        }
+        let conn = self.conn()?;
+        <P::Target as AsyncConnection>::TransactionManager::commit_transaction(conn).await?;
+        Ok(())
+    }
+
+    async fn rollback(&mut self) -> Result<(), DbError> {
+        if self.mode == Mode::Read {
+            return Ok(());
+        }
+        let conn = self.conn()?;
+        <P::Target as AsyncConnection>::TransactionManager::rollback_transaction(conn).await?;
+        Ok(())
+    }
+}
+
+impl<P: DerefMut> Session<P> {
+    fn give_back(&mut self) {
+        drop(self.conn.take());
+    }
+}
+
+impl<P: DerefMut> Drop for Session<P> {
+    fn drop(&mut self) {
+        if let Some(conn) = self.conn.take() {
+            (self.discard)(conn);
+        }
+    }
+}

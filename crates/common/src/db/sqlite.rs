@@ -1,0 +1,198 @@
+//! The SQLite side: one writer, so that writes queue here instead of colliding in the file, and a few readers that
+//! never wait for it (WAL).
+
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use diesel::connection::{AnsiTransactionManager, SimpleConnection};
+use diesel::{Connection, ConnectionError, ConnectionResult, SqliteConnection};
+use diesel_async::pooled_connection::deadpool::{Object, Pool, PoolError};
+use diesel_async::pooled_connection::{
+    AsyncDieselConnectionManager, ManagerConfig, PoolError as InnerError, RecyclingMethod,
+};
+use diesel_async::sync_connection_wrapper::SyncConnectionWrapper;
+
+use super::config::Config;
+use super::session::{Mode, Session};
+use super::{DbError, Failure, PoolStatus};
+
+/// What queries of the SQLite side run on.
+pub type Conn = SyncConnectionWrapper<SqliteConnection>;
+
+/// A run's connection.
+pub type SqliteSession = Session<Object<Conn>>;
+
+// A commit returns when it is on the disk (FULL). The page cache is small: the system's own does the work.
+const EVERY_CONNECTION: &str = "
+    PRAGMA busy_timeout = 5000;
+    PRAGMA journal_mode = WAL;
+    PRAGMA synchronous = FULL;
+    PRAGMA foreign_keys = ON;
+    PRAGMA temp_store = MEMORY;
+    PRAGMA mmap_size = 0;
+    PRAGMA cache_size = -1024;
+";
+const WRITER: &str = "PRAGMA journal_size_limit = 16777216;";
+const READER: &str = "PRAGMA query_only = ON;";
+
+/// The connections to one SQLite file.
+#[derive(Clone)]
+pub struct Sqlite {
+    writer: Pool<Conn>,
+    readers: Pool<Conn>,
+    wait: Duration,
+}
+
+impl Sqlite {
+    /// Opens the file, and makes it where it is not there, readable by its owner alone.
+    pub(super) async fn connect(path: PathBuf, config: &Config) -> Result<Self, DbError> {
+        let path = std::path::absolute(path)
+            .map_err(|error| DbError::Config(format!("is not a path: {error}")))?;
+        let Some(name) = path.to_str().map(str::to_owned) else {
+            return Err(DbError::Config("is a path that is not UTF-8".into()));
+        };
+        create(&path)
+            .map_err(|error| DbError::Config(format!("{name} cannot be opened: {error}")))?;
+        let sqlite = Self {
+            writer: pool(&name, WRITER, 1)?,
+            readers: pool(&name, READER, config.sqlite_readers())?,
+            wait: config.acquire_timeout,
+        };
+        // The writer first: it turns WAL on, which a reader cannot.
+        drop(sqlite.writer().await?);
+        drop(sqlite.reader().await?);
+        Ok(sqlite)
+    }
+
+    /// The one connection that may write, waiting for it at most the acquire timeout.
+    ///
+    /// # Errors
+    /// [`DbError::Unavailable`] when it does not come free.
+    pub async fn writer(&self) -> Result<Object<Conn>, DbError> {
+        get(&self.writer, self.wait).await
+    }
+
+    /// A connection that may read.
+    ///
+    /// # Errors
+    /// [`DbError::Unavailable`] when none comes free.
+    pub async fn reader(&self) -> Result<Object<Conn>, DbError> {
+        get(&self.readers, self.wait).await
+    }
+
+    /// One transaction (`BEGIN IMMEDIATE`) with plain diesel in one hop to a blocking thread: for batches, which
+    /// are faster so, and whose inserts do not compile otherwise. It is committed when `work` returns `Ok`, and
+    /// rolled back when it returns an error or panics.
+    ///
+    /// Unlike a [`write!`](crate::db::write), it finishes even where the caller gives up waiting.
+    ///
+    /// # Errors
+    /// What `work` fails with, and what goes wrong with the database.
+    pub async fn batch<T, E, F>(&self, work: F) -> Result<T, E>
+    where
+        T: Send + 'static,
+        E: Failure + 'static,
+        F: FnOnce(&mut SqliteConnection) -> Result<T, E> + Send + 'static,
+    {
+        // Given up in the middle, the wrapper waits for the work to end; a connection that a panic left in a
+        // transaction is not taken out of the pool again.
+        let mut conn = self.writer().await?;
+        conn.spawn_blocking(move |conn| Ok(conn.immediate_transaction(work)))
+            .await
+            .unwrap_or_else(|error| Err(E::from(error)))
+    }
+
+    /// A connection for a run, with its transaction begun. For the macros.
+    ///
+    /// # Errors
+    /// [`DbError::Unavailable`] when none comes free, or when another process holds the file.
+    #[doc(hidden)]
+    pub async fn session(&self, mode: Mode) -> Result<SqliteSession, DbError> {
+        let (conn, begin) = match mode {
+            Mode::Read => (self.reader().await?, None),
+            Mode::Snapshot => (self.reader().await?, Some("BEGIN")),
+            Mode::Write => (self.writer().await?, Some("BEGIN IMMEDIATE")),
+        };
+        let mut session = Session::new(conn, discard, mode);
+        if let Some(begin) = begin {
+            session
+                .conn()?
+                .spawn_blocking(move |conn| {
+                    AnsiTransactionManager::begin_transaction_sql(conn, begin)
+                })
+                .await?;
+        }
+        Ok(session)
+    }
+
+    pub(super) fn status(&self) -> [PoolStatus; 2] {
+        [("writer", &self.writer), ("readers", &self.readers)].map(|(name, pool)| {
+            let status = pool.status();
+            PoolStatus {
+                pool: name,
+                max: status.max_size,
+                size: status.size,
+                idle: status.available,
+                waiting: status.waiting,
+            }
+        })
+    }
+
+    pub(super) fn close(&self) {
+        self.readers.close();
+        self.writer.close();
+    }
+}
+
+fn discard(conn: Object<Conn>) {
+    drop(Object::take(conn));
+}
+
+fn create(path: &Path) -> std::io::Result<()> {
+    if let Some(directory) = path.parent() {
+        std::fs::create_dir_all(directory)?;
+    }
+    let mut options = std::fs::OpenOptions::new();
+    options.create(true).append(true);
+    #[cfg(unix)]
+    std::os::unix::fs::OpenOptionsExt::mode(&mut options, 0o600);
+    options.open(path).map(drop)
+}
+
+fn pool(path: &str, pragmas: &'static str, size: usize) -> Result<Pool<Conn>, DbError> {
+    let mut manager = ManagerConfig::default();
+    manager.recycling_method = RecyclingMethod::Fast;
+    manager.custom_setup = Box::new(move |path| {
+        let path = path.to_owned();
+        Box::pin(async move {
+            tokio::task::spawn_blocking(move || open(&path, pragmas))
+                .await
+                .unwrap_or_else(|error| Err(ConnectionError::BadConnection(error.to_string())))
+                .map(Conn::new)
+        })
+    });
+    Pool::builder(AsyncDieselConnectionManager::new_with_config(path, manager))
+        .max_size(size)
+        .build()
+        .map_err(|error| DbError::Config(format!("cannot be used: {error}")))
+}
+
+fn open(path: &str, pragmas: &str) -> ConnectionResult<SqliteConnection> {
+    let mut conn = SqliteConnection::establish(path)?;
+    conn.batch_execute(EVERY_CONNECTION)
+        .and_then(|()| conn.batch_execute(pragmas))
+        .map_err(ConnectionError::CouldntSetupConfiguration)?;
+    Ok(conn)
+}
+
+async fn get(pool: &Pool<Conn>, wait: Duration) -> Result<Object<Conn>, DbError> {
+    match tokio::time::timeout(wait, pool.get()).await {
+        Ok(Ok(conn)) => Ok(conn),
+        Ok(Err(PoolError::Closed)) => Err(DbError::unavailable("shutting down")),
+        Ok(Err(PoolError::Backend(InnerError::ConnectionError(
+            ConnectionError::CouldntSetupConfiguration(error),
+        )))) => Err(error.into()),
+        Ok(Err(error)) => Err(DbError::unavailable_because("cannot open the file", error)),
+        Err(_) => Err(DbError::unavailable("no connection came free in time")),
+    }
+}

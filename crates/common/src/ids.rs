@@ -1,0 +1,354 @@
+//! Typed ids: a UUIDv7 inside, `ord_01k9…` outside, `orders/ord_01k9…` as a resource name.
+//!
+//! The text is a [TypeID](https://github.com/jetify-com/typeid): a prefix that says what the id is of, `_`, and
+//! the UUID's 128 bits as 26 characters of Crockford's base 32 in lower case. UUIDv7 begins with the time, so ids
+//! made later sort later, as text and in an index alike. One id has one text: upper case, and a first character
+//! above `7` (more than 128 bits), are refused.
+//!
+//! In a database an id is a `uuid` (PostgreSQL) or a 16-byte `blob` (SQLite); the same struct field fits both
+//! schemas.
+
+use std::fmt;
+
+use ulid::Ulid;
+use uuid::Uuid;
+
+/// What is wrong with a text that should have been an id or a resource name. Its message may be shown to clients.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error(
+    "must be `{form}` followed by 26 characters of 0-9 and a-z without i, l, o and u, the first of them 0 to 7: {fault}"
+)]
+pub struct IdError {
+    /// What the right form begins with, for example `orders/ord_`.
+    form: &'static str,
+    fault: Fault,
+}
+
+impl IdError {
+    /// What the right form begins with, for example `orders/ord_` or `ord_`.
+    #[must_use]
+    pub fn form(&self) -> &'static str {
+        self.form
+    }
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+enum Fault {
+    #[error("it is empty")]
+    Empty,
+    #[error("it does not begin so")]
+    Prefix,
+    #[error("{0} characters follow")]
+    Length(usize),
+    #[error("{0:?} at position {1} is not one of them")]
+    Character(char, usize),
+    #[error("it begins with {0:?}")]
+    Overflow(char),
+}
+
+const LEN: usize = ulid::ULID_LEN;
+
+/// Reads the part after the prefix. `form` is what the whole should begin with, for the error.
+fn decode(text: &str, form: &'static str) -> Result<Uuid, IdError> {
+    let fail = |fault| Err(IdError { form, fault });
+    if text.is_empty() {
+        return fail(Fault::Empty);
+    }
+    let Some(rest) = text.strip_prefix(form) else {
+        return fail(Fault::Prefix);
+    };
+    // Canonical text alone: the decoder would take upper case too, and drop the bits above 128.
+    for (at, character) in rest.chars().enumerate() {
+        if !matches!(character, '0'..='9' | 'a'..='z') || matches!(character, 'i' | 'l' | 'o' | 'u')
+        {
+            return fail(Fault::Character(character, form.len() + at + 1));
+        }
+    }
+    if rest.len() != LEN {
+        return fail(Fault::Length(rest.len()));
+    }
+    match rest.chars().next() {
+        Some(first) if first > '7' => return fail(Fault::Overflow(first)),
+        _ => {}
+    }
+    match Ulid::from_string(rest) {
+        Ok(ulid) => Ok(Uuid::from_bytes(ulid.to_bytes())),
+        Err(_) => fail(Fault::Length(rest.len())),
+    }
+}
+
+/// Writes the part after the prefix.
+fn encode(uuid: Uuid, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+    let mut buffer = [0; LEN];
+    let text = Ulid::from_bytes(*uuid.as_bytes()).array_to_str(&mut buffer);
+    text.make_ascii_lowercase();
+    f.write_str(text)
+}
+
+macro_rules! id {
+    ($(#[$doc:meta])* $id:ident, $prefix:literal, $collection:literal) => {
+        $(#[$doc])*
+        #[doc = concat!("\n\nText `", $prefix, "_…`, resource name `", $collection, "/", $prefix, "_…`.")]
+        #[derive(
+            Clone,
+            Copy,
+            PartialEq,
+            Eq,
+            PartialOrd,
+            Ord,
+            Hash,
+            diesel::expression::AsExpression,
+            diesel::deserialize::FromSqlRow,
+        )]
+        #[diesel(sql_type = diesel::sql_types::Uuid)]
+        #[diesel(sql_type = diesel::sql_types::Binary)]
+        pub struct $id(Uuid);
+
+        impl $id {
+            /// What the text begins with, without the `_`.
+            pub const PREFIX: &'static str = $prefix;
+            /// What the resource name begins with, without the `/`.
+            pub const COLLECTION: &'static str = $collection;
+
+            /// A new id, later than all that this process made before it.
+            #[must_use]
+            #[allow(clippy::new_without_default, reason = "a default should not differ from call to call")]
+            pub fn new() -> Self {
+                Self(Uuid::now_v7())
+            }
+
+            /// The id that has this UUID inside, of whatever version.
+            #[must_use]
+            pub const fn from_uuid(uuid: Uuid) -> Self {
+                Self(uuid)
+            }
+
+            /// The UUID inside.
+            #[must_use]
+            pub const fn uuid(self) -> Uuid {
+                self.0
+            }
+
+            #[doc = concat!("The resource name: `", $collection, "/", $prefix, "_…`.")]
+            #[must_use]
+            pub fn name(self) -> String {
+                format!(concat!($collection, "/{}"), self)
+            }
+
+            #[doc = concat!("Reads a resource name: `", $collection, "/", $prefix, "_…`.")]
+            ///
+            /// # Errors
+            /// [`IdError`] says what the right form is.
+            pub fn parse_name(name: &str) -> Result<Self, IdError> {
+                decode(name, concat!($collection, "/", $prefix, "_")).map(Self)
+            }
+        }
+
+        impl fmt::Display for $id {
+            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str(concat!($prefix, "_"))?;
+                encode(self.0, f)
+            }
+        }
+
+        impl fmt::Debug for $id {
+            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                fmt::Display::fmt(self, f)
+            }
+        }
+
+        impl std::str::FromStr for $id {
+            type Err = IdError;
+
+            #[doc = concat!("Reads `", $prefix, "_…`.")]
+            fn from_str(text: &str) -> Result<Self, IdError> {
+                decode(text, concat!($prefix, "_")).map(Self)
+            }
+        }
+
+        impl serde::Serialize for $id {
+            fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+                serializer.collect_str(self)
+            }
+        }
+
+        impl<'de> serde::Deserialize<'de> for $id {
+            fn deserialize<D: serde::Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+                let text = <std::borrow::Cow<'de, str>>::deserialize(deserializer)?;
+                text.parse().map_err(serde::de::Error::custom)
+            }
+        }
+
+        impl diesel::serialize::ToSql<diesel::sql_types::Uuid, diesel::pg::Pg> for $id {
+            fn to_sql<'b>(
+                &'b self,
+                out: &mut diesel::serialize::Output<'b, '_, diesel::pg::Pg>,
+            ) -> diesel::serialize::Result {
+                <Uuid as diesel::serialize::ToSql<diesel::sql_types::Uuid, diesel::pg::Pg>>::to_sql(&self.0, out)
+            }
+        }
+
+        impl diesel::deserialize::FromSql<diesel::sql_types::Uuid, diesel::pg::Pg> for $id {
+            fn from_sql(value: diesel::pg::PgValue<'_>) -> diesel::deserialize::Result<Self> {
+                <Uuid as diesel::deserialize::FromSql<diesel::sql_types::Uuid, diesel::pg::Pg>>::from_sql(value)
+                    .map(Self)
+            }
+        }
+
+        impl diesel::serialize::ToSql<diesel::sql_types::Binary, diesel::sqlite::Sqlite> for $id {
+            fn to_sql<'b>(
+                &'b self,
+                out: &mut diesel::serialize::Output<'b, '_, diesel::sqlite::Sqlite>,
+            ) -> diesel::serialize::Result {
+                let bytes: &[u8] = self.0.as_bytes();
+                out.set_value(bytes);
+                Ok(diesel::serialize::IsNull::No)
+            }
+        }
+
+        impl diesel::deserialize::FromSql<diesel::sql_types::Binary, diesel::sqlite::Sqlite> for $id {
+            fn from_sql(
+                value: <diesel::sqlite::Sqlite as diesel::backend::Backend>::RawValue<'_>,
+            ) -> diesel::deserialize::Result<Self> {
+                let bytes = <Vec<u8> as diesel::deserialize::FromSql<
+                    diesel::sql_types::Binary,
+                    diesel::sqlite::Sqlite,
+                >>::from_sql(value)?;
+                Ok(Self(Uuid::from_slice(&bytes)?))
+            }
+        }
+    };
+}
+
+id!(
+    /// An account.
+    UserId, "usr", "users"
+);
+id!(
+    /// A login: a family of refresh tokens.
+    SessionId, "ses", "sessions"
+);
+id!(
+    /// A product.
+    ProductId, "prd", "products"
+);
+id!(
+    /// A place where stock lies.
+    LocationId, "loc", "locations"
+);
+id!(
+    /// A movement of stock.
+    LedgerEntryId, "led", "ledgerEntries"
+);
+id!(
+    /// A hold on stock.
+    ReservationId, "res", "reservations"
+);
+id!(
+    /// An order.
+    OrderId, "ord", "orders"
+);
+id!(
+    /// Goods of an order that come back.
+    ReturnId, "ret", "returns"
+);
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    const UUID: Uuid = Uuid::from_u128(0x0199_f3a0_4c00_7abc_8def_0123_4567_89ab);
+
+    #[test]
+    fn text_is_that_of_a_typeid() {
+        // From the TypeID specification's valid.yml.
+        let uuid: Uuid = "0110c853-1d09-52d8-d73e-1194e95b5f19".parse().unwrap();
+        assert_eq!(
+            OrderId::from_uuid(uuid).to_string(),
+            "ord_0123456789abcdefghjkmnpqrs"
+        );
+        assert_eq!(
+            OrderId::from_uuid(Uuid::max()).to_string(),
+            "ord_7zzzzzzzzzzzzzzzzzzzzzzzzz"
+        );
+        assert_eq!(
+            OrderId::from_uuid(Uuid::nil()).name(),
+            "orders/ord_00000000000000000000000000"
+        );
+    }
+
+    #[test]
+    fn refuses_what_is_not_canonical() {
+        let good = OrderId::from_uuid(UUID).to_string();
+        for (bad, why) in [
+            (String::new(), "empty"),
+            (good.to_uppercase(), "does not begin so"),
+            (
+                format!("ord_{}", good[4..].to_uppercase()),
+                "'K' at position 8",
+            ),
+            (
+                "ord_8zzzzzzzzzzzzzzzzzzzzzzzzz".into(),
+                "it begins with '8'",
+            ),
+            (good.replace("ord_", "usr_"), "does not begin so"),
+            (good[..29].into(), "25 characters follow"),
+            (format!("{good}0"), "27 characters follow"),
+            (format!("{}l", &good[..29]), "'l' at position 30"),
+            (format!("{}é", &good[..29]), "'é' at position 30"),
+            (format!(" {good}"), "does not begin so"),
+            ("ord_".into(), "0 characters follow"),
+        ] {
+            let error = bad.parse::<OrderId>().unwrap_err();
+            let message = error.to_string();
+            assert!(message.contains("`ord_` followed by 26"), "{message}");
+            assert!(message.contains(why), "{bad}: {message}");
+        }
+    }
+
+    #[test]
+    fn a_name_says_its_collection() {
+        let id = OrderId::new();
+        assert_eq!(OrderId::parse_name(&id.name()), Ok(id));
+        let error = OrderId::parse_name(&id.to_string()).unwrap_err();
+        assert_eq!(error.form(), "orders/ord_");
+        assert!(error.to_string().starts_with("must be `orders/ord_`"));
+        assert!(OrderId::parse_name(&UserId::from_uuid(id.uuid()).name()).is_err());
+        assert!(OrderId::parse_name(&format!("{}/lines", id.name())).is_err());
+    }
+
+    #[test]
+    fn later_ids_sort_later() {
+        let ids: Vec<_> = (0..1000).map(|_| OrderId::new()).collect();
+        assert!(ids.is_sorted());
+        assert!(ids.iter().map(ToString::to_string).is_sorted());
+    }
+
+    #[test]
+    fn serde_is_text() {
+        let id = UserId::from_uuid(UUID);
+        let json = serde_json::to_string(&id).unwrap();
+        assert_eq!(json, format!("\"{id}\""));
+        assert_eq!(serde_json::from_str::<UserId>(&json).unwrap(), id);
+        assert!(serde_json::from_str::<UserId>("\"usr_\"").is_err());
+        assert!(serde_json::from_str::<UserId>("7").is_err());
+    }
+
+    proptest! {
+        #[test]
+        fn every_uuid_comes_back(bits: u128) {
+            let id = ProductId::from_uuid(Uuid::from_u128(bits));
+            prop_assert_eq!(id.to_string().len(), 30);
+            prop_assert_eq!(id.to_string().parse::<ProductId>().unwrap(), id);
+            prop_assert_eq!(ProductId::parse_name(&id.name()).unwrap(), id);
+        }
+
+        #[test]
+        fn no_text_panics_and_what_is_read_is_canonical(text in ".{0,40}|ord_[0-9a-zA-Z]{26}") {
+            if let Ok(id) = text.parse::<OrderId>() {
+                prop_assert_eq!(id.to_string(), text);
+            }
+        }
+    }
+}

@@ -1,0 +1,124 @@
+//! `order_by`: one field, and ` desc` for the reverse (AIP-132).
+
+use super::text::{any_of, instead, short};
+
+/// What a list is ordered by.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Serialize)]
+pub struct OrderBy {
+    /// The field, one of those allowed.
+    pub field: &'static str,
+    /// Whether the largest comes first.
+    pub descending: bool,
+}
+
+impl OrderBy {
+    /// The smallest first.
+    #[must_use]
+    pub const fn ascending(field: &'static str) -> Self {
+        Self {
+            field,
+            descending: false,
+        }
+    }
+
+    /// The largest first.
+    #[must_use]
+    pub const fn descending(field: &'static str) -> Self {
+        Self {
+            field,
+            descending: true,
+        }
+    }
+}
+
+/// Why a text is no order. Its message may be shown to clients.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("{0}")]
+pub struct OrderError(String);
+
+/// Reads `field`, `field asc` or `field desc`; an empty text is the default.
+///
+/// # Errors
+/// [`OrderError`] says what would be right.
+pub fn parse(
+    text: &str,
+    allowed: &[&'static str],
+    default: OrderBy,
+) -> Result<OrderBy, OrderError> {
+    if text.contains(',') {
+        return Err(OrderError(format!("takes one field: {}", any_of(allowed))));
+    }
+    let mut words = text.split_whitespace();
+    let Some(given) = words.next() else {
+        return Ok(default);
+    };
+    let Some(field) = allowed.iter().find(|field| **field == given) else {
+        return Err(OrderError(format!(
+            "`{}` is no field to order by: {}",
+            short(given),
+            instead(given, allowed)
+        )));
+    };
+    let descending = match words.next() {
+        None | Some("asc") => false,
+        Some("desc") => true,
+        Some(word) => {
+            return Err(OrderError(format!(
+                "`{}` after `{field}` must be `asc` or `desc`",
+                short(word)
+            )));
+        }
+    };
+    match words.next() {
+        None => Ok(OrderBy { field, descending }),
+        Some(word) => Err(OrderError(format!(
+            "`{}` is too much: write a field and `asc` or `desc`",
+            short(word)
+        ))),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const ALLOWED: &[&str] = &["create_time", "sku", "price"];
+    const DEFAULT: OrderBy = OrderBy::descending("create_time");
+
+    #[test]
+    fn reads_a_field_and_its_direction() {
+        for (text, order) in [
+            ("", DEFAULT),
+            ("  ", DEFAULT),
+            ("sku", OrderBy::ascending("sku")),
+            ("sku asc", OrderBy::ascending("sku")),
+            ("  price   desc ", OrderBy::descending("price")),
+        ] {
+            assert_eq!(parse(text, ALLOWED, DEFAULT), Ok(order), "{text}");
+        }
+    }
+
+    #[test]
+    fn says_what_would_be_right() {
+        for (text, message) in [
+            (
+                "prize",
+                "`prize` is no field to order by: did you mean `price`? It may be `create_time`, `sku` or `price`",
+            ),
+            ("sku DESC", "`DESC` after `sku` must be `asc` or `desc`"),
+            (
+                "sku, price",
+                "takes one field: `create_time`, `sku` or `price`",
+            ),
+            (
+                "sku desc desc",
+                "`desc` is too much: write a field and `asc` or `desc`",
+            ),
+        ] {
+            assert_eq!(
+                parse(text, ALLOWED, DEFAULT).unwrap_err().to_string(),
+                message
+            );
+        }
+    }
+}
