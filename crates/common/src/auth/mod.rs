@@ -1,0 +1,300 @@
+//! Who calls, and whether they may: tokens, identities and the access rule.
+
+mod keys;
+mod service;
+mod verifier;
+
+use std::{fmt, str::FromStr};
+
+use serde::{Deserialize, Serialize};
+
+pub use self::{
+    keys::{KeySource, PublishedKey, RemoteKeys},
+    service::ServiceTokens,
+    verifier::Verifier,
+};
+pub use crate::contract::{AccessRule, Role, Roles};
+use crate::{
+    config::Secret,
+    error::{Problem, Reason},
+    ids::{SessionId, UserId},
+};
+
+/// Settings of `[auth]`, the same for every service of an installation.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Config {
+    /// `iss` of access tokens.
+    pub issuer: String,
+    /// `aud` of access tokens.
+    pub audience: String,
+    /// What services prove themselves to each other with: at least 32 bytes, the same everywhere.
+    pub internal_secret: Secret,
+}
+
+/// What an access token says.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct Claims {
+    /// Issuer.
+    pub iss: String,
+    /// Audience.
+    pub aud: String,
+    /// The user's id, for example `usr_01k9…`.
+    pub sub: String,
+    /// The session's id.
+    pub sid: String,
+    /// Names of roles, as [`Role::as_str`] gives them.
+    #[serde(default)]
+    pub roles: Vec<String>,
+    /// Issued at, in seconds since 1970 (UTC).
+    pub iat: i64,
+    /// Expires at, in seconds since 1970 (UTC).
+    pub exp: i64,
+    /// The token's own id.
+    pub jti: String,
+}
+
+impl Claims {
+    fn identity(&self) -> Option<Identity> {
+        Some(Identity::User {
+            id: UserId::from_str(&self.sub).ok()?,
+            roles: self
+                .roles
+                .iter()
+                .filter_map(|name| Role::parse(name))
+                .collect(),
+            session: SessionId::from_str(&self.sid).ok()?,
+        })
+    }
+}
+
+/// Who calls.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Identity {
+    /// No token was sent.
+    Anonymous,
+    /// A user with a valid access token.
+    User {
+        /// The user.
+        id: UserId,
+        /// Their roles when the token was issued.
+        roles: Roles,
+        /// The session that the token belongs to.
+        session: SessionId,
+    },
+    /// Another souk service.
+    Service {
+        /// Its name, for example `order`.
+        name: String,
+    },
+}
+
+/// The resource name of whoever acts, for ledgers and timelines: `users/usr_…`, `services/order`, `anonymous`.
+impl fmt::Display for Identity {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Anonymous => f.write_str("anonymous"),
+            Self::User { id, .. } => f.write_str(&id.name()),
+            Self::Service { name } => write!(f, "services/{name}"),
+        }
+    }
+}
+
+/// How far a caller was let in.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Grant {
+    /// To everything that the method reaches.
+    All,
+    /// To what is this user's own, and nothing else.
+    Own(UserId),
+}
+
+impl Grant {
+    /// Whether something of this user's may be reached.
+    pub fn covers(self, owner: UserId) -> bool {
+        match self {
+            Self::All => true,
+            Self::Own(user) => user == owner,
+        }
+    }
+
+    /// The user whose things alone may be reached.
+    pub fn owner(self) -> Option<UserId> {
+        match self {
+            Self::All => None,
+            Self::Own(user) => Some(user),
+        }
+    }
+}
+
+/// A caller who passed a method's access rule.
+#[derive(Debug, Clone)]
+pub struct Caller {
+    /// Who calls.
+    pub identity: Identity,
+    /// How far they were let in.
+    pub grant: Grant,
+}
+
+impl Caller {
+    /// The caller of a request that went through the server's access check.
+    ///
+    /// # Errors
+    /// `INTERNAL` where it did not: a fault in how the server was put together.
+    pub fn of<T>(request: &tonic::Request<T>) -> Result<Self, Problem> {
+        request
+            .extensions()
+            .get::<Self>()
+            .cloned()
+            .ok_or_else(Problem::internal)
+    }
+
+    /// The signed-in user.
+    ///
+    /// # Errors
+    /// `UNAUTHENTICATED` for anyone else.
+    pub fn user(&self) -> Result<UserId, Problem> {
+        match self.identity {
+            Identity::User { id, .. } => Ok(id),
+            _ => Err(token_missing()),
+        }
+    }
+
+    /// Whether the caller is a user who holds the role, or one that includes it.
+    pub fn has_role(&self, role: Role) -> bool {
+        matches!(self.identity, Identity::User { roles, .. } if roles.grant(role))
+    }
+
+    /// The resource name of the caller, for ledgers and timelines.
+    pub fn actor(&self) -> String {
+        self.identity.to_string()
+    }
+}
+
+impl AccessRule {
+    /// How far the rule lets this caller in.
+    ///
+    /// # Errors
+    /// `UNAUTHENTICATED` where a token would help, `PERMISSION_DENIED` where none would.
+    pub fn admit(&self, identity: &Identity) -> Result<Grant, Problem> {
+        match identity {
+            _ if self.public => Ok(Grant::All),
+            Identity::Service { .. } if self.internal => Ok(Grant::All),
+            Identity::User { roles, .. } if self.roles.iter().any(|role| roles.grant(role)) => {
+                Ok(Grant::All)
+            }
+            Identity::User { id, .. } if self.owner.is_some() => Ok(Grant::Own(*id)),
+            Identity::User { .. } if self.signed_in => Ok(Grant::All),
+            Identity::Anonymous if !self.only_internal() => Err(token_missing()),
+            _ => Err(Problem::new(Reason::AccessDenied, self.refusal())),
+        }
+    }
+
+    fn refusal(&self) -> String {
+        if self.only_internal() {
+            return "this method is for souk's own services alone".to_owned();
+        }
+        let roles: Vec<_> = self.roles.iter().map(Role::as_str).collect();
+        if roles.is_empty() {
+            return "this method is for signed-in users alone".to_owned();
+        }
+        format!("this method needs the role {}", roles.join(" or "))
+    }
+}
+
+fn token_missing() -> Problem {
+    Problem::new(
+        Reason::TokenMissing,
+        "this method needs a token: send `authorization: Bearer <access token>`; log in to get one",
+    )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn rule() -> AccessRule {
+        AccessRule {
+            public: false,
+            signed_in: false,
+            roles: Roles::default(),
+            owner: None,
+            internal: false,
+        }
+    }
+
+    fn user(roles: impl IntoIterator<Item = Role>) -> Identity {
+        Identity::User {
+            id: UserId::new(),
+            roles: roles.into_iter().collect(),
+            session: SessionId::new(),
+        }
+    }
+
+    #[test]
+    fn the_rule_decides_for_every_kind_of_caller() {
+        let service = Identity::Service {
+            name: "order".into(),
+        };
+        let staff_rule = AccessRule {
+            roles: [Role::Staff].into_iter().collect(),
+            ..rule()
+        };
+        let owner_rule = AccessRule {
+            owner: Some("name".into()),
+            ..staff_rule.clone()
+        };
+        let internal_rule = AccessRule {
+            internal: true,
+            ..rule()
+        };
+        let public_rule = AccessRule {
+            public: true,
+            ..rule()
+        };
+        let signed_in_rule = AccessRule {
+            signed_in: true,
+            ..rule()
+        };
+        let customer = user([]);
+        let Identity::User { id, .. } = customer else {
+            unreachable!()
+        };
+
+        let reason = |result: Result<Grant, Problem>| result.unwrap_err().reason();
+        assert_eq!(public_rule.admit(&Identity::Anonymous).unwrap(), Grant::All);
+        assert_eq!(signed_in_rule.admit(&customer).unwrap(), Grant::All);
+        assert_eq!(owner_rule.admit(&customer).unwrap(), Grant::Own(id));
+        assert_eq!(owner_rule.admit(&user([Role::Staff])).unwrap(), Grant::All);
+        assert_eq!(staff_rule.admit(&user([Role::Admin])).unwrap(), Grant::All);
+        assert_eq!(internal_rule.admit(&service).unwrap(), Grant::All);
+
+        assert_eq!(
+            reason(signed_in_rule.admit(&Identity::Anonymous)),
+            Reason::TokenMissing
+        );
+        assert_eq!(reason(signed_in_rule.admit(&service)), Reason::AccessDenied);
+        assert_eq!(reason(staff_rule.admit(&customer)), Reason::AccessDenied);
+        assert_eq!(reason(owner_rule.admit(&service)), Reason::AccessDenied);
+        assert_eq!(
+            reason(internal_rule.admit(&user([Role::Admin]))),
+            Reason::AccessDenied
+        );
+        assert_eq!(
+            reason(internal_rule.admit(&Identity::Anonymous)),
+            Reason::AccessDenied
+        );
+        assert_eq!(
+            reason(rule().admit(&user([Role::Admin]))),
+            Reason::AccessDenied
+        );
+    }
+
+    #[test]
+    fn a_grant_covers_its_own_alone() {
+        let (me, other) = (UserId::new(), UserId::new());
+        assert!(
+            Grant::Own(me).covers(me) && !Grant::Own(me).covers(other) && Grant::All.covers(other)
+        );
+    }
+}

@@ -1,0 +1,199 @@
+//! Checks tokens: users' by published keys, services' by the internal secret.
+
+use std::{
+    collections::HashMap,
+    sync::{Arc, PoisonError, RwLock},
+    time::{Duration, Instant},
+};
+
+use http::{HeaderMap, header::AUTHORIZATION};
+use jsonwebtoken::{Algorithm, DecodingKey, Validation, errors::ErrorKind};
+use sha2::{Digest, Sha256};
+use tokio::sync::Mutex;
+
+use super::{Claims, Config, Identity, KeySource, service::ServiceTokenCheck};
+use crate::error::{Problem, Reason};
+
+/// Keys are asked for again when a token names an unknown one, but not more often than this.
+const MIN_REFRESH: Duration = Duration::from_secs(2);
+/// Keys are asked for again after this time in any case, so that a retired one is forgotten.
+const MAX_AGE: Duration = Duration::from_secs(300);
+/// Tokens whose check is remembered.
+const REMEMBERED: u64 = 10_000;
+
+/// Turns the `authorization` header of a request into an [`Identity`].
+pub struct Verifier {
+    source: Arc<dyn KeySource>,
+    keys: RwLock<Keys>,
+    refreshing: Mutex<()>,
+    validation: Validation,
+    services: ServiceTokenCheck,
+    /// Checked tokens by their SHA-256, with when they run out (seconds since 1970).
+    checked: moka::sync::Cache<[u8; 32], (Identity, i64)>,
+}
+
+#[derive(Default)]
+struct Keys {
+    by_id: HashMap<String, DecodingKey>,
+    fetched: Option<Instant>,
+}
+
+impl Verifier {
+    /// Checks user tokens by the keys of this source.
+    pub fn new(config: &Config, source: Arc<dyn KeySource>) -> Self {
+        let mut validation = Validation::new(Algorithm::EdDSA);
+        validation.set_issuer(&[&config.issuer]);
+        validation.set_audience(&[&config.audience]);
+        validation.set_required_spec_claims(&["exp", "iss", "aud", "sub"]);
+        validation.leeway = 5;
+        let checked = moka::sync::Cache::builder()
+            .max_capacity(REMEMBERED)
+            .time_to_live(MAX_AGE)
+            .build();
+        Self {
+            source,
+            keys: RwLock::default(),
+            refreshing: Mutex::new(()),
+            validation,
+            services: ServiceTokenCheck::new(&config.internal_secret),
+            checked,
+        }
+    }
+
+    /// Who sent a request with these headers.
+    ///
+    /// # Errors
+    /// `UNAUTHENTICATED` for a token that is not valid (no token at all is [`Identity::Anonymous`]);
+    /// `UNAVAILABLE` where the keys cannot be had.
+    pub async fn identify(&self, headers: &HeaderMap) -> Result<Identity, Problem> {
+        let mut values = headers.get_all(AUTHORIZATION).iter();
+        let Some(value) = values.next() else {
+            return Ok(Identity::Anonymous);
+        };
+        if values.next().is_some() {
+            return Err(invalid("more than one authorization header was sent"));
+        }
+        let text = value
+            .to_str()
+            .map_err(|_| invalid("the authorization header is not text"))?;
+        match text.split_once(' ') {
+            Some((scheme, token)) if scheme.eq_ignore_ascii_case("bearer") => {
+                self.check(token.trim()).await
+            }
+            _ => Err(invalid(
+                "the authorization header must read `Bearer <access token>`",
+            )),
+        }
+    }
+
+    async fn check(&self, token: &str) -> Result<Identity, Problem> {
+        let digest: [u8; 32] = Sha256::digest(token.as_bytes()).into();
+        if let Some((identity, expires)) = self.checked.get(&digest) {
+            if chrono::Utc::now().timestamp() <= expires {
+                return Ok(identity);
+            }
+            self.checked.invalidate(&digest);
+        }
+        let header =
+            jsonwebtoken::decode_header(token).map_err(|_| invalid("the token is not a JWT"))?;
+        let (identity, expires) = match header.alg {
+            Algorithm::HS256 => self
+                .services
+                .check(token)
+                .map_err(|error| refused(&error))?,
+            Algorithm::EdDSA => {
+                let kid = header
+                    .kid
+                    .ok_or_else(|| invalid("the token does not name its key"))?;
+                let key = self.key(&kid).await?;
+                let data = jsonwebtoken::decode::<Claims>(token, &key, &self.validation);
+                let claims = data.map_err(|error| refused(&error))?.claims;
+                let identity = claims
+                    .identity()
+                    .ok_or_else(|| invalid("the token names no user of souk"))?;
+                (identity, claims.exp)
+            }
+            _ => {
+                return Err(invalid(
+                    "the token is signed in a way that souk does not use",
+                ));
+            }
+        };
+        self.checked.insert(digest, (identity.clone(), expires));
+        Ok(identity)
+    }
+
+    async fn key(&self, kid: &str) -> Result<DecodingKey, Problem> {
+        let (known, age) = self.known(kid);
+        if let Some(key) = known
+            && age.is_some_and(|age| age < MAX_AGE)
+        {
+            return Ok(key);
+        }
+        // One caller asks; those who wait here find what it brought.
+        let _guard = self.refreshing.lock().await;
+        let (known, age) = self.known(kid);
+        if age.is_none_or(|age| {
+            age >= if known.is_some() {
+                MAX_AGE
+            } else {
+                MIN_REFRESH
+            }
+        }) {
+            if let Err(error) = self.refresh().await {
+                // A key that was good minutes ago beats refusing everyone while the user service restarts.
+                return known.ok_or(error);
+            }
+        }
+        self.known(kid).0.ok_or_else(|| {
+            invalid("the token is signed with a key that is not, or no longer, published")
+        })
+    }
+
+    fn known(&self, kid: &str) -> (Option<DecodingKey>, Option<Duration>) {
+        let keys = self.keys.read().unwrap_or_else(PoisonError::into_inner);
+        (
+            keys.by_id.get(kid).cloned(),
+            keys.fetched.map(|fetched| fetched.elapsed()),
+        )
+    }
+
+    async fn refresh(&self) -> Result<(), Problem> {
+        let published = self.source.keys().await.map_err(|error| {
+            Problem::unavailable("the service that publishes the keys tokens are checked with")
+                .caused_by(error)
+        })?;
+        let mut by_id = HashMap::new();
+        for key in published {
+            match DecodingKey::from_ed_components(&key.x) {
+                Ok(decoding) => drop(by_id.insert(key.kid, decoding)),
+                Err(error) => {
+                    tracing::warn!(kid = key.kid, %error, "a published key cannot be read")
+                }
+            }
+        }
+        let mut keys = self.keys.write().unwrap_or_else(PoisonError::into_inner);
+        *keys = Keys {
+            by_id,
+            fetched: Some(Instant::now()),
+        };
+        Ok(())
+    }
+}
+
+fn invalid(message: &str) -> Problem {
+    Problem::new(Reason::TokenInvalid, message)
+}
+
+fn refused(error: &jsonwebtoken::errors::Error) -> Problem {
+    match error.kind() {
+        ErrorKind::ExpiredSignature => Problem::new(
+            Reason::TokenExpired,
+            "the token has expired: refresh the session or log in again",
+        ),
+        ErrorKind::InvalidIssuer | ErrorKind::InvalidAudience => {
+            invalid("the token was issued by or for another system")
+        }
+        _ => invalid("the token is malformed or its signature is wrong"),
+    }
+}

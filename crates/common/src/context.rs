@@ -1,0 +1,159 @@
+//! What a request carries from hop to hop: its id and its deadline.
+//!
+//! The server's edge puts it around the handler, the client's edge reads it for the calls that the handler makes.
+
+use std::{
+    future::Future,
+    sync::Arc,
+    time::{Duration, Instant},
+};
+
+use http::{HeaderMap, HeaderName, HeaderValue};
+
+/// Names a request in logs and answers, over every hop.
+pub const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
+/// How long the caller still waits, as gRPC words it.
+pub const GRPC_TIMEOUT: HeaderName = HeaderName::from_static("grpc-timeout");
+
+/// What a request carries from hop to hop.
+#[derive(Debug, Clone)]
+pub struct RequestContext {
+    /// Names the request in logs and answers.
+    pub request_id: Arc<str>,
+    /// When whoever asked stops waiting.
+    pub deadline: Option<Instant>,
+}
+
+tokio::task_local! {
+    static CURRENT: RequestContext;
+}
+
+impl RequestContext {
+    /// From the headers of an incoming request: its id where it has a sane one, and its deadline, at most `limit`
+    /// from now.
+    pub fn from_headers(headers: &HeaderMap, limit: Duration) -> Self {
+        let sent = headers
+            .get(&REQUEST_ID)
+            .and_then(|value| value.to_str().ok())
+            .filter(|id| is_sane(id));
+        let request_id = sent.map_or_else(|| uuid::Uuid::now_v7().to_string().into(), Into::into);
+        let asked = headers
+            .get(&GRPC_TIMEOUT)
+            .and_then(|value| parse_timeout(value.to_str().ok()?));
+        let deadline = Some(Instant::now() + asked.map_or(limit, |asked| asked.min(limit)));
+        Self {
+            request_id,
+            deadline,
+        }
+    }
+
+    /// For work that no request asked for, such as a job.
+    pub fn background() -> Self {
+        Self {
+            request_id: uuid::Uuid::now_v7().to_string().into(),
+            deadline: None,
+        }
+    }
+
+    /// The context around the code that runs now, if there is one.
+    pub fn current() -> Option<Self> {
+        CURRENT.try_with(Clone::clone).ok()
+    }
+
+    /// Runs this with the context around it.
+    pub async fn scope<F: Future>(self, work: F) -> F::Output {
+        CURRENT.scope(self, work).await
+    }
+
+    /// The same request without its deadline: for work that goes on when the caller has left.
+    pub fn detached(mut self) -> Self {
+        self.deadline = None;
+        self
+    }
+
+    /// How long the caller still waits, at most `limit`.
+    pub fn remaining(&self, limit: Duration) -> Duration {
+        let left = self
+            .deadline
+            .map(|deadline| deadline.saturating_duration_since(Instant::now()));
+        left.map_or(limit, |left| left.min(limit))
+    }
+
+    /// The id as a header.
+    pub fn request_id_header(&self) -> Option<HeaderValue> {
+        HeaderValue::from_str(&self.request_id).ok()
+    }
+}
+
+/// A timeout as gRPC writes it: at most 8 digits and a unit. Rounded up, so that a deadline is never shortened to 0.
+pub fn format_timeout(timeout: Duration) -> HeaderValue {
+    let millis = timeout.as_micros().div_ceil(1000).clamp(1, 99_999_999);
+    HeaderValue::from_str(&format!("{millis}m")).unwrap_or_else(|_| HeaderValue::from_static("1S"))
+}
+
+fn parse_timeout(text: &str) -> Option<Duration> {
+    let (digits, unit) = text.split_at_checked(text.len().checked_sub(1)?)?;
+    if digits.is_empty() || digits.len() > 8 || !digits.bytes().all(|byte| byte.is_ascii_digit()) {
+        return None;
+    }
+    let number: u64 = digits.parse().ok()?;
+    Some(match unit {
+        "H" => Duration::from_secs(number * 3600),
+        "M" => Duration::from_secs(number * 60),
+        "S" => Duration::from_secs(number),
+        "m" => Duration::from_millis(number),
+        "u" => Duration::from_micros(number),
+        "n" => Duration::from_nanos(number),
+        _ => return None,
+    })
+}
+
+/// Whether an id from outside may stand in our logs and headers as it is.
+fn is_sane(id: &str) -> bool {
+    (1..=128).contains(&id.len())
+        && id
+            .bytes()
+            .all(|byte| byte.is_ascii_alphanumeric() || b"-_.:".contains(&byte))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn timeouts_are_read_as_grpc_writes_them() {
+        assert_eq!(parse_timeout("250m"), Some(Duration::from_millis(250)));
+        assert_eq!(parse_timeout("2S"), Some(Duration::from_secs(2)));
+        assert_eq!(
+            parse_timeout("99999999H"),
+            Some(Duration::from_secs(99_999_999 * 3600))
+        );
+        for wrong in ["", "S", "1", "-1S", "123456789S", "1x", "1é", "é"] {
+            assert_eq!(parse_timeout(wrong), None, "{wrong}");
+        }
+        assert_eq!(
+            parse_timeout(
+                format_timeout(Duration::from_millis(1500))
+                    .to_str()
+                    .unwrap()
+            ),
+            Some(Duration::from_millis(1500))
+        );
+        assert_eq!(format_timeout(Duration::ZERO), "1m");
+    }
+
+    #[test]
+    fn a_deadline_is_never_later_than_the_limit_and_an_odd_id_is_replaced() {
+        let mut headers = HeaderMap::new();
+        headers.insert(GRPC_TIMEOUT, HeaderValue::from_static("1H"));
+        headers.insert(REQUEST_ID, HeaderValue::from_static("a b"));
+        let context = RequestContext::from_headers(&headers, Duration::from_secs(5));
+        assert!(context.remaining(Duration::from_secs(60)) <= Duration::from_secs(5));
+        assert_ne!(&*context.request_id, "a b");
+        headers.insert(REQUEST_ID, HeaderValue::from_static("req-1"));
+        assert_eq!(
+            &*RequestContext::from_headers(&headers, Duration::from_secs(5)).request_id,
+            "req-1"
+        );
+    }
+}

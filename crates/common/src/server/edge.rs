@@ -1,0 +1,221 @@
+//! The edge of a service: what happens to every request before and after the service's own code.
+
+use std::{
+    convert::Infallible,
+    future::Future,
+    panic::AssertUnwindSafe,
+    pin::Pin,
+    sync::Arc,
+    task::{Context, Poll},
+    time::{Duration, Instant},
+};
+
+use futures::FutureExt;
+use http::{Request, Response};
+use tokio::sync::Semaphore;
+use tonic::{Code, Status, body::Body};
+use tower::{Layer, Service};
+
+use super::{Config, message};
+use crate::{
+    auth::{Caller, Verifier},
+    context::{REQUEST_ID, RequestContext},
+    contract::{Contract, Method},
+    error::{Problem, Reason, chain},
+    telemetry,
+};
+
+/// Paths that are part of no contract and open to anyone who reaches the port: health and reflection.
+const OPEN: [&str; 3] = [
+    "/grpc.health.v1.Health/",
+    "/grpc.reflection.v1.ServerReflection/",
+    "/grpc.reflection.v1alpha.ServerReflection/",
+];
+
+/// Puts the edge around a service.
+#[derive(Clone)]
+pub struct EdgeLayer(Arc<Shared>);
+
+struct Shared {
+    name: Arc<str>,
+    contract: Arc<Contract>,
+    verifier: Arc<Verifier>,
+    permits: Semaphore,
+    deadline: Duration,
+    max_request_bytes: usize,
+}
+
+impl EdgeLayer {
+    /// An edge with these settings.
+    pub fn new(
+        config: &Config,
+        name: Arc<str>,
+        contract: Arc<Contract>,
+        verifier: Arc<Verifier>,
+    ) -> Self {
+        Self(Arc::new(Shared {
+            name,
+            contract,
+            verifier,
+            permits: Semaphore::new(config.max_concurrent_requests),
+            deadline: config.deadline,
+            max_request_bytes: config.max_request_bytes,
+        }))
+    }
+}
+
+impl<S> Layer<S> for EdgeLayer {
+    type Service = Edge<S>;
+
+    fn layer(&self, inner: S) -> Self::Service {
+        Edge {
+            shared: self.0.clone(),
+            inner,
+        }
+    }
+}
+
+/// A service with the edge around it.
+#[derive(Clone)]
+pub struct Edge<S> {
+    shared: Arc<Shared>,
+    inner: S,
+}
+
+impl<S> Service<Request<Body>> for Edge<S>
+where
+    S: Service<Request<Body>, Response = Response<Body>, Error = Infallible>
+        + Clone
+        + Send
+        + 'static,
+    S::Future: Send,
+{
+    type Response = Response<Body>;
+    type Error = Infallible;
+    type Future = Pin<Box<dyn Future<Output = Result<Self::Response, Infallible>> + Send>>;
+
+    fn poll_ready(&mut self, context: &mut Context<'_>) -> Poll<Result<(), Infallible>> {
+        self.inner.poll_ready(context)
+    }
+
+    fn call(&mut self, request: Request<Body>) -> Self::Future {
+        let clone = self.inner.clone();
+        let mut inner = std::mem::replace(&mut self.inner, clone);
+        let path = request.uri().path();
+        if OPEN.iter().any(|open| path.starts_with(open)) {
+            return Box::pin(async move { inner.call(request).await });
+        }
+        let shared = self.shared.clone();
+        Box::pin(async move { Ok(shared.handle(inner, request).await) })
+    }
+}
+
+impl Shared {
+    async fn handle<S>(&self, mut inner: S, mut request: Request<Body>) -> Response<Body>
+    where
+        S: Service<Request<Body>, Response = Response<Body>, Error = Infallible> + Send,
+        S::Future: Send,
+    {
+        let Some(method) = self.contract.method(request.uri().path()) else {
+            let message = format!("{} is not a method of souk", request.uri().path());
+            return Status::from(Problem::new(Reason::Unimplemented, message)).into_http();
+        };
+        let context = RequestContext::from_headers(request.headers(), self.deadline);
+        let span =
+            telemetry::span::server(&self.name, &method.service, &method.name, request.headers());
+        span.span().record("request_id", &*context.request_id);
+        let started = Instant::now();
+        let _running = telemetry::metrics::rpc_in_flight(method.service.clone());
+        let limit = context.remaining(self.deadline);
+        let work = async {
+            let _permit = self.permits.try_acquire().map_err(|_| overloaded())?;
+            self.admit(method, &mut request).await?;
+            if !method.descriptor.is_client_streaming() {
+                let body = std::mem::replace(request.body_mut(), Body::empty());
+                *request.body_mut() =
+                    message::check(&self.contract, method, body, self.max_request_bytes).await?;
+            }
+            let Ok(response) = inner.call(request).await;
+            Ok(response)
+        };
+        let work = AssertUnwindSafe(context.clone().scope(tokio::time::timeout(limit, work)))
+            .catch_unwind();
+        let mut response = match span.run(work).await {
+            Ok(Ok(Ok(response))) => response,
+            Ok(Ok(Err(status))) => Status::into_http(status),
+            Ok(Err(_)) => Status::from(late()).into_http(),
+            Err(panic) => {
+                Status::from(Problem::internal().caused_by(panic_text(&*panic))).into_http()
+            }
+        };
+        let code = span
+            .span()
+            .in_scope(|| settle(method, &response, started.elapsed()));
+        telemetry::span::record_code(span.span(), code, true);
+        if let Some(id) = context.request_id_header() {
+            response.headers_mut().insert(REQUEST_ID, id);
+        }
+        response
+    }
+
+    /// Lets the caller in as far as the contract does, and says so to the service's code.
+    async fn admit(&self, method: &Method, request: &mut Request<Body>) -> Result<(), Status> {
+        // A service whose methods lack a rule does not start; should one get here all the same, no one may call it.
+        let rule = method
+            .access
+            .as_ref()
+            .ok_or_else(|| Problem::new(Reason::AccessDenied, "no one may call this method"))?;
+        let identity = self.verifier.identify(request.headers()).await?;
+        let grant = rule.admit(&identity)?;
+        request.extensions_mut().insert(Caller { identity, grant });
+        Ok(())
+    }
+}
+
+/// Counts the answer, and logs it where it is a fault of ours: the one place where errors are logged.
+fn settle(method: &Method, response: &Response<Body>, elapsed: Duration) -> Code {
+    let status = response.extensions().get::<Status>();
+    let header = || {
+        response
+            .headers()
+            .get("grpc-status")
+            .map(|value| Code::from_bytes(value.as_bytes()))
+    };
+    let code = status.map(Status::code).or_else(header).unwrap_or(Code::Ok);
+    telemetry::metrics::rpc_server(method.service.clone(), method.name.clone(), code, elapsed);
+    let cause = status.and_then(std::error::Error::source).map(chain);
+    match code {
+        Code::Internal | Code::Unknown | Code::DataLoss => {
+            tracing::error!(?code, elapsed = ?elapsed, cause, message = status.map(Status::message), "request failed");
+        }
+        Code::Unavailable | Code::DeadlineExceeded | Code::ResourceExhausted => {
+            tracing::warn!(?code, elapsed = ?elapsed, cause, message = status.map(Status::message), "request refused");
+        }
+        _ => tracing::debug!(?code, elapsed = ?elapsed, cause, "request done"),
+    }
+    code
+}
+
+fn overloaded() -> Problem {
+    Problem::new(
+        Reason::Overloaded,
+        "the service has as much work as it can do: try again later",
+    )
+    .retry_after(Duration::from_secs(1))
+}
+
+fn late() -> Problem {
+    Problem::new(
+        Reason::DeadlineExceeded,
+        "the request took longer than its deadline",
+    )
+}
+
+fn panic_text(panic: &(dyn std::any::Any + Send)) -> String {
+    let text = panic.downcast_ref::<&str>().map(|text| (*text).to_owned());
+    let text = text.or_else(|| panic.downcast_ref::<String>().cloned());
+    format!(
+        "panic: {}",
+        text.unwrap_or_else(|| "without a message".to_owned())
+    )
+}

@@ -1,0 +1,106 @@
+//! Checks the message of a unary call against the contract before the service's code sees it.
+
+use bytes::Bytes;
+use http_body_util::{BodyExt, Full, LengthLimitError, Limited};
+use prost_reflect::DynamicMessage;
+use tonic::{Status, body::Body};
+
+use crate::{
+    contract::{Contract, Method},
+    error::{Problem, Reason},
+};
+
+/// Bytes of a gRPC frame before its message: a flag and the length.
+const FRAME: usize = 5;
+
+/// Reads the one message of a unary request, checks it, and gives the body back as it was.
+///
+/// # Errors
+/// `INVALID_ARGUMENT` with every field that breaks a rule; `RESOURCE_EXHAUSTED` for a message over `limit` bytes.
+pub async fn check(
+    contract: &Contract,
+    method: &Method,
+    body: Body,
+    limit: usize,
+) -> Result<Body, Status> {
+    let bytes = match Limited::new(body, limit + FRAME).collect().await {
+        Ok(collected) => collected.to_bytes(),
+        Err(error) if error.is::<LengthLimitError>() => return Err(too_large(limit)),
+        Err(error) => return Err(Status::from_error(error)),
+    };
+    let message = message(&bytes)?;
+    let input = method.descriptor.input();
+    if contract.validator().has_rules(&input) {
+        let decoded = DynamicMessage::decode(input, message).map_err(|_| {
+            Status::from(Problem::new(
+                Reason::MalformedRequest,
+                "the message is not of the method's request type",
+            ))
+        })?;
+        contract.validator().check(&decoded).map_err(|violations| {
+            Problem::fields(
+                violations
+                    .into_iter()
+                    .map(|violation| (violation.field_path, violation.message)),
+            )
+        })?;
+    }
+    Ok(Body::new(Full::new(bytes)))
+}
+
+/// The message inside the one frame of a unary request.
+fn message(bytes: &Bytes) -> Result<Bytes, Problem> {
+    let malformed = || {
+        Problem::new(
+            Reason::MalformedRequest,
+            "the request is not one whole gRPC message",
+        )
+    };
+    let header: [u8; FRAME] = bytes
+        .get(..FRAME)
+        .and_then(|header| header.try_into().ok())
+        .ok_or_else(malformed)?;
+    let [flag, length @ ..] = header;
+    if flag != 0 {
+        return Err(Problem::new(
+            Reason::Unimplemented,
+            "compressed requests are not taken: send the message as it is",
+        ));
+    }
+    let message = bytes.slice(FRAME..);
+    if message.len() != u32::from_be_bytes(length) as usize {
+        return Err(malformed());
+    }
+    Ok(message)
+}
+
+fn too_large(limit: usize) -> Status {
+    Problem::new(
+        Reason::BodyTooLarge,
+        format!("the request is larger than the {limit} bytes that are taken"),
+    )
+    .metadata("limitBytes", limit)
+    .into()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_frame_is_taken_apart() {
+        assert_eq!(
+            message(&Bytes::from_static(b"\0\0\0\0\x02hi")).unwrap(),
+            "hi"
+        );
+        assert_eq!(message(&Bytes::from_static(b"\0\0\0\0\0")).unwrap(), "");
+        for wrong in [&b""[..], b"\0\0\0", b"\0\0\0\0\x03hi", b"\0\0\0\0\x01hi"] {
+            assert_eq!(
+                message(&Bytes::from_static(wrong)).unwrap_err().reason(),
+                Reason::MalformedRequest
+            );
+        }
+        let compressed = message(&Bytes::from_static(b"\x01\0\0\0\x02hi")).unwrap_err();
+        assert_eq!(compressed.reason(), Reason::Unimplemented);
+    }
+}

@@ -1,0 +1,200 @@
+//! How every souk service is served: one stack around the generated services.
+//!
+//! From the outside in: panics are caught, the request gets its id, span and metrics, work beyond what the service
+//! can do is refused at once, the deadline runs, the caller's token and the method's access rule are checked, the
+//! message is checked against the contract. Only then does a service's own code see it.
+
+mod edge;
+mod message;
+
+use std::{convert::Infallible, future::Future, sync::Arc, time::Duration};
+
+use serde::Deserialize;
+use tokio::net::TcpListener;
+use tokio_stream::wrappers::TcpListenerStream;
+use tokio_util::sync::CancellationToken;
+use tonic::{body::Body, server::NamedService, service::RoutesBuilder};
+use tonic_health::{ServingStatus, server::HealthReporter};
+
+use self::edge::EdgeLayer;
+use crate::{
+    auth::Verifier,
+    contract::{Contract, ContractError},
+};
+
+/// Settings of `[server]`, the same for every service.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Config {
+    /// The longest a request may take; a caller's shorter deadline goes first.
+    #[serde(with = "crate::config::duration")]
+    pub deadline: Duration,
+    /// Requests worked on at a time. More are refused at once.
+    pub max_concurrent_requests: usize,
+    /// Bytes of the largest request message taken.
+    #[serde(with = "crate::config::byte_size")]
+    pub max_request_bytes: usize,
+    /// How long running requests may take to end once the service shall stop.
+    #[serde(with = "crate::config::duration")]
+    pub drain: Duration,
+}
+
+/// A service that cannot be served.
+#[derive(Debug, thiserror::Error)]
+pub enum ServerError {
+    /// The contract does not allow it.
+    #[error(transparent)]
+    Contract(#[from] ContractError),
+    /// The descriptors cannot be offered by reflection.
+    #[error("reflection cannot be offered")]
+    Reflection(#[from] tonic_reflection::server::Error),
+    /// The listener failed.
+    #[error("the listener failed")]
+    Transport(#[from] tonic::transport::Error),
+}
+
+/// Puts a service's parts together and serves them.
+pub struct Server {
+    config: Config,
+    name: Arc<str>,
+    contract: Arc<Contract>,
+    verifier: Arc<Verifier>,
+    routes: RoutesBuilder,
+    services: Vec<&'static str>,
+    health: HealthReporter,
+    health_service:
+        tonic_health::pb::health_server::HealthServer<tonic_health::server::HealthService>,
+    checks: Vec<tokio::task::JoinHandle<()>>,
+}
+
+/// How often a readiness check is repeated.
+const CHECK_EVERY: Duration = Duration::from_secs(2);
+
+impl Server {
+    /// A server without services, for the service with this name, for example `order`.
+    pub fn new(
+        config: &Config,
+        name: &str,
+        contract: &Arc<Contract>,
+        verifier: Arc<Verifier>,
+    ) -> Self {
+        let health = HealthReporter::new();
+        let health_service =
+            tonic_health::server::HealthService::from_health_reporter(health.clone());
+        Self {
+            config: config.clone(),
+            name: name.into(),
+            contract: contract.clone(),
+            verifier,
+            routes: RoutesBuilder::default(),
+            services: Vec::new(),
+            health,
+            health_service: tonic_health::pb::health_server::HealthServer::new(health_service),
+            checks: Vec::new(),
+        }
+    }
+
+    /// Adds a generated service. Every one of its methods needs an access rule in the contract.
+    #[must_use]
+    pub fn add<S>(mut self, service: S) -> Self
+    where
+        S: tower::Service<http::Request<Body>, Error = Infallible>
+            + NamedService
+            + Clone
+            + Send
+            + Sync
+            + 'static,
+        S::Response: axum::response::IntoResponse,
+        S::Future: Send + 'static,
+    {
+        self.services.push(S::NAME);
+        self.routes.add_service(service);
+        self
+    }
+
+    /// Reports SERVING only while this check succeeds.
+    #[must_use]
+    pub fn ready_while<C, F>(mut self, check: C) -> Self
+    where
+        C: Fn() -> F + Send + 'static,
+        F: Future<Output = bool> + Send + 'static,
+    {
+        let (health, services) = (self.health.clone(), self.services.clone());
+        self.checks.push(tokio::spawn(async move {
+            loop {
+                report(&health, &services, check().await).await;
+                tokio::time::sleep(CHECK_EVERY).await;
+            }
+        }));
+        self
+    }
+
+    /// Serves until `shutdown`, then lets running requests end for the configured time.
+    ///
+    /// # Errors
+    /// Before anything is served, where a method has no access rule; later, where the listener fails.
+    pub async fn serve(
+        mut self,
+        listener: TcpListener,
+        shutdown: CancellationToken,
+    ) -> Result<(), ServerError> {
+        self.contract.require_access(&self.services)?;
+        self.routes.add_service(self.health_service);
+        self.routes
+            .add_service(reflection(&self.services).build_v1()?);
+        self.routes
+            .add_service(reflection(&self.services).build_v1alpha()?);
+        if self.checks.is_empty() {
+            report(&self.health, &self.services, true).await;
+        }
+        let edge = EdgeLayer::new(&self.config, self.name, self.contract, self.verifier);
+        let stopped = shutdown.clone().cancelled_owned();
+        let (health, services, checks) = (self.health, self.services, self.checks);
+        let serving = tonic::transport::Server::builder()
+            .tcp_nodelay(true)
+            .http2_keepalive_interval(Some(Duration::from_secs(30)))
+            .http2_adaptive_window(Some(true))
+            .layer(edge)
+            .add_routes(self.routes.routes())
+            .serve_with_incoming_shutdown(TcpListenerStream::new(listener), async move {
+                stopped.await;
+                // Balancers look here: they stop sending before the last request has ended.
+                checks.iter().for_each(tokio::task::JoinHandle::abort);
+                report(&health, &services, false).await;
+            });
+        tokio::pin!(serving);
+        tokio::select! {
+            result = &mut serving => return Ok(result?),
+            () = shutdown.cancelled() => {}
+        }
+        match tokio::time::timeout(self.config.drain, serving).await {
+            Ok(result) => Ok(result?),
+            Err(_) => {
+                tracing::warn!(drain = ?self.config.drain, "requests still running at the end of the drain were cut off");
+                Ok(())
+            }
+        }
+    }
+}
+
+async fn report(health: &HealthReporter, services: &[&'static str], ready: bool) {
+    let status = if ready {
+        ServingStatus::Serving
+    } else {
+        ServingStatus::NotServing
+    };
+    for service in services.iter().copied().chain([""]) {
+        health.set_service_status(service, status).await;
+    }
+}
+
+fn reflection(services: &[&'static str]) -> tonic_reflection::server::Builder<'static> {
+    let builder = tonic_reflection::server::Builder::configure()
+        .register_encoded_file_descriptor_set(souk_proto::DESCRIPTORS)
+        .register_encoded_file_descriptor_set(tonic_health::pb::FILE_DESCRIPTOR_SET);
+    let services = services.iter().copied().chain(["grpc.health.v1.Health"]);
+    services.fold(
+        builder,
+        tonic_reflection::server::Builder::with_service_name,
+    )
+}

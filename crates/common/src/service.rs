@@ -1,0 +1,89 @@
+//! The shape all services share: what each is configured with besides its own section, and how it is built up.
+//!
+//! A service crate offers `DEFAULTS` (its commented default.toml), `Config::from_settings(&Settings)` and
+//! `serve(config, listener, shutdown)`. Its `Config` holds a [`Common`] beside the settings of its own section.
+
+use std::{path::PathBuf, sync::Arc};
+
+use crate::{
+    auth::{self, RemoteKeys, ServiceTokens, Verifier},
+    client::{self, AddressError, Client},
+    config::{ConfigError, Settings},
+    contract::{Contract, ContractError},
+    server,
+};
+
+/// What every service is configured with besides its own section.
+#[derive(Debug, Clone)]
+pub struct Common {
+    /// Folder of SQLite files.
+    pub data_dir: PathBuf,
+    /// Tokens.
+    pub auth: auth::Config,
+    /// The server stack.
+    pub server: server::Config,
+}
+
+impl Common {
+    /// From the settings' top level, `[auth]` and `[server]`.
+    ///
+    /// # Errors
+    /// Names the setting that is wrong, and what would be right.
+    pub fn from_settings(settings: &Settings) -> Result<Self, ConfigError> {
+        let common = Self {
+            data_dir: settings.section("data_dir")?,
+            auth: settings.section("auth")?,
+            server: settings.section("server")?,
+        };
+        let secret = &common.auth.internal_secret;
+        if !secret.is_empty() && secret.expose().len() < 32 {
+            return Err(settings.fault("auth.internal_secret", "must have 32 characters or more"));
+        }
+        Ok(common)
+    }
+
+    /// A client of another service, in the name of this one (`order`).
+    ///
+    /// # Errors
+    /// Where the address is not one.
+    pub fn client(
+        &self,
+        config: &client::Config,
+        contract: &Arc<Contract>,
+        own_name: &str,
+    ) -> Result<Client, AddressError> {
+        Client::new(
+            config,
+            contract,
+            Some(ServiceTokens::new(&self.auth.internal_secret, own_name)),
+        )
+    }
+
+    /// Checks tokens by the keys that the user service publishes.
+    ///
+    /// # Errors
+    /// Where the user service's address is not one.
+    pub fn verifier(
+        &self,
+        user_service: &client::Config,
+        contract: &Arc<Contract>,
+    ) -> Result<Arc<Verifier>, AddressError> {
+        // Anonymous: the keys are public, and asking for them must not need a token check that needs the keys.
+        let client = Client::new(user_service, contract, None)?;
+        Ok(Arc::new(Verifier::new(
+            &self.auth,
+            Arc::new(RemoteKeys::new(client)),
+        )))
+    }
+}
+
+/// What keeps a service from being put together, the same for all.
+#[derive(Debug, thiserror::Error)]
+pub enum SetupError {
+    /// The contract cannot be served.
+    #[error(transparent)]
+    Contract(#[from] ContractError),
+    /// Another service's address is wrong.
+    #[error(transparent)]
+    Address(#[from] AddressError),
+}
