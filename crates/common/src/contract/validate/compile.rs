@@ -1,0 +1,550 @@
+//! Reads the `buf.validate` options of the contracts and makes plans of them.
+use std::collections::{HashMap, HashSet};
+
+use prost_reflect::{
+    DescriptorPool, DynamicMessage, ExtensionDescriptor, FieldDescriptor, Kind, MessageDescriptor,
+    OneofDescriptor, Value,
+};
+
+use super::{
+    Fault, Unsupported,
+    plan::{FieldPlan, Group, Plan, Shape, Size, ValuePlan},
+    rules::{self, Rules, Source, unsupported},
+    strings::{at_least, at_most},
+};
+
+/// The plans of all messages that souk's contracts use, and where each stands by its full name.
+pub(super) fn compile(
+    pool: &DescriptorPool,
+) -> Result<(HashMap<String, usize>, Vec<Plan>), Unsupported> {
+    let messages = reachable(pool);
+    let index: HashMap<_, _> = messages
+        .iter()
+        .enumerate()
+        .map(|(at, message)| (message.full_name().to_owned(), at))
+        .collect();
+    let compiler = Compiler {
+        options: Options::of(pool),
+        index: &index,
+    };
+    let mut plans = messages
+        .iter()
+        .map(|message| compiler.message(message))
+        .collect::<Result<Vec<_>, _>>()?;
+    prune(&mut plans);
+    Ok((index, plans))
+}
+
+/// Every message of package souk and below, and every message in one of those.
+fn reachable(pool: &DescriptorPool) -> Vec<MessageDescriptor> {
+    let of_souk = |message: &MessageDescriptor| {
+        let package = message.package_name();
+        package == "souk" || package.starts_with("souk.")
+    };
+    let mut messages: Vec<_> = pool
+        .all_messages()
+        .filter(of_souk)
+        .filter(|message| !message.is_map_entry())
+        .collect();
+    let mut known: HashSet<_> = messages
+        .iter()
+        .map(|message| message.full_name().to_owned())
+        .collect();
+    let mut at = 0;
+    while at < messages.len() {
+        for field in messages[at].clone().fields() {
+            if let Some(message) = message_of(&field)
+                && known.insert(message.full_name().to_owned())
+            {
+                messages.push(message);
+            }
+        }
+        at += 1;
+    }
+    messages
+}
+
+/// The type of the messages that a field holds: itself, as items or as values.
+fn message_of(field: &FieldDescriptor) -> Option<MessageDescriptor> {
+    let kind = field.kind();
+    let message = kind.as_message()?;
+    if !message.is_map_entry() {
+        return Some(message.clone());
+    }
+    message.map_entry_value_field().kind().as_message().cloned()
+}
+
+/// Takes out what cannot fail: messages without a rule in them, and the fields that hold those.
+fn prune(plans: &mut [Plan]) {
+    // Whether a plan can fail follows from the plans within it, which may go in circles: spread it until it settles.
+    let mut can_fail: Vec<_> = plans
+        .iter()
+        .map(|plan| {
+            !plan.oneofs.is_empty()
+                || !plan.groups.is_empty()
+                || plan.fields.iter().any(FieldPlan::has_own_rules)
+        })
+        .collect();
+    loop {
+        let mut settled = true;
+        for (at, plan) in plans.iter_mut().enumerate() {
+            let within =
+                |field: &mut FieldPlan| field.nested().is_some_and(|nested| can_fail[nested]);
+            if !can_fail[at] && plan.fields.iter_mut().any(within) {
+                can_fail[at] = true;
+                settled = false;
+            }
+        }
+        if settled {
+            break;
+        }
+    }
+    for plan in plans {
+        for field in &mut plan.fields {
+            let nested = field.nested();
+            *nested = nested.filter(|nested| can_fail[*nested]);
+        }
+        plan.fields
+            .retain_mut(|field| field.has_own_rules() || field.nested().is_some());
+    }
+}
+
+/// The options that validate.proto adds, if the contracts use it at all.
+struct Options {
+    message: Option<ExtensionDescriptor>,
+    oneof: Option<ExtensionDescriptor>,
+    field: Option<ExtensionDescriptor>,
+}
+
+impl Options {
+    fn of(pool: &DescriptorPool) -> Self {
+        let named = |name| pool.get_extension_by_name(name);
+        Self {
+            message: named("buf.validate.message"),
+            oneof: named("buf.validate.oneof"),
+            field: named("buf.validate.field"),
+        }
+    }
+}
+
+/// An option's value, where it is set.
+fn option(
+    options: &DynamicMessage,
+    extension: Option<&ExtensionDescriptor>,
+) -> Option<DynamicMessage> {
+    let extension = extension.filter(|extension| options.has_extension(extension))?;
+    options.get_extension(extension).as_message().cloned()
+}
+
+/// When a field's rules do not apply.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Ignore {
+    Unspecified,
+    IfZero,
+    Always,
+}
+
+/// `FieldRules` without the rules of its type.
+struct Common {
+    required: bool,
+    ignore: Ignore,
+}
+
+struct Compiler<'a> {
+    options: Options,
+    index: &'a HashMap<String, usize>,
+}
+
+impl Compiler<'_> {
+    fn message(&self, message: &MessageDescriptor) -> Result<Plan, Unsupported> {
+        let groups = match option(&message.options(), self.options.message.as_ref()) {
+            Some(rules) => groups(message, &rules)?,
+            None => Vec::new(),
+        };
+        let mut oneofs = Vec::new();
+        for oneof in message.oneofs().filter(|oneof| !oneof.is_synthetic()) {
+            if let Some(rules) = option(&oneof.options(), self.options.oneof.as_ref())
+                && is_required(&oneof, &rules)?
+            {
+                let names: Vec<_> = oneof
+                    .fields()
+                    .map(|field| field.name().to_owned())
+                    .collect();
+                let fault = Fault {
+                    rule_id: "required".to_owned(),
+                    message: format!("must be set: one of {}", names.join(", ")),
+                };
+                oneofs.push((oneof, fault));
+            }
+        }
+        let grouped: HashSet<_> = groups
+            .iter()
+            .flat_map(|group| &group.fields)
+            .map(|field| field.number())
+            .collect();
+        // In the order of the contract's text, not of the numbers: as a reader expects the answer.
+        let declared = message.descriptor_proto().field.iter();
+        let fields = declared
+            .filter_map(|field| message.get_field_by_name(field.name()))
+            .map(|field| self.field(&field, grouped.contains(&field.number())))
+            .filter_map(Result::transpose)
+            .collect::<Result<_, _>>()?;
+        Ok(Plan {
+            fields,
+            oneofs,
+            groups,
+        })
+    }
+
+    /// The plan of a field; none where its rules are ignored.
+    fn field(
+        &self,
+        field: &FieldDescriptor,
+        grouped: bool,
+    ) -> Result<Option<FieldPlan>, Unsupported> {
+        let rules = option(&field.options(), self.options.field.as_ref());
+        let mut common = Common {
+            required: false,
+            ignore: Ignore::Unspecified,
+        };
+        if let Some(rules) = &rules {
+            common = read_common(field, rules)?;
+        }
+        if common.ignore == Ignore::Always {
+            return Ok(None);
+        }
+        let written = rules
+            .as_ref()
+            .is_some_and(|rules| rules.has_field_by_name("ignore"));
+        if grouped && !written {
+            common.ignore = Ignore::IfZero;
+        }
+        let required = common.required.then(|| Fault {
+            rule_id: "required".to_owned(),
+            message: "must be set".to_owned(),
+        });
+        let shape = if field.is_map() {
+            self.map(field, rules.as_ref())?
+        } else if field.is_list() {
+            self.list(field, rules.as_ref())?
+        } else {
+            Shape::One(self.value(field, &field.kind(), rules.as_ref())?)
+        };
+        let only_if_set = field.supports_presence() || common.ignore == Ignore::IfZero;
+        Ok(Some(FieldPlan {
+            field: field.clone(),
+            required,
+            only_if_set,
+            shape,
+        }))
+    }
+
+    fn list(
+        &self,
+        field: &FieldDescriptor,
+        rules: Option<&DynamicMessage>,
+    ) -> Result<Shape, Unsupported> {
+        let mut size = Size::default();
+        let mut unique = None;
+        let mut items = None;
+        if let Some((name, rules)) = typed(rules) {
+            if name != "repeated" {
+                return Err(unsupported(
+                    field,
+                    &name,
+                    "does not fit a repeated field: use repeated.items",
+                ));
+            }
+            let source = Source {
+                field,
+                kind: &name,
+                rules: &rules,
+            };
+            for (rule, value) in rules.fields() {
+                match (rule.name(), value) {
+                    ("min_items", Value::U64(n)) => {
+                        size.least = Some(limit(&source, "min_items", *n, at_least(*n, "item")))
+                    }
+                    ("max_items", Value::U64(n)) => {
+                        size.most = Some(limit(&source, "max_items", *n, at_most(*n, "item")))
+                    }
+                    ("unique", Value::Bool(wanted)) => {
+                        if field.kind().as_message().is_some() {
+                            return Err(source.unsupported("unique", "is for scalars and enums"));
+                        }
+                        unique = wanted
+                            .then(|| source.fault("unique", "must not have the same item twice"));
+                    }
+                    ("items", Value::Message(rules)) => items = Some(rules.clone()),
+                    (other, _) => return Err(source.unknown(other)),
+                }
+            }
+            refuse_extensions(field, "repeated", &rules)?;
+        }
+        let items = self.element(field, &field.kind(), items.as_ref())?;
+        Ok(Shape::List {
+            size,
+            unique,
+            items,
+        })
+    }
+
+    fn map(
+        &self,
+        field: &FieldDescriptor,
+        rules: Option<&DynamicMessage>,
+    ) -> Result<Shape, Unsupported> {
+        let mut size = Size::default();
+        let mut keys = None;
+        let mut values = None;
+        if let Some((name, rules)) = typed(rules) {
+            if name != "map" {
+                return Err(unsupported(
+                    field,
+                    &name,
+                    "does not fit a map: use map.keys and map.values",
+                ));
+            }
+            let source = Source {
+                field,
+                kind: &name,
+                rules: &rules,
+            };
+            for (rule, value) in rules.fields() {
+                match (rule.name(), value) {
+                    ("min_pairs", Value::U64(1)) => {
+                        size.least = Some(limit(
+                            &source,
+                            "min_pairs",
+                            1,
+                            "must have at least 1 entry".to_owned(),
+                        ));
+                    }
+                    ("min_pairs", Value::U64(n)) => {
+                        size.least = Some(limit(
+                            &source,
+                            "min_pairs",
+                            *n,
+                            format!("must have at least {n} entries"),
+                        ));
+                    }
+                    ("max_pairs", Value::U64(n)) => {
+                        size.most = Some(limit(
+                            &source,
+                            "max_pairs",
+                            *n,
+                            format!("must have at most {n} entries"),
+                        ));
+                    }
+                    ("keys", Value::Message(rules)) => keys = Some(rules.clone()),
+                    ("values", Value::Message(rules)) => values = Some(rules.clone()),
+                    (other, _) => return Err(source.unknown(other)),
+                }
+            }
+            refuse_extensions(field, "map", &rules)?;
+        }
+        let kind = field.kind();
+        let Some(entry) = kind.as_message() else {
+            return Err(unsupported(field, "map", "the field is not a map"));
+        };
+        Ok(Shape::Map {
+            size,
+            keys: self.element(field, &entry.map_entry_key_field().kind(), keys.as_ref())?,
+            values: self.element(
+                field,
+                &entry.map_entry_value_field().kind(),
+                values.as_ref(),
+            )?,
+        })
+    }
+
+    /// An item, key or value: it has rules of its own.
+    fn element(
+        &self,
+        field: &FieldDescriptor,
+        kind: &Kind,
+        rules: Option<&DynamicMessage>,
+    ) -> Result<ValuePlan, Unsupported> {
+        let Some(rules) = rules else {
+            return self.value(field, kind, None);
+        };
+        let common = read_common(field, rules)?;
+        if common.required {
+            return Err(unsupported(
+                field,
+                "required",
+                "an item is always set: it is for fields",
+            ));
+        }
+        match common.ignore {
+            Ignore::Always => Ok(ValuePlan::default()),
+            Ignore::IfZero => Ok(ValuePlan {
+                skip_zero: true,
+                ..self.value(field, kind, Some(rules))?
+            }),
+            Ignore::Unspecified => self.value(field, kind, Some(rules)),
+        }
+    }
+
+    fn value(
+        &self,
+        field: &FieldDescriptor,
+        kind: &Kind,
+        rules: Option<&DynamicMessage>,
+    ) -> Result<ValuePlan, Unsupported> {
+        let message = kind
+            .as_message()
+            .and_then(|message| self.index.get(message.full_name()));
+        let rules = match typed(rules) {
+            Some((name, rules)) => rules::read(
+                &Source {
+                    field,
+                    kind: &name,
+                    rules: &rules,
+                },
+                kind,
+            )?,
+            None => Rules::None,
+        };
+        Ok(ValuePlan {
+            rules,
+            skip_zero: false,
+            message: message.copied(),
+        })
+    }
+}
+
+/// The rules for the field's type and their name in `FieldRules`: `string`.
+fn typed(rules: Option<&DynamicMessage>) -> Option<(String, DynamicMessage)> {
+    rules?.fields().find_map(|(field, value)| {
+        field.containing_oneof()?;
+        Some((field.name().to_owned(), value.as_message()?.clone()))
+    })
+}
+
+fn read_common(field: &FieldDescriptor, rules: &DynamicMessage) -> Result<Common, Unsupported> {
+    let mut common = Common {
+        required: false,
+        ignore: Ignore::Unspecified,
+    };
+    for (rule, value) in rules.fields() {
+        match (rule.name(), value) {
+            ("required", Value::Bool(required)) => common.required = *required,
+            ("ignore", Value::EnumNumber(0)) => common.ignore = Ignore::Unspecified,
+            ("ignore", Value::EnumNumber(1)) => common.ignore = Ignore::IfZero,
+            ("ignore", Value::EnumNumber(3)) => common.ignore = Ignore::Always,
+            _ if rule.containing_oneof().is_some() => {}
+            (other, _) => {
+                return Err(unsupported(
+                    field,
+                    other,
+                    "souk's validator does not implement it",
+                ));
+            }
+        }
+    }
+    refuse_extensions(field, "field", rules)?;
+    Ok(common)
+}
+
+/// Refuses what is not of validate.proto as vendored.
+fn refuse_extensions(
+    field: &FieldDescriptor,
+    kind: &str,
+    rules: &DynamicMessage,
+) -> Result<(), Unsupported> {
+    match (rules.extensions().next(), rules.unknown_fields().next()) {
+        (None, None) => Ok(()),
+        _ => Err(unsupported(
+            field,
+            kind,
+            "has a rule that souk's validator does not know",
+        )),
+    }
+}
+
+/// A limit of size; one past what a machine can count is none that could be broken.
+fn limit(source: &Source<'_>, rule: &str, number: u64, message: String) -> (usize, Fault) {
+    (
+        usize::try_from(number).unwrap_or(usize::MAX),
+        source.fault(rule, message),
+    )
+}
+
+fn is_required(oneof: &OneofDescriptor, rules: &DynamicMessage) -> Result<bool, Unsupported> {
+    let mut required = false;
+    for (rule, value) in rules.fields() {
+        match (rule.name(), value) {
+            ("required", Value::Bool(value)) => required = *value,
+            (other, _) => {
+                return Err(Unsupported {
+                    file: oneof.parent_message().parent_file().name().to_owned(),
+                    element: oneof.full_name().to_owned(),
+                    rule: other.to_owned(),
+                    why: "souk's validator does not implement it".to_owned(),
+                });
+            }
+        }
+    }
+    Ok(required)
+}
+
+/// The sets of fields that exclude each other.
+fn groups(message: &MessageDescriptor, rules: &DynamicMessage) -> Result<Vec<Group>, Unsupported> {
+    let error = |rule: &str, why: &str| Unsupported {
+        file: message.parent_file().name().to_owned(),
+        element: message.full_name().to_owned(),
+        rule: rule.to_owned(),
+        why: why.to_owned(),
+    };
+    let mut groups = Vec::new();
+    for (rule, value) in rules.fields() {
+        if rule.name() != "oneof" {
+            return Err(error(rule.name(), "souk's validator does not implement it"));
+        }
+        for group in value
+            .as_list()
+            .unwrap_or_default()
+            .iter()
+            .filter_map(Value::as_message)
+        {
+            let names = group
+                .get_field_by_name("fields")
+                .as_deref()
+                .map(rules::texts)
+                .unwrap_or_default();
+            let fields: Option<Vec<_>> = names
+                .iter()
+                .map(|name| message.get_field_by_name(name))
+                .collect();
+            let fields = fields
+                .filter(|fields| !fields.is_empty())
+                .ok_or_else(|| error("message.oneof", "must name fields of the message"))?;
+            let distinct: HashSet<_> = names.iter().collect();
+            if distinct.len() < names.len() {
+                return Err(error("message.oneof", "names a field twice"));
+            }
+            let names = names.join(", ");
+            let fault = |message| Fault {
+                rule_id: "message.oneof".to_owned(),
+                message,
+            };
+            let required = group
+                .get_field_by_name("required")
+                .and_then(|value| value.as_bool());
+            groups.push(Group {
+                fields,
+                too_many: fault(format!("only one of {names} can be set")),
+                none: (required == Some(true))
+                    .then(|| fault(format!("one of {names} must be set"))),
+            });
+        }
+    }
+    if rules.extensions().next().is_some() || rules.unknown_fields().next().is_some() {
+        return Err(error(
+            "message",
+            "has a rule that souk's validator does not know",
+        ));
+    }
+    Ok(groups)
+}
