@@ -48,7 +48,7 @@ pub struct TestDatabase {
     /// What goes into `souk_common::db::Config::url`: `postgres://…` or `sqlite:PATH`.
     pub url: String,
     folder: TempDir,
-    dropper: Option<Dropper>,
+    _dropper: Option<Dropper>,
 }
 
 impl TestDatabase {
@@ -59,9 +59,11 @@ impl TestDatabase {
     }
 }
 
-impl Drop for TestDatabase {
-    fn drop(&mut self) {
-        drop(self.dropper.take());
+/// The URL, so that `souk_common::db::Config::at(&database)` works. The kit does not depend on
+/// souk's crates itself: their tests depend on it.
+impl From<&TestDatabase> for String {
+    fn from(database: &TestDatabase) -> Self {
+        database.url.clone()
     }
 }
 
@@ -87,7 +89,7 @@ pub async fn database(engine: Engine, service: &str) -> TestDatabase {
                 engine,
                 url,
                 folder,
-                dropper: None,
+                _dropper: None,
             }
         }
         Engine::Postgres => {
@@ -107,7 +109,7 @@ pub async fn database(engine: Engine, service: &str) -> TestDatabase {
                 engine,
                 url: url.into(),
                 folder,
-                dropper,
+                _dropper: dropper,
             }
         }
     }

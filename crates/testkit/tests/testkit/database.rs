@@ -31,7 +31,10 @@ async fn a_database_is_gone_after_its_test_even_with_someone_connected() {
     let visitor = connect(&url).await.unwrap();
     visitor.batch_execute("SELECT 1").await.unwrap();
     drop(database);
-    let error = connect(&url).await.map(drop).expect_err("the database is gone");
+    let error = connect(&url)
+        .await
+        .map(drop)
+        .expect_err("the database is gone");
     assert_eq!(
         error.code().map(|code| code.code()),
         Some("3D000"),
