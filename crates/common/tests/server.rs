@@ -1,0 +1,202 @@
+//! The server stack around a service: what gets in, what is refused, and what an answer gives away.
+
+use std::{sync::Arc, time::Duration};
+
+use prost_reflect::DescriptorPool;
+use souk_common::{
+    auth::{self, Caller, KeySource, PublishedKey, ServiceTokens, Verifier},
+    config::Secret,
+    contract::Contract,
+    error::{Problem, Reason},
+    ids::ProductId,
+    server::{Config, Server},
+};
+use souk_proto::inventory::v1::{
+    ArchiveProductRequest, BatchGetProductsRequest, BatchGetProductsResponse, CreateProductRequest, GetProductRequest,
+    ListProductsRequest, ListProductsResponse, Product, UpdateProductRequest,
+    product_service_client::ProductServiceClient,
+    product_service_server::{ProductService, ProductServiceServer},
+};
+use tokio::net::TcpListener;
+use tokio_util::sync::CancellationToken;
+use tonic::{Code, Request, Response, Status, transport::Channel};
+use tonic_health::pb::{HealthCheckRequest, health_client::HealthClient};
+
+const SECRET: &str = "a secret of the test, long enough";
+
+struct NoKeys;
+
+#[tonic::async_trait]
+impl KeySource for NoKeys {
+    async fn keys(&self) -> Result<Vec<PublishedKey>, Box<dyn std::error::Error + Send + Sync>> {
+        Ok(Vec::new())
+    }
+}
+
+/// Fails in the way that the title asks for.
+struct Fake;
+
+#[tonic::async_trait]
+impl ProductService for Fake {
+    async fn get_product(&self, request: Request<GetProductRequest>) -> Result<Response<Product>, Status> {
+        let caller = Caller::of(&request)?;
+        Ok(Response::new(Product { name: request.into_inner().name, title: caller.actor(), ..Product::default() }))
+    }
+
+    async fn list_products(&self, request: Request<ListProductsRequest>) -> Result<Response<ListProductsResponse>, Status> {
+        match request.get_ref().filter.as_str() {
+            "panic" => panic!("the secret inside"),
+            "slow" => std::future::pending().await,
+            "fault" => Err(Problem::internal().caused_by("the secret inside").into()),
+            _ => Ok(Response::new(ListProductsResponse::default())),
+        }
+    }
+
+    async fn create_product(&self, _: Request<CreateProductRequest>) -> Result<Response<Product>, Status> {
+        Ok(Response::new(Product::default()))
+    }
+
+    async fn batch_get_products(&self, _: Request<BatchGetProductsRequest>) -> Result<Response<BatchGetProductsResponse>, Status> {
+        Ok(Response::new(BatchGetProductsResponse::default()))
+    }
+
+    async fn update_product(&self, _: Request<UpdateProductRequest>) -> Result<Response<Product>, Status> {
+        Ok(Response::new(Product::default()))
+    }
+
+    async fn archive_product(&self, _: Request<ArchiveProductRequest>) -> Result<Response<Product>, Status> {
+        Ok(Response::new(Product::default()))
+    }
+}
+
+fn config() -> Config {
+    Config {
+        deadline: Duration::from_millis(500),
+        max_concurrent_requests: 2,
+        max_request_bytes: 4096,
+        drain: Duration::from_secs(1),
+    }
+}
+
+fn verifier() -> Arc<Verifier> {
+    let config =
+        auth::Config { issuer: "souk".into(), audience: "souk".into(), internal_secret: Secret::new(SECRET) };
+    Arc::new(Verifier::new(&config, Arc::new(NoKeys)))
+}
+
+async fn boot() -> (Channel, CancellationToken) {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = listener.local_addr().unwrap();
+    let shutdown = CancellationToken::new();
+    let server = Server::new(&config(), "inventory", Contract::souk().unwrap(), verifier());
+    tokio::spawn(server.add(ProductServiceServer::new(Fake)).serve(listener, shutdown.clone()));
+    (Channel::from_shared(format!("http://{address}")).unwrap().connect().await.unwrap(), shutdown)
+}
+
+fn list(filter: &str) -> ListProductsRequest {
+    ListProductsRequest { filter: filter.into(), ..ListProductsRequest::default() }
+}
+
+fn problem(status: &Status) -> Problem {
+    assert!(!format!("{status:?}").contains("secret inside"), "internals leak: {status:?}");
+    Problem::from_status(status)
+}
+
+#[tokio::test]
+async fn a_method_without_an_access_rule_keeps_its_service_from_starting() {
+    let source = r#"
+        syntax = "proto3";
+        package souk.inventory.v1;
+        message Empty {}
+        service ProductService { rpc GetProduct(Empty) returns (Empty); }
+    "#;
+    let folder = tempfile::tempdir().unwrap();
+    std::fs::write(folder.path().join("test.proto"), source).unwrap();
+    let mut compiler = protox::Compiler::new([folder.path()]).unwrap();
+    compiler.open_file("test.proto").unwrap();
+    let descriptors = compiler.encode_file_descriptor_set();
+    assert!(DescriptorPool::decode(descriptors.as_slice()).is_ok());
+    let contract = Arc::new(Contract::load(&descriptors).unwrap());
+
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let server = Server::new(&config(), "inventory", &contract, verifier()).add(ProductServiceServer::new(Fake));
+    let error = server.serve(listener, CancellationToken::new()).await.unwrap_err();
+    assert!(error.to_string().contains("souk.inventory.v1.ProductService.GetProduct"), "{error}");
+    assert!(error.to_string().contains("access"), "{error}");
+}
+
+#[tokio::test]
+async fn the_access_rule_is_checked_and_the_service_told_who_calls() {
+    let (channel, _shutdown) = boot().await;
+    let mut client = ProductServiceClient::new(channel);
+    let name = ProductId::new().name();
+    let answer = client.get_product(GetProductRequest { name: name.clone() }).await.unwrap().into_inner();
+    assert_eq!((answer.name, answer.title), (name.clone(), "anonymous".to_owned()));
+
+    let mut request = Request::new(GetProductRequest { name });
+    let bearer = ServiceTokens::new(&Secret::new(SECRET), "order").bearer().unwrap();
+    request.metadata_mut().insert("authorization", bearer.to_str().unwrap().parse().unwrap());
+    assert_eq!(client.get_product(request).await.unwrap().into_inner().title, "services/order");
+
+    let create = CreateProductRequest { product: Some(Product::default()) };
+    let status = client.create_product(create.clone()).await.unwrap_err();
+    assert_eq!((status.code(), problem(&status).reason()), (Code::Unauthenticated, Reason::TokenMissing));
+
+    let forged = ServiceTokens::new(&Secret::new("another secret, just as long as it"), "order").bearer().unwrap();
+    for token in [forged.to_str().unwrap(), "Bearer x.y.z", "Basic abc", "Bearer "] {
+        let mut request = Request::new(create.clone());
+        request.metadata_mut().insert("authorization", token.parse().unwrap());
+        let status = client.create_product(request).await.unwrap_err();
+        assert_eq!((status.code(), problem(&status).reason()), (Code::Unauthenticated, Reason::TokenInvalid), "{token}");
+    }
+}
+
+#[tokio::test]
+async fn a_message_that_breaks_the_contract_never_reaches_the_service() {
+    let (channel, _shutdown) = boot().await;
+    let mut client = ProductServiceClient::new(channel);
+    let status = client.get_product(GetProductRequest { name: "products/7".into() }).await.unwrap_err();
+    let refused = problem(&status);
+    assert_eq!((status.code(), refused.reason()), (Code::InvalidArgument, Reason::FieldInvalid));
+    assert_eq!(refused.field_violations()[0].path, "name");
+
+    let status = client.list_products(list(&"x".repeat(5000))).await.unwrap_err();
+    assert_eq!((status.code(), problem(&status).reason()), (Code::ResourceExhausted, Reason::BodyTooLarge));
+}
+
+#[tokio::test]
+async fn panics_faults_and_late_answers_give_nothing_away() {
+    let (channel, _shutdown) = boot().await;
+    let mut client = ProductServiceClient::new(channel);
+    for (filter, reason) in
+        [("panic", Reason::Internal), ("fault", Reason::Internal), ("slow", Reason::DeadlineExceeded)]
+    {
+        let status = client.list_products(list(filter)).await.unwrap_err();
+        assert_eq!(problem(&status).reason(), reason, "{filter}");
+        assert!(status.metadata().get("x-request-id").is_some(), "{filter}");
+    }
+    client.list_products(list("")).await.unwrap();
+}
+
+#[tokio::test]
+async fn more_work_than_the_service_can_do_is_refused_at_once() {
+    let (channel, _shutdown) = boot().await;
+    let mut calls = tokio::task::JoinSet::new();
+    for _ in 0..10 {
+        let mut client = ProductServiceClient::new(channel.clone());
+        calls.spawn(async move { client.list_products(list("slow")).await.unwrap_err() });
+    }
+    let reasons: Vec<_> = calls.join_all().await.iter().map(|status| problem(status).reason()).collect();
+    assert_eq!(reasons.iter().filter(|reason| **reason == Reason::DeadlineExceeded).count(), 2, "{reasons:?}");
+    assert_eq!(reasons.iter().filter(|reason| **reason == Reason::Overloaded).count(), 8, "{reasons:?}");
+}
+
+#[tokio::test]
+async fn health_follows_the_service_to_its_end() {
+    let (channel, shutdown) = boot().await;
+    let mut health = HealthClient::new(channel.clone());
+    let mut changes = health.watch(HealthCheckRequest::default()).await.unwrap().into_inner();
+    assert_eq!(changes.message().await.unwrap().unwrap().status, 1);
+    shutdown.cancel();
+    assert_eq!(changes.message().await.unwrap().unwrap().status, 2);
+}
