@@ -112,8 +112,13 @@ impl fmt::Display for Engine {
     }
 }
 
-/// A service's migrations, one set for each engine: `embed_migrations!("migrations/postgres")` and
-/// `embed_migrations!("migrations/sqlite")`.
+/// A service's migrations, one set for each engine:
+///
+/// ```ignore
+/// const POSTGRES: EmbeddedMigrations = embed_migrations!("migrations/postgres");
+/// const SQLITE: EmbeddedMigrations = embed_migrations!("migrations/sqlite");
+/// Migrations { postgres: POSTGRES, sqlite: SQLITE }
+/// ```
 pub struct Migrations {
     /// For PostgreSQL.
     pub postgres: EmbeddedMigrations,

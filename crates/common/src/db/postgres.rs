@@ -50,6 +50,11 @@ impl Postgres {
         if settings.get_connect_timeout().is_none() {
             settings.connect_timeout(config.acquire_timeout);
         }
+        // A network that swallows everything is noticed; the kernel's own patience is hours.
+        settings.keepalives_idle(Duration::from_secs(30));
+        if settings.get_tcp_user_timeout().is_none() {
+            settings.tcp_user_timeout(Duration::from_secs(30));
+        }
         let settings = Arc::new(settings);
 
         let mut manager = ManagerConfig::default();

@@ -1,0 +1,8 @@
+//! The database foundation on both engines, with a store laid out as every service's is.
+//!
+//! PostgreSQL is the server that `SOUK_TEST_DATABASE_URL` names, else one the testkit starts. The tests hold at any
+//! default isolation level.
+
+// A module of this name, so that `./test` finds these tests for its round with serializable transactions.
+#[path = "db/mod.rs"]
+mod db;
