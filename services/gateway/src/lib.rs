@@ -1,1 +1,24 @@
+//! souk's gateway: serves a contract to clients as REST/JSON and gRPC, from its descriptors alone.
 //!
+//! A request's way: `serve` (connection) → `gateway` (id, span, deadline, access) → `rest` (transcoding, with
+//! `routes` and `transcode`) or `grpc` (passed on as it is) → `upstream` (the service).
+
+mod answer;
+pub mod config;
+mod gateway;
+mod grpc;
+mod health;
+mod pages;
+pub mod percent;
+mod rest;
+pub mod routes;
+mod serve;
+pub mod transcode;
+mod upstream;
+
+pub use self::{
+    config::{Backends, Config, DEFAULTS, Settings},
+    gateway::Gateway,
+    serve::{SetupError, serve},
+    upstream::UpstreamError,
+};

@@ -1,0 +1,118 @@
+//! Answers of the gateway's own: JSON, problems, and what every answer carries.
+
+use bytes::Bytes;
+use http::{HeaderValue, Response, StatusCode, header};
+use http_body_util::Full;
+use serde_json::Value;
+use souk_common::error::{Problem, Reason};
+use tonic::body::Body;
+
+use crate::transcode::{Binding, violation::Place};
+
+const JSON: HeaderValue = HeaderValue::from_static("application/json");
+const PROBLEM: HeaderValue = HeaderValue::from_static("application/problem+json");
+const NO_STORE: HeaderValue = HeaderValue::from_static("no-store");
+const NO_SNIFF: HeaderValue = HeaderValue::from_static("nosniff");
+
+/// Metadata of a problem that is its `Allow` header, too.
+pub const ALLOW: &str = "allow";
+
+/// Asks clients to wait where the service did not say how long.
+const RETRY_AFTER_SECONDS: u64 = 1;
+
+/// An answer with a body of JSON.
+pub fn json(status: StatusCode, body: impl Into<Bytes>) -> Response<Body> {
+    with_body(status, JSON, body.into())
+}
+
+/// An answer without a body.
+pub fn empty(status: StatusCode) -> Response<Body> {
+    let mut response = Response::new(Body::empty());
+    *response.status_mut() = status;
+    response
+}
+
+/// A problem as `application/problem+json` (RFC 9457), with the headers that belong to it. `instance` is the path
+/// of the request; `binding` tells where its fields came from.
+pub fn problem(problem: &Problem, request_id: &str, instance: &str, binding: Option<&Binding>) -> Response<Body> {
+    let status = StatusCode::from_u16(problem.http_status()).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
+    let mut body = problem.to_json(request_id, instance);
+    let retry = retry_after(problem, status);
+    if let Some(members) = body.as_object_mut() {
+        if let (Some(binding), Some(Value::Array(errors))) = (binding, members.get_mut("errors")) {
+            errors.iter_mut().for_each(|error| locate(error, binding));
+        }
+        if let Some(seconds) = retry {
+            members.insert("retry_after".to_owned(), seconds.into());
+        }
+    }
+    let mut response = with_body(status, PROBLEM, body.to_string().into());
+    let headers = response.headers_mut();
+    headers.insert(header::CACHE_CONTROL, NO_STORE);
+    if status == StatusCode::UNAUTHORIZED {
+        headers.insert(header::WWW_AUTHENTICATE, challenge(problem.reason()));
+    }
+    if let Some(seconds) = retry {
+        headers.insert(header::RETRY_AFTER, seconds.into());
+    }
+    if let Some(Ok(allow)) = problem.get_metadata(ALLOW).map(HeaderValue::from_str) {
+        headers.insert(header::ALLOW, allow);
+    }
+    response
+}
+
+/// Seconds to wait before the request is worth repeating, rounded up.
+fn retry_after(problem: &Problem, status: StatusCode) -> Option<u64> {
+    let told = problem.retry_delay().map(|delay| delay.as_secs() + u64::from(delay.subsec_nanos() > 0));
+    told.or_else(|| (status == StatusCode::SERVICE_UNAVAILABLE).then_some(RETRY_AFTER_SECONDS))
+}
+
+/// RFC 6750: says which kind of token is wanted, and whether the one that came was wrong.
+fn challenge(reason: Reason) -> HeaderValue {
+    HeaderValue::from_static(match reason {
+        Reason::TokenInvalid | Reason::TokenExpired => "Bearer error=\"invalid_token\"",
+        _ => "Bearer",
+    })
+}
+
+/// A pointer leads into the body that was sent, which may be one field of the message; what came in the path or
+/// the query has no pointer but a parameter's name.
+fn locate(error: &mut Value, binding: &Binding) {
+    let Some(members) = error.as_object_mut() else { return };
+    let Some(field) = members.get("field").and_then(Value::as_str).map(str::to_owned) else { return };
+    let place = match binding.place(&field) {
+        Place::Body => {
+            if let Some(pointer) = members.get("pointer").and_then(Value::as_str) {
+                let inside = binding.pointer_in_body(pointer).to_owned();
+                members.insert("pointer".to_owned(), inside.into());
+            }
+            "body"
+        }
+        Place::Path => {
+            members.remove("pointer");
+            "path"
+        }
+        Place::Query => {
+            members.remove("pointer");
+            "query"
+        }
+    };
+    members.insert("in".to_owned(), place.into());
+}
+
+fn with_body(status: StatusCode, content_type: HeaderValue, body: Bytes) -> Response<Body> {
+    let length = body.len();
+    let mut response = Response::new(Body::new(Full::new(body)));
+    *response.status_mut() = status;
+    let headers = response.headers_mut();
+    headers.insert(header::CONTENT_TYPE, content_type);
+    // Set here, so that HEAD tells it, too.
+    headers.insert(header::CONTENT_LENGTH, length.into());
+    headers.insert(header::X_CONTENT_TYPE_OPTIONS, NO_SNIFF);
+    response
+}
+
+/// Keeps an answer out of caches.
+pub fn never_store(response: &mut Response<Body>) {
+    response.headers_mut().insert(header::CACHE_CONTROL, NO_STORE);
+}

@@ -1,0 +1,159 @@
+//! Settings of `[gateway]`.
+
+use std::{collections::BTreeMap, net::SocketAddr, time::Duration};
+
+use serde::{Deserialize, Deserializer, de::Error};
+use souk_common::{
+    client,
+    config::{ConfigError, Settings as AllSettings},
+    service::Common,
+};
+
+/// The commented defaults of `[gateway]`.
+pub const DEFAULTS: &str = include_str!("../default.toml");
+
+/// What the gateway is configured with.
+#[derive(Debug, Clone)]
+pub struct Config {
+    /// What it shares with the services: tokens, deadline, limits, drain.
+    pub common: Common,
+    /// Its own section.
+    pub gateway: Settings,
+}
+
+/// `[gateway]`.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Settings {
+    /// Where clients reach it.
+    pub listen: SocketAddr,
+    /// How long making a connection to a service may take.
+    #[serde(with = "souk_common::config::duration")]
+    pub connect_timeout: Duration,
+    /// How long a client may take to send a request's headers.
+    #[serde(with = "souk_common::config::duration")]
+    pub header_timeout: Duration,
+    /// How long a client may take to send a request's body.
+    #[serde(with = "souk_common::config::duration")]
+    pub body_timeout: Duration,
+    /// Bytes that the headers of a request may take; 8 KiB at least.
+    #[serde(with = "souk_common::config::byte_size")]
+    pub max_header_bytes: usize,
+    /// Connections held open at a time.
+    pub max_connections: usize,
+    /// How long a service may take to say that it is ready.
+    #[serde(with = "souk_common::config::duration")]
+    pub ready_timeout: Duration,
+    /// Name of the service whose published keys tokens are checked with.
+    pub keys_from: String,
+    /// Where the services are.
+    pub backends: Backends,
+}
+
+/// Addresses of services, by package or full name.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Backends(BTreeMap<String, String>);
+
+impl Backends {
+    /// Adds an address, or replaces it.
+    pub fn set(&mut self, name: impl Into<String>, address: impl Into<String>) {
+        self.0.insert(name.into(), address.into());
+    }
+
+    /// The name and address for a service: of the names that are the service or a package around it, the longest.
+    pub fn of(&self, service: &str) -> Option<(&str, &str)> {
+        let fits = |name: &str| service.strip_prefix(name).is_some_and(|rest| rest.is_empty() || rest.starts_with('.'));
+        let fitting = self.0.iter().filter(|(name, _)| fits(name));
+        fitting.max_by_key(|(name, _)| name.len()).map(|(name, address)| (name.as_str(), address.as_str()))
+    }
+
+    /// Every name and address.
+    pub fn iter(&self) -> impl Iterator<Item = (&str, &str)> {
+        self.0.iter().map(|(name, address)| (name.as_str(), address.as_str()))
+    }
+}
+
+/// TOML reads `souk.user = "…"` as tables in tables, and so do variables.
+impl<'de> Deserialize<'de> for Backends {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let mut flat = BTreeMap::new();
+        let table = serde_json::Map::deserialize(deserializer)?;
+        flatten("", table, &mut flat).map_err(D::Error::custom)?;
+        Ok(Self(flat))
+    }
+}
+
+fn flatten(
+    path: &str,
+    table: serde_json::Map<String, serde_json::Value>,
+    into: &mut BTreeMap<String, String>,
+) -> Result<(), String> {
+    for (name, value) in table {
+        let name = if path.is_empty() { name } else { format!("{path}.{name}") };
+        match value {
+            serde_json::Value::String(address) => drop(into.insert(name, address)),
+            serde_json::Value::Object(inner) => flatten(&name, inner, into)?,
+            _ => return Err(format!("the address of {name} must be a text such as \"http://127.0.0.1:9001\"")),
+        }
+    }
+    Ok(())
+}
+
+impl Config {
+    /// From all settings.
+    ///
+    /// # Errors
+    /// Names the setting that is wrong, and what would be right.
+    pub fn from_settings(settings: &AllSettings) -> Result<Self, ConfigError> {
+        let gateway: Settings = settings.section("gateway")?;
+        // What hyper needs at least to read a request at all.
+        if gateway.max_header_bytes < 8 * 1024 {
+            return Err(settings.fault("gateway.max_header_bytes", "must be 8KiB or more"));
+        }
+        if gateway.max_connections == 0 {
+            return Err(settings.fault("gateway.max_connections", "must be 1 or more"));
+        }
+        Ok(Self { common: Common::from_settings(settings)?, gateway })
+    }
+
+    /// How to call the service at an address.
+    pub(crate) fn client(&self, address: &str) -> client::Config {
+        client::Config {
+            address: address.to_owned(),
+            timeout: self.common.server.deadline,
+            connect_timeout: self.gateway.connect_timeout,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use souk_common::config::Loader;
+
+    use super::*;
+
+    #[test]
+    fn the_defaults_load_and_backends_come_from_variables() {
+        let variables = [
+            ("SOUK_GATEWAY__BACKENDS__SOUK__USER", "http://user:9000"),
+            ("SOUK_GATEWAY__BACKENDS__SOUK__ORDER__V1", "http://order:9000"),
+        ];
+        let variables = variables.map(|(name, value)| (name.to_owned(), value.to_owned()));
+        let settings = Loader::new().defaults("gateway", DEFAULTS).variables(variables).load().unwrap();
+        let config = Config::from_settings(&settings).unwrap();
+        let backends = &config.gateway.backends;
+        assert_eq!(backends.of("souk.user.v1.UserService"), Some(("souk.user", "http://user:9000")));
+        assert_eq!(backends.of("souk.order.v1.OrderService"), Some(("souk.order.v1", "http://order:9000")));
+        assert_eq!(backends.of("souk.order.v2.OrderService"), None);
+        assert_eq!(backends.of("souk.userland.v1.X"), None);
+    }
+
+    #[test]
+    fn the_longest_name_wins() {
+        let mut backends = Backends::default();
+        backends.set("souk", "http://all");
+        backends.set("souk.user.v1.SessionService", "http://sessions");
+        assert_eq!(backends.of("souk.user.v1.SessionService").unwrap().1, "http://sessions");
+        assert_eq!(backends.of("souk.user.v1.UserService").unwrap().1, "http://all");
+    }
+}

@@ -1,0 +1,249 @@
+//! What happens to every request: it gets its id, span and deadline, is answered, measured and logged once.
+
+use std::{any::Any, panic::AssertUnwindSafe, sync::Arc, time::Instant};
+
+use futures::FutureExt;
+use http::{HeaderValue, Method as HttpMethod, Request, Response, StatusCode, header};
+use souk_common::{
+    auth::{Identity, Verifier},
+    context::{REQUEST_ID, RequestContext},
+    contract::{AccessRule, Contract, Method},
+    error::{Problem, Reason, chain},
+    telemetry,
+};
+use tokio::sync::Semaphore;
+use tonic::{Status, body::Body};
+
+use crate::{
+    answer,
+    config::Config,
+    grpc::{self, Own},
+    health::Readiness,
+    pages::Page,
+    routes::{Matched, Miss, Routes},
+    serve::SetupError,
+    upstream::Upstreams,
+};
+
+/// The gateway of one contract.
+pub struct Gateway {
+    pub(crate) config: Config,
+    pub(crate) contract: Arc<Contract>,
+    pub(crate) routes: Routes,
+    pub(crate) upstreams: Upstreams,
+    pub(crate) readiness: Readiness,
+    pub(crate) own: Own,
+    verifier: Arc<Verifier>,
+    permits: Semaphore,
+}
+
+/// What a request is for.
+enum Target {
+    /// gRPC, to this method of the contract.
+    Grpc(Arc<Method>),
+    /// gRPC, to health or reflection: the gateway's own.
+    GrpcOwn,
+    /// gRPC, to nothing that is known.
+    GrpcUnknown,
+    /// One of the gateway's own pages.
+    Page(Page),
+    /// REST.
+    Rest(Matched),
+    /// REST, to a path that cannot be, or not so.
+    Miss(Miss),
+}
+
+impl Gateway {
+    /// The gateway of a contract. `descriptors` is the encoded set that the contract was read from, for reflection.
+    ///
+    /// # Errors
+    /// Where a route or the address of a service is missing, clashes or cannot be read.
+    pub fn new(
+        config: Config,
+        contract: Arc<Contract>,
+        descriptors: &[u8],
+        verifier: Arc<Verifier>,
+    ) -> Result<Self, SetupError> {
+        let upstreams = Upstreams::new(&config, &contract)?;
+        let served: Vec<&str> = upstreams.services().collect();
+        contract.require_access(&served)?;
+        let routes = Routes::of(&contract)?;
+        let readiness = Readiness::new(&upstreams, config.gateway.ready_timeout);
+        let own = grpc::own(descriptors, &served, readiness.clone())?;
+        let permits = Semaphore::new(config.common.server.max_concurrent_requests);
+        Ok(Self { config, contract, routes, upstreams, readiness, own, verifier, permits })
+    }
+
+    /// Answers one request.
+    pub async fn handle(&self, request: Request<Body>) -> Response<Body> {
+        let started = Instant::now();
+        let context = RequestContext::from_headers(request.headers(), self.config.common.server.deadline);
+        let method = request.method().clone();
+        let path = request.uri().path().to_owned();
+        let target = self.target(&request, &path);
+        let label = target.label().to_owned();
+        let binding = target.matched().map(|matched| matched.route.clone());
+        let speaks_grpc = target.is_grpc();
+        let span = telemetry::span::http_server("gateway", &method, &label, request.headers());
+        span.span().record("request_id", &*context.request_id);
+        let in_flight = telemetry::metrics::http_in_flight();
+
+        let work = AssertUnwindSafe(context.clone().scope(self.answer(target, request))).catch_unwind();
+        let answered = span.run(work).await.unwrap_or_else(|panic| Err(panicked(&*panic)));
+
+        let (mut response, problem) = match answered {
+            Ok(response) => (response, None),
+            Err(problem) if speaks_grpc => {
+                let status = Status::from(problem.clone().request_id(&*context.request_id));
+                (status.into_http(), Some(problem))
+            }
+            Err(problem) => {
+                let binding = binding.as_deref().map(|route| &route.binding);
+                (answer::problem(&problem, &context.request_id, &path, binding), Some(problem))
+            }
+        };
+        if let Some(id) = context.request_id_header() {
+            response.headers_mut().insert(REQUEST_ID, id);
+        }
+        let done = Done { method, label, started, span, problem, in_flight };
+        if speaks_grpc {
+            return grpc::observe(response, move |code| done.settle(grpc::http_status(code), Some(code)));
+        }
+        let status = response.status();
+        if done.method == HttpMethod::HEAD {
+            *response.body_mut() = Body::empty();
+        }
+        done.settle(status, None);
+        response
+    }
+
+    fn target(&self, request: &Request<Body>, path: &str) -> Target {
+        if grpc::is_grpc(request) {
+            return match self.contract.method(path) {
+                Some(method) => Target::Grpc(method.clone()),
+                None if grpc::is_own(path) => Target::GrpcOwn,
+                None => Target::GrpcUnknown,
+            };
+        }
+        if let Some(page) = Page::at(path) {
+            return match request.method() {
+                &HttpMethod::GET | &HttpMethod::HEAD => Target::Page(page),
+                _ => Target::Miss(Miss::Method("GET, HEAD, OPTIONS".to_owned())),
+            };
+        }
+        match self.routes.find(request.method(), path) {
+            Ok(matched) => Target::Rest(matched),
+            Err(miss) => Target::Miss(miss),
+        }
+    }
+
+    async fn answer(&self, target: Target, request: Request<Body>) -> Result<Response<Body>, Problem> {
+        // Whoever watches over the gateway is answered however busy it is.
+        if let Target::Page(page) = target {
+            return Ok(self.page(page).await);
+        }
+        let _permit = self.permits.try_acquire().map_err(|_| {
+            Problem::new(Reason::Overloaded, "the gateway has as much work as it can do: try again later")
+        })?;
+        match target {
+            Target::Grpc(method) => self.pass(&method, request).await,
+            Target::GrpcOwn => Ok(self.own.call(request).await),
+            Target::GrpcUnknown => {
+                Err(Problem::new(Reason::Unimplemented, format!("{} is not a method of souk", request.uri().path())))
+            }
+            Target::Rest(matched) => self.rest(&matched, request).await,
+            Target::Miss(Miss::Method(allow)) => not_allowed(request.method(), &allow),
+            Target::Miss(Miss::Path(problem)) => Err(problem),
+            Target::Page(page) => Ok(self.page(page).await),
+        }
+    }
+
+    /// Whether the caller may call the method at all. What is theirs, the service decides.
+    ///
+    /// # Errors
+    /// `UNAUTHENTICATED` or `PERMISSION_DENIED`.
+    pub(crate) async fn admit(&self, method: &Method, headers: &http::HeaderMap) -> Result<(), Problem> {
+        let rule: &AccessRule = method
+            .access
+            .as_ref()
+            .filter(|rule| !rule.only_internal())
+            .ok_or_else(|| Problem::new(Reason::AccessDenied, "this method is for souk's own services alone"))?;
+        let identity = self.verifier.identify(headers).await?;
+        if let Identity::Service { .. } = identity {
+            // Services call each other directly: one that comes in here is a stolen token.
+            return Err(Problem::new(Reason::TokenInvalid, "this token is not one for clients"));
+        }
+        rule.admit(&identity).map(drop)
+    }
+}
+
+impl Target {
+    /// Names the target in logs and metrics: a template, never the path itself.
+    fn label(&self) -> &str {
+        match self {
+            Self::Grpc(method) => &method.path,
+            Self::GrpcOwn => "grpc",
+            Self::Page(page) => page.path(),
+            Self::Rest(matched) => &matched.route.template.text,
+            Self::GrpcUnknown | Self::Miss(_) => "",
+        }
+    }
+
+    fn is_grpc(&self) -> bool {
+        matches!(self, Self::Grpc(_) | Self::GrpcOwn | Self::GrpcUnknown)
+    }
+
+    fn matched(&self) -> Option<&Matched> {
+        match self {
+            Self::Rest(matched) => Some(matched),
+            _ => None,
+        }
+    }
+}
+
+/// A request that has its answer, to be measured and logged.
+struct Done {
+    method: HttpMethod,
+    label: String,
+    started: Instant,
+    span: telemetry::span::RequestSpan,
+    problem: Option<Problem>,
+    in_flight: telemetry::metrics::InFlight,
+}
+
+impl Done {
+    fn settle(self, status: StatusCode, code: Option<tonic::Code>) {
+        let elapsed = self.started.elapsed();
+        drop(self.in_flight);
+        telemetry::metrics::http_server(&self.method, &self.label, status, elapsed);
+        telemetry::span::record_status(self.span.span(), status);
+        let reason = self.problem.as_ref().map(Problem::reason_name);
+        let cause = self.problem.as_ref().and_then(std::error::Error::source).map(chain);
+        let (method, route, status) = (&self.method, self.label, status.as_u16());
+        // The one place where the gateway logs a request. A fault of a service is in that service's log, by the
+        // same request id.
+        self.span.in_scope(|| match status {
+            500 => tracing::error!(%method, route, status, ?code, reason, cause, ?elapsed, "request failed"),
+            502.. => tracing::warn!(%method, route, status, ?code, reason, cause, ?elapsed, "request refused"),
+            _ => tracing::debug!(%method, route, status, ?code, reason, cause, ?elapsed, "request done"),
+        });
+    }
+}
+
+/// OPTIONS is answered for every path that has a route; any other method is refused.
+fn not_allowed(method: &HttpMethod, allow: &str) -> Result<Response<Body>, Problem> {
+    if *method != HttpMethod::OPTIONS {
+        let message = format!("this path takes {allow}, not {method}");
+        return Err(Problem::new(Reason::MethodNotAllowed, message).metadata(answer::ALLOW, allow));
+    }
+    let mut response = answer::empty(StatusCode::NO_CONTENT);
+    if let Ok(value) = HeaderValue::from_str(allow) {
+        response.headers_mut().insert(header::ALLOW, value);
+    }
+    Ok(response)
+}
+
+fn panicked(panic: &(dyn Any + Send)) -> Problem {
+    let text = panic.downcast_ref::<&str>().copied().or_else(|| panic.downcast_ref::<String>().map(String::as_str));
+    Problem::internal().caused_by(format!("panic: {}", text.unwrap_or("without a message")))
+}

@@ -1,0 +1,225 @@
+//! gRPC through the gateway: passed on without decoding; health and reflection of the whole API.
+
+use std::{
+    convert::Infallible,
+    pin::Pin,
+    task::{Context, Poll},
+};
+
+use bytes::Bytes;
+use http::{HeaderMap, HeaderName, Request, Response, StatusCode, header};
+use http_body::Frame;
+use http_body_util::{BodyExt, Full, LengthLimitError, Limited};
+use souk_common::{
+    contract::Method,
+    error::{Problem, Reason},
+};
+use tonic::{Code, Status, body::Body, service::Routes};
+use tower::{Service, ServiceExt};
+
+use crate::{gateway::Gateway, health::Readiness};
+
+/// Request headers that are passed on. All others stay here: those of one HTTP connection mean nothing on another,
+/// and none that a client makes up may reach a service. Request id, trace and deadline are set by the client's edge.
+const REQUEST_HEADERS: [HeaderName; 5] = [
+    header::CONTENT_TYPE,
+    header::TE,
+    header::AUTHORIZATION,
+    HeaderName::from_static("grpc-encoding"),
+    HeaderName::from_static("grpc-accept-encoding"),
+];
+
+/// Response headers that are passed back. The first four are an answer that has no body.
+const RESPONSE_HEADERS: [HeaderName; 7] = [
+    header::CONTENT_TYPE,
+    HeaderName::from_static("grpc-status"),
+    HeaderName::from_static("grpc-message"),
+    HeaderName::from_static("grpc-status-details-bin"),
+    HeaderName::from_static("grpc-encoding"),
+    HeaderName::from_static("grpc-accept-encoding"),
+    HeaderName::from_static("idempotent-replayed"),
+];
+
+/// What the gateway answers itself: health and reflection.
+const OWN: [&str; 3] =
+    ["/grpc.health.v1.Health/", "/grpc.reflection.v1.ServerReflection/", "/grpc.reflection.v1alpha.ServerReflection/"];
+
+/// Bytes of a gRPC frame before its message.
+const FRAME: usize = 5;
+
+/// Whether a request speaks gRPC (and not gRPC-Web).
+pub fn is_grpc(request: &Request<Body>) -> bool {
+    let content_type = request.headers().get(header::CONTENT_TYPE).map(http::HeaderValue::as_bytes);
+    let rest = content_type.and_then(|value| value.strip_prefix(b"application/grpc"));
+    rest.is_some_and(|rest| matches!(rest.first(), None | Some(b'+' | b';')))
+        && request.version() == http::Version::HTTP_2
+}
+
+/// Whether a gRPC path is one that the gateway answers itself.
+pub fn is_own(path: &str) -> bool {
+    OWN.iter().any(|own| path.starts_with(own))
+}
+
+/// The gateway's own gRPC services.
+pub struct Own(Routes);
+
+/// Health and reflection of these services.
+///
+/// # Errors
+/// The descriptors cannot be read.
+pub fn own(
+    descriptors: &[u8],
+    services: &[&str],
+    readiness: Readiness,
+) -> Result<Own, tonic_reflection::server::Error> {
+    let reflection = || {
+        let builder = tonic_reflection::server::Builder::configure()
+            .register_encoded_file_descriptor_set(descriptors)
+            .register_encoded_file_descriptor_set(tonic_health::pb::FILE_DESCRIPTOR_SET);
+        let names = services.iter().copied().chain(["grpc.health.v1.Health"]);
+        names.fold(builder, tonic_reflection::server::Builder::with_service_name)
+    };
+    let health = tonic_health::pb::health_server::HealthServer::new(readiness);
+    let routes = Routes::new(health).add_service(reflection().build_v1()?).add_service(reflection().build_v1alpha()?);
+    Ok(Own(routes.prepare()))
+}
+
+impl Own {
+    /// Answers a call to health or reflection.
+    pub async fn call(&self, request: Request<Body>) -> Response<Body> {
+        let answered: Result<_, Infallible> = self.0.clone().oneshot(request).await;
+        match answered {
+            Ok(response) => response,
+            Err(never) => match never {},
+        }
+    }
+}
+
+impl Gateway {
+    /// Passes a call on. Everything but the headers goes through as it came.
+    pub(crate) async fn pass(&self, method: &Method, request: Request<Body>) -> Result<Response<Body>, Problem> {
+        let (parts, body) = request.into_parts();
+        self.admit(method, &parts.headers).await?;
+        let upstream = self.upstreams.of(&method.service).ok_or_else(Problem::internal)?;
+        // A single message is taken in whole, so that one too large gets an answer and not a broken stream.
+        let body = if method.descriptor.is_client_streaming() { body } else { self.message(body).await? };
+        let mut onward = Request::new(body);
+        *onward.method_mut() = http::Method::POST;
+        *onward.uri_mut() = method.path.parse().map_err(|_| Problem::internal())?;
+        *onward.version_mut() = http::Version::HTTP_2;
+        *onward.headers_mut() = only(&parts.headers, &REQUEST_HEADERS);
+        let Ok(response) = upstream.client.clone().call(onward).await;
+        if let Some(status) = response.extensions().get::<Status>() {
+            // Made on this side of the connection: the service was not reached, or not in time.
+            return Err(Problem::from_status(status));
+        }
+        let mut back = Response::new(Body::empty());
+        *back.headers_mut() = only(response.headers(), &RESPONSE_HEADERS);
+        *back.body_mut() = response.into_body();
+        Ok(back)
+    }
+
+    async fn message(&self, body: Body) -> Result<Body, Problem> {
+        let limit = self.config.common.server.max_request_bytes;
+        let slow = self.config.gateway.body_timeout;
+        match tokio::time::timeout(slow, Limited::new(body, limit + FRAME).collect()).await {
+            Ok(Ok(collected)) => Ok(Body::new(Full::new(collected.to_bytes()))),
+            Ok(Err(error)) if error.is::<LengthLimitError>() => {
+                let message = format!("the request is larger than the {limit} bytes that are taken");
+                Err(Problem::new(Reason::BodyTooLarge, message).metadata("limitBytes", limit))
+            }
+            Ok(Err(error)) => Err(Problem::new(Reason::MalformedRequest, "the request broke off").caused_by(error)),
+            Err(_) => {
+                let message = format!("the request did not arrive within {slow:?}");
+                Err(Problem::new(Reason::MalformedRequest, message))
+            }
+        }
+    }
+}
+
+fn only(headers: &HeaderMap, names: &[HeaderName]) -> HeaderMap {
+    let mut kept = HeaderMap::with_capacity(names.len());
+    for name in names {
+        for value in headers.get_all(name) {
+            kept.append(name, value.clone());
+        }
+    }
+    kept
+}
+
+/// The HTTP status that stands for a gRPC code in metrics.
+pub fn http_status(code: Code) -> StatusCode {
+    if code == Code::Ok {
+        return StatusCode::OK;
+    }
+    let status = Problem::from_status(&Status::new(code, "")).http_status();
+    StatusCode::from_u16(status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR)
+}
+
+/// Calls `done` with the code that a call ends in: it stands in the headers, or else behind the body.
+pub fn observe(response: Response<Body>, done: impl FnOnce(Code) + Send + Unpin + 'static) -> Response<Body> {
+    match code_in(response.headers()) {
+        Some(code) => {
+            done(code);
+            response
+        }
+        None => response.map(|inner| Body::new(Observed { inner, done: Some(done) })),
+    }
+}
+
+fn code_in(headers: &HeaderMap) -> Option<Code> {
+    headers.get("grpc-status").map(|value| Code::from_bytes(value.as_bytes()))
+}
+
+/// A body that tells how the call ended.
+struct Observed<D: FnOnce(Code)> {
+    inner: Body,
+    done: Option<D>,
+}
+
+impl<D: FnOnce(Code)> Observed<D> {
+    fn finish(&mut self, code: Code) {
+        if let Some(done) = self.done.take() {
+            done(code);
+        }
+    }
+}
+
+impl<D: FnOnce(Code) + Unpin> http_body::Body for Observed<D> {
+    type Data = Bytes;
+    type Error = Status;
+
+    fn poll_frame(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Status>>> {
+        let polled = Pin::new(&mut self.inner).poll_frame(context);
+        match &polled {
+            Poll::Ready(Some(Ok(frame))) => {
+                if let Some(code) = frame.trailers_ref().and_then(code_in) {
+                    self.finish(code);
+                }
+            }
+            Poll::Ready(Some(Err(status))) => {
+                let code = status.code();
+                self.finish(code);
+            }
+            // A gRPC answer without trailers is a broken one.
+            Poll::Ready(None) => self.finish(Code::Unknown),
+            Poll::Pending => {}
+        }
+        polled
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.inner.is_end_stream()
+    }
+
+    fn size_hint(&self) -> http_body::SizeHint {
+        self.inner.size_hint()
+    }
+}
+
+/// Dropped before its end: whoever called has left.
+impl<D: FnOnce(Code)> Drop for Observed<D> {
+    fn drop(&mut self) {
+        self.finish(Code::Cancelled);
+    }
+}

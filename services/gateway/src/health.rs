@@ -1,0 +1,152 @@
+//! Whether the whole of souk is ready: every backend is asked, for REST and for gRPC alike.
+
+use std::{
+    pin::Pin,
+    sync::Arc,
+    time::{Duration, Instant},
+};
+
+use futures::{Stream, future::join_all, stream};
+use serde::Serialize;
+use tokio::sync::Mutex;
+use tonic::{Request, Response, Status};
+use tonic_health::pb::{
+    HealthCheckRequest, HealthCheckResponse, health_check_response::ServingStatus, health_client::HealthClient,
+    health_server::Health,
+};
+
+use crate::upstream::{Upstream, Upstreams};
+
+/// An answer is good for this long, so that many who ask do not become many who ask the services.
+const FRESH: Duration = Duration::from_millis(200);
+/// How often `Watch` looks.
+const WATCH_EVERY: Duration = Duration::from_secs(1);
+
+/// Asks the backends whether they are ready.
+#[derive(Clone)]
+pub struct Readiness(Arc<Inner>);
+
+struct Inner {
+    backends: Vec<Upstream>,
+    /// Full names of services, with the index of their backend.
+    services: Vec<(String, usize)>,
+    timeout: Duration,
+    last: Mutex<Option<(Instant, Arc<Report>)>>,
+}
+
+/// What the backends said.
+#[derive(Debug, Clone, Serialize)]
+pub struct Report {
+    /// Whether every one is ready.
+    pub ready: bool,
+    /// Each one, by its configured name.
+    pub backends: Vec<Backend>,
+}
+
+/// What one backend said.
+#[derive(Debug, Clone, Serialize)]
+pub struct Backend {
+    /// Its configured name.
+    pub name: String,
+    /// Whether it is ready.
+    pub ready: bool,
+    /// What it said: `SERVING`, `NOT_SERVING`, or that it cannot be reached.
+    pub state: &'static str,
+}
+
+impl Readiness {
+    /// Asks these backends. One that does not answer within `timeout` is not ready.
+    pub fn new(upstreams: &Upstreams, timeout: Duration) -> Self {
+        let backends = upstreams.all();
+        let index = |service: &str| {
+            let name = &upstreams.of(service)?.name;
+            Some((service.to_owned(), backends.iter().position(|backend| backend.name == *name)?))
+        };
+        let services = upstreams.services().filter_map(index).collect();
+        Self(Arc::new(Inner { backends, services, timeout, last: Mutex::new(None) }))
+    }
+
+    /// Who is ready now.
+    pub async fn report(&self) -> Arc<Report> {
+        // Held while asking: those who come meanwhile get the same answer.
+        let mut last = self.0.last.lock().await;
+        if let Some((asked, report)) = &*last
+            && asked.elapsed() < FRESH
+        {
+            return report.clone();
+        }
+        let backends = join_all(self.0.backends.iter().map(|backend| self.ask(backend))).await;
+        let report = Arc::new(Report { ready: backends.iter().all(|backend| backend.ready), backends });
+        *last = Some((Instant::now(), report.clone()));
+        report
+    }
+
+    async fn ask(&self, backend: &Upstream) -> Backend {
+        let mut client = HealthClient::new(backend.client.clone());
+        let asked = tokio::time::timeout(self.0.timeout, client.check(HealthCheckRequest::default())).await;
+        let (ready, state) = match asked {
+            Ok(Ok(answer)) => match answer.get_ref().status() {
+                ServingStatus::Serving => (true, "SERVING"),
+                _ => (false, "NOT_SERVING"),
+            },
+            Ok(Err(_)) => (false, "UNREACHABLE"),
+            Err(_) => (false, "TIMED_OUT"),
+        };
+        Backend { name: backend.name.clone(), ready, state }
+    }
+
+    /// The state of a service; of all of souk where the name is empty.
+    async fn status(&self, service: &str) -> Result<ServingStatus, Status> {
+        let backend = match service {
+            "" => None,
+            name => {
+                let found = self.0.services.iter().find(|(known, _)| known == name);
+                Some(found.ok_or_else(|| Status::not_found("souk has no such service"))?.1)
+            }
+        };
+        let report = self.report().await;
+        let ready = match backend {
+            None => report.ready,
+            Some(index) => report.backends.get(index).is_some_and(|backend| backend.ready),
+        };
+        Ok(if ready { ServingStatus::Serving } else { ServingStatus::NotServing })
+    }
+}
+
+fn answer(status: ServingStatus) -> HealthCheckResponse {
+    HealthCheckResponse { status: status.into() }
+}
+
+#[tonic::async_trait]
+impl Health for Readiness {
+    async fn check(&self, request: Request<HealthCheckRequest>) -> Result<Response<HealthCheckResponse>, Status> {
+        Ok(Response::new(answer(self.status(&request.get_ref().service).await?)))
+    }
+
+    type WatchStream = Pin<Box<dyn Stream<Item = Result<HealthCheckResponse, Status>> + Send>>;
+
+    async fn watch(&self, request: Request<HealthCheckRequest>) -> Result<Response<Self::WatchStream>, Status> {
+        let watch = Watch { readiness: self.clone(), service: request.into_inner().service, last: None };
+        Ok(Response::new(Box::pin(stream::unfold(watch, Watch::next))))
+    }
+}
+
+/// Tells each change of a service's state.
+struct Watch {
+    readiness: Readiness,
+    service: String,
+    last: Option<ServingStatus>,
+}
+
+impl Watch {
+    async fn next(mut self) -> Option<(Result<HealthCheckResponse, Status>, Self)> {
+        loop {
+            // As the protocol has it, an unknown service is one that may yet come.
+            let status = self.readiness.status(&self.service).await.unwrap_or(ServingStatus::ServiceUnknown);
+            if self.last.replace(status) != Some(status) {
+                return Some((Ok(answer(status)), self));
+            }
+            tokio::time::sleep(WATCH_EVERY).await;
+        }
+    }
+}

@@ -1,0 +1,68 @@
+//! The gateway's own pages: what is where, is it alive, is it ready.
+
+use http::{Response, StatusCode};
+use serde_json::json;
+use tonic::body::Body;
+
+use crate::{answer, gateway::Gateway};
+
+/// A page that is part of no contract.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Page {
+    /// What is where.
+    Index,
+    /// Whether the gateway runs at all.
+    Alive,
+    /// Whether every service is ready.
+    Ready,
+}
+
+impl Page {
+    const ALL: [Self; 3] = [Self::Index, Self::Alive, Self::Ready];
+
+    /// The page at a path.
+    pub fn at(path: &str) -> Option<Self> {
+        Self::ALL.into_iter().find(|page| page.path() == path)
+    }
+
+    /// Its path.
+    pub fn path(self) -> &'static str {
+        match self {
+            Self::Index => "/",
+            Self::Alive => "/livez",
+            Self::Ready => "/readyz",
+        }
+    }
+}
+
+impl Gateway {
+    pub(crate) async fn page(&self, page: Page) -> Response<Body> {
+        let (status, body) = match page {
+            Page::Index => (StatusCode::OK, self.index()),
+            Page::Alive => (StatusCode::OK, json!({"alive": true})),
+            Page::Ready => {
+                let report = self.readiness.report().await;
+                let status = if report.ready { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE };
+                (status, json!(*report))
+            }
+        };
+        let mut response = answer::json(status, format!("{body:#}\n"));
+        answer::never_store(&mut response);
+        response
+    }
+
+    fn index(&self) -> serde_json::Value {
+        let routes: Vec<String> = self.routes.iter().map(ToString::to_string).collect();
+        json!({
+            "name": "souk",
+            "version": env!("CARGO_PKG_VERSION"),
+            "alive": Page::Alive.path(),
+            "ready": Page::Ready.path(),
+            "grpc": {
+                "note": "gRPC (HTTP/2) at this same address, with reflection and health",
+                "services": self.upstreams.services().collect::<Vec<_>>(),
+            },
+            "rest": routes,
+        })
+    }
+}

@@ -1,0 +1,128 @@
+//! One REST request: access, body, message, checks, call, JSON.
+
+use bytes::Bytes;
+use http::{HeaderMap, HeaderValue, Request, Response, StatusCode, header};
+use http_body_util::{BodyExt, LengthLimitError, Limited};
+use prost_reflect::DynamicMessage;
+use souk_common::error::{OrProblem, Problem, Reason};
+use tonic::{body::Body, client::Grpc, metadata::MetadataValue};
+
+use crate::{
+    answer,
+    gateway::Gateway,
+    routes::{Matched, Route},
+    transcode::{self, Parts},
+    upstream::DynamicCodec,
+};
+
+/// Carries the key of a request that may be repeated (IETF draft, Stripe).
+const IDEMPOTENCY_KEY: &str = "idempotency-key";
+/// A service says by it that the answer is that of the first request with the same key.
+const IDEMPOTENT_REPLAYED: &str = "idempotent-replayed";
+
+impl Gateway {
+    /// Answers a REST request that has a route.
+    pub(crate) async fn rest(&self, matched: &Matched, request: Request<Body>) -> Result<Response<Body>, Problem> {
+        let route = &*matched.route;
+        let descriptor = &route.method.descriptor;
+        let (parts, body) = request.into_parts();
+        self.admit(&route.method, &parts.headers).await?;
+        if descriptor.is_client_streaming() || descriptor.is_server_streaming() {
+            return Err(Problem::new(Reason::Unimplemented, "this method streams: call it with gRPC"));
+        }
+        let body = self.body(&parts.headers, body, route).await?;
+        let query = parts.uri.query().unwrap_or_default();
+        let mut message = route.binding.bind(Parts { captures: &matched.captures, query, body: &body })?;
+        if let (Some(field), Some(key)) = (&route.method.idempotency_key, parts.headers.get(IDEMPOTENCY_KEY)) {
+            let key = key.to_str().map_err(|_| malformed("the header Idempotency-Key is not text"))?;
+            transcode::fill(&mut message, field, "Idempotency-Key", key)?;
+        }
+        self.contract.validator().check(&message).map_err(|violations| {
+            Problem::fields(violations.into_iter().map(|violation| (violation.field_path, violation.message)))
+        })?;
+        self.call(route, message, &parts.headers).await
+    }
+
+    async fn call(
+        &self,
+        route: &Route,
+        message: DynamicMessage,
+        headers: &HeaderMap,
+    ) -> Result<Response<Body>, Problem> {
+        let upstream = self.upstreams.of(&route.method.service).ok_or_else(Problem::internal)?;
+        let mut request = tonic::Request::new(message);
+        // The service checks the token again: it believes no one, not even the gateway.
+        if let Some(token) = headers.get(header::AUTHORIZATION)
+            && let Ok(token) = MetadataValue::try_from(token.as_bytes())
+        {
+            request.metadata_mut().insert("authorization", token);
+        }
+        let codec = DynamicCodec { output: route.method.descriptor.output() };
+        let mut client = Grpc::new(upstream.client.clone()).max_decoding_message_size(usize::MAX);
+        client.ready().await.or_unavailable("a service")?;
+        let answered = client.unary(request, route.grpc_path.clone(), codec).await?;
+
+        let json = route.binding.render(answered.get_ref()).or_internal()?;
+        let mut response = answer::json(StatusCode::OK, json);
+        let public = route.method.access.as_ref().is_some_and(|rule| rule.public);
+        if !(public && route.method.safe) {
+            answer::never_store(&mut response);
+        }
+        if answered.metadata().get(IDEMPOTENT_REPLAYED).is_some_and(|value| value == "true") {
+            response.headers_mut().insert(IDEMPOTENT_REPLAYED, HeaderValue::from_static("true"));
+        }
+        Ok(response)
+    }
+
+    /// Reads the body, within the limits of size and time.
+    async fn body(&self, headers: &HeaderMap, body: Body, route: &Route) -> Result<Bytes, Problem> {
+        let limit = self.config.common.server.max_request_bytes;
+        let too_large = || {
+            Problem::new(Reason::BodyTooLarge, format!("the body is larger than the {limit} bytes that are taken"))
+                .metadata("limitBytes", limit)
+        };
+        let told = headers.get(header::CONTENT_LENGTH).and_then(|length| length.to_str().ok()?.parse::<u64>().ok());
+        if told.is_some_and(|length| length > limit as u64) {
+            return Err(too_large());
+        }
+        let slow = self.config.gateway.body_timeout;
+        let read = tokio::time::timeout(slow, Limited::new(body, limit).collect()).await;
+        let bytes = match read {
+            Ok(Ok(collected)) => collected.to_bytes(),
+            Ok(Err(error)) if error.is::<LengthLimitError>() => return Err(too_large()),
+            Ok(Err(error)) => return Err(malformed("the body broke off").caused_by(error)),
+            Err(_) => return Err(malformed(format!("the body did not arrive within {slow:?}"))),
+        };
+        if !bytes.is_empty() && route.binding.takes_body() {
+            is_json(headers)?;
+        }
+        Ok(bytes)
+    }
+}
+
+/// Whether the body is said to be JSON. Without a word about it, it is taken to be.
+fn is_json(headers: &HeaderMap) -> Result<(), Problem> {
+    let unsupported = |message: &str| Err(Problem::new(Reason::MediaTypeUnsupported, message));
+    if headers.get(header::CONTENT_ENCODING).is_some_and(|encoding| encoding != "identity") {
+        return unsupported("the body is compressed: send it as it is");
+    }
+    let Some(value) = headers.get(header::CONTENT_TYPE) else { return Ok(()) };
+    let text = value.to_str().unwrap_or_default();
+    let (essence, parameters) = text.split_once(';').unwrap_or((text, ""));
+    if !essence.trim().eq_ignore_ascii_case("application/json") {
+        return unsupported("the body must be JSON: send it with `content-type: application/json`");
+    }
+    for parameter in parameters.split(';') {
+        if let Some((name, charset)) = parameter.split_once('=')
+            && name.trim().eq_ignore_ascii_case("charset")
+            && !charset.trim().trim_matches('"').eq_ignore_ascii_case("utf-8")
+        {
+            return unsupported("the body must be in UTF-8");
+        }
+    }
+    Ok(())
+}
+
+fn malformed(message: impl Into<String>) -> Problem {
+    Problem::new(Reason::MalformedRequest, message)
+}

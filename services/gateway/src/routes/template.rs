@@ -1,0 +1,169 @@
+//! Path templates of `google.api.http`, parsed once: atoms to match, variables to capture.
+
+use http_path_template::{Grammar, ParseError, PathTemplate, Segment};
+
+use crate::percent::{self, DecodeError, Mode};
+
+/// A template such as `/v1/{name=orders/*}:cancel`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Template {
+    /// The template as written: the name of the route in logs and metrics.
+    pub text: String,
+    /// What each path segment must be.
+    pub atoms: Vec<Atom>,
+    /// Which segments go into which field.
+    pub variables: Vec<Variable>,
+    /// What follows the last `:`.
+    pub verb: Option<String>,
+}
+
+/// What a path segment must be.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Atom {
+    /// Exactly this text, decoded.
+    Literal(String),
+    /// `*`: any one segment that is not empty.
+    Single,
+    /// `**`: all that is left, be it nothing.
+    Rest,
+}
+
+/// A run of segments that goes into a field.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Variable {
+    /// Dotted path of the field.
+    pub field: String,
+    /// Index of its first atom.
+    pub start: usize,
+    /// Index behind its last atom.
+    pub end: usize,
+}
+
+/// A template that cannot be used.
+#[derive(Debug, thiserror::Error)]
+pub enum TemplateError {
+    /// Not a template.
+    #[error("`{template}` is not a path template")]
+    Syntax {
+        /// As written.
+        template: String,
+        /// What is wrong.
+        #[source]
+        source: ParseError,
+    },
+    /// A literal that cannot be decoded.
+    #[error("the literal `{literal}` {source}")]
+    Literal {
+        /// As written.
+        literal: String,
+        /// What is wrong.
+        #[source]
+        source: DecodeError,
+    },
+}
+
+impl Template {
+    /// Reads a template as `google.api.http` defines it.
+    ///
+    /// # Errors
+    /// What keeps it from being one.
+    pub fn parse(text: &str) -> Result<Self, TemplateError> {
+        let parsed = PathTemplate::parse(text, Grammar::default())
+            .map_err(|source| TemplateError::Syntax { template: text.to_owned(), source })?;
+        let mut atoms = Vec::new();
+        let mut variables = Vec::new();
+        for segment in parsed.segments() {
+            match segment {
+                Segment::Variable(variable) => {
+                    let start = atoms.len();
+                    for inner in variable.segments() {
+                        atoms.push(atom(&inner)?);
+                    }
+                    variables.push(Variable { field: variable.field_path().to_owned(), start, end: atoms.len() });
+                }
+                other => atoms.push(atom(other)?),
+            }
+        }
+        let verb = parsed.verb().map(literal).transpose()?;
+        Ok(Self { text: text.to_owned(), atoms, variables, verb })
+    }
+
+    /// The text that each variable captures from a path that matched: the decoded segments, joined by `/`.
+    ///
+    /// # Errors
+    /// The path is not UTF-8, or has a broken escape.
+    pub fn captures(&self, segments: &[&str]) -> Result<Vec<String>, DecodeError> {
+        self.variables
+            .iter()
+            .map(|variable| {
+                let rest =
+                    self.atoms.get(variable.start..variable.end).is_some_and(|atoms| atoms.contains(&Atom::Rest));
+                let end = if rest { segments.len() } else { variable.end };
+                let own = segments.get(variable.start..end).unwrap_or_default();
+                // `{x}` and `{x=*}` are decoded whole; of longer ones `%2F` stays, or it would look like a `/`.
+                let single = variable.end - variable.start == 1 && !rest;
+                let mode = if single { Mode::Segment } else { Mode::SegmentOfMany };
+                let decoded: Result<Vec<_>, _> = own.iter().map(|segment| percent::decode(segment, mode)).collect();
+                Ok(decoded?.join("/"))
+            })
+            .collect()
+    }
+}
+
+fn atom(segment: &Segment<'_>) -> Result<Atom, TemplateError> {
+    match segment {
+        Segment::Single => Ok(Atom::Single),
+        Segment::Rest => Ok(Atom::Rest),
+        Segment::Literal(text) => literal(text).map(Atom::Literal),
+        // The strict grammar has no other; a variable inside a variable is refused by the parser.
+        other => literal(&format!("{other:?}")).map(Atom::Literal),
+    }
+}
+
+fn literal(text: &str) -> Result<String, TemplateError> {
+    percent::decode(text, Mode::Segment)
+        .map(std::borrow::Cow::into_owned)
+        .map_err(|source| TemplateError::Literal { literal: text.to_owned(), source })
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    #[test]
+    fn atoms_variables_and_verb() {
+        let template = Template::parse("/v1/{parent=shelves/*}/books/{book.name=**}:move").unwrap();
+        let literal = |text: &str| Atom::Literal(text.to_owned());
+        assert_eq!(template.atoms, [literal("v1"), literal("shelves"), Atom::Single, literal("books"), Atom::Rest]);
+        assert_eq!(template.verb.as_deref(), Some("move"));
+        let captured = template.captures(&["v1", "shelves", "a%2Fb%20c", "books", "x", "y%2Fz"]).unwrap();
+        assert_eq!(captured, ["shelves/a%2Fb c", "x/y%2Fz"]);
+        let nothing = template.captures(&["v1", "shelves", "a", "books"]).unwrap();
+        assert_eq!(nothing, ["shelves/a", ""]);
+    }
+
+    #[test]
+    fn a_single_segment_is_decoded_whole() {
+        let template = Template::parse("/v1/files/{file}").unwrap();
+        assert_eq!(template.captures(&["v1", "files", "a%2Fb"]).unwrap(), ["a/b"]);
+    }
+
+    #[test]
+    fn what_is_no_template_is_refused() {
+        for bad in ["", "v1", "/v1/{", "/v1/{a=b", "/v1/**/x", "/v1/{a={b}}", "/v1//x", "/v1:", "/v1/%zz"] {
+            assert!(Template::parse(bad).is_err(), "{bad}");
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn never_panics(text in "[/{}=*:.a-c%0-9]{0,30}", path in proptest::collection::vec("[a-c%0-9]{0,4}", 0..8)) {
+            if let Ok(template) = Template::parse(&text) {
+                let segments: Vec<_> = path.iter().map(String::as_str).collect();
+                let _ = template.captures(&segments);
+            }
+        }
+    }
+}

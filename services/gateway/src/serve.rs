@@ -1,0 +1,237 @@
+//! Accepts connections, HTTP/1.1 and HTTP/2 on one port, and lets them end in peace.
+
+use std::{
+    convert::Infallible,
+    io,
+    pin::Pin,
+    sync::Arc,
+    task::{Context, Poll},
+    time::Duration,
+};
+
+use hyper::{body::Incoming, service::service_fn};
+use hyper_util::{
+    rt::{TokioExecutor, TokioIo, TokioTimer},
+    server::{conn::auto, graceful::GracefulShutdown},
+};
+use souk_common::{
+    client::AddressError,
+    contract::{Contract, ContractError},
+};
+use tokio::{
+    io::{AsyncRead, AsyncWrite, ReadBuf},
+    net::{TcpListener, TcpStream},
+    sync::Semaphore,
+    time::Sleep,
+};
+use tokio_util::sync::CancellationToken;
+use tonic::body::Body;
+
+use crate::{
+    config::{Config, Settings},
+    gateway::Gateway,
+    routes::RouteError,
+    upstream::UpstreamError,
+};
+
+/// What keeps the gateway from being put together.
+#[derive(Debug, thiserror::Error)]
+pub enum SetupError {
+    /// The contract cannot be served.
+    #[error(transparent)]
+    Contract(#[from] ContractError),
+    /// A route cannot be served.
+    #[error(transparent)]
+    Route(#[from] RouteError),
+    /// A backend cannot be called.
+    #[error(transparent)]
+    Upstream(#[from] UpstreamError),
+    /// Nobody said where the keys are that tokens are checked with.
+    #[error("gateway.keys_from is `{0}`, and gateway.backends does not say where that is")]
+    Keys(String),
+    /// The address of the service that has the keys is not one.
+    #[error(transparent)]
+    Address(#[from] AddressError),
+    /// The descriptors cannot be offered by reflection.
+    #[error("reflection cannot be offered")]
+    Reflection(#[from] tonic_reflection::server::Error),
+}
+
+/// How long to wait where the system is out of file handles or memory.
+const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
+/// Requests that one HTTP/2 connection may have open.
+const STREAMS: u32 = 256;
+/// Header fields that an HTTP/1.1 request may have.
+const HEADERS: usize = 100;
+/// A client that is silent for this long is asked whether it is still there, and has as long to answer.
+const KEEP_ALIVE: Duration = Duration::from_secs(30);
+
+/// Serves souk's contract until `shutdown`, then lets running requests end for the configured time.
+///
+/// # Errors
+/// Before anything is served, where the contract or the settings do not allow it.
+pub async fn serve(config: Config, listener: TcpListener, shutdown: CancellationToken) -> Result<(), SetupError> {
+    let contract = Contract::souk()?.clone();
+    let name = &config.gateway.keys_from;
+    let (_, address) = config.gateway.backends.of(name).ok_or_else(|| SetupError::Keys(name.clone()))?;
+    let verifier = config.common.verifier(&config.client(address), &contract)?;
+    let gateway = Gateway::new(config, contract, souk_proto::DESCRIPTORS, verifier)?;
+    gateway.serve(listener, shutdown).await;
+    Ok(())
+}
+
+impl Gateway {
+    /// Serves until `shutdown`, then lets running requests end for the configured time.
+    pub async fn serve(self, listener: TcpListener, shutdown: CancellationToken) {
+        let drain = self.config.common.server.drain;
+        let settings = self.config.gateway.clone();
+        let gateway = Arc::new(self);
+        let protocol = protocol(&settings);
+        let graceful = GracefulShutdown::new();
+        let places = Arc::new(Semaphore::new(settings.max_connections));
+        // Cuts off what still runs at the end of the drain.
+        let cut = CancellationToken::new();
+        loop {
+            let accepted = tokio::select! {
+                accepted = accept(&listener, &places) => accepted,
+                () = shutdown.cancelled() => break,
+            };
+            let Some((stream, place)) = accepted else { continue };
+            let gateway = gateway.clone();
+            let service = service_fn(move |request: http::Request<Incoming>| {
+                let gateway = gateway.clone();
+                async move { Ok::<_, Infallible>(gateway.handle(request.map(Body::new)).await) }
+            });
+            let stream = Prompt::new(stream, settings.header_timeout);
+            let connection = protocol.serve_connection(TokioIo::new(stream), service).into_owned();
+            let connection = graceful.watch(connection);
+            let cut = cut.clone();
+            tokio::spawn(async move {
+                tokio::select! {
+                    ended = connection => {
+                        if let Err(error) = ended {
+                            tracing::debug!(error, "a connection ended early");
+                        }
+                    }
+                    () = cut.cancelled() => {}
+                }
+                drop(place);
+            });
+        }
+        drop(listener);
+        if tokio::time::timeout(drain, graceful.shutdown()).await.is_err() {
+            tracing::warn!(?drain, "requests still running at the end of the drain were cut off");
+        }
+        cut.cancel();
+    }
+}
+
+fn protocol(settings: &Settings) -> auto::Builder<TokioExecutor> {
+    let mut builder = auto::Builder::new(TokioExecutor::new());
+    builder
+        .http1()
+        .timer(TokioTimer::new())
+        .header_read_timeout(settings.header_timeout)
+        .max_buf_size(settings.max_header_bytes)
+        .max_headers(HEADERS);
+    builder
+        .http2()
+        .timer(TokioTimer::new())
+        .max_header_list_size(u32::try_from(settings.max_header_bytes).unwrap_or(u32::MAX))
+        .max_concurrent_streams(STREAMS)
+        .adaptive_window(true)
+        .keep_alive_interval(KEEP_ALIVE)
+        .keep_alive_timeout(KEEP_ALIVE);
+    builder
+}
+
+/// The next connection, once there is a place for it. `None`: this one failed, others may come.
+async fn accept(
+    listener: &TcpListener,
+    places: &Arc<Semaphore>,
+) -> Option<(TcpStream, tokio::sync::OwnedSemaphorePermit)> {
+    let place = places.clone().acquire_owned().await.ok()?;
+    match listener.accept().await {
+        Ok((stream, _)) => {
+            // Answers are written whole; waiting to fill a packet would only delay them.
+            if let Err(error) = stream.set_nodelay(true) {
+                tracing::debug!(%error, "TCP_NODELAY could not be set");
+            }
+            Some((stream, place))
+        }
+        Err(error) => {
+            let aborted = matches!(error.kind(), io::ErrorKind::ConnectionAborted | io::ErrorKind::ConnectionReset);
+            if !aborted {
+                tracing::warn!(%error, "no connection could be accepted");
+                tokio::time::sleep(ACCEPT_PAUSE).await;
+            }
+            None
+        }
+    }
+}
+
+/// A connection whose first bytes must come soon. Until they have told HTTP/1.1 from HTTP/2, no timeout of either
+/// runs, and a client that says nothing would hold its place for ever.
+struct Prompt {
+    stream: TcpStream,
+    /// Bytes still to come, and until when.
+    waiting: Option<(usize, Pin<Box<Sleep>>)>,
+}
+
+/// Length of HTTP/2's preface: with it, the protocol is known.
+const PREFACE: usize = 24;
+
+impl Prompt {
+    fn new(stream: TcpStream, limit: Duration) -> Self {
+        Self { stream, waiting: Some((PREFACE, Box::pin(tokio::time::sleep(limit)))) }
+    }
+}
+
+impl AsyncRead for Prompt {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        buffer: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        let before = buffer.filled().len();
+        let polled = Pin::new(&mut self.stream).poll_read(context, buffer);
+        let read = buffer.filled().len() - before;
+        if let Some((missing, deadline)) = &mut self.waiting {
+            match polled {
+                Poll::Ready(_) if read >= *missing => self.waiting = None,
+                Poll::Ready(_) => *missing -= read,
+                Poll::Pending if deadline.as_mut().poll(context).is_ready() => {
+                    return Poll::Ready(Err(io::Error::new(io::ErrorKind::TimedOut, "the client sent no request")));
+                }
+                Poll::Pending => {}
+            }
+        }
+        polled
+    }
+}
+
+impl AsyncWrite for Prompt {
+    fn poll_write(mut self: Pin<&mut Self>, context: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
+        Pin::new(&mut self.stream).poll_write(context, bytes)
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.stream).poll_flush(context)
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.stream).poll_shutdown(context)
+    }
+
+    fn poll_write_vectored(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        slices: &[io::IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        Pin::new(&mut self.stream).poll_write_vectored(context, slices)
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        self.stream.is_write_vectored()
+    }
+}

@@ -1,0 +1,271 @@
+//! Between REST and protobuf: binds path, query and body to a request message, writes answers as JSON.
+
+pub mod fields;
+pub mod json;
+pub mod query;
+pub mod scalar;
+pub mod violation;
+
+#[cfg(test)]
+mod tests;
+
+use prost_reflect::{DynamicMessage, FieldDescriptor, MessageDescriptor, ReflectMessage, SerializeOptions, Value};
+use souk_common::error::{Problem, Reason};
+
+use self::{
+    fields::{FieldPath, FieldPathError},
+    scalar::{Raw, convert},
+    violation::{Path, Place, Violations},
+};
+
+/// How the parts of an HTTP request make up a message, from one binding of `google.api.http`.
+#[derive(Debug, Clone)]
+pub struct Binding {
+    input: MessageDescriptor,
+    /// One for each variable of the path template, in its order.
+    variables: Vec<FieldPath>,
+    body: Body,
+    /// The field of the answer that is its JSON, where it is not the whole.
+    response_body: Option<FieldDescriptor>,
+    /// Fields that do not come in the query, with the words for where they do.
+    elsewhere: Vec<(String, &'static str)>,
+}
+
+/// What the body holds.
+#[derive(Debug, Clone)]
+enum Body {
+    None,
+    All,
+    Field(FieldDescriptor),
+}
+
+/// A binding that the contract's types do not allow.
+#[derive(Debug, thiserror::Error)]
+pub enum BindingError {
+    /// A path variable names no field.
+    #[error("the path variable `{variable}`: {source}")]
+    Variable {
+        /// As written.
+        variable: String,
+        /// Why.
+        #[source]
+        source: FieldPathError,
+    },
+    /// A path variable names a field that holds more than one plain value.
+    #[error("the path variable `{0}` must name a single field that is neither repeated nor a message")]
+    NotPlain(String),
+    /// Two path variables name the same field.
+    #[error("the path variable `{0}` stands there twice")]
+    Twice(String),
+    /// `body` or `response_body` names no field.
+    #[error("`{option}: \"{name}\"` names no field of {message}")]
+    NoField {
+        /// `body` or `response_body`.
+        option: &'static str,
+        /// As written.
+        name: String,
+        /// Full name of the message.
+        message: String,
+    },
+}
+
+/// What of an HTTP request becomes a message.
+#[derive(Debug, Clone, Copy)]
+pub struct Parts<'a> {
+    /// What the path's variables captured, in the template's order.
+    pub captures: &'a [String],
+    /// The query string, without its `?`.
+    pub query: &'a str,
+    /// The body; empty where there is none.
+    pub body: &'a [u8],
+}
+
+impl Binding {
+    /// Resolves the names of a binding against the types of its method.
+    ///
+    /// # Errors
+    /// What the types do not have.
+    pub fn new<'v>(
+        input: &MessageDescriptor,
+        output: &MessageDescriptor,
+        variables: impl IntoIterator<Item = &'v str>,
+        body: &str,
+        response_body: &str,
+    ) -> Result<Self, BindingError> {
+        let mut resolved: Vec<FieldPath> = Vec::new();
+        for variable in variables {
+            let path = FieldPath::resolve(input, variable)
+                .map_err(|source| BindingError::Variable { variable: variable.to_owned(), source })?;
+            let field = path.field();
+            if field.is_list() || field.is_map() || field.kind().as_message().is_some() {
+                return Err(BindingError::NotPlain(variable.to_owned()));
+            }
+            if resolved.iter().any(|other| other.text == path.text) {
+                return Err(BindingError::Twice(variable.to_owned()));
+            }
+            resolved.push(path);
+        }
+        let field = |option, message: &MessageDescriptor, name: &str| {
+            message.get_field_by_name(name).ok_or_else(|| BindingError::NoField {
+                option,
+                name: name.to_owned(),
+                message: message.full_name().to_owned(),
+            })
+        };
+        let body = match body {
+            "" => Body::None,
+            "*" => Body::All,
+            name => Body::Field(field("body", input, name)?),
+        };
+        let response_body = match response_body {
+            "" => None,
+            name => Some(field("response_body", output, name)?),
+        };
+        let mut elsewhere: Vec<_> = resolved.iter().map(|path| (path.text.clone(), "path")).collect();
+        if let Body::Field(field) = &body {
+            elsewhere.push((field.name().to_owned(), "body"));
+        }
+        Ok(Self { input: input.clone(), variables: resolved, body, response_body, elsewhere })
+    }
+
+    /// Whether the method takes a body.
+    pub fn takes_body(&self) -> bool {
+        !matches!(self.body, Body::None)
+    }
+
+    /// Where a field (a path in the names of the contract) comes from.
+    pub fn place(&self, path: &str) -> Place {
+        if self.variables.iter().any(|variable| variable.text == path) {
+            return Place::Path;
+        }
+        match &self.body {
+            Body::All => Place::Body,
+            Body::Field(field) if within(path, field.name()) => Place::Body,
+            _ => Place::Query,
+        }
+    }
+
+    /// The part of a JSON pointer into the message that lies inside the body.
+    pub fn pointer_in_body<'p>(&self, pointer: &'p str) -> &'p str {
+        match &self.body {
+            Body::Field(field) => {
+                let inside = pointer.strip_prefix('/').and_then(|rest| rest.strip_prefix(field.json_name()));
+                inside.filter(|rest| rest.is_empty() || rest.starts_with('/')).unwrap_or(pointer)
+            }
+            _ => pointer,
+        }
+    }
+
+    /// Makes the request message.
+    ///
+    /// # Errors
+    /// `MALFORMED_REQUEST` or `UNKNOWN_FIELD`, with every field that is wrong.
+    pub fn bind(&self, parts: Parts<'_>) -> Result<DynamicMessage, Problem> {
+        let mut found = Violations::default();
+        let mut message = self.body(parts.body, &mut found)?;
+        let allowed = query::Allowed { none: matches!(self.body, Body::All), elsewhere: &self.elsewhere };
+        query::bind(parts.query, allowed, &mut message, &mut found);
+        for (variable, text) in self.variables.iter().zip(parts.captures) {
+            set_variable(variable, text, &mut message, &mut found);
+        }
+        match found.into_problem() {
+            Some(problem) => Err(problem),
+            None => Ok(message),
+        }
+    }
+
+    fn body(&self, body: &[u8], found: &mut Violations) -> Result<DynamicMessage, Problem> {
+        let empty = || DynamicMessage::new(self.input.clone());
+        match &self.body {
+            Body::None if body.is_empty() => Ok(empty()),
+            Body::None => Err(Problem::new(Reason::MalformedRequest, "this method takes no body: leave it out")),
+            // No body at all means no fields, as `{}` does.
+            _ if body.is_empty() => Ok(empty()),
+            Body::All => json::message(&self.input, body, Path::ROOT, found).map_err(|error| not_json(&error)),
+            Body::Field(field) => {
+                let path = Path::ROOT;
+                let value =
+                    json::field(field, body, path.field(field.name()), found).map_err(|error| not_json(&error))?;
+                let mut message = empty();
+                if let Some(value) = value {
+                    message.set_field(field, value);
+                }
+                Ok(message)
+            }
+        }
+    }
+
+    /// The JSON of an answer. Fields with their default value are there, so that every answer has the same shape.
+    ///
+    /// # Errors
+    /// The message holds what JSON cannot say, such as a time in the year 10000.
+    pub fn render(&self, message: &DynamicMessage) -> Result<Vec<u8>, serde_json::Error> {
+        let options = SerializeOptions::new().skip_default_fields(false);
+        let Some(field) = &self.response_body else {
+            let mut json = serde_json::Serializer::new(Vec::with_capacity(256));
+            message.serialize_with_options(&mut json, &options)?;
+            return Ok(json.into_inner());
+        };
+        // Only a whole message can be written, so the field is picked out of one that has nothing else.
+        let mut alone = DynamicMessage::new(message.descriptor());
+        if message.has_field(field) {
+            alone.set_field(field, message.get_field(field).into_owned());
+        }
+        let mut json = alone.serialize_with_options(serde_json::value::Serializer, &options)?;
+        let value = json.get_mut(field.json_name()).map(serde_json::Value::take).unwrap_or_default();
+        serde_json::to_vec(&value)
+    }
+}
+
+/// Whether a path is a field, or leads into it.
+fn within(path: &str, field: &str) -> bool {
+    path.strip_prefix(field).is_some_and(|rest| rest.is_empty() || rest.starts_with(['.', '[']))
+}
+
+/// The path decides which resource is meant. A body may repeat it, but not contradict it.
+fn set_variable(variable: &FieldPath, text: &str, message: &mut DynamicMessage, found: &mut Violations) {
+    let value = match convert(&variable.field().kind(), Raw::Text(text)) {
+        Ok(value) => value,
+        Err(detail) => return found.wrong(&variable.text, detail),
+    };
+    let default = Value::default_value_for_field(variable.field());
+    if let Some(other) = variable.get(message)
+        && other != value
+        && other != default
+    {
+        return found.wrong(&variable.text, "differs from the path: leave it out, or make it the same");
+    }
+    if let Some(holder) = variable.holder(message) {
+        holder.set_field(variable.field(), value);
+    }
+}
+
+/// Sets a field from a header, where the request leaves it empty.
+///
+/// # Errors
+/// The request has another value there.
+pub fn fill(message: &mut DynamicMessage, field: &str, header: &str, value: &str) -> Result<(), Problem> {
+    let Ok(path) = FieldPath::resolve(&message.descriptor(), field) else { return Ok(()) };
+    if path.field().kind() != prost_reflect::Kind::String || path.field().is_list() {
+        return Ok(());
+    }
+    match path.get(message) {
+        Some(Value::String(there)) if there == value => Ok(()),
+        Some(Value::String(there)) if !there.is_empty() => Err(Problem::new(
+            Reason::MalformedRequest,
+            format!("the header {header} and the field {field} differ: send one of them, or both the same"),
+        )
+        .field(field, format!("differs from the header {header}"))),
+        _ => {
+            if let Some(holder) = path.holder(message) {
+                holder.set_field(path.field(), Value::String(value.to_owned()));
+            }
+            Ok(())
+        }
+    }
+}
+
+fn not_json(error: &serde_json::Error) -> Problem {
+    // serde_json's words name the place and what it expected, and nothing of the body.
+    Problem::new(Reason::MalformedRequest, format!("the body is not JSON: {error}"))
+}

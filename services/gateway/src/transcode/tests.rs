@@ -1,0 +1,478 @@
+//! Binding and JSON over the test contract: a table of the specifications' cases, and no panic on any input.
+
+use std::sync::LazyLock;
+
+use proptest::prelude::*;
+use prost_reflect::{DescriptorPool, DynamicMessage, MessageDescriptor};
+use serde_json::{Value, json};
+use souk_common::error::Reason;
+
+use super::*;
+
+static POOL: LazyLock<DescriptorPool> = LazyLock::new(|| {
+    let root = concat!(env!("CARGO_MANIFEST_DIR"), "/../../proto");
+    let third_party = format!("{root}/third_party");
+    let own = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/proto");
+    let mut compiler = protox::Compiler::new([own, root, &third_party]).unwrap();
+    compiler.include_imports(true).open_file("test/v1/echo.proto").unwrap();
+    DescriptorPool::decode(compiler.encode_file_descriptor_set().as_slice()).unwrap()
+});
+
+fn message_type(name: &str) -> MessageDescriptor {
+    POOL.get_message_by_name(&format!("test.v1.{name}")).unwrap()
+}
+
+fn binding(variables: &[&str], body: &str, response_body: &str) -> Binding {
+    Binding::new(&message_type("Request"), &message_type("Reply"), variables.iter().copied(), body, response_body)
+        .unwrap()
+}
+
+/// The JSON of a message without its defaults: easy to compare.
+fn plain(message: &DynamicMessage) -> Value {
+    serde_json::to_value(message).unwrap()
+}
+
+fn bind(binding: &Binding, captures: &[&str], query: &str, body: &str) -> Result<Value, Problem> {
+    let captures: Vec<String> = captures.iter().map(|text| (*text).to_owned()).collect();
+    binding.bind(Parts { captures: &captures, query, body: body.as_bytes() }).map(|message| plain(&message))
+}
+
+fn from_query(query: &str) -> Result<Value, Problem> {
+    bind(&binding(&["name"], "", ""), &["things/1"], query, "").map(|mut value| value["kinds"].take())
+}
+
+fn from_body(kinds: &str) -> Result<Value, Problem> {
+    bind(&binding(&[], "*", ""), &[], "", &format!(r#"{{"kinds": {kinds}}}"#)).map(|mut value| value["kinds"].take())
+}
+
+#[track_caller]
+fn fault(result: Result<Value, Problem>) -> (Reason, String, String) {
+    let problem = result.unwrap_err();
+    let first = problem.field_violations().first().cloned();
+    let (path, detail) =
+        first.map_or_else(|| (String::new(), problem.message().to_owned()), |field| (field.path, field.description));
+    (problem.reason(), path, detail)
+}
+
+#[test]
+fn proto3_json_as_the_specification_has_it() {
+    let table = [
+        (r#"{"int64": "9223372036854775807"}"#, json!({"int64": "9223372036854775807"})),
+        (r#"{"int64": 5}"#, json!({"int64": "5"})),
+        (r#"{"int32": 1e3}"#, json!({"int32": 1000})),
+        (r#"{"int32": "5.0"}"#, json!({"int32": 5})),
+        (r#"{"uint64": "18446744073709551615"}"#, json!({"uint64": "18446744073709551615"})),
+        (r#"{"uint64": 18446744073709551615}"#, json!({"uint64": "18446744073709551615"})),
+        (r#"{"double": "NaN", "float": "-Infinity"}"#, json!({"double": "NaN", "float": "-Infinity"})),
+        (r#"{"double": 1, "float": "1.5"}"#, json!({"double": 1.0, "float": 1.5})),
+        (r#"{"bytes": "_-8"}"#, json!({"bytes": "/+8="})),
+        (r#"{"bytes": "/+8="}"#, json!({"bytes": "/+8="})),
+        (r#"{"color": "COLOR_RED"}"#, json!({"color": "COLOR_RED"})),
+        (r#"{"color": 2}"#, json!({"color": "COLOR_GREEN"})),
+        (r#"{"color": 77}"#, json!({"color": 77})),
+        (r#"{"time": "2026-01-31T12:00:00.5Z"}"#, json!({"time": "2026-01-31T12:00:00.500Z"})),
+        (r#"{"time": "2026-01-31T14:00:00+02:00"}"#, json!({"time": "2026-01-31T12:00:00Z"})),
+        (r#"{"duration": "-1.5s"}"#, json!({"duration": "-1.500s"})),
+        (r#"{"mask": "displayName,price.units"}"#, json!({"mask": "displayName,price.units"})),
+        (r#"{"struct": {"a": [1, null, {"b": true}]}}"#, json!({"struct": {"a": [1.0, null, {"b": true}]}})),
+        (r#"{"value": null}"#, json!({"value": null})),
+        (r#"{"value": [1]}"#, json!({"value": [1.0]})),
+        (r#"{"list": ["a", null]}"#, json!({"list": ["a", null]})),
+        (r#"{"empty": {}}"#, json!({"empty": {}})),
+        (
+            r#"{"any": {"@type": "type.googleapis.com/google.protobuf.Duration", "value": "1s"}}"#,
+            json!({"any": {"@type": "type.googleapis.com/google.protobuf.Duration", "value": "1s"}}),
+        ),
+        (r#"{"int64Value": "7", "boolValue": false}"#, json!({"int64Value": "7", "boolValue": false})),
+        // The contract's own names are taken, too.
+        (r#"{"int64_value": 7}"#, json!({"int64Value": "7"})),
+        (r#"{"int64Value": null, "left": null, "numbers": null, "byNumber": null}"#, json!({})),
+        (r#"{"left": null, "right": 0}"#, json!({"right": 0})),
+        (r#"{"maybe": 0}"#, json!({"maybe": 0})),
+        (r#"{"things": {"a": {"title": "t"}}}"#, json!({"things": {"a": {"title": "t"}}})),
+        (
+            r#"{"byNumber": {"-3": "x"}, "byBool": {"true": "COLOR_RED"}}"#,
+            json!({"byNumber": {"-3": "x"}, "byBool": {"true": "COLOR_RED"}}),
+        ),
+        (r#"{"nothing": null}"#, json!({})),
+        (r#"{"string": "\u0000\ud83d\ude00"}"#, json!({"string": "\u{0}😀"})),
+    ];
+    for (body, expected) in table {
+        match from_body(body) {
+            Ok(value) if value.is_null() => assert_eq!(json!({}), expected, "{body}"),
+            Ok(value) => assert_eq!(value, expected, "{body}"),
+            Err(problem) => panic!("{body}: {problem}"),
+        }
+    }
+}
+
+#[test]
+fn what_json_must_not_say() {
+    let table = [
+        (r#"{"int32": 1.5}"#, "kinds.int32", "must be a whole number from -2147483648 to 2147483647"),
+        (r#"{"int32": 2147483648}"#, "kinds.int32", "must be a whole number"),
+        (r#"{"int32": "abc"}"#, "kinds.int32", "must be a whole number"),
+        (r#"{"int32": "+5"}"#, "kinds.int32", "must be a whole number"),
+        (r#"{"int32": true}"#, "kinds.int32", "must be a whole number"),
+        (r#"{"int64": 9.3e18}"#, "kinds.int64", "must be a whole number"),
+        (r#"{"uint32": -1}"#, "kinds.uint32", "must be a whole number from 0"),
+        (r#"{"float": 1e39}"#, "kinds.float", "must be a number"),
+        (r#"{"double": "inf"}"#, "kinds.double", "must be a number"),
+        (r#"{"double": "1e999"}"#, "kinds.double", "must be a number"),
+        (r#"{"bool": "true"}"#, "kinds.bool", "must be true or false"),
+        (r#"{"bool": 1}"#, "kinds.bool", "must be true or false"),
+        (r#"{"string": 5}"#, "kinds.string", "must be a string"),
+        (r#"{"string": {"a": 1}}"#, "kinds.string", "must be a string"),
+        (r#"{"bytes": "*"}"#, "kinds.bytes", "must be a string in base64"),
+        (
+            r#"{"color": "COLOR_RAD"}"#,
+            "kinds.color",
+            "must be one of COLOR_UNSPECIFIED, COLOR_RED, COLOR_GREEN; did you mean COLOR_RED?",
+        ),
+        (r#"{"color": 1.5}"#, "kinds.color", "must be one of"),
+        (r#"{"colors": "COLOR_RED"}"#, "kinds.colors", "must be an array"),
+        (r#"{"colors": ["COLOR_RED", null]}"#, "kinds.colors[1]", "must not be null"),
+        (r#"{"colors": [["COLOR_RED"]]}"#, "kinds.colors[0]", "must be one of"),
+        (r#"{"time": "yesterday"}"#, "kinds.time", "must be a time such as"),
+        (r#"{"time": "2026-02-30T00:00:00Z"}"#, "kinds.time", "must be a time such as"),
+        (r#"{"time": 5}"#, "kinds.time", "must be a time such as"),
+        (r#"{"time": {"seconds": 5}}"#, "kinds.time", "must be a time such as"),
+        (r#"{"duration": "1"}"#, "kinds.duration", "must be a duration"),
+        (r#"{"mask": "display_name"}"#, "kinds.mask", "must be field names in lowerCamelCase"),
+        (r#"{"struct": []}"#, "kinds.struct", "must be an object"),
+        (r#"{"list": {}}"#, "kinds.list", "must be an array"),
+        (r#"{"empty": {"a": 1}}"#, "kinds.empty", "must be {}"),
+        (r#"{"any": {"@type": "type.googleapis.com/no.Such"}}"#, "kinds.any", "must be an object with an `@type`"),
+        (r#"{"middle": 5}"#, "kinds.middle", "must be an object"),
+        (r#"{"middle": []}"#, "kinds.middle", "must be an object"),
+        (r#"{"left": "a", "right": 1}"#, "kinds.right", "must not be given together with `left`"),
+        (r#"{"int32": 1, "int32": 2}"#, "kinds.int32", "is given twice"),
+        (r#"{"int64Value": 1, "int64_value": 2}"#, "kinds.int64_value", "is given twice"),
+        (r#"{"things": {"a": null}}"#, r#"kinds.things["a"]"#, "must not be null"),
+        (r#"{"things": {"a": {"title": 5}}}"#, r#"kinds.things["a"].title"#, "must be a string"),
+        (r#"{"byNumber": {"x": "y"}}"#, r#"kinds.by_number["x"]"#, "has a key that must be a whole number"),
+        (r#"{"things": []}"#, "kinds.things", "must be an object"),
+        (
+            r#"{"listOfThings": [{}, {"inside": {"counts": {"a": "b"}}}]}"#,
+            r#"kinds.list_of_things[1].inside.counts["a"]"#,
+            "must be a whole number",
+        ),
+        (r#"{"uint32Value": {}}"#, "kinds.uint32_value", "must be a whole number"),
+        ("5", "kinds", "must be an object"),
+    ];
+    for (body, path, detail) in table {
+        let (reason, at, what) = fault(from_body(body));
+        assert_eq!((reason, at.as_str()), (Reason::MalformedRequest, path), "{body}");
+        assert!(what.starts_with(detail), "{body}: {what}");
+    }
+}
+
+#[test]
+fn unknown_fields_are_named_with_what_was_meant() {
+    let (reason, path, detail) = fault(from_body(r#"{"int46": 1}"#));
+    assert_eq!((reason, path.as_str()), (Reason::UnknownField, "kinds.int46"));
+    assert_eq!(detail, "is not a field of Kinds; did you mean `int64`?");
+    let (_, path, detail) = fault(from_body(r#"{"listOfThings": [{"tilte": "x"}]}"#));
+    assert_eq!(
+        (path.as_str(), detail.as_str()),
+        ("kinds.list_of_things[0].tilte", "is not a field of Thing; did you mean `title`?")
+    );
+    let (reason, path, detail) = fault(from_query("page_sise=5"));
+    assert_eq!((reason, path.as_str()), (Reason::UnknownField, "page_sise"));
+    assert_eq!(detail, "is not a field of Request; did you mean `pageSize`?");
+    let (_, _, detail) = fault(from_query("kinds.colour=1"));
+    assert_eq!(detail, "is not a field of Kinds; did you mean `color`?");
+    let (_, _, detail) = fault(from_query("zzz=1"));
+    assert_eq!(detail, "is not a field of Request");
+}
+
+#[test]
+fn every_fault_is_told_at_once() {
+    let body = r#"{"kinds": {"int32": "x", "bool": 1}, "tagz": [], "pageSize": []}"#;
+    let problem = bind(&binding(&[], "*", ""), &[], "", body).unwrap_err();
+    let paths: Vec<_> = problem.field_violations().iter().map(|field| field.path.as_str()).collect();
+    assert_eq!(paths, ["kinds.int32", "kinds.bool", "tagz", "page_size"]);
+    assert_eq!(problem.reason(), Reason::UnknownField);
+}
+
+#[test]
+fn what_is_not_json_is_malformed() {
+    for body in
+        ["{", "[]", "null", "\"x\"", "{}}", "{\"name\": }", "\u{feff}{}", "{\"name\": \"a\",}", "{'name': 1}", "NaN"]
+    {
+        let problem = bind(&binding(&[], "*", ""), &[], "", body).unwrap_err();
+        assert_eq!(problem.reason(), Reason::MalformedRequest, "{body}");
+    }
+    let bytes = binding(&[], "*", "").bind(Parts { captures: &[], query: "", body: b"{\"name\": \"\xff\"}" });
+    assert_eq!(bytes.unwrap_err().reason(), Reason::MalformedRequest);
+    let deep =
+        format!("{}{}", r#"{"thing":"#.to_owned() + &r#"{"inside":"#.repeat(100), "{}".to_owned() + &"}".repeat(101));
+    assert_eq!(bind(&binding(&[], "*", ""), &[], "", &deep).unwrap_err().reason(), Reason::MalformedRequest);
+    let deep_value = format!(r#"{{"kinds": {{"value": {}{}}}}}"#, "[".repeat(110), "]".repeat(110));
+    assert_eq!(bind(&binding(&[], "*", ""), &[], "", &deep_value).unwrap_err().reason(), Reason::MalformedRequest);
+    let deeper = "[".repeat(100_000);
+    assert_eq!(bind(&binding(&[], "*", ""), &[], "", &deeper).unwrap_err().reason(), Reason::MalformedRequest);
+}
+
+#[test]
+fn query_parameters_of_every_kind() {
+    let table = [
+        ("kinds.int64=-9223372036854775808&kinds.uint32=7", json!({"int64": "-9223372036854775808", "uint32": 7})),
+        ("kinds.bool=true&kinds.string=a%20b+c%26", json!({"bool": true, "string": "a b c&"})),
+        ("kinds.double=1.5&kinds.float=NaN", json!({"double": 1.5, "float": "NaN"})),
+        ("kinds.bytes=_-8", json!({"bytes": "/+8="})),
+        ("kinds.bytes=%2F%2B8%3D", json!({"bytes": "/+8="})),
+        (
+            "kinds.color=COLOR_RED&kinds.colors=1&kinds.colors=COLOR_GREEN",
+            json!({"color": "COLOR_RED", "colors": ["COLOR_RED", "COLOR_GREEN"]}),
+        ),
+        ("kinds.numbers=1&kinds.numbers=2", json!({"numbers": ["1", "2"]})),
+        ("kinds.time=2026-01-31T12:00:00Z", json!({"time": "2026-01-31T12:00:00Z"})),
+        (
+            "kinds.times=2026-01-31T12:00:00Z&kinds.times=2026-02-01T00:00:00Z",
+            json!({"times": ["2026-01-31T12:00:00Z", "2026-02-01T00:00:00Z"]}),
+        ),
+        ("kinds.duration=1.5s", json!({"duration": "1.500s"})),
+        ("kinds.mask=display_name,price.units", json!({"mask": "displayName,price.units"})),
+        ("kinds.mask=displayName", json!({"mask": "displayName"})),
+        ("kinds.mask=*", json!({"mask": "*"})),
+        (
+            "kinds.int64Value=7&kinds.string_value=&kinds.boolValue=false",
+            json!({"int64Value": "7", "stringValue": "", "boolValue": false}),
+        ),
+        ("kinds.left=a", json!({"left": "a"})),
+        ("kinds.middle.inside.title=deep", json!({"middle": {"inside": {"title": "deep"}}})),
+        ("kinds.maybe=0", json!({"maybe": 0})),
+        ("&&kinds.int32=1&", json!({"int32": 1})),
+    ];
+    for (query, expected) in table {
+        match from_query(query) {
+            Ok(value) => assert_eq!(value, expected, "{query}"),
+            Err(problem) => panic!("{query}: {problem}"),
+        }
+    }
+}
+
+#[test]
+fn what_a_query_must_not_say() {
+    let table = [
+        ("kinds.int32=", "kinds.int32", "must be a whole number"),
+        ("kinds.int32=1&kinds.int32=2", "kinds.int32", "is given twice"),
+        ("kinds.bool=1", "kinds.bool", "must be true or false"),
+        ("kinds.color=red", "kinds.color", "must be one of"),
+        ("kinds.left=a&kinds.right=1", "kinds.right", "must not be given together with `left`"),
+        ("kinds=1", "kinds", "is a message: give its fields one by one, such as `kinds.double=…`"),
+        ("kinds.things=1", "kinds.things", "is a map"),
+        ("kinds.listOfThings=1", "kinds.list_of_things", "must be an object: it cannot be given in the query"),
+        ("kinds.string=%ff", "kinds.string", "is not UTF-8"),
+        ("kinds.string=%4", "kinds.string", "has a `%` that is not followed"),
+    ];
+    for (query, path, detail) in table {
+        let (reason, at, what) = fault(from_query(query));
+        assert_eq!((reason, at.as_str()), (Reason::MalformedRequest, path), "{query}");
+        assert!(what.starts_with(detail), "{query}: {what}");
+    }
+    for (query, detail) in [
+        ("name=x", "is not a query parameter: this field comes in the path"),
+        ("kinds.listOfThings.title=x", "leads nowhere"),
+        ("kinds.int32.x=1", "leads nowhere"),
+        ("kinds..int32=1", "is not a field of Kinds"),
+        ("=1", "is not a field of Request"),
+    ] {
+        let (reason, _, what) = fault(from_query(query));
+        assert_eq!(reason, Reason::UnknownField, "{query}");
+        assert!(what.starts_with(detail), "{query}: {what}");
+    }
+    let deep = format!("thing{}.title=x", ".inside".repeat(40));
+    assert!(fault(from_query(&deep)).2.starts_with("must not lie deeper"));
+}
+
+#[test]
+fn path_query_and_body_make_one_message() {
+    let patch = binding(&["thing.name"], "thing", "");
+    let bound = bind(&patch, &["things/1"], "pageSize=5&tags=a", r#"{"title": "t", "counts": {"a": 1}}"#).unwrap();
+    assert_eq!(
+        bound,
+        json!({"thing": {"name": "things/1", "title": "t", "counts": {"a": 1}}, "tags": ["a"], "pageSize": 5})
+    );
+    // The body may repeat the path, not contradict it.
+    assert!(bind(&patch, &["things/1"], "", r#"{"name": "things/1"}"#).is_ok());
+    let (_, path, detail) = fault(bind(&patch, &["things/1"], "", r#"{"name": "things/2"}"#));
+    assert_eq!(path, "thing.name");
+    assert!(detail.starts_with("differs from the path"));
+    let (reason, _, detail) = fault(bind(&patch, &["things/1"], "thing.title=x", "{}"));
+    assert_eq!(
+        (reason, detail.as_str()),
+        (Reason::UnknownField, "is not a query parameter: this field comes in the body")
+    );
+
+    let list = binding(&["name"], "tags", "");
+    assert_eq!(bind(&list, &["n"], "", r#"["a", "b"]"#).unwrap(), json!({"name": "n", "tags": ["a", "b"]}));
+    assert_eq!(fault(bind(&list, &["n"], "", r#"["a", 5]"#)).1, "tags[1]");
+
+    let all = binding(&["name"], "*", "");
+    assert_eq!(bind(&all, &["n"], "", "").unwrap(), json!({"name": "n"}));
+    let (reason, ..) = fault(bind(&all, &["n"], "pageSize=1", "{}"));
+    assert_eq!(reason, Reason::UnknownField);
+
+    let none = binding(&["name"], "", "");
+    assert_eq!(fault(bind(&none, &["n"], "", "{}")).0, Reason::MalformedRequest);
+
+    let typed = binding(&["kinds.int64", "kinds.color"], "", "");
+    let bound = bind(&typed, &["7", "COLOR_RED"], "", "").unwrap();
+    assert_eq!(bound, json!({"kinds": {"int64": "7", "color": "COLOR_RED"}}));
+    assert_eq!(fault(bind(&typed, &["x", "COLOR_RED"], "", "")).1, "kinds.int64");
+}
+
+#[test]
+fn bindings_that_the_types_do_not_allow() {
+    let new = |variable: &str, body: &str, response_body: &str| {
+        let variables = Some(variable).filter(|name| !name.is_empty());
+        Binding::new(&message_type("Request"), &message_type("Reply"), variables, body, response_body)
+            .unwrap_err()
+            .to_string()
+    };
+    assert!(new("nmae", "", "").contains("no field `nmae`"));
+    assert!(new("thing", "", "").contains("neither repeated nor a message"));
+    assert!(new("tags", "", "").contains("neither repeated nor a message"));
+    assert!(new("tags.x", "", "").contains("not a message"));
+    assert!(new("", "nope", "").contains("`body: \"nope\"`"));
+    assert!(new("", "", "nope").contains("`response_body: \"nope\"`"));
+    let twice = Binding::new(&message_type("Request"), &message_type("Reply"), ["name", "name"], "", "");
+    assert!(twice.unwrap_err().to_string().contains("twice"));
+}
+
+#[test]
+fn answers_have_every_field_and_can_be_one_field() {
+    let mut reply = DynamicMessage::new(message_type("Reply"));
+    reply.set_field_by_name("tags", prost_reflect::Value::List(vec![prost_reflect::Value::String("a".into())]));
+    let whole: Value = serde_json::from_slice(&binding(&[], "", "").render(&reply).unwrap()).unwrap();
+    // Fields that know whether they are set (`thing`, `request`) are there only where they are.
+    assert_eq!(whole, json!({"method": "", "headers": {}, "tags": ["a"]}));
+    let tags: Value = serde_json::from_slice(&binding(&[], "", "tags").render(&reply).unwrap()).unwrap();
+    assert_eq!(tags, json!(["a"]));
+    let thing: Value = serde_json::from_slice(&binding(&[], "", "thing").render(&reply).unwrap()).unwrap();
+    assert_eq!(thing, Value::Null);
+}
+
+#[test]
+fn a_header_fills_its_field() {
+    let mut request = DynamicMessage::new(message_type("Request"));
+    fill(&mut request, "request_id", "Idempotency-Key", "k1").unwrap();
+    assert_eq!(plain(&request), json!({"requestId": "k1"}));
+    fill(&mut request, "request_id", "Idempotency-Key", "k1").unwrap();
+    let problem = fill(&mut request, "request_id", "Idempotency-Key", "k2").unwrap_err();
+    assert_eq!(problem.field_violations()[0].path, "request_id");
+}
+
+#[test]
+fn fields_know_where_they_came_from() {
+    let binding = binding(&["thing.name"], "thing", "");
+    assert_eq!(binding.place("thing.name"), Place::Path);
+    assert_eq!(binding.place("thing.title"), Place::Body);
+    assert_eq!(binding.place("thing"), Place::Body);
+    assert_eq!(binding.place("things"), Place::Query);
+    assert_eq!(binding.pointer_in_body("/thing/counts/a"), "/counts/a");
+    assert_eq!(binding.pointer_in_body("/thing"), "");
+    assert_eq!(binding.pointer_in_body("/things/a"), "/things/a");
+}
+
+/// JSON of any shape, with names that often hit a field.
+fn any_json() -> impl Strategy<Value = Value> {
+    let name = prop_oneof![
+        proptest::sample::select(vec![
+            "name",
+            "thing",
+            "tags",
+            "kinds",
+            "int32",
+            "int64",
+            "double",
+            "color",
+            "colors",
+            "time",
+            "duration",
+            "mask",
+            "struct",
+            "value",
+            "list",
+            "any",
+            "empty",
+            "int64Value",
+            "left",
+            "middle",
+            "things",
+            "byNumber",
+            "byBool",
+            "inside",
+            "counts",
+            "@type",
+            "bytes",
+            "nothing",
+            "times",
+        ])
+        .prop_map(str::to_owned),
+        ".{0,8}",
+    ];
+    let text = prop_oneof![
+        ".{0,20}",
+        "[0-9.eE+-]{0,25}",
+        "[0-9]{4}-[0-9]{2}-[0-9]{2}T[0-9]{2}:[0-9]{2}:[0-9]{2}(\\.[0-9]{1,12})?(Z|[+-][0-9]{2}:[0-9]{2})",
+        "-?[0-9]{1,14}(\\.[0-9]{1,12})?s",
+        "type.googleapis.com/(test.v1.Thing|google.protobuf.(Any|Value|Duration|Struct))",
+    ];
+    let leaf = prop_oneof![
+        Just(Value::Null),
+        any::<bool>().prop_map(Value::from),
+        any::<i64>().prop_map(Value::from),
+        any::<u64>().prop_map(Value::from),
+        any::<f64>().prop_map(Value::from),
+        text.prop_map(Value::from),
+    ];
+    leaf.prop_recursive(6, 60, 8, move |inner| {
+        prop_oneof![
+            proptest::collection::vec(inner.clone(), 0..6).prop_map(Value::from),
+            proptest::collection::btree_map(name.clone(), inner, 0..8)
+                .prop_map(|map| Value::Object(map.into_iter().collect())),
+        ]
+    })
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(500))]
+
+    /// Whatever JSON comes: a message or a problem. And a message that was read is written and read the same.
+    #[test]
+    fn any_json_is_bound_or_refused(json in any_json()) {
+        let all = binding(&[], "*", "");
+        if let Ok(message) = all.bind(Parts { captures: &[], query: "", body: json.to_string().as_bytes() })
+            && let Ok(written) = all.render(&message)
+        {
+            let again = all.bind(Parts { captures: &[], query: "", body: &written }).map_err(|problem| {
+                TestCaseError::fail(format!("{}: {problem}", String::from_utf8_lossy(&written)))
+            })?;
+            prop_assert_eq!(all.render(&again).unwrap().len(), written.len());
+        }
+        let field = binding(&[], "kinds", "");
+        let _ = field.bind(Parts { captures: &[], query: "", body: json.to_string().as_bytes() });
+    }
+
+    #[test]
+    fn any_bytes_are_bound_or_refused(body in proptest::collection::vec(any::<u8>(), 0..200)) {
+        let _ = binding(&[], "*", "").bind(Parts { captures: &[], query: "", body: &body });
+    }
+
+    #[test]
+    fn any_query_is_bound_or_refused(query in prop_oneof![
+        ".{0,80}",
+        "((kinds|thing|inside|color|colors|time|times|int64|int64Value|struct|value|list|any|empty|things|left|right|tags|mask|duration|bytes)[.=&]?){0,6}[=].{0,20}",
+        "kinds\\.(int32|double|time|duration|mask|bytes|value|nothing)=[0-9TZ:.e+%a-f_,s-]{0,30}",
+    ]) {
+        let _ = binding(&["name"], "", "").bind(Parts { captures: &["x".to_owned()], query: &query, body: b"" });
+    }
+
+    #[test]
+    fn any_path_variable_is_bound_or_refused(number in ".{0,30}", color in ".{0,20}") {
+        let _ = binding(&["kinds.int64", "kinds.color"], "", "").bind(Parts { captures: &[number, color], query: "", body: b"" });
+    }
+}

@@ -1,0 +1,190 @@
+//! What is wrong with a request, and where: collected, so that one answer names it all.
+
+use std::fmt;
+
+use souk_common::error::{Problem, Reason};
+
+/// More than this are not listed.
+const MOST: usize = 50;
+
+/// A place in a request, in the names of the contract. Lives on the stack: nothing is written down until
+/// something is wrong there.
+#[derive(Debug, Clone, Copy)]
+pub struct Path<'a> {
+    parent: Option<&'a Path<'a>>,
+    step: Step<'a>,
+}
+
+#[derive(Debug, Clone, Copy)]
+enum Step<'a> {
+    Root,
+    Field(&'a str),
+    Index(usize),
+    Key(&'a str),
+}
+
+impl<'a> Path<'a> {
+    /// The request itself.
+    pub const ROOT: Path<'static> = Path { parent: None, step: Step::Root };
+
+    /// A field of the message at this place.
+    pub fn field(&'a self, name: &'a str) -> Path<'a> {
+        Path { parent: Some(self), step: Step::Field(name) }
+    }
+
+    /// An element of the list at this place.
+    pub fn index(&'a self, index: usize) -> Path<'a> {
+        Path { parent: Some(self), step: Step::Index(index) }
+    }
+
+    /// An entry of the map at this place.
+    pub fn key(&'a self, key: &'a str) -> Path<'a> {
+        Path { parent: Some(self), step: Step::Key(key) }
+    }
+}
+
+/// As `google.rpc.BadRequest` writes it: `items[0].quantity`, `labels["a"]`.
+impl fmt::Display for Path<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if let Some(parent) = self.parent {
+            parent.fmt(f)?;
+        }
+        match self.step {
+            Step::Root => Ok(()),
+            Step::Field(name) if self.parent.is_none_or(|parent| matches!(parent.step, Step::Root)) => {
+                f.write_str(name)
+            }
+            Step::Field(name) => write!(f, ".{name}"),
+            Step::Index(index) => write!(f, "[{index}]"),
+            Step::Key(key) => write!(f, "[{key:?}]"),
+        }
+    }
+}
+
+/// Where a part of a request came from.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Place {
+    /// A variable of the path.
+    Path,
+    /// A query parameter.
+    Query,
+    /// The body.
+    Body,
+}
+
+/// One thing that is wrong.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Violation {
+    /// Where.
+    pub path: String,
+    /// What would be right.
+    pub detail: String,
+    /// The field does not exist, where otherwise its value is wrong.
+    pub unknown: bool,
+}
+
+/// All that is wrong with a request.
+#[derive(Debug, Default)]
+pub struct Violations {
+    list: Vec<Violation>,
+    omitted: usize,
+}
+
+impl Violations {
+    /// A value that cannot be what its field needs. `detail` says what would be right: "must be a string".
+    pub fn wrong(&mut self, path: impl fmt::Display, detail: impl Into<String>) {
+        self.push(path, detail.into(), false);
+    }
+
+    /// A field that does not exist. `detail` says so, and which one may be meant.
+    pub fn unknown(&mut self, path: impl fmt::Display, detail: impl Into<String>) {
+        self.push(path, detail.into(), true);
+    }
+
+    fn push(&mut self, path: impl fmt::Display, detail: String, unknown: bool) {
+        if self.list.len() < MOST {
+            self.list.push(Violation { path: path.to_string(), detail, unknown });
+        } else {
+            self.omitted += 1;
+        }
+    }
+
+    /// What was found so far.
+    pub fn list(&self) -> &[Violation] {
+        &self.list
+    }
+
+    /// The problem to answer with, where anything is wrong.
+    pub fn into_problem(self) -> Option<Problem> {
+        let first = self.list.iter().find(|violation| violation.unknown).or(self.list.first())?;
+        let reason = if first.unknown { Reason::UnknownField } else { Reason::MalformedRequest };
+        let subject = if first.path.is_empty() { "the body" } else { &first.path };
+        let more = match self.list.len() + self.omitted - 1 {
+            0 => String::new(),
+            more => format!(" (and {more} more)"),
+        };
+        let mut problem = Problem::new(reason, format!("{subject} {}{more}", first.detail));
+        for violation in self.list {
+            problem = problem.field(violation.path, violation.detail);
+        }
+        Some(problem)
+    }
+}
+
+/// What an unknown name may have been meant to be.
+pub fn suggestion<'a>(name: &str, known: impl IntoIterator<Item = &'a str>) -> Option<&'a str> {
+    // Longer names are not typed by hand, and the comparison grows with their square.
+    if name.len() > 64 {
+        return None;
+    }
+    let squeezed = squeeze(name);
+    let allowed = (squeezed.len() / 3).clamp(1, 3);
+    known
+        .into_iter()
+        .map(|candidate| (strsim::damerau_levenshtein(&squeezed, &squeeze(candidate)), candidate))
+        .filter(|(distance, _)| *distance <= allowed)
+        .min()
+        .map(|(_, candidate)| candidate)
+}
+
+/// Without what differs between spellings of the same name.
+fn squeeze(name: &str) -> String {
+    name.chars().filter(|character| character.is_alphanumeric()).flat_map(char::to_lowercase).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn paths_read_as_in_bad_request() {
+        let items = Path::ROOT.field("items");
+        let first = items.index(0);
+        assert_eq!(first.field("quantity").to_string(), "items[0].quantity");
+        assert_eq!(Path::ROOT.field("labels").key("a\"b").to_string(), r#"labels["a\"b"]"#);
+        assert_eq!(Path::ROOT.to_string(), "");
+    }
+
+    #[test]
+    fn suggestions_are_near() {
+        let known = ["email", "displayName", "password"];
+        assert_eq!(suggestion("emial", known), Some("email"));
+        assert_eq!(suggestion("display_nam", known), Some("displayName"));
+        assert_eq!(suggestion("DISPLAYNAME", known), Some("displayName"));
+        assert_eq!(suggestion("colour", known), None);
+        assert_eq!(suggestion("x", known), None);
+        assert_eq!(suggestion(&"e".repeat(100_000), known), None);
+    }
+
+    #[test]
+    fn an_unknown_field_gives_the_reason() {
+        let mut violations = Violations::default();
+        violations.wrong("a", "must be a string");
+        violations.unknown("b", "is not a field");
+        let problem = violations.into_problem().unwrap();
+        assert_eq!(problem.reason(), Reason::UnknownField);
+        assert_eq!(problem.message(), "b is not a field (and 1 more)");
+        assert_eq!(problem.field_violations().len(), 2);
+        assert!(Violations::default().into_problem().is_none());
+    }
+}

@@ -1,0 +1,146 @@
+//! Where calls go: a client for each backend, found by the service's name.
+
+use std::{collections::BTreeMap, sync::Arc};
+
+use bytes::Buf;
+use prost::Message;
+use prost_reflect::{DynamicMessage, MessageDescriptor};
+use souk_common::{
+    client::{AddressError, Client},
+    contract::Contract,
+};
+use tonic::{
+    Status,
+    codec::{Codec, DecodeBuf, Decoder, EncodeBuf, Encoder},
+};
+
+use crate::config::Config;
+
+/// Clients of all backends.
+#[derive(Clone)]
+pub struct Upstreams {
+    /// By full name of the service, with the configured name of its backend.
+    services: BTreeMap<Arc<str>, Upstream>,
+}
+
+/// A backend.
+#[derive(Clone)]
+pub struct Upstream {
+    /// Its name in the configuration, for people.
+    pub name: String,
+    /// Calls it. Hands on the caller's deadline, request id and trace; adds no token of its own.
+    pub client: Client,
+}
+
+/// A backend that cannot be called.
+#[derive(Debug, thiserror::Error)]
+pub enum UpstreamError {
+    /// Services of the contract that nobody said where to find.
+    #[error("gateway.backends says nothing of {}: set the address of each one, or of its package", .0.join(", "))]
+    Missing(Vec<Arc<str>>),
+    /// An address that is not one.
+    #[error("gateway.backends.{name}: {source}")]
+    Address {
+        /// The backend's name.
+        name: String,
+        /// What is wrong.
+        #[source]
+        source: AddressError,
+    },
+}
+
+impl Upstreams {
+    /// A client for each service of the contract. Nothing is connected to yet.
+    ///
+    /// # Errors
+    /// Where an address is missing or is not one.
+    pub fn new(config: &Config, contract: &Arc<Contract>) -> Result<Self, UpstreamError> {
+        let mut clients: BTreeMap<&str, Client> = BTreeMap::new();
+        for (name, address) in config.gateway.backends.iter() {
+            let client = Client::new(&config.client(address), contract, None)
+                .map_err(|source| UpstreamError::Address { name: name.to_owned(), source })?;
+            clients.insert(name, client);
+        }
+        let mut services = BTreeMap::new();
+        let mut missing = Vec::new();
+        for method in contract.methods() {
+            if services.contains_key(&method.service) || missing.contains(&method.service) {
+                continue;
+            }
+            let backend = config.gateway.backends.of(&method.service);
+            match backend.and_then(|(name, _)| Some((name, clients.get(name)?))) {
+                Some((name, client)) => {
+                    let upstream = Upstream { name: name.to_owned(), client: client.clone() };
+                    services.insert(method.service.clone(), upstream);
+                }
+                None => missing.push(method.service.clone()),
+            }
+        }
+        if missing.is_empty() { Ok(Self { services }) } else { Err(UpstreamError::Missing(missing)) }
+    }
+
+    /// The backend of a service.
+    pub fn of(&self, service: &str) -> Option<&Upstream> {
+        self.services.get(service)
+    }
+
+    /// Every backend once.
+    pub fn all(&self) -> Vec<Upstream> {
+        let by_name: BTreeMap<_, _> =
+            self.services.values().map(|upstream| (upstream.name.clone(), upstream)).collect();
+        by_name.into_values().cloned().collect()
+    }
+
+    /// Full names of the services that are served.
+    pub fn services(&self) -> impl Iterator<Item = &str> {
+        self.services.keys().map(|name| &**name)
+    }
+}
+
+/// Writes and reads messages whose types are known only at run time.
+pub struct DynamicCodec {
+    /// Type of the answer.
+    pub output: MessageDescriptor,
+}
+
+impl Codec for DynamicCodec {
+    type Encode = DynamicMessage;
+    type Decode = DynamicMessage;
+    type Encoder = DynamicEncoder;
+    type Decoder = DynamicDecoder;
+
+    fn encoder(&mut self) -> DynamicEncoder {
+        DynamicEncoder
+    }
+
+    fn decoder(&mut self) -> DynamicDecoder {
+        DynamicDecoder(self.output.clone())
+    }
+}
+
+/// Writes messages.
+pub struct DynamicEncoder;
+
+impl Encoder for DynamicEncoder {
+    type Item = DynamicMessage;
+    type Error = Status;
+
+    fn encode(&mut self, message: DynamicMessage, buffer: &mut EncodeBuf<'_>) -> Result<(), Status> {
+        message.encode(buffer).map_err(|error| Status::internal(error.to_string()))
+    }
+}
+
+/// Reads messages of one type.
+pub struct DynamicDecoder(MessageDescriptor);
+
+impl Decoder for DynamicDecoder {
+    type Item = DynamicMessage;
+    type Error = Status;
+
+    fn decode(&mut self, buffer: &mut DecodeBuf<'_>) -> Result<Option<DynamicMessage>, Status> {
+        let bytes = buffer.copy_to_bytes(buffer.remaining());
+        DynamicMessage::decode(self.0.clone(), bytes)
+            .map(Some)
+            .map_err(|error| Status::internal(format!("the answer is not a {}: {error}", self.0.full_name())))
+    }
+}
