@@ -24,6 +24,7 @@ use opentelemetry_sdk::metrics::SdkMeterProvider;
 use opentelemetry_sdk::propagation::TraceContextPropagator;
 use opentelemetry_sdk::trace::SdkTracerProvider;
 use tokio_util::sync::CancellationToken;
+use tonic::transport::Channel;
 use tracing::level_filters::LevelFilter;
 use tracing_subscriber::filter::Targets;
 use tracing_subscriber::layer::SubscriberExt;
@@ -40,7 +41,9 @@ const FLUSH_LIMIT: Duration = Duration::from_secs(5);
 #[non_exhaustive]
 pub enum TelemetryError {
     /// `telemetry.log_filter` cannot be read.
-    #[error("telemetry.log_filter is {filter:?}: {source}; write a level such as \"info\" or \"warn,souk_order=debug\"")]
+    #[error(
+        "telemetry.log_filter is {filter:?}: {source}; write a level such as \"info\" or \"warn,souk_order=debug\""
+    )]
     Filter {
         /// The setting.
         filter: String,
@@ -59,7 +62,9 @@ pub enum TelemetryError {
         why: String,
     },
     /// `telemetry.metrics_listen` cannot be listened on.
-    #[error("cannot listen on telemetry.metrics_listen {address:?}: {source}; port 0 takes a free one, \"\" turns the endpoint off")]
+    #[error(
+        "cannot listen on telemetry.metrics_listen {address:?}: {source}; port 0 takes a free one, \"\" turns the endpoint off"
+    )]
     Bind {
         /// The setting.
         address: String,
@@ -97,34 +102,59 @@ static PIPELINES: Mutex<Option<Arc<Pipelines>>> = Mutex::new(None);
 /// When a setting is wrong or the metrics port is taken; nothing is left half set up then.
 pub fn init(config: &Config, service: &str) -> Result<Guard, TelemetryError> {
     tokio::runtime::Handle::try_current()?;
-    let filter = EnvFilter::try_new(&config.log_filter)
-        .map_err(|source| TelemetryError::Filter { filter: config.log_filter.clone(), source })?;
+    let filter =
+        EnvFilter::try_new(&config.log_filter).map_err(|source| TelemetryError::Filter {
+            filter: config.log_filter.clone(),
+            source,
+        })?;
     if !(0.0..=1.0).contains(&config.otlp_sample_ratio) {
         return Err(TelemetryError::Ratio(config.otlp_sample_ratio));
     }
+    let collector = match config.otlp_endpoint.as_str() {
+        "" => None,
+        endpoint => Some(otlp::channel(endpoint)?),
+    };
     let listener = match config.metrics_listen.as_str() {
         "" => None,
         address => Some(prometheus::bind(address)?),
     };
-    let pipelines = pipelines(config, service)?;
+    let pipelines = pipelines(config, service, collector)?;
     opentelemetry::global::set_text_map_propagator(TraceContextPropagator::new());
-    log(config, filter, pipelines.as_deref().and_then(|pipelines| pipelines.traces.as_ref()));
+    log(
+        config,
+        filter,
+        pipelines
+            .as_deref()
+            .and_then(|pipelines| pipelines.traces.as_ref()),
+    );
 
     let stop = CancellationToken::new();
     let metrics_address = match (listener, &pipelines) {
         (Some(listener), Some(pipelines)) => {
             let served = prometheus::serve(listener, pipelines.registry.clone(), stop.clone());
-            let failed = |source| TelemetryError::Bind { address: config.metrics_listen.clone(), source };
+            let failed = |source| TelemetryError::Bind {
+                address: config.metrics_listen.clone(),
+                source,
+            };
             Some(served.map_err(failed)?)
         }
         _ => None,
     };
-    Ok(Guard { metrics_address, pipelines, stop, flushed: false })
+    Ok(Guard {
+        metrics_address,
+        pipelines,
+        stop,
+        flushed: false,
+    })
 }
 
-fn pipelines(config: &Config, service: &str) -> Result<Option<Arc<Pipelines>>, TelemetryError> {
+fn pipelines(
+    config: &Config,
+    service: &str,
+    collector: Option<Channel>,
+) -> Result<Option<Arc<Pipelines>>, TelemetryError> {
     let mut made = PIPELINES.lock().unwrap_or_else(PoisonError::into_inner);
-    let wanted = !config.otlp_endpoint.is_empty() || !config.metrics_listen.is_empty();
+    let wanted = collector.is_some() || !config.metrics_listen.is_empty();
     if made.is_none() && wanted {
         let resource = resource(config, service);
         let registry = ::prometheus::Registry::new();
@@ -137,15 +167,18 @@ fn pipelines(config: &Config, service: &str) -> Result<Option<Arc<Pipelines>>, T
             .with_reader(reader)
             .with_view(metrics::buckets);
         let mut traces = None;
-        if !config.otlp_endpoint.is_empty() {
-            let channel = otlp::channel(config)?;
+        if let Some(channel) = collector {
             metrics = metrics.with_reader(otlp::metrics(config, channel.clone())?);
             traces = Some(otlp::traces(config, channel, &resource)?);
         }
         let metrics = metrics.build();
         metrics::install(&metrics.meter("souk"));
         opentelemetry::global::set_meter_provider(metrics.clone());
-        *made = Some(Arc::new(Pipelines { traces, metrics, registry }));
+        *made = Some(Arc::new(Pipelines {
+            traces,
+            metrics,
+            registry,
+        }));
     }
     Ok(made.clone())
 }
@@ -170,12 +203,17 @@ fn resource(config: &Config, service: &str) -> Resource {
 fn log(config: &Config, filter: EnvFilter, traces: Option<&SdkTracerProvider>) {
     let lines = tracing_subscriber::fmt::layer().with_writer(std::io::stderr);
     let lines: Box<dyn Layer<Registry> + Send + Sync> = match config.log_format {
-        LogFormat::Pretty => {
-            lines.compact().with_ansi(std::io::stderr().is_terminal()).with_filter(filter).boxed()
-        }
-        LogFormat::Json => {
-            lines.json().flatten_event(true).with_current_span(false).with_filter(filter).boxed()
-        }
+        LogFormat::Pretty => lines
+            .compact()
+            .with_ansi(std::io::stderr().is_terminal())
+            .with_filter(filter)
+            .boxed(),
+        LogFormat::Json => lines
+            .json()
+            .flatten_event(true)
+            .with_current_span(false)
+            .with_filter(filter)
+            .boxed(),
     };
     // Our own spans only: those of the HTTP and gRPC libraries would drown them, and the exporter's feed itself.
     let spans = traces.map(|traces| {
@@ -185,9 +223,14 @@ fn log(config: &Config, filter: EnvFilter, traces: Option<&SdkTracerProvider>) {
             .with_threads(false)
             .with_filter(Targets::new().with_target("souk", LevelFilter::INFO))
     });
-    let set = tracing_subscriber::registry().with(lines).with(spans).try_init();
-    if set.is_err() {
-        tracing::debug!("logs were already set up in this process");
+    let set = tracing_subscriber::registry()
+        .with(lines)
+        .with(spans)
+        .try_init();
+    match set {
+        Ok(()) if traces.is_some() => span::sent(),
+        Ok(()) => {}
+        Err(_) => tracing::debug!("logs were already set up in this process"),
     }
 }
 
@@ -211,7 +254,9 @@ impl Guard {
     pub async fn shutdown(mut self) {
         self.flushed = true;
         let (done, wait) = tokio::sync::oneshot::channel();
-        self.flush(move || drop(done.send(())));
+        self.flush(move || {
+            let _ = done.send(());
+        });
         if tokio::time::timeout(FLUSH_LIMIT, wait).await.is_err() {
             tracing::warn!("the collector did not take the last spans and metrics in time");
         }
@@ -223,8 +268,13 @@ impl Guard {
         self.stop.cancel();
         let pipelines = self.pipelines.clone();
         std::thread::spawn(move || {
-            let Some(pipelines) = pipelines else { return done() };
-            let traces = pipelines.traces.as_ref().map_or(Ok(()), SdkTracerProvider::force_flush);
+            let Some(pipelines) = pipelines else {
+                return done();
+            };
+            let traces = pipelines
+                .traces
+                .as_ref()
+                .map_or(Ok(()), SdkTracerProvider::force_flush);
             for result in [traces, pipelines.metrics.force_flush()] {
                 if let Err(error) = result {
                     tracing::warn!(%error, "the collector did not take the last spans and metrics");
@@ -240,7 +290,9 @@ impl Drop for Guard {
         if !self.flushed {
             // Best effort: on a runtime of one thread the connection cannot move while this waits.
             let (done, wait) = std::sync::mpsc::channel();
-            self.flush(move || drop(done.send(())));
+            self.flush(move || {
+                let _ = done.send(());
+            });
             let _ = wait.recv_timeout(FLUSH_LIMIT);
         }
     }

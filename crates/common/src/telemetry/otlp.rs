@@ -2,6 +2,7 @@
 
 use std::collections::HashMap;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use futures::lock::Mutex;
@@ -12,7 +13,8 @@ use opentelemetry_sdk::Resource;
 use opentelemetry_sdk::error::OTelSdkResult;
 use opentelemetry_sdk::metrics::PeriodicReader;
 use opentelemetry_sdk::trace::{
-    BatchSpanProcessor, Sampler, SdkTracerProvider, Span, SpanData, SpanExporter as Exporter, SpanProcessor,
+    BatchConfigBuilder, BatchSpanProcessor, Sampler, SdkTracerProvider, Span, SpanData,
+    SpanExporter as Exporter, SpanProcessor,
 };
 use tonic::transport::{Channel, Endpoint};
 
@@ -22,15 +24,22 @@ use super::{Config, TelemetryError};
 /// How long one message to the collector may take.
 const TIMEOUT: Duration = Duration::from_secs(5);
 
+/// How long a span waits for others before they are sent together.
+const BATCH_DELAY: Duration = Duration::from_secs(1);
+
 /// The connection to the collector; it connects when first used and again when lost.
-pub(super) fn channel(config: &Config) -> Result<Channel, TelemetryError> {
-    let wrong = |why: String| TelemetryError::Endpoint { endpoint: config.otlp_endpoint.clone(), why };
-    if !config.otlp_endpoint.starts_with("http://") {
+pub(super) fn channel(endpoint: &str) -> Result<Channel, TelemetryError> {
+    let wrong = |why: String| TelemetryError::Endpoint {
+        endpoint: endpoint.to_owned(),
+        why,
+    };
+    if !endpoint.starts_with("http://") {
         return Err(wrong("it must begin with http://".to_owned()));
     }
-    let endpoint = Endpoint::from_shared(config.otlp_endpoint.clone());
-    let endpoint = endpoint.map_err(|error| wrong(error.to_string()))?;
-    Ok(endpoint.connect_timeout(TIMEOUT).connect_lazy())
+    Ok(Endpoint::from_shared(endpoint.to_owned())
+        .map_err(|error| wrong(format!("{error}; it must be an address")))?
+        .connect_timeout(TIMEOUT)
+        .connect_lazy())
 }
 
 /// The maker of spans that reach the collector.
@@ -40,12 +49,24 @@ pub(super) fn traces(
     resource: &Resource,
 ) -> Result<SdkTracerProvider, TelemetryError> {
     let sampler = Sampler::TraceIdRatioBased(config.otlp_sample_ratio);
-    let exporter = ByService { own: exporter(&channel)?, channel, resource: resource.clone(), others: Mutex::default() };
+    let exporter = ByService {
+        own: exporter(&channel)?,
+        channel,
+        resource: resource.clone(),
+        others: Mutex::default(),
+        failing: AtomicBool::new(false),
+    };
+    let batches = BatchConfigBuilder::default()
+        .with_scheduled_delay(BATCH_DELAY)
+        .build();
+    let batches = BatchSpanProcessor::builder(exporter)
+        .with_batch_config(batches)
+        .build();
     Ok(SdkTracerProvider::builder()
         .with_sampler(Sampler::ParentBased(Box::new(sampler)))
         .with_resource(resource.clone())
         .with_span_processor(NameService)
-        .with_span_processor(BatchSpanProcessor::builder(exporter).build())
+        .with_span_processor(batches)
         .build())
 }
 
@@ -54,12 +75,22 @@ pub(super) fn metrics(
     config: &Config,
     channel: Channel,
 ) -> Result<PeriodicReader<MetricExporter>, TelemetryError> {
-    let exporter = MetricExporter::builder().with_tonic().with_channel(channel).with_timeout(TIMEOUT).build()?;
-    Ok(PeriodicReader::builder(exporter).with_interval(config.otlp_metrics_interval).build())
+    let exporter = MetricExporter::builder()
+        .with_tonic()
+        .with_channel(channel)
+        .with_timeout(TIMEOUT)
+        .build()?;
+    Ok(PeriodicReader::builder(exporter)
+        .with_interval(config.otlp_metrics_interval)
+        .build())
 }
 
 fn exporter(channel: &Channel) -> Result<SpanExporter, opentelemetry_otlp::ExporterBuildError> {
-    SpanExporter::builder().with_tonic().with_channel(channel.clone()).with_timeout(TIMEOUT).build()
+    SpanExporter::builder()
+        .with_tonic()
+        .with_channel(channel.clone())
+        .with_timeout(TIMEOUT)
+        .build()
 }
 
 /// Writes on each span which service it belongs to, as its context knows.
@@ -93,6 +124,7 @@ struct ByService {
     channel: Channel,
     resource: Resource,
     others: Mutex<HashMap<String, Arc<SpanExporter>>>,
+    failing: AtomicBool,
 }
 
 impl ByService {
@@ -102,12 +134,31 @@ impl ByService {
             return Some(exporter.clone());
         }
         let mut made = exporter(&self.channel).ok()?;
-        let rest = self.resource.iter().map(|(key, value)| KeyValue::new(key.clone(), value.clone()));
-        let resource = Resource::builder_empty().with_attributes(rest).with_service_name(service.to_owned());
+        let rest = self
+            .resource
+            .iter()
+            .map(|(key, value)| KeyValue::new(key.clone(), value.clone()));
+        let resource = Resource::builder_empty()
+            .with_attributes(rest)
+            .with_service_name(service.to_owned());
         made.set_resource(&resource.build());
         let made = Arc::new(made);
         others.insert(service.to_owned(), made.clone());
         Some(made)
+    }
+}
+
+impl ByService {
+    /// Logs when the collector goes and when it is back, where the SDK would log each batch lost between.
+    fn report(&self, result: OTelSdkResult) {
+        let failed = self.failing.swap(result.is_err(), Ordering::Relaxed);
+        match result {
+            Err(error) if !failed => {
+                tracing::warn!(%error, "spans cannot be sent to the collector; they are lost until they can");
+            }
+            Ok(()) if failed => tracing::info!("spans can be sent to the collector again"),
+            _ => {}
+        }
     }
 }
 
@@ -129,7 +180,8 @@ impl Exporter for ByService {
             };
             result = result.and(sent);
         }
-        result
+        self.report(result);
+        Ok(())
     }
 
     fn set_resource(&mut self, resource: &Resource) {
@@ -138,10 +190,12 @@ impl Exporter for ByService {
 }
 
 fn service_of(span: &SpanData) -> Option<String> {
-    span.attributes.iter().rev().find(|attribute| attribute.key.as_str() == SERVICE).map(|attribute| {
-        match &attribute.value {
+    span.attributes
+        .iter()
+        .rev()
+        .find(|attribute| attribute.key.as_str() == SERVICE)
+        .map(|attribute| match &attribute.value {
             Value::String(name) => name.as_str().to_owned(),
             other => other.to_string(),
-        }
-    })
+        })
 }

@@ -1,13 +1,18 @@
 //! The spans that requests, calls and jobs run in: their names and attributes, in one place.
+//!
+//! Spans at the edge are of level ERROR, which says nothing of how they go: so a log filter of "warn" keeps
+//! them, and with them the request and trace id on each line it lets through. The `otel.*` fields, which mean
+//! nothing to a reader of logs, are set only where spans are sent to a collector.
 
 use std::future::Future;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use http::HeaderMap;
-use opentelemetry::Context;
 use opentelemetry::context::{FutureExt, WithContext};
 use opentelemetry::trace::TraceContextExt;
-use tracing::field::Empty;
+use opentelemetry::{Context, TraceId};
+use tracing::field::{Empty, display};
 use tracing::instrument::Instrumented;
 use tracing::{Instrument, Span};
 use tracing_opentelemetry::OpenTelemetrySpanExt;
@@ -16,6 +21,14 @@ use super::propagation;
 
 /// The span attribute that names the service whose work a span is.
 pub const SERVICE: &str = "souk.service";
+
+/// Whether spans of this process are sent to a collector.
+static SENT: AtomicBool = AtomicBool::new(false);
+
+/// From now on spans are sent to a collector.
+pub(super) fn sent() {
+    SENT.store(true, Ordering::Relaxed);
+}
 
 /// Which service the work belongs to. It travels in the context, so every span below inherits it: in
 /// `souk up` four services share a process and so cannot be told apart by the process's resource.
@@ -35,21 +48,28 @@ pub type InSpan<F> = WithContext<Instrumented<F>>;
 /// The span of an RPC that `service` ("order") serves; `rpc_service` is the full name
 /// (`souk.order.v1.OrderService`). Continues the trace that the request's headers name; `request_id` is
 /// recorded by whoever knows it.
-pub fn server(service: &str, rpc_service: &str, rpc_method: &str, headers: &HeaderMap) -> RequestSpan {
-    let span = tracing::info_span!(
+pub fn server(
+    service: &str,
+    rpc_service: &str,
+    rpc_method: &str,
+    headers: &HeaderMap,
+) -> RequestSpan {
+    let context = propagation::extract(headers);
+    let sent = SENT.load(Ordering::Relaxed);
+    let span = tracing::error_span!(
         "rpc",
-        otel.name = %format_args!("{rpc_service}/{rpc_method}"),
-        otel.kind = "server",
+        otel.name = sent.then(|| format!("{rpc_service}/{rpc_method}")),
+        otel.kind = sent.then_some("server"),
         otel.status_code = Empty,
-        rpc.system = "grpc",
+        rpc.system = sent.then_some("grpc"),
         rpc.service = rpc_service,
         rpc.method = rpc_method,
         rpc.response.status_code = Empty,
         souk.service = service,
         request_id = Empty,
-        trace_id = Empty,
+        trace_id = trace_of(&context).map(display),
     );
-    RequestSpan::continuing(span, service, propagation::extract(headers))
+    RequestSpan::continuing(span, service, context)
 }
 
 /// The span of an HTTP request that `service` ("gateway") serves; `route` is the template, such as
@@ -60,28 +80,31 @@ pub fn http_server(
     route: &str,
     headers: &HeaderMap,
 ) -> RequestSpan {
-    let span = tracing::info_span!(
+    let context = propagation::extract(headers);
+    let sent = SENT.load(Ordering::Relaxed);
+    let span = tracing::error_span!(
         "http",
-        otel.name = %format_args!("{method} {route}"),
-        otel.kind = "server",
+        otel.name = sent.then(|| format!("{method} {route}")),
+        otel.kind = sent.then_some("server"),
         otel.status_code = Empty,
         http.request.method = %method,
         http.route = route,
         http.response.status_code = Empty,
         souk.service = service,
         request_id = Empty,
-        trace_id = Empty,
+        trace_id = trace_of(&context).map(display),
     );
-    RequestSpan::continuing(span, service, propagation::extract(headers))
+    RequestSpan::continuing(span, service, context)
 }
 
 /// The span of one run of a background job ("order.saga") of `service`: a trace of its own.
 pub fn job(service: &str, job: &str) -> RequestSpan {
-    let span = tracing::info_span!(
+    let sent = SENT.load(Ordering::Relaxed);
+    let span = tracing::error_span!(
         parent: None,
         "job",
-        otel.name = job,
-        otel.kind = "internal",
+        otel.name = sent.then_some(job),
+        otel.kind = sent.then_some("internal"),
         otel.status_code = Empty,
         job,
         souk.service = service,
@@ -93,21 +116,25 @@ pub fn job(service: &str, job: &str) -> RequestSpan {
 /// The span of a call to another service, below the current span. Give it to [`propagation::inject`], run
 /// the call in it, then [`record_code`].
 pub fn client(rpc_service: &str, rpc_method: &str) -> Span {
+    let sent = SENT.load(Ordering::Relaxed);
     tracing::info_span!(
         "call",
-        otel.name = %format_args!("{rpc_service}/{rpc_method}"),
-        otel.kind = "client",
+        otel.name = sent.then(|| format!("{rpc_service}/{rpc_method}")),
+        otel.kind = sent.then_some("client"),
         otel.status_code = Empty,
-        rpc.system = "grpc",
+        rpc.system = sent.then_some("grpc"),
         rpc.service = rpc_service,
         rpc.method = rpc_method,
         rpc.response.status_code = Empty,
     )
 }
 
-/// Notes the outcome of an RPC on its span: [`RequestSpan::span`] or a [`client`]'s. On the server's side only the codes that are the server's fault
+/// Notes the outcome of an RPC for the collector on its span: [`RequestSpan::span`] or a [`client`]'s. On the server's side only the codes that are the server's fault
 /// make the span an error, on the client's every one but OK, as OpenTelemetry's conventions have it.
 pub fn record_code(span: &Span, code: tonic::Code, server_side: bool) {
+    if !SENT.load(Ordering::Relaxed) {
+        return; // The span ends with this: no log line would show it.
+    }
     span.record("rpc.response.status_code", super::metrics::code_name(code));
     use tonic::Code;
     let fault = match code {
@@ -125,24 +152,29 @@ pub fn record_code(span: &Span, code: tonic::Code, server_side: bool) {
     }
 }
 
-/// Notes the outcome of an HTTP request on its span; 5xx is an error.
+/// Notes the outcome of an HTTP request for the collector on its span; 5xx is an error.
 pub fn record_status(span: &Span, status: http::StatusCode) {
+    if !SENT.load(Ordering::Relaxed) {
+        return;
+    }
     span.record("http.response.status_code", status.as_u16());
     if status.is_server_error() {
         span.record("otel.status_code", "ERROR");
     }
 }
 
+fn trace_of(context: &Context) -> Option<TraceId> {
+    let trace = context.span().span_context().trace_id();
+    (trace != TraceId::INVALID).then_some(trace)
+}
+
 impl RequestSpan {
-    fn continuing(span: Span, service: &str, parent: Context) -> Self {
-        let context = parent.with_value(Service(service.into()));
-        if !span.is_disabled() {
-            // Without the OpenTelemetry layer this fails, and the caller's context is all there is to know.
-            let layered = span.set_parent(context.clone()).is_ok();
-            let own = if layered { span.context() } else { context.clone() };
-            let trace = own.span().span_context().trace_id();
-            if trace != opentelemetry::TraceId::INVALID {
-                span.record("trace_id", tracing::field::display(trace));
+    fn continuing(span: Span, service: &str, mut context: Context) -> Self {
+        if SENT.load(Ordering::Relaxed) {
+            let begins = trace_of(&context).is_none();
+            context = context.with_value(Service(service.into()));
+            if span.set_parent(context.clone()).is_ok() && begins {
+                span.record("trace_id", trace_of(&span.context()).map(display));
             }
         }
         Self { span, context }
@@ -163,7 +195,9 @@ impl RequestSpan {
     /// A task it spawns does so only when run in [`RequestSpan::run`] too.
     pub fn run<F: Future>(&self, future: F) -> InSpan<F> {
         // The span is entered inside the context, so its own context, where it has one, is the current one.
-        future.instrument(self.span.clone()).with_context(self.context.clone())
+        future
+            .instrument(self.span.clone())
+            .with_context(self.context.clone())
     }
 }
 
