@@ -94,12 +94,16 @@ impl Sqlite {
         E: Failure + 'static,
         F: FnOnce(&mut SqliteConnection) -> Result<T, E> + Send + 'static,
     {
-        // Given up in the middle, the wrapper waits for the work to end; a connection that a panic left in a
-        // transaction is not taken out of the pool again.
         let mut conn = self.writer().await?;
-        conn.spawn_blocking(move |conn| Ok(conn.immediate_transaction(work)))
-            .await
-            .unwrap_or_else(|error| Err(E::from(error)))
+        // Given up in the middle, the wrapper waits for the work to end.
+        match conn.spawn_blocking(move |conn| Ok(conn.immediate_transaction(work))).await {
+            Ok(result) => result,
+            // The work panicked, and left its transaction open.
+            Err(error) => {
+                discard(conn);
+                Err(error.into())
+            }
+        }
     }
 
     /// A connection for a run, with its transaction begun. For the macros.
