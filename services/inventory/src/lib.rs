@@ -1,1 +1,116 @@
-//!
+//! souk's products, stock and reservations.
+
+pub mod config;
+pub mod domain;
+pub mod error;
+mod jobs;
+mod rpc;
+pub mod store;
+
+use souk_common::{
+    coalesce::{Coalescer, Limits},
+    contract::Contract,
+    db::DbError,
+    jobs::Jobs,
+    server::{Server, ServerError},
+    service::SetupError,
+    verify::Check,
+};
+use souk_proto::inventory::v1::{
+    location_service_server::LocationServiceServer, product_service_server::ProductServiceServer,
+    reservation_service_server::ReservationServiceServer, stock_service_server::StockServiceServer,
+};
+use tokio::net::TcpListener;
+use tokio_util::sync::CancellationToken;
+
+pub use crate::config::{Config, DEFAULTS};
+use crate::{
+    domain::command::{Command, Reply},
+    error::Error,
+    rpc::Rpc,
+    store::Store,
+};
+
+/// Changes of stock on their way into a commit that they share.
+pub(crate) type StockChanges = Coalescer<Command, Reply, Error>;
+
+/// Why the service could not be served.
+#[derive(Debug, thiserror::Error)]
+pub enum ServeError {
+    /// Its parts do not fit together.
+    #[error(transparent)]
+    Setup(#[from] SetupError),
+    /// The database cannot be used.
+    #[error("the database of the inventory service cannot be used")]
+    Database(#[from] DbError),
+    /// The server failed.
+    #[error(transparent)]
+    Server(#[from] ServerError),
+}
+
+/// Serves until `shutdown`: the one entry, for the program and for tests.
+///
+/// # Errors
+/// Before anything is served, where the database or the contract cannot be used; later, where the listener fails.
+pub async fn serve(config: Config, listener: TcpListener, shutdown: CancellationToken) -> Result<(), ServeError> {
+    let Config { common, settings } = config;
+    let contract = Contract::souk().map_err(SetupError::from)?;
+    let verifier = common.verifier(&settings.clients.user, contract).map_err(SetupError::from)?;
+    let store = Store::open(&settings.database, &common.data_dir).await?;
+    let changes = coalescer(&store, Limits { batch: settings.batch_size, queue: settings.queue_size });
+    let rpc = Rpc::new(store.clone(), changes.clone());
+
+    // A token of its own: the jobs also stop where the server fails.
+    let stop_jobs = shutdown.child_token();
+    let jobs = Jobs::new(stop_jobs.clone());
+    jobs::start(&jobs, &store, &changes, &settings);
+    let ready = store.db().clone();
+    let served = Server::new(&common.server, "inventory", contract, verifier)
+        .add(ProductServiceServer::new(rpc.clone()))
+        .add(LocationServiceServer::new(rpc.clone()))
+        .add(StockServiceServer::new(rpc.clone()))
+        .add(ReservationServiceServer::new(rpc))
+        .ready_while(move || {
+            let db = ready.clone();
+            async move { db.ping().await.is_ok() }
+        })
+        .serve(listener, shutdown)
+        .await;
+    stop_jobs.cancel();
+    jobs.stopped().await;
+    changes.drain().await;
+    store.db().close();
+    Ok(served?)
+}
+
+/// Brings the schema up to date.
+///
+/// # Errors
+/// Where the database cannot be used, or a migration fails.
+pub async fn migrate(config: &Config) -> Result<(), DbError> {
+    let store = Store::open(&config.settings.database, &config.common.data_dir).await?;
+    store.db().close();
+    Ok(())
+}
+
+/// Checks the service's promises on the live database.
+///
+/// # Errors
+/// Where the database cannot be used.
+pub async fn verify(config: &Config) -> Result<Vec<Check>, Error> {
+    let db = Store::connect(&config.settings.database, &config.common.data_dir).await?;
+    let checks = store::verify::verify(&db).await;
+    db.close();
+    checks
+}
+
+fn coalescer(store: &Store, limits: Limits) -> StockChanges {
+    let store = store.clone();
+    Coalescer::new(limits, move |commands: Vec<Command>| {
+        let store = store.clone();
+        async move {
+            let answers = store.run(&commands).await?;
+            Ok(answers.into_iter().map(|answer| answer.map_err(Error::from)).collect())
+        }
+    })
+}

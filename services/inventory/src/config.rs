@@ -1,0 +1,120 @@
+//! The settings of `[inventory]`, checked before anything binds.
+
+use std::{net::SocketAddr, time::Duration};
+
+use serde::Deserialize;
+use souk_common::{
+    client,
+    config::{self, ConfigError},
+    db,
+    service::Common,
+};
+
+/// The commented defaults of `[inventory]`.
+pub const DEFAULTS: &str = include_str!("../default.toml");
+
+/// What the service is configured with.
+#[derive(Debug, Clone)]
+pub struct Config {
+    /// What all services have.
+    pub common: Common,
+    /// `[inventory]`.
+    pub settings: Settings,
+}
+
+/// The section `[inventory]`. Its default text says what each setting means.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields)]
+#[allow(missing_docs, reason = "documented in default.toml, once")]
+pub struct Settings {
+    pub listen: SocketAddr,
+    pub batch_size: usize,
+    pub queue_size: usize,
+    #[serde(with = "config::duration")]
+    pub expiry_interval: Duration,
+    #[serde(with = "config::duration")]
+    pub idempotency_retention: Duration,
+    #[serde(with = "config::duration")]
+    pub cleanup_interval: Duration,
+    pub clients: Clients,
+    pub database: db::Config,
+}
+
+/// The section `[inventory.clients]`: other services that are called.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields)]
+#[allow(missing_docs, reason = "documented in default.toml, once")]
+pub struct Clients {
+    pub user: client::Config,
+}
+
+const SECOND: Duration = Duration::from_secs(1);
+const DAY: Duration = Duration::from_secs(24 * 3600);
+
+impl Config {
+    /// Reads the service's settings.
+    ///
+    /// # Errors
+    /// Names the setting that is wrong, who set it, and what would be right.
+    pub fn from_settings(all: &config::Settings) -> Result<Self, ConfigError> {
+        let settings: Settings = all.section("inventory")?;
+        let fault = |key: &str, what: &str| Err(all.fault(&format!("inventory.{key}"), what));
+        if !(1..=10_000).contains(&settings.batch_size) {
+            return fault("batch_size", "must be from 1 to 10000");
+        }
+        if !(1..=1_000_000).contains(&settings.queue_size) {
+            return fault("queue_size", "must be from 1 to 1000000");
+        }
+        if !(SECOND..=DAY).contains(&settings.expiry_interval) {
+            return fault("expiry_interval", "must be from 1s to 1day");
+        }
+        if !(DAY..=3660 * DAY).contains(&settings.idempotency_retention) {
+            return fault("idempotency_retention", "must be from 1day to ten years");
+        }
+        if !(SECOND..=DAY).contains(&settings.cleanup_interval) {
+            return fault("cleanup_interval", "must be from 1s to 1day");
+        }
+        if let Err(error) = settings.database.engine() {
+            return fault("database.url", &error.to_string());
+        }
+        Ok(Self { common: Common::from_settings(all)?, settings })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use souk_common::config::Loader;
+
+    use super::*;
+
+    fn load(variables: &[(&str, &str)]) -> Result<Config, ConfigError> {
+        let variables = variables.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned()));
+        let loader = Loader::new().defaults("inventory", DEFAULTS).variables(variables);
+        Config::from_settings(&loader.load()?)
+    }
+
+    #[test]
+    fn the_defaults_are_valid_and_those_of_the_database() {
+        let config = load(&[]).unwrap();
+        let built_in = db::Config::default();
+        assert_eq!(format!("{:?}", config.settings.database), format!("{built_in:?}"));
+    }
+
+    #[test]
+    fn a_wrong_setting_is_named_with_who_set_it() {
+        for (variable, value, key) in [
+            ("SOUK_INVENTORY__LISTEN", "here", "inventory.listen"),
+            ("SOUK_INVENTORY__BATCH_SIZE", "0", "inventory.batch_size"),
+            ("SOUK_INVENTORY__QUEUE_SIZE", "0", "inventory.queue_size"),
+            ("SOUK_INVENTORY__EXPIRY_INTERVAL", "0s", "inventory.expiry_interval"),
+            ("SOUK_INVENTORY__IDEMPOTENCY_RETENTION", "23h", "inventory.idempotency_retention"),
+            ("SOUK_INVENTORY__CLEANUP_INTERVAL", "2days", "inventory.cleanup_interval"),
+            ("SOUK_INVENTORY__DATABASE__URL", "mysql://x", "inventory.database.url"),
+            ("SOUK_INVENTORY__NO_SUCH", "1", "inventory.no_such"),
+        ] {
+            let error = load(&[(variable, value)]).unwrap_err().to_string();
+            assert!(error.contains(&format!("`{key}`")), "{variable}={value}: {error}");
+            assert!(error.contains(variable), "{variable}={value}: {error}");
+        }
+    }
+}

@@ -1,0 +1,11 @@
+//! The rules of products, stock and reservations: pure types and decisions, no I/O.
+
+pub mod book;
+pub mod command;
+mod decide;
+pub mod product;
+pub mod reservation;
+pub mod stock;
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,238 @@
+//! What a batch of commands needs to know, loaded and locked by the store, and what it changes.
+
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+
+use chrono::{DateTime, Utc};
+use souk_common::ids::{LocationId, OrderId, ProductId};
+
+use super::{
+    command::{Command, Refusal, Reply},
+    product::{State as ProductState, Tracking},
+    reservation::{Line, Reservation, State},
+    stock::{Level, Movement, Place},
+};
+
+/// What is known of a product here.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Facts {
+    /// Whether it can be sold.
+    pub state: ProductState,
+    /// Whether its stock is counted.
+    pub tracking: Tracking,
+}
+
+/// What became of a request key.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Spent {
+    /// It was answered.
+    Answered(Answer),
+    /// It changed stock, but its answer is no longer kept.
+    Forgotten,
+}
+
+/// The answer to a request with a key.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Answer {
+    /// SHA-256 of the request.
+    pub hash: Vec<u8>,
+    /// What was answered.
+    pub reply: Reply,
+}
+
+/// Stock at one place.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct StockRow {
+    /// Which product, where.
+    pub place: Place,
+    /// How much.
+    pub level: Level,
+}
+
+/// What the store knows about the things a batch touches, as of `now`.
+#[derive(Debug, Clone)]
+pub struct Known {
+    /// The transaction's time.
+    pub now: DateTime<Utc>,
+    /// Every location, in the order in which orders are filled from them.
+    pub locations: Vec<LocationId>,
+    /// The products that the commands name.
+    pub products: HashMap<ProductId, Facts>,
+    /// Stock of every locked product, at every location that has or had it.
+    pub stock: Vec<StockRow>,
+    /// The reservations of the commands' orders, and those of the locked products that have lapsed.
+    pub reservations: Vec<Reservation>,
+    /// The commands' request keys that were used before.
+    pub spent: HashMap<Vec<u8>, Spent>,
+}
+
+/// What is to be written. Rows of one kind come in key order.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Changes {
+    /// New places.
+    pub stock_added: Vec<StockRow>,
+    /// Places with their new numbers.
+    pub stock_changed: Vec<StockRow>,
+    /// New reservations, with their lines.
+    pub created: Vec<Reservation>,
+    /// Reservations that changed state.
+    pub moved: Vec<Reservation>,
+    /// Reservations of which the lines no longer hold stock.
+    pub freed: Vec<OrderId>,
+    /// Reservations of which all lines are replaced.
+    pub relined: Vec<Reservation>,
+    /// Lines of which more came back.
+    pub returned: Vec<(OrderId, Line)>,
+    /// New ledger entries, in the order in which they happened.
+    pub ledger: Vec<Entry>,
+    /// Request keys with their answers.
+    pub answers: Vec<(Vec<u8>, Answer)>,
+}
+
+/// A new ledger entry.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Entry {
+    /// What happened.
+    pub movement: Movement,
+    /// The key of the request that made it, and its number among that request's entries.
+    pub request: Option<(Vec<u8>, i32)>,
+}
+
+/// The state that commands are decided on, one after the other.
+pub struct Book {
+    pub(super) now: DateTime<Utc>,
+    pub(super) locations: Vec<LocationId>,
+    pub(super) products: HashMap<ProductId, Facts>,
+    stock: BTreeMap<Place, Level>,
+    stored_stock: BTreeMap<Place, Level>,
+    pub(super) reservations: BTreeMap<OrderId, Reservation>,
+    stored_reservations: BTreeMap<OrderId, Reservation>,
+    pub(super) spent: HashMap<Vec<u8>, Spent>,
+    ledger: Vec<Entry>,
+    answers: BTreeMap<Vec<u8>, Answer>,
+}
+
+impl Book {
+    /// Opens a book. Reservations that have lapsed are closed first, so that what they held is free.
+    pub fn open(known: Known) -> Self {
+        let stock: BTreeMap<_, _> = known.stock.iter().map(|row| (row.place, row.level)).collect();
+        let reservations: BTreeMap<_, _> =
+            known.reservations.into_iter().map(|reservation| (reservation.order, reservation)).collect();
+        let mut book = Self {
+            now: known.now,
+            locations: known.locations,
+            products: known.products,
+            stored_stock: stock.clone(),
+            stock,
+            stored_reservations: reservations.clone(),
+            reservations,
+            spent: known.spent,
+            ledger: Vec::new(),
+            answers: BTreeMap::new(),
+        };
+        let lapsed: Vec<_> = book.reservations.values().filter(|r| r.has_lapsed(book.now)).cloned().collect();
+        for reservation in lapsed {
+            book.close(&reservation, State::Expired);
+        }
+        book
+    }
+
+    /// Decides the commands in order of arrival: one answer each.
+    pub fn decide(&mut self, commands: &[Command]) -> Vec<Result<Reply, Refusal>> {
+        commands.iter().map(|command| self.decide_one(command)).collect()
+    }
+
+    /// What changed since the book was opened.
+    pub fn into_changes(self) -> Changes {
+        let mut changes = Changes {
+            ledger: self.ledger,
+            answers: self.answers.into_iter().collect(),
+            ..Changes::default()
+        };
+        for (place, level) in self.stock {
+            let row = StockRow { place, level };
+            match self.stored_stock.get(&place) {
+                None => changes.stock_added.push(row),
+                Some(stored) if *stored != level => changes.stock_changed.push(row),
+                Some(_) => {}
+            }
+        }
+        for (order, reservation) in self.reservations {
+            match self.stored_reservations.get(&order) {
+                None => changes.created.push(reservation),
+                Some(stored) => compare(stored, reservation, &mut changes),
+            }
+        }
+        changes
+    }
+
+    pub(super) fn level(&self, place: Place) -> Level {
+        self.stock.get(&place).copied().unwrap_or_default()
+    }
+
+    pub(super) fn set_level(&mut self, place: Place, level: Level) {
+        self.stock.insert(place, level);
+    }
+
+    /// Places of a product, in the order in which orders are filled from them.
+    pub(super) fn places(&self, product: ProductId) -> impl Iterator<Item = (LocationId, Level)> + '_ {
+        let place = move |location: &LocationId| Some((*location, *self.stock.get(&(product, *location))?));
+        self.locations.iter().filter_map(place)
+    }
+
+    /// Takes an open reservation's stock out of what is reserved, and gives it a final state.
+    pub(super) fn close(&mut self, reservation: &Reservation, state: State) {
+        for line in &reservation.lines {
+            let place = (line.product, line.location);
+            let mut level = self.level(place);
+            level.reserved -= line.quantity;
+            self.set_level(place, level);
+        }
+        self.put(Reservation { state, updated_at: self.now, ..reservation.clone() });
+    }
+
+    pub(super) fn put(&mut self, reservation: Reservation) {
+        self.reservations.insert(reservation.order, reservation);
+    }
+
+    pub(super) fn note(&mut self, entry: Entry) {
+        self.ledger.push(entry);
+    }
+
+    pub(super) fn remember(&mut self, id: Vec<u8>, answer: Answer) {
+        self.spent.insert(id.clone(), Spent::Answered(answer.clone()));
+        self.answers.insert(id, answer);
+    }
+}
+
+fn compare(stored: &Reservation, now: Reservation, changes: &mut Changes) {
+    let wishes = |reservation: &Reservation| -> Vec<_> {
+        reservation.lines.iter().map(|line| (line.product, line.location, line.quantity)).collect()
+    };
+    let held = (stored.held_until(), now.held_until());
+    let relined = wishes(stored) != wishes(&now) || (held.1.is_some() && held.0 != held.1);
+    if !relined {
+        if held.0.is_some() && held.1.is_none() {
+            changes.freed.push(now.order);
+        }
+        for (before, after) in stored.lines.iter().zip(&now.lines) {
+            if before.returned != after.returned {
+                changes.returned.push((now.order, *after));
+            }
+        }
+    }
+    if stored.state != now.state || stored.items_hash != now.items_hash || stored.expires_at != now.expires_at {
+        changes.moved.push(now.clone());
+    }
+    if relined {
+        changes.relined.push(now);
+    }
+}
+
+impl Known {
+    /// Products of the loaded reservations that are not among the locked ones. Where there are any, the batch
+    /// must begin again and lock these too: something changed between looking and locking.
+    pub fn unlocked(&self, locked: &BTreeSet<ProductId>) -> BTreeSet<ProductId> {
+        let lines = self.reservations.iter().flat_map(|reservation| &reservation.lines);
+        lines.map(|line| line.product).filter(|product| !locked.contains(product)).collect()
+    }
+}

@@ -1,0 +1,344 @@
+//! The decisions: one function for each thing that can be asked of stock.
+
+use chrono::TimeDelta;
+use souk_common::ids::{LocationId, OrderId, ProductId};
+
+use super::{
+    book::{Answer, Book, Entry, Spent},
+    command::{Action, Adjustment, Command, Refusal, Reply, RequestKey, Shortage},
+    product::{State as ProductState, Tracking},
+    reservation::{Items, Line, Reservation, State, fingerprint},
+    stock::{Level, Movement, Place, Reason, StockLevel},
+};
+
+type Decision<T> = Result<T, Refusal>;
+
+/// What all ledger entries of one adjustment have in common.
+struct Cause<'a> {
+    actor: &'a str,
+    reason: Reason,
+    reference: &'a str,
+    note: &'a str,
+}
+
+impl Book {
+    /// Decides one command, all of it or nothing.
+    pub(super) fn decide_one(&mut self, command: &Command) -> Decision<Reply> {
+        let actor = &command.actor;
+        match &command.action {
+            Action::Reserve { order, items, ttl } => self.reserve(*order, items, *ttl).map(Reply::Reservation),
+            Action::Commit { order } => self.commit(actor, *order).map(Reply::Reservation),
+            Action::Release { order } => self.release(*order).map(Reply::Reservation),
+            // What has lapsed was closed when the book was opened.
+            Action::Expire { order } => self.reservation(*order).map(Reply::Reservation),
+            Action::Return { order, key, items } => self.once(key, |book| {
+                book.take_back(actor, *order, key, items).map(Reply::Reservation)
+            }),
+            Action::Adjust { key, items, reason, reference, note } => self.once(key, |book| {
+                let cause = Cause { actor, reason: *reason, reference, note };
+                book.adjust(&cause, key, items).map(Reply::Levels)
+            }),
+        }
+    }
+
+    fn reservation(&self, order: OrderId) -> Decision<Reservation> {
+        self.reservations.get(&order).cloned().ok_or(Refusal::NoReservation(order))
+    }
+
+    /// Lets a request with a key take effect once. Refusals are not kept: they changed nothing.
+    fn once(&mut self, key: &RequestKey, act: impl FnOnce(&mut Self) -> Decision<Reply>) -> Decision<Reply> {
+        match self.spent.get(&key.id) {
+            Some(Spent::Answered(answer)) if answer.hash == key.hash => return Ok(answer.reply.clone()),
+            Some(_) => return Err(Refusal::KeyReused),
+            None => {}
+        }
+        let reply = act(self)?;
+        self.remember(key.id.clone(), Answer { hash: key.hash.clone(), reply: reply.clone() });
+        Ok(reply)
+    }
+
+    fn reserve(&mut self, order: OrderId, items: &Items, ttl: TimeDelta) -> Decision<Reservation> {
+        let items_hash = fingerprint(items);
+        let earlier = self.reservations.get(&order);
+        match earlier {
+            None => {}
+            Some(reservation) => match reservation.state {
+                State::Open | State::Committed if reservation.items_hash == items_hash => {
+                    return Ok(reservation.clone());
+                }
+                State::Open | State::Committed => return Err(Refusal::OtherItems(order)),
+                State::Released => return Err(Refusal::WrongState { order, state: State::Released }),
+                // It ran out: the order may try anew.
+                State::Expired => {}
+            },
+        }
+        let created_at = earlier.map_or(self.now, |reservation| reservation.created_at);
+        let lines = self.allocate(&self.sellable(items)?)?;
+        for line in &lines {
+            let mut level = self.level((line.product, line.location));
+            level.reserved += line.quantity;
+            self.set_level((line.product, line.location), level);
+        }
+        let reservation = Reservation {
+            order,
+            state: State::Open,
+            items_hash,
+            lines,
+            expires_at: self.now + ttl,
+            created_at,
+            updated_at: self.now,
+        };
+        self.put(reservation.clone());
+        Ok(reservation)
+    }
+
+    /// The items whose stock is counted, when all products exist and are sold.
+    fn sellable(&self, items: &Items) -> Decision<Items> {
+        let mut archived = Vec::new();
+        let mut tracked = Items::new();
+        for (product, quantity) in items {
+            let facts = self.products.get(product).ok_or(Refusal::NoProduct(*product))?;
+            if facts.state == ProductState::Archived {
+                archived.push(*product);
+            } else if facts.tracking == Tracking::Tracked {
+                tracked.insert(*product, *quantity);
+            }
+        }
+        if archived.is_empty() { Ok(tracked) } else { Err(Refusal::Archived(archived)) }
+    }
+
+    /// Finds free stock for all items, or says which are short. Changes nothing.
+    fn allocate(&self, items: &Items) -> Decision<Vec<Line>> {
+        let mut lines = Vec::new();
+        let mut short = Vec::new();
+        for (&product, &wanted) in items {
+            let available = self.available(product);
+            if available < wanted {
+                short.push(Shortage { product, wanted, available });
+                continue;
+            }
+            let mut parts = self.fill(product, wanted);
+            // Lines stand in key order, as they are stored.
+            parts.sort_unstable();
+            let line = |(location, quantity)| Line { product, location, quantity, returned: 0 };
+            lines.extend(parts.into_iter().map(line));
+        }
+        if short.is_empty() { Ok(lines) } else { Err(Refusal::OutOfStock(short)) }
+    }
+
+    fn available(&self, product: ProductId) -> i64 {
+        self.places(product).fold(0, |sum, (_, level)| sum.saturating_add(level.available()))
+    }
+
+    /// Takes from the first location that has it all; where none does, from one after the other.
+    fn fill(&self, product: ProductId, wanted: i64) -> Vec<(LocationId, i64)> {
+        if let Some((location, _)) = self.places(product).find(|(_, level)| level.available() >= wanted) {
+            return vec![(location, wanted)];
+        }
+        let mut missing = wanted;
+        let mut parts = Vec::new();
+        for (location, level) in self.places(product) {
+            let part = level.available().min(missing);
+            if part > 0 {
+                parts.push((location, part));
+                missing -= part;
+            }
+        }
+        parts
+    }
+
+    fn commit(&mut self, actor: &str, order: OrderId) -> Decision<Reservation> {
+        let mut reservation = self.reservation(order)?;
+        match reservation.state {
+            State::Committed => return Ok(reservation),
+            State::Released => return Err(Refusal::WrongState { order, state: State::Released }),
+            State::Open => self.close(&reservation, State::Committed),
+            // It ran out, but is sold all the same while there is stock.
+            State::Expired => reservation.lines = self.allocate(&reservation.totals())?,
+        }
+        for line in &reservation.lines {
+            let movement = Movement {
+                product: line.product,
+                location: line.location,
+                quantity: -line.quantity,
+                on_hand_after: 0,
+                reason: Reason::Sale,
+                reference: order.name(),
+                note: String::new(),
+                actor: actor.to_owned(),
+            };
+            self.post(movement, None);
+        }
+        reservation.state = State::Committed;
+        reservation.updated_at = self.now;
+        self.put(reservation.clone());
+        Ok(reservation)
+    }
+
+    fn release(&mut self, order: OrderId) -> Decision<Reservation> {
+        match self.reservations.get(&order).cloned() {
+            // A tombstone: a Reserve that comes late can hold nothing any more.
+            None => self.put(Reservation {
+                order,
+                state: State::Released,
+                items_hash: Vec::new(),
+                lines: Vec::new(),
+                expires_at: self.now,
+                created_at: self.now,
+                updated_at: self.now,
+            }),
+            Some(reservation) => match reservation.state {
+                State::Released => {}
+                State::Committed => return Err(Refusal::WrongState { order, state: State::Committed }),
+                State::Open => self.close(&reservation, State::Released),
+                State::Expired => {
+                    self.put(Reservation { state: State::Released, updated_at: self.now, ..reservation });
+                }
+            },
+        }
+        self.reservation(order)
+    }
+
+    fn take_back(
+        &mut self,
+        actor: &str,
+        order: OrderId,
+        key: &RequestKey,
+        items: &Items,
+    ) -> Decision<Reservation> {
+        let mut reservation = self.reservation(order)?;
+        if reservation.state != State::Committed {
+            return Err(Refusal::WrongState { order, state: reservation.state });
+        }
+        let tracked = self.returnable(&reservation, items)?;
+        let mut movements = Vec::new();
+        for (&product, &quantity) in &tracked {
+            let mut missing = quantity;
+            for location in &self.locations {
+                let line = reservation
+                    .lines
+                    .iter_mut()
+                    .find(|line| line.product == product && line.location == *location);
+                let Some(line) = line else { continue };
+                let part = missing.min(line.quantity - line.returned);
+                if part == 0 {
+                    continue;
+                }
+                line.returned += part;
+                missing -= part;
+                if self.level((product, *location)).on_hand.checked_add(part).is_none() {
+                    return Err(Refusal::TooMuch(product));
+                }
+                movements.push(Movement {
+                    product,
+                    location: *location,
+                    quantity: part,
+                    on_hand_after: 0,
+                    reason: Reason::Return,
+                    reference: order.name(),
+                    note: String::new(),
+                    actor: actor.to_owned(),
+                });
+            }
+        }
+        for (number, movement) in (0..).zip(movements) {
+            self.post(movement, Some((key.id.clone(), number)));
+        }
+        self.put(reservation.clone());
+        Ok(reservation)
+    }
+
+    /// The items whose stock is counted, when no more of them come back than was sold.
+    fn returnable(&self, reservation: &Reservation, items: &Items) -> Decision<Items> {
+        let mut excess = Vec::new();
+        let mut tracked = Items::new();
+        for (&product, &wanted) in items {
+            let facts = self.products.get(&product).ok_or(Refusal::NoProduct(product))?;
+            if facts.tracking == Tracking::Untracked {
+                continue;
+            }
+            let lines = reservation.lines.iter().filter(|line| line.product == product);
+            let available = lines.map(|line| line.quantity - line.returned).sum();
+            if available < wanted {
+                excess.push(Shortage { product, wanted, available });
+            }
+            tracked.insert(product, wanted);
+        }
+        if excess.is_empty() { Ok(tracked) } else { Err(Refusal::NotSold(excess)) }
+    }
+
+    fn adjust(&mut self, cause: &Cause<'_>, key: &RequestKey, items: &[Adjustment]) -> Decision<Vec<StockLevel>> {
+        // Tried out first, so that one bad item leaves all as it was.
+        let mut trial: Vec<(Place, i64)> = Vec::with_capacity(items.len());
+        let mut levels = std::collections::HashMap::<Place, Level>::new();
+        for (item, adjustment) in items.iter().enumerate() {
+            let place = self.place_of(item, adjustment)?;
+            let level = levels.entry(place).or_insert_with(|| self.level(place));
+            let product = place.0;
+            let left = level.on_hand.checked_add(adjustment.quantity).ok_or(Refusal::TooMuch(product))?;
+            if left < level.reserved {
+                return Err(Refusal::BelowReserved {
+                    item,
+                    product,
+                    quantity: adjustment.quantity,
+                    on_hand: level.on_hand,
+                    left,
+                    reserved: level.reserved,
+                });
+            }
+            level.on_hand = left;
+            trial.push((place, adjustment.quantity));
+        }
+        for (number, ((product, location), quantity)) in (0..).zip(&trial) {
+            let movement = Movement {
+                product: *product,
+                location: *location,
+                quantity: *quantity,
+                on_hand_after: 0,
+                reason: cause.reason,
+                reference: cause.reference.to_owned(),
+                note: cause.note.to_owned(),
+                actor: cause.actor.to_owned(),
+            };
+            self.post(movement, Some((key.id.clone(), number)));
+        }
+        Ok(trial.iter().map(|(place, _)| self.told(*place)).collect())
+    }
+
+    /// Where an item's stock lies, when it may be changed by hand.
+    fn place_of(&self, item: usize, adjustment: &Adjustment) -> Decision<Place> {
+        let product = adjustment.product;
+        let facts = self.products.get(&product).ok_or(Refusal::NoItemProduct { item, product })?;
+        if facts.tracking == Tracking::Untracked {
+            return Err(Refusal::Untracked { item, product });
+        }
+        let location = match adjustment.location {
+            Some(location) if self.locations.contains(&location) => location,
+            Some(location) => return Err(Refusal::NoItemLocation { item, location }),
+            None => *self.locations.first().ok_or(Refusal::NoLocation)?,
+        };
+        Ok((product, location))
+    }
+
+    fn told(&self, (product, location): Place) -> StockLevel {
+        let level = self.level((product, location));
+        StockLevel {
+            product,
+            location,
+            on_hand: level.on_hand,
+            reserved: level.reserved,
+            available: level.available(),
+            updated_at: self.now,
+        }
+    }
+
+    /// Moves stock and writes it into the ledger. The sum must have been checked.
+    fn post(&mut self, mut movement: Movement, request: Option<(Vec<u8>, i32)>) {
+        let place = (movement.product, movement.location);
+        let mut level = self.level(place);
+        level.on_hand = level.on_hand.saturating_add(movement.quantity);
+        movement.on_hand_after = level.on_hand;
+        self.set_level(place, level);
+        self.note(Entry { movement, request });
+    }
+}

@@ -1,0 +1,241 @@
+//! What can go wrong in this service, and the one mapping to what clients see.
+
+use std::sync::Arc;
+
+use souk_common::{
+    coalesce::{BatchError, SubmitError},
+    db::{DbError, Failure},
+    error::{Problem, Reason},
+    ids::{LocationId, ProductId},
+};
+
+use crate::domain::{
+    command::{Refusal, Shortage},
+    reservation::State,
+};
+
+/// A failure of an operation. Cheap to clone, as one may strike a whole batch.
+#[derive(Debug, Clone, thiserror::Error)]
+pub enum Error {
+    /// The rules forbid it.
+    #[error(transparent)]
+    Refused(#[from] Refusal),
+    /// Another product has the stock code, whatever its letter case.
+    #[error("sku {0:?} is taken")]
+    SkuTaken(String),
+    /// Another location has the code, whatever its letter case.
+    #[error("location code {0:?} is taken")]
+    LocationCodeTaken(String),
+    /// There is no such product.
+    #[error("{0} does not exist")]
+    NoProduct(ProductId),
+    /// There is no such location.
+    #[error("{0} does not exist")]
+    NoLocation(LocationId),
+    /// The product changed since the caller read it.
+    #[error("the etag is not the current one")]
+    EtagMismatch,
+    /// The product is archived and so cannot be changed.
+    #[error("{0} is archived")]
+    Archived(ProductId),
+    /// Too many changes wait already.
+    #[error("too many changes of stock are waiting")]
+    Overloaded,
+    /// The service is shutting down.
+    #[error("shutting down")]
+    ShuttingDown,
+    /// A batch ended without an answer: a fault of ours.
+    #[error("a change of stock got no answer")]
+    Lost,
+    /// The database holds what the program cannot have written.
+    #[error("the database holds {0}")]
+    Corrupt(String),
+    /// The database failed.
+    #[error(transparent)]
+    Db(Arc<DbError>),
+}
+
+impl From<DbError> for Error {
+    fn from(error: DbError) -> Self {
+        Self::Db(Arc::new(error))
+    }
+}
+
+impl From<diesel::result::Error> for Error {
+    fn from(error: diesel::result::Error) -> Self {
+        DbError::from(error).into()
+    }
+}
+
+impl Failure for Error {
+    fn db(&self) -> Option<&DbError> {
+        match self {
+            Self::Db(error) => Some(error),
+            _ => None,
+        }
+    }
+}
+
+impl BatchError for Error {
+    fn strikes_all(&self) -> bool {
+        self.db().is_some_and(|error| error.is_unavailable() || error.is_conflict())
+    }
+}
+
+impl From<SubmitError<Error>> for Error {
+    fn from(error: SubmitError<Error>) -> Self {
+        match error {
+            SubmitError::Overloaded => Self::Overloaded,
+            SubmitError::Closed => Self::ShuttingDown,
+            SubmitError::Lost => Self::Lost,
+            SubmitError::Failed(error) => error,
+        }
+    }
+}
+
+impl From<Error> for tonic::Status {
+    fn from(error: Error) -> Self {
+        Problem::from(error).into()
+    }
+}
+
+impl From<Error> for Problem {
+    fn from(error: Error) -> Self {
+        match error {
+            Error::Refused(refusal) => refused(refusal),
+            Error::SkuTaken(sku) => Self::new(
+                Reason::ResourceExists,
+                format!("a product with the sku {sku} exists already; letter case makes no difference"),
+            )
+            .field("product.sku", "must be unique"),
+            Error::LocationCodeTaken(code) => Self::new(
+                Reason::ResourceExists,
+                format!("a location with the code {code} exists already; letter case makes no difference"),
+            )
+            .field("location.code", "must be unique"),
+            Error::NoProduct(product) => Self::not_found(product.name()),
+            Error::NoLocation(location) => Self::not_found(location.name()),
+            Error::EtagMismatch => Self::etag_mismatch(),
+            Error::Archived(product) => archived(&[product]),
+            Error::Overloaded => Self::new(
+                Reason::Overloaded,
+                "more changes of stock are waiting than the service can take: try again later",
+            ),
+            Error::ShuttingDown => Self::unavailable("the inventory service"),
+            Error::Db(ref cause) if cause.is_unavailable() => {
+                Self::unavailable("the inventory's database").caused_by(error)
+            }
+            Error::Db(ref cause) if cause.is_conflict() => Self::new(
+                Reason::Conflict,
+                "concurrent changes of the same stock kept colliding: try again",
+            )
+            .caused_by(error),
+            Error::Lost | Error::Corrupt(_) | Error::Db(_) => Self::internal().caused_by(error),
+        }
+    }
+}
+
+fn refused(refusal: Refusal) -> Problem {
+    match refusal {
+        Refusal::NoProduct(product) => Problem::not_found(product.name()),
+        Refusal::NoItemProduct { item, product } => {
+            let path = format!("items[{item}].product");
+            Problem::not_found(product.name()).field(path, "must be an existing product")
+        }
+        Refusal::NoItemLocation { item, location } => {
+            let path = format!("items[{item}].location");
+            Problem::not_found(location.name()).field(path, "must be an existing location")
+        }
+        Refusal::NoLocation => {
+            Problem::new(Reason::StateConflict, "there is no location yet: add one first")
+        }
+        Refusal::Archived(products) => archived(&products),
+        Refusal::OutOfStock(short) => out_of_stock(&short),
+        Refusal::OtherItems(order) => Problem::new(
+            Reason::StateConflict,
+            format!("{} has a reservation of other items already", order.name()),
+        )
+        .violation("RESERVATION_STATE", order.name(), "the items differ from those that are held"),
+        Refusal::WrongState { order, state } => Problem::new(
+            Reason::StateConflict,
+            format!("the reservation of {} is {}", order.name(), words(state)),
+        )
+        .violation("RESERVATION_STATE", order.name(), format!("the reservation is {}", words(state)))
+        .metadata("state", words(state)),
+        Refusal::NoReservation(order) => Problem::new(
+            Reason::ResourceNotFound,
+            format!("{} has no reservation", order.name()),
+        )
+        .resource("souk/Reservation", souk_common::ids::ReservationId::from_uuid(order.uuid()).name()),
+        Refusal::NotSold(excess) => not_sold(&excess),
+        Refusal::Untracked { item, product } => {
+            let text = format!("the stock of {} is not tracked, so it cannot be changed", product.name());
+            Problem::new(Reason::StateConflict, text)
+                .field(format!("items[{item}].product"), "must be a product whose stock is tracked")
+                .violation("STOCK_TRACKING", product.name(), "the product's stock is not tracked")
+        }
+        Refusal::BelowReserved { item, product, quantity, on_hand, left, reserved } => {
+            let text = format!(
+                "{quantity} would leave {left} of the {on_hand} on hand, of which {reserved} are reserved"
+            );
+            let free = on_hand - reserved;
+            Problem::new(Reason::OutOfStock, format!("{}: {text}", product.name()))
+                .field(format!("items[{item}].quantity"), format!("must take no more than {free}"))
+                .violation("OUT_OF_STOCK", product.name(), text)
+                .metadata("onHand", on_hand)
+                .metadata("reserved", reserved)
+        }
+        Refusal::TooMuch(product) => Problem::new(
+            Reason::FieldInvalid,
+            format!("the stock of {} would be more than can be counted", product.name()),
+        ),
+        Refusal::KeyReused => Problem::new(
+            Reason::IdempotencyKeyReused,
+            "request_id was used before for another request: use a new one for each request",
+        )
+        .field("request_id", "must be new for a new request"),
+    }
+}
+
+fn archived(products: &[ProductId]) -> Problem {
+    let names: Vec<_> = products.iter().map(|product| product.name()).collect();
+    let problem = Problem::new(Reason::ProductArchived, format!("no longer sold: {}", names.join(", ")));
+    names.into_iter().fold(problem, |problem, name| {
+        problem.violation("PRODUCT_ARCHIVED", name, "the product is archived")
+    })
+}
+
+/// Names each short product twice: in words as a violation, and for programs as metadata `wanted/available`.
+fn out_of_stock(short: &[Shortage]) -> Problem {
+    let message = match short {
+        [one] => format!("{}: {}", one.product.name(), wanted(one)),
+        _ => format!("{} products are not in stock as wanted", short.len()),
+    };
+    short.iter().fold(Problem::new(Reason::OutOfStock, message), |problem, one| {
+        let numbers = format!("{}/{}", one.wanted, one.available);
+        problem
+            .violation("OUT_OF_STOCK", one.product.name(), wanted(one))
+            .metadata(one.product.name(), numbers)
+    })
+}
+
+fn wanted(shortage: &Shortage) -> String {
+    format!("{} wanted, {} available", shortage.wanted, shortage.available)
+}
+
+fn not_sold(excess: &[Shortage]) -> Problem {
+    let problem = Problem::new(Reason::StateConflict, "more would come back than was sold");
+    excess.iter().fold(problem, |problem, one| {
+        let text = format!("{} coming back, {} sold and not back yet", one.wanted, one.available);
+        problem.violation("NOT_SOLD", one.product.name(), text)
+    })
+}
+
+fn words(state: State) -> &'static str {
+    match state {
+        State::Open => "open",
+        State::Committed => "committed",
+        State::Released => "released",
+        State::Expired => "expired",
+    }
+}

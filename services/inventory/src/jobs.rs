@@ -1,0 +1,58 @@
+//! Background work: reservations that ran out are closed, and old answers forgotten. Housekeeping only: whether stock
+//! is free, and whether a key was used, never depends on a job having run.
+
+use std::time::Duration;
+
+use chrono::{TimeDelta, Utc};
+use futures::future::join_all;
+use souk_common::jobs::Jobs;
+
+use crate::{
+    StockChanges,
+    config::Settings,
+    domain::command::{Action, Command},
+    error::Error,
+    store::Store,
+};
+
+/// Who closes reservations.
+const ACTOR: &str = "services/inventory";
+/// How many reservations are closed at a time, leaving room in the queue for callers.
+const AT_A_TIME: i64 = 200;
+/// How long one run may take.
+const LIMIT: Duration = Duration::from_secs(300);
+
+/// Starts the service's jobs.
+pub fn start(jobs: &Jobs, store: &Store, changes: &StockChanges, settings: &Settings) {
+    let (lapsing, through) = (store.clone(), changes.clone());
+    jobs.every("reservation-expiry", settings.expiry_interval, LIMIT, move || {
+        close_lapsed(lapsing.clone(), through.clone())
+    });
+    let answering = store.clone();
+    let retention = TimeDelta::from_std(settings.idempotency_retention).unwrap_or(TimeDelta::MAX);
+    jobs.every("request-cleanup", settings.cleanup_interval, LIMIT, move || {
+        let store = answering.clone();
+        async move { store.forget_requests(Utc::now() - retention).await }
+    });
+}
+
+/// Closes the reservations that have run out; returns how many.
+async fn close_lapsed(store: Store, changes: StockChanges) -> Result<u64, Error> {
+    let mut closed = 0;
+    loop {
+        let orders = store.lapsed(AT_A_TIME).await?;
+        let more = orders.len() as i64 == AT_A_TIME;
+        let expire = |order| Command { actor: ACTOR.to_owned(), action: Action::Expire { order } };
+        for answer in join_all(orders.into_iter().map(|order| changes.submit(expire(order)))).await {
+            match answer.map_err(Error::from) {
+                Ok(_) => closed += 1,
+                // Callers go first; the next run goes on.
+                Err(Error::Overloaded) => return Ok(closed),
+                Err(error) => return Err(error),
+            }
+        }
+        if !more {
+            return Ok(closed);
+        }
+    }
+}

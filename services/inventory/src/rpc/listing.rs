@@ -1,0 +1,139 @@
+//! Reads what a list of products is asked for with.
+
+use souk_common::{
+    error::Problem,
+    page::{
+        self,
+        filter::{Decimal, Field, Kind, Op, Term, Value},
+        order::OrderBy,
+    },
+};
+use souk_proto::inventory::v1::ListProductsRequest;
+
+use super::stock::bad_token;
+use crate::{
+    domain::product::{RANK_DECIMALS, State, Tracking, code_key, title_key},
+    store::{Condition, Key, Listing, Sort},
+};
+
+// Both the contract's own names and their short forms.
+const STATES: &[&str] = &["ACTIVE", "ARCHIVED", "STATE_ACTIVE", "STATE_ARCHIVED"];
+const TRACKINGS: &[&str] = &["TRACKED", "UNTRACKED", "STOCK_TRACKING_TRACKED", "STOCK_TRACKING_UNTRACKED"];
+
+const FIELDS: &[Field] = &[
+    Field::new("sku", Kind::Text),
+    Field::new("title", Kind::Text),
+    Field::new("price", Kind::Money),
+    Field::new("state", Kind::Enum(STATES)),
+    Field::new("stock_tracking", Kind::Enum(TRACKINGS)),
+    Field::new("create_time", Kind::Time),
+];
+
+const ORDERS: &[(&str, Sort)] = &[
+    ("create_time", Sort::CreateTime),
+    ("sku", Sort::Sku),
+    ("title", Sort::Title),
+    ("price", Sort::Price),
+];
+
+/// What makes a list of products this one, and what its page tokens are bound to.
+pub type Query = (&'static str, String, OrderBy);
+
+/// Reads a request: the query its page tokens are bound to, how many a page holds, and what to read, one more than
+/// that.
+pub fn read(request: ListProductsRequest) -> Result<(Query, i64, Listing), Problem> {
+    let names: Vec<_> = ORDERS.iter().map(|(name, _)| *name).collect();
+    let order = page::order::parse(&request.order_by, &names, OrderBy::descending("create_time"))
+        .map_err(|error| Problem::invalid("order_by", error.to_string()))?;
+    let terms = page::filter::parse(&request.filter, FIELDS)
+        .map_err(|error| Problem::invalid("filter", error.to_string()))?;
+    let mut conditions: Vec<_> = terms.iter().filter_map(condition).collect();
+    if !terms.iter().any(|term| term.field == "state") {
+        conditions.push(Condition::State(Op::Equal, State::Active));
+    }
+    let sort = ORDERS.iter().find(|(name, _)| *name == order.field).map_or(Sort::CreateTime, |(_, sort)| *sort);
+    let size = page::size(request.page_size);
+    let query = ("inventory.products", request.filter, order);
+    let after: Option<Key> = page::decode(&request.page_token, &query).map_err(bad_token)?;
+    let listing = Listing { conditions, sort, descending: order.descending, after, limit: size + 1 };
+    Ok((query, size, listing))
+}
+
+/// What a term asks of a product. Fields and kinds go together by [`FIELDS`].
+fn condition(term: &Term) -> Option<Condition> {
+    let op = term.op;
+    Some(match (term.field, &term.value) {
+        ("sku", Value::Text(text)) => Condition::Sku(op, code_key(text)),
+        ("title", Value::Text(text)) => Condition::Title(op, title_key(text)),
+        ("price", Value::Money(amount)) => price(op, *amount),
+        ("create_time", Value::Time(time)) => Condition::CreateTime(op, *time),
+        ("state", Value::Enum(word)) => {
+            let archived = word.ends_with("ARCHIVED");
+            Condition::State(op, if archived { State::Archived } else { State::Active })
+        }
+        ("stock_tracking", Value::Enum(word)) => {
+            let untracked = word.ends_with("UNTRACKED");
+            Condition::Tracking(op, if untracked { Tracking::Untracked } else { Tracking::Tracked })
+        }
+        _ => return None,
+    })
+}
+
+/// Prices are compared by rank. An amount between two ranks, or beyond the last, is compared with the one next to it
+/// that gives the same answer.
+fn price(op: Op, amount: Decimal) -> Condition {
+    let nanos_per_rank = 10_i128.pow(9 - RANK_DECIMALS);
+    let (rank, exact) = (
+        amount.nanos().div_euclid(nanos_per_rank),
+        amount.nanos().rem_euclid(nanos_per_rank) == 0,
+    );
+    let clamped = i64::try_from(rank).unwrap_or(if rank < 0 { -1 } else { i64::MAX });
+    match op {
+        // No price has it: ranks are never negative.
+        Op::Equal | Op::NotEqual if !exact || i128::from(clamped) != rank => Condition::Price(op, -1),
+        Op::Less if !exact => Condition::Price(Op::LessOrEqual, clamped),
+        Op::GreaterOrEqual if !exact => Condition::Price(Op::Greater, clamped),
+        op => Condition::Price(op, clamped),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn of(filter: &str) -> Vec<Condition> {
+        let request = ListProductsRequest { filter: filter.to_owned(), ..ListProductsRequest::default() };
+        read(request).unwrap().2.conditions
+    }
+
+    #[test]
+    fn without_a_word_on_state_active_products_alone() {
+        assert_eq!(of(""), [Condition::State(Op::Equal, State::Active)]);
+        assert_eq!(of("state = STATE_ARCHIVED"), [Condition::State(Op::Equal, State::Archived)]);
+        assert_eq!(of("state != ARCHIVED"), [Condition::State(Op::NotEqual, State::Archived)]);
+    }
+
+    #[test]
+    fn prices_between_two_ranks_give_the_right_answer() {
+        for (filter, op, rank) in [
+            ("price <= 5.00", Op::LessOrEqual, 50_000),
+            ("price < 5.00001", Op::LessOrEqual, 50_000),
+            ("price >= 5.00001", Op::Greater, 50_000),
+            ("price > 5.00001", Op::Greater, 50_000),
+            ("price = 5.00001", Op::Equal, -1),
+            ("price != 5.00001", Op::NotEqual, -1),
+            ("price > -0.00001", Op::Greater, -1),
+            ("price < -3", Op::Less, -30_000),
+            ("price < 9999999999999999999", Op::Less, i64::MAX),
+            ("price = 9999999999999999999", Op::Equal, -1),
+        ] {
+            assert_eq!(of(filter)[0], Condition::Price(op, rank), "{filter}");
+        }
+    }
+
+    #[test]
+    fn texts_are_compared_without_regard_to_letter_case() {
+        assert_eq!(of("sku = 85123a")[0], Condition::Sku(Op::Equal, "85123A".to_owned()));
+        assert_eq!(of("title:LANTERN")[0], Condition::Title(Op::Contains, "lantern".to_owned()));
+    }
+}

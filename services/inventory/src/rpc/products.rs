@@ -1,0 +1,136 @@
+//! The catalogue.
+
+use std::collections::HashMap;
+
+use souk_common::{
+    error::{Problem, Reason},
+    ids::ProductId,
+    page,
+};
+use souk_proto::inventory::v1::{
+    ArchiveProductRequest, BatchGetProductsRequest, BatchGetProductsResponse, CreateProductRequest,
+    GetProductRequest, ListProductsRequest, ListProductsResponse, Product as ProductMessage, UpdateProductRequest,
+    product_service_server::ProductService,
+};
+use tonic::{Request, Response, Status};
+
+use super::{Rpc, convert, invalid, listing, product_input};
+use crate::{
+    domain::product::{Product, code_key},
+    error::Error,
+    store::Key,
+};
+
+/// Products that one call may ask for.
+const MOST: usize = 1000;
+
+#[tonic::async_trait]
+impl ProductService for Rpc {
+    async fn create_product(
+        &self,
+        request: Request<CreateProductRequest>,
+    ) -> Result<Response<ProductMessage>, Status> {
+        let draft = product_input::draft(request.into_inner().product.unwrap_or_default())?;
+        Ok(Response::new(convert::product(self.store.create_product(&draft).await?)))
+    }
+
+    async fn get_product(
+        &self,
+        request: Request<GetProductRequest>,
+    ) -> Result<Response<ProductMessage>, Status> {
+        let id = ProductId::parse_name(&request.get_ref().name).map_err(invalid("name"))?;
+        let found = self.store.products(&[id]).await?.pop().ok_or(Error::NoProduct(id))?;
+        Ok(Response::new(convert::product(found)))
+    }
+
+    async fn batch_get_products(
+        &self,
+        request: Request<BatchGetProductsRequest>,
+    ) -> Result<Response<BatchGetProductsResponse>, Status> {
+        let request = request.into_inner();
+        if !(1..=MOST).contains(&(request.names.len() + request.skus.len())) {
+            let text = "must be from 1 to 1,000 in all, together with `skus`";
+            return Err(Problem::invalid("names", text).into());
+        }
+        let products = self.batch_get(&request).await?.into_iter().map(convert::product).collect();
+        Ok(Response::new(BatchGetProductsResponse { products }))
+    }
+
+    async fn list_products(
+        &self,
+        request: Request<ListProductsRequest>,
+    ) -> Result<Response<ListProductsResponse>, Status> {
+        let (query, size, listing) = listing::read(request.into_inner())?;
+        let found = self.store.list_products(&listing).await?;
+        let (found, next_page_token) = page::cut(found, size, &query, |last| Key::of(last, listing.sort));
+        let products = found.into_iter().map(convert::product).collect();
+        Ok(Response::new(ListProductsResponse { products, next_page_token }))
+    }
+
+    async fn update_product(
+        &self,
+        request: Request<UpdateProductRequest>,
+    ) -> Result<Response<ProductMessage>, Status> {
+        let request = request.into_inner();
+        let given = request.product.unwrap_or_default();
+        let id = ProductId::parse_name(&given.name).map_err(invalid("product.name"))?;
+        let change = product_input::change(&given, request.update_mask.as_ref())?;
+        let changed = self.store.update_product(id, etag(&given.etag), &change).await?;
+        Ok(Response::new(convert::product(changed)))
+    }
+
+    async fn archive_product(
+        &self,
+        request: Request<ArchiveProductRequest>,
+    ) -> Result<Response<ProductMessage>, Status> {
+        let request = request.into_inner();
+        let id = ProductId::parse_name(&request.name).map_err(invalid("name"))?;
+        let archived = self.store.archive_product(id, etag(&request.etag)).await?;
+        Ok(Response::new(convert::product(archived)))
+    }
+}
+
+impl Rpc {
+    /// The products asked for, in the order asked: first those by name, then those by stock code.
+    async fn batch_get(&self, request: &BatchGetProductsRequest) -> Result<Vec<Product>, Status> {
+        let mut ids = Vec::with_capacity(request.names.len());
+        for (index, name) in request.names.iter().enumerate() {
+            ids.push(ProductId::parse_name(name).map_err(invalid(format!("names[{index}]")))?);
+        }
+        let mut by_id = HashMap::new();
+        if !ids.is_empty() {
+            by_id.extend(self.store.products(&ids).await?.into_iter().map(|product| (product.id, product)));
+        }
+        let mut by_sku = HashMap::new();
+        if !request.skus.is_empty() {
+            let found = self.store.products_by_sku(&request.skus).await?;
+            by_sku.extend(found.into_iter().map(|product| (code_key(&product.sku), product)));
+        }
+        let named = ids.iter().enumerate().map(|(at, id)| (format!("names[{at}]"), by_id.get(id)));
+        let coded = request.skus.iter().enumerate();
+        let coded = coded.map(|(at, sku)| (format!("skus[{at}]"), by_sku.get(&code_key(sku))));
+
+        let (mut products, mut missing) = (Vec::new(), Vec::new());
+        for (path, product) in named.chain(coded) {
+            match product {
+                Some(product) => products.push(product.clone()),
+                None => missing.push(path),
+            }
+        }
+        if missing.is_empty() || request.allow_missing {
+            return Ok(products);
+        }
+        let text = format!("{} of the products do not exist, the first at {}", missing.len(), missing[0]);
+        let problem = Problem::new(Reason::ResourceNotFound, text);
+        let told = missing.into_iter().take(NAMED);
+        Err(told.fold(problem, |problem, path| problem.field(path, "must be an existing product")).into())
+    }
+}
+
+/// How many missing products an error names at most.
+const NAMED: usize = 50;
+
+/// The etag that must be the current one; none where it is empty.
+fn etag(given: &str) -> Option<&str> {
+    (!given.is_empty()).then_some(given)
+}

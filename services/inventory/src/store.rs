@@ -1,0 +1,237 @@
+//! What the service keeps, one function an operation. SQL stands below here and nowhere else.
+
+mod codes;
+pub mod verify;
+
+use std::{collections::BTreeSet, path::Path};
+
+use chrono::{DateTime, Utc};
+use diesel_migrations::embed_migrations;
+use souk_common::{
+    db::{self, Db, DbError, EmbeddedMigrations, Migrations},
+    ids::{LocationId, OrderId, ProductId},
+};
+
+use crate::{
+    domain::{
+        book::Answer,
+        command::{Command, Refusal, Reply},
+        product::{Change, Draft, Product},
+        reservation::Reservation,
+        stock::{LedgerEntry, Location, StockLevel},
+    },
+    error::Error,
+};
+
+pub use listing::{Condition, Key, Listing, Sort};
+
+mod listing;
+
+/// PostgreSQL: what it has of its own.
+pub(crate) mod postgres {
+    pub type Conn = souk_common::db::postgres::Conn;
+    #[path = "engine.rs"]
+    mod engine;
+    #[path = "../queries/mod.rs"]
+    pub mod queries;
+    #[path = "schema.rs"]
+    pub mod schema;
+    #[path = "write.rs"]
+    mod write;
+    pub use engine::{NOW, clock, lock_reservations, lock_stock};
+    pub use write::write;
+}
+
+/// SQLite: what it has of its own.
+pub(crate) mod sqlite {
+    pub type Conn = souk_common::db::sqlite::Conn;
+    #[path = "engine.rs"]
+    mod engine;
+    #[path = "../queries/mod.rs"]
+    pub mod queries;
+    #[path = "schema.rs"]
+    pub mod schema;
+    #[path = "write.rs"]
+    mod write;
+    pub use engine::{NOW, clock, lock_reservations, lock_stock};
+    pub use write::write;
+}
+
+const POSTGRES_MIGRATIONS: EmbeddedMigrations = embed_migrations!("migrations/postgres");
+const SQLITE_MIGRATIONS: EmbeddedMigrations = embed_migrations!("migrations/sqlite");
+
+/// What became of a batch.
+pub(crate) enum Outcome {
+    /// Each command's answer, in their order.
+    Decided(Vec<Result<Reply, Refusal>>),
+    /// Nothing was done: these products must be locked as well.
+    Widen(BTreeSet<ProductId>),
+}
+
+/// A batch is begun anew so often at most when others change what it is about to lock.
+const WIDENINGS: usize = 8;
+
+/// The service's database.
+#[derive(Debug, Clone)]
+pub struct Store {
+    db: Db,
+}
+
+impl Store {
+    /// Opens the database and brings its schema up to date.
+    pub async fn open(config: &db::Config, data_dir: &Path) -> Result<Self, DbError> {
+        let db = Self::connect(config, data_dir).await?;
+        for migration in db.migrate().await? {
+            tracing::info!(migration, "migrated");
+        }
+        Ok(Self { db })
+    }
+
+    /// Opens the database as it is.
+    pub async fn connect(config: &db::Config, data_dir: &Path) -> Result<Db, DbError> {
+        let migrations = Migrations { postgres: POSTGRES_MIGRATIONS, sqlite: SQLITE_MIGRATIONS };
+        Db::connect(config, data_dir, "inventory", migrations).await
+    }
+
+    /// The database.
+    pub fn db(&self) -> &Db {
+        &self.db
+    }
+
+    /// Decides commands in order and writes what follows, all in one transaction: one answer each. Fails as a
+    /// whole only where the database does.
+    pub async fn run(&self, commands: &[Command]) -> Result<Vec<Result<Reply, Refusal>>, Error> {
+        let mut products = BTreeSet::new();
+        for _ in 0..WIDENINGS {
+            let outcome = db::write!(self.db, |conn, q| -> Result<Outcome, Error> {
+                q::batch::run(conn, commands, &products).await
+            })?;
+            match outcome {
+                Outcome::Decided(answers) => return Ok(answers),
+                Outcome::Widen(more) => products.extend(more),
+            }
+        }
+        Err(collided())
+    }
+
+    /// Adds a product.
+    pub async fn create_product(&self, draft: &Draft) -> Result<Product, Error> {
+        db::write!(self.db, |conn, q| -> Result<Product, Error> { q::products::create(conn, draft).await })
+    }
+
+    /// Products by id, in no order; those that do not exist are left out.
+    pub async fn products(&self, ids: &[ProductId]) -> Result<Vec<Product>, Error> {
+        db::read!(self.db, |conn, q| -> Result<Vec<Product>, Error> { q::products::by_id(conn, ids).await })
+    }
+
+    /// Products by stock code without regard to letter case, in no order; those that do not exist are left out.
+    pub async fn products_by_sku(&self, skus: &[String]) -> Result<Vec<Product>, Error> {
+        db::read!(self.db, |conn, q| -> Result<Vec<Product>, Error> { q::products::by_sku(conn, skus).await })
+    }
+
+    /// A page of products and one more, if there is one.
+    pub async fn list_products(&self, listing: &Listing) -> Result<Vec<Product>, Error> {
+        db::read!(self.db, |conn, q| -> Result<Vec<Product>, Error> { q::products::list(conn, listing).await })
+    }
+
+    /// Changes a product. An archived one cannot be changed.
+    pub async fn update_product(
+        &self,
+        id: ProductId,
+        etag: Option<&str>,
+        change: &Change,
+    ) -> Result<Product, Error> {
+        db::write!(self.db, |conn, q| -> Result<Product, Error> {
+            q::products::update(conn, id, etag, change).await
+        })
+    }
+
+    /// Takes a product out of sale; one that is out of sale stays as it is.
+    pub async fn archive_product(&self, id: ProductId, etag: Option<&str>) -> Result<Product, Error> {
+        db::write!(self.db, |conn, q| -> Result<Product, Error> { q::products::archive(conn, id, etag).await })
+    }
+
+    /// Adds a location.
+    pub async fn create_location(
+        &self,
+        code: &str,
+        display_name: &str,
+        priority: i32,
+    ) -> Result<Location, Error> {
+        db::write!(self.db, |conn, q| -> Result<Location, Error> {
+            q::locations::create(conn, code, display_name, priority).await
+        })
+    }
+
+    /// One location.
+    pub async fn location(&self, id: LocationId) -> Result<Location, Error> {
+        db::read!(self.db, |conn, q| -> Result<Location, Error> { q::locations::get(conn, id).await })
+    }
+
+    /// Locations by priority, then code, after the given ones.
+    pub async fn list_locations(
+        &self,
+        after: Option<&(i32, String)>,
+        limit: i64,
+    ) -> Result<Vec<Location>, Error> {
+        db::read!(self.db, |conn, q| -> Result<Vec<Location>, Error> {
+            q::locations::list(conn, after, limit).await
+        })
+    }
+
+    /// A product's stock at every location that has or had it, in the order in which orders are filled.
+    pub async fn stock(&self, product: ProductId) -> Result<Vec<StockLevel>, Error> {
+        db::snapshot!(self.db, |conn, q| -> Result<Vec<StockLevel>, Error> {
+            q::stock::levels(conn, product).await
+        })
+    }
+
+    /// Pieces of a product that can be reserved now; `None` where its stock is not counted.
+    pub async fn availability(&self, product: ProductId) -> Result<Option<i64>, Error> {
+        db::read!(self.db, |conn, q| -> Result<Option<i64>, Error> {
+            q::stock::availability(conn, product).await
+        })
+    }
+
+    /// A product's ledger entries with their sequence numbers, newest first, below a sequence number.
+    pub async fn ledger(
+        &self,
+        product: ProductId,
+        before: Option<i64>,
+        limit: i64,
+    ) -> Result<Vec<(i64, LedgerEntry)>, Error> {
+        db::read!(self.db, |conn, q| -> Result<Vec<(i64, LedgerEntry)>, Error> {
+            q::stock::ledger(conn, product, before, limit).await
+        })
+    }
+
+    /// An order's reservation, with the state that the clock gives it.
+    pub async fn reservation(&self, order: OrderId) -> Result<Option<Reservation>, Error> {
+        db::snapshot!(self.db, |conn, q| -> Result<Option<Reservation>, Error> {
+            q::reservations::get(conn, order).await
+        })
+    }
+
+    /// Orders whose reservations have run out, the oldest first.
+    pub async fn lapsed(&self, limit: i64) -> Result<Vec<OrderId>, Error> {
+        db::read!(self.db, |conn, q| -> Result<Vec<OrderId>, Error> {
+            q::reservations::lapsed(conn, limit).await
+        })
+    }
+
+    /// Forgets the answers to requests made before a time; returns how many.
+    pub async fn forget_requests(&self, before: DateTime<Utc>) -> Result<u64, Error> {
+        db::write!(self.db, |conn, q| -> Result<u64, Error> { q::batch::forget(conn, before).await })
+    }
+}
+
+/// Somebody else was faster: the transaction is worth another try.
+pub(crate) fn collided() -> Error {
+    DbError::Conflict(diesel::result::Error::RollbackTransaction).into()
+}
+
+/// An answer as it is kept.
+fn answer_text(answer: &Answer) -> Result<String, Error> {
+    serde_json::to_string(&answer.reply)
+        .map_err(|error| Error::Corrupt(format!("an answer that cannot be written: {error}")))
+}

@@ -1,0 +1,42 @@
+//! What PostgreSQL does in its own way: its clock and its row locks.
+
+use chrono::{DateTime, Utc};
+use diesel::prelude::*;
+use diesel_async::RunQueryDsl;
+use souk_common::ids::{OrderId, ProductId};
+
+use super::{
+    Conn,
+    queries::{ReservationRow, StockLine},
+    schema::{reservations, stock},
+};
+use crate::error::Error;
+
+/// The transaction's time, in SQL.
+pub const NOW: &str = "now()";
+
+/// The time of the transaction, by the server's clock: the same for all copies of the service.
+pub async fn clock(conn: &mut Conn) -> Result<DateTime<Utc>, Error> {
+    let now = diesel::dsl::sql::<diesel::sql_types::Timestamptz>(NOW);
+    Ok(diesel::select(now).get_result(conn).await?)
+}
+
+/// Locks the stock of these products, in key order, so that no two batches wait for each other.
+pub async fn lock_stock(conn: &mut Conn, products: &[ProductId]) -> Result<Vec<StockLine>, Error> {
+    let rows = stock::table
+        .filter(stock::product_id.eq_any(products))
+        .order((stock::product_id, stock::location_id))
+        .select(StockLine::as_select())
+        .for_update();
+    Ok(rows.load(conn).await?)
+}
+
+/// Locks reservations, in key order.
+pub async fn lock_reservations(conn: &mut Conn, orders: &[OrderId]) -> Result<Vec<ReservationRow>, Error> {
+    let rows = reservations::table
+        .filter(reservations::id.eq_any(orders))
+        .order(reservations::id)
+        .select(ReservationRow::as_select())
+        .for_update();
+    Ok(rows.load(conn).await?)
+}

@@ -1,0 +1,114 @@
+//! A batch of commands: look, lock, decide, write, all in one transaction.
+//!
+//! Every batch of every copy of the service takes its locks in one order: stock by product and location, then
+//! reservations by id, then new rows by key. So batches wait for each other, but never in a circle. What must be
+//! locked is found by looking first; where it turns out after locking that more is needed, the batch begins anew.
+
+use std::collections::{BTreeSet, HashMap};
+
+use chrono::{DateTime, Utc};
+use diesel::prelude::*;
+use diesel_async::RunQueryDsl;
+use souk_common::ids::{OrderId, ProductId};
+
+use super::{
+    super::{
+        Conn, clock, lock_reservations, lock_stock,
+        schema::{ledger, requests},
+        write,
+    },
+    CHUNK, locations, products, reservations,
+};
+use crate::{
+    domain::{
+        book::{Answer, Book, Facts, Known, Spent, StockRow},
+        command::Command,
+    },
+    error::Error,
+    store::{Outcome, codes::value},
+};
+
+/// Runs a batch. `also` are products that an earlier attempt found it must lock as well.
+pub async fn run(
+    conn: &mut Conn,
+    commands: &[Command],
+    also: &BTreeSet<ProductId>,
+) -> Result<Outcome, Error> {
+    let now = clock(conn).await?;
+    let orders: BTreeSet<OrderId> = commands.iter().filter_map(|command| command.action.order()).collect();
+    let named: BTreeSet<ProductId> = commands.iter().flat_map(|command| command.action.products()).collect();
+
+    // Look: the products named, those of the orders' reservations, and those of lapsed reservations of any of them.
+    let mut touched = &named | also;
+    touched.extend(reservations::products_of(conn, &sorted(&orders)).await?);
+    let touched = sorted(&touched);
+    let lapsed = reservations::lapsed_of(conn, &touched, now).await?;
+    let mut locked: BTreeSet<ProductId> = touched.iter().copied().collect();
+    locked.extend(reservations::products_of(conn, &lapsed).await?);
+
+    // Lock, and look again: what was seen above may have changed before the locks were there.
+    let stock = lock_stock(conn, &sorted(&locked)).await?;
+    let mut wanted = orders;
+    wanted.extend(reservations::lapsed_of(conn, &touched, now).await?);
+    let rows = lock_reservations(conn, &sorted(&wanted)).await?;
+    let known = Known {
+        now,
+        locations: locations::filling_order(conn).await?,
+        products: facts(conn, &sorted(&named)).await?,
+        stock: stock.into_iter().map(StockRow::from).collect(),
+        reservations: reservations::with_lines(conn, rows).await?,
+        spent: spent(conn, commands).await?,
+    };
+    let more = known.unlocked(&locked);
+    if !more.is_empty() {
+        return Ok(Outcome::Widen(more));
+    }
+
+    let mut book = Book::open(known);
+    let answers = book.decide(commands);
+    write(conn, now, book.into_changes()).await?;
+    Ok(Outcome::Decided(answers))
+}
+
+fn sorted<T: Copy>(set: &BTreeSet<T>) -> Vec<T> {
+    set.iter().copied().collect()
+}
+
+async fn facts(conn: &mut Conn, ids: &[ProductId]) -> Result<HashMap<ProductId, Facts>, Error> {
+    let rows = products::facts(conn, ids).await?;
+    let read = |(id, state, tracking): (ProductId, String, String)| {
+        Ok((id, Facts { state: value(&state)?, tracking: value(&tracking)? }))
+    };
+    rows.into_iter().map(read).collect()
+}
+
+/// What became of the commands' keys before.
+async fn spent(conn: &mut Conn, commands: &[Command]) -> Result<HashMap<Vec<u8>, Spent>, Error> {
+    let keys: BTreeSet<_> = commands.iter().filter_map(|command| command.action.key()).map(|key| &key.id).collect();
+    let keys: Vec<_> = keys.into_iter().cloned().collect();
+    let mut spent = HashMap::new();
+    for chunk in keys.chunks(CHUNK) {
+        let in_ledger = ledger::table
+            .filter(ledger::request.eq_any(chunk))
+            .filter(ledger::item.eq(0))
+            .select(ledger::request.assume_not_null());
+        for id in in_ledger.load::<Vec<u8>>(conn).await? {
+            spent.insert(id, Spent::Forgotten);
+        }
+        let answered = requests::table
+            .filter(requests::id.eq_any(chunk))
+            .select((requests::id, requests::hash, requests::answer));
+        for (id, hash, answer) in answered.load::<(Vec<u8>, Vec<u8>, String)>(conn).await? {
+            let reply = serde_json::from_str(&answer)
+                .map_err(|error| Error::Corrupt(format!("an answer that cannot be read: {error}")))?;
+            spent.insert(id, Spent::Answered(Answer { hash, reply }));
+        }
+    }
+    Ok(spent)
+}
+
+/// Forgets answers given before a time; returns how many.
+pub async fn forget(conn: &mut Conn, before: DateTime<Utc>) -> Result<u64, Error> {
+    let old = requests::table.filter(requests::created_at.lt(before));
+    Ok(diesel::delete(old).execute(conn).await? as u64)
+}

@@ -1,0 +1,267 @@
+//! The catalogue.
+
+use chrono::{DateTime, Utc};
+use diesel::prelude::*;
+use diesel_async::RunQueryDsl;
+use souk_common::{
+    db::DbError,
+    ids::ProductId,
+    money::{Currency, Money},
+    page::filter::{Op, like_pattern},
+};
+
+use super::{
+    super::{Conn, clock, schema::products},
+    CHUNK,
+};
+use crate::{
+    domain::product::{Change, Draft, Product, State, code_key, title_key},
+    error::Error,
+    store::{
+        codes::{value, word},
+        listing::{Condition, Key, Listing, Sort},
+    },
+};
+
+#[derive(Queryable, Selectable, Insertable)]
+#[diesel(table_name = products)]
+struct Row {
+    id: ProductId,
+    sku: String,
+    sku_key: String,
+    title: String,
+    title_key: String,
+    description: String,
+    price_minor: i64,
+    price_currency: Currency,
+    price_rank: i64,
+    tracking: String,
+    state: String,
+    version: i64,
+    created_at: DateTime<Utc>,
+    updated_at: DateTime<Utc>,
+}
+
+impl TryFrom<Row> for Product {
+    type Error = Error;
+
+    fn try_from(row: Row) -> Result<Self, Error> {
+        Ok(Self {
+            id: row.id,
+            sku: row.sku,
+            title: row.title,
+            description: row.description,
+            price: Money::new(row.price_minor, row.price_currency),
+            tracking: value(&row.tracking)?,
+            state: value(&row.state)?,
+            version: row.version,
+            created_at: row.created_at,
+            updated_at: row.updated_at,
+        })
+    }
+}
+
+#[derive(AsChangeset)]
+#[diesel(table_name = products)]
+struct Changed {
+    title: Option<String>,
+    title_key: Option<String>,
+    description: Option<String>,
+    price_minor: Option<i64>,
+    price_currency: Option<Currency>,
+    price_rank: Option<i64>,
+    state: Option<&'static str>,
+    version: i64,
+    updated_at: DateTime<Utc>,
+}
+
+fn read(rows: Vec<Row>) -> Result<Vec<Product>, Error> {
+    rows.into_iter().map(Product::try_from).collect()
+}
+
+pub async fn create(conn: &mut Conn, draft: &Draft) -> Result<Product, Error> {
+    let now = clock(conn).await?;
+    let money = draft.price.money();
+    let row = Row {
+        id: ProductId::new(),
+        sku: draft.sku.clone(),
+        sku_key: code_key(&draft.sku),
+        title: draft.title.clone(),
+        title_key: title_key(&draft.title),
+        description: draft.description.clone(),
+        price_minor: money.minor,
+        price_currency: money.currency,
+        price_rank: draft.price.rank(),
+        tracking: word(draft.tracking).to_owned(),
+        state: word(State::Active).to_owned(),
+        version: 1,
+        created_at: now,
+        updated_at: now,
+    };
+    let inserted = diesel::insert_into(products::table).values(&row).execute(conn).await;
+    match inserted.map_err(DbError::from) {
+        Ok(_) => row.try_into(),
+        Err(error) => match error.unique_violation() {
+            Some("products_sku_key_key" | "products.sku_key") => Err(Error::SkuTaken(draft.sku.clone())),
+            _ => Err(error.into()),
+        },
+    }
+}
+
+pub async fn by_id(conn: &mut Conn, ids: &[ProductId]) -> Result<Vec<Product>, Error> {
+    let rows = products::table.filter(products::id.eq_any(ids)).select(Row::as_select());
+    read(rows.load(conn).await?)
+}
+
+pub async fn by_sku(conn: &mut Conn, skus: &[String]) -> Result<Vec<Product>, Error> {
+    let keys: Vec<_> = skus.iter().map(|sku| code_key(sku)).collect();
+    let rows = products::table.filter(products::sku_key.eq_any(keys)).select(Row::as_select());
+    read(rows.load(conn).await?)
+}
+
+/// State and tracking of products, in no order.
+pub async fn facts(conn: &mut Conn, ids: &[ProductId]) -> Result<Vec<(ProductId, String, String)>, Error> {
+    let mut all = Vec::new();
+    for chunk in ids.chunks(CHUNK) {
+        let rows = products::table
+            .filter(products::id.eq_any(chunk))
+            .select((products::id, products::state, products::tracking));
+        all.extend(rows.load::<(ProductId, String, String)>(conn).await?);
+    }
+    Ok(all)
+}
+
+pub async fn list(conn: &mut Conn, listing: &Listing) -> Result<Vec<Product>, Error> {
+    let mut query = products::table.select(Row::as_select()).limit(listing.limit).into_boxed();
+
+    macro_rules! compare {
+        ($column:expr, $op:expr, $value:expr) => {
+            match $op {
+                Op::Equal => query.filter($column.eq($value)),
+                Op::NotEqual => query.filter($column.ne($value)),
+                Op::Less => query.filter($column.lt($value)),
+                Op::LessOrEqual => query.filter($column.le($value)),
+                Op::Greater => query.filter($column.gt($value)),
+                Op::GreaterOrEqual => query.filter($column.ge($value)),
+                Op::Contains => query,
+            }
+        };
+    }
+    macro_rules! text {
+        ($column:expr, $op:expr, $value:expr) => {
+            match $op {
+                Op::Contains => query.filter($column.like(like_pattern($value)).escape('\\')),
+                op => compare!($column, op, $value.clone()),
+            }
+        };
+    }
+    for condition in &listing.conditions {
+        query = match condition {
+            Condition::Sku(op, text) => text!(products::sku_key, *op, text),
+            Condition::Title(op, text) => text!(products::title_key, *op, text),
+            Condition::Price(op, rank) => compare!(products::price_rank, *op, *rank),
+            Condition::State(op, state) => compare!(products::state, *op, word(*state)),
+            Condition::Tracking(op, tracking) => compare!(products::tracking, *op, word(*tracking)),
+            Condition::CreateTime(op, time) => compare!(products::created_at, *op, *time),
+        };
+    }
+
+    // The page goes on behind the last one's end; what is equal there is told apart by id.
+    macro_rules! after {
+        ($column:expr, $value:expr, $id:expr) => {
+            if listing.descending {
+                query.filter($column.lt($value.clone()).or($column.eq($value.clone()).and(products::id.lt(*$id))))
+            } else {
+                query.filter($column.gt($value.clone()).or($column.eq($value.clone()).and(products::id.gt(*$id))))
+            }
+        };
+    }
+    query = match (listing.sort, &listing.after) {
+        (Sort::CreateTime, Some(Key::Time(time, id))) => after!(products::created_at, time, id),
+        (Sort::Sku, Some(Key::Text(text, id))) => after!(products::sku_key, text, id),
+        (Sort::Title, Some(Key::Text(text, id))) => after!(products::title_key, text, id),
+        (Sort::Price, Some(Key::Number(rank, id))) => after!(products::price_rank, rank, id),
+        _ => query,
+    };
+    macro_rules! order {
+        ($column:expr) => {
+            if listing.descending {
+                query.order(($column.desc(), products::id.desc()))
+            } else {
+                query.order(($column.asc(), products::id.asc()))
+            }
+        };
+    }
+    query = match listing.sort {
+        Sort::CreateTime => order!(products::created_at),
+        Sort::Sku => order!(products::sku_key),
+        Sort::Title => order!(products::title_key),
+        Sort::Price => order!(products::price_rank),
+    };
+    read(query.load(conn).await?)
+}
+
+pub async fn update(
+    conn: &mut Conn,
+    id: ProductId,
+    etag: Option<&str>,
+    change: &Change,
+) -> Result<Product, Error> {
+    let product = current(conn, id, etag).await?;
+    if product.state == State::Archived {
+        return Err(Error::Archived(id));
+    }
+    if *change == Change::default() {
+        return Ok(product);
+    }
+    let changed = Changed {
+        title: change.title.clone(),
+        title_key: change.title.as_deref().map(title_key),
+        description: change.description.clone(),
+        price_minor: change.price.map(|price| price.money().minor),
+        price_currency: change.price.map(|price| price.money().currency),
+        price_rank: change.price.map(|price| price.rank()),
+        state: None,
+        version: product.version + 1,
+        updated_at: clock(conn).await?,
+    };
+    save(conn, &product, &changed).await
+}
+
+pub async fn archive(conn: &mut Conn, id: ProductId, etag: Option<&str>) -> Result<Product, Error> {
+    let product = current(conn, id, etag).await?;
+    if product.state == State::Archived {
+        return Ok(product);
+    }
+    let changed = Changed {
+        title: None,
+        title_key: None,
+        description: None,
+        price_minor: None,
+        price_currency: None,
+        price_rank: None,
+        state: Some(word(State::Archived)),
+        version: product.version + 1,
+        updated_at: clock(conn).await?,
+    };
+    save(conn, &product, &changed).await
+}
+
+/// The product as it is, if the caller saw it so.
+async fn current(conn: &mut Conn, id: ProductId, etag: Option<&str>) -> Result<Product, Error> {
+    let product = by_id(conn, &[id]).await?.pop().ok_or(Error::NoProduct(id))?;
+    match etag {
+        Some(etag) if etag != product.etag() => Err(Error::EtagMismatch),
+        _ => Ok(product),
+    }
+}
+
+/// Writes a change, unless another one came between reading and writing.
+async fn save(conn: &mut Conn, product: &Product, changed: &Changed) -> Result<Product, Error> {
+    let same = products::table.filter(products::id.eq(product.id)).filter(products::version.eq(product.version));
+    let saved = diesel::update(same).set(changed).execute(conn).await?;
+    if saved == 0 {
+        return Err(crate::store::collided());
+    }
+    by_id(conn, &[product.id]).await?.pop().ok_or(Error::NoProduct(product.id))
+}

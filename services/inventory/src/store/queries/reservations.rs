@@ -1,0 +1,139 @@
+//! Reservations and their lines.
+
+use std::collections::HashMap;
+
+use chrono::{DateTime, Utc};
+use diesel::{dsl::sql, prelude::*, sql_types::Bool};
+use diesel_async::RunQueryDsl;
+use souk_common::ids::{LocationId, OrderId, ProductId};
+
+use super::{
+    super::{
+        Conn, clock,
+        schema::{reservation_lines, reservations},
+    },
+    CHUNK,
+};
+use crate::{
+    domain::reservation::{Line, Reservation, State},
+    error::Error,
+    store::codes::value,
+};
+
+/// A reservation without its lines.
+#[derive(Queryable, Selectable)]
+#[diesel(table_name = reservations)]
+pub struct ReservationRow {
+    id: OrderId,
+    state: String,
+    items_hash: Vec<u8>,
+    expires_at: DateTime<Utc>,
+    created_at: DateTime<Utc>,
+    updated_at: DateTime<Utc>,
+}
+
+impl ReservationRow {
+    fn with(self, lines: Vec<Line>) -> Result<Reservation, Error> {
+        Ok(Reservation {
+            order: self.id,
+            state: value(&self.state)?,
+            items_hash: self.items_hash,
+            lines,
+            expires_at: self.expires_at,
+            created_at: self.created_at,
+            updated_at: self.updated_at,
+        })
+    }
+}
+
+/// One reservation, with the state that the clock gives it. To be read in one snapshot.
+pub async fn get(conn: &mut Conn, order: OrderId) -> Result<Option<Reservation>, Error> {
+    let row: Option<ReservationRow> =
+        reservations::table.find(order).select(ReservationRow::as_select()).first(conn).await.optional()?;
+    let Some(row) = row else { return Ok(None) };
+    let now = clock(conn).await?;
+    let mut found = with_lines(conn, vec![row]).await?;
+    for reservation in &mut found {
+        if reservation.has_lapsed(now) {
+            reservation.state = State::Expired;
+        }
+    }
+    Ok(found.pop())
+}
+
+/// Adds the lines to reservations, by product and location.
+pub async fn with_lines(conn: &mut Conn, rows: Vec<ReservationRow>) -> Result<Vec<Reservation>, Error> {
+    let orders: Vec<_> = rows.iter().map(|row| row.id).collect();
+    let mut lines = HashMap::<OrderId, Vec<Line>>::new();
+    for chunk in orders.chunks(CHUNK) {
+        let found: Vec<(OrderId, ProductId, LocationId, i64, i64)> = reservation_lines::table
+            .filter(reservation_lines::reservation_id.eq_any(chunk))
+            .order((
+                reservation_lines::reservation_id,
+                reservation_lines::product_id,
+                reservation_lines::location_id,
+            ))
+            .select((
+                reservation_lines::reservation_id,
+                reservation_lines::product_id,
+                reservation_lines::location_id,
+                reservation_lines::quantity,
+                reservation_lines::returned,
+            ))
+            .load(conn)
+            .await?;
+        for (order, product, location, quantity, returned) in found {
+            lines.entry(order).or_default().push(Line { product, location, quantity, returned });
+        }
+    }
+    rows.into_iter()
+        .map(|row| {
+            let lines = lines.remove(&row.id).unwrap_or_default();
+            row.with(lines)
+        })
+        .collect()
+}
+
+/// Orders whose reservations have run out, the oldest first.
+pub async fn lapsed(conn: &mut Conn, limit: i64) -> Result<Vec<OrderId>, Error> {
+    let now = clock(conn).await?;
+    let orders = reservations::table
+        // As it stands in the index' own condition.
+        .filter(sql::<Bool>("state = 'OPEN'"))
+        .filter(reservations::expires_at.le(now))
+        .order(reservations::expires_at)
+        .limit(limit)
+        .select(reservations::id);
+    Ok(orders.load(conn).await?)
+}
+
+/// The products that these orders' reservations are of.
+pub async fn products_of(conn: &mut Conn, orders: &[OrderId]) -> Result<Vec<ProductId>, Error> {
+    let mut products = Vec::new();
+    for chunk in orders.chunks(CHUNK) {
+        let found = reservation_lines::table
+            .filter(reservation_lines::reservation_id.eq_any(chunk))
+            .select(reservation_lines::product_id)
+            .distinct();
+        products.extend(found.load::<ProductId>(conn).await?);
+    }
+    Ok(products)
+}
+
+/// The orders whose reservations hold stock of these products although they have run out.
+pub async fn lapsed_of(
+    conn: &mut Conn,
+    products: &[ProductId],
+    now: DateTime<Utc>,
+) -> Result<Vec<OrderId>, Error> {
+    let mut orders = Vec::new();
+    for chunk in products.chunks(CHUNK) {
+        let found = reservation_lines::table
+            .filter(reservation_lines::product_id.eq_any(chunk))
+            .filter(reservation_lines::held_until.le(now))
+            .select(reservation_lines::reservation_id)
+            .distinct();
+        orders.extend(found.load::<OrderId>(conn).await?);
+    }
+    Ok(orders)
+}

@@ -1,0 +1,151 @@
+//! Stock levels and the ledger.
+
+use std::collections::HashMap;
+
+use chrono::{DateTime, Utc};
+use diesel::{prelude::*, sql_types::BigInt};
+use diesel_async::RunQueryDsl;
+use souk_common::ids::{LedgerEntryId, LocationId, ProductId};
+
+use super::super::{
+    Conn, NOW, clock,
+    schema::{self, ledger, locations, products, reservation_lines, stock},
+};
+use crate::{
+    domain::{
+        book::StockRow,
+        product::Tracking,
+        stock::{LedgerEntry, Level, Movement, StockLevel},
+    },
+    error::Error,
+    store::codes::value,
+};
+
+/// One place's numbers.
+#[derive(Queryable, Selectable)]
+#[diesel(table_name = stock)]
+pub struct StockLine {
+    product_id: ProductId,
+    location_id: LocationId,
+    on_hand: i64,
+    reserved: i64,
+}
+
+impl From<StockLine> for StockRow {
+    fn from(line: StockLine) -> Self {
+        Self {
+            place: (line.product_id, line.location_id),
+            level: Level { on_hand: line.on_hand, reserved: line.reserved },
+        }
+    }
+}
+
+/// A product's stock, in the order in which orders are filled. To be read in one snapshot.
+pub async fn levels(conn: &mut Conn, product: ProductId) -> Result<Vec<StockLevel>, Error> {
+    known(conn, product).await?;
+    let rows: Vec<(LocationId, i64, i64, DateTime<Utc>)> = stock::table
+        .inner_join(locations::table.on(locations::id.eq(stock::location_id)))
+        .filter(stock::product_id.eq(product))
+        .order((locations::priority, locations::code_key))
+        .select((stock::location_id, stock::on_hand, stock::reserved, stock::updated_at))
+        .load(conn)
+        .await?;
+    let now = clock(conn).await?;
+    let lapsed: Vec<(LocationId, i64)> = reservation_lines::table
+        .filter(reservation_lines::product_id.eq(product))
+        .filter(reservation_lines::held_until.le(now))
+        .select((reservation_lines::location_id, reservation_lines::quantity))
+        .load(conn)
+        .await?;
+    let mut free = HashMap::<LocationId, i64>::new();
+    for (location, quantity) in lapsed {
+        *free.entry(location).or_default() += quantity;
+    }
+    let told = |(location, on_hand, reserved, updated_at)| StockLevel {
+        product,
+        location,
+        on_hand,
+        reserved,
+        available: on_hand - reserved + free.get(&location).copied().unwrap_or_default(),
+        updated_at,
+    };
+    Ok(rows.into_iter().map(told).collect())
+}
+
+async fn known(conn: &mut Conn, product: ProductId) -> Result<(), Error> {
+    let found = products::table.find(product).select(products::version).first::<i64>(conn).await.optional()?;
+    found.map(drop).ok_or(Error::NoProduct(product))
+}
+
+#[derive(QueryableByName)]
+struct Available {
+    #[diesel(sql_type = diesel::sql_types::Text)]
+    tracking: String,
+    #[diesel(sql_type = BigInt)]
+    available: i64,
+}
+
+/// Pieces that can be reserved now, in one statement; `None` where stock is not counted.
+pub async fn availability(conn: &mut Conn, product: ProductId) -> Result<Option<i64>, Error> {
+    let query = diesel::sql_query(format!(
+        "SELECT tracking, CAST(
+            coalesce((SELECT sum(on_hand - reserved) FROM stock WHERE product_id = products.id), 0)
+            + coalesce((SELECT sum(quantity) FROM reservation_lines
+                WHERE product_id = products.id AND held_until <= {NOW}), 0)
+         AS bigint) AS available
+         FROM products WHERE id = $1"
+    ));
+    let row: Option<Available> =
+        query.bind::<schema::Id, _>(product).get_result(conn).await.optional()?;
+    let row = row.ok_or(Error::NoProduct(product))?;
+    Ok((value::<Tracking>(&row.tracking)? == Tracking::Tracked).then_some(row.available))
+}
+
+#[derive(Queryable, Selectable)]
+#[diesel(table_name = ledger)]
+struct LedgerRow {
+    seq: i64,
+    id: LedgerEntryId,
+    product_id: ProductId,
+    location_id: LocationId,
+    quantity: i64,
+    on_hand_after: i64,
+    reason: String,
+    reference: String,
+    note: String,
+    actor: String,
+    created_at: DateTime<Utc>,
+}
+
+pub async fn ledger(
+    conn: &mut Conn,
+    product: ProductId,
+    before: Option<i64>,
+    limit: i64,
+) -> Result<Vec<(i64, LedgerEntry)>, Error> {
+    known(conn, product).await?;
+    let mut query = ledger::table
+        .filter(ledger::product_id.eq(product))
+        .order(ledger::seq.desc())
+        .limit(limit)
+        .select(LedgerRow::as_select())
+        .into_boxed();
+    if let Some(before) = before {
+        query = query.filter(ledger::seq.lt(before));
+    }
+    let rows: Vec<LedgerRow> = query.load(conn).await?;
+    let read = |row: LedgerRow| {
+        let movement = Movement {
+            product: row.product_id,
+            location: row.location_id,
+            quantity: row.quantity,
+            on_hand_after: row.on_hand_after,
+            reason: value(&row.reason)?,
+            reference: row.reference,
+            note: row.note,
+            actor: row.actor,
+        };
+        Ok((row.seq, LedgerEntry { id: row.id, movement, created_at: row.created_at }))
+    };
+    rows.into_iter().map(read).collect()
+}

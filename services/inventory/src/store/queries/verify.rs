@@ -1,0 +1,170 @@
+//! The checks of `souk verify`: each finds rows that break a promise.
+
+use diesel::{
+    QueryableByName, sql_query,
+    sql_types::{BigInt, Text},
+};
+use diesel_async::RunQueryDsl;
+use souk_common::{
+    ids::{LocationId, OrderId, ProductId},
+    verify::{Check, LIMIT},
+};
+
+use super::super::{Conn, schema::Id};
+use crate::error::Error;
+
+#[derive(QueryableByName)]
+struct Count {
+    #[diesel(sql_type = BigInt)]
+    counted: i64,
+}
+
+/// A place where two numbers should be one.
+#[derive(QueryableByName)]
+struct Differing {
+    #[diesel(sql_type = Id)]
+    product_id: ProductId,
+    #[diesel(sql_type = Id)]
+    location_id: LocationId,
+    #[diesel(sql_type = BigInt)]
+    found: i64,
+    #[diesel(sql_type = BigInt)]
+    expected: i64,
+}
+
+/// A reservation with what is odd about it.
+#[derive(QueryableByName)]
+struct Odd {
+    #[diesel(sql_type = Id)]
+    id: OrderId,
+    #[diesel(sql_type = Text)]
+    state: String,
+}
+
+/// A promise about places: what is counted, and a query for `product_id`, `location_id`, `found` and `expected`.
+struct PlacePromise {
+    name: &'static str,
+    table: &'static str,
+    broken: &'static str,
+}
+
+const PLACES: &[PlacePromise] = &[
+    PlacePromise {
+        name: "stock on hand is the sum of its ledger",
+        table: "stock",
+        broken: "SELECT s.product_id, s.location_id, s.on_hand AS found,
+                CAST(coalesce(l.total, 0) AS bigint) AS expected
+            FROM stock s LEFT JOIN (
+                SELECT product_id, location_id, sum(quantity) AS total
+                FROM ledger GROUP BY product_id, location_id
+            ) l ON l.product_id = s.product_id AND l.location_id = s.location_id
+            WHERE s.on_hand <> coalesce(l.total, 0)",
+    },
+    PlacePromise {
+        name: "every ledger entry follows from the one before",
+        table: "ledger",
+        broken: "SELECT product_id, location_id, on_hand_after AS found, CAST(before + quantity AS bigint) AS expected
+            FROM (
+                SELECT seq, product_id, location_id, quantity, on_hand_after, coalesce(
+                    lag(on_hand_after) OVER (PARTITION BY product_id, location_id ORDER BY seq), 0) AS before
+                FROM ledger
+            ) entries
+            WHERE on_hand_after <> before + quantity",
+    },
+    PlacePromise {
+        name: "reserved stock is what open reservations hold",
+        table: "stock",
+        broken: "SELECT s.product_id, s.location_id, s.reserved AS found,
+                CAST(coalesce(l.total, 0) AS bigint) AS expected
+            FROM stock s LEFT JOIN (
+                SELECT line.product_id, line.location_id, sum(line.quantity) AS total
+                FROM reservation_lines line
+                JOIN reservations r ON r.id = line.reservation_id AND r.state = 'OPEN'
+                GROUP BY line.product_id, line.location_id
+            ) l ON l.product_id = s.product_id AND l.location_id = s.location_id
+            WHERE s.reserved <> coalesce(l.total, 0)",
+    },
+    PlacePromise {
+        name: "reserved stock is between nothing and what is on hand",
+        table: "stock",
+        broken: "SELECT product_id, location_id, reserved AS found, on_hand AS expected
+            FROM stock WHERE reserved < 0 OR reserved > on_hand",
+    },
+    PlacePromise {
+        name: "committed reservations are the sales of the ledger",
+        table: "stock",
+        broken: "SELECT s.product_id, s.location_id, CAST(coalesce(l.total, 0) AS bigint) AS found,
+                CAST(coalesce(c.total, 0) AS bigint) AS expected
+            FROM stock s LEFT JOIN (
+                SELECT product_id, location_id, -sum(quantity) AS total
+                FROM ledger WHERE reason = 'SALE' GROUP BY product_id, location_id
+            ) l ON l.product_id = s.product_id AND l.location_id = s.location_id
+            LEFT JOIN (
+                SELECT line.product_id, line.location_id, sum(line.quantity) AS total
+                FROM reservation_lines line
+                JOIN reservations r ON r.id = line.reservation_id AND r.state = 'COMMITTED'
+                GROUP BY line.product_id, line.location_id
+            ) c ON c.product_id = s.product_id AND c.location_id = s.location_id
+            WHERE coalesce(l.total, 0) <> coalesce(c.total, 0)",
+    },
+    PlacePromise {
+        // Staff may also book goods back in by hand; what reservations took back was asked for by a service.
+        name: "goods that came back to reservations are the returns of the ledger",
+        table: "stock",
+        broken: "SELECT s.product_id, s.location_id, CAST(coalesce(l.total, 0) AS bigint) AS found,
+                CAST(coalesce(c.total, 0) AS bigint) AS expected
+            FROM stock s LEFT JOIN (
+                SELECT product_id, location_id, sum(quantity) AS total
+                FROM ledger WHERE reason = 'RETURN' AND actor LIKE 'services/%'
+                GROUP BY product_id, location_id
+            ) l ON l.product_id = s.product_id AND l.location_id = s.location_id
+            LEFT JOIN (
+                SELECT product_id, location_id, sum(returned) AS total
+                FROM reservation_lines GROUP BY product_id, location_id
+            ) c ON c.product_id = s.product_id AND c.location_id = s.location_id
+            WHERE coalesce(l.total, 0) <> coalesce(c.total, 0)",
+    },
+];
+
+/// Runs all checks.
+pub async fn all(conn: &mut Conn) -> Result<Vec<Check>, Error> {
+    let mut checks = Vec::new();
+    for promise in PLACES {
+        let rows: Vec<Differing> = sql_query(format!("{} LIMIT {LIMIT}", promise.broken)).load(conn).await?;
+        let words = |row: Differing| {
+            let (product, location) = (row.product_id.name(), row.location_id.name());
+            format!("{product} at {location}: {} found, {} expected", row.found, row.expected)
+        };
+        checks.push(Check {
+            name: promise.name,
+            counted: count(conn, promise.table).await?,
+            broken: rows.into_iter().map(words).collect(),
+        });
+    }
+    checks.push(lines_follow_their_reservation(conn).await?);
+    Ok(checks)
+}
+
+async fn lines_follow_their_reservation(conn: &mut Conn) -> Result<Check, Error> {
+    let rows: Vec<Odd> = sql_query(format!(
+        "SELECT r.id, r.state FROM reservations r JOIN reservation_lines line ON line.reservation_id = r.id
+         WHERE (r.state = 'OPEN') <> (line.held_until IS NOT NULL)
+            OR (line.held_until IS NOT NULL AND line.held_until <> r.expires_at)
+            OR (line.returned > 0 AND r.state <> 'COMMITTED')
+         LIMIT {LIMIT}"
+    ))
+    .load(conn)
+    .await?;
+    let words = |row: Odd| format!("{}: {}, but its lines say otherwise", row.id.name(), row.state);
+    Ok(Check {
+        name: "lines hold stock while their reservation is open, and come back only after it was sold",
+        counted: count(conn, "reservation_lines").await?,
+        broken: rows.into_iter().map(words).collect(),
+    })
+}
+
+async fn count(conn: &mut Conn, table: &str) -> Result<i64, Error> {
+    let count: Count =
+        sql_query(format!("SELECT count(*) AS counted FROM {table}")).get_result(conn).await?;
+    Ok(count.counted)
+}

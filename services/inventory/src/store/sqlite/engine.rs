@@ -1,0 +1,41 @@
+//! What SQLite does in its own way: our clock is its clock, and its one writer needs no row locks.
+
+use chrono::{DateTime, SubsecRound as _, Utc};
+use diesel::prelude::*;
+use diesel_async::RunQueryDsl;
+use souk_common::ids::{OrderId, ProductId};
+
+use super::{
+    Conn,
+    queries::{CHUNK, ReservationRow, StockLine},
+    schema::{reservations, stock},
+};
+use crate::error::Error;
+
+/// The statement's time, in SQL, as times are stored.
+pub const NOW: &str = "strftime('%Y-%m-%d %H:%M:%f+00:00', 'now')";
+
+/// The time now, no finer than PostgreSQL keeps it.
+pub async fn clock(_: &mut Conn) -> Result<DateTime<Utc>, Error> {
+    Ok(Utc::now().trunc_subsecs(6))
+}
+
+/// The stock of these products.
+pub async fn lock_stock(conn: &mut Conn, products: &[ProductId]) -> Result<Vec<StockLine>, Error> {
+    let mut rows = Vec::new();
+    for chunk in products.chunks(CHUNK) {
+        let part = stock::table.filter(stock::product_id.eq_any(chunk)).select(StockLine::as_select());
+        rows.extend(part.load(conn).await?);
+    }
+    Ok(rows)
+}
+
+/// These reservations.
+pub async fn lock_reservations(conn: &mut Conn, orders: &[OrderId]) -> Result<Vec<ReservationRow>, Error> {
+    let mut rows = Vec::new();
+    for chunk in orders.chunks(CHUNK) {
+        let part = reservations::table.filter(reservations::id.eq_any(chunk)).select(ReservationRow::as_select());
+        rows.extend(part.load(conn).await?);
+    }
+    Ok(rows)
+}
