@@ -72,25 +72,14 @@ impl From<&TestDatabase> for String {
 /// # Panics
 /// When PostgreSQL cannot be had or refuses; the message says how to get it.
 pub async fn database(engine: Engine, service: &str) -> TestDatabase {
-    let folder = match tempfile::Builder::new()
-        .prefix(&format!("souk-{service}-"))
-        .tempdir()
-    {
+    let folder = match tempfile::Builder::new().prefix(&format!("souk-{service}-")).tempdir() {
         Ok(folder) => folder,
         Err(error) => panic!("no temporary folder for a test database: {error}"),
     };
     match engine {
         Engine::Sqlite => {
-            let url = format!(
-                "sqlite:{}",
-                folder.path().join(format!("{service}.db")).display()
-            );
-            TestDatabase {
-                engine,
-                url,
-                folder,
-                _dropper: None,
-            }
+            let url = format!("sqlite:{}", folder.path().join(format!("{service}.db")).display());
+            TestDatabase { engine, url, folder, _dropper: None }
         }
         Engine::Postgres => {
             let server = postgres_url().await;
@@ -105,12 +94,7 @@ pub async fn database(engine: Engine, service: &str) -> TestDatabase {
             let mut url = server.clone();
             url.set_path(&name);
             let dropper = Some(Dropper { server, name });
-            TestDatabase {
-                engine,
-                url: url.into(),
-                folder,
-                _dropper: dropper,
-            }
+            TestDatabase { engine, url: url.into(), folder, _dropper: dropper }
         }
     }
 }
@@ -120,10 +104,7 @@ pub async fn database(engine: Engine, service: &str) -> TestDatabase {
 /// # Panics
 /// As [`database`] does.
 pub async fn both(service: &str) -> [TestDatabase; 2] {
-    [
-        database(Engine::Sqlite, service).await,
-        database(Engine::Postgres, service).await,
-    ]
+    [database(Engine::Sqlite, service).await, database(Engine::Postgres, service).await]
 }
 
 /// The server that test databases are made on, started first if need be.
@@ -136,8 +117,7 @@ pub async fn postgres_url() -> Url {
     let url = match std::env::var(URL_VARIABLE) {
         Ok(url) => url,
         Err(_) => {
-            let start =
-                || PRIVATE.get_or_init(|| servers::postgres().map_err(|e| format!("{e:#}")));
+            let start = || PRIVATE.get_or_init(|| servers::postgres().map_err(|e| format!("{e:#}")));
             match tokio::task::spawn_blocking(start).await {
                 Ok(Ok(server)) => server.url().to_owned(),
                 Ok(Err(error)) => panic!("{error}\nOr name a server in {URL_VARIABLE}."),
@@ -147,9 +127,7 @@ pub async fn postgres_url() -> Url {
     };
     match Url::parse(&url) {
         Ok(url) => url,
-        Err(error) => panic!(
-            "{URL_VARIABLE} is not a URL such as postgres://user@host:5432/postgres: {error}"
-        ),
+        Err(error) => panic!("{URL_VARIABLE} is not a URL such as postgres://user@host:5432/postgres: {error}"),
     }
 }
 

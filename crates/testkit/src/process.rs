@@ -45,8 +45,7 @@ impl Program {
 
     /// Adds arguments.
     pub fn args<A: AsRef<OsStr>>(mut self, args: impl IntoIterator<Item = A>) -> Self {
-        self.args
-            .extend(args.into_iter().map(|arg| arg.as_ref().into()));
+        self.args.extend(args.into_iter().map(|arg| arg.as_ref().into()));
         self
     }
 
@@ -76,12 +75,7 @@ impl Program {
     pub async fn start(self) -> Process {
         let log = Log::default();
         let child = spawn(&self, &log);
-        let mut process = Process {
-            program: self,
-            child,
-            log,
-            ready_line: String::new(),
-        };
+        let mut process = Process { program: self, child, log, ready_line: String::new() };
         process.await_ready(0).await;
         process
     }
@@ -94,12 +88,7 @@ impl Program {
         let log = Log::default();
         let child = spawn(&self, &log);
         let deadline = self.deadline;
-        let mut process = Process {
-            program: self,
-            child,
-            log,
-            ready_line: String::new(),
-        };
+        let mut process = Process { program: self, child, log, ready_line: String::new() };
         let status = process.ended(deadline).await;
         (status, process.log())
     }
@@ -120,10 +109,7 @@ pub fn souk_binary() -> PathBuf {
         .find(|file| file.is_file());
     match found {
         Some(file) => file,
-        None => panic!(
-            "no souk binary near {}: run `cargo build -p souk` first",
-            test.display()
-        ),
+        None => panic!("no souk binary near {}: run `cargo build -p souk` first", test.display()),
     }
 }
 
@@ -154,11 +140,7 @@ impl Process {
     pub fn pid(&self) -> u32 {
         match self.child.id() {
             Some(pid) => pid,
-            None => panic!(
-                "{} has ended; log:\n{}",
-                self.program.path.display(),
-                self.log()
-            ),
+            None => panic!("{} has ended; log:\n{}", self.program.path.display(), self.log()),
         }
     }
 
@@ -167,10 +149,7 @@ impl Process {
     /// # Panics
     /// When none comes in time.
     pub async fn line_with(&self, text: &str, deadline: Duration) -> String {
-        wait::value(deadline, &format!("a line with {text:?}"), async || {
-            self.log.find(0, text)
-        })
-        .await
+        wait::value(deadline, &format!("a line with {text:?}"), async || self.log.find(0, text)).await
     }
 
     /// Kills it without warning (SIGKILL) and waits until it is gone.
@@ -196,11 +175,7 @@ impl Process {
     /// # Panics
     /// When it still runs, or as [`Program::start`] does.
     pub async fn restart(&mut self) {
-        assert!(
-            self.child.id().is_none(),
-            "{} still runs",
-            self.program.path.display()
-        );
+        assert!(self.child.id().is_none(), "{} still runs", self.program.path.display());
         let seen = self.log.len();
         self.child = spawn(&self.program, &self.log);
         self.await_ready(seen).await;
@@ -217,21 +192,14 @@ impl Process {
                 status
             }
             Ok(Err(error)) => panic!("cannot wait for {}: {error}", self.program.path.display()),
-            Err(_) => panic!(
-                "{} still runs after {deadline:?}; log:\n{}",
-                self.program.path.display(),
-                self.log()
-            ),
+            Err(_) => panic!("{} still runs after {deadline:?}; log:\n{}", self.program.path.display(), self.log()),
         }
     }
 
     fn signal(&self, signal: Signal) {
         let pid = i32::try_from(self.pid()).ok().and_then(Pid::from_raw);
         let sent = pid.map(|pid| rustix::process::kill_process(pid, signal));
-        assert!(
-            matches!(sent, Some(Ok(()))),
-            "cannot send {signal:?} to {pid:?}: {sent:?}"
-        );
+        assert!(matches!(sent, Some(Ok(()))), "cannot send {signal:?} to {pid:?}: {sent:?}");
     }
 
     async fn await_ready(&mut self, seen: usize) {
@@ -244,17 +212,11 @@ impl Process {
             let path = self.program.path.display();
             if let Ok(Some(status)) = self.child.try_wait() {
                 self.log.complete().await;
-                panic!(
-                    "{path} ended before it was ready ({status}); log:\n{}",
-                    self.log()
-                );
+                panic!("{path} ended before it was ready ({status}); log:\n{}", self.log());
             }
             if start.elapsed() > self.program.deadline {
                 let ready = &self.program.ready;
-                panic!(
-                    "{path} printed no line with {ready:?}; log:\n{}",
-                    self.log()
-                );
+                panic!("{path} printed no line with {ready:?}; log:\n{}", self.log());
             }
             tokio::time::sleep(Duration::from_millis(5)).await;
         }
@@ -268,17 +230,11 @@ fn spawn(program: &Program, log: &Log) -> Child {
             command.env_remove(name);
         }
     }
-    command
-        .args(&program.args)
-        .envs(program.env.iter().map(|(name, value)| (name, value)));
+    command.args(&program.args).envs(program.env.iter().map(|(name, value)| (name, value)));
     if let Some(folder) = &program.folder {
         command.current_dir(folder);
     }
-    command
-        .stdin(Stdio::null())
-        .stdout(Stdio::piped())
-        .stderr(Stdio::piped())
-        .kill_on_drop(true);
+    command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped()).kill_on_drop(true);
     let mut child = match command.spawn() {
         Ok(child) => child,
         Err(error) => panic!("cannot start {}: {error}", program.path.display()),
@@ -317,10 +273,7 @@ impl Log {
             let mut line = Vec::new();
             while let Ok(1..) = reader.read_until(b'\n', &mut line).await {
                 let text = String::from_utf8_lossy(&line).trim_end().to_owned();
-                lines
-                    .lock()
-                    .unwrap_or_else(PoisonError::into_inner)
-                    .push(text);
+                lines.lock().unwrap_or_else(PoisonError::into_inner).push(text);
                 line.clear();
             }
         });
@@ -335,25 +288,15 @@ impl Log {
     }
 
     fn len(&self) -> usize {
-        self.lines
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .len()
+        self.lines.lock().unwrap_or_else(PoisonError::into_inner).len()
     }
 
     fn find(&self, from: usize, text: &str) -> Option<String> {
         let lines = self.lines.lock().unwrap_or_else(PoisonError::into_inner);
-        lines
-            .iter()
-            .skip(from)
-            .find(|line| line.contains(text))
-            .cloned()
+        lines.iter().skip(from).find(|line| line.contains(text)).cloned()
     }
 
     fn text(&self) -> String {
-        self.lines
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .join("\n")
+        self.lines.lock().unwrap_or_else(PoisonError::into_inner).join("\n")
     }
 }

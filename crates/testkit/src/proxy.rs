@@ -47,17 +47,8 @@ impl Proxy {
         let (mode, watched) = watch::channel(Mode::Pass(Duration::ZERO));
         let stop = CancellationToken::new();
         let upstream = upstream.into();
-        tokio::spawn(stop.clone().run_until_cancelled_owned(accept(
-            listener,
-            upstream,
-            watched,
-            stop.clone(),
-        )));
-        Self {
-            address,
-            mode,
-            _stop: stop.drop_guard(),
-        }
+        tokio::spawn(stop.clone().run_until_cancelled_owned(accept(listener, upstream, watched, stop.clone())));
+        Self { address, mode, _stop: stop.drop_guard() }
     }
 
     /// A proxy in front of the server that `url` names, which must have a host and a port.
@@ -118,12 +109,7 @@ fn parse(url: &str) -> Url {
     }
 }
 
-async fn accept(
-    listener: TcpListener,
-    upstream: String,
-    mode: watch::Receiver<Mode>,
-    stop: CancellationToken,
-) {
+async fn accept(listener: TcpListener, upstream: String, mode: watch::Receiver<Mode>, stop: CancellationToken) {
     while let Ok((client, _)) = listener.accept().await {
         if *mode.borrow() == Mode::Cut {
             continue;
@@ -145,10 +131,7 @@ async fn connection(mut client: TcpStream, upstream: String, mode: watch::Receiv
     let (client_read, client_write) = client.split();
     let (server_read, server_write) = server.split();
     let both = async {
-        tokio::join!(
-            pump(client_read, server_write, mode.clone()),
-            pump(server_read, client_write, mode.clone()),
-        )
+        tokio::join!(pump(client_read, server_write, mode.clone()), pump(server_read, client_write, mode.clone()),)
     };
     tokio::select! {
         _ = both => {}
@@ -164,11 +147,7 @@ async fn pump(
 ) {
     let mut buffer = vec![0; 16 * 1024];
     while let Ok(read @ 1..) = from.read(&mut buffer).await {
-        let delay = match mode
-            .wait_for(|mode| matches!(mode, Mode::Pass(_)))
-            .await
-            .as_deref()
-        {
+        let delay = match mode.wait_for(|mode| matches!(mode, Mode::Pass(_))).await.as_deref() {
             Ok(Mode::Pass(delay)) => *delay,
             _ => return,
         };

@@ -63,8 +63,7 @@ impl Postgres {
     /// Blocks for one to two seconds. Fails when no PostgreSQL is installed or it does not start.
     pub fn start(&self) -> Result<Server> {
         let initdb = find::binary("initdb").context(find::missing("PostgreSQL", "postgresql"))?;
-        let postgres =
-            find::binary("postgres").context(find::missing("PostgreSQL", "postgresql"))?;
+        let postgres = find::binary("postgres").context(find::missing("PostgreSQL", "postgresql"))?;
         // It refuses to run as root.
         let run_as = user::unprivileged()?;
         let isolation = self.isolation.as_deref().unwrap_or("read committed");
@@ -122,11 +121,7 @@ pub fn nats() -> Result<Server> {
             .stop_signal("TERM")
     })?;
     wait_ready(&process, "NATS", |_| answers(port))?;
-    Ok(Server {
-        url: format!("nats://127.0.0.1:{port}"),
-        port,
-        process,
-    })
+    Ok(Server { url: format!("nats://127.0.0.1:{port}"), port, process })
 }
 
 /// Starts a private Redis that keeps nothing on disk.
@@ -136,26 +131,14 @@ pub fn redis() -> Result<Server> {
         .context(find::missing("Redis", "redis-server"))?;
     let (port, process) = start_on_free_port("redis", |folder, port| {
         Plan::new(&binary)
-            .args([
-                "--bind",
-                "127.0.0.1",
-                "--save",
-                "",
-                "--appendonly",
-                "no",
-                "--dir",
-            ])
+            .args(["--bind", "127.0.0.1", "--save", "", "--appendonly", "no", "--dir"])
             .arg(folder)
             .arg("--port")
             .arg(port.to_string())
             .stop_signal("TERM")
     })?;
     wait_ready(&process, "Redis", |_| answers(port))?;
-    Ok(Server {
-        url: format!("redis://127.0.0.1:{port}"),
-        port,
-        process,
-    })
+    Ok(Server { url: format!("redis://127.0.0.1:{port}"), port, process })
 }
 
 /// Starts what `plan` says on a free port, again on another one if that port was snatched away.
@@ -183,11 +166,7 @@ fn wait_ready(process: &Supervised, name: &str, ready: impl Fn(&Path) -> bool) -
     let start = Instant::now();
     while !ready(process.folder()) {
         if process.exited() || start.elapsed() > START_DEADLINE {
-            bail!(
-                "{name} is not ready after {:?}; its log:\n{}",
-                start.elapsed(),
-                process.log()
-            );
+            bail!("{name} is not ready after {:?}; its log:\n{}", start.elapsed(), process.log());
         }
         pause();
     }
@@ -195,10 +174,7 @@ fn wait_ready(process: &Supervised, name: &str, ready: impl Fn(&Path) -> bool) -
 }
 
 /// Between two looks at a starting server.
-#[expect(
-    clippy::disallowed_methods,
-    reason = "starting a server is blocking work as a whole"
-)]
+#[expect(clippy::disallowed_methods, reason = "starting a server is blocking work as a whole")]
 fn pause() {
     std::thread::sleep(Duration::from_millis(10));
 }

@@ -16,9 +16,7 @@ pub fn until<C>(deadline: Duration, what: &str, mut condition: C) -> impl Future
 where
     C: AsyncFnMut() -> bool,
 {
-    value(deadline, what, async move || {
-        condition().await.then_some(())
-    })
+    value(deadline, what, async move || condition().await.then_some(()))
 }
 
 /// Waits until `look` finds something, and returns it. `what` completes the sentence
@@ -74,9 +72,6 @@ mod tests {
     #[tokio::test]
     #[should_panic(expected = "for an answer, in vain")]
     async fn a_look_that_hangs_does_not_outlive_the_deadline() {
-        until(Duration::from_millis(20), "an answer", async || {
-            std::future::pending().await
-        })
-        .await;
+        until(Duration::from_millis(20), "an answer", async || std::future::pending().await).await;
     }
 }

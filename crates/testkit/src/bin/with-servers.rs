@@ -38,13 +38,7 @@ async fn main() -> Result<ExitCode> {
     let mut running = Vec::new();
 
     install::ensure("PostgreSQL", "postgres", "postgresql")?;
-    running.push((
-        URL_VARIABLE,
-        Postgres {
-            isolation: args.isolation,
-        }
-        .start()?,
-    ));
+    running.push((URL_VARIABLE, Postgres { isolation: args.isolation }.start()?));
     if args.nats {
         install::ensure("NATS", "nats-server", "nats-server")?;
         running.push(("SOUK_TEST_NATS_URL", servers::nats()?));
@@ -57,11 +51,7 @@ async fn main() -> Result<ExitCode> {
     let (program, rest) = args.command.split_first().context("no command given")?;
     let child = Command::new(program)
         .args(rest)
-        .envs(
-            running
-                .iter()
-                .map(|(variable, server)| (variable, server.url())),
-        )
+        .envs(running.iter().map(|(variable, server)| (variable, server.url())))
         .spawn()
         .with_context(|| format!("cannot run {program}"))?;
     let code = follow(child).await?;
@@ -73,9 +63,7 @@ async fn main() -> Result<ExitCode> {
 async fn follow(mut child: Child) -> Result<ExitCode> {
     use std::os::unix::process::ExitStatusExt;
 
-    let pid = child
-        .id()
-        .and_then(|id| Pid::from_raw(i32::try_from(id).ok()?));
+    let pid = child.id().and_then(|id| Pid::from_raw(i32::try_from(id).ok()?));
     let mut interrupt = signal(SignalKind::interrupt())?;
     let mut terminate = signal(SignalKind::terminate())?;
     // A terminal sends Ctrl-C to the command as well; twice would mean "at once".

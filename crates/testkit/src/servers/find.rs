@@ -3,17 +3,13 @@
 use std::path::{Path, PathBuf};
 
 /// Folders that hold one sub-folder for each PostgreSQL version, and what follows the version.
-const VERSIONED: [(&str, &str, &str); 2] = [
-    ("/usr/lib/postgresql", "", "bin"),
-    ("/usr", "pgsql-", "bin"),
-];
+const VERSIONED: [(&str, &str, &str); 2] = [("/usr/lib/postgresql", "", "bin"), ("/usr", "pgsql-", "bin")];
 
 /// The absolute path of a program, with symbolic links resolved (`initdb` looks for `postgres`
 /// in its own folder); of several PostgreSQL versions out of `PATH` the newest.
 pub fn binary(name: &str) -> Option<PathBuf> {
-    let in_path = std::env::var_os("PATH")
-        .into_iter()
-        .flat_map(|path| std::env::split_paths(&path).collect::<Vec<_>>());
+    let in_path =
+        std::env::var_os("PATH").into_iter().flat_map(|path| std::env::split_paths(&path).collect::<Vec<_>>());
     in_path
         .chain(versioned())
         .map(|folder| folder.join(name))
@@ -37,9 +33,7 @@ fn versioned() -> Vec<PathBuf> {
         };
         for entry in entries.flatten() {
             let name = entry.file_name();
-            let version = name
-                .to_str()
-                .and_then(|name| name.strip_prefix(prefix)?.parse().ok());
+            let version = name.to_str().and_then(|name| name.strip_prefix(prefix)?.parse().ok());
             if let Some(version) = version {
                 found.push((version, entry.path().join(below)));
             }
@@ -51,6 +45,5 @@ fn versioned() -> Vec<PathBuf> {
 
 fn is_executable(file: &Path) -> bool {
     use std::os::unix::fs::PermissionsExt;
-    file.metadata()
-        .is_ok_and(|meta| meta.is_file() && meta.permissions().mode() & 0o111 != 0)
+    file.metadata().is_ok_and(|meta| meta.is_file() && meta.permissions().mode() & 0o111 != 0)
 }

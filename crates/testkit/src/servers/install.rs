@@ -21,10 +21,7 @@ pub fn ensure(what: &str, binary: &str, package: &str) -> Result<()> {
     };
     // A server started by its package would linger on the default port.
     let _quiet = QuietServices::new()?;
-    for args in [
-        &["update"][..],
-        &["install", "--yes", "--no-install-recommends", package][..],
-    ] {
+    for args in [&["update"][..], &["install", "--yes", "--no-install-recommends", package][..]] {
         let status = Command::new(&apt)
             .arg("--quiet")
             .args(args)
@@ -33,11 +30,7 @@ pub fn ensure(what: &str, binary: &str, package: &str) -> Result<()> {
             .status()
             .context("cannot run apt-get")?;
         if !status.success() {
-            bail!(
-                "apt-get {} failed ({status}). {}",
-                args.join(" "),
-                find::missing(what, package)
-            );
+            bail!("apt-get {} failed ({status}). {}", args.join(" "), find::missing(what, package));
         }
     }
     if find::binary(binary).is_none() {
@@ -57,9 +50,7 @@ impl QuietServices {
         let ours = !Path::new(POLICY).exists();
         if ours {
             std::fs::write(POLICY, "#!/bin/sh\nexit 101\n")
-                .and_then(|()| {
-                    std::fs::set_permissions(POLICY, std::fs::Permissions::from_mode(0o755))
-                })
+                .and_then(|()| std::fs::set_permissions(POLICY, std::fs::Permissions::from_mode(0o755)))
                 .with_context(|| format!("cannot write {POLICY}"))?;
         }
         Ok(Self { ours })

@@ -45,11 +45,7 @@ pub(super) struct Plan {
 
 impl Plan {
     pub(super) fn new(program: impl AsRef<OsStr>) -> Self {
-        Self {
-            command: vec![program.as_ref().into()],
-            run_as: None,
-            stop_signal: "TERM",
-        }
+        Self { command: vec![program.as_ref().into()], run_as: None, stop_signal: "TERM" }
     }
 
     pub(super) fn arg(mut self, arg: impl AsRef<OsStr>) -> Self {
@@ -58,16 +54,13 @@ impl Plan {
     }
 
     pub(super) fn args<A: AsRef<OsStr>>(mut self, args: impl IntoIterator<Item = A>) -> Self {
-        self.command
-            .extend(args.into_iter().map(|arg| arg.as_ref().into()));
+        self.command.extend(args.into_iter().map(|arg| arg.as_ref().into()));
         self
     }
 
     /// PostgreSQL's `-c name=value` settings.
     pub(super) fn settings<'a>(self, of: impl IntoIterator<Item = (&'a str, &'a str)>) -> Self {
-        of.into_iter().fold(self, |plan, (name, value)| {
-            plan.arg("-c").arg(format!("{name}={value}"))
-        })
+        of.into_iter().fold(self, |plan, (name, value)| plan.arg("-c").arg(format!("{name}={value}")))
     }
 
     pub(super) fn run_as(mut self, user: Option<User>) -> Self {
@@ -94,39 +87,23 @@ pub(super) struct Supervised {
 
 impl Supervised {
     pub(super) fn start(name: &str, plan: impl Fn(&Path) -> Plan) -> Result<Self> {
-        let folder = tempfile::Builder::new()
-            .prefix(&format!("souk-{name}-"))
-            .tempdir()?;
+        let folder = tempfile::Builder::new().prefix(&format!("souk-{name}-")).tempdir()?;
         let plan = plan(folder.path());
         let mut command = Command::new("sh");
-        command
-            .args(["-c", SCRIPT, "supervisor"])
-            .arg(folder.path())
-            .arg(plan.stop_signal);
+        command.args(["-c", SCRIPT, "supervisor"]).arg(folder.path()).arg(plan.stop_signal);
         command.args(&plan.command).current_dir(folder.path());
         // An own group, so that Ctrl-C at the terminal reaches the tests and not their servers.
         command.process_group(0);
-        command
-            .stdin(Stdio::piped())
-            .stdout(Stdio::null())
-            .stderr(Stdio::null());
+        command.stdin(Stdio::piped()).stdout(Stdio::null()).stderr(Stdio::null());
         if let Some(user) = &plan.run_as {
             std::os::unix::fs::chown(folder.path(), Some(user.uid), Some(user.gid))
                 .with_context(|| format!("cannot give {} to a server", folder.path().display()))?;
-            command
-                .uid(user.uid)
-                .gid(user.gid)
-                .env("HOME", folder.path());
+            command.uid(user.uid).gid(user.gid).env("HOME", folder.path());
         }
         let mut shell = command.spawn().context("cannot start a shell")?;
         let stop = shell.stdin.take();
         // From here on the shell removes the folder.
-        let mut this = Self {
-            folder: folder.keep(),
-            pid: 0,
-            shell,
-            stop,
-        };
+        let mut this = Self { folder: folder.keep(), pid: 0, shell, stop };
         this.pid = this.wait_pid()?;
         Ok(this)
     }
@@ -135,20 +112,14 @@ impl Supervised {
         let start = Instant::now();
         while start.elapsed() < Duration::from_secs(30) {
             if let Ok(text) = std::fs::read_to_string(self.folder.join("pid")) {
-                return text
-                    .trim()
-                    .parse()
-                    .context("the supervising shell wrote no process id");
+                return text.trim().parse().context("the supervising shell wrote no process id");
             }
             if let Some(status) = self.shell.try_wait()? {
                 bail!("the supervising shell ended early: {status}");
             }
             super::pause();
         }
-        bail!(
-            "the supervising shell did not start its server; log:\n{}",
-            self.log()
-        )
+        bail!("the supervising shell did not start its server; log:\n{}", self.log())
     }
 
     pub(super) fn folder(&self) -> &Path {

@@ -29,10 +29,7 @@ fn lookup(passwd: &str, name: &str) -> Option<User> {
         let mut fields = line.split(':');
         (fields.next()? == name).then_some(())?;
         let mut fields = fields.skip(1);
-        Some(User {
-            uid: fields.next()?.parse().ok()?,
-            gid: fields.next()?.parse().ok()?,
-        })
+        Some(User { uid: fields.next()?.parse().ok()?, gid: fields.next()?.parse().ok()? })
     })
 }
 

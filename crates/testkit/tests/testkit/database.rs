@@ -11,16 +11,10 @@ async fn connect(url: &str) -> Result<tokio_postgres::Client, tokio_postgres::Er
 
 #[tokio::test]
 async fn two_tests_never_see_each_other() {
-    let (one, two) = tokio::join!(
-        db::database(Engine::Postgres, "a"),
-        db::database(Engine::Postgres, "a")
-    );
+    let (one, two) = tokio::join!(db::database(Engine::Postgres, "a"), db::database(Engine::Postgres, "a"));
     for database in [&one, &two] {
         let client = connect(&database.url).await.unwrap();
-        client
-            .batch_execute("CREATE TABLE only_here (id int)")
-            .await
-            .unwrap();
+        client.batch_execute("CREATE TABLE only_here (id int)").await.unwrap();
     }
 }
 
@@ -31,15 +25,8 @@ async fn a_database_is_gone_after_its_test_even_with_someone_connected() {
     let visitor = connect(&url).await.unwrap();
     visitor.batch_execute("SELECT 1").await.unwrap();
     drop(database);
-    let error = connect(&url)
-        .await
-        .map(drop)
-        .expect_err("the database is gone");
-    assert_eq!(
-        error.code().map(|code| code.code()),
-        Some("3D000"),
-        "{error}"
-    );
+    let error = connect(&url).await.map(drop).expect_err("the database is gone");
+    assert_eq!(error.code().map(|code| code.code()), Some("3D000"), "{error}");
 }
 
 #[tokio::test]

@@ -10,35 +10,20 @@ const LONG: Duration = Duration::from_secs(30);
 /// Prints its process id as its ready line and waits until it is killed.
 fn program() -> Program {
     let script = r#"echo "waking"; echo "$NAME ready as $$"; while :; do sleep 1 & wait; done"#;
-    Program::new("/bin/sh", "ready as")
-        .args(["-c", script])
-        .env("NAME", "child")
+    Program::new("/bin/sh", "ready as").args(["-c", script]).env("NAME", "child")
 }
 
 #[tokio::test]
 async fn says_when_it_is_ready_and_survives_kill_and_restart() {
     let mut process = program().start().await;
-    assert_eq!(
-        process.ready_line(),
-        format!("child ready as {}", process.pid())
-    );
+    assert_eq!(process.ready_line(), format!("child ready as {}", process.pid()));
     let first = process.pid();
     process.kill().await;
     assert!(test_kill_process(Pid::from_raw(first.try_into().unwrap()).unwrap()).is_err());
     process.restart().await;
     assert_ne!(process.pid(), first);
-    assert_eq!(
-        process.ready_line(),
-        format!("child ready as {}", process.pid())
-    );
-    assert_eq!(
-        process
-            .log()
-            .lines()
-            .filter(|line| *line == "waking")
-            .count(),
-        2
-    );
+    assert_eq!(process.ready_line(), format!("child ready as {}", process.pid()));
+    assert_eq!(process.log().lines().filter(|line| *line == "waking").count(), 2);
     let status = process.terminate(LONG).await;
     assert!(!status.success());
 }
@@ -46,18 +31,12 @@ async fn says_when_it_is_ready_and_survives_kill_and_restart() {
 #[tokio::test]
 #[should_panic(expected = "ended before it was ready (exit status: 3); log:\nno such setting")]
 async fn an_early_end_is_told_with_its_log() {
-    Program::new("/bin/sh", "ready")
-        .args(["-c", "echo no such setting >&2; exit 3"])
-        .start()
-        .await;
+    Program::new("/bin/sh", "ready").args(["-c", "echo no such setting >&2; exit 3"]).start().await;
 }
 
 #[tokio::test]
 async fn runs_to_the_end() {
-    let (status, log) = Program::new("/bin/sh", "")
-        .args(["-c", "echo done"])
-        .run()
-        .await;
+    let (status, log) = Program::new("/bin/sh", "").args(["-c", "echo done"]).run().await;
     assert!(status.success());
     assert_eq!(log, "done");
 }

@@ -55,10 +55,7 @@ async fn a_stall_loses_nothing() {
     let early = tokio::time::timeout(SHORT, client.read_exact(&mut answer)).await;
     assert!(early.is_err(), "a byte passed a stalled proxy");
     proxy.restore();
-    tokio::time::timeout(LONG, client.read_exact(&mut answer))
-        .await
-        .unwrap()
-        .unwrap();
+    tokio::time::timeout(LONG, client.read_exact(&mut answer)).await.unwrap().unwrap();
     assert_eq!(&answer, b"late");
 }
 
@@ -68,21 +65,14 @@ async fn a_cut_closes_all_and_a_restore_lets_new_ones_in() {
     let mut client = TcpStream::connect(proxy.address()).await.unwrap();
     ping(&mut client).await.unwrap();
     proxy.cut();
-    let read = tokio::time::timeout(LONG, client.read(&mut [0; 1]))
-        .await
-        .unwrap();
+    let read = tokio::time::timeout(LONG, client.read(&mut [0; 1])).await.unwrap();
     assert!(matches!(read, Ok(0) | Err(_)), "{read:?}");
     let mut refused = TcpStream::connect(proxy.address()).await.unwrap();
-    let read = tokio::time::timeout(LONG, refused.read(&mut [0; 1]))
-        .await
-        .unwrap();
+    let read = tokio::time::timeout(LONG, refused.read(&mut [0; 1])).await.unwrap();
     assert!(matches!(read, Ok(0) | Err(_)), "{read:?}");
     proxy.restore();
     let mut fresh = TcpStream::connect(proxy.address()).await.unwrap();
-    tokio::time::timeout(LONG, ping(&mut fresh))
-        .await
-        .unwrap()
-        .unwrap();
+    tokio::time::timeout(LONG, ping(&mut fresh)).await.unwrap().unwrap();
 }
 
 #[tokio::test]

@@ -19,24 +19,14 @@ fn runs(pid: u32) -> bool {
 
 #[tokio::test]
 async fn postgres_is_durable_and_takes_the_isolation_asked_for() {
-    let asked = Postgres {
-        isolation: Some("serializable".into()),
-    };
-    let server = tokio::task::spawn_blocking(move || asked.start())
-        .await
-        .unwrap()
-        .unwrap();
+    let asked = Postgres { isolation: Some("serializable".into()) };
+    let server = tokio::task::spawn_blocking(move || asked.start()).await.unwrap().unwrap();
     let (client, connection) = tokio_postgres::connect(server.url(), NoTls).await.unwrap();
     tokio::spawn(connection);
-    for (setting, expected) in [
-        ("default_transaction_isolation", "serializable"),
-        ("fsync", "on"),
-        ("synchronous_commit", "on"),
-    ] {
-        let row = client
-            .query_one(&format!("SHOW {setting}"), &[])
-            .await
-            .unwrap();
+    for (setting, expected) in
+        [("default_transaction_isolation", "serializable"), ("fsync", "on"), ("synchronous_commit", "on")]
+    {
+        let row = client.query_one(&format!("SHOW {setting}"), &[]).await.unwrap();
         assert_eq!(row.get::<_, String>(0), expected, "{setting}");
     }
     let row = client.query_one("SHOW data_directory", &[]).await.unwrap();
@@ -45,89 +35,55 @@ async fn postgres_is_durable_and_takes_the_isolation_asked_for() {
     let pid = server.pid();
     assert!(runs(pid));
 
-    tokio::task::spawn_blocking(move || drop(server))
-        .await
-        .unwrap();
+    tokio::task::spawn_blocking(move || drop(server)).await.unwrap();
     assert!(!runs(pid), "PostgreSQL still runs");
-    assert!(
-        !data.parent().unwrap().exists(),
-        "its folder is still there"
-    );
+    assert!(!data.parent().unwrap().exists(), "its folder is still there");
 }
 
 /// Runs `with-servers` around a command that prints the server's folder and then waits for us.
 #[tokio::test]
 async fn a_killed_owner_leaves_no_server_behind() {
     let mut owner = Command::new(env!("CARGO_BIN_EXE_with-servers"))
-        .args([
-            "--",
-            "sh",
-            "-c",
-            r#"echo "$SOUK_TEST_DATABASE_URL"; exec cat"#,
-        ])
+        .args(["--", "sh", "-c", r#"echo "$SOUK_TEST_DATABASE_URL"; exec cat"#])
         .stdin(Stdio::piped())
         .stdout(Stdio::piped())
         .kill_on_drop(true)
         .spawn()
         .unwrap();
     let mut lines = BufReader::new(owner.stdout.take().unwrap()).lines();
-    let url = tokio::time::timeout(DEADLINE, lines.next_line())
-        .await
-        .unwrap()
-        .unwrap()
-        .unwrap();
+    let url = tokio::time::timeout(DEADLINE, lines.next_line()).await.unwrap().unwrap().unwrap();
 
     let (client, connection) = tokio_postgres::connect(&url, NoTls).await.unwrap();
     tokio::spawn(connection);
     let row = client.query_one("SHOW data_directory", &[]).await.unwrap();
-    let folder = PathBuf::from(row.get::<_, String>(0))
-        .parent()
-        .unwrap()
-        .to_owned();
+    let folder = PathBuf::from(row.get::<_, String>(0)).parent().unwrap().to_owned();
 
     owner.kill().await.unwrap();
-    wait::until(DEADLINE, "the server's folder to be removed", async || {
-        !folder.exists()
-    })
-    .await;
+    wait::until(DEADLINE, "the server's folder to be removed", async || !folder.exists()).await;
     assert!(tokio_postgres::connect(&url, NoTls).await.is_err());
 }
 
 #[tokio::test]
 async fn the_exit_code_of_the_command_is_passed_on() {
-    let status = Command::new(env!("CARGO_BIN_EXE_with-servers"))
-        .args(["--", "sh", "-c", "exit 42"])
-        .status()
-        .await
-        .unwrap();
+    let status =
+        Command::new(env!("CARGO_BIN_EXE_with-servers")).args(["--", "sh", "-c", "exit 42"]).status().await.unwrap();
     assert_eq!(status.code(), Some(42));
 }
 
 #[tokio::test]
 async fn a_request_to_end_reaches_the_command() {
     let mut owner = Command::new(env!("CARGO_BIN_EXE_with-servers"))
-        .args([
-            "--",
-            "sh",
-            "-c",
-            "trap 'exit 7' TERM; echo ready; while read line; do :; done",
-        ])
+        .args(["--", "sh", "-c", "trap 'exit 7' TERM; echo ready; while read line; do :; done"])
         .stdin(Stdio::piped())
         .stdout(Stdio::piped())
         .kill_on_drop(true)
         .spawn()
         .unwrap();
     let mut lines = BufReader::new(owner.stdout.take().unwrap()).lines();
-    let line = tokio::time::timeout(DEADLINE, lines.next_line())
-        .await
-        .unwrap()
-        .unwrap();
+    let line = tokio::time::timeout(DEADLINE, lines.next_line()).await.unwrap().unwrap();
     assert_eq!(line.as_deref(), Some("ready"));
     let pid = Pid::from_raw(owner.id().unwrap().try_into().unwrap()).unwrap();
     kill_process(pid, Signal::TERM).unwrap();
-    let status = tokio::time::timeout(DEADLINE, owner.wait())
-        .await
-        .unwrap()
-        .unwrap();
+    let status = tokio::time::timeout(DEADLINE, owner.wait()).await.unwrap().unwrap();
     assert_eq!(status.code(), Some(7));
 }
