@@ -10,15 +10,9 @@ use http::{HeaderMap, HeaderValue};
 use opentelemetry_proto::tonic::collector::metrics::v1::metrics_service_server::{
     MetricsService, MetricsServiceServer,
 };
-use opentelemetry_proto::tonic::collector::metrics::v1::{
-    ExportMetricsServiceRequest, ExportMetricsServiceResponse,
-};
-use opentelemetry_proto::tonic::collector::trace::v1::trace_service_server::{
-    TraceService, TraceServiceServer,
-};
-use opentelemetry_proto::tonic::collector::trace::v1::{
-    ExportTraceServiceRequest, ExportTraceServiceResponse,
-};
+use opentelemetry_proto::tonic::collector::metrics::v1::{ExportMetricsServiceRequest, ExportMetricsServiceResponse};
+use opentelemetry_proto::tonic::collector::trace::v1::trace_service_server::{TraceService, TraceServiceServer};
+use opentelemetry_proto::tonic::collector::trace::v1::{ExportTraceServiceRequest, ExportTraceServiceResponse};
 use opentelemetry_proto::tonic::common::v1::{KeyValue, any_value::Value};
 use opentelemetry_proto::tonic::trace::v1::{Span, span::SpanKind, status::StatusCode};
 use souk_common::telemetry::{self, Config, Guard, metrics, propagation, span};
@@ -48,20 +42,10 @@ impl TraceService for Collector {
         for resource_spans in request.into_inner().resource_spans {
             let attributes = resource_spans.resource.unwrap_or_default().attributes;
             let name = text(&attributes, "service.name").expect("a resource has a service.name");
-            assert_eq!(
-                text(&attributes, "service.instance.id").as_deref(),
-                Some("copy-1")
-            );
-            assert_eq!(
-                text(&attributes, "service.version").as_deref(),
-                Some(env!("CARGO_PKG_VERSION"))
-            );
+            assert_eq!(text(&attributes, "service.instance.id").as_deref(), Some("copy-1"));
+            assert_eq!(text(&attributes, "service.version").as_deref(), Some(env!("CARGO_PKG_VERSION")));
             for scope in resource_spans.scope_spans {
-                self.0
-                    .spans
-                    .lock()
-                    .unwrap()
-                    .extend(scope.spans.into_iter().map(|span| (name.clone(), span)));
+                self.0.spans.lock().unwrap().extend(scope.spans.into_iter().map(|span| (name.clone(), span)));
             }
         }
         self.1.send_replace(());
@@ -76,14 +60,8 @@ impl MetricsService for Collector {
         request: Request<ExportMetricsServiceRequest>,
     ) -> Result<Response<ExportMetricsServiceResponse>, Status> {
         let resources = request.into_inner().resource_metrics.into_iter();
-        let metrics = resources
-            .flat_map(|resource| resource.scope_metrics)
-            .flat_map(|scope| scope.metrics);
-        self.0
-            .metrics
-            .lock()
-            .unwrap()
-            .extend(metrics.map(|metric| metric.name));
+        let metrics = resources.flat_map(|resource| resource.scope_metrics).flat_map(|scope| scope.metrics);
+        self.0.metrics.lock().unwrap().extend(metrics.map(|metric| metric.name));
         self.1.send_replace(());
         Ok(Response::new(Default::default()))
     }
@@ -105,14 +83,8 @@ static WORLD: LazyLock<World> = LazyLock::new(|| {
         let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
         let server = tonic::transport::Server::builder()
-            .add_service(TraceServiceServer::new(Collector(
-                received.clone(),
-                more.clone(),
-            )))
-            .add_service(MetricsServiceServer::new(Collector(
-                received.clone(),
-                more.clone(),
-            )))
+            .add_service(TraceServiceServer::new(Collector(received.clone(), more.clone())))
+            .add_service(MetricsServiceServer::new(Collector(received.clone(), more.clone())))
             .serve_with_incoming(tokio_stream::wrappers::TcpListenerStream::new(listener));
         tokio::spawn(server);
         let config = Config {
@@ -125,12 +97,7 @@ static WORLD: LazyLock<World> = LazyLock::new(|| {
         };
         telemetry::init(&config, "souk").unwrap()
     });
-    World {
-        runtime,
-        received,
-        more,
-        guard,
-    }
+    World { runtime, received, more, guard }
 });
 
 impl World {
@@ -145,32 +112,17 @@ impl World {
                 more.changed().await.unwrap();
             }
         };
-        tokio::time::timeout(Duration::from_secs(20), found)
-            .await
-            .unwrap_or_else(|_| panic!("{what} did not come"))
+        tokio::time::timeout(Duration::from_secs(20), found).await.unwrap_or_else(|_| panic!("{what} did not come"))
     }
 
     async fn span(&self, name: &str) -> (String, Span) {
-        self.wait(name, |received| {
-            received
-                .spans
-                .lock()
-                .unwrap()
-                .iter()
-                .find(|(_, span)| span.name == name)
-                .cloned()
-        })
-        .await
+        self.wait(name, |received| received.spans.lock().unwrap().iter().find(|(_, span)| span.name == name).cloned())
+            .await
     }
 }
 
 fn text(attributes: &[KeyValue], key: &str) -> Option<String> {
-    let value = attributes
-        .iter()
-        .find(|attribute| attribute.key == key)?
-        .value
-        .clone()?
-        .value?;
+    let value = attributes.iter().find(|attribute| attribute.key == key)?.value.clone()?.value?;
     match value {
         Value::StringValue(text) => Some(text),
         Value::IntValue(number) => Some(number.to_string()),
@@ -202,12 +154,7 @@ async fn get(address: SocketAddr, path: &str) -> String {
 fn a_collector_sees_one_trace_through_the_services_of_a_process() {
     let world = &*WORLD;
     world.runtime.block_on(async {
-        let request = span::http_server(
-            "gateway",
-            &http::Method::POST,
-            "/v1/orders",
-            &headers(TRACEPARENT),
-        );
+        let request = span::http_server("gateway", &http::Method::POST, "/v1/orders", &headers(TRACEPARENT));
         let sent = request
             .run(async {
                 let call = span::client("souk.order.v1.OrderService", "PlaceOrder");
@@ -221,12 +168,7 @@ fn a_collector_sees_one_trace_through_the_services_of_a_process() {
         drop(request);
         assert_eq!(sent["tracestate"], "vendor=1");
 
-        let served = span::server(
-            "order",
-            "souk.order.v1.OrderService",
-            "PlaceOrder/served",
-            &sent,
-        );
+        let served = span::server("order", "souk.order.v1.OrderService", "PlaceOrder/served", &sent);
         served
             .run(async {
                 tokio::spawn(span::inherit(async {
@@ -242,51 +184,28 @@ fn a_collector_sees_one_trace_through_the_services_of_a_process() {
         let (service, gateway) = world.span("POST /v1/orders").await;
         assert_eq!(service, "gateway");
         assert_eq!(
-            (
-                hex(&gateway.trace_id).as_str(),
-                hex(&gateway.parent_span_id).as_str()
-            ),
+            (hex(&gateway.trace_id).as_str(), hex(&gateway.parent_span_id).as_str()),
             (TRACE, "00f067aa0ba902b7")
         );
         assert_eq!(gateway.kind(), SpanKind::Server);
-        assert_eq!(
-            text(&gateway.attributes, "http.response.status_code").as_deref(),
-            Some("201")
-        );
+        assert_eq!(text(&gateway.attributes, "http.response.status_code").as_deref(), Some("201"));
 
         let (service, call) = world.span("souk.order.v1.OrderService/PlaceOrder").await;
         assert_eq!(service, "gateway");
-        assert_eq!(
-            (&call.trace_id, &call.parent_span_id),
-            (&gateway.trace_id, &gateway.span_id)
-        );
+        assert_eq!((&call.trace_id, &call.parent_span_id), (&gateway.trace_id, &gateway.span_id));
         assert_eq!(call.kind(), SpanKind::Client);
         assert_eq!(call.status.as_ref().unwrap().code(), StatusCode::Error);
 
-        let (service, order) = world
-            .span("souk.order.v1.OrderService/PlaceOrder/served")
-            .await;
+        let (service, order) = world.span("souk.order.v1.OrderService/PlaceOrder/served").await;
         assert_eq!(service, "order");
-        assert_eq!(
-            (&order.trace_id, &order.parent_span_id),
-            (&gateway.trace_id, &call.span_id)
-        );
-        assert_eq!(
-            text(&order.attributes, "rpc.response.status_code").as_deref(),
-            Some("NOT_FOUND")
-        );
+        assert_eq!((&order.trace_id, &order.parent_span_id), (&gateway.trace_id, &call.span_id));
+        assert_eq!(text(&order.attributes, "rpc.response.status_code").as_deref(), Some("NOT_FOUND"));
         assert_eq!(order.status.unwrap_or_default().code(), StatusCode::Unset);
 
         let (service, query) = world.span("query").await;
         assert_eq!(service, "order", "a span below one of order's is order's");
-        assert_eq!(
-            text(&query.attributes, span::SERVICE).as_deref(),
-            Some("order")
-        );
-        assert_eq!(
-            (&query.trace_id, &query.parent_span_id),
-            (&gateway.trace_id, &order.span_id)
-        );
+        assert_eq!(text(&query.attributes, span::SERVICE).as_deref(), Some("order"));
+        assert_eq!((&query.trace_id, &query.parent_span_id), (&gateway.trace_id, &order.span_id));
     });
 }
 
@@ -295,28 +214,14 @@ fn a_caller_that_does_not_sample_is_not_sampled() {
     let world = &*WORLD;
     world.runtime.block_on(async {
         let unsampled = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-00";
-        span::server(
-            "user",
-            "souk.user.v1.UserService",
-            "Unsampled",
-            &headers(unsampled),
-        )
-        .run(async {})
-        .await;
+        span::server("user", "souk.user.v1.UserService", "Unsampled", &headers(unsampled)).run(async {}).await;
         // Spans are sent in the order of their ends: when the later one is there, the earlier would be.
         span::job("user", "after-unsampled").run(async {}).await;
         let (service, job) = world.span("after-unsampled").await;
         assert_eq!(service, "user");
-        assert!(
-            job.parent_span_id.is_empty(),
-            "a job begins a trace of its own"
-        );
+        assert!(job.parent_span_id.is_empty(), "a job begins a trace of its own");
         let spans = world.received.spans.lock().unwrap();
-        assert!(
-            !spans
-                .iter()
-                .any(|(_, span)| span.name.ends_with("/Unsampled"))
-        );
+        assert!(!spans.iter().any(|(_, span)| span.name.ends_with("/Unsampled")));
     });
 }
 
@@ -370,19 +275,13 @@ fn prometheus_reads_what_was_measured() {
 fn a_second_set_up_in_the_process_has_its_own_listener() {
     let world = &*WORLD;
     world.runtime.block_on(async {
-        let config = Config {
-            log_filter: "off".to_owned(),
-            ..Config::default()
-        };
+        let config = Config { log_filter: "off".to_owned(), ..Config::default() };
         let second = telemetry::init(&config, "order").unwrap();
         let address = second.metrics_address().unwrap();
         assert_ne!(Some(address), world.guard.metrics_address());
         assert!(get(address, "/metrics").await.contains("target_info{"));
 
-        let taken = Config {
-            metrics_listen: address.to_string(),
-            ..config
-        };
+        let taken = Config { metrics_listen: address.to_string(), ..config };
         let error = telemetry::init(&taken, "order").unwrap_err().to_string();
         assert!(
             error.starts_with(&format!(
@@ -401,11 +300,7 @@ fn a_second_set_up_in_the_process_has_its_own_listener() {
 fn what_was_not_yet_sent_is_sent_at_shutdown() {
     let world = &*WORLD;
     world.runtime.block_on(async {
-        let config = Config {
-            metrics_listen: String::new(),
-            log_filter: "off".to_owned(),
-            ..Config::default()
-        };
+        let config = Config { metrics_listen: String::new(), log_filter: "off".to_owned(), ..Config::default() };
         let guard = telemetry::init(&config, "order").unwrap();
         span::job("order", "last-words").run(async {}).await;
         guard.shutdown().await;
@@ -418,10 +313,7 @@ fn what_was_not_yet_sent_is_sent_at_shutdown() {
 fn wrong_settings_say_what_would_be_right() {
     let runtime = tokio::runtime::Runtime::new().unwrap();
     let _entered = runtime.enter();
-    let endpoint = |endpoint: &str| Config {
-        otlp_endpoint: endpoint.to_owned(),
-        ..Config::default()
-    };
+    let endpoint = |endpoint: &str| Config { otlp_endpoint: endpoint.to_owned(), ..Config::default() };
     let cases = [
         (
             endpoint("collector:4317"),
@@ -431,25 +323,13 @@ fn wrong_settings_say_what_would_be_right() {
             endpoint("http://a b"),
             "telemetry.otlp_endpoint is \"http://a b\": invalid URI; it must be an address, such as",
         ),
+        (Config { log_filter: "souk=loud".to_owned(), ..Config::default() }, "telemetry.log_filter is \"souk=loud\""),
         (
-            Config {
-                log_filter: "souk=loud".to_owned(),
-                ..Config::default()
-            },
-            "telemetry.log_filter is \"souk=loud\"",
-        ),
-        (
-            Config {
-                otlp_sample_ratio: 2.0,
-                ..Config::default()
-            },
+            Config { otlp_sample_ratio: 2.0, ..Config::default() },
             "telemetry.otlp_sample_ratio is 2: it must be from 0 (none) to 1 (all)",
         ),
         (
-            Config {
-                metrics_listen: "here".to_owned(),
-                ..Config::default()
-            },
+            Config { metrics_listen: "here".to_owned(), ..Config::default() },
             "cannot listen on telemetry.metrics_listen \"here\"",
         ),
     ];
@@ -474,34 +354,18 @@ fn without_collector(work: impl Future<Output = ()>) -> Vec<HashMap<String, serd
     }
     let lines = Lines::default();
     let writer = lines.clone();
-    let subscriber = tracing_subscriber::registry().with(
-        tracing_subscriber::fmt::layer()
-            .json()
-            .flatten_event(true)
-            .with_writer(move || writer.clone()),
-    );
-    let runtime = tokio::runtime::Builder::new_current_thread()
-        .enable_all()
-        .build()
-        .unwrap();
+    let subscriber = tracing_subscriber::registry()
+        .with(tracing_subscriber::fmt::layer().json().flatten_event(true).with_writer(move || writer.clone()));
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
     tracing::subscriber::with_default(subscriber, || runtime.block_on(work));
     let bytes = lines.0.lock().unwrap().clone();
-    String::from_utf8(bytes)
-        .unwrap()
-        .lines()
-        .map(|line| serde_json::from_str(line).unwrap())
-        .collect()
+    String::from_utf8(bytes).unwrap().lines().map(|line| serde_json::from_str(line).unwrap()).collect()
 }
 
 #[test]
 fn without_a_collector_the_callers_trace_goes_on_unchanged_and_is_logged() {
     let lines = without_collector(async {
-        let request = span::server(
-            "order",
-            "souk.order.v1.OrderService",
-            "PlaceOrder",
-            &headers(TRACEPARENT),
-        );
+        let request = span::server("order", "souk.order.v1.OrderService", "PlaceOrder", &headers(TRACEPARENT));
         let sent = request
             .run(async {
                 tracing::info!("placing");

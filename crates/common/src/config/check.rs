@@ -20,11 +20,7 @@ pub(super) fn table(
     for (name, value) in given {
         let key = join(path, name);
         let Some(default) = known.get(name) else {
-            faults.push(Fault {
-                what: unknown(&key, origin, root),
-                key,
-                origin: origin.clone(),
-            });
+            faults.push(Fault { what: unknown(&key, origin, root), key, origin: origin.clone() });
             continue;
         };
         match (&default.kind, &value.kind) {
@@ -34,11 +30,7 @@ pub(super) fn table(
             }
             (wanted, found) if fits(wanted, found) => {}
             (wanted, found) => {
-                faults.push(Fault {
-                    what: mismatch(&key, wanted, found),
-                    key,
-                    origin: origin.clone(),
-                });
+                faults.push(Fault { what: mismatch(&key, wanted, found), key, origin: origin.clone() });
             }
         }
     }
@@ -48,17 +40,8 @@ pub(super) fn table(
 ///
 /// # Errors
 /// The fault, when the key is unknown or the text is of another kind.
-pub(super) fn variable(
-    root: &Map<String, Value>,
-    key: &str,
-    text: &str,
-    origin: &Origin,
-) -> Result<ValueKind, Fault> {
-    let fault = |what| Fault {
-        key: key.to_owned(),
-        origin: origin.clone(),
-        what,
-    };
+pub(super) fn variable(root: &Map<String, Value>, key: &str, text: &str, origin: &Origin) -> Result<ValueKind, Fault> {
+    let fault = |what| Fault { key: key.to_owned(), origin: origin.clone(), what };
     let default = find(root, key).ok_or_else(|| fault(unknown(key, origin, root)))?;
     let wrong = || fault(mismatch(key, default, &ValueKind::String(text.to_owned())));
     scalar(default, text).ok_or_else(wrong)
@@ -70,18 +53,9 @@ fn scalar(wanted: &ValueKind, text: &str) -> Option<ValueKind> {
         ValueKind::I64(_) => ValueKind::I64(text.parse().ok()?),
         ValueKind::Float(_) => ValueKind::Float(text.parse().ok()?),
         ValueKind::Array(elements) => {
-            let like = elements
-                .first()
-                .map_or(ValueKind::String(String::new()), |one| one.kind.clone());
-            let parts = text
-                .split(',')
-                .map(str::trim)
-                .filter(|part| !part.is_empty());
-            ValueKind::Array(
-                parts
-                    .map(|part| Some(scalar(&like, part)?.into()))
-                    .collect::<Option<_>>()?,
-            )
+            let like = elements.first().map_or(ValueKind::String(String::new()), |one| one.kind.clone());
+            let parts = text.split(',').map(str::trim).filter(|part| !part.is_empty());
+            ValueKind::Array(parts.map(|part| Some(scalar(&like, part)?.into())).collect::<Option<_>>()?)
         }
         ValueKind::String(_) => ValueKind::String(text.to_owned()),
         _ => return None,
@@ -112,11 +86,7 @@ fn fits(wanted: &ValueKind, found: &ValueKind) -> bool {
 }
 
 fn mismatch(key: &str, wanted: &ValueKind, found: &ValueKind) -> String {
-    format!(
-        "found {}, must be {}",
-        describe(key, found),
-        wish(key, wanted)
-    )
+    format!("found {}, must be {}", describe(key, found), wish(key, wanted))
 }
 
 /// A found value in words, without secrets.
@@ -157,12 +127,7 @@ fn unknown(key: &str, origin: &Origin, root: &Map<String, Value>) -> String {
     let plain = |key: &str| key.replace('.', "_");
     let nearest = known
         .iter()
-        .map(|candidate| {
-            (
-                strsim::normalized_damerau_levenshtein(&plain(key), &plain(candidate)),
-                candidate,
-            )
-        })
+        .map(|candidate| (strsim::normalized_damerau_levenshtein(&plain(key), &plain(candidate)), candidate))
         .max_by(|(a, _), (b, _)| a.total_cmp(b));
     match nearest {
         Some((likeness, candidate)) if likeness >= 0.7 => {
@@ -189,9 +154,5 @@ pub(super) fn leaves(table: &Map<String, Value>, path: &str, into: &mut Vec<Stri
 }
 
 pub(super) fn join(path: &str, name: &str) -> String {
-    if path.is_empty() {
-        name.to_owned()
-    } else {
-        format!("{path}.{name}")
-    }
+    if path.is_empty() { name.to_owned() } else { format!("{path}.{name}") }
 }

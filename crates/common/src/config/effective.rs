@@ -12,9 +12,8 @@ use super::{Origin, origin};
 /// The table as TOML: single settings first, then a header for each section, by name.
 pub(super) fn print(table: &Map<String, Value>, path: &str, out: &mut String) {
     let sorted: BTreeMap<_, _> = table.iter().collect();
-    let (sections, settings): (Vec<_>, Vec<_>) = sorted
-        .into_iter()
-        .partition(|(_, value)| matches!(value.kind, ValueKind::Table(_)));
+    let (sections, settings): (Vec<_>, Vec<_>) =
+        sorted.into_iter().partition(|(_, value)| matches!(value.kind, ValueKind::Table(_)));
     if !path.is_empty() && !settings.is_empty() {
         let gap = if out.is_empty() { "" } else { "\n" };
         let _ = writeln!(out, "{gap}[{path}]");
@@ -42,17 +41,11 @@ fn toml_value(key: &str, kind: &ValueKind) -> toml::Value {
         ValueKind::Boolean(value) => (*value).into(),
         ValueKind::I64(value) => (*value).into(),
         ValueKind::Float(value) => (*value).into(),
-        ValueKind::Array(values) => toml::Value::Array(
-            values
-                .iter()
-                .map(|value| toml_value(key, &value.kind))
-                .collect(),
-        ),
+        ValueKind::Array(values) => {
+            toml::Value::Array(values.iter().map(|value| toml_value(key, &value.kind)).collect())
+        }
         ValueKind::Table(table) => toml::Value::Table(
-            table
-                .iter()
-                .map(|(name, value)| (name.clone(), toml_value(&join(key, name), &value.kind)))
-                .collect(),
+            table.iter().map(|(name, value)| (name.clone(), toml_value(&join(key, name), &value.kind))).collect(),
         ),
         other => other.to_string().into(),
     }

@@ -43,7 +43,7 @@ pub const PREFIX: &str = "SOUK_";
 pub const FILE_VARIABLE: &str = "SOUK_CONFIG";
 
 /// Variables with our prefix that are no settings: the command line's and the tests' own.
-const NOT_SETTINGS: [&str; 4] = [FILE_VARIABLE, "SOUK_TOKEN", "SOUK_PASSWORD", "SOUK_SERVER"];
+const NOT_SETTINGS: [&str; 3] = [FILE_VARIABLE, "SOUK_TOKEN", "SOUK_ADMIN_PASSWORD"];
 
 /// Gathers the sources of the settings; [`Loader::load`] reads them.
 #[derive(Debug, Clone)]
@@ -62,12 +62,7 @@ impl Default for Loader {
 impl Loader {
     /// A loader that knows the settings every service shares.
     pub fn new() -> Self {
-        Self {
-            defaults: Vec::new(),
-            file: None,
-            variables: Vec::new(),
-        }
-        .defaults("common", COMMON_DEFAULTS)
+        Self { defaults: Vec::new(), file: None, variables: Vec::new() }.defaults("common", COMMON_DEFAULTS)
     }
 
     /// Adds a text of defaults, TOML with all its settings inside sections of its own (so that the texts
@@ -90,10 +85,7 @@ impl Loader {
     pub fn env(self) -> Self {
         // What is not Unicode is kept with replacement characters: as a wrong value it is then refused.
         let read = |(name, value): (std::ffi::OsString, std::ffi::OsString)| {
-            (
-                name.to_string_lossy().into_owned(),
-                value.to_string_lossy().into_owned(),
-            )
+            (name.to_string_lossy().into_owned(), value.to_string_lossy().into_owned())
         };
         self.variables(std::env::vars_os().map(read))
     }
@@ -101,22 +93,14 @@ impl Loader {
     /// Takes these variables in place of the process's.
     #[must_use]
     pub fn variables(mut self, variables: impl IntoIterator<Item = (String, String)>) -> Self {
-        self.variables.extend(
-            variables
-                .into_iter()
-                .filter(|(name, _)| name.starts_with(PREFIX)),
-        );
+        self.variables.extend(variables.into_iter().filter(|(name, _)| name.starts_with(PREFIX)));
         self.variables.sort();
         self
     }
 
     /// All default texts, one after the other: a complete and commented configuration file.
     pub fn default_text(&self) -> String {
-        let texts: Vec<&str> = self
-            .defaults
-            .iter()
-            .map(|(_, text)| text.trim_end())
-            .collect();
+        let texts: Vec<&str> = self.defaults.iter().map(|(_, text)| text.trim_end()).collect();
         texts.join("\n\n") + "\n"
     }
 
@@ -130,22 +114,11 @@ impl Loader {
         for (name, text) in &self.defaults {
             let source = File::from_str(text, FileFormat::Toml);
             let table = source.collect();
-            table.map_err(|source| ConfigError::Defaults {
-                name: name.clone(),
-                source,
-            })?;
+            table.map_err(|source| ConfigError::Defaults { name: name.clone(), source })?;
             builder = builder.add_source(source);
         }
-        let broken = |source| ConfigError::Defaults {
-            name: "all services together".into(),
-            source,
-        };
-        let known = builder
-            .build_cloned()
-            .map_err(broken)?
-            .cache
-            .into_table()
-            .map_err(broken)?;
+        let broken = |source| ConfigError::Defaults { name: "all services together".into(), source };
+        let known = builder.build_cloned().map_err(broken)?.cache.into_table().map_err(broken)?;
         let mut faults = Vec::new();
 
         if let Some(path) = self.file_path() {
@@ -169,24 +142,13 @@ impl Loader {
             faults.sort_by(|a, b| a.key.cmp(&b.key));
             return Err(ConfigError::Settings(faults));
         }
-        let table = builder
-            .build()
-            .and_then(|config| config.cache.into_table())
-            .map_err(broken)?;
-        Ok(Settings {
-            root: Value::new(None, ValueKind::Table(table)),
-        })
+        let table = builder.build().and_then(|config| config.cache.into_table()).map_err(broken)?;
+        Ok(Settings { root: Value::new(None, ValueKind::Table(table)) })
     }
 
     fn file_path(&self) -> Option<PathBuf> {
-        let named = || {
-            self.variables
-                .iter()
-                .find(|(name, path)| name == FILE_VARIABLE && !path.is_empty())
-        };
-        self.file
-            .clone()
-            .or_else(|| named().map(|(_, path)| path.into()))
+        let named = || self.variables.iter().find(|(name, path)| name == FILE_VARIABLE && !path.is_empty());
+        self.file.clone().or_else(|| named().map(|(_, path)| path.into()))
     }
 }
 
@@ -206,11 +168,7 @@ impl Settings {
         let value = self.at(path).map_or(serde_json::Value::Null, json);
         serde_path_to_error::deserialize(value).map_err(|error| {
             let below = error.path().to_string();
-            let key = if below == "." {
-                path.to_owned()
-            } else {
-                check::join(path, &below)
-            };
+            let key = if below == "." { path.to_owned() } else { check::join(path, &below) };
             let found = self.at(&key);
             let what = match found.map(|value| &value.kind) {
                 // The inner error may repeat the value.
@@ -219,11 +177,7 @@ impl Settings {
                 Some(ValueKind::Table(_)) => error.inner().to_string(),
                 Some(kind) => format!("found {}: {}", check::describe(&key, kind), error.inner()),
             };
-            ConfigError::Settings(vec![Fault {
-                origin: found.map_or(Origin::Default, origin),
-                key,
-                what,
-            }])
+            ConfigError::Settings(vec![Fault { origin: found.map_or(Origin::Default, origin), key, what }])
         })
     }
 
@@ -241,19 +195,14 @@ impl Settings {
     /// together, an address that cannot be parsed): it says who set it, like the errors of this module.
     pub fn fault(&self, path: &str, what: impl Into<String>) -> ConfigError {
         let origin = self.at(path).map_or(Origin::Default, origin);
-        ConfigError::Settings(vec![Fault {
-            key: path.to_owned(),
-            origin,
-            what: what.into(),
-        }])
+        ConfigError::Settings(vec![Fault { key: path.to_owned(), origin, what: what.into() }])
     }
 
     fn at(&self, path: &str) -> Option<&Value> {
-        path.split('.')
-            .try_fold(&self.root, |value, name| match &value.kind {
-                ValueKind::Table(table) => table.get(name),
-                _ => None,
-            })
+        path.split('.').try_fold(&self.root, |value, name| match &value.kind {
+            ValueKind::Table(table) => table.get(name),
+            _ => None,
+        })
     }
 }
 
@@ -272,16 +221,11 @@ impl Source for Marked {
 }
 
 fn read(path: &PathBuf) -> Result<Map<String, Value>, ConfigError> {
-    let text = std::fs::read_to_string(path).map_err(|source| ConfigError::Unreadable {
-        path: path.clone(),
-        source,
-    })?;
+    let text =
+        std::fs::read_to_string(path).map_err(|source| ConfigError::Unreadable { path: path.clone(), source })?;
     File::from_str(&text, FileFormat::Toml)
         .collect()
-        .map_err(|source| ConfigError::Syntax {
-            path: path.clone(),
-            source,
-        })
+        .map_err(|source| ConfigError::Syntax { path: path.clone(), source })
 }
 
 /// Writes the origin into every value, where [`origin`] finds it after the sources are merged.
@@ -291,10 +235,7 @@ fn mark(table: Map<String, Value>, origin: &Origin) -> Map<String, Value> {
         ValueKind::Table(inner) => Value::new(Some(&tag), ValueKind::Table(mark(inner, origin))),
         kind => Value::new(Some(&tag), kind),
     };
-    table
-        .into_iter()
-        .map(|(name, value)| (name, marked(value)))
-        .collect()
+    table.into_iter().map(|(name, value)| (name, marked(value))).collect()
 }
 
 const VARIABLE_TAG: &str = "variable:";
@@ -321,9 +262,7 @@ fn origin(value: &Value) -> Origin {
 /// service of its namespace, such as `SOUK_ORDER_SERVICE_HOST` and `SOUK_ORDER_PORT_8080_TCP`: not ours.
 fn is_setting(name: &str) -> bool {
     let from_kubernetes = !name.contains("__")
-        && (["_SERVICE_HOST", "_SERVICE_PORT", "_PORT_"]
-            .iter()
-            .any(|part| name.contains(part))
+        && (["_SERVICE_HOST", "_SERVICE_PORT", "_PORT_"].iter().any(|part| name.contains(part))
             || name.ends_with("_PORT"));
     !NOT_SETTINGS.contains(&name) && !name.starts_with("SOUK_TEST_") && !from_kubernetes
 }
@@ -336,10 +275,7 @@ fn json(value: &Value) -> serde_json::Value {
         ValueKind::Float(value) => (*value).into(),
         ValueKind::String(text) => text.as_str().into(),
         ValueKind::Array(values) => values.iter().map(json).collect(),
-        ValueKind::Table(table) => table
-            .iter()
-            .map(|(name, value)| (name.clone(), json(value)))
-            .collect(),
+        ValueKind::Table(table) => table.iter().map(|(name, value)| (name.clone(), json(value))).collect(),
         // TOML and variables give none of the wider numbers.
         other => other.to_string().into(),
     }

@@ -64,10 +64,7 @@ pub fn is_secret(key: &str) -> bool {
     let name = key.rsplit('.').next().unwrap_or(key);
     ["secret", "password", "token", "private_key", "api_key"]
         .iter()
-        .any(|word| {
-            name.strip_suffix(word)
-                .is_some_and(|rest| rest.is_empty() || rest.ends_with('_'))
-        })
+        .any(|word| name.strip_suffix(word).is_some_and(|rest| rest.is_empty() || rest.ends_with('_')))
 }
 
 /// A setting's text as it may be shown: nothing of a secret, a URL without its password.
@@ -86,17 +83,9 @@ pub fn redact(key: &str, text: &str) -> String {
 /// an unescaped `/` or `@` is hidden too; hiding too much is the safe side.
 fn redact_userinfo(url: &str, start: usize) -> String {
     let rest = &url[start..];
-    match rest
-        .rfind('@')
-        .and_then(|at| Some((rest[..at].find(':')?, at)))
-    {
+    match rest.rfind('@').and_then(|at| Some((rest[..at].find(':')?, at))) {
         Some((colon, at)) => {
-            format!(
-                "{}{}:{REDACTED}{}",
-                &url[..start],
-                &rest[..colon],
-                &rest[at..]
-            )
+            format!("{}{}:{REDACTED}{}", &url[..start], &rest[..colon], &rest[at..])
         }
         None => url.to_owned(),
     }
@@ -108,9 +97,7 @@ fn redact_parameter(text: String) -> String {
     match text.find(NAME) {
         Some(at) => {
             let value = at + NAME.len();
-            let end = text[value..]
-                .find(['&', ' '])
-                .map_or(text.len(), |end| value + end);
+            let end = text[value..].find(['&', ' ']).map_or(text.len(), |end| value + end);
             format!("{}{REDACTED}{}", &text[..value], &text[end..])
         }
         None => text,
@@ -134,21 +121,10 @@ mod tests {
 
     #[test]
     fn names_tell_what_is_secret() {
-        for key in [
-            "auth.internal_secret",
-            "password",
-            "a.b_password",
-            "x.token",
-            "x.private_key",
-        ] {
+        for key in ["auth.internal_secret", "password", "a.b_password", "x.token", "x.private_key"] {
             assert!(is_secret(key), "{key}");
         }
-        for key in [
-            "auth.access_token_ttl",
-            "auth.issuer",
-            "user.password_hash_threads",
-            "url",
-        ] {
+        for key in ["auth.access_token_ttl", "auth.issuer", "user.password_hash_threads", "url"] {
             assert!(!is_secret(key), "{key}");
         }
     }
@@ -156,22 +132,10 @@ mod tests {
     #[test]
     fn urls_lose_their_password() {
         let cases = [
-            (
-                "postgres://souk:hunter2@db:5432/order",
-                "postgres://souk:***@db:5432/order",
-            ),
-            (
-                "postgres://souk:a/b@c@db/order",
-                "postgres://souk:***@db/order",
-            ),
-            (
-                "postgres://souk@db:5432/order",
-                "postgres://souk@db:5432/order",
-            ),
-            (
-                "postgres://db/order?user=a&password=x&port=1",
-                "postgres://db/order?user=a&password=***&port=1",
-            ),
+            ("postgres://souk:hunter2@db:5432/order", "postgres://souk:***@db:5432/order"),
+            ("postgres://souk:a/b@c@db/order", "postgres://souk:***@db/order"),
+            ("postgres://souk@db:5432/order", "postgres://souk@db:5432/order"),
+            ("postgres://db/order?user=a&password=x&port=1", "postgres://db/order?user=a&password=***&port=1"),
             ("host=db password=x user=a", "host=db password=*** user=a"),
             ("http://127.0.0.1:4317", "http://127.0.0.1:4317"),
             ("sqlite:souk.db", "sqlite:souk.db"),

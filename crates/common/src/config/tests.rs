@@ -50,9 +50,7 @@ struct Database {
 }
 
 fn loader(variables: &[(&str, &str)]) -> Loader {
-    let variables = variables
-        .iter()
-        .map(|(name, value)| ((*name).to_owned(), (*value).to_owned()));
+    let variables = variables.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned()));
     Loader::new().defaults("order", ORDER).variables(variables)
 }
 
@@ -61,11 +59,7 @@ fn with_file(toml: &str, variables: &[(&str, &str)]) -> Result<Settings, String>
     let file = tempfile::NamedTempFile::new().unwrap();
     std::fs::write(file.path(), toml).unwrap();
     let loaded = loader(variables).file(Some(file.path().to_owned())).load();
-    loaded.map_err(|error| {
-        error
-            .to_string()
-            .replace(&file.path().display().to_string(), "FILE")
-    })
+    loaded.map_err(|error| error.to_string().replace(&file.path().display().to_string(), "FILE"))
 }
 
 fn refused(variables: &[(&str, &str)]) -> String {
@@ -97,15 +91,9 @@ fn later_sources_win_and_the_rest_stays() {
     assert_eq!(order.database.password.expose(), "12345");
     assert_eq!(
         order.labels.into_iter().collect::<Vec<_>>(),
-        [
-            ("team".to_owned(), "shop".to_owned()),
-            ("tier".to_owned(), "gold".to_owned()),
-        ]
+        [("team".to_owned(), "shop".to_owned()), ("tier".to_owned(), "gold".to_owned()),]
     );
-    assert_eq!(
-        settings.section::<PathBuf>("data_dir").unwrap(),
-        PathBuf::from("/from/file")
-    );
+    assert_eq!(settings.section::<PathBuf>("data_dir").unwrap(), PathBuf::from("/from/file"));
     assert_eq!(settings.section::<String>("auth.issuer").unwrap(), "souk");
 }
 
@@ -113,6 +101,7 @@ fn later_sources_win_and_the_rest_stays() {
 fn variables_that_are_not_settings_are_left_alone() {
     let names = [
         "SOUK_TOKEN",
+        "SOUK_ADMIN_PASSWORD",
         "SOUK_TEST_DATABASE_URL",
         "SOUK_ORDER_SERVICE_HOST",
         "SOUK_ORDER_SERVICE_PORT_GRPC",
@@ -164,18 +153,9 @@ fn a_value_of_another_kind_is_refused_with_what_would_be_right() {
             "[order]\nbatch = \"many\"",
             "`order.batch` (file FILE): found the text \"many\", must be a whole number such as 64",
         ),
-        (
-            "[order]\nbatch = 1.5",
-            "`order.batch` (file FILE): found the number 1.5, must be a whole number such as 64",
-        ),
-        (
-            "[order]\nlease = 30",
-            "`order.lease` (file FILE): found the number 30, must be a text such as \"30s\"",
-        ),
-        (
-            "[order]\nfast = \"yes\"",
-            "`order.fast` (file FILE): found the text \"yes\", must be true or false",
-        ),
+        ("[order]\nbatch = 1.5", "`order.batch` (file FILE): found the number 1.5, must be a whole number such as 64"),
+        ("[order]\nlease = 30", "`order.lease` (file FILE): found the number 30, must be a text such as \"30s\""),
+        ("[order]\nfast = \"yes\"", "`order.fast` (file FILE): found the text \"yes\", must be true or false"),
         (
             "[order]\nratio = \"half\"",
             "`order.ratio` (file FILE): found the text \"half\", must be a number such as 0.5",
@@ -188,20 +168,11 @@ fn a_value_of_another_kind_is_refused_with_what_would_be_right() {
             "[order]\ndatabase = \"x\"",
             "`order.database` (file FILE): found the text \"x\", must be a section: set what stands in it, `order.database.…`",
         ),
-        (
-            "[order.mode]\na = 1",
-            "`order.mode` (file FILE): found a section, must be a text such as \"simple\"",
-        ),
-        (
-            "[auth]\nissuer = true",
-            "`auth.issuer` (file FILE): found true, must be a text such as \"souk\"",
-        ),
+        ("[order.mode]\na = 1", "`order.mode` (file FILE): found a section, must be a text such as \"simple\""),
+        ("[auth]\nissuer = true", "`auth.issuer` (file FILE): found true, must be a text such as \"souk\""),
     ];
     for (toml, text) in kinds {
-        assert_eq!(
-            with_file(toml, &[]).unwrap_err(),
-            format!("wrong setting {text}")
-        );
+        assert_eq!(with_file(toml, &[]).unwrap_err(), format!("wrong setting {text}"));
     }
     assert_eq!(
         refused(&[("SOUK_ORDER__BATCH", "many")]),
@@ -216,11 +187,7 @@ fn a_value_of_another_kind_is_refused_with_what_would_be_right() {
 #[test]
 fn all_wrong_settings_are_told_at_once() {
     assert_eq!(
-        with_file(
-            "[order]\nbatch = true\n",
-            &[("SOUK_DATADIR", "x"), ("SOUK_ORDER__FAST", "1")]
-        )
-        .unwrap_err(),
+        with_file("[order]\nbatch = true\n", &[("SOUK_DATADIR", "x"), ("SOUK_ORDER__FAST", "1")]).unwrap_err(),
         "3 wrong settings:\n  \
          `datadir` (variable SOUK_DATADIR): unknown setting, did you mean SOUK_DATA_DIR?\n  \
          `order.batch` (file FILE): found true, must be a whole number such as 64\n  \
@@ -231,11 +198,7 @@ fn all_wrong_settings_are_told_at_once() {
 #[test]
 fn a_value_that_its_type_refuses_names_its_source() {
     let order = |toml: &str, variables: &[(&str, &str)]| {
-        with_file(toml, variables)
-            .unwrap()
-            .section::<Order>("order")
-            .unwrap_err()
-            .to_string()
+        with_file(toml, variables).unwrap().section::<Order>("order").unwrap_err().to_string()
     };
     assert_eq!(
         order("", &[("SOUK_ORDER__LEASE", "soon")]),
@@ -248,14 +211,8 @@ fn a_value_that_its_type_refuses_names_its_source() {
          unknown variant `odd`, expected `simple` or `thorough`"
     );
     let text = order("[order]\nbatch = 70000\n", &[]);
-    assert!(
-        text.starts_with("wrong setting `order.batch` (file "),
-        "{text}"
-    );
-    assert!(
-        text.ends_with("found the number 70000: invalid value: integer `70000`, expected u16"),
-        "{text}"
-    );
+    assert!(text.starts_with("wrong setting `order.batch` (file "), "{text}");
+    assert!(text.ends_with("found the number 70000: invalid value: integer `70000`, expected u16"), "{text}");
     let text = order("[order]\nregions = [\"eu\", 5]\n", &[]);
     assert!(text.contains("`order.regions[1]`"), "{text}");
 }
@@ -264,15 +221,11 @@ fn a_value_that_its_type_refuses_names_its_source() {
 fn a_fault_that_only_the_service_sees_names_its_source_too() {
     let settings = loader(&[("SOUK_AUTH__ISSUER", " ")]).load().unwrap();
     assert_eq!(
-        settings
-            .fault("auth.issuer", "must not be blank")
-            .to_string(),
+        settings.fault("auth.issuer", "must not be blank").to_string(),
         "wrong setting `auth.issuer` (variable SOUK_AUTH__ISSUER): must not be blank"
     );
     assert_eq!(
-        settings
-            .fault("auth.audience", "must not be odd")
-            .to_string(),
+        settings.fault("auth.audience", "must not be odd").to_string(),
         "wrong setting `auth.audience` (built-in default): must not be odd"
     );
 }
@@ -284,13 +237,8 @@ fn errors_never_show_a_secret() {
         with_file("[order.database.password]\na = \"hunter2\"\n", &[]).unwrap_err(),
         refused(&[("SOUK_ORDER__DATABASE__PASWORD", "hunter2")]),
         {
-            let settings = loader(&[("SOUK_ORDER__DATABASE__PASSWORD", "hunter2")])
-                .load()
-                .unwrap();
-            settings
-                .section::<u8>("order.database.password")
-                .unwrap_err()
-                .to_string()
+            let settings = loader(&[("SOUK_ORDER__DATABASE__PASSWORD", "hunter2")]).load().unwrap();
+            settings.section::<u8>("order.database.password").unwrap_err().to_string()
         },
     ] {
         assert!(text.contains("wrong setting"), "{text}");
@@ -300,30 +248,13 @@ fn errors_never_show_a_secret() {
 
 #[test]
 fn a_missing_or_broken_file_is_named() {
-    let missing = loader(&[])
-        .file(Some("/nowhere/souk.toml".into()))
-        .load()
-        .unwrap_err()
-        .to_string();
-    assert!(
-        missing.starts_with("cannot read the configuration file /nowhere/souk.toml: No such file"),
-        "{missing}"
-    );
+    let missing = loader(&[]).file(Some("/nowhere/souk.toml".into())).load().unwrap_err().to_string();
+    assert!(missing.starts_with("cannot read the configuration file /nowhere/souk.toml: No such file"), "{missing}");
     let broken = with_file("[order\n", &[]).unwrap_err();
-    assert!(
-        broken.starts_with("the configuration file FILE is not valid TOML: "),
-        "{broken}"
-    );
+    assert!(broken.starts_with("the configuration file FILE is not valid TOML: "), "{broken}");
     assert!(broken.contains("line 1, column 7"), "{broken}");
-    let ours = Loader::new()
-        .defaults("order", "x =")
-        .load()
-        .unwrap_err()
-        .to_string();
-    assert!(
-        ours.starts_with("the built-in defaults of order are not valid: "),
-        "{ours}"
-    );
+    let ours = Loader::new().defaults("order", "x =").load().unwrap_err().to_string();
+    assert!(ours.starts_with("the built-in defaults of order are not valid: "), "{ours}");
 }
 
 #[test]
@@ -332,10 +263,7 @@ fn the_effective_settings_are_toml_that_loads_again() {
         "[order]\nbatch = 8\n",
         &[
             ("SOUK_AUTH__INTERNAL_SECRET", "hunter2hunter2"),
-            (
-                "SOUK_ORDER__DATABASE__URL",
-                "postgres://souk:hunter2@db/order",
-            ),
+            ("SOUK_ORDER__DATABASE__URL", "postgres://souk:hunter2@db/order"),
             ("SOUK_ORDER__LABELS__TIER", "gold"),
         ],
     )
@@ -355,10 +283,7 @@ fn the_effective_settings_are_toml_that_loads_again() {
     assert!(!printed.contains("hunter2"), "{printed}");
     let again = with_file(&printed, &[]).unwrap();
     assert_eq!(again.section::<Order>("order").unwrap().batch, 8);
-    assert_eq!(
-        again.section::<String>("order.labels.tier").unwrap(),
-        "gold"
-    );
+    assert_eq!(again.section::<String>("order.labels.tier").unwrap(), "gold");
 }
 
 #[test]

@@ -9,7 +9,9 @@ pub mod duration {
     /// Reads a duration; the error says what would be right.
     pub fn parse(text: &str) -> Result<Duration, String> {
         humantime::parse_duration(text).map_err(|error| {
-            format!("not a duration ({error}): write a number and a unit, such as \"250ms\", \"30s\", \"15m\" or \"1h 30m\"")
+            format!(
+                "not a duration ({error}): write a number and a unit, such as \"250ms\", \"30s\", \"15m\" or \"1h 30m\""
+            )
         })
     }
 
@@ -34,12 +36,7 @@ pub mod duration {
 pub mod byte_size {
     use serde::{Deserialize, Deserializer, Serializer, de::Error};
 
-    const UNITS: [(&str, usize); 4] = [
-        ("GiB", 1 << 30),
-        ("MiB", 1 << 20),
-        ("KiB", 1 << 10),
-        ("B", 1),
-    ];
+    const UNITS: [(&str, usize); 4] = [("GiB", 1 << 30), ("MiB", 1 << 20), ("KiB", 1 << 10), ("B", 1)];
 
     /// Reads a size in bytes; the error says what would be right.
     pub fn parse(text: &str) -> Result<usize, String> {
@@ -65,10 +62,7 @@ pub mod byte_size {
     /// # Errors
     /// Only those of the serializer.
     pub fn serialize<S: Serializer>(value: &usize, serializer: S) -> Result<S::Ok, S::Error> {
-        match UNITS
-            .iter()
-            .find(|(_, bytes)| *value >= *bytes && value.is_multiple_of(*bytes))
-        {
+        match UNITS.iter().find(|(_, bytes)| *value >= *bytes && value.is_multiple_of(*bytes)) {
             Some((unit, bytes)) => serializer.collect_str(&format_args!("{}{unit}", value / bytes)),
             None => serializer.collect_str(&format_args!("{value}B")),
         }
@@ -92,21 +86,9 @@ mod tests {
     #[test]
     fn texts_are_read_and_written_alike() {
         for (wait, size, text) in [
-            (
-                Duration::from_millis(250),
-                0,
-                r#"{"wait":"250ms","size":"0B"}"#,
-            ),
-            (
-                Duration::from_secs(5400),
-                4 << 20,
-                r#"{"wait":"1h 30m","size":"4MiB"}"#,
-            ),
-            (
-                Duration::from_secs(30),
-                1536,
-                r#"{"wait":"30s","size":"1536B"}"#,
-            ),
+            (Duration::from_millis(250), 0, r#"{"wait":"250ms","size":"0B"}"#),
+            (Duration::from_secs(5400), 4 << 20, r#"{"wait":"1h 30m","size":"4MiB"}"#),
+            (Duration::from_secs(30), 1536, r#"{"wait":"30s","size":"1536B"}"#),
         ] {
             let sample = Sample { wait, size };
             assert_eq!(serde_json::to_string(&sample).unwrap(), text);
@@ -117,20 +99,10 @@ mod tests {
     #[test]
     fn what_is_no_size_or_duration_is_refused() {
         for text in ["", "4", "4MB", "-1KiB", "1.5MiB", "99999999999GiB"] {
-            assert!(
-                super::byte_size::parse(text)
-                    .unwrap_err()
-                    .contains("such as"),
-                "{text}"
-            );
+            assert!(super::byte_size::parse(text).unwrap_err().contains("such as"), "{text}");
         }
         for text in ["", "5", "-5s", "soon", "5 parsecs"] {
-            assert!(
-                super::duration::parse(text)
-                    .unwrap_err()
-                    .contains("\"30s\""),
-                "{text}"
-            );
+            assert!(super::duration::parse(text).unwrap_err().contains("\"30s\""), "{text}");
         }
     }
 }

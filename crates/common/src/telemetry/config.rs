@@ -60,9 +60,6 @@ mod tests {
     fn the_default_is_the_default_text() {
         let settings = config::Loader::new().load().unwrap();
         let read: Config = settings.section("telemetry").unwrap();
-        assert_eq!(
-            serde_json::to_value(read).unwrap(),
-            serde_json::to_value(Config::default()).unwrap()
-        );
+        assert_eq!(serde_json::to_value(read).unwrap(), serde_json::to_value(Config::default()).unwrap());
     }
 }

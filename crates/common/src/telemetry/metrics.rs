@@ -13,18 +13,13 @@ use opentelemetry::{KeyValue, StringValue};
 use opentelemetry_sdk::metrics::{Aggregation, Instrument, InstrumentKind, Stream};
 
 /// Upper ends of the buckets of durations, in seconds: from a cached answer on this machine to a request at its deadline.
-const BOUNDARIES: [f64; 14] = [
-    0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0,
-];
+const BOUNDARIES: [f64; 14] = [0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0];
 
 /// Gives every histogram of seconds these buckets, whoever makes it; the SDK's own are meant for milliseconds.
 pub(super) fn buckets(instrument: &Instrument) -> Option<Stream> {
     let fits = instrument.kind() == InstrumentKind::Histogram && instrument.unit() == "s";
     let boundaries = fits.then(|| BOUNDARIES.to_vec())?;
-    let aggregation = Aggregation::ExplicitBucketHistogram {
-        boundaries,
-        record_min_max: false,
-    };
+    let aggregation = Aggregation::ExplicitBucketHistogram { boundaries, record_min_max: false };
     Stream::builder().with_aggregation(aggregation).build().ok()
 }
 
@@ -43,33 +38,17 @@ pub(super) fn install(meter: &Meter) {
     INSTRUMENTS.get_or_init(|| {
         observe_pools(meter);
         let seconds = |name: &'static str, description: &'static str| {
-            meter
-                .f64_histogram(name)
-                .with_unit("s")
-                .with_description(description)
-                .build()
+            meter.f64_histogram(name).with_unit("s").with_description(description).build()
         };
         let active = |name: &'static str, description: &'static str| {
-            meter
-                .i64_up_down_counter(name)
-                .with_description(description)
-                .build()
+            meter.i64_up_down_counter(name).with_description(description).build()
         };
         Instruments {
             rpc_server: seconds("rpc.server.duration", "Time to answer an RPC"),
-            rpc_client: seconds(
-                "rpc.client.duration",
-                "Time until an RPC sent to another service is answered",
-            ),
+            rpc_client: seconds("rpc.client.duration", "Time until an RPC sent to another service is answered"),
             rpc_active: active("rpc.server.active_requests", "RPCs being answered"),
-            http_server: seconds(
-                "http.server.request.duration",
-                "Time to answer an HTTP request",
-            ),
-            http_active: active(
-                "http.server.active_requests",
-                "HTTP requests being answered",
-            ),
+            http_server: seconds("http.server.request.duration", "Time to answer an HTTP request"),
+            http_active: active("http.server.active_requests", "HTTP requests being answered"),
         }
     });
 }
@@ -82,9 +61,7 @@ pub fn rpc_server(
     elapsed: Duration,
 ) {
     if let Some(instruments) = INSTRUMENTS.get() {
-        instruments
-            .rpc_server
-            .record(elapsed.as_secs_f64(), &rpc(service, method, code));
+        instruments.rpc_server.record(elapsed.as_secs_f64(), &rpc(service, method, code));
     }
 }
 
@@ -96,17 +73,11 @@ pub fn rpc_client(
     elapsed: Duration,
 ) {
     if let Some(instruments) = INSTRUMENTS.get() {
-        instruments
-            .rpc_client
-            .record(elapsed.as_secs_f64(), &rpc(service, method, code));
+        instruments.rpc_client.record(elapsed.as_secs_f64(), &rpc(service, method, code));
     }
 }
 
-fn rpc(
-    service: impl Into<StringValue>,
-    method: impl Into<StringValue>,
-    code: tonic::Code,
-) -> [KeyValue; 3] {
+fn rpc(service: impl Into<StringValue>, method: impl Into<StringValue>, code: tonic::Code) -> [KeyValue; 3] {
     [
         KeyValue::new("rpc.service", service.into()),
         KeyValue::new("rpc.method", method.into()),
@@ -116,28 +87,18 @@ fn rpc(
 
 /// Counts an RPC of this service as being answered until the value is dropped.
 pub fn rpc_in_flight(service: impl Into<StringValue>) -> InFlight {
-    InFlight::new(
-        |instruments| &instruments.rpc_active,
-        || vec![KeyValue::new("rpc.service", service.into())],
-    )
+    InFlight::new(|instruments| &instruments.rpc_active, || vec![KeyValue::new("rpc.service", service.into())])
 }
 
 /// An HTTP request was answered; `route` is the template (`/v1/orders/{order}`), "" where none matched.
-pub fn http_server(
-    method: &http::Method,
-    route: &str,
-    status: http::StatusCode,
-    elapsed: Duration,
-) {
+pub fn http_server(method: &http::Method, route: &str, status: http::StatusCode, elapsed: Duration) {
     if let Some(instruments) = INSTRUMENTS.get() {
         let attributes = [
             KeyValue::new("http.request.method", method.to_string()),
             KeyValue::new("http.route", route.to_owned()),
             KeyValue::new("http.response.status_code", i64::from(status.as_u16())),
         ];
-        instruments
-            .http_server
-            .record(elapsed.as_secs_f64(), &attributes);
+        instruments.http_server.record(elapsed.as_secs_f64(), &attributes);
     }
 }
 
@@ -191,10 +152,7 @@ static POOLS: Mutex<Vec<(u64, StringValue, Observer)>> = Mutex::new(Vec::new());
 
 /// Shows a pool among the metrics, under its name ("order"), until the returned value is dropped. `status` is
 /// asked at each reading and must not block.
-pub fn db_pool(
-    name: impl Into<StringValue>,
-    status: impl Fn() -> PoolStatus + Send + Sync + 'static,
-) -> PoolMetrics {
+pub fn db_pool(name: impl Into<StringValue>, status: impl Fn() -> PoolStatus + Send + Sync + 'static) -> PoolMetrics {
     static NEXT: AtomicU64 = AtomicU64::new(0);
     let id = NEXT.fetch_add(1, Ordering::Relaxed);
     pools().push((id, name.into(), Box::new(status)));
@@ -219,42 +177,25 @@ fn pools() -> std::sync::MutexGuard<'static, Vec<(u64, StringValue, Observer)>> 
 fn observe_pools(meter: &Meter) {
     type Values = fn(PoolStatus) -> Vec<(Option<&'static str>, usize)>;
     let instruments: [(&'static str, &'static str, Values); 3] = [
-        (
-            "db.client.connection.count",
-            "Open database connections",
-            |pool| vec![(Some("used"), pool.used), (Some("idle"), pool.idle)],
-        ),
-        (
-            "db.client.connection.max",
-            "Database connections there may be",
-            |pool| vec![(None, pool.max)],
-        ),
-        (
-            "db.client.connection.pending_requests",
-            "Who waits for a database connection",
-            |pool| vec![(None, pool.pending)],
-        ),
+        ("db.client.connection.count", "Open database connections", |pool| {
+            vec![(Some("used"), pool.used), (Some("idle"), pool.idle)]
+        }),
+        ("db.client.connection.max", "Database connections there may be", |pool| vec![(None, pool.max)]),
+        ("db.client.connection.pending_requests", "Who waits for a database connection", |pool| {
+            vec![(None, pool.pending)]
+        }),
     ];
     for (name, description, values) in instruments {
         let callback = move |observer: &dyn opentelemetry::metrics::AsyncInstrument<i64>| {
             for (_, pool, status) in pools().iter() {
                 for (state, value) in values(status()) {
-                    let mut attributes = vec![KeyValue::new(
-                        "db.client.connection.pool.name",
-                        pool.clone(),
-                    )];
-                    attributes.extend(
-                        state.map(|state| KeyValue::new("db.client.connection.state", state)),
-                    );
+                    let mut attributes = vec![KeyValue::new("db.client.connection.pool.name", pool.clone())];
+                    attributes.extend(state.map(|state| KeyValue::new("db.client.connection.state", state)));
                     observer.observe(i64::try_from(value).unwrap_or(i64::MAX), &attributes);
                 }
             }
         };
-        meter
-            .i64_observable_up_down_counter(name)
-            .with_description(description)
-            .with_callback(callback)
-            .build();
+        meter.i64_observable_up_down_counter(name).with_description(description).with_callback(callback).build();
     }
 }
 

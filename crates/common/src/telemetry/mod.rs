@@ -102,11 +102,8 @@ static PIPELINES: Mutex<Option<Arc<Pipelines>>> = Mutex::new(None);
 /// When a setting is wrong or the metrics port is taken; nothing is left half set up then.
 pub fn init(config: &Config, service: &str) -> Result<Guard, TelemetryError> {
     tokio::runtime::Handle::try_current()?;
-    let filter =
-        EnvFilter::try_new(&config.log_filter).map_err(|source| TelemetryError::Filter {
-            filter: config.log_filter.clone(),
-            source,
-        })?;
+    let filter = EnvFilter::try_new(&config.log_filter)
+        .map_err(|source| TelemetryError::Filter { filter: config.log_filter.clone(), source })?;
     if !(0.0..=1.0).contains(&config.otlp_sample_ratio) {
         return Err(TelemetryError::Ratio(config.otlp_sample_ratio));
     }
@@ -120,32 +117,18 @@ pub fn init(config: &Config, service: &str) -> Result<Guard, TelemetryError> {
     };
     let pipelines = pipelines(config, service, collector)?;
     opentelemetry::global::set_text_map_propagator(TraceContextPropagator::new());
-    log(
-        config,
-        filter,
-        pipelines
-            .as_deref()
-            .and_then(|pipelines| pipelines.traces.as_ref()),
-    );
+    log(config, filter, pipelines.as_deref().and_then(|pipelines| pipelines.traces.as_ref()));
 
     let stop = CancellationToken::new();
     let metrics_address = match (listener, &pipelines) {
         (Some(listener), Some(pipelines)) => {
             let served = prometheus::serve(listener, pipelines.registry.clone(), stop.clone());
-            let failed = |source| TelemetryError::Bind {
-                address: config.metrics_listen.clone(),
-                source,
-            };
+            let failed = |source| TelemetryError::Bind { address: config.metrics_listen.clone(), source };
             Some(served.map_err(failed)?)
         }
         _ => None,
     };
-    Ok(Guard {
-        metrics_address,
-        pipelines,
-        stop,
-        flushed: false,
-    })
+    Ok(Guard { metrics_address, pipelines, stop, flushed: false })
 }
 
 fn pipelines(
@@ -158,14 +141,10 @@ fn pipelines(
     if made.is_none() && wanted {
         let resource = resource(config, service);
         let registry = ::prometheus::Registry::new();
-        let reader = opentelemetry_prometheus::exporter()
-            .with_registry(registry.clone())
-            .scope_info_enabled(false)
-            .build()?;
-        let mut metrics = SdkMeterProvider::builder()
-            .with_resource(resource.clone())
-            .with_reader(reader)
-            .with_view(metrics::buckets);
+        let reader =
+            opentelemetry_prometheus::exporter().with_registry(registry.clone()).scope_info_enabled(false).build()?;
+        let mut metrics =
+            SdkMeterProvider::builder().with_resource(resource.clone()).with_reader(reader).with_view(metrics::buckets);
         let mut traces = None;
         if let Some(channel) = collector {
             metrics = metrics.with_reader(otlp::metrics(config, channel.clone())?);
@@ -174,11 +153,7 @@ fn pipelines(
         let metrics = metrics.build();
         metrics::install(&metrics.meter("souk"));
         opentelemetry::global::set_meter_provider(metrics.clone());
-        *made = Some(Arc::new(Pipelines {
-            traces,
-            metrics,
-            registry,
-        }));
+        *made = Some(Arc::new(Pipelines { traces, metrics, registry }));
     }
     Ok(made.clone())
 }
@@ -203,17 +178,8 @@ fn resource(config: &Config, service: &str) -> Resource {
 fn log(config: &Config, filter: EnvFilter, traces: Option<&SdkTracerProvider>) {
     let lines = tracing_subscriber::fmt::layer().with_writer(std::io::stderr);
     let lines: Box<dyn Layer<Registry> + Send + Sync> = match config.log_format {
-        LogFormat::Pretty => lines
-            .compact()
-            .with_ansi(std::io::stderr().is_terminal())
-            .with_filter(filter)
-            .boxed(),
-        LogFormat::Json => lines
-            .json()
-            .flatten_event(true)
-            .with_current_span(false)
-            .with_filter(filter)
-            .boxed(),
+        LogFormat::Pretty => lines.compact().with_ansi(std::io::stderr().is_terminal()).with_filter(filter).boxed(),
+        LogFormat::Json => lines.json().flatten_event(true).with_current_span(false).with_filter(filter).boxed(),
     };
     // Our own spans only: those of the HTTP and gRPC libraries would drown them, and the exporter's feed itself.
     let spans = traces.map(|traces| {
@@ -223,10 +189,7 @@ fn log(config: &Config, filter: EnvFilter, traces: Option<&SdkTracerProvider>) {
             .with_threads(false)
             .with_filter(Targets::new().with_target("souk", LevelFilter::INFO))
     });
-    let set = tracing_subscriber::registry()
-        .with(lines)
-        .with(spans)
-        .try_init();
+    let set = tracing_subscriber::registry().with(lines).with(spans).try_init();
     match set {
         Ok(()) if traces.is_some() => span::sent(),
         Ok(()) => {}
@@ -271,10 +234,7 @@ impl Guard {
             let Some(pipelines) = pipelines else {
                 return done();
             };
-            let traces = pipelines
-                .traces
-                .as_ref()
-                .map_or(Ok(()), SdkTracerProvider::force_flush);
+            let traces = pipelines.traces.as_ref().map_or(Ok(()), SdkTracerProvider::force_flush);
             for result in [traces, pipelines.metrics.force_flush()] {
                 if let Err(error) = result {
                     tracing::warn!(%error, "the collector did not take the last spans and metrics");

@@ -13,8 +13,8 @@ use opentelemetry_sdk::Resource;
 use opentelemetry_sdk::error::OTelSdkResult;
 use opentelemetry_sdk::metrics::PeriodicReader;
 use opentelemetry_sdk::trace::{
-    BatchConfigBuilder, BatchSpanProcessor, Sampler, SdkTracerProvider, Span, SpanData,
-    SpanExporter as Exporter, SpanProcessor,
+    BatchConfigBuilder, BatchSpanProcessor, Sampler, SdkTracerProvider, Span, SpanData, SpanExporter as Exporter,
+    SpanProcessor,
 };
 use tonic::transport::{Channel, Endpoint};
 
@@ -29,10 +29,7 @@ const BATCH_DELAY: Duration = Duration::from_secs(1);
 
 /// The connection to the collector; it connects when first used and again when lost.
 pub(super) fn channel(endpoint: &str) -> Result<Channel, TelemetryError> {
-    let wrong = |why: String| TelemetryError::Endpoint {
-        endpoint: endpoint.to_owned(),
-        why,
-    };
+    let wrong = |why: String| TelemetryError::Endpoint { endpoint: endpoint.to_owned(), why };
     if !endpoint.starts_with("http://") {
         return Err(wrong("it must begin with http://".to_owned()));
     }
@@ -56,12 +53,8 @@ pub(super) fn traces(
         others: Mutex::default(),
         failing: AtomicBool::new(false),
     };
-    let batches = BatchConfigBuilder::default()
-        .with_scheduled_delay(BATCH_DELAY)
-        .build();
-    let batches = BatchSpanProcessor::builder(exporter)
-        .with_batch_config(batches)
-        .build();
+    let batches = BatchConfigBuilder::default().with_scheduled_delay(BATCH_DELAY).build();
+    let batches = BatchSpanProcessor::builder(exporter).with_batch_config(batches).build();
     Ok(SdkTracerProvider::builder()
         .with_sampler(Sampler::ParentBased(Box::new(sampler)))
         .with_resource(resource.clone())
@@ -71,26 +64,13 @@ pub(super) fn traces(
 }
 
 /// The reader that sends the metrics at intervals.
-pub(super) fn metrics(
-    config: &Config,
-    channel: Channel,
-) -> Result<PeriodicReader<MetricExporter>, TelemetryError> {
-    let exporter = MetricExporter::builder()
-        .with_tonic()
-        .with_channel(channel)
-        .with_timeout(TIMEOUT)
-        .build()?;
-    Ok(PeriodicReader::builder(exporter)
-        .with_interval(config.otlp_metrics_interval)
-        .build())
+pub(super) fn metrics(config: &Config, channel: Channel) -> Result<PeriodicReader<MetricExporter>, TelemetryError> {
+    let exporter = MetricExporter::builder().with_tonic().with_channel(channel).with_timeout(TIMEOUT).build()?;
+    Ok(PeriodicReader::builder(exporter).with_interval(config.otlp_metrics_interval).build())
 }
 
 fn exporter(channel: &Channel) -> Result<SpanExporter, opentelemetry_otlp::ExporterBuildError> {
-    SpanExporter::builder()
-        .with_tonic()
-        .with_channel(channel.clone())
-        .with_timeout(TIMEOUT)
-        .build()
+    SpanExporter::builder().with_tonic().with_channel(channel.clone()).with_timeout(TIMEOUT).build()
 }
 
 /// Writes on each span which service it belongs to, as its context knows.
@@ -134,13 +114,8 @@ impl ByService {
             return Some(exporter.clone());
         }
         let mut made = exporter(&self.channel).ok()?;
-        let rest = self
-            .resource
-            .iter()
-            .map(|(key, value)| KeyValue::new(key.clone(), value.clone()));
-        let resource = Resource::builder_empty()
-            .with_attributes(rest)
-            .with_service_name(service.to_owned());
+        let rest = self.resource.iter().map(|(key, value)| KeyValue::new(key.clone(), value.clone()));
+        let resource = Resource::builder_empty().with_attributes(rest).with_service_name(service.to_owned());
         made.set_resource(&resource.build());
         let made = Arc::new(made);
         others.insert(service.to_owned(), made.clone());
@@ -190,12 +165,10 @@ impl Exporter for ByService {
 }
 
 fn service_of(span: &SpanData) -> Option<String> {
-    span.attributes
-        .iter()
-        .rev()
-        .find(|attribute| attribute.key.as_str() == SERVICE)
-        .map(|attribute| match &attribute.value {
+    span.attributes.iter().rev().find(|attribute| attribute.key.as_str() == SERVICE).map(|attribute| {
+        match &attribute.value {
             Value::String(name) => name.as_str().to_owned(),
             other => other.to_string(),
-        })
+        }
+    })
 }

@@ -13,10 +13,7 @@ use super::TelemetryError;
 
 /// Takes the port. Nothing is answered before [`serve`].
 pub(super) fn bind(address: &str) -> Result<std::net::TcpListener, TelemetryError> {
-    let failed = |source| TelemetryError::Bind {
-        address: address.to_owned(),
-        source,
-    };
+    let failed = |source| TelemetryError::Bind { address: address.to_owned(), source };
     let listener = std::net::TcpListener::bind(address).map_err(failed)?;
     listener.set_nonblocking(true).map_err(failed)?;
     Ok(listener)

@@ -48,12 +48,7 @@ pub type InSpan<F> = WithContext<Instrumented<F>>;
 /// The span of an RPC that `service` ("order") serves; `rpc_service` is the full name
 /// (`souk.order.v1.OrderService`). Continues the trace that the request's headers name; `request_id` is
 /// recorded by whoever knows it.
-pub fn server(
-    service: &str,
-    rpc_service: &str,
-    rpc_method: &str,
-    headers: &HeaderMap,
-) -> RequestSpan {
+pub fn server(service: &str, rpc_service: &str, rpc_method: &str, headers: &HeaderMap) -> RequestSpan {
     let context = propagation::extract(headers);
     let sent = SENT.load(Ordering::Relaxed);
     let span = tracing::error_span!(
@@ -74,12 +69,7 @@ pub fn server(
 
 /// The span of an HTTP request that `service` ("gateway") serves; `route` is the template, such as
 /// `/v1/orders/{order}`, never the path itself.
-pub fn http_server(
-    service: &str,
-    method: &http::Method,
-    route: &str,
-    headers: &HeaderMap,
-) -> RequestSpan {
+pub fn http_server(service: &str, method: &http::Method, route: &str, headers: &HeaderMap) -> RequestSpan {
     let context = propagation::extract(headers);
     let sent = SENT.load(Ordering::Relaxed);
     let span = tracing::error_span!(
@@ -129,8 +119,9 @@ pub fn client(rpc_service: &str, rpc_method: &str) -> Span {
     )
 }
 
-/// Notes the outcome of an RPC for the collector on its span: [`RequestSpan::span`] or a [`client`]'s. On the server's side only the codes that are the server's fault
-/// make the span an error, on the client's every one but OK, as OpenTelemetry's conventions have it.
+/// Notes the outcome of an RPC, for the collector, on its span: [`RequestSpan::span`] or that of [`client`].
+/// On the server's side only the codes that are the server's fault make the span an error, on the client's
+/// every one but OK, as OpenTelemetry's conventions have it.
 pub fn record_code(span: &Span, code: tonic::Code, server_side: bool) {
     if !SENT.load(Ordering::Relaxed) {
         return; // The span ends with this: no log line would show it.
@@ -152,7 +143,7 @@ pub fn record_code(span: &Span, code: tonic::Code, server_side: bool) {
     }
 }
 
-/// Notes the outcome of an HTTP request for the collector on its span; 5xx is an error.
+/// Notes the outcome of an HTTP request, for the collector, on its span; 5xx is an error.
 pub fn record_status(span: &Span, status: http::StatusCode) {
     if !SENT.load(Ordering::Relaxed) {
         return;
@@ -195,9 +186,7 @@ impl RequestSpan {
     /// A task it spawns does so only when run in [`RequestSpan::run`] too.
     pub fn run<F: Future>(&self, future: F) -> InSpan<F> {
         // The span is entered inside the context, so its own context, where it has one, is the current one.
-        future
-            .instrument(self.span.clone())
-            .with_context(self.context.clone())
+        future.instrument(self.span.clone()).with_context(self.context.clone())
     }
 }
 
