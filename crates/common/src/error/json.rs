@@ -9,10 +9,7 @@ impl Problem {
     pub fn to_json(&self, request_id: &str, instance: &str) -> Value {
         let inner = &*self.0;
         let mut body = Map::new();
-        body.insert(
-            "type".into(),
-            format!("/errors/{}", self.reason_name()).into(),
-        );
+        body.insert("type".into(), format!("/errors/{}", self.reason_name()).into());
         body.insert("title".into(), self.title().into());
         body.insert("status".into(), self.http_status().into());
         body.insert("detail".into(), self.message().into());
@@ -84,10 +81,7 @@ fn pointer(path: &str) -> String {
 fn subscripted(subscript: &str) -> (String, &str) {
     let Some(quoted) = subscript.strip_prefix('"') else {
         let end = subscript.find(']').unwrap_or(subscript.len());
-        return (
-            subscript[..end].to_owned(),
-            subscript.get(end + 1..).unwrap_or(""),
-        );
+        return (subscript[..end].to_owned(), subscript.get(end + 1..).unwrap_or(""));
     };
     let mut key = String::new();
     let mut characters = quoted.char_indices();
@@ -129,10 +123,7 @@ mod tests {
             ("", ""),
             ("name", "/name"),
             ("items[0].quantity", "/items/0/quantity"),
-            (
-                "items[12].unit_price.currency_code",
-                "/items/12/unitPrice/currencyCode",
-            ),
+            ("items[12].unit_price.currency_code", "/items/12/unitPrice/currencyCode"),
             (r#"labels["a/b~c"].value"#, "/labels/a~1b~0c/value"),
             (r#"labels["a\"].b"]"#, r#"/labels/a"].b"#),
             ("counts[-3]", "/counts/-3"),
@@ -184,12 +175,7 @@ mod tests {
     #[test]
     fn what_has_no_value_is_left_out() {
         let body = Problem::new(Reason::StateConflict, "cancelled already").to_json("", "");
-        let members: Vec<_> = body
-            .as_object()
-            .unwrap()
-            .keys()
-            .map(String::as_str)
-            .collect();
+        let members: Vec<_> = body.as_object().unwrap().keys().map(String::as_str).collect();
         assert_eq!(members, ["detail", "reason", "status", "title", "type"]);
     }
 }

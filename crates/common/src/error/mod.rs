@@ -3,6 +3,7 @@
 //! A service answers with a problem's reason; code, HTTP status and title follow from it. The cause, where there
 //! is one, is for the server's log alone: it travels inside the process as the status' source, never on the wire.
 
+mod convert;
 mod json;
 mod reason;
 mod status;
@@ -94,10 +95,7 @@ impl Problem {
         let mut problem = Self::new(Reason::FieldInvalid, "");
         problem.0.fields = fields
             .into_iter()
-            .map(|(path, description)| Field {
-                path: path.into(),
-                description: description.into(),
-            })
+            .map(|(path, description)| Field { path: path.into(), description: description.into() })
             .collect();
         problem.0.message = match problem.0.fields.as_slice() {
             [] => "the request is not valid".to_owned(),
@@ -112,11 +110,7 @@ impl Problem {
     /// learns which names exist.
     pub fn access_denied(resource: impl Into<String>) -> Self {
         let name = resource.into();
-        Self::new(
-            Reason::AccessDenied,
-            format!("{name} is not yours to use, or does not exist"),
-        )
-        .resource("", name)
+        Self::new(Reason::AccessDenied, format!("{name} is not yours to use, or does not exist")).resource("", name)
     }
 
     /// The resource does not exist. For those who may know: see [`Problem::access_denied`].
@@ -140,11 +134,8 @@ impl Problem {
 
     /// A part of souk or a peer cannot be reached now: "the payment provider".
     pub fn unavailable(what: impl fmt::Display) -> Self {
-        Self::new(
-            Reason::ServiceUnavailable,
-            format!("{what} cannot be reached at the moment: try again"),
-        )
-        .retry_after(RETRY_UNAVAILABLE)
+        Self::new(Reason::ServiceUnavailable, format!("{what} cannot be reached at the moment: try again"))
+            .retry_after(RETRY_UNAVAILABLE)
     }
 }
 
@@ -153,10 +144,7 @@ impl Problem {
     /// Adds a field that is not valid: where, and what would be right.
     #[must_use]
     pub fn field(mut self, path: impl Into<String>, description: impl Into<String>) -> Self {
-        self.0.fields.push(Field {
-            path: path.into(),
-            description: description.into(),
-        });
+        self.0.fields.push(Field { path: path.into(), description: description.into() });
         self
     }
 
@@ -193,10 +181,7 @@ impl Problem {
     /// Which resource it is about: its type in the contract (`souk/Order`, or empty) and its name.
     #[must_use]
     pub fn resource(mut self, kind: impl Into<String>, name: impl Into<String>) -> Self {
-        self.0.resource = Some(Resource {
-            kind: kind.into(),
-            name: name.into(),
-        });
+        self.0.resource = Some(Resource { kind: kind.into(), name: name.into() });
         self
     }
 
@@ -295,10 +280,7 @@ impl fmt::Display for Problem {
 
 impl Error for Problem {
     fn source(&self) -> Option<&(dyn Error + 'static)> {
-        self.0
-            .cause
-            .as_deref()
-            .map(|cause| cause as &(dyn Error + 'static))
+        self.0.cause.as_deref().map(|cause| cause as &(dyn Error + 'static))
     }
 }
 
@@ -350,11 +332,7 @@ mod tests {
     fn fields_make_one_message() {
         let one = Problem::invalid("items[0].quantity", "must be at least 1");
         assert_eq!(one.message(), "items[0].quantity must be at least 1");
-        let three = Problem::fields([
-            ("a", "must be set"),
-            ("b", "must be set"),
-            ("c", "must be set"),
-        ]);
+        let three = Problem::fields([("a", "must be set"), ("b", "must be set"), ("c", "must be set")]);
         assert_eq!(three.message(), "a must be set (and 2 more)");
         assert_eq!(three.field_violations().len(), 3);
         assert_eq!(three.reason(), Reason::FieldInvalid);
@@ -364,10 +342,7 @@ mod tests {
     fn a_resource_that_is_not_yours_and_one_that_is_not_there_look_the_same() {
         let one = tonic::Status::from(Problem::access_denied("orders/ord_a"));
         let other = tonic::Status::from(Problem::access_denied("orders/ord_a").caused_by("no row"));
-        assert_eq!(
-            (one.code(), one.message(), one.details()),
-            (other.code(), other.message(), other.details())
-        );
+        assert_eq!((one.code(), one.message(), one.details()), (other.code(), other.message(), other.details()));
     }
 
     #[test]

@@ -20,10 +20,7 @@ pub(super) fn facts(reason: Reason) -> Facts {
         R::FieldInvalid => (Code::InvalidArgument, "A field is not valid"),
         R::MalformedRequest => (Code::InvalidArgument, "The request cannot be read"),
         R::UnknownField => (Code::InvalidArgument, "The request has an unknown field"),
-        R::IdempotencyKeyReused => (
-            Code::InvalidArgument,
-            "The idempotency key was used for another request",
-        ),
+        R::IdempotencyKeyReused => (Code::InvalidArgument, "The idempotency key was used for another request"),
         R::PageTokenInvalid => (Code::InvalidArgument, "The page token is not valid"),
         R::MediaTypeUnsupported => (Code::InvalidArgument, "The media type is not supported"),
         R::TokenMissing => (Code::Unauthenticated, "A token is needed"),
@@ -40,10 +37,7 @@ pub(super) fn facts(reason: Reason) -> Facts {
         R::RequestInProgress => (Code::Aborted, "The same request is still running"),
         R::Conflict => (Code::Aborted, "Concurrent changes collided"),
         R::OutOfStock => (Code::FailedPrecondition, "Not enough stock"),
-        R::StateConflict => (
-            Code::FailedPrecondition,
-            "The resource's state does not allow this",
-        ),
+        R::StateConflict => (Code::FailedPrecondition, "The resource's state does not allow this"),
         R::ProductArchived => (Code::FailedPrecondition, "The product is archived"),
         R::PaymentDeclined => (Code::FailedPrecondition, "The payment was declined"),
         R::RateLimited => (Code::ResourceExhausted, "Too many requests"),
@@ -63,11 +57,7 @@ pub(super) fn facts(reason: Reason) -> Facts {
         R::Overloaded => 503,
         _ => http_status(code),
     };
-    Facts {
-        code,
-        http_status,
-        title,
-    }
+    Facts { code, http_status, title }
 }
 
 /// The HTTP status of a gRPC code, as the comments of google.rpc.Code give it.
@@ -145,10 +135,7 @@ mod tests {
             let facts = facts(reason);
             assert_ne!(facts.code, Code::Ok, "{reason:?}");
             assert!((400..600).contains(&facts.http_status), "{reason:?}");
-            assert!(
-                !facts.title.is_empty() && !facts.title.ends_with('.'),
-                "{reason:?}"
-            );
+            assert!(!facts.title.is_empty() && !facts.title.ends_with('.'), "{reason:?}");
         }
     }
 

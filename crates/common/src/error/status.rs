@@ -18,37 +18,28 @@ impl From<Problem> for Status {
     fn from(problem: Problem) -> Self {
         let code = problem.code();
         let mut inner = *problem.0;
-        let listed = shorten(&mut inner.fields, 0, |field| {
-            field.path.len() + field.description.len()
-        });
+        let listed = shorten(&mut inner.fields, 0, |field| field.path.len() + field.description.len());
         let omitted_fields = listed.omitted;
         let listed = shorten(&mut inner.violations, listed.bytes, |violation| {
             violation.kind.len() + violation.subject.len() + violation.description.len()
         });
         let omitted = omitted_fields + listed.omitted;
         if omitted > 0 {
-            inner
-                .metadata
-                .insert(OMITTED.to_owned(), omitted.to_string());
+            inner.metadata.insert(OMITTED.to_owned(), omitted.to_string());
         }
 
         let metadata: HashMap<_, _> = inner.metadata.into_iter().collect();
-        let mut details =
-            ErrorDetails::with_error_info(reason::name(inner.reason), DOMAIN, metadata);
+        let mut details = ErrorDetails::with_error_info(reason::name(inner.reason), DOMAIN, metadata);
         if !inner.fields.is_empty() {
             let fields = inner.fields.into_iter();
             details.set_bad_request(
-                fields
-                    .map(|field| FieldViolation::new(field.path, field.description))
-                    .collect::<Vec<_>>(),
+                fields.map(|field| FieldViolation::new(field.path, field.description)).collect::<Vec<_>>(),
             );
         }
         if !inner.violations.is_empty() {
             let violations = inner.violations.into_iter();
             details.set_precondition_failure(
-                violations
-                    .map(|v| PreconditionViolation::new(v.kind, v.subject, v.description))
-                    .collect::<Vec<_>>(),
+                violations.map(|v| PreconditionViolation::new(v.kind, v.subject, v.description)).collect::<Vec<_>>(),
             );
         }
         if let Some(delay) = inner.retry_after {
@@ -84,22 +75,15 @@ impl Problem {
         let reason = match ours {
             Some(info) => reason::from_name(&info.reason),
             None if timed_out(status) => Some(Reason::DeadlineExceeded),
-            None if status.code() == Code::InvalidArgument
-                && details.has_bad_request_violations() =>
-            {
+            None if status.code() == Code::InvalidArgument && details.has_bad_request_violations() => {
                 Some(Reason::FieldInvalid)
             }
             None => None,
         }
         .unwrap_or_else(|| reason::of_code(status.code()));
 
-        let speaks =
-            reason != Reason::Internal && (ours.is_some() || is_about_the_request(status.code()));
-        let message = if speaks && !status.message().is_empty() {
-            status.message()
-        } else {
-            neutral(reason)
-        };
+        let speaks = reason != Reason::Internal && (ours.is_some() || is_about_the_request(status.code()));
+        let message = if speaks && !status.message().is_empty() { status.message() } else { neutral(reason) };
         let mut problem = Problem::new(reason, message);
         let inner = &mut problem.0;
 
@@ -116,20 +100,17 @@ impl Problem {
         }
         if let Some(bad) = details.bad_request().filter(|_| speaks) {
             let fields = bad.field_violations.iter();
-            inner.fields.extend(fields.map(|field| Field {
-                path: field.field.clone(),
-                description: field.description.clone(),
-            }));
+            inner.fields.extend(
+                fields.map(|field| Field { path: field.field.clone(), description: field.description.clone() }),
+            );
         }
         if let Some(failure) = details.precondition_failure().filter(|_| speaks) {
             let violations = failure.violations.iter();
-            inner
-                .violations
-                .extend(violations.map(|violation| Violation {
-                    kind: violation.r#type.clone(),
-                    subject: violation.subject.clone(),
-                    description: violation.description.clone(),
-                }));
+            inner.violations.extend(violations.map(|violation| Violation {
+                kind: violation.r#type.clone(),
+                subject: violation.subject.clone(),
+                description: violation.description.clone(),
+            }));
         }
         inner.retry_after = details.retry_info().and_then(|retry| retry.retry_delay);
         if ours.is_none() || status.source().is_some() {
@@ -142,9 +123,7 @@ impl Problem {
 /// A text for a reason that tells nothing.
 pub(super) fn neutral(reason: Reason) -> &'static str {
     match reason {
-        Reason::Internal | Reason::Unspecified => {
-            "something went wrong in souk; the request id finds it in the logs"
-        }
+        Reason::Internal | Reason::Unspecified => "something went wrong in souk; the request id finds it in the logs",
         Reason::ServiceUnavailable => "a part of souk cannot be reached at the moment: try again",
         Reason::DeadlineExceeded => "the work took longer than allowed",
         Reason::Cancelled => "the request was cancelled before its answer",
@@ -158,11 +137,7 @@ pub(super) fn neutral(reason: Reason) -> &'static str {
 fn is_about_the_request(code: Code) -> bool {
     matches!(
         code,
-        Code::InvalidArgument
-            | Code::NotFound
-            | Code::AlreadyExists
-            | Code::FailedPrecondition
-            | Code::Aborted
+        Code::InvalidArgument | Code::NotFound | Code::AlreadyExists | Code::FailedPrecondition | Code::Aborted
     )
 }
 
@@ -198,10 +173,7 @@ fn shorten<T>(list: &mut Vec<T>, spent: usize, size: impl Fn(&T) -> usize) -> Li
         })
         .count();
     list.truncate(keep);
-    Listed {
-        bytes,
-        omitted: before - keep,
-    }
+    Listed { bytes, omitted: before - keep }
 }
 
 /// A message that fits into a header.
@@ -234,10 +206,7 @@ mod tests {
         let status = Status::from(full());
         assert_eq!(status.code(), Code::FailedPrecondition);
         let info = status.get_details_error_info().unwrap();
-        assert_eq!(
-            (info.reason.as_str(), info.domain.as_str()),
-            ("OUT_OF_STOCK", "souk")
-        );
+        assert_eq!((info.reason.as_str(), info.domain.as_str()), ("OUT_OF_STOCK", "souk"));
 
         let back = Problem::from_status(&status);
         assert_eq!(back.reason(), Reason::OutOfStock);
@@ -266,71 +235,42 @@ mod tests {
 
     #[test]
     fn foreign_words_do_not_leak() {
-        for code in [
-            Code::Internal,
-            Code::Unknown,
-            Code::DataLoss,
-            Code::Unavailable,
-            Code::Cancelled,
-            Code::PermissionDenied,
-        ] {
-            let problem =
-                Problem::from_status(&Status::new(code, "tcp connect error 10.0.0.7:5432"));
+        for code in
+            [Code::Internal, Code::Unknown, Code::DataLoss, Code::Unavailable, Code::Cancelled, Code::PermissionDenied]
+        {
+            let problem = Problem::from_status(&Status::new(code, "tcp connect error 10.0.0.7:5432"));
             let json = problem.to_json("r", "/v1/orders").to_string();
             assert!(!json.contains("10.0.0.7"), "{code:?}: {json}");
             let status = Status::from(problem);
             assert!(!status.message().contains("10.0.0.7"), "{code:?}");
-            assert!(
-                !String::from_utf8_lossy(status.details()).contains("10.0.0.7"),
-                "{code:?}"
-            );
-            assert!(
-                super::super::chain(&status).contains("10.0.0.7"),
-                "{code:?}: the log has it"
-            );
+            assert!(!String::from_utf8_lossy(status.details()).contains("10.0.0.7"), "{code:?}");
+            assert!(super::super::chain(&status).contains("10.0.0.7"), "{code:?}: the log has it");
         }
         let kept = Problem::from_status(&Status::not_found("no such thing"));
-        assert_eq!(
-            (kept.reason(), kept.message()),
-            (Reason::ResourceNotFound, "no such thing")
-        );
+        assert_eq!((kept.reason(), kept.message()), (Reason::ResourceNotFound, "no such thing"));
     }
 
     #[test]
     fn an_internal_error_of_our_own_domain_is_neutral_too() {
-        let details =
-            ErrorDetails::with_error_info("INTERNAL", DOMAIN, [("a".to_owned(), "b".to_owned())]);
-        let status =
-            Status::with_error_details(Code::Internal, "relation users does not exist", details);
-        assert_eq!(
-            Problem::from_status(&status).message(),
-            neutral(Reason::Internal)
-        );
+        let details = ErrorDetails::with_error_info("INTERNAL", DOMAIN, [("a".to_owned(), "b".to_owned())]);
+        let status = Status::with_error_details(Code::Internal, "relation users does not exist", details);
+        assert_eq!(Problem::from_status(&status).message(), neutral(Reason::Internal));
     }
 
     #[test]
     fn a_reason_of_a_newer_souk_falls_back_to_its_code() {
-        let details = ErrorDetails::with_error_info(
-            "SOLAR_FLARE",
-            DOMAIN,
-            [("a".to_owned(), "b".to_owned())],
-        );
+        let details = ErrorDetails::with_error_info("SOLAR_FLARE", DOMAIN, [("a".to_owned(), "b".to_owned())]);
         let status = Status::with_error_details(Code::Aborted, "flare", details);
         let problem = Problem::from_status(&status);
-        assert_eq!(
-            (problem.reason(), problem.message()),
-            (Reason::Conflict, "flare")
-        );
+        assert_eq!((problem.reason(), problem.message()), (Reason::Conflict, "flare"));
         assert_eq!(problem.get_metadata("a"), Some("b"));
     }
 
     #[test]
+    #[expect(clippy::disallowed_methods, reason = "it is what tonic itself calls")]
     fn tonics_timeout_is_a_deadline() {
         let status = Status::from_error(Box::new(TimeoutExpired(())));
-        assert_eq!(
-            Problem::from_status(&status).reason(),
-            Reason::DeadlineExceeded
-        );
+        assert_eq!(Problem::from_status(&status).reason(), Reason::DeadlineExceeded);
     }
 
     #[test]
@@ -349,11 +289,7 @@ mod tests {
         let mut long = problem.clone();
         long.0.message = "€".repeat(5000);
         let status = Status::from(long);
-        assert!(
-            status.details().len() * 4 / 3 < 12 * 1024,
-            "{}",
-            status.details().len()
-        );
+        assert!(status.details().len() * 4 / 3 < 12 * 1024, "{}", status.details().len());
         assert!(status.message().len() < 1100);
         let back = Problem::from_status(&status);
         let listed = back.field_violations().len() + back.violations().len();

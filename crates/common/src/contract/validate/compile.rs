@@ -2,8 +2,8 @@
 use std::collections::{HashMap, HashSet};
 
 use prost_reflect::{
-    DescriptorPool, DynamicMessage, ExtensionDescriptor, FieldDescriptor, Kind, MessageDescriptor,
-    OneofDescriptor, Value,
+    DescriptorPool, DynamicMessage, ExtensionDescriptor, FieldDescriptor, Kind, MessageDescriptor, OneofDescriptor,
+    Value,
 };
 
 use super::{
@@ -14,23 +14,12 @@ use super::{
 };
 
 /// The plans of all messages that souk's contracts use, and where each stands by its full name.
-pub(super) fn compile(
-    pool: &DescriptorPool,
-) -> Result<(HashMap<String, usize>, Vec<Plan>), Unsupported> {
+pub(super) fn compile(pool: &DescriptorPool) -> Result<(HashMap<String, usize>, Vec<Plan>), Unsupported> {
     let messages = reachable(pool);
-    let index: HashMap<_, _> = messages
-        .iter()
-        .enumerate()
-        .map(|(at, message)| (message.full_name().to_owned(), at))
-        .collect();
-    let compiler = Compiler {
-        options: Options::of(pool),
-        index: &index,
-    };
-    let mut plans = messages
-        .iter()
-        .map(|message| compiler.message(message))
-        .collect::<Result<Vec<_>, _>>()?;
+    let index: HashMap<_, _> =
+        messages.iter().enumerate().map(|(at, message)| (message.full_name().to_owned(), at)).collect();
+    let compiler = Compiler { options: Options::of(pool), index: &index };
+    let mut plans = messages.iter().map(|message| compiler.message(message)).collect::<Result<Vec<_>, _>>()?;
     prune(&mut plans);
     Ok((index, plans))
 }
@@ -41,15 +30,8 @@ fn reachable(pool: &DescriptorPool) -> Vec<MessageDescriptor> {
         let package = message.package_name();
         package == "souk" || package.starts_with("souk.")
     };
-    let mut messages: Vec<_> = pool
-        .all_messages()
-        .filter(of_souk)
-        .filter(|message| !message.is_map_entry())
-        .collect();
-    let mut known: HashSet<_> = messages
-        .iter()
-        .map(|message| message.full_name().to_owned())
-        .collect();
+    let mut messages: Vec<_> = pool.all_messages().filter(of_souk).filter(|message| !message.is_map_entry()).collect();
+    let mut known: HashSet<_> = messages.iter().map(|message| message.full_name().to_owned()).collect();
     let mut at = 0;
     while at < messages.len() {
         for field in messages[at].clone().fields() {
@@ -80,16 +62,13 @@ fn prune(plans: &mut [Plan]) {
     let mut can_fail: Vec<_> = plans
         .iter()
         .map(|plan| {
-            !plan.oneofs.is_empty()
-                || !plan.groups.is_empty()
-                || plan.fields.iter().any(FieldPlan::has_own_rules)
+            !plan.oneofs.is_empty() || !plan.groups.is_empty() || plan.fields.iter().any(FieldPlan::has_own_rules)
         })
         .collect();
     loop {
         let mut settled = true;
         for (at, plan) in plans.iter_mut().enumerate() {
-            let within =
-                |field: &mut FieldPlan| field.nested().is_some_and(|nested| can_fail[nested]);
+            let within = |field: &mut FieldPlan| field.nested().is_some_and(|nested| can_fail[nested]);
             if !can_fail[at] && plan.fields.iter_mut().any(within) {
                 can_fail[at] = true;
                 settled = false;
@@ -104,8 +83,7 @@ fn prune(plans: &mut [Plan]) {
             let nested = field.nested();
             *nested = nested.filter(|nested| can_fail[*nested]);
         }
-        plan.fields
-            .retain_mut(|field| field.has_own_rules() || field.nested().is_some());
+        plan.fields.retain_mut(|field| field.has_own_rules() || field.nested().is_some());
     }
 }
 
@@ -128,10 +106,7 @@ impl Options {
 }
 
 /// An option's value, where it is set.
-fn option(
-    options: &DynamicMessage,
-    extension: Option<&ExtensionDescriptor>,
-) -> Option<DynamicMessage> {
+fn option(options: &DynamicMessage, extension: Option<&ExtensionDescriptor>) -> Option<DynamicMessage> {
     let extension = extension.filter(|extension| options.has_extension(extension))?;
     options.get_extension(extension).as_message().cloned()
 }
@@ -166,10 +141,7 @@ impl Compiler<'_> {
             if let Some(rules) = option(&oneof.options(), self.options.oneof.as_ref())
                 && is_required(&oneof, &rules)?
             {
-                let names: Vec<_> = oneof
-                    .fields()
-                    .map(|field| field.name().to_owned())
-                    .collect();
+                let names: Vec<_> = oneof.fields().map(|field| field.name().to_owned()).collect();
                 let fault = Fault {
                     rule_id: "required".to_owned(),
                     message: format!("must be set: one of {}", names.join(", ")),
@@ -177,11 +149,7 @@ impl Compiler<'_> {
                 oneofs.push((oneof, fault));
             }
         }
-        let grouped: HashSet<_> = groups
-            .iter()
-            .flat_map(|group| &group.fields)
-            .map(|field| field.number())
-            .collect();
+        let grouped: HashSet<_> = groups.iter().flat_map(|group| &group.fields).map(|field| field.number()).collect();
         // In the order of the contract's text, not of the numbers: as a reader expects the answer.
         let declared = message.descriptor_proto().field.iter();
         let fields = declared
@@ -189,40 +157,25 @@ impl Compiler<'_> {
             .map(|field| self.field(&field, grouped.contains(&field.number())))
             .filter_map(Result::transpose)
             .collect::<Result<_, _>>()?;
-        Ok(Plan {
-            fields,
-            oneofs,
-            groups,
-        })
+        Ok(Plan { fields, oneofs, groups })
     }
 
     /// The plan of a field; none where its rules are ignored.
-    fn field(
-        &self,
-        field: &FieldDescriptor,
-        grouped: bool,
-    ) -> Result<Option<FieldPlan>, Unsupported> {
+    fn field(&self, field: &FieldDescriptor, grouped: bool) -> Result<Option<FieldPlan>, Unsupported> {
         let rules = option(&field.options(), self.options.field.as_ref());
-        let mut common = Common {
-            required: false,
-            ignore: Ignore::Unspecified,
-        };
+        let mut common = Common { required: false, ignore: Ignore::Unspecified };
         if let Some(rules) = &rules {
             common = read_common(field, rules)?;
         }
         if common.ignore == Ignore::Always {
             return Ok(None);
         }
-        let written = rules
-            .as_ref()
-            .is_some_and(|rules| rules.has_field_by_name("ignore"));
+        let written = rules.as_ref().is_some_and(|rules| rules.has_field_by_name("ignore"));
         if grouped && !written {
             common.ignore = Ignore::IfZero;
         }
-        let required = common.required.then(|| Fault {
-            rule_id: "required".to_owned(),
-            message: "must be set".to_owned(),
-        });
+        let required =
+            common.required.then(|| Fault { rule_id: "required".to_owned(), message: "must be set".to_owned() });
         let shape = if field.is_map() {
             self.map(field, rules.as_ref())?
         } else if field.is_list() {
@@ -231,35 +184,18 @@ impl Compiler<'_> {
             Shape::One(self.value(field, &field.kind(), rules.as_ref())?)
         };
         let only_if_set = field.supports_presence() || common.ignore == Ignore::IfZero;
-        Ok(Some(FieldPlan {
-            field: field.clone(),
-            required,
-            only_if_set,
-            shape,
-        }))
+        Ok(Some(FieldPlan { field: field.clone(), required, only_if_set, shape }))
     }
 
-    fn list(
-        &self,
-        field: &FieldDescriptor,
-        rules: Option<&DynamicMessage>,
-    ) -> Result<Shape, Unsupported> {
+    fn list(&self, field: &FieldDescriptor, rules: Option<&DynamicMessage>) -> Result<Shape, Unsupported> {
         let mut size = Size::default();
         let mut unique = None;
         let mut items = None;
         if let Some((name, rules)) = typed(rules) {
             if name != "repeated" {
-                return Err(unsupported(
-                    field,
-                    &name,
-                    "does not fit a repeated field: use repeated.items",
-                ));
+                return Err(unsupported(field, &name, "does not fit a repeated field: use repeated.items"));
             }
-            let source = Source {
-                field,
-                kind: &name,
-                rules: &rules,
-            };
+            let source = Source { field, kind: &name, rules: &rules };
             for (rule, value) in rules.fields() {
                 match (rule.name(), value) {
                     ("min_items", Value::U64(n)) => {
@@ -272,8 +208,7 @@ impl Compiler<'_> {
                         if field.kind().as_message().is_some() {
                             return Err(source.unsupported("unique", "is for scalars and enums"));
                         }
-                        unique = wanted
-                            .then(|| source.fault("unique", "must not have the same item twice"));
+                        unique = wanted.then(|| source.fault("unique", "must not have the same item twice"));
                     }
                     ("items", Value::Message(rules)) => items = Some(rules.clone()),
                     (other, _) => return Err(source.unknown(other)),
@@ -282,59 +217,28 @@ impl Compiler<'_> {
             refuse_extensions(field, "repeated", &rules)?;
         }
         let items = self.element(field, &field.kind(), items.as_ref())?;
-        Ok(Shape::List {
-            size,
-            unique,
-            items,
-        })
+        Ok(Shape::List { size, unique, items })
     }
 
-    fn map(
-        &self,
-        field: &FieldDescriptor,
-        rules: Option<&DynamicMessage>,
-    ) -> Result<Shape, Unsupported> {
+    fn map(&self, field: &FieldDescriptor, rules: Option<&DynamicMessage>) -> Result<Shape, Unsupported> {
         let mut size = Size::default();
         let mut keys = None;
         let mut values = None;
         if let Some((name, rules)) = typed(rules) {
             if name != "map" {
-                return Err(unsupported(
-                    field,
-                    &name,
-                    "does not fit a map: use map.keys and map.values",
-                ));
+                return Err(unsupported(field, &name, "does not fit a map: use map.keys and map.values"));
             }
-            let source = Source {
-                field,
-                kind: &name,
-                rules: &rules,
-            };
+            let source = Source { field, kind: &name, rules: &rules };
             for (rule, value) in rules.fields() {
                 match (rule.name(), value) {
                     ("min_pairs", Value::U64(1)) => {
-                        size.least = Some(limit(
-                            &source,
-                            "min_pairs",
-                            1,
-                            "must have at least 1 entry".to_owned(),
-                        ));
+                        size.least = Some(limit(&source, "min_pairs", 1, "must have at least 1 entry".to_owned()));
                     }
                     ("min_pairs", Value::U64(n)) => {
-                        size.least = Some(limit(
-                            &source,
-                            "min_pairs",
-                            *n,
-                            format!("must have at least {n} entries"),
-                        ));
+                        size.least = Some(limit(&source, "min_pairs", *n, format!("must have at least {n} entries")));
                     }
                     ("max_pairs", Value::U64(n)) => {
-                        size.most = Some(limit(
-                            &source,
-                            "max_pairs",
-                            *n,
-                            format!("must have at most {n} entries"),
-                        ));
+                        size.most = Some(limit(&source, "max_pairs", *n, format!("must have at most {n} entries")));
                     }
                     ("keys", Value::Message(rules)) => keys = Some(rules.clone()),
                     ("values", Value::Message(rules)) => values = Some(rules.clone()),
@@ -350,11 +254,7 @@ impl Compiler<'_> {
         Ok(Shape::Map {
             size,
             keys: self.element(field, &entry.map_entry_key_field().kind(), keys.as_ref())?,
-            values: self.element(
-                field,
-                &entry.map_entry_value_field().kind(),
-                values.as_ref(),
-            )?,
+            values: self.element(field, &entry.map_entry_value_field().kind(), values.as_ref())?,
         })
     }
 
@@ -370,18 +270,11 @@ impl Compiler<'_> {
         };
         let common = read_common(field, rules)?;
         if common.required {
-            return Err(unsupported(
-                field,
-                "required",
-                "an item is always set: it is for fields",
-            ));
+            return Err(unsupported(field, "required", "an item is always set: it is for fields"));
         }
         match common.ignore {
             Ignore::Always => Ok(ValuePlan::default()),
-            Ignore::IfZero => Ok(ValuePlan {
-                skip_zero: true,
-                ..self.value(field, kind, Some(rules))?
-            }),
+            Ignore::IfZero => Ok(ValuePlan { skip_zero: true, ..self.value(field, kind, Some(rules))? }),
             Ignore::Unspecified => self.value(field, kind, Some(rules)),
         }
     }
@@ -392,25 +285,12 @@ impl Compiler<'_> {
         kind: &Kind,
         rules: Option<&DynamicMessage>,
     ) -> Result<ValuePlan, Unsupported> {
-        let message = kind
-            .as_message()
-            .and_then(|message| self.index.get(message.full_name()));
+        let message = kind.as_message().and_then(|message| self.index.get(message.full_name()));
         let rules = match typed(rules) {
-            Some((name, rules)) => rules::read(
-                &Source {
-                    field,
-                    kind: &name,
-                    rules: &rules,
-                },
-                kind,
-            )?,
+            Some((name, rules)) => rules::read(&Source { field, kind: &name, rules: &rules }, kind)?,
             None => Rules::None,
         };
-        Ok(ValuePlan {
-            rules,
-            skip_zero: false,
-            message: message.copied(),
-        })
+        Ok(ValuePlan { rules, skip_zero: false, message: message.copied() })
     }
 }
 
@@ -423,10 +303,7 @@ fn typed(rules: Option<&DynamicMessage>) -> Option<(String, DynamicMessage)> {
 }
 
 fn read_common(field: &FieldDescriptor, rules: &DynamicMessage) -> Result<Common, Unsupported> {
-    let mut common = Common {
-        required: false,
-        ignore: Ignore::Unspecified,
-    };
+    let mut common = Common { required: false, ignore: Ignore::Unspecified };
     for (rule, value) in rules.fields() {
         match (rule.name(), value) {
             ("required", Value::Bool(required)) => common.required = *required,
@@ -435,11 +312,7 @@ fn read_common(field: &FieldDescriptor, rules: &DynamicMessage) -> Result<Common
             ("ignore", Value::EnumNumber(3)) => common.ignore = Ignore::Always,
             _ if rule.containing_oneof().is_some() => {}
             (other, _) => {
-                return Err(unsupported(
-                    field,
-                    other,
-                    "souk's validator does not implement it",
-                ));
+                return Err(unsupported(field, other, "souk's validator does not implement it"));
             }
         }
     }
@@ -448,27 +321,16 @@ fn read_common(field: &FieldDescriptor, rules: &DynamicMessage) -> Result<Common
 }
 
 /// Refuses what is not of validate.proto as vendored.
-fn refuse_extensions(
-    field: &FieldDescriptor,
-    kind: &str,
-    rules: &DynamicMessage,
-) -> Result<(), Unsupported> {
+fn refuse_extensions(field: &FieldDescriptor, kind: &str, rules: &DynamicMessage) -> Result<(), Unsupported> {
     match (rules.extensions().next(), rules.unknown_fields().next()) {
         (None, None) => Ok(()),
-        _ => Err(unsupported(
-            field,
-            kind,
-            "has a rule that souk's validator does not know",
-        )),
+        _ => Err(unsupported(field, kind, "has a rule that souk's validator does not know")),
     }
 }
 
 /// A limit of size; one past what a machine can count is none that could be broken.
 fn limit(source: &Source<'_>, rule: &str, number: u64, message: String) -> (usize, Fault) {
-    (
-        usize::try_from(number).unwrap_or(usize::MAX),
-        source.fault(rule, message),
-    )
+    (usize::try_from(number).unwrap_or(usize::MAX), source.fault(rule, message))
 }
 
 fn is_required(oneof: &OneofDescriptor, rules: &DynamicMessage) -> Result<bool, Unsupported> {
@@ -502,21 +364,9 @@ fn groups(message: &MessageDescriptor, rules: &DynamicMessage) -> Result<Vec<Gro
         if rule.name() != "oneof" {
             return Err(error(rule.name(), "souk's validator does not implement it"));
         }
-        for group in value
-            .as_list()
-            .unwrap_or_default()
-            .iter()
-            .filter_map(Value::as_message)
-        {
-            let names = group
-                .get_field_by_name("fields")
-                .as_deref()
-                .map(rules::texts)
-                .unwrap_or_default();
-            let fields: Option<Vec<_>> = names
-                .iter()
-                .map(|name| message.get_field_by_name(name))
-                .collect();
+        for group in value.as_list().unwrap_or_default().iter().filter_map(Value::as_message) {
+            let names = group.get_field_by_name("fields").as_deref().map(rules::texts).unwrap_or_default();
+            let fields: Option<Vec<_>> = names.iter().map(|name| message.get_field_by_name(name)).collect();
             let fields = fields
                 .filter(|fields| !fields.is_empty())
                 .ok_or_else(|| error("message.oneof", "must name fields of the message"))?;
@@ -525,26 +375,17 @@ fn groups(message: &MessageDescriptor, rules: &DynamicMessage) -> Result<Vec<Gro
                 return Err(error("message.oneof", "names a field twice"));
             }
             let names = names.join(", ");
-            let fault = |message| Fault {
-                rule_id: "message.oneof".to_owned(),
-                message,
-            };
-            let required = group
-                .get_field_by_name("required")
-                .and_then(|value| value.as_bool());
+            let fault = |message| Fault { rule_id: "message.oneof".to_owned(), message };
+            let required = group.get_field_by_name("required").and_then(|value| value.as_bool());
             groups.push(Group {
                 fields,
                 too_many: fault(format!("only one of {names} can be set")),
-                none: (required == Some(true))
-                    .then(|| fault(format!("one of {names} must be set"))),
+                none: (required == Some(true)).then(|| fault(format!("one of {names} must be set"))),
             });
         }
     }
     if rules.extensions().next().is_some() || rules.unknown_fields().next().is_some() {
-        return Err(error(
-            "message",
-            "has a rule that souk's validator does not know",
-        ));
+        return Err(error("message", "has a rule that souk's validator does not know"));
     }
     Ok(groups)
 }

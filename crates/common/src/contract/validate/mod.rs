@@ -38,11 +38,7 @@ pub struct Violation {
 
 impl From<Vec<Violation>> for Problem {
     fn from(violations: Vec<Violation>) -> Self {
-        Self::fields(
-            violations
-                .into_iter()
-                .map(|violation| (violation.field_path, violation.message)),
-        )
+        Self::fields(violations.into_iter().map(|violation| (violation.field_path, violation.message)))
     }
 }
 
@@ -87,23 +83,13 @@ impl Validator {
             return Ok(());
         };
         let mut report = Report::default();
-        plan::Check {
-            plans: &self.plans,
-            report: &mut report,
-        }
-        .message(plan, message, &Path::Root);
-        if report.violations.is_empty() {
-            Ok(())
-        } else {
-            Err(report.violations)
-        }
+        plan::Check { plans: &self.plans, report: &mut report }.message(plan, message, &Path::Root);
+        if report.violations.is_empty() { Ok(()) } else { Err(report.violations) }
     }
 
     /// Whether anything can be wrong with a message of this type, itself or in a message within it.
     pub fn has_rules(&self, message: &MessageDescriptor) -> bool {
-        self.messages
-            .get(message.full_name())
-            .is_some_and(|&plan| !self.plans[plan].is_empty())
+        self.messages.get(message.full_name()).is_some_and(|&plan| !self.plans[plan].is_empty())
     }
 }
 

@@ -87,11 +87,7 @@ impl<T: Number> Range<T> {
             Bound::Included(upper) => value <= upper,
             Bound::Excluded(upper) => value < upper,
         };
-        if self.is_inverted() {
-            above || below
-        } else {
-            above && below
-        }
+        if self.is_inverted() { above || below } else { above && below }
     }
 
     fn is_inverted(&self) -> bool {
@@ -114,17 +110,13 @@ impl<T: Number> Range<T> {
             Bound::Excluded(upper) => Some(("lt", format!("less than {}", show(upper)))),
         };
         match (lower, upper) {
-            (Some((low, lower)), Some((high, upper))) if self.is_inverted() => (
-                format!("{low}_{high}_exclusive"),
-                format!("must be {lower} or {upper}"),
-            ),
-            (Some((low, lower)), Some((high, upper))) => (
-                format!("{low}_{high}"),
-                format!("must be {lower} and {upper}"),
-            ),
-            (Some((id, text)), None) | (None, Some((id, text))) => {
-                (id.to_owned(), format!("must be {text}"))
+            (Some((low, lower)), Some((high, upper))) if self.is_inverted() => {
+                (format!("{low}_{high}_exclusive"), format!("must be {lower} or {upper}"))
             }
+            (Some((low, lower)), Some((high, upper))) => {
+                (format!("{low}_{high}"), format!("must be {lower} and {upper}"))
+            }
+            (Some((id, text)), None) | (None, Some((id, text))) => (id.to_owned(), format!("must be {text}")),
             (None, None) => Default::default(),
         }
     }
@@ -161,25 +153,14 @@ pub(super) struct Reader<'a, T, S> {
 
 impl<'a, T: Number, S: Fn(T) -> String> Reader<'a, T, S> {
     pub fn new(source: &'a Source<'a>, show: S) -> Self {
-        let range = Range {
-            lower: Bound::Unbounded,
-            upper: Bound::Unbounded,
-        };
-        Self {
-            source,
-            show,
-            range,
-            rules: Vec::new(),
-        }
+        let range = Range { lower: Bound::Unbounded, upper: Bound::Unbounded };
+        Self { source, show, range, rules: Vec::new() }
     }
 
     /// Takes a rule; false where it is none that all numbers have.
     pub fn take(&mut self, name: &str, value: &Value) -> Result<bool, Unsupported> {
         let source = self.source;
-        let number = || {
-            T::of(value)
-                .ok_or_else(|| source.unsupported(name, "is not a number of the field's type"))
-        };
+        let number = || T::of(value).ok_or_else(|| source.unsupported(name, "is not a number of the field's type"));
         match name {
             "lt" => self.range.upper = Bound::Excluded(number()?),
             "lte" => self.range.upper = Bound::Included(number()?),
@@ -188,36 +169,21 @@ impl<'a, T: Number, S: Fn(T) -> String> Reader<'a, T, S> {
             "const" => {
                 let number = number()?;
                 let message = format!("must be {}", (self.show)(number));
-                self.rules
-                    .push(source.rule("const", NumberTest::In(vec![number]), message));
+                self.rules.push(source.rule("const", NumberTest::In(vec![number]), message));
             }
             "in" | "not_in" => {
-                let numbers: Option<Vec<T>> = value
-                    .as_list()
-                    .unwrap_or_default()
-                    .iter()
-                    .map(T::of)
-                    .collect();
-                let numbers =
-                    numbers.ok_or_else(|| source.unsupported(name, "is not a list of numbers"))?;
+                let numbers: Option<Vec<T>> = value.as_list().unwrap_or_default().iter().map(T::of).collect();
+                let numbers = numbers.ok_or_else(|| source.unsupported(name, "is not a list of numbers"))?;
                 let shown = one_of(numbers.iter().map(|number| (self.show)(*number)));
                 self.rules.push(if name == "in" {
                     source.rule("in", NumberTest::In(numbers), format!("must be {shown}"))
                 } else {
-                    source.rule(
-                        "not_in",
-                        NumberTest::NotIn(numbers),
-                        format!("must not be {shown}"),
-                    )
+                    source.rule("not_in", NumberTest::NotIn(numbers), format!("must not be {shown}"))
                 });
             }
             "finite" => {
                 if value.as_bool() == Some(true) {
-                    self.rules.push(source.rule(
-                        "finite",
-                        NumberTest::Finite,
-                        "must be a finite number",
-                    ));
+                    self.rules.push(source.rule("finite", NumberTest::Finite, "must be a finite number"));
                 }
             }
             "example" => {}
@@ -229,10 +195,7 @@ impl<'a, T: Number, S: Fn(T) -> String> Reader<'a, T, S> {
     pub fn finish(mut self) -> Vec<Rule<NumberTest<T>>> {
         let (rule, message) = self.range.describe(&self.show);
         if !rule.is_empty() {
-            self.rules.push(
-                self.source
-                    .rule(&rule, NumberTest::Range(self.range), message),
-            );
+            self.rules.push(self.source.rule(&rule, NumberTest::Range(self.range), message));
         }
         self.rules
     }
@@ -245,10 +208,7 @@ mod tests {
     #[test]
     fn a_nan_is_in_no_range() {
         for (lower, upper) in [(1.0, 2.0), (2.0, 1.0)] {
-            let range = Range {
-                lower: Bound::Included(lower),
-                upper: Bound::Excluded(upper),
-            };
+            let range = Range { lower: Bound::Included(lower), upper: Bound::Excluded(upper) };
             assert!(!range.admits(f64::NAN), "{range:?}");
         }
         assert!(!NumberTest::In(vec![f64::NAN]).admits(f64::NAN));
@@ -258,42 +218,14 @@ mod tests {
     fn ranges_in_words() {
         let show = |n: i64| n.to_string();
         let cases = [
-            (
-                Bound::Included(1),
-                Bound::Unbounded,
-                "gte",
-                "must be at least 1",
-            ),
-            (
-                Bound::Unbounded,
-                Bound::Excluded(9),
-                "lt",
-                "must be less than 9",
-            ),
-            (
-                Bound::Included(1),
-                Bound::Included(9),
-                "gte_lte",
-                "must be at least 1 and at most 9",
-            ),
-            (
-                Bound::Excluded(9),
-                Bound::Included(1),
-                "gt_lte_exclusive",
-                "must be greater than 9 or at most 1",
-            ),
-            (
-                Bound::Excluded(9),
-                Bound::Excluded(9),
-                "gt_lt",
-                "must be greater than 9 and less than 9",
-            ),
+            (Bound::Included(1), Bound::Unbounded, "gte", "must be at least 1"),
+            (Bound::Unbounded, Bound::Excluded(9), "lt", "must be less than 9"),
+            (Bound::Included(1), Bound::Included(9), "gte_lte", "must be at least 1 and at most 9"),
+            (Bound::Excluded(9), Bound::Included(1), "gt_lte_exclusive", "must be greater than 9 or at most 1"),
+            (Bound::Excluded(9), Bound::Excluded(9), "gt_lt", "must be greater than 9 and less than 9"),
         ];
         for (lower, upper, id, message) in cases {
-            assert_eq!(
-                Range { lower, upper }.describe(show),
-                (id.to_owned(), message.to_owned())
-            );
+            assert_eq!(Range { lower, upper }.describe(show), (id.to_owned(), message.to_owned()));
         }
     }
 }

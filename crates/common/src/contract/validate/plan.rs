@@ -37,16 +37,8 @@ pub(super) struct FieldPlan {
 #[derive(Debug)]
 pub(super) enum Shape {
     One(ValuePlan),
-    List {
-        size: Size,
-        unique: Option<Fault>,
-        items: ValuePlan,
-    },
-    Map {
-        size: Size,
-        keys: ValuePlan,
-        values: ValuePlan,
-    },
+    List { size: Size, unique: Option<Fault>, items: ValuePlan },
+    Map { size: Size, keys: ValuePlan, values: ValuePlan },
 }
 
 /// How many items there may be.
@@ -78,11 +70,7 @@ impl FieldPlan {
         self.required.is_some()
             || match &self.shape {
                 Shape::One(value) => value.has_own_rules(),
-                Shape::List {
-                    size,
-                    unique,
-                    items,
-                } => size.is_limited() || unique.is_some() || items.has_own_rules(),
+                Shape::List { size, unique, items } => size.is_limited() || unique.is_some() || items.has_own_rules(),
                 Shape::Map { size, keys, values } => {
                     size.is_limited() || keys.has_own_rules() || values.has_own_rules()
                 }
@@ -92,9 +80,9 @@ impl FieldPlan {
     /// The plan of the messages within, if it holds messages.
     pub fn nested(&mut self) -> &mut Option<usize> {
         match &mut self.shape {
-            Shape::One(value)
-            | Shape::List { items: value, .. }
-            | Shape::Map { values: value, .. } => &mut value.message,
+            Shape::One(value) | Shape::List { items: value, .. } | Shape::Map { values: value, .. } => {
+                &mut value.message
+            }
         }
     }
 }
@@ -150,14 +138,7 @@ impl Check<'_> {
             }
             let value = message.get_field(&field.field);
             match (&field.shape, &*value) {
-                (
-                    Shape::List {
-                        size,
-                        unique,
-                        items,
-                    },
-                    Value::List(values),
-                ) => {
+                (Shape::List { size, unique, items }, Value::List(values)) => {
                     size.check(values.len(), &path, self.report);
                     self.items(items, values, &path);
                     if let Some(fault) = unique
@@ -181,11 +162,7 @@ impl Check<'_> {
             }
         }
         for group in &plan.groups {
-            let set = group
-                .fields
-                .iter()
-                .filter(|field| message.has_field(field))
-                .count();
+            let set = group.fields.iter().filter(|field| message.has_field(field)).count();
             match &group.none {
                 Some(fault) if set == 0 => self.report.add(parent, fault),
                 _ if set > 1 => self.report.add(parent, &group.too_many),
@@ -206,21 +183,13 @@ impl Check<'_> {
         }
     }
 
-    fn entries(
-        &mut self,
-        keys: &ValuePlan,
-        values: &ValuePlan,
-        entries: &HashMap<MapKey, Value>,
-        parent: &Path<'_>,
-    ) {
+    fn entries(&mut self, keys: &ValuePlan, values: &ValuePlan, entries: &HashMap<MapKey, Value>, parent: &Path<'_>) {
         if keys.is_empty() && values.is_empty() {
             return;
         }
         // In the order of their keys, so that the same request gets the same answer.
         let mut ordered: Vec<_> = entries.iter().collect();
-        ordered.sort_unstable_by(|(one, _), (other, _)| {
-            one.partial_cmp(other).unwrap_or(std::cmp::Ordering::Equal)
-        });
+        ordered.sort_unstable_by(|(one, _), (other, _)| one.partial_cmp(other).unwrap_or(std::cmp::Ordering::Equal));
         for (key, value) in ordered {
             if self.report.is_full() {
                 return;

@@ -61,13 +61,9 @@ impl Rules {
     pub fn check(&self, value: &Value, path: &Path<'_>, report: &mut Report) {
         match (self, value) {
             (Self::Bool(rules), Value::Bool(value)) => each(rules, *value, path, report),
-            (Self::Signed(rules), Value::I32(value)) => {
-                each(rules, i64::from(*value), path, report)
-            }
+            (Self::Signed(rules), Value::I32(value)) => each(rules, i64::from(*value), path, report),
             (Self::Signed(rules), Value::I64(value)) => each(rules, *value, path, report),
-            (Self::Unsigned(rules), Value::U32(value)) => {
-                each(rules, u64::from(*value), path, report)
-            }
+            (Self::Unsigned(rules), Value::U32(value)) => each(rules, u64::from(*value), path, report),
             (Self::Unsigned(rules), Value::U64(value)) => each(rules, *value, path, report),
             (Self::Float(rules), Value::F32(value)) => each(rules, f64::from(*value), path, report),
             (Self::Float(rules), Value::F64(value)) => each(rules, *value, path, report),
@@ -148,17 +144,11 @@ pub(super) struct Source<'a> {
 
 impl Source<'_> {
     pub fn fault(&self, rule: &str, message: impl Into<String>) -> Fault {
-        Fault {
-            rule_id: format!("{}.{rule}", self.kind),
-            message: message.into(),
-        }
+        Fault { rule_id: format!("{}.{rule}", self.kind), message: message.into() }
     }
 
     pub fn rule<T>(&self, rule: &str, test: T, message: impl Into<String>) -> Rule<T> {
-        Rule {
-            test,
-            fault: self.fault(rule, message),
-        }
+        Rule { test, fault: self.fault(rule, message) }
     }
 
     /// The rule cannot be checked as written.
@@ -184,11 +174,7 @@ impl Source<'_> {
 }
 
 /// An error about a rule of a field.
-pub(super) fn unsupported(
-    field: &FieldDescriptor,
-    rule: &str,
-    why: impl Into<String>,
-) -> Unsupported {
+pub(super) fn unsupported(field: &FieldDescriptor, rule: &str, why: impl Into<String>) -> Unsupported {
     Unsupported {
         file: field.parent_file().name().to_owned(),
         element: field.full_name().to_owned(),
@@ -210,20 +196,14 @@ pub(super) fn read(source: &Source<'_>, kind: &Kind) -> Result<Rules, Unsupporte
         | ("sint32", Kind::Sint32)
         | ("sint64", Kind::Sint64)
         | ("sfixed32", Kind::Sfixed32)
-        | ("sfixed64", Kind::Sfixed64) => {
-            Rules::Signed(numbers::read(source, |n: i64| n.to_string())?)
-        }
+        | ("sfixed64", Kind::Sfixed64) => Rules::Signed(numbers::read(source, |n: i64| n.to_string())?),
         ("uint32", Kind::Uint32)
         | ("uint64", Kind::Uint64)
         | ("fixed32", Kind::Fixed32)
-        | ("fixed64", Kind::Fixed64) => {
-            Rules::Unsigned(numbers::read(source, |n: u64| n.to_string())?)
-        }
+        | ("fixed64", Kind::Fixed64) => Rules::Unsigned(numbers::read(source, |n: u64| n.to_string())?),
         // As written in the contract: 0.1 is not 0.10000000149011612.
         #[allow(clippy::cast_possible_truncation)]
-        ("float", Kind::Float) => {
-            Rules::Float(numbers::read(source, |n: f64| (n as f32).to_string())?)
-        }
+        ("float", Kind::Float) => Rules::Float(numbers::read(source, |n: f64| (n as f32).to_string())?),
         ("double", Kind::Double) => Rules::Float(numbers::read(source, |n: f64| n.to_string())?),
         ("duration", Kind::Message(of)) if of.full_name() == "google.protobuf.Duration" => {
             Rules::Duration(numbers::read(source, time::show_duration)?)
@@ -231,9 +211,7 @@ pub(super) fn read(source: &Source<'_>, kind: &Kind) -> Result<Rules, Unsupporte
         ("timestamp", Kind::Message(of)) if of.full_name() == "google.protobuf.Timestamp" => {
             Rules::Timestamp(time::read(source)?)
         }
-        ("any", Kind::Message(of)) if of.full_name() == "google.protobuf.Any" => {
-            Rules::Any(read_any(source)?)
-        }
+        ("any", Kind::Message(of)) if of.full_name() == "google.protobuf.Any" => Rules::Any(read_any(source)?),
         ("field_mask", _) => return Err(source.unknown("*")),
         (_, kind) => {
             return Err(source.unsupported("*", format!("does not fit a value of type {kind:?}")));
@@ -289,11 +267,7 @@ fn read_enum(source: &Source<'_>, of: &EnumDescriptor) -> Result<Vec<Rule<EnumTe
     }
     if defined_only {
         let numbers: Vec<_> = of.values().map(|value| value.number()).collect();
-        let wanted: Vec<_> = numbers
-            .iter()
-            .copied()
-            .filter(|number| !denied.contains(number))
-            .collect();
+        let wanted: Vec<_> = numbers.iter().copied().filter(|number| !denied.contains(number)).collect();
         let message = if wanted.len() <= LISTED {
             format!("must be {}", named(&wanted))
         } else {
@@ -326,19 +300,12 @@ fn read_any(source: &Source<'_>) -> Result<Vec<Rule<AnyTest>>, Unsupported> {
 /// The strings of a list.
 pub(super) fn texts(value: &Value) -> Vec<String> {
     let values = value.as_list().unwrap_or_default();
-    values
-        .iter()
-        .filter_map(Value::as_str)
-        .map(str::to_owned)
-        .collect()
+    values.iter().filter_map(Value::as_str).map(str::to_owned).collect()
 }
 
 /// A choice in words: "one of A, B", or just "A".
 pub(super) fn one_of<T: Display>(choices: impl IntoIterator<Item = T>) -> String {
-    let choices: Vec<_> = choices
-        .into_iter()
-        .map(|choice| choice.to_string())
-        .collect();
+    let choices: Vec<_> = choices.into_iter().map(|choice| choice.to_string()).collect();
     match choices.as_slice() {
         [only] => only.clone(),
         _ => format!("one of {}", choices.join(", ")),

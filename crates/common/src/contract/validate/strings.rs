@@ -66,9 +66,7 @@ pub(super) fn read(source: &Source<'_>) -> Result<Vec<Rule<StringTest>>, Unsuppo
         let name = field.name();
         let (test, message) = match (name, value) {
             ("example" | "strict", _) => continue,
-            ("const", Value::String(text)) => {
-                (T::In(vec![text.clone()]), format!("must be {text:?}"))
-            }
+            ("const", Value::String(text)) => (T::In(vec![text.clone()]), format!("must be {text:?}")),
             ("in", Value::List(_)) => {
                 let message = format!("must be {}", one_of(quoted(value)));
                 (T::In(texts(value)), message)
@@ -77,45 +75,29 @@ pub(super) fn read(source: &Source<'_>) -> Result<Vec<Rule<StringTest>>, Unsuppo
                 let message = format!("must not be {}", one_of(quoted(value)));
                 (T::NotIn(texts(value)), message)
             }
-            ("len", Value::U64(n)) => (
-                T::Length(*n),
-                format!("must have {}", count(*n, "character")),
-            ),
+            ("len", Value::U64(n)) => (T::Length(*n), format!("must have {}", count(*n, "character"))),
             ("min_len", Value::U64(1)) => (T::MinLength(1), "must not be empty".to_owned()),
             ("min_len", Value::U64(n)) => (T::MinLength(*n), at_least(*n, "character")),
             ("max_len", Value::U64(n)) => (T::MaxLength(*n), at_most(*n, "character")),
-            ("len_bytes", Value::U64(n)) => {
-                (T::Bytes(*n), format!("must have {}", count(*n, "byte")))
-            }
+            ("len_bytes", Value::U64(n)) => (T::Bytes(*n), format!("must have {}", count(*n, "byte"))),
             ("min_bytes", Value::U64(n)) => (T::MinBytes(*n), at_least(*n, "byte")),
             ("max_bytes", Value::U64(n)) => (T::MaxBytes(*n), at_most(*n, "byte")),
             ("pattern", Value::String(text)) => {
                 let pattern = compile(text).map_err(|why| source.unsupported(name, why))?;
                 (T::Pattern(pattern), pattern_message(text, source))
             }
-            ("prefix", Value::String(text)) => {
-                (T::Prefix(text.clone()), format!("must begin with {text:?}"))
+            ("prefix", Value::String(text)) => (T::Prefix(text.clone()), format!("must begin with {text:?}")),
+            ("suffix", Value::String(text)) => (T::Suffix(text.clone()), format!("must end with {text:?}")),
+            ("contains", Value::String(text)) => (T::Contains(text.clone()), format!("must contain {text:?}")),
+            ("not_contains", Value::String(text)) => {
+                (T::NotContains(text.clone()), format!("must not contain {text:?}"))
             }
-            ("suffix", Value::String(text)) => {
-                (T::Suffix(text.clone()), format!("must end with {text:?}"))
-            }
-            ("contains", Value::String(text)) => {
-                (T::Contains(text.clone()), format!("must contain {text:?}"))
-            }
-            ("not_contains", Value::String(text)) => (
-                T::NotContains(text.clone()),
-                format!("must not contain {text:?}"),
-            ),
             (other, Value::Bool(wanted)) => {
                 let format = Format::named(other).ok_or_else(|| source.unknown(other))?;
                 if *wanted {
                     let message = format!("must be {}", format.words());
                     if !format.admits("") {
-                        rules.push(source.rule(
-                            &format!("{other}_empty"),
-                            T::NotEmpty,
-                            message.as_str(),
-                        ));
+                        rules.push(source.rule(&format!("{other}_empty"), T::NotEmpty, message.as_str()));
                     }
                     rules.push(source.rule(other, T::Format(format), message));
                 }
@@ -129,10 +111,7 @@ pub(super) fn read(source: &Source<'_>) -> Result<Vec<Rule<StringTest>>, Unsuppo
 }
 
 fn quoted(value: &Value) -> Vec<String> {
-    texts(value)
-        .iter()
-        .map(|text| format!("{text:?}"))
-        .collect()
+    texts(value).iter().map(|text| format!("{text:?}")).collect()
 }
 
 fn count(number: u64, noun: &str) -> String {
@@ -167,13 +146,8 @@ fn compile(pattern: &str) -> Result<Regex, String> {
 fn pattern_message(pattern: &str, source: &Source<'_>) -> String {
     let mut message = format!("must match {pattern}");
     let examples = source.rules.get_field_by_name("example");
-    let written = examples
-        .as_deref()
-        .and_then(Value::as_list)
-        .and_then(|list| list.first()?.as_str());
-    let example = written
-        .map(str::to_owned)
-        .or_else(|| resource_name(pattern));
+    let written = examples.as_deref().and_then(Value::as_list).and_then(|list| list.first()?.as_str());
+    let example = written.map(str::to_owned).or_else(|| resource_name(pattern));
     if let Some(example) = example {
         let _ = write!(message, " (for example {example})");
     }
@@ -183,9 +157,7 @@ fn pattern_message(pattern: &str, source: &Source<'_>) -> String {
 /// A name that fits the pattern of a resource's names: a literal, then an id.
 fn resource_name(pattern: &str) -> Option<String> {
     let literal = pattern.strip_prefix('^')?.strip_suffix("[0-9a-z]{26}$")?;
-    let plain = literal
-        .chars()
-        .all(|character| character.is_ascii_alphanumeric() || "_/".contains(character));
+    let plain = literal.chars().all(|character| character.is_ascii_alphanumeric() || "_/".contains(character));
     plain.then(|| format!("{literal}01k9xj6v3te2q8s4m5n7r0p1wz"))
 }
 
@@ -213,9 +185,7 @@ impl Test<&[u8]> for BytesTest {
             Self::MaxLength(most) => length <= *most,
             Self::Prefix(prefix) => value.starts_with(prefix),
             Self::Suffix(suffix) => value.ends_with(suffix),
-            Self::Contains(part) => {
-                part.is_empty() || value.windows(part.len()).any(|window| window == part)
-            }
+            Self::Contains(part) => part.is_empty() || value.windows(part.len()).any(|window| window == part),
         }
     }
 }
@@ -228,16 +198,9 @@ pub(super) fn read_bytes(source: &Source<'_>) -> Result<Vec<Rule<BytesTest>>, Un
         let name = field.name();
         let (test, message) = match (name, value) {
             ("example", _) => continue,
-            ("const", Value::Bytes(bytes)) => (
-                T::In(vec![bytes.to_vec()]),
-                format!("must be {}", hex(bytes)),
-            ),
+            ("const", Value::Bytes(bytes)) => (T::In(vec![bytes.to_vec()]), format!("must be {}", hex(bytes))),
             ("in" | "not_in", Value::List(values)) => {
-                let values: Vec<_> = values
-                    .iter()
-                    .filter_map(Value::as_bytes)
-                    .map(|b| b.to_vec())
-                    .collect();
+                let values: Vec<_> = values.iter().filter_map(Value::as_bytes).map(|b| b.to_vec()).collect();
                 let shown = one_of(values.iter().map(|bytes| hex(bytes)));
                 if name == "in" {
                     (T::In(values), format!("must be {shown}"))
@@ -249,18 +212,9 @@ pub(super) fn read_bytes(source: &Source<'_>) -> Result<Vec<Rule<BytesTest>>, Un
             ("min_len", Value::U64(1)) => (T::MinLength(1), "must not be empty".to_owned()),
             ("min_len", Value::U64(n)) => (T::MinLength(*n), at_least(*n, "byte")),
             ("max_len", Value::U64(n)) => (T::MaxLength(*n), at_most(*n, "byte")),
-            ("prefix", Value::Bytes(bytes)) => (
-                T::Prefix(bytes.to_vec()),
-                format!("must begin with {}", hex(bytes)),
-            ),
-            ("suffix", Value::Bytes(bytes)) => (
-                T::Suffix(bytes.to_vec()),
-                format!("must end with {}", hex(bytes)),
-            ),
-            ("contains", Value::Bytes(bytes)) => (
-                T::Contains(bytes.to_vec()),
-                format!("must contain {}", hex(bytes)),
-            ),
+            ("prefix", Value::Bytes(bytes)) => (T::Prefix(bytes.to_vec()), format!("must begin with {}", hex(bytes))),
+            ("suffix", Value::Bytes(bytes)) => (T::Suffix(bytes.to_vec()), format!("must end with {}", hex(bytes))),
+            ("contains", Value::Bytes(bytes)) => (T::Contains(bytes.to_vec()), format!("must contain {}", hex(bytes))),
             (other, _) => return Err(source.unknown(other)),
         };
         rules.push(source.rule(name, test, message));

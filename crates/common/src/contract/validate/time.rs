@@ -39,10 +39,7 @@ fn now() -> i128 {
 /// The nanoseconds of a timestamp (from 1970) or a duration: both have seconds and nanos, by the same numbers.
 pub(super) fn nanoseconds(message: &DynamicMessage) -> i128 {
     let seconds = message.get_field_by_number(1);
-    let seconds = seconds
-        .as_deref()
-        .and_then(Value::as_i64)
-        .unwrap_or_default();
+    let seconds = seconds.as_deref().and_then(Value::as_i64).unwrap_or_default();
     let nanos = message.get_field_by_number(2);
     let nanos = nanos.as_deref().and_then(Value::as_i32).unwrap_or_default();
     i128::from(seconds) * SECOND + i128::from(nanos)
@@ -79,10 +76,7 @@ pub(super) fn read(source: &Source<'_>) -> Result<Vec<Rule<TimeTest>>, Unsupport
         }
     }
     let fixed = numbers.finish().into_iter();
-    rules.extend(fixed.map(|rule| Rule {
-        test: TimeTest::Fixed(rule.test),
-        fault: rule.fault,
-    }));
+    rules.extend(fixed.map(|rule| Rule { test: TimeTest::Fixed(rule.test), fault: rule.fault }));
     Ok(rules)
 }
 
@@ -91,10 +85,7 @@ pub(super) fn show_duration(nanoseconds: i128) -> String {
     let sign = if nanoseconds < 0 { "-" } else { "" };
     let (seconds, rest) = (nanoseconds.abs() / SECOND, nanoseconds.abs() % SECOND);
     let fraction = format!(".{rest:09}");
-    format!(
-        "{sign}{seconds}{}s",
-        fraction.trim_end_matches('0').trim_end_matches('.')
-    )
+    format!("{sign}{seconds}{}s", fraction.trim_end_matches('0').trim_end_matches('.'))
 }
 
 /// As protobuf's JSON writes it: `2026-11-21T15:00:00Z`.
@@ -116,10 +107,7 @@ mod tests {
         assert_eq!(show_duration(604_800 * SECOND), "604800s");
         assert_eq!(show_duration(-1_500_000_000), "-1.5s");
         assert_eq!(show_duration(0), "0s");
-        assert_eq!(
-            show_timestamp(1_700_000_000 * SECOND),
-            "2023-11-14T22:13:20Z"
-        );
+        assert_eq!(show_timestamp(1_700_000_000 * SECOND), "2023-11-14T22:13:20Z");
         assert_eq!(show_timestamp(-1), "1969-12-31T23:59:59.999999999Z");
         assert!(show_timestamp(i128::from(i64::MAX) * SECOND).ends_with("s from 1970"));
     }

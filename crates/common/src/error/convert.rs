@@ -1,0 +1,85 @@
+//! Problems of the errors that mean the same in every service. Ids and money are in some field of the request, which
+//! their errors don't know: [`Problem::invalid`] takes its path.
+use std::time::Duration;
+
+use crate::{
+    db::DbError,
+    page::{PageError, filter::FilterError, order::OrderError},
+};
+
+use super::{Problem, Reason};
+
+/// Collisions are over soon: whoever comes back after this long will hardly meet the same ones.
+const RETRY_CONFLICT: Duration = Duration::from_millis(100);
+
+impl From<DbError> for Problem {
+    /// A unique constraint that its query did not expect is a fault of ours, like everything else that neither time
+    /// nor another try mends.
+    fn from(error: DbError) -> Self {
+        let problem = match &error {
+            DbError::Unavailable { .. } => Self::unavailable("the database"),
+            DbError::Conflict(_) => {
+                Self::new(Reason::Conflict, "concurrent changes kept colliding: try again").retry_after(RETRY_CONFLICT)
+            }
+            _ => Self::internal(),
+        };
+        problem.caused_by(error)
+    }
+}
+
+impl From<PageError> for Problem {
+    fn from(error: PageError) -> Self {
+        let text = error.to_string();
+        Self::new(Reason::PageTokenInvalid, format!("page_token {text}")).field("page_token", text)
+    }
+}
+
+impl From<FilterError> for Problem {
+    fn from(error: FilterError) -> Self {
+        Self::invalid("filter", error.to_string())
+    }
+}
+
+impl From<OrderError> for Problem {
+    fn from(error: OrderError) -> Self {
+        Self::invalid("order_by", error.to_string())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use diesel::result::{DatabaseErrorKind, Error as Diesel};
+
+    use super::*;
+    use crate::error::chain;
+
+    fn of(kind: DatabaseErrorKind) -> Problem {
+        DbError::from(Diesel::DatabaseError(kind, Box::new("relation users".to_owned()))).into()
+    }
+
+    #[test]
+    fn a_databases_failures_say_nothing_of_it_but_what_to_do() {
+        let cases = [
+            (DatabaseErrorKind::ClosedConnection, Reason::ServiceUnavailable),
+            (DatabaseErrorKind::SerializationFailure, Reason::Conflict),
+            (DatabaseErrorKind::UniqueViolation, Reason::Internal),
+            (DatabaseErrorKind::CheckViolation, Reason::Internal),
+        ];
+        for (kind, reason) in cases {
+            let problem = of(kind);
+            assert_eq!(problem.reason(), reason);
+            assert!(!problem.message().contains("users"), "{problem}");
+            assert!(chain(&problem).contains("users"), "{}", chain(&problem));
+            assert_eq!(problem.retry_delay().is_some(), reason != Reason::Internal);
+        }
+    }
+
+    #[test]
+    fn errors_of_lists_name_their_field() {
+        let problem = Problem::from(PageError::Malformed);
+        assert_eq!(problem.reason(), Reason::PageTokenInvalid);
+        assert_eq!(problem.field_violations()[0].path, "page_token");
+        let problem = Problem::from(crate::page::filter::parse("nope = 1", &[]).unwrap_err());
+        assert_eq!((problem.reason(), problem.field_violations()[0].path.as_str()), (Reason::FieldInvalid, "filter"));
+    }
+}
