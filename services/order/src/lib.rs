@@ -1,1 +1,121 @@
-//!
+//! souk's orders: placed by a saga over stock and payment, cancelled, returned.
+
+mod clients;
+pub mod config;
+pub mod domain;
+pub mod error;
+mod jobs;
+mod payment;
+mod reply;
+mod rpc;
+pub mod store;
+
+use std::{sync::Arc, time::Duration};
+
+use souk_common::{
+    contract::Contract,
+    db::{Db, DbError},
+    jobs::Jobs,
+    server::{Server, ServerError},
+    service::SetupError,
+    verify::Check,
+};
+use souk_proto::order::v1::order_service_server::OrderServiceServer;
+use tokio::net::TcpListener;
+use tokio_util::sync::CancellationToken;
+
+pub use crate::config::{Config, DEFAULTS};
+use crate::{
+    clients::Inventory,
+    config::ProviderKind,
+    jobs::saga::Sagas,
+    payment::{Provider, Simulated},
+    rpc::Rpc,
+    store::{Store, StoreError},
+};
+
+/// Why the service could not be served.
+#[derive(Debug, thiserror::Error)]
+pub enum ServeError {
+    /// Its parts do not fit together.
+    #[error(transparent)]
+    Setup(#[from] SetupError),
+    /// The database cannot be used.
+    #[error("the database of the order service cannot be used")]
+    Database(#[from] DbError),
+    /// The server failed.
+    #[error(transparent)]
+    Server(#[from] ServerError),
+}
+
+/// Sagas that run when the service stops may take this long, at least, to end or to give up their leases.
+const LEAST_DRAIN: Duration = Duration::from_secs(1);
+
+/// Serves until `shutdown`: the one entry, for the program and for tests.
+///
+/// # Errors
+/// Before anything is served, where the database or the contract cannot be used; later, where the listener fails.
+pub async fn serve(config: Config, listener: TcpListener, shutdown: CancellationToken) -> Result<(), ServeError> {
+    let Config { common, settings } = config;
+    let contract = Contract::souk().map_err(SetupError::from)?;
+    let verifier = common.verifier(&settings.clients.user, contract).map_err(SetupError::from)?;
+    let inventory = common.client(&settings.clients.inventory, contract, "order").map_err(SetupError::from)?;
+    let inventory = Inventory::new(inventory);
+    let store = Store::open(&settings.database, &common.data_dir).await?;
+    let payments = provider(&settings.payment, store.db());
+    let sagas = Sagas::new(store.clone(), inventory.clone(), payments, settings.saga.clone());
+    let rpc = Rpc::new(store.clone(), sagas.clone(), inventory);
+
+    // A token of its own: the jobs also stop where the server fails.
+    let stop_jobs = shutdown.child_token();
+    let jobs = Jobs::new(stop_jobs.clone());
+    jobs::start(&jobs, &settings, &store, &sagas, &stop_jobs);
+    let ready = store.db().clone();
+    let served = Server::new(&common.server, "order", contract, verifier)
+        .add(OrderServiceServer::new(rpc))
+        .ready_while(move || {
+            let db = ready.clone();
+            async move { db.ping().await.is_ok() }
+        })
+        .serve(listener, shutdown.clone())
+        .await;
+    stop_jobs.cancel();
+    // Requests have had their time to end; what they left runs on without them.
+    sagas.drain(LEAST_DRAIN).await;
+    jobs.stopped().await;
+    store.db().close();
+    Ok(served?)
+}
+
+/// Brings the schema up to date.
+///
+/// # Errors
+/// Where the database cannot be used, or a migration fails.
+pub async fn migrate(config: &Config) -> Result<(), DbError> {
+    let store = Store::open(&config.settings.database, &config.common.data_dir).await?;
+    store.db().close();
+    Ok(())
+}
+
+/// Checks the service's promises on the live database.
+///
+/// # Errors
+/// Where the database cannot be used.
+pub async fn verify(config: &Config) -> Result<Vec<Check>, StoreError> {
+    let db = Store::connect(&config.settings.database, &config.common.data_dir).await?;
+    let checks = store::verify::verify(&db).await;
+    db.close();
+    checks
+}
+
+fn provider(settings: &config::PaymentSettings, db: &Db) -> Provider {
+    match settings.provider {
+        ProviderKind::Simulated => Arc::new(Simulated::new(
+            db.clone(),
+            payment::simulated::Settings {
+                slow_delay: settings.slow_delay,
+                authorization_lifetime: settings.authorization_lifetime,
+            },
+        )),
+    }
+}

@@ -1,0 +1,2 @@
+DROP TABLE simulated_refunds;
+DROP TABLE simulated_payments;

@@ -1,0 +1,183 @@
+//! Calls to the inventory service, in the order's own terms.
+
+use std::{collections::HashMap, time::Duration};
+
+use souk_common::{
+    client::Client,
+    error::{Problem, Reason},
+    ids::{OrderId, ProductId},
+    money::Money,
+};
+use souk_proto::inventory::v1::{
+    BatchGetProductsRequest, CommitReservationRequest, Product, ReleaseReservationRequest, ReservationItem,
+    ReserveRequest, ReturnReservationRequest,
+    product::{State, StockTracking},
+    product_service_client::ProductServiceClient,
+    reservation_service_client::ReservationServiceClient,
+};
+
+use crate::domain::{Answer, Goods, Offer, Shortage};
+
+/// What `ReservationItem` takes for one product.
+const MAX_PIECES: i64 = 1_000_000_000;
+
+/// The inventory service.
+#[derive(Clone)]
+pub struct Inventory {
+    products: ProductServiceClient<Client>,
+    reservations: ReservationServiceClient<Client>,
+}
+
+/// The inventory service gave no usable answer: whether it did what it was asked is unknown. Ask again.
+#[derive(Debug, thiserror::Error)]
+#[error("no answer from the inventory service to {method}")]
+pub struct Unanswered {
+    method: &'static str,
+    #[source]
+    problem: Problem,
+}
+
+impl Inventory {
+    /// Through this client.
+    #[must_use]
+    pub fn new(client: Client) -> Self {
+        Self {
+            products: ProductServiceClient::new(client.clone()),
+            reservations: ReservationServiceClient::new(client),
+        }
+    }
+
+    /// The catalogue's offers for products; those that do not exist are left out.
+    ///
+    /// # Errors
+    /// What to tell the caller.
+    pub async fn offers(
+        &self,
+        products: impl IntoIterator<Item = ProductId>,
+    ) -> Result<HashMap<ProductId, Offer>, Problem> {
+        let request = BatchGetProductsRequest {
+            names: products.into_iter().map(ProductId::name).collect(),
+            skus: Vec::new(),
+            allow_missing: true,
+        };
+        let answer = self.products.clone().batch_get_products(request).await;
+        let answer = answer.map_err(|status| {
+            let problem = Problem::from_status(&status);
+            match problem.reason() {
+                Reason::Internal | Reason::Unspecified => Problem::internal().caused_by(problem),
+                _ => Problem::unavailable("the inventory service").caused_by(problem),
+            }
+        })?;
+        let products = answer.into_inner().products.into_iter();
+        products.map(|product| offer(product).ok_or_else(Problem::internal)).collect()
+    }
+
+    /// Holds goods for an order.
+    ///
+    /// # Errors
+    /// Where there was no usable answer.
+    pub async fn reserve(&self, order: OrderId, goods: &[Goods], ttl: Duration) -> Result<Answer, Unanswered> {
+        if let Some(much) = goods.iter().find(|goods| goods.quantity > MAX_PIECES) {
+            // No stock is that large, and the contract would not let the request pass.
+            return Ok(Answer::OutOfStock {
+                message: "not enough stock".into(),
+                items: vec![Shortage { product: much.product, wanted: much.quantity, available: 0 }],
+            });
+        }
+        let request =
+            ReserveRequest { order: order.name(), items: items(goods), ttl: prost_types::Duration::try_from(ttl).ok() };
+        let answer = self.reservations.clone().reserve(request).await;
+        short_or_done("Reserve", answer)
+    }
+
+    /// Takes the goods that are held for an order.
+    ///
+    /// # Errors
+    /// Where there was no usable answer.
+    pub async fn commit(&self, order: OrderId) -> Result<Answer, Unanswered> {
+        let request = CommitReservationRequest { order: order.name() };
+        let answer = self.reservations.clone().commit_reservation(request).await;
+        short_or_done("CommitReservation", answer)
+    }
+
+    /// Gives up the goods that are held for an order, for good.
+    ///
+    /// # Errors
+    /// Where there was no usable answer.
+    pub async fn release(&self, order: OrderId) -> Result<Answer, Unanswered> {
+        let request = ReleaseReservationRequest { order: order.name() };
+        match self.reservations.clone().release_reservation(request).await {
+            Ok(_) => Ok(Answer::Done),
+            Err(status) => {
+                let problem = Problem::from_status(&status);
+                match problem.reason() {
+                    // The only state in which a reservation cannot be released.
+                    Reason::StateConflict => Ok(Answer::Taken),
+                    _ => Err(Unanswered { method: "ReleaseReservation", problem }),
+                }
+            }
+        }
+    }
+
+    /// Takes sold goods of an order back into stock, once for each key.
+    ///
+    /// # Errors
+    /// Where there was no usable answer.
+    pub async fn restock(&self, order: OrderId, key: String, goods: &[Goods]) -> Result<Answer, Unanswered> {
+        let request = ReturnReservationRequest { order: order.name(), request_id: key, items: items(goods) };
+        match self.reservations.clone().return_reservation(request).await {
+            Ok(_) => Ok(Answer::Done),
+            Err(status) => Err(Unanswered { method: "ReturnReservation", problem: Problem::from_status(&status) }),
+        }
+    }
+}
+
+fn offer(product: Product) -> Option<(ProductId, Offer)> {
+    let id = ProductId::parse_name(&product.name).ok()?;
+    let offer = Offer {
+        price: Money::try_from(product.price.as_ref()?).ok()?,
+        tracked: product.stock_tracking() != StockTracking::Untracked,
+        archived: product.state() == State::Archived,
+        sku: product.sku,
+        title: product.title,
+    };
+    Some((id, offer))
+}
+
+fn items(goods: &[Goods]) -> Vec<ReservationItem> {
+    goods.iter().map(|goods| ReservationItem { product: goods.product.name(), quantity: goods.quantity }).collect()
+}
+
+/// Done, or out of stock. Whatever else makes it impossible for good to hold or take the goods counts as out of
+/// stock too: that they are no longer sold, or no longer held.
+fn short_or_done<T>(method: &'static str, answer: Result<T, tonic::Status>) -> Result<Answer, Unanswered> {
+    let status = match answer {
+        Ok(_) => return Ok(Answer::Done),
+        Err(status) => status,
+    };
+    let problem = Problem::from_status(&status);
+    let message = match problem.reason() {
+        Reason::OutOfStock => "not enough stock",
+        Reason::ProductArchived => "no longer sold",
+        Reason::StateConflict | Reason::ResourceNotFound => "the stock is no longer held",
+        _ => return Err(Unanswered { method, problem }),
+    };
+    Ok(Answer::OutOfStock { message: message.to_owned(), items: shortages(&problem) })
+}
+
+/// Which products are short: inventory names each in a violation, and tells `wanted/available` in metadata under
+/// its name.
+fn shortages(problem: &Problem) -> Vec<Shortage> {
+    problem
+        .violations()
+        .iter()
+        .filter_map(|violation| {
+            let product = ProductId::parse_name(&violation.subject).ok()?;
+            let (wanted, available) = problem
+                .get_metadata(&violation.subject)
+                .and_then(|numbers| numbers.split_once('/'))
+                .unwrap_or(("0", "0"));
+            Some(Shortage { product, wanted: wanted.parse().unwrap_or(0), available: available.parse().unwrap_or(0) })
+        })
+        .collect()
+}

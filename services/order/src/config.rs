@@ -1,0 +1,141 @@
+//! Settings of the order service: `[order]`, and where its neighbours are.
+
+use std::{net::SocketAddr, time::Duration};
+
+use serde::Deserialize;
+use souk_common::{
+    client,
+    config::{ConfigError, Settings as All},
+    db,
+    service::Common,
+};
+
+/// The commented defaults of `[order]`.
+pub const DEFAULTS: &str = include_str!("../default.toml");
+
+/// All that the order service is configured with.
+#[derive(Clone, Debug)]
+pub struct Config {
+    /// What every service is configured with.
+    pub common: Common,
+    /// `[order]`.
+    pub settings: Settings,
+}
+
+/// `[order]`.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Settings {
+    /// Where to listen.
+    pub listen: SocketAddr,
+    /// The database.
+    pub database: db::Config,
+    /// Other services that are called.
+    pub clients: Clients,
+    /// How sagas run.
+    pub saga: SagaSettings,
+    /// How long answered idempotency keys are remembered.
+    #[serde(with = "souk_common::config::duration")]
+    pub idempotency_retention: Duration,
+    /// The payment provider.
+    pub payment: PaymentSettings,
+}
+
+/// `[order.clients]`.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Clients {
+    /// The inventory service.
+    pub inventory: client::Config,
+    /// The user service, whose keys tokens are checked with.
+    pub user: client::Config,
+}
+
+/// `[order.saga]`.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct SagaSettings {
+    /// How long a runner may take for a step before another may take over.
+    #[serde(with = "souk_common::config::duration")]
+    pub lease: Duration,
+    /// How long a runner tries a step before it gives up for a while. Less than the lease.
+    #[serde(with = "souk_common::config::duration")]
+    pub step_patience: Duration,
+    /// How often it tries within that time.
+    pub tries: u32,
+    /// How often sagas without a runner are looked for.
+    #[serde(with = "souk_common::config::duration")]
+    pub interval: Duration,
+    /// How many of them run at a time.
+    pub concurrency: usize,
+    /// How long stock is held.
+    #[serde(with = "souk_common::config::duration")]
+    pub reservation_ttl: Duration,
+}
+
+/// `[order.payment]`.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct PaymentSettings {
+    /// Which provider.
+    pub provider: ProviderKind,
+    /// How long `tok_slow` takes.
+    #[serde(with = "souk_common::config::duration")]
+    pub slow_delay: Duration,
+    /// How long an authorisation can be captured.
+    #[serde(with = "souk_common::config::duration")]
+    pub authorization_lifetime: Duration,
+}
+
+/// The payment providers that there are.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum ProviderKind {
+    /// Takes no money: the payment's token says what happens.
+    Simulated,
+}
+
+impl Config {
+    /// From all settings.
+    ///
+    /// # Errors
+    /// Names the setting that is wrong, and what would be right.
+    pub fn from_settings(settings: &All) -> Result<Self, ConfigError> {
+        let config = Self { common: Common::from_settings(settings)?, settings: settings.section("order")? };
+        config.check(settings)?;
+        Ok(config)
+    }
+
+    fn check(&self, settings: &All) -> Result<(), ConfigError> {
+        const DAY: Duration = Duration::from_secs(24 * 3600);
+        let order = &self.settings;
+        let saga = &order.saga;
+        let fault = |path: &str, what: &str| Err(settings.fault(path, what));
+        if let Err(error) = order.database.engine() {
+            return Err(settings.fault("order.database.url", error.to_string()));
+        }
+        if saga.lease < Duration::from_secs(1) || saga.lease > Duration::from_secs(3600) {
+            return fault("order.saga.lease", "must be from 1s to 1h");
+        }
+        if saga.step_patience.is_zero() || saga.step_patience >= saga.lease {
+            let what = "must be above zero and below order.saga.lease, or two would run one order";
+            return fault("order.saga.step_patience", what);
+        }
+        if saga.tries == 0 {
+            return fault("order.saga.tries", "must be 1 or more");
+        }
+        if saga.interval.is_zero() {
+            return fault("order.saga.interval", "must be above zero");
+        }
+        if saga.concurrency == 0 || saga.concurrency > 10_000 {
+            return fault("order.saga.concurrency", "must be from 1 to 10000");
+        }
+        if saga.reservation_ttl < Duration::from_secs(1) || saga.reservation_ttl > 7 * DAY {
+            return fault("order.saga.reservation_ttl", "must be from 1s to 7days");
+        }
+        if order.idempotency_retention < DAY {
+            return fault("order.idempotency_retention", "must be 24h or more");
+        }
+        Ok(())
+    }
+}

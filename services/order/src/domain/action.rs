@@ -1,0 +1,185 @@
+//! What a saga asks of the other services, and what they answered.
+
+use std::collections::BTreeMap;
+
+use chrono::{DateTime, Utc};
+use souk_common::{
+    ids::{OrderId, ProductId},
+    money::Money,
+};
+
+use super::{Entry, Illegal, Order, Outcome, Return, Shortage, State, Step};
+
+/// Pieces of a product whose stock is counted.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Goods {
+    /// The product.
+    pub product: ProductId,
+    /// Pieces, at least 1.
+    pub quantity: i64,
+}
+
+impl Goods {
+    /// Sums pieces by product, and leaves out products of which there are none.
+    pub fn sum(pieces: impl Iterator<Item = (ProductId, i64)>) -> Vec<Self> {
+        let mut sums = BTreeMap::<ProductId, i64>::new();
+        for (product, quantity) in pieces {
+            *sums.entry(product).or_default() += quantity;
+        }
+        sums.into_iter()
+            .filter(|&(_, quantity)| quantity > 0)
+            .map(|(product, quantity)| Self { product, quantity })
+            .collect()
+    }
+}
+
+/// What a step asks of inventory or the payment provider. Asking again changes nothing: each is known there by the
+/// order, the payment's key (the order's id) or a key of its own.
+#[derive(Clone, PartialEq, Eq)]
+pub enum Action {
+    /// Hold goods for the order.
+    Reserve {
+        /// The goods.
+        goods: Vec<Goods>,
+    },
+    /// Hold money.
+    Authorize {
+        /// The payment's key.
+        payment: String,
+        /// How much.
+        amount: Money,
+        /// What the provider wants to see.
+        token: String,
+    },
+    /// Take the goods that are held.
+    Commit,
+    /// Take the money that is held.
+    Capture {
+        /// The payment's key.
+        payment: String,
+    },
+    /// Give up the goods that are held.
+    Release,
+    /// Give up the money that is held.
+    Void {
+        /// The payment's key.
+        payment: String,
+    },
+    /// Take sold goods back into stock.
+    Restock {
+        /// The key by which inventory does it once.
+        request_id: String,
+        /// The goods.
+        goods: Vec<Goods>,
+    },
+    /// Give money back.
+    Refund {
+        /// The payment's key.
+        payment: String,
+        /// The key by which the provider does it once.
+        key: String,
+        /// How much.
+        amount: Money,
+    },
+}
+
+/// What the other side answered.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Answer {
+    /// It is done.
+    Done,
+    /// The money is held.
+    Authorized {
+        /// Which provider.
+        provider: String,
+        /// The provider's id of the payment.
+        reference: String,
+    },
+    /// There is not enough stock.
+    OutOfStock {
+        /// For people.
+        message: String,
+        /// Of which products.
+        items: Vec<Shortage>,
+    },
+    /// The provider refuses, for good.
+    Refused {
+        /// Which provider.
+        provider: String,
+        /// For people.
+        message: String,
+    },
+    /// The stock that was to be given up is sold already.
+    Taken,
+}
+
+impl Answer {
+    /// What the saga's table makes of it.
+    #[must_use]
+    pub fn outcome(&self) -> Outcome {
+        match self {
+            Self::Done | Self::Authorized { .. } => Outcome::Done,
+            Self::OutOfStock { .. } => Outcome::OutOfStock,
+            Self::Refused { .. } => Outcome::Refused,
+            Self::Taken => Outcome::Taken,
+        }
+    }
+}
+
+/// Something that goes from step to step: an order being placed or cancelled, or a return.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Saga {
+    /// An order.
+    Order(Box<Order>),
+    /// A return.
+    Return(Box<Return>),
+}
+
+impl Saga {
+    /// The order it is about.
+    #[must_use]
+    pub fn order(&self) -> OrderId {
+        match self {
+            Self::Order(order) => order.id,
+            Self::Return(back) => back.order,
+        }
+    }
+
+    /// How far it has come.
+    #[must_use]
+    pub fn position(&self) -> (State, Option<Step>) {
+        match self {
+            Self::Order(order) => (order.state, order.step),
+            Self::Return(back) => (back.state, back.step),
+        }
+    }
+
+    /// What it does next; `None` at its end.
+    #[must_use]
+    pub fn action(&self) -> Option<Action> {
+        match self {
+            Self::Order(order) => order.action(),
+            Self::Return(back) => back.action(),
+        }
+    }
+
+    /// How often it gave up for a while since its last step.
+    #[must_use]
+    pub fn attempts(&self) -> i32 {
+        match self {
+            Self::Order(order) => order.attempts,
+            Self::Return(back) => back.attempts,
+        }
+    }
+
+    /// Goes on after the step was answered so; see [`Order::advance`].
+    ///
+    /// # Errors
+    /// Where the table has no such transition.
+    pub fn advance(&mut self, answer: &Answer, unclear: bool, now: DateTime<Utc>) -> Result<Vec<Entry>, Illegal> {
+        match self {
+            Self::Order(order) => order.advance(answer, unclear, now),
+            Self::Return(back) => back.advance(answer, now),
+        }
+    }
+}

@@ -1,0 +1,430 @@
+//! An order and its transitions. State, money and step change through these methods alone.
+
+use chrono::{DateTime, Utc};
+use serde::{Deserialize, Serialize};
+use souk_common::{
+    ids::{OrderId, ProductId, UserId},
+    money::{Currency, Money},
+};
+
+use super::{
+    Action, Answer, Entry, Facts, Goods, Illegal, Kind, Outcome, Placement, Position, Return, ReturnLine,
+    SERVICE_ACTOR, State, Step, saga,
+};
+
+/// An order with its lines.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Order {
+    /// Its id.
+    pub id: OrderId,
+    /// Whose it is.
+    pub customer: UserId,
+    /// How far it has come.
+    pub state: State,
+    /// What its saga does next; `None` where none runs.
+    pub step: Option<Step>,
+    /// What was ordered, by number.
+    pub lines: Vec<Line>,
+    /// The currency of all its money.
+    pub currency: Currency,
+    /// Sum of the lines, in minor units.
+    pub total: i64,
+    /// What was given back of it, in minor units.
+    pub refunded: i64,
+    /// Where the goods go.
+    pub address: Address,
+    /// Its number in another system.
+    pub external_id: Option<String>,
+    /// Why it could not be placed: set as soon as that is certain.
+    pub rejection: Option<Rejection>,
+    /// Its payment, once one was tried.
+    pub payment: Option<Payment>,
+    /// What the payment provider wants to see, until it has answered. Never to be logged.
+    pub payment_token: Option<Token>,
+    /// When the customer placed it.
+    pub place_time: DateTime<Utc>,
+    /// When souk took it down.
+    pub create_time: DateTime<Utc>,
+    /// When it last changed.
+    pub update_time: DateTime<Utc>,
+    /// Counts its changes, from 1.
+    pub version: i64,
+    /// Entries of its timeline so far.
+    pub entries: i32,
+    /// Its returns that are under way.
+    pub pending_returns: i32,
+    /// How often its saga gave up for a while since its last step.
+    pub attempts: i32,
+}
+
+/// A payment token, kept out of logs.
+#[derive(Clone, PartialEq, Eq)]
+pub struct Token(pub String);
+
+impl std::fmt::Debug for Token {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Token")
+    }
+}
+
+/// One product of an order.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Line {
+    /// Number of the line, from 1.
+    pub number: i32,
+    /// The product.
+    pub product: ProductId,
+    /// Its stock code when the order was placed.
+    pub sku: String,
+    /// Its title when the order was placed.
+    pub title: String,
+    /// Pieces ordered.
+    pub quantity: i64,
+    /// Price of one piece, in minor units.
+    pub unit_price: i64,
+    /// Price of the line, in minor units.
+    pub total: i64,
+    /// Pieces that came back, or are on their way back.
+    pub returned: i64,
+    /// Whether its stock is counted.
+    pub tracked: bool,
+}
+
+/// Where goods are sent. Field by field as in the contract.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[allow(missing_docs, reason = "the contract says what each means")]
+pub struct Address {
+    pub recipient: String,
+    pub address_lines: Vec<String>,
+    pub locality: String,
+    pub administrative_area: String,
+    pub postal_code: String,
+    pub region_code: String,
+}
+
+/// Why an order could not be placed.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Rejection {
+    /// For programs.
+    pub reason: RejectionReason,
+    /// For people.
+    pub message: String,
+    /// Of which products there was too little.
+    pub items: Vec<Shortage>,
+}
+
+/// What stood in an order's way.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "SCREAMING_SNAKE_CASE")]
+pub enum RejectionReason {
+    /// There was not enough stock.
+    OutOfStock,
+    /// The payment provider said no.
+    PaymentDeclined,
+}
+
+/// A product of which there was too little.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Shortage {
+    /// The product.
+    pub product: ProductId,
+    /// Pieces ordered.
+    pub wanted: i64,
+    /// Pieces that could be had.
+    pub available: i64,
+}
+
+/// An order's payment. Its amount is the order's total.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Payment {
+    /// Which provider.
+    pub provider: String,
+    /// The provider's id of the payment; empty where it gave none.
+    pub reference: String,
+    /// How far it has come.
+    pub state: PaymentState,
+}
+
+/// How far a payment has come.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum PaymentState {
+    /// The money is held, not taken.
+    Authorized,
+    /// The money was taken.
+    Captured,
+    /// The hold was given up.
+    Voided,
+    /// The provider refused.
+    Declined,
+    /// All of it was given back.
+    Refunded,
+}
+
+/// Why an order cannot be cancelled.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum CancelRefusal {
+    /// It was never placed.
+    Rejected,
+    /// Something runs that comes to an end by itself: try again.
+    Busy,
+    /// It changed since the caller saw it.
+    EtagMismatch,
+}
+
+impl Order {
+    /// Takes an order down, with the first entry of its timeline.
+    ///
+    /// # Errors
+    /// Never, unless the saga's table is wrong.
+    pub fn place(placement: Placement, now: DateTime<Utc>) -> Result<(Self, Vec<Entry>), Illegal> {
+        let mut order = Self {
+            id: placement.id,
+            customer: placement.customer,
+            state: State::Pending,
+            step: None,
+            currency: placement.priced.total.currency,
+            total: placement.priced.total.minor,
+            lines: placement.priced.lines,
+            refunded: 0,
+            address: placement.address,
+            external_id: placement.external_id,
+            rejection: None,
+            payment: None,
+            payment_token: Some(Token(placement.payment_token)),
+            place_time: placement.place_time.unwrap_or(now),
+            create_time: now,
+            update_time: now,
+            version: 0,
+            entries: 0,
+            pending_returns: 0,
+            attempts: 0,
+        };
+        let position = saga::begin(State::Pending, order.facts())?;
+        let entries = order.go(position, &placement.actor, "", now);
+        Ok((order, entries))
+    }
+
+    /// Begins to cancel the order. `None` where it is cancelled already.
+    ///
+    /// # Errors
+    /// Why not, where it cannot be; an [`Illegal`] only where the saga's table is wrong.
+    pub fn cancel(
+        &mut self,
+        actor: &str,
+        reason: &str,
+        etag: &str,
+        now: DateTime<Utc>,
+    ) -> Result<Result<Option<Vec<Entry>>, CancelRefusal>, Illegal> {
+        match self.state {
+            // Whoever repeats a call whose answer was lost still has the etag from before it.
+            State::Cancelled => return Ok(Ok(None)),
+            State::Rejected => return Ok(Err(CancelRefusal::Rejected)),
+            State::Confirmed if self.pending_returns == 0 => {}
+            _ => return Ok(Err(CancelRefusal::Busy)),
+        }
+        if !etag.is_empty() && etag != self.etag() {
+            return Ok(Err(CancelRefusal::EtagMismatch));
+        }
+        let position = saga::begin(State::Cancelling, self.facts())?;
+        Ok(Ok(Some(self.go(position, actor, reason, now))))
+    }
+
+    /// What the saga does next; `None` where none runs.
+    #[must_use]
+    pub fn action(&self) -> Option<Action> {
+        let payment = self.payment_key();
+        let action = match self.step? {
+            Step::Reserve => Action::Reserve { goods: self.goods() },
+            Step::Authorize => Action::Authorize {
+                payment,
+                amount: self.money(self.total),
+                token: self.payment_token.clone().map(|Token(token)| token)?,
+            },
+            Step::Commit => Action::Commit,
+            Step::Capture => Action::Capture { payment },
+            Step::Release => Action::Release,
+            Step::Void => Action::Void { payment },
+            Step::Restock => {
+                Action::Restock { request_id: format!("{}-{payment}", self.purpose()), goods: self.goods() }
+            }
+            Step::Refund => Action::Refund {
+                key: format!("{}-{payment}", self.purpose()),
+                payment,
+                amount: self.money(self.total - self.refunded),
+            },
+        };
+        Some(action)
+    }
+
+    /// Goes on after the step was answered so. `unclear` says that an earlier try of this step got no answer and
+    /// may still take effect.
+    ///
+    /// # Errors
+    /// Where no saga runs, or the table has no such transition. The order is then unchanged.
+    pub fn advance(&mut self, answer: &Answer, unclear: bool, now: DateTime<Utc>) -> Result<Vec<Entry>, Illegal> {
+        let step = self.step.ok_or(Illegal::idle(self.state, answer.outcome()))?;
+        let mut next = self.clone();
+        next.take_in(step, answer);
+        let mut facts = next.facts();
+        if (step, answer.outcome()) == (Step::Reserve, Outcome::OutOfStock) {
+            facts.held = unclear;
+        }
+        let position = saga::advance(self.state, step, answer.outcome(), facts)?;
+        let detail = match answer {
+            Answer::Authorized { reference, .. } => reference.clone(),
+            _ => String::new(),
+        };
+        let entries = next.go(position, SERVICE_ACTOR, &detail, now);
+        *self = next;
+        Ok(entries)
+    }
+
+    /// What [`advance`](Self::advance) changes besides the position.
+    fn take_in(&mut self, step: Step, answer: &Answer) {
+        self.attempts = 0;
+        match answer {
+            Answer::Authorized { provider, reference } => {
+                self.payment = Some(Payment {
+                    provider: provider.clone(),
+                    reference: reference.clone(),
+                    state: PaymentState::Authorized,
+                });
+            }
+            Answer::Refused { provider, message } => {
+                self.payment.get_or_insert_with(|| Payment {
+                    provider: provider.clone(),
+                    reference: String::new(),
+                    state: PaymentState::Declined,
+                });
+                self.rejection = Some(Rejection {
+                    reason: RejectionReason::PaymentDeclined,
+                    message: message.clone(),
+                    items: Vec::new(),
+                });
+            }
+            Answer::OutOfStock { message, items } => {
+                self.rejection = Some(Rejection {
+                    reason: RejectionReason::OutOfStock,
+                    message: message.clone(),
+                    items: items.clone(),
+                });
+            }
+            Answer::Done => match step {
+                Step::Capture => self.set_payment(PaymentState::Captured),
+                Step::Void => self.set_payment(PaymentState::Voided),
+                Step::Refund => {
+                    self.refunded = self.total;
+                    self.set_payment(PaymentState::Refunded);
+                }
+                _ => {}
+            },
+            Answer::Taken => {}
+        }
+        if self.payment.is_some() || self.rejection.is_some() {
+            self.payment_token = None;
+        }
+    }
+
+    fn set_payment(&mut self, state: PaymentState) {
+        if let Some(payment) = &mut self.payment {
+            payment.state = state;
+        }
+    }
+
+    fn go(&mut self, position: Position, actor: &str, detail: &str, now: DateTime<Utc>) -> Vec<Entry> {
+        self.state = position.state;
+        self.step = position.step;
+        self.version += 1;
+        self.update_time = now;
+        if self.state == State::Cancelled {
+            for line in &mut self.lines {
+                line.returned = line.quantity;
+            }
+        }
+        let entries: Vec<Entry> = position
+            .kinds
+            .into_iter()
+            .map(|kind| Entry {
+                kind,
+                actor: match kind {
+                    Kind::Cancelled => SERVICE_ACTOR.to_owned(),
+                    _ => actor.to_owned(),
+                },
+                detail: match (kind, &self.rejection) {
+                    (Kind::Rejected, Some(rejection)) => rejection.message.clone(),
+                    (Kind::PaymentAuthorized | Kind::CancelRequested, _) => detail.to_owned(),
+                    _ => String::new(),
+                },
+            })
+            .collect();
+        self.entries += i32::try_from(entries.len()).unwrap_or(i32::MAX);
+        entries
+    }
+
+    /// Notes what a return of this order did: so many new entries of the timeline and, at its end, its money.
+    pub fn take_return(&mut self, back: &Return, entries: usize, now: DateTime<Utc>) {
+        if back.state == State::Completed {
+            self.pending_returns -= 1;
+            self.refunded += back.refund.minor;
+            if self.refunded == self.total && back.refund.minor > 0 {
+                self.set_payment(PaymentState::Refunded);
+            }
+        }
+        self.entries += i32::try_from(entries).unwrap_or(i32::MAX);
+        self.version += 1;
+        self.update_time = now;
+    }
+
+    /// Of these pieces, those whose stock is counted.
+    #[must_use]
+    pub fn goods_of(&self, pieces: &[ReturnLine]) -> Vec<Goods> {
+        let product = |number| {
+            let line = self.lines.iter().find(|line| line.number == number)?;
+            line.tracked.then_some(line.product)
+        };
+        Goods::sum(pieces.iter().filter_map(|piece| Some((product(piece.number)?, piece.quantity))))
+    }
+
+    /// By what the payment provider knows the order's payment.
+    #[must_use]
+    pub fn payment_key(&self) -> String {
+        payment_key(self.id)
+    }
+
+    /// Changes with every change.
+    #[must_use]
+    pub fn etag(&self) -> String {
+        self.version.to_string()
+    }
+
+    /// An amount in the order's currency.
+    #[must_use]
+    pub fn money(&self, minor: i64) -> Money {
+        Money::new(minor, self.currency)
+    }
+
+    /// Goods of counted stock that are still with the customer, or are to be.
+    fn goods(&self) -> Vec<Goods> {
+        let lines = self.lines.iter().filter(|line| line.tracked);
+        Goods::sum(lines.map(|line| (line.product, line.quantity - line.returned)))
+    }
+
+    fn purpose(&self) -> &'static str {
+        if self.state == State::Pending { "reject" } else { "cancel" }
+    }
+
+    fn facts(&self) -> Facts {
+        let goods = self.lines.iter().any(|line| line.tracked && line.quantity > line.returned);
+        Facts {
+            goods,
+            held: goods,
+            authorized: self.payment.as_ref().is_some_and(|payment| payment.state == PaymentState::Authorized),
+            money: self.total > self.refunded,
+        }
+    }
+}
+
+/// By what the payment provider knows an order's payment: the id's digits, which SQL can write too.
+pub(super) fn payment_key(order: OrderId) -> String {
+    order.uuid().simple().to_string()
+}

@@ -1,0 +1,150 @@
+//! What an order costs: the items asked for, at the catalogue's prices.
+
+use std::collections::HashMap;
+
+use chrono::{DateTime, Utc};
+use souk_common::{
+    ids::{OrderId, ProductId, UserId},
+    money::Money,
+};
+
+use super::{Address, Line};
+
+/// A number of pieces that someone wants to buy.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Wanted {
+    /// The product.
+    pub product: ProductId,
+    /// Pieces, at least 1.
+    pub quantity: i64,
+    /// Price of one piece instead of the catalogue's.
+    pub unit_price: Option<Money>,
+}
+
+/// A product as the catalogue offers it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Offer {
+    /// Its stock code.
+    pub sku: String,
+    /// Its title.
+    pub title: String,
+    /// Price of one piece.
+    pub price: Money,
+    /// Whether its stock is counted.
+    pub tracked: bool,
+    /// Whether it is no longer sold.
+    pub archived: bool,
+}
+
+/// What is wrong with one field of a request.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Fault {
+    /// The field, for example `items[2].product`.
+    pub field: String,
+    /// What would be right.
+    pub message: String,
+}
+
+impl Fault {
+    pub(super) fn new(field: String, message: impl Into<String>) -> Self {
+        Self { field, message: message.into() }
+    }
+}
+
+/// Lines with their prices.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Priced {
+    /// The lines, numbered from 1.
+    pub lines: Vec<Line>,
+    /// Their sum.
+    pub total: Money,
+}
+
+/// All that makes an order.
+#[derive(Clone, Debug)]
+pub struct Placement {
+    /// The order's id.
+    pub id: OrderId,
+    /// Whose it is.
+    pub customer: UserId,
+    /// Who places it.
+    pub actor: String,
+    /// What is ordered.
+    pub priced: Priced,
+    /// Where the goods go.
+    pub address: Address,
+    /// Its number in another system.
+    pub external_id: Option<String>,
+    /// What the payment provider wants to see.
+    pub payment_token: String,
+    /// When the customer placed it, where that is not now.
+    pub place_time: Option<DateTime<Utc>>,
+}
+
+/// Prices what is wanted.
+///
+/// # Errors
+/// Each field that stands in the way: an unknown or archived product, a second currency, a sum too large.
+pub fn price(items: &[Wanted], offers: &HashMap<ProductId, Offer>) -> Result<Priced, Vec<Fault>> {
+    let mut faults = Vec::new();
+    let mut lines = Vec::with_capacity(items.len());
+    let mut total: Option<Money> = None;
+    for (index, (item, number)) in items.iter().zip(1..).enumerate() {
+        let field = |name: &str| format!("items[{index}].{name}");
+        let Some(offer) = offers.get(&item.product) else {
+            faults.push(Fault::new(field("product"), "must be a product that exists"));
+            continue;
+        };
+        if offer.archived {
+            let message = format!("must be a product on sale: {} is archived", offer.sku);
+            faults.push(Fault::new(field("product"), message));
+            continue;
+        }
+        let (unit_price, source) = match item.unit_price {
+            Some(agreed) => (agreed, "unit_price"),
+            None => (offer.price, "product"),
+        };
+        if unit_price.minor < 0 {
+            faults.push(Fault::new(field(source), "must not be below zero"));
+            continue;
+        }
+        if let Some(sum) = total
+            && sum.currency != unit_price.currency
+        {
+            let message =
+                format!("must be priced in {} as the items before it, not in {}", sum.currency, unit_price.currency);
+            faults.push(Fault::new(field(source), message));
+            continue;
+        }
+        let sum = total.unwrap_or(Money::zero(unit_price.currency));
+        let (line, sum) =
+            match unit_price.checked_mul(item.quantity).and_then(|line| Ok((line, sum.checked_add(line)?))) {
+                Ok(fits) => fits,
+                Err(_) => {
+                    let message = "must leave the order's total below 2^63 minor units";
+                    faults.push(Fault::new(field("quantity"), message));
+                    continue;
+                }
+            };
+        total = Some(sum);
+        lines.push(Line {
+            number,
+            product: item.product,
+            sku: offer.sku.clone(),
+            title: offer.title.clone(),
+            quantity: item.quantity,
+            unit_price: unit_price.minor,
+            total: line.minor,
+            returned: 0,
+            tracked: offer.tracked,
+        });
+    }
+    match total {
+        Some(total) if faults.is_empty() => Ok(Priced { lines, total }),
+        None if faults.is_empty() => Err(vec![Fault::new("items".into(), "must have an item")]),
+        _ => Err(faults),
+    }
+}
+
+#[cfg(test)]
+mod tests;

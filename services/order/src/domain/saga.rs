@@ -1,0 +1,221 @@
+//! The saga: one table that says how placing, cancelling and returning go from step to step.
+//!
+//! Everything else follows from [`TABLE`]: which step comes next, which are passed over because there is nothing
+//! to do, when a final state is reached, and what the timeline says. What is not in the table is an error.
+
+use super::Kind;
+
+/// How far an order (the first five) or a return (the last two) has come.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum State {
+    /// Being placed.
+    Pending,
+    /// Paid, and its stock was taken.
+    Confirmed,
+    /// Could not be placed. Final.
+    Rejected,
+    /// Being cancelled.
+    Cancelling,
+    /// Cancelled. Final.
+    Cancelled,
+    /// A return under way.
+    Returning,
+    /// A return that is done. Final.
+    Completed,
+}
+
+/// What a saga does next. A step may be repeated at any time and then changes nothing.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Step {
+    /// Hold the stock.
+    Reserve,
+    /// Hold the money.
+    Authorize,
+    /// Take the stock.
+    Commit,
+    /// Take the money.
+    Capture,
+    /// Give back stock that is held but not taken, for good: it cannot be held again.
+    Release,
+    /// Give back money that is held but not taken.
+    Void,
+    /// Give back stock that was taken.
+    Restock,
+    /// Give back money that was taken.
+    Refund,
+}
+
+/// How a step ended. That the other side could not be reached is no end: the step is tried again.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Outcome {
+    /// As it should.
+    Done,
+    /// There was not enough stock.
+    OutOfStock,
+    /// The payment provider said no, for good.
+    Refused,
+    /// Stock that was to be released turned out to be taken already.
+    Taken,
+}
+
+/// What the table needs to know of an order or return, to pass over steps that have nothing to do.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Facts {
+    /// There are goods whose stock is counted.
+    pub goods: bool,
+    /// Stock may be held for it.
+    pub held: bool,
+    /// Money is held for it.
+    pub authorized: bool,
+    /// There is money to give back.
+    pub money: bool,
+}
+
+/// Where a transition leads.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Next {
+    Step(Step),
+    Reach(State),
+}
+
+/// One line of the table: in a state, after a step ended so, what the timeline says and where to go. Why an order
+/// is rejected stands in the entry of its end, so those outcomes have none of their own.
+struct Row(State, Step, Outcome, Option<Kind>, Next);
+
+use Next::{Reach, Step as Go};
+use Outcome::{Done, OutOfStock, Refused, Taken};
+use State::{Cancelled, Cancelling, Completed, Confirmed, Pending, Rejected, Returning};
+use Step::{Authorize, Capture, Commit, Refund, Release, Reserve, Restock, Void};
+
+/// Money is never captured before the stock is taken, and never stays held.
+///
+/// An order that ends in [`State::Rejected`] goes through [`Step::Release`] wherever stock may be held: a late copy
+/// of a request that is still on its way then finds a reservation that cannot be held or taken any more.
+#[rustfmt::skip]
+const TABLE: &[Row] = &[
+    Row(Pending,    Reserve,   Done,       Some(Kind::StockReserved),     Go(Authorize)),
+    Row(Pending,    Reserve,   OutOfStock, None,                          Go(Release)),
+    Row(Pending,    Authorize, Done,       Some(Kind::PaymentAuthorized), Go(Commit)),
+    Row(Pending,    Authorize, Refused,    None,                          Go(Release)),
+    Row(Pending,    Commit,    Done,       Some(Kind::StockCommitted),    Go(Capture)),
+    Row(Pending,    Commit,    OutOfStock, None,                          Go(Release)),
+    Row(Pending,    Capture,   Done,       Some(Kind::PaymentCaptured),   Reach(Confirmed)),
+    Row(Pending,    Capture,   Refused,    None,                          Go(Restock)),
+    Row(Pending,    Release,   Done,       Some(Kind::StockReleased),     Go(Void)),
+    Row(Pending,    Release,   Taken,      Some(Kind::StockCommitted),    Go(Restock)),
+    Row(Pending,    Restock,   Done,       Some(Kind::StockReturned),     Go(Void)),
+    Row(Pending,    Void,      Done,       Some(Kind::PaymentVoided),     Reach(Rejected)),
+    Row(Cancelling, Restock,   Done,       Some(Kind::StockReturned),     Go(Refund)),
+    Row(Cancelling, Refund,    Done,       Some(Kind::PaymentRefunded),   Reach(Cancelled)),
+    Row(Returning,  Restock,   Done,       Some(Kind::StockReturned),     Go(Refund)),
+    Row(Returning,  Refund,    Done,       Some(Kind::PaymentRefunded),   Reach(Completed)),
+];
+
+/// A state, step and outcome that the table does not have.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("{outcome:?} at {step:?} in {state:?} is no transition")]
+pub struct Illegal {
+    state: State,
+    step: Option<Step>,
+    outcome: Outcome,
+}
+
+impl Illegal {
+    /// An answer where nothing was asked.
+    pub(super) fn idle(state: State, outcome: Outcome) -> Self {
+        Self { state, step: None, outcome }
+    }
+}
+
+/// Where a transition has led.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Position {
+    /// The state now.
+    pub state: State,
+    /// What to do next; `None` in a final state.
+    pub step: Option<Step>,
+    /// What to write into the timeline, in order.
+    pub kinds: Vec<Kind>,
+}
+
+/// Begins a saga: placing (`Pending`), cancelling (`Cancelling`) or a return (`Returning`).
+///
+/// # Errors
+/// Where `state` is none of these three.
+pub fn begin(state: State, facts: Facts) -> Result<Position, Illegal> {
+    let (kind, step) = match state {
+        Pending => (Kind::Placed, Reserve),
+        Cancelling => (Kind::CancelRequested, Restock),
+        Returning => (Kind::ReturnRequested, Restock),
+        Confirmed | Rejected | Cancelled | Completed => {
+            return Err(Illegal::idle(state, Done));
+        }
+    };
+    settle(state, Go(step), facts, vec![kind])
+}
+
+/// Where a saga goes after `step` ended with `outcome`. `facts` are those after the step.
+///
+/// # Errors
+/// Where the table has no such row.
+pub fn advance(state: State, step: Step, outcome: Outcome, facts: Facts) -> Result<Position, Illegal> {
+    let &Row(_, _, _, kind, next) = row(state, step, outcome)?;
+    settle(state, next, facts, kind.into_iter().collect())
+}
+
+fn row(state: State, step: Step, outcome: Outcome) -> Result<&'static Row, Illegal> {
+    TABLE.iter().find(|row| (row.0, row.1, row.2) == (state, step, outcome)).ok_or(Illegal {
+        state,
+        step: Some(step),
+        outcome,
+    })
+}
+
+/// Passes over steps that have nothing to do.
+fn settle(state: State, mut next: Next, facts: Facts, mut kinds: Vec<Kind>) -> Result<Position, Illegal> {
+    loop {
+        match next {
+            Go(step) if step.has_work(facts) => {
+                return Ok(Position { state, step: Some(step), kinds });
+            }
+            Go(step) => next = row(state, step, Done)?.4,
+            Reach(end) => {
+                kinds.extend(end.kind());
+                return Ok(Position { state: end, step: None, kinds });
+            }
+        }
+    }
+}
+
+impl Step {
+    fn has_work(self, facts: Facts) -> bool {
+        match self {
+            Authorize | Capture => true,
+            Reserve | Commit | Restock => facts.goods,
+            Release => facts.goods && facts.held,
+            Void => facts.authorized,
+            Refund => facts.money,
+        }
+    }
+}
+
+impl State {
+    /// Whether a saga runs in this state.
+    #[must_use]
+    pub fn is_running(self) -> bool {
+        matches!(self, Pending | Cancelling | Returning)
+    }
+
+    fn kind(self) -> Option<Kind> {
+        match self {
+            Confirmed => Some(Kind::Confirmed),
+            Rejected => Some(Kind::Rejected),
+            Cancelled => Some(Kind::Cancelled),
+            Completed => Some(Kind::ReturnCompleted),
+            Pending | Cancelling | Returning => None,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests;

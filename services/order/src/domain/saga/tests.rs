@@ -1,0 +1,504 @@
+//! The saga against a model of inventory and the payment provider: whatever happens, it ends, and stock and money
+//! add up.
+#![allow(clippy::unwrap_used, clippy::panic)]
+
+use std::collections::HashMap;
+
+use chrono::Utc;
+use proptest::prelude::*;
+use souk_common::{
+    ids::{OrderId, ProductId, UserId},
+    money::{Currency, Money},
+};
+
+use super::super::{
+    Action, Address, Answer, Entry, Goods, Kind, Line, Order, PaymentState, Placement, Priced, Return, ReturnLine, Saga,
+};
+use super::*;
+
+/// The other side: inventory and the payment provider, both idempotent.
+#[derive(Debug, Default)]
+struct World {
+    /// Pieces of every product that are on hand and not held.
+    free: HashMap<ProductId, i64>,
+    reservation: Option<(Hold, Vec<Goods>)>,
+    restocked: Vec<String>,
+    back: i64,
+    payment: Option<(Money3, i64)>,
+    refunds: HashMap<String, i64>,
+    decline: bool,
+    refuse_capture: bool,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Hold {
+    Open,
+    Expired,
+    Committed,
+    Released,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Money3 {
+    Declined,
+    Authorized,
+    Captured,
+    Voided,
+}
+
+fn short() -> Answer {
+    Answer::OutOfStock { message: "short".into(), items: vec![] }
+}
+
+fn refused() -> Answer {
+    Answer::Refused { provider: "model".into(), message: "no".into() }
+}
+
+impl World {
+    /// Takes the goods out of what is free, all or none.
+    fn take(&mut self, goods: &[Goods]) -> bool {
+        let fits = goods.iter().all(|goods| self.free.get(&goods.product).copied().unwrap_or(0) >= goods.quantity);
+        if fits {
+            for goods in goods {
+                *self.free.entry(goods.product).or_default() -= goods.quantity;
+            }
+        }
+        fits
+    }
+
+    fn give(&mut self, goods: &[Goods]) {
+        for goods in goods {
+            *self.free.entry(goods.product).or_default() += goods.quantity;
+        }
+    }
+
+    fn expire(&mut self) {
+        if let Some((Hold::Open, goods)) = self.reservation.clone() {
+            self.give(&goods);
+            self.reservation = Some((Hold::Expired, goods));
+        }
+    }
+
+    fn act(&mut self, action: &Action) -> Answer {
+        match action {
+            Action::Reserve { goods } => match self.reservation.clone() {
+                Some((Hold::Open | Hold::Committed, _)) => Answer::Done,
+                Some((Hold::Released, _)) => short(),
+                Some((Hold::Expired, _)) | None => {
+                    if !self.take(goods) {
+                        return short();
+                    }
+                    self.reservation = Some((Hold::Open, goods.clone()));
+                    Answer::Done
+                }
+            },
+            Action::Commit => match self.reservation.clone() {
+                Some((Hold::Open | Hold::Committed, goods)) => {
+                    self.reservation = Some((Hold::Committed, goods));
+                    Answer::Done
+                }
+                Some((Hold::Expired, goods)) if self.take(&goods) => {
+                    self.reservation = Some((Hold::Committed, goods));
+                    Answer::Done
+                }
+                _ => short(),
+            },
+            Action::Release => match self.reservation.clone() {
+                Some((Hold::Committed, _)) => Answer::Taken,
+                Some((Hold::Open, goods)) => {
+                    self.give(&goods);
+                    self.reservation = Some((Hold::Released, goods));
+                    Answer::Done
+                }
+                other => {
+                    let goods = other.map(|(_, goods)| goods).unwrap_or_default();
+                    self.reservation = Some((Hold::Released, goods));
+                    Answer::Done
+                }
+            },
+            Action::Restock { request_id, goods } => {
+                assert!(matches!(self.reservation, Some((Hold::Committed, _))), "nothing was sold");
+                if !self.restocked.contains(request_id) {
+                    self.restocked.push(request_id.clone());
+                    self.back += goods.iter().map(|goods| goods.quantity).sum::<i64>();
+                    self.give(goods);
+                }
+                Answer::Done
+            }
+            Action::Authorize { amount, .. } => {
+                let fresh = if self.decline { Money3::Declined } else { Money3::Authorized };
+                let (state, _) = *self.payment.get_or_insert((fresh, amount.minor));
+                match state {
+                    Money3::Declined => refused(),
+                    _ => Answer::Authorized { provider: "model".into(), reference: "ref".into() },
+                }
+            }
+            Action::Capture { .. } => {
+                let held = self.reservation.as_ref().map(|(hold, _)| *hold);
+                assert!(matches!(held, None | Some(Hold::Committed)), "captured before committed");
+                let (state, _) = self.payment.as_mut().unwrap();
+                match state {
+                    Money3::Authorized if self.refuse_capture => refused(),
+                    Money3::Authorized | Money3::Captured => {
+                        *state = Money3::Captured;
+                        Answer::Done
+                    }
+                    Money3::Voided | Money3::Declined => refused(),
+                }
+            }
+            Action::Void { .. } => {
+                let (state, _) = self.payment.as_mut().unwrap();
+                assert_ne!(*state, Money3::Captured, "voided what was taken");
+                *state = Money3::Voided;
+                Answer::Done
+            }
+            Action::Refund { key, amount, .. } => {
+                let (state, taken) = self.payment.unwrap();
+                assert_eq!(state, Money3::Captured, "refunded what was not taken");
+                self.refunds.insert(key.clone(), amount.minor);
+                assert!(self.refunded() <= taken, "more back than was taken");
+                Answer::Done
+            }
+        }
+    }
+
+    fn refunded(&self) -> i64 {
+        self.refunds.values().sum()
+    }
+}
+
+/// What goes wrong at one try of one step.
+#[derive(Clone, Copy, Debug)]
+enum Mishap {
+    /// Nothing.
+    None,
+    /// The request never arrives.
+    LostRequest,
+    /// It is done, but nobody hears of it: the runner dies, or the answer is lost.
+    LostAnswer,
+    /// A second runner does the same at the same time; one of them stores it.
+    Twice,
+    /// The reservation runs out, and someone else buys all that is free.
+    SoldOut,
+    /// The reservation runs out.
+    Expired,
+}
+
+fn mishap() -> impl Strategy<Value = Mishap> {
+    prop_oneof![
+        4 => Just(Mishap::None),
+        1 => Just(Mishap::LostRequest),
+        2 => Just(Mishap::LostAnswer),
+        1 => Just(Mishap::Twice),
+        1 => Just(Mishap::SoldOut),
+        1 => Just(Mishap::Expired),
+    ]
+}
+
+/// Runs a saga to its end; `outside` gets what others buy.
+fn drive(
+    saga: &mut Saga,
+    world: &mut World,
+    mishaps: &mut impl Iterator<Item = Mishap>,
+    outside: &mut i64,
+) -> Vec<Entry> {
+    let mut entries = Vec::new();
+    let mut unclear = false;
+    for _ in 0..10_000 {
+        let (_, Some(_)) = saga.position() else {
+            assert!(saga.action().is_none());
+            return entries;
+        };
+        let action = saga.action().unwrap();
+        let answer = match mishaps.next().unwrap_or(Mishap::None) {
+            Mishap::LostRequest => {
+                unclear = true;
+                continue;
+            }
+            Mishap::LostAnswer => {
+                world.act(&action);
+                unclear = true;
+                continue;
+            }
+            Mishap::Twice => {
+                let first = world.act(&action);
+                assert_eq!(first, world.act(&action), "a step repeated answers the same");
+                first
+            }
+            Mishap::SoldOut => {
+                world.expire();
+                for free in world.free.values_mut() {
+                    *outside += std::mem::take(free);
+                }
+                world.act(&action)
+            }
+            Mishap::Expired => {
+                world.expire();
+                world.act(&action)
+            }
+            Mishap::None => world.act(&action),
+        };
+        let before = saga.clone();
+        entries.extend(saga.advance(&answer, unclear, Utc::now()).unwrap());
+        assert_ne!(before.position(), saga.position(), "a step that leads nowhere");
+        unclear = false;
+    }
+    panic!("no end: {saga:?}");
+}
+
+fn line(number: i32, quantity: i64, unit_price: i64, tracked: bool) -> Line {
+    Line {
+        number,
+        product: ProductId::new(),
+        sku: "SKU".into(),
+        title: "Title".into(),
+        quantity,
+        unit_price,
+        total: quantity * unit_price,
+        returned: 0,
+        tracked,
+    }
+}
+
+fn place(lines: Vec<Line>) -> Order {
+    let total = lines.iter().map(|line| line.total).sum();
+    let placement = Placement {
+        id: OrderId::new(),
+        customer: UserId::new(),
+        actor: "users/usr_x".into(),
+        priced: Priced { lines, total: Money::new(total, Currency::GBP) },
+        address: Address {
+            recipient: "Ada".into(),
+            address_lines: vec![],
+            locality: String::new(),
+            administrative_area: String::new(),
+            postal_code: String::new(),
+            region_code: "GB".into(),
+        },
+        external_id: None,
+        payment_token: "tok".into(),
+        place_time: None,
+    };
+    let (order, entries) = Order::place(placement, Utc::now()).unwrap();
+    assert_eq!(entries[0].kind, Kind::Placed);
+    order
+}
+
+fn lines() -> impl Strategy<Value = Vec<Line>> {
+    prop::collection::vec((1_i64..5, 0_i64..300, any::<bool>()), 1..4).prop_map(|lines| {
+        lines
+            .into_iter()
+            .zip(1..)
+            .map(|((quantity, price, tracked), number)| line(number, quantity, price, tracked))
+            .collect()
+    })
+}
+
+fn order_of(saga: Saga) -> Order {
+    match saga {
+        Saga::Order(order) => *order,
+        Saga::Return(_) => panic!("a return"),
+    }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(2000))]
+
+    #[test]
+    fn it_ends_and_stock_and_money_add_up(
+        lines in lines(),
+        stock in 0_i64..8,
+        (decline, refuse_capture) in (prop::bool::weighted(0.2), prop::bool::weighted(0.2)),
+        mishaps in prop::collection::vec(mishap(), 0..25),
+        returned in prop::collection::vec((1..4_i32, 1..3_i64), 0..4),
+        cancel: bool,
+    ) {
+        let tracked: i64 = lines.iter().filter(|line| line.tracked).count().try_into().unwrap();
+        let all = tracked * stock;
+        let mut world = World { decline, refuse_capture, ..World::default() };
+        for line in lines.iter().filter(|line| line.tracked) {
+            world.free.insert(line.product, stock);
+        }
+        let mut outside = 0;
+        let mut mishaps = mishaps.into_iter();
+
+        let mut saga = Saga::Order(Box::new(place(lines)));
+        let placed = drive(&mut saga, &mut world, &mut mishaps, &mut outside);
+        let mut order = order_of(saga);
+        prop_assert_eq!(i32::try_from(placed.len()).unwrap() + 1, order.entries);
+        prop_assert!(order.payment_token.is_none(), "the token is kept");
+        let bought: i64 = order.lines.iter().filter(|line| line.tracked).map(|line| line.quantity).sum();
+        let ended = placed.last().unwrap().kind;
+        match order.state {
+            State::Rejected => {
+                prop_assert_eq!(ended, Kind::Rejected);
+                prop_assert!(order.rejection.is_some());
+                // A hold may be left where nothing had been unclear: never here, as released is for good.
+                world.expire();
+                let free: i64 = world.free.values().sum();
+                prop_assert_eq!(free + outside, all, "stock went missing");
+                prop_assert!(!matches!(world.payment, Some((Money3::Authorized | Money3::Captured, _))));
+                let here = order.payment.as_ref().map(|payment| payment.state);
+                prop_assert!(!matches!(here, Some(PaymentState::Authorized | PaymentState::Captured)));
+                return Ok(());
+            }
+            State::Confirmed => {
+                prop_assert_eq!(ended, Kind::Confirmed);
+                prop_assert!(order.rejection.is_none());
+                prop_assert_eq!(world.payment, Some((Money3::Captured, order.total)));
+                let free: i64 = world.free.values().sum();
+                prop_assert_eq!(free + outside + bought, all, "stock went missing");
+            }
+            other => prop_assert!(false, "ended in {other:?}"),
+        }
+
+        // Goods come back, as far as there are any.
+        let mut back = 0;
+        for (number, quantity) in returned {
+            let items = [ReturnLine { number, quantity }];
+            let begun = Return::begin(&mut order, &items, ("users/usr_s", "broken"), None, Utc::now());
+            let Ok((begun, _)) = begun.unwrap() else { continue };
+            back += begun.goods.iter().map(|goods| goods.quantity).sum::<i64>();
+            let mut saga = Saga::Return(Box::new(begun));
+            let entries = drive(&mut saga, &mut world, &mut mishaps, &mut outside);
+            let Saga::Return(done) = saga else { panic!("an order") };
+            prop_assert_eq!(done.state, State::Completed);
+            if !entries.is_empty() {
+                order.take_return(&done, entries.len(), Utc::now());
+            }
+        }
+        prop_assert_eq!(order.pending_returns, 0);
+        prop_assert_eq!(order.refunded, world.refunded());
+        prop_assert_eq!(world.back, back);
+        prop_assert!(order.lines.iter().all(|line| line.returned <= line.quantity));
+        let worth: i64 = order.lines.iter().map(|line| line.returned * line.unit_price).sum();
+        prop_assert_eq!(order.refunded, worth);
+
+        if cancel {
+            order.cancel("users/usr_x", "", "", Utc::now()).unwrap().unwrap().unwrap();
+            let mut saga = Saga::Order(Box::new(order));
+            drive(&mut saga, &mut world, &mut mishaps, &mut outside);
+            let order = order_of(saga);
+            prop_assert_eq!(order.state, State::Cancelled);
+            prop_assert_eq!(order.refunded, order.total);
+            prop_assert_eq!(world.refunded(), order.total);
+            prop_assert_eq!(world.back, bought);
+            let free: i64 = world.free.values().sum();
+            prop_assert_eq!(free + outside, all, "stock went missing");
+        }
+    }
+
+    #[test]
+    fn what_the_table_does_not_have_is_refused(
+        at in (0..7_usize, 0..8_usize, 0..4_usize),
+        facts in any::<(bool, bool, bool, bool)>(),
+    ) {
+        use Outcome::{Done, OutOfStock, Refused, Taken};
+        let state = [Pending, Confirmed, Rejected, Cancelling, Cancelled, Returning, Completed][at.0];
+        let step = [Reserve, Authorize, Commit, Capture, Release, Void, Restock, Refund][at.1];
+        let outcome = [Done, OutOfStock, Refused, Taken][at.2];
+        let (goods, held, authorized, money) = facts;
+        let facts = Facts { goods, held, authorized, money };
+        match advance(state, step, outcome, facts) {
+            Ok(position) => {
+                prop_assert!(state.is_running(), "a final state moved");
+                prop_assert_eq!(position.state.is_running(), position.step.is_some());
+                // The only ways out of a running state are its own ends.
+                let end = match state {
+                    Pending => vec![Pending, Confirmed, Rejected],
+                    Cancelling => vec![Cancelling, Cancelled],
+                    _ => vec![Returning, Completed],
+                };
+                prop_assert!(end.contains(&position.state));
+            }
+            Err(illegal) => prop_assert!(illegal.to_string().contains("no transition")),
+        }
+    }
+}
+
+fn confirmed() -> Order {
+    let mut world = World::default();
+    let lines = vec![line(1, 3, 100, true), line(2, 1, 50, false)];
+    world.free.insert(lines[0].product, 3);
+    let mut saga = Saga::Order(Box::new(place(lines)));
+    drive(&mut saga, &mut world, &mut std::iter::empty(), &mut 0);
+    order_of(saga)
+}
+
+#[test]
+fn the_straight_way_tells_each_step() {
+    let mut world = World::default();
+    let order = place(vec![line(1, 2, 100, true)]);
+    world.free.insert(order.lines[0].product, 2);
+    let mut saga = Saga::Order(Box::new(order));
+    let entries = drive(&mut saga, &mut world, &mut std::iter::empty(), &mut 0);
+    let kinds: Vec<_> = entries.iter().map(|entry| entry.kind).collect();
+    assert_eq!(
+        kinds,
+        [Kind::StockReserved, Kind::PaymentAuthorized, Kind::StockCommitted, Kind::PaymentCaptured, Kind::Confirmed,]
+    );
+}
+
+#[test]
+fn goods_that_nobody_counts_need_no_reservation() {
+    let mut saga = Saga::Order(Box::new(place(vec![line(1, 1, 100, false)])));
+    let mut world = World::default();
+    let entries = drive(&mut saga, &mut world, &mut std::iter::empty(), &mut 0);
+    assert_eq!(world.reservation, None);
+    let kinds: Vec<_> = entries.iter().map(|entry| entry.kind).collect();
+    assert_eq!(kinds, [Kind::PaymentAuthorized, Kind::PaymentCaptured, Kind::Confirmed]);
+}
+
+#[test]
+fn a_clear_shortage_needs_no_release_and_an_unclear_one_does() {
+    for (unclear, state) in [(false, State::Rejected), (true, State::Pending)] {
+        let mut order = place(vec![line(1, 1, 100, true)]);
+        order.advance(&short(), unclear, Utc::now()).unwrap();
+        assert_eq!(order.state, state, "{unclear}");
+    }
+}
+
+#[test]
+fn more_than_is_left_cannot_come_back() {
+    let mut order = confirmed();
+    let whom = ("users/usr_s", "");
+    let two = [ReturnLine { number: 1, quantity: 2 }];
+    let before = order.clone();
+    let (back, _) = Return::begin(&mut order, &two, whom, None, Utc::now()).unwrap().unwrap();
+    assert_eq!(back.refund, Money::new(200, Currency::GBP));
+    assert_eq!(order.pending_returns, 1);
+    assert!(before.version < order.version);
+    let again = Return::begin(&mut order, &two, whom, None, Utc::now()).unwrap();
+    let Err(super::super::ReturnRefusal::Faults(faults)) = again else { panic!("{again:?}") };
+    assert_eq!(faults[0].field, "items[0].quantity");
+    assert!(faults[0].message.contains("at most 1"), "{}", faults[0].message);
+    // The same line twice in one request counts together.
+    let one = ReturnLine { number: 1, quantity: 1 };
+    let twice = Return::begin(&mut order, &[one, one], whom, None, Utc::now()).unwrap();
+    assert!(twice.is_err());
+}
+
+#[test]
+fn cancelling_minds_state_etag_and_returns_under_way() {
+    use super::super::CancelRefusal;
+    let now = Utc::now();
+    let mut pending = place(vec![line(1, 1, 1, true)]);
+    assert_eq!(pending.cancel("a", "", "", now).unwrap(), Err(CancelRefusal::Busy));
+    let mut order = confirmed();
+    assert_eq!(order.cancel("a", "", "0", now).unwrap(), Err(CancelRefusal::EtagMismatch));
+    order.pending_returns = 1;
+    assert_eq!(order.cancel("a", "", "", now).unwrap(), Err(CancelRefusal::Busy));
+    order.pending_returns = 0;
+    let etag = order.etag();
+    assert!(order.cancel("a", "", &etag, now).unwrap().unwrap().is_some());
+    assert_eq!(order.state, State::Cancelling);
+    assert_eq!(order.cancel("a", "", &etag, now).unwrap(), Err(CancelRefusal::Busy));
+}
+
+#[test]
+fn the_table_has_each_line_once() {
+    for (index, row) in TABLE.iter().enumerate() {
+        let same = TABLE[..index].iter().any(|other| (other.0, other.1, other.2) == (row.0, row.1, row.2));
+        assert!(!same, "{:?} {:?} {:?}", row.0, row.1, row.2);
+    }
+}

@@ -1,0 +1,36 @@
+//! What happens to an order, for its timeline.
+
+/// Who did what souk did by itself.
+pub const SERVICE_ACTOR: &str = "services/order";
+
+/// What can happen to an order. The contract's `TimelineEntry.Kind` says what each means.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[allow(missing_docs, reason = "the contract says what each means")]
+pub enum Kind {
+    Placed,
+    StockReserved,
+    PaymentAuthorized,
+    StockCommitted,
+    PaymentCaptured,
+    Confirmed,
+    StockReleased,
+    PaymentVoided,
+    Rejected,
+    CancelRequested,
+    StockReturned,
+    PaymentRefunded,
+    Cancelled,
+    ReturnRequested,
+    ReturnCompleted,
+}
+
+/// Something that happened to an order.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Entry {
+    /// What happened.
+    pub kind: Kind,
+    /// Who did it: a user's resource name or [`SERVICE_ACTOR`].
+    pub actor: String,
+    /// More about it, for people.
+    pub detail: String,
+}

@@ -1,0 +1,88 @@
+//! Background work: sagas that lost their runner, and keys that need no longer be remembered.
+
+pub mod saga;
+
+use std::{
+    sync::Arc,
+    time::{Duration, Instant},
+};
+
+use chrono::TimeDelta;
+use souk_common::{context::RequestContext, error::chain, jobs::Jobs};
+use tokio::sync::Semaphore;
+use tokio_util::sync::CancellationToken;
+
+use self::saga::Sagas;
+use crate::{
+    config::Settings,
+    store::{Store, StoreError, now},
+};
+
+/// Longer than any job should take; it is then stopped and runs again.
+const LIMIT: Duration = Duration::from_secs(300);
+/// How often old keys are looked for.
+const CLEAN_EVERY: Duration = Duration::from_secs(3600);
+
+/// Starts the jobs.
+pub fn start(jobs: &Jobs, settings: &Settings, store: &Store, sagas: &Sagas, shutdown: &CancellationToken) {
+    let recovery = Recovery {
+        sagas: sagas.clone(),
+        running: Arc::new(Semaphore::new(settings.saga.concurrency)),
+        shutdown: shutdown.clone(),
+    };
+    jobs.every("order.saga", settings.saga.interval, LIMIT, move || {
+        let recovery = recovery.clone();
+        async move { recovery.run().await.map_err(|error| chain(&error)) }
+    });
+
+    let (store, retention) = (store.clone(), settings.idempotency_retention);
+    jobs.every("order.forget_keys", CLEAN_EVERY, LIMIT, move || {
+        let store = store.clone();
+        async move {
+            let retention = TimeDelta::from_std(retention).unwrap_or(TimeDelta::MAX);
+            let Some(before) = now().checked_sub_signed(retention) else {
+                return Ok(0);
+            };
+            store.forget(before).await.map_err(|error| chain(&error))
+        }
+    });
+}
+
+/// Takes over sagas whose lease has lapsed or whose next try is due.
+#[derive(Clone)]
+struct Recovery {
+    sagas: Sagas,
+    running: Arc<Semaphore>,
+    shutdown: CancellationToken,
+}
+
+impl Recovery {
+    /// Goes on until nothing is due, a bounded number at a time. Answers with how many it took over.
+    async fn run(&self) -> Result<u64, StoreError> {
+        let began = Instant::now();
+        let mut taken = 0;
+        while !self.shutdown.is_cancelled() && began.elapsed() < LIMIT / 2 {
+            let Ok(permit) = self.running.clone().acquire_owned().await else {
+                break;
+            };
+            let room = self.running.available_permits();
+            let (lease, found) = self.sagas.claim(room + 1).await?;
+            if found.is_empty() {
+                break;
+            }
+            drop(permit);
+            for saga in found {
+                let Ok(permit) = self.running.clone().acquire_owned().await else {
+                    break;
+                };
+                taken += 1;
+                let sagas = self.sagas.clone();
+                self.sagas.track(async move {
+                    RequestContext::background().scope(sagas.resume(saga, lease)).await;
+                    drop(permit);
+                });
+            }
+        }
+        Ok(taken)
+    }
+}

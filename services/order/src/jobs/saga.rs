@@ -1,0 +1,309 @@
+//! Runs sagas: asks for what the next step needs, and stores how it ended before the next begins.
+//!
+//! Whoever runs a saga holds its lease: a number that nobody else knows, good until a time. Each stored step
+//! extends it. Once it has lapsed anyone may take over, and what the former runner still tries to store is refused.
+
+use std::{future::Future, sync::Arc, time::Duration};
+
+use chrono::TimeDelta;
+use souk_common::error::chain;
+use tokio::{task::JoinHandle, time::Instant};
+use tokio_util::{sync::CancellationToken, task::TaskTracker};
+use uuid::Uuid;
+
+use crate::{
+    clients::Inventory,
+    config::SagaSettings,
+    domain::{Action, Answer, Saga, State},
+    payment::{PaymentError, Provider},
+    reply,
+    store::{Lease, Store, StoreError, now},
+};
+
+/// The longest pause between two tries of a saga that does not get on.
+const MAX_BACKOFF: Duration = Duration::from_secs(10);
+
+/// Runs sagas, each in a task of its own that no caller can cancel.
+#[derive(Clone)]
+pub struct Sagas(Arc<Inner>);
+
+struct Inner {
+    store: Store,
+    inventory: Inventory,
+    payments: Provider,
+    settings: SagaSettings,
+    tasks: TaskTracker,
+    stop: CancellationToken,
+}
+
+/// How a run ended.
+#[derive(Clone, Debug)]
+pub enum End {
+    /// It came to its end, which is stored.
+    Final(Saga),
+    /// It goes on later: something could not be reached.
+    Later,
+    /// Someone else has taken over.
+    Taken,
+}
+
+/// Why a step got no answer.
+#[derive(Debug, thiserror::Error)]
+enum Stuck {
+    #[error(transparent)]
+    Inventory(#[from] crate::clients::Unanswered),
+    #[error(transparent)]
+    Payment(#[from] PaymentError),
+    #[error("no answer within {0:?}")]
+    Slow(Duration),
+    #[error("the service is stopping")]
+    Stopping,
+    #[error("nothing to do at this step")]
+    NoAction,
+    #[error(transparent)]
+    Store(#[from] StoreError),
+}
+
+impl Sagas {
+    /// A runner of sagas.
+    #[must_use]
+    pub fn new(store: Store, inventory: Inventory, payments: Provider, settings: SagaSettings) -> Self {
+        Self(Arc::new(Inner {
+            store,
+            inventory,
+            payments,
+            settings,
+            tasks: TaskTracker::new(),
+            stop: CancellationToken::new(),
+        }))
+    }
+
+    /// A new lease, from now on.
+    #[must_use]
+    pub fn lease(&self) -> Lease {
+        // Half of a random UUID: no two runners ever hold the same.
+        let (id, _) = Uuid::new_v4().as_u64_pair();
+        self.extended(i64::from_be_bytes(id.to_be_bytes()))
+    }
+
+    fn extended(&self, id: i64) -> Lease {
+        let length = TimeDelta::from_std(self.0.settings.lease).unwrap_or(TimeDelta::seconds(10));
+        Lease { id, until: now() + length }
+    }
+
+    /// Takes over at most `limit` sagas whose time has come, all under one new lease.
+    ///
+    /// # Errors
+    /// Where the database fails.
+    pub async fn claim(&self, limit: usize) -> Result<(Lease, Vec<Saga>), StoreError> {
+        let lease = self.lease();
+        let limit = i64::try_from(limit).unwrap_or(i64::MAX);
+        Ok((lease, self.0.store.claim(lease, limit).await?))
+    }
+
+    /// Runs something that shall end before the service does.
+    pub fn track<F>(&self, work: F) -> JoinHandle<F::Output>
+    where
+        F: Future + Send + 'static,
+        F::Output: Send + 'static,
+    {
+        self.0.tasks.spawn(work)
+    }
+
+    /// Lets what runs come to an end. What has not by `limit` gives up its lease at once, for another to go on.
+    pub async fn drain(&self, limit: Duration) {
+        self.0.tasks.close();
+        if tokio::time::timeout(limit, self.0.tasks.wait()).await.is_err() {
+            self.0.stop.cancel();
+            // Giving a lease up is one write; if even that takes too long, the lease lapses by itself.
+            let _ = tokio::time::timeout(Duration::from_secs(2), self.0.tasks.wait()).await;
+        }
+    }
+
+    /// Goes on with a saga that someone else began, and may have asked already for what its step needs.
+    pub async fn resume(&self, saga: Saga, lease: Lease) -> End {
+        self.advance(saga, lease, true).await
+    }
+
+    /// Runs a saga that was taken down just now.
+    pub async fn run(&self, saga: Saga, lease: Lease) -> End {
+        self.advance(saga, lease, false).await
+    }
+
+    async fn advance(&self, mut saga: Saga, mut lease: Lease, mut unclear: bool) -> End {
+        while let (_, Some(_)) = saga.position() {
+            match self.step(&saga, lease, unclear).await {
+                Ok(Some((next, extended))) => (saga, lease) = (next, extended),
+                Ok(None) => return End::Taken,
+                Err(stuck) => {
+                    self.give_up(&saga, lease, &stuck).await;
+                    return End::Later;
+                }
+            }
+            unclear = false;
+        }
+        End::Final(saga)
+    }
+
+    /// One step: asks, decides, stores. `None` where the lease is someone else's by now.
+    async fn step(&self, saga: &Saga, lease: Lease, unclear: bool) -> Result<Option<(Saga, Lease)>, Stuck> {
+        let action = saga.action().ok_or(Stuck::NoAction)?;
+        let (answer, asked_before) = self.ask(saga, &action).await?;
+        let mut next = saga.clone();
+        let entries = next.advance(&answer, unclear || asked_before, now()).map_err(StoreError::from)?;
+        let response = response(&next);
+        let extended = self.extended(lease.id);
+        let mut unsure = false;
+        for pause in self.pauses() {
+            let held = (lease.id, extended);
+            let save = self.0.store.save(saga, &next, &entries, response.as_deref(), held);
+            match save.await {
+                Ok(true) => return Ok(Some((next, extended))),
+                // The commit whose answer was lost may have gone through.
+                Ok(false) if unsure && self.0.store.is_saved(&next).await? => {
+                    return Ok(Some((next, extended)));
+                }
+                Ok(false) => return Ok(None),
+                Err(error) if !is_transient(&error) => return Err(error.into()),
+                Err(error) => match pause {
+                    None => return Err(error.into()),
+                    Some(pause) => {
+                        unsure = true;
+                        self.rest(pause).await?;
+                    }
+                },
+            }
+        }
+        Ok(None)
+    }
+
+    /// Asks until there is an answer, a few times. Also says whether it had to ask more than once.
+    async fn ask(&self, saga: &Saga, action: &Action) -> Result<(Answer, bool), Stuck> {
+        let began = Instant::now();
+        let patience = self.0.settings.step_patience;
+        for (tries, pause) in self.pauses().enumerate() {
+            let left = patience.saturating_sub(began.elapsed());
+            let answer = tokio::select! {
+                answer = tokio::time::timeout(left, self.act(saga, action)) => answer,
+                () = self.0.stop.cancelled() => return Err(Stuck::Stopping),
+            };
+            let stuck = match answer {
+                Ok(Ok(answer)) => return Ok((answer, tries > 0)),
+                Ok(Err(stuck)) => stuck,
+                Err(_) => return Err(Stuck::Slow(patience)),
+            };
+            match pause {
+                Some(pause) if began.elapsed() + pause < patience => self.rest(pause).await?,
+                _ => return Err(stuck),
+            }
+        }
+        Err(Stuck::Slow(patience))
+    }
+
+    async fn act(&self, saga: &Saga, action: &Action) -> Result<Answer, Stuck> {
+        let (inventory, payments) = (&self.0.inventory, &self.0.payments);
+        let order = saga.order();
+        Ok(match action {
+            Action::Reserve { goods } => {
+                let ttl = self.0.settings.reservation_ttl;
+                inventory.reserve(order, goods, ttl).await?
+            }
+            Action::Commit => inventory.commit(order).await?,
+            Action::Release => inventory.release(order).await?,
+            Action::Restock { request_id, goods } => inventory.restock(order, request_id.clone(), goods).await?,
+            Action::Authorize { payment, amount, token } => match payments.authorize(payment, *amount, token).await {
+                Ok(reference) => Answer::Authorized { provider: payments.name().to_owned(), reference },
+                Err(error) => self.refused(error)?,
+            },
+            Action::Capture { payment } => match payments.capture(payment).await {
+                Ok(()) => Answer::Done,
+                Err(error) => self.refused(error)?,
+            },
+            Action::Void { payment } => payments.void(payment).await.map(|()| Answer::Done)?,
+            Action::Refund { payment, key, amount } => {
+                let refund = payments.refund(payment, key, *amount).await;
+                refund.map(|()| Answer::Done)?
+            }
+        })
+    }
+
+    fn refused(&self, error: PaymentError) -> Result<Answer, Stuck> {
+        match error {
+            PaymentError::Declined { message } => {
+                Ok(Answer::Refused { provider: self.0.payments.name().to_owned(), message })
+            }
+            error => Err(error.into()),
+        }
+    }
+
+    /// Gives the lease up until the next try is due.
+    async fn give_up(&self, saga: &Saga, lease: Lease, stuck: &Stuck) {
+        let attempts = saga.attempts().saturating_add(1);
+        let pause = match stuck {
+            Stuck::Stopping => Duration::ZERO,
+            _ => backoff(attempts),
+        };
+        let why = shortened(chain(stuck));
+        tracing::warn!(
+            order = %saga.order(),
+            position = ?saga.position(),
+            attempts,
+            error = why,
+            "an order does not get on; it is tried again",
+        );
+        let due = now() + TimeDelta::from_std(pause).unwrap_or_default();
+        let released = self.0.store.release(saga, lease.id, due, (attempts, &why));
+        if let Err(error) = released.await {
+            // The lease lapses by itself.
+            tracing::warn!(error = chain(&error), "a lease could not be given up");
+        }
+    }
+
+    /// Pauses between tries; `None` after the last.
+    fn pauses(&self) -> impl Iterator<Item = Option<Duration>> + use<> {
+        let tries = self.0.settings.tries;
+        (1..=tries).map(move |tried| (tried < tries).then(|| jittered(Duration::from_millis(25 << tried.min(6)))))
+    }
+
+    async fn rest(&self, pause: Duration) -> Result<(), Stuck> {
+        tokio::select! {
+            () = tokio::time::sleep(pause) => Ok(()),
+            () = self.0.stop.cancelled() => Err(Stuck::Stopping),
+        }
+    }
+}
+
+/// What whoever asked for it is answered at its end. A cancellation answers nobody who may ask again.
+fn response(saga: &Saga) -> Option<Vec<u8>> {
+    match saga {
+        Saga::Order(order) if matches!(order.state, State::Confirmed | State::Rejected) => {
+            Some(reply::encoded_order(order))
+        }
+        Saga::Return(back) if back.state == State::Completed => Some(reply::encoded_return(back)),
+        _ => None,
+    }
+}
+
+fn is_transient(error: &StoreError) -> bool {
+    match error {
+        StoreError::Db(error) => error.is_unavailable() || error.is_conflict(),
+        _ => false,
+    }
+}
+
+fn backoff(attempts: i32) -> Duration {
+    let doubled = Duration::from_millis(250 << attempts.clamp(0, 10));
+    jittered(doubled.min(MAX_BACKOFF))
+}
+
+/// From half of it to all of it, so that those who fail together do not come again together.
+fn jittered(pause: Duration) -> Duration {
+    pause.mul_f64(rand::random_range(0.5..=1.0))
+}
+
+fn shortened(mut text: String) -> String {
+    if let Some((at, _)) = text.char_indices().nth(500) {
+        text.truncate(at);
+    }
+    text
+}

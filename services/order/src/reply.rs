@@ -1,0 +1,181 @@
+//! Orders and returns as the contract's messages.
+
+use chrono::{DateTime, Utc};
+use prost::Message;
+use prost_types::Timestamp;
+use souk_common::money::Money;
+use souk_proto::{
+    common::v1::Address as AddressMessage,
+    order::v1::{self, order, r#return, timeline_entry},
+};
+
+use crate::{
+    domain::{Address, Kind, Line, Order, PaymentState, Rejection, RejectionReason, Return, State},
+    store::TimelineRow,
+};
+
+/// An order, encoded: what is stored as the answer to its request.
+#[must_use]
+pub fn encoded_order(order: &Order) -> Vec<u8> {
+    self::order(order).encode_to_vec()
+}
+
+/// A return, encoded: what is stored as the answer to its request.
+#[must_use]
+pub fn encoded_return(back: &Return) -> Vec<u8> {
+    self::back(back).encode_to_vec()
+}
+
+pub(crate) fn order(order: &Order) -> v1::Order {
+    let money = |minor| Some(order.money(minor).into());
+    v1::Order {
+        name: order.id.name(),
+        customer: order.customer.name(),
+        state: order_state(order.state).into(),
+        lines: order.lines.iter().map(|line| self::line(order, line)).collect(),
+        total: money(order.total),
+        refunded_total: money(order.refunded),
+        shipping_address: Some(address(&order.address)),
+        external_id: order.external_id.clone().unwrap_or_default(),
+        // Known a little earlier, but the contract promises it with the state.
+        rejection: match (order.state, &order.rejection) {
+            (State::Rejected, Some(why)) => Some(rejection(why)),
+            _ => None,
+        },
+        payment: order.payment.as_ref().map(|payment| order::Payment {
+            provider: payment.provider.clone(),
+            reference: payment.reference.clone(),
+            state: payment_state(payment.state).into(),
+            amount: money(order.total),
+            refunded: money(order.refunded),
+        }),
+        place_time: Some(timestamp(order.place_time)),
+        create_time: Some(timestamp(order.create_time)),
+        update_time: Some(timestamp(order.update_time)),
+        etag: order.etag(),
+    }
+}
+
+fn line(order: &Order, line: &Line) -> order::Line {
+    order::Line {
+        number: line.number,
+        product: line.product.name(),
+        sku: line.sku.clone(),
+        title: line.title.clone(),
+        quantity: line.quantity,
+        unit_price: Some(order.money(line.unit_price).into()),
+        total: Some(order.money(line.total).into()),
+        returned_quantity: line.returned,
+    }
+}
+
+pub(crate) fn back(back: &Return) -> v1::Return {
+    v1::Return {
+        name: back.name(),
+        state: match back.state {
+            State::Completed => r#return::State::Completed,
+            _ => r#return::State::Pending,
+        }
+        .into(),
+        lines: back
+            .lines
+            .iter()
+            .map(|line| r#return::Line { line_number: line.number, quantity: line.quantity })
+            .collect(),
+        refund: Some(Money::into(back.refund)),
+        reason: back.reason.clone(),
+        return_time: Some(timestamp(back.return_time)),
+        create_time: Some(timestamp(back.create_time)),
+    }
+}
+
+pub(crate) fn entry(row: TimelineRow) -> v1::TimelineEntry {
+    v1::TimelineEntry {
+        number: row.number,
+        kind: kind(row.entry.kind).into(),
+        actor: row.entry.actor,
+        detail: row.entry.detail,
+        create_time: Some(timestamp(row.time)),
+    }
+}
+
+fn order_state(state: State) -> order::State {
+    match state {
+        State::Pending => order::State::Pending,
+        State::Confirmed => order::State::Confirmed,
+        State::Rejected => order::State::Rejected,
+        State::Cancelling => order::State::Cancelling,
+        State::Cancelled => order::State::Cancelled,
+        // Of returns alone.
+        State::Returning | State::Completed => order::State::Unspecified,
+    }
+}
+
+fn payment_state(state: PaymentState) -> order::payment::State {
+    match state {
+        PaymentState::Authorized => order::payment::State::Authorized,
+        PaymentState::Captured => order::payment::State::Captured,
+        PaymentState::Voided => order::payment::State::Voided,
+        PaymentState::Declined => order::payment::State::Declined,
+        PaymentState::Refunded => order::payment::State::Refunded,
+    }
+}
+
+fn rejection(rejection: &Rejection) -> order::Rejection {
+    order::Rejection {
+        reason: match rejection.reason {
+            RejectionReason::OutOfStock => "OUT_OF_STOCK",
+            RejectionReason::PaymentDeclined => "PAYMENT_DECLINED",
+        }
+        .to_owned(),
+        message: rejection.message.clone(),
+        items: rejection
+            .items
+            .iter()
+            .map(|item| order::rejection::Item {
+                product: item.product.name(),
+                wanted: item.wanted,
+                available: item.available,
+            })
+            .collect(),
+    }
+}
+
+fn kind(kind: Kind) -> timeline_entry::Kind {
+    match kind {
+        Kind::Placed => timeline_entry::Kind::Placed,
+        Kind::StockReserved => timeline_entry::Kind::StockReserved,
+        Kind::PaymentAuthorized => timeline_entry::Kind::PaymentAuthorized,
+        Kind::StockCommitted => timeline_entry::Kind::StockCommitted,
+        Kind::PaymentCaptured => timeline_entry::Kind::PaymentCaptured,
+        Kind::Confirmed => timeline_entry::Kind::Confirmed,
+        Kind::StockReleased => timeline_entry::Kind::StockReleased,
+        Kind::PaymentVoided => timeline_entry::Kind::PaymentVoided,
+        Kind::Rejected => timeline_entry::Kind::Rejected,
+        Kind::CancelRequested => timeline_entry::Kind::CancelRequested,
+        Kind::StockReturned => timeline_entry::Kind::StockReturned,
+        Kind::PaymentRefunded => timeline_entry::Kind::PaymentRefunded,
+        Kind::Cancelled => timeline_entry::Kind::Cancelled,
+        Kind::ReturnRequested => timeline_entry::Kind::ReturnRequested,
+        Kind::ReturnCompleted => timeline_entry::Kind::ReturnCompleted,
+    }
+}
+
+fn address(address: &Address) -> AddressMessage {
+    AddressMessage {
+        recipient: address.recipient.clone(),
+        address_lines: address.address_lines.clone(),
+        locality: address.locality.clone(),
+        administrative_area: address.administrative_area.clone(),
+        postal_code: address.postal_code.clone(),
+        region_code: address.region_code.clone(),
+    }
+}
+
+fn timestamp(time: DateTime<Utc>) -> Timestamp {
+    Timestamp {
+        seconds: time.timestamp(),
+        // Below 10^9.
+        nanos: i32::try_from(time.timestamp_subsec_nanos()).unwrap_or_default(),
+    }
+}

@@ -1,0 +1,179 @@
+//! The controller: the generated trait, one short function an RPC: parse, act, reply.
+
+mod cancel;
+mod list;
+mod parse;
+mod place;
+mod returns;
+
+use std::{future::Future, sync::Arc, time::Duration};
+
+use prost::Message;
+use souk_common::{
+    auth::Caller,
+    context::RequestContext,
+    error::{Problem, Reason},
+    ids::OrderId,
+};
+use souk_proto::order::v1::{
+    CancelOrderRequest, GetOrderRequest, ListOrdersRequest, ListOrdersResponse, ListTimelineEntriesRequest,
+    ListTimelineEntriesResponse, Order, PlaceOrderRequest, Return, ReturnOrderItemsRequest,
+    order_service_server::OrderService,
+};
+use tonic::{Request, Response, Status, metadata::MetadataValue};
+use tracing::Instrument;
+
+use crate::{
+    clients::Inventory,
+    domain::Saga,
+    error::Error,
+    jobs::saga::{End, Sagas},
+    reply,
+    store::{Lease, Memory, Store},
+};
+
+/// Says in an answer that it is one that was given before.
+const REPLAYED: &str = "idempotent-replayed";
+/// When to ask again about something that is running.
+const RETRY: Duration = Duration::from_secs(1);
+/// The longest a caller is kept waiting for a saga.
+const PATIENCE: Duration = Duration::from_secs(60);
+/// What is left of a caller's deadline for the way back.
+const WAY_BACK: Duration = Duration::from_millis(100);
+
+/// The service's generated trait. A clone is another handle.
+#[derive(Clone)]
+pub struct Rpc(Arc<Parts>);
+
+struct Parts {
+    store: Store,
+    sagas: Sagas,
+    inventory: Inventory,
+}
+
+impl Rpc {
+    /// Answers from this store, and places orders with these sagas.
+    #[must_use]
+    pub fn new(store: Store, sagas: Sagas, inventory: Inventory) -> Self {
+        Self(Arc::new(Parts { store, sagas, inventory }))
+    }
+}
+
+#[tonic::async_trait]
+impl OrderService for Rpc {
+    async fn place_order(&self, request: Request<PlaceOrderRequest>) -> Result<Response<Order>, Status> {
+        let caller = Caller::of(&request)?;
+        Ok(self.0.place(&caller, request.into_inner()).await?.response())
+    }
+
+    async fn get_order(&self, request: Request<GetOrderRequest>) -> Result<Response<Order>, Status> {
+        let caller = Caller::of(&request)?;
+        let id = parse::order("name", &request.get_ref().name)?;
+        let order = self.0.store.order(id, caller.grant.owner()).await;
+        let order = order.map_err(Error::from)?.ok_or_else(|| missing(&caller, id))?;
+        Ok(Response::new(reply::order(&order)))
+    }
+
+    async fn list_orders(&self, request: Request<ListOrdersRequest>) -> Result<Response<ListOrdersResponse>, Status> {
+        let caller = Caller::of(&request)?;
+        Ok(Response::new(self.0.list(&caller, &request.into_inner()).await?))
+    }
+
+    async fn cancel_order(&self, request: Request<CancelOrderRequest>) -> Result<Response<Order>, Status> {
+        let caller = Caller::of(&request)?;
+        Ok(Response::new(self.0.cancel(&caller, &request.into_inner()).await?))
+    }
+
+    async fn return_order_items(&self, request: Request<ReturnOrderItemsRequest>) -> Result<Response<Return>, Status> {
+        let caller = Caller::of(&request)?;
+        let back = self.0.take_back(&caller, request.into_inner()).await?;
+        Ok(back.response())
+    }
+
+    async fn list_timeline_entries(
+        &self,
+        request: Request<ListTimelineEntriesRequest>,
+    ) -> Result<Response<ListTimelineEntriesResponse>, Status> {
+        let caller = Caller::of(&request)?;
+        Ok(Response::new(self.0.timeline(&caller, &request.into_inner()).await?))
+    }
+}
+
+/// An answer that may have been given before.
+struct Answered<T> {
+    message: T,
+    replayed: bool,
+}
+
+impl<T> Answered<T> {
+    fn new(message: T) -> Self {
+        Self { message, replayed: false }
+    }
+
+    fn response(self) -> Response<T> {
+        let mut response = Response::new(self.message);
+        if self.replayed {
+            let yes = MetadataValue::from_static("true");
+            response.metadata_mut().insert(REPLAYED, yes);
+        }
+        response
+    }
+}
+
+impl<T: Message + Default> Answered<T> {
+    /// What is remembered under an idempotency key.
+    fn again(memory: Memory) -> Result<Self, Problem> {
+        let order = memory.order.name();
+        if !memory.same_request {
+            let message = "this request_id was used for another request: choose a new one for a new request, \
+                 or repeat the first request unchanged";
+            return Err(Problem::new(Reason::IdempotencyKeyReused, message)
+                .field("request_id", "must be new for a new request")
+                .metadata("order", order));
+        }
+        let Some(response) = memory.response else {
+            let message = "the first request with this request_id is still running: try again";
+            return Err(Problem::new(Reason::RequestInProgress, message).retry_after(RETRY).metadata("order", order));
+        };
+        let message = T::decode(response.as_slice()).map_err(|error| Problem::internal().caused_by(error))?;
+        Ok(Self { message, replayed: true })
+    }
+}
+
+impl Parts {
+    /// Runs a saga that was taken down just now, to its end or until the caller has to be answered. It goes on when
+    /// the caller does not wait: in a task of its own, and if need be by the job.
+    async fn finish(&self, saga: Saga, lease: Lease, what: &str) -> Result<Saga, Problem> {
+        let order = saga.order().name();
+        let context = RequestContext::current().unwrap_or_else(RequestContext::background);
+        let wait = context.remaining(PATIENCE).saturating_sub(WAY_BACK);
+        let sagas = self.sagas.clone();
+        let run = context.detached().scope(async move { sagas.run(saga, lease).await }).in_current_span();
+        match within(wait, self.sagas.track(run)).await {
+            Some(Ok(End::Final(saga))) => Ok(saga),
+            Some(Ok(End::Later)) | None => {
+                let message =
+                    format!("{what} was taken down and goes on by itself, but is not done yet: try again in a while");
+                Err(Problem::new(Reason::ServiceUnavailable, message).retry_after(RETRY).metadata("order", order))
+            }
+            Some(Ok(End::Taken)) => {
+                Err(Problem::new(Reason::RequestInProgress, format!("{what} is still running: try again"))
+                    .retry_after(RETRY)
+                    .metadata("order", order))
+            }
+            Some(Err(error)) => Err(Problem::internal().caused_by(error).metadata("order", order)),
+        }
+    }
+}
+
+async fn within<F: Future>(limit: Duration, work: F) -> Option<F::Output> {
+    tokio::time::timeout(limit, work).await.ok()
+}
+
+/// The order is not there, or not there for this caller: customers do not learn which.
+fn missing(caller: &Caller, id: OrderId) -> Problem {
+    match caller.grant.owner() {
+        Some(_) => Problem::access_denied(id.name()),
+        None => Problem::not_found(id.name()),
+    }
+}

@@ -1,0 +1,148 @@
+//! PlaceOrder.
+
+use souk_common::{
+    auth::Caller,
+    error::{Problem, Reason},
+    ids::{OrderId, ProductId, UserId},
+    money::Money,
+};
+use souk_proto::{
+    common::v1::Address as AddressMessage,
+    order::v1::{Order as OrderMessage, PlaceOrderRequest, place_order_request::Item},
+};
+
+use super::{Answered, Parts, parse};
+use crate::{
+    domain::{self, Address, Order, Placement, Saga, Wanted},
+    error::Error,
+    reply,
+    store::now,
+};
+
+impl Parts {
+    pub(super) async fn place(
+        &self,
+        caller: &Caller,
+        request: PlaceOrderRequest,
+    ) -> Result<Answered<OrderMessage>, Problem> {
+        let customer = customer(caller, &request)?;
+        staff_only(caller, &request)?;
+        let key = parse::key(caller, "PlaceOrder", &request.request_id, &request);
+        // Before anything is asked of others: to answer again, nobody else is needed.
+        if let Some(memory) = self.store.recall(&key).await.map_err(Error::from)? {
+            return Answered::again(memory);
+        }
+
+        let place_time = parse::past("place_time", request.place_time)?;
+        let address = address(request.shipping_address)?;
+        parse::text("external_id", &request.external_id)?;
+        parse::text("payment_token", &request.payment_token)?;
+        let wanted = wanted(&request.items)?;
+        let offers = self.inventory.offers(products(&wanted)).await?;
+        let placement = Placement {
+            id: OrderId::new(),
+            customer,
+            actor: key.caller.clone(),
+            priced: domain::price(&wanted, &offers).map_err(parse::faults)?,
+            address,
+            external_id: Some(request.external_id).filter(|id| !id.is_empty()),
+            payment_token: request.payment_token,
+            place_time,
+        };
+        let (order, entries) = Order::place(placement, now()).map_err(Error::from)?;
+        let lease = self.sagas.lease();
+        let known = self.store.place(&key, &order, &entries, lease).await;
+        if let Some(memory) = known.map_err(Error::from)? {
+            return Answered::again(memory);
+        }
+        let saga = Saga::Order(Box::new(order));
+        match self.finish(saga, lease, "the order").await? {
+            Saga::Order(order) => Ok(Answered::new(reply::order(&order))),
+            Saga::Return(_) => Err(Problem::internal()),
+        }
+    }
+}
+
+/// Whose order it is to be.
+fn customer(caller: &Caller, request: &PlaceOrderRequest) -> Result<UserId, Problem> {
+    if request.customer.is_empty() {
+        return caller.user().map_err(|_| Problem::invalid("customer", "must be set where the caller is not a user"));
+    }
+    let customer = UserId::parse_name(&request.customer).map_err(|error| parse::id("customer", &error))?;
+    if !caller.grant.covers(customer) {
+        let message = "customer must be empty or yourself: only staff may order for others";
+        return Err(Problem::new(Reason::AccessDenied, message)
+            .field("customer", "must be empty or the caller")
+            .resource("souk/User", request.customer.clone()));
+    }
+    Ok(customer)
+}
+
+/// Refuses what only staff may say.
+fn staff_only(caller: &Caller, request: &PlaceOrderRequest) -> Result<(), Problem> {
+    if caller.grant.owner().is_none() {
+        return Ok(());
+    }
+    let prices = request.items.iter().enumerate();
+    let mut fields: Vec<String> = prices
+        .filter(|(_, item)| item.unit_price.is_some())
+        .map(|(index, _)| format!("items[{index}].unit_price"))
+        .collect();
+    if !request.external_id.is_empty() {
+        fields.push("external_id".to_owned());
+    }
+    if request.place_time.is_some() {
+        fields.push("place_time".to_owned());
+    }
+    let Some(first) = fields.first() else {
+        return Ok(());
+    };
+    let problem = Problem::new(Reason::AccessDenied, format!("{first} is for staff alone: leave it out"));
+    Err(fields.into_iter().fold(problem, |problem, field| problem.field(field, "is for staff alone: leave it out")))
+}
+
+fn wanted(items: &[Item]) -> Result<Vec<Wanted>, Problem> {
+    items
+        .iter()
+        .enumerate()
+        .map(|(index, item)| {
+            let field = |name: &str| format!("items[{index}].{name}");
+            let unit_price = item.unit_price.as_ref().map(Money::try_from).transpose();
+            Ok(Wanted {
+                product: ProductId::parse_name(&item.product).map_err(|error| parse::id(&field("product"), &error))?,
+                quantity: item.quantity,
+                unit_price: unit_price.map_err(|error| Problem::invalid(field("unit_price"), error.to_string()))?,
+            })
+        })
+        .collect()
+}
+
+/// Each product once.
+fn products(wanted: &[Wanted]) -> std::collections::BTreeSet<ProductId> {
+    wanted.iter().map(|item| item.product).collect()
+}
+
+fn address(address: Option<AddressMessage>) -> Result<Address, Problem> {
+    let field = "shipping_address";
+    let address = address.ok_or_else(|| Problem::invalid(field, "must be set"))?;
+    let texts = [
+        ("recipient", &address.recipient),
+        ("locality", &address.locality),
+        ("administrative_area", &address.administrative_area),
+        ("postal_code", &address.postal_code),
+    ];
+    for (name, text) in texts {
+        parse::text(&format!("{field}.{name}"), text)?;
+    }
+    for (index, line) in address.address_lines.iter().enumerate() {
+        parse::text(&format!("{field}.address_lines[{index}]"), line)?;
+    }
+    Ok(Address {
+        recipient: address.recipient,
+        address_lines: address.address_lines,
+        locality: address.locality,
+        administrative_area: address.administrative_area,
+        postal_code: address.postal_code,
+        region_code: address.region_code,
+    })
+}

@@ -1,0 +1,419 @@
+//! The orders' database: one function an operation. Each is one transaction or one read.
+
+pub mod codes;
+mod error;
+pub mod postgres;
+mod schema;
+pub mod sqlite;
+pub mod verify;
+
+use std::path::Path;
+
+use chrono::{DateTime, SubsecRound, Utc};
+use diesel_migrations::embed_migrations;
+use souk_common::{
+    db::{self, Db, DbError, EmbeddedMigrations, Migrations},
+    ids::{OrderId, ReturnId, UserId},
+    page::filter::Op,
+};
+
+pub use self::error::StoreError;
+use crate::domain::{CancelRefusal, Entry, Order, Return, ReturnLine, ReturnRefusal, Saga, State};
+
+const POSTGRES: EmbeddedMigrations = embed_migrations!("migrations/postgres");
+const SQLITE: EmbeddedMigrations = embed_migrations!("migrations/sqlite");
+
+/// The migrations of both engines.
+#[must_use]
+pub fn migrations() -> Migrations {
+    Migrations { postgres: POSTGRES, sqlite: SQLITE }
+}
+
+/// The time, as exact as both engines store it.
+#[must_use]
+pub fn now() -> DateTime<Utc> {
+    Utc::now().trunc_subsecs(6)
+}
+
+/// Who may ask what under which key.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Key {
+    /// Resource name of the caller.
+    pub caller: String,
+    /// Name of the method.
+    pub method: &'static str,
+    /// The key itself.
+    pub key: String,
+    /// SHA-256 of the request.
+    pub request_hash: Vec<u8>,
+}
+
+/// What is remembered under a key.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Memory {
+    /// Whether the request was the same.
+    pub same_request: bool,
+    /// The order that it made or was about.
+    pub order: OrderId,
+    /// The return that it made.
+    pub back: Option<ReturnId>,
+    /// What was answered, encoded, once that is final.
+    pub response: Option<Vec<u8>>,
+}
+
+/// The right to run a saga until a time. Nobody else knows its number.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Lease {
+    /// Its number.
+    pub id: i64,
+    /// From when on others may take over.
+    pub until: DateTime<Utc>,
+}
+
+/// A wish for a page of orders, newest first.
+#[derive(Clone, Debug)]
+pub struct Query {
+    /// Whose orders; all where `None`.
+    pub customer: Option<UserId>,
+    /// What must hold of each.
+    pub conditions: Vec<Condition>,
+    /// The last one of the page before.
+    pub after: Option<(DateTime<Utc>, OrderId)>,
+    /// How many at most.
+    pub limit: i64,
+}
+
+/// What must hold of an order to be listed.
+#[derive(Clone, Debug)]
+pub enum Condition {
+    /// It is in this state, or (`false`) in another one.
+    State(bool, State),
+    /// Its number in another system compares so. [`Op::Contains`] does not mind the case of ASCII letters.
+    ExternalId(Op, String),
+    /// When it was placed compares so.
+    PlaceTime(Op, DateTime<Utc>),
+    /// When it was taken down compares so.
+    CreateTime(Op, DateTime<Utc>),
+}
+
+/// An entry of a timeline with its number and time.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct TimelineRow {
+    /// From 1.
+    pub number: i32,
+    /// What happened.
+    pub entry: Entry,
+    /// When.
+    pub time: DateTime<Utc>,
+}
+
+/// What became of a wish to cancel.
+#[derive(Clone, Debug)]
+pub enum Cancel {
+    /// There is no such order, or it is someone else's.
+    NotFound,
+    /// It cannot be cancelled.
+    Refused(CancelRefusal, Box<Order>),
+    /// It is cancelled already.
+    Already(Box<Order>),
+    /// Cancelling has begun under the lease.
+    Begun(Box<Order>),
+}
+
+/// What became of a wish to return goods.
+#[derive(Clone, Debug)]
+pub enum BeginReturn {
+    /// There is no such order.
+    NotFound,
+    /// The key is known.
+    Known(Memory),
+    /// The goods cannot be taken back.
+    Refused(ReturnRefusal),
+    /// The return has begun under the lease.
+    Begun(Box<Return>),
+}
+
+/// A wish to return goods.
+#[derive(Clone, Debug)]
+pub struct ReturnWish {
+    /// The order.
+    pub order: OrderId,
+    /// What comes back.
+    pub items: Vec<ReturnLine>,
+    /// Who says so.
+    pub actor: String,
+    /// Why.
+    pub reason: String,
+    /// When it happened, where that is not now.
+    pub time: Option<DateTime<Utc>>,
+}
+
+/// The orders' database.
+#[derive(Clone, Debug)]
+pub struct Store {
+    db: Db,
+}
+
+impl Store {
+    /// On this database, whose migrations must have run.
+    #[must_use]
+    pub fn new(db: Db) -> Self {
+        Self { db }
+    }
+
+    /// Opens the database and brings its schema up to date.
+    ///
+    /// # Errors
+    /// Where it cannot be opened or migrated.
+    pub async fn open(config: &db::Config, data_dir: &Path) -> Result<Self, DbError> {
+        let db = Self::connect(config, data_dir).await?;
+        db.migrate().await?;
+        Ok(Self::new(db))
+    }
+
+    /// Opens the database as it is.
+    ///
+    /// # Errors
+    /// Where it cannot be opened.
+    pub async fn connect(config: &db::Config, data_dir: &Path) -> Result<Db, DbError> {
+        Db::connect(config, data_dir, "order", migrations()).await
+    }
+
+    /// The database.
+    #[must_use]
+    pub fn db(&self) -> &Db {
+        &self.db
+    }
+
+    /// What is remembered under a key.
+    ///
+    /// # Errors
+    /// Where the database fails.
+    pub async fn recall(&self, key: &Key) -> Result<Option<Memory>, StoreError> {
+        db::read!(self.db, |conn, q| -> Result<_, StoreError> { q::recall(conn, key).await })
+    }
+
+    /// Takes an order down under a lease. `Some` where the key is known already; then nothing was written.
+    ///
+    /// # Errors
+    /// [`StoreError::ExternalIdTaken`], or where the database fails.
+    pub async fn place(
+        &self,
+        key: &Key,
+        order: &Order,
+        entries: &[Entry],
+        lease: Lease,
+    ) -> Result<Option<Memory>, StoreError> {
+        db::write!(self.db, |conn, q| -> Result<_, StoreError> {
+            // The key first: of several equal requests, it lets one go on.
+            if !q::remember(conn, key, (order.id, None), order.create_time).await? {
+                return q::recall(conn, key).await;
+            }
+            q::insert_order(conn, order, entries, lease).await?;
+            Ok(None)
+        })
+    }
+
+    /// Stores where a saga has come to since `before`, and its entries in the timeline; `response` is the answer
+    /// to whoever asked for it, once it is final. Only the holder of the lease can; `false` where it is not one's
+    /// own any more.
+    ///
+    /// # Errors
+    /// Where the database fails.
+    pub async fn save(
+        &self,
+        before: &Saga,
+        after: &Saga,
+        entries: &[Entry],
+        response: Option<&[u8]>,
+        (held, lease): (i64, Lease),
+    ) -> Result<bool, StoreError> {
+        let now = now();
+        db::write!(self.db, |conn, q| -> Result<_, StoreError> {
+            let saved = match (before, after) {
+                (Saga::Order(before), Saga::Order(after)) => {
+                    q::update_order(conn, after, before.version, Some(held), entries, lease).await?
+                }
+                (Saga::Return(before), Saga::Return(after)) => {
+                    q::update_return(conn, after, before.step, held, entries, (lease, now)).await?
+                }
+                _ => false,
+            };
+            if let (true, Some(response)) = (saved, response) {
+                let back = match after {
+                    Saga::Order(_) => None,
+                    Saga::Return(back) => Some(back.id),
+                };
+                q::answer(conn, (after.order(), back), response).await?;
+            }
+            Ok(saved)
+        })
+    }
+
+    /// Whether a saga has been stored as it is here: for whoever does not know whether a commit went through.
+    ///
+    /// # Errors
+    /// Where the database fails.
+    pub async fn is_saved(&self, saga: &Saga) -> Result<bool, StoreError> {
+        db::read!(self.db, |conn, q| -> Result<_, StoreError> {
+            match saga {
+                Saga::Order(order) => q::is_at(conn, order.id, order.version).await,
+                Saga::Return(back) => {
+                    let stored = q::find_return(conn, back.id).await?;
+                    Ok(stored.is_some_and(|stored| stored.step == back.step))
+                }
+            }
+        })
+    }
+
+    /// Gives up a lease: from `due` on anyone may go on. `error` says why, for operators alone.
+    ///
+    /// # Errors
+    /// Where the database fails; the lease then ends by itself.
+    pub async fn release(
+        &self,
+        saga: &Saga,
+        held: i64,
+        due: DateTime<Utc>,
+        (attempts, error): (i32, &str),
+    ) -> Result<(), StoreError> {
+        db::write!(self.db, |conn, q| -> Result<_, StoreError> {
+            q::release(conn, saga, held, due, (attempts, error)).await
+        })
+    }
+
+    /// Takes over at most `limit` sagas whose time has come.
+    ///
+    /// # Errors
+    /// Where the database fails.
+    pub async fn claim(&self, lease: Lease, limit: i64) -> Result<Vec<Saga>, StoreError> {
+        let now = now();
+        // Looking first keeps an idle service from writing.
+        let due = db::read!(self.db, |conn, q| -> Result<_, StoreError> { q::is_any_due(conn, now).await })?;
+        if !due {
+            return Ok(Vec::new());
+        }
+        db::write!(self.db, |conn, q| -> Result<_, StoreError> { q::claim(conn, now, lease, limit).await })
+    }
+
+    /// An order; where `owner` is given, only if it is theirs.
+    ///
+    /// # Errors
+    /// Where the database fails.
+    pub async fn order(&self, id: OrderId, owner: Option<UserId>) -> Result<Option<Order>, StoreError> {
+        db::read!(self.db, |conn, q| -> Result<_, StoreError> { q::order(conn, id, owner).await })
+    }
+
+    /// A page of orders, newest first.
+    ///
+    /// # Errors
+    /// Where the database fails.
+    pub async fn orders(&self, query: &Query) -> Result<Vec<Order>, StoreError> {
+        db::read!(self.db, |conn, q| -> Result<_, StoreError> { q::list(conn, query).await })
+    }
+
+    /// At most `limit` entries of an order's timeline from number `after` on, oldest first; `None` where there is
+    /// no such order, or not of this owner.
+    ///
+    /// # Errors
+    /// Where the database fails.
+    pub async fn timeline(
+        &self,
+        (id, owner): (OrderId, Option<UserId>),
+        after: i32,
+        limit: i64,
+    ) -> Result<Option<Vec<TimelineRow>>, StoreError> {
+        db::read!(self.db, |conn, q| -> Result<_, StoreError> {
+            if !q::exists(conn, id, owner).await? {
+                return Ok(None);
+            }
+            Ok(Some(q::timeline(conn, id, after, limit).await?))
+        })
+    }
+
+    /// Begins to cancel an order under a lease.
+    ///
+    /// # Errors
+    /// Where the database fails.
+    pub async fn cancel(
+        &self,
+        (id, owner): (OrderId, Option<UserId>),
+        (actor, reason, etag): (&str, &str, &str),
+        lease: Lease,
+    ) -> Result<Cancel, StoreError> {
+        let now = now();
+        db::write!(self.db, |conn, q| -> Result<_, StoreError> {
+            let Some(mut order) = q::order_to_change(conn, id, owner).await? else {
+                return Ok(Cancel::NotFound);
+            };
+            let version = order.version;
+            let entries = match order.cancel(actor, reason, etag, now)? {
+                Err(refusal) => return Ok(Cancel::Refused(refusal, Box::new(order))),
+                Ok(None) => return Ok(Cancel::Already(Box::new(order))),
+                Ok(Some(entries)) => entries,
+            };
+            if !q::update_order(conn, &order, version, None, &entries, lease).await? {
+                return Err(StoreError::Corrupt("a locked order that changed".into()));
+            }
+            Ok(Cancel::Begun(Box::new(order)))
+        })
+    }
+
+    /// Takes a return down under a lease. `respond` gives the answer to a return that is final at once.
+    ///
+    /// # Errors
+    /// Where the database fails.
+    pub async fn begin_return(
+        &self,
+        key: &Key,
+        wish: &ReturnWish,
+        lease: Lease,
+        respond: impl Fn(&Return) -> Vec<u8> + Sync,
+    ) -> Result<BeginReturn, StoreError> {
+        let now = now();
+        db::write!(self.db, |conn, q| -> Result<_, StoreError> {
+            let Some(mut order) = q::order_to_change(conn, wish.order, None).await? else {
+                return Ok(BeginReturn::NotFound);
+            };
+            if let Some(memory) = q::recall(conn, key).await? {
+                return Ok(BeginReturn::Known(memory));
+            }
+            let version = order.version;
+            let who = (wish.actor.as_str(), wish.reason.as_str());
+            let (back, entries) = match Return::begin(&mut order, &wish.items, who, wish.time, now)? {
+                Err(refusal) => return Ok(BeginReturn::Refused(refusal)),
+                Ok(begun) => begun,
+            };
+            if !q::remember(conn, key, (order.id, Some(back.id)), now).await? {
+                // Someone used the key for another order this very moment: nothing must be written.
+                return Err(StoreError::KeyRaced);
+            }
+            q::write_return_effects(conn, &order, version, &entries).await?;
+            let numbers: Vec<i32> = back.lines.iter().map(|line| line.number).collect();
+            q::update_returned(conn, &order, &numbers).await?;
+            q::insert_return(conn, &back, lease).await?;
+            if back.step.is_none() {
+                q::answer(conn, (order.id, Some(back.id)), &respond(&back)).await?;
+            }
+            Ok(BeginReturn::Begun(Box::new(back)))
+        })
+    }
+
+    /// A return.
+    ///
+    /// # Errors
+    /// Where the database fails.
+    pub async fn find_return(&self, id: ReturnId) -> Result<Option<Return>, StoreError> {
+        db::read!(self.db, |conn, q| -> Result<_, StoreError> { q::find_return(conn, id).await })
+    }
+
+    /// Forgets answered keys that are older than this, and says how many.
+    ///
+    /// # Errors
+    /// Where the database fails.
+    pub async fn forget(&self, before: DateTime<Utc>) -> Result<u64, StoreError> {
+        db::write!(self.db, |conn, q| -> Result<_, StoreError> {
+            Ok(u64::try_from(q::forget(conn, before).await?).unwrap_or(u64::MAX))
+        })
+    }
+}

@@ -1,0 +1,63 @@
+//! The SQL of `souk verify`, compiled for each engine: what would break a promise.
+
+use diesel::prelude::*;
+use diesel::sql_types::{BigInt, Text};
+use diesel_async::RunQueryDsl;
+use souk_common::{
+    ids::OrderId,
+    verify::{Check, LIMIT},
+};
+
+use super::schema::{order_lines, orders};
+use super::{Conn, Id, NIL, ORDER_KEY};
+use crate::{
+    domain::State,
+    store::{
+        StoreError,
+        verify::{Promise, SoldOrder},
+    },
+};
+
+#[derive(QueryableByName)]
+struct Count {
+    #[diesel(sql_type = BigInt)]
+    counted: i64,
+}
+
+#[derive(QueryableByName)]
+struct Broken {
+    #[diesel(sql_type = Id)]
+    id: OrderId,
+    #[diesel(sql_type = Text)]
+    why: String,
+}
+
+/// Counts what a promise is about, and finds what breaks it.
+pub(in crate::store) async fn check(conn: &mut Conn, promise: &Promise) -> Result<Check, StoreError> {
+    let count = format!("SELECT count(*) AS counted FROM {}", promise.counted);
+    let counted: Count = diesel::sql_query(count).get_result(conn).await?;
+    // The texts are constants of ours.
+    let broken = promise.broken.replace("{key}", ORDER_KEY).replace("{nil}", NIL);
+    let broken = format!("{broken} ORDER BY 1 LIMIT {LIMIT}");
+    let rows: Vec<Broken> = diesel::sql_query(broken).load(conn).await?;
+    Ok(Check {
+        name: promise.name,
+        counted: counted.counted,
+        broken: rows.into_iter().map(|row| format!("{}: {}", row.id.name(), row.why)).collect(),
+    })
+}
+
+/// A page of all orders by id, with what inventory should know of each.
+pub(in crate::store) async fn sold(conn: &mut Conn, after: OrderId, limit: i64) -> Result<Vec<SoldOrder>, StoreError> {
+    let lines = order_lines::table.filter(order_lines::order_id.eq(orders::id)).filter(order_lines::tracked.eq(true));
+    let rows: Vec<(OrderId, String, bool)> = orders::table
+        .filter(orders::id.gt(after))
+        .order(orders::id)
+        .limit(limit)
+        .select((orders::id, orders::state, diesel::dsl::exists(lines)))
+        .load(conn)
+        .await?;
+    rows.into_iter()
+        .map(|(id, state, tracked)| Ok(SoldOrder { id, state: State::from_code(&state)?, tracked }))
+        .collect()
+}

@@ -1,0 +1,88 @@
+//! The words by which states, steps and kinds stand in the database.
+
+use crate::domain::{Kind, PaymentState, State, Step};
+
+/// A word in the database that means nothing: a row that souk did not write.
+#[derive(Debug, thiserror::Error)]
+#[error("{0:?} stands where a {1} should")]
+pub struct UnknownCode(String, &'static str);
+
+macro_rules! codes {
+    ($type:ident, $what:literal, $($variant:ident = $code:literal),+ $(,)?) => {
+        impl $type {
+            /// Its word in the database.
+            #[must_use]
+            pub fn code(self) -> &'static str {
+                match self {
+                    $(Self::$variant => $code,)+
+                }
+            }
+
+            /// What a word in the database stands for.
+            ///
+            /// # Errors
+            /// Where it stands for nothing.
+            pub fn from_code(code: &str) -> Result<Self, UnknownCode> {
+                match code {
+                    $($code => Ok(Self::$variant),)+
+                    _ => Err(UnknownCode(code.to_owned(), $what)),
+                }
+            }
+        }
+    };
+}
+
+codes!(
+    State,
+    "state",
+    Pending = "PENDING",
+    Confirmed = "CONFIRMED",
+    Rejected = "REJECTED",
+    Cancelling = "CANCELLING",
+    Cancelled = "CANCELLED",
+    Returning = "RETURNING",
+    Completed = "COMPLETED",
+);
+
+codes!(
+    Step,
+    "step",
+    Reserve = "RESERVE",
+    Authorize = "AUTHORIZE",
+    Commit = "COMMIT",
+    Capture = "CAPTURE",
+    Release = "RELEASE",
+    Void = "VOID",
+    Restock = "RESTOCK",
+    Refund = "REFUND",
+);
+
+codes!(
+    PaymentState,
+    "payment state",
+    Authorized = "AUTHORIZED",
+    Captured = "CAPTURED",
+    Voided = "VOIDED",
+    Declined = "DECLINED",
+    Refunded = "REFUNDED",
+);
+
+codes!(
+    Kind,
+    "kind",
+    Placed = "PLACED",
+    StockReserved = "STOCK_RESERVED",
+    PaymentAuthorized = "PAYMENT_AUTHORIZED",
+    StockCommitted = "STOCK_COMMITTED",
+    PaymentCaptured = "PAYMENT_CAPTURED",
+    Confirmed = "CONFIRMED",
+    StockReleased = "STOCK_RELEASED",
+    PaymentVoided = "PAYMENT_VOIDED",
+    Rejected = "REJECTED",
+    CancelRequested = "CANCEL_REQUESTED",
+    StockReturned = "STOCK_RETURNED",
+    PaymentRefunded = "PAYMENT_REFUNDED",
+    Cancelled = "CANCELLED",
+    ReturnRequested = "RETURN_REQUESTED",
+    ReturnCompleted = "RETURN_COMPLETED",
+);

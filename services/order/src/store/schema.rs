@@ -1,0 +1,135 @@
+//! The tables, written once; what an engine calls an id, a time and a JSON value is put in.
+
+/// Makes the tables with an engine's own types.
+macro_rules! tables {
+    ($id:ident, $time:ident, $json:ident) => {
+        diesel::table! {
+            use diesel::sql_types::*;
+            orders (id) {
+                id -> $id,
+                customer_id -> $id,
+                state -> Text,
+                step -> Nullable<Text>,
+                currency -> Text,
+                total_minor -> BigInt,
+                refunded_minor -> BigInt,
+                shipping_address -> $json,
+                external_id -> Nullable<Text>,
+                rejection -> Nullable<$json>,
+                payment_provider -> Nullable<Text>,
+                payment_reference -> Nullable<Text>,
+                payment_state -> Nullable<Text>,
+                payment_token -> Nullable<Text>,
+                placed_at -> $time,
+                created_at -> $time,
+                updated_at -> $time,
+                version -> BigInt,
+                entries -> Integer,
+                pending_returns -> Integer,
+                lease -> Nullable<BigInt>,
+                due_at -> Nullable<$time>,
+                attempts -> Integer,
+                last_error -> Nullable<Text>,
+            }
+        }
+        diesel::table! {
+            use diesel::sql_types::*;
+            order_lines (order_id, number) {
+                order_id -> $id,
+                number -> Integer,
+                product_id -> $id,
+                sku -> Text,
+                title -> Text,
+                quantity -> BigInt,
+                unit_price_minor -> BigInt,
+                total_minor -> BigInt,
+                returned -> BigInt,
+                tracked -> Bool,
+            }
+        }
+        diesel::table! {
+            use diesel::sql_types::*;
+            timeline_entries (order_id, number) {
+                order_id -> $id,
+                number -> Integer,
+                kind -> Text,
+                actor -> Text,
+                detail -> Text,
+                created_at -> $time,
+            }
+        }
+        diesel::table! {
+            use diesel::sql_types::*;
+            returns (id) {
+                id -> $id,
+                order_id -> $id,
+                state -> Text,
+                step -> Nullable<Text>,
+                refund_minor -> BigInt,
+                reason -> Text,
+                returned_at -> $time,
+                created_at -> $time,
+                updated_at -> $time,
+                lease -> Nullable<BigInt>,
+                due_at -> Nullable<$time>,
+                attempts -> Integer,
+                last_error -> Nullable<Text>,
+            }
+        }
+        diesel::table! {
+            use diesel::sql_types::*;
+            return_lines (return_id, line_number) {
+                return_id -> $id,
+                line_number -> Integer,
+                quantity -> BigInt,
+            }
+        }
+        diesel::table! {
+            use diesel::sql_types::*;
+            idempotency_keys (caller, method, key) {
+                caller -> Text,
+                method -> Text,
+                key -> Text,
+                request_hash -> Binary,
+                order_id -> $id,
+                return_id -> Nullable<$id>,
+                response -> Nullable<Binary>,
+                created_at -> $time,
+            }
+        }
+        diesel::table! {
+            use diesel::sql_types::*;
+            simulated_payments (key) {
+                key -> Text,
+                reference -> Text,
+                behaviour -> Text,
+                state -> Text,
+                currency -> Text,
+                amount_minor -> BigInt,
+                refunded_minor -> BigInt,
+                message -> Text,
+                expires_at -> $time,
+                authorize_calls -> Integer,
+                capture_calls -> Integer,
+            }
+        }
+        diesel::table! {
+            use diesel::sql_types::*;
+            simulated_refunds (key) {
+                key -> Text,
+                payment -> Text,
+                amount_minor -> BigInt,
+            }
+        }
+        diesel::allow_tables_to_appear_in_same_query!(
+            orders,
+            order_lines,
+            timeline_entries,
+            returns,
+            return_lines,
+            idempotency_keys
+        );
+    };
+}
+
+pub(super) use tables;

@@ -1,0 +1,217 @@
+//! Checks of the promises on live data, for `souk verify`.
+
+use souk_common::{
+    db::{self, Db},
+    ids::OrderId,
+    verify::Check,
+};
+use uuid::Uuid;
+
+use super::StoreError;
+use crate::domain::State;
+
+mod postgres {
+    pub(super) use crate::store::postgres::audit as queries;
+}
+mod sqlite {
+    pub(super) use crate::store::sqlite::audit as queries;
+}
+
+/// Something that must hold at every commit.
+pub(super) struct Promise {
+    pub name: &'static str,
+    /// What it is about, as a `FROM` clause.
+    pub counted: &'static str,
+    /// Finds what breaks it: the order's `id`, and `why`. `{key}` is by what the payment provider knows order `o`,
+    /// `{nil}` the id of none.
+    pub broken: &'static str,
+}
+
+/// An order, and what inventory should know of it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct SoldOrder {
+    /// Its id, which its reservation shares.
+    pub id: OrderId,
+    /// How far it has come.
+    pub state: State,
+    /// Whether it has goods whose stock is counted, and so a reservation once it is confirmed.
+    pub tracked: bool,
+}
+
+/// Checks what must hold at every commit, all at one moment.
+///
+/// # Errors
+/// Where the database fails; a broken promise is no error but a [`Check`] that does not hold.
+pub async fn verify(db: &Db) -> Result<Vec<Check>, StoreError> {
+    db::snapshot!(db, |conn, q| -> Result<Vec<Check>, StoreError> {
+        let mut checks = Vec::with_capacity(PROMISES.len());
+        for promise in PROMISES {
+            checks.push(q::check(conn, promise).await?);
+        }
+        Ok(checks)
+    })
+}
+
+/// A page of all orders by id, for the comparison with inventory's reservations: those after `after`, from the
+/// first where `None`. Empty at the end.
+///
+/// # Errors
+/// Where the database fails.
+pub async fn sold_orders(db: &Db, after: Option<OrderId>, limit: i64) -> Result<Vec<SoldOrder>, StoreError> {
+    let after = after.unwrap_or(OrderId::from_uuid(Uuid::nil()));
+    db::read!(db, |conn, q| -> Result<Vec<SoldOrder>, StoreError> { q::sold(conn, after, limit).await })
+}
+
+const PROMISES: &[Promise] = &[
+    Promise {
+        name: "every order is final, or leased, or due for the job",
+        counted: "orders",
+        broken: "SELECT o.id, 'is ' || o.state || ' at step ' || coalesce(o.step, 'none') AS why FROM orders o
+            WHERE (o.state IN ('PENDING', 'CANCELLING')) <> (o.step IS NOT NULL)
+                OR (o.step IS NOT NULL) <> (o.due_at IS NOT NULL)
+                OR (o.step IS NULL AND o.lease IS NOT NULL)",
+    },
+    Promise {
+        name: "every return is done, or leased, or due for the job",
+        counted: "returns",
+        broken: "SELECT r.order_id AS id, 'has a return that is ' || r.state AS why FROM returns r
+            WHERE (r.state = 'RETURNING') <> (r.step IS NOT NULL)
+                OR (r.step IS NOT NULL) <> (r.due_at IS NOT NULL)",
+    },
+    Promise {
+        name: "an order's count of returns under way is right",
+        counted: "orders",
+        broken: "SELECT o.id, 'counts ' || o.pending_returns || ' returns under way' AS why
+            FROM orders o LEFT JOIN (
+                SELECT order_id, count(*) AS running FROM returns WHERE state = 'RETURNING' GROUP BY order_id
+            ) r ON r.order_id = o.id
+            WHERE o.pending_returns <> coalesce(r.running, 0)",
+    },
+    Promise {
+        name: "totals are the sums of their lines",
+        counted: "orders",
+        broken: "SELECT o.id, 'has a total of ' || o.total_minor AS why
+            FROM orders o LEFT JOIN (
+                SELECT order_id, sum(total_minor) AS total,
+                    sum(CASE WHEN total_minor = quantity * unit_price_minor THEN 0 ELSE 1 END) AS wrong
+                FROM order_lines GROUP BY order_id
+            ) l ON l.order_id = o.id
+            WHERE l.order_id IS NULL OR l.total <> o.total_minor OR l.wrong > 0",
+    },
+    Promise {
+        name: "each confirmed order has exactly one payment, taken, of its total",
+        counted: "orders o WHERE o.state IN ('CONFIRMED', 'CANCELLING', 'CANCELLED')",
+        broken: "SELECT o.id, 'payment here ' || coalesce(o.payment_state, 'none')
+                || ', at the provider ' || coalesce(p.state || ' of ' || p.amount_minor, 'none') AS why
+            FROM orders o LEFT JOIN simulated_payments p ON p.key = {key}
+            WHERE o.state IN ('CONFIRMED', 'CANCELLING', 'CANCELLED') AND (
+                o.payment_state IS NULL OR o.payment_state NOT IN ('CAPTURED', 'REFUNDED')
+                OR p.key IS NULL OR p.state <> 'CAPTURED' OR p.amount_minor <> o.total_minor
+                OR p.currency <> o.currency OR p.reference <> o.payment_reference
+            )",
+    },
+    Promise {
+        name: "what could not be placed holds and keeps no money",
+        counted: "orders o WHERE o.state = 'REJECTED'",
+        broken: "SELECT o.id, 'payment here ' || coalesce(o.payment_state, 'none')
+                || ', at the provider ' || coalesce(p.state, 'none') AS why
+            FROM orders o LEFT JOIN simulated_payments p ON p.key = {key}
+            WHERE o.state = 'REJECTED' AND (
+                o.payment_state IN ('AUTHORIZED', 'CAPTURED', 'REFUNDED')
+                OR p.state IN ('AUTHORIZED', 'CAPTURED')
+            )",
+    },
+    Promise {
+        name: "what was cancelled is refunded to the last penny, and all its goods are back",
+        counted: "orders o WHERE o.state = 'CANCELLED'",
+        broken: "SELECT o.id, 'refunded ' || o.refunded_minor || ' of ' || o.total_minor AS why
+            FROM orders o LEFT JOIN simulated_payments p ON p.key = {key}
+            WHERE o.state = 'CANCELLED' AND (
+                o.refunded_minor <> o.total_minor
+                OR p.refunded_minor <> o.total_minor
+                OR EXISTS (SELECT 1 FROM order_lines l WHERE l.order_id = o.id AND l.returned <> l.quantity)
+            )",
+    },
+    Promise {
+        name: "no money is held for an order that is final",
+        counted: "simulated_payments",
+        broken: "SELECT o.id, 'an authorisation hangs' AS why
+            FROM simulated_payments p JOIN orders o ON p.key = {key}
+            WHERE p.state = 'AUTHORIZED' AND o.state <> 'PENDING'",
+    },
+    Promise {
+        name: "every payment at the provider has its order",
+        counted: "simulated_payments",
+        broken: "SELECT {nil} AS id, 'the provider knows ' || p.reference || ' without an order' AS why
+            FROM simulated_payments p LEFT JOIN orders o ON p.key = {key}
+            WHERE o.id IS NULL",
+    },
+    Promise {
+        name: "refunds are those of the returns, and never above what was taken",
+        counted: "orders o WHERE o.state = 'CONFIRMED'",
+        broken: "SELECT o.id, 'refunded here ' || o.refunded_minor || ', by returns ' || coalesce(r.refund, 0)
+                || ', at the provider ' || coalesce(p.refunded_minor, 0) AS why
+            FROM orders o
+            LEFT JOIN simulated_payments p ON p.key = {key}
+            LEFT JOIN (
+                SELECT order_id, sum(refund_minor) AS refund FROM returns
+                WHERE state = 'COMPLETED' GROUP BY order_id
+            ) r ON r.order_id = o.id
+            LEFT JOIN (
+                SELECT payment, sum(amount_minor) AS amount FROM simulated_refunds GROUP BY payment
+            ) s ON s.payment = p.key
+            WHERE o.state = 'CONFIRMED' AND (
+                o.refunded_minor <> coalesce(r.refund, 0)
+                OR coalesce(p.refunded_minor, 0) <> coalesce(s.amount, 0)
+                OR (o.pending_returns = 0 AND coalesce(p.refunded_minor, 0) <> o.refunded_minor)
+                OR coalesce(p.refunded_minor, 0) > o.total_minor
+            )",
+    },
+    Promise {
+        name: "pieces that came back are those of the returns",
+        counted: "order_lines l JOIN orders o ON o.id = l.order_id WHERE o.state = 'CONFIRMED'",
+        broken: "SELECT o.id, 'line ' || l.number || ' has ' || l.returned || ' pieces back' AS why
+            FROM order_lines l
+            JOIN orders o ON o.id = l.order_id
+            LEFT JOIN (
+                SELECT r.order_id, rl.line_number, sum(rl.quantity) AS quantity
+                FROM return_lines rl JOIN returns r ON r.id = rl.return_id
+                GROUP BY r.order_id, rl.line_number
+            ) b ON b.order_id = l.order_id AND b.line_number = l.number
+            WHERE o.state = 'CONFIRMED' AND l.returned <> coalesce(b.quantity, 0)",
+    },
+    Promise {
+        name: "timelines are whole and end as their orders did",
+        counted: "timeline_entries",
+        broken: "SELECT o.id, 'has ' || coalesce(t.found, 0) || ' entries of ' || o.entries AS why
+            FROM orders o LEFT JOIN (
+                SELECT order_id, count(*) AS found, max(number) AS last,
+                    sum(CASE WHEN kind IN ('CONFIRMED', 'REJECTED') THEN 1 ELSE 0 END) AS placed,
+                    sum(CASE WHEN kind = 'CANCELLED' THEN 1 ELSE 0 END) AS cancelled
+                FROM timeline_entries GROUP BY order_id
+            ) t ON t.order_id = o.id
+            WHERE coalesce(t.found, 0) <> o.entries OR t.last <> o.entries
+                OR t.placed <> (CASE WHEN o.state = 'PENDING' THEN 0 ELSE 1 END)
+                OR t.cancelled <> (CASE WHEN o.state = 'CANCELLED' THEN 1 ELSE 0 END)",
+    },
+    Promise {
+        name: "every idempotency key leads to what it made, and has its answer once that is final",
+        counted: "idempotency_keys",
+        broken: "SELECT i.order_id AS id, 'key ' || i.key || ' of ' || i.method AS why
+            FROM idempotency_keys i
+            LEFT JOIN orders o ON o.id = i.order_id
+            LEFT JOIN returns r ON r.id = i.return_id
+            WHERE o.id IS NULL OR (i.return_id IS NOT NULL AND r.id IS NULL)
+                OR (i.response IS NULL AND i.return_id IS NULL AND o.state <> 'PENDING')
+                OR (i.response IS NULL AND r.state = 'COMPLETED')
+                OR (i.response IS NOT NULL AND i.return_id IS NULL AND o.state = 'PENDING')
+                OR (i.response IS NOT NULL AND r.state = 'RETURNING')",
+    },
+    Promise {
+        name: "payment tokens are kept no longer than they are needed",
+        counted: "orders",
+        broken: "SELECT o.id, 'still has its payment token at step ' || coalesce(o.step, 'none') AS why FROM orders o
+            WHERE o.payment_token IS NOT NULL
+                AND (o.step IS NULL OR o.state <> 'PENDING' OR o.step NOT IN ('RESERVE', 'AUTHORIZE'))",
+    },
+];
