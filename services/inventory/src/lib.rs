@@ -1,6 +1,8 @@
 //! souk's products, stock and reservations.
+#![allow(clippy::duplicate_mod, reason = "a query file is compiled once for each engine")]
 
 pub mod config;
+mod crosscheck;
 pub mod domain;
 pub mod error;
 mod jobs;
@@ -23,7 +25,10 @@ use souk_proto::inventory::v1::{
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 
-pub use crate::config::{Config, DEFAULTS};
+pub use crate::{
+    config::{Config, DEFAULTS},
+    crosscheck::{Reservations, Reserved},
+};
 use crate::{
     domain::command::{Command, Reply},
     error::Error,

@@ -1,6 +1,7 @@
 //! The SQL that both engines share: compiled once for each.
 
 pub mod batch;
+pub mod crosscheck;
 pub mod locations;
 pub mod products;
 pub mod reservations;

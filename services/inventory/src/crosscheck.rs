@@ -1,0 +1,59 @@
+//! Reservations for whoever compares them with orders: `souk verify`.
+
+use std::collections::HashMap;
+
+use souk_common::{
+    db::{self, Db},
+    ids::OrderId,
+};
+
+use crate::{
+    config::Config,
+    error::Error,
+    store::{Store, postgres, sqlite},
+};
+
+/// An order's reservation, as stored.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Reserved {
+    /// `OPEN`, `COMMITTED`, `RELEASED` or `EXPIRED`.
+    pub state: String,
+    /// Pieces of all lines.
+    pub pieces: i64,
+    /// Pieces of them that came back.
+    pub returned: i64,
+}
+
+/// The reservations of a live database.
+#[derive(Debug)]
+pub struct Reservations(Db);
+
+impl Reservations {
+    /// Opens the database as it is.
+    ///
+    /// # Errors
+    /// Where the database cannot be used.
+    pub async fn open(config: &Config) -> Result<Self, Error> {
+        Ok(Self(Store::connect(&config.settings.database, &config.common.data_dir).await?))
+    }
+
+    /// The reservations of these orders that exist.
+    ///
+    /// # Errors
+    /// Where the database cannot be used.
+    pub async fn of(&self, orders: &[OrderId]) -> Result<HashMap<OrderId, Reserved>, Error> {
+        db::snapshot!(self.0, |conn, q| -> Result<HashMap<OrderId, Reserved>, Error> {
+            q::crosscheck::reserved(conn, orders).await
+        })
+    }
+
+    /// Orders whose reservations are committed, in order of their ids, after the given one.
+    ///
+    /// # Errors
+    /// Where the database cannot be used.
+    pub async fn committed_after(&self, after: Option<OrderId>, limit: i64) -> Result<Vec<OrderId>, Error> {
+        db::read!(self.0, |conn, q| -> Result<Vec<OrderId>, Error> {
+            q::crosscheck::committed_after(conn, after, limit).await
+        })
+    }
+}
