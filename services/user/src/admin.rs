@@ -1,0 +1,142 @@
+//! What the command line does without a server: migrate, the first administrator, another key, locking one out.
+
+use std::fmt;
+
+use rand::distr::{Alphanumeric, SampleString};
+use souk_common::{
+    auth::Role,
+    config::Secret,
+    db::{Db, DbError},
+    ids::UserId,
+};
+
+use crate::{
+    config::Config,
+    domain::{
+        email::Email,
+        now,
+        user::{State, User},
+    },
+    error::Error,
+    hasher::Hasher,
+    store, tokens,
+};
+
+/// An administrator that was made.
+pub struct Created {
+    /// The account.
+    pub user: UserId,
+    /// The password, where it was made up here: stored nowhere else.
+    pub password: Option<String>,
+}
+
+impl fmt::Debug for Created {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Created").field("user", &self.user).finish_non_exhaustive()
+    }
+}
+
+/// The fewest characters of a password, as the contract has it for Register.
+const SHORTEST_PASSWORD: usize = 10;
+/// 24 letters and digits: 142 bits.
+const GENERATED_LEN: usize = 24;
+
+/// Brings the database's schema up to date.
+///
+/// # Errors
+/// Where the database cannot be reached or a migration fails.
+pub async fn migrate(config: &Config) -> Result<(), DbError> {
+    store::open(&config.settings.database, &config.common.data_dir).await?.close();
+    Ok(())
+}
+
+/// Makes an administrator. Without a password, one is made up.
+///
+/// # Errors
+/// [`Error::Invalid`], [`Error::EmailTaken`]; faults of the database.
+pub async fn create_admin(config: &Config, email: &str, password: Option<String>) -> Result<Created, Error> {
+    let user = admin(email)?;
+    if let Some(password) = &password
+        && password.chars().count() < SHORTEST_PASSWORD
+    {
+        let description = format!("must have {SHORTEST_PASSWORD} characters or more");
+        return Err(Error::Invalid { path: "password".into(), description });
+    }
+    let generated = password.is_none().then(generate);
+    let hash = match password.or_else(|| generated.clone()) {
+        Some(password) => Some(hasher(config)?.hash(Secret::new(password)).await?),
+        None => None,
+    };
+    let db = open(config).await?;
+    store::users::insert(&db, &user, hash.as_ref()).await?;
+    db.close();
+    Ok(Created { user: user.id, password: generated })
+}
+
+/// Makes the first administrator, and the password that this returns; `None`, and nothing is made, where there is one.
+///
+/// # Errors
+/// [`Error::Invalid`], [`Error::EmailTaken`]; faults of the database.
+pub async fn ensure_admin(config: &Config, email: &str) -> Result<Option<String>, Error> {
+    let user = admin(email)?;
+    let db = open(config).await?;
+    if store::users::admin_exists(&db).await? {
+        return Ok(None);
+    }
+    let password = generate();
+    let hash = hasher(config)?.hash(Secret::new(password.clone())).await?;
+    let made = store::users::insert_first_admin(&db, &user, &hash).await?;
+    db.close();
+    Ok(made.then_some(password))
+}
+
+/// Lets the account of an email be used or not; whose it is. Where not, its sessions end, and its access tokens run
+/// out. `None` where nobody has this email.
+///
+/// # Errors
+/// [`Error::LastAdmin`]; faults of the database.
+pub async fn set_state(config: &Config, email: &str, state: State) -> Result<Option<UserId>, Error> {
+    let Ok(email) = Email::parse(email) else { return Ok(None) };
+    let db = open(config).await?;
+    let Some((user, _)) = store::users::by_email(&db, email.as_str()).await? else { return Ok(None) };
+    store::users::set_state(&db, user.id, state, now()).await?;
+    db.close();
+    Ok(Some(user.id))
+}
+
+/// Makes another signing key; its id. It signs a few seconds later, see [`tokens::rotate_key`].
+///
+/// # Errors
+/// Faults of the database; no randomness to be had.
+pub async fn rotate_key(config: &Config) -> Result<String, Error> {
+    let db = open(config).await?;
+    let now = now();
+    // In a fresh database the first key is the new one; it is not older than now.
+    tokens::ensure_key(&db).await?;
+    let kid = match tokens::rotate_key(&db, now, now).await? {
+        Some(kid) => kid,
+        None => store::keys::all(&db).await?.into_iter().next().ok_or(Error::NoSigningKey)?.kid,
+    };
+    db.close();
+    Ok(kid)
+}
+
+async fn open(config: &Config) -> Result<Db, Error> {
+    Ok(store::open(&config.settings.database, &config.common.data_dir).await?)
+}
+
+fn hasher(config: &Config) -> Result<Hasher, Error> {
+    Ok(Hasher::new(config.settings.hashing.cost()?))
+}
+
+fn admin(email: &str) -> Result<User, Error> {
+    let email =
+        Email::parse(email).map_err(|error| Error::Invalid { path: "email".into(), description: error.to_string() })?;
+    let mut user = User::new(email, String::new(), String::new(), now());
+    user.roles = [Role::Admin].into_iter().collect();
+    Ok(user)
+}
+
+fn generate() -> String {
+    Alphanumeric.sample_string(&mut rand::rng(), GENERATED_LEN)
+}

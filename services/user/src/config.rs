@@ -1,0 +1,156 @@
+//! The settings of `[user]`, checked before anything binds.
+
+use std::{net::SocketAddr, time::Duration};
+
+use chrono::TimeDelta;
+use serde::Deserialize;
+use souk_common::{
+    config::{self, ConfigError},
+    db,
+    service::Common,
+};
+
+use crate::domain::password::{Cost, HashError};
+
+/// The commented defaults of `[user]`.
+pub const DEFAULTS: &str = include_str!("../default.toml");
+
+/// What the service is configured with.
+#[derive(Debug, Clone)]
+pub struct Config {
+    /// What all services have.
+    pub common: Common,
+    /// `[user]`.
+    pub settings: Settings,
+}
+
+/// The section `[user]`. Its default text says what each setting means.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields)]
+#[allow(missing_docs, reason = "documented in default.toml, once")]
+pub struct Settings {
+    pub listen: SocketAddr,
+    #[serde(with = "config::duration")]
+    pub access_token_ttl: Duration,
+    #[serde(with = "config::duration")]
+    pub session_ttl: Duration,
+    #[serde(with = "config::duration")]
+    pub refresh_grace: Duration,
+    #[serde(with = "config::duration")]
+    pub signing_key_max_age: Duration,
+    #[serde(with = "config::duration")]
+    pub cleanup_interval: Duration,
+    pub hashing: Hashing,
+    pub database: db::Config,
+}
+
+/// The section `[user.hashing]`.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields)]
+#[allow(missing_docs, reason = "documented in default.toml, once")]
+pub struct Hashing {
+    #[serde(with = "config::byte_size")]
+    pub memory: usize,
+    pub iterations: u32,
+    pub parallelism: u32,
+}
+
+impl Hashing {
+    /// The cost of a hash.
+    ///
+    /// # Errors
+    /// Where argon2 does not allow it.
+    pub fn cost(&self) -> Result<Cost, HashError> {
+        let kib = u32::try_from(self.memory / 1024).unwrap_or(u32::MAX);
+        Cost::new(kib, self.iterations, self.parallelism)
+    }
+}
+
+/// More memory than this for one hash is a slip of the pen.
+const MOST_MEMORY: usize = 4 << 30;
+const MINUTE: Duration = Duration::from_secs(60);
+const DAY: Duration = Duration::from_secs(24 * 3600);
+
+impl Config {
+    /// Reads the service's settings.
+    ///
+    /// # Errors
+    /// Names the setting that is wrong, who set it, and what would be right.
+    pub fn from_settings(all: &config::Settings) -> Result<Self, ConfigError> {
+        let settings: Settings = all.section("user")?;
+        let fault = |key: &str, what: String| Err(all.fault(&format!("user.{key}"), what));
+        let ttl = settings.access_token_ttl;
+        if !(Duration::from_secs(1)..=DAY).contains(&ttl) {
+            return fault("access_token_ttl", "must be from 1s to 1day: it cannot be called back".into());
+        }
+        if settings.session_ttl < ttl || settings.session_ttl > 3660 * DAY {
+            return fault("session_ttl", "must be at least access_token_ttl, and at most ten years".into());
+        }
+        if settings.refresh_grace > MINUTE {
+            return fault("refresh_grace", "must be at most 1m: for so long a stolen token goes unnoticed".into());
+        }
+        if !(MINUTE..=3660 * DAY).contains(&settings.signing_key_max_age) {
+            return fault("signing_key_max_age", "must be from 1m to ten years".into());
+        }
+        if !(Duration::from_secs(1)..=DAY).contains(&settings.cleanup_interval) {
+            return fault("cleanup_interval", "must be from 1s to 1day".into());
+        }
+        if settings.hashing.memory > MOST_MEMORY {
+            return fault("hashing.memory", "must be at most 4GiB".into());
+        }
+        if let Err(error) = settings.hashing.cost() {
+            return fault("hashing", format!("{error}: use at least 8KiB of memory a lane, 1 iteration and 1 lane"));
+        }
+        if let Err(error) = settings.database.engine() {
+            return fault("database.url", error.to_string());
+        }
+        Ok(Self { common: Common::from_settings(all)?, settings })
+    }
+}
+
+/// For arithmetic on times. What [`Config::from_settings`] lets through always fits.
+pub(crate) fn delta(duration: Duration) -> TimeDelta {
+    TimeDelta::from_std(duration).unwrap_or(TimeDelta::MAX)
+}
+
+#[cfg(test)]
+mod tests {
+    use souk_common::config::Loader;
+
+    use super::*;
+
+    fn load(variables: &[(&str, &str)]) -> Result<Config, ConfigError> {
+        let variables = variables.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned()));
+        Config::from_settings(&Loader::new().defaults("user", DEFAULTS).variables(variables).load()?)
+    }
+
+    #[test]
+    fn the_defaults_are_valid_and_those_of_owasp() {
+        let config = load(&[]).unwrap();
+        let hashing = &config.settings.hashing;
+        assert_eq!((hashing.memory, hashing.iterations, hashing.parallelism), (19_456 * 1024, 2, 1));
+        assert_eq!(config.settings.access_token_ttl, 15 * MINUTE);
+        let built_in = db::Config::default();
+        assert_eq!(format!("{:?}", config.settings.database), format!("{built_in:?}"));
+    }
+
+    #[test]
+    fn a_wrong_setting_is_named_with_who_set_it() {
+        for (variable, value, key) in [
+            ("SOUK_USER__LISTEN", "here", "user.listen"),
+            ("SOUK_USER__ACCESS_TOKEN_TTL", "0s", "user.access_token_ttl"),
+            ("SOUK_USER__SESSION_TTL", "1s", "user.session_ttl"),
+            ("SOUK_USER__REFRESH_GRACE", "1h", "user.refresh_grace"),
+            ("SOUK_USER__SIGNING_KEY_MAX_AGE", "1s", "user.signing_key_max_age"),
+            ("SOUK_USER__CLEANUP_INTERVAL", "0s", "user.cleanup_interval"),
+            ("SOUK_USER__HASHING__MEMORY", "1KiB", "user.hashing"),
+            ("SOUK_USER__HASHING__MEMORY", "9GiB", "user.hashing.memory"),
+            ("SOUK_USER__HASHING__ITERATIONS", "0", "user.hashing"),
+            ("SOUK_USER__DATABASE__URL", "mysql://x", "user.database.url"),
+            ("SOUK_USER__NO_SUCH", "1", "user.no_such"),
+        ] {
+            let error = load(&[(variable, value)]).unwrap_err().to_string();
+            assert!(error.contains(&format!("`{key}`")), "{variable}={value}: {error}");
+        }
+    }
+}

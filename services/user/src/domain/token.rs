@@ -1,0 +1,210 @@
+//! Refresh tokens and the keys that access tokens are signed with.
+
+use std::fmt;
+
+use aws_lc_rs::{
+    rand,
+    signature::{Ed25519KeyPair, KeyPair},
+};
+use base64::{Engine, engine::general_purpose::URL_SAFE_NO_PAD};
+use chrono::{DateTime, TimeDelta, Utc};
+use jsonwebtoken::{Algorithm, EncodingKey, Header};
+use sha2::{Digest, Sha256};
+use souk_common::auth::Claims;
+
+/// The system gave no randomness, or a key cannot be used.
+#[derive(Debug, thiserror::Error)]
+#[error("{what} failed")]
+pub struct TokenError {
+    what: &'static str,
+    #[source]
+    source: Box<dyn std::error::Error + Send + Sync>,
+}
+
+impl TokenError {
+    fn new<E>(what: &'static str) -> impl FnOnce(E) -> Self
+    where
+        E: Into<Box<dyn std::error::Error + Send + Sync>>,
+    {
+        move |source| Self { what, source: source.into() }
+    }
+}
+
+/// A refresh token: 256 random bits in base64url. Its holder alone has it; the store has its hash.
+#[derive(Clone)]
+pub struct RefreshToken(String);
+
+impl RefreshToken {
+    /// A token that was never there before.
+    ///
+    /// # Errors
+    /// Where the system has no randomness to give.
+    pub fn random() -> Result<Self, TokenError> {
+        let mut bytes = [0; 32];
+        rand::fill(&mut bytes).map_err(TokenError::new("making a refresh token"))?;
+        Ok(Self(URL_SAFE_NO_PAD.encode(bytes)))
+    }
+
+    /// A token as a client sent it, whether it is one or not.
+    pub fn sent(text: String) -> Self {
+        Self(text)
+    }
+
+    /// What the store knows it by.
+    pub fn hash(&self) -> Vec<u8> {
+        Sha256::digest(self.0.as_bytes()).to_vec()
+    }
+
+    /// The text, for its holder.
+    pub fn expose(self) -> String {
+        self.0
+    }
+}
+
+impl fmt::Debug for RefreshToken {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("RefreshToken([redacted])")
+    }
+}
+
+/// An Ed25519 key that access tokens are signed with.
+#[derive(Clone)]
+pub struct SigningKey {
+    /// Its id: the RFC 7638 thumbprint.
+    pub kid: String,
+    /// PKCS#8, DER.
+    pub private_key: Vec<u8>,
+    /// 32 bytes.
+    pub public_key: Vec<u8>,
+    /// When it was made and first published.
+    pub create_time: DateTime<Utc>,
+    /// From when it signs.
+    pub sign_time: DateTime<Utc>,
+    /// Until when it signs; `None` for the newest one.
+    pub retire_time: Option<DateTime<Utc>>,
+}
+
+impl SigningKey {
+    /// A new key that signs from then on.
+    ///
+    /// # Errors
+    /// Where the system has no randomness to give.
+    pub fn generate(now: DateTime<Utc>, sign_time: DateTime<Utc>) -> Result<Self, TokenError> {
+        const WHAT: &str = "making a signing key";
+        let pair = Ed25519KeyPair::generate().map_err(TokenError::new(WHAT))?;
+        let private_key = pair.to_pkcs8().map_err(TokenError::new(WHAT))?.as_ref().to_vec();
+        let public_key = pair.public_key().as_ref().to_vec();
+        let jwk = format!(r#"{{"crv":"Ed25519","kty":"OKP","x":"{}"}}"#, URL_SAFE_NO_PAD.encode(&public_key));
+        let kid = URL_SAFE_NO_PAD.encode(Sha256::digest(jwk));
+        Ok(Self { kid, private_key, public_key, create_time: now, sign_time, retire_time: None })
+    }
+
+    /// The public key, base64url.
+    pub fn x(&self) -> String {
+        URL_SAFE_NO_PAD.encode(&self.public_key)
+    }
+
+    /// Whether new tokens are signed with it.
+    pub fn signs(&self, now: DateTime<Utc>) -> bool {
+        self.sign_time <= now && self.retire_time.is_none_or(|retired| now < retired)
+    }
+
+    /// Whether a token that it signed may still be valid. `ttl` is how long tokens are.
+    pub fn is_published(&self, now: DateTime<Utc>, ttl: TimeDelta) -> bool {
+        self.retire_time.is_none_or(|retired| now < retired + ttl + LEEWAY)
+    }
+
+    /// Signs an access token.
+    ///
+    /// # Errors
+    /// Where the stored key is not one.
+    pub fn sign(&self, claims: &Claims) -> Result<String, TokenError> {
+        let mut header = Header::new(Algorithm::EdDSA);
+        header.kid = Some(self.kid.clone());
+        let key = EncodingKey::from_ed_der(&self.private_key);
+        jsonwebtoken::encode(&header, claims, &key).map_err(TokenError::new("signing an access token"))
+    }
+}
+
+/// The key that signs now, of all keys, newest first. Before the first one does, which is when the clock of the copy
+/// that made it is ahead, it is that one.
+pub fn signer(mut keys: Vec<SigningKey>, now: DateTime<Utc>) -> Option<SigningKey> {
+    match keys.iter().position(|key| key.signs(now)) {
+        Some(at) => Some(keys.swap_remove(at)),
+        None => keys.pop(),
+    }
+}
+
+/// For clocks that differ, and for a token that was being signed as its key retired.
+pub const LEEWAY: TimeDelta = TimeDelta::minutes(1);
+
+impl fmt::Debug for SigningKey {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("SigningKey").field("kid", &self.kid).finish_non_exhaustive()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn tokens_differ_and_do_not_show() {
+        let (one, other) = (RefreshToken::random().unwrap(), RefreshToken::random().unwrap());
+        assert_ne!(one.hash(), other.hash());
+        let debug = format!("{one:?}");
+        let text = one.clone().expose();
+        assert_eq!(text.len(), 43);
+        assert!(!debug.contains(&text));
+        assert_eq!(RefreshToken::sent(text).hash(), one.hash());
+    }
+
+    #[test]
+    fn a_key_signs_what_its_public_half_checks() {
+        let now = Utc::now();
+        let key = SigningKey::generate(now, now).unwrap();
+        let claims = Claims {
+            iss: "souk".into(),
+            aud: "souk".into(),
+            sub: "usr_x".into(),
+            sid: "ses_x".into(),
+            roles: vec!["STAFF".into()],
+            iat: now.timestamp(),
+            exp: now.timestamp() + 60,
+            jti: "1".into(),
+        };
+        let token = key.sign(&claims).unwrap();
+        let (message, signature) = token.rsplit_once('.').unwrap();
+        let signature = URL_SAFE_NO_PAD.decode(signature).unwrap();
+        let check = aws_lc_rs::signature::UnparsedPublicKey::new(&aws_lc_rs::signature::ED25519, &key.public_key);
+        check.verify(message.as_bytes(), &signature).unwrap();
+        assert!(check.verify(b"another", &signature).is_err());
+        assert!(!format!("{key:?}").contains(&format!("{:?}", key.private_key)));
+    }
+
+    #[test]
+    fn at_any_time_one_key_signs() {
+        let now = Utc::now();
+        let second = |seconds| now + TimeDelta::seconds(seconds);
+        let mut old = SigningKey::generate(now, now).unwrap();
+        old.retire_time = Some(second(10));
+        let new = SigningKey::generate(now, second(10)).unwrap();
+        let at = |time| signer(vec![new.clone(), old.clone()], time).unwrap().kid;
+        assert_eq!([at(second(-5)), at(second(0)), at(second(9))], [(); 3].map(|()| old.kid.clone()));
+        assert_eq!([at(second(10)), at(second(99))], [(); 2].map(|()| new.kid.clone()));
+        assert!(signer(Vec::new(), now).is_none());
+    }
+
+    #[test]
+    fn a_retired_key_signs_no_more_but_stays_published_until_its_tokens_ran_out() {
+        let now = Utc::now();
+        let ttl = TimeDelta::minutes(15);
+        let mut key = SigningKey::generate(now, now + TimeDelta::seconds(10)).unwrap();
+        assert!(!key.signs(now) && key.is_published(now, ttl));
+        assert!(key.signs(now + TimeDelta::seconds(10)));
+        key.retire_time = Some(now + TimeDelta::hours(1));
+        let at = |minutes| now + TimeDelta::minutes(minutes);
+        assert!(key.signs(at(59)) && !key.signs(at(60)));
+        assert!(key.is_published(at(75), ttl) && !key.is_published(at(76), ttl));
+    }
+}

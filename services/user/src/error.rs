@@ -1,0 +1,165 @@
+//! What can go wrong in this service, and what a client is told of it.
+
+use souk_common::{
+    db::{DbError, Failure},
+    error::{Problem, Reason},
+    ids::UserId,
+};
+
+use crate::domain::{password::HashError, session::Refused, token::TokenError, update::UpdateError};
+
+/// A failure of this service.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// A field of the request is not valid: where, and what would be right.
+    #[error("{path} {description}")]
+    Invalid {
+        /// Where, in the names of the contract.
+        path: String,
+        /// What would be right.
+        description: String,
+    },
+    /// The account is not the caller's. Also said of one that does not exist.
+    #[error("{} is not the caller's", .0.name())]
+    Denied(UserId),
+    /// The account does not exist.
+    #[error("{} does not exist", .0.name())]
+    NoSuchUser(UserId),
+    /// Another account has this email.
+    #[error("the email is taken")]
+    EmailTaken,
+    /// Another account has this external id.
+    #[error("the external id is taken")]
+    ExternalIdTaken,
+    /// The account changed since the caller read it.
+    #[error("the etag is not the current one")]
+    EtagMismatch,
+    /// Nobody would administer souk any more.
+    #[error("{} is the last administrator", .0.name())]
+    LastAdmin(UserId),
+    /// Wrong email or password, or the account is disabled.
+    #[error("the credentials are wrong")]
+    Credentials,
+    /// The current password is wrong.
+    #[error("the current password is wrong")]
+    CurrentPassword,
+    /// The refresh token gives no session.
+    #[error("the refresh token is refused: {0:?}")]
+    Refresh(Refused),
+    /// No key signs tokens at the moment.
+    #[error("no signing key")]
+    NoSigningKey,
+    /// A password could not be hashed.
+    #[error(transparent)]
+    Hash(#[from] HashError),
+    /// The task that hashes a password died.
+    #[error("hashing a password was broken off")]
+    Hasher(#[source] Box<dyn std::error::Error + Send + Sync>),
+    /// A token could not be made.
+    #[error(transparent)]
+    Token(#[from] TokenError),
+    /// The database failed.
+    #[error(transparent)]
+    Db(DbError),
+}
+
+impl From<UpdateError> for Error {
+    fn from(error: UpdateError) -> Self {
+        Self::Invalid { path: error.path, description: error.description }
+    }
+}
+
+impl From<DbError> for Error {
+    /// A unique value that is taken is the caller's affair; the rest is ours.
+    fn from(error: DbError) -> Self {
+        match error.unique_violation() {
+            Some("users_email_key" | "users.email") => Self::EmailTaken,
+            Some("users_external_id_key" | "users.external_id") => Self::ExternalIdTaken,
+            _ => Self::Db(error),
+        }
+    }
+}
+
+impl From<diesel::result::Error> for Error {
+    fn from(error: diesel::result::Error) -> Self {
+        DbError::from(error).into()
+    }
+}
+
+impl Failure for Error {
+    fn db(&self) -> Option<&DbError> {
+        match self {
+            Self::Db(error) => Some(error),
+            _ => None,
+        }
+    }
+}
+
+/// The resource type of an account in the contract.
+const USER: &str = "souk/User";
+
+impl From<Error> for Problem {
+    fn from(error: Error) -> Self {
+        match error {
+            Error::Invalid { path, description } => Self::invalid(path, description),
+            Error::Denied(user) => Self::access_denied(user.name()),
+            Error::NoSuchUser(user) => Self::not_found(user.name()).resource(USER, user.name()),
+            Error::EmailTaken => {
+                Self::new(Reason::ResourceExists, "an account with this email exists already").resource(USER, "")
+            }
+            Error::ExternalIdTaken => {
+                Self::new(Reason::ResourceExists, "an account with this external_id exists already").resource(USER, "")
+            }
+            Error::EtagMismatch => Self::etag_mismatch(),
+            Error::LastAdmin(user) => {
+                Self::new(Reason::StateConflict, "this is the last administrator: make another account one first")
+                    .violation("LAST_ADMIN", user.name(), "somebody must be able to administer souk")
+            }
+            Error::Credentials => {
+                Self::new(Reason::CredentialsInvalid, "wrong email or password, or the account is disabled")
+            }
+            Error::CurrentPassword => {
+                Self::new(Reason::CredentialsInvalid, "current_password is not the account's password")
+                    .field("current_password", "must be the account's password")
+            }
+            Error::Refresh(refused) => refresh(refused),
+            Error::Db(error) => database(error),
+            fault @ (Error::NoSigningKey | Error::Hash(_) | Error::Hasher(_) | Error::Token(_)) => {
+                Self::internal().caused_by(fault)
+            }
+        }
+    }
+}
+
+fn database(error: DbError) -> Problem {
+    if error.is_unavailable() {
+        Problem::unavailable("the database").caused_by(error)
+    } else if error.is_conflict() {
+        Problem::new(Reason::Conflict, "concurrent changes kept colliding: try again").caused_by(error)
+    } else {
+        Problem::internal().caused_by(error)
+    }
+}
+
+fn refresh(refused: Refused) -> Problem {
+    match refused {
+        Refused::Unknown => {
+            Problem::new(Reason::TokenInvalid, "the refresh token is unknown or its session has ended: log in again")
+        }
+        Refused::Expired => Problem::new(Reason::TokenExpired, "the session was not used for too long: log in again"),
+        Refused::JustUsed => Problem::new(
+            Reason::Conflict,
+            "another request has just exchanged this refresh token: go on with the session that it was given",
+        ),
+        Refused::Reused => Problem::new(
+            Reason::TokenInvalid,
+            "the refresh token was used before, so its session has been ended for safety: log in again",
+        ),
+    }
+}
+
+impl From<Error> for tonic::Status {
+    fn from(error: Error) -> Self {
+        Problem::from(error).into()
+    }
+}

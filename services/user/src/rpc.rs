@@ -1,0 +1,52 @@
+//! The controller: the generated traits, one short function an RPC: parse, act, reply.
+
+mod convert;
+mod list;
+mod session;
+mod user;
+
+use std::sync::Arc;
+
+use chrono::TimeDelta;
+use souk_common::{auth::Caller, db::Db, error::Problem, ids::UserId};
+
+use crate::{
+    config::{Settings, delta},
+    error::Error,
+    hasher::Hasher,
+    tokens::Issuer,
+};
+
+/// Both of the service's generated traits. A clone is another handle.
+#[derive(Clone)]
+pub struct Rpc(Arc<Parts>);
+
+struct Parts {
+    db: Db,
+    hasher: Hasher,
+    issuer: Issuer,
+    session_ttl: TimeDelta,
+    refresh_grace: TimeDelta,
+}
+
+impl Rpc {
+    /// Answers from this database.
+    pub fn new(db: Db, hasher: Hasher, issuer: Issuer, settings: &Settings) -> Self {
+        let (session_ttl, refresh_grace) = (delta(settings.session_ttl), delta(settings.refresh_grace));
+        Self(Arc::new(Parts { db, hasher, issuer, session_ttl, refresh_grace }))
+    }
+}
+
+/// The account that a request names.
+fn named(field: &str, name: &str) -> Result<UserId, Problem> {
+    UserId::parse_name(name).map_err(|error| Problem::invalid(field, error.to_string()))
+}
+
+/// The account that a request names, if it is the caller's or they may reach any.
+fn reached(caller: &Caller, field: &str, name: &str) -> Result<UserId, Problem> {
+    let id = named(field, name)?;
+    if !caller.grant.covers(id) {
+        return Err(Error::Denied(id).into());
+    }
+    Ok(id)
+}

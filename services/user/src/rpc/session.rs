@@ -1,0 +1,92 @@
+//! Log-in, and the keys that tokens are checked with.
+
+use souk_common::{config::Secret, ids::SessionId};
+use souk_proto::user::v1::{
+    GetJsonWebKeySetRequest, GetJsonWebKeySetResponse, LogInRequest, LogOutRequest, LogOutResponse,
+    RefreshSessionRequest, Session, session_service_server::SessionService,
+};
+use tonic::{Request, Response, Status};
+
+use super::{Rpc, convert};
+use crate::{
+    domain::{
+        email::Email,
+        now,
+        password::Verdict,
+        token::{RefreshToken, SigningKey},
+        user::{State, User},
+    },
+    error::Error,
+    store,
+};
+
+#[tonic::async_trait]
+impl SessionService for Rpc {
+    async fn log_in(&self, request: Request<LogInRequest>) -> Result<Response<Session>, Status> {
+        let request = request.into_inner();
+        let password = Secret::new(request.password);
+        let found = match Email::parse(&request.email) {
+            Ok(email) => store::users::by_email(&self.0.db, email.as_str()).await?,
+            Err(_) => None,
+        };
+        let (user, hash) = found.unzip();
+        let hash = hash.flatten();
+        // Also where there is no account or it is disabled, so that the time taken does not tell.
+        let verdict = self.0.hasher.verify(password.clone(), hash.clone()).await?;
+        let active = user.filter(|user| user.state == State::Active && verdict != Verdict::Wrong);
+        let (Some(user), Some(checked)) = (active, hash) else {
+            return Err(Error::Credentials.into());
+        };
+        let hash = match verdict {
+            Verdict::RightButOld => self.0.hasher.hash(password).await?,
+            _ => checked.clone(),
+        };
+        let key = self.0.issuer.signing_key().await?;
+        let token = RefreshToken::random().map_err(Error::from)?;
+        let ttl = self.0.session_ttl;
+        let begun = store::sessions::begin(&self.0.db, &user, &checked, &hash, &token, now(), ttl).await?;
+        self.reply(&key, begun, token)
+    }
+
+    async fn refresh_session(&self, request: Request<RefreshSessionRequest>) -> Result<Response<Session>, Status> {
+        let token = RefreshToken::sent(request.into_inner().refresh_token);
+        // The key before the exchange: once the token is used, nothing may go wrong any more.
+        let key = self.0.issuer.signing_key().await?;
+        let next = RefreshToken::random().map_err(Error::from)?;
+        let (ttl, grace) = (self.0.session_ttl, self.0.refresh_grace);
+        let refreshed = store::sessions::refresh(&self.0.db, &token, &next, now(), ttl, grace).await?;
+        self.reply(&key, refreshed, next)
+    }
+
+    async fn log_out(&self, request: Request<LogOutRequest>) -> Result<Response<LogOutResponse>, Status> {
+        let token = RefreshToken::sent(request.into_inner().refresh_token);
+        store::sessions::end(&self.0.db, &token, now()).await?;
+        Ok(Response::new(LogOutResponse {}))
+    }
+
+    async fn get_json_web_key_set(
+        &self,
+        _: Request<GetJsonWebKeySetRequest>,
+    ) -> Result<Response<GetJsonWebKeySetResponse>, Status> {
+        let keys = self.0.issuer.published().await?.into_iter().map(convert::key).collect();
+        Ok(Response::new(GetJsonWebKeySetResponse { keys }))
+    }
+}
+
+impl Rpc {
+    fn reply(
+        &self,
+        key: &SigningKey,
+        (user, session): (User, SessionId),
+        token: RefreshToken,
+    ) -> Result<Response<Session>, Status> {
+        let access_token = self.0.issuer.issue(key, &user, session, now())?;
+        Ok(Response::new(Session {
+            access_token,
+            token_type: "Bearer".into(),
+            expires_in: Some(convert::duration(self.0.issuer.ttl())),
+            refresh_token: token.expose(),
+            user: Some(convert::user(user)),
+        }))
+    }
+}

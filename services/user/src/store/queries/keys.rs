@@ -1,0 +1,44 @@
+//! Keys that access tokens are signed with. Compiled once for each engine.
+
+use chrono::{DateTime, Utc};
+use diesel::{ExpressionMethods, QueryDsl, QueryResult};
+use diesel_async::RunQueryDsl;
+
+use super::{Conn, schema::signing_keys};
+use crate::{domain::token::SigningKey, store::rows::KeyRow};
+
+/// All keys, newest first. There are a handful.
+pub async fn signing_keys(conn: &mut Conn) -> QueryResult<Vec<KeyRow>> {
+    signing_keys::table.order(signing_keys::sign_time.desc()).load(conn).await
+}
+
+/// Adds a key. Fails on the unique index where there is a newest one already.
+pub async fn insert_signing_key(conn: &mut Conn, key: &SigningKey) -> QueryResult<()> {
+    let row = (
+        signing_keys::kid.eq(&key.kid),
+        signing_keys::private_key.eq(&key.private_key),
+        signing_keys::public_key.eq(&key.public_key),
+        signing_keys::create_time.eq(key.create_time),
+        signing_keys::sign_time.eq(key.sign_time),
+        signing_keys::retire_time.eq(key.retire_time),
+    );
+    diesel::insert_into(signing_keys::table).values(row).execute(conn).await.map(drop)
+}
+
+/// Retires the newest key, if it was made before `older_than`, from then on; whether it did.
+pub async fn retire_signing_key(
+    conn: &mut Conn,
+    older_than: DateTime<Utc>,
+    retire_time: DateTime<Utc>,
+) -> QueryResult<bool> {
+    let newest = signing_keys::table.filter(signing_keys::retire_time.is_null());
+    let old = newest.filter(signing_keys::create_time.lt(older_than));
+    let rows = diesel::update(old).set(signing_keys::retire_time.eq(retire_time)).execute(conn).await?;
+    Ok(rows == 1)
+}
+
+/// Deletes the keys that were retired before then; how many.
+pub async fn delete_signing_keys(conn: &mut Conn, retired_before: DateTime<Utc>) -> QueryResult<usize> {
+    let old = signing_keys::table.filter(signing_keys::retire_time.lt(retired_before));
+    diesel::delete(old).execute(conn).await
+}

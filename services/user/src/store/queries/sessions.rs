@@ -1,0 +1,117 @@
+//! Sessions and their refresh tokens. Compiled once for each engine.
+
+use chrono::{DateTime, Utc};
+use diesel::{
+    BoolExpressionMethods, ExpressionMethods, NullableExpressionMethods, QueryDsl, QueryResult,
+    result::OptionalExtension,
+};
+use diesel_async::RunQueryDsl;
+use souk_common::ids::{SessionId, UserId};
+
+use super::{
+    Conn,
+    schema::{refresh_tokens, sessions},
+};
+use crate::domain::session::EndReason;
+
+/// Begins a session.
+pub async fn insert_session(
+    conn: &mut Conn,
+    id: SessionId,
+    user: UserId,
+    now: DateTime<Utc>,
+    expire_time: DateTime<Utc>,
+) -> QueryResult<()> {
+    let row = (
+        sessions::id.eq(id),
+        sessions::user_id.eq(user),
+        sessions::create_time.eq(now),
+        sessions::expire_time.eq(expire_time),
+    );
+    diesel::insert_into(sessions::table).values(row).execute(conn).await.map(drop)
+}
+
+/// Adds a refresh token to a session.
+pub async fn insert_refresh_token(
+    conn: &mut Conn,
+    hash: &[u8],
+    session: SessionId,
+    now: DateTime<Utc>,
+) -> QueryResult<()> {
+    let row =
+        (refresh_tokens::hash.eq(hash), refresh_tokens::session_id.eq(session), refresh_tokens::create_time.eq(now));
+    diesel::insert_into(refresh_tokens::table).values(row).execute(conn).await.map(drop)
+}
+
+/// Uses a token up, if it was not: of any number of requests with it, one gets its session.
+pub async fn use_refresh_token(conn: &mut Conn, hash: &[u8], now: DateTime<Utc>) -> QueryResult<Option<SessionId>> {
+    let unused = refresh_tokens::table.find(hash).filter(refresh_tokens::use_time.is_null());
+    diesel::update(unused)
+        .set(refresh_tokens::use_time.eq(now))
+        .returning(refresh_tokens::session_id)
+        .get_result(conn)
+        .await
+        .optional()
+}
+
+/// A token's session, and when it was used.
+pub async fn refresh_token(conn: &mut Conn, hash: &[u8]) -> QueryResult<Option<(SessionId, Option<DateTime<Utc>>)>> {
+    let columns = (refresh_tokens::session_id, refresh_tokens::use_time);
+    refresh_tokens::table.find(hash).select(columns).first(conn).await.optional()
+}
+
+/// Moves on when a session expires; whose it is, if it had neither ended nor expired.
+pub async fn extend_session(
+    conn: &mut Conn,
+    id: SessionId,
+    now: DateTime<Utc>,
+    expire_time: DateTime<Utc>,
+) -> QueryResult<Option<UserId>> {
+    let alive = sessions::end_time.is_null().and(sessions::expire_time.gt(now));
+    diesel::update(sessions::table.find(id).filter(alive))
+        .set(sessions::expire_time.eq(expire_time))
+        .returning(sessions::user_id)
+        .get_result(conn)
+        .await
+        .optional()
+}
+
+/// Whether a session was ended before its time.
+pub async fn session_ended(conn: &mut Conn, id: SessionId) -> QueryResult<bool> {
+    let end: Option<Option<DateTime<Utc>>> =
+        sessions::table.find(id).select(sessions::end_time).first(conn).await.optional()?;
+    Ok(end.is_none_or(|end| end.is_some()))
+}
+
+/// Ends a session, if it had not ended; whether it had not.
+pub async fn end_session(conn: &mut Conn, id: SessionId, reason: EndReason, now: DateTime<Utc>) -> QueryResult<bool> {
+    let open = sessions::table.find(id).filter(sessions::end_time.is_null());
+    let end = (sessions::end_time.eq(now), sessions::end_reason.eq(reason.as_str()));
+    Ok(diesel::update(open).set(end).execute(conn).await? == 1)
+}
+
+/// Ends every session of an account; how many had not ended.
+pub async fn end_sessions_of(
+    conn: &mut Conn,
+    user: UserId,
+    reason: EndReason,
+    now: DateTime<Utc>,
+) -> QueryResult<usize> {
+    let open = sessions::table.filter(sessions::user_id.eq(user)).filter(sessions::end_time.is_null());
+    let end = (sessions::end_time.eq(now), sessions::end_reason.eq(reason.as_str()));
+    diesel::update(open).set(end).execute(conn).await
+}
+
+/// Deletes some of the sessions that ended or expired before then, with their tokens; how many.
+pub async fn delete_sessions(conn: &mut Conn, before: DateTime<Utc>, limit: i64) -> QueryResult<usize> {
+    let over = sessions::expire_time.nullable().lt(before).or(sessions::end_time.lt(before));
+    let some: Vec<SessionId> = sessions::table.filter(over).select(sessions::id).limit(limit).load(conn).await?;
+    diesel::delete(sessions::table.filter(sessions::id.eq_any(some))).execute(conn).await
+}
+
+/// Deletes some of the tokens that were used before then, of sessions that go on; how many.
+pub async fn delete_used_tokens(conn: &mut Conn, before: DateTime<Utc>, limit: i64) -> QueryResult<usize> {
+    let old = refresh_tokens::table.filter(refresh_tokens::use_time.lt(before));
+    let some: Vec<Vec<u8>> = old.select(refresh_tokens::hash).limit(limit).load(conn).await?;
+    diesel::delete(refresh_tokens::table.filter(refresh_tokens::hash.eq_any(some))).execute(conn).await
+}

@@ -1,0 +1,67 @@
+//! Rows as both engines give them, and what they mean.
+
+use chrono::{DateTime, Utc};
+use diesel::Queryable;
+use souk_common::{auth::Role, ids::UserId};
+
+use crate::domain::{
+    token::SigningKey,
+    user::{State, User},
+};
+
+/// A row of `users`, without the password.
+#[derive(Queryable)]
+pub struct UserRow {
+    id: UserId,
+    email: String,
+    display_name: String,
+    external_id: Option<String>,
+    is_staff: bool,
+    is_admin: bool,
+    state: String,
+    revision: i64,
+    create_time: DateTime<Utc>,
+    update_time: DateTime<Utc>,
+}
+
+impl From<UserRow> for User {
+    fn from(row: UserRow) -> Self {
+        let roles = [(row.is_staff, Role::Staff), (row.is_admin, Role::Admin)];
+        Self {
+            id: row.id,
+            email: row.email,
+            display_name: row.display_name,
+            external_id: row.external_id,
+            roles: roles.into_iter().filter_map(|(held, role)| held.then_some(role)).collect(),
+            // A state that this version does not know lets nobody in.
+            state: State::parse(&row.state).unwrap_or(State::Disabled),
+            revision: row.revision,
+            create_time: row.create_time,
+            update_time: row.update_time,
+        }
+    }
+}
+
+/// A row of `signing_keys`.
+#[derive(Queryable)]
+pub struct KeyRow {
+    kid: String,
+    private_key: Vec<u8>,
+    public_key: Vec<u8>,
+    create_time: DateTime<Utc>,
+    sign_time: DateTime<Utc>,
+    retire_time: Option<DateTime<Utc>>,
+}
+
+impl From<KeyRow> for SigningKey {
+    fn from(row: KeyRow) -> Self {
+        Self {
+            kid: row.kid,
+            private_key: row.private_key,
+            public_key: row.public_key,
+            create_time: row.create_time,
+            sign_time: row.sign_time,
+            retire_time: row.retire_time,
+        }
+    }
+}

@@ -1,0 +1,37 @@
+//! What SQLite alone needs: its schema and functions. A write transaction is the only one, so it locks nothing.
+
+#[path = "queries/keys.rs"]
+mod keys;
+pub mod schema;
+#[path = "queries/sessions.rs"]
+mod sessions;
+#[path = "queries/users.rs"]
+mod users;
+
+use diesel::{ExpressionMethods, QueryDsl, QueryResult, define_sql_function, result::OptionalExtension};
+use diesel_async::RunQueryDsl;
+pub use souk_common::db::sqlite::Conn;
+use souk_common::ids::UserId;
+
+/// All queries, as `q` in the macros.
+pub mod queries {
+    pub use super::{keys::*, lock_admins, lock_user, sessions::*, users::*};
+}
+
+define_sql_function! {
+    /// Where `needle` begins in `haystack`, from 1; 0 where it does not.
+    #[sql_name = "instr"]
+    fn position(haystack: diesel::sql_types::Nullable<diesel::sql_types::Text>, needle: diesel::sql_types::Text)
+        -> diesel::sql_types::Nullable<diesel::sql_types::Integer>;
+}
+
+/// The account, which nobody else changes until the transaction ends.
+pub async fn lock_user(conn: &mut Conn, id: UserId) -> QueryResult<Option<users::Row>> {
+    schema::users::table.find(id).select(users::COLUMNS).first(conn).await.optional()
+}
+
+/// The accounts that administer souk, none of which changes until the transaction ends.
+pub async fn lock_admins(conn: &mut Conn) -> QueryResult<Vec<users::Row>> {
+    use schema::users::dsl;
+    dsl::users.filter(dsl::is_admin).select(users::COLUMNS).order(dsl::id.asc()).load(conn).await
+}

@@ -1,0 +1,14 @@
+//! The user service as its clients meet it: a real server, a real client, a database on each engine.
+#![allow(clippy::unwrap_used, clippy::expect_used, reason = "a test that cannot go on has failed")]
+
+mod access;
+mod accounts;
+mod admin;
+mod harness;
+mod keys;
+mod lists;
+mod passwords;
+mod races;
+mod secrets;
+mod sessions;
+mod updates;

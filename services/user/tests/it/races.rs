@@ -1,0 +1,172 @@
+//! What happens when many ask for the same thing at once, of two copies of the service.
+
+use std::sync::Arc;
+
+use futures::future::join_all;
+use souk_common::{
+    auth::Role,
+    error::{Problem, Reason},
+};
+use souk_proto::user::v1::{
+    ChangePasswordRequest, GetJsonWebKeySetRequest, LogOutRequest, RegisterRequest, SetUserRolesRequest,
+    UpdateUserRequest, User,
+};
+use souk_testkit::db::{Engine, database};
+use tokio::sync::Barrier;
+use tonic::Status;
+
+use crate::harness::{PASSWORD, Service, both, name, refused};
+
+/// Starts all of them in the same moment; what each came to.
+async fn together<T, F>(work: impl IntoIterator<Item = F>) -> Vec<Result<T, Status>>
+where
+    T: Send + 'static,
+    F: Future<Output = Result<T, Status>> + Send + 'static,
+{
+    let work: Vec<_> = work.into_iter().collect();
+    let barrier = Arc::new(Barrier::new(work.len()));
+    let tasks = work.into_iter().map(|work| {
+        let barrier = barrier.clone();
+        tokio::spawn(async move {
+            barrier.wait().await;
+            work.await
+        })
+    });
+    join_all(tasks).await.into_iter().map(Result::unwrap).collect()
+}
+
+fn reasons<T>(results: &[Result<T, Status>]) -> Vec<Reason> {
+    results.iter().filter_map(|result| Some(Problem::from(result.as_ref().err()?.clone()).reason())).collect()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn of_many_who_register_one_email_one_gets_it() {
+    for souk in both().await {
+        let copy = Service::start(&souk.database, &[]).await;
+        let attempts = (0..16).map(|at| {
+            let mut users = if at % 2 == 0 { souk.users() } else { copy.users() };
+            let email = if at % 3 == 0 { "ANN@example.com" } else { "ann@example.com" };
+            let request =
+                RegisterRequest { email: email.into(), password: PASSWORD.into(), display_name: at.to_string() };
+            async move { users.register(request).await }
+        });
+        let results = together(attempts).await;
+        assert_eq!(reasons(&results), [Reason::ResourceExists; 15], "{}", souk.database.engine);
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn of_many_who_refresh_with_one_token_one_gets_a_session_and_keeps_it() {
+    for souk in both().await {
+        let copy = Service::start(&souk.database, &[]).await;
+        let mut session = souk.customer("ann@example.com").await;
+        for round in 0..3 {
+            let attempts = (0..20).map(|at| {
+                let mut sessions = if at % 2 == 0 { souk.sessions() } else { copy.sessions() };
+                let request =
+                    souk_proto::user::v1::RefreshSessionRequest { refresh_token: session.refresh_token.clone() };
+                async move { sessions.refresh_session(request).await }
+            });
+            let results = together(attempts).await;
+            assert_eq!(reasons(&results), [Reason::Conflict; 19], "{} round {round}", souk.database.engine);
+            session = results.into_iter().find_map(Result::ok).unwrap().into_inner();
+        }
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_session_that_is_refreshed_as_it_ends_has_ended() {
+    for souk in both().await {
+        for round in 0..10 {
+            let session = souk.customer(&format!("ann-{round}@example.com")).await;
+            let mut users = souk.users_as(&session.access_token);
+            let mut sessions = souk.sessions();
+            let request = ChangePasswordRequest {
+                name: name(&session),
+                current_password: PASSWORD.into(),
+                new_password: "another horse battery".into(),
+            };
+            let log_out = LogOutRequest { refresh_token: session.refresh_token.clone() };
+            let ended = tokio::spawn(async move {
+                if round % 2 == 0 {
+                    users.change_password(request).await.map(drop)
+                } else {
+                    sessions.log_out(log_out).await.map(drop)
+                }
+            });
+            let refreshed = souk.refresh(&session.refresh_token).await;
+            ended.await.unwrap().unwrap();
+            if let Ok(next) = refreshed {
+                refused(souk.refresh(&next.refresh_token).await, Reason::TokenInvalid);
+            }
+        }
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn administrators_who_depose_each_other_leave_one() {
+    for souk in both().await {
+        let copy = Service::start(&souk.database, &[]).await;
+        let chief = souk.staff("chief@example.com", Role::Admin).await;
+        for round in 0..3 {
+            let mut admins = vec![name(&chief)];
+            for at in 0..7 {
+                let session = souk.staff(&format!("admin-{round}-{at}@example.com"), Role::Admin).await;
+                admins.push(name(&session));
+            }
+            // Each asks for another, in a circle, so that all would go.
+            let attempts = admins.iter().enumerate().map(|(at, name)| {
+                let service = if at % 2 == 0 { &souk.service } else { &copy };
+                let mut users = service.users_as(&chief.access_token);
+                let request = SetUserRolesRequest { name: name.clone(), ..Default::default() };
+                async move { users.set_user_roles(request).await }
+            });
+            let results = together(attempts).await;
+            assert_eq!(reasons(&results), [Reason::StateConflict], "{} round {round}", souk.database.engine);
+            // The chief's token still says ADMIN; make it true for the next round, and depose who was left.
+            let left = admins[results.iter().position(Result::is_err).unwrap()].clone();
+            let mut users = souk.users_as(&chief.access_token);
+            let roles =
+                |name: &str, roles: Vec<i32>| SetUserRolesRequest { name: name.into(), roles, etag: String::new() };
+            users.set_user_roles(roles(&name(&chief), vec![2])).await.unwrap();
+            if left != name(&chief) {
+                users.set_user_roles(roles(&left, vec![])).await.unwrap();
+            }
+        }
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn of_many_updates_with_one_etag_one_is_made() {
+    for souk in both().await {
+        let copy = Service::start(&souk.database, &[]).await;
+        let ann = souk.customer("ann@example.com").await;
+        let attempts = (0..12).map(|at| {
+            let service = if at % 2 == 0 { &souk.service } else { &copy };
+            let mut users = service.users_as(&ann.access_token);
+            let user = User { display_name: at.to_string(), ..ann.user.clone().unwrap() };
+            async move { users.update_user(UpdateUserRequest { user: Some(user), update_mask: None }).await }
+        });
+        let results = together(attempts).await;
+        assert_eq!(reasons(&results), [Reason::EtagMismatch; 11], "{}", souk.database.engine);
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn copies_that_start_at_once_sign_with_one_key() {
+    for engine in Engine::ALL {
+        let database = database(engine, "user").await;
+        let copies = join_all((0..6).map(|_| Service::start(&database, &[]))).await;
+        let mut keys = Vec::new();
+        for copy in &copies {
+            let set = copy.sessions().get_json_web_key_set(GetJsonWebKeySetRequest {}).await.unwrap();
+            keys.extend(set.into_inner().keys.into_iter().map(|key| key.kid));
+        }
+        assert_eq!(keys.len(), copies.len());
+        keys.dedup();
+        assert_eq!(keys.len(), 1, "{engine}");
+        for copy in copies {
+            copy.stop().await.unwrap();
+        }
+    }
+}

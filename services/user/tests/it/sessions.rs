@@ -1,0 +1,154 @@
+//! Sessions: refresh, reuse, expiry, the end.
+
+use chrono::{TimeDelta, Utc};
+use souk_common::{auth::Role, error::Reason};
+use souk_proto::user::v1::{GetMeRequest, LogOutRequest};
+use souk_user::{admin, domain::token::RefreshToken, domain::user::State, error::Error, jobs, store};
+use tonic::Code;
+
+use crate::harness::{PASSWORD, both, both_with, name, refused};
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_session_says_what_a_client_needs() {
+    for souk in both().await {
+        let session = souk.customer("ann@example.com").await;
+        assert_eq!(session.token_type, "Bearer");
+        assert_eq!(session.expires_in.unwrap().seconds, 15 * 60);
+        assert_eq!(session.refresh_token.len(), 43);
+        souk.users_as(&session.access_token).get_me(GetMeRequest {}).await.unwrap();
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn each_refresh_gives_the_next_token() {
+    for souk in both().await {
+        let mut session = souk.customer("ann@example.com").await;
+        let owner = name(&session);
+        let mut seen = vec![session.refresh_token.clone()];
+        for _ in 0..5 {
+            session = souk.refresh(&session.refresh_token).await.unwrap();
+            assert_eq!(name(&session), owner);
+            assert!(!seen.contains(&session.refresh_token));
+            seen.push(session.refresh_token.clone());
+            souk.users_as(&session.access_token).get_me(GetMeRequest {}).await.unwrap();
+        }
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_token_that_comes_twice_at_once_ends_nothing() {
+    for souk in both().await {
+        let first = souk.customer("ann@example.com").await;
+        let second = souk.refresh(&first.refresh_token).await.unwrap();
+        let problem = refused(souk.refresh(&first.refresh_token).await, Reason::Conflict);
+        assert_eq!(problem.code(), Code::Aborted);
+        souk.refresh(&second.refresh_token).await.unwrap();
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_token_that_comes_again_later_ends_its_session_and_no_other() {
+    for souk in both_with(&[("REFRESH_GRACE", "0s")]).await {
+        let first = souk.customer("ann@example.com").await;
+        let elsewhere = souk.log_in("ann@example.com", PASSWORD).await.unwrap();
+        let second = souk.refresh(&first.refresh_token).await.unwrap();
+        let problem = refused(souk.refresh(&first.refresh_token).await, Reason::TokenInvalid);
+        assert_eq!(problem.code(), Code::Unauthenticated);
+        assert!(problem.message().contains("used before"), "{problem}");
+        for token in [&second.refresh_token, &first.refresh_token] {
+            refused(souk.refresh(token).await, Reason::TokenInvalid);
+        }
+        souk.refresh(&elsewhere.refresh_token).await.unwrap();
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_token_that_is_none_gives_no_session() {
+    for souk in both().await {
+        for token in ["x", "é", "a\0b", &"x".repeat(256)] {
+            refused(souk.refresh(token).await, Reason::TokenInvalid);
+        }
+        for token in ["", &"x".repeat(257)] {
+            refused(souk.refresh(token).await, Reason::FieldInvalid);
+        }
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn logging_out_ends_the_session_whatever_token_of_it_is_sent() {
+    for souk in both().await {
+        let first = souk.customer("ann@example.com").await;
+        let other = souk.log_in("ann@example.com", PASSWORD).await.unwrap();
+        let second = souk.refresh(&first.refresh_token).await.unwrap();
+        let log_out = |token: &str| {
+            let request = LogOutRequest { refresh_token: token.to_owned() };
+            let mut sessions = souk.sessions();
+            async move { sessions.log_out(request).await }
+        };
+        // Used up, but of the same session. And a second time.
+        for token in [&first.refresh_token, &first.refresh_token, &"unknown".to_owned()] {
+            log_out(token).await.unwrap();
+        }
+        refused(souk.refresh(&second.refresh_token).await, Reason::TokenInvalid);
+        souk.refresh(&other.refresh_token).await.unwrap();
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_session_that_rests_too_long_has_expired() {
+    for souk in both().await {
+        let ann = souk.customer("ann@example.com").await;
+        let (token, next) = (RefreshToken::sent(ann.refresh_token), RefreshToken::random().unwrap());
+        let ttl = TimeDelta::days(30);
+        let refresh = async |token: &RefreshToken, next: &RefreshToken, days| {
+            let now = Utc::now() + TimeDelta::days(days);
+            store::sessions::refresh(&souk.db, token, next, now, ttl, TimeDelta::zero()).await
+        };
+        // Used after 29 days, it lives on for 30 from then.
+        refresh(&token, &next, 29).await.unwrap();
+        let last = RefreshToken::random().unwrap();
+        refresh(&next, &last, 58).await.unwrap();
+        let error = refresh(&last, &RefreshToken::random().unwrap(), 89).await.unwrap_err();
+        let problem = refused::<()>(Err(error.into()), Reason::TokenExpired);
+        assert_eq!(problem.code(), Code::Unauthenticated);
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_disabled_account_has_no_sessions_and_gets_none() {
+    for souk in both().await {
+        let ann = souk.customer("ann@example.com").await;
+        admin::set_state(&souk.config, "Ann@example.com", State::Disabled).await.unwrap().unwrap();
+        refused(souk.refresh(&ann.refresh_token).await, Reason::TokenInvalid);
+        let wrong = refused(souk.log_in("ann@example.com", "not the password").await, Reason::CredentialsInvalid);
+        let right = refused(souk.log_in("ann@example.com", PASSWORD).await, Reason::CredentialsInvalid);
+        assert_eq!(right.message(), wrong.message());
+        admin::set_state(&souk.config, "ann@example.com", State::Active).await.unwrap().unwrap();
+        souk.log_in("ann@example.com", PASSWORD).await.unwrap();
+        refused(souk.refresh(&ann.refresh_token).await, Reason::TokenInvalid);
+
+        assert!(admin::set_state(&souk.config, "nobody@example.com", State::Disabled).await.unwrap().is_none());
+        souk.staff("admin@example.com", Role::Admin).await;
+        let last = admin::set_state(&souk.config, "admin@example.com", State::Disabled).await;
+        assert!(matches!(last, Err(Error::LastAdmin(_))));
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn cleaning_deletes_what_is_over_and_nothing_else() {
+    for souk in both().await {
+        let alive = souk.customer("ann@example.com").await;
+        let next = souk.refresh(&alive.refresh_token).await.unwrap();
+        let over = souk.log_in("ann@example.com", PASSWORD).await.unwrap();
+        let request = LogOutRequest { refresh_token: over.refresh_token };
+        souk.sessions().log_out(request).await.unwrap();
+        assert_eq!(jobs::clean_sessions(souk.db.clone(), TimeDelta::days(30)).await.unwrap(), 0);
+
+        let later = Utc::now() + TimeDelta::seconds(1);
+        assert_eq!(store::sessions::clean(&souk.db, later, later).await.unwrap(), 2);
+        souk.refresh(&next.refresh_token).await.unwrap();
+        // The used token was deleted, so it is one that was never there.
+        refused(souk.refresh(&alive.refresh_token).await, Reason::TokenInvalid);
+        souk.log_in("ann@example.com", PASSWORD).await.unwrap();
+    }
+}
