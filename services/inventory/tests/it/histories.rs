@@ -1,0 +1,103 @@
+//! Random histories of everything at once, with the promises checked at the end.
+
+use futures::future::join_all;
+use souk_proto::inventory::v1::{
+    CommitReservationRequest, ReleaseReservationRequest, reservation_service_client::ReservationServiceClient,
+    stock_service_client::StockServiceClient,
+};
+use souk_testkit::db::Engine;
+use tonic::{Code, Status};
+
+use crate::harness::{Api, Souk, adjustment, give_back, order, reserve};
+
+/// A small generator whose seed stands in the test's output.
+struct Dice(u64);
+
+impl Dice {
+    fn roll(&mut self, sides: u64) -> u64 {
+        // SplitMix64.
+        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
+        let mut z = self.0;
+        z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+        z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+        (z ^ (z >> 31)) % sides
+    }
+}
+
+/// What may come of an action in a wild history: success, or a refusal by the rules. Nothing else.
+#[track_caller]
+fn ruled<T>(result: Result<T, Status>) -> bool {
+    match result {
+        Ok(_) => true,
+        Err(status) => {
+            let by_rule = [Code::FailedPrecondition, Code::NotFound, Code::InvalidArgument];
+            assert!(by_rule.contains(&status.code()), "{status:?}");
+            false
+        }
+    }
+}
+
+/// One of several who act on the same few orders and products.
+async fn act(
+    seed: u64,
+    (mut reservations, mut stock): (ReservationServiceClient<Api>, StockServiceClient<Api>),
+    (products, orders, far): (Vec<String>, Vec<String>, String),
+) -> usize {
+    let mut dice = Dice(seed);
+    let mut done = 0;
+    for _ in 0..40 {
+        let order = orders[dice.roll(orders.len() as u64) as usize].clone();
+        let mut wanted = Vec::new();
+        for _ in 0..=dice.roll(3) {
+            wanted.push((products[dice.roll(products.len() as u64) as usize].as_str(), dice.roll(4) as i64 + 1));
+        }
+        let pieces = dice.roll(12) as i64 - 4;
+        let place = if dice.roll(2) == 0 { far.as_str() } else { "" };
+        let key = format!("k{}", dice.roll(60));
+        let success = match dice.roll(10) {
+            0..4 => ruled(reservations.reserve(reserve(&order, &wanted, 1 + dice.roll(3) as i64)).await),
+            4..6 => ruled(reservations.commit_reservation(CommitReservationRequest { order }).await),
+            6 => ruled(reservations.release_reservation(ReleaseReservationRequest { order }).await),
+            7 => ruled(reservations.return_reservation(give_back(&order, &key, &wanted)).await),
+            _ if pieces == 0 => false,
+            _ => ruled(stock.adjust_stock(adjustment(&key, wanted[0].0, place, pieces)).await),
+        };
+        done += usize::from(success);
+    }
+    done
+}
+
+async fn history(engine: Engine, copies: usize, seed: u64) {
+    let souk = Souk::start(engine, copies, &[("BATCH_SIZE", "8"), ("EXPIRY_INTERVAL", "1s")]).await;
+    let far = souk.location("far", 9).await;
+    let mut products = Vec::new();
+    for number in 0..4 {
+        products.push(souk.stocked(&format!("P{number}"), 15).await);
+    }
+    let orders: Vec<_> = (0..25).map(|_| order()).collect();
+    let actors = (0..12).map(|number| {
+        let copy = number % copies;
+        let clients = (souk.reservations_at(copy), souk.stock_at(copy));
+        let known = (products.clone(), orders.clone(), far.clone());
+        tokio::spawn(act(seed.wrapping_add(number as u64), clients, known))
+    });
+    let done: usize = join_all(actors).await.into_iter().map(Result::unwrap).sum();
+    assert!(done > 50, "{done} actions succeeded, seed {seed}");
+    souk.verified().await;
+}
+
+fn seed() -> u64 {
+    let seed = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap().as_nanos() as u64;
+    println!("seed {seed}");
+    seed
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn no_history_breaks_a_promise_on_sqlite() {
+    history(Engine::Sqlite, 1, seed()).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn no_history_breaks_a_promise_on_postgres_with_three_copies() {
+    history(Engine::Postgres, 3, seed()).await;
+}

@@ -1,0 +1,14 @@
+//! The inventory service as its clients meet it: a real server, real clients, a database on each engine, and access
+//! tokens from a real user service.
+#![allow(clippy::unwrap_used, clippy::expect_used, reason = "a test that cannot go on has failed")]
+
+mod access;
+mod expiry;
+mod harness;
+mod histories;
+mod locations;
+mod products;
+mod races;
+mod reservations;
+mod stock;
+mod verify;

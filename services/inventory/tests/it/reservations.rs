@@ -1,0 +1,178 @@
+//! Holding stock for orders, and selling it.
+
+use souk_common::{
+    error::Reason,
+    ids::{OrderId, ProductId, ReservationId},
+};
+use souk_proto::inventory::v1::{
+    GetReservationRequest, ListLedgerEntriesRequest, Reservation, ledger_entry::Reason as LedgerReason,
+    reservation::State,
+};
+use tonic::Status;
+
+use crate::harness::{Souk, both, fields, order, refused, reserve, untracked};
+
+async fn get(souk: &Souk, order: &str) -> Result<Reservation, Status> {
+    let id = OrderId::parse_name(order).unwrap().uuid();
+    let request = GetReservationRequest { name: ReservationId::from_uuid(id).name() };
+    Ok(souk.reservations().get_reservation(request).await?.into_inner())
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn stock_is_held_then_sold() {
+    for souk in both().await {
+        let (a, b) = (souk.stocked("A", 5).await, souk.stocked("B", 5).await);
+        let post = souk.made(untracked("POST")).await.name;
+        let order = order();
+        // Two lines of one product are one wish.
+        let held = souk.reserve(&order, &[(&a, 1), (&b, 5), (&a, 2), (&post, 1)]).await.unwrap();
+        assert_eq!((held.state(), &held.order), (State::Open, &order));
+        assert_eq!(held.name, order.replace("orders/ord_", "reservations/res_"));
+        let lines: Vec<_> = held.lines.iter().map(|line| (&line.product, line.quantity)).collect();
+        assert_eq!(lines, [(&a, 3), (&b, 5)]);
+        assert_eq!((souk.sums(&a).await, souk.sums(&b).await), ((5, 3, 2), (5, 5, 0)));
+        assert_eq!(get(&souk, &order).await.unwrap(), held);
+
+        let sold = souk.commit(&order).await.unwrap();
+        assert_eq!((sold.state(), &sold.lines), (State::Committed, &held.lines));
+        assert_eq!((souk.sums(&a).await, souk.sums(&b).await), ((2, 0, 2), (0, 0, 0)));
+        assert_eq!(souk.commit(&order).await.unwrap(), sold, "again changes nothing");
+        assert_eq!(get(&souk, &order).await.unwrap(), sold);
+
+        let parent = ListLedgerEntriesRequest { parent: a, ..Default::default() };
+        let entries = souk.stock().list_ledger_entries(parent).await.unwrap().into_inner().ledger_entries;
+        let sale = &entries[0];
+        assert_eq!((sale.reason(), sale.quantity, sale.on_hand_after), (LedgerReason::Sale, -3, 2));
+        assert_eq!((&sale.reference, sale.actor.as_str()), (&order, "services/order"));
+        souk.verified().await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn all_lines_or_none_and_each_short_product_is_named() {
+    for souk in both().await {
+        let (a, b, c) = (souk.stocked("A", 3).await, souk.stocked("B", 9).await, souk.product("C").await);
+        let wanted = [(a.as_str(), 2), (&a, 3), (&b, 9), (&c, 1)];
+        let problem = refused(souk.reserve(&order(), &wanted).await, Reason::OutOfStock);
+        let told: Vec<_> = problem
+            .violations()
+            .iter()
+            .map(|v| (v.kind.as_str(), v.subject.as_str(), v.description.as_str()))
+            .collect();
+        assert_eq!(told, [
+            ("OUT_OF_STOCK", a.as_str(), "5 wanted, 3 available"),
+            ("OUT_OF_STOCK", c.as_str(), "1 wanted, 0 available"),
+        ]);
+        assert_eq!(problem.get_metadata(&a), Some("5/3"));
+        assert_eq!(problem.get_metadata(&b), None);
+        assert_eq!(souk.sums(&b).await, (9, 0, 9));
+        let nobody = ProductId::new().name();
+        let problem = refused(souk.reserve(&order(), &[(&b, 1), (&nobody, 1)]).await, Reason::ResourceNotFound);
+        assert!(problem.message().contains(&nobody), "{problem}");
+        souk.verified().await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_request_that_cannot_be_is_refused() {
+    for souk in both().await {
+        let a = souk.stocked("A", 3).await;
+        let order = order();
+        for (request, path) in [
+            (reserve("orders/x", &[(&a, 1)], 60), "order"),
+            (reserve(&order, &[], 60), "items"),
+            (reserve(&order, &[(&a, 0)], 60), "items[0].quantity"),
+            (reserve(&order, &[(&a, 1), (&a, 1_000_000_001)], 60), "items[1].quantity"),
+            (reserve(&order, &[(&order, 1)], 60), "items[0].product"),
+            (reserve(&order, &[(&a, 1)], 0), "ttl"),
+            (reserve(&order, &[(&a, 1)], 604_801), "ttl"),
+        ] {
+            let problem = refused(souk.reservations().reserve(request).await, Reason::FieldInvalid);
+            assert_eq!(fields(&problem), [path]);
+        }
+        refused(souk.commit(&order).await, Reason::ResourceNotFound);
+        refused(souk.give_back(&order, "k", &[(&a, 1)]).await, Reason::ResourceNotFound);
+        refused(get(&souk, &order).await, Reason::ResourceNotFound);
+        assert_eq!(souk.available(&a).await, 3);
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_order_has_one_reservation() {
+    for souk in both().await {
+        let a = souk.stocked("A", 5).await;
+        let order = order();
+        let first = souk.reserve(&order, &[(&a, 2)]).await.unwrap();
+        assert_eq!(souk.reserve(&order, &[(&a, 1), (&a, 1)]).await.unwrap(), first);
+        refused(souk.reserve(&order, &[(&a, 3)]).await, Reason::StateConflict);
+        assert_eq!(souk.sums(&a).await, (5, 2, 3));
+        let sold = souk.commit(&order).await.unwrap();
+        assert_eq!(souk.reserve(&order, &[(&a, 2)]).await.unwrap(), sold);
+        refused(souk.reserve(&order, &[(&a, 3)]).await, Reason::StateConflict);
+        refused(souk.release(&order).await, Reason::StateConflict);
+        assert_eq!(souk.sums(&a).await, (3, 0, 3));
+        souk.verified().await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_is_released_is_free_and_stays_released() {
+    for souk in both().await {
+        let a = souk.stocked("A", 5).await;
+        let (held, never) = (order(), order());
+        souk.reserve(&held, &[(&a, 5)]).await.unwrap();
+        for (order, lines) in [(&held, 1), (&never, 0)] {
+            let released = souk.release(order).await.unwrap();
+            assert_eq!((released.state(), released.lines.len()), (State::Released, lines));
+            assert_eq!(souk.release(order).await.unwrap(), released, "again changes nothing");
+            // A Reserve that comes late holds nothing.
+            refused(souk.reserve(order, &[(&a, 1)]).await, Reason::StateConflict);
+            refused(souk.commit(order).await, Reason::StateConflict);
+            refused(souk.give_back(order, "k", &[(&a, 1)]).await, Reason::StateConflict);
+            assert_eq!(souk.sums(&a).await, (5, 0, 5));
+        }
+        souk.verified().await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_order_of_nothing_countable_needs_no_stock() {
+    for souk in both().await {
+        let post = souk.made(untracked("POST")).await.name;
+        let order = order();
+        let held = souk.reserve(&order, &[(&post, 1_000_000_000)]).await.unwrap();
+        assert_eq!((held.state(), held.lines.len()), (State::Open, 0));
+        refused(souk.reserve(&order, &[(&post, 1)]).await, Reason::StateConflict);
+        assert_eq!(souk.commit(&order).await.unwrap().state(), State::Committed);
+        souk.give_back(&order, "k", &[(&post, 1)]).await.unwrap();
+        souk.verified().await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn goods_come_back_once_to_where_they_came_from() {
+    for souk in both().await {
+        let (a, b) = (souk.stocked("A", 3).await, souk.stocked("B", 9).await);
+        let far = souk.location("far", 9).await;
+        souk.receive(&a, &far, 3).await;
+        let order = order();
+        // No one place has five.
+        souk.reserve(&order, &[(&a, 5), (&b, 1)]).await.unwrap();
+        refused(souk.give_back(&order, "k1", &[(&a, 1)]).await, Reason::StateConflict);
+        souk.commit(&order).await.unwrap();
+        let on_hand = async || -> Vec<_> { souk.levels(&a).await.iter().map(|level| level.on_hand).collect() };
+        assert_eq!(on_hand().await, [0, 1]);
+
+        let back = souk.give_back(&order, "k1", &[(&a, 2), (&a, 2), (&b, 1)]).await.unwrap();
+        let returned: i64 = back.lines.iter().map(|line| line.returned_quantity).sum();
+        assert_eq!((returned, on_hand().await), (5, vec![3, 2]));
+        assert_eq!(souk.give_back(&order, "k1", &[(&a, 2), (&a, 2), (&b, 1)]).await.unwrap(), back);
+        refused(souk.give_back(&order, "k1", &[(&a, 4)]).await, Reason::IdempotencyKeyReused);
+        let problem = refused(souk.give_back(&order, "k2", &[(&a, 2), (&b, 1)]).await, Reason::StateConflict);
+        let told: Vec<_> = problem.violations().iter().map(|v| v.description.as_str()).collect();
+        assert_eq!(told, ["2 coming back, 1 sold and not back yet", "1 coming back, 0 sold and not back yet"]);
+        souk.give_back(&order, "k2", &[(&a, 1)]).await.unwrap();
+        assert_eq!(on_hand().await, [3, 3]);
+        souk.verified().await;
+    }
+}
