@@ -1,1 +1,115 @@
-fn main(){}
+//! souk: a commerce backend that starts with one command and grows to a cluster.
+#![allow(clippy::print_stdout, clippy::print_stderr, reason = "a command line speaks there")]
+
+mod cli;
+mod data_dir;
+mod healthcheck;
+mod import;
+mod settings;
+mod signals;
+mod single;
+mod up;
+mod verify;
+
+use std::process::ExitCode;
+
+use clap::Parser;
+use cli::{Cli, Command, ImportCommand, MigrateArgs, UserCommand};
+use data_dir::DataDir;
+use settings::Given;
+use single::Which;
+
+fn main() -> ExitCode {
+    let cli = Cli::parse();
+    let runtime = match tokio::runtime::Builder::new_multi_thread().enable_all().build() {
+        Ok(runtime) => runtime,
+        Err(error) => return failed(&error.into()),
+    };
+    match runtime.block_on(run(cli)) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => failed(&error),
+    }
+}
+
+fn failed(error: &anyhow::Error) -> ExitCode {
+    eprintln!("souk: {error:#}");
+    let setting = error.downcast_ref::<souk_common::config::ConfigError>().is_some();
+    ExitCode::from(if setting { 2 } else { 1 })
+}
+
+async fn run(cli: Cli) -> anyhow::Result<()> {
+    let file = cli.config.as_deref();
+    let Some(command) = cli.command else { return up::run(&cli.up, file).await };
+    match command {
+        Command::Up(args) => up::run(&args, file).await,
+        Command::User(args) => match args.command {
+            None => single::run(Which::User, &args.service, file).await,
+            Some(UserCommand::CreateAdmin { email, data }) => {
+                create_admin(&email, &Given::from_args(&data)?, file).await
+            }
+            Some(UserCommand::RotateKey { data }) => {
+                let settings = settings::load(file, &Given::from_args(&data)?)?;
+                let kid = souk_user::rotate_key(&souk_user::Config::from_settings(&settings)?).await?;
+                println!("new tokens are signed with key {kid}");
+                Ok(())
+            }
+        },
+        Command::Inventory(args) => single::run(Which::Inventory, &args, file).await,
+        Command::Order(args) => single::run(Which::Order, &args, file).await,
+        Command::Gateway(args) => single::run(Which::Gateway, &args, file).await,
+        Command::Migrate(args) => migrate(&args, file).await,
+        Command::CheckConfig(data) => {
+            let settings = settings::load(file, &Given::from_args(&data)?)?;
+            souk_user::Config::from_settings(&settings)?;
+            souk_inventory::Config::from_settings(&settings)?;
+            souk_order::Config::from_settings(&settings)?;
+            souk_gateway::Config::from_settings(&settings)?;
+            settings.section::<souk_common::telemetry::Config>("telemetry")?;
+            print!("{}", settings.effective());
+            Ok(())
+        }
+        Command::DefaultConfig => {
+            print!("{}", settings::loader().default_text());
+            Ok(())
+        }
+        Command::Import(ImportCommand::OnlineRetail(args)) => {
+            let mut given = Given::default();
+            if let Some(folder) = &args.data_dir {
+                given.set("data_dir", folder.display());
+            }
+            let data_dir = DataDir::at(settings::data_dir(&settings::load(file, &given)?)?.path());
+            import::online_retail(&args, &data_dir).await
+        }
+        Command::Verify(data) => verify::run(&settings::load(file, &Given::from_args(&data)?)?).await,
+        Command::Healthcheck(args) => healthcheck::run(&args.address).await,
+    }
+}
+
+async fn create_admin(email: &str, given: &Given, file: Option<&std::path::Path>) -> anyhow::Result<()> {
+    let settings = settings::load(file, given)?;
+    DataDir::open(settings::data_dir(&settings)?.path())?;
+    let password = std::env::var("SOUK_ADMIN_PASSWORD").ok().filter(|password| !password.is_empty());
+    let created = souk_user::create_admin(&souk_user::Config::from_settings(&settings)?, email, password).await?;
+    println!("administrator {} ({})", created.user, email);
+    if let Some(password) = created.password {
+        println!("password {password} (shown this once)");
+    }
+    Ok(())
+}
+
+async fn migrate(args: &MigrateArgs, file: Option<&std::path::Path>) -> anyhow::Result<()> {
+    let settings = settings::load(file, &Given::from_args(&args.data)?)?;
+    DataDir::open(settings::data_dir(&settings)?.path())?;
+    for store in settings::STORES {
+        if !args.services.is_empty() && !args.services.iter().any(|service| service == store) {
+            continue;
+        }
+        match store {
+            "user" => souk_user::migrate(&souk_user::Config::from_settings(&settings)?).await?,
+            "inventory" => souk_inventory::migrate(&souk_inventory::Config::from_settings(&settings)?).await?,
+            _ => souk_order::migrate(&souk_order::Config::from_settings(&settings)?).await?,
+        }
+        println!("{store}: up to date");
+    }
+    Ok(())
+}

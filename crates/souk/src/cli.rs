@@ -1,0 +1,201 @@
+//! The command line.
+
+use std::{net::SocketAddr, path::PathBuf};
+
+use clap::{Args, Parser, Subcommand};
+
+/// souk: a commerce backend that starts with one command and grows to a cluster.
+///
+/// Without a command, `souk up` starts everything in this process: users, inventory, orders and the API gateway,
+/// on SQLite files in the data folder, with nothing to install. The same program runs each service alone for a
+/// cluster, moves databases, imports real data and proves that what it keeps is right.
+#[derive(Parser, Debug)]
+#[command(name = "souk", version, max_term_width = 110, after_help = AFTER_HELP)]
+pub struct Cli {
+    /// Settings file (TOML). See `souk default-config` for all settings and what they mean.
+    #[arg(long, value_name = "FILE", env = "SOUK_CONFIG", global = true)]
+    pub config: Option<PathBuf>,
+
+    #[command(subcommand)]
+    pub command: Option<Command>,
+
+    #[command(flatten)]
+    pub up: UpArgs,
+}
+
+const AFTER_HELP: &str = "\
+SETTINGS
+  Every setting has a default. A settings file changes it, a variable SOUK_<SECTION>__<KEY> goes before the file:
+      SOUK_ORDER__DATABASE__URL=postgres://souk@db/souk_order souk order
+  `souk default-config` prints all of them with their meaning, `souk check-config` what is in force.
+
+EXAMPLES
+  souk                                     everything, on http://127.0.0.1:8080, data in ./souk-data
+  souk up --listen 0.0.0.0:80 --data-dir /var/lib/souk
+  souk up --database-url postgres://souk:secret@db:5432
+                                           everything in one process, on PostgreSQL databases souk_user,
+                                           souk_inventory and souk_order
+  souk import online-retail sales.csv      a real catalogue and real orders into a running souk
+  souk verify                              prove the promises on the data at hand
+
+EXIT STATUS
+  0  done, or stopped by SIGINT or SIGTERM
+  1  failed; the reason is on standard error
+  2  the command line or a setting is wrong";
+
+/// What to do.
+#[derive(Subcommand, Debug)]
+pub enum Command {
+    /// Run everything in one process (the default).
+    Up(UpArgs),
+    /// Run the user service alone, or make an administrator.
+    User(UserArgs),
+    /// Run the inventory service alone.
+    Inventory(ServiceArgs),
+    /// Run the order service alone.
+    Order(ServiceArgs),
+    /// Run the API gateway alone.
+    Gateway(ServiceArgs),
+    /// Bring the databases to this version's schema and exit. Services do so themselves when they start.
+    Migrate(MigrateArgs),
+    /// Read all settings, check them, and print what is in force with secrets hidden.
+    CheckConfig(DataArgs),
+    /// Print every setting with its default and its meaning: a settings file to start from.
+    DefaultConfig,
+    /// Bring data from another system into a running souk through its public API.
+    #[command(subcommand)]
+    Import(ImportCommand),
+    /// Check the promises on live databases: stock equals its ledger, every order is final or being worked on,
+    /// what is confirmed is paid once. Exit status 1 where one is broken, with the rows that break it.
+    Verify(DataArgs),
+    /// Ask a running gateway or service whether it is ready. Exit status 0 if so. For containers' health checks.
+    Healthcheck(HealthcheckArgs),
+}
+
+/// Where data lies.
+#[derive(Args, Debug, Clone, Default)]
+pub struct DataArgs {
+    /// Folder of the databases (SQLite), keys and credentials. Default: `data_dir` of the settings, `souk-data`.
+    #[arg(long, value_name = "DIR")]
+    pub data_dir: Option<PathBuf>,
+    /// PostgreSQL server with the databases `souk_user`, `souk_inventory` and `souk_order`, instead of SQLite files.
+    #[arg(long, value_name = "URL")]
+    pub database_url: Option<String>,
+}
+
+/// How to run everything.
+#[derive(Args, Debug, Clone, Default)]
+pub struct UpArgs {
+    #[command(flatten)]
+    pub data: DataArgs,
+    /// Address of the API gateway. Default: `gateway.listen` of the settings, 127.0.0.1:8080.
+    #[arg(long, value_name = "ADDR")]
+    pub listen: Option<SocketAddr>,
+}
+
+/// How to run one service.
+#[derive(Args, Debug, Clone, Default)]
+pub struct ServiceArgs {
+    #[command(flatten)]
+    pub data: DataArgs,
+    /// Address to serve on. Default: `listen` in the service's section of the settings.
+    #[arg(long, value_name = "ADDR")]
+    pub listen: Option<SocketAddr>,
+}
+
+/// What to do with users.
+#[derive(Args, Debug)]
+#[command(args_conflicts_with_subcommands = true)]
+pub struct UserArgs {
+    #[command(subcommand)]
+    pub command: Option<UserCommand>,
+    #[command(flatten)]
+    pub service: ServiceArgs,
+}
+
+/// Work on users, straight on their database.
+#[derive(Subcommand, Debug)]
+pub enum UserCommand {
+    /// Make an administrator. The password is read from SOUK_ADMIN_PASSWORD, or made up and printed once.
+    CreateAdmin {
+        /// Address to log in with.
+        #[arg(long)]
+        email: String,
+        #[command(flatten)]
+        data: DataArgs,
+    },
+    /// Sign new tokens with a new key. The last one stays published until the last token it signed has run out.
+    RotateKey {
+        #[command(flatten)]
+        data: DataArgs,
+    },
+}
+
+/// Which databases to migrate.
+#[derive(Args, Debug)]
+pub struct MigrateArgs {
+    /// Which service's; all three where none is named.
+    #[arg(value_parser = ["user", "inventory", "order"])]
+    pub services: Vec<String>,
+    #[command(flatten)]
+    pub data: DataArgs,
+}
+
+/// Where data comes from.
+#[derive(Subcommand, Debug)]
+pub enum ImportCommand {
+    /// Read the export of the "Online Retail" data set (UCI) or one like it: a CSV file with the columns
+    /// InvoiceNo, StockCode, Description, Quantity, InvoiceDate, UnitPrice, CustomerID, Country.
+    /// Makes products, opening stock, customers and orders. May be stopped and run again at any time.
+    OnlineRetail(OnlineRetailArgs),
+}
+
+/// How to import an export of "Online Retail".
+#[derive(Args, Debug, Clone)]
+pub struct OnlineRetailArgs {
+    /// The export.
+    pub file: PathBuf,
+    /// Address of the gateway. Default: that of the souk running on the data folder, or http://127.0.0.1:8080.
+    #[arg(long, value_name = "URL")]
+    pub server: Option<String>,
+    /// Folder with the credentials that `souk up` left there. SOUK_TOKEN goes before them.
+    #[arg(long, value_name = "DIR")]
+    pub data_dir: Option<PathBuf>,
+    /// Write each line that could not be imported here, with its number and the reason (CSV).
+    #[arg(long, value_name = "FILE")]
+    pub report: Option<PathBuf>,
+    /// Requests under way at a time.
+    #[arg(long, default_value_t = 16, value_parser = clap::value_parser!(u16).range(1..=256))]
+    pub concurrency: u16,
+}
+
+/// Whom to ask.
+#[derive(Args, Debug)]
+pub struct HealthcheckArgs {
+    /// `http://host:port` of the gateway (asks /readyz), or `grpc://host:port` of a service (asks its gRPC health).
+    #[arg(default_value = "http://127.0.0.1:8080")]
+    pub address: String,
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory;
+
+    use super::*;
+
+    #[test]
+    fn the_command_line_is_sound() {
+        Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn up_is_the_default_and_takes_its_options() {
+        let cli = Cli::try_parse_from(["souk", "--listen", "127.0.0.1:1", "--data-dir", "x"]).unwrap();
+        assert!(cli.command.is_none());
+        assert_eq!(cli.up.listen.unwrap().port(), 1);
+        let cli = Cli::try_parse_from(["souk", "up", "--listen", "127.0.0.1:2"]).unwrap();
+        assert!(matches!(cli.command, Some(Command::Up(up)) if up.listen.unwrap().port() == 2));
+        let cli = Cli::try_parse_from(["souk", "user", "create-admin", "--email", "a@b.c"]).unwrap();
+        assert!(matches!(cli.command, Some(Command::User(UserArgs { command: Some(_), .. }))));
+    }
+}

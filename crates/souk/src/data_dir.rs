@@ -1,0 +1,190 @@
+//! The data folder: who uses it, the secret the services share, the first administrator's credentials.
+
+use std::{
+    fs::{self, File, OpenOptions, TryLockError},
+    io::{ErrorKind, Read, Write},
+    os::unix::fs::OpenOptionsExt,
+    path::{Path, PathBuf},
+};
+
+use anyhow::{Context, bail};
+use rand::{RngExt, distr::Alphanumeric};
+use serde::{Deserialize, Serialize, de::DeserializeOwned};
+use souk_common::config::Secret;
+
+const LOCK: &str = "souk.lock";
+const SECRET: &str = "internal.secret";
+const CREDENTIALS: &str = "admin.json";
+const RUNNING: &str = "running.json";
+
+/// A data folder.
+#[derive(Debug, Clone)]
+pub struct DataDir(PathBuf);
+
+/// Keeps the folder for this process.
+#[derive(Debug)]
+pub struct Lock(#[expect(dead_code, reason = "the file is locked while it is open")] File);
+
+/// How to log in as the administrator that `souk up` made.
+#[derive(Serialize, Deserialize)]
+pub struct Credentials {
+    /// Email to log in with.
+    pub email: String,
+    /// The password that was printed once.
+    pub password: String,
+}
+
+/// Where the souk that runs on this folder is reached.
+#[derive(Serialize, Deserialize)]
+pub struct Running {
+    /// Its process id.
+    pub pid: u32,
+    /// Base URL of its gateway.
+    pub gateway: String,
+}
+
+impl DataDir {
+    /// The folder, made where it does not exist, readable by its owner alone.
+    pub fn open(path: &Path) -> anyhow::Result<Self> {
+        use std::os::unix::fs::DirBuilderExt;
+        fs::DirBuilder::new()
+            .recursive(true)
+            .mode(0o700)
+            .create(path)
+            .with_context(|| format!("the data folder {} cannot be made", path.display()))?;
+        Ok(Self(path.to_owned()))
+    }
+
+    /// The folder as it is, which need not exist.
+    pub fn at(path: &Path) -> Self {
+        Self(path.to_owned())
+    }
+
+    /// Its path.
+    pub fn path(&self) -> &Path {
+        &self.0
+    }
+
+    /// Keeps every other souk off the folder.
+    pub fn lock(&self) -> anyhow::Result<Lock> {
+        let path = self.0.join(LOCK);
+        let file = OpenOptions::new().create(true).truncate(false).write(true).open(&path);
+        let file = file.with_context(|| format!("{} cannot be opened", path.display()))?;
+        match file.try_lock() {
+            Ok(()) => Ok(Lock(file)),
+            Err(TryLockError::WouldBlock) => {
+                let by = self.running().map_or_else(String::new, |by| format!(" (process {}, {})", by.pid, by.gateway));
+                bail!(
+                    "another souk runs on the data folder {}{by}: stop it, or give another --data-dir",
+                    self.0.display()
+                )
+            }
+            Err(TryLockError::Error(error)) => {
+                Err(error).with_context(|| format!("{} cannot be locked", path.display()))
+            }
+        }
+    }
+
+    /// The secret that the services share, made on first use.
+    pub fn internal_secret(&self) -> anyhow::Result<Secret> {
+        let path = self.0.join(SECRET);
+        // Whoever makes the file first decides; everyone reads what is there then.
+        let text: String = rand::rng().sample_iter(Alphanumeric).take(48).map(char::from).collect();
+        match private().create_new(true).open(&path) {
+            Ok(mut file) => {
+                file.write_all(text.as_bytes()).and_then(|()| file.sync_all()).with_context(|| unwritable(&path))?;
+                Ok(Secret::new(text))
+            }
+            Err(error) if error.kind() == ErrorKind::AlreadyExists => {
+                let mut text = String::new();
+                File::open(&path)
+                    .and_then(|mut file| file.read_to_string(&mut text))
+                    .with_context(|| format!("{} cannot be read", path.display()))?;
+                if text.len() < 32 {
+                    bail!("{} holds no secret of 32 characters or more: delete it to have one made", path.display());
+                }
+                Ok(Secret::new(text))
+            }
+            Err(error) => Err(error).with_context(|| unwritable(&path)),
+        }
+    }
+
+    /// Keeps the first administrator's credentials for `souk import`.
+    pub fn keep_credentials(&self, credentials: &Credentials) -> anyhow::Result<()> {
+        self.write(CREDENTIALS, credentials)
+    }
+
+    /// The credentials that `souk up` left here.
+    pub fn credentials(&self) -> Option<Credentials> {
+        self.read(CREDENTIALS)
+    }
+
+    /// Says where the souk on this folder is reached.
+    pub fn keep_running(&self, running: &Running) -> anyhow::Result<()> {
+        self.write(RUNNING, running)
+    }
+
+    /// Where the souk on this folder is reached, if one said so.
+    pub fn running(&self) -> Option<Running> {
+        self.read(RUNNING)
+    }
+
+    /// Forgets where souk was reached.
+    pub fn forget_running(&self) {
+        let _ = fs::remove_file(self.0.join(RUNNING));
+    }
+
+    fn write(&self, name: &str, value: &impl Serialize) -> anyhow::Result<()> {
+        let path = self.0.join(name);
+        let text = serde_json::to_vec_pretty(value)?;
+        let mut file = private().create(true).truncate(true).open(&path).with_context(|| unwritable(&path))?;
+        file.write_all(&text).and_then(|()| file.sync_all()).with_context(|| unwritable(&path))
+    }
+
+    fn read<T: DeserializeOwned>(&self, name: &str) -> Option<T> {
+        serde_json::from_slice(&fs::read(self.0.join(name)).ok()?).ok()
+    }
+}
+
+/// A file for its owner's eyes alone.
+fn private() -> OpenOptions {
+    let mut options = OpenOptions::new();
+    options.write(true).mode(0o600);
+    options
+}
+
+fn unwritable(path: &Path) -> String {
+    format!("{} cannot be written", path.display())
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::fs::PermissionsExt;
+
+    use super::*;
+
+    #[test]
+    fn the_secret_is_made_once_and_for_its_owner_alone() {
+        let folder = tempfile::tempdir().unwrap();
+        let data = DataDir::open(&folder.path().join("a/b")).unwrap();
+        let first = data.internal_secret().unwrap();
+        assert!(first.expose().len() >= 32);
+        assert_eq!(first.expose(), data.internal_secret().unwrap().expose());
+        let mode = fs::metadata(data.path().join(SECRET)).unwrap().permissions().mode();
+        assert_eq!(mode & 0o777, 0o600);
+        fs::write(data.path().join(SECRET), "short").unwrap();
+        assert!(data.internal_secret().unwrap_err().to_string().contains("32 characters"));
+    }
+
+    #[test]
+    fn a_second_lock_is_refused_and_says_by_whom() {
+        let folder = tempfile::tempdir().unwrap();
+        let data = DataDir::open(folder.path()).unwrap();
+        let lock = data.lock().unwrap();
+        data.keep_running(&Running { pid: 7, gateway: "http://127.0.0.1:8080".into() }).unwrap();
+        let error = data.lock().unwrap_err().to_string();
+        assert!(error.contains("another souk runs") && error.contains("process 7"), "{error}");
+        drop(lock);
+        data.lock().unwrap();
+    }
+}

@@ -1,0 +1,105 @@
+//! `souk import online-retail`: a real catalogue and real orders through the gateway's public API.
+//!
+//! Every request carries a key made from the export alone, so a run that was stopped is simply run again: what was
+//! done answers as before, what was not is done. The rules are in docs/import.md.
+
+mod api;
+mod catalogue;
+mod orders;
+mod plan;
+mod report;
+mod rules;
+mod source;
+mod takeback;
+
+use std::{sync::Arc, time::Instant};
+
+use anyhow::{Context, bail};
+use indicatif::{ProgressBar, ProgressStyle};
+
+use self::{
+    api::{Api, Identity},
+    report::Report,
+};
+use crate::{cli::OnlineRetailArgs, data_dir::DataDir};
+
+/// Names this importer in request ids and external ids.
+const SOURCE: &str = "online-retail";
+
+/// Imports an export. `data_dir` is where `souk up` left its credentials.
+pub async fn online_retail(args: &OnlineRetailArgs, data_dir: &DataDir) -> anyhow::Result<()> {
+    let started = Instant::now();
+    let mut report = Report::new(args.report.as_deref())?;
+
+    let reading = ProgressBar::new_spinner().with_message("reading the export");
+    let plan = plan::plan(&args.file, &mut report, |lines| reading.set_position(lines))?;
+    reading.finish_and_clear();
+    println!(
+        "{}: {} lines, {} invoices, {} products, {} customers",
+        args.file.display(),
+        plan.lines,
+        plan.invoices.len(),
+        plan.products.len(),
+        plan.customers.keys().filter(|customer| !customer.is_empty()).count(),
+    );
+
+    let api = Arc::new(connect(args, data_dir)?);
+    let width = usize::from(args.concurrency);
+    let bar = bar(plan.products.len() as u64, "products");
+    let products = catalogue::products(&api, &plan, width, &bar).await?;
+    let bar = self::bar(plan.customers.len() as u64, "customers");
+    let customers = catalogue::customers(&api, &plan, width, &bar).await?;
+    let bar = self::bar(plan.products.len() as u64, "opening stock");
+    catalogue::opening_stock(&api, &plan, &products, &bar).await?;
+
+    let bar = self::bar(plan.invoices.len() as u64, "orders");
+    let ordering = Instant::now();
+    let report = orders::run(&api, args, &plan, products, customers, report, &bar).await?;
+    let took = ordering.elapsed().as_secs_f64();
+    bar.finish_and_clear();
+
+    println!("\n  lines       {:>8}\n{report}", plan.lines);
+    println!(
+        "{:.1} s in all; orders and returns {took:.1} s: {:.0} orders a second",
+        started.elapsed().as_secs_f64(),
+        report.orders as f64 / took.max(0.001),
+    );
+    if !report.adds_up(plan.lines) {
+        bail!("the counts do not add up to the file's {} lines: a fault in the importer", plan.lines);
+    }
+    Ok(())
+}
+
+fn connect(args: &OnlineRetailArgs, data_dir: &DataDir) -> anyhow::Result<Api> {
+    let running = data_dir.running().map(|running| running.gateway);
+    let server = args.server.clone().or(running).unwrap_or_else(|| "http://127.0.0.1:8080".to_owned());
+    if !server.starts_with("http://") {
+        bail!("`{server}` is not an address the importer can reach: it must look like http://host:port");
+    }
+    let identity = match std::env::var("SOUK_TOKEN") {
+        Ok(token) if !token.is_empty() => Identity::Token(token),
+        _ => Identity::Credentials(data_dir.credentials().with_context(|| {
+            format!(
+                "no credentials: set SOUK_TOKEN to an administrator's access token, or give the --data-dir of a \
+                 `souk up` ({} has none)",
+                data_dir.path().display()
+            )
+        })?),
+    };
+    Api::new(&server, identity)
+}
+
+fn bar(length: u64, what: &'static str) -> ProgressBar {
+    let style = ProgressStyle::with_template("{msg:>14} {wide_bar} {pos}/{len} {eta}");
+    ProgressBar::new(length).with_style(style.unwrap_or_else(|_| ProgressStyle::default_bar())).with_message(what)
+}
+
+/// A string of an answer; an answer without it is no answer of souk.
+fn text<'a>(value: &'a serde_json::Value, key: &str) -> anyhow::Result<&'a str> {
+    value.get(key).and_then(serde_json::Value::as_str).with_context(|| format!("the answer has no `{key}`"))
+}
+
+/// The entries of a list in an answer.
+fn list<'a>(value: &'a serde_json::Value, key: &str) -> impl Iterator<Item = &'a serde_json::Value> {
+    value.get(key).and_then(serde_json::Value::as_array).into_iter().flatten()
+}

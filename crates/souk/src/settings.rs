@@ -1,0 +1,110 @@
+//! Reads the settings: embedded defaults, file, variables, command line, each going before the one before it.
+
+use std::path::{Path, PathBuf};
+
+use anyhow::bail;
+use souk_common::config::{COMMON_DEFAULTS, Loader, Settings};
+
+use crate::{cli::DataArgs, data_dir::DataDir};
+
+/// The services that keep data, by the name of their section.
+pub const STORES: [&str; 3] = ["user", "inventory", "order"];
+
+/// What the command line and the data folder say, as settings.
+#[derive(Default)]
+pub struct Given(Vec<(String, String)>);
+
+impl Given {
+    /// What `--data-dir` and `--database-url` say.
+    pub fn from_args(data: &DataArgs) -> anyhow::Result<Self> {
+        let mut given = Self::default();
+        if let Some(folder) = &data.data_dir {
+            given.set("data_dir", folder.display());
+        }
+        if let Some(server) = &data.database_url {
+            for store in STORES {
+                given.set(&format!("{store}.database.url"), database_url(server, store)?);
+            }
+        }
+        Ok(given)
+    }
+
+    /// Sets what stands at a dotted path.
+    pub fn set(&mut self, path: &str, value: impl std::fmt::Display) {
+        let name = format!("SOUK_{}", path.replace('.', "__").to_uppercase());
+        self.0.push((name, value.to_string()));
+    }
+}
+
+/// Everything that can be set, with its meaning.
+pub fn loader() -> Loader {
+    Loader::new()
+        .defaults("common", COMMON_DEFAULTS)
+        .defaults("user", souk_user::DEFAULTS)
+        .defaults("inventory", souk_inventory::DEFAULTS)
+        .defaults("order", souk_order::DEFAULTS)
+        .defaults("gateway", souk_gateway::DEFAULTS)
+}
+
+/// The settings in force.
+pub fn load(file: Option<&Path>, given: &Given) -> anyhow::Result<Settings> {
+    let loader = loader().file(file.map(PathBuf::from)).env().variables(given.0.iter().cloned());
+    Ok(loader.load()?)
+}
+
+/// The data folder in force.
+pub fn data_dir(settings: &Settings) -> anyhow::Result<DataDir> {
+    let path: PathBuf = settings.section("data_dir")?;
+    Ok(DataDir::at(&path))
+}
+
+/// The settings with the secret that services share, which is made in the data folder where none is set.
+pub fn with_secret(file: Option<&Path>, given: &mut Given) -> anyhow::Result<Settings> {
+    let settings = load(file, given)?;
+    let secret: String = settings.section("auth.internal_secret")?;
+    if !secret.is_empty() {
+        return Ok(settings);
+    }
+    let data_dir = DataDir::open(data_dir(&settings)?.path())?;
+    given.set("auth.internal_secret", data_dir.internal_secret()?.expose());
+    load(file, given)
+}
+
+/// The URL of one service's database on a server.
+fn database_url(server: &str, service: &str) -> anyhow::Result<String> {
+    let (base, query) = server.split_once('?').unwrap_or((server, ""));
+    let base = base.trim_end_matches('/');
+    let Some((scheme, rest)) = base.split_once("://") else {
+        bail!("--database-url must look like postgres://user:password@host:5432");
+    };
+    if !matches!(scheme, "postgres" | "postgresql") || rest.is_empty() || rest.contains('/') {
+        bail!(
+            "--database-url must look like postgres://user:password@host:5432, without a database: souk uses souk_user, souk_inventory and souk_order there"
+        );
+    }
+    let query = if query.is_empty() { String::new() } else { format!("?{query}") };
+    Ok(format!("{base}/souk_{service}{query}"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn each_service_gets_a_database_of_its_own() {
+        assert_eq!(database_url("postgres://a:b@h:1/", "order").unwrap(), "postgres://a:b@h:1/souk_order");
+        assert_eq!(database_url("postgres://h?x=1", "user").unwrap(), "postgres://h/souk_user?x=1");
+        for wrong in ["h:5432", "mysql://h", "postgres://h/db", "postgres://"] {
+            assert!(database_url(wrong, "user").is_err(), "{wrong}");
+        }
+    }
+
+    #[test]
+    fn the_defaults_of_all_services_go_together() {
+        let settings = load(None, &Given::default()).unwrap();
+        souk_gateway::Config::from_settings(&settings).unwrap();
+        souk_user::Config::from_settings(&settings).unwrap();
+        souk_inventory::Config::from_settings(&settings).unwrap();
+        souk_order::Config::from_settings(&settings).unwrap();
+    }
+}

@@ -1,0 +1,94 @@
+//! One service alone in this process, as in a cluster.
+
+use std::{future::Future, net::SocketAddr, path::Path};
+
+use anyhow::Context;
+use souk_common::{config::Settings, telemetry};
+use tokio::net::TcpListener;
+use tokio_util::sync::CancellationToken;
+
+use crate::{
+    cli::ServiceArgs,
+    settings::{self, Given},
+    signals,
+};
+
+/// Which service.
+#[derive(Debug, Clone, Copy)]
+pub enum Which {
+    User,
+    Inventory,
+    Order,
+    Gateway,
+}
+
+impl Which {
+    /// Its name: of its section, its metrics, its tokens.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::User => "user",
+            Self::Inventory => "inventory",
+            Self::Order => "order",
+            Self::Gateway => "gateway",
+        }
+    }
+}
+
+/// Serves until a signal says to stop.
+pub async fn run(which: Which, args: &ServiceArgs, file: Option<&Path>) -> anyhow::Result<()> {
+    let mut given = Given::from_args(&args.data)?;
+    if let Some(listen) = args.listen {
+        given.set(&format!("{}.listen", which.name()), listen);
+    }
+    let settings = settings::with_secret(file, &mut given)?;
+    let guard = telemetry::init(&settings.section("telemetry")?, which.name())?;
+    let listener = bind(&settings, which).await?;
+    let address = listener.local_addr()?;
+    let metrics = guard.metrics_address().map(|address| address.to_string());
+    tracing::info!(service = which.name(), %address, metrics, version = env!("CARGO_PKG_VERSION"), "serving");
+    let shutdown = signals::shutdown()?;
+    let result = serve(which, &settings, listener, shutdown)?.await;
+    guard.shutdown().await;
+    result
+}
+
+/// Binds where the service's section says.
+pub async fn bind(settings: &Settings, which: Which) -> anyhow::Result<TcpListener> {
+    let key = format!("{}.listen", which.name());
+    let address: SocketAddr = settings.section(&key)?;
+    TcpListener::bind(address).await.with_context(|| {
+        format!(
+            "{} cannot listen on {address}: is another program there? Set {key} or --listen to another address",
+            which.name()
+        )
+    })
+}
+
+/// The service's own `serve`, its settings checked first.
+pub fn serve(
+    which: Which,
+    settings: &Settings,
+    listener: TcpListener,
+    shutdown: CancellationToken,
+) -> anyhow::Result<impl Future<Output = anyhow::Result<()>> + Send + 'static> {
+    type Serving = std::pin::Pin<Box<dyn Future<Output = anyhow::Result<()>> + Send>>;
+    let serving: Serving = match which {
+        Which::User => {
+            let config = souk_user::Config::from_settings(settings)?;
+            Box::pin(async move { Ok(souk_user::serve(config, listener, shutdown).await?) })
+        }
+        Which::Inventory => {
+            let config = souk_inventory::Config::from_settings(settings)?;
+            Box::pin(async move { Ok(souk_inventory::serve(config, listener, shutdown).await?) })
+        }
+        Which::Order => {
+            let config = souk_order::Config::from_settings(settings)?;
+            Box::pin(async move { Ok(souk_order::serve(config, listener, shutdown).await?) })
+        }
+        Which::Gateway => {
+            let config = souk_gateway::Config::from_settings(settings)?;
+            Box::pin(async move { Ok(souk_gateway::serve(config, listener, shutdown).await?) })
+        }
+    };
+    Ok(async move { serving.await.with_context(|| format!("the {} service stopped", which.name())) })
+}

@@ -1,0 +1,143 @@
+//! souk as it runs in production: a process for each service, which can be killed and comes back where it was.
+
+use std::{path::Path, time::Duration};
+
+use serde_json::Value;
+use souk_testkit::{
+    db::{self, Engine, TestDatabase},
+    process::{Process, Program},
+    servers, wait,
+};
+use tempfile::TempDir;
+
+use super::rest::Rest;
+
+/// How long the system may take to be ready.
+const READY: Duration = Duration::from_secs(60);
+const ADMIN: (&str, &str) = ("admin@example.com", "the administrator");
+
+/// The binary under test.
+pub fn souk() -> Program {
+    Program::new(env!("CARGO_BIN_EXE_souk"), "is ready")
+}
+
+/// `souk up` on a folder of its own.
+pub struct Up {
+    pub process: Process,
+    pub folder: TempDir,
+    pub gateway: String,
+}
+
+impl Up {
+    pub async fn start() -> Self {
+        Self::start_with(|program| program).await
+    }
+
+    /// With more arguments or variables.
+    pub async fn start_with(more: impl FnOnce(Program) -> Program) -> Self {
+        let folder = tempfile::tempdir().unwrap();
+        let program = souk().args(["up", "--listen", "127.0.0.1:0", "--data-dir"]).arg(folder.path());
+        let process = more(program).start().await;
+        let gateway = running(folder.path());
+        Self { process, folder, gateway }
+    }
+
+    /// The administrator whose credentials `up` left.
+    pub async fn admin(&self) -> Rest {
+        let credentials: Value =
+            serde_json::from_slice(&std::fs::read(self.folder.path().join("admin.json")).unwrap()).unwrap();
+        let text = |key: &str| credentials[key].as_str().unwrap().to_owned();
+        Rest::anonymous(&self.gateway).log_in(&text("email"), &text("password")).await
+    }
+}
+
+/// Where the souk on this folder said that it is reached.
+pub fn running(folder: &Path) -> String {
+    let running: Value = serde_json::from_slice(&std::fs::read(folder.join("running.json")).unwrap()).unwrap();
+    running["gateway"].as_str().unwrap().to_owned()
+}
+
+/// A process for each service.
+pub struct Cluster {
+    pub inventory: Process,
+    pub order: Process,
+    pub gateway: String,
+    _others: [Process; 2],
+    databases: [TestDatabase; 3],
+    folder: TempDir,
+}
+
+impl Cluster {
+    /// Starts everything on fresh databases of this engine.
+    pub async fn start(engine: Engine) -> Self {
+        let folder = tempfile::tempdir().unwrap();
+        let databases = [
+            db::database(engine, "user").await,
+            db::database(engine, "inventory").await,
+            db::database(engine, "order").await,
+        ];
+        let ports: Vec<u16> = (0..4).map(|_| servers::free_port().unwrap()).collect();
+        let [user, inventory, order, gateway] = ports.as_slice() else { unreachable!() };
+        let service = |name: &str, port: &u16| {
+            let program = Program::new(env!("CARGO_BIN_EXE_souk"), "serving")
+                .args([name, "--listen", &format!("127.0.0.1:{port}"), "--data-dir"])
+                .arg(folder.path())
+                .env("SOUK_TELEMETRY__METRICS_LISTEN", "")
+                .env("SOUK_TELEMETRY__LOG_FILTER", "info,souk=debug");
+            configure(program, &databases, &ports)
+        };
+        let admin = configure(souk(), &databases, &ports)
+            .args(["user", "create-admin", "--email", ADMIN.0, "--data-dir"])
+            .arg(folder.path())
+            .env("SOUK_ADMIN_PASSWORD", ADMIN.1);
+        let (status, log) = admin.run().await;
+        assert!(status.success(), "{log}");
+        let user = service("user", user).start().await;
+        let inventory = service("inventory", inventory).start().await;
+        let order = service("order", order).start().await;
+        let gateway_process = service("gateway", gateway).start().await;
+        let gateway = format!("http://127.0.0.1:{gateway}");
+        let cluster = Self { inventory, order, gateway, _others: [user, gateway_process], databases, folder };
+        cluster.ready().await;
+        cluster
+    }
+
+    /// Waits until every service says that it is ready.
+    pub async fn ready(&self) {
+        let client = Rest::anonymous(&self.gateway);
+        wait::until(READY, "the cluster to be ready", async || {
+            matches!(client.send(reqwest::Method::GET, "/readyz", None).await, Ok(answer) if answer.status == 200)
+        })
+        .await;
+    }
+
+    pub async fn admin(&self) -> Rest {
+        Rest::anonymous(&self.gateway).log_in(ADMIN.0, ADMIN.1).await
+    }
+
+    /// Fails unless `souk verify` finds every promise kept.
+    pub async fn verify(&self) {
+        let program = configure(souk(), &self.databases, &[]).args(["verify", "--data-dir"]).arg(self.folder.path());
+        let (status, log) = program.run().await;
+        assert!(status.success(), "{log}");
+    }
+}
+
+/// Tells a process where databases and services are.
+fn configure(program: Program, databases: &[TestDatabase; 3], ports: &[u16]) -> Program {
+    let names = ["user", "inventory", "order"];
+    let mut program = program;
+    for (name, database) in names.iter().zip(databases) {
+        program = program.env(format!("SOUK_{}__DATABASE__URL", name.to_uppercase()), &database.url);
+    }
+    for (name, port) in names.iter().zip(ports) {
+        let (address, name) = (format!("http://127.0.0.1:{port}"), name.to_uppercase());
+        program = program.env(format!("SOUK_GATEWAY__BACKENDS__SOUK__{name}"), &address);
+        for caller in ["INVENTORY", "ORDER"] {
+            if caller != name && !(caller == "INVENTORY" && name == "ORDER") {
+                program = program.env(format!("SOUK_{caller}__CLIENTS__{name}__ADDRESS"), &address);
+            }
+        }
+    }
+    program
+}

@@ -1,0 +1,140 @@
+//! What the command line says when something is wrong, and when all is well.
+
+use std::{path::Path, process::Command, time::Duration};
+
+use serde_json::json;
+use tokio::net::TcpListener;
+
+use super::{
+    cluster::{Up, souk},
+    rest::Rest,
+};
+
+/// Runs the program to its end: exit status and all that it printed.
+async fn run(args: &[&str], variables: &[(&str, &str)]) -> (i32, String) {
+    let program = variables.iter().fold(souk().args(args), |program, (name, value)| program.env(name, value));
+    let (status, log) = program.run().await;
+    (status.code().unwrap_or(-1), log)
+}
+
+#[tokio::test]
+async fn a_second_up_on_the_same_folder_is_refused() {
+    let up = Up::start().await;
+    let folder = up.folder.path().to_str().unwrap();
+    let (status, log) = run(&["up", "--listen", "127.0.0.1:0", "--data-dir", folder], &[]).await;
+    assert_eq!(status, 1, "{log}");
+    assert!(log.contains("another souk runs on the data folder") && log.contains(&up.gateway), "{log}");
+}
+
+#[tokio::test]
+async fn a_taken_port_is_named() {
+    let taken = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = taken.local_addr().unwrap().to_string();
+    let folder = tempfile::tempdir().unwrap();
+    let (status, log) = run(&["--listen", &address, "--data-dir", folder.path().to_str().unwrap()], &[]).await;
+    assert_eq!(status, 1, "{log}");
+    assert!(log.contains(&address) && log.contains("--listen"), "{log}");
+}
+
+#[tokio::test]
+async fn a_wrong_setting_is_named_with_who_set_it() {
+    for (name, value, says) in [
+        ("SOUK_ORDER__LISTEN", "here", "order.listen"),
+        ("SOUK_ORDER__NO_SUCH", "1", "order.no_such"),
+        ("SOUK_SERVER__DEADLINE", "soon", "server.deadline"),
+        ("SOUK_USER__DATABASE__URL", "mysql://x", "user.database.url"),
+        ("SOUK_AUTH__INTERNAL_SECRET", "short", "auth.internal_secret"),
+    ] {
+        let (status, log) = run(&["check-config"], &[(name, value)]).await;
+        assert_eq!(status, 2, "{name}: {log}");
+        assert!(log.contains(says) && log.contains(name), "{name}: {log}");
+        assert!(name != "SOUK_AUTH__INTERNAL_SECRET" || !log.contains("short\""), "{log}");
+    }
+}
+
+#[tokio::test]
+async fn the_default_settings_are_a_settings_file() {
+    let (status, text) = run(&["default-config"], &[]).await;
+    assert_eq!(status, 0, "{text}");
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("souk.toml");
+    std::fs::write(&file, &text).unwrap();
+    let (status, log) = run(&["--config", file.to_str().unwrap(), "check-config"], &[]).await;
+    assert_eq!(status, 0, "{log}");
+}
+
+#[tokio::test]
+async fn help_tells_every_command() {
+    let (status, log) = run(&["--help"], &[]).await;
+    assert_eq!(status, 0);
+    for command in
+        ["up", "user", "inventory", "order", "gateway", "migrate", "check-config", "default-config", "import", "verify"]
+    {
+        assert!(log.contains(&format!("\n  {command} ")), "{command} is not in\n{log}");
+    }
+}
+
+#[tokio::test]
+async fn up_tells_where_everything_is_and_stops_cleanly() {
+    let mut up = Up::start().await;
+    let log = up.process.log();
+    let seen = |text: &str| assert!(log.contains(text), "{text} is not in\n{log}");
+    seen(&up.gateway);
+    seen("/metrics");
+    seen("password");
+    assert_eq!(log.matches("curl").count(), 3, "three things to try:\n{log}");
+
+    let client = Rest::anonymous(&up.gateway);
+    assert_eq!(client.get("/livez").await.status, 200);
+    assert_eq!(client.get("/readyz").await.status, 200);
+    let admin = up.admin().await;
+    admin.product("A", 3).await;
+
+    let status = up.process.terminate(Duration::from_secs(30)).await;
+    assert!(status.success(), "{}", up.process.log());
+    assert!(!up.folder.path().join("running.json").exists());
+
+    // Started again it is the same shop, and the password is not shown again.
+    up.process.restart().await;
+    assert_eq!(up.process.log().matches("password").count(), log.matches("password").count());
+    let gateway = super::cluster::running(up.folder.path());
+    let products = Rest::anonymous(&gateway).get("/v1/products").await.ok();
+    assert_eq!(products["products"][0]["sku"], "A");
+}
+
+#[tokio::test]
+async fn an_administrator_is_made_once_and_can_log_in() {
+    let up = Up::start().await;
+    let folder = up.folder.path().to_str().unwrap();
+    let make = ["user", "create-admin", "--email", "Second@Example.com", "--data-dir", folder];
+    let (status, log) = run(&make, &[("SOUK_ADMIN_PASSWORD", "a good password")]).await;
+    assert_eq!(status, 0, "{log}");
+    assert!(!log.contains("a good password"), "{log}");
+    let admin = Rest::anonymous(&up.gateway).log_in("second@example.com", "a good password").await;
+    assert_eq!(admin.get("/v1/users/me").await.ok()["roles"], json!(["ROLE_ADMIN"]));
+    let (status, log) = run(&make, &[("SOUK_ADMIN_PASSWORD", "a good password")]).await;
+    assert_eq!(status, 1, "{log}");
+    assert!(log.to_lowercase().contains("second@example.com") || log.contains("exists"), "{log}");
+}
+
+#[tokio::test]
+async fn verify_finds_what_is_wrong() {
+    let up = Up::start().await;
+    let admin = up.admin().await;
+    let product = admin.product("A", 3).await;
+    let folder = up.folder.path().to_str().unwrap();
+    let (status, log) = run(&["verify", "--data-dir", folder], &[]).await;
+    assert_eq!(status, 0, "{log}");
+
+    sqlite(&up.folder.path().join("inventory.db"), "UPDATE stock SET on_hand = on_hand + 1");
+    let (status, log) = run(&["verify", "--data-dir", folder], &[]).await;
+    assert_eq!(status, 1, "{log}");
+    assert!(log.contains("ledger") && log.contains(&product), "{log}");
+}
+
+/// Python has SQLite built in; the shell tool may not be there.
+fn sqlite(file: &Path, sql: &str) {
+    let script = "import sqlite3,sys; c=sqlite3.connect(sys.argv[1],timeout=10); c.execute(sys.argv[2]); c.commit()";
+    let status = Command::new("python3").args(["-c", script]).arg(file).arg(sql).status().unwrap();
+    assert!(status.success());
+}

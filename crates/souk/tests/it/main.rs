@@ -1,0 +1,10 @@
+//! The whole system as a user has it: the `souk` binary, alone or as a cluster, on both engines.
+
+mod cluster;
+mod command_line;
+mod import;
+mod kill;
+mod race;
+mod rest;
+mod tour;
+mod traces;

@@ -1,0 +1,114 @@
+//! A client of the public API, as an app would write it.
+
+use std::time::Duration;
+
+use reqwest::{Method, StatusCode, header::HeaderMap};
+use serde_json::{Value, json};
+
+/// An answer, whatever it is.
+#[derive(Debug, Clone)]
+pub struct Answer {
+    pub status: StatusCode,
+    pub headers: HeaderMap,
+    pub body: Value,
+}
+
+impl Answer {
+    /// The body of an answer that must be good.
+    #[track_caller]
+    pub fn ok(self) -> Value {
+        assert!(self.status.is_success(), "{self:?}");
+        self.body
+    }
+
+    /// The reason of an answer that must be a problem with this status.
+    #[track_caller]
+    pub fn problem(&self, status: u16) -> &str {
+        assert_eq!(self.status.as_u16(), status, "{self:?}");
+        assert_eq!(self.headers["content-type"], "application/problem+json", "{self:?}");
+        self.body["reason"].as_str().unwrap()
+    }
+}
+
+/// A client, signed in or not.
+#[derive(Debug, Clone)]
+pub struct Rest {
+    http: reqwest::Client,
+    pub base: String,
+    token: Option<String>,
+}
+
+impl Rest {
+    pub fn anonymous(base: &str) -> Self {
+        let http = reqwest::Client::builder().timeout(Duration::from_secs(20)).no_proxy().build().unwrap();
+        Self { http, base: base.to_owned(), token: None }
+    }
+
+    pub fn with_token(&self, token: &str) -> Self {
+        Self { token: Some(token.to_owned()), ..self.clone() }
+    }
+
+    /// Logs in.
+    pub async fn log_in(&self, email: &str, password: &str) -> Self {
+        let session = self.post("/v1/sessions:logIn", json!({ "email": email, "password": password })).await.ok();
+        self.with_token(session["accessToken"].as_str().unwrap())
+    }
+
+    /// Registers a customer and logs in.
+    pub async fn customer(&self, name: &str) -> Self {
+        let (email, password) = (format!("{name}@example.com"), "correct horse");
+        self.post("/v1/users:register", json!({ "email": email, "password": password })).await.ok();
+        self.log_in(&email, password).await
+    }
+
+    pub async fn get(&self, path: &str) -> Answer {
+        self.send(Method::GET, path, None).await.unwrap()
+    }
+
+    pub async fn post(&self, path: &str, body: Value) -> Answer {
+        self.send(Method::POST, path, Some(body)).await.unwrap()
+    }
+
+    /// Sends a request; an error is a connection that failed.
+    pub async fn send(&self, method: Method, path: &str, body: Option<Value>) -> reqwest::Result<Answer> {
+        let mut request = self.http.request(method, format!("{}{path}", self.base));
+        if let Some(token) = &self.token {
+            request = request.bearer_auth(token);
+        }
+        if let Some(body) = body {
+            request = request.json(&body);
+        }
+        let response = request.send().await?;
+        let (status, headers) = (response.status(), response.headers().clone());
+        let body = serde_json::from_slice(&response.bytes().await?).unwrap_or_default();
+        Ok(Answer { status, headers, body })
+    }
+
+    /// Makes a product with stock; answers its resource name.
+    pub async fn product(&self, sku: &str, stock: i64) -> String {
+        let price = json!({ "currencyCode": "EUR", "units": "12", "nanos": 500_000_000 });
+        let product = self.post("/v1/products", json!({ "sku": sku, "title": sku, "price": price })).await.ok();
+        let name = product["name"].as_str().unwrap().to_owned();
+        if stock > 0 {
+            let body = json!({
+                "requestId": format!("stock-{sku}"),
+                "items": [{ "product": name, "quantity": stock.to_string() }],
+                "reason": "REASON_RECEIPT",
+            });
+            self.post("/v1/stock:adjust", body).await.ok();
+        }
+        name
+    }
+}
+
+/// A request to place an order.
+pub fn order(request_id: &str, items: &[(&str, i64)], token: &str) -> Value {
+    let items: Vec<_> =
+        items.iter().map(|(product, quantity)| json!({ "product": product, "quantity": quantity })).collect();
+    json!({
+        "requestId": request_id,
+        "items": items,
+        "shippingAddress": { "recipient": "Ann", "addressLines": ["1 High Street"], "regionCode": "GB" },
+        "paymentToken": token,
+    })
+}
