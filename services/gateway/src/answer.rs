@@ -17,9 +17,6 @@ const NO_SNIFF: HeaderValue = HeaderValue::from_static("nosniff");
 /// Metadata of a problem that is its `Allow` header, too.
 pub const ALLOW: &str = "allow";
 
-/// Asks clients to wait where the service did not say how long.
-const RETRY_AFTER_SECONDS: u64 = 1;
-
 /// An answer with a body of JSON.
 pub fn json(status: StatusCode, body: impl Into<Bytes>) -> Response<Body> {
     with_body(status, JSON, body.into())
@@ -37,14 +34,8 @@ pub fn empty(status: StatusCode) -> Response<Body> {
 pub fn problem(problem: &Problem, request_id: &str, instance: &str, binding: Option<&Binding>) -> Response<Body> {
     let status = StatusCode::from_u16(problem.http_status()).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
     let mut body = problem.to_json(request_id, instance);
-    let retry = retry_after(problem, status);
-    if let Some(members) = body.as_object_mut() {
-        if let (Some(binding), Some(Value::Array(errors))) = (binding, members.get_mut("errors")) {
-            errors.iter_mut().for_each(|error| locate(error, binding));
-        }
-        if let Some(seconds) = retry {
-            members.insert("retry_after".to_owned(), seconds.into());
-        }
+    if let (Some(binding), Some(Value::Array(errors))) = (binding, body.get_mut("errors")) {
+        errors.iter_mut().for_each(|error| locate(error, binding));
     }
     let mut response = with_body(status, PROBLEM, body.to_string().into());
     let headers = response.headers_mut();
@@ -52,19 +43,14 @@ pub fn problem(problem: &Problem, request_id: &str, instance: &str, binding: Opt
     if status == StatusCode::UNAUTHORIZED {
         headers.insert(header::WWW_AUTHENTICATE, challenge(problem.reason()));
     }
-    if let Some(seconds) = retry {
-        headers.insert(header::RETRY_AFTER, seconds.into());
+    if let Some(delay) = problem.retry_delay() {
+        // Whole seconds: too early would be refused again.
+        headers.insert(header::RETRY_AFTER, (delay.as_secs() + u64::from(delay.subsec_nanos() > 0)).into());
     }
     if let Some(Ok(allow)) = problem.get_metadata(ALLOW).map(HeaderValue::from_str) {
         headers.insert(header::ALLOW, allow);
     }
     response
-}
-
-/// Seconds to wait before the request is worth repeating, rounded up.
-fn retry_after(problem: &Problem, status: StatusCode) -> Option<u64> {
-    let told = problem.retry_delay().map(|delay| delay.as_secs() + u64::from(delay.subsec_nanos() > 0));
-    told.or_else(|| (status == StatusCode::SERVICE_UNAVAILABLE).then_some(RETRY_AFTER_SECONDS))
 }
 
 /// RFC 6750: says which kind of token is wanted, and whether the one that came was wrong.

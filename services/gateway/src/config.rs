@@ -18,7 +18,7 @@ pub struct Config {
     /// What it shares with the services: tokens, deadline, limits, drain.
     pub common: Common,
     /// Its own section.
-    pub gateway: Settings,
+    pub settings: Settings,
 }
 
 /// `[gateway]`.
@@ -105,15 +105,15 @@ impl Config {
     /// # Errors
     /// Names the setting that is wrong, and what would be right.
     pub fn from_settings(settings: &AllSettings) -> Result<Self, ConfigError> {
-        let gateway: Settings = settings.section("gateway")?;
+        let own: Settings = settings.section("gateway")?;
         // What hyper needs at least to read a request at all.
-        if gateway.max_header_bytes < 8 * 1024 {
+        if own.max_header_bytes < 8 * 1024 {
             return Err(settings.fault("gateway.max_header_bytes", "must be 8KiB or more"));
         }
-        if gateway.max_connections == 0 {
+        if own.max_connections == 0 {
             return Err(settings.fault("gateway.max_connections", "must be 1 or more"));
         }
-        Ok(Self { common: Common::from_settings(settings)?, gateway })
+        Ok(Self { common: Common::from_settings(settings)?, settings: own })
     }
 
     /// How to call the service at an address.
@@ -121,7 +121,7 @@ impl Config {
         client::Config {
             address: address.to_owned(),
             timeout: self.common.server.deadline,
-            connect_timeout: self.gateway.connect_timeout,
+            connect_timeout: self.settings.connect_timeout,
         }
     }
 }
@@ -141,7 +141,7 @@ mod tests {
         let variables = variables.map(|(name, value)| (name.to_owned(), value.to_owned()));
         let settings = Loader::new().defaults("gateway", DEFAULTS).variables(variables).load().unwrap();
         let config = Config::from_settings(&settings).unwrap();
-        let backends = &config.gateway.backends;
+        let backends = &config.settings.backends;
         assert_eq!(backends.of("souk.user.v1.UserService"), Some(("souk.user", "http://user:9000")));
         assert_eq!(backends.of("souk.order.v1.OrderService"), Some(("souk.order.v1", "http://order:9000")));
         assert_eq!(backends.of("souk.order.v2.OrderService"), None);

@@ -1,6 +1,11 @@
 //! What happens to every request: it gets its id, span and deadline, is answered, measured and logged once.
 
-use std::{any::Any, panic::AssertUnwindSafe, sync::Arc, time::Instant};
+use std::{
+    any::Any,
+    panic::AssertUnwindSafe,
+    sync::Arc,
+    time::{Duration, Instant},
+};
 
 use futures::FutureExt;
 use http::{HeaderValue, Method as HttpMethod, Request, Response, StatusCode, header};
@@ -21,9 +26,12 @@ use crate::{
     health::Readiness,
     pages::Page,
     routes::{Matched, Miss, Routes},
-    serve::SetupError,
+    serve::ServeError,
     upstream::Upstreams,
 };
+
+/// When to come back where no one knows better.
+const RETRY_AFTER: Duration = Duration::from_secs(1);
 
 /// The gateway of one contract.
 pub struct Gateway {
@@ -63,12 +71,12 @@ impl Gateway {
         contract: Arc<Contract>,
         descriptors: &[u8],
         verifier: Arc<Verifier>,
-    ) -> Result<Self, SetupError> {
+    ) -> Result<Self, ServeError> {
         let upstreams = Upstreams::new(&config, &contract)?;
         let served: Vec<&str> = upstreams.services().collect();
         contract.require_access(&served)?;
         let routes = Routes::of(&contract)?;
-        let readiness = Readiness::new(&upstreams, config.gateway.ready_timeout);
+        let readiness = Readiness::new(&upstreams, config.settings.ready_timeout);
         let own = grpc::own(descriptors, &served, readiness.clone())?;
         let permits = Semaphore::new(config.common.server.max_concurrent_requests);
         Ok(Self { config, contract, routes, upstreams, readiness, own, verifier, permits })
@@ -91,6 +99,7 @@ impl Gateway {
         let work = AssertUnwindSafe(context.clone().scope(self.answer(target, request))).catch_unwind();
         let answered = span.run(work).await.unwrap_or_else(|panic| Err(panicked(&*panic)));
 
+        let answered = answered.map_err(told_when_to_return);
         let (mut response, problem) = match answered {
             Ok(response) => (response, None),
             Err(problem) if speaks_grpc => {
@@ -241,6 +250,12 @@ fn not_allowed(method: &HttpMethod, allow: &str) -> Result<Response<Body>, Probl
         response.headers_mut().insert(header::ALLOW, value);
     }
     Ok(response)
+}
+
+/// A client that is refused for now is told when to come back, where the service did not say.
+fn told_when_to_return(problem: Problem) -> Problem {
+    let for_now = problem.http_status() == StatusCode::SERVICE_UNAVAILABLE.as_u16();
+    if for_now && problem.retry_delay().is_none() { problem.retry_after(RETRY_AFTER) } else { problem }
 }
 
 fn panicked(panic: &(dyn Any + Send)) -> Problem {

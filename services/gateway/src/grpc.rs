@@ -121,7 +121,7 @@ impl Gateway {
 
     async fn message(&self, body: Body) -> Result<Body, Problem> {
         let limit = self.config.common.server.max_request_bytes;
-        let slow = self.config.gateway.body_timeout;
+        let slow = self.config.settings.body_timeout;
         match tokio::time::timeout(slow, Limited::new(body, limit + FRAME).collect()).await {
             Ok(Ok(collected)) => Ok(Body::new(Full::new(collected.to_bytes()))),
             Ok(Err(error)) if error.is::<LengthLimitError>() => {

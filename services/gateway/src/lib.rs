@@ -19,6 +19,6 @@ mod upstream;
 pub use self::{
     config::{Backends, Config, DEFAULTS, Settings},
     gateway::Gateway,
-    serve::{SetupError, serve},
+    serve::{ServeError, serve},
     upstream::UpstreamError,
 };

@@ -85,7 +85,7 @@ impl Gateway {
         if told.is_some_and(|length| length > limit as u64) {
             return Err(too_large());
         }
-        let slow = self.config.gateway.body_timeout;
+        let slow = self.config.settings.body_timeout;
         let read = tokio::time::timeout(slow, Limited::new(body, limit).collect()).await;
         let bytes = match read {
             Ok(Ok(collected)) => collected.to_bytes(),

@@ -36,7 +36,7 @@ use crate::{
 
 /// What keeps the gateway from being put together.
 #[derive(Debug, thiserror::Error)]
-pub enum SetupError {
+pub enum ServeError {
     /// The contract cannot be served.
     #[error(transparent)]
     Contract(#[from] ContractError),
@@ -70,10 +70,10 @@ const KEEP_ALIVE: Duration = Duration::from_secs(30);
 ///
 /// # Errors
 /// Before anything is served, where the contract or the settings do not allow it.
-pub async fn serve(config: Config, listener: TcpListener, shutdown: CancellationToken) -> Result<(), SetupError> {
+pub async fn serve(config: Config, listener: TcpListener, shutdown: CancellationToken) -> Result<(), ServeError> {
     let contract = Contract::souk()?.clone();
-    let name = &config.gateway.keys_from;
-    let (_, address) = config.gateway.backends.of(name).ok_or_else(|| SetupError::Keys(name.clone()))?;
+    let name = &config.settings.keys_from;
+    let (_, address) = config.settings.backends.of(name).ok_or_else(|| ServeError::Keys(name.clone()))?;
     let verifier = config.common.verifier(&config.client(address), &contract)?;
     let gateway = Gateway::new(config, contract, souk_proto::DESCRIPTORS, verifier)?;
     gateway.serve(listener, shutdown).await;
@@ -84,7 +84,7 @@ impl Gateway {
     /// Serves until `shutdown`, then lets running requests end for the configured time.
     pub async fn serve(self, listener: TcpListener, shutdown: CancellationToken) {
         let drain = self.config.common.server.drain;
-        let settings = self.config.gateway.clone();
+        let settings = self.config.settings.clone();
         let gateway = Arc::new(self);
         let protocol = protocol(&settings);
         let graceful = GracefulShutdown::new();

@@ -8,6 +8,7 @@ use prost_reflect::{DynamicMessage, MessageDescriptor};
 use souk_common::{
     client::{AddressError, Client},
     contract::Contract,
+    error::Problem,
 };
 use tonic::{
     Status,
@@ -56,7 +57,7 @@ impl Upstreams {
     /// Where an address is missing or is not one.
     pub fn new(config: &Config, contract: &Arc<Contract>) -> Result<Self, UpstreamError> {
         let mut clients: BTreeMap<&str, Client> = BTreeMap::new();
-        for (name, address) in config.gateway.backends.iter() {
+        for (name, address) in config.settings.backends.iter() {
             let client = Client::new(&config.client(address), contract, None)
                 .map_err(|source| UpstreamError::Address { name: name.to_owned(), source })?;
             clients.insert(name, client);
@@ -67,7 +68,7 @@ impl Upstreams {
             if services.contains_key(&method.service) || missing.contains(&method.service) {
                 continue;
             }
-            let backend = config.gateway.backends.of(&method.service);
+            let backend = config.settings.backends.of(&method.service);
             match backend.and_then(|(name, _)| Some((name, clients.get(name)?))) {
                 Some((name, client)) => {
                     let upstream = Upstream { name: name.to_owned(), client: client.clone() };
@@ -126,7 +127,7 @@ impl Encoder for DynamicEncoder {
     type Error = Status;
 
     fn encode(&mut self, message: DynamicMessage, buffer: &mut EncodeBuf<'_>) -> Result<(), Status> {
-        message.encode(buffer).map_err(|error| Status::internal(error.to_string()))
+        message.encode(buffer).map_err(|error| Problem::internal().caused_by(error).into())
     }
 }
 
@@ -141,6 +142,6 @@ impl Decoder for DynamicDecoder {
         let bytes = buffer.copy_to_bytes(buffer.remaining());
         DynamicMessage::decode(self.0.clone(), bytes)
             .map(Some)
-            .map_err(|error| Status::internal(format!("the answer is not a {}: {error}", self.0.full_name())))
+            .map_err(|error| Problem::internal().caused_by(error).into())
     }
 }

@@ -122,9 +122,7 @@ impl Client {
         .await
         {
             Ok(response) => response,
-            Err(_) => {
-                Status::deadline_exceeded("the call took longer than its deadline").into_http()
-            }
+            Err(_) => late().into_http(),
         };
         if let Some(method) = method {
             let code = code_of(&response);
@@ -198,9 +196,28 @@ impl Client {
                 error = &error as &dyn std::error::Error,
                 "call failed before an answer"
             );
+            if timed_out(&error) {
+                return late().into_http();
+            }
             Status::unavailable("the service cannot be reached").into_http()
         })
     }
+}
+
+/// The channel keeps the deadline, too, and may be the first to notice.
+fn timed_out(error: &tonic::transport::Error) -> bool {
+    let mut source: Option<&dyn std::error::Error> = Some(error);
+    while let Some(error) = source {
+        if error.is::<tonic::TimeoutExpired>() {
+            return true;
+        }
+        source = error.source();
+    }
+    false
+}
+
+fn late() -> Status {
+    Status::deadline_exceeded("the call took longer than its deadline")
 }
 
 /// The gRPC code that the headers give: what they say, or OK where the answer is still to come.

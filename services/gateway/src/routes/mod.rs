@@ -66,7 +66,7 @@ pub struct RouteError {
     pub method: String,
     /// What is wrong with its route.
     #[source]
-    pub fault: RouteFault,
+    pub fault: Box<RouteFault>,
 }
 
 /// What is wrong with a route.
@@ -113,7 +113,8 @@ impl Routes {
             // What clients may never call has no place in their world.
             let reachable = method.access.as_ref().is_some_and(|rule| !rule.only_internal());
             if let (true, Some(rule)) = (reachable, &method.http) {
-                let fail = |fault| RouteError { method: method.descriptor.full_name().to_owned(), fault };
+                let fail =
+                    |fault| RouteError { method: method.descriptor.full_name().to_owned(), fault: Box::new(fault) };
                 routes.add(method, rule).map_err(fail)?;
                 for additional in &rule.additional_bindings {
                     if !additional.additional_bindings.is_empty() {

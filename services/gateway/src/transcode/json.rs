@@ -310,7 +310,8 @@ impl Seed<'_, '_> {
             };
             match (key, value) {
                 (Some(key), Read::Value(value)) => {
-                    if entries.insert(key, value).is_some() {
+                    let twice = entries.insert(key, value).is_some();
+                    if twice {
                         self.found.wrong(path, "is given twice");
                     }
                 }

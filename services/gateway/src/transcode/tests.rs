@@ -14,12 +14,12 @@ static POOL: LazyLock<DescriptorPool> = LazyLock::new(|| {
     let third_party = format!("{root}/third_party");
     let own = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/proto");
     let mut compiler = protox::Compiler::new([own, root, &third_party]).unwrap();
-    compiler.include_imports(true).open_file("test/v1/echo.proto").unwrap();
+    compiler.include_imports(true).open_file("souk/test/v1/echo.proto").unwrap();
     DescriptorPool::decode(compiler.encode_file_descriptor_set().as_slice()).unwrap()
 });
 
 fn message_type(name: &str) -> MessageDescriptor {
-    POOL.get_message_by_name(&format!("test.v1.{name}")).unwrap()
+    POOL.get_message_by_name(&format!("souk.test.v1.{name}")).unwrap()
 }
 
 fn binding(variables: &[&str], body: &str, response_body: &str) -> Binding {
@@ -419,7 +419,7 @@ fn any_json() -> impl Strategy<Value = Value> {
         "[0-9.eE+-]{0,25}",
         "[0-9]{4}-[0-9]{2}-[0-9]{2}T[0-9]{2}:[0-9]{2}:[0-9]{2}(\\.[0-9]{1,12})?(Z|[+-][0-9]{2}:[0-9]{2})",
         "-?[0-9]{1,14}(\\.[0-9]{1,12})?s",
-        "type.googleapis.com/(test.v1.Thing|google.protobuf.(Any|Value|Duration|Struct))",
+        "type.googleapis.com/(souk.test.v1.Thing|google.protobuf.(Any|Value|Duration|Struct))",
     ];
     let leaf = prop_oneof![
         Just(Value::Null),

@@ -1,0 +1,130 @@
+//! The edge: slow and silent clients, too much at once, headers without end, drain, both protocols on one port.
+
+use std::time::{Duration, Instant};
+
+use reqwest::StatusCode;
+use tokio::{
+    io::{AsyncReadExt, AsyncWriteExt},
+    net::TcpStream,
+};
+
+use crate::boot::{Answer, boot, boot_with};
+
+const LONG: Duration = Duration::from_secs(10);
+
+async fn connect(url: &str) -> TcpStream {
+    TcpStream::connect(url.trim_start_matches("http://")).await.unwrap()
+}
+
+/// What the server sends until it closes.
+async fn read_all(stream: &mut TcpStream) -> String {
+    let mut read = Vec::new();
+    // A reset is an end, too.
+    let _ = tokio::time::timeout(LONG, stream.read_to_end(&mut read)).await.expect("the server closes");
+    String::from_utf8_lossy(&read).into_owned()
+}
+
+#[tokio::test]
+async fn both_protocols_share_the_port() {
+    let souk = boot().await;
+    let http2 = reqwest::Client::builder().http2_prior_knowledge().build().unwrap();
+    let answer = http2.get(format!("{}/test/v1/things/1", souk.url)).send().await.unwrap();
+    assert_eq!(answer.version(), reqwest::Version::HTTP_2);
+    Answer::read(answer).await.ok();
+    let head = http2.head(format!("{}/test/v1/things/1", souk.url)).send().await.unwrap();
+    assert_eq!(head.status(), StatusCode::OK);
+    let answer = souk.request("GET", "/test/v1/things/1").send().await.unwrap();
+    assert_eq!(answer.version(), reqwest::Version::HTTP_11);
+}
+
+#[tokio::test]
+async fn the_pages_say_what_is_where() {
+    let souk = boot().await;
+    let index = souk.get("/").await.ok();
+    let routes = index["rest"].as_array().unwrap();
+    assert!(routes.iter().any(|route| route == "GET /test/v1/{name=things/*}"), "{index}");
+    assert!(!index.to_string().contains("internal"), "{index}");
+    assert_eq!(souk.get("/livez").await.ok()["alive"], true);
+    assert_eq!(souk.get("/readyz").await.ok()["ready"], true);
+}
+
+#[tokio::test]
+async fn silent_and_slow_clients_are_let_go() {
+    let souk =
+        boot_with(&[("gateway.header_timeout", "300ms"), ("gateway.body_timeout", "300ms")], |address| address).await;
+    let started = Instant::now();
+    // Nothing at all; half of HTTP/2's preface; a request line without an end.
+    for first in ["", "PRI * HT", "GET /livez HTTP/1.1\r\nhost: a\r\nx-a: "] {
+        let mut stream = connect(&souk.url).await;
+        stream.write_all(first.as_bytes()).await.unwrap();
+        let answer = read_all(&mut stream).await;
+        assert!(!answer.starts_with("HTTP/1.1 200"), "{first}: {answer}");
+    }
+    let mut stream = connect(&souk.url).await;
+    stream
+        .write_all(b"POST /test/v1/everything HTTP/1.1\r\nhost: a\r\ncontent-length: 100\r\nconnection: close\r\n\r\n{")
+        .await
+        .unwrap();
+    let answer = read_all(&mut stream).await;
+    assert!(answer.starts_with("HTTP/1.1 400") && answer.contains("did not arrive within"), "{answer}");
+    assert!(started.elapsed() < LONG);
+}
+
+#[tokio::test]
+async fn headers_have_an_end() {
+    let souk = boot().await;
+    let request = souk.request("GET", "/test/v1/things/1").header("x-large", "x".repeat(100 * 1024));
+    let refused = request.send().await;
+    assert!(refused.is_err() || refused.unwrap().status().is_client_error());
+    souk.get("/livez").await.ok();
+}
+
+#[tokio::test]
+async fn what_is_too_much_is_refused_at_once_but_the_pages_answer() {
+    let settings = [("server.max_concurrent_requests", "1"), ("server.deadline", "5s")];
+    let souk = boot_with(&settings, |address| address).await;
+    let waiting = souk.request("GET", "/test/v1/fail/wait");
+    let waiting = tokio::spawn(waiting.send());
+    souk_testkit::wait::until(LONG, "the only place to be taken", async || {
+        souk.get("/test/v1/things/1").await.status == StatusCode::SERVICE_UNAVAILABLE
+    })
+    .await;
+    let refused = souk.get("/test/v1/things/1").await;
+    refused.problem(503, "OVERLOADED");
+    assert_eq!(refused.header("retry-after"), "1");
+    souk.get("/livez").await.ok();
+    souk.get("/readyz").await.ok();
+    waiting.abort();
+    souk_testkit::wait::until(LONG, "the place to be free when its client has left", async || {
+        souk.get("/test/v1/things/1").await.status == StatusCode::OK
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn running_requests_end_before_the_gateway_does() {
+    let souk = boot_with(&[("server.deadline", "1s"), ("server.drain", "5s")], |address| address).await;
+    let running = tokio::spawn(souk.request("GET", "/test/v1/fail/wait").send());
+    // The echo holds the request until the deadline; shut down while it does.
+    souk_testkit::wait::until(LONG, "the gateway to serve", async || souk.get("/livez").await.status.is_success())
+        .await;
+    tokio::time::sleep(Duration::from_millis(200)).await;
+    souk.shutdown.cancel();
+    let answer = Answer::read(running.await.unwrap().unwrap()).await;
+    answer.problem(504, "DEADLINE_EXCEEDED");
+    tokio::time::timeout(LONG, souk.served).await.expect("the gateway ends").unwrap();
+    assert!(TcpStream::connect(souk.url.trim_start_matches("http://")).await.is_err());
+}
+
+#[tokio::test]
+async fn the_end_of_the_drain_is_the_end() {
+    let souk = boot_with(&[("server.deadline", "60s"), ("server.drain", "300ms")], |address| address).await;
+    let running = tokio::spawn(souk.request("GET", "/test/v1/fail/wait").send());
+    souk_testkit::wait::until(LONG, "the gateway to serve", async || souk.get("/livez").await.status.is_success())
+        .await;
+    let started = Instant::now();
+    souk.shutdown.cancel();
+    tokio::time::timeout(LONG, souk.served).await.expect("the gateway ends").unwrap();
+    assert!(started.elapsed() < Duration::from_secs(5));
+    assert!(running.await.unwrap().is_err());
+}

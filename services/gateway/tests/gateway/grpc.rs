@@ -1,0 +1,245 @@
+//! gRPC through the gateway: unary and streams untouched, refusals with their details, health, reflection.
+
+use std::time::Duration;
+
+use futures::{StreamExt, stream};
+use http::uri::PathAndQuery;
+use prost::Message;
+use prost::bytes::Buf;
+use prost_reflect::{DynamicMessage, MessageDescriptor, Value};
+use souk_common::error::{Problem, Reason};
+use tonic::{
+    Code, Request, Status,
+    client::Grpc,
+    codec::{Codec, DecodeBuf, Decoder, EncodeBuf, Encoder},
+    transport::Channel,
+};
+use tonic_health::pb::{HealthCheckRequest, health_check_response::ServingStatus, health_client::HealthClient};
+
+use crate::boot::{Booted, boot, boot_with, contract};
+
+/// Sends bytes and receives bytes: what a message is, the test says.
+struct Raw;
+
+impl Codec for Raw {
+    type Encode = Vec<u8>;
+    type Decode = Vec<u8>;
+    type Encoder = Raw;
+    type Decoder = Raw;
+
+    fn encoder(&mut self) -> Raw {
+        Raw
+    }
+
+    fn decoder(&mut self) -> Raw {
+        Raw
+    }
+}
+
+impl Encoder for Raw {
+    type Item = Vec<u8>;
+    type Error = Status;
+
+    fn encode(&mut self, bytes: Vec<u8>, buffer: &mut EncodeBuf<'_>) -> Result<(), Status> {
+        prost::bytes::BufMut::put_slice(buffer, &bytes);
+        Ok(())
+    }
+}
+
+impl Decoder for Raw {
+    type Item = Vec<u8>;
+    type Error = Status;
+
+    fn decode(&mut self, buffer: &mut DecodeBuf<'_>) -> Result<Option<Vec<u8>>, Status> {
+        Ok(Some(buffer.copy_to_bytes(buffer.remaining()).to_vec()))
+    }
+}
+
+fn path(method: &str) -> PathAndQuery {
+    PathAndQuery::try_from(format!("/souk.test.v1.EchoService/{method}")).unwrap()
+}
+
+fn message_type(name: &str) -> MessageDescriptor {
+    contract().pool().get_message_by_name(&format!("souk.test.v1.{name}")).unwrap()
+}
+
+fn named(name: &str) -> Vec<u8> {
+    let mut message = DynamicMessage::new(message_type("Request"));
+    message.set_field_by_name("name", Value::String(name.into()));
+    message.encode_to_vec()
+}
+
+fn reply(bytes: &[u8]) -> serde_json::Value {
+    serde_json::to_value(DynamicMessage::decode(message_type("Reply"), bytes).unwrap()).unwrap()
+}
+
+async fn client(souk: &Booted) -> Grpc<Channel> {
+    let mut client = Grpc::new(souk.channel().await);
+    client.ready().await.unwrap();
+    client
+}
+
+async fn unary(souk: &Booted, method: &str, name: &str, token: Option<&str>) -> Result<Vec<u8>, Status> {
+    let mut request = Request::new(named(name));
+    if let Some(token) = token {
+        request.metadata_mut().insert("authorization", format!("Bearer {token}").parse().unwrap());
+    }
+    Ok(client(souk).await.unary(request, path(method), Raw).await?.into_inner())
+}
+
+#[tokio::test]
+async fn a_call_goes_through_and_so_does_only_what_may() {
+    let souk = boot().await;
+    let mut request = Request::new(named("things/1"));
+    request.metadata_mut().insert("x-souk-user", "users/usr_admin".parse().unwrap());
+    request.metadata_mut().insert("x-request-id", "req-7".parse().unwrap());
+    request.set_timeout(Duration::from_secs(2));
+    let response = client(&souk).await.unary(request, path("Get"), Raw).await.unwrap();
+    assert_eq!(response.metadata().get("x-request-id").unwrap(), "req-7");
+    assert!(response.metadata().get("x-secret-of-the-service").is_none());
+    let reply = reply(response.get_ref());
+    assert_eq!((&reply["method"], &reply["request"]["name"]), (&"Get".into(), &"things/1".into()));
+    let headers = &reply["headers"];
+    assert_eq!(headers["x-request-id"], "req-7");
+    assert!(headers.get("x-souk-user").is_none());
+    let left: u64 = headers["grpc-timeout"].as_str().unwrap().trim_end_matches('m').parse().unwrap();
+    assert!((1000..=2000).contains(&left), "the caller's deadline is kept: {left}");
+}
+
+#[tokio::test]
+async fn fields_that_the_gateway_does_not_know_pass_untouched() {
+    let souk = boot().await;
+    // Field 1000, a string: in no contract here.
+    let unknown = [0xc2, 0x3e, 3, b'n', b'e', b'w'];
+    let sent = [named("things/1"), unknown.to_vec()].concat();
+    let answer = client(&souk).await.unary(Request::new(sent), path("Get"), Raw).await.unwrap().into_inner();
+    assert!(answer.windows(unknown.len()).any(|window| window == unknown));
+}
+
+#[tokio::test]
+async fn streams_run_both_ways_at_once() {
+    let souk = boot().await;
+    let (sender, receiver) = tokio::sync::mpsc::channel(1);
+    let messages = stream::unfold(receiver, async |mut receiver| Some((receiver.recv().await?, receiver)));
+    sender.send(named("0")).await.unwrap();
+    let mut answers =
+        client(&souk).await.streaming(Request::new(messages), path("Chat"), Raw).await.unwrap().into_inner();
+    for turn in 0..20 {
+        // Each answer comes before the next message is sent.
+        let answer = reply(&answers.next().await.unwrap().unwrap());
+        assert_eq!(answer["request"]["name"], turn.to_string());
+        sender.send(named(&(turn + 1).to_string())).await.unwrap();
+    }
+    drop(sender);
+    assert!(answers.next().await.unwrap().is_ok());
+    assert!(answers.next().await.is_none());
+}
+
+#[tokio::test]
+async fn a_late_failure_of_a_stream_keeps_its_details() {
+    let souk = boot().await;
+    let mut answers = client(&souk)
+        .await
+        .server_streaming(Request::new(named("break")), path("Watch"), Raw)
+        .await
+        .unwrap()
+        .into_inner();
+    for _ in 0..3 {
+        answers.next().await.unwrap().unwrap();
+    }
+    let status = answers.next().await.unwrap().unwrap_err();
+    let expected = Status::from(crate::echo::out_of_stock());
+    assert_eq!(
+        (status.code(), status.message(), status.details()),
+        (expected.code(), expected.message(), expected.details())
+    );
+}
+
+#[tokio::test]
+async fn early_failures_keep_their_details_too() {
+    let souk = boot().await;
+    let status = unary(&souk, "Fail", "out-of-stock", None).await.unwrap_err();
+    let expected = Status::from(crate::echo::out_of_stock());
+    assert_eq!(
+        (status.code(), status.message(), status.details()),
+        (expected.code(), expected.message(), expected.details())
+    );
+}
+
+#[tokio::test]
+async fn refusals_are_statuses_with_details() {
+    let souk = boot_with(&[("server.deadline", "1s"), ("server.max_request_bytes", "4KiB")], |address| address).await;
+    let customer = souk.keys.token(&[], 60);
+    let admin = souk.keys.token(&["ADMIN"], 60);
+    let table = [
+        ("SignedIn", "", None, Code::Unauthenticated, Reason::TokenMissing),
+        ("SignedIn", "", Some("nonsense"), Code::Unauthenticated, Reason::TokenInvalid),
+        ("Get", "", Some("nonsense"), Code::Unauthenticated, Reason::TokenInvalid),
+        ("StaffOnly", "", Some(customer.as_str()), Code::PermissionDenied, Reason::AccessDenied),
+        ("Internal", "", Some(admin.as_str()), Code::PermissionDenied, Reason::AccessDenied),
+        ("Internal", "", None, Code::PermissionDenied, Reason::AccessDenied),
+        ("Nothing", "", None, Code::Unimplemented, Reason::Unimplemented),
+        ("Fail", "wait", None, Code::DeadlineExceeded, Reason::DeadlineExceeded),
+        ("Get", &"x".repeat(5000), None, Code::ResourceExhausted, Reason::BodyTooLarge),
+    ];
+    for (method, name, token, code, reason) in table {
+        let status = unary(&souk, method, name, token).await.unwrap_err();
+        let problem = Problem::from_status(&status);
+        assert_eq!((status.code(), problem.reason()), (code, reason), "{method}: {status:?}");
+        assert!(!status.details().is_empty(), "{method}: no details");
+    }
+    unary(&souk, "StaffOnly", "", Some(&admin)).await.unwrap();
+}
+
+#[tokio::test]
+async fn a_backend_that_is_down_is_unavailable_with_when_to_retry() {
+    let souk = boot_with(&[], |_| "http://127.0.0.1:1".to_owned()).await;
+    let status = unary(&souk, "Update", "", None).await.unwrap_err();
+    assert_eq!(status.code(), Code::Unavailable);
+    let problem = Problem::from_status(&status);
+    assert_eq!(problem.reason(), Reason::ServiceUnavailable);
+    assert!(problem.retry_delay().is_some());
+}
+
+#[tokio::test]
+async fn health_speaks_for_the_services_behind() {
+    let souk = boot().await;
+    let mut health = HealthClient::new(souk.channel().await);
+    let ask = |service: &str| HealthCheckRequest { service: service.into() };
+    assert_eq!(health.check(ask("")).await.unwrap().get_ref().status(), ServingStatus::Serving);
+    assert_eq!(health.check(ask("souk.test.v1.EchoService")).await.unwrap().get_ref().status(), ServingStatus::Serving);
+    assert_eq!(health.check(ask("no.Such")).await.unwrap_err().code(), Code::NotFound);
+    let mut watched = health.watch(ask("")).await.unwrap().into_inner();
+    assert_eq!(watched.next().await.unwrap().unwrap().status(), ServingStatus::Serving);
+    souk.health.set_service_status("", tonic_health::ServingStatus::NotServing).await;
+    assert_eq!(watched.next().await.unwrap().unwrap().status(), ServingStatus::NotServing);
+    let ready = souk.get("/readyz").await;
+    assert_eq!(ready.status.as_u16(), 503);
+    assert_eq!(ready.json()["backends"][0]["state"], "NOT_SERVING");
+}
+
+#[tokio::test]
+async fn reflection_knows_the_whole_contract() {
+    use tonic_reflection::pb::{v1, v1alpha};
+    let souk = boot().await;
+    let mut client = v1::server_reflection_client::ServerReflectionClient::new(souk.channel().await);
+    let ask = |request| v1::ServerReflectionRequest { host: String::new(), message_request: Some(request) };
+    use v1::server_reflection_request::MessageRequest;
+    let asked = stream::iter([
+        ask(MessageRequest::ListServices(String::new())),
+        ask(MessageRequest::FileContainingSymbol("souk.test.v1.EchoService".into())),
+    ]);
+    let mut answers = client.server_reflection_info(asked).await.unwrap().into_inner();
+    let services = format!("{:?}", answers.next().await.unwrap().unwrap());
+    assert!(services.contains("souk.test.v1.EchoService") && services.contains("grpc.health.v1.Health"), "{services}");
+    let file = format!("{:?}", answers.next().await.unwrap().unwrap());
+    assert!(file.contains("FileDescriptorResponse"), "{file}");
+
+    let mut old = v1alpha::server_reflection_client::ServerReflectionClient::new(souk.channel().await);
+    let asked = stream::iter([v1alpha::ServerReflectionRequest {
+        host: String::new(),
+        message_request: Some(v1alpha::server_reflection_request::MessageRequest::ListServices(String::new())),
+    }]);
+    let services = format!("{:?}", old.server_reflection_info(asked).await.unwrap().into_inner().next().await);
+    assert!(services.contains("souk.test.v1.EchoService"), "{services}");
+}

@@ -1,0 +1,10 @@
+//! The gateway as clients meet it, before a real gRPC server of the test contract and before souk's own services.
+#![allow(clippy::unwrap_used, clippy::expect_used)]
+
+mod boot;
+mod echo;
+mod edge;
+mod grpc;
+mod rest;
+mod souk;
+mod start;

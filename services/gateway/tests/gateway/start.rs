@@ -1,0 +1,88 @@
+//! What keeps a gateway from starting: said before anything is served.
+
+use std::sync::Arc;
+
+use souk_common::{auth::Verifier, contract::Contract};
+use souk_gateway::Gateway;
+
+use crate::boot::{self, compile, config};
+
+/// A contract of one service with these methods.
+fn contract_of(methods: &str) -> (Arc<Contract>, Vec<u8>) {
+    let text = format!(
+        r#"syntax = "proto3";
+        package other.v1;
+        import "google/api/annotations.proto";
+        import "souk/options/v1/options.proto";
+        message Thing {{ string name = 1; repeated string tags = 2; }}
+        service Things {{ {methods} }}"#
+    );
+    let descriptors = compile(Some(&text));
+    (Arc::new(Contract::load(&descriptors).unwrap()), descriptors)
+}
+
+fn start(methods: &str, backend: Option<&str>) -> Result<Gateway, String> {
+    let (contract, descriptors) = contract_of(methods);
+    let mut config = config(&[]);
+    if let Some(address) = backend {
+        config.settings.backends.set("other", address);
+    }
+    let verifier = Arc::new(Verifier::new(&config.common.auth, Arc::new(boot::NoKeys)));
+    Gateway::new(config, contract, &descriptors, verifier).map_err(|error| souk_common::error::chain(&error))
+}
+
+fn method(name: &str, http: &str) -> String {
+    format!(
+        "rpc {name}(Thing) returns (Thing) {{ option (google.api.http) = {{{http}}}; option (souk.options.v1.access) = {{public: true}}; }}"
+    )
+}
+
+#[tokio::test]
+async fn a_method_without_an_access_rule() {
+    let error = start(
+        r#"rpc Get(Thing) returns (Thing) { option (google.api.http) = {get: "/v1/x"}; }"#,
+        Some("http://127.0.0.1:1"),
+    );
+    let error = error.err().unwrap();
+    assert!(error.contains("access") && error.contains("other.v1.Things.Get"), "{error}");
+}
+
+#[tokio::test]
+async fn two_methods_with_the_same_route() {
+    let methods = method("Get", r#"get: "/v1/{name=things/*}""#) + &method("Fetch", r#"get: "/v1/things/{name}""#);
+    let error = start(&methods, Some("http://127.0.0.1:1")).err().unwrap();
+    assert!(error.contains("other.v1.Things.Get") && error.contains("other.v1.Things.Fetch"), "{error}");
+    assert!(error.contains("GET /v1/things/{name}") && error.contains("GET /v1/{name=things/*}"), "{error}");
+}
+
+#[tokio::test]
+async fn routes_that_the_contract_does_not_carry() {
+    let table = [
+        (r#"get: "/v1/{nmae}""#, "no field `nmae`"),
+        (r#"get: "/v1/{tags}""#, "neither repeated nor a message"),
+        (r#"post: "/v1/x" body: "nope""#, "`body: \"nope\"` names no field"),
+        (r#"get: "/v1/x" response_body: "nope""#, "`response_body: \"nope\"` names no field"),
+        (r#"get: "v1/x""#, "is not a path template"),
+        (r#"get: "/v1/**/x""#, "is not a path template"),
+        (r#"body: "*""#, "names no HTTP method and path"),
+        (r#"custom: {kind: "B D" path: "/v1/x"}"#, "names no HTTP method and path"),
+        (
+            r#"get: "/v1/x" additional_bindings {get: "/v1/y" additional_bindings {get: "/v1/z"}}"#,
+            "additional_bindings of their own",
+        ),
+    ];
+    for (http, expected) in table {
+        let error = start(&method("Get", http), Some("http://127.0.0.1:1")).err().unwrap();
+        assert!(error.starts_with("method other.v1.Things.Get") && error.contains(expected), "{http}: {error}");
+    }
+}
+
+#[tokio::test]
+async fn a_backend_that_is_missing_or_no_address() {
+    let get = method("Get", r#"get: "/v1/x""#);
+    let error = start(&get, None).err().unwrap();
+    assert!(error.contains("other.v1.Things") && error.contains("gateway.backends"), "{error}");
+    let error = start(&get, Some("not an address")).err().unwrap();
+    assert!(error.contains("gateway.backends.other") && error.contains("http://host:port"), "{error}");
+    start(&get, Some("http://127.0.0.1:1")).unwrap();
+}
