@@ -85,7 +85,11 @@ pub async fn ensure_admin(config: &Config, email: &str) -> Result<Option<String>
     }
     let password = generate();
     let hash = hasher(config)?.hash(Secret::new(password.clone())).await?;
-    let made = store::users::insert_first_admin(&db, &user, &hash).await?;
+    let made = match store::users::insert_first_admin(&db, &user, &hash).await {
+        // Another copy of the program made the same one in this moment.
+        Err(Error::EmailTaken) if store::users::admin_exists(&db).await? => false,
+        made => made?,
+    };
     db.close();
     Ok(made.then_some(password))
 }

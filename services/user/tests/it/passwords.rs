@@ -31,28 +31,39 @@ async fn wrong_password_unknown_email_and_nonsense_get_one_answer() {
     }
 }
 
-/// The fastest of some tries: what the work takes, without what the machine does beside it.
 async fn log_in_time(souk: &Service, email: &str) -> Duration {
-    let mut fastest = Duration::MAX;
-    for _ in 0..5 {
-        let start = Instant::now();
-        refused(souk.log_in(email, "not the password").await, Reason::CredentialsInvalid);
-        fastest = fastest.min(start.elapsed());
-    }
-    fastest
+    let start = Instant::now();
+    refused(souk.log_in(email, "not the password").await, Reason::CredentialsInvalid);
+    start.elapsed()
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn an_unknown_email_takes_as_long_as_a_wrong_password() {
     for souk in both_with(&[("HASHING__MEMORY", "32MiB"), ("HASHING__ITERATIONS", "3")]).await {
         souk.register("ann@example.com").await;
-        let known = log_in_time(&souk, "ann@example.com").await;
-        for email in ["nobody@example.com", "nonsense"] {
-            let unknown = log_in_time(&souk, email).await;
-            let ratio = unknown.as_secs_f64() / known.as_secs_f64();
-            assert!((0.5..2.0).contains(&ratio), "known {known:?}, {email} {unknown:?}");
+        let mut fastest = [Duration::MAX; 3];
+        // The fastest of several tries is what the work takes, without what the machine does beside it; on a busy
+        // one it takes more tries to see it.
+        let alike = loop_until(40, async || {
+            for (at, email) in ["ann@example.com", "nobody@example.com", "nonsense"].into_iter().enumerate() {
+                fastest[at] = fastest[at].min(log_in_time(&souk, email).await);
+            }
+            let known = fastest[0].as_secs_f64();
+            fastest.iter().all(|time| (0.67..1.5).contains(&(time.as_secs_f64() / known)))
+        })
+        .await;
+        assert!(alike, "known, unknown, nonsense: {fastest:?}");
+    }
+}
+
+/// Tries at least three times, and again until it holds, but only so often; whether it held.
+async fn loop_until(most: usize, mut holds: impl AsyncFnMut() -> bool) -> bool {
+    for tries in 1..=most {
+        if holds().await && tries >= 3 {
+            return true;
         }
     }
+    false
 }
 
 #[tokio::test(flavor = "multi_thread")]

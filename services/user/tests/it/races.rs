@@ -170,3 +170,13 @@ async fn copies_that_start_at_once_sign_with_one_key() {
         }
     }
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn of_many_who_make_the_first_administrator_one_does() {
+    for souk in both().await {
+        let made = join_all((0..6).map(|_| souk_user::ensure_admin(&souk.config, "admin@souk.example"))).await;
+        let passwords: Vec<_> = made.into_iter().filter_map(Result::unwrap).collect();
+        assert_eq!(passwords.len(), 1, "{}", souk.database.engine);
+        souk.log_in("admin@souk.example", &passwords[0]).await.unwrap();
+    }
+}
