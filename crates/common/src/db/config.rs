@@ -56,10 +56,7 @@ impl fmt::Debug for Config {
             .field("acquire_timeout", &self.acquire_timeout)
             .field("startup_timeout", &self.startup_timeout)
             .field("statement_timeout", &self.statement_timeout)
-            .field(
-                "idle_in_transaction_timeout",
-                &self.idle_in_transaction_timeout,
-            )
+            .field("idle_in_transaction_timeout", &self.idle_in_transaction_timeout)
             .field("lock_timeout", &self.lock_timeout)
             .finish()
     }
@@ -75,10 +72,7 @@ impl Config {
     /// The settings with another URL: for tests and tools.
     #[must_use]
     pub fn at(url: impl Into<String>) -> Self {
-        Self {
-            url: url.into(),
-            ..Self::default()
-        }
+        Self { url: url.into(), ..Self::default() }
     }
 
     /// Reads the URL without touching the database, for a check before anything starts.
@@ -100,8 +94,7 @@ impl Config {
             let path = path.strip_prefix("//").unwrap_or(path);
             if path.is_empty() || path == ":memory:" {
                 return Err(DbError::Config(
-                    "a SQLite database is a file that several connections share: `sqlite:PATH`"
-                        .into(),
+                    "a SQLite database is a file that several connections share: `sqlite:PATH`".into(),
                 ));
             }
             return Ok(Target::Sqlite(path.into()));
@@ -115,9 +108,7 @@ impl Config {
             })?;
             return Ok(Target::Postgres(Box::new(config)));
         }
-        Err(DbError::Config(
-            "must be empty, `sqlite:PATH` or `postgres://user:password@host:5432/name`".into(),
-        ))
+        Err(DbError::Config("must be empty, `sqlite:PATH` or `postgres://user:password@host:5432/name`".into()))
     }
 
     pub(super) fn postgres_connections(&self) -> usize {
@@ -161,21 +152,9 @@ mod tests {
     #[test]
     fn the_url_chooses_the_engine() {
         assert_eq!(Config::default().engine().unwrap(), Engine::Sqlite);
-        assert_eq!(
-            Config::at("sqlite:/tmp/x.db").engine().unwrap(),
-            Engine::Sqlite
-        );
-        assert_eq!(
-            Config::at("postgres://localhost/x").engine().unwrap(),
-            Engine::Postgres
-        );
-        for bad in [
-            "mysql://x",
-            "x.db",
-            "sqlite:",
-            "sqlite::memory:",
-            "postgres://host:port:x/",
-        ] {
+        assert_eq!(Config::at("sqlite:/tmp/x.db").engine().unwrap(), Engine::Sqlite);
+        assert_eq!(Config::at("postgres://localhost/x").engine().unwrap(), Engine::Postgres);
+        for bad in ["mysql://x", "x.db", "sqlite:", "sqlite::memory:", "postgres://host:port:x/"] {
             let error = Config::at(bad).engine().unwrap_err();
             assert!(matches!(error, DbError::Config(_)), "{bad}: {error}");
         }
@@ -183,10 +162,7 @@ mod tests {
 
     #[test]
     fn an_empty_url_is_a_file_named_after_the_service() {
-        let Target::Sqlite(path) = Config::default()
-            .target(Path::new("/data"), "order")
-            .unwrap()
-        else {
+        let Target::Sqlite(path) = Config::default().target(Path::new("/data"), "order").unwrap() else {
             panic!("not SQLite");
         };
         assert_eq!(path, Path::new("/data/order.db"));

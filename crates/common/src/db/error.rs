@@ -60,9 +60,7 @@ impl DbError {
             Self::Query(Diesel::DatabaseError(Kind::CheckViolation, information)) => {
                 Some(information.constraint_name().unwrap_or_else(|| {
                     let message = information.message();
-                    message
-                        .strip_prefix("CHECK constraint failed: ")
-                        .unwrap_or(message)
+                    message.strip_prefix("CHECK constraint failed: ").unwrap_or(message)
                 }))
             }
             _ => None,
@@ -72,10 +70,7 @@ impl DbError {
     /// Whether a foreign key was violated.
     #[must_use]
     pub fn is_foreign_key_violation(&self) -> bool {
-        matches!(
-            self,
-            Self::Query(Diesel::DatabaseError(Kind::ForeignKeyViolation, _))
-        )
+        matches!(self, Self::Query(Diesel::DatabaseError(Kind::ForeignKeyViolation, _)))
     }
 
     /// Whether a query that must find a row found none.
@@ -96,23 +91,24 @@ impl DbError {
         matches!(self, Self::Conflict(_))
     }
 
+    /// Whether the connection is gone, so that another may work at once.
+    pub(super) fn is_lost(&self) -> bool {
+        matches!(self, Self::Unavailable { reason, .. } if reason == LOST)
+    }
+
     pub(super) fn unavailable(reason: impl Into<Cow<'static, str>>) -> Self {
-        Self::Unavailable {
-            reason: reason.into(),
-            source: None,
-        }
+        Self::Unavailable { reason: reason.into(), source: None }
     }
 
     pub(super) fn unavailable_because(
         reason: impl Into<Cow<'static, str>>,
         source: impl std::error::Error + Send + Sync + 'static,
     ) -> Self {
-        Self::Unavailable {
-            reason: reason.into(),
-            source: Some(Box::new(source)),
-        }
+        Self::Unavailable { reason: reason.into(), source: Some(Box::new(source)) }
     }
 }
+
+const LOST: &str = "connection lost";
 
 /// Sorts the driver's errors.
 impl From<Diesel> for DbError {
@@ -120,22 +116,15 @@ impl From<Diesel> for DbError {
         let Diesel::DatabaseError(kind, information) = &error else {
             return match error {
                 // The transaction manager has lost track: the connection died within BEGIN or COMMIT.
-                Diesel::BrokenTransactionManager => {
-                    Self::unavailable_because("connection lost", error)
-                }
+                Diesel::BrokenTransactionManager => Self::unavailable_because(LOST, error),
                 Diesel::RollbackErrorOnCommit { commit_error, .. } => Self::from(*commit_error),
                 error => Self::Query(error),
             };
         };
         match kind {
             Kind::SerializationFailure => Self::Conflict(error),
-            Kind::UniqueViolation => Self::Unique {
-                constraint: unique_constraint(&**information),
-                source: error,
-            },
-            Kind::UnableToSendCommand | Kind::ClosedConnection => {
-                Self::unavailable_because("connection lost", error)
-            }
+            Kind::UniqueViolation => Self::Unique { constraint: unique_constraint(&**information), source: error },
+            Kind::UnableToSendCommand | Kind::ClosedConnection => Self::unavailable_because(LOST, error),
             // diesel keeps no SQLSTATE for the rest, so their texts must do.
             Kind::Unknown => match by_message(information.message()) {
                 Some(Sort::Conflict) => Self::Conflict(error),
@@ -152,9 +141,7 @@ fn unique_constraint(information: &dyn diesel::result::DatabaseErrorInformation)
         return name.to_owned();
     }
     let message = information.message();
-    let columns = message
-        .strip_prefix("UNIQUE constraint failed: ")
-        .unwrap_or(message);
+    let columns = message.strip_prefix("UNIQUE constraint failed: ").unwrap_or(message);
     match columns.strip_prefix("index '") {
         Some(index) => index.trim_end_matches('\'').to_owned(),
         None => columns.to_owned(),
@@ -179,10 +166,10 @@ fn by_message(message: &str) -> Option<Sort> {
         "database is locked" => unavailable("locked by another process"),
         // SQLITE_FULL, SQLITE_IOERR
         "database or disk is full" => unavailable("disk full"),
-        // 57P01, 57P02, 57P03, 25P03, 53300
-        _ if message.starts_with("terminating connection due to") => {
-            unavailable("connection ended by the server")
-        }
+        // 25P03
+        _ if message.starts_with("terminating connection due to idle") => unavailable("transaction left idle"),
+        // 57P01, 57P02, 57P03, 53300
+        _ if message.starts_with("terminating connection") => unavailable(LOST),
         _ if message.starts_with("the database system is") => unavailable("server not up"),
         _ if message.starts_with("sorry, too many clients already")
             || message.starts_with("remaining connection slots are reserved") =>
@@ -248,17 +235,11 @@ mod tests {
 
     #[test]
     fn sqlite_s_unique_violations_name_their_columns() {
-        let error = sorted(
-            Kind::UniqueViolation,
-            "UNIQUE constraint failed: users.email",
-        );
+        let error = sorted(Kind::UniqueViolation, "UNIQUE constraint failed: users.email");
         assert_eq!(error.unique_violation(), Some("users.email"));
         let error = sorted(Kind::UniqueViolation, "UNIQUE constraint failed: a.x, a.y");
         assert_eq!(error.unique_violation(), Some("a.x, a.y"));
-        let error = sorted(
-            Kind::UniqueViolation,
-            "UNIQUE constraint failed: index 'users_email_lower'",
-        );
+        let error = sorted(Kind::UniqueViolation, "UNIQUE constraint failed: index 'users_email_lower'");
         assert_eq!(error.unique_violation(), Some("users_email_lower"));
     }
 
@@ -268,18 +249,12 @@ mod tests {
         assert!(sorted(Kind::Unknown, "deadlock detected").is_conflict());
         assert!(sorted(Kind::Unknown, "database is locked").is_unavailable());
         assert!(sorted(Kind::UnableToSendCommand, "connection closed").is_unavailable());
-        assert!(
-            sorted(
-                Kind::Unknown,
-                "terminating connection due to administrator command"
-            )
-            .is_unavailable()
-        );
+        assert!(sorted(Kind::Unknown, "terminating connection due to administrator command").is_lost());
+        let idle = "terminating connection due to idle-in-transaction timeout";
+        let idle = sorted(Kind::Unknown, idle);
+        assert!(idle.is_unavailable() && !idle.is_lost());
         assert!(DbError::from(Diesel::NotFound).is_not_found());
-        assert!(matches!(
-            sorted(Kind::Unknown, "syntax error"),
-            DbError::Query(_)
-        ));
+        assert!(matches!(sorted(Kind::Unknown, "syntax error"), DbError::Query(_)));
         let check = sorted(Kind::CheckViolation, "CHECK constraint failed: stock_sane");
         assert_eq!(check.check_violation(), Some("stock_sane"));
         assert!(sorted(Kind::ForeignKeyViolation, "FOREIGN KEY").is_foreign_key_violation());

@@ -23,14 +23,7 @@ macro_rules! __db_snapshot {
         $crate::__db_run!(Snapshot, $db, $conn, $q, [$result], $body)
     };
     ($db:expr, |$conn:ident, $q:ident| $body:expr) => {
-        $crate::__db_run!(
-            Snapshot,
-            $db,
-            $conn,
-            $q,
-            [::core::result::Result<_, _>],
-            $body
-        )
+        $crate::__db_run!(Snapshot, $db, $conn, $q, [::core::result::Result<_, _>], $body)
     };
 }
 

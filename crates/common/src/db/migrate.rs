@@ -17,15 +17,11 @@ use super::{DbError, Migrations};
 const LOCK: i64 = 0x736f_756b_0001;
 
 /// Returns the names of the migrations that were run.
-pub(super) async fn postgres(
-    db: &Postgres,
-    migrations: Arc<Migrations>,
-) -> Result<Vec<String>, DbError> {
+pub(super) async fn postgres(db: &Postgres, migrations: Arc<Migrations>) -> Result<Vec<String>, DbError> {
     let mut conn = db.apart().await?;
     // An index over a large table takes its time, and so does the copy that we wait for. The lock goes with the
     // connection, whatever happens.
-    conn.batch_execute("SET statement_timeout = 0; SET lock_timeout = '10min'")
-        .await?;
+    conn.batch_execute("SET statement_timeout = 0; SET lock_timeout = '10min'").await?;
     diesel::sql_query("SELECT pg_advisory_lock($1)")
         .bind::<diesel::sql_types::BigInt, _>(LOCK)
         .execute(&mut conn)
@@ -38,12 +34,8 @@ pub(super) async fn postgres(
 }
 
 /// All in one transaction: a schema is never half new.
-pub(super) async fn sqlite(
-    db: &Sqlite,
-    migrations: Arc<Migrations>,
-) -> Result<Vec<String>, DbError> {
-    db.batch(move |conn: &mut SqliteConnection| run(conn, &migrations.sqlite))
-        .await
+pub(super) async fn sqlite(db: &Sqlite, migrations: Arc<Migrations>) -> Result<Vec<String>, DbError> {
+    db.batch(move |conn: &mut SqliteConnection| run(conn, &migrations.sqlite)).await
 }
 
 fn run<DB, C>(conn: &mut C, migrations: &EmbeddedMigrations) -> Result<Vec<String>, DbError>
@@ -67,10 +59,6 @@ where
     Ok(names)
 }
 
-async fn blocking<T: Send + 'static>(
-    work: impl FnOnce() -> Result<T, DbError> + Send + 'static,
-) -> Result<T, DbError> {
-    tokio::task::spawn_blocking(work)
-        .await
-        .unwrap_or_else(|error| Err(DbError::Migration(Box::new(error))))
+async fn blocking<T: Send + 'static>(work: impl FnOnce() -> Result<T, DbError> + Send + 'static) -> Result<T, DbError> {
+    tokio::task::spawn_blocking(work).await.unwrap_or_else(|error| Err(DbError::Migration(Box::new(error))))
 }

@@ -44,9 +44,11 @@
 //! | `write!` | all or nothing: `Ok` commits, `Err` rolls back | any connection / the one writer (`BEGIN IMMEDIATE`) |
 //!
 //! **A body may run again.** On PostgreSQL a run that collides with another (SQLSTATE `40001`, `40P01`, in a
-//! statement or at `COMMIT`) is rolled back and tried again, [`Attempts::MAX`] times in all, with a jittered pause;
-//! then it fails as [`DbError::Conflict`]. So a body changes nothing but the database, calls no other service, and
-//! gives values away by clone. Inside `write!`, `conn.transaction(…)` is a savepoint.
+//! statement or at `COMMIT`) is rolled back and tried again after a jittered pause, [`Attempts::MAX`] times in all; one
+//! whose connection is lost before `COMMIT`, [`Attempts::MAX_LOST`] times. Then it fails as [`DbError::Conflict`] or
+//! [`DbError::Unavailable`]. So a body changes nothing but the database, calls no other service, and gives values away
+//! by clone. A `COMMIT` whose answer is lost is not tried again: it may have happened, and only the caller knows how to
+//! find out. Inside `write!`, `conn.transaction(…)` is a savepoint.
 //!
 //! A caller that gives up in the middle leaves nothing behind: the connection is closed and the transaction with it.
 //! SQLite's half needs tokio's multi-threaded runtime (tests: `#[tokio::test(flavor = "multi_thread")]`).
@@ -174,15 +176,10 @@ impl Db {
         migrations: Migrations,
     ) -> Result<Self, DbError> {
         let pools = match config.target(data_dir, service)? {
-            Target::Postgres(settings) => {
-                Pools::Postgres(postgres::Postgres::connect(*settings, config).await?)
-            }
+            Target::Postgres(settings) => Pools::Postgres(postgres::Postgres::connect(*settings, config).await?),
             Target::Sqlite(path) => Pools::Sqlite(sqlite::Sqlite::connect(path, config).await?),
         };
-        Ok(Self(Arc::new(Inner {
-            pools,
-            migrations: Arc::new(migrations),
-        })))
+        Ok(Self(Arc::new(Inner { pools, migrations: Arc::new(migrations) })))
     }
 
     /// Runs the migrations that were not run yet, and returns their names. May be called by several copies of a
@@ -253,9 +250,6 @@ impl Db {
 
 impl fmt::Debug for Db {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Db")
-            .field("engine", &self.engine())
-            .field("pools", &self.pool_status())
-            .finish()
+        f.debug_struct("Db").field("engine", &self.engine()).field("pools", &self.pool_status()).finish()
     }
 }

@@ -8,7 +8,7 @@ use diesel_async::pooled_connection::deadpool::{Object, Pool, PoolError};
 use diesel_async::pooled_connection::{
     AsyncDieselConnectionManager, ManagerConfig, PoolError as InnerError, RecyclingMethod,
 };
-use diesel_async::{AnsiTransactionManager, AsyncPgConnection};
+use diesel_async::{AnsiTransactionManager, AsyncPgConnection, RunQueryDsl};
 use tokio_postgres::error::SqlState;
 
 use super::config::{Chain, Config};
@@ -31,10 +31,7 @@ pub struct Postgres {
 
 impl Postgres {
     /// Makes the pool and its first connection. Waits for a server that is not up yet.
-    pub(super) async fn connect(
-        mut settings: tokio_postgres::Config,
-        config: &Config,
-    ) -> Result<Self, DbError> {
+    pub(super) async fn connect(mut settings: tokio_postgres::Config, config: &Config) -> Result<Self, DbError> {
         // What the URL says itself goes last, and so wins.
         let theirs = settings.get_options().unwrap_or_default();
         let options = format!(
@@ -71,13 +68,32 @@ impl Postgres {
             .max_size(config.postgres_connections())
             .build()
             .map_err(|error| DbError::Config(format!("cannot be used: {error}")))?;
-        let postgres = Self {
-            pool,
-            settings,
-            wait: config.acquire_timeout,
-        };
+        let postgres = Self { pool, settings, wait: config.acquire_timeout };
         postgres.wait_until_up(config.startup_timeout).await?;
+        postgres.warn_of_other_languages().await;
         Ok(postgres)
+    }
+
+    /// Deadlocks and timeouts are known by their English text, for diesel keeps no SQLSTATE of them. What speaks the
+    /// protocol but has no such setting speaks English.
+    async fn warn_of_other_languages(&self) {
+        #[derive(diesel::QueryableByName)]
+        struct Language {
+            #[diesel(sql_type = diesel::sql_types::Text)]
+            language: String,
+        }
+        let Ok(mut conn) = self.get().await else { return };
+        let found: diesel::QueryResult<Language> =
+            diesel::sql_query("SELECT current_setting('lc_messages') AS language").get_result(&mut conn).await;
+        if let Ok(Language { language }) = found
+            && !["", "C", "POSIX", "en"].iter().any(|known| language == *known)
+            && !["C.", "en_"].iter().any(|known| language.starts_with(known))
+        {
+            tracing::warn!(
+                lc_messages = language,
+                "PostgreSQL's messages are not in English: deadlocks are not retried; set lc_messages to C"
+            );
+        }
     }
 
     /// Connects, and while the server is starting or absent tries again, until `limit` has passed.
@@ -134,7 +150,7 @@ impl Postgres {
             let begun = AnsiTransactionManager::begin_transaction_sql(session.conn()?, begin).await;
             match begun.map_err(DbError::from) {
                 Ok(()) => return Ok(session),
-                Err(error) if error.is_unavailable() && spares > 0 => spares -= 1,
+                Err(error) if error.is_lost() && spares > 0 => spares -= 1,
                 Err(error) => return Err(error),
             }
         }
@@ -142,9 +158,7 @@ impl Postgres {
 
     /// A connection beside the pool.
     pub(super) async fn apart(&self) -> Result<Conn, DbError> {
-        establish(&self.settings)
-            .await
-            .map_err(|error| sort(PoolError::Backend(InnerError::ConnectionError(error))))
+        establish(&self.settings).await.map_err(|error| sort(PoolError::Backend(InnerError::ConnectionError(error))))
     }
 
     pub(super) fn status(&self) -> PoolStatus {
@@ -170,14 +184,9 @@ fn discard(conn: Object<Conn>) {
 /// The driver's own error is kept, with its SQLSTATE: diesel's would say only "db error".
 async fn establish(settings: &tokio_postgres::Config) -> ConnectionResult<Conn> {
     let refused = |error| {
-        ConnectionError::CouldntSetupConfiguration(diesel::result::Error::QueryBuilderError(
-            Box::new(Refused(error)),
-        ))
+        ConnectionError::CouldntSetupConfiguration(diesel::result::Error::QueryBuilderError(Box::new(Refused(error))))
     };
-    let (client, connection) = settings
-        .connect(tokio_postgres::NoTls)
-        .await
-        .map_err(refused)?;
+    let (client, connection) = settings.connect(tokio_postgres::NoTls).await.map_err(refused)?;
     Conn::try_from_client_and_connection(client, connection).await
 }
 
@@ -204,18 +213,16 @@ impl Refused {
 
 fn sort(error: PoolError) -> DbError {
     match error {
-        PoolError::Backend(InnerError::ConnectionError(
-            ConnectionError::CouldntSetupConfiguration(error),
-        )) => match error {
-            diesel::result::Error::QueryBuilderError(refused)
-                if refused
-                    .downcast_ref::<Refused>()
-                    .is_some_and(|refused| !refused.may_pass()) =>
-            {
-                DbError::Config(format!("leads to a server that refuses us: {refused}"))
+        PoolError::Backend(InnerError::ConnectionError(ConnectionError::CouldntSetupConfiguration(error))) => {
+            match error {
+                diesel::result::Error::QueryBuilderError(refused)
+                    if refused.downcast_ref::<Refused>().is_some_and(|refused| !refused.may_pass()) =>
+                {
+                    DbError::Config(format!("leads to a server that refuses us: {refused}"))
+                }
+                error => DbError::unavailable_because("cannot connect", error),
             }
-            error => DbError::unavailable_because("cannot connect", error),
-        },
+        }
         PoolError::Backend(InnerError::QueryError(error)) => error.into(),
         PoolError::Backend(error) => DbError::unavailable_because("cannot connect", error),
         PoolError::Closed => DbError::unavailable("shutting down"),

@@ -21,23 +21,31 @@ pub enum Mode {
 /// How often a transaction was tried, and how long to wait before the next time.
 #[derive(Debug, Default)]
 pub struct Attempts {
-    failed: u32,
+    collided: u32,
+    lost: u32,
 }
 
 impl Attempts {
-    /// How often a transaction is tried at most.
+    /// How often a transaction is tried at most while it collides with others.
     pub const MAX: u32 = 10;
 
-    /// Full jitter under a doubling bound, so that those who collided do not meet again.
-    fn pause(&self) -> Duration {
-        let bound = Duration::from_millis(4 << self.failed.min(7));
-        bound.mul_f64(rand::random())
-    }
+    /// How often at most on another connection. Few: a body that stands still until the server ends its transaction
+    /// looks like a lost connection too.
+    pub const MAX_LOST: u32 = 3;
 
-    /// Counts a failure. Whether another try is due.
-    fn another(&mut self) -> bool {
-        self.failed += 1;
-        self.failed < Self::MAX
+    /// Counts a failure. The pause before another try, if one is due.
+    fn another(&mut self, error: &DbError) -> Option<Duration> {
+        if error.is_conflict() {
+            self.collided += 1;
+            // Full jitter under a doubling bound, so that those who collided do not meet again.
+            let bound = Duration::from_millis(4 << self.collided.min(7));
+            (self.collided < Self::MAX).then(|| bound.mul_f64(rand::random()))
+        } else if error.is_lost() {
+            self.lost += 1;
+            (self.lost < Self::MAX_LOST).then_some(Duration::ZERO)
+        } else {
+            None
+        }
     }
 }
 
@@ -58,11 +66,7 @@ where
 {
     /// `discard` takes a connection out of its pool and closes it.
     pub(super) fn new(conn: P, discard: fn(P), mode: Mode) -> Self {
-        Self {
-            conn: Some(conn),
-            discard,
-            mode,
-        }
+        Self { conn: Some(conn), discard, mode }
     }
 
     /// The connection. An error only once it is gone, which the macros do not let happen.
@@ -82,15 +86,17 @@ where
         result: Result<T, E>,
         attempts: &mut Attempts,
     ) -> ControlFlow<Result<T, E>> {
+        let mut committing = false;
         let error = match result {
             Ok(value) => match self.commit().await {
                 Ok(()) => {
                     self.give_back();
                     return ControlFlow::Break(Ok(value));
                 }
-                // The server has rolled back. A commit whose answer was lost is not tried again: it may have
-                // happened.
-                Err(error) => E::from(error),
+                Err(error) => {
+                    committing = self.mode == Mode::Write;
+                    E::from(error)
+                }
             },
             Err(error) => {
                 // A connection that cannot even roll back is no more use; `drop` closes it.
@@ -100,20 +106,20 @@ where
                 error
             }
         };
-        let again = match error.db() {
-            Some(DbError::Conflict(_)) => true,
-            // Nothing was changed, so nothing can happen twice. Another connection may be alive.
-            Some(DbError::Unavailable { reason, .. }) => {
-                self.mode != Mode::Write && reason == "connection lost"
-            }
-            _ => false,
+        // A commit whose answer was lost is not tried again: it may have happened. What was lost before went with
+        // its connection.
+        let pause = match error.db() {
+            Some(error) if !(committing && error.is_lost()) => attempts.another(error),
+            _ => None,
         };
-        if !again || !attempts.another() {
+        let Some(pause) = pause else {
             return ControlFlow::Break(Err(error));
-        }
+        };
         // Others may use the connection meanwhile.
         drop(self);
-        tokio::time::sleep(attempts.pause()).await;
+        if !pause.is_zero() {
+            tokio::time::sleep(pause).await;
+        }
         ControlFlow::Continue(())
     }
 

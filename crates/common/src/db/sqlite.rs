@@ -46,13 +46,11 @@ pub struct Sqlite {
 impl Sqlite {
     /// Opens the file, and makes it where it is not there, readable by its owner alone.
     pub(super) async fn connect(path: PathBuf, config: &Config) -> Result<Self, DbError> {
-        let path = std::path::absolute(path)
-            .map_err(|error| DbError::Config(format!("is not a path: {error}")))?;
+        let path = std::path::absolute(path).map_err(|error| DbError::Config(format!("is not a path: {error}")))?;
         let Some(name) = path.to_str().map(str::to_owned) else {
             return Err(DbError::Config("is a path that is not UTF-8".into()));
         };
-        create(&path)
-            .map_err(|error| DbError::Config(format!("{name} cannot be opened: {error}")))?;
+        create(&path).map_err(|error| DbError::Config(format!("{name} cannot be opened: {error}")))?;
         let sqlite = Self {
             writer: pool(&name, WRITER, 1)?,
             readers: pool(&name, READER, config.sqlite_readers())?,
@@ -121,9 +119,7 @@ impl Sqlite {
         if let Some(begin) = begin {
             session
                 .conn()?
-                .spawn_blocking(move |conn| {
-                    AnsiTransactionManager::begin_transaction_sql(conn, begin)
-                })
+                .spawn_blocking(move |conn| AnsiTransactionManager::begin_transaction_sql(conn, begin))
                 .await?;
         }
         Ok(session)
@@ -193,9 +189,9 @@ async fn get(pool: &Pool<Conn>, wait: Duration) -> Result<Object<Conn>, DbError>
     match tokio::time::timeout(wait, pool.get()).await {
         Ok(Ok(conn)) => Ok(conn),
         Ok(Err(PoolError::Closed)) => Err(DbError::unavailable("shutting down")),
-        Ok(Err(PoolError::Backend(InnerError::ConnectionError(
-            ConnectionError::CouldntSetupConfiguration(error),
-        )))) => Err(error.into()),
+        Ok(Err(PoolError::Backend(InnerError::ConnectionError(ConnectionError::CouldntSetupConfiguration(error))))) => {
+            Err(error.into())
+        }
         Ok(Err(error)) => Err(DbError::unavailable_because("cannot open the file", error)),
         Err(_) => Err(DbError::unavailable("no connection came free in time")),
     }

@@ -82,10 +82,7 @@ const OPS: &[(&str, Op)] = &[
 
 impl fmt::Display for Op {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let text = OPS
-            .iter()
-            .find(|(_, op)| op == self)
-            .map_or("", |(text, _)| text);
+        let text = OPS.iter().find(|(_, op)| op == self).map_or("", |(text, _)| text);
         f.write_str(text)
     }
 }
@@ -156,9 +153,7 @@ impl Decimal {
         }
         let units: i128 = whole.parse().ok()?;
         let nanos: i128 = format!("{decimals:0<9}").parse().ok()?;
-        Some(Self {
-            nanos: sign * (units * Self::PER_UNIT + nanos),
-        })
+        Some(Self { nanos: sign * (units * Self::PER_UNIT + nanos) })
     }
 }
 
@@ -241,10 +236,7 @@ impl<'a> Reader<'a> {
     }
 
     fn fail<T>(&self, at: usize, message: impl Into<String>) -> Result<T, FilterError> {
-        Err(FilterError {
-            position: self.text[..at].chars().count() + 1,
-            message: message.into(),
-        })
+        Err(FilterError { position: self.text[..at].chars().count() + 1, message: message.into() })
     }
 
     fn and(&mut self) -> Result<(), FilterError> {
@@ -257,17 +249,9 @@ impl<'a> Reader<'a> {
                 }
                 Ok(())
             }
-            "OR" => self.fail(
-                start,
-                "`OR` is not supported: terms are joined by `AND` alone",
-            ),
-            word if word.eq_ignore_ascii_case("and") => {
-                self.fail(start, "write `AND` in capital letters")
-            }
-            _ => self.fail(
-                start,
-                "terms must be joined by `AND`, and a value with spaces be in quotes",
-            ),
+            "OR" => self.fail(start, "`OR` is not supported: terms are joined by `AND` alone"),
+            word if word.eq_ignore_ascii_case("and") => self.fail(start, "write `AND` in capital letters"),
+            _ => self.fail(start, "terms must be joined by `AND`, and a value with spaces be in quotes"),
         }
     }
 
@@ -279,11 +263,7 @@ impl<'a> Reader<'a> {
         let start = self.at;
         let text = self.value(field, op)?;
         match field.kind.read(&text) {
-            Ok(value) => Ok(Term {
-                field: field.name,
-                op,
-                value,
-            }),
+            Ok(value) => Ok(Term { field: field.name, op, value }),
             Err(message) => self.fail(start, format!("the value of `{}` {message}", field.name)),
         }
     }
@@ -295,51 +275,26 @@ impl<'a> Reader<'a> {
         }
         let minus = self.rest().starts_with('-');
         let name = self.take_while(is_name);
-        if minus
-            || (name == "NOT"
-                && !self
-                    .rest()
-                    .trim_start()
-                    .starts_with(['=', '!', '<', '>', ':']))
-        {
+        if minus || (name == "NOT" && !self.rest().trim_start().starts_with(['=', '!', '<', '>', ':'])) {
             return self.fail(start, "negation is not supported: use `!=`");
         }
         let names: Vec<&str> = fields.iter().map(|field| field.name).collect();
         if name.is_empty() {
-            return self.fail(
-                start,
-                format!("a field must stand here: {}", any_of(&names)),
-            );
+            return self.fail(start, format!("a field must stand here: {}", any_of(&names)));
         }
         match fields.iter().find(|field| field.name == name) {
             Some(field) => Ok(field),
-            None => self.fail(
-                start,
-                format!(
-                    "`{}` is no field to filter by: {}",
-                    short(name),
-                    instead(name, &names)
-                ),
-            ),
+            None => self.fail(start, format!("`{}` is no field to filter by: {}", short(name), instead(name, &names))),
         }
     }
 
     fn op(&mut self, field: &Field) -> Result<Op, FilterError> {
         let allowed = any_of(field.kind.ops());
         let Some((text, op)) = OPS.iter().find(|(text, _)| self.rest().starts_with(text)) else {
-            return self.fail(
-                self.at,
-                format!("after `{}` must follow {allowed}", field.name),
-            );
+            return self.fail(self.at, format!("after `{}` must follow {allowed}", field.name));
         };
         if !field.kind.ops().contains(text) {
-            return self.fail(
-                self.at,
-                format!(
-                    "`{text}` does not go with `{}`, but {allowed} does",
-                    field.name
-                ),
-            );
+            return self.fail(self.at, format!("`{text}` does not go with `{}`, but {allowed} does", field.name));
         }
         self.at += text.len();
         Ok(*op)
@@ -351,28 +306,18 @@ impl<'a> Reader<'a> {
         match self.rest().chars().next() {
             Some(quote @ ('"' | '\'')) => self.quoted(quote),
             _ => {
-                let text = self.take_while(|c| {
-                    !c.is_whitespace()
-                        && !matches!(c, '"' | '\'' | '(' | ')' | ',' | '=' | '<' | '>')
-                });
+                let text = self
+                    .take_while(|c| !c.is_whitespace() && !matches!(c, '"' | '\'' | '(' | ')' | ',' | '=' | '<' | '>'));
                 if let Some(odd) = self.rest().chars().next().filter(|c| !c.is_whitespace()) {
-                    return self.fail(
-                        self.at,
-                        format!("`{odd}` cannot stand in a value without quotes"),
-                    );
+                    return self.fail(self.at, format!("`{odd}` cannot stand in a value without quotes"));
                 }
                 match text {
-                    "" | "AND" => self.fail(
-                        start,
-                        format!(
-                            "a value must follow `{} {op}`; an empty text is \"\"",
-                            field.name
-                        ),
-                    ),
-                    "*" if op == Op::Contains => self.fail(
-                        start,
-                        "`:*` is not supported: compare with \"\" to ask whether a text is there",
-                    ),
+                    "" | "AND" => {
+                        self.fail(start, format!("a value must follow `{} {op}`; an empty text is \"\"", field.name))
+                    }
+                    "*" if op == Op::Contains => {
+                        self.fail(start, "`:*` is not supported: compare with \"\" to ask whether a text is there")
+                    }
                     _ => Ok(text.to_owned()),
                 }
             }
@@ -418,16 +363,13 @@ impl Kind {
                 .find(|value| **value == text)
                 .map(|value| Value::Enum(value))
                 .ok_or_else(|| format!("is not `{}`: {}", short(text), instead(text, values))),
-            Self::Int => text
-                .parse()
-                .map(Value::Int)
-                .map_err(|_| "must be a whole number such as `12`".to_owned()),
-            Self::Money => Decimal::parse(text).map(Value::Money).ok_or_else(|| {
-                "must be an amount with at most nine decimals such as `5.00`".to_owned()
-            }),
-            Self::Time => time(text).map(Value::Time).ok_or_else(|| {
-                "must be an RFC 3339 time such as `2026-01-31T12:00:00Z`, or a date".to_owned()
-            }),
+            Self::Int => text.parse().map(Value::Int).map_err(|_| "must be a whole number such as `12`".to_owned()),
+            Self::Money => Decimal::parse(text)
+                .map(Value::Money)
+                .ok_or_else(|| "must be an amount with at most nine decimals such as `5.00`".to_owned()),
+            Self::Time => time(text)
+                .map(Value::Time)
+                .ok_or_else(|| "must be an RFC 3339 time such as `2026-01-31T12:00:00Z`, or a date".to_owned()),
         }
     }
 }

@@ -40,9 +40,7 @@ const MAX_TOKEN: usize = 4096;
 #[non_exhaustive]
 pub enum PageError {
     /// It is not one of ours, or is damaged.
-    #[error(
-        "is not a page token of this method: send the last answer's next_page_token, or none for the first page"
-    )]
+    #[error("is not a page token of this method: send the last answer's next_page_token, or none for the first page")]
     Malformed,
     /// It belongs to a list with other arguments.
     #[error(
@@ -76,38 +74,26 @@ pub fn encode<Q: Serialize + ?Sized, K: Serialize + ?Sized>(query: &Q, key: &K) 
 ///
 /// # Errors
 /// [`PageError`] for what [`encode`] did not make, or made for another query.
-pub fn decode<Q: Serialize + ?Sized, K: DeserializeOwned>(
-    token: &str,
-    query: &Q,
-) -> Result<Option<K>, PageError> {
+pub fn decode<Q: Serialize + ?Sized, K: DeserializeOwned>(token: &str, query: &Q) -> Result<Option<K>, PageError> {
     if token.is_empty() {
         return Ok(None);
     }
     if token.len() > MAX_TOKEN {
         return Err(PageError::Malformed);
     }
-    let json = URL_SAFE_NO_PAD
-        .decode(token)
-        .map_err(|_| PageError::Malformed)?;
+    let json = URL_SAFE_NO_PAD.decode(token).map_err(|_| PageError::Malformed)?;
     // The key's type belongs to its query, so the fingerprint is looked at first.
     let (fingerprint_of_token, key): (String, serde_json::Value) =
         serde_json::from_slice(&json).map_err(|_| PageError::Malformed)?;
     if fingerprint_of_token != fingerprint(query) {
         return Err(PageError::OtherQuery);
     }
-    serde_json::from_value(key)
-        .map(Some)
-        .map_err(|_| PageError::Malformed)
+    serde_json::from_value(key).map(Some).map_err(|_| PageError::Malformed)
 }
 
 /// Makes a page of rows that were read with a limit of `size + 1`: drops the one too many, and gives the token of
 /// the next page, empty where there is none. `key` gives a row's key, as for [`encode`].
-pub fn cut<T, Q, K>(
-    mut rows: Vec<T>,
-    size: i64,
-    query: &Q,
-    key: impl FnOnce(&T) -> K,
-) -> (Vec<T>, String)
+pub fn cut<T, Q, K>(mut rows: Vec<T>, size: i64, query: &Q, key: impl FnOnce(&T) -> K) -> (Vec<T>, String)
 where
     Q: Serialize + ?Sized,
     K: Serialize,
@@ -117,10 +103,7 @@ where
         return (rows, String::new());
     }
     rows.truncate(size);
-    let token = rows
-        .last()
-        .map(|last| encode(query, &key(last)))
-        .unwrap_or_default();
+    let token = rows.last().map(|last| encode(query, &key(last))).unwrap_or_default();
     (rows, token)
 }
 
@@ -141,14 +124,7 @@ mod tests {
 
     #[test]
     fn sizes_are_coerced() {
-        for (asked, given) in [
-            (0, 50),
-            (-1, 50),
-            (1, 1),
-            (500, 500),
-            (501, 500),
-            (i32::MAX, 500),
-        ] {
+        for (asked, given) in [(0, 50), (-1, 50), (1, 1), (500, 500), (501, 500), (i32::MAX, 500)] {
             assert_eq!(size(asked), given, "{asked}");
         }
     }
@@ -162,34 +138,18 @@ mod tests {
     fn a_token_belongs_to_its_query() {
         let token = encode(&QUERY, &("a", 1));
         assert_eq!(decode::<_, Key>(&token, &QUERY), Ok(Some(("a".into(), 1))));
-        assert_eq!(
-            decode::<_, Key>(&token, &("orders.list", "")),
-            Err(PageError::OtherQuery)
-        );
+        assert_eq!(decode::<_, Key>(&token, &("orders.list", "")), Err(PageError::OtherQuery));
         // The same text, cut elsewhere.
-        assert_eq!(
-            decode::<_, Key>(&token, &("orders.lists", "tate = ACTIVE")),
-            Err(PageError::OtherQuery)
-        );
+        assert_eq!(decode::<_, Key>(&token, &("orders.lists", "tate = ACTIVE")), Err(PageError::OtherQuery));
     }
 
     #[test]
     fn garbage_is_refused() {
         let token = encode(&QUERY, &("a", 1));
-        for bad in [
-            "x",
-            "%%%",
-            "bnVsbA",
-            &token[1..],
-            &token[..token.len() - 1],
-            &format!("{token}="),
-            &"A".repeat(5000),
-        ] {
-            assert_eq!(
-                decode::<_, Key>(bad, &QUERY),
-                Err(PageError::Malformed),
-                "{bad}"
-            );
+        for bad in
+            ["x", "%%%", "bnVsbA", &token[1..], &token[..token.len() - 1], &format!("{token}="), &"A".repeat(5000)]
+        {
+            assert_eq!(decode::<_, Key>(bad, &QUERY), Err(PageError::Malformed), "{bad}");
         }
         // Ours, but with a key of another shape.
         let other = encode(&QUERY, &1);

@@ -15,19 +15,13 @@ impl OrderBy {
     /// The smallest first.
     #[must_use]
     pub const fn ascending(field: &'static str) -> Self {
-        Self {
-            field,
-            descending: false,
-        }
+        Self { field, descending: false }
     }
 
     /// The largest first.
     #[must_use]
     pub const fn descending(field: &'static str) -> Self {
-        Self {
-            field,
-            descending: true,
-        }
+        Self { field, descending: true }
     }
 }
 
@@ -40,11 +34,7 @@ pub struct OrderError(String);
 ///
 /// # Errors
 /// [`OrderError`] says what would be right.
-pub fn parse(
-    text: &str,
-    allowed: &[&'static str],
-    default: OrderBy,
-) -> Result<OrderBy, OrderError> {
+pub fn parse(text: &str, allowed: &[&'static str], default: OrderBy) -> Result<OrderBy, OrderError> {
     if text.contains(',') {
         return Err(OrderError(format!("takes one field: {}", any_of(allowed))));
     }
@@ -53,28 +43,18 @@ pub fn parse(
         return Ok(default);
     };
     let Some(field) = allowed.iter().find(|field| **field == given) else {
-        return Err(OrderError(format!(
-            "`{}` is no field to order by: {}",
-            short(given),
-            instead(given, allowed)
-        )));
+        return Err(OrderError(format!("`{}` is no field to order by: {}", short(given), instead(given, allowed))));
     };
     let descending = match words.next() {
         None | Some("asc") => false,
         Some("desc") => true,
         Some(word) => {
-            return Err(OrderError(format!(
-                "`{}` after `{field}` must be `asc` or `desc`",
-                short(word)
-            )));
+            return Err(OrderError(format!("`{}` after `{field}` must be `asc` or `desc`", short(word))));
         }
     };
     match words.next() {
         None => Ok(OrderBy { field, descending }),
-        Some(word) => Err(OrderError(format!(
-            "`{}` is too much: write a field and `asc` or `desc`",
-            short(word)
-        ))),
+        Some(word) => Err(OrderError(format!("`{}` is too much: write a field and `asc` or `desc`", short(word)))),
     }
 }
 
@@ -106,19 +86,10 @@ mod tests {
                 "`prize` is no field to order by: did you mean `price`? It may be `create_time`, `sku` or `price`",
             ),
             ("sku DESC", "`DESC` after `sku` must be `asc` or `desc`"),
-            (
-                "sku, price",
-                "takes one field: `create_time`, `sku` or `price`",
-            ),
-            (
-                "sku desc desc",
-                "`desc` is too much: write a field and `asc` or `desc`",
-            ),
+            ("sku, price", "takes one field: `create_time`, `sku` or `price`"),
+            ("sku desc desc", "`desc` is too much: write a field and `asc` or `desc`"),
         ] {
-            assert_eq!(
-                parse(text, ALLOWED, DEFAULT).unwrap_err().to_string(),
-                message
-            );
+            assert_eq!(parse(text, ALLOWED, DEFAULT).unwrap_err().to_string(), message);
         }
     }
 }

@@ -43,10 +43,7 @@ mod tests {
         assert_eq!(any_of(&["a", "b", "c"]), "`a`, `b` or `c`");
         assert!(instead("stat", &["title", "state"]).starts_with("did you mean `state`?"));
         assert!(instead("Title", &["title", "state"]).starts_with("did you mean `title`?"));
-        assert_eq!(
-            instead("zzz", &["title", "state"]),
-            "it may be `title` or `state`"
-        );
+        assert_eq!(instead("zzz", &["title", "state"]), "it may be `title` or `state`");
         assert_eq!(short(&"é".repeat(50)).chars().count(), 41);
     }
 }

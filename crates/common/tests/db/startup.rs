@@ -102,12 +102,9 @@ async fn sqlite_is_durable_and_private() {
 
     let Pools::Sqlite(pool) = db.pools() else { panic!("not SQLite") };
     for (mut conn, query_only) in [(pool.writer().await.unwrap(), "0"), (pool.reader().await.unwrap(), "1")] {
-        for (pragma, expected) in [
-            ("journal_mode", "wal"),
-            ("synchronous", "2"),
-            ("foreign_keys", "1"),
-            ("query_only", query_only),
-        ] {
+        for (pragma, expected) in
+            [("journal_mode", "wal"), ("synchronous", "2"), ("foreign_keys", "1"), ("query_only", query_only)]
+        {
             let sql = format!("SELECT CAST({pragma} AS TEXT) AS value FROM pragma_{pragma}");
             let found: Pragma = diesel::sql_query(sql).get_result(&mut conn).await.unwrap();
             assert_eq!(found.value, expected, "{pragma}");

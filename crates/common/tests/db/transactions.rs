@@ -279,10 +279,7 @@ async fn fail<C>(conn: &mut C, sqlstate: &str, message: &str) -> diesel::QueryRe
 where
     C: diesel_async::SimpleAsyncConnection,
 {
-    conn.batch_execute(&format!(
-        "DO $$ BEGIN RAISE EXCEPTION '{message}' USING ERRCODE = '{sqlstate}'; END $$"
-    ))
-    .await
+    conn.batch_execute(&format!("DO $$ BEGIN RAISE EXCEPTION '{message}' USING ERRCODE = '{sqlstate}'; END $$")).await
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -5,8 +5,8 @@ use diesel_async::RunQueryDsl;
 use souk_common::ids::UserId;
 use souk_common::money::Currency;
 
-use super::schema::{accounts, entries};
 use super::Conn;
+use super::schema::{accounts, entries};
 use crate::db::store::Account;
 
 #[derive(Queryable, Selectable, Insertable)]
@@ -74,19 +74,13 @@ pub async fn total(conn: &mut Conn) -> QueryResult<i64> {
 }
 
 pub async fn set_balance(conn: &mut Conn, id: UserId, balance: i64) -> QueryResult<()> {
-    let changed = diesel::update(accounts::table.find(id))
-        .set(accounts::balance.eq(balance))
-        .execute(conn)
-        .await?;
+    let changed = diesel::update(accounts::table.find(id)).set(accounts::balance.eq(balance)).execute(conn).await?;
     if changed == 1 { Ok(()) } else { Err(diesel::NotFound) }
 }
 
 pub async fn last_number(conn: &mut Conn, id: UserId) -> QueryResult<i32> {
-    let last: Option<i32> = entries::table
-        .filter(entries::account_id.eq(id))
-        .select(diesel::dsl::max(entries::number))
-        .first(conn)
-        .await?;
+    let last: Option<i32> =
+        entries::table.filter(entries::account_id.eq(id)).select(diesel::dsl::max(entries::number)).first(conn).await?;
     Ok(last.unwrap_or(0))
 }
 
