@@ -67,6 +67,13 @@ impl From<diesel::result::Error> for Error {
     }
 }
 
+impl Error {
+    /// Whether concurrent changes got in each other's way, so that the same may work when tried again.
+    pub(crate) fn is_conflict(&self) -> bool {
+        self.db().is_some_and(DbError::is_conflict)
+    }
+}
+
 impl Failure for Error {
     fn db(&self) -> Option<&DbError> {
         match self {
@@ -125,11 +132,10 @@ impl From<Error> for Problem {
             Error::Db(ref cause) if cause.is_unavailable() => {
                 Self::unavailable("the inventory's database").caused_by(error)
             }
-            Error::Db(ref cause) if cause.is_conflict() => Self::new(
-                Reason::Conflict,
-                "concurrent changes of the same stock kept colliding: try again",
-            )
-            .caused_by(error),
+            Error::Db(ref cause) if cause.is_conflict() => {
+                Self::new(Reason::Conflict, "concurrent changes of the same stock kept colliding: try again")
+                    .caused_by(error)
+            }
             Error::Lost | Error::Corrupt(_) | Error::Db(_) => Self::internal().caused_by(error),
         }
     }
@@ -146,27 +152,22 @@ fn refused(refusal: Refusal) -> Problem {
             let path = format!("items[{item}].location");
             Problem::not_found(location.name()).field(path, "must be an existing location")
         }
-        Refusal::NoLocation => {
-            Problem::new(Reason::StateConflict, "there is no location yet: add one first")
-        }
+        Refusal::NoLocation => Problem::new(Reason::StateConflict, "there is no location yet: add one first"),
         Refusal::Archived(products) => archived(&products),
         Refusal::OutOfStock(short) => out_of_stock(&short),
-        Refusal::OtherItems(order) => Problem::new(
-            Reason::StateConflict,
-            format!("{} has a reservation of other items already", order.name()),
-        )
-        .violation("RESERVATION_STATE", order.name(), "the items differ from those that are held"),
-        Refusal::WrongState { order, state } => Problem::new(
-            Reason::StateConflict,
-            format!("the reservation of {} is {}", order.name(), words(state)),
-        )
-        .violation("RESERVATION_STATE", order.name(), format!("the reservation is {}", words(state)))
-        .metadata("state", words(state)),
-        Refusal::NoReservation(order) => Problem::new(
-            Reason::ResourceNotFound,
-            format!("{} has no reservation", order.name()),
-        )
-        .resource("souk/Reservation", souk_common::ids::ReservationId::from_uuid(order.uuid()).name()),
+        Refusal::OtherItems(order) => {
+            Problem::new(Reason::StateConflict, format!("{} has a reservation of other items already", order.name()))
+                .violation("RESERVATION_STATE", order.name(), "the items differ from those that are held")
+        }
+        Refusal::WrongState { order, state } => {
+            Problem::new(Reason::StateConflict, format!("the reservation of {} is {}", order.name(), words(state)))
+                .violation("RESERVATION_STATE", order.name(), format!("the reservation is {}", words(state)))
+                .metadata("state", words(state))
+        }
+        Refusal::NoReservation(order) => {
+            Problem::new(Reason::ResourceNotFound, format!("{} has no reservation", order.name()))
+                .resource("souk/Reservation", souk_common::ids::ReservationId::from_uuid(order.uuid()).name())
+        }
         Refusal::NotSold(excess) => not_sold(&excess),
         Refusal::Untracked { item, product } => {
             let text = format!("the stock of {} is not tracked, so it cannot be changed", product.name());
@@ -175,9 +176,8 @@ fn refused(refusal: Refusal) -> Problem {
                 .violation("STOCK_TRACKING", product.name(), "the product's stock is not tracked")
         }
         Refusal::BelowReserved { item, product, quantity, on_hand, left, reserved } => {
-            let text = format!(
-                "{quantity} would leave {left} of the {on_hand} on hand, of which {reserved} are reserved"
-            );
+            let text =
+                format!("{quantity} would leave {left} of the {on_hand} on hand, of which {reserved} are reserved");
             let free = on_hand - reserved;
             Problem::new(Reason::OutOfStock, format!("{}: {text}", product.name()))
                 .field(format!("items[{item}].quantity"), format!("must take no more than {free}"))
@@ -200,9 +200,9 @@ fn refused(refusal: Refusal) -> Problem {
 fn archived(products: &[ProductId]) -> Problem {
     let names: Vec<_> = products.iter().map(|product| product.name()).collect();
     let problem = Problem::new(Reason::ProductArchived, format!("no longer sold: {}", names.join(", ")));
-    names.into_iter().fold(problem, |problem, name| {
-        problem.violation("PRODUCT_ARCHIVED", name, "the product is archived")
-    })
+    names
+        .into_iter()
+        .fold(problem, |problem, name| problem.violation("PRODUCT_ARCHIVED", name, "the product is archived"))
 }
 
 /// Names each short product twice: in words as a violation, and for programs as metadata `wanted/available`.
@@ -213,9 +213,7 @@ fn out_of_stock(short: &[Shortage]) -> Problem {
     };
     short.iter().fold(Problem::new(Reason::OutOfStock, message), |problem, one| {
         let numbers = format!("{}/{}", one.wanted, one.available);
-        problem
-            .violation("OUT_OF_STOCK", one.product.name(), wanted(one))
-            .metadata(one.product.name(), numbers)
+        problem.violation("OUT_OF_STOCK", one.product.name(), wanted(one)).metadata(one.product.name(), numbers)
     })
 }
 

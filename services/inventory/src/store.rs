@@ -3,7 +3,11 @@
 mod codes;
 pub mod verify;
 
-use std::{collections::BTreeSet, path::Path};
+use std::{
+    collections::BTreeSet,
+    path::Path,
+    time::{Duration, Instant},
+};
 
 use chrono::{DateTime, Utc};
 use diesel_migrations::embed_migrations;
@@ -68,8 +72,9 @@ pub(crate) enum Outcome {
     Widen(BTreeSet<ProductId>),
 }
 
-/// A batch is begun anew so often at most when others change what it is about to lock.
-const WIDENINGS: usize = 8;
+/// How long a batch is tried that others' changes get in the way of. Where transactions are serializable, several
+/// busy copies of the service collide all the time: one of them always gets on, and each in its turn.
+const PATIENCE: Duration = Duration::from_secs(10);
 
 /// The service's database.
 #[derive(Debug, Clone)]
@@ -102,16 +107,21 @@ impl Store {
     /// whole only where the database does.
     pub async fn run(&self, commands: &[Command]) -> Result<Vec<Result<Reply, Refusal>>, Error> {
         let mut products = BTreeSet::new();
-        for _ in 0..WIDENINGS {
+        let began = Instant::now();
+        loop {
             let outcome = db::write!(self.db, |conn, q| -> Result<Outcome, Error> {
                 q::batch::run(conn, commands, &products).await
-            })?;
+            });
             match outcome {
-                Outcome::Decided(answers) => return Ok(answers),
-                Outcome::Widen(more) => products.extend(more),
+                Ok(Outcome::Decided(answers)) => return Ok(answers),
+                Ok(Outcome::Widen(more)) => products.extend(more),
+                Err(error) if error.is_conflict() => {}
+                Err(error) => return Err(error),
+            }
+            if began.elapsed() > PATIENCE {
+                return Err(collided());
             }
         }
-        Err(collided())
     }
 
     /// Adds a product.
@@ -135,15 +145,8 @@ impl Store {
     }
 
     /// Changes a product. An archived one cannot be changed.
-    pub async fn update_product(
-        &self,
-        id: ProductId,
-        etag: Option<&str>,
-        change: &Change,
-    ) -> Result<Product, Error> {
-        db::write!(self.db, |conn, q| -> Result<Product, Error> {
-            q::products::update(conn, id, etag, change).await
-        })
+    pub async fn update_product(&self, id: ProductId, etag: Option<&str>, change: &Change) -> Result<Product, Error> {
+        db::write!(self.db, |conn, q| -> Result<Product, Error> { q::products::update(conn, id, etag, change).await })
     }
 
     /// Takes a product out of sale; one that is out of sale stays as it is.
@@ -152,12 +155,7 @@ impl Store {
     }
 
     /// Adds a location.
-    pub async fn create_location(
-        &self,
-        code: &str,
-        display_name: &str,
-        priority: i32,
-    ) -> Result<Location, Error> {
+    pub async fn create_location(&self, code: &str, display_name: &str, priority: i32) -> Result<Location, Error> {
         db::write!(self.db, |conn, q| -> Result<Location, Error> {
             q::locations::create(conn, code, display_name, priority).await
         })
@@ -169,28 +167,18 @@ impl Store {
     }
 
     /// Locations by priority, then code, after the given ones.
-    pub async fn list_locations(
-        &self,
-        after: Option<&(i32, String)>,
-        limit: i64,
-    ) -> Result<Vec<Location>, Error> {
-        db::read!(self.db, |conn, q| -> Result<Vec<Location>, Error> {
-            q::locations::list(conn, after, limit).await
-        })
+    pub async fn list_locations(&self, after: Option<&(i32, String)>, limit: i64) -> Result<Vec<Location>, Error> {
+        db::read!(self.db, |conn, q| -> Result<Vec<Location>, Error> { q::locations::list(conn, after, limit).await })
     }
 
     /// A product's stock at every location that has or had it, in the order in which orders are filled.
     pub async fn stock(&self, product: ProductId) -> Result<Vec<StockLevel>, Error> {
-        db::snapshot!(self.db, |conn, q| -> Result<Vec<StockLevel>, Error> {
-            q::stock::levels(conn, product).await
-        })
+        db::snapshot!(self.db, |conn, q| -> Result<Vec<StockLevel>, Error> { q::stock::levels(conn, product).await })
     }
 
     /// Pieces of a product that can be reserved now; `None` where its stock is not counted.
     pub async fn availability(&self, product: ProductId) -> Result<Option<i64>, Error> {
-        db::read!(self.db, |conn, q| -> Result<Option<i64>, Error> {
-            q::stock::availability(conn, product).await
-        })
+        db::read!(self.db, |conn, q| -> Result<Option<i64>, Error> { q::stock::availability(conn, product).await })
     }
 
     /// A product's ledger entries with their sequence numbers, newest first, below a sequence number.
@@ -214,9 +202,7 @@ impl Store {
 
     /// Orders whose reservations have run out, the oldest first.
     pub async fn lapsed(&self, limit: i64) -> Result<Vec<OrderId>, Error> {
-        db::read!(self.db, |conn, q| -> Result<Vec<OrderId>, Error> {
-            q::reservations::lapsed(conn, limit).await
-        })
+        db::read!(self.db, |conn, q| -> Result<Vec<OrderId>, Error> { q::reservations::lapsed(conn, limit).await })
     }
 
     /// Forgets the answers to requests made before a time; returns how many.

@@ -27,10 +27,7 @@ pub struct Limits {
 
 impl Default for Limits {
     fn default() -> Self {
-        Self {
-            batch: 256,
-            queue: 4096,
-        }
+        Self { batch: 256, queue: 4096 }
     }
 }
 
@@ -74,11 +71,7 @@ pub struct Coalescer<Req, Res, E> {
 
 impl<Req, Res, E> Clone for Coalescer<Req, Res, E> {
     fn clone(&self) -> Self {
-        Self {
-            queue: self.queue.clone(),
-            closing: self.closing.clone(),
-            worker: Arc::clone(&self.worker),
-        }
+        Self { queue: self.queue.clone(), closing: self.closing.clone(), worker: Arc::clone(&self.worker) }
     }
 }
 
@@ -102,11 +95,7 @@ where
         let tracker = TaskTracker::new();
         tracker.spawn(Worker::new(run, limits.batch.max(1)).run(waiting, closing.clone()));
         tracker.close();
-        Self {
-            queue,
-            closing,
-            worker: Arc::new(tracker),
-        }
+        Self { queue, closing, worker: Arc::new(tracker) }
     }
 
     /// Puts a request into the next batch and waits for its answer.
@@ -118,12 +107,10 @@ where
             return Err(SubmitError::Closed);
         }
         let (reply, answer) = oneshot::channel();
-        self.queue
-            .try_send(Job { request, reply })
-            .map_err(|error| match error {
-                mpsc::error::TrySendError::Full(_) => SubmitError::Overloaded,
-                mpsc::error::TrySendError::Closed(_) => SubmitError::Closed,
-            })?;
+        self.queue.try_send(Job { request, reply }).map_err(|error| match error {
+            mpsc::error::TrySendError::Full(_) => SubmitError::Overloaded,
+            mpsc::error::TrySendError::Closed(_) => SubmitError::Closed,
+        })?;
         answer.await.unwrap_or(Err(SubmitError::Lost))
     }
 

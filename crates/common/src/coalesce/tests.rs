@@ -52,21 +52,11 @@ impl Bench {
                 }
                 Ok(requests
                     .into_iter()
-                    .map(|n| {
-                        if n < 100 && n % 2 == 1 {
-                            Err(Failure::Own(n))
-                        } else {
-                            Ok(n * 2)
-                        }
-                    })
+                    .map(|n| if n < 100 && n % 2 == 1 { Err(Failure::Own(n)) } else { Ok(n * 2) })
                     .collect())
             }
         });
-        Self {
-            coalescer,
-            gate,
-            batches,
-        }
+        Self { coalescer, gate, batches }
     }
 
     fn submit(&self, n: u32) -> JoinHandle<Result<u32, SubmitError<Failure>>> {
@@ -123,24 +113,13 @@ async fn those_who_wait_form_the_next_batch_in_order_and_each_gets_its_own_answe
     for task in tasks {
         answers.push(task.await.unwrap());
     }
-    assert_eq!(
-        answers,
-        [
-            Ok(0),
-            Ok(4),
-            Err(SubmitError::Failed(Failure::Own(3))),
-            Ok(8)
-        ]
-    );
+    assert_eq!(answers, [Ok(0), Ok(4), Err(SubmitError::Failed(Failure::Own(3))), Ok(8)]);
     assert_eq!(bench.seen(), [vec![0], vec![2, 3, 4]]);
 }
 
 #[tokio::test]
 async fn a_batch_is_never_larger_than_its_limit() {
-    let bench = Bench::new(Limits {
-        batch: 2,
-        queue: 100,
-    });
+    let bench = Bench::new(Limits { batch: 2, queue: 100 });
     let tasks = bench.queue_up(&[2, 4, 6, 8, 10]).await;
     bench.open();
     for task in tasks {
@@ -151,10 +130,7 @@ async fn a_batch_is_never_larger_than_its_limit() {
 
 #[tokio::test]
 async fn one_that_spoils_the_batch_fails_alone() {
-    for (poison, expected) in [
-        (666, SubmitError::Failed(Failure::Poison)),
-        (555, SubmitError::Lost),
-    ] {
+    for (poison, expected) in [(666, SubmitError::Failed(Failure::Poison)), (555, SubmitError::Lost)] {
         let bench = Bench::new(Limits::default());
         let tasks = bench.queue_up(&[2, 4, poison, 6, 8]).await;
         bench.open();
@@ -162,19 +138,9 @@ async fn one_that_spoils_the_batch_fails_alone() {
         for task in tasks {
             answers.push(task.await.unwrap());
         }
-        assert_eq!(
-            answers,
-            [Ok(0), Ok(4), Ok(8), Err(expected), Ok(12), Ok(16)]
-        );
-        assert!(
-            bench.seen().len() < 2 * 5,
-            "halving takes fewer runs than each alone twice"
-        );
-        assert_eq!(
-            bench.coalescer.submit(10).await,
-            Ok(20),
-            "it goes on afterwards"
-        );
+        assert_eq!(answers, [Ok(0), Ok(4), Ok(8), Err(expected), Ok(12), Ok(16)]);
+        assert!(bench.seen().len() < 2 * 5, "halving takes fewer runs than each alone twice");
+        assert_eq!(bench.coalescer.submit(10).await, Ok(20), "it goes on afterwards");
     }
 }
 
@@ -194,24 +160,14 @@ async fn a_failure_that_strikes_all_is_not_tried_member_by_member() {
 
 #[tokio::test]
 async fn a_full_queue_refuses() {
-    let bench = Bench::new(Limits {
-        batch: 10,
-        queue: 2,
-    });
+    let bench = Bench::new(Limits { batch: 10, queue: 2 });
     let tasks = bench.queue_up(&[2, 4]).await;
-    assert_eq!(
-        bench.coalescer.submit(6).await,
-        Err(SubmitError::Overloaded)
-    );
+    assert_eq!(bench.coalescer.submit(6).await, Err(SubmitError::Overloaded));
     bench.open();
     for task in tasks {
         task.await.unwrap().unwrap();
     }
-    assert_eq!(
-        bench.coalescer.submit(6).await,
-        Ok(12),
-        "there is room again"
-    );
+    assert_eq!(bench.coalescer.submit(6).await, Ok(12), "there is room again");
 }
 
 #[tokio::test]
@@ -233,10 +189,7 @@ async fn a_caller_that_leaves_stops_neither_its_batch_nor_its_neighbours() {
 
 #[tokio::test]
 async fn draining_serves_what_waits_and_refuses_what_comes() {
-    let bench = Bench::new(Limits {
-        batch: 1,
-        queue: 100,
-    });
+    let bench = Bench::new(Limits { batch: 1, queue: 100 });
     let tasks = bench.queue_up(&[2, 4, 6]).await;
     let drained = tokio::spawn({
         let coalescer = bench.coalescer.clone();

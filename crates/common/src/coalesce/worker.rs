@@ -63,9 +63,7 @@ impl<F> Worker<F> {
         while let Some(mut jobs) = parts.pop() {
             let requests = jobs.iter().map(|job| job.request.clone()).collect();
             // Only the answer is looked at afterwards: nothing half-changed is seen behind a panic.
-            let outcome = AssertUnwindSafe(async { (self.run)(requests).await })
-                .catch_unwind()
-                .await;
+            let outcome = AssertUnwindSafe(async { (self.run)(requests).await }).catch_unwind().await;
             match outcome {
                 Ok(Ok(answers)) if answers.len() == jobs.len() => {
                     for (job, answer) in jobs.into_iter().zip(answers) {

@@ -143,11 +143,8 @@ impl Book {
 
     /// What changed since the book was opened.
     pub fn into_changes(self) -> Changes {
-        let mut changes = Changes {
-            ledger: self.ledger,
-            answers: self.answers.into_iter().collect(),
-            ..Changes::default()
-        };
+        let mut changes =
+            Changes { ledger: self.ledger, answers: self.answers.into_iter().collect(), ..Changes::default() };
         for (place, level) in self.stock {
             let row = StockRow { place, level };
             match self.stored_stock.get(&place) {

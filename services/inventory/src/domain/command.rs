@@ -126,10 +126,7 @@ impl RequestKey {
     pub fn new(actor: &str, method: &str, key: &str, request: &[u8]) -> Self {
         // Zero bytes stand in none of the three, so no two triples run together.
         let name = format!("{actor}\0{method}\0{key}");
-        Self {
-            id: Sha256::digest(name).to_vec(),
-            hash: Sha256::digest(request).to_vec(),
-        }
+        Self { id: Sha256::digest(name).to_vec(), hash: Sha256::digest(request).to_vec() }
     }
 }
 

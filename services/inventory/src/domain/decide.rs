@@ -31,9 +31,9 @@ impl Book {
             Action::Release { order } => self.release(*order).map(Reply::Reservation),
             // What has lapsed was closed when the book was opened.
             Action::Expire { order } => self.reservation(*order).map(Reply::Reservation),
-            Action::Return { order, key, items } => self.once(key, |book| {
-                book.take_back(actor, *order, key, items).map(Reply::Reservation)
-            }),
+            Action::Return { order, key, items } => {
+                self.once(key, |book| book.take_back(actor, *order, key, items).map(Reply::Reservation))
+            }
             Action::Adjust { key, items, reason, reference, note } => self.once(key, |book| {
                 let cause = Cause { actor, reason: *reason, reference, note };
                 book.adjust(&cause, key, items).map(Reply::Levels)
@@ -199,13 +199,7 @@ impl Book {
         self.reservation(order)
     }
 
-    fn take_back(
-        &mut self,
-        actor: &str,
-        order: OrderId,
-        key: &RequestKey,
-        items: &Items,
-    ) -> Decision<Reservation> {
+    fn take_back(&mut self, actor: &str, order: OrderId, key: &RequestKey, items: &Items) -> Decision<Reservation> {
         let mut reservation = self.reservation(order)?;
         if reservation.state != State::Committed {
             return Err(Refusal::WrongState { order, state: reservation.state });
@@ -215,10 +209,8 @@ impl Book {
         for (&product, &quantity) in &tracked {
             let mut missing = quantity;
             for location in &self.locations {
-                let line = reservation
-                    .lines
-                    .iter_mut()
-                    .find(|line| line.product == product && line.location == *location);
+                let line =
+                    reservation.lines.iter_mut().find(|line| line.product == product && line.location == *location);
                 let Some(line) = line else { continue };
                 let part = missing.min(line.quantity - line.returned);
                 if part == 0 {

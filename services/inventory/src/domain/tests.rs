@@ -315,14 +315,8 @@ fn an_adjustment_is_made_once_and_never_cuts_into_what_is_reserved() {
     world.one(adjust("b", 0, Some(1), -1)).unwrap();
     let elsewhere = world.one(adjust("c", 0, Some(0), -1));
     assert!(matches!(elsewhere, Err(Refusal::BelowReserved { left: -1, reserved: 0, .. })), "{elsewhere:?}");
-    assert_eq!(
-        world.one(adjust("d", 3, None, 1)),
-        Err(Refusal::Untracked { item: 0, product: product(3) })
-    );
-    assert_eq!(
-        world.one(adjust("e", 0, Some(7), 1)),
-        Err(Refusal::NoItemLocation { item: 0, location: location(7) })
-    );
+    assert_eq!(world.one(adjust("d", 3, None, 1)), Err(Refusal::Untracked { item: 0, product: product(3) }));
+    assert_eq!(world.one(adjust("e", 0, Some(7), 1)), Err(Refusal::NoItemLocation { item: 0, location: location(7) }));
 }
 
 #[test]
@@ -331,13 +325,8 @@ fn one_bad_item_leaves_all_as_it_was() {
     world.receive(0, 1, 5);
     let Action::Adjust { key, reason, .. } = adjust("a", 0, None, 1) else { unreachable!() };
     let item = |number, quantity| Adjustment { product: product(number), location: None, quantity };
-    let many = |items| Action::Adjust {
-        key: key.clone(),
-        items,
-        reason,
-        reference: String::new(),
-        note: String::new(),
-    };
+    let many =
+        |items| Action::Adjust { key: key.clone(), items, reason, reference: String::new(), note: String::new() };
     let answer = world.one(many(vec![item(0, -3), item(1, 4), item(0, -3)]));
     assert!(matches!(answer, Err(Refusal::BelowReserved { item: 2, on_hand: 2, left: -1, .. })), "{answer:?}");
     assert_eq!((world.on_hand(0), world.on_hand(1)), (5, 0));

@@ -29,12 +29,8 @@ const FIELDS: &[Field] = &[
     Field::new("create_time", Kind::Time),
 ];
 
-const ORDERS: &[(&str, Sort)] = &[
-    ("create_time", Sort::CreateTime),
-    ("sku", Sort::Sku),
-    ("title", Sort::Title),
-    ("price", Sort::Price),
-];
+const ORDERS: &[(&str, Sort)] =
+    &[("create_time", Sort::CreateTime), ("sku", Sort::Sku), ("title", Sort::Title), ("price", Sort::Price)];
 
 /// What makes a list of products this one, and what its page tokens are bound to.
 pub type Query = (&'static str, String, OrderBy);
@@ -45,8 +41,8 @@ pub fn read(request: ListProductsRequest) -> Result<(Query, i64, Listing), Probl
     let names: Vec<_> = ORDERS.iter().map(|(name, _)| *name).collect();
     let order = page::order::parse(&request.order_by, &names, OrderBy::descending("create_time"))
         .map_err(|error| Problem::invalid("order_by", error.to_string()))?;
-    let terms = page::filter::parse(&request.filter, FIELDS)
-        .map_err(|error| Problem::invalid("filter", error.to_string()))?;
+    let terms =
+        page::filter::parse(&request.filter, FIELDS).map_err(|error| Problem::invalid("filter", error.to_string()))?;
     let mut conditions: Vec<_> = terms.iter().filter_map(condition).collect();
     if !terms.iter().any(|term| term.field == "state") {
         conditions.push(Condition::State(Op::Equal, State::Active));
@@ -83,10 +79,7 @@ fn condition(term: &Term) -> Option<Condition> {
 /// that gives the same answer.
 fn price(op: Op, amount: Decimal) -> Condition {
     let nanos_per_rank = 10_i128.pow(9 - RANK_DECIMALS);
-    let (rank, exact) = (
-        amount.nanos().div_euclid(nanos_per_rank),
-        amount.nanos().rem_euclid(nanos_per_rank) == 0,
-    );
+    let (rank, exact) = (amount.nanos().div_euclid(nanos_per_rank), amount.nanos().rem_euclid(nanos_per_rank) == 0);
     let clamped = i64::try_from(rank).unwrap_or(if rank < 0 { -1 } else { i64::MAX });
     match op {
         // No price has it: ranks are never negative.

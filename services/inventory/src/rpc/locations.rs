@@ -24,10 +24,7 @@ impl LocationService for Rpc {
         Ok(Response::new(convert::location(made)))
     }
 
-    async fn get_location(
-        &self,
-        request: Request<GetLocationRequest>,
-    ) -> Result<Response<LocationMessage>, Status> {
+    async fn get_location(&self, request: Request<GetLocationRequest>) -> Result<Response<LocationMessage>, Status> {
         let id = LocationId::parse_name(&request.get_ref().name).map_err(invalid("name"))?;
         Ok(Response::new(convert::location(self.store.location(id).await?)))
     }
@@ -41,8 +38,7 @@ impl LocationService for Rpc {
         let size = page::size(request.page_size);
         let after: Option<(i32, String)> = page::decode(&request.page_token, query).map_err(bad_token)?;
         let found = self.store.list_locations(after.as_ref(), size + 1).await?;
-        let (found, next_page_token) =
-            page::cut(found, size, query, |last| (last.priority, code_key(&last.code)));
+        let (found, next_page_token) = page::cut(found, size, query, |last| (last.priority, code_key(&last.code)));
         let locations = found.into_iter().map(convert::location).collect();
         Ok(Response::new(ListLocationsResponse { locations, next_page_token }))
     }

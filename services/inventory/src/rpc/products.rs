@@ -8,8 +8,8 @@ use souk_common::{
     page,
 };
 use souk_proto::inventory::v1::{
-    ArchiveProductRequest, BatchGetProductsRequest, BatchGetProductsResponse, CreateProductRequest,
-    GetProductRequest, ListProductsRequest, ListProductsResponse, Product as ProductMessage, UpdateProductRequest,
+    ArchiveProductRequest, BatchGetProductsRequest, BatchGetProductsResponse, CreateProductRequest, GetProductRequest,
+    ListProductsRequest, ListProductsResponse, Product as ProductMessage, UpdateProductRequest,
     product_service_server::ProductService,
 };
 use tonic::{Request, Response, Status};
@@ -26,18 +26,12 @@ const MOST: usize = 1000;
 
 #[tonic::async_trait]
 impl ProductService for Rpc {
-    async fn create_product(
-        &self,
-        request: Request<CreateProductRequest>,
-    ) -> Result<Response<ProductMessage>, Status> {
+    async fn create_product(&self, request: Request<CreateProductRequest>) -> Result<Response<ProductMessage>, Status> {
         let draft = product_input::draft(request.into_inner().product.unwrap_or_default())?;
         Ok(Response::new(convert::product(self.store.create_product(&draft).await?)))
     }
 
-    async fn get_product(
-        &self,
-        request: Request<GetProductRequest>,
-    ) -> Result<Response<ProductMessage>, Status> {
+    async fn get_product(&self, request: Request<GetProductRequest>) -> Result<Response<ProductMessage>, Status> {
         let id = ProductId::parse_name(&request.get_ref().name).map_err(invalid("name"))?;
         let found = self.store.products(&[id]).await?.pop().ok_or(Error::NoProduct(id))?;
         Ok(Response::new(convert::product(found)))
@@ -67,10 +61,7 @@ impl ProductService for Rpc {
         Ok(Response::new(ListProductsResponse { products, next_page_token }))
     }
 
-    async fn update_product(
-        &self,
-        request: Request<UpdateProductRequest>,
-    ) -> Result<Response<ProductMessage>, Status> {
+    async fn update_product(&self, request: Request<UpdateProductRequest>) -> Result<Response<ProductMessage>, Status> {
         let request = request.into_inner();
         let given = request.product.unwrap_or_default();
         let id = ProductId::parse_name(&given.name).map_err(invalid("product.name"))?;

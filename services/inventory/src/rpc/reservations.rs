@@ -97,8 +97,7 @@ fn order(name: &str) -> Result<OrderId, Problem> {
 fn items(items: &[ReservationItem]) -> Result<Items, Problem> {
     let mut read = Vec::with_capacity(items.len());
     for (index, item) in items.iter().enumerate() {
-        let product =
-            ProductId::parse_name(&item.product).map_err(invalid(format!("items[{index}].product")))?;
+        let product = ProductId::parse_name(&item.product).map_err(invalid(format!("items[{index}].product")))?;
         read.push((product, item.quantity));
     }
     sum(read).ok_or_else(|| Problem::invalid("items", "must not sum up to more than 64 bits hold"))

@@ -87,9 +87,7 @@ fn adjustment((index, item): (usize, &Item)) -> Result<Adjustment, Problem> {
     let product = ProductId::parse_name(&item.product).map_err(invalid(format!("items[{index}].product")))?;
     let location = match item.location.as_str() {
         "" => None,
-        name => {
-            Some(LocationId::parse_name(name).map_err(invalid(format!("items[{index}].location")))?)
-        }
+        name => Some(LocationId::parse_name(name).map_err(invalid(format!("items[{index}].location")))?),
     };
     Ok(Adjustment { product, location, quantity: item.quantity })
 }

@@ -30,16 +30,17 @@ async fn tried(souk: &Souk, bearer: &Bearer, product: &str, order: &str) -> Vec<
                 Ok(_) => None,
                 Err(status) => Some(souk_common::error::Problem::from(status).reason()),
             };
-            let kept_out = refused.filter(|reason| {
-                matches!(reason, Reason::AccessDenied | Reason::TokenMissing | Reason::TokenInvalid)
-            });
+            let kept_out = refused
+                .filter(|reason| matches!(reason, Reason::AccessDenied | Reason::TokenMissing | Reason::TokenInvalid));
             tried.push((stringify!($method), kept_out));
         };
     }
     let changed = Product { name: product.clone(), title: "New".to_owned(), ..Product::default() };
     let place = Location { code: key(), ..Location::default() };
     try_it!(products.get_product(GetProductRequest { name: product.clone() }));
-    try_it!(products.batch_get_products(BatchGetProductsRequest { names: vec![product.clone()], ..Default::default() }));
+    try_it!(
+        products.batch_get_products(BatchGetProductsRequest { names: vec![product.clone()], ..Default::default() })
+    );
     try_it!(products.list_products(ListProductsRequest::default()));
     try_it!(stock.get_availability(GetAvailabilityRequest { product: product.clone() }));
     try_it!(products.create_product(CreateProductRequest { product: Some(draft(&key())) }));

@@ -35,10 +35,8 @@ async fn what_ran_out_is_free_although_no_job_came() {
         let late = order();
         // It holds a second product too, which the next order does not touch.
         souk.reservations().reserve(reserve(&late, &[(&a, 5), (&b, 2)], 1)).await.unwrap();
-        wait::until(Duration::from_secs(20), "the reservation to run out", async || {
-            souk.available(&a).await == 5
-        })
-        .await;
+        wait::until(Duration::from_secs(20), "the reservation to run out", async || souk.available(&a).await == 5)
+            .await;
         assert_eq!(souk.sums(&a).await, (5, 5, 5), "still reserved, but available");
         assert_eq!(state(&souk, &late).await, State::Expired);
         let quick = order();

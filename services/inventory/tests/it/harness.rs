@@ -19,9 +19,9 @@ use souk_proto::{
         AdjustStockRequest, CommitReservationRequest, CreateLocationRequest, CreateProductRequest,
         GetAvailabilityRequest, GetStockRequest, Location, Product, ReleaseReservationRequest, Reservation,
         ReservationItem, ReserveRequest, ReturnReservationRequest, StockLevel, adjust_stock_request::Item,
-        ledger_entry::Reason as LedgerReason, location_service_client::LocationServiceClient,
-        product::StockTracking, product_service_client::ProductServiceClient,
-        reservation_service_client::ReservationServiceClient, stock_service_client::StockServiceClient,
+        ledger_entry::Reason as LedgerReason, location_service_client::LocationServiceClient, product::StockTracking,
+        product_service_client::ProductServiceClient, reservation_service_client::ReservationServiceClient,
+        stock_service_client::StockServiceClient,
     },
     user::v1::{
         LogInRequest, RegisterRequest, session_service_client::SessionServiceClient,
@@ -291,11 +291,8 @@ async fn people_of(database: &TestDatabase, shutdown: &CancellationToken) -> (So
 
     let mut tokens = Vec::new();
     for (email, roles) in [("staff@example.com", vec![Role::Staff]), ("customer@example.com", vec![])] {
-        let request = RegisterRequest {
-            email: email.to_owned(),
-            password: PASSWORD.to_owned(),
-            display_name: String::new(),
-        };
+        let request =
+            RegisterRequest { email: email.to_owned(), password: PASSWORD.to_owned(), display_name: String::new() };
         let user = UserServiceClient::new(channel(address)).register(request).await.unwrap().into_inner();
         let (id, roles) = (UserId::parse_name(&user.name).unwrap(), Roles::from_iter(roles));
         souk_user::store::users::set_roles(&db, id, "", roles, souk_user::domain::now()).await.unwrap();

@@ -115,7 +115,8 @@ async fn a_change_names_what_it_changes_and_loses_no_other() {
         assert_eq!(fields(&problem), ["update_mask"]);
         let nobody = Product { name: ProductId::new().name(), ..sent.clone() };
         refused(update(&souk, nobody, &["title"]).await, Reason::ResourceNotFound);
-        let problem = refused(update(&souk, Product { name: String::new(), ..sent }, &["title"]).await, Reason::FieldInvalid);
+        let problem =
+            refused(update(&souk, Product { name: String::new(), ..sent }, &["title"]).await, Reason::FieldInvalid);
         assert_eq!(fields(&problem), ["product.name"]);
 
         let now = get(&souk, &made.name).await.unwrap();

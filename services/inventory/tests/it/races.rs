@@ -93,8 +93,7 @@ async fn an_order_reserved_and_released_at_once_ends_released() {
             tokio::spawn(async move {
                 let held = reserve(&order, &[(&product, 1)], 600);
                 let released = souk_proto::inventory::v1::ReleaseReservationRequest { order };
-                let (held, released) =
-                    tokio::join!(reserving.reserve(held), releasing.release_reservation(released));
+                let (held, released) = tokio::join!(reserving.reserve(held), releasing.release_reservation(released));
                 assert_eq!(released.unwrap().into_inner().state(), State::Released);
                 if held.is_err() {
                     refused(held, Reason::StateConflict);
@@ -112,8 +111,7 @@ async fn orders_of_the_same_products_in_any_order_never_block_each_other() {
     for (engine, copies) in [(Engine::Sqlite, 1), (Engine::Postgres, 2)] {
         // Small batches, so that many transactions meet.
         let souk = Souk::start(engine, copies, &[("BATCH_SIZE", "2")]).await;
-        let (a, b, c) =
-            (souk.stocked("A", 200).await, souk.stocked("B", 200).await, souk.stocked("C", 200).await);
+        let (a, b, c) = (souk.stocked("A", 200).await, souk.stocked("B", 200).await, souk.stocked("C", 200).await);
         let tasks = (0..60).map(|number| {
             let mut wanted = vec![(a.clone(), 1), (b.clone(), 1), (c.clone(), 1)];
             wanted.rotate_left(number % 3);

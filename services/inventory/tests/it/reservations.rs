@@ -59,10 +59,13 @@ async fn all_lines_or_none_and_each_short_product_is_named() {
             .iter()
             .map(|v| (v.kind.as_str(), v.subject.as_str(), v.description.as_str()))
             .collect();
-        assert_eq!(told, [
-            ("OUT_OF_STOCK", a.as_str(), "5 wanted, 3 available"),
-            ("OUT_OF_STOCK", c.as_str(), "1 wanted, 0 available"),
-        ]);
+        assert_eq!(
+            told,
+            [
+                ("OUT_OF_STOCK", a.as_str(), "5 wanted, 3 available"),
+                ("OUT_OF_STOCK", c.as_str(), "1 wanted, 0 available"),
+            ]
+        );
         assert_eq!(problem.get_metadata(&a), Some("5/3"));
         assert_eq!(problem.get_metadata(&b), None);
         assert_eq!(souk.sums(&b).await, (9, 0, 9));

@@ -17,8 +17,7 @@ async fn adjust(souk: &Souk, request: AdjustStockRequest) -> Result<AdjustStockR
 }
 
 async fn ledger(souk: &Souk, product: &str) -> Vec<LedgerEntry> {
-    let mut request =
-        ListLedgerEntriesRequest { parent: product.to_owned(), page_size: 2, ..Default::default() };
+    let mut request = ListLedgerEntriesRequest { parent: product.to_owned(), page_size: 2, ..Default::default() };
     let mut entries = Vec::new();
     loop {
         let page = souk.stock().list_ledger_entries(request.clone()).await.unwrap().into_inner();

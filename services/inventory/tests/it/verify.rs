@@ -1,6 +1,8 @@
 //! `souk verify` finds what is broken.
 
-use diesel_async::{AsyncConnection, AsyncPgConnection, SimpleAsyncConnection, sync_connection_wrapper::SyncConnectionWrapper};
+use diesel_async::{
+    AsyncConnection, AsyncPgConnection, SimpleAsyncConnection, sync_connection_wrapper::SyncConnectionWrapper,
+};
 use souk_testkit::db::{Engine, TestDatabase};
 
 use crate::harness::{both, order};
@@ -14,8 +16,7 @@ async fn tamper(database: &TestDatabase, sql: &str) {
         }
         Engine::Sqlite => {
             let path = database.url.strip_prefix("sqlite:").unwrap();
-            let mut conn =
-                SyncConnectionWrapper::<diesel::SqliteConnection>::establish(path).await.unwrap();
+            let mut conn = SyncConnectionWrapper::<diesel::SqliteConnection>::establish(path).await.unwrap();
             conn.batch_execute(sql).await.unwrap();
         }
     }
@@ -32,7 +33,12 @@ async fn every_broken_promise_is_found_and_named() {
         souk.give_back(&sold, "k", &[(&product, 1)]).await.unwrap();
         souk.verified().await;
         for (harm, repair, promise, about) in [
-            ("UPDATE stock SET on_hand = on_hand + 1", "UPDATE stock SET on_hand = on_hand - 1", "stock on hand is", &product),
+            (
+                "UPDATE stock SET on_hand = on_hand + 1",
+                "UPDATE stock SET on_hand = on_hand - 1",
+                "stock on hand is",
+                &product,
+            ),
             (
                 "UPDATE ledger SET on_hand_after = 99 WHERE reason = 'SALE'",
                 "UPDATE ledger SET on_hand_after = 7 WHERE reason = 'SALE'",

@@ -241,11 +241,7 @@ async fn add_ledger(conn: &mut Conn, now: DateTime<Utc>, entries: &[Entry]) -> R
     Ok(())
 }
 
-async fn add_answers(
-    conn: &mut Conn,
-    now: DateTime<Utc>,
-    answers: &[(Vec<u8>, Answer)],
-) -> Result<(), Error> {
+async fn add_answers(conn: &mut Conn, now: DateTime<Utc>, answers: &[(Vec<u8>, Answer)]) -> Result<(), Error> {
     if answers.is_empty() {
         return Ok(());
     }

@@ -29,11 +29,7 @@ use crate::{
 };
 
 /// Runs a batch. `also` are products that an earlier attempt found it must lock as well.
-pub async fn run(
-    conn: &mut Conn,
-    commands: &[Command],
-    also: &BTreeSet<ProductId>,
-) -> Result<Outcome, Error> {
+pub async fn run(conn: &mut Conn, commands: &[Command], also: &BTreeSet<ProductId>) -> Result<Outcome, Error> {
     let now = clock(conn).await?;
     let orders: BTreeSet<OrderId> = commands.iter().filter_map(|command| command.action.order()).collect();
     let named: BTreeSet<ProductId> = commands.iter().flat_map(|command| command.action.products()).collect();
@@ -95,9 +91,8 @@ async fn spent(conn: &mut Conn, commands: &[Command]) -> Result<HashMap<Vec<u8>,
         for id in in_ledger.load::<Vec<u8>>(conn).await? {
             spent.insert(id, Spent::Forgotten);
         }
-        let answered = requests::table
-            .filter(requests::id.eq_any(chunk))
-            .select((requests::id, requests::hash, requests::answer));
+        let answered =
+            requests::table.filter(requests::id.eq_any(chunk)).select((requests::id, requests::hash, requests::answer));
         for (id, hash, answer) in answered.load::<(Vec<u8>, Vec<u8>, String)>(conn).await? {
             let reply = serde_json::from_str(&answer)
                 .map_err(|error| Error::Corrupt(format!("an answer that cannot be read: {error}")))?;

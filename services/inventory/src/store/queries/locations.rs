@@ -34,12 +34,7 @@ impl From<Row> for Location {
     }
 }
 
-pub async fn create(
-    conn: &mut Conn,
-    code: &str,
-    display_name: &str,
-    priority: i32,
-) -> Result<Location, Error> {
+pub async fn create(conn: &mut Conn, code: &str, display_name: &str, priority: i32) -> Result<Location, Error> {
     let row = Row {
         id: LocationId::new(),
         code: code.to_owned(),
@@ -52,25 +47,18 @@ pub async fn create(
     match inserted.map_err(DbError::from) {
         Ok(_) => Ok(row.into()),
         Err(error) => match error.unique_violation() {
-            Some("locations_code_key_key" | "locations.code_key") => {
-                Err(Error::LocationCodeTaken(code.to_owned()))
-            }
+            Some("locations_code_key_key" | "locations.code_key") => Err(Error::LocationCodeTaken(code.to_owned())),
             _ => Err(error.into()),
         },
     }
 }
 
 pub async fn get(conn: &mut Conn, id: LocationId) -> Result<Location, Error> {
-    let row: Option<Row> =
-        locations::table.find(id).select(Row::as_select()).first(conn).await.optional()?;
+    let row: Option<Row> = locations::table.find(id).select(Row::as_select()).first(conn).await.optional()?;
     row.map(Location::from).ok_or(Error::NoLocation(id))
 }
 
-pub async fn list(
-    conn: &mut Conn,
-    after: Option<&(i32, String)>,
-    limit: i64,
-) -> Result<Vec<Location>, Error> {
+pub async fn list(conn: &mut Conn, after: Option<&(i32, String)>, limit: i64) -> Result<Vec<Location>, Error> {
     let mut query = locations::table
         .select(Row::as_select())
         .order((locations::priority, locations::code_key))

@@ -123,9 +123,11 @@ pub async fn by_sku(conn: &mut Conn, skus: &[String]) -> Result<Vec<Product>, Er
 pub async fn facts(conn: &mut Conn, ids: &[ProductId]) -> Result<Vec<(ProductId, String, String)>, Error> {
     let mut all = Vec::new();
     for chunk in ids.chunks(CHUNK) {
-        let rows = products::table
-            .filter(products::id.eq_any(chunk))
-            .select((products::id, products::state, products::tracking));
+        let rows = products::table.filter(products::id.eq_any(chunk)).select((
+            products::id,
+            products::state,
+            products::tracking,
+        ));
         all.extend(rows.load::<(ProductId, String, String)>(conn).await?);
     }
     Ok(all)
@@ -201,12 +203,7 @@ pub async fn list(conn: &mut Conn, listing: &Listing) -> Result<Vec<Product>, Er
     read(query.load(conn).await?)
 }
 
-pub async fn update(
-    conn: &mut Conn,
-    id: ProductId,
-    etag: Option<&str>,
-    change: &Change,
-) -> Result<Product, Error> {
+pub async fn update(conn: &mut Conn, id: ProductId, etag: Option<&str>, change: &Change) -> Result<Product, Error> {
     let product = current(conn, id, etag).await?;
     if product.state == State::Archived {
         return Err(Error::Archived(id));

@@ -68,11 +68,7 @@ pub async fn with_lines(conn: &mut Conn, rows: Vec<ReservationRow>) -> Result<Ve
     for chunk in orders.chunks(CHUNK) {
         let found: Vec<(OrderId, ProductId, LocationId, i64, i64)> = reservation_lines::table
             .filter(reservation_lines::reservation_id.eq_any(chunk))
-            .order((
-                reservation_lines::reservation_id,
-                reservation_lines::product_id,
-                reservation_lines::location_id,
-            ))
+            .order((reservation_lines::reservation_id, reservation_lines::product_id, reservation_lines::location_id))
             .select((
                 reservation_lines::reservation_id,
                 reservation_lines::product_id,
@@ -121,11 +117,7 @@ pub async fn products_of(conn: &mut Conn, orders: &[OrderId]) -> Result<Vec<Prod
 }
 
 /// The orders whose reservations hold stock of these products although they have run out.
-pub async fn lapsed_of(
-    conn: &mut Conn,
-    products: &[ProductId],
-    now: DateTime<Utc>,
-) -> Result<Vec<OrderId>, Error> {
+pub async fn lapsed_of(conn: &mut Conn, products: &[ProductId], now: DateTime<Utc>) -> Result<Vec<OrderId>, Error> {
     let mut orders = Vec::new();
     for chunk in products.chunks(CHUNK) {
         let found = reservation_lines::table

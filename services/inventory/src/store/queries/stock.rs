@@ -95,8 +95,7 @@ pub async fn availability(conn: &mut Conn, product: ProductId) -> Result<Option<
          AS bigint) AS available
          FROM products WHERE id = $1"
     ));
-    let row: Option<Available> =
-        query.bind::<schema::Id, _>(product).get_result(conn).await.optional()?;
+    let row: Option<Available> = query.bind::<schema::Id, _>(product).get_result(conn).await.optional()?;
     let row = row.ok_or(Error::NoProduct(product))?;
     Ok((value::<Tracking>(&row.tracking)? == Tracking::Tracked).then_some(row.available))
 }

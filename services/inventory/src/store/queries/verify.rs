@@ -164,7 +164,6 @@ async fn lines_follow_their_reservation(conn: &mut Conn) -> Result<Check, Error>
 }
 
 async fn count(conn: &mut Conn, table: &str) -> Result<i64, Error> {
-    let count: Count =
-        sql_query(format!("SELECT count(*) AS counted FROM {table}")).get_result(conn).await?;
+    let count: Count = sql_query(format!("SELECT count(*) AS counted FROM {table}")).get_result(conn).await?;
     Ok(count.counted)
 }
