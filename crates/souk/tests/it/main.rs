@@ -2,6 +2,7 @@
 
 mod cluster;
 mod command_line;
+mod grpc;
 mod import;
 mod kill;
 mod race;

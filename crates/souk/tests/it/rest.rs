@@ -48,6 +48,13 @@ impl Rest {
         Self { token: Some(token.to_owned()), ..self.clone() }
     }
 
+    /// Puts the token on a gRPC call.
+    pub fn sign(&self, metadata: &mut tonic::metadata::MetadataMap) {
+        if let Some(token) = &self.token {
+            metadata.insert("authorization", format!("Bearer {token}").parse().unwrap());
+        }
+    }
+
     /// Logs in.
     pub async fn log_in(&self, email: &str, password: &str) -> Self {
         let session = self.post("/v1/sessions:logIn", json!({ "email": email, "password": password })).await.ok();

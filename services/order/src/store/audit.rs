@@ -61,3 +61,8 @@ pub(in crate::store) async fn sold(conn: &mut Conn, after: OrderId, limit: i64) 
         .map(|(id, state, tracked)| Ok(SoldOrder { id, state: State::from_code(&state)?, tracked }))
         .collect()
 }
+
+/// Those of these orders that exist.
+pub(in crate::store) async fn known(conn: &mut Conn, ids: &[OrderId]) -> Result<Vec<OrderId>, StoreError> {
+    Ok(orders::table.filter(orders::id.eq_any(ids)).select(orders::id).load(conn).await?)
+}

@@ -62,6 +62,14 @@ pub async fn sold_orders(db: &Db, after: Option<OrderId>, limit: i64) -> Result<
     db::read!(db, |conn, q| -> Result<Vec<SoldOrder>, StoreError> { q::sold(conn, after, limit).await })
 }
 
+/// Those of these orders that exist, in no order; a few thousand at a time.
+///
+/// # Errors
+/// Where the database fails.
+pub async fn known_orders(db: &Db, ids: &[OrderId]) -> Result<Vec<OrderId>, StoreError> {
+    db::read!(db, |conn, q| -> Result<Vec<OrderId>, StoreError> { q::known(conn, ids).await })
+}
+
 const PROMISES: &[Promise] = &[
     Promise {
         name: "every order is final, or leased, or due for the job",
