@@ -1,6 +1,7 @@
 //! The inventory service as its clients meet it: a real server, real clients, a database on each engine, and access
 //! tokens from a real user service.
 #![allow(clippy::unwrap_used, clippy::expect_used, reason = "a test that cannot go on has failed")]
+#![allow(clippy::print_stdout, reason = "a failed test tells its seed")]
 
 mod access;
 mod expiry;

@@ -113,7 +113,7 @@ async fn orders_of_the_same_products_in_any_order_never_block_each_other() {
         let souk = Souk::start(engine, copies, &[("BATCH_SIZE", "2")]).await;
         let (a, b, c) = (souk.stocked("A", 200).await, souk.stocked("B", 200).await, souk.stocked("C", 200).await);
         let tasks = (0..60).map(|number| {
-            let mut wanted = vec![(a.clone(), 1), (b.clone(), 1), (c.clone(), 1)];
+            let mut wanted = [(a.clone(), 1), (b.clone(), 1), (c.clone(), 1)];
             wanted.rotate_left(number % 3);
             if number % 2 == 0 {
                 wanted.reverse();
