@@ -1,0 +1,204 @@
+//! The link to inventory breaks, the service stops, callers leave: every order still comes to its end.
+
+use std::time::Duration;
+
+use souk_common::error::Reason;
+use souk_proto::order::v1::order::State;
+use souk_testkit::wait;
+
+use crate::harness::{SOON, Souk, back, both_with, order_for, refused};
+
+const IMPATIENT: &[(&str, &str)] =
+    &[("SAGA__LEASE", "2s"), ("SAGA__STEP_PATIENCE", "800ms"), ("CLIENTS__INVENTORY__TIMEOUT", "400ms")];
+
+#[tokio::test(flavor = "multi_thread")]
+async fn without_inventory_nothing_is_taken_down() {
+    for souk in both_with(IMPATIENT).await {
+        let lantern = souk.stocked("LANTERN", 5).await;
+        souk.link.cut();
+        let request = order_for(&[(&lantern, 1)], "tok_approved");
+        refused(souk.place(&souk.ada, request.clone()).await, Reason::ServiceUnavailable);
+        assert_eq!(souk.all().await, []);
+        souk.link.restore();
+        assert_eq!(souk.place(&souk.ada, request).await.unwrap().state(), State::Confirmed);
+    }
+}
+
+/// Waits until a new order is being paid, which tok_slow draws out.
+async fn paying(souk: &Souk) -> String {
+    wait::value(SOON, "the order to be paid", async || {
+        let order = souk.all().await.into_iter().find(|order| order.state() == State::Pending)?;
+        (souk.kinds(&order.name).await.len() == 2).then_some(order.name)
+    })
+    .await
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_order_that_was_taken_down_goes_on_when_inventory_is_back() {
+    let slow = [IMPATIENT, &[("PAYMENT__SLOW_DELAY", "500ms")]].concat();
+    for souk in both_with(&slow).await {
+        let lantern = souk.stocked("LANTERN", 5).await;
+        let request = order_for(&[(&lantern, 1)], "tok_slow");
+        let placing = souk.place(&souk.ada, request.clone());
+        let breaking = async {
+            let name = paying(&souk).await;
+            souk.link.cut();
+            name
+        };
+        let (answer, name) = tokio::join!(placing, breaking);
+        let problem = refused(answer, Reason::ServiceUnavailable);
+        assert_eq!(problem.get_metadata("order"), Some(name.as_str()));
+        assert!(problem.retry_delay().is_some());
+        assert_eq!(souk.get(&souk.ada, &name).await.unwrap().state(), State::Pending);
+        // Whoever asks again meanwhile is told so.
+        let problem = refused(souk.place(&souk.ada, request.clone()).await, Reason::RequestInProgress);
+        assert_eq!(problem.get_metadata("order"), Some(name.as_str()));
+        souk.link.restore();
+        souk.settled().await;
+        let order = souk.place(&souk.ada, request).await.unwrap();
+        assert_eq!((order.name.as_str(), order.state()), (name.as_str(), State::Confirmed));
+        assert_eq!(souk.sums(&lantern).await, (4, 4));
+        souk.verified().await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn lost_answers_change_nothing() {
+    for souk in both_with(IMPATIENT).await {
+        let lantern = souk.stocked("LANTERN", 200).await;
+        let faults = async {
+            for round in 0..6_u32 {
+                tokio::time::sleep(Duration::from_millis(60)).await;
+                if round % 2 == 0 {
+                    souk.link.cut()
+                } else {
+                    souk.link.stall()
+                }
+                tokio::time::sleep(Duration::from_millis(150)).await;
+                souk.link.restore();
+            }
+        };
+        let orders = async {
+            let tokens = ["tok_approved", "tok_lost_answer", "tok_fails_once", "tok_declined"];
+            let place = |index: usize| {
+                let request = order_for(&[(&lantern, 2)], tokens[index % 4]);
+                let (souk, pause) = (&souk, Duration::from_millis(12 * index as u64));
+                async move {
+                    // Spread over the time in which the link breaks.
+                    tokio::time::sleep(pause).await;
+                    (request.clone(), souk.place(&souk.ada, request).await)
+                }
+            };
+            futures::future::join_all((0..80).map(place)).await
+        };
+        let (answers, ()) = tokio::join!(orders, faults);
+        let orders = souk.settled().await;
+        let mut acknowledged = 0;
+        for (request, answer) in answers {
+            if let Ok(answer) = answer {
+                acknowledged += 1;
+                assert!(orders.contains(&answer), "an acknowledged order was lost");
+            }
+            let again = souk.place(&souk.ada, request.clone()).await.unwrap();
+            let declined = request.payment_token == "tok_declined";
+            assert_eq!(again.state() == State::Rejected, declined, "{again:?}");
+        }
+        assert!(acknowledged < 80, "the faults hit nobody");
+        // All were asked for again at the end: three of four sold, each once.
+        let orders = souk.settled().await;
+        assert_eq!(orders.len(), 80, "{}", souk.engine);
+        assert_eq!(souk.sums(&lantern).await, (200 - 2 * 60, 200 - 2 * 60));
+        souk.verified().await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_caller_who_leaves_does_not_stop_an_order() {
+    for souk in both_with(&[]).await {
+        let lantern = souk.stocked("LANTERN", 5).await;
+        let request = order_for(&[(&lantern, 1)], "tok_slow");
+        let placing = souk.place(&souk.ada, request.clone());
+        // The call is dropped, and with it the connection's stream.
+        let name = tokio::select! {
+            answer = placing => panic!("too early: {answer:?}"),
+            name = paying(&souk) => name,
+        };
+        // Long before the lease lapses.
+        wait::until(Duration::from_secs(6), "the order to go on", async || {
+            souk.get(&souk.ada, &name).await.unwrap().state() == State::Confirmed
+        })
+        .await;
+        let order = souk.place(&souk.ada, request).await.unwrap();
+        assert_eq!(order.name, name);
+        souk.verified().await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_deadline_is_answered_in_time_and_the_order_goes_on() {
+    for souk in both_with(&[]).await {
+        let lantern = souk.stocked("LANTERN", 5).await;
+        let message = order_for(&[(&lantern, 1)], "tok_slow");
+        let mut request = tonic::Request::new(message.clone());
+        request.set_timeout(Duration::from_millis(600));
+        let problem = refused(souk.api(&souk.ada).place_order(request).await, Reason::ServiceUnavailable);
+        let name = problem.get_metadata("order").unwrap().to_owned();
+        souk.settled().await;
+        let order = souk.place(&souk.ada, message).await.unwrap();
+        assert_eq!((order.name.as_str(), order.state()), (name.as_str(), State::Confirmed));
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn stopping_in_the_middle_loses_nothing() {
+    for mut souk in both_with(&[]).await {
+        let lantern = souk.stocked("LANTERN", 50).await;
+        let mut api = souk.api(&souk.ada);
+        let requests: Vec<_> = (0..10).map(|_| order_for(&[(&lantern, 1)], "tok_slow")).collect();
+        let placing = requests.iter().cloned().map(|request| {
+            let mut api = api.clone();
+            tokio::spawn(async move { api.place_order(request).await })
+        });
+        let placing: Vec<_> = placing.collect();
+        wait::until(SOON, "all orders to be taken down", async || souk.all().await.len() == 10).await;
+        souk.restart().await;
+        api = souk.api(&souk.ada);
+        souk.settled().await;
+        for (call, request) in placing.into_iter().zip(requests) {
+            let again = api.place_order(request).await.unwrap().into_inner();
+            assert_eq!(again.state(), State::Confirmed);
+            if let Ok(answer) = call.await.unwrap() {
+                assert_eq!(answer.into_inner(), again);
+            }
+        }
+        assert_eq!(souk.sums(&lantern).await, (40, 40));
+        souk.verified().await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn cancelling_and_returning_go_on_when_inventory_is_back() {
+    for souk in both_with(IMPATIENT).await {
+        let lantern = souk.stocked("LANTERN", 10).await;
+        let one = souk.confirmed(&[(&lantern, 2)]).await;
+        let other = souk.confirmed(&[(&lantern, 2)]).await;
+        souk.link.cut();
+        let problem = refused(souk.cancel(&souk.ada, &one.name, "").await, Reason::ServiceUnavailable);
+        assert_eq!(problem.get_metadata("order"), Some(one.name.as_str()));
+        assert_eq!(souk.get(&souk.ada, &one.name).await.unwrap().state(), State::Cancelling);
+        refused(souk.cancel(&souk.ada, &one.name, "").await, Reason::RequestInProgress);
+        let request = back(&other.name, &[(1, 1)]);
+        refused(souk.give_back(&souk.staff, request.clone()).await, Reason::ServiceUnavailable);
+        refused(souk.give_back(&souk.staff, request.clone()).await, Reason::RequestInProgress);
+        // While goods are on their way back, the rest cannot be cancelled.
+        refused(souk.cancel(&souk.ada, &other.name, "").await, Reason::RequestInProgress);
+        souk.link.restore();
+        souk.settled().await;
+        wait::until(SOON, "the return to be done", async || souk.give_back(&souk.staff, request.clone()).await.is_ok())
+            .await;
+        let other = souk.cancel(&souk.ada, &other.name, "").await.unwrap();
+        assert_eq!(other.state(), State::Cancelled);
+        assert_eq!(souk.sums(&lantern).await, (10, 10));
+        souk.verified().await;
+    }
+}

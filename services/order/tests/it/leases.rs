@@ -1,0 +1,150 @@
+//! One runner at a time: what a lease lets through, and what it keeps out.
+
+use chrono::TimeDelta;
+use souk_common::{
+    ids::{OrderId, ProductId, UserId},
+    money::{Currency, Money},
+};
+use souk_order::{
+    domain::{Address, Answer, Entry, Order, Placement, Saga, Wanted, price},
+    store::{Key, Lease, Store, now},
+};
+use souk_testkit::db::both;
+
+fn lease(id: i64, seconds: i64) -> Lease {
+    Lease { id, until: now() + TimeDelta::seconds(seconds) }
+}
+
+fn order() -> (Order, Vec<Entry>) {
+    let product = ProductId::new();
+    let offer = souk_order::domain::Offer {
+        sku: "SKU".into(),
+        title: "Title".into(),
+        price: Money::new(250, Currency::GBP),
+        tracked: true,
+        archived: false,
+    };
+    let wanted = [Wanted { product, quantity: 2, unit_price: None }];
+    let placement = Placement {
+        id: OrderId::new(),
+        customer: UserId::new(),
+        actor: "users/usr_x".into(),
+        priced: price(&wanted, &[(product, offer)].into()).unwrap(),
+        address: Address {
+            recipient: "Ada".into(),
+            address_lines: vec!["Line \"1\"".into()],
+            locality: "Łódź".into(),
+            administrative_area: String::new(),
+            postal_code: String::new(),
+            region_code: "PL".into(),
+        },
+        external_id: None,
+        payment_token: "tok_approved".into(),
+        place_time: None,
+    };
+    Order::place(placement, now()).unwrap()
+}
+
+fn key(text: &str) -> Key {
+    Key { caller: "users/usr_x".into(), method: "PlaceOrder", key: text.into(), request_hash: vec![1, 2, 3] }
+}
+
+fn advanced(saga: &Saga) -> (Saga, Vec<Entry>) {
+    let mut next = saga.clone();
+    let entries = next.advance(&Answer::Done, false, now()).unwrap();
+    (next, entries)
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn only_the_holder_of_the_lease_stores_a_step() {
+    for database in both("order").await {
+        let config = souk_common::db::Config::at(database.url.clone());
+        let store = Store::open(&config, database.data_dir()).await.unwrap();
+        let (order, entries) = order();
+        // Its first runner died: the lease has lapsed.
+        let first = lease(1, -1);
+        assert_eq!(store.place(&key("a"), &order, &entries, first).await.unwrap(), None);
+        let saga = Saga::Order(Box::new(order.clone()));
+        assert_eq!(store.order(order.id, None).await.unwrap().unwrap(), order);
+        assert!(store.is_saved(&saga).await.unwrap());
+
+        // Two take it over at once: one gets it.
+        let (second, third) = (lease(2, 60), lease(3, 60));
+        let (a, b) = tokio::join!(store.claim(second, 10), store.claim(third, 10));
+        let (a, b) = (a.unwrap(), b.unwrap());
+        assert_eq!(a.len() + b.len(), 1);
+        let (holder, other) = if a.len() == 1 { (second, third) } else { (third, second) };
+        assert_eq!(a.into_iter().chain(b).next().unwrap(), saga);
+        assert_eq!(store.claim(lease(4, 60), 10).await.unwrap(), []);
+
+        let (next, entries) = advanced(&saga);
+        for stranger in [first, other] {
+            let held = (stranger.id, lease(stranger.id, 60));
+            assert!(!store.save(&saga, &next, &entries, None, held).await.unwrap());
+            store.release(&saga, stranger.id, now(), (1, "stranger")).await.unwrap();
+        }
+        assert!(!store.is_saved(&next).await.unwrap());
+        assert_eq!(store.claim(lease(4, 60), 10).await.unwrap(), []);
+        let held = (holder.id, lease(holder.id, 60));
+        assert!(store.save(&saga, &next, &entries, None, held).await.unwrap());
+        assert!(store.is_saved(&next).await.unwrap());
+        // The same step a second time, even by the holder, is refused.
+        assert!(!store.save(&saga, &next, &entries, None, held).await.unwrap());
+
+        // Given up, it is due when that was said, and not before.
+        store.release(&next, holder.id, now() + TimeDelta::seconds(60), (1, "later")).await.unwrap();
+        assert_eq!(store.claim(lease(5, 60), 10).await.unwrap(), []);
+        store.db().close();
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_is_given_up_is_taken_over() {
+    for database in both("order").await {
+        let config = souk_common::db::Config::at(database.url.clone());
+        let store = Store::open(&config, database.data_dir()).await.unwrap();
+        let (order, entries) = order();
+        store.place(&key("a"), &order, &entries, lease(1, 60)).await.unwrap();
+        let saga = Saga::Order(Box::new(order));
+        store.release(&saga, 1, now(), (3, "no answer")).await.unwrap();
+        let taken = store.claim(lease(2, 60), 10).await.unwrap();
+        assert_eq!(taken.len(), 1);
+        assert_eq!(taken[0].attempts(), 3);
+        // A step stored, the count begins anew.
+        let (next, entries) = advanced(&taken[0]);
+        assert!(store.save(&taken[0], &next, &entries, None, (2, lease(2, -1))).await.unwrap());
+        let taken = store.claim(lease(3, 60), 10).await.unwrap();
+        assert_eq!(taken[0].attempts(), 0);
+        store.db().close();
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn answered_keys_are_forgotten_when_their_time_has_come_and_others_never() {
+    for database in both("order").await {
+        let config = souk_common::db::Config::at(database.url.clone());
+        let store = Store::open(&config, database.data_dir()).await.unwrap();
+        let mut sagas = Vec::new();
+        for name in ["a", "b"] {
+            let (order, entries) = order();
+            store.place(&key(name), &order, &entries, lease(1, 60)).await.unwrap();
+            sagas.push(Saga::Order(Box::new(order)));
+        }
+        let mut rejected = sagas[0].clone();
+        let answer = Answer::OutOfStock { message: "none".into(), items: vec![] };
+        let entries = rejected.advance(&answer, false, now()).unwrap();
+        let held = (1, lease(1, 60));
+        assert!(store.save(&sagas[0], &rejected, &entries, Some(b"answer"), held).await.unwrap());
+        let memory = store.recall(&key("a")).await.unwrap().unwrap();
+        assert_eq!(memory.response.as_deref(), Some(b"answer".as_slice()));
+        assert!(memory.same_request);
+        let other = Key { request_hash: vec![9], ..key("a") };
+        assert!(!store.recall(&other).await.unwrap().unwrap().same_request);
+
+        assert_eq!(store.forget(now() - TimeDelta::hours(1)).await.unwrap(), 0);
+        assert_eq!(store.forget(now() + TimeDelta::hours(1)).await.unwrap(), 1);
+        assert_eq!(store.recall(&key("a")).await.unwrap(), None);
+        assert!(store.recall(&key("b")).await.unwrap().is_some());
+        store.db().close();
+    }
+}

@@ -1,0 +1,14 @@
+//! The order service as its clients meet it: real servers of orders, inventory and users, real clients, and a
+//! database on each engine.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a test that cannot go on has failed")]
+
+mod access;
+mod cancel;
+mod faults;
+mod harness;
+mod idempotency;
+mod leases;
+mod lists;
+mod place;
+mod returns;
+mod verify;

@@ -1,0 +1,273 @@
+//! Placing orders: prices, payment tokens, stock.
+
+use souk_common::error::Reason;
+use souk_proto::{
+    inventory::v1::{ArchiveProductRequest, Product, UpdateProductRequest},
+    order::v1::{
+        Order,
+        order::{State, payment::State as PaymentState},
+        timeline_entry::Kind,
+    },
+};
+
+use crate::harness::{both, both_with, draft, fields, gbp, order_for, refused, untracked};
+
+const CONFIRMED: [Kind; 6] = [
+    Kind::Placed,
+    Kind::StockReserved,
+    Kind::PaymentAuthorized,
+    Kind::StockCommitted,
+    Kind::PaymentCaptured,
+    Kind::Confirmed,
+];
+
+fn payment(order: &Order) -> PaymentState {
+    order.payment.as_ref().unwrap().state()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_order_is_confirmed_at_todays_price() {
+    for souk in both().await {
+        let lantern = souk.stocked("LANTERN", 10).await;
+        let postage = souk.made(untracked("POST")).await;
+        let request = order_for(&[(&lantern, 3), (&postage, 1), (&lantern, 1)], "tok_approved");
+        let order = souk.place(&souk.ada, request).await.unwrap();
+        assert_eq!(order.state(), State::Confirmed);
+        assert_eq!(order.customer, souk.ada.name);
+        assert_eq!(order.total, Some(gbp(12, 500_000_000)));
+        assert_eq!(order.refunded_total, Some(gbp(0, 0)));
+        let lines: Vec<_> = order
+            .lines
+            .iter()
+            .map(|line| (line.number, line.sku.as_str(), line.quantity, line.total.clone()))
+            .collect();
+        let expected = [
+            (1, "LANTERN", 3, Some(gbp(7, 500_000_000))),
+            (2, "POST", 1, Some(gbp(2, 500_000_000))),
+            (3, "LANTERN", 1, Some(gbp(2, 500_000_000))),
+        ];
+        assert_eq!(lines, expected);
+        assert_eq!(order.lines[0].title, "Title of LANTERN");
+        assert_eq!(payment(&order), PaymentState::Captured);
+        assert_eq!(order.payment.as_ref().unwrap().provider, "simulated");
+        assert_eq!(order.place_time, order.create_time);
+        assert_eq!(souk.sums(&lantern).await, (6, 6));
+        assert_eq!(souk.kinds(&order.name).await, CONFIRMED);
+        // What is stored is what was answered.
+        assert_eq!(souk.get(&souk.ada, &order.name).await.unwrap(), order);
+
+        // A later price changes nothing about it.
+        let product = Product { name: lantern.clone(), price: Some(gbp(9, 0)), ..Product::default() };
+        let update = UpdateProductRequest { product: Some(product), update_mask: None };
+        souk.products().update_product(update).await.unwrap();
+        assert_eq!(souk.get(&souk.ada, &order.name).await.unwrap(), order);
+        let next = souk.confirmed(&[(&lantern, 1)]).await;
+        assert_eq!(next.total, Some(gbp(9, 0)));
+        souk.verified().await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn each_token_does_what_it_says() {
+    for souk in both().await {
+        let lantern = souk.stocked("LANTERN", 100).await;
+        for token in ["tok_approved", "tok_slow", "tok_fails_once", "tok_lost_answer"] {
+            let order = souk.place(&souk.ada, order_for(&[(&lantern, 1)], token)).await.unwrap();
+            assert_eq!(order.state(), State::Confirmed, "{token}");
+            assert_eq!(payment(&order), PaymentState::Captured, "{token}");
+            assert_eq!(souk.kinds(&order.name).await, CONFIRMED, "{token}");
+        }
+        assert_eq!(souk.sums(&lantern).await, (96, 96));
+        for (token, message) in [("tok_declined", "the card was declined"), ("tok_of_nobody", "unknown payment token")]
+        {
+            let order = souk.place(&souk.ada, order_for(&[(&lantern, 1)], token)).await.unwrap();
+            assert_eq!(order.state(), State::Rejected, "{token}");
+            let rejection = order.rejection.clone().unwrap();
+            assert_eq!((rejection.reason.as_str(), rejection.message.as_str()), ("PAYMENT_DECLINED", message));
+            assert_eq!(payment(&order), PaymentState::Declined, "{token}");
+            let kinds = [Kind::Placed, Kind::StockReserved, Kind::StockReleased, Kind::Rejected];
+            assert_eq!(souk.kinds(&order.name).await, kinds);
+        }
+        assert_eq!(souk.sums(&lantern).await, (96, 96));
+        souk.verified().await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_is_out_of_stock_is_rejected_with_the_products() {
+    for souk in both().await {
+        let lantern = souk.stocked("LANTERN", 5).await;
+        let candle = souk.stocked("CANDLE", 1).await;
+        // Two lines of one product are one wish.
+        let request = order_for(&[(&lantern, 3), (&candle, 2), (&lantern, 3)], "tok_approved");
+        let order = souk.place(&souk.ada, request).await.unwrap();
+        assert_eq!(order.state(), State::Rejected);
+        assert_eq!(order.payment, None);
+        let rejection = order.rejection.clone().unwrap();
+        assert_eq!(rejection.reason, "OUT_OF_STOCK");
+        let mut items: Vec<_> =
+            rejection.items.iter().map(|item| (item.product.clone(), item.wanted, item.available)).collect();
+        items.sort();
+        let mut expected = [(lantern.clone(), 6, 5), (candle.clone(), 2, 1)];
+        expected.sort();
+        assert_eq!(items, expected);
+        assert_eq!(souk.kinds(&order.name).await, [Kind::Placed, Kind::Rejected]);
+        assert_eq!(souk.sums(&lantern).await, (5, 5));
+        souk.verified().await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_nobody_counts_needs_no_stock() {
+    for souk in both().await {
+        let postage = souk.made(untracked("POST")).await;
+        // Not even the inventory service is asked for it, once the price is known.
+        let order = souk.confirmed(&[(&postage, 1000)]).await;
+        let kinds = [Kind::Placed, Kind::PaymentAuthorized, Kind::PaymentCaptured, Kind::Confirmed];
+        assert_eq!(souk.kinds(&order.name).await, kinds);
+        souk.verified().await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn requests_that_cannot_be_orders_are_refused_field_by_field() {
+    for souk in both().await {
+        let lantern = souk.stocked("LANTERN", 5).await;
+        let euro = souk
+            .made(Product {
+                price: Some(souk_proto::google::r#type::Money { currency_code: "EUR".into(), units: 1, nanos: 0 }),
+                ..draft("EURO")
+            })
+            .await;
+        let old = souk.stocked("OLD", 1).await;
+        let archive = ArchiveProductRequest { name: old.clone(), etag: String::new() };
+        souk.products().archive_product(archive).await.unwrap();
+        let nobody = "products/prd_00000000000000000000000000";
+        let request = order_for(&[(&lantern, 1), (nobody, 1), (&old, 1), (&euro, 1)], "tok_approved");
+        let problem = refused(souk.place(&souk.ada, request).await, Reason::FieldInvalid);
+        assert_eq!(fields(&problem), ["items[1].product", "items[2].product", "items[3].product"]);
+
+        // The contract's own rules.
+        let request = order_for(&[(&lantern, 0), ("lantern", 1)], "");
+        let problem = refused(souk.place(&souk.ada, request).await, Reason::FieldInvalid);
+        assert_eq!(fields(&problem), ["items[0].quantity", "items[1].product", "payment_token"]);
+
+        let mut request = order_for(&[(&lantern, 1)], "tok_approved");
+        request.shipping_address.as_mut().unwrap().recipient = "A\0da".into();
+        let problem = refused(souk.place(&souk.ada, request).await, Reason::FieldInvalid);
+        assert_eq!(fields(&problem), ["shipping_address.recipient"]);
+
+        let mut request = order_for(&[(&lantern, 1)], "tok_approved");
+        request.place_time = Some(prost_types::Timestamp { seconds: 253_402_300_799, nanos: 0 });
+        let problem = refused(souk.place(&souk.staff, request).await, Reason::FieldInvalid);
+        assert_eq!(fields(&problem), ["place_time"]);
+
+        let mut request = order_for(&[(&lantern, 1_000_000)], "tok_approved");
+        request.items[0].unit_price = Some(gbp(90_000_000_000_000_000, 0));
+        let problem = refused(souk.place(&souk.staff, request).await, Reason::FieldInvalid);
+        assert_eq!(fields(&problem), ["items[0].quantity"]);
+
+        assert_eq!(souk.all().await, []);
+        assert_eq!(souk.sums(&lantern).await, (5, 5));
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn staff_place_for_others_at_agreed_prices_with_a_number_of_their_own() {
+    for souk in both().await {
+        let lantern = souk.stocked("LANTERN", 5).await;
+        let mut request = order_for(&[(&lantern, 2)], "tok_approved");
+        request.customer = souk.bob.name.clone();
+        request.external_id = "536365".into();
+        request.items[0].unit_price = Some(gbp(1, 850_000_000));
+        let then = prost_types::Timestamp { seconds: 1_291_191_960, nanos: 0 };
+        request.place_time = Some(then);
+        let order = souk.place(&souk.staff, request.clone()).await.unwrap();
+        assert_eq!(order.customer, souk.bob.name);
+        assert_eq!(order.external_id, "536365");
+        assert_eq!(order.total, Some(gbp(3, 700_000_000)));
+        assert_eq!(order.place_time, Some(then));
+        assert!(order.create_time.unwrap().seconds > then.seconds);
+        assert_eq!(souk.get(&souk.bob, &order.name).await.unwrap(), order);
+
+        // The number is taken now, and nothing of the second order stays.
+        request.request_id = crate::harness::key();
+        let problem = refused(souk.place(&souk.staff, request.clone()).await, Reason::ResourceExists);
+        assert_eq!(fields(&problem), ["external_id"]);
+        assert_eq!(souk.sums(&lantern).await, (3, 3));
+        // A failure is not remembered: with another number the same key works.
+        request.external_id = "536366".into();
+        let order = souk.place(&souk.staff, request).await.unwrap();
+        assert_eq!(order.state(), State::Confirmed);
+        souk.verified().await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_payment_that_cannot_be_captured_gives_the_goods_back() {
+    for souk in both_with(&[("PAYMENT__AUTHORIZATION_LIFETIME", "0s")]).await {
+        let lantern = souk.stocked("LANTERN", 5).await;
+        let order = souk.place(&souk.ada, order_for(&[(&lantern, 2)], "tok_approved")).await.unwrap();
+        assert_eq!(order.state(), State::Rejected);
+        assert_eq!(order.rejection.as_ref().unwrap().reason, "PAYMENT_DECLINED");
+        assert_eq!(payment(&order), PaymentState::Voided);
+        let kinds = [
+            Kind::Placed,
+            Kind::StockReserved,
+            Kind::PaymentAuthorized,
+            Kind::StockCommitted,
+            Kind::StockReturned,
+            Kind::PaymentVoided,
+            Kind::Rejected,
+        ];
+        assert_eq!(souk.kinds(&order.name).await, kinds);
+        assert_eq!(souk.sums(&lantern).await, (5, 5));
+        souk.verified().await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_reservation_that_ran_out_is_sold_while_there_is_stock_and_rejected_when_not() {
+    let slow = [("SAGA__RESERVATION_TTL", "1s"), ("PAYMENT__SLOW_DELAY", "3s")];
+    for souk in both_with(&slow).await {
+        let lantern = souk.stocked("LANTERN", 1).await;
+        let order = souk.place(&souk.ada, order_for(&[(&lantern, 1)], "tok_slow")).await.unwrap();
+        assert_eq!(order.state(), State::Confirmed);
+        assert_eq!(souk.sums(&lantern).await, (0, 0));
+
+        let candle = souk.stocked("CANDLE", 1).await;
+        let slow = souk.place(&souk.ada, order_for(&[(&candle, 1)], "tok_slow"));
+        let quick = async {
+            // Bob gets it the moment Ada's hold has run out.
+            souk_testkit::wait::value(crate::harness::SOON, "the hold to run out", async || {
+                let order = souk.place(&souk.bob, order_for(&[(&candle, 1)], "tok_approved")).await.unwrap();
+                (order.state() == State::Confirmed).then_some(order)
+            })
+            .await
+        };
+        let (slow, _) = tokio::join!(slow, quick);
+        let order = slow.unwrap();
+        assert_eq!(order.state(), State::Rejected);
+        assert_eq!(order.rejection.as_ref().unwrap().reason, "OUT_OF_STOCK");
+        assert_eq!(payment(&order), PaymentState::Voided);
+        let kinds = souk.kinds(&order.name).await;
+        assert_eq!(kinds[..3], [Kind::Placed, Kind::StockReserved, Kind::PaymentAuthorized]);
+        assert_eq!(kinds[3..], [Kind::StockReleased, Kind::PaymentVoided, Kind::Rejected]);
+        assert_eq!(souk.sums(&candle).await, (0, 0));
+        souk.verified().await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn racing_orders_sell_each_piece_once() {
+    for souk in both().await {
+        let lantern = souk.stocked("LANTERN", 10).await;
+        let race = (0..40).map(|_| souk.place(&souk.ada, order_for(&[(&lantern, 1)], "tok_approved")));
+        let orders = futures::future::join_all(race).await;
+        let sold = orders.iter().filter(|order| order.as_ref().is_ok_and(|order| order.state() == State::Confirmed));
+        assert_eq!(sold.count(), 10, "{}", souk.engine);
+        souk.settled().await;
+        assert_eq!(souk.sums(&lantern).await, (0, 0));
+        souk.verified().await;
+    }
+}

@@ -1,0 +1,107 @@
+//! `souk verify` finds what was broken by hand.
+
+use souk_common::db::Pools;
+use souk_order::store::verify::sold_orders;
+use souk_proto::order::v1::order::State;
+
+use crate::harness::{Souk, back, both, order_for, untracked};
+
+/// Runs a statement behind the service's back.
+async fn tamper(souk: &Souk, statement: &str) {
+    use diesel_async::RunQueryDsl;
+    let db = souk.db().await;
+    match db.pools() {
+        Pools::Postgres(pool) => {
+            let conn = &mut pool.get().await.unwrap();
+            diesel::sql_query(statement).execute(conn).await.unwrap();
+        }
+        Pools::Sqlite(pool) => {
+            let conn = &mut pool.writer().await.unwrap();
+            diesel::sql_query(statement).execute(conn).await.unwrap();
+        }
+    }
+    db.close();
+}
+
+async fn broken(souk: &Souk) -> Vec<&'static str> {
+    let checks = souk_order::verify(&souk.config).await.unwrap();
+    checks.into_iter().filter(|check| !check.holds()).map(|check| check.name).collect()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn each_broken_promise_is_found() {
+    let cases = [
+        ("UPDATE orders SET lease = 1 WHERE state = 'CONFIRMED'", "every order is final"),
+        ("UPDATE orders SET pending_returns = 1 WHERE state = 'CONFIRMED'", "count of returns"),
+        ("UPDATE orders SET total_minor = total_minor + 1 WHERE state = 'CONFIRMED'", "totals are the sums"),
+        ("UPDATE orders SET payment_state = 'AUTHORIZED' WHERE state = 'CONFIRMED'", "exactly one payment"),
+        (
+            "UPDATE simulated_payments SET state = 'AUTHORIZED' WHERE refunded_minor = 0 AND state = 'CAPTURED'",
+            "exactly one payment",
+        ),
+        ("UPDATE simulated_payments SET state = 'CAPTURED' WHERE state = 'DECLINED'", "could not be placed"),
+        ("UPDATE order_lines SET returned = 0 WHERE returned > 0", "pieces that came back"),
+        ("UPDATE orders SET refunded_minor = 1 WHERE state = 'CONFIRMED'", "refunds are those of the returns"),
+        ("UPDATE orders SET refunded_minor = 1 WHERE state = 'CANCELLED'", "refunded to the last penny"),
+        ("DELETE FROM timeline_entries WHERE kind = 'CONFIRMED'", "timelines are whole"),
+        ("UPDATE idempotency_keys SET response = NULL", "every idempotency key"),
+        ("UPDATE orders SET payment_token = 'tok_approved' WHERE state = 'CONFIRMED'", "payment tokens"),
+        (
+            "INSERT INTO simulated_payments SELECT 'x', 'x', behaviour, state, currency, amount_minor, refunded_minor,
+                message, expires_at, 1, 1 FROM simulated_payments WHERE state = 'DECLINED'",
+            "every payment at the provider",
+        ),
+    ];
+    for souk in both().await {
+        let lantern = souk.stocked("LANTERN", 1000).await;
+        for (statement, promise) in cases {
+            let order = souk.confirmed(&[(&lantern, 3)]).await;
+            souk.give_back(&souk.staff, back(&order.name, &[(1, 1)])).await.unwrap();
+            souk.confirmed(&[(&lantern, 1)]).await;
+            let cancelled = souk.confirmed(&[(&lantern, 1)]).await;
+            souk.cancel(&souk.ada, &cancelled.name, "").await.unwrap();
+            let declined = souk.place(&souk.ada, order_for(&[(&lantern, 1)], "tok_declined")).await.unwrap();
+            assert_eq!(declined.state(), State::Rejected);
+            assert_eq!(broken(&souk).await, Vec::<&str>::new(), "{} before {promise}", souk.engine);
+            tamper(&souk, statement).await;
+            let found = broken(&souk).await;
+            assert!(found.iter().any(|name| name.contains(promise)), "{}: {promise}: {found:?}", souk.engine);
+            // All of it goes, for the next case.
+            for table in [
+                "simulated_refunds",
+                "simulated_payments",
+                "idempotency_keys",
+                "return_lines",
+                "returns",
+                "timeline_entries",
+                "order_lines",
+                "orders",
+            ] {
+                tamper(&souk, &format!("DELETE FROM {table}")).await;
+            }
+        }
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn pages_of_orders_for_the_comparison_with_reservations() {
+    for souk in both().await {
+        let lantern = souk.stocked("LANTERN", 10).await;
+        let postage = souk.made(untracked("POST")).await;
+        let mut expected = Vec::new();
+        for (product, tracked) in [(&lantern, true), (&postage, false), (&lantern, true)] {
+            let order = souk.confirmed(&[(product, 1)]).await;
+            expected.push((order.name, tracked));
+        }
+        let db = souk.db().await;
+        let (mut found, mut after) = (Vec::new(), None);
+        loop {
+            let page = sold_orders(&db, after, 2).await.unwrap();
+            let Some(last) = page.last() else { break };
+            after = Some(last.id);
+            found.extend(page.iter().map(|order| (order.id.name(), order.tracked)));
+        }
+        assert_eq!(found, expected);
+        db.close();
+    }
+}
