@@ -86,9 +86,10 @@ impl Gateway {
     pub async fn handle(&self, request: Request<Body>) -> Response<Body> {
         let started = Instant::now();
         let context = RequestContext::from_headers(request.headers(), self.config.common.server.deadline);
-        let method = request.method().clone();
         let path = request.uri().path().to_owned();
         let target = self.target(&request, &path);
+        let is_head = request.method() == HttpMethod::HEAD;
+        let method = target.measured(request.method());
         let label = target.label().to_owned();
         let binding = target.matched().map(|matched| matched.route.clone());
         let speaks_grpc = target.is_grpc();
@@ -119,7 +120,7 @@ impl Gateway {
             return grpc::observe(response, move |code| done.settle(grpc::http_status(code), Some(code)));
         }
         let status = response.status();
-        if done.method == HttpMethod::HEAD {
+        if is_head {
             *response.body_mut() = Body::empty();
         }
         done.settle(status, None);
@@ -196,6 +197,25 @@ impl Target {
             Self::Rest(matched) => &matched.route.template.text,
             Self::GrpcUnknown | Self::Miss(_) => "",
         }
+    }
+
+    /// The HTTP method as it stands in metrics. What a client makes up must not become a time series.
+    fn measured(&self, method: &HttpMethod) -> HttpMethod {
+        const KNOWN: [HttpMethod; 7] = [
+            HttpMethod::GET,
+            HttpMethod::HEAD,
+            HttpMethod::POST,
+            HttpMethod::PUT,
+            HttpMethod::PATCH,
+            HttpMethod::DELETE,
+            HttpMethod::OPTIONS,
+        ];
+        let of_route = self.matched().is_some_and(|matched| matched.route.http_method == method.as_str());
+        if of_route || KNOWN.contains(method) {
+            return method.clone();
+        }
+        // OpenTelemetry's name for all others.
+        HttpMethod::from_bytes(b"_OTHER").unwrap_or(HttpMethod::GET)
     }
 
     fn is_grpc(&self) -> bool {
