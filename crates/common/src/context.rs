@@ -32,27 +32,16 @@ impl RequestContext {
     /// From the headers of an incoming request: its id where it has a sane one, and its deadline, at most `limit`
     /// from now.
     pub fn from_headers(headers: &HeaderMap, limit: Duration) -> Self {
-        let sent = headers
-            .get(&REQUEST_ID)
-            .and_then(|value| value.to_str().ok())
-            .filter(|id| is_sane(id));
+        let sent = headers.get(&REQUEST_ID).and_then(|value| value.to_str().ok()).filter(|id| is_sane(id));
         let request_id = sent.map_or_else(|| uuid::Uuid::now_v7().to_string().into(), Into::into);
-        let asked = headers
-            .get(&GRPC_TIMEOUT)
-            .and_then(|value| parse_timeout(value.to_str().ok()?));
+        let asked = headers.get(&GRPC_TIMEOUT).and_then(|value| parse_timeout(value.to_str().ok()?));
         let deadline = Some(Instant::now() + asked.map_or(limit, |asked| asked.min(limit)));
-        Self {
-            request_id,
-            deadline,
-        }
+        Self { request_id, deadline }
     }
 
     /// For work that no request asked for, such as a job.
     pub fn background() -> Self {
-        Self {
-            request_id: uuid::Uuid::now_v7().to_string().into(),
-            deadline: None,
-        }
+        Self { request_id: uuid::Uuid::now_v7().to_string().into(), deadline: None }
     }
 
     /// The context around the code that runs now, if there is one.
@@ -73,9 +62,7 @@ impl RequestContext {
 
     /// How long the caller still waits, at most `limit`.
     pub fn remaining(&self, limit: Duration) -> Duration {
-        let left = self
-            .deadline
-            .map(|deadline| deadline.saturating_duration_since(Instant::now()));
+        let left = self.deadline.map(|deadline| deadline.saturating_duration_since(Instant::now()));
         left.map_or(limit, |left| left.min(limit))
     }
 
@@ -110,10 +97,7 @@ fn parse_timeout(text: &str) -> Option<Duration> {
 
 /// Whether an id from outside may stand in our logs and headers as it is.
 fn is_sane(id: &str) -> bool {
-    (1..=128).contains(&id.len())
-        && id
-            .bytes()
-            .all(|byte| byte.is_ascii_alphanumeric() || b"-_.:".contains(&byte))
+    (1..=128).contains(&id.len()) && id.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"-_.:".contains(&byte))
 }
 
 #[cfg(test)]
@@ -124,19 +108,12 @@ mod tests {
     fn timeouts_are_read_as_grpc_writes_them() {
         assert_eq!(parse_timeout("250m"), Some(Duration::from_millis(250)));
         assert_eq!(parse_timeout("2S"), Some(Duration::from_secs(2)));
-        assert_eq!(
-            parse_timeout("99999999H"),
-            Some(Duration::from_secs(99_999_999 * 3600))
-        );
+        assert_eq!(parse_timeout("99999999H"), Some(Duration::from_secs(99_999_999 * 3600)));
         for wrong in ["", "S", "1", "-1S", "123456789S", "1x", "1é", "é"] {
             assert_eq!(parse_timeout(wrong), None, "{wrong}");
         }
         assert_eq!(
-            parse_timeout(
-                format_timeout(Duration::from_millis(1500))
-                    .to_str()
-                    .unwrap()
-            ),
+            parse_timeout(format_timeout(Duration::from_millis(1500)).to_str().unwrap()),
             Some(Duration::from_millis(1500))
         );
         assert_eq!(format_timeout(Duration::ZERO), "1m");
@@ -151,9 +128,6 @@ mod tests {
         assert!(context.remaining(Duration::from_secs(60)) <= Duration::from_secs(5));
         assert_ne!(&*context.request_id, "a b");
         headers.insert(REQUEST_ID, HeaderValue::from_static("req-1"));
-        assert_eq!(
-            &*RequestContext::from_headers(&headers, Duration::from_secs(5)).request_id,
-            "req-1"
-        );
+        assert_eq!(&*RequestContext::from_headers(&headers, Duration::from_secs(5)).request_id, "req-1");
     }
 }

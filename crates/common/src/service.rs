@@ -6,7 +6,7 @@
 use std::{path::PathBuf, sync::Arc};
 
 use crate::{
-    auth::{self, RemoteKeys, ServiceTokens, Verifier},
+    auth::{self, RemoteKeys, SHORTEST_SECRET, ServiceTokens, Verifier},
     client::{self, AddressError, Client},
     config::{ConfigError, Settings},
     contract::{Contract, ContractError},
@@ -36,8 +36,10 @@ impl Common {
             server: settings.section("server")?,
         };
         let secret = &common.auth.internal_secret;
-        if !secret.is_empty() && secret.expose().len() < 32 {
-            return Err(settings.fault("auth.internal_secret", "must have 32 characters or more"));
+        if !secret.is_empty() && secret.expose().len() < SHORTEST_SECRET {
+            return Err(
+                settings.fault("auth.internal_secret", format!("must have {SHORTEST_SECRET} characters or more"))
+            );
         }
         Ok(common)
     }
@@ -52,11 +54,7 @@ impl Common {
         contract: &Arc<Contract>,
         own_name: &str,
     ) -> Result<Client, AddressError> {
-        Client::new(
-            config,
-            contract,
-            Some(ServiceTokens::new(&self.auth.internal_secret, own_name)),
-        )
+        Client::new(config, contract, Some(ServiceTokens::new(&self.auth.internal_secret, own_name)))
     }
 
     /// Checks tokens by the keys that the user service publishes.
@@ -70,10 +68,7 @@ impl Common {
     ) -> Result<Arc<Verifier>, AddressError> {
         // Anonymous: the keys are public, and asking for them must not need a token check that needs the keys.
         let client = Client::new(user_service, contract, None)?;
-        Ok(Arc::new(Verifier::new(
-            &self.auth,
-            Arc::new(RemoteKeys::new(client)),
-        )))
+        Ok(Arc::new(Verifier::new(&self.auth, Arc::new(RemoteKeys::new(client)))))
     }
 }
 

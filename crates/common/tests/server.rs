@@ -1,4 +1,5 @@
 //! The server stack around a service: what gets in, what is refused, and what an answer gives away.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::print_stdout, reason = "tests")]
 
 use std::{sync::Arc, time::Duration};
 
@@ -43,7 +44,10 @@ impl ProductService for Fake {
         Ok(Response::new(Product { name: request.into_inner().name, title: caller.actor(), ..Product::default() }))
     }
 
-    async fn list_products(&self, request: Request<ListProductsRequest>) -> Result<Response<ListProductsResponse>, Status> {
+    async fn list_products(
+        &self,
+        request: Request<ListProductsRequest>,
+    ) -> Result<Response<ListProductsResponse>, Status> {
         match request.get_ref().filter.as_str() {
             "panic" => panic!("the secret inside"),
             "slow" => std::future::pending().await,
@@ -56,7 +60,10 @@ impl ProductService for Fake {
         Ok(Response::new(Product::default()))
     }
 
-    async fn batch_get_products(&self, _: Request<BatchGetProductsRequest>) -> Result<Response<BatchGetProductsResponse>, Status> {
+    async fn batch_get_products(
+        &self,
+        _: Request<BatchGetProductsRequest>,
+    ) -> Result<Response<BatchGetProductsResponse>, Status> {
         Ok(Response::new(BatchGetProductsResponse::default()))
     }
 
@@ -79,8 +86,7 @@ fn config() -> Config {
 }
 
 fn verifier() -> Arc<Verifier> {
-    let config =
-        auth::Config { issuer: "souk".into(), audience: "souk".into(), internal_secret: Secret::new(SECRET) };
+    let config = auth::Config { issuer: "souk".into(), audience: "souk".into(), internal_secret: Secret::new(SECRET) };
     Arc::new(Verifier::new(&config, Arc::new(NoKeys)))
 }
 
@@ -89,7 +95,7 @@ async fn boot() -> (Channel, CancellationToken) {
     let address = listener.local_addr().unwrap();
     let shutdown = CancellationToken::new();
     let server = Server::new(&config(), "inventory", Contract::souk().unwrap(), verifier());
-    tokio::spawn(server.add(ProductServiceServer::new(Fake)).serve(listener, shutdown.clone()));
+    tokio::spawn(server.with(ProductServiceServer::new(Fake)).serve(listener, shutdown.clone()));
     (Channel::from_shared(format!("http://{address}")).unwrap().connect().await.unwrap(), shutdown)
 }
 
@@ -119,7 +125,7 @@ async fn a_method_without_an_access_rule_keeps_its_service_from_starting() {
     let contract = Arc::new(Contract::load(&descriptors).unwrap());
 
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-    let server = Server::new(&config(), "inventory", &contract, verifier()).add(ProductServiceServer::new(Fake));
+    let server = Server::new(&config(), "inventory", &contract, verifier()).with(ProductServiceServer::new(Fake));
     let error = server.serve(listener, CancellationToken::new()).await.unwrap_err();
     assert!(error.to_string().contains("souk.inventory.v1.ProductService.GetProduct"), "{error}");
     assert!(error.to_string().contains("access"), "{error}");
@@ -147,7 +153,11 @@ async fn the_access_rule_is_checked_and_the_service_told_who_calls() {
         let mut request = Request::new(create.clone());
         request.metadata_mut().insert("authorization", token.parse().unwrap());
         let status = client.create_product(request).await.unwrap_err();
-        assert_eq!((status.code(), problem(&status).reason()), (Code::Unauthenticated, Reason::TokenInvalid), "{token}");
+        assert_eq!(
+            (status.code(), problem(&status).reason()),
+            (Code::Unauthenticated, Reason::TokenInvalid),
+            "{token}"
+        );
     }
 }
 

@@ -15,6 +15,7 @@ pub fn shutdown() -> anyhow::Result<CancellationToken> {
                 _ = terminate.recv() => {}
             }
             if first.is_cancelled() {
+                #[expect(clippy::disallowed_methods, reason = "whoever asks twice does not want to wait")]
                 std::process::exit(130);
             }
             first.cancel();

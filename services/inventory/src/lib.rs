@@ -71,10 +71,10 @@ pub async fn serve(config: Config, listener: TcpListener, shutdown: Cancellation
     jobs::start(&jobs, &store, &changes, &settings);
     let ready = store.db().clone();
     let served = Server::new(&common.server, "inventory", contract, verifier)
-        .add(ProductServiceServer::new(rpc.clone()))
-        .add(LocationServiceServer::new(rpc.clone()))
-        .add(StockServiceServer::new(rpc.clone()))
-        .add(ReservationServiceServer::new(rpc))
+        .with(ProductServiceServer::new(rpc.clone()))
+        .with(LocationServiceServer::new(rpc.clone()))
+        .with(StockServiceServer::new(rpc.clone()))
+        .with(ReservationServiceServer::new(rpc))
         .ready_while(move || {
             let db = ready.clone();
             async move { db.ping().await.is_ok() }

@@ -1,4 +1,5 @@
 //! souk's orders: placed by a saga over stock and payment, cancelled, returned.
+#![allow(clippy::duplicate_mod, reason = "a query file is compiled once for each engine")]
 
 mod clients;
 pub mod config;
@@ -72,7 +73,7 @@ pub async fn serve(config: Config, listener: TcpListener, shutdown: Cancellation
     jobs::start(&jobs, &settings, &store, &sagas, &stop_jobs);
     let ready = store.db().clone();
     let served = Server::new(&common.server, "order", contract, verifier)
-        .add(OrderServiceServer::new(rpc))
+        .with(OrderServiceServer::new(rpc))
         .ready_while(move || {
             let db = ready.clone();
             async move { db.ping().await.is_ok() }

@@ -68,8 +68,8 @@ pub async fn serve(config: Config, listener: TcpListener, shutdown: Cancellation
     jobs::start(&jobs, &db, &settings);
     let ready = db.clone();
     let served = Server::new(&common.server, "user", contract, verifier)
-        .add(UserServiceServer::new(rpc.clone()))
-        .add(SessionServiceServer::new(rpc))
+        .with(UserServiceServer::new(rpc.clone()))
+        .with(SessionServiceServer::new(rpc))
         .ready_while(move || {
             let db = ready.clone();
             async move { db.ping().await.is_ok() }

@@ -34,19 +34,8 @@ impl RemoteKeys {
 impl KeySource for RemoteKeys {
     async fn keys(&self) -> Result<Vec<PublishedKey>, Box<dyn std::error::Error + Send + Sync>> {
         let mut client = SessionServiceClient::new(self.0.clone());
-        let set = client
-            .get_json_web_key_set(GetJsonWebKeySetRequest {})
-            .await?
-            .into_inner();
-        let usable = set
-            .keys
-            .into_iter()
-            .filter(|key| key.kty == "OKP" && key.crv == "Ed25519");
-        Ok(usable
-            .map(|key| PublishedKey {
-                kid: key.kid,
-                x: key.x,
-            })
-            .collect())
+        let set = client.get_json_web_key_set(GetJsonWebKeySetRequest {}).await?.into_inner();
+        let usable = set.keys.into_iter().filter(|key| key.kty == "OKP" && key.crv == "Ed25519");
+        Ok(usable.map(|key| PublishedKey { kid: key.kid, x: key.x }).collect())
     }
 }

@@ -10,7 +10,7 @@ use serde::{Deserialize, Serialize};
 
 pub use self::{
     keys::{KeySource, PublishedKey, RemoteKeys},
-    service::ServiceTokens,
+    service::{SHORTEST_SECRET, ServiceTokens},
     verifier::Verifier,
 };
 pub use crate::contract::{AccessRule, Role, Roles};
@@ -58,11 +58,7 @@ impl Claims {
     fn identity(&self) -> Option<Identity> {
         Some(Identity::User {
             id: UserId::from_str(&self.sub).ok()?,
-            roles: self
-                .roles
-                .iter()
-                .filter_map(|name| Role::parse(name))
-                .collect(),
+            roles: self.roles.iter().filter_map(|name| Role::parse(name)).collect(),
             session: SessionId::from_str(&self.sid).ok()?,
         })
     }
@@ -142,11 +138,7 @@ impl Caller {
     /// # Errors
     /// `INTERNAL` where it did not: a fault in how the server was put together.
     pub fn of<T>(request: &tonic::Request<T>) -> Result<Self, Problem> {
-        request
-            .extensions()
-            .get::<Self>()
-            .cloned()
-            .ok_or_else(Problem::internal)
+        request.extensions().get::<Self>().cloned().ok_or_else(Problem::internal)
     }
 
     /// The signed-in user.
@@ -180,9 +172,7 @@ impl AccessRule {
         match identity {
             _ if self.public => Ok(Grant::All),
             Identity::Service { .. } if self.internal => Ok(Grant::All),
-            Identity::User { roles, .. } if self.roles.iter().any(|role| roles.grant(role)) => {
-                Ok(Grant::All)
-            }
+            Identity::User { roles, .. } if self.roles.iter().any(|role| roles.grant(role)) => Ok(Grant::All),
             Identity::User { id, .. } if self.owner.is_some() => Ok(Grant::Own(*id)),
             Identity::User { .. } if self.signed_in => Ok(Grant::All),
             Identity::Anonymous if !self.only_internal() => Err(token_missing()),
@@ -214,52 +204,23 @@ mod tests {
     use super::*;
 
     fn rule() -> AccessRule {
-        AccessRule {
-            public: false,
-            signed_in: false,
-            roles: Roles::default(),
-            owner: None,
-            internal: false,
-        }
+        AccessRule { public: false, signed_in: false, roles: Roles::default(), owner: None, internal: false }
     }
 
     fn user(roles: impl IntoIterator<Item = Role>) -> Identity {
-        Identity::User {
-            id: UserId::new(),
-            roles: roles.into_iter().collect(),
-            session: SessionId::new(),
-        }
+        Identity::User { id: UserId::new(), roles: roles.into_iter().collect(), session: SessionId::new() }
     }
 
     #[test]
     fn the_rule_decides_for_every_kind_of_caller() {
-        let service = Identity::Service {
-            name: "order".into(),
-        };
-        let staff_rule = AccessRule {
-            roles: [Role::Staff].into_iter().collect(),
-            ..rule()
-        };
-        let owner_rule = AccessRule {
-            owner: Some("name".into()),
-            ..staff_rule.clone()
-        };
-        let internal_rule = AccessRule {
-            internal: true,
-            ..rule()
-        };
-        let public_rule = AccessRule {
-            public: true,
-            ..rule()
-        };
-        let signed_in_rule = AccessRule {
-            signed_in: true,
-            ..rule()
-        };
+        let service = Identity::Service { name: "order".into() };
+        let staff_rule = AccessRule { roles: [Role::Staff].into_iter().collect(), ..rule() };
+        let owner_rule = AccessRule { owner: Some("name".into()), ..staff_rule.clone() };
+        let internal_rule = AccessRule { internal: true, ..rule() };
+        let public_rule = AccessRule { public: true, ..rule() };
+        let signed_in_rule = AccessRule { signed_in: true, ..rule() };
         let customer = user([]);
-        let Identity::User { id, .. } = customer else {
-            unreachable!()
-        };
+        let Identity::User { id, .. } = customer else { unreachable!() };
 
         let reason = |result: Result<Grant, Problem>| result.unwrap_err().reason();
         assert_eq!(public_rule.admit(&Identity::Anonymous).unwrap(), Grant::All);
@@ -269,32 +230,18 @@ mod tests {
         assert_eq!(staff_rule.admit(&user([Role::Admin])).unwrap(), Grant::All);
         assert_eq!(internal_rule.admit(&service).unwrap(), Grant::All);
 
-        assert_eq!(
-            reason(signed_in_rule.admit(&Identity::Anonymous)),
-            Reason::TokenMissing
-        );
+        assert_eq!(reason(signed_in_rule.admit(&Identity::Anonymous)), Reason::TokenMissing);
         assert_eq!(reason(signed_in_rule.admit(&service)), Reason::AccessDenied);
         assert_eq!(reason(staff_rule.admit(&customer)), Reason::AccessDenied);
         assert_eq!(reason(owner_rule.admit(&service)), Reason::AccessDenied);
-        assert_eq!(
-            reason(internal_rule.admit(&user([Role::Admin]))),
-            Reason::AccessDenied
-        );
-        assert_eq!(
-            reason(internal_rule.admit(&Identity::Anonymous)),
-            Reason::AccessDenied
-        );
-        assert_eq!(
-            reason(rule().admit(&user([Role::Admin]))),
-            Reason::AccessDenied
-        );
+        assert_eq!(reason(internal_rule.admit(&user([Role::Admin]))), Reason::AccessDenied);
+        assert_eq!(reason(internal_rule.admit(&Identity::Anonymous)), Reason::AccessDenied);
+        assert_eq!(reason(rule().admit(&user([Role::Admin]))), Reason::AccessDenied);
     }
 
     #[test]
     fn a_grant_covers_its_own_alone() {
         let (me, other) = (UserId::new(), UserId::new());
-        assert!(
-            Grant::Own(me).covers(me) && !Grant::Own(me).covers(other) && Grant::All.covers(other)
-        );
+        assert!(Grant::Own(me).covers(me) && !Grant::Own(me).covers(other) && Grant::All.covers(other));
     }
 }

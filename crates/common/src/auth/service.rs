@@ -18,6 +18,9 @@ const VALID: Duration = Duration::from_secs(120);
 /// A token is used for half its time, so that one in flight never runs out.
 const USED: Duration = Duration::from_secs(60);
 
+/// Characters of the shortest secret that tokens may be made under.
+pub const SHORTEST_SECRET: usize = 32;
+
 #[derive(Serialize, Deserialize)]
 struct ServiceClaims {
     iss: String,
@@ -37,11 +40,7 @@ impl ServiceTokens {
     /// Tokens that say "I am `service`".
     pub fn new(secret: &Secret, service: &str) -> Self {
         let key = EncodingKey::from_secret(secret.expose().as_bytes());
-        Self {
-            service: service.into(),
-            key,
-            current: Arc::default(),
-        }
+        Self { service: service.into(), key, current: Arc::default() }
     }
 
     /// The value of an `authorization` header, valid for a minute at least.
@@ -53,11 +52,7 @@ impl ServiceTokens {
             return Ok(value.clone());
         }
         let exp = chrono::Utc::now().timestamp() + VALID.as_secs() as i64;
-        let claims = ServiceClaims {
-            iss: ISSUER.into(),
-            sub: self.service.to_string(),
-            exp,
-        };
+        let claims = ServiceClaims { iss: ISSUER.into(), sub: self.service.to_string(), exp };
         let token = jsonwebtoken::encode(&Header::new(Algorithm::HS256), &claims, &self.key)?;
         let mut value = HeaderValue::try_from(format!("Bearer {token}"))
             .map_err(|_| jsonwebtoken::errors::ErrorKind::InvalidToken)?;
@@ -79,19 +74,32 @@ impl ServiceTokenCheck {
         validation.set_issuer(&[ISSUER]);
         validation.set_required_spec_claims(&["exp", "iss", "sub"]);
         validation.validate_aud = false;
-        Self {
-            key: DecodingKey::from_secret(secret.expose().as_bytes()),
-            validation,
-        }
+        // Without a secret worth the name anyone could make tokens: then none is good.
+        let key = match secret.expose() {
+            secret if secret.len() >= SHORTEST_SECRET => DecodingKey::from_secret(secret.as_bytes()),
+            _ => DecodingKey::from_secret(&rand::random::<[u8; 32]>()),
+        };
+        Self { key, validation }
     }
 
     /// The service that the token names, and when the token runs out (seconds since 1970).
-    pub(super) fn check(
-        &self,
-        token: &str,
-    ) -> Result<(Identity, i64), jsonwebtoken::errors::Error> {
-        let claims =
-            jsonwebtoken::decode::<ServiceClaims>(token, &self.key, &self.validation)?.claims;
+    pub(super) fn check(&self, token: &str) -> Result<(Identity, i64), jsonwebtoken::errors::Error> {
+        let claims = jsonwebtoken::decode::<ServiceClaims>(token, &self.key, &self.validation)?.claims;
         Ok((Identity::Service { name: claims.sub }, claims.exp))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn tokens_under_no_secret_are_good_for_nothing() {
+        for (secret, good) in [("", false), ("too short", false), ("a secret that is long enough for it", true)] {
+            let secret = Secret::new(secret);
+            let bearer = ServiceTokens::new(&secret, "order").bearer().unwrap();
+            let token = bearer.to_str().unwrap().trim_start_matches("Bearer ");
+            assert_eq!(ServiceTokenCheck::new(&secret).check(token).is_ok(), good);
+        }
     }
 }

@@ -46,10 +46,7 @@ impl Verifier {
         validation.set_audience(&[&config.audience]);
         validation.set_required_spec_claims(&["exp", "iss", "aud", "sub"]);
         validation.leeway = 5;
-        let checked = moka::sync::Cache::builder()
-            .max_capacity(REMEMBERED)
-            .time_to_live(MAX_AGE)
-            .build();
+        let checked = moka::sync::Cache::builder().max_capacity(REMEMBERED).time_to_live(MAX_AGE).build();
         Self {
             source,
             keys: RwLock::default(),
@@ -73,16 +70,10 @@ impl Verifier {
         if values.next().is_some() {
             return Err(invalid("more than one authorization header was sent"));
         }
-        let text = value
-            .to_str()
-            .map_err(|_| invalid("the authorization header is not text"))?;
+        let text = value.to_str().map_err(|_| invalid("the authorization header is not text"))?;
         match text.split_once(' ') {
-            Some((scheme, token)) if scheme.eq_ignore_ascii_case("bearer") => {
-                self.check(token.trim()).await
-            }
-            _ => Err(invalid(
-                "the authorization header must read `Bearer <access token>`",
-            )),
+            Some((scheme, token)) if scheme.eq_ignore_ascii_case("bearer") => self.check(token.trim()).await,
+            _ => Err(invalid("the authorization header must read `Bearer <access token>`")),
         }
     }
 
@@ -94,29 +85,19 @@ impl Verifier {
             }
             self.checked.invalidate(&digest);
         }
-        let header =
-            jsonwebtoken::decode_header(token).map_err(|_| invalid("the token is not a JWT"))?;
+        let header = jsonwebtoken::decode_header(token).map_err(|_| invalid("the token is not a JWT"))?;
         let (identity, expires) = match header.alg {
-            Algorithm::HS256 => self
-                .services
-                .check(token)
-                .map_err(|error| refused(&error))?,
+            Algorithm::HS256 => self.services.check(token).map_err(|error| refused(&error))?,
             Algorithm::EdDSA => {
-                let kid = header
-                    .kid
-                    .ok_or_else(|| invalid("the token does not name its key"))?;
+                let kid = header.kid.ok_or_else(|| invalid("the token does not name its key"))?;
                 let key = self.key(&kid).await?;
                 let data = jsonwebtoken::decode::<Claims>(token, &key, &self.validation);
                 let claims = data.map_err(|error| refused(&error))?.claims;
-                let identity = claims
-                    .identity()
-                    .ok_or_else(|| invalid("the token names no user of souk"))?;
+                let identity = claims.identity().ok_or_else(|| invalid("the token names no user of souk"))?;
                 (identity, claims.exp)
             }
             _ => {
-                return Err(invalid(
-                    "the token is signed in a way that souk does not use",
-                ));
+                return Err(invalid("the token is signed in a way that souk does not use"));
             }
         };
         self.checked.insert(digest, (identity.clone(), expires));
@@ -133,35 +114,22 @@ impl Verifier {
         // One caller asks; those who wait here find what it brought.
         let _guard = self.refreshing.lock().await;
         let (known, age) = self.known(kid);
-        if age.is_none_or(|age| {
-            age >= if known.is_some() {
-                MAX_AGE
-            } else {
-                MIN_REFRESH
-            }
-        }) {
-            if let Err(error) = self.refresh().await {
-                // A key that was good minutes ago beats refusing everyone while the user service restarts.
-                return known.ok_or(error);
-            }
+        let stale = age.is_none_or(|age| age >= if known.is_some() { MAX_AGE } else { MIN_REFRESH });
+        if stale && let Err(error) = self.refresh().await {
+            // A key that was good minutes ago beats refusing everyone while the user service restarts.
+            return known.ok_or(error);
         }
-        self.known(kid).0.ok_or_else(|| {
-            invalid("the token is signed with a key that is not, or no longer, published")
-        })
+        self.known(kid).0.ok_or_else(|| invalid("the token is signed with a key that is not, or no longer, published"))
     }
 
     fn known(&self, kid: &str) -> (Option<DecodingKey>, Option<Duration>) {
         let keys = self.keys.read().unwrap_or_else(PoisonError::into_inner);
-        (
-            keys.by_id.get(kid).cloned(),
-            keys.fetched.map(|fetched| fetched.elapsed()),
-        )
+        (keys.by_id.get(kid).cloned(), keys.fetched.map(|fetched| fetched.elapsed()))
     }
 
     async fn refresh(&self) -> Result<(), Problem> {
         let published = self.source.keys().await.map_err(|error| {
-            Problem::unavailable("the service that publishes the keys tokens are checked with")
-                .caused_by(error)
+            Problem::unavailable("the service that publishes the keys tokens are checked with").caused_by(error)
         })?;
         let mut by_id = HashMap::new();
         for key in published {
@@ -173,10 +141,7 @@ impl Verifier {
             }
         }
         let mut keys = self.keys.write().unwrap_or_else(PoisonError::into_inner);
-        *keys = Keys {
-            by_id,
-            fetched: Some(Instant::now()),
-        };
+        *keys = Keys { by_id, fetched: Some(Instant::now()) };
         Ok(())
     }
 }
@@ -187,10 +152,9 @@ fn invalid(message: &str) -> Problem {
 
 fn refused(error: &jsonwebtoken::errors::Error) -> Problem {
     match error.kind() {
-        ErrorKind::ExpiredSignature => Problem::new(
-            Reason::TokenExpired,
-            "the token has expired: refresh the session or log in again",
-        ),
+        ErrorKind::ExpiredSignature => {
+            Problem::new(Reason::TokenExpired, "the token has expired: refresh the session or log in again")
+        }
         ErrorKind::InvalidIssuer | ErrorKind::InvalidAudience => {
             invalid("the token was issued by or for another system")
         }

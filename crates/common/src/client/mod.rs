@@ -24,6 +24,7 @@ use crate::{
     auth::ServiceTokens,
     context::{GRPC_TIMEOUT, REQUEST_ID, RequestContext, format_timeout},
     contract::Contract,
+    error::Problem,
     telemetry,
 };
 
@@ -68,16 +69,9 @@ impl Client {
     ///
     /// # Errors
     /// Where the address is not one.
-    pub fn new(
-        config: &Config,
-        contract: &Arc<Contract>,
-        tokens: Option<ServiceTokens>,
-    ) -> Result<Self, AddressError> {
+    pub fn new(config: &Config, contract: &Arc<Contract>, tokens: Option<ServiceTokens>) -> Result<Self, AddressError> {
         let endpoint = Endpoint::from_shared(config.address.clone())
-            .map_err(|source| AddressError {
-                address: config.address.clone(),
-                source,
-            })?
+            .map_err(|source| AddressError { address: config.address.clone(), source })?
             .connect_timeout(config.connect_timeout)
             .tcp_nodelay(true)
             .http2_adaptive_window(true)
@@ -107,16 +101,10 @@ impl Client {
             return status.into_http();
         }
         let repeatable = method.as_ref().is_some_and(|method| {
-            method.idempotent
-                && !method.descriptor.is_client_streaming()
-                && !method.descriptor.is_server_streaming()
+            method.idempotent && !method.descriptor.is_client_streaming() && !method.descriptor.is_server_streaming()
         });
         let response = match tokio::time::timeout_at(deadline.into(), async {
-            if repeatable {
-                self.repeat(request, deadline).await
-            } else {
-                self.once(request, deadline).await
-            }
+            if repeatable { self.repeat(request, deadline).await } else { self.once(request, deadline).await }
         })
         .instrument(span.clone())
         .await
@@ -126,32 +114,20 @@ impl Client {
         };
         if let Some(method) = method {
             let code = code_of(&response);
-            telemetry::metrics::rpc_client(
-                method.service.clone(),
-                method.name.clone(),
-                code,
-                started.elapsed(),
-            );
+            telemetry::metrics::rpc_client(method.service.clone(), method.name.clone(), code, started.elapsed());
             telemetry::span::record_code(&span, code, false);
         }
         response
     }
 
     /// Puts on what every call carries.
-    fn dress(
-        &self,
-        request: &mut Request<Body>,
-        context: &RequestContext,
-        span: &tracing::Span,
-    ) -> Result<(), Status> {
+    fn dress(&self, request: &mut Request<Body>, context: &RequestContext, span: &tracing::Span) -> Result<(), Status> {
         let headers = request.headers_mut();
         if let Some(id) = context.request_id_header() {
             headers.insert(REQUEST_ID, id);
         }
         if let Some(tokens) = &self.tokens {
-            let bearer = tokens
-                .bearer()
-                .map_err(|_| Status::internal("no service token could be made"))?;
+            let bearer = tokens.bearer().map_err(|error| Problem::internal().caused_by(error))?;
             headers.insert(AUTHORIZATION, bearer);
         }
         telemetry::propagation::inject(span, headers);
@@ -178,24 +154,19 @@ impl Client {
             tokio::time::sleep(pause.mul_f64(rand::random_range(0.5..1.5))).await;
             pause *= 4;
         }
-        Status::internal("unreachable: the loop above returns").into_http()
+        Status::from(Problem::internal()).into_http()
     }
 
     async fn once(&self, mut request: Request<Body>, deadline: Instant) -> Response<Body> {
         let left = deadline.saturating_duration_since(Instant::now());
-        request
-            .headers_mut()
-            .insert(GRPC_TIMEOUT, format_timeout(left));
+        request.headers_mut().insert(GRPC_TIMEOUT, format_timeout(left));
         let mut channel = self.channel.clone();
         let answer = match channel.ready().await {
             Ok(channel) => channel.call(request).await,
             Err(error) => Err(error),
         };
         answer.unwrap_or_else(|error| {
-            tracing::debug!(
-                error = &error as &dyn std::error::Error,
-                "call failed before an answer"
-            );
+            tracing::debug!(error = &error as &dyn std::error::Error, "call failed before an answer");
             if timed_out(&error) {
                 return late().into_http();
             }
@@ -222,10 +193,7 @@ fn late() -> Status {
 
 /// The gRPC code that the headers give: what they say, or OK where the answer is still to come.
 fn code_of(response: &Response<Body>) -> Code {
-    response
-        .headers()
-        .get("grpc-status")
-        .map_or(Code::Ok, |value| Code::from_bytes(value.as_bytes()))
+    response.headers().get("grpc-status").map_or(Code::Ok, |value| Code::from_bytes(value.as_bytes()))
 }
 
 fn whole(bytes: Bytes) -> Body {

@@ -13,7 +13,7 @@ pub enum ConfigError {
         /// Whose defaults.
         name: String,
         /// What the parser says.
-        source: config::ConfigError,
+        source: Box<config::ConfigError>,
     },
     /// The file cannot be read.
     #[error("cannot read the configuration file {}: {source}", path.display())]
@@ -29,7 +29,7 @@ pub enum ConfigError {
         /// The file named by `--config` or `SOUK_CONFIG`.
         path: PathBuf,
         /// What the parser says, with line and column.
-        source: config::ConfigError,
+        source: Box<config::ConfigError>,
     },
     /// Settings that are unknown or hold a wrong value: all of them, not only the first.
     #[error("{}", Faults(.0))]

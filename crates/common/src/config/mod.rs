@@ -114,10 +114,13 @@ impl Loader {
         for (name, text) in &self.defaults {
             let source = File::from_str(text, FileFormat::Toml);
             let table = source.collect();
-            table.map_err(|source| ConfigError::Defaults { name: name.clone(), source })?;
+            table.map_err(|source| ConfigError::Defaults { name: name.clone(), source: source.into() })?;
             builder = builder.add_source(source);
         }
-        let broken = |source| ConfigError::Defaults { name: "all services together".into(), source };
+        let broken = |source: config::ConfigError| ConfigError::Defaults {
+            name: "all services together".into(),
+            source: source.into(),
+        };
         let known = builder.build_cloned().map_err(broken)?.cache.into_table().map_err(broken)?;
         let mut faults = Vec::new();
 
@@ -225,7 +228,7 @@ fn read(path: &PathBuf) -> Result<Map<String, Value>, ConfigError> {
         std::fs::read_to_string(path).map_err(|source| ConfigError::Unreadable { path: path.clone(), source })?;
     File::from_str(&text, FileFormat::Toml)
         .collect()
-        .map_err(|source| ConfigError::Syntax { path: path.clone(), source })
+        .map_err(|source| ConfigError::Syntax { path: path.clone(), source: source.into() })
 }
 
 /// Writes the origin into every value, where [`origin`] finds it after the sources are merged.

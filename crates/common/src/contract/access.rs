@@ -104,11 +104,7 @@ pub struct AccessRule {
 impl AccessRule {
     /// The rule as written, or `None` where it admits no one, which is no rule.
     pub(super) fn from_contract(access: Access) -> Option<Self> {
-        let roles = access
-            .roles
-            .iter()
-            .filter_map(|number| Role::try_from(*number).ok())
-            .collect();
+        let roles = access.roles.iter().filter_map(|number| Role::try_from(*number).ok()).collect();
         let rule = Self {
             public: access.public,
             signed_in: access.signed_in,
@@ -122,8 +118,7 @@ impl AccessRule {
 
     /// Whether no client may ever call the method.
     pub fn only_internal(&self) -> bool {
-        let clients =
-            self.public || self.signed_in || self.owner.is_some() || self.roles != Roles::default();
+        let clients = self.public || self.signed_in || self.owner.is_some() || self.roles != Roles::default();
         self.internal && !clients
     }
 }
@@ -135,20 +130,8 @@ mod tests {
     #[test]
     fn a_rule_that_admits_no_one_is_none() {
         assert_eq!(AccessRule::from_contract(Access::default()), None);
-        assert_eq!(
-            AccessRule::from_contract(Access {
-                roles: vec![0, 99],
-                ..Access::default()
-            }),
-            None
-        );
-        assert!(
-            AccessRule::from_contract(Access {
-                roles: vec![1],
-                ..Access::default()
-            })
-            .is_some()
-        );
+        assert_eq!(AccessRule::from_contract(Access { roles: vec![0, 99], ..Access::default() }), None);
+        assert!(AccessRule::from_contract(Access { roles: vec![1], ..Access::default() }).is_some());
     }
 
     #[test]

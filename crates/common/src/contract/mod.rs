@@ -67,9 +67,7 @@ pub enum ContractError {
         source: prost::DecodeError,
     },
     /// A method names a field that its request does not have.
-    #[error(
-        "method {method}: option {option} names the field `{field}`, which {message} does not have"
-    )]
+    #[error("method {method}: option {option} names the field `{field}`, which {message} does not have")]
     Field {
         /// Full name of the method.
         method: String,
@@ -104,11 +102,7 @@ impl Contract {
             }
         }
         let validator = Validator::new(&pool)?;
-        Ok(Self {
-            pool,
-            methods,
-            validator,
-        })
+        Ok(Self { pool, methods, validator })
     }
 
     /// souk's own contracts, read once.
@@ -148,16 +142,10 @@ impl Contract {
             if self.pool.get_service_by_name(service).is_none() {
                 return Err(ContractError::NoService((*service).to_owned()));
             }
-            let open = self
-                .methods()
-                .filter(|method| &*method.service == *service && method.access.is_none());
+            let open = self.methods().filter(|method| &*method.service == *service && method.access.is_none());
             missing.extend(open.map(|method| method.descriptor.full_name().to_owned()));
         }
-        if missing.is_empty() {
-            Ok(())
-        } else {
-            Err(ContractError::NoAccess(missing))
-        }
+        if missing.is_empty() { Ok(()) } else { Err(ContractError::NoAccess(missing)) }
     }
 }
 
@@ -172,19 +160,12 @@ const HTTP: &str = "google.api.http";
 impl Options {
     fn of(pool: &DescriptorPool) -> Self {
         let names = [ACCESS, RATE_CLASS, IDEMPOTENCY_KEY, HTTP];
-        Self(
-            names
-                .into_iter()
-                .filter_map(|name| Some((name, pool.get_extension_by_name(name)?)))
-                .collect(),
-        )
+        Self(names.into_iter().filter_map(|name| Some((name, pool.get_extension_by_name(name)?))).collect())
     }
 
     fn get(&self, options: &DynamicMessage, name: &'static str) -> Option<Value> {
         let extension = self.0.get(name)?;
-        options
-            .has_extension(extension)
-            .then(|| options.get_extension(extension).into_owned())
+        options.has_extension(extension).then(|| options.get_extension(extension).into_owned())
     }
 
     fn message<T>(
@@ -199,14 +180,11 @@ impl Options {
         let Some(Value::Message(message)) = self.get(options, name) else {
             return Ok(None);
         };
-        message
-            .transcode_to()
-            .map(Some)
-            .map_err(|source| ContractError::Option {
-                method: descriptor.full_name().to_owned(),
-                option: name.to_owned(),
-                source,
-            })
+        message.transcode_to().map(Some).map_err(|source| ContractError::Option {
+            method: descriptor.full_name().to_owned(),
+            option: name.to_owned(),
+            source,
+        })
     }
 
     fn read(&self, descriptor: MethodDescriptor) -> Result<Method, ContractError> {
@@ -262,12 +240,8 @@ impl Options {
 fn has_path(method: &MethodDescriptor, path: &str) -> bool {
     let mut message = Some(method.input());
     path.split('.').all(|name| {
-        let field = message
-            .as_ref()
-            .and_then(|message| message.get_field_by_name(name));
-        message = field
-            .as_ref()
-            .and_then(|field| field.kind().as_message().cloned());
+        let field = message.as_ref().and_then(|message| message.get_field_by_name(name));
+        message = field.as_ref().and_then(|field| field.kind().as_message().cloned());
         field.is_some()
     })
 }
@@ -279,48 +253,27 @@ mod tests {
     #[test]
     fn every_method_of_souk_says_who_may_call_it() {
         let contract = Contract::souk().unwrap();
-        let services: Vec<_> = contract
-            .pool()
-            .services()
-            .map(|service| service.full_name().to_owned())
-            .collect();
+        let services: Vec<_> = contract.pool().services().map(|service| service.full_name().to_owned()).collect();
         assert!(services.len() >= 7, "{services:?}");
-        contract
-            .require_access(&services.iter().map(String::as_str).collect::<Vec<_>>())
-            .unwrap();
+        contract.require_access(&services.iter().map(String::as_str).collect::<Vec<_>>()).unwrap();
     }
 
     #[test]
     fn options_are_read() {
         let contract = Contract::souk().unwrap();
-        let place = contract
-            .method("/souk.order.v1.OrderService/PlaceOrder")
-            .unwrap();
-        assert_eq!(
-            place.access.as_ref().unwrap().owner.as_deref(),
-            Some("customer")
-        );
+        let place = contract.method("/souk.order.v1.OrderService/PlaceOrder").unwrap();
+        assert_eq!(place.access.as_ref().unwrap().owner.as_deref(), Some("customer"));
         assert_eq!(place.idempotency_key.as_deref(), Some("request_id"));
         assert!(place.idempotent && !place.safe && place.http.is_some());
-        let get = contract
-            .method("/souk.inventory.v1.ProductService/GetProduct")
-            .unwrap();
+        let get = contract.method("/souk.inventory.v1.ProductService/GetProduct").unwrap();
         assert!(get.safe && get.access.as_ref().unwrap().public);
-        let reserve = contract
-            .method("/souk.inventory.v1.ReservationService/Reserve")
-            .unwrap();
+        let reserve = contract.method("/souk.inventory.v1.ReservationService/Reserve").unwrap();
         assert!(reserve.http.is_none() && reserve.access.as_ref().unwrap().only_internal());
     }
 
     #[test]
     fn an_unknown_service_is_named() {
-        let error = Contract::souk()
-            .unwrap()
-            .require_access(&["souk.no.v1.Such"])
-            .unwrap_err();
-        assert_eq!(
-            error.to_string(),
-            "the contract has no service souk.no.v1.Such"
-        );
+        let error = Contract::souk().unwrap().require_access(&["souk.no.v1.Such"]).unwrap_err();
+        assert_eq!(error.to_string(), "the contract has no service souk.no.v1.Such");
     }
 }

@@ -22,14 +22,8 @@ impl Metrics {
     pub(super) fn new() -> Self {
         let meter = opentelemetry::global::meter("souk");
         Self {
-            runs: meter
-                .u64_counter("souk.job.runs")
-                .with_description("Runs of background jobs, by outcome")
-                .build(),
-            items: meter
-                .u64_counter("souk.job.items")
-                .with_description("Things that background jobs did")
-                .build(),
+            runs: meter.u64_counter("souk.job.runs").with_description("Runs of background jobs, by outcome").build(),
+            items: meter.u64_counter("souk.job.items").with_description("Things that background jobs did").build(),
             duration: meter
                 .f64_histogram("souk.job.duration")
                 .with_unit("s")
@@ -45,16 +39,12 @@ impl Metrics {
 
     pub(super) fn ran(&self, job: &'static str, took: Duration, result: &Result<u64, String>) {
         let outcome = if result.is_ok() { "ok" } else { "error" };
-        self.runs.add(
-            1,
-            &[KeyValue::new("job", job), KeyValue::new("outcome", outcome)],
-        );
+        self.runs.add(1, &[KeyValue::new("job", job), KeyValue::new("outcome", outcome)]);
         let job = [KeyValue::new("job", job)];
         self.duration.record(took.as_secs_f64(), &job);
         if let Ok(done) = result {
             self.items.add(*done, &job);
-            self.last_success
-                .record(Utc::now().timestamp_millis() as f64 / 1000.0, &job);
+            self.last_success.record(Utc::now().timestamp_millis() as f64 / 1000.0, &job);
         }
     }
 }

@@ -50,34 +50,21 @@ pub struct Jobs {
 impl Jobs {
     /// No jobs yet. After `shutdown` no run begins; one that is under way is waited for.
     pub fn new(shutdown: CancellationToken) -> Self {
-        Self {
-            shutdown,
-            tracker: TaskTracker::new(),
-            statuses: Arc::default(),
-            metrics: Metrics::new(),
-        }
+        Self { shutdown, tracker: TaskTracker::new(), statuses: Arc::default(), metrics: Metrics::new() }
     }
 
     /// Runs `work` now, and then each time `interval` after the last run ended.
     ///
     /// `work` answers with how many things it did. A run longer than `limit` is stopped and counts as failed.
-    pub fn every<W, F, E>(
-        &self,
-        name: &'static str,
-        interval: Duration,
-        limit: Duration,
-        mut work: W,
-    ) where
+    pub fn every<W, F, E>(&self, name: &'static str, interval: Duration, limit: Duration, mut work: W)
+    where
         W: FnMut() -> F + Send + 'static,
         F: Future<Output = Result<u64, E>> + Send + 'static,
         E: Display + Send + 'static,
     {
         let index = {
             let mut statuses = self.statuses.lock().unwrap_or_else(PoisonError::into_inner);
-            statuses.push(Status {
-                name,
-                ..Status::default()
-            });
+            statuses.push(Status { name, ..Status::default() });
             statuses.len() - 1
         };
         let jobs = self.clone();
@@ -94,10 +81,7 @@ impl Jobs {
 
     /// What is known of each job, in the order they were added.
     pub fn statuses(&self) -> Vec<Status> {
-        self.statuses
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .clone()
+        self.statuses.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
     /// Returns when all jobs have stopped, which they only do after shutdown.
@@ -152,11 +136,7 @@ impl Jobs {
 }
 
 fn panic_text(error: &JoinError) -> String {
-    if error.is_panic() {
-        "panicked".to_owned()
-    } else {
-        "was aborted".to_owned()
-    }
+    if error.is_panic() { "panicked".to_owned() } else { "was aborted".to_owned() }
 }
 
 #[cfg(test)]

@@ -54,9 +54,7 @@ async fn goes_on_after_an_error_a_panic_and_a_hang() {
 #[tokio::test]
 async fn tells_why_the_last_run_failed() {
     let jobs = Jobs::new(CancellationToken::new());
-    jobs.every("sad", Duration::from_millis(1), SOON, || async {
-        Err::<u64, _>("no database")
-    });
+    jobs.every("sad", Duration::from_millis(1), SOON, || async { Err::<u64, _>("no database") });
     let status = until(&jobs, |status| status.failures > 0).await;
     assert_eq!(status.last_error.as_deref(), Some("no database"));
     assert_eq!(status.last_success, None);

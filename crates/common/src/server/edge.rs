@@ -26,11 +26,8 @@ use crate::{
 };
 
 /// Paths that are part of no contract and open to anyone who reaches the port: health and reflection.
-const OPEN: [&str; 3] = [
-    "/grpc.health.v1.Health/",
-    "/grpc.reflection.v1.ServerReflection/",
-    "/grpc.reflection.v1alpha.ServerReflection/",
-];
+const OPEN: [&str; 3] =
+    ["/grpc.health.v1.Health/", "/grpc.reflection.v1.ServerReflection/", "/grpc.reflection.v1alpha.ServerReflection/"];
 
 /// Puts the edge around a service.
 #[derive(Clone)]
@@ -47,12 +44,7 @@ struct Shared {
 
 impl EdgeLayer {
     /// An edge with these settings.
-    pub fn new(
-        config: &Config,
-        name: Arc<str>,
-        contract: Arc<Contract>,
-        verifier: Arc<Verifier>,
-    ) -> Self {
+    pub fn new(config: &Config, name: Arc<str>, contract: Arc<Contract>, verifier: Arc<Verifier>) -> Self {
         Self(Arc::new(Shared {
             name,
             contract,
@@ -68,10 +60,7 @@ impl<S> Layer<S> for EdgeLayer {
     type Service = Edge<S>;
 
     fn layer(&self, inner: S) -> Self::Service {
-        Edge {
-            shared: self.0.clone(),
-            inner,
-        }
+        Edge { shared: self.0.clone(), inner }
     }
 }
 
@@ -84,10 +73,7 @@ pub struct Edge<S> {
 
 impl<S> Service<Request<Body>> for Edge<S>
 where
-    S: Service<Request<Body>, Response = Response<Body>, Error = Infallible>
-        + Clone
-        + Send
-        + 'static,
+    S: Service<Request<Body>, Response = Response<Body>, Error = Infallible> + Clone + Send + 'static,
     S::Future: Send,
 {
     type Response = Response<Body>;
@@ -121,8 +107,7 @@ impl Shared {
             return Status::from(Problem::new(Reason::Unimplemented, message)).into_http();
         };
         let context = RequestContext::from_headers(request.headers(), self.deadline);
-        let span =
-            telemetry::span::server(&self.name, &method.service, &method.name, request.headers());
+        let span = telemetry::span::server(&self.name, &method.service, &method.name, request.headers());
         span.span().record("request_id", &*context.request_id);
         let started = Instant::now();
         let _running = telemetry::metrics::rpc_in_flight(method.service.clone());
@@ -132,25 +117,19 @@ impl Shared {
             self.admit(method, &mut request).await?;
             if !method.descriptor.is_client_streaming() {
                 let body = std::mem::replace(request.body_mut(), Body::empty());
-                *request.body_mut() =
-                    message::check(&self.contract, method, body, self.max_request_bytes).await?;
+                *request.body_mut() = message::check(&self.contract, method, body, self.max_request_bytes).await?;
             }
             let Ok(response) = inner.call(request).await;
             Ok(response)
         };
-        let work = AssertUnwindSafe(context.clone().scope(tokio::time::timeout(limit, work)))
-            .catch_unwind();
+        let work = AssertUnwindSafe(context.clone().scope(tokio::time::timeout(limit, work))).catch_unwind();
         let mut response = match span.run(work).await {
             Ok(Ok(Ok(response))) => response,
             Ok(Ok(Err(status))) => Status::into_http(status),
             Ok(Err(_)) => Status::from(late()).into_http(),
-            Err(panic) => {
-                Status::from(Problem::internal().caused_by(panic_text(&*panic))).into_http()
-            }
+            Err(panic) => Status::from(Problem::internal().caused_by(panic_text(&*panic))).into_http(),
         };
-        let code = span
-            .span()
-            .in_scope(|| settle(method, &response, started.elapsed()));
+        let code = span.span().in_scope(|| settle(method, &response, started.elapsed()));
         telemetry::span::record_code(span.span(), code, true);
         if let Some(id) = context.request_id_header() {
             response.headers_mut().insert(REQUEST_ID, id);
@@ -161,10 +140,8 @@ impl Shared {
     /// Lets the caller in as far as the contract does, and says so to the service's code.
     async fn admit(&self, method: &Method, request: &mut Request<Body>) -> Result<(), Status> {
         // A service whose methods lack a rule does not start; should one get here all the same, no one may call it.
-        let rule = method
-            .access
-            .as_ref()
-            .ok_or_else(|| Problem::new(Reason::AccessDenied, "no one may call this method"))?;
+        let rule =
+            method.access.as_ref().ok_or_else(|| Problem::new(Reason::AccessDenied, "no one may call this method"))?;
         let identity = self.verifier.identify(request.headers()).await?;
         let grant = rule.admit(&identity)?;
         request.extensions_mut().insert(Caller { identity, grant });
@@ -175,12 +152,7 @@ impl Shared {
 /// Counts the answer, and logs it where it is a fault of ours: the one place where errors are logged.
 fn settle(method: &Method, response: &Response<Body>, elapsed: Duration) -> Code {
     let status = response.extensions().get::<Status>();
-    let header = || {
-        response
-            .headers()
-            .get("grpc-status")
-            .map(|value| Code::from_bytes(value.as_bytes()))
-    };
+    let header = || response.headers().get("grpc-status").map(|value| Code::from_bytes(value.as_bytes()));
     let code = status.map(Status::code).or_else(header).unwrap_or(Code::Ok);
     telemetry::metrics::rpc_server(method.service.clone(), method.name.clone(), code, elapsed);
     let cause = status.and_then(std::error::Error::source).map(chain);
@@ -197,25 +169,16 @@ fn settle(method: &Method, response: &Response<Body>, elapsed: Duration) -> Code
 }
 
 fn overloaded() -> Problem {
-    Problem::new(
-        Reason::Overloaded,
-        "the service has as much work as it can do: try again later",
-    )
-    .retry_after(Duration::from_secs(1))
+    Problem::new(Reason::Overloaded, "the service has as much work as it can do: try again later")
+        .retry_after(Duration::from_secs(1))
 }
 
 fn late() -> Problem {
-    Problem::new(
-        Reason::DeadlineExceeded,
-        "the request took longer than its deadline",
-    )
+    Problem::new(Reason::DeadlineExceeded, "the request took longer than its deadline")
 }
 
 fn panic_text(panic: &(dyn std::any::Any + Send)) -> String {
     let text = panic.downcast_ref::<&str>().map(|text| (*text).to_owned());
     let text = text.or_else(|| panic.downcast_ref::<String>().cloned());
-    format!(
-        "panic: {}",
-        text.unwrap_or_else(|| "without a message".to_owned())
-    )
+    format!("panic: {}", text.unwrap_or_else(|| "without a message".to_owned()))
 }

@@ -17,32 +17,23 @@ const FRAME: usize = 5;
 ///
 /// # Errors
 /// `INVALID_ARGUMENT` with every field that breaks a rule; `RESOURCE_EXHAUSTED` for a message over `limit` bytes.
-pub async fn check(
-    contract: &Contract,
-    method: &Method,
-    body: Body,
-    limit: usize,
-) -> Result<Body, Status> {
+pub async fn check(contract: &Contract, method: &Method, body: Body, limit: usize) -> Result<Body, Status> {
     let bytes = match Limited::new(body, limit + FRAME).collect().await {
         Ok(collected) => collected.to_bytes(),
         Err(error) if error.is::<LengthLimitError>() => return Err(too_large(limit)),
-        Err(error) => return Err(Status::from_error(error)),
+        Err(error) => {
+            let problem = Problem::new(Reason::MalformedRequest, "the request broke off before its end");
+            return Err(problem.caused_by(error).into());
+        }
     };
     let message = message(&bytes)?;
     let input = method.descriptor.input();
     if contract.validator().has_rules(&input) {
         let decoded = DynamicMessage::decode(input, message).map_err(|_| {
-            Status::from(Problem::new(
-                Reason::MalformedRequest,
-                "the message is not of the method's request type",
-            ))
+            Status::from(Problem::new(Reason::MalformedRequest, "the message is not of the method's request type"))
         })?;
         contract.validator().check(&decoded).map_err(|violations| {
-            Problem::fields(
-                violations
-                    .into_iter()
-                    .map(|violation| (violation.field_path, violation.message)),
-            )
+            Problem::fields(violations.into_iter().map(|violation| (violation.field_path, violation.message)))
         })?;
     }
     Ok(Body::new(Full::new(bytes)))
@@ -50,16 +41,8 @@ pub async fn check(
 
 /// The message inside the one frame of a unary request.
 fn message(bytes: &Bytes) -> Result<Bytes, Problem> {
-    let malformed = || {
-        Problem::new(
-            Reason::MalformedRequest,
-            "the request is not one whole gRPC message",
-        )
-    };
-    let header: [u8; FRAME] = bytes
-        .get(..FRAME)
-        .and_then(|header| header.try_into().ok())
-        .ok_or_else(malformed)?;
+    let malformed = || Problem::new(Reason::MalformedRequest, "the request is not one whole gRPC message");
+    let header: [u8; FRAME] = bytes.get(..FRAME).and_then(|header| header.try_into().ok()).ok_or_else(malformed)?;
     let [flag, length @ ..] = header;
     if flag != 0 {
         return Err(Problem::new(
@@ -75,12 +58,9 @@ fn message(bytes: &Bytes) -> Result<Bytes, Problem> {
 }
 
 fn too_large(limit: usize) -> Status {
-    Problem::new(
-        Reason::BodyTooLarge,
-        format!("the request is larger than the {limit} bytes that are taken"),
-    )
-    .metadata("limitBytes", limit)
-    .into()
+    Problem::new(Reason::BodyTooLarge, format!("the request is larger than the {limit} bytes that are taken"))
+        .metadata("limitBytes", limit)
+        .into()
 }
 
 #[cfg(test)]
@@ -89,16 +69,10 @@ mod tests {
 
     #[test]
     fn a_frame_is_taken_apart() {
-        assert_eq!(
-            message(&Bytes::from_static(b"\0\0\0\0\x02hi")).unwrap(),
-            "hi"
-        );
+        assert_eq!(message(&Bytes::from_static(b"\0\0\0\0\x02hi")).unwrap(), "hi");
         assert_eq!(message(&Bytes::from_static(b"\0\0\0\0\0")).unwrap(), "");
         for wrong in [&b""[..], b"\0\0\0", b"\0\0\0\0\x03hi", b"\0\0\0\0\x01hi"] {
-            assert_eq!(
-                message(&Bytes::from_static(wrong)).unwrap_err().reason(),
-                Reason::MalformedRequest
-            );
+            assert_eq!(message(&Bytes::from_static(wrong)).unwrap_err().reason(), Reason::MalformedRequest);
         }
         let compressed = message(&Bytes::from_static(b"\x01\0\0\0\x02hi")).unwrap_err();
         assert_eq!(compressed.reason(), Reason::Unimplemented);

@@ -62,8 +62,7 @@ pub struct Server {
     routes: RoutesBuilder,
     services: Vec<&'static str>,
     health: HealthReporter,
-    health_service:
-        tonic_health::pb::health_server::HealthServer<tonic_health::server::HealthService>,
+    health_service: tonic_health::pb::health_server::HealthServer<tonic_health::server::HealthService>,
     checks: Vec<tokio::task::JoinHandle<()>>,
 }
 
@@ -72,15 +71,9 @@ const CHECK_EVERY: Duration = Duration::from_secs(2);
 
 impl Server {
     /// A server without services, for the service with this name, for example `order`.
-    pub fn new(
-        config: &Config,
-        name: &str,
-        contract: &Arc<Contract>,
-        verifier: Arc<Verifier>,
-    ) -> Self {
+    pub fn new(config: &Config, name: &str, contract: &Arc<Contract>, verifier: Arc<Verifier>) -> Self {
         let health = HealthReporter::new();
-        let health_service =
-            tonic_health::server::HealthService::from_health_reporter(health.clone());
+        let health_service = tonic_health::server::HealthService::from_health_reporter(health.clone());
         Self {
             config: config.clone(),
             name: name.into(),
@@ -96,14 +89,9 @@ impl Server {
 
     /// Adds a generated service. Every one of its methods needs an access rule in the contract.
     #[must_use]
-    pub fn add<S>(mut self, service: S) -> Self
+    pub fn with<S>(mut self, service: S) -> Self
     where
-        S: tower::Service<http::Request<Body>, Error = Infallible>
-            + NamedService
-            + Clone
-            + Send
-            + Sync
-            + 'static,
+        S: tower::Service<http::Request<Body>, Error = Infallible> + NamedService + Clone + Send + Sync + 'static,
         S::Response: axum::response::IntoResponse,
         S::Future: Send + 'static,
     {
@@ -133,17 +121,11 @@ impl Server {
     ///
     /// # Errors
     /// Before anything is served, where a method has no access rule; later, where the listener fails.
-    pub async fn serve(
-        mut self,
-        listener: TcpListener,
-        shutdown: CancellationToken,
-    ) -> Result<(), ServerError> {
+    pub async fn serve(mut self, listener: TcpListener, shutdown: CancellationToken) -> Result<(), ServerError> {
         self.contract.require_access(&self.services)?;
         self.routes.add_service(self.health_service);
-        self.routes
-            .add_service(reflection(&self.services).build_v1()?);
-        self.routes
-            .add_service(reflection(&self.services).build_v1alpha()?);
+        self.routes.add_service(reflection(&self.services).build_v1()?);
+        self.routes.add_service(reflection(&self.services).build_v1alpha()?);
         if self.checks.is_empty() {
             report(&self.health, &self.services, true).await;
         }
@@ -178,11 +160,7 @@ impl Server {
 }
 
 async fn report(health: &HealthReporter, services: &[&'static str], ready: bool) {
-    let status = if ready {
-        ServingStatus::Serving
-    } else {
-        ServingStatus::NotServing
-    };
+    let status = if ready { ServingStatus::Serving } else { ServingStatus::NotServing };
     for service in services.iter().copied().chain([""]) {
         health.set_service_status(service, status).await;
     }
@@ -193,8 +171,5 @@ fn reflection(services: &[&'static str]) -> tonic_reflection::server::Builder<'s
         .register_encoded_file_descriptor_set(souk_proto::DESCRIPTORS)
         .register_encoded_file_descriptor_set(tonic_health::pb::FILE_DESCRIPTOR_SET);
     let services = services.iter().copied().chain(["grpc.health.v1.Health"]);
-    services.fold(
-        builder,
-        tonic_reflection::server::Builder::with_service_name,
-    )
+    services.fold(builder, tonic_reflection::server::Builder::with_service_name)
 }

@@ -1,4 +1,5 @@
 //! The whole system as a user has it: the `souk` binary, alone or as a cluster, on both engines.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::print_stdout, reason = "tests")]
 
 mod cluster;
 mod command_line;
