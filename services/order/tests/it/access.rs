@@ -42,7 +42,8 @@ async fn someone_elses_order_and_none_at_all_look_the_same() {
 async fn customers_order_for_themselves_at_the_catalogues_prices() {
     for souk in both().await {
         let lantern = souk.stocked("LANTERN", 5).await;
-        let cases: [(&str, fn(&mut PlaceOrderRequest)); 3] = [
+        type Change = fn(&mut PlaceOrderRequest);
+        let cases: [(&str, Change); 3] = [
             ("external_id", |request| request.external_id = "1".into()),
             ("place_time", |request| request.place_time = Some(prost_types::Timestamp { seconds: 1, nanos: 0 })),
             ("items[0].unit_price", |request| request.items[0].unit_price = Some(gbp(0, 0))),
@@ -76,11 +77,11 @@ async fn lists_show_ones_own() {
             Ok::<_, tonic::Status>(page.orders.into_iter().map(|order| order.customer).collect::<Vec<_>>())
         };
         let (ada, bob) = (&souk.ada.name, &souk.bob.name);
-        assert_eq!(of(&souk.ada, "").await.unwrap(), [ada.clone()]);
-        assert_eq!(of(&souk.ada, ada).await.unwrap(), [ada.clone()]);
+        assert_eq!(of(&souk.ada, "").await.unwrap(), std::slice::from_ref(ada));
+        assert_eq!(of(&souk.ada, ada).await.unwrap(), std::slice::from_ref(ada));
         refused(of(&souk.ada, bob).await, Reason::AccessDenied);
         assert_eq!(of(&souk.staff, "").await.unwrap(), [bob.clone(), ada.clone()]);
-        assert_eq!(of(&souk.staff, ada).await.unwrap(), [ada.clone()]);
+        assert_eq!(of(&souk.staff, ada).await.unwrap(), std::slice::from_ref(ada));
     }
 }
 

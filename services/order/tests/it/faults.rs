@@ -6,7 +6,7 @@ use souk_common::error::Reason;
 use souk_proto::order::v1::order::State;
 use souk_testkit::wait;
 
-use crate::harness::{SOON, Souk, back, both_with, order_for, refused};
+use crate::harness::{SOON, back, both_with, order_for, refused};
 
 const IMPATIENT: &[(&str, &str)] =
     &[("SAGA__LEASE", "2s"), ("SAGA__STEP_PATIENCE", "800ms"), ("CLIENTS__INVENTORY__TIMEOUT", "400ms")];
@@ -24,15 +24,6 @@ async fn without_inventory_nothing_is_taken_down() {
     }
 }
 
-/// Waits until a new order is being paid, which tok_slow draws out.
-async fn paying(souk: &Souk) -> String {
-    wait::value(SOON, "the order to be paid", async || {
-        let order = souk.all().await.into_iter().find(|order| order.state() == State::Pending)?;
-        (souk.kinds(&order.name).await.len() == 2).then_some(order.name)
-    })
-    .await
-}
-
 #[tokio::test(flavor = "multi_thread")]
 async fn an_order_that_was_taken_down_goes_on_when_inventory_is_back() {
     let slow = [IMPATIENT, &[("PAYMENT__SLOW_DELAY", "500ms")]].concat();
@@ -41,7 +32,7 @@ async fn an_order_that_was_taken_down_goes_on_when_inventory_is_back() {
         let request = order_for(&[(&lantern, 1)], "tok_slow");
         let placing = souk.place(&souk.ada, request.clone());
         let breaking = async {
-            let name = paying(&souk).await;
+            let name = souk.paying().await;
             souk.link.cut();
             name
         };
@@ -121,7 +112,7 @@ async fn a_caller_who_leaves_does_not_stop_an_order() {
         // The call is dropped, and with it the connection's stream.
         let name = tokio::select! {
             answer = placing => panic!("too early: {answer:?}"),
-            name = paying(&souk) => name,
+            name = souk.paying() => name,
         };
         // Long before the lease lapses.
         wait::until(Duration::from_secs(6), "the order to go on", async || {

@@ -253,6 +253,15 @@ impl Souk {
         }
     }
 
+    /// Waits until an order is being paid, which tok_slow draws out; its resource name.
+    pub async fn paying(&self) -> String {
+        wait::value(SOON, "the order to be paid", async || {
+            let order = self.all().await.into_iter().find(|order| order.state() == order::State::Pending)?;
+            (self.kinds(&order.name).await.len() == 2).then_some(order.name)
+        })
+        .await
+    }
+
     /// Waits until no order is on its way any more.
     pub async fn settled(&self) -> Vec<Order> {
         wait::value(SOON, "every order to be final", async || {

@@ -3,7 +3,9 @@
 use souk_common::error::Reason;
 use souk_proto::order::v1::order::State;
 
-use crate::harness::{back, both, fields, order_for, refused};
+use souk_testkit::db::Engine;
+
+use crate::harness::{Running, Souk, back, both, fields, order_for, refused};
 
 #[tokio::test(flavor = "multi_thread")]
 async fn the_same_request_gives_the_first_answer_again() {
@@ -122,4 +124,27 @@ async fn a_return_is_made_once_for_its_key() {
         refused(souk.give_back(&souk.staff, other).await, Reason::IdempotencyKeyReused);
         souk.verified().await;
     }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn two_copies_of_the_service_make_one_order_of_one_key() {
+    let souk = Souk::start(Engine::Postgres, &[]).await;
+    let mut copy = Running::start(&souk.config).await;
+    let lantern = souk.stocked("LANTERN", 100).await;
+    for _ in 0..10 {
+        let request = order_for(&[(&lantern, 1)], "tok_approved");
+        let (mut one, mut other) = (souk.api(&souk.ada), copy.api(&souk.ada));
+        let (one, other) = tokio::join!(one.place_order(request.clone()), other.place_order(request.clone()));
+        let again = souk.place(&souk.ada, request).await.unwrap();
+        for answer in [one, other] {
+            match answer {
+                Ok(answer) => assert_eq!(answer.into_inner(), again),
+                Err(status) => drop(refused(Err::<(), _>(status), Reason::RequestInProgress)),
+            }
+        }
+    }
+    assert_eq!(souk.all().await.len(), 10);
+    assert_eq!(souk.sums(&lantern).await, (90, 90));
+    copy.stopped().await;
+    souk.verified().await;
 }

@@ -50,7 +50,7 @@ async fn pages_and_filters() {
         assert_eq!(listed(&souk, "external_id:\"nv_\"").await, ["Inv_3", "Inv_2", "Inv_1", "Inv_0"]);
         assert_eq!(listed(&souk, "external_id:\"INV_3\"").await, ["Inv_3"]);
         assert_eq!(listed(&souk, "external_id:\"%\"").await, Vec::<String>::new());
-        let before = "place_time < \"1995-01-01T00:00:00Z\"";
+        let before = "place_time < \"1990-01-01T00:00:00Z\"";
         assert_eq!(listed(&souk, before).await, ["Inv_3", "Inv_2"]);
         let both = format!("{before} AND external_id != \"Inv_3\" AND create_time > \"2020-01-01T00:00:00Z\"");
         assert_eq!(listed(&souk, &both).await, ["Inv_2"]);

@@ -238,6 +238,7 @@ async fn a_reservation_that_ran_out_is_sold_while_there_is_stock_and_rejected_wh
         let candle = souk.stocked("CANDLE", 1).await;
         let slow = souk.place(&souk.ada, order_for(&[(&candle, 1)], "tok_slow"));
         let quick = async {
+            souk.paying().await;
             // Bob gets it the moment Ada's hold has run out.
             souk_testkit::wait::value(crate::harness::SOON, "the hold to run out", async || {
                 let order = souk.place(&souk.bob, order_for(&[(&candle, 1)], "tok_approved")).await.unwrap();
@@ -263,10 +264,16 @@ async fn racing_orders_sell_each_piece_once() {
     for souk in both().await {
         let lantern = souk.stocked("LANTERN", 10).await;
         let race = (0..40).map(|_| souk.place(&souk.ada, order_for(&[(&lantern, 1)], "tok_approved")));
-        let orders = futures::future::join_all(race).await;
-        let sold = orders.iter().filter(|order| order.as_ref().is_ok_and(|order| order.state() == State::Confirmed));
+        for answer in futures::future::join_all(race).await {
+            match answer {
+                Ok(order) => assert!(matches!(order.state(), State::Confirmed | State::Rejected)),
+                // Too much at once for this machine: the order goes on by itself.
+                Err(status) => drop(refused(Err::<(), _>(status), Reason::ServiceUnavailable)),
+            }
+        }
+        let orders = souk.settled().await;
+        let sold = orders.iter().filter(|order| order.state() == State::Confirmed);
         assert_eq!(sold.count(), 10, "{}", souk.engine);
-        souk.settled().await;
         assert_eq!(souk.sums(&lantern).await, (0, 0));
         souk.verified().await;
     }
