@@ -4,6 +4,7 @@
 //! default isolation level.
 
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
+#![allow(clippy::duplicate_mod, reason = "a query file is compiled once for each engine")]
 
 // A module of this name, so that `./test` finds these tests for its round with serializable transactions.
 #[path = "db/mod.rs"]

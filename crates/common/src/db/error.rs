@@ -96,6 +96,11 @@ impl DbError {
         matches!(self, Self::Unavailable { reason, .. } if reason == LOST)
     }
 
+    /// Whether another process holds the SQLite file.
+    pub(super) fn is_busy(&self) -> bool {
+        matches!(self, Self::Unavailable { reason, .. } if reason == BUSY)
+    }
+
     pub(super) fn unavailable(reason: impl Into<Cow<'static, str>>) -> Self {
         Self::Unavailable { reason: reason.into(), source: None }
     }
@@ -109,6 +114,7 @@ impl DbError {
 }
 
 const LOST: &str = "connection lost";
+const BUSY: &str = "locked by another process";
 
 /// Sorts the driver's errors.
 impl From<Diesel> for DbError {
@@ -163,7 +169,7 @@ fn by_message(message: &str) -> Option<Sort> {
         "canceling statement due to statement timeout" => unavailable("statement timeout"),
         "canceling statement due to lock timeout" => unavailable("lock timeout"),
         // SQLITE_BUSY, after the busy timeout: another process holds the file.
-        "database is locked" => unavailable("locked by another process"),
+        "database is locked" => unavailable(BUSY),
         // SQLITE_FULL, SQLITE_IOERR
         "database or disk is full" => unavailable("disk full"),
         // 25P03

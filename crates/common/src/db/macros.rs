@@ -62,7 +62,7 @@ macro_rules! __db_run {
     (@ $mode:ident, $pool:ident, $conn:ident, [$result:ty], $body:expr) => {{
         let mut attempts = $crate::db::Attempts::default();
         loop {
-            let mut session = match $pool.session($crate::db::Mode::$mode).await {
+            let mut session = match $pool.session($crate::db::Mode::$mode, &attempts).await {
                 ::core::result::Result::Ok(session) => session,
                 ::core::result::Result::Err(error) => {
                     break ::core::result::Result::Err(::core::convert::From::from(error));

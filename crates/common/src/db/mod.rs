@@ -48,7 +48,11 @@
 //! whose connection is lost before `COMMIT`, [`Attempts::MAX_LOST`] times. Then it fails as [`DbError::Conflict`] or
 //! [`DbError::Unavailable`]. So a body changes nothing but the database, calls no other service, and gives values away
 //! by clone. A `COMMIT` whose answer is lost is not tried again: it may have happened, and only the caller knows how to
-//! find out. Inside `write!`, `conn.transaction(…)` is a savepoint.
+//! find out.
+//!
+//! **A statement that fails ends its transaction**: PostgreSQL takes no other, so let the error out by `?`. A body that
+//! passes over it and returns `Ok` fails at its end. Where a failure is expected, write `ON CONFLICT DO NOTHING`, or put
+//! the statement into `conn.transaction(async |conn| …)`, which is a savepoint here.
 //!
 //! A caller that gives up in the middle leaves nothing behind: the connection is closed and the transaction with it.
 //! SQLite's half needs tokio's multi-threaded runtime (tests: `#[tokio::test(flavor = "multi_thread")]`).
@@ -91,7 +95,7 @@ pub use diesel_migrations::EmbeddedMigrations;
 
 pub use self::config::Config;
 pub use self::error::{DbError, Failure};
-pub use self::session::{Attempts, Mode, Session};
+pub use self::session::{Attempts, Commit, Mode, Session};
 pub use crate::{__db_read as read, __db_snapshot as snapshot, __db_write as write};
 
 use self::config::Target;
@@ -200,18 +204,17 @@ impl Db {
     /// # Errors
     /// [`DbError::Unavailable`] where none comes.
     pub async fn ping(&self) -> Result<(), DbError> {
-        let query = diesel::select(diesel::dsl::sql::<diesel::sql_types::Integer>("1"));
-        match self.pools() {
-            Pools::Postgres(db) => {
-                let conn = &mut db.get().await?;
-                query.execute(conn).await?
+        type Answer = Result<i32, DbError>;
+        let one = || diesel::select(diesel::dsl::sql::<diesel::sql_types::Integer>("1"));
+        let answer = match self.pools() {
+            Pools::Postgres(pool) => {
+                crate::__db_run!(@ Read, pool, conn, [Answer], Ok(one().get_result(conn).await?))
             }
-            Pools::Sqlite(db) => {
-                let conn = &mut db.reader().await?;
-                query.execute(conn).await?
+            Pools::Sqlite(pool) => {
+                crate::__db_run!(@ Read, pool, conn, [Answer], Ok(one().get_result(conn).await?))
             }
         };
-        Ok(())
+        answer.map(drop)
     }
 
     /// Which engine it is.

@@ -3,16 +3,17 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use diesel::{ConnectionError, ConnectionResult};
+use diesel::connection::TransactionDepthChange;
+use diesel::{ConnectionError, ConnectionResult, QueryResult};
 use diesel_async::pooled_connection::deadpool::{Object, Pool, PoolError};
 use diesel_async::pooled_connection::{
     AsyncDieselConnectionManager, ManagerConfig, PoolError as InnerError, RecyclingMethod,
 };
-use diesel_async::{AnsiTransactionManager, AsyncPgConnection, RunQueryDsl};
+use diesel_async::{AnsiTransactionManager, AsyncPgConnection, RunQueryDsl, SimpleAsyncConnection, TransactionManager};
 use tokio_postgres::error::SqlState;
 
 use super::config::{Chain, Config};
-use super::session::{Mode, Session};
+use super::session::{Attempts, Commit, Mode, Session};
 use super::{DbError, PoolStatus};
 
 /// What queries of the PostgreSQL side run on.
@@ -133,16 +134,19 @@ impl Postgres {
     /// # Errors
     /// Those of [`Postgres::get`].
     #[doc(hidden)]
-    pub async fn session(&self, mode: Mode) -> Result<PgSession, DbError> {
+    pub async fn session(&self, mode: Mode, attempts: &Attempts) -> Result<PgSession, DbError> {
         let begin = match mode {
             Mode::Read => None,
             // Read-only at this level sees one moment and never fails for others' writes.
             Mode::Snapshot => Some("BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY"),
             Mode::Write => Some("BEGIN"),
         };
-        // As many dead connections may lie in the pool as fit in it.
-        let mut spares = self.pool.status().max_size;
+        let mut lost = attempts.lost();
         loop {
+            if lost > 0 {
+                // A server that ended one connection most likely ended all: those that lie idle are not worth a try.
+                self.pool.retain(|_, _| false);
+            }
             let mut session = Session::new(self.get().await?, discard, mode);
             let Some(begin) = begin else {
                 return Ok(session);
@@ -150,7 +154,7 @@ impl Postgres {
             let begun = AnsiTransactionManager::begin_transaction_sql(session.conn()?, begin).await;
             match begun.map_err(DbError::from) {
                 Ok(()) => return Ok(session),
-                Err(error) if error.is_lost() && spares > 0 => spares -= 1,
+                Err(error) if error.is_lost() && lost < Attempts::MAX_LOST => lost += 1,
                 Err(error) => return Err(error),
             }
         }
@@ -174,6 +178,17 @@ impl Postgres {
 
     pub(super) fn close(&self) {
         self.pool.close();
+    }
+}
+
+impl Commit for Conn {
+    /// In a transaction in which a statement failed, PostgreSQL answers `COMMIT` with a rollback and no error: a body
+    /// that took no notice of the failure would be told that all is well. Another statement before it does fail.
+    async fn commit(&mut self) -> QueryResult<()> {
+        self.batch_execute("SELECT 1; COMMIT").await?;
+        AnsiTransactionManager::transaction_manager_status_mut(self)
+            .transaction_state()?
+            .change_transaction_depth(TransactionDepthChange::DecreaseDepth)
     }
 }
 

@@ -3,6 +3,7 @@
 use std::ops::{ControlFlow, DerefMut};
 use std::time::Duration;
 
+use diesel::QueryResult;
 use diesel_async::{AsyncConnection, TransactionManager};
 
 use super::{DbError, Failure};
@@ -16,6 +17,13 @@ pub enum Mode {
     Snapshot,
     /// Statements that happen together or not at all.
     Write,
+}
+
+/// How an engine ends a transaction.
+#[doc(hidden)]
+pub trait Commit: AsyncConnection {
+    /// Makes lasting what the transaction did, or fails.
+    fn commit(&mut self) -> impl Future<Output = QueryResult<()>> + Send;
 }
 
 /// How often a transaction was tried, and how long to wait before the next time.
@@ -32,6 +40,11 @@ impl Attempts {
     /// How often at most on another connection. Few: a body that stands still until the server ends its transaction
     /// looks like a lost connection too.
     pub const MAX_LOST: u32 = 3;
+
+    /// How often a connection was lost.
+    pub(super) fn lost(&self) -> u32 {
+        self.lost
+    }
 
     /// Counts a failure. The pause before another try, if one is due.
     fn another(&mut self, error: &DbError) -> Option<Duration> {
@@ -62,7 +75,7 @@ pub struct Session<P: DerefMut> {
 impl<P> Session<P>
 where
     P: DerefMut,
-    P::Target: AsyncConnection,
+    P::Target: Commit,
 {
     /// `discard` takes a connection out of its pool and closes it.
     pub(super) fn new(conn: P, discard: fn(P), mode: Mode) -> Self {
@@ -86,26 +99,20 @@ where
         result: Result<T, E>,
         attempts: &mut Attempts,
     ) -> ControlFlow<Result<T, E>> {
-        let mut committing = false;
-        let error = match result {
+        let (error, committing) = match result {
             Ok(value) => match self.commit().await {
                 Ok(()) => {
                     self.give_back();
                     return ControlFlow::Break(Ok(value));
                 }
-                Err(error) => {
-                    committing = self.mode == Mode::Write;
-                    E::from(error)
-                }
+                Err(error) => (E::from(error), self.mode == Mode::Write),
             },
-            Err(error) => {
-                // A connection that cannot even roll back is no more use; `drop` closes it.
-                if self.rollback().await.is_ok() {
-                    self.give_back();
-                }
-                error
-            }
+            Err(error) => (error, false),
         };
+        // A connection that cannot even roll back is no more use; `drop` closes it.
+        if self.rollback().await.is_ok() {
+            self.give_back();
+        }
         // A commit whose answer was lost is not tried again: it may have happened. What was lost before went with
         // its connection.
         let pause = match error.db() {
@@ -115,7 +122,6 @@ where
         let Some(pause) = pause else {
             return ControlFlow::Break(Err(error));
         };
-        // Others may use the connection meanwhile.
         drop(self);
         if !pause.is_zero() {
             tokio::time::sleep(pause).await;
@@ -128,8 +134,7 @@ where
             return Ok(());
         }
         let conn = self.conn()?;
-        <P::Target as AsyncConnection>::TransactionManager::commit_transaction(conn).await?;
-        Ok(())
+        Ok(conn.commit().await?)
     }
 
     async fn rollback(&mut self) -> Result<(), DbError> {
@@ -137,8 +142,7 @@ where
             return Ok(());
         }
         let conn = self.conn()?;
-        <P::Target as AsyncConnection>::TransactionManager::rollback_transaction(conn).await?;
-        Ok(())
+        Ok(<P::Target as AsyncConnection>::TransactionManager::rollback_transaction(conn).await?)
     }
 }
 

@@ -5,15 +5,16 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use diesel::connection::{AnsiTransactionManager, SimpleConnection};
-use diesel::{Connection, ConnectionError, ConnectionResult, SqliteConnection};
+use diesel::{Connection, ConnectionError, ConnectionResult, QueryResult, SqliteConnection};
 use diesel_async::pooled_connection::deadpool::{Object, Pool, PoolError};
 use diesel_async::pooled_connection::{
     AsyncDieselConnectionManager, ManagerConfig, PoolError as InnerError, RecyclingMethod,
 };
 use diesel_async::sync_connection_wrapper::SyncConnectionWrapper;
+use diesel_async::{AsyncConnection, TransactionManager};
 
-use super::config::Config;
-use super::session::{Mode, Session};
+use super::config::{Chain, Config};
+use super::session::{Attempts, Commit, Mode, Session};
 use super::{DbError, Failure, PoolStatus};
 
 /// What queries of the SQLite side run on.
@@ -25,14 +26,14 @@ pub type SqliteSession = Session<Object<Conn>>;
 // A commit returns when it is on the disk (FULL). The page cache is small: the system's own does the work.
 const EVERY_CONNECTION: &str = "
     PRAGMA busy_timeout = 5000;
-    PRAGMA journal_mode = WAL;
     PRAGMA synchronous = FULL;
     PRAGMA foreign_keys = ON;
     PRAGMA temp_store = MEMORY;
     PRAGMA mmap_size = 0;
     PRAGMA cache_size = -1024;
 ";
-const WRITER: &str = "PRAGMA journal_size_limit = 16777216;";
+// The mode is the file's, so the first connection sets it for all.
+const WRITER: &str = "PRAGMA journal_mode = WAL; PRAGMA journal_size_limit = 16777216;";
 const READER: &str = "PRAGMA query_only = ON;";
 
 /// The connections to one SQLite file.
@@ -56,10 +57,29 @@ impl Sqlite {
             readers: pool(&name, READER, config.sqlite_readers())?,
             wait: config.acquire_timeout,
         };
-        // The writer first: it turns WAL on, which a reader cannot.
-        drop(sqlite.writer().await?);
-        drop(sqlite.reader().await?);
+        sqlite.wait_until_open(config.startup_timeout).await?;
         Ok(sqlite)
+    }
+
+    /// Opens the file. Where another process is just turning WAL on or recovering, SQLite refuses at once, busy timeout
+    /// or not.
+    async fn wait_until_open(&self, limit: Duration) -> Result<(), DbError> {
+        let deadline = tokio::time::Instant::now() + limit;
+        loop {
+            // The writer first: it turns WAL on, which a reader cannot.
+            let opened = match self.writer().await {
+                Ok(_) => self.reader().await,
+                Err(error) => Err(error),
+            };
+            match opened {
+                Ok(_) => return Ok(()),
+                Err(error) if error.is_busy() && tokio::time::Instant::now() < deadline => {
+                    tracing::debug!(error = %Chain(&error), "waiting for SQLite's file");
+                    tokio::time::sleep(Duration::from_millis(20)).await;
+                }
+                Err(error) => return Err(error),
+            }
+        }
     }
 
     /// The one connection that may write, waiting for it at most the acquire timeout.
@@ -109,7 +129,7 @@ impl Sqlite {
     /// # Errors
     /// [`DbError::Unavailable`] when none comes free, or when another process holds the file.
     #[doc(hidden)]
-    pub async fn session(&self, mode: Mode) -> Result<SqliteSession, DbError> {
+    pub async fn session(&self, mode: Mode, _attempts: &Attempts) -> Result<SqliteSession, DbError> {
         let (conn, begin) = match mode {
             Mode::Read => (self.reader().await?, None),
             Mode::Snapshot => (self.reader().await?, Some("BEGIN")),
@@ -141,6 +161,12 @@ impl Sqlite {
     pub(super) fn close(&self) {
         self.readers.close();
         self.writer.close();
+    }
+}
+
+impl Commit for Conn {
+    async fn commit(&mut self) -> QueryResult<()> {
+        <Conn as AsyncConnection>::TransactionManager::commit_transaction(self).await
     }
 }
 

@@ -203,8 +203,8 @@ async fn what_takes_too_long_is_ended() {
         free.send(true).unwrap();
     };
     tokio::join!(idle, other);
-    // What it wrote first was undone, and another came between; its second run is whole.
-    assert_eq!(runs, 2);
+    // What it wrote first was undone, and another came between; its last run is whole.
+    assert!(runs >= 2, "the transaction was not ended");
     assert_eq!(store::account(db, ann.id).await.unwrap().unwrap().balance, 5);
 }
 

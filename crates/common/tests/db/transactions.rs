@@ -118,6 +118,25 @@ async fn a_savepoint_can_fail_alone() {
     }
 }
 
+/// PostgreSQL answers the COMMIT of a failed transaction with a rollback and no error. Nobody may be told that all is
+/// well.
+#[tokio::test(flavor = "multi_thread")]
+async fn an_error_that_was_passed_over_is_no_success() {
+    for fixture in both().await {
+        let (ann, bob) = (account("ann@example.com", 1), account("bob@example.com", 1));
+        store::create(&fixture.db, &ann).await.unwrap();
+        let twin = store::Account { id: UserId::new(), ..ann.clone() };
+        let written: Result<(), Error> = db::write!(fixture.db, |conn, q| {
+            q::create(conn, &bob).await?;
+            assert!(q::create(conn, &twin).await.is_err());
+            Ok(())
+        });
+        let bob_is_there = store::account(&fixture.db, bob.id).await.unwrap().is_some();
+        assert_eq!(written.is_ok(), bob_is_there, "{}: {written:?}", fixture.db.engine());
+        store::create(&fixture.db, &account("eve@example.com", 1)).await.unwrap();
+    }
+}
+
 /// Many tasks read, decide and write one row at SERIALIZABLE. Each withdrawal that was acknowledged is there once,
 /// and runs did collide, so it was the retries that saved them.
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
@@ -243,7 +262,8 @@ async fn a_collision_that_shows_at_commit_is_tried_again() {
             Err(error) => panic!("{error:?}"),
         }
     }
-    assert_eq!((refused, runs.load(SeqCst)), (1, 3));
+    assert_eq!(refused, 1);
+    assert!(runs.load(SeqCst) >= 3, "nothing collided: the test proves nothing");
     let total: Result<i64, Error> = db::read!(db, |conn, q| Ok(q::total(conn).await?));
     assert_eq!(total.unwrap(), 10);
 }
