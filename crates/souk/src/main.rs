@@ -13,6 +13,7 @@ mod verify;
 
 use std::process::ExitCode;
 
+use anyhow::Context;
 use clap::Parser;
 use cli::{Cli, Command, ImportCommand, MigrateArgs, UserCommand};
 use data_dir::DataDir;
@@ -89,7 +90,9 @@ async fn create_admin(email: &str, given: &Given, file: Option<&std::path::Path>
     let settings = settings::load(file, given)?;
     DataDir::open(settings::data_dir(&settings)?.path())?;
     let password = std::env::var("SOUK_ADMIN_PASSWORD").ok().filter(|password| !password.is_empty());
-    let created = souk_user::create_admin(&souk_user::Config::from_settings(&settings)?, email, password).await?;
+    let created = souk_user::create_admin(&souk_user::Config::from_settings(&settings)?, email, password)
+        .await
+        .with_context(|| format!("{email} cannot be made an administrator"))?;
     println!("administrator {} ({})", created.user, email);
     if let Some(password) = created.password {
         println!("password {password} (shown this once)");

@@ -3,7 +3,7 @@
 use std::path::{Path, PathBuf};
 
 use anyhow::bail;
-use souk_common::config::{COMMON_DEFAULTS, Loader, Settings};
+use souk_common::config::{Loader, Settings};
 
 use crate::{cli::DataArgs, data_dir::DataDir};
 
@@ -39,7 +39,6 @@ impl Given {
 /// Everything that can be set, with its meaning.
 pub fn loader() -> Loader {
     Loader::new()
-        .defaults("common", COMMON_DEFAULTS)
         .defaults("user", souk_user::DEFAULTS)
         .defaults("inventory", souk_inventory::DEFAULTS)
         .defaults("order", souk_order::DEFAULTS)

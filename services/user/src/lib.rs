@@ -64,7 +64,7 @@ pub async fn serve(config: Config, listener: TcpListener, shutdown: Cancellation
 
     // A token of its own: the jobs also stop where the server fails.
     let stop_jobs = shutdown.child_token();
-    let jobs = Jobs::new(stop_jobs.clone());
+    let jobs = Jobs::new("user", stop_jobs.clone());
     jobs::start(&jobs, &db, &settings);
     let ready = db.clone();
     let served = Server::new(&common.server, "user", contract, verifier)

@@ -99,6 +99,7 @@ pub use self::session::{Attempts, Commit, Mode, Session};
 pub use crate::{__db_read as read, __db_snapshot as snapshot, __db_write as write};
 
 use self::config::Target;
+use crate::telemetry::metrics::{self, PoolMetrics};
 
 /// Which database a service has.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -162,6 +163,7 @@ pub struct Db(Arc<Inner>);
 struct Inner {
     pools: Pools,
     migrations: Arc<Migrations>,
+    _metrics: Vec<PoolMetrics>,
 }
 
 impl Db {
@@ -183,7 +185,20 @@ impl Db {
             Target::Postgres(settings) => Pools::Postgres(postgres::Postgres::connect(*settings, config).await?),
             Target::Sqlite(path) => Pools::Sqlite(sqlite::Sqlite::connect(path, config).await?),
         };
-        Ok(Self(Arc::new(Inner { pools, migrations: Arc::new(migrations) })))
+        let metrics = match &pools {
+            Pools::Postgres(db) => {
+                let db = db.clone();
+                vec![watch(format!("{service}.postgres"), move || db.status())]
+            }
+            Pools::Sqlite(db) => {
+                let side = |index: usize, name: &str| {
+                    let db = db.clone();
+                    watch(format!("{service}.{name}"), move || db.status()[index])
+                };
+                vec![side(0, "writer"), side(1, "readers")]
+            }
+        };
+        Ok(Self(Arc::new(Inner { pools, migrations: Arc::new(migrations), _metrics: metrics })))
     }
 
     /// Runs the migrations that were not run yet, and returns their names. May be called by several copies of a
@@ -249,6 +264,14 @@ impl Db {
             Pools::Sqlite(db) => db.close(),
         }
     }
+}
+
+/// Puts a pool among the metrics for as long as the answer lives.
+fn watch(name: String, status: impl Fn() -> PoolStatus + Send + Sync + 'static) -> PoolMetrics {
+    metrics::db_pool(name, move || {
+        let PoolStatus { max, size, idle, waiting, .. } = status();
+        metrics::PoolStatus { used: size.saturating_sub(idle), idle, max, pending: waiting }
+    })
 }
 
 impl fmt::Debug for Db {

@@ -16,6 +16,7 @@ use tokio::task::JoinError;
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use self::metrics::Metrics;
+use crate::telemetry::span;
 
 /// What is known of a job.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -41,6 +42,7 @@ pub struct Status {
 /// The jobs of one service.
 #[derive(Clone)]
 pub struct Jobs {
+    service: &'static str,
     shutdown: CancellationToken,
     tracker: TaskTracker,
     statuses: Arc<Mutex<Vec<Status>>>,
@@ -48,9 +50,9 @@ pub struct Jobs {
 }
 
 impl Jobs {
-    /// No jobs yet. After `shutdown` no run begins; one that is under way is waited for.
-    pub fn new(shutdown: CancellationToken) -> Self {
-        Self { shutdown, tracker: TaskTracker::new(), statuses: Arc::default(), metrics: Metrics::new() }
+    /// No jobs of this service yet. After `shutdown` no run begins; one that is under way is waited for.
+    pub fn new(service: &'static str, shutdown: CancellationToken) -> Self {
+        Self { service, shutdown, tracker: TaskTracker::new(), statuses: Arc::default(), metrics: Metrics::new() }
     }
 
     /// Runs `work` now, and then each time `interval` after the last run ended.
@@ -98,7 +100,8 @@ impl Jobs {
         let began = Instant::now();
         self.note(index, |status| status.last_run = Some(Utc::now()));
         // In a task of its own, so that a panic ends the run and not the job.
-        let run = tokio::spawn(async move { tokio::time::timeout(limit, work).await });
+        let run =
+            tokio::spawn(span::job(self.service, name).run(async move { tokio::time::timeout(limit, work).await }));
         let result = match run.await {
             Ok(Ok(Ok(done))) => Ok(done),
             Ok(Ok(Err(error))) => Err(error.to_string()),

@@ -31,7 +31,7 @@ async fn until(jobs: &Jobs, reached: impl Fn(&Status) -> bool) -> Status {
 
 #[tokio::test]
 async fn goes_on_after_an_error_a_panic_and_a_hang() {
-    let jobs = Jobs::new(CancellationToken::new());
+    let jobs = Jobs::new("test", CancellationToken::new());
     let turn = Arc::new(AtomicU64::new(0));
     let limit = Duration::from_millis(50);
     jobs.every("odd", Duration::from_millis(1), limit, move || {
@@ -53,7 +53,7 @@ async fn goes_on_after_an_error_a_panic_and_a_hang() {
 
 #[tokio::test]
 async fn tells_why_the_last_run_failed() {
-    let jobs = Jobs::new(CancellationToken::new());
+    let jobs = Jobs::new("test", CancellationToken::new());
     jobs.every("sad", Duration::from_millis(1), SOON, || async { Err::<u64, _>("no database") });
     let status = until(&jobs, |status| status.failures > 0).await;
     assert_eq!(status.last_error.as_deref(), Some("no database"));
@@ -63,7 +63,7 @@ async fn tells_why_the_last_run_failed() {
 #[tokio::test]
 async fn shutdown_waits_for_the_run_under_way_and_begins_no_other() {
     let shutdown = CancellationToken::new();
-    let jobs = Jobs::new(shutdown.clone());
+    let jobs = Jobs::new("test", shutdown.clone());
     let ended = Arc::new(AtomicU64::new(0));
     let count = ended.clone();
     let token = shutdown.clone();

@@ -81,6 +81,8 @@ impl Source {
         let mut reader = csv::ReaderBuilder::new()
             .has_headers(false)
             .flexible(true)
+            // With CRLF taken apart here, a record's position is that of its first letter; fields are trimmed anyway.
+            .terminator(csv::Terminator::Any(b'\n'))
             .from_reader(BufReader::with_capacity(1 << 16, file));
         let mut record = csv::ByteRecord::new();
         reader.read_byte_record(&mut record).with_context(|| format!("{} cannot be read", path.display()))?;

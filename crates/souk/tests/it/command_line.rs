@@ -96,7 +96,7 @@ async fn up_tells_where_everything_is_and_stops_cleanly() {
 
     // Started again it is the same shop, and the password is not shown again.
     up.process.restart().await;
-    assert_eq!(up.process.log().matches("password").count(), log.matches("password").count());
+    assert_eq!(up.process.log().matches("shown this once").count(), 1);
     let gateway = super::cluster::running(up.folder.path());
     let products = Rest::anonymous(&gateway).get("/v1/products").await.ok();
     assert_eq!(products["products"][0]["sku"], "A");
@@ -114,7 +114,7 @@ async fn an_administrator_is_made_once_and_can_log_in() {
     assert_eq!(admin.get("/v1/users/me").await.ok()["roles"], json!(["ROLE_ADMIN"]));
     let (status, log) = run(&make, &[("SOUK_ADMIN_PASSWORD", "a good password")]).await;
     assert_eq!(status, 1, "{log}");
-    assert!(log.to_lowercase().contains("second@example.com") || log.contains("exists"), "{log}");
+    assert!(log.contains("Second@Example.com") && log.contains("taken"), "{log}");
 }
 
 #[tokio::test]

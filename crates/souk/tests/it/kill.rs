@@ -90,7 +90,7 @@ async fn one_round(engine: Engine, round: usize, orders: usize) {
         RECOVERY.saturating_sub(restarted.elapsed()).max(Duration::from_secs(5)),
         "every order to be final",
         async || {
-            let pending = admin.get("/v1/orders?filter=state%20%3D%20PENDING").await;
+            let pending = admin.get("/v1/orders?filter=state%20%3D%20STATE_PENDING").await;
             pending.status == 200 && pending.body["orders"].as_array().is_some_and(Vec::is_empty)
         },
     )

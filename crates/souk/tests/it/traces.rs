@@ -85,10 +85,10 @@ async fn one_order_is_one_trace_through_all_four_services() {
             .filter(|span| span.trace_id == root.trace_id)
             .filter_map(|span| attribute(&span.attributes, "souk.service"))
             .collect();
-        (services.len() >= 3).then_some(services)
+        (services.len() >= 4).then_some(services)
     })
     .await;
-    assert_eq!(services.iter().map(String::as_str).collect::<Vec<_>>(), ["gateway", "inventory", "order"]);
+    assert_eq!(services.iter().map(String::as_str).collect::<Vec<_>>(), ["gateway", "inventory", "order", "user"]);
 
     wait::until(Duration::from_secs(30), "metrics", async || {
         receiver.metrics.lock().await.iter().any(|name| name.starts_with("rpc.server"))
