@@ -2,7 +2,6 @@
 
 use std::{error::Error, fs, path::PathBuf};
 
-
 fn main() -> Result<(), Box<dyn Error>> {
     let root = PathBuf::from(std::env::var("CARGO_MANIFEST_DIR")?).join("../../proto");
     println!("cargo:rerun-if-changed={}", root.display());
@@ -37,9 +36,7 @@ fn main() -> Result<(), Box<dyn Error>> {
         "souk.user.v1.LogOutRequest",
         "souk.user.v1.Session",
     ]);
-    tonic_prost_build::configure()
-        .include_file("souk.rs")
-        .compile_fds_with_config(set, config)?;
+    tonic_prost_build::configure().include_file("souk.rs").compile_fds_with_config(set, config)?;
     Ok(())
 }
 
