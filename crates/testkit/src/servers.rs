@@ -8,7 +8,7 @@ pub mod install;
 mod supervisor;
 mod user;
 
-use std::net::{Ipv4Addr, TcpListener, TcpStream};
+use std::net::{Ipv4Addr, TcpListener};
 use std::path::Path;
 use std::time::{Duration, Instant};
 
@@ -67,7 +67,7 @@ impl Postgres {
         // It refuses to run as root.
         let run_as = user::unprivileged()?;
         let isolation = self.isolation.as_deref().unwrap_or("read committed");
-        start_on_free_port("postgres", |folder, port| {
+        start_on_free_port("postgres", "database system is ready to accept connections", |folder, port| {
             let data = folder.join("data");
             let script = "\"$1\" --pgdata=\"$2\" --username=postgres --auth=trust --encoding=UTF8 \
                  --locale=C --no-sync --no-instructions && shift 2 && exec \"$@\"";
@@ -92,14 +92,10 @@ impl Postgres {
                 // Immediate shutdown: the folder goes anyway, a last checkpoint would be waste.
                 .stop_signal("QUIT")
         })
-        .and_then(|(port, process)| {
-            // What pg_ctl waits for, too: the last line of this file turns to "ready".
-            wait_ready(&process, "PostgreSQL", |folder| {
-                std::fs::read_to_string(folder.join("data/postmaster.pid"))
-                    .is_ok_and(|text| text.lines().nth(7).map(str::trim) == Some("ready"))
-            })?;
-            let url = format!("postgres://postgres@127.0.0.1:{port}/postgres");
-            Ok(Server { url, port, process })
+        .map(|(port, process)| Server {
+            url: format!("postgres://postgres@127.0.0.1:{port}/postgres"),
+            port,
+            process,
         })
     }
 }
@@ -112,7 +108,7 @@ pub fn postgres() -> Result<Server> {
 /// Starts a private NATS server with JetStream, its store in the temporary folder.
 pub fn nats() -> Result<Server> {
     let binary = find::binary("nats-server").context(find::missing("NATS", "nats-server"))?;
-    let (port, process) = start_on_free_port("nats", |folder, port| {
+    let (port, process) = start_on_free_port("nats", "Server is ready", |folder, port| {
         Plan::new(&binary)
             .args(["--addr", "127.0.0.1", "--jetstream", "--port"])
             .arg(port.to_string())
@@ -120,7 +116,6 @@ pub fn nats() -> Result<Server> {
             .arg(folder.join("data"))
             .stop_signal("TERM")
     })?;
-    wait_ready(&process, "NATS", |_| answers(port))?;
     Ok(Server { url: format!("nats://127.0.0.1:{port}"), port, process })
 }
 
@@ -129,7 +124,7 @@ pub fn redis() -> Result<Server> {
     let binary = find::binary("redis-server")
         .or_else(|| find::binary("valkey-server"))
         .context(find::missing("Redis", "redis-server"))?;
-    let (port, process) = start_on_free_port("redis", |folder, port| {
+    let (port, process) = start_on_free_port("redis", "Ready to accept connections", |folder, port| {
         Plan::new(&binary)
             .args(["--bind", "127.0.0.1", "--save", "", "--appendonly", "no", "--dir"])
             .arg(folder)
@@ -137,40 +132,58 @@ pub fn redis() -> Result<Server> {
             .arg(port.to_string())
             .stop_signal("TERM")
     })?;
-    wait_ready(&process, "Redis", |_| answers(port))?;
     Ok(Server { url: format!("redis://127.0.0.1:{port}"), port, process })
 }
 
-/// Starts what `plan` says on a free port, again on another one if that port was snatched away.
-fn start_on_free_port(name: &str, plan: impl Fn(&Path, u16) -> Plan) -> Result<(u16, Supervised)> {
+/// A temporary folder that is removed when this is dropped or the process that holds it ends, however
+/// that happens. Other users may enter it: a PostgreSQL that runs in it is one.
+#[derive(Debug)]
+pub struct Scratch(Supervised);
+
+impl Scratch {
+    /// Makes the folder.
+    pub fn new() -> Result<Self> {
+        use std::os::unix::fs::PermissionsExt;
+        // A server that serves nothing.
+        let process = Supervised::start("tests", |_| Plan::new("sleep").arg("2147483647"))?;
+        std::fs::set_permissions(process.folder(), std::fs::Permissions::from_mode(0o755))?;
+        Ok(Self(process))
+    }
+
+    /// Where it is.
+    pub fn path(&self) -> &Path {
+        self.0.folder()
+    }
+}
+
+/// Starts what `plan` says on a free port and waits until its log contains `ready`; again on another
+/// port if that one was snatched away. The log tells what a connection cannot: that it is this server
+/// which answers there, and not the one that was faster.
+fn start_on_free_port(name: &str, ready: &str, plan: impl Fn(&Path, u16) -> Plan) -> Result<(u16, Supervised)> {
     for _ in 0..ATTEMPTS {
         let port = free_port()?;
         let process = Supervised::start(name, |folder| plan(folder, port))?;
-        // Wait until it either holds the port or has given up.
         let start = Instant::now();
-        while !process.exited() && start.elapsed() < START_DEADLINE {
-            if answers(port) {
+        let log = loop {
+            // In this order: what has exited has written its log.
+            let exited = process.exited();
+            let log = process.log();
+            if log.contains(ready) && !exited {
                 return Ok((port, process));
             }
+            if exited {
+                break log;
+            }
+            if start.elapsed() > START_DEADLINE {
+                bail!("{name} is not ready after {START_DEADLINE:?}; its log:\n{log}");
+            }
             pause();
-        }
-        let log = process.log();
+        };
         if !log.to_lowercase().contains("address already in use") {
             bail!("{name} did not start; its log:\n{log}");
         }
     }
     bail!("{name} found its port taken {ATTEMPTS} times in a row")
-}
-
-fn wait_ready(process: &Supervised, name: &str, ready: impl Fn(&Path) -> bool) -> Result<()> {
-    let start = Instant::now();
-    while !ready(process.folder()) {
-        if process.exited() || start.elapsed() > START_DEADLINE {
-            bail!("{name} is not ready after {:?}; its log:\n{}", start.elapsed(), process.log());
-        }
-        pause();
-    }
-    Ok(())
 }
 
 /// Between two looks at a starting server.
@@ -183,8 +196,4 @@ fn pause() {
 pub fn free_port() -> Result<u16> {
     let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).context("no free TCP port")?;
     Ok(listener.local_addr()?.port())
-}
-
-fn answers(port: u16) -> bool {
-    TcpStream::connect_timeout(&(Ipv4Addr::LOCALHOST, port).into(), Duration::from_secs(1)).is_ok()
 }

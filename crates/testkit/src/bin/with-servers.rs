@@ -8,9 +8,9 @@ use anyhow::{Context, Result};
 use clap::Parser;
 use rustix::process::{Pid, Signal, kill_process};
 use souk_testkit::db::URL_VARIABLE;
-use souk_testkit::servers::{self, Postgres, install};
+use souk_testkit::servers::{self, Postgres, Scratch, install};
 use tokio::process::{Child, Command};
-use tokio::signal::unix::{SignalKind, signal};
+use tokio::signal::unix::{Signal as Signals, SignalKind, signal};
 
 /// Run a command with a private PostgreSQL (and more, if asked), gone when the command ends.
 ///
@@ -36,6 +36,8 @@ struct Args {
 async fn main() -> Result<ExitCode> {
     let args = Args::parse();
     let mut running = Vec::new();
+    // Tests that are killed leave their temporary files; this takes them along.
+    let scratch = Scratch::new()?;
 
     install::ensure("PostgreSQL", "postgres", "postgresql")?;
     running.push((URL_VARIABLE, Postgres { isolation: args.isolation }.start()?));
@@ -49,23 +51,25 @@ async fn main() -> Result<ExitCode> {
     }
 
     let (program, rest) = args.command.split_first().context("no command given")?;
+    // Before the command starts: from its first moment on, what we are told is passed on to it.
+    let signals = (signal(SignalKind::interrupt())?, signal(SignalKind::terminate())?);
     let child = Command::new(program)
         .args(rest)
+        .env("TMPDIR", scratch.path())
         .envs(running.iter().map(|(variable, server)| (variable, server.url())))
         .spawn()
         .with_context(|| format!("cannot run {program}"))?;
-    let code = follow(child).await?;
+    let code = follow(child, signals).await?;
     drop(running);
+    drop(scratch);
     Ok(code)
 }
 
 /// Waits for the command and passes on to it what we are asked to do.
-async fn follow(mut child: Child) -> Result<ExitCode> {
+async fn follow(mut child: Child, (mut interrupt, mut terminate): (Signals, Signals)) -> Result<ExitCode> {
     use std::os::unix::process::ExitStatusExt;
 
     let pid = child.id().and_then(|id| Pid::from_raw(i32::try_from(id).ok()?));
-    let mut interrupt = signal(SignalKind::interrupt())?;
-    let mut terminate = signal(SignalKind::terminate())?;
     // A terminal sends Ctrl-C to the command as well; twice would mean "at once".
     let pass_interrupt = !std::io::stdin().is_terminal();
     loop {

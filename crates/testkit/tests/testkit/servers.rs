@@ -5,9 +5,10 @@ use std::process::Stdio;
 use std::time::Duration;
 
 use rustix::process::{Pid, Signal, kill_process, test_kill_process};
-use souk_testkit::servers::Postgres;
+use souk_testkit::servers::{self, Postgres, Server};
 use souk_testkit::wait;
-use tokio::io::{AsyncBufReadExt, BufReader};
+use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader};
+use tokio::net::TcpStream;
 use tokio::process::Command;
 use tokio_postgres::NoTls;
 
@@ -44,7 +45,7 @@ async fn postgres_is_durable_and_takes_the_isolation_asked_for() {
 #[tokio::test]
 async fn a_killed_owner_leaves_no_server_behind() {
     let mut owner = Command::new(env!("CARGO_BIN_EXE_with-servers"))
-        .args(["--", "sh", "-c", r#"echo "$SOUK_TEST_DATABASE_URL"; exec cat"#])
+        .args(["--", "sh", "-c", r#"echo "$SOUK_TEST_DATABASE_URL"; echo "$TMPDIR"; exec cat"#])
         .stdin(Stdio::piped())
         .stdout(Stdio::piped())
         .kill_on_drop(true)
@@ -52,6 +53,9 @@ async fn a_killed_owner_leaves_no_server_behind() {
         .unwrap();
     let mut lines = BufReader::new(owner.stdout.take().unwrap()).lines();
     let url = tokio::time::timeout(DEADLINE, lines.next_line()).await.unwrap().unwrap().unwrap();
+    let scratch = PathBuf::from(lines.next_line().await.unwrap().unwrap());
+    std::fs::create_dir(scratch.join("left")).unwrap();
+    std::fs::write(scratch.join("left/behind"), "by a killed test").unwrap();
 
     let (client, connection) = tokio_postgres::connect(&url, NoTls).await.unwrap();
     tokio::spawn(connection);
@@ -59,7 +63,7 @@ async fn a_killed_owner_leaves_no_server_behind() {
     let folder = PathBuf::from(row.get::<_, String>(0)).parent().unwrap().to_owned();
 
     owner.kill().await.unwrap();
-    wait::until(DEADLINE, "the server's folder to be removed", async || !folder.exists()).await;
+    wait::until(DEADLINE, "the folders to be removed", async || !folder.exists() && !scratch.exists()).await;
     assert!(tokio_postgres::connect(&url, NoTls).await.is_err());
 }
 
@@ -73,17 +77,41 @@ async fn the_exit_code_of_the_command_is_passed_on() {
 #[tokio::test]
 async fn a_request_to_end_reaches_the_command() {
     let mut owner = Command::new(env!("CARGO_BIN_EXE_with-servers"))
-        .args(["--", "sh", "-c", "trap 'exit 7' TERM; echo ready; while read line; do :; done"])
+        .args(["--", "sh", "-c", "echo ready; exec cat"])
         .stdin(Stdio::piped())
         .stdout(Stdio::piped())
         .kill_on_drop(true)
         .spawn()
         .unwrap();
+    // Held open: `wait` would close it, and the command would end by itself.
+    let _input = owner.stdin.take();
     let mut lines = BufReader::new(owner.stdout.take().unwrap()).lines();
     let line = tokio::time::timeout(DEADLINE, lines.next_line()).await.unwrap().unwrap();
     assert_eq!(line.as_deref(), Some("ready"));
     let pid = Pid::from_raw(owner.id().unwrap().try_into().unwrap()).unwrap();
     kill_process(pid, Signal::TERM).unwrap();
     let status = tokio::time::timeout(DEADLINE, owner.wait()).await.unwrap().unwrap();
-    assert_eq!(status.code(), Some(7));
+    // As a shell tells it: 128 and SIGTERM's number. Killed itself, it would have no code at all.
+    assert_eq!(status.code(), Some(128 + 15));
+}
+
+/// Redis and NATS are started by the tests that need them; where one is missing, `with-servers` installs it.
+#[tokio::test]
+async fn redis_and_nats_answer_when_installed() {
+    for (binary, start, hello, answer) in [
+        ("redis-server", servers::redis as fn() -> anyhow::Result<Server>, "PING\r\n", "+PONG"),
+        ("nats-server", servers::nats, "", "INFO {"),
+    ] {
+        if servers::find::binary(binary).is_none() {
+            eprintln!("skipped: {binary} is not installed");
+            continue;
+        }
+        let server = tokio::task::spawn_blocking(start).await.unwrap().unwrap();
+        let mut socket = TcpStream::connect(("127.0.0.1", server.port())).await.unwrap();
+        socket.write_all(hello.as_bytes()).await.unwrap();
+        let mut read = vec![0; answer.len()];
+        tokio::time::timeout(DEADLINE, socket.read_exact(&mut read)).await.unwrap().unwrap();
+        assert_eq!(String::from_utf8_lossy(&read), answer);
+        tokio::task::spawn_blocking(move || drop(server)).await.unwrap();
+    }
 }
