@@ -1,5 +1,5 @@
 //! The contracts of `proto/` as Rust: messages, clients, server traits, and the descriptors they came from.
-#![allow(missing_docs, clippy::all)]
+#![allow(missing_docs, clippy::all, rustdoc::all)]
 
 include!(concat!(env!("OUT_DIR"), "/souk.rs"));
 

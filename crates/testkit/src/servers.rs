@@ -1,6 +1,6 @@
 //! Private real servers: PostgreSQL, NATS and Redis, each in a temporary folder on a free port.
 //!
-//! Each runs under [`supervisor`], which takes it down and removes its folder when the handle is
+//! Each runs under `supervisor`, which takes it down and removes its folder when the handle is
 //! dropped or the process that holds it ends, be it by a panic, a signal or `kill -9`.
 
 pub mod find;
