@@ -33,6 +33,11 @@ impl From<Error> for Problem {
                 "another request used this request_id at the same moment: try again",
             )
             .retry_after(std::time::Duration::from_millis(100)),
+            Error::Store(StoreError::Overloaded) => Self::new(
+                Reason::Overloaded,
+                "more changes of orders are waiting than the service can take: try again later",
+            ),
+            Error::Store(StoreError::ShuttingDown) => Self::unavailable("the order service"),
             Error::Store(_) | Error::Illegal(_) => Self::internal().caused_by(error),
         }
     }

@@ -84,7 +84,7 @@ pub async fn serve(config: Config, listener: TcpListener, shutdown: Cancellation
     // Requests have had their time to end; what they left runs on without them.
     sagas.drain(LEAST_DRAIN).await;
     jobs.stopped().await;
-    store.db().close();
+    store.close().await;
     Ok(served?)
 }
 
@@ -94,7 +94,7 @@ pub async fn serve(config: Config, listener: TcpListener, shutdown: Cancellation
 /// Where the database cannot be used, or a migration fails.
 pub async fn migrate(config: &Config) -> Result<(), DbError> {
     let store = Store::open(&config.settings.database, &config.common.data_dir).await?;
-    store.db().close();
+    store.close().await;
     Ok(())
 }
 

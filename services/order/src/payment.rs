@@ -29,7 +29,7 @@ pub trait PaymentProvider: Send + Sync + 'static {
     /// Takes the money that is held.
     fn capture<'a>(&'a self, key: &'a str) -> BoxFuture<'a, Result<(), PaymentError>>;
 
-    /// Gives up the money that is held. Succeeds where none is, unless it was taken.
+    /// Gives up the money that is held. Succeeds where that was done before; refused once it was taken.
     fn void<'a>(&'a self, key: &'a str) -> BoxFuture<'a, Result<(), PaymentError>>;
 
     /// Gives money back that was taken. `refund` is the refund's own key.
@@ -51,10 +51,4 @@ pub enum PaymentError {
     /// It could not be asked, or did not answer: whether it did what it was asked is unknown. Ask again.
     #[error("no answer from the payment provider: {0}")]
     Unanswered(#[source] Box<dyn std::error::Error + Send + Sync>),
-}
-
-impl PaymentError {
-    fn declined(message: impl Into<String>) -> Self {
-        Self::Declined { message: message.into() }
-    }
 }

@@ -2,12 +2,13 @@
 
 pub mod codes;
 mod error;
+mod hot;
 pub mod postgres;
 mod schema;
 pub mod sqlite;
 pub mod verify;
 
-use std::path::Path;
+use std::{path::Path, sync::Arc};
 
 use chrono::{DateTime, SubsecRound, Utc};
 use diesel_migrations::embed_migrations;
@@ -107,6 +108,29 @@ pub struct TimelineRow {
     pub time: DateTime<Utc>,
 }
 
+/// An order to take down.
+#[derive(Clone, Debug)]
+pub(crate) struct Placing {
+    key: Key,
+    order: Order,
+    entries: Vec<Entry>,
+    lease: Lease,
+}
+
+/// A step of an order's saga that has ended.
+#[derive(Clone, Debug)]
+pub(crate) struct SavedStep {
+    /// The order after it.
+    order: Order,
+    /// The order's version before it.
+    version: i64,
+    entries: Vec<Entry>,
+    response: Option<Vec<u8>>,
+    /// The lease that must still be held, and what it becomes.
+    held: i64,
+    lease: Lease,
+}
+
 /// What became of a wish to cancel.
 #[derive(Clone, Debug)]
 pub enum Cancel {
@@ -149,16 +173,23 @@ pub struct ReturnWish {
 }
 
 /// The orders' database.
-#[derive(Clone, Debug)]
+#[derive(Clone)]
 pub struct Store {
     db: Db,
+    hot: hot::Writes,
 }
 
 impl Store {
-    /// On this database, whose migrations must have run.
+    /// On this database, whose migrations must have run. Must be called within a tokio runtime.
     #[must_use]
     pub fn new(db: Db) -> Self {
-        Self { db }
+        Self { hot: hot::start(&db), db }
+    }
+
+    /// Ends what is being written, and closes the database.
+    pub async fn close(&self) {
+        self.hot.drain().await;
+        self.db.close();
     }
 
     /// Opens the database and brings its schema up to date.
@@ -204,14 +235,11 @@ impl Store {
         entries: &[Entry],
         lease: Lease,
     ) -> Result<Option<Memory>, StoreError> {
-        db::write!(self.db, |conn, q| -> Result<_, StoreError> {
-            // The key first: of several equal requests, it lets one go on.
-            if !q::remember(conn, key, (order.id, None), order.create_time).await? {
-                return q::recall(conn, key).await;
-            }
-            q::insert_order(conn, order, entries, lease).await?;
-            Ok(None)
-        })
+        let placing = Placing { key: key.clone(), order: order.clone(), entries: entries.to_vec(), lease };
+        match self.hot.submit(hot::Write::Place(Arc::new(placing))).await? {
+            hot::Written::Placed(known) => Ok(known),
+            hot::Written::Saved(_) => Err(StoreError::Lost),
+        }
     }
 
     /// Stores where a saga has come to since `before`, and its entries in the timeline; `response` is the answer
@@ -228,26 +256,33 @@ impl Store {
         response: Option<&[u8]>,
         (held, lease): (i64, Lease),
     ) -> Result<bool, StoreError> {
-        let now = now();
-        db::write!(self.db, |conn, q| -> Result<_, StoreError> {
-            let saved = match (before, after) {
-                (Saga::Order(before), Saga::Order(after)) => {
-                    q::update_order(conn, after, before.version, Some(held), entries, lease).await?
-                }
-                (Saga::Return(before), Saga::Return(after)) => {
-                    q::update_return(conn, after, before.step, held, entries, (lease, now)).await?
-                }
-                _ => false,
-            };
-            if let (true, Some(response)) = (saved, response) {
-                let back = match after {
-                    Saga::Order(_) => None,
-                    Saga::Return(back) => Some(back.id),
+        match (before, after) {
+            (Saga::Order(before), Saga::Order(after)) => {
+                let step = SavedStep {
+                    order: (**after).clone(),
+                    version: before.version,
+                    entries: entries.to_vec(),
+                    response: response.map(<[u8]>::to_vec),
+                    held,
+                    lease,
                 };
-                q::answer(conn, (after.order(), back), response).await?;
+                match self.hot.submit(hot::Write::Save(Arc::new(step))).await? {
+                    hot::Written::Saved(saved) => Ok(saved),
+                    hot::Written::Placed(_) => Err(StoreError::Lost),
+                }
             }
-            Ok(saved)
-        })
+            (Saga::Return(before), Saga::Return(after)) => {
+                let now = now();
+                db::write!(self.db, |conn, q| -> Result<_, StoreError> {
+                    let saved = q::update_return(conn, after, before.step, held, entries, (lease, now)).await?;
+                    if let (true, Some(response)) = (saved, response) {
+                        q::answer_return(conn, after, response).await?;
+                    }
+                    Ok(saved)
+                })
+            }
+            _ => Ok(false),
+        }
     }
 
     /// Whether a saga has been stored as it is here: for whoever does not know whether a commit went through.
@@ -352,7 +387,7 @@ impl Store {
                 Ok(None) => return Ok(Cancel::Already(Box::new(order))),
                 Ok(Some(entries)) => entries,
             };
-            if !q::update_order(conn, &order, version, None, &entries, lease).await? {
+            if !q::update_order(conn, &order, version, &entries, lease).await? {
                 return Err(StoreError::Corrupt("a locked order that changed".into()));
             }
             Ok(Cancel::Begun(Box::new(order)))
@@ -393,7 +428,7 @@ impl Store {
             q::update_returned(conn, &order, &numbers).await?;
             q::insert_return(conn, &back, lease).await?;
             if back.step.is_none() {
-                q::answer(conn, (order.id, Some(back.id)), &respond(&back)).await?;
+                q::answer_return(conn, &back, &respond(&back)).await?;
             }
             Ok(BeginReturn::Begun(Box::new(back)))
         })

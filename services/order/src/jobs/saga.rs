@@ -164,7 +164,7 @@ impl Sagas {
                     return Ok(Some((next, extended)));
                 }
                 Ok(false) => return Ok(None),
-                Err(error) if !is_transient(&error) => return Err(error.into()),
+                Err(error) if !error.is_transient() => return Err(error.into()),
                 Err(error) => match pause {
                     None => return Err(error.into()),
                     Some(pause) => {
@@ -281,13 +281,6 @@ fn response(saga: &Saga) -> Option<Vec<u8>> {
         }
         Saga::Return(back) if back.state == State::Completed => Some(reply::encoded_return(back)),
         _ => None,
-    }
-}
-
-fn is_transient(error: &StoreError) -> bool {
-    match error {
-        StoreError::Db(error) => error.is_unavailable() || error.is_conflict(),
-        _ => false,
     }
 }
 

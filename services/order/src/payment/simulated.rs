@@ -10,12 +10,13 @@
 //! | `tok_lost_answer` | approved, but the first answers to authorising and to capturing are lost |
 //! | any other | declined |
 
-use std::time::Duration;
+use std::{collections::HashMap, sync::Arc, time::Duration};
 
 use chrono::{DateTime, TimeDelta, Utc};
 use futures::future::BoxFuture;
 use souk_common::{
-    db::{self, Db, DbError},
+    coalesce::{BatchError, Coalescer, Limits},
+    db::{self, Db, DbError, Failure},
     money::Money,
 };
 
@@ -120,23 +121,23 @@ impl Booked {
         self.first_answer(first)
     }
 
-    fn capture(&mut self, now: DateTime<Utc>) -> Result<Line, PaymentError> {
+    fn capture(&mut self, now: DateTime<Utc>) -> Result<Line, Declined> {
         match self.state {
             BookedState::Authorized if self.expires_at <= now => {
-                Err(PaymentError::declined("the authorisation of the payment has expired"))
+                Err(Declined("the authorisation of the payment has expired"))
             }
             BookedState::Authorized | BookedState::Captured => {
                 self.state = BookedState::Captured;
                 self.capture_calls = self.capture_calls.saturating_add(1);
                 Ok(self.first_answer(self.capture_calls == 1))
             }
-            _ => Err(PaymentError::declined("no payment is authorised")),
+            _ => Err(Declined("no payment is authorised")),
         }
     }
 
-    fn void(&mut self) -> Result<(), PaymentError> {
+    fn void(&mut self) -> Result<(), Declined> {
         match self.state {
-            BookedState::Captured => Err(PaymentError::declined("the payment was taken already")),
+            BookedState::Captured => Err(Declined("the payment was taken already")),
             BookedState::New | BookedState::Authorized => {
                 self.state = BookedState::Voided;
                 Ok(())
@@ -145,10 +146,10 @@ impl Booked {
         }
     }
 
-    fn refund(&mut self, amount: i64) -> Result<(), PaymentError> {
+    fn refund(&mut self, amount: i64) -> Result<(), Declined> {
         let left = self.amount - self.refunded;
         if self.state != BookedState::Captured || amount > left {
-            return Err(PaymentError::declined("more would go back than was taken"));
+            return Err(Declined("more would go back than was taken"));
         }
         self.refunded += amount;
         Ok(())
@@ -174,17 +175,94 @@ pub struct Settings {
 }
 
 /// The simulated provider.
-#[derive(Clone, Debug)]
+#[derive(Clone)]
 pub struct Simulated {
     db: Db,
     settings: Settings,
+    books: Coalescer<Ask, Answer, BookError>,
+}
+
+/// What the provider answers: the payment as it is then, and whether the answer arrives.
+type Answer = Result<(Booked, Line), Declined>;
+
+/// What is asked of a payment. Those who wait share a commit.
+#[derive(Clone)]
+struct Ask {
+    key: String,
+    what: What,
+}
+
+#[derive(Clone)]
+enum What {
+    Authorize { new: Booked },
+    Capture,
+    Void,
+}
+
+/// Why the provider refuses.
+#[derive(Clone, Debug, PartialEq, Eq)]
+struct Declined(&'static str);
+
+impl From<Declined> for PaymentError {
+    fn from(Declined(message): Declined) -> Self {
+        Self::Declined { message: message.to_owned() }
+    }
+}
+
+/// Why nothing was written into the books.
+#[derive(Clone, Debug, thiserror::Error)]
+enum BookError {
+    #[error("the same payment was changed at the same moment")]
+    Collided,
+    #[error(transparent)]
+    Db(Arc<DbError>),
+}
+
+impl From<DbError> for BookError {
+    fn from(error: DbError) -> Self {
+        Self::Db(Arc::new(error))
+    }
+}
+
+impl From<diesel::result::Error> for BookError {
+    fn from(error: diesel::result::Error) -> Self {
+        DbError::from(error).into()
+    }
+}
+
+impl Failure for BookError {
+    fn db(&self) -> Option<&DbError> {
+        match self {
+            Self::Db(error) => Some(error),
+            Self::Collided => None,
+        }
+    }
+}
+
+impl BatchError for BookError {
+    fn strikes_all(&self) -> bool {
+        true
+    }
 }
 
 impl Simulated {
-    /// With its books in this database.
+    /// With its books in this database. Must be called within a tokio runtime.
     #[must_use]
     pub fn new(db: Db, settings: Settings) -> Self {
-        Self { db, settings }
+        let books = db.clone();
+        let books = Coalescer::new(Limits::default(), move |asks: Vec<Ask>| {
+            let db = books.clone();
+            async move { Ok(book(&db, &asks).await?.into_iter().map(Ok).collect()) }
+        });
+        Self { db, settings, books }
+    }
+
+    async fn ask(&self, key: &str, what: What) -> Result<Booked, PaymentError> {
+        let ask = Ask { key: key.to_owned(), what };
+        match self.books.submit(ask).await.map_err(unanswered)?? {
+            (booked, Line::Up) => Ok(booked),
+            (_, Line::Lost) => Err(unanswered("timed out")),
+        }
     }
 
     async fn do_authorize(&self, key: &str, amount: Money, token: &str) -> Result<String, PaymentError> {
@@ -192,67 +270,68 @@ impl Simulated {
             tokio::time::sleep(self.settings.slow_delay).await;
         }
         let lifetime = TimeDelta::from_std(self.settings.authorization_lifetime).unwrap_or(TimeDelta::days(7));
-        let (booked, line) = self
-            .change(key, |found| {
-                let mut booked = match found {
-                    Some(booked) => booked.clone(),
-                    None => Booked::new(key, amount, token, lifetime),
-                };
-                let line = booked.authorize();
-                Ok((booked, line))
-            })
-            .await?;
-        answer(line)?;
+        let new = Booked::new(key, amount, token, lifetime);
+        let booked = self.ask(key, What::Authorize { new }).await?;
         match booked.state {
-            BookedState::Declined => Err(PaymentError::declined(booked.message)),
+            BookedState::Declined => Err(PaymentError::Declined { message: booked.message }),
             _ => Ok(booked.reference),
         }
     }
 
     async fn do_refund(&self, key: &str, refund: &str, amount: Money) -> Result<(), PaymentError> {
         let minor = amount.minor;
-        let result = db::write!(self.db, |conn, q| -> Result<_, DbError> {
-            if q::refund(conn, refund).await?.is_some() {
-                return Ok(Ok(true));
-            }
-            let Some(before) = q::find(conn, key).await? else {
-                return Ok(Err(PaymentError::declined("there is no such payment")));
+        let keys = [key.to_owned()];
+        let result = db::write!(self.db, |conn, q| -> Result<_, BookError> {
+            let Some(mut booked) = q::find(conn, &keys).await?.pop() else {
+                return Ok(Err(Declined("there is no such payment")));
             };
-            let mut after = before.clone();
-            if let Err(declined) = after.refund(minor) {
+            // The payment is locked, so nobody writes the same refund meanwhile.
+            if q::refund(conn, refund).await?.is_some() {
+                return Ok(Ok(()));
+            }
+            if let Err(declined) = booked.refund(minor) {
                 return Ok(Err(declined));
             }
-            // Both or none: where either is not written, someone else did the same at the same time.
-            if !q::put(conn, Some(&before), &after).await? {
-                return Ok(Ok(false));
+            q::update(conn, &[&booked]).await?;
+            if !q::add_refund(conn, refund, key, minor).await? {
+                return Err(BookError::Collided);
             }
-            q::add_refund(conn, refund, key, minor).await.map(Ok)
+            Ok(Ok(()))
         });
-        match result.map_err(unanswered)?? {
-            true => Ok(()),
-            false => Err(collided()),
-        }
+        Ok(result.map_err(unanswered)??)
     }
+}
 
-    /// Changes a payment in the books in one transaction.
-    async fn change<T>(
-        &self,
-        key: &str,
-        change: impl Fn(Option<&Booked>) -> Result<(Booked, T), PaymentError> + Send + Sync,
-    ) -> Result<(Booked, T), PaymentError> {
-        let result = db::write!(self.db, |conn, q| -> Result<_, DbError> {
-            let before = q::find(conn, key).await?;
-            let (after, answer) = match change(before.as_ref()) {
-                Ok(changed) => changed,
-                Err(declined) => return Ok(Err(declined)),
-            };
-            if before.as_ref() != Some(&after) && !q::put(conn, before.as_ref(), &after).await? {
-                return Ok(Err(collided()));
-            }
-            Ok(Ok((after, answer)))
-        });
-        result.map_err(unanswered)?
-    }
+/// Answers all that is asked, in order, and writes what follows in one transaction.
+async fn book(db: &Db, asks: &[Ask]) -> Result<Vec<Answer>, BookError> {
+    let keys: Vec<String> = asks.iter().map(|ask| ask.key.clone()).collect();
+    db::write!(db, |conn, q| -> Result<_, BookError> {
+        let found = q::find(conn, &keys).await?;
+        let before: HashMap<String, Booked> = found.into_iter().map(|booked| (booked.key.clone(), booked)).collect();
+        let mut after = before.clone();
+        let answers = asks.iter().map(|ask| answer(&mut after, ask)).collect();
+        let (old, new): (Vec<&Booked>, Vec<&Booked>) =
+            after.values().partition(|booked| before.contains_key(&booked.key));
+        let changed: Vec<&Booked> = old.into_iter().filter(|booked| before.get(&booked.key) != Some(*booked)).collect();
+        if !q::add(conn, &new).await? {
+            return Err(BookError::Collided);
+        }
+        q::update(conn, &changed).await?;
+        Ok(answers)
+    })
+}
+
+fn answer(known: &mut HashMap<String, Booked>, ask: &Ask) -> Answer {
+    let booked = match &ask.what {
+        What::Authorize { new } => known.entry(ask.key.clone()).or_insert_with(|| new.clone()),
+        What::Capture | What::Void => known.get_mut(&ask.key).ok_or(Declined("there is no such payment"))?,
+    };
+    let line = match &ask.what {
+        What::Authorize { .. } => booked.authorize(),
+        What::Capture => booked.capture(now())?,
+        What::Void => booked.void().map(|()| Line::Up)?,
+    };
+    Ok((booked.clone(), line))
 }
 
 impl PaymentProvider for Simulated {
@@ -270,28 +349,11 @@ impl PaymentProvider for Simulated {
     }
 
     fn capture<'a>(&'a self, key: &'a str) -> BoxFuture<'a, Result<(), PaymentError>> {
-        Box::pin(async move {
-            let (_, line) = self
-                .change(key, |found| {
-                    let mut booked = existing(found)?;
-                    let line = booked.capture(now())?;
-                    Ok((booked, line))
-                })
-                .await?;
-            answer(line)
-        })
+        Box::pin(async move { self.ask(key, What::Capture).await.map(drop) })
     }
 
     fn void<'a>(&'a self, key: &'a str) -> BoxFuture<'a, Result<(), PaymentError>> {
-        Box::pin(async move {
-            self.change(key, |found| {
-                let mut booked = existing(found)?;
-                booked.void()?;
-                Ok((booked, ()))
-            })
-            .await?;
-            Ok(())
-        })
+        Box::pin(async move { self.ask(key, What::Void).await.map(drop) })
     }
 
     fn refund<'a>(&'a self, key: &'a str, refund: &'a str, amount: Money) -> BoxFuture<'a, Result<(), PaymentError>> {
@@ -299,21 +361,6 @@ impl PaymentProvider for Simulated {
     }
 }
 
-fn existing(found: Option<&Booked>) -> Result<Booked, PaymentError> {
-    found.cloned().ok_or_else(|| PaymentError::declined("there is no such payment"))
-}
-
-fn answer(line: Line) -> Result<(), PaymentError> {
-    match line {
-        Line::Up => Ok(()),
-        Line::Lost => Err(PaymentError::Unanswered("timed out".into())),
-    }
-}
-
-fn unanswered(error: DbError) -> PaymentError {
+fn unanswered(error: impl Into<Box<dyn std::error::Error + Send + Sync>>) -> PaymentError {
     PaymentError::Unanswered(error.into())
-}
-
-fn collided() -> PaymentError {
-    PaymentError::Unanswered("the same payment was changed at the same moment".into())
 }

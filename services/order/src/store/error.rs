@@ -1,12 +1,17 @@
 //! What can go wrong in the store.
 
-use souk_common::db::{DbError, Failure};
+use std::sync::Arc;
+
+use souk_common::{
+    coalesce::{BatchError, SubmitError},
+    db::{DbError, Failure},
+};
 
 use super::codes::UnknownCode;
 use crate::domain::Illegal;
 
-/// A failure of the store.
-#[derive(Debug, thiserror::Error)]
+/// A failure of the store. Cheap to clone, as one may strike a whole batch.
+#[derive(Clone, Debug, thiserror::Error)]
 pub enum StoreError {
     /// Another order has this number of another system.
     #[error("another order has this external id")]
@@ -17,28 +22,82 @@ pub enum StoreError {
     /// The database holds what souk did not write.
     #[error("the database holds {0}")]
     Corrupt(String),
-    /// A word of the database means nothing.
-    #[error(transparent)]
-    Code(#[from] UnknownCode),
-    /// A document in the database cannot be read.
-    #[error("a document in the database cannot be read")]
-    Document(#[from] serde_json::Error),
     /// The saga's table has no such transition.
     #[error(transparent)]
     Illegal(#[from] Illegal),
+    /// Too many writes wait already. Nothing was done.
+    #[error("too many changes of orders are waiting")]
+    Overloaded,
+    /// The service is shutting down. Nothing was done.
+    #[error("shutting down")]
+    ShuttingDown,
+    /// A batch ended without an answer, by a fault of ours. Whether it took effect is unknown.
+    #[error("a change of an order got no answer")]
+    Lost,
     /// The database failed.
     #[error(transparent)]
-    Db(#[from] DbError),
+    Db(Arc<DbError>),
+}
+
+impl StoreError {
+    /// Whether the same may work a little later.
+    #[must_use]
+    pub fn is_transient(&self) -> bool {
+        match self {
+            Self::Overloaded | Self::ShuttingDown | Self::Lost => true,
+            Self::Db(error) => error.is_unavailable() || error.is_conflict(),
+            _ => false,
+        }
+    }
+
+    /// Whether concurrent transactions kept colliding.
+    #[must_use]
+    pub fn is_conflict(&self) -> bool {
+        self.db().is_some_and(DbError::is_conflict)
+    }
+}
+
+impl From<DbError> for StoreError {
+    fn from(error: DbError) -> Self {
+        match error.unique_violation() {
+            Some("orders_external_id_key" | "orders.external_id") => Self::ExternalIdTaken,
+            _ => Self::Db(Arc::new(error)),
+        }
+    }
 }
 
 impl From<diesel::result::Error> for StoreError {
     fn from(error: diesel::result::Error) -> Self {
-        match DbError::from(error) {
-            error if matches!(error.unique_violation(), Some("orders_external_id_key" | "orders.external_id")) => {
-                Self::ExternalIdTaken
-            }
-            error => Self::Db(error),
+        DbError::from(error).into()
+    }
+}
+
+impl From<UnknownCode> for StoreError {
+    fn from(error: UnknownCode) -> Self {
+        Self::Corrupt(error.to_string())
+    }
+}
+
+impl From<serde_json::Error> for StoreError {
+    fn from(error: serde_json::Error) -> Self {
+        Self::Corrupt(format!("a document that cannot be read: {error}"))
+    }
+}
+
+impl From<SubmitError<Self>> for StoreError {
+    fn from(error: SubmitError<Self>) -> Self {
+        match error {
+            SubmitError::Overloaded => Self::Overloaded,
+            SubmitError::Closed => Self::ShuttingDown,
+            SubmitError::Lost => Self::Lost,
+            SubmitError::Failed(error) => error,
         }
+    }
+}
+
+impl BatchError for StoreError {
+    fn strikes_all(&self) -> bool {
+        self.is_transient()
     }
 }
 

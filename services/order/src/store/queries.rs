@@ -1,5 +1,7 @@
 //! The SQL of orders, written once and compiled for each engine.
 
+use std::collections::{HashMap, HashSet};
+
 use chrono::{DateTime, Utc};
 use diesel::prelude::*;
 use diesel_async::RunQueryDsl;
@@ -12,7 +14,7 @@ use souk_common::{
 use super::schema::{idempotency_keys, order_lines, orders, return_lines, returns, timeline_entries};
 use super::{Backend, Conn};
 use crate::domain::{Entry, Kind, Line, Order, Payment, PaymentState, Return, ReturnLine, Saga, State, Step, Token};
-use crate::store::{Condition, Key, Lease, Memory, Query, StoreError, TimelineRow};
+use crate::store::{Condition, Key, Lease, Memory, Placing, Query, SavedStep, StoreError, TimelineRow};
 
 diesel::define_sql_function! {
     /// In small letters; of an ASCII text the same on both engines.
@@ -90,6 +92,90 @@ pub(in crate::store) struct EntryRow {
     pub created_at: DateTime<Utc>,
 }
 
+/// A new row of `idempotency_keys`.
+#[derive(Insertable)]
+#[diesel(table_name = idempotency_keys)]
+pub(in crate::store) struct KeyRow {
+    pub caller: String,
+    pub method: String,
+    pub key: String,
+    pub request_hash: Vec<u8>,
+    pub order_id: OrderId,
+    pub return_id: Option<ReturnId>,
+    pub created_at: DateTime<Utc>,
+}
+
+impl KeyRow {
+    fn new(key: &Key, order: OrderId, back: Option<ReturnId>, now: DateTime<Utc>) -> Self {
+        Self {
+            caller: key.caller.clone(),
+            method: key.method.to_owned(),
+            key: key.key.clone(),
+            request_hash: key.request_hash.clone(),
+            order_id: order,
+            return_id: back,
+            created_at: now,
+        }
+    }
+}
+
+/// A change of a row of `orders` that still has this version and, where it must, this lease.
+pub(in crate::store) struct OrderUpdate {
+    pub id: OrderId,
+    pub version: i64,
+    pub held: Option<i64>,
+    pub values: OrderValues,
+}
+
+/// What may change of a row of `orders`. PostgreSQL reads a whole batch of them out of one document.
+#[derive(AsChangeset, serde::Serialize)]
+#[diesel(table_name = orders, treat_none_as_null = true)]
+pub(in crate::store) struct OrderValues {
+    pub state: &'static str,
+    pub step: Option<&'static str>,
+    pub refunded_minor: i64,
+    pub rejection: Option<serde_json::Value>,
+    pub payment_provider: Option<String>,
+    pub payment_reference: Option<String>,
+    pub payment_state: Option<&'static str>,
+    pub payment_token: Option<String>,
+    pub updated_at: DateTime<Utc>,
+    pub version: i64,
+    pub entries: i32,
+    pub pending_returns: i32,
+    pub lease: Option<i64>,
+    pub due_at: Option<DateTime<Utc>>,
+    pub attempts: i32,
+    pub last_error: Option<&'static str>,
+}
+
+impl OrderUpdate {
+    fn new(order: &Order, version: i64, held: Option<i64>, lease: Lease) -> Result<Self, StoreError> {
+        let running = order.step.is_some();
+        let payment = order.payment.as_ref();
+        let values = OrderValues {
+            state: order.state.code(),
+            step: order.step.map(Step::code),
+            refunded_minor: order.refunded,
+            rejection: order.rejection.as_ref().map(serde_json::to_value).transpose()?,
+            payment_provider: payment.map(|payment| payment.provider.clone()),
+            payment_reference: payment.map(|payment| payment.reference.clone()),
+            payment_state: payment.map(|payment| payment.state.code()),
+            payment_token: order.payment_token.as_ref().map(|token| token.0.clone()),
+            updated_at: order.update_time,
+            version: order.version,
+            entries: order.entries,
+            pending_returns: order.pending_returns,
+            lease: running.then_some(lease.id),
+            due_at: running.then_some(lease.until),
+            // A step forward: whatever went wrong before is over.
+            attempts: 0,
+            last_error: None,
+        };
+        Ok(Self { id: order.id, version, held, values })
+    }
+}
+
 /// A row of `returns`.
 #[derive(Queryable, Selectable, Insertable)]
 #[diesel(table_name = returns, check_for_backend(Backend))]
@@ -139,6 +225,11 @@ pub(in crate::store) async fn recall(conn: &mut Conn, key: &Key) -> Result<Optio
     }))
 }
 
+/// Remembers keys, and says of which orders or returns: a key that is remembered already is left as it is.
+async fn remember_all(conn: &mut Conn, rows: Vec<KeyRow>) -> Result<HashSet<OrderId>, StoreError> {
+    Ok(super::insert_keys(conn, rows).await?.into_iter().collect())
+}
+
 /// Remembers a key. `false` where it is remembered already.
 pub(in crate::store) async fn remember(
     conn: &mut Conn,
@@ -146,43 +237,14 @@ pub(in crate::store) async fn remember(
     (order, back): (OrderId, Option<ReturnId>),
     now: DateTime<Utc>,
 ) -> Result<bool, StoreError> {
-    use idempotency_keys::dsl;
-    let written = diesel::insert_into(dsl::idempotency_keys)
-        .values((
-            dsl::caller.eq(&key.caller),
-            dsl::method.eq(key.method),
-            dsl::key.eq(&key.key),
-            dsl::request_hash.eq(&key.request_hash),
-            dsl::order_id.eq(order),
-            dsl::return_id.eq(back),
-            dsl::created_at.eq(now),
-        ))
-        .on_conflict((dsl::caller, dsl::method, dsl::key))
-        .do_nothing()
-        .execute(conn)
-        .await?;
-    Ok(written == 1)
+    Ok(remember_all(conn, vec![KeyRow::new(key, order, back, now)]).await?.contains(&order))
 }
 
-/// Stores the answer to the request that made an order or a return, for those who ask again.
-pub(in crate::store) async fn answer(
-    conn: &mut Conn,
-    (order, back): (OrderId, Option<ReturnId>),
-    response: &[u8],
-) -> Result<(), StoreError> {
+/// Stores the answer to the request that made a return, for those who ask again.
+pub(in crate::store) async fn answer_return(conn: &mut Conn, back: &Return, response: &[u8]) -> Result<(), StoreError> {
     use idempotency_keys::dsl;
-    let ours = dsl::idempotency_keys.filter(dsl::order_id.eq(order));
-    let response = dsl::response.eq(response);
-    match back {
-        Some(back) => {
-            let ours = ours.filter(dsl::return_id.eq(back));
-            diesel::update(ours).set(response).execute(conn).await?
-        }
-        None => {
-            let ours = ours.filter(dsl::return_id.is_null());
-            diesel::update(ours).set(response).execute(conn).await?
-        }
-    };
+    let ours = dsl::idempotency_keys.filter(dsl::order_id.eq(back.order)).filter(dsl::return_id.eq(back.id));
+    diesel::update(ours).set(dsl::response.eq(response)).execute(conn).await?;
     Ok(())
 }
 
@@ -193,15 +255,86 @@ pub(in crate::store) async fn forget(conn: &mut Conn, before: DateTime<Utc>) -> 
     Ok(diesel::delete(old).execute(conn).await?)
 }
 
-/// Adds an order with its lines and the first entries of its timeline.
-pub(in crate::store) async fn insert_order(
+/// Takes orders down, each with its key, lines and first entries. Where a key is remembered already, the order is
+/// left out, and the answer is what is remembered.
+pub(in crate::store) async fn place(conn: &mut Conn, placings: &[&Placing]) -> Result<Vec<Option<Memory>>, StoreError> {
+    // The keys first: of several equal requests, they let one go on.
+    let keys = placings.iter().map(|p| KeyRow::new(&p.key, p.order.id, None, p.order.create_time));
+    let new = remember_all(conn, keys.collect()).await?;
+    let mut known = Vec::with_capacity(placings.len());
+    let (mut orders, mut lines, mut entries) = (Vec::new(), Vec::new(), Vec::new());
+    for placing in placings {
+        if !new.contains(&placing.order.id) {
+            let memory = recall(conn, &placing.key).await?;
+            known.push(Some(memory.ok_or_else(|| StoreError::Corrupt("a key that is and is not there".into()))?));
+            continue;
+        }
+        known.push(None);
+        orders.push(order_row(&placing.order, placing.lease)?);
+        lines.extend(placing.order.lines.iter().map(|line| line_row(placing.order.id, line)));
+        entries.extend(entry_rows(&placing.order, &placing.entries));
+    }
+    if !orders.is_empty() {
+        super::insert_orders(conn, orders).await?;
+        super::insert_lines(conn, lines).await?;
+        super::insert_entries(conn, entries).await?;
+    }
+    Ok(known)
+}
+
+/// Stores how steps of orders ended. `false` for each whose order has moved on, or whose lease is someone else's by
+/// now: nothing was written of it then.
+pub(in crate::store) async fn save(conn: &mut Conn, steps: &[&SavedStep]) -> Result<Vec<bool>, StoreError> {
+    let updates = steps.iter().map(|s| OrderUpdate::new(&s.order, s.version, Some(s.held), s.lease));
+    let written = super::update_orders(conn, updates.collect::<Result<_, _>>()?).await?;
+    let mut written: HashSet<OrderId> = written.into_iter().collect();
+    // Should one batch hold two steps of one order, only one of them had the right version: the first.
+    let saved: Vec<bool> = steps.iter().map(|step| written.remove(&step.order.id)).collect();
+    let mut entries = Vec::new();
+    for (step, saved) in steps.iter().zip(&saved) {
+        if *saved {
+            entries.extend(entry_rows(&step.order, &step.entries));
+            after_update(conn, &step.order).await?;
+        }
+    }
+    super::insert_entries(conn, entries).await?;
+    let saved_steps = steps.iter().zip(&saved).filter(|(_, saved)| **saved);
+    let answers = saved_steps.filter_map(|(step, _)| Some((step.order.id, step.response.clone()?)));
+    super::answer_all(conn, answers.collect()).await?;
+    Ok(saved)
+}
+
+/// Writes what changed of an order that had this version, as [`save`] does for a whole batch.
+pub(in crate::store) async fn update_order(
     conn: &mut Conn,
     order: &Order,
+    version: i64,
     entries: &[Entry],
     lease: Lease,
-) -> Result<(), StoreError> {
+) -> Result<bool, StoreError> {
+    let update = OrderUpdate::new(order, version, None, lease)?;
+    if super::update_orders(conn, vec![update]).await?.is_empty() {
+        return Ok(false);
+    }
+    after_update(conn, order).await?;
+    super::insert_entries(conn, entry_rows(order, entries).collect()).await?;
+    Ok(true)
+}
+
+/// What changes beside an order's own row.
+async fn after_update(conn: &mut Conn, order: &Order) -> Result<(), StoreError> {
+    if order.state == State::Cancelled {
+        diesel::update(order_lines::table.filter(order_lines::order_id.eq(order.id)))
+            .set(order_lines::returned.eq(order_lines::quantity))
+            .execute(conn)
+            .await?;
+    }
+    Ok(())
+}
+
+fn order_row(order: &Order, lease: Lease) -> Result<OrderRow, StoreError> {
     let payment = order.payment.as_ref();
-    let row = OrderRow {
+    Ok(OrderRow {
         id: order.id,
         customer_id: order.customer,
         state: order.state.code().to_owned(),
@@ -225,10 +358,12 @@ pub(in crate::store) async fn insert_order(
         lease: Some(lease.id),
         due_at: Some(lease.until),
         attempts: order.attempts,
-    };
-    diesel::insert_into(orders::table).values(row).execute(conn).await?;
-    let lines = order.lines.iter().map(|line| LineRow {
-        order_id: order.id,
+    })
+}
+
+fn line_row(order: OrderId, line: &Line) -> LineRow {
+    LineRow {
+        order_id: order,
         number: line.number,
         product_id: line.product,
         sku: line.sku.clone(),
@@ -238,80 +373,20 @@ pub(in crate::store) async fn insert_order(
         total_minor: line.total,
         returned: line.returned,
         tracked: line.tracked,
-    });
-    super::insert_lines(conn, lines.collect()).await?;
-    add_entries(conn, order.id, order.entries, entries, order.create_time).await
+    }
 }
 
-/// Adds entries to an order's timeline, which has `count` of them afterwards.
-async fn add_entries(
-    conn: &mut Conn,
-    order: OrderId,
-    count: i32,
-    entries: &[Entry],
-    now: DateTime<Utc>,
-) -> Result<(), StoreError> {
-    let first = count - i32::try_from(entries.len()).unwrap_or(0) + 1;
-    let rows = entries.iter().zip(first..).map(|(entry, number)| EntryRow {
-        order_id: order,
+/// New entries of an order's timeline, the last of which has the number that the order counts.
+fn entry_rows<'a>(order: &'a Order, entries: &'a [Entry]) -> impl Iterator<Item = EntryRow> + 'a {
+    let first = order.entries - i32::try_from(entries.len()).unwrap_or(0) + 1;
+    entries.iter().zip(first..).map(|(entry, number)| EntryRow {
+        order_id: order.id,
         number,
         kind: entry.kind.code().to_owned(),
         actor: entry.actor.clone(),
         detail: entry.detail.clone(),
-        created_at: now,
-    });
-    super::insert_entries(conn, rows.collect()).await?;
-    Ok(())
-}
-
-/// Writes what changed of an order that had this version. `held` is the lease that the writer must hold, where it
-/// must. `false` where the order has moved on, or the lease is someone else's; nothing was written then.
-pub(in crate::store) async fn update_order(
-    conn: &mut Conn,
-    order: &Order,
-    version: i64,
-    held: Option<i64>,
-    entries: &[Entry],
-    lease: Lease,
-) -> Result<bool, StoreError> {
-    let running = order.step.is_some();
-    let payment = order.payment.as_ref();
-    let rejection = order.rejection.as_ref().map(serde_json::to_value).transpose()?;
-    let row = orders::table.find(order.id).filter(orders::version.eq(version));
-    let mut update = diesel::update(row)
-        .set((
-            orders::state.eq(order.state.code()),
-            orders::step.eq(order.step.map(|step| step.code())),
-            orders::refunded_minor.eq(order.refunded),
-            orders::rejection.eq(rejection),
-            orders::payment_provider.eq(payment.map(|payment| payment.provider.as_str())),
-            orders::payment_reference.eq(payment.map(|payment| payment.reference.as_str())),
-            orders::payment_state.eq(payment.map(|payment| payment.state.code())),
-            orders::payment_token.eq(order.payment_token.as_ref().map(|token| token.0.as_str())),
-            orders::updated_at.eq(order.update_time),
-            orders::version.eq(order.version),
-            orders::entries.eq(order.entries),
-            orders::pending_returns.eq(order.pending_returns),
-            orders::lease.eq(running.then_some(lease.id)),
-            orders::due_at.eq(running.then_some(lease.until)),
-            orders::attempts.eq(0),
-            orders::last_error.eq(None::<&str>),
-        ))
-        .into_boxed();
-    if let Some(held) = held {
-        update = update.filter(orders::lease.eq(held));
-    }
-    if update.execute(conn).await? == 0 {
-        return Ok(false);
-    }
-    if order.state == State::Cancelled {
-        diesel::update(order_lines::table.filter(order_lines::order_id.eq(order.id)))
-            .set(order_lines::returned.eq(order_lines::quantity))
-            .execute(conn)
-            .await?;
-    }
-    add_entries(conn, order.id, order.entries, entries, order.update_time).await?;
-    Ok(true)
+        created_at: order.update_time,
+    })
 }
 
 /// Writes how many pieces of each line have come back.
@@ -418,7 +493,8 @@ pub(in crate::store) async fn write_return_effects(
     if written == 0 {
         return Err(StoreError::Corrupt("a locked order that changed".into()));
     }
-    add_entries(conn, order.id, order.entries, entries, order.update_time).await
+    super::insert_entries(conn, entry_rows(order, entries).collect()).await?;
+    Ok(())
 }
 
 /// Gives a lease up until `due`. Only whoever holds it can.
@@ -646,7 +722,7 @@ async fn with_lines(conn: &mut Conn, rows: Vec<OrderRow>) -> Result<Vec<Order>, 
         .select(LineRow::as_select())
         .load(conn)
         .await?;
-    let mut by_order = std::collections::HashMap::<OrderId, Vec<Line>>::new();
+    let mut by_order = HashMap::<OrderId, Vec<Line>>::new();
     for line in lines {
         by_order.entry(line.order_id).or_default().push(Line {
             number: line.number,

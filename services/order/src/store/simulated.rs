@@ -9,26 +9,49 @@ use super::schema::{simulated_payments, simulated_refunds};
 use super::{Backend, Conn};
 use crate::payment::simulated::{Booked, BookedState};
 
-#[derive(Queryable, Selectable, Insertable, AsChangeset)]
+/// A row of `simulated_payments`.
+#[derive(Queryable, Selectable, Insertable, AsChangeset, serde::Serialize)]
 #[diesel(table_name = simulated_payments, check_for_backend(Backend))]
-struct Row {
-    key: String,
-    reference: String,
-    behaviour: String,
-    state: String,
-    currency: String,
-    amount_minor: i64,
-    refunded_minor: i64,
-    message: String,
-    expires_at: DateTime<Utc>,
-    authorize_calls: i32,
-    capture_calls: i32,
+pub(in crate::store) struct Row {
+    pub key: String,
+    pub reference: String,
+    pub behaviour: String,
+    pub state: String,
+    pub currency: String,
+    pub amount_minor: i64,
+    pub refunded_minor: i64,
+    pub message: String,
+    pub expires_at: DateTime<Utc>,
+    pub authorize_calls: i32,
+    pub capture_calls: i32,
 }
 
-/// A payment in the provider's books.
-pub(crate) async fn find(conn: &mut Conn, key: &str) -> Result<Option<Booked>, DbError> {
-    let row = simulated_payments::table.find(key).select(Row::as_select()).first(conn).await.optional()?;
-    Ok(row.map(|row| Booked {
+impl From<&Booked> for Row {
+    fn from(booked: &Booked) -> Self {
+        Self {
+            key: booked.key.clone(),
+            reference: booked.reference.clone(),
+            behaviour: booked.behaviour.clone(),
+            state: booked.state.code().to_owned(),
+            currency: booked.currency.clone(),
+            amount_minor: booked.amount,
+            refunded_minor: booked.refunded,
+            message: booked.message.clone(),
+            expires_at: booked.expires_at,
+            authorize_calls: booked.authorize_calls,
+            capture_calls: booked.capture_calls,
+        }
+    }
+}
+
+/// Payments in the provider's books, by their keys, locked until the transaction ends.
+pub(crate) async fn find(conn: &mut Conn, keys: &[String]) -> Result<Vec<Booked>, DbError> {
+    let rows = simulated_payments::table
+        .filter(simulated_payments::key.eq_any(keys))
+        .order(simulated_payments::key)
+        .select(Row::as_select());
+    let rows: Vec<Row> = super::locked!(rows).load(conn).await?;
+    let booked = rows.into_iter().map(|row| Booked {
         key: row.key,
         reference: row.reference,
         behaviour: row.behaviour,
@@ -40,45 +63,24 @@ pub(crate) async fn find(conn: &mut Conn, key: &str) -> Result<Option<Booked>, D
         expires_at: row.expires_at,
         authorize_calls: row.authorize_calls,
         capture_calls: row.capture_calls,
-    }))
+    });
+    Ok(booked.collect())
 }
 
-/// Writes a payment into the provider's books. `false` where someone wrote the same one in between.
-pub(crate) async fn put(conn: &mut Conn, before: Option<&Booked>, after: &Booked) -> Result<bool, DbError> {
-    let row = Row {
-        key: after.key.clone(),
-        reference: after.reference.clone(),
-        behaviour: after.behaviour.clone(),
-        state: after.state.code().to_owned(),
-        currency: after.currency.clone(),
-        amount_minor: after.amount,
-        refunded_minor: after.refunded,
-        message: after.message.clone(),
-        expires_at: after.expires_at,
-        authorize_calls: after.authorize_calls,
-        capture_calls: after.capture_calls,
-    };
-    let written = match before {
-        None => {
-            diesel::insert_into(simulated_payments::table)
-                .values(row)
-                .on_conflict(simulated_payments::key)
-                .do_nothing()
-                .execute(conn)
-                .await?
-        }
-        Some(before) => {
-            // Whatever changes a payment changes one of these.
-            let unchanged = simulated_payments::table
-                .find(&after.key)
-                .filter(simulated_payments::state.eq(before.state.code()))
-                .filter(simulated_payments::refunded_minor.eq(before.refunded))
-                .filter(simulated_payments::authorize_calls.eq(before.authorize_calls))
-                .filter(simulated_payments::capture_calls.eq(before.capture_calls));
-            diesel::update(unchanged).set(row).execute(conn).await?
-        }
-    };
-    Ok(written == 1)
+/// Writes new payments into the provider's books. `false` where someone wrote one of them in between.
+pub(crate) async fn add(conn: &mut Conn, new: &[&Booked]) -> Result<bool, DbError> {
+    let rows: Vec<Row> = new.iter().map(|booked| Row::from(*booked)).collect();
+    Ok(new.is_empty() || super::insert_payments(conn, rows).await? == new.len())
+}
+
+/// Writes changes of payments that this transaction has locked.
+pub(crate) async fn update(conn: &mut Conn, changed: &[&Booked]) -> Result<(), DbError> {
+    if changed.is_empty() {
+        return Ok(());
+    }
+    let rows: Vec<Row> = changed.iter().map(|booked| Row::from(*booked)).collect();
+    super::update_payments(conn, rows).await?;
+    Ok(())
 }
 
 /// Whether a refund is in the provider's books, and of how much.

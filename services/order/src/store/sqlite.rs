@@ -31,7 +31,7 @@ pub mod queries;
 #[path = "simulated.rs"]
 pub mod simulated;
 
-use queries::{EntryRow, LineRow, ReturnLineRow};
+use queries::{EntryRow, KeyRow, LineRow, OrderRow, OrderUpdate, ReturnLineRow};
 
 /// Keeps others from changing an order until the transaction ends. Whether there is one.
 pub(super) async fn lock_order(conn: &mut Conn, id: OrderId) -> QueryResult<bool> {
@@ -48,6 +48,104 @@ macro_rules! claimable {
     };
 }
 use claimable;
+
+/// Keeps others from changing the rows until the transaction ends: nobody can.
+macro_rules! locked {
+    ($query:expr) => {
+        $query
+    };
+}
+use locked;
+
+pub(super) async fn insert_payments(conn: &mut Conn, rows: Vec<simulated::Row>) -> QueryResult<usize> {
+    use schema::simulated_payments::dsl;
+    conn.spawn_blocking(move |conn| {
+        let mut new = 0;
+        for row in rows {
+            let insert = diesel::insert_into(dsl::simulated_payments).values(row).on_conflict(dsl::key).do_nothing();
+            new += Blocking::execute(insert, conn)?;
+        }
+        Ok(new)
+    })
+    .await
+}
+
+/// Changes payments, in one hop.
+pub(super) async fn update_payments(conn: &mut Conn, rows: Vec<simulated::Row>) -> QueryResult<usize> {
+    use schema::simulated_payments::dsl;
+    conn.spawn_blocking(move |conn| {
+        let mut changed = 0;
+        for row in rows {
+            let payment = dsl::simulated_payments.find(row.key.clone());
+            changed += Blocking::execute(diesel::update(payment).set(row), conn)?;
+        }
+        Ok(changed)
+    })
+    .await
+}
+
+/// Remembers keys; answers with the orders of those that were new.
+pub(super) async fn insert_keys(conn: &mut Conn, rows: Vec<KeyRow>) -> QueryResult<Vec<OrderId>> {
+    use schema::idempotency_keys::dsl;
+    conn.spawn_blocking(move |conn| {
+        let mut new = Vec::with_capacity(rows.len());
+        for row in rows {
+            let order = row.order_id;
+            let insert = diesel::insert_into(dsl::idempotency_keys)
+                .values(row)
+                .on_conflict((dsl::caller, dsl::method, dsl::key))
+                .do_nothing();
+            if Blocking::execute(insert, conn)? == 1 {
+                new.push(order);
+            }
+        }
+        Ok(new)
+    })
+    .await
+}
+
+pub(super) async fn insert_orders(conn: &mut Conn, rows: Vec<OrderRow>) -> QueryResult<usize> {
+    conn.spawn_blocking(move |conn| Blocking::execute(diesel::insert_into(schema::orders::table).values(rows), conn))
+        .await
+}
+
+/// Changes orders, in one hop; answers with those that were still as expected.
+pub(super) async fn update_orders(conn: &mut Conn, updates: Vec<OrderUpdate>) -> QueryResult<Vec<OrderId>> {
+    use diesel::ExpressionMethods;
+    use schema::orders::dsl;
+    conn.spawn_blocking(move |conn| {
+        let mut written = Vec::with_capacity(updates.len());
+        for OrderUpdate { id, version, held, values } in updates {
+            let row = dsl::orders.find(id).filter(dsl::version.eq(version));
+            let changed = match held {
+                Some(held) => Blocking::execute(diesel::update(row.filter(dsl::lease.eq(held))).set(values), conn)?,
+                None => Blocking::execute(diesel::update(row).set(values), conn)?,
+            };
+            if changed == 1 {
+                written.push(id);
+            }
+        }
+        Ok(written)
+    })
+    .await
+}
+
+/// Stores the answers to the requests that made orders, in one hop.
+pub(super) async fn answer_all(conn: &mut Conn, answers: Vec<(OrderId, Vec<u8>)>) -> QueryResult<()> {
+    use diesel::ExpressionMethods;
+    use schema::idempotency_keys::dsl;
+    if answers.is_empty() {
+        return Ok(());
+    }
+    conn.spawn_blocking(move |conn| {
+        for (order, response) in answers {
+            let row = dsl::idempotency_keys.filter(dsl::order_id.eq(order)).filter(dsl::return_id.is_null());
+            Blocking::execute(diesel::update(row).set(dsl::response.eq(response)), conn)?;
+        }
+        Ok(())
+    })
+    .await
+}
 
 pub(super) async fn insert_lines(conn: &mut Conn, rows: Vec<LineRow>) -> QueryResult<usize> {
     conn.spawn_blocking(move |conn| {

@@ -94,7 +94,7 @@ async fn only_the_holder_of_the_lease_stores_a_step() {
         // Given up, it is due when that was said, and not before.
         store.release(&next, holder.id, now() + TimeDelta::seconds(60), (1, "later")).await.unwrap();
         assert_eq!(store.claim(lease(5, 60), 10).await.unwrap(), []);
-        store.db().close();
+        store.close().await;
     }
 }
 
@@ -115,7 +115,7 @@ async fn what_is_given_up_is_taken_over() {
         assert!(store.save(&taken[0], &next, &entries, None, (2, lease(2, -1))).await.unwrap());
         let taken = store.claim(lease(3, 60), 10).await.unwrap();
         assert_eq!(taken[0].attempts(), 0);
-        store.db().close();
+        store.close().await;
     }
 }
 
@@ -145,6 +145,6 @@ async fn answered_keys_are_forgotten_when_their_time_has_come_and_others_never()
         assert_eq!(store.forget(now() + TimeDelta::hours(1)).await.unwrap(), 1);
         assert_eq!(store.recall(&key("a")).await.unwrap(), None);
         assert!(store.recall(&key("b")).await.unwrap().is_some());
-        store.db().close();
+        store.close().await;
     }
 }
