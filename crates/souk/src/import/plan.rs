@@ -165,7 +165,7 @@ mod tests {
             b"InvoiceNo,StockCode,Description,Quantity,InvoiceDate,UnitPrice,CustomerID,Country\r\n\
               2,a,Old,1,02/12/2010 08:00,2,7,EIRE\r\n\
               1,A,New,2,01/12/2010 08:00,3,8,EIRE\r\n\
-              2,B,Two,5,02/12/2010 08:01,1,7,EIRE\r\n\
+              2,K,Two,5,02/12/2010 08:01,1,7,EIRE\r\n\
               2,a,New,1,02/12/2010 07:59,2,7,EIRE\r\n\
               C3,A,New,-1,03/12/2010 08:00,2,7,EIRE\r\n\
               x,A,New,1,03/12/2010 08:00,2,7,EIRE\r\n",
