@@ -25,7 +25,7 @@ pub mod schema {
 
 #[path = "audit.rs"]
 pub mod audit;
-#[path = "queries.rs"]
+#[path = "queries/mod.rs"]
 pub mod queries;
 #[path = "simulated.rs"]
 pub mod simulated;
@@ -119,19 +119,8 @@ pub(super) async fn update_orders(conn: &mut Conn, updates: Vec<OrderUpdate>) ->
         #[diesel(sql_type = Id)]
         id: OrderId,
     }
-    #[derive(serde::Serialize)]
-    struct Row {
-        id: uuid::Uuid,
-        expected: i64,
-        held: Option<i64>,
-        #[serde(flatten)]
-        values: queries::OrderValues,
-    }
-    let rows: Vec<Row> = updates
-        .into_iter()
-        .map(|update| Row { id: update.id.uuid(), expected: update.version, held: update.held, values: update.values })
-        .collect();
-    let rows = serde_json::to_value(rows).map_err(|error| diesel::result::Error::SerializationError(error.into()))?;
+    let rows =
+        serde_json::to_value(updates).map_err(|error| diesel::result::Error::SerializationError(error.into()))?;
     let written: Vec<Written> =
         diesel::sql_query(UPDATE).bind::<diesel::sql_types::Jsonb, _>(rows).get_results(conn).await?;
     Ok(written.into_iter().map(|row| row.id).collect())

@@ -26,7 +26,7 @@ pub mod schema {
 
 #[path = "audit.rs"]
 pub mod audit;
-#[path = "queries.rs"]
+#[path = "queries/mod.rs"]
 pub mod queries;
 #[path = "simulated.rs"]
 pub mod simulated;

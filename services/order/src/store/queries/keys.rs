@@ -1,0 +1,69 @@
+//! Idempotency keys: who asked what, and what was answered.
+
+use std::collections::HashSet;
+
+use chrono::{DateTime, Utc};
+use diesel::prelude::*;
+use diesel_async::RunQueryDsl;
+use souk_common::ids::{OrderId, ReturnId};
+
+use super::{
+    super::{Conn, insert_keys, schema::idempotency_keys},
+    rows::KeyRow,
+};
+use crate::{
+    domain::Return,
+    store::{Key, Memory, StoreError},
+};
+
+/// What is remembered under a key.
+pub(in crate::store) async fn recall(conn: &mut Conn, key: &Key) -> Result<Option<Memory>, StoreError> {
+    type Found = (Vec<u8>, OrderId, Option<ReturnId>, Option<Vec<u8>>);
+    let found: Option<Found> = idempotency_keys::table
+        .find((&key.caller, key.method, &key.key))
+        .select((
+            idempotency_keys::request_hash,
+            idempotency_keys::order_id,
+            idempotency_keys::return_id,
+            idempotency_keys::response,
+        ))
+        .first(conn)
+        .await
+        .optional()?;
+    Ok(found.map(|(hash, order, back, response)| Memory {
+        same_request: hash == key.request_hash,
+        order,
+        back,
+        response,
+    }))
+}
+
+/// Remembers keys, and says of which orders or returns: a key that is remembered already is left as it is.
+pub(super) async fn remember_all(conn: &mut Conn, rows: Vec<KeyRow>) -> Result<HashSet<OrderId>, StoreError> {
+    Ok(insert_keys(conn, rows).await?.into_iter().collect())
+}
+
+/// Remembers a key. `false` where it is remembered already.
+pub(in crate::store) async fn remember(
+    conn: &mut Conn,
+    key: &Key,
+    (order, back): (OrderId, Option<ReturnId>),
+    now: DateTime<Utc>,
+) -> Result<bool, StoreError> {
+    Ok(remember_all(conn, vec![KeyRow::new(key, order, back, now)]).await?.contains(&order))
+}
+
+/// Stores the answer to the request that made a return, for those who ask again.
+pub(in crate::store) async fn answer_return(conn: &mut Conn, back: &Return, response: &[u8]) -> Result<(), StoreError> {
+    use idempotency_keys::dsl;
+    let ours = dsl::idempotency_keys.filter(dsl::order_id.eq(back.order)).filter(dsl::return_id.eq(back.id));
+    diesel::update(ours).set(dsl::response.eq(response)).execute(conn).await?;
+    Ok(())
+}
+
+/// Forgets answered keys that are older than this.
+pub(in crate::store) async fn forget(conn: &mut Conn, before: DateTime<Utc>) -> Result<usize, StoreError> {
+    use idempotency_keys::dsl;
+    let old = dsl::idempotency_keys.filter(dsl::created_at.lt(before)).filter(dsl::response.is_not_null());
+    Ok(diesel::delete(old).execute(conn).await?)
+}

@@ -1,0 +1,176 @@
+//! Reads of orders and their timelines.
+
+use std::collections::HashMap;
+
+use diesel::prelude::*;
+use diesel_async::RunQueryDsl;
+use souk_common::{
+    ids::{OrderId, UserId},
+    page::filter::{Op, like_pattern},
+};
+
+use super::{
+    super::{
+        Backend, Conn, lock_order,
+        schema::{order_lines, orders, timeline_entries},
+    },
+    rows::{EntryRow, LineRow, OrderRow, read_order},
+};
+use crate::{
+    domain::{Entry, Kind, Line, Order},
+    store::{Condition, Query, StoreError, TimelineRow},
+};
+
+diesel::define_sql_function! {
+    /// In small letters; of an ASCII text the same on both engines.
+    fn lower(text: diesel::sql_types::Nullable<diesel::sql_types::Text>) -> diesel::sql_types::Nullable<diesel::sql_types::Text>;
+}
+
+/// Compares a column that has an order.
+macro_rules! compare {
+    ($rows:expr, $column:expr, $op:expr, $value:expr) => {
+        match $op {
+            Op::Equal | Op::Contains => $rows.filter($column.eq($value)),
+            Op::NotEqual => $rows.filter($column.ne($value)),
+            Op::Less => $rows.filter($column.lt($value)),
+            Op::LessOrEqual => $rows.filter($column.le($value)),
+            Op::Greater => $rows.filter($column.gt($value)),
+            Op::GreaterOrEqual => $rows.filter($column.ge($value)),
+        }
+    };
+}
+
+/// An order; where `owner` is given, only if it is theirs.
+pub(in crate::store) async fn order(
+    conn: &mut Conn,
+    id: OrderId,
+    owner: Option<UserId>,
+) -> Result<Option<Order>, StoreError> {
+    let mut query = orders::table.find(id).into_boxed::<Backend>();
+    if let Some(owner) = owner {
+        query = query.filter(orders::customer_id.eq(owner));
+    }
+    let rows = query.select(OrderRow::as_select()).load(conn).await?;
+    Ok(with_lines(conn, rows).await?.pop())
+}
+
+/// Whether there is an order; where `owner` is given, whether it is theirs.
+pub(in crate::store) async fn exists(conn: &mut Conn, id: OrderId, owner: Option<UserId>) -> Result<bool, StoreError> {
+    let customer: Option<UserId> = orders::table.find(id).select(orders::customer_id).first(conn).await.optional()?;
+    Ok(customer.is_some_and(|customer| owner.is_none_or(|owner| owner == customer)))
+}
+
+/// An order, locked until the transaction ends; where `owner` is given, only if it is theirs.
+pub(in crate::store) async fn order_to_change(
+    conn: &mut Conn,
+    id: OrderId,
+    owner: Option<UserId>,
+) -> Result<Option<Order>, StoreError> {
+    lock_order(conn, id).await?;
+    order(conn, id, owner).await
+}
+
+/// Whether the saga runner that holds this lease has stored this version of the order.
+pub(in crate::store) async fn is_at(conn: &mut Conn, id: OrderId, version: i64) -> Result<bool, StoreError> {
+    let row = orders::table.find(id).filter(orders::version.eq(version)).select(orders::id);
+    Ok(row.first::<OrderId>(conn).await.optional()?.is_some())
+}
+
+/// A page of orders, newest first.
+pub(in crate::store) async fn list(conn: &mut Conn, query: &Query) -> Result<Vec<Order>, StoreError> {
+    let mut rows = orders::table.into_boxed::<Backend>();
+    if let Some(customer) = query.customer {
+        rows = rows.filter(orders::customer_id.eq(customer));
+    }
+    for condition in &query.conditions {
+        rows = match condition {
+            Condition::State(true, state) => rows.filter(orders::state.eq(state.code())),
+            Condition::State(false, state) => rows.filter(orders::state.ne(state.code())),
+            Condition::ExternalId(op, value) => {
+                let (column, value) = (orders::external_id, value.as_str());
+                match op {
+                    Op::Contains => {
+                        let pattern = like_pattern(&value.to_ascii_lowercase());
+                        rows.filter(lower(column).like(pattern).escape('\\'))
+                    }
+                    // An order without a number has another one.
+                    Op::NotEqual => rows.filter(column.ne(value).or(column.is_null())),
+                    _ => rows.filter(column.eq(value)),
+                }
+            }
+            Condition::PlaceTime(op, time) => compare!(rows, orders::placed_at, op, time),
+            Condition::CreateTime(op, time) => compare!(rows, orders::created_at, op, time),
+        };
+    }
+    if let Some((time, id)) = query.after {
+        // The first condition finds the place in the index, the second the one within equal times.
+        rows = rows.filter(orders::created_at.le(time)).filter(orders::created_at.lt(time).or(orders::id.lt(id)));
+    }
+    let rows = rows
+        .order((orders::created_at.desc(), orders::id.desc()))
+        .limit(query.limit)
+        .select(OrderRow::as_select())
+        .load(conn)
+        .await?;
+    with_lines(conn, rows).await
+}
+
+/// A page of an order's timeline, oldest first.
+pub(in crate::store) async fn timeline(
+    conn: &mut Conn,
+    order: OrderId,
+    after: i32,
+    limit: i64,
+) -> Result<Vec<TimelineRow>, StoreError> {
+    let rows = timeline_entries::table
+        .filter(timeline_entries::order_id.eq(order))
+        .filter(timeline_entries::number.gt(after))
+        .order(timeline_entries::number)
+        .limit(limit)
+        .select(EntryRow::as_select())
+        .load(conn)
+        .await?;
+    rows.into_iter()
+        .map(|row| {
+            Ok(TimelineRow {
+                number: row.number,
+                entry: Entry { kind: Kind::from_code(&row.kind)?, actor: row.actor, detail: row.detail },
+                time: row.created_at,
+            })
+        })
+        .collect()
+}
+
+/// Puts lines to orders, in the orders' order: one query for all of them.
+pub(super) async fn with_lines(conn: &mut Conn, rows: Vec<OrderRow>) -> Result<Vec<Order>, StoreError> {
+    if rows.is_empty() {
+        return Ok(Vec::new());
+    }
+    let ids: Vec<OrderId> = rows.iter().map(|row| row.id).collect();
+    let lines = order_lines::table
+        .filter(order_lines::order_id.eq_any(ids))
+        .order((order_lines::order_id, order_lines::number))
+        .select(LineRow::as_select())
+        .load(conn)
+        .await?;
+    let mut by_order = HashMap::<OrderId, Vec<Line>>::new();
+    for line in lines {
+        by_order.entry(line.order_id).or_default().push(Line {
+            number: line.number,
+            product: line.product_id,
+            sku: line.sku,
+            title: line.title,
+            quantity: line.quantity,
+            unit_price: line.unit_price_minor,
+            total: line.total_minor,
+            returned: line.returned,
+            tracked: line.tracked,
+        });
+    }
+    rows.into_iter()
+        .map(|row| {
+            let lines = by_order.remove(&row.id).unwrap_or_default();
+            read_order(row, lines)
+        })
+        .collect()
+}
