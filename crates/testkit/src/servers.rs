@@ -146,7 +146,7 @@ impl Scratch {
         use std::os::unix::fs::PermissionsExt;
         // A server that serves nothing.
         let process = Supervised::start("tests", |_| Plan::new("sleep").arg("2147483647"))?;
-        std::fs::set_permissions(process.folder(), std::fs::Permissions::from_mode(0o755))?;
+        std::fs::set_permissions(process.folder(), std::fs::Permissions::from_mode(0o1777))?;
         Ok(Self(process))
     }
 
