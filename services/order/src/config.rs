@@ -139,3 +139,45 @@ impl Config {
         Ok(())
     }
 }
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use souk_common::config::Loader;
+
+    use super::*;
+
+    fn load(variables: &[(&str, &str)]) -> Result<Config, ConfigError> {
+        let variables = variables.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned()));
+        let loader = Loader::new().defaults("order", DEFAULTS).variables(variables);
+        Config::from_settings(&loader.load()?)
+    }
+
+    #[test]
+    fn the_defaults_are_valid_and_those_of_the_database() {
+        let config = load(&[]).unwrap();
+        let built_in = db::Config::default();
+        assert_eq!(format!("{:?}", config.settings.database), format!("{built_in:?}"));
+    }
+
+    #[test]
+    fn a_wrong_setting_is_named_with_who_set_it() {
+        for (variable, value, key) in [
+            ("SOUK_ORDER__LISTEN", "here", "order.listen"),
+            ("SOUK_ORDER__IDEMPOTENCY_RETENTION", "23h", "order.idempotency_retention"),
+            ("SOUK_ORDER__SAGA__LEASE", "10ms", "order.saga.lease"),
+            ("SOUK_ORDER__SAGA__STEP_PATIENCE", "10s", "order.saga.step_patience"),
+            ("SOUK_ORDER__SAGA__TRIES", "0", "order.saga.tries"),
+            ("SOUK_ORDER__SAGA__INTERVAL", "0s", "order.saga.interval"),
+            ("SOUK_ORDER__SAGA__CONCURRENCY", "0", "order.saga.concurrency"),
+            ("SOUK_ORDER__SAGA__RESERVATION_TTL", "8days", "order.saga.reservation_ttl"),
+            ("SOUK_ORDER__PAYMENT__PROVIDER", "gold", "order.payment.provider"),
+            ("SOUK_ORDER__DATABASE__URL", "mysql://x", "order.database.url"),
+            ("SOUK_ORDER__NO_SUCH", "1", "order.no_such"),
+        ] {
+            let error = load(&[(variable, value)]).unwrap_err().to_string();
+            assert!(error.contains(key), "{variable}={value}: {error}");
+            assert!(error.contains(variable), "{variable}={value}: {error}");
+        }
+    }
+}
