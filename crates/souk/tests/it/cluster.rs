@@ -38,6 +38,8 @@ impl Up {
         let folder = tempfile::tempdir().unwrap();
         let program = souk().args(["up", "--listen", "127.0.0.1:0", "--data-dir"]).arg(folder.path());
         let process = more(program).start().await;
+        // The last line of the first screen: all of it is here then.
+        process.line_with("grpcurl -plaintext", Duration::from_secs(10)).await;
         let gateway = running(folder.path());
         Self { process, folder, gateway }
     }
