@@ -106,13 +106,17 @@ pub async fn run(args: &UpArgs, file: Option<&Path>) -> anyhow::Result<()> {
 
 /// Waits for the signal; a service that ends before it is a fault.
 async fn watch(serving: &mut JoinSet<anyhow::Result<()>>, shutdown: &CancellationToken) -> anyhow::Result<()> {
-    tokio::select! {
-        () = shutdown.cancelled() => {
-            println!("\nStopping: letting what is under way end.");
-            Ok(())
-        }
-        ended = serving.join_next() => early(ended),
+    let ended = tokio::select! {
+        // First, since after the signal services end, and rightly so.
+        biased;
+        () = shutdown.cancelled() => None,
+        ended = serving.join_next() => ended,
+    };
+    if shutdown.is_cancelled() {
+        println!("\nStopping: letting what is under way end.");
+        return Ok(());
     }
+    early(ended)
 }
 
 fn early(ended: Option<Result<anyhow::Result<()>, tokio::task::JoinError>>) -> anyhow::Result<()> {
