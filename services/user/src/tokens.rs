@@ -6,7 +6,6 @@ use chrono::{DateTime, TimeDelta, Utc};
 use souk_common::{
     auth::{self, Claims, KeySource, PublishedKey},
     db::Db,
-    ids::SessionId,
 };
 use uuid::Uuid;
 
@@ -14,6 +13,7 @@ use crate::{
     config::delta,
     domain::{
         now,
+        session::Session,
         token::{LEEWAY, SigningKey, signer},
         user::User,
     },
@@ -57,19 +57,14 @@ impl Issuer {
     ///
     /// # Errors
     /// Where the key is not one.
-    pub fn issue(
-        &self,
-        key: &SigningKey,
-        user: &User,
-        session: SessionId,
-        now: DateTime<Utc>,
-    ) -> Result<String, Error> {
+    pub fn issue(&self, key: &SigningKey, user: &User, session: &Session, now: DateTime<Utc>) -> Result<String, Error> {
         let claims = Claims {
             iss: self.issuer.clone(),
             aud: self.audience.clone(),
             sub: user.id.to_string(),
-            sid: session.to_string(),
+            sid: session.id.to_string(),
             roles: user.roles.iter().map(|role| role.as_str().to_owned()).collect(),
+            scope: session.scope.clone(),
             iat: now.timestamp(),
             exp: (now + self.ttl).timestamp(),
             jti: Uuid::now_v7().to_string(),

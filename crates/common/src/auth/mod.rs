@@ -4,7 +4,7 @@ mod keys;
 mod service;
 mod verifier;
 
-use std::{fmt, str::FromStr};
+use std::{fmt, str::FromStr, sync::Arc};
 
 use serde::{Deserialize, Serialize};
 
@@ -46,6 +46,9 @@ pub struct Claims {
     /// Names of roles, as [`Role::as_str`] gives them.
     #[serde(default)]
     pub roles: Vec<String>,
+    /// What the token is limited to (RFC 8693): names of scopes, with spaces between them. Absent: to nothing.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub scope: Option<String>,
     /// Issued at, in seconds since 1970 (UTC).
     pub iat: i64,
     /// Expires at, in seconds since 1970 (UTC).
@@ -60,6 +63,7 @@ impl Claims {
             id: UserId::from_str(&self.sub).ok()?,
             roles: self.roles.iter().filter_map(|name| Role::parse(name)).collect(),
             session: SessionId::from_str(&self.sid).ok()?,
+            scopes: self.scope.as_deref().map(Scopes::from),
         })
     }
 }
@@ -77,12 +81,31 @@ pub enum Identity {
         roles: Roles,
         /// The session that the token belongs to.
         session: SessionId,
+        /// What the token is limited to; `None`: to nothing.
+        scopes: Option<Scopes>,
     },
     /// Another souk service.
     Service {
         /// Its name, for example `order`.
         name: String,
     },
+}
+
+/// What a token is limited to: names of scopes, with spaces between them (RFC 8693).
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Scopes(Arc<str>);
+
+impl Scopes {
+    /// Whether the token is good for this scope.
+    pub fn has(&self, scope: &str) -> bool {
+        self.0.split(' ').any(|name| name == scope)
+    }
+}
+
+impl From<&str> for Scopes {
+    fn from(names: &str) -> Self {
+        Self(names.into())
+    }
 }
 
 /// The resource name of whoever acts, for ledgers and timelines: `users/usr_…`, `services/order`, `anonymous`.
@@ -169,14 +192,31 @@ impl AccessRule {
     /// # Errors
     /// `UNAUTHENTICATED` where a token would help, `PERMISSION_DENIED` where none would.
     pub fn admit(&self, identity: &Identity) -> Result<Grant, Problem> {
+        if self.public {
+            return Ok(Grant::All);
+        }
+        if let Identity::User { scopes: Some(scopes), .. } = identity
+            && !self.scope.as_ref().is_some_and(|scope| scopes.has(scope))
+        {
+            return Err(self.out_of_scope());
+        }
         match identity {
-            _ if self.public => Ok(Grant::All),
             Identity::Service { .. } if self.internal => Ok(Grant::All),
             Identity::User { roles, .. } if self.roles.iter().any(|role| roles.grant(role)) => Ok(Grant::All),
             Identity::User { id, .. } if self.owner.is_some() => Ok(Grant::Own(*id)),
             Identity::User { .. } if self.signed_in => Ok(Grant::All),
             Identity::Anonymous if !self.only_internal() => Err(token_missing()),
             _ => Err(Problem::new(Reason::AccessDenied, self.refusal())),
+        }
+    }
+
+    fn out_of_scope(&self) -> Problem {
+        match &self.scope {
+            Some(scope) => {
+                let message = format!("this token is limited to scopes, and `{scope}` is not one of them");
+                Problem::new(Reason::ScopeMissing, message).metadata("scope", scope)
+            }
+            None => Problem::new(Reason::ScopeMissing, "a token that is limited to scopes does not open this method"),
         }
     }
 
@@ -204,11 +244,19 @@ mod tests {
     use super::*;
 
     fn rule() -> AccessRule {
-        AccessRule { public: false, signed_in: false, roles: Roles::default(), owner: None, internal: false }
+        AccessRule {
+            public: false,
+            signed_in: false,
+            roles: Roles::default(),
+            owner: None,
+            internal: false,
+            scope: None,
+        }
     }
 
     fn user(roles: impl IntoIterator<Item = Role>) -> Identity {
-        Identity::User { id: UserId::new(), roles: roles.into_iter().collect(), session: SessionId::new() }
+        let roles = roles.into_iter().collect();
+        Identity::User { id: UserId::new(), roles, session: SessionId::new(), scopes: None }
     }
 
     #[test]
@@ -237,6 +285,23 @@ mod tests {
         assert_eq!(reason(internal_rule.admit(&user([Role::Admin]))), Reason::AccessDenied);
         assert_eq!(reason(internal_rule.admit(&Identity::Anonymous)), Reason::AccessDenied);
         assert_eq!(reason(rule().admit(&user([Role::Admin]))), Reason::AccessDenied);
+    }
+
+    #[test]
+    fn a_limited_token_opens_what_its_scopes_name() {
+        let limited = |names: &str| {
+            let Identity::User { id, roles, session, .. } = user([Role::Admin]) else { unreachable!() };
+            Identity::User { id, roles, session, scopes: Some(names.into()) }
+        };
+        let orders = AccessRule { signed_in: true, scope: Some("orders.read".into()), ..rule() };
+        assert_eq!(orders.admit(&user([])).unwrap(), Grant::All);
+        assert_eq!(orders.admit(&limited("stock.write orders.read")).unwrap(), Grant::All);
+        for names in ["", "orders", "orders.read.all", "ORDERS.READ"] {
+            assert_eq!(orders.admit(&limited(names)).unwrap_err().reason(), Reason::ScopeMissing, "{names}");
+        }
+        let unnamed = AccessRule { signed_in: true, ..rule() };
+        assert_eq!(unnamed.admit(&limited("orders.read")).unwrap_err().reason(), Reason::ScopeMissing);
+        assert_eq!(AccessRule { public: true, ..rule() }.admit(&limited("")).unwrap(), Grant::All);
     }
 
     #[test]

@@ -99,6 +99,9 @@ pub struct AccessRule {
     pub owner: Option<String>,
     /// Other souk services.
     pub internal: bool,
+    /// What a token that is limited to scopes must be good for. A limited token opens no method that names none,
+    /// save public ones.
+    pub scope: Option<String>,
 }
 
 impl AccessRule {
@@ -111,6 +114,7 @@ impl AccessRule {
             roles,
             owner: Some(access.owner).filter(|owner| !owner.is_empty()),
             internal: access.internal,
+            scope: Some(access.scope).filter(|scope| !scope.is_empty()),
         };
         let someone = rule.public || rule.signed_in || rule.internal || rule.owner.is_some();
         (someone || rule.roles != Roles::default()).then_some(rule)

@@ -1,21 +1,23 @@
 //! What the contracts say of each method: route, access, rate class, idempotency. Read once from the descriptors.
 
 mod access;
+mod options;
 pub mod validate;
 
 use std::{
-    collections::{BTreeMap, HashMap},
+    collections::BTreeMap,
     sync::{Arc, OnceLock},
 };
 
-use prost_reflect::{DescriptorPool, DynamicMessage, ExtensionDescriptor, MethodDescriptor, Value};
-use souk_proto::{
-    google::api::HttpRule,
-    options::v1::{Access, RateClass},
-};
+use prost_reflect::{DescriptorPool, MethodDescriptor};
+use souk_proto::google::api::HttpRule;
+pub use souk_proto::options::v1::{Cursor, RateClass};
 
-pub use self::access::{AccessRule, Role, Roles};
-use self::validate::Validator;
+pub use self::{
+    access::{AccessRule, Role, Roles},
+    options::{Caching, Deprecation},
+};
+use self::{options::Options, validate::Validator};
 
 /// A set of contracts, ready to be asked.
 pub struct Contract {
@@ -41,6 +43,14 @@ pub struct Method {
     pub rate_class: RateClass,
     /// Request field that holds the caller's idempotency key.
     pub idempotency_key: Option<String>,
+    /// How long its answers may be kept.
+    pub caching: Option<Caching>,
+    /// Request field that holds the etag which the resource must still have.
+    pub etag: Option<String>,
+    /// Where its stream can be taken up again.
+    pub cursor: Option<Cursor>,
+    /// When it goes out of use.
+    pub deprecation: Option<Deprecation>,
     /// It changes nothing (`idempotency_level = NO_SIDE_EFFECTS`).
     pub safe: bool,
     /// It may be repeated (`IDEMPOTENT` or `NO_SIDE_EFFECTS`).
@@ -61,7 +71,7 @@ pub enum ContractError {
         /// Full name of the method.
         method: String,
         /// Full name of the option.
-        option: String,
+        option: &'static str,
         /// Why.
         #[source]
         source: prost::DecodeError,
@@ -77,6 +87,16 @@ pub enum ContractError {
         field: String,
         /// Full name of the request type.
         message: String,
+    },
+    /// An option whose value means nothing.
+    #[error("method {method}: option {option}: {fault}")]
+    Value {
+        /// Full name of the method.
+        method: String,
+        /// Full name of the option.
+        option: &'static str,
+        /// What is wrong, and what would be right.
+        fault: String,
     },
     /// Methods that nobody said who may call.
     #[error("no (souk.options.v1.access) rule on: {}. Give each one in its .proto; without it no one may call it", .0.join(", "))]
@@ -149,103 +169,6 @@ impl Contract {
     }
 }
 
-/// The options' extensions, looked up once. A contract that does not import one simply has none of it.
-struct Options(HashMap<&'static str, ExtensionDescriptor>);
-
-const ACCESS: &str = "souk.options.v1.access";
-const RATE_CLASS: &str = "souk.options.v1.rate_class";
-const IDEMPOTENCY_KEY: &str = "souk.options.v1.idempotency_key";
-const HTTP: &str = "google.api.http";
-
-impl Options {
-    fn of(pool: &DescriptorPool) -> Self {
-        let names = [ACCESS, RATE_CLASS, IDEMPOTENCY_KEY, HTTP];
-        Self(names.into_iter().filter_map(|name| Some((name, pool.get_extension_by_name(name)?))).collect())
-    }
-
-    fn get(&self, options: &DynamicMessage, name: &'static str) -> Option<Value> {
-        let extension = self.0.get(name)?;
-        options.has_extension(extension).then(|| options.get_extension(extension).into_owned())
-    }
-
-    fn message<T>(
-        &self,
-        descriptor: &MethodDescriptor,
-        options: &DynamicMessage,
-        name: &'static str,
-    ) -> Result<Option<T>, ContractError>
-    where
-        T: prost::Message + Default,
-    {
-        let Some(Value::Message(message)) = self.get(options, name) else {
-            return Ok(None);
-        };
-        message.transcode_to().map(Some).map_err(|source| ContractError::Option {
-            method: descriptor.full_name().to_owned(),
-            option: name.to_owned(),
-            source,
-        })
-    }
-
-    fn read(&self, descriptor: MethodDescriptor) -> Result<Method, ContractError> {
-        let options = descriptor.options();
-        let access = self.message::<Access>(&descriptor, &options, ACCESS)?;
-        let http = self.message::<HttpRule>(&descriptor, &options, HTTP)?;
-        let rate_class = match self.get(&options, RATE_CLASS) {
-            Some(Value::EnumNumber(number)) => RateClass::try_from(number).unwrap_or_default(),
-            _ => RateClass::Unspecified,
-        };
-        let idempotency_key = match self.get(&options, IDEMPOTENCY_KEY) {
-            Some(Value::String(field)) if !field.is_empty() => Some(field),
-            _ => None,
-        };
-        // 1 is NO_SIDE_EFFECTS, 2 is IDEMPOTENT (google.protobuf.MethodOptions.IdempotencyLevel).
-        let level = match options.get_field_by_name("idempotency_level").as_deref() {
-            Some(Value::EnumNumber(number)) => *number,
-            _ => 0,
-        };
-        let access = access.and_then(AccessRule::from_contract);
-        for (option, field) in [
-            (ACCESS, access.as_ref().and_then(|rule| rule.owner.as_ref())),
-            (IDEMPOTENCY_KEY, idempotency_key.as_ref()),
-        ] {
-            if let Some(field) = field
-                && !has_path(&descriptor, field)
-            {
-                return Err(ContractError::Field {
-                    method: descriptor.full_name().to_owned(),
-                    option,
-                    field: field.clone(),
-                    message: descriptor.input().full_name().to_owned(),
-                });
-            }
-        }
-        let service = descriptor.parent_service().full_name().to_owned();
-        Ok(Method {
-            path: format!("/{service}/{}", descriptor.name()),
-            service: service.into(),
-            name: descriptor.name().into(),
-            access,
-            rate_class,
-            idempotency_key,
-            safe: level == 1,
-            idempotent: level == 1 || level == 2,
-            http,
-            descriptor,
-        })
-    }
-}
-
-/// Whether the request has a field at the dotted path.
-fn has_path(method: &MethodDescriptor, path: &str) -> bool {
-    let mut message = Some(method.input());
-    path.split('.').all(|name| {
-        let field = message.as_ref().and_then(|message| message.get_field_by_name(name));
-        message = field.as_ref().and_then(|field| field.kind().as_message().cloned());
-        field.is_some()
-    })
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -267,6 +190,10 @@ mod tests {
         assert!(place.idempotent && !place.safe && place.http.is_some());
         let get = contract.method("/souk.inventory.v1.ProductService/GetProduct").unwrap();
         assert!(get.safe && get.access.as_ref().unwrap().public);
+        assert_eq!(get.caching.unwrap().max_age.as_secs(), 5);
+        let update = contract.method("/souk.inventory.v1.ProductService/UpdateProduct").unwrap();
+        assert_eq!(update.etag.as_deref(), Some("product.etag"));
+        assert_eq!(update.access.as_ref().unwrap().scope.as_deref(), Some("inventory.write"));
         let reserve = contract.method("/souk.inventory.v1.ReservationService/Reserve").unwrap();
         assert!(reserve.http.is_none() && reserve.access.as_ref().unwrap().only_internal());
     }

@@ -108,6 +108,7 @@ impl Keys {
             sub: UserId::new().to_string(),
             sid: SessionId::new().to_string(),
             roles: roles.iter().map(|role| (*role).to_owned()).collect(),
+            scope: None,
             iat: now,
             exp: now + seconds,
             jti: "jti".into(),

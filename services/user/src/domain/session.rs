@@ -1,6 +1,16 @@
-//! What becomes of a refresh token that is sent.
+//! Sessions, and what becomes of a refresh token that is sent.
 
 use chrono::{DateTime, TimeDelta, Utc};
+use souk_common::ids::SessionId;
+
+/// What the tokens of a session are made from.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Session {
+    /// The session.
+    pub id: SessionId,
+    /// What its tokens are limited to (RFC 8693): names with spaces between them. `None`: to nothing.
+    pub scope: Option<String>,
+}
 
 /// Why a session ended before its time.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -169,6 +169,7 @@ mod tests {
             sub: "usr_x".into(),
             sid: "ses_x".into(),
             roles: vec!["STAFF".into()],
+            scope: None,
             iat: now.timestamp(),
             exp: now.timestamp() + 60,
             jti: "1".into(),

@@ -1,6 +1,6 @@
 //! Log-in, and the keys that tokens are checked with.
 
-use souk_common::{config::Secret, ids::SessionId};
+use souk_common::config::Secret;
 use souk_proto::user::v1::{
     GetJsonWebKeySetRequest, GetJsonWebKeySetResponse, LogInRequest, LogOutRequest, LogOutResponse,
     RefreshSessionRequest, Session, session_service_server::SessionService,
@@ -13,6 +13,7 @@ use crate::{
         email::Email,
         now,
         password::Verdict,
+        session,
         token::{RefreshToken, SigningKey},
         user::{State, User},
     },
@@ -43,8 +44,9 @@ impl SessionService for Rpc {
         };
         let key = self.0.issuer.signing_key().await?;
         let token = RefreshToken::random().map_err(Error::from)?;
-        let ttl = self.0.session_ttl;
-        let begun = store::sessions::begin(&self.0.db, &user, &checked, &hash, &token, now(), ttl).await?;
+        let scope = Some(request.scopes.join(" ")).filter(|scope| !scope.is_empty());
+        let opening = store::sessions::Opening { scope, token: &token, now: now(), ttl: self.0.session_ttl };
+        let begun = store::sessions::begin(&self.0.db, &user, &checked, &hash, opening).await?;
         self.reply(&key, begun, token)
     }
 
@@ -77,16 +79,17 @@ impl Rpc {
     fn reply(
         &self,
         key: &SigningKey,
-        (user, session): (User, SessionId),
+        (user, session): (User, session::Session),
         token: RefreshToken,
     ) -> Result<Response<Session>, Status> {
-        let access_token = self.0.issuer.issue(key, &user, session, now())?;
+        let access_token = self.0.issuer.issue(key, &user, &session, now())?;
         Ok(Response::new(Session {
             access_token,
             token_type: "Bearer".into(),
             expires_in: Some(convert::duration(self.0.issuer.ttl())),
             refresh_token: token.expose(),
             user: Some(convert::user(user)),
+            scopes: session.scope.iter().flat_map(|scope| scope.split(' ')).map(str::to_owned).collect(),
         }))
     }
 }

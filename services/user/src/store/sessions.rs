@@ -10,12 +10,24 @@ use super::{postgres, sqlite};
 use crate::{
     domain::{
         password::Hash,
-        session::{EndReason, Refused, judge_reuse},
+        session::{EndReason, Refused, Session, judge_reuse},
         token::RefreshToken,
         user::{State, User},
     },
     error::Error,
 };
+
+/// A session that is about to begin.
+pub struct Opening<'a> {
+    /// What its tokens shall be limited to; `None`: to nothing.
+    pub scope: Option<String>,
+    /// Its first refresh token.
+    pub token: &'a RefreshToken,
+    /// When it begins.
+    pub now: DateTime<Utc>,
+    /// How long it lives where it is not used.
+    pub ttl: TimeDelta,
+}
 
 /// Begins a session for an account whose password was checked against `checked`, and keeps `hash` for the next time
 /// (the same one, or one of another cost).
@@ -27,19 +39,18 @@ pub async fn begin(
     user: &User,
     checked: &Hash,
     hash: &Hash,
-    token: &RefreshToken,
-    now: DateTime<Utc>,
-    ttl: TimeDelta,
-) -> Result<(User, SessionId), Error> {
-    let (id, session, token) = (user.id, SessionId::new(), token.hash());
-    write!(db, |conn, q| -> Result<(User, SessionId), Error> {
+    opening: Opening<'_>,
+) -> Result<(User, Session), Error> {
+    let Opening { scope, token, now, ttl } = opening;
+    let (id, session, token) = (user.id, Session { id: SessionId::new(), scope }, token.hash());
+    write!(db, |conn, q| -> Result<(User, Session), Error> {
         let user: User = q::lock_user(conn, id).await?.ok_or(Error::Credentials)?.into();
         if user.state != State::Active || !q::replace_password_hash(conn, id, checked.as_str(), hash.as_str()).await? {
             return Err(Error::Credentials);
         }
-        q::insert_session(conn, session, id, now, now + ttl).await?;
-        q::insert_refresh_token(conn, &token, session, now).await?;
-        Ok((user, session))
+        q::insert_session(conn, &session, id, now, now + ttl).await?;
+        q::insert_refresh_token(conn, &token, session.id, now).await?;
+        Ok((user, session.clone()))
     })
 }
 
@@ -55,10 +66,10 @@ pub async fn refresh(
     now: DateTime<Utc>,
     ttl: TimeDelta,
     grace: TimeDelta,
-) -> Result<(User, SessionId), Error> {
+) -> Result<(User, Session), Error> {
     let (token, next) = (token.hash(), next.hash());
     // A refusal may have ended the session, which must be committed, so it is no error in here.
-    let outcome = write!(db, |conn, q| -> Result<Result<(User, SessionId), Refused>, Error> {
+    let outcome = write!(db, |conn, q| -> Result<Result<(User, Session), Refused>, Error> {
         let Some(session) = q::use_refresh_token(conn, &token, now).await? else {
             return match q::refresh_token(conn, &token).await? {
                 Some((session, Some(use_time))) if !q::session_ended(conn, session).await? => {
@@ -71,7 +82,7 @@ pub async fn refresh(
                 _ => Ok(Err(Refused::Unknown)),
             };
         };
-        let Some(user) = q::extend_session(conn, session, now, now + ttl).await? else {
+        let Some((user, scope)) = q::extend_session(conn, session, now, now + ttl).await? else {
             let ended = q::session_ended(conn, session).await?;
             return Ok(Err(if ended { Refused::Unknown } else { Refused::Expired }));
         };
@@ -80,7 +91,7 @@ pub async fn refresh(
             return Ok(Err(Refused::Unknown));
         };
         q::insert_refresh_token(conn, &next, session, now).await?;
-        Ok(Ok((user, session)))
+        Ok(Ok((user, Session { id: session, scope })))
     })?;
     outcome.map_err(Error::Refresh)
 }

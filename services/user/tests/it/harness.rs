@@ -145,7 +145,8 @@ impl Service {
     }
 
     pub async fn log_in(&self, email: &str, password: &str) -> Result<Session, Status> {
-        let request = LogInRequest { email: email.to_owned(), password: password.to_owned() };
+        let request =
+            LogInRequest { email: email.to_owned(), password: password.to_owned(), ..LogInRequest::default() };
         Ok(self.sessions().log_in(request).await?.into_inner())
     }
 

@@ -2,7 +2,7 @@
 
 use chrono::{TimeDelta, Utc};
 use souk_common::{auth::Role, error::Reason};
-use souk_proto::user::v1::{GetMeRequest, LogOutRequest};
+use souk_proto::user::v1::{GetMeRequest, LogInRequest, LogOutRequest, UpdateUserRequest, User};
 use souk_user::{admin, domain::token::RefreshToken, domain::user::State, error::Error, jobs, store};
 use tonic::Code;
 
@@ -150,5 +150,36 @@ async fn cleaning_deletes_what_is_over_and_nothing_else() {
         // The used token was deleted, so it is one that was never there.
         refused(souk.refresh(&alive.refresh_token).await, Reason::TokenInvalid);
         souk.log_in("ann@example.com", PASSWORD).await.unwrap();
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_session_can_be_limited_to_scopes() {
+    for souk in both().await {
+        souk.register("ann@example.com").await;
+        let log_in = async |scopes: &[&str]| {
+            let request = LogInRequest {
+                email: "ann@example.com".into(),
+                password: PASSWORD.into(),
+                scopes: scopes.iter().map(|scope| (*scope).to_owned()).collect(),
+            };
+            souk.sessions().log_in(request).await.map(tonic::Response::into_inner)
+        };
+        let session = log_in(&["users.read", "orders.read"]).await.unwrap();
+        assert_eq!(session.scopes, ["users.read", "orders.read"]);
+        // The next one is limited the same.
+        let next = souk.refresh(&session.refresh_token).await.unwrap();
+        assert_eq!(next.scopes, session.scopes);
+        for token in [&session.access_token, &next.access_token] {
+            souk.users_as(token).get_me(GetMeRequest {}).await.unwrap();
+            let user = User { name: name(&session), display_name: "New".into(), ..User::default() };
+            let update = UpdateUserRequest { user: Some(user), update_mask: None };
+            let problem = refused(souk.users_as(token).update_user(update).await, Reason::ScopeMissing);
+            assert_eq!(problem.code(), Code::PermissionDenied);
+        }
+        for scopes in [&["users.read", "users.read"][..], &["Users"], &["users read"], &[""]] {
+            refused(log_in(scopes).await, Reason::FieldInvalid);
+        }
+        assert!(souk.log_in("ann@example.com", PASSWORD).await.unwrap().scopes.is_empty());
     }
 }

@@ -24,6 +24,7 @@ diesel::table! {
         expire_time -> Timestamptz,
         end_time -> Nullable<Timestamptz>,
         end_reason -> Nullable<Text>,
+        scope -> Nullable<Text>,
     }
 }
 

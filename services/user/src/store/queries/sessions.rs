@@ -12,18 +12,19 @@ use super::{
     Conn,
     schema::{refresh_tokens, sessions},
 };
-use crate::domain::session::EndReason;
+use crate::domain::session::{EndReason, Session};
 
 /// Begins a session.
 pub async fn insert_session(
     conn: &mut Conn,
-    id: SessionId,
+    session: &Session,
     user: UserId,
     now: DateTime<Utc>,
     expire_time: DateTime<Utc>,
 ) -> QueryResult<()> {
     let row = (
-        sessions::id.eq(id),
+        sessions::id.eq(session.id),
+        sessions::scope.eq(&session.scope),
         sessions::user_id.eq(user),
         sessions::create_time.eq(now),
         sessions::expire_time.eq(expire_time),
@@ -60,17 +61,17 @@ pub async fn refresh_token(conn: &mut Conn, hash: &[u8]) -> QueryResult<Option<(
     refresh_tokens::table.find(hash).select(columns).first(conn).await.optional()
 }
 
-/// Moves on when a session expires; whose it is, if it had neither ended nor expired.
+/// Moves on when a session expires; whose it is and what it is limited to, if it had neither ended nor expired.
 pub async fn extend_session(
     conn: &mut Conn,
     id: SessionId,
     now: DateTime<Utc>,
     expire_time: DateTime<Utc>,
-) -> QueryResult<Option<UserId>> {
+) -> QueryResult<Option<(UserId, Option<String>)>> {
     let alive = sessions::end_time.is_null().and(sessions::expire_time.gt(now));
     diesel::update(sessions::table.find(id).filter(alive))
         .set(sessions::expire_time.eq(expire_time))
-        .returning(sessions::user_id)
+        .returning((sessions::user_id, sessions::scope))
         .get_result(conn)
         .await
         .optional()

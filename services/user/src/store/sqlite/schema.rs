@@ -24,6 +24,7 @@ diesel::table! {
         expire_time -> TimestamptzSqlite,
         end_time -> Nullable<TimestamptzSqlite>,
         end_reason -> Nullable<Text>,
+        scope -> Nullable<Text>,
     }
 }
 
