@@ -8,5 +8,6 @@ mod import;
 mod kill;
 mod race;
 mod rest;
+mod shop;
 mod tour;
 mod traces;

@@ -1,4 +1,4 @@
-//! The gateway as clients meet it, before a real gRPC server of the test contract and before souk's own services.
+//! The gateway as clients meet it, before a real gRPC server of the test contract.
 #![allow(clippy::unwrap_used, clippy::expect_used)]
 
 mod boot;
@@ -6,5 +6,4 @@ mod echo;
 mod edge;
 mod grpc;
 mod rest;
-mod souk;
 mod start;

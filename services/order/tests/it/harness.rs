@@ -392,7 +392,7 @@ async fn people_of(database: &TestDatabase, stop: &CancellationToken) -> (Socket
             souk_user::store::users::set_roles(&db, id, "", roles, souk_user::domain::now()).await.unwrap();
             db.close();
         }
-        let request = LogInRequest { email, password: PASSWORD.to_owned() };
+        let request = LogInRequest { email, password: PASSWORD.to_owned(), ..LogInRequest::default() };
         let session = sessions.log_in(request).await.unwrap().into_inner();
         let header = MetadataValue::from_str(&format!("Bearer {}", session.access_token)).unwrap();
         people.push(Person { name: user.name, bearer: Bearer(Some(header)) });
