@@ -6,6 +6,7 @@ mod command_line;
 mod grpc;
 mod import;
 mod kill;
+mod matrix;
 mod race;
 mod rest;
 mod shop;

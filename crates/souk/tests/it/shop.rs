@@ -16,9 +16,9 @@ async fn a_day_in_the_shop() {
     let (ann, bob) = (anyone.customer("ann").await, anyone.customer("bob").await);
     let me = ann.get("/v1/users/me").await.ok();
     let name = me["name"].as_str().unwrap();
-    let rename =
-        ann.send(Method::PATCH, &format!("/v1/{name}?updateMask=displayName"), Some(json!({"displayName": "Ann"})));
-    assert_eq!(rename.await.unwrap().ok()["displayName"], "Ann");
+    let path = format!("/v1/{name}?updateMask=displayName");
+    let renamed = ann.send(Method::PATCH, &path, Some(json!({"displayName": "Ann"}))).await.unwrap();
+    assert_eq!(renamed.ok()["displayName"], "Ann");
 
     let lantern = admin.product("LANTERN", 10).await;
     let listed = anyone.get("/v1/products?pageSize=5&filter=price%20%3C%3D%2015.00&orderBy=sku").await.ok();
