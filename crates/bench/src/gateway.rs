@@ -1,0 +1,221 @@
+//! A product read: the direct gRPC call, REST through the gateway, REST through Envoy's transcoder, all before the same
+//! inventory service.
+
+use std::{fs, path::Path, time::Duration};
+
+use anyhow::{Context, Result};
+use prost::Message;
+use serde_json::{Value, json};
+use souk_proto::inventory::v1::GetProductRequest;
+use souk_testkit::{
+    process::{Process, Program},
+    servers::free_port,
+};
+use tempfile::TempDir;
+
+use crate::{
+    Rounds,
+    load::{self, Call, Target},
+    process::usage,
+    report::{Figures, Report},
+};
+
+const DIRECT: &str = "direct gRPC";
+const SOUK: &str = "souk, REST";
+const CACHED: &str = "souk, REST, cached";
+const ENVOY: &str = "Envoy, REST";
+
+const WARM: Duration = Duration::from_millis(500);
+
+/// Who takes turns.
+struct Contestant {
+    name: &'static str,
+    target: Target,
+    /// Processes between client and service.
+    proxies: Vec<u32>,
+}
+
+/// Runs the case.
+pub async fn run(rounds: &Rounds, envoy: &str) -> Result<()> {
+    let souk = rounds.souk()?;
+    let folder = tempfile::tempdir()?;
+    let product = seed(&souk, folder.path()).await?;
+    let ports: Vec<u16> = (0..5).map(|_| free_port()).collect::<Result<_, _>>()?;
+    let [user, inventory, plain, caching, front] = ports.as_slice() else { anyhow::bail!("no ports") };
+
+    let _user = service(&souk, folder.path(), "user", *user, &[]).start().await;
+    let address = |port: &u16| format!("http://127.0.0.1:{port}");
+    let service_of = |name: &str, port: u16, more: &[(&str, &str)]| {
+        let program = service(&souk, folder.path(), name, port, more);
+        let program = program.env("SOUK_INVENTORY__CLIENTS__USER__ADDRESS", address(user));
+        // Orders play no part: the gateway never calls that address.
+        let backends = [("USER", user), ("INVENTORY", inventory), ("ORDER", user)];
+        backends.into_iter().fold(program, |program, (name, port)| {
+            program.env(format!("SOUK_GATEWAY__BACKENDS__SOUK__{name}"), address(port))
+        })
+    };
+    let service_process = service_of("inventory", *inventory, &[]).start().await;
+    let no_limits = ("SOUK_GATEWAY__RATE_LIMITS__ENABLED", "false");
+    let gateway = service_of("gateway", *plain, &[no_limits, ("SOUK_GATEWAY__CACHE__ENABLED", "false")]).start().await;
+    let caching_gateway = service_of("gateway", *caching, &[no_limits]).start().await;
+    let front_process = match envoy {
+        "none" => None,
+        envoy => Some(start_envoy(envoy, &folder, *front, *inventory).await?),
+    };
+
+    let rest =
+        |port: &u16| Target { address: format!("127.0.0.1:{port}"), path: format!("/v1/{product}"), call: Call::Rest };
+    let message = GetProductRequest { name: product.clone() }.encode_to_vec().into();
+    let direct = Target {
+        address: format!("127.0.0.1:{inventory}"),
+        path: "/souk.inventory.v1.ProductService/GetProduct".to_owned(),
+        call: Call::Grpc(message),
+    };
+    let mut contestants = vec![
+        Contestant { name: DIRECT, target: direct, proxies: vec![] },
+        Contestant { name: SOUK, target: rest(plain), proxies: vec![gateway.pid()] },
+        Contestant { name: CACHED, target: rest(caching), proxies: vec![caching_gateway.pid()] },
+    ];
+    if let Some(process) = &front_process {
+        contestants.push(Contestant { name: ENVOY, target: rest(front), proxies: vec![process.pid()] });
+        same_answer(&contestants).await?;
+    }
+
+    let mut report = Report::default();
+    for round in 1..=rounds.rounds {
+        for contestant in &contestants {
+            let figures = turn(rounds, contestant, service_process.pid()).await.with_context(|| contestant.name)?;
+            println!("round {round}: {:<20} {:>7.0} answers/s", contestant.name, figures.rate);
+            report.add(contestant.name, figures);
+        }
+    }
+    report.print();
+    println!();
+    report.ratio("REST through souk / direct gRPC: answers a second", SOUK, DIRECT, |f| f.rate);
+    report.ratio("REST through souk / direct gRPC: CPU an answer", SOUK, DIRECT, |f| f.cpu_per_1000);
+    report.ratio("REST through souk / through Envoy: answers a second", SOUK, ENVOY, |f| f.rate);
+    report.ratio("REST through souk / through Envoy: answers per CPU-second", SOUK, ENVOY, |f| 1.0 / f.cpu_per_1000);
+    report.ratio("the same, of the proxy's CPU alone", SOUK, ENVOY, |f| 1.0 / f.proxy_cpu_per_1000);
+    report.ratio("with souk's cache / through Envoy: answers per CPU-second", CACHED, ENVOY, |f| 1.0 / f.cpu_per_1000);
+    report.ratio("with souk's cache / direct gRPC: CPU an answer", CACHED, DIRECT, |f| f.cpu_per_1000);
+    if let Some(path) = &rounds.json {
+        report.write(path)?;
+    }
+    Ok(())
+}
+
+async fn turn(rounds: &Rounds, contestant: &Contestant, service: u32) -> Result<Figures> {
+    load::run(&contestant.target, rounds.connections, WARM).await?;
+    let all: Vec<u32> = contestant.proxies.iter().copied().chain([service]).collect();
+    let (before, proxy_before) = (usage(&all)?, usage(&contestant.proxies)?);
+    let turn = load::run(&contestant.target, rounds.connections, rounds.turn()).await?;
+    let (after, proxy_after) = (usage(&all)?, usage(&contestant.proxies)?);
+    let thousands = turn.count as f64 / 1000.0;
+    let milliseconds = |quantile| turn.latency.value_at_quantile(quantile) as f64 / 1000.0;
+    Ok(Figures {
+        rate: turn.count as f64 / turn.elapsed.as_secs_f64(),
+        p50_ms: milliseconds(0.5),
+        p99_ms: milliseconds(0.99),
+        cpu_per_1000: (after.cpu - before.cpu) / thousands,
+        proxy_cpu_per_1000: (proxy_after.cpu - proxy_before.cpu) / thousands,
+        proxy_resident_mib: proxy_after.resident as f64 / f64::from(1 << 20),
+    })
+}
+
+/// Fails unless everyone who speaks JSON says the same.
+async fn same_answer(contestants: &[Contestant]) -> Result<()> {
+    let mut first: Option<Value> = None;
+    for contestant in contestants.iter().filter(|contestant| matches!(contestant.target.call, Call::Rest)) {
+        let answer: Value = serde_json::from_slice(&load::once(&contestant.target).await?)?;
+        let expected = first.get_or_insert_with(|| answer.clone());
+        anyhow::ensure!(*expected == answer, "{} answers {answer}, where souk answers {expected}", contestant.name);
+    }
+    Ok(())
+}
+
+/// A service of souk as a process of its own.
+fn service(souk: &Path, folder: &Path, name: &str, port: u16, more: &[(&str, &str)]) -> Program {
+    let program = Program::new(souk, "serving")
+        .args([name, "--listen", &format!("127.0.0.1:{port}"), "--data-dir"])
+        .arg(folder)
+        .env("SOUK_TELEMETRY__METRICS_LISTEN", "");
+    more.iter().fold(program, |program, (name, value)| program.env(name, value))
+}
+
+/// Makes a product in a fresh data folder; its name.
+async fn seed(souk: &Path, folder: &Path) -> Result<String> {
+    let program =
+        Program::new(souk, "grpcurl -plaintext").args(["up", "--listen", "127.0.0.1:0", "--data-dir"]).arg(folder);
+    let mut up = program.start().await;
+    let read = |file: &str| -> Result<Value> { Ok(serde_json::from_slice(&fs::read(folder.join(file))?)?) };
+    let text = |value: &Value| value.as_str().unwrap_or_default().to_owned();
+    let gateway = text(&read("running.json")?["gateway"]);
+    let admin = read("admin.json")?;
+    let client = reqwest::Client::new();
+    let post = async |path: &str, token: &str, body: Value| -> Result<Value> {
+        let request = client.post(format!("{gateway}{path}")).bearer_auth(token).json(&body);
+        Ok(request.send().await?.error_for_status()?.json().await?)
+    };
+    let log_in = json!({"email": admin["email"], "password": admin["password"]});
+    let session = client.post(format!("{gateway}/v1/sessions:logIn")).json(&log_in).send().await?.error_for_status()?;
+    let token = text(&session.json::<Value>().await?["accessToken"]);
+    let product = json!({
+        "sku": "LANTERN-1",
+        "title": "White hanging heart t-light holder",
+        "description": "A holder for a candle, of painted metal, to hang in a window.",
+        "price": {"currencyCode": "GBP", "units": "2", "nanos": 550_000_000},
+    });
+    let product = post("/v1/products", &token, product).await?;
+    up.terminate(Duration::from_secs(20)).await;
+    Ok(text(&product["name"]))
+}
+
+/// Envoy with its gRPC-JSON transcoder before the inventory service, answering as the gateway does.
+async fn start_envoy(path: &str, folder: &TempDir, port: u16, inventory: u16) -> Result<Process> {
+    let descriptors = folder.path().join("souk.binpb");
+    fs::write(&descriptors, souk_proto::DESCRIPTORS)?;
+    let address = |port: u16| json!({"socket_address": {"address": "127.0.0.1", "port_value": port}});
+    let typed = |name: &str, mut config: Value| {
+        config["@type"] = json!(format!("type.googleapis.com/envoy.extensions.{name}"));
+        config
+    };
+    let transcoder = typed(
+        "filters.http.grpc_json_transcoder.v3.GrpcJsonTranscoder",
+        json!({
+            "proto_descriptor": descriptors,
+            "services": ["souk.inventory.v1.ProductService"],
+            "print_options": {"always_print_primitive_fields": true},
+        }),
+    );
+    let manager = typed(
+        "filters.network.http_connection_manager.v3.HttpConnectionManager",
+        json!({
+            "stat_prefix": "bench",
+            "route_config": {"virtual_hosts": [{
+                "name": "all", "domains": ["*"],
+                "routes": [{"match": {"prefix": "/"}, "route": {"cluster": "inventory"}}],
+            }]},
+            "http_filters": [
+                {"name": "envoy.filters.http.grpc_json_transcoder", "typed_config": transcoder},
+                {"name": "envoy.filters.http.router", "typed_config": typed("filters.http.router.v3.Router", json!({}))},
+            ],
+        }),
+    );
+    let http2 =
+        typed("upstreams.http.v3.HttpProtocolOptions", json!({"explicit_http_config": {"http2_protocol_options": {}}}));
+    let config = json!({"static_resources": {
+        "listeners": [{"address": address(port), "filter_chains": [{"filters": [
+            {"name": "envoy.filters.network.http_connection_manager", "typed_config": manager},
+        ]}]}],
+        "clusters": [{
+            "name": "inventory",
+            "type": "STATIC",
+            "load_assignment": {"cluster_name": "inventory", "endpoints": [{"lb_endpoints": [{"endpoint": {"address": address(inventory)}}]}]},
+            "typed_extension_protocol_options": {"envoy.extensions.upstreams.http.v3.HttpProtocolOptions": http2},
+        }],
+    }});
+    let file = folder.path().join("envoy.json");
+    fs::write(&file, config.to_string())?;
+    let program = Program::new(path, "starting main dispatch loop").args(["--disable-hot-restart", "-c"]).arg(&file);
+    Ok(program.start().await)
+}

@@ -1,0 +1,160 @@
+//! Closed-loop load: so many connections, each with one request at a time, and every answer checked.
+
+use std::{
+    sync::Arc,
+    time::{Duration, Instant},
+};
+
+use anyhow::{Context, Result, bail, ensure};
+use bytes::Bytes;
+use hdrhistogram::Histogram;
+use http::{HeaderMap, Request};
+use http_body_util::{BodyExt, Full};
+use hyper::client::conn::{http1, http2};
+use hyper_util::rt::{TokioExecutor, TokioIo};
+use tokio::{net::TcpStream, task::JoinSet};
+
+/// A request that is sent again and again.
+#[derive(Debug, Clone)]
+pub struct Target {
+    /// `host:port`.
+    pub address: String,
+    /// Path of the request.
+    pub path: String,
+    /// What is sent, and over which protocol.
+    pub call: Call,
+}
+
+/// What is sent.
+#[derive(Debug, Clone)]
+pub enum Call {
+    /// GET over HTTP/1.1, as client apps make it.
+    Rest,
+    /// A unary gRPC call with this message, over HTTP/2.
+    Grpc(Bytes),
+}
+
+/// What a turn found.
+#[derive(Debug)]
+pub struct Turn {
+    /// Answers.
+    pub count: u64,
+    /// How long it took, to the last answer.
+    pub elapsed: Duration,
+    /// Time to each answer, in microseconds.
+    pub latency: Histogram<u64>,
+}
+
+impl Target {
+    fn request(&self) -> Result<Request<Full<Bytes>>> {
+        let request = match &self.call {
+            Call::Rest => Request::get(&self.path).header("host", &self.address).body(Full::default()),
+            Call::Grpc(message) => Request::post(format!("http://{}{}", self.address, self.path))
+                .header("content-type", "application/grpc")
+                .header("te", "trailers")
+                .body(Full::new(framed(message))),
+        };
+        request.context("the request cannot be built")
+    }
+}
+
+/// A message as gRPC sends it: not compressed, its length, itself.
+fn framed(message: &Bytes) -> Bytes {
+    let length = u32::try_from(message.len()).unwrap_or(u32::MAX);
+    [&[0], length.to_be_bytes().as_slice(), message].concat().into()
+}
+
+/// One connection.
+enum Connection {
+    Http1(http1::SendRequest<Full<Bytes>>),
+    Http2(http2::SendRequest<Full<Bytes>>),
+}
+
+impl Connection {
+    async fn open(target: &Target) -> Result<Self> {
+        let stream =
+            TcpStream::connect(&target.address).await.with_context(|| format!("connecting to {}", target.address))?;
+        stream.set_nodelay(true)?;
+        let stream = TokioIo::new(stream);
+        Ok(match target.call {
+            Call::Rest => {
+                let (sender, connection) = http1::handshake(stream).await?;
+                tokio::spawn(connection);
+                Self::Http1(sender)
+            }
+            Call::Grpc(_) => {
+                let (sender, connection) = http2::handshake(TokioExecutor::new(), stream).await?;
+                tokio::spawn(connection);
+                Self::Http2(sender)
+            }
+        })
+    }
+
+    /// Sends the request and reads the whole answer. Hands back its body.
+    async fn call(&mut self, request: Request<Full<Bytes>>) -> Result<Bytes> {
+        let response = match self {
+            Self::Http1(sender) => {
+                sender.ready().await?;
+                sender.send_request(request).await?
+            }
+            Self::Http2(sender) => {
+                sender.ready().await?;
+                sender.send_request(request).await?
+            }
+        };
+        let (head, body) = response.into_parts();
+        let collected = body.collect().await?;
+        let trailers = collected.trailers().cloned();
+        let body = collected.to_bytes();
+        ensure!(head.status == 200, "answered {}: {}", head.status, String::from_utf8_lossy(&body));
+        if matches!(self, Self::Http2(_)) {
+            let status = |headers: &HeaderMap| headers.get("grpc-status").map(|code| code.as_bytes() == b"0");
+            let ok = status(&head.headers).or_else(|| trailers.as_ref().and_then(status));
+            ensure!(ok == Some(true), "the call failed: {:?} {trailers:?}", head.headers);
+        }
+        Ok(body)
+    }
+}
+
+/// Asks once, and hands back what is answered.
+///
+/// # Errors
+/// Anything but a good answer.
+pub async fn once(target: &Target) -> Result<Bytes> {
+    Connection::open(target).await?.call(target.request()?).await
+}
+
+/// Loads a target over so many connections for so long. Every answer must be as long as the first one.
+///
+/// # Errors
+/// The first answer that is not good.
+pub async fn run(target: &Target, connections: usize, duration: Duration) -> Result<Turn> {
+    let expected = once(target).await?.len();
+    let target = Arc::new(target.clone());
+    let mut open = Vec::with_capacity(connections);
+    for _ in 0..connections {
+        open.push(Connection::open(&target).await?);
+    }
+    let started = Instant::now();
+    let mut workers = JoinSet::new();
+    for mut connection in open {
+        let target = target.clone();
+        workers.spawn(async move {
+            let mut latency = Histogram::<u64>::new(3)?;
+            while started.elapsed() < duration {
+                let sent = Instant::now();
+                let body = connection.call(target.request()?).await?;
+                if body.len() != expected {
+                    bail!("an answer of {} bytes, where the first one had {expected}", body.len());
+                }
+                latency.record(u64::try_from(sent.elapsed().as_micros())?)?;
+            }
+            Ok::<_, anyhow::Error>(latency)
+        });
+    }
+    let mut latency = Histogram::<u64>::new(3)?;
+    while let Some(worker) = workers.join_next().await {
+        latency.add(worker??)?;
+    }
+    Ok(Turn { count: latency.len(), elapsed: started.elapsed(), latency })
+}

@@ -1,0 +1,80 @@
+//! Side-by-side benchmarks of souk. Contestants take turns in one run; what counts is the ratio.
+#![allow(clippy::print_stdout, reason = "a program that prints its findings")]
+
+mod gateway;
+mod load;
+mod process;
+mod report;
+
+use std::{path::PathBuf, time::Duration};
+
+use anyhow::{Context, Result};
+use clap::{Args, Parser, Subcommand};
+
+/// Benchmarks of souk, side by side in one run.
+#[derive(Debug, Parser)]
+struct Cli {
+    #[command(subcommand)]
+    case: Case,
+}
+
+#[derive(Debug, Subcommand)]
+enum Case {
+    /// A product read through the gateway: REST beside the direct gRPC call and Envoy's transcoder.
+    Gateway {
+        #[command(flatten)]
+        rounds: Rounds,
+        /// Envoy's binary; found in PATH where it is not given. `none` leaves Envoy out.
+        #[arg(long, default_value = "envoy")]
+        envoy: String,
+    },
+}
+
+/// How long and how often.
+#[derive(Debug, Args)]
+struct Rounds {
+    /// Times that each contestant has its turn.
+    #[arg(long, default_value_t = 5)]
+    rounds: usize,
+    /// Seconds that a turn is measured for.
+    #[arg(long, default_value_t = 3)]
+    seconds: u64,
+    /// Connections, each with one request at a time.
+    #[arg(long, default_value_t = 16)]
+    connections: usize,
+    /// The souk binary; built where it is not given.
+    #[arg(long)]
+    souk: Option<PathBuf>,
+    /// Writes every turn's figures there.
+    #[arg(long)]
+    json: Option<PathBuf>,
+}
+
+impl Rounds {
+    fn turn(&self) -> Duration {
+        Duration::from_secs(self.seconds)
+    }
+
+    /// The souk binary beside this one, built with the same profile.
+    fn souk(&self) -> Result<PathBuf> {
+        if let Some(path) = &self.souk {
+            return Ok(path.clone());
+        }
+        let cargo = std::env::var("CARGO").unwrap_or_else(|_| "cargo".to_owned());
+        let mut build = std::process::Command::new(cargo);
+        build.args(["build", "--locked", "-p", "souk"]);
+        if !cfg!(debug_assertions) {
+            build.arg("--release");
+        }
+        let status = build.status().context("cannot run cargo to build souk; give its binary with --souk")?;
+        anyhow::ensure!(status.success(), "souk could not be built");
+        Ok(souk_testkit::process::souk_binary())
+    }
+}
+
+#[tokio::main]
+async fn main() -> Result<()> {
+    match Cli::parse().case {
+        Case::Gateway { rounds, envoy } => gateway::run(&rounds, &envoy).await,
+    }
+}
