@@ -12,7 +12,7 @@ use crate::{
     gateway::Gateway,
     routes::{Matched, Route},
     transcode::{self, Parts},
-    upstream::DynamicCodec,
+    upstream::Onward,
 };
 
 /// Carries the key of a request that may be repeated (IETF draft, Stripe).
@@ -57,12 +57,11 @@ impl Gateway {
         {
             request.metadata_mut().insert("authorization", token);
         }
-        let codec = DynamicCodec { output: route.method.descriptor.output() };
         let mut client = Grpc::new(upstream.client.clone()).max_decoding_message_size(usize::MAX);
         client.ready().await.or_unavailable("a service")?;
-        let answered = client.unary(request, route.grpc_path.clone(), codec).await?;
+        let answered = client.unary(request, route.grpc_path.clone(), Onward).await?;
 
-        let json = route.binding.render(answered.get_ref()).or_internal()?;
+        let json = route.binding.renderer.render(answered.get_ref()).or_internal()?;
         let mut response = answer::json(StatusCode::OK, json);
         let public = route.method.access.as_ref().is_some_and(|rule| rule.public);
         if !(public && route.method.safe) {

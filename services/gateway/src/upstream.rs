@@ -2,9 +2,9 @@
 
 use std::{collections::BTreeMap, sync::Arc};
 
-use bytes::Buf;
+use bytes::{Buf, Bytes};
 use prost::Message;
-use prost_reflect::{DynamicMessage, MessageDescriptor};
+use prost_reflect::DynamicMessage;
 use souk_common::{
     client::{AddressError, Client},
     contract::Contract,
@@ -98,31 +98,25 @@ impl Upstreams {
     }
 }
 
-/// Writes and reads messages whose types are known only at run time.
-pub struct DynamicCodec {
-    /// Type of the answer.
-    pub output: MessageDescriptor,
-}
+/// Writes a request that was made here, and takes the answer as it came.
+pub struct Onward;
 
-impl Codec for DynamicCodec {
+impl Codec for Onward {
     type Encode = DynamicMessage;
-    type Decode = DynamicMessage;
-    type Encoder = DynamicEncoder;
-    type Decoder = DynamicDecoder;
+    type Decode = Bytes;
+    type Encoder = Self;
+    type Decoder = Self;
 
-    fn encoder(&mut self) -> DynamicEncoder {
-        DynamicEncoder
+    fn encoder(&mut self) -> Self {
+        Self
     }
 
-    fn decoder(&mut self) -> DynamicDecoder {
-        DynamicDecoder(self.output.clone())
+    fn decoder(&mut self) -> Self {
+        Self
     }
 }
 
-/// Writes messages.
-pub struct DynamicEncoder;
-
-impl Encoder for DynamicEncoder {
+impl Encoder for Onward {
     type Item = DynamicMessage;
     type Error = Status;
 
@@ -131,17 +125,11 @@ impl Encoder for DynamicEncoder {
     }
 }
 
-/// Reads messages of one type.
-pub struct DynamicDecoder(MessageDescriptor);
-
-impl Decoder for DynamicDecoder {
-    type Item = DynamicMessage;
+impl Decoder for Onward {
+    type Item = Bytes;
     type Error = Status;
 
-    fn decode(&mut self, buffer: &mut DecodeBuf<'_>) -> Result<Option<DynamicMessage>, Status> {
-        let bytes = buffer.copy_to_bytes(buffer.remaining());
-        DynamicMessage::decode(self.0.clone(), bytes)
-            .map(Some)
-            .map_err(|error| Problem::internal().caused_by(error).into())
+    fn decode(&mut self, buffer: &mut DecodeBuf<'_>) -> Result<Option<Bytes>, Status> {
+        Ok(Some(buffer.copy_to_bytes(buffer.remaining())))
     }
 }

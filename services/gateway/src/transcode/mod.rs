@@ -3,17 +3,22 @@
 pub mod fields;
 pub mod json;
 pub mod query;
+pub mod render;
 pub mod scalar;
 pub mod violation;
+pub mod wire;
 
 #[cfg(test)]
 mod tests;
 
-use prost_reflect::{DynamicMessage, FieldDescriptor, MessageDescriptor, ReflectMessage, SerializeOptions, Value};
+use std::sync::Arc;
+
+use prost_reflect::{DynamicMessage, FieldDescriptor, MessageDescriptor, ReflectMessage, Value};
 use souk_common::error::{Problem, Reason};
 
 use self::{
     fields::{FieldPath, FieldPathError},
+    render::Renderer,
     scalar::{Raw, convert},
     violation::{Path, Place, Violations},
 };
@@ -25,8 +30,8 @@ pub struct Binding {
     /// One for each variable of the path template, in its order.
     variables: Vec<FieldPath>,
     body: Body,
-    /// The field of the answer that is its JSON, where it is not the whole.
-    response_body: Option<FieldDescriptor>,
+    /// Writes the answer, or the field of it that `response_body` names.
+    pub renderer: Arc<Renderer>,
     /// Fields that do not come in the query, with the words for where they do.
     elsewhere: Vec<(String, &'static str)>,
 }
@@ -125,7 +130,8 @@ impl Binding {
         if let Body::Field(field) = &body {
             elsewhere.push((field.name().to_owned(), "body"));
         }
-        Ok(Self { input: input.clone(), variables: resolved, body, response_body, elsewhere })
+        let renderer = Arc::new(Renderer::new(output, response_body.as_ref()));
+        Ok(Self { input: input.clone(), variables: resolved, body, renderer, elsewhere })
     }
 
     /// Whether the method takes a body.
@@ -193,27 +199,6 @@ impl Binding {
                 Ok(message)
             }
         }
-    }
-
-    /// The JSON of an answer. Fields with their default value are there, so that every answer has the same shape.
-    ///
-    /// # Errors
-    /// The message holds what JSON cannot say, such as a time in the year 10000.
-    pub fn render(&self, message: &DynamicMessage) -> Result<Vec<u8>, serde_json::Error> {
-        let options = SerializeOptions::new().skip_default_fields(false);
-        let Some(field) = &self.response_body else {
-            let mut json = serde_json::Serializer::new(Vec::with_capacity(256));
-            message.serialize_with_options(&mut json, &options)?;
-            return Ok(json.into_inner());
-        };
-        // Only a whole message can be written, so the field is picked out of one that has nothing else.
-        let mut alone = DynamicMessage::new(message.descriptor());
-        if message.has_field(field) {
-            alone.set_field(field, message.get_field(field).into_owned());
-        }
-        let mut json = alone.serialize_with_options(serde_json::value::Serializer, &options)?;
-        let value = json.get_mut(field.json_name()).map(serde_json::Value::take).unwrap_or_default();
-        serde_json::to_vec(&value)
     }
 }
 

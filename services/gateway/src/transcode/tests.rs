@@ -3,6 +3,7 @@
 use std::sync::LazyLock;
 
 use proptest::prelude::*;
+use prost::Message;
 use prost_reflect::{DescriptorPool, DynamicMessage, MessageDescriptor};
 use serde_json::{Value, json};
 use souk_common::error::Reason;
@@ -342,17 +343,62 @@ fn bindings_that_the_types_do_not_allow() {
     assert!(twice.unwrap_err().to_string().contains("twice"));
 }
 
+/// The JSON of an answer of this type, written by the gateway from its bytes.
+fn rendered(name: &str, alone: &str, message: &[u8]) -> Result<Value, render::RenderError> {
+    let message_type = message_type(name);
+    let alone = message_type.get_field_by_name(alone);
+    let json = Renderer::new(&message_type, alone.as_ref()).render(message)?;
+    Ok(serde_json::from_slice(&json).unwrap_or_else(|error| panic!("{error}: {}", String::from_utf8_lossy(&json))))
+}
+
+/// The same by the library, for comparison.
+fn by_the_library(message: &DynamicMessage) -> Option<Value> {
+    let options = prost_reflect::SerializeOptions::new().skip_default_fields(false);
+    message.serialize_with_options(serde_json::value::Serializer, &options).ok()
+}
+
 #[test]
 fn answers_have_every_field_and_can_be_one_field() {
     let mut reply = DynamicMessage::new(message_type("Reply"));
     reply.set_field_by_name("tags", prost_reflect::Value::List(vec![prost_reflect::Value::String("a".into())]));
-    let whole: Value = serde_json::from_slice(&binding(&[], "", "").render(&reply).unwrap()).unwrap();
+    let reply = reply.encode_to_vec();
     // Fields that know whether they are set (`thing`, `request`) are there only where they are.
-    assert_eq!(whole, json!({"method": "", "headers": {}, "tags": ["a"]}));
-    let tags: Value = serde_json::from_slice(&binding(&[], "", "tags").render(&reply).unwrap()).unwrap();
-    assert_eq!(tags, json!(["a"]));
-    let thing: Value = serde_json::from_slice(&binding(&[], "", "thing").render(&reply).unwrap()).unwrap();
-    assert_eq!(thing, Value::Null);
+    assert_eq!(rendered("Reply", "", &reply).unwrap(), json!({"method": "", "headers": {}, "tags": ["a"]}));
+    assert_eq!(rendered("Reply", "tags", &reply).unwrap(), json!(["a"]));
+    assert_eq!(rendered("Reply", "thing", &reply).unwrap(), Value::Null);
+    assert_eq!(rendered("Reply", "method", &reply).unwrap(), json!(""));
+    assert_eq!(rendered("Reply", "headers", &reply).unwrap(), json!({}));
+}
+
+#[test]
+fn answers_that_are_none_are_refused() {
+    for (kinds, why) in [
+        (&b"\x9a\x01\x07\x08\x80\x92\xb8\xc3\x98\xfe"[..], "breaks off"),
+        (b"\x72\x01\xff", "not UTF-8"),
+        (b"\x18\x05\x19\x00", "breaks off"),
+        (b"\x1a\x01\x05", "breaks off"),
+    ] {
+        let error = rendered("Kinds", "", kinds).unwrap_err().to_string();
+        assert!(error.contains(why), "{kinds:?}: {error}");
+    }
+    // The year 10000, and a billion nanoseconds.
+    for (seconds, nanos) in [(253_402_300_800, 0), (-62_135_596_801, 0), (0, 1_000_000_000), (0, -1)] {
+        let mut kinds = DynamicMessage::new(message_type("Kinds"));
+        let mut time = DynamicMessage::new(POOL.get_message_by_name("google.protobuf.Timestamp").unwrap());
+        time.set_field_by_name("seconds", prost_reflect::Value::I64(seconds));
+        time.set_field_by_name("nanos", prost_reflect::Value::I32(nanos));
+        kinds.set_field_by_name("time", prost_reflect::Value::Message(time));
+        assert!(matches!(rendered("Kinds", "", &kinds.encode_to_vec()), Err(render::RenderError::Time)));
+    }
+    // Messages inside each other, deeper than anyone means them.
+    let mut thing = Vec::new();
+    for _ in 0..200 {
+        let mut outer = vec![0x1a];
+        prost::encode_length_delimiter(thing.len(), &mut outer).unwrap();
+        outer.append(&mut thing);
+        thing = outer;
+    }
+    assert!(matches!(rendered("Thing", "", &thing), Err(render::RenderError::Depth)));
 }
 
 #[test]
@@ -375,6 +421,12 @@ fn fields_know_where_they_came_from() {
     assert_eq!(binding.pointer_in_body("/thing/counts/a"), "/counts/a");
     assert_eq!(binding.pointer_in_body("/thing"), "");
     assert_eq!(binding.pointer_in_body("/things/a"), "/things/a");
+}
+
+/// So many cases as `SOUK_FUZZ_CASES` says, or a few hundred.
+pub fn fuzz() -> ProptestConfig {
+    let cases = std::env::var("SOUK_FUZZ_CASES").ok().and_then(|text| text.parse().ok());
+    ProptestConfig::with_cases(cases.unwrap_or(500))
 }
 
 /// JSON of any shape, with names that often hit a field.
@@ -439,22 +491,45 @@ fn any_json() -> impl Strategy<Value = Value> {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig::with_cases(500))]
+    #![proptest_config(fuzz())]
 
-    /// Whatever JSON comes: a message or a problem. And a message that was read is written and read the same.
+    /// Whatever JSON comes: a message or a problem. A message that was read is written as the library writes it, and
+    /// what was written is read the same.
     #[test]
     fn any_json_is_bound_or_refused(json in any_json()) {
         let all = binding(&[], "*", "");
         if let Ok(message) = all.bind(Parts { captures: &[], query: "", body: json.to_string().as_bytes() })
-            && let Ok(written) = all.render(&message)
+            && let Some(expected) = by_the_library(&message)
         {
-            let again = all.bind(Parts { captures: &[], query: "", body: &written }).map_err(|problem| {
-                TestCaseError::fail(format!("{}: {problem}", String::from_utf8_lossy(&written)))
+            let written = rendered("Request", "", &message.encode_to_vec()).unwrap();
+            prop_assert_eq!(&written, &expected);
+            let again = all.bind(Parts { captures: &[], query: "", body: written.to_string().as_bytes() }).map_err(|problem| {
+                TestCaseError::fail(format!("{written}: {problem}"))
             })?;
-            prop_assert_eq!(all.render(&again).unwrap().len(), written.len());
+            prop_assert_eq!(by_the_library(&again), Some(expected));
         }
         let field = binding(&[], "kinds", "");
         let _ = field.bind(Parts { captures: &[], query: "", body: json.to_string().as_bytes() });
+    }
+
+    /// Fields may come in any order and more than once, messages in parts: the answer is what a decoder makes of it.
+    #[test]
+    fn answers_in_parts_are_written_whole(first in any_json(), second in any_json()) {
+        let all = binding(&[], "*", "");
+        let bind = |json: &Value| all.bind(Parts { captures: &[], query: "", body: json.to_string().as_bytes() });
+        if let (Ok(first), Ok(second)) = (bind(&first), bind(&second)) {
+            let bytes = [first.encode_to_vec(), second.encode_to_vec()].concat();
+            let whole = DynamicMessage::decode(message_type("Request"), bytes.as_slice()).unwrap();
+            if let Some(expected) = by_the_library(&whole) {
+                prop_assert_eq!(rendered("Request", "", &bytes).unwrap(), expected);
+            }
+        }
+    }
+
+    #[test]
+    fn any_bytes_are_rendered_or_refused(bytes in proptest::collection::vec(any::<u8>(), 0..200)) {
+        let _ = rendered("Request", "", &bytes);
+        let _ = rendered("Kinds", "", &bytes);
     }
 
     #[test]

@@ -1,0 +1,467 @@
+//! The JSON of an answer, written from its bytes on the wire: no message is built on the way.
+//!
+//! What the JSON of each type looks like is worked out once, when the routes are.
+
+use std::{
+    collections::{BTreeMap, HashMap},
+    io::Write,
+};
+
+use base64::{display::Base64Display, prelude::BASE64_STANDARD};
+use chrono::{DateTime, Datelike, SecondsFormat};
+use prost_reflect::{Cardinality, DynamicMessage, FieldDescriptor, Kind, MessageDescriptor, SerializeOptions};
+
+use super::wire::{self, Fields, Malformed, Value};
+
+/// Writes answers of one type.
+#[derive(Debug, Clone)]
+pub struct Renderer {
+    shapes: Vec<Shape>,
+    /// The field that is the whole JSON, where the message is not: its index among those of the first shape.
+    alone: Option<usize>,
+}
+
+/// An answer that JSON cannot say, or that is not of its type.
+#[derive(Debug, thiserror::Error)]
+pub enum RenderError {
+    /// The bytes are no message, or not one of this type.
+    #[error(transparent)]
+    Malformed(#[from] Malformed),
+    /// A text is not UTF-8.
+    #[error("a text is not UTF-8")]
+    Text(#[from] std::str::Utf8Error),
+    /// A time outside of the years 1 to 9999.
+    #[error("a time is not one that JSON can say")]
+    Time,
+    /// Messages in messages, too deep.
+    #[error("the message has too many messages inside each other")]
+    Depth,
+    /// A type with a JSON of its own.
+    #[error("a well-known type cannot be read")]
+    WellKnown(#[from] prost::DecodeError),
+    /// The same, while it was written.
+    #[error("a value cannot be written as JSON")]
+    Write(#[from] serde_json::Error),
+}
+
+/// How a type looks in JSON.
+#[derive(Debug, Clone)]
+enum Shape {
+    /// An object with these fields, in the order of their numbers.
+    Object(Vec<Field>),
+    /// `google.protobuf.Timestamp`.
+    Time,
+    /// Another well-known type, whose JSON is the library's business.
+    WellKnown(MessageDescriptor),
+}
+
+#[derive(Debug, Clone)]
+struct Field {
+    number: u32,
+    /// `"name":`.
+    key: String,
+    place: Place,
+    item: Item,
+    /// Which oneof it belongs to.
+    oneof: Option<usize>,
+}
+
+#[derive(Debug, Clone)]
+enum Place {
+    /// One, and there only where it was set.
+    Present,
+    /// One, with a default.
+    Single,
+    List,
+    /// From keys of this type.
+    Map(Item),
+}
+
+/// The type of a value.
+#[derive(Debug, Clone)]
+enum Item {
+    Bool,
+    Int32,
+    Int64,
+    Uint32,
+    Uint64,
+    Sint32,
+    Sint64,
+    Fixed32,
+    Fixed64,
+    Sfixed32,
+    Sfixed64,
+    Float,
+    Double,
+    Text,
+    Bytes,
+    /// Names by number.
+    Enum(Vec<(i32, String)>),
+    /// `google.protobuf.NullValue`.
+    Null,
+    /// A message of the shape with this index.
+    Message(usize),
+}
+
+/// As deep as prost decodes.
+const DEPTH: usize = 100;
+
+impl Renderer {
+    /// Writes messages of this type; of them the one field alone, where one is given.
+    pub fn new(message: &MessageDescriptor, alone: Option<&FieldDescriptor>) -> Self {
+        let mut shapes = Shapes::default();
+        shapes.of(message);
+        let alone = alone.and_then(|alone| match shapes.list.first() {
+            Some(Shape::Object(fields)) => fields.iter().position(|field| field.number == alone.number()),
+            _ => None,
+        });
+        Self { shapes: shapes.list, alone }
+    }
+
+    /// The JSON of an encoded message. Fields with their default value are there, so that every answer of a method has
+    /// the same shape; those that know whether they are set, only where they are.
+    ///
+    /// # Errors
+    /// The message is not one of the type, or holds what JSON cannot say.
+    pub fn render(&self, message: &[u8]) -> Result<Vec<u8>, RenderError> {
+        // Names and punctuation make JSON longer than the wire.
+        let mut out = Vec::with_capacity(message.len() * 2 + 128);
+        match (self.alone, self.shapes.first()) {
+            (Some(index), Some(Shape::Object(fields))) => {
+                let found = collect(fields, message)?;
+                let values = of_field(&found, index);
+                self.field(&fields[index], values, &mut out, DEPTH)?;
+                if out.is_empty() {
+                    out.extend_from_slice(b"null");
+                }
+            }
+            _ => self.message(0, message, &mut out, DEPTH)?,
+        }
+        Ok(out)
+    }
+
+    fn message(&self, shape: usize, message: &[u8], out: &mut Vec<u8>, depth: usize) -> Result<(), RenderError> {
+        if depth == 0 {
+            return Err(RenderError::Depth);
+        }
+        match &self.shapes[shape] {
+            Shape::Time => time(message, out),
+            Shape::WellKnown(descriptor) => {
+                let message = DynamicMessage::decode(descriptor.clone(), message)?;
+                let options = SerializeOptions::new().skip_default_fields(false);
+                Ok(message.serialize_with_options(&mut serde_json::Serializer::new(out), &options)?)
+            }
+            Shape::Object(fields) => {
+                let found = collect(fields, message)?;
+                out.push(b'{');
+                let mut rest = found.as_slice();
+                for (index, field) in fields.iter().enumerate() {
+                    let count = rest.iter().take_while(|(found, _)| *found == index).count();
+                    let (values, after) = rest.split_at(count);
+                    rest = after;
+                    if values.is_empty() && matches!(field.place, Place::Present) {
+                        continue;
+                    }
+                    if out.last() != Some(&b'{') {
+                        out.push(b',');
+                    }
+                    out.extend_from_slice(field.key.as_bytes());
+                    self.field(field, values, out, depth)?;
+                }
+                out.push(b'}');
+                Ok(())
+            }
+        }
+    }
+
+    /// Writes a field's value; nothing where it is not set and has no default.
+    fn field(&self, field: &Field, found: &[Found<'_>], out: &mut Vec<u8>, depth: usize) -> Result<(), RenderError> {
+        match (&field.place, found) {
+            (Place::Present, []) => Ok(()),
+            (Place::Single, []) => self.value(&field.item, field.item.zero(), out, depth),
+            // Of a message that was written in parts, the parts together are the message.
+            (Place::Present | Place::Single, [_, _, ..]) if matches!(field.item, Item::Message(_)) => {
+                let mut whole = Vec::new();
+                for (_, value) in found {
+                    whole.extend_from_slice(bytes(*value)?);
+                }
+                self.value(&field.item, Value::Bytes(&whole), out, depth)
+            }
+            (Place::Present | Place::Single, [.., (_, last)]) => self.value(&field.item, *last, out, depth),
+            (Place::List, _) => self.list(&field.item, found, out, depth),
+            (Place::Map(key), _) => self.map(key, &field.item, found, out, depth),
+        }
+    }
+
+    fn list(&self, item: &Item, found: &[Found<'_>], out: &mut Vec<u8>, depth: usize) -> Result<(), RenderError> {
+        out.push(b'[');
+        let mut first = true;
+        let mut element = |value: Value<'_>, out: &mut Vec<u8>| {
+            if !std::mem::take(&mut first) {
+                out.push(b',');
+            }
+            self.value(item, value, out, depth)
+        };
+        for (_, value) in found {
+            match (item.zero(), *value) {
+                (Value::Bytes(_), _) => element(*value, out)?,
+                (number, Value::Bytes(mut packed)) => {
+                    while !packed.is_empty() {
+                        element(wire::packed(number, &mut packed)?, out)?;
+                    }
+                }
+                _ => element(*value, out)?,
+            }
+        }
+        out.push(b']');
+        Ok(())
+    }
+
+    fn map(
+        &self,
+        key: &Item,
+        item: &Item,
+        found: &[Found<'_>],
+        out: &mut Vec<u8>,
+        depth: usize,
+    ) -> Result<(), RenderError> {
+        // A key that stands there twice counts the last time; and the order is always the same.
+        let mut entries = BTreeMap::new();
+        for (_, entry) in found {
+            let (mut name, mut value) = (key.zero(), item.zero());
+            for field in Fields::of(bytes(*entry)?) {
+                match field? {
+                    (1, found) => name = found,
+                    (2, found) => value = found,
+                    _ => {}
+                }
+            }
+            let mut text = Vec::new();
+            self.value(key, name, &mut text, depth)?;
+            entries.insert(text, value);
+        }
+        out.push(b'{');
+        for (name, value) in entries {
+            if out.last() != Some(&b'{') {
+                out.push(b',');
+            }
+            let quoted = name.first() == Some(&b'"');
+            out.extend_from_slice(if quoted { b"" } else { b"\"" });
+            out.extend_from_slice(&name);
+            out.extend_from_slice(if quoted { b":" } else { b"\":" });
+            self.value(item, value, out, depth)?;
+        }
+        out.push(b'}');
+        Ok(())
+    }
+
+    fn value(&self, item: &Item, value: Value<'_>, out: &mut Vec<u8>, depth: usize) -> Result<(), RenderError> {
+        match (item, value) {
+            (Item::Bool, Value::Varint(number)) => out.extend_from_slice(if number == 0 { b"false" } else { b"true" }),
+            (Item::Int32, Value::Varint(number)) => serde_json::to_writer(out, &(number as i32))?,
+            (Item::Uint32, Value::Varint(number)) => serde_json::to_writer(out, &(number as u32))?,
+            (Item::Sint32, Value::Varint(number)) => serde_json::to_writer(out, &(zigzag(number) as i32))?,
+            (Item::Fixed32, Value::Fixed32(number)) => serde_json::to_writer(out, &number)?,
+            (Item::Sfixed32, Value::Fixed32(number)) => serde_json::to_writer(out, &number.cast_signed())?,
+            // What a double cannot hold is text.
+            (Item::Int64, Value::Varint(number)) => quoted(&number.cast_signed(), out)?,
+            (Item::Uint64, Value::Varint(number)) => quoted(&number, out)?,
+            (Item::Sint64, Value::Varint(number)) => quoted(&zigzag(number), out)?,
+            (Item::Fixed64, Value::Fixed64(number)) => quoted(&number, out)?,
+            (Item::Sfixed64, Value::Fixed64(number)) => quoted(&number.cast_signed(), out)?,
+            (Item::Float, Value::Fixed32(bits)) => {
+                let number = f32::from_bits(bits);
+                match not_a_number(number.into()) {
+                    Some(name) => out.extend_from_slice(name),
+                    None => serde_json::to_writer(out, &number)?,
+                }
+            }
+            (Item::Double, Value::Fixed64(bits)) => {
+                let number = f64::from_bits(bits);
+                match not_a_number(number) {
+                    Some(name) => out.extend_from_slice(name),
+                    None => serde_json::to_writer(out, &number)?,
+                }
+            }
+            (Item::Text, Value::Bytes(text)) => serde_json::to_writer(out, std::str::from_utf8(text)?)?,
+            (Item::Bytes, Value::Bytes(bytes)) => {
+                write!(out, "\"{}\"", Base64Display::new(bytes, &BASE64_STANDARD)).map_err(serde_json::Error::io)?;
+            }
+            (Item::Enum(names), Value::Varint(number)) => {
+                let number = number as i32;
+                match names.iter().find(|(known, _)| *known == number) {
+                    Some((_, name)) => serde_json::to_writer(out, name)?,
+                    None => serde_json::to_writer(out, &number)?,
+                }
+            }
+            (Item::Null, Value::Varint(_)) => out.extend_from_slice(b"null"),
+            (Item::Message(shape), Value::Bytes(message)) => self.message(*shape, message, out, depth - 1)?,
+            _ => return Err(Malformed.into()),
+        }
+        Ok(())
+    }
+}
+
+/// A value, and the index of the field that it is one of.
+type Found<'a> = (usize, Value<'a>);
+
+/// The known fields of a message, ordered by field; within one field, as they were written.
+fn collect<'a>(fields: &[Field], message: &'a [u8]) -> Result<Vec<Found<'a>>, Malformed> {
+    let mut found: Vec<Found<'a>> = Vec::with_capacity(fields.len());
+    let mut chosen = false;
+    for field in Fields::of(message) {
+        let (number, value) = field?;
+        if let Ok(index) = fields.binary_search_by_key(&number, |field| field.number) {
+            chosen |= fields[index].oneof.is_some();
+            found.push((index, value));
+        }
+    }
+    if chosen {
+        // Of the fields of a oneof, the one that was written last counts.
+        let mut last = HashMap::new();
+        for (index, _) in &found {
+            if let Some(oneof) = fields[*index].oneof {
+                last.insert(oneof, *index);
+            }
+        }
+        found.retain(|(index, _)| fields[*index].oneof.is_none_or(|oneof| last.get(&oneof) == Some(index)));
+    }
+    if !found.is_sorted_by_key(|(index, _)| *index) {
+        found.sort_by_key(|(index, _)| *index);
+    }
+    Ok(found)
+}
+
+fn of_field<'f, 'a>(found: &'f [Found<'a>], index: usize) -> &'f [Found<'a>] {
+    let from = found.partition_point(|(found, _)| *found < index);
+    let to = found.partition_point(|(found, _)| *found <= index);
+    &found[from..to]
+}
+
+fn bytes(value: Value<'_>) -> Result<&[u8], Malformed> {
+    match value {
+        Value::Bytes(bytes) => Ok(bytes),
+        _ => Err(Malformed),
+    }
+}
+
+fn zigzag(number: u64) -> i64 {
+    (number >> 1).cast_signed() ^ -((number & 1).cast_signed())
+}
+
+fn quoted(number: &impl serde::Serialize, out: &mut Vec<u8>) -> Result<(), serde_json::Error> {
+    out.push(b'"');
+    serde_json::to_writer(&mut *out, number)?;
+    out.push(b'"');
+    Ok(())
+}
+
+fn not_a_number(number: f64) -> Option<&'static [u8]> {
+    match number {
+        _ if number.is_nan() => Some(b"\"NaN\""),
+        f64::INFINITY => Some(b"\"Infinity\""),
+        f64::NEG_INFINITY => Some(b"\"-Infinity\""),
+        _ => None,
+    }
+}
+
+fn time(message: &[u8], out: &mut Vec<u8>) -> Result<(), RenderError> {
+    let (mut seconds, mut nanos) = (0, 0);
+    for field in Fields::of(message) {
+        match field? {
+            (1, Value::Varint(number)) => seconds = number.cast_signed(),
+            (2, Value::Varint(number)) => nanos = number as i32,
+            _ => {}
+        }
+    }
+    let nanos = u32::try_from(nanos).ok().filter(|nanos| *nanos < 1_000_000_000).ok_or(RenderError::Time)?;
+    let time = DateTime::from_timestamp(seconds, nanos).ok_or(RenderError::Time)?;
+    if !(1..=9999).contains(&time.year()) {
+        return Err(RenderError::Time);
+    }
+    serde_json::to_writer(out, &time.to_rfc3339_opts(SecondsFormat::AutoSi, true))?;
+    Ok(())
+}
+
+impl Item {
+    /// The value of a field that was not written.
+    fn zero(&self) -> Value<'static> {
+        match self {
+            Self::Fixed32 | Self::Sfixed32 | Self::Float => Value::Fixed32(0),
+            Self::Fixed64 | Self::Sfixed64 | Self::Double => Value::Fixed64(0),
+            Self::Text | Self::Bytes | Self::Message(_) => Value::Bytes(&[]),
+            _ => Value::Varint(0),
+        }
+    }
+}
+
+/// Shapes, while they are worked out.
+#[derive(Default)]
+struct Shapes {
+    list: Vec<Shape>,
+    known: HashMap<String, usize>,
+}
+
+impl Shapes {
+    fn of(&mut self, message: &MessageDescriptor) -> usize {
+        if let Some(index) = self.known.get(message.full_name()) {
+            return *index;
+        }
+        let index = self.list.len();
+        self.known.insert(message.full_name().to_owned(), index);
+        // Its place is taken before its fields are looked at: they may be of the same type.
+        self.list.push(Shape::WellKnown(message.clone()));
+        if message.full_name() == "google.protobuf.Timestamp" {
+            self.list[index] = Shape::Time;
+        } else if !message.full_name().starts_with("google.protobuf.") {
+            let mut fields: Vec<Field> = message.fields().map(|field| self.field(&field)).collect();
+            fields.sort_by_key(|field| field.number);
+            self.list[index] = Shape::Object(fields);
+        }
+        index
+    }
+
+    fn field(&mut self, field: &FieldDescriptor) -> Field {
+        let key = format!("{}:", serde_json::Value::from(field.json_name()));
+        let entry = field.kind().as_message().filter(|_| field.is_map()).cloned();
+        let (place, item) = match entry {
+            Some(entry) => {
+                let key = self.item(&entry.map_entry_key_field().kind());
+                (Place::Map(key), self.item(&entry.map_entry_value_field().kind()))
+            }
+            None if field.cardinality() == Cardinality::Repeated => (Place::List, self.item(&field.kind())),
+            None if field.supports_presence() => (Place::Present, self.item(&field.kind())),
+            None => (Place::Single, self.item(&field.kind())),
+        };
+        let oneof = field.containing_oneof().and_then(|oneof| {
+            let mut all = field.parent_message().oneofs();
+            all.position(|other| other == oneof)
+        });
+        Field { number: field.number(), key, place, item, oneof }
+    }
+
+    fn item(&mut self, kind: &Kind) -> Item {
+        match kind {
+            Kind::Bool => Item::Bool,
+            Kind::Int32 => Item::Int32,
+            Kind::Int64 => Item::Int64,
+            Kind::Uint32 => Item::Uint32,
+            Kind::Uint64 => Item::Uint64,
+            Kind::Sint32 => Item::Sint32,
+            Kind::Sint64 => Item::Sint64,
+            Kind::Fixed32 => Item::Fixed32,
+            Kind::Fixed64 => Item::Fixed64,
+            Kind::Sfixed32 => Item::Sfixed32,
+            Kind::Sfixed64 => Item::Sfixed64,
+            Kind::Float => Item::Float,
+            Kind::Double => Item::Double,
+            Kind::String => Item::Text,
+            Kind::Bytes => Item::Bytes,
+            Kind::Enum(names) if names.full_name() == "google.protobuf.NullValue" => Item::Null,
+            Kind::Enum(names) => {
+                Item::Enum(names.values().map(|value| (value.number(), value.name().to_owned())).collect())
+            }
+            Kind::Message(message) => Item::Message(self.of(message)),
+        }
+    }
+}
