@@ -5,6 +5,8 @@
 
 mod answer;
 pub mod config;
+#[cfg(test)]
+mod fuzz;
 mod gateway;
 mod grpc;
 mod health;

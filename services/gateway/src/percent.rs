@@ -86,6 +86,8 @@ mod tests {
     }
 
     proptest! {
+        #![proptest_config(crate::fuzz::cases())]
+
         #[test]
         fn never_panics_and_undoes_encoding(text in ".*", raw in "[%+0-9a-fA-F/]*") {
             let encoded: String = text.bytes().map(|byte| format!("%{byte:02X}")).collect();

@@ -158,6 +158,8 @@ mod tests {
     }
 
     proptest! {
+        #![proptest_config(crate::fuzz::cases())]
+
         #[test]
         fn never_panics(text in "[/{}=*:.a-c%0-9]{0,30}", path in proptest::collection::vec("[a-c%0-9]{0,4}", 0..8)) {
             if let Ok(template) = Template::parse(&text) {

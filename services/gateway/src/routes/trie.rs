@@ -194,6 +194,8 @@ mod tests {
     }
 
     proptest! {
+        #![proptest_config(crate::fuzz::cases())]
+
         #[test]
         fn never_panics(path in ".{0,60}", parts in proptest::collection::vec("[a-b:%*]{0,3}", 0..20)) {
             let trie = trie(&["GET /a/{x=*}/b:a", "GET /{y=a/**}", "GET /a/b", "POST /a/{z}/{w=b/*}"]);

@@ -423,12 +423,6 @@ fn fields_know_where_they_came_from() {
     assert_eq!(binding.pointer_in_body("/things/a"), "/things/a");
 }
 
-/// So many cases as `SOUK_FUZZ_CASES` says, or a few hundred.
-pub fn fuzz() -> ProptestConfig {
-    let cases = std::env::var("SOUK_FUZZ_CASES").ok().and_then(|text| text.parse().ok());
-    ProptestConfig::with_cases(cases.unwrap_or(500))
-}
-
 /// JSON of any shape, with names that often hit a field.
 fn any_json() -> impl Strategy<Value = Value> {
     let name = prop_oneof![
@@ -491,7 +485,7 @@ fn any_json() -> impl Strategy<Value = Value> {
 }
 
 proptest! {
-    #![proptest_config(fuzz())]
+    #![proptest_config(crate::fuzz::cases())]
 
     /// Whatever JSON comes: a message or a problem. A message that was read is written as the library writes it, and
     /// what was written is read the same.
