@@ -3,10 +3,11 @@
 use std::{
     any::Any,
     panic::AssertUnwindSafe,
-    sync::Arc,
+    sync::{Arc, OnceLock},
     time::{Duration, Instant},
 };
 
+use bytes::Bytes;
 use futures::FutureExt;
 use http::{HeaderValue, Method as HttpMethod, Request, Response, StatusCode, header};
 use souk_common::{
@@ -41,6 +42,7 @@ pub struct Gateway {
     pub(crate) upstreams: Upstreams,
     pub(crate) readiness: Readiness,
     pub(crate) own: Own,
+    pub(crate) openapi: OnceLock<Bytes>,
     verifier: Arc<Verifier>,
     permits: Semaphore,
 }
@@ -79,7 +81,8 @@ impl Gateway {
         let readiness = Readiness::new(&upstreams, config.settings.ready_timeout);
         let own = grpc::own(descriptors, &served, readiness.clone())?;
         let permits = Semaphore::new(config.common.server.max_concurrent_requests);
-        Ok(Self { config, contract, routes, upstreams, readiness, own, verifier, permits })
+        let openapi = OnceLock::new();
+        Ok(Self { config, contract, routes, upstreams, readiness, own, openapi, verifier, permits })
     }
 
     /// Answers one request.

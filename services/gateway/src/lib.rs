@@ -10,6 +10,7 @@ mod fuzz;
 mod gateway;
 mod grpc;
 mod health;
+pub mod openapi;
 mod pages;
 pub mod percent;
 mod rest;

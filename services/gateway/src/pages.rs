@@ -1,10 +1,11 @@
-//! The gateway's own pages: what is where, is it alive, is it ready.
+//! The gateway's own pages: what is where, is it alive, is it ready, what the API is.
 
+use bytes::Bytes;
 use http::{Response, StatusCode};
 use serde_json::json;
 use tonic::body::Body;
 
-use crate::{answer, gateway::Gateway};
+use crate::{answer, gateway::Gateway, openapi};
 
 /// A page that is part of no contract.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -15,10 +16,12 @@ pub enum Page {
     Alive,
     /// Whether every service is ready.
     Ready,
+    /// The API, as OpenAPI describes it.
+    OpenApi,
 }
 
 impl Page {
-    const ALL: [Self; 3] = [Self::Index, Self::Alive, Self::Ready];
+    const ALL: [Self; 4] = [Self::Index, Self::Alive, Self::Ready, Self::OpenApi];
 
     /// The page at a path.
     pub fn at(path: &str) -> Option<Self> {
@@ -31,6 +34,7 @@ impl Page {
             Self::Index => "/",
             Self::Alive => "/livez",
             Self::Ready => "/readyz",
+            Self::OpenApi => "/openapi.json",
         }
     }
 }
@@ -45,10 +49,17 @@ impl Gateway {
                 let status = if report.ready { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE };
                 (status, json!(*report))
             }
+            Page::OpenApi => return answer::json(StatusCode::OK, self.openapi()),
         };
         let mut response = answer::json(status, format!("{body:#}\n"));
         answer::never_store(&mut response);
         response
+    }
+
+    /// Made when it is first asked for: most gateways never are.
+    fn openapi(&self) -> Bytes {
+        let made = || openapi::document(&self.contract, &self.routes).to_string().into();
+        self.openapi.get_or_init(made).clone()
     }
 
     fn index(&self) -> serde_json::Value {
@@ -58,6 +69,7 @@ impl Gateway {
             "version": env!("CARGO_PKG_VERSION"),
             "alive": Page::Alive.path(),
             "ready": Page::Ready.path(),
+            "openapi": Page::OpenApi.path(),
             "grpc": {
                 "note": "gRPC (HTTP/2) at this same address, with reflection and health",
                 "services": self.upstreams.services().collect::<Vec<_>>(),

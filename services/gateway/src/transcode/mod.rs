@@ -139,6 +139,19 @@ impl Binding {
         !matches!(self.body, Body::None)
     }
 
+    /// The field that the body holds, where it holds only one.
+    pub fn body_field(&self) -> Option<&FieldDescriptor> {
+        match &self.body {
+            Body::Field(field) => Some(field),
+            Body::None | Body::All => None,
+        }
+    }
+
+    /// The field that an answer's JSON holds, where it holds only one.
+    pub fn response_field(&self) -> Option<&FieldDescriptor> {
+        self.response_body.as_ref()
+    }
+
     /// Where a field (a path in the names of the contract) comes from.
     pub fn place(&self, path: &str) -> Place {
         if self.variables.iter().any(|variable| variable.text == path) {

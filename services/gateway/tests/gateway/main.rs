@@ -5,5 +5,6 @@ mod boot;
 mod echo;
 mod edge;
 mod grpc;
+mod openapi;
 mod rest;
 mod start;

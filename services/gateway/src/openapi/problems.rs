@@ -1,0 +1,102 @@
+//! What errors look like, and which ones come with which status.
+
+use std::collections::BTreeMap;
+
+use serde_json::{Value as Json, json};
+use souk_common::{
+    contract::Contract,
+    error::{Problem, Reason},
+};
+
+use super::comments::Comments;
+
+/// The schema of `application/problem+json`, as `Problem::to_json` writes it.
+pub fn schema() -> Json {
+    json!({
+        "type": "object",
+        "description": "An error (RFC 9457). Clients decide by `reason`, which is never renamed.",
+        "required": ["type", "title", "status", "detail", "instance", "reason", "request_id"],
+        "properties": {
+            "type": {"type": "string", "format": "uri-reference", "pattern": "^/errors/[A-Z_]+$", "examples": ["/errors/FIELD_INVALID"]},
+            "title": {"type": "string", "description": "The same for every problem of the reason."},
+            "status": {"type": "integer", "minimum": 400, "maximum": 599},
+            "detail": {"type": "string", "description": "What is wrong with this request, for people."},
+            "instance": {"type": "string", "description": "Path of the request."},
+            "reason": {"type": "string", "pattern": "^[A-Z_]+$", "examples": ["FIELD_INVALID"]},
+            "request_id": {"type": "string", "description": "Finds the request in the logs."},
+            "errors": {
+                "type": "array",
+                "description": "Each field that is wrong.",
+                "items": {
+                    "type": "object",
+                    "required": ["field", "detail"],
+                    "properties": {
+                        "field": {"type": "string", "description": "In the contract's names: `items[0].unit_price`."},
+                        "in": {"type": "string", "enum": ["path", "query", "body"]},
+                        "pointer": {"type": "string", "description": "JSON pointer (RFC 6901) into the body that was sent."},
+                        "detail": {"type": "string", "description": "What would be right."},
+                    },
+                },
+            },
+            "violations": {
+                "type": "array",
+                "description": "Each condition that is not met.",
+                "items": {
+                    "type": "object",
+                    "required": ["type", "subject", "description"],
+                    "properties": {
+                        "type": {"type": "string"},
+                        "subject": {"type": "string", "description": "What it is about, for example a product's resource name."},
+                        "description": {"type": "string"},
+                    },
+                },
+            },
+            "resource": {"type": "string", "description": "Resource name of what it is about."},
+            "metadata": {"type": "object", "additionalProperties": {"type": "string"}},
+            "retry_after": {"type": "integer", "minimum": 0, "description": "Seconds, as in the header Retry-After."},
+        },
+    })
+}
+
+/// The reasons of each status, with their meaning, ordered as in the contract.
+pub struct Reasons(BTreeMap<u16, Vec<(&'static str, String)>>);
+
+impl Reasons {
+    /// All of them; without words where the contract does not have the enum.
+    pub fn of(contract: &Contract, comments: &Comments) -> Self {
+        let mut reasons: BTreeMap<u16, Vec<_>> = BTreeMap::new();
+        let described = contract.pool().get_enum_by_name("souk.common.v1.ErrorReason");
+        let described = described.map(|of| comments.values(&of)).unwrap_or_default();
+        for number in 1.. {
+            let Ok(reason) = Reason::try_from(number) else { break };
+            let problem = Problem::new(reason, "");
+            let comment =
+                described.iter().find(|(name, _)| name == reason.as_str_name()).and_then(|(_, comment)| *comment);
+            let words = comment.map_or_else(|| problem.title().to_owned(), |comment| comment.replace('\n', " "));
+            reasons.entry(problem.http_status()).or_default().push((problem.reason_name(), words));
+        }
+        // If-Match: HTTP has a status of its own for the reason.
+        let mismatch: Vec<_> =
+            reasons.get(&409).into_iter().flatten().filter(|(name, _)| *name == "ETAG_MISMATCH").cloned().collect();
+        reasons.insert(412, mismatch);
+        Self(reasons)
+    }
+
+    /// The response of a status, as it stands among the components.
+    pub fn response(&self, status: u16) -> Json {
+        let reasons = self.0.get(&status).map(Vec::as_slice).unwrap_or_default();
+        let told: Vec<_> = reasons.iter().map(|(name, words)| format!("- `{name}`: {words}")).collect();
+        let mut headers = json!({"X-Request-Id": {"$ref": "#/components/headers/X-Request-Id"}});
+        if matches!(status, 429 | 503) {
+            headers["Retry-After"] = json!({"$ref": "#/components/headers/Retry-After"});
+        }
+        if status == 401 {
+            headers["WWW-Authenticate"] = json!({"$ref": "#/components/headers/WWW-Authenticate"});
+        }
+        json!({
+            "description": if told.is_empty() { "An error.".to_owned() } else { told.join("\n") },
+            "headers": headers,
+            "content": {"application/problem+json": {"schema": {"$ref": "#/components/schemas/Problem"}}},
+        })
+    }
+}

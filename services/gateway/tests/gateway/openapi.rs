@@ -1,0 +1,230 @@
+//! The OpenAPI document: docs/openapi.json is what souk's contracts give (`SOUK_UPDATE_DOCS=1 cargo test -p
+//! souk-gateway --test gateway openapi` writes it anew), and what it says is so.
+
+use std::{fs, path::Path};
+
+use serde_json::{Value, json};
+use souk_common::contract::Contract;
+use souk_gateway::{openapi, routes::Routes, transcode::Parts};
+
+use crate::boot;
+
+fn souk() -> (Value, Routes) {
+    let contract = Contract::souk().unwrap();
+    let routes = Routes::of(contract).unwrap();
+    (openapi::document(contract, &routes), routes)
+}
+
+#[test]
+fn the_document_in_the_repository_is_what_the_contracts_give() {
+    let made = format!("{:#}\n", souk().0);
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../docs/openapi.json");
+    if std::env::var_os("SOUK_UPDATE_DOCS").is_some() {
+        fs::write(&path, &made).unwrap();
+    }
+    // Not assert_eq: two documents of this size side by side help no one.
+    let kept = fs::read_to_string(&path).unwrap_or_default();
+    let at = kept.lines().zip(made.lines()).position(|(kept, made)| kept != made);
+    assert!(kept == made, "docs/openapi.json differs from line {at:?}: run this test with SOUK_UPDATE_DOCS=1");
+}
+
+/// What a document refers to.
+fn resolve<'d>(document: &'d Value, schema: &'d Value) -> &'d Value {
+    match schema["$ref"].as_str() {
+        Some(reference) => document.pointer(reference.trim_start_matches('#')).unwrap_or_else(|| panic!("{reference}")),
+        None => schema,
+    }
+}
+
+/// Every reference of a value.
+fn references(value: &Value, into: &mut Vec<String>) {
+    match value {
+        Value::Object(members) => {
+            into.extend(members.get("$ref").and_then(Value::as_str).map(str::to_owned));
+            members.values().for_each(|member| references(member, into));
+        }
+        Value::Array(items) => items.iter().for_each(|item| references(item, into)),
+        _ => {}
+    }
+}
+
+/// The example that a viewer shows: of each field that must be there.
+fn example(document: &Value, schema: &Value) -> Value {
+    let schema = resolve(document, schema);
+    if let Some(example) = schema["examples"].get(0) {
+        return example.clone();
+    }
+    let kind = schema["type"].as_str().or(schema["type"][0].as_str()).unwrap_or_default();
+    match kind {
+        "object" => {
+            let names = schema["required"].as_array().into_iter().flatten().map(|name| name.as_str().unwrap());
+            names.map(|name| (name.to_owned(), example(document, &schema["properties"][name]))).collect()
+        }
+        "array" => json!([example(document, &schema["items"])]),
+        "string" => json!("text of some length"),
+        "integer" | "number" => json!(0),
+        "boolean" => json!(false),
+        other => panic!("no example for {other}: {schema}"),
+    }
+}
+
+fn operations(document: &Value) -> impl Iterator<Item = (&str, &str, &Value)> {
+    let items = document["paths"].as_object().unwrap().iter();
+    items.flat_map(|(path, item)| {
+        let named = item.as_object().unwrap().iter().filter(|(verb, _)| !verb.starts_with("x-"));
+        named.map(move |(verb, operation)| (path.as_str(), verb.as_str(), operation))
+    })
+}
+
+#[test]
+fn every_reference_leads_somewhere_and_every_operation_is_told_apart() {
+    for document in [souk().0, echo()] {
+        let mut found = Vec::new();
+        references(&document, &mut found);
+        for reference in &found {
+            resolve(&document, &json!({"$ref": reference}));
+        }
+        let ids: Vec<_> = operations(&document).map(|(_, _, operation)| &operation["operationId"]).collect();
+        let distinct: std::collections::HashSet<_> = ids.iter().collect();
+        assert_eq!(ids.len(), distinct.len(), "{ids:?}");
+        for (path, _, operation) in operations(&document) {
+            let parameters = operation["parameters"].as_array().into_iter().flatten();
+            let names: Vec<_> = parameters
+                .filter(|parameter| parameter["in"] == "path")
+                .map(|parameter| parameter["name"].as_str().unwrap())
+                .collect();
+            let braces: Vec<_> = path.split('{').skip(1).map(|rest| rest.split('}').next().unwrap()).collect();
+            assert_eq!(names, braces, "{path}");
+        }
+    }
+}
+
+#[test]
+fn the_gateway_takes_the_examples_of_its_own_document() {
+    let (document, routes) = souk();
+    let contract = Contract::souk().unwrap();
+    let mut seen = 0;
+    for (path, verb, operation) in operations(&document) {
+        let mut url = path.to_owned();
+        let mut query = Vec::new();
+        for parameter in operation["parameters"].as_array().into_iter().flatten() {
+            let parameter = resolve(&document, parameter);
+            let example = example(&document, &parameter["schema"]);
+            let text = example.as_str().map_or_else(|| example.to_string(), str::to_owned);
+            match (parameter["in"].as_str().unwrap(), parameter["name"].as_str().unwrap()) {
+                ("path", name) => url = url.replace(&format!("{{{name}}}"), &text),
+                ("query", name) if parameter["schema"]["examples"].is_array() => {
+                    let escaped: String = text.bytes().map(|byte| format!("%{byte:02X}")).collect();
+                    query.push(format!("{name}={escaped}"));
+                }
+                _ => {}
+            }
+        }
+        let schema = &operation["requestBody"]["content"]["application/json"]["schema"];
+        let body = if schema.is_null() { String::new() } else { example(&document, schema).to_string() };
+        let method = verb.to_uppercase().parse().unwrap();
+        let matched = routes.find(&method, &url).unwrap();
+        let query = query.join("&");
+        let parts = Parts { captures: &matched.captures, query: &query, body: body.as_bytes() };
+        let message =
+            matched.route.binding.bind(parts).unwrap_or_else(|error| panic!("{url}?{query} {body}: {error:?}"));
+        contract.validator().check(&message).unwrap_or_else(|error| panic!("{url}?{query} {body}: {error:?}"));
+        assert_eq!(operation["x-souk-method"], matched.route.method.path, "{url}");
+        seen += 1;
+    }
+    assert!(seen > 25, "{seen}");
+}
+
+fn echo() -> Value {
+    let contract = boot::contract();
+    openapi::document(&contract, &Routes::of(&contract).unwrap())
+}
+
+/// What `left` says must stand in `right`, which may say more.
+fn is_within(left: &Value, right: &Value) -> bool {
+    match (left, right) {
+        (Value::Object(left), Value::Object(right)) => {
+            left.iter().all(|(key, value)| right.get(key).is_some_and(|other| is_within(value, other)))
+        }
+        _ => left == right,
+    }
+}
+
+#[test]
+fn kinds_and_rules_as_json_schema() {
+    let document = echo();
+    let int64 = json!({"type": ["string", "integer", "null"], "format": "int64", "pattern": "^-?[0-9]{1,18}$", "minimum": i64::MIN, "maximum": i64::MAX});
+    let table = [
+        // As sent: whatever the gateway reads.
+        ("/components/schemas/KindsInput/properties/int64", int64),
+        ("/components/schemas/KindsInput/properties/uint32/type", json!(["integer", "string", "null"])),
+        ("/components/schemas/KindsInput/properties/color/anyOf/0/anyOf/0/enum/1", json!("COLOR_RED")),
+        ("/components/schemas/KindsInput/properties/time", json!({"type": ["string", "null"], "format": "date-time"})),
+        ("/components/schemas/KindsInput/properties/left", json!({"type": "string"})),
+        ("/components/schemas/KindsInput/properties/int64Value/format", json!("int64")),
+        ("/components/schemas/KindsInput/allOf/0/oneOf/1", json!({"required": ["right"]})),
+        ("/components/schemas/KindsInput/additionalProperties", json!(false)),
+        ("/components/schemas/KindsInput/properties/byNumber/propertyNames", json!({"pattern": "^-?[0-9]{1,18}$"})),
+        (
+            "/components/schemas/ThingInput/properties/inside/anyOf/0",
+            json!({"$ref": "#/components/schemas/ThingInput"}),
+        ),
+        // As answered: in one form, and always there.
+        (
+            "/components/schemas/Kinds/properties/int64",
+            json!({"type": "string", "format": "int64", "pattern": "^-?(?:0|[1-9][0-9]{0,19})$"}),
+        ),
+        ("/components/schemas/Kinds/properties/color", json!({"$ref": "#/components/schemas/Kinds.Color"})),
+        (
+            "/components/schemas/Kinds/properties/things/additionalProperties",
+            json!({"$ref": "#/components/schemas/Thing"}),
+        ),
+        ("/components/schemas/Kinds/properties/nothing", json!({"type": "null"})),
+        ("/components/schemas/Reply/required", json!(["method", "headers", "tags"])),
+        // Rules.
+        ("/components/schemas/CheckedRequest.Inner.Item/required", json!(["quantity"])),
+        ("/components/schemas/CheckedRequest.Inner.Item/properties/quantity/minimum", json!(1)),
+        ("/paths/~1test~1v1~1checked~1{id}/post/parameters/0/schema/pattern", json!("^id_[0-9]+$")),
+        (
+            "/paths/~1test~1v1~1checked~1{id}/post/parameters/1",
+            json!({"name": "pageSize", "schema": {"type": "integer", "minimum": 0}}),
+        ),
+        ("/paths/~1test~1v1~1checked~1{id}/post/requestBody/required", json!(true)),
+        // Routes.
+        ("/paths/~1test~1v1~1reports/x-additional-operations/REPORT/operationId", json!("EchoService_Report")),
+        (
+            "/paths/~1test~1v1~1watch/get/responses/200/content/application~1x-ndjson",
+            json!({"x-item-schema": {"$ref": "#/components/schemas/Reply"}}),
+        ),
+        ("/paths/~1test~1v1~1signedIn/get/security", json!([{"bearer": []}])),
+        ("/paths/~1test~1v1~1watch/get/security", json!([{}, {"bearer": []}])),
+        ("/paths/~1test~1v1~1everything/post/x-souk-idempotency-key", json!("request_id")),
+    ];
+    for (pointer, expected) in table {
+        let there = document.pointer(pointer).unwrap_or_else(|| panic!("nothing at {pointer}"));
+        assert!(is_within(&expected, there), "{pointer}: {there:#}");
+    }
+    assert!(document["paths"].get("/test/v1/internal").is_none(), "clients cannot call it");
+}
+
+#[test]
+fn query_parameters_reach_into_messages() {
+    let document = echo();
+    let parameters = document["paths"]["/test/v1/watch"]["get"]["parameters"].as_array().unwrap();
+    let names: Vec<_> = parameters.iter().map(|parameter| parameter["name"].as_str().unwrap()).collect();
+    for name in ["name", "kinds.middle.title", "kinds.colors", "kinds.time", "kinds.mask", "kinds.int64Value", "tags"] {
+        assert!(names.contains(&name), "{name} of {names:?}");
+    }
+    // What the query cannot carry.
+    for name in ["kinds.struct", "kinds.things", "kinds.listOfThings", "thing.counts"] {
+        assert!(!names.contains(&name), "{name}");
+    }
+    let tags = parameters.iter().find(|parameter| parameter["name"] == "tags").unwrap();
+    assert_eq!((&tags["explode"], &tags["schema"]["type"]), (&json!(true), &json!("array")));
+}
+
+#[tokio::test]
+async fn the_gateway_serves_it() {
+    let served = boot::boot().await.get("/openapi.json").await.ok();
+    assert_eq!(served, echo());
+}
