@@ -34,6 +34,8 @@ pub struct Binding {
     pub renderer: Arc<Renderer>,
     /// Fields that do not come in the query, with the words for where they do.
     elsewhere: Vec<(String, &'static str)>,
+    /// Number of the answer's field `etag`.
+    etag: Option<u32>,
 }
 
 /// What the body holds.
@@ -131,12 +133,22 @@ impl Binding {
             elsewhere.push((field.name().to_owned(), "body"));
         }
         let renderer = Arc::new(Renderer::new(output, response_body.as_ref()));
-        Ok(Self { input: input.clone(), variables: resolved, body, renderer, elsewhere })
+        // An answer that is one field has no place for it.
+        let etag = output
+            .get_field_by_name("etag")
+            .filter(|field| response_body.is_none() && field.kind() == prost_reflect::Kind::String && !field.is_list());
+        let etag = etag.map(|field| field.number());
+        Ok(Self { input: input.clone(), variables: resolved, body, renderer, elsewhere, etag })
     }
 
     /// Whether the method takes a body.
     pub fn takes_body(&self) -> bool {
         !matches!(self.body, Body::None)
+    }
+
+    /// The etag that an encoded answer has itself, where it has one.
+    pub fn own_etag<'a>(&self, answer: &'a [u8]) -> Option<&'a str> {
+        wire::text(answer, self.etag?).filter(|etag| !etag.is_empty())
     }
 
     /// Where a field (a path in the names of the contract) comes from.

@@ -5,5 +5,6 @@ mod boot;
 mod echo;
 mod edge;
 mod grpc;
+mod manners;
 mod rest;
 mod start;
