@@ -17,6 +17,9 @@ const NO_SNIFF: HeaderValue = HeaderValue::from_static("nosniff");
 /// Metadata of a problem that is its `Allow` header, too.
 pub const ALLOW: &str = "allow";
 
+/// Metadata of a problem with how a body was packed: the codings that are taken, as in the header of this name.
+pub const ACCEPT_ENCODING: &str = "acceptEncoding";
+
 /// An answer with a body of JSON.
 pub fn json(status: StatusCode, body: impl Into<Bytes>) -> Response<Body> {
     with_body(status, JSON, body.into())
@@ -46,6 +49,9 @@ pub fn problem(problem: &Problem, request_id: &str, instance: &str, binding: Opt
     if let Some(delay) = problem.retry_delay() {
         // Whole seconds: too early would be refused again.
         headers.insert(header::RETRY_AFTER, (delay.as_secs() + u64::from(delay.subsec_nanos() > 0)).into());
+    }
+    if problem.get_metadata(ACCEPT_ENCODING).is_some() {
+        headers.insert(header::ACCEPT_ENCODING, HeaderValue::from_static("identity"));
     }
     if let Some(Ok(allow)) = problem.get_metadata(ALLOW).map(HeaderValue::from_str) {
         headers.insert(header::ALLOW, allow);

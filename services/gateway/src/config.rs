@@ -9,6 +9,8 @@ use souk_common::{
     service::Common,
 };
 
+use crate::manners::cors;
+
 /// The commented defaults of `[gateway]`.
 pub const DEFAULTS: &str = include_str!("../default.toml");
 
@@ -46,6 +48,12 @@ pub struct Settings {
     pub ready_timeout: Duration,
     /// Name of the service whose published keys tokens are checked with.
     pub keys_from: String,
+    /// Which web pages of other origins may call.
+    pub cors: cors::Settings,
+    /// Whether answers are compressed for those who accept it.
+    pub compression: bool,
+    /// Whether each request is logged, at level info.
+    pub access_log: bool,
     /// Where the services are.
     pub backends: Backends,
 }
@@ -113,6 +121,7 @@ impl Config {
         if own.max_connections == 0 {
             return Err(settings.fault("gateway.max_connections", "must be 1 or more"));
         }
+        own.cors.check().map_err(|(name, fault)| settings.fault(&format!("gateway.cors.{name}"), fault))?;
         Ok(Self { common: Common::from_settings(settings)?, settings: own })
     }
 

@@ -21,10 +21,12 @@ use tokio::sync::Semaphore;
 use tonic::{Status, body::Body};
 
 use crate::{
+    access::Sent,
     answer,
     config::Config,
     grpc::{self, Own},
     health::Readiness,
+    manners::{self, Manners, cors},
     pages::Page,
     routes::{Matched, Miss, Routes},
     serve::ServeError,
@@ -33,6 +35,9 @@ use crate::{
 
 /// When to come back where no one knows better.
 const RETRY_AFTER: Duration = Duration::from_secs(1);
+
+/// The target of the lines that say how a request went.
+const ACCESS: &str = "access";
 
 /// The gateway of one contract.
 pub struct Gateway {
@@ -45,6 +50,7 @@ pub struct Gateway {
     pub(crate) openapi: OnceLock<Bytes>,
     verifier: Arc<Verifier>,
     permits: Semaphore,
+    manners: Manners,
 }
 
 /// What a request is for.
@@ -81,8 +87,9 @@ impl Gateway {
         let readiness = Readiness::new(&upstreams, config.settings.ready_timeout);
         let own = grpc::own(descriptors, &served, readiness.clone())?;
         let permits = Semaphore::new(config.common.server.max_concurrent_requests);
+        let manners = Manners::of(&config.settings);
         let openapi = OnceLock::new();
-        Ok(Self { config, contract, routes, upstreams, readiness, own, openapi, verifier, permits })
+        Ok(Self { config, contract, routes, upstreams, readiness, own, openapi, verifier, permits, manners })
     }
 
     /// Answers one request.
@@ -95,10 +102,24 @@ impl Gateway {
         let method = target.measured(request.method());
         let label = target.label().to_owned();
         let binding = target.matched().map(|matched| matched.route.clone());
+        let deprecation = target.method().and_then(|method| method.deprecation.clone());
         let speaks_grpc = target.is_grpc();
+        let asked = self.manners.asked(&request);
         let span = telemetry::span::http_server("gateway", &method, &label, request.headers());
         span.span().record("request_id", &*context.request_id);
-        let in_flight = telemetry::metrics::http_in_flight();
+        let in_flight = Some(telemetry::metrics::http_in_flight());
+        let access_log = self.config.settings.access_log;
+        let sent = Sent::default();
+        let mut done = Done {
+            method,
+            label,
+            started,
+            span: span.clone(),
+            problem: None,
+            in_flight,
+            sent: sent.clone(),
+            access_log,
+        };
 
         let work = AssertUnwindSafe(context.clone().scope(self.answer(target, request))).catch_unwind();
         let answered = span.run(work).await.unwrap_or_else(|panic| Err(panicked(&*panic)));
@@ -118,16 +139,20 @@ impl Gateway {
         if let Some(id) = context.request_id_header() {
             response.headers_mut().insert(REQUEST_ID, id);
         }
-        let done = Done { method, label, started, span, problem, in_flight };
+        if let Some(deprecation) = &deprecation {
+            manners::deprecate(response.headers_mut(), deprecation);
+        }
+        done.problem = problem;
         if speaks_grpc {
+            let response = response.map(|body| sent.count(body, || ()));
             return grpc::observe(response, move |code| done.settle(grpc::http_status(code), Some(code)));
         }
+        let mut response = self.manners.dress(&asked, response).await;
         let status = response.status();
         if is_head {
             *response.body_mut() = Body::empty();
         }
-        done.settle(status, None);
-        response
+        response.map(|body| sent.count(body, move || done.settle(status, None)))
     }
 
     fn target(&self, request: &Request<Body>, path: &str) -> Target {
@@ -138,6 +163,10 @@ impl Gateway {
                 None => Target::GrpcUnknown,
             };
         }
+        if let HttpMethod::TRACE | HttpMethod::CONNECT = *request.method() {
+            // Not even where a route takes any method: one shows headers to scripts, the other opens tunnels.
+            return Target::Miss(Miss::Method("GET, HEAD, OPTIONS".to_owned()));
+        }
         if let Some(page) = Page::at(path) {
             return match request.method() {
                 &HttpMethod::GET | &HttpMethod::HEAD => Target::Page(page),
@@ -145,6 +174,10 @@ impl Gateway {
             };
         }
         match self.routes.find(request.method(), path) {
+            // A route that takes any method must not take the browser's question for a call.
+            Ok(matched) if matched.route.http_method == "*" && cors::is_preflight(request) => {
+                Target::Miss(Miss::Method("GET, HEAD, POST, PUT, PATCH, DELETE, OPTIONS".to_owned()))
+            }
             Ok(matched) => Target::Rest(matched),
             Err(miss) => Target::Miss(miss),
         }
@@ -186,6 +219,8 @@ impl Gateway {
             // Services call each other directly: one that comes in here is a stolen token.
             return Err(Problem::new(Reason::TokenInvalid, "this token is not one for clients"));
         }
+        let kind = if identity == Identity::Anonymous { "anonymous" } else { "user" };
+        tracing::Span::current().record("souk.caller", kind);
         rule.admit(&identity).map(drop)
     }
 }
@@ -221,6 +256,15 @@ impl Target {
         HttpMethod::from_bytes(b"_OTHER").unwrap_or(HttpMethod::GET)
     }
 
+    /// The method of the contract that it leads to.
+    fn method(&self) -> Option<&Arc<Method>> {
+        match self {
+            Self::Grpc(method) => Some(method),
+            Self::Rest(matched) => Some(&matched.route.method),
+            _ => None,
+        }
+    }
+
     fn is_grpc(&self) -> bool {
         matches!(self, Self::Grpc(_) | Self::GrpcOwn | Self::GrpcUnknown)
     }
@@ -233,32 +277,56 @@ impl Target {
     }
 }
 
-/// A request that has its answer, to be measured and logged.
+/// A request, to be measured and logged once: when its answer has been sent, or whoever asked has left.
 struct Done {
     method: HttpMethod,
     label: String,
     started: Instant,
     span: telemetry::span::RequestSpan,
     problem: Option<Problem>,
-    in_flight: telemetry::metrics::InFlight,
+    /// Until it is settled.
+    in_flight: Option<telemetry::metrics::InFlight>,
+    sent: Sent,
+    access_log: bool,
 }
 
 impl Done {
-    fn settle(self, status: StatusCode, code: Option<tonic::Code>) {
+    fn settle(mut self, status: StatusCode, code: Option<tonic::Code>) {
+        self.finish(status, code);
+    }
+
+    fn finish(&mut self, status: StatusCode, code: Option<tonic::Code>) {
+        let Some(in_flight) = self.in_flight.take() else { return };
+        drop(in_flight);
         let elapsed = self.started.elapsed();
-        drop(self.in_flight);
         telemetry::metrics::http_server(&self.method, &self.label, status, elapsed);
         telemetry::span::record_status(self.span.span(), status);
         let reason = self.problem.as_ref().map(Problem::reason_name);
         let cause = self.problem.as_ref().and_then(std::error::Error::source).map(chain);
-        let (method, route, status) = (&self.method, self.label, status.as_u16());
+        let (method, route, status, bytes) = (&self.method, &*self.label, status.as_u16(), self.sent.bytes());
         // The one place where the gateway logs a request. A fault of a service is in that service's log, by the
         // same request id.
         self.span.in_scope(|| match status {
-            500 => tracing::error!(%method, route, status, ?code, reason, cause, ?elapsed, "request failed"),
-            502.. => tracing::warn!(%method, route, status, ?code, reason, cause, ?elapsed, "request refused"),
-            _ => tracing::debug!(%method, route, status, ?code, reason, cause, ?elapsed, "request done"),
+            500 => {
+                tracing::error!(target: ACCESS, %method, route, status, ?code, reason, cause, ?elapsed, bytes, "request failed");
+            }
+            502.. => {
+                tracing::warn!(target: ACCESS, %method, route, status, ?code, reason, cause, ?elapsed, bytes, "request refused");
+            }
+            _ if self.access_log => {
+                tracing::info!(target: ACCESS, %method, route, status, ?code, reason, cause, ?elapsed, bytes, "request done");
+            }
+            _ => {
+                tracing::debug!(target: ACCESS, %method, route, status, ?code, reason, cause, ?elapsed, bytes, "request done");
+            }
         });
+    }
+}
+
+impl Drop for Done {
+    fn drop(&mut self) {
+        let left = Problem::new(Reason::Cancelled, "").http_status();
+        self.finish(StatusCode::from_u16(left).unwrap_or_default(), None);
     }
 }
 

@@ -3,6 +3,7 @@
 //! A request's way: `serve` (connection) → `gateway` (id, span, deadline, access) → `rest` (transcoding, with
 //! `routes` and `transcode`) or `grpc` (passed on as it is) → `upstream` (the service).
 
+mod access;
 mod answer;
 pub mod config;
 #[cfg(test)]
@@ -10,6 +11,7 @@ mod fuzz;
 mod gateway;
 mod grpc;
 mod health;
+mod manners;
 pub mod openapi;
 mod pages;
 pub mod percent;

@@ -1,7 +1,7 @@
 //! One REST request: access, body, message, checks, call, JSON.
 
 use bytes::{Bytes, BytesMut};
-use http::{HeaderMap, HeaderValue, Request, Response, StatusCode, header};
+use http::{HeaderMap, HeaderValue, Request, Response, header, request::Parts};
 use http_body_util::BodyExt;
 use prost_reflect::DynamicMessage;
 use souk_common::error::{OrProblem, Problem, Reason};
@@ -10,8 +10,9 @@ use tonic::{body::Body, client::Grpc, metadata::MetadataValue};
 use crate::{
     answer,
     gateway::Gateway,
+    manners::{caching, precondition},
     routes::{Matched, Route},
-    transcode::{self, Parts},
+    transcode,
     upstream::Onward,
 };
 
@@ -32,27 +33,23 @@ impl Gateway {
         }
         let body = self.body(&parts.headers, body, route).await?;
         let query = parts.uri.query().unwrap_or_default();
-        let mut message = route.binding.bind(Parts { captures: &matched.captures, query, body: &body })?;
+        let mut message = route.binding.bind(transcode::Parts { captures: &matched.captures, query, body: &body })?;
         if let (Some(field), Some(key)) = (&route.method.idempotency_key, parts.headers.get(IDEMPOTENCY_KEY)) {
             let key = key.to_str().map_err(|_| malformed("the header Idempotency-Key is not text"))?;
             transcode::fill(&mut message, field, "Idempotency-Key", key)?;
         }
+        precondition::fill(&mut message, &route.method, &parts.headers)?;
         self.contract.validator().check(&message).map_err(|violations| {
             Problem::fields(violations.into_iter().map(|violation| (violation.field_path, violation.message)))
         })?;
-        self.call(route, message, &parts.headers).await
+        self.call(route, message, &parts).await.map_err(|problem| precondition::failed(problem, &parts.headers))
     }
 
-    async fn call(
-        &self,
-        route: &Route,
-        message: DynamicMessage,
-        headers: &HeaderMap,
-    ) -> Result<Response<Body>, Problem> {
+    async fn call(&self, route: &Route, message: DynamicMessage, asked: &Parts) -> Result<Response<Body>, Problem> {
         let upstream = self.upstreams.of(&route.method.service).ok_or_else(Problem::internal)?;
         let mut request = tonic::Request::new(message);
         // The service checks the token again: it believes no one, not even the gateway.
-        if let Some(token) = headers.get(header::AUTHORIZATION)
+        if let Some(token) = asked.headers.get(header::AUTHORIZATION)
             && let Ok(token) = MetadataValue::try_from(token.as_bytes())
         {
             request.metadata_mut().insert("authorization", token);
@@ -62,11 +59,7 @@ impl Gateway {
         let answered = client.unary(request, route.grpc_path.clone(), Onward).await?;
 
         let json = route.binding.renderer.render(answered.get_ref()).or_internal()?;
-        let mut response = answer::json(StatusCode::OK, json);
-        let public = route.method.access.as_ref().is_some_and(|rule| rule.public);
-        if !(public && route.method.safe) {
-            answer::never_store(&mut response);
-        }
+        let mut response = caching::answer(asked, route, answered.get_ref(), json);
         if answered.metadata().get(IDEMPOTENT_REPLAYED).is_some_and(|value| value == "true") {
             response.headers_mut().insert(IDEMPOTENT_REPLAYED, HeaderValue::from_static("true"));
         }
@@ -125,7 +118,8 @@ async fn read(mut body: Body, limit: usize) -> Result<Option<Bytes>, tonic::Stat
 fn is_json(headers: &HeaderMap) -> Result<(), Problem> {
     let unsupported = |message: &str| Err(Problem::new(Reason::MediaTypeUnsupported, message));
     if headers.get(header::CONTENT_ENCODING).is_some_and(|encoding| encoding != "identity") {
-        return unsupported("the body is compressed: send it as it is");
+        return unsupported("the body is compressed: send it as it is")
+            .map_err(|problem| problem.metadata(answer::ACCEPT_ENCODING, "identity"));
     }
     let Some(value) = headers.get(header::CONTENT_TYPE) else { return Ok(()) };
     let text = value.to_str().unwrap_or_default();

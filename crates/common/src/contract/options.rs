@@ -3,6 +3,7 @@
 use std::{collections::HashMap, time::Duration};
 
 use chrono::NaiveDate;
+use fluent_uri::UriRef;
 use prost_reflect::{DescriptorPool, DynamicMessage, ExtensionDescriptor, MessageDescriptor, MethodDescriptor, Value};
 use souk_proto::{
     google::api::HttpRule,
@@ -154,7 +155,11 @@ impl Deprecation {
             text.parse::<NaiveDate>().map_err(|_| format!("`{text}` is not a day: write it as 2027-01-31"))
         };
         let sunset = if option.sunset.is_empty() { None } else { Some(day(&option.sunset)?) };
-        Ok(Self { since: day(&option.since)?, sunset, link: Some(option.link).filter(|link| !link.is_empty()) })
+        let link = Some(option.link).filter(|link| !link.is_empty());
+        if let Some(link) = &link {
+            UriRef::parse(link.as_str()).map_err(|error| format!("the link `{link}` is not a URI: {error}"))?;
+        }
+        Ok(Self { since: day(&option.since)?, sunset, link })
     }
 }
 
@@ -247,6 +252,10 @@ mod tests {
             (
                 "option (souk.options.v1.deprecation) = {since: \"2027-01-31\" sunset: \"2027-13-01\"};",
                 "`2027-13-01` is not a day",
+            ),
+            (
+                "option (souk.options.v1.deprecation) = {since: \"2027-01-31\" link: \"<over there>\"};",
+                "the link `<over there>` is not a URI",
             ),
         ];
         for (options, expected) in cases {

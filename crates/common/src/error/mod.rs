@@ -32,6 +32,7 @@ struct Inner {
     retry_after: Option<Duration>,
     resource: Option<Resource>,
     request_id: Option<String>,
+    http_status: Option<u16>,
     cause: Option<Arc<dyn Error + Send + Sync>>,
 }
 
@@ -77,6 +78,7 @@ impl Problem {
             retry_after: None,
             resource: None,
             request_id: None,
+            http_status: None,
             cause: None,
         }))
     }
@@ -192,6 +194,14 @@ impl Problem {
         self
     }
 
+    /// Has an HTTP status of its own instead of its reason's, where HTTP has one for how the request was made: 412
+    /// for an `If-Match` that no longer holds. gRPC and the next hop see the reason alone.
+    #[must_use]
+    pub fn on_http(mut self, status: u16) -> Self {
+        self.0.http_status = Some(status);
+        self
+    }
+
     /// Keeps what caused it, for the server's log. No client sees it.
     #[must_use]
     pub fn caused_by(mut self, cause: impl Into<Box<dyn Error + Send + Sync>>) -> Self {
@@ -217,9 +227,9 @@ impl Problem {
         reason::facts(self.0.reason).code
     }
 
-    /// The HTTP status, which follows from the reason.
+    /// The HTTP status, which follows from the reason, save where [`Problem::on_http`] set another.
     pub fn http_status(&self) -> u16 {
-        reason::facts(self.0.reason).http_status
+        self.0.http_status.unwrap_or_else(|| reason::facts(self.0.reason).http_status)
     }
 
     /// Why, for people; the same for every problem of the reason.

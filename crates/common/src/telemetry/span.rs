@@ -81,6 +81,7 @@ pub fn http_server(service: &str, method: &http::Method, route: &str, headers: &
         http.route = route,
         http.response.status_code = Empty,
         souk.service = service,
+        souk.caller = Empty,
         request_id = Empty,
         trace_id = trace_of(&context).map(display),
     );

@@ -32,8 +32,12 @@ pub struct Binding {
     body: Body,
     /// Writes the answer, or the field of it that `response_body` names.
     pub renderer: Arc<Renderer>,
+    /// The field of the answer that is its JSON, where it is not the whole.
+    response_body: Option<FieldDescriptor>,
     /// Fields that do not come in the query, with the words for where they do.
     elsewhere: Vec<(String, &'static str)>,
+    /// Number of the answer's field `etag`.
+    etag: Option<u32>,
 }
 
 /// What the body holds.
@@ -131,7 +135,12 @@ impl Binding {
             elsewhere.push((field.name().to_owned(), "body"));
         }
         let renderer = Arc::new(Renderer::new(output, response_body.as_ref()));
-        Ok(Self { input: input.clone(), variables: resolved, body, renderer, elsewhere })
+        // An answer that is one field has no place for it.
+        let etag = output
+            .get_field_by_name("etag")
+            .filter(|field| response_body.is_none() && field.kind() == prost_reflect::Kind::String && !field.is_list());
+        let etag = etag.map(|field| field.number());
+        Ok(Self { input: input.clone(), variables: resolved, body, renderer, response_body, elsewhere, etag })
     }
 
     /// Whether the method takes a body.
@@ -150,6 +159,11 @@ impl Binding {
     /// The field that an answer's JSON holds, where it holds only one.
     pub fn response_field(&self) -> Option<&FieldDescriptor> {
         self.response_body.as_ref()
+    }
+
+    /// The etag that an encoded answer has itself, where it has one.
+    pub fn own_etag<'a>(&self, answer: &'a [u8]) -> Option<&'a str> {
+        wire::text(answer, self.etag?).filter(|etag| !etag.is_empty())
     }
 
     /// Where a field (a path in the names of the contract) comes from.

@@ -368,7 +368,7 @@ fn answers_have_every_field_and_can_be_one_field() {
     reply.set_field_by_name("tags", prost_reflect::Value::List(vec![prost_reflect::Value::String("a".into())]));
     let reply = reply.encode_to_vec();
     // Fields that know whether they are set (`thing`, `request`) are there only where they are.
-    assert_eq!(rendered("Reply", "", &reply).unwrap(), json!({"method": "", "headers": {}, "tags": ["a"]}));
+    assert_eq!(rendered("Reply", "", &reply).unwrap(), json!({"method": "", "headers": {}, "tags": ["a"], "etag": ""}));
     assert_eq!(rendered("Reply", "tags", &reply).unwrap(), json!(["a"]));
     assert_eq!(rendered("Reply", "thing", &reply).unwrap(), Value::Null);
     assert_eq!(rendered("Reply", "method", &reply).unwrap(), json!(""));

@@ -133,7 +133,7 @@ impl Answerer {
         let mut reply = DynamicMessage::new(self.method.descriptor.output());
         reply.set_field_by_name("method", Value::String(self.method.name.to_string()));
         if self.method.descriptor.input().full_name() == "souk.test.v1.Request" {
-            for field in ["thing", "tags"] {
+            for field in ["thing", "tags", "etag"] {
                 if message.has_field_by_name(field) {
                     reply.set_field_by_name(field, message.get_field_by_name(field).unwrap().into_owned());
                 }
@@ -163,6 +163,9 @@ impl UnaryService<DynamicMessage> for Answerer {
             let (metadata, _, message) = request.into_parts();
             if &*this.method.name == "Fail" {
                 fail(&text(&message, "name")).await?;
+            }
+            if this.method.etag.is_some() && !["", "current"].contains(&&*text(&message, "etag")) {
+                return Err(Problem::etag_mismatch().into());
             }
             let mut response = Response::new(this.reply(&message, &metadata));
             let key = text(&message, "request_id");

@@ -10,7 +10,7 @@ use tokio::{
 
 use crate::boot::{Answer, Booted, boot, boot_with};
 
-const LONG: Duration = Duration::from_secs(10);
+pub const LONG: Duration = Duration::from_secs(10);
 
 async fn connect(url: &str) -> TcpStream {
     TcpStream::connect(url.trim_start_matches("http://")).await.unwrap()
@@ -80,13 +80,14 @@ async fn headers_have_an_end() {
 }
 
 /// A request that waits in the echo. It has arrived there: the gateway has room for one alone, and says it has none.
-async fn waiting(souk: &Booted) -> tokio::task::JoinHandle<reqwest::Result<reqwest::Response>> {
+pub async fn waiting(souk: &Booted) -> tokio::task::JoinHandle<reqwest::Result<reqwest::Response>> {
     let start = || tokio::spawn(souk.request("GET", "/test/v1/fail/wait").send());
     let mut waiting = start();
     souk_testkit::wait::until(LONG, "the only place to be taken", async || {
         if waiting.is_finished() {
-            // The request below had the place just then.
+            // The request below had the place just then. It must not come at the same moment again.
             waiting = start();
+            return false;
         }
         souk.get("/test/v1/things/1").await.status == StatusCode::SERVICE_UNAVAILABLE && !waiting.is_finished()
     })

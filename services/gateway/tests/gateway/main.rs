@@ -5,6 +5,7 @@ mod boot;
 mod echo;
 mod edge;
 mod grpc;
+mod manners;
 mod openapi;
 mod rest;
 mod start;

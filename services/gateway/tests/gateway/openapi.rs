@@ -180,7 +180,7 @@ fn kinds_and_rules_as_json_schema() {
             json!({"$ref": "#/components/schemas/Thing"}),
         ),
         ("/components/schemas/Kinds/properties/nothing", json!({"type": "null"})),
-        ("/components/schemas/Reply/required", json!(["method", "headers", "tags"])),
+        ("/components/schemas/Reply/required", json!(["method", "headers", "tags", "etag"])),
         // Rules.
         ("/components/schemas/CheckedRequest.Inner.Item/required", json!(["quantity"])),
         ("/components/schemas/CheckedRequest.Inner.Item/properties/quantity/minimum", json!(1)),

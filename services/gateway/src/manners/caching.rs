@@ -1,0 +1,70 @@
+//! Who may keep an answer, and for how long (RFC 9111); 304 for those who have it already (RFC 9110, 13.1.2).
+
+use http::{HeaderMap, HeaderValue, Method as HttpMethod, Response, StatusCode, header, request::Parts};
+use souk_common::contract::Method;
+use tonic::body::Body;
+
+use super::{
+    compression,
+    etag::{self, Named},
+};
+use crate::{answer, routes::Route};
+
+/// What else than its address an answer may depend on. A cache that goes by it never gives one caller's answer to
+/// another: a service may tell staff more than it tells everyone, public or not.
+const VARY: HeaderValue = HeaderValue::from_static("authorization, accept-encoding");
+
+/// The answer of a call that went well, from its encoded message and the JSON of it.
+pub fn answer(request: &Parts, route: &Route, message: &[u8], json: Vec<u8>) -> Response<Body> {
+    let reads = matches!(request.method, HttpMethod::GET | HttpMethod::HEAD);
+    if !(reads && route.method.safe) {
+        let mut response = answer::json(StatusCode::OK, json);
+        answer::never_store(&mut response);
+        return response;
+    }
+    let tag = etag::of(&route.binding, message, &json);
+    let known = known(&request.headers, &tag);
+    let mut response = match known {
+        Some(_) => answer::empty(StatusCode::NOT_MODIFIED),
+        None => answer::json(StatusCode::OK, json),
+    };
+    let headers = response.headers_mut();
+    if let Some(tag) = etag::header(known.unwrap_or(&tag)) {
+        headers.insert(header::ETAG, tag);
+    }
+    headers.insert(header::CACHE_CONTROL, control(&route.method, &request.headers));
+    headers.append(header::VARY, VARY);
+    response
+}
+
+/// The tag that the client has this representation by. Weak tags count: what it has is as good.
+fn known<'k>(headers: &'k HeaderMap, tag: &'k str) -> Option<&'k str> {
+    match etag::named(headers, &header::IF_NONE_MATCH)?.ok()? {
+        Named::Any => Some(tag),
+        Named::Tags(tags) => {
+            // A cache may name what it keeps for others: it must not be told to use what this client cannot read.
+            let packed_too = compression::accepted(headers);
+            let fits = |known: &&etag::Tag<'_>| known.opaque == tag || (packed_too && known.unpacked() == tag);
+            tags.iter().find(fits).map(|known| known.opaque)
+        }
+    }
+}
+
+/// `Cache-Control` of a safe method's answer.
+fn control(method: &Method, headers: &HeaderMap) -> HeaderValue {
+    let public = method.access.as_ref().is_some_and(|rule| rule.public);
+    // What was asked with a token may be meant for its holder alone.
+    let who = if public && !headers.contains_key(header::AUTHORIZATION) { "public" } else { "private" };
+    let text = match method.caching {
+        Some(caching) if caching.max_age.is_zero() => format!("{who}, no-cache"),
+        Some(caching) => {
+            let (fresh, stale) = (caching.max_age.as_secs(), caching.stale_while_revalidate.as_secs());
+            let stale = if stale == 0 { String::new() } else { format!(", stale-while-revalidate={stale}") };
+            format!("{who}, max-age={fresh}{stale}")
+        }
+        None if public => format!("{who}, no-cache"),
+        // Personal, and the contract does not say that it may be kept anywhere.
+        None => "no-store".to_owned(),
+    };
+    HeaderValue::from_str(&text).unwrap_or(HeaderValue::from_static("no-store"))
+}
