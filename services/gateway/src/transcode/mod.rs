@@ -32,6 +32,8 @@ pub struct Binding {
     body: Body,
     /// Writes the answer, or the field of it that `response_body` names.
     pub renderer: Arc<Renderer>,
+    /// The field of the answer that is its JSON, where it is not the whole.
+    response_body: Option<FieldDescriptor>,
     /// Fields that do not come in the query, with the words for where they do.
     elsewhere: Vec<(String, &'static str)>,
 }
@@ -131,7 +133,7 @@ impl Binding {
             elsewhere.push((field.name().to_owned(), "body"));
         }
         let renderer = Arc::new(Renderer::new(output, response_body.as_ref()));
-        Ok(Self { input: input.clone(), variables: resolved, body, renderer, elsewhere })
+        Ok(Self { input: input.clone(), variables: resolved, body, renderer, response_body, elsewhere })
     }
 
     /// Whether the method takes a body.
