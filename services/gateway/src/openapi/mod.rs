@@ -98,6 +98,11 @@ fn components(reasons: &Reasons, schemas: Schemas<'_>) -> Json {
     let mut responses: Map<String, Json> =
         statuses.into_iter().map(|status| (status.to_string(), reasons.response(status))).collect();
     responses.insert("304".to_owned(), json!({"description": "It is still what the client has, by `If-None-Match`."}));
+    // Said by the server before there is a request that could have a problem.
+    responses.insert(
+        "431".to_owned(),
+        json!({"description": "The path with its query, or the headers, are longer than the gateway takes."}),
+    );
     let mut named = schemas.into_named();
     named.insert("Problem".to_owned(), problems::schema());
     json!({
@@ -114,7 +119,7 @@ fn components(reasons: &Reasons, schemas: Schemas<'_>) -> Json {
                 "name": "If-Match",
                 "in": "header",
                 "description": "The etag that the resource must still have.",
-                "schema": {"type": "string", "examples": ["\"…\""]},
+                "schema": {"type": "string"},
             },
             "Last-Event-ID": {
                 "name": "Last-Event-ID",

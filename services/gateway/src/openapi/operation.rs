@@ -26,6 +26,7 @@ pub fn operation(route: &Route, id: String, path: &Path, schemas: &mut Schemas<'
     let mut parameters = path.parameters.clone();
     let input = method.descriptor.input();
     query(route, &input, &mut Vec::new(), &mut Vec::new(), &mut parameters, schemas);
+    let long = parameters.iter().any(|parameter| parameter["schema"]["type"] == "array");
     headers(method, &mut parameters);
     let mut operation = json!({
         "operationId": id,
@@ -36,7 +37,7 @@ pub fn operation(route: &Route, id: String, path: &Path, schemas: &mut Schemas<'
         "x-souk-access": access,
         "x-souk-rate-class": rate_class(method.rate_class),
         "x-souk-method": method.path,
-        "responses": responses(route, schemas),
+        "responses": responses(route, long, schemas),
     });
     if !parameters.is_empty() {
         operation["parameters"] = parameters.into();
@@ -203,10 +204,11 @@ fn body(route: &Route, input: &MessageDescriptor, schemas: &mut Schemas<'_>) -> 
     Some(json!({"required": required, "content": {"application/json": {"schema": schema}}}))
 }
 
-fn responses(route: &Route, schemas: &mut Schemas<'_>) -> Json {
+/// `long`: the query can be longer than a request's head may be.
+fn responses(route: &Route, long: bool, schemas: &mut Schemas<'_>) -> Json {
     let method = &*route.method;
     let mut responses = Map::from_iter([("200".to_owned(), success(route, schemas))]);
-    for status in statuses(route) {
+    for status in statuses(route).into_iter().chain(long.then_some(431)) {
         responses.insert(status.to_string(), json!({"$ref": format!("#/components/responses/{status}")}));
     }
     if method.safe {

@@ -11,7 +11,7 @@ use super::rules;
 pub struct Resource {
     /// One of them: `order`.
     pub singular: String,
-    /// What the last part of its names matches, where a rule of the contract says so: `ord_[0-9a-z]{26}`.
+    /// What the last part of its names matches, where a rule of the contract says so: `ord_[0-7][0-9a-hjkmnp-tv-z]{25}`.
     pub id: Option<String>,
 }
 
@@ -43,7 +43,7 @@ impl Resources {
         this
     }
 
-    /// `^orders/ord_[0-9a-z]{26}$` tells the ids of orders.
+    /// `^orders/ord_[0-7][0-9a-hjkmnp-tv-z]{25}$` tells the ids of orders.
     fn learn(&mut self, pattern: &str) {
         let Some((plural, id)) = pattern.strip_prefix('^').and_then(|rest| rest.strip_suffix('$')?.split_once('/'))
         else {

@@ -142,7 +142,7 @@ fn compile(pattern: &str) -> Result<Regex, String> {
     Regex::new(pattern).map_err(|error| error.to_string())
 }
 
-/// "must match ^orders/ord_[0-9a-z]{26}$ (for example orders/ord_01k9…)".
+/// "must match ^orders/ord_[0-7][0-9a-hjkmnp-tv-z]{25}$ (for example orders/ord_01k9…)".
 fn pattern_message(pattern: &str, source: &Source<'_>) -> String {
     let mut message = format!("must match {pattern}");
     let examples = source.rules.get_field_by_name("example");
@@ -156,7 +156,7 @@ fn pattern_message(pattern: &str, source: &Source<'_>) -> String {
 
 /// A name that fits the pattern of a resource's names: a literal, then an id.
 fn resource_name(pattern: &str) -> Option<String> {
-    let literal = pattern.strip_prefix('^')?.strip_suffix("[0-9a-z]{26}$")?;
+    let literal = pattern.strip_prefix('^')?.strip_suffix("[0-7][0-9a-hjkmnp-tv-z]{25}$")?;
     let plain = literal.chars().all(|character| character.is_ascii_alphanumeric() || "_/".contains(character));
     plain.then(|| format!("{literal}01k9xj6v3te2q8s4m5n7r0p1wz"))
 }
@@ -235,12 +235,12 @@ mod tests {
 
     #[test]
     fn the_example_fits_its_pattern() {
-        let pattern = "^orders/ord_[0-9a-z]{26}$";
+        let pattern = "^orders/ord_[0-7][0-9a-hjkmnp-tv-z]{25}$";
         let example = resource_name(pattern).unwrap();
         assert!(example.starts_with("orders/ord_01k9"));
         assert!(compile(pattern).unwrap().is_match(&example));
         assert_eq!(resource_name("^[A-Z]{2}$"), None);
-        assert_eq!(resource_name("^a+[0-9a-z]{26}$"), None);
+        assert_eq!(resource_name("^a+[0-7][0-9a-hjkmnp-tv-z]{25}$"), None);
     }
 
     #[test]

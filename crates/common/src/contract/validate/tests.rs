@@ -486,7 +486,7 @@ fn an_order_with_several_faults_names_all_of_them() {
     assert_eq!(found, expected);
     assert_eq!(
         violations[1].message,
-        "must match ^products/prd_[0-9a-z]{26}$ (for example products/prd_01k9xj6v3te2q8s4m5n7r0p1wz)"
+        "must match ^products/prd_[0-7][0-9a-hjkmnp-tv-z]{25}$ (for example products/prd_01k9xj6v3te2q8s4m5n7r0p1wz)"
     );
 
     let problem = Problem::from(violations);
