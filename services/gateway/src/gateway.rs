@@ -49,7 +49,7 @@ pub struct Gateway {
     pub(crate) readiness: Readiness,
     pub(crate) own: Own,
     pub(crate) openapi: OnceLock<Bytes>,
-    verifier: Arc<Verifier>,
+    pub(crate) verifier: Arc<Verifier>,
     manners: Manners,
     admission: Admission,
 }
@@ -200,7 +200,7 @@ impl Gateway {
             Target::Rest(matched) => self.rest(&matched, request).await,
             Target::Miss(Miss::Method(allow)) => not_allowed(request.method(), &allow),
             Target::Miss(Miss::Path(problem)) => Err(problem),
-            Target::Page(page) => Ok(self.page(page).await),
+            Target::Page(page) => Ok(self.page(page, request.headers()).await),
         }
     }
 

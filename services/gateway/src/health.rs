@@ -1,6 +1,7 @@
 //! Whether the whole of souk is ready: every backend is asked, for REST and for gRPC alike.
 
 use std::{
+    net::SocketAddr,
     pin::Pin,
     sync::Arc,
     time::{Duration, Instant},
@@ -52,6 +53,9 @@ pub struct Backend {
     pub ready: bool,
     /// What the best of them said: `SERVING`, `NOT_SERVING`, or that it cannot be reached.
     pub state: &'static str,
+    /// How each of them is. For those who run souk.
+    #[serde(skip)]
+    pub addresses: Vec<(SocketAddr, AddressState)>,
 }
 
 impl Readiness {
@@ -83,8 +87,8 @@ impl Readiness {
 
     async fn ask(&self, backend: &Upstream) -> Backend {
         let addresses = backend.client.check(self.0.timeout).await;
-        // One copy that can be called is enough. Which ones there are is for the metrics to tell, not for everyone.
-        let best = addresses.into_iter().map(|(_, state)| state).max().unwrap_or(AddressState::Down);
+        // One copy that can be called is enough.
+        let best = addresses.iter().map(|(_, state)| *state).max().unwrap_or(AddressState::Down);
         let state = match best {
             AddressState::Up => "SERVING",
             AddressState::Ejected => "FAILING",
@@ -92,7 +96,7 @@ impl Readiness {
             AddressState::Silent => "TIMED_OUT",
             AddressState::Down => "UNREACHABLE",
         };
-        Backend { name: backend.name.clone(), ready: best == AddressState::Up, state }
+        Backend { name: backend.name.clone(), ready: best == AddressState::Up, state, addresses }
     }
 
     /// The state of a service; of all of souk where the name is empty.
