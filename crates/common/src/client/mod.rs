@@ -138,3 +138,6 @@ impl Service<Request<Body>> for Client {
         Box::pin(async move { Ok(client.send(request).await) })
     }
 }
+
+#[cfg(test)]
+mod tests;
