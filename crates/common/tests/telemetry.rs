@@ -15,6 +15,8 @@ use opentelemetry_proto::tonic::collector::trace::v1::trace_service_server::{Tra
 use opentelemetry_proto::tonic::collector::trace::v1::{ExportTraceServiceRequest, ExportTraceServiceResponse};
 use opentelemetry_proto::tonic::common::v1::{KeyValue, any_value::Value};
 use opentelemetry_proto::tonic::trace::v1::{Span, span::SpanKind, status::StatusCode};
+use souk_common::client;
+use souk_common::contract::Contract;
 use souk_common::telemetry::{self, Config, Guard, metrics, propagation, span};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tonic::{Request, Response, Status};
@@ -239,6 +241,10 @@ fn prometheus_reads_what_was_measured() {
         let status = metrics::PoolStatus { used: 3, idle: 2, max: 16, pending: 1 };
         let pool = metrics::db_pool("order", move || status);
 
+        metrics::rpc_client_retry("souk.user.v1.UserService", "GetUser", "retry");
+        let config = client::Config { address: "http://127.0.0.1:1".into(), timeout: took, connect_timeout: took };
+        let client = client::Client::new(&config, Contract::souk().unwrap(), None).unwrap();
+
         let scraped = get(address, "/metrics").await;
         assert!(scraped.starts_with("HTTP/1.1 200 OK\r\n"), "{scraped}");
         assert!(scraped.contains("content-type: text/plain; version=0.0.4"), "{scraped}");
@@ -253,14 +259,18 @@ fn prometheus_reads_what_was_measured() {
             "db_client_connection_count{db_client_connection_pool_name=\"order\",db_client_connection_state=\"used\"} 3\n".to_owned(),
             "db_client_connection_count{db_client_connection_pool_name=\"order\",db_client_connection_state=\"idle\"} 2\n".to_owned(),
             "db_client_connection_max{db_client_connection_pool_name=\"order\"} 16\n".to_owned(),
+            "rpc_client_retries_total{kind=\"retry\",rpc_method=\"GetUser\",rpc_service=\"souk.user.v1.UserService\"} 1\n".to_owned(),
+            "rpc_client_addresses{grpc_target=\"127.0.0.1:1\",server_address=\"127.0.0.1\",server_port=\"1\",state=\"down\"} 1\n".to_owned(),
+            "rpc_client_breaker_open{grpc_target=\"127.0.0.1:1\"} 1\n".to_owned(),
             "db_client_connection_pending_requests{db_client_connection_pool_name=\"order\"} 1\n".to_owned(),
         ] {
             assert!(scraped.contains(&line), "{line} is not in\n{scraped}");
         }
-        drop((running, pool));
+        drop((running, pool, client));
         let scraped = get(address, "/metrics").await;
         assert!(scraped.contains("rpc_server_active_requests{rpc_service=\"souk.order.v1.OrderService\"} 0\n"), "{scraped}");
         assert!(!scraped.contains("db_client_connection_max{"), "{scraped}");
+        assert!(!scraped.contains("rpc_client_breaker_open{"), "{scraped}");
         assert!(get(address, "/").await.starts_with("HTTP/1.1 404 "), "nothing else is served");
 
         world

@@ -46,6 +46,11 @@ pub struct Settings {
     /// How long a service may take to say that it is ready.
     #[serde(with = "souk_common::config::duration")]
     pub ready_timeout: Duration,
+    /// Requests of one caller worked on at a time; 0: half of all that are.
+    pub max_concurrent_per_caller: usize,
+    /// How long a request waits for its turn where too many are worked on.
+    #[serde(with = "souk_common::config::duration")]
+    pub queue_timeout: Duration,
     /// Name of the service whose published keys tokens are checked with.
     pub keys_from: String,
     /// Which web pages of other origins may call.
@@ -63,7 +68,7 @@ pub struct Settings {
 pub struct Backends(BTreeMap<String, String>);
 
 impl Backends {
-    /// Adds an address, or replaces it.
+    /// Adds an address, or several with commas between, or replaces them.
     pub fn set(&mut self, name: impl Into<String>, address: impl Into<String>) {
         self.0.insert(name.into(), address.into());
     }
@@ -99,9 +104,11 @@ fn flatten(
     for (name, value) in table {
         let name = if path.is_empty() { name } else { format!("{path}.{name}") };
         match value {
-            serde_json::Value::String(address) => drop(into.insert(name, address)),
             serde_json::Value::Object(inner) => flatten(&name, inner, into)?,
-            _ => return Err(format!("the address of {name} must be a text such as \"http://127.0.0.1:9001\"")),
+            other => {
+                let addresses = client::one_or_several(other).map_err(|error| format!("{name}: {error}"))?;
+                drop(into.insert(name, addresses));
+            }
         }
     }
     Ok(())
@@ -155,6 +162,17 @@ mod tests {
         assert_eq!(backends.of("souk.order.v1.OrderService"), Some(("souk.order.v1", "http://order:9000")));
         assert_eq!(backends.of("souk.order.v2.OrderService"), None);
         assert_eq!(backends.of("souk.userland.v1.X"), None);
+    }
+
+    #[test]
+    fn a_backend_has_one_address_or_several() {
+        let read = |json| serde_json::from_value::<Backends>(json);
+        let backends = read(serde_json::json!({"souk": {"user": ["http://a:1", "http://b:1"], "order": "http://c:1"}}));
+        let backends = backends.unwrap();
+        assert_eq!(backends.of("souk.user.v1.X"), Some(("souk.user", "http://a:1,http://b:1")));
+        assert_eq!(backends.of("souk.order.v1.X"), Some(("souk.order", "http://c:1")));
+        let error = read(serde_json::json!({"souk": {"user": 7}})).unwrap_err().to_string();
+        assert!(error.contains("souk.user") && error.contains("or a list of such"), "{error}");
     }
 
     #[test]

@@ -2,6 +2,7 @@
 
 use std::{
     any::Any,
+    net::{IpAddr, Ipv4Addr, SocketAddr},
     panic::AssertUnwindSafe,
     sync::{Arc, OnceLock},
     time::{Duration, Instant},
@@ -17,11 +18,11 @@ use souk_common::{
     error::{Problem, Reason, chain},
     telemetry,
 };
-use tokio::sync::Semaphore;
 use tonic::{Status, body::Body};
 
 use crate::{
     access::Sent,
+    admission::{self, Admission},
     answer,
     config::Config,
     grpc::{self, Own},
@@ -48,9 +49,9 @@ pub struct Gateway {
     pub(crate) readiness: Readiness,
     pub(crate) own: Own,
     pub(crate) openapi: OnceLock<Bytes>,
-    verifier: Arc<Verifier>,
-    permits: Semaphore,
+    pub(crate) verifier: Arc<Verifier>,
     manners: Manners,
+    admission: Admission,
 }
 
 /// What a request is for.
@@ -86,10 +87,14 @@ impl Gateway {
         let routes = Routes::of(&contract)?;
         let readiness = Readiness::new(&upstreams, config.settings.ready_timeout);
         let own = grpc::own(descriptors, &served, readiness.clone())?;
-        let permits = Semaphore::new(config.common.server.max_concurrent_requests);
         let manners = Manners::of(&config.settings);
         let openapi = OnceLock::new();
-        Ok(Self { config, contract, routes, upstreams, readiness, own, openapi, verifier, permits, manners })
+        let admission = Admission::new(
+            config.common.server.max_concurrent_requests,
+            config.settings.max_concurrent_per_caller,
+            config.settings.queue_timeout,
+        );
+        Ok(Self { config, contract, routes, upstreams, readiness, own, openapi, verifier, manners, admission })
     }
 
     /// Answers one request.
@@ -121,7 +126,9 @@ impl Gateway {
             access_log,
         };
 
-        let work = AssertUnwindSafe(context.clone().scope(self.answer(target, request))).catch_unwind();
+        let address = request.extensions().get().map_or(IpAddr::V4(Ipv4Addr::UNSPECIFIED), SocketAddr::ip);
+        let work = admission::visit(address, context.clone().scope(self.answer(target, request)));
+        let work = AssertUnwindSafe(work).catch_unwind();
         let answered = span.run(work).await.unwrap_or_else(|panic| Err(panicked(&*panic)));
 
         let answered = answered.map_err(told_when_to_return);
@@ -184,13 +191,6 @@ impl Gateway {
     }
 
     async fn answer(&self, target: Target, request: Request<Body>) -> Result<Response<Body>, Problem> {
-        // Whoever watches over the gateway is answered however busy it is.
-        if let Target::Page(page) = target {
-            return Ok(self.page(page).await);
-        }
-        let _permit = self.permits.try_acquire().map_err(|_| {
-            Problem::new(Reason::Overloaded, "the gateway has as much work as it can do: try again later")
-        })?;
         match target {
             Target::Grpc(method) => self.pass(&method, request).await,
             Target::GrpcOwn => Ok(self.own.call(request).await),
@@ -200,14 +200,15 @@ impl Gateway {
             Target::Rest(matched) => self.rest(&matched, request).await,
             Target::Miss(Miss::Method(allow)) => not_allowed(request.method(), &allow),
             Target::Miss(Miss::Path(problem)) => Err(problem),
-            Target::Page(page) => Ok(self.page(page).await),
+            Target::Page(page) => Ok(self.page(page, request.headers()).await),
         }
     }
 
-    /// Whether the caller may call the method at all. What is theirs, the service decides.
+    /// Whether the caller may call the method at all, and whether there is room for it now. What is theirs, the
+    /// service decides. The gateway's own pages need no room: whoever watches over it is answered however busy it is.
     ///
     /// # Errors
-    /// `UNAUTHENTICATED` or `PERMISSION_DENIED`.
+    /// `UNAUTHENTICATED`, `PERMISSION_DENIED` or `OVERLOADED`.
     pub(crate) async fn admit(&self, method: &Method, headers: &http::HeaderMap) -> Result<(), Problem> {
         let rule: &AccessRule = method
             .access
@@ -221,7 +222,9 @@ impl Gateway {
         }
         let kind = if identity == Identity::Anonymous { "anonymous" } else { "user" };
         tracing::Span::current().record("souk.caller", kind);
-        rule.admit(&identity).map(drop)
+        rule.admit(&identity)?;
+        let user = if let Identity::User { id, .. } = identity { Some(id) } else { None };
+        self.admission.admit(user, method.rate_class).await
     }
 }
 

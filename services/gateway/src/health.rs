@@ -1,6 +1,7 @@
 //! Whether the whole of souk is ready: every backend is asked, for REST and for gRPC alike.
 
 use std::{
+    net::SocketAddr,
     pin::Pin,
     sync::Arc,
     time::{Duration, Instant},
@@ -8,11 +9,11 @@ use std::{
 
 use futures::{Stream, future::join_all, stream};
 use serde::Serialize;
+use souk_common::client::AddressState;
 use tokio::sync::Mutex;
 use tonic::{Request, Response, Status};
 use tonic_health::pb::{
-    HealthCheckRequest, HealthCheckResponse, health_check_response::ServingStatus, health_client::HealthClient,
-    health_server::Health,
+    HealthCheckRequest, HealthCheckResponse, health_check_response::ServingStatus, health_server::Health,
 };
 
 use crate::upstream::{Upstream, Upstreams};
@@ -48,10 +49,13 @@ pub struct Report {
 pub struct Backend {
     /// Its configured name.
     pub name: String,
-    /// Whether it is ready.
+    /// Whether one of its addresses is ready.
     pub ready: bool,
-    /// What it said: `SERVING`, `NOT_SERVING`, or that it cannot be reached.
+    /// What the best of them said: `SERVING`, `NOT_SERVING`, or that it cannot be reached.
     pub state: &'static str,
+    /// How each of them is. For those who run souk.
+    #[serde(skip)]
+    pub addresses: Vec<(SocketAddr, AddressState)>,
 }
 
 impl Readiness {
@@ -82,17 +86,17 @@ impl Readiness {
     }
 
     async fn ask(&self, backend: &Upstream) -> Backend {
-        let mut client = HealthClient::new(backend.client.clone());
-        let asked = tokio::time::timeout(self.0.timeout, client.check(HealthCheckRequest::default())).await;
-        let (ready, state) = match asked {
-            Ok(Ok(answer)) => match answer.get_ref().status() {
-                ServingStatus::Serving => (true, "SERVING"),
-                _ => (false, "NOT_SERVING"),
-            },
-            Ok(Err(_)) => (false, "UNREACHABLE"),
-            Err(_) => (false, "TIMED_OUT"),
+        let addresses = backend.client.check(self.0.timeout).await;
+        // One copy that can be called is enough.
+        let best = addresses.iter().map(|(_, state)| *state).max().unwrap_or(AddressState::Down);
+        let state = match best {
+            AddressState::Up => "SERVING",
+            AddressState::Ejected => "FAILING",
+            AddressState::NotServing => "NOT_SERVING",
+            AddressState::Silent => "TIMED_OUT",
+            AddressState::Down => "UNREACHABLE",
         };
-        Backend { name: backend.name.clone(), ready, state }
+        Backend { name: backend.name.clone(), ready: best == AddressState::Up, state, addresses }
     }
 
     /// The state of a service; of all of souk where the name is empty.

@@ -4,6 +4,7 @@
 //! `routes` and `transcode`) or `grpc` (passed on as it is) → `upstream` (the service).
 
 mod access;
+mod admission;
 mod answer;
 pub mod config;
 #[cfg(test)]

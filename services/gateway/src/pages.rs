@@ -1,11 +1,12 @@
 //! The gateway's own pages: what is where, is it alive, is it ready, what the API is.
 
 use bytes::Bytes;
-use http::{Response, StatusCode};
-use serde_json::json;
+use http::{HeaderMap, Response, StatusCode};
+use serde_json::{Value, json};
+use souk_common::{auth::Identity, contract::Role};
 use tonic::body::Body;
 
-use crate::{answer, gateway::Gateway, openapi};
+use crate::{answer, gateway::Gateway, health::Report, openapi};
 
 /// A page that is part of no contract.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -40,14 +41,18 @@ impl Page {
 }
 
 impl Gateway {
-    pub(crate) async fn page(&self, page: Page) -> Response<Body> {
+    pub(crate) async fn page(&self, page: Page, headers: &HeaderMap) -> Response<Body> {
         let (status, body) = match page {
             Page::Index => (StatusCode::OK, self.index()),
             Page::Alive => (StatusCode::OK, json!({"alive": true})),
             Page::Ready => {
                 let report = self.readiness.report().await;
                 let status = if report.ready { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE };
-                (status, json!(*report))
+                let mut body = json!(*report);
+                if self.is_for_administrator(headers).await {
+                    tell_addresses(&report, &mut body);
+                }
+                (status, body)
             }
             Page::OpenApi => return answer::json(StatusCode::OK, self.openapi()),
         };
@@ -60,6 +65,11 @@ impl Gateway {
     fn openapi(&self) -> Bytes {
         let made = || openapi::document(&self.contract, &self.routes).to_string().into();
         self.openapi.get_or_init(made).clone()
+    }
+
+    async fn is_for_administrator(&self, headers: &HeaderMap) -> bool {
+        let identity = self.verifier.identify(headers).await;
+        matches!(identity, Ok(Identity::User { roles, .. }) if roles.has(Role::Admin))
     }
 
     fn index(&self) -> serde_json::Value {
@@ -76,5 +86,14 @@ impl Gateway {
             },
             "rest": routes,
         })
+    }
+}
+
+/// Adds to each backend where it is called, and how each address is.
+fn tell_addresses(report: &Report, body: &mut Value) {
+    for (at, backend) in report.backends.iter().enumerate() {
+        let addresses = backend.addresses.iter();
+        body["backends"][at]["addresses"] =
+            addresses.map(|(address, state)| json!({"address": address, "state": state.name()})).collect();
     }
 }

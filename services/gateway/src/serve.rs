@@ -97,8 +97,11 @@ impl Gateway {
                 () = shutdown.cancelled() => break,
             };
             let Some((stream, place)) = accepted else { continue };
+            // Fails where the client has left already.
+            let Ok(peer) = stream.peer_addr() else { continue };
             let gateway = gateway.clone();
-            let service = service_fn(move |request: http::Request<Incoming>| {
+            let service = service_fn(move |mut request: http::Request<Incoming>| {
+                request.extensions_mut().insert(peer);
                 let gateway = gateway.clone();
                 async move { Ok::<_, Infallible>(gateway.handle(request.map(Body::new)).await) }
             });

@@ -51,7 +51,7 @@ pub enum UpstreamError {
 }
 
 impl Upstreams {
-    /// A client for each service of the contract. Nothing is connected to yet.
+    /// A client for each service of the contract. They begin to connect.
     ///
     /// # Errors
     /// Where an address is missing or is not one.

@@ -8,7 +8,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Mutex, OnceLock, PoisonError};
 use std::time::Duration;
 
-use opentelemetry::metrics::{Histogram, Meter, UpDownCounter};
+use opentelemetry::metrics::{Counter, Histogram, Meter, UpDownCounter};
 use opentelemetry::{KeyValue, StringValue};
 use opentelemetry_sdk::metrics::{Aggregation, Instrument, InstrumentKind, Stream};
 
@@ -28,6 +28,7 @@ static INSTRUMENTS: OnceLock<Instruments> = OnceLock::new();
 struct Instruments {
     rpc_server: Histogram<f64>,
     rpc_client: Histogram<f64>,
+    rpc_client_retries: Counter<u64>,
     rpc_active: UpDownCounter<i64>,
     http_server: Histogram<f64>,
     http_active: UpDownCounter<i64>,
@@ -37,6 +38,7 @@ struct Instruments {
 pub(super) fn install(meter: &Meter) {
     INSTRUMENTS.get_or_init(|| {
         observe_pools(meter);
+        super::addresses::install(meter);
         let seconds = |name: &'static str, description: &'static str| {
             meter.f64_histogram(name).with_unit("s").with_description(description).build()
         };
@@ -46,6 +48,10 @@ pub(super) fn install(meter: &Meter) {
         Instruments {
             rpc_server: seconds("rpc.server.duration", "Time to answer an RPC"),
             rpc_client: seconds("rpc.client.duration", "Time until an RPC sent to another service is answered"),
+            rpc_client_retries: meter
+                .u64_counter("rpc.client.retries")
+                .with_description("Further tries of an RPC sent to another service")
+                .build(),
             rpc_active: active("rpc.server.active_requests", "RPCs being answered"),
             http_server: seconds("http.server.request.duration", "Time to answer an HTTP request"),
             http_active: active("http.server.active_requests", "HTTP requests being answered"),
@@ -74,6 +80,18 @@ pub fn rpc_client(
 ) {
     if let Some(instruments) = INSTRUMENTS.get() {
         instruments.rpc_client.record(elapsed.as_secs_f64(), &rpc(service, method, code));
+    }
+}
+
+/// A call to another service is tried once more: after a failure (`retry`), or beside a slow try (`hedge`).
+pub fn rpc_client_retry(service: impl Into<StringValue>, method: impl Into<StringValue>, kind: &'static str) {
+    if let Some(instruments) = INSTRUMENTS.get() {
+        let attributes = [
+            KeyValue::new("rpc.service", service.into()),
+            KeyValue::new("rpc.method", method.into()),
+            KeyValue::new("kind", kind),
+        ];
+        instruments.rpc_client_retries.add(1, &attributes);
     }
 }
 

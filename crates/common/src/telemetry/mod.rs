@@ -4,6 +4,7 @@
 //! filter costs; the trace context of a caller is still handed on and its trace id logged
 //! (see [`propagation`]).
 
+pub(crate) mod addresses;
 mod config;
 pub mod metrics;
 mod otlp;

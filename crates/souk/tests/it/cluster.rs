@@ -62,6 +62,8 @@ pub fn running(folder: &Path) -> String {
 /// A process for each service.
 pub struct Cluster {
     pub inventory: Process,
+    /// A second one beside it, where there is one.
+    pub copy: Option<Process>,
     pub order: Process,
     pub gateway: String,
     _others: [Process; 2],
@@ -72,21 +74,32 @@ pub struct Cluster {
 impl Cluster {
     /// Starts everything on fresh databases of this engine.
     pub async fn start(engine: Engine) -> Self {
+        Self::start_with(engine, false).await
+    }
+
+    /// The same with two copies of inventory on one database.
+    pub async fn with_two_inventories(engine: Engine) -> Self {
+        Self::start_with(engine, true).await
+    }
+
+    async fn start_with(engine: Engine, two: bool) -> Self {
         let folder = tempfile::tempdir().unwrap();
         let databases = [
             db::database(engine, "user").await,
             db::database(engine, "inventory").await,
             db::database(engine, "order").await,
         ];
-        let ports: Vec<u16> = (0..4).map(|_| servers::free_port().unwrap()).collect();
-        let [user, inventory, order, gateway] = ports.as_slice() else { unreachable!() };
+        let ports: Vec<u16> = (0..5).map(|_| servers::free_port().unwrap()).collect();
+        let [user, inventory, order, gateway, copy] = ports.as_slice() else { unreachable!() };
         let service = |name: &str, port: &u16| {
             let program = Program::new(env!("CARGO_BIN_EXE_souk"), "serving")
                 .args([name, "--listen", &format!("127.0.0.1:{port}"), "--data-dir"])
                 .arg(folder.path())
                 .env("SOUK_TELEMETRY__METRICS_LISTEN", "")
                 .env("SOUK_TELEMETRY__LOG_FILTER", "info,souk=debug");
-            configure(program, &databases, &ports)
+            let program = configure(program, &databases, &ports);
+            let both = format!("http://127.0.0.1:{inventory},http://127.0.0.1:{copy}");
+            if two { program.env("SOUK_GATEWAY__BACKENDS__SOUK__INVENTORY", both) } else { program }
         };
         let admin = configure(souk(), &databases, &ports)
             .args(["user", "create-admin", "--email", ADMIN.0, "--data-dir"])
@@ -95,11 +108,12 @@ impl Cluster {
         let (status, log) = admin.run().await;
         assert!(status.success(), "{log}");
         let user = service("user", user).start().await;
+        let copy = if two { Some(service("inventory", copy).start().await) } else { None };
         let inventory = service("inventory", inventory).start().await;
         let order = service("order", order).start().await;
         let gateway_process = service("gateway", gateway).start().await;
         let gateway = format!("http://127.0.0.1:{gateway}");
-        let cluster = Self { inventory, order, gateway, _others: [user, gateway_process], databases, folder };
+        let cluster = Self { inventory, copy, order, gateway, _others: [user, gateway_process], databases, folder };
         cluster.ready().await;
         cluster
     }

@@ -3,6 +3,7 @@
 
 mod cluster;
 mod command_line;
+mod copies;
 mod grpc;
 mod import;
 mod kill;

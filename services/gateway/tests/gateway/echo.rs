@@ -20,6 +20,7 @@ use souk_common::{
 };
 use tokio::net::TcpListener;
 use tokio_stream::wrappers::TcpListenerStream;
+use tokio_util::sync::CancellationToken;
 use tonic::{
     Request, Response, Status,
     body::Body,
@@ -39,12 +40,20 @@ impl NamedService for Echo {
 
 /// Serves until the test's runtime ends. Hands back the address, and the means to say how well it is.
 pub async fn serve(contract: Arc<Contract>) -> (String, tonic_health::server::HealthReporter) {
+    serve_until(contract, CancellationToken::new()).await
+}
+
+/// The same until it is told to stop: then calls under way end, and no more are taken.
+pub async fn serve_until(
+    contract: Arc<Contract>,
+    stop: CancellationToken,
+) -> (String, tonic_health::server::HealthReporter) {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = format!("http://{}", listener.local_addr().unwrap());
     let (reporter, health) = tonic_health::server::health_reporter();
     let echo = Echo { contract, seen: Arc::default() };
     let server = tonic::transport::Server::builder().add_service(health).add_service(echo);
-    tokio::spawn(server.serve_with_incoming(TcpListenerStream::new(listener)));
+    tokio::spawn(server.serve_with_incoming_shutdown(TcpListenerStream::new(listener), stop.cancelled_owned()));
     (address, reporter)
 }
 

@@ -7,5 +7,6 @@ mod edge;
 mod grpc;
 mod manners;
 mod openapi;
+mod onward;
 mod rest;
 mod start;

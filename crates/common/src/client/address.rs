@@ -1,0 +1,99 @@
+//! Where a service is: one address, several, or a name that stands for several.
+
+use std::{fmt, net::SocketAddr};
+
+use http::Uri;
+use serde::{Deserialize, Deserializer};
+
+/// An address that cannot be called.
+#[derive(Debug, thiserror::Error)]
+#[error("`{0}` is not an address of a service: it must look like http://host:port, or be several with commas between")]
+pub struct AddressError(String);
+
+/// One configured address: a host, by number or by name, and a port.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Origin {
+    /// `http://host:port`, as calls name their target.
+    pub(super) uri: Uri,
+    /// `host:port`, as resolvers take it.
+    pub(super) authority: String,
+}
+
+impl Origin {
+    /// The socket address, where the host is given by its number.
+    pub(super) fn fixed(&self) -> Option<SocketAddr> {
+        self.authority.parse().ok()
+    }
+}
+
+impl fmt::Display for Origin {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.authority)
+    }
+}
+
+/// Reads the addresses of a setting.
+///
+/// # Errors
+/// Where there is none, or one of them is none.
+pub(super) fn parse(text: &str) -> Result<Vec<Origin>, AddressError> {
+    let parts: Vec<&str> = text.split(',').map(str::trim).filter(|part| !part.is_empty()).collect();
+    if parts.is_empty() {
+        return Err(AddressError(text.to_owned()));
+    }
+    parts.into_iter().map(|part| origin(part).ok_or_else(|| AddressError(part.to_owned()))).collect()
+}
+
+fn origin(text: &str) -> Option<Origin> {
+    const HTTP: u16 = 80;
+    let uri: Uri = text.parse().ok()?;
+    let host = uri.host().filter(|host| !host.is_empty())?;
+    let whole = uri.scheme_str() == Some("http") && matches!(uri.path(), "" | "/") && uri.query().is_none();
+    let port = uri.port_u16().unwrap_or(HTTP);
+    whole.then(|| Origin { authority: format!("{host}:{port}"), uri: uri.clone() })
+}
+
+/// Reads a setting that is one text, or a list of texts, into a text with commas between.
+///
+/// # Errors
+/// Where it is neither.
+pub fn one_or_several<'de, D: Deserializer<'de>>(deserializer: D) -> Result<String, D::Error> {
+    #[derive(Deserialize)]
+    #[serde(untagged, expecting = "must be an address such as \"http://127.0.0.1:9001\", or a list of such")]
+    enum Given {
+        One(String),
+        Several(Vec<String>),
+    }
+    Ok(match Given::deserialize(deserializer)? {
+        Given::One(address) => address,
+        Given::Several(addresses) => addresses.join(","),
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn addresses_are_read_and_what_is_none_is_named() {
+        let found = parse("http://127.0.0.1:9001, http://inventory:9000/,http://[::1]:5,http://a").unwrap();
+        let shown: Vec<String> = found.iter().map(ToString::to_string).collect();
+        assert_eq!(shown, ["127.0.0.1:9001", "inventory:9000", "[::1]:5", "a:80"]);
+        assert!(found[0].fixed().is_some() && found[1].fixed().is_none() && found[2].fixed().is_some());
+        for wrong in
+            ["", " , ", "not an address", "inventory:9000", "https://a:1", "http://a:1/x", "http://:1", "ftp://a"]
+        {
+            assert!(parse(wrong).is_err(), "{wrong}");
+        }
+        let error = parse("http://a:1,nope,http://b:1").unwrap_err().to_string();
+        assert!(error.contains("`nope`") && error.contains("http://host:port"), "{error}");
+    }
+
+    #[test]
+    fn a_setting_is_a_text_or_a_list() {
+        let read = |json: serde_json::Value| one_or_several(json);
+        assert_eq!(read("http://a:1,http://b:1".into()).unwrap(), "http://a:1,http://b:1");
+        assert_eq!(read(serde_json::json!(["http://a:1", "http://b:1"])).unwrap(), "http://a:1,http://b:1");
+        assert!(read(7.into()).unwrap_err().to_string().contains("or a list of such"));
+    }
+}

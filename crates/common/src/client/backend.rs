@@ -1,0 +1,255 @@
+//! The addresses of a service, and which one the next call goes to.
+//!
+//! tower's `Balance` picks by the same rule, but is one task that all calls queue for, knows no second choice for a
+//! repeated call, and drops an address at its first error for good: more would have to be put around it than is here.
+
+use std::{
+    net::SocketAddr,
+    sync::{Arc, PoisonError, RwLock, RwLockReadGuard},
+    time::Duration,
+};
+
+use futures::future::join_all;
+use tokio::sync::watch;
+use tokio_util::sync::{CancellationToken, DropGuard};
+
+use super::{
+    address::Origin,
+    connection::Connection,
+    link::{AddressState, Link},
+};
+use crate::telemetry::addresses::{self, Observed};
+
+/// How often names are looked up again.
+const RESOLVE_EVERY: Duration = Duration::from_secs(5);
+/// How soon, where one was not found.
+const RESOLVE_AGAIN: Duration = Duration::from_secs(1);
+/// How long a call waits for an address to come back where all are lost.
+const BRIDGE: Duration = Duration::from_millis(250);
+
+/// The addresses of a service. Dropping it ends what keeps them connected.
+pub(super) struct Backend {
+    shared: Arc<Shared>,
+    _observed: Observed,
+    _stop: DropGuard,
+}
+
+struct Shared {
+    origins: Vec<Origin>,
+    connect_timeout: Duration,
+    links: RwLock<Vec<Kept>>,
+    /// Whether the first look for the addresses is over.
+    resolved: watch::Sender<bool>,
+    /// Tells that a link has changed; `true` once any has.
+    changed: watch::Sender<bool>,
+}
+
+struct Kept {
+    link: Arc<Link>,
+    _stop: DropGuard,
+}
+
+impl Backend {
+    /// Connects to these addresses, and keeps connected.
+    pub(super) fn new(origins: Vec<Origin>, connect_timeout: Duration) -> Self {
+        let target = origins.iter().map(ToString::to_string).collect::<Vec<_>>().join(",");
+        let fixed: Option<Vec<_>> = origins.iter().map(|origin| Some((origin.fixed()?, origin.clone()))).collect();
+        let shared = Arc::new(Shared {
+            origins,
+            connect_timeout,
+            links: RwLock::default(),
+            resolved: watch::Sender::new(fixed.is_some()),
+            changed: watch::Sender::new(false),
+        });
+        let stop = CancellationToken::new();
+        match fixed {
+            Some(addresses) => shared.update(addresses, &stop),
+            None => drop(tokio::spawn(stop.clone().run_until_cancelled_owned(shared.clone().discover(stop.clone())))),
+        }
+        let observed = addresses::observe(target, {
+            let shared = shared.clone();
+            move || shared.states()
+        });
+        Self { shared, _observed: observed, _stop: stop.drop_guard() }
+    }
+
+    /// A place on the best address for a call: one that is up, and has not been `tried`. Where none is up, the best
+    /// of those that are connected, for it may still answer. Where none is connected, waits for a moment whether one
+    /// can be; `None` where not, at once where that is known: the breaker is open, and one attempt at a time to
+    /// connect, which calls only hurry, closes it.
+    pub(super) async fn acquire(&self, tried: &[SocketAddr]) -> Option<Lease> {
+        if let Some(lease) = self.pick(tried) {
+            return Some(lease);
+        }
+        let mut changes = self.shared.changed.subscribe();
+        let mut resolved = self.shared.resolved.subscribe();
+        let patience = if *changes.borrow() { BRIDGE } else { self.shared.connect_timeout };
+        let wait = async {
+            resolved.wait_for(|resolved| *resolved).await.ok()?;
+            loop {
+                changes.borrow_and_update();
+                if let Some(lease) = self.pick(tried) {
+                    return Some(lease);
+                }
+                // All of them, for each must be told.
+                if self.shared.links().iter().filter(|kept| kept.link.want()).count() == 0 {
+                    return None;
+                }
+                changes.changed().await.ok()?;
+            }
+        };
+        tokio::time::timeout(patience, wait).await.ok().flatten()
+    }
+
+    fn pick(&self, tried: &[SocketAddr]) -> Option<Lease> {
+        let links = self.shared.links();
+        let connected = links.iter().filter_map(|kept| {
+            let (connection, state) = kept.link.connection()?;
+            Some(((state, !tried.contains(&kept.link.address)), &kept.link, connection))
+        });
+        let (link, connection) = choose(connected.collect(), |link| link.in_flight())?;
+        link.begin();
+        Some(Lease { link: link.clone(), connection })
+    }
+
+    /// Whether an address is up that has not been tried.
+    pub(super) fn has_other(&self, tried: &[SocketAddr]) -> bool {
+        let up = |link: &Link| link.address_state() == AddressState::Up;
+        self.shared.links().iter().any(|kept| !tried.contains(&kept.link.address) && up(&kept.link))
+    }
+
+    /// A call on this address failed as it should not. Never more than half of the addresses are left out.
+    pub(super) fn failed(&self, address: SocketAddr) {
+        let links = self.shared.links();
+        let ejected = links.iter().filter(|kept| kept.link.address_state() == AddressState::Ejected).count();
+        let may = 2 * (ejected + 1) <= links.len();
+        if let Some(kept) = links.iter().find(|kept| kept.link.address == address) {
+            kept.link.failed(may);
+        }
+    }
+
+    /// Asks every address how it is; at least connects to one, if that is possible.
+    pub(super) async fn check(&self, patience: Duration) -> Vec<(SocketAddr, AddressState)> {
+        let _ = tokio::time::timeout(patience, self.acquire(&[])).await;
+        let links: Vec<_> = self.shared.links().iter().map(|kept| kept.link.clone()).collect();
+        join_all(links.iter().map(|link| link.check(patience))).await;
+        self.shared.states()
+    }
+}
+
+impl Shared {
+    /// Looks names up again and again.
+    async fn discover(self: Arc<Self>, stop: CancellationToken) {
+        let mut found = vec![Vec::new(); self.origins.len()];
+        loop {
+            let looked_up =
+                join_all(self.origins.iter().map(|origin| tokio::net::lookup_host(&origin.authority))).await;
+            let mut pause = RESOLVE_EVERY;
+            for ((origin, looked_up), found) in self.origins.iter().zip(looked_up).zip(&mut found) {
+                match looked_up {
+                    Ok(addresses) => *found = addresses.map(|address| (address, origin.clone())).collect(),
+                    Err(error) => {
+                        // What it stood for last may well be there still: a resolver that is down is no reason to leave.
+                        tracing::debug!(%origin, %error, "a name was not found");
+                        pause = RESOLVE_AGAIN;
+                    }
+                }
+            }
+            self.update(found.concat(), &stop);
+            self.resolved.send_replace(true);
+            tokio::time::sleep(pause.mul_f64(rand::random_range(0.8..1.2))).await;
+        }
+    }
+
+    /// Keeps just these addresses. Calls under way to one that is gone may end.
+    fn update(self: &Arc<Self>, wanted: Vec<(SocketAddr, Origin)>, stop: &CancellationToken) {
+        let mut links = self.links.write().unwrap_or_else(PoisonError::into_inner);
+        links.retain(|kept| wanted.iter().any(|(address, _)| *address == kept.link.address));
+        for (address, origin) in wanted {
+            if links.iter().any(|kept| kept.link.address == address) {
+                continue;
+            }
+            let link = Arc::new(Link::new(address, origin));
+            let stop = stop.child_token();
+            let (kept, shared) = (link.clone(), self.clone());
+            tokio::spawn(stop.clone().run_until_cancelled_owned(async move {
+                let changed = || {
+                    shared.changed.send_replace(true);
+                };
+                kept.keep(shared.connect_timeout, changed).await;
+            }));
+            links.push(Kept { link, _stop: stop.drop_guard() });
+        }
+    }
+
+    fn states(&self) -> Vec<(SocketAddr, AddressState)> {
+        self.links().iter().map(|kept| (kept.link.address, kept.link.address_state())).collect()
+    }
+
+    fn links(&self) -> RwLockReadGuard<'_, Vec<Kept>> {
+        self.links.read().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// Of the candidates with the highest rank, the one with less `load` of two taken at random.
+fn choose<R: Ord + Copy, L, C>(mut candidates: Vec<(R, L, C)>, load: impl Fn(&L) -> usize) -> Option<(L, C)> {
+    let best = candidates.iter().map(|(rank, ..)| *rank).max()?;
+    candidates.retain(|(rank, ..)| *rank == best);
+    let count = candidates.len();
+    let first = rand::random_range(0..count);
+    let second = if count > 1 { (first + rand::random_range(1..count)) % count } else { first };
+    let less = if load(&candidates[second].1) < load(&candidates[first].1) { second } else { first };
+    let (_, link, connection) = candidates.swap_remove(less);
+    Some((link, connection))
+}
+
+/// A call's place on an address.
+pub(super) struct Lease {
+    link: Arc<Link>,
+    pub(super) connection: Connection,
+}
+
+impl Lease {
+    pub(super) fn address(&self) -> SocketAddr {
+        self.link.address
+    }
+
+    /// The call went well.
+    pub(super) fn succeeded(&self) {
+        self.link.succeeded();
+    }
+}
+
+impl Drop for Lease {
+    fn drop(&mut self) {
+        self.link.end();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// How often each of these is chosen, of 2,000 times.
+    fn chosen(candidates: &[(u8, usize)]) -> Vec<u32> {
+        let mut counts = vec![0; candidates.len()];
+        for _ in 0..2000 {
+            let listed = candidates.iter().enumerate().map(|(at, (rank, load))| (*rank, (at, *load), ())).collect();
+            let ((at, _), ()) = choose(listed, |(_, load)| *load).unwrap();
+            counts[at] += 1;
+        }
+        counts
+    }
+
+    #[test]
+    fn the_less_loaded_of_two_of_the_best_is_chosen() {
+        assert!(choose(Vec::<((), (), ())>::new(), |()| 0).is_none());
+        assert_eq!(chosen(&[(1, 9)]), [2000]);
+        assert_eq!(chosen(&[(1, 3), (1, 2)]), [0, 2000]);
+        assert_eq!(chosen(&[(1, 0), (2, 9), (0, 0)]), [0, 2000, 0], "rank goes before load");
+        let even = chosen(&[(1, 4), (1, 4), (1, 4), (1, 4)]);
+        assert!(even.iter().all(|count| (400..600).contains(count)), "{even:?}");
+        let uneven = chosen(&[(1, 1), (1, 2), (1, 3)]);
+        assert!(uneven[0] > uneven[1] && uneven[1] > 0 && uneven[2] == 0, "{uneven:?}");
+    }
+}

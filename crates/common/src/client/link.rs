@@ -1,0 +1,222 @@
+//! One address of a backend: keeps a connection to it, asks it how it is, and knows how its calls went.
+
+use std::{
+    net::SocketAddr,
+    sync::{
+        Mutex, MutexGuard, PoisonError,
+        atomic::{AtomicUsize, Ordering},
+    },
+    time::Duration,
+};
+
+use tokio::{sync::Notify, task::JoinHandle, time::Instant};
+
+use super::{
+    address::Origin,
+    connection::{Connection, Health},
+    outlier::Outlier,
+};
+
+/// How often a server is asked how it is.
+const CHECK_EVERY: Duration = Duration::from_secs(1);
+/// How long it may take to say so. One that takes longer is called only where no other is left.
+const CHECK_PATIENCE: Duration = Duration::from_secs(1);
+/// So many questions without an answer, and the connection is cut with all that runs on it: a network that swallows
+/// packets would hold the calls for ever.
+const UNANSWERED: u32 = 4;
+/// The pause after a first failure to connect, and the least one while calls are waiting for the address.
+const SHORTEST_PAUSE: Duration = Duration::from_millis(50);
+/// The longest pause between two attempts to connect.
+const LONGEST_PAUSE: Duration = Duration::from_secs(1);
+
+/// How an address is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum AddressState {
+    /// There is no connection to it.
+    Down,
+    /// It is connected, and does not answer.
+    Silent,
+    /// It says that it does not serve: it is about to stop, or lacks something it needs.
+    NotServing,
+    /// It says that it is well, but its calls failed: it is left out for a while.
+    Ejected,
+    /// It is called.
+    Up,
+}
+
+impl AddressState {
+    /// Its name in metrics and reports.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Down => "down",
+            Self::Silent => "silent",
+            Self::NotServing => "not_serving",
+            Self::Ejected => "ejected",
+            Self::Up => "up",
+        }
+    }
+}
+
+/// An address, for as long as it belongs to a backend.
+pub(super) struct Link {
+    pub(super) address: SocketAddr,
+    origin: Origin,
+    state: Mutex<State>,
+    in_flight: AtomicUsize,
+    wanted: Notify,
+}
+
+struct State {
+    phase: Phase,
+    outlier: Outlier,
+}
+
+enum Phase {
+    Trying,
+    Failed { since: Instant },
+    Connected { connection: Connection, health: Health },
+}
+
+impl Link {
+    pub(super) fn new(address: SocketAddr, origin: Origin) -> Self {
+        let state = State { phase: Phase::Trying, outlier: Outlier::default() };
+        Self { address, origin, state: Mutex::new(state), in_flight: AtomicUsize::new(0), wanted: Notify::new() }
+    }
+
+    /// Keeps the address connected, for ever. Tells of each change.
+    pub(super) async fn keep(&self, connect_timeout: Duration, changed: impl Fn()) {
+        let mut pause = SHORTEST_PAUSE;
+        loop {
+            if let Ok(Some((connection, health, task))) = tokio::time::timeout(connect_timeout, self.connect()).await {
+                let since = Instant::now();
+                self.state().phase = Phase::Connected { connection: connection.clone(), health };
+                changed();
+                self.watch(connection, task, &changed).await;
+                if since.elapsed() > LONGEST_PAUSE {
+                    pause = SHORTEST_PAUSE;
+                    self.state().phase = Phase::Trying;
+                    changed();
+                    continue;
+                }
+            }
+            self.state().phase = Phase::Failed { since: Instant::now() };
+            changed();
+            // Jitter, so that those who lost a server together do not come back together.
+            let jittered = pause.mul_f64(rand::random_range(0.5..1.5));
+            let _ = tokio::time::timeout(jittered, self.wanted.notified()).await;
+            self.state().phase = Phase::Trying;
+            pause = (pause * 2).min(LONGEST_PAUSE);
+        }
+    }
+
+    /// A connection whose server answers.
+    async fn connect(&self) -> Option<(Connection, Health, JoinHandle<()>)> {
+        let (connection, task) = match Connection::open(self.address, &self.origin).await {
+            Ok(opened) => opened,
+            Err(error) => {
+                tracing::debug!(address = %self.address, error = &*error, "no connection");
+                return None;
+            }
+        };
+        match connection.check(CHECK_PATIENCE).await {
+            Health::Silent => {
+                connection.cut();
+                None
+            }
+            health => Some((connection, health, task)),
+        }
+    }
+
+    /// Asks the server how it is until the connection is lost.
+    async fn watch(&self, connection: Connection, mut task: JoinHandle<()>, changed: &impl Fn()) {
+        let mut unanswered = 0;
+        while unanswered < UNANSWERED {
+            let ask = async {
+                tokio::time::sleep(CHECK_EVERY.mul_f64(rand::random_range(0.8..1.2))).await;
+                connection.check(CHECK_PATIENCE).await
+            };
+            let health = tokio::select! {
+                _ = &mut task => return,
+                health = ask => health,
+            };
+            unanswered = if health == Health::Silent { unanswered + 1 } else { 0 };
+            self.heard(health);
+            changed();
+        }
+        connection.cut();
+    }
+
+    fn heard(&self, said: Health) {
+        if let Phase::Connected { health, .. } = &mut self.state().phase {
+            *health = said;
+        }
+    }
+
+    /// Asks the server now.
+    pub(super) async fn check(&self, patience: Duration) {
+        let connected = self.connection().map(|(connection, _)| connection);
+        if let Some(connection) = connected {
+            self.heard(connection.check(patience).await);
+        }
+    }
+
+    /// The connection, if calls can be sent on it, and how the address is.
+    pub(super) fn connection(&self) -> Option<(Connection, AddressState)> {
+        let state = self.state();
+        let Phase::Connected { connection, health } = &state.phase else { return None };
+        let state = match health {
+            Health::Silent => AddressState::Silent,
+            Health::NotServing => AddressState::NotServing,
+            Health::Serving if state.outlier.is_ejected(Instant::now()) => AddressState::Ejected,
+            Health::Serving => AddressState::Up,
+        };
+        (!connection.is_closed()).then(|| (connection.clone(), state))
+    }
+
+    /// How the address is.
+    pub(super) fn address_state(&self) -> AddressState {
+        self.connection().map_or(AddressState::Down, |(_, state)| state)
+    }
+
+    /// Someone wants to call it: a pause between attempts to connect may end. Says whether there is hope now.
+    pub(super) fn want(&self) -> bool {
+        let mut state = self.state();
+        if let Phase::Failed { since } = state.phase {
+            if since.elapsed() < SHORTEST_PAUSE {
+                return false;
+            }
+            state.phase = Phase::Trying;
+            self.wanted.notify_one();
+        }
+        true
+    }
+
+    /// A call went well.
+    pub(super) fn succeeded(&self) {
+        self.state().outlier.succeeded(Instant::now());
+    }
+
+    /// A call failed. Leaves the address out for a while if it did so too often and `may` be left out.
+    pub(super) fn failed(&self, may: bool) {
+        if self.state().outlier.failed(Instant::now(), may) {
+            tracing::warn!(address = %self.address, "an address is left out for a while: its calls keep failing");
+        }
+    }
+
+    /// Calls under way.
+    pub(super) fn in_flight(&self) -> usize {
+        self.in_flight.load(Ordering::Relaxed)
+    }
+
+    pub(super) fn begin(&self) {
+        self.in_flight.fetch_add(1, Ordering::Relaxed);
+    }
+
+    pub(super) fn end(&self) {
+        self.in_flight.fetch_sub(1, Ordering::Relaxed);
+    }
+
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}

@@ -1,0 +1,83 @@
+//! The addresses that calls to other services go to, among the metrics.
+
+use std::{
+    net::SocketAddr,
+    sync::{
+        Mutex, MutexGuard, PoisonError,
+        atomic::{AtomicU64, Ordering},
+    },
+};
+
+use opentelemetry::{KeyValue, StringValue, metrics::Meter};
+
+use crate::client::AddressState;
+
+type States = Box<dyn Fn() -> Vec<(SocketAddr, AddressState)> + Send + Sync>;
+
+static TARGETS: Mutex<Vec<(u64, StringValue, States)>> = Mutex::new(Vec::new());
+
+/// Shows the addresses of a target among the metrics until the returned value is dropped. `states` is asked at each
+/// reading and must not block.
+pub(crate) fn observe(
+    target: impl Into<StringValue>,
+    states: impl Fn() -> Vec<(SocketAddr, AddressState)> + Send + Sync + 'static,
+) -> Observed {
+    static NEXT: AtomicU64 = AtomicU64::new(0);
+    let id = NEXT.fetch_add(1, Ordering::Relaxed);
+    targets().push((id, target.into(), Box::new(states)));
+    Observed(id)
+}
+
+/// Keeps a target's addresses among the metrics.
+#[derive(Debug)]
+#[must_use = "dropping it takes the addresses out of the metrics"]
+pub(crate) struct Observed(u64);
+
+impl Drop for Observed {
+    fn drop(&mut self) {
+        // Taken out first: what is dropped with it must not find the list locked.
+        let found = {
+            let mut targets = targets();
+            let at = targets.iter().position(|(id, ..)| *id == self.0);
+            at.map(|at| targets.swap_remove(at))
+        };
+        drop(found);
+    }
+}
+
+fn targets() -> MutexGuard<'static, Vec<(u64, StringValue, States)>> {
+    TARGETS.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// Makes the instruments. `grpc.target` is gRPC's own name for what a client was told to call.
+pub(super) fn install(meter: &Meter) {
+    let addresses = |observer: &dyn opentelemetry::metrics::AsyncInstrument<i64>| {
+        for (_, target, states) in targets().iter() {
+            for (address, state) in states() {
+                let attributes = [
+                    KeyValue::new("grpc.target", target.clone()),
+                    KeyValue::new("server.address", address.ip().to_string()),
+                    KeyValue::new("server.port", i64::from(address.port())),
+                    KeyValue::new("state", state.name()),
+                ];
+                observer.observe(1, &attributes);
+            }
+        }
+    };
+    meter
+        .i64_observable_gauge("rpc.client.addresses")
+        .with_description("Addresses of other services, by their state")
+        .with_callback(addresses)
+        .build();
+    let breakers = |observer: &dyn opentelemetry::metrics::AsyncInstrument<i64>| {
+        for (_, target, states) in targets().iter() {
+            let open = states().iter().all(|(_, state)| *state == AddressState::Down);
+            observer.observe(i64::from(open), &[KeyValue::new("grpc.target", target.clone())]);
+        }
+    };
+    meter
+        .i64_observable_gauge("rpc.client.breaker.open")
+        .with_description("1 where no address can be called and calls fail at once")
+        .with_callback(breakers)
+        .build();
+}
