@@ -296,7 +296,8 @@ async fn people_of(database: &TestDatabase, shutdown: &CancellationToken) -> (So
         let user = UserServiceClient::new(channel(address)).register(request).await.unwrap().into_inner();
         let (id, roles) = (UserId::parse_name(&user.name).unwrap(), Roles::from_iter(roles));
         souk_user::store::users::set_roles(&db, id, "", roles, souk_user::domain::now()).await.unwrap();
-        let request = LogInRequest { email: email.to_owned(), password: PASSWORD.to_owned() };
+        let request =
+            LogInRequest { email: email.to_owned(), password: PASSWORD.to_owned(), ..LogInRequest::default() };
         let session = SessionServiceClient::new(channel(address)).log_in(request).await.unwrap().into_inner();
         tokens.push(Bearer::token(&session.access_token));
     }
