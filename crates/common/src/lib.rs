@@ -15,4 +15,5 @@ pub mod page;
 pub mod server;
 pub mod service;
 pub mod telemetry;
+pub mod tls;
 pub mod verify;

@@ -10,7 +10,9 @@ use crate::{
     client::{self, AddressError, Client},
     config::{ConfigError, Settings},
     contract::{Contract, ContractError},
+    error::chain,
     server,
+    tls::{ClientTls, TlsError},
 };
 
 /// What every service is configured with besides its own section.
@@ -22,6 +24,8 @@ pub struct Common {
     pub auth: auth::Config,
     /// The server stack.
     pub server: server::Config,
+    /// What other services are called with.
+    pub client_tls: ClientTls,
 }
 
 impl Common {
@@ -30,11 +34,16 @@ impl Common {
     /// # Errors
     /// Names the setting that is wrong, and what would be right.
     pub fn from_settings(settings: &Settings) -> Result<Self, ConfigError> {
+        let unusable =
+            |section: &str, error: &TlsError| settings.fault(&format!("{section}.{}", error.setting()), chain(error));
+        let client_tls = ClientTls::load(&settings.section("client.tls")?);
         let common = Self {
             data_dir: settings.section("data_dir")?,
             auth: settings.section("auth")?,
             server: settings.section("server")?,
+            client_tls: client_tls.map_err(|error| unusable("client.tls", &error))?,
         };
+        common.server.tls.load().map_err(|error| unusable("server.tls", &error))?;
         let secret = &common.auth.internal_secret;
         if !secret.is_empty() && secret.expose().len() < SHORTEST_SECRET {
             return Err(
@@ -54,7 +63,8 @@ impl Common {
         contract: &Arc<Contract>,
         own_name: &str,
     ) -> Result<Client, AddressError> {
-        Client::new(config, contract, Some(ServiceTokens::new(&self.auth.internal_secret, own_name)))
+        let config = client::Config { tls: self.client_tls.clone(), ..config.clone() };
+        Client::new(&config, contract, Some(ServiceTokens::new(&self.auth.internal_secret, own_name)))
     }
 
     /// Checks tokens by the keys that the user service publishes.
@@ -67,7 +77,8 @@ impl Common {
         contract: &Arc<Contract>,
     ) -> Result<Arc<Verifier>, AddressError> {
         // Anonymous: the keys are public, and asking for them must not need a token check that needs the keys.
-        let client = Client::new(user_service, contract, None)?;
+        let config = client::Config { tls: self.client_tls.clone(), ..user_service.clone() };
+        let client = Client::new(&config, contract, None)?;
         Ok(Arc::new(Verifier::new(&self.auth, Arc::new(RemoteKeys::new(client)))))
     }
 }

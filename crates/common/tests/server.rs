@@ -6,11 +6,13 @@ use std::{sync::Arc, time::Duration};
 use prost_reflect::DescriptorPool;
 use souk_common::{
     auth::{self, Caller, KeySource, PublishedKey, ServiceTokens, Verifier},
+    client,
     config::Secret,
     contract::Contract,
     error::{Problem, Reason},
     ids::ProductId,
     server::{Config, Server},
+    tls::{ClientSettings, ClientTls, ServerSettings},
 };
 use souk_proto::inventory::v1::{
     ArchiveProductRequest, BatchGetProductsRequest, BatchGetProductsResponse, CreateProductRequest, GetProductRequest,
@@ -82,6 +84,7 @@ fn config() -> Config {
         max_concurrent_requests: 2,
         max_request_bytes: 4096,
         drain: Duration::from_secs(1),
+        tls: ServerSettings::default(),
     }
 }
 
@@ -209,4 +212,65 @@ async fn health_follows_the_service_to_its_end() {
     assert_eq!(changes.message().await.unwrap().unwrap().status, 1);
     shutdown.cancel();
     assert_eq!(changes.message().await.unwrap().unwrap().status, 2);
+}
+
+#[tokio::test]
+async fn a_service_lets_no_one_in_without_a_certificate() {
+    let authority = souk_testkit::tls::Authority::new();
+    let (own, callers) = (authority.sign("service"), authority.sign("caller"));
+    let tls = ServerSettings { certificate: own.certificate, key: own.key, client_ca: authority.certificate() };
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = format!("https://localhost:{}", listener.local_addr().unwrap().port());
+    let shutdown = CancellationToken::new();
+    let _guard = shutdown.clone().drop_guard();
+    let contract = Contract::souk().unwrap();
+    let server = Server::new(&Config { tls, ..config() }, "inventory", contract, verifier());
+    tokio::spawn(server.with(ProductServiceServer::new(Fake)).serve(listener, shutdown));
+
+    let get = async |settings: ClientSettings| {
+        let config = client::Config {
+            address: address.clone(),
+            timeout: Duration::from_secs(10),
+            connect_timeout: Duration::from_secs(5),
+            tls: ClientTls::load(&settings).unwrap(),
+        };
+        let client = client::Client::new(&config, contract, None).unwrap();
+        ProductServiceClient::new(client).get_product(GetProductRequest { name: ProductId::new().name() }).await
+    };
+    let (ca, stranger) = (authority.certificate(), souk_testkit::tls::Authority::new());
+    let known = ClientSettings { ca: ca.clone(), certificate: callers.certificate, key: callers.key };
+    get(known.clone()).await.unwrap();
+    let strange = stranger.sign("caller");
+    let refused = [
+        ("no certificate", ClientSettings { ca: ca.clone(), ..ClientSettings::default() }),
+        ("another authority's", ClientSettings { ca, certificate: strange.certificate, key: strange.key }),
+        ("a service it cannot know", ClientSettings { ca: stranger.certificate(), ..known }),
+        ("no TLS at all", ClientSettings::default()),
+    ];
+    for (what, settings) in refused {
+        assert_eq!(get(settings).await.unwrap_err().code(), Code::Unavailable, "{what}");
+    }
+}
+
+#[test]
+fn settings_of_tls_that_do_not_go_together_are_named() {
+    let path = |text: &str| std::path::PathBuf::from(text);
+    let server = |certificate, key, client_ca| {
+        let settings = ServerSettings { certificate: path(certificate), key: path(key), client_ca: path(client_ca) };
+        settings.load().map(|tls| tls.is_some()).map_err(|error| error.setting())
+    };
+    assert_eq!(server("", "", ""), Ok(false));
+    assert_eq!(server("", "k", ""), Err("certificate"));
+    assert_eq!(server("", "", "ca"), Err("certificate"));
+    assert_eq!(server("c", "", ""), Err("key"));
+    assert_eq!(server("/nowhere/c.pem", "k", ""), Err("certificate"));
+    let client = |ca, certificate, key| {
+        let settings = ClientSettings { ca: path(ca), certificate: path(certificate), key: path(key) };
+        ClientTls::load(&settings).map(drop).map_err(|error| error.setting())
+    };
+    assert_eq!(client("", "", ""), Ok(()));
+    assert_eq!(client("", "c", "k"), Err("ca"));
+    assert_eq!(client("ca", "c", ""), Err("key"));
+    assert_eq!(client("ca", "", "k"), Err("certificate"));
+    assert_eq!(client("/nowhere/ca.pem", "", ""), Err("ca"));
 }

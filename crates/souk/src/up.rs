@@ -52,10 +52,12 @@ pub async fn run(args: &UpArgs, file: Option<&Path>) -> anyhow::Result<()> {
     for which in [Which::User, Which::Inventory, Which::Order] {
         listeners.push((which, single::bind(&settings, which).await?));
     }
-    let gateway_url = url(&gateway)?;
+    let tls = |certificate| settings.section::<String>(certificate).map(|path| !path.is_empty());
+    let gateway_url = url(&gateway, tls("gateway.tls.certificate")?)?;
+    let services_tls = tls("server.tls.certificate")?;
     let mut services = Vec::new();
     for (which, listener) in &listeners {
-        let (name, url) = (which.name(), url(listener)?);
+        let (name, url) = (which.name(), url(listener, services_tls)?);
         given.set(&format!("gateway.backends.souk.{name}"), &url);
         for caller in settings::STORES {
             let key = format!("{caller}.clients.{name}.address");
@@ -128,6 +130,10 @@ fn early(ended: Option<Result<anyhow::Result<()>, tokio::task::JoinError>>) -> a
 }
 
 async fn ready(gateway: &str, shutdown: &CancellationToken) -> anyhow::Result<()> {
+    if gateway.starts_with("https:") {
+        // Its certificate is for the name that clients know it by, not for this address: that it listens must do.
+        return Ok(());
+    }
     let started = Instant::now();
     while !shutdown.is_cancelled() {
         match healthcheck::http(gateway).await {
@@ -148,13 +154,13 @@ async fn ensure_admin(settings: &Settings, data_dir: &DataDir) -> anyhow::Result
     Ok(Some(credentials))
 }
 
-fn url(listener: &TcpListener) -> anyhow::Result<String> {
+fn url(listener: &TcpListener, tls: bool) -> anyhow::Result<String> {
     let mut address = listener.local_addr()?;
     if address.ip().is_unspecified() {
         // Bound to every address: reached on this machine by the loopback one.
         address.set_ip(std::net::Ipv4Addr::LOCALHOST.into());
     }
-    Ok(format!("http://{address}"))
+    Ok(format!("{}://{address}", if tls { "https" } else { "http" }))
 }
 
 fn place(settings: &Settings, data_dir: &DataDir) -> anyhow::Result<String> {

@@ -9,7 +9,7 @@ use souk_common::{
     service::Common,
 };
 
-use crate::manners::cors;
+use crate::{manners::cors, tls};
 
 /// The commented defaults of `[gateway]`.
 pub const DEFAULTS: &str = include_str!("../default.toml");
@@ -55,6 +55,8 @@ pub struct Settings {
     pub keys_from: String,
     /// Which web pages of other origins may call.
     pub cors: cors::Settings,
+    /// The certificate towards clients.
+    pub tls: tls::Settings,
     /// Whether answers are compressed for those who accept it.
     pub compression: bool,
     /// Whether each request is logged, at level info.
@@ -128,6 +130,7 @@ impl Config {
         if own.max_connections == 0 {
             return Err(settings.fault("gateway.max_connections", "must be 1 or more"));
         }
+        own.tls.check().map_err(|(name, fault)| settings.fault(&format!("gateway.tls.{name}"), fault))?;
         own.cors.check().map_err(|(name, fault)| settings.fault(&format!("gateway.cors.{name}"), fault))?;
         Ok(Self { common: Common::from_settings(settings)?, settings: own })
     }
@@ -138,6 +141,7 @@ impl Config {
             address: address.to_owned(),
             timeout: self.common.server.deadline,
             connect_timeout: self.settings.connect_timeout,
+            tls: self.common.client_tls.clone(),
         }
     }
 }

@@ -31,6 +31,7 @@ use crate::{
     pages::Page,
     routes::{Matched, Miss, Routes},
     serve::ServeError,
+    tls::Tls,
     upstream::Upstreams,
 };
 
@@ -52,6 +53,7 @@ pub struct Gateway {
     pub(crate) verifier: Arc<Verifier>,
     manners: Manners,
     admission: Admission,
+    pub(crate) tls: Option<Tls>,
 }
 
 /// What a request is for.
@@ -94,7 +96,8 @@ impl Gateway {
             config.settings.max_concurrent_per_caller,
             config.settings.queue_timeout,
         );
-        Ok(Self { config, contract, routes, upstreams, readiness, own, openapi, verifier, manners, admission })
+        let tls = config.settings.tls.is_on().then(|| Tls::load(&config.settings.tls)).transpose()?;
+        Ok(Self { config, contract, routes, upstreams, readiness, own, openapi, verifier, manners, admission, tls })
     }
 
     /// Answers one request.

@@ -19,6 +19,7 @@ pub mod percent;
 mod rest;
 pub mod routes;
 mod serve;
+mod tls;
 pub mod transcode;
 mod upstream;
 

@@ -82,7 +82,10 @@ impl Gateway {
             Ok(Ok(Some(bytes))) => bytes,
             Ok(Ok(None)) => return Err(too_large()),
             Ok(Err(error)) => return Err(malformed("the body broke off").caused_by(error)),
-            Err(_) => return Err(malformed(format!("the body did not arrive within {slow:?}"))),
+            Err(_) => {
+                let late = malformed(format!("the body did not arrive within {slow:?}"));
+                return Err(late.on_http(REQUEST_TIMEOUT));
+            }
         };
         if !bytes.is_empty() && route.binding.takes_body() {
             is_json(headers)?;
@@ -90,6 +93,9 @@ impl Gateway {
         Ok(bytes)
     }
 }
+
+/// What HTTP has for a client that is too slow.
+const REQUEST_TIMEOUT: u16 = 408;
 
 /// How many times the limit a body that is too large is read on and thrown away. A client that sends all before it
 /// reads would otherwise meet a broken connection instead of the answer.

@@ -24,13 +24,15 @@ use tokio::{
     sync::Semaphore,
     time::Sleep,
 };
-use tokio_util::sync::CancellationToken;
+use tokio_rustls::server::TlsStream;
+use tokio_util::{either::Either, sync::CancellationToken};
 use tonic::body::Body;
 
 use crate::{
     config::{Config, Settings},
     gateway::Gateway,
     routes::RouteError,
+    tls::{Acceptor, Tls, TlsError},
     upstream::UpstreamError,
 };
 
@@ -52,6 +54,9 @@ pub enum ServeError {
     /// The address of the service that has the keys is not one.
     #[error(transparent)]
     Address(#[from] AddressError),
+    /// The certificate towards clients cannot be used.
+    #[error(transparent)]
+    Tls(#[from] TlsError),
     /// The descriptors cannot be offered by reflection.
     #[error("reflection cannot be offered")]
     Reflection(#[from] tonic_reflection::server::Error),
@@ -82,12 +87,20 @@ pub async fn serve(config: Config, listener: TcpListener, shutdown: Cancellation
 
 impl Gateway {
     /// Serves until `shutdown`, then lets running requests end for the configured time.
-    pub async fn serve(self, listener: TcpListener, shutdown: CancellationToken) {
+    pub async fn serve(mut self, listener: TcpListener, shutdown: CancellationToken) {
         let drain = self.config.common.server.drain;
         let settings = self.config.settings.clone();
+        let tls = self.tls.take();
         let gateway = Arc::new(self);
         let protocol = protocol(&settings);
         let graceful = GracefulShutdown::new();
+        let acceptor = tls.as_ref().map(Tls::acceptor);
+        let following = shutdown.clone();
+        tokio::spawn(async move {
+            if let Some(tls) = tls {
+                following.run_until_cancelled(tls.follow()).await;
+            }
+        });
         let places = Arc::new(Semaphore::new(settings.max_connections));
         // Cuts off what still runs at the end of the drain.
         let cut = CancellationToken::new();
@@ -105,9 +118,12 @@ impl Gateway {
                 let gateway = gateway.clone();
                 async move { Ok::<_, Infallible>(gateway.handle(request.map(Body::new)).await) }
             });
-            let stream = Prompt::new(stream, settings.header_timeout);
-            let connection = protocol.serve_connection(TokioIo::new(stream), service).into_owned();
-            let connection = graceful.watch(connection);
+            let (watcher, protocol, acceptor) = (graceful.watcher(), protocol.clone(), acceptor.clone());
+            let connection = async move {
+                let stream = shaken(stream, acceptor, settings.header_timeout).await?;
+                let stream = TokioIo::new(Prompt::new(stream, settings.header_timeout));
+                watcher.watch(protocol.serve_connection(stream, service).into_owned()).await
+            };
             let cut = cut.clone();
             tokio::spawn(async move {
                 tokio::select! {
@@ -173,10 +189,22 @@ async fn accept(
     }
 }
 
+/// The connection, after the handshake where there is one.
+async fn shaken(
+    stream: TcpStream,
+    acceptor: Option<Acceptor>,
+    limit: Duration,
+) -> io::Result<Either<TcpStream, TlsStream<TcpStream>>> {
+    match acceptor {
+        Some(acceptor) => Ok(Either::Right(tokio::time::timeout(limit, acceptor.accept(stream)).await??)),
+        None => Ok(Either::Left(stream)),
+    }
+}
+
 /// A connection whose first bytes must come soon. Until they have told HTTP/1.1 from HTTP/2, no timeout of either
 /// runs, and a client that says nothing would hold its place for ever.
-struct Prompt {
-    stream: TcpStream,
+struct Prompt<S> {
+    stream: S,
     /// Bytes still to come, and until when.
     waiting: Option<(usize, Pin<Box<Sleep>>)>,
 }
@@ -184,13 +212,13 @@ struct Prompt {
 /// Length of HTTP/2's preface: with it, the protocol is known.
 const PREFACE: usize = 24;
 
-impl Prompt {
-    fn new(stream: TcpStream, limit: Duration) -> Self {
+impl<S> Prompt<S> {
+    fn new(stream: S, limit: Duration) -> Self {
         Self { stream, waiting: Some((PREFACE, Box::pin(tokio::time::sleep(limit)))) }
     }
 }
 
-impl AsyncRead for Prompt {
+impl<S: AsyncRead + Unpin> AsyncRead for Prompt<S> {
     fn poll_read(
         mut self: Pin<&mut Self>,
         context: &mut Context<'_>,
@@ -213,7 +241,7 @@ impl AsyncRead for Prompt {
     }
 }
 
-impl AsyncWrite for Prompt {
+impl<S: AsyncWrite + Unpin> AsyncWrite for Prompt<S> {
     fn poll_write(mut self: Pin<&mut Self>, context: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
         Pin::new(&mut self.stream).poll_write(context, bytes)
     }

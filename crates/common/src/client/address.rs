@@ -5,18 +5,25 @@ use std::{fmt, net::SocketAddr};
 use http::Uri;
 use serde::{Deserialize, Deserializer};
 
+use crate::tls::{ClientTls, Secured};
+
 /// An address that cannot be called.
 #[derive(Debug, thiserror::Error)]
-#[error("`{0}` is not an address of a service: it must look like http://host:port, or be several with commas between")]
+#[error(
+    "`{0}` is not an address of a service: it must look like http://host:port, or https://host:port where \
+         [client.tls] is set, or be several with commas between"
+)]
 pub struct AddressError(String);
 
 /// One configured address: a host, by number or by name, and a port.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone)]
 pub(super) struct Origin {
     /// `http://host:port`, as calls name their target.
     pub(super) uri: Uri,
     /// `host:port`, as resolvers take it.
     pub(super) authority: String,
+    /// What its connections are secured with, where it is `https://…`.
+    pub(super) tls: Option<Secured>,
 }
 
 impl Origin {
@@ -36,21 +43,25 @@ impl fmt::Display for Origin {
 ///
 /// # Errors
 /// Where there is none, or one of them is none.
-pub(super) fn parse(text: &str) -> Result<Vec<Origin>, AddressError> {
+pub(super) fn parse(text: &str, tls: &ClientTls) -> Result<Vec<Origin>, AddressError> {
     let parts: Vec<&str> = text.split(',').map(str::trim).filter(|part| !part.is_empty()).collect();
     if parts.is_empty() {
         return Err(AddressError(text.to_owned()));
     }
-    parts.into_iter().map(|part| origin(part).ok_or_else(|| AddressError(part.to_owned()))).collect()
+    parts.into_iter().map(|part| origin(part, tls).ok_or_else(|| AddressError(part.to_owned()))).collect()
 }
 
-fn origin(text: &str) -> Option<Origin> {
-    const HTTP: u16 = 80;
+fn origin(text: &str, tls: &ClientTls) -> Option<Origin> {
     let uri: Uri = text.parse().ok()?;
     let host = uri.host().filter(|host| !host.is_empty())?;
-    let whole = uri.scheme_str() == Some("http") && matches!(uri.path(), "" | "/") && uri.query().is_none();
-    let port = uri.port_u16().unwrap_or(HTTP);
-    whole.then(|| Origin { authority: format!("{host}:{port}"), uri: uri.clone() })
+    let (tls, port) = match uri.scheme_str()? {
+        "http" => (None, 80),
+        "https" => (Some(tls.secured(host)?), 443),
+        _ => return None,
+    };
+    let whole = matches!(uri.path(), "" | "/") && uri.query().is_none();
+    let port = uri.port_u16().unwrap_or(port);
+    whole.then(|| Origin { authority: format!("{host}:{port}"), uri: uri.clone(), tls })
 }
 
 /// Reads a setting that is one text, or a list of texts, into a text with commas between.
@@ -76,6 +87,7 @@ mod tests {
 
     #[test]
     fn addresses_are_read_and_what_is_none_is_named() {
+        let parse = |text| parse(text, &ClientTls::default());
         let found = parse("http://127.0.0.1:9001, http://inventory:9000/,http://[::1]:5,http://a").unwrap();
         let shown: Vec<String> = found.iter().map(ToString::to_string).collect();
         assert_eq!(shown, ["127.0.0.1:9001", "inventory:9000", "[::1]:5", "a:80"]);

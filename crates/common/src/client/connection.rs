@@ -12,7 +12,7 @@ use http::{HeaderValue, Request, Response, Uri, Version, header::USER_AGENT, uri
 use hyper::{client::conn::http2, rt::Executor};
 use hyper_util::rt::{TokioIo, TokioTimer};
 use tokio::{net::TcpStream, task::JoinHandle};
-use tokio_util::sync::CancellationToken;
+use tokio_util::{either::Either, sync::CancellationToken};
 use tonic::{Code, body::Body};
 use tonic_health::pb::{HealthCheckRequest, health_check_response::ServingStatus, health_client::HealthClient};
 use tower::Service;
@@ -48,6 +48,10 @@ impl Connection {
         let cut = CancellationToken::new();
         let mut builder = http2::Builder::new(Tasks(cut.clone()));
         builder.timer(TokioTimer::new()).adaptive_window(true);
+        let stream = match &origin.tls {
+            Some(tls) => Either::Right(tls.connect(stream).await?),
+            None => Either::Left(stream),
+        };
         let (sender, connection) = builder.handshake(TokioIo::new(stream)).await?;
         let running = cut.clone().run_until_cancelled_owned(connection);
         let task = tokio::spawn(async move {

@@ -36,6 +36,7 @@ use crate::{
     contract::Contract,
     error::Problem,
     telemetry,
+    tls::ClientTls,
 };
 
 /// Settings of calls to one other service.
@@ -52,6 +53,9 @@ pub struct Config {
     /// How long making a connection may take.
     #[serde(with = "crate::config::duration")]
     pub connect_timeout: Duration,
+    /// What it is called with, where its address is `https://…`: `[client.tls]`, the same for every service.
+    #[serde(skip)]
+    pub tls: ClientTls,
 }
 
 /// Calls to one other service. Connects at once, and again whenever a connection is lost.
@@ -70,7 +74,7 @@ impl Client {
     /// # Errors
     /// Where the address is not one.
     pub fn new(config: &Config, contract: &Arc<Contract>, tokens: Option<ServiceTokens>) -> Result<Self, AddressError> {
-        let origins = address::parse(&config.address)?;
+        let origins = address::parse(&config.address, &config.tls)?;
         Ok(Self {
             backend: Arc::new(Backend::new(origins, config.connect_timeout)),
             tokens,

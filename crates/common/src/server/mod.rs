@@ -20,6 +20,7 @@ use self::edge::EdgeLayer;
 use crate::{
     auth::Verifier,
     contract::{Contract, ContractError},
+    tls,
 };
 
 /// Settings of `[server]`, the same for every service.
@@ -37,6 +38,8 @@ pub struct Config {
     /// How long running requests may take to end once the service shall stop.
     #[serde(with = "crate::config::duration")]
     pub drain: Duration,
+    /// Certificate, and whose callers are let in.
+    pub tls: tls::ServerSettings,
 }
 
 /// A service that cannot be served.
@@ -48,6 +51,12 @@ pub enum ServerError {
     /// The descriptors cannot be offered by reflection.
     #[error("reflection cannot be offered")]
     Reflection(#[from] tonic_reflection::server::Error),
+    /// The files of `[server.tls]` cannot be read.
+    #[error("server.tls cannot be used")]
+    Tls(#[from] tls::TlsError),
+    /// The files of `[server.tls]` hold nothing that can be used.
+    #[error("server.tls cannot be used")]
+    Certificate(#[source] tonic::transport::Error),
     /// The listener failed.
     #[error("the listener failed")]
     Transport(#[from] tonic::transport::Error),
@@ -129,10 +138,14 @@ impl Server {
         if self.checks.is_empty() {
             report(&self.health, &self.services, true).await;
         }
+        let mut builder = tonic::transport::Server::builder();
+        if let Some(tls) = self.config.tls.load()? {
+            builder = builder.tls_config(tls).map_err(ServerError::Certificate)?;
+        }
         let edge = EdgeLayer::new(&self.config, self.name, self.contract, self.verifier);
         let stopped = shutdown.clone().cancelled_owned();
         let (health, services, checks) = (self.health, self.services, self.checks);
-        let serving = tonic::transport::Server::builder()
+        let serving = builder
             .tcp_nodelay(true)
             .http2_keepalive_interval(Some(Duration::from_secs(30)))
             .http2_adaptive_window(Some(true))

@@ -23,6 +23,8 @@ const SECURITY: [(HeaderName, HeaderValue); 4] = [
     (header::X_FRAME_OPTIONS, HeaderValue::from_static("DENY")),
     (header::CONTENT_SECURITY_POLICY, HeaderValue::from_static("default-src 'none'; frame-ancestors 'none'")),
 ];
+/// From now on for a year, never without TLS (RFC 6797).
+const HSTS: HeaderValue = HeaderValue::from_static("max-age=31536000");
 /// When a method goes out of use (RFC 9745).
 const DEPRECATION: HeaderName = HeaderName::from_static("deprecation");
 /// When it may be gone (RFC 8594).
@@ -32,6 +34,7 @@ const SUNSET: HeaderName = HeaderName::from_static("sunset");
 pub struct Manners {
     cors: Cors,
     compression: bool,
+    tls: bool,
 }
 
 /// What of a request decides how its answer is dressed.
@@ -43,7 +46,7 @@ pub struct Asked {
 impl Manners {
     /// As the settings have it.
     pub fn of(settings: &Settings) -> Self {
-        Self { cors: Cors::of(&settings.cors), compression: settings.compression }
+        Self { cors: Cors::of(&settings.cors), compression: settings.compression, tls: settings.tls.is_on() }
     }
 
     /// To be asked before the request is consumed.
@@ -60,6 +63,9 @@ impl Manners {
         let headers = response.headers_mut();
         for (name, value) in SECURITY {
             headers.entry(name).or_insert(value);
+        }
+        if self.tls {
+            headers.insert(header::STRICT_TRANSPORT_SECURITY, HSTS);
         }
         self.cors.dress(asked.origin.as_ref(), headers);
         response

@@ -26,6 +26,7 @@ use tonic::{
     body::Body,
     codec::{Codec, DecodeBuf, Decoder, EncodeBuf, Encoder},
     server::{Grpc, NamedService, ServerStreamingService, StreamingService, UnaryService},
+    transport::ServerTlsConfig,
 };
 
 #[derive(Clone)]
@@ -48,11 +49,25 @@ pub async fn serve_until(
     contract: Arc<Contract>,
     stop: CancellationToken,
 ) -> (String, tonic_health::server::HealthReporter) {
+    serve_over(None, contract, stop).await
+}
+
+/// The same over TLS, where it is given.
+pub async fn serve_over(
+    tls: Option<ServerTlsConfig>,
+    contract: Arc<Contract>,
+    stop: CancellationToken,
+) -> (String, tonic_health::server::HealthReporter) {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-    let address = format!("http://{}", listener.local_addr().unwrap());
+    let scheme = if tls.is_some() { "https" } else { "http" };
+    let address = format!("{scheme}://{}", listener.local_addr().unwrap());
     let (reporter, health) = tonic_health::server::health_reporter();
     let echo = Echo { contract, seen: Arc::default() };
-    let server = tonic::transport::Server::builder().add_service(health).add_service(echo);
+    let mut server = tonic::transport::Server::builder();
+    if let Some(tls) = tls {
+        server = server.tls_config(tls).unwrap();
+    }
+    let server = server.add_service(health).add_service(echo);
     tokio::spawn(server.serve_with_incoming_shutdown(TcpListenerStream::new(listener), stop.cancelled_owned()));
     (address, reporter)
 }

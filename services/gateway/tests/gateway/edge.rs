@@ -12,12 +12,12 @@ use crate::boot::{Answer, Booted, boot, boot_with};
 
 pub const LONG: Duration = Duration::from_secs(10);
 
-async fn connect(url: &str) -> TcpStream {
+pub async fn connect(url: &str) -> TcpStream {
     TcpStream::connect(url.trim_start_matches("http://")).await.unwrap()
 }
 
 /// What the server sends until it closes.
-async fn read_all(stream: &mut TcpStream) -> String {
+pub async fn read_all(stream: &mut TcpStream) -> String {
     let mut read = Vec::new();
     // A reset is an end, too.
     let _ = tokio::time::timeout(LONG, stream.read_to_end(&mut read)).await.expect("the server closes");
@@ -66,7 +66,7 @@ async fn silent_and_slow_clients_are_let_go() {
         .await
         .unwrap();
     let answer = read_all(&mut stream).await;
-    assert!(answer.starts_with("HTTP/1.1 400") && answer.contains("did not arrive within"), "{answer}");
+    assert!(answer.starts_with("HTTP/1.1 408") && answer.contains("did not arrive within"), "{answer}");
     assert!(started.elapsed() < LONG);
 }
 

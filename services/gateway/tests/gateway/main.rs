@@ -8,5 +8,7 @@ mod grpc;
 mod manners;
 mod onward;
 mod openapi;
+mod raw;
 mod rest;
 mod start;
+mod tls;

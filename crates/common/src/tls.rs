@@ -1,0 +1,223 @@
+//! TLS between souk's own processes: services that ask each caller for a certificate, and callers that show theirs.
+
+use std::{
+    fmt, io,
+    path::{Path, PathBuf},
+    sync::Arc,
+};
+
+use serde::Deserialize;
+use tokio::net::TcpStream;
+use tokio_rustls::{
+    TlsConnector,
+    client::TlsStream,
+    rustls::{
+        self, ClientConfig, RootCertStore,
+        crypto::aws_lc_rs,
+        pki_types::{
+            CertificateDer, PrivateKeyDer, ServerName,
+            pem::{self, PemObject},
+        },
+        version::TLS13,
+    },
+};
+use tonic::transport::{Certificate, Identity, ServerTlsConfig};
+
+/// `[server.tls]`: files in PEM.
+#[derive(Debug, Clone, Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct ServerSettings {
+    /// What the service shows its callers. Empty: no TLS.
+    pub certificate: PathBuf,
+    /// The private key that belongs to it.
+    pub key: PathBuf,
+    /// Who signed the certificates of those who may call. Empty: callers need none.
+    pub client_ca: PathBuf,
+}
+
+/// `[client.tls]`: files in PEM.
+#[derive(Debug, Clone, Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct ClientSettings {
+    /// Who signed the certificates of the services. Empty: no TLS.
+    pub ca: PathBuf,
+    /// What is shown to services that ask for it. Empty: nothing.
+    pub certificate: PathBuf,
+    /// The private key that belongs to it.
+    pub key: PathBuf,
+}
+
+/// Files that cannot be used.
+#[derive(Debug, thiserror::Error)]
+pub enum TlsError {
+    /// A file cannot be read.
+    #[error("{} cannot be read", path.display())]
+    Read {
+        /// The setting, below `server.tls` or `client.tls`.
+        setting: &'static str,
+        /// The file.
+        path: PathBuf,
+        /// Why.
+        #[source]
+        source: io::Error,
+    },
+    /// A file does not hold what it should.
+    #[error("{} does not hold it in PEM", path.display())]
+    Pem {
+        /// The setting, below `client.tls`.
+        setting: &'static str,
+        /// The file.
+        path: PathBuf,
+        /// Why.
+        #[source]
+        source: pem::Error,
+    },
+    /// What a file holds cannot be used.
+    #[error("cannot be used")]
+    Rejected {
+        /// The setting, below `client.tls`.
+        setting: &'static str,
+        /// Why.
+        #[source]
+        source: rustls::Error,
+    },
+    /// A setting is missing that another one needs.
+    #[error("must be set where `{needed_by}` is")]
+    Missing {
+        /// The setting, below `server.tls` or `client.tls`.
+        setting: &'static str,
+        /// The other one.
+        needed_by: &'static str,
+    },
+}
+
+impl TlsError {
+    /// The setting that is wrong, below `server.tls` or `client.tls`.
+    pub fn setting(&self) -> &'static str {
+        match self {
+            Self::Read { setting, .. }
+            | Self::Pem { setting, .. }
+            | Self::Rejected { setting, .. }
+            | Self::Missing { setting, .. } => setting,
+        }
+    }
+}
+
+impl ServerSettings {
+    /// Reads the files. `None`: no TLS.
+    ///
+    /// # Errors
+    /// A file that cannot be read, or is missing.
+    pub fn load(&self) -> Result<Option<ServerTlsConfig>, TlsError> {
+        require("certificate", &self.certificate, &[("key", &self.key), ("client_ca", &self.client_ca)])?;
+        if is_empty(&self.certificate) {
+            return Ok(None);
+        }
+        require("key", &self.key, &[("certificate", &self.certificate)])?;
+        let tls = ServerTlsConfig::new().identity(identity(&self.certificate, &self.key)?);
+        Ok(Some(match is_empty(&self.client_ca) {
+            true => tls,
+            false => tls.client_ca_root(Certificate::from_pem(read("client_ca", &self.client_ca)?)),
+        }))
+    }
+}
+
+/// What a process calls services with.
+#[derive(Debug, Clone, Default)]
+pub struct ClientTls(Option<Arc<ClientConfig>>);
+
+impl ClientTls {
+    /// Reads the files.
+    ///
+    /// # Errors
+    /// A file that cannot be read or used, or is missing.
+    pub fn load(settings: &ClientSettings) -> Result<Self, TlsError> {
+        let ClientSettings { ca, certificate, key } = settings;
+        require("ca", ca, &[("certificate", certificate), ("key", key)])?;
+        require("certificate", certificate, &[("key", key)])?;
+        require("key", key, &[("certificate", certificate)])?;
+        if is_empty(ca) {
+            return Ok(Self(None));
+        }
+        let rejected = |setting| move |source| TlsError::Rejected { setting, source };
+        let mut roots = RootCertStore::empty();
+        for root in certificates("ca", ca)? {
+            roots.add(root).map_err(rejected("ca"))?;
+        }
+        let builder = ClientConfig::builder_with_provider(Arc::new(aws_lc_rs::default_provider()))
+            .with_protocol_versions(&[&TLS13])
+            .map_err(rejected("ca"))?
+            .with_root_certificates(roots);
+        let mut config = if is_empty(certificate) {
+            builder.with_no_client_auth()
+        } else {
+            let private = PrivateKeyDer::from_pem_slice(&read("key", key)?).map_err(not_pem("key", key))?;
+            let chain = certificates("certificate", certificate)?;
+            builder.with_client_auth_cert(chain, private).map_err(rejected("certificate"))?
+        };
+        config.alpn_protocols = vec![b"h2".to_vec()];
+        Ok(Self(Some(Arc::new(config))))
+    }
+
+    /// How to secure connections to the service on this host. `None`: no TLS, or no host that a certificate can name.
+    pub(crate) fn secured(&self, host: &str) -> Option<Secured> {
+        // An address of IPv6 stands in brackets in a URI.
+        let name = ServerName::try_from(host.trim_matches(['[', ']']).to_owned()).ok()?;
+        Some(Secured { connector: TlsConnector::from(self.0.clone()?), name })
+    }
+}
+
+/// How connections to one host are secured.
+#[derive(Clone)]
+pub(crate) struct Secured {
+    connector: TlsConnector,
+    name: ServerName<'static>,
+}
+
+impl Secured {
+    /// Shakes hands with the service.
+    ///
+    /// # Errors
+    /// It is not who it should be, or does not take us for one of its callers; or the connection is lost.
+    pub(crate) async fn connect(&self, stream: TcpStream) -> io::Result<TlsStream<TcpStream>> {
+        self.connector.connect(self.name.clone(), stream).await
+    }
+}
+
+impl fmt::Debug for Secured {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_tuple("Secured").field(&self.name).finish()
+    }
+}
+
+fn certificates(setting: &'static str, path: &Path) -> Result<Vec<CertificateDer<'static>>, TlsError> {
+    let found: Result<Vec<_>, _> = CertificateDer::pem_slice_iter(&read(setting, path)?).collect();
+    found
+        .and_then(|found| if found.is_empty() { Err(pem::Error::NoItemsFound) } else { Ok(found) })
+        .map_err(not_pem(setting, path))
+}
+
+fn not_pem(setting: &'static str, path: &Path) -> impl FnOnce(pem::Error) -> TlsError {
+    let path = path.to_owned();
+    move |source| TlsError::Pem { setting, path, source }
+}
+
+fn is_empty(path: &Path) -> bool {
+    path.as_os_str().is_empty()
+}
+
+/// Fails where a setting is empty that one of the others needs.
+fn require(setting: &'static str, path: &Path, others: &[(&'static str, &Path)]) -> Result<(), TlsError> {
+    match others.iter().find(|(_, other)| !is_empty(other)) {
+        Some((needed_by, _)) if is_empty(path) => Err(TlsError::Missing { setting, needed_by }),
+        _ => Ok(()),
+    }
+}
+
+fn identity(certificate: &Path, key: &Path) -> Result<Identity, TlsError> {
+    Ok(Identity::from_pem(read("certificate", certificate)?, read("key", key)?))
+}
+
+fn read(setting: &'static str, path: &Path) -> Result<Vec<u8>, TlsError> {
+    std::fs::read(path).map_err(|source| TlsError::Read { setting, path: path.to_owned(), source })
+}
