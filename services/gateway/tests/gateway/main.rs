@@ -6,7 +6,7 @@ mod echo;
 mod edge;
 mod grpc;
 mod manners;
-mod openapi;
 mod onward;
+mod openapi;
 mod rest;
 mod start;
