@@ -2,6 +2,7 @@
 
 use std::{
     any::Any,
+    net::Ipv4Addr,
     panic::AssertUnwindSafe,
     sync::{Arc, OnceLock},
     time::{Duration, Instant},
@@ -22,14 +23,18 @@ use tonic::{Status, body::Body};
 
 use crate::{
     access::Sent,
+    address::{self, Peer},
     answer,
+    cache::{Cache, Change},
     config::Config,
     grpc::{self, Own},
     health::Readiness,
+    limits::{Client, Limits},
     manners::{self, Manners, cors},
     pages::Page,
     routes::{Matched, Miss, Routes},
     serve::ServeError,
+    shared::Shared,
     upstream::Upstreams,
 };
 
@@ -48,6 +53,10 @@ pub struct Gateway {
     pub(crate) readiness: Readiness,
     pub(crate) own: Own,
     pub(crate) openapi: OnceLock<Bytes>,
+    pub(crate) cache: Option<Arc<Cache>>,
+    /// With other gateways.
+    pub(crate) shared: Option<Arc<Shared>>,
+    limits: Limits,
     verifier: Arc<Verifier>,
     permits: Semaphore,
     manners: Manners,
@@ -89,7 +98,24 @@ impl Gateway {
         let permits = Semaphore::new(config.common.server.max_concurrent_requests);
         let manners = Manners::of(&config.settings);
         let openapi = OnceLock::new();
-        Ok(Self { config, contract, routes, upstreams, readiness, own, openapi, verifier, permits, manners })
+        let shared = config.settings.shared()?;
+        let limits = Limits::new(config.settings.rate_limits, shared.clone());
+        let cache = Cache::new(&contract, &config.settings.cache).map(Arc::new);
+        Ok(Self {
+            config,
+            contract,
+            routes,
+            upstreams,
+            readiness,
+            own,
+            openapi,
+            cache,
+            shared,
+            limits,
+            verifier,
+            permits,
+            manners,
+        })
     }
 
     /// Answers one request.
@@ -105,6 +131,8 @@ impl Gateway {
         let deprecation = target.method().and_then(|method| method.deprecation.clone());
         let speaks_grpc = target.is_grpc();
         let asked = self.manners.asked(&request);
+        let change = Change::of(self.cache.as_ref(), target.method());
+        let client = self.client(&request);
         let span = telemetry::span::http_server("gateway", &method, &label, request.headers());
         span.span().record("request_id", &*context.request_id);
         let in_flight = Some(telemetry::metrics::http_in_flight());
@@ -121,7 +149,8 @@ impl Gateway {
             access_log,
         };
 
-        let work = AssertUnwindSafe(context.clone().scope(self.answer(target, request))).catch_unwind();
+        let work = client.clone().scope(context.clone().scope(self.answer(target, request)));
+        let work = AssertUnwindSafe(work).catch_unwind();
         let answered = span.run(work).await.unwrap_or_else(|panic| Err(panicked(&*panic)));
 
         let answered = answered.map_err(told_when_to_return);
@@ -145,14 +174,26 @@ impl Gateway {
         done.problem = problem;
         if speaks_grpc {
             let response = response.map(|body| sent.count(body, || ()));
-            return grpc::observe(response, move |code| done.settle(grpc::http_status(code), Some(code)));
+            return grpc::observe(response, move |code| {
+                let status = grpc::http_status(code);
+                Change::settle(change, status);
+                done.settle(status, Some(code));
+            });
         }
+        client.tell(response.headers_mut());
         let mut response = self.manners.dress(&asked, response).await;
         let status = response.status();
+        Change::settle(change, status);
         if is_head {
             *response.body_mut() = Body::empty();
         }
         response.map(|body| sent.count(body, move || done.settle(status, None)))
+    }
+
+    fn client(&self, request: &Request<Body>) -> Arc<Client> {
+        let settings = &self.config.settings;
+        let peer = request.extensions().get().map_or(Ipv4Addr::UNSPECIFIED.into(), |Peer(address)| *address);
+        Client::at(address::client(peer, request.headers(), &settings.trusted_proxies, settings.forwarded_by))
     }
 
     fn target(&self, request: &Request<Body>, path: &str) -> Target {
@@ -207,18 +248,27 @@ impl Gateway {
     /// Whether the caller may call the method at all. What is theirs, the service decides.
     ///
     /// # Errors
-    /// `UNAUTHENTICATED` or `PERMISSION_DENIED`.
+    /// `UNAUTHENTICATED` or `PERMISSION_DENIED`, or `RATE_LIMITED` where a budget is used up.
     pub(crate) async fn admit(&self, method: &Method, headers: &http::HeaderMap) -> Result<(), Problem> {
         let rule: &AccessRule = method
             .access
             .as_ref()
             .filter(|rule| !rule.only_internal())
             .ok_or_else(|| Problem::new(Reason::AccessDenied, "this method is for souk's own services alone"))?;
-        let identity = self.verifier.identify(headers).await?;
-        if let Identity::Service { .. } = identity {
+        let identity = match self.verifier.identify(headers).await {
             // Services call each other directly: one that comes in here is a stolen token.
-            return Err(Problem::new(Reason::TokenInvalid, "this token is not one for clients"));
-        }
+            Ok(Identity::Service { .. }) => {
+                Err(Problem::new(Reason::TokenInvalid, "this token is not one for clients"))
+            }
+            identified => identified,
+        };
+        let caller = match &identity {
+            Ok(Identity::User { id, .. }) => Some(*id),
+            _ => None,
+        };
+        // Who tries tokens is counted, too, by the address.
+        self.limits.take(method.rate_class, caller).await?;
+        let identity = identity?;
         let kind = if identity == Identity::Anonymous { "anonymous" } else { "user" };
         tracing::Span::current().record("souk.caller", kind);
         rule.admit(&identity).map(drop)

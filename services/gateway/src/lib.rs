@@ -4,13 +4,16 @@
 //! `routes` and `transcode`) or `grpc` (passed on as it is) → `upstream` (the service).
 
 mod access;
+mod address;
 mod answer;
+mod cache;
 pub mod config;
 #[cfg(test)]
 mod fuzz;
 mod gateway;
 mod grpc;
 mod health;
+mod limits;
 mod manners;
 pub mod openapi;
 mod pages;
@@ -18,6 +21,7 @@ pub mod percent;
 mod rest;
 pub mod routes;
 mod serve;
+mod shared;
 pub mod transcode;
 mod upstream;
 

@@ -28,6 +28,7 @@ use tokio_util::sync::CancellationToken;
 use tonic::body::Body;
 
 use crate::{
+    address::Peer,
     config::{Config, Settings},
     gateway::Gateway,
     routes::RouteError,
@@ -52,6 +53,9 @@ pub enum ServeError {
     /// The address of the service that has the keys is not one.
     #[error(transparent)]
     Address(#[from] AddressError),
+    /// What is shared with other gateways cannot be.
+    #[error("gateway.redis_url cannot be used")]
+    Redis(#[from] redis::RedisError),
     /// The descriptors cannot be offered by reflection.
     #[error("reflection cannot be offered")]
     Reflection(#[from] tonic_reflection::server::Error),
@@ -85,6 +89,9 @@ impl Gateway {
     pub async fn serve(self, listener: TcpListener, shutdown: CancellationToken) {
         let drain = self.config.common.server.drain;
         let settings = self.config.settings.clone();
+        if let Some(shared) = &self.shared {
+            shared.connect().await;
+        }
         let gateway = Arc::new(self);
         let protocol = protocol(&settings);
         let graceful = GracefulShutdown::new();
@@ -97,9 +104,12 @@ impl Gateway {
                 () = shutdown.cancelled() => break,
             };
             let Some((stream, place)) = accepted else { continue };
+            // Fails where the client has left already.
+            let Ok(peer) = stream.peer_addr() else { continue };
             let gateway = gateway.clone();
-            let service = service_fn(move |request: http::Request<Incoming>| {
+            let service = service_fn(move |mut request: http::Request<Incoming>| {
                 let gateway = gateway.clone();
+                request.extensions_mut().insert(Peer(peer.ip()));
                 async move { Ok::<_, Infallible>(gateway.handle(request.map(Body::new)).await) }
             });
             let stream = Prompt::new(stream, settings.header_timeout);
