@@ -121,17 +121,34 @@ pub fn nats() -> Result<Server> {
 
 /// Starts a private Redis that keeps nothing on disk.
 pub fn redis() -> Result<Server> {
+    start_redis(None)
+}
+
+/// The same on a given port: where another one was killed, and is to be there again.
+pub fn redis_at(port: u16) -> Result<Server> {
+    start_redis(Some(port))
+}
+
+fn start_redis(port: Option<u16>) -> Result<Server> {
     let binary = find::binary("redis-server")
         .or_else(|| find::binary("valkey-server"))
         .context(find::missing("Redis", "redis-server"))?;
-    let (port, process) = start_on_free_port("redis", "Ready to accept connections", |folder, port| {
+    let plan = |folder: &Path, port: u16| {
         Plan::new(&binary)
             .args(["--bind", "127.0.0.1", "--save", "", "--appendonly", "no", "--dir"])
             .arg(folder)
             .arg("--port")
             .arg(port.to_string())
             .stop_signal("TERM")
-    })?;
+    };
+    let ready = "Ready to accept connections";
+    let (port, process) = match port {
+        None => start_on_free_port("redis", ready, plan)?,
+        Some(port) => match start_on("redis", ready, port, plan)? {
+            Some(process) => (port, process),
+            None => bail!("the port {port} is taken"),
+        },
+    };
     Ok(Server { url: format!("redis://127.0.0.1:{port}"), port, process })
 }
 
@@ -156,34 +173,40 @@ impl Scratch {
     }
 }
 
-/// Starts what `plan` says on a free port and waits until its log contains `ready`; again on another
-/// port if that one was snatched away. The log tells what a connection cannot: that it is this server
-/// which answers there, and not the one that was faster.
+/// Starts what `plan` says on a free port; again on another one if that was snatched away.
 fn start_on_free_port(name: &str, ready: &str, plan: impl Fn(&Path, u16) -> Plan) -> Result<(u16, Supervised)> {
     for _ in 0..ATTEMPTS {
         let port = free_port()?;
-        let process = Supervised::start(name, |folder| plan(folder, port))?;
-        let start = Instant::now();
-        let log = loop {
-            // In this order: what has exited has written its log.
-            let exited = process.exited();
-            let log = process.log();
-            if log.contains(ready) && !exited {
-                return Ok((port, process));
-            }
-            if exited {
-                break log;
-            }
-            if start.elapsed() > START_DEADLINE {
-                bail!("{name} is not ready after {START_DEADLINE:?}; its log:\n{log}");
-            }
-            pause();
-        };
-        if !log.to_lowercase().contains("address already in use") {
-            bail!("{name} did not start; its log:\n{log}");
+        if let Some(process) = start_on(name, ready, port, &plan)? {
+            return Ok((port, process));
         }
     }
     bail!("{name} found its port taken {ATTEMPTS} times in a row")
+}
+
+/// Starts what `plan` says and waits until its log contains `ready`; `None` where the port is taken. The log tells
+/// what a connection cannot: that it is this server which answers there, and not the one that was faster.
+fn start_on(name: &str, ready: &str, port: u16, plan: impl Fn(&Path, u16) -> Plan) -> Result<Option<Supervised>> {
+    let process = Supervised::start(name, |folder| plan(folder, port))?;
+    let start = Instant::now();
+    loop {
+        // In this order: what has exited has written its log.
+        let exited = process.exited();
+        let log = process.log();
+        if log.contains(ready) && !exited {
+            return Ok(Some(process));
+        }
+        if exited && log.to_lowercase().contains("address already in use") {
+            return Ok(None);
+        }
+        if exited {
+            bail!("{name} did not start; its log:\n{log}");
+        }
+        if start.elapsed() > START_DEADLINE {
+            bail!("{name} is not ready after {START_DEADLINE:?}; its log:\n{log}");
+        }
+        pause();
+    }
 }
 
 /// Between two looks at a starting server.

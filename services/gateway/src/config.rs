@@ -1,15 +1,21 @@
 //! Settings of `[gateway]`.
 
-use std::{collections::BTreeMap, net::SocketAddr, time::Duration};
+use std::{collections::BTreeMap, net::SocketAddr, sync::Arc, time::Duration};
 
 use serde::{Deserialize, Deserializer, de::Error};
 use souk_common::{
     client,
-    config::{ConfigError, Settings as AllSettings},
+    config::{ConfigError, Secret, Settings as AllSettings},
     service::Common,
 };
 
-use crate::{manners::cors, tls};
+use crate::{
+    address::{self, ForwardedBy, Network},
+    cache, limits,
+    manners::cors,
+    shared::Shared,
+    tls,
+};
 
 /// The commented defaults of `[gateway]`.
 pub const DEFAULTS: &str = include_str!("../default.toml");
@@ -61,8 +67,30 @@ pub struct Settings {
     pub compression: bool,
     /// Whether each request is logged, at level info.
     pub access_log: bool,
+    /// Networks of the proxies that are believed about where a request comes from.
+    #[serde(deserialize_with = "address::networks")]
+    pub trusted_proxies: Vec<Network>,
+    /// The header in which they say it.
+    pub forwarded_by: ForwardedBy,
+    /// Where budgets are shared with other gateways; empty: they are this one's own. May hold a password.
+    pub redis_url: Secret,
+    /// How long Redis may take to answer.
+    #[serde(with = "souk_common::config::duration")]
+    pub redis_timeout: Duration,
+    /// Answers that are kept.
+    pub cache: cache::Settings,
+    /// Budgets of requests.
+    pub rate_limits: limits::Settings,
     /// Where the services are.
     pub backends: Backends,
+}
+
+impl Settings {
+    /// What is shared with other gateways, if anything is.
+    pub(crate) fn shared(&self) -> redis::RedisResult<Option<Arc<Shared>>> {
+        let url = self.redis_url.expose();
+        if url.is_empty() { Ok(None) } else { Shared::new(url, self.redis_timeout).map(Arc::new).map(Some) }
+    }
 }
 
 /// Addresses of services, by package or full name.
@@ -132,6 +160,9 @@ impl Config {
         }
         own.tls.check().map_err(|(name, fault)| settings.fault(&format!("gateway.tls.{name}"), fault))?;
         own.cors.check().map_err(|(name, fault)| settings.fault(&format!("gateway.cors.{name}"), fault))?;
+        own.shared().map_err(|error| {
+            settings.fault("gateway.redis_url", format!("must be such as redis://:password@host:6379/0 ({error})"))
+        })?;
         Ok(Self { common: Common::from_settings(settings)?, settings: own })
     }
 
@@ -177,6 +208,44 @@ mod tests {
         assert_eq!(backends.of("souk.order.v1.X"), Some(("souk.order", "http://c:1")));
         let error = read(serde_json::json!({"souk": {"user": 7}})).unwrap_err().to_string();
         assert!(error.contains("souk.user") && error.contains("or a list of such"), "{error}");
+    }
+
+    #[test]
+    fn wrong_limits_are_named() {
+        let table = [
+            (
+                "GATEWAY__RATE_LIMITS__READ__PER_CALLER__RATE",
+                "50",
+                "gateway.rate_limits.read.per_caller.rate",
+                "\"50/s\"",
+            ),
+            (
+                "GATEWAY__RATE_LIMITS__AUTH__PER_ADDRESS__BURST",
+                "0",
+                "gateway.rate_limits.auth.per_address.burst",
+                "nonzero",
+            ),
+            ("GATEWAY__TRUSTED_PROXIES", "10.0.0.0/8,proxy", "gateway.trusted_proxies", "`proxy` is not a network"),
+            ("GATEWAY__FORWARDED_BY", "x-real-ip", "gateway.forwarded_by", "x-forwarded-for"),
+            ("GATEWAY__REDIS_URL", "redis.example.com", "gateway.redis_url", "redis://:password@host"),
+            ("GATEWAY__REDIS_URL", "unix:///run/redis", "gateway.redis_url", "redis://:password@host"),
+            ("GATEWAY__CACHE__MAX_BYTES", "64", "gateway.cache.max_bytes", "64KiB"),
+        ];
+        for (name, value, setting, right) in table {
+            let variables = [(format!("SOUK_{name}"), value.to_owned())];
+            let settings = Loader::new().defaults("gateway", DEFAULTS).variables(variables).load().unwrap();
+            let error = Config::from_settings(&settings).unwrap_err().to_string();
+            assert!(error.contains(setting) && error.contains(right) && error.contains(name), "{name}: {error}");
+        }
+    }
+
+    #[test]
+    fn the_password_of_redis_is_not_shown() {
+        let variables = [("SOUK_GATEWAY__REDIS_URL".to_owned(), "redis://:hunter2@redis:6379/0".to_owned())];
+        let settings = Loader::new().defaults("gateway", DEFAULTS).variables(variables).load().unwrap();
+        let config = Config::from_settings(&settings).unwrap();
+        assert!(!format!("{config:?} {}", settings.effective()).contains("hunter2"));
+        assert!(config.settings.shared().unwrap().is_some());
     }
 
     #[test]

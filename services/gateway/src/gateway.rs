@@ -2,7 +2,7 @@
 
 use std::{
     any::Any,
-    net::{IpAddr, Ipv4Addr, SocketAddr},
+    net::Ipv4Addr,
     panic::AssertUnwindSafe,
     sync::{Arc, OnceLock},
     time::{Duration, Instant},
@@ -22,15 +22,19 @@ use tonic::{Status, body::Body};
 
 use crate::{
     access::Sent,
+    address::{self, Peer},
     admission::{self, Admission},
     answer,
+    cache::{Cache, Change},
     config::Config,
     grpc::{self, Own},
     health::Readiness,
+    limits::{Client, Limits},
     manners::{self, Manners, cors},
     pages::Page,
     routes::{Matched, Miss, Routes},
     serve::ServeError,
+    shared::Shared,
     tls::Tls,
     upstream::Upstreams,
 };
@@ -50,6 +54,10 @@ pub struct Gateway {
     pub(crate) readiness: Readiness,
     pub(crate) own: Own,
     pub(crate) openapi: OnceLock<Bytes>,
+    pub(crate) cache: Option<Arc<Cache>>,
+    /// With other gateways.
+    pub(crate) shared: Option<Arc<Shared>>,
+    limits: Limits,
     pub(crate) verifier: Arc<Verifier>,
     manners: Manners,
     admission: Admission,
@@ -97,7 +105,25 @@ impl Gateway {
             config.settings.queue_timeout,
         );
         let tls = config.settings.tls.is_on().then(|| Tls::load(&config.settings.tls)).transpose()?;
-        Ok(Self { config, contract, routes, upstreams, readiness, own, openapi, verifier, manners, admission, tls })
+        let shared = config.settings.shared()?;
+        let limits = Limits::new(config.settings.rate_limits, shared.clone());
+        let cache = Cache::new(&contract, &config.settings.cache).map(Arc::new);
+        Ok(Self {
+            config,
+            contract,
+            routes,
+            upstreams,
+            readiness,
+            own,
+            openapi,
+            cache,
+            shared,
+            limits,
+            verifier,
+            manners,
+            admission,
+            tls,
+        })
     }
 
     /// Answers one request.
@@ -113,6 +139,8 @@ impl Gateway {
         let deprecation = target.method().and_then(|method| method.deprecation.clone());
         let speaks_grpc = target.is_grpc();
         let asked = self.manners.asked(&request);
+        let change = Change::of(self.cache.as_ref(), target.method());
+        let client = self.client(&request);
         let span = telemetry::span::http_server("gateway", &method, &label, request.headers());
         span.span().record("request_id", &*context.request_id);
         let in_flight = Some(telemetry::metrics::http_in_flight());
@@ -129,8 +157,8 @@ impl Gateway {
             access_log,
         };
 
-        let address = request.extensions().get().map_or(IpAddr::V4(Ipv4Addr::UNSPECIFIED), SocketAddr::ip);
-        let work = admission::visit(address, context.clone().scope(self.answer(target, request)));
+        let work = client.clone().scope(context.clone().scope(self.answer(target, request)));
+        let work = admission::visit(client.address(), work);
         let work = AssertUnwindSafe(work).catch_unwind();
         let answered = span.run(work).await.unwrap_or_else(|panic| Err(panicked(&*panic)));
 
@@ -155,14 +183,26 @@ impl Gateway {
         done.problem = problem;
         if speaks_grpc {
             let response = response.map(|body| sent.count(body, || ()));
-            return grpc::observe(response, move |code| done.settle(grpc::http_status(code), Some(code)));
+            return grpc::observe(response, move |code| {
+                let status = grpc::http_status(code);
+                Change::settle(change, status);
+                done.settle(status, Some(code));
+            });
         }
+        client.tell(response.headers_mut());
         let mut response = self.manners.dress(&asked, response).await;
         let status = response.status();
+        Change::settle(change, status);
         if is_head {
             *response.body_mut() = Body::empty();
         }
         response.map(|body| sent.count(body, move || done.settle(status, None)))
+    }
+
+    fn client(&self, request: &Request<Body>) -> Arc<Client> {
+        let settings = &self.config.settings;
+        let peer = request.extensions().get().map_or(Ipv4Addr::UNSPECIFIED.into(), |Peer(address)| *address);
+        Client::at(address::client(peer, request.headers(), &settings.trusted_proxies, settings.forwarded_by))
     }
 
     fn target(&self, request: &Request<Body>, path: &str) -> Target {
@@ -211,23 +251,31 @@ impl Gateway {
     /// service decides. The gateway's own pages need no room: whoever watches over it is answered however busy it is.
     ///
     /// # Errors
-    /// `UNAUTHENTICATED`, `PERMISSION_DENIED` or `OVERLOADED`.
+    /// `UNAUTHENTICATED`, `PERMISSION_DENIED`, `RATE_LIMITED` where a budget is used up, or `OVERLOADED`.
     pub(crate) async fn admit(&self, method: &Method, headers: &http::HeaderMap) -> Result<(), Problem> {
         let rule: &AccessRule = method
             .access
             .as_ref()
             .filter(|rule| !rule.only_internal())
             .ok_or_else(|| Problem::new(Reason::AccessDenied, "this method is for souk's own services alone"))?;
-        let identity = self.verifier.identify(headers).await?;
-        if let Identity::Service { .. } = identity {
+        let identity = match self.verifier.identify(headers).await {
             // Services call each other directly: one that comes in here is a stolen token.
-            return Err(Problem::new(Reason::TokenInvalid, "this token is not one for clients"));
-        }
+            Ok(Identity::Service { .. }) => {
+                Err(Problem::new(Reason::TokenInvalid, "this token is not one for clients"))
+            }
+            identified => identified,
+        };
+        let caller = match &identity {
+            Ok(Identity::User { id, .. }) => Some(*id),
+            _ => None,
+        };
+        // Who tries tokens is counted, too, by the address.
+        self.limits.take(method.rate_class, caller).await?;
+        let identity = identity?;
         let kind = if identity == Identity::Anonymous { "anonymous" } else { "user" };
         tracing::Span::current().record("souk.caller", kind);
         rule.admit(&identity)?;
-        let user = if let Identity::User { id, .. } = identity { Some(id) } else { None };
-        self.admission.admit(user, method.rate_class).await
+        self.admission.admit(caller, method.rate_class).await
     }
 }
 

@@ -4,14 +4,17 @@
 //! `routes` and `transcode`) or `grpc` (passed on as it is) → `upstream` (the service).
 
 mod access;
+mod address;
 mod admission;
 mod answer;
+mod cache;
 pub mod config;
 #[cfg(test)]
 mod fuzz;
 mod gateway;
 mod grpc;
 mod health;
+mod limits;
 mod manners;
 pub mod openapi;
 mod pages;
@@ -19,6 +22,7 @@ pub mod percent;
 mod rest;
 pub mod routes;
 mod serve;
+mod shared;
 mod tls;
 pub mod transcode;
 mod upstream;

@@ -1,16 +1,26 @@
 //! One REST request: access, body, message, checks, call, JSON.
 
+use std::sync::Arc;
+
 use bytes::{Bytes, BytesMut};
 use http::{HeaderMap, HeaderValue, Request, Response, header, request::Parts};
 use http_body_util::BodyExt;
 use prost_reflect::DynamicMessage;
-use souk_common::error::{OrProblem, Problem, Reason};
+use souk_common::{
+    client::Client,
+    context::RequestContext,
+    error::{OrProblem, Problem, Reason},
+};
 use tonic::{body::Body, client::Grpc, metadata::MetadataValue};
 
 use crate::{
     answer,
+    cache::{self, Cache},
     gateway::Gateway,
-    manners::{caching, precondition},
+    manners::{
+        caching::{self, Answer},
+        precondition,
+    },
     routes::{Matched, Route},
     transcode,
     upstream::Onward,
@@ -42,25 +52,33 @@ impl Gateway {
         self.contract.validator().check(&message).map_err(|violations| {
             Problem::fields(violations.into_iter().map(|violation| (violation.field_path, violation.message)))
         })?;
-        self.call(route, message, &parts).await.map_err(|problem| precondition::failed(problem, &parts.headers))
+        let answered = self.call(&matched.route, message, &parts).await;
+        answered.map_err(|problem| precondition::failed(problem, &parts.headers))
     }
 
-    async fn call(&self, route: &Route, message: DynamicMessage, asked: &Parts) -> Result<Response<Body>, Problem> {
+    async fn call(
+        &self,
+        route: &Arc<Route>,
+        message: DynamicMessage,
+        asked: &Parts,
+    ) -> Result<Response<Body>, Problem> {
         let upstream = self.upstreams.of(&route.method.service).ok_or_else(Problem::internal)?;
-        let mut request = tonic::Request::new(message);
-        // The service checks the token again: it believes no one, not even the gateway.
-        if let Some(token) = asked.headers.get(header::AUTHORIZATION)
-            && let Ok(token) = MetadataValue::try_from(token.as_bytes())
-        {
-            request.metadata_mut().insert("authorization", token);
+        let client = upstream.client.clone();
+        if let (Some(cache), Some(caching)) = (&self.cache, Cache::caching(&route.method)) {
+            let key = cache.key(route, &message);
+            let patience = self.config.common.server.deadline;
+            let patience = RequestContext::current().map_or(patience, |context| context.remaining(patience));
+            // In nobody's name: what is kept is for everyone.
+            let route_too = route.clone();
+            let fetch = async move { Ok(ask(client, &route_too, message, None).await?.0) };
+            let (entry, source) = cache.get(key, caching, patience, fetch).await?;
+            let mut response = caching::answer(asked, &route.method, &entry.answer);
+            cache::tell(&mut response, &entry, source);
+            return Ok(response);
         }
-        let mut client = Grpc::new(upstream.client.clone()).max_decoding_message_size(usize::MAX);
-        client.ready().await.or_unavailable("a service")?;
-        let answered = client.unary(request, route.grpc_path.clone(), Onward).await?;
-
-        let json = route.binding.renderer.render(answered.get_ref()).or_internal()?;
-        let mut response = caching::answer(asked, route, answered.get_ref(), json);
-        if answered.metadata().get(IDEMPOTENT_REPLAYED).is_some_and(|value| value == "true") {
+        let (answer, replayed) = ask(client, route, message, asked.headers.get(header::AUTHORIZATION)).await?;
+        let mut response = caching::answer(asked, &route.method, &answer);
+        if replayed {
             response.headers_mut().insert(IDEMPOTENT_REPLAYED, HeaderValue::from_static("true"));
         }
         Ok(response)
@@ -96,6 +114,25 @@ impl Gateway {
 
 /// What HTTP has for a client that is too slow.
 const REQUEST_TIMEOUT: u16 = 408;
+/// Asks the service. Also says whether the answer is that to an earlier request with the same key.
+async fn ask(
+    client: Client,
+    route: &Route,
+    message: DynamicMessage,
+    token: Option<&HeaderValue>,
+) -> Result<(Answer, bool), Problem> {
+    let mut request = tonic::Request::new(message);
+    // The service checks the token again: it believes no one, not even the gateway.
+    if let Some(Ok(token)) = token.map(|token| MetadataValue::try_from(token.as_bytes())) {
+        request.metadata_mut().insert("authorization", token);
+    }
+    let mut client = Grpc::new(client).max_decoding_message_size(usize::MAX);
+    client.ready().await.or_unavailable("a service")?;
+    let answered = client.unary(request, route.grpc_path.clone(), Onward).await?;
+    let json = route.binding.renderer.render(answered.get_ref()).or_internal()?;
+    let replayed = answered.metadata().get(IDEMPOTENT_REPLAYED).is_some_and(|value| value == "true");
+    Ok((Answer::of(route, answered.get_ref(), json), replayed))
+}
 
 /// How many times the limit a body that is too large is read on and thrown away. A client that sends all before it
 /// reads would otherwise meet a broken connection instead of the answer.

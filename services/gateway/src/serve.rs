@@ -29,6 +29,7 @@ use tokio_util::{either::Either, sync::CancellationToken};
 use tonic::body::Body;
 
 use crate::{
+    address::Peer,
     config::{Config, Settings},
     gateway::Gateway,
     routes::RouteError,
@@ -57,6 +58,9 @@ pub enum ServeError {
     /// The certificate towards clients cannot be used.
     #[error(transparent)]
     Tls(#[from] TlsError),
+    /// What is shared with other gateways cannot be.
+    #[error("gateway.redis_url cannot be used")]
+    Redis(#[from] redis::RedisError),
     /// The descriptors cannot be offered by reflection.
     #[error("reflection cannot be offered")]
     Reflection(#[from] tonic_reflection::server::Error),
@@ -91,6 +95,9 @@ impl Gateway {
         let drain = self.config.common.server.drain;
         let settings = self.config.settings.clone();
         let tls = self.tls.take();
+        if let Some(shared) = &self.shared {
+            shared.connect().await;
+        }
         let gateway = Arc::new(self);
         let protocol = protocol(&settings);
         let graceful = GracefulShutdown::new();
@@ -114,8 +121,8 @@ impl Gateway {
             let Ok(peer) = stream.peer_addr() else { continue };
             let gateway = gateway.clone();
             let service = service_fn(move |mut request: http::Request<Incoming>| {
-                request.extensions_mut().insert(peer);
                 let gateway = gateway.clone();
+                request.extensions_mut().insert(Peer(peer.ip()));
                 async move { Ok::<_, Infallible>(gateway.handle(request.map(Body::new)).await) }
             });
             let (watcher, protocol, acceptor) = (graceful.watcher(), protocol.clone(), acceptor.clone());

@@ -8,7 +8,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Mutex, OnceLock, PoisonError};
 use std::time::Duration;
 
-use opentelemetry::metrics::{Counter, Histogram, Meter, UpDownCounter};
+use opentelemetry::metrics::{Counter, Gauge, Histogram, Meter, UpDownCounter};
 use opentelemetry::{KeyValue, StringValue};
 use opentelemetry_sdk::metrics::{Aggregation, Instrument, InstrumentKind, Stream};
 
@@ -32,6 +32,9 @@ struct Instruments {
     rpc_active: UpDownCounter<i64>,
     http_server: Histogram<f64>,
     http_active: UpDownCounter<i64>,
+    rate_limited: Counter<u64>,
+    response_cache: Counter<u64>,
+    redis_up: Gauge<u64>,
 }
 
 /// Makes the instruments, once in a process.
@@ -55,6 +58,18 @@ pub(super) fn install(meter: &Meter) {
             rpc_active: active("rpc.server.active_requests", "RPCs being answered"),
             http_server: seconds("http.server.request.duration", "Time to answer an HTTP request"),
             http_active: active("http.server.active_requests", "HTTP requests being answered"),
+            rate_limited: meter
+                .u64_counter("souk.gateway.rate_limited")
+                .with_description("Requests refused because a budget was used up, by rate class and whose budget")
+                .build(),
+            response_cache: meter
+                .u64_counter("souk.gateway.response_cache")
+                .with_description("Answers of methods that may be kept, by where they came from")
+                .build(),
+            redis_up: meter
+                .u64_gauge("souk.gateway.redis_up")
+                .with_description("Whether budgets are shared through Redis now (1) or it is lost (0)")
+                .build(),
         }
     });
 }
@@ -123,6 +138,27 @@ pub fn http_server(method: &http::Method, route: &str, status: http::StatusCode,
 /// Counts an HTTP request as being answered until the value is dropped.
 pub fn http_in_flight() -> InFlight {
     InFlight::new(|instruments| &instruments.http_active, Vec::new)
+}
+
+/// A request was refused because a budget of this rate class (`read`) was used up: that of its `caller` or its `address`.
+pub fn rate_limited(class: &'static str, whose: &'static str) {
+    if let Some(instruments) = INSTRUMENTS.get() {
+        instruments.rate_limited.add(1, &[KeyValue::new("class", class), KeyValue::new("whose", whose)]);
+    }
+}
+
+/// An answer that may be kept was given: a `hit`, a `stale` one, a `miss`, or `collapsed` into another's miss.
+pub fn response_cache(outcome: &'static str) {
+    if let Some(instruments) = INSTRUMENTS.get() {
+        instruments.response_cache.add(1, &[KeyValue::new("outcome", outcome)]);
+    }
+}
+
+/// Redis is there, or is lost.
+pub fn redis_up(up: bool) {
+    if let Some(instruments) = INSTRUMENTS.get() {
+        instruments.redis_up.record(up.into(), &[]);
+    }
 }
 
 /// Something under way; its end is counted when this is dropped, however it ends.

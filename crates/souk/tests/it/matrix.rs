@@ -147,7 +147,7 @@ struct Shop {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn every_method_lets_in_whom_its_contract_names_and_no_one_else() {
-    let up = Up::start().await;
+    let up = Up::start_with(|program| program.env("SOUK_GATEWAY__RATE_LIMITS__ENABLED", "false")).await;
     let contract = Contract::souk().unwrap();
     let admin = up.admin().await;
     let anyone = Rest::anonymous(&up.gateway);

@@ -1,5 +1,6 @@
 //! Who may keep an answer, and for how long (RFC 9111); 304 for those who have it already (RFC 9110, 13.1.2).
 
+use bytes::Bytes;
 use http::{HeaderMap, HeaderValue, Method as HttpMethod, Response, StatusCode, header, request::Parts};
 use souk_common::contract::Method;
 use tonic::body::Body;
@@ -14,25 +15,58 @@ use crate::{answer, routes::Route};
 /// another: a service may tell staff more than it tells everyone, public or not.
 const VARY: HeaderValue = HeaderValue::from_static("authorization, accept-encoding");
 
-/// The answer of a call that went well, from its encoded message and the JSON of it.
-pub fn answer(request: &Parts, route: &Route, message: &[u8], json: Vec<u8>) -> Response<Body> {
+/// What a call that went well is answered with.
+#[derive(Debug)]
+pub struct Answer {
+    json: Bytes,
+    /// That of a safe method's answer.
+    tag: Option<String>,
+}
+
+impl Answer {
+    /// From the encoded message and the JSON of it.
+    pub fn of(route: &Route, message: &[u8], json: Vec<u8>) -> Self {
+        let tag = route.method.safe.then(|| etag::of(&route.binding, message, &json));
+        Self { json: json.into(), tag }
+    }
+
+    /// Without a message behind it.
+    #[cfg(test)]
+    pub fn plain(json: impl Into<Bytes>) -> Self {
+        Self { json: json.into(), tag: None }
+    }
+
+    /// Its JSON.
+    #[cfg(test)]
+    pub fn json(&self) -> &Bytes {
+        &self.json
+    }
+
+    /// Bytes that it takes.
+    pub fn size(&self) -> usize {
+        self.json.len() + self.tag.as_ref().map_or(0, String::len)
+    }
+}
+
+/// The answer to a request that went well.
+pub fn answer(request: &Parts, method: &Method, answer: &Answer) -> Response<Body> {
+    let json = answer.json.clone();
     let reads = matches!(request.method, HttpMethod::GET | HttpMethod::HEAD);
-    if !(reads && route.method.safe) {
+    let Some(tag) = answer.tag.as_ref().filter(|_| reads) else {
         let mut response = answer::json(StatusCode::OK, json);
         answer::never_store(&mut response);
         return response;
-    }
-    let tag = etag::of(&route.binding, message, &json);
-    let known = known(&request.headers, &tag);
+    };
+    let known = known(&request.headers, tag);
     let mut response = match known {
         Some(_) => answer::empty(StatusCode::NOT_MODIFIED),
         None => answer::json(StatusCode::OK, json),
     };
     let headers = response.headers_mut();
-    if let Some(tag) = etag::header(known.unwrap_or(&tag)) {
+    if let Some(tag) = etag::header(known.unwrap_or(tag)) {
         headers.insert(header::ETAG, tag);
     }
-    headers.insert(header::CACHE_CONTROL, control(&route.method, &request.headers));
+    headers.insert(header::CACHE_CONTROL, control(method, &request.headers));
     headers.append(header::VARY, VARY);
     response
 }

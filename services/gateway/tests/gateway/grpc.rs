@@ -19,7 +19,7 @@ use tonic_health::pb::{HealthCheckRequest, health_check_response::ServingStatus,
 use crate::boot::{Booted, boot, boot_with, contract};
 
 /// Sends bytes and receives bytes: what a message is, the test says.
-struct Raw;
+pub struct Raw;
 
 impl Codec for Raw {
     type Encode = Vec<u8>;

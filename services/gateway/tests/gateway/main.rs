@@ -2,9 +2,11 @@
 #![allow(clippy::unwrap_used, clippy::expect_used)]
 
 mod boot;
+mod cache;
 mod echo;
 mod edge;
 mod grpc;
+mod limits;
 mod manners;
 mod onward;
 mod openapi;

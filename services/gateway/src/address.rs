@@ -1,0 +1,147 @@
+//! The address that a request comes from: the peer's, or what a proxy that is trusted says of it.
+
+use std::net::{IpAddr, Ipv6Addr, SocketAddr};
+
+use http::{HeaderMap, HeaderName, header};
+use ipnet::IpNet;
+use serde::{Deserialize, Deserializer, de::Error};
+
+/// The address at the other end of the connection; an extension of every request.
+#[derive(Debug, Clone, Copy)]
+pub struct Peer(pub IpAddr);
+
+/// A network of proxies: `10.0.0.0/8`, or one address.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Network(IpNet);
+
+/// Reads a list of networks.
+///
+/// # Errors
+/// Names the one that is none. The list is read as a whole, so that the error is that of a setting that exists.
+pub fn networks<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Vec<Network>, D::Error> {
+    let read = |text: &String| {
+        let network = text.parse().or_else(|_| text.parse::<IpAddr>().map(IpNet::from));
+        network.map(Network).map_err(|_| {
+            D::Error::custom(format!(
+                "`{text}` is not a network: write one such as \"10.0.0.0/8\" or \"fd00::/8\", or one address"
+            ))
+        })
+    };
+    Vec::<String>::deserialize(deserializer)?.iter().map(read).collect()
+}
+
+/// The header in which the proxies say where a request came from. One alone: a proxy hands on what a client puts
+/// into the other.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+pub enum ForwardedBy {
+    /// `X-Forwarded-For: client, proxy`
+    #[serde(rename = "x-forwarded-for")]
+    XForwardedFor,
+    /// `Forwarded: for=client, for="[2001:db8::1]:4711"` (RFC 7239)
+    #[serde(rename = "forwarded")]
+    Forwarded,
+}
+
+/// The address of the client. Each proxy adds at the right who called it, and what stands left of the first that is
+/// not trusted may be made up; so the rightmost address that is not a trusted proxy's is the client.
+pub fn client(peer: IpAddr, headers: &HeaderMap, trusted: &[Network], by: ForwardedBy) -> IpAddr {
+    let is_trusted = |address: IpAddr| trusted.iter().any(|network| network.0.contains(&address));
+    let mut nearest = peer.to_canonical();
+    let (name, read): (HeaderName, fn(&str) -> Option<IpAddr>) = match by {
+        ForwardedBy::XForwardedFor => (HeaderName::from_static("x-forwarded-for"), address),
+        ForwardedBy::Forwarded => (header::FORWARDED, forwarded_for),
+    };
+    let lines = headers.get_all(name).into_iter().collect::<Vec<_>>();
+    let mut hops = lines.into_iter().rev().flat_map(|line| line.to_str().unwrap_or_default().rsplit(','));
+    while is_trusted(nearest) {
+        // Where a trusted proxy does not tell, it is the nearest that is known.
+        let Some(hop) = hops.next().and_then(read) else { break };
+        nearest = hop;
+    }
+    nearest
+}
+
+/// What counts as one client: an IPv6 site has a /64 to itself, and would have 2^64 budgets.
+pub fn site(address: IpAddr) -> IpAddr {
+    match address {
+        IpAddr::V6(address) => IpAddr::V6(Ipv6Addr::from_bits(address.to_bits() & !u128::from(u64::MAX))),
+        v4 => v4,
+    }
+}
+
+/// An address as proxies write it, with or without a port: `192.0.2.1:80`, `[2001:db8::1]:80`, `2001:db8::1`.
+fn address(text: &str) -> Option<IpAddr> {
+    let text = text.trim();
+    let bare = || text.parse().or_else(|_| text.trim_start_matches('[').trim_end_matches(']').parse()).ok();
+    let address: IpAddr = text.parse::<SocketAddr>().map(|socket| socket.ip()).ok().or_else(bare)?;
+    Some(address.to_canonical())
+}
+
+fn forwarded_for(element: &str) -> Option<IpAddr> {
+    let pair = |pair: &str| {
+        let (name, value) = pair.split_once('=')?;
+        name.trim().eq_ignore_ascii_case("for").then(|| address(value.trim().trim_matches('"')))?
+    };
+    element.split(';').find_map(pair)
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    #[test]
+    fn the_client_is_the_rightmost_that_is_not_trusted() {
+        use ForwardedBy::{Forwarded as F, XForwardedFor as X};
+        let trusted = networks(json!(["10.0.0.0/8", "192.0.2.7", "fd00::/8"])).unwrap();
+        let table: [(&str, ForwardedBy, &[&str], &str); 17] = [
+            // Who is not trusted is not believed.
+            ("203.0.113.9", X, &["198.51.100.1"], "203.0.113.9"),
+            ("10.0.0.1", X, &["198.51.100.1"], "198.51.100.1"),
+            ("::ffff:10.0.0.1", X, &["198.51.100.1"], "198.51.100.1"),
+            ("10.0.0.1", X, &["198.51.100.1, 192.0.2.7, 10.2.3.4"], "198.51.100.1"),
+            // Left of the client stands what it made up.
+            ("10.0.0.1", X, &["10.9.9.9, 127.0.0.1, 198.51.100.1, 10.2.3.4"], "198.51.100.1"),
+            // Two lines are one list.
+            ("10.0.0.1", X, &["1.1.1.1", "198.51.100.1", "10.2.3.4"], "198.51.100.1"),
+            ("10.0.0.1", X, &["198.51.100.1:4711"], "198.51.100.1"),
+            ("fd00::1", X, &["[2001:db8::5]:4711"], "2001:db8::5"),
+            ("fd00::1", X, &["2001:db8::5"], "2001:db8::5"),
+            // Nothing, or nothing that can be read: the proxy it is.
+            ("10.0.0.1", X, &[], "10.0.0.1"),
+            ("10.0.0.1", X, &["198.51.100.1, unknown"], "10.0.0.1"),
+            ("10.0.0.1", X, &["198.51.100.1, unknown, 10.2.3.4"], "10.2.3.4"),
+            // All of it within.
+            ("10.0.0.1", X, &["10.0.0.3, 10.0.0.2"], "10.0.0.3"),
+            ("10.0.0.1", F, &["for=1.1.1.1, For=198.51.100.1;proto=https;by=10.0.0.1"], "198.51.100.1"),
+            ("10.0.0.1", F, &["for=1.1.1.1", "proto=https;for=\"[2001:db8::5]:4711\", for=10.2.3.4"], "2001:db8::5"),
+            ("10.0.0.1", F, &["for=_hidden"], "10.0.0.1"),
+            // A quote that a client leaves open takes nothing with it.
+            ("10.0.0.1", F, &["for=\"1.1.1.1, for=198.51.100.1"], "198.51.100.1"),
+        ];
+        for (peer, by, lines, expected) in table {
+            let mut headers = HeaderMap::new();
+            for line in lines {
+                // What a client sends in both must not matter.
+                headers.append(if by == X { "x-forwarded-for" } else { "forwarded" }, line.parse().unwrap());
+            }
+            headers.append(if by == X { "forwarded" } else { "x-forwarded-for" }, "for=6.6.6.6".parse().unwrap());
+            let found = client(peer.parse().unwrap(), &headers, &trusted, by);
+            assert_eq!(found, expected.parse::<IpAddr>().unwrap(), "{peer} {lines:?}");
+        }
+    }
+
+    #[test]
+    fn an_ipv6_site_is_one_client() {
+        let site = |text: &str| site(text.parse().unwrap()).to_string();
+        assert_eq!(site("2001:db8:1:2:3:4:5:6"), "2001:db8:1:2::");
+        assert_eq!(site("192.0.2.1"), "192.0.2.1");
+    }
+
+    #[test]
+    fn what_is_no_network_is_named() {
+        let error = networks(json!(["::1", "10.0.0.0/33"])).unwrap_err().to_string();
+        assert!(error.contains("`10.0.0.0/33` is not a network") && error.contains("10.0.0.0/8"), "{error}");
+    }
+}

@@ -1,0 +1,404 @@
+//! Answers kept for a while, so that many who ask the same are one call: for methods whose contract allows it, and
+//! only such as everyone may see.
+
+use std::{
+    collections::HashMap,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, AtomicU64, Ordering},
+    },
+    time::{Duration, Instant},
+};
+
+use http::{HeaderName, HeaderValue, Response, StatusCode, header};
+use moka::{Expiry, future};
+use prost::Message;
+use prost_reflect::{DynamicMessage, FieldDescriptor};
+use serde::Deserialize;
+use sha2::{Digest, Sha256};
+use souk_common::{
+    context::RequestContext,
+    contract::{Caching, Contract, Method},
+    error::{Problem, Reason},
+    telemetry::metrics,
+};
+use tonic::body::Body;
+use tracing::Instrument;
+
+use crate::{manners::caching::Answer, routes::Route};
+
+const CACHE_STATUS: HeaderName = HeaderName::from_static("cache-status");
+/// Bytes that an entry takes beside its body, about.
+const OVERHEAD: usize = 256;
+
+/// `[gateway.cache]`.
+#[derive(Debug, Clone, Copy, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Settings {
+    /// Whether answers are kept at all.
+    pub enabled: bool,
+    /// Bytes that they may take.
+    #[serde(with = "souk_common::config::byte_size")]
+    pub max_bytes: usize,
+}
+
+/// The answers of one gateway.
+pub struct Cache {
+    entries: future::Cache<Key, Arc<Entry>>,
+    /// How often a service was changed. Part of each key: entries from before a change are never found again, nor
+    /// are those that come in late from calls that began before it.
+    changes: HashMap<Arc<str>, AtomicU64>,
+}
+
+/// An answer is found by what was asked, not by how its URL was written.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub struct Key {
+    changes: u64,
+    asked: [u8; 32],
+}
+
+/// A kept answer.
+#[derive(Debug)]
+pub struct Entry {
+    /// What it is.
+    pub answer: Answer,
+    made: Instant,
+    caching: Caching,
+    refreshing: AtomicBool,
+}
+
+/// Where an answer came from.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Source {
+    /// It was there, and fresh.
+    Hit,
+    /// It was there, past its time; a new one is on its way.
+    Stale,
+    /// The service was asked.
+    Miss,
+    /// The service had been asked already, by another request.
+    Collapsed,
+}
+
+struct Lifetime;
+
+impl Lifetime {
+    fn of(entry: &Entry) -> Option<Duration> {
+        Some(entry.caching.max_age.saturating_add(entry.caching.stale_while_revalidate))
+    }
+}
+
+impl Expiry<Key, Arc<Entry>> for Lifetime {
+    fn expire_after_create(&self, _: &Key, entry: &Arc<Entry>, _: Instant) -> Option<Duration> {
+        Self::of(entry)
+    }
+
+    fn expire_after_update(&self, _: &Key, entry: &Arc<Entry>, _: Instant, _: Option<Duration>) -> Option<Duration> {
+        Self::of(entry)
+    }
+}
+
+impl Cache {
+    /// Room for the answers of a contract; `None` where none are kept.
+    pub fn new(contract: &Contract, settings: &Settings) -> Option<Self> {
+        let weigh = |_: &Key, entry: &Arc<Entry>| u32::try_from(entry.answer.size() + OVERHEAD).unwrap_or(u32::MAX);
+        let entries =
+            future::Cache::builder().max_capacity(settings.max_bytes as u64).weigher(weigh).expire_after(Lifetime);
+        let changes = contract.methods().map(|method| (method.service.clone(), AtomicU64::new(0))).collect();
+        settings.enabled.then(|| Self { entries: entries.build(), changes })
+    }
+
+    /// For how long an answer of a method may be kept for everyone; `None`: not at all.
+    pub fn caching(method: &Method) -> Option<Caching> {
+        let public = method.access.as_ref().is_some_and(|rule| rule.public);
+        method.caching.filter(|caching| public && !caching.max_age.is_zero())
+    }
+
+    /// The key of a request.
+    pub fn key(&self, route: &Route, message: &DynamicMessage) -> Key {
+        let changes = self.changes.get(&route.method.service).map_or(0, |changes| changes.load(Ordering::Acquire));
+        let mut asked = Sha256::new();
+        // Routes of a method may show different parts of its answer.
+        asked.update(route.method.path.as_bytes());
+        asked.update([0]);
+        asked.update(route.binding.response_field().map_or("", FieldDescriptor::name));
+        asked.update([0]);
+        asked.update(message.encode_to_vec());
+        Key { changes, asked: asked.finalize().into() }
+    }
+
+    /// A service was changed, as far as is known here: none of its answers is given out again.
+    pub fn invalidate(&self, service: &str) {
+        if let Some(changes) = self.changes.get(service) {
+            changes.fetch_add(1, Ordering::Release);
+        }
+    }
+
+    /// The answer to a request: the kept one, or else that of `fetch`, which runs once however many ask at the same
+    /// time, to its end even if they leave. `patience` is how long this one waits for it.
+    ///
+    /// # Errors
+    /// Those of `fetch`, which are not kept, and `DEADLINE_EXCEEDED`.
+    pub async fn get<F>(
+        &self,
+        key: Key,
+        caching: Caching,
+        patience: Duration,
+        fetch: F,
+    ) -> Result<(Arc<Entry>, Source), Problem>
+    where
+        F: Future<Output = Result<Answer, Problem>> + Send + 'static,
+    {
+        // Nobody's own deadline, and nobody's leaving, may spoil the answer that others wait for.
+        let context = RequestContext::current().unwrap_or_else(RequestContext::background).detached();
+        let make = async move {
+            let answer = fetch.await?;
+            Ok(Arc::new(Entry { answer, made: Instant::now(), caching, refreshing: AtomicBool::new(false) }))
+        };
+        if let Some(entry) = self.entries.get(&key).await {
+            if entry.made.elapsed() < caching.max_age {
+                return Ok((entry, Source::Hit));
+            }
+            if !entry.refreshing.swap(true, Ordering::Relaxed) {
+                let (entries, stale) = (self.entries.clone(), entry.clone());
+                let refresh = async move {
+                    match make.await {
+                        Ok::<_, Problem>(entry) => entries.insert(key, entry).await,
+                        Err(_) => stale.refreshing.store(false, Ordering::Relaxed),
+                    }
+                };
+                tokio::spawn(context.scope(refresh).in_current_span());
+            }
+            return Ok((entry, Source::Stale));
+        }
+        let first = Arc::new(AtomicBool::new(false));
+        let (entries, is_first) = (self.entries.clone(), first.clone());
+        let make = async move {
+            is_first.store(true, Ordering::Relaxed);
+            make.await
+        };
+        let flight = async move { entries.try_get_with(key, make).await };
+        let flight = tokio::spawn(context.scope(flight).in_current_span());
+        let landed = tokio::time::timeout(patience, flight)
+            .await
+            .map_err(|_| Problem::new(Reason::DeadlineExceeded, "the request took longer than its deadline"))?;
+        let entry = landed.map_err(|ended| Problem::internal().caused_by(ended))?;
+        let entry = entry.map_err(|problem: Arc<Problem>| (*problem).clone())?;
+        Ok((entry, if first.load(Ordering::Relaxed) { Source::Miss } else { Source::Collapsed }))
+    }
+}
+
+/// What a request may change. Where it is not known to have been refused, what is asked next is asked anew.
+pub struct Change {
+    cache: Arc<Cache>,
+    service: Arc<str>,
+    refused: bool,
+}
+
+impl Change {
+    /// The change that a call of a method makes, where answers are kept and the method is not safe.
+    pub fn of(cache: Option<&Arc<Cache>>, method: Option<&Arc<Method>>) -> Option<Self> {
+        let method = method.filter(|method| !method.safe)?;
+        Some(Self { cache: cache?.clone(), service: method.service.clone(), refused: false })
+    }
+
+    /// The request has its answer, which the client has not.
+    pub fn settle(change: Option<Self>, status: StatusCode) {
+        // Nobody knows what became of a request whose caller left, or that failed on the way.
+        const CANCELLED: u16 = 499;
+        if let Some(mut change) = change {
+            change.refused = status.is_client_error() && status.as_u16() != CANCELLED;
+        }
+    }
+}
+
+impl Drop for Change {
+    fn drop(&mut self) {
+        if !self.refused {
+            self.cache.invalidate(&self.service);
+        }
+    }
+}
+
+impl Source {
+    /// As RFC 9211 has it, for an answer that is fresh for `ttl` seconds more.
+    fn status(self, ttl: i64) -> String {
+        match self {
+            Self::Hit | Self::Stale => format!("souk; hit; ttl={ttl}"),
+            Self::Miss => "souk; fwd=uri-miss; stored".to_owned(),
+            Self::Collapsed => "souk; fwd=uri-miss; collapsed".to_owned(),
+        }
+    }
+
+    const fn outcome(self) -> &'static str {
+        match self {
+            Self::Hit => "hit",
+            Self::Stale => "stale",
+            Self::Miss => "miss",
+            Self::Collapsed => "collapsed",
+        }
+    }
+}
+
+/// Counts where an answer came from, and says so in its headers, with its age.
+pub fn tell(response: &mut Response<Body>, entry: &Entry, source: Source) {
+    metrics::response_cache(source.outcome());
+    let age = entry.made.elapsed().as_secs();
+    let fresh = entry.caching.max_age.as_secs();
+    let ttl = i64::try_from(fresh).unwrap_or(i64::MAX).saturating_sub_unsigned(age);
+    let headers = response.headers_mut();
+    if matches!(source, Source::Hit | Source::Stale) {
+        headers.insert(header::AGE, age.into());
+    }
+    if let Ok(status) = HeaderValue::try_from(source.status(ttl)) {
+        headers.insert(CACHE_STATUS, status);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::atomic::AtomicUsize;
+
+    use tokio::sync::Semaphore;
+
+    use super::*;
+
+    const SERVICE: &str = "souk.inventory.v1.ProductService";
+
+    fn cache() -> Cache {
+        Cache::new(Contract::souk().unwrap(), &Settings { enabled: true, max_bytes: 1 << 20 }).unwrap()
+    }
+
+    fn key(cache: &Cache, asked: u8) -> Key {
+        Key { changes: cache.changes[SERVICE].load(Ordering::Acquire), asked: [asked; 32] }
+    }
+
+    fn caching(max_age: u64, stale: u64) -> Caching {
+        let millis = Duration::from_millis;
+        Caching { max_age: millis(max_age), stale_while_revalidate: millis(stale) }
+    }
+
+    const LONG: Duration = Duration::from_secs(30);
+
+    /// A service that counts its calls and answers when it is let.
+    #[derive(Clone)]
+    struct Service {
+        calls: Arc<AtomicUsize>,
+        gate: Arc<Semaphore>,
+    }
+
+    impl Service {
+        fn new() -> Self {
+            Self { calls: Arc::default(), gate: Arc::new(Semaphore::new(0)) }
+        }
+
+        fn call(&self) -> impl Future<Output = Result<Answer, Problem>> + Send + use<> {
+            let this = self.clone();
+            async move {
+                let number = this.calls.fetch_add(1, Ordering::SeqCst) + 1;
+                this.gate.acquire().await.unwrap().forget();
+                Ok(Answer::plain(format!("answer {number}")))
+            }
+        }
+
+        fn calls(&self) -> usize {
+            self.calls.load(Ordering::SeqCst)
+        }
+    }
+
+    async fn body(
+        cache: &Cache,
+        key: Key,
+        caching: Caching,
+        fetch: impl Future<Output = Result<Answer, Problem>> + Send + 'static,
+    ) -> (String, Source) {
+        let (entry, source) = cache.get(key, caching, LONG, fetch).await.unwrap();
+        (String::from_utf8(entry.answer.json().to_vec()).unwrap(), source)
+    }
+
+    #[tokio::test]
+    async fn what_begins_before_a_change_is_not_found_after_it() {
+        let (cache, service) = (cache(), Service::new());
+        let late = cache.get(key(&cache, 1), caching(60_000, 0), LONG, service.call());
+        let late = async { late.await.unwrap().0.answer.json().clone() };
+        let change = async {
+            souk_testkit::wait::until(LONG, "the call to begin", async || service.calls() == 1).await;
+            cache.invalidate(SERVICE);
+            service.gate.add_permits(2);
+        };
+        let (late, ()) = tokio::join!(late, change);
+        assert_eq!(late, "answer 1");
+        let asked_again = body(&cache, key(&cache, 1), caching(60_000, 0), service.call()).await;
+        assert_eq!(asked_again, ("answer 2".to_owned(), Source::Miss));
+        let hit = body(&cache, key(&cache, 1), caching(60_000, 0), service.call()).await;
+        assert_eq!(hit, ("answer 2".to_owned(), Source::Hit));
+    }
+
+    #[tokio::test]
+    async fn a_stale_answer_is_given_while_one_call_fetches_a_new_one() {
+        let (cache, service) = (cache(), Service::new());
+        let caching = caching(1, 60_000);
+        let key = key(&cache, 1);
+        service.gate.add_permits(1);
+        assert_eq!(body(&cache, key, caching, service.call()).await.0, "answer 1");
+        souk_testkit::wait::until(LONG, "it to be stale", async || {
+            body(&cache, key, caching, service.call()).await == ("answer 1".to_owned(), Source::Stale)
+        })
+        .await;
+        for _ in 0..10 {
+            assert_eq!(body(&cache, key, caching, service.call()).await.0, "answer 1");
+        }
+        souk_testkit::wait::until(LONG, "the second call", async || service.calls() == 2).await;
+        service.gate.add_permits(1);
+        souk_testkit::wait::until(LONG, "the new answer", async || {
+            body(&cache, key, caching, service.call()).await.0 == "answer 2"
+        })
+        .await;
+    }
+
+    #[tokio::test]
+    async fn errors_are_told_to_all_who_wait_and_not_kept() {
+        let cache = cache();
+        let key = key(&cache, 1);
+        let refused = async { Err(Problem::not_found("products/prd_1")) };
+        let problem = cache.get(key, caching(60_000, 0), LONG, refused).await.unwrap_err();
+        assert_eq!(problem.reason(), Reason::ResourceNotFound);
+        let found = body(&cache, key, caching(60_000, 0), async { Ok(Answer::plain("here")) }).await;
+        assert_eq!(found, ("here".to_owned(), Source::Miss));
+    }
+
+    #[tokio::test]
+    async fn who_leaves_or_runs_out_of_time_spoils_nothing() {
+        let (cache, service) = (cache(), Service::new());
+        let key = key(&cache, 1);
+        let short = Duration::from_millis(20);
+        let problem = cache.get(key, caching(60_000, 0), short, service.call()).await.unwrap_err();
+        assert_eq!(problem.reason(), Reason::DeadlineExceeded);
+        service.gate.add_permits(1);
+        let (found, _) = body(&cache, key, caching(60_000, 0), service.call()).await;
+        assert_eq!((found.as_str(), service.calls()), ("answer 1", 1));
+    }
+
+    #[tokio::test]
+    async fn the_room_is_bounded_by_bytes() {
+        let cache = cache();
+        for asked in 0..100 {
+            let large = async { Ok(Answer::plain("x".repeat(100_000))) };
+            body(&cache, key(&cache, asked), caching(60_000, 0), large).await;
+        }
+        cache.entries.run_pending_tasks().await;
+        assert!(cache.entries.weighted_size() <= 1 << 20, "{}", cache.entries.weighted_size());
+    }
+
+    #[test]
+    fn statuses_are_those_of_rfc_9211() {
+        for (source, ttl, expected) in [
+            (Source::Hit, 4, "souk; hit; ttl=4"),
+            (Source::Stale, -2, "souk; hit; ttl=-2"),
+            (Source::Miss, 5, "souk; fwd=uri-miss; stored"),
+            (Source::Collapsed, 5, "souk; fwd=uri-miss; collapsed"),
+        ] {
+            assert_eq!(source.status(ttl), expected);
+        }
+    }
+}

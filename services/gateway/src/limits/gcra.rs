@@ -1,0 +1,167 @@
+//! The generic cell rate algorithm: a budget that refills evenly, kept as one number a key.
+
+use std::time::Duration;
+
+use serde::{Deserialize, Deserializer, de::Error};
+
+/// So many requests at once, and so many more in a time. In no span of time are there more than `burst` and what
+/// was refilled in it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Budget {
+    /// Requests that may come at once, when none came before; 1 at least.
+    pub burst: u32,
+    /// Microseconds in which one request is refilled; 1 at least.
+    pub interval: u64,
+}
+
+/// What a request took from a budget.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Taken {
+    /// Requests that may still come at once.
+    pub remaining: u32,
+    /// How long until all of the burst is back.
+    pub full_in: Duration,
+    /// Nothing was left: how long until there is one again.
+    pub denied: Option<Duration>,
+}
+
+impl Budget {
+    /// Takes one request at `now`. `debt_until` is the time by which the budget will be full again; it is moved on
+    /// where the request is let in. Both in microseconds of the same clock.
+    pub fn take(self, debt_until: &mut u64, now: u64) -> Taken {
+        let owed = debt_until.saturating_sub(now);
+        let after = owed.saturating_add(self.interval);
+        let over = after.saturating_sub(self.capacity());
+        if over > 0 {
+            let denied = Some(Duration::from_micros(over));
+            return Taken { remaining: 0, full_in: Duration::from_micros(owed), denied };
+        }
+        *debt_until = now.saturating_add(after);
+        let remaining = u32::try_from((self.capacity() - after) / self.interval).unwrap_or(u32::MAX);
+        Taken { remaining, full_in: Duration::from_micros(after), denied: None }
+    }
+
+    /// How long all of the burst takes to come back.
+    pub fn refill(self) -> Duration {
+        Duration::from_micros(self.capacity())
+    }
+
+    fn capacity(self) -> u64 {
+        u64::from(self.burst).saturating_mul(self.interval)
+    }
+}
+
+/// Written `{rate = "10/min", burst = 20}`.
+impl<'de> Deserialize<'de> for Budget {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        #[derive(Deserialize)]
+        #[serde(deny_unknown_fields)]
+        struct Written {
+            rate: Interval,
+            burst: std::num::NonZeroU32,
+        }
+        let written = Written::deserialize(deserializer)?;
+        Ok(Self { burst: written.burst.get(), interval: written.rate.0 })
+    }
+}
+
+struct Interval(u64);
+
+impl<'de> Deserialize<'de> for Interval {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let text = String::deserialize(deserializer)?;
+        interval(&text).map(Self).ok_or_else(|| {
+            D::Error::custom(
+                "not a rate: write how many requests in a second, minute or hour, such as \"50/s\", \"10/min\" or \"100/h\"",
+            )
+        })
+    }
+}
+
+fn interval(text: &str) -> Option<u64> {
+    let (number, unit) = text.split_once('/')?;
+    let micros: u64 = match unit.trim() {
+        "s" => 1_000_000,
+        "min" => 60_000_000,
+        "h" => 3_600_000_000,
+        _ => return None,
+    };
+    micros.checked_div(number.trim().parse().ok()?).filter(|interval| *interval > 0)
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    #[test]
+    fn rates_are_read_and_what_is_none_refused() {
+        let table = [
+            ("50/s", Some(20_000)),
+            ("10/min", Some(6_000_000)),
+            (" 1 / h ", Some(3_600_000_000)),
+            ("0/s", None),
+            ("-1/s", None),
+            ("1.5/s", None),
+            ("2000000/s", None),
+            ("10", None),
+            ("10/day", None),
+            ("", None),
+        ];
+        for (text, expected) in table {
+            assert_eq!(interval(text), expected, "{text}");
+        }
+    }
+
+    #[test]
+    fn a_burst_then_one_in_each_interval() {
+        let budget = Budget { burst: 3, interval: 1000 };
+        let mut debt = 0;
+        let taken: Vec<u32> = (0..3).map(|_| budget.take(&mut debt, 5000).remaining).collect();
+        assert_eq!(taken, [2, 1, 0]);
+        let micros = Duration::from_micros;
+        let denied = budget.take(&mut debt, 5200);
+        assert_eq!(denied, Taken { remaining: 0, full_in: micros(2800), denied: Some(micros(800)) });
+        // Who was refused and comes back when told is let in, and no earlier.
+        assert!(budget.take(&mut debt, 5999).denied.is_some());
+        assert_eq!(budget.take(&mut debt, 6000).denied, None);
+        assert!(budget.take(&mut debt, 6000).denied.is_some());
+        // Full again, and no fuller.
+        assert_eq!(budget.take(&mut debt, 100_000).remaining, 2);
+    }
+
+    proptest! {
+        /// Never more than the burst and what was refilled, in any window; and never fewer than could be let in.
+        #[test]
+        fn in_no_window_more_than_burst_and_refill(
+            burst in 1u32..20,
+            interval in 1u64..5000,
+            pauses in proptest::collection::vec(0u64..8000, 1..200),
+        ) {
+            let budget = Budget { burst, interval };
+            let (mut debt, mut now) = (0, 1);
+            let mut passed: Vec<u64> = Vec::new();
+            for pause in pauses {
+                now += pause;
+                let taken = budget.take(&mut debt, now);
+                if let Some(wait) = taken.denied {
+                    let wait = u64::try_from(wait.as_micros()).unwrap();
+                    let (mut early, mut later) = (debt, debt);
+                    prop_assert!(budget.take(&mut later, now + wait).denied.is_none());
+                    prop_assert!(budget.take(&mut early, now + wait - 1).denied.is_some());
+                } else {
+                    passed.push(now);
+                    prop_assert!(taken.remaining < burst);
+                    prop_assert!(taken.full_in <= budget.refill());
+                }
+            }
+            for (first, from) in passed.iter().enumerate() {
+                for (last, to) in passed.iter().enumerate().skip(first) {
+                    let allowed = u64::from(burst) + (to - from) / interval;
+                    prop_assert!((last - first + 1) as u64 <= allowed);
+                }
+            }
+        }
+    }
+}

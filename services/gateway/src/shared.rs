@@ -1,0 +1,107 @@
+//! What several gateways share through Redis or Valkey. Where it is lost, each helps itself until it is back.
+
+use std::{
+    sync::{Arc, PoisonError, RwLock, Weak},
+    time::Duration,
+};
+
+use redis::{
+    AsyncConnectionConfig, Client, ConnectionAddr, FromRedisValue, IntoConnectionInfo, RedisError, RedisResult,
+    aio::MultiplexedConnection,
+};
+use souk_common::telemetry;
+
+/// How long making a connection may take.
+const CONNECT: Duration = Duration::from_secs(1);
+/// How long between two looks whether Redis is back.
+const RETRY: Duration = Duration::from_millis(500);
+
+/// A connection to Redis, while there is one.
+pub struct Shared {
+    client: Client,
+    /// Host and port, for people.
+    place: String,
+    settings: AsyncConnectionConfig,
+    connection: RwLock<Option<MultiplexedConnection>>,
+}
+
+impl Shared {
+    /// Where Redis is, and how long an answer of it may take. Connects to nothing yet.
+    ///
+    /// # Errors
+    /// The URL is not one, or asks for what this program does not do.
+    pub fn new(url: &str, patience: Duration) -> RedisResult<Self> {
+        let info = url.into_connection_info()?;
+        if !matches!(info.addr, ConnectionAddr::Tcp(..)) {
+            return Err((redis::ErrorKind::InvalidClientConfig, "only redis:// is supported").into());
+        }
+        let place = info.addr.to_string();
+        let settings = AsyncConnectionConfig::new().set_connection_timeout(CONNECT).set_response_timeout(patience);
+        Ok(Self { client: Client::open(info)?, place, settings, connection: RwLock::new(None) })
+    }
+
+    /// Connects. Where that fails, goes on without, and looks for it again by itself.
+    pub async fn connect(self: &Arc<Self>) {
+        match self.try_connect().await {
+            Ok(connection) => {
+                self.put(Some(connection));
+                telemetry::metrics::redis_up(true);
+            }
+            Err(error) => self.lost(&error),
+        }
+    }
+
+    /// Asks Redis something. `None` where it is lost: whoever asked helps itself.
+    pub async fn ask<T: FromRedisValue>(
+        self: &Arc<Self>,
+        question: impl AsyncFnOnce(&mut MultiplexedConnection) -> RedisResult<T>,
+    ) -> Option<T> {
+        let connection = self.connection.read().unwrap_or_else(PoisonError::into_inner).clone();
+        match question(&mut connection?).await {
+            Ok(answer) => Some(answer),
+            Err(error) => {
+                // Many may fail at once; one of them says so.
+                if self.put(None) {
+                    self.lost(&error);
+                }
+                None
+            }
+        }
+    }
+
+    fn lost(self: &Arc<Self>, error: &RedisError) {
+        tracing::warn!(
+            redis = self.place,
+            %error,
+            "Redis is lost: until it is back, limits and kept answers are this gateway's own"
+        );
+        telemetry::metrics::redis_up(false);
+        tokio::spawn(find_again(Arc::downgrade(self)));
+    }
+
+    async fn try_connect(&self) -> RedisResult<MultiplexedConnection> {
+        let mut connection = self.client.get_multiplexed_async_connection_with_config(&self.settings).await?;
+        // A server that is full, loading or a replica connects well and takes nothing.
+        redis::cmd("SET").arg("souk:probe").arg(1).arg("PX").arg(1000).exec_async(&mut connection).await?;
+        Ok(connection)
+    }
+
+    /// Whether there was a connection before.
+    fn put(&self, connection: Option<MultiplexedConnection>) -> bool {
+        let mut place = self.connection.write().unwrap_or_else(PoisonError::into_inner);
+        std::mem::replace(&mut *place, connection).is_some()
+    }
+}
+
+async fn find_again(shared: Weak<Shared>) {
+    loop {
+        tokio::time::sleep(RETRY).await;
+        let Some(shared) = shared.upgrade() else { return };
+        if let Ok(connection) = shared.try_connect().await {
+            shared.put(Some(connection));
+            tracing::info!(redis = shared.place, "Redis is back: limits and kept answers are shared again");
+            telemetry::metrics::redis_up(true);
+            return;
+        }
+    }
+}
