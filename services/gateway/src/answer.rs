@@ -92,7 +92,8 @@ fn locate(error: &mut Value, binding: &Binding) {
     members.insert("in".to_owned(), place.into());
 }
 
-fn with_body(status: StatusCode, content_type: HeaderValue, body: Bytes) -> Response<Body> {
+/// An answer with a body of any type.
+pub fn with_body(status: StatusCode, content_type: HeaderValue, body: Bytes) -> Response<Body> {
     let length = body.len();
     let mut response = Response::new(Body::new(Full::new(body)));
     *response.status_mut() = status;

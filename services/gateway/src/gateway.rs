@@ -243,7 +243,7 @@ impl Gateway {
             Target::Rest(matched) => self.rest(&matched, request).await,
             Target::Miss(Miss::Method(allow)) => not_allowed(request.method(), &allow),
             Target::Miss(Miss::Path(problem)) => Err(problem),
-            Target::Page(page) => Ok(self.page(page, request.headers()).await),
+            Target::Page(page) => self.page(page, request.headers()).await,
         }
     }
 

@@ -9,6 +9,7 @@ mod admission;
 mod answer;
 mod cache;
 pub mod config;
+mod docs;
 #[cfg(test)]
 mod fuzz;
 mod gateway;

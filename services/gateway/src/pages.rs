@@ -3,10 +3,10 @@
 use bytes::Bytes;
 use http::{HeaderMap, Response, StatusCode};
 use serde_json::{Value, json};
-use souk_common::{auth::Identity, contract::Role};
+use souk_common::{auth::Identity, contract::Role, error::Problem};
 use tonic::body::Body;
 
-use crate::{answer, gateway::Gateway, health::Report, openapi};
+use crate::{answer, docs, gateway::Gateway, health::Report, openapi};
 
 /// A page that is part of no contract.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -19,6 +19,8 @@ pub enum Page {
     Ready,
     /// The API, as OpenAPI describes it.
     OpenApi,
+    /// The same for people.
+    Docs(&'static docs::File),
 }
 
 impl Page {
@@ -26,7 +28,7 @@ impl Page {
 
     /// The page at a path.
     pub fn at(path: &str) -> Option<Self> {
-        Self::ALL.into_iter().find(|page| page.path() == path)
+        Self::ALL.into_iter().find(|page| page.path() == path).or_else(|| docs::at(path).map(Self::Docs))
     }
 
     /// Its path.
@@ -36,12 +38,13 @@ impl Page {
             Self::Alive => "/livez",
             Self::Ready => "/readyz",
             Self::OpenApi => "/openapi.json",
+            Self::Docs(file) => file.path,
         }
     }
 }
 
 impl Gateway {
-    pub(crate) async fn page(&self, page: Page, headers: &HeaderMap) -> Response<Body> {
+    pub(crate) async fn page(&self, page: Page, headers: &HeaderMap) -> Result<Response<Body>, Problem> {
         let (status, body) = match page {
             Page::Index => (StatusCode::OK, self.index()),
             Page::Alive => (StatusCode::OK, json!({"alive": true})),
@@ -54,11 +57,12 @@ impl Gateway {
                 }
                 (status, body)
             }
-            Page::OpenApi => return answer::json(StatusCode::OK, self.openapi()),
+            Page::OpenApi => return Ok(answer::json(StatusCode::OK, self.openapi())),
+            Page::Docs(file) => return file.answer(headers),
         };
         let mut response = answer::json(status, format!("{body:#}\n"));
         answer::never_store(&mut response);
-        response
+        Ok(response)
     }
 
     /// Made when it is first asked for: most gateways never are.
@@ -80,6 +84,7 @@ impl Gateway {
             "alive": Page::Alive.path(),
             "ready": Page::Ready.path(),
             "openapi": Page::OpenApi.path(),
+            "docs": docs::PATH,
             "grpc": {
                 "note": "gRPC (HTTP/2) at this same address, with reflection and health",
                 "services": self.upstreams.services().collect::<Vec<_>>(),

@@ -4,7 +4,7 @@
 //! `precondition` (`If-Match`). The rest is put on every answer here.
 
 pub mod caching;
-mod compression;
+pub mod compression;
 pub mod cors;
 mod etag;
 pub mod precondition;

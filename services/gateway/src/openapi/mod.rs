@@ -121,6 +121,12 @@ fn components(reasons: &Reasons, schemas: Schemas<'_>) -> Json {
                 "description": "The etag that the resource must still have.",
                 "schema": {"type": "string"},
             },
+            "If-None-Match": {
+                "name": "If-None-Match",
+                "in": "header",
+                "description": "Etags of answers that the client has: 304 where one of them is still right.",
+                "schema": {"type": "string"},
+            },
             "Last-Event-ID": {
                 "name": "Last-Event-ID",
                 "in": "header",
@@ -130,7 +136,7 @@ fn components(reasons: &Reasons, schemas: Schemas<'_>) -> Json {
         },
         "headers": {
             "X-Request-Id": {"description": "Finds the request in the logs.", "required": true, "schema": {"type": "string"}},
-            "ETag": {"description": "Changes with every change.", "schema": {"type": "string"}},
+            "ETag": {"description": "Changes with every change of the answer.", "schema": {"type": "string"}},
             "Retry-After": {"description": "Seconds after which to try again.", "schema": {"type": "integer", "minimum": 0}},
             "WWW-Authenticate": {"description": "Which kind of token is wanted (RFC 6750).", "schema": {"type": "string"}},
             "Idempotent-Replayed": {

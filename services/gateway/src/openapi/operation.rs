@@ -163,6 +163,9 @@ fn headers(method: &Method, parameters: &mut Vec<Json>) {
     if method.idempotency_key.is_some() {
         add("Idempotency-Key");
     }
+    if method.safe && !method.descriptor.is_server_streaming() {
+        add("If-None-Match");
+    }
     if method.etag.is_some() {
         add("If-Match");
     }
@@ -211,7 +214,7 @@ fn responses(route: &Route, long: bool, schemas: &mut Schemas<'_>) -> Json {
     for status in statuses(route).into_iter().chain(long.then_some(431)) {
         responses.insert(status.to_string(), json!({"$ref": format!("#/components/responses/{status}")}));
     }
-    if method.safe {
+    if method.safe && !method.descriptor.is_server_streaming() {
         responses.insert("304".to_owned(), json!({"$ref": "#/components/responses/304"}));
     }
     responses.into()
@@ -260,7 +263,7 @@ fn success(route: &Route, schemas: &mut Schemas<'_>) -> Json {
         json!({"application/json": {"schema": schema}})
     };
     let mut headers = vec!["X-Request-Id"];
-    if about.get_field_by_name("etag").is_some() {
+    if method.safe && !method.descriptor.is_server_streaming() {
         headers.push("ETag");
     }
     if method.idempotency_key.is_some() {

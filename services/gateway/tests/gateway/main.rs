@@ -3,6 +3,7 @@
 
 mod boot;
 mod cache;
+mod docs;
 mod echo;
 mod edge;
 mod grpc;
