@@ -10,11 +10,10 @@ use tonic::body::Body;
 
 use crate::{answer, manners::compression};
 
-/// Nothing comes from another host, and nothing goes to one. The viewer sets styles on what it shows, and its icons
-/// are in its style sheet.
+/// Nothing comes from another host, and nothing goes to one. The viewer's icons are in its style sheet.
 const POLICY: HeaderValue = HeaderValue::from_static(
-    "default-src 'none'; script-src 'self'; style-src 'self' 'unsafe-inline'; img-src 'self' data:; \
-     connect-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'",
+    "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' data:; connect-src 'self'; \
+     base-uri 'none'; form-action 'none'; frame-ancestors 'none'",
 );
 /// It changes with the program alone; asked each time, an old viewer never shows a new document.
 const CACHE: HeaderValue = HeaderValue::from_static("no-cache");

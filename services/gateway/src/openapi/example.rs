@@ -16,10 +16,10 @@ pub fn from_comment(comment: &str) -> Option<String> {
 
 /// A text that matches a pattern; none where the pattern is none that can be followed.
 pub fn from_pattern(pattern: &str) -> Option<String> {
-    let mut text = String::new();
-    write(&regex_syntax::parse(pattern).ok()?, &mut text);
+    let mut writer = Writer { text: String::new(), at: 0 };
+    writer.write(&regex_syntax::parse(pattern).ok()?);
     // What lookarounds ask for was not looked at.
-    matches(pattern, &text).then_some(text)
+    matches(pattern, &writer.text).then_some(writer.text)
 }
 
 /// Whether a text matches a pattern.
@@ -27,35 +27,41 @@ pub fn matches(pattern: &str, text: &str) -> bool {
     Regex::new(pattern).is_ok_and(|pattern| pattern.is_match(text))
 }
 
-fn write(hir: &Hir, text: &mut String) {
-    match hir.kind() {
-        HirKind::Empty | HirKind::Look(_) => {}
-        HirKind::Literal(literal) => text.push_str(&String::from_utf8_lossy(&literal.0)),
-        HirKind::Class(class) => text.extend(pick(class, 0)),
-        HirKind::Capture(capture) => write(&capture.sub, text),
-        HirKind::Concat(parts) => parts.iter().for_each(|part| write(part, text)),
-        // The last one is rarely the special case.
-        HirKind::Alternation(parts) => parts.last().into_iter().for_each(|part| write(part, text)),
-        HirKind::Repetition(repetition) => {
-            // A few, so that it looks like something; an id where one fits.
-            let most = repetition.max.unwrap_or(u32::MAX);
-            let count = repetition.min.max(most.min(6));
-            for at in 0..count as usize {
-                match repetition.sub.kind() {
-                    HirKind::Class(class) => text.extend(pick(class, at)),
-                    _ => write(&repetition.sub, text),
-                }
+struct Writer {
+    text: String,
+    /// How many characters since the last literal were free to choose.
+    at: usize,
+}
+
+impl Writer {
+    fn write(&mut self, hir: &Hir) {
+        match hir.kind() {
+            HirKind::Empty | HirKind::Look(_) => {}
+            HirKind::Literal(literal) => {
+                self.text.push_str(&String::from_utf8_lossy(&literal.0));
+                self.at = 0;
+            }
+            HirKind::Class(class) => self.pick(class),
+            HirKind::Capture(capture) => self.write(&capture.sub),
+            HirKind::Concat(parts) => parts.iter().for_each(|part| self.write(part)),
+            // The last one is rarely the special case.
+            HirKind::Alternation(parts) => parts.last().into_iter().for_each(|part| self.write(part)),
+            HirKind::Repetition(repetition) => {
+                // A few, so that it looks like something.
+                let count = repetition.min.max(repetition.max.unwrap_or(u32::MAX).min(6));
+                (0..count).for_each(|_| self.write(&repetition.sub));
             }
         }
     }
-}
 
-/// The character of the id at this place, if the class has it, else the class's first.
-fn pick(class: &Class, at: usize) -> Option<char> {
-    let wanted = char::from(*ID.as_bytes().get(at % ID.len())?);
-    let Class::Unicode(class) = class else { return None };
-    let has = class.ranges().iter().any(|range| (range.start()..=range.end()).contains(&wanted));
-    if has { Some(wanted) } else { class.ranges().first().map(|range| range.start()) }
+    /// The character of the id at this place, if the class has it, else the class's first.
+    fn pick(&mut self, class: &Class) {
+        let wanted = ID.as_bytes().get(self.at % ID.len()).map(|byte| char::from(*byte));
+        let Class::Unicode(class) = class else { return };
+        let has = |wanted: &char| class.ranges().iter().any(|range| (range.start()..=range.end()).contains(wanted));
+        self.text.extend(wanted.filter(has).or(class.ranges().first().map(|range| range.start())));
+        self.at += 1;
+    }
 }
 
 #[cfg(test)]
