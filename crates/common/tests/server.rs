@@ -227,15 +227,19 @@ async fn a_service_lets_no_one_in_without_a_certificate() {
     let server = Server::new(&Config { tls, ..config() }, "inventory", contract, verifier());
     tokio::spawn(server.with(ProductServiceServer::new(Fake)).serve(listener, shutdown));
 
-    let get = async |settings: ClientSettings| {
+    let client = |settings: &ClientSettings| {
         let config = client::Config {
             address: address.clone(),
             timeout: Duration::from_secs(10),
             connect_timeout: Duration::from_secs(5),
-            tls: ClientTls::load(&settings).unwrap(),
+            tls: ClientTls::load(settings).unwrap(),
         };
-        let client = client::Client::new(&config, contract, None).unwrap();
-        ProductServiceClient::new(client).get_product(GetProductRequest { name: ProductId::new().name() }).await
+        client::Client::new(&config, contract, None)
+    };
+    let get = async |settings: ClientSettings| {
+        ProductServiceClient::new(client(&settings).unwrap())
+            .get_product(GetProductRequest { name: ProductId::new().name() })
+            .await
     };
     let (ca, stranger) = (authority.certificate(), souk_testkit::tls::Authority::new());
     let known = ClientSettings { ca: ca.clone(), certificate: callers.certificate, key: callers.key };
@@ -245,11 +249,12 @@ async fn a_service_lets_no_one_in_without_a_certificate() {
         ("no certificate", ClientSettings { ca: ca.clone(), ..ClientSettings::default() }),
         ("another authority's", ClientSettings { ca, certificate: strange.certificate, key: strange.key }),
         ("a service it cannot know", ClientSettings { ca: stranger.certificate(), ..known }),
-        ("no TLS at all", ClientSettings::default()),
     ];
     for (what, settings) in refused {
         assert_eq!(get(settings).await.unwrap_err().code(), Code::Unavailable, "{what}");
     }
+    let without = client(&ClientSettings::default()).err().unwrap().to_string();
+    assert!(without.contains("[client.tls]"), "{without}");
 }
 
 #[test]

@@ -18,6 +18,7 @@ use opentelemetry_proto::tonic::trace::v1::{Span, span::SpanKind, status::Status
 use souk_common::client;
 use souk_common::contract::Contract;
 use souk_common::telemetry::{self, Config, Guard, metrics, propagation, span};
+use souk_common::tls::ClientTls;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tonic::{Request, Response, Status};
 use tracing_subscriber::layer::SubscriberExt;
@@ -242,7 +243,7 @@ fn prometheus_reads_what_was_measured() {
         let pool = metrics::db_pool("order", move || status);
 
         metrics::rpc_client_retry("souk.user.v1.UserService", "GetUser", "retry");
-        let config = client::Config { address: "http://127.0.0.1:1".into(), timeout: took, connect_timeout: took };
+        let config = client::Config { address: "http://127.0.0.1:1".into(), timeout: took, connect_timeout: took, tls: ClientTls::default() };
         let client = client::Client::new(&config, Contract::souk().unwrap(), None).unwrap();
 
         let scraped = get(address, "/metrics").await;

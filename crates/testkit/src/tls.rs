@@ -23,14 +23,17 @@ pub struct Files {
 impl Authority {
     /// A new one, that nobody else trusts.
     pub fn new() -> Self {
-        let mut params = CertificateParams::new(Vec::new()).expect("no names are valid names");
+        Self::make().unwrap_or_else(|error| panic!("the test's authority cannot be made: {error:#}"))
+    }
+
+    fn make() -> anyhow::Result<Self> {
+        let mut params = CertificateParams::new(Vec::new())?;
         params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
         params.distinguished_name.push(DnType::CommonName, "souk test authority");
-        let key = KeyPair::generate().expect("a key for the test's authority");
-        let issuer = CertifiedIssuer::self_signed(params, key).expect("the test's authority signs itself");
-        let folder = tempfile::tempdir().expect("a folder for certificates");
-        std::fs::write(folder.path().join("ca.pem"), issuer.pem()).expect("a file for the authority's certificate");
-        Self { folder, issuer }
+        let issuer = CertifiedIssuer::self_signed(params, KeyPair::generate()?)?;
+        let authority = Self { folder: tempfile::tempdir()?, issuer };
+        std::fs::write(authority.certificate(), authority.issuer.pem())?;
+        Ok(authority)
     }
 
     /// The authority's own certificate, PEM.
@@ -40,16 +43,19 @@ impl Authority {
 
     /// Signs a certificate for `localhost` and 127.0.0.1 and writes it and its key over those of the same name.
     pub fn sign(&self, name: &str) -> Files {
-        let hosts = vec!["localhost".to_owned(), "127.0.0.1".to_owned()];
-        let mut params = CertificateParams::new(hosts).expect("names of a certificate");
+        self.try_sign(name).unwrap_or_else(|error| panic!("the test's authority cannot sign {name}: {error:#}"))
+    }
+
+    fn try_sign(&self, name: &str) -> anyhow::Result<Files> {
+        let mut params = CertificateParams::new(["localhost".to_owned(), "127.0.0.1".to_owned()])?;
         params.distinguished_name.push(DnType::CommonName, name);
-        let key = KeyPair::generate().expect("a key for a certificate");
-        let signed = params.signed_by(&key, &self.issuer).expect("the test's authority signs");
+        let key = KeyPair::generate()?;
+        let signed = params.signed_by(&key, &self.issuer)?;
         let file = |ending: &str| self.folder.path().join(format!("{name}.{ending}.pem"));
         let files = Files { certificate: file("certificate"), key: file("key") };
-        std::fs::write(&files.certificate, signed.pem()).expect("a file for a certificate");
-        std::fs::write(&files.key, key.serialize_pem()).expect("a file for a key");
-        files
+        std::fs::write(&files.certificate, signed.pem())?;
+        std::fs::write(&files.key, key.serialize_pem())?;
+        Ok(files)
     }
 }
 
