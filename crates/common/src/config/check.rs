@@ -28,6 +28,8 @@ pub(super) fn table(
             (ValueKind::Table(known), ValueKind::Table(given)) => {
                 table(known, given, &key, origin, root, faults);
             }
+            // Where a service is: in one place, or in several.
+            (ValueKind::String(_), ValueKind::Array(_)) if name == "address" => {}
             (wanted, found) if fits(wanted, found) => {}
             (wanted, found) => {
                 faults.push(Fault { what: mismatch(&key, wanted, found), key, origin: origin.clone() });

@@ -294,3 +294,23 @@ fn the_default_texts_together_are_one_file_that_changes_nothing() {
     let values = |settings: &Settings| json(&settings.root);
     assert_eq!(values(&settings), values(&loader(&[]).load().unwrap()));
 }
+
+#[test]
+fn the_address_of_a_service_is_a_text_or_a_list() {
+    const CLIENT: &str = "[order.clients.user]\naddress = \"http://a:1\"\ntimeout = \"1s\"\nconnect_timeout = \"1s\"\n";
+    let address = |file: &str, variables: &[(&str, &str)]| {
+        let path = tempfile::NamedTempFile::new().unwrap();
+        std::fs::write(path.path(), file).unwrap();
+        let variables = variables.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned()));
+        let loader = Loader::new().defaults("order", CLIENT).file(Some(path.path().into())).variables(variables);
+        let section = loader.load()?.section::<crate::client::Config>("order.clients.user");
+        section.map(|config| config.address)
+    };
+    assert_eq!(address("", &[]).unwrap(), "http://a:1");
+    let list = "[order.clients.user]\naddress = [\"http://a:1\", \"http://b:1\"]";
+    assert_eq!(address(list, &[]).unwrap(), "http://a:1,http://b:1");
+    let variable = [("SOUK_ORDER__CLIENTS__USER__ADDRESS", "http://c:1,http://d:1")];
+    assert_eq!(address(list, &variable).unwrap(), "http://c:1,http://d:1");
+    let wrong = address("[order.clients.user]\naddress = [1, 2]", &[]).unwrap_err().to_string();
+    assert!(wrong.contains("order.clients.user.address") && wrong.contains("or a list of such"), "{wrong}");
+}
