@@ -114,6 +114,7 @@ impl Gateway {
 
 /// What HTTP has for a client that is too slow.
 const REQUEST_TIMEOUT: u16 = 408;
+
 /// Asks the service. Also says whether the answer is that to an earlier request with the same key.
 async fn ask(
     client: Client,

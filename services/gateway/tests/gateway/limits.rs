@@ -1,11 +1,12 @@
 //! Budgets of requests over the wire: by class, caller and address, in memory and shared through a real Redis.
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use reqwest::StatusCode;
 use rustix::process::{Pid, Signal, kill_process};
 use souk_common::error::{Problem, Reason};
 use souk_testkit::{
+    proxy::Proxy,
     servers::{self, Server},
     wait,
 };
@@ -138,6 +139,17 @@ async fn sharing(server: &Server) -> Booted {
     slow(&[("gateway.redis_url", server.url()), ("gateway.redis_timeout", "5s")]).await
 }
 
+/// Waits until what one takes, the other misses.
+async fn shared_again(one: &Booted, other: &Booted) {
+    let mut site = 0;
+    wait::until(LONG, "budgets to be shared", async || {
+        site += 1;
+        let from = format!("203.0.113.{site}");
+        passing(one, &from, 4).await + passing(other, &from, 4).await == 4
+    })
+    .await;
+}
+
 #[tokio::test]
 async fn two_gateways_share_their_budgets_through_redis() {
     let server = redis(servers::redis).await;
@@ -176,14 +188,29 @@ async fn redis_killed_is_done_without_and_shared_through_again() {
     tokio::task::spawn_blocking(move || drop(server)).await.unwrap();
 
     let server = redis(move || servers::redis_at(port)).await;
-    // Through Redis once more: what one takes, the other misses.
-    let mut site = 0;
-    wait::until(LONG, "budgets to be shared again", async || {
-        site += 1;
-        let from = format!("203.0.113.{site}");
-        passing(&one, &from, 4).await + passing(&other, &from, 4).await == 4
-    })
-    .await;
+    shared_again(&one, &other).await;
+    tokio::task::spawn_blocking(move || drop(server)).await.unwrap();
+}
+
+#[tokio::test]
+async fn redis_that_says_nothing_holds_up_the_first_request_alone() {
+    let server = redis(servers::redis).await;
+    let between = Proxy::before(server.url()).await;
+    let url = between.url(server.url());
+    let souk = slow(&[("gateway.redis_url", url.as_str()), ("gateway.redis_timeout", "2s")]).await;
+    assert_eq!(passing(&souk, "198.51.100.1", 4).await, 4);
+    assert_eq!(passing(&souk, "198.51.100.1", 1).await, 0);
+
+    between.stall();
+    let waited = Instant::now();
+    assert_eq!(passing(&souk, "198.51.100.1", 1).await, 1, "the gateway's own budget");
+    assert!(waited.elapsed() >= Duration::from_secs(2), "it was asked: {:?}", waited.elapsed());
+    let waited = Instant::now();
+    assert_eq!(passing(&souk, "198.51.100.1", 6).await, 3);
+    assert!(waited.elapsed() < Duration::from_secs(2), "{:?}", waited.elapsed());
+
+    between.restore();
+    shared_again(&souk, &sharing(&server).await).await;
     tokio::task::spawn_blocking(move || drop(server)).await.unwrap();
 }
 
@@ -195,12 +222,6 @@ async fn a_gateway_starts_without_redis_and_finds_it_later() {
     let (one, other) = (slow(&settings).await, slow(&settings).await);
     assert_eq!(passing(&one, "198.51.100.1", 6).await, 4);
     let server = redis(move || servers::redis_at(port)).await;
-    let mut site = 0;
-    wait::until(LONG, "budgets to be shared", async || {
-        site += 1;
-        let from = format!("203.0.113.{site}");
-        passing(&one, &from, 4).await + passing(&other, &from, 4).await == 4
-    })
-    .await;
+    shared_again(&one, &other).await;
     tokio::task::spawn_blocking(move || drop(server)).await.unwrap();
 }
