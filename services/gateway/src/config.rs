@@ -9,7 +9,7 @@ use souk_common::{
     service::Common,
 };
 
-use crate::{manners::cors, tls};
+use crate::{manners::cors, stream, tls};
 
 /// The commented defaults of `[gateway]`.
 pub const DEFAULTS: &str = include_str!("../default.toml");
@@ -61,6 +61,8 @@ pub struct Settings {
     pub compression: bool,
     /// Whether each request is logged, at level info.
     pub access_log: bool,
+    /// Server streams.
+    pub stream: stream::Settings,
     /// Where the services are.
     pub backends: Backends,
 }
@@ -132,6 +134,9 @@ impl Config {
         }
         own.tls.check().map_err(|(name, fault)| settings.fault(&format!("gateway.tls.{name}"), fault))?;
         own.cors.check().map_err(|(name, fault)| settings.fault(&format!("gateway.cors.{name}"), fault))?;
+        if let Some((setting, fault)) = own.stream.fault() {
+            return Err(settings.fault(setting, fault));
+        }
         Ok(Self { common: Common::from_settings(settings)?, settings: own })
     }
 

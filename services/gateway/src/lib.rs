@@ -3,10 +3,12 @@
 //! A request's way: `serve` (connection) → `gateway` (id, span, deadline, access) → `rest` (transcoding, with
 //! `routes` and `transcode`) or `grpc` (passed on as it is) → `upstream` (the service).
 
+mod accept;
 mod access;
 mod admission;
 mod answer;
 pub mod config;
+mod connect;
 #[cfg(test)]
 mod fuzz;
 mod gateway;
@@ -19,9 +21,11 @@ pub mod percent;
 mod rest;
 pub mod routes;
 mod serve;
+mod stream;
 mod tls;
 pub mod transcode;
 mod upstream;
+mod web;
 
 pub use self::{
     config::{Backends, Config, DEFAULTS, Settings},
