@@ -36,11 +36,15 @@ pub fn empty(status: StatusCode) -> Response<Body> {
 /// of the request; `binding` tells where its fields came from.
 pub fn problem(problem: &Problem, request_id: &str, instance: &str, binding: Option<&Binding>) -> Response<Body> {
     let status = StatusCode::from_u16(problem.http_status()).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
-    let mut body = problem.to_json(request_id, instance);
-    if let (Some(binding), Some(Value::Array(errors))) = (binding, body.get_mut("errors")) {
-        errors.iter_mut().for_each(|error| locate(error, binding));
-    }
+    let body = problem_json(problem, request_id, instance, binding);
     let mut response = with_body(status, PROBLEM, body.to_string().into());
+    explain(&mut response, problem);
+    response
+}
+
+/// Puts on an answer the headers that belong to its problem.
+pub fn explain(response: &mut Response<Body>, problem: &Problem) {
+    let status = response.status();
     let headers = response.headers_mut();
     headers.insert(header::CACHE_CONTROL, NO_STORE);
     if status == StatusCode::UNAUTHORIZED {
@@ -56,7 +60,15 @@ pub fn problem(problem: &Problem, request_id: &str, instance: &str, binding: Opt
     if let Some(Ok(allow)) = problem.get_metadata(ALLOW).map(HeaderValue::from_str) {
         headers.insert(header::ALLOW, allow);
     }
-    response
+}
+
+/// A problem's JSON; `instance` is the path of the request, `binding` tells where its fields came from.
+pub fn problem_json(problem: &Problem, request_id: &str, instance: &str, binding: Option<&Binding>) -> Value {
+    let mut body = problem.to_json(request_id, instance);
+    if let (Some(binding), Some(Value::Array(errors))) = (binding, body.get_mut("errors")) {
+        errors.iter_mut().for_each(|error| locate(error, binding));
+    }
+    body
 }
 
 /// RFC 6750: says which kind of token is wanted, and whether the one that came was wrong.
@@ -92,7 +104,7 @@ fn locate(error: &mut Value, binding: &Binding) {
     members.insert("in".to_owned(), place.into());
 }
 
-/// An answer with a body of any type.
+/// An answer with a body of some type.
 pub fn with_body(status: StatusCode, content_type: HeaderValue, body: Bytes) -> Response<Body> {
     let length = body.len();
     let mut response = Response::new(Body::new(Full::new(body)));

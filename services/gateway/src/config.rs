@@ -14,7 +14,7 @@ use crate::{
     cache, limits,
     manners::cors,
     shared::Shared,
-    tls,
+    stream, tls,
 };
 
 /// The commented defaults of `[gateway]`.
@@ -81,6 +81,8 @@ pub struct Settings {
     pub cache: cache::Settings,
     /// Budgets of requests.
     pub rate_limits: limits::Settings,
+    /// Server streams.
+    pub stream: stream::Settings,
     /// Where the services are.
     pub backends: Backends,
 }
@@ -163,6 +165,9 @@ impl Config {
         own.shared().map_err(|error| {
             settings.fault("gateway.redis_url", format!("must be such as redis://:password@host:6379/0 ({error})"))
         })?;
+        if let Some((setting, fault)) = own.stream.fault() {
+            return Err(settings.fault(setting, fault));
+        }
         Ok(Self { common: Common::from_settings(settings)?, settings: own })
     }
 

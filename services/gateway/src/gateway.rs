@@ -27,6 +27,7 @@ use crate::{
     answer,
     cache::{Cache, Change},
     config::Config,
+    connect,
     grpc::{self, Own},
     health::Readiness,
     limits::{Client, Limits},
@@ -35,8 +36,10 @@ use crate::{
     routes::{Matched, Miss, Routes},
     serve::ServeError,
     shared::Shared,
+    stream::{self, Outcome, Streams},
     tls::Tls,
     upstream::Upstreams,
+    web::Encoding,
 };
 
 /// When to come back where no one knows better.
@@ -58,6 +61,8 @@ pub struct Gateway {
     /// With other gateways.
     pub(crate) shared: Option<Arc<Shared>>,
     limits: Limits,
+    pub(crate) streams: Streams,
+    pub(crate) connect: connect::Bindings,
     pub(crate) verifier: Arc<Verifier>,
     manners: Manners,
     admission: Admission,
@@ -74,6 +79,8 @@ enum Target {
     GrpcUnknown,
     /// One of the gateway's own pages.
     Page(Page),
+    /// The Connect protocol, to this method of the contract.
+    Connect(Arc<Method>),
     /// REST.
     Rest(Matched),
     /// REST, to a path that cannot be, or not so.
@@ -97,6 +104,8 @@ impl Gateway {
         let routes = Routes::of(&contract)?;
         let readiness = Readiness::new(&upstreams, config.settings.ready_timeout);
         let own = grpc::own(descriptors, &served, readiness.clone())?;
+        let connect = connect::bindings(&contract)?;
+        let streams = Streams::new(config.settings.stream.max_open);
         let manners = Manners::of(&config.settings);
         let openapi = OnceLock::new();
         let admission = Admission::new(
@@ -119,6 +128,8 @@ impl Gateway {
             cache,
             shared,
             limits,
+            streams,
+            connect,
             verifier,
             manners,
             admission,
@@ -129,9 +140,18 @@ impl Gateway {
     /// Answers one request.
     pub async fn handle(&self, request: Request<Body>) -> Response<Body> {
         let started = Instant::now();
-        let context = RequestContext::from_headers(request.headers(), self.config.common.server.deadline);
         let path = request.uri().path().to_owned();
+        let web = Encoding::of(&request);
+        let request = match web {
+            Some(encoding) => encoding.unwrap(request),
+            None => request,
+        };
         let target = self.target(&request, &path);
+        let connects = matches!(target, Target::Connect(_));
+        let request = if connects { connect::with_timeout(request) } else { request };
+        let limit =
+            if target.streams() { self.config.settings.stream.timeout } else { self.config.common.server.deadline };
+        let context = RequestContext::from_headers(request.headers(), limit);
         let is_head = request.method() == HttpMethod::HEAD;
         let method = target.measured(request.method());
         let label = target.label().to_owned();
@@ -169,6 +189,7 @@ impl Gateway {
                 let status = Status::from(problem.clone().request_id(&*context.request_id));
                 (status.into_http(), Some(problem))
             }
+            Err(problem) if connects => (connect::refusal(&problem, &context.request_id), Some(problem)),
             Err(problem) => {
                 let binding = binding.as_deref().map(|route| &route.binding);
                 (answer::problem(&problem, &context.request_id, &path, binding), Some(problem))
@@ -183,11 +204,15 @@ impl Gateway {
         done.problem = problem;
         if speaks_grpc {
             let response = response.map(|body| sent.count(body, || ()));
-            return grpc::observe(response, move |code| {
+            let response = grpc::observe(response, move |code| {
                 let status = grpc::http_status(code);
                 Change::settle(change, status);
                 done.settle(status, Some(code));
             });
+            return match web {
+                Some(encoding) => self.manners.dress(&asked, encoding.wrap(response)).await,
+                None => response,
+            };
         }
         client.tell(response.headers_mut());
         let mut response = self.manners.dress(&asked, response).await;
@@ -195,6 +220,9 @@ impl Gateway {
         Change::settle(change, status);
         if is_head {
             *response.body_mut() = Body::empty();
+        }
+        if let Some(outcome) = response.extensions_mut().remove::<Outcome>().filter(|_| !is_head) {
+            return response.map(|body| sent.count(body, move || done.settle_with(outcome.problem())));
         }
         response.map(|body| sent.count(body, move || done.settle(status, None)))
     }
@@ -223,6 +251,13 @@ impl Gateway {
                 _ => Target::Miss(Miss::Method("GET, HEAD, OPTIONS".to_owned())),
             };
         }
+        if let Some(method) = self.contract.method(path) {
+            let takes = *request.method() == HttpMethod::POST || (*request.method() == HttpMethod::GET && method.safe);
+            return match takes {
+                true => Target::Connect(method.clone()),
+                false => Target::Miss(Miss::Method(connect::allow(method).to_owned())),
+            };
+        }
         match self.routes.find(request.method(), path) {
             // A route that takes any method must not take the browser's question for a call.
             Ok(matched) if matched.route.http_method == "*" && cors::is_preflight(request) => {
@@ -236,10 +271,11 @@ impl Gateway {
     async fn answer(&self, target: Target, request: Request<Body>) -> Result<Response<Body>, Problem> {
         match target {
             Target::Grpc(method) => self.pass(&method, request).await,
-            Target::GrpcOwn => Ok(self.own.call(request).await),
+            Target::GrpcOwn => Ok(stream::bound(self.own.call(request).await, self.streams.end(true), None)),
             Target::GrpcUnknown => {
                 Err(Problem::new(Reason::Unimplemented, format!("{} is not a method of souk", request.uri().path())))
             }
+            Target::Connect(method) => self.connect(&method, request).await,
             Target::Rest(matched) => self.rest(&matched, request).await,
             Target::Miss(Miss::Method(allow)) => not_allowed(request.method(), &allow),
             Target::Miss(Miss::Path(problem)) => Err(problem),
@@ -283,7 +319,7 @@ impl Target {
     /// Names the target in logs and metrics: a template, never the path itself.
     fn label(&self) -> &str {
         match self {
-            Self::Grpc(method) => &method.path,
+            Self::Grpc(method) | Self::Connect(method) => &method.path,
             Self::GrpcOwn => "grpc",
             Self::Page(page) => page.path(),
             Self::Rest(matched) => &matched.route.template.text,
@@ -313,10 +349,17 @@ impl Target {
     /// The method of the contract that it leads to.
     fn method(&self) -> Option<&Arc<Method>> {
         match self {
-            Self::Grpc(method) => Some(method),
+            Self::Grpc(method) | Self::Connect(method) => Some(method),
             Self::Rest(matched) => Some(&matched.route.method),
             _ => None,
         }
+    }
+
+    /// Whether it may last as long as a stream. Health and reflection have methods that do.
+    fn streams(&self) -> bool {
+        let streams =
+            |method: &Arc<Method>| method.descriptor.is_client_streaming() || method.descriptor.is_server_streaming();
+        matches!(self, Self::GrpcOwn) || self.method().is_some_and(streams)
     }
 
     fn is_grpc(&self) -> bool {
@@ -347,6 +390,13 @@ struct Done {
 impl Done {
     fn settle(mut self, status: StatusCode, code: Option<tonic::Code>) {
         self.finish(status, code);
+    }
+
+    /// Of an answer whose status was sent before all that it tells was known.
+    fn settle_with(mut self, problem: Option<Problem>) {
+        let status = problem.as_ref().and_then(|problem| StatusCode::from_u16(problem.http_status()).ok());
+        self.problem = problem;
+        self.finish(status.unwrap_or(StatusCode::OK), None);
     }
 
     fn finish(&mut self, status: StatusCode, code: Option<tonic::Code>) {
@@ -398,7 +448,7 @@ fn not_allowed(method: &HttpMethod, allow: &str) -> Result<Response<Body>, Probl
 }
 
 /// A client that is refused for now is told when to come back, where the service did not say.
-fn told_when_to_return(problem: Problem) -> Problem {
+pub(crate) fn told_when_to_return(problem: Problem) -> Problem {
     let for_now = problem.http_status() == StatusCode::SERVICE_UNAVAILABLE.as_u16();
     if for_now && problem.retry_delay().is_none() { problem.retry_after(RETRY_AFTER) } else { problem }
 }

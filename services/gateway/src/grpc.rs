@@ -9,15 +9,12 @@ use std::{
 use bytes::Bytes;
 use http::{HeaderMap, HeaderName, Request, Response, StatusCode, header};
 use http_body::Frame;
-use http_body_util::{BodyExt, Full, LengthLimitError, Limited};
-use souk_common::{
-    contract::Method,
-    error::{Problem, Reason},
-};
+use http_body_util::Full;
+use souk_common::{contract::Method, error::Problem};
 use tonic::{Code, Status, body::Body, service::Routes};
 use tower::{Service, ServiceExt};
 
-use crate::{gateway::Gateway, health::Readiness};
+use crate::{gateway::Gateway, health::Readiness, stream};
 
 /// Request headers that are passed on. All others stay here: those of one HTTP connection mean nothing on another,
 /// and none that a client makes up may reach a service. Request id, trace and deadline are set by the client's edge.
@@ -45,7 +42,7 @@ const OWN: [&str; 3] =
     ["/grpc.health.v1.Health/", "/grpc.reflection.v1.ServerReflection/", "/grpc.reflection.v1alpha.ServerReflection/"];
 
 /// Bytes of a gRPC frame before its message.
-const FRAME: usize = 5;
+pub const FRAME: usize = 5;
 
 /// Whether a request speaks gRPC (and not gRPC-Web).
 pub fn is_grpc(request: &Request<Body>) -> bool {
@@ -100,14 +97,30 @@ impl Gateway {
     pub(crate) async fn pass(&self, method: &Method, request: Request<Body>) -> Result<Response<Body>, Problem> {
         let (parts, body) = request.into_parts();
         self.admit(method, &parts.headers).await?;
-        let upstream = self.upstreams.of(&method.service).ok_or_else(Problem::internal)?;
         // A single message is taken in whole, so that one too large gets an answer and not a broken stream.
-        let body = if method.descriptor.is_client_streaming() { body } else { self.message(body).await? };
+        let body = if method.descriptor.is_client_streaming() {
+            body
+        } else {
+            Body::new(Full::new(self.whole(&parts.headers, body, FRAME).await?))
+        };
+        self.forward(method, &parts.headers, body).await
+    }
+
+    /// Calls the service with a body of gRPC frames.
+    pub(crate) async fn forward(
+        &self,
+        method: &Method,
+        headers: &HeaderMap,
+        body: Body,
+    ) -> Result<Response<Body>, Problem> {
+        let upstream = self.upstreams.of(&method.service).ok_or_else(Problem::internal)?;
+        let streams = method.descriptor.is_server_streaming();
+        let place = if streams { Some(self.streams.place()?) } else { None };
         let mut onward = Request::new(body);
         *onward.method_mut() = http::Method::POST;
         *onward.uri_mut() = method.path.parse().map_err(|_| Problem::internal())?;
         *onward.version_mut() = http::Version::HTTP_2;
-        *onward.headers_mut() = only(&parts.headers, &REQUEST_HEADERS);
+        *onward.headers_mut() = only(headers, &REQUEST_HEADERS);
         let Ok(response) = upstream.client.clone().call(onward).await;
         if let Some(status) = response.extensions().get::<Status>() {
             // Made on this side of the connection: the service was not reached, or not in time.
@@ -116,24 +129,7 @@ impl Gateway {
         let mut back = Response::new(Body::empty());
         *back.headers_mut() = only(response.headers(), &RESPONSE_HEADERS);
         *back.body_mut() = response.into_body();
-        Ok(back)
-    }
-
-    async fn message(&self, body: Body) -> Result<Body, Problem> {
-        let limit = self.config.common.server.max_request_bytes;
-        let slow = self.config.settings.body_timeout;
-        match tokio::time::timeout(slow, Limited::new(body, limit + FRAME).collect()).await {
-            Ok(Ok(collected)) => Ok(Body::new(Full::new(collected.to_bytes()))),
-            Ok(Err(error)) if error.is::<LengthLimitError>() => {
-                let message = format!("the request is larger than the {limit} bytes that are taken");
-                Err(Problem::new(Reason::BodyTooLarge, message).metadata("limitBytes", limit))
-            }
-            Ok(Err(error)) => Err(Problem::new(Reason::MalformedRequest, "the request broke off").caused_by(error)),
-            Err(_) => {
-                let message = format!("the request did not arrive within {slow:?}");
-                Err(Problem::new(Reason::MalformedRequest, message))
-            }
-        }
+        Ok(if streams { stream::bound(back, self.streams.end(method.cursor.is_some()), place) } else { back })
     }
 }
 

@@ -3,12 +3,14 @@
 //! A request's way: `serve` (connection) → `gateway` (id, span, deadline, access) → `rest` (transcoding, with
 //! `routes` and `transcode`) or `grpc` (passed on as it is) → `upstream` (the service).
 
+mod accept;
 mod access;
 mod address;
 mod admission;
 mod answer;
 mod cache;
 pub mod config;
+mod connect;
 mod docs;
 #[cfg(test)]
 mod fuzz;
@@ -24,9 +26,11 @@ mod rest;
 pub mod routes;
 mod serve;
 mod shared;
+mod stream;
 mod tls;
 pub mod transcode;
 mod upstream;
+mod web;
 
 pub use self::{
     config::{Backends, Config, DEFAULTS, Settings},

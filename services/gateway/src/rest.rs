@@ -14,6 +14,7 @@ use souk_common::{
 use tonic::{body::Body, client::Grpc, metadata::MetadataValue};
 
 use crate::{
+    accept::Accept,
     answer,
     cache::{self, Cache},
     gateway::Gateway,
@@ -22,14 +23,17 @@ use crate::{
         precondition,
     },
     routes::{Matched, Route},
+    stream::Form,
     transcode,
     upstream::Onward,
 };
 
+/// What every answer is that is no stream.
+const JSON: &str = "application/json";
 /// Carries the key of a request that may be repeated (IETF draft, Stripe).
 const IDEMPOTENCY_KEY: &str = "idempotency-key";
 /// A service says by it that the answer is that of the first request with the same key.
-const IDEMPOTENT_REPLAYED: &str = "idempotent-replayed";
+pub const IDEMPOTENT_REPLAYED: &str = "idempotent-replayed";
 
 impl Gateway {
     /// Answers a REST request that has a route.
@@ -38,10 +42,20 @@ impl Gateway {
         let descriptor = &route.method.descriptor;
         let (parts, body) = request.into_parts();
         self.admit(&route.method, &parts.headers).await?;
-        if descriptor.is_client_streaming() || descriptor.is_server_streaming() {
-            return Err(Problem::new(Reason::Unimplemented, "this method streams: call it with gRPC"));
+        if descriptor.is_client_streaming() {
+            return Err(Problem::new(Reason::Unimplemented, "this method takes a stream: call it with gRPC"));
         }
-        let body = self.body(&parts.headers, body, route).await?;
+        let accept = Accept::of(&parts.headers);
+        let form = if descriptor.is_server_streaming() {
+            Some(Form::choose(&accept)?)
+        } else {
+            accept.choose(&[JSON])?;
+            None
+        };
+        let body = self.whole(&parts.headers, body, 0).await?;
+        if !body.is_empty() && route.binding.takes_body() {
+            is_json(&parts.headers)?;
+        }
         let query = parts.uri.query().unwrap_or_default();
         let mut message = route.binding.bind(transcode::Parts { captures: &matched.captures, query, body: &body })?;
         if let (Some(field), Some(key)) = (&route.method.idempotency_key, parts.headers.get(IDEMPOTENCY_KEY)) {
@@ -49,11 +63,25 @@ impl Gateway {
             transcode::fill(&mut message, field, "Idempotency-Key", key)?;
         }
         precondition::fill(&mut message, &route.method, &parts.headers)?;
-        self.contract.validator().check(&message).map_err(|violations| {
-            Problem::fields(violations.into_iter().map(|violation| (violation.field_path, violation.message)))
-        })?;
+        if let Some(resume) = &route.resume {
+            resume.fill(&mut message, &parts.headers)?;
+        }
+        self.check(&message)?;
+        if let Some(form) = form {
+            return self.stream(&matched.route, form, message, &parts.headers, parts.uri.path()).await;
+        }
         let answered = self.call(&matched.route, message, &parts).await;
         answered.map_err(|problem| precondition::failed(problem, &parts.headers))
+    }
+
+    /// Checks a message against the rules of its contract.
+    ///
+    /// # Errors
+    /// `FIELD_INVALID` with every field that breaks one.
+    pub(crate) fn check(&self, message: &DynamicMessage) -> Result<(), Problem> {
+        self.contract.validator().check(message).map_err(|violations| {
+            Problem::fields(violations.into_iter().map(|violation| (violation.field_path, violation.message)))
+        })
     }
 
     async fn call(
@@ -70,13 +98,13 @@ impl Gateway {
             let patience = RequestContext::current().map_or(patience, |context| context.remaining(patience));
             // In nobody's name: what is kept is for everyone.
             let route_too = route.clone();
-            let fetch = async move { Ok(ask(client, &route_too, message, None).await?.0) };
+            let fetch = async move { Ok(ask(client, &route_too, tonic::Request::new(message)).await?.0) };
             let (entry, source) = cache.get(key, caching, patience, fetch).await?;
             let mut response = caching::answer(asked, &route.method, &entry.answer);
             cache::tell(&mut response, &entry, source);
             return Ok(response);
         }
-        let (answer, replayed) = ask(client, route, message, asked.headers.get(header::AUTHORIZATION)).await?;
+        let (answer, replayed) = ask(client, route, onward(message, &asked.headers)).await?;
         let mut response = caching::answer(asked, &route.method, &answer);
         if replayed {
             response.headers_mut().insert(IDEMPOTENT_REPLAYED, HeaderValue::from_static("true"));
@@ -84,8 +112,8 @@ impl Gateway {
         Ok(response)
     }
 
-    /// Reads the body, within the limits of size and time.
-    async fn body(&self, headers: &HeaderMap, body: Body, route: &Route) -> Result<Bytes, Problem> {
+    /// Reads a body, within the limits of size and time. `framing` are the bytes around the message itself.
+    pub(crate) async fn whole(&self, headers: &HeaderMap, body: Body, framing: usize) -> Result<Bytes, Problem> {
         let limit = self.config.common.server.max_request_bytes;
         let too_large = || {
             Problem::new(Reason::BodyTooLarge, format!("the body is larger than the {limit} bytes that are taken"))
@@ -96,19 +124,17 @@ impl Gateway {
             return Err(too_large());
         }
         let slow = self.config.settings.body_timeout;
-        let bytes = match tokio::time::timeout(slow, read(body, limit)).await {
-            Ok(Ok(Some(bytes))) => bytes,
-            Ok(Ok(None)) => return Err(too_large()),
-            Ok(Err(error)) => return Err(malformed("the body broke off").caused_by(error)),
+        match tokio::time::timeout(slow, read(body, limit + framing)).await {
+            Ok(Ok(Some(bytes))) => Ok(bytes),
+            Ok(Ok(None)) => Err(too_large()),
+            // Of a body that is decoded while it is read: what is wrong with it.
+            Ok(Err(status)) if status.code() == tonic::Code::InvalidArgument => Err(status.into()),
+            Ok(Err(error)) => Err(malformed("the body broke off").caused_by(error)),
             Err(_) => {
                 let late = malformed(format!("the body did not arrive within {slow:?}"));
-                return Err(late.on_http(REQUEST_TIMEOUT));
+                Err(late.on_http(REQUEST_TIMEOUT))
             }
-        };
-        if !bytes.is_empty() && route.binding.takes_body() {
-            is_json(headers)?;
         }
-        Ok(bytes)
     }
 }
 
@@ -119,20 +145,26 @@ const REQUEST_TIMEOUT: u16 = 408;
 async fn ask(
     client: Client,
     route: &Route,
-    message: DynamicMessage,
-    token: Option<&HeaderValue>,
+    request: tonic::Request<DynamicMessage>,
 ) -> Result<(Answer, bool), Problem> {
-    let mut request = tonic::Request::new(message);
-    // The service checks the token again: it believes no one, not even the gateway.
-    if let Some(Ok(token)) = token.map(|token| MetadataValue::try_from(token.as_bytes())) {
-        request.metadata_mut().insert("authorization", token);
-    }
     let mut client = Grpc::new(client).max_decoding_message_size(usize::MAX);
     client.ready().await.or_unavailable("a service")?;
     let answered = client.unary(request, route.grpc_path.clone(), Onward).await?;
     let json = route.binding.renderer.render(answered.get_ref()).or_internal()?;
     let replayed = answered.metadata().get(IDEMPOTENT_REPLAYED).is_some_and(|value| value == "true");
     Ok((Answer::of(route, answered.get_ref(), json), replayed))
+}
+
+/// The message for the service, with what of the request's headers it gets.
+pub fn onward(message: DynamicMessage, headers: &HeaderMap) -> tonic::Request<DynamicMessage> {
+    let mut request = tonic::Request::new(message);
+    // The service checks the token again: it believes no one, not even the gateway.
+    if let Some(token) = headers.get(header::AUTHORIZATION)
+        && let Ok(token) = MetadataValue::try_from(token.as_bytes())
+    {
+        request.metadata_mut().insert("authorization", token);
+    }
+    request
 }
 
 /// How many times the limit a body that is too large is read on and thrown away. A client that sends all before it

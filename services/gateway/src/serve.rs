@@ -34,6 +34,7 @@ use crate::{
     gateway::Gateway,
     routes::RouteError,
     tls::{Acceptor, Tls, TlsError},
+    transcode::BindingError,
     upstream::UpstreamError,
 };
 
@@ -46,6 +47,9 @@ pub enum ServeError {
     /// A route cannot be served.
     #[error(transparent)]
     Route(#[from] RouteError),
+    /// A method cannot be called with Connect.
+    #[error(transparent)]
+    Connect(#[from] BindingError),
     /// A backend cannot be called.
     #[error(transparent)]
     Upstream(#[from] UpstreamError),
@@ -145,7 +149,13 @@ impl Gateway {
             });
         }
         drop(listener);
-        if tokio::time::timeout(drain, graceful.shutdown()).await.is_err() {
+        let drained = async {
+            tokio::select! {
+                () = graceful.shutdown() => {}
+                () = gateway.streams.close(drain) => {}
+            }
+        };
+        if tokio::time::timeout(drain, drained).await.is_err() {
             tracing::warn!(?drain, "requests still running at the end of the drain were cut off");
         }
         cut.cancel();

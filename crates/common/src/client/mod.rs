@@ -68,6 +68,9 @@ pub struct Client {
     budget: Arc<TpsBudget>,
 }
 
+/// About the longest that gRPC can say in milliseconds.
+const LONGEST_STREAM: Duration = Duration::from_secs(24 * 3600);
+
 impl Client {
     /// Calls in the name of a service. Without tokens, calls are anonymous. Must be called in a tokio runtime.
     ///
@@ -93,8 +96,12 @@ impl Client {
     async fn send(self, mut request: Request<Body>) -> Response<Body> {
         let context = RequestContext::current().unwrap_or_else(RequestContext::background);
         let started = Instant::now();
-        let deadline = started + context.remaining(self.timeout);
         let method = self.contract.method(request.uri().path()).cloned();
+        let streams = method
+            .as_ref()
+            .is_some_and(|method| method.descriptor.is_client_streaming() || method.descriptor.is_server_streaming());
+        // How long a stream lasts is for its caller to say, not for the time that one answer takes.
+        let deadline = started + context.remaining(if streams { LONGEST_STREAM } else { self.timeout });
         let span = match &method {
             Some(method) => telemetry::span::client(&method.service, &method.name),
             None => tracing::Span::none(),

@@ -16,7 +16,10 @@ use self::{
     template::{Template, TemplateError},
     trie::Trie,
 };
-use crate::transcode::{Binding, BindingError};
+use crate::{
+    stream::Resume,
+    transcode::{Binding, BindingError},
+};
 
 /// A REST route: one HTTP method and path template of one RPC.
 #[derive(Debug)]
@@ -31,6 +34,8 @@ pub struct Route {
     pub template: Template,
     /// How a request becomes a message.
     pub binding: Binding,
+    /// How its stream is taken up again.
+    pub resume: Option<Resume>,
 }
 
 /// All routes.
@@ -87,6 +92,9 @@ pub enum RouteFault {
     /// No path, or no HTTP method that is one.
     #[error("its google.api.http rule names no HTTP method and path")]
     Pattern,
+    /// The fields of its cursor.
+    #[error("(souk.options.v1.cursor): {0}")]
+    Cursor(String),
     /// Bindings inside additional bindings.
     #[error("its additional_bindings have additional_bindings of their own, which google.api.http does not allow")]
     Nested,
@@ -144,7 +152,9 @@ impl Routes {
             .map_err(|source| RouteFault::Binding { template: path.clone(), source })?;
         let grpc_path = PathAndQuery::try_from(method.path.as_str()).map_err(|_| RouteFault::Pattern)?;
         let http_name = http_method.as_str().to_owned();
-        let route = Arc::new(Route { method: method.clone(), grpc_path, http_method: http_name, template, binding });
+        let resume = Resume::of(method).map_err(RouteFault::Cursor)?;
+        let route =
+            Arc::new(Route { method: method.clone(), grpc_path, http_method: http_name, template, binding, resume });
         if let Some(other) = self.trie.insert(&http_method, &route.template, route.clone()) {
             return Err(RouteFault::Clash {
                 route: route.to_string(),

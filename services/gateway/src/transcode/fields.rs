@@ -85,15 +85,7 @@ impl FieldPath {
 
     /// The value that stands there, where it is set.
     pub fn get(&self, message: &DynamicMessage) -> Option<Value> {
-        let mut current = message.clone();
-        for parent in &self.parents {
-            if !current.has_field(parent) {
-                return None;
-            }
-            let Value::Message(next) = current.get_field(parent).into_owned() else { return None };
-            current = next;
-        }
-        current.has_field(&self.last).then(|| current.get_field(&self.last).into_owned())
+        get(message, &self.parents, &self.last)
     }
 
     /// The message that holds the field; those on the way are made where they are not there.
@@ -104,4 +96,14 @@ impl FieldPath {
         }
         Some(current)
     }
+}
+
+fn get(message: &DynamicMessage, parents: &[FieldDescriptor], last: &FieldDescriptor) -> Option<Value> {
+    let Some((parent, rest)) = parents.split_first() else {
+        return message.has_field(last).then(|| message.get_field(last).into_owned());
+    };
+    if !message.has_field(parent) {
+        return None;
+    }
+    get(message.get_field(parent).as_message()?, rest, last)
 }

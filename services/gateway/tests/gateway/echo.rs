@@ -59,6 +59,16 @@ pub async fn serve_over(
     stop: CancellationToken,
 ) -> (String, tonic_health::server::HealthReporter) {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    serve_on(listener, tls, contract, stop)
+}
+
+/// The same, where a client is to find it.
+pub fn serve_on(
+    listener: TcpListener,
+    tls: Option<ServerTlsConfig>,
+    contract: Arc<Contract>,
+    stop: CancellationToken,
+) -> (String, tonic_health::server::HealthReporter) {
     let scheme = if tls.is_some() { "https" } else { "http" };
     let address = format!("{scheme}://{}", listener.local_addr().unwrap());
     let (reporter, health) = tonic_health::server::health_reporter();
@@ -210,6 +220,10 @@ impl ServerStreamingService<DynamicMessage> for Answerer {
     /// Three answers; then, if told to, a late failure.
     fn call(&mut self, request: Request<DynamicMessage>) -> Self::Future {
         let (metadata, _, message) = request.into_parts();
+        if &*self.method.name == "Follow" {
+            let ticks = follow(&message, self.method.descriptor.output());
+            return Box::pin(async move { Ok(Response::new(ticks)) });
+        }
         let mut answers: Vec<Result<_, Status>> = (0..3).map(|_| Ok(self.reply(&message, &metadata))).collect();
         if text(&message, "name") == "break" {
             answers.push(Err(out_of_stock().into()));
@@ -229,6 +243,56 @@ impl StreamingService<DynamicMessage> for Answerer {
         let (metadata, _, messages) = request.into_parts();
         let answers = messages.map(move |message| Ok(this.reply(&message?, &metadata)));
         Box::pin(async move { Ok(Response::new(Box::pin(answers) as Answers)) })
+    }
+}
+
+fn number(message: &DynamicMessage, field: &str) -> i64 {
+    let value = message.get_field_by_name(field);
+    value.and_then(|value| value.as_i64().or(value.as_u32().map(Into::into))).unwrap_or_default()
+}
+
+fn follow(request: &DynamicMessage, output: MessageDescriptor) -> Answers {
+    let (after, until) = (number(request, "after"), number(request, "until"));
+    let pause = Duration::from_millis(number(request, "pause_millis").unsigned_abs());
+    let then = text(request, "then");
+    let watched = Watched::new(text(request, "watcher"));
+    let ticks = stream::iter(after + 1..=until).then(move |number| {
+        let mut tick = DynamicMessage::new(output.clone());
+        tick.set_field_by_name("number", Value::I64(number));
+        tick.set_field_by_name("text", Value::String("two\nlines".into()));
+        async move {
+            tokio::time::sleep(pause).await;
+            Ok(tick)
+        }
+    });
+    let last = async move {
+        let _watched = watched;
+        fail(&then).await.err().map(Err)
+    };
+    Box::pin(ticks.chain(stream::once(last).filter_map(std::future::ready)))
+}
+
+/// How many streams of a watcher are open.
+pub fn open(watcher: &str) -> usize {
+    WATCHED.lock().unwrap().iter().filter(|name| *name == watcher).count()
+}
+
+static WATCHED: Mutex<Vec<String>> = Mutex::new(Vec::new());
+
+struct Watched(String);
+
+impl Watched {
+    fn new(watcher: String) -> Self {
+        WATCHED.lock().unwrap().push(watcher.clone());
+        Self(watcher)
+    }
+}
+
+impl Drop for Watched {
+    fn drop(&mut self) {
+        let mut watched = WATCHED.lock().unwrap();
+        let at = watched.iter().position(|name| *name == self.0).unwrap();
+        watched.remove(at);
     }
 }
 

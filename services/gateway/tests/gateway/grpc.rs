@@ -156,6 +156,33 @@ async fn a_late_failure_of_a_stream_keeps_its_details() {
 }
 
 #[tokio::test]
+async fn a_stream_has_a_deadline_of_its_own_and_a_status_at_its_end() {
+    let settings = [("server.deadline", "300ms"), ("gateway.stream.timeout", "2s")];
+    let souk = boot_with(&settings, |address| address).await;
+    let mut request = DynamicMessage::new(message_type("FollowRequest"));
+    request.set_field_by_name("until", Value::I64(1));
+    request.set_field_by_name("pause_millis", Value::U32(600));
+    request.set_field_by_name("then", Value::String("wait".into()));
+    request.set_field_by_name("watcher", Value::String("grpc".into()));
+    let follow = async || {
+        let call = Request::new(request.encode_to_vec());
+        client(&souk).await.server_streaming(call, path("Follow"), Raw).await.unwrap().into_inner()
+    };
+    let mut timed = follow().await;
+    assert!(timed.next().await.unwrap().is_ok(), "it comes later than server.deadline allows for one answer");
+    assert_eq!(timed.next().await.unwrap().unwrap_err().code(), Code::DeadlineExceeded);
+    let mut stopped = follow().await;
+    assert!(stopped.next().await.unwrap().is_ok());
+    souk.shutdown.cancel();
+    let status = stopped.next().await.unwrap().unwrap_err();
+    assert_eq!(Problem::from_status(&status).reason(), Reason::ServiceUnavailable, "{status:?}");
+    souk_testkit::wait::until(Duration::from_secs(10), "the calls to be cancelled", async || {
+        crate::echo::open("grpc") == 0
+    })
+    .await;
+}
+
+#[tokio::test]
 async fn early_failures_keep_their_details_too() {
     let souk = boot().await;
     let status = unary(&souk, "Fail", "out-of-stock", None).await.unwrap_err();

@@ -14,4 +14,6 @@ mod openapi;
 mod raw;
 mod rest;
 mod start;
+mod stream;
 mod tls;
+mod web;

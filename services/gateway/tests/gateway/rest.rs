@@ -154,7 +154,6 @@ async fn what_is_wrong_with_a_request_is_told() {
     souk.json("POST", "/test/v1/everything", "{").await.problem(400, "MALFORMED_REQUEST");
     let get_with_body = souk.json("GET", "/test/v1/things/1", "{}").await;
     get_with_body.problem(400, "MALFORMED_REQUEST");
-    souk.get("/test/v1/watch").await.problem(501, "UNIMPLEMENTED");
 }
 
 #[tokio::test]

@@ -1,0 +1,291 @@
+//! The Connect protocol's unary calls: gRPC's methods by plain HTTP, as JSON or binary protobuf.
+
+use std::{collections::BTreeMap, time::Duration};
+
+use base64::{
+    Engine, alphabet,
+    engine::{DecodePaddingMode, GeneralPurpose, GeneralPurposeConfig},
+    prelude::BASE64_STANDARD_NO_PAD,
+};
+use bytes::{BufMut, Bytes, BytesMut};
+use http::{HeaderMap, HeaderName, HeaderValue, Request, Response, StatusCode, header, request};
+use http_body_util::{BodyExt, Full};
+use prost::Message;
+use serde_json::json;
+use souk_common::{
+    context::{GRPC_TIMEOUT, RequestContext, format_timeout},
+    contract::{Contract, Method},
+    error::{OrProblem, Problem, Reason},
+};
+use tonic::{Code, Status, body::Body};
+
+use crate::{
+    answer,
+    gateway::Gateway,
+    grpc::FRAME,
+    percent,
+    rest::IDEMPOTENT_REPLAYED,
+    transcode::{Binding, BindingError, Parts},
+};
+
+const TIMEOUT: HeaderName = HeaderName::from_static("connect-timeout-ms");
+
+/// How messages are written.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Codec {
+    Json,
+    Proto,
+}
+
+/// A unary call: how it is written, and its message.
+struct Call {
+    codec: Codec,
+    message: Bytes,
+}
+
+/// How the messages of each method look as JSON, by its path.
+pub type Bindings = BTreeMap<String, Binding>;
+
+/// The bindings of a contract: with Connect, a body is the message.
+///
+/// # Errors
+/// Never, as nothing in them is named.
+pub fn bindings(contract: &Contract) -> Result<Bindings, BindingError> {
+    let of = |method: &Method| Binding::new(&method.descriptor.input(), &method.descriptor.output(), [], "*", "");
+    contract.methods().map(|method| Ok((method.path.clone(), of(method)?))).collect()
+}
+
+/// Takes the caller's patience over, as gRPC words it. More than ten digits are not in the protocol.
+pub fn with_timeout(mut request: Request<Body>) -> Request<Body> {
+    let text = request.headers().get(TIMEOUT).and_then(|value| value.to_str().ok());
+    if let Some(millis) = text.filter(|text| text.len() <= 10).and_then(|text| text.parse().ok()) {
+        request.headers_mut().insert(GRPC_TIMEOUT, format_timeout(Duration::from_millis(millis)));
+    }
+    request
+}
+
+/// The HTTP methods that a method takes. GET is for those that change nothing.
+pub fn allow(method: &Method) -> &'static str {
+    if method.safe { "GET, POST, OPTIONS" } else { "POST, OPTIONS" }
+}
+
+impl Gateway {
+    /// Answers a unary call.
+    ///
+    /// # Errors
+    /// What [`refusal`] is to say.
+    pub(crate) async fn connect(&self, method: &Method, request: Request<Body>) -> Result<Response<Body>, Problem> {
+        let (parts, body) = request.into_parts();
+        self.admit(method, &parts.headers).await?;
+        if method.descriptor.is_client_streaming() || method.descriptor.is_server_streaming() {
+            return Err(Problem::new(Reason::Unimplemented, "this method streams: call it with gRPC or gRPC-Web"));
+        }
+        let call = match parts.method {
+            http::Method::GET => in_query(&parts)?,
+            _ => Call { codec: Codec::of_body(&parts.headers)?, message: self.whole(&parts.headers, body, 0).await? },
+        };
+        let binding = self.connect.get(&method.path).ok_or_else(Problem::internal)?;
+        let message = match call.codec {
+            Codec::Proto => call.message,
+            Codec::Json => {
+                let message = binding.bind(Parts { captures: &[], query: "", body: &call.message })?;
+                self.check(&message)?;
+                message.encode_to_vec().into()
+            }
+        };
+        let mut headers = parts.headers;
+        headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/grpc"));
+        headers.insert(header::TE, HeaderValue::from_static("trailers"));
+        let answered = self.forward(method, &headers, Body::new(Full::new(framed(&message)))).await?;
+        let replayed = answered.headers().get(IDEMPOTENT_REPLAYED).cloned();
+        let limit = self.config.common.server.deadline;
+        let left = RequestContext::current().map_or(limit, |context| context.remaining(limit));
+        let message = tokio::time::timeout(left, unary(answered))
+            .await
+            .map_err(|_| Problem::new(Reason::DeadlineExceeded, "the work took longer than allowed"))??;
+        let (content_type, body) = match call.codec {
+            Codec::Proto => ("application/proto", message),
+            Codec::Json => ("application/json", binding.renderer.render(&message).or_internal()?.into()),
+        };
+        let mut response = answer::with_body(StatusCode::OK, HeaderValue::from_static(content_type), body);
+        if let Some(replayed) = replayed {
+            response.headers_mut().insert(IDEMPOTENT_REPLAYED, replayed);
+        }
+        answer::never_store(&mut response);
+        Ok(response)
+    }
+}
+
+impl Codec {
+    fn named(name: &str) -> Option<Self> {
+        match name {
+            "json" => Some(Self::Json),
+            "proto" => Some(Self::Proto),
+            _ => None,
+        }
+    }
+
+    fn of_body(headers: &HeaderMap) -> Result<Self, Problem> {
+        let unsupported = |message: &str| Problem::new(Reason::MediaTypeUnsupported, message);
+        if headers.get(header::CONTENT_ENCODING).is_some_and(|encoding| encoding != "identity") {
+            return Err(unsupported("the body is compressed: send it as it is"));
+        }
+        let content_type = headers.get(header::CONTENT_TYPE).and_then(|value| value.to_str().ok()).unwrap_or_default();
+        let essence = content_type.split(';').next().unwrap_or_default().trim().to_ascii_lowercase();
+        essence.strip_prefix("application/").and_then(Self::named).ok_or_else(|| {
+            unsupported("at this path `content-type` is application/json or application/proto (Connect), or gRPC-Web's")
+        })
+    }
+}
+
+/// The call of a GET: `?connect=v1&encoding=json&message=…`, with `base64=1` where the message is in base64url.
+fn in_query(parts: &request::Parts) -> Result<Call, Problem> {
+    const BASE64URL: GeneralPurpose = GeneralPurpose::new(
+        &alphabet::URL_SAFE,
+        GeneralPurposeConfig::new().with_decode_padding_mode(DecodePaddingMode::Indifferent),
+    );
+    let malformed = |message: String| Problem::new(Reason::MalformedRequest, message);
+    let (mut codec, mut message, mut base64) = (None, None, false);
+    for pair in parts.uri.query().unwrap_or_default().split('&').filter(|pair| !pair.is_empty()) {
+        let (name, value) = pair.split_once('=').unwrap_or((pair, ""));
+        let value = percent::decode(value, percent::Mode::Query)
+            .map_err(|error| malformed(format!("the parameter {name} {error}")))?;
+        match (name, &*value) {
+            ("connect", "v1") | ("base64", "0") | ("compression", "" | "identity") => {}
+            ("base64", "1") => base64 = true,
+            ("encoding", name) => codec = Codec::named(name),
+            ("message", text) => message = Some(text.to_owned()),
+            _ => {
+                return Err(malformed(format!("the parameter {name} is not one of Connect's, or not with this value")));
+            }
+        }
+    }
+    let codec = codec.ok_or_else(|| malformed("the parameter encoding must be json or proto".to_owned()))?;
+    let message = message.ok_or_else(|| malformed("the parameter message is missing".to_owned()))?;
+    let message = match base64 {
+        true => {
+            BASE64URL.decode(message).map_err(|_| malformed("the parameter message is not base64url".to_owned()))?
+        }
+        false => message.into_bytes(),
+    };
+    Ok(Call { codec, message: message.into() })
+}
+
+/// A message in gRPC's frame.
+fn framed(message: &[u8]) -> Bytes {
+    let mut frame = BytesMut::with_capacity(FRAME + message.len());
+    frame.put_u8(0);
+    // Requests are limited to far less than 4 GiB.
+    frame.put_u32(u32::try_from(message.len()).unwrap_or(u32::MAX));
+    frame.put_slice(message);
+    frame.freeze()
+}
+
+/// The message of a gRPC frame that must be the only one.
+fn unframed(frame: &Bytes) -> Option<Bytes> {
+    let [flag, length @ ..] = *frame.first_chunk::<FRAME>()?;
+    let message = frame.slice(FRAME..);
+    (flag == 0 && message.len() == u32::from_be_bytes(length) as usize).then_some(message)
+}
+
+/// The message of a unary gRPC answer, or the status that it failed with.
+async fn unary(response: Response<Body>) -> Result<Bytes, Problem> {
+    let broken = || Problem::internal().caused_by("a service's answer is not one gRPC message");
+    if let Some(status) = Status::from_header_map(response.headers()) {
+        return Err(Problem::from_status(&status));
+    }
+    let collected = response.into_body().collect().await.map_err(Problem::from)?;
+    let status = collected.trailers().and_then(Status::from_header_map).ok_or_else(broken)?;
+    match status.code() {
+        Code::Ok => unframed(&collected.to_bytes()).ok_or_else(broken),
+        _ => Err(Problem::from_status(&status)),
+    }
+}
+
+/// A problem as Connect words it: the code's name, the message, and the same details as on gRPC.
+pub fn refusal(problem: &Problem, request_id: &str) -> Response<Body> {
+    let (name, http_status) = code(problem.code());
+    // The one status that the protocol gives to a request rather than to a code.
+    let http_status = if problem.reason() == Reason::MediaTypeUnsupported { 415 } else { http_status };
+    let status = Status::from(problem.clone().request_id(request_id));
+    let details = tonic_types::pb::Status::decode(status.details()).map(|status| status.details).unwrap_or_default();
+    let details = details.iter().map(|detail| {
+        let name = detail.type_url.rsplit('/').next().unwrap_or_default();
+        json!({"type": name, "value": BASE64_STANDARD_NO_PAD.encode(&detail.value)})
+    });
+    let body = json!({"code": name, "message": status.message(), "details": details.collect::<Vec<_>>()});
+    let http_status = StatusCode::from_u16(http_status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
+    let mut response = answer::json(http_status, body.to_string());
+    answer::explain(&mut response, problem);
+    response
+}
+
+/// Connect's name and HTTP status of a code.
+fn code(code: Code) -> (&'static str, u16) {
+    match code {
+        Code::Cancelled => ("canceled", 499),
+        Code::Ok | Code::Unknown => ("unknown", 500),
+        Code::InvalidArgument => ("invalid_argument", 400),
+        Code::DeadlineExceeded => ("deadline_exceeded", 504),
+        Code::NotFound => ("not_found", 404),
+        Code::AlreadyExists => ("already_exists", 409),
+        Code::PermissionDenied => ("permission_denied", 403),
+        Code::ResourceExhausted => ("resource_exhausted", 429),
+        Code::FailedPrecondition => ("failed_precondition", 400),
+        Code::Aborted => ("aborted", 409),
+        Code::OutOfRange => ("out_of_range", 400),
+        Code::Unimplemented => ("unimplemented", 501),
+        Code::Internal => ("internal", 500),
+        Code::Unavailable => ("unavailable", 503),
+        Code::DataLoss => ("data_loss", 500),
+        Code::Unauthenticated => ("unauthenticated", 401),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    proptest! {
+        #[test]
+        fn a_frame_is_what_was_framed(message in prop::collection::vec(any::<u8>(), 0..100), cut in 0usize..105) {
+            let frame = framed(&message);
+            prop_assert_eq!(&unframed(&frame).unwrap()[..], &message[..]);
+            let part = frame.slice(..cut.min(frame.len()));
+            prop_assert_eq!(unframed(&part).is_some(), part.len() == frame.len());
+        }
+
+        #[test]
+        fn no_query_is_a_panic(query in "((connect|base64|encoding|message|x)=(v1|1|json|%?[0-9a-zA-Z_=-]{0,9})&?){0,5}") {
+            let (parts, ()) = Request::get(format!("/a.B/C?{query}")).body(()).unwrap().into_parts();
+            if let Err(problem) = in_query(&parts) {
+                prop_assert_eq!(problem.reason(), Reason::MalformedRequest);
+            }
+        }
+    }
+
+    #[test]
+    fn a_get_carries_its_message() {
+        let call = |query: &str| {
+            let (parts, ()) = Request::get(format!("/a.B/C?{query}")).body(()).unwrap().into_parts();
+            in_query(&parts).map(|call| (call.codec, call.message))
+        };
+        let json = (Codec::Json, Bytes::from_static(b"{\"a\":1}"));
+        assert_eq!(call("connect=v1&encoding=json&message=%7B%22a%22%3A1%7D").unwrap(), json);
+        assert_eq!(call("encoding=json&base64=1&message=eyJhIjoxfQ").unwrap(), json);
+        assert_eq!(call("encoding=proto&base64=1&message=").unwrap(), (Codec::Proto, Bytes::new()));
+        for wrong in [
+            "",
+            "encoding=json",
+            "message=",
+            "encoding=xml&message=",
+            "connect=v2&encoding=json&message=",
+            "encoding=json&compression=gzip&message=",
+            "encoding=json&base64=1&message=?",
+        ] {
+            assert!(call(wrong).is_err(), "{wrong}");
+        }
+    }
+}

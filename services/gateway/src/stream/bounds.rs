@@ -1,0 +1,134 @@
+//! What bounds a stream, whatever it is carried in: its deadline, the end of the gateway, and how many there may be.
+
+use std::{
+    error::Error,
+    future::{Future, pending},
+    pin::Pin,
+    sync::Arc,
+    task::{Context, Poll},
+    time::Duration,
+};
+
+use bytes::Bytes;
+use http::{HeaderMap, Response};
+use http_body::Frame;
+use souk_common::{
+    context::RequestContext,
+    error::{Problem, Reason},
+};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio_util::sync::CancellationToken;
+use tonic::{Status, body::Body};
+
+/// When a stream must end, and why.
+pub type End = Pin<Box<dyn Future<Output = Problem> + Send>>;
+
+/// Where a client that was sent away may come back: another copy of the gateway, or this one started anew.
+const COME_BACK: Duration = Duration::from_secs(1);
+
+/// All open streams.
+pub struct Streams {
+    places: Arc<Semaphore>,
+    /// Cancelled at the begin of the drain, for streams that can be taken up again.
+    draining: CancellationToken,
+    /// Cancelled before the end of the drain, for all others.
+    ending: CancellationToken,
+}
+
+impl Streams {
+    /// Lets so many be open at a time.
+    pub fn new(most: usize) -> Self {
+        let places = Arc::new(Semaphore::new(most));
+        Self { places, draining: CancellationToken::new(), ending: CancellationToken::new() }
+    }
+
+    /// A place for one more, taken until it is dropped.
+    ///
+    /// # Errors
+    /// `OVERLOADED`.
+    pub fn place(&self) -> Result<OwnedSemaphorePermit, Problem> {
+        self.places.clone().try_acquire_owned().map_err(|_| {
+            Problem::new(Reason::Overloaded, "the gateway has as many streams open as it can: try again later")
+        })
+    }
+
+    /// When a stream of the current request ends at the latest. One that can be taken up again elsewhere does not
+    /// wait for the end of the drain.
+    pub fn end(&self, resumable: bool) -> End {
+        let deadline = RequestContext::current().and_then(|context| context.deadline);
+        let stop = if resumable { &self.draining } else { &self.ending }.clone().cancelled_owned();
+        Box::pin(async move {
+            let late = async {
+                match deadline {
+                    Some(deadline) => tokio::time::sleep_until(deadline.into()).await,
+                    None => pending().await,
+                }
+            };
+            tokio::select! {
+                () = stop => Problem::new(Reason::ServiceUnavailable, "this copy of the gateway stops: call again")
+                    .retry_after(COME_BACK),
+                () = late => Problem::new(Reason::DeadlineExceeded, "the stream lasted as long as it may: call again"),
+            }
+        })
+    }
+
+    /// Ends the streams of a gateway that stops within `drain`. Never done: whoever waits for the end of all
+    /// connections stops it.
+    pub async fn close(&self, drain: Duration) {
+        self.draining.cancel();
+        // Leaves time to tell the clients.
+        tokio::time::sleep(drain.mul_f32(0.9)).await;
+        self.ending.cancel();
+        pending().await
+    }
+}
+
+/// Ends a gRPC answer when it must end, with a status. Its place is free as soon as it has ended.
+pub fn bound(response: Response<Body>, end: End, place: Option<OwnedSemaphorePermit>) -> Response<Body> {
+    response.map(|inner| Body::new(Bounded { inner, end: Some(end), _place: place }))
+}
+
+/// What to tell of a stream whose service failed. One that broke off has no status of the service's: its connection
+/// is lost, and the next call may find another.
+pub fn failure(status: &Status) -> Problem {
+    let problem = Problem::from_status(status);
+    let cut = status.source().is_some() && matches!(problem.reason(), Reason::Internal | Reason::Cancelled);
+    if cut { Problem::unavailable("a service").caused_by(status.clone()) } else { problem }
+}
+
+struct Bounded {
+    inner: Body,
+    /// `None`: it has ended.
+    end: Option<End>,
+    _place: Option<OwnedSemaphorePermit>,
+}
+
+impl http_body::Body for Bounded {
+    type Data = Bytes;
+    type Error = Status;
+
+    fn poll_frame(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Status>>> {
+        let Some(end) = &mut self.end else { return Poll::Ready(None) };
+        let problem = match end.as_mut().poll(context) {
+            Poll::Ready(problem) => problem,
+            Poll::Pending => match Pin::new(&mut self.inner).poll_frame(context) {
+                Poll::Ready(Some(Err(status))) => failure(&status),
+                polled => return polled,
+            },
+        };
+        self.end = None;
+        // What is behind learns that nobody listens any more.
+        self.inner = Body::empty();
+        let mut trailers = HeaderMap::new();
+        Poll::Ready(Some(Status::from(problem).add_header(&mut trailers).map(|()| Frame::trailers(trailers))))
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.inner.is_end_stream()
+    }
+
+    fn size_hint(&self) -> http_body::SizeHint {
+        // It may end before its time.
+        http_body::SizeHint::default()
+    }
+}

@@ -1,0 +1,240 @@
+//! Server streams on REST: each message as it comes, over Server-Sent Events or lines of JSON.
+
+mod bounds;
+mod form;
+mod resume;
+
+use std::{
+    convert::Infallible,
+    pin::Pin,
+    sync::{Arc, Mutex, PoisonError},
+    time::Duration,
+};
+
+use bytes::Bytes;
+use futures::{Stream, StreamExt, TryStreamExt, stream, stream::Peekable};
+use http::{HeaderMap, HeaderName, HeaderValue, Response, StatusCode, header};
+use http_body::Frame;
+use http_body_util::StreamBody;
+use prost_reflect::DynamicMessage;
+use serde::Deserialize;
+use serde_json::Value;
+use souk_common::{
+    context::RequestContext,
+    error::{OrProblem, Problem, Reason},
+};
+use tokio::sync::OwnedSemaphorePermit;
+use tonic::{Status, body::Body, client::Grpc};
+
+use self::{
+    bounds::{End, failure},
+    resume::LAST_EVENT_ID,
+};
+pub use self::{
+    bounds::{Streams, bound},
+    form::Form,
+    resume::Resume,
+};
+use crate::{
+    answer,
+    gateway::{Gateway, told_when_to_return},
+    rest,
+    routes::Route,
+    upstream::Onward,
+};
+
+/// `[gateway.stream]`.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Settings {
+    /// How long a stream may last at most, from 1 s to 24 h.
+    #[serde(with = "souk_common::config::duration")]
+    pub timeout: Duration,
+    /// Streams open at a time.
+    pub max_open: usize,
+    /// How long an answer's status waits for the first message.
+    #[serde(with = "souk_common::config::duration")]
+    pub hold: Duration,
+    /// How long an event stream may be silent before a comment shows that it lives.
+    #[serde(with = "souk_common::config::duration")]
+    pub heartbeat: Duration,
+    /// How long `EventSource` shall wait before it comes back.
+    #[serde(with = "souk_common::config::duration")]
+    pub retry: Duration,
+}
+
+impl Settings {
+    /// The setting that is wrong, and what would be right.
+    pub fn fault(&self) -> Option<(&'static str, &'static str)> {
+        let timeout = Duration::from_secs(1)..=Duration::from_secs(24 * 3600);
+        if !timeout.contains(&self.timeout) {
+            return Some(("gateway.stream.timeout", "must be from 1s to 24h"));
+        }
+        if self.max_open == 0 {
+            return Some(("gateway.stream.max_open", "must be 1 or more"));
+        }
+        (self.heartbeat < Duration::from_millis(10)).then_some(("gateway.stream.heartbeat", "must be 10ms or more"))
+    }
+}
+
+type Messages = Pin<Box<dyn Stream<Item = Result<Bytes, Status>> + Send>>;
+
+impl Gateway {
+    /// Answers a REST request for a server stream. Until the first message, or `gateway.stream.hold`, a failure has
+    /// its HTTP status; after that it comes in band. `path` is that of the request.
+    pub(crate) async fn stream(
+        &self,
+        route: &Arc<Route>,
+        form: Form,
+        message: DynamicMessage,
+        headers: &HeaderMap,
+        path: &str,
+    ) -> Result<Response<Body>, Problem> {
+        let upstream = self.upstreams.of(&route.method.service).ok_or_else(Problem::internal)?;
+        let settings = &self.config.settings.stream;
+        let place = self.streams.place()?;
+        let end = self.streams.end(route.resume.is_some());
+        let mut client = Grpc::new(upstream.client.clone()).max_decoding_message_size(usize::MAX);
+        let request = rest::onward(message, headers);
+        let path_onward = route.grpc_path.clone();
+        let call = async move {
+            client.ready().await.or_unavailable("a service")?;
+            Ok::<_, Status>(client.server_streaming(request, path_onward, Onward).await?.into_inner())
+        };
+        // Some services send their headers only with the first message, so the call itself is part of the wait.
+        let messages: Messages = Box::pin(stream::once(call).try_flatten());
+        let mut messages = messages.peekable();
+        let first = tokio::time::timeout(settings.hold, Pin::new(&mut messages).peek()).await;
+        if let Ok(Some(Err(status))) = first {
+            let problem = failure(status);
+            // `EventSource` gives up for ever on any status but 200. One that comes back had its stream already: for
+            // it this is a late failure, after which it tries again.
+            let for_now = problem.http_status() == StatusCode::SERVICE_UNAVAILABLE.as_u16();
+            if !(form == Form::Sse && for_now && headers.contains_key(LAST_EVENT_ID)) {
+                return Err(problem);
+            }
+        }
+        let outcome = Outcome::default();
+        let relay = Relay {
+            opening: Some(form.opening(settings.retry)),
+            messages,
+            end,
+            form,
+            route: route.clone(),
+            heartbeat: settings.heartbeat,
+            request_id: RequestContext::current().map(|context| context.request_id).unwrap_or_default(),
+            path: path.to_owned(),
+            over: false,
+            outcome: outcome.clone(),
+            _place: place,
+        };
+        let frames = stream::unfold(relay, async |mut relay| {
+            let bytes = relay.next().await?;
+            Some((Ok::<_, Infallible>(Frame::data(bytes)), relay))
+        });
+        let mut response = Response::new(Body::new(StreamBody::new(frames)));
+        response.extensions_mut().insert(outcome);
+        let headers = response.headers_mut();
+        headers.insert(header::CONTENT_TYPE, HeaderValue::from_static(form.media_type()));
+        headers.insert(header::X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
+        // nginx gathers an answer before it sends any of it, unless told not to.
+        headers.insert(HeaderName::from_static("x-accel-buffering"), HeaderValue::from_static("no"));
+        answer::never_store(&mut response);
+        Ok(response)
+    }
+}
+
+/// An open stream.
+struct Relay {
+    opening: Option<Bytes>,
+    messages: Peekable<Messages>,
+    end: End,
+    form: Form,
+    route: Arc<Route>,
+    heartbeat: Duration,
+    request_id: Arc<str>,
+    path: String,
+    over: bool,
+    outcome: Outcome,
+    _place: OwnedSemaphorePermit,
+}
+
+impl Relay {
+    /// The next piece of the body.
+    async fn next(&mut self) -> Option<Bytes> {
+        if let Some(opening) = self.opening.take().filter(|opening| !opening.is_empty()) {
+            return Some(opening);
+        }
+        if self.over {
+            return None;
+        }
+        let last = tokio::select! {
+            biased;
+            problem = &mut self.end => {
+                let told = self.form.cut(&self.told(&problem));
+                self.outcome.set(Some(problem));
+                told
+            }
+            next = self.messages.next() => match next {
+                Some(next) => match next.map_err(|status| failure(&status)).and_then(|message| self.message(message)) {
+                    Ok(bytes) => return Some(bytes),
+                    Err(problem) => {
+                        let problem = told_when_to_return(problem);
+                        let told = self.form.failure(&self.told(&problem));
+                        self.outcome.set(Some(problem));
+                        told
+                    }
+                },
+                None => {
+                    self.outcome.set(None);
+                    self.form.whole()
+                }
+            },
+            beat = silence(self.form, self.heartbeat) => return Some(beat),
+        };
+        self.over = true;
+        (!last.is_empty()).then_some(last)
+    }
+
+    fn message(&self, message: Bytes) -> Result<Bytes, Problem> {
+        let json = self.route.binding.renderer.render(&message).or_internal()?;
+        let id = self.route.resume.as_ref().and_then(|resume| resume.place(message));
+        Ok(self.form.message(json, id.as_deref()))
+    }
+
+    fn told(&self, problem: &Problem) -> Value {
+        answer::problem_json(problem, &self.request_id, &self.path, Some(&self.route.binding))
+    }
+}
+
+/// What to send when nothing was sent for so long.
+async fn silence(form: Form, heartbeat: Duration) -> Bytes {
+    match form.heartbeat() {
+        Some(beat) => {
+            tokio::time::sleep(heartbeat).await;
+            beat
+        }
+        None => std::future::pending().await,
+    }
+}
+
+/// How a stream ended, for the request's record. Comes with the answer's extensions.
+#[derive(Debug, Clone)]
+pub struct Outcome(Arc<Mutex<Option<Problem>>>);
+
+impl Outcome {
+    /// What went wrong; until the end is known, that the client left before it.
+    pub fn problem(&self) -> Option<Problem> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    fn set(&self, problem: Option<Problem>) {
+        *self.0.lock().unwrap_or_else(PoisonError::into_inner) = problem;
+    }
+}
+
+impl Default for Outcome {
+    fn default() -> Self {
+        Self(Arc::new(Mutex::new(Some(Problem::new(Reason::Cancelled, "the client left")))))
+    }
+}
