@@ -242,7 +242,7 @@ fn prometheus_reads_what_was_measured() {
         let pool = metrics::db_pool("order", move || status);
 
         metrics::rpc_client_retry("souk.user.v1.UserService", "GetUser", "retry");
-        let config = client::Config { address: "http://127.0.0.1:1".into(), timeout: took, connect_timeout: took };
+        let config = client::Config { address: "http://127.0.0.1:1".into(), timeout: took, connect_timeout: took, tls: Default::default() };
         let client = client::Client::new(&config, Contract::souk().unwrap(), None).unwrap();
 
         let scraped = get(address, "/metrics").await;
