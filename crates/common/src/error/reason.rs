@@ -124,7 +124,7 @@ mod tests {
 
     #[test]
     fn names_read_back() {
-        assert_eq!(all().count(), 31);
+        assert_eq!(all().count(), 33);
         for reason in all() {
             assert_eq!(from_name(name(reason)), Some(reason));
         }
