@@ -249,6 +249,8 @@ mod tests {
     use super::*;
 
     proptest! {
+        #![proptest_config(crate::fuzz::cases())]
+
         #[test]
         fn a_frame_is_what_was_framed(message in prop::collection::vec(any::<u8>(), 0..100), cut in 0usize..105) {
             let frame = framed(&message);

@@ -236,7 +236,7 @@ mod tests {
     }
 
     proptest! {
-        #![proptest_config(ProptestConfig::with_cases(2000))]
+        #![proptest_config(crate::fuzz::cases())]
 
         /// What the gateway writes is what a client reads, however the network cuts it, and so the other way round.
         #[test]

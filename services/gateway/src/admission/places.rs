@@ -165,6 +165,8 @@ mod tests {
     }
 
     proptest! {
+        #![proptest_config(crate::fuzz::cases())]
+
         #[test]
         fn places_are_neither_lost_nor_made_nor_hoarded(
             count in 1..6usize, share in 1..6usize, steps in prop::collection::vec(step(), 0..200),

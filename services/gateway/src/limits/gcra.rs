@@ -132,6 +132,8 @@ mod tests {
     }
 
     proptest! {
+        #![proptest_config(crate::fuzz::cases())]
+
         /// Never more than the burst and what was refilled, in any window; and never fewer than could be let in.
         #[test]
         fn in_no_window_more_than_burst_and_refill(

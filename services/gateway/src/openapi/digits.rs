@@ -112,6 +112,8 @@ mod tests {
     }
 
     proptest! {
+        #![proptest_config(crate::fuzz::cases())]
+
         #[test]
         fn matches_what_is_within_and_nothing_else(one in -20_000_i128..20_000, other in -20_000_i128..20_000, near in -30_000_i128..30_000) {
             let (low, high) = (one.min(other), one.max(other));
