@@ -43,7 +43,11 @@ pub fn compile(text: Option<&str>) -> Vec<u8> {
         }
     };
     let mut compiler = protox::Compiler::new(includes).unwrap();
-    compiler.include_imports(true).open_file(name).unwrap_or_else(|error| panic!("{error:?}"));
+    compiler
+        .include_imports(true)
+        .include_source_info(true)
+        .open_file(name)
+        .unwrap_or_else(|error| panic!("{error:?}"));
     compiler.encode_file_descriptor_set()
 }
 
@@ -139,13 +143,22 @@ pub async fn boot() -> Booted {
 /// The same with settings of its own. `between` may put something between gateway and echo server: it gets the
 /// echo server's address and says which one the gateway shall call.
 pub async fn boot_with(settings: &[(&str, &str)], between: impl FnOnce(String) -> String) -> Booted {
-    let contract = contract();
+    boot_contract(&DESCRIPTORS, settings, between).await
+}
+
+/// The same for another contract.
+pub async fn boot_contract(
+    descriptors: &[u8],
+    settings: &[(&str, &str)],
+    between: impl FnOnce(String) -> String,
+) -> Booted {
+    let contract = Arc::new(Contract::load(descriptors).unwrap());
     let (address, health) = crate::echo::serve(contract.clone()).await;
     let mut config = config(settings);
     config.settings.backends.set("souk.test.v1", between(address));
     let keys = Keys::new();
     let verifier = Arc::new(Verifier::new(&config.common.auth, Arc::new(Published(keys.published.clone()))));
-    let gateway = Gateway::new(config, contract, &DESCRIPTORS, verifier).unwrap();
+    let gateway = Gateway::new(config, contract, descriptors, verifier).unwrap();
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let url = format!("http://{}", listener.local_addr().unwrap());
     let shutdown = CancellationToken::new();

@@ -1,6 +1,7 @@
 //! The gateway as clients meet it, before a real gRPC server of the test contract.
 #![allow(clippy::unwrap_used, clippy::expect_used)]
 
+mod added;
 mod boot;
 mod cache;
 mod docs;
