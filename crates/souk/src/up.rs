@@ -183,6 +183,7 @@ fn print(screen: &Screen) {
         ready_after.as_secs_f64()
     );
     println!("  API (REST, gRPC)  {gateway}");
+    println!("  documentation     {gateway}/docs");
     for (name, url) in services {
         println!("  {name:<16}  {} (gRPC)", url.trim_start_matches("http://"));
     }
