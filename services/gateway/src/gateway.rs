@@ -177,7 +177,9 @@ impl Gateway {
             access_log,
         };
 
-        let work = client.clone().scope(context.clone().scope(self.answer(target, request)));
+        // On the heap: each wrapper around it would copy all of it, and there are five.
+        let work = Box::pin(self.answer(target, request));
+        let work = client.clone().scope(context.clone().scope(work));
         let work = admission::visit(client.address(), work);
         let work = AssertUnwindSafe(work).catch_unwind();
         let answered = span.run(work).await.unwrap_or_else(|panic| Err(panicked(&*panic)));
