@@ -30,7 +30,10 @@ const EVENT_STREAM: &str = "text/event-stream";
 
 /// Compresses an answer where it is worth it and the client accepts it. `accept` is the request's `Accept-Encoding`.
 pub async fn compress(accept: &[HeaderValue], response: Response<Body>) -> Response<Body> {
-    if response.headers().contains_key(header::CONTENT_ENCODING) {
+    if accept.is_empty()
+        || response.headers().contains_key(header::CONTENT_ENCODING)
+        || !WorthIt.should_compress(&response)
+    {
         return response;
     }
     let mut request = Request::new(());
