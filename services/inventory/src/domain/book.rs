@@ -232,4 +232,12 @@ impl Known {
         let lines = self.reservations.iter().flat_map(|reservation| &reservation.lines);
         lines.map(|line| line.product).filter(|product| !locked.contains(product)).collect()
     }
+
+    /// Whether the stock of every line of the loaded reservations is here. Where it is not, it was added while the
+    /// locks were waited for, and the batch must begin again: what is held there must not be taken for nothing.
+    pub fn is_whole(&self) -> bool {
+        let places: BTreeSet<Place> = self.stock.iter().map(|row| row.place).collect();
+        let mut lines = self.reservations.iter().flat_map(|reservation| &reservation.lines);
+        lines.all(|line| places.contains(&(line.product, line.location)))
+    }
 }

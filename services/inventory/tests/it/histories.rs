@@ -86,6 +86,24 @@ async fn history(engine: Engine, copies: usize, seed: u64) {
     souk.verified().await;
 }
 
+/// The same key at once, on two copies and for different products: no row that one of them locks stops the other.
+#[tokio::test(flavor = "multi_thread")]
+async fn one_key_at_two_copies_at_once_takes_effect_once() {
+    let souk = Souk::start(Engine::Postgres, 2, &[]).await;
+    let products = [souk.stocked("A", 15).await, souk.stocked("B", 15).await];
+    for round in 0..40 {
+        let key = format!("round-{round}");
+        let adjust = async |copy: usize| {
+            let request = adjustment(&key, &products[copy], "", 1);
+            souk.stock_at(copy).adjust_stock(request).await.map_err(|status| status.code())
+        };
+        let (one, other) = tokio::join!(adjust(0), adjust(1));
+        let codes = [one.err(), other.err()];
+        assert_eq!(codes.iter().flatten().collect::<Vec<_>>(), [&Code::InvalidArgument], "{codes:?}");
+    }
+    souk.verified().await;
+}
+
 fn seed() -> u64 {
     let seed = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap().as_nanos() as u64;
     println!("seed {seed}");

@@ -214,7 +214,7 @@ async fn add_ledger(conn: &mut Conn, now: DateTime<Utc>, entries: &[Entry]) -> R
     let request = |entry: &Entry| entry.request.clone().unzip();
     let (requests, items): (Vec<_>, Vec<_>) = entries.iter().map(request).unzip();
     let text = |field: fn(&Entry) -> &str| entries.iter().map(field).collect::<Vec<_>>();
-    sql_query(
+    let added = sql_query(
         "INSERT INTO ledger (id, product_id, location_id, quantity, on_hand_after, reason, reference, note, actor,
             request, item, created_at)
          SELECT id, product_id, location_id, quantity, on_hand_after, reason, reference, note, actor,
@@ -222,7 +222,8 @@ async fn add_ledger(conn: &mut Conn, now: DateTime<Utc>, entries: &[Entry]) -> R
          FROM unnest($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11) WITH ORDINALITY
             AS new (id, product_id, location_id, quantity, on_hand_after, reason, reference, note, actor,
                 request, item, number)
-         ORDER BY number",
+         ORDER BY number
+         ON CONFLICT DO NOTHING",
     )
     .bind::<Array<Uuid>, _>(entries.iter().map(|_| LedgerEntryId::new()).collect::<Vec<_>>())
     .bind::<Array<Uuid>, _>(entries.iter().map(|entry| entry.movement.product).collect::<Vec<_>>())
@@ -238,7 +239,8 @@ async fn add_ledger(conn: &mut Conn, now: DateTime<Utc>, entries: &[Entry]) -> R
     .bind::<Timestamptz, _>(now)
     .execute(conn)
     .await?;
-    Ok(())
+    // The same key on another copy of the service, at the same time.
+    if added == entries.len() { Ok(()) } else { Err(collided()) }
 }
 
 async fn add_answers(conn: &mut Conn, now: DateTime<Utc>, answers: &[(Vec<u8>, Answer)]) -> Result<(), Error> {

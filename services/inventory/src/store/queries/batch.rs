@@ -25,7 +25,7 @@ use crate::{
         command::Command,
     },
     error::Error,
-    store::{Outcome, codes::value},
+    store::{Outcome, codes::value, collided},
 };
 
 /// Runs a batch. `also` are products that an earlier attempt found it must lock as well.
@@ -58,6 +58,9 @@ pub async fn run(conn: &mut Conn, commands: &[Command], also: &BTreeSet<ProductI
     let more = known.unlocked(&locked);
     if !more.is_empty() {
         return Ok(Outcome::Widen(more));
+    }
+    if !known.is_whole() {
+        return Err(collided());
     }
 
     let mut book = Book::open(known);
