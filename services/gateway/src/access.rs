@@ -1,4 +1,4 @@
-//! The access log's measure: how many bytes of an answer went out, and when its last one had.
+//! What is kept of a request: it is measured and logged once, when the last byte of its answer has gone out.
 
 use std::{
     pin::Pin,
@@ -7,11 +7,88 @@ use std::{
         atomic::{AtomicU64, Ordering},
     },
     task::{Context, Poll},
+    time::Instant,
 };
 
 use bytes::Bytes;
+use http::{Method as HttpMethod, StatusCode};
 use http_body::{Frame, SizeHint};
+use souk_common::{
+    error::{Problem, Reason, chain},
+    telemetry,
+};
 use tonic::{Status, body::Body};
+
+/// The target of the lines that say how a request went.
+const ACCESS: &str = "access";
+
+/// A request, to be measured and logged once: when its answer has been sent, or whoever asked has left.
+pub struct Done {
+    /// The HTTP method, as it stands in metrics.
+    pub method: HttpMethod,
+    /// The route's template.
+    pub label: String,
+    /// When it came.
+    pub started: Instant,
+    /// Its span.
+    pub span: telemetry::span::RequestSpan,
+    /// Why it was refused, where it was.
+    pub problem: Option<Problem>,
+    /// Until it is settled.
+    pub in_flight: Option<telemetry::metrics::InFlight>,
+    /// Bytes of its answer.
+    pub sent: Sent,
+    /// Whether it is logged at level info, however it went.
+    pub access_log: bool,
+}
+
+impl Done {
+    /// Its answer had this status; over gRPC, the call this code.
+    pub fn settle(mut self, status: StatusCode, code: Option<tonic::Code>) {
+        self.finish(status, code);
+    }
+
+    /// Of an answer whose status was sent before all that it tells was known.
+    pub fn settle_with(mut self, problem: Option<Problem>) {
+        let status = problem.as_ref().and_then(|problem| StatusCode::from_u16(problem.http_status()).ok());
+        self.problem = problem;
+        self.finish(status.unwrap_or(StatusCode::OK), None);
+    }
+
+    fn finish(&mut self, status: StatusCode, code: Option<tonic::Code>) {
+        let Some(in_flight) = self.in_flight.take() else { return };
+        drop(in_flight);
+        let elapsed = self.started.elapsed();
+        telemetry::metrics::http_server(&self.method, &self.label, status, elapsed);
+        telemetry::span::record_status(self.span.span(), status);
+        let reason = self.problem.as_ref().map(Problem::reason_name);
+        let cause = self.problem.as_ref().and_then(std::error::Error::source).map(chain);
+        let (method, route, status, bytes) = (&self.method, &*self.label, status.as_u16(), self.sent.bytes());
+        // The one place where the gateway logs a request. A fault of a service is in that service's log, by the
+        // same request id.
+        self.span.in_scope(|| match status {
+            500 => {
+                tracing::error!(target: ACCESS, %method, route, status, ?code, reason, cause, ?elapsed, bytes, "request failed");
+            }
+            502.. => {
+                tracing::warn!(target: ACCESS, %method, route, status, ?code, reason, cause, ?elapsed, bytes, "request refused");
+            }
+            _ if self.access_log => {
+                tracing::info!(target: ACCESS, %method, route, status, ?code, reason, cause, ?elapsed, bytes, "request done");
+            }
+            _ => {
+                tracing::debug!(target: ACCESS, %method, route, status, ?code, reason, cause, ?elapsed, bytes, "request done");
+            }
+        });
+    }
+}
+
+impl Drop for Done {
+    fn drop(&mut self) {
+        let left = Problem::new(Reason::Cancelled, "").http_status();
+        self.finish(StatusCode::from_u16(left).unwrap_or_default(), None);
+    }
+}
 
 /// Bytes of a body that were sent, headers and trailers not counted.
 #[derive(Debug, Clone, Default)]

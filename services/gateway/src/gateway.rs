@@ -15,13 +15,13 @@ use souk_common::{
     auth::{Identity, Verifier},
     context::{REQUEST_ID, RequestContext},
     contract::{AccessRule, Contract, Method},
-    error::{Problem, Reason, chain},
+    error::{Problem, Reason},
     telemetry,
 };
 use tonic::{Status, body::Body};
 
 use crate::{
-    access::Sent,
+    access::{Done, Sent},
     address::{self, Peer},
     admission::{self, Admission},
     answer,
@@ -44,9 +44,6 @@ use crate::{
 
 /// When to come back where no one knows better.
 const RETRY_AFTER: Duration = Duration::from_secs(1);
-
-/// The target of the lines that say how a request went.
-const ACCESS: &str = "access";
 
 /// The gateway of one contract.
 pub struct Gateway {
@@ -373,66 +370,6 @@ impl Target {
             Self::Rest(matched) => Some(matched),
             _ => None,
         }
-    }
-}
-
-/// A request, to be measured and logged once: when its answer has been sent, or whoever asked has left.
-struct Done {
-    method: HttpMethod,
-    label: String,
-    started: Instant,
-    span: telemetry::span::RequestSpan,
-    problem: Option<Problem>,
-    /// Until it is settled.
-    in_flight: Option<telemetry::metrics::InFlight>,
-    sent: Sent,
-    access_log: bool,
-}
-
-impl Done {
-    fn settle(mut self, status: StatusCode, code: Option<tonic::Code>) {
-        self.finish(status, code);
-    }
-
-    /// Of an answer whose status was sent before all that it tells was known.
-    fn settle_with(mut self, problem: Option<Problem>) {
-        let status = problem.as_ref().and_then(|problem| StatusCode::from_u16(problem.http_status()).ok());
-        self.problem = problem;
-        self.finish(status.unwrap_or(StatusCode::OK), None);
-    }
-
-    fn finish(&mut self, status: StatusCode, code: Option<tonic::Code>) {
-        let Some(in_flight) = self.in_flight.take() else { return };
-        drop(in_flight);
-        let elapsed = self.started.elapsed();
-        telemetry::metrics::http_server(&self.method, &self.label, status, elapsed);
-        telemetry::span::record_status(self.span.span(), status);
-        let reason = self.problem.as_ref().map(Problem::reason_name);
-        let cause = self.problem.as_ref().and_then(std::error::Error::source).map(chain);
-        let (method, route, status, bytes) = (&self.method, &*self.label, status.as_u16(), self.sent.bytes());
-        // The one place where the gateway logs a request. A fault of a service is in that service's log, by the
-        // same request id.
-        self.span.in_scope(|| match status {
-            500 => {
-                tracing::error!(target: ACCESS, %method, route, status, ?code, reason, cause, ?elapsed, bytes, "request failed");
-            }
-            502.. => {
-                tracing::warn!(target: ACCESS, %method, route, status, ?code, reason, cause, ?elapsed, bytes, "request refused");
-            }
-            _ if self.access_log => {
-                tracing::info!(target: ACCESS, %method, route, status, ?code, reason, cause, ?elapsed, bytes, "request done");
-            }
-            _ => {
-                tracing::debug!(target: ACCESS, %method, route, status, ?code, reason, cause, ?elapsed, bytes, "request done");
-            }
-        });
-    }
-}
-
-impl Drop for Done {
-    fn drop(&mut self) {
-        let left = Problem::new(Reason::Cancelled, "").http_status();
-        self.finish(StatusCode::from_u16(left).unwrap_or_default(), None);
     }
 }
 

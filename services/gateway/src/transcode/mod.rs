@@ -5,6 +5,7 @@ pub mod json;
 pub mod query;
 pub mod render;
 pub mod scalar;
+mod shape;
 pub mod violation;
 pub mod wire;
 

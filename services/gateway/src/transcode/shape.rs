@@ -1,0 +1,149 @@
+//! What the JSON of each type looks like, worked out once from its descriptor.
+
+use std::collections::HashMap;
+
+use prost_reflect::{Cardinality, FieldDescriptor, Kind, MessageDescriptor};
+
+use super::wire::Value;
+
+/// How a type looks in JSON.
+#[derive(Debug, Clone)]
+pub(super) enum Shape {
+    /// An object with these fields, in the order of their numbers.
+    Object(Vec<Field>),
+    /// `google.protobuf.Timestamp`.
+    Time,
+    /// Another well-known type, whose JSON is the library's business.
+    WellKnown(MessageDescriptor),
+}
+
+#[derive(Debug, Clone)]
+pub(super) struct Field {
+    pub number: u32,
+    /// `"name":`.
+    pub key: String,
+    pub place: Place,
+    pub item: Item,
+    /// Which oneof it belongs to.
+    pub oneof: Option<usize>,
+}
+
+#[derive(Debug, Clone)]
+pub(super) enum Place {
+    /// One, and there only where it was set.
+    Present,
+    /// One, with a default.
+    Single,
+    List,
+    /// From keys of this type.
+    Map(Item),
+}
+
+/// The type of a value.
+#[derive(Debug, Clone)]
+pub(super) enum Item {
+    Bool,
+    Int32,
+    Int64,
+    Uint32,
+    Uint64,
+    Sint32,
+    Sint64,
+    Fixed32,
+    Fixed64,
+    Sfixed32,
+    Sfixed64,
+    Float,
+    Double,
+    Text,
+    Bytes,
+    /// Names by number.
+    Enum(Vec<(i32, String)>),
+    /// `google.protobuf.NullValue`.
+    Null,
+    /// A message of the shape with this index.
+    Message(usize),
+}
+
+impl Item {
+    /// The value of a field that was not written.
+    pub fn zero(&self) -> Value<'static> {
+        match self {
+            Self::Fixed32 | Self::Sfixed32 | Self::Float => Value::Fixed32(0),
+            Self::Fixed64 | Self::Sfixed64 | Self::Double => Value::Fixed64(0),
+            Self::Text | Self::Bytes | Self::Message(_) => Value::Bytes(&[]),
+            _ => Value::Varint(0),
+        }
+    }
+}
+
+/// Shapes, while they are worked out.
+#[derive(Default)]
+pub(super) struct Shapes {
+    pub list: Vec<Shape>,
+    known: HashMap<String, usize>,
+}
+
+impl Shapes {
+    pub fn of(&mut self, message: &MessageDescriptor) -> usize {
+        if let Some(index) = self.known.get(message.full_name()) {
+            return *index;
+        }
+        let index = self.list.len();
+        self.known.insert(message.full_name().to_owned(), index);
+        // Its place is taken before its fields are looked at: they may be of the same type.
+        self.list.push(Shape::WellKnown(message.clone()));
+        if message.full_name() == "google.protobuf.Timestamp" {
+            self.list[index] = Shape::Time;
+        } else if !message.full_name().starts_with("google.protobuf.") {
+            let mut fields: Vec<Field> = message.fields().map(|field| self.field(&field)).collect();
+            fields.sort_by_key(|field| field.number);
+            self.list[index] = Shape::Object(fields);
+        }
+        index
+    }
+
+    fn field(&mut self, field: &FieldDescriptor) -> Field {
+        let key = format!("{}:", serde_json::Value::from(field.json_name()));
+        let entry = field.kind().as_message().filter(|_| field.is_map()).cloned();
+        let (place, item) = match entry {
+            Some(entry) => {
+                let key = self.item(&entry.map_entry_key_field().kind());
+                (Place::Map(key), self.item(&entry.map_entry_value_field().kind()))
+            }
+            None if field.cardinality() == Cardinality::Repeated => (Place::List, self.item(&field.kind())),
+            None if field.supports_presence() => (Place::Present, self.item(&field.kind())),
+            None => (Place::Single, self.item(&field.kind())),
+        };
+        let oneof = field.containing_oneof().and_then(|oneof| {
+            let mut all = field.parent_message().oneofs();
+            all.position(|other| other == oneof)
+        });
+        Field { number: field.number(), key, place, item, oneof }
+    }
+
+    fn item(&mut self, kind: &Kind) -> Item {
+        match kind {
+            Kind::Bool => Item::Bool,
+            Kind::Int32 => Item::Int32,
+            Kind::Int64 => Item::Int64,
+            Kind::Uint32 => Item::Uint32,
+            Kind::Uint64 => Item::Uint64,
+            Kind::Sint32 => Item::Sint32,
+            Kind::Sint64 => Item::Sint64,
+            Kind::Fixed32 => Item::Fixed32,
+            Kind::Fixed64 => Item::Fixed64,
+            Kind::Sfixed32 => Item::Sfixed32,
+            Kind::Sfixed64 => Item::Sfixed64,
+            Kind::Float => Item::Float,
+            Kind::Double => Item::Double,
+            Kind::String => Item::Text,
+            Kind::Bytes => Item::Bytes,
+            Kind::Enum(names) if names.full_name() == "google.protobuf.NullValue" => Item::Null,
+            Kind::Enum(names) => {
+                Item::Enum(names.values().map(|value| (value.number(), value.name().to_owned())).collect())
+            }
+            Kind::Message(message) => Item::Message(self.of(message)),
+        }
+    }
+}
