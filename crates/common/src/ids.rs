@@ -251,6 +251,10 @@ id!(
     /// Goods of an order that come back.
     ReturnId, "ret", "returns"
 );
+id!(
+    /// Something that happened.
+    EventId, "evt", "events"
+);
 
 #[cfg(test)]
 mod tests {

@@ -8,6 +8,7 @@ pub mod context;
 pub mod contract;
 pub mod db;
 pub mod error;
+pub mod events;
 pub mod ids;
 pub mod jobs;
 pub mod money;

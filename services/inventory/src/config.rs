@@ -6,7 +6,7 @@ use serde::Deserialize;
 use souk_common::{
     client,
     config::{self, ConfigError},
-    db,
+    db, events,
     service::Common,
 };
 
@@ -38,6 +38,7 @@ pub struct Settings {
     pub cleanup_interval: Duration,
     pub clients: Clients,
     pub database: db::Config,
+    pub events: events::Settings,
 }
 
 /// The section `[inventory.clients]`: other services that are called.
@@ -76,6 +77,9 @@ impl Config {
         }
         if let Err(error) = settings.database.engine() {
             return fault("database.url", &error.to_string());
+        }
+        if let Some((setting, what)) = settings.events.fault() {
+            return fault(&format!("events.{setting}"), what);
         }
         Ok(Self { common: Common::from_settings(all)?, settings })
     }

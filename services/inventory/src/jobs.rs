@@ -1,11 +1,11 @@
-//! Background work: reservations that ran out are closed, and old answers forgotten. Housekeeping only: whether stock
-//! is free, and whether a key was used, never depends on a job having run.
+//! Background work: reservations that ran out are closed, old answers and events forgotten. Housekeeping only: whether
+//! stock is free, and whether a key was used, never depends on a job having run.
 
 use std::time::Duration;
 
 use chrono::{TimeDelta, Utc};
 use futures::future::join_all;
-use souk_common::jobs::Jobs;
+use souk_common::{events::Log, jobs::Jobs};
 
 use crate::{
     StockChanges,
@@ -23,7 +23,7 @@ const AT_A_TIME: i64 = 200;
 const LIMIT: Duration = Duration::from_secs(300);
 
 /// Starts the service's jobs.
-pub fn start(jobs: &Jobs, store: &Store, changes: &StockChanges, settings: &Settings) {
+pub fn start(jobs: &Jobs, store: &Store, changes: &StockChanges, log: &Log, settings: &Settings) {
     let (lapsing, through) = (store.clone(), changes.clone());
     jobs.every("reservation-expiry", settings.expiry_interval, LIMIT, move || {
         close_lapsed(lapsing.clone(), through.clone())
@@ -33,6 +33,11 @@ pub fn start(jobs: &Jobs, store: &Store, changes: &StockChanges, settings: &Sett
     jobs.every("request-cleanup", settings.cleanup_interval, LIMIT, move || {
         let store = answering.clone();
         async move { store.forget_requests(Utc::now() - retention).await }
+    });
+    let log = log.clone();
+    jobs.every("event-cleanup", settings.cleanup_interval, LIMIT, move || {
+        let log = log.clone();
+        async move { log.forget().await }
     });
 }
 

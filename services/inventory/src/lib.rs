@@ -6,6 +6,7 @@ mod crosscheck;
 pub mod domain;
 pub mod error;
 mod jobs;
+mod outbox;
 mod rpc;
 pub mod store;
 
@@ -13,14 +14,16 @@ use souk_common::{
     coalesce::{Coalescer, Limits},
     contract::Contract,
     db::DbError,
+    events::Log,
     jobs::Jobs,
     server::{Server, ServerError},
     service::SetupError,
     verify::Check,
 };
 use souk_proto::inventory::v1::{
-    location_service_server::LocationServiceServer, product_service_server::ProductServiceServer,
-    reservation_service_server::ReservationServiceServer, stock_service_server::StockServiceServer,
+    event_service_server::EventServiceServer, location_service_server::LocationServiceServer,
+    product_service_server::ProductServiceServer, reservation_service_server::ReservationServiceServer,
+    stock_service_server::StockServiceServer,
 };
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
@@ -63,18 +66,21 @@ pub async fn serve(config: Config, listener: TcpListener, shutdown: Cancellation
     let verifier = common.verifier(&settings.clients.user, contract).map_err(SetupError::from)?;
     let store = Store::open(&settings.database, &common.data_dir).await?;
     let changes = coalescer(&store, Limits { batch: settings.batch_size, queue: settings.queue_size });
-    let rpc = Rpc::new(store.clone(), changes.clone());
-
     // A token of its own: the jobs also stop where the server fails.
     let stop_jobs = shutdown.child_token();
+    let log = Log::open(store.db(), "inventory", settings.events.clone(), store.bell(), stop_jobs.clone()).await?;
+    let placing = tokio::spawn(log.clone().run());
+    let rpc = Rpc::new(store.clone(), changes.clone(), log.clone());
+
     let jobs = Jobs::new("inventory", stop_jobs.clone());
-    jobs::start(&jobs, &store, &changes, &settings);
+    jobs::start(&jobs, &store, &changes, &log, &settings);
     let ready = store.db().clone();
     let served = Server::new(&common.server, "inventory", contract, verifier)
         .with(ProductServiceServer::new(rpc.clone()))
         .with(LocationServiceServer::new(rpc.clone()))
         .with(StockServiceServer::new(rpc.clone()))
-        .with(ReservationServiceServer::new(rpc))
+        .with(ReservationServiceServer::new(rpc.clone()))
+        .with(EventServiceServer::new(rpc))
         .ready_while(move || {
             let db = ready.clone();
             async move { db.ping().await.is_ok() }
@@ -83,6 +89,7 @@ pub async fn serve(config: Config, listener: TcpListener, shutdown: Cancellation
         .await;
     stop_jobs.cancel();
     jobs.stopped().await;
+    let _ = placing.await;
     changes.drain().await;
     store.db().close();
     Ok(served?)

@@ -1,14 +1,15 @@
 //! The controller: the generated traits, one short function an RPC: parse, act, reply.
 
-mod convert;
+pub(crate) mod convert;
 mod listing;
 mod locations;
 mod product_input;
 mod products;
 mod reservations;
 mod stock;
+mod watch;
 
-use souk_common::{auth::Caller, error::Problem};
+use souk_common::{auth::Caller, error::Problem, events::Log};
 
 use crate::{
     StockChanges,
@@ -22,12 +23,13 @@ use crate::{
 pub(crate) struct Rpc {
     store: Store,
     changes: StockChanges,
+    log: Log,
 }
 
 impl Rpc {
-    /// Answers from this store; changes of stock go through the coalescer.
-    pub(crate) fn new(store: Store, changes: StockChanges) -> Self {
-        Self { store, changes }
+    /// Answers from this store and its log of events; changes of stock go through the coalescer.
+    pub(crate) fn new(store: Store, changes: StockChanges, log: Log) -> Self {
+        Self { store, changes, log }
     }
 
     /// Asks for a change of stock in the caller's name.

@@ -13,6 +13,7 @@ use chrono::{DateTime, Utc};
 use diesel_migrations::embed_migrations;
 use souk_common::{
     db::{self, Db, DbError, EmbeddedMigrations, Migrations},
+    events::Bell,
     ids::{LocationId, OrderId, ProductId},
 };
 
@@ -34,6 +35,7 @@ mod listing;
 /// PostgreSQL: what it has of its own.
 pub(crate) mod postgres {
     pub type Conn = souk_common::db::postgres::Conn;
+    pub use souk_common::events::postgres::append as append_events;
     #[path = "engine.rs"]
     mod engine;
     #[path = "../queries/mod.rs"]
@@ -49,6 +51,7 @@ pub(crate) mod postgres {
 /// SQLite: what it has of its own.
 pub(crate) mod sqlite {
     pub type Conn = souk_common::db::sqlite::Conn;
+    pub use souk_common::events::sqlite::append as append_events;
     #[path = "engine.rs"]
     mod engine;
     #[path = "../queries/mod.rs"]
@@ -80,6 +83,7 @@ const PATIENCE: Duration = Duration::from_secs(10);
 #[derive(Debug, Clone)]
 pub struct Store {
     db: Db,
+    bell: Bell,
 }
 
 impl Store {
@@ -89,7 +93,20 @@ impl Store {
         for migration in db.migrate().await? {
             tracing::info!(migration, "migrated");
         }
-        Ok(Self { db })
+        Ok(Self { db, bell: Bell::default() })
+    }
+
+    /// Rings when it has written events.
+    pub fn bell(&self) -> Bell {
+        self.bell.clone()
+    }
+
+    /// Tells of the events that a write which went well has written.
+    fn told<T>(&self, written: Result<T, Error>) -> Result<T, Error> {
+        if written.is_ok() {
+            self.bell.ring();
+        }
+        written
     }
 
     /// Opens the database as it is.
@@ -113,7 +130,7 @@ impl Store {
                 q::batch::run(conn, commands, &products).await
             });
             match outcome {
-                Ok(Outcome::Decided(answers)) => return Ok(answers),
+                Ok(Outcome::Decided(answers)) => return self.told(Ok(answers)),
                 Ok(Outcome::Widen(more)) => products.extend(more),
                 Err(error) if error.is_conflict() => {}
                 Err(error) => return Err(error),
@@ -126,7 +143,7 @@ impl Store {
 
     /// Adds a product.
     pub async fn create_product(&self, draft: &Draft) -> Result<Product, Error> {
-        db::write!(self.db, |conn, q| -> Result<Product, Error> { q::products::create(conn, draft).await })
+        self.told(db::write!(self.db, |conn, q| -> Result<Product, Error> { q::products::create(conn, draft).await }))
     }
 
     /// Products by id, in no order; those that do not exist are left out.
@@ -146,12 +163,16 @@ impl Store {
 
     /// Changes a product. An archived one cannot be changed.
     pub async fn update_product(&self, id: ProductId, etag: Option<&str>, change: &Change) -> Result<Product, Error> {
-        db::write!(self.db, |conn, q| -> Result<Product, Error> { q::products::update(conn, id, etag, change).await })
+        self.told(db::write!(self.db, |conn, q| -> Result<Product, Error> {
+            q::products::update(conn, id, etag, change).await
+        }))
     }
 
     /// Takes a product out of sale; one that is out of sale stays as it is.
     pub async fn archive_product(&self, id: ProductId, etag: Option<&str>) -> Result<Product, Error> {
-        db::write!(self.db, |conn, q| -> Result<Product, Error> { q::products::archive(conn, id, etag).await })
+        self.told(db::write!(self.db, |conn, q| -> Result<Product, Error> {
+            q::products::archive(conn, id, etag).await
+        }))
     }
 
     /// Adds a location.

@@ -6,7 +6,7 @@ use serde::Deserialize;
 use souk_common::{
     client,
     config::{ConfigError, Settings as All},
-    db,
+    db, events,
     service::Common,
 };
 
@@ -39,6 +39,8 @@ pub struct Settings {
     pub idempotency_retention: Duration,
     /// The payment provider.
     pub payment: PaymentSettings,
+    /// The log of events.
+    pub events: events::Settings,
 }
 
 /// `[order.clients]`.
@@ -136,6 +138,9 @@ impl Config {
         if order.idempotency_retention < DAY {
             return fault("order.idempotency_retention", "must be 24h or more");
         }
+        if let Some((setting, what)) = order.events.fault() {
+            return fault(&format!("order.events.{setting}"), what);
+        }
         Ok(())
     }
 }
@@ -172,6 +177,7 @@ mod tests {
             ("SOUK_ORDER__SAGA__CONCURRENCY", "0", "order.saga.concurrency"),
             ("SOUK_ORDER__SAGA__RESERVATION_TTL", "8days", "order.saga.reservation_ttl"),
             ("SOUK_ORDER__PAYMENT__PROVIDER", "gold", "order.payment.provider"),
+            ("SOUK_ORDER__EVENTS__RETENTION", "1m", "order.events.retention"),
             ("SOUK_ORDER__DATABASE__URL", "mysql://x", "order.database.url"),
             ("SOUK_ORDER__NO_SUCH", "1", "order.no_such"),
         ] {

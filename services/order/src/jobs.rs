@@ -1,4 +1,4 @@
-//! Background work: sagas that lost their runner, and keys that need no longer be remembered.
+//! Background work: sagas that lost their runner, and keys and events that need no longer be remembered.
 
 pub mod saga;
 
@@ -8,7 +8,7 @@ use std::{
 };
 
 use chrono::TimeDelta;
-use souk_common::{context::RequestContext, error::chain, jobs::Jobs};
+use souk_common::{context::RequestContext, error::chain, events::Log, jobs::Jobs};
 use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
 
@@ -24,7 +24,7 @@ const LIMIT: Duration = Duration::from_secs(300);
 const CLEAN_EVERY: Duration = Duration::from_secs(3600);
 
 /// Starts the jobs.
-pub fn start(jobs: &Jobs, settings: &Settings, store: &Store, sagas: &Sagas, shutdown: &CancellationToken) {
+pub fn start(jobs: &Jobs, settings: &Settings, store: &Store, sagas: &Sagas, log: &Log, shutdown: &CancellationToken) {
     let recovery = Recovery {
         sagas: sagas.clone(),
         running: Arc::new(Semaphore::new(settings.saga.concurrency)),
@@ -45,6 +45,12 @@ pub fn start(jobs: &Jobs, settings: &Settings, store: &Store, sagas: &Sagas, shu
             };
             store.forget(before).await.map_err(|error| chain(&error))
         }
+    });
+
+    let log = log.clone();
+    jobs.every("order.forget_events", CLEAN_EVERY, LIMIT, move || {
+        let log = log.clone();
+        async move { log.forget().await.map_err(|error| chain(&error)) }
     });
 }
 

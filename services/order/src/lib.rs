@@ -6,6 +6,7 @@ pub mod config;
 pub mod domain;
 pub mod error;
 mod jobs;
+mod outbox;
 mod payment;
 mod reply;
 mod rpc;
@@ -16,12 +17,13 @@ use std::{sync::Arc, time::Duration};
 use souk_common::{
     contract::Contract,
     db::{Db, DbError},
+    events::Log,
     jobs::Jobs,
     server::{Server, ServerError},
     service::SetupError,
     verify::Check,
 };
-use souk_proto::order::v1::order_service_server::OrderServiceServer;
+use souk_proto::order::v1::{event_service_server::EventServiceServer, order_service_server::OrderServiceServer};
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 
@@ -65,15 +67,18 @@ pub async fn serve(config: Config, listener: TcpListener, shutdown: Cancellation
     let store = Store::open(&settings.database, &common.data_dir).await?;
     let payments = provider(&settings.payment, store.db());
     let sagas = Sagas::new(store.clone(), inventory.clone(), payments, settings.saga.clone());
-    let rpc = Rpc::new(store.clone(), sagas.clone(), inventory);
-
     // A token of its own: the jobs also stop where the server fails.
     let stop_jobs = shutdown.child_token();
+    let log = Log::open(store.db(), "order", settings.events.clone(), store.bell(), stop_jobs.clone()).await?;
+    let placing = tokio::spawn(log.clone().run());
+    let rpc = Rpc::new(store.clone(), sagas.clone(), inventory, log.clone());
+
     let jobs = Jobs::new("order", stop_jobs.clone());
-    jobs::start(&jobs, &settings, &store, &sagas, &stop_jobs);
+    jobs::start(&jobs, &settings, &store, &sagas, &log, &stop_jobs);
     let ready = store.db().clone();
     let served = Server::new(&common.server, "order", contract, verifier)
-        .with(OrderServiceServer::new(rpc))
+        .with(OrderServiceServer::new(rpc.clone()))
+        .with(EventServiceServer::new(rpc))
         .ready_while(move || {
             let db = ready.clone();
             async move { db.ping().await.is_ok() }
@@ -84,6 +89,7 @@ pub async fn serve(config: Config, listener: TcpListener, shutdown: Cancellation
     // Requests have had their time to end; what they left runs on without them.
     sagas.drain(LEAST_DRAIN).await;
     jobs.stopped().await;
+    let _ = placing.await;
     store.close().await;
     Ok(served?)
 }

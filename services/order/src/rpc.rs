@@ -5,23 +5,9 @@ mod list;
 mod parse;
 mod place;
 mod returns;
+mod watch;
 
 use std::{future::Future, sync::Arc, time::Duration};
-
-use prost::Message;
-use souk_common::{
-    auth::Caller,
-    context::RequestContext,
-    error::{Problem, Reason},
-    ids::OrderId,
-};
-use souk_proto::order::v1::{
-    CancelOrderRequest, GetOrderRequest, ListOrdersRequest, ListOrdersResponse, ListTimelineEntriesRequest,
-    ListTimelineEntriesResponse, Order, PlaceOrderRequest, Return, ReturnOrderItemsRequest,
-    order_service_server::OrderService,
-};
-use tonic::{Request, Response, Status, metadata::MetadataValue};
-use tracing::Instrument;
 
 use crate::{
     clients::Inventory,
@@ -31,6 +17,21 @@ use crate::{
     reply,
     store::{Lease, Memory, Store},
 };
+use prost::Message;
+use souk_common::{
+    auth::Caller,
+    context::RequestContext,
+    error::{Problem, Reason},
+    events::Log,
+    ids::OrderId,
+};
+use souk_proto::order::v1::{
+    CancelOrderRequest, GetOrderRequest, ListOrdersRequest, ListOrdersResponse, ListTimelineEntriesRequest,
+    ListTimelineEntriesResponse, Order, PlaceOrderRequest, Return, ReturnOrderItemsRequest, WatchOrdersRequest,
+    order_service_server::OrderService,
+};
+use tonic::{Request, Response, Status, metadata::MetadataValue};
+use tracing::Instrument;
 
 /// Says in an answer that it is one that was given before.
 const REPLAYED: &str = "idempotent-replayed";
@@ -49,13 +50,14 @@ struct Parts {
     store: Store,
     sagas: Sagas,
     inventory: Inventory,
+    log: Log,
 }
 
 impl Rpc {
-    /// Answers from this store, and places orders with these sagas.
+    /// Answers from this store and its log of events, and places orders with these sagas.
     #[must_use]
-    pub fn new(store: Store, sagas: Sagas, inventory: Inventory) -> Self {
-        Self(Arc::new(Parts { store, sagas, inventory }))
+    pub fn new(store: Store, sagas: Sagas, inventory: Inventory, log: Log) -> Self {
+        Self(Arc::new(Parts { store, sagas, inventory, log }))
     }
 }
 
@@ -96,6 +98,13 @@ impl OrderService for Rpc {
     ) -> Result<Response<ListTimelineEntriesResponse>, Status> {
         let caller = Caller::of(&request)?;
         Ok(Response::new(self.0.timeline(&caller, &request.into_inner()).await?))
+    }
+
+    type WatchOrdersStream = watch::Changes;
+
+    async fn watch_orders(&self, request: Request<WatchOrdersRequest>) -> Result<Response<watch::Changes>, Status> {
+        let caller = Caller::of(&request)?;
+        Ok(Response::new(watch::orders(&self.0.log, &caller, request.get_ref()).await?))
     }
 }
 

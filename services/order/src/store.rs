@@ -14,6 +14,7 @@ use chrono::{DateTime, SubsecRound, Utc};
 use diesel_migrations::embed_migrations;
 use souk_common::{
     db::{self, Db, DbError, EmbeddedMigrations, Migrations},
+    events::Bell,
     ids::{OrderId, ReturnId, UserId},
     page::filter::Op,
 };
@@ -177,13 +178,14 @@ pub struct ReturnWish {
 pub struct Store {
     db: Db,
     hot: hot::Writes,
+    bell: Bell,
 }
 
 impl Store {
     /// On this database, whose migrations must have run. Must be called within a tokio runtime.
     #[must_use]
     pub fn new(db: Db) -> Self {
-        Self { hot: hot::start(&db), db }
+        Self { hot: hot::start(&db), db, bell: Bell::default() }
     }
 
     /// Ends what is being written, and closes the database.
@@ -216,6 +218,20 @@ impl Store {
         &self.db
     }
 
+    /// Rings when it has written events.
+    #[must_use]
+    pub fn bell(&self) -> Bell {
+        self.bell.clone()
+    }
+
+    /// Tells of the events that a write which went well has written.
+    fn told<T, E>(&self, written: Result<T, E>) -> Result<T, E> {
+        if written.is_ok() {
+            self.bell.ring();
+        }
+        written
+    }
+
     /// What is remembered under a key.
     ///
     /// # Errors
@@ -236,7 +252,7 @@ impl Store {
         lease: Lease,
     ) -> Result<Option<Memory>, StoreError> {
         let placing = Placing { key: key.clone(), order: order.clone(), entries: entries.to_vec(), lease };
-        match self.hot.submit(hot::Write::Place(Arc::new(placing))).await? {
+        match self.told(self.hot.submit(hot::Write::Place(Arc::new(placing))).await)? {
             hot::Written::Placed(known) => Ok(known),
             hot::Written::Saved(_) => Err(StoreError::Lost),
         }
@@ -266,20 +282,21 @@ impl Store {
                     held,
                     lease,
                 };
-                match self.hot.submit(hot::Write::Save(Arc::new(step))).await? {
+                match self.told(self.hot.submit(hot::Write::Save(Arc::new(step))).await)? {
                     hot::Written::Saved(saved) => Ok(saved),
                     hot::Written::Placed(_) => Err(StoreError::Lost),
                 }
             }
             (Saga::Return(before), Saga::Return(after)) => {
                 let now = now();
-                db::write!(self.db, |conn, q| -> Result<_, StoreError> {
+                let written = db::write!(self.db, |conn, q| -> Result<_, StoreError> {
                     let saved = q::update_return(conn, after, before.step, held, entries, (lease, now)).await?;
                     if let (true, Some(response)) = (saved, response) {
                         q::answer_return(conn, after, response).await?;
                     }
                     Ok(saved)
-                })
+                });
+                self.told(written)
             }
             _ => Ok(false),
         }
@@ -377,7 +394,7 @@ impl Store {
         lease: Lease,
     ) -> Result<Cancel, StoreError> {
         let now = now();
-        db::write!(self.db, |conn, q| -> Result<_, StoreError> {
+        let written = db::write!(self.db, |conn, q| -> Result<_, StoreError> {
             let Some(mut order) = q::order_to_change(conn, id, owner).await? else {
                 return Ok(Cancel::NotFound);
             };
@@ -391,7 +408,8 @@ impl Store {
                 return Err(StoreError::Corrupt("a locked order that changed".into()));
             }
             Ok(Cancel::Begun(Box::new(order)))
-        })
+        });
+        self.told(written)
     }
 
     /// Takes a return down under a lease. `respond` gives the answer to a return that is final at once.
@@ -406,7 +424,7 @@ impl Store {
         respond: impl Fn(&Return) -> Vec<u8> + Sync,
     ) -> Result<BeginReturn, StoreError> {
         let now = now();
-        db::write!(self.db, |conn, q| -> Result<_, StoreError> {
+        let written = db::write!(self.db, |conn, q| -> Result<_, StoreError> {
             let Some(mut order) = q::order_to_change(conn, wish.order, None).await? else {
                 return Ok(BeginReturn::NotFound);
             };
@@ -431,7 +449,8 @@ impl Store {
                 q::answer_return(conn, &back, &respond(&back)).await?;
             }
             Ok(BeginReturn::Begun(Box::new(back)))
-        })
+        });
+        self.told(written)
     }
 
     /// A return.

@@ -24,6 +24,7 @@ pub(super) fn facts(reason: Reason) -> Facts {
         R::PageTokenInvalid => (Code::InvalidArgument, "The page token is not valid"),
         R::MediaTypeUnsupported => (Code::InvalidArgument, "The media type is not supported"),
         R::NotAcceptable => (Code::InvalidArgument, "The answer is not in a media type that is accepted"),
+        R::CursorExpired => (Code::OutOfRange, "The cursor is too old"),
         R::TokenMissing => (Code::Unauthenticated, "A token is needed"),
         R::TokenInvalid => (Code::Unauthenticated, "The token is not valid"),
         R::TokenExpired => (Code::Unauthenticated, "The token has expired"),
@@ -54,6 +55,7 @@ pub(super) fn facts(reason: Reason) -> Facts {
     let http_status = match reason {
         R::IdempotencyKeyReused => 422,
         R::MethodNotAllowed => 405,
+        R::CursorExpired => 410,
         R::NotAcceptable => 406,
         R::BodyTooLarge => 413,
         R::MediaTypeUnsupported => 415,
@@ -162,6 +164,7 @@ mod tests {
             (Reason::IdempotencyKeyReused, 422),
             (Reason::MethodNotAllowed, 405),
             (Reason::NotAcceptable, 406),
+            (Reason::CursorExpired, 410),
             (Reason::ScopeMissing, 403),
             (Reason::BodyTooLarge, 413),
             (Reason::MediaTypeUnsupported, 415),

@@ -9,12 +9,12 @@ use souk_common::{
 };
 use souk_proto::inventory::v1::{
     AdjustStockRequest, AdjustStockResponse, GetAvailabilityRequest, GetAvailabilityResponse, GetStockRequest,
-    GetStockResponse, ListLedgerEntriesRequest, ListLedgerEntriesResponse, adjust_stock_request::Item,
-    stock_service_server::StockService,
+    GetStockResponse, ListLedgerEntriesRequest, ListLedgerEntriesResponse, WatchStockRequest,
+    adjust_stock_request::Item, stock_service_server::StockService,
 };
 use tonic::{Request, Response, Status};
 
-use super::{Rpc, convert, invalid};
+use super::{Rpc, convert, invalid, watch};
 use crate::{
     domain::command::{Action, Adjustment, Reply, RequestKey},
     error::Error,
@@ -27,6 +27,12 @@ impl StockService for Rpc {
         let levels = self.store.stock(product).await?;
         let levels = levels.into_iter().map(convert::level).collect();
         Ok(Response::new(GetStockResponse { levels }))
+    }
+
+    type WatchStockStream = watch::Changes;
+
+    async fn watch_stock(&self, request: Request<WatchStockRequest>) -> Result<Response<watch::Changes>, Status> {
+        Ok(Response::new(watch::stock(&self.log, request.into_inner()).await?))
     }
 
     async fn get_availability(

@@ -72,8 +72,8 @@ impl Parts {
     }
 }
 
-/// Whose orders to list; everyone's where `None`.
-fn customer(caller: &Caller, asked: &str) -> Result<Option<UserId>, Problem> {
+/// Whose orders to list or watch; everyone's where `None`.
+pub(super) fn customer(caller: &Caller, asked: &str) -> Result<Option<UserId>, Problem> {
     if asked.is_empty() {
         return Ok(caller.grant.owner());
     }

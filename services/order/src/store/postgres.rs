@@ -4,6 +4,8 @@ use diesel::{QueryDsl, QueryResult};
 use diesel_async::RunQueryDsl;
 use souk_common::ids::OrderId;
 
+pub(super) use souk_common::events::postgres::append as append_events;
+
 /// The connection that queries run on.
 pub type Conn = souk_common::db::postgres::Conn;
 /// For boxed queries.

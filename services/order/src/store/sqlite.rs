@@ -5,6 +5,8 @@ use diesel::{QueryDsl, QueryResult, RunQueryDsl as Blocking};
 use diesel_async::RunQueryDsl;
 use souk_common::ids::OrderId;
 
+pub(super) use souk_common::events::sqlite::append as append_events;
+
 /// The connection that queries run on.
 pub type Conn = souk_common::db::sqlite::Conn;
 /// For boxed queries.

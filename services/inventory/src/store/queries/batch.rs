@@ -13,7 +13,7 @@ use souk_common::ids::{OrderId, ProductId};
 
 use super::{
     super::{
-        Conn, clock, lock_reservations, lock_stock,
+        Conn, append_events, clock, lock_reservations, lock_stock,
         schema::{ledger, requests},
         write,
     },
@@ -25,6 +25,7 @@ use crate::{
         command::Command,
     },
     error::Error,
+    outbox,
     store::{Outcome, codes::value, collided},
 };
 
@@ -65,7 +66,10 @@ pub async fn run(conn: &mut Conn, commands: &[Command], also: &BTreeSet<ProductI
 
     let mut book = Book::open(known);
     let answers = book.decide(commands);
-    write(conn, now, book.into_changes()).await?;
+    let changes = book.into_changes();
+    let events = outbox::stock(changes.stock_added.iter().chain(&changes.stock_changed), now);
+    write(conn, now, changes).await?;
+    append_events(conn, &events).await?;
     Ok(Outcome::Decided(answers))
 }
 

@@ -11,12 +11,13 @@ use souk_common::{
 };
 
 use super::{
-    super::{Conn, clock, schema::products},
+    super::{Conn, append_events, clock, schema::products},
     CHUNK,
 };
 use crate::{
     domain::product::{Change, Draft, Product, State, code_key, title_key},
     error::Error,
+    outbox,
     store::{
         codes::{value, word},
         listing::{Condition, Key, Listing, Sort},
@@ -100,7 +101,11 @@ pub async fn create(conn: &mut Conn, draft: &Draft) -> Result<Product, Error> {
     };
     let inserted = diesel::insert_into(products::table).values(&row).execute(conn).await;
     match inserted.map_err(DbError::from) {
-        Ok(_) => row.try_into(),
+        Ok(_) => {
+            let product = row.try_into()?;
+            append_events(conn, &[outbox::product("product.created", &product)]).await?;
+            Ok(product)
+        }
         Err(error) => match error.unique_violation() {
             Some("products_sku_key_key" | "products.sku_key") => Err(Error::SkuTaken(draft.sku.clone())),
             _ => Err(error.into()),
@@ -222,7 +227,7 @@ pub async fn update(conn: &mut Conn, id: ProductId, etag: Option<&str>, change: 
         version: product.version + 1,
         updated_at: clock(conn).await?,
     };
-    save(conn, &product, &changed).await
+    save(conn, &product, &changed, "product.updated").await
 }
 
 pub async fn archive(conn: &mut Conn, id: ProductId, etag: Option<&str>) -> Result<Product, Error> {
@@ -241,7 +246,7 @@ pub async fn archive(conn: &mut Conn, id: ProductId, etag: Option<&str>) -> Resu
         version: product.version + 1,
         updated_at: clock(conn).await?,
     };
-    save(conn, &product, &changed).await
+    save(conn, &product, &changed, "product.archived").await
 }
 
 /// The product as it is, if the caller saw it so.
@@ -253,12 +258,14 @@ async fn current(conn: &mut Conn, id: ProductId, etag: Option<&str>) -> Result<P
     }
 }
 
-/// Writes a change, unless another one came between reading and writing.
-async fn save(conn: &mut Conn, product: &Product, changed: &Changed) -> Result<Product, Error> {
+/// Writes a change and its event, unless another one came between reading and writing.
+async fn save(conn: &mut Conn, product: &Product, changed: &Changed, event: &'static str) -> Result<Product, Error> {
     let same = products::table.filter(products::id.eq(product.id)).filter(products::version.eq(product.version));
     let saved = diesel::update(same).set(changed).execute(conn).await?;
     if saved == 0 {
         return Err(crate::store::collided());
     }
-    by_id(conn, &[product.id]).await?.pop().ok_or(Error::NoProduct(product.id))
+    let product = by_id(conn, &[product.id]).await?.pop().ok_or(Error::NoProduct(product.id))?;
+    append_events(conn, &[outbox::product(event, &product)]).await?;
+    Ok(product)
 }

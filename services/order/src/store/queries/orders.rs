@@ -13,6 +13,7 @@ use super::{
 };
 use crate::{
     domain::{Entry, Order, State},
+    outbox,
     store::{Lease, Memory, Placing, SavedStep, StoreError},
 };
 
@@ -23,7 +24,7 @@ pub(in crate::store) async fn place(conn: &mut Conn, placings: &[&Placing]) -> R
     let keys = placings.iter().map(|p| KeyRow::new(&p.key, p.order.id, None, p.order.create_time));
     let new = remember_all(conn, keys.collect()).await?;
     let mut known = Vec::with_capacity(placings.len());
-    let (mut orders, mut lines, mut entries) = (Vec::new(), Vec::new(), Vec::new());
+    let (mut orders, mut lines, mut happened) = (Vec::new(), Vec::new(), Vec::new());
     for placing in placings {
         if !new.contains(&placing.order.id) {
             let memory = recall(conn, &placing.key).await?;
@@ -33,14 +34,23 @@ pub(in crate::store) async fn place(conn: &mut Conn, placings: &[&Placing]) -> R
         known.push(None);
         orders.push(order_row(&placing.order, placing.lease)?);
         lines.extend(placing.order.lines.iter().map(|line| line_row(placing.order.id, line)));
-        entries.extend(entry_rows(&placing.order, &placing.entries));
+        happened.push((&placing.order, placing.entries.as_slice()));
     }
     if !orders.is_empty() {
         engine::insert_orders(conn, orders).await?;
         engine::insert_lines(conn, lines).await?;
-        engine::insert_entries(conn, entries).await?;
+        record(conn, &happened).await?;
     }
     Ok(known)
+}
+
+/// Writes down what happened to orders: in their timelines, and for whoever follows the log of events.
+pub(super) async fn record(conn: &mut Conn, happened: &[(&Order, &[Entry])]) -> Result<(), StoreError> {
+    let rows = happened.iter().flat_map(|(order, entries)| entry_rows(order, entries)).collect();
+    engine::insert_entries(conn, rows).await?;
+    let drafts: Vec<_> = happened.iter().flat_map(|(order, entries)| outbox::drafts(order, entries)).collect();
+    engine::append_events(conn, &drafts).await?;
+    Ok(())
 }
 
 /// Stores how steps of orders ended. `false` for each whose order has moved on, or whose lease is someone else's by
@@ -51,14 +61,14 @@ pub(in crate::store) async fn save(conn: &mut Conn, steps: &[&SavedStep]) -> Res
     let mut written: HashSet<OrderId> = written.into_iter().collect();
     // Should one batch hold two steps of one order, only one of them had the right version: the first.
     let saved: Vec<bool> = steps.iter().map(|step| written.remove(&step.order.id)).collect();
-    let mut entries = Vec::new();
+    let mut happened = Vec::new();
     for (step, saved) in steps.iter().zip(&saved) {
         if *saved {
-            entries.extend(entry_rows(&step.order, &step.entries));
+            happened.push((&step.order, step.entries.as_slice()));
             after_update(conn, &step.order).await?;
         }
     }
-    engine::insert_entries(conn, entries).await?;
+    record(conn, &happened).await?;
     let saved_steps = steps.iter().zip(&saved).filter(|(_, saved)| **saved);
     let answers = saved_steps.filter_map(|(step, _)| Some((step.order.id, step.response.clone()?)));
     engine::answer_all(conn, answers.collect()).await?;
@@ -78,7 +88,7 @@ pub(in crate::store) async fn update_order(
         return Ok(false);
     }
     after_update(conn, order).await?;
-    engine::insert_entries(conn, entry_rows(order, entries).collect()).await?;
+    record(conn, &[(order, entries)]).await?;
     Ok(true)
 }
 

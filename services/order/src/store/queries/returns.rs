@@ -10,8 +10,9 @@ use super::{
         self as engine, Conn,
         schema::{order_lines, orders, return_lines, returns},
     },
+    orders::record,
     reading::order,
-    rows::{ReturnLineRow, ReturnRow, entry_rows, step},
+    rows::{ReturnLineRow, ReturnRow, step},
 };
 use crate::{
     domain::{Entry, Order, Return, ReturnLine, State, Step},
@@ -122,8 +123,7 @@ pub(in crate::store) async fn write_return_effects(
     if written == 0 {
         return Err(StoreError::Corrupt("a locked order that changed".into()));
     }
-    engine::insert_entries(conn, entry_rows(order, entries).collect()).await?;
-    Ok(())
+    record(conn, &[(order, entries)]).await
 }
 
 /// A return.

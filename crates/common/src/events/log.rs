@@ -1,0 +1,266 @@
+//! A service's log: gives positions to what is committed, and lets readers have it.
+
+use std::{collections::VecDeque, sync::Arc, time::Duration};
+
+use chrono::{TimeDelta, Utc};
+use serde::Deserialize;
+use tokio::sync::{Mutex, Notify, watch};
+use tokio_util::sync::CancellationToken;
+
+use super::{Event, Events, postgres, sqlite};
+use crate::{
+    db::{self, Db, DbError},
+    error::chain,
+};
+
+/// Makes the tables with an engine's own types.
+macro_rules! tables {
+    ($id:ident, $time:ident) => {
+        diesel::table! {
+            use diesel::sql_types::*;
+            events (number) {
+                // PostgreSQL's alone: in SQLite the position is the key.
+                number -> BigInt,
+                position -> Nullable<BigInt>,
+                id -> $id,
+                kind -> Text,
+                subject -> Text,
+                data_type -> Text,
+                data -> Binary,
+                created_at -> $time,
+            }
+        }
+        diesel::table! {
+            use diesel::sql_types::*;
+            event_readers (reader, source) {
+                reader -> Text,
+                source -> Text,
+                position -> BigInt,
+            }
+        }
+    };
+}
+pub(super) use tables;
+
+/// `[<service>.events]`.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Settings {
+    /// How long events are kept, for readers that come back and for replay.
+    #[serde(with = "crate::config::duration")]
+    pub retention: Duration,
+    /// How often events are looked for that other copies of the service have written.
+    #[serde(with = "crate::config::duration")]
+    pub poll: Duration,
+}
+
+impl Settings {
+    /// The setting that is wrong, and what would be right. Names are relative to the section.
+    #[must_use]
+    pub fn fault(&self) -> Option<(&'static str, &'static str)> {
+        if self.retention < Duration::from_secs(3600) {
+            return Some(("retention", "must be 1h or more"));
+        }
+        let poll = Duration::from_millis(10)..=Duration::from_secs(60);
+        (!poll.contains(&self.poll)).then_some(("poll", "must be from 10ms to 1m"))
+    }
+}
+
+/// Events read at a time.
+pub(super) const PAGE: i64 = 500;
+/// Events placed by one transaction.
+const PLACED_AT_ONCE: i64 = 5_000;
+/// What is written within this time is placed together.
+const GATHER: Duration = Duration::from_millis(5);
+/// The newest events are kept in memory, at most so many and so many bytes of them: most readers stand near the end.
+const RECENT_EVENTS: usize = 2_048;
+const RECENT_BYTES: usize = 8 << 20;
+
+/// The log of one service. A clone is another handle.
+#[derive(Clone)]
+pub struct Log(Arc<Inner>);
+
+struct Inner {
+    db: Db,
+    source: &'static str,
+    settings: Settings,
+    bell: Bell,
+    stop: CancellationToken,
+    /// The last position that is known to be taken.
+    head: watch::Sender<i64>,
+    recent: Mutex<Recent>,
+}
+
+/// Rung when events were committed, so that they get their positions at once. A clone rings the same.
+#[derive(Debug, Clone, Default)]
+pub struct Bell(Arc<Notify>);
+
+impl Bell {
+    /// Events were committed just now.
+    pub fn ring(&self) {
+        self.0.notify_one();
+    }
+}
+
+/// The newest events, without a gap.
+#[derive(Default)]
+struct Recent {
+    events: VecDeque<Arc<Event>>,
+    bytes: usize,
+}
+
+impl Recent {
+    /// The events after a position, where they are all here.
+    fn after(&self, position: i64) -> Option<Events> {
+        let first = self.events.front()?.position;
+        let skip = usize::try_from(position.checked_add(1)?.checked_sub(first)?).ok()?;
+        let page = self.events.iter().skip(skip).take(PAGE as usize).cloned().collect::<Vec<_>>();
+        (!page.is_empty()).then_some(page)
+    }
+
+    fn last(&self) -> Option<i64> {
+        self.events.back().map(|event| event.position)
+    }
+
+    fn keep(&mut self, page: &[Arc<Event>]) {
+        if self.last().is_some_and(|last| page.first().is_some_and(|first| first.position != last + 1)) {
+            *self = Self::default();
+        }
+        self.bytes += page.iter().map(|event| event.data.len()).sum::<usize>();
+        self.events.extend(page.iter().cloned());
+        while self.events.len() > RECENT_EVENTS || self.bytes > RECENT_BYTES {
+            let Some(oldest) = self.events.pop_front() else { break };
+            self.bytes -= oldest.data.len();
+        }
+    }
+}
+
+impl Log {
+    /// The log of a service (`order`) in its database, whose migrations must have run, until `stop`. Whoever writes
+    /// rings the bell.
+    ///
+    /// # Errors
+    /// Where the database fails.
+    pub async fn open(
+        db: &Db,
+        source: &'static str,
+        settings: Settings,
+        bell: Bell,
+        stop: CancellationToken,
+    ) -> Result<Self, DbError> {
+        let log = Self(Arc::new(Inner {
+            db: db.clone(),
+            source,
+            settings,
+            bell,
+            stop,
+            head: watch::Sender::new(0),
+            recent: Mutex::default(),
+        }));
+        log.look().await?;
+        Ok(log)
+    }
+
+    /// The service whose log it is.
+    #[must_use]
+    pub fn source(&self) -> &'static str {
+        self.0.source
+    }
+
+    /// The last position taken, as far as is known here.
+    #[must_use]
+    pub fn head(&self) -> i64 {
+        *self.0.head.borrow()
+    }
+
+    /// Gives positions to what is committed, until the log stops.
+    pub async fn run(self) {
+        loop {
+            if let Err(error) = self.look().await {
+                tracing::warn!(error = chain(&error), "new events could not be looked for; it is tried again");
+            }
+            tokio::select! {
+                () = self.0.stop.cancelled() => return,
+                () = self.0.bell.0.notified() => tokio::time::sleep(GATHER).await,
+                () = tokio::time::sleep(self.0.settings.poll) => {}
+            }
+        }
+    }
+
+    /// Places what waits for a position, and learns where the log ends.
+    async fn look(&self) -> Result<(), DbError> {
+        let db = &self.0.db;
+        while db::read!(db, |conn, q| -> Result<_, DbError> { Ok(q::is_any_unplaced(conn).await?) })? {
+            let placed = db::write!(db, |conn, q| -> Result<_, DbError> { Ok(q::place(conn, PLACED_AT_ONCE).await?) })?;
+            if placed < PLACED_AT_ONCE {
+                break;
+            }
+        }
+        let head = db::read!(db, |conn, q| -> Result<_, DbError> { Ok(q::head(conn).await?) })?;
+        self.0.head.send_if_modified(|known| std::mem::replace(known, head) != head);
+        Ok(())
+    }
+
+    /// Tells when the log has grown.
+    pub(super) fn growth(&self) -> watch::Receiver<i64> {
+        self.0.head.subscribe()
+    }
+
+    /// The events after a position, in order; few enough to be held at a time. Empty at the end of the log.
+    ///
+    /// # Errors
+    /// Where the database fails.
+    pub async fn after(&self, position: i64) -> Result<Events, DbError> {
+        // Whoever comes while one reads waits for it, and then finds here what it has read.
+        let mut recent = self.0.recent.lock().await;
+        if let Some(page) = recent.after(position) {
+            return Ok(page);
+        }
+        let near = recent.last().is_none_or(|last| last <= position);
+        if !near {
+            drop(recent);
+            return self.read(position).await;
+        }
+        let page = self.read(position).await?;
+        recent.keep(&page);
+        Ok(page)
+    }
+
+    async fn read(&self, position: i64) -> Result<Events, DbError> {
+        let page = db::read!(self.0.db, |conn, q| -> Result<_, DbError> { Ok(q::after(conn, position, PAGE).await?) })?;
+        Ok(page.into_iter().map(Arc::new).collect())
+    }
+
+    /// The position of the oldest event that is kept; one past the end where none is.
+    ///
+    /// # Errors
+    /// Where the database fails.
+    pub async fn oldest(&self) -> Result<i64, DbError> {
+        let oldest = db::read!(self.0.db, |conn, q| -> Result<_, DbError> { Ok(q::oldest(conn).await?) })?;
+        Ok(oldest.unwrap_or_else(|| self.head() + 1))
+    }
+
+    /// Forgets events that have been kept long enough, unless a reader of this database has still to read them.
+    /// Answers with how many.
+    ///
+    /// # Errors
+    /// Where the database fails.
+    pub async fn forget(&self) -> Result<u64, DbError> {
+        let retention = TimeDelta::from_std(self.0.settings.retention).unwrap_or(TimeDelta::MAX);
+        let Some(before) = Utc::now().checked_sub_signed(retention) else { return Ok(0) };
+        let (source, head) = (self.0.source, self.head());
+        db::write!(self.0.db, |conn, q| -> Result<_, DbError> {
+            let read = q::hindmost(conn, source).await?.unwrap_or(head);
+            Ok(q::forget(conn, before, read.min(head)).await?)
+        })
+    }
+
+    /// Says when to stop following it.
+    pub(super) fn stop(&self) -> &CancellationToken {
+        &self.0.stop
+    }
+
+    pub(super) fn db(&self) -> &Db {
+        &self.0.db
+    }
+}

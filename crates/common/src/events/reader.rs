@@ -1,0 +1,121 @@
+//! Readers that act on every event once: up to where each has read is stored with what it did.
+
+use std::{future::Future, sync::Arc, time::Duration};
+
+use super::{Events, Log, postgres, sqlite};
+use crate::{
+    db::{self, DbError},
+    error::chain,
+};
+
+/// Up to where a reader has read the log of a source.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Seat {
+    /// The reader's name, for example `webhooks`.
+    pub reader: &'static str,
+    /// The service whose log it is.
+    pub source: &'static str,
+    /// The position of the last event that it acted on.
+    pub position: i64,
+}
+
+/// Why a reader does not get on. It tries again.
+#[derive(Debug, thiserror::Error)]
+pub enum Stuck {
+    /// The database failed.
+    #[error(transparent)]
+    Db(#[from] DbError),
+    /// What it wanted to do could not be done.
+    #[error("{0}")]
+    Other(String),
+}
+
+/// Someone who acts on every event once, in order.
+pub trait Reader: Send + Sync + 'static {
+    /// Its name, for example `webhooks`.
+    fn name(&self) -> &'static str;
+
+    /// Acts on events, which follow each other from right after the seat, and moves the seat behind the last of them.
+    ///
+    /// What is done in the database happens in the same transaction as [`advance`](postgres::advance): if that says
+    /// that the seat is elsewhere by now, somebody else has acted on these events, and nothing must be done. What is
+    /// done elsewhere must bear being done twice.
+    fn act(&self, seat: Seat, events: &Events) -> impl Future<Output = Result<(), Stuck>> + Send;
+}
+
+/// The longest pause between two tries of a reader that does not get on.
+const MAX_PAUSE: Duration = Duration::from_secs(30);
+
+impl Log {
+    /// Lets a reader act on every event of the log from its seat on, until the log stops. A reader that is
+    /// new begins with what comes from now on. Several copies may do so at a time: each event is acted on once.
+    pub async fn serve<R: Reader>(self, reader: Arc<R>) {
+        let mut growth = self.growth();
+        let mut failures = 0;
+        while !self.stop().is_cancelled() {
+            growth.mark_unchanged();
+            let pause = match self.turn(&*reader).await {
+                Ok(true) => {
+                    failures = 0;
+                    continue;
+                }
+                Ok(false) => None,
+                Err(stuck) => {
+                    failures += 1;
+                    let pause = Duration::from_millis(100 << failures.min(9)).min(MAX_PAUSE);
+                    tracing::warn!(
+                        reader = reader.name(),
+                        error = chain(&stuck),
+                        ?pause,
+                        "a reader of events does not get on"
+                    );
+                    Some(pause)
+                }
+            };
+            tokio::select! {
+                () = self.stop().cancelled() => {}
+                grown = growth.changed(), if pause.is_none() => if grown.is_err() { return },
+                () = tokio::time::sleep(pause.unwrap_or(MAX_PAUSE)) => {}
+            }
+        }
+    }
+
+    /// Lets a reader act once. `false` where there was nothing to act on.
+    async fn turn<R: Reader>(&self, reader: &R) -> Result<bool, Stuck> {
+        let seat = self.seat(reader.name()).await?;
+        let events = self.after(seat.position).await?;
+        if events.is_empty() {
+            return Ok(false);
+        }
+        reader.act(seat, &events).await?;
+        Ok(true)
+    }
+
+    /// A reader's seat, which it gets at the end of the log where it has none.
+    ///
+    /// # Errors
+    /// Where the database fails.
+    pub async fn seat(&self, reader: &'static str) -> Result<Seat, DbError> {
+        let (source, head) = (self.source(), self.head());
+        let found = db::read!(self.db(), |conn, q| -> Result<_, DbError> { Ok(q::seat(conn, reader, source).await?) })?;
+        let position = match found {
+            Some(position) => position,
+            None => db::write!(self.db(), |conn, q| -> Result<_, DbError> {
+                q::take_seat(conn, reader, source, head).await?;
+                Ok(q::seat(conn, reader, source).await?.unwrap_or(head))
+            })?,
+        };
+        Ok(Seat { reader, source, position })
+    }
+
+    /// Moves a seat behind the last of these events, for readers whose acts are not in this database.
+    ///
+    /// # Errors
+    /// Where the database fails.
+    pub async fn advance(&self, seat: Seat, events: &Events) -> Result<bool, DbError> {
+        let Some(last) = events.last() else { return Ok(false) };
+        db::write!(self.db(), |conn, q| -> Result<_, DbError> {
+            Ok(q::advance(conn, seat.reader, seat.source, seat.position, last.position).await?)
+        })
+    }
+}

@@ -1,0 +1,142 @@
+//! Streams over a log, for clients that follow it.
+
+use std::{collections::VecDeque, sync::Arc, time::Duration};
+
+use futures::{Stream, stream};
+use tokio::{sync::watch::Receiver, time::Instant};
+use tonic::Status;
+
+use super::{Event, Log};
+use crate::{
+    db::DbError,
+    error::{Problem, Reason},
+};
+
+/// Why a log cannot be followed from a position.
+#[derive(Debug, thiserror::Error)]
+pub enum WatchError {
+    /// What came after the position is no longer kept.
+    #[error("the cursor is too old: what came after it is kept from {oldest} on")]
+    Expired {
+        /// The oldest position that can be gone on after.
+        oldest: i64,
+    },
+    /// There is no such position yet.
+    #[error("the cursor is not one of this log, which ends at {head}")]
+    Unknown {
+        /// The last position.
+        head: i64,
+    },
+    /// The database failed.
+    #[error(transparent)]
+    Db(#[from] DbError),
+}
+
+impl From<WatchError> for Problem {
+    fn from(error: WatchError) -> Self {
+        let text = error.to_string();
+        match error {
+            WatchError::Expired { .. } => Self::new(Reason::CursorExpired, text)
+                .field("cursor", "must be newer, or empty to begin with what comes"),
+            WatchError::Unknown { .. } => Self::invalid("cursor", text),
+            WatchError::Db(error) => error.into(),
+        }
+    }
+}
+
+/// How far a stream has come.
+#[derive(Debug, Clone)]
+pub struct Step {
+    /// The position to go on after.
+    pub position: i64,
+    /// What happened there. `None`: nothing for this stream; its first step is so, and one now and then.
+    pub event: Option<Arc<Event>>,
+}
+
+/// A stream with nothing to tell says at least so often how far it has come, so that its client's cursor stays young.
+const SIGN_OF_LIFE: Duration = Duration::from_secs(60);
+
+impl Log {
+    /// Follows the log from after a position (a cursor's text; empty: from now on) until it stops, passing over
+    /// events that are not `wanted`. The first step says where the stream begins.
+    ///
+    /// # Errors
+    /// Where there is nothing to go on from.
+    pub async fn watch<W>(
+        &self,
+        cursor: &str,
+        wanted: W,
+    ) -> Result<impl Stream<Item = Result<Step, Status>> + Send + use<W>, WatchError>
+    where
+        W: Fn(&Event) -> bool + Send + 'static,
+    {
+        let growth = self.growth();
+        let begin = if cursor.is_empty() { self.head() } else { self.place_of(cursor).await? };
+        let follower =
+            Follower { log: self.clone(), growth, wanted, position: begin, page: VecDeque::new(), told: None };
+        Ok(stream::unfold(Some(follower), |follower| async {
+            let mut follower = follower?;
+            match follower.step().await {
+                Ok(step) => Some((Ok(step), Some(follower))),
+                Err(status) => Some((Err(status), None)),
+            }
+        }))
+    }
+
+    async fn place_of(&self, cursor: &str) -> Result<i64, WatchError> {
+        let head = self.head();
+        let position = cursor.parse::<i64>().ok().filter(|position| (0..=head).contains(position));
+        let position = position.ok_or(WatchError::Unknown { head })?;
+        let oldest = self.oldest().await?;
+        if position + 1 < oldest {
+            return Err(WatchError::Expired { oldest: oldest - 1 });
+        }
+        Ok(position)
+    }
+}
+
+struct Follower<W> {
+    log: Log,
+    growth: Receiver<i64>,
+    wanted: W,
+    position: i64,
+    page: VecDeque<Arc<Event>>,
+    /// When the client was last told a position.
+    told: Option<Instant>,
+}
+
+impl<W: Fn(&Event) -> bool> Follower<W> {
+    async fn step(&mut self) -> Result<Step, Status> {
+        let Some(told) = self.told.replace(Instant::now()) else {
+            return Ok(Step { position: self.position, event: None });
+        };
+        loop {
+            while let Some(event) = self.page.pop_front() {
+                self.position = event.position;
+                if (self.wanted)(&event) {
+                    return Ok(Step { position: self.position, event: Some(event) });
+                }
+            }
+            self.growth.mark_unchanged();
+            self.page = self.log.after(self.position).await.map_err(Problem::from)?.into();
+            if self.page.is_empty() {
+                tokio::select! {
+                    () = self.log.stop().cancelled() => return Err(ending()),
+                    grown = self.growth.changed() => grown.map_err(|_| ending())?,
+                    () = tokio::time::sleep_until(told + SIGN_OF_LIFE) => {
+                        return Ok(Step { position: self.position, event: None });
+                    }
+                }
+            } else if self.log.stop().is_cancelled() {
+                return Err(ending());
+            }
+        }
+    }
+}
+
+/// A client that comes back finds another copy, or this one again.
+fn ending() -> Status {
+    Problem::new(Reason::ServiceUnavailable, "the service is stopping: go on after the last cursor")
+        .retry_after(Duration::from_secs(1))
+        .into()
+}

@@ -1,0 +1,31 @@
+//! What the log of events tells of products and stock.
+
+use chrono::{DateTime, Utc};
+use souk_common::events::Draft;
+
+use crate::{
+    domain::{book::StockRow, product::Product, stock::StockLevel},
+    rpc::convert,
+};
+
+/// Something happened to a product: `product.created`, `product.updated` or `product.archived`.
+pub(crate) fn product(kind: &'static str, product: &Product) -> Draft {
+    let message = convert::product(product.clone());
+    Draft::new(kind, message.name.clone(), &message, product.updated_at)
+}
+
+/// Stock is other than before, once for each level however many orders changed it together.
+pub(crate) fn stock<'a>(rows: impl Iterator<Item = &'a StockRow>, now: DateTime<Utc>) -> Vec<Draft> {
+    let draft = |row: &StockRow| {
+        let message = convert::level(StockLevel {
+            product: row.place.0,
+            location: row.place.1,
+            on_hand: row.level.on_hand,
+            reserved: row.level.reserved,
+            available: row.level.on_hand - row.level.reserved,
+            updated_at: now,
+        });
+        Draft::new("stock.changed", message.product.clone(), &message, now)
+    };
+    rows.map(draft).collect()
+}

@@ -1,0 +1,43 @@
+//! WatchStock and WatchEvents.
+
+use std::{collections::HashSet, pin::Pin};
+
+use futures::{Stream, StreamExt};
+use souk_common::{
+    error::Problem,
+    events::{Event, Log, Responses, Step},
+};
+use souk_proto::{
+    common::v1::WatchEventsRequest,
+    inventory::v1::{WatchStockRequest, WatchStockResponse, event_service_server::EventService},
+};
+use tonic::{Request, Response, Status};
+
+use super::Rpc;
+
+/// What `WatchStock` answers with.
+pub(crate) type Changes = Pin<Box<dyn Stream<Item = Result<WatchStockResponse, Status>> + Send>>;
+
+pub(super) async fn stock(log: &Log, request: WatchStockRequest) -> Result<Changes, Problem> {
+    let products: HashSet<String> = request.products.into_iter().collect();
+    let wanted = move |event: &Event| {
+        event.kind.starts_with("stock.") && (products.is_empty() || products.contains(&event.subject))
+    };
+    let steps = log.watch(&request.cursor, wanted).await?;
+    let response = |Step { position, event }: Step| WatchStockResponse {
+        cursor: position.to_string(),
+        event_type: event.as_ref().map(|event| event.kind.clone()).unwrap_or_default(),
+        event_time: event.as_ref().map(|event| event.timestamp()),
+        level: event.and_then(|event| event.read()),
+    };
+    Ok(Box::pin(steps.map(move |step| step.map(response))))
+}
+
+#[tonic::async_trait]
+impl EventService for Rpc {
+    type WatchEventsStream = Responses;
+
+    async fn watch_events(&self, request: Request<WatchEventsRequest>) -> Result<Response<Responses>, Status> {
+        Ok(Response::new(self.log.respond(request.into_inner()).await?))
+    }
+}

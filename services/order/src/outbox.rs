@@ -1,0 +1,39 @@
+//! What the log of events tells of orders.
+
+use souk_common::events::Draft;
+
+use crate::{
+    domain::{Entry, Kind, Order},
+    reply,
+};
+
+/// The events that go with entries of an order's timeline. Each shows the order as it is after all of them.
+pub(crate) fn drafts(order: &Order, entries: &[Entry]) -> Vec<Draft> {
+    let kinds: Vec<&'static str> = entries.iter().filter_map(|entry| event(entry.kind)).collect();
+    if kinds.is_empty() {
+        return Vec::new();
+    }
+    let message = reply::order(order);
+    kinds.into_iter().map(|kind| Draft::new(kind, message.name.clone(), &message, order.update_time)).collect()
+}
+
+/// The type of the event; `None` for steps on the way, which are nobody's business outside.
+const fn event(kind: Kind) -> Option<&'static str> {
+    match kind {
+        Kind::Placed => Some("order.placed"),
+        Kind::Confirmed => Some("order.confirmed"),
+        Kind::Rejected => Some("order.rejected"),
+        Kind::CancelRequested => Some("order.cancelling"),
+        Kind::Cancelled => Some("order.cancelled"),
+        Kind::ReturnRequested => Some("order.return_requested"),
+        Kind::ReturnCompleted => Some("order.returned"),
+        Kind::StockReserved
+        | Kind::PaymentAuthorized
+        | Kind::StockCommitted
+        | Kind::PaymentCaptured
+        | Kind::StockReleased
+        | Kind::PaymentVoided
+        | Kind::StockReturned
+        | Kind::PaymentRefunded => None,
+    }
+}
