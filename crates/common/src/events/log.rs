@@ -188,7 +188,7 @@ impl Log {
     }
 
     /// Places what waits for a position, and learns where the log ends.
-    async fn look(&self) -> Result<(), DbError> {
+    pub(super) async fn look(&self) -> Result<(), DbError> {
         let db = &self.0.db;
         while db::read!(db, |conn, q| -> Result<_, DbError> { Ok(q::is_any_unplaced(conn).await?) })? {
             let placed = db::write!(db, |conn, q| -> Result<_, DbError> { Ok(q::place(conn, PLACED_AT_ONCE).await?) })?;

@@ -84,9 +84,15 @@ impl Log {
     }
 
     async fn place_of(&self, cursor: &str) -> Result<i64, WatchError> {
+        let position = cursor.parse::<i64>().unwrap_or(i64::MAX);
+        if position > self.head() {
+            // Another copy of the service may have told of what this one has not seen yet.
+            self.look().await?;
+        }
         let head = self.head();
-        let position = cursor.parse::<i64>().ok().filter(|position| (0..=head).contains(position));
-        let position = position.ok_or(WatchError::Unknown { head })?;
+        if !(0..=head).contains(&position) {
+            return Err(WatchError::Unknown { head });
+        }
         let oldest = self.oldest().await?;
         if position + 1 < oldest {
             return Err(WatchError::Expired { oldest: oldest - 1 });

@@ -1,5 +1,6 @@
 //! What each group of tests stands on.
 
+mod events;
 mod failures;
 mod startup;
 mod store;

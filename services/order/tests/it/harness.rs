@@ -315,6 +315,10 @@ impl Running {
         OrderServiceClient::with_interceptor(channel(self.address), who.bearer.clone())
     }
 
+    pub fn channel(&self) -> Channel {
+        channel(self.address)
+    }
+
     pub async fn stopped(&mut self) {
         self.stop.cancel();
         self.task.take().unwrap().await.unwrap().unwrap();

@@ -12,3 +12,4 @@ mod lists;
 mod place;
 mod returns;
 mod verify;
+mod watch;

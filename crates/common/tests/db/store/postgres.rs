@@ -25,6 +25,13 @@ pub mod schema {
             amount -> BigInt,
         }
     }
+    diesel::table! {
+        use diesel::sql_types::*;
+        events (position) {
+            position -> BigInt,
+            created_at -> Timestamptz,
+        }
+    }
 }
 
 pub async fn insert_entries(conn: &mut Conn, rows: Vec<queries::EntryRow>) -> QueryResult<usize> {

@@ -6,7 +6,7 @@ use souk_common::ids::UserId;
 use souk_common::money::Currency;
 
 use super::Conn;
-use super::schema::{accounts, entries};
+use super::schema::{accounts, entries, events};
 use crate::db::store::Account;
 
 #[derive(Queryable, Selectable, Insertable)]
@@ -99,4 +99,22 @@ pub async fn add_entries(conn: &mut Conn, id: UserId, new: Vec<(i32, i64)>) -> Q
 
 pub fn rows(account_id: UserId, new: Vec<(i32, i64)>) -> Vec<EntryRow> {
     new.into_iter().map(|(number, amount)| EntryRow { account_id, number, amount }).collect()
+}
+
+/// Lets events up to a position have happened at a time.
+pub async fn age_events(
+    conn: &mut Conn,
+    up_to: i64,
+    time: chrono::DateTime<chrono::Utc>,
+) -> Result<(), crate::db::store::Error> {
+    let old = events::table.filter(events::position.le(up_to));
+    diesel::update(old).set(events::created_at.eq(time)).execute(conn).await?;
+    Ok(())
+}
+
+/// Adds 1 to a balance, which is the answer.
+pub async fn count_up(conn: &mut Conn, id: UserId) -> QueryResult<i64> {
+    let account = accounts::table.find(id);
+    let balance = diesel::update(account).set(accounts::balance.eq(accounts::balance + 1));
+    balance.returning(accounts::balance).get_result(conn).await
 }

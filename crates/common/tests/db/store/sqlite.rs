@@ -24,6 +24,13 @@ pub mod schema {
             amount -> BigInt,
         }
     }
+    diesel::table! {
+        use diesel::sql_types::*;
+        events (position) {
+            position -> BigInt,
+            created_at -> TimestamptzSqlite,
+        }
+    }
 }
 
 /// A batch does not compile through the async wrapper, but with plain diesel.

@@ -15,7 +15,7 @@ CREATE INDEX events_without_position ON events (number) WHERE position IS NULL;
 
 -- The last position given. One row.
 CREATE TABLE event_head (
-    only boolean PRIMARY KEY DEFAULT true CHECK (only),
+    single boolean PRIMARY KEY DEFAULT true CHECK (single),
     last bigint NOT NULL
 );
 INSERT INTO event_head (last) VALUES (0);

@@ -1,0 +1,229 @@
+//! What a log of events promises: nothing is missed, nothing comes twice, and each subject's events are in order.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering::SeqCst};
+use std::time::Duration;
+
+use chrono::Utc;
+use futures::StreamExt as _;
+use souk_common::db::{self, Db};
+use souk_common::events::{Bell, Draft, Event, Events, Log, Reader, Seat, Settings, Stuck, WatchError};
+use souk_common::ids::UserId;
+use souk_proto::common::v1;
+use souk_testkit::wait;
+use tokio::task::JoinSet;
+use tokio_util::sync::CancellationToken;
+
+use super::store::{self, Error};
+use super::{account, both};
+
+const DEADLINE: Duration = Duration::from_secs(60);
+
+mod postgres {
+    pub mod queries {
+        pub use crate::db::store::postgres::queries::*;
+        pub use souk_common::events::postgres::{advance, append};
+    }
+}
+mod sqlite {
+    pub mod queries {
+        pub use crate::db::store::sqlite::queries::*;
+        pub use souk_common::events::sqlite::{advance, append};
+    }
+}
+
+fn settings() -> Settings {
+    Settings { retention: Duration::from_secs(3600), poll: Duration::from_millis(20) }
+}
+
+async fn log(db: &Db, stop: &CancellationToken) -> Log {
+    let log = Log::open(db, "accounts", settings(), Bell::default(), stop.clone()).await.unwrap();
+    tokio::spawn(log.clone().run());
+    log
+}
+
+/// The number that an event carries.
+fn number(event: &Event) -> i64 {
+    event.read::<v1::Event>().unwrap().position
+}
+
+/// Changes an account, and tells of it: the balance after the change. Where `fail`, all of it is taken back.
+async fn change(db: &Db, id: UserId, fail: bool) -> Result<(), Error> {
+    db::write!(db, |conn, q| {
+        // Takes the row's lock, as whoever changes something does before it tells of it.
+        let balance = q::count_up(conn, id).await?;
+        let data = v1::Event { position: balance, ..v1::Event::default() };
+        q::append(conn, &[Draft::new("account.changed", id.name(), &data, Utc::now())]).await?;
+        if fail { Err(Error::TooLittle(0)) } else { Ok(()) }
+    })
+}
+
+async fn accounts(db: &Db, count: usize) -> Vec<UserId> {
+    let mut ids = Vec::new();
+    for number in 0..count {
+        ids.push(store::create(db, &account(&format!("{number}@example.com"), 0)).await.unwrap().id);
+    }
+    ids
+}
+
+/// Follows a log from its beginning, coming back after each `patience` events, until it has seen `count`.
+async fn follow(log: Log, count: usize, patience: usize) -> Vec<Arc<Event>> {
+    let (mut seen, mut cursor) = (Vec::new(), "0".to_owned());
+    while seen.len() < count {
+        let mut steps = Box::pin(log.watch(&cursor, |_| true).await.unwrap());
+        let first = steps.next().await.unwrap().unwrap();
+        assert_eq!((first.position.to_string(), first.event), (cursor.clone(), None));
+        for _ in 0..patience.min(count - seen.len()) {
+            let step = tokio::time::timeout(DEADLINE, steps.next()).await.unwrap().unwrap().unwrap();
+            cursor = step.position.to_string();
+            seen.extend(step.event);
+        }
+    }
+    seen
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn nothing_is_missed_repeated_or_out_of_order_however_writers_race() {
+    const TASKS: usize = 8;
+    const EACH: usize = 30;
+    for fixture in both().await {
+        let (engine, stop) = (fixture.db.engine(), CancellationToken::new());
+        let ids = accounts(&fixture.db, 5).await;
+        // Two copies of a service give positions at the same time.
+        let logs = [log(&fixture.db, &stop).await, log(&fixture.db, &stop).await];
+        let told = TASKS * EACH;
+        let mut followers = JoinSet::new();
+        for (log, patience) in [(0, usize::MAX), (0, 1), (1, 7), (1, 50)] {
+            followers.spawn(follow(logs[log].clone(), told, patience));
+        }
+        let mut writers = JoinSet::new();
+        for task in 0..TASKS {
+            let (db, ids) = (fixture.db.clone(), ids.clone());
+            writers.spawn(async move {
+                for round in 0..EACH {
+                    let id = ids[(task * 7 + round) % ids.len()];
+                    while let Err(error) = change(&db, id, false).await {
+                        assert!(matches!(&error, Error::Db(error) if error.is_conflict()), "{error:?}");
+                    }
+                    let refused = change(&db, id, true).await;
+                    assert!(refused.is_err());
+                }
+            });
+        }
+        while let Some(written) = writers.join_next().await {
+            written.unwrap();
+        }
+        while let Some(seen) = followers.join_next().await {
+            let seen = seen.unwrap();
+            let positions: Vec<_> = seen.iter().map(|event| event.position).collect();
+            assert_eq!(positions, (1..=told as i64).collect::<Vec<_>>(), "{engine}");
+            let mut last = HashMap::<&str, i64>::new();
+            for event in &seen {
+                let before = last.insert(&event.subject, number(event)).unwrap_or(0);
+                assert_eq!(number(event), before + 1, "{engine}: {}", event.subject);
+            }
+        }
+        stop.cancel();
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_cursor_that_leads_nowhere_is_refused() {
+    for fixture in both().await {
+        let stop = CancellationToken::new();
+        let id = accounts(&fixture.db, 1).await[0];
+        for _ in 0..3 {
+            change(&fixture.db, id, false).await.unwrap();
+        }
+        let log = log(&fixture.db, &stop).await;
+        assert!(matches!(log.watch("4", |_| true).await.err(), Some(WatchError::Unknown { head: 3 })));
+        let old = Utc::now() - chrono::TimeDelta::hours(2);
+        let forgotten: Result<(), Error> = db::write!(fixture.db, |conn, q| q::age_events(conn, 2, old).await);
+        forgotten.unwrap();
+        assert_eq!(log.forget().await.unwrap(), 2);
+        assert!(matches!(log.watch("1", |_| true).await.err(), Some(WatchError::Expired { oldest: 2 })));
+        let mut steps = Box::pin(log.watch("2", |_| true).await.unwrap());
+        steps.next().await.unwrap().unwrap();
+        assert_eq!(steps.next().await.unwrap().unwrap().position, 3);
+        // Positions are never given twice, even where all events are forgotten.
+        let forgotten: Result<(), Error> = db::write!(fixture.db, |conn, q| q::age_events(conn, 3, old).await);
+        forgotten.unwrap();
+        assert_eq!(log.forget().await.unwrap(), 1);
+        change(&fixture.db, id, false).await.unwrap();
+        assert_eq!(steps.next().await.unwrap().unwrap().position, 4);
+        stop.cancel();
+        let ended = steps.next().await.unwrap().unwrap_err();
+        assert_eq!(ended.code(), tonic::Code::Unavailable);
+        assert!(steps.next().await.is_none());
+    }
+}
+
+/// Writes each event into the second account, and breaks off now and then on either side of the commit.
+struct Copier {
+    db: Db,
+    into: UserId,
+    clumsy: Arc<AtomicBool>,
+}
+
+impl Reader for Copier {
+    fn name(&self) -> &'static str {
+        "copier"
+    }
+
+    async fn act(&self, seat: Seat, events: &Events) -> Result<(), Stuck> {
+        let few: Events = events.iter().take(3).cloned().collect();
+        let clumsy = self.clumsy.load(SeqCst);
+        if clumsy && rand::random_bool(0.2) {
+            return Err(Stuck::Other("before".into()));
+        }
+        let copied: Result<(), Error> = db::write!(self.db, |conn, q| {
+            if !q::advance(conn, seat, &few).await? {
+                return Ok(());
+            }
+            let numbers = few.iter().map(|event| (event.position as i32, number(event))).collect();
+            q::add_entries(conn, self.into, numbers).await?;
+            Ok(())
+        });
+        copied.map_err(|error| Stuck::Other(format!("{error:?}")))?;
+        if clumsy && rand::random_bool(0.2) {
+            return Err(Stuck::Other("after".into()));
+        }
+        Ok(())
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn readers_act_on_each_event_once_in_order_though_they_race_fail_and_restart() {
+    const EVENTS: usize = 120;
+    for fixture in both().await {
+        let engine = fixture.db.engine();
+        let ids = accounts(&fixture.db, 2).await;
+        let stop = CancellationToken::new();
+        let first = log(&fixture.db, &stop).await;
+        first.seat("copier").await.unwrap();
+        let clumsy = Arc::new(AtomicBool::new(true));
+        let reader = || Arc::new(Copier { db: fixture.db.clone(), into: ids[1], clumsy: clumsy.clone() });
+        let mut readers = vec![
+            tokio::spawn(first.clone().serve(reader())),
+            tokio::spawn(log(&fixture.db, &stop).await.serve(reader())),
+        ];
+        for number in 0..EVENTS {
+            while change(&fixture.db, ids[0], false).await.is_err() {}
+            if number % 20 == 10 {
+                // Cut off wherever it is.
+                readers.remove(0).abort();
+                readers.push(tokio::spawn(first.clone().serve(reader())));
+            }
+        }
+        clumsy.store(false, SeqCst);
+        wait::until(DEADLINE, "all to be read", async || {
+            store::entries(&fixture.db, ids[1]).await.unwrap().len() >= EVENTS
+        })
+        .await;
+        let copied = store::entries(&fixture.db, ids[1]).await.unwrap();
+        let expected: Vec<_> = (1..=EVENTS as i64).map(|number| (number as i32, number)).collect();
+        assert_eq!(copied, expected, "{engine}");
+        stop.cancel();
+    }
+}

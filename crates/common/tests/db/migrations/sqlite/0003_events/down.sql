@@ -1,0 +1,2 @@
+DROP TABLE event_readers;
+DROP TABLE events;

@@ -1,0 +1,128 @@
+//! WatchOrders and WatchEvents: what is told, to whom, and how a stream that broke goes on.
+
+use std::collections::HashMap;
+
+use souk_common::error::Reason;
+use souk_proto::{
+    common::v1::WatchEventsRequest,
+    order::v1::{
+        Order, WatchOrdersRequest, WatchOrdersResponse, event_service_client::EventServiceClient, order::State,
+    },
+};
+use tonic::{Code, Streaming};
+
+use crate::harness::{self, Person, SOON, Souk, order_for, refused};
+
+/// Opens a stream, and takes the first answer, which says where it begins.
+async fn watch(souk: &Souk, who: &Person, cursor: &str) -> (Streaming<WatchOrdersResponse>, String) {
+    let request = WatchOrdersRequest { cursor: cursor.to_owned(), ..Default::default() };
+    let mut stream = souk.api(who).watch_orders(request).await.unwrap().into_inner();
+    let first = next(&mut stream).await;
+    assert_eq!((first.event_type.as_str(), first.order), ("", None));
+    (stream, first.cursor)
+}
+
+async fn next(stream: &mut Streaming<WatchOrdersResponse>) -> WatchOrdersResponse {
+    tokio::time::timeout(SOON, stream.message()).await.unwrap().unwrap().unwrap()
+}
+
+async fn told(stream: &mut Streaming<WatchOrdersResponse>) -> (String, Order) {
+    let response = next(stream).await;
+    assert!(response.event_time.is_some());
+    (response.event_type, response.order.unwrap())
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn customers_see_their_own_orders_change_and_staff_everyones() {
+    for souk in harness::both().await {
+        let product = souk.stocked("LAMP", 5).await;
+        let (mut adas, _) = watch(&souk, &souk.ada, "").await;
+        let (mut bobs, _) = watch(&souk, &souk.bob, "").await;
+        let (mut everyones, _) = watch(&souk, &souk.staff, "").await;
+
+        let order = souk.confirmed(&[(&product, 2)]).await;
+        let declined = souk.place(&souk.bob, order_for(&[(&product, 1)], "tok_declined")).await.unwrap();
+        let cancelled = souk.cancel(&souk.ada, &order.name, "").await.unwrap();
+
+        for (event, state) in [
+            ("order.placed", State::Pending),
+            ("order.confirmed", State::Confirmed),
+            ("order.cancelling", State::Cancelling),
+            ("order.cancelled", State::Cancelled),
+        ] {
+            let (told, shown) = told(&mut adas).await;
+            assert_eq!((told.as_str(), shown.state(), &shown.name), (event, state, &order.name));
+            if state == State::Cancelled {
+                assert_eq!(shown, cancelled);
+            }
+        }
+        for event in ["order.placed", "order.rejected"] {
+            let (told, shown) = told(&mut bobs).await;
+            assert_eq!((told.as_str(), &shown.name), (event, &declined.name));
+        }
+        let mut seen = HashMap::<String, usize>::new();
+        for _ in 0..6 {
+            *seen.entry(told(&mut everyones).await.1.name).or_default() += 1;
+        }
+        assert_eq!(seen, HashMap::from([(order.name, 4), (declined.name, 2)]));
+
+        let adas_orders = WatchOrdersRequest { customer: souk.ada.name.clone(), ..Default::default() };
+        let status = souk.api(&souk.bob).watch_orders(adas_orders).await.unwrap_err();
+        assert_eq!(status.code(), Code::PermissionDenied);
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_stream_broken_a_hundred_times_misses_and_repeats_nothing() {
+    const ORDERS: usize = 100;
+    for mut souk in harness::both().await {
+        let product = souk.stocked("LAMP", 1000).await;
+        let (_, mut cursor) = watch(&souk, &souk.ada, "").await;
+        let mut placed = Vec::new();
+        let mut seen = Vec::new();
+        for number in 0..ORDERS {
+            placed.push(souk.confirmed(&[(&product, 1)]).await.name);
+            if number == ORDERS / 2 {
+                souk.restart().await;
+            }
+            // Each stream is read a bit further, and dropped.
+            let (mut stream, begin) = watch(&souk, &souk.ada, &cursor).await;
+            assert_eq!(begin, cursor);
+            for _ in 0..number % 4 {
+                if seen.len() == 2 * placed.len() {
+                    break;
+                }
+                let response = next(&mut stream).await;
+                cursor = response.cursor;
+                seen.push((response.event_type, response.order.unwrap().name));
+            }
+        }
+        let (mut stream, _) = watch(&souk, &souk.ada, &cursor).await;
+        while seen.len() < 2 * ORDERS {
+            let (event, order) = told(&mut stream).await;
+            seen.push((event, order.name));
+        }
+        let expected = placed
+            .iter()
+            .flat_map(|order| ["order.placed", "order.confirmed"].map(|event| (event.to_owned(), order.clone())));
+        assert_eq!(seen, expected.collect::<Vec<_>>(), "{}", souk.engine);
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_cursor_of_another_log_is_refused() {
+    let [souk, _] = harness::both().await;
+    for cursor in ["1000000", "later"] {
+        let request = WatchOrdersRequest { cursor: cursor.to_owned(), ..Default::default() };
+        let problem = refused(souk.api(&souk.ada).watch_orders(request).await, Reason::FieldInvalid);
+        assert_eq!(problem.fields()[0].path, "cursor");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_log_of_events_is_for_administrators_and_services() {
+    let [souk, _] = harness::both().await;
+    let mut events = EventServiceClient::with_interceptor(souk.orders.channel(), souk.staff.bearer.clone());
+    let status = events.watch_events(WatchEventsRequest::default()).await.unwrap_err();
+    assert_eq!(status.code(), Code::PermissionDenied);
+}
