@@ -113,7 +113,7 @@ impl Gateway {
         let tls = config.settings.tls.is_on().then(|| Tls::load(&config.settings.tls)).transpose()?;
         let shared = config.settings.shared()?;
         let limits = Limits::new(config.settings.rate_limits, shared.clone());
-        let cache = Cache::new(&contract, &config.settings.cache).map(Arc::new);
+        let cache = Cache::new(&contract, &config.settings.cache, shared.clone()).map(Arc::new);
         Ok(Self {
             config,
             contract,

@@ -15,8 +15,7 @@ use tonic::{body::Body, client::Grpc, metadata::MetadataValue};
 
 use crate::{
     accept::Accept,
-    answer,
-    cache::{self, Cache},
+    answer, cache,
     gateway::Gateway,
     manners::{
         caching::{self, Answer},
@@ -92,14 +91,14 @@ impl Gateway {
     ) -> Result<Response<Body>, Problem> {
         let upstream = self.upstreams.of(&route.method.service).ok_or_else(Problem::internal)?;
         let client = upstream.client.clone();
-        if let (Some(cache), Some(caching)) = (&self.cache, Cache::caching(&route.method)) {
-            let key = cache.key(route, &message);
+        let question = self.cache.as_ref().and_then(|cache| Some((cache, cache.question(route, &message)?)));
+        if let Some((cache, question)) = question {
             let patience = self.config.common.server.deadline;
             let patience = RequestContext::current().map_or(patience, |context| context.remaining(patience));
             // In nobody's name: what is kept is for everyone.
             let route_too = route.clone();
             let fetch = async move { Ok(ask(client, &route_too, tonic::Request::new(message)).await?.0) };
-            let (entry, source) = cache.get(key, caching, patience, fetch).await?;
+            let (entry, source) = cache.get(question, patience, fetch).await?;
             let mut response = caching::answer(asked, &route.method, &entry.answer);
             cache::tell(&mut response, &entry, source);
             return Ok(response);

@@ -30,6 +30,7 @@ use tonic::body::Body;
 
 use crate::{
     address::Peer,
+    cache::follow::Log,
     config::{Config, Settings},
     gateway::Gateway,
     routes::RouteError,
@@ -101,6 +102,11 @@ impl Gateway {
         let tls = self.tls.take();
         if let Some(shared) = &self.shared {
             shared.connect().await;
+        }
+        if let Some(cache) = &self.cache {
+            for log in Log::all(&self.contract, cache, |method| self.upstreams.own(method)) {
+                tokio::spawn(log.follow(cache.clone(), shutdown.clone()));
+            }
         }
         let gateway = Arc::new(self);
         let protocol = protocol(&settings);

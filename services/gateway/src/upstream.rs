@@ -6,8 +6,9 @@ use bytes::{Buf, Bytes};
 use prost::Message;
 use prost_reflect::DynamicMessage;
 use souk_common::{
+    auth::ServiceTokens,
     client::{AddressError, Client},
-    contract::Contract,
+    contract::{Contract, Method},
     error::Problem,
 };
 use tonic::{
@@ -31,6 +32,8 @@ pub struct Upstream {
     pub name: String,
     /// Calls it. Hands on the caller's deadline, request id and trace; adds no token of its own.
     pub client: Client,
+    /// Calls it in the gateway's own name.
+    own: Client,
 }
 
 /// A backend that cannot be called.
@@ -57,6 +60,7 @@ impl Upstreams {
     /// Where an address is missing or is not one.
     pub fn new(config: &Config, contract: &Arc<Contract>) -> Result<Self, UpstreamError> {
         let mut clients: BTreeMap<&str, Client> = BTreeMap::new();
+        let tokens = ServiceTokens::new(&config.common.auth.internal_secret, "gateway");
         for (name, address) in config.settings.backends.iter() {
             let client = Client::new(&config.client(address), contract, None)
                 .map_err(|source| UpstreamError::Address { name: name.to_owned(), source })?;
@@ -71,7 +75,8 @@ impl Upstreams {
             let backend = config.settings.backends.of(&method.service);
             match backend.and_then(|(name, _)| Some((name, clients.get(name)?))) {
                 Some((name, client)) => {
-                    let upstream = Upstream { name: name.to_owned(), client: client.clone() };
+                    let own = client.clone().in_the_name_of(tokens.clone());
+                    let upstream = Upstream { name: name.to_owned(), client: client.clone(), own };
                     services.insert(method.service.clone(), upstream);
                 }
                 None => missing.push(method.service.clone()),
@@ -83,6 +88,11 @@ impl Upstreams {
     /// The backend of a service.
     pub fn of(&self, service: &str) -> Option<&Upstream> {
         self.services.get(service)
+    }
+
+    /// Calls a method's service in the gateway's own name.
+    pub fn own(&self, method: &Method) -> Option<Client> {
+        Some(self.of(&method.service)?.own.clone())
     }
 
     /// Every backend once.

@@ -88,6 +88,13 @@ impl Client {
         })
     }
 
+    /// The same, over the same connections, in the name of a service.
+    #[must_use]
+    pub fn in_the_name_of(mut self, tokens: ServiceTokens) -> Self {
+        self.tokens = Some(tokens);
+        self
+    }
+
     /// Asks every address of the service how it is. Each may take as long as `patience`.
     pub async fn check(&self, patience: Duration) -> Vec<(SocketAddr, AddressState)> {
         self.backend.check(patience).await

@@ -42,8 +42,9 @@ impl Log {
     /// # Errors
     /// Where there is nothing to go on from.
     pub async fn respond(&self, request: WatchEventsRequest) -> Result<Responses, Problem> {
-        let (source, types) = (self.source(), request.types);
-        let wanted = move |event: &Event| types.is_empty() || types.contains(&event.kind);
+        let (source, types, data_types) = (self.source(), request.types, request.data_types);
+        let among = |these: &[String], this: &String| these.is_empty() || these.contains(this);
+        let wanted = move |event: &Event| among(&types, &event.kind) && among(&data_types, &event.data_type);
         let steps = self.watch(&request.cursor, wanted).await?;
         let response = move |Step { position, event }: Step| WatchEventsResponse {
             cursor: position.to_string(),

@@ -68,6 +68,7 @@ pub struct Cluster {
     pub gateway: String,
     _others: [Process; 2],
     databases: [TestDatabase; 3],
+    ports: Vec<u16>,
     folder: TempDir,
 }
 
@@ -113,9 +114,20 @@ impl Cluster {
         let order = service("order", order).start().await;
         let gateway_process = service("gateway", gateway).start().await;
         let gateway = format!("http://127.0.0.1:{gateway}");
-        let cluster = Self { inventory, copy, order, gateway, _others: [user, gateway_process], databases, folder };
+        let cluster =
+            Self { inventory, copy, order, gateway, _others: [user, gateway_process], databases, ports, folder };
         cluster.ready().await;
         cluster
+    }
+
+    /// Another gateway before the same services, and where it is reached.
+    pub async fn second_gateway(&self) -> (Process, String) {
+        let address = format!("127.0.0.1:{}", servers::free_port().unwrap());
+        let program = Program::new(env!("CARGO_BIN_EXE_souk"), "serving")
+            .args(["gateway", "--listen", &address, "--data-dir"])
+            .arg(self.folder.path())
+            .env("SOUK_TELEMETRY__METRICS_LISTEN", "");
+        (configure(program, &self.databases, &self.ports).start().await, format!("http://{address}"))
     }
 
     /// Waits until every service says that it is ready.

@@ -8,10 +8,12 @@ use std::{
     time::{Duration, Instant},
 };
 
-use souk_testkit::db::Engine;
+use souk_testkit::{db::Engine, wait};
 use tokio::task::JoinSet;
 
 use super::{cluster::Cluster, rest::Rest};
+
+const LONG: Duration = Duration::from_secs(60);
 
 #[tokio::test(flavor = "multi_thread")]
 async fn one_of_two_inventories_is_killed_under_reads() {
@@ -48,5 +50,37 @@ async fn one_of_two_inventories_is_killed_under_reads() {
         let copy = if killed == "one" { &mut cluster.inventory } else { cluster.copy.as_mut().unwrap() };
         copy.restart().await;
         cluster.ready().await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_one_gateway_changes_another_no_longer_gives_out() {
+    let cluster = Cluster::start(Engine::Sqlite).await;
+    let (_second, url) = cluster.second_gateway().await;
+    let (admin, elsewhere) = (cluster.admin().await, Rest::anonymous(&url));
+    let path = format!("/v1/{}", admin.product("SKU-1", 5).await);
+    let cached = |answer: &super::rest::Answer| answer.headers["cache-status"].to_str().unwrap().to_owned();
+    wait::until(
+        LONG,
+        "the second gateway to be ready",
+        async || matches!(elsewhere.send(reqwest::Method::GET, &path, None).await, Ok(answer) if answer.status == 200),
+    )
+    .await;
+    for title in ["First", "Second", "Third"] {
+        // Kept, and fresh for seconds to come.
+        wait::until(LONG, "the answer to be kept", async || {
+            cached(&elsewhere.get(&path).await).starts_with("souk; hit")
+        })
+        .await;
+        let change = Some(serde_json::json!({"title": title}));
+        let changed = admin.send(reqwest::Method::PATCH, &format!("{path}?updateMask=title"), change).await.unwrap();
+        assert_eq!(changed.ok()["title"], title);
+        let answer = wait::value(LONG, "the change to be seen", async || {
+            let answer = elsewhere.get(&path).await;
+            (answer.body["title"] == title).then_some(answer)
+        })
+        .await;
+        // Not because its time was over: then the first new answer would have been a refreshed one.
+        assert_eq!(cached(&answer), "souk; fwd=uri-miss; stored");
     }
 }

@@ -13,3 +13,4 @@ mod rest;
 mod shop;
 mod tour;
 mod traces;
+mod watch;

@@ -30,14 +30,23 @@ impl Answer {
         Self { json: json.into(), tag }
     }
 
+    /// One that was kept as it is.
+    pub fn kept(json: Bytes, tag: Option<String>) -> Self {
+        Self { json, tag }
+    }
+
     /// Without a message behind it.
     #[cfg(test)]
     pub fn plain(json: impl Into<Bytes>) -> Self {
         Self { json: json.into(), tag: None }
     }
 
+    /// Its entity tag, without quotes.
+    pub fn tag(&self) -> Option<&str> {
+        self.tag.as_deref()
+    }
+
     /// Its JSON.
-    #[cfg(test)]
     pub fn json(&self) -> &Bytes {
         &self.json
     }

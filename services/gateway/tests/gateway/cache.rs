@@ -1,9 +1,16 @@
 //! Kept answers over the wire. The echo's answer holds the request id of the call that it answers, so two answers
 //! that are the same come from one call.
 
-use std::collections::HashSet;
+use std::{collections::HashSet, time::Duration};
 
-use crate::boot::{Answer, boot, boot_with};
+use souk_testkit::{servers, wait};
+
+use crate::{
+    boot::{Answer, boot, boot_with},
+    limits::redis,
+};
+
+const LONG: Duration = Duration::from_secs(60);
 
 /// Which call of the service an answer is from.
 fn call(answer: &Answer) -> String {
@@ -96,4 +103,35 @@ async fn nothing_is_kept_where_that_is_turned_off() {
     let first = souk.get("/test/v1/kept/a").await;
     assert_eq!(first.header("cache-status"), "");
     assert_ne!(call(&souk.get("/test/v1/kept/a").await), call(&first));
+}
+
+#[tokio::test]
+async fn gateways_share_answers_through_redis_until_something_changes() {
+    let server = redis(servers::redis).await;
+    let settings = [("gateway.redis_url", server.url()), ("gateway.redis_timeout", "5s")];
+    let (one, other) = (boot_with(&settings, |address| address).await, boot_with(&settings, |address| address).await);
+    let first = one.get("/test/v1/kept/a").await;
+    assert_eq!(first.header("cache-status"), "souk; fwd=uri-miss; stored");
+    // The first gateway keeps it for the others while its client has it already.
+    let shared = wait::value(LONG, "the answer to be shared", async || {
+        let fresh = boot_with(&settings, |address| address).await;
+        let answer = fresh.get("/test/v1/kept/a").await;
+        (call(&answer) == call(&first)).then_some(answer)
+    })
+    .await;
+    assert!(shared.header("cache-status").ends_with("; detail=shared"), "{shared:?}");
+    assert_eq!((shared.text.as_str(), shared.header("etag")), (first.text.as_str(), first.header("etag")));
+    assert!(shared.header("age").parse::<u64>().unwrap() < 60, "{shared:?}");
+
+    // A change through the second gateway, which keeps nothing of its own yet, makes what is shared worth nothing.
+    other.json("POST", "/test/v1/everything", r#"{"name": "x"}"#).await.ok();
+    wait::until(LONG, "the change to be known", async || {
+        let fresh = boot_with(&settings, |address| address).await;
+        call(&fresh.get("/test/v1/kept/a").await) != call(&first)
+    })
+    .await;
+
+    drop(server);
+    let alone = other.get("/test/v1/kept/b").await;
+    assert_eq!(alone.header("cache-status"), "souk; fwd=uri-miss; stored");
 }

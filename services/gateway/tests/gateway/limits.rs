@@ -130,7 +130,7 @@ async fn limits_can_be_turned_off() {
     assert_eq!(log_in(&souk, "198.51.100.1").await.header("ratelimit"), "");
 }
 
-async fn redis(start: impl FnOnce() -> anyhow::Result<Server> + Send + 'static) -> Server {
+pub async fn redis(start: impl FnOnce() -> anyhow::Result<Server> + Send + 'static) -> Server {
     tokio::task::spawn_blocking(start).await.unwrap().unwrap()
 }
 

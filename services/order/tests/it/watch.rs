@@ -115,7 +115,7 @@ async fn a_cursor_of_another_log_is_refused() {
     for cursor in ["1000000", "later"] {
         let request = WatchOrdersRequest { cursor: cursor.to_owned(), ..Default::default() };
         let problem = refused(souk.api(&souk.ada).watch_orders(request).await, Reason::FieldInvalid);
-        assert_eq!(problem.fields()[0].path, "cursor");
+        assert_eq!(problem.field_violations()[0].path, "cursor");
     }
 }
 

@@ -1,11 +1,18 @@
 //! Answers kept for a while, so that many who ask the same are one call: for methods whose contract allows it, and
 //! only such as everyone may see.
+//!
+//! Answers are kept in this gateway's memory; behind it, where there is a Redis, in one that all gateways share. They
+//! are given out no more once something that they show has changed: through this gateway (`Change`), or by what the
+//! services tell of it (`follow`).
+
+mod changes;
+pub mod follow;
+mod shared;
 
 use std::{
-    collections::HashMap,
     sync::{
-        Arc,
-        atomic::{AtomicBool, AtomicU64, Ordering},
+        Arc, OnceLock,
+        atomic::{AtomicBool, Ordering},
     },
     time::{Duration, Instant},
 };
@@ -25,7 +32,8 @@ use souk_common::{
 use tonic::body::Body;
 use tracing::Instrument;
 
-use crate::{manners::caching::Answer, routes::Route};
+use self::{changes::Changes, shared::Common};
+use crate::{manners::caching::Answer, routes::Route, shared::Shared};
 
 const CACHE_STATUS: HeaderName = HeaderName::from_static("cache-status");
 /// Bytes that an entry takes beside its body, about.
@@ -45,14 +53,24 @@ pub struct Settings {
 /// The answers of one gateway.
 pub struct Cache {
     entries: future::Cache<Key, Arc<Entry>>,
-    /// How often a service was changed. Part of each key: entries from before a change are never found again, nor
-    /// are those that come in late from calls that began before it.
-    changes: HashMap<Arc<str>, AtomicU64>,
+    changes: Changes,
+    /// Those that gateways have in common.
+    common: Option<Common>,
+}
+
+/// What is asked of a method whose answers may be kept.
+#[derive(Debug, Clone)]
+pub struct Question {
+    method: Arc<Method>,
+    caching: Caching,
+    key: Key,
 }
 
 /// An answer is found by what was asked, not by how its URL was written.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub struct Key {
+struct Key {
+    /// How often what the answer shows was changed, as far as is known here: entries from before a change are never
+    /// found again, nor are those that come in late from calls that began before it.
     changes: u64,
     asked: [u8; 32],
 }
@@ -78,6 +96,29 @@ pub enum Source {
     Miss,
     /// The service had been asked already, by another request.
     Collapsed,
+    /// Another gateway had asked the service.
+    Shared,
+}
+
+/// Where the answer came from that this request had made; nowhere, where another one had it made.
+#[derive(Clone, Default)]
+struct Origin(Arc<OnceLock<Source>>);
+
+impl Origin {
+    fn set(&self, source: Source) {
+        // Made once.
+        let _ = self.0.set(source);
+    }
+
+    fn source(&self) -> Source {
+        self.0.get().copied().unwrap_or(Source::Collapsed)
+    }
+}
+
+impl Entry {
+    fn new(answer: Answer, caching: Caching) -> Self {
+        Self { answer, made: Instant::now(), caching, refreshing: AtomicBool::new(false) }
+    }
 }
 
 struct Lifetime;
@@ -100,38 +141,59 @@ impl Expiry<Key, Arc<Entry>> for Lifetime {
 
 impl Cache {
     /// Room for the answers of a contract; `None` where none are kept.
-    pub fn new(contract: &Contract, settings: &Settings) -> Option<Self> {
+    pub fn new(contract: &Contract, settings: &Settings, shared: Option<Arc<Shared>>) -> Option<Self> {
         let weigh = |_: &Key, entry: &Arc<Entry>| u32::try_from(entry.answer.size() + OVERHEAD).unwrap_or(u32::MAX);
         let entries =
             future::Cache::builder().max_capacity(settings.max_bytes as u64).weigher(weigh).expire_after(Lifetime);
-        let changes = contract.methods().map(|method| (method.service.clone(), AtomicU64::new(0))).collect();
-        settings.enabled.then(|| Self { entries: entries.build(), changes })
+        settings.enabled.then(|| Self {
+            entries: entries.build(),
+            changes: Changes::of(contract),
+            common: shared.map(Common::new),
+        })
     }
 
-    /// For how long an answer of a method may be kept for everyone; `None`: not at all.
-    pub fn caching(method: &Method) -> Option<Caching> {
-        let public = method.access.as_ref().is_some_and(|rule| rule.public);
-        method.caching.filter(|caching| public && !caching.max_age.is_zero())
-    }
-
-    /// The key of a request.
-    pub fn key(&self, route: &Route, message: &DynamicMessage) -> Key {
-        let changes = self.changes.get(&route.method.service).map_or(0, |changes| changes.load(Ordering::Acquire));
+    /// What is asked by a request, where the answer may be kept for everyone.
+    pub fn question(&self, route: &Route, message: &DynamicMessage) -> Option<Question> {
+        let method = &route.method;
+        let caching = caching(method)?;
         let mut asked = Sha256::new();
         // Routes of a method may show different parts of its answer.
-        asked.update(route.method.path.as_bytes());
+        asked.update(method.path.as_bytes());
         asked.update([0]);
         asked.update(route.binding.response_field().map_or("", FieldDescriptor::name));
         asked.update([0]);
         asked.update(message.encode_to_vec());
-        Key { changes, asked: asked.finalize().into() }
+        let key = Key { changes: self.changes.of_method(&method.path), asked: asked.finalize().into() };
+        Some(Question { method: method.clone(), caching, key })
     }
 
-    /// A service was changed, as far as is known here: none of its answers is given out again.
+    /// A service was changed through this gateway: none of its answers is given out again.
     pub fn invalidate(&self, service: &str) {
-        if let Some(changes) = self.changes.get(service) {
-            changes.fetch_add(1, Ordering::Release);
+        for method in self.changes.at_service(service) {
+            if let Some(common) = &self.common {
+                common.changed_here(method);
+            }
         }
+    }
+
+    /// A message of a package was changed, as the log of the package's events tells at this position: no answer that
+    /// shows such a message is given out again.
+    pub fn changed(&self, package: &str, message: &str, position: i64) {
+        for method in self.changes.of_message(package, message) {
+            if let Some(common) = &self.common {
+                common.changed_at(method, position);
+            }
+        }
+    }
+
+    /// Nobody knows what was changed of a package.
+    pub fn forget(&self, package: &str) {
+        self.changes.of_package(package);
+    }
+
+    /// The messages of a package that kept answers show.
+    pub fn shown(&self, package: &str) -> Vec<String> {
+        self.changes.shown(package)
     }
 
     /// The answer to a request: the kept one, or else that of `fetch`, which runs once however many ask at the same
@@ -140,21 +202,19 @@ impl Cache {
     /// # Errors
     /// Those of `fetch`, which are not kept, and `DEADLINE_EXCEEDED`.
     pub async fn get<F>(
-        &self,
-        key: Key,
-        caching: Caching,
+        self: &Arc<Self>,
+        question: Question,
         patience: Duration,
         fetch: F,
     ) -> Result<(Arc<Entry>, Source), Problem>
     where
         F: Future<Output = Result<Answer, Problem>> + Send + 'static,
     {
+        let Question { key, caching, .. } = question;
         // Nobody's own deadline, and nobody's leaving, may spoil the answer that others wait for.
         let context = RequestContext::current().unwrap_or_else(RequestContext::background).detached();
-        let make = async move {
-            let answer = fetch.await?;
-            Ok(Arc::new(Entry { answer, made: Instant::now(), caching, refreshing: AtomicBool::new(false) }))
-        };
+        let origin = Origin::default();
+        let make = self.clone().make(question, origin.clone(), fetch);
         if let Some(entry) = self.entries.get(&key).await {
             if entry.made.elapsed() < caching.max_age {
                 return Ok((entry, Source::Hit));
@@ -171,12 +231,7 @@ impl Cache {
             }
             return Ok((entry, Source::Stale));
         }
-        let first = Arc::new(AtomicBool::new(false));
-        let (entries, is_first) = (self.entries.clone(), first.clone());
-        let make = async move {
-            is_first.store(true, Ordering::Relaxed);
-            make.await
-        };
+        let entries = self.entries.clone();
         let flight = async move { entries.try_get_with(key, make).await };
         let flight = tokio::spawn(context.scope(flight).in_current_span());
         let landed = tokio::time::timeout(patience, flight)
@@ -184,8 +239,37 @@ impl Cache {
             .map_err(|_| Problem::new(Reason::DeadlineExceeded, "the request took longer than its deadline"))?;
         let entry = landed.map_err(|ended| Problem::internal().caused_by(ended))?;
         let entry = entry.map_err(|problem: Arc<Problem>| (*problem).clone())?;
-        Ok((entry, if first.load(Ordering::Relaxed) { Source::Miss } else { Source::Collapsed }))
+        Ok((entry, origin.source()))
     }
+
+    /// Has an answer made: asks the other gateways first, then the service.
+    async fn make<F>(self: Arc<Self>, question: Question, origin: Origin, fetch: F) -> Result<Arc<Entry>, Problem>
+    where
+        F: Future<Output = Result<Answer, Problem>>,
+    {
+        let Some(common) = &self.common else {
+            origin.set(Source::Miss);
+            return Ok(Arc::new(Entry::new(fetch.await?, question.caching)));
+        };
+        // What is known of changes before the service is asked: a change meanwhile makes the answer worth nothing.
+        let look = common.look(&question).await;
+        if let Some(entry) = look.entry {
+            origin.set(Source::Shared);
+            return Ok(Arc::new(entry));
+        }
+        origin.set(Source::Miss);
+        let entry = Arc::new(Entry::new(fetch.await?, question.caching));
+        if let Some(changes) = look.changes {
+            common.keep(&question, &entry.answer, changes);
+        }
+        Ok(entry)
+    }
+}
+
+/// For how long an answer of a method may be kept for everyone; `None`: not at all.
+fn caching(method: &Method) -> Option<Caching> {
+    let public = method.access.as_ref().is_some_and(|rule| rule.public);
+    method.caching.filter(|caching| public && !caching.max_age.is_zero())
 }
 
 /// What a request may change. Where it is not known to have been refused, what is asked next is asked anew.
@@ -227,6 +311,7 @@ impl Source {
             Self::Hit | Self::Stale => format!("souk; hit; ttl={ttl}"),
             Self::Miss => "souk; fwd=uri-miss; stored".to_owned(),
             Self::Collapsed => "souk; fwd=uri-miss; collapsed".to_owned(),
+            Self::Shared => format!("souk; hit; ttl={ttl}; detail=shared"),
         }
     }
 
@@ -236,6 +321,7 @@ impl Source {
             Self::Stale => "stale",
             Self::Miss => "miss",
             Self::Collapsed => "collapsed",
+            Self::Shared => "shared",
         }
     }
 }
@@ -247,7 +333,7 @@ pub fn tell(response: &mut Response<Body>, entry: &Entry, source: Source) {
     let fresh = entry.caching.max_age.as_secs();
     let ttl = i64::try_from(fresh).unwrap_or(i64::MAX).saturating_sub_unsigned(age);
     let headers = response.headers_mut();
-    if matches!(source, Source::Hit | Source::Stale) {
+    if matches!(source, Source::Hit | Source::Stale | Source::Shared) {
         headers.insert(header::AGE, age.into());
     }
     if let Ok(status) = HeaderValue::try_from(source.status(ttl)) {
@@ -264,13 +350,17 @@ mod tests {
     use super::*;
 
     const SERVICE: &str = "souk.inventory.v1.ProductService";
+    const METHOD: &str = "/souk.inventory.v1.ProductService/GetProduct";
 
-    fn cache() -> Cache {
-        Cache::new(Contract::souk().unwrap(), &Settings { enabled: true, max_bytes: 1 << 20 }).unwrap()
+    fn cache() -> Arc<Cache> {
+        let settings = Settings { enabled: true, max_bytes: 1 << 20 };
+        Arc::new(Cache::new(Contract::souk().unwrap(), &settings, None).unwrap())
     }
 
-    fn key(cache: &Cache, asked: u8) -> Key {
-        Key { changes: cache.changes[SERVICE].load(Ordering::Acquire), asked: [asked; 32] }
+    fn question(cache: &Cache, asked: u8, caching: Caching) -> Question {
+        let method = Contract::souk().unwrap().method(METHOD).unwrap().clone();
+        let key = Key { changes: cache.changes.of_method(&method.path), asked: [asked; 32] };
+        Question { method, caching, key }
     }
 
     fn caching(max_age: u64, stale: u64) -> Caching {
@@ -307,19 +397,18 @@ mod tests {
     }
 
     async fn body(
-        cache: &Cache,
-        key: Key,
-        caching: Caching,
+        cache: &Arc<Cache>,
+        question: Question,
         fetch: impl Future<Output = Result<Answer, Problem>> + Send + 'static,
     ) -> (String, Source) {
-        let (entry, source) = cache.get(key, caching, LONG, fetch).await.unwrap();
+        let (entry, source) = cache.get(question, LONG, fetch).await.unwrap();
         (String::from_utf8(entry.answer.json().to_vec()).unwrap(), source)
     }
 
     #[tokio::test]
     async fn what_begins_before_a_change_is_not_found_after_it() {
         let (cache, service) = (cache(), Service::new());
-        let late = cache.get(key(&cache, 1), caching(60_000, 0), LONG, service.call());
+        let late = cache.get(question(&cache, 1, caching(60_000, 0)), LONG, service.call());
         let late = async { late.await.unwrap().0.answer.json().clone() };
         let change = async {
             souk_testkit::wait::until(LONG, "the call to begin", async || service.calls() == 1).await;
@@ -328,30 +417,29 @@ mod tests {
         };
         let (late, ()) = tokio::join!(late, change);
         assert_eq!(late, "answer 1");
-        let asked_again = body(&cache, key(&cache, 1), caching(60_000, 0), service.call()).await;
+        let asked_again = body(&cache, question(&cache, 1, caching(60_000, 0)), service.call()).await;
         assert_eq!(asked_again, ("answer 2".to_owned(), Source::Miss));
-        let hit = body(&cache, key(&cache, 1), caching(60_000, 0), service.call()).await;
+        let hit = body(&cache, question(&cache, 1, caching(60_000, 0)), service.call()).await;
         assert_eq!(hit, ("answer 2".to_owned(), Source::Hit));
     }
 
     #[tokio::test]
     async fn a_stale_answer_is_given_while_one_call_fetches_a_new_one() {
         let (cache, service) = (cache(), Service::new());
-        let caching = caching(1, 60_000);
-        let key = key(&cache, 1);
+        let question = question(&cache, 1, caching(1, 60_000));
         service.gate.add_permits(1);
-        assert_eq!(body(&cache, key, caching, service.call()).await.0, "answer 1");
+        assert_eq!(body(&cache, question.clone(), service.call()).await.0, "answer 1");
         souk_testkit::wait::until(LONG, "it to be stale", async || {
-            body(&cache, key, caching, service.call()).await == ("answer 1".to_owned(), Source::Stale)
+            body(&cache, question.clone(), service.call()).await == ("answer 1".to_owned(), Source::Stale)
         })
         .await;
         for _ in 0..10 {
-            assert_eq!(body(&cache, key, caching, service.call()).await.0, "answer 1");
+            assert_eq!(body(&cache, question.clone(), service.call()).await.0, "answer 1");
         }
         souk_testkit::wait::until(LONG, "the second call", async || service.calls() == 2).await;
         service.gate.add_permits(1);
         souk_testkit::wait::until(LONG, "the new answer", async || {
-            body(&cache, key, caching, service.call()).await.0 == "answer 2"
+            body(&cache, question.clone(), service.call()).await.0 == "answer 2"
         })
         .await;
     }
@@ -359,23 +447,23 @@ mod tests {
     #[tokio::test]
     async fn errors_are_told_to_all_who_wait_and_not_kept() {
         let cache = cache();
-        let key = key(&cache, 1);
+        let question = question(&cache, 1, caching(60_000, 0));
         let refused = async { Err(Problem::not_found("products/prd_1")) };
-        let problem = cache.get(key, caching(60_000, 0), LONG, refused).await.unwrap_err();
+        let problem = cache.get(question.clone(), LONG, refused).await.unwrap_err();
         assert_eq!(problem.reason(), Reason::ResourceNotFound);
-        let found = body(&cache, key, caching(60_000, 0), async { Ok(Answer::plain("here")) }).await;
+        let found = body(&cache, question, async { Ok(Answer::plain("here")) }).await;
         assert_eq!(found, ("here".to_owned(), Source::Miss));
     }
 
     #[tokio::test]
     async fn who_leaves_or_runs_out_of_time_spoils_nothing() {
         let (cache, service) = (cache(), Service::new());
-        let key = key(&cache, 1);
+        let question = question(&cache, 1, caching(60_000, 0));
         let short = Duration::from_millis(20);
-        let problem = cache.get(key, caching(60_000, 0), short, service.call()).await.unwrap_err();
+        let problem = cache.get(question.clone(), short, service.call()).await.unwrap_err();
         assert_eq!(problem.reason(), Reason::DeadlineExceeded);
         service.gate.add_permits(1);
-        let (found, _) = body(&cache, key, caching(60_000, 0), service.call()).await;
+        let (found, _) = body(&cache, question, service.call()).await;
         assert_eq!((found.as_str(), service.calls()), ("answer 1", 1));
     }
 
@@ -384,7 +472,7 @@ mod tests {
         let cache = cache();
         for asked in 0..100 {
             let large = async { Ok(Answer::plain("x".repeat(100_000))) };
-            body(&cache, key(&cache, asked), caching(60_000, 0), large).await;
+            body(&cache, question(&cache, asked, caching(60_000, 0)), large).await;
         }
         cache.entries.run_pending_tasks().await;
         assert!(cache.entries.weighted_size() <= 1 << 20, "{}", cache.entries.weighted_size());
@@ -397,6 +485,7 @@ mod tests {
             (Source::Stale, -2, "souk; hit; ttl=-2"),
             (Source::Miss, 5, "souk; fwd=uri-miss; stored"),
             (Source::Collapsed, 5, "souk; fwd=uri-miss; collapsed"),
+            (Source::Shared, 3, "souk; hit; ttl=3; detail=shared"),
         ] {
             assert_eq!(source.status(ttl), expected);
         }

@@ -1,0 +1,87 @@
+//! What the services tell of changes, so that kept answers are not given out after them, whoever made them.
+//!
+//! A method that takes `souk.common.v1.WatchEventsRequest` is its package's log of events.
+
+use std::{sync::Arc, time::Duration};
+
+use souk_common::{
+    client::Client,
+    contract::{Contract, Method},
+    error::{OrProblem, chain},
+};
+use souk_proto::common::v1::{WatchEventsRequest, WatchEventsResponse};
+use tokio_util::sync::CancellationToken;
+use tonic::{Code, Status, client::Grpc};
+
+use super::Cache;
+
+const REQUEST: &str = "souk.common.v1.WatchEventsRequest";
+/// How long until a log is asked again that could not be followed.
+const RETRY: Duration = Duration::from_secs(1);
+
+/// A log of events, of a package of which answers are kept.
+pub struct Log {
+    package: String,
+    path: http::uri::PathAndQuery,
+    /// Full names of the messages whose changes matter.
+    messages: Vec<String>,
+    client: Client,
+}
+
+impl Log {
+    /// The logs of a contract that matter to this cache; `client` calls a method's service in the gateway's own name.
+    pub fn all(contract: &Contract, cache: &Cache, client: impl Fn(&Method) -> Option<Client>) -> Vec<Self> {
+        let logs = contract.methods().filter(|method| method.descriptor.input().full_name() == REQUEST);
+        logs.filter_map(|method| {
+            let package = method.descriptor.parent_service().package_name().to_owned();
+            let messages = cache.shown(&package);
+            let path = method.path.parse().ok().filter(|_| !messages.is_empty())?;
+            Some(Self { package, path, messages, client: client(method)? })
+        })
+        .collect()
+    }
+
+    /// Follows the log until `stop`, and tells the cache.
+    pub async fn follow(self, cache: Arc<Cache>, stop: CancellationToken) {
+        let mut cursor = String::new();
+        while !stop.is_cancelled() {
+            let ended = tokio::select! {
+                ended = self.read(&cache, &mut cursor) => ended,
+                () = stop.cancelled() => return,
+            };
+            if let Err(status) = ended {
+                if matches!(status.code(), Code::OutOfRange | Code::InvalidArgument) {
+                    // What came after the cursor is gone, or the log is another one: anything may have changed.
+                    cursor.clear();
+                    cache.forget(&self.package);
+                }
+                tracing::debug!(package = self.package, error = chain(&status), "a log of events broke off");
+            }
+            tokio::select! {
+                () = tokio::time::sleep(RETRY) => {}
+                () = stop.cancelled() => return,
+            }
+        }
+    }
+
+    async fn read(&self, cache: &Cache, cursor: &mut String) -> Result<(), Status> {
+        let data_types = self.messages.clone();
+        let request = WatchEventsRequest { cursor: cursor.clone(), data_types, ..WatchEventsRequest::default() };
+        let mut client = Grpc::new(self.client.clone());
+        client.ready().await.or_unavailable("a service")?;
+        let codec = tonic_prost::ProstCodec::<WatchEventsRequest, WatchEventsResponse>::default();
+        let request = tonic::Request::new(request);
+        let mut stream = client.server_streaming(request, self.path.clone(), codec).await?.into_inner();
+        while let Some(response) = stream.message().await? {
+            if let Some(event) = response.event {
+                let message = event.data.as_ref().and_then(|data| data.type_url.rsplit('/').next());
+                cache.changed(&self.package, message.unwrap_or_default(), event.position);
+            } else if cursor.is_empty() {
+                // What was fetched before the log was followed may show what was changed meanwhile.
+                cache.forget(&self.package);
+            }
+            *cursor = response.cursor;
+        }
+        Ok(())
+    }
+}

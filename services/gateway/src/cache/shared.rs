@@ -1,0 +1,144 @@
+//! Answers that gateways have in common, in Redis. Each is kept with what was known of changes before it was fetched,
+//! and is good only while nothing more is known.
+
+use std::{
+    sync::Arc,
+    time::{Duration, Instant, SystemTime, UNIX_EPOCH},
+};
+
+use prost::Message;
+use redis::Script;
+use souk_common::contract::Method;
+
+use super::{Entry, Question};
+use crate::{manners::caching::Answer, shared::Shared};
+
+/// What is remembered of changes goes by itself where a method is no longer asked: longer than any answer is kept.
+const REMEMBER: Duration = Duration::from_secs(24 * 3600);
+/// Moves the position of a method's last change on, never back: every gateway tells of every event.
+const CHANGED_AT: &str = "
+    local key, position = KEYS[1], tonumber(ARGV[1])
+    if position > tonumber(redis.call('HGET', key, 'at') or '-1') then
+        redis.call('HSET', key, 'at', ARGV[1])
+    end
+    redis.call('PEXPIRE', key, ARGV[2])";
+/// Counts a change that a gateway has made, whose event is still to come.
+const CHANGED_HERE: &str = "
+    redis.call('HINCRBY', KEYS[1], 'here', 1)
+    redis.call('PEXPIRE', KEYS[1], ARGV[1])";
+
+/// The answers that gateways have in common.
+pub(super) struct Common {
+    redis: Arc<Shared>,
+    changed_at: Script,
+    changed_here: Script,
+}
+
+/// What Redis knows of a question.
+#[derive(Default)]
+pub(super) struct Look {
+    /// An answer that is still good.
+    pub entry: Option<Entry>,
+    /// What is known of changes; `None` where Redis is lost.
+    pub changes: Option<String>,
+}
+
+/// An answer as it is kept.
+#[derive(Clone, PartialEq, Message)]
+struct Stored {
+    #[prost(bytes = "bytes", tag = "1")]
+    json: bytes::Bytes,
+    #[prost(string, optional, tag = "2")]
+    tag: Option<String>,
+    /// When it was fetched, in milliseconds since 1970.
+    #[prost(uint64, tag = "3")]
+    made: u64,
+    /// What was known of changes then.
+    #[prost(string, tag = "4")]
+    changes: String,
+}
+
+impl Common {
+    pub(super) fn new(redis: Arc<Shared>) -> Self {
+        Self { redis, changed_at: Script::new(CHANGED_AT), changed_here: Script::new(CHANGED_HERE) }
+    }
+
+    /// Looks for an answer, and for what is known of changes.
+    pub(super) async fn look(&self, question: &Question) -> Look {
+        let mut pipe = redis::pipe();
+        pipe.cmd("HMGET").arg(changes_key(&question.method)).arg("at").arg("here");
+        pipe.cmd("GET").arg(answer_key(question));
+        type Found = ((Option<String>, Option<String>), Option<Vec<u8>>);
+        let Some(((at, here), stored)) = self.redis.ask::<Found>(async |redis| pipe.query_async(redis).await).await
+        else {
+            return Look::default();
+        };
+        let changes = format!("{}.{}", at.unwrap_or_default(), here.unwrap_or_default());
+        let entry = stored
+            .and_then(|stored| Stored::decode(stored.as_slice()).ok())
+            .filter(|stored| stored.changes == changes)
+            .and_then(|stored| revived(stored, question));
+        Look { entry, changes: Some(changes) }
+    }
+
+    /// Keeps an answer for the others. Nobody waits for it.
+    pub(super) fn keep(&self, question: &Question, answer: &Answer, changes: String) {
+        let caching = question.caching;
+        let stored = Stored { json: answer.json().clone(), tag: answer.tag().map(str::to_owned), made: now(), changes };
+        let lifetime = caching.max_age.saturating_add(caching.stale_while_revalidate);
+        let mut set = redis::cmd("SET");
+        set.arg(answer_key(question)).arg(stored.encode_to_vec()).arg("PX").arg(millis(lifetime));
+        let redis = self.redis.clone();
+        tokio::spawn(async move { redis.ask::<()>(async |redis| set.query_async(redis).await).await });
+    }
+
+    /// What a method shows was changed, as an event at this position tells.
+    pub(super) fn changed_at(&self, method: &Method, position: i64) {
+        self.note(&self.changed_at, method, Some(position));
+    }
+
+    /// What a method shows was changed by a request to this gateway.
+    pub(super) fn changed_here(&self, method: &Method) {
+        self.note(&self.changed_here, method, None);
+    }
+
+    fn note(&self, script: &Script, method: &Method, position: Option<i64>) {
+        let (redis, script, key) = (self.redis.clone(), script.clone(), changes_key(method));
+        tokio::spawn(async move {
+            let mut call = script.key(key);
+            if let Some(position) = position {
+                call.arg(position);
+            }
+            call.arg(millis(REMEMBER));
+            redis.ask::<()>(async |redis| call.invoke_async(redis).await).await
+        });
+    }
+}
+
+/// An answer of another gateway, with the age that it has.
+fn revived(stored: Stored, question: &Question) -> Option<Entry> {
+    let age = Duration::from_millis(now().saturating_sub(stored.made));
+    // Past its time it is not fetched anew here: who asks next had better ask the service.
+    if age >= question.caching.max_age {
+        return None;
+    }
+    let mut entry = Entry::new(Answer::kept(stored.json, stored.tag), question.caching);
+    entry.made = Instant::now().checked_sub(age)?;
+    Some(entry)
+}
+
+fn answer_key(question: &Question) -> Vec<u8> {
+    [b"souk:answer:".as_slice(), &question.key.asked].concat()
+}
+
+fn changes_key(method: &Method) -> String {
+    format!("souk:changes:{}", method.path)
+}
+
+fn now() -> u64 {
+    millis(SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default())
+}
+
+fn millis(duration: Duration) -> u64 {
+    u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
+}
