@@ -36,6 +36,7 @@ pub fn start(jobs: &Jobs, store: &Store, changes: &StockChanges, log: &Log, sett
         let store = answering.clone();
         async move { store.forget_requests(Utc::now() - retention).await }
     });
+    // Leased: as above.
     let log = log.clone();
     jobs.leased("event-cleanup", settings.cleanup_interval, LIMIT, move || {
         let log = log.clone();

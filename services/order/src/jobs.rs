@@ -50,6 +50,7 @@ pub fn start(jobs: &Jobs, settings: &Settings, store: &Store, sagas: &Sagas, log
         }
     });
 
+    // Leased: as above.
     let log = log.clone();
     jobs.leased("event-cleanup", CLEAN_EVERY, LIMIT, move || {
         let log = log.clone();

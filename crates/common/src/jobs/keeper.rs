@@ -169,15 +169,13 @@ fn take_turns(jobs: &[Arc<Job>], records: &[Record], now: DateTime<Utc>, held: i
         };
         let held = if job.everywhere { Held::Always } else { held(job, record) };
         let ago = |at: DateTime<Utc>| (now - at).to_std().unwrap_or_default();
-        let begun = {
+        if let Some(ago) = record.last_success_at.map(|at| now - at) {
             let mut notes = lock(&job.notes);
-            if let Some(ago) = record.last_success_at.map(|at| now - at) {
-                notes.last_success = notes.last_success.max(Utc::now() - ago);
-            }
-            notes.begun
-        };
-        let trigger = record.triggered_at.filter(|_| record.triggered_at != begun);
+            notes.last_success = notes.last_success.max(Utc::now() - ago);
+        }
         job.turn.send_if_modified(|turn| {
+            // Looked at with the turn in hand: a run that begins now says so before it takes the wish out of the turn.
+            let trigger = record.triggered_at.filter(|_| record.triggered_at != lock(&job.notes).begun);
             let gained = held != Held::Not && !turn.held.now();
             if gained {
                 // Another copy's last run counts.
