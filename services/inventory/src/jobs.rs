@@ -24,18 +24,21 @@ const LIMIT: Duration = Duration::from_secs(300);
 
 /// Starts the service's jobs.
 pub fn start(jobs: &Jobs, store: &Store, changes: &StockChanges, log: &Log, settings: &Settings) {
+    // Leased: all copies would find the same reservations, and each close them in vain but one. Nobody waits for it.
     let (lapsing, through) = (store.clone(), changes.clone());
-    jobs.every("reservation-expiry", settings.expiry_interval, LIMIT, move || {
+    jobs.leased("reservation-expiry", settings.expiry_interval, LIMIT, move || {
         close_lapsed(lapsing.clone(), through.clone())
     });
+    // Leased: copies that clean at the same time would only wait for each other's rows.
     let answering = store.clone();
     let retention = TimeDelta::from_std(settings.idempotency_retention).unwrap_or(TimeDelta::MAX);
-    jobs.every("request-cleanup", settings.cleanup_interval, LIMIT, move || {
+    jobs.leased("request-cleanup", settings.cleanup_interval, LIMIT, move || {
         let store = answering.clone();
         async move { store.forget_requests(Utc::now() - retention).await }
     });
+    // Leased: as above.
     let log = log.clone();
-    jobs.every("event-cleanup", settings.cleanup_interval, LIMIT, move || {
+    jobs.leased("event-cleanup", settings.cleanup_interval, LIMIT, move || {
         let log = log.clone();
         async move { log.forget().await }
     });

@@ -15,15 +15,15 @@ use souk_common::{
     contract::Contract,
     db::DbError,
     events::Log,
-    jobs::Jobs,
+    jobs::{JobRpc, Jobs},
     server::{Server, ServerError},
     service::SetupError,
     verify::Check,
 };
 use souk_proto::inventory::v1::{
-    event_service_server::EventServiceServer, location_service_server::LocationServiceServer,
-    product_service_server::ProductServiceServer, reservation_service_server::ReservationServiceServer,
-    stock_service_server::StockServiceServer,
+    event_service_server::EventServiceServer, job_service_server::JobServiceServer,
+    location_service_server::LocationServiceServer, product_service_server::ProductServiceServer,
+    reservation_service_server::ReservationServiceServer, stock_service_server::StockServiceServer,
 };
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
@@ -72,7 +72,7 @@ pub async fn serve(config: Config, listener: TcpListener, shutdown: Cancellation
     let placing = tokio::spawn(log.clone().run());
     let rpc = Rpc::new(store.clone(), changes.clone(), log.clone());
 
-    let jobs = Jobs::new("inventory", stop_jobs.clone());
+    let jobs = Jobs::new("inventory", store.db().clone(), stop_jobs.clone());
     jobs::start(&jobs, &store, &changes, &log, &settings);
     let ready = store.db().clone();
     let served = Server::new(&common.server, "inventory", contract, verifier)
@@ -81,6 +81,7 @@ pub async fn serve(config: Config, listener: TcpListener, shutdown: Cancellation
         .with(StockServiceServer::new(rpc.clone()))
         .with(ReservationServiceServer::new(rpc.clone()))
         .with(EventServiceServer::new(rpc))
+        .with(JobServiceServer::new(JobRpc::new(jobs.clone())))
         .ready_while(move || {
             let db = ready.clone();
             async move { db.ping().await.is_ok() }

@@ -30,13 +30,16 @@ pub fn start(jobs: &Jobs, settings: &Settings, store: &Store, sagas: &Sagas, log
         running: Arc::new(Semaphore::new(settings.saga.concurrency)),
         shutdown: shutdown.clone(),
     };
-    jobs.every("order.saga", settings.saga.interval, LIMIT, move || {
+    // Everywhere: orders have leases of their own and copies pass over each other's (SKIP LOCKED), so all share the
+    // work, and no order waits for the lease of a copy that died on top of its own.
+    jobs.everywhere("saga", settings.saga.interval, LIMIT, move || {
         let recovery = recovery.clone();
         async move { recovery.run().await.map_err(|error| chain(&error)) }
     });
 
     let (store, retention) = (store.clone(), settings.idempotency_retention);
-    jobs.every("order.forget_keys", CLEAN_EVERY, LIMIT, move || {
+    // Leased: copies that clean at the same time would only wait for each other's rows.
+    jobs.leased("request-cleanup", CLEAN_EVERY, LIMIT, move || {
         let store = store.clone();
         async move {
             let retention = TimeDelta::from_std(retention).unwrap_or(TimeDelta::MAX);
@@ -47,8 +50,9 @@ pub fn start(jobs: &Jobs, settings: &Settings, store: &Store, sagas: &Sagas, log
         }
     });
 
+    // Leased: as above.
     let log = log.clone();
-    jobs.every("order.forget_events", CLEAN_EVERY, LIMIT, move || {
+    jobs.leased("event-cleanup", CLEAN_EVERY, LIMIT, move || {
         let log = log.clone();
         async move { log.forget().await.map_err(|error| chain(&error)) }
     });

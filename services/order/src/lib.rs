@@ -18,12 +18,15 @@ use souk_common::{
     contract::Contract,
     db::{Db, DbError},
     events::Log,
-    jobs::Jobs,
+    jobs::{JobRpc, Jobs},
     server::{Server, ServerError},
     service::SetupError,
     verify::Check,
 };
-use souk_proto::order::v1::{event_service_server::EventServiceServer, order_service_server::OrderServiceServer};
+use souk_proto::order::v1::{
+    event_service_server::EventServiceServer, job_service_server::JobServiceServer,
+    order_service_server::OrderServiceServer,
+};
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 
@@ -73,12 +76,13 @@ pub async fn serve(config: Config, listener: TcpListener, shutdown: Cancellation
     let placing = tokio::spawn(log.clone().run());
     let rpc = Rpc::new(store.clone(), sagas.clone(), inventory, log.clone());
 
-    let jobs = Jobs::new("order", stop_jobs.clone());
+    let jobs = Jobs::new("order", store.db().clone(), stop_jobs.clone());
     jobs::start(&jobs, &settings, &store, &sagas, &log, &stop_jobs);
     let ready = store.db().clone();
     let served = Server::new(&common.server, "order", contract, verifier)
         .with(OrderServiceServer::new(rpc.clone()))
         .with(EventServiceServer::new(rpc))
+        .with(JobServiceServer::new(JobRpc::new(jobs.clone())))
         .ready_while(move || {
             let db = ready.clone();
             async move { db.ping().await.is_ok() }

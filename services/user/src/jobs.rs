@@ -23,10 +23,12 @@ pub fn start(jobs: &Jobs, db: &Db, settings: &Settings) {
     let (session_ttl, token_ttl) = (delta(settings.session_ttl), delta(settings.access_token_ttl));
     let key_max_age = delta(settings.signing_key_max_age);
 
+    // Leased: copies that clean at the same time would only wait for each other's rows.
     let sessions = db.clone();
-    jobs.every("session-cleanup", interval, LIMIT, move || clean_sessions(sessions.clone(), session_ttl));
+    jobs.leased("session-cleanup", interval, LIMIT, move || clean_sessions(sessions.clone(), session_ttl));
+    // Leased: an old key is replaced once, though copies that did it at a time would not break anything.
     let keys = db.clone();
-    jobs.every("signing-keys", interval, LIMIT, move || turn_keys(keys.clone(), key_max_age, token_ttl));
+    jobs.leased("signing-keys", interval, LIMIT, move || turn_keys(keys.clone(), key_max_age, token_ttl));
 }
 
 /// Deletes sessions that have been over for a while, and used tokens that are older than any session may rest:

@@ -17,11 +17,14 @@ use souk_common::{
     auth::Verifier,
     contract::Contract,
     db::DbError,
-    jobs::Jobs,
+    jobs::{JobRpc, Jobs},
     server::{Server, ServerError},
     service::SetupError,
 };
-use souk_proto::user::v1::{session_service_server::SessionServiceServer, user_service_server::UserServiceServer};
+use souk_proto::user::v1::{
+    job_service_server::JobServiceServer, session_service_server::SessionServiceServer,
+    user_service_server::UserServiceServer,
+};
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 
@@ -64,12 +67,13 @@ pub async fn serve(config: Config, listener: TcpListener, shutdown: Cancellation
 
     // A token of its own: the jobs also stop where the server fails.
     let stop_jobs = shutdown.child_token();
-    let jobs = Jobs::new("user", stop_jobs.clone());
+    let jobs = Jobs::new("user", db.clone(), stop_jobs.clone());
     jobs::start(&jobs, &db, &settings);
     let ready = db.clone();
     let served = Server::new(&common.server, "user", contract, verifier)
         .with(UserServiceServer::new(rpc.clone()))
         .with(SessionServiceServer::new(rpc))
+        .with(JobServiceServer::new(JobRpc::new(jobs.clone())))
         .ready_while(move || {
             let db = ready.clone();
             async move { db.ping().await.is_ok() }

@@ -1,5 +1,10 @@
 //! Brings a database's schema up to date. Several copies of a service may start at once: one migrates, the others
 //! wait and find nothing left to do.
+//!
+//! The tables of common's own, such as those of jobs, are made in every service's database beside the service's: their
+//! SQL, their schema and their queries stand once, in common, and a new service has them without a line of its own.
+//! Their folders are named `common-000001_what`, so that no service, whose folders begin with a date, ever has one of
+//! the same version. A service's own come first.
 
 use std::sync::Arc;
 
@@ -7,11 +12,14 @@ use diesel::SqliteConnection;
 use diesel::migration::{Migration, MigrationSource};
 use diesel_async::async_connection_wrapper::AsyncConnectionWrapper;
 use diesel_async::{AsyncPgConnection, RunQueryDsl, SimpleAsyncConnection};
-use diesel_migrations::{EmbeddedMigrations, MigrationHarness};
+use diesel_migrations::{EmbeddedMigrations, MigrationHarness, embed_migrations};
 
 use super::postgres::Postgres;
 use super::sqlite::Sqlite;
 use super::{DbError, Migrations};
+
+const COMMON_POSTGRES: EmbeddedMigrations = embed_migrations!("migrations/postgres");
+const COMMON_SQLITE: EmbeddedMigrations = embed_migrations!("migrations/sqlite");
 
 /// The advisory lock that stands for "this database's schema": the text `souk` and a version.
 const LOCK: i64 = 0x736f_756b_0001;
@@ -28,33 +36,35 @@ pub(super) async fn postgres(db: &Postgres, migrations: Arc<Migrations>) -> Resu
         .await?;
     blocking(move || {
         let mut conn = AsyncConnectionWrapper::<AsyncPgConnection>::from(conn);
-        run(&mut conn, &migrations.postgres)
+        run(&mut conn, [&migrations.postgres, &COMMON_POSTGRES])
     })
     .await
 }
 
 /// All in one transaction: a schema is never half new.
 pub(super) async fn sqlite(db: &Sqlite, migrations: Arc<Migrations>) -> Result<Vec<String>, DbError> {
-    db.batch(move |conn: &mut SqliteConnection| run(conn, &migrations.sqlite)).await
+    db.batch(move |conn: &mut SqliteConnection| run(conn, [&migrations.sqlite, &COMMON_SQLITE])).await
 }
 
-fn run<DB, C>(conn: &mut C, migrations: &EmbeddedMigrations) -> Result<Vec<String>, DbError>
+fn run<DB, C>(conn: &mut C, sets: [&EmbeddedMigrations; 2]) -> Result<Vec<String>, DbError>
 where
     DB: diesel::backend::Backend,
     C: MigrationHarness<DB>,
 {
     let applied = conn.applied_migrations().map_err(DbError::Migration)?;
-    let mut pending: Vec<Box<dyn Migration<DB>>> = migrations
-        .migrations()
-        .map_err(DbError::Migration)?
-        .into_iter()
-        .filter(|migration| !applied.contains(&migration.name().version()))
-        .collect();
-    pending.sort_by(|a, b| a.name().version().cmp(&b.name().version()));
-    let mut names = Vec::with_capacity(pending.len());
-    for migration in &pending {
-        conn.run_migration(migration).map_err(DbError::Migration)?;
-        names.push(migration.name().to_string());
+    let mut names = Vec::new();
+    for set in sets {
+        let mut pending: Vec<Box<dyn Migration<DB>>> = set
+            .migrations()
+            .map_err(DbError::Migration)?
+            .into_iter()
+            .filter(|migration| !applied.contains(&migration.name().version()))
+            .collect();
+        pending.sort_by(|a, b| a.name().version().cmp(&b.name().version()));
+        for migration in &pending {
+            conn.run_migration(migration).map_err(DbError::Migration)?;
+            names.push(migration.name().to_string());
+        }
     }
     Ok(names)
 }

@@ -201,8 +201,8 @@ impl Db {
         Ok(Self(Arc::new(Inner { pools, migrations: Arc::new(migrations), _metrics: metrics })))
     }
 
-    /// Runs the migrations that were not run yet, and returns their names. May be called by several copies of a
-    /// service at once.
+    /// Runs the migrations that were not run yet, the service's and then common's own (`crates/common/migrations`),
+    /// and returns their names. May be called by several copies of a service at once.
     ///
     /// # Errors
     /// [`DbError::Migration`] where one fails; it left nothing behind.

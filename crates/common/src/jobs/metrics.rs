@@ -1,16 +1,23 @@
 //! What a dashboard shows of background jobs.
 
-use std::time::Duration;
+use std::{
+    sync::{Arc, Mutex, Weak},
+    time::Duration,
+};
 
 use chrono::Utc;
 use opentelemetry::{
     KeyValue,
-    metrics::{Counter, Gauge, Histogram},
+    metrics::{Counter, Gauge, Histogram, Meter},
 };
 
-/// `souk_job_runs_total{job,outcome}`, `souk_job_items_total{job}`, `souk_job_duration_seconds{job}` and
-/// `souk_job_last_success_timestamp_seconds{job}`.
-#[derive(Clone)]
+use super::{Job, lock};
+
+type All = Mutex<Vec<Arc<Job>>>;
+
+/// Of this copy's runs: `souk_job_runs_total{job,outcome}`, `souk_job_items_total{job}`,
+/// `souk_job_duration_seconds{job}` and `souk_job_last_success_timestamp_seconds{job}`. Of each job:
+/// `souk_job_lag_seconds{job}` and `souk_job_held{job}`.
 pub(super) struct Metrics {
     runs: Counter<u64>,
     items: Counter<u64>,
@@ -19,8 +26,9 @@ pub(super) struct Metrics {
 }
 
 impl Metrics {
-    pub(super) fn new() -> Self {
+    pub(super) fn new(jobs: &Arc<All>, lease: Duration) -> Self {
         let meter = opentelemetry::global::meter("souk");
+        observe(&meter, Arc::downgrade(jobs), lease);
         Self {
             runs: meter.u64_counter("souk.job.runs").with_description("Runs of background jobs, by outcome").build(),
             items: meter.u64_counter("souk.job.items").with_description("Things that background jobs did").build(),
@@ -46,5 +54,37 @@ impl Metrics {
             self.items.add(*done, &job);
             self.last_success.record(Utc::now().timestamp_millis() as f64 / 1000.0, &job);
         }
+    }
+}
+
+fn observe(meter: &Meter, jobs: Weak<All>, lease: Duration) {
+    let all = jobs.clone();
+    meter
+        .f64_observable_gauge("souk.job.lag")
+        .with_unit("s")
+        .with_description("By how much the last success of a background job, in any copy, is older than its interval")
+        .with_callback(move |observer| {
+            for job in all.upgrade().iter().flat_map(|jobs| lock(jobs).clone()) {
+                observer.observe(job.lag(lease).as_secs_f64(), &[KeyValue::new("job", job.name)]);
+            }
+        })
+        .build();
+    meter
+        .i64_observable_gauge("souk.job.held")
+        .with_description("Whether this copy runs the background job: 1 where it holds its lease, or all copies run it")
+        .with_callback(move |observer| {
+            for job in jobs.upgrade().iter().flat_map(|jobs| lock(jobs).clone()) {
+                observer.observe(job.turn.borrow().held.now().into(), &[KeyValue::new("job", job.name)]);
+            }
+        })
+        .build();
+}
+
+impl Job {
+    /// What this copy knows of the lag. Of what another copy runs it learns a lease late at most, which it takes off.
+    fn lag(&self, lease: Duration) -> Duration {
+        let since = (Utc::now() - lock(&self.notes).last_success).to_std().unwrap_or_default();
+        let late = if self.turn.borrow().held.now() { Duration::ZERO } else { lease };
+        since.saturating_sub(self.interval).saturating_sub(late)
     }
 }

@@ -1,146 +1,257 @@
-//! Background work: a named job that runs again and again until shutdown, watched by metrics.
+//! Background work: named jobs that run again and again until shutdown, seen and triggered through the database.
 //!
 //! A run that fails, panics or hangs never ends its job: it is logged, counted, and the next one comes.
+//!
+//! # One copy of many
+//! A job runs in the one copy of the service that holds its lease ([`Jobs::leased`]), or in each ([`Jobs::everywhere`]).
+//! A copy takes the lease of a job that nobody holds, keeps it over many runs, renews it when half of it is over, and
+//! gives it up when it stops. When a copy dies, another goes on once the lease has run out.
+//!
+//! Leases are measured by the database's clock, so the copies' clocks may be as wrong as they like. A holder counts
+//! its lease by its own steady clock from before it asked, so it stops no later than another can begin: a run whose
+//! lease could not be renewed is cut off. Only a process that stood still (SIGSTOP, a paused machine) may finish a
+//! statement later than that. So a lease saves work, and the work itself must bear two runs at a time.
+//!
+//! # What is written when
+//! Nothing at a tick. A copy that holds leases writes once in half a lease, all its jobs in one transaction, and what
+//! its runs came to goes with that; a failure, the first success after one, and the end of a run that was asked for
+//! are written at once, but not more often than every [`WRITE_AT_MOST_EVERY`]. All others only read.
 
+mod keeper;
 mod metrics;
+mod record;
+mod rpc;
+mod run;
+mod store;
 
 use std::{
     fmt::Display,
     future::Future,
-    sync::{Arc, Mutex, PoisonError},
-    time::{Duration, Instant},
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    time::Duration,
 };
 
 use chrono::{DateTime, Utc};
-use tokio::task::JoinError;
+use tokio::{
+    sync::{Notify, watch},
+    time::Instant,
+};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
-use self::metrics::Metrics;
-use crate::telemetry::span;
+use self::{keeper::Keeper, metrics::Metrics, record::Unwritten};
+use crate::db::{Db, DbError};
+
+pub use self::{record::Record, rpc::JobRpc};
+
+/// How long a lease lasts: after so long, and a look, another copy runs the jobs of one that died.
+pub const LEASE: Duration = Duration::from_secs(15);
+
+/// The least time between two writes of one copy.
+pub const WRITE_AT_MOST_EVERY: Duration = Duration::from_secs(2);
 
 /// What is known of a job.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Status {
-    /// The job's name, for example `saga`.
-    pub name: &'static str,
-    /// When its last run began.
-    pub last_run: Option<DateTime<Utc>>,
-    /// When a run last ended well.
-    pub last_success: Option<DateTime<Utc>>,
-    /// How long its last run took.
-    pub last_duration: Option<Duration>,
-    /// Why its last run failed; `None` where it did not.
-    pub last_error: Option<String>,
-    /// Runs so far.
-    pub runs: u64,
-    /// Runs of them that failed.
-    pub failures: u64,
-    /// Things done so far, by what the runs reported.
-    pub done: u64,
+    /// What the database knows, and what this copy's runs add to it.
+    pub record: Record,
+    /// Whether every copy runs it.
+    pub everywhere: bool,
+    /// The time between the end of a run and the next.
+    pub interval: Duration,
+    /// By how much the last success is older than the interval.
+    pub lag: Duration,
 }
 
 /// The jobs of one service.
 #[derive(Clone)]
-pub struct Jobs {
+pub struct Jobs(Arc<Inner>);
+
+struct Inner {
     service: &'static str,
+    /// Tells this copy from others.
+    copy: String,
+    db: Db,
+    lease: Duration,
     shutdown: CancellationToken,
-    tracker: TaskTracker,
-    statuses: Arc<Mutex<Vec<Status>>>,
+    runners: TaskTracker,
+    keeper: TaskTracker,
+    /// Something to look at: a job more, a run that was asked for or that should be written down.
+    look: Notify,
+    jobs: Arc<Mutex<Vec<Arc<Job>>>>,
     metrics: Metrics,
+}
+
+/// A job as this copy knows it.
+struct Job {
+    name: &'static str,
+    everywhere: bool,
+    interval: Duration,
+    limit: Duration,
+    turn: watch::Sender<Turn>,
+    notes: Mutex<Notes>,
+}
+
+/// Whether and when it is this copy's turn to run a job.
+#[derive(Clone, Copy, Debug)]
+struct Turn {
+    held: Held,
+    /// When the next run is due.
+    due: Instant,
+    /// Somebody asks for a run now.
+    trigger: Option<DateTime<Utc>>,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq)]
+enum Held {
+    Not,
+    Until(Instant),
+    Always,
+}
+
+impl Held {
+    fn now(self) -> bool {
+        match self {
+            Self::Not => false,
+            Self::Until(end) => Instant::now() < end,
+            Self::Always => true,
+        }
+    }
+}
+
+/// What happened, for the table and for the metrics.
+struct Notes {
+    unwritten: Unwritten,
+    /// The last run that was asked for and that this copy began.
+    begun: Option<DateTime<Utc>>,
+    failing: bool,
+    /// When a run last ended well in any copy, or when this copy began to look; by its own clock.
+    last_success: DateTime<Utc>,
 }
 
 impl Jobs {
     /// No jobs of this service yet. After `shutdown` no run begins; one that is under way is waited for.
-    pub fn new(service: &'static str, shutdown: CancellationToken) -> Self {
-        Self { service, shutdown, tracker: TaskTracker::new(), statuses: Arc::default(), metrics: Metrics::new() }
+    pub fn new(service: &'static str, db: Db, shutdown: CancellationToken) -> Self {
+        Self::with_lease(service, db, shutdown, LEASE)
     }
 
-    /// Runs `work` now, and then each time `interval` after the last run ended.
+    /// As [`Jobs::new`], with leases of another length than [`LEASE`].
+    pub fn with_lease(service: &'static str, db: Db, shutdown: CancellationToken, lease: Duration) -> Self {
+        let jobs = Arc::default();
+        let inner = Inner {
+            service,
+            copy: copy_name(),
+            db,
+            lease,
+            shutdown,
+            runners: TaskTracker::new(),
+            keeper: TaskTracker::new(),
+            look: Notify::new(),
+            metrics: Metrics::new(&jobs, lease),
+            jobs,
+        };
+        let inner = Arc::new(inner);
+        inner.keeper.spawn(Keeper::new(inner.clone()).keep());
+        inner.keeper.close();
+        Self(inner)
+    }
+
+    /// Runs `work` in one copy of the service: when the last run of any copy is `interval` ago, and then each time
+    /// `interval` after the last run ended.
     ///
     /// `work` answers with how many things it did. A run longer than `limit` is stopped and counts as failed.
-    pub fn every<W, F, E>(&self, name: &'static str, interval: Duration, limit: Duration, mut work: W)
+    pub fn leased<W, F, E>(&self, name: &'static str, interval: Duration, limit: Duration, work: W)
     where
         W: FnMut() -> F + Send + 'static,
         F: Future<Output = Result<u64, E>> + Send + 'static,
         E: Display + Send + 'static,
     {
-        let index = {
-            let mut statuses = self.statuses.lock().unwrap_or_else(PoisonError::into_inner);
-            statuses.push(Status { name, ..Status::default() });
-            statuses.len() - 1
-        };
-        let jobs = self.clone();
-        self.tracker.spawn(async move {
-            while !jobs.shutdown.is_cancelled() {
-                jobs.run(index, name, limit, work()).await;
-                tokio::select! {
-                    () = jobs.shutdown.cancelled() => {}
-                    () = tokio::time::sleep(interval) => {}
-                }
-            }
-        });
+        self.add(name, false, interval, limit, work);
     }
 
-    /// What is known of each job, in the order they were added.
-    pub fn statuses(&self) -> Vec<Status> {
-        self.statuses.lock().unwrap_or_else(PoisonError::into_inner).clone()
-    }
-
-    /// Returns when all jobs have stopped, which they only do after shutdown.
-    pub async fn stopped(&self) {
-        self.tracker.close();
-        self.tracker.wait().await;
-    }
-
-    async fn run<F, E>(&self, index: usize, name: &'static str, limit: Duration, work: F)
+    /// Runs `work` in every copy of the service, now and then each time `interval` after the last run ended: for work
+    /// that copies share by themselves, and that should not wait for the lease of one that died.
+    ///
+    /// `work` answers with how many things it did. A run longer than `limit` is stopped and counts as failed.
+    pub fn everywhere<W, F, E>(&self, name: &'static str, interval: Duration, limit: Duration, work: W)
     where
+        W: FnMut() -> F + Send + 'static,
         F: Future<Output = Result<u64, E>> + Send + 'static,
         E: Display + Send + 'static,
     {
-        let began = Instant::now();
-        self.note(index, |status| status.last_run = Some(Utc::now()));
-        // In a task of its own, so that a panic ends the run and not the job.
-        let run =
-            tokio::spawn(span::job(self.service, name).run(async move { tokio::time::timeout(limit, work).await }));
-        let result = match run.await {
-            Ok(Ok(Ok(done))) => Ok(done),
-            Ok(Ok(Err(error))) => Err(error.to_string()),
-            Ok(Err(_)) => Err(format!("took longer than {limit:?} and was stopped")),
-            Err(error) => Err(panic_text(&error)),
-        };
-        let took = began.elapsed();
-        self.metrics.ran(name, took, &result);
-        if let Err(error) = &result {
-            tracing::warn!(job = name, error, "a background job failed; it runs again");
-        }
-        self.note(index, |status| {
-            status.runs += 1;
-            status.last_duration = Some(took);
-            match result {
-                Ok(done) => {
-                    status.done += done;
-                    status.last_success = Some(Utc::now());
-                    status.last_error = None;
-                }
-                Err(error) => {
-                    status.failures += 1;
-                    status.last_error = Some(error);
-                }
+        self.add(name, true, interval, limit, work);
+    }
+
+    fn add<W, F, E>(&self, name: &'static str, everywhere: bool, interval: Duration, limit: Duration, work: W)
+    where
+        W: FnMut() -> F + Send + 'static,
+        F: Future<Output = Result<u64, E>> + Send + 'static,
+        E: Display + Send + 'static,
+    {
+        let held = if everywhere { Held::Always } else { Held::Not };
+        let turn = Turn { held, due: Instant::now(), trigger: None };
+        let notes = Notes { unwritten: Unwritten::default(), begun: None, failing: false, last_success: Utc::now() };
+        let (turn, notes) = (watch::Sender::new(turn), Mutex::new(notes));
+        let job = Arc::new(Job { name, everywhere, interval, limit, turn, notes });
+        lock(&self.0.jobs).push(job.clone());
+        self.0.runners.spawn(run::again_and_again(self.0.clone(), job, work));
+        self.0.look.notify_one();
+    }
+
+    /// What is known of each job, by name.
+    ///
+    /// # Errors
+    /// Where the database fails.
+    pub async fn statuses(&self) -> Result<Vec<Status>, DbError> {
+        let mut jobs = lock(&self.0.jobs).clone();
+        jobs.sort_by_key(|job| job.name);
+        let names: Vec<_> = jobs.iter().map(|job| job.name).collect();
+        let (now, mut records) = store::read(&self.0.db, &names).await?;
+        let status = |job: Arc<Job>| {
+            let mut record = match records.iter().position(|record| record.name == job.name) {
+                Some(at) => records.swap_remove(at),
+                None => Record { name: job.name.to_owned(), ..Record::default() },
+            };
+            if record.is_free(now) {
+                record.release();
             }
-        });
+            let notes = lock(&job.notes);
+            notes.unwritten.apply(&mut record, now);
+            let since = record.last_success_at.map_or_else(|| Utc::now() - notes.last_success, |at| now - at);
+            let lag = since.to_std().unwrap_or_default().saturating_sub(job.interval);
+            Status { record, everywhere: job.everywhere, interval: job.interval, lag }
+        };
+        Ok(jobs.into_iter().map(status).collect())
     }
 
-    fn note(&self, index: usize, change: impl FnOnce(&mut Status)) {
-        let mut statuses = self.statuses.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(status) = statuses.get_mut(index) {
-            change(status);
-        }
+    /// Asks for a run now, whatever the interval: of the copy that holds the lease, which sees it at once or at its
+    /// next look; of this one, where every copy runs the job. Where a run is under way, another follows it. `None`
+    /// where there is no such job.
+    ///
+    /// # Errors
+    /// Where the database fails.
+    pub async fn trigger(&self, name: &str) -> Result<Option<Status>, DbError> {
+        let Some(known) = lock(&self.0.jobs).iter().map(|job| job.name).find(|known| *known == name) else {
+            return Ok(None);
+        };
+        store::change(&self.0.db, &[known], |record, now| record.triggered_at = Some(now)).await?;
+        self.0.look.notify_one();
+        Ok(self.statuses().await?.into_iter().find(|status| status.record.name == name))
+    }
+
+    /// Returns when all jobs have stopped and their leases are given up, which happens only after shutdown.
+    pub async fn stopped(&self) {
+        self.0.keeper.wait().await;
     }
 }
 
-fn panic_text(error: &JoinError) -> String {
-    if error.is_panic() { "panicked".to_owned() } else { "was aborted".to_owned() }
+/// What operators see of a copy: its machine, its process, and a number, for a process may be several copies.
+fn copy_name() -> String {
+    let host = std::env::var("HOSTNAME").ok().or_else(|| std::fs::read_to_string("/proc/sys/kernel/hostname").ok());
+    let host = host.unwrap_or_default();
+    let host = if host.trim().is_empty() { "copy" } else { host.trim() };
+    format!("{host}/{}/{:08x}", std::process::id(), rand::random::<u32>())
 }
 
-#[cfg(test)]
-mod tests;
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}

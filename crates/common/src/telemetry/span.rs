@@ -88,7 +88,7 @@ pub fn http_server(service: &str, method: &http::Method, route: &str, headers: &
     RequestSpan::continuing(span, service, context)
 }
 
-/// The span of one run of a background job ("order.saga") of `service`: a trace of its own.
+/// The span of one run of a background job ("saga") of `service`: a trace of its own.
 pub fn job(service: &str, job: &str) -> RequestSpan {
     let sent = SENT.load(Ordering::Relaxed);
     let span = tracing::error_span!(

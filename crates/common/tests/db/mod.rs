@@ -2,6 +2,7 @@
 
 mod events;
 mod failures;
+mod jobs;
 mod startup;
 mod store;
 mod transactions;

@@ -5,6 +5,7 @@ mod access;
 mod accounts;
 mod admin;
 mod harness;
+mod jobs;
 mod keys;
 mod lists;
 mod passwords;
