@@ -78,9 +78,10 @@ pub async fn run(args: &ProveArgs, file: Option<&Path>) -> anyhow::Result<()> {
         None => own(args, &run).await?,
     };
     let proved = Box::pin(prove(args, (run, seed), &mut place)).await;
-    if place.own.is_none() {
-        shop::archive(&place.staff, &place.products).await?;
-    }
+    let archived = match place.own {
+        Some(_) => Ok(()),
+        None => shop::archive(&place.staff, &place.products).await,
+    };
     let result = match proved {
         Ok((did, found)) => tell(args, &place, &did, found).await,
         Err(error) => Err(error),
@@ -88,7 +89,7 @@ pub async fn run(args: &ProveArgs, file: Option<&Path>) -> anyhow::Result<()> {
     if let Some(own) = place.own {
         own.leave(result.is_ok()).await?;
     }
-    result
+    result.and(archived)
 }
 
 /// Prints what was done and found, `souk verify` included.
@@ -134,7 +135,8 @@ async fn own(args: &ProveArgs, run: &str) -> anyhow::Result<Place> {
         Some(server) => Some(Databases::create(server, run).await?),
         None => None,
     };
-    let services = Services::start(&data_dir, databases.as_ref()).await?;
+    let services = Services::start(&data_dir, databases.as_ref()).await;
+    let services = services.with_context(|| left(&folder, databases.as_ref()))?;
     let (server, settings) = (services.gateway(), services.settings.clone());
     let admin = data_dir.credentials().context("the administrator's credentials are gone")?;
     let staff = Api::new(&server, Identity::Credentials(admin))?;
@@ -142,13 +144,18 @@ async fn own(args: &ProveArgs, run: &str) -> anyhow::Result<Place> {
     Ok(Place { server, staff, products: Vec::new(), settings: Some(settings), own: Some(own) })
 }
 
+/// Where to look for what went wrong.
+fn left(folder: &Path, databases: Option<&Databases>) -> String {
+    let databases = databases.map(|databases| format!(", databases {}", databases.names()));
+    format!("Left to look at: {}{}", folder.display(), databases.unwrap_or_default())
+}
+
 impl Own {
     /// Stops everything, and removes what was made where all is well.
     async fn leave(self, well: bool) -> anyhow::Result<()> {
-        drop(self.services);
+        self.services.stop().await?;
         if !well {
-            let databases = self.databases.map(|databases| format!(", databases {}", databases.names()));
-            println!("\nLeft to look at: {}{}", self.folder.display(), databases.unwrap_or_default());
+            println!("\n{}", left(&self.folder, self.databases.as_ref()));
             return Ok(());
         }
         if let Some(databases) = self.databases {
@@ -188,7 +195,12 @@ async fn prove(args: &ProveArgs, (run, seed): (String, u64), place: &mut Place) 
     };
     did.count(&traded.told);
     let prices: HashMap<String, i64> = products.iter().map(|product| (product.name.clone(), product.price)).collect();
-    Ok((did, check::checks(&traded.told, &found, &prices, traded.kills.fallen)))
+    let mut checks = check::checks(&traded.told, &found, &prices);
+    if own.is_some() {
+        let broken = traded.kills.fallen;
+        checks.push(Check { name: "no service ended by itself", counted: 4, broken });
+    }
+    Ok((did, checks))
 }
 
 /// Places the first order, and stops where the payment provider is one that takes no simulated tokens.

@@ -22,8 +22,10 @@ pub struct Did {
     pub seconds: f64,
     /// What they were told: states, and for what was rejected the reason.
     pub answers: BTreeMap<String, u64>,
-    /// Orders that were sent several times, and how many times in all beyond the first.
-    pub sent_again: (u64, u64),
+    /// Orders that were sent several times.
+    pub sent_again: u64,
+    /// How many times in all they were sent beyond the first.
+    pub copies: u64,
     /// Orders that were cancelled.
     pub cancelled: u64,
     /// Orders of which goods came back.
@@ -54,8 +56,8 @@ impl Did {
             };
             *self.answers.entry(answer.to_lowercase().replace('_', " ")).or_default() += 1;
             let again = one.placed.len().saturating_sub(1) as u64;
-            self.sent_again.0 += u64::from(again > 0);
-            self.sent_again.1 += again;
+            self.sent_again += u64::from(again > 0);
+            self.copies += again;
             self.cancelled += u64::from(one.cancelled.iter().any(Reply::is_ok));
             self.returned += u64::from(one.returned.iter().any(|(.., replies)| replies.iter().any(Reply::is_ok)));
         }
@@ -75,14 +77,17 @@ impl Did {
 impl fmt::Display for Did {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let rate = self.orders as f64 / self.seconds.max(0.001);
-        let (again, times) = self.sent_again;
         writeln!(
             f,
             "  orders        {} by {} buyers in {:.1} s: {rate:.0} a second",
             self.orders, self.buyers, self.seconds
         )?;
         writeln!(f, "  answers       {}", list(&self.answers))?;
-        writeln!(f, "  sent again    {again} orders, {times} times in all, most at the same moment")?;
+        writeln!(
+            f,
+            "  sent again    {} orders, {} times in all, most at the same moment",
+            self.sent_again, self.copies
+        )?;
         writeln!(f, "  taken back    {} cancelled, {} returned in part", self.cancelled, self.returned)?;
         writeln!(f, "  deliveries    {} of what was nearly sold out", self.deliveries)?;
         writeln!(f, "  kills         {}", list(&self.kills))?;

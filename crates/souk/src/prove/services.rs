@@ -84,6 +84,16 @@ impl Services {
         gateway.map_or_else(String::new, |gateway| format!("http://{}", gateway.address))
     }
 
+    /// Ends all of them, and waits until they are gone.
+    pub async fn stop(mut self) -> anyhow::Result<()> {
+        for service in &mut self.running {
+            // One that has ended already cannot be killed.
+            let _ = service.process.start_kill();
+            service.process.wait().await?;
+        }
+        Ok(())
+    }
+
     /// Kills as planned: each when the run has come so far, the last ones when it ends.
     pub async fn strike(
         &mut self,
@@ -112,10 +122,8 @@ impl Services {
     async fn kill(&mut self, strike: &Strike, kills: &mut Kills) -> anyhow::Result<()> {
         for service in self.running.iter_mut().filter(|service| strike.victims.contains(&service.which)) {
             service.note_fall(kills)?;
-            service.process.start_kill().or_else(|error| match service.process.try_wait() {
-                Ok(Some(_)) => Ok(()),
-                _ => Err(error),
-            })?;
+            // One that has ended already, and was noted, cannot be killed.
+            let _ = service.process.start_kill();
             *kills.by_service.entry(service.which.name()).or_default() += 1;
             kills.last = Some(Instant::now());
         }

@@ -64,9 +64,8 @@ pub struct Cluster {
     pub inventory: Process,
     /// A second one beside it, where there is one.
     pub copy: Option<Process>,
-    pub order: Process,
     pub gateway: String,
-    _others: [Process; 2],
+    _others: [Process; 3],
     databases: [TestDatabase; 3],
     folder: TempDir,
 }
@@ -113,7 +112,7 @@ impl Cluster {
         let order = service("order", order).start().await;
         let gateway_process = service("gateway", gateway).start().await;
         let gateway = format!("http://127.0.0.1:{gateway}");
-        let cluster = Self { inventory, copy, order, gateway, _others: [user, gateway_process], databases, folder };
+        let cluster = Self { inventory, copy, gateway, _others: [user, order, gateway_process], databases, folder };
         cluster.ready().await;
         cluster
     }
