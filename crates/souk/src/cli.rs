@@ -1,6 +1,6 @@
 //! The command line.
 
-use std::{net::SocketAddr, path::PathBuf};
+use std::{net::SocketAddr, path::PathBuf, time::Duration};
 
 use clap::{Args, Parser, Subcommand};
 
@@ -36,7 +36,8 @@ EXAMPLES
                                            everything in one process, on PostgreSQL databases souk_user,
                                            souk_inventory and souk_order
   souk import online-retail sales.csv      a real catalogue and real orders into a running souk
-  souk verify                              prove the promises on the data at hand
+  souk verify                              check the promises on the data at hand
+  souk prove                               buyers, duplicates, cancels and kills on services of its own, then verify
 
 EXIT STATUS
   0  done, or stopped by SIGINT or SIGTERM
@@ -68,6 +69,10 @@ pub enum Command {
     /// Check the promises on live databases: stock equals its ledger, every order is final or being worked on,
     /// what is confirmed is paid once. Exit status 1 where one is broken, with the rows that break it.
     Verify(DataArgs),
+    /// Put the promises to the test: buyers order from few products, in parallel and twice over, cancel and return,
+    /// while services are killed; then every answer is held against what is there. Exit status 1 where a promise is
+    /// broken, with the orders and products that break it.
+    Prove(ProveArgs),
     /// Ask a running gateway or service whether it is ready. Exit status 0 if so. For containers' health checks.
     Healthcheck(HealthcheckArgs),
 }
@@ -167,6 +172,56 @@ pub struct OnlineRetailArgs {
     /// Requests under way at a time.
     #[arg(long, default_value_t = 16, value_parser = clap::value_parser!(u16).range(1..=256))]
     pub concurrency: u16,
+}
+
+/// What to prove, and where.
+#[derive(Args, Debug, Clone)]
+pub struct ProveArgs {
+    /// Gateway of a running souk, as http://host:port. Products and customers are made there for the run, with
+    /// SOUK_TOKEN or the credentials in the data folder; the products are archived at the end. Without it: services
+    /// of the run's own, a process each, on free ports, with default settings whatever SOUK_* and --config say.
+    #[arg(long, value_name = "URL")]
+    pub url: Option<String>,
+    /// With --url: the data folder of that souk, for credentials and `souk verify`. Else an empty folder for the
+    /// run's own services, which is kept. Default: a temporary one, kept where a promise is broken.
+    #[arg(long, value_name = "DIR")]
+    pub data_dir: Option<PathBuf>,
+    /// With --url: the PostgreSQL server of that souk, for `souk verify`. Else one on which the run makes databases
+    /// souk_prove_… of its own, dropped at the end where all promises hold. Default: SQLite files.
+    #[arg(long, value_name = "URL")]
+    pub database_url: Option<String>,
+    /// Customers who buy at the same time.
+    #[arg(long, value_name = "N", default_value_t = 8, value_parser = clap::value_parser!(u16).range(1..=1000))]
+    pub buyers: u16,
+    /// Products they buy; the fewer, the harder.
+    #[arg(long, value_name = "N", default_value_t = 5, value_parser = clap::value_parser!(u16).range(1..=100))]
+    pub products: u16,
+    /// Pieces of each product at the start, and in each delivery once it is nearly sold out.
+    #[arg(long, value_name = "N", default_value_t = 100, value_parser = clap::value_parser!(u32).range(1..=1_000_000))]
+    pub stock: u32,
+    /// How long to buy, for example 90s or 10m. Default: 30s, or without end where --orders is given.
+    #[arg(long, value_name = "TIME", value_parser = humantime::parse_duration)]
+    pub duration: Option<Duration>,
+    /// How many orders to place.
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..))]
+    pub orders: Option<u64>,
+    /// How often to kill services of the run's own: at random moments, and once at the very end. Default: once in 6 s,
+    /// or 5 times in so many --orders.
+    #[arg(long, value_name = "N", conflicts_with = "url")]
+    pub kills: Option<u32>,
+    /// Kill nothing.
+    #[arg(long, conflicts_with = "kills")]
+    pub no_kills: bool,
+    /// Start of the random choices: the same seed makes the same baskets, payments, cancels and victims.
+    #[arg(long, value_name = "N")]
+    pub seed: Option<u64>,
+    /// A payment token that the installation's provider approves. Default: those of the simulated provider, which
+    /// approve, decline, take their time, fail once or lose an answer.
+    #[arg(long, value_name = "TOKEN")]
+    pub payment_token: Option<String>,
+    /// Write what was done and found here (JSON).
+    #[arg(long, value_name = "FILE")]
+    pub json: Option<PathBuf>,
 }
 
 /// Whom to ask.

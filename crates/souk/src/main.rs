@@ -1,17 +1,19 @@
 //! souk: a commerce backend that starts with one command and grows to a cluster.
 #![allow(clippy::print_stdout, clippy::print_stderr, reason = "a command line speaks there")]
 
+mod api;
 mod cli;
 mod data_dir;
 mod healthcheck;
 mod import;
+mod prove;
 mod settings;
 mod signals;
 mod single;
 mod up;
 mod verify;
 
-use std::process::ExitCode;
+use std::{path::Path, process::ExitCode};
 
 use anyhow::Context;
 use clap::Parser;
@@ -74,19 +76,24 @@ async fn run(cli: Cli) -> anyhow::Result<()> {
             Ok(())
         }
         Command::Import(ImportCommand::OnlineRetail(args)) => {
-            let mut given = Given::default();
-            if let Some(folder) = &args.data_dir {
-                given.set("data_dir", folder.display());
-            }
-            let data_dir = DataDir::at(settings::data_dir(&settings::load(file, &given)?)?.path());
+            let data_dir = data_dir(args.data_dir.as_deref(), file)?;
             import::online_retail(&args, &data_dir).await
         }
         Command::Verify(data) => verify::run(&settings::load(file, &Given::from_args(&data)?)?).await,
+        Command::Prove(args) => Box::pin(prove::run(&args, file)).await,
         Command::Healthcheck(args) => healthcheck::run(&args.address).await,
     }
 }
 
-async fn create_admin(email: &str, given: &Given, file: Option<&std::path::Path>) -> anyhow::Result<()> {
+/// The data folder that was given, or that the settings name.
+fn data_dir(given: Option<&Path>, file: Option<&Path>) -> anyhow::Result<DataDir> {
+    match given {
+        Some(folder) => Ok(DataDir::at(folder)),
+        None => settings::data_dir(&settings::load(file, &Given::default())?),
+    }
+}
+
+async fn create_admin(email: &str, given: &Given, file: Option<&Path>) -> anyhow::Result<()> {
     let settings = settings::load(file, given)?;
     DataDir::open(settings::data_dir(&settings)?.path())?;
     let password = std::env::var("SOUK_ADMIN_PASSWORD").ok().filter(|password| !password.is_empty());
@@ -100,7 +107,7 @@ async fn create_admin(email: &str, given: &Given, file: Option<&std::path::Path>
     Ok(())
 }
 
-async fn migrate(args: &MigrateArgs, file: Option<&std::path::Path>) -> anyhow::Result<()> {
+async fn migrate(args: &MigrateArgs, file: Option<&Path>) -> anyhow::Result<()> {
     let settings = settings::load(file, &Given::from_args(&args.data)?)?;
     DataDir::open(settings::data_dir(&settings)?.path())?;
     for store in settings::STORES {

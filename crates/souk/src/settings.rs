@@ -23,7 +23,7 @@ impl Given {
         }
         if let Some(server) = &data.database_url {
             for store in STORES {
-                given.set(&format!("{store}.database.url"), database_url(server, store)?);
+                given.set(&format!("{store}.database.url"), database_url(server, &format!("souk_{store}"))?);
             }
         }
         Ok(given)
@@ -33,6 +33,22 @@ impl Given {
     pub fn set(&mut self, path: &str, value: impl std::fmt::Display) {
         let name = format!("SOUK_{}", path.replace('.', "__").to_uppercase());
         self.0.push((name, value.to_string()));
+    }
+
+    /// Tells the gateway and every service that calls it where a service is.
+    pub fn set_address(&mut self, settings: &Settings, service: &str, url: &str) {
+        self.set(&format!("gateway.backends.souk.{service}"), url);
+        for caller in STORES {
+            let key = format!("{caller}.clients.{service}.address");
+            if settings.section::<String>(&key).is_ok() {
+                self.set(&key, url);
+            }
+        }
+    }
+
+    /// What was set, as variables for another process.
+    pub fn variables(&self) -> impl Iterator<Item = (&str, &str)> {
+        self.0.iter().map(|(name, value)| (name.as_str(), value.as_str()))
     }
 }
 
@@ -49,6 +65,11 @@ pub fn loader() -> Loader {
 pub fn load(file: Option<&Path>, given: &Given) -> anyhow::Result<Settings> {
     let loader = loader().file(file.map(PathBuf::from)).env().variables(given.0.iter().cloned());
     Ok(loader.load()?)
+}
+
+/// The defaults with these settings and nothing else: neither a file nor the process's variables.
+pub fn alone(given: &Given) -> anyhow::Result<Settings> {
+    Ok(loader().variables(given.0.iter().cloned()).load()?)
 }
 
 /// The data folder in force.
@@ -69,8 +90,8 @@ pub fn with_secret(file: Option<&Path>, given: &mut Given) -> anyhow::Result<Set
     load(file, given)
 }
 
-/// The URL of one service's database on a server.
-fn database_url(server: &str, service: &str) -> anyhow::Result<String> {
+/// The URL of one database on a server.
+pub fn database_url(server: &str, database: &str) -> anyhow::Result<String> {
     let (base, query) = server.split_once('?').unwrap_or((server, ""));
     let base = base.trim_end_matches('/');
     let Some((scheme, rest)) = base.split_once("://") else {
@@ -78,11 +99,11 @@ fn database_url(server: &str, service: &str) -> anyhow::Result<String> {
     };
     if !matches!(scheme, "postgres" | "postgresql") || rest.is_empty() || rest.contains('/') {
         bail!(
-            "--database-url must look like postgres://user:password@host:5432, without a database: souk uses souk_user, souk_inventory and souk_order there"
+            "--database-url must look like postgres://user:password@host:5432, without a database: each service has its own there"
         );
     }
     let query = if query.is_empty() { String::new() } else { format!("?{query}") };
-    Ok(format!("{base}/souk_{service}{query}"))
+    Ok(format!("{base}/{database}{query}"))
 }
 
 #[cfg(test)]
@@ -91,8 +112,8 @@ mod tests {
 
     #[test]
     fn each_service_gets_a_database_of_its_own() {
-        assert_eq!(database_url("postgres://a:b@h:1/", "order").unwrap(), "postgres://a:b@h:1/souk_order");
-        assert_eq!(database_url("postgres://h?x=1", "user").unwrap(), "postgres://h/souk_user?x=1");
+        assert_eq!(database_url("postgres://a:b@h:1/", "souk_order").unwrap(), "postgres://a:b@h:1/souk_order");
+        assert_eq!(database_url("postgres://h?x=1", "souk_user").unwrap(), "postgres://h/souk_user?x=1");
         for wrong in ["h:5432", "mysql://h", "postgres://h/db", "postgres://"] {
             assert!(database_url(wrong, "user").is_err(), "{wrong}");
         }

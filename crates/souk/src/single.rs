@@ -14,7 +14,7 @@ use crate::{
 };
 
 /// Which service.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Which {
     User,
     Inventory,

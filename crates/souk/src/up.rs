@@ -20,7 +20,7 @@ use crate::{
 };
 
 /// The first administrator of a fresh data folder.
-const ADMIN: &str = "admin@souk.example";
+pub const ADMIN: &str = "admin@souk.example";
 /// How long everything may take to become ready before something must be wrong.
 const PATIENCE: Duration = Duration::from_secs(60);
 
@@ -58,13 +58,7 @@ pub async fn run(args: &UpArgs, file: Option<&Path>) -> anyhow::Result<()> {
     let mut services = Vec::new();
     for (which, listener) in &listeners {
         let (name, url) = (which.name(), url(listener, services_tls)?);
-        given.set(&format!("gateway.backends.souk.{name}"), &url);
-        for caller in settings::STORES {
-            let key = format!("{caller}.clients.{name}.address");
-            if settings.section::<String>(&key).is_ok() {
-                given.set(&key, &url);
-            }
-        }
+        given.set_address(&settings, name, &url);
         services.push((name, url));
     }
     let settings = settings::load(file, &given)?;

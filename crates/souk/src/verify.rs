@@ -28,15 +28,24 @@ const PAGE: i64 = 1000;
 
 /// Checks everything and prints what was counted.
 pub async fn run(settings: &Settings) -> anyhow::Result<()> {
+    report(&checks(settings).await?)
+}
+
+/// Checks everything.
+pub async fn checks(settings: &Settings) -> anyhow::Result<Vec<Check>> {
     there_is_something(settings)?;
     let inventory = souk_inventory::Config::from_settings(settings)?;
     let order = souk_order::Config::from_settings(settings)?;
     let mut checks = souk_inventory::verify(&inventory).await?;
     checks.extend(souk_order::verify(&order).await?);
     checks.extend(together(&inventory, &order).await?);
+    Ok(checks)
+}
 
+/// Prints what was counted; an error where a promise is broken.
+pub fn report(checks: &[Check]) -> anyhow::Result<()> {
     let mut broken = 0;
-    for check in &checks {
+    for check in checks {
         println!("{:<4}  {:>9}  {}", if check.holds() { "ok" } else { "FAIL" }, check.counted, check.name);
         for row in &check.broken {
             println!("                 {row}");

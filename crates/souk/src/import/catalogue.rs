@@ -7,7 +7,8 @@ use futures::{StreamExt, TryStreamExt, stream};
 use indicatif::ProgressBar;
 use serde_json::{Value, json};
 
-use super::{SOURCE, api::Api, list, plan::Plan, rules, text};
+use super::{SOURCE, plan::Plan, rules};
+use crate::api::{Api, list, text};
 
 /// How many things one batch call names.
 const BATCH: usize = 200;
@@ -42,12 +43,7 @@ pub async fn products(
             let body = json!({
                 "sku": sku, "title": product.title, "price": money(product.price), "stockTracking": tracking,
             });
-            let name = match api.post("/v1/products", &body).await? {
-                Ok(product) => text(&product, "name")?.to_owned(),
-                // Made by a try whose answer was lost.
-                Err(refusal) if refusal.reason == "RESOURCE_EXISTS" => by_sku(api, sku).await?,
-                Err(refusal) => return Err(refusal).with_context(|| format!("product {sku} was not taken")),
-            };
+            let name = api.product(sku, &body).await?;
             bar.inc(1);
             anyhow::Ok((sku.clone(), name))
         })
@@ -57,13 +53,6 @@ pub async fn products(
     names.extend(made);
     bar.finish_and_clear();
     Ok(names)
-}
-
-async fn by_sku(api: &Api, sku: &str) -> anyhow::Result<String> {
-    let found = api.get("/v1/products:batchGet", &[("skus", sku)]).await??;
-    let product =
-        list(&found, "products").next().with_context(|| format!("product {sku} is neither there nor free"))?;
-    Ok(text(product, "name")?.to_owned())
 }
 
 /// Finds or makes every customer; answers their resource names by number.

@@ -3,7 +3,6 @@
 //! Every request carries a key made from the export alone, so a run that was stopped is simply run again: what was
 //! done answers as before, what was not is done. The rules are in docs/import.md.
 
-mod api;
 mod catalogue;
 mod orders;
 mod plan;
@@ -17,11 +16,8 @@ use std::{sync::Arc, time::Instant};
 use anyhow::{Context, bail};
 use indicatif::{ProgressBar, ProgressStyle};
 
-use self::{
-    api::{Api, Identity},
-    report::Report,
-};
-use crate::{cli::OnlineRetailArgs, data_dir::DataDir};
+use self::report::Report;
+use crate::{api::Api, cli::OnlineRetailArgs, data_dir::DataDir};
 
 /// Names this importer in request ids and external ids.
 const SOURCE: &str = "online-retail";
@@ -54,7 +50,8 @@ pub async fn online_retail(args: &OnlineRetailArgs, data_dir: &DataDir) -> anyho
 
     let bar = self::bar(plan.invoices.len() as u64, "orders");
     let ordering = Instant::now();
-    let report = orders::run(&api, args, &plan, products, customers, report, &bar).await?;
+    let report = orders::run(&api, args, &plan, products, customers, report, &bar).await;
+    let report = report.context("run the import again to go on where it stopped")?;
     let took = ordering.elapsed().as_secs_f64();
     bar.finish_and_clear();
 
@@ -73,33 +70,10 @@ pub async fn online_retail(args: &OnlineRetailArgs, data_dir: &DataDir) -> anyho
 fn connect(args: &OnlineRetailArgs, data_dir: &DataDir) -> anyhow::Result<Api> {
     let running = data_dir.running().map(|running| running.gateway);
     let server = args.server.clone().or(running).unwrap_or_else(|| "http://127.0.0.1:8080".to_owned());
-    if !server.starts_with("http://") {
-        bail!("`{server}` is not an address the importer can reach: it must look like http://host:port");
-    }
-    let identity = match std::env::var("SOUK_TOKEN") {
-        Ok(token) if !token.is_empty() => Identity::Token(token),
-        _ => Identity::Credentials(data_dir.credentials().with_context(|| {
-            format!(
-                "no credentials: set SOUK_TOKEN to an administrator's access token, or give the --data-dir of a \
-                 `souk up` ({} has none)",
-                data_dir.path().display()
-            )
-        })?),
-    };
-    Api::new(&server, identity)
+    Api::as_staff(&server, data_dir)
 }
 
 fn bar(length: u64, what: &'static str) -> ProgressBar {
     let style = ProgressStyle::with_template("{msg:>14} {wide_bar} {pos}/{len} {eta}");
     ProgressBar::new(length).with_style(style.unwrap_or_else(|_| ProgressStyle::default_bar())).with_message(what)
-}
-
-/// A string of an answer; an answer without it is no answer of souk.
-fn text<'a>(value: &'a serde_json::Value, key: &str) -> anyhow::Result<&'a str> {
-    value.get(key).and_then(serde_json::Value::as_str).with_context(|| format!("the answer has no `{key}`"))
-}
-
-/// The entries of a list in an answer.
-fn list<'a>(value: &'a serde_json::Value, key: &str) -> impl Iterator<Item = &'a serde_json::Value> {
-    value.get(key).and_then(serde_json::Value::as_array).into_iter().flatten()
 }

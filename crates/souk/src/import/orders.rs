@@ -19,17 +19,17 @@ use tokio::{
 
 use super::{
     SOURCE,
-    api::{Api, Refusal},
     catalogue::money,
-    list,
     plan::{Invoice, Plan},
     report::Report,
     rules::{self, Kind, Reason},
     source::{Line, Source},
     takeback::{Takeback, Taken},
-    text,
 };
-use crate::cli::OnlineRetailArgs;
+use crate::{
+    api::{Api, Refusal, list, text},
+    cli::OnlineRetailArgs,
+};
 
 /// The most lines that one order can have (`PlaceOrderRequest.items` of the contract).
 const MAX_LINES: usize = 1000;

@@ -64,9 +64,8 @@ pub struct Cluster {
     pub inventory: Process,
     /// A second one beside it, where there is one.
     pub copy: Option<Process>,
-    pub order: Process,
     pub gateway: String,
-    _others: [Process; 2],
+    _others: [Process; 3],
     databases: [TestDatabase; 3],
     ports: Vec<u16>,
     folder: TempDir,
@@ -115,7 +114,7 @@ impl Cluster {
         let gateway_process = service("gateway", gateway).start().await;
         let gateway = format!("http://127.0.0.1:{gateway}");
         let cluster =
-            Self { inventory, copy, order, gateway, _others: [user, gateway_process], databases, ports, folder };
+            Self { inventory, copy, gateway, _others: [user, order, gateway_process], databases, ports, folder };
         cluster.ready().await;
         cluster
     }

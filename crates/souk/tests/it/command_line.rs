@@ -67,9 +67,19 @@ async fn the_default_settings_are_a_settings_file() {
 async fn help_tells_every_command() {
     let (status, log) = run(&["--help"], &[]).await;
     assert_eq!(status, 0);
-    for command in
-        ["up", "user", "inventory", "order", "gateway", "migrate", "check-config", "default-config", "import", "verify"]
-    {
+    for command in [
+        "up",
+        "user",
+        "inventory",
+        "order",
+        "gateway",
+        "migrate",
+        "check-config",
+        "default-config",
+        "import",
+        "verify",
+        "prove",
+    ] {
         assert!(log.contains(&format!("\n  {command} ")), "{command} is not in\n{log}");
     }
 }

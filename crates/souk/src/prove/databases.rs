@@ -1,0 +1,51 @@
+//! Databases of the run's own on a PostgreSQL server.
+
+use anyhow::Context;
+use tokio_postgres::NoTls;
+
+use crate::settings::{self, STORES};
+
+/// One for each service that keeps data.
+pub struct Databases {
+    server: String,
+    run: String,
+}
+
+impl Databases {
+    /// Makes them. Whoever the URL names must be allowed to.
+    pub async fn create(server: &str, run: &str) -> anyhow::Result<Self> {
+        let databases = Self { server: server.to_owned(), run: run.replace('-', "_") };
+        databases.each("CREATE DATABASE").await.context("databases for the run cannot be made")?;
+        Ok(databases)
+    }
+
+    /// The URL of a service's.
+    pub fn url(&self, service: &str) -> anyhow::Result<String> {
+        settings::database_url(&self.server, &self.name(service))
+    }
+
+    /// Their names, for people.
+    pub fn names(&self) -> String {
+        STORES.map(|service| self.name(service)).join(", ")
+    }
+
+    /// Removes them.
+    pub async fn drop(&self) -> anyhow::Result<()> {
+        self.each("DROP DATABASE").await.context("the run's databases cannot be removed")
+    }
+
+    fn name(&self, service: &str) -> String {
+        format!("souk_prove_{}_{service}", self.run)
+    }
+
+    async fn each(&self, what: &str) -> anyhow::Result<()> {
+        let url = settings::database_url(&self.server, "postgres")?;
+        let (client, connection) = tokio_postgres::connect(&url, NoTls).await?;
+        let connection = tokio::spawn(connection);
+        for service in STORES {
+            client.batch_execute(&format!("{what} {}", self.name(service))).await?;
+        }
+        drop(client);
+        Ok(connection.await??)
+    }
+}
