@@ -41,7 +41,7 @@ impl Path {
                 _ => None,
             });
             let (name, mut schema) = match (variable, field) {
-                (Some(variable), Some(field)) => wildcard(atoms, variable, field.field(), before, schemas),
+                (Some(variable), Some(field)) => wildcard(atoms, (variable, at), field.field(), before, schemas),
                 _ => ("segment".to_owned(), json!({"type": "string", "pattern": "^[^/]+$"})),
             };
             let name = path.unique(name);
@@ -98,10 +98,10 @@ impl Path {
     }
 }
 
-/// Name and schema of one wildcard of a variable.
+/// Name and schema of the wildcard of a variable that stands at this place.
 fn wildcard(
     atoms: &[Atom],
-    variable: &Variable,
+    (variable, at): (&Variable, usize),
     field: &FieldDescriptor,
     before: Option<&str>,
     schemas: &mut Schemas<'_>,
@@ -118,10 +118,16 @@ fn wildcard(
         (true, "") => field.json_name().to_owned(),
         (true, plural) => plural.strip_suffix('s').unwrap_or(plural).to_owned(),
     };
-    // The field's own rule, where all of it but this wildcard is literal.
+    // What the field's own rule says of this segment, where it has as many.
     let rule = Rules::of(field).pattern();
-    let ruled = rule.as_ref().and_then(|rule| rule.strip_prefix(&format!("^{plural}/"))?.strip_suffix('$'));
-    let id = ruled.filter(|_| own.len() == 2).map(str::to_owned).or(resource.id);
+    let segments: Vec<&str> = rule
+        .as_ref()
+        .and_then(|rule| rule.strip_prefix('^')?.strip_suffix('$'))
+        .into_iter()
+        .flat_map(|rule| rule.split('/'))
+        .collect();
+    let ruled = segments.get(at - variable.start).filter(|_| segments.len() == own.len());
+    let id = ruled.map(|rule| (*rule).to_owned()).or(resource.id);
     let pattern = id.map_or_else(|| "^[^/]+$".to_owned(), |id| format!("^{id}$"));
     let mut schema = json!({"type": "string", "pattern": pattern});
     if let Some(example) = super::example::from_pattern(&pattern) {
