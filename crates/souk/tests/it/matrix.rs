@@ -129,7 +129,7 @@ fn owned(method: &Method, shop: &Shop, number: usize) -> Value {
             json!({"name": order_name, "requestId": format!("matrix-{number}"), "items": [{"product": product, "quantity": "1"}]})
         }
         "ListTimelineEntries" => json!({"parent": order_name}),
-        "ListOrders" => json!({"customer": user}),
+        "ListOrders" | "WatchOrders" => json!({"customer": user}),
         "GetUser" => json!({"name": user}),
         "UpdateUser" => json!({"user": {"name": user, "displayName": "Ann"}}),
         // The wrong password: it comes to nothing, after the caller was let in.
@@ -232,8 +232,17 @@ async fn grpc(channel: &Channel, method: &Method, caller: &Rest, body: Value) ->
     caller.sign(request.metadata_mut());
     let mut client = Grpc::new(channel.clone());
     client.ready().await.unwrap();
-    match client.unary(request, PathAndQuery::try_from(&method.path).unwrap(), Raw).await {
-        Ok(_) => ADMITTED,
+    let path = PathAndQuery::try_from(&method.path).unwrap();
+    // Of a stream, the first message says that the caller was let in.
+    let answered = match method.descriptor.is_server_streaming() {
+        true => match client.server_streaming(request, path, Raw).await {
+            Ok(stream) => stream.into_inner().message().await.map(drop),
+            Err(status) => Err(status),
+        },
+        false => client.unary(request, path, Raw).await.map(drop),
+    };
+    match answered {
+        Ok(()) => ADMITTED,
         Err(status) => Verdict::of(Problem::from_status(&status).reason_name()),
     }
 }
@@ -275,8 +284,17 @@ async fn over_rest(rule: &HttpRule, caller: &Rest, mut body: Value) -> Verdict {
         "*" => Some(body),
         field => Some(body.get_mut(field).map(Value::take).unwrap_or_else(|| json!({}))),
     };
-    let answer = caller.send(http_method, &path, body).await.unwrap();
-    if answer.status.is_success() { ADMITTED } else { Verdict::of(answer.body["reason"].as_str().unwrap()) }
+    let mut request = caller.request(http_method, &path);
+    if let Some(body) = body {
+        request = request.json(&body);
+    }
+    let answer = request.send().await.unwrap();
+    // A stream that went well has no end to wait for.
+    if answer.status().is_success() {
+        return ADMITTED;
+    }
+    let problem: Value = serde_json::from_slice(&answer.bytes().await.unwrap()).unwrap();
+    Verdict::of(problem["reason"].as_str().unwrap())
 }
 
 /// Sends bytes that are a message already, and does not read the answer.
