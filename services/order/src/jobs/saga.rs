@@ -279,7 +279,9 @@ fn response(saga: &Saga) -> Option<Vec<u8>> {
         Saga::Order(order) if matches!(order.state, State::Confirmed | State::Rejected) => {
             Some(reply::encoded_order(order))
         }
-        Saga::Return(back) if back.state == State::Completed => Some(reply::encoded_return(back)),
+        Saga::Adjustment(adjustment) if adjustment.state == State::Completed => {
+            Some(reply::encoded_adjustment(adjustment))
+        }
         _ => None,
     }
 }

@@ -60,6 +60,12 @@ pub(in crate::store) async fn exists(conn: &mut Conn, id: OrderId, owner: Option
     Ok(customer.is_some_and(|customer| owner.is_none_or(|owner| owner == customer)))
 }
 
+/// Whether an order has this number of another system.
+pub(in crate::store) async fn external_id_is_taken(conn: &mut Conn, id: &str) -> Result<bool, StoreError> {
+    let taken = orders::table.filter(orders::external_id.eq(id));
+    Ok(diesel::select(diesel::dsl::exists(taken)).get_result(conn).await?)
+}
+
 /// An order, locked until the transaction ends; where `owner` is given, only if it is theirs.
 pub(in crate::store) async fn order_to_change(
     conn: &mut Conn,
@@ -115,16 +121,17 @@ pub(in crate::store) async fn list(conn: &mut Conn, query: &Query) -> Result<Vec
     with_lines(conn, rows).await
 }
 
-/// A page of an order's timeline, oldest first.
+/// A page of an order's timeline, oldest first; with what is for staff alone where `internal`.
 pub(in crate::store) async fn timeline(
     conn: &mut Conn,
-    order: OrderId,
+    (order, internal): (OrderId, bool),
     after: i32,
     limit: i64,
 ) -> Result<Vec<TimelineRow>, StoreError> {
     let rows = timeline_entries::table
         .filter(timeline_entries::order_id.eq(order))
         .filter(timeline_entries::number.gt(after))
+        .filter(timeline_entries::internal.eq(false).or(timeline_entries::internal.eq(internal)))
         .order(timeline_entries::number)
         .limit(limit)
         .select(EntryRow::as_select())
@@ -134,7 +141,12 @@ pub(in crate::store) async fn timeline(
         .map(|row| {
             Ok(TimelineRow {
                 number: row.number,
-                entry: Entry { kind: Kind::from_code(&row.kind)?, actor: row.actor, detail: row.detail },
+                entry: Entry {
+                    kind: Kind::from_code(&row.kind)?,
+                    actor: row.actor,
+                    detail: row.detail,
+                    internal: row.internal,
+                },
                 time: row.created_at,
             })
         })
@@ -164,6 +176,9 @@ pub(super) async fn with_lines(conn: &mut Conn, rows: Vec<OrderRow>) -> Result<V
             unit_price: line.unit_price_minor,
             total: line.total_minor,
             returned: line.returned,
+            returned_shipped: line.returned_shipped,
+            cancelled: line.cancelled,
+            shipped: line.shipped,
             tracked: line.tracked,
         });
     }
