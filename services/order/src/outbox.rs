@@ -40,6 +40,8 @@ const fn event(kind: Kind) -> Option<&'static str> {
         | Kind::PaymentVoided
         | Kind::StockReturned
         | Kind::PaymentRefunded
-        | Kind::Note => None,
+        | Kind::Note
+        | Kind::RetryRequested
+        | Kind::Abandoned => None,
     }
 }

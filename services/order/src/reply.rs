@@ -12,9 +12,9 @@ use souk_proto::{
 use crate::{
     domain::{
         Address, Adjustment, Cause, Fulfillment, Kind, Line, Order, PaymentState, Rejection, RejectionReason, Shipment,
-        State,
+        State, Step,
     },
-    store::TimelineRow,
+    store::{SagaView, TimelineRow},
 };
 
 /// An order, encoded: what is stored as the answer to its request.
@@ -125,6 +125,21 @@ pub(crate) fn refund(adjustment: &Adjustment) -> v1::Refund {
     }
 }
 
+pub(crate) fn saga(saga: &SagaView) -> v1::Saga {
+    v1::Saga {
+        name: saga.id.name(),
+        order: saga.order.name(),
+        state: saga.state.code().to_owned(),
+        step: saga.step.map_or("", Step::code).to_owned(),
+        attempts: saga.attempts,
+        last_error: saga.last_error.clone().unwrap_or_default(),
+        due_time: saga.due.map(timestamp),
+        running: saga.running,
+        create_time: Some(timestamp(saga.created)),
+        update_time: Some(timestamp(saga.updated)),
+    }
+}
+
 pub(crate) fn shipment(shipment: &Shipment) -> v1::Shipment {
     v1::Shipment {
         name: shipment.name(),
@@ -180,6 +195,7 @@ fn rejection(rejection: &Rejection) -> order::Rejection {
         reason: match rejection.reason {
             RejectionReason::OutOfStock => "OUT_OF_STOCK",
             RejectionReason::PaymentDeclined => "PAYMENT_DECLINED",
+            RejectionReason::OrderAbandoned => "ORDER_ABANDONED",
         }
         .to_owned(),
         message: rejection.message.clone(),
@@ -218,6 +234,8 @@ fn kind(kind: Kind) -> timeline_entry::Kind {
         Kind::RefundRequested => timeline_entry::Kind::RefundRequested,
         Kind::RefundCompleted => timeline_entry::Kind::RefundCompleted,
         Kind::Note => timeline_entry::Kind::Note,
+        Kind::RetryRequested => timeline_entry::Kind::RetryRequested,
+        Kind::Abandoned => timeline_entry::Kind::Abandoned,
     }
 }
 

@@ -6,6 +6,7 @@ mod list;
 mod notes;
 mod parse;
 mod place;
+mod sagas;
 mod shipments;
 mod watch;
 

@@ -3,6 +3,7 @@
 pub mod codes;
 mod error;
 mod hot;
+pub mod inspector;
 pub mod postgres;
 mod schema;
 pub mod sqlite;
@@ -19,7 +20,10 @@ use souk_common::{
     page::filter::Op,
 };
 
-pub use self::error::StoreError;
+pub use self::{
+    error::StoreError,
+    inspector::{Operated, SagaCondition, SagaId, SagaQuery, SagaView},
+};
 use crate::domain::{
     Adjustment, CancelRefusal, Cancelling, Entry, Kind, Order, Pieces, Refusal, Saga, Shipment, State, Tracking, What,
     Wish,

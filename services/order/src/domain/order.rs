@@ -100,6 +100,8 @@ pub enum RejectionReason {
     OutOfStock,
     /// The payment provider said no.
     PaymentDeclined,
+    /// An operator gave the order up.
+    OrderAbandoned,
 }
 
 /// A product of which there was too little.
@@ -306,6 +308,35 @@ impl Order {
         Ok(entries)
     }
 
+    /// Gives up an order that is being placed and whose money was not asked for. `provider` is the payment provider in
+    /// use.
+    ///
+    /// # Errors
+    /// Where the table has no such transition. The order is then unchanged.
+    pub fn abandon(&mut self, wish: Wish<'_>, provider: &str, now: DateTime<Utc>) -> Result<Vec<Entry>, Illegal> {
+        let step = self.step.ok_or(Illegal::idle(self.state, Outcome::Abandoned))?;
+        let mut next = self.clone();
+        next.attempts = 0;
+        next.payment_token = None;
+        next.rejection = Some(Rejection {
+            reason: RejectionReason::OrderAbandoned,
+            message: ["given up by an operator", wish.reason].join(": ").trim_end_matches(": ").to_owned(),
+            items: Vec::new(),
+        });
+        if step == Step::Authorize {
+            // A try without an answer may have got through.
+            next.payment = Some(Payment {
+                provider: provider.to_owned(),
+                reference: String::new(),
+                state: PaymentState::Authorized,
+            });
+        }
+        let position = saga::advance(self.state, step, Outcome::Abandoned, next.facts())?;
+        let entries = next.go(position, wish.actor, wish.reason, now);
+        *self = next;
+        Ok(entries)
+    }
+
     /// What [`advance`](Self::advance) changes besides the position.
     fn take_in(&mut self, step: Step, answer: &Answer) {
         self.attempts = 0;
@@ -374,15 +405,15 @@ impl Order {
             .map(|kind| Entry {
                 kind,
                 actor: match kind {
-                    Kind::Cancelled => SERVICE_ACTOR.to_owned(),
+                    Kind::Cancelled | Kind::Rejected => SERVICE_ACTOR.to_owned(),
                     _ => actor.to_owned(),
                 },
                 detail: match (kind, &self.rejection) {
                     (Kind::Rejected, Some(rejection)) => rejection.message.clone(),
-                    (Kind::PaymentAuthorized | Kind::CancelRequested, _) => detail.to_owned(),
+                    (Kind::PaymentAuthorized | Kind::CancelRequested | Kind::Abandoned, _) => detail.to_owned(),
                     _ => String::new(),
                 },
-                internal: false,
+                internal: kind == Kind::Abandoned,
             })
             .collect();
         self.entries += i32::try_from(entries.len()).unwrap_or(i32::MAX);

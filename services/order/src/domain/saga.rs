@@ -60,6 +60,8 @@ pub enum Outcome {
     Refused,
     /// Stock that was to be released turned out to be taken already.
     Taken,
+    /// An operator gave it up. Whether the step took effect is unknown.
+    Abandoned,
 }
 
 /// What the table needs to know of an order or adjustment, to pass over steps that have nothing to do.
@@ -88,7 +90,7 @@ enum Next {
 struct Row(State, Step, Outcome, Option<Kind>, Next);
 
 use Next::{Reach, Step as Go};
-use Outcome::{Done, OutOfStock, Refused, Taken};
+use Outcome::{Abandoned, Done, OutOfStock, Refused, Taken};
 use State::{Cancelled, Cancelling, CancellingItems, Completed, Confirmed, Pending, Refunding, Rejected, Returning};
 use Step::{Authorize, Capture, Commit, Refund, Release, Reserve, Restock, Void};
 
@@ -108,15 +110,19 @@ const BEGINNINGS: &[Beginning] = &[
 /// Money is never captured before the stock is taken, and never stays held.
 ///
 /// An order that ends in [`State::Rejected`] goes through [`Step::Release`] wherever stock may be held: a late copy
-/// of a request that is still on its way then finds a reservation that cannot be held or taken any more.
+/// of a request that is still on its way then finds a reservation that cannot be held or taken any more. An operator
+/// can give an order up as long as its money was not asked for: then only money that is held has to go back.
 #[rustfmt::skip]
 const TABLE: &[Row] = &[
     Row(Pending,         Reserve,   Done,       Some(Kind::StockReserved),     Go(Authorize)),
     Row(Pending,         Reserve,   OutOfStock, None,                          Go(Release)),
+    Row(Pending,         Reserve,   Abandoned,  Some(Kind::Abandoned),         Go(Release)),
     Row(Pending,         Authorize, Done,       Some(Kind::PaymentAuthorized), Go(Commit)),
     Row(Pending,         Authorize, Refused,    None,                          Go(Release)),
+    Row(Pending,         Authorize, Abandoned,  Some(Kind::Abandoned),         Go(Release)),
     Row(Pending,         Commit,    Done,       Some(Kind::StockCommitted),    Go(Capture)),
     Row(Pending,         Commit,    OutOfStock, None,                          Go(Release)),
+    Row(Pending,         Commit,    Abandoned,  Some(Kind::Abandoned),         Go(Release)),
     Row(Pending,         Capture,   Done,       Some(Kind::PaymentCaptured),   Reach(Confirmed, Kind::Confirmed)),
     Row(Pending,         Capture,   Refused,    None,                          Go(Restock)),
     Row(Pending,         Release,   Done,       Some(Kind::StockReleased),     Go(Void)),

@@ -28,6 +28,8 @@ pub enum Kind {
     RefundRequested,
     RefundCompleted,
     Note,
+    RetryRequested,
+    Abandoned,
 }
 
 /// Something that happened to an order.

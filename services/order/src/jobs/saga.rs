@@ -78,6 +78,12 @@ impl Sagas {
         }))
     }
 
+    /// The payment provider in use.
+    #[must_use]
+    pub fn provider(&self) -> &'static str {
+        self.0.payments.name()
+    }
+
     /// A new lease, from now on.
     #[must_use]
     pub fn lease(&self) -> Lease {

@@ -95,4 +95,6 @@ codes!(
     RefundRequested = "REFUND_REQUESTED",
     RefundCompleted = "REFUND_COMPLETED",
     Note = "NOTE",
+    RetryRequested = "RETRY_REQUESTED",
+    Abandoned = "ABANDONED",
 );

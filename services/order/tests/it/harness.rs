@@ -27,7 +27,7 @@ use souk_proto::{
         CancelOrderRequest, CreateShipmentRequest, GetOrderRequest, ListOrdersRequest, ListTimelineEntriesRequest,
         Order, PlaceOrderRequest, Refund, RefundOrderRequest, Return, ReturnOrderItemsRequest, Shipment, TimelineEntry,
         cancel_order_request, order, order_service_client::OrderServiceClient, place_order_request,
-        return_order_items_request, shipment as shipped, timeline_entry::Kind,
+        return_order_items_request, saga_service_client::SagaServiceClient, shipment as shipped, timeline_entry::Kind,
     },
     user::v1::{
         LogInRequest, RegisterRequest, session_service_client::SessionServiceClient,
@@ -159,6 +159,10 @@ impl Souk {
 
     pub fn api(&self, who: &Person) -> Api {
         OrderServiceClient::with_interceptor(channel(self.orders.address), who.bearer.clone())
+    }
+
+    pub fn sagas(&self, who: &Person) -> SagaServiceClient<InterceptedService<Channel, Bearer>> {
+        SagaServiceClient::with_interceptor(channel(self.orders.address), who.bearer.clone())
     }
 
     pub fn products(&self) -> ProductServiceClient<InterceptedService<Channel, Bearer>> {

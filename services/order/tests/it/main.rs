@@ -13,6 +13,7 @@ mod lists;
 mod notes;
 mod place;
 mod returns;
+mod sagas;
 mod shipments;
 mod verify;
 mod watch;

@@ -27,6 +27,7 @@ fn outcome(outcome: Outcome) -> &'static str {
         OutOfStock => "out of stock",
         Refused => "refused",
         Taken => "taken already",
+        Abandoned => "given up",
     }
 }
 

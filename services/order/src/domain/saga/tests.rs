@@ -148,7 +148,7 @@ impl World {
                 }
             }
             Action::Void { .. } => {
-                let (state, _) = self.payment.as_mut().unwrap();
+                let (state, _) = self.payment.get_or_insert((Money3::Authorized, 0));
                 assert_ne!(*state, Money3::Captured, "voided what was taken");
                 *state = Money3::Voided;
                 Answer::Done
@@ -183,6 +183,8 @@ enum Mishap {
     SoldOut,
     /// The reservation runs out.
     Expired,
+    /// An operator gives the order up, if that is possible.
+    Abandoned,
 }
 
 fn mishap() -> impl Strategy<Value = Mishap> {
@@ -193,6 +195,7 @@ fn mishap() -> impl Strategy<Value = Mishap> {
         1 => Just(Mishap::Twice),
         1 => Just(Mishap::SoldOut),
         1 => Just(Mishap::Expired),
+        1 => Just(Mishap::Abandoned),
     ]
 }
 
@@ -236,6 +239,17 @@ fn drive(
             Mishap::Expired => {
                 world.expire();
                 world.act(&action)
+            }
+            Mishap::Abandoned => {
+                let abandoned = match saga {
+                    Saga::Order(order) => order.abandon(STAFF, "model", Utc::now()),
+                    Saga::Adjustment(_) => continue,
+                };
+                if let Ok(abandoned) = abandoned {
+                    entries.extend(abandoned);
+                    unclear = false;
+                }
+                continue;
             }
             Mishap::None => world.act(&action),
         };
@@ -481,16 +495,15 @@ proptest! {
 
     #[test]
     fn what_the_table_does_not_have_is_refused(
-        at in (0..9_usize, 0..8_usize, 0..4_usize),
+        at in (0..9_usize, 0..8_usize, 0..5_usize),
         facts in any::<(bool, bool, bool, bool)>(),
     ) {
-        use Outcome::{Done, OutOfStock, Refused, Taken};
         let states = [
             Pending, Confirmed, Rejected, Cancelling, Cancelled, Returning, CancellingItems, Refunding, Completed,
         ];
         let state = states[at.0];
         let step = [Reserve, Authorize, Commit, Capture, Release, Void, Restock, Refund][at.1];
-        let outcome = [Done, OutOfStock, Refused, Taken][at.2];
+        let outcome = [Done, OutOfStock, Refused, Taken, Abandoned][at.2];
         let (goods, held, authorized, money) = facts;
         let facts = Facts { goods, held, authorized, money };
         match advance(state, step, outcome, facts) {
@@ -647,6 +660,32 @@ fn cancelling_all_that_is_left_cancels_the_order() {
     let mut order = confirmed();
     order.lines[0].shipped = 1;
     let Ok(Cancel::Items(..)) = order.cancel(&all[1..], STAFF, Utc::now()).unwrap() else { panic!("not in part") };
+}
+
+#[test]
+fn an_order_is_given_up_until_its_money_is_asked_for() {
+    let authorized = || Answer::Authorized { provider: "model".into(), reference: "ref".into() };
+    let answers = [Answer::Done, authorized(), Answer::Done];
+    let mut order = place(vec![line(1, 1, 100, true)]);
+    for (step, answer) in [Reserve, Authorize, Commit].into_iter().zip(answers) {
+        let mut given_up = order.clone();
+        let entries = given_up.abandon(STAFF, "model", Utc::now()).unwrap();
+        assert_eq!(
+            (entries[0].kind, entries[0].actor.as_str(), entries[0].internal),
+            (Kind::Abandoned, "users/usr_s", true)
+        );
+        assert_eq!((order.step, given_up.step), (Some(step), Some(Release)));
+        assert!(given_up.rejection.unwrap().message.ends_with("operator: broken"));
+        // A hold whose answer never came has to be given back, too.
+        let held = given_up.payment.map(|payment| payment.state);
+        assert_eq!(held, (step != Reserve).then_some(PaymentState::Authorized), "{step:?}");
+        order.advance(&answer, false, Utc::now()).unwrap();
+    }
+    let before = order.clone();
+    let illegal = order.abandon(STAFF, "model", Utc::now()).unwrap_err();
+    assert!(illegal.to_string().contains("Abandoned at Some(Capture) in Pending"), "{illegal}");
+    assert_eq!(before, order);
+    assert!(confirmed().abandon(STAFF, "model", Utc::now()).is_err());
 }
 
 #[test]

@@ -1,6 +1,7 @@
 //! The SQL of orders, written once and compiled for each engine.
 
 mod adjustments;
+mod inspector;
 mod keys;
 mod orders;
 mod reading;
@@ -10,6 +11,7 @@ mod shipments;
 
 pub(in crate::store) use self::{
     adjustments::{adjustments, begin_adjustment, find_adjustment, update_adjustment, write_effects},
+    inspector::{find_saga, list_sagas, make_due},
     keys::{answer, answer_adjustment, forget, recall, remember},
     orders::{place, save, update_order},
     reading::{exists, external_id_is_taken, is_at, list, order, order_to_change, timeline},

@@ -40,6 +40,8 @@ macro_rules! compare {
     };
 }
 
+pub(super) use compare;
+
 /// An order; where `owner` is given, only if it is theirs.
 pub(in crate::store) async fn order(
     conn: &mut Conn,
