@@ -7,6 +7,7 @@ mod adjust;
 mod cancel;
 mod faults;
 mod harness;
+mod histories;
 mod idempotency;
 mod leases;
 mod lists;
