@@ -255,6 +255,14 @@ id!(
     /// Something that happened.
     EventId, "evt", "events"
 );
+id!(
+    /// Money of an order that goes back.
+    RefundId, "rfd", "refunds"
+);
+id!(
+    /// Goods of an order that left together.
+    ShipmentId, "shp", "shipments"
+);
 
 #[cfg(test)]
 mod tests {

@@ -119,8 +119,8 @@ fn mismatch(order: &SoldOrder, reserved: Option<&Reserved>) -> Option<String> {
     let state = reserved.map_or("none", |reserved| reserved.state.as_str());
     let all_back = reserved.is_some_and(|reserved| reserved.returned == reserved.pieces);
     let right = match order.state {
-        // The last two are states of returns, never of an order.
-        State::Pending | State::Returning | State::Completed => true,
+        // All but the first are states of adjustments, never of an order.
+        State::Pending | State::Returning | State::CancellingItems | State::Refunding | State::Completed => true,
         State::Confirmed | State::Cancelling => !order.tracked || state == "COMMITTED",
         State::Cancelled => !order.tracked || (state == "COMMITTED" && all_back),
         // Sold goods of an order that was rejected after all are back; what it held is not sold.

@@ -2,6 +2,7 @@
 
 use std::{collections::HashMap, time::Duration};
 
+use futures::{StreamExt, TryStreamExt};
 use souk_common::{
     client::Client,
     error::{Problem, Reason},
@@ -9,11 +10,12 @@ use souk_common::{
     money::Money,
 };
 use souk_proto::inventory::v1::{
-    BatchGetProductsRequest, CommitReservationRequest, Product, ReleaseReservationRequest, ReservationItem,
-    ReserveRequest, ReturnReservationRequest,
+    BatchGetProductsRequest, CommitReservationRequest, GetAvailabilityRequest, Product, ReleaseReservationRequest,
+    ReservationItem, ReserveRequest, ReturnReservationRequest,
     product::{State, StockTracking},
     product_service_client::ProductServiceClient,
     reservation_service_client::ReservationServiceClient,
+    stock_service_client::StockServiceClient,
 };
 
 use crate::domain::{Answer, Goods, Offer, Shortage};
@@ -26,6 +28,7 @@ const MAX_PIECES: i64 = 1_000_000_000;
 pub struct Inventory {
     products: ProductServiceClient<Client>,
     reservations: ReservationServiceClient<Client>,
+    stock: StockServiceClient<Client>,
 }
 
 /// The inventory service gave no usable answer: whether it did what it was asked is unknown. Ask again.
@@ -43,7 +46,8 @@ impl Inventory {
     pub fn new(client: Client) -> Self {
         Self {
             products: ProductServiceClient::new(client.clone()),
-            reservations: ReservationServiceClient::new(client),
+            reservations: ReservationServiceClient::new(client.clone()),
+            stock: StockServiceClient::new(client),
         }
     }
 
@@ -61,15 +65,31 @@ impl Inventory {
             allow_missing: true,
         };
         let answer = self.products.clone().batch_get_products(request).await;
-        let answer = answer.map_err(|status| {
-            let problem = Problem::from_status(&status);
-            match problem.reason() {
-                Reason::Internal | Reason::Unspecified => Problem::internal().caused_by(problem),
-                _ => Problem::unavailable("the inventory service").caused_by(problem),
-            }
-        })?;
+        let answer = answer.map_err(|status| unread(&status))?;
         let products = answer.into_inner().products.into_iter();
         products.map(|product| offer(product).ok_or_else(Problem::internal)).collect()
+    }
+
+    /// How many pieces of products whose stock is counted can be bought now.
+    ///
+    /// # Errors
+    /// What to tell the caller.
+    pub async fn available(
+        &self,
+        products: impl IntoIterator<Item = ProductId>,
+    ) -> Result<HashMap<ProductId, i64>, Problem> {
+        let ask = |product: ProductId| {
+            let mut stock = self.stock.clone();
+            async move {
+                let request = GetAvailabilityRequest { product: product.name() };
+                let answer = stock.get_availability(request).await.map_err(|status| unread(&status))?;
+                let answer = answer.into_inner();
+                Ok((product, if answer.unlimited { i64::MAX } else { answer.available }))
+            }
+        };
+        // One question a product: a few at a time, for an order may have a thousand.
+        let asked: Vec<_> = products.into_iter().map(ask).collect();
+        futures::stream::iter(asked).buffer_unordered(8).try_collect().await
     }
 
     /// Holds goods for an order.
@@ -129,6 +149,15 @@ impl Inventory {
             Ok(_) => Ok(Answer::Done),
             Err(status) => Err(Unanswered { method: "ReturnReservation", problem: Problem::from_status(&status) }),
         }
+    }
+}
+
+/// What to tell a caller whose request needs what could not be read.
+fn unread(status: &tonic::Status) -> Problem {
+    let problem = Problem::from_status(status);
+    match problem.reason() {
+        Reason::Internal | Reason::Unspecified => Problem::internal().caused_by(problem),
+        _ => Problem::unavailable("the inventory service").caused_by(problem),
     }
 }
 

@@ -1,17 +1,21 @@
 //! The rules of orders: what they are, how they are priced, and how they come to their end. No I/O.
 
 mod action;
+mod adjustments;
+mod lines;
 mod order;
 mod placement;
-mod returns;
 mod saga;
+mod shipments;
 mod timeline;
 
 pub use action::{Action, Answer, Goods, Saga};
+pub use adjustments::{Adjustment, Cause, Refusal, What};
+pub use lines::{Fulfillment, Line, Move, Pieces};
 pub use order::{
-    Address, CancelRefusal, Line, Order, Payment, PaymentState, Rejection, RejectionReason, Shortage, Token,
+    Address, CancelRefusal, Cancelling, Order, Payment, PaymentState, Rejection, RejectionReason, Shortage, Token, Wish,
 };
-pub use placement::{Fault, Offer, Placement, Priced, Wanted, price};
-pub use returns::{Return, ReturnLine, ReturnRefusal};
+pub use placement::{Fault, Offer, Placement, Priced, Unpriced, Wanted, price, shortage};
 pub use saga::{Facts, Illegal, Outcome, Position, State, Step, advance, begin};
+pub use shipments::{Shipment, Tracking};
 pub use timeline::{Entry, Kind, SERVICE_ACTOR};

@@ -25,7 +25,7 @@ use souk_common::{
 };
 use souk_proto::order::v1::{
     event_service_server::EventServiceServer, job_service_server::JobServiceServer,
-    order_service_server::OrderServiceServer,
+    order_service_server::OrderServiceServer, saga_service_server::SagaServiceServer,
 };
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
@@ -81,6 +81,7 @@ pub async fn serve(config: Config, listener: TcpListener, shutdown: Cancellation
     let ready = store.db().clone();
     let served = Server::new(&common.server, "order", contract, verifier)
         .with(OrderServiceServer::new(rpc.clone()))
+        .with(SagaServiceServer::new(rpc.clone()))
         .with(EventServiceServer::new(rpc))
         .with(JobServiceServer::new(JobRpc::new(jobs.clone())))
         .ready_while(move || {

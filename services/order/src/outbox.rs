@@ -27,6 +27,11 @@ const fn event(kind: Kind) -> Option<&'static str> {
         Kind::Cancelled => Some("order.cancelled"),
         Kind::ReturnRequested => Some("order.return_requested"),
         Kind::ReturnCompleted => Some("order.returned"),
+        Kind::Shipped => Some("order.shipped"),
+        Kind::ItemsCancelRequested => Some("order.items_cancelling"),
+        Kind::ItemsCancelled => Some("order.items_cancelled"),
+        Kind::RefundRequested => Some("order.refund_requested"),
+        Kind::RefundCompleted => Some("order.refunded"),
         Kind::StockReserved
         | Kind::PaymentAuthorized
         | Kind::StockCommitted
@@ -34,6 +39,9 @@ const fn event(kind: Kind) -> Option<&'static str> {
         | Kind::StockReleased
         | Kind::PaymentVoided
         | Kind::StockReturned
-        | Kind::PaymentRefunded => None,
+        | Kind::PaymentRefunded
+        | Kind::Note
+        | Kind::RetryRequested
+        | Kind::Abandoned => None,
     }
 }

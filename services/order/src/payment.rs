@@ -29,7 +29,8 @@ pub trait PaymentProvider: Send + Sync + 'static {
     /// Takes the money that is held.
     fn capture<'a>(&'a self, key: &'a str) -> BoxFuture<'a, Result<(), PaymentError>>;
 
-    /// Gives up the money that is held. Succeeds where that was done before; refused once it was taken.
+    /// Gives up the money that is held, for good. Succeeds where that was done before, and where nothing was held:
+    /// then nothing will be, whatever is still on its way. Refused once it was taken.
     fn void<'a>(&'a self, key: &'a str) -> BoxFuture<'a, Result<(), PaymentError>>;
 
     /// Gives money back that was taken. `refund` is the refund's own key.

@@ -6,12 +6,15 @@ use prost_types::Timestamp;
 use souk_common::money::Money;
 use souk_proto::{
     common::v1::Address as AddressMessage,
-    order::v1::{self, order, r#return, timeline_entry},
+    order::v1::{self, order, refund, r#return, shipment, timeline_entry},
 };
 
 use crate::{
-    domain::{Address, Kind, Line, Order, PaymentState, Rejection, RejectionReason, Return, State},
-    store::TimelineRow,
+    domain::{
+        Address, Adjustment, Cause, Fulfillment, Kind, Line, Order, PaymentState, Rejection, RejectionReason, Shipment,
+        State, Step,
+    },
+    store::{SagaView, TimelineRow},
 };
 
 /// An order, encoded: what is stored as the answer to its request.
@@ -20,10 +23,14 @@ pub fn encoded_order(order: &Order) -> Vec<u8> {
     self::order(order).encode_to_vec()
 }
 
-/// A return, encoded: what is stored as the answer to its request.
+/// An adjustment, encoded: what is stored as the answer to its request. That of a cancellation only says that it is
+/// done: the answer is the order.
 #[must_use]
-pub fn encoded_return(back: &Return) -> Vec<u8> {
-    self::back(back).encode_to_vec()
+pub fn encoded_adjustment(adjustment: &Adjustment) -> Vec<u8> {
+    match adjustment.cause {
+        Cause::Return => back(adjustment).encode_to_vec(),
+        Cause::Cancellation | Cause::Refund => refund(adjustment).encode_to_vec(),
+    }
 }
 
 pub(crate) fn order(order: &Order) -> v1::Order {
@@ -53,6 +60,13 @@ pub(crate) fn order(order: &Order) -> v1::Order {
         create_time: Some(timestamp(order.create_time)),
         update_time: Some(timestamp(order.update_time)),
         etag: order.etag(),
+        fulfillment_state: match order.fulfillment() {
+            Fulfillment::Unfulfilled => order::FulfillmentState::Unfulfilled,
+            Fulfillment::PartiallyShipped => order::FulfillmentState::PartiallyShipped,
+            Fulfillment::Shipped => order::FulfillmentState::Shipped,
+            Fulfillment::NotNeeded => order::FulfillmentState::NotNeeded,
+        }
+        .into(),
     }
 }
 
@@ -66,12 +80,14 @@ fn line(order: &Order, line: &Line) -> order::Line {
         unit_price: Some(order.money(line.unit_price).into()),
         total: Some(order.money(line.total).into()),
         returned_quantity: line.returned,
+        cancelled_quantity: line.cancelled,
+        shipped_quantity: line.shipped,
     }
 }
 
-pub(crate) fn back(back: &Return) -> v1::Return {
+pub(crate) fn back(back: &Adjustment) -> v1::Return {
     v1::Return {
-        name: back.name(),
+        name: back.return_name(),
         state: match back.state {
             State::Completed => r#return::State::Completed,
             _ => r#return::State::Pending,
@@ -84,18 +100,71 @@ pub(crate) fn back(back: &Return) -> v1::Return {
             .collect(),
         refund: Some(Money::into(back.refund)),
         reason: back.reason.clone(),
-        return_time: Some(timestamp(back.return_time)),
+        return_time: Some(timestamp(back.time)),
         create_time: Some(timestamp(back.create_time)),
     }
 }
 
+pub(crate) fn refund(adjustment: &Adjustment) -> v1::Refund {
+    v1::Refund {
+        name: adjustment.refund_name(),
+        state: match adjustment.state {
+            State::Completed => refund::State::Completed,
+            _ => refund::State::Pending,
+        }
+        .into(),
+        cause: match adjustment.cause {
+            Cause::Return => refund::Cause::Return,
+            Cause::Cancellation => refund::Cause::Cancellation,
+            Cause::Refund => refund::Cause::Refund,
+        }
+        .into(),
+        amount: Some(Money::into(adjustment.refund)),
+        reason: adjustment.reason.clone(),
+        create_time: Some(timestamp(adjustment.create_time)),
+    }
+}
+
+pub(crate) fn saga(saga: &SagaView) -> v1::Saga {
+    v1::Saga {
+        name: saga.id.name(),
+        order: saga.order.name(),
+        state: saga.state.code().to_owned(),
+        step: saga.step.map_or("", Step::code).to_owned(),
+        attempts: saga.attempts,
+        last_error: saga.last_error.clone().unwrap_or_default(),
+        due_time: saga.due.map(timestamp),
+        running: saga.running,
+        create_time: Some(timestamp(saga.created)),
+        update_time: Some(timestamp(saga.updated)),
+    }
+}
+
+pub(crate) fn shipment(shipment: &Shipment) -> v1::Shipment {
+    v1::Shipment {
+        name: shipment.name(),
+        lines: shipment
+            .lines
+            .iter()
+            .map(|line| shipment::Line { line_number: line.number, quantity: line.quantity })
+            .collect(),
+        carrier: shipment.tracking.carrier.clone(),
+        tracking_number: shipment.tracking.number.clone(),
+        tracking_url: shipment.tracking.url.clone(),
+        ship_time: Some(timestamp(shipment.ship_time)),
+        create_time: Some(timestamp(shipment.create_time)),
+    }
+}
+
 pub(crate) fn entry(row: TimelineRow) -> v1::TimelineEntry {
+    let visible_to_customer = !row.entry.internal;
     v1::TimelineEntry {
         number: row.number,
         kind: kind(row.entry.kind).into(),
         actor: row.entry.actor,
         detail: row.entry.detail,
         create_time: Some(timestamp(row.time)),
+        visible_to_customer,
     }
 }
 
@@ -106,8 +175,8 @@ fn order_state(state: State) -> order::State {
         State::Rejected => order::State::Rejected,
         State::Cancelling => order::State::Cancelling,
         State::Cancelled => order::State::Cancelled,
-        // Of returns alone.
-        State::Returning | State::Completed => order::State::Unspecified,
+        // Of adjustments alone.
+        State::Returning | State::CancellingItems | State::Refunding | State::Completed => order::State::Unspecified,
     }
 }
 
@@ -126,6 +195,7 @@ fn rejection(rejection: &Rejection) -> order::Rejection {
         reason: match rejection.reason {
             RejectionReason::OutOfStock => "OUT_OF_STOCK",
             RejectionReason::PaymentDeclined => "PAYMENT_DECLINED",
+            RejectionReason::OrderAbandoned => "ORDER_ABANDONED",
         }
         .to_owned(),
         message: rejection.message.clone(),
@@ -158,6 +228,14 @@ fn kind(kind: Kind) -> timeline_entry::Kind {
         Kind::Cancelled => timeline_entry::Kind::Cancelled,
         Kind::ReturnRequested => timeline_entry::Kind::ReturnRequested,
         Kind::ReturnCompleted => timeline_entry::Kind::ReturnCompleted,
+        Kind::Shipped => timeline_entry::Kind::Shipped,
+        Kind::ItemsCancelRequested => timeline_entry::Kind::ItemsCancelRequested,
+        Kind::ItemsCancelled => timeline_entry::Kind::ItemsCancelled,
+        Kind::RefundRequested => timeline_entry::Kind::RefundRequested,
+        Kind::RefundCompleted => timeline_entry::Kind::RefundCompleted,
+        Kind::Note => timeline_entry::Kind::Note,
+        Kind::RetryRequested => timeline_entry::Kind::RetryRequested,
+        Kind::Abandoned => timeline_entry::Kind::Abandoned,
     }
 }
 

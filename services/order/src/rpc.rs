@@ -1,22 +1,17 @@
 //! The controller: the generated trait, one short function an RPC: parse, act, reply.
 
+mod adjust;
 mod cancel;
 mod list;
+mod notes;
 mod parse;
 mod place;
-mod returns;
+mod sagas;
+mod shipments;
 mod watch;
 
 use std::{future::Future, sync::Arc, time::Duration};
 
-use crate::{
-    clients::Inventory,
-    domain::Saga,
-    error::Error,
-    jobs::saga::{End, Sagas},
-    reply,
-    store::{Lease, Memory, Store},
-};
 use prost::Message;
 use souk_common::{
     auth::Caller,
@@ -26,12 +21,23 @@ use souk_common::{
     ids::OrderId,
 };
 use souk_proto::order::v1::{
-    CancelOrderRequest, GetOrderRequest, ListOrdersRequest, ListOrdersResponse, ListTimelineEntriesRequest,
-    ListTimelineEntriesResponse, Order, PlaceOrderRequest, Return, ReturnOrderItemsRequest, WatchOrdersRequest,
+    AddOrderNoteRequest, CancelOrderRequest, CreateShipmentRequest, GetOrderRequest, GetShipmentRequest,
+    ListOrdersRequest, ListOrdersResponse, ListRefundsRequest, ListRefundsResponse, ListShipmentsRequest,
+    ListShipmentsResponse, ListTimelineEntriesRequest, ListTimelineEntriesResponse, Order, PlaceOrderRequest, Refund,
+    RefundOrderRequest, Return, ReturnOrderItemsRequest, Shipment, TimelineEntry, WatchOrdersRequest,
     order_service_server::OrderService,
 };
 use tonic::{Request, Response, Status, metadata::MetadataValue};
 use tracing::Instrument;
+
+use crate::{
+    clients::Inventory,
+    domain::{Refusal, Saga},
+    error::Error,
+    jobs::saga::{End, Sagas},
+    reply,
+    store::{Lease, Memory, Store},
+};
 
 /// Says in an answer that it is one that was given before.
 const REPLAYED: &str = "idempotent-replayed";
@@ -83,13 +89,49 @@ impl OrderService for Rpc {
 
     async fn cancel_order(&self, request: Request<CancelOrderRequest>) -> Result<Response<Order>, Status> {
         let caller = Caller::of(&request)?;
-        Ok(Response::new(self.0.cancel(&caller, &request.into_inner()).await?))
+        Ok(self.0.cancel(&caller, &request.into_inner()).await?.response())
     }
 
     async fn return_order_items(&self, request: Request<ReturnOrderItemsRequest>) -> Result<Response<Return>, Status> {
         let caller = Caller::of(&request)?;
         let back = self.0.take_back(&caller, request.into_inner()).await?;
         Ok(back.response())
+    }
+
+    async fn refund_order(&self, request: Request<RefundOrderRequest>) -> Result<Response<Refund>, Status> {
+        let caller = Caller::of(&request)?;
+        Ok(self.0.refund(&caller, request.into_inner()).await?.response())
+    }
+
+    async fn list_refunds(
+        &self,
+        request: Request<ListRefundsRequest>,
+    ) -> Result<Response<ListRefundsResponse>, Status> {
+        let caller = Caller::of(&request)?;
+        Ok(Response::new(self.0.refunds(&caller, &request.into_inner()).await?))
+    }
+
+    async fn create_shipment(&self, request: Request<CreateShipmentRequest>) -> Result<Response<Shipment>, Status> {
+        let caller = Caller::of(&request)?;
+        Ok(self.0.ship(&caller, request.into_inner()).await?.response())
+    }
+
+    async fn get_shipment(&self, request: Request<GetShipmentRequest>) -> Result<Response<Shipment>, Status> {
+        let caller = Caller::of(&request)?;
+        Ok(Response::new(self.0.shipment(&caller, &request.into_inner()).await?))
+    }
+
+    async fn list_shipments(
+        &self,
+        request: Request<ListShipmentsRequest>,
+    ) -> Result<Response<ListShipmentsResponse>, Status> {
+        let caller = Caller::of(&request)?;
+        Ok(Response::new(self.0.shipments(&caller, &request.into_inner()).await?))
+    }
+
+    async fn add_order_note(&self, request: Request<AddOrderNoteRequest>) -> Result<Response<TimelineEntry>, Status> {
+        let caller = Caller::of(&request)?;
+        Ok(self.0.note(&caller, &request.into_inner()).await?.response())
     }
 
     async fn list_timeline_entries(
@@ -177,6 +219,18 @@ impl Parts {
 
 async fn within<F: Future>(limit: Duration, work: F) -> Option<F::Output> {
     tokio::time::timeout(limit, work).await.ok()
+}
+
+/// Why an order cannot be changed so.
+fn refused(refusal: Refusal, order: OrderId, what: &str) -> Problem {
+    match refusal {
+        Refusal::Faults(faults) => parse::faults(faults),
+        Refusal::Busy => Problem::new(Reason::RequestInProgress, "the order is being placed or changed: try again")
+            .retry_after(RETRY)
+            .metadata("order", order.name()),
+        Refusal::State(state) => Problem::new(Reason::StateConflict, format!("only confirmed orders {what}"))
+            .violation("ORDER_STATE", order.name(), format!("must be STATE_CONFIRMED, but is STATE_{}", state.code())),
+    }
 }
 
 /// The order is not there, or not there for this caller: customers do not learn which.

@@ -3,6 +3,7 @@
 pub mod codes;
 mod error;
 mod hot;
+pub mod inspector;
 pub mod postgres;
 mod schema;
 pub mod sqlite;
@@ -15,12 +16,18 @@ use diesel_migrations::embed_migrations;
 use souk_common::{
     db::{self, Db, DbError, EmbeddedMigrations, Migrations},
     events::Bell,
-    ids::{OrderId, ReturnId, UserId},
+    ids::{OrderId, ReturnId, ShipmentId, UserId},
     page::filter::Op,
 };
 
-pub use self::error::StoreError;
-use crate::domain::{CancelRefusal, Entry, Order, Return, ReturnLine, ReturnRefusal, Saga, State};
+pub use self::{
+    error::StoreError,
+    inspector::{Operated, SagaCondition, SagaId, SagaQuery, SagaView},
+};
+use crate::domain::{
+    Adjustment, CancelRefusal, Cancelling, Entry, Kind, Order, Pieces, Refusal, Saga, Shipment, State, Tracking, What,
+    Wish,
+};
 
 const POSTGRES: EmbeddedMigrations = embed_migrations!("migrations/postgres");
 const SQLITE: EmbeddedMigrations = embed_migrations!("migrations/sqlite");
@@ -57,7 +64,7 @@ pub struct Memory {
     pub same_request: bool,
     /// The order that it made or was about.
     pub order: OrderId,
-    /// The return that it made.
+    /// The adjustment that it made.
     pub back: Option<ReturnId>,
     /// What was answered, encoded, once that is final.
     pub response: Option<Vec<u8>>,
@@ -141,36 +148,43 @@ pub enum Cancel {
     Refused(CancelRefusal, Box<Order>),
     /// It is cancelled already.
     Already(Box<Order>),
-    /// Cancelling has begun under the lease.
-    Begun(Box<Order>),
+    /// The key is known.
+    Known(Memory),
+    /// Cancelling the order, or pieces of it, has begun under the lease.
+    Begun(Saga),
 }
 
-/// What became of a wish to return goods.
+/// What became of a wish for a change that is known by a key.
 #[derive(Clone, Debug)]
-pub enum BeginReturn {
+pub enum Begin<T> {
     /// There is no such order.
     NotFound,
     /// The key is known.
     Known(Memory),
-    /// The goods cannot be taken back.
-    Refused(ReturnRefusal),
-    /// The return has begun under the lease.
-    Begun(Box<Return>),
+    /// It cannot be.
+    Refused(Refusal),
+    /// It was taken down.
+    Begun(T),
 }
 
-/// A wish to return goods.
+/// A shipment to take down.
 #[derive(Clone, Debug)]
-pub struct ReturnWish {
-    /// The order.
-    pub order: OrderId,
-    /// What comes back.
-    pub items: Vec<ReturnLine>,
-    /// Who says so.
-    pub actor: String,
-    /// Why.
-    pub reason: String,
-    /// When it happened, where that is not now.
+pub struct Shipping {
+    /// What leaves.
+    pub items: Vec<Pieces>,
+    /// How.
+    pub tracking: Tracking,
+    /// When it left, where that is not now.
     pub time: Option<DateTime<Utc>>,
+}
+
+/// Which of an order's shipments.
+#[derive(Clone, Copy, Debug)]
+pub enum Which {
+    /// This one.
+    One(ShipmentId),
+    /// So many after this one.
+    Page(Option<ShipmentId>, i64),
 }
 
 /// The orders' database.
@@ -287,12 +301,12 @@ impl Store {
                     hot::Written::Placed(_) => Err(StoreError::Lost),
                 }
             }
-            (Saga::Return(before), Saga::Return(after)) => {
+            (Saga::Adjustment(before), Saga::Adjustment(after)) => {
                 let now = now();
                 let written = db::write!(self.db, |conn, q| -> Result<_, StoreError> {
-                    let saved = q::update_return(conn, after, before.step, held, entries, (lease, now)).await?;
+                    let saved = q::update_adjustment(conn, after, before.step, held, entries, (lease, now)).await?;
                     if let (true, Some(response)) = (saved, response) {
-                        q::answer_return(conn, after, response).await?;
+                        q::answer_adjustment(conn, after, response).await?;
                     }
                     Ok(saved)
                 });
@@ -310,9 +324,9 @@ impl Store {
         db::read!(self.db, |conn, q| -> Result<_, StoreError> {
             match saga {
                 Saga::Order(order) => q::is_at(conn, order.id, order.version).await,
-                Saga::Return(back) => {
-                    let stored = q::find_return(conn, back.id).await?;
-                    Ok(stored.is_some_and(|stored| stored.step == back.step))
+                Saga::Adjustment(adjustment) => {
+                    let stored = q::find_adjustment(conn, adjustment.id).await?;
+                    Ok(stored.is_some_and(|stored| stored.step == adjustment.step))
                 }
             }
         })
@@ -364,8 +378,16 @@ impl Store {
         db::read!(self.db, |conn, q| -> Result<_, StoreError> { q::list(conn, query).await })
     }
 
+    /// Whether an order has this number of another system.
+    ///
+    /// # Errors
+    /// Where the database fails.
+    pub async fn external_id_is_taken(&self, id: &str) -> Result<bool, StoreError> {
+        db::read!(self.db, |conn, q| -> Result<_, StoreError> { q::external_id_is_taken(conn, id).await })
+    }
+
     /// At most `limit` entries of an order's timeline from number `after` on, oldest first; `None` where there is
-    /// no such order, or not of this owner.
+    /// no such order, or not of this owner, who does not see what is for staff alone.
     ///
     /// # Errors
     /// Where the database fails.
@@ -379,86 +401,190 @@ impl Store {
             if !q::exists(conn, id, owner).await? {
                 return Ok(None);
             }
-            Ok(Some(q::timeline(conn, id, after, limit).await?))
+            Ok(Some(q::timeline(conn, (id, owner.is_none()), after, limit).await?))
         })
     }
 
-    /// Begins to cancel an order under a lease.
+    /// Begins to cancel an order, or pieces of it, under a lease. `respond` gives the answer to what is final at once.
     ///
     /// # Errors
     /// Where the database fails.
     pub async fn cancel(
         &self,
         (id, owner): (OrderId, Option<UserId>),
-        (actor, reason, etag): (&str, &str, &str),
+        (key, items): (&Key, &[Pieces]),
+        wish: Wish<'_>,
         lease: Lease,
+        respond: impl Fn(&Adjustment) -> Vec<u8> + Sync,
     ) -> Result<Cancel, StoreError> {
         let now = now();
         let written = db::write!(self.db, |conn, q| -> Result<_, StoreError> {
             let Some(mut order) = q::order_to_change(conn, id, owner).await? else {
                 return Ok(Cancel::NotFound);
             };
-            let version = order.version;
-            let entries = match order.cancel(actor, reason, etag, now)? {
-                Err(refusal) => return Ok(Cancel::Refused(refusal, Box::new(order))),
-                Ok(None) => return Ok(Cancel::Already(Box::new(order))),
-                Ok(Some(entries)) => entries,
-            };
-            if !q::update_order(conn, &order, version, &entries, lease).await? {
-                return Err(StoreError::Corrupt("a locked order that changed".into()));
+            // The whole order is cancelled once, key or not.
+            if !items.is_empty()
+                && let Some(memory) = q::recall(conn, key).await?
+            {
+                return Ok(Cancel::Known(memory));
             }
-            Ok(Cancel::Begun(Box::new(order)))
+            let version = order.version;
+            match order.cancel(items, wish, now)? {
+                Err(refusal) => Ok(Cancel::Refused(refusal, Box::new(order))),
+                Ok(Cancelling::Already) => Ok(Cancel::Already(Box::new(order))),
+                Ok(Cancelling::Whole(entries)) => {
+                    if !q::update_order(conn, &order, version, &entries, lease).await? {
+                        return Err(StoreError::Corrupt("a locked order that changed".into()));
+                    }
+                    Ok(Cancel::Begun(Saga::Order(Box::new(order))))
+                }
+                Ok(Cancelling::Items(adjustment, entries)) => {
+                    let begun = (&*adjustment, entries.as_slice());
+                    q::begin_adjustment(conn, key, (&order, version), begun, (lease, respond(&adjustment))).await?;
+                    Ok(Cancel::Begun(Saga::Adjustment(adjustment)))
+                }
+            }
         });
         self.told(written)
     }
 
-    /// Takes a return down under a lease. `respond` gives the answer to a return that is final at once.
+    /// Takes an adjustment down under a lease. `respond` gives the answer to one that is final at once.
     ///
     /// # Errors
     /// Where the database fails.
-    pub async fn begin_return(
+    pub async fn adjust(
         &self,
-        key: &Key,
-        wish: &ReturnWish,
+        (key, id): (&Key, OrderId),
+        (what, time): (&What, Option<DateTime<Utc>>),
+        wish: Wish<'_>,
         lease: Lease,
-        respond: impl Fn(&Return) -> Vec<u8> + Sync,
-    ) -> Result<BeginReturn, StoreError> {
+        respond: impl Fn(&Adjustment) -> Vec<u8> + Sync,
+    ) -> Result<Begin<Box<Adjustment>>, StoreError> {
         let now = now();
         let written = db::write!(self.db, |conn, q| -> Result<_, StoreError> {
-            let Some(mut order) = q::order_to_change(conn, wish.order, None).await? else {
-                return Ok(BeginReturn::NotFound);
+            let Some(mut order) = q::order_to_change(conn, id, None).await? else {
+                return Ok(Begin::NotFound);
             };
             if let Some(memory) = q::recall(conn, key).await? {
-                return Ok(BeginReturn::Known(memory));
+                return Ok(Begin::Known(memory));
             }
             let version = order.version;
-            let who = (wish.actor.as_str(), wish.reason.as_str());
-            let (back, entries) = match Return::begin(&mut order, &wish.items, who, wish.time, now)? {
-                Err(refusal) => return Ok(BeginReturn::Refused(refusal)),
+            let (adjustment, entries) = match Adjustment::begin(&mut order, what, wish, time, now)? {
+                Err(refusal) => return Ok(Begin::Refused(refusal)),
                 Ok(begun) => begun,
             };
-            if !q::remember(conn, key, (order.id, Some(back.id)), now).await? {
-                // Someone used the key for another order this very moment: nothing must be written.
-                return Err(StoreError::KeyRaced);
-            }
-            q::write_return_effects(conn, &order, version, &entries).await?;
-            let numbers: Vec<i32> = back.lines.iter().map(|line| line.number).collect();
-            q::update_returned(conn, &order, &numbers).await?;
-            q::insert_return(conn, &back, lease).await?;
-            if back.step.is_none() {
-                q::answer_return(conn, &back, &respond(&back)).await?;
-            }
-            Ok(BeginReturn::Begun(Box::new(back)))
+            let begun = (&adjustment, entries.as_slice());
+            q::begin_adjustment(conn, key, (&order, version), begun, (lease, respond(&adjustment))).await?;
+            Ok(Begin::Begun(Box::new(adjustment)))
         });
         self.told(written)
     }
 
-    /// A return.
+    /// A page of what was given back of an order that stayed confirmed, oldest first; `None` where there is no such
+    /// order, or not of this owner.
     ///
     /// # Errors
     /// Where the database fails.
-    pub async fn find_return(&self, id: ReturnId) -> Result<Option<Return>, StoreError> {
-        db::read!(self.db, |conn, q| -> Result<_, StoreError> { q::find_return(conn, id).await })
+    pub async fn adjustments(
+        &self,
+        (id, owner): (OrderId, Option<UserId>),
+        after: Option<ReturnId>,
+        limit: i64,
+    ) -> Result<Option<Vec<Adjustment>>, StoreError> {
+        db::read!(self.db, |conn, q| -> Result<_, StoreError> {
+            let Some(order) = q::order(conn, id, owner).await? else { return Ok(None) };
+            Ok(Some(q::adjustments(conn, &order, after, limit).await?))
+        })
+    }
+
+    /// Takes a shipment down, and `respond`'s answer to it.
+    ///
+    /// # Errors
+    /// Where the database fails.
+    pub async fn ship(
+        &self,
+        (key, id): (&Key, OrderId),
+        shipping: &Shipping,
+        respond: impl Fn(&Shipment) -> Vec<u8> + Sync,
+    ) -> Result<Begin<Shipment>, StoreError> {
+        let now = now();
+        let written = db::write!(self.db, |conn, q| -> Result<_, StoreError> {
+            let Some(mut order) = q::order_to_change(conn, id, None).await? else {
+                return Ok(Begin::NotFound);
+            };
+            if let Some(memory) = q::recall(conn, key).await? {
+                return Ok(Begin::Known(memory));
+            }
+            let version = order.version;
+            let (tracking, times) = (shipping.tracking.clone(), (shipping.time, now));
+            let begun = Shipment::begin(&mut order, &shipping.items, tracking, &key.caller, times);
+            let (shipment, entries) = match begun {
+                Err(refusal) => return Ok(Begin::Refused(refusal)),
+                Ok(begun) => begun,
+            };
+            if !q::remember(conn, key, (order.id, None), now).await? {
+                return Err(StoreError::KeyRaced);
+            }
+            q::answer(conn, key, &respond(&shipment)).await?;
+            q::write_effects(conn, &order, version, &shipment.lines, &entries).await?;
+            q::insert_shipment(conn, &shipment).await?;
+            Ok(Begin::Begun(shipment))
+        });
+        self.told(written)
+    }
+
+    /// Shipments of an order, oldest first; `None` where there is no such order, or not of this owner.
+    ///
+    /// # Errors
+    /// Where the database fails.
+    pub async fn shipments(
+        &self,
+        (id, owner): (OrderId, Option<UserId>),
+        which: Which,
+    ) -> Result<Option<Vec<Shipment>>, StoreError> {
+        db::read!(self.db, |conn, q| -> Result<_, StoreError> {
+            if !q::exists(conn, id, owner).await? {
+                return Ok(None);
+            }
+            Ok(Some(q::shipments(conn, id, which).await?))
+        })
+    }
+
+    /// Writes a note into an order's timeline, and `respond`'s answer to it. Refused only while someone is at the
+    /// order.
+    ///
+    /// # Errors
+    /// Where the database fails.
+    pub async fn note(
+        &self,
+        (key, id): (&Key, OrderId),
+        (text, internal): (&str, bool),
+        respond: impl Fn(&TimelineRow) -> Vec<u8> + Sync,
+    ) -> Result<Begin<TimelineRow>, StoreError> {
+        let now = now();
+        let written = db::write!(self.db, |conn, q| -> Result<_, StoreError> {
+            let Some(mut order) = q::order_to_change(conn, id, None).await? else {
+                return Ok(Begin::NotFound);
+            };
+            if let Some(memory) = q::recall(conn, key).await? {
+                return Ok(Begin::Known(memory));
+            }
+            // Whoever runs its saga counts the entries: what came in between would be refused there.
+            if q::is_leased(conn, id, now).await? {
+                return Ok(Begin::Refused(Refusal::Busy));
+            }
+            let version = order.version;
+            let entry = Entry { internal, ..Entry::new(Kind::Note, key.caller.as_str(), text) };
+            let entries = order.record(entry.clone(), now);
+            if !q::remember(conn, key, (order.id, None), now).await? {
+                return Err(StoreError::KeyRaced);
+            }
+            let row = TimelineRow { number: order.entries, entry, time: now };
+            q::answer(conn, key, &respond(&row)).await?;
+            q::write_effects(conn, &order, version, &[], &entries).await?;
+            Ok(Begin::Begun(row))
+        });
+        self.told(written)
     }
 
     /// Forgets answered keys that are older than this, and says how many.

@@ -43,6 +43,8 @@ pub(super) fn facts(reason: Reason) -> Facts {
         R::StateConflict => (Code::FailedPrecondition, "The resource's state does not allow this"),
         R::ProductArchived => (Code::FailedPrecondition, "The product is archived"),
         R::PaymentDeclined => (Code::FailedPrecondition, "The payment was declined"),
+        R::OrderShipped => (Code::FailedPrecondition, "Pieces of the order were shipped"),
+        R::OrderAbandoned => (Code::FailedPrecondition, "The order was given up"),
         R::RateLimited => (Code::ResourceExhausted, "Too many requests"),
         R::Overloaded => (Code::ResourceExhausted, "The service is overloaded"),
         R::BodyTooLarge => (Code::ResourceExhausted, "The request is too large"),

@@ -41,6 +41,16 @@ pub struct Line {
     /// Pieces that came back.
     #[serde(deserialize_with = "number")]
     pub returned_quantity: i64,
+    /// Pieces that were cancelled.
+    #[serde(deserialize_with = "number")]
+    pub cancelled_quantity: i64,
+}
+
+impl Line {
+    /// Pieces that are in stock again: those that came back, and those that were cancelled.
+    pub fn back(&self) -> i64 {
+        self.returned_quantity + self.cancelled_quantity
+    }
 }
 
 /// An address, of which the first line says which request the order is of.
@@ -118,7 +128,7 @@ impl Order {
     pub fn is_final(&self) -> bool {
         match self.state.as_str() {
             "STATE_REJECTED" => true,
-            "STATE_CONFIRMED" | "STATE_CANCELLED" => self.worth(|line| line.returned_quantity) == self.refunded(),
+            "STATE_CONFIRMED" | "STATE_CANCELLED" => self.worth(Line::back) == self.refunded(),
             _ => false,
         }
     }

@@ -87,19 +87,16 @@ fn lost(told: &Told, acknowledged: &Order, found: Option<&Order>, prices: &HashM
         return Some(format!("{name} ({id}) costs {price}, was acknowledged at {told}, and is at {now}"));
     }
     let came_back = |number: usize, line: &Line| match &told.returned {
-        _ if found.state == "STATE_CANCELLED" => line.returned_quantity == line.quantity,
+        _ if found.state == "STATE_CANCELLED" => line.back() == line.quantity,
         Some((at, pieces, replies)) if *at == number => match replies.iter().any(Result::is_ok) {
-            true => line.returned_quantity == *pieces,
+            true => line.back() == *pieces,
             // Without any answer it may have come back or not.
-            false => [0, *pieces].contains(&line.returned_quantity),
+            false => [0, *pieces].contains(&line.back()),
         },
-        _ => line.returned_quantity == 0,
+        _ => line.back() == 0,
     };
     let wrong = (1..).zip(&found.lines).find(|(number, line)| !came_back(*number, line))?;
-    Some(format!(
-        "{name} ({id}), line {}: {} pieces are back, which is not what came back",
-        wrong.0, wrong.1.returned_quantity
-    ))
+    Some(format!("{name} ({id}), line {}: {} pieces are back, which is not what came back", wrong.0, wrong.1.back()))
 }
 
 fn doubles(told: &[Told], found: &Found) -> Check {
@@ -126,7 +123,7 @@ fn doubles(told: &[Told], found: &Found) -> Check {
 /// Pieces of a product that an order took and still has.
 fn kept(order: &Order, product: &str) -> i64 {
     let lines = order.lines.iter().filter(|line| order.is_sold() && line.product == product);
-    lines.map(|line| line.quantity - line.returned_quantity).sum()
+    lines.map(|line| line.quantity - line.back()).sum()
 }
 
 fn settled(found: &Found) -> Check {
@@ -143,7 +140,7 @@ fn settled(found: &Found) -> Check {
 }
 
 fn revenue(order: &Order) -> Option<String> {
-    let earned = if order.is_sold() { order.worth(|line| line.quantity - line.returned_quantity) } else { 0 };
+    let earned = if order.is_sold() { order.worth(|line| line.quantity - line.back()) } else { 0 };
     let (captured, refunded) = order.payment.as_ref().map_or((0, 0), |payment| {
         let captured = matches!(payment.state.as_str(), "STATE_CAPTURED" | "STATE_REFUNDED");
         (if captured { payment.amount.minor() } else { 0 }, payment.refunded.unwrap_or_default().minor())

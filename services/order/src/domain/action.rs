@@ -8,7 +8,7 @@ use souk_common::{
     money::Money,
 };
 
-use super::{Entry, Illegal, Order, Outcome, Return, Shortage, State, Step};
+use super::{Adjustment, Entry, Illegal, Order, Outcome, Shortage, State, Step};
 
 /// Pieces of a product whose stock is counted.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -126,13 +126,13 @@ impl Answer {
     }
 }
 
-/// Something that goes from step to step: an order being placed or cancelled, or a return.
+/// Something that goes from step to step: an order being placed or cancelled, or an adjustment of one.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Saga {
     /// An order.
     Order(Box<Order>),
-    /// A return.
-    Return(Box<Return>),
+    /// An adjustment.
+    Adjustment(Box<Adjustment>),
 }
 
 impl Saga {
@@ -141,7 +141,7 @@ impl Saga {
     pub fn order(&self) -> OrderId {
         match self {
             Self::Order(order) => order.id,
-            Self::Return(back) => back.order,
+            Self::Adjustment(adjustment) => adjustment.order,
         }
     }
 
@@ -150,7 +150,7 @@ impl Saga {
     pub fn position(&self) -> (State, Option<Step>) {
         match self {
             Self::Order(order) => (order.state, order.step),
-            Self::Return(back) => (back.state, back.step),
+            Self::Adjustment(adjustment) => (adjustment.state, adjustment.step),
         }
     }
 
@@ -159,7 +159,7 @@ impl Saga {
     pub fn action(&self) -> Option<Action> {
         match self {
             Self::Order(order) => order.action(),
-            Self::Return(back) => back.action(),
+            Self::Adjustment(adjustment) => adjustment.action(),
         }
     }
 
@@ -168,7 +168,7 @@ impl Saga {
     pub fn attempts(&self) -> i32 {
         match self {
             Self::Order(order) => order.attempts,
-            Self::Return(back) => back.attempts,
+            Self::Adjustment(adjustment) => adjustment.attempts,
         }
     }
 
@@ -179,7 +179,7 @@ impl Saga {
     pub fn advance(&mut self, answer: &Answer, unclear: bool, now: DateTime<Utc>) -> Result<Vec<Entry>, Illegal> {
         match self {
             Self::Order(order) => order.advance(answer, unclear, now),
-            Self::Return(back) => back.advance(answer, now),
+            Self::Adjustment(adjustment) => adjustment.advance(answer, now),
         }
     }
 }

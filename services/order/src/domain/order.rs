@@ -8,8 +8,8 @@ use souk_common::{
 };
 
 use super::{
-    Action, Answer, Entry, Facts, Goods, Illegal, Kind, Outcome, Placement, Position, Return, ReturnLine,
-    SERVICE_ACTOR, State, Step, saga,
+    Action, Adjustment, Answer, Entry, Facts, Fault, Goods, Illegal, Kind, Line, Move, Outcome, Pieces, Placement,
+    Position, Refusal, SERVICE_ACTOR, State, Step, What, saga,
 };
 
 /// An order with its lines.
@@ -31,6 +31,8 @@ pub struct Order {
     pub total: i64,
     /// What was given back of it, in minor units.
     pub refunded: i64,
+    /// What adjustments under way will give back of it, in minor units.
+    pub refunding: i64,
     /// Where the goods go.
     pub address: Address,
     /// Its number in another system.
@@ -51,7 +53,7 @@ pub struct Order {
     pub version: i64,
     /// Entries of its timeline so far.
     pub entries: i32,
-    /// Its returns that are under way.
+    /// Its adjustments that are under way.
     pub pending_returns: i32,
     /// How often its saga gave up for a while since its last step.
     pub attempts: i32,
@@ -65,29 +67,6 @@ impl std::fmt::Debug for Token {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.write_str("Token")
     }
-}
-
-/// One product of an order.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Line {
-    /// Number of the line, from 1.
-    pub number: i32,
-    /// The product.
-    pub product: ProductId,
-    /// Its stock code when the order was placed.
-    pub sku: String,
-    /// Its title when the order was placed.
-    pub title: String,
-    /// Pieces ordered.
-    pub quantity: i64,
-    /// Price of one piece, in minor units.
-    pub unit_price: i64,
-    /// Price of the line, in minor units.
-    pub total: i64,
-    /// Pieces that came back, or are on their way back.
-    pub returned: i64,
-    /// Whether its stock is counted.
-    pub tracked: bool,
 }
 
 /// Where goods are sent. Field by field as in the contract.
@@ -121,6 +100,8 @@ pub enum RejectionReason {
     OutOfStock,
     /// The payment provider said no.
     PaymentDeclined,
+    /// An operator gave the order up.
+    OrderAbandoned,
 }
 
 /// A product of which there was too little.
@@ -161,7 +142,7 @@ pub enum PaymentState {
 }
 
 /// Why an order cannot be cancelled.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub enum CancelRefusal {
     /// It was never placed.
     Rejected,
@@ -169,6 +150,32 @@ pub enum CancelRefusal {
     Busy,
     /// It changed since the caller saw it.
     EtagMismatch,
+    /// Pieces were shipped.
+    Shipped,
+    /// What was asked for does not fit the order.
+    Faults(Vec<Fault>),
+}
+
+/// What became of a wish to cancel.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Cancelling {
+    /// The order is cancelled already.
+    Already,
+    /// The whole order is being cancelled.
+    Whole(Vec<Entry>),
+    /// Some of its pieces are.
+    Items(Box<Adjustment>, Vec<Entry>),
+}
+
+/// Who asks for a change of an order, and why.
+#[derive(Clone, Copy, Debug)]
+pub struct Wish<'a> {
+    /// A user's resource name.
+    pub actor: &'a str,
+    /// In their words.
+    pub reason: &'a str,
+    /// Which version of the order they saw; empty where that does not matter.
+    pub etag: &'a str,
 }
 
 impl Order {
@@ -186,6 +193,7 @@ impl Order {
             total: placement.priced.total.minor,
             lines: placement.priced.lines,
             refunded: 0,
+            refunding: 0,
             address: placement.address,
             external_id: placement.external_id,
             rejection: None,
@@ -199,34 +207,55 @@ impl Order {
             pending_returns: 0,
             attempts: 0,
         };
-        let position = saga::begin(State::Pending, order.facts())?;
+        let position = saga::begin(None, State::Pending, order.facts())?;
         let entries = order.go(position, &placement.actor, "", now);
         Ok((order, entries))
     }
 
-    /// Begins to cancel the order. `None` where it is cancelled already.
+    /// Begins to cancel pieces of the order; the whole order where there are none, or where they are all that is left
+    /// of an order of which nothing was shipped.
     ///
     /// # Errors
-    /// Why not, where it cannot be; an [`Illegal`] only where the saga's table is wrong.
+    /// Why not, where it cannot be; an [`Illegal`] only where the saga's table is wrong. The order is then unchanged.
     pub fn cancel(
         &mut self,
-        actor: &str,
-        reason: &str,
-        etag: &str,
+        items: &[Pieces],
+        wish: Wish<'_>,
         now: DateTime<Utc>,
-    ) -> Result<Result<Option<Vec<Entry>>, CancelRefusal>, Illegal> {
+    ) -> Result<Result<Cancelling, CancelRefusal>, Illegal> {
         match self.state {
             // Whoever repeats a call whose answer was lost still has the etag from before it.
-            State::Cancelled => return Ok(Ok(None)),
+            State::Cancelled => return Ok(Ok(Cancelling::Already)),
             State::Rejected => return Ok(Err(CancelRefusal::Rejected)),
-            State::Confirmed if self.pending_returns == 0 => {}
+            State::Confirmed => {}
             _ => return Ok(Err(CancelRefusal::Busy)),
         }
-        if !etag.is_empty() && etag != self.etag() {
+        if !wish.etag.is_empty() && wish.etag != self.etag() {
             return Ok(Err(CancelRefusal::EtagMismatch));
         }
-        let position = saga::begin(State::Cancelling, self.facts())?;
-        Ok(Ok(Some(self.go(position, actor, reason, now))))
+        let shipped = self.lines.iter().any(|line| line.shipped > 0);
+        if !items.is_empty() {
+            let mut rest = self.clone();
+            if let Err(faults) = rest.book(items, "items", Move::Cancel) {
+                return Ok(Err(CancelRefusal::Faults(faults)));
+            }
+            if shipped || rest.lines.iter().any(|line| line.open() > 0) {
+                let what = What::Cancellation(items.to_vec());
+                return Ok(match Adjustment::begin(self, &what, wish, None, now)? {
+                    Ok((adjustment, entries)) => Ok(Cancelling::Items(Box::new(adjustment), entries)),
+                    Err(Refusal::Faults(faults)) => Err(CancelRefusal::Faults(faults)),
+                    Err(Refusal::Busy | Refusal::State(_)) => Err(CancelRefusal::Busy),
+                });
+            }
+        }
+        if shipped {
+            return Ok(Err(CancelRefusal::Shipped));
+        }
+        if self.pending_returns > 0 {
+            return Ok(Err(CancelRefusal::Busy));
+        }
+        let position = saga::begin(Some(self.state), State::Cancelling, self.facts())?;
+        Ok(Ok(Cancelling::Whole(self.go(position, wish.actor, wish.reason, now))))
     }
 
     /// What the saga does next; `None` where none runs.
@@ -275,6 +304,35 @@ impl Order {
             _ => String::new(),
         };
         let entries = next.go(position, SERVICE_ACTOR, &detail, now);
+        *self = next;
+        Ok(entries)
+    }
+
+    /// Gives up an order that is being placed and whose money was not asked for. `provider` is the payment provider in
+    /// use.
+    ///
+    /// # Errors
+    /// Where the table has no such transition. The order is then unchanged.
+    pub fn abandon(&mut self, wish: Wish<'_>, provider: &str, now: DateTime<Utc>) -> Result<Vec<Entry>, Illegal> {
+        let step = self.step.ok_or(Illegal::idle(self.state, Outcome::Abandoned))?;
+        let mut next = self.clone();
+        next.attempts = 0;
+        next.payment_token = None;
+        next.rejection = Some(Rejection {
+            reason: RejectionReason::OrderAbandoned,
+            message: ["given up by an operator", wish.reason].join(": ").trim_end_matches(": ").to_owned(),
+            items: Vec::new(),
+        });
+        if step == Step::Authorize {
+            // A try without an answer may have got through.
+            next.payment = Some(Payment {
+                provider: provider.to_owned(),
+                reference: String::new(),
+                state: PaymentState::Authorized,
+            });
+        }
+        let position = saga::advance(self.state, step, Outcome::Abandoned, next.facts())?;
+        let entries = next.go(position, wish.actor, wish.reason, now);
         *self = next;
         Ok(entries)
     }
@@ -338,7 +396,7 @@ impl Order {
         self.update_time = now;
         if self.state == State::Cancelled {
             for line in &mut self.lines {
-                line.returned = line.quantity;
+                line.cancelled = line.quantity - line.returned;
             }
         }
         let entries: Vec<Entry> = position
@@ -347,37 +405,55 @@ impl Order {
             .map(|kind| Entry {
                 kind,
                 actor: match kind {
-                    Kind::Cancelled => SERVICE_ACTOR.to_owned(),
+                    Kind::Cancelled | Kind::Rejected => SERVICE_ACTOR.to_owned(),
                     _ => actor.to_owned(),
                 },
                 detail: match (kind, &self.rejection) {
                     (Kind::Rejected, Some(rejection)) => rejection.message.clone(),
-                    (Kind::PaymentAuthorized | Kind::CancelRequested, _) => detail.to_owned(),
+                    (Kind::PaymentAuthorized | Kind::CancelRequested | Kind::Abandoned, _) => detail.to_owned(),
                     _ => String::new(),
                 },
+                internal: kind == Kind::Abandoned,
             })
             .collect();
         self.entries += i32::try_from(entries.len()).unwrap_or(i32::MAX);
         entries
     }
 
-    /// Notes what a return of this order did: so many new entries of the timeline and, at its end, its money.
-    pub fn take_return(&mut self, back: &Return, entries: usize, now: DateTime<Utc>) {
-        if back.state == State::Completed {
+    /// Notes what an adjustment of this order did: so many new entries of the timeline and, at its end, its money.
+    pub fn take_adjustment(&mut self, adjustment: &Adjustment, entries: usize, now: DateTime<Utc>) {
+        if adjustment.state == State::Completed {
             self.pending_returns -= 1;
-            self.refunded += back.refund.minor;
-            if self.refunded == self.total && back.refund.minor > 0 {
+            self.refunding -= adjustment.refund.minor;
+            self.refunded += adjustment.refund.minor;
+            if self.refunded == self.total && adjustment.refund.minor > 0 {
                 self.set_payment(PaymentState::Refunded);
             }
         }
+        self.count(entries, now);
+    }
+
+    /// Puts down that something happened beside any saga.
+    pub fn record(&mut self, entry: Entry, now: DateTime<Utc>) -> Vec<Entry> {
+        self.count(1, now);
+        vec![entry]
+    }
+
+    fn count(&mut self, entries: usize, now: DateTime<Utc>) {
         self.entries += i32::try_from(entries).unwrap_or(i32::MAX);
         self.version += 1;
         self.update_time = now;
     }
 
+    /// Of what was taken, what is neither given back nor about to be, in minor units.
+    #[must_use]
+    pub fn refundable(&self) -> i64 {
+        self.total - self.refunded - self.refunding
+    }
+
     /// Of these pieces, those whose stock is counted.
     #[must_use]
-    pub fn goods_of(&self, pieces: &[ReturnLine]) -> Vec<Goods> {
+    pub fn goods_of(&self, pieces: &[Pieces]) -> Vec<Goods> {
         let product = |number| {
             let line = self.lines.iter().find(|line| line.number == number)?;
             line.tracked.then_some(line.product)
@@ -404,9 +480,10 @@ impl Order {
     }
 
     /// Goods of counted stock that are still with the customer, or are to be.
-    fn goods(&self) -> Vec<Goods> {
+    #[must_use]
+    pub fn goods(&self) -> Vec<Goods> {
         let lines = self.lines.iter().filter(|line| line.tracked);
-        Goods::sum(lines.map(|line| (line.product, line.quantity - line.returned)))
+        Goods::sum(lines.map(|line| (line.product, line.sold())))
     }
 
     fn purpose(&self) -> &'static str {
@@ -414,7 +491,7 @@ impl Order {
     }
 
     fn facts(&self) -> Facts {
-        let goods = self.lines.iter().any(|line| line.tracked && line.quantity > line.returned);
+        let goods = self.lines.iter().any(|line| line.tracked && line.sold() > 0);
         Facts {
             goods,
             held: goods,

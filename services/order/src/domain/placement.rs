@@ -8,7 +8,7 @@ use souk_common::{
     money::Money,
 };
 
-use super::{Address, Line};
+use super::{Address, Goods, Line, Rejection, RejectionReason, Shortage};
 
 /// A number of pieces that someone wants to buy.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -81,12 +81,21 @@ pub struct Placement {
     pub place_time: Option<DateTime<Utc>>,
 }
 
+/// Why something has no price.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Unpriced {
+    /// Fields that are wrong.
+    Faults(Vec<Fault>),
+    /// All is right but for products that are no longer sold.
+    Archived(Vec<Fault>),
+}
+
 /// Prices what is wanted.
 ///
 /// # Errors
 /// Each field that stands in the way: an unknown or archived product, a second currency, a sum too large.
-pub fn price(items: &[Wanted], offers: &HashMap<ProductId, Offer>) -> Result<Priced, Vec<Fault>> {
-    let mut faults = Vec::new();
+pub fn price(items: &[Wanted], offers: &HashMap<ProductId, Offer>) -> Result<Priced, Unpriced> {
+    let (mut faults, mut archived) = (Vec::new(), Vec::new());
     let mut lines = Vec::with_capacity(items.len());
     let mut total: Option<Money> = None;
     for (index, (item, number)) in items.iter().zip(1..).enumerate() {
@@ -97,7 +106,7 @@ pub fn price(items: &[Wanted], offers: &HashMap<ProductId, Offer>) -> Result<Pri
         };
         if offer.archived {
             let message = format!("must be a product on sale: {} is archived", offer.sku);
-            faults.push(Fault::new(field("product"), message));
+            archived.push(Fault::new(field("product"), message));
             continue;
         }
         let (unit_price, source) = match item.unit_price {
@@ -136,14 +145,37 @@ pub fn price(items: &[Wanted], offers: &HashMap<ProductId, Offer>) -> Result<Pri
             unit_price: unit_price.minor,
             total: line.minor,
             returned: 0,
+            returned_shipped: 0,
+            cancelled: 0,
+            shipped: 0,
             tracked: offer.tracked,
         });
     }
     match total {
-        Some(total) if faults.is_empty() => Ok(Priced { lines, total }),
-        None if faults.is_empty() => Err(vec![Fault::new("items".into(), "must have an item")]),
-        _ => Err(faults),
+        _ if !faults.is_empty() => {
+            faults.append(&mut archived);
+            Err(Unpriced::Faults(faults))
+        }
+        _ if !archived.is_empty() => Err(Unpriced::Archived(archived)),
+        Some(total) => Ok(Priced { lines, total }),
+        None => Err(Unpriced::Faults(vec![Fault::new("items".into(), "must have an item")])),
     }
+}
+
+/// Why an order of these goods would be rejected, where inventory has so many pieces of each.
+#[must_use]
+pub fn shortage(goods: &[Goods], available: &HashMap<ProductId, i64>) -> Option<Rejection> {
+    let short = goods.iter().filter_map(|goods| {
+        let available = available.get(&goods.product).copied().unwrap_or(0);
+        let (product, wanted) = (goods.product, goods.quantity);
+        (available < wanted).then_some(Shortage { product, wanted, available })
+    });
+    let items: Vec<_> = short.collect();
+    (!items.is_empty()).then(|| Rejection {
+        reason: RejectionReason::OutOfStock,
+        message: "not enough stock".into(),
+        items,
+    })
 }
 
 #[cfg(test)]

@@ -5,7 +5,7 @@
 
 use super::Kind;
 
-/// How far an order (the first five) or a return (the last two) has come.
+/// How far an order (the first five) or an adjustment of one (the others) has come.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum State {
     /// Being placed.
@@ -20,7 +20,11 @@ pub enum State {
     Cancelled,
     /// A return under way.
     Returning,
-    /// A return that is done. Final.
+    /// Pieces are being cancelled.
+    CancellingItems,
+    /// Money is being given back without goods.
+    Refunding,
+    /// An adjustment that is done. Final.
     Completed,
 }
 
@@ -56,9 +60,11 @@ pub enum Outcome {
     Refused,
     /// Stock that was to be released turned out to be taken already.
     Taken,
+    /// An operator gave it up. Whether the step took effect is unknown.
+    Abandoned,
 }
 
-/// What the table needs to know of an order or return, to pass over steps that have nothing to do.
+/// What the table needs to know of an order or adjustment, to pass over steps that have nothing to do.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Facts {
     /// There are goods whose stock is counted.
@@ -75,7 +81,8 @@ pub struct Facts {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Next {
     Step(Step),
-    Reach(State),
+    /// A final state, and what the timeline says of it.
+    Reach(State, Kind),
 }
 
 /// One line of the table: in a state, after a step ended so, what the timeline says and where to go. Why an order
@@ -83,32 +90,52 @@ enum Next {
 struct Row(State, Step, Outcome, Option<Kind>, Next);
 
 use Next::{Reach, Step as Go};
-use Outcome::{Done, OutOfStock, Refused, Taken};
-use State::{Cancelled, Cancelling, Completed, Confirmed, Pending, Rejected, Returning};
+use Outcome::{Abandoned, Done, OutOfStock, Refused, Taken};
+use State::{Cancelled, Cancelling, CancellingItems, Completed, Confirmed, Pending, Refunding, Rejected, Returning};
 use Step::{Authorize, Capture, Commit, Refund, Release, Reserve, Restock, Void};
+
+/// How a saga begins: from which state (none where there was nothing before), in which one, what the timeline says, and
+/// the first step.
+struct Beginning(Option<State>, State, Kind, Step);
+
+#[rustfmt::skip]
+const BEGINNINGS: &[Beginning] = &[
+    Beginning(None,            Pending,         Kind::Placed,               Reserve),
+    Beginning(Some(Confirmed), Cancelling,      Kind::CancelRequested,      Restock),
+    Beginning(None,            Returning,       Kind::ReturnRequested,      Restock),
+    Beginning(None,            CancellingItems, Kind::ItemsCancelRequested, Restock),
+    Beginning(None,            Refunding,       Kind::RefundRequested,      Refund),
+];
 
 /// Money is never captured before the stock is taken, and never stays held.
 ///
 /// An order that ends in [`State::Rejected`] goes through [`Step::Release`] wherever stock may be held: a late copy
-/// of a request that is still on its way then finds a reservation that cannot be held or taken any more.
+/// of a request that is still on its way then finds a reservation that cannot be held or taken any more. An operator
+/// can give an order up as long as its money was not asked for: then only money that is held has to go back.
 #[rustfmt::skip]
 const TABLE: &[Row] = &[
-    Row(Pending,    Reserve,   Done,       Some(Kind::StockReserved),     Go(Authorize)),
-    Row(Pending,    Reserve,   OutOfStock, None,                          Go(Release)),
-    Row(Pending,    Authorize, Done,       Some(Kind::PaymentAuthorized), Go(Commit)),
-    Row(Pending,    Authorize, Refused,    None,                          Go(Release)),
-    Row(Pending,    Commit,    Done,       Some(Kind::StockCommitted),    Go(Capture)),
-    Row(Pending,    Commit,    OutOfStock, None,                          Go(Release)),
-    Row(Pending,    Capture,   Done,       Some(Kind::PaymentCaptured),   Reach(Confirmed)),
-    Row(Pending,    Capture,   Refused,    None,                          Go(Restock)),
-    Row(Pending,    Release,   Done,       Some(Kind::StockReleased),     Go(Void)),
-    Row(Pending,    Release,   Taken,      Some(Kind::StockCommitted),    Go(Restock)),
-    Row(Pending,    Restock,   Done,       Some(Kind::StockReturned),     Go(Void)),
-    Row(Pending,    Void,      Done,       Some(Kind::PaymentVoided),     Reach(Rejected)),
-    Row(Cancelling, Restock,   Done,       Some(Kind::StockReturned),     Go(Refund)),
-    Row(Cancelling, Refund,    Done,       Some(Kind::PaymentRefunded),   Reach(Cancelled)),
-    Row(Returning,  Restock,   Done,       Some(Kind::StockReturned),     Go(Refund)),
-    Row(Returning,  Refund,    Done,       Some(Kind::PaymentRefunded),   Reach(Completed)),
+    Row(Pending,         Reserve,   Done,       Some(Kind::StockReserved),     Go(Authorize)),
+    Row(Pending,         Reserve,   OutOfStock, None,                          Go(Release)),
+    Row(Pending,         Reserve,   Abandoned,  Some(Kind::Abandoned),         Go(Release)),
+    Row(Pending,         Authorize, Done,       Some(Kind::PaymentAuthorized), Go(Commit)),
+    Row(Pending,         Authorize, Refused,    None,                          Go(Release)),
+    Row(Pending,         Authorize, Abandoned,  Some(Kind::Abandoned),         Go(Release)),
+    Row(Pending,         Commit,    Done,       Some(Kind::StockCommitted),    Go(Capture)),
+    Row(Pending,         Commit,    OutOfStock, None,                          Go(Release)),
+    Row(Pending,         Commit,    Abandoned,  Some(Kind::Abandoned),         Go(Release)),
+    Row(Pending,         Capture,   Done,       Some(Kind::PaymentCaptured),   Reach(Confirmed, Kind::Confirmed)),
+    Row(Pending,         Capture,   Refused,    None,                          Go(Restock)),
+    Row(Pending,         Release,   Done,       Some(Kind::StockReleased),     Go(Void)),
+    Row(Pending,         Release,   Taken,      Some(Kind::StockCommitted),    Go(Restock)),
+    Row(Pending,         Restock,   Done,       Some(Kind::StockReturned),     Go(Void)),
+    Row(Pending,         Void,      Done,       Some(Kind::PaymentVoided),     Reach(Rejected, Kind::Rejected)),
+    Row(Cancelling,      Restock,   Done,       Some(Kind::StockReturned),     Go(Refund)),
+    Row(Cancelling,      Refund,    Done,       Some(Kind::PaymentRefunded),   Reach(Cancelled, Kind::Cancelled)),
+    Row(Returning,       Restock,   Done,       Some(Kind::StockReturned),     Go(Refund)),
+    Row(Returning,       Refund,    Done,       Some(Kind::PaymentRefunded),   Reach(Completed, Kind::ReturnCompleted)),
+    Row(CancellingItems, Restock,   Done,       Some(Kind::StockReturned),     Go(Refund)),
+    Row(CancellingItems, Refund,    Done,       Some(Kind::PaymentRefunded),   Reach(Completed, Kind::ItemsCancelled)),
+    Row(Refunding,       Refund,    Done,       Some(Kind::PaymentRefunded),   Reach(Completed, Kind::RefundCompleted)),
 ];
 
 /// A state, step and outcome that the table does not have.
@@ -138,19 +165,13 @@ pub struct Position {
     pub kinds: Vec<Kind>,
 }
 
-/// Begins a saga: placing (`Pending`), cancelling (`Cancelling`) or a return (`Returning`).
+/// Begins a saga in `state`: placing, cancelling, or an adjustment. `from` is the state before, where there was one.
 ///
 /// # Errors
-/// Where `state` is none of these three.
-pub fn begin(state: State, facts: Facts) -> Result<Position, Illegal> {
-    let (kind, step) = match state {
-        Pending => (Kind::Placed, Reserve),
-        Cancelling => (Kind::CancelRequested, Restock),
-        Returning => (Kind::ReturnRequested, Restock),
-        Confirmed | Rejected | Cancelled | Completed => {
-            return Err(Illegal::idle(state, Done));
-        }
-    };
+/// Where no saga begins so.
+pub fn begin(from: Option<State>, state: State, facts: Facts) -> Result<Position, Illegal> {
+    let beginning = BEGINNINGS.iter().find(|beginning| (beginning.0, beginning.1) == (from, state));
+    let &Beginning(_, _, kind, step) = beginning.ok_or(Illegal::idle(state, Done))?;
     settle(state, Go(step), facts, vec![kind])
 }
 
@@ -179,8 +200,8 @@ fn settle(state: State, mut next: Next, facts: Facts, mut kinds: Vec<Kind>) -> R
                 return Ok(Position { state, step: Some(step), kinds });
             }
             Go(step) => next = row(state, step, Done)?.4,
-            Reach(end) => {
-                kinds.extend(end.kind());
+            Reach(end, kind) => {
+                kinds.push(kind);
                 return Ok(Position { state: end, step: None, kinds });
             }
         }
@@ -203,19 +224,11 @@ impl State {
     /// Whether a saga runs in this state.
     #[must_use]
     pub fn is_running(self) -> bool {
-        matches!(self, Pending | Cancelling | Returning)
-    }
-
-    fn kind(self) -> Option<Kind> {
-        match self {
-            Confirmed => Some(Kind::Confirmed),
-            Rejected => Some(Kind::Rejected),
-            Cancelled => Some(Kind::Cancelled),
-            Completed => Some(Kind::ReturnCompleted),
-            Pending | Cancelling | Returning => None,
-        }
+        matches!(self, Pending | Cancelling | Returning | CancellingItems | Refunding)
     }
 }
 
+#[cfg(test)]
+mod picture;
 #[cfg(test)]
 mod tests;

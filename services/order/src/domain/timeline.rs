@@ -22,6 +22,14 @@ pub enum Kind {
     Cancelled,
     ReturnRequested,
     ReturnCompleted,
+    Shipped,
+    ItemsCancelRequested,
+    ItemsCancelled,
+    RefundRequested,
+    RefundCompleted,
+    Note,
+    RetryRequested,
+    Abandoned,
 }
 
 /// Something that happened to an order.
@@ -33,4 +41,13 @@ pub struct Entry {
     pub actor: String,
     /// More about it, for people.
     pub detail: String,
+    /// Whether it is for staff alone.
+    pub internal: bool,
+}
+
+impl Entry {
+    /// Something that the customer may see.
+    pub fn new(kind: Kind, actor: impl Into<String>, detail: impl Into<String>) -> Self {
+        Self { kind, actor: actor.into(), detail: detail.into(), internal: false }
+    }
 }

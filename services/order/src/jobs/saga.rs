@@ -78,6 +78,12 @@ impl Sagas {
         }))
     }
 
+    /// The payment provider in use.
+    #[must_use]
+    pub fn provider(&self) -> &'static str {
+        self.0.payments.name()
+    }
+
     /// A new lease, from now on.
     #[must_use]
     pub fn lease(&self) -> Lease {
@@ -279,7 +285,9 @@ fn response(saga: &Saga) -> Option<Vec<u8>> {
         Saga::Order(order) if matches!(order.state, State::Confirmed | State::Rejected) => {
             Some(reply::encoded_order(order))
         }
-        Saga::Return(back) if back.state == State::Completed => Some(reply::encoded_return(back)),
+        Saga::Adjustment(adjustment) if adjustment.state == State::Completed => {
+            Some(reply::encoded_adjustment(adjustment))
+        }
         _ => None,
     }
 }

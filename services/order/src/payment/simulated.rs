@@ -107,6 +107,24 @@ impl Booked {
         }
     }
 
+    /// A payment that is given up before it was asked for.
+    fn unheld(key: &str) -> Self {
+        Self {
+            key: key.to_owned(),
+            reference: format!("sim_{key}"),
+            behaviour: "unknown".to_owned(),
+            state: BookedState::New,
+            // ISO 4217's code for no currency.
+            currency: "XXX".to_owned(),
+            amount: 0,
+            refunded: 0,
+            message: String::new(),
+            expires_at: now(),
+            authorize_calls: 0,
+            capture_calls: 0,
+        }
+    }
+
     fn authorize(&mut self) -> Line {
         self.authorize_calls = self.authorize_calls.saturating_add(1);
         let first = self.authorize_calls == 1;
@@ -324,7 +342,9 @@ async fn book(db: &Db, asks: &[Ask]) -> Result<Vec<Answer>, BookError> {
 fn answer(known: &mut HashMap<String, Booked>, ask: &Ask) -> Answer {
     let booked = match &ask.what {
         What::Authorize { new } => known.entry(ask.key.clone()).or_insert_with(|| new.clone()),
-        What::Capture | What::Void => known.get_mut(&ask.key).ok_or(Declined("there is no such payment"))?,
+        // Remembered, so that an authorisation that comes late holds nothing.
+        What::Void => known.entry(ask.key.clone()).or_insert_with(|| Booked::unheld(&ask.key)),
+        What::Capture => known.get_mut(&ask.key).ok_or(Declined("there is no such payment"))?,
     };
     let line = match &ask.what {
         What::Authorize { .. } => booked.authorize(),

@@ -4,40 +4,69 @@ use souk_common::{
     auth::Caller,
     error::{Problem, Reason},
 };
-use souk_proto::order::v1::{CancelOrderRequest, Order as OrderMessage};
+use souk_proto::order::v1::{CancelOrderRequest, Order as OrderMessage, Refund};
 
-use super::{Parts, RETRY, missing, parse};
+use super::{Answered, Parts, RETRY, missing, parse};
 use crate::{
-    domain::{CancelRefusal, Order, Saga},
+    domain::{CancelRefusal, Order, Saga, Wish},
     error::Error,
     reply,
-    store::Cancel,
+    store::{Cancel, Memory},
 };
 
 impl Parts {
-    pub(super) async fn cancel(&self, caller: &Caller, request: &CancelOrderRequest) -> Result<OrderMessage, Problem> {
+    pub(super) async fn cancel(
+        &self,
+        caller: &Caller,
+        request: &CancelOrderRequest,
+    ) -> Result<Answered<OrderMessage>, Problem> {
         let id = parse::order("name", &request.name)?;
         parse::text("reason", &request.reason)?;
+        let items = parse::pieces(&request.items, |item| (item.line_number, item.quantity));
+        let key = parse::key(caller, "CancelOrder", &request.request_id, request);
+        if !items.is_empty() {
+            if request.request_id.is_empty() {
+                return Err(Problem::invalid("request_id", "must be set to cancel items"));
+            }
+            if let Some(memory) = self.store.recall(&key).await.map_err(Error::from)? {
+                return self.cancelled_again(caller, memory).await;
+            }
+        }
         let lease = self.sagas.lease();
-        let actor = caller.actor();
-        let wish = (actor.as_str(), request.reason.as_str(), request.etag.as_str());
-        let cancel = self.store.cancel((id, caller.grant.owner()), wish, lease).await;
+        let wish = Wish { actor: &key.caller, reason: &request.reason, etag: &request.etag };
+        let whose = (id, caller.grant.owner());
+        let cancel = self.store.cancel(whose, (&key, &items), wish, lease, reply::encoded_adjustment).await;
         let begun = match cancel.map_err(Error::from)? {
             Cancel::NotFound => return Err(missing(caller, id)),
             Cancel::Refused(refusal, order) => return Err(refused(refusal, &order)),
-            Cancel::Already(order) => return Ok(reply::order(&order)),
-            Cancel::Begun(order) => Saga::Order(order),
+            Cancel::Already(order) => return Ok(Answered::new(reply::order(&order))),
+            Cancel::Known(memory) => return self.cancelled_again(caller, memory).await,
+            Cancel::Begun(saga) => saga,
         };
         match self.finish(begun, lease, "the cancellation").await? {
-            Saga::Order(order) => Ok(reply::order(&order)),
-            Saga::Return(_) => Err(Problem::internal()),
+            Saga::Order(order) => Ok(Answered::new(reply::order(&order))),
+            Saga::Adjustment(_) => {
+                let order = self.store.order(id, caller.grant.owner()).await;
+                let order = order.map_err(Error::from)?.ok_or_else(|| missing(caller, id))?;
+                Ok(Answered::new(reply::order(&order)))
+            }
         }
+    }
+
+    /// What was cancelled before under the same key: the order as it is by now.
+    async fn cancelled_again(&self, caller: &Caller, memory: Memory) -> Result<Answered<OrderMessage>, Problem> {
+        let id = memory.order;
+        let Answered { replayed, .. } = Answered::<Refund>::again(memory)?;
+        let order = self.store.order(id, caller.grant.owner()).await;
+        let order = order.map_err(Error::from)?.ok_or_else(|| missing(caller, id))?;
+        Ok(Answered { message: reply::order(&order), replayed })
     }
 }
 
 fn refused(refusal: CancelRefusal, order: &Order) -> Problem {
     let name = order.id.name();
     match refusal {
+        CancelRefusal::Faults(faults) => parse::faults(faults),
         CancelRefusal::EtagMismatch => Problem::etag_mismatch().resource("souk/Order", name),
         CancelRefusal::Busy => {
             Problem::new(Reason::RequestInProgress, "the order is being placed, cancelled or returned: try again")
@@ -49,5 +78,9 @@ fn refused(refusal: CancelRefusal, order: &Order) -> Problem {
             "the order was rejected: there is nothing to cancel",
         )
         .violation("ORDER_STATE", name, "must be STATE_CONFIRMED, but is STATE_REJECTED"),
+        CancelRefusal::Shipped => {
+            let message = "pieces of the order were shipped: cancel items that were not, or take them back";
+            Problem::new(Reason::OrderShipped, message).violation("ORDER_SHIPPED", name, "must have no shipment")
+        }
     }
 }

@@ -101,6 +101,6 @@ fn condition(term: Term) -> Result<Condition, Problem> {
     }
 }
 
-fn bad_token(error: PageError) -> Problem {
+pub(super) fn bad_token(error: PageError) -> Problem {
     Problem::new(Reason::PageTokenInvalid, format!("page_token {error}")).field("page_token", error.to_string())
 }

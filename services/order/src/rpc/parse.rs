@@ -13,7 +13,7 @@ use souk_common::{
 };
 
 use crate::{
-    domain::Fault,
+    domain::{Fault, Pieces},
     store::{Key, now},
 };
 
@@ -64,6 +64,11 @@ pub(super) fn past(field: &str, time: Option<Timestamp>) -> Result<Option<DateTi
         return Err(Problem::invalid(field, "must not be in the future"));
     }
     Ok(Some(read))
+}
+
+/// Pieces of lines, in whatever message they stand.
+pub(super) fn pieces<T>(items: &[T], read: impl Fn(&T) -> (i32, i64)) -> Vec<Pieces> {
+    items.iter().map(read).map(|(number, quantity)| Pieces { number, quantity }).collect()
 }
 
 pub(super) fn faults(faults: Vec<Fault>) -> Problem {

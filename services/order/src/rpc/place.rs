@@ -13,10 +13,10 @@ use souk_proto::{
 
 use super::{Answered, Parts, parse};
 use crate::{
-    domain::{self, Address, Order, Placement, Saga, Wanted},
+    domain::{self, Address, Order, Placement, Saga, State, Unpriced, Wanted},
     error::Error,
     reply,
-    store::now,
+    store::{StoreError, now},
 };
 
 impl Parts {
@@ -28,8 +28,9 @@ impl Parts {
         let customer = customer(caller, &request)?;
         staff_only(caller, &request)?;
         let key = parse::key(caller, "PlaceOrder", &request.request_id, &request);
+        let validate_only = request.validate_only;
         // Before anything is asked of others: to answer again, nobody else is needed.
-        if let Some(memory) = self.store.recall(&key).await.map_err(Error::from)? {
+        if !validate_only && let Some(memory) = self.store.recall(&key).await.map_err(Error::from)? {
             return Answered::again(memory);
         }
 
@@ -43,13 +44,16 @@ impl Parts {
             id: OrderId::new(),
             customer,
             actor: key.caller.clone(),
-            priced: domain::price(&wanted, &offers).map_err(parse::faults)?,
+            priced: domain::price(&wanted, &offers).map_err(unpriced)?,
             address,
             external_id: Some(request.external_id).filter(|id| !id.is_empty()),
             payment_token: request.payment_token,
             place_time,
         };
         let (order, entries) = Order::place(placement, now()).map_err(Error::from)?;
+        if validate_only {
+            return self.would_be(order).await.map(Answered::new);
+        }
         let lease = self.sagas.lease();
         let known = self.store.place(&key, &order, &entries, lease).await;
         if let Some(memory) = known.map_err(Error::from)? {
@@ -58,7 +62,39 @@ impl Parts {
         let saga = Saga::Order(Box::new(order));
         match self.finish(saga, lease, "the order").await? {
             Saga::Order(order) => Ok(Answered::new(reply::order(&order))),
-            Saga::Return(_) => Err(Problem::internal()),
+            Saga::Adjustment(_) => Err(Problem::internal()),
+        }
+    }
+
+    /// The order as it would be, were it placed now with a payment that is approved. Nothing is written.
+    async fn would_be(&self, order: Order) -> Result<OrderMessage, Problem> {
+        if let Some(id) = &order.external_id
+            && self.store.external_id_is_taken(id).await.map_err(Error::from)?
+        {
+            return Err(Error::from(StoreError::ExternalIdTaken).into());
+        }
+        let goods = order.goods();
+        let available = self.inventory.available(goods.iter().map(|goods| goods.product)).await?;
+        let rejection = domain::shortage(&goods, &available);
+        let state = if rejection.is_some() { State::Rejected } else { State::Confirmed };
+        let order = Order { state, rejection, ..order };
+        Ok(OrderMessage {
+            name: String::new(),
+            place_time: None,
+            create_time: None,
+            update_time: None,
+            etag: String::new(),
+            ..reply::order(&order)
+        })
+    }
+}
+
+fn unpriced(unpriced: Unpriced) -> Problem {
+    match unpriced {
+        Unpriced::Faults(faults) => parse::faults(faults),
+        Unpriced::Archived(faults) => {
+            let problem = Problem::new(Reason::ProductArchived, "products of the order are no longer sold");
+            faults.into_iter().fold(problem, |problem, fault| problem.field(fault.field, fault.message))
         }
     }
 }

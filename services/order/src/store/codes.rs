@@ -1,6 +1,6 @@
 //! The words by which states, steps and kinds stand in the database.
 
-use crate::domain::{Kind, PaymentState, State, Step};
+use crate::domain::{Cause, Kind, PaymentState, State, Step};
 
 /// A word in the database that means nothing: a row that souk did not write.
 #[derive(Debug, thiserror::Error)]
@@ -41,8 +41,12 @@ codes!(
     Cancelling = "CANCELLING",
     Cancelled = "CANCELLED",
     Returning = "RETURNING",
+    CancellingItems = "CANCELLING_ITEMS",
+    Refunding = "REFUNDING",
     Completed = "COMPLETED",
 );
+
+codes!(Cause, "cause", Return = "RETURN", Cancellation = "CANCELLATION", Refund = "REFUND");
 
 codes!(
     Step,
@@ -85,4 +89,12 @@ codes!(
     Cancelled = "CANCELLED",
     ReturnRequested = "RETURN_REQUESTED",
     ReturnCompleted = "RETURN_COMPLETED",
+    Shipped = "SHIPPED",
+    ItemsCancelRequested = "ITEMS_CANCEL_REQUESTED",
+    ItemsCancelled = "ITEMS_CANCELLED",
+    RefundRequested = "REFUND_REQUESTED",
+    RefundCompleted = "REFUND_COMPLETED",
+    Note = "NOTE",
+    RetryRequested = "RETRY_REQUESTED",
+    Abandoned = "ABANDONED",
 );

@@ -32,7 +32,7 @@ pub mod queries;
 #[path = "simulated.rs"]
 pub mod simulated;
 
-use queries::{EntryRow, KeyRow, LineRow, OrderRow, OrderUpdate, ReturnLineRow};
+use queries::{EntryRow, KeyRow, LineRow, OrderRow, OrderUpdate, ReturnLineRow, ShipmentLineRow};
 
 /// Keeps others from changing an order until the transaction ends. Whether there is one.
 pub(super) async fn lock_order(conn: &mut Conn, id: OrderId) -> QueryResult<bool> {
@@ -138,7 +138,7 @@ pub(super) async fn answer_all(conn: &mut Conn, answers: Vec<(OrderId, Vec<u8>)>
     diesel::sql_query(
         "UPDATE idempotency_keys k SET response = v.response
         FROM unnest($1, $2) AS v(order_id, response)
-        WHERE k.order_id = v.order_id AND k.return_id IS NULL",
+        WHERE k.order_id = v.order_id AND k.method = 'PlaceOrder'",
     )
     .bind::<Array<Uuid>, _>(orders)
     .bind::<Array<Binary>, _>(responses)
@@ -166,5 +166,12 @@ pub(super) async fn insert_entries(conn: &mut Conn, rows: Vec<EntryRow>) -> Quer
 }
 
 pub(super) async fn insert_return_lines(conn: &mut Conn, rows: Vec<ReturnLineRow>) -> QueryResult<usize> {
+    if rows.is_empty() {
+        return Ok(0);
+    }
     diesel::insert_into(schema::return_lines::table).values(rows).execute(conn).await
+}
+
+pub(super) async fn insert_shipment_lines(conn: &mut Conn, rows: Vec<ShipmentLineRow>) -> QueryResult<usize> {
+    diesel::insert_into(schema::shipment_lines::table).values(rows).execute(conn).await
 }

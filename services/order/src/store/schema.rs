@@ -30,6 +30,7 @@ macro_rules! tables {
                 due_at -> Nullable<$time>,
                 attempts -> Integer,
                 last_error -> Nullable<Text>,
+                refunding_minor -> BigInt,
             }
         }
         diesel::table! {
@@ -45,6 +46,9 @@ macro_rules! tables {
                 total_minor -> BigInt,
                 returned -> BigInt,
                 tracked -> Bool,
+                shipped -> BigInt,
+                returned_shipped -> BigInt,
+                cancelled -> BigInt,
             }
         }
         diesel::table! {
@@ -56,6 +60,7 @@ macro_rules! tables {
                 actor -> Text,
                 detail -> Text,
                 created_at -> $time,
+                internal -> Bool,
             }
         }
         diesel::table! {
@@ -74,12 +79,33 @@ macro_rules! tables {
                 due_at -> Nullable<$time>,
                 attempts -> Integer,
                 last_error -> Nullable<Text>,
+                cause -> Text,
             }
         }
         diesel::table! {
             use diesel::sql_types::*;
             return_lines (return_id, line_number) {
                 return_id -> $id,
+                line_number -> Integer,
+                quantity -> BigInt,
+            }
+        }
+        diesel::table! {
+            use diesel::sql_types::*;
+            shipments (id) {
+                id -> $id,
+                order_id -> $id,
+                carrier -> Text,
+                tracking_number -> Text,
+                tracking_url -> Text,
+                shipped_at -> $time,
+                created_at -> $time,
+            }
+        }
+        diesel::table! {
+            use diesel::sql_types::*;
+            shipment_lines (shipment_id, line_number) {
+                shipment_id -> $id,
                 line_number -> Integer,
                 quantity -> BigInt,
             }
@@ -127,6 +153,8 @@ macro_rules! tables {
             timeline_entries,
             returns,
             return_lines,
+            shipments,
+            shipment_lines,
             idempotency_keys
         );
     };

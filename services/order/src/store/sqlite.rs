@@ -33,7 +33,7 @@ pub mod queries;
 #[path = "simulated.rs"]
 pub mod simulated;
 
-use queries::{EntryRow, KeyRow, LineRow, OrderRow, OrderUpdate, ReturnLineRow};
+use queries::{EntryRow, KeyRow, LineRow, OrderRow, OrderUpdate, ReturnLineRow, ShipmentLineRow};
 
 /// Keeps others from changing an order until the transaction ends. Whether there is one.
 pub(super) async fn lock_order(conn: &mut Conn, id: OrderId) -> QueryResult<bool> {
@@ -141,7 +141,7 @@ pub(super) async fn answer_all(conn: &mut Conn, answers: Vec<(OrderId, Vec<u8>)>
     }
     conn.spawn_blocking(move |conn| {
         for (order, response) in answers {
-            let row = dsl::idempotency_keys.filter(dsl::order_id.eq(order)).filter(dsl::return_id.is_null());
+            let row = dsl::idempotency_keys.filter(dsl::order_id.eq(order)).filter(dsl::method.eq("PlaceOrder"));
             Blocking::execute(diesel::update(row).set(dsl::response.eq(response)), conn)?;
         }
         Ok(())
@@ -166,6 +166,13 @@ pub(super) async fn insert_entries(conn: &mut Conn, rows: Vec<EntryRow>) -> Quer
 pub(super) async fn insert_return_lines(conn: &mut Conn, rows: Vec<ReturnLineRow>) -> QueryResult<usize> {
     conn.spawn_blocking(move |conn| {
         Blocking::execute(diesel::insert_into(schema::return_lines::table).values(rows), conn)
+    })
+    .await
+}
+
+pub(super) async fn insert_shipment_lines(conn: &mut Conn, rows: Vec<ShipmentLineRow>) -> QueryResult<usize> {
+    conn.spawn_blocking(move |conn| {
+        Blocking::execute(diesel::insert_into(schema::shipment_lines::table).values(rows), conn)
     })
     .await
 }

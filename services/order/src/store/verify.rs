@@ -80,20 +80,21 @@ const PROMISES: &[Promise] = &[
                 OR (o.step IS NULL AND o.lease IS NOT NULL)",
     },
     Promise {
-        name: "every return is done, or leased, or due for the job",
+        name: "every return, cancellation of pieces and refund is done, or leased, or due for the job",
         counted: "returns",
-        broken: "SELECT r.order_id AS id, 'has a return that is ' || r.state AS why FROM returns r
+        broken: "SELECT r.order_id AS id, 'has a ' || r.cause || ' that is ' || r.state AS why FROM returns r
             WHERE (r.state = 'RETURNING') <> (r.step IS NOT NULL)
                 OR (r.step IS NOT NULL) <> (r.due_at IS NOT NULL)",
     },
     Promise {
-        name: "an order's count of returns under way is right",
+        name: "an order's count of returns, cancellations and refunds under way is right, and their money",
         counted: "orders",
-        broken: "SELECT o.id, 'counts ' || o.pending_returns || ' returns under way' AS why
+        broken: "SELECT o.id, 'counts ' || o.pending_returns || ' under way, of ' || o.refunding_minor AS why
             FROM orders o LEFT JOIN (
-                SELECT order_id, count(*) AS running FROM returns WHERE state = 'RETURNING' GROUP BY order_id
+                SELECT order_id, count(*) AS running, sum(refund_minor) AS refund FROM returns
+                WHERE state = 'RETURNING' GROUP BY order_id
             ) r ON r.order_id = o.id
-            WHERE o.pending_returns <> coalesce(r.running, 0)",
+            WHERE o.pending_returns <> coalesce(r.running, 0) OR o.refunding_minor <> coalesce(r.refund, 0)",
     },
     Promise {
         name: "totals are the sums of their lines",
@@ -137,7 +138,9 @@ const PROMISES: &[Promise] = &[
             WHERE o.state = 'CANCELLED' AND (
                 o.refunded_minor <> o.total_minor
                 OR p.refunded_minor <> o.total_minor
-                OR EXISTS (SELECT 1 FROM order_lines l WHERE l.order_id = o.id AND l.returned <> l.quantity)
+                OR EXISTS (
+                    SELECT 1 FROM order_lines l WHERE l.order_id = o.id AND l.returned + l.cancelled <> l.quantity
+                )
             )",
     },
     Promise {
@@ -155,9 +158,9 @@ const PROMISES: &[Promise] = &[
             WHERE o.id IS NULL",
     },
     Promise {
-        name: "refunds are those of the returns, and never above what was taken",
+        name: "refunds are those of the returns, cancellations and refunds, and never above what was taken",
         counted: "orders o WHERE o.state = 'CONFIRMED'",
-        broken: "SELECT o.id, 'refunded here ' || o.refunded_minor || ', by returns ' || coalesce(r.refund, 0)
+        broken: "SELECT o.id, 'refunded here ' || o.refunded_minor || ', by its parts ' || coalesce(r.refund, 0)
                 || ', at the provider ' || coalesce(p.refunded_minor, 0) AS why
             FROM orders o
             LEFT JOIN simulated_payments p ON p.key = {key}
@@ -176,17 +179,38 @@ const PROMISES: &[Promise] = &[
             )",
     },
     Promise {
-        name: "pieces that came back are those of the returns",
+        name: "pieces that came back or were cancelled are those of the returns and cancellations",
         counted: "order_lines l JOIN orders o ON o.id = l.order_id WHERE o.state = 'CONFIRMED'",
-        broken: "SELECT o.id, 'line ' || l.number || ' has ' || l.returned || ' pieces back' AS why
+        broken: "SELECT o.id, 'line ' || l.number || ' has ' || l.returned || ' pieces back, '
+                || l.cancelled || ' cancelled' AS why
             FROM order_lines l
             JOIN orders o ON o.id = l.order_id
             LEFT JOIN (
-                SELECT r.order_id, rl.line_number, sum(rl.quantity) AS quantity
+                SELECT r.order_id, rl.line_number,
+                    sum(CASE WHEN r.cause = 'RETURN' THEN rl.quantity ELSE 0 END) AS returned,
+                    sum(CASE WHEN r.cause = 'CANCELLATION' THEN rl.quantity ELSE 0 END) AS cancelled
                 FROM return_lines rl JOIN returns r ON r.id = rl.return_id
                 GROUP BY r.order_id, rl.line_number
             ) b ON b.order_id = l.order_id AND b.line_number = l.number
-            WHERE o.state = 'CONFIRMED' AND l.returned <> coalesce(b.quantity, 0)",
+            WHERE o.state = 'CONFIRMED'
+                AND (l.returned <> coalesce(b.returned, 0) OR l.cancelled <> coalesce(b.cancelled, 0))",
+    },
+    Promise {
+        name: "pieces that were shipped are those of the shipments, and none was cancelled or never bought",
+        counted: "order_lines",
+        broken: "SELECT o.id, 'line ' || l.number || ' has ' || l.shipped || ' of ' || l.quantity
+                || ' pieces shipped' AS why
+            FROM order_lines l
+            JOIN orders o ON o.id = l.order_id
+            LEFT JOIN (
+                SELECT s.order_id, sl.line_number, sum(sl.quantity) AS quantity
+                FROM shipment_lines sl JOIN shipments s ON s.id = sl.shipment_id
+                GROUP BY s.order_id, sl.line_number
+            ) b ON b.order_id = l.order_id AND b.line_number = l.number
+            WHERE l.shipped <> coalesce(b.quantity, 0)
+                OR (l.shipped > 0 AND o.state <> 'CONFIRMED')
+                OR l.returned_shipped > l.shipped OR l.returned_shipped > l.returned
+                OR l.shipped + l.cancelled + l.returned - l.returned_shipped > l.quantity",
     },
     Promise {
         name: "timelines are whole and end as their orders did",
@@ -210,9 +234,9 @@ const PROMISES: &[Promise] = &[
             LEFT JOIN orders o ON o.id = i.order_id
             LEFT JOIN returns r ON r.id = i.return_id
             WHERE o.id IS NULL OR (i.return_id IS NOT NULL AND r.id IS NULL)
-                OR (i.response IS NULL AND i.return_id IS NULL AND o.state <> 'PENDING')
+                OR (i.response IS NULL AND i.return_id IS NULL AND (o.state <> 'PENDING' OR i.method <> 'PlaceOrder'))
                 OR (i.response IS NULL AND r.state = 'COMPLETED')
-                OR (i.response IS NOT NULL AND i.return_id IS NULL AND o.state = 'PENDING')
+                OR (i.response IS NOT NULL AND i.method = 'PlaceOrder' AND o.state = 'PENDING')
                 OR (i.response IS NOT NULL AND r.state = 'RETURNING')",
     },
     Promise {

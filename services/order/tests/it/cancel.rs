@@ -20,7 +20,7 @@ async fn a_cancelled_order_is_as_if_it_had_not_been() {
         assert_eq!(cancelled.refunded_total, order.total);
         let payment = cancelled.payment.clone().unwrap();
         assert_eq!((payment.state(), payment.refunded), (PaymentState::Refunded, order.total.clone()));
-        assert!(cancelled.lines.iter().all(|line| line.returned_quantity == line.quantity));
+        assert!(cancelled.lines.iter().all(|line| line.cancelled_quantity == line.quantity));
         assert_ne!(cancelled.etag, order.etag);
         assert_eq!(souk.sums(&lantern).await, (5, 5));
         let kinds = souk.kinds(&order.name).await;

@@ -24,9 +24,10 @@ use souk_proto::{
         stock_service_client::StockServiceClient,
     },
     order::v1::{
-        CancelOrderRequest, GetOrderRequest, ListOrdersRequest, ListTimelineEntriesRequest, Order, PlaceOrderRequest,
-        Return, ReturnOrderItemsRequest, order, order_service_client::OrderServiceClient, place_order_request,
-        return_order_items_request, timeline_entry::Kind,
+        CancelOrderRequest, CreateShipmentRequest, GetOrderRequest, ListOrdersRequest, ListTimelineEntriesRequest,
+        Order, PlaceOrderRequest, Refund, RefundOrderRequest, Return, ReturnOrderItemsRequest, Shipment, TimelineEntry,
+        cancel_order_request, order, order_service_client::OrderServiceClient, place_order_request,
+        return_order_items_request, saga_service_client::SagaServiceClient, shipment as shipped, timeline_entry::Kind,
     },
     user::v1::{
         LogInRequest, RegisterRequest, session_service_client::SessionServiceClient,
@@ -160,6 +161,10 @@ impl Souk {
         OrderServiceClient::with_interceptor(channel(self.orders.address), who.bearer.clone())
     }
 
+    pub fn sagas(&self, who: &Person) -> SagaServiceClient<InterceptedService<Channel, Bearer>> {
+        SagaServiceClient::with_interceptor(channel(self.orders.address), who.bearer.clone())
+    }
+
     pub fn products(&self) -> ProductServiceClient<InterceptedService<Channel, Bearer>> {
         ProductServiceClient::with_interceptor(channel(self.inventory), self.staff.bearer.clone())
     }
@@ -222,7 +227,7 @@ impl Souk {
 
     pub async fn cancel(&self, who: &Person, name: &str, etag: &str) -> Result<Order, Status> {
         let (name, etag) = (name.to_owned(), etag.to_owned());
-        let request = CancelOrderRequest { name, etag, reason: "changed my mind".into() };
+        let request = CancelOrderRequest { name, etag, reason: "changed my mind".into(), ..Default::default() };
         Ok(self.api(who).cancel_order(request).await?.into_inner())
     }
 
@@ -230,13 +235,30 @@ impl Souk {
         Ok(self.api(who).return_order_items(request).await?.into_inner())
     }
 
+    pub async fn cancel_items(&self, who: &Person, request: CancelOrderRequest) -> Result<Order, Status> {
+        Ok(self.api(who).cancel_order(request).await?.into_inner())
+    }
+
+    pub async fn refund(&self, who: &Person, request: RefundOrderRequest) -> Result<Refund, Status> {
+        Ok(self.api(who).refund_order(request).await?.into_inner())
+    }
+
+    pub async fn ship(&self, who: &Person, request: CreateShipmentRequest) -> Result<Shipment, Status> {
+        Ok(self.api(who).create_shipment(request).await?.into_inner())
+    }
+
+    /// A timeline as one sees it.
+    pub async fn timeline(&self, who: &Person, order: &str) -> Vec<TimelineEntry> {
+        let request = ListTimelineEntriesRequest { parent: order.to_owned(), ..Default::default() };
+        self.api(who).list_timeline_entries(request).await.unwrap().into_inner().timeline_entries
+    }
+
     /// What happened to an order, in order.
     pub async fn kinds(&self, order: &str) -> Vec<Kind> {
-        let request = ListTimelineEntriesRequest { parent: order.to_owned(), ..Default::default() };
-        let entries = self.api(&self.staff).list_timeline_entries(request).await.unwrap().into_inner();
-        let numbers: Vec<_> = entries.timeline_entries.iter().map(|entry| entry.number).collect();
+        let entries = self.timeline(&self.staff, order).await;
+        let numbers: Vec<_> = entries.iter().map(|entry| entry.number).collect();
         assert!(numbers.iter().copied().eq(1..=i32::try_from(numbers.len()).unwrap()), "{numbers:?}");
-        entries.timeline_entries.iter().map(|entry| entry.kind()).collect()
+        entries.iter().map(|entry| entry.kind()).collect()
     }
 
     /// Every order there is.
@@ -469,6 +491,36 @@ pub fn back(order: &str, items: &[(i32, i64)]) -> ReturnOrderItemsRequest {
         reason: "broken".into(),
         return_time: None,
     }
+}
+
+pub fn cancel(order: &str, items: &[(i32, i64)]) -> CancelOrderRequest {
+    CancelOrderRequest {
+        name: order.to_owned(),
+        request_id: key(),
+        items: items
+            .iter()
+            .map(|&(line_number, quantity)| cancel_order_request::Item { line_number, quantity })
+            .collect(),
+        reason: "too many".into(),
+        etag: String::new(),
+    }
+}
+
+pub fn refund(order: &str, amount: Money) -> RefundOrderRequest {
+    let (name, request_id) = (order.to_owned(), key());
+    RefundOrderRequest { name, request_id, amount: Some(amount), reason: "sorry".into() }
+}
+
+pub fn shipment(order: &str, lines: &[(i32, i64)]) -> CreateShipmentRequest {
+    let lines = lines.iter().map(|&(line_number, quantity)| shipped::Line { line_number, quantity });
+    let shipment = Shipment {
+        lines: lines.collect(),
+        carrier: "Royal Mail".into(),
+        tracking_number: "AB123".into(),
+        tracking_url: "https://example.com/AB123".into(),
+        ..Shipment::default()
+    };
+    CreateShipmentRequest { parent: order.to_owned(), request_id: key(), shipment: Some(shipment) }
 }
 
 /// That a call was refused for this reason, and that its answer shows nothing of the inside.

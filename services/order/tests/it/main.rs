@@ -3,13 +3,18 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a test that cannot go on has failed")]
 
 mod access;
+mod adjust;
 mod cancel;
 mod faults;
 mod harness;
+mod histories;
 mod idempotency;
 mod leases;
 mod lists;
+mod notes;
 mod place;
 mod returns;
+mod sagas;
+mod shipments;
 mod verify;
 mod watch;

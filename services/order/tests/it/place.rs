@@ -4,7 +4,7 @@ use souk_common::error::Reason;
 use souk_proto::{
     inventory::v1::{ArchiveProductRequest, Product, UpdateProductRequest},
     order::v1::{
-        Order,
+        Order, PlaceOrderRequest,
         order::{State, payment::State as PaymentState},
         timeline_entry::Kind,
     },
@@ -130,6 +130,43 @@ async fn what_nobody_counts_needs_no_stock() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn validating_answers_as_placing_would_and_writes_nothing() {
+    for souk in both().await {
+        let lantern = souk.stocked("LANTERN", 3).await;
+        let postage = souk.made(untracked("POST")).await;
+        let request = order_for(&[(&lantern, 2), (&postage, 1), (&lantern, 1)], "tok_approved");
+        let trial = PlaceOrderRequest { validate_only: true, ..request.clone() };
+        let would_be = souk.place(&souk.ada, trial.clone()).await.unwrap();
+        assert_eq!((would_be.name.as_str(), would_be.state()), ("", State::Confirmed));
+        assert_eq!((souk.all().await, souk.sums(&lantern).await), (vec![], (3, 3)));
+
+        // The key was not used up, and the real order is what was foretold.
+        let order = souk.place(&souk.ada, request).await.unwrap();
+        let foretold = Order { payment: None, name: String::new(), etag: String::new(), ..order.clone() };
+        let foretold = Order { place_time: None, create_time: None, update_time: None, ..foretold };
+        assert_eq!(would_be, foretold);
+        let again = souk.place(&souk.ada, trial).await.unwrap();
+        let rejection = again.rejection.clone().unwrap();
+        assert_eq!((again.state(), rejection.reason.as_str()), (State::Rejected, "OUT_OF_STOCK"));
+        let item = &rejection.items[0];
+        assert_eq!((item.product.as_str(), item.wanted, item.available), (lantern.as_str(), 3, 0));
+
+        // What fails, fails with the same error.
+        let nobody = "products/prd_00000000000000000000000000";
+        let trial = PlaceOrderRequest { validate_only: true, ..order_for(&[(nobody, 1)], "tok_approved") };
+        let problem = refused(souk.place(&souk.ada, trial).await, Reason::FieldInvalid);
+        assert_eq!(fields(&problem), ["items[0].product"]);
+        let external = PlaceOrderRequest { external_id: "W-1".into(), ..order_for(&[(&postage, 1)], "tok_approved") };
+        let trial = PlaceOrderRequest { validate_only: true, request_id: "other".into(), ..external.clone() };
+        souk.place(&souk.staff, trial.clone()).await.unwrap();
+        souk.place(&souk.staff, external).await.unwrap();
+        refused(souk.place(&souk.staff, trial).await, Reason::ResourceExists);
+        assert_eq!(souk.all().await.len(), 2);
+        souk.verified().await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn requests_that_cannot_be_orders_are_refused_field_by_field() {
     for souk in both().await {
         let lantern = souk.stocked("LANTERN", 5).await;
@@ -145,7 +182,11 @@ async fn requests_that_cannot_be_orders_are_refused_field_by_field() {
         let nobody = "products/prd_00000000000000000000000000";
         let request = order_for(&[(&lantern, 1), (nobody, 1), (&old, 1), (&euro, 1)], "tok_approved");
         let problem = refused(souk.place(&souk.ada, request).await, Reason::FieldInvalid);
-        assert_eq!(fields(&problem), ["items[1].product", "items[2].product", "items[3].product"]);
+        assert_eq!(fields(&problem), ["items[1].product", "items[3].product", "items[2].product"]);
+        // Where nothing else is wrong, the reason says what is.
+        let request = order_for(&[(&lantern, 1), (&old, 1)], "tok_approved");
+        let problem = refused(souk.place(&souk.ada, request).await, Reason::ProductArchived);
+        assert_eq!(fields(&problem), ["items[1].product"]);
 
         // The contract's own rules.
         let request = order_for(&[(&lantern, 0), ("lantern", 1)], "");

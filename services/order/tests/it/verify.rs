@@ -4,7 +4,7 @@ use souk_common::db::Pools;
 use souk_order::store::verify::sold_orders;
 use souk_proto::order::v1::order::State;
 
-use crate::harness::{Souk, back, both, order_for, untracked};
+use crate::harness::{Souk, back, both, cancel, gbp, order_for, refund, shipment, untracked};
 
 /// Runs a statement behind the service's back.
 async fn tamper(souk: &Souk, statement: &str) {
@@ -41,7 +41,11 @@ async fn each_broken_promise_is_found() {
         ),
         ("UPDATE simulated_payments SET state = 'CAPTURED' WHERE state = 'DECLINED'", "could not be placed"),
         ("UPDATE order_lines SET returned = 0 WHERE returned > 0", "pieces that came back"),
-        ("UPDATE orders SET refunded_minor = 1 WHERE state = 'CONFIRMED'", "refunds are those of the returns"),
+        ("UPDATE order_lines SET cancelled = 1 WHERE cancelled > 0 AND returned > 0", "pieces that came back or were"),
+        ("UPDATE order_lines SET shipped = shipped + 1 WHERE shipped > 0", "pieces that were shipped"),
+        ("UPDATE orders SET refunding_minor = 1 WHERE state = 'CONFIRMED'", "and their money"),
+        ("DELETE FROM return_lines WHERE quantity = 2", "cancelled are those"),
+        ("UPDATE orders SET refunded_minor = 1 WHERE state = 'CONFIRMED'", "refunds are those"),
         ("UPDATE orders SET refunded_minor = 1 WHERE state = 'CANCELLED'", "refunded to the last penny"),
         ("DELETE FROM timeline_entries WHERE kind = 'CONFIRMED'", "timelines are whole"),
         ("UPDATE idempotency_keys SET response = NULL", "every idempotency key"),
@@ -55,8 +59,11 @@ async fn each_broken_promise_is_found() {
     for souk in both().await {
         let lantern = souk.stocked("LANTERN", 1000).await;
         for (statement, promise) in cases {
-            let order = souk.confirmed(&[(&lantern, 3)]).await;
+            let order = souk.confirmed(&[(&lantern, 7)]).await;
             souk.give_back(&souk.staff, back(&order.name, &[(1, 1)])).await.unwrap();
+            souk.cancel_items(&souk.ada, cancel(&order.name, &[(1, 2)])).await.unwrap();
+            souk.refund(&souk.staff, refund(&order.name, gbp(1, 0))).await.unwrap();
+            souk.ship(&souk.staff, shipment(&order.name, &[(1, 2)])).await.unwrap();
             souk.confirmed(&[(&lantern, 1)]).await;
             let cancelled = souk.confirmed(&[(&lantern, 1)]).await;
             souk.cancel(&souk.ada, &cancelled.name, "").await.unwrap();
@@ -72,6 +79,8 @@ async fn each_broken_promise_is_found() {
                 "simulated_payments",
                 "idempotency_keys",
                 "return_lines",
+                "shipment_lines",
+                "shipments",
                 "returns",
                 "timeline_entries",
                 "order_lines",

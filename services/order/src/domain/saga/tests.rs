@@ -12,9 +12,10 @@ use souk_common::{
 };
 
 use super::super::{
-    Action, Address, Answer, Entry, Goods, Kind, Line, Order, PaymentState, Placement, Priced, Return, ReturnLine, Saga,
+    Action, Address, Adjustment, Answer, CancelRefusal, Cancelling as Cancel, Cause, Entry, Goods, Kind, Line, Order,
+    PaymentState, Pieces, Placement, Priced, Refusal, Saga, Shipment, Tracking, What, Wish,
 };
-use super::*;
+use super::{super::Move, *};
 
 /// The other side: inventory and the payment provider, both idempotent.
 #[derive(Debug, Default)]
@@ -147,7 +148,7 @@ impl World {
                 }
             }
             Action::Void { .. } => {
-                let (state, _) = self.payment.as_mut().unwrap();
+                let (state, _) = self.payment.get_or_insert((Money3::Authorized, 0));
                 assert_ne!(*state, Money3::Captured, "voided what was taken");
                 *state = Money3::Voided;
                 Answer::Done
@@ -182,6 +183,8 @@ enum Mishap {
     SoldOut,
     /// The reservation runs out.
     Expired,
+    /// An operator gives the order up, if that is possible.
+    Abandoned,
 }
 
 fn mishap() -> impl Strategy<Value = Mishap> {
@@ -192,6 +195,7 @@ fn mishap() -> impl Strategy<Value = Mishap> {
         1 => Just(Mishap::Twice),
         1 => Just(Mishap::SoldOut),
         1 => Just(Mishap::Expired),
+        1 => Just(Mishap::Abandoned),
     ]
 }
 
@@ -236,6 +240,17 @@ fn drive(
                 world.expire();
                 world.act(&action)
             }
+            Mishap::Abandoned => {
+                let abandoned = match saga {
+                    Saga::Order(order) => order.abandon(STAFF, "model", Utc::now()),
+                    Saga::Adjustment(_) => continue,
+                };
+                if let Ok(abandoned) = abandoned {
+                    entries.extend(abandoned);
+                    unclear = false;
+                }
+                continue;
+            }
             Mishap::None => world.act(&action),
         };
         let before = saga.clone();
@@ -256,6 +271,9 @@ fn line(number: i32, quantity: i64, unit_price: i64, tracked: bool) -> Line {
         unit_price,
         total: quantity * unit_price,
         returned: 0,
+        returned_shipped: 0,
+        cancelled: 0,
+        shipped: 0,
         tracked,
     }
 }
@@ -297,8 +315,43 @@ fn lines() -> impl Strategy<Value = Vec<Line>> {
 fn order_of(saga: Saga) -> Order {
     match saga {
         Saga::Order(order) => *order,
-        Saga::Return(_) => panic!("a return"),
+        Saga::Adjustment(_) => panic!("an adjustment"),
     }
+}
+
+const STAFF: Wish<'_> = Wish { actor: "users/usr_s", reason: "broken", etag: "" };
+
+/// Something that is asked of a confirmed order.
+#[derive(Clone, Debug)]
+enum Ask {
+    Return(Pieces),
+    Cancel(Pieces),
+    Ship(Pieces),
+    Refund(i64),
+}
+
+fn ask() -> impl Strategy<Value = Ask> {
+    let pieces = || (1..4_i32, 1..3_i64).prop_map(|(number, quantity)| Pieces { number, quantity });
+    prop_oneof![
+        2 => pieces().prop_map(Ask::Return),
+        2 => pieces().prop_map(Ask::Cancel),
+        2 => pieces().prop_map(Ask::Ship),
+        1 => (1..400_i64).prop_map(Ask::Refund),
+    ]
+}
+
+/// That pieces and money of an order fit together.
+fn sound(order: &Order) {
+    assert!(order.refunded >= 0 && order.refunding >= 0 && order.refundable() >= 0, "{order:?}");
+    for line in &order.lines {
+        let never = [line.returned_shipped > line.shipped, line.returned_shipped > line.returned];
+        assert!(line.open() >= 0 && line.sold() >= line.open() && !never.contains(&true), "{line:?}");
+    }
+}
+
+/// Pieces whose stock is counted.
+fn counted(order: &Order, pieces: impl Fn(&Line) -> i64) -> i64 {
+    order.lines.iter().filter(|line| line.tracked).map(pieces).sum()
 }
 
 proptest! {
@@ -310,7 +363,7 @@ proptest! {
         stock in 0_i64..8,
         (decline, refuse_capture) in (prop::bool::weighted(0.2), prop::bool::weighted(0.2)),
         mishaps in prop::collection::vec(mishap(), 0..25),
-        returned in prop::collection::vec((1..4_i32, 1..3_i64), 0..4),
+        asks in prop::collection::vec(ask(), 0..8),
         cancel: bool,
     ) {
         let tracked: i64 = lines.iter().filter(|line| line.tracked).count().try_into().unwrap();
@@ -352,30 +405,82 @@ proptest! {
             other => prop_assert!(false, "ended in {other:?}"),
         }
 
-        // Goods come back, as far as there are any.
-        let mut back = 0;
-        for (number, quantity) in returned {
-            let items = [ReturnLine { number, quantity }];
-            let begun = Return::begin(&mut order, &items, ("users/usr_s", "broken"), None, Utc::now());
-            let Ok((begun, _)) = begun.unwrap() else { continue };
-            back += begun.goods.iter().map(|goods| goods.quantity).sum::<i64>();
-            let mut saga = Saga::Return(Box::new(begun));
+        // Things are given back and shipped, as far as there are any.
+        for ask in asks {
+            let before = order.clone();
+            let what = match ask {
+                Ask::Ship(pieces) => {
+                    let tracking = Tracking { carrier: String::new(), number: String::new(), url: String::new() };
+                    let left = order.lines.iter().find(|line| line.number == pieces.number).map_or(0, Line::open);
+                    let times = (None, Utc::now());
+                    let shipped = Shipment::begin(&mut order, &[pieces], tracking, "users/usr_s", times);
+                    let possible = before.state == State::Confirmed && pieces.quantity <= left;
+                    prop_assert_eq!(shipped.is_ok(), possible, "{:?}", shipped);
+                    sound(&order);
+                    continue;
+                }
+                Ask::Cancel(pieces) => {
+                    let mut saga = match order.cancel(&[pieces], STAFF, Utc::now()).unwrap() {
+                        Ok(Cancel::Items(adjustment, _)) => Saga::Adjustment(adjustment),
+                        Ok(Cancel::Whole(_)) => {
+                            prop_assert!(order.lines.iter().all(|line| line.shipped == 0));
+                            Saga::Order(Box::new(order.clone()))
+                        }
+                        Ok(Cancel::Already) => {
+                            prop_assert_eq!(order.state, State::Cancelled);
+                            continue;
+                        }
+                        Err(_) => {
+                            prop_assert_eq!(&before, &order);
+                            continue;
+                        }
+                    };
+                    sound(&order);
+                    let entries = drive(&mut saga, &mut world, &mut mishaps, &mut outside);
+                    match saga {
+                        Saga::Order(cancelled) => order = *cancelled,
+                        Saga::Adjustment(done) if !entries.is_empty() => {
+                            order.take_adjustment(&done, entries.len(), Utc::now());
+                        }
+                        Saga::Adjustment(_) => {}
+                    }
+                    sound(&order);
+                    continue;
+                }
+                Ask::Return(pieces) => What::Return(vec![pieces]),
+                Ask::Refund(minor) => What::Refund(Money::new(minor, Currency::GBP)),
+            };
+            let Ok((begun, _)) = Adjustment::begin(&mut order, &what, STAFF, None, Utc::now()).unwrap() else {
+                prop_assert_eq!(&before, &order);
+                continue;
+            };
+            prop_assert_eq!(before.state, State::Confirmed);
+            sound(&order);
+            let mut saga = Saga::Adjustment(Box::new(begun));
             let entries = drive(&mut saga, &mut world, &mut mishaps, &mut outside);
-            let Saga::Return(done) = saga else { panic!("an order") };
+            let Saga::Adjustment(done) = saga else { panic!("an order") };
             prop_assert_eq!(done.state, State::Completed);
             if !entries.is_empty() {
-                order.take_return(&done, entries.len(), Utc::now());
+                order.take_adjustment(&done, entries.len(), Utc::now());
             }
+            sound(&order);
         }
-        prop_assert_eq!(order.pending_returns, 0);
+        prop_assert_eq!((order.pending_returns, order.refunding), (0, 0));
         prop_assert_eq!(order.refunded, world.refunded());
-        prop_assert_eq!(world.back, back);
-        prop_assert!(order.lines.iter().all(|line| line.returned <= line.quantity));
-        let worth: i64 = order.lines.iter().map(|line| line.returned * line.unit_price).sum();
-        prop_assert_eq!(order.refunded, worth);
+        prop_assert_eq!(world.back, counted(&order, |line| line.returned + line.cancelled));
 
         if cancel {
-            order.cancel("users/usr_x", "", "", Utc::now()).unwrap().unwrap().unwrap();
+            let shipped = order.lines.iter().any(|line| line.shipped > 0);
+            match order.cancel(&[], STAFF, Utc::now()).unwrap() {
+                Ok(Cancel::Whole(_)) => prop_assert!(!shipped),
+                Ok(Cancel::Already) => {}
+                Ok(Cancel::Items(..)) => prop_assert!(false, "nothing was named"),
+                Err(refusal) => {
+                    prop_assert!(shipped);
+                    prop_assert_eq!(refusal, CancelRefusal::Shipped);
+                    return Ok(());
+                }
+            }
             let mut saga = Saga::Order(Box::new(order));
             drive(&mut saga, &mut world, &mut mishaps, &mut outside);
             let order = order_of(saga);
@@ -390,13 +495,15 @@ proptest! {
 
     #[test]
     fn what_the_table_does_not_have_is_refused(
-        at in (0..7_usize, 0..8_usize, 0..4_usize),
+        at in (0..9_usize, 0..8_usize, 0..5_usize),
         facts in any::<(bool, bool, bool, bool)>(),
     ) {
-        use Outcome::{Done, OutOfStock, Refused, Taken};
-        let state = [Pending, Confirmed, Rejected, Cancelling, Cancelled, Returning, Completed][at.0];
+        let states = [
+            Pending, Confirmed, Rejected, Cancelling, Cancelled, Returning, CancellingItems, Refunding, Completed,
+        ];
+        let state = states[at.0];
         let step = [Reserve, Authorize, Commit, Capture, Release, Void, Restock, Refund][at.1];
-        let outcome = [Done, OutOfStock, Refused, Taken][at.2];
+        let outcome = [Done, OutOfStock, Refused, Taken, Abandoned][at.2];
         let (goods, held, authorized, money) = facts;
         let facts = Facts { goods, held, authorized, money };
         match advance(state, step, outcome, facts) {
@@ -407,7 +514,7 @@ proptest! {
                 let end = match state {
                     Pending => vec![Pending, Confirmed, Rejected],
                     Cancelling => vec![Cancelling, Cancelled],
-                    _ => vec![Returning, Completed],
+                    other => vec![other, Completed],
                 };
                 prop_assert!(end.contains(&position.state));
             }
@@ -461,38 +568,124 @@ fn a_clear_shortage_needs_no_release_and_an_unclear_one_does() {
 #[test]
 fn more_than_is_left_cannot_come_back() {
     let mut order = confirmed();
-    let whom = ("users/usr_s", "");
-    let two = [ReturnLine { number: 1, quantity: 2 }];
+    let begin = |order: &mut Order, items: &[Pieces]| {
+        Adjustment::begin(order, &What::Return(items.to_vec()), STAFF, None, Utc::now()).unwrap()
+    };
+    let two = [Pieces { number: 1, quantity: 2 }];
     let before = order.clone();
-    let (back, _) = Return::begin(&mut order, &two, whom, None, Utc::now()).unwrap().unwrap();
+    let (back, _) = begin(&mut order, &two).unwrap();
     assert_eq!(back.refund, Money::new(200, Currency::GBP));
-    assert_eq!(order.pending_returns, 1);
+    assert_eq!((order.pending_returns, order.refunding), (1, 200));
     assert!(before.version < order.version);
-    let again = Return::begin(&mut order, &two, whom, None, Utc::now()).unwrap();
-    let Err(super::super::ReturnRefusal::Faults(faults)) = again else { panic!("{again:?}") };
+    let again = begin(&mut order, &two);
+    let Err(Refusal::Faults(faults)) = again else { panic!("{again:?}") };
     assert_eq!(faults[0].field, "items[0].quantity");
     assert!(faults[0].message.contains("at most 1"), "{}", faults[0].message);
     // The same line twice in one request counts together.
-    let one = ReturnLine { number: 1, quantity: 1 };
-    let twice = Return::begin(&mut order, &[one, one], whom, None, Utc::now()).unwrap();
-    assert!(twice.is_err());
+    let one = Pieces { number: 1, quantity: 1 };
+    assert!(begin(&mut order, &[one, one]).is_err());
 }
 
 #[test]
-fn cancelling_minds_state_etag_and_returns_under_way() {
-    use super::super::CancelRefusal;
-    let now = Utc::now();
-    let mut pending = place(vec![line(1, 1, 1, true)]);
-    assert_eq!(pending.cancel("a", "", "", now).unwrap(), Err(CancelRefusal::Busy));
+fn what_came_back_unshipped_cannot_be_shipped_and_what_was_shipped_comes_back_first() {
     let mut order = confirmed();
-    assert_eq!(order.cancel("a", "", "0", now).unwrap(), Err(CancelRefusal::EtagMismatch));
+    let line = &mut order.lines[0];
+    line.quantity = 4;
+    let pieces = |quantity| [Pieces { number: 1, quantity }];
+    let mut book = |quantity, what| order.book(&pieces(quantity), "items", what).map(|_| ());
+    // One comes back though no shipment names it: three are left to ship.
+    assert_eq!(book(1, Move::Return), Ok(()));
+    assert!(book(4, Move::Ship).is_err());
+    assert_eq!(book(2, Move::Ship), Ok(()));
+    // Those two come back: one is still open, to be shipped or cancelled.
+    assert_eq!(book(2, Move::Return), Ok(()));
+    assert!(book(2, Move::Cancel).is_err());
+    assert_eq!(book(1, Move::Cancel), Ok(()));
+    assert!(book(1, Move::Ship).is_err() && book(1, Move::Return).is_err());
+    let line = &order.lines[0];
+    assert_eq!((line.shipped, line.returned, line.returned_shipped, line.cancelled), (2, 3, 2, 1));
+    assert_eq!((line.open(), line.sold()), (0, 0));
+}
+
+#[test]
+fn money_without_goods_is_taken_off_what_goods_bring_later() {
+    let mut order = confirmed();
+    let begin = |order: &mut Order, what| Adjustment::begin(order, &what, STAFF, None, Utc::now()).unwrap();
+    let (refund, entries) = begin(&mut order, What::Refund(Money::new(300, Currency::GBP))).unwrap();
+    assert_eq!((refund.cause, refund.step), (Cause::Refund, Some(Refund)));
+    assert_eq!(entries[0].kind, Kind::RefundRequested);
+    let (back, _) = begin(&mut order, What::Return(vec![Pieces { number: 1, quantity: 2 }])).unwrap();
+    assert_eq!(back.refund, Money::new(50, Currency::GBP), "no more than what is left of 350");
+    for (minor, currency, says) in
+        [(1, Currency::GBP, "at most"), (0, Currency::GBP, "above zero"), (1, Currency::EUR, "in GBP")]
+    {
+        let refused = begin(&mut order, What::Refund(Money::new(minor, currency)));
+        let Err(Refusal::Faults(faults)) = refused else { panic!("{refused:?}") };
+        assert_eq!(faults[0].field, "amount");
+        assert!(faults[0].message.contains(says), "{}", faults[0].message);
+    }
+}
+
+#[test]
+fn cancelling_minds_state_etag_shipments_and_returns_under_way() {
+    let now = Utc::now();
+    let wish = |etag| Wish { actor: "a", reason: "", etag };
+    let mut pending = place(vec![line(1, 1, 1, true)]);
+    assert_eq!(pending.cancel(&[], wish(""), now).unwrap(), Err(CancelRefusal::Busy));
+    let mut order = confirmed();
+    assert_eq!(order.cancel(&[], wish("0"), now).unwrap(), Err(CancelRefusal::EtagMismatch));
     order.pending_returns = 1;
-    assert_eq!(order.cancel("a", "", "", now).unwrap(), Err(CancelRefusal::Busy));
+    assert_eq!(order.cancel(&[], wish(""), now).unwrap(), Err(CancelRefusal::Busy));
     order.pending_returns = 0;
+    order.lines[0].shipped = 1;
+    assert_eq!(order.cancel(&[], wish(""), now).unwrap(), Err(CancelRefusal::Shipped));
+    order.lines[0].shipped = 0;
     let etag = order.etag();
-    assert!(order.cancel("a", "", &etag, now).unwrap().unwrap().is_some());
+    assert!(matches!(order.cancel(&[], wish(&etag), now).unwrap(), Ok(Cancel::Whole(_))));
     assert_eq!(order.state, State::Cancelling);
-    assert_eq!(order.cancel("a", "", &etag, now).unwrap(), Err(CancelRefusal::Busy));
+    assert_eq!(order.cancel(&[], wish(&etag), now).unwrap(), Err(CancelRefusal::Busy));
+}
+
+#[test]
+fn cancelling_all_that_is_left_cancels_the_order() {
+    let all = [Pieces { number: 1, quantity: 3 }, Pieces { number: 2, quantity: 1 }];
+    let mut order = confirmed();
+    let Ok(Cancel::Items(part, _)) = order.cancel(&all[..1], STAFF, Utc::now()).unwrap() else { panic!("not in part") };
+    assert_eq!((part.cause, part.refund.minor, order.state), (Cause::Cancellation, 300, State::Confirmed));
+    // The rest has to wait for the first part.
+    assert_eq!(order.cancel(&all[1..], STAFF, Utc::now()).unwrap(), Err(CancelRefusal::Busy));
+    let mut order = confirmed();
+    assert!(matches!(order.cancel(&all, STAFF, Utc::now()).unwrap(), Ok(Cancel::Whole(_))));
+    assert_eq!(order.state, State::Cancelling);
+    let mut order = confirmed();
+    order.lines[0].shipped = 1;
+    let Ok(Cancel::Items(..)) = order.cancel(&all[1..], STAFF, Utc::now()).unwrap() else { panic!("not in part") };
+}
+
+#[test]
+fn an_order_is_given_up_until_its_money_is_asked_for() {
+    let authorized = || Answer::Authorized { provider: "model".into(), reference: "ref".into() };
+    let answers = [Answer::Done, authorized(), Answer::Done];
+    let mut order = place(vec![line(1, 1, 100, true)]);
+    for (step, answer) in [Reserve, Authorize, Commit].into_iter().zip(answers) {
+        let mut given_up = order.clone();
+        let entries = given_up.abandon(STAFF, "model", Utc::now()).unwrap();
+        assert_eq!(
+            (entries[0].kind, entries[0].actor.as_str(), entries[0].internal),
+            (Kind::Abandoned, "users/usr_s", true)
+        );
+        assert_eq!((order.step, given_up.step), (Some(step), Some(Release)));
+        assert!(given_up.rejection.unwrap().message.ends_with("operator: broken"));
+        // A hold whose answer never came has to be given back, too.
+        let held = given_up.payment.map(|payment| payment.state);
+        assert_eq!(held, (step != Reserve).then_some(PaymentState::Authorized), "{step:?}");
+        order.advance(&answer, false, Utc::now()).unwrap();
+    }
+    let before = order.clone();
+    let illegal = order.abandon(STAFF, "model", Utc::now()).unwrap_err();
+    assert!(illegal.to_string().contains("Abandoned at Some(Capture) in Pending"), "{illegal}");
+    assert_eq!(before, order);
+    assert!(confirmed().abandon(STAFF, "model", Utc::now()).is_err());
 }
 
 #[test]

@@ -12,7 +12,7 @@ use super::{
     rows::KeyRow,
 };
 use crate::{
-    domain::Return,
+    domain::Adjustment,
     store::{Key, Memory, StoreError},
 };
 
@@ -53,11 +53,23 @@ pub(in crate::store) async fn remember(
     Ok(remember_all(conn, vec![KeyRow::new(key, order, back, now)]).await?.contains(&order))
 }
 
-/// Stores the answer to the request that made a return, for those who ask again.
-pub(in crate::store) async fn answer_return(conn: &mut Conn, back: &Return, response: &[u8]) -> Result<(), StoreError> {
+/// Stores the answer to the request that made an adjustment, for those who ask again.
+pub(in crate::store) async fn answer_adjustment(
+    conn: &mut Conn,
+    adjustment: &Adjustment,
+    response: &[u8],
+) -> Result<(), StoreError> {
     use idempotency_keys::dsl;
-    let ours = dsl::idempotency_keys.filter(dsl::order_id.eq(back.order)).filter(dsl::return_id.eq(back.id));
+    let ours =
+        dsl::idempotency_keys.filter(dsl::order_id.eq(adjustment.order)).filter(dsl::return_id.eq(adjustment.id));
     diesel::update(ours).set(dsl::response.eq(response)).execute(conn).await?;
+    Ok(())
+}
+
+/// Stores the answer to the request that has this key, for those who ask again.
+pub(in crate::store) async fn answer(conn: &mut Conn, key: &Key, response: &[u8]) -> Result<(), StoreError> {
+    let ours = idempotency_keys::table.find((&key.caller, key.method, &key.key));
+    diesel::update(ours).set(idempotency_keys::response.eq(response)).execute(conn).await?;
     Ok(())
 }
 

@@ -1,17 +1,21 @@
 //! The SQL of orders, written once and compiled for each engine.
 
+mod adjustments;
+mod inspector;
 mod keys;
 mod orders;
 mod reading;
-mod returns;
 mod rows;
 mod sagas;
+mod shipments;
 
 pub(in crate::store) use self::{
-    keys::{answer_return, forget, recall, remember},
+    adjustments::{adjustments, begin_adjustment, find_adjustment, update_adjustment, write_effects},
+    inspector::{find_saga, list_sagas, make_due},
+    keys::{answer, answer_adjustment, forget, recall, remember},
     orders::{place, save, update_order},
-    reading::{exists, is_at, list, order, order_to_change, timeline},
-    returns::{find_return, insert_return, update_return, update_returned, write_return_effects},
-    rows::{EntryRow, KeyRow, LineRow, OrderRow, OrderUpdate, ReturnLineRow},
-    sagas::{claim, is_any_due, release},
+    reading::{exists, external_id_is_taken, is_at, list, order, order_to_change, timeline},
+    rows::{EntryRow, KeyRow, LineRow, OrderRow, OrderUpdate, ReturnLineRow, ShipmentLineRow},
+    sagas::{claim, is_any_due, is_leased, release},
+    shipments::{insert_shipment, shipments},
 };

@@ -96,7 +96,7 @@ pub(in crate::store) async fn update_order(
 async fn after_update(conn: &mut Conn, order: &Order) -> Result<(), StoreError> {
     if order.state == State::Cancelled {
         diesel::update(order_lines::table.filter(order_lines::order_id.eq(order.id)))
-            .set(order_lines::returned.eq(order_lines::quantity))
+            .set(order_lines::cancelled.eq(order_lines::quantity - order_lines::returned))
             .execute(conn)
             .await?;
     }

@@ -40,6 +40,8 @@ macro_rules! compare {
     };
 }
 
+pub(super) use compare;
+
 /// An order; where `owner` is given, only if it is theirs.
 pub(in crate::store) async fn order(
     conn: &mut Conn,
@@ -58,6 +60,12 @@ pub(in crate::store) async fn order(
 pub(in crate::store) async fn exists(conn: &mut Conn, id: OrderId, owner: Option<UserId>) -> Result<bool, StoreError> {
     let customer: Option<UserId> = orders::table.find(id).select(orders::customer_id).first(conn).await.optional()?;
     Ok(customer.is_some_and(|customer| owner.is_none_or(|owner| owner == customer)))
+}
+
+/// Whether an order has this number of another system.
+pub(in crate::store) async fn external_id_is_taken(conn: &mut Conn, id: &str) -> Result<bool, StoreError> {
+    let taken = orders::table.filter(orders::external_id.eq(id));
+    Ok(diesel::select(diesel::dsl::exists(taken)).get_result(conn).await?)
 }
 
 /// An order, locked until the transaction ends; where `owner` is given, only if it is theirs.
@@ -115,16 +123,17 @@ pub(in crate::store) async fn list(conn: &mut Conn, query: &Query) -> Result<Vec
     with_lines(conn, rows).await
 }
 
-/// A page of an order's timeline, oldest first.
+/// A page of an order's timeline, oldest first; with what is for staff alone where `internal`.
 pub(in crate::store) async fn timeline(
     conn: &mut Conn,
-    order: OrderId,
+    (order, internal): (OrderId, bool),
     after: i32,
     limit: i64,
 ) -> Result<Vec<TimelineRow>, StoreError> {
     let rows = timeline_entries::table
         .filter(timeline_entries::order_id.eq(order))
         .filter(timeline_entries::number.gt(after))
+        .filter(timeline_entries::internal.eq(false).or(timeline_entries::internal.eq(internal)))
         .order(timeline_entries::number)
         .limit(limit)
         .select(EntryRow::as_select())
@@ -134,7 +143,12 @@ pub(in crate::store) async fn timeline(
         .map(|row| {
             Ok(TimelineRow {
                 number: row.number,
-                entry: Entry { kind: Kind::from_code(&row.kind)?, actor: row.actor, detail: row.detail },
+                entry: Entry {
+                    kind: Kind::from_code(&row.kind)?,
+                    actor: row.actor,
+                    detail: row.detail,
+                    internal: row.internal,
+                },
                 time: row.created_at,
             })
         })
@@ -164,6 +178,9 @@ pub(super) async fn with_lines(conn: &mut Conn, rows: Vec<OrderRow>) -> Result<V
             unit_price: line.unit_price_minor,
             total: line.total_minor,
             returned: line.returned,
+            returned_shipped: line.returned_shipped,
+            cancelled: line.cancelled,
+            shipped: line.shipped,
             tracked: line.tracked,
         });
     }

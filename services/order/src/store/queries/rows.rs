@@ -3,16 +3,18 @@
 use chrono::{DateTime, Utc};
 use diesel::prelude::*;
 use souk_common::{
-    ids::{OrderId, ProductId, ReturnId, UserId},
+    ids::{OrderId, ProductId, ReturnId, ShipmentId, UserId},
     money::Currency,
 };
 
 use super::super::{
     Backend,
-    schema::{idempotency_keys, order_lines, orders, return_lines, returns, timeline_entries},
+    schema::{
+        idempotency_keys, order_lines, orders, return_lines, returns, shipment_lines, shipments, timeline_entries,
+    },
 };
 use crate::{
-    domain::{Entry, Line, Order, Payment, PaymentState, State, Step, Token},
+    domain::{Adjustment, Entry, Line, Order, Payment, PaymentState, Shipment, State, Step, Token, Tracking},
     store::{Key, Lease, StoreError},
 };
 
@@ -43,6 +45,7 @@ pub(in crate::store) struct OrderRow {
     pub lease: Option<i64>,
     pub due_at: Option<DateTime<Utc>>,
     pub attempts: i32,
+    pub refunding_minor: i64,
 }
 
 /// A row of `order_lines`.
@@ -59,6 +62,9 @@ pub(in crate::store) struct LineRow {
     pub total_minor: i64,
     pub returned: i64,
     pub tracked: bool,
+    pub shipped: i64,
+    pub returned_shipped: i64,
+    pub cancelled: i64,
 }
 
 /// A row of `timeline_entries`.
@@ -71,6 +77,7 @@ pub(in crate::store) struct EntryRow {
     pub actor: String,
     pub detail: String,
     pub created_at: DateTime<Utc>,
+    pub internal: bool,
 }
 
 /// A new row of `idempotency_keys`.
@@ -182,6 +189,7 @@ pub(in crate::store) struct ReturnRow {
     pub lease: Option<i64>,
     pub due_at: Option<DateTime<Utc>>,
     pub attempts: i32,
+    pub cause: String,
 }
 
 /// A row of `return_lines`.
@@ -189,6 +197,28 @@ pub(in crate::store) struct ReturnRow {
 #[diesel(table_name = return_lines, check_for_backend(Backend))]
 pub(in crate::store) struct ReturnLineRow {
     pub return_id: ReturnId,
+    pub line_number: i32,
+    pub quantity: i64,
+}
+
+/// A row of `shipments`.
+#[derive(Queryable, Selectable, Insertable)]
+#[diesel(table_name = shipments, check_for_backend(Backend))]
+pub(in crate::store) struct ShipmentRow {
+    pub id: ShipmentId,
+    pub order_id: OrderId,
+    pub carrier: String,
+    pub tracking_number: String,
+    pub tracking_url: String,
+    pub shipped_at: DateTime<Utc>,
+    pub created_at: DateTime<Utc>,
+}
+
+/// A row of `shipment_lines`.
+#[derive(Queryable, Selectable, Insertable)]
+#[diesel(table_name = shipment_lines, check_for_backend(Backend))]
+pub(in crate::store) struct ShipmentLineRow {
+    pub shipment_id: ShipmentId,
     pub line_number: i32,
     pub quantity: i64,
 }
@@ -219,6 +249,7 @@ pub(super) fn order_row(order: &Order, lease: Lease) -> Result<OrderRow, StoreEr
         lease: Some(lease.id),
         due_at: Some(lease.until),
         attempts: order.attempts,
+        refunding_minor: order.refunding,
     })
 }
 
@@ -234,6 +265,56 @@ pub(super) fn line_row(order: OrderId, line: &Line) -> LineRow {
         total_minor: line.total,
         returned: line.returned,
         tracked: line.tracked,
+        shipped: line.shipped,
+        returned_shipped: line.returned_shipped,
+        cancelled: line.cancelled,
+    }
+}
+
+/// A new adjustment. Its row says RETURNING of each that is under way: `cause` tells them apart.
+pub(super) fn adjustment_row(adjustment: &Adjustment, lease: Lease) -> ReturnRow {
+    let running = adjustment.step.is_some();
+    ReturnRow {
+        id: adjustment.id,
+        order_id: adjustment.order,
+        state: adjustment_state(adjustment).to_owned(),
+        step: adjustment.step.map(|step| step.code().to_owned()),
+        refund_minor: adjustment.refund.minor,
+        reason: adjustment.reason.clone(),
+        returned_at: adjustment.time,
+        created_at: adjustment.create_time,
+        updated_at: adjustment.create_time,
+        lease: running.then_some(lease.id),
+        due_at: running.then_some(lease.until),
+        attempts: adjustment.attempts,
+        cause: adjustment.cause.code().to_owned(),
+    }
+}
+
+pub(super) fn adjustment_state(adjustment: &Adjustment) -> &'static str {
+    if adjustment.step.is_some() { State::Returning.code() } else { State::Completed.code() }
+}
+
+pub(super) fn shipment_row(shipment: &Shipment) -> ShipmentRow {
+    ShipmentRow {
+        id: shipment.id,
+        order_id: shipment.order,
+        carrier: shipment.tracking.carrier.clone(),
+        tracking_number: shipment.tracking.number.clone(),
+        tracking_url: shipment.tracking.url.clone(),
+        shipped_at: shipment.ship_time,
+        created_at: shipment.create_time,
+    }
+}
+
+pub(super) fn read_shipment(row: ShipmentRow) -> Shipment {
+    Shipment {
+        id: row.id,
+        order: row.order_id,
+        lines: Vec::new(),
+        tracking: Tracking { carrier: row.carrier, number: row.tracking_number, url: row.tracking_url },
+        ship_time: row.shipped_at,
+        create_time: row.created_at,
     }
 }
 
@@ -247,6 +328,7 @@ pub(super) fn entry_rows<'a>(order: &'a Order, entries: &'a [Entry]) -> impl Ite
         actor: entry.actor.clone(),
         detail: entry.detail.clone(),
         created_at: order.update_time,
+        internal: entry.internal,
     })
 }
 
@@ -268,6 +350,7 @@ pub(super) fn read_order(row: OrderRow, lines: Vec<Line>) -> Result<Order, Store
         currency: row.currency,
         total: row.total_minor,
         refunded: row.refunded_minor,
+        refunding: row.refunding_minor,
         address: serde_json::from_value(row.shipping_address)?,
         external_id: row.external_id,
         rejection: row.rejection.map(serde_json::from_value).transpose()?,

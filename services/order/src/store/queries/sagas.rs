@@ -10,8 +10,8 @@ use super::{
         Conn, claimable,
         schema::{orders, returns},
     },
+    adjustments::find_adjustment,
     reading::with_lines,
-    returns::find_return,
     rows::OrderRow,
 };
 use crate::{
@@ -40,8 +40,8 @@ pub(in crate::store) async fn release(
                 .execute(conn)
                 .await?
         }
-        Saga::Return(back) => {
-            let row = returns::table.find(back.id).filter(returns::lease.eq(held));
+        Saga::Adjustment(adjustment) => {
+            let row = returns::table.find(adjustment.id).filter(returns::lease.eq(held));
             diesel::update(row)
                 .set((
                     returns::lease.eq(None::<i64>),
@@ -56,6 +56,12 @@ pub(in crate::store) async fn release(
     Ok(())
 }
 
+/// Whether someone runs the saga of an order at this moment.
+pub(in crate::store) async fn is_leased(conn: &mut Conn, id: OrderId, now: DateTime<Utc>) -> Result<bool, StoreError> {
+    let running = orders::table.find(id).filter(orders::lease.is_not_null()).filter(orders::due_at.gt(now));
+    Ok(diesel::select(diesel::dsl::exists(running)).get_result(conn).await?)
+}
+
 /// Whether the time of any saga has come.
 pub(in crate::store) async fn is_any_due(conn: &mut Conn, now: DateTime<Utc>) -> Result<bool, StoreError> {
     let orders: bool =
@@ -65,7 +71,7 @@ pub(in crate::store) async fn is_any_due(conn: &mut Conn, now: DateTime<Utc>) ->
     Ok(orders || returns)
 }
 
-/// Takes over sagas that nobody has run since they were due, orders before returns.
+/// Takes over sagas that nobody has run since they were due, orders before adjustments.
 pub(in crate::store) async fn claim(
     conn: &mut Conn,
     now: DateTime<Utc>,
@@ -92,8 +98,8 @@ pub(in crate::store) async fn claim(
             .set((returns::lease.eq(lease.id), returns::due_at.eq(lease.until)))
             .execute(conn)
             .await?;
-        if let Some(back) = find_return(conn, id).await? {
-            sagas.push(Saga::Return(Box::new(back)));
+        if let Some(adjustment) = find_adjustment(conn, id).await? {
+            sagas.push(Saga::Adjustment(Box::new(adjustment)));
         }
     }
     Ok(sagas)

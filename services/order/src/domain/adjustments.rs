@@ -1,0 +1,223 @@
+//! What is given back of a confirmed order: goods that came back, pieces that are cancelled, money without goods. One
+//! saga runs all three: goods into stock where there are any, then money where there is any.
+
+use chrono::{DateTime, Utc};
+use souk_common::{
+    ids::{OrderId, RefundId, ReturnId},
+    money::Money,
+};
+
+use super::{
+    Action, Answer, Entry, Facts, Fault, Goods, Illegal, Kind, Move, Order, Pieces, Position, SERVICE_ACTOR, State,
+    Step, Wish, saga,
+};
+
+/// Something of an order that is given back.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Adjustment {
+    /// Its id.
+    pub id: ReturnId,
+    /// The order.
+    pub order: OrderId,
+    /// What for.
+    pub cause: Cause,
+    /// How far it has come.
+    pub state: State,
+    /// What its saga does next; `None` at its end.
+    pub step: Option<Step>,
+    /// Which pieces, by line; each line once.
+    pub lines: Vec<Pieces>,
+    /// Of those, goods whose stock is counted.
+    pub goods: Vec<Goods>,
+    /// What is given back for it.
+    pub refund: Money,
+    /// Why.
+    pub reason: String,
+    /// When it happened.
+    pub time: DateTime<Utc>,
+    /// When souk took it down.
+    pub create_time: DateTime<Utc>,
+    /// How often its saga gave up for a while since its last step.
+    pub attempts: i32,
+}
+
+/// What something is given back for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Cause {
+    /// Goods came back.
+    Return,
+    /// Pieces were cancelled before they were shipped.
+    Cancellation,
+    /// No goods.
+    Refund,
+}
+
+/// What is to be given back.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum What {
+    /// Goods that came back.
+    Return(Vec<Pieces>),
+    /// Pieces that are to be cancelled.
+    Cancellation(Vec<Pieces>),
+    /// Money without goods.
+    Refund(Money),
+}
+
+/// Why an order cannot be changed so.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Refusal {
+    /// The order is being placed: try again.
+    Busy,
+    /// The order was never paid, or is cancelled.
+    State(State),
+    /// What was asked for does not fit the order.
+    Faults(Vec<Fault>),
+}
+
+impl Cause {
+    /// The state in which it is given back.
+    #[must_use]
+    pub fn running(self) -> State {
+        match self {
+            Self::Return => State::Returning,
+            Self::Cancellation => State::CancellingItems,
+            Self::Refund => State::Refunding,
+        }
+    }
+}
+
+impl Order {
+    /// That pieces and money can be dealt with: the order is paid.
+    pub(super) fn settled(&self) -> Result<(), Refusal> {
+        match self.state {
+            State::Confirmed => Ok(()),
+            State::Pending => Err(Refusal::Busy),
+            state => Err(Refusal::State(state)),
+        }
+    }
+
+    /// That so much can be given back without goods.
+    fn can_refund(&self, amount: Money) -> Result<(), Vec<Fault>> {
+        let left = self.refundable();
+        let message = if amount.currency != self.currency {
+            format!("must be in {}, as the order is", self.currency)
+        } else if amount.minor <= 0 {
+            "must be above zero".to_owned()
+        } else if amount.minor > left {
+            format!("must be at most {}: what is left of the payment", self.money(left))
+        } else {
+            return Ok(());
+        };
+        Err(vec![Fault::new("amount".to_owned(), message)])
+    }
+}
+
+impl Adjustment {
+    /// Takes an adjustment down: writes its pieces and money into the order, so that nothing is given back twice.
+    ///
+    /// # Errors
+    /// Why not, where it cannot be; an [`Illegal`] only where the saga's table is wrong. The order is then
+    /// unchanged.
+    pub fn begin(
+        order: &mut Order,
+        what: &What,
+        wish: Wish<'_>,
+        time: Option<DateTime<Utc>>,
+        now: DateTime<Utc>,
+    ) -> Result<Result<(Self, Vec<Entry>), Refusal>, Illegal> {
+        if let Err(refusal) = order.settled() {
+            return Ok(Err(refusal));
+        }
+        let mut next = order.clone();
+        let (cause, lines) = match what {
+            What::Return(items) => (Cause::Return, next.book(items, "items", Move::Return)),
+            What::Cancellation(items) => (Cause::Cancellation, next.book(items, "items", Move::Cancel)),
+            What::Refund(amount) => (Cause::Refund, order.can_refund(*amount).map(|()| Vec::new())),
+        };
+        let lines = match lines {
+            Ok(lines) => lines,
+            Err(faults) => return Ok(Err(Refusal::Faults(faults))),
+        };
+        let refund = match what {
+            What::Refund(amount) => *amount,
+            // Money that was given back without goods may have been for these already.
+            _ => order.money(order.price_of(&lines).min(order.refundable())),
+        };
+        let mut adjustment = Self {
+            id: ReturnId::new(),
+            order: order.id,
+            cause,
+            state: cause.running(),
+            step: None,
+            goods: next.goods_of(&lines),
+            lines,
+            refund,
+            reason: wish.reason.to_owned(),
+            time: time.unwrap_or(now),
+            create_time: now,
+            attempts: 0,
+        };
+        let position = saga::begin(None, adjustment.state, adjustment.facts())?;
+        let entries = adjustment.go(position, wish.actor);
+        next.pending_returns += 1;
+        next.refunding += refund.minor;
+        next.take_adjustment(&adjustment, entries.len(), now);
+        *order = next;
+        Ok(Ok((adjustment, entries)))
+    }
+
+    /// What the saga does next; `None` at its end.
+    #[must_use]
+    pub fn action(&self) -> Option<Action> {
+        match self.step? {
+            Step::Restock => Some(Action::Restock { request_id: self.id.to_string(), goods: self.goods.clone() }),
+            Step::Refund => Some(Action::Refund {
+                payment: super::order::payment_key(self.order),
+                key: self.id.to_string(),
+                amount: self.refund,
+            }),
+            _ => None,
+        }
+    }
+
+    /// Goes on after the step was answered so.
+    ///
+    /// # Errors
+    /// Where no saga runs, or the table has no such transition. The adjustment is then unchanged.
+    pub fn advance(&mut self, answer: &Answer, _now: DateTime<Utc>) -> Result<Vec<Entry>, Illegal> {
+        let outcome = answer.outcome();
+        let step = self.step.ok_or(Illegal::idle(self.state, outcome))?;
+        let position = saga::advance(self.state, step, outcome, self.facts())?;
+        self.attempts = 0;
+        Ok(self.go(position, SERVICE_ACTOR))
+    }
+
+    /// The resource name of its goods' return.
+    #[must_use]
+    pub fn return_name(&self) -> String {
+        format!("{}/{}", self.order.name(), self.id.name())
+    }
+
+    /// The resource name of its refund.
+    #[must_use]
+    pub fn refund_name(&self) -> String {
+        format!("{}/{}", self.order.name(), RefundId::from_uuid(self.id.uuid()).name())
+    }
+
+    fn go(&mut self, position: Position, actor: &str) -> Vec<Entry> {
+        self.state = position.state;
+        self.step = position.step;
+        let entry = |kind| match kind {
+            Kind::ReturnRequested | Kind::ItemsCancelRequested | Kind::RefundRequested => {
+                Entry::new(kind, actor, self.reason.as_str())
+            }
+            Kind::PaymentRefunded => Entry::new(kind, SERVICE_ACTOR, self.refund.to_string()),
+            _ => Entry::new(kind, SERVICE_ACTOR, ""),
+        };
+        position.kinds.into_iter().map(entry).collect()
+    }
+
+    fn facts(&self) -> Facts {
+        Facts { goods: !self.goods.is_empty(), held: false, authorized: false, money: self.refund.minor > 0 }
+    }
+}

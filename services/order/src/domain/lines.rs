@@ -1,0 +1,154 @@
+//! The lines of an order: how many of their pieces were shipped, cancelled or came back, and how many may yet be.
+
+use souk_common::ids::ProductId;
+
+use super::{Fault, Order};
+
+/// One product of an order.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Line {
+    /// Number of the line, from 1.
+    pub number: i32,
+    /// The product.
+    pub product: ProductId,
+    /// Its stock code when the order was placed.
+    pub sku: String,
+    /// Its title when the order was placed.
+    pub title: String,
+    /// Pieces ordered.
+    pub quantity: i64,
+    /// Price of one piece, in minor units.
+    pub unit_price: i64,
+    /// Price of the line, in minor units.
+    pub total: i64,
+    /// Pieces that came back, or are on their way back.
+    pub returned: i64,
+    /// Of those, pieces that a shipment had named.
+    pub returned_shipped: i64,
+    /// Pieces that were cancelled, or are being cancelled, before they were shipped.
+    pub cancelled: i64,
+    /// Pieces that shipments name.
+    pub shipped: i64,
+    /// Whether its stock is counted.
+    pub tracked: bool,
+}
+
+/// Pieces of one line.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Pieces {
+    /// The order's line, from 1.
+    pub number: i32,
+    /// Pieces, at least 1.
+    pub quantity: i64,
+}
+
+/// What can be done with pieces of a line.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Move {
+    /// They are shipped.
+    Ship,
+    /// They are cancelled.
+    Cancel,
+    /// They come back.
+    Return,
+}
+
+/// How much of an order has left. The contract's `Order.FulfillmentState` says what each means.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[allow(missing_docs, reason = "the contract says what each means")]
+pub enum Fulfillment {
+    Unfulfilled,
+    PartiallyShipped,
+    Shipped,
+    NotNeeded,
+}
+
+impl Line {
+    /// Pieces that have still to be shipped.
+    #[must_use]
+    pub fn open(&self) -> i64 {
+        self.sold() - (self.shipped - self.returned_shipped)
+    }
+
+    /// Pieces that are still bought.
+    #[must_use]
+    pub fn sold(&self) -> i64 {
+        self.quantity - self.cancelled - self.returned
+    }
+
+    fn left(&self, what: Move) -> i64 {
+        match what {
+            Move::Ship | Move::Cancel => self.open(),
+            Move::Return => self.sold(),
+        }
+    }
+
+    fn book(&mut self, what: Move, quantity: i64) {
+        match what {
+            Move::Ship => self.shipped += quantity,
+            Move::Cancel => self.cancelled += quantity,
+            Move::Return => {
+                // Those that were shipped come back first: they alone are known to be with the customer.
+                self.returned_shipped += quantity.min(self.shipped - self.returned_shipped);
+                self.returned += quantity;
+            }
+        }
+    }
+}
+
+impl Order {
+    /// Does something with pieces of its lines, and answers with each line's pieces, once.
+    ///
+    /// # Errors
+    /// Each of the pieces that there are none of, as a fault of a field under `field`; some of the others are then
+    /// booked already.
+    pub(super) fn book(&mut self, items: &[Pieces], field: &str, what: Move) -> Result<Vec<Pieces>, Vec<Fault>> {
+        let (mut pieces, mut faults) = (Vec::<Pieces>::new(), Vec::new());
+        let count = self.lines.len();
+        for (index, item) in items.iter().enumerate() {
+            let field = |name: &str| format!("{field}[{index}].{name}");
+            let Some(line) = self.lines.iter_mut().find(|line| line.number == item.number) else {
+                faults.push(Fault::new(field("line_number"), format!("must be a line of the order, 1 to {count}")));
+                continue;
+            };
+            let left = line.left(what);
+            if item.quantity > left {
+                let which = match what {
+                    Move::Ship => "the pieces that have still to be shipped",
+                    Move::Cancel => "the pieces that were not shipped or cancelled, and have not come back",
+                    Move::Return => "the pieces that were not cancelled and have not come back",
+                };
+                faults.push(Fault::new(field("quantity"), format!("must be at most {left}: {which}")));
+                continue;
+            }
+            line.book(what, item.quantity);
+            match pieces.iter_mut().find(|seen| seen.number == item.number) {
+                Some(seen) => seen.quantity += item.quantity,
+                None => pieces.push(*item),
+            }
+        }
+        if faults.is_empty() { Ok(pieces) } else { Err(faults) }
+    }
+
+    /// What pieces cost, in minor units.
+    pub(super) fn price_of(&self, pieces: &[Pieces]) -> i64 {
+        let price = |number| self.lines.iter().find(|line| line.number == number).map_or(0, |line| line.unit_price);
+        // Cannot overflow: no more than the lines' totals.
+        pieces.iter().map(|piece| piece.quantity * price(piece.number)).sum()
+    }
+
+    /// How much of it has left.
+    #[must_use]
+    pub fn fulfillment(&self) -> Fulfillment {
+        let counts = |line: &&Line| line.tracked || self.lines.iter().all(|line| !line.tracked);
+        let shipped = self.lines.iter().filter(counts).any(|line| line.shipped > 0);
+        let open = self.lines.iter().filter(counts).any(|line| line.open() > 0);
+        match (shipped, open) {
+            _ if self.state == super::State::Rejected => Fulfillment::NotNeeded,
+            (false, true) => Fulfillment::Unfulfilled,
+            (true, true) => Fulfillment::PartiallyShipped,
+            (true, false) => Fulfillment::Shipped,
+            (false, false) => Fulfillment::NotNeeded,
+        }
+    }
+}

@@ -1,0 +1,99 @@
+//! ReturnOrderItems, RefundOrder and ListRefunds.
+
+use chrono::{DateTime, Utc};
+use souk_common::{
+    auth::Caller,
+    error::Problem,
+    ids::{OrderId, ReturnId},
+    money::Money,
+    page,
+};
+use souk_proto::order::v1::{
+    ListRefundsRequest, ListRefundsResponse, Refund as RefundMessage, RefundOrderRequest, Return as ReturnMessage,
+    ReturnOrderItemsRequest,
+};
+
+use super::{Answered, Parts, list::bad_token, missing, parse, refused};
+use crate::{
+    domain::{Adjustment, Saga, What, Wish},
+    error::Error,
+    reply,
+    store::{Begin, Key},
+};
+
+impl Parts {
+    pub(super) async fn take_back(
+        &self,
+        caller: &Caller,
+        request: ReturnOrderItemsRequest,
+    ) -> Result<Answered<ReturnMessage>, Problem> {
+        let id = parse::order("name", &request.name)?;
+        let key = parse::key(caller, "ReturnOrderItems", &request.request_id, &request);
+        if let Some(memory) = self.store.recall(&key).await.map_err(Error::from)? {
+            return Answered::again(memory);
+        }
+        parse::text("reason", &request.reason)?;
+        let what = What::Return(parse::pieces(&request.items, |item| (item.line_number, item.quantity)));
+        let time = parse::past("return_time", request.return_time)?;
+        self.adjust(caller, (&key, id), (&what, time), &request.reason, reply::back).await
+    }
+
+    pub(super) async fn refund(
+        &self,
+        caller: &Caller,
+        request: RefundOrderRequest,
+    ) -> Result<Answered<RefundMessage>, Problem> {
+        let id = parse::order("name", &request.name)?;
+        let key = parse::key(caller, "RefundOrder", &request.request_id, &request);
+        if let Some(memory) = self.store.recall(&key).await.map_err(Error::from)? {
+            return Answered::again(memory);
+        }
+        parse::text("reason", &request.reason)?;
+        let amount = request.amount.as_ref().ok_or_else(|| Problem::invalid("amount", "must be set"))?;
+        let amount = Money::try_from(amount).map_err(|error| Problem::invalid("amount", error.to_string()))?;
+        self.adjust(caller, (&key, id), (&What::Refund(amount), None), &request.reason, reply::refund).await
+    }
+
+    /// Gives something of an order back, to the end.
+    async fn adjust<T: prost::Message + Default>(
+        &self,
+        caller: &Caller,
+        (key, id): (&Key, OrderId),
+        what: (&What, Option<DateTime<Utc>>),
+        reason: &str,
+        reply: fn(&Adjustment) -> T,
+    ) -> Result<Answered<T>, Problem> {
+        let lease = self.sagas.lease();
+        let wish = Wish { actor: &key.caller, reason, etag: "" };
+        let begun = self.store.adjust((key, id), what, wish, lease, reply::encoded_adjustment).await;
+        let begun = match begun.map_err(Error::from)? {
+            Begin::NotFound => return Err(missing(caller, id)),
+            Begin::Known(memory) => return Answered::again(memory),
+            Begin::Refused(refusal) => return Err(refused(refusal, id, "give goods or money back")),
+            Begin::Begun(adjustment) => Saga::Adjustment(adjustment),
+        };
+        let what = match what.0 {
+            What::Refund(_) => "the refund",
+            _ => "the return",
+        };
+        match self.finish(begun, lease, what).await? {
+            Saga::Adjustment(adjustment) => Ok(Answered::new(reply(&adjustment))),
+            Saga::Order(_) => Err(Problem::internal()),
+        }
+    }
+
+    pub(super) async fn refunds(
+        &self,
+        caller: &Caller,
+        request: &ListRefundsRequest,
+    ) -> Result<ListRefundsResponse, Problem> {
+        let id = parse::order("parent", &request.parent)?;
+        let query = ("orders.refunds", id);
+        let size = page::size(request.page_size);
+        let after: Option<ReturnId> = page::decode(&request.page_token, &query).map_err(bad_token)?;
+        let rows = self.store.adjustments((id, caller.grant.owner()), after, size + 1).await;
+        let rows = rows.map_err(Error::from)?.ok_or_else(|| missing(caller, id))?;
+        let (rows, next_page_token) = page::cut(rows, size, &query, |last: &Adjustment| last.id);
+        Ok(ListRefundsResponse { refunds: rows.iter().map(reply::refund).collect(), next_page_token })
+    }
+}

@@ -1,0 +1,36 @@
+//! AddOrderNote.
+
+use prost::Message;
+use souk_common::{auth::Caller, error::Problem};
+use souk_proto::order::v1::{AddOrderNoteRequest, TimelineEntry};
+
+use super::{Answered, Parts, missing, parse, refused};
+use crate::{
+    error::Error,
+    reply,
+    store::{Begin, TimelineRow},
+};
+
+impl Parts {
+    pub(super) async fn note(
+        &self,
+        caller: &Caller,
+        request: &AddOrderNoteRequest,
+    ) -> Result<Answered<TimelineEntry>, Problem> {
+        let id = parse::order("name", &request.name)?;
+        let key = parse::key(caller, "AddOrderNote", &request.request_id, request);
+        if let Some(memory) = self.store.recall(&key).await.map_err(Error::from)? {
+            return Answered::again(memory);
+        }
+        parse::text("text", &request.text)?;
+        let respond = |row: &TimelineRow| reply::entry(row.clone()).encode_to_vec();
+        let note = (request.text.as_str(), !request.visible_to_customer);
+        let written = self.store.note((&key, id), note, respond).await;
+        match written.map_err(Error::from)? {
+            Begin::NotFound => Err(missing(caller, id)),
+            Begin::Known(memory) => Answered::again(memory),
+            Begin::Refused(refusal) => Err(refused(refusal, id, "take notes")),
+            Begin::Begun(row) => Ok(Answered::new(reply::entry(row))),
+        }
+    }
+}

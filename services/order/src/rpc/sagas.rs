@@ -1,0 +1,134 @@
+//! The inspector: ListSagas, RetrySaga and CompensateSaga.
+
+use chrono::{DateTime, Utc};
+use souk_common::{
+    auth::Caller,
+    error::{Problem, Reason},
+    ids::{OrderId, ReturnId},
+    page::{
+        self,
+        filter::{self, Field, Kind, Term, Value},
+    },
+};
+use souk_proto::order::v1::{
+    CompensateSagaRequest, ListSagasRequest, ListSagasResponse, RetrySagaRequest, Saga as SagaMessage,
+    saga_service_server::SagaService,
+};
+use tonic::{Request, Response, Status};
+use uuid::Uuid;
+
+use super::{Parts, RETRY, Rpc, list::bad_token, parse};
+use crate::{
+    domain::{Saga, Step, Wish},
+    error::Error,
+    reply,
+    store::{Operated, SagaCondition, SagaId, SagaQuery, SagaView},
+};
+
+const FIELDS: &[Field] =
+    &[Field::new("attempts", Kind::Int), Field::new("create_time", Kind::Time), Field::new("update_time", Kind::Time)];
+
+#[tonic::async_trait]
+impl SagaService for Rpc {
+    async fn list_sagas(&self, request: Request<ListSagasRequest>) -> Result<Response<ListSagasResponse>, Status> {
+        Ok(Response::new(self.0.sagas(request.get_ref()).await?))
+    }
+
+    async fn retry_saga(&self, request: Request<RetrySagaRequest>) -> Result<Response<SagaMessage>, Status> {
+        let caller = Caller::of(&request)?;
+        Ok(Response::new(self.0.retry(&caller, request.get_ref()).await?))
+    }
+
+    async fn compensate_saga(&self, request: Request<CompensateSagaRequest>) -> Result<Response<SagaMessage>, Status> {
+        let caller = Caller::of(&request)?;
+        Ok(Response::new(self.0.compensate(&caller, request.get_ref()).await?))
+    }
+}
+
+impl Parts {
+    async fn sagas(&self, request: &ListSagasRequest) -> Result<ListSagasResponse, Problem> {
+        let conditions = filter::parse(&request.filter, FIELDS)
+            .map_err(|error| Problem::invalid("filter", error.to_string()))?
+            .into_iter()
+            .map(condition)
+            .collect::<Result<Vec<_>, _>>()?;
+        let query = ("sagas.list", &request.filter);
+        let size = page::size(request.page_size);
+        let after: Option<(DateTime<Utc>, Uuid)> = page::decode(&request.page_token, &query).map_err(bad_token)?;
+        let rows = self.store.sagas(&SagaQuery { conditions, after, limit: size + 1 }).await.map_err(Error::from)?;
+        let (rows, next_page_token) = page::cut(rows, size, &query, |last: &SagaView| (last.created, last.id.uuid()));
+        Ok(ListSagasResponse { sagas: rows.iter().map(reply::saga).collect(), next_page_token })
+    }
+
+    async fn retry(&self, caller: &Caller, request: &RetrySagaRequest) -> Result<SagaMessage, Problem> {
+        let id = saga_id(&request.name)?;
+        parse::text("reason", &request.reason)?;
+        let actor = caller.actor();
+        let wish = Wish { actor: &actor, reason: &request.reason, etag: "" };
+        match self.store.retry(id, wish).await.map_err(Error::from)? {
+            Operated::Done(saga) => Ok(reply::saga(&saga)),
+            other => Err(refused(other, &request.name, "there is nothing to try again", "must not be done")),
+        }
+    }
+
+    async fn compensate(&self, caller: &Caller, request: &CompensateSagaRequest) -> Result<SagaMessage, Problem> {
+        parse::text("reason", &request.reason)?;
+        let (what, must) = ("this cannot be given up", "must be PENDING at RESERVE, AUTHORIZE or COMMIT");
+        let id = match saga_id(&request.name)? {
+            SagaId::Order(id) => id,
+            id @ SagaId::Adjustment(_) => {
+                let seen = self.store.saga(id).await.map_err(Error::from)?;
+                let seen = seen.map_or(Operated::<()>::NotFound, Operated::Illegal);
+                return Err(refused(seen, &request.name, what, must));
+            }
+        };
+        let (lease, actor) = (self.sagas.lease(), caller.actor());
+        let wish = Wish { actor: &actor, reason: &request.reason, etag: "" };
+        let order = match self.store.abandon(id, wish, self.sagas.provider(), lease).await.map_err(Error::from)? {
+            Operated::Done(order) => order,
+            other => return Err(refused(other, &request.name, what, must)),
+        };
+        self.finish(Saga::Order(order), lease, "the compensation").await?;
+        let saga = self.store.saga(SagaId::Order(id)).await.map_err(Error::from)?;
+        saga.as_ref().map(reply::saga).ok_or_else(|| Problem::not_found(request.name.as_str()))
+    }
+}
+
+fn saga_id(name: &str) -> Result<SagaId, Problem> {
+    let id = name.trim_start_matches("sagas/");
+    if id.starts_with(OrderId::PREFIX) {
+        id.parse().map(SagaId::Order).map_err(|error| parse::id("name", &error))
+    } else {
+        id.parse()
+            .map(SagaId::Adjustment)
+            .map_err(|error: <ReturnId as std::str::FromStr>::Err| parse::id("name", &error))
+    }
+}
+
+fn refused<T>(operated: Operated<T>, name: &str, what: &str, must: &str) -> Problem {
+    match operated {
+        Operated::NotFound => Problem::not_found(name),
+        Operated::Illegal(saga) => {
+            let at = saga.step.map_or_else(String::new, |step: Step| format!(" at {}", step.code()));
+            let is = format!("{must}, but is {}{at}", saga.state.code());
+            Problem::new(Reason::StateConflict, what).violation("SAGA_STEP", name, is)
+        }
+        Operated::Busy => {
+            Problem::new(Reason::RequestInProgress, "it is being run at this moment: try again").retry_after(RETRY)
+        }
+        Operated::Done(_) => Problem::internal(),
+    }
+}
+
+fn condition(term: Term) -> Result<SagaCondition, Problem> {
+    match (term.field, term.value) {
+        ("attempts", Value::Int(number)) => {
+            let number =
+                i32::try_from(number).map_err(|_| Problem::invalid("filter", "attempts must be below 2^31"))?;
+            Ok(SagaCondition::Attempts(term.op, number))
+        }
+        ("create_time", Value::Time(time)) => Ok(SagaCondition::CreateTime(term.op, time)),
+        ("update_time", Value::Time(time)) => Ok(SagaCondition::UpdateTime(term.op, time)),
+        (field, value) => Err(Problem::internal().caused_by(format!("a filter of {field} by {value:?}"))),
+    }
+}

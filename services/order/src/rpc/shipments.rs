@@ -1,0 +1,74 @@
+//! CreateShipment, GetShipment and ListShipments.
+
+use prost::Message;
+use souk_common::{auth::Caller, error::Problem, ids::ShipmentId, page};
+use souk_proto::order::v1::{
+    CreateShipmentRequest, GetShipmentRequest, ListShipmentsRequest, ListShipmentsResponse, Shipment as ShipmentMessage,
+};
+
+use super::{Answered, Parts, list::bad_token, missing, parse, refused};
+use crate::{
+    domain::{Shipment, Tracking},
+    error::Error,
+    reply,
+    store::{Begin, Shipping, Which},
+};
+
+impl Parts {
+    pub(super) async fn ship(
+        &self,
+        caller: &Caller,
+        request: CreateShipmentRequest,
+    ) -> Result<Answered<ShipmentMessage>, Problem> {
+        let id = parse::order("parent", &request.parent)?;
+        let key = parse::key(caller, "CreateShipment", &request.request_id, &request);
+        if let Some(memory) = self.store.recall(&key).await.map_err(Error::from)? {
+            return Answered::again(memory);
+        }
+        let draft = request.shipment.ok_or_else(|| Problem::invalid("shipment", "must be set"))?;
+        parse::text("shipment.carrier", &draft.carrier)?;
+        parse::text("shipment.tracking_number", &draft.tracking_number)?;
+        let shipping = Shipping {
+            items: parse::pieces(&draft.lines, |line| (line.line_number, line.quantity)),
+            time: parse::past("shipment.ship_time", draft.ship_time)?,
+            tracking: Tracking { carrier: draft.carrier, number: draft.tracking_number, url: draft.tracking_url },
+        };
+        let respond = |shipment: &Shipment| reply::shipment(shipment).encode_to_vec();
+        let shipped = self.store.ship((&key, id), &shipping, respond).await;
+        match shipped.map_err(Error::from)? {
+            Begin::NotFound => Err(missing(caller, id)),
+            Begin::Known(memory) => Answered::again(memory),
+            Begin::Refused(refusal) => Err(refused(refusal, id, "are shipped")),
+            Begin::Begun(shipment) => Ok(Answered::new(reply::shipment(&shipment))),
+        }
+    }
+
+    pub(super) async fn shipment(
+        &self,
+        caller: &Caller,
+        request: &GetShipmentRequest,
+    ) -> Result<ShipmentMessage, Problem> {
+        let nowhere = || Problem::invalid("name", "must be `orders/ord_…/shipments/shp_…`");
+        let (order, shipment) = request.name.split_once("/shipments/").ok_or_else(nowhere)?;
+        let order = parse::order("name", order)?;
+        let shipment: ShipmentId = shipment.parse().map_err(|error| parse::id("name", &error))?;
+        let found = self.store.shipments((order, caller.grant.owner()), Which::One(shipment)).await;
+        let found = found.map_err(Error::from)?.ok_or_else(|| missing(caller, order))?;
+        found.first().map(reply::shipment).ok_or_else(|| Problem::not_found(request.name.as_str()))
+    }
+
+    pub(super) async fn shipments(
+        &self,
+        caller: &Caller,
+        request: &ListShipmentsRequest,
+    ) -> Result<ListShipmentsResponse, Problem> {
+        let id = parse::order("parent", &request.parent)?;
+        let query = ("orders.shipments", id);
+        let size = page::size(request.page_size);
+        let after: Option<ShipmentId> = page::decode(&request.page_token, &query).map_err(bad_token)?;
+        let rows = self.store.shipments((id, caller.grant.owner()), Which::Page(after, size + 1)).await;
+        let rows = rows.map_err(Error::from)?.ok_or_else(|| missing(caller, id))?;
+        let (rows, next_page_token) = page::cut(rows, size, &query, |last: &Shipment| last.id);
+        Ok(ListShipmentsResponse { shipments: rows.iter().map(reply::shipment).collect(), next_page_token })
+    }
+}

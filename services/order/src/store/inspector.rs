@@ -1,0 +1,180 @@
+//! Sagas as operators see them, and what they may do about them.
+
+use chrono::{DateTime, Utc};
+use souk_common::{
+    db,
+    ids::{OrderId, ReturnId},
+    page::filter::Op,
+};
+use uuid::Uuid;
+
+use super::{Lease, Store, StoreError, now, postgres, sqlite};
+use crate::domain::{Entry, Illegal, Kind, Order, State, Step, Wish};
+
+/// A saga has the id of its order, or of the adjustment.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum SagaId {
+    /// An order's own.
+    Order(OrderId),
+    /// An adjustment's.
+    Adjustment(ReturnId),
+}
+
+/// A saga from outside.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct SagaView {
+    /// Which.
+    pub id: SagaId,
+    /// The order it is about.
+    pub order: OrderId,
+    /// The state it is in.
+    pub state: State,
+    /// What it does next; `None` at its end.
+    pub step: Option<Step>,
+    /// How often it gave up for a while since its last step.
+    pub attempts: i32,
+    /// Why, the last time.
+    pub last_error: Option<String>,
+    /// When the next try is due, or until when its runner has it to itself.
+    pub due: Option<DateTime<Utc>>,
+    /// Whether someone runs it.
+    pub running: bool,
+    /// When it was taken down.
+    pub created: DateTime<Utc>,
+    /// When it last made a step.
+    pub updated: DateTime<Utc>,
+}
+
+/// A wish for a page of sagas that are not done, oldest first.
+#[derive(Clone, Debug)]
+pub struct SagaQuery {
+    /// What must hold of each.
+    pub conditions: Vec<SagaCondition>,
+    /// The last one of the page before.
+    pub after: Option<(DateTime<Utc>, Uuid)>,
+    /// How many at most.
+    pub limit: i64,
+}
+
+/// What must hold of a saga to be listed.
+#[derive(Clone, Debug)]
+pub enum SagaCondition {
+    /// How often it gave up compares so.
+    Attempts(Op, i32),
+    /// When it was taken down compares so.
+    CreateTime(Op, DateTime<Utc>),
+    /// When it last made a step compares so.
+    UpdateTime(Op, DateTime<Utc>),
+}
+
+/// What became of an operator's wish.
+#[derive(Clone, Debug)]
+pub enum Operated<T> {
+    /// There is no such saga.
+    NotFound,
+    /// Someone runs it at this moment.
+    Busy,
+    /// It is done, or the table has no such transition: this is where it is.
+    Illegal(SagaView),
+    /// It was done.
+    Done(T),
+}
+
+impl SagaId {
+    /// Its resource name.
+    #[must_use]
+    pub fn name(self) -> String {
+        match self {
+            Self::Order(id) => format!("sagas/{id}"),
+            Self::Adjustment(id) => format!("sagas/{id}"),
+        }
+    }
+
+    /// The UUID inside.
+    #[must_use]
+    pub fn uuid(self) -> Uuid {
+        match self {
+            Self::Order(id) => id.uuid(),
+            Self::Adjustment(id) => id.uuid(),
+        }
+    }
+}
+
+impl Store {
+    /// A page of sagas that are not done, oldest first.
+    ///
+    /// # Errors
+    /// Where the database fails.
+    pub async fn sagas(&self, query: &SagaQuery) -> Result<Vec<SagaView>, StoreError> {
+        let now = now();
+        db::read!(self.db, |conn, q| -> Result<_, StoreError> { q::list_sagas(conn, query, now).await })
+    }
+
+    /// A saga, done or not.
+    ///
+    /// # Errors
+    /// Where the database fails.
+    pub async fn saga(&self, id: SagaId) -> Result<Option<SagaView>, StoreError> {
+        let now = now();
+        db::read!(self.db, |conn, q| -> Result<_, StoreError> { q::find_saga(conn, id, now).await })
+    }
+
+    /// Makes the next try of a saga due now.
+    ///
+    /// # Errors
+    /// Where the database fails.
+    pub async fn retry(&self, id: SagaId, wish: Wish<'_>) -> Result<Operated<SagaView>, StoreError> {
+        let now = now();
+        db::write!(self.db, |conn, q| -> Result<_, StoreError> {
+            let Some(seen) = q::find_saga(conn, id, now).await? else { return Ok(Operated::NotFound) };
+            let order = q::order_to_change(conn, seen.order, None).await?;
+            // Once more, now that nobody changes it.
+            let seen = q::find_saga(conn, id, now).await?;
+            let (Some(mut order), Some(seen)) = (order, seen) else { return Ok(Operated::NotFound) };
+            if seen.step.is_none() {
+                return Ok(Operated::Illegal(seen));
+            }
+            if seen.running || q::is_leased(conn, order.id, now).await? {
+                return Ok(Operated::Busy);
+            }
+            let version = order.version;
+            let entry = Entry { internal: true, ..Entry::new(Kind::RetryRequested, wish.actor, wish.reason) };
+            let entries = order.record(entry, now);
+            q::write_effects(conn, &order, version, &[], &entries).await?;
+            q::make_due(conn, id, now).await?;
+            Ok(Operated::Done(SagaView { due: Some(now), ..seen }))
+        })
+    }
+
+    /// Gives up an order that is being placed, under a lease. `provider` is the payment provider in use.
+    ///
+    /// # Errors
+    /// Where the database fails.
+    pub async fn abandon(
+        &self,
+        id: OrderId,
+        wish: Wish<'_>,
+        provider: &str,
+        lease: Lease,
+    ) -> Result<Operated<Box<Order>>, StoreError> {
+        let now = now();
+        db::write!(self.db, |conn, q| -> Result<_, StoreError> {
+            let Some(mut order) = q::order_to_change(conn, id, None).await? else {
+                return Ok(Operated::NotFound);
+            };
+            if q::is_leased(conn, id, now).await? {
+                return Ok(Operated::Busy);
+            }
+            let version = order.version;
+            let entries: Result<_, Illegal> = order.abandon(wish, provider, now);
+            let Ok(entries) = entries else {
+                let seen = q::find_saga(conn, SagaId::Order(id), now).await?;
+                return Ok(seen.map_or(Operated::NotFound, Operated::Illegal));
+            };
+            if !q::update_order(conn, &order, version, &entries, lease).await? {
+                return Err(StoreError::Corrupt("a locked order that changed".into()));
+            }
+            Ok(Operated::Done(Box::new(order)))
+        })
+    }
+}

@@ -1,0 +1,194 @@
+//! What is given back of orders, and what that changes of them.
+
+use std::collections::HashMap;
+
+use chrono::{DateTime, Utc};
+use diesel::prelude::*;
+use diesel_async::RunQueryDsl;
+use souk_common::ids::ReturnId;
+
+use super::{
+    super::{
+        self as engine, Backend, Conn,
+        schema::{order_lines, orders, return_lines, returns},
+    },
+    keys::{answer_adjustment, remember},
+    orders::record,
+    reading::order,
+    rows::{ReturnLineRow, ReturnRow, adjustment_row, adjustment_state, step},
+};
+use crate::{
+    domain::{Adjustment, Cause, Entry, Order, Pieces, State, Step},
+    store::{Key, Lease, StoreError},
+};
+
+/// Adds an adjustment of an order that had this version, what it changes there, and the key by which it is known. The
+/// answer is remembered where it is final at once.
+pub(in crate::store) async fn begin_adjustment(
+    conn: &mut Conn,
+    key: &Key,
+    (order, version): (&Order, i64),
+    (adjustment, entries): (&Adjustment, &[Entry]),
+    (lease, response): (Lease, Vec<u8>),
+) -> Result<(), StoreError> {
+    if !remember(conn, key, (order.id, Some(adjustment.id)), adjustment.create_time).await? {
+        // Someone used the key for another order this very moment: nothing must be written.
+        return Err(StoreError::KeyRaced);
+    }
+    write_effects(conn, order, version, &adjustment.lines, entries).await?;
+    diesel::insert_into(returns::table).values(adjustment_row(adjustment, lease)).execute(conn).await?;
+    let lines = adjustment.lines.iter().map(|line| ReturnLineRow {
+        return_id: adjustment.id,
+        line_number: line.number,
+        quantity: line.quantity,
+    });
+    engine::insert_return_lines(conn, lines.collect()).await?;
+    if adjustment.step.is_none() {
+        answer_adjustment(conn, adjustment, &response).await?;
+    }
+    Ok(())
+}
+
+/// Writes what changed of an adjustment that was at this step, and of its order. `false` as in [`update_order`].
+///
+/// [`update_order`]: super::update_order
+pub(in crate::store) async fn update_adjustment(
+    conn: &mut Conn,
+    adjustment: &Adjustment,
+    step: Option<Step>,
+    held: i64,
+    entries: &[Entry],
+    (lease, now): (Lease, DateTime<Utc>),
+) -> Result<bool, StoreError> {
+    let running = adjustment.step.is_some();
+    // The order first, as whoever takes an adjustment down does.
+    engine::lock_order(conn, adjustment.order).await?;
+    let row = returns::table
+        .find(adjustment.id)
+        .filter(returns::lease.eq(held))
+        .filter(returns::step.eq(step.map(|step| step.code())));
+    let written = diesel::update(row)
+        .set((
+            returns::state.eq(adjustment_state(adjustment)),
+            returns::step.eq(adjustment.step.map(|step| step.code())),
+            returns::updated_at.eq(now),
+            returns::lease.eq(running.then_some(lease.id)),
+            returns::due_at.eq(running.then_some(lease.until)),
+            returns::attempts.eq(0),
+            returns::last_error.eq(None::<&str>),
+        ))
+        .execute(conn)
+        .await?;
+    if written == 0 {
+        return Ok(false);
+    }
+    let Some(mut order) = order(conn, adjustment.order, None).await? else {
+        return Err(StoreError::Corrupt("an adjustment without its order".into()));
+    };
+    let version = order.version;
+    order.take_adjustment(adjustment, entries.len(), now);
+    write_effects(conn, &order, version, &[], entries).await?;
+    Ok(true)
+}
+
+/// Of an order that had this version, and that this transaction has locked, what adjustments, shipments and notes
+/// change: of its lines, those that `pieces` names.
+pub(in crate::store) async fn write_effects(
+    conn: &mut Conn,
+    order: &Order,
+    version: i64,
+    pieces: &[Pieces],
+    entries: &[Entry],
+) -> Result<(), StoreError> {
+    let written = diesel::update(orders::table.find(order.id).filter(orders::version.eq(version)))
+        .set((
+            orders::refunded_minor.eq(order.refunded),
+            orders::refunding_minor.eq(order.refunding),
+            orders::payment_state.eq(order.payment.as_ref().map(|payment| payment.state.code())),
+            orders::updated_at.eq(order.update_time),
+            orders::version.eq(order.version),
+            orders::entries.eq(order.entries),
+            orders::pending_returns.eq(order.pending_returns),
+        ))
+        .execute(conn)
+        .await?;
+    if written == 0 {
+        return Err(StoreError::Corrupt("a locked order that changed".into()));
+    }
+    for line in order.lines.iter().filter(|line| pieces.iter().any(|piece| piece.number == line.number)) {
+        diesel::update(order_lines::table.find((order.id, line.number)))
+            .set((
+                order_lines::returned.eq(line.returned),
+                order_lines::returned_shipped.eq(line.returned_shipped),
+                order_lines::cancelled.eq(line.cancelled),
+                order_lines::shipped.eq(line.shipped),
+            ))
+            .execute(conn)
+            .await?;
+    }
+    record(conn, &[(order, entries)]).await
+}
+
+/// An adjustment.
+pub(in crate::store) async fn find_adjustment(conn: &mut Conn, id: ReturnId) -> Result<Option<Adjustment>, StoreError> {
+    let row = returns::table.find(id).select(ReturnRow::as_select()).first(conn).await.optional()?;
+    let Some(row) = row else { return Ok(None) };
+    let Some(order) = order(conn, row.order_id, None).await? else {
+        return Err(StoreError::Corrupt("an adjustment without its order".into()));
+    };
+    Ok(with_pieces(conn, vec![row], &order).await?.pop())
+}
+
+/// A page of an order's adjustments that give money back, oldest first.
+pub(in crate::store) async fn adjustments(
+    conn: &mut Conn,
+    order: &Order,
+    after: Option<ReturnId>,
+    limit: i64,
+) -> Result<Vec<Adjustment>, StoreError> {
+    let mut rows = returns::table
+        .filter(returns::order_id.eq(order.id))
+        .filter(returns::refund_minor.gt(0))
+        .into_boxed::<Backend>();
+    if let Some(after) = after {
+        rows = rows.filter(returns::id.gt(after));
+    }
+    let rows = rows.order(returns::id).limit(limit).select(ReturnRow::as_select()).load(conn).await?;
+    with_pieces(conn, rows, order).await
+}
+
+/// Puts pieces to adjustments of one order, in the rows' order: one query for all of them.
+async fn with_pieces(conn: &mut Conn, rows: Vec<ReturnRow>, order: &Order) -> Result<Vec<Adjustment>, StoreError> {
+    let ids: Vec<ReturnId> = rows.iter().map(|row| row.id).collect();
+    let lines = return_lines::table
+        .filter(return_lines::return_id.eq_any(ids))
+        .order((return_lines::return_id, return_lines::line_number))
+        .select(ReturnLineRow::as_select())
+        .load(conn)
+        .await?;
+    let mut by_id = HashMap::<ReturnId, Vec<Pieces>>::new();
+    for line in lines {
+        let pieces = Pieces { number: line.line_number, quantity: line.quantity };
+        by_id.entry(line.return_id).or_default().push(pieces);
+    }
+    rows.into_iter()
+        .map(|row| {
+            let lines = by_id.remove(&row.id).unwrap_or_default();
+            let (cause, step) = (Cause::from_code(&row.cause)?, step(row.step.as_deref())?);
+            Ok(Adjustment {
+                id: row.id,
+                order: row.order_id,
+                cause,
+                state: if step.is_some() { cause.running() } else { State::from_code(&row.state)? },
+                step,
+                goods: order.goods_of(&lines),
+                lines,
+                refund: order.money(row.refund_minor),
+                reason: row.reason,
+                time: row.returned_at,
+                create_time: row.created_at,
+                attempts: row.attempts,
+            })
+        })
+        .collect()
+}

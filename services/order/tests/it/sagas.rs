@@ -1,0 +1,140 @@
+//! The inspector: what does not get on is seen, tried again, or given up.
+
+use souk_common::error::Reason;
+use souk_proto::order::v1::{
+    CompensateSagaRequest, ListSagasRequest, RetrySagaRequest, Saga, order::State, timeline_entry::Kind,
+};
+use souk_testkit::wait;
+
+use crate::harness::{SOON, Souk, back, both_with, fields, order_for, refused};
+
+const IMPATIENT: &[(&str, &str)] = &[
+    ("SAGA__LEASE", "2s"),
+    ("SAGA__STEP_PATIENCE", "800ms"),
+    ("CLIENTS__INVENTORY__TIMEOUT", "400ms"),
+    ("PAYMENT__SLOW_DELAY", "500ms"),
+];
+
+async fn list(souk: &Souk, filter: &str) -> Vec<Saga> {
+    let request = ListSagasRequest { filter: filter.to_owned(), ..Default::default() };
+    souk.sagas(&souk.staff).list_sagas(request).await.unwrap().into_inner().sagas
+}
+
+/// Repeats a call until the saga is not being run at that moment.
+async fn rested<T>(mut call: impl AsyncFnMut() -> Result<T, tonic::Status>) -> T {
+    wait::value(SOON, "the saga to rest", async || match call().await {
+        Ok(answer) => Some(answer),
+        Err(status) => {
+            refused(Err::<(), _>(status), Reason::RequestInProgress);
+            None
+        }
+    })
+    .await
+}
+
+/// An order that cannot take its stock, for inventory cannot be reached.
+async fn stuck(souk: &Souk, product: &str) -> String {
+    let placing = souk.place(&souk.ada, order_for(&[(product, 1)], "tok_slow"));
+    let breaking = async {
+        let name = souk.paying().await;
+        souk.link.cut();
+        name
+    };
+    let (answer, name) = tokio::join!(placing, breaking);
+    refused(answer, Reason::ServiceUnavailable);
+    name
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_does_not_get_on_is_seen_and_tried_again() {
+    for souk in both_with(IMPATIENT).await {
+        let lantern = souk.stocked("LANTERN", 5).await;
+        let sold = souk.confirmed(&[(&lantern, 2)]).await;
+        assert_eq!(list(&souk, "").await, []);
+        let name = stuck(&souk, &lantern).await;
+        refused(souk.give_back(&souk.staff, back(&sold.name, &[(1, 1)])).await, Reason::ServiceUnavailable);
+        let sagas = list(&souk, "attempts >= 1").await;
+        assert_eq!(sagas.len(), 2, "{sagas:?}");
+        let (order, back) = (&sagas[0], &sagas[1]);
+        assert_eq!((order.name.replace("sagas", "orders"), &order.order), (name.clone(), &name));
+        assert_eq!((order.state.as_str(), order.step.as_str()), ("PENDING", "COMMIT"));
+        assert!(order.last_error.contains("CommitReservation"), "{order:?}");
+        assert!(back.name.starts_with("sagas/ret_") && back.order == sold.name, "{back:?}");
+        assert_eq!((back.state.as_str(), back.step.as_str()), ("RETURNING", "RESTOCK"));
+        assert_eq!(list(&souk, "attempts > 1000").await, []);
+        assert_eq!(list(&souk, "create_time < 2020-01-01").await, []);
+        let mut api = souk.sagas(&souk.staff);
+        let page = ListSagasRequest { page_size: 1, ..Default::default() };
+        let first = api.list_sagas(page.clone()).await.unwrap().into_inner();
+        let rest = ListSagasRequest { page_token: first.next_page_token, ..page };
+        let rest = api.list_sagas(rest).await.unwrap().into_inner();
+        assert_eq!([&first.sagas[0].name, &rest.sagas[0].name], [&order.name, &back.name]);
+        assert_eq!(rest.next_page_token, "");
+
+        for saga in [order, back] {
+            let request = RetrySagaRequest { name: saga.name.clone(), reason: "inventory is back".into() };
+            refused(souk.sagas(&souk.ada).retry_saga(request.clone()).await, Reason::AccessDenied);
+            let due = rested(async || souk.sagas(&souk.staff).retry_saga(request.clone()).await).await.into_inner();
+            assert_eq!(due.name, saga.name);
+            let entries = souk.timeline(&souk.staff, &saga.order).await;
+            let retry = entries.iter().find(|entry| entry.kind() == Kind::RetryRequested).unwrap();
+            assert_eq!((retry.actor.as_str(), retry.detail.as_str()), (souk.staff.name.as_str(), "inventory is back"));
+            let seen = souk.timeline(&souk.ada, &saga.order).await;
+            assert!(seen.iter().all(|entry| entry.kind() != Kind::RetryRequested));
+        }
+        souk.link.restore();
+        wait::until(SOON, "all to be done", async || list(&souk, "").await.is_empty()).await;
+        assert_eq!(souk.get(&souk.ada, &name).await.unwrap().state(), State::Confirmed);
+        let request = RetrySagaRequest { name: order.name.clone(), reason: String::new() };
+        let problem = refused(souk.sagas(&souk.staff).retry_saga(request).await, Reason::StateConflict);
+        assert!(problem.violations()[0].description.ends_with("CONFIRMED"), "{problem}");
+        souk.verified().await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_order_is_given_up_before_its_money_is_taken() {
+    for souk in both_with(IMPATIENT).await {
+        let lantern = souk.stocked("LANTERN", 5).await;
+        let name = stuck(&souk, &lantern).await;
+        let request = CompensateSagaRequest { name: name.replace("orders", "sagas"), reason: "customer called".into() };
+        refused(souk.sagas(&souk.ada).compensate_saga(request.clone()).await, Reason::AccessDenied);
+        // What it gives back waits for inventory, too.
+        wait::until(SOON, "the order to be given up", async || {
+            let answer = souk.sagas(&souk.staff).compensate_saga(request.clone()).await;
+            let problem = souk_common::error::Problem::from(answer.unwrap_err());
+            match problem.reason() {
+                Reason::ServiceUnavailable => true,
+                other => {
+                    assert_eq!(other, Reason::RequestInProgress, "{problem}");
+                    false
+                }
+            }
+        })
+        .await;
+        assert_eq!(list(&souk, "").await[0].step, "RELEASE");
+        souk.link.restore();
+        souk.settled().await;
+        let order = souk.get(&souk.ada, &name).await.unwrap();
+        let rejection = order.rejection.clone().unwrap();
+        assert_eq!((order.state(), rejection.reason.as_str()), (State::Rejected, "ORDER_ABANDONED"));
+        assert_eq!(rejection.message, "given up by an operator: customer called");
+        assert_eq!(souk.sums(&lantern).await, (5, 5));
+        let entries = souk.timeline(&souk.staff, &name).await;
+        let given_up = entries.iter().find(|entry| entry.kind() == Kind::Abandoned).unwrap();
+        assert_eq!(given_up.actor, souk.staff.name);
+        let kinds: Vec<_> = entries.iter().map(|entry| entry.kind()).collect();
+        assert_eq!(kinds[kinds.len() - 3..], [Kind::StockReleased, Kind::PaymentVoided, Kind::Rejected]);
+        souk.verified().await;
+
+        let problem = refused(souk.sagas(&souk.staff).compensate_saga(request).await, Reason::StateConflict);
+        assert!(problem.violations()[0].description.ends_with("REJECTED"), "{problem}");
+        for wrong in ["sagas/ord_00000000000000000000000000", "sagas/ret_00000000000000000000000000"] {
+            let request = CompensateSagaRequest { name: wrong.into(), reason: String::new() };
+            refused(souk.sagas(&souk.staff).compensate_saga(request).await, Reason::ResourceNotFound);
+        }
+        let request = ListSagasRequest { filter: "attempts = many".into(), ..Default::default() };
+        let problem = refused(souk.sagas(&souk.staff).list_sagas(request).await, Reason::FieldInvalid);
+        assert_eq!(fields(&problem), ["filter"]);
+    }
+}
