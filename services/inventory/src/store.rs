@@ -23,7 +23,7 @@ use crate::{
         command::{Command, Refusal, Reply},
         product::{Change, Draft, Product},
         reservation::Reservation,
-        stock::{LedgerEntry, Location, StockLevel},
+        stock::{LedgerEntry, Location, PastLevel, StockLevel},
     },
     error::Error,
 };
@@ -195,6 +195,13 @@ impl Store {
     /// A product's stock at every location that has or had it, in the order in which orders are filled.
     pub async fn stock(&self, product: ProductId) -> Result<Vec<StockLevel>, Error> {
         db::snapshot!(self.db, |conn, q| -> Result<Vec<StockLevel>, Error> { q::stock::levels(conn, product).await })
+    }
+
+    /// A product's stock at a time in the past, at every location that had had it by then.
+    pub async fn stock_at(&self, product: ProductId, time: DateTime<Utc>) -> Result<Vec<PastLevel>, Error> {
+        db::snapshot!(self.db, |conn, q| -> Result<Vec<PastLevel>, Error> {
+            q::stock::levels_at(conn, product, time).await
+        })
     }
 
     /// Pieces of a product that can be reserved now; `None` where its stock is not counted.

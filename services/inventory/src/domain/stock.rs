@@ -40,6 +40,19 @@ pub struct StockLevel {
     pub updated_at: DateTime<Utc>,
 }
 
+/// Stock of one product at one location at a time in the past. What was reserved then is not remembered.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct PastLevel {
+    /// The product.
+    pub product: ProductId,
+    /// The location.
+    pub location: LocationId,
+    /// Pieces that were there.
+    pub on_hand: i64,
+    /// When it had last changed by then.
+    pub updated_at: DateTime<Utc>,
+}
+
 /// Why stock changed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Reason {
@@ -55,6 +68,10 @@ pub enum Reason {
     Sale,
     /// Sold goods came back.
     Return,
+    /// Left for another location.
+    TransferOut,
+    /// Arrived from another location.
+    TransferIn,
 }
 
 /// One change of stock.

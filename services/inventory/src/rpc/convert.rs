@@ -3,20 +3,25 @@
 use chrono::{DateTime, Utc};
 use prost_types::Timestamp;
 use souk_proto::inventory::v1::{
-    LedgerEntry as LedgerEntryMessage, Location as LocationMessage, Product as ProductMessage,
+    LedgerEntry as LedgerEntryMessage, Location as LocationMessage, PastStockLevel, Product as ProductMessage,
     Reservation as ReservationMessage, StockLevel as StockLevelMessage, ledger_entry, product, reservation,
 };
 
 use crate::domain::{
     product::{Product, State as ProductState, Tracking},
     reservation::{Reservation, State as ReservationState},
-    stock::{LedgerEntry, Location, Reason, StockLevel},
+    stock::{LedgerEntry, Location, PastLevel, Reason, StockLevel},
 };
 
 fn time(time: DateTime<Utc>) -> Option<Timestamp> {
     // A fraction of a second is less than 10^9 nanoseconds, so it fits.
     let nanos = i32::try_from(time.timestamp_subsec_nanos()).unwrap_or_default();
     Some(Timestamp { seconds: time.timestamp(), nanos })
+}
+
+/// The time that a message gives; none where it gives none that there is.
+pub fn moment(given: &Timestamp) -> Option<DateTime<Utc>> {
+    DateTime::from_timestamp(given.seconds, u32::try_from(given.nanos).ok()?)
 }
 
 pub fn product(product: Product) -> ProductMessage {
@@ -63,6 +68,15 @@ pub fn level(level: StockLevel) -> StockLevelMessage {
     }
 }
 
+pub fn past_level(level: PastLevel) -> PastStockLevel {
+    PastStockLevel {
+        product: level.product.name(),
+        location: level.location.name(),
+        on_hand: level.on_hand,
+        update_time: time(level.updated_at),
+    }
+}
+
 pub fn ledger_entry(entry: LedgerEntry) -> LedgerEntryMessage {
     let movement = entry.movement;
     let product = movement.product.name();
@@ -79,6 +93,8 @@ pub fn ledger_entry(entry: LedgerEntry) -> LedgerEntryMessage {
             Reason::Correction => ledger_entry::Reason::Correction,
             Reason::Sale => ledger_entry::Reason::Sale,
             Reason::Return => ledger_entry::Reason::Return,
+            Reason::TransferOut => ledger_entry::Reason::TransferOut,
+            Reason::TransferIn => ledger_entry::Reason::TransferIn,
         }
         .into(),
         reference: movement.reference,
@@ -88,7 +104,8 @@ pub fn ledger_entry(entry: LedgerEntry) -> LedgerEntryMessage {
     }
 }
 
-/// The reasons that a person may give for a change. A sale is none: those are made by commits.
+/// The reasons that a person may give for a change. A sale is none, that is made by
+/// a commit; nor is half a transfer.
 pub fn reason(number: i32) -> Option<Reason> {
     match ledger_entry::Reason::try_from(number).ok()? {
         ledger_entry::Reason::Receipt => Some(Reason::Receipt),
@@ -96,7 +113,10 @@ pub fn reason(number: i32) -> Option<Reason> {
         ledger_entry::Reason::Damage => Some(Reason::Damage),
         ledger_entry::Reason::Correction => Some(Reason::Correction),
         ledger_entry::Reason::Return => Some(Reason::Return),
-        ledger_entry::Reason::Sale | ledger_entry::Reason::Unspecified => None,
+        ledger_entry::Reason::Sale
+        | ledger_entry::Reason::TransferOut
+        | ledger_entry::Reason::TransferIn
+        | ledger_entry::Reason::Unspecified => None,
     }
 }
 

@@ -15,7 +15,7 @@ use crate::{
     domain::{
         book::StockRow,
         product::Tracking,
-        stock::{LedgerEntry, Level, Movement, StockLevel},
+        stock::{LedgerEntry, Level, Movement, PastLevel, StockLevel},
     },
     error::Error,
     store::codes::value,
@@ -29,6 +29,8 @@ pub struct StockLine {
     location_id: LocationId,
     on_hand: i64,
     reserved: i64,
+    /// When it last changed.
+    pub updated_at: DateTime<Utc>,
 }
 
 impl From<StockLine> for StockRow {
@@ -68,6 +70,39 @@ pub async fn levels(conn: &mut Conn, product: ProductId) -> Result<Vec<StockLeve
         reserved,
         available: on_hand - reserved + free.get(&location).copied().unwrap_or_default(),
         updated_at,
+    };
+    Ok(rows.into_iter().map(told).collect())
+}
+
+#[derive(QueryableByName)]
+struct PastRow {
+    #[diesel(sql_type = schema::Id)]
+    location_id: LocationId,
+    #[diesel(sql_type = BigInt)]
+    on_hand: i64,
+    #[diesel(sql_type = schema::Time)]
+    changed_at: DateTime<Utc>,
+}
+
+/// A product's stock at a time in the past, in the order in which orders are filled: for each location the last ledger
+/// entry by then, which an index finds.
+pub async fn levels_at(conn: &mut Conn, product: ProductId, time: DateTime<Utc>) -> Result<Vec<PastLevel>, Error> {
+    known(conn, product).await?;
+    let query = diesel::sql_query(
+        "SELECT entry.location_id, entry.on_hand_after AS on_hand, entry.created_at AS changed_at
+         FROM locations JOIN ledger entry ON entry.seq = (
+            SELECT seq FROM ledger
+            WHERE product_id = $1 AND location_id = locations.id AND created_at <= $2
+            ORDER BY created_at DESC, seq DESC LIMIT 1
+         )
+         ORDER BY locations.priority, locations.code_key",
+    );
+    let rows: Vec<PastRow> = query.bind::<schema::Id, _>(product).bind::<schema::Time, _>(time).load(conn).await?;
+    let told = |row: PastRow| PastLevel {
+        product,
+        location: row.location_id,
+        on_hand: row.on_hand,
+        updated_at: row.changed_at,
     };
     Ok(rows.into_iter().map(told).collect())
 }

@@ -5,6 +5,9 @@ use diesel::{allow_tables_to_appear_in_same_query, table};
 /// What an id is here.
 pub type Id = diesel::sql_types::Binary;
 
+/// What a time is here.
+pub type Time = diesel::sql_types::TimestamptzSqlite;
+
 table! {
     products (id) {
         id -> Binary,
