@@ -5,6 +5,7 @@ mod by_hand;
 pub mod command;
 mod decide;
 pub mod product;
+pub mod reconcile;
 pub mod reservation;
 pub mod stock;
 

@@ -5,6 +5,7 @@ mod listing;
 mod locations;
 mod product_input;
 mod products;
+mod reconcile;
 mod reservations;
 mod stock;
 mod watch;

@@ -22,8 +22,9 @@ use crate::{
         book::Answer,
         command::{Command, Refusal, Reply},
         product::{Change, Draft, Product},
+        reconcile::{Balance, Mended},
         reservation::Reservation,
-        stock::{LedgerEntry, Location, PastLevel, StockLevel},
+        stock::{LedgerEntry, Location, PastLevel, Place, StockLevel},
     },
     error::Error,
 };
@@ -219,6 +220,24 @@ impl Store {
         db::read!(self.db, |conn, q| -> Result<Vec<(i64, LedgerEntry)>, Error> {
             q::stock::ledger(conn, product, before, limit).await
         })
+    }
+
+    /// The balances of a page of products, all at one moment, and the page's products and one more, if there is one.
+    pub async fn balances(&self, after: Option<ProductId>, size: i64) -> Result<(Vec<ProductId>, Vec<Balance>), Error> {
+        db::snapshot!(self.db, |conn, q| -> Result<(Vec<ProductId>, Vec<Balance>), Error> {
+            let products = q::balances::products_after(conn, after, size + 1).await?;
+            let page = &products[..products.len().min(usize::try_from(size).unwrap_or_default())];
+            let balances = match (page.first(), page.last()) {
+                (Some(first), Some(last)) => q::balances::of(conn, *first, *last).await?,
+                _ => Vec::new(),
+            };
+            Ok((products, balances))
+        })
+    }
+
+    /// Makes a balance right; `None` where it is by now.
+    pub async fn mend(&self, place: Place, actor: &str) -> Result<Option<Mended>, Error> {
+        db::write!(self.db, |conn, q| -> Result<Option<Mended>, Error> { q::balances::mend(conn, place, actor).await })
     }
 
     /// An order's reservation, with the state that the clock gives it.

@@ -10,8 +10,9 @@ use souk_common::{
 use souk_proto::inventory::v1::{
     AdjustStockRequest, AdjustStockResponse, CountStockRequest, CountStockResponse, GetAvailabilityRequest,
     GetAvailabilityResponse, GetStockRequest, GetStockResponse, ListLedgerEntriesRequest, ListLedgerEntriesResponse,
-    StockLevel, TransferStockRequest, TransferStockResponse, WatchStockRequest, adjust_stock_request,
-    count_stock_request, stock_service_server::StockService, transfer_stock_request,
+    ReconcileStockRequest, ReconcileStockResponse, StockLevel, TransferStockRequest, TransferStockResponse,
+    WatchStockRequest, adjust_stock_request, count_stock_request, stock_service_server::StockService,
+    transfer_stock_request,
 };
 use tonic::{Request, Response, Status};
 
@@ -118,6 +119,14 @@ impl StockService for Rpc {
         };
         let levels = self.levels_after(&caller, action).await?;
         Ok(Response::new(CountStockResponse { levels }))
+    }
+
+    async fn reconcile_stock(
+        &self,
+        request: Request<ReconcileStockRequest>,
+    ) -> Result<Response<ReconcileStockResponse>, Status> {
+        let caller = Caller::of(&request)?;
+        Ok(Response::new(self.reconcile(&caller, request.get_ref()).await?))
     }
 
     async fn list_ledger_entries(

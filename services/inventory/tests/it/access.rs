@@ -5,9 +5,9 @@ use souk_proto::inventory::v1::{
     ArchiveProductRequest, BatchGetProductsRequest, CommitReservationRequest, CreateLocationRequest,
     CreateProductRequest, GetAvailabilityRequest, GetLocationRequest, GetProductRequest, GetReservationRequest,
     GetStockRequest, ListLedgerEntriesRequest, ListLocationsRequest, ListProductsRequest, Location, Product,
-    ReleaseReservationRequest, UpdateProductRequest, location_service_client::LocationServiceClient,
-    product_service_client::ProductServiceClient, reservation_service_client::ReservationServiceClient,
-    stock_service_client::StockServiceClient,
+    ReconcileStockRequest, ReleaseReservationRequest, UpdateProductRequest,
+    location_service_client::LocationServiceClient, product_service_client::ProductServiceClient,
+    reservation_service_client::ReservationServiceClient, stock_service_client::StockServiceClient,
 };
 use souk_testkit::db::Engine;
 
@@ -54,6 +54,7 @@ async fn tried(souk: &Souk, bearer: &Bearer, product: &str, order: &str) -> Vec<
     try_it!(stock.adjust_stock(adjustment(&key(), &product, "", 1)));
     try_it!(stock.transfer_stock(transfer(&key(), &product, (&main, &far), 1)));
     try_it!(stock.count_stock(count(&key(), &[(&product, "", 1)])));
+    try_it!(stock.reconcile_stock(ReconcileStockRequest::default()));
     try_it!(stock.list_ledger_entries(ListLedgerEntriesRequest { parent: product.clone(), ..Default::default() }));
     try_it!(reservations.get_reservation(GetReservationRequest { name: reservation }));
     try_it!(reservations.reserve(reserve(&order, &[(&product, 1)], 60)));
@@ -64,7 +65,7 @@ async fn tried(souk: &Souk, bearer: &Bearer, product: &str, order: &str) -> Vec<
 }
 
 const PUBLIC: usize = 4;
-const STAFF: usize = 11;
+const STAFF: usize = 12;
 
 #[tokio::test(flavor = "multi_thread")]
 async fn each_method_lets_in_whom_its_contract_names() {

@@ -11,6 +11,7 @@ mod histories;
 mod locations;
 mod products;
 mod races;
+mod reconcile;
 mod reservations;
 mod stock;
 mod verify;

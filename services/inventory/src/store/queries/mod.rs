@@ -1,5 +1,6 @@
 //! The SQL that both engines share: compiled once for each.
 
+pub mod balances;
 pub mod batch;
 pub mod crosscheck;
 pub mod locations;
