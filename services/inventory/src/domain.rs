@@ -8,6 +8,7 @@ pub mod product;
 pub mod reconcile;
 pub mod reservation;
 pub mod stock;
+pub mod upsert;
 
 #[cfg(test)]
 mod tests;

@@ -25,6 +25,7 @@ use crate::{
         reconcile::{Balance, Mended},
         reservation::Reservation,
         stock::{LedgerEntry, Location, PastLevel, Place, StockLevel},
+        upsert::{Fields, NotTaken, Offer, Outcome},
     },
     error::Error,
 };
@@ -39,13 +40,16 @@ pub(crate) mod postgres {
     pub use souk_common::events::postgres::append as append_events;
     #[path = "engine.rs"]
     mod engine;
+    #[path = "products.rs"]
+    mod products;
     #[path = "../queries/mod.rs"]
     pub mod queries;
     #[path = "schema.rs"]
     pub mod schema;
     #[path = "write.rs"]
     mod write;
-    pub use engine::{NOW, clock, lock_reservations, lock_stock};
+    pub use engine::{NOW, clock, lock_products, lock_reservations, lock_stock};
+    pub use products::{change_products, insert_products};
     pub use write::write;
 }
 
@@ -55,13 +59,16 @@ pub(crate) mod sqlite {
     pub use souk_common::events::sqlite::append as append_events;
     #[path = "engine.rs"]
     mod engine;
+    #[path = "products.rs"]
+    mod products;
     #[path = "../queries/mod.rs"]
     pub mod queries;
     #[path = "schema.rs"]
     pub mod schema;
     #[path = "write.rs"]
     mod write;
-    pub use engine::{NOW, clock, lock_reservations, lock_stock};
+    pub use engine::{NOW, clock, lock_products, lock_reservations, lock_stock};
+    pub use products::{change_products, insert_products};
     pub use write::write;
 }
 
@@ -69,7 +76,7 @@ const POSTGRES_MIGRATIONS: EmbeddedMigrations = embed_migrations!("migrations/po
 const SQLITE_MIGRATIONS: EmbeddedMigrations = embed_migrations!("migrations/sqlite");
 
 /// What became of a batch.
-pub(crate) enum Outcome {
+pub(crate) enum BatchOutcome {
     /// Each command's answer, in their order.
     Decided(Vec<Result<Reply, Refusal>>),
     /// Nothing was done: these products must be locked as well.
@@ -127,12 +134,12 @@ impl Store {
         let mut products = BTreeSet::new();
         let began = Instant::now();
         loop {
-            let outcome = db::write!(self.db, |conn, q| -> Result<Outcome, Error> {
+            let outcome = db::write!(self.db, |conn, q| -> Result<BatchOutcome, Error> {
                 q::batch::run(conn, commands, &products).await
             });
             match outcome {
-                Ok(Outcome::Decided(answers)) => return self.told(Ok(answers)),
-                Ok(Outcome::Widen(more)) => products.extend(more),
+                Ok(BatchOutcome::Decided(answers)) => return self.told(Ok(answers)),
+                Ok(BatchOutcome::Widen(more)) => products.extend(more),
                 Err(error) if error.is_conflict() => {}
                 Err(error) => return Err(error),
             }
@@ -166,6 +173,17 @@ impl Store {
     pub async fn update_product(&self, id: ProductId, etag: Option<&str>, change: &Change) -> Result<Product, Error> {
         self.told(db::write!(self.db, |conn, q| -> Result<Product, Error> {
             q::products::update(conn, id, etag, change).await
+        }))
+    }
+
+    /// Takes a feed: one answer for each offer.
+    pub async fn upsert_products(
+        &self,
+        offers: &[Offer],
+        fields: Fields,
+    ) -> Result<Vec<Result<Outcome, NotTaken>>, Error> {
+        self.told(db::write!(self.db, |conn, q| -> Result<Vec<Result<Outcome, NotTaken>>, Error> {
+            q::upsert::run(conn, offers, fields).await
         }))
     }
 
@@ -237,7 +255,9 @@ impl Store {
 
     /// Makes a balance right; `None` where it is by now.
     pub async fn mend(&self, place: Place, actor: &str) -> Result<Option<Mended>, Error> {
-        db::write!(self.db, |conn, q| -> Result<Option<Mended>, Error> { q::balances::mend(conn, place, actor).await })
+        self.told(db::write!(self.db, |conn, q| -> Result<Option<Mended>, Error> {
+            q::balances::mend(conn, place, actor).await
+        }))
     }
 
     /// An order's reservation, with the state that the clock gives it.

@@ -2,10 +2,10 @@
 
 use souk_common::error::Reason;
 use souk_proto::inventory::v1::{
-    ArchiveProductRequest, BatchGetProductsRequest, CommitReservationRequest, CreateLocationRequest,
-    CreateProductRequest, GetAvailabilityRequest, GetLocationRequest, GetProductRequest, GetReservationRequest,
-    GetStockRequest, ListLedgerEntriesRequest, ListLocationsRequest, ListProductsRequest, Location, Product,
-    ReconcileStockRequest, ReleaseReservationRequest, UpdateProductRequest,
+    ArchiveProductRequest, BatchGetProductsRequest, BatchUpsertProductsRequest, CommitReservationRequest,
+    CreateLocationRequest, CreateProductRequest, GetAvailabilityRequest, GetLocationRequest, GetProductRequest,
+    GetReservationRequest, GetStockRequest, ListLedgerEntriesRequest, ListLocationsRequest, ListProductsRequest,
+    Location, Product, ReconcileStockRequest, ReleaseReservationRequest, UpdateProductRequest,
     location_service_client::LocationServiceClient, product_service_client::ProductServiceClient,
     reservation_service_client::ReservationServiceClient, stock_service_client::StockServiceClient,
 };
@@ -47,6 +47,9 @@ async fn tried(souk: &Souk, bearer: &Bearer, product: &str, order: &str) -> Vec<
     try_it!(products.create_product(CreateProductRequest { product: Some(draft(&key())) }));
     try_it!(products.update_product(UpdateProductRequest { product: Some(changed), update_mask: None }));
     try_it!(products.archive_product(ArchiveProductRequest { name: product.clone(), ..Default::default() }));
+    try_it!(
+        products.batch_upsert_products(BatchUpsertProductsRequest { products: vec![draft(&key())], update_mask: None })
+    );
     try_it!(locations.create_location(CreateLocationRequest { location: Some(place) }));
     try_it!(locations.get_location(GetLocationRequest { name: main.clone() }));
     try_it!(locations.list_locations(ListLocationsRequest::default()));
@@ -65,7 +68,7 @@ async fn tried(souk: &Souk, bearer: &Bearer, product: &str, order: &str) -> Vec<
 }
 
 const PUBLIC: usize = 4;
-const STAFF: usize = 12;
+const STAFF: usize = 13;
 
 #[tokio::test(flavor = "multi_thread")]
 async fn each_method_lets_in_whom_its_contract_names() {

@@ -128,7 +128,11 @@ impl Souk {
     }
 
     pub fn products(&self) -> ProductServiceClient<Api> {
-        ProductServiceClient::with_interceptor(self.channel(), self.staff.clone())
+        self.products_at(0)
+    }
+
+    pub fn products_at(&self, copy: usize) -> ProductServiceClient<Api> {
+        ProductServiceClient::with_interceptor(self.copies[copy].channel(), self.staff.clone())
     }
 
     pub fn locations(&self) -> LocationServiceClient<Api> {

@@ -6,6 +6,7 @@
 mod access;
 mod by_hand;
 mod expiry;
+mod feed;
 mod harness;
 mod histories;
 mod locations;

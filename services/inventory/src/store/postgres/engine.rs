@@ -7,8 +7,8 @@ use souk_common::ids::{OrderId, ProductId};
 
 use super::{
     Conn,
-    queries::{ReservationRow, StockLine},
-    schema::{reservations, stock},
+    queries::{ReservationRow, StockLine, products::Row},
+    schema::{products, reservations, stock},
 };
 use crate::error::Error;
 
@@ -37,6 +37,16 @@ pub async fn lock_reservations(conn: &mut Conn, orders: &[OrderId]) -> Result<Ve
         .filter(reservations::id.eq_any(orders))
         .order(reservations::id)
         .select(ReservationRow::as_select())
+        .for_update();
+    Ok(rows.load(conn).await?)
+}
+
+/// Locks the products of these stock codes, in key order.
+pub async fn lock_products(conn: &mut Conn, keys: &[String]) -> Result<Vec<Row>, Error> {
+    let rows = products::table
+        .filter(products::sku_key.eq_any(keys))
+        .order(products::sku_key)
+        .select(Row::as_select())
         .for_update();
     Ok(rows.load(conn).await?)
 }

@@ -26,11 +26,11 @@ use crate::{
     },
     error::Error,
     outbox,
-    store::{Outcome, codes::value, collided},
+    store::{BatchOutcome, codes::value, collided},
 };
 
 /// Runs a batch. `also` are products that an earlier attempt found it must lock as well.
-pub async fn run(conn: &mut Conn, commands: &[Command], also: &BTreeSet<ProductId>) -> Result<Outcome, Error> {
+pub async fn run(conn: &mut Conn, commands: &[Command], also: &BTreeSet<ProductId>) -> Result<BatchOutcome, Error> {
     let now = clock(conn).await?;
     let orders: BTreeSet<OrderId> = commands.iter().filter_map(|command| command.action.order()).collect();
     let named: BTreeSet<ProductId> = commands.iter().flat_map(|command| command.action.products()).collect();
@@ -62,7 +62,7 @@ pub async fn run(conn: &mut Conn, commands: &[Command], also: &BTreeSet<ProductI
     };
     let more = known.unlocked(&locked);
     if !more.is_empty() {
-        return Ok(Outcome::Widen(more));
+        return Ok(BatchOutcome::Widen(more));
     }
     if !known.is_whole() {
         return Err(collided());
@@ -74,7 +74,7 @@ pub async fn run(conn: &mut Conn, commands: &[Command], also: &BTreeSet<ProductI
     let events = outbox::stock(changes.stock_added.iter().chain(&changes.stock_changed), posted_at);
     write(conn, now, posted_at, changes).await?;
     append_events(conn, &events).await?;
-    Ok(Outcome::Decided(answers))
+    Ok(BatchOutcome::Decided(answers))
 }
 
 fn sorted<T: Copy>(set: &BTreeSet<T>) -> Vec<T> {

@@ -7,6 +7,7 @@ pub mod locations;
 pub mod products;
 pub mod reservations;
 pub mod stock;
+pub mod upsert;
 pub mod verify;
 
 pub use reservations::ReservationRow;

@@ -24,23 +24,24 @@ use crate::{
     },
 };
 
-#[derive(Queryable, Selectable, Insertable)]
+/// A product as it is stored.
+#[derive(Clone, Queryable, Selectable, Insertable)]
 #[diesel(table_name = products)]
-struct Row {
-    id: ProductId,
-    sku: String,
-    sku_key: String,
-    title: String,
-    title_key: String,
-    description: String,
-    price_minor: i64,
-    price_currency: Currency,
-    price_rank: i64,
-    tracking: String,
-    state: String,
-    version: i64,
-    created_at: DateTime<Utc>,
-    updated_at: DateTime<Utc>,
+pub struct Row {
+    pub id: ProductId,
+    pub sku: String,
+    pub sku_key: String,
+    pub title: String,
+    pub title_key: String,
+    pub description: String,
+    pub price_minor: i64,
+    pub price_currency: Currency,
+    pub price_rank: i64,
+    pub tracking: String,
+    pub state: String,
+    pub version: i64,
+    pub created_at: DateTime<Utc>,
+    pub updated_at: DateTime<Utc>,
 }
 
 impl TryFrom<Row> for Product {
@@ -80,11 +81,11 @@ fn read(rows: Vec<Row>) -> Result<Vec<Product>, Error> {
     rows.into_iter().map(Product::try_from).collect()
 }
 
-pub async fn create(conn: &mut Conn, draft: &Draft) -> Result<Product, Error> {
-    let now = clock(conn).await?;
+/// The row of a new product.
+pub fn row_of(id: ProductId, draft: &Draft, now: DateTime<Utc>) -> Row {
     let money = draft.price.money();
-    let row = Row {
-        id: ProductId::new(),
+    Row {
+        id,
         sku: draft.sku.clone(),
         sku_key: code_key(&draft.sku),
         title: draft.title.clone(),
@@ -98,7 +99,11 @@ pub async fn create(conn: &mut Conn, draft: &Draft) -> Result<Product, Error> {
         version: 1,
         created_at: now,
         updated_at: now,
-    };
+    }
+}
+
+pub async fn create(conn: &mut Conn, draft: &Draft) -> Result<Product, Error> {
+    let row = row_of(ProductId::new(), draft, clock(conn).await?);
     let inserted = diesel::insert_into(products::table).values(&row).execute(conn).await;
     match inserted.map_err(DbError::from) {
         Ok(_) => {

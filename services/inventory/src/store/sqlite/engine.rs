@@ -7,8 +7,8 @@ use souk_common::ids::{OrderId, ProductId};
 
 use super::{
     Conn,
-    queries::{CHUNK, ReservationRow, StockLine},
-    schema::{reservations, stock},
+    queries::{CHUNK, ReservationRow, StockLine, products::Row},
+    schema::{products, reservations, stock},
 };
 use crate::error::Error;
 
@@ -35,6 +35,16 @@ pub async fn lock_reservations(conn: &mut Conn, orders: &[OrderId]) -> Result<Ve
     let mut rows = Vec::new();
     for chunk in orders.chunks(CHUNK) {
         let part = reservations::table.filter(reservations::id.eq_any(chunk)).select(ReservationRow::as_select());
+        rows.extend(part.load(conn).await?);
+    }
+    Ok(rows)
+}
+
+/// The products of these stock codes. SQLite's one writer needs no lock.
+pub async fn lock_products(conn: &mut Conn, keys: &[String]) -> Result<Vec<Row>, Error> {
+    let mut rows = Vec::new();
+    for chunk in keys.chunks(CHUNK) {
+        let part = products::table.filter(products::sku_key.eq_any(chunk)).select(Row::as_select());
         rows.extend(part.load(conn).await?);
     }
     Ok(rows)
