@@ -7,6 +7,7 @@ mod decide;
 pub mod product;
 pub mod reconcile;
 pub mod reservation;
+pub mod search;
 pub mod stock;
 pub mod upsert;
 

@@ -48,8 +48,8 @@ pub(crate) mod postgres {
     pub mod schema;
     #[path = "write.rs"]
     mod write;
-    pub use engine::{NOW, clock, lock_products, lock_reservations, lock_stock};
-    pub use products::{change_products, insert_products};
+    pub use engine::{NOW, SEARCH, clock, lock_products, lock_reservations, lock_stock, search_text};
+    pub use products::{change_products, insert_products, write_words};
     pub use write::write;
 }
 
@@ -67,8 +67,8 @@ pub(crate) mod sqlite {
     pub mod schema;
     #[path = "write.rs"]
     mod write;
-    pub use engine::{NOW, clock, lock_products, lock_reservations, lock_stock};
-    pub use products::{change_products, insert_products};
+    pub use engine::{NOW, SEARCH, clock, lock_products, lock_reservations, lock_stock, search_text};
+    pub use products::{change_products, insert_products, write_words};
     pub use write::write;
 }
 
@@ -192,6 +192,12 @@ impl Store {
         self.told(db::write!(self.db, |conn, q| -> Result<Product, Error> {
             q::products::archive(conn, id, etag).await
         }))
+    }
+
+    /// Makes the words of products that have none, or those of an earlier version; how many, and 0 once all are made.
+    /// So it is with products that a version of the service wrote which did not know of search.
+    pub async fn make_words(&self, limit: i64) -> Result<u64, Error> {
+        db::write!(self.db, |conn, q| -> Result<u64, Error> { q::products::make_words(conn, limit).await })
     }
 
     /// Adds a location.

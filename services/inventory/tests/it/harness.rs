@@ -233,6 +233,12 @@ impl Souk {
         }
     }
 
+    /// Starts a copy anew, after [`Self::stop`].
+    pub async fn restart(&mut self) {
+        self.copies.push(Running::start(&self.config).await);
+        self.ready().await;
+    }
+
     /// Stops all copies as SIGTERM does.
     pub async fn stop(&mut self) {
         for mut copy in self.copies.drain(..) {

@@ -14,5 +14,6 @@ mod products;
 mod races;
 mod reconcile;
 mod reservations;
+mod search;
 mod stock;
 mod verify;

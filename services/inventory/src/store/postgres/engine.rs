@@ -15,6 +15,15 @@ use crate::error::Error;
 /// The transaction's time, in SQL.
 pub const NOW: &str = "now()";
 
+/// Before and after what [`search_text`] makes, a condition on products, in SQL.
+pub const SEARCH: (&str, &str) = ("search @@ CAST(", " AS tsquery)");
+
+/// Asks for all words, and of the last one for its beginning. Words are letters and digits.
+pub fn search_text(words: &[String]) -> String {
+    let quoted: Vec<_> = words.iter().map(|word| format!("'{word}'")).collect();
+    format!("{}:*", quoted.join(" & "))
+}
+
 /// The time of the transaction, by the server's clock: the same for all copies of the service.
 pub async fn clock(conn: &mut Conn) -> Result<DateTime<Utc>, Error> {
     let now = diesel::dsl::sql::<diesel::sql_types::Timestamptz>(NOW);

@@ -17,8 +17,10 @@ pub async fn insert_products(conn: &mut Conn, rows: Vec<Row>) -> Result<usize, E
     }
     let query = sql_query(
         "INSERT INTO products (id, sku, sku_key, title, title_key, description, price_minor, price_currency, price_rank,
-            tracking, state, version, created_at, updated_at)
-         SELECT * FROM unnest($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14)
+            tracking, state, version, created_at, updated_at, words, words_version)
+         SELECT new.*, new.version FROM unnest($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15)
+            AS new (id, sku, sku_key, title, title_key, description, price_minor, price_currency, price_rank, tracking,
+                state, version, created_at, updated_at, words)
          ON CONFLICT DO NOTHING",
     );
     let query = query
@@ -35,7 +37,8 @@ pub async fn insert_products(conn: &mut Conn, rows: Vec<Row>) -> Result<usize, E
         .bind::<Array<Text>, _>(rows.iter().map(|row| &row.state).collect::<Vec<_>>())
         .bind::<Array<BigInt>, _>(rows.iter().map(|row| row.version).collect::<Vec<_>>())
         .bind::<Array<Timestamptz>, _>(rows.iter().map(|row| row.created_at).collect::<Vec<_>>())
-        .bind::<Array<Timestamptz>, _>(rows.iter().map(|row| row.updated_at).collect::<Vec<_>>());
+        .bind::<Array<Timestamptz>, _>(rows.iter().map(|row| row.updated_at).collect::<Vec<_>>())
+        .bind::<Array<Text>, _>(rows.iter().map(Row::words).collect::<Vec<_>>());
     Ok(query.execute(conn).await?)
 }
 
@@ -47,9 +50,9 @@ pub async fn change_products(conn: &mut Conn, now: DateTime<Utc>, rows: Vec<Row>
     let query = sql_query(
         "UPDATE products SET title = new.title, title_key = new.title_key, description = new.description,
             price_minor = new.price_minor, price_currency = new.price_currency, price_rank = new.price_rank,
-            version = new.version + 1, updated_at = $9
-         FROM unnest($1, $2, $3, $4, $5, $6, $7, $8)
-            AS new (id, version, title, title_key, description, price_minor, price_currency, price_rank)
+            version = new.version + 1, updated_at = $9, words = new.words, words_version = new.version + 1
+         FROM unnest($1, $2, $3, $4, $5, $6, $7, $8, $10)
+            AS new (id, version, title, title_key, description, price_minor, price_currency, price_rank, words)
          WHERE products.id = new.id AND products.version = new.version",
     );
     let query = query
@@ -61,6 +64,21 @@ pub async fn change_products(conn: &mut Conn, now: DateTime<Utc>, rows: Vec<Row>
         .bind::<Array<BigInt>, _>(rows.iter().map(|row| row.price_minor).collect::<Vec<_>>())
         .bind::<Array<Text>, _>(rows.iter().map(|row| row.price_currency).collect::<Vec<_>>())
         .bind::<Array<BigInt>, _>(rows.iter().map(|row| row.price_rank).collect::<Vec<_>>())
-        .bind::<Timestamptz, _>(now);
+        .bind::<Timestamptz, _>(now)
+        .bind::<Array<Text>, _>(rows.iter().map(Row::words).collect::<Vec<_>>());
+    Ok(query.execute(conn).await?)
+}
+
+/// Writes the words of products that still have the version which their rows give.
+pub async fn write_words(conn: &mut Conn, rows: Vec<Row>) -> Result<usize, Error> {
+    let query = sql_query(
+        "UPDATE products SET words = new.words, words_version = new.version
+         FROM unnest($1, $2, $3) AS new (id, version, words)
+         WHERE products.id = new.id AND products.version = new.version",
+    );
+    let query = query
+        .bind::<Array<Uuid>, _>(rows.iter().map(|row| row.id).collect::<Vec<_>>())
+        .bind::<Array<BigInt>, _>(rows.iter().map(|row| row.version).collect::<Vec<_>>())
+        .bind::<Array<Text>, _>(rows.iter().map(Row::words).collect::<Vec<_>>());
     Ok(query.execute(conn).await?)
 }

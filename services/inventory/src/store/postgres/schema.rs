@@ -24,6 +24,8 @@ table! {
         version -> BigInt,
         created_at -> Timestamptz,
         updated_at -> Timestamptz,
+        words -> Text,
+        words_version -> BigInt,
     }
 }
 

@@ -1,7 +1,11 @@
 //! The catalogue.
 
 use chrono::{DateTime, Utc};
-use diesel::prelude::*;
+use diesel::{
+    dsl::{Eq, sql},
+    prelude::*,
+    sql_types::{Bool, Text},
+};
 use diesel_async::RunQueryDsl;
 use souk_common::{
     db::DbError,
@@ -11,11 +15,14 @@ use souk_common::{
 };
 
 use super::{
-    super::{Conn, append_events, clock, schema::products},
+    super::{Conn, SEARCH, append_events, clock, schema::products, search_text, write_words},
     CHUNK,
 };
 use crate::{
-    domain::product::{Change, Draft, Product, State, code_key, title_key},
+    domain::{
+        product::{Change, Draft, Product, State, code_key, title_key},
+        search::words_of,
+    },
     error::Error,
     outbox,
     store::{
@@ -42,6 +49,21 @@ pub struct Row {
     pub version: i64,
     pub created_at: DateTime<Utc>,
     pub updated_at: DateTime<Utc>,
+}
+
+/// A row with its words: what is inserted.
+type WithWords<'a> = (&'a Row, Eq<products::words, String>, Eq<products::words_version, i64>);
+
+impl Row {
+    /// The words that the product is found by.
+    pub fn words(&self) -> String {
+        words_of(&self.sku, &self.title, &self.description)
+    }
+
+    /// The row with its words.
+    pub fn insertable(&self) -> WithWords<'_> {
+        (self, products::words.eq(self.words()), products::words_version.eq(self.version))
+    }
 }
 
 impl TryFrom<Row> for Product {
@@ -75,6 +97,8 @@ struct Changed {
     state: Option<&'static str>,
     version: i64,
     updated_at: DateTime<Utc>,
+    words: String,
+    words_version: i64,
 }
 
 fn read(rows: Vec<Row>) -> Result<Vec<Product>, Error> {
@@ -104,7 +128,7 @@ pub fn row_of(id: ProductId, draft: &Draft, now: DateTime<Utc>) -> Row {
 
 pub async fn create(conn: &mut Conn, draft: &Draft) -> Result<Product, Error> {
     let row = row_of(ProductId::new(), draft, clock(conn).await?);
-    let inserted = diesel::insert_into(products::table).values(&row).execute(conn).await;
+    let inserted = diesel::insert_into(products::table).values(row.insertable()).execute(conn).await;
     match inserted.map_err(DbError::from) {
         Ok(_) => {
             let product = row.try_into()?;
@@ -178,6 +202,14 @@ pub async fn list(conn: &mut Conn, listing: &Listing) -> Result<Vec<Product>, Er
         };
     }
 
+    if let Some(words) = &listing.words {
+        if words.is_empty() {
+            return Ok(Vec::new());
+        }
+        let (before, after) = SEARCH;
+        query = query.filter(sql::<Bool>(before).bind::<Text, _>(search_text(words)).sql(after));
+    }
+
     // The page goes on behind the last one's end; what is equal there is told apart by id.
     macro_rules! after {
         ($column:expr, $value:expr, $id:expr) => {
@@ -213,6 +245,14 @@ pub async fn list(conn: &mut Conn, listing: &Listing) -> Result<Vec<Product>, Er
     read(query.load(conn).await?)
 }
 
+/// Makes the words of products whose words are not those of their version.
+pub async fn make_words(conn: &mut Conn, limit: i64) -> Result<u64, Error> {
+    // As it stands in the index' own condition.
+    let stale = products::table.filter(sql::<Bool>("words_version <> version"));
+    let rows: Vec<Row> = stale.order(products::id).limit(limit).select(Row::as_select()).load(conn).await?;
+    Ok(if rows.is_empty() { 0 } else { write_words(conn, rows).await? as u64 })
+}
+
 pub async fn update(conn: &mut Conn, id: ProductId, etag: Option<&str>, change: &Change) -> Result<Product, Error> {
     let product = current(conn, id, etag).await?;
     if product.state == State::Archived {
@@ -231,6 +271,12 @@ pub async fn update(conn: &mut Conn, id: ProductId, etag: Option<&str>, change: 
         state: None,
         version: product.version + 1,
         updated_at: clock(conn).await?,
+        words: words_of(
+            &product.sku,
+            change.title.as_deref().unwrap_or(&product.title),
+            change.description.as_deref().unwrap_or(&product.description),
+        ),
+        words_version: product.version + 1,
     };
     save(conn, &product, &changed, "product.updated").await
 }
@@ -250,6 +296,8 @@ pub async fn archive(conn: &mut Conn, id: ProductId, etag: Option<&str>) -> Resu
         state: Some(word(State::Archived)),
         version: product.version + 1,
         updated_at: clock(conn).await?,
+        words: words_of(&product.sku, &product.title, &product.description),
+        words_version: product.version + 1,
     };
     save(conn, &product, &changed, "product.archived").await
 }

@@ -15,6 +15,19 @@ use crate::error::Error;
 /// The statement's time, in SQL, as times are stored.
 pub const NOW: &str = "strftime('%Y-%m-%d %H:%M:%f+00:00', 'now')";
 
+/// Before and after what [`search_text`] makes, a condition on products, in SQL.
+pub const SEARCH: (&str, &str) = (
+    "products.id IN (SELECT product_id FROM product_search JOIN product_numbers ON number = product_search.rowid
+        WHERE product_search MATCH ",
+    ")",
+);
+
+/// Asks for all words, and of the last one for its beginning. Words are letters and digits.
+pub fn search_text(words: &[String]) -> String {
+    let quoted: Vec<_> = words.iter().map(|word| format!("\"{word}\"")).collect();
+    format!("{}*", quoted.join(" "))
+}
+
 /// The time now, no finer than PostgreSQL keeps it.
 pub async fn clock(_: &mut Conn) -> Result<DateTime<Utc>, Error> {
     Ok(Utc::now().trunc_subsecs(6))

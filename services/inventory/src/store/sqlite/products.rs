@@ -8,7 +8,10 @@ use crate::error::Error;
 
 /// Adds products; how many were.
 pub async fn insert_products(conn: &mut Conn, rows: Vec<Row>) -> Result<usize, Error> {
-    let insert = move |conn: &mut SqliteConnection| diesel::insert_into(products::table).values(&rows).execute(conn);
+    let insert = move |conn: &mut SqliteConnection| {
+        let values: Vec<_> = rows.iter().map(Row::insertable).collect();
+        diesel::insert_into(products::table).values(values).execute(conn)
+    };
     Ok(conn.spawn_blocking(insert).await?)
 }
 
@@ -28,10 +31,26 @@ pub async fn change_products(conn: &mut Conn, now: DateTime<Utc>, rows: Vec<Row>
                     products::price_rank.eq(row.price_rank),
                     products::version.eq(row.version + 1),
                     products::updated_at.eq(now),
+                    products::words.eq(row.words()),
+                    products::words_version.eq(row.version + 1),
                 ))
                 .execute(conn)?;
         }
         Ok(changed)
     };
     Ok(conn.spawn_blocking(change).await?)
+}
+
+/// Writes the words of products that still have the version which their rows give.
+pub async fn write_words(conn: &mut Conn, rows: Vec<Row>) -> Result<usize, Error> {
+    let write = move |conn: &mut SqliteConnection| {
+        let mut written = 0;
+        for row in &rows {
+            let same = products::table.filter(products::id.eq(row.id)).filter(products::version.eq(row.version));
+            let words = (products::words.eq(row.words()), products::words_version.eq(row.version));
+            written += diesel::update(same).set(words).execute(conn)?;
+        }
+        Ok(written)
+    };
+    Ok(conn.spawn_blocking(write).await?)
 }

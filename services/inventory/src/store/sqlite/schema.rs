@@ -24,6 +24,8 @@ table! {
         version -> BigInt,
         created_at -> TimestamptzSqlite,
         updated_at -> TimestamptzSqlite,
+        words -> Text,
+        words_version -> BigInt,
     }
 }
 
