@@ -24,7 +24,7 @@ use crate::{
         product::{Change, Draft, Product},
         reconcile::{Balance, Mended},
         reservation::Reservation,
-        stock::{LedgerEntry, Location, PastLevel, Place, StockLevel},
+        stock::{LedgerEntry, Location, LowStock, PastLevel, Place, StockLevel},
         upsert::{Fields, NotTaken, Offer, Outcome},
     },
     error::Error,
@@ -232,6 +232,11 @@ impl Store {
     /// Pieces of a product that can be reserved now; `None` where its stock is not counted.
     pub async fn availability(&self, product: ProductId) -> Result<Option<i64>, Error> {
         db::read!(self.db, |conn, q| -> Result<Option<i64>, Error> { q::stock::availability(conn, product).await })
+    }
+
+    /// Products that are low, by id, after the given one.
+    pub async fn low_stock(&self, after: Option<ProductId>, limit: i64) -> Result<Vec<LowStock>, Error> {
+        db::read!(self.db, |conn, q| -> Result<Vec<LowStock>, Error> { q::stock::low(conn, after, limit).await })
     }
 
     /// A product's ledger entries with their sequence numbers, newest first, below a sequence number.

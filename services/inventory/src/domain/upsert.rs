@@ -22,6 +22,19 @@ pub struct Fields {
     pub description: bool,
     /// Its price.
     pub price: bool,
+    /// Its low-stock threshold.
+    pub low_stock_threshold: Threshold,
+}
+
+/// Which low-stock thresholds a feed may change.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Threshold {
+    /// All: where an offer has none, the product has none from then on.
+    All,
+    /// Those of offers that have one.
+    Given,
+    /// None.
+    Keep,
 }
 
 /// What became of an offer, and of which product.
@@ -58,11 +71,18 @@ impl Offer {
         if self.tracking.is_some_and(|tracking| tracking != here.tracking) {
             return Err(NotTaken::OtherTracking(here.id));
         }
-        let Draft { title, description, price, .. } = &self.draft;
+        let Draft { title, description, price, low_stock_threshold, .. } = &self.draft;
+        let may_change = match fields.low_stock_threshold {
+            Threshold::All => true,
+            Threshold::Given => low_stock_threshold.is_some(),
+            Threshold::Keep => false,
+        };
         let change = Change {
             title: (fields.title && *title != here.title).then(|| title.clone()),
             description: (fields.description && *description != here.description).then(|| description.clone()),
             price: (fields.price && price.money() != here.price).then_some(*price),
+            low_stock_threshold: (may_change && *low_stock_threshold != here.low_stock_threshold)
+                .then_some(*low_stock_threshold),
         };
         Ok((change != Change::default()).then_some(change))
     }

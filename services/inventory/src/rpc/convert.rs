@@ -4,13 +4,14 @@ use chrono::{DateTime, Utc};
 use prost_types::Timestamp;
 use souk_proto::inventory::v1::{
     LedgerEntry as LedgerEntryMessage, Location as LocationMessage, PastStockLevel, Product as ProductMessage,
-    Reservation as ReservationMessage, StockLevel as StockLevelMessage, ledger_entry, product, reservation,
+    Reservation as ReservationMessage, StockLevel as StockLevelMessage, ledger_entry,
+    list_low_stock_response::LowStock as LowStockMessage, product, reservation,
 };
 
 use crate::domain::{
     product::{Product, State as ProductState, Tracking},
     reservation::{Reservation, State as ReservationState},
-    stock::{LedgerEntry, Location, PastLevel, Reason, StockLevel},
+    stock::{LedgerEntry, Location, LowStock, PastLevel, Reason, StockLevel},
 };
 
 fn time(time: DateTime<Utc>) -> Option<Timestamp> {
@@ -29,6 +30,7 @@ pub fn product(product: Product) -> ProductMessage {
         name: product.id.name(),
         etag: product.etag(),
         sku: product.sku,
+        low_stock_threshold: product.low_stock_threshold,
         title: product.title,
         description: product.description,
         price: Some(product.price.into()),
@@ -74,6 +76,16 @@ pub fn past_level(level: PastLevel) -> PastStockLevel {
         location: level.location.name(),
         on_hand: level.on_hand,
         update_time: time(level.updated_at),
+    }
+}
+
+pub fn low_stock(low: LowStock) -> LowStockMessage {
+    LowStockMessage {
+        product: low.product.name(),
+        sku: low.sku,
+        title: low.title,
+        available: low.available,
+        low_stock_threshold: low.threshold,
     }
 }
 

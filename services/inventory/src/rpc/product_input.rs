@@ -13,7 +13,7 @@ use souk_proto::{
 use crate::domain::product::{Change, Draft, Price, Tracking};
 
 /// The fields that an update may change.
-const MUTABLE: [&str; 3] = ["title", "description", "price"];
+const MUTABLE: [&str; 4] = ["title", "description", "price", "low_stock_threshold"];
 
 /// Faults found so far: where, and what would be right.
 type Faults = Vec<(&'static str, String)>;
@@ -35,6 +35,7 @@ pub fn draft(given: ProductMessage) -> Result<Draft, Problem> {
                 Ok(StockTracking::Untracked) => Tracking::Untracked,
                 _ => Tracking::Tracked,
             },
+            low_stock_threshold: given.low_stock_threshold,
         }),
         _ => Err(Problem::fields(faults)),
     }
@@ -61,6 +62,8 @@ pub fn change(given: &ProductMessage, mask: Option<&FieldMask>) -> Result<Change
         title: title.then(|| given.title.clone()),
         description: wanted("description", !given.description.is_empty()).then(|| given.description.clone()),
         price,
+        low_stock_threshold: wanted("low_stock_threshold", given.low_stock_threshold.is_some())
+            .then_some(given.low_stock_threshold),
     })
 }
 
@@ -73,7 +76,8 @@ pub fn check_mask(paths: &[String]) -> Result<(), Problem> {
 fn mask_faults(paths: &[String]) -> Faults {
     let wrong = paths.iter().filter(|path| *path != "*" && !MUTABLE.contains(&path.as_str()));
     let told = |path: &String| {
-        let text = format!("names `{}`, but may name `title`, `description`, `price`, or `*` for all", short(path));
+        let fields = MUTABLE.map(|field| format!("`{field}`")).join(", ");
+        let text = format!("names `{}`, but may name {fields}, or `*` for all", short(path));
         ("update_mask", text)
     };
     wrong.map(told).collect()

@@ -10,9 +10,9 @@ use souk_common::{
 use souk_proto::inventory::v1::{
     AdjustStockRequest, AdjustStockResponse, CountStockRequest, CountStockResponse, GetAvailabilityRequest,
     GetAvailabilityResponse, GetStockRequest, GetStockResponse, ListLedgerEntriesRequest, ListLedgerEntriesResponse,
-    ReconcileStockRequest, ReconcileStockResponse, StockLevel, TransferStockRequest, TransferStockResponse,
-    WatchStockRequest, adjust_stock_request, count_stock_request, stock_service_server::StockService,
-    transfer_stock_request,
+    ListLowStockRequest, ListLowStockResponse, ReconcileStockRequest, ReconcileStockResponse, StockLevel,
+    TransferStockRequest, TransferStockResponse, WatchStockRequest, adjust_stock_request, count_stock_request,
+    stock_service_server::StockService, transfer_stock_request,
 };
 use tonic::{Request, Response, Status};
 
@@ -55,6 +55,20 @@ impl StockService for Rpc {
             available: available.unwrap_or_default(),
             unlimited: available.is_none(),
         }))
+    }
+
+    async fn list_low_stock(
+        &self,
+        request: Request<ListLowStockRequest>,
+    ) -> Result<Response<ListLowStockResponse>, Status> {
+        let request = request.into_inner();
+        let query = "inventory.low";
+        let size = page::size(request.page_size);
+        let after: Option<ProductId> = page::decode(&request.page_token, query).map_err(bad_token)?;
+        let found = self.store.low_stock(after, size + 1).await?;
+        let (found, next_page_token) = page::cut(found, size, &query, |last| last.product);
+        let low_stocks = found.into_iter().map(convert::low_stock).collect();
+        Ok(Response::new(ListLowStockResponse { low_stocks, next_page_token }))
     }
 
     async fn adjust_stock(

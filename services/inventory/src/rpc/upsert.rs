@@ -10,7 +10,7 @@ use souk_proto::inventory::v1::{
 use tonic::Status;
 
 use super::{Rpc, product_input};
-use crate::domain::upsert::{Fields, NotTaken, Offer, Outcome};
+use crate::domain::upsert::{Fields, NotTaken, Offer, Outcome, Threshold};
 
 impl Rpc {
     /// Takes what can be taken.
@@ -54,7 +54,16 @@ fn fields(mask: Option<&FieldMask>) -> Result<Fields, Problem> {
     let paths = mask.map_or(&[][..], |mask| &mask.paths);
     product_input::check_mask(paths)?;
     let named = |field: &str| paths.is_empty() || paths.iter().any(|path| path == "*" || path == field);
-    Ok(Fields { title: named("title"), description: named("description"), price: named("price") })
+    Ok(Fields {
+        title: named("title"),
+        description: named("description"),
+        price: named("price"),
+        low_stock_threshold: match named("low_stock_threshold") {
+            true if paths.is_empty() => Threshold::Given,
+            true => Threshold::All,
+            false => Threshold::Keep,
+        },
+    })
 }
 
 fn taken(outcome: Outcome) -> ResultMessage {

@@ -4,8 +4,8 @@ use souk_common::error::Reason;
 use souk_proto::inventory::v1::{
     ArchiveProductRequest, BatchGetProductsRequest, BatchUpsertProductsRequest, CommitReservationRequest,
     CreateLocationRequest, CreateProductRequest, GetAvailabilityRequest, GetLocationRequest, GetProductRequest,
-    GetReservationRequest, GetStockRequest, ListLedgerEntriesRequest, ListLocationsRequest, ListProductsRequest,
-    Location, Product, ReconcileStockRequest, ReleaseReservationRequest, UpdateProductRequest,
+    GetReservationRequest, GetStockRequest, ListLedgerEntriesRequest, ListLocationsRequest, ListLowStockRequest,
+    ListProductsRequest, Location, Product, ReconcileStockRequest, ReleaseReservationRequest, UpdateProductRequest,
     location_service_client::LocationServiceClient, product_service_client::ProductServiceClient,
     reservation_service_client::ReservationServiceClient, stock_service_client::StockServiceClient,
 };
@@ -58,6 +58,7 @@ async fn tried(souk: &Souk, bearer: &Bearer, product: &str, order: &str) -> Vec<
     try_it!(stock.transfer_stock(transfer(&key(), &product, (&main, &far), 1)));
     try_it!(stock.count_stock(count(&key(), &[(&product, "", 1)])));
     try_it!(stock.reconcile_stock(ReconcileStockRequest::default()));
+    try_it!(stock.list_low_stock(ListLowStockRequest::default()));
     try_it!(stock.list_ledger_entries(ListLedgerEntriesRequest { parent: product.clone(), ..Default::default() }));
     try_it!(reservations.get_reservation(GetReservationRequest { name: reservation }));
     try_it!(reservations.reserve(reserve(&order, &[(&product, 1)], 60)));
@@ -68,7 +69,7 @@ async fn tried(souk: &Souk, bearer: &Bearer, product: &str, order: &str) -> Vec<
 }
 
 const PUBLIC: usize = 4;
-const STAFF: usize = 13;
+const STAFF: usize = 14;
 
 #[tokio::test(flavor = "multi_thread")]
 async fn each_method_lets_in_whom_its_contract_names() {

@@ -10,6 +10,7 @@ mod feed;
 mod harness;
 mod histories;
 mod locations;
+mod low_stock;
 mod products;
 mod races;
 mod reconcile;

@@ -26,6 +26,7 @@ table! {
         updated_at -> Timestamptz,
         words -> Text,
         words_version -> BigInt,
+        low_stock_threshold -> Nullable<BigInt>,
     }
 }
 

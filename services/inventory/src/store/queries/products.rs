@@ -49,6 +49,7 @@ pub struct Row {
     pub version: i64,
     pub created_at: DateTime<Utc>,
     pub updated_at: DateTime<Utc>,
+    pub low_stock_threshold: Option<i64>,
 }
 
 /// A row with its words: what is inserted.
@@ -77,6 +78,7 @@ impl TryFrom<Row> for Product {
             description: row.description,
             price: Money::new(row.price_minor, row.price_currency),
             tracking: value(&row.tracking)?,
+            low_stock_threshold: row.low_stock_threshold,
             state: value(&row.state)?,
             version: row.version,
             created_at: row.created_at,
@@ -99,6 +101,7 @@ struct Changed {
     updated_at: DateTime<Utc>,
     words: String,
     words_version: i64,
+    low_stock_threshold: Option<Option<i64>>,
 }
 
 fn read(rows: Vec<Row>) -> Result<Vec<Product>, Error> {
@@ -123,6 +126,7 @@ pub fn row_of(id: ProductId, draft: &Draft, now: DateTime<Utc>) -> Row {
         version: 1,
         created_at: now,
         updated_at: now,
+        low_stock_threshold: draft.low_stock_threshold,
     }
 }
 
@@ -271,6 +275,7 @@ pub async fn update(conn: &mut Conn, id: ProductId, etag: Option<&str>, change: 
         state: None,
         version: product.version + 1,
         updated_at: clock(conn).await?,
+        low_stock_threshold: change.low_stock_threshold,
         words: words_of(
             &product.sku,
             change.title.as_deref().unwrap_or(&product.title),
@@ -296,6 +301,7 @@ pub async fn archive(conn: &mut Conn, id: ProductId, etag: Option<&str>) -> Resu
         state: Some(word(State::Archived)),
         version: product.version + 1,
         updated_at: clock(conn).await?,
+        low_stock_threshold: None,
         words: words_of(&product.sku, &product.title, &product.description),
         words_version: product.version + 1,
     };

@@ -84,5 +84,8 @@ fn changed_row(mut row: Row, change: Change) -> Row {
         row.price_currency = price.money().currency;
         row.price_rank = price.rank();
     }
+    if let Some(threshold) = change.low_stock_threshold {
+        row.low_stock_threshold = threshold;
+    }
     row
 }

@@ -33,6 +33,7 @@ pub async fn change_products(conn: &mut Conn, now: DateTime<Utc>, rows: Vec<Row>
                     products::updated_at.eq(now),
                     products::words.eq(row.words()),
                     products::words_version.eq(row.version + 1),
+                    products::low_stock_threshold.eq(row.low_stock_threshold),
                 ))
                 .execute(conn)?;
         }

@@ -26,6 +26,7 @@ table! {
         updated_at -> TimestamptzSqlite,
         words -> Text,
         words_version -> BigInt,
+        low_stock_threshold -> Nullable<BigInt>,
     }
 }
 
