@@ -15,8 +15,9 @@ use souk_common::{
     tls::{ClientSettings, ClientTls, ServerSettings},
 };
 use souk_proto::inventory::v1::{
-    ArchiveProductRequest, BatchGetProductsRequest, BatchGetProductsResponse, CreateProductRequest, GetProductRequest,
-    ListProductsRequest, ListProductsResponse, Product, UpdateProductRequest,
+    ArchiveProductRequest, BatchGetProductsRequest, BatchGetProductsResponse, BatchUpsertProductsRequest,
+    BatchUpsertProductsResponse, CreateProductRequest, GetProductRequest, ListProductsRequest, ListProductsResponse,
+    Product, UpdateProductRequest,
     product_service_client::ProductServiceClient,
     product_service_server::{ProductService, ProductServiceServer},
 };
@@ -67,6 +68,13 @@ impl ProductService for Fake {
         _: Request<BatchGetProductsRequest>,
     ) -> Result<Response<BatchGetProductsResponse>, Status> {
         Ok(Response::new(BatchGetProductsResponse::default()))
+    }
+
+    async fn batch_upsert_products(
+        &self,
+        _: Request<BatchUpsertProductsRequest>,
+    ) -> Result<Response<BatchUpsertProductsResponse>, Status> {
+        Ok(Response::new(BatchUpsertProductsResponse::default()))
     }
 
     async fn update_product(&self, _: Request<UpdateProductRequest>) -> Result<Response<Product>, Status> {

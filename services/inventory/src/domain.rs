@@ -1,11 +1,15 @@
 //! The rules of products, stock and reservations: pure types and decisions, no I/O.
 
 pub mod book;
+mod by_hand;
 pub mod command;
 mod decide;
 pub mod product;
+pub mod reconcile;
 pub mod reservation;
+pub mod search;
 pub mod stock;
+pub mod upsert;
 
 #[cfg(test)]
 mod tests;

@@ -10,7 +10,7 @@ use souk_common::{
 };
 
 use crate::domain::{
-    command::{Refusal, Shortage},
+    command::{Refusal, Shortage, Undercount},
     reservation::State,
 };
 
@@ -152,6 +152,17 @@ fn refused(refusal: Refusal) -> Problem {
             let path = format!("items[{item}].location");
             Problem::not_found(location.name()).field(path, "must be an existing location")
         }
+        Refusal::NoTransferLocation { field, location } => {
+            Problem::not_found(location.name()).field(field, "must be an existing location")
+        }
+        Refusal::SameLocation(location) => {
+            Problem::invalid("destination", format!("must be another location than the source {}", location.name()))
+        }
+        Refusal::CountedTwice { item, first } => Problem::invalid(
+            format!("items[{item}]"),
+            format!("must not be of the same product at the same location as items[{first}]"),
+        ),
+        Refusal::CountedBelowReserved(below) => counted_below_reserved(&below),
         Refusal::NoLocation => Problem::new(Reason::StateConflict, "there is no location yet: add one first"),
         Refusal::Archived(products) => archived(&products),
         Refusal::OutOfStock(short) => out_of_stock(&short),
@@ -214,6 +225,27 @@ fn out_of_stock(short: &[Shortage]) -> Problem {
     short.iter().fold(Problem::new(Reason::OutOfStock, message), |problem, one| {
         let numbers = format!("{}/{}", one.wanted, one.available);
         problem.violation("OUT_OF_STOCK", one.product.name(), wanted(one)).metadata(one.product.name(), numbers)
+    })
+}
+
+/// How many items an error names at most.
+const NAMED: usize = 50;
+
+fn counted_below_reserved(below: &[Undercount]) -> Problem {
+    let text = |one: &Undercount| {
+        format!("{} counted, but open reservations hold {}: release or commit some first", one.counted, one.reserved)
+    };
+    let message = match below {
+        [one] => format!("{}: {}", one.product.name(), text(one)),
+        _ => format!("{} items were counted below what open reservations hold", below.len()),
+    };
+    below.iter().take(NAMED).fold(Problem::new(Reason::OutOfStock, message), |problem, one| {
+        let path = format!("items[{}].counted_quantity", one.item);
+        problem.field(path, format!("must be {} at least", one.reserved)).violation(
+            "OUT_OF_STOCK",
+            one.product.name(),
+            text(one),
+        )
     })
 }
 

@@ -1,5 +1,6 @@
-//! Background work: reservations that ran out are closed, old answers and events forgotten. Housekeeping only: whether
-//! stock is free, and whether a key was used, never depends on a job having run.
+//! Background work: reservations that ran out are closed, old answers and events forgotten, and products of an older
+//! version of the service made to be found. Housekeeping only: whether stock is free, and whether a key was used, never
+//! depends on a job having run.
 
 use std::time::Duration;
 
@@ -19,6 +20,8 @@ use crate::{
 const ACTOR: &str = "services/inventory";
 /// How many reservations are closed at a time, leaving room in the queue for callers.
 const AT_A_TIME: i64 = 200;
+/// How often products are looked for whose words are still to be made. Only an older version of the service leaves any.
+const WORDS_INTERVAL: Duration = Duration::from_secs(60);
 /// How long one run may take.
 const LIMIT: Duration = Duration::from_secs(300);
 
@@ -29,6 +32,9 @@ pub fn start(jobs: &Jobs, store: &Store, changes: &StockChanges, log: &Log, sett
     jobs.leased("reservation-expiry", settings.expiry_interval, LIMIT, move || {
         close_lapsed(lapsing.clone(), through.clone())
     });
+    // In every copy, and so when one starts: it finds nothing but right after an older version was there.
+    let searched = store.clone();
+    jobs.everywhere("search-words", WORDS_INTERVAL, LIMIT, move || make_words(searched.clone()));
     // Leased: copies that clean at the same time would only wait for each other's rows.
     let answering = store.clone();
     let retention = TimeDelta::from_std(settings.idempotency_retention).unwrap_or(TimeDelta::MAX);
@@ -42,6 +48,17 @@ pub fn start(jobs: &Jobs, store: &Store, changes: &StockChanges, log: &Log, sett
         let log = log.clone();
         async move { log.forget().await }
     });
+}
+
+/// Makes the words that products are found by, where they are missing; returns of how many.
+async fn make_words(store: Store) -> Result<u64, Error> {
+    let mut made = 0;
+    loop {
+        match store.make_words(AT_A_TIME).await? {
+            0 => return Ok(made),
+            more => made += more,
+        }
+    }
 }
 
 /// Closes the reservations that have run out; returns how many.

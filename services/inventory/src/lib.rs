@@ -70,7 +70,7 @@ pub async fn serve(config: Config, listener: TcpListener, shutdown: Cancellation
     let stop_jobs = shutdown.child_token();
     let log = Log::open(store.db(), "inventory", settings.events.clone(), store.bell(), stop_jobs.clone()).await?;
     let placing = tokio::spawn(log.clone().run());
-    let rpc = Rpc::new(store.clone(), changes.clone(), log.clone());
+    let rpc = Rpc::new(store.clone(), changes.clone(), log.clone(), contract.clone());
 
     let jobs = Jobs::new("inventory", store.db().clone(), stop_jobs.clone());
     jobs::start(&jobs, &store, &changes, &log, &settings);

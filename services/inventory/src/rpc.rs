@@ -5,11 +5,15 @@ mod listing;
 mod locations;
 mod product_input;
 mod products;
+mod reconcile;
 mod reservations;
 mod stock;
+mod upsert;
 mod watch;
 
-use souk_common::{auth::Caller, error::Problem, events::Log};
+use std::sync::Arc;
+
+use souk_common::{auth::Caller, contract::Contract, error::Problem, events::Log};
 
 use crate::{
     StockChanges,
@@ -24,12 +28,13 @@ pub(crate) struct Rpc {
     store: Store,
     changes: StockChanges,
     log: Log,
+    contract: Arc<Contract>,
 }
 
 impl Rpc {
     /// Answers from this store and its log of events; changes of stock go through the coalescer.
-    pub(crate) fn new(store: Store, changes: StockChanges, log: Log) -> Self {
-        Self { store, changes, log }
+    pub(crate) fn new(store: Store, changes: StockChanges, log: Log, contract: Arc<Contract>) -> Self {
+        Self { store, changes, log, contract }
     }
 
     /// Asks for a change of stock in the caller's name.

@@ -22,8 +22,10 @@ use crate::{
         book::Answer,
         command::{Command, Refusal, Reply},
         product::{Change, Draft, Product},
+        reconcile::{Balance, Mended},
         reservation::Reservation,
-        stock::{LedgerEntry, Location, StockLevel},
+        stock::{LedgerEntry, Location, LowStock, PastLevel, Place, StockLevel},
+        upsert::{Fields, NotTaken, Offer, Outcome},
     },
     error::Error,
 };
@@ -38,13 +40,16 @@ pub(crate) mod postgres {
     pub use souk_common::events::postgres::append as append_events;
     #[path = "engine.rs"]
     mod engine;
+    #[path = "products.rs"]
+    mod products;
     #[path = "../queries/mod.rs"]
     pub mod queries;
     #[path = "schema.rs"]
     pub mod schema;
     #[path = "write.rs"]
     mod write;
-    pub use engine::{NOW, clock, lock_reservations, lock_stock};
+    pub use engine::{NOW, SEARCH, clock, lock_products, lock_reservations, lock_stock, search_text};
+    pub use products::{change_products, insert_products, write_words};
     pub use write::write;
 }
 
@@ -54,13 +59,16 @@ pub(crate) mod sqlite {
     pub use souk_common::events::sqlite::append as append_events;
     #[path = "engine.rs"]
     mod engine;
+    #[path = "products.rs"]
+    mod products;
     #[path = "../queries/mod.rs"]
     pub mod queries;
     #[path = "schema.rs"]
     pub mod schema;
     #[path = "write.rs"]
     mod write;
-    pub use engine::{NOW, clock, lock_reservations, lock_stock};
+    pub use engine::{NOW, SEARCH, clock, lock_products, lock_reservations, lock_stock, search_text};
+    pub use products::{change_products, insert_products, write_words};
     pub use write::write;
 }
 
@@ -68,7 +76,7 @@ const POSTGRES_MIGRATIONS: EmbeddedMigrations = embed_migrations!("migrations/po
 const SQLITE_MIGRATIONS: EmbeddedMigrations = embed_migrations!("migrations/sqlite");
 
 /// What became of a batch.
-pub(crate) enum Outcome {
+pub(crate) enum BatchOutcome {
     /// Each command's answer, in their order.
     Decided(Vec<Result<Reply, Refusal>>),
     /// Nothing was done: these products must be locked as well.
@@ -126,12 +134,12 @@ impl Store {
         let mut products = BTreeSet::new();
         let began = Instant::now();
         loop {
-            let outcome = db::write!(self.db, |conn, q| -> Result<Outcome, Error> {
+            let outcome = db::write!(self.db, |conn, q| -> Result<BatchOutcome, Error> {
                 q::batch::run(conn, commands, &products).await
             });
             match outcome {
-                Ok(Outcome::Decided(answers)) => return self.told(Ok(answers)),
-                Ok(Outcome::Widen(more)) => products.extend(more),
+                Ok(BatchOutcome::Decided(answers)) => return self.told(Ok(answers)),
+                Ok(BatchOutcome::Widen(more)) => products.extend(more),
                 Err(error) if error.is_conflict() => {}
                 Err(error) => return Err(error),
             }
@@ -168,11 +176,28 @@ impl Store {
         }))
     }
 
+    /// Takes a feed: one answer for each offer.
+    pub async fn upsert_products(
+        &self,
+        offers: &[Offer],
+        fields: Fields,
+    ) -> Result<Vec<Result<Outcome, NotTaken>>, Error> {
+        self.told(db::write!(self.db, |conn, q| -> Result<Vec<Result<Outcome, NotTaken>>, Error> {
+            q::upsert::run(conn, offers, fields).await
+        }))
+    }
+
     /// Takes a product out of sale; one that is out of sale stays as it is.
     pub async fn archive_product(&self, id: ProductId, etag: Option<&str>) -> Result<Product, Error> {
         self.told(db::write!(self.db, |conn, q| -> Result<Product, Error> {
             q::products::archive(conn, id, etag).await
         }))
+    }
+
+    /// Makes the words of products that have none, or those of an earlier version; how many, and 0 once all are made.
+    /// So it is with products that a version of the service wrote which did not know of search.
+    pub async fn make_words(&self, limit: i64) -> Result<u64, Error> {
+        db::write!(self.db, |conn, q| -> Result<u64, Error> { q::products::make_words(conn, limit).await })
     }
 
     /// Adds a location.
@@ -197,9 +222,21 @@ impl Store {
         db::snapshot!(self.db, |conn, q| -> Result<Vec<StockLevel>, Error> { q::stock::levels(conn, product).await })
     }
 
+    /// A product's stock at a time in the past, at every location that had had it by then.
+    pub async fn stock_at(&self, product: ProductId, time: DateTime<Utc>) -> Result<Vec<PastLevel>, Error> {
+        db::snapshot!(self.db, |conn, q| -> Result<Vec<PastLevel>, Error> {
+            q::stock::levels_at(conn, product, time).await
+        })
+    }
+
     /// Pieces of a product that can be reserved now; `None` where its stock is not counted.
     pub async fn availability(&self, product: ProductId) -> Result<Option<i64>, Error> {
         db::read!(self.db, |conn, q| -> Result<Option<i64>, Error> { q::stock::availability(conn, product).await })
+    }
+
+    /// Products that are low, by id, after the given one.
+    pub async fn low_stock(&self, after: Option<ProductId>, limit: i64) -> Result<Vec<LowStock>, Error> {
+        db::read!(self.db, |conn, q| -> Result<Vec<LowStock>, Error> { q::stock::low(conn, after, limit).await })
     }
 
     /// A product's ledger entries with their sequence numbers, newest first, below a sequence number.
@@ -212,6 +249,26 @@ impl Store {
         db::read!(self.db, |conn, q| -> Result<Vec<(i64, LedgerEntry)>, Error> {
             q::stock::ledger(conn, product, before, limit).await
         })
+    }
+
+    /// The balances of a page of products, all at one moment, and the page's products and one more, if there is one.
+    pub async fn balances(&self, after: Option<ProductId>, size: i64) -> Result<(Vec<ProductId>, Vec<Balance>), Error> {
+        db::snapshot!(self.db, |conn, q| -> Result<(Vec<ProductId>, Vec<Balance>), Error> {
+            let products = q::balances::products_after(conn, after, size + 1).await?;
+            let page = &products[..products.len().min(usize::try_from(size).unwrap_or_default())];
+            let balances = match (page.first(), page.last()) {
+                (Some(first), Some(last)) => q::balances::of(conn, *first, *last).await?,
+                _ => Vec::new(),
+            };
+            Ok((products, balances))
+        })
+    }
+
+    /// Makes a balance right; `None` where it is by now.
+    pub async fn mend(&self, place: Place, actor: &str) -> Result<Option<Mended>, Error> {
+        self.told(db::write!(self.db, |conn, q| -> Result<Option<Mended>, Error> {
+            q::balances::mend(conn, place, actor).await
+        }))
     }
 
     /// An order's reservation, with the state that the clock gives it.

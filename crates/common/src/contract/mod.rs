@@ -9,7 +9,7 @@ use std::{
     sync::{Arc, OnceLock},
 };
 
-use prost_reflect::{DescriptorPool, MethodDescriptor};
+use prost_reflect::{DescriptorPool, DynamicMessage, MethodDescriptor};
 use souk_proto::google::api::HttpRule;
 pub use souk_proto::options::v1::{Cursor, RateClass};
 
@@ -18,6 +18,7 @@ pub use self::{
     options::{Caching, Deprecation},
 };
 use self::{options::Options, validate::Validator};
+use crate::error::Problem;
 
 /// A set of contracts, ready to be asked.
 pub struct Contract {
@@ -104,6 +105,9 @@ pub enum ContractError {
     /// A service that is not in the contract.
     #[error("the contract has no service {0}")]
     NoService(String),
+    /// A message that is not in the contract.
+    #[error("the contract has no message {0}")]
+    NoMessage(String),
     /// A validation rule that this program does not know.
     #[error(transparent)]
     Validation(#[from] validate::Unsupported),
@@ -143,6 +147,18 @@ impl Contract {
     /// The checks of `buf.validate`.
     pub fn validator(&self) -> &Validator {
         &self.validator
+    }
+
+    /// Checks a message for itself: for methods that take many and answer for each.
+    ///
+    /// # Errors
+    /// Every rule that is broken; an internal problem where the contracts have no message of that full name.
+    pub fn check(&self, name: &str, message: &impl prost::Message) -> Result<(), Problem> {
+        let not_ours = || Problem::internal().caused_by(ContractError::NoMessage(name.to_owned()));
+        let descriptor = self.pool.get_message_by_name(name).ok_or_else(not_ours)?;
+        let bytes = message.encode_to_vec();
+        let message = DynamicMessage::decode(descriptor, bytes.as_slice()).map_err(|_| not_ours())?;
+        Ok(self.validator.check(&message)?)
     }
 
     /// What is said of the method with this gRPC path.

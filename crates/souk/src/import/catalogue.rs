@@ -2,16 +2,22 @@
 
 use std::collections::{BTreeMap, HashMap};
 
-use anyhow::Context;
+use anyhow::{Context, bail};
 use futures::{StreamExt, TryStreamExt, stream};
 use indicatif::ProgressBar;
 use serde_json::{Value, json};
 
-use super::{SOURCE, plan::Plan, rules};
+use super::{
+    SOURCE,
+    plan::{Plan, Product},
+    rules,
+};
 use crate::api::{Api, list, text};
 
 /// How many things one batch call names.
 const BATCH: usize = 200;
+/// How many products are made in one call.
+const FEED: usize = 1000;
 
 /// Money of this data, from minor units.
 pub fn money(minor: i64) -> Value {
@@ -19,12 +25,7 @@ pub fn money(minor: i64) -> Value {
 }
 
 /// Finds or makes every product; answers their resource names by stock code.
-pub async fn products(
-    api: &Api,
-    plan: &Plan,
-    width: usize,
-    bar: &ProgressBar,
-) -> anyhow::Result<HashMap<String, String>> {
+pub async fn products(api: &Api, plan: &Plan, bar: &ProgressBar) -> anyhow::Result<HashMap<String, String>> {
     let mut names = HashMap::new();
     let skus: Vec<&String> = plan.products.keys().collect();
     for chunk in skus.chunks(BATCH) {
@@ -37,20 +38,21 @@ pub async fn products(
     }
     bar.set_position(names.len() as u64);
     let missing: Vec<_> = plan.products.iter().filter(|(sku, _)| !names.contains_key(*sku)).collect();
-    let made: Vec<(String, String)> = stream::iter(missing)
-        .map(|(sku, product)| async move {
+    for chunk in missing.chunks(FEED) {
+        let product = |(sku, product): &(&String, &Product)| {
             let tracking = if rules::tracked(sku) { "STOCK_TRACKING_TRACKED" } else { "STOCK_TRACKING_UNTRACKED" };
-            let body = json!({
-                "sku": sku, "title": product.title, "price": money(product.price), "stockTracking": tracking,
-            });
-            let name = api.product(sku, &body).await?;
+            json!({ "sku": sku, "title": product.title, "price": money(product.price), "stockTracking": tracking })
+        };
+        let feed = json!({ "products": chunk.iter().map(product).collect::<Vec<_>>() });
+        let answer = api.post("/v1/products:batchUpsert", &feed).await?.context("the products were not taken")?;
+        for ((sku, _), result) in chunk.iter().zip(list(&answer, "results")) {
+            if let Some(failure) = result.get("failure").filter(|failure| !failure.is_null()) {
+                bail!("product {sku} was not taken: {}", text(failure, "message")?);
+            }
+            names.insert((*sku).clone(), text(result, "product")?.to_owned());
             bar.inc(1);
-            anyhow::Ok((sku.clone(), name))
-        })
-        .buffer_unordered(width)
-        .try_collect()
-        .await?;
-    names.extend(made);
+        }
+    }
     bar.finish_and_clear();
     Ok(names)
 }

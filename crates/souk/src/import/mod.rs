@@ -42,7 +42,7 @@ pub async fn online_retail(args: &OnlineRetailArgs, data_dir: &DataDir) -> anyho
     let api = Arc::new(connect(args, data_dir)?);
     let width = usize::from(args.concurrency);
     let bar = bar(plan.products.len() as u64, "products");
-    let products = catalogue::products(&api, &plan, width, &bar).await?;
+    let products = catalogue::products(&api, &plan, &bar).await?;
     let bar = self::bar(plan.customers.len() as u64, "customers");
     let customers = catalogue::customers(&api, &plan, width, &bar).await?;
     let bar = self::bar(plan.products.len() as u64, "opening stock");

@@ -53,6 +53,8 @@ pub struct StockRow {
 pub struct Known {
     /// The transaction's time.
     pub now: DateTime<Utc>,
+    /// When changes of stock are entered: now, but not before the last one.
+    pub posted_at: DateTime<Utc>,
     /// Every location, in the order in which orders are filled from them.
     pub locations: Vec<LocationId>,
     /// The products that the commands name.
@@ -100,6 +102,7 @@ pub struct Entry {
 /// The state that commands are decided on, one after the other.
 pub struct Book {
     pub(super) now: DateTime<Utc>,
+    pub(super) posted_at: DateTime<Utc>,
     pub(super) locations: Vec<LocationId>,
     pub(super) products: HashMap<ProductId, Facts>,
     stock: BTreeMap<Place, Level>,
@@ -119,6 +122,7 @@ impl Book {
             known.reservations.into_iter().map(|reservation| (reservation.order, reservation)).collect();
         let mut book = Self {
             now: known.now,
+            posted_at: known.posted_at,
             locations: known.locations,
             products: known.products,
             stored_stock: stock.clone(),

@@ -68,6 +68,32 @@ pub enum Action {
         /// A person's words about it.
         note: String,
     },
+    /// Move stock from one location to another.
+    Transfer {
+        /// The caller's key.
+        key: RequestKey,
+        /// Where it is taken.
+        source: LocationId,
+        /// Where it goes.
+        destination: LocationId,
+        /// What is moved, all of it or nothing.
+        items: Vec<Moved>,
+        /// What it was for: the same for what leaves and what arrives.
+        reference: String,
+        /// A person's words about it.
+        note: String,
+    },
+    /// Set stock to what was counted.
+    Count {
+        /// The caller's key.
+        key: RequestKey,
+        /// What was counted, all of it or nothing. Each place once.
+        items: Vec<Counted>,
+        /// What it was for.
+        reference: String,
+        /// A person's words about it.
+        note: String,
+    },
 }
 
 impl Action {
@@ -79,7 +105,7 @@ impl Action {
             | Self::Release { order }
             | Self::Expire { order }
             | Self::Return { order, .. } => Some(*order),
-            Self::Adjust { .. } => None,
+            Self::Adjust { .. } | Self::Transfer { .. } | Self::Count { .. } => None,
         }
     }
 
@@ -88,6 +114,8 @@ impl Action {
         match self {
             Self::Reserve { items, .. } | Self::Return { items, .. } => items.keys().copied().collect(),
             Self::Adjust { items, .. } => items.iter().map(|item| item.product).collect(),
+            Self::Transfer { items, .. } => items.iter().map(|item| item.product).collect(),
+            Self::Count { items, .. } => items.iter().map(|item| item.product).collect(),
             Self::Commit { .. } | Self::Release { .. } | Self::Expire { .. } => Vec::new(),
         }
     }
@@ -95,8 +123,11 @@ impl Action {
     /// The key by which it takes effect once.
     pub fn key(&self) -> Option<&RequestKey> {
         match self {
-            Self::Return { key, .. } | Self::Adjust { key, .. } => Some(key),
-            _ => None,
+            Self::Return { key, .. }
+            | Self::Adjust { key, .. }
+            | Self::Transfer { key, .. }
+            | Self::Count { key, .. } => Some(key),
+            Self::Reserve { .. } | Self::Commit { .. } | Self::Release { .. } | Self::Expire { .. } => None,
         }
     }
 }
@@ -109,6 +140,26 @@ pub struct Adjustment {
     /// The location; the first in filling order where none is given.
     pub location: Option<LocationId>,
     /// Pieces to add (above zero) or take (below).
+    pub quantity: i64,
+}
+
+/// Pieces of one product that go elsewhere.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Moved {
+    /// The product.
+    pub product: ProductId,
+    /// Pieces, at least 1.
+    pub quantity: i64,
+}
+
+/// What a count found of one product.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Counted {
+    /// The product.
+    pub product: ProductId,
+    /// The location; the first in filling order where none is given.
+    pub location: Option<LocationId>,
+    /// Pieces that are there.
     pub quantity: i64,
 }
 
@@ -161,6 +212,28 @@ pub enum Refusal {
         /// What it names.
         location: LocationId,
     },
+    /// A transfer's location does not exist.
+    #[error("{field}: {location} does not exist")]
+    NoTransferLocation {
+        /// The request's field that names it.
+        field: &'static str,
+        /// What it names.
+        location: LocationId,
+    },
+    /// A transfer's two locations are one.
+    #[error("{0} is both source and destination")]
+    SameLocation(LocationId),
+    /// Two items of a count are of one place.
+    #[error("items {first} and {item} are of one place")]
+    CountedTwice {
+        /// The later item, from 0.
+        item: usize,
+        /// The item before it, from 0.
+        first: usize,
+    },
+    /// Fewer pieces were counted than are reserved.
+    #[error("{} items were counted below what is reserved", .0.len())]
+    CountedBelowReserved(Vec<Undercount>),
     /// There is no location at all.
     #[error("there is no location")]
     NoLocation,
@@ -217,6 +290,19 @@ pub enum Refusal {
     /// The key was used for another request, or so long ago that its answer is no longer known.
     #[error("the request key was used before")]
     KeyReused,
+}
+
+/// An item of a count that found less than reservations hold.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Undercount {
+    /// Which item, from 0.
+    pub item: usize,
+    /// Its product.
+    pub product: ProductId,
+    /// Pieces counted.
+    pub counted: i64,
+    /// Pieces that open reservations hold.
+    pub reserved: i64,
 }
 
 /// A product of which there is less than wanted.

@@ -5,21 +5,14 @@ use souk_common::ids::{LocationId, OrderId, ProductId};
 
 use super::{
     book::{Answer, Book, Entry, Spent},
-    command::{Action, Adjustment, Command, Refusal, Reply, RequestKey, Shortage},
+    by_hand::Cause,
+    command::{Action, Command, Refusal, Reply, RequestKey, Shortage},
     product::{State as ProductState, Tracking},
     reservation::{Items, Line, Reservation, State, fingerprint},
-    stock::{Level, Movement, Place, Reason, StockLevel},
+    stock::{Movement, Reason},
 };
 
-type Decision<T> = Result<T, Refusal>;
-
-/// What all ledger entries of one adjustment have in common.
-struct Cause<'a> {
-    actor: &'a str,
-    reason: Reason,
-    reference: &'a str,
-    note: &'a str,
-}
+pub(super) type Decision<T> = Result<T, Refusal>;
 
 impl Book {
     /// Decides one command, all of it or nothing.
@@ -35,8 +28,16 @@ impl Book {
                 self.once(key, |book| book.take_back(actor, *order, key, items).map(Reply::Reservation))
             }
             Action::Adjust { key, items, reason, reference, note } => self.once(key, |book| {
-                let cause = Cause { actor, reason: *reason, reference, note };
-                book.adjust(&cause, key, items).map(Reply::Levels)
+                let cause = Cause { actor, key, reference, note };
+                book.adjust(&cause, *reason, items).map(Reply::Levels)
+            }),
+            Action::Transfer { key, source, destination, items, reference, note } => self.once(key, |book| {
+                let cause = Cause { actor, key, reference, note };
+                book.transfer(&cause, *source, *destination, items).map(Reply::Levels)
+            }),
+            Action::Count { key, items, reference, note } => self.once(key, |book| {
+                let cause = Cause { actor, key, reference, note };
+                book.count(&cause, items).map(Reply::Levels)
             }),
         }
     }
@@ -259,73 +260,8 @@ impl Book {
         if excess.is_empty() { Ok(tracked) } else { Err(Refusal::NotSold(excess)) }
     }
 
-    fn adjust(&mut self, cause: &Cause<'_>, key: &RequestKey, items: &[Adjustment]) -> Decision<Vec<StockLevel>> {
-        // Tried out first, so that one bad item leaves all as it was.
-        let mut trial: Vec<(Place, i64)> = Vec::with_capacity(items.len());
-        let mut levels = std::collections::HashMap::<Place, Level>::new();
-        for (item, adjustment) in items.iter().enumerate() {
-            let place = self.place_of(item, adjustment)?;
-            let level = levels.entry(place).or_insert_with(|| self.level(place));
-            let product = place.0;
-            let left = level.on_hand.checked_add(adjustment.quantity).ok_or(Refusal::TooMuch(product))?;
-            if left < level.reserved {
-                return Err(Refusal::BelowReserved {
-                    item,
-                    product,
-                    quantity: adjustment.quantity,
-                    on_hand: level.on_hand,
-                    left,
-                    reserved: level.reserved,
-                });
-            }
-            level.on_hand = left;
-            trial.push((place, adjustment.quantity));
-        }
-        for (number, ((product, location), quantity)) in (0..).zip(&trial) {
-            let movement = Movement {
-                product: *product,
-                location: *location,
-                quantity: *quantity,
-                on_hand_after: 0,
-                reason: cause.reason,
-                reference: cause.reference.to_owned(),
-                note: cause.note.to_owned(),
-                actor: cause.actor.to_owned(),
-            };
-            self.post(movement, Some((key.id.clone(), number)));
-        }
-        Ok(trial.iter().map(|(place, _)| self.told(*place)).collect())
-    }
-
-    /// Where an item's stock lies, when it may be changed by hand.
-    fn place_of(&self, item: usize, adjustment: &Adjustment) -> Decision<Place> {
-        let product = adjustment.product;
-        let facts = self.products.get(&product).ok_or(Refusal::NoItemProduct { item, product })?;
-        if facts.tracking == Tracking::Untracked {
-            return Err(Refusal::Untracked { item, product });
-        }
-        let location = match adjustment.location {
-            Some(location) if self.locations.contains(&location) => location,
-            Some(location) => return Err(Refusal::NoItemLocation { item, location }),
-            None => *self.locations.first().ok_or(Refusal::NoLocation)?,
-        };
-        Ok((product, location))
-    }
-
-    fn told(&self, (product, location): Place) -> StockLevel {
-        let level = self.level((product, location));
-        StockLevel {
-            product,
-            location,
-            on_hand: level.on_hand,
-            reserved: level.reserved,
-            available: level.available(),
-            updated_at: self.now,
-        }
-    }
-
     /// Moves stock and writes it into the ledger. The sum must have been checked.
-    fn post(&mut self, mut movement: Movement, request: Option<(Vec<u8>, i32)>) {
+    pub(super) fn post(&mut self, mut movement: Movement, request: Option<(Vec<u8>, i32)>) {
         let place = (movement.product, movement.location);
         let mut level = self.level(place);
         level.on_hand = level.on_hand.saturating_add(movement.quantity);

@@ -18,6 +18,8 @@ pub struct Product {
     pub price: Money,
     /// Whether its stock is counted.
     pub tracking: Tracking,
+    /// It is low once no more pieces than this can be bought; never, where there is none.
+    pub low_stock_threshold: Option<i64>,
     /// Whether it can be sold.
     pub state: State,
     /// Counts its changes, from 1.
@@ -66,6 +68,8 @@ pub struct Draft {
     pub price: Price,
     /// Whether its stock is counted.
     pub tracking: Tracking,
+    /// From how many pieces on it is low.
+    pub low_stock_threshold: Option<i64>,
 }
 
 /// What is to change of a product; `None` stays as it is.
@@ -77,6 +81,8 @@ pub struct Change {
     pub description: Option<String>,
     /// The new price.
     pub price: Option<Price>,
+    /// The new threshold, or none any more.
+    pub low_stock_threshold: Option<Option<i64>>,
 }
 
 /// An amount that can be a price: not negative, and comparable with every other.

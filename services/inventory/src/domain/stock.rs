@@ -40,6 +40,19 @@ pub struct StockLevel {
     pub updated_at: DateTime<Utc>,
 }
 
+/// Stock of one product at one location at a time in the past. What was reserved then is not remembered.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct PastLevel {
+    /// The product.
+    pub product: ProductId,
+    /// The location.
+    pub location: LocationId,
+    /// Pieces that were there.
+    pub on_hand: i64,
+    /// When it had last changed by then.
+    pub updated_at: DateTime<Utc>,
+}
+
 /// Why stock changed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Reason {
@@ -55,6 +68,10 @@ pub enum Reason {
     Sale,
     /// Sold goods came back.
     Return,
+    /// Left for another location.
+    TransferOut,
+    /// Arrived from another location.
+    TransferIn,
 }
 
 /// One change of stock.
@@ -89,6 +106,32 @@ pub struct Movement {
     pub actor: String,
 }
 
+/// Whether a product with this threshold is low while so many pieces can be bought.
+pub fn is_low(available: i64, threshold: Option<i64>) -> bool {
+    threshold.is_some_and(|threshold| available <= threshold)
+}
+
+/// Whether a change from so many pieces to so many made a product low that was not: what a merchant is told, once, and
+/// again only after it was filled up.
+pub fn became_low(before: i64, after: i64, threshold: Option<i64>) -> bool {
+    !is_low(before, threshold) && is_low(after, threshold)
+}
+
+/// A product that is low.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct LowStock {
+    /// The product.
+    pub product: ProductId,
+    /// Its stock code.
+    pub sku: String,
+    /// Its title.
+    pub title: String,
+    /// Pieces that can be bought now.
+    pub available: i64,
+    /// From how many on it is low.
+    pub threshold: i64,
+}
+
 /// A place where stock lies.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Location {
@@ -102,4 +145,30 @@ pub struct Location {
     pub priority: i32,
     /// When it was made.
     pub created_at: DateTime<Utc>,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_product_becomes_low_when_it_comes_down_to_its_threshold() {
+        for (before, after, threshold, crosses) in [
+            (6, 5, Some(5), true),
+            (9, 0, Some(5), true),
+            (6, 6, Some(5), false),
+            (7, 6, Some(5), false),
+            // It was low before.
+            (5, 4, Some(5), false),
+            (5, 5, Some(5), false),
+            // It was filled up.
+            (5, 6, Some(5), false),
+            (1, 0, Some(0), true),
+            (2, 1, Some(0), false),
+            (1, 0, None, false),
+        ] {
+            assert_eq!(became_low(before, after, threshold), crosses, "{before} {after} {threshold:?}");
+        }
+        assert!(is_low(5, Some(5)) && !is_low(6, Some(5)) && !is_low(0, None));
+    }
 }

@@ -9,7 +9,7 @@ use souk_common::ids::{LocationId, OrderId, ProductId};
 
 use super::{
     book::{Book, Changes, Facts, Known, Spent, StockRow},
-    command::{Action, Adjustment, Command, Refusal, Reply, RequestKey, Shortage},
+    command::{Action, Adjustment, Command, Counted, Moved, Refusal, Reply, RequestKey, Shortage, Undercount},
     product::{State as ProductState, Tracking},
     reservation::{Items, Reservation, State},
     stock::{Level, Place, Reason},
@@ -67,6 +67,7 @@ impl World {
             actions.into_iter().map(|action| Command { actor: "services/order".into(), action }).collect();
         let mut book = Book::open(Known {
             now: self.now,
+            posted_at: self.now,
             locations: self.locations.clone(),
             products: self.products.clone(),
             stock: self.stock.iter().map(|(&place, &level)| StockRow { place, level }).collect(),
@@ -162,6 +163,32 @@ fn adjust(key: &str, number: u8, at: Option<u8>, quantity: i64) -> Action {
         key: RequestKey::new("users/a", "AdjustStock", key, format!("{number} {at:?} {quantity}").as_bytes()),
         items: vec![Adjustment { product: product(number), location: at.map(location), quantity }],
         reason: Reason::Receipt,
+        reference: String::new(),
+        note: String::new(),
+    }
+}
+
+fn transfer(key: &str, number: u8, (source, destination): (u8, u8), quantity: i64) -> Action {
+    let bytes = format!("{number} {source} {destination} {quantity}");
+    Action::Transfer {
+        key: RequestKey::new("users/a", "TransferStock", key, bytes.as_bytes()),
+        source: location(source),
+        destination: location(destination),
+        items: vec![Moved { product: product(number), quantity }],
+        reference: String::new(),
+        note: String::new(),
+    }
+}
+
+fn count(key: &str, list: &[(u8, u8, i64)]) -> Action {
+    let counted = |&(number, at, quantity): &(u8, u8, i64)| Counted {
+        product: product(number),
+        location: Some(location(at)),
+        quantity,
+    };
+    Action::Count {
+        key: RequestKey::new("users/a", "CountStock", key, format!("{list:?}").as_bytes()),
+        items: list.iter().map(counted).collect(),
         reference: String::new(),
         note: String::new(),
     }
@@ -343,6 +370,45 @@ fn a_key_whose_answer_is_forgotten_is_not_used_again() {
     assert_eq!(world.on_hand(0), 5);
 }
 
+#[test]
+fn a_transfer_moves_what_is_not_reserved() {
+    let mut world = world();
+    world.receive(0, 1, 5);
+    world.one(reserve(1, &[(0, 3)])).unwrap();
+    let too_many = world.one(transfer("a", 0, (1, 0), 3));
+    assert!(matches!(too_many, Err(Refusal::BelowReserved { left: 2, reserved: 3, .. })), "{too_many:?}");
+    let first = world.one(transfer("a", 0, (1, 0), 2)).unwrap();
+    assert_eq!(world.one(transfer("a", 0, (1, 0), 2)).unwrap(), first);
+    let at = |number| world.stock[&(product(0), location(number))].on_hand;
+    assert_eq!((at(1), at(0)), (3, 2));
+    assert_eq!(world.one(transfer("b", 0, (1, 1), 1)), Err(Refusal::SameLocation(location(1))));
+    let nowhere = Refusal::NoTransferLocation { field: "destination", location: location(7) };
+    assert_eq!(world.one(transfer("b", 0, (1, 7), 1)), Err(nowhere));
+    // Reservations that ran out hold nothing back.
+    world.now += TimeDelta::seconds(10);
+    world.one(transfer("b", 0, (1, 0), 3)).unwrap();
+}
+
+#[test]
+fn a_count_sets_stock_but_never_below_what_is_reserved() {
+    let mut world = world();
+    world.receive(0, 1, 5);
+    world.one(reserve(1, &[(0, 3)])).unwrap();
+    let below = Undercount { item: 1, product: product(0), counted: 2, reserved: 3 };
+    let counted = world.one(count("a", &[(1, 1, 4), (0, 1, 2)]));
+    assert_eq!(counted, Err(Refusal::CountedBelowReserved(vec![below])));
+    assert_eq!(world.on_hand(1), 0, "nothing of it took effect");
+    assert_eq!(world.one(count("a", &[(0, 1, 4), (0, 1, 4)])), Err(Refusal::CountedTwice { item: 1, first: 0 }));
+    world.one(count("a", &[(0, 1, 3), (1, 0, 7)])).unwrap();
+    assert_eq!((world.on_hand(0), world.on_hand(1)), (3, 7));
+    let entries = world.ledger.clone();
+    let first = world.one(count("b", &[(0, 1, 3)])).unwrap();
+    assert_eq!(world.ledger, entries, "the book was right");
+    world.receive(0, 1, 5);
+    assert_eq!(world.one(count("b", &[(0, 1, 3)])).unwrap(), first);
+    assert_eq!(world.on_hand(0), 8);
+}
+
 fn any_items() -> impl Strategy<Value = Vec<(u8, i64)>> {
     prop::collection::vec((0..4_u8, 1..6_i64), 1..4)
 }
@@ -355,6 +421,10 @@ fn any_action() -> impl Strategy<Value = Action> {
         1 => (0..6_u8).prop_map(|number| Action::Expire { order: order(number) }),
         1 => (0..6_u8, 0..4_u8, any_items())
             .prop_map(|(order, key, list)| give_back(order, &key.to_string(), &list)),
+        1 => (0..50_u8, 0..3_u8, 0..2_u8, 1..5_i64)
+            .prop_map(|(key, number, from, quantity)| transfer(&key.to_string(), number, (from, 1 - from), quantity)),
+        1 => (0..50_u8, prop::collection::vec((0..4_u8, 0..2_u8, 0..9_i64), 1..4))
+            .prop_map(|(key, list)| count(&key.to_string(), &list)),
         2 => (0..50_u8, 0..3_u8, prop::option::of(0..2_u8), -4..9_i64)
             .prop_map(|(key, number, at, quantity)| adjust(&key.to_string(), number, at, quantity.max(1) * if quantity < 0 { -1 } else { 1 })),
     ]

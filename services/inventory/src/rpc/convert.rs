@@ -3,14 +3,15 @@
 use chrono::{DateTime, Utc};
 use prost_types::Timestamp;
 use souk_proto::inventory::v1::{
-    LedgerEntry as LedgerEntryMessage, Location as LocationMessage, Product as ProductMessage,
-    Reservation as ReservationMessage, StockLevel as StockLevelMessage, ledger_entry, product, reservation,
+    LedgerEntry as LedgerEntryMessage, Location as LocationMessage, PastStockLevel, Product as ProductMessage,
+    Reservation as ReservationMessage, StockLevel as StockLevelMessage, ledger_entry,
+    list_low_stock_response::LowStock as LowStockMessage, product, reservation,
 };
 
 use crate::domain::{
     product::{Product, State as ProductState, Tracking},
     reservation::{Reservation, State as ReservationState},
-    stock::{LedgerEntry, Location, Reason, StockLevel},
+    stock::{LedgerEntry, Location, LowStock, PastLevel, Reason, StockLevel},
 };
 
 fn time(time: DateTime<Utc>) -> Option<Timestamp> {
@@ -19,11 +20,17 @@ fn time(time: DateTime<Utc>) -> Option<Timestamp> {
     Some(Timestamp { seconds: time.timestamp(), nanos })
 }
 
+/// The time that a message gives; none where it gives none that there is.
+pub fn moment(given: &Timestamp) -> Option<DateTime<Utc>> {
+    DateTime::from_timestamp(given.seconds, u32::try_from(given.nanos).ok()?)
+}
+
 pub fn product(product: Product) -> ProductMessage {
     ProductMessage {
         name: product.id.name(),
         etag: product.etag(),
         sku: product.sku,
+        low_stock_threshold: product.low_stock_threshold,
         title: product.title,
         description: product.description,
         price: Some(product.price.into()),
@@ -63,6 +70,25 @@ pub fn level(level: StockLevel) -> StockLevelMessage {
     }
 }
 
+pub fn past_level(level: PastLevel) -> PastStockLevel {
+    PastStockLevel {
+        product: level.product.name(),
+        location: level.location.name(),
+        on_hand: level.on_hand,
+        update_time: time(level.updated_at),
+    }
+}
+
+pub fn low_stock(low: LowStock) -> LowStockMessage {
+    LowStockMessage {
+        product: low.product.name(),
+        sku: low.sku,
+        title: low.title,
+        available: low.available,
+        low_stock_threshold: low.threshold,
+    }
+}
+
 pub fn ledger_entry(entry: LedgerEntry) -> LedgerEntryMessage {
     let movement = entry.movement;
     let product = movement.product.name();
@@ -79,6 +105,8 @@ pub fn ledger_entry(entry: LedgerEntry) -> LedgerEntryMessage {
             Reason::Correction => ledger_entry::Reason::Correction,
             Reason::Sale => ledger_entry::Reason::Sale,
             Reason::Return => ledger_entry::Reason::Return,
+            Reason::TransferOut => ledger_entry::Reason::TransferOut,
+            Reason::TransferIn => ledger_entry::Reason::TransferIn,
         }
         .into(),
         reference: movement.reference,
@@ -88,7 +116,8 @@ pub fn ledger_entry(entry: LedgerEntry) -> LedgerEntryMessage {
     }
 }
 
-/// The reasons that a person may give for a change. A sale is none: those are made by commits.
+/// The reasons that a person may give for a change. A sale is none, that is made by
+/// a commit; nor is half a transfer.
 pub fn reason(number: i32) -> Option<Reason> {
     match ledger_entry::Reason::try_from(number).ok()? {
         ledger_entry::Reason::Receipt => Some(Reason::Receipt),
@@ -96,7 +125,10 @@ pub fn reason(number: i32) -> Option<Reason> {
         ledger_entry::Reason::Damage => Some(Reason::Damage),
         ledger_entry::Reason::Correction => Some(Reason::Correction),
         ledger_entry::Reason::Return => Some(Reason::Return),
-        ledger_entry::Reason::Sale | ledger_entry::Reason::Unspecified => None,
+        ledger_entry::Reason::Sale
+        | ledger_entry::Reason::TransferOut
+        | ledger_entry::Reason::TransferIn
+        | ledger_entry::Reason::Unspecified => None,
     }
 }
 

@@ -12,7 +12,10 @@ use souk_proto::inventory::v1::ListProductsRequest;
 
 use super::stock::bad_token;
 use crate::{
-    domain::product::{RANK_DECIMALS, State, Tracking, code_key, title_key},
+    domain::{
+        product::{RANK_DECIMALS, State, Tracking, code_key, title_key},
+        search::words,
+    },
     store::{Condition, Key, Listing, Sort},
 };
 
@@ -33,7 +36,7 @@ const ORDERS: &[(&str, Sort)] =
     &[("create_time", Sort::CreateTime), ("sku", Sort::Sku), ("title", Sort::Title), ("price", Sort::Price)];
 
 /// What makes a list of products this one, and what its page tokens are bound to.
-pub type Query = (&'static str, String, OrderBy);
+pub type Query = (&'static str, String, String, OrderBy);
 
 /// Reads a request: the query its page tokens are bound to, how many a page holds, and what to read, one more than
 /// that.
@@ -49,9 +52,10 @@ pub fn read(request: ListProductsRequest) -> Result<(Query, i64, Listing), Probl
     }
     let sort = ORDERS.iter().find(|(name, _)| *name == order.field).map_or(Sort::CreateTime, |(_, sort)| *sort);
     let size = page::size(request.page_size);
-    let query = ("inventory.products", request.filter, order);
+    let words = (!request.query.trim().is_empty()).then(|| words(&request.query));
+    let query = ("inventory.products", request.filter, request.query, order);
     let after: Option<Key> = page::decode(&request.page_token, &query).map_err(bad_token)?;
-    let listing = Listing { conditions, sort, descending: order.descending, after, limit: size + 1 };
+    let listing = Listing { conditions, words, sort, descending: order.descending, after, limit: size + 1 };
     Ok((query, size, listing))
 }
 

@@ -13,7 +13,7 @@ use souk_proto::{
 use crate::domain::product::{Change, Draft, Price, Tracking};
 
 /// The fields that an update may change.
-const MUTABLE: [&str; 3] = ["title", "description", "price"];
+const MUTABLE: [&str; 4] = ["title", "description", "price", "low_stock_threshold"];
 
 /// Faults found so far: where, and what would be right.
 type Faults = Vec<(&'static str, String)>;
@@ -35,6 +35,7 @@ pub fn draft(given: ProductMessage) -> Result<Draft, Problem> {
                 Ok(StockTracking::Untracked) => Tracking::Untracked,
                 _ => Tracking::Tracked,
             },
+            low_stock_threshold: given.low_stock_threshold,
         }),
         _ => Err(Problem::fields(faults)),
     }
@@ -43,13 +44,7 @@ pub fn draft(given: ProductMessage) -> Result<Draft, Problem> {
 /// Reads a change: the fields that the mask names; without a mask, those that are not empty; `*` for all.
 pub fn change(given: &ProductMessage, mask: Option<&FieldMask>) -> Result<Change, Problem> {
     let paths = mask.map_or(&[][..], |mask| &mask.paths);
-    let mut faults = Faults::new();
-    for path in paths {
-        if path != "*" && !MUTABLE.contains(&path.as_str()) {
-            let text = format!("names `{}`, but may name `title`, `description`, `price`, or `*` for all", short(path));
-            faults.push(("update_mask", text));
-        }
-    }
+    let mut faults = mask_faults(paths);
     let named = |field: &str| paths.iter().any(|path| path == "*" || path == field);
     let wanted = |field, set: bool| if paths.is_empty() { set } else { named(field) };
     let title = wanted("title", !given.title.is_empty());
@@ -67,7 +62,25 @@ pub fn change(given: &ProductMessage, mask: Option<&FieldMask>) -> Result<Change
         title: title.then(|| given.title.clone()),
         description: wanted("description", !given.description.is_empty()).then(|| given.description.clone()),
         price,
+        low_stock_threshold: wanted("low_stock_threshold", given.low_stock_threshold.is_some())
+            .then_some(given.low_stock_threshold),
     })
+}
+
+/// Refuses a mask that names what cannot be changed.
+pub fn check_mask(paths: &[String]) -> Result<(), Problem> {
+    let faults = mask_faults(paths);
+    if faults.is_empty() { Ok(()) } else { Err(Problem::fields(faults)) }
+}
+
+fn mask_faults(paths: &[String]) -> Faults {
+    let wrong = paths.iter().filter(|path| *path != "*" && !MUTABLE.contains(&path.as_str()));
+    let told = |path: &String| {
+        let fields = MUTABLE.map(|field| format!("`{field}`")).join(", ");
+        let text = format!("names `{}`, but may name {fields}, or `*` for all", short(path));
+        ("update_mask", text)
+    };
+    wrong.map(told).collect()
 }
 
 fn check_title(title: &str, faults: &mut Faults) {

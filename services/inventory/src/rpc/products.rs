@@ -8,9 +8,9 @@ use souk_common::{
     page,
 };
 use souk_proto::inventory::v1::{
-    ArchiveProductRequest, BatchGetProductsRequest, BatchGetProductsResponse, CreateProductRequest, GetProductRequest,
-    ListProductsRequest, ListProductsResponse, Product as ProductMessage, UpdateProductRequest,
-    product_service_server::ProductService,
+    ArchiveProductRequest, BatchGetProductsRequest, BatchGetProductsResponse, BatchUpsertProductsRequest,
+    BatchUpsertProductsResponse, CreateProductRequest, GetProductRequest, ListProductsRequest, ListProductsResponse,
+    Product as ProductMessage, UpdateProductRequest, product_service_server::ProductService,
 };
 use tonic::{Request, Response, Status};
 
@@ -68,6 +68,13 @@ impl ProductService for Rpc {
         let change = product_input::change(&given, request.update_mask.as_ref())?;
         let changed = self.store.update_product(id, etag(&given.etag), &change).await?;
         Ok(Response::new(convert::product(changed)))
+    }
+
+    async fn batch_upsert_products(
+        &self,
+        request: Request<BatchUpsertProductsRequest>,
+    ) -> Result<Response<BatchUpsertProductsResponse>, Status> {
+        Ok(Response::new(self.upsert(request.into_inner()).await?))
     }
 
     async fn archive_product(

@@ -8,25 +8,35 @@ use souk_common::{
     page,
 };
 use souk_proto::inventory::v1::{
-    AdjustStockRequest, AdjustStockResponse, GetAvailabilityRequest, GetAvailabilityResponse, GetStockRequest,
-    GetStockResponse, ListLedgerEntriesRequest, ListLedgerEntriesResponse, WatchStockRequest,
-    adjust_stock_request::Item, stock_service_server::StockService,
+    AdjustStockRequest, AdjustStockResponse, CountStockRequest, CountStockResponse, GetAvailabilityRequest,
+    GetAvailabilityResponse, GetStockRequest, GetStockResponse, ListLedgerEntriesRequest, ListLedgerEntriesResponse,
+    ListLowStockRequest, ListLowStockResponse, ReconcileStockRequest, ReconcileStockResponse, StockLevel,
+    TransferStockRequest, TransferStockResponse, WatchStockRequest, adjust_stock_request, count_stock_request,
+    stock_service_server::StockService, transfer_stock_request,
 };
 use tonic::{Request, Response, Status};
 
 use super::{Rpc, convert, invalid, watch};
 use crate::{
-    domain::command::{Action, Adjustment, Reply, RequestKey},
+    domain::command::{Action, Adjustment, Counted, Moved, Reply, RequestKey},
     error::Error,
 };
 
 #[tonic::async_trait]
 impl StockService for Rpc {
     async fn get_stock(&self, request: Request<GetStockRequest>) -> Result<Response<GetStockResponse>, Status> {
-        let product = ProductId::parse_name(&request.get_ref().product).map_err(invalid("product"))?;
-        let levels = self.store.stock(product).await?;
-        let levels = levels.into_iter().map(convert::level).collect();
-        Ok(Response::new(GetStockResponse { levels }))
+        let request = request.into_inner();
+        let product = ProductId::parse_name(&request.product).map_err(invalid("product"))?;
+        let mut response = GetStockResponse::default();
+        match request.read_time {
+            None => response.levels = self.store.stock(product).await?.into_iter().map(convert::level).collect(),
+            Some(given) => {
+                let time = convert::moment(&given).ok_or_else(|| Problem::invalid("read_time", "must be a time"))?;
+                let levels = self.store.stock_at(product, time).await?;
+                response.past_levels = levels.into_iter().map(convert::past_level).collect();
+            }
+        }
+        Ok(Response::new(response))
     }
 
     type WatchStockStream = watch::Changes;
@@ -47,6 +57,20 @@ impl StockService for Rpc {
         }))
     }
 
+    async fn list_low_stock(
+        &self,
+        request: Request<ListLowStockRequest>,
+    ) -> Result<Response<ListLowStockResponse>, Status> {
+        let request = request.into_inner();
+        let query = "inventory.low";
+        let size = page::size(request.page_size);
+        let after: Option<ProductId> = page::decode(&request.page_token, query).map_err(bad_token)?;
+        let found = self.store.low_stock(after, size + 1).await?;
+        let (found, next_page_token) = page::cut(found, size, &query, |last| last.product);
+        let low_stocks = found.into_iter().map(convert::low_stock).collect();
+        Ok(Response::new(ListLowStockResponse { low_stocks, next_page_token }))
+    }
+
     async fn adjust_stock(
         &self,
         request: Request<AdjustStockRequest>,
@@ -64,13 +88,59 @@ impl StockService for Rpc {
             reference: request.reference,
             note: request.note,
         };
-        match self.change(&caller, action).await? {
-            Reply::Levels(levels) => {
-                let levels = levels.into_iter().map(convert::level).collect();
-                Ok(Response::new(AdjustStockResponse { levels }))
-            }
-            Reply::Reservation(_) => Err(Error::Lost.into()),
-        }
+        let levels = self.levels_after(&caller, action).await?;
+        Ok(Response::new(AdjustStockResponse { levels }))
+    }
+
+    async fn transfer_stock(
+        &self,
+        request: Request<TransferStockRequest>,
+    ) -> Result<Response<TransferStockResponse>, Status> {
+        let caller = Caller::of(&request)?;
+        let request = request.into_inner();
+        let (actor, bytes) = (caller.actor(), request.encode_to_vec());
+        let key = RequestKey::new(&actor, "TransferStock", &request.request_id, &bytes);
+        let moved = |(index, item): (usize, &transfer_stock_request::Item)| {
+            Ok::<_, Problem>(Moved { product: item_product(index, &item.product)?, quantity: item.quantity })
+        };
+        let action = Action::Transfer {
+            key,
+            source: LocationId::parse_name(&request.source).map_err(invalid("source"))?,
+            destination: LocationId::parse_name(&request.destination).map_err(invalid("destination"))?,
+            items: request.items.iter().enumerate().map(moved).collect::<Result<_, _>>()?,
+            reference: if request.reference.is_empty() { request.request_id } else { request.reference },
+            note: request.note,
+        };
+        let levels = self.levels_after(&caller, action).await?;
+        Ok(Response::new(TransferStockResponse { levels }))
+    }
+
+    async fn count_stock(&self, request: Request<CountStockRequest>) -> Result<Response<CountStockResponse>, Status> {
+        let caller = Caller::of(&request)?;
+        let request = request.into_inner();
+        let (actor, bytes) = (caller.actor(), request.encode_to_vec());
+        let key = RequestKey::new(&actor, "CountStock", &request.request_id, &bytes);
+        let counted = |(index, item): (usize, &count_stock_request::Item)| {
+            let product = item_product(index, &item.product)?;
+            let location = item_location(index, &item.location)?;
+            Ok::<_, Problem>(Counted { product, location, quantity: item.counted_quantity })
+        };
+        let action = Action::Count {
+            key,
+            items: request.items.iter().enumerate().map(counted).collect::<Result<_, _>>()?,
+            reference: request.reference,
+            note: request.note,
+        };
+        let levels = self.levels_after(&caller, action).await?;
+        Ok(Response::new(CountStockResponse { levels }))
+    }
+
+    async fn reconcile_stock(
+        &self,
+        request: Request<ReconcileStockRequest>,
+    ) -> Result<Response<ReconcileStockResponse>, Status> {
+        let caller = Caller::of(&request)?;
+        Ok(Response::new(self.reconcile(&caller, request.get_ref()).await?))
     }
 
     async fn list_ledger_entries(
@@ -89,13 +159,31 @@ impl StockService for Rpc {
     }
 }
 
-fn adjustment((index, item): (usize, &Item)) -> Result<Adjustment, Problem> {
-    let product = ProductId::parse_name(&item.product).map_err(invalid(format!("items[{index}].product")))?;
-    let location = match item.location.as_str() {
-        "" => None,
-        name => Some(LocationId::parse_name(name).map_err(invalid(format!("items[{index}].location")))?),
-    };
+impl Rpc {
+    /// Changes stock by hand; the levels after it.
+    async fn levels_after(&self, caller: &Caller, action: Action) -> Result<Vec<StockLevel>, Status> {
+        match self.change(caller, action).await? {
+            Reply::Levels(levels) => Ok(levels.into_iter().map(convert::level).collect()),
+            Reply::Reservation(_) => Err(Error::Lost.into()),
+        }
+    }
+}
+
+fn adjustment((index, item): (usize, &adjust_stock_request::Item)) -> Result<Adjustment, Problem> {
+    let (product, location) = (item_product(index, &item.product)?, item_location(index, &item.location)?);
     Ok(Adjustment { product, location, quantity: item.quantity })
+}
+
+fn item_product(index: usize, name: &str) -> Result<ProductId, Problem> {
+    ProductId::parse_name(name).map_err(invalid(format!("items[{index}].product")))
+}
+
+/// The location that an item names, if it names one.
+fn item_location(index: usize, name: &str) -> Result<Option<LocationId>, Problem> {
+    match name {
+        "" => Ok(None),
+        name => Ok(Some(LocationId::parse_name(name).map_err(invalid(format!("items[{index}].location")))?)),
+    }
 }
 
 /// A page token that is not one.

@@ -40,6 +40,8 @@ impl Code for Reason {
         (Self::Correction, "CORRECTION"),
         (Self::Sale, "SALE"),
         (Self::Return, "RETURN"),
+        (Self::TransferOut, "TRANSFER_OUT"),
+        (Self::TransferIn, "TRANSFER_IN"),
     ];
 }
 

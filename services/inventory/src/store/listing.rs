@@ -67,6 +67,8 @@ pub enum Condition {
 pub struct Listing {
     /// All of these must be true.
     pub conditions: Vec<Condition>,
+    /// All of these words must be among theirs, of the last one its beginning; with none, there are no such products.
+    pub words: Option<Vec<String>>,
     /// What they are ordered by.
     pub sort: Sort,
     /// Whether the order is reversed.

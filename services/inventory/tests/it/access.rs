@@ -2,16 +2,18 @@
 
 use souk_common::error::Reason;
 use souk_proto::inventory::v1::{
-    ArchiveProductRequest, BatchGetProductsRequest, CommitReservationRequest, CreateLocationRequest,
-    CreateProductRequest, GetAvailabilityRequest, GetLocationRequest, GetProductRequest, GetReservationRequest,
-    GetStockRequest, ListLedgerEntriesRequest, ListLocationsRequest, ListProductsRequest, Location, Product,
-    ReleaseReservationRequest, UpdateProductRequest, location_service_client::LocationServiceClient,
-    product_service_client::ProductServiceClient, reservation_service_client::ReservationServiceClient,
-    stock_service_client::StockServiceClient,
+    ArchiveProductRequest, BatchGetProductsRequest, BatchUpsertProductsRequest, CommitReservationRequest,
+    CreateLocationRequest, CreateProductRequest, GetAvailabilityRequest, GetLocationRequest, GetProductRequest,
+    GetReservationRequest, GetStockRequest, ListLedgerEntriesRequest, ListLocationsRequest, ListLowStockRequest,
+    ListProductsRequest, Location, Product, ReconcileStockRequest, ReleaseReservationRequest, UpdateProductRequest,
+    location_service_client::LocationServiceClient, product_service_client::ProductServiceClient,
+    reservation_service_client::ReservationServiceClient, stock_service_client::StockServiceClient,
 };
 use souk_testkit::db::Engine;
 
-use crate::harness::{Bearer, NOBODY, Souk, adjustment, draft, give_back, key, order, refused, reserve};
+use crate::harness::{
+    Bearer, NOBODY, Souk, adjustment, count, draft, give_back, key, order, refused, reserve, transfer,
+};
 
 /// The reasons for which these callers are refused; `None` where they were let in, whatever came of it.
 async fn tried(souk: &Souk, bearer: &Bearer, product: &str, order: &str) -> Vec<(&'static str, Option<Reason>)> {
@@ -20,8 +22,7 @@ async fn tried(souk: &Souk, bearer: &Bearer, product: &str, order: &str) -> Vec<
     let mut stock = StockServiceClient::with_interceptor(souk.channel(), bearer.clone());
     let mut reservations = ReservationServiceClient::with_interceptor(souk.channel(), bearer.clone());
     let (product, order) = (product.to_owned(), order.to_owned());
-    let main = souk.locations().list_locations(ListLocationsRequest::default()).await.unwrap();
-    let main = main.into_inner().locations[0].name.clone();
+    let (main, far) = (souk.main().await, souk.location(&key(), 9).await);
     let reservation = order.replace("orders/ord_", "reservations/res_");
     let mut tried = Vec::new();
     macro_rules! try_it {
@@ -46,11 +47,18 @@ async fn tried(souk: &Souk, bearer: &Bearer, product: &str, order: &str) -> Vec<
     try_it!(products.create_product(CreateProductRequest { product: Some(draft(&key())) }));
     try_it!(products.update_product(UpdateProductRequest { product: Some(changed), update_mask: None }));
     try_it!(products.archive_product(ArchiveProductRequest { name: product.clone(), ..Default::default() }));
+    try_it!(
+        products.batch_upsert_products(BatchUpsertProductsRequest { products: vec![draft(&key())], update_mask: None })
+    );
     try_it!(locations.create_location(CreateLocationRequest { location: Some(place) }));
-    try_it!(locations.get_location(GetLocationRequest { name: main }));
+    try_it!(locations.get_location(GetLocationRequest { name: main.clone() }));
     try_it!(locations.list_locations(ListLocationsRequest::default()));
-    try_it!(stock.get_stock(GetStockRequest { product: product.clone() }));
+    try_it!(stock.get_stock(GetStockRequest { product: product.clone(), read_time: None }));
     try_it!(stock.adjust_stock(adjustment(&key(), &product, "", 1)));
+    try_it!(stock.transfer_stock(transfer(&key(), &product, (&main, &far), 1)));
+    try_it!(stock.count_stock(count(&key(), &[(&product, "", 1)])));
+    try_it!(stock.reconcile_stock(ReconcileStockRequest::default()));
+    try_it!(stock.list_low_stock(ListLowStockRequest::default()));
     try_it!(stock.list_ledger_entries(ListLedgerEntriesRequest { parent: product.clone(), ..Default::default() }));
     try_it!(reservations.get_reservation(GetReservationRequest { name: reservation }));
     try_it!(reservations.reserve(reserve(&order, &[(&product, 1)], 60)));
@@ -61,7 +69,7 @@ async fn tried(souk: &Souk, bearer: &Bearer, product: &str, order: &str) -> Vec<
 }
 
 const PUBLIC: usize = 4;
-const STAFF: usize = 9;
+const STAFF: usize = 14;
 
 #[tokio::test(flavor = "multi_thread")]
 async fn each_method_lets_in_whom_its_contract_names() {

@@ -16,12 +16,13 @@ use souk_inventory::Config;
 use souk_proto::{
     google::r#type::Money,
     inventory::v1::{
-        AdjustStockRequest, CommitReservationRequest, CreateLocationRequest, CreateProductRequest,
-        GetAvailabilityRequest, GetStockRequest, Location, Product, ReleaseReservationRequest, Reservation,
-        ReservationItem, ReserveRequest, ReturnReservationRequest, StockLevel, adjust_stock_request::Item,
-        ledger_entry::Reason as LedgerReason, location_service_client::LocationServiceClient, product::StockTracking,
+        AdjustStockRequest, CommitReservationRequest, CountStockRequest, CreateLocationRequest, CreateProductRequest,
+        GetAvailabilityRequest, GetStockRequest, ListLocationsRequest, Location, Product, ReleaseReservationRequest,
+        Reservation, ReservationItem, ReserveRequest, ReturnReservationRequest, StockLevel, TransferStockRequest,
+        adjust_stock_request::Item, count_stock_request, ledger_entry::Reason as LedgerReason,
+        location_service_client::LocationServiceClient, product::StockTracking,
         product_service_client::ProductServiceClient, reservation_service_client::ReservationServiceClient,
-        stock_service_client::StockServiceClient,
+        stock_service_client::StockServiceClient, transfer_stock_request,
     },
     user::v1::{
         LogInRequest, RegisterRequest, session_service_client::SessionServiceClient,
@@ -127,7 +128,11 @@ impl Souk {
     }
 
     pub fn products(&self) -> ProductServiceClient<Api> {
-        ProductServiceClient::with_interceptor(self.channel(), self.staff.clone())
+        self.products_at(0)
+    }
+
+    pub fn products_at(&self, copy: usize) -> ProductServiceClient<Api> {
+        ProductServiceClient::with_interceptor(self.copies[copy].channel(), self.staff.clone())
     }
 
     pub fn locations(&self) -> LocationServiceClient<Api> {
@@ -173,6 +178,12 @@ impl Souk {
         self.locations().create_location(request).await.unwrap().into_inner().name
     }
 
+    /// The location that a new installation has.
+    pub async fn main(&self) -> String {
+        let locations = self.locations().list_locations(ListLocationsRequest::default()).await.unwrap().into_inner();
+        locations.locations.into_iter().find(|location| location.code == "main").unwrap().name
+    }
+
     /// Puts pieces somewhere.
     pub async fn receive(&self, product: &str, location: &str, pieces: i64) {
         self.stock().adjust_stock(adjustment(&key(), product, location, pieces)).await.unwrap();
@@ -180,7 +191,7 @@ impl Souk {
 
     /// Stock of a product at each location.
     pub async fn levels(&self, product: &str) -> Vec<StockLevel> {
-        let request = GetStockRequest { product: product.to_owned() };
+        let request = GetStockRequest { product: product.to_owned(), read_time: None };
         self.stock().get_stock(request).await.unwrap().into_inner().levels
     }
 
@@ -220,6 +231,12 @@ impl Souk {
         for check in souk_inventory::verify(&self.config).await.unwrap() {
             assert!(check.holds(), "{}: {check:?}", self.database.engine);
         }
+    }
+
+    /// Starts a copy anew, after [`Self::stop`].
+    pub async fn restart(&mut self) {
+        self.copies.push(Running::start(&self.config).await);
+        self.ready().await;
     }
 
     /// Stops all copies as SIGTERM does.
@@ -352,6 +369,27 @@ pub fn give_back(order: &str, key: &str, back: &[(&str, i64)]) -> ReturnReservat
 
 pub fn item(product: &str, location: &str, quantity: i64) -> Item {
     Item { product: product.to_owned(), location: location.to_owned(), quantity }
+}
+
+pub fn transfer(key: &str, product: &str, (source, destination): (&str, &str), quantity: i64) -> TransferStockRequest {
+    TransferStockRequest {
+        request_id: key.to_owned(),
+        source: source.to_owned(),
+        destination: destination.to_owned(),
+        items: vec![transfer_stock_request::Item { product: product.to_owned(), quantity }],
+        ..TransferStockRequest::default()
+    }
+}
+
+/// Products with the location and the number that were counted.
+pub fn count(key: &str, counted: &[(&str, &str, i64)]) -> CountStockRequest {
+    let item = |&(product, location, counted_quantity): &(&str, &str, i64)| count_stock_request::Item {
+        product: product.to_owned(),
+        location: location.to_owned(),
+        counted_quantity,
+    };
+    let items = counted.iter().map(item).collect();
+    CountStockRequest { request_id: key.to_owned(), items, ..CountStockRequest::default() }
 }
 
 pub fn adjustment(key: &str, product: &str, location: &str, quantity: i64) -> AdjustStockRequest {

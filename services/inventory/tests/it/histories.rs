@@ -8,7 +8,7 @@ use souk_proto::inventory::v1::{
 use souk_testkit::db::Engine;
 use tonic::{Code, Status};
 
-use crate::harness::{Api, Souk, adjustment, give_back, order, reserve};
+use crate::harness::{Api, Souk, adjustment, count, give_back, order, reserve, transfer};
 
 /// A small generator whose seed stands in the test's output.
 struct Dice(u64);
@@ -41,7 +41,7 @@ fn ruled<T>(result: Result<T, Status>) -> bool {
 async fn act(
     seed: u64,
     (mut reservations, mut stock): (ReservationServiceClient<Api>, StockServiceClient<Api>),
-    (products, orders, far): (Vec<String>, Vec<String>, String),
+    (products, orders, places): (Vec<String>, Vec<String>, [String; 2]),
 ) -> usize {
     let mut dice = Dice(seed);
     let mut done = 0;
@@ -52,15 +52,21 @@ async fn act(
             wanted.push((products[dice.roll(products.len() as u64) as usize].as_str(), dice.roll(4) as i64 + 1));
         }
         let pieces = dice.roll(12) as i64 - 4;
-        let place = if dice.roll(2) == 0 { far.as_str() } else { "" };
+        let side = dice.roll(2) as usize;
+        let (here, there) = (places[side].as_str(), places[1 - side].as_str());
         let key = format!("k{}", dice.roll(60));
-        let success = match dice.roll(10) {
+        let success = match dice.roll(14) {
             0..4 => ruled(reservations.reserve(reserve(&order, &wanted, 1 + dice.roll(3) as i64)).await),
             4..6 => ruled(reservations.commit_reservation(CommitReservationRequest { order }).await),
             6 => ruled(reservations.release_reservation(ReleaseReservationRequest { order }).await),
             7 => ruled(reservations.return_reservation(give_back(&order, &key, &wanted)).await),
+            8..10 => ruled(stock.transfer_stock(transfer(&key, wanted[0].0, (here, there), wanted[0].1)).await),
+            10..12 => {
+                let counted = [(wanted[0].0, here, pieces + 12), (wanted[0].0, there, wanted[0].1)];
+                ruled(stock.count_stock(count(&key, &counted)).await)
+            }
             _ if pieces == 0 => false,
-            _ => ruled(stock.adjust_stock(adjustment(&key, wanted[0].0, place, pieces)).await),
+            _ => ruled(stock.adjust_stock(adjustment(&key, wanted[0].0, here, pieces)).await),
         };
         done += usize::from(success);
     }
@@ -69,7 +75,7 @@ async fn act(
 
 async fn history(engine: Engine, copies: usize, seed: u64) {
     let souk = Souk::start(engine, copies, &[("BATCH_SIZE", "8"), ("EXPIRY_INTERVAL", "1s")]).await;
-    let far = souk.location("far", 9).await;
+    let places = [souk.main().await, souk.location("far", 9).await];
     let mut products = Vec::new();
     for number in 0..4 {
         products.push(souk.stocked(&format!("P{number}"), 15).await);
@@ -78,7 +84,7 @@ async fn history(engine: Engine, copies: usize, seed: u64) {
     let actors = (0..12).map(|number| {
         let copy = number % copies;
         let clients = (souk.reservations_at(copy), souk.stock_at(copy));
-        let known = (products.clone(), orders.clone(), far.clone());
+        let known = (products.clone(), orders.clone(), places.clone());
         tokio::spawn(act(seed.wrapping_add(number as u64), clients, known))
     });
     let done: usize = join_all(actors).await.into_iter().map(Result::unwrap).sum();

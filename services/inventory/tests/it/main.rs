@@ -4,12 +4,17 @@
 #![allow(clippy::print_stdout, reason = "a failed test tells its seed")]
 
 mod access;
+mod by_hand;
 mod expiry;
+mod feed;
 mod harness;
 mod histories;
 mod locations;
+mod low_stock;
 mod products;
 mod races;
+mod reconcile;
 mod reservations;
+mod search;
 mod stock;
 mod verify;

@@ -16,7 +16,7 @@ async fn adjust(souk: &Souk, request: AdjustStockRequest) -> Result<AdjustStockR
     Ok(souk.stock().adjust_stock(request).await?.into_inner())
 }
 
-async fn ledger(souk: &Souk, product: &str) -> Vec<LedgerEntry> {
+pub async fn ledger(souk: &Souk, product: &str) -> Vec<LedgerEntry> {
     let mut request = ListLedgerEntriesRequest { parent: product.to_owned(), page_size: 2, ..Default::default() };
     let mut entries = Vec::new();
     loop {
@@ -139,7 +139,7 @@ async fn availability_is_what_can_be_bought_now() {
         assert_eq!(souk.levels(&post).await, []);
         let levels: Vec<_> = souk.levels(&product).await.iter().map(|level| level.available).collect();
         assert_eq!(levels.iter().sum::<i64>(), 1);
-        let stock = GetStockRequest { product: ProductId::new().name() };
+        let stock = GetStockRequest { product: ProductId::new().name(), read_time: None };
         refused(souk.stock().get_stock(stock).await, Reason::ResourceNotFound);
         let entries = ListLedgerEntriesRequest { parent: ProductId::new().name(), ..Default::default() };
         refused(souk.stock().list_ledger_entries(entries).await, Reason::ResourceNotFound);

@@ -8,7 +8,7 @@ use souk_testkit::db::{Engine, TestDatabase};
 use crate::harness::{both, order};
 
 /// Changes the database behind the service's back.
-async fn tamper(database: &TestDatabase, sql: &str) {
+pub async fn tamper(database: &TestDatabase, sql: &str) {
     match database.engine {
         Engine::Postgres => {
             let mut conn = AsyncPgConnection::establish(&database.url).await.unwrap();
@@ -17,9 +17,24 @@ async fn tamper(database: &TestDatabase, sql: &str) {
         Engine::Sqlite => {
             let path = database.url.strip_prefix("sqlite:").unwrap();
             let mut conn = SyncConnectionWrapper::<diesel::SqliteConnection>::establish(path).await.unwrap();
+            conn.batch_execute("PRAGMA busy_timeout = 5000").await.unwrap();
             conn.batch_execute(sql).await.unwrap();
         }
     }
+}
+
+#[derive(diesel::QueryableByName)]
+struct Step {
+    #[diesel(sql_type = diesel::sql_types::Text)]
+    detail: String,
+}
+
+/// How SQLite means to run a query.
+pub async fn plan(database: &TestDatabase, explain: &str) -> String {
+    let path = database.url.strip_prefix("sqlite:").unwrap();
+    let mut conn = SyncConnectionWrapper::<diesel::SqliteConnection>::establish(path).await.unwrap();
+    let steps: Vec<Step> = diesel_async::RunQueryDsl::load(diesel::sql_query(explain), &mut conn).await.unwrap();
+    steps.into_iter().map(|step| step.detail).collect::<Vec<_>>().join("; ")
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -148,7 +148,7 @@ impl Souk {
     pub async fn ready(&self) {
         let mut stock = self.stock();
         let mut orders = self.api(&self.staff);
-        let missing = GetStockRequest { product: "products/prd_00000000000000000000000000".into() };
+        let missing = GetStockRequest { product: "products/prd_00000000000000000000000000".into(), read_time: None };
         wait::until(SOON, "the services to answer", async || {
             let stock = stock.get_stock(missing.clone()).await;
             let orders = orders.list_orders(ListOrdersRequest::default()).await;
@@ -200,7 +200,7 @@ impl Souk {
 
     /// On hand and available.
     pub async fn sums(&self, product: &str) -> (i64, i64) {
-        let request = GetStockRequest { product: product.to_owned() };
+        let request = GetStockRequest { product: product.to_owned(), read_time: None };
         let levels = self.stock().get_stock(request).await.unwrap().into_inner().levels;
         levels.iter().fold((0, 0), |sum, level| (sum.0 + level.on_hand, sum.1 + level.available))
     }

@@ -7,13 +7,22 @@ use souk_common::ids::{OrderId, ProductId};
 
 use super::{
     Conn,
-    queries::{ReservationRow, StockLine},
-    schema::{reservations, stock},
+    queries::{ReservationRow, StockLine, products::Row},
+    schema::{products, reservations, stock},
 };
 use crate::error::Error;
 
 /// The transaction's time, in SQL.
 pub const NOW: &str = "now()";
+
+/// Before and after what [`search_text`] makes, a condition on products, in SQL.
+pub const SEARCH: (&str, &str) = ("search @@ CAST(", " AS tsquery)");
+
+/// Asks for all words, and of the last one for its beginning. Words are letters and digits.
+pub fn search_text(words: &[String]) -> String {
+    let quoted: Vec<_> = words.iter().map(|word| format!("'{word}'")).collect();
+    format!("{}:*", quoted.join(" & "))
+}
 
 /// The time of the transaction, by the server's clock: the same for all copies of the service.
 pub async fn clock(conn: &mut Conn) -> Result<DateTime<Utc>, Error> {
@@ -37,6 +46,16 @@ pub async fn lock_reservations(conn: &mut Conn, orders: &[OrderId]) -> Result<Ve
         .filter(reservations::id.eq_any(orders))
         .order(reservations::id)
         .select(ReservationRow::as_select())
+        .for_update();
+    Ok(rows.load(conn).await?)
+}
+
+/// Locks the products of these stock codes, in key order.
+pub async fn lock_products(conn: &mut Conn, keys: &[String]) -> Result<Vec<Row>, Error> {
+    let rows = products::table
+        .filter(products::sku_key.eq_any(keys))
+        .order(products::sku_key)
+        .select(Row::as_select())
         .for_update();
     Ok(rows.load(conn).await?)
 }

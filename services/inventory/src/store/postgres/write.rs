@@ -18,17 +18,22 @@ use crate::{
     store::{answer_text, codes::word, collided},
 };
 
-/// Writes all changes. Rows that somebody else has added meanwhile make it collide.
-pub async fn write(conn: &mut Conn, now: DateTime<Utc>, changes: Changes) -> Result<(), Error> {
-    add_stock(conn, now, &changes.stock_added).await?;
-    change_stock(conn, now, &changes.stock_changed).await?;
+/// Writes all changes, those of stock as of `posted_at`. Rows that somebody else has added meanwhile make it collide.
+pub async fn write(
+    conn: &mut Conn,
+    now: DateTime<Utc>,
+    posted_at: DateTime<Utc>,
+    changes: Changes,
+) -> Result<(), Error> {
+    add_stock(conn, posted_at, &changes.stock_added).await?;
+    change_stock(conn, posted_at, &changes.stock_changed).await?;
     add_reservations(conn, now, &changes.created).await?;
     move_reservations(conn, now, &changes.moved).await?;
     free_lines(conn, &changes.freed).await?;
     drop_lines(conn, &changes.relined).await?;
     add_lines(conn, changes.created.iter().chain(&changes.relined)).await?;
     return_lines(conn, &changes.returned).await?;
-    add_ledger(conn, now, &changes.ledger).await?;
+    add_ledger(conn, posted_at, &changes.ledger).await?;
     add_answers(conn, now, &changes.answers).await
 }
 

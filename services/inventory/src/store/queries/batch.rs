@@ -7,14 +7,14 @@
 use std::collections::{BTreeSet, HashMap};
 
 use chrono::{DateTime, Utc};
-use diesel::prelude::*;
+use diesel::{prelude::*, sql_query};
 use diesel_async::RunQueryDsl;
 use souk_common::ids::{OrderId, ProductId};
 
 use super::{
     super::{
         Conn, append_events, clock, lock_reservations, lock_stock,
-        schema::{ledger, requests},
+        schema::{Time, ledger, requests},
         write,
     },
     CHUNK, locations, products, reservations,
@@ -26,11 +26,11 @@ use crate::{
     },
     error::Error,
     outbox,
-    store::{Outcome, codes::value, collided},
+    store::{BatchOutcome, codes::value, collided},
 };
 
 /// Runs a batch. `also` are products that an earlier attempt found it must lock as well.
-pub async fn run(conn: &mut Conn, commands: &[Command], also: &BTreeSet<ProductId>) -> Result<Outcome, Error> {
+pub async fn run(conn: &mut Conn, commands: &[Command], also: &BTreeSet<ProductId>) -> Result<BatchOutcome, Error> {
     let now = clock(conn).await?;
     let orders: BTreeSet<OrderId> = commands.iter().filter_map(|command| command.action.order()).collect();
     let named: BTreeSet<ProductId> = commands.iter().flat_map(|command| command.action.products()).collect();
@@ -45,11 +45,15 @@ pub async fn run(conn: &mut Conn, commands: &[Command], also: &BTreeSet<ProductI
 
     // Lock, and look again: what was seen above may have changed before the locks were there.
     let stock = lock_stock(conn, &sorted(&locked)).await?;
+    // Copies of the service begin their transactions in another order than they get the locks in. The ledger's times
+    // never go back at a place all the same, so that its last entry by a time is its last one up to then.
+    let posted_at = stock.iter().map(|line| line.updated_at).fold(now, DateTime::max);
     let mut wanted = orders;
     wanted.extend(reservations::lapsed_of(conn, &touched, now).await?);
     let rows = lock_reservations(conn, &sorted(&wanted)).await?;
     let known = Known {
         now,
+        posted_at,
         locations: locations::filling_order(conn).await?,
         products: facts(conn, &sorted(&named)).await?,
         stock: stock.into_iter().map(StockRow::from).collect(),
@@ -58,7 +62,7 @@ pub async fn run(conn: &mut Conn, commands: &[Command], also: &BTreeSet<ProductI
     };
     let more = known.unlocked(&locked);
     if !more.is_empty() {
-        return Ok(Outcome::Widen(more));
+        return Ok(BatchOutcome::Widen(more));
     }
     if !known.is_whole() {
         return Err(collided());
@@ -67,10 +71,10 @@ pub async fn run(conn: &mut Conn, commands: &[Command], also: &BTreeSet<ProductI
     let mut book = Book::open(known);
     let answers = book.decide(commands);
     let changes = book.into_changes();
-    let events = outbox::stock(changes.stock_added.iter().chain(&changes.stock_changed), now);
-    write(conn, now, changes).await?;
+    let events = outbox::stock(changes.stock_added.iter().chain(&changes.stock_changed), posted_at);
+    write(conn, now, posted_at, changes).await?;
     append_events(conn, &events).await?;
-    Ok(Outcome::Decided(answers))
+    Ok(BatchOutcome::Decided(answers))
 }
 
 fn sorted<T: Copy>(set: &BTreeSet<T>) -> Vec<T> {
@@ -101,6 +105,10 @@ async fn spent(conn: &mut Conn, commands: &[Command]) -> Result<HashMap<Vec<u8>,
         let answered =
             requests::table.filter(requests::id.eq_any(chunk)).select((requests::id, requests::hash, requests::answer));
         for (id, hash, answer) in answered.load::<(Vec<u8>, Vec<u8>, String)>(conn).await? {
+            if answer.is_empty() {
+                spent.insert(id, Spent::Forgotten);
+                continue;
+            }
             let reply = serde_json::from_str(&answer)
                 .map_err(|error| Error::Corrupt(format!("an answer that cannot be read: {error}")))?;
             spent.insert(id, Spent::Answered(Answer { hash, reply }));
@@ -109,8 +117,14 @@ async fn spent(conn: &mut Conn, commands: &[Command]) -> Result<HashMap<Vec<u8>,
     Ok(spent)
 }
 
-/// Forgets answers given before a time; returns how many.
+/// Forgets answers given before a time; returns how many. A key that the ledger does not remember stays, without its
+/// answer: a count that found what the book said must not set stock once more.
 pub async fn forget(conn: &mut Conn, before: DateTime<Utc>) -> Result<u64, Error> {
-    let old = requests::table.filter(requests::created_at.lt(before));
-    Ok(diesel::delete(old).execute(conn).await? as u64)
+    let emptied = sql_query(
+        "UPDATE requests SET answer = '' WHERE answer <> '' AND created_at < $1
+         AND NOT EXISTS (SELECT 1 FROM ledger WHERE ledger.request = requests.id)",
+    );
+    let emptied = emptied.bind::<Time, _>(before).execute(conn).await?;
+    let old = sql_query("DELETE FROM requests WHERE answer <> '' AND created_at < $1");
+    Ok((emptied + old.bind::<Time, _>(before).execute(conn).await?) as u64)
 }

@@ -1,11 +1,13 @@
 //! The SQL that both engines share: compiled once for each.
 
+pub mod balances;
 pub mod batch;
 pub mod crosscheck;
 pub mod locations;
 pub mod products;
 pub mod reservations;
 pub mod stock;
+pub mod upsert;
 pub mod verify;
 
 pub use reservations::ReservationRow;

@@ -1,7 +1,11 @@
 //! The catalogue.
 
 use chrono::{DateTime, Utc};
-use diesel::prelude::*;
+use diesel::{
+    dsl::{Eq, sql},
+    prelude::*,
+    sql_types::{Bool, Text},
+};
 use diesel_async::RunQueryDsl;
 use souk_common::{
     db::DbError,
@@ -11,11 +15,14 @@ use souk_common::{
 };
 
 use super::{
-    super::{Conn, append_events, clock, schema::products},
+    super::{Conn, SEARCH, append_events, clock, schema::products, search_text, write_words},
     CHUNK,
 };
 use crate::{
-    domain::product::{Change, Draft, Product, State, code_key, title_key},
+    domain::{
+        product::{Change, Draft, Product, State, code_key, title_key},
+        search::words_of,
+    },
     error::Error,
     outbox,
     store::{
@@ -24,23 +31,40 @@ use crate::{
     },
 };
 
-#[derive(Queryable, Selectable, Insertable)]
+/// A product as it is stored.
+#[derive(Clone, Queryable, Selectable, Insertable)]
 #[diesel(table_name = products)]
-struct Row {
-    id: ProductId,
-    sku: String,
-    sku_key: String,
-    title: String,
-    title_key: String,
-    description: String,
-    price_minor: i64,
-    price_currency: Currency,
-    price_rank: i64,
-    tracking: String,
-    state: String,
-    version: i64,
-    created_at: DateTime<Utc>,
-    updated_at: DateTime<Utc>,
+pub struct Row {
+    pub id: ProductId,
+    pub sku: String,
+    pub sku_key: String,
+    pub title: String,
+    pub title_key: String,
+    pub description: String,
+    pub price_minor: i64,
+    pub price_currency: Currency,
+    pub price_rank: i64,
+    pub tracking: String,
+    pub state: String,
+    pub version: i64,
+    pub created_at: DateTime<Utc>,
+    pub updated_at: DateTime<Utc>,
+    pub low_stock_threshold: Option<i64>,
+}
+
+/// A row with its words: what is inserted.
+type WithWords<'a> = (&'a Row, Eq<products::words, String>, Eq<products::words_version, i64>);
+
+impl Row {
+    /// The words that the product is found by.
+    pub fn words(&self) -> String {
+        words_of(&self.sku, &self.title, &self.description)
+    }
+
+    /// The row with its words.
+    pub fn insertable(&self) -> WithWords<'_> {
+        (self, products::words.eq(self.words()), products::words_version.eq(self.version))
+    }
 }
 
 impl TryFrom<Row> for Product {
@@ -54,6 +78,7 @@ impl TryFrom<Row> for Product {
             description: row.description,
             price: Money::new(row.price_minor, row.price_currency),
             tracking: value(&row.tracking)?,
+            low_stock_threshold: row.low_stock_threshold,
             state: value(&row.state)?,
             version: row.version,
             created_at: row.created_at,
@@ -74,17 +99,20 @@ struct Changed {
     state: Option<&'static str>,
     version: i64,
     updated_at: DateTime<Utc>,
+    words: String,
+    words_version: i64,
+    low_stock_threshold: Option<Option<i64>>,
 }
 
 fn read(rows: Vec<Row>) -> Result<Vec<Product>, Error> {
     rows.into_iter().map(Product::try_from).collect()
 }
 
-pub async fn create(conn: &mut Conn, draft: &Draft) -> Result<Product, Error> {
-    let now = clock(conn).await?;
+/// The row of a new product.
+pub fn row_of(id: ProductId, draft: &Draft, now: DateTime<Utc>) -> Row {
     let money = draft.price.money();
-    let row = Row {
-        id: ProductId::new(),
+    Row {
+        id,
         sku: draft.sku.clone(),
         sku_key: code_key(&draft.sku),
         title: draft.title.clone(),
@@ -98,8 +126,13 @@ pub async fn create(conn: &mut Conn, draft: &Draft) -> Result<Product, Error> {
         version: 1,
         created_at: now,
         updated_at: now,
-    };
-    let inserted = diesel::insert_into(products::table).values(&row).execute(conn).await;
+        low_stock_threshold: draft.low_stock_threshold,
+    }
+}
+
+pub async fn create(conn: &mut Conn, draft: &Draft) -> Result<Product, Error> {
+    let row = row_of(ProductId::new(), draft, clock(conn).await?);
+    let inserted = diesel::insert_into(products::table).values(row.insertable()).execute(conn).await;
     match inserted.map_err(DbError::from) {
         Ok(_) => {
             let product = row.try_into()?;
@@ -173,6 +206,14 @@ pub async fn list(conn: &mut Conn, listing: &Listing) -> Result<Vec<Product>, Er
         };
     }
 
+    if let Some(words) = &listing.words {
+        if words.is_empty() {
+            return Ok(Vec::new());
+        }
+        let (before, after) = SEARCH;
+        query = query.filter(sql::<Bool>(before).bind::<Text, _>(search_text(words)).sql(after));
+    }
+
     // The page goes on behind the last one's end; what is equal there is told apart by id.
     macro_rules! after {
         ($column:expr, $value:expr, $id:expr) => {
@@ -208,6 +249,14 @@ pub async fn list(conn: &mut Conn, listing: &Listing) -> Result<Vec<Product>, Er
     read(query.load(conn).await?)
 }
 
+/// Makes the words of products whose words are not those of their version.
+pub async fn make_words(conn: &mut Conn, limit: i64) -> Result<u64, Error> {
+    // As it stands in the index' own condition.
+    let stale = products::table.filter(sql::<Bool>("words_version <> version"));
+    let rows: Vec<Row> = stale.order(products::id).limit(limit).select(Row::as_select()).load(conn).await?;
+    Ok(if rows.is_empty() { 0 } else { write_words(conn, rows).await? as u64 })
+}
+
 pub async fn update(conn: &mut Conn, id: ProductId, etag: Option<&str>, change: &Change) -> Result<Product, Error> {
     let product = current(conn, id, etag).await?;
     if product.state == State::Archived {
@@ -226,6 +275,13 @@ pub async fn update(conn: &mut Conn, id: ProductId, etag: Option<&str>, change: 
         state: None,
         version: product.version + 1,
         updated_at: clock(conn).await?,
+        low_stock_threshold: change.low_stock_threshold,
+        words: words_of(
+            &product.sku,
+            change.title.as_deref().unwrap_or(&product.title),
+            change.description.as_deref().unwrap_or(&product.description),
+        ),
+        words_version: product.version + 1,
     };
     save(conn, &product, &changed, "product.updated").await
 }
@@ -245,6 +301,9 @@ pub async fn archive(conn: &mut Conn, id: ProductId, etag: Option<&str>) -> Resu
         state: Some(word(State::Archived)),
         version: product.version + 1,
         updated_at: clock(conn).await?,
+        low_stock_threshold: None,
+        words: words_of(&product.sku, &product.title, &product.description),
+        words_version: product.version + 1,
     };
     save(conn, &product, &changed, "product.archived").await
 }

@@ -3,7 +3,10 @@
 use std::collections::HashMap;
 
 use chrono::{DateTime, Utc};
-use diesel::{prelude::*, sql_types::BigInt};
+use diesel::{
+    prelude::*,
+    sql_types::{BigInt, Text},
+};
 use diesel_async::RunQueryDsl;
 use souk_common::ids::{LedgerEntryId, LocationId, ProductId};
 
@@ -15,7 +18,7 @@ use crate::{
     domain::{
         book::StockRow,
         product::Tracking,
-        stock::{LedgerEntry, Level, Movement, StockLevel},
+        stock::{LedgerEntry, Level, LowStock, Movement, PastLevel, StockLevel},
     },
     error::Error,
     store::codes::value,
@@ -29,6 +32,8 @@ pub struct StockLine {
     location_id: LocationId,
     on_hand: i64,
     reserved: i64,
+    /// When it last changed.
+    pub updated_at: DateTime<Utc>,
 }
 
 impl From<StockLine> for StockRow {
@@ -72,14 +77,93 @@ pub async fn levels(conn: &mut Conn, product: ProductId) -> Result<Vec<StockLeve
     Ok(rows.into_iter().map(told).collect())
 }
 
+#[derive(QueryableByName)]
+struct PastRow {
+    #[diesel(sql_type = schema::Id)]
+    location_id: LocationId,
+    #[diesel(sql_type = BigInt)]
+    on_hand: i64,
+    #[diesel(sql_type = schema::Time)]
+    changed_at: DateTime<Utc>,
+}
+
+/// A product's stock at a time in the past, in the order in which orders are filled: for each location the last ledger
+/// entry by then, which an index finds.
+pub async fn levels_at(conn: &mut Conn, product: ProductId, time: DateTime<Utc>) -> Result<Vec<PastLevel>, Error> {
+    known(conn, product).await?;
+    let query = diesel::sql_query(
+        "SELECT entry.location_id, entry.on_hand_after AS on_hand, entry.created_at AS changed_at
+         FROM locations JOIN ledger entry ON entry.seq = (
+            SELECT seq FROM ledger
+            WHERE product_id = $1 AND location_id = locations.id AND created_at <= $2
+            ORDER BY created_at DESC, seq DESC LIMIT 1
+         )
+         ORDER BY locations.priority, locations.code_key",
+    );
+    let rows: Vec<PastRow> = query.bind::<schema::Id, _>(product).bind::<schema::Time, _>(time).load(conn).await?;
+    let told = |row: PastRow| PastLevel {
+        product,
+        location: row.location_id,
+        on_hand: row.on_hand,
+        updated_at: row.changed_at,
+    };
+    Ok(rows.into_iter().map(told).collect())
+}
+
 async fn known(conn: &mut Conn, product: ProductId) -> Result<(), Error> {
     let found = products::table.find(product).select(products::version).first::<i64>(conn).await.optional()?;
     found.map(drop).ok_or(Error::NoProduct(product))
 }
 
+/// Pieces of a product that can be reserved now, in SQL, where `products` is at hand.
+fn available() -> String {
+    format!(
+        "CAST(coalesce((SELECT sum(on_hand - reserved) FROM stock WHERE product_id = products.id), 0)
+            + coalesce((SELECT sum(quantity) FROM reservation_lines
+                WHERE product_id = products.id AND held_until <= {NOW}), 0)
+         AS bigint)"
+    )
+}
+
+#[derive(QueryableByName)]
+struct LowRow {
+    #[diesel(sql_type = schema::Id)]
+    id: ProductId,
+    #[diesel(sql_type = Text)]
+    sku: String,
+    #[diesel(sql_type = Text)]
+    title: String,
+    #[diesel(sql_type = BigInt)]
+    low_stock_threshold: i64,
+    #[diesel(sql_type = BigInt)]
+    available: i64,
+}
+
+/// Products that are low, by id, after the given one.
+pub async fn low(conn: &mut Conn, after: Option<ProductId>, limit: i64) -> Result<Vec<LowStock>, Error> {
+    let after = after.unwrap_or_else(|| ProductId::from_uuid(Default::default()));
+    let query = diesel::sql_query(format!(
+        "SELECT * FROM (
+            SELECT id, sku, title, low_stock_threshold, {} AS available FROM products
+            WHERE low_stock_threshold IS NOT NULL AND state = 'ACTIVE' AND tracking = 'TRACKED' AND id > $1
+         ) watched
+         WHERE available <= low_stock_threshold ORDER BY id LIMIT $2",
+        available()
+    ));
+    let rows: Vec<LowRow> = query.bind::<schema::Id, _>(after).bind::<BigInt, _>(limit).load(conn).await?;
+    let told = |row: LowRow| LowStock {
+        product: row.id,
+        sku: row.sku,
+        title: row.title,
+        available: row.available,
+        threshold: row.low_stock_threshold,
+    };
+    Ok(rows.into_iter().map(told).collect())
+}
+
 #[derive(QueryableByName)]
 struct Available {
-    #[diesel(sql_type = diesel::sql_types::Text)]
+    #[diesel(sql_type = Text)]
     tracking: String,
     #[diesel(sql_type = BigInt)]
     available: i64,
@@ -87,14 +171,7 @@ struct Available {
 
 /// Pieces that can be reserved now, in one statement; `None` where stock is not counted.
 pub async fn availability(conn: &mut Conn, product: ProductId) -> Result<Option<i64>, Error> {
-    let query = diesel::sql_query(format!(
-        "SELECT tracking, CAST(
-            coalesce((SELECT sum(on_hand - reserved) FROM stock WHERE product_id = products.id), 0)
-            + coalesce((SELECT sum(quantity) FROM reservation_lines
-                WHERE product_id = products.id AND held_until <= {NOW}), 0)
-         AS bigint) AS available
-         FROM products WHERE id = $1"
-    ));
+    let query = diesel::sql_query(format!("SELECT tracking, {} AS available FROM products WHERE id = $1", available()));
     let row: Option<Available> = query.bind::<schema::Id, _>(product).get_result(conn).await.optional()?;
     let row = row.ok_or(Error::NoProduct(product))?;
     Ok((value::<Tracking>(&row.tracking)? == Tracking::Tracked).then_some(row.available))

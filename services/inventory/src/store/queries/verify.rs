@@ -10,7 +10,10 @@ use souk_common::{
     verify::{Check, LIMIT},
 };
 
-use super::super::{Conn, schema::Id};
+use super::{
+    super::{Conn, schema::Id},
+    balances::books,
+};
 use crate::error::Error;
 
 #[derive(QueryableByName)]
@@ -42,6 +45,7 @@ struct Odd {
 }
 
 /// A promise about places: what is counted, and a query for `product_id`, `location_id`, `found` and `expected`.
+/// `BOOKS` stands for every balance with its proof.
 struct PlacePromise {
     name: &'static str,
     table: &'static str,
@@ -52,13 +56,8 @@ const PLACES: &[PlacePromise] = &[
     PlacePromise {
         name: "stock on hand is the sum of its ledger",
         table: "stock",
-        broken: "SELECT s.product_id, s.location_id, s.on_hand AS found,
-                CAST(coalesce(l.total, 0) AS bigint) AS expected
-            FROM stock s LEFT JOIN (
-                SELECT product_id, location_id, sum(quantity) AS total
-                FROM ledger GROUP BY product_id, location_id
-            ) l ON l.product_id = s.product_id AND l.location_id = s.location_id
-            WHERE s.on_hand <> coalesce(l.total, 0)",
+        broken: "SELECT product_id, location_id, on_hand AS found, ledger AS expected
+            FROM (BOOKS) books WHERE on_hand <> ledger",
     },
     PlacePromise {
         name: "every ledger entry follows from the one before",
@@ -74,15 +73,8 @@ const PLACES: &[PlacePromise] = &[
     PlacePromise {
         name: "reserved stock is what open reservations hold",
         table: "stock",
-        broken: "SELECT s.product_id, s.location_id, s.reserved AS found,
-                CAST(coalesce(l.total, 0) AS bigint) AS expected
-            FROM stock s LEFT JOIN (
-                SELECT line.product_id, line.location_id, sum(line.quantity) AS total
-                FROM reservation_lines line
-                JOIN reservations r ON r.id = line.reservation_id AND r.state = 'OPEN'
-                GROUP BY line.product_id, line.location_id
-            ) l ON l.product_id = s.product_id AND l.location_id = s.location_id
-            WHERE s.reserved <> coalesce(l.total, 0)",
+        broken: "SELECT product_id, location_id, reserved AS found, held AS expected
+            FROM (BOOKS) books WHERE reserved <> held",
     },
     PlacePromise {
         name: "reserved stock is between nothing and what is on hand",
@@ -130,7 +122,8 @@ const PLACES: &[PlacePromise] = &[
 pub async fn all(conn: &mut Conn) -> Result<Vec<Check>, Error> {
     let mut checks = Vec::new();
     for promise in PLACES {
-        let rows: Vec<Differing> = sql_query(format!("{} LIMIT {LIMIT}", promise.broken)).load(conn).await?;
+        let broken = promise.broken.replace("BOOKS", &books("TRUE"));
+        let rows: Vec<Differing> = sql_query(format!("{broken} LIMIT {LIMIT}")).load(conn).await?;
         let words = |row: Differing| {
             let (product, location) = (row.product_id.name(), row.location_id.name());
             format!("{product} at {location}: {} found, {} expected", row.found, row.expected)

@@ -7,13 +7,26 @@ use souk_common::ids::{OrderId, ProductId};
 
 use super::{
     Conn,
-    queries::{CHUNK, ReservationRow, StockLine},
-    schema::{reservations, stock},
+    queries::{CHUNK, ReservationRow, StockLine, products::Row},
+    schema::{products, reservations, stock},
 };
 use crate::error::Error;
 
 /// The statement's time, in SQL, as times are stored.
 pub const NOW: &str = "strftime('%Y-%m-%d %H:%M:%f+00:00', 'now')";
+
+/// Before and after what [`search_text`] makes, a condition on products, in SQL.
+pub const SEARCH: (&str, &str) = (
+    "products.id IN (SELECT product_id FROM product_search JOIN product_numbers ON number = product_search.rowid
+        WHERE product_search MATCH ",
+    ")",
+);
+
+/// Asks for all words, and of the last one for its beginning. Words are letters and digits.
+pub fn search_text(words: &[String]) -> String {
+    let quoted: Vec<_> = words.iter().map(|word| format!("\"{word}\"")).collect();
+    format!("{}*", quoted.join(" "))
+}
 
 /// The time now, no finer than PostgreSQL keeps it.
 pub async fn clock(_: &mut Conn) -> Result<DateTime<Utc>, Error> {
@@ -35,6 +48,16 @@ pub async fn lock_reservations(conn: &mut Conn, orders: &[OrderId]) -> Result<Ve
     let mut rows = Vec::new();
     for chunk in orders.chunks(CHUNK) {
         let part = reservations::table.filter(reservations::id.eq_any(chunk)).select(ReservationRow::as_select());
+        rows.extend(part.load(conn).await?);
+    }
+    Ok(rows)
+}
+
+/// The products of these stock codes. SQLite's one writer needs no lock.
+pub async fn lock_products(conn: &mut Conn, keys: &[String]) -> Result<Vec<Row>, Error> {
+    let mut rows = Vec::new();
+    for chunk in keys.chunks(CHUNK) {
+        let part = products::table.filter(products::sku_key.eq_any(chunk)).select(Row::as_select());
         rows.extend(part.load(conn).await?);
     }
     Ok(rows)

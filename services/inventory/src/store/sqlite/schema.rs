@@ -5,6 +5,9 @@ use diesel::{allow_tables_to_appear_in_same_query, table};
 /// What an id is here.
 pub type Id = diesel::sql_types::Binary;
 
+/// What a time is here.
+pub type Time = diesel::sql_types::TimestamptzSqlite;
+
 table! {
     products (id) {
         id -> Binary,
@@ -21,6 +24,9 @@ table! {
         version -> BigInt,
         created_at -> TimestamptzSqlite,
         updated_at -> TimestamptzSqlite,
+        words -> Text,
+        words_version -> BigInt,
+        low_stock_threshold -> Nullable<BigInt>,
     }
 }
 

@@ -17,18 +17,23 @@ use crate::{
     store::{answer_text, codes::word},
 };
 
-/// Writes all changes.
-pub async fn write(conn: &mut Conn, now: DateTime<Utc>, changes: Changes) -> Result<(), Error> {
+/// Writes all changes, those of stock as of `posted_at`.
+pub async fn write(
+    conn: &mut Conn,
+    now: DateTime<Utc>,
+    posted_at: DateTime<Utc>,
+    changes: Changes,
+) -> Result<(), Error> {
     let answers = changes
         .answers
         .iter()
         .map(|(id, answer)| Ok((id.clone(), answer.hash.clone(), answer_text(answer)?)))
         .collect::<Result<Vec<_>, Error>>()?;
     conn.spawn_blocking(move |conn| {
-        write_stock(conn, now, &changes)?;
+        write_stock(conn, posted_at, &changes)?;
         write_reservations(conn, &changes)?;
         for entry in &changes.ledger {
-            add_entry(conn, now, entry)?;
+            add_entry(conn, posted_at, entry)?;
         }
         for (id, hash, answer) in &answers {
             diesel::insert_into(requests::table)

@@ -1,0 +1,56 @@
+//! The words that products are found by. They are made here and not by an engine, so that every engine finds the same.
+
+use std::collections::BTreeSet;
+
+use unicode_normalization::{UnicodeNormalization as _, char::is_combining_mark};
+
+/// Longer words are cut: nobody types more, and engines have limits of their own.
+const LONGEST: usize = 60;
+
+/// The words of a text, in its order: lower case, without accents, of letters and digits alone.
+pub fn words(text: &str) -> Vec<String> {
+    let plain: String = text.nfkd().filter(|c| !is_combining_mark(*c)).flat_map(char::to_lowercase).collect();
+    let words = plain.split(|c: char| !c.is_alphanumeric()).filter(|word| !word.is_empty());
+    words.map(|word| word.chars().take(LONGEST).collect()).collect()
+}
+
+/// A product's words, each once, with a space between.
+pub fn words_of(sku: &str, title: &str, description: &str) -> String {
+    let all: BTreeSet<String> = [sku, title, description].into_iter().flat_map(words).collect();
+    all.into_iter().collect::<Vec<_>>().join(" ")
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    #[test]
+    fn words_are_told_apart_by_what_is_neither_letter_nor_digit() {
+        for (text, expected) in [
+            ("", &[][..]),
+            (" -'\"*:&|!<>() ", &[]),
+            ("Red LANTERN, 2-light", &["red", "lantern", "2", "light"]),
+            ("Crème Brûlée", &["creme", "brulee"]),
+            ("Cre\u{300}me ﬁne ½", &["creme", "fine", "1", "2"]),
+            ("ÄRMEL straße İ", &["armel", "straße", "i"]),
+            ("灯笼 85123A", &["灯笼", "85123a"]),
+        ] {
+            assert_eq!(words(text), expected, "{text}");
+        }
+        assert_eq!(words(&"x".repeat(100))[0].len(), LONGEST);
+        assert_eq!(words_of("B-1", "b a", "a c"), "1 a b c");
+    }
+
+    proptest! {
+        /// No text makes a word that an engine's syntax could see anything in.
+        #[test]
+        fn words_are_letters_and_digits_alone(text in "\\PC*") {
+            for word in words(&text) {
+                prop_assert!(!word.is_empty() && word.chars().all(char::is_alphanumeric), "{word:?}");
+                prop_assert!(!word.chars().any(|c| c.is_ascii_uppercase()), "{word:?}");
+            }
+        }
+    }
+}
