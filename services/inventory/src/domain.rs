@@ -4,6 +4,7 @@ pub mod book;
 mod by_hand;
 pub mod command;
 mod decide;
+pub mod low;
 pub mod product;
 pub mod reconcile;
 pub mod reservation;

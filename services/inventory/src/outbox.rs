@@ -4,7 +4,11 @@ use chrono::{DateTime, Utc};
 use souk_common::events::Draft;
 
 use crate::{
-    domain::{book::StockRow, product::Product, stock::StockLevel},
+    domain::{
+        book::StockRow,
+        product::Product,
+        stock::{LowStock, StockLevel},
+    },
     rpc::convert,
 };
 
@@ -28,4 +32,16 @@ pub(crate) fn stock<'a>(rows: impl Iterator<Item = &'a StockRow>, now: DateTime<
         Draft::new("stock.changed", message.product.clone(), &message, now)
     };
     rows.map(draft).collect()
+}
+
+/// So few pieces of a product are left that it is low now.
+pub(crate) fn low(product: &Product, available: i64, now: DateTime<Utc>) -> Option<Draft> {
+    let message = convert::low_stock(LowStock {
+        product: product.id,
+        sku: product.sku.clone(),
+        title: product.title.clone(),
+        available,
+        threshold: product.low_stock_threshold?,
+    });
+    Some(Draft::new("stock.low", message.product.clone(), &message, now))
 }

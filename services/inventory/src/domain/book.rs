@@ -19,6 +19,8 @@ pub struct Facts {
     pub state: ProductState,
     /// Whether its stock is counted.
     pub tracking: Tracking,
+    /// With how many pieces left it is low.
+    pub low_stock_threshold: Option<i64>,
 }
 
 /// What became of a request key.

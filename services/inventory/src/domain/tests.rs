@@ -47,6 +47,7 @@ fn world() -> World {
     let facts = |number| Facts {
         state: if number == 4 { ProductState::Archived } else { ProductState::Active },
         tracking: if number == 3 { Tracking::Untracked } else { Tracking::Tracked },
+        low_stock_threshold: None,
     };
     World {
         now: DateTime::UNIX_EPOCH,

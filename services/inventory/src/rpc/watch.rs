@@ -28,7 +28,8 @@ pub(super) async fn stock(log: &Log, request: WatchStockRequest) -> Result<Chang
         cursor: position.to_string(),
         event_type: event.as_ref().map(|event| event.kind.clone()).unwrap_or_default(),
         event_time: event.as_ref().map(|event| event.timestamp()),
-        level: event.and_then(|event| event.read()),
+        level: event.as_ref().and_then(|event| event.read()),
+        low_stock: event.and_then(|event| event.read()),
     };
     Ok(Box::pin(steps.map(move |step| step.map(response))))
 }

@@ -18,3 +18,4 @@ mod reservations;
 mod search;
 mod stock;
 mod verify;
+mod watch;

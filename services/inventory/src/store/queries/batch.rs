@@ -23,6 +23,7 @@ use crate::{
     domain::{
         book::{Answer, Book, Facts, Known, Spent, StockRow},
         command::Command,
+        low::Watched,
     },
     error::Error,
     outbox,
@@ -68,10 +69,16 @@ pub async fn run(conn: &mut Conn, commands: &[Command], also: &BTreeSet<ProductI
         return Err(collided());
     }
 
+    let watched = Watched::of(&known.products, &known.stock);
     let mut book = Book::open(known);
     let answers = book.decide(commands);
     let changes = book.into_changes();
-    let events = outbox::stock(changes.stock_added.iter().chain(&changes.stock_changed), posted_at);
+    let mut events = outbox::stock(changes.stock_added.iter().chain(&changes.stock_changed), posted_at);
+    let low = watched.made_low(&changes);
+    if !low.is_empty() {
+        let products = products::by_id(conn, &low.keys().copied().collect::<Vec<_>>()).await?;
+        events.extend(products.iter().filter_map(|product| outbox::low(product, *low.get(&product.id)?, posted_at)));
+    }
     write(conn, now, posted_at, changes).await?;
     append_events(conn, &events).await?;
     Ok(BatchOutcome::Decided(answers))
@@ -83,8 +90,8 @@ fn sorted<T: Copy>(set: &BTreeSet<T>) -> Vec<T> {
 
 async fn facts(conn: &mut Conn, ids: &[ProductId]) -> Result<HashMap<ProductId, Facts>, Error> {
     let rows = products::facts(conn, ids).await?;
-    let read = |(id, state, tracking): (ProductId, String, String)| {
-        Ok((id, Facts { state: value(&state)?, tracking: value(&tracking)? }))
+    let read = |(id, state, tracking, low_stock_threshold): products::FactsRow| {
+        Ok((id, Facts { state: value(&state)?, tracking: value(&tracking)?, low_stock_threshold }))
     };
     rows.into_iter().map(read).collect()
 }

@@ -157,16 +157,20 @@ pub async fn by_sku(conn: &mut Conn, skus: &[String]) -> Result<Vec<Product>, Er
     read(rows.load(conn).await?)
 }
 
-/// State and tracking of products, in no order.
-pub async fn facts(conn: &mut Conn, ids: &[ProductId]) -> Result<Vec<(ProductId, String, String)>, Error> {
+/// A product's id, state, tracking and low-stock threshold.
+pub type FactsRow = (ProductId, String, String, Option<i64>);
+
+/// What a batch must know of products, in no order.
+pub async fn facts(conn: &mut Conn, ids: &[ProductId]) -> Result<Vec<FactsRow>, Error> {
     let mut all = Vec::new();
     for chunk in ids.chunks(CHUNK) {
         let rows = products::table.filter(products::id.eq_any(chunk)).select((
             products::id,
             products::state,
             products::tracking,
+            products::low_stock_threshold,
         ));
-        all.extend(rows.load::<(ProductId, String, String)>(conn).await?);
+        all.extend(rows.load::<FactsRow>(conn).await?);
     }
     Ok(all)
 }

@@ -1,0 +1,52 @@
+//! Products that a batch leaves with few pieces.
+
+use std::collections::{BTreeMap, HashMap};
+
+use souk_common::ids::ProductId;
+
+use super::{
+    book::{Changes, Facts, StockRow},
+    stock::{Place, became_low},
+};
+
+/// What can be bought of products that have a threshold, by place, before a batch.
+#[derive(Debug)]
+pub struct Watched {
+    thresholds: HashMap<ProductId, i64>,
+    available: HashMap<Place, i64>,
+}
+
+impl Watched {
+    /// Of the products that the batch names: what it takes from others is only given back.
+    pub fn of(products: &HashMap<ProductId, Facts>, stock: &[StockRow]) -> Self {
+        let thresholds: HashMap<_, _> =
+            products.iter().filter_map(|(id, facts)| Some((*id, facts.low_stock_threshold?))).collect();
+        let rows = stock.iter().filter(|row| thresholds.contains_key(&row.place.0));
+        Self { available: rows.map(|row| (row.place, available(row))).collect(), thresholds }
+    }
+
+    /// The products that these changes make low, with what is left of each.
+    pub fn made_low(self, changes: &Changes) -> BTreeMap<ProductId, i64> {
+        if self.thresholds.is_empty() {
+            return BTreeMap::new();
+        }
+        let mut after = self.available.clone();
+        for row in changes.stock_added.iter().chain(&changes.stock_changed) {
+            after.insert(row.place, available(row));
+        }
+        let sum = |places: &HashMap<Place, i64>, product| -> i64 {
+            places.iter().filter(|(place, _)| place.0 == product).map(|(_, available)| available).sum()
+        };
+        let thresholds = self.thresholds.iter();
+        thresholds
+            .filter_map(|(&product, &threshold)| {
+                let (before, after) = (sum(&self.available, product), sum(&after, product));
+                became_low(before, after, Some(threshold)).then_some((product, after))
+            })
+            .collect()
+    }
+}
+
+fn available(row: &StockRow) -> i64 {
+    row.level.on_hand - row.level.reserved
+}
