@@ -302,8 +302,11 @@ fn a_second_set_up_in_the_process_has_its_own_listener() {
         );
 
         second.shutdown().await;
-        // Another may have the port by now, but not souk's metrics.
-        telemetry::init(&taken, "order").unwrap().shutdown().await;
+        // Another test may have the port for a while, but not souk's metrics.
+        let free = souk_testkit::wait::value(Duration::from_secs(30), "the port to be free", async || {
+            telemetry::init(&taken, "order").ok()
+        });
+        free.await.shutdown().await;
     });
 }
 

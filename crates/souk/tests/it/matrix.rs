@@ -128,7 +128,8 @@ fn owned(method: &Method, shop: &Shop, number: usize) -> Value {
         "ReturnOrderItems" => {
             json!({"name": order_name, "requestId": format!("matrix-{number}"), "items": [{"product": product, "quantity": "1"}]})
         }
-        "ListTimelineEntries" => json!({"parent": order_name}),
+        "GetShipment" => json!({"name": shop.shipment}),
+        "ListTimelineEntries" | "ListShipments" | "ListRefunds" => json!({"parent": order_name}),
         "ListOrders" | "WatchOrders" => json!({"customer": user}),
         "GetUser" => json!({"name": user}),
         "UpdateUser" => json!({"user": {"name": user, "displayName": "Ann"}}),
@@ -142,6 +143,8 @@ fn owned(method: &Method, shop: &Shop, number: usize) -> Value {
 struct Shop {
     owner: String,
     order: String,
+    /// Of another of the owner's orders.
+    shipment: String,
     product: String,
 }
 
@@ -159,7 +162,12 @@ async fn every_method_lets_in_whom_its_contract_names_and_no_one_else() {
     let staff = anyone.log_in("sue@example.com", "correct horse").await;
     let product = admin.product("CUP", 1000).await;
     let placed = owner.post("/v1/orders", order("1", &[(&product, 2)], "tok_approved")).await.ok();
-    let shop = Shop { owner: name(&owner).await, order: placed["name"].as_str().unwrap().to_owned(), product };
+    let sent = owner.post("/v1/orders", order("2", &[(&product, 1)], "tok_approved")).await.ok();
+    let parcel = json!({"lines": [{"lineNumber": 1, "quantity": "1"}]});
+    let shipments = format!("/v1/{}/shipments?requestId=matrix", sent["name"].as_str().unwrap());
+    let shipment = admin.post(&shipments, parcel).await.ok();
+    let text = |resource: &Value| resource["name"].as_str().unwrap().to_owned();
+    let shop = Shop { owner: name(&owner).await, order: text(&placed), shipment: text(&shipment), product };
 
     let credentials: Value = serde_json::from_slice(&fs::read(up.folder.path().join("admin.json")).unwrap()).unwrap();
     let scopes = contract.methods().filter_map(|method| method.access.as_ref()?.scope.clone());
