@@ -11,6 +11,7 @@ use crate::{
     config::{ConfigError, Settings},
     contract::{Contract, ContractError},
     error::chain,
+    events::nats::{self, NatsError},
     server,
     tls::{ClientTls, TlsError},
 };
@@ -26,6 +27,8 @@ pub struct Common {
     pub server: server::Config,
     /// What other services are called with.
     pub client_tls: ClientTls,
+    /// Where events are published.
+    pub events: nats::Settings,
 }
 
 impl Common {
@@ -41,6 +44,7 @@ impl Common {
             data_dir: settings.section("data_dir")?,
             auth: settings.section("auth")?,
             server: settings.section("server")?,
+            events: settings.section("events")?,
             client_tls: client_tls.map_err(|error| unusable("client.tls", &error))?,
         };
         common.server.tls.load().map_err(|error| unusable("server.tls", &error))?;
@@ -89,6 +93,9 @@ pub enum SetupError {
     /// The contract cannot be served.
     #[error(transparent)]
     Contract(#[from] ContractError),
+    /// Events cannot be published as configured.
+    #[error(transparent)]
+    Nats(#[from] NatsError),
     /// Another service's address is wrong.
     #[error(transparent)]
     Address(#[from] AddressError),

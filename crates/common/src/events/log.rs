@@ -167,6 +167,12 @@ impl Log {
         self.0.source
     }
 
+    /// How long events are kept.
+    #[must_use]
+    pub fn retention(&self) -> Duration {
+        self.0.settings.retention
+    }
+
     /// The last position taken, as far as is known here.
     #[must_use]
     pub fn head(&self) -> i64 {
@@ -240,18 +246,21 @@ impl Log {
         Ok(oldest.unwrap_or_else(|| self.head() + 1))
     }
 
-    /// Forgets events that have been kept long enough, unless a reader of this database has still to read them.
-    /// Answers with how many.
+    /// Forgets events that have been kept long enough. Those that a reader of this database has still to read are kept
+    /// four times as long: a reader that is gone for good must not let the log grow for ever. Answers with how many.
     ///
     /// # Errors
     /// Where the database fails.
     pub async fn forget(&self) -> Result<u64, DbError> {
         let retention = TimeDelta::from_std(self.0.settings.retention).unwrap_or(TimeDelta::MAX);
         let Some(before) = Utc::now().checked_sub_signed(retention) else { return Ok(0) };
+        let Some(too_old) = Utc::now().checked_sub_signed(retention.checked_mul(4).unwrap_or(TimeDelta::MAX)) else {
+            return Ok(0);
+        };
         let (source, head) = (self.0.source, self.head());
         db::write!(self.0.db, |conn, q| -> Result<_, DbError> {
             let read = q::hindmost(conn, source).await?.unwrap_or(head);
-            Ok(q::forget(conn, before, read.min(head)).await?)
+            Ok(q::forget(conn, before, read.min(head)).await? + q::forget(conn, too_old, head).await?)
         })
     }
 

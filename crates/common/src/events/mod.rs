@@ -7,10 +7,11 @@
 //! its changes were committed.
 //!
 //! Readers stand in a row behind the log: streams to clients ([`Log::watch`]), other services, consumers of one's
-//! own ([`Reader`]).
+//! own ([`Reader`]), NATS JetStream for everyone else ([`nats`]).
 
 mod log;
 mod message;
+pub mod nats;
 pub mod postgres;
 mod reader;
 pub mod sqlite;

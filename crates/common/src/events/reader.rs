@@ -35,6 +35,11 @@ pub trait Reader: Send + Sync + 'static {
     /// Its name, for example `webhooks`.
     fn name(&self) -> &'static str;
 
+    /// Whether a reader that is new begins with the oldest event that is kept, and not with what comes from now on.
+    fn from_the_oldest(&self) -> bool {
+        false
+    }
+
     /// Acts on events, which follow each other from right after the seat, and moves the seat behind the last of them.
     ///
     /// What is done in the database happens in the same transaction as [`advance`](postgres::advance): if that says
@@ -47,8 +52,7 @@ pub trait Reader: Send + Sync + 'static {
 const MAX_PAUSE: Duration = Duration::from_secs(30);
 
 impl Log {
-    /// Lets a reader act on every event of the log from its seat on, until the log stops. A reader that is
-    /// new begins with what comes from now on. Several copies may do so at a time: each event is acted on once.
+    /// Lets a reader act on every event of the log from its seat on, until the log stops. Several copies may do so at a time: each event is acted on once.
     pub async fn serve<R: Reader>(self, reader: Arc<R>) {
         let mut growth = self.growth();
         let mut failures = 0;
@@ -82,7 +86,7 @@ impl Log {
 
     /// Lets a reader act once. `false` where there was nothing to act on.
     async fn turn<R: Reader>(&self, reader: &R) -> Result<bool, Stuck> {
-        let seat = self.seat(reader.name()).await?;
+        let seat = self.seat(reader.name(), reader.from_the_oldest()).await?;
         let events = self.after(seat.position).await?;
         if events.is_empty() {
             return Ok(false);
@@ -91,19 +95,22 @@ impl Log {
         Ok(true)
     }
 
-    /// A reader's seat, which it gets at the end of the log where it has none.
+    /// A reader's seat. Where it has none, it gets one before the oldest event that is kept, or at the end of the log.
     ///
     /// # Errors
     /// Where the database fails.
-    pub async fn seat(&self, reader: &'static str) -> Result<Seat, DbError> {
-        let (source, head) = (self.source(), self.head());
+    pub async fn seat(&self, reader: &'static str, from_the_oldest: bool) -> Result<Seat, DbError> {
+        let source = self.source();
         let found = db::read!(self.db(), |conn, q| -> Result<_, DbError> { Ok(q::seat(conn, reader, source).await?) })?;
         let position = match found {
             Some(position) => position,
-            None => db::write!(self.db(), |conn, q| -> Result<_, DbError> {
-                q::take_seat(conn, reader, source, head).await?;
-                Ok(q::seat(conn, reader, source).await?.unwrap_or(head))
-            })?,
+            None => {
+                let begin = if from_the_oldest { self.oldest().await? - 1 } else { self.head() };
+                db::write!(self.db(), |conn, q| -> Result<_, DbError> {
+                    q::take_seat(conn, reader, source, begin).await?;
+                    Ok(q::seat(conn, reader, source).await?.unwrap_or(begin))
+                })?
+            }
         };
         Ok(Seat { reader, source, position })
     }

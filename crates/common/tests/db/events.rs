@@ -5,13 +5,19 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering::SeqCst};
 use std::time::Duration;
 
+use async_nats::jetstream::{
+    self, Context,
+    consumer::{DeliverPolicy, pull::OrderedConfig},
+};
 use chrono::Utc;
 use futures::StreamExt as _;
+use prost::Message as _;
+use souk_common::config::Secret;
 use souk_common::db::{self, Db};
-use souk_common::events::{Bell, Draft, Event, Events, Log, Reader, Seat, Settings, Stuck, WatchError};
+use souk_common::events::{Bell, Draft, Event, Events, Log, Reader, Seat, Settings, Stuck, WatchError, nats};
 use souk_common::ids::UserId;
 use souk_proto::common::v1;
-use souk_testkit::wait;
+use souk_testkit::{process::Program, servers, wait};
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
@@ -201,7 +207,7 @@ async fn readers_act_on_each_event_once_in_order_though_they_race_fail_and_resta
         let ids = accounts(&fixture.db, 2).await;
         let stop = CancellationToken::new();
         let first = log(&fixture.db, &stop).await;
-        first.seat("copier").await.unwrap();
+        first.seat("copier", false).await.unwrap();
         let clumsy = Arc::new(AtomicBool::new(true));
         let reader = || Arc::new(Copier { db: fixture.db.clone(), into: ids[1], clumsy: clumsy.clone() });
         let mut readers = vec![
@@ -224,6 +230,109 @@ async fn readers_act_on_each_event_once_in_order_though_they_race_fail_and_resta
         let copied = store::entries(&fixture.db, ids[1]).await.unwrap();
         let expected: Vec<_> = (1..=EVENTS as i64).map(|number| (number as i32, number)).collect();
         assert_eq!(copied, expected, "{engine}");
+        stop.cancel();
+    }
+}
+
+/// Copies a stream of NATS into an account, as another company's program would: it remembers the last position with
+/// what it does.
+async fn copy_from_nats(url: String, db: Db, into: UserId) {
+    loop {
+        let last = store::entries(&db, into).await.ok().map(|copied| copied.len() as i64);
+        if let Some(last) = last
+            && let Ok(client) = async_nats::connect(&url).await
+        {
+            let copied = copy_until_it_breaks(jetstream::new(client), &db, into, last).await;
+            tracing::debug!(?copied, "the stream broke off");
+        }
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+}
+
+async fn copy_until_it_breaks(nats: Context, db: &Db, into: UserId, mut last: i64) -> Result<(), async_nats::Error> {
+    let stream = nats.get_stream(nats::stream("accounts")).await?;
+    let deliver_policy = DeliverPolicy::ByStartSequence { start_sequence: last as u64 + 1 };
+    let consumer = stream.create_consumer(OrderedConfig { deliver_policy, ..OrderedConfig::default() }).await?;
+    let mut messages = consumer.messages().await?;
+    while let Some(message) = tokio::time::timeout(Duration::from_secs(2), messages.next()).await? {
+        let message = message?;
+        let headers = message.headers.clone().unwrap_or_default();
+        let position: i64 = headers.get(nats::POSITION).unwrap().as_str().parse()?;
+        assert!(position <= last + 1, "position {position} after {last}");
+        if position <= last {
+            continue;
+        }
+        let number = v1::Event::decode(message.payload.clone())?.position;
+        let copied: Result<(), Error> =
+            db::write!(db, |conn, q| Ok(q::add_entries(conn, into, vec![(position as i32, number)])
+                .await
+                .map(drop)?));
+        copied.map_err(|error| format!("{error:?}"))?;
+        last = position;
+    }
+    Ok(())
+}
+
+/// `SOUK_TEST_EVENTS=100000` makes it the size that is claimed.
+#[tokio::test(flavor = "multi_thread")]
+async fn nats_has_each_event_once_in_order_though_everything_is_killed() {
+    let events: usize = std::env::var("SOUK_TEST_EVENTS").map_or(600, |events| events.parse().unwrap());
+    for fixture in both().await {
+        let (engine, db) = (fixture.db.engine(), fixture.db.clone());
+        let folder = tempfile::tempdir().unwrap();
+        let port = servers::free_port().unwrap();
+        let url = format!("nats://127.0.0.1:{port}");
+        let mut server = Program::new(servers::find::binary("nats-server").unwrap(), "Server is ready")
+            .args(["--addr", "127.0.0.1", "--jetstream", "--port", &port.to_string(), "--store_dir"])
+            .arg(folder.path())
+            .start()
+            .await;
+        let ids = accounts(&db, 6).await;
+        let (into, stop) = (ids[5], CancellationToken::new());
+        let log = log(&db, &stop).await;
+        let settings = nats::Settings { nats_url: Secret::new(&*url) };
+        let relay = async || settings.publish(&log).await.unwrap().unwrap();
+        let mut relays = vec![relay().await, relay().await];
+        let mut copier = tokio::spawn(copy_from_nats(url.clone(), db.clone(), into));
+        let kill_every = (events / 12).max(1);
+        for number in 0..events {
+            while change(&db, ids[number % 5], false).await.is_err() {}
+            if number % kill_every == kill_every - 1 {
+                match rand::random_range(0..4) {
+                    0 => {
+                        server.kill().await;
+                        server.restart().await;
+                    }
+                    1 => {
+                        relays.remove(0).abort();
+                        relays.push(relay().await);
+                    }
+                    2 => {
+                        copier.abort();
+                        copier = tokio::spawn(copy_from_nats(url.clone(), db.clone(), into));
+                    }
+                    _ => {
+                        // Cuts every connection to PostgreSQL, this one's own among them.
+                        let _: Result<(), Error> = db::write!(db, |conn, q| q::cut_connections(conn).await);
+                    }
+                }
+            }
+        }
+        let all = Duration::from_secs(120).max(Duration::from_millis(10) * events as u32);
+        wait::until(all, "all to be copied", async || {
+            store::entries(&db, into).await.is_ok_and(|copied| copied.len() >= events)
+        })
+        .await;
+        let copied = store::entries(&db, into).await.unwrap();
+        let positions: Vec<_> = copied.iter().map(|(position, _)| *position).collect();
+        assert_eq!(positions, (1..=events as i32).collect::<Vec<_>>(), "{engine}");
+        let told: Vec<_> = follow(log.clone(), events, usize::MAX).await.iter().map(|event| number(event)).collect();
+        assert_eq!(copied.iter().map(|(_, number)| *number).collect::<Vec<_>>(), told, "{engine}");
+        let client = jetstream::new(async_nats::connect(&url).await.unwrap());
+        let mut stream = client.get_stream(nats::stream("accounts")).await.unwrap();
+        let state = &stream.info().await.unwrap().state;
+        assert_eq!((state.messages, state.last_sequence), (events as u64, events as u64), "{engine}");
+        copier.abort();
         stop.cancel();
     }
 }

@@ -37,3 +37,8 @@ pub mod schema {
 pub async fn insert_entries(conn: &mut Conn, rows: Vec<queries::EntryRow>) -> QueryResult<usize> {
     diesel::insert_into(schema::entries::table).values(rows).execute(conn).await
 }
+
+pub async fn cut_connections(conn: &mut Conn) -> QueryResult<usize> {
+    let cut = "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = current_database()";
+    diesel::sql_query(cut).execute(conn).await
+}

@@ -118,3 +118,9 @@ pub async fn count_up(conn: &mut Conn, id: UserId) -> QueryResult<i64> {
     let balance = diesel::update(account).set(accounts::balance.eq(accounts::balance + 1));
     balance.returning(accounts::balance).get_result(conn).await
 }
+
+/// Cuts all connections to the database that there are to cut.
+pub async fn cut_connections(conn: &mut Conn) -> Result<(), crate::db::store::Error> {
+    super::cut_connections(conn).await?;
+    Ok(())
+}

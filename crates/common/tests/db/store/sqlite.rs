@@ -37,3 +37,7 @@ pub mod schema {
 pub async fn insert_entries(conn: &mut Conn, rows: Vec<queries::EntryRow>) -> QueryResult<usize> {
     conn.spawn_blocking(move |conn| diesel::insert_into(schema::entries::table).values(rows).execute(conn)).await
 }
+
+pub async fn cut_connections(_: &mut Conn) -> QueryResult<usize> {
+    Ok(0)
+}
