@@ -279,6 +279,7 @@ async fn nats_has_each_event_once_in_order_though_everything_is_killed() {
     let events: usize = std::env::var("SOUK_TEST_EVENTS").map_or(600, |events| events.parse().unwrap());
     for fixture in both().await {
         let (engine, db) = (fixture.db.engine(), fixture.db.clone());
+        servers::install::ensure("NATS", "nats-server", "nats-server").unwrap();
         let folder = tempfile::tempdir().unwrap();
         let port = servers::free_port().unwrap();
         let url = format!("nats://127.0.0.1:{port}");
