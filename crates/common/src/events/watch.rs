@@ -71,7 +71,13 @@ impl Log {
         W: Fn(&Event) -> bool + Send + 'static,
     {
         let growth = self.growth();
-        let begin = if cursor.is_empty() { self.head() } else { self.place_of(cursor).await? };
+        let begin = if cursor.is_empty() {
+            // What was committed before has its position then, and is not told of.
+            self.look().await?;
+            self.head()
+        } else {
+            self.place_of(cursor).await?
+        };
         let follower =
             Follower { log: self.clone(), growth, wanted, position: begin, page: VecDeque::new(), told: None };
         Ok(stream::unfold(Some(follower), |follower| async {
