@@ -25,6 +25,7 @@ pub(super) fn facts(reason: Reason) -> Facts {
         R::MediaTypeUnsupported => (Code::InvalidArgument, "The media type is not supported"),
         R::NotAcceptable => (Code::InvalidArgument, "The answer is not in a media type that is accepted"),
         R::CursorExpired => (Code::OutOfRange, "The cursor is too old"),
+        R::WebhookSignatureInvalid => (Code::InvalidArgument, "The webhook's signature is not valid"),
         R::TokenMissing => (Code::Unauthenticated, "A token is needed"),
         R::TokenInvalid => (Code::Unauthenticated, "The token is not valid"),
         R::TokenExpired => (Code::Unauthenticated, "The token has expired"),
@@ -128,7 +129,7 @@ mod tests {
 
     #[test]
     fn names_read_back() {
-        assert_eq!(all().count(), 33);
+        assert_eq!(all().count(), 37);
         for reason in all() {
             assert_eq!(from_name(name(reason)), Some(reason));
         }
@@ -167,6 +168,7 @@ mod tests {
             (Reason::MethodNotAllowed, 405),
             (Reason::NotAcceptable, 406),
             (Reason::CursorExpired, 410),
+            (Reason::WebhookSignatureInvalid, 400),
             (Reason::ScopeMissing, 403),
             (Reason::BodyTooLarge, 413),
             (Reason::MediaTypeUnsupported, 415),

@@ -84,7 +84,7 @@ impl Parts {
         };
         let (lease, actor) = (self.sagas.lease(), caller.actor());
         let wish = Wish { actor: &actor, reason: &request.reason, etag: "" };
-        let order = match self.store.abandon(id, wish, self.sagas.provider(), lease).await.map_err(Error::from)? {
+        let order = match self.store.abandon(id, wish, self.sagas.payments().name(), lease).await.map_err(Error::from)? {
             Operated::Done(order) => order,
             other => return Err(refused(other, &request.name, what, must)),
         };
