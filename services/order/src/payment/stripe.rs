@@ -185,12 +185,13 @@ impl Stripe {
         let units = amount::smallest_units(amount).ok_or_else(|| declined("Stripe cannot give back this amount"))?;
         // Stripe forgets idempotency keys after a day, but never the refunds themselves.
         let made = self.api.refunds(&id).await.map_err(unanswered)?;
-        let mut tries = made.iter().filter(|made| made.metadata.get(REFUND).is_some_and(|of| of == refund));
-        if tries.any(Refund::holds) {
+        let ours = made.into_iter().filter(|made| made.metadata.get(REFUND).is_some_and(|of| of == refund));
+        let (hold, failed): (Vec<Refund>, Vec<Refund>) = ours.partition(Refund::holds);
+        if !hold.is_empty() {
             return Ok(());
         }
-        let failed = made.iter().filter(|made| made.metadata.get(REFUND).is_some_and(|of| of == refund)).count();
-        let unique = idempotency(refund, &format!("refund-{failed}"));
+        // One that has failed is made anew.
+        let unique = idempotency(refund, &format!("refund-{}", failed.len()));
         match self.api.refund(&id, units, &[(REFUND, refund)], &unique).await {
             Ok(made) if made.holds() => Ok(()),
             Ok(_) => Err(unanswered("the refund has failed")),
