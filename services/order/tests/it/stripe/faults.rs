@@ -162,7 +162,9 @@ async fn an_order_that_an_operator_gives_up_holds_nothing_whatever_came_of_its_p
         let souk = &shop.souk;
         let lantern = souk.stocked("LANTERN", 5).await;
         // One whose money is held, and one of which Stripe has made an intent that souk does not know.
-        for (lost, status) in [("/confirm HTTP", "requires_capture"), ("POST /v1/payment_intents HTTP", "requires_confirmation")] {
+        for (lost, status) in
+            [("/confirm HTTP", "requires_capture"), ("POST /v1/payment_intents HTTP", "requires_confirmation")]
+        {
             (0..1000).for_each(|_| shop.line.lose_answer(lost));
             refused(souk.place(&souk.ada, order_for(&[(&lantern, 1)], APPROVED)).await, Reason::ServiceUnavailable);
             let pending = souk.all().await.into_iter().find(|order| order.state() == State::Pending).unwrap().name;
