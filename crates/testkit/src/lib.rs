@@ -7,6 +7,7 @@
 //! - [`db`]: a fresh database for each test, on either engine.
 //! - [`proxy`]: a TCP proxy that can be cut, stalled, delayed and restored.
 //! - [`process`]: the `souk` binary as a child that can be killed and started again.
+//! - [`stripe`]: a stand-in for Stripe, which speaks its HTTP API.
 //! - [`tls`]: certificates signed by an authority of the test's own.
 //! - [`wait`]: wait on a condition with a deadline, never sleep for luck.
 //!
@@ -17,5 +18,6 @@ pub mod db;
 pub mod process;
 pub mod proxy;
 pub mod servers;
+pub mod stripe;
 pub mod tls;
 pub mod wait;

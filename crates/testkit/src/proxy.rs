@@ -1,6 +1,10 @@
 //! A TCP proxy on a free port that can be cut, stalled, delayed and restored: faults on demand.
 
 use std::net::{Ipv4Addr, SocketAddr};
+use std::sync::{
+    Arc, Mutex, PoisonError,
+    atomic::{AtomicBool, Ordering},
+};
 use std::time::Duration;
 
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -20,11 +24,15 @@ enum Mode {
     Cut,
 }
 
+/// Texts in requests whose answers get lost, each once.
+type Losing = Arc<Mutex<Vec<String>>>;
+
 /// A proxy in front of one server. Dropping it closes its port and all its connections.
 #[derive(Debug)]
 pub struct Proxy {
     address: SocketAddr,
     mode: watch::Sender<Mode>,
+    losing: Losing,
     _stop: DropGuard,
 }
 
@@ -47,8 +55,10 @@ impl Proxy {
         let (mode, watched) = watch::channel(Mode::Pass(Duration::ZERO));
         let stop = CancellationToken::new();
         let upstream = upstream.into();
-        tokio::spawn(stop.clone().run_until_cancelled_owned(accept(listener, upstream, watched, stop.clone())));
-        Self { address, mode, _stop: stop.drop_guard() }
+        let losing = Losing::default();
+        let accepting = accept(listener, upstream, (watched, losing.clone()), stop.clone());
+        tokio::spawn(stop.clone().run_until_cancelled_owned(accepting));
+        Self { address, mode, losing, _stop: stop.drop_guard() }
     }
 
     /// A proxy in front of the server that `url` names, which must have a host and a port.
@@ -96,8 +106,21 @@ impl Proxy {
         self.mode.send_replace(Mode::Pass(delay));
     }
 
-    /// Passes everything at once again. What was cut stays closed; clients connect anew.
+    /// Lets the next request that contains `text` through and throws its answer away: the connection is closed in its
+    /// place, as when it breaks after the server has acted. Of several texts each counts once. For HTTP/1.1 and requests
+    /// that come in one piece.
+    pub fn lose_answer(&self, text: impl Into<String>) {
+        self.losing.lock().unwrap_or_else(PoisonError::into_inner).push(text.into());
+    }
+
+    /// How many answers that are to be lost have not been asked for yet.
+    pub fn to_lose(&self) -> usize {
+        self.losing.lock().unwrap_or_else(PoisonError::into_inner).len()
+    }
+
+    /// Passes everything at once again, and loses no more answers. What was cut stays closed; clients connect anew.
     pub fn restore(&self) {
+        self.losing.lock().unwrap_or_else(PoisonError::into_inner).clear();
         self.mode.send_replace(Mode::Pass(Duration::ZERO));
     }
 }
@@ -109,19 +132,24 @@ fn parse(url: &str) -> Url {
     }
 }
 
-async fn accept(listener: TcpListener, upstream: String, mode: watch::Receiver<Mode>, stop: CancellationToken) {
+async fn accept(
+    listener: TcpListener,
+    upstream: String,
+    (mode, losing): (watch::Receiver<Mode>, Losing),
+    stop: CancellationToken,
+) {
     while let Ok((client, _)) = listener.accept().await {
         if *mode.borrow() == Mode::Cut {
             continue;
         }
-        let connection = connection(client, upstream.clone(), mode.clone());
+        let connection = connection(client, upstream.clone(), mode.clone(), losing.clone());
         tokio::spawn(stop.clone().run_until_cancelled_owned(connection));
     }
 }
 
 /// Serves one connection until either side closes it or it is cut. An error ends it, as on a
 /// real network: both sockets close.
-async fn connection(mut client: TcpStream, upstream: String, mode: watch::Receiver<Mode>) {
+async fn connection(mut client: TcpStream, upstream: String, mode: watch::Receiver<Mode>, losing: Losing) {
     let Ok(mut server) = TcpStream::connect(&upstream).await else {
         return;
     };
@@ -130,8 +158,22 @@ async fn connection(mut client: TcpStream, upstream: String, mode: watch::Receiv
     let mut cut = mode.clone();
     let (client_read, client_write) = client.split();
     let (server_read, server_write) = server.split();
+    let lost = AtomicBool::new(false);
+    let request = |bytes: &[u8]| {
+        let mut losing = losing.lock().unwrap_or_else(PoisonError::into_inner);
+        let contained = |text: &String| bytes.windows(text.len().max(1)).any(|part| part == text.as_bytes());
+        if let Some(at) = losing.iter().position(contained) {
+            losing.remove(at);
+            lost.store(true, Ordering::Relaxed);
+        }
+        true
+    };
+    let answer = |_: &[u8]| !lost.load(Ordering::Relaxed);
     let both = async {
-        tokio::join!(pump(client_read, server_write, mode.clone()), pump(server_read, client_write, mode.clone()),)
+        tokio::join!(
+            pump(client_read, server_write, mode.clone(), request),
+            pump(server_read, client_write, mode.clone(), answer),
+        )
     };
     tokio::select! {
         _ = both => {}
@@ -139,14 +181,18 @@ async fn connection(mut client: TcpStream, upstream: String, mode: watch::Receiv
     }
 }
 
-/// Moves bytes one way as the mode says, and passes on the end of the stream.
+/// Moves bytes one way as the mode says and as long as `passes` lets them, and passes on the end of the stream.
 async fn pump(
     mut from: impl AsyncReadExt + Unpin,
     mut to: impl AsyncWriteExt + Unpin,
     mut mode: watch::Receiver<Mode>,
+    passes: impl Fn(&[u8]) -> bool,
 ) {
     let mut buffer = vec![0; 16 * 1024];
     while let Ok(read @ 1..) = from.read(&mut buffer).await {
+        if !passes(&buffer[..read]) {
+            break;
+        }
         let delay = match mode.wait_for(|mode| matches!(mode, Mode::Pass(_))).await.as_deref() {
             Ok(Mode::Pass(delay)) => *delay,
             _ => return,

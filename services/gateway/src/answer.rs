@@ -79,8 +79,8 @@ fn challenge(reason: Reason) -> HeaderValue {
     })
 }
 
-/// A pointer leads into the body that was sent, which may be one field of the message; what came in the path or
-/// the query has no pointer but a parameter's name.
+/// A pointer leads into the body that was sent, which may be one field of the message; what came in the path, the
+/// query or a header has no pointer but a parameter's name.
 fn locate(error: &mut Value, binding: &Binding) {
     let Some(members) = error.as_object_mut() else { return };
     let Some(field) = members.get("field").and_then(Value::as_str).map(str::to_owned) else { return };
@@ -99,6 +99,10 @@ fn locate(error: &mut Value, binding: &Binding) {
         Place::Query => {
             members.remove("pointer");
             "query"
+        }
+        Place::Header => {
+            members.remove("pointer");
+            "header"
         }
     };
     members.insert("in".to_owned(), place.into());

@@ -88,7 +88,8 @@ impl Gateway {
         let message = match call.codec {
             Codec::Proto => call.message,
             Codec::Json => {
-                let message = binding.bind(Parts { captures: &[], query: "", body: &call.message })?;
+                let message =
+                    binding.bind(Parts { captures: &[], query: "", body: &call.message, content_type: "" })?;
                 self.check(&message)?;
                 message.encode_to_vec().into()
             }

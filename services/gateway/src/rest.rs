@@ -9,6 +9,7 @@ use prost_reflect::DynamicMessage;
 use souk_common::{
     client::Client,
     context::RequestContext,
+    contract::HeaderField,
     error::{OrProblem, Problem, Reason},
 };
 use tonic::{body::Body, client::Grpc, metadata::MetadataValue};
@@ -53,10 +54,22 @@ impl Gateway {
         };
         let body = self.whole(&parts.headers, body, 0).await?;
         if !body.is_empty() && route.binding.takes_body() {
-            is_json(&parts.headers)?;
+            is_unpacked(&parts.headers)?;
+            if !route.binding.takes_anything() {
+                is_json(&parts.headers)?;
+            }
         }
         let query = parts.uri.query().unwrap_or_default();
-        let mut message = route.binding.bind(transcode::Parts { captures: &matched.captures, query, body: &body })?;
+        let content_type = parts.headers.get(header::CONTENT_TYPE).and_then(|value| value.to_str().ok());
+        let content_type = content_type.unwrap_or_default();
+        let asked = transcode::Parts { captures: &matched.captures, query, body: &body, content_type };
+        let mut message = route.binding.bind(asked)?;
+        for HeaderField { name, field } in &route.method.headers {
+            if let Some(value) = parts.headers.get(name) {
+                let value = value.to_str().map_err(|_| malformed(format!("the header {name} is not text")))?;
+                transcode::fill(&mut message, field, name, value)?;
+            }
+        }
         if let (Some(field), Some(key)) = (&route.method.idempotency_key, parts.headers.get(IDEMPOTENCY_KEY)) {
             let key = key.to_str().map_err(|_| malformed("the header Idempotency-Key is not text"))?;
             transcode::fill(&mut message, field, "Idempotency-Key", key)?;
@@ -189,13 +202,18 @@ async fn read(mut body: Body, limit: usize) -> Result<Option<Bytes>, tonic::Stat
     Ok((seen <= limit).then(|| kept.freeze()))
 }
 
+/// Whether the body came as it is.
+fn is_unpacked(headers: &HeaderMap) -> Result<(), Problem> {
+    if headers.get(header::CONTENT_ENCODING).is_none_or(|encoding| encoding == "identity") {
+        return Ok(());
+    }
+    let compressed = Problem::new(Reason::MediaTypeUnsupported, "the body is compressed: send it as it is");
+    Err(compressed.metadata(answer::ACCEPT_ENCODING, "identity"))
+}
+
 /// Whether the body is said to be JSON. Without a word about it, it is taken to be.
 fn is_json(headers: &HeaderMap) -> Result<(), Problem> {
     let unsupported = |message: &str| Err(Problem::new(Reason::MediaTypeUnsupported, message));
-    if headers.get(header::CONTENT_ENCODING).is_some_and(|encoding| encoding != "identity") {
-        return unsupported("the body is compressed: send it as it is")
-            .map_err(|problem| problem.metadata(answer::ACCEPT_ENCODING, "identity"));
-    }
     let Some(value) = headers.get(header::CONTENT_TYPE) else { return Ok(()) };
     let text = value.to_str().unwrap_or_default();
     let (essence, parameters) = text.split_once(';').unwrap_or((text, ""));

@@ -5,7 +5,7 @@ use std::{net::SocketAddr, time::Duration};
 use serde::Deserialize;
 use souk_common::{
     client,
-    config::{ConfigError, Settings as All},
+    config::{ConfigError, Secret, Settings as All},
     db, events,
     service::Common,
 };
@@ -87,6 +87,8 @@ pub struct PaymentSettings {
     /// How long an authorisation can be captured.
     #[serde(with = "souk_common::config::duration")]
     pub authorization_lifetime: Duration,
+    /// Stripe.
+    pub stripe: StripeSettings,
 }
 
 /// The payment providers that there are.
@@ -95,6 +97,63 @@ pub struct PaymentSettings {
 pub enum ProviderKind {
     /// Takes no money: the payment's token says what happens.
     Simulated,
+    /// Stripe.
+    Stripe,
+}
+
+/// `[order.payment.stripe]`.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct StripeSettings {
+    /// The secret key, or a restricted one.
+    pub api_key: Secret,
+    /// The signing secret of the webhook endpoint; empty: no webhooks are taken.
+    pub webhook_secret: Secret,
+    /// Where Stripe's API is.
+    pub api_base: String,
+    /// How long an answer may take.
+    #[serde(with = "souk_common::config::duration")]
+    pub timeout: Duration,
+    /// How old a webhook may be, by its signed time.
+    #[serde(with = "souk_common::config::duration")]
+    pub webhook_tolerance: Duration,
+    /// What tells this installation's payments from those of others on the same account.
+    pub installation: String,
+    /// How often money is looked for that is held for nobody.
+    #[serde(with = "souk_common::config::duration")]
+    pub reconcile_interval: Duration,
+    /// How long money must have been held to be looked at.
+    #[serde(with = "souk_common::config::duration")]
+    pub reconcile_after: Duration,
+}
+
+impl StripeSettings {
+    /// The setting that is wrong, and what would be right.
+    fn fault(&self) -> Option<(&'static str, &'static str)> {
+        const SECOND: Duration = Duration::from_secs(1);
+        if self.api_key.is_empty() {
+            return Some(("api_key", "must be set: the secret key (sk_…) or a restricted one (rk_…) of the account"));
+        }
+        if !reqwest::Url::parse(&self.api_base).is_ok_and(|url| matches!(url.scheme(), "https" | "http")) {
+            return Some(("api_base", "must be a URL that begins with https:// (or http://, of a stand-in for tests)"));
+        }
+        if self.timeout.is_zero() {
+            return Some(("timeout", "must be above zero"));
+        }
+        if self.webhook_tolerance < SECOND {
+            return Some(("webhook_tolerance", "must be 1s or more"));
+        }
+        if self.installation.is_empty() || self.installation.len() > 100 {
+            return Some(("installation", "must have from 1 to 100 characters"));
+        }
+        if self.reconcile_interval < SECOND {
+            return Some(("reconcile_interval", "must be 1s or more"));
+        }
+        if self.reconcile_after < SECOND {
+            return Some(("reconcile_after", "must be 1s or more"));
+        }
+        None
+    }
 }
 
 impl Config {
@@ -138,6 +197,11 @@ impl Config {
         if order.idempotency_retention < DAY {
             return fault("order.idempotency_retention", "must be 24h or more");
         }
+        if order.payment.provider == ProviderKind::Stripe
+            && let Some((setting, what)) = order.payment.stripe.fault()
+        {
+            return fault(&format!("order.payment.stripe.{setting}"), what);
+        }
         if let Some((setting, what)) = order.events.fault() {
             return fault(&format!("order.events.{setting}"), what);
         }
@@ -163,6 +227,30 @@ mod tests {
         let config = load(&[]).unwrap();
         let built_in = db::Config::default();
         assert_eq!(format!("{:?}", config.settings.database), format!("{built_in:?}"));
+    }
+
+    #[test]
+    fn stripes_settings_matter_where_it_is_used_and_its_secrets_are_hidden() {
+        let stripe = ("SOUK_ORDER__PAYMENT__PROVIDER", "stripe");
+        let api_key = ("SOUK_ORDER__PAYMENT__STRIPE__API_KEY", "sk_test_hunter2");
+        let webhooks = ("SOUK_ORDER__PAYMENT__STRIPE__WEBHOOK_SECRET", "whsec_hunter2");
+        assert!(load(&[stripe]).unwrap_err().to_string().contains("order.payment.stripe.api_key"));
+        let config = load(&[stripe, api_key, webhooks]).unwrap();
+        assert!(!format!("{config:?}").contains("hunter2"));
+        for (name, value) in [
+            ("API_BASE", "api.stripe.com"),
+            ("TIMEOUT", "0s"),
+            ("WEBHOOK_TOLERANCE", "10ms"),
+            ("INSTALLATION", ""),
+            ("RECONCILE_INTERVAL", "10ms"),
+            ("RECONCILE_AFTER", "0s"),
+        ] {
+            let variable = format!("SOUK_ORDER__PAYMENT__STRIPE__{name}");
+            load(&[(&variable, value)]).unwrap();
+            let error = load(&[stripe, api_key, (&variable, value)]).unwrap_err().to_string();
+            let key = format!("order.payment.stripe.{}", name.to_lowercase());
+            assert!(error.contains(&key) && error.contains(&variable), "{error}");
+        }
     }
 
     #[test]

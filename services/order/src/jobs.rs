@@ -1,5 +1,6 @@
 //! Background work: sagas that lost their runner, and keys and events that need no longer be remembered.
 
+pub mod payments;
 pub mod saga;
 
 use std::{

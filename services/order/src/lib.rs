@@ -25,7 +25,8 @@ use souk_common::{
 };
 use souk_proto::order::v1::{
     event_service_server::EventServiceServer, job_service_server::JobServiceServer,
-    order_service_server::OrderServiceServer, saga_service_server::SagaServiceServer,
+    order_service_server::OrderServiceServer, payment_service_server::PaymentServiceServer,
+    saga_service_server::SagaServiceServer,
 };
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
@@ -35,7 +36,7 @@ use crate::{
     clients::Inventory,
     config::ProviderKind,
     jobs::saga::Sagas,
-    payment::{Provider, Simulated},
+    payment::{Provider, Simulated, Stripe},
     rpc::Rpc,
     store::{Store, StoreError},
 };
@@ -49,6 +50,9 @@ pub enum ServeError {
     /// The database cannot be used.
     #[error("the database of the order service cannot be used")]
     Database(#[from] DbError),
+    /// The payment provider cannot be called.
+    #[error("the payment provider cannot be called")]
+    Payments(#[source] reqwest::Error),
     /// The server failed.
     #[error(transparent)]
     Server(#[from] ServerError),
@@ -68,7 +72,11 @@ pub async fn serve(config: Config, listener: TcpListener, shutdown: Cancellation
     let inventory = common.client(&settings.clients.inventory, contract, "order").map_err(SetupError::from)?;
     let inventory = Inventory::new(inventory);
     let store = Store::open(&settings.database, &common.data_dir).await?;
-    let payments = provider(&settings.payment, store.db());
+    let stripe = stripe(&settings.payment, store.db())?;
+    let payments = match &stripe {
+        Some(stripe) => stripe.clone(),
+        None => simulated(&settings.payment, store.db()),
+    };
     let sagas = Sagas::new(store.clone(), inventory.clone(), payments, settings.saga.clone());
     // A token of its own: the jobs also stop where the server fails.
     let stop_jobs = shutdown.child_token();
@@ -79,10 +87,14 @@ pub async fn serve(config: Config, listener: TcpListener, shutdown: Cancellation
 
     let jobs = Jobs::new("order", store.db().clone(), stop_jobs.clone());
     jobs::start(&jobs, &settings, &store, &sagas, &log, &stop_jobs);
+    if let Some(stripe) = &stripe {
+        jobs::payments::start(&jobs, &settings.payment.stripe, &store, stripe);
+    }
     let ready = store.db().clone();
     let served = Server::new(&common.server, "order", contract, verifier)
         .with(OrderServiceServer::new(rpc.clone()))
         .with(SagaServiceServer::new(rpc.clone()))
+        .with(PaymentServiceServer::new(rpc.clone()))
         .with(EventServiceServer::new(rpc))
         .with(JobServiceServer::new(JobRpc::new(jobs.clone())))
         .ready_while(move || {
@@ -124,14 +136,22 @@ pub async fn verify(config: &Config) -> Result<Vec<Check>, StoreError> {
     checks
 }
 
-fn provider(settings: &config::PaymentSettings, db: &Db) -> Provider {
+fn stripe(settings: &config::PaymentSettings, db: &Db) -> Result<Option<Arc<Stripe>>, ServeError> {
     match settings.provider {
-        ProviderKind::Simulated => Arc::new(Simulated::new(
-            db.clone(),
-            payment::simulated::Settings {
-                slow_delay: settings.slow_delay,
-                authorization_lifetime: settings.authorization_lifetime,
-            },
-        )),
+        ProviderKind::Simulated => Ok(None),
+        ProviderKind::Stripe => {
+            let stripe = Stripe::new(db.clone(), settings.stripe.clone()).map_err(ServeError::Payments)?;
+            Ok(Some(Arc::new(stripe)))
+        }
     }
+}
+
+fn simulated(settings: &config::PaymentSettings, db: &Db) -> Provider {
+    Arc::new(Simulated::new(
+        db.clone(),
+        payment::simulated::Settings {
+            slow_delay: settings.slow_delay,
+            authorization_lifetime: settings.authorization_lifetime,
+        },
+    ))
 }

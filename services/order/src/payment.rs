@@ -1,13 +1,15 @@
-//! Taking money: what a payment provider must be able to do, and the simulated one.
+//! Taking money: what a payment provider must be able to do, and those that there are.
 
 pub mod simulated;
+pub mod stripe;
 
 use std::sync::Arc;
 
 use futures::future::BoxFuture;
-use souk_common::money::Money;
+use souk_common::{ids::OrderId, money::Money};
+use uuid::Uuid;
 
-pub use self::simulated::Simulated;
+pub use self::{simulated::Simulated, stripe::Stripe};
 
 /// A provider that holds, takes and gives back money.
 ///
@@ -35,6 +37,43 @@ pub trait PaymentProvider: Send + Sync + 'static {
 
     /// Gives money back that was taken. `refund` is the refund's own key.
     fn refund<'a>(&'a self, key: &'a str, refund: &'a str, amount: Money) -> BoxFuture<'a, Result<(), PaymentError>>;
+
+    /// Reads a webhook: what the provider tells of its own accord. Whoever made it is known by the signature alone.
+    fn webhook<'a>(&'a self, body: &'a [u8], signature: &'a str) -> BoxFuture<'a, Result<Notice, WebhookError>>;
+}
+
+/// That something has happened to a payment. What it is, the provider is asked for.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Notice {
+    /// The provider's id of it: the same whenever it is sent again.
+    pub id: String,
+    /// The provider's word for what has happened, for logs.
+    pub kind: String,
+    /// The key of the payment that it is about, where souk has that payment.
+    pub payment: Option<String>,
+}
+
+/// Why a webhook is not taken in.
+#[derive(Debug, thiserror::Error)]
+pub enum WebhookError {
+    /// This provider sends none, or none is expected of it.
+    #[error("no webhooks are expected of this payment provider")]
+    Unexpected,
+    /// The signature is wrong. Says what of it.
+    #[error("the webhook's signature {0}")]
+    Signature(&'static str),
+    /// It is signed, and still not what the provider sends.
+    #[error("the webhook cannot be read")]
+    Malformed(#[source] serde_json::Error),
+    /// It could not be looked up.
+    #[error(transparent)]
+    Books(#[from] souk_common::db::DbError),
+}
+
+/// The order of a payment's key; `None` where that is none of souk's.
+#[must_use]
+pub fn order_of(key: &str) -> Option<OrderId> {
+    Uuid::try_parse(key).ok().map(OrderId::from_uuid)
 }
 
 /// The provider in use.

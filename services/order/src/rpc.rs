@@ -9,6 +9,7 @@ mod place;
 mod sagas;
 mod shipments;
 mod watch;
+mod webhook;
 
 use std::{future::Future, sync::Arc, time::Duration};
 

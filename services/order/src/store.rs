@@ -596,4 +596,40 @@ impl Store {
             Ok(u64::try_from(q::forget(conn, before).await?).unwrap_or(u64::MAX))
         })
     }
+
+    /// Whether a webhook of the payment provider was taken in before.
+    ///
+    /// # Errors
+    /// Where the database fails.
+    pub async fn is_noticed(&self, id: &str) -> Result<bool, StoreError> {
+        db::read!(self.db, |conn, q| -> Result<_, StoreError> { q::is_noticed(conn, id).await })
+    }
+
+    /// Remembers that a webhook of the payment provider was taken in.
+    ///
+    /// # Errors
+    /// Where the database fails.
+    pub async fn notice(&self, id: &str) -> Result<(), StoreError> {
+        let now = now();
+        db::write!(self.db, |conn, q| -> Result<_, StoreError> { q::notice(conn, id, now).await })
+    }
+
+    /// Forgets webhooks of the payment provider that are older than this, and says how many.
+    ///
+    /// # Errors
+    /// Where the database fails.
+    pub async fn forget_notices(&self, before: DateTime<Utc>) -> Result<u64, StoreError> {
+        db::write!(self.db, |conn, q| -> Result<_, StoreError> {
+            Ok(u64::try_from(q::forget_notices(conn, before).await?).unwrap_or(u64::MAX))
+        })
+    }
+
+    /// Has an order that waits for its next try be tried by the job's next run.
+    ///
+    /// # Errors
+    /// Where the database fails.
+    pub async fn wake(&self, id: OrderId) -> Result<(), StoreError> {
+        let now = now();
+        db::write!(self.db, |conn, q| -> Result<_, StoreError> { q::wake(conn, id, now).await })
+    }
 }

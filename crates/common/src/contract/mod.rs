@@ -11,7 +11,7 @@ use std::{
 
 use prost_reflect::{DescriptorPool, DynamicMessage, MethodDescriptor};
 use souk_proto::google::api::HttpRule;
-pub use souk_proto::options::v1::{Cursor, RateClass};
+pub use souk_proto::options::v1::{Cursor, HeaderField, RateClass};
 
 pub use self::{
     access::{AccessRule, Role, Roles},
@@ -52,6 +52,8 @@ pub struct Method {
     pub cursor: Option<Cursor>,
     /// When it goes out of use.
     pub deprecation: Option<Deprecation>,
+    /// Headers of a REST request that fill fields of the request.
+    pub headers: Vec<HeaderField>,
     /// It changes nothing (`idempotency_level = NO_SIDE_EFFECTS`).
     pub safe: bool,
     /// It may be repeated (`IDEMPOTENT` or `NO_SIDE_EFFECTS`).

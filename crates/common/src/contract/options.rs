@@ -4,10 +4,13 @@ use std::{collections::HashMap, time::Duration};
 
 use chrono::NaiveDate;
 use fluent_uri::UriRef;
-use prost_reflect::{DescriptorPool, DynamicMessage, ExtensionDescriptor, MessageDescriptor, MethodDescriptor, Value};
+use http::HeaderName;
+use prost_reflect::{
+    DescriptorPool, DynamicMessage, ExtensionDescriptor, Kind, MessageDescriptor, MethodDescriptor, Value,
+};
 use souk_proto::{
     google::api::HttpRule,
-    options::v1::{self, Access, Cache, Cursor, RateClass},
+    options::v1::{self, Access, Cache, Cursor, HeaderField, RateClass},
 };
 
 use super::{AccessRule, ContractError, Method};
@@ -42,11 +45,12 @@ const CACHE: &str = "souk.options.v1.cache";
 const ETAG: &str = "souk.options.v1.etag";
 const CURSOR: &str = "souk.options.v1.cursor";
 const DEPRECATION: &str = "souk.options.v1.deprecation";
+const HEADERS: &str = "souk.options.v1.headers";
 const HTTP: &str = "google.api.http";
 
 impl Options {
     pub(super) fn of(pool: &DescriptorPool) -> Self {
-        let names = [ACCESS, RATE_CLASS, IDEMPOTENCY_KEY, CACHE, ETAG, CURSOR, DEPRECATION, HTTP];
+        let names = [ACCESS, RATE_CLASS, IDEMPOTENCY_KEY, CACHE, ETAG, CURSOR, DEPRECATION, HEADERS, HTTP];
         Self(names.into_iter().filter_map(|name| Some((name, pool.get_extension_by_name(name)?))).collect())
     }
 
@@ -79,6 +83,36 @@ impl Options {
             option: name,
             source,
         })
+    }
+
+    fn headers(
+        &self,
+        descriptor: &MethodDescriptor,
+        options: &DynamicMessage,
+    ) -> Result<Vec<HeaderField>, ContractError> {
+        let Some(Value::List(values)) = self.get(options, HEADERS) else { return Ok(Vec::new()) };
+        let mut headers = Vec::with_capacity(values.len());
+        for value in values {
+            let Value::Message(message) = value else { continue };
+            let header: HeaderField = message.transcode_to().map_err(|source| ContractError::Option {
+                method: descriptor.full_name().to_owned(),
+                option: HEADERS,
+                source,
+            })?;
+            if HeaderName::from_lowercase(header.name.as_bytes()).is_err() {
+                let fault = format!("`{}` is no name of a header: write it in lower case", header.name);
+                return Err(wrong(descriptor, HEADERS, fault));
+            }
+            let input = descriptor.input();
+            require_field(descriptor, &input, HEADERS, &header.field)?;
+            let field = input.get_field_by_name(&header.field);
+            if !field.is_some_and(|field| field.kind() == Kind::String && !field.is_list()) {
+                let fault = format!("`{}` must be a single text, not inside of another message", header.field);
+                return Err(wrong(descriptor, HEADERS, fault));
+            }
+            headers.push(header);
+        }
+        Ok(headers)
     }
 
     pub(super) fn read(&self, descriptor: MethodDescriptor) -> Result<Method, ContractError> {
@@ -120,6 +154,7 @@ impl Options {
             }
             None => None,
         };
+        let headers = self.headers(&descriptor, &options)?;
         let service = descriptor.parent_service().full_name().to_owned();
         Ok(Method {
             path: format!("/{service}/{}", descriptor.name()),
@@ -132,6 +167,7 @@ impl Options {
             etag,
             cursor,
             deprecation,
+            headers,
             safe,
             idempotent: safe || level == 2,
             http,
@@ -223,13 +259,17 @@ mod tests {
              option (souk.options.v1.cache) = {{max_age_seconds: 5 stale_while_revalidate_seconds: 30}};
              option (souk.options.v1.etag) = \"thing.etag\";
              option (souk.options.v1.cursor) = {{request: \"after\" response: \"place\"}};
-             option (souk.options.v1.deprecation) = {{since: \"2027-01-31\" link: \"/docs\"}};"
+             option (souk.options.v1.deprecation) = {{since: \"2027-01-31\" link: \"/docs\"}};
+             option (souk.options.v1.headers) = {{name: \"x-after\" field: \"after\"}};
+             option (souk.options.v1.headers) = {{name: \"x-too\" field: \"after\"}};"
         ))
         .unwrap();
         let caching = method.caching.unwrap();
         assert_eq!((caching.max_age.as_secs(), caching.stale_while_revalidate.as_secs()), (5, 30));
         assert_eq!(method.etag.as_deref(), Some("thing.etag"));
         assert_eq!(method.cursor.as_ref().unwrap().request, "after");
+        let headers: Vec<_> = method.headers.iter().map(|header| (&*header.name, &*header.field)).collect();
+        assert_eq!(headers, [("x-after", "after"), ("x-too", "after")]);
         let deprecation = method.deprecation.as_ref().unwrap();
         assert_eq!(deprecation.since.to_string(), "2027-01-31");
         assert_eq!((deprecation.sunset, deprecation.link.as_deref()), (None, Some("/docs")));
@@ -256,6 +296,18 @@ mod tests {
             (
                 "option (souk.options.v1.deprecation) = {since: \"2027-01-31\" link: \"<over there>\"};",
                 "the link `<over there>` is not a URI",
+            ),
+            (
+                "option (souk.options.v1.headers) = {name: \"X-Signature\" field: \"after\"};",
+                "`X-Signature` is no name of a header",
+            ),
+            (
+                "option (souk.options.v1.headers) = {name: \"x-signature\" field: \"signature\"};",
+                "names the field `signature`, which test.Query does not have",
+            ),
+            (
+                "option (souk.options.v1.headers) = {name: \"x-signature\" field: \"thing\"};",
+                "`thing` must be a single text",
             ),
         ];
         for (options, expected) in cases {

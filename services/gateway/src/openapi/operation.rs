@@ -28,6 +28,12 @@ pub fn operation(route: &Route, id: String, path: &Path, schemas: &mut Schemas<'
     query(route, &input, &mut Vec::new(), &mut Vec::new(), &mut parameters, schemas);
     let long = parameters.iter().any(|parameter| parameter["schema"]["type"] == "array");
     headers(method, &mut parameters);
+    for header in &method.headers {
+        let Some(field) = input.get_field_by_name(&header.field) else { continue };
+        let mut parameter = parameter(&field, header.name.clone(), true, schemas);
+        parameter["in"] = json!("header");
+        parameters.push(parameter);
+    }
     let mut operation = json!({
         "operationId": id,
         "tags": [schemas.names.name(&method.service)],
@@ -180,6 +186,10 @@ fn body(route: &Route, input: &MessageDescriptor, schemas: &mut Schemas<'_>) -> 
     }
     let update = route.http_method == "PATCH";
     let field = route.binding.body_field();
+    if route.binding.takes_anything() {
+        let required = field.is_some_and(|field| schemas.is_required(field));
+        return Some(json!({"required": required, "content": {"*/*": {}}}));
+    }
     let inside = field.map(|field| format!("{}.", field.name())).unwrap_or_default();
     // Fields at the body's top that the path has already.
     let without: Vec<String> = route

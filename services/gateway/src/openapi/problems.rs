@@ -32,7 +32,7 @@ pub fn schema() -> Json {
                     "required": ["field", "detail"],
                     "properties": {
                         "field": {"type": "string", "description": "In the contract's names: `items[0].unit_price`."},
-                        "in": {"type": "string", "enum": ["path", "query", "body"]},
+                        "in": {"type": "string", "enum": ["path", "query", "header", "body"]},
                         "pointer": {"type": "string", "description": "JSON pointer (RFC 6901) into the body that was sent."},
                         "detail": {"type": "string", "description": "What would be right."},
                     },
@@ -67,8 +67,8 @@ impl Reasons {
         let mut reasons: BTreeMap<u16, Vec<_>> = BTreeMap::new();
         let described = contract.pool().get_enum_by_name("souk.common.v1.ErrorReason");
         let described = described.map(|of| comments.values(&of)).unwrap_or_default();
-        for number in 1.. {
-            let Ok(reason) = Reason::try_from(number) else { break };
+        // Numbers are dealt out by subject, with gaps between.
+        for reason in (1..1000).filter_map(|number| Reason::try_from(number).ok()) {
             let problem = Problem::new(reason, "");
             let comment =
                 described.iter().find(|(name, _)| name == reason.as_str_name()).and_then(|(_, comment)| *comment);

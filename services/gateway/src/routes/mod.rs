@@ -149,7 +149,8 @@ impl Routes {
         let variables = template.variables.iter().map(|variable| variable.field.as_str());
         let (input, output) = (method.descriptor.input(), method.descriptor.output());
         let binding = Binding::new(&input, &output, variables, &rule.body, &rule.response_body)
-            .map_err(|source| RouteFault::Binding { template: path.clone(), source })?;
+            .map_err(|source| RouteFault::Binding { template: path.clone(), source })?
+            .over_rest(&method.headers);
         let grpc_path = PathAndQuery::try_from(method.path.as_str()).map_err(|_| RouteFault::Pattern)?;
         let http_name = http_method.as_str().to_owned();
         let resume = Resume::of(method).map_err(RouteFault::Cursor)?;

@@ -14,8 +14,12 @@ mod tests;
 
 use std::sync::Arc;
 
+use bytes::Bytes;
 use prost_reflect::{DynamicMessage, FieldDescriptor, MessageDescriptor, ReflectMessage, Value};
-use souk_common::error::{Problem, Reason};
+use souk_common::{
+    contract::HeaderField,
+    error::{Problem, Reason},
+};
 
 use self::{
     fields::{FieldPath, FieldPathError},
@@ -35,6 +39,8 @@ pub struct Binding {
     pub renderer: Arc<Renderer>,
     /// The field of the answer that is its JSON, where it is not the whole.
     response_body: Option<FieldDescriptor>,
+    /// Fields that a header fills.
+    headers: Vec<String>,
     /// Fields that do not come in the query, with the words for where they do.
     elsewhere: Vec<(String, &'static str)>,
     /// Number of the answer's field `etag`.
@@ -47,6 +53,8 @@ enum Body {
     None,
     All,
     Field(FieldDescriptor),
+    /// Anything, taken as it comes: the message is a `google.api.HttpBody`, or this field of it is one.
+    Raw(Option<FieldDescriptor>),
 }
 
 /// A binding that the contract's types do not allow.
@@ -88,6 +96,8 @@ pub struct Parts<'a> {
     pub query: &'a str,
     /// The body; empty where there is none.
     pub body: &'a [u8],
+    /// What the body is said to be. Looked at only where it is taken as it comes.
+    pub content_type: &'a str,
 }
 
 impl Binding {
@@ -141,7 +151,25 @@ impl Binding {
             .get_field_by_name("etag")
             .filter(|field| response_body.is_none() && field.kind() == prost_reflect::Kind::String && !field.is_list());
         let etag = etag.map(|field| field.number());
-        Ok(Self { input: input.clone(), variables: resolved, body, renderer, response_body, elsewhere, etag })
+        let (input, headers) = (input.clone(), Vec::new());
+        Ok(Self { input, variables: resolved, body, renderer, response_body, headers, elsewhere, etag })
+    }
+
+    /// The binding as REST has it, beyond what is JSON: a `google.api.HttpBody` stands for the body as it comes, and
+    /// headers fill fields, which then cannot come in the query.
+    #[must_use]
+    pub fn over_rest(mut self, headers: &[HeaderField]) -> Self {
+        let is_raw = |message: &MessageDescriptor| message.full_name() == "google.api.HttpBody";
+        self.body = match self.body {
+            Body::All if is_raw(&self.input) => Body::Raw(None),
+            Body::Field(field) if !field.is_list() && field.kind().as_message().is_some_and(is_raw) => {
+                Body::Raw(Some(field))
+            }
+            other => other,
+        };
+        self.headers = headers.iter().map(|header| header.field.clone()).collect();
+        self.elsewhere.extend(self.headers.iter().map(|field| (field.clone(), "header")));
+        self
     }
 
     /// Whether the method takes a body.
@@ -149,11 +177,16 @@ impl Binding {
         !matches!(self.body, Body::None)
     }
 
+    /// Whether the body may be anything, and is taken as it comes.
+    pub fn takes_anything(&self) -> bool {
+        matches!(self.body, Body::Raw(_))
+    }
+
     /// The field that the body holds, where it holds only one.
     pub fn body_field(&self) -> Option<&FieldDescriptor> {
         match &self.body {
-            Body::Field(field) => Some(field),
-            Body::None | Body::All => None,
+            Body::Field(field) | Body::Raw(Some(field)) => Some(field),
+            Body::None | Body::All | Body::Raw(None) => None,
         }
     }
 
@@ -172,9 +205,12 @@ impl Binding {
         if self.variables.iter().any(|variable| variable.text == path) {
             return Place::Path;
         }
+        if self.headers.iter().any(|field| field == path) {
+            return Place::Header;
+        }
         match &self.body {
-            Body::All => Place::Body,
-            Body::Field(field) if within(path, field.name()) => Place::Body,
+            Body::All | Body::Raw(None) => Place::Body,
+            Body::Field(field) | Body::Raw(Some(field)) if within(path, field.name()) => Place::Body,
             _ => Place::Query,
         }
     }
@@ -196,8 +232,9 @@ impl Binding {
     /// `MALFORMED_REQUEST` or `UNKNOWN_FIELD`, with every field that is wrong.
     pub fn bind(&self, parts: Parts<'_>) -> Result<DynamicMessage, Problem> {
         let mut found = Violations::default();
-        let mut message = self.body(parts.body, &mut found)?;
-        let allowed = query::Allowed { none: matches!(self.body, Body::All), elsewhere: &self.elsewhere };
+        let mut message = self.body(&parts, &mut found)?;
+        let none = matches!(self.body, Body::All | Body::Raw(None));
+        let allowed = query::Allowed { none, elsewhere: &self.elsewhere };
         query::bind(parts.query, allowed, &mut message, &mut found);
         for (variable, text) in self.variables.iter().zip(parts.captures) {
             set_variable(variable, text, &mut message, &mut found);
@@ -208,13 +245,22 @@ impl Binding {
         }
     }
 
-    fn body(&self, body: &[u8], found: &mut Violations) -> Result<DynamicMessage, Problem> {
+    fn body(&self, parts: &Parts<'_>, found: &mut Violations) -> Result<DynamicMessage, Problem> {
+        let body = parts.body;
         let empty = || DynamicMessage::new(self.input.clone());
         match &self.body {
             Body::None if body.is_empty() => Ok(empty()),
             Body::None => Err(Problem::new(Reason::MalformedRequest, "this method takes no body: leave it out")),
             // No body at all means no fields, as `{}` does.
             _ if body.is_empty() => Ok(empty()),
+            Body::Raw(None) => Ok(as_it_comes(&self.input, parts)),
+            Body::Raw(Some(field)) => {
+                let mut message = empty();
+                if let Some(inner) = field.kind().as_message() {
+                    message.set_field(field, Value::Message(as_it_comes(inner, parts)));
+                }
+                Ok(message)
+            }
             Body::All => json::message(&self.input, body, Path::ROOT, found).map_err(|error| not_json(&error)),
             Body::Field(field) => {
                 let path = Path::ROOT;
@@ -228,6 +274,14 @@ impl Binding {
             }
         }
     }
+}
+
+/// A `google.api.HttpBody`: what came, and what it is said to be.
+fn as_it_comes(http_body: &MessageDescriptor, parts: &Parts<'_>) -> DynamicMessage {
+    let mut message = DynamicMessage::new(http_body.clone());
+    message.set_field_by_name("content_type", Value::String(parts.content_type.to_owned()));
+    message.set_field_by_name("data", Value::Bytes(Bytes::copy_from_slice(parts.body)));
+    message
 }
 
 /// Whether a path is a field, or leads into it.

@@ -35,7 +35,9 @@ fn plain(message: &DynamicMessage) -> Value {
 
 fn bind(binding: &Binding, captures: &[&str], query: &str, body: &str) -> Result<Value, Problem> {
     let captures: Vec<String> = captures.iter().map(|text| (*text).to_owned()).collect();
-    binding.bind(Parts { captures: &captures, query, body: body.as_bytes() }).map(|message| plain(&message))
+    binding
+        .bind(Parts { captures: &captures, query, body: body.as_bytes(), content_type: "" })
+        .map(|message| plain(&message))
 }
 
 fn from_query(query: &str) -> Result<Value, Problem> {
@@ -206,7 +208,8 @@ fn what_is_not_json_is_malformed() {
         let problem = bind(&binding(&[], "*", ""), &[], "", body).unwrap_err();
         assert_eq!(problem.reason(), Reason::MalformedRequest, "{body}");
     }
-    let bytes = binding(&[], "*", "").bind(Parts { captures: &[], query: "", body: b"{\"name\": \"\xff\"}" });
+    let bytes =
+        binding(&[], "*", "").bind(Parts { captures: &[], query: "", body: b"{\"name\": \"\xff\"}", content_type: "" });
     assert_eq!(bytes.unwrap_err().reason(), Reason::MalformedRequest);
     let deep =
         format!("{}{}", r#"{"thing":"#.to_owned() + &r#"{"inside":"#.repeat(100), "{}".to_owned() + &"}".repeat(101));
@@ -608,7 +611,7 @@ proptest! {
     #[test]
     fn json_means_what_it_means_to_others(json in request()) {
         let text = json.to_string();
-        let ours = binding(&[], "*", "").bind(Parts { captures: &[], query: "", body: text.as_bytes() });
+        let ours = binding(&[], "*", "").bind(Parts { captures: &[], query: "", body: text.as_bytes(), content_type: "" });
         let ours = ours.map_err(|problem| TestCaseError::fail(format!("{text}: {problem}")))?;
         let theirs = DynamicMessage::deserialize(message_type("Request"), &mut serde_json::Deserializer::from_str(&text));
         let theirs = theirs.map_err(|error| TestCaseError::fail(format!("{text}: {error}")))?;
@@ -621,7 +624,7 @@ proptest! {
     /// Fields may come in any order and more than once, messages in parts: the answer is what a decoder makes of it.
     #[test]
     fn answers_in_parts_are_written_whole(first in request(), second in request()) {
-        let bind = |json: &Value| binding(&[], "*", "").bind(Parts { captures: &[], query: "", body: json.to_string().as_bytes() }).unwrap();
+        let bind = |json: &Value| binding(&[], "*", "").bind(Parts { captures: &[], query: "", body: json.to_string().as_bytes(), content_type: "" }).unwrap();
         let bytes = [bind(&first).encode_to_vec(), bind(&second).encode_to_vec()].concat();
         let whole = DynamicMessage::decode(message_type("Request"), bytes.as_slice()).unwrap();
         if let Some(expected) = by_the_library(&whole) {
@@ -633,12 +636,12 @@ proptest! {
     #[test]
     fn any_json_is_bound_or_refused(json in any_json()) {
         let text = json.to_string();
-        if let Ok(message) = binding(&[], "*", "").bind(Parts { captures: &[], query: "", body: text.as_bytes() }) {
+        if let Ok(message) = binding(&[], "*", "").bind(Parts { captures: &[], query: "", body: text.as_bytes(), content_type: "" }) {
             let theirs = DynamicMessage::deserialize(message_type("Request"), &mut serde_json::Deserializer::from_str(&text));
             let theirs = theirs.map_err(|error| TestCaseError::fail(format!("{text}: {error}")))?;
             prop_assert_eq!(by_the_library(&message), by_the_library(&theirs), "{}", text);
         }
-        let _ = binding(&[], "kinds", "").bind(Parts { captures: &[], query: "", body: text.as_bytes() });
+        let _ = binding(&[], "kinds", "").bind(Parts { captures: &[], query: "", body: text.as_bytes(), content_type: "" });
     }
 
     #[test]
@@ -649,7 +652,7 @@ proptest! {
 
     #[test]
     fn any_bytes_are_bound_or_refused(body in proptest::collection::vec(any::<u8>(), 0..200)) {
-        let _ = binding(&[], "*", "").bind(Parts { captures: &[], query: "", body: &body });
+        let _ = binding(&[], "*", "").bind(Parts { captures: &[], query: "", body: &body, content_type: "" });
     }
 
     #[test]
@@ -658,11 +661,11 @@ proptest! {
         "((kinds|thing|inside|color|colors|time|times|int64|int64Value|struct|value|list|any|empty|things|left|right|tags|mask|duration|bytes)[.=&]?){0,6}[=].{0,20}",
         "kinds\\.(int32|double|time|duration|mask|bytes|value|nothing)=[0-9TZ:.e+%a-f_,s-]{0,30}",
     ]) {
-        let _ = binding(&["name"], "", "").bind(Parts { captures: &["x".to_owned()], query: &query, body: b"" });
+        let _ = binding(&["name"], "", "").bind(Parts { captures: &["x".to_owned()], query: &query, body: b"", content_type: "" });
     }
 
     #[test]
     fn any_path_variable_is_bound_or_refused(number in ".{0,30}", color in ".{0,20}") {
-        let _ = binding(&["kinds.int64", "kinds.color"], "", "").bind(Parts { captures: &[number, color], query: "", body: b"" });
+        let _ = binding(&["kinds.int64", "kinds.color"], "", "").bind(Parts { captures: &[number, color], query: "", body: b"", content_type: "" });
     }
 }

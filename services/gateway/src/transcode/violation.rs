@@ -68,6 +68,8 @@ pub enum Place {
     Path,
     /// A query parameter.
     Query,
+    /// A header that the method names.
+    Header,
     /// The body.
     Body,
 }

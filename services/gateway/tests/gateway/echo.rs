@@ -13,7 +13,7 @@ use std::{
 use futures::{Stream, StreamExt, stream};
 use http::Request as HttpRequest;
 use prost::Message;
-use prost_reflect::{DynamicMessage, MapKey, MessageDescriptor, Value};
+use prost_reflect::{DynamicMessage, MapKey, MessageDescriptor, ReflectMessage, Value};
 use souk_common::{
     contract::{Contract, Method},
     error::{Problem, Reason},
@@ -173,6 +173,16 @@ impl Answerer {
                 }
             }
             reply.set_field_by_name("request", Value::Message(message.clone()));
+        }
+        match self.method.descriptor.input().full_name() {
+            "souk.test.v1.ReceiveRequest" => reply.set_field_by_name("received", Value::Message(message.clone())),
+            "google.api.HttpBody" => {
+                let field = reply.descriptor().get_field_by_name("received").unwrap();
+                let mut received = DynamicMessage::new(field.kind().as_message().unwrap().clone());
+                received.set_field_by_name("body", Value::Message(message.clone()));
+                reply.set_field(&field, Value::Message(received));
+            }
+            _ => {}
         }
         let headers = metadata.clone().into_headers();
         let headers = headers.iter().map(|(name, value)| {

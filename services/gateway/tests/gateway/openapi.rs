@@ -5,7 +5,11 @@ use std::{fs, path::Path};
 
 use serde_json::{Value, json};
 use souk_common::contract::Contract;
-use souk_gateway::{openapi, routes::Routes, transcode::Parts};
+use souk_gateway::{
+    openapi,
+    routes::Routes,
+    transcode::{Parts, fill},
+};
 
 use crate::boot;
 
@@ -107,6 +111,7 @@ fn the_gateway_takes_the_examples_of_its_own_document() {
     for (path, verb, operation) in operations(&document) {
         let mut url = path.to_owned();
         let mut query = Vec::new();
+        let mut headers = Vec::new();
         for parameter in operation["parameters"].as_array().into_iter().flatten() {
             let parameter = resolve(&document, parameter);
             let example = example(&document, &parameter["schema"]);
@@ -117,17 +122,27 @@ fn the_gateway_takes_the_examples_of_its_own_document() {
                     let escaped: String = text.bytes().map(|byte| format!("%{byte:02X}")).collect();
                     query.push(format!("{name}={escaped}"));
                 }
+                ("header", name) => headers.push((name.to_owned(), text)),
                 _ => {}
             }
         }
-        let schema = &operation["requestBody"]["content"]["application/json"]["schema"];
-        let body = if schema.is_null() { String::new() } else { example(&document, schema).to_string() };
+        let content = &operation["requestBody"]["content"];
+        let schema = &content["application/json"]["schema"];
+        let body = match (schema.is_null(), content["*/*"].is_null()) {
+            (false, _) => example(&document, schema).to_string(),
+            (true, false) => "anything".to_owned(),
+            (true, true) => String::new(),
+        };
         let method = verb.to_uppercase().parse().unwrap();
         let matched = routes.find(&method, &url).unwrap();
         let query = query.join("&");
-        let parts = Parts { captures: &matched.captures, query: &query, body: body.as_bytes() };
-        let message =
+        let parts = Parts { captures: &matched.captures, query: &query, body: body.as_bytes(), content_type: "" };
+        let mut message =
             matched.route.binding.bind(parts).unwrap_or_else(|error| panic!("{url}?{query} {body}: {error:?}"));
+        for header in &matched.route.method.headers {
+            let (name, text) = headers.iter().find(|(name, _)| *name == header.name).unwrap();
+            fill(&mut message, &header.field, name, text).unwrap();
+        }
         contract.validator().check(&message).unwrap_or_else(|error| panic!("{url}?{query} {body}: {error:?}"));
         assert_eq!(operation["x-souk-method"], matched.route.method.path, "{url}");
         seen += 1;
@@ -227,4 +242,24 @@ fn query_parameters_reach_into_messages() {
 async fn the_gateway_serves_it() {
     let served = boot::boot().await.get("/openapi.json").await.ok();
     assert_eq!(served, echo());
+}
+
+#[test]
+fn a_body_that_may_be_anything_and_a_header_that_is_a_field_are_told() {
+    let contract = boot::contract();
+    let routes = Routes::of(&contract).unwrap();
+    let document = openapi::document(&contract, &routes);
+    let receive = &document["paths"]["/test/v1/received/{name}:take"]["post"];
+    assert_eq!(receive["requestBody"], json!({"required": true, "content": {"*/*": {}}}));
+    let named: Vec<_> = receive["parameters"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .map(|one| (&one["name"], &one["in"], &one["required"]))
+        .collect();
+    assert_eq!(
+        named,
+        [(&json!("name"), &json!("path"), &json!(true)), (&json!("x-signature"), &json!("header"), &json!(true)),]
+    );
+    assert_eq!(document["paths"]["/test/v1/received"]["post"]["requestBody"]["required"], false);
 }

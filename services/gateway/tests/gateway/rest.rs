@@ -1,5 +1,6 @@
 //! REST: each feature of google.api.http over the wire, and the status of everything that can be wrong.
 
+use base64::{Engine, prelude::BASE64_STANDARD};
 use bytes::Bytes;
 use http_body::Frame;
 use http_body_util::StreamBody;
@@ -380,4 +381,33 @@ async fn a_backend_that_is_down_is_503_and_back_when_it_is_back() {
             && souk.get("/readyz").await.status == StatusCode::OK
     })
     .await;
+}
+
+#[tokio::test]
+async fn a_body_that_is_not_json_comes_through_as_it_is() {
+    let souk = boot().await;
+    let bytes = [&b"\xff\x00 not { JSON \r\n"[..], &[b'x'; 20_000]].concat();
+    let asked = |path: &str, kind: &str| {
+        let request = souk.request("POST", path).header("content-type", kind);
+        request.header("x-signature", "t=1,v1=ab").body(bytes.clone())
+    };
+    let data = json!({"contentType": "image/png; a=b", "data": BASE64_STANDARD.encode(&bytes), "extensions": []});
+    let answer = souk.send(asked("/test/v1/received/stripe:take", "image/png; a=b")).await.ok();
+    assert_eq!(answer["received"], json!({"name": "stripe", "body": data, "signature": "t=1,v1=ab"}));
+    // The header is a field, and no header any more.
+    assert_eq!(answer["headers"]["x-signature"], Value::Null);
+    let answer = souk.send(asked("/test/v1/received", "image/png; a=b")).await.ok();
+    assert_eq!(answer["received"]["body"], data);
+    // JSON is no exception: what was signed is what arrives.
+    let spaced = "{ \"a\":  1 }";
+    let answer = souk.json("POST", "/test/v1/received", spaced).await.ok();
+    assert_eq!(answer["received"]["body"]["data"], BASE64_STANDARD.encode(spaced));
+
+    let problem = souk.send(souk.request("POST", "/test/v1/received/stripe:take")).await.problem(400, "FIELD_INVALID");
+    let wrong: Vec<_> = problem["errors"].as_array().unwrap().iter().map(|e| (&e["field"], &e["in"])).collect();
+    assert_eq!(wrong, [(&json!("body"), &json!("body")), (&json!("signature"), &json!("header"))]);
+    let packed = asked("/test/v1/received/stripe:take", "text/plain").header("content-encoding", "gzip");
+    souk.send(packed).await.problem(415, "MEDIA_TYPE_UNSUPPORTED");
+    let in_query = asked("/test/v1/received/stripe:take?signature=t", "text/plain");
+    souk.send(in_query).await.problem(400, "UNKNOWN_FIELD");
 }

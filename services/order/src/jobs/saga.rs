@@ -80,8 +80,8 @@ impl Sagas {
 
     /// The payment provider in use.
     #[must_use]
-    pub fn provider(&self) -> &'static str {
-        self.0.payments.name()
+    pub fn payments(&self) -> &Provider {
+        &self.0.payments
     }
 
     /// A new lease, from now on.

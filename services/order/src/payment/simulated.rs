@@ -20,7 +20,7 @@ use souk_common::{
     money::Money,
 };
 
-use super::{PaymentError, PaymentProvider};
+use super::{Notice, PaymentError, PaymentProvider, WebhookError};
 use crate::store::now;
 
 mod postgres {
@@ -378,6 +378,10 @@ impl PaymentProvider for Simulated {
 
     fn refund<'a>(&'a self, key: &'a str, refund: &'a str, amount: Money) -> BoxFuture<'a, Result<(), PaymentError>> {
         Box::pin(self.do_refund(key, refund, amount))
+    }
+
+    fn webhook<'a>(&'a self, _: &'a [u8], _: &'a str) -> BoxFuture<'a, Result<Notice, WebhookError>> {
+        Box::pin(async { Err(WebhookError::Unexpected) })
     }
 }
 

@@ -84,10 +84,11 @@ impl Parts {
         };
         let (lease, actor) = (self.sagas.lease(), caller.actor());
         let wish = Wish { actor: &actor, reason: &request.reason, etag: "" };
-        let order = match self.store.abandon(id, wish, self.sagas.provider(), lease).await.map_err(Error::from)? {
-            Operated::Done(order) => order,
-            other => return Err(refused(other, &request.name, what, must)),
-        };
+        let order =
+            match self.store.abandon(id, wish, self.sagas.payments().name(), lease).await.map_err(Error::from)? {
+                Operated::Done(order) => order,
+                other => return Err(refused(other, &request.name, what, must)),
+            };
         self.finish(Saga::Order(order), lease, "the compensation").await?;
         let saga = self.store.saga(SagaId::Order(id)).await.map_err(Error::from)?;
         saga.as_ref().map(reply::saga).ok_or_else(|| Problem::not_found(request.name.as_str()))

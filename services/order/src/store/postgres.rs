@@ -31,6 +31,8 @@ pub mod audit;
 pub mod queries;
 #[path = "simulated.rs"]
 pub mod simulated;
+#[path = "stripe.rs"]
+pub mod stripe;
 
 use queries::{EntryRow, KeyRow, LineRow, OrderRow, OrderUpdate, ReturnLineRow, ShipmentLineRow};
 

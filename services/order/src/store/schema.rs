@@ -147,6 +147,22 @@ macro_rules! tables {
                 amount_minor -> BigInt,
             }
         }
+        diesel::table! {
+            use diesel::sql_types::*;
+            stripe_payments (key) {
+                key -> Text,
+                intent -> Nullable<Text>,
+                message -> Text,
+                created_at -> $time,
+            }
+        }
+        diesel::table! {
+            use diesel::sql_types::*;
+            payment_notices (id) {
+                id -> Text,
+                received_at -> $time,
+            }
+        }
         diesel::allow_tables_to_appear_in_same_query!(
             orders,
             order_lines,

@@ -115,9 +115,28 @@ const PROMISES: &[Promise] = &[
             FROM orders o LEFT JOIN simulated_payments p ON p.key = {key}
             WHERE o.state IN ('CONFIRMED', 'CANCELLING', 'CANCELLED') AND (
                 o.payment_state IS NULL OR o.payment_state NOT IN ('CAPTURED', 'REFUNDED')
-                OR p.key IS NULL OR p.state <> 'CAPTURED' OR p.amount_minor <> o.total_minor
-                OR p.currency <> o.currency OR p.reference <> o.payment_reference
+                OR (o.payment_provider = 'simulated' AND (
+                    p.key IS NULL OR p.state <> 'CAPTURED' OR p.amount_minor <> o.total_minor
+                    OR p.currency <> o.currency OR p.reference <> o.payment_reference
+                ))
             )",
+    },
+    Promise {
+        name: "each payment at Stripe was written down before money was held, and is that of its order",
+        counted: "orders o WHERE o.payment_provider = 'stripe'",
+        broken: "SELECT o.id, 'payment here ' || coalesce(o.payment_reference, 'none')
+                || ', written down ' || coalesce(s.intent, 'none') AS why
+            FROM orders o LEFT JOIN stripe_payments s ON s.key = {key}
+            WHERE o.payment_provider = 'stripe' AND o.payment_state <> 'DECLINED'
+                AND (s.key IS NULL
+                    OR (o.payment_reference <> '' AND coalesce(s.intent, '') <> o.payment_reference))",
+    },
+    Promise {
+        name: "every payment at Stripe has its order",
+        counted: "stripe_payments",
+        broken: "SELECT {nil} AS id, coalesce(s.intent, 'nothing') || ' stands for no order' AS why
+            FROM stripe_payments s LEFT JOIN orders o ON s.key = {key}
+            WHERE o.id IS NULL",
     },
     Promise {
         name: "what could not be placed holds and keeps no money",
@@ -174,7 +193,8 @@ const PROMISES: &[Promise] = &[
             WHERE o.state = 'CONFIRMED' AND (
                 o.refunded_minor <> coalesce(r.refund, 0)
                 OR coalesce(p.refunded_minor, 0) <> coalesce(s.amount, 0)
-                OR (o.pending_returns = 0 AND coalesce(p.refunded_minor, 0) <> o.refunded_minor)
+                OR (o.payment_provider = 'simulated' AND o.pending_returns = 0
+                    AND coalesce(p.refunded_minor, 0) <> o.refunded_minor)
                 OR coalesce(p.refunded_minor, 0) > o.total_minor
             )",
     },

@@ -304,6 +304,21 @@ impl Souk {
         }
     }
 
+    /// A gateway in front of the three services: its address. It stops with them.
+    pub async fn gateway(&self) -> SocketAddr {
+        let variables = vec![("SOUK_AUTH__INTERNAL_SECRET".to_owned(), SECRET.to_owned())];
+        let settings = load("gateway", souk_gateway::DEFAULTS, variables);
+        let mut config = souk_gateway::Config::from_settings(&settings).unwrap();
+        let backends = &mut config.settings.backends;
+        backends.set("souk.user", self.config.settings.clients.user.address.clone());
+        backends.set("souk.order", format!("http://{}", self.orders.address));
+        backends.set("souk.inventory", format!("http://{}", self.inventory));
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = listener.local_addr().unwrap();
+        tokio::spawn(souk_gateway::serve(config, listener, self.stop.clone()));
+        address
+    }
+
     /// A handle on the orders' database beside the service's own.
     pub async fn db(&self) -> Db {
         Store::connect(&self.config.settings.database, self.database.data_dir()).await.unwrap()

@@ -16,5 +16,6 @@ mod place;
 mod returns;
 mod sagas;
 mod shipments;
+mod stripe;
 mod verify;
 mod watch;

@@ -6,21 +6,22 @@ use souk_proto::order::v1::order::State;
 
 use crate::harness::{Souk, back, both, cancel, gbp, order_for, refund, shipment, untracked};
 
-/// Runs a statement behind the service's back.
-async fn tamper(souk: &Souk, statement: &str) {
+/// Runs a statement behind the service's back. How many rows it changed.
+pub async fn tamper(souk: &Souk, statement: &str) -> usize {
     use diesel_async::RunQueryDsl;
     let db = souk.db().await;
-    match db.pools() {
+    let changed = match db.pools() {
         Pools::Postgres(pool) => {
             let conn = &mut pool.get().await.unwrap();
-            diesel::sql_query(statement).execute(conn).await.unwrap();
+            diesel::sql_query(statement).execute(conn).await.unwrap()
         }
         Pools::Sqlite(pool) => {
             let conn = &mut pool.writer().await.unwrap();
-            diesel::sql_query(statement).execute(conn).await.unwrap();
+            diesel::sql_query(statement).execute(conn).await.unwrap()
         }
-    }
+    };
     db.close();
+    changed
 }
 
 async fn broken(souk: &Souk) -> Vec<&'static str> {

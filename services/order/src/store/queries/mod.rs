@@ -3,6 +3,7 @@
 mod adjustments;
 mod inspector;
 mod keys;
+mod notices;
 mod orders;
 mod reading;
 mod rows;
@@ -13,6 +14,7 @@ pub(in crate::store) use self::{
     adjustments::{adjustments, begin_adjustment, find_adjustment, update_adjustment, write_effects},
     inspector::{find_saga, list_sagas, make_due},
     keys::{answer, answer_adjustment, forget, recall, remember},
+    notices::{forget_notices, is_noticed, notice, wake},
     orders::{place, save, update_order},
     reading::{exists, external_id_is_taken, is_at, list, order, order_to_change, timeline},
     rows::{EntryRow, KeyRow, LineRow, OrderRow, OrderUpdate, ReturnLineRow, ShipmentLineRow},

@@ -1,0 +1,18 @@
+-- Which of Stripe's intents stands for which order. Written before money is held by the intent, and never changed: of
+-- several that were made for one order, only the one that stands here is ever confirmed.
+CREATE TABLE stripe_payments (
+    -- The key of the payment: the order.
+    key text COLLATE "C" PRIMARY KEY,
+    -- Stripe's id; none where nothing was ever held and nothing will be.
+    intent text COLLATE "C" UNIQUE,
+    -- Where there is no intent: why not, or nothing for an order that costs nothing.
+    message text NOT NULL CHECK (intent IS NULL OR message = ''),
+    created_at timestamptz NOT NULL
+);
+
+-- Webhooks of payment providers that were taken in, by the provider's id of the event.
+CREATE TABLE payment_notices (
+    id text COLLATE "C" PRIMARY KEY,
+    received_at timestamptz NOT NULL
+);
+CREATE INDEX payment_notices_by_age ON payment_notices (received_at);

@@ -1,0 +1,57 @@
+//! Money that is held at Stripe for nobody: looked for, and let go.
+
+use std::{sync::Arc, time::Duration};
+
+use chrono::TimeDelta;
+use souk_common::{error::chain, jobs::Jobs};
+
+use super::{CLEAN_EVERY, LIMIT};
+use crate::{
+    config::StripeSettings,
+    domain::State,
+    payment::{Stripe, order_of, stripe::Held},
+    store::{Store, now},
+};
+
+/// For how long webhooks are remembered. Stripe sends one again for three days, or a month when asked to.
+const REMEMBERED: TimeDelta = TimeDelta::days(31);
+
+/// Starts the jobs of payments at Stripe.
+pub fn start(jobs: &Jobs, settings: &StripeSettings, store: &Store, stripe: &Arc<Stripe>) {
+    let (stripe, books, after) = (stripe.clone(), store.clone(), settings.reconcile_after);
+    // Leased: copies would only ask Stripe the same.
+    jobs.leased("payment-reconciliation", settings.reconcile_interval, LIMIT, move || {
+        let (stripe, store) = (stripe.clone(), books.clone());
+        async move { let_go(&stripe, &store, after).await }
+    });
+    let store = store.clone();
+    jobs.leased("payment-notice-cleanup", CLEAN_EVERY, LIMIT, move || {
+        let store = store.clone();
+        async move { store.forget_notices(now() - REMEMBERED).await.map_err(|error| chain(&error)) }
+    });
+}
+
+/// Lets money go that was held before so long, for no order or one that takes it no more. Says how often.
+async fn let_go(stripe: &Stripe, store: &Store, after: Duration) -> Result<u64, String> {
+    let after = TimeDelta::from_std(after).unwrap_or(TimeDelta::MAX);
+    let Some(before) = now().checked_sub_signed(after) else { return Ok(0) };
+    let mut let_go = 0;
+    for held in stripe.held(before).await.map_err(|error| chain(&error))? {
+        if is_wanted(store, &held).await.map_err(|error| chain(&error))? {
+            continue;
+        }
+        if stripe.let_go(&held).await.map_err(|error| chain(&error))? {
+            tracing::warn!(payment = held.payment, intent = held.intent, "money was held for nobody, and is let go");
+            let_go += 1;
+        }
+    }
+    Ok(let_go)
+}
+
+/// Whether an order counts on this money.
+async fn is_wanted(store: &Store, held: &Held) -> Result<bool, crate::store::StoreError> {
+    let Some(order) = order_of(&held.payment) else { return Ok(false) };
+    let order = store.order(order, None).await?;
+    let takes = |state| !matches!(state, State::Rejected | State::Cancelled);
+    Ok(held.current && order.is_some_and(|order| takes(order.state)))
+}

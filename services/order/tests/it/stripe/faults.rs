@@ -1,0 +1,184 @@
+//! Answers of Stripe that get lost: nobody is charged twice, or without an order, and nothing stays held.
+
+use std::time::Duration;
+
+use futures::future::join_all;
+use souk_common::error::Reason;
+use souk_proto::order::v1::{CompensateSagaRequest, order::State};
+use souk_testkit::wait;
+
+use super::peer::{APPROVED, DECLINED, key_of, shops};
+use crate::harness::{SOON, back, order_for, refused};
+
+const IMPATIENT: &[(&str, &str)] =
+    &[("SAGA__LEASE", "2s"), ("SAGA__STEP_PATIENCE", "1500ms"), ("PAYMENT__STRIPE__TIMEOUT", "500ms")];
+
+#[tokio::test(flavor = "multi_thread")]
+async fn whichever_answer_is_lost_each_thing_is_done_once() {
+    for shop in shops(&[]).await {
+        let souk = &shop.souk;
+        let lantern = souk.stocked("LANTERN", 50).await;
+        for lost in ["POST /v1/payment_intents HTTP", "/confirm HTTP", "/capture HTTP"] {
+            shop.line.lose_answer(lost);
+            let order = souk.place(&souk.ada, order_for(&[(&lantern, 2)], APPROVED)).await.unwrap();
+            assert_eq!(shop.line.to_lose(), 0, "{lost}");
+            assert_eq!(order.state(), State::Confirmed, "{lost}");
+            let taken = shop.intents_of(&order.name).await.into_iter().filter(|intent| intent.captured).count();
+            assert_eq!(taken, 1, "{lost}");
+        }
+        for lost in ["/confirm HTTP", "/cancel HTTP", "GET /v1/payment_intents/"] {
+            shop.line.lose_answer(lost);
+            let order = souk.place(&souk.ada, order_for(&[(&lantern, 2)], DECLINED)).await.unwrap();
+            assert_eq!(shop.line.to_lose(), 0, "{lost}");
+            assert_eq!(order.state(), State::Rejected, "{lost}");
+            assert!(order.rejection.unwrap().message.contains("Your card was declined"), "{lost}");
+            assert!(shop.intents_of(&order.name).await.iter().all(|intent| intent.status == "canceled"), "{lost}");
+        }
+        // Stripe's stand-in knows no idempotency keys: it would give back twice.
+        let order = souk.place(&souk.ada, order_for(&[(&lantern, 3)], APPROVED)).await.unwrap();
+        shop.line.lose_answer("POST /v1/refunds");
+        souk.give_back(&souk.staff, back(&order.name, &[(1, 1)])).await.unwrap();
+        shop.line.lose_answer("POST /v1/refunds");
+        souk.cancel(&souk.ada, &order.name, "").await.unwrap();
+        assert_eq!(shop.line.to_lose(), 0);
+        assert_eq!(shop.refunds(&order.payment.unwrap().reference).await, [250, 500]);
+        shop.agreed().await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_order_that_is_rejected_after_a_lost_authorisation_holds_nothing() {
+    let brief = [IMPATIENT, &[("SAGA__RESERVATION_TTL", "1s")]].concat();
+    for shop in shops(&brief).await {
+        let souk = &shop.souk;
+        let lantern = souk.stocked("LANTERN", 1).await;
+        // The money is held, and souk does not learn it until the goods are someone else's.
+        (0..1000).for_each(|_| shop.line.lose_answer("/confirm HTTP"));
+        refused(souk.place(&souk.ada, order_for(&[(&lantern, 1)], APPROVED)).await, Reason::ServiceUnavailable);
+        let name = souk.all().await[0].name.clone();
+        assert_eq!(shop.intents_of(&name).await[0].status, "requires_capture");
+        wait::until(SOON, "the goods to be free again", async || souk.sums(&lantern).await.1 == 1).await;
+        // They are held for Bob now, whose payment is as lost.
+        refused(souk.place(&souk.bob, order_for(&[(&lantern, 1)], APPROVED)).await, Reason::ServiceUnavailable);
+        shop.line.restore();
+        let orders = souk.settled().await;
+        let sold = orders.iter().filter(|order| order.state() == State::Confirmed).count();
+        assert_eq!(sold, 1, "{orders:?}");
+        for order in orders.iter().filter(|order| order.state() == State::Rejected) {
+            let intents = shop.intents_of(&order.name).await;
+            assert!(intents.iter().all(|intent| intent.status == "canceled"), "{order:?} {intents:?}");
+        }
+        shop.agreed().await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_line_that_breaks_again_and_again_charges_nobody_twice() {
+    for shop in shops(IMPATIENT).await {
+        let souk = &shop.souk;
+        let lantern = souk.stocked("LANTERN", 200).await;
+        let faults = async {
+            for round in 0..8_u32 {
+                tokio::time::sleep(Duration::from_millis(80)).await;
+                if round % 2 == 0 {
+                    shop.line.cut();
+                } else {
+                    shop.line.stall();
+                }
+                tokio::time::sleep(Duration::from_millis(150)).await;
+                shop.line.restore();
+            }
+        };
+        let requests: Vec<_> = (0..30)
+            .map(|index| order_for(&[(&lantern, 1)], if index % 5 == 4 { DECLINED } else { APPROVED }))
+            .collect();
+        // Each twice at the same time.
+        let orders = join_all(requests.iter().chain(&requests).enumerate().map(|(index, request)| async move {
+            tokio::time::sleep(Duration::from_millis(60 * (index % 30) as u64)).await;
+            souk.place(&souk.ada, request.clone()).await
+        }));
+        let (answers, ()) = tokio::join!(orders, faults);
+        assert!(answers.iter().any(Result::is_err), "the faults hit nobody");
+        let orders = souk.settled().await;
+        assert_eq!(orders.len(), 30);
+        for request in requests {
+            let declined = request.payment_token == DECLINED;
+            let order = souk.place(&souk.ada, request).await.unwrap();
+            assert_eq!(order.state() == State::Rejected, declined, "{order:?}");
+        }
+        assert_eq!(souk.sums(&lantern).await, (200 - 24, 200 - 24));
+        shop.agreed().await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn money_that_is_held_for_nobody_is_let_go_and_no_other() {
+    let often =
+        [IMPATIENT, &[("PAYMENT__STRIPE__RECONCILE_INTERVAL", "1s"), ("PAYMENT__STRIPE__RECONCILE_AFTER", "1s")]]
+            .concat();
+    for shop in shops(&often).await {
+        let souk = &shop.souk;
+        let lantern = souk.stocked("LANTERN", 5).await;
+        // An order under way, whose money is held all the time.
+        (0..1000).for_each(|_| shop.line.lose_answer("/confirm HTTP"));
+        refused(souk.place(&souk.ada, order_for(&[(&lantern, 1)], APPROVED)).await, Reason::ServiceUnavailable);
+        let live = souk.all().await[0].name.clone();
+        let counted_on = shop.intents_of(&live).await[0].id.clone();
+        let hold = async |order: &str, installation: &str| {
+            let form = [
+                ("amount", "100"),
+                ("currency", "gbp"),
+                ("payment_method", APPROVED),
+                ("capture_method", "manual"),
+                ("metadata[souk_order]", order),
+                ("metadata[souk_installation]", installation),
+            ];
+            let id = shop.post("v1/payment_intents", &form).await["id"].as_str().unwrap().to_owned();
+            shop.post(&format!("v1/payment_intents/{id}/confirm"), &[]).await;
+            assert_eq!(shop.intent(&id).await.status, "requires_capture");
+            id
+        };
+        let of_others = hold(&"0".repeat(32), "another shop").await;
+        let of_none = hold(&"0".repeat(32), "souk").await;
+        let second = hold(&key_of(&live), "souk").await;
+        wait::until(SOON, "the money to be let go", async || {
+            let (of_none, second) = (shop.intent(&of_none).await, shop.intent(&second).await);
+            of_none.status == "canceled" && second.status == "canceled"
+        })
+        .await;
+        for kept in [&of_others, &counted_on] {
+            assert_eq!(shop.intent(kept).await.status, "requires_capture");
+        }
+        shop.line.restore();
+        shop.post(&format!("v1/payment_intents/{of_others}/cancel"), &[]).await;
+        assert_eq!(souk.settled().await[0].state(), State::Confirmed);
+        shop.agreed().await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_order_that_an_operator_gives_up_holds_nothing_whatever_came_of_its_payment() {
+    for shop in shops(IMPATIENT).await {
+        let souk = &shop.souk;
+        let lantern = souk.stocked("LANTERN", 5).await;
+        // One whose money is held, and one of which Stripe has made an intent that souk does not know.
+        for (lost, status) in
+            [("/confirm HTTP", "requires_capture"), ("POST /v1/payment_intents HTTP", "requires_confirmation")]
+        {
+            (0..1000).for_each(|_| shop.line.lose_answer(lost));
+            refused(souk.place(&souk.ada, order_for(&[(&lantern, 1)], APPROVED)).await, Reason::ServiceUnavailable);
+            let pending = souk.all().await.into_iter().find(|order| order.state() == State::Pending).unwrap().name;
+            assert!(shop.intents_of(&pending).await.iter().all(|intent| intent.status == status));
+            let request = CompensateSagaRequest { name: pending.replace("orders", "sagas"), reason: "called".into() };
+            wait::until(SOON, "the order to be given up", async || {
+                souk.sagas(&souk.staff).compensate_saga(request.clone()).await.is_ok()
+            })
+            .await;
+            shop.line.restore();
+            souk.settled().await;
+            assert_eq!(souk.get(&souk.ada, &pending).await.unwrap().state(), State::Rejected);
+        }
+        assert_eq!(souk.sums(&lantern).await, (5, 5));
+        shop.agreed().await;
+    }
+}
