@@ -27,7 +27,7 @@ fn main() -> Result<(), Box<dyn Error>> {
     }
     let mut config = tonic_prost_build::Config::new();
     config.enable_type_names();
-    // These hold passwords and tokens; src/lib.rs writes their Debug without the values.
+    // These hold passwords, tokens and secrets; src/lib.rs writes their Debug without the values.
     config.skip_debug([
         "souk.user.v1.RegisterRequest",
         "souk.user.v1.ChangePasswordRequest",
@@ -35,6 +35,7 @@ fn main() -> Result<(), Box<dyn Error>> {
         "souk.user.v1.RefreshSessionRequest",
         "souk.user.v1.LogOutRequest",
         "souk.user.v1.Session",
+        "souk.order.v1.WebhookEndpoint",
     ]);
     tonic_prost_build::configure().include_file("souk.rs").compile_fds_with_config(set, config)?;
     Ok(())

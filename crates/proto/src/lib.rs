@@ -25,4 +25,5 @@ redact!(
     user::v1::RefreshSessionRequest,
     user::v1::LogOutRequest,
     user::v1::Session,
+    order::v1::WebhookEndpoint,
 );

@@ -9,6 +9,7 @@ mod place;
 mod sagas;
 mod shipments;
 mod watch;
+mod webhooks;
 
 use std::{future::Future, sync::Arc, time::Duration};
 
@@ -30,6 +31,7 @@ use souk_proto::order::v1::{
 use tonic::{Request, Response, Status, metadata::MetadataValue};
 use tracing::Instrument;
 
+pub(crate) use self::webhooks::WebhookRpc;
 use crate::{
     clients::Inventory,
     domain::{Refusal, Saga},

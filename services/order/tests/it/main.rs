@@ -18,3 +18,4 @@ mod sagas;
 mod shipments;
 mod verify;
 mod watch;
+mod webhooks;

@@ -7,7 +7,7 @@ use souk_proto::order::v1::order::State;
 use crate::harness::{Souk, back, both, cancel, gbp, order_for, refund, shipment, untracked};
 
 /// Runs a statement behind the service's back.
-async fn tamper(souk: &Souk, statement: &str) {
+pub async fn tamper(souk: &Souk, statement: &str) {
     use diesel_async::RunQueryDsl;
     let db = souk.db().await;
     match db.pools() {
