@@ -60,7 +60,9 @@ async fn a_receiver_that_fails_is_tried_by_the_schedule_and_later_by_hand() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_receiver_that_recovers_gets_everything() {
-    for souk in both_with(QUICK).await {
+    // Enough of them, so that none is given up while the orders are placed.
+    let pauses = "1s,1s,1s,1s,1s,1s,1s,1s,1s,1s,1s,1s,1s,1s,1s,1s,1s,1s,1s,1s";
+    for souk in both_with(&quick_but(&[("WEBHOOKS__RETRIES", pauses)])).await {
         let lamp = souk.stocked("LAMP", 50).await;
         let receiver = Receiver::start(Manner::Fail(503)).await;
         let endpoint = souk.hook(&receiver.url(), &[]).await;
