@@ -27,7 +27,8 @@ fn main() -> Result<(), Box<dyn Error>> {
     }
     let mut config = tonic_prost_build::Config::new();
     config.enable_type_names();
-    // These hold passwords, tokens and what a payment provider tells; src/lib.rs writes their Debug without the values.
+    // These hold passwords, tokens, secrets and what a payment provider tells; src/lib.rs writes their Debug without the
+    // values.
     config.skip_debug([
         "souk.user.v1.RegisterRequest",
         "souk.user.v1.ChangePasswordRequest",
@@ -36,6 +37,7 @@ fn main() -> Result<(), Box<dyn Error>> {
         "souk.user.v1.LogOutRequest",
         "souk.user.v1.Session",
         "souk.order.v1.ReceiveWebhookRequest",
+        "souk.order.v1.WebhookEndpoint",
     ]);
     tonic_prost_build::configure().include_file("souk.rs").compile_fds_with_config(set, config)?;
     Ok(())

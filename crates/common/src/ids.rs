@@ -263,6 +263,14 @@ id!(
     /// Goods of an order that left together.
     ShipmentId, "shp", "shipments"
 );
+id!(
+    /// An address to which events are posted.
+    WebhookEndpointId, "whe", "webhookEndpoints"
+);
+id!(
+    /// An event on its way to such an address.
+    WebhookDeliveryId, "whd", "deliveries"
+);
 
 #[cfg(test)]
 mod tests {

@@ -26,4 +26,5 @@ redact!(
     user::v1::LogOutRequest,
     user::v1::Session,
     order::v1::ReceiveWebhookRequest,
+    order::v1::WebhookEndpoint,
 );

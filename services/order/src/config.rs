@@ -41,6 +41,8 @@ pub struct Settings {
     pub payment: PaymentSettings,
     /// The log of events.
     pub events: events::Settings,
+    /// Merchants' webhooks.
+    pub webhooks: crate::webhooks::settings::Settings,
 }
 
 /// `[order.clients]`.
@@ -205,6 +207,9 @@ impl Config {
         if let Some((setting, what)) = order.events.fault() {
             return fault(&format!("order.events.{setting}"), what);
         }
+        if let Some((setting, what)) = order.webhooks.fault() {
+            return fault(&format!("order.webhooks.{setting}"), &what);
+        }
         Ok(())
     }
 }
@@ -266,6 +271,15 @@ mod tests {
             ("SOUK_ORDER__SAGA__RESERVATION_TTL", "8days", "order.saga.reservation_ttl"),
             ("SOUK_ORDER__PAYMENT__PROVIDER", "gold", "order.payment.provider"),
             ("SOUK_ORDER__EVENTS__RETENTION", "1m", "order.events.retention"),
+            ("SOUK_ORDER__WEBHOOKS__INTERVAL", "1ms", "order.webhooks.interval"),
+            ("SOUK_ORDER__WEBHOOKS__CONCURRENCY", "0", "order.webhooks.concurrency"),
+            ("SOUK_ORDER__WEBHOOKS__CONCURRENCY_PER_ENDPOINT", "33", "order.webhooks.concurrency_per_endpoint"),
+            ("SOUK_ORDER__WEBHOOKS__TIMEOUT", "2m", "order.webhooks.timeout"),
+            ("SOUK_ORDER__WEBHOOKS__RETRIES", "", "order.webhooks.retries"),
+            ("SOUK_ORDER__WEBHOOKS__RETRIES", "5s,soon", "order.webhooks.retries"),
+            ("SOUK_ORDER__WEBHOOKS__RETENTION", "2days", "order.webhooks.retention"),
+            ("SOUK_ORDER__WEBHOOKS__ALLOW_NETWORKS", "10.0.0.0/8,here", "order.webhooks.allow_networks"),
+            ("SOUK_ORDER__WEBHOOKS__CA_FILE", "/no/such/file", "order.webhooks.ca_file"),
             ("SOUK_ORDER__DATABASE__URL", "mysql://x", "order.database.url"),
             ("SOUK_ORDER__NO_SUCH", "1", "order.no_such"),
         ] {

@@ -11,6 +11,7 @@ mod payment;
 mod reply;
 mod rpc;
 pub mod store;
+mod webhooks;
 
 use std::{sync::Arc, time::Duration};
 
@@ -26,7 +27,7 @@ use souk_common::{
 use souk_proto::order::v1::{
     event_service_server::EventServiceServer, job_service_server::JobServiceServer,
     order_service_server::OrderServiceServer, payment_service_server::PaymentServiceServer,
-    saga_service_server::SagaServiceServer,
+    saga_service_server::SagaServiceServer, webhook_service_server::WebhookServiceServer,
 };
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
@@ -37,8 +38,9 @@ use crate::{
     config::ProviderKind,
     jobs::saga::Sagas,
     payment::{Provider, Simulated, Stripe},
-    rpc::Rpc,
-    store::{Store, StoreError},
+    rpc::{Rpc, WebhookRpc},
+    store::{Store, StoreError, webhooks::Webhooks as WebhookStore},
+    webhooks::Webhooks,
 };
 
 /// Why the service could not be served.
@@ -90,6 +92,8 @@ pub async fn serve(config: Config, listener: TcpListener, shutdown: Cancellation
     if let Some(stripe) = &stripe {
         jobs::payments::start(&jobs, &settings.payment.stripe, &store, stripe);
     }
+    let hooks = WebhookStore::new(store.db());
+    let webhooks = Webhooks::start(&hooks, &settings.webhooks, &log, &jobs, &stop_jobs).await?;
     let ready = store.db().clone();
     let served = Server::new(&common.server, "order", contract, verifier)
         .with(OrderServiceServer::new(rpc.clone()))
@@ -97,6 +101,7 @@ pub async fn serve(config: Config, listener: TcpListener, shutdown: Cancellation
         .with(PaymentServiceServer::new(rpc.clone()))
         .with(EventServiceServer::new(rpc))
         .with(JobServiceServer::new(JobRpc::new(jobs.clone())))
+        .with(WebhookServiceServer::new(WebhookRpc::new(hooks, &settings.webhooks)))
         .ready_while(move || {
             let db = ready.clone();
             async move { db.ping().await.is_ok() }
@@ -111,6 +116,7 @@ pub async fn serve(config: Config, listener: TcpListener, shutdown: Cancellation
     if let Some(publishing) = publishing {
         let _ = publishing.await;
     }
+    webhooks.stopped(LEAST_DRAIN).await;
     store.close().await;
     Ok(served?)
 }

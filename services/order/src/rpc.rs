@@ -10,6 +10,7 @@ mod sagas;
 mod shipments;
 mod watch;
 mod webhook;
+mod webhooks;
 
 use std::{future::Future, sync::Arc, time::Duration};
 
@@ -31,6 +32,7 @@ use souk_proto::order::v1::{
 use tonic::{Request, Response, Status, metadata::MetadataValue};
 use tracing::Instrument;
 
+pub(crate) use self::webhooks::WebhookRpc;
 use crate::{
     clients::Inventory,
     domain::{Refusal, Saga},

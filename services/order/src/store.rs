@@ -8,6 +8,7 @@ pub mod postgres;
 mod schema;
 pub mod sqlite;
 pub mod verify;
+pub(crate) mod webhooks;
 
 use std::{path::Path, sync::Arc};
 

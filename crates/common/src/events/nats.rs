@@ -86,7 +86,7 @@ impl Reader for Relay {
         "nats"
     }
 
-    fn from_the_oldest(&self) -> bool {
+    fn begins_with_the_oldest(&self) -> bool {
         true
     }
 

@@ -36,7 +36,7 @@ pub trait Reader: Send + Sync + 'static {
     fn name(&self) -> &'static str;
 
     /// Whether a reader that is new begins with the oldest event that is kept, and not with what comes from now on.
-    fn from_the_oldest(&self) -> bool {
+    fn begins_with_the_oldest(&self) -> bool {
         false
     }
 
@@ -86,7 +86,7 @@ impl Log {
 
     /// Lets a reader act once. `false` where there was nothing to act on.
     async fn turn<R: Reader>(&self, reader: &R) -> Result<bool, Stuck> {
-        let seat = self.seat(reader.name(), reader.from_the_oldest()).await?;
+        let seat = self.seat(reader.name(), reader.begins_with_the_oldest()).await?;
         let events = self.after(seat.position).await?;
         if events.is_empty() {
             return Ok(false);

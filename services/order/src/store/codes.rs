@@ -1,6 +1,9 @@
 //! The words by which states, steps and kinds stand in the database.
 
-use crate::domain::{Cause, Kind, PaymentState, State, Step};
+use crate::{
+    domain::{Cause, Kind, PaymentState, State, Step},
+    webhooks::{delivery::State as DeliveryState, endpoint::DisableReason},
+};
 
 /// A word in the database that means nothing: a row that souk did not write.
 #[derive(Debug, thiserror::Error)]
@@ -31,6 +34,10 @@ macro_rules! codes {
         }
     };
 }
+
+codes!(DeliveryState, "state of a delivery", Pending = "PENDING", Delivered = "DELIVERED", Failed = "FAILED");
+
+codes!(DisableReason, "reason", Administrator = "ADMINISTRATOR", Gone = "GONE", Failing = "FAILING",);
 
 codes!(
     State,

@@ -39,7 +39,7 @@ use souk_testkit::{
     proxy::Proxy,
     wait,
 };
-use tokio::{net::TcpListener, task::JoinHandle};
+use tokio::{net::TcpListener, runtime::Runtime, task::JoinHandle};
 use tokio_util::sync::CancellationToken;
 use tonic::{
     Response, Status,
@@ -60,6 +60,7 @@ pub type Api = OrderServiceClient<InterceptedService<Channel, Bearer>>;
 pub struct Souk {
     pub engine: Engine,
     pub config: Config,
+    pub admin: Person,
     pub staff: Person,
     pub ada: Person,
     pub bob: Person,
@@ -114,7 +115,7 @@ impl Souk {
     pub async fn start(engine: Engine, settings: &[(&str, &str)]) -> Self {
         let stop = CancellationToken::new();
         let people = database(Engine::Sqlite, "user").await;
-        let (users, [staff, ada, bob]) = people_of(&people, &stop).await;
+        let (users, [admin, staff, ada, bob]) = people_of(&people, &stop).await;
 
         let goods = database(engine, "inventory").await;
         let inventory_config = inventory_config(&goods, users);
@@ -129,6 +130,7 @@ impl Souk {
         let souk = Self {
             engine,
             config,
+            admin,
             staff,
             ada,
             bob,
@@ -348,6 +350,14 @@ impl Running {
         Self { address, stop, task: Some(task) }
     }
 
+    /// The same in a runtime of its own: where that is dropped, everything is gone at once, as by SIGKILL.
+    pub async fn apart(config: &Config) -> (Self, Runtime) {
+        let runtime = Runtime::new().unwrap();
+        let config = config.clone();
+        let running = runtime.spawn(async move { Self::start(&config).await }).await.unwrap();
+        (running, runtime)
+    }
+
     pub fn api(&self, who: &Person) -> Api {
         OrderServiceClient::with_interceptor(channel(self.address), who.bearer.clone())
     }
@@ -406,8 +416,8 @@ fn order_config(
     Config::from_settings(&load("order", souk_order::DEFAULTS, variables)).unwrap()
 }
 
-/// A user service with one of the staff and two customers, logged in.
-async fn people_of(database: &TestDatabase, stop: &CancellationToken) -> (SocketAddr, [Person; 3]) {
+/// A user service with an administrator, one of the staff and two customers, logged in.
+async fn people_of(database: &TestDatabase, stop: &CancellationToken) -> (SocketAddr, [Person; 4]) {
     let mut variables = shared(database, "USER");
     variables.push(("SOUK_USER__HASHING__MEMORY".to_owned(), "64KiB".to_owned()));
     variables.push(("SOUK_USER__HASHING__ITERATIONS".to_owned(), "1".to_owned()));
@@ -419,7 +429,7 @@ async fn people_of(database: &TestDatabase, stop: &CancellationToken) -> (Socket
     let mut users = UserServiceClient::new(channel(address));
     let mut sessions = SessionServiceClient::new(channel(address));
     let mut people = Vec::new();
-    for who in ["staff", "ada", "bob"] {
+    for (who, role) in [("admin", Some(Role::Admin)), ("staff", Some(Role::Staff)), ("ada", None), ("bob", None)] {
         let email = format!("{who}@example.com");
         let request =
             RegisterRequest { email: email.clone(), password: PASSWORD.to_owned(), display_name: String::new() };
@@ -427,9 +437,9 @@ async fn people_of(database: &TestDatabase, stop: &CancellationToken) -> (Socket
             users.register(request.clone()).await.ok().map(Response::into_inner)
         })
         .await;
-        if who == "staff" {
+        if let Some(role) = role {
             let db = souk_user::store::open(&config.settings.database, &config.common.data_dir).await.unwrap();
-            let (id, roles) = (UserId::parse_name(&user.name).unwrap(), Roles::from_iter([Role::Staff]));
+            let (id, roles) = (UserId::parse_name(&user.name).unwrap(), Roles::from_iter([role]));
             souk_user::store::users::set_roles(&db, id, "", roles, souk_user::domain::now()).await.unwrap();
             db.close();
         }
@@ -438,7 +448,7 @@ async fn people_of(database: &TestDatabase, stop: &CancellationToken) -> (Socket
         let header = MetadataValue::from_str(&format!("Bearer {}", session.access_token)).unwrap();
         people.push(Person { name: user.name, bearer: Bearer(Some(header)) });
     }
-    let people: [Person; 3] = people.try_into().unwrap_or_else(|_| panic!("three people"));
+    let people: [Person; 4] = people.try_into().unwrap_or_else(|_| panic!("four people"));
     (address, people)
 }
 

@@ -19,3 +19,4 @@ mod shipments;
 mod stripe;
 mod verify;
 mod watch;
+mod webhooks;

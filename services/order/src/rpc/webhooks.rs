@@ -1,0 +1,377 @@
+//! Webhooks: endpoints, and the log of what was sent to them. For administrators alone, as the contract says.
+
+use chrono::{DateTime, SecondsFormat, TimeDelta, Utc};
+use prost_types::{Duration as DurationMessage, FieldMask, Timestamp};
+use serde_json::json;
+use souk_common::{
+    error::{Problem, Reason},
+    ids::{EventId, WebhookDeliveryId, WebhookEndpointId},
+    page::{
+        self, PageError,
+        filter::{self, Field, Kind, Op, Term, Value},
+    },
+};
+use souk_proto::order::v1::{
+    CreateWebhookEndpointRequest, DeleteWebhookEndpointRequest, DeleteWebhookEndpointResponse,
+    GetWebhookDeliveryRequest, GetWebhookEndpointRequest, ListWebhookDeliveriesRequest, ListWebhookDeliveriesResponse,
+    ListWebhookEndpointsRequest, ListWebhookEndpointsResponse, RedeliverWebhookRequest, RotateWebhookSecretRequest,
+    SendTestWebhookRequest, UpdateWebhookEndpointRequest, WebhookDelivery, WebhookEndpoint, webhook_delivery,
+    webhook_endpoint, webhook_service_server::WebhookService,
+};
+use tonic::{Request, Response, Status};
+
+use super::parse;
+use crate::{
+    error::Error,
+    store::{
+        now,
+        webhooks::{Changed, Condition, Query, Sent, Webhooks as Store},
+    },
+    webhooks::{
+        address::Policy,
+        delivery::{Attempt, Delivery, State},
+        endpoint::{Change, DisableReason, Endpoint},
+        settings::Settings,
+    },
+};
+
+/// The fields that an update may change.
+const MUTABLE: [&str; 4] = ["url", "description", "event_types", "disabled"];
+
+const STATES: &[&str] = &["STATE_PENDING", "STATE_DELIVERED", "STATE_FAILED"];
+
+const FIELDS: &[Field] = &[
+    Field::new("state", Kind::Enum(STATES)),
+    Field::new("event_type", Kind::Text),
+    Field::new("event_id", Kind::Text),
+    Field::new("subject", Kind::Text),
+];
+
+/// The generated trait.
+pub(crate) struct WebhookRpc {
+    store: Store,
+    policy: Policy,
+    secret_grace: TimeDelta,
+}
+
+impl WebhookRpc {
+    /// Answers from this store.
+    pub(crate) fn new(store: Store, settings: &Settings) -> Self {
+        let secret_grace = TimeDelta::from_std(settings.secret_grace).unwrap_or(TimeDelta::days(1));
+        Self { store, policy: Policy::new(settings), secret_grace }
+    }
+
+    /// Reads the fields that an administrator sets. `wanted` says which.
+    fn read(&self, given: WebhookEndpoint, wanted: impl Fn(&str, bool) -> bool) -> Result<Change, Problem> {
+        let mut change = Change::default();
+        if wanted("url", !given.url.is_empty()) {
+            let url = self.policy.read(&given.url);
+            change.url = Some(url.map_err(|what| Problem::invalid("webhook_endpoint.url", what))?.into());
+        }
+        if wanted("description", !given.description.is_empty()) {
+            parse::text("webhook_endpoint.description", &given.description)?;
+            change.description = Some(given.description);
+        }
+        if wanted("event_types", !given.event_types.is_empty()) {
+            change.event_types = Some(given.event_types);
+        }
+        change.disabled = wanted("disabled", given.disabled).then_some(given.disabled);
+        Ok(change)
+    }
+}
+
+#[tonic::async_trait]
+impl WebhookService for WebhookRpc {
+    async fn create_webhook_endpoint(
+        &self,
+        request: Request<CreateWebhookEndpointRequest>,
+    ) -> Result<Response<WebhookEndpoint>, Status> {
+        let given = request.into_inner().webhook_endpoint.unwrap_or_default();
+        let Change { url, description, event_types, disabled } = self.read(given, |_, _| true)?;
+        let endpoint = Endpoint::new(
+            url.unwrap_or_default(),
+            description.unwrap_or_default(),
+            event_types.unwrap_or_default(),
+            disabled.unwrap_or_default(),
+            now(),
+        );
+        self.store.add(&endpoint).await.map_err(Error::from)?;
+        Ok(Response::new(with_secret(&endpoint)))
+    }
+
+    async fn get_webhook_endpoint(
+        &self,
+        request: Request<GetWebhookEndpointRequest>,
+    ) -> Result<Response<WebhookEndpoint>, Status> {
+        let id = endpoint_id("name", &request.get_ref().name)?;
+        let found = self.store.endpoint(id).await.map_err(Error::from)?;
+        Ok(Response::new(shown(&found.ok_or_else(|| Problem::not_found(id.name()))?)))
+    }
+
+    async fn list_webhook_endpoints(
+        &self,
+        request: Request<ListWebhookEndpointsRequest>,
+    ) -> Result<Response<ListWebhookEndpointsResponse>, Status> {
+        let request = request.into_inner();
+        let query = "webhooks.endpoints";
+        let size = page::size(request.page_size);
+        let after: Option<WebhookEndpointId> = page::decode(&request.page_token, query).map_err(bad_token)?;
+        let found = self.store.endpoints(after, size + 1).await.map_err(Error::from)?;
+        let (found, next_page_token) = page::cut(found, size, query, |last| last.id);
+        let webhook_endpoints = found.iter().map(shown).collect();
+        Ok(Response::new(ListWebhookEndpointsResponse { webhook_endpoints, next_page_token }))
+    }
+
+    async fn update_webhook_endpoint(
+        &self,
+        request: Request<UpdateWebhookEndpointRequest>,
+    ) -> Result<Response<WebhookEndpoint>, Status> {
+        let request = request.into_inner();
+        let given = request.webhook_endpoint.unwrap_or_default();
+        let id = endpoint_id("webhook_endpoint.name", &given.name)?;
+        let etag = given.etag.clone();
+        let paths = mask(request.update_mask)?;
+        let change = self.read(given, |field, set| match paths.is_empty() {
+            true => set,
+            false => paths.iter().any(|path| path == "*" || path == field),
+        })?;
+        let changed = self.store.change(id, &etag, &change, now()).await.map_err(Error::from)?;
+        Ok(Response::new(shown(&done(changed, id)?)))
+    }
+
+    async fn delete_webhook_endpoint(
+        &self,
+        request: Request<DeleteWebhookEndpointRequest>,
+    ) -> Result<Response<DeleteWebhookEndpointResponse>, Status> {
+        let request = request.into_inner();
+        let id = endpoint_id("name", &request.name)?;
+        done(self.store.remove(id, &request.etag).await.map_err(Error::from)?, id)?;
+        Ok(Response::new(DeleteWebhookEndpointResponse {}))
+    }
+
+    async fn rotate_webhook_secret(
+        &self,
+        request: Request<RotateWebhookSecretRequest>,
+    ) -> Result<Response<WebhookEndpoint>, Status> {
+        let request = request.into_inner();
+        let id = endpoint_id("name", &request.name)?;
+        let now = now();
+        let rotated = self.store.rotate(id, &request.etag, now + self.secret_grace, now).await.map_err(Error::from)?;
+        Ok(Response::new(with_secret(&done(rotated, id)?)))
+    }
+
+    async fn send_test_webhook(
+        &self,
+        request: Request<SendTestWebhookRequest>,
+    ) -> Result<Response<WebhookDelivery>, Status> {
+        let id = endpoint_id("name", &request.get_ref().name)?;
+        let delivery = test_delivery(id, now());
+        let sent = self.store.send(&delivery).await.map_err(Error::from)?;
+        Ok(Response::new(shown_delivery(due(sent, &id.name(), id)?)))
+    }
+
+    async fn list_webhook_deliveries(
+        &self,
+        request: Request<ListWebhookDeliveriesRequest>,
+    ) -> Result<Response<ListWebhookDeliveriesResponse>, Status> {
+        let request = request.into_inner();
+        let endpoint = endpoint_id("parent", &request.parent)?;
+        let terms =
+            filter::parse(&request.filter, FIELDS).map_err(|error| Problem::invalid("filter", error.to_string()))?;
+        let conditions = terms.into_iter().map(condition).collect::<Result<_, _>>()?;
+        let query = ("webhooks.deliveries", endpoint, &request.filter);
+        let size = page::size(request.page_size);
+        let after: Option<WebhookDeliveryId> = page::decode(&request.page_token, &query).map_err(bad_token)?;
+        let wish = Query { endpoint, conditions, after, limit: size + 1 };
+        let found = self.store.log(&wish).await.map_err(Error::from)?;
+        let found = found.ok_or_else(|| Problem::not_found(endpoint.name()))?;
+        let (found, next_page_token) = page::cut(found, size, &query, |last| last.id);
+        let listed = |delivery| WebhookDelivery { body: String::new(), ..shown_delivery(delivery) };
+        let deliveries = found.into_iter().map(listed).collect();
+        Ok(Response::new(ListWebhookDeliveriesResponse { deliveries, next_page_token }))
+    }
+
+    async fn get_webhook_delivery(
+        &self,
+        request: Request<GetWebhookDeliveryRequest>,
+    ) -> Result<Response<WebhookDelivery>, Status> {
+        let name = &request.get_ref().name;
+        let (endpoint, id) = delivery_id(name)?;
+        let found = self.store.delivery(endpoint, id).await.map_err(Error::from)?;
+        Ok(Response::new(shown_delivery(found.ok_or_else(|| Problem::not_found(name))?)))
+    }
+
+    async fn redeliver_webhook(
+        &self,
+        request: Request<RedeliverWebhookRequest>,
+    ) -> Result<Response<WebhookDelivery>, Status> {
+        let name = &request.get_ref().name;
+        let (endpoint, id) = delivery_id(name)?;
+        let sent = self.store.send_again(endpoint, id, now()).await.map_err(Error::from)?;
+        Ok(Response::new(shown_delivery(due(sent, name, endpoint)?)))
+    }
+}
+
+fn endpoint_id(field: &str, name: &str) -> Result<WebhookEndpointId, Problem> {
+    WebhookEndpointId::parse_name(name).map_err(|error| parse::id(field, &error))
+}
+
+fn delivery_id(name: &str) -> Result<(WebhookEndpointId, WebhookDeliveryId), Problem> {
+    // The contract has seen to its form.
+    let at = name.find("/deliveries/").ok_or_else(|| Problem::invalid("name", "must be that of a delivery"))?;
+    let id = WebhookDeliveryId::parse_name(&name[at + 1..]).map_err(|error| parse::id("name", &error))?;
+    Ok((endpoint_id("name", &name[..at])?, id))
+}
+
+fn mask(mask: Option<FieldMask>) -> Result<Vec<String>, Problem> {
+    let paths = mask.unwrap_or_default().paths;
+    match paths.iter().find(|path| *path != "*" && !MUTABLE.contains(&path.as_str())) {
+        None => Ok(paths),
+        Some(path) => {
+            let path: String = path.chars().take(40).collect();
+            let what = format!("names `{path}`, but may name `{}`, or `*` for all", MUTABLE.join("`, `"));
+            Err(Problem::invalid("update_mask", what))
+        }
+    }
+}
+
+fn condition(term: Term) -> Result<(bool, Condition), Problem> {
+    let equal = match term.op {
+        Op::Equal => true,
+        Op::NotEqual => false,
+        _ => return Err(Problem::invalid("filter", format!("must compare `{}` by `=` or `!=`", term.field))),
+    };
+    let condition = match (term.field, term.value) {
+        ("state", Value::Enum(name)) => {
+            let state = State::from_code(name.trim_start_matches("STATE_"));
+            Condition::State(state.map_err(|error| Problem::internal().caused_by(error))?)
+        }
+        ("event_id", Value::Text(text)) => {
+            let id: Result<EventId, _> = text.parse();
+            Condition::Event(id.map_err(|error| Problem::invalid("filter", format!("event_id {error}")))?)
+        }
+        (field, Value::Text(text)) => {
+            parse::text("filter", &text)?;
+            if field == "event_type" { Condition::Kind(text) } else { Condition::Subject(text) }
+        }
+        (field, value) => return Err(Problem::internal().caused_by(format!("a filter of {field} by {value:?}"))),
+    };
+    Ok((equal, condition))
+}
+
+fn bad_token(error: PageError) -> Problem {
+    Problem::new(Reason::PageTokenInvalid, format!("page_token {error}")).field("page_token", error.to_string())
+}
+
+fn done<T>(changed: Changed<T>, id: WebhookEndpointId) -> Result<T, Problem> {
+    match changed {
+        Changed::Done(value) => Ok(value),
+        Changed::NotFound => Err(Problem::not_found(id.name())),
+        Changed::OtherEtag => Err(Problem::etag_mismatch()),
+    }
+}
+
+fn due(sent: Sent, name: &str, endpoint: WebhookEndpointId) -> Result<Delivery, Problem> {
+    match sent {
+        Sent::Due(delivery) => Ok(*delivery),
+        Sent::NotFound => Err(Problem::not_found(name)),
+        Sent::Disabled => {
+            let what = "nothing is sent to an endpoint that is disabled: enable it first";
+            Err(Problem::new(Reason::StateConflict, what).violation(
+                "WEBHOOK_ENDPOINT_DISABLED",
+                endpoint.name(),
+                "must not be disabled",
+            ))
+        }
+    }
+}
+
+fn test_delivery(endpoint: WebhookEndpointId, now: DateTime<Utc>) -> Delivery {
+    let (kind, subject) = ("webhook.test".to_owned(), endpoint.name());
+    let timestamp = now.to_rfc3339_opts(SecondsFormat::AutoSi, true);
+    Delivery {
+        id: WebhookDeliveryId::new(),
+        endpoint,
+        event: EventId::new(),
+        body: json!({"type": kind, "timestamp": timestamp, "data": {"webhookEndpoint": subject}}).to_string(),
+        kind,
+        subject,
+        // It is in no log, and waits for no other.
+        position: 0,
+        state: State::Pending,
+        attempt_count: 0,
+        tries: 0,
+        attempts: Vec::new(),
+        last_code: 0,
+        due: Some(now),
+        create_time: now,
+        settle_time: None,
+    }
+}
+
+fn with_secret(endpoint: &Endpoint) -> WebhookEndpoint {
+    WebhookEndpoint { secret: endpoint.secrets.current.expose().to_owned(), ..shown(endpoint) }
+}
+
+fn shown(endpoint: &Endpoint) -> WebhookEndpoint {
+    let reason = match endpoint.disabled {
+        None => webhook_endpoint::DisableReason::Unspecified,
+        Some((_, DisableReason::Administrator)) => webhook_endpoint::DisableReason::Administrator,
+        Some((_, DisableReason::Gone)) => webhook_endpoint::DisableReason::Gone,
+        Some((_, DisableReason::Failing)) => webhook_endpoint::DisableReason::Failing,
+    };
+    let previous = endpoint.secrets.previous.as_ref().map(|(_, until)| *until).filter(|until| now() < *until);
+    WebhookEndpoint {
+        name: endpoint.id.name(),
+        url: endpoint.url.clone(),
+        description: endpoint.description.clone(),
+        event_types: endpoint.event_types.clone(),
+        disabled: endpoint.disabled.is_some(),
+        disable_reason: reason.into(),
+        disable_time: endpoint.disabled.map(|(at, _)| timestamp(at)),
+        failing_since_time: endpoint.failing_since.map(timestamp),
+        secret: String::new(),
+        previous_secret_expire_time: previous.map(timestamp),
+        create_time: Some(timestamp(endpoint.create_time)),
+        update_time: Some(timestamp(endpoint.update_time)),
+        etag: endpoint.etag(),
+    }
+}
+
+fn shown_delivery(delivery: Delivery) -> WebhookDelivery {
+    WebhookDelivery {
+        name: format!("{}/{}", delivery.endpoint.name(), delivery.id.name()),
+        event_id: delivery.event.to_string(),
+        event_type: delivery.kind,
+        subject: delivery.subject,
+        state: match delivery.state {
+            State::Pending => webhook_delivery::State::Pending,
+            State::Delivered => webhook_delivery::State::Delivered,
+            State::Failed => webhook_delivery::State::Failed,
+        }
+        .into(),
+        attempt_count: delivery.attempt_count,
+        attempts: delivery.attempts.into_iter().map(attempt).collect(),
+        last_response_code: delivery.last_code,
+        next_attempt_time: delivery.due.map(timestamp),
+        create_time: Some(timestamp(delivery.create_time)),
+        complete_time: delivery.settle_time.map(timestamp),
+        body: delivery.body,
+    }
+}
+
+fn attempt(attempt: Attempt) -> webhook_delivery::Attempt {
+    let took = std::time::Duration::from_millis(attempt.took_ms);
+    webhook_delivery::Attempt {
+        time: Some(timestamp(attempt.time)),
+        duration: DurationMessage::try_from(took).ok(),
+        response_code: attempt.code.into(),
+        error: attempt.error,
+        response_excerpt: attempt.excerpt,
+    }
+}
+
+fn timestamp(time: DateTime<Utc>) -> Timestamp {
+    // Below 10^9.
+    Timestamp { seconds: time.timestamp(), nanos: i32::try_from(time.timestamp_subsec_nanos()).unwrap_or_default() }
+}

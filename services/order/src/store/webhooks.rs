@@ -1,0 +1,235 @@
+//! The tables of webhooks: endpoints, and the deliveries to them. One function an operation, each one transaction or
+//! one read.
+
+mod postgres;
+mod schema;
+mod sqlite;
+
+use chrono::{DateTime, Utc};
+use souk_common::{
+    db::{self, Db},
+    events::{Event, Events, Seat},
+    ids::{EventId, WebhookDeliveryId, WebhookEndpointId},
+};
+
+use super::StoreError;
+use crate::webhooks::{
+    delivery::{Attempt, Delivery, State, Verdict},
+    endpoint::{Change, DisableReason, Endpoint},
+};
+
+/// How a try went.
+pub(crate) struct Report<'a> {
+    /// The delivery as it was claimed, and the lease.
+    pub(crate) delivery: &'a Delivery,
+    pub(crate) lease: i64,
+    pub(crate) attempt: &'a Attempt,
+    pub(crate) verdict: Verdict,
+    pub(crate) now: DateTime<Utc>,
+    /// An endpoint that has failed since before is disabled.
+    pub(crate) disable_before: DateTime<Utc>,
+}
+
+/// What became of a wish to change something that has an etag.
+pub(crate) enum Changed<T> {
+    /// It is so.
+    Done(T),
+    /// There is no such thing.
+    NotFound,
+    /// It has changed meanwhile.
+    OtherEtag,
+}
+
+/// What became of a wish to send something.
+pub(crate) enum Sent {
+    /// It is on its way.
+    Due(Box<Delivery>),
+    /// There is no such thing.
+    NotFound,
+    /// The endpoint is disabled.
+    Disabled,
+}
+
+/// A wish for a page of an endpoint's log, newest first.
+pub(crate) struct Query {
+    pub(crate) endpoint: WebhookEndpointId,
+    pub(crate) conditions: Vec<(bool, Condition)>,
+    /// The last one of the page before.
+    pub(crate) after: Option<WebhookDeliveryId>,
+    pub(crate) limit: i64,
+}
+
+/// What must hold of a delivery to be listed (or, with `false`, must not).
+pub(crate) enum Condition {
+    State(State),
+    Kind(String),
+    Event(EventId),
+    Subject(String),
+}
+
+/// Makes what is posted of an event.
+pub(crate) type Body<'a> = &'a (dyn Fn(&Event) -> Result<String, String> + Send + Sync);
+
+/// The tables of webhooks.
+#[derive(Clone)]
+pub(crate) struct Webhooks {
+    db: Db,
+}
+
+impl Webhooks {
+    /// In this database, whose migrations must have run.
+    pub(crate) fn new(db: &Db) -> Self {
+        Self { db: db.clone() }
+    }
+
+    /// Takes down a delivery for each event and each enabled endpoint that it is for, and moves the reader's seat.
+    pub(crate) async fn record(&self, seat: Seat, events: &Events, body: Body<'_>) -> Result<(), StoreError> {
+        db::write!(self.db, |conn, q| -> Result<_, StoreError> { q::record(conn, seat, events, body).await })
+    }
+
+    /// Enabled endpoints for which something is due.
+    pub(crate) async fn due(&self, now: DateTime<Utc>) -> Result<Vec<Endpoint>, StoreError> {
+        db::read!(self.db, |conn, q| -> Result<_, StoreError> { q::due(conn, now).await })
+    }
+
+    /// Takes at most `limit` deliveries whose time has come, under a lease; of one subject only the first that is
+    /// pending.
+    pub(crate) async fn claim(
+        &self,
+        endpoint: WebhookEndpointId,
+        limit: usize,
+        now: DateTime<Utc>,
+        lease: (i64, DateTime<Utc>),
+    ) -> Result<Vec<Delivery>, StoreError> {
+        let limit = i64::try_from(limit).unwrap_or(i64::MAX);
+        db::write!(self.db, |conn, q| -> Result<_, StoreError> { q::claim(conn, endpoint, limit, now, lease).await })
+    }
+
+    /// Writes how a try went, and what follows for the endpoint and for what waits behind. Answers with why the
+    /// endpoint was disabled, if it was. Does nothing where the lease is another's by now.
+    pub(crate) async fn settle(&self, report: Report<'_>) -> Result<Option<DisableReason>, StoreError> {
+        db::write!(self.db, |conn, q| -> Result<_, StoreError> { q::settle(conn, &report).await })
+    }
+
+    /// Gives a lease up: anyone may try at once.
+    pub(crate) async fn give_up(
+        &self,
+        id: WebhookDeliveryId,
+        lease: i64,
+        now: DateTime<Utc>,
+    ) -> Result<(), StoreError> {
+        db::write!(self.db, |conn, q| -> Result<_, StoreError> { q::give_up(conn, id, lease, now).await })
+    }
+
+    /// Forgets what was delivered or given up, or waits for a disabled endpoint, and is older than this.
+    pub(crate) async fn forget(&self, before: DateTime<Utc>) -> Result<u64, StoreError> {
+        db::write!(self.db, |conn, q| -> Result<_, StoreError> { q::forget(conn, before).await })
+    }
+
+    /// Adds an endpoint.
+    pub(crate) async fn add(&self, endpoint: &Endpoint) -> Result<(), StoreError> {
+        db::write!(self.db, |conn, q| -> Result<_, StoreError> { q::add(conn, endpoint).await })
+    }
+
+    /// An endpoint.
+    pub(crate) async fn endpoint(&self, id: WebhookEndpointId) -> Result<Option<Endpoint>, StoreError> {
+        db::read!(self.db, |conn, q| -> Result<_, StoreError> { q::endpoint(conn, id).await })
+    }
+
+    /// A page of endpoints, oldest first.
+    pub(crate) async fn endpoints(
+        &self,
+        after: Option<WebhookEndpointId>,
+        limit: i64,
+    ) -> Result<Vec<Endpoint>, StoreError> {
+        db::read!(self.db, |conn, q| -> Result<_, StoreError> { q::endpoints(conn, after, limit).await })
+    }
+
+    /// Changes an endpoint.
+    pub(crate) async fn change(
+        &self,
+        id: WebhookEndpointId,
+        etag: &str,
+        change: &Change,
+        now: DateTime<Utc>,
+    ) -> Result<Changed<Endpoint>, StoreError> {
+        db::write!(self.db, |conn, q| -> Result<_, StoreError> {
+            let mut endpoint = match q::endpoint_to_change(conn, id, etag).await? {
+                Changed::Done(endpoint) => endpoint,
+                other => return Ok(other),
+            };
+            let go_on = endpoint.change(change.clone(), now);
+            q::update(conn, &endpoint).await?;
+            if go_on {
+                q::go_on(conn, id, now).await?;
+            }
+            Ok(Changed::Done(endpoint))
+        })
+    }
+
+    /// Gives an endpoint a new secret; the one before is good until a time.
+    pub(crate) async fn rotate(
+        &self,
+        id: WebhookEndpointId,
+        etag: &str,
+        until: DateTime<Utc>,
+        now: DateTime<Utc>,
+    ) -> Result<Changed<Endpoint>, StoreError> {
+        db::write!(self.db, |conn, q| -> Result<_, StoreError> {
+            let mut endpoint = match q::endpoint_to_change(conn, id, etag).await? {
+                Changed::Done(endpoint) => endpoint,
+                other => return Ok(other),
+            };
+            endpoint.rotate(until, now);
+            q::update(conn, &endpoint).await?;
+            Ok(Changed::Done(endpoint))
+        })
+    }
+
+    /// Removes an endpoint with its log.
+    pub(crate) async fn remove(&self, id: WebhookEndpointId, etag: &str) -> Result<Changed<()>, StoreError> {
+        db::write!(self.db, |conn, q| -> Result<_, StoreError> {
+            match q::endpoint_to_change(conn, id, etag).await? {
+                Changed::Done(_) => {}
+                Changed::NotFound => return Ok(Changed::NotFound),
+                Changed::OtherEtag => return Ok(Changed::OtherEtag),
+            }
+            q::remove(conn, id).await?;
+            Ok(Changed::Done(()))
+        })
+    }
+
+    /// Adds a delivery that no event stands behind.
+    pub(crate) async fn send(&self, delivery: &Delivery) -> Result<Sent, StoreError> {
+        db::write!(self.db, |conn, q| -> Result<_, StoreError> { q::send(conn, delivery).await })
+    }
+
+    /// Sends a delivery again.
+    pub(crate) async fn send_again(
+        &self,
+        endpoint: WebhookEndpointId,
+        id: WebhookDeliveryId,
+        now: DateTime<Utc>,
+    ) -> Result<Sent, StoreError> {
+        db::write!(self.db, |conn, q| -> Result<_, StoreError> { q::send_again(conn, endpoint, id, now).await })
+    }
+
+    /// A delivery.
+    pub(crate) async fn delivery(
+        &self,
+        endpoint: WebhookEndpointId,
+        id: WebhookDeliveryId,
+    ) -> Result<Option<Delivery>, StoreError> {
+        db::read!(self.db, |conn, q| -> Result<_, StoreError> { q::delivery(conn, endpoint, id).await })
+    }
+
+    /// A page of an endpoint's log, newest first; `None` where there is no such endpoint.
+    pub(crate) async fn log(&self, query: &Query) -> Result<Option<Vec<Delivery>>, StoreError> {
+        db::read!(self.db, |conn, q| -> Result<_, StoreError> {
+            if q::endpoint(conn, query.endpoint).await?.is_none() {
+                return Ok(None);
+            }
+            Ok(Some(q::log(conn, query).await?))
+        })
+    }
+}

@@ -1,0 +1,85 @@
+//! Merchants' webhooks: what happens to orders, posted to addresses of the merchants' own and signed as
+//! [Standard Webhooks](https://www.standardwebhooks.com) words it.
+//!
+//! [`Recorder`] reads the service's log of events and takes a delivery down for each event and each endpoint that it
+//! is for; [`Dispatcher`] tries what is due until it is delivered or given up. Both are one transaction a step, so
+//! nothing is lost, and each event reaches each endpoint at least once, by the same id.
+
+pub(crate) mod address;
+pub(crate) mod delivery;
+mod dispatcher;
+pub(crate) mod endpoint;
+mod metrics;
+mod recorder;
+mod sender;
+pub mod settings;
+
+use std::{sync::Arc, time::Duration};
+
+use chrono::TimeDelta;
+use souk_common::{error::chain, events::Log, jobs::Jobs};
+use tokio_util::sync::CancellationToken;
+
+use self::{dispatcher::Dispatcher, recorder::Recorder, sender::Sender, settings::Settings};
+use crate::{
+    ServeError,
+    store::{now, webhooks::Webhooks as Store},
+};
+
+/// How often old deliveries are looked for.
+const CLEAN_EVERY: Duration = Duration::from_secs(3600);
+/// Longer than a run of the cleaning should take; it is then stopped and runs again.
+const LIMIT: Duration = Duration::from_secs(300);
+
+/// What takes events down for endpoints, and sends them.
+pub(crate) struct Webhooks {
+    dispatcher: Dispatcher,
+    recording: tokio::task::JoinHandle<()>,
+}
+
+impl Webhooks {
+    /// Starts both, until `shutdown`, and the job that forgets old deliveries.
+    ///
+    /// # Errors
+    /// Where the database fails.
+    pub(crate) async fn start(
+        store: &Store,
+        settings: &Settings,
+        log: &Log,
+        jobs: &Jobs,
+        shutdown: &CancellationToken,
+    ) -> Result<Self, ServeError> {
+        // Before anyone can add an endpoint, so that it misses nothing from then on.
+        log.seat(recorder::NAME, false).await?;
+        let recording = tokio::spawn(log.clone().serve(Arc::new(Recorder::new(store.clone())?)));
+
+        let dispatcher = Dispatcher::new(store.clone(), Sender::new(settings), settings.clone(), shutdown.clone());
+        let sending = dispatcher.clone();
+        // Everywhere: deliveries have leases of their own and copies pass over each other's (SKIP LOCKED), so all
+        // share the work, and none waits for the lease of a copy that died on top of its own.
+        jobs.everywhere("webhooks", settings.interval, dispatcher::LIMIT, move || {
+            let dispatcher = sending.clone();
+            async move { dispatcher.run().await.map_err(|error| chain(&error)) }
+        });
+
+        let (store, retention) = (store.clone(), settings.retention);
+        // Leased: copies that clean at the same time would only wait for each other's rows.
+        jobs.leased("webhook-cleanup", CLEAN_EVERY, LIMIT, move || {
+            let store = store.clone();
+            async move {
+                let retention = TimeDelta::from_std(retention).unwrap_or(TimeDelta::MAX);
+                match now().checked_sub_signed(retention) {
+                    Some(before) => store.forget(before).await.map_err(|error| chain(&error)),
+                    None => Ok(0),
+                }
+            }
+        });
+        Ok(Self { dispatcher, recording })
+    }
+
+    /// Lets what is being sent come to an end; what has not by `limit` is left to another copy, or to the next start.
+    pub(crate) async fn stopped(self, limit: Duration) {
+        self.dispatcher.drain(limit).await;
+        let _ = self.recording.await;
+    }
+}

@@ -1,0 +1,62 @@
+//! Takes a delivery down for each event and each endpoint that it is for.
+
+use std::{sync::Arc, time::Duration};
+
+use chrono::SecondsFormat;
+use prost_reflect::{DynamicMessage, SerializeOptions};
+use serde_json::json;
+use souk_common::{
+    contract::Contract,
+    error::chain,
+    events::{Event, Events, Reader, Seat, Stuck},
+    service::SetupError,
+};
+
+use crate::store::webhooks::Webhooks as Store;
+
+/// What happens within this time is taken down by one transaction, where it is not very much: under load, orders need
+/// the commits more.
+const GATHER: Duration = Duration::from_millis(100);
+const VERY_MUCH: usize = 200;
+
+/// The reader's name.
+pub(super) const NAME: &str = "webhooks";
+
+/// Reads the log for the endpoints.
+pub(super) struct Recorder {
+    store: Store,
+    contract: &'static Arc<Contract>,
+}
+
+impl Recorder {
+    pub(super) fn new(store: Store) -> Result<Self, SetupError> {
+        Ok(Self { store, contract: Contract::souk().map_err(SetupError::from)? })
+    }
+
+    /// What is posted of an event. What it happened to is shown as the REST API shows it.
+    fn body(&self, event: &Event) -> Result<String, String> {
+        // An event of a newer copy of the service: that copy can.
+        let unknown = || format!("{} has a type that this version does not know: {}", event.id, event.data_type);
+        let descriptor = self.contract.pool().get_message_by_name(&event.data_type).ok_or_else(unknown)?;
+        let data = DynamicMessage::decode(descriptor, event.data.clone()).map_err(|error| chain(&error))?;
+        let options = SerializeOptions::new().skip_default_fields(false);
+        let data =
+            data.serialize_with_options(serde_json::value::Serializer, &options).map_err(|error| chain(&error))?;
+        let timestamp = event.time.to_rfc3339_opts(SecondsFormat::AutoSi, true);
+        Ok(json!({"type": event.kind, "timestamp": timestamp, "data": data}).to_string())
+    }
+}
+
+impl Reader for Recorder {
+    fn name(&self) -> &'static str {
+        NAME
+    }
+
+    async fn act(&self, seat: Seat, events: &Events) -> Result<(), Stuck> {
+        if events.len() < VERY_MUCH {
+            tokio::time::sleep(GATHER).await;
+        }
+        let recorded = self.store.record(seat, events, &|event| self.body(event)).await;
+        recorded.map_err(|error| Stuck::Other(chain(&error)))
+    }
+}

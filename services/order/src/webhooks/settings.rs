@@ -1,0 +1,114 @@
+//! `[order.webhooks]`.
+
+use std::{net::IpAddr, time::Duration};
+
+use ipnet::IpNet;
+use reqwest::Certificate;
+use serde::{Deserialize, Deserializer, de::Error};
+use souk_common::config::duration;
+
+/// How webhooks are sent, and where to.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Settings {
+    /// How often deliveries are looked for that are due.
+    #[serde(with = "duration")]
+    pub interval: Duration,
+    /// How many are sent at a time, by each copy of the service.
+    pub concurrency: usize,
+    /// How many of them to one endpoint; to one that fails, a single one.
+    pub concurrency_per_endpoint: usize,
+    /// How long an endpoint may take to answer.
+    #[serde(with = "duration")]
+    pub timeout: Duration,
+    /// The time from each try that failed to the next; after the last the delivery is given up.
+    #[serde(deserialize_with = "durations")]
+    pub retries: Vec<Duration>,
+    /// An endpoint is disabled when every try has failed for so long.
+    #[serde(with = "duration")]
+    pub disable_after: Duration,
+    /// How long deliveries are kept in the log.
+    #[serde(with = "duration")]
+    pub retention: Duration,
+    /// How long events are signed with the secret before the present one as well.
+    #[serde(with = "duration")]
+    pub secret_grace: Duration,
+    /// Whether endpoints may be `http://`.
+    pub allow_http: bool,
+    /// Whether endpoints may be in any network, this machine included.
+    pub allow_private: bool,
+    /// Networks that endpoints may be in though they are not public.
+    #[serde(deserialize_with = "networks")]
+    pub allow_networks: Vec<IpNet>,
+    /// PEM file of authorities that are trusted besides the system's; empty: none.
+    pub ca_file: String,
+}
+
+impl Settings {
+    /// The setting that is wrong, and what would be right. Names are relative to the section.
+    #[must_use]
+    pub fn fault(&self) -> Option<(&'static str, String)> {
+        const DAY: Duration = Duration::from_secs(24 * 3600);
+        let schedule: Duration = self.retries.iter().sum();
+        let fault = |setting, what: &str| Some((setting, what.to_owned()));
+        if !(Duration::from_millis(10)..=Duration::from_secs(60)).contains(&self.interval) {
+            return fault("interval", "must be from 10ms to 1m");
+        }
+        if !(1..=1000).contains(&self.concurrency) {
+            return fault("concurrency", "must be from 1 to 1000");
+        }
+        if !(1..=self.concurrency).contains(&self.concurrency_per_endpoint) {
+            return fault("concurrency_per_endpoint", "must be from 1 to order.webhooks.concurrency");
+        }
+        if !(Duration::from_millis(100)..=Duration::from_secs(60)).contains(&self.timeout) {
+            return fault("timeout", "must be from 100ms to 1m");
+        }
+        if !(1..=20).contains(&self.retries.len()) || self.retries.iter().any(|pause| *pause > 2 * DAY) {
+            return fault("retries", "must be 1 to 20 times of at most 2days each");
+        }
+        if self.disable_after > 365 * DAY {
+            return fault("disable_after", "must be 365days or less");
+        }
+        if self.retention < schedule + DAY || self.retention > 3650 * DAY {
+            return fault(
+                "retention",
+                "must be longer than all of order.webhooks.retries by a day, and 3650days or less",
+            );
+        }
+        if self.secret_grace > 365 * DAY {
+            return fault("secret_grace", "must be 365days or less");
+        }
+        self.authorities().err().map(|what| ("ca_file", what))
+    }
+
+    /// The authorities in `ca_file`.
+    ///
+    /// # Errors
+    /// Why it has none.
+    pub fn authorities(&self) -> Result<Vec<Certificate>, String> {
+        if self.ca_file.is_empty() {
+            return Ok(Vec::new());
+        }
+        let pem = std::fs::read(&self.ca_file).map_err(|error| format!("cannot be read: {error}"))?;
+        match Certificate::from_pem_bundle(&pem) {
+            Ok(found) if !found.is_empty() => Ok(found),
+            _ => Err("must be a PEM file with one certificate or more".to_owned()),
+        }
+    }
+}
+
+fn durations<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Vec<Duration>, D::Error> {
+    let texts = Vec::<String>::deserialize(deserializer)?;
+    texts.iter().map(|text| duration::parse(text).map_err(D::Error::custom)).collect()
+}
+
+/// Read as a whole, so that the error is that of a setting that exists.
+fn networks<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Vec<IpNet>, D::Error> {
+    let read = |text: &String| {
+        let network = text.parse().or_else(|_| text.parse::<IpAddr>().map(IpNet::from));
+        network.map_err(|_| {
+            D::Error::custom(format!("`{text}` is not a network: write one such as \"10.1.0.0/16\", or one address"))
+        })
+    };
+    Vec::<String>::deserialize(deserializer)?.iter().map(read).collect()
+}
