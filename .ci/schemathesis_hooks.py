@@ -23,6 +23,10 @@ UNSAID = {
     "product.price.nanos",
     "product.price.currency_code",
     "items[].unit_price",
+    "amount",
+    "amount.units",
+    "amount.nanos",
+    "amount.currency_code",
     # One of two must be given; what the mask names must not be empty.
     "names",
     "product.title",
@@ -32,6 +36,13 @@ UNSAID = {
     # For staff alone; a product that is on sale.
     "user.external_id",
     "items[].product",
+    # Each product and place once.
+    "items[]",
+    # Another place than the source; an address that webhooks can be sent to.
+    "destination",
+    "webhook_endpoint.url",
+    # Needed only where pieces are named; one that the header gives has no schema of the field's.
+    "request_id",
     # Not in the future.
     "place_time",
     "return_time",
