@@ -303,7 +303,11 @@ fn or_empty(mut schema: Map<String, Json>) -> Map<String, Json> {
     for key in ["pattern", "format", "minLength", "enum", "const", "anyOf"] {
         set.extend(schema.remove(key).map(|value| (key.to_owned(), value)));
     }
-    schema.insert("anyOf".to_owned(), json!([{"maxLength": 0}, set]));
+    match set.get("pattern").and_then(Json::as_str) {
+        // Said in the pattern's own words, where there is nothing else to say.
+        Some(pattern) if set.len() == 1 => schema.insert("pattern".to_owned(), json!(format!("^$|{pattern}"))),
+        _ => schema.insert("anyOf".to_owned(), json!([{"maxLength": 0}, set])),
+    };
     schema
 }
 
