@@ -69,8 +69,7 @@ pub async fn serve(config: Config, listener: TcpListener, shutdown: Cancellation
     // A token of its own: the jobs also stop where the server fails.
     let stop_jobs = shutdown.child_token();
     let log = Log::open(store.db(), "inventory", settings.events.clone(), store.bell(), stop_jobs.clone()).await?;
-    let placing = tokio::spawn(log.clone().run());
-    let publishing = common.events.publish(&log).await.map_err(SetupError::from)?;
+    common.events.publish(&log).await.map_err(SetupError::from)?;
     let rpc = Rpc::new(store.clone(), changes.clone(), log.clone(), contract.clone());
 
     let jobs = Jobs::new("inventory", store.db().clone(), stop_jobs.clone());
@@ -91,10 +90,7 @@ pub async fn serve(config: Config, listener: TcpListener, shutdown: Cancellation
         .await;
     stop_jobs.cancel();
     jobs.stopped().await;
-    let _ = placing.await;
-    if let Some(publishing) = publishing {
-        let _ = publishing.await;
-    }
+    log.stopped().await;
     changes.drain().await;
     store.db().close();
     Ok(served?)

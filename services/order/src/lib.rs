@@ -83,8 +83,7 @@ pub async fn serve(config: Config, listener: TcpListener, shutdown: Cancellation
     // A token of its own: the jobs also stop where the server fails.
     let stop_jobs = shutdown.child_token();
     let log = Log::open(store.db(), "order", settings.events.clone(), store.bell(), stop_jobs.clone()).await?;
-    let placing = tokio::spawn(log.clone().run());
-    let publishing = common.events.publish(&log).await.map_err(SetupError::from)?;
+    common.events.publish(&log).await.map_err(SetupError::from)?;
     let rpc = Rpc::new(store.clone(), sagas.clone(), inventory, log.clone());
 
     let jobs = Jobs::new("order", store.db().clone(), stop_jobs.clone());
@@ -112,10 +111,7 @@ pub async fn serve(config: Config, listener: TcpListener, shutdown: Cancellation
     // Requests have had their time to end; what they left runs on without them.
     sagas.drain(LEAST_DRAIN).await;
     jobs.stopped().await;
-    let _ = placing.await;
-    if let Some(publishing) = publishing {
-        let _ = publishing.await;
-    }
+    log.stopped().await;
     webhooks.stopped(LEAST_DRAIN).await;
     store.close().await;
     Ok(served?)

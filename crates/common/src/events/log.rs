@@ -1,11 +1,14 @@
 //! A service's log: gives positions to what is committed, and lets readers have it.
 
-use std::{collections::VecDeque, sync::Arc, time::Duration};
+use std::{collections::VecDeque, future::Future, sync::Arc, time::Duration};
 
 use chrono::{TimeDelta, Utc};
 use serde::Deserialize;
-use tokio::sync::{Mutex, Notify, watch};
-use tokio_util::sync::CancellationToken;
+use tokio::{
+    sync::{Mutex, Notify, watch},
+    task::JoinHandle,
+};
+use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use super::{Event, Events, postgres, sqlite};
 use crate::{
@@ -86,6 +89,7 @@ struct Inner {
     settings: Settings,
     bell: Bell,
     stop: CancellationToken,
+    tasks: TaskTracker,
     /// The last position that is known to be taken.
     head: watch::Sender<i64>,
     recent: Mutex<Recent>,
@@ -136,8 +140,8 @@ impl Recent {
 }
 
 impl Log {
-    /// The log of a service (`order`) in its database, whose migrations must have run, until `stop`. Whoever writes
-    /// rings the bell.
+    /// The log of a service (`order`) in its database, whose migrations must have run, until `stop`. From now on it
+    /// gives positions to what is committed. Whoever writes rings the bell.
     ///
     /// # Errors
     /// Where the database fails.
@@ -154,11 +158,24 @@ impl Log {
             settings,
             bell,
             stop,
+            tasks: TaskTracker::new(),
             head: watch::Sender::new(0),
             recent: Mutex::default(),
         }));
         log.look().await?;
+        log.spawn(log.clone().place());
         Ok(log)
+    }
+
+    /// Runs something that reads the log until it stops.
+    pub(super) fn spawn(&self, reading: impl Future<Output = ()> + Send + 'static) -> JoinHandle<()> {
+        self.0.tasks.spawn(reading)
+    }
+
+    /// Waits until nothing places or publishes events any more, after the stop.
+    pub async fn stopped(&self) {
+        self.0.tasks.close();
+        self.0.tasks.wait().await;
     }
 
     /// The service whose log it is.
@@ -180,7 +197,7 @@ impl Log {
     }
 
     /// Gives positions to what is committed, until the log stops.
-    pub async fn run(self) {
+    async fn place(self) {
         loop {
             if let Err(error) = self.look().await {
                 tracing::warn!(error = chain(&error), "new events could not be looked for; it is tried again");

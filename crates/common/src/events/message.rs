@@ -44,12 +44,12 @@ impl Log {
     pub async fn respond(&self, request: WatchEventsRequest) -> Result<Responses, Problem> {
         let (source, types, data_types) = (self.source(), request.types, request.data_types);
         let among = |these: &[String], this: &String| these.is_empty() || these.contains(this);
-        let wanted = move |event: &Event| among(&types, &event.kind) && among(&data_types, &event.data_type);
-        let steps = self.watch(&request.cursor, wanted).await?;
-        let response = move |Step { position, event }: Step| WatchEventsResponse {
-            cursor: position.to_string(),
-            event: event.map(|event: Arc<Event>| event.message(source)),
+        let pick = move |event: Arc<Event>| {
+            let wanted = among(&types, &event.kind) && among(&data_types, &event.data_type);
+            wanted.then(|| event.message(source))
         };
+        let steps = self.watch(&request.cursor, pick).await?;
+        let response = |Step { position, found }| WatchEventsResponse { cursor: position.to_string(), event: found };
         Ok(Box::pin(steps.map(move |step| step.map(response))))
     }
 }

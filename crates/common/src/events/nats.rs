@@ -71,7 +71,7 @@ impl Settings {
         let mut jetstream = jetstream::new(client);
         jetstream.set_timeout(PATIENCE);
         let relay = Relay { log: log.clone(), jetstream, end: Mutex::default() };
-        Ok(Some(tokio::spawn(log.clone().serve(Arc::new(relay)))))
+        Ok(Some(log.spawn(log.clone().serve(Arc::new(relay)))))
     }
 }
 

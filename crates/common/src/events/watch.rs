@@ -46,11 +46,11 @@ impl From<WatchError> for Problem {
 
 /// How far a stream has come.
 #[derive(Debug, Clone)]
-pub struct Step {
+pub struct Step<T> {
     /// The position to go on after.
     pub position: i64,
-    /// What happened there. `None`: nothing for this stream; its first step is so, and one now and then.
-    pub event: Option<Arc<Event>>,
+    /// What was picked there. `None`: nothing for this stream; its first step is so, and one now and then.
+    pub found: Option<T>,
 }
 
 /// A stream with nothing to tell says at least so often how far it has come, so that its client's cursor stays young.
@@ -58,17 +58,18 @@ const SIGN_OF_LIFE: Duration = Duration::from_secs(60);
 
 impl Log {
     /// Follows the log from after a position (a cursor's text; empty: from now on) until it stops, passing over
-    /// events that are not `wanted`. The first step says where the stream begins.
+    /// events of which nothing is picked. The first step says where the stream begins.
     ///
     /// # Errors
     /// Where there is nothing to go on from.
-    pub async fn watch<W>(
+    pub async fn watch<T, P>(
         &self,
         cursor: &str,
-        wanted: W,
-    ) -> Result<impl Stream<Item = Result<Step, Status>> + Send + use<W>, WatchError>
+        pick: P,
+    ) -> Result<impl Stream<Item = Result<Step<T>, Status>> + Send + use<T, P>, WatchError>
     where
-        W: Fn(&Event) -> bool + Send + 'static,
+        P: Fn(Arc<Event>) -> Option<T> + Send + 'static,
+        T: Send,
     {
         let growth = self.growth();
         let begin = if cursor.is_empty() {
@@ -78,8 +79,7 @@ impl Log {
         } else {
             self.place_of(cursor).await?
         };
-        let follower =
-            Follower { log: self.clone(), growth, wanted, position: begin, page: VecDeque::new(), told: None };
+        let follower = Follower { log: self.clone(), growth, pick, position: begin, page: VecDeque::new(), told: None };
         Ok(stream::unfold(Some(follower), |follower| async {
             let mut follower = follower?;
             match follower.step().await {
@@ -107,26 +107,29 @@ impl Log {
     }
 }
 
-struct Follower<W> {
+struct Follower<P> {
     log: Log,
     growth: Receiver<i64>,
-    wanted: W,
+    pick: P,
     position: i64,
     page: VecDeque<Arc<Event>>,
     /// When the client was last told a position.
     told: Option<Instant>,
 }
 
-impl<W: Fn(&Event) -> bool> Follower<W> {
-    async fn step(&mut self) -> Result<Step, Status> {
+impl<P> Follower<P> {
+    async fn step<T>(&mut self) -> Result<Step<T>, Status>
+    where
+        P: Fn(Arc<Event>) -> Option<T>,
+    {
         let Some(told) = self.told.replace(Instant::now()) else {
-            return Ok(Step { position: self.position, event: None });
+            return Ok(Step { position: self.position, found: None });
         };
         loop {
             while let Some(event) = self.page.pop_front() {
                 self.position = event.position;
-                if (self.wanted)(&event) {
-                    return Ok(Step { position: self.position, event: Some(event) });
+                if let found @ Some(_) = (self.pick)(event) {
+                    return Ok(Step { position: self.position, found });
                 }
             }
             self.growth.mark_unchanged();
@@ -136,7 +139,7 @@ impl<W: Fn(&Event) -> bool> Follower<W> {
                     () = self.log.stop().cancelled() => return Err(ending()),
                     grown = self.growth.changed() => grown.map_err(|_| ending())?,
                     () = tokio::time::sleep_until(told + SIGN_OF_LIFE) => {
-                        return Ok(Step { position: self.position, event: None });
+                        return Ok(Step { position: self.position, found: None });
                     }
                 }
             } else if self.log.stop().is_cancelled() {

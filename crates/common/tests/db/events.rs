@@ -44,9 +44,7 @@ fn settings() -> Settings {
 }
 
 async fn log(db: &Db, stop: &CancellationToken) -> Log {
-    let log = Log::open(db, "accounts", settings(), Bell::default(), stop.clone()).await.unwrap();
-    tokio::spawn(log.clone().run());
-    log
+    Log::open(db, "accounts", settings(), Bell::default(), stop.clone()).await.unwrap()
 }
 
 /// The number that an event carries.
@@ -77,13 +75,13 @@ async fn accounts(db: &Db, count: usize) -> Vec<UserId> {
 async fn follow(log: Log, count: usize, patience: usize) -> Vec<Arc<Event>> {
     let (mut seen, mut cursor) = (Vec::new(), "0".to_owned());
     while seen.len() < count {
-        let mut steps = Box::pin(log.watch(&cursor, |_| true).await.unwrap());
+        let mut steps = Box::pin(log.watch(&cursor, Some).await.unwrap());
         let first = steps.next().await.unwrap().unwrap();
-        assert_eq!((first.position.to_string(), first.event), (cursor.clone(), None));
+        assert_eq!((first.position.to_string(), first.found), (cursor.clone(), None));
         for _ in 0..patience.min(count - seen.len()) {
             let step = tokio::time::timeout(DEADLINE, steps.next()).await.unwrap().unwrap().unwrap();
             cursor = step.position.to_string();
-            seen.extend(step.event);
+            seen.extend(step.found);
         }
     }
     seen
@@ -143,13 +141,13 @@ async fn a_cursor_that_leads_nowhere_is_refused() {
             change(&fixture.db, id, false).await.unwrap();
         }
         let log = log(&fixture.db, &stop).await;
-        assert!(matches!(log.watch("4", |_| true).await.err(), Some(WatchError::Unknown { head: 3 })));
+        assert!(matches!(log.watch("4", Some).await.err(), Some(WatchError::Unknown { head: 3 })));
         let old = Utc::now() - chrono::TimeDelta::hours(2);
         let forgotten: Result<(), Error> = db::write!(fixture.db, |conn, q| q::age_events(conn, 2, old).await);
         forgotten.unwrap();
         assert_eq!(log.forget().await.unwrap(), 2);
-        assert!(matches!(log.watch("1", |_| true).await.err(), Some(WatchError::Expired { oldest: 2 })));
-        let mut steps = Box::pin(log.watch("2", |_| true).await.unwrap());
+        assert!(matches!(log.watch("1", Some).await.err(), Some(WatchError::Expired { oldest: 2 })));
+        let mut steps = Box::pin(log.watch("2", Some).await.unwrap());
         steps.next().await.unwrap().unwrap();
         assert_eq!(steps.next().await.unwrap().unwrap().position, 3);
         // Positions are never given twice, even where all events are forgotten.

@@ -55,7 +55,17 @@ impl Log {
                     cursor.clear();
                     cache.forget(&self.package);
                 }
-                tracing::debug!(package = self.package, error = chain(&status), "a log of events broke off");
+                let (package, error) = (&self.package, chain(&status));
+                if status.code() == Code::Unavailable {
+                    // Its service is starting, stopping or gone, which others tell of.
+                    tracing::debug!(package, error, "a log of events broke off");
+                } else {
+                    tracing::warn!(
+                        package,
+                        error,
+                        "a log of events cannot be followed: what is kept may be out of date"
+                    );
+                }
             }
             tokio::select! {
                 () = tokio::time::sleep(RETRY) => {}

@@ -1,6 +1,6 @@
 //! WatchStock and WatchEvents.
 
-use std::{collections::HashSet, pin::Pin};
+use std::{collections::HashSet, pin::Pin, sync::Arc};
 
 use futures::{Stream, StreamExt};
 use souk_common::{
@@ -20,16 +20,20 @@ pub(crate) type Changes = Pin<Box<dyn Stream<Item = Result<WatchStockResponse, S
 
 pub(super) async fn stock(log: &Log, request: WatchStockRequest) -> Result<Changes, Problem> {
     let products: HashSet<String> = request.products.into_iter().collect();
-    let wanted = move |event: &Event| {
-        event.kind.starts_with("stock.") && (products.is_empty() || products.contains(&event.subject))
+    let pick = move |event: Arc<Event>| {
+        let wanted = event.kind.starts_with("stock.") && (products.is_empty() || products.contains(&event.subject));
+        wanted.then(|| WatchStockResponse {
+            event_type: event.kind.clone(),
+            event_time: Some(event.timestamp()),
+            level: event.read(),
+            low_stock: event.read(),
+            ..WatchStockResponse::default()
+        })
     };
-    let steps = log.watch(&request.cursor, wanted).await?;
-    let response = |Step { position, event }: Step| WatchStockResponse {
+    let steps = log.watch(&request.cursor, pick).await?;
+    let response = |Step { position, found }: Step<WatchStockResponse>| WatchStockResponse {
         cursor: position.to_string(),
-        event_type: event.as_ref().map(|event| event.kind.clone()).unwrap_or_default(),
-        event_time: event.as_ref().map(|event| event.timestamp()),
-        level: event.as_ref().and_then(|event| event.read()),
-        low_stock: event.and_then(|event| event.read()),
+        ..found.unwrap_or_default()
     };
     Ok(Box::pin(steps.map(move |step| step.map(response))))
 }

@@ -1,6 +1,6 @@
 //! WatchOrders and WatchEvents.
 
-use std::pin::Pin;
+use std::{pin::Pin, sync::Arc};
 
 use futures::{Stream, StreamExt};
 use souk_common::{
@@ -21,16 +21,20 @@ pub(crate) type Changes = Pin<Box<dyn Stream<Item = Result<WatchOrdersResponse, 
 
 pub(super) async fn orders(log: &Log, caller: &Caller, request: &WatchOrdersRequest) -> Result<Changes, Problem> {
     let customer = customer(caller, &request.customer)?.map(|customer| customer.name());
-    let wanted = move |event: &Event| match &customer {
-        Some(customer) => event.read::<Order>().is_some_and(|order| order.customer == *customer),
-        None => event.subject.starts_with("orders/"),
+    let pick = move |event: Arc<Event>| {
+        let order = event.read::<Order>()?;
+        let wanted = customer.as_ref().is_none_or(|customer| order.customer == *customer);
+        wanted.then(|| WatchOrdersResponse {
+            event_type: event.kind.clone(),
+            event_time: Some(event.timestamp()),
+            order: Some(order),
+            ..WatchOrdersResponse::default()
+        })
     };
-    let steps = log.watch(&request.cursor, wanted).await?;
-    let response = |Step { position, event }: Step| WatchOrdersResponse {
+    let steps = log.watch(&request.cursor, pick).await?;
+    let response = |Step { position, found }: Step<WatchOrdersResponse>| WatchOrdersResponse {
         cursor: position.to_string(),
-        event_type: event.as_ref().map(|event| event.kind.clone()).unwrap_or_default(),
-        event_time: event.as_ref().map(|event| event.timestamp()),
-        order: event.and_then(|event| event.read()),
+        ..found.unwrap_or_default()
     };
     Ok(Box::pin(steps.map(move |step| step.map(response))))
 }
