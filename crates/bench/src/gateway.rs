@@ -1,9 +1,10 @@
 //! A product read: the direct gRPC call, REST through the gateway, REST through Envoy's transcoder, all before the same
 //! inventory service.
 
-use std::{fs, path::Path, time::Duration};
+use std::{fs, path::Path, sync::Arc, time::Duration};
 
 use anyhow::{Context, Result};
+use bytes::Bytes;
 use prost::Message;
 use serde_json::{Value, json};
 use souk_proto::inventory::v1::GetProductRequest;
@@ -18,6 +19,7 @@ use crate::{
     load::{self, Call, Target},
     process::usage,
     report::{Figures, Report},
+    shop::{Shop, text},
 };
 
 const DIRECT: &str = "direct gRPC";
@@ -65,21 +67,17 @@ pub async fn run(rounds: &Rounds, envoy: &str) -> Result<()> {
         envoy => Some(start_envoy(envoy, &folder, *front, *inventory).await?),
     };
 
-    let rest =
-        |port: &u16| Target { address: format!("127.0.0.1:{port}"), path: format!("/v1/{product}"), call: Call::Rest };
-    let message = GetProductRequest { name: product.clone() }.encode_to_vec().into();
-    let direct = Target {
-        address: format!("127.0.0.1:{inventory}"),
-        path: "/souk.inventory.v1.ProductService/GetProduct".to_owned(),
-        call: Call::Grpc(message),
-    };
+    let message: Bytes = GetProductRequest { name: product.clone() }.encode_to_vec().into();
+    let direct = Call::Grpc(Arc::new(move || message.clone()));
+    let direct = same(*inventory, "/souk.inventory.v1.ProductService/GetProduct", direct).await?;
+    let rest = async |port: &u16| same(*port, &format!("/v1/{product}"), Call::Get).await;
     let mut contestants = vec![
         Contestant { name: DIRECT, target: direct, proxies: vec![] },
-        Contestant { name: SOUK, target: rest(plain), proxies: vec![gateway.pid()] },
-        Contestant { name: CACHED, target: rest(caching), proxies: vec![caching_gateway.pid()] },
+        Contestant { name: SOUK, target: rest(plain).await?, proxies: vec![gateway.pid()] },
+        Contestant { name: CACHED, target: rest(caching).await?, proxies: vec![caching_gateway.pid()] },
     ];
     if let Some(process) = &front_process {
-        contestants.push(Contestant { name: ENVOY, target: rest(front), proxies: vec![process.pid()] });
+        contestants.push(Contestant { name: ENVOY, target: rest(front).await?, proxies: vec![process.pid()] });
         same_answer(&contestants).await?;
     }
 
@@ -91,19 +89,32 @@ pub async fn run(rounds: &Rounds, envoy: &str) -> Result<()> {
             report.add(contestant.name, figures);
         }
     }
-    report.print();
+    report.print("proxy");
     println!();
     report.ratio("REST through souk / direct gRPC: answers a second", SOUK, DIRECT, |f| f.rate);
     report.ratio("REST through souk / direct gRPC: CPU an answer", SOUK, DIRECT, |f| f.cpu_per_1000);
     report.ratio("REST through souk / through Envoy: answers a second", SOUK, ENVOY, |f| f.rate);
     report.ratio("REST through souk / through Envoy: answers per CPU-second", SOUK, ENVOY, |f| 1.0 / f.cpu_per_1000);
-    report.ratio("the same, of the proxy's CPU alone", SOUK, ENVOY, |f| 1.0 / f.proxy_cpu_per_1000);
+    report.ratio("the same, of the proxy's CPU alone", SOUK, ENVOY, |f| 1.0 / f.own_cpu_per_1000);
     report.ratio("with souk's cache / through Envoy: answers per CPU-second", CACHED, ENVOY, |f| 1.0 / f.cpu_per_1000);
     report.ratio("with souk's cache / direct gRPC: CPU an answer", CACHED, DIRECT, |f| f.cpu_per_1000);
     if let Some(path) = &rounds.json {
         report.write(path)?;
     }
     Ok(())
+}
+
+/// A target whose answers must all be as long as its first one.
+async fn same(port: u16, path: &str, call: Call) -> Result<Target> {
+    let target = Target {
+        address: format!("127.0.0.1:{port}"),
+        path: path.to_owned(),
+        call,
+        token: String::new(),
+        check: Arc::new(|_| true),
+    };
+    let expected = load::once(&target).await?.len();
+    Ok(Target { check: Arc::new(move |answer| answer.len() == expected), ..target })
 }
 
 async fn turn(rounds: &Rounds, contestant: &Contestant, service: u32) -> Result<Figures> {
@@ -119,15 +130,15 @@ async fn turn(rounds: &Rounds, contestant: &Contestant, service: u32) -> Result<
         p50_ms: milliseconds(0.5),
         p99_ms: milliseconds(0.99),
         cpu_per_1000: (after.cpu - before.cpu) / thousands,
-        proxy_cpu_per_1000: (proxy_after.cpu - proxy_before.cpu) / thousands,
-        proxy_resident_mib: proxy_after.resident as f64 / f64::from(1 << 20),
+        own_cpu_per_1000: (proxy_after.cpu - proxy_before.cpu) / thousands,
+        own_resident_mib: proxy_after.resident as f64 / f64::from(1 << 20),
     })
 }
 
 /// Fails unless everyone who speaks JSON says the same.
 async fn same_answer(contestants: &[Contestant]) -> Result<()> {
     let mut first: Option<Value> = None;
-    for contestant in contestants.iter().filter(|contestant| matches!(contestant.target.call, Call::Rest)) {
+    for contestant in contestants.iter().filter(|contestant| matches!(contestant.target.call, Call::Get)) {
         let answer: Value = serde_json::from_slice(&load::once(&contestant.target).await?)?;
         let expected = first.get_or_insert_with(|| answer.clone());
         anyhow::ensure!(*expected == answer, "{} answers {answer}, where souk answers {expected}", contestant.name);
@@ -149,25 +160,14 @@ async fn seed(souk: &Path, folder: &Path) -> Result<String> {
     let program =
         Program::new(souk, "grpcurl -plaintext").args(["up", "--listen", "127.0.0.1:0", "--data-dir"]).arg(folder);
     let mut up = program.start().await;
-    let read = |file: &str| -> Result<Value> { Ok(serde_json::from_slice(&fs::read(folder.join(file))?)?) };
-    let text = |value: &Value| value.as_str().unwrap_or_default().to_owned();
-    let gateway = text(&read("running.json")?["gateway"]);
-    let admin = read("admin.json")?;
-    let client = reqwest::Client::new();
-    let post = async |path: &str, token: &str, body: Value| -> Result<Value> {
-        let request = client.post(format!("{gateway}{path}")).bearer_auth(token).json(&body);
-        Ok(request.send().await?.error_for_status()?.json().await?)
-    };
-    let log_in = json!({"email": admin["email"], "password": admin["password"]});
-    let session = client.post(format!("{gateway}/v1/sessions:logIn")).json(&log_in).send().await?.error_for_status()?;
-    let token = text(&session.json::<Value>().await?["accessToken"]);
+    let shop = Shop::open(folder).await?;
     let product = json!({
         "sku": "LANTERN-1",
         "title": "White hanging heart t-light holder",
         "description": "A holder for a candle, of painted metal, to hang in a window.",
         "price": {"currencyCode": "GBP", "units": "2", "nanos": 550_000_000},
     });
-    let product = post("/v1/products", &token, product).await?;
+    let product = shop.post("/v1/products", &product).await?;
     up.terminate(Duration::from_secs(20)).await;
     Ok(text(&product["name"]))
 }

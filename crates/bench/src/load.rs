@@ -5,7 +5,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use anyhow::{Context, Result, bail, ensure};
+use anyhow::{Context, Result, ensure};
 use bytes::Bytes;
 use hdrhistogram::Histogram;
 use http::{HeaderMap, Request};
@@ -15,7 +15,7 @@ use hyper_util::rt::{TokioExecutor, TokioIo};
 use tokio::{net::TcpStream, task::JoinSet};
 
 /// A request that is sent again and again.
-#[derive(Debug, Clone)]
+#[derive(Clone)]
 pub struct Target {
     /// `host:port`.
     pub address: String,
@@ -23,15 +23,24 @@ pub struct Target {
     pub path: String,
     /// What is sent, and over which protocol.
     pub call: Call,
+    /// Who asks; nobody where empty.
+    pub token: String,
+    /// Whether an answer is the one that was asked for.
+    pub check: Arc<dyn Fn(&Bytes) -> bool + Send + Sync>,
 }
 
+/// Makes the body of the next request.
+pub type Body = Arc<dyn Fn() -> Bytes + Send + Sync>;
+
 /// What is sent.
-#[derive(Debug, Clone)]
+#[derive(Clone)]
 pub enum Call {
     /// GET over HTTP/1.1, as client apps make it.
-    Rest,
-    /// A unary gRPC call with this message, over HTTP/2.
-    Grpc(Bytes),
+    Get,
+    /// POST of JSON over HTTP/1.1, as client apps make it.
+    Post(Body),
+    /// A unary gRPC call with such a message, over HTTP/2.
+    Grpc(Body),
 }
 
 /// What a turn found.
@@ -47,14 +56,23 @@ pub struct Turn {
 
 impl Target {
     fn request(&self) -> Result<Request<Full<Bytes>>> {
-        let request = match &self.call {
-            Call::Rest => Request::get(&self.path).header("host", &self.address).body(Full::default()),
-            Call::Grpc(message) => Request::post(format!("http://{}{}", self.address, self.path))
-                .header("content-type", "application/grpc")
-                .header("te", "trailers")
-                .body(Full::new(framed(message))),
+        let (request, body) = match &self.call {
+            Call::Get => (Request::get(&self.path).header("host", &self.address), Bytes::new()),
+            Call::Post(body) => {
+                let request = Request::post(&self.path).header("host", &self.address);
+                (request.header("content-type", "application/json"), body())
+            }
+            Call::Grpc(message) => {
+                let request = Request::post(format!("http://{}{}", self.address, self.path));
+                let request = request.header("content-type", "application/grpc").header("te", "trailers");
+                (request, framed(&message()))
+            }
         };
-        request.context("the request cannot be built")
+        let request = match self.token.as_str() {
+            "" => request,
+            token => request.header("authorization", format!("Bearer {token}")),
+        };
+        request.body(Full::new(body)).context("the request cannot be built")
     }
 }
 
@@ -77,7 +95,7 @@ impl Connection {
         stream.set_nodelay(true)?;
         let stream = TokioIo::new(stream);
         Ok(match target.call {
-            Call::Rest => {
+            Call::Get | Call::Post(_) => {
                 let (sender, connection) = http1::handshake(stream).await?;
                 tokio::spawn(connection);
                 Self::Http1(sender)
@@ -124,12 +142,11 @@ pub async fn once(target: &Target) -> Result<Bytes> {
     Connection::open(target).await?.call(target.request()?).await
 }
 
-/// Loads a target over so many connections for so long. Every answer must be as long as the first one.
+/// Loads a target over so many connections for so long, and checks every answer.
 ///
 /// # Errors
 /// The first answer that is not good.
 pub async fn run(target: &Target, connections: usize, duration: Duration) -> Result<Turn> {
-    let expected = once(target).await?.len();
     let target = Arc::new(target.clone());
     let mut open = Vec::with_capacity(connections);
     for _ in 0..connections {
@@ -144,9 +161,7 @@ pub async fn run(target: &Target, connections: usize, duration: Duration) -> Res
             while started.elapsed() < duration {
                 let sent = Instant::now();
                 let body = connection.call(target.request()?).await?;
-                if body.len() != expected {
-                    bail!("an answer of {} bytes, where the first one had {expected}", body.len());
-                }
+                ensure!((target.check)(&body), "not the answer that was asked for: {}", String::from_utf8_lossy(&body));
                 latency.record(u64::try_from(sent.elapsed().as_micros())?)?;
             }
             Ok::<_, anyhow::Error>(latency)

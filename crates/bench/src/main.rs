@@ -1,10 +1,13 @@
 //! Side-by-side benchmarks of souk. Contestants take turns in one run; what counts is the ratio.
 #![allow(clippy::print_stdout, reason = "a program that prints its findings")]
 
+mod floor;
 mod gateway;
 mod load;
+mod orders;
 mod process;
 mod report;
+mod shop;
 
 use std::{path::PathBuf, time::Duration};
 
@@ -27,6 +30,14 @@ enum Case {
         /// Envoy's binary; found in PATH where it is not given. `none` leaves Envoy out.
         #[arg(long, default_value = "envoy")]
         envoy: String,
+    },
+    /// Orders placed through the gateway, the whole saga, beside the least that an order costs PostgreSQL (pgbench).
+    Orders {
+        #[command(flatten)]
+        rounds: Rounds,
+        /// Connections to souk; pgbench has `--connections`.
+        #[arg(long, default_value_t = 64)]
+        buyers: usize,
     },
 }
 
@@ -76,5 +87,6 @@ impl Rounds {
 async fn main() -> Result<()> {
     match Cli::parse().case {
         Case::Gateway { rounds, envoy } => gateway::run(&rounds, &envoy).await,
+        Case::Orders { rounds, buyers } => orders::run(&rounds, buyers).await,
     }
 }

@@ -16,10 +16,10 @@ pub struct Figures {
     pub p99_ms: f64,
     /// CPU seconds of all servers for 1,000 answers.
     pub cpu_per_1000: f64,
-    /// CPU seconds of what stands between client and service alone, for 1,000 answers.
-    pub proxy_cpu_per_1000: f64,
-    /// MiB resident at the end, of what stands between client and service.
-    pub proxy_resident_mib: f64,
+    /// CPU seconds of the contestant's own processes alone, for 1,000 answers.
+    pub own_cpu_per_1000: f64,
+    /// MiB resident at the end, of the contestant's own processes.
+    pub own_resident_mib: f64,
 }
 
 /// All rounds of all contestants, in the order in which they had their turns.
@@ -38,22 +38,28 @@ impl Report {
         self.rounds.entry(name).or_default().push(figures);
     }
 
-    /// Prints each contestant's figures.
-    pub fn print(&self) {
+    /// Prints each contestant's figures; `own` says what its own processes are.
+    pub fn print(&self, own: &str) {
         println!(
             "\n{:<26}{:>22}{:>9}{:>9}{:>22}{:>20}{:>8}",
-            "", "answers/s", "p50 ms", "p99 ms", "CPU s/1,000 (all)", "CPU s/1,000 (proxy)", "MiB"
+            "",
+            "answers/s",
+            "p50 ms",
+            "p99 ms",
+            "CPU s/1,000 (all)",
+            format!("({own})"),
+            "MiB"
         );
         for name in &self.names {
             let of = |figure: fn(&Figures) -> f64| Spread::of(self.rounds[name].iter().map(figure));
             println!(
-                "{name:<26}{:>22}{:>9.2}{:>9.2}{:>22}{:>20}{:>8.0}",
+                "{name:<26}{:>22}{:>9}{:>9}{:>22}{:>20}{:>8}",
                 of(|f| f.rate).show(0),
-                of(|f| f.p50_ms).median,
-                of(|f| f.p99_ms).median,
+                of(|f| f.p50_ms).middle(2),
+                of(|f| f.p99_ms).middle(2),
                 of(|f| f.cpu_per_1000).show(3),
-                of(|f| f.proxy_cpu_per_1000).show(3),
-                of(|f| f.proxy_resident_mib).median,
+                of(|f| f.own_cpu_per_1000).show(3),
+                of(|f| f.own_resident_mib).middle(0),
             );
         }
     }
@@ -96,9 +102,15 @@ impl Spread {
         Self { median, least: at(0), most: at(last) }
     }
 
+    /// The median; a dash where nothing was measured.
+    fn middle(&self, digits: usize) -> String {
+        if self.median.is_nan() { "–".to_owned() } else { format!("{:.digits$}", self.median) }
+    }
+
     fn show(&self, digits: usize) -> String {
         let Self { median, least, most } = self;
-        format!("{median:.digits$} ({least:.digits$}–{most:.digits$})")
+        let middle = self.middle(digits);
+        if median.is_nan() { middle } else { format!("{middle} ({least:.digits$}–{most:.digits$})") }
     }
 }
 

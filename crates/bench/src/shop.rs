@@ -1,0 +1,80 @@
+//! A running souk, filled over its own API.
+
+use std::{fs, path::Path};
+
+use anyhow::{Context, Result, ensure};
+use serde_json::{Value, json};
+
+/// Products that one request makes.
+const AT_ONCE: usize = 1000;
+
+/// A souk that is up, and its administrator.
+pub struct Shop {
+    /// The gateway's URL.
+    pub gateway: String,
+    /// The administrator's token.
+    pub token: String,
+    client: reqwest::Client,
+}
+
+impl Shop {
+    /// The one that has its data in this folder.
+    ///
+    /// # Errors
+    /// Where it does not let the administrator in.
+    pub async fn open(folder: &Path) -> Result<Self> {
+        let read = |file: &str| -> Result<Value> { Ok(serde_json::from_slice(&fs::read(folder.join(file))?)?) };
+        let gateway = text(&read("running.json")?["gateway"]);
+        let mut shop = Self { gateway, token: String::new(), client: reqwest::Client::new() };
+        let admin = read("admin.json")?;
+        let credentials = json!({"email": admin["email"], "password": admin["password"]});
+        shop.token = text(&shop.post("/v1/sessions:logIn", &credentials).await?["accessToken"]);
+        Ok(shop)
+    }
+
+    /// Posts JSON as the administrator.
+    ///
+    /// # Errors
+    /// Anything but a good answer.
+    pub async fn post(&self, path: &str, body: &Value) -> Result<Value> {
+        let request = self.client.post(format!("{}{path}", self.gateway)).json(body);
+        let request = if self.token.is_empty() { request } else { request.bearer_auth(&self.token) };
+        let answer = request.send().await?;
+        let status = answer.status();
+        let body = answer.text().await?;
+        ensure!(status.is_success(), "{path} answered {status}: {body}");
+        serde_json::from_str(&body).with_context(|| format!("{path} answered {body}"))
+    }
+
+    /// Makes so many products with more stock than anyone will order; their names.
+    ///
+    /// # Errors
+    /// Where one of them is not made.
+    pub async fn fill(&self, count: usize) -> Result<Vec<String>> {
+        let numbers: Vec<usize> = (0..count).collect();
+        let mut names = Vec::with_capacity(count);
+        for chunk in numbers.chunks(AT_ONCE) {
+            let product = |number: &usize| {
+                let price =
+                    json!({"currencyCode": "EUR", "units": (number % 50 + 1).to_string(), "nanos": 990_000_000});
+                json!({"sku": format!("BENCH-{number}"), "title": format!("Product {number}"), "price": price})
+            };
+            let products: Vec<Value> = chunk.iter().map(product).collect();
+            let made = self.post("/v1/products:batchUpsert", &json!({"products": products})).await?;
+            let results = made["results"].as_array().context("no results")?;
+            ensure!(results.iter().all(|result| result["outcome"] == "OUTCOME_CREATED"), "a product was not made");
+            let made: Vec<String> = results.iter().map(|result| text(&result["product"])).collect();
+            let stock = |name: &String| json!({"product": name, "countedQuantity": "100000000"});
+            let items: Vec<Value> = made.iter().map(stock).collect();
+            let count = json!({"requestId": format!("bench-{}", names.len()), "items": items});
+            self.post("/v1/stock:count", &count).await?;
+            names.extend(made);
+        }
+        Ok(names)
+    }
+}
+
+/// A JSON string's text.
+pub fn text(value: &Value) -> String {
+    value.as_str().unwrap_or_default().to_owned()
+}
