@@ -4,6 +4,9 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use diesel::connection::TransactionDepthChange;
+use diesel::pg::Pg;
+use diesel::query_builder::{AstPass, Query, QueryFragment, QueryId};
+use diesel::sql_types::Untyped;
 use diesel::{ConnectionError, ConnectionResult, QueryResult};
 use diesel_async::pooled_connection::deadpool::{Object, Pool, PoolError};
 use diesel_async::pooled_connection::{
@@ -21,6 +24,42 @@ pub type Conn = AsyncPgConnection;
 
 /// A run's connection.
 pub type PgSession = Session<Object<Conn>>;
+
+/// Text of SQL that is always the same: prepared once on a connection, where diesel prepares what
+/// [`sql_query`](diesel::sql_query) makes each time anew, at the cost of a round trip and of planning.
+#[derive(Debug, Clone, Copy)]
+#[must_use = "a query does nothing until it is executed or loaded"]
+pub struct Kept<Q>(Q);
+
+/// Says of a text of SQL that it is always the same.
+pub trait Keep: Sized {
+    /// Prepares it once on a connection. Only for a text that never changes: connections forget none of them.
+    fn kept(self) -> Kept<Self> {
+        Kept(self)
+    }
+}
+
+impl<Q: Query<SqlType = Untyped>> Keep for Q {}
+
+impl<Q> Query for Kept<Q> {
+    type SqlType = Untyped;
+}
+
+/// The text itself is what it is known by.
+impl<Q> QueryId for Kept<Q> {
+    type QueryId = ();
+    const HAS_STATIC_QUERY_ID: bool = false;
+}
+
+impl<Q: QueryFragment<Pg>> QueryFragment<Pg> for Kept<Q> {
+    fn walk_ast<'b>(&'b self, out: AstPass<'_, 'b, Pg>) -> QueryResult<()> {
+        self.0.walk_ast(out)
+    }
+
+    fn is_safe_to_cache_prepared(&self, _: &Pg) -> QueryResult<bool> {
+        Ok(true)
+    }
+}
 
 /// A pool of connections to one PostgreSQL database.
 #[derive(Clone)]

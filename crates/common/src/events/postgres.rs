@@ -8,6 +8,7 @@ use diesel::{
 use diesel_async::RunQueryDsl;
 
 use super::{Draft, Events, Seat};
+use crate::db::postgres::Keep;
 
 pub(crate) type Conn = crate::db::postgres::Conn;
 
@@ -41,6 +42,7 @@ pub async fn append(conn: &mut Conn, drafts: &[Draft]) -> QueryResult<()> {
     .bind::<Array<Text>, _>(text(|draft| &draft.data_type))
     .bind::<Array<Binary>, _>(drafts.iter().map(|draft| draft.data.as_slice()).collect::<Vec<_>>())
     .bind::<Array<Timestamptz>, _>(drafts.iter().map(|draft| draft.time).collect::<Vec<_>>())
+    .kept()
     .execute(conn)
     .await?;
     Ok(())
@@ -75,7 +77,7 @@ pub(crate) async fn is_any_unplaced(conn: &mut Conn) -> QueryResult<bool> {
 /// committed by then, and has a lower number: by number, what is there to see is in order.
 pub(crate) async fn place(conn: &mut Conn, limit: i64) -> QueryResult<i64> {
     // A statement of its own: the next one then sees what whoever held the lock before has placed.
-    let head: Head = sql_query("SELECT last FROM event_head FOR UPDATE").get_result(conn).await?;
+    let head: Head = sql_query("SELECT last FROM event_head FOR UPDATE").kept().get_result(conn).await?;
     let placed: Head = sql_query(
         "WITH waiting AS (
             SELECT number, row_number() OVER (ORDER BY number) AS nth
@@ -87,6 +89,7 @@ pub(crate) async fn place(conn: &mut Conn, limit: i64) -> QueryResult<i64> {
     )
     .bind::<BigInt, _>(head.last)
     .bind::<BigInt, _>(limit)
+    .kept()
     .get_result(conn)
     .await?;
     Ok(placed.last - head.last)
@@ -94,6 +97,6 @@ pub(crate) async fn place(conn: &mut Conn, limit: i64) -> QueryResult<i64> {
 
 /// The last position given.
 pub(crate) async fn head(conn: &mut Conn) -> QueryResult<i64> {
-    let head: Head = sql_query("SELECT last FROM event_head").get_result(conn).await?;
+    let head: Head = sql_query("SELECT last FROM event_head").kept().get_result(conn).await?;
     Ok(head.last)
 }

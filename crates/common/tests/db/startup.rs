@@ -113,3 +113,32 @@ async fn sqlite_is_durable_and_private() {
         }
     }
 }
+
+/// What is kept is prepared once on a connection; what is not, is gone after each use.
+#[tokio::test(flavor = "multi_thread")]
+async fn kept_statements_are_prepared_once() {
+    use diesel::sql_types::BigInt;
+    use souk_common::db::postgres::Keep as _;
+
+    #[derive(diesel::QueryableByName)]
+    struct Number {
+        #[diesel(sql_type = BigInt)]
+        number: i64,
+    }
+    let fixture = super::postgres(|_| {}).await;
+    let Pools::Postgres(pool) = fixture.db.pools() else { panic!("not PostgreSQL") };
+    let conn = &mut *pool.get().await.unwrap();
+    for number in [1, 2, 3] {
+        let kept = diesel::sql_query("SELECT $1 + 10 AS number").bind::<BigInt, _>(number).kept();
+        let kept: Number = kept.get_result(conn).await.unwrap();
+        let other: Number =
+            diesel::sql_query("SELECT $1 + 20 AS number").bind::<BigInt, _>(number).get_result(conn).await.unwrap();
+        assert_eq!((kept.number, other.number), (number + 10, number + 20));
+    }
+    let prepared: Number =
+        diesel::sql_query("SELECT count(*) AS number FROM pg_prepared_statements WHERE statement LIKE 'SELECT $1 + %'")
+            .get_result(conn)
+            .await
+            .unwrap();
+    assert_eq!(prepared.number, 1);
+}

@@ -2,7 +2,7 @@
 
 use diesel::{QueryDsl, QueryResult};
 use diesel_async::RunQueryDsl;
-use souk_common::ids::OrderId;
+use souk_common::{db::postgres::Keep, ids::OrderId};
 
 pub(super) use souk_common::events::postgres::append as append_events;
 
@@ -82,7 +82,7 @@ pub(super) async fn update_payments(conn: &mut Conn, rows: Vec<simulated::Row>) 
         )
         WHERE p.key = v.key";
     let rows = serde_json::to_value(rows).map_err(|error| diesel::result::Error::SerializationError(error.into()))?;
-    diesel::sql_query(UPDATE).bind::<diesel::sql_types::Jsonb, _>(rows).execute(conn).await
+    diesel::sql_query(UPDATE).bind::<diesel::sql_types::Jsonb, _>(rows).kept().execute(conn).await
 }
 
 /// Remembers keys; answers with the orders of those that were new.
@@ -126,7 +126,7 @@ pub(super) async fn update_orders(conn: &mut Conn, updates: Vec<OrderUpdate>) ->
     let rows =
         serde_json::to_value(updates).map_err(|error| diesel::result::Error::SerializationError(error.into()))?;
     let written: Vec<Written> =
-        diesel::sql_query(UPDATE).bind::<diesel::sql_types::Jsonb, _>(rows).get_results(conn).await?;
+        diesel::sql_query(UPDATE).bind::<diesel::sql_types::Jsonb, _>(rows).kept().get_results(conn).await?;
     Ok(written.into_iter().map(|row| row.id).collect())
 }
 
@@ -144,6 +144,7 @@ pub(super) async fn answer_all(conn: &mut Conn, answers: Vec<(OrderId, Vec<u8>)>
     )
     .bind::<Array<Uuid>, _>(orders)
     .bind::<Array<Binary>, _>(responses)
+    .kept()
     .execute(conn)
     .await?;
     Ok(())

@@ -6,7 +6,10 @@ use diesel::{
     sql_types::{Array, BigInt, Binary, Integer, Nullable, Text, Timestamptz, Uuid},
 };
 use diesel_async::RunQueryDsl;
-use souk_common::ids::{LedgerEntryId, LocationId, OrderId, ProductId};
+use souk_common::{
+    db::postgres::Keep,
+    ids::{LedgerEntryId, LocationId, OrderId, ProductId},
+};
 
 use super::Conn;
 use crate::{
@@ -62,6 +65,7 @@ async fn add_stock(conn: &mut Conn, now: DateTime<Utc>, rows: &[StockRow]) -> Re
     .bind::<Array<BigInt>, _>(on_hand)
     .bind::<Array<BigInt>, _>(reserved)
     .bind::<Timestamptz, _>(now)
+    .kept()
     .execute(conn)
     .await?;
     if added == rows.len() { Ok(()) } else { Err(collided()) }
@@ -82,6 +86,7 @@ async fn change_stock(conn: &mut Conn, now: DateTime<Utc>, rows: &[StockRow]) ->
     .bind::<Array<BigInt>, _>(on_hand)
     .bind::<Array<BigInt>, _>(reserved)
     .bind::<Timestamptz, _>(now)
+    .kept()
     .execute(conn)
     .await?;
     Ok(())
@@ -115,6 +120,7 @@ async fn add_reservations(conn: &mut Conn, now: DateTime<Utc>, rows: &[Reservati
     .bind::<Array<Binary>, _>(hashes)
     .bind::<Array<Timestamptz>, _>(expires_at)
     .bind::<Timestamptz, _>(now)
+    .kept()
     .execute(conn)
     .await?;
     if added == rows.len() { Ok(()) } else { Err(collided()) }
@@ -136,6 +142,7 @@ async fn move_reservations(conn: &mut Conn, now: DateTime<Utc>, rows: &[Reservat
     .bind::<Array<Binary>, _>(hashes)
     .bind::<Array<Timestamptz>, _>(expires_at)
     .bind::<Timestamptz, _>(now)
+    .kept()
     .execute(conn)
     .await?;
     Ok(())
@@ -147,6 +154,7 @@ async fn free_lines(conn: &mut Conn, orders: &[OrderId]) -> Result<(), Error> {
     }
     sql_query("UPDATE reservation_lines SET held_until = NULL WHERE reservation_id = ANY($1)")
         .bind::<Array<Uuid>, _>(orders)
+        .kept()
         .execute(conn)
         .await?;
     Ok(())
@@ -159,6 +167,7 @@ async fn drop_lines(conn: &mut Conn, rows: &[Reservation]) -> Result<(), Error> 
     let orders: Vec<_> = rows.iter().map(|row| row.order).collect();
     sql_query("DELETE FROM reservation_lines WHERE reservation_id = ANY($1)")
         .bind::<Array<Uuid>, _>(orders)
+        .kept()
         .execute(conn)
         .await?;
     Ok(())
@@ -186,6 +195,7 @@ async fn add_lines(conn: &mut Conn, rows: impl Iterator<Item = &Reservation>) ->
     .bind::<Array<BigInt>, _>(lines.iter().map(|line| line.quantity).collect::<Vec<_>>())
     .bind::<Array<BigInt>, _>(lines.iter().map(|line| line.returned).collect::<Vec<_>>())
     .bind::<Array<Nullable<Timestamptz>>, _>(held_until)
+    .kept()
     .execute(conn)
     .await?;
     Ok(())
@@ -205,6 +215,7 @@ async fn return_lines(conn: &mut Conn, rows: &[(OrderId, Line)]) -> Result<(), E
     .bind::<Array<Uuid>, _>(rows.iter().map(|(_, line)| line.product).collect::<Vec<_>>())
     .bind::<Array<Uuid>, _>(rows.iter().map(|(_, line)| line.location).collect::<Vec<_>>())
     .bind::<Array<BigInt>, _>(rows.iter().map(|(_, line)| line.returned).collect::<Vec<_>>())
+    .kept()
     .execute(conn)
     .await?;
     Ok(())
@@ -242,6 +253,7 @@ async fn add_ledger(conn: &mut Conn, now: DateTime<Utc>, entries: &[Entry]) -> R
     .bind::<Array<Nullable<Binary>>, _>(requests)
     .bind::<Array<Integer>, _>(items.into_iter().map(Option::unwrap_or_default).collect::<Vec<i32>>())
     .bind::<Timestamptz, _>(now)
+    .kept()
     .execute(conn)
     .await?;
     // The same key on another copy of the service, at the same time.
@@ -262,6 +274,7 @@ async fn add_answers(conn: &mut Conn, now: DateTime<Utc>, answers: &[(Vec<u8>, A
     .bind::<Array<Binary>, _>(answers.iter().map(|(_, answer)| answer.hash.clone()).collect::<Vec<_>>())
     .bind::<Array<Text>, _>(texts)
     .bind::<Timestamptz, _>(now)
+    .kept()
     .execute(conn)
     .await?;
     if added == answers.len() { Ok(()) } else { Err(collided()) }
