@@ -48,8 +48,8 @@ pub trait Reader: Send + Sync + 'static {
     fn act(&self, seat: Seat, events: &Events) -> impl Future<Output = Result<(), Stuck>> + Send;
 }
 
-/// The longest pause between two tries of a reader that does not get on.
-const MAX_PAUSE: Duration = Duration::from_secs(30);
+/// The longest pause between two tries of a reader that does not get on: soon after what it needs is back, it goes on.
+const MAX_PAUSE: Duration = Duration::from_secs(5);
 
 impl Log {
     /// Lets a reader act on every event of the log from its seat on, until the log stops. Several copies may do so at a time: each event is acted on once.
