@@ -272,6 +272,7 @@ mod tests {
             ("SOUK_ORDER__PAYMENT__PROVIDER", "gold", "order.payment.provider"),
             ("SOUK_ORDER__EVENTS__RETENTION", "1m", "order.events.retention"),
             ("SOUK_ORDER__WEBHOOKS__INTERVAL", "1ms", "order.webhooks.interval"),
+            ("SOUK_ORDER__WEBHOOKS__SET_ASIDE_AFTER", "2days", "order.webhooks.set_aside_after"),
             ("SOUK_ORDER__WEBHOOKS__CONCURRENCY", "0", "order.webhooks.concurrency"),
             ("SOUK_ORDER__WEBHOOKS__CONCURRENCY_PER_ENDPOINT", "33", "order.webhooks.concurrency_per_endpoint"),
             ("SOUK_ORDER__WEBHOOKS__TIMEOUT", "2m", "order.webhooks.timeout"),

@@ -51,7 +51,8 @@ impl Webhooks {
     ) -> Result<Self, ServeError> {
         // Before anyone can add an endpoint, so that it misses nothing from then on.
         log.seat(recorder::NAME, false).await?;
-        let recording = tokio::spawn(log.clone().serve(Arc::new(Recorder::new(store.clone())?)));
+        let recorder = Recorder::new(store.clone(), settings.set_aside_after)?;
+        let recording = tokio::spawn(log.clone().serve(Arc::new(recorder)));
 
         let dispatcher = Dispatcher::new(store.clone(), Sender::new(settings), settings.clone(), shutdown.clone());
         let sending = dispatcher.clone();

@@ -41,6 +41,26 @@ macro_rules! tables {
                 position -> BigInt,
             }
         }
+        diesel::table! {
+            use diesel::sql_types::*;
+            event_dead_letters (reader, source, position) {
+                reader -> Text,
+                source -> Text,
+                position -> BigInt,
+                id -> $id,
+                kind -> Text,
+                subject -> Text,
+                data_type -> Text,
+                data -> Binary,
+                created_at -> $time,
+                tries -> Integer,
+                last_error -> Nullable<Text>,
+                first_tried_at -> Nullable<$time>,
+                last_tried_at -> Nullable<$time>,
+                set_aside_at -> $time,
+                requeued_at -> Nullable<$time>,
+            }
+        }
     };
 }
 pub(super) use tables;
@@ -279,6 +299,11 @@ impl Log {
             let read = q::hindmost(conn, source).await?.unwrap_or(head);
             Ok(q::forget(conn, before, read.min(head)).await? + q::forget(conn, too_old, head).await?)
         })
+    }
+
+    /// Wakes those who wait for it to grow: there is something else to do.
+    pub(super) fn wake(&self) {
+        self.0.head.send_modify(|_| {});
     }
 
     /// Says when to stop following it.

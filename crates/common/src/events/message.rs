@@ -2,13 +2,20 @@
 
 use std::{pin::Pin, sync::Arc};
 
+use chrono::{DateTime, Utc};
 use futures::{Stream, StreamExt};
 use prost_types::{Any, Timestamp};
-use souk_proto::common::v1::{self, WatchEventsRequest, WatchEventsResponse};
+use souk_proto::common::v1::{
+    self, DeleteDeadLetterRequest, DeleteDeadLetterResponse, ListDeadLettersRequest, ListDeadLettersResponse,
+    RequeueDeadLetterRequest, WatchEventsRequest, WatchEventsResponse,
+};
 use tonic::Status;
 
-use super::{Event, Log, Step};
-use crate::error::Problem;
+use super::{DeadLetter, DeadLetters, Event, Log, Step};
+use crate::{
+    error::{Problem, Reason},
+    page,
+};
 
 /// What `WatchEvents` answers with.
 pub type Responses = Pin<Box<dyn Stream<Item = Result<WatchEventsResponse, Status>> + Send>>;
@@ -31,9 +38,86 @@ impl Event {
     /// When it happened, as a message.
     #[must_use]
     pub fn timestamp(&self) -> Timestamp {
-        let nanos = i32::try_from(self.time.timestamp_subsec_nanos()).unwrap_or(0);
-        Timestamp { seconds: self.time.timestamp(), nanos }
+        timestamp(self.time)
     }
+}
+
+fn timestamp(time: DateTime<Utc>) -> Timestamp {
+    let nanos = i32::try_from(time.timestamp_subsec_nanos()).unwrap_or(0);
+    Timestamp { seconds: time.timestamp(), nanos }
+}
+
+impl DeadLetter {
+    fn message(&self) -> v1::DeadLetter {
+        v1::DeadLetter {
+            name: format!("services/{}/deadLetters/{}-{}", self.source, self.reader, self.event.position),
+            reader: self.reader.clone(),
+            event: Some(v1::Event { data: None, ..self.event.message(&self.source) }),
+            data_type: self.event.data_type.clone(),
+            try_count: self.tries,
+            last_error: self.last_error.clone().unwrap_or_default(),
+            first_try_time: self.first_tried.map(timestamp),
+            last_try_time: self.last_tried.map(timestamp),
+            create_time: Some(timestamp(self.set_aside)),
+            requeue_time: self.requeued.map(timestamp),
+        }
+    }
+}
+
+/// The answers of `EventService` about dead letters.
+impl DeadLetters {
+    /// Answers `ListDeadLetters`.
+    ///
+    /// # Errors
+    /// Where the parent is another service, the page token is wrong, or the database fails.
+    pub async fn respond_list(&self, request: ListDeadLettersRequest) -> Result<ListDeadLettersResponse, Problem> {
+        let parent = format!("services/{}", self.source());
+        if request.parent != parent {
+            return Err(Problem::invalid("parent", format!("must be {parent}: each service lists its own")));
+        }
+        let (query, size) = ("dead-letters", page::size(request.page_size));
+        let after = page::decode(&request.page_token, &query)?;
+        let found = self.list(after, size + 1).await?;
+        let (found, next_page_token) =
+            page::cut(found, size, &query, |last| (last.reader.clone(), last.event.position));
+        Ok(ListDeadLettersResponse { dead_letters: found.iter().map(DeadLetter::message).collect(), next_page_token })
+    }
+
+    /// Answers `RequeueDeadLetter`.
+    ///
+    /// # Errors
+    /// Where there is no such dead letter, or the database fails.
+    pub async fn respond_requeue(&self, request: RequeueDeadLetterRequest) -> Result<v1::DeadLetter, Problem> {
+        let requeued = match self.named(&request.name) {
+            Some((reader, position)) => self.requeue(reader, position).await?,
+            None => None,
+        };
+        requeued.map(|letter| letter.message()).ok_or_else(|| missing(request.name))
+    }
+
+    /// Answers `DeleteDeadLetter`.
+    ///
+    /// # Errors
+    /// Where there is no such dead letter, or the database fails.
+    pub async fn respond_delete(&self, request: DeleteDeadLetterRequest) -> Result<DeleteDeadLetterResponse, Problem> {
+        let gone = match self.named(&request.name) {
+            Some((reader, position)) => self.discard(reader, position).await?,
+            None => false,
+        };
+        if gone { Ok(DeleteDeadLetterResponse {}) } else { Err(missing(request.name)) }
+    }
+
+    /// The reader and the position in a resource name of ours.
+    fn named<'a>(&self, name: &'a str) -> Option<(&'a str, i64)> {
+        let own = name.strip_prefix("services/")?.strip_prefix(self.source())?.strip_prefix("/deadLetters/")?;
+        let (reader, position) = own.rsplit_once('-')?;
+        Some((reader, position.parse().ok()?))
+    }
+}
+
+fn missing(name: String) -> Problem {
+    Problem::new(Reason::ResourceNotFound, format!("{name} does not exist: it was acted on, given up, or never was"))
+        .resource("souk/DeadLetter", name)
 }
 
 impl Log {

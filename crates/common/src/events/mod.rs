@@ -9,6 +9,7 @@
 //! Readers stand in a row behind the log: streams to clients ([`Log::watch`]), other services, consumers of one's
 //! own ([`Reader`]), NATS JetStream for everyone else ([`nats`]).
 
+mod letters;
 mod log;
 mod message;
 pub mod nats;
@@ -24,6 +25,7 @@ use chrono::{DateTime, Utc};
 use prost::{Message, Name};
 
 pub use self::{
+    letters::{DeadLetter, DeadLetters},
     log::{Bell, Log, Settings},
     message::Responses,
     reader::{Reader, Seat, Stuck},

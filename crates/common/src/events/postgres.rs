@@ -61,7 +61,7 @@ struct Head {
 /// Where the database fails.
 pub async fn advance(conn: &mut Conn, seat: Seat, events: &Events) -> QueryResult<bool> {
     let Some(last) = events.last() else { return Ok(false) };
-    queries::advance(conn, seat.reader, seat.source, seat.position, last.position).await
+    queries::advance(conn, seat, last.position).await
 }
 
 /// Whether events wait for a position.

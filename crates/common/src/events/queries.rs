@@ -6,10 +6,13 @@ use diesel_async::RunQueryDsl;
 
 use super::{
     Conn,
-    schema::{event_readers, events},
+    schema::{event_dead_letters as letters, event_readers, events},
 };
 pub(crate) use super::{head, is_any_unplaced, place};
-use crate::{events::Event, ids::EventId};
+use crate::{
+    events::{DeadLetter, Event, Seat, letters::Which},
+    ids::EventId,
+};
 
 type Row = (i64, EventId, String, String, String, Vec<u8>, DateTime<Utc>);
 
@@ -72,8 +75,139 @@ pub(crate) async fn take_seat(conn: &mut Conn, reader: &str, source: &str, posit
     Ok(())
 }
 
-/// Moves a reader from one position to a later one. `false` where it was not at the first: somebody else moved it.
-pub(crate) async fn advance(conn: &mut Conn, reader: &str, source: &str, from: i64, to: i64) -> QueryResult<bool> {
-    let row = event_readers::table.find((reader, source)).filter(event_readers::position.eq(from));
+/// Moves a reader from its seat to a later position; of a dead letter, takes it away. `false` where it was not there:
+/// somebody else was faster.
+pub(crate) async fn advance(conn: &mut Conn, seat: Seat, to: i64) -> QueryResult<bool> {
+    if seat.is_letter {
+        // Whoever sets others of its subject aside waits until this is done, or this for them.
+        hold(conn, seat.reader, seat.source).await?;
+        return remove(conn, seat.reader, seat.source, to).await;
+    }
+    let row = event_readers::table.find((seat.reader, seat.source)).filter(event_readers::position.eq(seat.position));
     Ok(diesel::update(row).set(event_readers::position.eq(to)).execute(conn).await? == 1)
+}
+
+/// A reader's position, which nobody else changes until the transaction ends.
+pub(crate) async fn hold(conn: &mut Conn, reader: &str, source: &str) -> QueryResult<Option<i64>> {
+    let row = diesel::update(event_readers::table.find((reader, source)));
+    let held = row.set(event_readers::position.eq(event_readers::position)).returning(event_readers::position);
+    held.get_result(conn).await.optional()
+}
+
+/// Whether a reader has any dead letters.
+pub(crate) async fn has_letters(conn: &mut Conn, reader: &str, source: &str) -> QueryResult<bool> {
+    let own = letters::table.filter(letters::reader.eq(reader)).filter(letters::source.eq(source));
+    diesel::select(diesel::dsl::exists(own)).get_result(conn).await
+}
+
+/// Those of these subjects of which a reader has dead letters, and whether these are to be acted on.
+pub(crate) async fn lying(
+    conn: &mut Conn,
+    reader: &str,
+    source: &str,
+    subjects: &[&str],
+) -> QueryResult<Vec<(String, Option<DateTime<Utc>>)>> {
+    let own = letters::table.filter(letters::reader.eq(reader)).filter(letters::source.eq(source));
+    let found = own.filter(letters::subject.eq_any(subjects)).select((letters::subject, letters::requeued_at));
+    found.load(conn).await
+}
+
+/// Writes a dead letter.
+pub(crate) async fn set_aside(conn: &mut Conn, letter: &DeadLetter) -> QueryResult<()> {
+    let event = &letter.event;
+    let row = (
+        letters::reader.eq(&letter.reader),
+        letters::source.eq(&letter.source),
+        letters::position.eq(event.position),
+        letters::id.eq(event.id),
+        letters::kind.eq(&event.kind),
+        letters::subject.eq(&event.subject),
+        letters::data_type.eq(&event.data_type),
+        letters::data.eq(&*event.data),
+        letters::created_at.eq(event.time),
+        letters::tries.eq(letter.tries),
+        letters::last_error.eq(&letter.last_error),
+        letters::first_tried_at.eq(letter.first_tried),
+        letters::last_tried_at.eq(letter.last_tried),
+        letters::set_aside_at.eq(letter.set_aside),
+        letters::requeued_at.eq(letter.requeued),
+    );
+    diesel::insert_into(letters::table).values(row).execute(conn).await?;
+    Ok(())
+}
+
+/// Dead letters, by reader and position.
+pub(crate) async fn dead_letters(conn: &mut Conn, source: &str, which: &Which<'_>) -> QueryResult<Vec<DeadLetter>> {
+    type Place = (String, String, i64, EventId, String, String, String, Vec<u8>, DateTime<Utc>);
+    type Tried = (i32, Option<String>, Option<DateTime<Utc>>, Option<DateTime<Utc>>);
+    type Set = (DateTime<Utc>, Option<DateTime<Utc>>);
+    let own = letters::table.filter(letters::source.eq(source)).order((letters::reader, letters::position));
+    let own = own.into_boxed();
+    let some = match which {
+        Which::After(None, limit) => own.limit(*limit),
+        Which::After(Some((reader, position)), limit) => {
+            let further = letters::reader.eq(reader).and(letters::position.gt(position));
+            own.filter(letters::reader.gt(reader).or(further)).limit(*limit)
+        }
+        Which::One(reader, position) => {
+            own.filter(letters::reader.eq(*reader)).filter(letters::position.eq(position)).limit(1)
+        }
+        Which::Requeued(reader) => {
+            own.filter(letters::reader.eq(*reader)).filter(letters::requeued_at.is_not_null()).limit(1)
+        }
+    };
+    let columns = (
+        (
+            letters::reader,
+            letters::source,
+            letters::position,
+            letters::id,
+            letters::kind,
+            letters::subject,
+            letters::data_type,
+            letters::data,
+            letters::created_at,
+        ),
+        (letters::tries, letters::last_error, letters::first_tried_at, letters::last_tried_at),
+        (letters::set_aside_at, letters::requeued_at),
+    );
+    let rows: Vec<(Place, Tried, Set)> = some.select(columns).load(conn).await?;
+    let letter = |(place, tried, (set_aside, requeued)): (Place, Tried, Set)| {
+        let (reader, source, position, id, kind, subject, data_type, data, time) = place;
+        let (tries, last_error, first_tried, last_tried) = tried;
+        let event = Event { position, id, kind, subject, data_type, data: data.into(), time };
+        DeadLetter { reader, source, event, tries, last_error, first_tried, last_tried, set_aside, requeued }
+    };
+    Ok(rows.into_iter().map(letter).collect())
+}
+
+/// Has all of a reader's dead letters of a subject acted on, or no longer.
+pub(crate) async fn requeue(
+    conn: &mut Conn,
+    (reader, source, subject): (&str, &str, &str),
+    at: Option<DateTime<Utc>>,
+) -> QueryResult<()> {
+    let own = letters::table.filter(letters::reader.eq(reader)).filter(letters::source.eq(source));
+    let of_subject = diesel::update(own.filter(letters::subject.eq(subject)));
+    of_subject.set(letters::requeued_at.eq(at)).execute(conn).await?;
+    Ok(())
+}
+
+/// Writes another try of a dead letter down, and why it failed.
+pub(crate) async fn tried_again(conn: &mut Conn, letter: &DeadLetter, why: &str, at: DateTime<Utc>) -> QueryResult<()> {
+    let row = diesel::update(letters::table.find((&letter.reader, &letter.source, letter.event.position)));
+    let tried = (
+        letters::tries.eq(letters::tries + 1),
+        letters::last_error.eq(why),
+        letters::first_tried_at.eq(letter.first_tried.unwrap_or(at)),
+        letters::last_tried_at.eq(at),
+    );
+    row.set(tried).execute(conn).await?;
+    Ok(())
+}
+
+/// Takes a dead letter away. `false` where it is not there.
+pub(crate) async fn remove(conn: &mut Conn, reader: &str, source: &str, position: i64) -> QueryResult<bool> {
+    let row = diesel::delete(letters::table.find((reader, source, position)));
+    Ok(row.execute(conn).await? == 1)
 }

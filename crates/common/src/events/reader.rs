@@ -2,7 +2,7 @@
 
 use std::{future::Future, sync::Arc, time::Duration};
 
-use super::{Events, Log, postgres, sqlite};
+use super::{DeadLetters, Events, Log, letters::Hopeless, postgres, sqlite};
 use crate::{
     db::{self, DbError},
     error::chain,
@@ -17,9 +17,11 @@ pub struct Seat {
     pub source: &'static str,
     /// The position of the last event that it acted on.
     pub position: i64,
+    /// Whether it is that of a dead letter, which is to be acted on beside the log.
+    pub(super) is_letter: bool,
 }
 
-/// Why a reader does not get on. It tries again.
+/// Why a reader does not get on. It tries again: for ever where something is away, for a while where it is an event.
 #[derive(Debug, thiserror::Error)]
 pub enum Stuck {
     /// The database failed.
@@ -28,6 +30,14 @@ pub enum Stuck {
     /// What it wanted to do could not be done.
     #[error("{0}")]
     Other(String),
+    /// It is one event that it cannot act on, however often it tries.
+    #[error("the event at position {position}: {why}")]
+    Event {
+        /// Where the event is.
+        position: i64,
+        /// What is wrong with it.
+        why: String,
+    },
 }
 
 /// Someone who acts on every event once, in order.
@@ -40,6 +50,12 @@ pub trait Reader: Send + Sync + 'static {
         false
     }
 
+    /// How long an event is tried that it cannot act on, until it is set aside with all that follows of its subject.
+    /// Long enough for a newer copy of the service to come, which may be able to.
+    fn patience(&self) -> Duration {
+        Duration::from_secs(300)
+    }
+
     /// Acts on events, which follow each other from right after the seat, and moves the seat behind the last of them.
     ///
     /// What is done in the database happens in the same transaction as [`advance`](postgres::advance): if that says
@@ -48,17 +64,19 @@ pub trait Reader: Send + Sync + 'static {
     fn act(&self, seat: Seat, events: &Events) -> impl Future<Output = Result<(), Stuck>> + Send;
 }
 
-/// The longest pause between two tries of a reader that does not get on.
-const MAX_PAUSE: Duration = Duration::from_secs(30);
+/// The longest pause between two tries of a reader that does not get on: soon after what it needs is back, it goes on.
+const MAX_PAUSE: Duration = Duration::from_secs(5);
 
 impl Log {
     /// Lets a reader act on every event of the log from its seat on, until the log stops. Several copies may do so at a time: each event is acted on once.
     pub async fn serve<R: Reader>(self, reader: Arc<R>) {
         let mut growth = self.growth();
-        let mut failures = 0;
+        let letters = DeadLetters::of(&self);
+        letters.begin(reader.name());
+        let (mut failures, mut hopeless) = (0, None);
         while !self.stop().is_cancelled() {
             growth.mark_unchanged();
-            let pause = match self.turn(&*reader).await {
+            let pause = match self.turn(&*reader, &letters, &mut hopeless).await {
                 Ok(true) => {
                     failures = 0;
                     continue;
@@ -85,14 +103,51 @@ impl Log {
     }
 
     /// Lets a reader act once. `false` where there was nothing to act on.
-    async fn turn<R: Reader>(&self, reader: &R) -> Result<bool, Stuck> {
+    async fn turn<R: Reader>(
+        &self,
+        reader: &R,
+        letters: &DeadLetters,
+        hopeless: &mut Option<Hopeless>,
+    ) -> Result<bool, Stuck> {
         let seat = self.seat(reader.name(), reader.begins_with_the_oldest()).await?;
-        let events = self.after(seat.position).await?;
+        // After the seat: letters that are written later move it, and then it is no one's to act on from here.
+        let any = letters.any(seat).await?;
+        if any && letters.act(reader, seat).await? {
+            return Ok(true);
+        }
+        let mut events = self.after(seat.position).await?;
         if events.is_empty() {
             return Ok(false);
         }
-        reader.act(seat, &events).await?;
-        Ok(true)
+        if any {
+            let behind = letters.behind(seat, &events).await?;
+            if behind.first() == Some(&true) {
+                let run = behind.iter().take_while(|behind| **behind).count();
+                events.truncate(run);
+                letters.follow(seat, &events).await?;
+                return Ok(true);
+            }
+            events.truncate(behind.iter().take_while(|behind| !**behind).count());
+        }
+        let (position, why) = match reader.act(seat, &events).await {
+            Ok(()) => return Ok(true),
+            Err(Stuck::Event { position, why }) => (position, why),
+            Err(stuck) => return Err(stuck),
+        };
+        // What comes before it need not wait.
+        let before: Events = events.iter().take_while(|event| event.position < position).cloned().collect();
+        if !before.is_empty() {
+            reader.act(seat, &before).await?;
+            return Ok(true);
+        }
+        let tried = Hopeless::again(hopeless, position);
+        match events.first().filter(|event| event.position == position) {
+            Some(event) if tried.since.elapsed() >= reader.patience() => {
+                letters.give_up(seat, event, &tried, &why).await?;
+                Ok(true)
+            }
+            _ => Err(Stuck::Event { position, why }),
+        }
     }
 
     /// A reader's seat. Where it has none, it gets one before the oldest event that is kept, or at the end of the log.
@@ -112,7 +167,7 @@ impl Log {
                 })?
             }
         };
-        Ok(Seat { reader, source, position })
+        Ok(Seat { reader, source, position, is_letter: false })
     }
 
     /// Moves a seat behind the last of these events, for readers whose acts are not in this database.
@@ -121,8 +176,6 @@ impl Log {
     /// Where the database fails.
     pub async fn advance(&self, seat: Seat, events: &Events) -> Result<bool, DbError> {
         let Some(last) = events.last() else { return Ok(false) };
-        db::write!(self.db(), |conn, q| -> Result<_, DbError> {
-            Ok(q::advance(conn, seat.reader, seat.source, seat.position, last.position).await?)
-        })
+        db::write!(self.db(), |conn, q| -> Result<_, DbError> { Ok(q::advance(conn, seat, last.position).await?) })
     }
 }

@@ -3,6 +3,7 @@
 mod events;
 mod failures;
 mod jobs;
+mod letters;
 mod startup;
 mod store;
 mod transactions;

@@ -59,13 +59,34 @@ pub fn running(folder: &Path) -> String {
     running["gateway"].as_str().unwrap().to_owned()
 }
 
+/// Where a cluster will be: its empty databases, its ports, its data folder.
+pub struct Ground {
+    folder: TempDir,
+    /// Of users, inventory and orders.
+    pub databases: [TestDatabase; 3],
+    /// Of users, inventory, orders, the gateway, and inventory's copy.
+    pub ports: Vec<u16>,
+}
+
+impl Ground {
+    pub async fn new(engine: Engine) -> Self {
+        let databases = [
+            db::database(engine, "user").await,
+            db::database(engine, "inventory").await,
+            db::database(engine, "order").await,
+        ];
+        let ports = (0..5).map(|_| servers::free_port().unwrap()).collect();
+        Self { folder: tempfile::tempdir().unwrap(), databases, ports }
+    }
+}
+
 /// A process for each service.
 pub struct Cluster {
     pub inventory: Process,
     /// A second one beside it, where there is one.
     pub copy: Option<Process>,
     pub gateway: String,
-    _others: [Process; 3],
+    others: [Process; 3],
     databases: [TestDatabase; 3],
     ports: Vec<u16>,
     folder: TempDir,
@@ -83,13 +104,12 @@ impl Cluster {
     }
 
     async fn start_with(engine: Engine, two: bool) -> Self {
-        let folder = tempfile::tempdir().unwrap();
-        let databases = [
-            db::database(engine, "user").await,
-            db::database(engine, "inventory").await,
-            db::database(engine, "order").await,
-        ];
-        let ports: Vec<u16> = (0..5).map(|_| servers::free_port().unwrap()).collect();
+        Self::on(Ground::new(engine).await, two, |_, program| program).await
+    }
+
+    /// Starts everything where it was prepared; `more` gives services (`order`) further arguments or variables.
+    pub async fn on(ground: Ground, two: bool, more: impl Fn(&str, Program) -> Program) -> Self {
+        let Ground { folder, databases, ports } = ground;
         let [user, inventory, order, gateway, copy] = ports.as_slice() else { unreachable!() };
         let service = |name: &str, port: &u16| {
             let program = Program::new(env!("CARGO_BIN_EXE_souk"), "serving")
@@ -97,7 +117,7 @@ impl Cluster {
                 .arg(folder.path())
                 .env("SOUK_TELEMETRY__METRICS_LISTEN", "")
                 .env("SOUK_TELEMETRY__LOG_FILTER", "info,souk=debug");
-            let program = configure(program, &databases, &ports);
+            let program = more(name, configure(program, &databases, &ports));
             let both = format!("http://127.0.0.1:{inventory},http://127.0.0.1:{copy}");
             if two { program.env("SOUK_GATEWAY__BACKENDS__SOUK__INVENTORY", both) } else { program }
         };
@@ -114,7 +134,7 @@ impl Cluster {
         let gateway_process = service("gateway", gateway).start().await;
         let gateway = format!("http://127.0.0.1:{gateway}");
         let cluster =
-            Self { inventory, copy, gateway, _others: [user, order, gateway_process], databases, ports, folder };
+            Self { inventory, copy, gateway, others: [user, order, gateway_process], databases, ports, folder };
         cluster.ready().await;
         cluster
     }
@@ -140,6 +160,22 @@ impl Cluster {
 
     pub async fn admin(&self) -> Rest {
         Rest::anonymous(&self.gateway).log_in(ADMIN.0, ADMIN.1).await
+    }
+
+    /// `souk prove` on this cluster, by its gateway, with what `souk verify` finds at the end.
+    pub fn prove(&self) -> Program {
+        let credentials = serde_json::json!({ "email": ADMIN.0, "password": ADMIN.1 });
+        std::fs::write(self.folder.path().join("admin.json"), credentials.to_string()).unwrap();
+        let program = Program::new(env!("CARGO_BIN_EXE_souk"), "Run ")
+            .args(["prove", "--url", &self.gateway, "--data-dir"])
+            .arg(self.folder.path());
+        configure(program, &self.databases, &[])
+    }
+
+    /// What the processes have logged so far.
+    pub fn logs(&self) -> String {
+        let all = self.others.iter().chain([&self.inventory]);
+        all.map(Process::log).collect::<Vec<_>>().join("\n\n")
     }
 
     /// Fails unless `souk verify` finds every promise kept.

@@ -1,17 +1,23 @@
-//! A real export, imported whole, twice, and with everything killed in between.
+//! A real export, imported whole, twice, and with everything killed in between: its revenue is the shop's, day by day.
+//!
+//! `SOUK_TEST_LINES=100000` takes all lines of the export instead of the first.
 
 use std::{
+    collections::{BTreeMap, HashMap, HashSet},
     path::{Path, PathBuf},
     time::Duration,
 };
 
 use souk_testkit::{
-    db::{self, Engine},
+    db::{self, Engine, TestDatabase},
     process::Program,
     wait,
 };
 
-use super::cluster::{Up, souk};
+use super::{
+    cluster::{Up, souk},
+    kill::sqlite,
+};
 
 /// The export: `SOUK_TEST_EXPORT`, or where the project keeps its real input beside the repository.
 fn export() -> PathBuf {
@@ -61,7 +67,9 @@ async fn import_survives_kills_postgres() {
 
 async fn import_survives_kills(engine: Engine) {
     let folder = tempfile::tempdir().unwrap();
-    let file = excerpt(folder.path(), 3000);
+    let lines = std::env::var("SOUK_TEST_LINES").map_or(3000, |lines| lines.parse().unwrap());
+    let file = excerpt(folder.path(), lines);
+    let books = Books::of(&file);
     let databases = [
         db::database(engine, "user").await,
         db::database(engine, "inventory").await,
@@ -92,9 +100,14 @@ async fn import_survives_kills(engine: Engine) {
     let (status, log) = importer(&up, &file, &report).run().await;
     assert!(status.success(), "{log}\n{}", up.process.log());
     let whole = sums(&log);
-    assert!(whole[0].contains("3000"), "{log}");
+    assert!(whole[0].contains(&books.lines.len().to_string()), "{log}");
+    println!("{engine}: {log}");
     let rejected = std::fs::read_to_string(&report).unwrap();
     assert!(rejected.lines().count() > 10, "the excerpt has dirty lines:\n{rejected}");
+    let (expected, found) = (books.revenue(&rejected), books.found(&databases[2]).await);
+    println!("{engine}, by day, sold and taken back, in pence: {found:#?}");
+    assert_eq!(found, expected);
+    assert!(found.values().any(|(_, back)| *back > 0), "nothing was taken back");
 
     // A second run changes nothing.
     let stamp = stamp(&up).await;
@@ -133,4 +146,110 @@ async fn stamp(up: &Up) -> (usize, usize, Vec<String>) {
         stock.push(levels["levels"].to_string());
     }
     (count[0], count[1], stock)
+}
+
+/// What was sold and what was taken back on a day, in pence.
+type Revenue = BTreeMap<String, (i64, i64)>;
+
+/// What an export says, read without the importer.
+struct Books {
+    lines: Vec<BookLine>,
+    /// Of each invoice, and of each cancellation.
+    days: HashMap<String, String>,
+}
+
+struct BookLine {
+    /// In the file.
+    number: u64,
+    invoice: String,
+    day: String,
+    /// Price and pieces as they stand there.
+    price: String,
+    pieces: String,
+}
+
+impl Books {
+    fn of(file: &Path) -> Self {
+        let mut reader = csv::Reader::from_path(file).unwrap();
+        // The heading is line 1, and no field is broken over lines.
+        let lines: Vec<_> =
+            (2..).zip(reader.byte_records()).map(|(number, record)| BookLine::read(number, &record.unwrap())).collect();
+        let days = lines.iter().map(|line| (line.invoice.clone(), line.day.clone())).collect();
+        Self { lines, days }
+    }
+
+    /// What it comes to without the lines that the importer's report names.
+    fn revenue(&self, report: &str) -> Revenue {
+        let mut rejected = csv::Reader::from_reader(report.as_bytes());
+        let rejected: HashSet<u64> = rejected.records().map(|line| line.unwrap()[0].parse().unwrap()).collect();
+        let mut revenue = Revenue::new();
+        for line in self.lines.iter().filter(|line| !rejected.contains(&line.number)) {
+            let (pounds, pence) = line.price.split_once('.').unwrap_or((&line.price, ""));
+            let price = pounds.parse::<i64>().unwrap() * 100 + format!("{pence:0<2}").parse::<i64>().unwrap();
+            let amount = price * line.pieces.parse::<i64>().unwrap();
+            let (sold, back) = revenue.entry(line.day.clone()).or_default();
+            if line.invoice.starts_with('C') { *back -= amount } else { *sold += amount }
+        }
+        revenue
+    }
+
+    /// What souk's own books come to. A cancelled order has no day of its own: its reason names the cancellation.
+    async fn found(&self, orders: &TestDatabase) -> Revenue {
+        let mut revenue = Revenue::new();
+        let rows = async |what: &str| {
+            let day = |column| match orders.engine {
+                Engine::Sqlite => format!("substr({column}, 1, 10)"),
+                Engine::Postgres => format!("to_char({column} AT TIME ZONE 'UTC', 'YYYY-MM-DD')"),
+            };
+            let what = what.replace("{placed}", &day("placed_at")).replace("{returned}", &day("returned_at"));
+            query(orders, &what).await
+        };
+        let sold = "SELECT {placed} AS what, sum(total_minor) AS amount FROM orders \
+                    WHERE state IN ('CONFIRMED', 'CANCELLED') GROUP BY 1";
+        for (day, amount) in rows(sold).await {
+            revenue.entry(day).or_default().0 += amount;
+        }
+        let back = "SELECT {returned} AS what, sum(refund_minor) AS amount FROM returns \
+                    WHERE state = 'COMPLETED' GROUP BY 1";
+        for (day, amount) in rows(back).await {
+            revenue.entry(day).or_default().1 += amount;
+        }
+        let cancelled = "SELECT detail AS what, refunded_minor AS amount FROM orders \
+                         JOIN timeline_entries ON order_id = id AND kind = 'CANCEL_REQUESTED' \
+                         WHERE state = 'CANCELLED'";
+        for (reason, amount) in rows(cancelled).await {
+            let invoice = reason.strip_prefix("cancelled by ").unwrap();
+            revenue.entry(self.days[invoice].clone()).or_default().1 += amount;
+        }
+        revenue
+    }
+}
+
+impl BookLine {
+    fn read(number: u64, record: &csv::ByteRecord) -> Self {
+        let text = |index: usize| String::from_utf8_lossy(&record[index]).trim().to_owned();
+        let date = text(4);
+        let (day, month, year) = (&date[..2], &date[3..5], &date[6..10]);
+        Self { number, invoice: text(0), day: format!("{year}-{month}-{day}"), price: text(5), pieces: text(3) }
+    }
+}
+
+/// Rows of a text `what` and an `amount`.
+async fn query(database: &TestDatabase, select: &str) -> Vec<(String, i64)> {
+    let found = match database.engine {
+        Engine::Sqlite => {
+            let file = database.url.strip_prefix("sqlite:").unwrap();
+            let select = format!("SELECT json_group_array(json_array(what, amount)) FROM ({select})");
+            sqlite(Path::new(file), &select)
+        }
+        Engine::Postgres => {
+            let (client, connection) = tokio_postgres::connect(&database.url, tokio_postgres::NoTls).await.unwrap();
+            tokio::spawn(connection);
+            let select = format!(
+                "SELECT coalesce(json_agg(json_build_array(what, amount)), '[]')::text FROM ({select}) AS found"
+            );
+            client.query_one(&select, &[]).await.unwrap().get(0)
+        }
+    };
+    serde_json::from_str(&found).unwrap()
 }

@@ -130,7 +130,7 @@ const LOSE: &str =
     "DELETE FROM orders WHERE id = (SELECT id FROM orders WHERE state = 'CONFIRMED' LIMIT 1) RETURNING hex(id)";
 
 /// Python has SQLite built in; the shell tool may not be there. Empty where there is nothing yet.
-fn sqlite(file: &Path, sql: &str) -> String {
+pub fn sqlite(file: &Path, sql: &str) -> String {
     if !file.exists() {
         return String::new();
     }

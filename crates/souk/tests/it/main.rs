@@ -4,6 +4,7 @@
 mod cluster;
 mod command_line;
 mod copies;
+mod cuts;
 mod grpc;
 mod import;
 mod kill;

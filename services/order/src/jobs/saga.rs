@@ -20,8 +20,8 @@ use crate::{
     store::{Lease, Store, StoreError, now},
 };
 
-/// The longest pause between two tries of a saga that does not get on.
-const MAX_BACKOFF: Duration = Duration::from_secs(10);
+/// The longest pause between two tries of a saga that does not get on: soon after what it waits for is back, it is done.
+const MAX_BACKOFF: Duration = Duration::from_secs(5);
 
 /// Runs sagas, each in a task of its own that no caller can cancel.
 #[derive(Clone)]

@@ -1,4 +1,4 @@
-//! WatchOrders and WatchEvents.
+//! WatchOrders, WatchEvents and dead letters.
 
 use std::{pin::Pin, sync::Arc};
 
@@ -6,10 +6,13 @@ use futures::{Stream, StreamExt};
 use souk_common::{
     auth::Caller,
     error::Problem,
-    events::{Event, Log, Responses, Step},
+    events::{DeadLetters, Event, Log, Responses, Step},
 };
 use souk_proto::{
-    common::v1::WatchEventsRequest,
+    common::v1::{
+        DeadLetter, DeleteDeadLetterRequest, DeleteDeadLetterResponse, ListDeadLettersRequest, ListDeadLettersResponse,
+        RequeueDeadLetterRequest, WatchEventsRequest,
+    },
     order::v1::{Order, WatchOrdersRequest, WatchOrdersResponse, event_service_server::EventService},
 };
 use tonic::{Request, Response, Status};
@@ -45,5 +48,26 @@ impl EventService for Rpc {
 
     async fn watch_events(&self, request: Request<WatchEventsRequest>) -> Result<Response<Responses>, Status> {
         Ok(Response::new(self.0.log.respond(request.into_inner()).await?))
+    }
+
+    async fn list_dead_letters(
+        &self,
+        request: Request<ListDeadLettersRequest>,
+    ) -> Result<Response<ListDeadLettersResponse>, Status> {
+        Ok(Response::new(DeadLetters::of(&self.0.log).respond_list(request.into_inner()).await?))
+    }
+
+    async fn requeue_dead_letter(
+        &self,
+        request: Request<RequeueDeadLetterRequest>,
+    ) -> Result<Response<DeadLetter>, Status> {
+        Ok(Response::new(DeadLetters::of(&self.0.log).respond_requeue(request.into_inner()).await?))
+    }
+
+    async fn delete_dead_letter(
+        &self,
+        request: Request<DeleteDeadLetterRequest>,
+    ) -> Result<Response<DeleteDeadLetterResponse>, Status> {
+        Ok(Response::new(DeadLetters::of(&self.0.log).respond_delete(request.into_inner()).await?))
     }
 }

@@ -22,6 +22,14 @@ pub enum StoreError {
     /// The database holds what souk did not write.
     #[error("the database holds {0}")]
     Corrupt(String),
+    /// An event of the log cannot be told to anyone.
+    #[error("the event at position {position}: {why}")]
+    Event {
+        /// Where the event is.
+        position: i64,
+        /// What is wrong with it.
+        why: String,
+    },
     /// The saga's table has no such transition.
     #[error(transparent)]
     Illegal(#[from] Illegal),

@@ -12,7 +12,7 @@ use souk_common::{
     service::SetupError,
 };
 
-use crate::store::webhooks::Webhooks as Store;
+use crate::store::{StoreError, webhooks::Webhooks as Store};
 
 /// What happens within this time is taken down by one transaction, where it is not very much: under load, orders need
 /// the commits more.
@@ -26,11 +26,12 @@ pub(super) const NAME: &str = "webhooks";
 pub(super) struct Recorder {
     store: Store,
     contract: &'static Arc<Contract>,
+    patience: Duration,
 }
 
 impl Recorder {
-    pub(super) fn new(store: Store) -> Result<Self, SetupError> {
-        Ok(Self { store, contract: Contract::souk().map_err(SetupError::from)? })
+    pub(super) fn new(store: Store, patience: Duration) -> Result<Self, SetupError> {
+        Ok(Self { store, contract: Contract::souk().map_err(SetupError::from)?, patience })
     }
 
     /// What is posted of an event. What it happened to is shown as the REST API shows it.
@@ -52,11 +53,18 @@ impl Reader for Recorder {
         NAME
     }
 
+    fn patience(&self) -> Duration {
+        self.patience
+    }
+
     async fn act(&self, seat: Seat, events: &Events) -> Result<(), Stuck> {
         if events.len() < VERY_MUCH {
             tokio::time::sleep(GATHER).await;
         }
         let recorded = self.store.record(seat, events, &|event| self.body(event)).await;
-        recorded.map_err(|error| Stuck::Other(chain(&error)))
+        recorded.map_err(|error| match error {
+            StoreError::Event { position, why } => Stuck::Event { position, why },
+            error => Stuck::Other(chain(&error)),
+        })
     }
 }

@@ -30,6 +30,9 @@ pub struct Settings {
     /// How long deliveries are kept in the log.
     #[serde(with = "duration")]
     pub retention: Duration,
+    /// How long an event is tried that cannot be told, until it is set aside as a dead letter.
+    #[serde(with = "duration")]
+    pub set_aside_after: Duration,
     /// How long events are signed with the secret before the present one as well.
     #[serde(with = "duration")]
     pub secret_grace: Duration,
@@ -74,6 +77,9 @@ impl Settings {
                 "retention",
                 "must be longer than all of order.webhooks.retries by a day, and 3650days or less",
             );
+        }
+        if self.set_aside_after > DAY {
+            return fault("set_aside_after", "must be 1day or less");
         }
         if self.secret_grace > 365 * DAY {
             return fault("secret_grace", "must be 365days or less");

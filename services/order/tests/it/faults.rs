@@ -132,6 +132,29 @@ async fn a_caller_who_leaves_does_not_stop_an_order() {
     }
 }
 
+/// At whatever moment: also when the order is just being written.
+#[tokio::test(flavor = "multi_thread")]
+async fn callers_who_leave_at_any_moment_leave_no_order_to_its_lease() {
+    for souk in both_with(&[("SAGA__LEASE", "60s")]).await {
+        let lantern = souk.stocked("LANTERN", 500).await;
+        let calls = (0..60_u64).map(|number| {
+            let (souk, request) = (&souk, order_for(&[(&lantern, 1)], "tok_approved"));
+            async move {
+                let call = souk.place(&souk.ada, request);
+                let left = tokio::time::timeout(Duration::from_millis(10 * number), call).await.is_err();
+                u64::from(left)
+            }
+        });
+        let left: u64 = futures::future::join_all(calls).await.into_iter().sum();
+        assert!(left > 5, "all waited for their answers");
+        wait::until(SOON, "what was taken down to be final", async || {
+            souk.all().await.iter().all(|order| order.state() == State::Confirmed)
+        })
+        .await;
+        souk.verified().await;
+    }
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn a_deadline_is_answered_in_time_and_the_order_goes_on() {
     for souk in both_with(&[]).await {

@@ -1,5 +1,6 @@
 //! Webhooks against a receiver that takes, fails, hangs, redirects, is gone and comes back.
 
+mod dead_letters;
 mod endpoints;
 mod faults;
 mod receiver;

@@ -173,7 +173,7 @@ pub(in super::super) async fn record(
         if wanting.peek().is_none() {
             continue;
         }
-        let body = body(event).map_err(StoreError::Corrupt)?;
+        let body = body(event).map_err(|why| StoreError::Event { position: event.position, why })?;
         for endpoint in wanting {
             rows.push(DeliveryRow {
                 id: WebhookDeliveryId::new(),

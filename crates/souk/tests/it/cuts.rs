@@ -1,0 +1,362 @@
+//! Every link between two parts is cut under load, in both ways a network has: nothing is lost, what fails meanwhile
+//! says so clearly, and soon after its return all is as before.
+
+use std::{
+    sync::{
+        Arc, Mutex,
+        atomic::{AtomicU64, Ordering},
+    },
+    time::{Duration, Instant},
+};
+
+use chrono::{SecondsFormat, Utc};
+use reqwest::Method;
+use serde_json::Value;
+use souk_testkit::{
+    db::Engine,
+    process::Program,
+    proxy::Proxy,
+    servers::{self, Server, install},
+    wait,
+};
+use tokio_util::{sync::CancellationToken, task::TaskTracker};
+
+use super::{
+    cluster::{Cluster, Ground},
+    rest::{Answer, Rest, order},
+};
+
+/// From a link's return until all is as before.
+const NORMAL: Duration = Duration::from_secs(10);
+/// What is asked again and again, each so often.
+const EVERY: Duration = Duration::from_millis(400);
+/// So many good answers in a row are no luck.
+const IN_A_ROW: usize = 4;
+const SERVICES: [&str; 3] = ["user", "inventory", "order"];
+
+/// The two ways.
+type Cut = (&'static str, fn(&Proxy));
+const WAYS: [Cut; 2] = [("reset", Proxy::cut), ("swallowed", Proxy::stall)];
+
+/// How long a link stays cut, and in which ways the one of this number is. `SOUK_TEST_CUT=30s` is what is promised:
+/// each link in both ways. Else each in one of them, for a moment, and the other one on the other engine.
+fn plan(engine: Engine, number: usize) -> (Duration, Vec<Cut>) {
+    match std::env::var("SOUK_TEST_CUT") {
+        Ok(text) => (humantime::parse_duration(&text).unwrap(), WAYS.to_vec()),
+        Err(_) => (Duration::from_secs(1), vec![WAYS[(number + usize::from(engine == Engine::Postgres)) % 2]]),
+    }
+}
+
+/// A proxy in every link.
+struct Links {
+    /// From the gateway to each service.
+    gateway: [Proxy; 3],
+    stock: Proxy,
+    /// Where the services get the keys that tokens are checked with.
+    keys: Proxy,
+    /// From each service to its database, where that is a server.
+    databases: Vec<(Proxy, String)>,
+    nats: Option<(Proxy, Server)>,
+}
+
+impl Links {
+    async fn within(ground: &Ground) -> Self {
+        let to = async |service: usize| Proxy::start(format!("127.0.0.1:{}", ground.ports[service])).await;
+        let (mut databases, mut nats) = (Vec::new(), None);
+        if ground.databases[0].engine == Engine::Postgres {
+            for database in &ground.databases {
+                let proxy = Proxy::before(&database.url).await;
+                let url = proxy.url(&database.url);
+                databases.push((proxy, url));
+            }
+            install::ensure("NATS", "nats-server", "nats-server").unwrap();
+            let server = tokio::task::spawn_blocking(servers::nats).await.unwrap().unwrap();
+            nats = Some((Proxy::before(server.url()).await, server));
+        }
+        let gateway = [to(0).await, to(1).await, to(2).await];
+        Self { gateway, stock: to(1).await, keys: to(0).await, databases, nats }
+    }
+
+    /// Sends a service's calls through the proxies.
+    fn through(&self, service: &str, mut program: Program) -> Program {
+        let address = |proxy: &Proxy| format!("http://{}", proxy.address());
+        if service == "gateway" {
+            for (name, proxy) in SERVICES.iter().zip(&self.gateway) {
+                program = program.env(format!("SOUK_GATEWAY__BACKENDS__SOUK__{}", name.to_uppercase()), address(proxy));
+            }
+            return program.env("SOUK_GATEWAY__RATE_LIMITS__ENABLED", "false").env("SOUK_GATEWAY__ACCESS_LOG", "false");
+        }
+        let own = service.to_uppercase();
+        if service != "user" {
+            program = program.env(format!("SOUK_{own}__CLIENTS__USER__ADDRESS"), address(&self.keys));
+        }
+        if service == "order" {
+            program = program.env("SOUK_ORDER__PAYMENT__SLOW_DELAY", "300ms");
+            program = program.env("SOUK_ORDER__CLIENTS__INVENTORY__ADDRESS", address(&self.stock));
+            if let Some((proxy, _)) = &self.nats {
+                program = program.env("SOUK_EVENTS__NATS_URL", format!("nats://{}", proxy.address()));
+            }
+        }
+        match SERVICES.iter().zip(&self.databases).find(|(name, _)| **name == service) {
+            Some((_, (_, url))) => program.env(format!("SOUK_{own}__DATABASE__URL"), url),
+            None => program,
+        }
+    }
+
+    fn all(&self) -> Vec<(String, &Proxy)> {
+        let gateway = SERVICES.iter().zip(&self.gateway).map(|(name, proxy)| (format!("gateway to {name}"), proxy));
+        let databases =
+            SERVICES.iter().zip(&self.databases).map(|(name, (proxy, _))| (format!("{name} to its database"), proxy));
+        let nats = self.nats.iter().map(|(proxy, _)| ("order to NATS".to_owned(), proxy));
+        let others =
+            [("order to inventory".to_owned(), &self.stock), ("inventory and order to user".to_owned(), &self.keys)];
+        gateway.chain(others).chain(databases).chain(nats).collect()
+    }
+}
+
+/// One thing that was asked.
+#[derive(Debug, Clone)]
+struct Asked {
+    what: &'static str,
+    began: Instant,
+    /// What is wrong with the answer, once it is there.
+    outcome: Option<Result<(), String>>,
+}
+
+/// Asks of each service something all the time, and notes how it went.
+struct Probes {
+    admin: Rest,
+    customer: Rest,
+    product: String,
+    order: String,
+    number: AtomicU64,
+    asked: Mutex<Vec<Asked>>,
+    /// Orders that were confirmed to us.
+    confirmed: Mutex<Vec<String>>,
+    /// Failures that a client cannot make sense of.
+    unclear: Mutex<Vec<String>>,
+}
+
+const ASKED: [&str; 4] = ["who am I", "stock", "an order", "a new order"];
+
+impl Probes {
+    async fn new(cluster: &Cluster) -> Self {
+        let admin = cluster.admin().await;
+        let customer = Rest::anonymous(&cluster.gateway).customer("ann").await;
+        let product = admin.product("PROBED", 100_000).await;
+        let first = customer.post("/v1/orders", order("first", &[(&product, 1)], "tok_approved")).await.ok();
+        let order = first["name"].as_str().unwrap().to_owned();
+        let (number, asked, confirmed, unclear) = Default::default();
+        Self { admin, customer, product, order, number, asked, confirmed, unclear }
+    }
+
+    async fn run(self: Arc<Self>, stop: CancellationToken) {
+        let tasks = TaskTracker::new();
+        let mut clock = tokio::time::interval(EVERY);
+        while stop.run_until_cancelled(clock.tick()).await.is_some() {
+            for what in ASKED {
+                let probes = self.clone();
+                tasks.spawn(async move { probes.ask(what).await });
+            }
+        }
+        tasks.close();
+        tasks.wait().await;
+    }
+
+    async fn ask(&self, what: &'static str) {
+        let index = {
+            let mut asked = self.asked.lock().unwrap();
+            asked.push(Asked { what, began: Instant::now(), outcome: None });
+            asked.len() - 1
+        };
+        let number = self.number.fetch_add(1, Ordering::Relaxed);
+        let get = |client: &Rest, path: String| {
+            let client = client.clone();
+            async move { client.send(Method::GET, &path, None).await }
+        };
+        let answer = match what {
+            "who am I" => get(&self.customer, "/v1/users/me".to_owned()).await,
+            "stock" => get(&self.admin, format!("/v1/{}/stock", self.product)).await,
+            "an order" => get(&self.customer, format!("/v1/{}", self.order)).await,
+            _ => {
+                let body = order(&format!("probe-{number}"), &[(&self.product, 1)], "tok_approved");
+                self.customer.send(Method::POST, "/v1/orders", Some(body)).await
+            }
+        };
+        let outcome = match answer {
+            Ok(answer) if answer.status.is_success() => {
+                if answer.body["state"] == "STATE_CONFIRMED" {
+                    self.confirmed.lock().unwrap().push(answer.body["name"].as_str().unwrap().to_owned());
+                }
+                Ok(())
+            }
+            Ok(answer) => Err(self.read(&answer)),
+            // The gateway's own deadline is shorter than this client's patience.
+            Err(error) => {
+                self.unclear.lock().unwrap().push(format!("{what}: {error:?}"));
+                Err("no answer".to_owned())
+            }
+        };
+        self.asked.lock().unwrap()[index].outcome = Some(outcome);
+    }
+
+    /// What an answer says that is none: a client must know that it may come again, and nothing of what is inside.
+    fn read(&self, answer: &Answer) -> String {
+        let reason = answer.body["reason"].as_str().unwrap_or_default();
+        let text = answer.body.to_string().to_lowercase();
+        let inside = ["127.0.0.1", "postgres", "sqlite", "diesel", "nats", "tcp", "connection", "hyper", "os error"];
+        let clear = match (answer.status.as_u16(), reason) {
+            // The gateway asked twice, and the service was at it already.
+            (409, "REQUEST_IN_PROGRESS") | (503, "SERVICE_UNAVAILABLE" | "OVERLOADED") => {
+                answer.headers.contains_key("retry-after")
+            }
+            (504, "DEADLINE_EXCEEDED") => true,
+            _ => false,
+        };
+        if !clear || inside.iter().any(|word| text.contains(word)) {
+            self.unclear.lock().unwrap().push(format!("{answer:?}"));
+        }
+        format!("{} {reason}", answer.status.as_u16())
+    }
+
+    /// What was asked since a moment, of one kind.
+    fn since(&self, what: &str, moment: Instant) -> Vec<Asked> {
+        let asked = self.asked.lock().unwrap();
+        asked.iter().filter(|asked| asked.what == what && asked.began >= moment).cloned().collect()
+    }
+
+    /// When everything was answered again that is asked, as time after `back`.
+    async fn recovered(&self, back: Instant) -> Result<Duration, String> {
+        let mut longest = Duration::ZERO;
+        for what in ASKED {
+            longest = loop {
+                let mut asked = self.since(what, back);
+                // What was asked just now is still worked on.
+                while asked.last().is_some_and(|last| last.outcome.is_none()) {
+                    asked.pop();
+                }
+                let good = asked.rsplit(|asked| asked.outcome != Some(Ok(()))).next().unwrap_or_default();
+                if good.len() >= IN_A_ROW {
+                    break longest.max(good[0].began - back);
+                }
+                if back.elapsed() > NORMAL + EVERY * 5 {
+                    return Err(format!("{what} is not answered again: {asked:#?}"));
+                }
+                tokio::time::sleep(EVERY).await;
+            }
+        }
+        Ok(longest)
+    }
+
+    /// Failures of what was asked from one moment to another.
+    fn failures(&self, from: Instant, to: Instant) -> Vec<String> {
+        let asked = self.asked.lock().unwrap();
+        let within = asked.iter().filter(|asked| asked.began >= from && asked.began < to);
+        within.filter_map(|asked| Some(format!("{}: {}", asked.what, asked.outcome.clone()?.err()?))).collect()
+    }
+}
+
+/// Orders that were taken down before a time and are not final.
+async fn unfinished(admin: &Rest, before: &str) -> usize {
+    let mut count = 0;
+    for state in ["STATE_PENDING", "STATE_CANCELLING"] {
+        let filter = format!("state = {state} AND create_time <= \"{before}\"");
+        let request = admin.request(Method::GET, "/v1/orders").query(&[("filter", &*filter), ("pageSize", "500")]);
+        let orders: Value = request.send().await.unwrap().json().await.unwrap();
+        count += orders["orders"].as_array().unwrap().len();
+    }
+    count
+}
+
+/// How many events of orders are not in NATS.
+async fn unpublished(database: &str) -> i64 {
+    let (client, connection) = tokio_postgres::connect(database, tokio_postgres::NoTls).await.unwrap();
+    tokio::spawn(connection);
+    let behind = "SELECT (SELECT last FROM event_head) - (SELECT position FROM event_readers WHERE reader = 'nats')";
+    client.query_one(behind, &[]).await.unwrap().get(0)
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn faults_of_links_break_no_promise_sqlite() {
+    faults_of_links_break_no_promise(Engine::Sqlite).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn faults_of_links_break_no_promise_postgres() {
+    faults_of_links_break_no_promise(Engine::Postgres).await;
+}
+
+async fn faults_of_links_break_no_promise(engine: Engine) {
+    let ground = Ground::new(engine).await;
+    let links = Links::within(&ground).await;
+    let database = ground.databases[2].url.clone();
+    let cluster = Cluster::on(ground, false, |service, program| links.through(service, program)).await;
+    let buyers = cluster.prove().args(["--buyers", "2", "--duration", "1h"]);
+    let mut buyers = buyers.start().await;
+    let (probes, stop) = (Arc::new(Probes::new(&cluster).await), CancellationToken::new());
+    let probing = tokio::spawn(probes.clone().run(stop.clone()));
+
+    let mut normal_since = Instant::now();
+    for (number, (name, link)) in links.all().into_iter().enumerate() {
+        let (how_long, ways) = plan(engine, number);
+        for (how, cut) in ways {
+            let began = Instant::now();
+            // What is under way when the link breaks may fail, too.
+            let under_way = EVERY * 2;
+            let before = probes.failures(normal_since, began - under_way);
+            assert!(before.is_empty(), "before {name} is {how}: {before:#?}\n{}", cluster.logs());
+            cut(link);
+            tokio::time::sleep(how_long).await;
+            link.restore();
+            let (back, at) = (Instant::now(), Utc::now().to_rfc3339_opts(SecondsFormat::Millis, true));
+            let answered = probes.recovered(back).await;
+            let answered = answered.unwrap_or_else(|why| panic!("{name}, {how}: {why}\n{}", cluster.logs()));
+            wait::until(NORMAL * 2, "the orders of that time to be final", async || {
+                unfinished(&probes.admin, &at).await == 0
+            })
+            .await;
+            let last_order = back.elapsed();
+            if engine == Engine::Postgres {
+                wait::until(NORMAL * 2, "the events of that time to be published", async || {
+                    // All of them, but for what happens just now.
+                    unpublished(&database).await < 200
+                })
+                .await;
+            }
+            let published = back.elapsed();
+            normal_since = back + answered;
+            let failures = probes.failures(began - under_way, normal_since);
+            println!(
+                "{engine}, {name}, {how} for {:?}: {} failed; answered again after {answered:.1?}, orders final after \
+                 {last_order:.1?}, events out after {published:.1?}",
+                how_long,
+                failures.len(),
+            );
+            assert!(answered <= NORMAL, "{name}, {how}: {failures:#?}\n{}", cluster.logs());
+            if name.starts_with("gateway") && how == "reset" {
+                assert!(!failures.is_empty(), "nobody noticed that {name} was {how}");
+            }
+            if name.ends_with("NATS") {
+                assert!(failures.is_empty(), "orders waited for NATS: {failures:#?}");
+            }
+        }
+    }
+
+    stop.cancel();
+    probing.await.unwrap();
+    let late = probes.failures(normal_since, Instant::now());
+    assert!(late.is_empty(), "{late:#?}\n{}", cluster.logs());
+    let unclear = probes.unclear.lock().unwrap().clone();
+    assert!(unclear.is_empty(), "{unclear:#?}\n{}", cluster.logs());
+    // It looks for lost, doubled and oversold orders by the answers that its buyers got, and runs `souk verify`.
+    let status = buyers.terminate(Duration::from_secs(120)).await;
+    println!("{}", buyers.log());
+    assert!(status.success(), "{}\n{}", buyers.log(), cluster.logs());
+    let confirmed = probes.confirmed.lock().unwrap().clone();
+    assert!(confirmed.len() > 20, "only {} orders were confirmed", confirmed.len());
+    for name in confirmed {
+        let order = probes.customer.get(&format!("/v1/{name}")).await.ok();
+        assert_eq!(order["state"], "STATE_CONFIRMED", "{order}");
+    }
+    cluster.verify().await;
+}
