@@ -126,17 +126,7 @@ impl Inventory {
     /// Where there was no usable answer.
     pub async fn release(&self, order: OrderId) -> Result<Answer, Unanswered> {
         let request = ReleaseReservationRequest { order: order.name() };
-        match self.reservations.clone().release_reservation(request).await {
-            Ok(_) => Ok(Answer::Done),
-            Err(status) => {
-                let problem = Problem::from_status(&status);
-                match problem.reason() {
-                    // The only state in which a reservation cannot be released.
-                    Reason::StateConflict => Ok(Answer::Taken),
-                    _ => Err(Unanswered { method: "ReleaseReservation", problem }),
-                }
-            }
-        }
+        released(self.reservations.clone().release_reservation(request).await)
     }
 
     /// Takes sold goods of an order back into stock, once for each key.
@@ -145,10 +135,7 @@ impl Inventory {
     /// Where there was no usable answer.
     pub async fn restock(&self, order: OrderId, key: String, goods: &[Goods]) -> Result<Answer, Unanswered> {
         let request = ReturnReservationRequest { order: order.name(), request_id: key, items: items(goods) };
-        match self.reservations.clone().return_reservation(request).await {
-            Ok(_) => Ok(Answer::Done),
-            Err(status) => Err(Unanswered { method: "ReturnReservation", problem: Problem::from_status(&status) }),
-        }
+        restocked(self.reservations.clone().return_reservation(request).await)
     }
 }
 
@@ -179,7 +166,7 @@ fn items(goods: &[Goods]) -> Vec<ReservationItem> {
 
 /// Done, or out of stock. Whatever else makes it impossible for good to hold or take the goods counts as out of
 /// stock too: that they are no longer sold, or no longer held.
-fn short_or_done<T>(method: &'static str, answer: Result<T, tonic::Status>) -> Result<Answer, Unanswered> {
+pub(crate) fn short_or_done<T>(method: &'static str, answer: Result<T, tonic::Status>) -> Result<Answer, Unanswered> {
     let status = match answer {
         Ok(_) => return Ok(Answer::Done),
         Err(status) => status,
@@ -192,6 +179,23 @@ fn short_or_done<T>(method: &'static str, answer: Result<T, tonic::Status>) -> R
         _ => return Err(Unanswered { method, problem }),
     };
     Ok(Answer::OutOfStock { message: message.to_owned(), items: shortages(&problem) })
+}
+
+/// Given up, or sold already.
+pub(crate) fn released<T>(answer: Result<T, tonic::Status>) -> Result<Answer, Unanswered> {
+    let Err(status) = answer else { return Ok(Answer::Done) };
+    let problem = Problem::from_status(&status);
+    match problem.reason() {
+        // The only state in which a reservation cannot be released.
+        Reason::StateConflict => Ok(Answer::Taken),
+        _ => Err(Unanswered { method: "ReleaseReservation", problem }),
+    }
+}
+
+/// Taken back, or it is asked again.
+pub(crate) fn restocked<T>(answer: Result<T, tonic::Status>) -> Result<Answer, Unanswered> {
+    let asked_again = |status| Unanswered { method: "ReturnReservation", problem: Problem::from_status(&status) };
+    answer.map(|_| Answer::Done).map_err(asked_again)
 }
 
 /// Which products are short: inventory names each in a violation, and tells `wanted/available` in metadata under

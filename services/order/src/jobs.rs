@@ -1,6 +1,7 @@
 //! Background work: sagas that lost their runner, and keys and events that need no longer be remembered.
 
 pub mod payments;
+pub mod ports;
 pub mod saga;
 
 use std::{
@@ -13,8 +14,12 @@ use souk_common::{context::RequestContext, error::chain, events::Log, jobs::Jobs
 use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
 
-use self::saga::Sagas;
+use self::{
+    ports::{Journal, Stock},
+    saga::Sagas,
+};
 use crate::{
+    clients::Inventory,
     config::Settings,
     store::{Store, StoreError, now},
 };
@@ -26,11 +31,7 @@ const CLEAN_EVERY: Duration = Duration::from_secs(3600);
 
 /// Starts the jobs.
 pub fn start(jobs: &Jobs, settings: &Settings, store: &Store, sagas: &Sagas, log: &Log, shutdown: &CancellationToken) {
-    let recovery = Recovery {
-        sagas: sagas.clone(),
-        running: Arc::new(Semaphore::new(settings.saga.concurrency)),
-        shutdown: shutdown.clone(),
-    };
+    let recovery = Recovery::new(sagas.clone(), settings.saga.concurrency, shutdown.clone());
     // Everywhere: orders have leases of their own and copies pass over each other's (SKIP LOCKED), so all share the
     // work, and no order waits for the lease of a copy that died on top of its own.
     jobs.everywhere("saga", settings.saga.interval, LIMIT, move || {
@@ -61,15 +62,20 @@ pub fn start(jobs: &Jobs, settings: &Settings, store: &Store, sagas: &Sagas, log
 
 /// Takes over sagas whose lease has lapsed or whose next try is due.
 #[derive(Clone)]
-struct Recovery {
-    sagas: Sagas,
+pub(crate) struct Recovery<J = Store, S = Inventory> {
+    sagas: Sagas<J, S>,
     running: Arc<Semaphore>,
     shutdown: CancellationToken,
 }
 
-impl Recovery {
+impl<J: Journal, S: Stock> Recovery<J, S> {
+    /// Of these sagas, so many at a time.
+    pub(crate) fn new(sagas: Sagas<J, S>, concurrency: usize, shutdown: CancellationToken) -> Self {
+        Self { sagas, running: Arc::new(Semaphore::new(concurrency)), shutdown }
+    }
+
     /// Goes on until nothing is due, a bounded number at a time. Answers with how many it took over.
-    async fn run(&self) -> Result<u64, StoreError> {
+    pub(crate) async fn run(&self) -> Result<u64, StoreError> {
         let began = Instant::now();
         let mut taken = 0;
         while !self.shutdown.is_cancelled() && began.elapsed() < LIMIT / 2 {

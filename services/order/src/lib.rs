@@ -10,6 +10,8 @@ mod outbox;
 mod payment;
 mod reply;
 mod rpc;
+#[cfg(test)]
+mod sim;
 pub mod store;
 mod webhooks;
 

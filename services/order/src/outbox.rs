@@ -18,7 +18,7 @@ pub(crate) fn drafts(order: &Order, entries: &[Entry]) -> Vec<Draft> {
 }
 
 /// The type of the event; `None` for steps on the way, which are nobody's business outside.
-const fn event(kind: Kind) -> Option<&'static str> {
+pub(crate) const fn event(kind: Kind) -> Option<&'static str> {
     match kind {
         Kind::Placed => Some("order.placed"),
         Kind::Confirmed => Some("order.confirmed"),

@@ -324,7 +324,7 @@ impl Store {
     pub async fn is_saved(&self, saga: &Saga) -> Result<bool, StoreError> {
         db::read!(self.db, |conn, q| -> Result<_, StoreError> {
             match saga {
-                Saga::Order(order) => q::is_at(conn, order.id, order.version).await,
+                Saga::Order(order) => q::is_at(conn, order).await,
                 Saga::Adjustment(adjustment) => {
                     let stored = q::find_adjustment(conn, adjustment.id).await?;
                     Ok(stored.is_some_and(|stored| stored.step == adjustment.step))

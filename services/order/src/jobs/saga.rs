@@ -9,28 +9,28 @@ use chrono::TimeDelta;
 use souk_common::error::chain;
 use tokio::{task::JoinHandle, time::Instant};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
-use uuid::Uuid;
 
+use super::ports::{Clock, Journal, Stock, System};
 use crate::{
     clients::Inventory,
     config::SagaSettings,
     domain::{Action, Answer, Saga, State},
     payment::{PaymentError, Provider},
     reply,
-    store::{Lease, Store, StoreError, now},
+    store::{Lease, Store, StoreError},
 };
 
 /// The longest pause between two tries of a saga that does not get on: soon after what it waits for is back, it is done.
 const MAX_BACKOFF: Duration = Duration::from_secs(5);
 
 /// Runs sagas, each in a task of its own that no caller can cancel.
-#[derive(Clone)]
-pub struct Sagas(Arc<Inner>);
+pub struct Sagas<J = Store, S = Inventory>(Arc<Inner<J, S>>);
 
-struct Inner {
-    store: Store,
-    inventory: Inventory,
+struct Inner<J, S> {
+    journal: J,
+    stock: S,
     payments: Provider,
+    clock: Box<dyn Clock>,
     settings: SagaSettings,
     tasks: TaskTracker,
     stop: CancellationToken,
@@ -64,14 +64,28 @@ enum Stuck {
     Store(#[from] StoreError),
 }
 
+impl<J, S> Clone for Sagas<J, S> {
+    fn clone(&self) -> Self {
+        Self(self.0.clone())
+    }
+}
+
 impl Sagas {
     /// A runner of sagas.
     #[must_use]
     pub fn new(store: Store, inventory: Inventory, payments: Provider, settings: SagaSettings) -> Self {
+        Self::with((store, inventory, payments), Box::new(System), settings)
+    }
+}
+
+impl<J: Journal, S: Stock> Sagas<J, S> {
+    /// A runner of sagas with these around it.
+    pub fn with((journal, stock, payments): (J, S, Provider), clock: Box<dyn Clock>, settings: SagaSettings) -> Self {
         Self(Arc::new(Inner {
-            store,
-            inventory,
+            journal,
+            stock,
             payments,
+            clock,
             settings,
             tasks: TaskTracker::new(),
             stop: CancellationToken::new(),
@@ -87,14 +101,12 @@ impl Sagas {
     /// A new lease, from now on.
     #[must_use]
     pub fn lease(&self) -> Lease {
-        // Half of a random UUID: no two runners ever hold the same.
-        let (id, _) = Uuid::new_v4().as_u64_pair();
-        self.extended(i64::from_be_bytes(id.to_be_bytes()))
+        self.extended(self.0.clock.lease_number())
     }
 
     fn extended(&self, id: i64) -> Lease {
         let length = TimeDelta::from_std(self.0.settings.lease).unwrap_or(TimeDelta::seconds(10));
-        Lease { id, until: now() + length }
+        Lease { id, until: self.0.clock.now() + length }
     }
 
     /// Takes over at most `limit` sagas whose time has come, all under one new lease.
@@ -104,7 +116,7 @@ impl Sagas {
     pub async fn claim(&self, limit: usize) -> Result<(Lease, Vec<Saga>), StoreError> {
         let lease = self.lease();
         let limit = i64::try_from(limit).unwrap_or(i64::MAX);
-        Ok((lease, self.0.store.claim(lease, limit).await?))
+        Ok((lease, self.0.journal.claim(lease, limit).await?))
     }
 
     /// Runs something that shall end before the service does.
@@ -156,17 +168,17 @@ impl Sagas {
         let action = saga.action().ok_or(Stuck::NoAction)?;
         let (answer, asked_before) = self.ask(saga, &action).await?;
         let mut next = saga.clone();
-        let entries = next.advance(&answer, unclear || asked_before, now()).map_err(StoreError::from)?;
+        let entries = next.advance(&answer, unclear || asked_before, self.0.clock.now()).map_err(StoreError::from)?;
         let response = response(&next);
         let extended = self.extended(lease.id);
         let mut unsure = false;
         for pause in self.pauses() {
             let held = (lease.id, extended);
-            let save = self.0.store.save(saga, &next, &entries, response.as_deref(), held);
+            let save = self.0.journal.save(saga, &next, &entries, response.as_deref(), held);
             match save.await {
                 Ok(true) => return Ok(Some((next, extended))),
                 // The commit whose answer was lost may have gone through.
-                Ok(false) if unsure && self.0.store.is_saved(&next).await? => {
+                Ok(false) if unsure && self.0.journal.is_saved(&next).await? => {
                     return Ok(Some((next, extended)));
                 }
                 Ok(false) => return Ok(None),
@@ -190,6 +202,8 @@ impl Sagas {
         for (tries, pause) in self.pauses().enumerate() {
             let left = patience.saturating_sub(began.elapsed());
             let answer = tokio::select! {
+                // In this order, so that a run can be repeated: chance comes from the clock alone.
+                biased;
                 answer = tokio::time::timeout(left, self.act(saga, action)) => answer,
                 () = self.0.stop.cancelled() => return Err(Stuck::Stopping),
             };
@@ -207,16 +221,16 @@ impl Sagas {
     }
 
     async fn act(&self, saga: &Saga, action: &Action) -> Result<Answer, Stuck> {
-        let (inventory, payments) = (&self.0.inventory, &self.0.payments);
+        let (stock, payments) = (&self.0.stock, &self.0.payments);
         let order = saga.order();
         Ok(match action {
             Action::Reserve { goods } => {
                 let ttl = self.0.settings.reservation_ttl;
-                inventory.reserve(order, goods, ttl).await?
+                stock.reserve(order, goods, ttl).await?
             }
-            Action::Commit => inventory.commit(order).await?,
-            Action::Release => inventory.release(order).await?,
-            Action::Restock { request_id, goods } => inventory.restock(order, request_id.clone(), goods).await?,
+            Action::Commit => stock.commit(order).await?,
+            Action::Release => stock.release(order).await?,
+            Action::Restock { request_id, goods } => stock.restock(order, request_id.clone(), goods).await?,
             Action::Authorize { payment, amount, token } => match payments.authorize(payment, *amount, token).await {
                 Ok(reference) => Answer::Authorized { provider: payments.name().to_owned(), reference },
                 Err(error) => self.refused(error)?,
@@ -247,7 +261,7 @@ impl Sagas {
         let attempts = saga.attempts().saturating_add(1);
         let pause = match stuck {
             Stuck::Stopping => Duration::ZERO,
-            _ => backoff(attempts),
+            _ => self.0.clock.jittered(backoff(attempts)),
         };
         let why = shortened(chain(stuck));
         tracing::warn!(
@@ -257,8 +271,8 @@ impl Sagas {
             error = why,
             "an order does not get on; it is tried again",
         );
-        let due = now() + TimeDelta::from_std(pause).unwrap_or_default();
-        let released = self.0.store.release(saga, lease.id, due, (attempts, &why));
+        let due = self.0.clock.now() + TimeDelta::from_std(pause).unwrap_or_default();
+        let released = self.0.journal.release(saga, lease.id, due, (attempts, &why));
         if let Err(error) = released.await {
             // The lease lapses by itself.
             tracing::warn!(error = chain(&error), "a lease could not be given up");
@@ -266,13 +280,14 @@ impl Sagas {
     }
 
     /// Pauses between tries; `None` after the last.
-    fn pauses(&self) -> impl Iterator<Item = Option<Duration>> + use<> {
-        let tries = self.0.settings.tries;
-        (1..=tries).map(move |tried| (tried < tries).then(|| jittered(Duration::from_millis(25 << tried.min(6)))))
+    fn pauses(&self) -> impl Iterator<Item = Option<Duration>> {
+        let (tries, clock) = (self.0.settings.tries, &self.0.clock);
+        (1..=tries).map(move |tried| (tried < tries).then(|| clock.jittered(Duration::from_millis(25 << tried.min(6)))))
     }
 
     async fn rest(&self, pause: Duration) -> Result<(), Stuck> {
         tokio::select! {
+            biased;
             () = tokio::time::sleep(pause) => Ok(()),
             () = self.0.stop.cancelled() => Err(Stuck::Stopping),
         }
@@ -293,13 +308,7 @@ fn response(saga: &Saga) -> Option<Vec<u8>> {
 }
 
 fn backoff(attempts: i32) -> Duration {
-    let doubled = Duration::from_millis(250 << attempts.clamp(0, 10));
-    jittered(doubled.min(MAX_BACKOFF))
-}
-
-/// From half of it to all of it, so that those who fail together do not come again together.
-fn jittered(pause: Duration) -> Duration {
-    pause.mul_f64(rand::random_range(0.5..=1.0))
+    Duration::from_millis(250 << attempts.clamp(0, 10)).min(MAX_BACKOFF)
 }
 
 fn shortened(mut text: String) -> String {

@@ -81,7 +81,7 @@ impl BookedState {
 
 /// Whether an answer reaches whoever asked.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Line {
+pub(crate) enum Line {
     Up,
     Lost,
 }
@@ -89,7 +89,7 @@ enum Line {
 const BEHAVIOURS: [&str; 5] = ["tok_approved", "tok_declined", "tok_slow", "tok_fails_once", "tok_lost_answer"];
 
 impl Booked {
-    fn new(key: &str, amount: Money, token: &str, lifetime: TimeDelta) -> Self {
+    pub(crate) fn new(key: &str, amount: Money, token: &str, expires_at: DateTime<Utc>) -> Self {
         let behaviour = BEHAVIOURS.into_iter().find(|known| *known == token);
         Self {
             key: key.to_owned(),
@@ -101,14 +101,14 @@ impl Booked {
             amount: amount.minor,
             refunded: 0,
             message: String::new(),
-            expires_at: now() + lifetime,
+            expires_at,
             authorize_calls: 0,
             capture_calls: 0,
         }
     }
 
     /// A payment that is given up before it was asked for.
-    fn unheld(key: &str) -> Self {
+    fn unheld(key: &str, now: DateTime<Utc>) -> Self {
         Self {
             key: key.to_owned(),
             reference: format!("sim_{key}"),
@@ -119,7 +119,7 @@ impl Booked {
             amount: 0,
             refunded: 0,
             message: String::new(),
-            expires_at: now(),
+            expires_at: now,
             authorize_calls: 0,
             capture_calls: 0,
         }
@@ -164,7 +164,7 @@ impl Booked {
         }
     }
 
-    fn refund(&mut self, amount: i64) -> Result<(), Declined> {
+    pub(crate) fn refund(&mut self, amount: i64) -> Result<(), Declined> {
         let left = self.amount - self.refunded;
         if self.state != BookedState::Captured || amount > left {
             return Err(Declined("more would go back than was taken"));
@@ -201,17 +201,17 @@ pub struct Simulated {
 }
 
 /// What the provider answers: the payment as it is then, and whether the answer arrives.
-type Answer = Result<(Booked, Line), Declined>;
+pub(crate) type Answer = Result<(Booked, Line), Declined>;
 
 /// What is asked of a payment. Those who wait share a commit.
 #[derive(Clone)]
-struct Ask {
-    key: String,
-    what: What,
+pub(crate) struct Ask {
+    pub key: String,
+    pub what: What,
 }
 
 #[derive(Clone)]
-enum What {
+pub(crate) enum What {
     Authorize { new: Booked },
     Capture,
     Void,
@@ -219,7 +219,7 @@ enum What {
 
 /// Why the provider refuses.
 #[derive(Clone, Debug, PartialEq, Eq)]
-struct Declined(&'static str);
+pub(crate) struct Declined(pub &'static str);
 
 impl From<Declined> for PaymentError {
     fn from(Declined(message): Declined) -> Self {
@@ -288,7 +288,7 @@ impl Simulated {
             tokio::time::sleep(self.settings.slow_delay).await;
         }
         let lifetime = TimeDelta::from_std(self.settings.authorization_lifetime).unwrap_or(TimeDelta::days(7));
-        let new = Booked::new(key, amount, token, lifetime);
+        let new = Booked::new(key, amount, token, now() + lifetime);
         let booked = self.ask(key, What::Authorize { new }).await?;
         match booked.state {
             BookedState::Declined => Err(PaymentError::Declined { message: booked.message }),
@@ -327,7 +327,7 @@ async fn book(db: &Db, asks: &[Ask]) -> Result<Vec<Answer>, BookError> {
         let found = q::find(conn, &keys).await?;
         let before: HashMap<String, Booked> = found.into_iter().map(|booked| (booked.key.clone(), booked)).collect();
         let mut after = before.clone();
-        let answers = asks.iter().map(|ask| answer(&mut after, ask)).collect();
+        let answers = asks.iter().map(|ask| answer(&mut after, ask, now())).collect();
         let (old, new): (Vec<&Booked>, Vec<&Booked>) =
             after.values().partition(|booked| before.contains_key(&booked.key));
         let changed: Vec<&Booked> = old.into_iter().filter(|booked| before.get(&booked.key) != Some(*booked)).collect();
@@ -339,16 +339,17 @@ async fn book(db: &Db, asks: &[Ask]) -> Result<Vec<Answer>, BookError> {
     })
 }
 
-fn answer(known: &mut HashMap<String, Booked>, ask: &Ask) -> Answer {
+/// Answers what is asked of one payment, and notes it among those that are known.
+pub(crate) fn answer(known: &mut HashMap<String, Booked>, ask: &Ask, now: DateTime<Utc>) -> Answer {
     let booked = match &ask.what {
         What::Authorize { new } => known.entry(ask.key.clone()).or_insert_with(|| new.clone()),
         // Remembered, so that an authorisation that comes late holds nothing.
-        What::Void => known.entry(ask.key.clone()).or_insert_with(|| Booked::unheld(&ask.key)),
+        What::Void => known.entry(ask.key.clone()).or_insert_with(|| Booked::unheld(&ask.key, now)),
         What::Capture => known.get_mut(&ask.key).ok_or(Declined("there is no such payment"))?,
     };
     let line = match &ask.what {
         What::Authorize { .. } => booked.authorize(),
-        What::Capture => booked.capture(now())?,
+        What::Capture => booked.capture(now)?,
         What::Void => booked.void().map(|()| Line::Up)?,
     };
     Ok((booked.clone(), line))

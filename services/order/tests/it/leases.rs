@@ -98,6 +98,31 @@ async fn only_the_holder_of_the_lease_stores_a_step() {
     }
 }
 
+/// A runner whose answer was lost looks whether its step was stored. Another one's of the same version is not it.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_step_that_someone_else_stored_is_not_taken_for_ones_own() {
+    for database in both("order").await {
+        let config = souk_common::db::Config::at(database.url.clone());
+        let store = Store::open(&config, database.data_dir()).await.unwrap();
+        let (order, entries) = order();
+        store.place(&key("a"), &order, &entries, lease(1, -1)).await.unwrap();
+        let saga = Saga::Order(Box::new(order));
+        let mut short = saga.clone();
+        let answer = Answer::OutOfStock { message: "none".into(), items: vec![] };
+        short.advance(&answer, false, now()).unwrap();
+
+        let taken = store.claim(lease(2, 60), 10).await.unwrap().remove(0);
+        let (held, entries) = advanced(&taken);
+        assert!(store.save(&taken, &held, &entries, None, (2, lease(2, 60))).await.unwrap());
+        assert!(store.is_saved(&held).await.unwrap());
+        assert!(!store.is_saved(&short).await.unwrap());
+        // Nor is the same step, made at another time.
+        let (later, _) = advanced(&saga);
+        assert!(!store.is_saved(&later).await.unwrap());
+        store.close().await;
+    }
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn what_is_given_up_is_taken_over() {
     for database in both("order").await {

@@ -2,6 +2,7 @@
 
 use std::collections::HashMap;
 
+use chrono::{DateTime, Utc};
 use diesel::prelude::*;
 use diesel_async::RunQueryDsl;
 use souk_common::{
@@ -17,7 +18,7 @@ use super::{
     rows::{EntryRow, LineRow, OrderRow, read_order},
 };
 use crate::{
-    domain::{Entry, Kind, Line, Order},
+    domain::{Entry, Kind, Line, Order, Step},
     store::{Condition, Query, StoreError, TimelineRow},
 };
 
@@ -78,10 +79,15 @@ pub(in crate::store) async fn order_to_change(
     order(conn, id, owner).await
 }
 
-/// Whether the saga runner that holds this lease has stored this version of the order.
-pub(in crate::store) async fn is_at(conn: &mut Conn, id: OrderId, version: i64) -> Result<bool, StoreError> {
-    let row = orders::table.find(id).filter(orders::version.eq(version)).select(orders::id);
-    Ok(row.first::<OrderId>(conn).await.optional()?.is_some())
+/// Whether an order is stored as it is here. Its version alone does not tell: someone else may have made it, of
+/// another answer.
+pub(in crate::store) async fn is_at(conn: &mut Conn, order: &Order) -> Result<bool, StoreError> {
+    let row = orders::table.find(order.id).filter(orders::version.eq(order.version));
+    let row = row.select((orders::state, orders::step, orders::updated_at));
+    let stored: Option<(String, Option<String>, DateTime<Utc>)> = row.first(conn).await.optional()?;
+    Ok(stored.is_some_and(|(state, step, time)| {
+        state == order.state.code() && step.as_deref() == order.step.map(Step::code) && time == order.update_time
+    }))
 }
 
 /// A page of orders, newest first.

@@ -1,0 +1,149 @@
+//! What runners of sagas need from outside: a journal, stock, and the clock. Payment providers have their own trait.
+//!
+//! Production has the order service's database, the inventory service and the machine's clock; the simulation by seeds
+//! (`crate::sim`) has all of them in memory, with everything going wrong that can.
+
+use std::{future::Future, time::Duration};
+
+use chrono::{DateTime, Utc};
+use souk_common::ids::OrderId;
+use uuid::Uuid;
+
+use crate::{
+    clients::{Inventory, Unanswered},
+    domain::{Answer, Entry, Goods, Saga},
+    store::{self, Lease, Store, StoreError},
+};
+
+/// Where sagas are kept, and who may run them. [`Store`] says what each operation does and how it fails.
+pub trait Journal: Send + Sync + 'static {
+    /// See [`Store::save`].
+    fn save(
+        &self,
+        before: &Saga,
+        after: &Saga,
+        entries: &[Entry],
+        response: Option<&[u8]>,
+        held: (i64, Lease),
+    ) -> impl Future<Output = Result<bool, StoreError>> + Send;
+
+    /// See [`Store::is_saved`].
+    fn is_saved(&self, saga: &Saga) -> impl Future<Output = Result<bool, StoreError>> + Send;
+
+    /// See [`Store::release`].
+    fn release(
+        &self,
+        saga: &Saga,
+        held: i64,
+        due: DateTime<Utc>,
+        failure: (i32, &str),
+    ) -> impl Future<Output = Result<(), StoreError>> + Send;
+
+    /// See [`Store::claim`].
+    fn claim(&self, lease: Lease, limit: i64) -> impl Future<Output = Result<Vec<Saga>, StoreError>> + Send;
+}
+
+/// Who holds and sells goods. [`Inventory`] says what each operation does.
+pub trait Stock: Send + Sync + 'static {
+    /// See [`Inventory::reserve`].
+    fn reserve(
+        &self,
+        order: OrderId,
+        goods: &[Goods],
+        ttl: Duration,
+    ) -> impl Future<Output = Result<Answer, Unanswered>> + Send;
+
+    /// See [`Inventory::commit`].
+    fn commit(&self, order: OrderId) -> impl Future<Output = Result<Answer, Unanswered>> + Send;
+
+    /// See [`Inventory::release`].
+    fn release(&self, order: OrderId) -> impl Future<Output = Result<Answer, Unanswered>> + Send;
+
+    /// See [`Inventory::restock`].
+    fn restock(
+        &self,
+        order: OrderId,
+        key: String,
+        goods: &[Goods],
+    ) -> impl Future<Output = Result<Answer, Unanswered>> + Send;
+}
+
+/// The time, and chance.
+pub trait Clock: Send + Sync + 'static {
+    /// The time, as exact as the journal stores it.
+    fn now(&self) -> DateTime<Utc>;
+
+    /// A number for a lease: no two runners ever get the same.
+    fn lease_number(&self) -> i64;
+
+    /// From half of a pause to all of it, so that those who fail together do not come again together.
+    fn jittered(&self, pause: Duration) -> Duration;
+}
+
+/// The machine's clock and random numbers.
+pub struct System;
+
+impl Clock for System {
+    fn now(&self) -> DateTime<Utc> {
+        store::now()
+    }
+
+    fn lease_number(&self) -> i64 {
+        // Half of a random UUID.
+        let (number, _) = Uuid::new_v4().as_u64_pair();
+        i64::from_be_bytes(number.to_be_bytes())
+    }
+
+    fn jittered(&self, pause: Duration) -> Duration {
+        pause.mul_f64(rand::random_range(0.5..=1.0))
+    }
+}
+
+impl Journal for Store {
+    async fn save(
+        &self,
+        before: &Saga,
+        after: &Saga,
+        entries: &[Entry],
+        response: Option<&[u8]>,
+        held: (i64, Lease),
+    ) -> Result<bool, StoreError> {
+        self.save(before, after, entries, response, held).await
+    }
+
+    async fn is_saved(&self, saga: &Saga) -> Result<bool, StoreError> {
+        self.is_saved(saga).await
+    }
+
+    async fn release(
+        &self,
+        saga: &Saga,
+        held: i64,
+        due: DateTime<Utc>,
+        failure: (i32, &str),
+    ) -> Result<(), StoreError> {
+        self.release(saga, held, due, failure).await
+    }
+
+    async fn claim(&self, lease: Lease, limit: i64) -> Result<Vec<Saga>, StoreError> {
+        self.claim(lease, limit).await
+    }
+}
+
+impl Stock for Inventory {
+    async fn reserve(&self, order: OrderId, goods: &[Goods], ttl: Duration) -> Result<Answer, Unanswered> {
+        self.reserve(order, goods, ttl).await
+    }
+
+    async fn commit(&self, order: OrderId) -> Result<Answer, Unanswered> {
+        self.commit(order).await
+    }
+
+    async fn release(&self, order: OrderId) -> Result<Answer, Unanswered> {
+        self.release(order).await
+    }
+
+    async fn restock(&self, order: OrderId, key: String, goods: &[Goods]) -> Result<Answer, Unanswered> {
+        self.restock(order, key, goods).await
+    }
+}

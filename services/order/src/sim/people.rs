@@ -1,0 +1,245 @@
+//! Who acts in the world: customers who ask again until they are answered, operators, and what befalls copies.
+
+use std::{collections::HashMap, sync::Arc, time::Duration};
+
+use souk_common::{
+    ids::{OrderId, UserId},
+    money::{Currency, Money},
+};
+use tokio::time::{Instant, sleep, timeout};
+use uuid::Uuid;
+
+use super::{
+    dice::Dice,
+    service::{Ask, Service, Told},
+    shelf::{PRODUCTS, product},
+    wire::{Peer, Wire},
+    world::{COPIES, State, World},
+};
+use crate::{
+    domain::{Address, Offer, Pieces, Placement, Wanted, What, price},
+    store::Key,
+};
+
+/// What one piece costs, in pence.
+const PRICE: i64 = 100;
+
+/// One customer: an order, and what they want of it later.
+pub async fn customer(world: Arc<World>, number: u64) {
+    let (caller, pause, asks) = {
+        let mut state = world.state();
+        let chaos = state.plan.chaos.as_millis() as u64;
+        (format!("users/{number}"), state.dice.millis(0..chaos / 2), state.dice.from(0..5))
+    };
+    sleep(pause).await;
+    let placement = {
+        let mut state = world.state();
+        let placement = placement(&mut state.dice, number);
+        state.tell(|| {
+            let goods: Vec<_> = placement.priced.lines.iter().map(|line| (line.product, line.quantity)).collect();
+            format!("{caller} wants {goods:?} and pays with {}", placement.payment_token)
+        });
+        placement
+    };
+    let placed = insist(&world, key(&caller, "PlaceOrder", 0), Ask::Place(Box::new(placement))).await;
+    if !matches!(placed, Some(Told::Done(_))) {
+        return;
+    }
+    for asked in 1..=asks {
+        let Some(id) = order_of(&world.state(), &caller) else { return };
+        let (pause, (method, ask)) = {
+            let mut state = world.state();
+            (state.dice.millis(0..4_000), wish(&mut state, id))
+        };
+        sleep(pause).await;
+        insist(&world, key(&caller, method, asked), ask).await;
+    }
+}
+
+fn key(caller: &str, method: &'static str, number: u64) -> Key {
+    Key { caller: caller.to_owned(), method, key: format!("{caller} {number} {method}"), request_hash: vec![1] }
+}
+
+/// The order that a customer's first request made.
+fn order_of(state: &State, caller: &str) -> Option<OrderId> {
+    let mut keys = state.journal.keys.iter();
+    keys.find(|(key, _)| key.0 == caller && key.1 == "PlaceOrder").map(|(_, kept)| kept.order)
+}
+
+/// What a customer buys.
+pub fn placement(dice: &mut Dice, number: u64) -> Placement {
+    let lines = dice.from(1..4);
+    let wanted: Vec<Wanted> = (0..lines)
+        .map(|_| Wanted {
+            product: product(dice.from(0..PRODUCTS)),
+            quantity: dice.from(1..4) as i64,
+            unit_price: None,
+        })
+        .collect();
+    let tokens = ["tok_approved", "tok_approved", "tok_declined", "tok_slow", "tok_fails_once", "tok_lost_answer"];
+    let token = dice.pick(&tokens);
+    let offer = |number| Offer {
+        sku: "SKU".into(),
+        title: "Title".into(),
+        price: Money::new(PRICE, Currency::GBP),
+        tracked: number + 1 < PRODUCTS,
+        archived: false,
+    };
+    let offers: HashMap<_, _> = (0..PRODUCTS).map(|number| (product(number), offer(number))).collect();
+    Placement {
+        id: OrderId::from_uuid(Uuid::nil()),
+        customer: UserId::from_uuid(Uuid::from_u128(3 << 64 | u128::from(number))),
+        actor: format!("users/{number}"),
+        priced: price(&wanted, &offers).unwrap(),
+        address: Address {
+            recipient: String::new(),
+            address_lines: Vec::new(),
+            locality: String::new(),
+            administrative_area: String::new(),
+            postal_code: String::new(),
+            region_code: "GB".into(),
+        },
+        external_id: None,
+        payment_token: token.into(),
+        place_time: None,
+    }
+}
+
+fn wish(state: &mut State, id: OrderId) -> (&'static str, Ask) {
+    let dice = &mut state.dice;
+    let pieces = vec![Pieces { number: dice.from(1..4) as i32, quantity: dice.from(1..3) as i64 }];
+    match dice.from(0..8) {
+        0 | 1 => ("CancelOrder", Ask::Cancel(id, Vec::new())),
+        2 => ("CancelOrder", Ask::Cancel(id, pieces)),
+        3 | 4 => ("ReturnOrderItems", Ask::Adjust(id, What::Return(pieces))),
+        5 => {
+            let amount = Money::new(dice.from(1..200) as i64, Currency::GBP);
+            ("RefundOrder", Ask::Adjust(id, What::Refund(amount)))
+        }
+        6 => ("CreateShipment", Ask::Ship(id, pieces)),
+        _ => ("AddOrderNote", Ask::Note(id)),
+    }
+}
+
+/// Asks until there is an answer, a few times; now and then twice at once.
+async fn insist(world: &Arc<World>, key: Key, ask: Ask) -> Option<Told> {
+    for _ in 0..12 {
+        let (patience, pause, twice) = {
+            let mut state = world.state();
+            (state.dice.millis(500..40_000), state.dice.millis(100..3_000), state.dice.percent(10))
+        };
+        let told = if twice {
+            let first = timeout(patience, once(world, key.clone(), ask.clone()));
+            let second = timeout(patience, once(world, key.clone(), ask.clone()));
+            let (first, second) = tokio::join!(biased; first, second);
+            first.ok().filter(|told| *told != Told::Again).or(second.ok())
+        } else {
+            timeout(patience, once(world, key.clone(), ask.clone())).await.ok()
+        };
+        if let Some(told) = told.filter(|told| *told != Told::Again) {
+            return Some(told);
+        }
+        sleep(pause).await;
+    }
+    None
+}
+
+/// Asks one of the copies.
+async fn once(world: &Arc<World>, key: Key, mut ask: Ask) -> Told {
+    let service = {
+        let mut state = world.state();
+        // A request that is sent again makes another order, should it be taken for a new one.
+        if let Ask::Place(placement) = &mut ask {
+            placement.id = OrderId::from_uuid(Uuid::from_u128(u128::from(state.dice.next())));
+        }
+        any(&mut state)
+    };
+    let Some(service) = service else { return Told::Again };
+    let name = key.key.clone();
+    let told = service.ask(key, ask).await;
+    let mut state = world.state();
+    state.tell(|| format!("{name} is told {told:?}"));
+    if let Told::Done(answer) = &told {
+        let first = state.answers.entry(name.clone()).or_insert_with(|| answer.clone()).clone();
+        if first != *answer {
+            state.broke(format!("{name} was answered in two ways"));
+        }
+    }
+    told
+}
+
+/// A copy that is there.
+fn any(state: &mut State) -> Option<Service> {
+    let copy = state.dice.from(0..COPIES as u64) as usize;
+    state.copies[copy].service.clone()
+}
+
+/// What befalls the world while it is not quiet.
+pub async fn mischief(world: Arc<World>) {
+    loop {
+        let (pause, what, copy) = {
+            let mut state = world.state();
+            if state.quiet {
+                return;
+            }
+            (state.dice.millis(100..3_000), state.dice.from(0..16), state.dice.from(0..COPIES as u64) as usize)
+        };
+        sleep(pause).await;
+        let mut state = world.state();
+        match what {
+            0 => {
+                state.count("killed", "copy");
+                state.kill(copy);
+            }
+            1 => {
+                if let Some(service) = state.copies[copy].service.clone() {
+                    state.count("drained", "copy");
+                    tokio::spawn(async move { service.drain().await });
+                }
+            }
+            2..5 => {
+                let (peer, length) = (state.dice.pick(&Peer::ALL).name(), state.dice.millis(500..12_000));
+                state.tell(|| format!("{peer} is down for {length:?}"));
+                state.down.insert(peer, Instant::now() + length);
+            }
+            5 => Wire::close_lapsed(&mut state),
+            _ => {
+                let Some(service) = any(&mut state) else { continue };
+                // Those that do not get on, if there are any.
+                let (running, ended): (Vec<_>, Vec<_>) =
+                    state.journal.orders.values().partition(|row| row.it.step.is_some());
+                let ids: Vec<OrderId> =
+                    if running.is_empty() { ended } else { running }.into_iter().map(|row| row.it.id).collect();
+                if ids.is_empty() {
+                    continue;
+                }
+                let id = state.dice.pick(&ids);
+                drop(state);
+                tokio::spawn(operate(service, what, id));
+            }
+        }
+    }
+}
+
+async fn operate(service: Service, what: u64, id: OrderId) {
+    let copy = service.wire.copy;
+    match what {
+        6..9 => {
+            service.abandon(id).await;
+        }
+        9..12 => {
+            let retry = move |state: &mut State| {
+                let now = state.now_at(copy);
+                let backs = state.journal.adjustments.values().filter(|row| row.it.order == id);
+                let back = backs.map(|row| row.it.id).next_back();
+                let State { journal, log, .. } = state;
+                journal.retry((id, back), now, log) || journal.retry((id, None), now, log)
+            };
+            service.wire.call((Peer::Journal, "retry"), id, retry).await;
+        }
+        _ => service.heed(id).await,
+    }
+}
+
+/// Long enough for whatever is late.
+pub const LONG: Duration = Duration::from_secs(3_600);

@@ -1,0 +1,212 @@
+//! What must hold once all is quiet, whatever happened before.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use chrono::TimeDelta;
+use souk_common::ids::{OrderId, ProductId};
+use souk_inventory::domain::{
+    command::Action,
+    reservation::{Reservation, State as Held},
+};
+
+use super::{log::Published, world::State as World};
+use crate::{
+    domain::{Entry, Facts, Goods, Kind, Order, Outcome, State, Step, advance, begin},
+    outbox,
+    payment::simulated::BookedState,
+    store::TimelineRow,
+};
+
+/// Looks whether every promise was kept, and takes down those that were not.
+pub fn check(world: &mut World) {
+    let mut broken = Vec::new();
+    for row in world.journal.orders.values() {
+        let order = &row.it;
+        let name = order.id;
+        let timeline = world.journal.timelines.get(&name).map_or(&[][..], Vec::as_slice);
+        let faults = [ended(order), paid(world, order), stocked(world, order, timeline), told(order, timeline)];
+        broken.extend(faults.into_iter().flatten().map(|fault| format!("{name}: {fault}")));
+        for read in [&world.log.inbox, &world.log.stream] {
+            broken.extend(followed(name, timeline, read).map(|fault| format!("{name}: {fault}")));
+        }
+    }
+    broken.extend(placed_once(world));
+    broken.extend(answered(world));
+    broken.extend(on_hand(world));
+    for read in [&world.log.inbox, &world.log.stream] {
+        let positions = read.iter().map(|event| event.position);
+        if !positions.eq(1..=world.log.events.len() as i64) {
+            broken.push("events were missed, or read twice, or in another order".to_owned());
+        }
+    }
+    // Whatever still holds stock for nobody runs out.
+    let far = world.now() + TimeDelta::days(30);
+    for order in world.shelf.reservations.keys().copied().collect::<Vec<_>>() {
+        let _ = world.shelf.run(far, Action::Expire { order });
+    }
+    if world.shelf.stock.values().any(|level| level.reserved != 0) {
+        broken.push("stock is held for ever".to_owned());
+    }
+    broken.into_iter().for_each(|promise| world.broke(promise));
+}
+
+fn ended(order: &Order) -> Option<String> {
+    let end = matches!(order.state, State::Confirmed | State::Rejected | State::Cancelled) && order.step.is_none();
+    let nothing_runs = (order.pending_returns, order.refunding) == (0, 0);
+    (!end || !nothing_runs).then(|| {
+        let (state, step) = (order.state, order.step);
+        format!("it has not ended: {state:?} {step:?} {} {}", order.pending_returns, order.refunding)
+    })
+}
+
+/// What the provider took and gave back is what the order says.
+fn paid(world: &World, order: &Order) -> Option<String> {
+    let key = order.payment_key();
+    let booked = world.bank.payments.get(&key);
+    let taken = booked.filter(|booked| booked.state == BookedState::Captured).map_or(0, |booked| booked.amount);
+    let back = booked.map_or(0, |booked| booked.refunded);
+    let refunds: i64 = world.bank.refunds.values().filter(|refund| refund.0 == key).map(|refund| refund.1).sum();
+    let (right, kept) = match order.state {
+        State::Rejected => (0, 0),
+        State::Cancelled => (order.total, order.total),
+        _ => (order.total, order.refunded),
+    };
+    if (taken, back, refunds, order.refunded) != (right, kept, kept, kept) {
+        return Some(format!(
+            "{:?} of {}: {taken} were taken, {back} given back by {refunds}; it says {}",
+            order.state, order.total, order.refunded
+        ));
+    }
+    let held = booked.is_some_and(|booked| booked.state == BookedState::Authorized);
+    held.then(|| "money is held for ever".to_owned())
+}
+
+/// What inventory sold and took back is what the order says.
+fn stocked(world: &World, order: &Order, timeline: &[TimelineRow]) -> Option<String> {
+    let held = world.shelf.reservations.get(&order.id);
+    let gone = held.filter(|held| held.state == Held::Committed).map_or(Vec::new(), sold);
+    let goods = if order.state == State::Confirmed { order.goods() } else { Vec::new() };
+    if gone != goods {
+        return Some(format!("{:?} with {goods:?}, but inventory sold {gone:?}", order.state));
+    }
+    let released = timeline.iter().any(|row| row.entry.kind == Kind::StockReleased);
+    let state = held.map(|held| held.state);
+    (released && state.is_some_and(|state| state != Held::Released))
+        .then(|| format!("its stock was released for good, but is {state:?}"))
+}
+
+fn sold(held: &Reservation) -> Vec<Goods> {
+    Goods::sum(held.lines.iter().map(|line| (line.product, line.quantity - line.returned)))
+}
+
+/// The timeline counts from 1, and goes as the saga's table does.
+fn told(order: &Order, timeline: &[TimelineRow]) -> Option<String> {
+    let numbers = timeline.iter().map(|row| row.number);
+    if !numbers.eq(1..=order.entries) {
+        return Some(format!("its timeline has gaps: {:?}", kinds(timeline)));
+    }
+    let aside = |kind: &Kind| matches!(kind, Kind::Note | Kind::RetryRequested | Kind::Shipped);
+    let kinds: Vec<Kind> = kinds(timeline).into_iter().filter(|kind| !aside(kind)).collect();
+    let placed = kinds.iter().position(|kind| matches!(kind, Kind::Confirmed | Kind::Rejected));
+    let (placing, later) = kinds.split_at(placed.map_or(kinds.len(), |at| at + 1));
+    let whole = later.iter().position(|kind| *kind == Kind::CancelRequested).unwrap_or(later.len());
+    let (between, cancelling) = later.split_at(whole);
+    let legal = leads((None, State::Pending), placing)
+        && adjusts(between)
+        && (cancelling.is_empty() || leads((Some(State::Confirmed), State::Cancelling), cancelling));
+    (!legal).then(|| format!("the table does not lead so: {kinds:?}"))
+}
+
+fn kinds(timeline: &[TimelineRow]) -> Vec<Kind> {
+    timeline.iter().map(|row| row.entry.kind).collect()
+}
+
+fn all_facts() -> impl Iterator<Item = Facts> {
+    (0..16).map(|bits| Facts { goods: bits & 1 > 0, held: bits & 2 > 0, authorized: bits & 4 > 0, money: bits & 8 > 0 })
+}
+
+/// Whether the table can lead from a beginning to an end through these entries.
+fn leads((from, state): (Option<State>, State), kinds: &[Kind]) -> bool {
+    all_facts().filter_map(|facts| begin(from, state, facts).ok()).any(|position| {
+        kinds.strip_prefix(&*position.kinds).is_some_and(|rest| goes_on(position.state, position.step, rest))
+    })
+}
+
+fn goes_on(state: State, step: Option<Step>, kinds: &[Kind]) -> bool {
+    use Outcome::{Abandoned, Done, OutOfStock, Refused, Taken};
+    let Some(step) = step else { return kinds.is_empty() };
+    let mut tried = BTreeSet::new();
+    [Done, OutOfStock, Refused, Taken, Abandoned].into_iter().any(|outcome| {
+        all_facts().filter_map(|facts| advance(state, step, outcome, facts).ok()).any(|next| {
+            tried.insert(format!("{next:?}"))
+                && kinds.strip_prefix(&*next.kinds).is_some_and(|rest| goes_on(next.state, next.step, rest))
+        })
+    })
+}
+
+/// Whether each adjustment was asked for before it went on, and came to its end.
+fn adjusts(kinds: &[Kind]) -> bool {
+    let count = |kinds: &[Kind], kind| kinds.iter().filter(|is| **is == kind).count();
+    let pairs = [
+        (Kind::ReturnRequested, Kind::ReturnCompleted),
+        (Kind::ItemsCancelRequested, Kind::ItemsCancelled),
+        (Kind::RefundRequested, Kind::RefundCompleted),
+    ];
+    let in_order = (0..=kinds.len()).map(|end| &kinds[..end]).all(|kinds| {
+        let goods = count(kinds, Kind::ReturnRequested) + count(kinds, Kind::ItemsCancelRequested);
+        let all = goods + count(kinds, Kind::RefundRequested);
+        pairs.iter().all(|pair| count(kinds, pair.1) <= count(kinds, pair.0))
+            && count(kinds, Kind::StockReturned) <= goods
+            && count(kinds, Kind::PaymentRefunded) <= all
+    });
+    in_order && pairs.iter().all(|pair| count(kinds, pair.1) == count(kinds, pair.0))
+}
+
+/// Whoever follows the log saw what the timeline tells, each once and in order.
+fn followed(order: OrderId, timeline: &[TimelineRow], read: &[Published]) -> Option<String> {
+    let seen: Vec<_> = read.iter().filter(|event| event.order == order).map(|event| event.kind).collect();
+    let event = |row: &TimelineRow| -> Option<&'static str> {
+        let Entry { kind, .. } = row.entry;
+        outbox::event(kind)
+    };
+    let happened: Vec<_> = timeline.iter().filter_map(event).collect();
+    (seen != happened).then(|| format!("{happened:?} happened, and a reader saw {seen:?}"))
+}
+
+fn placed_once(world: &World) -> Option<String> {
+    let orders = world.journal.orders.values();
+    let mut customers: Vec<_> = orders.map(|row| row.it.customer).collect();
+    let all = customers.len();
+    customers.sort_unstable();
+    customers.dedup();
+    if customers.len() < all {
+        return Some("one request made two orders".to_owned());
+    }
+    let known: BTreeSet<String> = world.journal.orders.values().map(|row| row.it.payment_key()).collect();
+    let paid = world.bank.payments.keys().find(|key| !known.contains(*key));
+    paid.map(|key| format!("{key} was paid, and is no order"))
+}
+
+/// Each request that was taken down has its answer, and nobody was told another one.
+fn answered(world: &World) -> Vec<String> {
+    let stored: BTreeMap<&str, Option<&[u8]>> =
+        world.journal.keys.iter().map(|(key, kept)| (key.2.as_str(), kept.response.as_deref())).collect();
+    let open = stored.iter().filter(|(_, response)| response.is_none());
+    let open = open.map(|(name, _)| format!("{name} has no answer"));
+    let other = world.answers.iter().filter(|(name, answer)| stored.get(name.as_str()) != Some(&Some(answer)));
+    open.chain(other.map(|(name, _)| format!("{name} was told one thing, and another is stored"))).collect()
+}
+
+/// What was there, less what was sold.
+fn on_hand(world: &World) -> Option<String> {
+    let mut sold = BTreeMap::<ProductId, i64>::new();
+    for row in world.journal.orders.values().filter(|row| row.it.state == State::Confirmed) {
+        for goods in row.it.goods() {
+            *sold.entry(goods.product).or_default() += goods.quantity;
+        }
+    }
+    world.shelf.start.iter().find_map(|(product, start)| {
+        let (is, sold) = (world.shelf.on_hand(*product), sold.get(product).copied().unwrap_or_default());
+        (is != start - sold).then(|| format!("{product}: {start} less {sold} sold are not {is}"))
+    })
+}

@@ -1,0 +1,355 @@
+//! A copy of the order service: the real runner of sagas and the real job that takes them over, with what its RPCs do.
+
+use std::{fmt, sync::Arc, time::Duration};
+
+use chrono::{DateTime, Utc};
+use prost::Message as _;
+use souk_common::ids::OrderId;
+use tokio::time::{sleep, timeout};
+use tokio_util::sync::CancellationToken;
+
+use super::{
+    journal::Wished,
+    wire::{Peer, Wire},
+    world::{Planted, State, World},
+};
+use crate::{
+    config::SagaSettings,
+    domain::{Entry, Order, Pieces, Placement, Saga, State as Reached, What, Wish},
+    jobs::{
+        Recovery,
+        ports::{Clock, Journal},
+        saga::{End, Sagas},
+    },
+    payment::PaymentProvider as _,
+    reply,
+    store::{Key, Lease, Memory, StoreError},
+};
+
+/// What a customer asks for.
+#[derive(Clone, Debug)]
+pub enum Ask {
+    Place(Box<Placement>),
+    Cancel(OrderId, Vec<Pieces>),
+    Adjust(OrderId, What),
+    Ship(OrderId, Vec<Pieces>),
+    Note(OrderId),
+}
+
+/// What they are answered.
+#[derive(Clone, PartialEq, Eq)]
+pub enum Told {
+    /// It is done: an order, encoded, or what else it made.
+    Done(Vec<u8>),
+    /// It is done, and was before.
+    Already,
+    /// It cannot be done.
+    Refused,
+    /// Ask again.
+    Again,
+}
+
+impl fmt::Debug for Told {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Done(_) => "that it is done",
+            Self::Already => "that it was done",
+            Self::Refused => "that it cannot be",
+            Self::Again => "to ask again",
+        })
+    }
+}
+
+/// One life of a copy.
+#[derive(Clone)]
+pub struct Service {
+    pub wire: Wire,
+    sagas: Sagas<Wire, Wire>,
+    stop: CancellationToken,
+}
+
+/// Keeps a copy alive: whenever it dies, it is started anew after a while.
+pub async fn keep(world: Arc<World>, copy: usize) {
+    loop {
+        let died = {
+            let mut state = world.state();
+            let wire = Wire { world: world.clone(), copy, life: state.copies[copy].life };
+            let service = Service::start(wire, &mut state);
+            state.tell(|| format!("copy {copy} starts"));
+            state.copies[copy].service = Some(service);
+            state.copies[copy].died.clone()
+        };
+        died.notified().await;
+        let down = {
+            let mut state = world.state();
+            state.tell(|| format!("copy {copy} is dead"));
+            state.dice.millis(100..9_000)
+        };
+        sleep(down).await;
+    }
+}
+
+impl Service {
+    fn start(wire: Wire, state: &mut State) -> Self {
+        let settings = SagaSettings {
+            lease: Duration::from_secs(10),
+            step_patience: Duration::from_secs(5),
+            tries: 4,
+            interval: Duration::from_secs(1),
+            concurrency: state.dice.pick(&[1, 32]),
+            reservation_ttl: state.plan.ttl,
+        };
+        let (interval, concurrency) = (settings.interval, settings.concurrency);
+        let ports = (wire.clone(), wire.clone(), Arc::new(wire.clone()) as _);
+        let sagas = Sagas::with(ports, Box::new(wire.clone()), settings);
+        let stop = CancellationToken::new();
+        let recovery = Recovery::new(sagas.clone(), concurrency, stop.clone());
+        let (stopped, watched) = (stop.clone(), wire.clone());
+        tokio::spawn(async move {
+            while !stopped.is_cancelled() {
+                if !watched.world.state().has_ended() {
+                    // What fails is tried again.
+                    let _ = recovery.run().await;
+                }
+                sleep(interval).await;
+            }
+        });
+        tokio::spawn(wire.clone().record_events());
+        tokio::spawn(wire.clone().publish_events());
+        Self { wire, sagas, stop }
+    }
+
+    /// Ends as a service does that is told to: sagas under way give up their leases.
+    pub async fn drain(&self) {
+        self.stop.cancel();
+        self.sagas.drain(Duration::from_secs(1)).await;
+        if self.wire.is_alive() {
+            self.wire.world.state().kill(self.wire.copy);
+        }
+    }
+
+    /// What an RPC does, in the order in which it does it.
+    pub async fn ask(&self, key: Key, ask: Ask) -> Told {
+        if self.stop.is_cancelled() {
+            return Told::Again;
+        }
+        let known = key.clone();
+        let recall = move |state: &mut State| state.journal.recall(&known);
+        match self.wire.call((Peer::Journal, "recall"), &key.key, recall).await {
+            None => return Told::Again,
+            Some(Some(memory)) => return again(memory),
+            Some(None) => {}
+        }
+        let lease = self.sagas.lease();
+        let (copy, what) = (self.wire.copy, key.key.clone());
+        let wished: Option<Wished<Saga>> = match ask {
+            Ask::Place(placement) => {
+                let Ok((order, entries)) = Order::place(*placement, self.wire.now()) else { return Told::Refused };
+                let saga = Saga::Order(Box::new(order.clone()));
+                let place = move |state: &mut State| {
+                    let mut key = key.clone();
+                    if state.planted == Some(Planted::KeyForgotten) {
+                        key.key = format!("{} {}", key.key, order.id);
+                    }
+                    let State { journal, log, .. } = state;
+                    journal.place(&key, &order, &entries, lease, log)
+                };
+                let placed = self.wire.call((Peer::Journal, "place"), what, place).await;
+                placed.map(|known| known.map_or(Wished::Begun(saga), Wished::Known))
+            }
+            Ask::Cancel(id, items) => {
+                let cancel = move |state: &mut State| {
+                    let now = state.now_at(copy);
+                    let wish = Wish { actor: &key.caller, reason: "", etag: "" };
+                    let State { journal, log, .. } = state;
+                    journal.cancel((id, &key, &items), (wish, now, lease), log)
+                };
+                self.wire.call((Peer::Journal, "cancel"), what, cancel).await
+            }
+            Ask::Adjust(id, give) => {
+                let adjust = move |state: &mut State| {
+                    let now = state.now_at(copy);
+                    let wish = Wish { actor: &key.caller, reason: "", etag: "" };
+                    let State { journal, log, .. } = state;
+                    journal.adjust((id, &key, &give), (wish, now, lease), log)
+                };
+                self.wire.call((Peer::Journal, "adjust"), what, adjust).await
+            }
+            Ask::Ship(id, items) => {
+                let ship = move |state: &mut State| {
+                    let now = state.now_at(copy);
+                    let State { journal, log, .. } = state;
+                    journal.ship((id, &key, &items), now, log)
+                };
+                return wished_now(self.wire.call((Peer::Journal, "ship"), what, ship).await);
+            }
+            Ask::Note(id) => {
+                let note = move |state: &mut State| {
+                    let now = state.now_at(copy);
+                    let State { journal, log, .. } = state;
+                    journal.note((id, &key), now, log)
+                };
+                return wished_now(self.wire.call((Peer::Journal, "note"), what, note).await);
+            }
+        };
+        match wished {
+            Some(Wished::Begun(saga)) => self.finish(saga, lease).await,
+            Some(Wished::Known(memory)) => again(memory),
+            Some(Wished::Already) => Told::Already,
+            Some(Wished::Refused | Wished::NotFound) => Told::Refused,
+            Some(Wished::Busy) | None => Told::Again,
+        }
+    }
+
+    async fn finish(&self, saga: Saga, lease: Lease) -> Told {
+        let sagas = self.sagas.clone();
+        let run = self.sagas.track(async move { sagas.run(saga, lease).await });
+        let end = timeout(Duration::from_secs(60), run).await;
+        if !self.wire.is_alive() {
+            std::future::pending::<()>().await;
+        }
+        match end {
+            Ok(Ok(End::Final(Saga::Order(order)))) if order.state == Reached::Cancelled => Told::Already,
+            Ok(Ok(End::Final(Saga::Order(order)))) => Told::Done(reply::order(&order).encode_to_vec()),
+            Ok(Ok(End::Final(Saga::Adjustment(adjustment)))) => Told::Done(reply::encoded_adjustment(&adjustment)),
+            Ok(Ok(End::Taken)) => {
+                self.wire.world.state().count("somebody else took over", "saga");
+                Told::Again
+            }
+            _ => Told::Again,
+        }
+    }
+
+    /// Gives up an order that is being placed, as an operator may.
+    pub async fn abandon(&self, id: OrderId) -> Told {
+        let (lease, copy) = (self.sagas.lease(), self.wire.copy);
+        let abandon = move |state: &mut State| {
+            let now = state.now_at(copy);
+            let State { journal, log, .. } = state;
+            journal.abandon(id, (lease, now), log)
+        };
+        match self.wire.call((Peer::Journal, "abandon"), id, abandon).await {
+            Some(Some(saga)) => self.finish(saga, lease).await,
+            _ => Told::Again,
+        }
+    }
+
+    /// Takes a webhook of the payment provider in.
+    pub async fn heed(&self, id: OrderId) {
+        let read = move |state: &mut State| state.journal.orders.get(&id).map(|row| row.it.clone());
+        let found = self.wire.call((Peer::Journal, "read an order"), id, read).await.flatten();
+        let copy = self.wire.copy;
+        match found {
+            Some(order) if order.state.is_running() => {
+                let wake = move |state: &mut State| {
+                    let now = state.now_at(copy);
+                    state.journal.wake(id, now);
+                };
+                self.wire.call((Peer::Journal, "wake"), id, wake).await;
+            }
+            Some(order) if order.state == Reached::Rejected => {
+                let void = self.wire.void(&id.uuid().simple().to_string()).await;
+                if let Err(crate::payment::PaymentError::Declined { .. }) = void {
+                    self.wire.world.state().broke(format!("{id} was rejected, and is charged"));
+                }
+            }
+            _ => {}
+        }
+    }
+}
+
+fn wished_now(wished: Option<Wished<Vec<u8>>>) -> Told {
+    match wished {
+        Some(Wished::Begun(answer)) => Told::Done(answer),
+        Some(Wished::Known(memory)) => again(memory),
+        Some(Wished::Already) => Told::Already,
+        Some(Wished::Refused | Wished::NotFound) => Told::Refused,
+        Some(Wished::Busy) | None => Told::Again,
+    }
+}
+
+/// What is answered to a request that is known.
+fn again(memory: Memory) -> Told {
+    match memory.response {
+        _ if !memory.same_request => Told::Refused,
+        Some(response) => Told::Done(response),
+        None => Told::Again,
+    }
+}
+
+impl Journal for Wire {
+    async fn save(
+        &self,
+        before: &Saga,
+        after: &Saga,
+        entries: &[Entry],
+        response: Option<&[u8]>,
+        (held, lease): (i64, Lease),
+    ) -> Result<bool, StoreError> {
+        let (copy, about) = (self.copy, (after.order(), before.position(), after.position()));
+        let (before, after, entries) = (before.clone(), after.clone(), entries.to_vec());
+        let response = response.map(<[u8]>::to_vec);
+        let save = move |state: &mut State| {
+            let now = state.now_at(copy);
+            let anyone = state.planted == Some(Planted::SaveByAnyone);
+            let State { journal, log, .. } = &mut *state;
+            let step = (held, lease, now);
+            let saved = journal.save((&before, &after), &entries, response.as_deref(), step, (anyone, log));
+            if !saved {
+                state.count("refused", "save");
+            }
+            saved
+        };
+        self.call((Peer::Journal, "save"), about, save).await.ok_or(StoreError::Lost)
+    }
+
+    async fn is_saved(&self, saga: &Saga) -> Result<bool, StoreError> {
+        let about = saga.order();
+        let saga = saga.clone();
+        let look = move |state: &mut State| {
+            let by_version = state.planted == Some(Planted::SavedByVersion);
+            state.journal.is_saved(&saga, by_version)
+        };
+        self.call((Peer::Journal, "is saved"), about, look).await.ok_or(StoreError::Lost)
+    }
+
+    async fn release(
+        &self,
+        saga: &Saga,
+        held: i64,
+        due: DateTime<Utc>,
+        (attempts, _): (i32, &str),
+    ) -> Result<(), StoreError> {
+        let about = saga.order();
+        let saga = saga.clone();
+        let release = move |state: &mut State| state.journal.release(&saga, held, due, attempts);
+        self.call((Peer::Journal, "give up a lease"), about, release).await.ok_or(StoreError::Lost)
+    }
+
+    async fn claim(&self, lease: Lease, limit: i64) -> Result<Vec<Saga>, StoreError> {
+        let copy = self.copy;
+        let claim = move |state: &mut State| {
+            let now = state.now_at(copy);
+            let sagas = state.journal.claim(lease, limit, now);
+            for _ in &sagas {
+                state.count("taken over", "saga");
+            }
+            sagas
+        };
+        self.call((Peer::Journal, "claim"), (), claim).await.ok_or(StoreError::Lost)
+    }
+}
+
+impl Clock for Wire {
+    fn now(&self) -> DateTime<Utc> {
+        self.world.state().now_at(self.copy)
+    }
+
+    fn lease_number(&self) -> i64 {
+        self.world.state().dice.next() as i64
+    }
+
+    fn jittered(&self, pause: Duration) -> Duration {
+        pause.mul_f64(0.5 + self.world.state().dice.from(0..1_000) as f64 / 2_000.0)
+    }
+}
