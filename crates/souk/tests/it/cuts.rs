@@ -33,6 +33,7 @@ const EVERY: Duration = Duration::from_millis(400);
 /// So many good answers in a row are no luck.
 const IN_A_ROW: usize = 4;
 const SERVICES: [&str; 3] = ["user", "inventory", "order"];
+const PUBLISHERS: [&str; 2] = ["inventory", "order"];
 
 /// The two ways.
 type Cut = (&'static str, fn(&Proxy));
@@ -56,7 +57,8 @@ struct Links {
     keys: Proxy,
     /// From each service to its database, where that is a server.
     databases: Vec<(Proxy, String)>,
-    nats: Option<(Proxy, Server)>,
+    /// From inventory and order to NATS.
+    nats: Option<([Proxy; 2], Server)>,
 }
 
 impl Links {
@@ -71,7 +73,7 @@ impl Links {
             }
             install::ensure("NATS", "nats-server", "nats-server").unwrap();
             let server = tokio::task::spawn_blocking(servers::nats).await.unwrap().unwrap();
-            nats = Some((Proxy::before(server.url()).await, server));
+            nats = Some(([Proxy::before(server.url()).await, Proxy::before(server.url()).await], server));
         }
         let gateway = [to(0).await, to(1).await, to(2).await];
         Self { gateway, stock: to(1).await, keys: to(0).await, databases, nats }
@@ -93,9 +95,11 @@ impl Links {
         if service == "order" {
             program = program.env("SOUK_ORDER__PAYMENT__SLOW_DELAY", "300ms");
             program = program.env("SOUK_ORDER__CLIENTS__INVENTORY__ADDRESS", address(&self.stock));
-            if let Some((proxy, _)) = &self.nats {
-                program = program.env("SOUK_EVENTS__NATS_URL", format!("nats://{}", proxy.address()));
-            }
+        }
+        if let Some((proxies, _)) = &self.nats
+            && let Some((_, proxy)) = PUBLISHERS.iter().zip(proxies).find(|(name, _)| **name == service)
+        {
+            program = program.env("SOUK_EVENTS__NATS_URL", format!("nats://{}", proxy.address()));
         }
         match SERVICES.iter().zip(&self.databases).find(|(name, _)| **name == service) {
             Some((_, (_, url))) => program.env(format!("SOUK_{own}__DATABASE__URL"), url),
@@ -107,7 +111,8 @@ impl Links {
         let gateway = SERVICES.iter().zip(&self.gateway).map(|(name, proxy)| (format!("gateway to {name}"), proxy));
         let databases =
             SERVICES.iter().zip(&self.databases).map(|(name, (proxy, _))| (format!("{name} to its database"), proxy));
-        let nats = self.nats.iter().map(|(proxy, _)| ("order to NATS".to_owned(), proxy));
+        let nats = self.nats.iter().flat_map(|(proxies, _)| PUBLISHERS.iter().zip(proxies));
+        let nats = nats.map(|(name, proxy)| (format!("{name} to NATS"), proxy));
         let others =
             [("order to inventory".to_owned(), &self.stock), ("inventory and order to user".to_owned(), &self.keys)];
         gateway.chain(others).chain(databases).chain(nats).collect()
@@ -268,7 +273,7 @@ async fn unfinished(admin: &Rest, before: &str) -> usize {
     count
 }
 
-/// How many events of orders are not in NATS.
+/// How many events of a service are not in NATS.
 async fn unpublished(database: &str) -> i64 {
     let (client, connection) = tokio_postgres::connect(database, tokio_postgres::NoTls).await.unwrap();
     tokio::spawn(connection);
@@ -289,7 +294,7 @@ async fn faults_of_links_break_no_promise_postgres() {
 async fn faults_of_links_break_no_promise(engine: Engine) {
     let ground = Ground::new(engine).await;
     let links = Links::within(&ground).await;
-    let database = ground.databases[2].url.clone();
+    let databases = [ground.databases[1].url.clone(), ground.databases[2].url.clone()];
     let cluster = Cluster::on(ground, false, |service, program| links.through(service, program)).await;
     let buyers = cluster.prove().args(["--buyers", "2", "--duration", "1h"]);
     let mut buyers = buyers.start().await;
@@ -319,7 +324,7 @@ async fn faults_of_links_break_no_promise(engine: Engine) {
             if engine == Engine::Postgres {
                 wait::until(NORMAL * 2, "the events of that time to be published", async || {
                     // All of them, but for what happens just now.
-                    unpublished(&database).await < 200
+                    unpublished(&databases[0]).await < 200 && unpublished(&databases[1]).await < 200
                 })
                 .await;
             }
