@@ -118,7 +118,8 @@ impl OrderService for Rpc {
 
     async fn refund_order(&self, request: Request<RefundOrderRequest>) -> Result<Response<Refund>, Status> {
         let caller = Caller::of(&request)?;
-        Ok(self.0.refund(&caller, request.into_inner()).await?.response())
+        let refund = self.undisturbed(|parts| async move { parts.refund(&caller, request.into_inner()).await });
+        Ok(refund.await?.response())
     }
 
     async fn list_refunds(

@@ -41,7 +41,8 @@ impl SagaService for Rpc {
 
     async fn compensate_saga(&self, request: Request<CompensateSagaRequest>) -> Result<Response<SagaMessage>, Status> {
         let caller = Caller::of(&request)?;
-        Ok(Response::new(self.0.compensate(&caller, request.get_ref()).await?))
+        let given_up = self.undisturbed(|parts| async move { parts.compensate(&caller, request.get_ref()).await });
+        Ok(Response::new(given_up.await?))
     }
 }
 

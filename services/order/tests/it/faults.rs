@@ -3,10 +3,10 @@
 use std::time::Duration;
 
 use souk_common::error::Reason;
-use souk_proto::order::v1::order::State;
+use souk_proto::order::v1::{ListSagasRequest, order::State};
 use souk_testkit::wait;
 
-use crate::harness::{SOON, back, both_with, order_for, refused};
+use crate::harness::{SOON, back, both_with, gbp, order_for, refund, refused};
 
 const IMPATIENT: &[(&str, &str)] =
     &[("SAGA__LEASE", "2s"), ("SAGA__STEP_PATIENCE", "800ms"), ("CLIENTS__INVENTORY__TIMEOUT", "400ms")];
@@ -149,6 +149,30 @@ async fn callers_who_leave_at_any_moment_leave_no_order_to_its_lease() {
         assert!(left > 5, "all waited for their answers");
         wait::until(SOON, "what was taken down to be final", async || {
             souk.all().await.iter().all(|order| order.state() == State::Confirmed)
+        })
+        .await;
+        souk.verified().await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn staff_who_leave_at_any_moment_leave_no_refund_to_its_lease() {
+    for souk in both_with(&[("SAGA__LEASE", "60s")]).await {
+        let lantern = souk.stocked("LANTERN", 100).await;
+        let order = souk.confirmed(&[(&lantern, 100)]).await;
+        let calls = (0..60_u64).map(|number| {
+            let (souk, request) = (&souk, refund(&order.name, gbp(0, 10_000_000)));
+            async move {
+                let call = souk.refund(&souk.staff, request);
+                let left = tokio::time::timeout(Duration::from_millis(2 * number), call).await.is_err();
+                u64::from(left)
+            }
+        });
+        let left: u64 = futures::future::join_all(calls).await.into_iter().sum();
+        assert!(left > 5, "all waited for their answers");
+        wait::until(SOON, "what was taken down to be final", async || {
+            let unfinished = souk.sagas(&souk.staff).list_sagas(ListSagasRequest::default()).await.unwrap();
+            unfinished.into_inner().sagas.is_empty()
         })
         .await;
         souk.verified().await;
