@@ -11,7 +11,7 @@ pub(super) use souk_common::events::postgres::advance;
 pub(super) mod schema {
     super::super::schema::tables!(Uuid, Timestamptz, Jsonb);
 }
-#[path = "queries.rs"]
+#[path = "queries/mod.rs"]
 pub(super) mod queries;
 
 /// Makes what follows pass over rows that others are claiming.

@@ -11,7 +11,7 @@ pub(super) use souk_common::events::sqlite::advance;
 pub(super) mod schema {
     super::super::schema::tables!(Binary, TimestamptzSqlite, Json);
 }
-#[path = "queries.rs"]
+#[path = "queries/mod.rs"]
 pub(super) mod queries;
 
 macro_rules! claimable {

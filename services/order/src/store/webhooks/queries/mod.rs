@@ -1,5 +1,8 @@
 //! The SQL of webhooks, written once and compiled for each engine.
 
+mod endpoints;
+mod rows;
+
 use chrono::{DateTime, Utc};
 use diesel::{
     dsl::{exists, not},
@@ -8,151 +11,27 @@ use diesel::{
 use diesel_async::RunQueryDsl;
 use serde_json::Value;
 use souk_common::{
-    config::Secret,
     events::{Events, Seat},
-    ids::{EventId, WebhookDeliveryId, WebhookEndpointId},
+    ids::{WebhookDeliveryId, WebhookEndpointId},
 };
 
+pub(in super::super) use self::endpoints::{add, endpoint, endpoint_to_change, endpoints, go_on, remove, update};
+pub(in super::super) use self::rows::DeliveryRow;
+use self::rows::{EndpointRow, read_all};
 use super::{
-    super::{Body, Changed, Condition, Query, Report, Sent},
-    Backend, Conn, Id, Time, advance, claimable, insert, locked,
+    super::{Body, Condition, Query, Report, Sent},
+    Backend, Conn, Id, Time, advance, claimable, insert,
     schema::{webhook_deliveries, webhook_endpoints},
 };
 use crate::{
     store::{StoreError, now},
     webhooks::{
         delivery::{Delivery, KEPT, State, Verdict},
-        endpoint::{DisableReason, Endpoint, Secrets},
+        endpoint::{DisableReason, Endpoint},
     },
 };
 
 diesel::alias!(webhook_deliveries as earlier: Earlier);
-
-/// A row of `webhook_endpoints`.
-#[derive(Queryable, Selectable, Insertable, AsChangeset)]
-#[diesel(table_name = webhook_endpoints, check_for_backend(Backend), treat_none_as_null = true)]
-struct EndpointRow {
-    id: WebhookEndpointId,
-    url: String,
-    description: String,
-    event_types: Value,
-    secret: String,
-    previous_secret: Option<String>,
-    previous_secret_until: Option<DateTime<Utc>>,
-    disabled_at: Option<DateTime<Utc>>,
-    disable_reason: Option<String>,
-    failing_since: Option<DateTime<Utc>>,
-    created_at: DateTime<Utc>,
-    updated_at: DateTime<Utc>,
-    version: i64,
-}
-
-/// A row of `webhook_deliveries`, save its lease.
-#[derive(Queryable, Selectable, Insertable)]
-#[diesel(table_name = webhook_deliveries, check_for_backend(Backend))]
-pub(in super::super) struct DeliveryRow {
-    id: WebhookDeliveryId,
-    endpoint_id: WebhookEndpointId,
-    event_id: EventId,
-    kind: String,
-    subject: String,
-    position: i64,
-    body: String,
-    state: String,
-    attempt_count: i32,
-    tries: i32,
-    attempts: Value,
-    last_code: i32,
-    due_at: Option<DateTime<Utc>>,
-    created_at: DateTime<Utc>,
-    settled_at: Option<DateTime<Utc>>,
-}
-
-impl EndpointRow {
-    fn of(endpoint: &Endpoint) -> Result<Self, StoreError> {
-        let (previous, until) = endpoint.secrets.previous.clone().unzip();
-        Ok(Self {
-            id: endpoint.id,
-            url: endpoint.url.clone(),
-            description: endpoint.description.clone(),
-            event_types: serde_json::to_value(&endpoint.event_types)?,
-            secret: endpoint.secrets.current.expose().to_owned(),
-            previous_secret: previous.map(|secret| secret.expose().to_owned()),
-            previous_secret_until: until,
-            disabled_at: endpoint.disabled.map(|(at, _)| at),
-            disable_reason: endpoint.disabled.map(|(_, reason)| reason.code().to_owned()),
-            failing_since: endpoint.failing_since,
-            created_at: endpoint.create_time,
-            updated_at: endpoint.update_time,
-            version: endpoint.version,
-        })
-    }
-
-    fn read(self) -> Result<Endpoint, StoreError> {
-        let reason = self.disable_reason.as_deref().map(DisableReason::from_code).transpose()?;
-        Ok(Endpoint {
-            id: self.id,
-            url: self.url,
-            description: self.description,
-            event_types: serde_json::from_value(self.event_types)?,
-            secrets: Secrets {
-                current: Secret::new(self.secret),
-                previous: self.previous_secret.map(Secret::new).zip(self.previous_secret_until),
-            },
-            disabled: self.disabled_at.zip(reason),
-            failing_since: self.failing_since,
-            create_time: self.created_at,
-            update_time: self.updated_at,
-            version: self.version,
-        })
-    }
-}
-
-impl DeliveryRow {
-    fn of(delivery: &Delivery) -> Result<Self, StoreError> {
-        Ok(Self {
-            id: delivery.id,
-            endpoint_id: delivery.endpoint,
-            event_id: delivery.event,
-            kind: delivery.kind.clone(),
-            subject: delivery.subject.clone(),
-            position: delivery.position,
-            body: delivery.body.clone(),
-            state: delivery.state.code().to_owned(),
-            attempt_count: delivery.attempt_count,
-            tries: delivery.tries,
-            attempts: serde_json::to_value(&delivery.attempts)?,
-            last_code: delivery.last_code,
-            due_at: delivery.due,
-            created_at: delivery.create_time,
-            settled_at: delivery.settle_time,
-        })
-    }
-
-    fn read(self) -> Result<Delivery, StoreError> {
-        Ok(Delivery {
-            id: self.id,
-            endpoint: self.endpoint_id,
-            event: self.event_id,
-            kind: self.kind,
-            subject: self.subject,
-            position: self.position,
-            body: self.body,
-            state: State::from_code(&self.state)?,
-            attempt_count: self.attempt_count,
-            tries: self.tries,
-            attempts: serde_json::from_value(self.attempts)?,
-            last_code: self.last_code,
-            due: self.due_at,
-            create_time: self.created_at,
-            settle_time: self.settled_at,
-        })
-    }
-}
-
-fn read_all(rows: Vec<EndpointRow>) -> Result<Vec<Endpoint>, StoreError> {
-    rows.into_iter().map(EndpointRow::read).collect()
-}
 
 /// Takes down a delivery for each event and each enabled endpoint that it is for, and moves the reader's seat.
 pub(in super::super) async fn record(
@@ -369,71 +248,6 @@ pub(in super::super) async fn forget(conn: &mut Conn, before: DateTime<Utc>) -> 
     let idle = webhook_deliveries::due_at.is_null().or(webhook_deliveries::endpoint_id.eq_any(disabled));
     let old = webhook_deliveries::table.filter(webhook_deliveries::created_at.lt(before)).filter(idle);
     Ok(diesel::delete(old).execute(conn).await? as u64)
-}
-
-/// Adds an endpoint.
-pub(in super::super) async fn add(conn: &mut Conn, endpoint: &Endpoint) -> Result<(), StoreError> {
-    diesel::insert_into(webhook_endpoints::table).values(EndpointRow::of(endpoint)?).execute(conn).await?;
-    Ok(())
-}
-
-/// An endpoint.
-pub(in super::super) async fn endpoint(conn: &mut Conn, id: WebhookEndpointId) -> Result<Option<Endpoint>, StoreError> {
-    let row = webhook_endpoints::table.find(id).select(EndpointRow::as_select()).first(conn).await.optional()?;
-    row.map(EndpointRow::read).transpose()
-}
-
-/// An endpoint that has this etag, locked until the transaction ends; any etag will do where it is empty.
-pub(in super::super) async fn endpoint_to_change(
-    conn: &mut Conn,
-    id: WebhookEndpointId,
-    etag: &str,
-) -> Result<Changed<Endpoint>, StoreError> {
-    let row = webhook_endpoints::table.find(id).select(EndpointRow::as_select());
-    let row: Option<EndpointRow> = locked!(row).get_result(conn).await.optional()?;
-    let Some(endpoint) = row.map(EndpointRow::read).transpose()? else { return Ok(Changed::NotFound) };
-    Ok(if etag.is_empty() || etag == endpoint.etag() { Changed::Done(endpoint) } else { Changed::OtherEtag })
-}
-
-/// A page of endpoints, oldest first.
-pub(in super::super) async fn endpoints(
-    conn: &mut Conn,
-    after: Option<WebhookEndpointId>,
-    limit: i64,
-) -> Result<Vec<Endpoint>, StoreError> {
-    let mut rows = webhook_endpoints::table.into_boxed::<Backend>();
-    if let Some(after) = after {
-        rows = rows.filter(webhook_endpoints::id.gt(after));
-    }
-    let rows = rows.order(webhook_endpoints::id).limit(limit).select(EndpointRow::as_select()).load(conn).await?;
-    read_all(rows)
-}
-
-/// Writes an endpoint that this transaction has locked.
-pub(in super::super) async fn update(conn: &mut Conn, endpoint: &Endpoint) -> Result<(), StoreError> {
-    let row = EndpointRow::of(endpoint)?;
-    diesel::update(webhook_endpoints::table.find(endpoint.id)).set(row).execute(conn).await?;
-    Ok(())
-}
-
-/// Lets what waits for an endpoint be tried at once.
-pub(in super::super) async fn go_on(
-    conn: &mut Conn,
-    endpoint: WebhookEndpointId,
-    now: DateTime<Utc>,
-) -> Result<(), StoreError> {
-    let waiting = webhook_deliveries::table
-        .filter(webhook_deliveries::endpoint_id.eq(endpoint))
-        .filter(webhook_deliveries::lease.is_null())
-        .filter(webhook_deliveries::due_at.gt(now));
-    diesel::update(waiting).set(webhook_deliveries::due_at.eq(now)).execute(conn).await?;
-    Ok(())
-}
-
-/// Removes an endpoint with its log.
-pub(in super::super) async fn remove(conn: &mut Conn, id: WebhookEndpointId) -> Result<(), StoreError> {
-    diesel::delete(webhook_endpoints::table.find(id)).execute(conn).await?;
-    Ok(())
 }
 
 /// Adds a delivery to an enabled endpoint.
