@@ -1,5 +1,6 @@
 //! The orders' database: one function an operation. Each is one transaction or one read.
 
+mod changes;
 pub mod codes;
 mod error;
 mod hot;
@@ -7,6 +8,7 @@ pub mod inspector;
 pub mod postgres;
 mod schema;
 pub mod sqlite;
+mod values;
 pub mod verify;
 pub(crate) mod webhooks;
 
@@ -17,18 +19,16 @@ use diesel_migrations::embed_migrations;
 use souk_common::{
     db::{self, Db, DbError, EmbeddedMigrations, Migrations},
     events::Bell,
-    ids::{OrderId, ReturnId, ShipmentId, UserId},
-    page::filter::Op,
+    ids::{OrderId, ReturnId, UserId},
 };
 
+pub(crate) use self::values::{Placing, SavedStep};
 pub use self::{
     error::StoreError,
     inspector::{Operated, SagaCondition, SagaId, SagaQuery, SagaView},
+    values::{Begin, Cancel, Condition, Key, Lease, Memory, Query, Shipping, TimelineRow, Which},
 };
-use crate::domain::{
-    Adjustment, CancelRefusal, Cancelling, Entry, Kind, Order, Pieces, Refusal, Saga, Shipment, State, Tracking, What,
-    Wish,
-};
+use crate::domain::{Adjustment, Entry, Order, Saga, Shipment};
 
 const POSTGRES: EmbeddedMigrations = embed_migrations!("migrations/postgres");
 const SQLITE: EmbeddedMigrations = embed_migrations!("migrations/sqlite");
@@ -43,149 +43,6 @@ pub fn migrations() -> Migrations {
 #[must_use]
 pub fn now() -> DateTime<Utc> {
     Utc::now().trunc_subsecs(6)
-}
-
-/// Who may ask what under which key.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Key {
-    /// Resource name of the caller.
-    pub caller: String,
-    /// Name of the method.
-    pub method: &'static str,
-    /// The key itself.
-    pub key: String,
-    /// SHA-256 of the request.
-    pub request_hash: Vec<u8>,
-}
-
-/// What is remembered under a key.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Memory {
-    /// Whether the request was the same.
-    pub same_request: bool,
-    /// The order that it made or was about.
-    pub order: OrderId,
-    /// The adjustment that it made.
-    pub back: Option<ReturnId>,
-    /// What was answered, encoded, once that is final.
-    pub response: Option<Vec<u8>>,
-}
-
-/// The right to run a saga until a time. Nobody else knows its number.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Lease {
-    /// Its number.
-    pub id: i64,
-    /// From when on others may take over.
-    pub until: DateTime<Utc>,
-}
-
-/// A wish for a page of orders, newest first.
-#[derive(Clone, Debug)]
-pub struct Query {
-    /// Whose orders; all where `None`.
-    pub customer: Option<UserId>,
-    /// What must hold of each.
-    pub conditions: Vec<Condition>,
-    /// The last one of the page before.
-    pub after: Option<(DateTime<Utc>, OrderId)>,
-    /// How many at most.
-    pub limit: i64,
-}
-
-/// What must hold of an order to be listed.
-#[derive(Clone, Debug)]
-pub enum Condition {
-    /// It is in this state, or (`false`) in another one.
-    State(bool, State),
-    /// Its number in another system compares so. [`Op::Contains`] does not mind the case of ASCII letters.
-    ExternalId(Op, String),
-    /// When it was placed compares so.
-    PlaceTime(Op, DateTime<Utc>),
-    /// When it was taken down compares so.
-    CreateTime(Op, DateTime<Utc>),
-}
-
-/// An entry of a timeline with its number and time.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct TimelineRow {
-    /// From 1.
-    pub number: i32,
-    /// What happened.
-    pub entry: Entry,
-    /// When.
-    pub time: DateTime<Utc>,
-}
-
-/// An order to take down.
-#[derive(Clone, Debug)]
-pub(crate) struct Placing {
-    key: Key,
-    order: Order,
-    entries: Vec<Entry>,
-    lease: Lease,
-}
-
-/// A step of an order's saga that has ended.
-#[derive(Clone, Debug)]
-pub(crate) struct SavedStep {
-    /// The order after it.
-    order: Order,
-    /// The order's version before it.
-    version: i64,
-    entries: Vec<Entry>,
-    response: Option<Vec<u8>>,
-    /// The lease that must still be held, and what it becomes.
-    held: i64,
-    lease: Lease,
-}
-
-/// What became of a wish to cancel.
-#[derive(Clone, Debug)]
-pub enum Cancel {
-    /// There is no such order, or it is someone else's.
-    NotFound,
-    /// It cannot be cancelled.
-    Refused(CancelRefusal, Box<Order>),
-    /// It is cancelled already.
-    Already(Box<Order>),
-    /// The key is known.
-    Known(Memory),
-    /// Cancelling the order, or pieces of it, has begun under the lease.
-    Begun(Saga),
-}
-
-/// What became of a wish for a change that is known by a key.
-#[derive(Clone, Debug)]
-pub enum Begin<T> {
-    /// There is no such order.
-    NotFound,
-    /// The key is known.
-    Known(Memory),
-    /// It cannot be.
-    Refused(Refusal),
-    /// It was taken down.
-    Begun(T),
-}
-
-/// A shipment to take down.
-#[derive(Clone, Debug)]
-pub struct Shipping {
-    /// What leaves.
-    pub items: Vec<Pieces>,
-    /// How.
-    pub tracking: Tracking,
-    /// When it left, where that is not now.
-    pub time: Option<DateTime<Utc>>,
-}
-
-/// Which of an order's shipments.
-#[derive(Clone, Copy, Debug)]
-pub enum Which {
-    /// This one.
-    One(ShipmentId),
-    /// So many after this one.
-    Page(Option<ShipmentId>, i64),
 }
 
 /// The orders' database.
@@ -406,81 +263,6 @@ impl Store {
         })
     }
 
-    /// Begins to cancel an order, or pieces of it, under a lease. `respond` gives the answer to what is final at once.
-    ///
-    /// # Errors
-    /// Where the database fails.
-    pub async fn cancel(
-        &self,
-        (id, owner): (OrderId, Option<UserId>),
-        (key, items): (&Key, &[Pieces]),
-        wish: Wish<'_>,
-        lease: Lease,
-        respond: impl Fn(&Adjustment) -> Vec<u8> + Sync,
-    ) -> Result<Cancel, StoreError> {
-        let now = now();
-        let written = db::write!(self.db, |conn, q| -> Result<_, StoreError> {
-            let Some(mut order) = q::order_to_change(conn, id, owner).await? else {
-                return Ok(Cancel::NotFound);
-            };
-            // The whole order is cancelled once, key or not.
-            if !items.is_empty()
-                && let Some(memory) = q::recall(conn, key).await?
-            {
-                return Ok(Cancel::Known(memory));
-            }
-            let version = order.version;
-            match order.cancel(items, wish, now)? {
-                Err(refusal) => Ok(Cancel::Refused(refusal, Box::new(order))),
-                Ok(Cancelling::Already) => Ok(Cancel::Already(Box::new(order))),
-                Ok(Cancelling::Whole(entries)) => {
-                    if !q::update_order(conn, &order, version, &entries, lease).await? {
-                        return Err(StoreError::Corrupt("a locked order that changed".into()));
-                    }
-                    Ok(Cancel::Begun(Saga::Order(Box::new(order))))
-                }
-                Ok(Cancelling::Items(adjustment, entries)) => {
-                    let begun = (&*adjustment, entries.as_slice());
-                    q::begin_adjustment(conn, key, (&order, version), begun, (lease, respond(&adjustment))).await?;
-                    Ok(Cancel::Begun(Saga::Adjustment(adjustment)))
-                }
-            }
-        });
-        self.told(written)
-    }
-
-    /// Takes an adjustment down under a lease. `respond` gives the answer to one that is final at once.
-    ///
-    /// # Errors
-    /// Where the database fails.
-    pub async fn adjust(
-        &self,
-        (key, id): (&Key, OrderId),
-        (what, time): (&What, Option<DateTime<Utc>>),
-        wish: Wish<'_>,
-        lease: Lease,
-        respond: impl Fn(&Adjustment) -> Vec<u8> + Sync,
-    ) -> Result<Begin<Box<Adjustment>>, StoreError> {
-        let now = now();
-        let written = db::write!(self.db, |conn, q| -> Result<_, StoreError> {
-            let Some(mut order) = q::order_to_change(conn, id, None).await? else {
-                return Ok(Begin::NotFound);
-            };
-            if let Some(memory) = q::recall(conn, key).await? {
-                return Ok(Begin::Known(memory));
-            }
-            let version = order.version;
-            let (adjustment, entries) = match Adjustment::begin(&mut order, what, wish, time, now)? {
-                Err(refusal) => return Ok(Begin::Refused(refusal)),
-                Ok(begun) => begun,
-            };
-            let begun = (&adjustment, entries.as_slice());
-            q::begin_adjustment(conn, key, (&order, version), begun, (lease, respond(&adjustment))).await?;
-            Ok(Begin::Begun(Box::new(adjustment)))
-        });
-        self.told(written)
-    }
-
     /// A page of what was given back of an order that stayed confirmed, oldest first; `None` where there is no such
     /// order, or not of this owner.
     ///
@@ -498,42 +280,6 @@ impl Store {
         })
     }
 
-    /// Takes a shipment down, and `respond`'s answer to it.
-    ///
-    /// # Errors
-    /// Where the database fails.
-    pub async fn ship(
-        &self,
-        (key, id): (&Key, OrderId),
-        shipping: &Shipping,
-        respond: impl Fn(&Shipment) -> Vec<u8> + Sync,
-    ) -> Result<Begin<Shipment>, StoreError> {
-        let now = now();
-        let written = db::write!(self.db, |conn, q| -> Result<_, StoreError> {
-            let Some(mut order) = q::order_to_change(conn, id, None).await? else {
-                return Ok(Begin::NotFound);
-            };
-            if let Some(memory) = q::recall(conn, key).await? {
-                return Ok(Begin::Known(memory));
-            }
-            let version = order.version;
-            let (tracking, times) = (shipping.tracking.clone(), (shipping.time, now));
-            let begun = Shipment::begin(&mut order, &shipping.items, tracking, &key.caller, times);
-            let (shipment, entries) = match begun {
-                Err(refusal) => return Ok(Begin::Refused(refusal)),
-                Ok(begun) => begun,
-            };
-            if !q::remember(conn, key, (order.id, None), now).await? {
-                return Err(StoreError::KeyRaced);
-            }
-            q::answer(conn, key, &respond(&shipment)).await?;
-            q::write_effects(conn, &order, version, &shipment.lines, &entries).await?;
-            q::insert_shipment(conn, &shipment).await?;
-            Ok(Begin::Begun(shipment))
-        });
-        self.told(written)
-    }
-
     /// Shipments of an order, oldest first; `None` where there is no such order, or not of this owner.
     ///
     /// # Errors
@@ -549,43 +295,6 @@ impl Store {
             }
             Ok(Some(q::shipments(conn, id, which).await?))
         })
-    }
-
-    /// Writes a note into an order's timeline, and `respond`'s answer to it. Refused only while someone is at the
-    /// order.
-    ///
-    /// # Errors
-    /// Where the database fails.
-    pub async fn note(
-        &self,
-        (key, id): (&Key, OrderId),
-        (text, internal): (&str, bool),
-        respond: impl Fn(&TimelineRow) -> Vec<u8> + Sync,
-    ) -> Result<Begin<TimelineRow>, StoreError> {
-        let now = now();
-        let written = db::write!(self.db, |conn, q| -> Result<_, StoreError> {
-            let Some(mut order) = q::order_to_change(conn, id, None).await? else {
-                return Ok(Begin::NotFound);
-            };
-            if let Some(memory) = q::recall(conn, key).await? {
-                return Ok(Begin::Known(memory));
-            }
-            // Whoever runs its saga counts the entries: what came in between would be refused there.
-            if q::is_leased(conn, id, now).await? {
-                return Ok(Begin::Refused(Refusal::Busy));
-            }
-            let version = order.version;
-            let entry = Entry { internal, ..Entry::new(Kind::Note, key.caller.as_str(), text) };
-            let entries = order.record(entry.clone(), now);
-            if !q::remember(conn, key, (order.id, None), now).await? {
-                return Err(StoreError::KeyRaced);
-            }
-            let row = TimelineRow { number: order.entries, entry, time: now };
-            q::answer(conn, key, &respond(&row)).await?;
-            q::write_effects(conn, &order, version, &[], &entries).await?;
-            Ok(Begin::Begun(row))
-        });
-        self.told(written)
     }
 
     /// Forgets answered keys that are older than this, and says how many.

@@ -44,7 +44,7 @@ pub(super) async fn remember_all(conn: &mut Conn, rows: Vec<KeyRow>) -> Result<H
 }
 
 /// Remembers a key. `false` where it is remembered already.
-pub(in crate::store) async fn remember(
+pub(super) async fn remember(
     conn: &mut Conn,
     key: &Key,
     (order, back): (OrderId, Option<ReturnId>),
@@ -66,8 +66,17 @@ pub(in crate::store) async fn answer_adjustment(
     Ok(())
 }
 
-/// Stores the answer to the request that has this key, for those who ask again.
-pub(in crate::store) async fn answer(conn: &mut Conn, key: &Key, response: &[u8]) -> Result<(), StoreError> {
+/// Remembers a key with its answer, of what is final at once.
+pub(in crate::store) async fn remember_answered(
+    conn: &mut Conn,
+    key: &Key,
+    order: OrderId,
+    (response, now): (&[u8], DateTime<Utc>),
+) -> Result<(), StoreError> {
+    if !remember(conn, key, (order, None), now).await? {
+        // Someone used the key for another order this very moment: nothing must be written.
+        return Err(StoreError::KeyRaced);
+    }
     let ours = idempotency_keys::table.find((&key.caller, key.method, &key.key));
     diesel::update(ours).set(idempotency_keys::response.eq(response)).execute(conn).await?;
     Ok(())

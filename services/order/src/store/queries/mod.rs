@@ -13,7 +13,7 @@ mod shipments;
 pub(in crate::store) use self::{
     adjustments::{adjustments, begin_adjustment, find_adjustment, update_adjustment, write_effects},
     inspector::{find_saga, list_sagas, make_due},
-    keys::{answer, answer_adjustment, forget, recall, remember},
+    keys::{answer_adjustment, forget, recall, remember_answered},
     notices::{forget_notices, is_noticed, notice, wake},
     orders::{place, save, update_order},
     reading::{exists, external_id_is_taken, is_at, list, order, order_to_change, timeline},

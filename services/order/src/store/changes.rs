@@ -1,0 +1,154 @@
+//! Changes of confirmed orders, asked for from outside: cancelled, given back, shipped, noted on. Each is known by a key.
+
+use chrono::{DateTime, Utc};
+use souk_common::{
+    db,
+    ids::{OrderId, UserId},
+};
+
+use super::{Begin, Cancel, Key, Lease, Shipping, Store, StoreError, TimelineRow, now, postgres, sqlite};
+use crate::domain::{Adjustment, Cancelling, Entry, Kind, Pieces, Refusal, Saga, Shipment, What, Wish};
+
+impl Store {
+    /// Begins to cancel an order, or pieces of it, under a lease. `respond` gives the answer to what is final at once.
+    ///
+    /// # Errors
+    /// Where the database fails.
+    pub async fn cancel(
+        &self,
+        (id, owner): (OrderId, Option<UserId>),
+        (key, items): (&Key, &[Pieces]),
+        wish: Wish<'_>,
+        lease: Lease,
+        respond: impl Fn(&Adjustment) -> Vec<u8> + Sync,
+    ) -> Result<Cancel, StoreError> {
+        let now = now();
+        let written = db::write!(self.db, |conn, q| -> Result<_, StoreError> {
+            let Some(mut order) = q::order_to_change(conn, id, owner).await? else {
+                return Ok(Cancel::NotFound);
+            };
+            // The whole order is cancelled once, key or not.
+            if !items.is_empty()
+                && let Some(memory) = q::recall(conn, key).await?
+            {
+                return Ok(Cancel::Known(memory));
+            }
+            let version = order.version;
+            match order.cancel(items, wish, now)? {
+                Err(refusal) => Ok(Cancel::Refused(refusal, Box::new(order))),
+                Ok(Cancelling::Already) => Ok(Cancel::Already(Box::new(order))),
+                Ok(Cancelling::Whole(entries)) => {
+                    if !q::update_order(conn, &order, version, &entries, lease).await? {
+                        return Err(StoreError::Corrupt("a locked order that changed".into()));
+                    }
+                    Ok(Cancel::Begun(Saga::Order(Box::new(order))))
+                }
+                Ok(Cancelling::Items(adjustment, entries)) => {
+                    let begun = (&*adjustment, entries.as_slice());
+                    q::begin_adjustment(conn, key, (&order, version), begun, (lease, respond(&adjustment))).await?;
+                    Ok(Cancel::Begun(Saga::Adjustment(adjustment)))
+                }
+            }
+        });
+        self.told(written)
+    }
+
+    /// Takes an adjustment down under a lease. `respond` gives the answer to one that is final at once.
+    ///
+    /// # Errors
+    /// Where the database fails.
+    pub async fn adjust(
+        &self,
+        (key, id): (&Key, OrderId),
+        (what, time): (&What, Option<DateTime<Utc>>),
+        wish: Wish<'_>,
+        lease: Lease,
+        respond: impl Fn(&Adjustment) -> Vec<u8> + Sync,
+    ) -> Result<Begin<Box<Adjustment>>, StoreError> {
+        let now = now();
+        let written = db::write!(self.db, |conn, q| -> Result<_, StoreError> {
+            let Some(mut order) = q::order_to_change(conn, id, None).await? else {
+                return Ok(Begin::NotFound);
+            };
+            if let Some(memory) = q::recall(conn, key).await? {
+                return Ok(Begin::Known(memory));
+            }
+            let version = order.version;
+            let (adjustment, entries) = match Adjustment::begin(&mut order, what, wish, time, now)? {
+                Err(refusal) => return Ok(Begin::Refused(refusal)),
+                Ok(begun) => begun,
+            };
+            let begun = (&adjustment, entries.as_slice());
+            q::begin_adjustment(conn, key, (&order, version), begun, (lease, respond(&adjustment))).await?;
+            Ok(Begin::Begun(Box::new(adjustment)))
+        });
+        self.told(written)
+    }
+
+    /// Takes a shipment down, and `respond`'s answer to it.
+    ///
+    /// # Errors
+    /// Where the database fails.
+    pub async fn ship(
+        &self,
+        (key, id): (&Key, OrderId),
+        shipping: &Shipping,
+        respond: impl Fn(&Shipment) -> Vec<u8> + Sync,
+    ) -> Result<Begin<Shipment>, StoreError> {
+        let now = now();
+        let written = db::write!(self.db, |conn, q| -> Result<_, StoreError> {
+            let Some(mut order) = q::order_to_change(conn, id, None).await? else {
+                return Ok(Begin::NotFound);
+            };
+            if let Some(memory) = q::recall(conn, key).await? {
+                return Ok(Begin::Known(memory));
+            }
+            let version = order.version;
+            let (tracking, times) = (shipping.tracking.clone(), (shipping.time, now));
+            let begun = Shipment::begin(&mut order, &shipping.items, tracking, &key.caller, times);
+            let (shipment, entries) = match begun {
+                Err(refusal) => return Ok(Begin::Refused(refusal)),
+                Ok(begun) => begun,
+            };
+            q::remember_answered(conn, key, order.id, (&respond(&shipment), now)).await?;
+            q::write_effects(conn, &order, version, &shipment.lines, &entries).await?;
+            q::insert_shipment(conn, &shipment).await?;
+            Ok(Begin::Begun(shipment))
+        });
+        self.told(written)
+    }
+
+    /// Writes a note into an order's timeline, and `respond`'s answer to it. Refused only while someone is at the
+    /// order.
+    ///
+    /// # Errors
+    /// Where the database fails.
+    pub async fn note(
+        &self,
+        (key, id): (&Key, OrderId),
+        (text, internal): (&str, bool),
+        respond: impl Fn(&TimelineRow) -> Vec<u8> + Sync,
+    ) -> Result<Begin<TimelineRow>, StoreError> {
+        let now = now();
+        let written = db::write!(self.db, |conn, q| -> Result<_, StoreError> {
+            let Some(mut order) = q::order_to_change(conn, id, None).await? else {
+                return Ok(Begin::NotFound);
+            };
+            if let Some(memory) = q::recall(conn, key).await? {
+                return Ok(Begin::Known(memory));
+            }
+            // Whoever runs its saga counts the entries: what came in between would be refused there.
+            if q::is_leased(conn, id, now).await? {
+                return Ok(Begin::Refused(Refusal::Busy));
+            }
+            let version = order.version;
+            let entry = Entry { internal, ..Entry::new(Kind::Note, key.caller.as_str(), text) };
+            let entries = order.record(entry.clone(), now);
+            let row = TimelineRow { number: order.entries, entry, time: now };
+            q::remember_answered(conn, key, order.id, (&respond(&row), now)).await?;
+            q::write_effects(conn, &order, version, &[], &entries).await?;
+            Ok(Begin::Begun(row))
+        });
+        self.told(written)
+    }
+}

@@ -1,0 +1,152 @@
+//! What the store is asked for, and what it answers with.
+
+use chrono::{DateTime, Utc};
+use souk_common::{
+    ids::{OrderId, ReturnId, ShipmentId, UserId},
+    page::filter::Op,
+};
+
+use crate::domain::{CancelRefusal, Entry, Order, Pieces, Refusal, Saga, State, Tracking};
+
+/// Who may ask what under which key.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Key {
+    /// Resource name of the caller.
+    pub caller: String,
+    /// Name of the method.
+    pub method: &'static str,
+    /// The key itself.
+    pub key: String,
+    /// SHA-256 of the request.
+    pub request_hash: Vec<u8>,
+}
+
+/// What is remembered under a key.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Memory {
+    /// Whether the request was the same.
+    pub same_request: bool,
+    /// The order that it made or was about.
+    pub order: OrderId,
+    /// The adjustment that it made.
+    pub back: Option<ReturnId>,
+    /// What was answered, encoded, once that is final.
+    pub response: Option<Vec<u8>>,
+}
+
+/// The right to run a saga until a time. Nobody else knows its number.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Lease {
+    /// Its number.
+    pub id: i64,
+    /// From when on others may take over.
+    pub until: DateTime<Utc>,
+}
+
+/// A wish for a page of orders, newest first.
+#[derive(Clone, Debug)]
+pub struct Query {
+    /// Whose orders; all where `None`.
+    pub customer: Option<UserId>,
+    /// What must hold of each.
+    pub conditions: Vec<Condition>,
+    /// The last one of the page before.
+    pub after: Option<(DateTime<Utc>, OrderId)>,
+    /// How many at most.
+    pub limit: i64,
+}
+
+/// What must hold of an order to be listed.
+#[derive(Clone, Debug)]
+pub enum Condition {
+    /// It is in this state, or (`false`) in another one.
+    State(bool, State),
+    /// Its number in another system compares so. [`Op::Contains`] does not mind the case of ASCII letters.
+    ExternalId(Op, String),
+    /// When it was placed compares so.
+    PlaceTime(Op, DateTime<Utc>),
+    /// When it was taken down compares so.
+    CreateTime(Op, DateTime<Utc>),
+}
+
+/// An entry of a timeline with its number and time.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct TimelineRow {
+    /// From 1.
+    pub number: i32,
+    /// What happened.
+    pub entry: Entry,
+    /// When.
+    pub time: DateTime<Utc>,
+}
+
+/// An order to take down.
+#[derive(Clone, Debug)]
+pub(crate) struct Placing {
+    pub key: Key,
+    pub order: Order,
+    pub entries: Vec<Entry>,
+    pub lease: Lease,
+}
+
+/// A step of an order's saga that has ended.
+#[derive(Clone, Debug)]
+pub(crate) struct SavedStep {
+    /// The order after it.
+    pub order: Order,
+    /// The order's version before it.
+    pub version: i64,
+    pub entries: Vec<Entry>,
+    pub response: Option<Vec<u8>>,
+    /// The lease that must still be held, and what it becomes.
+    pub held: i64,
+    pub lease: Lease,
+}
+
+/// What became of a wish to cancel.
+#[derive(Clone, Debug)]
+pub enum Cancel {
+    /// There is no such order, or it is someone else's.
+    NotFound,
+    /// It cannot be cancelled.
+    Refused(CancelRefusal, Box<Order>),
+    /// It is cancelled already.
+    Already(Box<Order>),
+    /// The key is known.
+    Known(Memory),
+    /// Cancelling the order, or pieces of it, has begun under the lease.
+    Begun(Saga),
+}
+
+/// What became of a wish for a change that is known by a key.
+#[derive(Clone, Debug)]
+pub enum Begin<T> {
+    /// There is no such order.
+    NotFound,
+    /// The key is known.
+    Known(Memory),
+    /// It cannot be.
+    Refused(Refusal),
+    /// It was taken down.
+    Begun(T),
+}
+
+/// A shipment to take down.
+#[derive(Clone, Debug)]
+pub struct Shipping {
+    /// What leaves.
+    pub items: Vec<Pieces>,
+    /// How.
+    pub tracking: Tracking,
+    /// When it left, where that is not now.
+    pub time: Option<DateTime<Utc>>,
+}
+
+/// Which of an order's shipments.
+#[derive(Clone, Copy, Debug)]
+pub enum Which {
+    /// This one.
+    One(ShipmentId),
+    /// So many after this one.
+    Page(Option<ShipmentId>, i64),
+}
