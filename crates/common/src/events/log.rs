@@ -7,6 +7,7 @@ use serde::Deserialize;
 use tokio::{
     sync::{Mutex, Notify, watch},
     task::JoinHandle,
+    time::Instant,
 };
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
@@ -95,6 +96,8 @@ pub(super) const PAGE: i64 = 500;
 const PLACED_AT_ONCE: i64 = 5_000;
 /// What is written within this time is placed together.
 const GATHER: Duration = Duration::from_millis(5);
+/// The least time between two looks: where more and more is written, giving positions must not take more and more.
+const PACE: Duration = Duration::from_millis(40);
 /// The newest events are kept in memory, at most so many and so many bytes of them: most readers stand near the end.
 const RECENT_EVENTS: usize = 2_048;
 const RECENT_BYTES: usize = 8 << 20;
@@ -219,12 +222,15 @@ impl Log {
     /// Gives positions to what is committed, until the log stops.
     async fn place(self) {
         loop {
+            let looked = Instant::now();
             if let Err(error) = self.look().await {
                 tracing::warn!(error = chain(&error), "new events could not be looked for; it is tried again");
             }
             tokio::select! {
                 () = self.0.stop.cancelled() => return,
-                () = self.0.bell.0.notified() => tokio::time::sleep(GATHER).await,
+                () = self.0.bell.0.notified() => {
+                    tokio::time::sleep(GATHER.max(PACE.saturating_sub(looked.elapsed()))).await;
+                }
                 () = tokio::time::sleep(self.0.settings.poll) => {}
             }
         }
@@ -233,15 +239,22 @@ impl Log {
     /// Places what waits for a position, and learns where the log ends.
     pub(super) async fn look(&self) -> Result<(), DbError> {
         let db = &self.0.db;
-        while db::read!(db, |conn, q| -> Result<_, DbError> { Ok(q::is_any_unplaced(conn).await?) })? {
-            let placed = db::write!(db, |conn, q| -> Result<_, DbError> { Ok(q::place(conn, PLACED_AT_ONCE).await?) })?;
+        if !db::read!(db, |conn, q| -> Result<_, DbError> { Ok(q::is_any_unplaced(conn).await?) })? {
+            self.ends_at(db::read!(db, |conn, q| -> Result<_, DbError> { Ok(q::head(conn).await?) })?);
+            return Ok(());
+        }
+        loop {
+            let (head, placed) =
+                db::write!(db, |conn, q| -> Result<_, DbError> { Ok(q::place(conn, PLACED_AT_ONCE).await?) })?;
+            self.ends_at(head);
             if placed < PLACED_AT_ONCE {
-                break;
+                return Ok(());
             }
         }
-        let head = db::read!(db, |conn, q| -> Result<_, DbError> { Ok(q::head(conn).await?) })?;
+    }
+
+    fn ends_at(&self, head: i64) {
         self.0.head.send_if_modified(|known| std::mem::replace(known, head) != head);
-        Ok(())
     }
 
     /// Tells when the log has grown.

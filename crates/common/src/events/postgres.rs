@@ -23,7 +23,7 @@ pub(crate) mod queries;
 ///
 /// # Errors
 /// Where the database fails.
-pub async fn append(conn: &mut Conn, drafts: &[Draft]) -> QueryResult<()> {
+pub async fn append(mut conn: &Conn, drafts: &[Draft]) -> QueryResult<()> {
     if drafts.is_empty() {
         return Ok(());
     }
@@ -43,7 +43,7 @@ pub async fn append(conn: &mut Conn, drafts: &[Draft]) -> QueryResult<()> {
     .bind::<Array<Binary>, _>(drafts.iter().map(|draft| draft.data.as_slice()).collect::<Vec<_>>())
     .bind::<Array<Timestamptz>, _>(drafts.iter().map(|draft| draft.time).collect::<Vec<_>>())
     .kept()
-    .execute(conn)
+    .execute(&mut conn)
     .await?;
     Ok(())
 }
@@ -71,11 +71,12 @@ pub(crate) async fn is_any_unplaced(conn: &mut Conn) -> QueryResult<bool> {
     diesel::select(diesel::dsl::exists(waiting)).get_result(conn).await
 }
 
-/// Gives events that are committed their positions, at most `limit`. Answers with how many it gave.
+/// Gives events that are committed their positions, at most `limit`. Answers with the last position given, and how
+/// many it gave now.
 ///
 /// An event about a subject is written while its transaction holds the subject's row, so the one before it was
 /// committed by then, and has a lower number: by number, what is there to see is in order.
-pub(crate) async fn place(conn: &mut Conn, limit: i64) -> QueryResult<i64> {
+pub(crate) async fn place(conn: &mut Conn, limit: i64) -> QueryResult<(i64, i64)> {
     // A statement of its own: the next one then sees what whoever held the lock before has placed.
     let head: Head = sql_query("SELECT last FROM event_head FOR UPDATE").kept().get_result(conn).await?;
     let placed: Head = sql_query(
@@ -92,7 +93,7 @@ pub(crate) async fn place(conn: &mut Conn, limit: i64) -> QueryResult<i64> {
     .kept()
     .get_result(conn)
     .await?;
-    Ok(placed.last - head.last)
+    Ok((placed.last, placed.last - head.last))
 }
 
 /// The last position given.

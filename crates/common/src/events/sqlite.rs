@@ -62,8 +62,8 @@ pub(crate) async fn is_any_unplaced(_: &mut Conn) -> QueryResult<bool> {
 }
 
 /// Gives events their positions: they have them from the start.
-pub(crate) async fn place(_: &mut Conn, _: i64) -> QueryResult<i64> {
-    Ok(0)
+pub(crate) async fn place(conn: &mut Conn, _: i64) -> QueryResult<(i64, i64)> {
+    Ok((head(conn).await?, 0))
 }
 
 /// The last position given, whether or not its event is still kept.
