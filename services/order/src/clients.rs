@@ -1,10 +1,14 @@
 //! Calls to the inventory service, in the order's own terms.
 
-use std::{collections::HashMap, time::Duration};
+use std::{
+    collections::{BTreeSet, HashMap},
+    time::Duration,
+};
 
 use futures::{StreamExt, TryStreamExt};
 use souk_common::{
     client::Client,
+    coalesce::{BatchError, Coalescer, Limits, SubmitError},
     error::{Problem, Reason},
     ids::{OrderId, ProductId},
     money::Money,
@@ -18,17 +22,37 @@ use souk_proto::inventory::v1::{
     stock_service_client::StockServiceClient,
 };
 
-use crate::domain::{Answer, Goods, Offer, Shortage};
+use crate::{
+    domain::{Answer, Goods, Offer, Shortage},
+    error::Error,
+    store::StoreError,
+};
 
 /// What `ReservationItem` takes for one product.
 const MAX_PIECES: i64 = 1_000_000_000;
+/// What `BatchGetProductsRequest` takes.
+const MAX_NAMES: usize = 1000;
 
 /// The inventory service.
 #[derive(Clone)]
 pub struct Inventory {
-    products: ProductServiceClient<Client>,
+    offers: Coalescer<BTreeSet<ProductId>, Offers, Unread>,
     reservations: ReservationServiceClient<Client>,
     stock: StockServiceClient<Client>,
+}
+
+/// What the catalogue offers, of those that were asked for and exist.
+pub type Offers = HashMap<ProductId, Offer>;
+
+/// What to tell a caller whose request needs what could not be read.
+#[derive(Debug, Clone, thiserror::Error)]
+#[error(transparent)]
+struct Unread(Problem);
+
+impl BatchError for Unread {
+    fn strikes_all(&self) -> bool {
+        true
+    }
 }
 
 /// The inventory service gave no usable answer: whether it did what it was asked is unknown. Ask again.
@@ -41,33 +65,29 @@ pub struct Unanswered {
 }
 
 impl Inventory {
-    /// Through this client.
+    /// Through this client. Must be called within a tokio runtime.
     #[must_use]
     pub fn new(client: Client) -> Self {
+        let products = ProductServiceClient::new(client.clone());
+        let offers = Coalescer::new(Limits::default(), move |asked| read_offers(products.clone(), asked));
         Self {
-            products: ProductServiceClient::new(client.clone()),
+            offers,
             reservations: ReservationServiceClient::new(client.clone()),
             stock: StockServiceClient::new(client),
         }
     }
 
-    /// The catalogue's offers for products; those that do not exist are left out.
+    /// The catalogue's offers for products as they are now; those that do not exist are left out. Those who ask while
+    /// others wait for an answer ask together.
     ///
     /// # Errors
     /// What to tell the caller.
-    pub async fn offers(
-        &self,
-        products: impl IntoIterator<Item = ProductId>,
-    ) -> Result<HashMap<ProductId, Offer>, Problem> {
-        let request = BatchGetProductsRequest {
-            names: products.into_iter().map(ProductId::name).collect(),
-            skus: Vec::new(),
-            allow_missing: true,
-        };
-        let answer = self.products.clone().batch_get_products(request).await;
-        let answer = answer.map_err(|status| unread(&status))?;
-        let products = answer.into_inner().products.into_iter();
-        products.map(|product| offer(product).ok_or_else(Problem::internal)).collect()
+    pub async fn offers(&self, products: BTreeSet<ProductId>) -> Result<Offers, Problem> {
+        self.offers.submit(products).await.map_err(|error| match error {
+            SubmitError::Failed(Unread(problem)) => problem,
+            SubmitError::Overloaded => Error::from(StoreError::Overloaded).into(),
+            error => Problem::unavailable("the inventory service").caused_by(error),
+        })
     }
 
     /// How many pieces of products whose stock is counted can be bought now.
@@ -137,6 +157,25 @@ impl Inventory {
         let request = ReturnReservationRequest { order: order.name(), request_id: key, items: items(goods) };
         restocked(self.reservations.clone().return_reservation(request).await)
     }
+}
+
+async fn read_offers(
+    mut products: ProductServiceClient<Client>,
+    asked: Vec<BTreeSet<ProductId>>,
+) -> Result<Vec<Result<Offers, Unread>>, Unread> {
+    let all: BTreeSet<ProductId> = asked.iter().flatten().copied().collect();
+    let names: Vec<String> = all.into_iter().map(ProductId::name).collect();
+    let mut offers = Offers::new();
+    for names in names.chunks(MAX_NAMES) {
+        let request = BatchGetProductsRequest { names: names.to_vec(), skus: Vec::new(), allow_missing: true };
+        let answer = products.batch_get_products(request).await.map_err(|status| Unread(unread(&status)))?;
+        for product in answer.into_inner().products {
+            let (id, offer) = offer(product).ok_or_else(|| Unread(Problem::internal()))?;
+            offers.insert(id, offer);
+        }
+    }
+    let own = |asked: BTreeSet<ProductId>| asked.iter().filter_map(|id| Some((*id, offers.get(id)?.clone()))).collect();
+    Ok(asked.into_iter().map(|asked| Ok(own(asked))).collect())
 }
 
 /// What to tell a caller whose request needs what could not be read.

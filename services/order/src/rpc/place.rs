@@ -13,10 +13,10 @@ use souk_proto::{
 
 use super::{Answered, Parts, parse};
 use crate::{
-    domain::{self, Address, Order, Placement, Saga, State, Unpriced, Wanted},
+    domain::{self, Address, Entry, Order, Placement, Saga, State, Unpriced, Wanted},
     error::Error,
     reply,
-    store::{StoreError, now},
+    store::{Key, StoreError, now},
 };
 
 impl Parts {
@@ -29,11 +29,37 @@ impl Parts {
         staff_only(caller, &request)?;
         let key = parse::key(caller, "PlaceOrder", &request.request_id, &request);
         let validate_only = request.validate_only;
-        // Before anything is asked of others: to answer again, nobody else is needed.
-        if !validate_only && let Some(memory) = self.store.recall(&key).await.map_err(Error::from)? {
+        let (order, entries) = match self.priced(customer, &key, request).await {
+            Ok(placed) => placed,
+            Err(problem) if validate_only => return Err(problem),
+            // What was answered once is answered again, whatever has become of the goods or of who sells them.
+            Err(problem) => match self.store.recall(&key).await.map_err(Error::from)? {
+                Some(memory) => return Answered::again(memory),
+                None => return Err(problem),
+            },
+        };
+        if validate_only {
+            return self.would_be(order).await.map(Answered::new);
+        }
+        let lease = self.sagas.lease();
+        let known = self.store.place(&key, &order, &entries, lease).await;
+        if let Some(memory) = known.map_err(Error::from)? {
             return Answered::again(memory);
         }
+        let saga = Saga::Order(Box::new(order));
+        match self.finish(saga, lease, "the order").await? {
+            Saga::Order(order) => Ok(Answered::new(reply::order(&order))),
+            Saga::Adjustment(_) => Err(Problem::internal()),
+        }
+    }
 
+    /// The order that was asked for, at the prices of this moment.
+    async fn priced(
+        &self,
+        customer: UserId,
+        key: &Key,
+        request: PlaceOrderRequest,
+    ) -> Result<(Order, Vec<Entry>), Problem> {
         let place_time = parse::past("place_time", request.place_time)?;
         let address = address(request.shipping_address)?;
         parse::text("external_id", &request.external_id)?;
@@ -50,20 +76,7 @@ impl Parts {
             payment_token: request.payment_token,
             place_time,
         };
-        let (order, entries) = Order::place(placement, now()).map_err(Error::from)?;
-        if validate_only {
-            return self.would_be(order).await.map(Answered::new);
-        }
-        let lease = self.sagas.lease();
-        let known = self.store.place(&key, &order, &entries, lease).await;
-        if let Some(memory) = known.map_err(Error::from)? {
-            return Answered::again(memory);
-        }
-        let saga = Saga::Order(Box::new(order));
-        match self.finish(saga, lease, "the order").await? {
-            Saga::Order(order) => Ok(Answered::new(reply::order(&order))),
-            Saga::Adjustment(_) => Err(Problem::internal()),
-        }
+        Ok(Order::place(placement, now()).map_err(Error::from)?)
     }
 
     /// The order as it would be, were it placed now with a payment that is approved. Nothing is written.
