@@ -154,6 +154,14 @@ impl Saga {
         }
     }
 
+    /// Whether it may go on before it is stored that it came this far. Money that is held once is held again when it
+    /// is asked for again, under the same key; so of an order that was stored as being paid, it does not matter how
+    /// far it came, until the money is to be taken.
+    #[must_use]
+    pub fn may_wait(&self) -> bool {
+        self.position() == (State::Pending, Some(Step::Commit))
+    }
+
     /// What it does next; `None` at its end.
     #[must_use]
     pub fn action(&self) -> Option<Action> {

@@ -14,7 +14,7 @@ use super::ports::{Clock, Journal, Stock, System};
 use crate::{
     clients::Inventory,
     config::SagaSettings,
-    domain::{Action, Answer, Saga, State},
+    domain::{Action, Answer, Entry, Saga, State},
     payment::{PaymentError, Provider},
     reply,
     store::{Lease, Store, StoreError},
@@ -149,38 +149,71 @@ impl<J: Journal, S: Stock> Sagas<J, S> {
     }
 
     async fn advance(&self, mut saga: Saga, mut lease: Lease, mut unclear: bool) -> End {
+        // As it is stored, and what has happened since.
+        let (mut stored, mut entries, mut is_stored) = (saga.clone(), Vec::new(), true);
         while let (_, Some(_)) = saga.position() {
-            match self.step(&saga, lease, unclear).await {
-                Ok(Some((next, extended))) => (saga, lease) = (next, extended),
-                Ok(None) => return End::Taken,
-                Err(stuck) => {
-                    self.give_up(&saga, lease, &stuck).await;
-                    return End::Later;
+            let mut stuck = None;
+            match self.step(&mut saga, unclear).await {
+                Ok(new) => {
+                    entries.extend(new);
+                    is_stored = false;
+                    if saga.may_wait() && self.lasts(lease) {
+                        continue;
+                    }
                 }
+                Err(why) => stuck = Some(why),
             }
             unclear = false;
+            if !is_stored {
+                match self.store(&stored, &saga, &entries, lease).await {
+                    Ok(Some(extended)) => lease = extended,
+                    Ok(None) => return End::Taken,
+                    Err(why) => stuck = stuck.or(Some(why)),
+                }
+            }
+            if let Some(stuck) = stuck {
+                self.give_up(&saga, lease, &stuck).await;
+                return End::Later;
+            }
+            (stored, is_stored) = (saga.clone(), true);
+            entries.clear();
         }
         End::Final(saga)
     }
 
-    /// One step: asks, decides, stores. `None` where the lease is someone else's by now.
-    async fn step(&self, saga: &Saga, lease: Lease, unclear: bool) -> Result<Option<(Saga, Lease)>, Stuck> {
+    /// One step: asks, and decides what follows.
+    async fn step(&self, saga: &mut Saga, unclear: bool) -> Result<Vec<Entry>, Stuck> {
         let action = saga.action().ok_or(Stuck::NoAction)?;
         let (answer, asked_before) = self.ask(saga, &action).await?;
-        let mut next = saga.clone();
-        let entries = next.advance(&answer, unclear || asked_before, self.0.clock.now()).map_err(StoreError::from)?;
-        let response = response(&next);
-        let extended = self.extended(lease.id);
+        Ok(saga.advance(&answer, unclear || asked_before, self.0.clock.now()).map_err(StoreError::from)?)
+    }
+
+    /// Whether a step has time enough before anyone else may take over, with some to spare.
+    fn lasts(&self, lease: Lease) -> bool {
+        let settings = &self.0.settings;
+        let needed = settings.step_patience + settings.lease.saturating_sub(settings.step_patience) / 2;
+        lease.until - self.0.clock.now() > TimeDelta::from_std(needed).unwrap_or(TimeDelta::MAX)
+    }
+
+    /// Stores where a saga has come to since `before`. `None` where the lease is someone else's by now.
+    async fn store(
+        &self,
+        before: &Saga,
+        after: &Saga,
+        entries: &[Entry],
+        lease: Lease,
+    ) -> Result<Option<Lease>, Stuck> {
+        let response = response(after);
+        // A row whose indexed columns stay as they are is cheaper to change.
+        let extended = if self.lasts(lease) { lease } else { self.extended(lease.id) };
         let mut unsure = false;
         for pause in self.pauses() {
             let held = (lease.id, extended);
-            let save = self.0.journal.save(saga, &next, &entries, response.as_deref(), held);
+            let save = self.0.journal.save(before, after, entries, response.as_deref(), held);
             match save.await {
-                Ok(true) => return Ok(Some((next, extended))),
+                Ok(true) => return Ok(Some(extended)),
                 // The commit whose answer was lost may have gone through.
-                Ok(false) if unsure && self.0.journal.is_saved(&next).await? => {
-                    return Ok(Some((next, extended)));
-                }
+                Ok(false) if unsure && self.0.journal.is_saved(after).await? => return Ok(Some(extended)),
                 Ok(false) => return Ok(None),
                 Err(error) if !error.is_transient() => return Err(error.into()),
                 Err(error) => match pause {
