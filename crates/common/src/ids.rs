@@ -165,6 +165,12 @@ macro_rules! id {
             }
         }
 
+        impl From<$id> for Uuid {
+            fn from(id: $id) -> Self {
+                id.0
+            }
+        }
+
         impl serde::Serialize for $id {
             fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
                 serializer.collect_str(self)

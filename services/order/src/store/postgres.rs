@@ -1,10 +1,17 @@
 //! What is PostgreSQL's own: its types, row locks and batch inserts.
 
-use diesel::{QueryDsl, QueryResult};
+use diesel::{
+    QueryDsl, QueryResult, sql_query,
+    sql_types::{Array, Binary, Nullable, Text, Timestamptz, Uuid},
+};
 use diesel_async::RunQueryDsl;
-use souk_common::{db::postgres::Keep, ids::OrderId};
-
-pub(super) use souk_common::events::postgres::append as append_events;
+use futures::try_join;
+use serde::Serialize;
+use souk_common::{
+    db::postgres::Keep,
+    events::{Draft, postgres::append},
+    ids::OrderId,
+};
 
 /// The connection that queries run on.
 pub type Conn = souk_common::db::postgres::Conn;
@@ -65,10 +72,49 @@ macro_rules! locked {
 }
 use locked;
 
+/// The statement that inserts rows out of a JSON document, whatever their number: it is prepared once.
+macro_rules! insert {
+    ($table:literal, $columns:literal, $document:literal) => {
+        concat!(
+            "INSERT INTO ",
+            $table,
+            " (",
+            $columns,
+            ") SELECT ",
+            $columns,
+            " FROM json_populate_recordset(NULL::",
+            $table,
+            ", CAST(",
+            $document,
+            " AS json))"
+        )
+    };
+}
+
+/// Rows as a JSON document.
+fn document<T: Serialize>(rows: &[T]) -> QueryResult<String> {
+    serde_json::to_string(rows).map_err(|error| diesel::result::Error::SerializationError(error.into()))
+}
+
+/// Runs a statement on rows that it takes as a JSON document.
+async fn write_rows<T: Serialize>(mut conn: &Conn, statement: &'static str, rows: &[T]) -> QueryResult<usize> {
+    if rows.is_empty() {
+        return Ok(0);
+    }
+    sql_query(statement).bind::<Text, _>(document(rows)?).kept().execute(&mut conn).await
+}
+
 pub(super) async fn insert_payments(conn: &mut Conn, rows: Vec<simulated::Row>) -> QueryResult<usize> {
-    use schema::simulated_payments::dsl;
-    let insert = diesel::insert_into(dsl::simulated_payments).values(rows).on_conflict(dsl::key).do_nothing();
-    insert.execute(conn).await
+    const INSERT: &str = concat!(
+        insert!(
+            "simulated_payments",
+            "key, reference, behaviour, state, currency, amount_minor, refunded_minor, message, expires_at,
+             authorize_calls, capture_calls",
+            "$1"
+        ),
+        " ON CONFLICT (key) DO NOTHING"
+    );
+    write_rows(conn, INSERT, &rows).await
 }
 
 /// Changes payments, all by one statement.
@@ -77,28 +123,60 @@ pub(super) async fn update_payments(conn: &mut Conn, rows: Vec<simulated::Row>) 
         UPDATE simulated_payments p SET
             state = v.state, refunded_minor = v.refunded_minor, message = v.message,
             authorize_calls = v.authorize_calls, capture_calls = v.capture_calls
-        FROM jsonb_to_recordset($1) AS v(
-            key text, state text, refunded_minor bigint, message text, authorize_calls integer, capture_calls integer
-        )
+        FROM json_populate_recordset(NULL::simulated_payments, CAST($1 AS json)) v
         WHERE p.key = v.key";
-    let rows = serde_json::to_value(rows).map_err(|error| diesel::result::Error::SerializationError(error.into()))?;
-    diesel::sql_query(UPDATE).bind::<diesel::sql_types::Jsonb, _>(rows).kept().execute(conn).await
+    write_rows(conn, UPDATE, &rows).await
 }
 
 /// Remembers keys; answers with the orders of those that were new.
 pub(super) async fn insert_keys(conn: &mut Conn, rows: Vec<KeyRow>) -> QueryResult<Vec<OrderId>> {
-    use schema::idempotency_keys::dsl;
-    diesel::insert_into(dsl::idempotency_keys)
-        .values(rows)
-        .on_conflict((dsl::caller, dsl::method, dsl::key))
-        .do_nothing()
-        .returning(dsl::order_id)
+    const INSERT: &str = "
+        INSERT INTO idempotency_keys (caller, method, key, request_hash, order_id, return_id, created_at)
+        SELECT * FROM unnest($1, $2, $3, $4, $5, $6, $7)
+        ON CONFLICT (caller, method, key) DO NOTHING
+        RETURNING order_id AS id";
+    let text = |field: fn(&KeyRow) -> &str| rows.iter().map(field).collect::<Vec<_>>();
+    let written: Vec<Written> = sql_query(INSERT)
+        .bind::<Array<Text>, _>(text(|row| &row.caller))
+        .bind::<Array<Text>, _>(text(|row| &row.method))
+        .bind::<Array<Text>, _>(text(|row| &row.key))
+        .bind::<Array<Binary>, _>(rows.iter().map(|row| row.request_hash.as_slice()).collect::<Vec<_>>())
+        .bind::<Array<Uuid>, _>(rows.iter().map(|row| row.order_id).collect::<Vec<_>>())
+        .bind::<Array<Nullable<Uuid>>, _>(rows.iter().map(|row| row.return_id).collect::<Vec<_>>())
+        .bind::<Array<Timestamptz>, _>(rows.iter().map(|row| row.created_at).collect::<Vec<_>>())
+        .kept()
         .get_results(conn)
-        .await
+        .await?;
+    Ok(written.into_iter().map(|row| row.id).collect())
 }
 
-pub(super) async fn insert_orders(conn: &mut Conn, rows: Vec<OrderRow>) -> QueryResult<usize> {
-    diesel::insert_into(schema::orders::table).values(rows).execute(conn).await
+#[derive(diesel::QueryableByName)]
+struct Written {
+    #[diesel(sql_type = Id)]
+    id: OrderId,
+}
+
+/// Inserts orders with their lines, all by one statement.
+pub(super) async fn insert_orders(mut conn: &Conn, orders: Vec<OrderRow>, lines: Vec<LineRow>) -> QueryResult<usize> {
+    const INSERT: &str = concat!(
+        "WITH placed AS (",
+        insert!(
+            "orders",
+            "id, customer_id, state, step, currency, total_minor, refunded_minor, shipping_address, external_id,
+             rejection, payment_provider, payment_reference, payment_state, payment_token, placed_at, created_at,
+             updated_at, version, entries, pending_returns, lease, due_at, attempts, refunding_minor",
+            "$1"
+        ),
+        ") ",
+        insert!(
+            "order_lines",
+            "order_id, number, product_id, sku, title, quantity, unit_price_minor, total_minor, returned, tracked,
+             shipped, returned_shipped, cancelled",
+            "$2"
+        )
+    );
+    let insert = sql_query(INSERT).bind::<Text, _>(document(&orders)?).bind::<Text, _>(document(&lines)?);
+    insert.kept().execute(&mut conn).await
 }
 
 /// Changes orders, all by one statement; answers with those that were still as expected.
@@ -118,26 +196,20 @@ pub(super) async fn update_orders(conn: &mut Conn, updates: Vec<OrderUpdate>) ->
         )
         WHERE o.id = v.id AND o.version = v.expected AND (v.held IS NULL OR o.lease = v.held)
         RETURNING o.id";
-    #[derive(diesel::QueryableByName)]
-    struct Written {
-        #[diesel(sql_type = Id)]
-        id: OrderId,
-    }
     let rows =
         serde_json::to_value(updates).map_err(|error| diesel::result::Error::SerializationError(error.into()))?;
     let written: Vec<Written> =
-        diesel::sql_query(UPDATE).bind::<diesel::sql_types::Jsonb, _>(rows).kept().get_results(conn).await?;
+        sql_query(UPDATE).bind::<diesel::sql_types::Jsonb, _>(rows).kept().get_results(conn).await?;
     Ok(written.into_iter().map(|row| row.id).collect())
 }
 
 /// Stores the answers to the requests that made orders, all by one statement.
-pub(super) async fn answer_all(conn: &mut Conn, answers: Vec<(OrderId, Vec<u8>)>) -> QueryResult<()> {
-    use diesel::sql_types::{Array, Binary, Uuid};
+async fn answer_all(mut conn: &Conn, answers: Vec<(OrderId, Vec<u8>)>) -> QueryResult<usize> {
     if answers.is_empty() {
-        return Ok(());
+        return Ok(0);
     }
     let (orders, responses): (Vec<_>, Vec<_>) = answers.into_iter().unzip();
-    diesel::sql_query(
+    sql_query(
         "UPDATE idempotency_keys k SET response = v.response
         FROM unnest($1, $2) AS v(order_id, response)
         WHERE k.order_id = v.order_id AND k.method = 'PlaceOrder'",
@@ -145,27 +217,23 @@ pub(super) async fn answer_all(conn: &mut Conn, answers: Vec<(OrderId, Vec<u8>)>
     .bind::<Array<Uuid>, _>(orders)
     .bind::<Array<Binary>, _>(responses)
     .kept()
-    .execute(conn)
-    .await?;
-    Ok(())
+    .execute(&mut conn)
+    .await
 }
 
-pub(super) async fn insert_lines(conn: &mut Conn, mut rows: Vec<LineRow>) -> QueryResult<()> {
-    // A statement takes 65,535 values at most.
-    const CHUNK: usize = 5000;
-    while !rows.is_empty() {
-        let rest = rows.split_off(rows.len().min(CHUNK));
-        diesel::insert_into(schema::order_lines::table).values(rows).execute(conn).await?;
-        rows = rest;
-    }
+/// Writes entries of timelines, events, and the answers to the requests that made orders. All statements are under way
+/// at once.
+pub(super) async fn record(
+    conn: &mut Conn,
+    entries: Vec<EntryRow>,
+    events: Vec<Draft>,
+    answers: Vec<(OrderId, Vec<u8>)>,
+) -> QueryResult<()> {
+    const ENTRIES: &str =
+        insert!("timeline_entries", "order_id, number, kind, actor, detail, created_at, internal", "$1");
+    let conn = &*conn;
+    try_join!(write_rows(conn, ENTRIES, &entries), append(conn, &events), answer_all(conn, answers))?;
     Ok(())
-}
-
-pub(super) async fn insert_entries(conn: &mut Conn, rows: Vec<EntryRow>) -> QueryResult<usize> {
-    if rows.is_empty() {
-        return Ok(0);
-    }
-    diesel::insert_into(schema::timeline_entries::table).values(rows).execute(conn).await
 }
 
 pub(super) async fn insert_return_lines(conn: &mut Conn, rows: Vec<ReturnLineRow>) -> QueryResult<usize> {

@@ -3,9 +3,10 @@
 
 use diesel::{QueryDsl, QueryResult, RunQueryDsl as Blocking};
 use diesel_async::RunQueryDsl;
-use souk_common::ids::OrderId;
-
-pub(super) use souk_common::events::sqlite::append as append_events;
+use souk_common::{
+    events::{Draft, sqlite::append_blocking},
+    ids::OrderId,
+};
 
 /// The connection that queries run on.
 pub type Conn = souk_common::db::sqlite::Conn;
@@ -108,9 +109,18 @@ pub(super) async fn insert_keys(conn: &mut Conn, rows: Vec<KeyRow>) -> QueryResu
     .await
 }
 
-pub(super) async fn insert_orders(conn: &mut Conn, rows: Vec<OrderRow>) -> QueryResult<usize> {
-    conn.spawn_blocking(move |conn| Blocking::execute(diesel::insert_into(schema::orders::table).values(rows), conn))
-        .await
+/// Inserts orders with their lines, in one hop. Row by row, for such a statement is prepared once.
+pub(super) async fn insert_orders(conn: &mut Conn, orders: Vec<OrderRow>, lines: Vec<LineRow>) -> QueryResult<()> {
+    conn.spawn_blocking(move |conn| {
+        for row in orders {
+            Blocking::execute(diesel::insert_into(schema::orders::table).values(row), conn)?;
+        }
+        for row in lines {
+            Blocking::execute(diesel::insert_into(schema::order_lines::table).values(row), conn)?;
+        }
+        Ok(())
+    })
+    .await
 }
 
 /// Changes orders, in one hop; answers with those that were still as expected.
@@ -134,33 +144,25 @@ pub(super) async fn update_orders(conn: &mut Conn, updates: Vec<OrderUpdate>) ->
     .await
 }
 
-/// Stores the answers to the requests that made orders, in one hop.
-pub(super) async fn answer_all(conn: &mut Conn, answers: Vec<(OrderId, Vec<u8>)>) -> QueryResult<()> {
+/// Writes entries of timelines, events, and the answers to the requests that made orders, in one hop.
+pub(super) async fn record(
+    conn: &mut Conn,
+    entries: Vec<EntryRow>,
+    events: Vec<Draft>,
+    answers: Vec<(OrderId, Vec<u8>)>,
+) -> QueryResult<()> {
     use diesel::ExpressionMethods;
     use schema::idempotency_keys::dsl;
-    if answers.is_empty() {
-        return Ok(());
-    }
     conn.spawn_blocking(move |conn| {
+        for row in entries {
+            Blocking::execute(diesel::insert_into(schema::timeline_entries::table).values(row), conn)?;
+        }
+        append_blocking(conn, &events)?;
         for (order, response) in answers {
             let row = dsl::idempotency_keys.filter(dsl::order_id.eq(order)).filter(dsl::method.eq("PlaceOrder"));
             Blocking::execute(diesel::update(row).set(dsl::response.eq(response)), conn)?;
         }
         Ok(())
-    })
-    .await
-}
-
-pub(super) async fn insert_lines(conn: &mut Conn, rows: Vec<LineRow>) -> QueryResult<usize> {
-    conn.spawn_blocking(move |conn| {
-        Blocking::execute(diesel::insert_into(schema::order_lines::table).values(rows), conn)
-    })
-    .await
-}
-
-pub(super) async fn insert_entries(conn: &mut Conn, rows: Vec<EntryRow>) -> QueryResult<usize> {
-    conn.spawn_blocking(move |conn| {
-        Blocking::execute(diesel::insert_into(schema::timeline_entries::table).values(rows), conn)
     })
     .await
 }

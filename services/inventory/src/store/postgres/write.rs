@@ -6,8 +6,10 @@ use diesel::{
     sql_types::{Array, BigInt, Binary, Integer, Nullable, Text, Timestamptz, Uuid},
 };
 use diesel_async::RunQueryDsl;
+use futures::try_join;
 use souk_common::{
     db::postgres::Keep,
+    events::{Draft, postgres::append},
     ids::{LedgerEntryId, LocationId, OrderId, ProductId},
 };
 
@@ -22,22 +24,31 @@ use crate::{
 };
 
 /// Writes all changes, those of stock as of `posted_at`. Rows that somebody else has added meanwhile make it collide.
+/// What does not depend on each other is under way at once.
 pub async fn write(
     conn: &mut Conn,
     now: DateTime<Utc>,
     posted_at: DateTime<Utc>,
     changes: Changes,
+    events: Vec<Draft>,
 ) -> Result<(), Error> {
-    add_stock(conn, posted_at, &changes.stock_added).await?;
-    change_stock(conn, posted_at, &changes.stock_changed).await?;
-    add_reservations(conn, now, &changes.created).await?;
-    move_reservations(conn, now, &changes.moved).await?;
-    free_lines(conn, &changes.freed).await?;
-    drop_lines(conn, &changes.relined).await?;
-    add_lines(conn, changes.created.iter().chain(&changes.relined)).await?;
-    return_lines(conn, &changes.returned).await?;
-    add_ledger(conn, posted_at, &changes.ledger).await?;
-    add_answers(conn, now, &changes.answers).await
+    let conn = &*conn;
+    try_join!(
+        add_stock(conn, posted_at, &changes.stock_added),
+        change_stock(conn, posted_at, &changes.stock_changed),
+        add_reservations(conn, now, &changes.created),
+        move_reservations(conn, now, &changes.moved),
+        free_lines(conn, &changes.freed),
+        drop_lines(conn, &changes.relined),
+    )?;
+    try_join!(
+        add_lines(conn, changes.created.iter().chain(&changes.relined)),
+        return_lines(conn, &changes.returned),
+        add_ledger(conn, posted_at, &changes.ledger),
+        add_answers(conn, now, &changes.answers),
+        async { Ok(append(conn, &events).await?) },
+    )?;
+    Ok(())
 }
 
 /// The rows' products, locations, pieces on hand and pieces reserved.
@@ -49,7 +60,7 @@ fn stock_columns(rows: &[StockRow]) -> StockColumns {
     (products, rows.iter().map(|row| row.place.1).collect(), numbers)
 }
 
-async fn add_stock(conn: &mut Conn, now: DateTime<Utc>, rows: &[StockRow]) -> Result<(), Error> {
+async fn add_stock(mut conn: &Conn, now: DateTime<Utc>, rows: &[StockRow]) -> Result<(), Error> {
     if rows.is_empty() {
         return Ok(());
     }
@@ -66,12 +77,12 @@ async fn add_stock(conn: &mut Conn, now: DateTime<Utc>, rows: &[StockRow]) -> Re
     .bind::<Array<BigInt>, _>(reserved)
     .bind::<Timestamptz, _>(now)
     .kept()
-    .execute(conn)
+    .execute(&mut conn)
     .await?;
     if added == rows.len() { Ok(()) } else { Err(collided()) }
 }
 
-async fn change_stock(conn: &mut Conn, now: DateTime<Utc>, rows: &[StockRow]) -> Result<(), Error> {
+async fn change_stock(mut conn: &Conn, now: DateTime<Utc>, rows: &[StockRow]) -> Result<(), Error> {
     if rows.is_empty() {
         return Ok(());
     }
@@ -87,7 +98,7 @@ async fn change_stock(conn: &mut Conn, now: DateTime<Utc>, rows: &[StockRow]) ->
     .bind::<Array<BigInt>, _>(reserved)
     .bind::<Timestamptz, _>(now)
     .kept()
-    .execute(conn)
+    .execute(&mut conn)
     .await?;
     Ok(())
 }
@@ -104,7 +115,7 @@ fn reservation_columns(rows: &[Reservation]) -> ReservationColumns {
     )
 }
 
-async fn add_reservations(conn: &mut Conn, now: DateTime<Utc>, rows: &[Reservation]) -> Result<(), Error> {
+async fn add_reservations(mut conn: &Conn, now: DateTime<Utc>, rows: &[Reservation]) -> Result<(), Error> {
     if rows.is_empty() {
         return Ok(());
     }
@@ -121,12 +132,12 @@ async fn add_reservations(conn: &mut Conn, now: DateTime<Utc>, rows: &[Reservati
     .bind::<Array<Timestamptz>, _>(expires_at)
     .bind::<Timestamptz, _>(now)
     .kept()
-    .execute(conn)
+    .execute(&mut conn)
     .await?;
     if added == rows.len() { Ok(()) } else { Err(collided()) }
 }
 
-async fn move_reservations(conn: &mut Conn, now: DateTime<Utc>, rows: &[Reservation]) -> Result<(), Error> {
+async fn move_reservations(mut conn: &Conn, now: DateTime<Utc>, rows: &[Reservation]) -> Result<(), Error> {
     if rows.is_empty() {
         return Ok(());
     }
@@ -143,24 +154,24 @@ async fn move_reservations(conn: &mut Conn, now: DateTime<Utc>, rows: &[Reservat
     .bind::<Array<Timestamptz>, _>(expires_at)
     .bind::<Timestamptz, _>(now)
     .kept()
-    .execute(conn)
+    .execute(&mut conn)
     .await?;
     Ok(())
 }
 
-async fn free_lines(conn: &mut Conn, orders: &[OrderId]) -> Result<(), Error> {
+async fn free_lines(mut conn: &Conn, orders: &[OrderId]) -> Result<(), Error> {
     if orders.is_empty() {
         return Ok(());
     }
     sql_query("UPDATE reservation_lines SET held_until = NULL WHERE reservation_id = ANY($1)")
         .bind::<Array<Uuid>, _>(orders)
         .kept()
-        .execute(conn)
+        .execute(&mut conn)
         .await?;
     Ok(())
 }
 
-async fn drop_lines(conn: &mut Conn, rows: &[Reservation]) -> Result<(), Error> {
+async fn drop_lines(mut conn: &Conn, rows: &[Reservation]) -> Result<(), Error> {
     if rows.is_empty() {
         return Ok(());
     }
@@ -168,12 +179,12 @@ async fn drop_lines(conn: &mut Conn, rows: &[Reservation]) -> Result<(), Error> 
     sql_query("DELETE FROM reservation_lines WHERE reservation_id = ANY($1)")
         .bind::<Array<Uuid>, _>(orders)
         .kept()
-        .execute(conn)
+        .execute(&mut conn)
         .await?;
     Ok(())
 }
 
-async fn add_lines(conn: &mut Conn, rows: impl Iterator<Item = &Reservation>) -> Result<(), Error> {
+async fn add_lines(mut conn: &Conn, rows: impl Iterator<Item = &Reservation>) -> Result<(), Error> {
     let (mut orders, mut held_until, mut lines) = (Vec::new(), Vec::new(), Vec::<Line>::new());
     for row in rows {
         for line in &row.lines {
@@ -196,12 +207,12 @@ async fn add_lines(conn: &mut Conn, rows: impl Iterator<Item = &Reservation>) ->
     .bind::<Array<BigInt>, _>(lines.iter().map(|line| line.returned).collect::<Vec<_>>())
     .bind::<Array<Nullable<Timestamptz>>, _>(held_until)
     .kept()
-    .execute(conn)
+    .execute(&mut conn)
     .await?;
     Ok(())
 }
 
-async fn return_lines(conn: &mut Conn, rows: &[(OrderId, Line)]) -> Result<(), Error> {
+async fn return_lines(mut conn: &Conn, rows: &[(OrderId, Line)]) -> Result<(), Error> {
     if rows.is_empty() {
         return Ok(());
     }
@@ -216,12 +227,12 @@ async fn return_lines(conn: &mut Conn, rows: &[(OrderId, Line)]) -> Result<(), E
     .bind::<Array<Uuid>, _>(rows.iter().map(|(_, line)| line.location).collect::<Vec<_>>())
     .bind::<Array<BigInt>, _>(rows.iter().map(|(_, line)| line.returned).collect::<Vec<_>>())
     .kept()
-    .execute(conn)
+    .execute(&mut conn)
     .await?;
     Ok(())
 }
 
-async fn add_ledger(conn: &mut Conn, now: DateTime<Utc>, entries: &[Entry]) -> Result<(), Error> {
+async fn add_ledger(mut conn: &Conn, now: DateTime<Utc>, entries: &[Entry]) -> Result<(), Error> {
     if entries.is_empty() {
         return Ok(());
     }
@@ -254,13 +265,13 @@ async fn add_ledger(conn: &mut Conn, now: DateTime<Utc>, entries: &[Entry]) -> R
     .bind::<Array<Integer>, _>(items.into_iter().map(Option::unwrap_or_default).collect::<Vec<i32>>())
     .bind::<Timestamptz, _>(now)
     .kept()
-    .execute(conn)
+    .execute(&mut conn)
     .await?;
     // The same key on another copy of the service, at the same time.
     if added == entries.len() { Ok(()) } else { Err(collided()) }
 }
 
-async fn add_answers(conn: &mut Conn, now: DateTime<Utc>, answers: &[(Vec<u8>, Answer)]) -> Result<(), Error> {
+async fn add_answers(mut conn: &Conn, now: DateTime<Utc>, answers: &[(Vec<u8>, Answer)]) -> Result<(), Error> {
     if answers.is_empty() {
         return Ok(());
     }
@@ -275,7 +286,7 @@ async fn add_answers(conn: &mut Conn, now: DateTime<Utc>, answers: &[(Vec<u8>, A
     .bind::<Array<Text>, _>(texts)
     .bind::<Timestamptz, _>(now)
     .kept()
-    .execute(conn)
+    .execute(&mut conn)
     .await?;
     if added == answers.len() { Ok(()) } else { Err(collided()) }
 }

@@ -5,7 +5,7 @@ use diesel_async::RunQueryDsl;
 use souk_common::ids::{LocationId, ProductId};
 
 use super::super::{
-    Conn, append_events, clock, lock_stock,
+    Conn, clock, lock_stock,
     schema::{Id, stock},
     write,
 };
@@ -105,7 +105,6 @@ pub async fn mend(conn: &mut Conn, place: Place, actor: &str) -> Result<Option<M
     let now = clock(conn).await?;
     let posted_at = locked.iter().map(|line| line.updated_at).fold(now, Ord::max);
     let events = outbox::stock(changes.stock_changed.iter(), posted_at);
-    write(conn, now, posted_at, changes).await?;
-    append_events(conn, &events).await?;
+    write(conn, now, posted_at, changes, events).await?;
     Ok(Some(mended))
 }

@@ -13,7 +13,7 @@ use souk_common::ids::{OrderId, ProductId};
 
 use super::{
     super::{
-        Conn, append_events, clock, lock_reservations, lock_stock,
+        Conn, clock, lock_reservations, lock_stock,
         schema::{Time, ledger, requests},
         write,
     },
@@ -79,8 +79,7 @@ pub async fn run(conn: &mut Conn, commands: &[Command], also: &BTreeSet<ProductI
         let products = products::by_id(conn, &low.keys().copied().collect::<Vec<_>>()).await?;
         events.extend(products.iter().filter_map(|product| outbox::low(product, *low.get(&product.id)?, posted_at)));
     }
-    write(conn, now, posted_at, changes).await?;
-    append_events(conn, &events).await?;
+    write(conn, now, posted_at, changes, events).await?;
     Ok(BatchOutcome::Decided(answers))
 }
 

@@ -2,7 +2,10 @@
 
 use chrono::{DateTime, Utc};
 use diesel::{SqliteConnection, prelude::*};
-use souk_common::ids::LedgerEntryId;
+use souk_common::{
+    events::{Draft, sqlite::append_blocking},
+    ids::LedgerEntryId,
+};
 
 use super::{
     Conn,
@@ -23,6 +26,7 @@ pub async fn write(
     now: DateTime<Utc>,
     posted_at: DateTime<Utc>,
     changes: Changes,
+    events: Vec<Draft>,
 ) -> Result<(), Error> {
     let answers = changes
         .answers
@@ -45,7 +49,7 @@ pub async fn write(
                 ))
                 .execute(conn)?;
         }
-        Ok(())
+        append_blocking(conn, &events)
     })
     .await?;
     Ok(())

@@ -126,7 +126,7 @@ pub(in crate::store) async fn write_effects(
             .execute(conn)
             .await?;
     }
-    record(conn, &[(order, entries)]).await
+    record(conn, &[(order, entries)], Vec::new()).await
 }
 
 /// An adjustment.

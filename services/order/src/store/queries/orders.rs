@@ -37,20 +37,22 @@ pub(in crate::store) async fn place(conn: &mut Conn, placings: &[&Placing]) -> R
         happened.push((&placing.order, placing.entries.as_slice()));
     }
     if !orders.is_empty() {
-        engine::insert_orders(conn, orders).await?;
-        engine::insert_lines(conn, lines).await?;
-        record(conn, &happened).await?;
+        engine::insert_orders(conn, orders, lines).await?;
+        record(conn, &happened, Vec::new()).await?;
     }
     Ok(known)
 }
 
-/// Writes down what happened to orders: in their timelines, and for whoever follows the log of events.
-pub(super) async fn record(conn: &mut Conn, happened: &[(&Order, &[Entry])]) -> Result<(), StoreError> {
-    let rows = happened.iter().flat_map(|(order, entries)| entry_rows(order, entries)).collect();
-    engine::insert_entries(conn, rows).await?;
-    let drafts: Vec<_> = happened.iter().flat_map(|(order, entries)| outbox::drafts(order, entries)).collect();
-    engine::append_events(conn, &drafts).await?;
-    Ok(())
+/// Writes down what happened to orders: in their timelines, for whoever follows the log of events, and as the answers
+/// to the requests that made them.
+pub(super) async fn record(
+    conn: &mut Conn,
+    happened: &[(&Order, &[Entry])],
+    answers: Vec<(OrderId, Vec<u8>)>,
+) -> Result<(), StoreError> {
+    let entries = happened.iter().flat_map(|(order, entries)| entry_rows(order, entries)).collect();
+    let events = happened.iter().flat_map(|(order, entries)| outbox::drafts(order, entries)).collect();
+    Ok(engine::record(conn, entries, events, answers).await?)
 }
 
 /// Stores how steps of orders ended. `false` for each whose order has moved on, or whose lease is someone else's by
@@ -68,10 +70,9 @@ pub(in crate::store) async fn save(conn: &mut Conn, steps: &[&SavedStep]) -> Res
             after_update(conn, &step.order).await?;
         }
     }
-    record(conn, &happened).await?;
     let saved_steps = steps.iter().zip(&saved).filter(|(_, saved)| **saved);
     let answers = saved_steps.filter_map(|(step, _)| Some((step.order.id, step.response.clone()?)));
-    engine::answer_all(conn, answers.collect()).await?;
+    record(conn, &happened, answers.collect()).await?;
     Ok(saved)
 }
 
@@ -88,7 +89,7 @@ pub(in crate::store) async fn update_order(
         return Ok(false);
     }
     after_update(conn, order).await?;
-    record(conn, &[(order, entries)]).await?;
+    record(conn, &[(order, entries)], Vec::new()).await?;
     Ok(true)
 }
 

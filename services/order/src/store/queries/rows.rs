@@ -6,6 +6,7 @@ use souk_common::{
     ids::{OrderId, ProductId, ReturnId, ShipmentId, UserId},
     money::Currency,
 };
+use uuid::Uuid;
 
 use super::super::{
     Backend,
@@ -19,10 +20,12 @@ use crate::{
 };
 
 /// A row of `orders`.
-#[derive(Queryable, Selectable, Insertable)]
+#[derive(Queryable, Selectable, Insertable, serde::Serialize)]
 #[diesel(table_name = orders, check_for_backend(Backend))]
 pub(in crate::store) struct OrderRow {
+    #[serde(serialize_with = "as_uuid")]
     pub id: OrderId,
+    #[serde(serialize_with = "as_uuid")]
     pub customer_id: UserId,
     pub state: String,
     pub step: Option<String>,
@@ -49,11 +52,13 @@ pub(in crate::store) struct OrderRow {
 }
 
 /// A row of `order_lines`.
-#[derive(Queryable, Selectable, Insertable)]
+#[derive(Queryable, Selectable, Insertable, serde::Serialize)]
 #[diesel(table_name = order_lines, check_for_backend(Backend))]
 pub(in crate::store) struct LineRow {
+    #[serde(serialize_with = "as_uuid")]
     pub order_id: OrderId,
     pub number: i32,
+    #[serde(serialize_with = "as_uuid")]
     pub product_id: ProductId,
     pub sku: String,
     pub title: String,
@@ -68,9 +73,10 @@ pub(in crate::store) struct LineRow {
 }
 
 /// A row of `timeline_entries`.
-#[derive(Queryable, Selectable, Insertable)]
+#[derive(Queryable, Selectable, Insertable, serde::Serialize)]
 #[diesel(table_name = timeline_entries, check_for_backend(Backend))]
 pub(in crate::store) struct EntryRow {
+    #[serde(serialize_with = "as_uuid")]
     pub order_id: OrderId,
     pub number: i32,
     pub kind: String,
@@ -120,8 +126,10 @@ pub(in crate::store) struct OrderUpdate {
     pub values: OrderValues,
 }
 
-fn as_uuid<S: serde::Serializer>(id: &OrderId, serializer: S) -> Result<S::Ok, S::Error> {
-    serializer.collect_str(&id.uuid())
+/// As PostgreSQL reads it.
+fn as_uuid<I: Copy + Into<Uuid>, S: serde::Serializer>(id: &I, serializer: S) -> Result<S::Ok, S::Error> {
+    let id: Uuid = (*id).into();
+    serializer.collect_str(&id)
 }
 
 /// What may change of a row of `orders`.
