@@ -17,8 +17,8 @@ use tempfile::TempDir;
 use crate::{
     Rounds,
     load::{self, Call, Target},
-    process::usage,
-    report::{Figures, Report},
+    process::Watch,
+    report::{Figures, Goal, Report},
     shop::{Shop, text},
 };
 
@@ -81,27 +81,27 @@ pub async fn run(rounds: &Rounds, envoy: &str) -> Result<()> {
         same_answer(&contestants).await?;
     }
 
-    let mut report = Report::default();
-    for round in 1..=rounds.rounds {
+    let mut report = Report::<Figures>::new();
+    for _ in 0..rounds.rounds {
         for contestant in &contestants {
             let figures = turn(rounds, contestant, service_process.pid()).await.with_context(|| contestant.name)?;
-            println!("round {round}: {:<20} {:>7.0} answers/s", contestant.name, figures.rate);
             report.add(contestant.name, figures);
         }
+        report.show_round();
     }
-    report.print("proxy");
-    println!();
-    report.ratio("REST through souk / direct gRPC: answers a second", SOUK, DIRECT, |f| f.rate);
-    report.ratio("REST through souk / direct gRPC: CPU an answer", SOUK, DIRECT, |f| f.cpu_per_1000);
-    report.ratio("REST through souk / through Envoy: answers a second", SOUK, ENVOY, |f| f.rate);
-    report.ratio("REST through souk / through Envoy: answers per CPU-second", SOUK, ENVOY, |f| 1.0 / f.cpu_per_1000);
-    report.ratio("the same, of the proxy's CPU alone", SOUK, ENVOY, |f| 1.0 / f.own_cpu_per_1000);
-    report.ratio("with souk's cache / through Envoy: answers per CPU-second", CACHED, ENVOY, |f| 1.0 / f.cpu_per_1000);
-    report.ratio("with souk's cache / direct gRPC: CPU an answer", CACHED, DIRECT, |f| f.cpu_per_1000);
-    if let Some(path) = &rounds.json {
-        report.write(path)?;
-    }
-    Ok(())
+    let rate = |f: &Figures| f.rate;
+    let cpu = |f: &Figures| f.cpu_per_1000;
+    let (per_cpu, per_own_cpu) = (|f: &Figures| 1.0 / f.cpu_per_1000, |f: &Figures| 1.0 / f.own_cpu_per_1000);
+    let (rest, envoy) = ("REST through souk", "through Envoy");
+    report.ratio(&format!("{rest} / direct gRPC: answers/s"), Goal::AtLeast(0.5), (SOUK, rate), (DIRECT, rate));
+    report.ratio(&format!("{rest} / direct gRPC: CPU an answer"), Goal::Open, (SOUK, cpu), (DIRECT, cpu));
+    report.ratio(&format!("{rest} / {envoy}: answers/s"), Goal::Open, (SOUK, rate), (ENVOY, rate));
+    report.ratio(&format!("{rest} / {envoy}: answers per CPU-second"), Goal::Open, (SOUK, per_cpu), (ENVOY, per_cpu));
+    report.ratio("the same, of the proxy's CPU alone", Goal::Open, (SOUK, per_own_cpu), (ENVOY, per_own_cpu));
+    let what = format!("with souk's cache / {envoy}: answers per CPU-second");
+    report.ratio(&what, Goal::Open, (CACHED, per_cpu), (ENVOY, per_cpu));
+    report.ratio("with souk's cache / direct gRPC: CPU an answer", Goal::Open, (CACHED, cpu), (DIRECT, cpu));
+    report.finish(rounds.json.as_deref())
 }
 
 /// A target whose answers must all be as long as its first one.
@@ -119,20 +119,9 @@ async fn same(port: u16, path: &str, call: Call) -> Result<Target> {
 
 async fn turn(rounds: &Rounds, contestant: &Contestant, service: u32) -> Result<Figures> {
     load::run(&contestant.target, rounds.connections, WARM).await?;
-    let all: Vec<u32> = contestant.proxies.iter().copied().chain([service]).collect();
-    let (before, proxy_before) = (usage(&all)?, usage(&contestant.proxies)?);
+    let watch = Watch::begin(&contestant.proxies, &[service])?;
     let turn = load::run(&contestant.target, rounds.connections, rounds.turn()).await?;
-    let (after, proxy_after) = (usage(&all)?, usage(&contestant.proxies)?);
-    let thousands = turn.count as f64 / 1000.0;
-    let milliseconds = |quantile| turn.latency.value_at_quantile(quantile) as f64 / 1000.0;
-    Ok(Figures {
-        rate: turn.count as f64 / turn.elapsed.as_secs_f64(),
-        p50_ms: milliseconds(0.5),
-        p99_ms: milliseconds(0.99),
-        cpu_per_1000: (after.cpu - before.cpu) / thousands,
-        own_cpu_per_1000: (proxy_after.cpu - proxy_before.cpu) / thousands,
-        own_resident_mib: proxy_after.resident as f64 / f64::from(1 << 20),
-    })
+    Ok(Figures::of(&turn, &watch.spent()?))
 }
 
 /// Fails unless everyone who speaks JSON says the same.

@@ -1,13 +1,16 @@
 //! Side-by-side benchmarks of souk. Contestants take turns in one run; what counts is the ratio.
 #![allow(clippy::print_stdout, reason = "a program that prints its findings")]
 
+mod buyers;
 mod floor;
 mod gateway;
 mod load;
 mod orders;
+mod overload;
 mod process;
 mod report;
 mod shop;
+mod souk;
 
 use std::{path::PathBuf, time::Duration};
 
@@ -38,6 +41,14 @@ enum Case {
         /// Connections to souk; pgbench has `--connections`.
         #[arg(long, default_value_t = 64)]
         buyers: usize,
+    },
+    /// More orders than can be placed, up to ten times the peak, as an open loop, and what is refused.
+    Overload {
+        #[command(flatten)]
+        rounds: Rounds,
+        /// Requests under way at a time in the open loop, each on a connection of its own.
+        #[arg(long, default_value_t = 2000)]
+        in_flight: usize,
     },
 }
 
@@ -88,5 +99,6 @@ async fn main() -> Result<()> {
     match Cli::parse().case {
         Case::Gateway { rounds, envoy } => gateway::run(&rounds, &envoy).await,
         Case::Orders { rounds, buyers } => orders::run(&rounds, buyers).await,
+        Case::Overload { rounds, in_flight } => overload::run(&rounds, in_flight).await,
     }
 }
