@@ -61,8 +61,10 @@ impl Demand {
 /// Buyers of one souk, who order what it was filled with.
 pub struct Buyers {
     address: String,
-    token: String,
-    products: Arc<Vec<String>>,
+    /// Their token.
+    pub token: String,
+    /// What there is.
+    pub products: Arc<Vec<String>>,
 }
 
 impl Buyers {
@@ -71,7 +73,7 @@ impl Buyers {
     /// # Errors
     /// Where it does not take them.
     pub async fn of(souk: &Souk<'_>) -> Result<Self> {
-        let products = Arc::new(souk.shop.fill(PRODUCTS).await?);
+        let products = Arc::new(souk.fill(PRODUCTS).await?);
         let token = souk.register("ann@example.com", "correct horse").await?;
         Ok(Self { address: souk.gateway(), token, products })
     }
@@ -89,7 +91,7 @@ impl Buyers {
             body.to_string().into()
         });
         let confirmed = |answer: &Bytes| answer.windows(17).any(|text| text == br#""STATE_CONFIRMED""#);
-        self.target("/v1/orders", Call::Post(body), confirmed)
+        self.target(Call::Post("/v1/orders", body), confirmed)
     }
 
     /// Places orders over gRPC.
@@ -97,12 +99,12 @@ impl Buyers {
         let body = self.body(demand, |request| request.encode_to_vec().into());
         let confirmed =
             |answer: &Bytes| Order::decode(answer.slice(5..)).is_ok_and(|order| order.state() == State::Confirmed);
-        self.target("/souk.order.v1.OrderService/PlaceOrder", Call::Grpc(body), confirmed)
+        self.target(Call::Grpc("/souk.order.v1.OrderService/PlaceOrder", body), confirmed)
     }
 
-    fn target(&self, path: &str, call: Call, check: fn(&Bytes) -> bool) -> Target {
+    fn target(&self, call: Call, check: fn(&Bytes) -> bool) -> Target {
         let (address, token) = (self.address.clone(), self.token.clone());
-        Target { address, path: path.into(), call, token, check: Arc::new(check) }
+        Target { address, call, token, check: Arc::new(check) }
     }
 
     /// Each request anew: a key of its own, and products by the demand.

@@ -68,9 +68,13 @@ pub async fn run(rounds: &Rounds, envoy: &str) -> Result<()> {
     };
 
     let message: Bytes = GetProductRequest { name: product.clone() }.encode_to_vec().into();
-    let direct = Call::Grpc(Arc::new(move || message.clone()));
-    let direct = same(*inventory, "/souk.inventory.v1.ProductService/GetProduct", direct).await?;
-    let rest = async |port: &u16| same(*port, &format!("/v1/{product}"), Call::Get).await;
+    let direct = Call::Grpc("/souk.inventory.v1.ProductService/GetProduct", Arc::new(move || message.clone()));
+    let direct = same(*inventory, direct).await?;
+    let path = format!("/v1/{product}");
+    let rest = async |port: &u16| {
+        let path = path.clone();
+        same(*port, Call::Get(Arc::new(move || path.clone()))).await
+    };
     let mut contestants = vec![
         Contestant { name: DIRECT, target: direct, proxies: vec![] },
         Contestant { name: SOUK, target: rest(plain).await?, proxies: vec![gateway.pid()] },
@@ -105,14 +109,8 @@ pub async fn run(rounds: &Rounds, envoy: &str) -> Result<()> {
 }
 
 /// A target whose answers must all be as long as its first one.
-async fn same(port: u16, path: &str, call: Call) -> Result<Target> {
-    let target = Target {
-        address: format!("127.0.0.1:{port}"),
-        path: path.to_owned(),
-        call,
-        token: String::new(),
-        check: Arc::new(|_| true),
-    };
+async fn same(port: u16, call: Call) -> Result<Target> {
+    let target = Target { address: format!("127.0.0.1:{port}"), call, token: String::new(), check: Arc::new(|_| true) };
     let expected = load::once(&target).await?.len();
     Ok(Target { check: Arc::new(move |answer| answer.len() == expected), ..target })
 }
@@ -127,7 +125,7 @@ async fn turn(rounds: &Rounds, contestant: &Contestant, service: u32) -> Result<
 /// Fails unless everyone who speaks JSON says the same.
 async fn same_answer(contestants: &[Contestant]) -> Result<()> {
     let mut first: Option<Value> = None;
-    for contestant in contestants.iter().filter(|contestant| matches!(contestant.target.call, Call::Get)) {
+    for contestant in contestants.iter().filter(|contestant| matches!(contestant.target.call, Call::Get(_))) {
         let answer: Value = serde_json::from_slice(&load::once(&contestant.target).await?)?;
         let expected = first.get_or_insert_with(|| answer.clone());
         anyhow::ensure!(*expected == answer, "{} answers {answer}, where souk answers {expected}", contestant.name);

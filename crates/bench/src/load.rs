@@ -21,8 +21,6 @@ use tokio::{net::TcpStream, task::JoinSet};
 pub struct Target {
     /// `host:port`.
     pub address: String,
-    /// Path of the request.
-    pub path: String,
     /// What is sent, and over which protocol.
     pub call: Call,
     /// Who asks; nobody where empty.
@@ -31,18 +29,20 @@ pub struct Target {
     pub check: Arc<dyn Fn(&Bytes) -> bool + Send + Sync>,
 }
 
+/// Makes the path of the next request.
+pub type Path = Arc<dyn Fn() -> String + Send + Sync>;
 /// Makes the body of the next request.
 pub type Body = Arc<dyn Fn() -> Bytes + Send + Sync>;
 
 /// What is sent.
 #[derive(Clone)]
 pub enum Call {
-    /// GET over HTTP/1.1, as client apps make it.
-    Get,
-    /// POST of JSON over HTTP/1.1, as client apps make it.
-    Post(Body),
-    /// A unary gRPC call with such a message, over HTTP/2.
-    Grpc(Body),
+    /// GET of such paths over HTTP/1.1, as client apps make it.
+    Get(Path),
+    /// POST of such JSON to a path over HTTP/1.1, as client apps make it.
+    Post(&'static str, Body),
+    /// A unary gRPC call of a path with such messages, over HTTP/2.
+    Grpc(&'static str, Body),
 }
 
 /// What a turn found.
@@ -66,13 +66,13 @@ impl Target {
 
     fn request(&self) -> Result<Request<Full<Bytes>>> {
         let (request, body) = match &self.call {
-            Call::Get => (Request::get(&self.path).header("host", &self.address), Bytes::new()),
-            Call::Post(body) => {
-                let request = Request::post(&self.path).header("host", &self.address);
+            Call::Get(path) => (Request::get(path()).header("host", &self.address), Bytes::new()),
+            Call::Post(path, body) => {
+                let request = Request::post(*path).header("host", &self.address);
                 (request.header("content-type", "application/json"), body())
             }
-            Call::Grpc(message) => {
-                let request = Request::post(format!("http://{}{}", self.address, self.path));
+            Call::Grpc(path, message) => {
+                let request = Request::post(format!("http://{}{path}", self.address));
                 let request = request.header("content-type", "application/grpc").header("te", "trailers");
                 (request, framed(&message()))
             }
@@ -104,12 +104,12 @@ impl Connection {
         stream.set_nodelay(true)?;
         let stream = TokioIo::new(stream);
         Ok(match target.call {
-            Call::Get | Call::Post(_) => {
+            Call::Get(_) | Call::Post(..) => {
                 let (sender, connection) = http1::handshake(stream).await?;
                 tokio::spawn(connection);
                 Self::Http1(sender)
             }
-            Call::Grpc(_) => {
+            Call::Grpc(..) => {
                 let (sender, connection) = http2::handshake(TokioExecutor::new(), stream).await?;
                 tokio::spawn(connection);
                 Self::Http2(sender)

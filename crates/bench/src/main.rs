@@ -4,11 +4,13 @@
 mod buyers;
 mod floor;
 mod gateway;
+mod latency;
 mod load;
 mod orders;
 mod overload;
 mod process;
 mod report;
+mod server_log;
 mod shop;
 mod souk;
 
@@ -41,6 +43,11 @@ enum Case {
         /// Connections to souk; pgbench has `--connections`.
         #[arg(long, default_value_t = 64)]
         buyers: usize,
+    },
+    /// A lone order beside the sum of the commits that it waits for (pgbench with one client).
+    Latency {
+        #[command(flatten)]
+        rounds: Rounds,
     },
     /// More orders than can be placed, up to ten times the peak, as an open loop, and what is refused.
     Overload {
@@ -99,6 +106,7 @@ async fn main() -> Result<()> {
     match Cli::parse().case {
         Case::Gateway { rounds, envoy } => gateway::run(&rounds, &envoy).await,
         Case::Orders { rounds, buyers } => orders::run(&rounds, buyers).await,
+        Case::Latency { rounds } => latency::run(&rounds).await,
         Case::Overload { rounds, in_flight } => overload::run(&rounds, in_flight).await,
     }
 }

@@ -108,6 +108,23 @@ pub fn usage(pids: &[u32]) -> Result<Usage> {
     Ok(sum)
 }
 
+/// The most that was resident of a process since it began, or since [`forget_peak`], in bytes.
+///
+/// # Errors
+/// Where it has ended.
+pub fn peak(pid: u32) -> Result<u64> {
+    let status = fs::read_to_string(format!("/proc/{pid}/status"))?;
+    Ok(of_status(&status, "VmHWM:").context("no VmHWM")? * 1024)
+}
+
+/// Counts the most that is resident of a process anew.
+///
+/// # Errors
+/// Where it has ended or is not ours.
+pub fn forget_peak(pid: u32) -> Result<()> {
+    Ok(fs::write(format!("/proc/{pid}/clear_refs"), "5")?)
+}
+
 fn add(sum: &mut Usage, more: Usage) {
     sum.cpu += more.cpu;
     sum.resident += more.resident;

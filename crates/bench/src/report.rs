@@ -37,7 +37,7 @@ pub const fn plain<F>(title: &'static str, digits: usize, of: fn(&F) -> f64) -> 
 
 impl<F> Column<F> {
     fn width(&self) -> usize {
-        let least = if self.range { 22 } else { 9 };
+        let least = if self.range { 25 } else { 9 };
         least.max(self.title.chars().count() + 2)
     }
 }
@@ -144,8 +144,8 @@ impl<F: Row> Report<F> {
         let Some(column) = F::COLUMNS.first() else { return };
         for name in &self.names {
             let turns = &self.rounds[name];
-            let figure = turns.last().map_or(f64::NAN, column.of);
-            println!("round {}: {name:<26} {figure:>9.*} {}", turns.len(), column.digits, column.title);
+            let figure = Spread::of(turns.last().map(column.of).into_iter()).middle(column.digits);
+            println!("round {}: {name:<26} {figure:>9} {}", turns.len(), column.title);
         }
     }
 
@@ -161,6 +161,11 @@ impl<F: Row> Report<F> {
             let spread = Spread::of(a.iter().zip(b).map(|(a, b)| of_a(a) / of_b(b)));
             self.ratios.push(Ratio { what: what.to_owned(), goal: goal.judge(spread.median), spread });
         }
+    }
+
+    /// Keeps a figure itself, where the goal is not a ratio.
+    pub fn figure(&mut self, what: &str, goal: Goal, (name, of): (&str, impl Fn(&F) -> f64)) {
+        self.ratio(what, goal, (name, of), (name, |_| 1.0));
     }
 
     /// Prints all, and writes every turn's figures and the ratios where a file is given.

@@ -30,6 +30,9 @@ const PATIENCE: Duration = Duration::from_secs(1800);
 /// One machine that asks all it can, and nobody who reads a log.
 const BARE: [(&str, &str); 2] =
     [("SOUK_GATEWAY__RATE_LIMITS__ENABLED", "false"), ("SOUK_GATEWAY__ACCESS_LOG", "false")];
+/// Every answer is made anew.
+pub const NO_CACHE: (&str, &str) = ("SOUK_GATEWAY__CACHE__ENABLED", "false");
+
 /// Where a souk keeps its data.
 #[derive(Clone, Copy)]
 pub enum Place<'s> {
@@ -107,6 +110,42 @@ impl<'s> Souk<'s> {
         self.shop.gateway.trim_start_matches("http://").to_owned()
     }
 
+    /// `host:port` of a service itself, as the first screen tells it.
+    ///
+    /// # Errors
+    /// Where it does not.
+    pub fn service(&self, name: &str) -> Result<String> {
+        let log = self.process.log();
+        let words = log.lines().map(|line| line.split_whitespace().collect::<Vec<_>>());
+        let address = words.into_iter().find_map(|words| match words.as_slice() {
+            [service, address, "(gRPC)"] if *service == name => Some((*address).to_owned()),
+            _ => None,
+        });
+        address.with_context(|| format!("no address of {name} in {log}"))
+    }
+
+    /// Makes so many products with stock; their names. The database knows of them then, as after its nightly care.
+    ///
+    /// # Errors
+    /// Where one of them is not made.
+    pub async fn fill(&self, products: usize) -> Result<Vec<String>> {
+        let names = self.shop.fill(products).await?;
+        self.vacuum()?;
+        Ok(names)
+    }
+
+    /// Lets PostgreSQL count its rows, which it would do by itself after a minute.
+    ///
+    /// # Errors
+    /// Where that fails.
+    pub fn vacuum(&self) -> Result<()> {
+        let Place::Postgres(server, prefix) = self.place else { return Ok(()) };
+        for service in SERVICES {
+            floor::query(server, &Place::database(prefix, service), "VACUUM ANALYZE")?;
+        }
+        Ok(())
+    }
+
     /// A new user's token.
     ///
     /// # Errors
@@ -126,6 +165,14 @@ impl<'s> Souk<'s> {
             Place::Sqlite => Watch::begin(&[self.pid()], &[]),
             Place::Postgres(server, _) => Watch::begin(&[self.pid()], &[server.pid()]),
         }
+    }
+
+    /// A turn of closed-loop load, after a warm-up.
+    ///
+    /// # Errors
+    /// An answer that is not good.
+    pub async fn turn(&self, target: &Target, connections: usize, duration: Duration) -> Result<Figures> {
+        Ok(self.counted_turn(target, connections, duration).await?.0)
     }
 
     /// A turn in which orders are placed. What it answered must be stored when the promises are checked.

@@ -173,7 +173,8 @@ mod tests {
             }
         });
         let check = Arc::new(|answer: &bytes::Bytes| answer == "ok");
-        let target = Target { address, path: "/".to_owned(), call: Call::Get, token: String::new(), check };
+        let call = Call::Get(Arc::new(|| "/".to_owned()));
+        let target = Target { address, call, token: String::new(), check };
 
         // Ten times what one connection can do.
         let arrivals = Arrivals { rate: 500.0, duration: Duration::from_millis(400), in_flight: 1 };
