@@ -10,6 +10,7 @@ mod orders;
 mod overload;
 mod process;
 mod report;
+mod reserve;
 mod server_log;
 mod shop;
 mod souk;
@@ -48,6 +49,14 @@ enum Case {
     Latency {
         #[command(flatten)]
         rounds: Rounds,
+    },
+    /// Inventory's Reserve alone, at the service itself, beside the least that an order costs PostgreSQL (pgbench).
+    Reserve {
+        #[command(flatten)]
+        rounds: Rounds,
+        /// Connections to the service; pgbench has `--connections`.
+        #[arg(long, default_value_t = 64)]
+        callers: usize,
     },
     /// More orders than can be placed, up to ten times the peak, as an open loop, and what is refused.
     Overload {
@@ -107,6 +116,7 @@ async fn main() -> Result<()> {
         Case::Gateway { rounds, envoy } => gateway::run(&rounds, &envoy).await,
         Case::Orders { rounds, buyers } => orders::run(&rounds, buyers).await,
         Case::Latency { rounds } => latency::run(&rounds).await,
+        Case::Reserve { rounds, callers } => reserve::run(&rounds, callers).await,
         Case::Overload { rounds, in_flight } => overload::run(&rounds, in_flight).await,
     }
 }
