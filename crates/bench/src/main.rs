@@ -2,6 +2,7 @@
 #![allow(clippy::print_stdout, reason = "a program that prints its findings")]
 
 mod buyers;
+mod catalog;
 mod floor;
 mod gateway;
 mod latency;
@@ -57,6 +58,11 @@ enum Case {
         /// Connections to the service; pgbench has `--connections`.
         #[arg(long, default_value_t = 64)]
         callers: usize,
+    },
+    /// A product, a page and a search over REST, beside the direct gRPC calls; and log-in.
+    Catalog {
+        #[command(flatten)]
+        rounds: Rounds,
     },
     /// More orders than can be placed, up to ten times the peak, as an open loop, and what is refused.
     Overload {
@@ -117,6 +123,7 @@ async fn main() -> Result<()> {
         Case::Orders { rounds, buyers } => orders::run(&rounds, buyers).await,
         Case::Latency { rounds } => latency::run(&rounds).await,
         Case::Reserve { rounds, callers } => reserve::run(&rounds, callers).await,
+        Case::Catalog { rounds } => catalog::run(&rounds).await,
         Case::Overload { rounds, in_flight } => overload::run(&rounds, in_flight).await,
     }
 }
