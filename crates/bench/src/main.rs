@@ -15,6 +15,7 @@ mod reserve;
 mod server_log;
 mod shop;
 mod souk;
+mod start;
 
 use std::{path::PathBuf, time::Duration};
 
@@ -63,6 +64,14 @@ enum Case {
     Catalog {
         #[command(flatten)]
         rounds: Rounds,
+    },
+    /// `souk up` in a fresh folder: time to the first answer, memory when idle and under orders.
+    Start {
+        #[command(flatten)]
+        rounds: Rounds,
+        /// Connections that place orders.
+        #[arg(long, default_value_t = 64)]
+        buyers: usize,
     },
     /// More orders than can be placed, up to ten times the peak, as an open loop, and what is refused.
     Overload {
@@ -124,6 +133,7 @@ async fn main() -> Result<()> {
         Case::Latency { rounds } => latency::run(&rounds).await,
         Case::Reserve { rounds, callers } => reserve::run(&rounds, callers).await,
         Case::Catalog { rounds } => catalog::run(&rounds).await,
+        Case::Start { rounds, buyers } => start::run(&rounds, buyers).await,
         Case::Overload { rounds, in_flight } => overload::run(&rounds, in_flight).await,
     }
 }
