@@ -68,12 +68,20 @@ pub struct Buyers {
 }
 
 impl Buyers {
-    /// Fills a souk with products and registers who buys them.
+    /// Fills a souk with as many products as the floor has, and registers who buys them.
     ///
     /// # Errors
     /// Where it does not take them.
     pub async fn of(souk: &Souk<'_>) -> Result<Self> {
-        let products = Arc::new(souk.fill(PRODUCTS).await?);
+        Self::with(souk, PRODUCTS).await
+    }
+
+    /// The same with so many products.
+    ///
+    /// # Errors
+    /// Where it does not take them.
+    pub async fn with(souk: &Souk<'_>, products: usize) -> Result<Self> {
+        let products = Arc::new(souk.fill(products).await?);
         let token = souk.register("ann@example.com", "correct horse").await?;
         Ok(Self { address: souk.gateway(), token, products })
     }
@@ -90,8 +98,7 @@ impl Buyers {
             });
             body.to_string().into()
         });
-        let confirmed = |answer: &Bytes| answer.windows(17).any(|text| text == br#""STATE_CONFIRMED""#);
-        self.target(Call::Post("/v1/orders", body), confirmed)
+        self.target(Call::Post("/v1/orders", body), |answer| confirmed(answer) == 1)
     }
 
     /// Places orders over gRPC.
@@ -100,6 +107,12 @@ impl Buyers {
         let confirmed =
             |answer: &Bytes| Order::decode(answer.slice(5..)).is_ok_and(|order| order.state() == State::Confirmed);
         self.target(Call::Grpc("/souk.order.v1.OrderService/PlaceOrder", body), confirmed)
+    }
+
+    /// Reads so many confirmed orders over REST, as the buyers or someone else.
+    pub fn read(&self, path: impl Fn() -> String + Send + Sync + 'static, token: &str, expected: usize) -> Target {
+        let check = Arc::new(move |answer: &Bytes| confirmed(answer) == expected);
+        Target { address: self.address.clone(), call: Call::Get(Arc::new(path)), token: token.to_owned(), check }
     }
 
     fn target(&self, call: Call, check: fn(&Bytes) -> bool) -> Target {
@@ -127,6 +140,11 @@ impl Buyers {
             })
         })
     }
+}
+
+/// How many orders of an answer in JSON are confirmed.
+fn confirmed(answer: &[u8]) -> usize {
+    answer.windows(17).filter(|text| text == br#""STATE_CONFIRMED""#).count()
 }
 
 /// Up to which number of [0, 1) each of so many ranks is picked, rank n with weight 1/n^1.1.

@@ -23,6 +23,9 @@ const GET_RPC: &str = "/souk.inventory.v1.ProductService/GetProduct";
 const LIST_RPC: &str = "/souk.inventory.v1.ProductService/ListProducts";
 const LOG_IN: &str = "log-in, REST";
 
+/// Makes the next text that is asked for.
+type Text = Arc<dyn Fn() -> String + Send + Sync>;
+
 /// A read of the catalogue, each time another one.
 pub struct Read {
     /// What is read.
@@ -78,55 +81,50 @@ fn names(read: &Read) -> [String; 3] {
     ["direct gRPC", "REST", "REST, cached"].map(|way| format!("{}, {way}", read.what))
 }
 
-/// Get, list and search of the products that a shop was filled with. Of the list there are fifty, of the others as many
+/// Get, list and search of the products that a shop was filled with. Of the list there are forty, of the others as many
 /// as products.
 pub fn reads(products: Vec<String>) -> [Read; 3] {
-    let products = Arc::new(products);
-    let (count, pick) = (products.len(), {
-        let products = products.clone();
-        move || products[rand::random_range(0..products.len())].clone()
-    });
-    let picked = pick.clone();
+    let count = products.len();
+    let any: Text = Arc::new(move || products[rand::random_range(0..products.len())].clone());
+    let picked = any.clone();
+    let get = Read {
+        what: "get",
+        rest: Call::Get(Arc::new(move || format!("/v1/{}", any()))),
+        grpc: Call::Grpc(GET_RPC, Arc::new(move || GetProductRequest { name: picked() }.encode_to_vec().into())),
+        count: |message| usize::from(Product::decode(message).is_ok_and(|product| !product.sku.is_empty())),
+        expected: 1,
+    };
     // A fifth of the products.
     let filter = || {
         let from: u32 = rand::random_range(1..=40);
         format!("price >= {from}.00 AND price <= {}.00", from + 10)
     };
+    let filtered = |filter| ListProductsRequest { page_size: PAGE, filter, ..ListProductsRequest::default() };
     // The number is one product's alone, the other word everyone's.
     let words = move || format!("{} product", rand::random_range(0..count));
-    let list = |request: ListProductsRequest| Bytes::from(request.encode_to_vec());
-    let listed = |message: &[u8]| ListProductsResponse::decode(message).map_or(0, |answer| answer.products.len());
-    let request = ListProductsRequest { page_size: PAGE, ..ListProductsRequest::default() };
-    let searched = request.clone();
+    let found = |query| ListProductsRequest { page_size: PAGE, query, ..ListProductsRequest::default() };
     [
-        Read {
-            what: "get",
-            rest: Call::Get(Arc::new(move || format!("/v1/{}", pick()))),
-            grpc: Call::Grpc(GET_RPC, Arc::new(move || GetProductRequest { name: picked() }.encode_to_vec().into())),
-            count: |message| usize::from(Product::decode(message).is_ok_and(|product| !product.sku.is_empty())),
-            expected: 1,
-        },
-        Read {
-            what: "list of 20",
-            rest: Call::Get(Arc::new(move || page("filter", &filter()))),
-            grpc: Call::Grpc(
-                LIST_RPC,
-                Arc::new(move || list(ListProductsRequest { filter: filter(), ..request.clone() })),
-            ),
-            count: listed,
-            expected: PAGE as usize,
-        },
-        Read {
-            what: "search",
-            rest: Call::Get(Arc::new(move || page("query", &words()))),
-            grpc: Call::Grpc(
-                LIST_RPC,
-                Arc::new(move || list(ListProductsRequest { query: words(), ..searched.clone() })),
-            ),
-            count: listed,
-            expected: 1,
-        },
+        get,
+        listing("list of 20", ("filter", Arc::new(filter)), filtered, PAGE as usize),
+        listing("search", ("query", Arc::new(words)), found, 1),
     ]
+}
+
+/// A read of a page by one parameter.
+fn listing(
+    what: &'static str,
+    (parameter, value): (&'static str, Text),
+    request: fn(String) -> ListProductsRequest,
+    expected: usize,
+) -> Read {
+    let values = value.clone();
+    Read {
+        what,
+        rest: Call::Get(Arc::new(move || page(parameter, &value()))),
+        grpc: Call::Grpc(LIST_RPC, Arc::new(move || request(values()).encode_to_vec().into())),
+        count: |message| ListProductsResponse::decode(message).map_or(0, |answer| answer.products.len()),
+        expected,
+    }
 }
 
 impl Read {

@@ -3,12 +3,15 @@
 
 mod buyers;
 mod catalog;
+mod filled;
 mod floor;
 mod gateway;
+mod growth;
 mod latency;
 mod load;
 mod orders;
 mod overload;
+mod plans;
 mod process;
 mod report;
 mod reserve;
@@ -21,6 +24,8 @@ use std::{path::PathBuf, time::Duration};
 
 use anyhow::{Context, Result};
 use clap::{Args, Parser, Subcommand};
+
+use filled::Size;
 
 /// Benchmarks of souk, side by side in one run.
 #[derive(Debug, Parser)]
@@ -72,6 +77,15 @@ enum Case {
         /// Connections that place orders.
         #[arg(long, default_value_t = 64)]
         buyers: usize,
+    },
+    /// Reads of products and orders in a shop that is nearly empty and in ones that hold many, and their plans.
+    Growth {
+        #[command(flatten)]
+        rounds: Rounds,
+        /// Products and orders of a shop, the first one's being what the others are compared with; several times. The
+        /// goal's are 0:0, 100000:1000000 and 1000000:10000000, which take some 15 GB and the better part of an hour.
+        #[arg(long = "size", value_name = "PRODUCTS:ORDERS", default_values = ["0:0", "100000:100000"])]
+        sizes: Vec<Size>,
     },
     /// More orders than can be placed, up to ten times the peak, as an open loop, and what is refused.
     Overload {
@@ -134,6 +148,7 @@ async fn main() -> Result<()> {
         Case::Reserve { rounds, callers } => reserve::run(&rounds, callers).await,
         Case::Catalog { rounds } => catalog::run(&rounds).await,
         Case::Start { rounds, buyers } => start::run(&rounds, buyers).await,
+        Case::Growth { rounds, sizes } => growth::run(&rounds, &sizes).await,
         Case::Overload { rounds, in_flight } => overload::run(&rounds, in_flight).await,
     }
 }

@@ -27,9 +27,12 @@ const WARM: Duration = Duration::from_secs(1);
 /// How long orders may take to become final, and a check of all promises.
 const PATIENCE: Duration = Duration::from_secs(1800);
 
-/// One machine that asks all it can, and nobody who reads a log.
-const BARE: [(&str, &str); 2] =
-    [("SOUK_GATEWAY__RATE_LIMITS__ENABLED", "false"), ("SOUK_GATEWAY__ACCESS_LOG", "false")];
+/// One machine that asks all it can, nobody who reads a log, and tokens that outlast a long run.
+const BARE: [(&str, &str); 3] = [
+    ("SOUK_GATEWAY__RATE_LIMITS__ENABLED", "false"),
+    ("SOUK_GATEWAY__ACCESS_LOG", "false"),
+    ("SOUK_USER__ACCESS_TOKEN_TTL", "24h"),
+];
 /// Every answer is made anew.
 pub const NO_CACHE: (&str, &str) = ("SOUK_GATEWAY__CACHE__ENABLED", "false");
 
@@ -39,12 +42,12 @@ pub enum Place<'s> {
     /// Files in its folder.
     Sqlite,
     /// Databases in that server, whose names begin so.
-    Postgres(&'s Server, &'static str),
+    Postgres(&'s Server, &'s str),
 }
 
 impl Place<'_> {
     /// The name of a service's database.
-    fn database(prefix: &str, service: &str) -> String {
+    pub fn database(prefix: &str, service: &str) -> String {
         format!("{prefix}_{service}")
     }
 
