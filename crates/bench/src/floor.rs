@@ -3,9 +3,13 @@
 use std::{path::Path, process::Command};
 
 use anyhow::{Context, Result, ensure};
+use hdrhistogram::Histogram;
 use souk_testkit::servers::{Server, find};
 
-use crate::{process::usage_of_tree, report::Figures};
+use crate::{
+    process::Watch,
+    report::{Figures, mib},
+};
 
 const SCHEMA: &str = include_str!("../floor/schema.sql");
 /// An order of two products of 10,000, each as likely as the other.
@@ -43,12 +47,17 @@ impl<'s> Floor<'s> {
         std::fs::write(&file, script)?;
         let pgbench = find::binary("pgbench").context(find::missing("pgbench", "postgresql"))?;
         let stored = || -> Result<f64> { Ok(query(self.server, DATABASE, "SELECT count(*) FROM orders")?.parse()?) };
-        let (before, stored_before) = (usage_of_tree(self.server.pid())?, stored()?);
+        let stored_before = stored()?;
+        // One file a thread, one line a transaction.
+        let times = tempfile::tempdir_in(folder)?;
+        let watch = Watch::begin(&[], &[self.server.pid()])?;
         let output = Command::new(pgbench)
             .args(["-n", "-j", "2", "-M", "prepared", "-h", "127.0.0.1", "-U", "postgres"])
             .args(["-c", &clients.to_string(), "-T", &seconds.to_string(), "-p", &self.server.port().to_string()])
             .arg("-f")
             .arg(&file)
+            .arg("--log")
+            .arg(format!("--log-prefix={}", times.path().join("times").display()))
             .arg(DATABASE)
             .output()
             .context("pgbench cannot be run")?;
@@ -62,17 +71,32 @@ impl<'s> Floor<'s> {
         let count = number("number of transactions actually processed:")?;
         ensure!(number("number of failed transactions:")? == 0.0, "transactions failed: {text}");
         ensure!(stored()? - stored_before == count, "not every order is stored: {text}");
-        let after = usage_of_tree(self.server.pid())?;
+        let spent = watch.spent()?;
+        let latency = latency(times.path())?;
         Ok(Figures {
             rate: number("tps =")?,
-            // pgbench tells no more than the average.
-            p50_ms: f64::NAN,
-            p99_ms: f64::NAN,
-            cpu_per_1000: (after.cpu - before.cpu) / count * 1000.0,
+            p50_ms: latency.value_at_quantile(0.5) as f64 / 1000.0,
+            p99_ms: latency.value_at_quantile(0.99) as f64 / 1000.0,
+            cpu_per_1000: spent.others.cpu / count * 1000.0,
             own_cpu_per_1000: f64::NAN,
-            own_resident_mib: f64::NAN,
+            load_cpu_per_1000: f64::NAN,
+            own_switches: f64::NAN,
+            own_resident_mib: mib(spent.others.resident),
         })
     }
+}
+
+/// Time to each transaction's end, in microseconds, from pgbench's logs in a folder.
+fn latency(folder: &Path) -> Result<Histogram<u64>> {
+    let mut latency = Histogram::new(3)?;
+    for file in std::fs::read_dir(folder)? {
+        for line in std::fs::read_to_string(file?.path())?.lines() {
+            // client_id transaction_no time script_no …
+            let time = line.split(' ').nth(2).and_then(|time| time.parse().ok());
+            latency.record(time.with_context(|| format!("not a line of pgbench's log: {line}"))?)?;
+        }
+    }
+    Ok(latency)
 }
 
 /// What a statement answers, as text.

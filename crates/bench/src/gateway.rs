@@ -17,8 +17,8 @@ use tempfile::TempDir;
 use crate::{
     Rounds,
     load::{self, Call, Target},
-    process::usage,
-    report::{Figures, Report},
+    process::Watch,
+    report::{Figures, Goal, Report},
     shop::{Shop, text},
 };
 
@@ -68,9 +68,13 @@ pub async fn run(rounds: &Rounds, envoy: &str) -> Result<()> {
     };
 
     let message: Bytes = GetProductRequest { name: product.clone() }.encode_to_vec().into();
-    let direct = Call::Grpc(Arc::new(move || message.clone()));
-    let direct = same(*inventory, "/souk.inventory.v1.ProductService/GetProduct", direct).await?;
-    let rest = async |port: &u16| same(*port, &format!("/v1/{product}"), Call::Get).await;
+    let direct = Call::Grpc("/souk.inventory.v1.ProductService/GetProduct", Arc::new(move || message.clone()));
+    let direct = same(*inventory, direct).await?;
+    let path = format!("/v1/{product}");
+    let rest = async |port: &u16| {
+        let path = path.clone();
+        same(*port, Call::Get(Arc::new(move || path.clone()))).await
+    };
     let mut contestants = vec![
         Contestant { name: DIRECT, target: direct, proxies: vec![] },
         Contestant { name: SOUK, target: rest(plain).await?, proxies: vec![gateway.pid()] },
@@ -81,64 +85,47 @@ pub async fn run(rounds: &Rounds, envoy: &str) -> Result<()> {
         same_answer(&contestants).await?;
     }
 
-    let mut report = Report::default();
-    for round in 1..=rounds.rounds {
+    let mut report = Report::<Figures>::new();
+    for _ in 0..rounds.rounds {
         for contestant in &contestants {
             let figures = turn(rounds, contestant, service_process.pid()).await.with_context(|| contestant.name)?;
-            println!("round {round}: {:<20} {:>7.0} answers/s", contestant.name, figures.rate);
             report.add(contestant.name, figures);
         }
+        report.show_round();
     }
-    report.print("proxy");
-    println!();
-    report.ratio("REST through souk / direct gRPC: answers a second", SOUK, DIRECT, |f| f.rate);
-    report.ratio("REST through souk / direct gRPC: CPU an answer", SOUK, DIRECT, |f| f.cpu_per_1000);
-    report.ratio("REST through souk / through Envoy: answers a second", SOUK, ENVOY, |f| f.rate);
-    report.ratio("REST through souk / through Envoy: answers per CPU-second", SOUK, ENVOY, |f| 1.0 / f.cpu_per_1000);
-    report.ratio("the same, of the proxy's CPU alone", SOUK, ENVOY, |f| 1.0 / f.own_cpu_per_1000);
-    report.ratio("with souk's cache / through Envoy: answers per CPU-second", CACHED, ENVOY, |f| 1.0 / f.cpu_per_1000);
-    report.ratio("with souk's cache / direct gRPC: CPU an answer", CACHED, DIRECT, |f| f.cpu_per_1000);
-    if let Some(path) = &rounds.json {
-        report.write(path)?;
-    }
-    Ok(())
+    let rate = |f: &Figures| f.rate;
+    let cpu = |f: &Figures| f.cpu_per_1000;
+    let (per_cpu, per_own_cpu) = (|f: &Figures| 1.0 / f.cpu_per_1000, |f: &Figures| 1.0 / f.own_cpu_per_1000);
+    let (rest, envoy) = ("REST through souk", "through Envoy");
+    report.ratio(&format!("{rest} / direct gRPC: answers/s"), Goal::AtLeast(0.5), (SOUK, rate), (DIRECT, rate));
+    report.ratio(&format!("{rest} / direct gRPC: CPU an answer"), Goal::Open, (SOUK, cpu), (DIRECT, cpu));
+    report.ratio(&format!("{rest} / {envoy}: answers/s"), Goal::Open, (SOUK, rate), (ENVOY, rate));
+    report.ratio(&format!("{rest} / {envoy}: answers per CPU-second"), Goal::Open, (SOUK, per_cpu), (ENVOY, per_cpu));
+    report.ratio("the same, of the proxy's CPU alone", Goal::Open, (SOUK, per_own_cpu), (ENVOY, per_own_cpu));
+    let what = format!("with souk's cache / {envoy}: answers per CPU-second");
+    report.ratio(&what, Goal::Open, (CACHED, per_cpu), (ENVOY, per_cpu));
+    report.ratio("with souk's cache / direct gRPC: CPU an answer", Goal::Open, (CACHED, cpu), (DIRECT, cpu));
+    report.finish(rounds.json.as_deref())
 }
 
 /// A target whose answers must all be as long as its first one.
-async fn same(port: u16, path: &str, call: Call) -> Result<Target> {
-    let target = Target {
-        address: format!("127.0.0.1:{port}"),
-        path: path.to_owned(),
-        call,
-        token: String::new(),
-        check: Arc::new(|_| true),
-    };
+async fn same(port: u16, call: Call) -> Result<Target> {
+    let target = Target { address: format!("127.0.0.1:{port}"), call, token: String::new(), check: Arc::new(|_| true) };
     let expected = load::once(&target).await?.len();
     Ok(Target { check: Arc::new(move |answer| answer.len() == expected), ..target })
 }
 
 async fn turn(rounds: &Rounds, contestant: &Contestant, service: u32) -> Result<Figures> {
     load::run(&contestant.target, rounds.connections, WARM).await?;
-    let all: Vec<u32> = contestant.proxies.iter().copied().chain([service]).collect();
-    let (before, proxy_before) = (usage(&all)?, usage(&contestant.proxies)?);
+    let watch = Watch::begin(&contestant.proxies, &[service])?;
     let turn = load::run(&contestant.target, rounds.connections, rounds.turn()).await?;
-    let (after, proxy_after) = (usage(&all)?, usage(&contestant.proxies)?);
-    let thousands = turn.count as f64 / 1000.0;
-    let milliseconds = |quantile| turn.latency.value_at_quantile(quantile) as f64 / 1000.0;
-    Ok(Figures {
-        rate: turn.count as f64 / turn.elapsed.as_secs_f64(),
-        p50_ms: milliseconds(0.5),
-        p99_ms: milliseconds(0.99),
-        cpu_per_1000: (after.cpu - before.cpu) / thousands,
-        own_cpu_per_1000: (proxy_after.cpu - proxy_before.cpu) / thousands,
-        own_resident_mib: proxy_after.resident as f64 / f64::from(1 << 20),
-    })
+    Ok(Figures::of(&turn, &watch.spent()?))
 }
 
 /// Fails unless everyone who speaks JSON says the same.
 async fn same_answer(contestants: &[Contestant]) -> Result<()> {
     let mut first: Option<Value> = None;
-    for contestant in contestants.iter().filter(|contestant| matches!(contestant.target.call, Call::Get)) {
+    for contestant in contestants.iter().filter(|contestant| matches!(contestant.target.call, Call::Get(_))) {
         let answer: Value = serde_json::from_slice(&load::once(&contestant.target).await?)?;
         let expected = first.get_or_insert_with(|| answer.clone());
         anyhow::ensure!(*expected == answer, "{} answers {answer}, where souk answers {expected}", contestant.name);

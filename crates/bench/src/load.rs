@@ -1,14 +1,16 @@
-//! Closed-loop load: so many connections, each with one request at a time, and every answer checked.
+//! Load. Here the closed loop: so many connections, each with one request at a time, and every answer checked.
+
+pub mod open;
 
 use std::{
     sync::Arc,
     time::{Duration, Instant},
 };
 
-use anyhow::{Context, Result, ensure};
+use anyhow::{Context, Result, bail};
 use bytes::Bytes;
 use hdrhistogram::Histogram;
-use http::{HeaderMap, Request};
+use http::{HeaderMap, HeaderValue, Request};
 use http_body_util::{BodyExt, Full};
 use hyper::client::conn::{http1, http2};
 use hyper_util::rt::{TokioExecutor, TokioIo};
@@ -19,8 +21,6 @@ use tokio::{net::TcpStream, task::JoinSet};
 pub struct Target {
     /// `host:port`.
     pub address: String,
-    /// Path of the request.
-    pub path: String,
     /// What is sent, and over which protocol.
     pub call: Call,
     /// Who asks; nobody where empty.
@@ -29,18 +29,20 @@ pub struct Target {
     pub check: Arc<dyn Fn(&Bytes) -> bool + Send + Sync>,
 }
 
+/// Makes the path of the next request.
+pub type Path = Arc<dyn Fn() -> String + Send + Sync>;
 /// Makes the body of the next request.
 pub type Body = Arc<dyn Fn() -> Bytes + Send + Sync>;
 
 /// What is sent.
 #[derive(Clone)]
 pub enum Call {
-    /// GET over HTTP/1.1, as client apps make it.
-    Get,
-    /// POST of JSON over HTTP/1.1, as client apps make it.
-    Post(Body),
-    /// A unary gRPC call with such a message, over HTTP/2.
-    Grpc(Body),
+    /// GET of such paths over HTTP/1.1, as client apps make it.
+    Get(Path),
+    /// POST of such JSON to a path over HTTP/1.1, as client apps make it.
+    Post(&'static str, Body),
+    /// A unary gRPC call of a path with such messages, over HTTP/2.
+    Grpc(&'static str, Body),
 }
 
 /// What a turn found.
@@ -55,15 +57,22 @@ pub struct Turn {
 }
 
 impl Target {
+    fn checked(&self, body: Bytes) -> Answer {
+        if (self.check)(&body) {
+            return Answer::Good(body);
+        }
+        Answer::Bad(format!("not the answer that was asked for: {}", String::from_utf8_lossy(&body)))
+    }
+
     fn request(&self) -> Result<Request<Full<Bytes>>> {
         let (request, body) = match &self.call {
-            Call::Get => (Request::get(&self.path).header("host", &self.address), Bytes::new()),
-            Call::Post(body) => {
-                let request = Request::post(&self.path).header("host", &self.address);
+            Call::Get(path) => (Request::get(path()).header("host", &self.address), Bytes::new()),
+            Call::Post(path, body) => {
+                let request = Request::post(*path).header("host", &self.address);
                 (request.header("content-type", "application/json"), body())
             }
-            Call::Grpc(message) => {
-                let request = Request::post(format!("http://{}{}", self.address, self.path));
+            Call::Grpc(path, message) => {
+                let request = Request::post(format!("http://{}{path}", self.address));
                 let request = request.header("content-type", "application/grpc").header("te", "trailers");
                 (request, framed(&message()))
             }
@@ -95,12 +104,12 @@ impl Connection {
         stream.set_nodelay(true)?;
         let stream = TokioIo::new(stream);
         Ok(match target.call {
-            Call::Get | Call::Post(_) => {
+            Call::Get(_) | Call::Post(..) => {
                 let (sender, connection) = http1::handshake(stream).await?;
                 tokio::spawn(connection);
                 Self::Http1(sender)
             }
-            Call::Grpc(_) => {
+            Call::Grpc(..) => {
                 let (sender, connection) = http2::handshake(TokioExecutor::new(), stream).await?;
                 tokio::spawn(connection);
                 Self::Http2(sender)
@@ -108,8 +117,20 @@ impl Connection {
         })
     }
 
-    /// Sends the request and reads the whole answer. Hands back its body.
-    async fn call(&mut self, request: Request<Full<Bytes>>) -> Result<Bytes> {
+    /// Whether the server has closed it.
+    fn is_closed(&self) -> bool {
+        match self {
+            Self::Http1(sender) => sender.is_closed(),
+            Self::Http2(sender) => sender.is_closed(),
+        }
+    }
+
+    /// Sends the next request and reads the whole answer.
+    ///
+    /// # Errors
+    /// Where there is none.
+    async fn ask(&mut self, target: &Target) -> Result<Answer> {
+        let request = target.request()?;
         let response = match self {
             Self::Http1(sender) => {
                 sender.ready().await?;
@@ -124,13 +145,47 @@ impl Connection {
         let collected = body.collect().await?;
         let trailers = collected.trailers().cloned();
         let body = collected.to_bytes();
-        ensure!(head.status == 200, "answered {}: {}", head.status, String::from_utf8_lossy(&body));
-        if matches!(self, Self::Http2(_)) {
-            let status = |headers: &HeaderMap| headers.get("grpc-status").map(|code| code.as_bytes() == b"0");
-            let ok = status(&head.headers).or_else(|| trailers.as_ref().and_then(status));
-            ensure!(ok == Some(true), "the call failed: {:?} {trailers:?}", head.headers);
+        Ok(match (self, head.status.as_u16()) {
+            (Self::Http1(_), 200) => target.checked(body),
+            (Self::Http1(_), 429 | 503) if refuses(&head.headers, &body) => Answer::Refused,
+            (Self::Http2(_), 200) => {
+                let headers = trailers.unwrap_or(head.headers);
+                match headers.get("grpc-status").map(HeaderValue::as_bytes) {
+                    Some(b"0") => target.checked(body),
+                    // RESOURCE_EXHAUSTED
+                    Some(b"8") => Answer::Refused,
+                    _ => Answer::Bad(format!("the call failed: {headers:?}")),
+                }
+            }
+            (_, status) => Answer::Bad(format!("answered {status}: {}", String::from_utf8_lossy(&body))),
+        })
+    }
+}
+
+/// Whether an answer over REST says that there is too much to do, and when to try again.
+fn refuses(headers: &HeaderMap, body: &[u8]) -> bool {
+    let reason = |reason: &str| body.windows(reason.len()).any(|text| text == reason.as_bytes());
+    headers.contains_key("retry-after") && (reason("\"OVERLOADED\"") || reason("\"RATE_LIMITED\""))
+}
+
+/// How a request was answered.
+#[derive(Debug)]
+pub enum Answer {
+    /// As it should be.
+    Good(Bytes),
+    /// That there is too much to do, and when to try again.
+    Refused,
+    /// In any other way, and in which.
+    Bad(String),
+}
+
+impl Answer {
+    fn good(self) -> Result<Bytes> {
+        match self {
+            Self::Good(body) => Ok(body),
+            Self::Refused => bail!("refused, for there was too much to do"),
+            Self::Bad(failure) => bail!(failure),
         }
-        Ok(body)
     }
 }
 
@@ -139,7 +194,7 @@ impl Connection {
 /// # Errors
 /// Anything but a good answer.
 pub async fn once(target: &Target) -> Result<Bytes> {
-    Connection::open(target).await?.call(target.request()?).await
+    Connection::open(target).await?.ask(target).await?.good()
 }
 
 /// Loads a target over so many connections for so long, and checks every answer.
@@ -160,8 +215,7 @@ pub async fn run(target: &Target, connections: usize, duration: Duration) -> Res
             let mut latency = Histogram::<u64>::new(3)?;
             while started.elapsed() < duration {
                 let sent = Instant::now();
-                let body = connection.call(target.request()?).await?;
-                ensure!((target.check)(&body), "not the answer that was asked for: {}", String::from_utf8_lossy(&body));
+                connection.ask(&target).await?.good()?;
                 latency.record(u64::try_from(sent.elapsed().as_micros())?)?;
             }
             Ok::<_, anyhow::Error>(latency)

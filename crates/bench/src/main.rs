@@ -1,18 +1,31 @@
 //! Side-by-side benchmarks of souk. Contestants take turns in one run; what counts is the ratio.
 #![allow(clippy::print_stdout, reason = "a program that prints its findings")]
 
+mod buyers;
+mod catalog;
+mod filled;
 mod floor;
 mod gateway;
+mod growth;
+mod latency;
 mod load;
 mod orders;
+mod overload;
+mod plans;
 mod process;
 mod report;
+mod reserve;
+mod server_log;
 mod shop;
+mod souk;
+mod start;
 
 use std::{path::PathBuf, time::Duration};
 
 use anyhow::{Context, Result};
 use clap::{Args, Parser, Subcommand};
+
+use filled::Size;
 
 /// Benchmarks of souk, side by side in one run.
 #[derive(Debug, Parser)]
@@ -38,6 +51,49 @@ enum Case {
         /// Connections to souk; pgbench has `--connections`.
         #[arg(long, default_value_t = 64)]
         buyers: usize,
+    },
+    /// A lone order beside the sum of the commits that it waits for (pgbench with one client).
+    Latency {
+        #[command(flatten)]
+        rounds: Rounds,
+    },
+    /// Inventory's Reserve alone, at the service itself, beside the least that an order costs PostgreSQL (pgbench).
+    Reserve {
+        #[command(flatten)]
+        rounds: Rounds,
+        /// Connections to the service; pgbench has `--connections`.
+        #[arg(long, default_value_t = 64)]
+        callers: usize,
+    },
+    /// A product, a page and a search over REST, beside the direct gRPC calls; and log-in.
+    Catalog {
+        #[command(flatten)]
+        rounds: Rounds,
+    },
+    /// `souk up` in a fresh folder: time to the first answer, memory when idle and under orders.
+    Start {
+        #[command(flatten)]
+        rounds: Rounds,
+        /// Connections that place orders.
+        #[arg(long, default_value_t = 64)]
+        buyers: usize,
+    },
+    /// Reads of products and orders in a shop that is nearly empty and in ones that hold many, and their plans.
+    Growth {
+        #[command(flatten)]
+        rounds: Rounds,
+        /// Products and orders of a shop, the first one's being what the others are compared with; several times. The
+        /// goal's are 0:0, 100000:1000000 and 1000000:10000000, which take some 15 GB and the better part of an hour.
+        #[arg(long = "size", value_name = "PRODUCTS:ORDERS", default_values = ["0:0", "100000:100000"])]
+        sizes: Vec<Size>,
+    },
+    /// More orders than can be placed, up to ten times the peak, as an open loop, and what is refused.
+    Overload {
+        #[command(flatten)]
+        rounds: Rounds,
+        /// Requests under way at a time in the open loop, each on a connection of its own.
+        #[arg(long, default_value_t = 2000)]
+        in_flight: usize,
     },
 }
 
@@ -88,5 +144,11 @@ async fn main() -> Result<()> {
     match Cli::parse().case {
         Case::Gateway { rounds, envoy } => gateway::run(&rounds, &envoy).await,
         Case::Orders { rounds, buyers } => orders::run(&rounds, buyers).await,
+        Case::Latency { rounds } => latency::run(&rounds).await,
+        Case::Reserve { rounds, callers } => reserve::run(&rounds, callers).await,
+        Case::Catalog { rounds } => catalog::run(&rounds).await,
+        Case::Start { rounds, buyers } => start::run(&rounds, buyers).await,
+        Case::Growth { rounds, sizes } => growth::run(&rounds, &sizes).await,
+        Case::Overload { rounds, in_flight } => overload::run(&rounds, in_flight).await,
     }
 }

@@ -5,7 +5,44 @@ use std::{collections::BTreeMap, path::Path};
 use anyhow::Result;
 use serde::Serialize;
 
-/// What one contestant did in one round.
+use crate::{load::Turn, process::Spent};
+
+/// What one contestant did in one round, and how it is shown.
+pub trait Row: Serialize + Sized + 'static {
+    /// What is shown of it. The first one is shown after each round, too.
+    const COLUMNS: &'static [Column<Self>];
+}
+
+/// A figure in a table.
+pub struct Column<F> {
+    /// What stands above it.
+    pub title: &'static str,
+    /// Digits after the point.
+    pub digits: usize,
+    /// Whether its range is shown beside its median.
+    pub range: bool,
+    /// The figure.
+    pub of: fn(&F) -> f64,
+}
+
+/// A figure with its range.
+pub const fn ranged<F>(title: &'static str, digits: usize, of: fn(&F) -> f64) -> Column<F> {
+    Column { title, digits, range: true, of }
+}
+
+/// A figure's median alone.
+pub const fn plain<F>(title: &'static str, digits: usize, of: fn(&F) -> f64) -> Column<F> {
+    Column { title, digits, range: false, of }
+}
+
+impl<F> Column<F> {
+    fn width(&self) -> usize {
+        let least = if self.range { 25 } else { 9 };
+        least.max(self.title.chars().count() + 2)
+    }
+}
+
+/// What one contestant did under closed-loop load.
 #[derive(Debug, Clone, Serialize)]
 pub struct Figures {
     /// Answers a second.
@@ -18,70 +55,159 @@ pub struct Figures {
     pub cpu_per_1000: f64,
     /// CPU seconds of the contestant's own processes alone, for 1,000 answers.
     pub own_cpu_per_1000: f64,
+    /// CPU seconds of the load generator, for 1,000 answers.
+    pub load_cpu_per_1000: f64,
+    /// Context switches of the contestant's own processes, for an answer.
+    pub own_switches: f64,
     /// MiB resident at the end, of the contestant's own processes.
     pub own_resident_mib: f64,
 }
 
-/// All rounds of all contestants, in the order in which they had their turns.
-#[derive(Debug, Default, Serialize)]
-pub struct Report {
-    names: Vec<&'static str>,
-    rounds: BTreeMap<&'static str, Vec<Figures>>,
+impl Row for Figures {
+    const COLUMNS: &'static [Column<Self>] = &[
+        ranged("answers/s", 0, |f| f.rate),
+        plain("p50 ms", 2, |f| f.p50_ms),
+        plain("p99 ms", 2, |f| f.p99_ms),
+        ranged("CPU s/1,000 (all)", 3, |f| f.cpu_per_1000),
+        ranged("(own)", 3, |f| f.own_cpu_per_1000),
+        plain("(load)", 3, |f| f.load_cpu_per_1000),
+        plain("switches", 1, |f| f.own_switches),
+        plain("MiB", 0, |f| f.own_resident_mib),
+    ];
 }
 
-impl Report {
-    /// Keeps the figures of a turn.
-    pub fn add(&mut self, name: &'static str, figures: Figures) {
-        if !self.names.contains(&name) {
-            self.names.push(name);
+impl Figures {
+    /// Those of a turn, and what was used in it.
+    pub fn of(turn: &Turn, spent: &Spent) -> Self {
+        let thousands = turn.count as f64 / 1000.0;
+        Self {
+            rate: turn.count as f64 / turn.elapsed.as_secs_f64(),
+            p50_ms: turn.latency.value_at_quantile(0.5) as f64 / 1000.0,
+            p99_ms: turn.latency.value_at_quantile(0.99) as f64 / 1000.0,
+            cpu_per_1000: (spent.own.cpu + spent.others.cpu) / thousands,
+            own_cpu_per_1000: spent.own.cpu / thousands,
+            load_cpu_per_1000: spent.load.cpu / thousands,
+            own_switches: spent.own.switches as f64 / turn.count as f64,
+            own_resident_mib: mib(spent.own.resident),
         }
-        self.rounds.entry(name).or_default().push(figures);
+    }
+}
+
+/// Bytes as MiB.
+pub fn mib(bytes: u64) -> f64 {
+    bytes as f64 / f64::from(1 << 20)
+}
+
+/// What a ratio should be.
+#[derive(Debug, Clone, Copy)]
+pub enum Goal {
+    /// Whatever it is.
+    Open,
+    /// That much or more.
+    AtLeast(f64),
+    /// That much or less.
+    AtMost(f64),
+}
+
+/// All rounds of all contestants, in the order in which they had their turns.
+#[derive(Debug, Serialize)]
+pub struct Report<F> {
+    names: Vec<String>,
+    rounds: BTreeMap<String, Vec<F>>,
+    ratios: Vec<Ratio>,
+}
+
+#[derive(Debug, Serialize)]
+struct Ratio {
+    what: String,
+    goal: String,
+    #[serde(flatten)]
+    spread: Spread,
+}
+
+impl<F: Row> Report<F> {
+    /// Without a round yet.
+    pub fn new() -> Self {
+        Self { names: Vec::new(), rounds: BTreeMap::new(), ratios: Vec::new() }
     }
 
-    /// Prints each contestant's figures; `own` says what its own processes are.
-    pub fn print(&self, own: &str) {
-        println!(
-            "\n{:<26}{:>22}{:>9}{:>9}{:>22}{:>20}{:>8}",
-            "",
-            "answers/s",
-            "p50 ms",
-            "p99 ms",
-            "CPU s/1,000 (all)",
-            format!("({own})"),
-            "MiB"
-        );
+    /// Keeps the figures of a turn. They are shown when the round's promises were checked.
+    pub fn add(&mut self, name: &str, figures: F) {
+        if !self.names.iter().any(|known| known == name) {
+            self.names.push(name.to_owned());
+        }
+        self.rounds.entry(name.to_owned()).or_default().push(figures);
+    }
+
+    /// Shows what the last turn of each contestant came to.
+    pub fn show_round(&self) {
+        let Some(column) = F::COLUMNS.first() else { return };
         for name in &self.names {
-            let of = |figure: fn(&Figures) -> f64| Spread::of(self.rounds[name].iter().map(figure));
-            println!(
-                "{name:<26}{:>22}{:>9}{:>9}{:>22}{:>20}{:>8}",
-                of(|f| f.rate).show(0),
-                of(|f| f.p50_ms).middle(2),
-                of(|f| f.p99_ms).middle(2),
-                of(|f| f.cpu_per_1000).show(3),
-                of(|f| f.own_cpu_per_1000).show(3),
-                of(|f| f.own_resident_mib).middle(0),
-            );
+            let turns = &self.rounds[name];
+            let figure = Spread::of(turns.last().map(column.of).into_iter()).middle(column.digits);
+            println!("round {}: {name:<26} {figure:>9} {}", turns.len(), column.title);
         }
     }
 
-    /// Prints the ratio of two contestants' figures, round by round.
-    pub fn ratio(&self, what: &str, a: &'static str, b: &'static str, figure: fn(&Figures) -> f64) {
+    /// Keeps the ratio of two contestants' figures, round by round; none where one of them had no turn.
+    pub fn ratio(
+        &mut self,
+        what: &str,
+        goal: Goal,
+        (a, of_a): (&str, impl Fn(&F) -> f64),
+        (b, of_b): (&str, impl Fn(&F) -> f64),
+    ) {
         if let (Some(a), Some(b)) = (self.rounds.get(a), self.rounds.get(b)) {
-            let spread = Spread::of(a.iter().zip(b).map(|(a, b)| figure(a) / figure(b)));
-            println!("{what:<72}{}", spread.show(2));
+            let spread = Spread::of(a.iter().zip(b).map(|(a, b)| of_a(a) / of_b(b)));
+            self.ratios.push(Ratio { what: what.to_owned(), goal: goal.judge(spread.median), spread });
         }
     }
 
-    /// Writes every turn's figures.
+    /// Keeps a figure itself, where the goal is not a ratio.
+    pub fn figure(&mut self, what: &str, goal: Goal, (name, of): (&str, impl Fn(&F) -> f64)) {
+        self.ratio(what, goal, (name, of), (name, |_| 1.0));
+    }
+
+    /// Prints all, and writes every turn's figures and the ratios where a file is given.
     ///
     /// # Errors
     /// Where the file cannot be written.
-    pub fn write(&self, path: &Path) -> Result<()> {
-        Ok(std::fs::write(path, serde_json::to_vec_pretty(self)?)?)
+    pub fn finish(&self, json: Option<&Path>) -> Result<()> {
+        let title = |column: &Column<F>| format!("{:>1$}", column.title, column.width());
+        println!("\n{:<26}{}", "", F::COLUMNS.iter().map(title).collect::<String>());
+        for name in &self.names {
+            let cell = |column: &Column<F>| {
+                let spread = Spread::of(self.rounds[name].iter().map(column.of));
+                let text = if column.range { spread.show(column.digits) } else { spread.middle(column.digits) };
+                format!("{text:>0$}", column.width())
+            };
+            println!("{name:<26}{}", F::COLUMNS.iter().map(cell).collect::<String>());
+        }
+        println!();
+        for Ratio { what, goal, spread } in &self.ratios {
+            println!("{what:<64}{:<24}{goal}", spread.show(2));
+        }
+        match json {
+            Some(path) => Ok(std::fs::write(path, serde_json::to_vec_pretty(self)?)?),
+            None => Ok(()),
+        }
+    }
+}
+
+impl Goal {
+    /// Says what it is, and whether a median reaches it.
+    fn judge(self, median: f64) -> String {
+        let (sign, bound, reached) = match self {
+            Self::Open => return String::new(),
+            Self::AtLeast(bound) => ("≥", bound, median >= bound),
+            Self::AtMost(bound) => ("≤", bound, median <= bound),
+        };
+        format!("goal {sign} {bound}: {}", if reached { "reached" } else { "missed" })
     }
 }
 
 /// A median and its range.
+#[derive(Debug, Serialize)]
 struct Spread {
     median: f64,
     least: f64,
@@ -116,7 +242,7 @@ impl Spread {
 
 #[cfg(test)]
 mod tests {
-    use super::Spread;
+    use super::{Goal, Spread};
 
     #[test]
     fn medians() {
@@ -124,6 +250,19 @@ mod tests {
             [(vec![3.0, 1.0, 2.0], "2.0 (1.0–3.0)"), (vec![4.0, 1.0], "2.5 (1.0–4.0)"), (vec![7.0], "7.0 (7.0–7.0)")]
         {
             assert_eq!(Spread::of(values.into_iter()).show(1), expected);
+        }
+    }
+
+    #[test]
+    fn goals_that_were_not_measured_are_missed() {
+        for (goal, median, expected) in [
+            (Goal::AtLeast(0.9), 0.9, "goal ≥ 0.9: reached"),
+            (Goal::AtLeast(0.9), 0.89, "goal ≥ 0.9: missed"),
+            (Goal::AtMost(2.0), 2.1, "goal ≤ 2: missed"),
+            (Goal::AtMost(2.0), f64::NAN, "goal ≤ 2: missed"),
+            (Goal::Open, 1.0, ""),
+        ] {
+            assert_eq!(goal.judge(median), expected);
         }
     }
 }

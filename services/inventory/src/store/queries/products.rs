@@ -218,13 +218,16 @@ pub async fn list(conn: &mut Conn, listing: &Listing) -> Result<Vec<Product>, Er
         query = query.filter(sql::<Bool>(before).bind::<Text, _>(search_text(words)).sql(after));
     }
 
-    // The page goes on behind the last one's end; what is equal there is told apart by id.
+    // The page goes on behind the last one's end. The first condition finds the place in the index, the second the one
+    // within what is equal there, by id.
     macro_rules! after {
         ($column:expr, $value:expr, $id:expr) => {
             if listing.descending {
-                query.filter($column.lt($value.clone()).or($column.eq($value.clone()).and(products::id.lt(*$id))))
+                let from = query.filter($column.le($value.clone()));
+                from.filter($column.lt($value.clone()).or(products::id.lt(*$id)))
             } else {
-                query.filter($column.gt($value.clone()).or($column.eq($value.clone()).and(products::id.gt(*$id))))
+                let from = query.filter($column.ge($value.clone()));
+                from.filter($column.gt($value.clone()).or(products::id.gt(*$id)))
             }
         };
     }

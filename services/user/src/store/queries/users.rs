@@ -128,8 +128,8 @@ pub async fn list_users(
         };
     }
     if let Some((time, id)) = after {
-        let same_time = users::create_time.eq(time).and(users::id.lt(id));
-        query = query.filter(users::create_time.lt(time).or(same_time));
+        // The first condition finds the place in the index, the second the one within equal times.
+        query = query.filter(users::create_time.le(time)).filter(users::create_time.lt(time).or(users::id.lt(id)));
     }
     query.order((users::create_time.desc(), users::id.desc())).limit(limit).load(conn).await
 }

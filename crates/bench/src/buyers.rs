@@ -1,0 +1,159 @@
+//! What buyers order, and how they say it.
+
+use std::sync::{
+    Arc,
+    atomic::{AtomicU64, Ordering::Relaxed},
+};
+
+use anyhow::Result;
+use bytes::Bytes;
+use prost::Message;
+use serde_json::json;
+use souk_proto::{
+    common::v1::Address,
+    order::v1::{Order, PlaceOrderRequest, order::State, place_order_request::Item},
+};
+
+use crate::{
+    load::{Body, Call, Target},
+    souk::Souk,
+};
+
+/// As many as in the floor's schema.
+pub const PRODUCTS: usize = 10_000;
+
+/// Which products are wanted.
+#[derive(Clone, Copy)]
+pub enum Demand {
+    /// Two, each as likely as any other.
+    Uniform,
+    /// Two, the first ones far more often than the last.
+    Zipf,
+    /// All want the same one.
+    One,
+}
+
+/// Picks what is wanted: names and pieces.
+pub type Basket = Arc<dyn Fn() -> Vec<(String, i64)> + Send + Sync>;
+
+impl Demand {
+    /// Each basket anew. As pgbench has it: one piece of one half of the products, two of the other.
+    pub fn of(self, products: Arc<Vec<String>>) -> Basket {
+        let half = products.len() / 2;
+        let weights = zipf(half);
+        Arc::new(move || {
+            let pick = |from: usize, quantity: i64| {
+                let index = match self {
+                    Self::Uniform => rand::random_range(0..half),
+                    Self::Zipf => weights.partition_point(|sum| *sum < rand::random::<f64>()).min(half - 1),
+                    Self::One => 0,
+                };
+                (products[from + index].clone(), quantity)
+            };
+            match self {
+                Self::One => vec![pick(0, 1)],
+                Self::Uniform | Self::Zipf => vec![pick(0, 1), pick(half, 2)],
+            }
+        })
+    }
+}
+
+/// Buyers of one souk, who order what it was filled with.
+pub struct Buyers {
+    address: String,
+    /// Their token.
+    pub token: String,
+    /// What there is.
+    pub products: Arc<Vec<String>>,
+}
+
+impl Buyers {
+    /// Fills a souk with as many products as the floor has, and registers who buys them.
+    ///
+    /// # Errors
+    /// Where it does not take them.
+    pub async fn of(souk: &Souk<'_>) -> Result<Self> {
+        Self::with(souk, PRODUCTS).await
+    }
+
+    /// The same with so many products.
+    ///
+    /// # Errors
+    /// Where it does not take them.
+    pub async fn with(souk: &Souk<'_>, products: usize) -> Result<Self> {
+        let products = Arc::new(souk.fill(products).await?);
+        let token = souk.register("ann@example.com", "correct horse").await?;
+        Ok(Self { address: souk.gateway(), token, products })
+    }
+
+    /// Places orders over REST.
+    pub fn rest(&self, demand: Demand) -> Target {
+        let body = self.body(demand, |request| {
+            let item = |item: &Item| json!({"product": item.product, "quantity": item.quantity.to_string()});
+            let body = json!({
+                "requestId": request.request_id,
+                "items": request.items.iter().map(item).collect::<Vec<_>>(),
+                "shippingAddress": {"recipient": "Ann", "addressLines": ["1 High Street"], "regionCode": "GB"},
+                "paymentToken": request.payment_token,
+            });
+            body.to_string().into()
+        });
+        self.target(Call::Post("/v1/orders", body), |answer| confirmed(answer) == 1)
+    }
+
+    /// Places orders over gRPC.
+    pub fn grpc(&self, demand: Demand) -> Target {
+        let body = self.body(demand, |request| request.encode_to_vec().into());
+        let confirmed =
+            |answer: &Bytes| Order::decode(answer.slice(5..)).is_ok_and(|order| order.state() == State::Confirmed);
+        self.target(Call::Grpc("/souk.order.v1.OrderService/PlaceOrder", body), confirmed)
+    }
+
+    /// Reads so many confirmed orders over REST, as the buyers or someone else.
+    pub fn read(&self, path: impl Fn() -> String + Send + Sync + 'static, token: &str, expected: usize) -> Target {
+        let check = Arc::new(move |answer: &Bytes| confirmed(answer) == expected);
+        Target { address: self.address.clone(), call: Call::Get(Arc::new(path)), token: token.to_owned(), check }
+    }
+
+    fn target(&self, call: Call, check: fn(&Bytes) -> bool) -> Target {
+        let (address, token) = (self.address.clone(), self.token.clone());
+        Target { address, call, token, check: Arc::new(check) }
+    }
+
+    /// Each request anew: a key of its own, and products by the demand.
+    fn body(&self, demand: Demand, write: fn(&PlaceOrderRequest) -> Bytes) -> Body {
+        static KEYS: AtomicU64 = AtomicU64::new(0);
+        let basket = demand.of(self.products.clone());
+        Arc::new(move || {
+            let item = |(product, quantity)| Item { product, quantity, unit_price: None };
+            write(&PlaceOrderRequest {
+                request_id: format!("bench-{}", KEYS.fetch_add(1, Relaxed)),
+                items: basket().into_iter().map(item).collect(),
+                shipping_address: Some(Address {
+                    recipient: "Ann".to_owned(),
+                    address_lines: vec!["1 High Street".to_owned()],
+                    region_code: "GB".to_owned(),
+                    ..Address::default()
+                }),
+                payment_token: "tok_approved".to_owned(),
+                ..PlaceOrderRequest::default()
+            })
+        })
+    }
+}
+
+/// How many orders of an answer in JSON are confirmed.
+fn confirmed(answer: &[u8]) -> usize {
+    answer.windows(17).filter(|text| text == br#""STATE_CONFIRMED""#).count()
+}
+
+/// Up to which number of [0, 1) each of so many ranks is picked, rank n with weight 1/n^1.1.
+fn zipf(ranks: usize) -> Vec<f64> {
+    let weights = (1..=ranks).map(|rank| (rank as f64).powf(-1.1));
+    let total: f64 = weights.clone().sum();
+    let sums = weights.scan(0.0, |sum, weight| {
+        *sum += weight / total;
+        Some(*sum)
+    });
+    sums.collect()
+}

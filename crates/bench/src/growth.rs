@@ -1,0 +1,71 @@
+//! Growth: the same reads of a shop that is nearly empty, and of one that holds millions.
+
+use anyhow::{Context, Result};
+use souk_testkit::servers;
+
+use crate::{
+    Rounds, catalog,
+    filled::{Filled, Size},
+    load::{self, Target},
+    plans::Plans,
+    report::{Figures, Goal, Report},
+};
+
+/// Few, so that no answer waits for another one.
+const CONNECTIONS: usize = 2;
+
+/// Runs the case; the first size is the one that the others are compared with.
+pub async fn run(rounds: &Rounds, sizes: &[Size]) -> Result<()> {
+    let (binary, server) = (rounds.souk()?, servers::postgres()?);
+    Plans::prepare(&server)?;
+    let prefixes: Vec<String> = (0..sizes.len()).map(|index| format!("size{index}")).collect();
+    let mut filled = Vec::new();
+    for (size, prefix) in sizes.iter().zip(&prefixes) {
+        filled.push((size, Filled::new(&binary, (&server, prefix), *size).await.with_context(|| size.to_string())?));
+        println!("filled: {} products, {} orders", size.products, size.orders);
+    }
+    let shops: Vec<_> = filled.iter().map(|(size, filled)| (*size, filled, reads(filled))).collect();
+
+    let mut report = Report::<Figures>::new();
+    for _ in 0..rounds.rounds {
+        for kind in 0..shops.first().map_or(0, |(_, _, reads)| reads.len()) {
+            for (size, filled, reads) in &shops {
+                let (what, target) = &reads[kind];
+                let name = name(what, size);
+                let figures = filled.souk.turn(target, CONNECTIONS, rounds.turn()).await;
+                report.add(&name, figures.with_context(|| name.clone())?);
+            }
+        }
+        report.show_round();
+    }
+    if let Some(((least, _, reads), more)) = shops.split_first() {
+        for (what, _) in reads {
+            for (size, ..) in more {
+                let (a, b) = (name(what, size), name(what, least));
+                report.ratio(&format!("{a} / {least}, p50"), Goal::Open, (&a, |f| f.p50_ms), (&b, |f| f.p50_ms));
+                let goal = if *what == "search" { Goal::Open } else { Goal::AtMost(1.2) };
+                report.ratio(&format!("{a} / {least}, p99"), goal, (&a, |f| f.p99_ms), (&b, |f| f.p99_ms));
+            }
+        }
+    }
+    if let Some((size, _, reads)) = shops.last() {
+        println!("\nPlans at {size}:");
+        for (what, target) in reads {
+            let plans = Plans::watch(&server)?;
+            load::once(target).await?;
+            println!("\n-- {what}\n{}", plans.end()?.text());
+        }
+    }
+    report.finish(rounds.json.as_deref())
+}
+
+fn name(what: &str, size: &Size) -> String {
+    format!("{what}, {size}")
+}
+
+/// All reads of a shop.
+fn reads(filled: &Filled<'_>) -> Vec<(&'static str, Target)> {
+    let reads = catalog::reads(filled.products.clone());
+    let products = reads.iter().map(|read| (read.what, read.over_rest(&filled.souk)));
+    products.chain(filled.order_reads()).collect()
+}

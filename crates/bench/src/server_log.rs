@@ -1,0 +1,105 @@
+//! What a PostgreSQL does, told by its log: the statements that really came, and how it carried them out.
+
+use std::time::{Duration, Instant};
+
+use anyhow::{Result, ensure};
+use souk_testkit::servers::Server;
+
+use crate::floor::query;
+
+/// How long the server may take to read its settings again.
+const PATIENCE: Duration = Duration::from_secs(10);
+/// Process and database stand before each entry.
+const PREFIX: &str = "%p %d ";
+
+/// One entry of the log.
+#[derive(Debug, PartialEq, Eq)]
+pub struct Entry<'l> {
+    /// The server process, one for each connection.
+    pub process: &'l str,
+    /// The database.
+    pub database: &'l str,
+    /// Its lines.
+    pub lines: Vec<&'l str>,
+}
+
+/// The log from one moment on, with more in it than usual.
+pub struct Logging<'s> {
+    server: &'s Server,
+    from: usize,
+}
+
+impl<'s> Logging<'s> {
+    /// From now on, with these settings in every session.
+    ///
+    /// # Errors
+    /// Where they are none.
+    pub fn begin(server: &'s Server, settings: &[(&str, &str)]) -> Result<Self> {
+        let settings = || settings.iter().copied().chain([("log_line_prefix", PREFIX)]);
+        for (name, value) in settings() {
+            query(server, "postgres", &format!("ALTER SYSTEM SET {name} = '{value}'"))?;
+        }
+        query(server, "postgres", "SELECT pg_reload_conf()")?;
+        let asked = Instant::now();
+        // A session that starts with them starts after all others were told.
+        for (name, value) in settings() {
+            while query(server, "postgres", &format!("SELECT current_setting('{name}')"))? != value.trim() {
+                ensure!(asked.elapsed() < PATIENCE, "{name} did not become {value:?}");
+            }
+        }
+        Ok(Self { server, from: server.log().len() })
+    }
+
+    /// What was logged so far.
+    pub fn so_far(&self) -> String {
+        self.server.log().split_off(self.from)
+    }
+
+    /// What was logged; from now on it is as it was before.
+    ///
+    /// # Errors
+    /// Where the settings cannot be taken back.
+    pub fn end(self) -> Result<String> {
+        let log = self.so_far();
+        query(self.server, "postgres", "ALTER SYSTEM RESET ALL")?;
+        query(self.server, "postgres", "SELECT pg_reload_conf()")?;
+        Ok(log)
+    }
+}
+
+/// The entries of a log, messages alone.
+pub fn entries(log: &str) -> Vec<Entry<'_>> {
+    let mut entries: Vec<Entry<'_>> = Vec::new();
+    // Whether lines that go on belong to the last entry, not to a detail after it.
+    let mut of_last = false;
+    for line in log.lines() {
+        if let Some(more) = line.strip_prefix('\t') {
+            if let Some(entry) = entries.last_mut().filter(|_| of_last) {
+                entry.lines.push(more);
+            }
+            continue;
+        }
+        let head = line.split_once("LOG:  ").and_then(|(head, text)| Some((head.split_once(' ')?, text)));
+        of_last = head.is_some();
+        if let Some(((process, database), text)) = head {
+            entries.push(Entry { process, database: database.trim(), lines: vec![text] });
+        }
+    }
+    entries
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{Entry, entries};
+
+    #[test]
+    fn entries_are_told_apart() {
+        let log =
+            "12 a_b LOG:  statement: SELECT\n\t1\n12 a_b DETAIL:  parameters: $1 = 'x\n\ty'\n7  LOG:  checkpoint\n";
+        let expected = [
+            Entry { process: "12", database: "a_b", lines: vec!["statement: SELECT", "1"] },
+            Entry { process: "7", database: "", lines: vec!["checkpoint"] },
+        ];
+        assert_eq!(entries(log), expected);
+    }
+}

@@ -1,0 +1,250 @@
+//! A souk with a database of its own, for one contestant: up, filled over its API, and held to its promises.
+
+use std::{
+    path::{Path, PathBuf},
+    sync::atomic::{AtomicU64, Ordering::Relaxed},
+    time::{Duration, Instant},
+};
+
+use anyhow::{Context, Result, ensure};
+use serde_json::json;
+use souk_testkit::{
+    process::{Process, Program},
+    servers::Server,
+};
+use tempfile::TempDir;
+
+use crate::{
+    floor,
+    load::{self, Target},
+    process::Watch,
+    report::Figures,
+    shop::{Shop, text},
+};
+
+const SERVICES: [&str; 3] = ["user", "inventory", "order"];
+const WARM: Duration = Duration::from_secs(1);
+/// How long orders may take to become final, and a check of all promises.
+const PATIENCE: Duration = Duration::from_secs(1800);
+
+/// One machine that asks all it can, nobody who reads a log, and tokens that outlast a long run.
+const BARE: [(&str, &str); 3] = [
+    ("SOUK_GATEWAY__RATE_LIMITS__ENABLED", "false"),
+    ("SOUK_GATEWAY__ACCESS_LOG", "false"),
+    ("SOUK_USER__ACCESS_TOKEN_TTL", "24h"),
+];
+/// Every answer is made anew.
+pub const NO_CACHE: (&str, &str) = ("SOUK_GATEWAY__CACHE__ENABLED", "false");
+
+/// Where a souk keeps its data.
+#[derive(Clone, Copy)]
+pub enum Place<'s> {
+    /// Files in its folder.
+    Sqlite,
+    /// Databases in that server, whose names begin so.
+    Postgres(&'s Server, &'s str),
+}
+
+impl Place<'_> {
+    /// The name of a service's database.
+    pub fn database(prefix: &str, service: &str) -> String {
+        format!("{prefix}_{service}")
+    }
+
+    fn create(self) -> Result<()> {
+        let Self::Postgres(server, prefix) = self else { return Ok(()) };
+        for service in SERVICES {
+            let database = Self::database(prefix, service);
+            floor::query(server, "postgres", &format!("CREATE DATABASE {database}"))?;
+        }
+        Ok(())
+    }
+
+    /// The program on this place and folder.
+    fn of(self, program: Program, folder: &Path) -> Program {
+        let program = program.arg("--data-dir").arg(folder).env("SOUK_TELEMETRY__METRICS_LISTEN", "");
+        let Self::Postgres(server, prefix) = self else { return program };
+        SERVICES.into_iter().fold(program, |program, service| {
+            let url = format!("postgres://postgres@127.0.0.1:{}/{}", server.port(), Self::database(prefix, service));
+            program.env(format!("SOUK_{}__DATABASE__URL", service.to_uppercase()), url)
+        })
+    }
+}
+
+/// One souk, `souk up`.
+pub struct Souk<'s> {
+    binary: PathBuf,
+    place: Place<'s>,
+    process: Process,
+    folder: TempDir,
+    /// Its API, with the administrator.
+    pub shop: Shop,
+    /// Orders that were answered as confirmed.
+    answered: AtomicU64,
+}
+
+impl<'s> Souk<'s> {
+    /// Starts one on a fresh folder and fresh databases, with settings besides.
+    ///
+    /// # Errors
+    /// Where it does not let its administrator in.
+    pub async fn start(binary: &Path, place: Place<'s>, settings: &[(&str, &str)]) -> Result<Self> {
+        let folder = tempfile::tempdir()?;
+        place.create()?;
+        let program = Program::new(binary, "grpcurl -plaintext").args(["up", "--listen", "127.0.0.1:0"]);
+        let program = BARE.iter().chain(settings).fold(program, |program, (name, value)| program.env(name, value));
+        let process = place.of(program, folder.path()).start().await;
+        let shop = Shop::open(folder.path()).await?;
+        Ok(Self { binary: binary.to_owned(), place, process, folder, shop, answered: AtomicU64::new(0) })
+    }
+
+    /// Its process.
+    pub fn pid(&self) -> u32 {
+        self.process.pid()
+    }
+
+    /// A folder for files.
+    pub fn folder(&self) -> &Path {
+        self.folder.path()
+    }
+
+    /// `host:port` of the gateway.
+    pub fn gateway(&self) -> String {
+        self.shop.gateway.trim_start_matches("http://").to_owned()
+    }
+
+    /// `host:port` of a service itself, as the first screen tells it.
+    ///
+    /// # Errors
+    /// Where it does not.
+    pub fn service(&self, name: &str) -> Result<String> {
+        let log = self.process.log();
+        let words = log.lines().map(|line| line.split_whitespace().collect::<Vec<_>>());
+        let address = words.into_iter().find_map(|words| match words.as_slice() {
+            [service, address, "(gRPC)"] if *service == name => Some((*address).to_owned()),
+            _ => None,
+        });
+        address.with_context(|| format!("no address of {name} in {log}"))
+    }
+
+    /// Makes so many products with stock; their names. The database knows of them then, as after its nightly care.
+    ///
+    /// # Errors
+    /// Where one of them is not made.
+    pub async fn fill(&self, products: usize) -> Result<Vec<String>> {
+        let names = self.shop.fill(products).await?;
+        self.vacuum()?;
+        Ok(names)
+    }
+
+    /// Lets PostgreSQL count its rows, which it would do by itself after a minute.
+    ///
+    /// # Errors
+    /// Where that fails.
+    pub fn vacuum(&self) -> Result<()> {
+        let Place::Postgres(server, prefix) = self.place else { return Ok(()) };
+        for service in SERVICES {
+            floor::query(server, &Place::database(prefix, service), "VACUUM ANALYZE")?;
+        }
+        Ok(())
+    }
+
+    /// A new user's token.
+    ///
+    /// # Errors
+    /// Where they are not let in.
+    pub async fn register(&self, email: &str, password: &str) -> Result<String> {
+        let user = json!({"email": email, "password": password});
+        self.shop.post("/v1/users:register", &user).await?;
+        Ok(text(&self.shop.post("/v1/sessions:logIn", &user).await?["accessToken"]))
+    }
+
+    /// From now on, what it and its database use.
+    ///
+    /// # Errors
+    /// Where one of them has ended.
+    pub fn watch(&self) -> Result<Watch> {
+        match self.place {
+            Place::Sqlite => Watch::begin(&[self.pid()], &[]),
+            Place::Postgres(server, _) => Watch::begin(&[self.pid()], &[server.pid()]),
+        }
+    }
+
+    /// A turn of closed-loop load, after a warm-up.
+    ///
+    /// # Errors
+    /// An answer that is not good.
+    pub async fn turn(&self, target: &Target, connections: usize, duration: Duration) -> Result<Figures> {
+        Ok(self.counted_turn(target, connections, duration).await?.0)
+    }
+
+    /// A turn in which orders are placed. What it answered must be stored when the promises are checked.
+    ///
+    /// # Errors
+    /// An answer that is not good.
+    pub async fn orders(&self, target: &Target, buyers: usize, duration: Duration) -> Result<Figures> {
+        let (figures, count) = self.counted_turn(target, buyers, duration).await?;
+        self.answered(count);
+        Ok(figures)
+    }
+
+    /// A turn, and how many answers there were with those of the warm-up.
+    ///
+    /// # Errors
+    /// An answer that is not good.
+    pub async fn counted_turn(
+        &self,
+        target: &Target,
+        connections: usize,
+        duration: Duration,
+    ) -> Result<(Figures, u64)> {
+        let warm = load::run(target, connections, WARM).await?;
+        let watch = self.watch()?;
+        let turn = load::run(target, connections, duration).await?;
+        Ok((Figures::of(&turn, &watch.spent()?), warm.count + turn.count))
+    }
+
+    /// Counts orders that were answered as confirmed.
+    pub fn answered(&self, orders: u64) {
+        self.answered.fetch_add(orders, Relaxed);
+    }
+
+    /// A number that a service's database tells; `None` on SQLite.
+    ///
+    /// # Errors
+    /// Where the statement fails.
+    pub fn number(&self, service: &str, statement: &str) -> Result<Option<u64>> {
+        let Place::Postgres(server, prefix) = self.place else { return Ok(None) };
+        let answer = floor::query(server, &Place::database(prefix, service), statement)?;
+        Ok(Some(answer.parse().with_context(|| format!("{statement}: {answer}"))?))
+    }
+
+    /// The promises, and that the orders that were answered are there, each once, and no others.
+    ///
+    /// # Errors
+    /// Where that is not so.
+    pub async fn check(&self) -> Result<()> {
+        let waiting = Instant::now();
+        while self.number("order", "SELECT count(*) FROM orders WHERE due_at IS NOT NULL")?.is_some_and(|due| due > 0) {
+            ensure!(waiting.elapsed() < PATIENCE, "orders do not become final");
+            tokio::time::sleep(Duration::from_millis(50)).await;
+        }
+        self.verify().await?;
+        let answered = self.answered.load(Relaxed);
+        if let Some(stored) = self.number("order", "SELECT count(*) FROM orders WHERE state = 'CONFIRMED'")? {
+            ensure!(stored == answered, "{answered} orders answered, {stored} stored");
+        }
+        Ok(())
+    }
+
+    /// The promises alone.
+    ///
+    /// # Errors
+    /// Where one is broken.
+    pub async fn verify(&self) -> Result<()> {
+        let verify = self.place.of(Program::new(&self.binary, "never ready").arg("verify"), self.folder.path());
+        let (status, log) = verify.deadline(PATIENCE).run().await;
+        ensure!(status.success(), "a promise is broken: {log}");
+        Ok(())
+    }
+}
