@@ -29,6 +29,7 @@ impl Localstripe {
         let process = Program::new(program, "Running on http")
             .args(["--port", "0", "--from-scratch"])
             .env("PYTHONUNBUFFERED", "1")
+            .env("PYTHONPATH", concat!(env!("CARGO_MANIFEST_DIR"), "/src/stripe"))
             .start()
             .await;
         let line = process.ready_line();

@@ -42,6 +42,7 @@ pub(crate) const fn event(kind: Kind) -> Option<&'static str> {
         | Kind::PaymentRefunded
         | Kind::Note
         | Kind::RetryRequested
-        | Kind::Abandoned => None,
+        | Kind::Abandoned
+        | Kind::FinishedByHand => None,
     }
 }

@@ -184,7 +184,8 @@ impl Store {
                 Saga::Order(order) => q::is_at(conn, order).await,
                 Saga::Adjustment(adjustment) => {
                     let stored = q::find_adjustment(conn, adjustment.id).await?;
-                    Ok(stored.is_some_and(|stored| stored.step == adjustment.step))
+                    let is = (adjustment.step, adjustment.by_hand);
+                    Ok(stored.is_some_and(|stored| (stored.step, stored.by_hand) == is))
                 }
             }
         })

@@ -8,8 +8,8 @@ use souk_common::{
 };
 
 use super::{
-    Action, Answer, Entry, Facts, Fault, Goods, Illegal, Kind, Move, Order, Pieces, Position, SERVICE_ACTOR, State,
-    Step, Wish, saga,
+    Action, Answer, Entry, Facts, Fault, Goods, Illegal, Kind, Move, Order, Outcome, Pieces, Position, SERVICE_ACTOR,
+    State, Step, Wish, saga,
 };
 
 /// Something of an order that is given back.
@@ -39,6 +39,8 @@ pub struct Adjustment {
     pub create_time: DateTime<Utc>,
     /// How often its saga gave up for a while since its last step.
     pub attempts: i32,
+    /// Whether an operator gave the money back by other means.
+    pub by_hand: bool,
 }
 
 /// What something is given back for.
@@ -156,6 +158,7 @@ impl Adjustment {
             time: time.unwrap_or(now),
             create_time: now,
             attempts: 0,
+            by_hand: false,
         };
         let position = saga::begin(None, adjustment.state, adjustment.facts())?;
         let entries = adjustment.go(position, wish.actor);
@@ -192,6 +195,19 @@ impl Adjustment {
         Ok(self.go(position, SERVICE_ACTOR))
     }
 
+    /// Goes on as if the step had been answered; see [`Order::finish`].
+    ///
+    /// # Errors
+    /// Where it is not at this step, or the step cannot be done by hand. The adjustment is then unchanged.
+    pub fn finish(&mut self, step: Step, wish: Wish<'_>) -> Result<Vec<Entry>, Illegal> {
+        Illegal::unless_by_hand(self.state, self.step, step)?;
+        let position = saga::advance(self.state, step, Outcome::Done, self.facts())?;
+        (self.attempts, self.by_hand) = (0, true);
+        let mut entries = vec![Entry::finished_by_hand(wish)];
+        entries.extend(self.go(position, wish.actor));
+        Ok(entries)
+    }
+
     /// The resource name of its goods' return.
     #[must_use]
     pub fn return_name(&self) -> String {
@@ -211,7 +227,7 @@ impl Adjustment {
             Kind::ReturnRequested | Kind::ItemsCancelRequested | Kind::RefundRequested => {
                 Entry::new(kind, actor, self.reason.as_str())
             }
-            Kind::PaymentRefunded => Entry::new(kind, SERVICE_ACTOR, self.refund.to_string()),
+            Kind::PaymentRefunded => Entry::new(kind, actor, self.refund.to_string()),
             _ => Entry::new(kind, SERVICE_ACTOR, ""),
         };
         position.kinds.into_iter().map(entry).collect()

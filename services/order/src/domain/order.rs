@@ -124,6 +124,17 @@ pub struct Payment {
     pub reference: String,
     /// How far it has come.
     pub state: PaymentState,
+    /// Whether an operator says so, who took it or gave it up by other means, and not the provider.
+    pub by_hand: bool,
+    /// Of what was given back, what operators gave back by other means, in minor units.
+    pub refunded_by_hand: i64,
+}
+
+impl Payment {
+    fn new(provider: &str, reference: &str, state: PaymentState) -> Self {
+        let (provider, reference) = (provider.to_owned(), reference.to_owned());
+        Self { provider, reference, state, by_hand: false, refunded_by_hand: 0 }
+    }
 }
 
 /// How far a payment has come.
@@ -325,14 +336,31 @@ impl Order {
         });
         if step == Step::Authorize {
             // A try without an answer may have got through.
-            next.payment = Some(Payment {
-                provider: provider.to_owned(),
-                reference: String::new(),
-                state: PaymentState::Authorized,
-            });
+            next.payment = Some(Payment::new(provider, "", PaymentState::Authorized));
         }
         let position = saga::advance(self.state, step, Outcome::Abandoned, next.facts())?;
         let entries = next.go(position, wish.actor, wish.reason, now);
+        *self = next;
+        Ok(entries)
+    }
+
+    /// Goes on as if the step had been answered: an operator did it by other means.
+    ///
+    /// # Errors
+    /// Where the order is not at this step, or the step cannot be done by hand. The order is then unchanged.
+    pub fn finish(&mut self, step: Step, wish: Wish<'_>, now: DateTime<Utc>) -> Result<Vec<Entry>, Illegal> {
+        Illegal::unless_by_hand(self.state, self.step, step)?;
+        let mut next = self.clone();
+        let mut entries = next.record(Entry::finished_by_hand(wish), now);
+        next.take_in(step, &Answer::Done);
+        if let Some(payment) = &mut next.payment {
+            match step {
+                Step::Refund => payment.refunded_by_hand += self.total - self.refunded,
+                _ => payment.by_hand = true,
+            }
+        }
+        let position = saga::advance(self.state, step, Outcome::Done, next.facts())?;
+        entries.extend(next.go(position, wish.actor, "", now));
         *self = next;
         Ok(entries)
     }
@@ -342,18 +370,10 @@ impl Order {
         self.attempts = 0;
         match answer {
             Answer::Authorized { provider, reference } => {
-                self.payment = Some(Payment {
-                    provider: provider.clone(),
-                    reference: reference.clone(),
-                    state: PaymentState::Authorized,
-                });
+                self.payment = Some(Payment::new(provider, reference, PaymentState::Authorized));
             }
             Answer::Refused { provider, message } => {
-                self.payment.get_or_insert_with(|| Payment {
-                    provider: provider.clone(),
-                    reference: String::new(),
-                    state: PaymentState::Declined,
-                });
+                self.payment.get_or_insert_with(|| Payment::new(provider, "", PaymentState::Declined));
                 self.rejection = Some(Rejection {
                     reason: RejectionReason::PaymentDeclined,
                     message: message.clone(),
@@ -405,7 +425,7 @@ impl Order {
             .map(|kind| Entry {
                 kind,
                 actor: match kind {
-                    Kind::Cancelled | Kind::Rejected => SERVICE_ACTOR.to_owned(),
+                    Kind::Confirmed | Kind::Cancelled | Kind::Rejected => SERVICE_ACTOR.to_owned(),
                     _ => actor.to_owned(),
                 },
                 detail: match (kind, &self.rejection) {
@@ -426,6 +446,9 @@ impl Order {
             self.pending_returns -= 1;
             self.refunding -= adjustment.refund.minor;
             self.refunded += adjustment.refund.minor;
+            if let (true, Some(payment)) = (adjustment.by_hand, &mut self.payment) {
+                payment.refunded_by_hand += adjustment.refund.minor;
+            }
             if self.refunded == self.total && adjustment.refund.minor > 0 {
                 self.set_payment(PaymentState::Refunded);
             }

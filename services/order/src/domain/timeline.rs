@@ -1,5 +1,7 @@
 //! What happens to an order, for its timeline.
 
+use super::Wish;
+
 /// Who did what souk did by itself.
 pub const SERVICE_ACTOR: &str = "services/order";
 
@@ -30,6 +32,7 @@ pub enum Kind {
     Note,
     RetryRequested,
     Abandoned,
+    FinishedByHand,
 }
 
 /// Something that happened to an order.
@@ -49,5 +52,10 @@ impl Entry {
     /// Something that the customer may see.
     pub fn new(kind: Kind, actor: impl Into<String>, detail: impl Into<String>) -> Self {
         Self { kind, actor: actor.into(), detail: detail.into(), internal: false }
+    }
+
+    /// That an operator did a step by other means. How, is for staff alone.
+    pub(super) fn finished_by_hand(wish: Wish<'_>) -> Self {
+        Self { internal: true, ..Self::new(Kind::FinishedByHand, wish.actor, wish.reason) }
     }
 }

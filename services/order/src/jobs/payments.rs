@@ -8,7 +8,7 @@ use souk_common::{error::chain, jobs::Jobs};
 use super::{CLEAN_EVERY, LIMIT};
 use crate::{
     config::StripeSettings,
-    domain::State,
+    domain::{Order, State},
     payment::{Stripe, order_of, stripe::Held},
     store::{Store, now},
 };
@@ -52,6 +52,10 @@ async fn let_go(stripe: &Stripe, store: &Store, after: Duration) -> Result<u64, 
 async fn is_wanted(store: &Store, held: &Held) -> Result<bool, crate::store::StoreError> {
     let Some(order) = order_of(&held.payment) else { return Ok(false) };
     let order = store.order(order, None).await?;
-    let takes = |state| !matches!(state, State::Rejected | State::Cancelled);
-    Ok(held.current && order.is_some_and(|order| takes(order.state)))
+    let takes = |order: Order| {
+        // What an operator took by other means is not taken from the hold any more.
+        let by_hand = order.payment.is_some_and(|payment| payment.by_hand);
+        !by_hand && !matches!(order.state, State::Rejected | State::Cancelled)
+    };
+    Ok(held.current && order.is_some_and(takes))
 }

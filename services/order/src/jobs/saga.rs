@@ -328,7 +328,7 @@ impl<J: Journal, S: Stock> Sagas<J, S> {
 }
 
 /// What whoever asked for it is answered at its end. A cancellation answers nobody who may ask again.
-fn response(saga: &Saga) -> Option<Vec<u8>> {
+pub(crate) fn response(saga: &Saga) -> Option<Vec<u8>> {
     match saga {
         Saga::Order(order) if matches!(order.state, State::Confirmed | State::Rejected) => {
             Some(reply::encoded_order(order))

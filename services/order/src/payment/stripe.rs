@@ -190,6 +190,10 @@ impl Stripe {
         if !hold.is_empty() {
             return Ok(());
         }
+        // Nothing was taken: of a hold that was let go, Stripe would say that it was given back.
+        if self.api.intent(&id).await.map_err(unanswered)?.status != "succeeded" {
+            return Err(declined("the payment was never taken"));
+        }
         // One that has failed is made anew.
         let unique = idempotency(refund, &format!("refund-{}", failed.len()));
         match self.api.refund(&id, units, &[(REFUND, refund)], &unique).await {

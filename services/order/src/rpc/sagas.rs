@@ -1,4 +1,4 @@
-//! The inspector: ListSagas, RetrySaga and CompensateSaga.
+//! The inspector: ListSagas, RetrySaga, CompensateSaga and FinishSaga.
 
 use chrono::{DateTime, Utc};
 use souk_common::{
@@ -11,8 +11,8 @@ use souk_common::{
     },
 };
 use souk_proto::order::v1::{
-    CompensateSagaRequest, ListSagasRequest, ListSagasResponse, RetrySagaRequest, Saga as SagaMessage,
-    saga_service_server::SagaService,
+    CompensateSagaRequest, FinishSagaRequest, ListSagasRequest, ListSagasResponse, RetrySagaRequest,
+    Saga as SagaMessage, saga_service_server::SagaService,
 };
 use tonic::{Request, Response, Status};
 use uuid::Uuid;
@@ -21,6 +21,7 @@ use super::{Parts, RETRY, Rpc, list::bad_token, parse};
 use crate::{
     domain::{Saga, Step, Wish},
     error::Error,
+    jobs::saga::response,
     reply,
     store::{Operated, SagaCondition, SagaId, SagaQuery, SagaView},
 };
@@ -43,6 +44,11 @@ impl SagaService for Rpc {
         let caller = Caller::of(&request)?;
         let given_up = self.undisturbed(|parts| async move { parts.compensate(&caller, request.get_ref()).await });
         Ok(Response::new(given_up.await?))
+    }
+
+    async fn finish_saga(&self, request: Request<FinishSagaRequest>) -> Result<Response<SagaMessage>, Status> {
+        let caller = Caller::of(&request)?;
+        Ok(Response::new(self.0.finish_by_hand(&caller, request.get_ref()).await?))
     }
 }
 
@@ -93,6 +99,21 @@ impl Parts {
         self.finish(Saga::Order(order), lease, "the compensation").await?;
         let saga = self.store.saga(SagaId::Order(id)).await.map_err(Error::from)?;
         saga.as_ref().map(reply::saga).ok_or_else(|| Problem::not_found(request.name.as_str()))
+    }
+
+    async fn finish_by_hand(&self, caller: &Caller, request: &FinishSagaRequest) -> Result<SagaMessage, Problem> {
+        let id = saga_id(&request.name)?;
+        parse::text("reason", &request.reason)?;
+        let step = Step::from_code(&request.step).map_err(|error| Problem::invalid("step", error.to_string()))?;
+        let actor = caller.actor();
+        let wish = Wish { actor: &actor, reason: &request.reason, etag: "" };
+        match self.store.finish((id, step), wish, response).await.map_err(Error::from)? {
+            Operated::Done(saga) => Ok(reply::saga(&saga)),
+            other => {
+                let must = format!("must be at {}", request.step);
+                Err(refused(other, &request.name, "it is not at the step that was done", &must))
+            }
+        }
     }
 }
 

@@ -8,9 +8,10 @@ use souk_common::ids::{OrderId, ReturnId};
 use super::log::Log;
 use crate::{
     domain::{
-        Adjustment, CancelRefusal, Cancelling, Entry, Kind, Order, Pieces, Refusal, Saga, Shipment, State, Tracking,
-        What, Wish,
+        Adjustment, Answer, CancelRefusal, Cancelling, Entry, Kind, Order, Pieces, Refusal, Saga, Shipment, State,
+        Step, Tracking, What, Wish,
     },
+    jobs::saga::response,
     reply,
     store::{Key, Lease, Memory, TimelineRow},
 };
@@ -180,7 +181,8 @@ impl Journal {
                 stored.version == order.version && (by_version || same == (order.state, order.step, order.update_time))
             }),
             Saga::Adjustment(adjustment) => {
-                self.adjustments.get(&adjustment.id).is_some_and(|row| row.it.step == adjustment.step)
+                let is = (adjustment.step, adjustment.by_hand);
+                self.adjustments.get(&adjustment.id).is_some_and(|row| (row.it.step, row.it.by_hand) == is)
             }
         }
     }
@@ -359,6 +361,55 @@ impl Journal {
         let entries = order.abandon(wish, "simulated", now).ok()?;
         self.put(order.clone(), &entries, Some(lease), log);
         Some(Saga::Order(Box::new(order)))
+    }
+
+    /// Takes a step for done that an operator did by other means. `false` where it cannot be. `blindly`, whatever the step
+    /// is.
+    pub fn finish(
+        &mut self,
+        (id, back, step): (OrderId, Option<ReturnId>, Step),
+        now: DateTime<Utc>,
+        (blindly, log): (bool, &mut Log),
+    ) -> bool {
+        let wish = Wish { actor: "operator", reason: "by transfer", etag: "" };
+        let Some(row) = self.orders.get(&id) else { return false };
+        let mut order = row.it.clone();
+        let saga = match back {
+            None if row.is_leased(now) => return false,
+            None => {
+                let entries = match blindly {
+                    true => order.advance(&Answer::Done, false, now),
+                    false => order.finish(step, wish, now),
+                };
+                let Ok(entries) = entries else { return false };
+                let due = Lease { id: 0, until: now };
+                self.put(order.clone(), &entries, Some(due), log);
+                Saga::Order(Box::new(order))
+            }
+            Some(back) => {
+                let Some(row) = self.adjustments.get_mut(&back).filter(|row| !row.is_leased(now)) else { return false };
+                let mut adjustment = row.it.clone();
+                let entries = match blindly {
+                    true => adjustment.advance(&Answer::Done, now),
+                    false => adjustment.finish(step, wish),
+                };
+                let Ok(entries) = entries else { return false };
+                let due = adjustment.step.map(|_| Lease { id: 0, until: now });
+                *row = Row::new(adjustment.clone(), due);
+                order.take_adjustment(&adjustment, entries.len(), now);
+                self.put_effects(order, &entries, log);
+                Saga::Adjustment(Box::new(adjustment))
+            }
+        };
+        let response = response(&saga);
+        let mut keys = self.keys.iter_mut().filter(|(key, kept)| match back {
+            None => kept.order == id && key.1 == "PlaceOrder",
+            Some(_) => kept.back == back,
+        });
+        if let (Some((_, kept)), Some(response)) = (keys.next(), response) {
+            kept.response = Some(response);
+        }
+        true
     }
 
     /// Has an order that waits for its next try be tried now.

@@ -48,6 +48,7 @@ fn live(seed: u64, planted: Option<Planted>, traced: bool) -> Result<(Seen, Vec<
             people.spawn(people::customer(world.clone(), number));
         }
         tokio::spawn(people::mischief(world.clone()));
+        tokio::spawn(people::operator(world.clone()));
         sleep(chaos).await;
         {
             let mut state = world.state();

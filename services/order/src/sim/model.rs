@@ -15,6 +15,7 @@ use super::{
 };
 use crate::{
     domain::{Answer, CancelRefusal, Kind, Order, Pieces, Refusal, Saga, State as Reached, Step, Tracking, What, Wish},
+    jobs::saga::response,
     outbox, reply,
     store::{Begin, Cancel, Key, Lease, Memory, Operated, SagaId, Shipping, Store, now},
 };
@@ -74,6 +75,8 @@ struct Both {
     orders: Vec<OrderId>,
     pairs: Vec<Pair>,
     in_hand: Vec<(Saga, Saga, i64)>,
+    /// How many steps an operator has done by other means.
+    finished: usize,
 }
 
 impl Both {
@@ -117,6 +120,7 @@ impl Both {
             13..15 => self.ship_or_note().await,
             15 => self.retry_or_wake().await,
             16 => self.abandon(lease).await,
+            17..19 => self.finish().await,
             _ => self.save(lease).await,
         }
     }
@@ -268,16 +272,55 @@ impl Both {
             self.journal.wake(id, now());
             return "wake".into();
         }
-        let ours = self.pairs.iter().map(|pair| (pair.real, pair.model)).next_back();
-        let (saga, model) = match ours.filter(|_| self.dice.percent(50)) {
-            Some((real, model)) => (SagaId::Adjustment(real), (self.journal.adjustments[&model].it.order, Some(model))),
-            None => (SagaId::Order(id), (id, None)),
-        };
+        let (saga, model) = self.saga(id);
         let wish = Wish { actor: "operator", reason: "", etag: "" };
         let real = matches!(self.store.retry(saga, wish).await.unwrap(), Operated::Done(_));
         let time = self.time(model.0).await;
         assert_eq!(real, self.journal.retry(model, time, &mut self.log));
         format!("retry {saga:?}: {real}")
+    }
+
+    /// The saga of this order, or the newest of what is given back, on each side.
+    fn saga(&mut self, id: OrderId) -> (SagaId, (OrderId, Option<ReturnId>)) {
+        let ours = self.pairs.iter().map(|pair| (pair.real, pair.model)).next_back();
+        match ours.filter(|_| self.dice.percent(50)) {
+            Some((real, model)) => (SagaId::Adjustment(real), (self.journal.adjustments[&model].it.order, Some(model))),
+            None => (SagaId::Order(id), (id, None)),
+        }
+    }
+
+    /// Mostly of a saga that is about money and that nobody runs, if there is one.
+    async fn finish(&mut self) -> String {
+        let time = now();
+        let free = |step: Option<Step>, lease: Option<i64>, due: Option<DateTime<Utc>>| {
+            let runs = lease.is_some() && due.is_some_and(|due| due > time);
+            step.is_some_and(Step::can_be_done_by_hand) && !runs
+        };
+        let orders = self.journal.orders.values().filter(|row| free(row.it.step, row.lease, row.due));
+        let orders = orders.map(|row| (SagaId::Order(row.it.id), (row.it.id, None)));
+        let pairs = self.pairs.iter().filter_map(|pair| {
+            let row = &self.journal.adjustments[&pair.model];
+            let saga = (SagaId::Adjustment(pair.real), (row.it.order, Some(pair.model)));
+            free(row.it.step, row.lease, row.due).then_some(saga)
+        });
+        let sagas: Vec<_> = orders.chain(pairs).collect();
+        let (saga, (id, back)) = if sagas.is_empty() || self.dice.percent(20) {
+            let id = self.order();
+            self.saga(id)
+        } else {
+            self.dice.pick(&sagas)
+        };
+        let at = match back {
+            None => self.journal.orders[&id].it.step,
+            Some(back) => self.journal.adjustments[&back].it.step,
+        };
+        let step = at.filter(|_| self.dice.percent(80)).unwrap_or(Step::Refund);
+        let wish = Wish { actor: "operator", reason: "by transfer", etag: "" };
+        let real = matches!(self.store.finish((saga, step), wish, response).await.unwrap(), Operated::Done(_));
+        let time = self.time(id).await;
+        assert_eq!(real, self.journal.finish((id, back, step), time, (false, &mut self.log)));
+        self.finished += usize::from(real);
+        format!("finish {saga:?} at {step:?}: {real}")
     }
 
     async fn abandon(&mut self, lease: Lease) -> String {
@@ -335,6 +378,7 @@ async fn the_journal_in_memory_is_what_the_store_is() {
                 orders: Vec::new(),
                 pairs: Vec::new(),
                 in_hand: Vec::new(),
+                finished: 0,
             };
             both.place(Lease { id: 1, until: now() - TimeDelta::seconds(1) }).await;
             for number in 0..LENGTH {
@@ -347,6 +391,7 @@ async fn the_journal_in_memory_is_what_the_store_is() {
             let ended = both.journal.orders.values().filter(|row| row.it.state == Reached::Confirmed);
             assert!(ended.count() > 0, "no order was ever confirmed");
             assert!(!both.pairs.is_empty(), "nothing was ever given back");
+            assert!(both.finished > 0, "no step was ever done by hand");
             both.store.close().await;
         }
     }

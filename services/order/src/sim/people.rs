@@ -3,7 +3,7 @@
 use std::{collections::HashMap, sync::Arc, time::Duration};
 
 use souk_common::{
-    ids::{OrderId, UserId},
+    ids::{OrderId, ReturnId, UserId},
     money::{Currency, Money},
 };
 use tokio::time::{Instant, sleep, timeout};
@@ -17,7 +17,7 @@ use super::{
     world::{COPIES, State, World},
 };
 use crate::{
-    domain::{Address, Offer, Pieces, Placement, Wanted, What, price},
+    domain::{Address, Offer, Pieces, Placement, Step, Wanted, What, price},
     store::Key,
 };
 
@@ -239,6 +239,54 @@ async fn operate(service: Service, what: u64, id: OrderId) {
         }
         _ => service.heed(id).await,
     }
+}
+
+/// An operator who looks now and then at what does not get on, and does by other means what a provider leaves undone.
+/// What was settled so once, no provider can give back: that is done by hand, too, even when all is quiet.
+pub async fn operator(world: Arc<World>) {
+    loop {
+        let pause = world.state().dice.millis(200..3_000);
+        sleep(pause).await;
+        let (seen, pause) = {
+            let mut state = world.state();
+            let running = running(&state);
+            if running.is_empty() {
+                continue;
+            }
+            let (id, back, at, refused) = state.dice.pick(&running);
+            if !refused && (state.quiet || state.dice.percent(50)) {
+                continue;
+            }
+            // Now and then they mistake one step for another.
+            let right = at.can_be_done_by_hand() && !state.dice.percent(10);
+            let step = if right { at } else { state.dice.pick(&[Step::Capture, Step::Void, Step::Refund]) };
+            ((id, back, step), state.dice.millis(1..3_000))
+        };
+        sleep(pause).await;
+        let service = any(&mut world.state());
+        if let Some(service) = service {
+            let (id, back, step) = seen;
+            // Whoever dies leaves the call without an end.
+            tokio::spawn(async move { service.finish_by_hand((id, back), step).await });
+        }
+    }
+}
+
+/// Sagas that have given up for a while or are about money, with their steps, and whether the provider will never do
+/// what they ask.
+fn running(state: &State) -> Vec<(OrderId, Option<ReturnId>, Step, bool)> {
+    let orders = state.journal.orders.values().map(|row| (&row.it, None, row.it.step, row.it.attempts));
+    let adjustments = state.journal.adjustments.values().filter_map(|row| {
+        let order = &state.journal.orders.get(&row.it.order)?.it;
+        Some((order, Some(row.it.id), row.it.step, row.it.attempts))
+    });
+    let sagas = orders.chain(adjustments).filter_map(|(order, back, step, attempts)| {
+        let by_hand = order.payment.as_ref().is_some_and(|payment| payment.by_hand);
+        let refused = by_hand && step == Some(Step::Refund);
+        let seen = attempts > 0 || step?.can_be_done_by_hand();
+        seen.then_some((order.id, back, step?, refused))
+    });
+    sagas.collect()
 }
 
 /// Long enough for whatever is late.

@@ -65,15 +65,28 @@ fn paid(world: &World, order: &Order) -> Option<String> {
     let booked = world.bank.payments.get(&key);
     let taken = booked.filter(|booked| booked.state == BookedState::Captured).map_or(0, |booked| booked.amount);
     let back = booked.map_or(0, |booked| booked.refunded);
-    let refunds: i64 = world.bank.refunds.values().filter(|refund| refund.0 == key).map(|refund| refund.1).sum();
+    let of_it = |refunds: &BTreeMap<String, (String, i64)>| -> i64 {
+        refunds.values().filter(|refund| refund.0 == key).map(|refund| refund.1).sum()
+    };
+    let refunds = of_it(&world.bank.refunds);
+    if back != refunds {
+        return Some(format!("{back} were given back, by refunds of {refunds}"));
+    }
+    // What operators did by other means counts as much, and is told apart.
+    let by_hand = (world.bank.taken_by_hand.get(&key).copied(), of_it(&world.bank.refunds_by_hand));
+    let said = order.payment.as_ref().map_or((false, 0), |payment| (payment.by_hand, payment.refunded_by_hand));
+    if by_hand.0.is_some() && !said.0 || by_hand.1 > said.1 {
+        return Some(format!("{by_hand:?} went by hand; it says {said:?}"));
+    }
+    let (taken, back) = (taken + by_hand.0.unwrap_or_default(), back + by_hand.1);
     let (right, kept) = match order.state {
         State::Rejected => (0, 0),
         State::Cancelled => (order.total, order.total),
         _ => (order.total, order.refunded),
     };
-    if (taken, back, refunds, order.refunded) != (right, kept, kept, kept) {
+    if (taken, back, order.refunded) != (right, kept, kept) {
         return Some(format!(
-            "{:?} of {}: {taken} were taken, {back} given back by {refunds}; it says {}",
+            "{:?} of {}: {taken} were taken, {back} given back; it says {}",
             order.state, order.total, order.refunded
         ));
     }
@@ -105,7 +118,7 @@ fn told(order: &Order, timeline: &[TimelineRow]) -> Option<String> {
     if !numbers.eq(1..=order.entries) {
         return Some(format!("its timeline has gaps: {:?}", kinds(timeline)));
     }
-    let aside = |kind: &Kind| matches!(kind, Kind::Note | Kind::RetryRequested | Kind::Shipped);
+    let aside = |kind: &Kind| matches!(kind, Kind::Note | Kind::RetryRequested | Kind::Shipped | Kind::FinishedByHand);
     let kinds: Vec<Kind> = kinds(timeline).into_iter().filter(|kind| !aside(kind)).collect();
     let placed = kinds.iter().position(|kind| matches!(kind, Kind::Confirmed | Kind::Rejected));
     let (placing, later) = kinds.split_at(placed.map_or(kinds.len(), |at| at + 1));

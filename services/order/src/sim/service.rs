@@ -4,7 +4,7 @@ use std::{fmt, sync::Arc, time::Duration};
 
 use chrono::{DateTime, Utc};
 use prost::Message as _;
-use souk_common::ids::OrderId;
+use souk_common::ids::{OrderId, ReturnId};
 use tokio::time::{sleep, timeout};
 use tokio_util::sync::CancellationToken;
 
@@ -15,7 +15,7 @@ use super::{
 };
 use crate::{
     config::SagaSettings,
-    domain::{Entry, Order, Pieces, Placement, Saga, State as Reached, What, Wish},
+    domain::{Entry, Order, Pieces, Placement, Saga, State as Reached, Step, What, Wish},
     jobs::{
         Recovery,
         ports::{Clock, Journal},
@@ -234,6 +234,29 @@ impl Service {
         }
     }
 
+    /// Takes a step for done that an operator sees to by other means, once the order service agrees.
+    pub async fn finish_by_hand(&self, (id, back): (OrderId, Option<ReturnId>), step: Step) {
+        let copy = self.wire.copy;
+        let finish = move |state: &mut State| {
+            let now = state.now_at(copy);
+            let Some(order) = state.journal.orders.get(&id) else { return false };
+            let total = order.it.total;
+            let action = match back {
+                None => order.it.action(),
+                Some(back) => state.journal.adjustments.get(&back).and_then(|row| row.it.action()),
+            };
+            let blindly = state.planted == Some(Planted::FinishBlindly);
+            let State { journal, log, .. } = &mut *state;
+            let done = journal.finish((id, back, step), now, (blindly, log));
+            if let (true, Some(action)) = (done, action) {
+                state.settle_by_hand(&action, total);
+                state.count("done by hand", name(step));
+            }
+            done
+        };
+        self.wire.call((Peer::Journal, "finish"), (id, step), finish).await;
+    }
+
     /// Takes a webhook of the payment provider in.
     pub async fn heed(&self, id: OrderId) {
         let read = move |state: &mut State| state.journal.orders.get(&id).map(|row| row.it.clone());
@@ -255,6 +278,15 @@ impl Service {
             }
             _ => {}
         }
+    }
+}
+
+fn name(step: Step) -> &'static str {
+    match step {
+        Step::Capture => "capture",
+        Step::Void => "void",
+        Step::Refund => "refund",
+        _ => "another step",
     }
 }
 

@@ -89,6 +89,9 @@ fn no_seed_breaks_a_promise() {
         ("refused", "save"),
         ("refused", "authorize"),
         ("refused", "capture"),
+        ("done by hand", "capture"),
+        ("done by hand", "void"),
+        ("done by hand", "refund"),
         ("reservation ran out", "stock"),
         ("killed", "copy"),
         ("drained", "copy"),
@@ -134,6 +137,7 @@ planted! {
     finds_money_taken_first: CaptureFirst;
     finds_refunds_given_again: RefundAgain;
     finds_forgotten_voids: VoidForgotten;
+    finds_steps_finished_blindly: FinishBlindly;
     finds_seats_moved_first: SeatFirst;
     finds_readers_that_go_by_number: ReadByNumber;
     finds_blind_publishing: PublishBlindly;

@@ -35,6 +35,8 @@ pub enum Planted {
     RefundAgain,
     /// Giving up a payment that is not known is not remembered.
     VoidForgotten,
+    /// An operator's word is taken for whatever step a saga is at.
+    FinishBlindly,
     /// A reader moves its seat before it acts.
     SeatFirst,
     /// Readers go by the numbers that events get when they are written, and not by positions.

@@ -104,4 +104,5 @@ codes!(
     Note = "NOTE",
     RetryRequested = "RETRY_REQUESTED",
     Abandoned = "ABANDONED",
+    FinishedByHand = "FINISHED_BY_HAND",
 );

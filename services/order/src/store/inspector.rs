@@ -9,7 +9,7 @@ use souk_common::{
 use uuid::Uuid;
 
 use super::{Lease, Store, StoreError, now, postgres, sqlite};
-use crate::domain::{Entry, Illegal, Kind, Order, State, Step, Wish};
+use crate::domain::{Entry, Illegal, Kind, Order, Saga, State, Step, Wish};
 
 /// A saga has the id of its order, or of the adjustment.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -176,5 +176,62 @@ impl Store {
             }
             Ok(Operated::Done(Box::new(order)))
         })
+    }
+
+    /// Ends a step that an operator did by other means, and with it its saga. `respond` gives the answer to whoever asked
+    /// for what is final now.
+    ///
+    /// # Errors
+    /// Where the database fails.
+    pub async fn finish(
+        &self,
+        (id, step): (SagaId, Step),
+        wish: Wish<'_>,
+        respond: impl Fn(&Saga) -> Option<Vec<u8>> + Sync,
+    ) -> Result<Operated<SagaView>, StoreError> {
+        let now = now();
+        // Nobody's: were there a step left, it would be due at once.
+        let lease = Lease { id: 0, until: now };
+        let written = db::write!(self.db, |conn, q| -> Result<_, StoreError> {
+            let Some(seen) = q::find_saga(conn, id, now).await? else { return Ok(Operated::NotFound) };
+            let order = q::order_to_change(conn, seen.order, None).await?;
+            // Once more, now that nobody changes it.
+            let seen = q::find_saga(conn, id, now).await?;
+            let (Some(mut order), Some(seen)) = (order, seen) else { return Ok(Operated::NotFound) };
+            if seen.step != Some(step) || !step.can_be_done_by_hand() {
+                return Ok(Operated::Illegal(seen));
+            }
+            match id {
+                SagaId::Order(_) if seen.running => return Ok(Operated::Busy),
+                SagaId::Order(_) => {
+                    let version = order.version;
+                    let entries = order.finish(step, wish, now)?;
+                    if !q::update_order(conn, &order, version, &entries, lease).await? {
+                        return Err(StoreError::Corrupt("a locked order that changed".into()));
+                    }
+                    let saga = Saga::Order(Box::new(order.clone()));
+                    q::settle_by_hand(conn, &order, respond(&saga)).await?;
+                }
+                SagaId::Adjustment(id) => {
+                    if !q::take_over(conn, (id, step), lease, now).await? {
+                        return Ok(Operated::Busy);
+                    }
+                    let Some(mut adjustment) = q::find_adjustment(conn, id).await? else {
+                        return Ok(Operated::NotFound);
+                    };
+                    let entries = adjustment.finish(step, wish)?;
+                    let times = (lease, now);
+                    if !q::update_adjustment(conn, &adjustment, Some(step), lease.id, &entries, times).await? {
+                        return Err(StoreError::Corrupt("a locked adjustment that changed".into()));
+                    }
+                    if let Some(response) = respond(&Saga::Adjustment(Box::new(adjustment.clone()))) {
+                        q::answer_adjustment(conn, &adjustment, &response).await?;
+                    }
+                }
+            }
+            let ended = q::find_saga(conn, id, now).await?;
+            Ok(ended.map_or(Operated::NotFound, Operated::Done))
+        });
+        self.told(written)
     }
 }

@@ -31,6 +31,8 @@ macro_rules! tables {
                 attempts -> Integer,
                 last_error -> Nullable<Text>,
                 refunding_minor -> BigInt,
+                payment_by_hand -> Bool,
+                refunded_by_hand_minor -> BigInt,
             }
         }
         diesel::table! {
@@ -80,6 +82,7 @@ macro_rules! tables {
                 attempts -> Integer,
                 last_error -> Nullable<Text>,
                 cause -> Text,
+                by_hand -> Bool,
             }
         }
         diesel::table! {

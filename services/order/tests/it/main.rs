@@ -4,6 +4,7 @@
 
 mod access;
 mod adjust;
+mod by_hand;
 mod cancel;
 mod faults;
 mod harness;

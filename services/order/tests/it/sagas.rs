@@ -2,26 +2,27 @@
 
 use souk_common::error::Reason;
 use souk_proto::order::v1::{
-    CompensateSagaRequest, ListSagasRequest, RetrySagaRequest, Saga, order::State, timeline_entry::Kind,
+    CompensateSagaRequest, ListSagasRequest, PlaceOrderRequest, RetrySagaRequest, Saga, order::State,
+    timeline_entry::Kind,
 };
 use souk_testkit::wait;
 
 use crate::harness::{SOON, Souk, back, both_with, fields, order_for, refused};
 
-const IMPATIENT: &[(&str, &str)] = &[
+pub const IMPATIENT: &[(&str, &str)] = &[
     ("SAGA__LEASE", "2s"),
     ("SAGA__STEP_PATIENCE", "800ms"),
     ("CLIENTS__INVENTORY__TIMEOUT", "400ms"),
     ("PAYMENT__SLOW_DELAY", "500ms"),
 ];
 
-async fn list(souk: &Souk, filter: &str) -> Vec<Saga> {
+pub async fn list(souk: &Souk, filter: &str) -> Vec<Saga> {
     let request = ListSagasRequest { filter: filter.to_owned(), ..Default::default() };
     souk.sagas(&souk.staff).list_sagas(request).await.unwrap().into_inner().sagas
 }
 
 /// Repeats a call until the saga is not being run at that moment.
-async fn rested<T>(mut call: impl AsyncFnMut() -> Result<T, tonic::Status>) -> T {
+pub async fn rested<T>(mut call: impl AsyncFnMut() -> Result<T, tonic::Status>) -> T {
     wait::value(SOON, "the saga to rest", async || match call().await {
         Ok(answer) => Some(answer),
         Err(status) => {
@@ -33,8 +34,8 @@ async fn rested<T>(mut call: impl AsyncFnMut() -> Result<T, tonic::Status>) -> T
 }
 
 /// An order that cannot take its stock, for inventory cannot be reached.
-async fn stuck(souk: &Souk, product: &str) -> String {
-    let placing = souk.place(&souk.ada, order_for(&[(product, 1)], "tok_slow"));
+pub async fn stuck(souk: &Souk, slow: PlaceOrderRequest) -> String {
+    let placing = souk.place(&souk.ada, slow);
     let breaking = async {
         let name = souk.paying().await;
         souk.link.cut();
@@ -51,7 +52,7 @@ async fn what_does_not_get_on_is_seen_and_tried_again() {
         let lantern = souk.stocked("LANTERN", 5).await;
         let sold = souk.confirmed(&[(&lantern, 2)]).await;
         assert_eq!(list(&souk, "").await, []);
-        let name = stuck(&souk, &lantern).await;
+        let name = stuck(&souk, order_for(&[(&lantern, 1)], "tok_slow")).await;
         refused(souk.give_back(&souk.staff, back(&sold.name, &[(1, 1)])).await, Reason::ServiceUnavailable);
         let sagas = list(&souk, "attempts >= 1").await;
         assert_eq!(sagas.len(), 2, "{sagas:?}");
@@ -96,7 +97,7 @@ async fn what_does_not_get_on_is_seen_and_tried_again() {
 async fn an_order_is_given_up_before_its_money_is_taken() {
     for souk in both_with(IMPATIENT).await {
         let lantern = souk.stocked("LANTERN", 5).await;
-        let name = stuck(&souk, &lantern).await;
+        let name = stuck(&souk, order_for(&[(&lantern, 1)], "tok_slow")).await;
         let request = CompensateSagaRequest { name: name.replace("orders", "sagas"), reason: "customer called".into() };
         refused(souk.sagas(&souk.ada).compensate_saga(request.clone()).await, Reason::AccessDenied);
         // What it gives back waits for inventory, too.

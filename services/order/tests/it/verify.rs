@@ -24,7 +24,7 @@ pub async fn tamper(souk: &Souk, statement: &str) -> usize {
     changed
 }
 
-async fn broken(souk: &Souk) -> Vec<&'static str> {
+pub async fn broken(souk: &Souk) -> Vec<&'static str> {
     let checks = souk_order::verify(&souk.config).await.unwrap();
     checks.into_iter().filter(|check| !check.holds()).map(|check| check.name).collect()
 }

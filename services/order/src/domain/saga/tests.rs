@@ -13,7 +13,7 @@ use souk_common::{
 
 use super::super::{
     Action, Address, Adjustment, Answer, CancelRefusal, Cancelling as Cancel, Cause, Entry, Goods, Kind, Line, Order,
-    PaymentState, Pieces, Placement, Priced, Refusal, Saga, Shipment, Tracking, What, Wish,
+    PaymentState, Pieces, Placement, Priced, Refusal, SERVICE_ACTOR, Saga, Shipment, Tracking, What, Wish,
 };
 use super::{super::Move, *};
 
@@ -185,6 +185,8 @@ enum Mishap {
     Expired,
     /// An operator gives the order up, if that is possible.
     Abandoned,
+    /// An operator does it at the provider's own pages, if that is possible.
+    ByHand,
 }
 
 fn mishap() -> impl Strategy<Value = Mishap> {
@@ -196,6 +198,7 @@ fn mishap() -> impl Strategy<Value = Mishap> {
         1 => Just(Mishap::SoldOut),
         1 => Just(Mishap::Expired),
         1 => Just(Mishap::Abandoned),
+        1 => Just(Mishap::ByHand),
     ]
 }
 
@@ -209,7 +212,7 @@ fn drive(
     let mut entries = Vec::new();
     let mut unclear = false;
     for _ in 0..10_000 {
-        let (_, Some(_)) = saga.position() else {
+        let (_, Some(step)) = saga.position() else {
             assert!(saga.action().is_none());
             return entries;
         };
@@ -251,6 +254,16 @@ fn drive(
                 }
                 continue;
             }
+            Mishap::ByHand => {
+                let before = saga.clone();
+                if !step.can_be_done_by_hand() {
+                    assert!(finish(saga, step).is_err(), "{step:?} is not money's");
+                    assert_eq!(before, *saga);
+                } else if world.act(&action) == Answer::Done {
+                    entries.extend(finish(saga, step).unwrap());
+                }
+                continue;
+            }
             Mishap::None => world.act(&action),
         };
         let before = saga.clone();
@@ -259,6 +272,13 @@ fn drive(
         unclear = false;
     }
     panic!("no end: {saga:?}");
+}
+
+fn finish(saga: &mut Saga, step: Step) -> Result<Vec<Entry>, Illegal> {
+    match saga {
+        Saga::Order(order) => order.finish(step, STAFF, Utc::now()),
+        Saga::Adjustment(adjustment) => adjustment.finish(step, STAFF),
+    }
 }
 
 fn line(number: i32, quantity: i64, unit_price: i64, tracked: bool) -> Line {
@@ -343,6 +363,8 @@ fn ask() -> impl Strategy<Value = Ask> {
 /// That pieces and money of an order fit together.
 fn sound(order: &Order) {
     assert!(order.refunded >= 0 && order.refunding >= 0 && order.refundable() >= 0, "{order:?}");
+    let by_hand = order.payment.as_ref().map_or(0, |payment| payment.refunded_by_hand);
+    assert!((0..=order.refunded).contains(&by_hand), "{order:?}");
     for line in &order.lines {
         let never = [line.returned_shipped > line.shipped, line.returned_shipped > line.returned];
         assert!(line.open() >= 0 && line.sold() >= line.open() && !never.contains(&true), "{line:?}");
@@ -686,6 +708,65 @@ fn an_order_is_given_up_until_its_money_is_asked_for() {
     assert!(illegal.to_string().contains("Abandoned at Some(Capture) in Pending"), "{illegal}");
     assert_eq!(before, order);
     assert!(confirmed().abandon(STAFF, "model", Utc::now()).is_err());
+}
+
+#[test]
+fn a_step_of_money_is_done_by_hand_and_no_other() {
+    let now = Utc::now();
+    let authorized = Answer::Authorized { provider: "model".into(), reference: "ref".into() };
+    let mut order = place(vec![line(1, 2, 100, true)]);
+    for (step, answer) in [Reserve, Authorize, Commit].into_iter().zip([Answer::Done, authorized, Answer::Done]) {
+        assert_eq!(order.step, Some(step));
+        let before = order.clone();
+        for done in [Reserve, Authorize, Commit, Capture, Release, Void, Restock, Refund] {
+            assert!(order.finish(done, STAFF, now).is_err(), "{done:?} at {step:?}");
+        }
+        assert_eq!(before, order);
+        order.advance(&answer, false, now).unwrap();
+    }
+    let illegal = order.finish(Refund, STAFF, now).unwrap_err();
+    assert!(illegal.to_string().contains("Done at Some(Refund) in Pending"), "{illegal}");
+    let entries = order.finish(Capture, STAFF, now).unwrap();
+    let told: Vec<_> = entries.iter().map(|entry| (entry.kind, entry.actor.as_str(), entry.internal)).collect();
+    let operator = "users/usr_s";
+    assert_eq!(
+        told,
+        [
+            (Kind::FinishedByHand, operator, true),
+            (Kind::PaymentCaptured, operator, false),
+            (Kind::Confirmed, SERVICE_ACTOR, false)
+        ]
+    );
+    assert_eq!((entries[0].detail.as_str(), entries[1].detail.as_str()), ("broken", ""));
+    let by_hand = |order: &Order| {
+        let payment = order.payment.clone().unwrap();
+        (payment.state, payment.by_hand, payment.refunded_by_hand)
+    };
+    assert_eq!((order.state, order.step, by_hand(&order)), (Confirmed, None, (PaymentState::Captured, true, 0)));
+    assert!(order.finish(Capture, STAFF, now).is_err(), "twice");
+
+    // One piece comes back, then all is cancelled: each is counted once.
+    let what = What::Return(vec![Pieces { number: 1, quantity: 1 }]);
+    let (mut back, _) = Adjustment::begin(&mut order, &what, STAFF, None, now).unwrap().unwrap();
+    assert!(back.finish(Restock, STAFF).is_err() && back.finish(Refund, STAFF).is_err());
+    back.advance(&Answer::Done, now).unwrap();
+    let entries = back.finish(Refund, STAFF).unwrap();
+    let kinds: Vec<_> = entries.iter().map(|entry| entry.kind).collect();
+    assert_eq!(kinds, [Kind::FinishedByHand, Kind::PaymentRefunded, Kind::ReturnCompleted]);
+    assert!(back.by_hand && back.state == Completed);
+    order.take_adjustment(&back, entries.len(), now);
+    assert_eq!(by_hand(&order), (PaymentState::Captured, true, 100));
+    assert!(matches!(order.cancel(&[], STAFF, now).unwrap(), Ok(Cancel::Whole(_))));
+    order.advance(&Answer::Done, false, now).unwrap();
+    order.finish(Refund, STAFF, now).unwrap();
+    assert_eq!((order.state, order.refunded, by_hand(&order)), (Cancelled, 200, (PaymentState::Refunded, true, 200)));
+}
+
+#[test]
+fn what_is_done_by_hand_is_the_last_of_its_saga() {
+    for Row(state, step, _, _, next) in TABLE.iter().filter(|row| row.2 == Done && row.1.can_be_done_by_hand()) {
+        assert!(matches!(next, Reach(..)), "{step:?} in {state:?}");
+    }
 }
 
 #[test]

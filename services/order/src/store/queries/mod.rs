@@ -1,6 +1,7 @@
 //! The SQL of orders, written once and compiled for each engine.
 
 mod adjustments;
+mod by_hand;
 mod inspector;
 mod keys;
 mod notices;
@@ -12,6 +13,7 @@ mod shipments;
 
 pub(in crate::store) use self::{
     adjustments::{adjustments, begin_adjustment, find_adjustment, update_adjustment, write_effects},
+    by_hand::{settle_by_hand, take_over},
     inspector::{find_saga, list_sagas, make_due},
     keys::{answer_adjustment, forget, recall, remember_answered},
     notices::{forget_notices, is_noticed, notice, wake},

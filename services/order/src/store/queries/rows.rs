@@ -49,6 +49,10 @@ pub(in crate::store) struct OrderRow {
     pub due_at: Option<DateTime<Utc>>,
     pub attempts: i32,
     pub refunding_minor: i64,
+    #[diesel(skip_insertion)]
+    pub payment_by_hand: bool,
+    #[diesel(skip_insertion)]
+    pub refunded_by_hand_minor: i64,
 }
 
 /// A row of `order_lines`.
@@ -198,6 +202,8 @@ pub(in crate::store) struct ReturnRow {
     pub due_at: Option<DateTime<Utc>>,
     pub attempts: i32,
     pub cause: String,
+    #[diesel(skip_insertion)]
+    pub by_hand: bool,
 }
 
 /// A row of `return_lines`.
@@ -258,6 +264,8 @@ pub(super) fn order_row(order: &Order, lease: Lease) -> Result<OrderRow, StoreEr
         due_at: Some(lease.until),
         attempts: order.attempts,
         refunding_minor: order.refunding,
+        payment_by_hand: false,
+        refunded_by_hand_minor: 0,
     })
 }
 
@@ -296,6 +304,7 @@ pub(super) fn adjustment_row(adjustment: &Adjustment, lease: Lease) -> ReturnRow
         due_at: running.then_some(lease.until),
         attempts: adjustment.attempts,
         cause: adjustment.cause.code().to_owned(),
+        by_hand: false,
     }
 }
 
@@ -346,6 +355,8 @@ pub(super) fn read_order(row: OrderRow, lines: Vec<Line>) -> Result<Order, Store
             provider: row.payment_provider.unwrap_or_default(),
             reference: row.payment_reference.unwrap_or_default(),
             state: PaymentState::from_code(&state)?,
+            by_hand: row.payment_by_hand,
+            refunded_by_hand: row.refunded_by_hand_minor,
         }),
         None => None,
     };

@@ -10,7 +10,7 @@ use souk_testkit::wait;
 use super::peer::{APPROVED, DECLINED, key_of, shops};
 use crate::harness::{SOON, back, order_for, refused};
 
-const IMPATIENT: &[(&str, &str)] =
+pub const IMPATIENT: &[(&str, &str)] =
     &[("SAGA__LEASE", "2s"), ("SAGA__STEP_PATIENCE", "1500ms"), ("PAYMENT__STRIPE__TIMEOUT", "500ms")];
 
 #[tokio::test(flavor = "multi_thread")]

@@ -107,7 +107,8 @@ impl Shop {
         refunds.iter().map(|refund| refund["amount"].as_i64().unwrap()).collect()
     }
 
-    /// That Stripe has taken and given back of each order what souk says, and holds nothing for anybody.
+    /// That Stripe has taken and given back of each order what souk says, less what operators did, and holds nothing for
+    /// anybody.
     pub async fn agreed(&self) {
         let mut kept = BTreeMap::<String, i64>::new();
         for intent in self.intents().await {
@@ -121,14 +122,19 @@ impl Shop {
             }
         }
         let orders = self.souk.settled().await;
+        let payment = |order: &Order| order.payment.clone().unwrap_or_default();
         let paid = |order: &&Order| {
             let state = order.payment.as_ref().map(|payment| payment.state());
-            matches!(state, Some(Payment::Captured | Payment::Refunded)) && minor(order.total.as_ref()) > 0
+            let taken = matches!(state, Some(Payment::Captured | Payment::Refunded));
+            taken && !payment(order).settled_by_hand && minor(order.total.as_ref()) > 0
         };
         let ours: BTreeMap<String, i64> = orders
             .iter()
             .filter(paid)
-            .map(|order| (key_of(&order.name), minor(order.total.as_ref()) - minor(order.refunded_total.as_ref())))
+            .map(|order| {
+                let refunded = minor(order.refunded_total.as_ref()) - minor(payment(order).refunded_by_hand.as_ref());
+                (key_of(&order.name), minor(order.total.as_ref()) - refunded)
+            })
             .collect();
         assert_eq!(kept, ours, "{}", self.souk.engine);
         self.souk.verified().await;

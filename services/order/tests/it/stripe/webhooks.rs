@@ -16,13 +16,13 @@ use crate::{
 };
 
 /// A gateway in front of a shop.
-struct Door {
+pub struct Door {
     url: String,
     http: reqwest::Client,
 }
 
 impl Door {
-    async fn of(shop: &Shop) -> Self {
+    pub async fn of(shop: &Shop) -> Self {
         let url = format!("http://{}/v1/payments/stripe:webhook", shop.souk.gateway().await);
         let door = Self { url, http: reqwest::Client::new() };
         wait::until(SOON, "the gateway to pass webhooks on", async || {
@@ -40,7 +40,7 @@ impl Door {
     }
 
     /// Delivers an event as Stripe would.
-    async fn tell(&self, event: &Value) -> (u16, Value) {
+    pub async fn tell(&self, event: &Value) -> (u16, Value) {
         let body = serde_json::to_vec_pretty(event).unwrap();
         self.deliver(&body, &sign(&body, Utc::now().timestamp(), WEBHOOK_SECRET)).await
     }
@@ -53,7 +53,7 @@ fn sign(body: &[u8], time: i64, secret: &str) -> String {
     format!("t={time},v1={hex}")
 }
 
-fn event(id: &str, kind: &str, intent: &str) -> Value {
+pub fn event(id: &str, kind: &str, intent: &str) -> Value {
     let object = json!({"id": intent, "object": "payment_intent", "status": "as good as any"});
     json!({"id": id, "object": "event", "type": kind, "data": {"object": object}})
 }

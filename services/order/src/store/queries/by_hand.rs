@@ -1,0 +1,44 @@
+//! What operators settled by other means than souk's.
+
+use chrono::{DateTime, Utc};
+use diesel::prelude::*;
+use diesel_async::RunQueryDsl;
+use souk_common::ids::ReturnId;
+
+use super::super::{
+    Conn, answer_all,
+    schema::{orders, returns},
+};
+use crate::{
+    domain::{Order, Step},
+    store::{Lease, StoreError},
+};
+
+/// Writes what an operator settled of an order's payment, which no other step of its saga changes, and the answer to
+/// whoever placed it, where there is one now.
+pub(in crate::store) async fn settle_by_hand(
+    conn: &mut Conn,
+    order: &Order,
+    response: Option<Vec<u8>>,
+) -> Result<(), StoreError> {
+    let (by_hand, refunded) =
+        order.payment.as_ref().map_or((false, 0), |payment| (payment.by_hand, payment.refunded_by_hand));
+    diesel::update(orders::table.find(order.id))
+        .set((orders::payment_by_hand.eq(by_hand), orders::refunded_by_hand_minor.eq(refunded)))
+        .execute(conn)
+        .await?;
+    Ok(answer_all(conn, response.map(|response| (order.id, response)).into_iter().collect()).await?)
+}
+
+/// Takes over an adjustment that is at this step. `false` where someone runs it.
+pub(in crate::store) async fn take_over(
+    conn: &mut Conn,
+    (id, step): (ReturnId, Step),
+    lease: Lease,
+    now: DateTime<Utc>,
+) -> Result<bool, StoreError> {
+    let free = returns::lease.is_null().or(returns::due_at.le(now));
+    let row = returns::table.find(id).filter(returns::step.eq(step.code())).filter(free);
+    let taken = (returns::lease.eq(lease.id), returns::due_at.eq(lease.until));
+    Ok(diesel::update(row).set(taken).execute(conn).await? == 1)
+}
