@@ -1,11 +1,11 @@
 //! What is PostgreSQL's own: its types, row locks and batch inserts.
 
 use diesel::{
-    QueryDsl, QueryResult, sql_query,
+    ExpressionMethods, QueryDsl, QueryResult, sql_query,
     sql_types::{Array, Binary, Nullable, Text, Timestamptz, Uuid},
 };
 use diesel_async::RunQueryDsl;
-use futures::try_join;
+use futures::{future::try_join_all, try_join};
 use serde::Serialize;
 use souk_common::{
     db::postgres::Keep,
@@ -117,15 +117,14 @@ pub(super) async fn insert_payments(conn: &mut Conn, rows: Vec<simulated::Row>) 
     write_rows(conn, INSERT, &rows).await
 }
 
-/// Changes payments, all by one statement.
+/// Changes payments. See [`update_orders`].
 pub(super) async fn update_payments(conn: &mut Conn, rows: Vec<simulated::Row>) -> QueryResult<usize> {
-    const UPDATE: &str = "
-        UPDATE simulated_payments p SET
-            state = v.state, refunded_minor = v.refunded_minor, message = v.message,
-            authorize_calls = v.authorize_calls, capture_calls = v.capture_calls
-        FROM json_populate_recordset(NULL::simulated_payments, CAST($1 AS json)) v
-        WHERE p.key = v.key";
-    write_rows(conn, UPDATE, &rows).await
+    let conn = &*conn;
+    let update = |row: simulated::Row| async move {
+        let payment = schema::simulated_payments::table.find(row.key.clone());
+        diesel::update(payment).set(row).execute(&mut &*conn).await
+    };
+    Ok(try_join_all(rows.into_iter().map(update)).await?.into_iter().sum())
 }
 
 /// Remembers keys; answers with the orders of those that were new.
@@ -179,46 +178,34 @@ pub(super) async fn insert_orders(mut conn: &Conn, orders: Vec<OrderRow>, lines:
     insert.kept().execute(&mut conn).await
 }
 
-/// Changes orders, all by one statement; answers with those that were still as expected.
+/// Changes orders; answers with those that were still as expected. Each by a statement of its own, all of them under
+/// way at once: one for all would be planned by guesses at how many there are and how large the table is, and while it
+/// is small, or was when the plan was made, read it from end to end.
 pub(super) async fn update_orders(conn: &mut Conn, updates: Vec<OrderUpdate>) -> QueryResult<Vec<OrderId>> {
-    const UPDATE: &str = "
-        UPDATE orders o SET
-            state = v.state, step = v.step, refunded_minor = v.refunded_minor, rejection = v.rejection,
-            payment_provider = v.payment_provider, payment_reference = v.payment_reference,
-            payment_state = v.payment_state, payment_token = v.payment_token, updated_at = v.updated_at,
-            version = v.version, entries = v.entries, pending_returns = v.pending_returns, lease = v.lease,
-            due_at = v.due_at, attempts = v.attempts, last_error = v.last_error
-        FROM jsonb_to_recordset($1) AS v(
-            id uuid, expected bigint, held bigint, state text, step text, refunded_minor bigint, rejection jsonb,
-            payment_provider text, payment_reference text, payment_state text, payment_token text,
-            updated_at timestamptz, version bigint, entries integer, pending_returns integer, lease bigint,
-            due_at timestamptz, attempts integer, last_error text
-        )
-        WHERE o.id = v.id AND o.version = v.expected AND (v.held IS NULL OR o.lease = v.held)
-        RETURNING o.id";
-    let rows =
-        serde_json::to_value(updates).map_err(|error| diesel::result::Error::SerializationError(error.into()))?;
-    let written: Vec<Written> =
-        sql_query(UPDATE).bind::<diesel::sql_types::Jsonb, _>(rows).kept().get_results(conn).await?;
-    Ok(written.into_iter().map(|row| row.id).collect())
+    let written = try_join_all(updates.into_iter().map(|change| update_order(conn, change))).await?;
+    Ok(written.into_iter().flatten().collect())
 }
 
-/// Stores the answers to the requests that made orders, all by one statement.
-async fn answer_all(mut conn: &Conn, answers: Vec<(OrderId, Vec<u8>)>) -> QueryResult<usize> {
-    if answers.is_empty() {
-        return Ok(0);
-    }
-    let (orders, responses): (Vec<_>, Vec<_>) = answers.into_iter().unzip();
-    sql_query(
-        "UPDATE idempotency_keys k SET response = v.response
-        FROM unnest($1, $2) AS v(order_id, response)
-        WHERE k.order_id = v.order_id AND k.method = 'PlaceOrder'",
-    )
-    .bind::<Array<Uuid>, _>(orders)
-    .bind::<Array<Binary>, _>(responses)
-    .kept()
-    .execute(&mut conn)
-    .await
+async fn update_order(mut conn: &Conn, change: OrderUpdate) -> QueryResult<Option<OrderId>> {
+    use schema::orders::dsl;
+    let OrderUpdate { id, version, held, values } = change;
+    let row = dsl::orders.find(id).filter(dsl::version.eq(version));
+    let changed = match held {
+        Some(held) => diesel::update(row.filter(dsl::lease.eq(held))).set(values).execute(&mut conn).await?,
+        None => diesel::update(row).set(values).execute(&mut conn).await?,
+    };
+    Ok((changed == 1).then_some(id))
+}
+
+/// Stores the answers to the requests that made orders. See [`update_orders`].
+async fn answer_all(conn: &Conn, answers: Vec<(OrderId, Vec<u8>)>) -> QueryResult<()> {
+    use schema::idempotency_keys::dsl;
+    let answer = |(order, response): (OrderId, Vec<u8>)| async move {
+        let row = dsl::idempotency_keys.filter(dsl::order_id.eq(order)).filter(dsl::method.eq("PlaceOrder"));
+        diesel::update(row).set(dsl::response.eq(response)).execute(&mut &*conn).await
+    };
+    try_join_all(answers.into_iter().map(answer)).await?;
+    Ok(())
 }
 
 /// Writes entries of timelines, events, and the answers to the requests that made orders. All statements are under way

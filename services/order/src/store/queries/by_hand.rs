@@ -6,7 +6,7 @@ use diesel_async::RunQueryDsl;
 use souk_common::ids::ReturnId;
 
 use super::super::{
-    Conn, answer_all,
+    self as engine, Conn,
     schema::{orders, returns},
 };
 use crate::{
@@ -27,7 +27,8 @@ pub(in crate::store) async fn settle_by_hand(
         .set((orders::payment_by_hand.eq(by_hand), orders::refunded_by_hand_minor.eq(refunded)))
         .execute(conn)
         .await?;
-    Ok(answer_all(conn, response.map(|response| (order.id, response)).into_iter().collect()).await?)
+    let answers = response.map(|response| (order.id, response)).into_iter().collect();
+    Ok(engine::record(conn, Vec::new(), Vec::new(), answers).await?)
 }
 
 /// Takes over an adjustment that is at this step. `false` where someone runs it.

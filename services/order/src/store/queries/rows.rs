@@ -20,6 +20,7 @@ use crate::{
 };
 
 /// A row of `orders`.
+/// PostgreSQL reads a whole batch of new ones out of one JSON document.
 #[derive(Queryable, Selectable, Insertable, serde::Serialize)]
 #[diesel(table_name = orders, check_for_backend(Backend))]
 pub(in crate::store) struct OrderRow {
@@ -90,6 +91,12 @@ pub(in crate::store) struct EntryRow {
     pub internal: bool,
 }
 
+/// As PostgreSQL reads it.
+fn as_uuid<I: Copy + Into<Uuid>, S: serde::Serializer>(id: &I, serializer: S) -> Result<S::Ok, S::Error> {
+    let id: Uuid = (*id).into();
+    serializer.collect_str(&id)
+}
+
 /// A new row of `idempotency_keys`.
 #[derive(Insertable)]
 #[diesel(table_name = idempotency_keys)]
@@ -117,27 +124,16 @@ impl KeyRow {
     }
 }
 
-/// A change of a row of `orders` that still has this version and, where it must, this lease. PostgreSQL reads a whole
-/// batch of them out of one document.
-#[derive(serde::Serialize)]
+/// A change of a row of `orders` that still has this version and, where it must, this lease.
 pub(in crate::store) struct OrderUpdate {
-    #[serde(serialize_with = "as_uuid")]
     pub id: OrderId,
-    #[serde(rename = "expected")]
     pub version: i64,
     pub held: Option<i64>,
-    #[serde(flatten)]
     pub values: OrderValues,
 }
 
-/// As PostgreSQL reads it.
-fn as_uuid<I: Copy + Into<Uuid>, S: serde::Serializer>(id: &I, serializer: S) -> Result<S::Ok, S::Error> {
-    let id: Uuid = (*id).into();
-    serializer.collect_str(&id)
-}
-
 /// What may change of a row of `orders`.
-#[derive(AsChangeset, serde::Serialize)]
+#[derive(AsChangeset)]
 #[diesel(table_name = orders, treat_none_as_null = true)]
 pub(in crate::store) struct OrderValues {
     pub state: &'static str,
