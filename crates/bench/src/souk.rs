@@ -199,6 +199,8 @@ impl<'s> Souk<'s> {
         duration: Duration,
     ) -> Result<(Figures, u64)> {
         let warm = load::run(target, connections, WARM).await?;
+        // Plans from when the tables were empty would be measured otherwise.
+        self.vacuum()?;
         let watch = self.watch()?;
         let turn = load::run(target, connections, duration).await?;
         Ok((Figures::of(&turn, &watch.spent()?), warm.count + turn.count))

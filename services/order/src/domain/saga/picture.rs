@@ -8,7 +8,7 @@ use super::*;
 
 const HEAD: &str = "# The states of an order
 
-An order is placed and, if need be, cancelled by a saga: a step at a time, each stored before the next begins. What is
+An order is placed and, if need be, cancelled by a saga: a step at a time, stored before anyone is bound by it. What is
 given back of an order that stays confirmed (goods that came back, pieces that are cancelled, money without goods) has
 a saga of its own. A step that has nothing to do is passed over as if it were done: postage is not reserved, and a
 refund of nothing is not asked for.
