@@ -119,7 +119,7 @@ pub async fn verify(config: &Config) -> Result<Vec<Check>, Error> {
 
 fn coalescer(store: &Store, limits: Limits) -> StockChanges {
     let store = store.clone();
-    Coalescer::new(limits, move |commands: Vec<Command>| {
+    Coalescer::new("stock", limits, move |commands: Vec<Command>| {
         let store = store.clone();
         async move {
             let answers = store.run(&commands).await?;

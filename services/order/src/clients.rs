@@ -69,7 +69,7 @@ impl Inventory {
     #[must_use]
     pub fn new(client: Client) -> Self {
         let products = ProductServiceClient::new(client.clone());
-        let offers = Coalescer::new(Limits::default(), move |asked| read_offers(products.clone(), asked));
+        let offers = Coalescer::new("offers", Limits::default(), move |asked| read_offers(products.clone(), asked));
         Self {
             offers,
             reservations: ReservationServiceClient::new(client.clone()),

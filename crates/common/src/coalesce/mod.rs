@@ -11,7 +11,10 @@ mod tests;
 
 use std::{future::Future, sync::Arc};
 
-use tokio::sync::{mpsc, oneshot};
+use tokio::{
+    sync::{mpsc, oneshot},
+    time::Instant,
+};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use worker::Worker;
@@ -58,6 +61,8 @@ pub enum SubmitError<E> {
 /// One waiting request and where its answer goes.
 struct Job<Req, Res, E> {
     request: Req,
+    /// Since when it waits.
+    since: Instant,
     reply: oneshot::Sender<Result<Res, SubmitError<E>>>,
 }
 
@@ -81,11 +86,12 @@ where
     Res: Send + 'static,
     E: BatchError,
 {
-    /// Starts a coalescer whose batches are done by `run`, one at a time and in order of arrival.
+    /// Starts a coalescer whose batches are done by `run`, one at a time and in order of arrival. `of` says in the
+    /// metrics what they are of (`stock`).
     ///
     /// `run` answers with one result for each request, in their order, or with an error for the batch as a whole,
     /// which then must have had no effect. It must be called within a tokio runtime.
-    pub fn new<F, Fut>(limits: Limits, run: F) -> Self
+    pub fn new<F, Fut>(of: &'static str, limits: Limits, run: F) -> Self
     where
         F: Fn(Vec<Req>) -> Fut + Send + Sync + 'static,
         Fut: Future<Output = Result<Vec<Result<Res, E>>, E>> + Send + 'static,
@@ -93,7 +99,7 @@ where
         let (queue, waiting) = mpsc::channel(limits.queue.max(1));
         let closing = CancellationToken::new();
         let tracker = TaskTracker::new();
-        tracker.spawn(Worker::new(run, limits.batch.max(1)).run(waiting, closing.clone()));
+        tracker.spawn(Worker::new(of, run, limits.batch.max(1)).run(waiting, closing.clone()));
         tracker.close();
         Self { queue, closing, worker: Arc::new(tracker) }
     }
@@ -107,7 +113,7 @@ where
             return Err(SubmitError::Closed);
         }
         let (reply, answer) = oneshot::channel();
-        self.queue.try_send(Job { request, reply }).map_err(|error| match error {
+        self.queue.try_send(Job { request, since: Instant::now(), reply }).map_err(|error| match error {
             mpsc::error::TrySendError::Full(_) => SubmitError::Overloaded,
             mpsc::error::TrySendError::Closed(_) => SubmitError::Closed,
         })?;

@@ -36,7 +36,7 @@ impl Bench {
         let gate = Arc::new(Semaphore::new(0));
         let batches = Arc::new(Mutex::new(Vec::new()));
         let (passes, seen) = (Arc::clone(&gate), Arc::clone(&batches));
-        let coalescer = Coalescer::new(limits, move |requests: Vec<u32>| {
+        let coalescer = Coalescer::new("numbers", limits, move |requests: Vec<u32>| {
             let (passes, seen) = (Arc::clone(&passes), Arc::clone(&seen));
             async move {
                 seen.lock().unwrap().push(requests.clone());

@@ -7,16 +7,18 @@ use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 
 use super::{BatchError, Job, SubmitError};
+use crate::telemetry::metrics;
 
 /// Runs batches with `run`, of at most `batch` requests.
 pub(super) struct Worker<F> {
+    of: &'static str,
     run: F,
     batch: usize,
 }
 
 impl<F> Worker<F> {
-    pub(super) fn new(run: F, batch: usize) -> Self {
-        Self { run, batch }
+    pub(super) fn new(of: &'static str, run: F, batch: usize) -> Self {
+        Self { of, run, batch }
     }
 
     /// Serves the queue until it is closed and empty.
@@ -45,6 +47,7 @@ impl<F> Worker<F> {
             // Nobody waits for these any more and they have not begun.
             jobs.retain(|job| !job.reply.is_closed());
             if !jobs.is_empty() {
+                metrics::batch(self.of, jobs.iter().map(|job| job.since.elapsed()));
                 self.serve(jobs).await;
             }
         }

@@ -23,6 +23,9 @@ pub(super) fn buckets(instrument: &Instrument) -> Option<Stream> {
     Stream::builder().with_aggregation(aggregation).build().ok()
 }
 
+/// Upper ends of the buckets of batches, in requests.
+const SIZES: [f64; 9] = [1.0, 2.0, 4.0, 8.0, 16.0, 32.0, 64.0, 128.0, 256.0];
+
 static INSTRUMENTS: OnceLock<Instruments> = OnceLock::new();
 
 struct Instruments {
@@ -35,6 +38,8 @@ struct Instruments {
     rate_limited: Counter<u64>,
     response_cache: Counter<u64>,
     redis_up: Gauge<u64>,
+    batch_size: Histogram<u64>,
+    batch_wait: Histogram<f64>,
 }
 
 /// Makes the instruments, once in a process.
@@ -70,6 +75,12 @@ pub(super) fn install(meter: &Meter) {
                 .u64_gauge("souk.gateway.redis_up")
                 .with_description("Whether budgets are shared through Redis now (1) or it is lost (0)")
                 .build(),
+            batch_size: meter
+                .u64_histogram("souk.batch.size")
+                .with_boundaries(SIZES.to_vec())
+                .with_description("Requests that shared a commit or a call")
+                .build(),
+            batch_wait: seconds("souk.batch.wait", "Time that a request waited for its batch to begin"),
         }
     });
 }
@@ -158,6 +169,17 @@ pub fn response_cache(outcome: &'static str) {
 pub fn redis_up(up: bool) {
     if let Some(instruments) = INSTRUMENTS.get() {
         instruments.redis_up.record(up.into(), &[]);
+    }
+}
+
+/// A batch began, of requests that have waited so long. `of` says what they ask for (`stock`).
+pub fn batch(of: &'static str, waits: impl ExactSizeIterator<Item = Duration>) {
+    if let Some(instruments) = INSTRUMENTS.get() {
+        let of = [KeyValue::new("of", of)];
+        instruments.batch_size.record(waits.len() as u64, &of);
+        for wait in waits {
+            instruments.batch_wait.record(wait.as_secs_f64(), &of);
+        }
     }
 }
 

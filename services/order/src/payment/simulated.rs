@@ -268,7 +268,7 @@ impl Simulated {
     #[must_use]
     pub fn new(db: Db, settings: Settings) -> Self {
         let books = db.clone();
-        let books = Coalescer::new(Limits::default(), move |asks: Vec<Ask>| {
+        let books = Coalescer::new("payments", Limits::default(), move |asks: Vec<Ask>| {
             let db = books.clone();
             async move { Ok(book(&db, &asks).await?.into_iter().map(Ok).collect()) }
         });

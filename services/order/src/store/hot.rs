@@ -38,7 +38,7 @@ pub(super) enum Written {
 
 pub(super) fn start(db: &Db) -> Writes {
     let db = db.clone();
-    Coalescer::new(Limits::default(), move |writes: Vec<Write>| {
+    Coalescer::new("orders", Limits::default(), move |writes: Vec<Write>| {
         let db = db.clone();
         async move { Ok(run(&db, &writes).await?.into_iter().map(Ok).collect()) }
     })
