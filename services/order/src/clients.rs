@@ -9,6 +9,7 @@ use futures::{StreamExt, TryStreamExt};
 use souk_common::{
     client::Client,
     coalesce::{BatchError, Coalescer, Limits, SubmitError},
+    context::RequestContext,
     error::{Problem, Reason},
     ids::{OrderId, ProductId},
     money::Money,
@@ -30,8 +31,11 @@ use crate::{
 
 /// What `ReservationItem` takes for one product.
 const MAX_PIECES: i64 = 1_000_000_000;
-/// What `BatchGetProductsRequest` takes.
-const MAX_NAMES: usize = 1000;
+/// Products asked for by one call: their descriptions must fit into one answer.
+const MAX_NAMES: usize = 100;
+
+/// The longest that anyone waits for prices.
+const LONGEST: Duration = Duration::from_secs(10);
 
 /// The inventory service.
 #[derive(Clone)]
@@ -51,7 +55,7 @@ struct Unread(Problem);
 
 impl BatchError for Unread {
     fn strikes_all(&self) -> bool {
-        true
+        self.0.reason() == Reason::ServiceUnavailable
     }
 }
 
@@ -83,7 +87,11 @@ impl Inventory {
     /// # Errors
     /// What to tell the caller.
     pub async fn offers(&self, products: BTreeSet<ProductId>) -> Result<Offers, Problem> {
-        self.offers.submit(products).await.map_err(|error| match error {
+        // The call is made for all who wait, by the longest deadline there is: each watches over its own.
+        let limit = RequestContext::current().map_or(LONGEST, |context| context.remaining(LONGEST));
+        let answer = tokio::time::timeout(limit, self.offers.submit(products)).await;
+        let answer = answer.map_err(|elapsed| Problem::unavailable("the inventory service").caused_by(elapsed))?;
+        answer.map_err(|error| match error {
             SubmitError::Failed(Unread(problem)) => problem,
             SubmitError::Overloaded => Error::from(StoreError::Overloaded).into(),
             error => Problem::unavailable("the inventory service").caused_by(error),

@@ -85,6 +85,14 @@ impl DbError {
         matches!(self, Self::Unavailable { .. })
     }
 
+    /// Whether it says only that an earlier statement of the transaction failed (25P02).
+    #[must_use]
+    pub fn is_aftermath(&self) -> bool {
+        use diesel::result::Error;
+        let Self::Query(Error::DatabaseError(_, what)) = self else { return false };
+        what.message().starts_with("current transaction is aborted")
+    }
+
     /// Whether concurrent transactions kept colliding.
     #[must_use]
     pub fn is_conflict(&self) -> bool {

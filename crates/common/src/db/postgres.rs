@@ -17,7 +17,7 @@ use tokio_postgres::error::SqlState;
 
 use super::config::{Chain, Config};
 use super::session::{Attempts, Commit, Mode, Session};
-use super::{DbError, PoolStatus};
+use super::{DbError, Failure, PoolStatus};
 
 /// What queries of the PostgreSQL side run on.
 pub type Conn = AsyncPgConnection;
@@ -59,6 +59,25 @@ impl<Q: QueryFragment<Pg>> QueryFragment<Pg> for Kept<Q> {
     fn is_safe_to_cache_prepared(&self, _: &Pg) -> QueryResult<bool> {
         Ok(true)
     }
+}
+
+/// What became of statements that were sent without waiting for each other's answers, in the order in which they were
+/// sent. Of failures the one that came first: PostgreSQL answers each statement behind it by saying just that.
+///
+/// # Errors
+/// Where one of them failed.
+pub fn together<T, E: Failure>(results: impl IntoIterator<Item = Result<T, E>>) -> Result<Vec<T>, E> {
+    let (mut done, mut failed) = (Vec::new(), None::<E>);
+    for result in results {
+        match result {
+            Ok(answer) => done.push(answer),
+            Err(error) if failed.as_ref().is_none_or(|first| first.db().is_some_and(DbError::is_aftermath)) => {
+                failed = Some(error);
+            }
+            Err(_) => {}
+        }
+    }
+    failed.map_or(Ok(done), Err)
 }
 
 /// A pool of connections to one PostgreSQL database.

@@ -223,32 +223,34 @@ impl Log {
     async fn place(self) {
         loop {
             let looked = Instant::now();
-            if let Err(error) = self.look().await {
+            let placed = self.look().await.unwrap_or_else(|error| {
                 tracing::warn!(error = chain(&error), "new events could not be looked for; it is tried again");
-            }
+                false
+            });
+            let pace = if placed { PACE } else { GATHER };
             tokio::select! {
                 () = self.0.stop.cancelled() => return,
                 () = self.0.bell.0.notified() => {
-                    tokio::time::sleep(GATHER.max(PACE.saturating_sub(looked.elapsed()))).await;
+                    tokio::time::sleep(GATHER.max(pace.saturating_sub(looked.elapsed()))).await;
                 }
                 () = tokio::time::sleep(self.0.settings.poll) => {}
             }
         }
     }
 
-    /// Places what waits for a position, and learns where the log ends.
-    pub(super) async fn look(&self) -> Result<(), DbError> {
+    /// Places what waits for a position, and learns where the log ends. Whether anything was placed.
+    pub(super) async fn look(&self) -> Result<bool, DbError> {
         let db = &self.0.db;
         if !db::read!(db, |conn, q| -> Result<_, DbError> { Ok(q::is_any_unplaced(conn).await?) })? {
             self.ends_at(db::read!(db, |conn, q| -> Result<_, DbError> { Ok(q::head(conn).await?) })?);
-            return Ok(());
+            return Ok(false);
         }
         loop {
             let (head, placed) =
                 db::write!(db, |conn, q| -> Result<_, DbError> { Ok(q::place(conn, PLACED_AT_ONCE).await?) })?;
             self.ends_at(head);
             if placed < PLACED_AT_ONCE {
-                return Ok(());
+                return Ok(true);
             }
         }
     }

@@ -204,10 +204,10 @@ impl<J: Journal, S: Stock> Sagas<J, S> {
         lease: Lease,
     ) -> Result<Option<Lease>, Stuck> {
         let response = response(after);
-        // A row whose indexed columns stay as they are is cheaper to change.
-        let extended = if self.lasts(lease) { lease } else { self.extended(lease.id) };
         let mut unsure = false;
         for pause in self.pauses() {
+            // A row whose indexed columns stay as they are is cheaper to change.
+            let extended = if self.lasts(lease) { lease } else { self.extended(lease.id) };
             let held = (lease.id, extended);
             let save = self.0.journal.save(before, after, entries, response.as_deref(), held);
             match save.await {

@@ -1,5 +1,7 @@
 //! PlaceOrder.
 
+use std::{pin::pin, time::Duration};
+
 use souk_common::{
     auth::Caller,
     error::{Problem, Reason},
@@ -11,6 +13,8 @@ use souk_proto::{
     order::v1::{Order as OrderMessage, PlaceOrderRequest, place_order_request::Item},
 };
 
+use tokio::time::timeout;
+
 use super::{Answered, Parts, parse};
 use crate::{
     domain::{self, Address, Entry, Order, Placement, Saga, State, Unpriced, Wanted},
@@ -18,6 +22,9 @@ use crate::{
     reply,
     store::{Key, StoreError, now},
 };
+
+/// How long prices take at most, where all is well.
+const PROMPT: Duration = Duration::from_millis(200);
 
 impl Parts {
     pub(super) async fn place(
@@ -29,7 +36,18 @@ impl Parts {
         staff_only(caller, &request)?;
         let key = parse::key(caller, "PlaceOrder", &request.request_id, &request);
         let validate_only = request.validate_only;
-        let (order, entries) = match self.priced(customer, &key, request).await {
+        let mut pricing = pin!(self.priced(customer, &key, request));
+        let priced = match timeout(PROMPT, &mut pricing).await {
+            Ok(priced) => priced,
+            Err(_) => {
+                // It takes long: whoever was answered before does not wait for it.
+                if !validate_only && let Some(memory) = self.store.recall(&key).await.map_err(Error::from)? {
+                    return Answered::again(memory);
+                }
+                pricing.await
+            }
+        };
+        let (order, entries) = match priced {
             Ok(placed) => placed,
             Err(problem) if validate_only => return Err(problem),
             // What was answered once is answered again, whatever has become of the goods or of who sells them.

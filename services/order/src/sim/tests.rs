@@ -79,8 +79,10 @@ fn no_seed_breaks_a_promise() {
         assert!(missing.is_empty(), "{place} never had {missing:?}");
     }
     for place in WRITES {
-        let none = |fault: &Fault| *fault != Fault::Doubled && !seen.contains_key(&(fault.name(), place));
-        let missing: Vec<_> = Fault::ALL.into_iter().filter(none).collect();
+        // Whoever cancels or adjusts reads first, and so meets a database that is down before the write does.
+        let rare = |fault: Fault| fault == Fault::Down && ["cancel", "adjust"].contains(&place);
+        let due = Fault::ALL.into_iter().filter(|fault| *fault != Fault::Doubled && !rare(*fault));
+        let missing: Vec<_> = due.filter(|fault| !seen.contains_key(&(fault.name(), place))).collect();
         assert!(missing.is_empty(), "{place} never had {missing:?}");
     }
     for what in [

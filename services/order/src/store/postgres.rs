@@ -5,10 +5,13 @@ use diesel::{
     sql_types::{Array, Binary, Nullable, Text, Timestamptz, Uuid},
 };
 use diesel_async::RunQueryDsl;
-use futures::{future::try_join_all, try_join};
+use futures::{future::join_all, join};
 use serde::Serialize;
 use souk_common::{
-    db::postgres::Keep,
+    db::{
+        DbError,
+        postgres::{Keep, together},
+    },
     events::{Draft, postgres::append},
     ids::OrderId,
 };
@@ -118,13 +121,13 @@ pub(super) async fn insert_payments(conn: &mut Conn, rows: Vec<simulated::Row>) 
 }
 
 /// Changes payments. See [`update_orders`].
-pub(super) async fn update_payments(conn: &mut Conn, rows: Vec<simulated::Row>) -> QueryResult<usize> {
+pub(super) async fn update_payments(conn: &mut Conn, rows: Vec<simulated::Row>) -> Result<usize, DbError> {
     let conn = &*conn;
     let update = |row: simulated::Row| async move {
         let payment = schema::simulated_payments::table.find(row.key.clone());
-        diesel::update(payment).set(row).execute(&mut &*conn).await
+        Ok::<_, DbError>(diesel::update(payment).set(row).execute(&mut &*conn).await?)
     };
-    Ok(try_join_all(rows.into_iter().map(update)).await?.into_iter().sum())
+    Ok(together(join_all(rows.into_iter().map(update)).await)?.into_iter().sum())
 }
 
 /// Remembers keys; answers with the orders of those that were new.
@@ -178,15 +181,15 @@ pub(super) async fn insert_orders(mut conn: &Conn, orders: Vec<OrderRow>, lines:
     insert.kept().execute(&mut conn).await
 }
 
-/// Changes orders; answers with those that were still as expected. Each by a statement of its own, all of them under
-/// way at once: one for all would be planned by guesses at how many there are and how large the table is, and while it
-/// is small, or was when the plan was made, read it from end to end.
-pub(super) async fn update_orders(conn: &mut Conn, updates: Vec<OrderUpdate>) -> QueryResult<Vec<OrderId>> {
-    let written = try_join_all(updates.into_iter().map(|change| update_order(conn, change))).await?;
-    Ok(written.into_iter().flatten().collect())
+/// Changes orders; says of each whether it was still as expected. Each by a statement of its own, all of them under way
+/// at once: one for all would be planned by guesses at how many there are and how large the table is, and while it is
+/// small, or was when the plan was made, read it from end to end.
+pub(super) async fn update_orders(conn: &mut Conn, updates: Vec<OrderUpdate>) -> Result<Vec<bool>, DbError> {
+    let conn = &*conn;
+    together(join_all(updates.into_iter().map(|change| update_order(conn, change))).await)
 }
 
-async fn update_order(mut conn: &Conn, change: OrderUpdate) -> QueryResult<Option<OrderId>> {
+async fn update_order(mut conn: &Conn, change: OrderUpdate) -> Result<bool, DbError> {
     use schema::orders::dsl;
     let OrderUpdate { id, version, held, values } = change;
     let row = dsl::orders.find(id).filter(dsl::version.eq(version));
@@ -194,18 +197,17 @@ async fn update_order(mut conn: &Conn, change: OrderUpdate) -> QueryResult<Optio
         Some(held) => diesel::update(row.filter(dsl::lease.eq(held))).set(values).execute(&mut conn).await?,
         None => diesel::update(row).set(values).execute(&mut conn).await?,
     };
-    Ok((changed == 1).then_some(id))
+    Ok(changed == 1)
 }
 
 /// Stores the answers to the requests that made orders. See [`update_orders`].
-async fn answer_all(conn: &Conn, answers: Vec<(OrderId, Vec<u8>)>) -> QueryResult<()> {
+async fn answer_all(conn: &Conn, answers: Vec<(OrderId, Vec<u8>)>) -> Result<usize, DbError> {
     use schema::idempotency_keys::dsl;
     let answer = |(order, response): (OrderId, Vec<u8>)| async move {
         let row = dsl::idempotency_keys.filter(dsl::order_id.eq(order)).filter(dsl::method.eq("PlaceOrder"));
-        diesel::update(row).set(dsl::response.eq(response)).execute(&mut &*conn).await
+        Ok::<_, DbError>(diesel::update(row).set(dsl::response.eq(response)).execute(&mut &*conn).await?)
     };
-    try_join_all(answers.into_iter().map(answer)).await?;
-    Ok(())
+    Ok(together(join_all(answers.into_iter().map(answer)).await)?.into_iter().sum())
 }
 
 /// Writes entries of timelines, events, and the answers to the requests that made orders. All statements are under way
@@ -215,11 +217,13 @@ pub(super) async fn record(
     entries: Vec<EntryRow>,
     events: Vec<Draft>,
     answers: Vec<(OrderId, Vec<u8>)>,
-) -> QueryResult<()> {
+) -> Result<(), DbError> {
     const ENTRIES: &str =
         insert!("timeline_entries", "order_id, number, kind, actor, detail, created_at, internal", "$1");
     let conn = &*conn;
-    try_join!(write_rows(conn, ENTRIES, &entries), append(conn, &events), answer_all(conn, answers))?;
+    let (entries, events, answers) =
+        join!(write_rows(conn, ENTRIES, &entries), append(conn, &events), answer_all(conn, answers));
+    together([entries.map(drop).map_err(DbError::from), events.map_err(DbError::from), answers.map(drop)])?;
     Ok(())
 }
 

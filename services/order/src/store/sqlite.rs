@@ -123,8 +123,8 @@ pub(super) async fn insert_orders(conn: &mut Conn, orders: Vec<OrderRow>, lines:
     .await
 }
 
-/// Changes orders, in one hop; answers with those that were still as expected.
-pub(super) async fn update_orders(conn: &mut Conn, updates: Vec<OrderUpdate>) -> QueryResult<Vec<OrderId>> {
+/// Changes orders, in one hop; says of each whether it was still as expected.
+pub(super) async fn update_orders(conn: &mut Conn, updates: Vec<OrderUpdate>) -> QueryResult<Vec<bool>> {
     use diesel::ExpressionMethods;
     use schema::orders::dsl;
     conn.spawn_blocking(move |conn| {
@@ -135,9 +135,7 @@ pub(super) async fn update_orders(conn: &mut Conn, updates: Vec<OrderUpdate>) ->
                 Some(held) => Blocking::execute(diesel::update(row.filter(dsl::lease.eq(held))).set(values), conn)?,
                 None => Blocking::execute(diesel::update(row).set(values), conn)?,
             };
-            if changed == 1 {
-                written.push(id);
-            }
+            written.push(changed == 1);
         }
         Ok(written)
     })

@@ -6,9 +6,9 @@ use diesel::{
     sql_types::{Array, BigInt, Binary, Integer, Nullable, Text, Timestamptz, Uuid},
 };
 use diesel_async::RunQueryDsl;
-use futures::try_join;
+use futures::join;
 use souk_common::{
-    db::postgres::Keep,
+    db::postgres::{Keep, together},
     events::{Draft, postgres::append},
     ids::{LedgerEntryId, LocationId, OrderId, ProductId},
 };
@@ -33,21 +33,23 @@ pub async fn write(
     events: Vec<Draft>,
 ) -> Result<(), Error> {
     let conn = &*conn;
-    try_join!(
+    let (a, b, c, d, e, f) = join!(
         add_stock(conn, posted_at, &changes.stock_added),
         change_stock(conn, posted_at, &changes.stock_changed),
         add_reservations(conn, now, &changes.created),
         move_reservations(conn, now, &changes.moved),
         free_lines(conn, &changes.freed),
         drop_lines(conn, &changes.relined),
-    )?;
-    try_join!(
+    );
+    together([a, b, c, d, e, f])?;
+    let (a, b, c, d, e) = join!(
         add_lines(conn, changes.created.iter().chain(&changes.relined)),
         return_lines(conn, &changes.returned),
         add_ledger(conn, posted_at, &changes.ledger),
         add_answers(conn, now, &changes.answers),
         async { Ok(append(conn, &events).await?) },
-    )?;
+    );
+    together([a, b, c, d, e])?;
     Ok(())
 }
 

@@ -1,7 +1,5 @@
 //! Writes of orders, a batch at a time.
 
-use std::collections::HashSet;
-
 use diesel::prelude::*;
 use diesel_async::RunQueryDsl;
 use souk_common::ids::OrderId;
@@ -59,10 +57,7 @@ pub(super) async fn record(
 /// now: nothing was written of it then.
 pub(in crate::store) async fn save(conn: &mut Conn, steps: &[&SavedStep]) -> Result<Vec<bool>, StoreError> {
     let updates = steps.iter().map(|s| OrderUpdate::new(&s.order, s.version, Some(s.held), s.lease));
-    let written = engine::update_orders(conn, updates.collect::<Result<_, _>>()?).await?;
-    let mut written: HashSet<OrderId> = written.into_iter().collect();
-    // Should one batch hold two steps of one order, only one of them had the right version: the first.
-    let saved: Vec<bool> = steps.iter().map(|step| written.remove(&step.order.id)).collect();
+    let saved = engine::update_orders(conn, updates.collect::<Result<_, _>>()?).await?;
     let mut happened = Vec::new();
     for (step, saved) in steps.iter().zip(&saved) {
         if *saved {
@@ -85,7 +80,7 @@ pub(in crate::store) async fn update_order(
     lease: Lease,
 ) -> Result<bool, StoreError> {
     let update = OrderUpdate::new(order, version, None, lease)?;
-    if engine::update_orders(conn, vec![update]).await?.is_empty() {
+    if engine::update_orders(conn, vec![update]).await? != [true] {
         return Ok(false);
     }
     after_update(conn, order).await?;

@@ -149,8 +149,8 @@ async fn a_receiver_that_is_gone_gets_nothing_until_it_is_enabled_again() {
         // What happened meanwhile was not for it; another endpoint shows when all of that has been read.
         let other = Receiver::start(Manner::Take).await;
         souk.hook(&other.url(), &["order.placed"]).await;
-        souk.ordered(&lamp).await;
-        other.after(1).await;
+        let last = souk.ordered(&lamp).await;
+        wait::until(SOON, "all of that to be read", async || other.got().iter().any(|got| got.order() == last)).await;
         assert_eq!(receiver.got().len(), 1);
         souk.enable(&endpoint.name).await;
         let order = souk.ordered(&lamp).await;
