@@ -241,7 +241,8 @@ async fn operate(service: Service, what: u64, id: OrderId) {
     }
 }
 
-/// An operator who looks now and then at what does not get on, and does by other means what a provider leaves undone.
+/// An operator who looks now and then at what does not get on: does by other means what a provider leaves undone, and
+/// gives up orders that nothing was taken for.
 /// What was settled so once, no provider can give back: that is done by hand, too, even when all is quiet.
 pub async fn operator(world: Arc<World>) {
     loop {
@@ -258,8 +259,8 @@ pub async fn operator(world: Arc<World>) {
                 continue;
             }
             // Now and then they mistake one step for another.
-            let right = at.can_be_done_by_hand() && !state.dice.percent(10);
-            let step = if right { at } else { state.dice.pick(&[Step::Capture, Step::Void, Step::Refund]) };
+            let mistaken = state.dice.percent(10);
+            let step = if mistaken { state.dice.pick(&[Step::Capture, Step::Void, Step::Refund]) } else { at };
             ((id, back, step), state.dice.millis(1..3_000))
         };
         sleep(pause).await;
@@ -267,7 +268,12 @@ pub async fn operator(world: Arc<World>) {
         if let Some(service) = service {
             let (id, back, step) = seen;
             // Whoever dies leaves the call without an end.
-            tokio::spawn(async move { service.finish_by_hand((id, back), step).await });
+            tokio::spawn(async move {
+                match step.can_be_done_by_hand() {
+                    true => service.finish_by_hand((id, back), step).await,
+                    false => drop(service.abandon(id).await),
+                }
+            });
         }
     }
 }

@@ -10,7 +10,7 @@ use super::{
 
 /// Seeds that once broke a promise, and what they found.
 const KEPT: &[(u64, &str)] =
-    &[(479, "a step that another copy had stored was taken for one's own, as the order's version was the same")];
+    &[(118, "a step that another copy had stored was taken for one's own, as the order's version was the same")];
 
 /// How many seeds are tried where nobody says.
 const SEEDS: u64 = 2_000;
@@ -79,9 +79,7 @@ fn no_seed_breaks_a_promise() {
         assert!(missing.is_empty(), "{place} never had {missing:?}");
     }
     for place in WRITES {
-        // Whoever cancels or adjusts reads first, and so meets a database that is down before the write does.
-        let rare = |fault: Fault| fault == Fault::Down && ["cancel", "adjust"].contains(&place);
-        let due = Fault::ALL.into_iter().filter(|fault| *fault != Fault::Doubled && !rare(*fault));
+        let due = Fault::ALL.into_iter().filter(|fault| *fault != Fault::Doubled);
         let missing: Vec<_> = due.filter(|fault| !seen.contains_key(&(fault.name(), place))).collect();
         assert!(missing.is_empty(), "{place} never had {missing:?}");
     }

@@ -219,7 +219,10 @@ impl State {
         }
         // Nobody sends a statement to a database twice.
         match peer {
-            Peer::Journal => Some(self.dice.pick(&[Fault::RequestLost, Fault::ReplyLost, Fault::Late, Fault::Slow])),
+            Peer::Journal => {
+                let faults = [Fault::RequestLost, Fault::ReplyLost, Fault::Down, Fault::Late, Fault::Slow];
+                Some(self.dice.pick(&faults))
+            }
             _ => Some(self.dice.pick(&[
                 Fault::RequestLost,
                 Fault::ReplyLost,
