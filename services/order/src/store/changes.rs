@@ -67,12 +67,10 @@ impl Store {
     ) -> Result<Begin<Box<Adjustment>>, StoreError> {
         let now = now();
         let written = db::write!(self.db, |conn, q| -> Result<_, StoreError> {
-            let Some(mut order) = q::order_to_change(conn, id, None).await? else {
-                return Ok(Begin::NotFound);
+            let mut order = match q::order_to_change_once(conn, key, id).await? {
+                Err(begin) => return Ok(begin),
+                Ok(order) => order,
             };
-            if let Some(memory) = q::recall(conn, key).await? {
-                return Ok(Begin::Known(memory));
-            }
             let version = order.version;
             let (adjustment, entries) = match Adjustment::begin(&mut order, what, wish, time, now)? {
                 Err(refusal) => return Ok(Begin::Refused(refusal)),
@@ -97,12 +95,10 @@ impl Store {
     ) -> Result<Begin<Shipment>, StoreError> {
         let now = now();
         let written = db::write!(self.db, |conn, q| -> Result<_, StoreError> {
-            let Some(mut order) = q::order_to_change(conn, id, None).await? else {
-                return Ok(Begin::NotFound);
+            let mut order = match q::order_to_change_once(conn, key, id).await? {
+                Err(begin) => return Ok(begin),
+                Ok(order) => order,
             };
-            if let Some(memory) = q::recall(conn, key).await? {
-                return Ok(Begin::Known(memory));
-            }
             let version = order.version;
             let (tracking, times) = (shipping.tracking.clone(), (shipping.time, now));
             let begun = Shipment::begin(&mut order, &shipping.items, tracking, &key.caller, times);
@@ -131,12 +127,10 @@ impl Store {
     ) -> Result<Begin<TimelineRow>, StoreError> {
         let now = now();
         let written = db::write!(self.db, |conn, q| -> Result<_, StoreError> {
-            let Some(mut order) = q::order_to_change(conn, id, None).await? else {
-                return Ok(Begin::NotFound);
+            let mut order = match q::order_to_change_once(conn, key, id).await? {
+                Err(begin) => return Ok(begin),
+                Ok(order) => order,
             };
-            if let Some(memory) = q::recall(conn, key).await? {
-                return Ok(Begin::Known(memory));
-            }
             // Whoever runs its saga counts the entries: what came in between would be refused there.
             if q::is_leased(conn, id, now).await? {
                 return Ok(Begin::Refused(Refusal::Busy));

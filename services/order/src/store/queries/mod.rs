@@ -18,7 +18,7 @@ pub(in crate::store) use self::{
     keys::{answer_adjustment, forget, recall, remember_answered},
     notices::{forget_notices, is_noticed, notice, wake},
     orders::{place, save, update_order},
-    reading::{exists, external_id_is_taken, is_at, list, order, order_to_change, timeline},
+    reading::{exists, external_id_is_taken, is_at, list, order, order_to_change, order_to_change_once, timeline},
     rows::{EntryRow, KeyRow, LineRow, OrderRow, OrderUpdate, ReturnLineRow, ShipmentLineRow},
     sagas::{claim, is_any_due, is_leased, release},
     shipments::{insert_shipment, shipments},

@@ -15,11 +15,12 @@ use super::{
         Backend, Conn, lock_order,
         schema::{order_lines, orders, timeline_entries},
     },
+    keys::recall,
     rows::{EntryRow, LineRow, OrderRow, read_order},
 };
 use crate::{
     domain::{Entry, Kind, Line, Order, Step},
-    store::{Condition, Query, StoreError, TimelineRow},
+    store::{Begin, Condition, Key, Query, StoreError, TimelineRow},
 };
 
 diesel::define_sql_function! {
@@ -77,6 +78,19 @@ pub(in crate::store) async fn order_to_change(
 ) -> Result<Option<Order>, StoreError> {
     lock_order(conn, id).await?;
     order(conn, id, owner).await
+}
+
+/// An order for staff to change, locked until the transaction ends; or what is answered where it is not there, or where
+/// the key is known.
+pub(in crate::store) async fn order_to_change_once<T>(
+    conn: &mut Conn,
+    key: &Key,
+    id: OrderId,
+) -> Result<Result<Order, Begin<T>>, StoreError> {
+    let Some(order) = order_to_change(conn, id, None).await? else {
+        return Ok(Err(Begin::NotFound));
+    };
+    Ok(recall(conn, key).await?.map_or(Ok(order), |memory| Err(Begin::Known(memory))))
 }
 
 /// Whether an order is stored as it is here. Its version alone does not tell: someone else may have made it, of

@@ -50,9 +50,7 @@ async fn what_was_taken_by_other_means_is_not_held_at_stripe_for_long() {
         let door = Door::of(&shop).await;
         let lantern = souk.stocked("LANTERN", 5).await;
         // The money is held; then the goods cannot be taken until Stripe is gone.
-        (0..1000).for_each(|_| shop.line.lose_answer("/confirm HTTP"));
-        refused(souk.place(&souk.ada, order_for(&[(&lantern, 2)], APPROVED)).await, Reason::ServiceUnavailable);
-        let name = souk.all().await[0].name.clone();
+        let name = shop.unconfirmed(&lantern, 2).await;
         souk.link.cut();
         shop.line.restore();
         wait::until(SOON, "the goods to be asked for", async || list(souk, "").await[0].step == "COMMIT").await;
@@ -107,9 +105,7 @@ async fn what_was_let_go_by_other_means_is_held_for_nobody() {
         let souk = &shop.souk;
         let door = Door::of(&shop).await;
         let lantern = souk.stocked("LANTERN", 5).await;
-        (0..1000).for_each(|_| shop.line.lose_answer("/confirm HTTP"));
-        refused(souk.place(&souk.ada, order_for(&[(&lantern, 1)], APPROVED)).await, Reason::ServiceUnavailable);
-        let name = souk.all().await[0].name.clone();
+        let name = shop.unconfirmed(&lantern, 1).await;
         shop.line.cut();
         let request = CompensateSagaRequest { name: name.replace("orders", "sagas"), reason: "called".into() };
         wait::until(SOON, "the order to be given up", async || {

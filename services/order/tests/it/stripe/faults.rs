@@ -53,9 +53,7 @@ async fn an_order_that_is_rejected_after_a_lost_authorisation_holds_nothing() {
         let souk = &shop.souk;
         let lantern = souk.stocked("LANTERN", 1).await;
         // The money is held, and souk does not learn it until the goods are someone else's.
-        (0..1000).for_each(|_| shop.line.lose_answer("/confirm HTTP"));
-        refused(souk.place(&souk.ada, order_for(&[(&lantern, 1)], APPROVED)).await, Reason::ServiceUnavailable);
-        let name = souk.all().await[0].name.clone();
+        let name = shop.unconfirmed(&lantern, 1).await;
         assert_eq!(shop.intents_of(&name).await[0].status, "requires_capture");
         wait::until(SOON, "the goods to be free again", async || souk.sums(&lantern).await.1 == 1).await;
         // They are held for Bob now, whose payment is as lost.
@@ -120,9 +118,7 @@ async fn money_that_is_held_for_nobody_is_let_go_and_no_other() {
         let souk = &shop.souk;
         let lantern = souk.stocked("LANTERN", 5).await;
         // An order under way, whose money is held all the time.
-        (0..1000).for_each(|_| shop.line.lose_answer("/confirm HTTP"));
-        refused(souk.place(&souk.ada, order_for(&[(&lantern, 1)], APPROVED)).await, Reason::ServiceUnavailable);
-        let live = souk.all().await[0].name.clone();
+        let live = shop.unconfirmed(&lantern, 1).await;
         let counted_on = shop.intents_of(&live).await[0].id.clone();
         let hold = async |order: &str, installation: &str| {
             let form = [

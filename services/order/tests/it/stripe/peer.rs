@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use serde_json::Value;
-use souk_common::{ids::OrderId, money::Money};
+use souk_common::{error::Reason, ids::OrderId, money::Money};
 use souk_proto::order::v1::{Order, order::payment::State as Payment};
 use souk_testkit::{
     db::Engine,
@@ -11,7 +11,7 @@ use souk_testkit::{
     stripe::{API_KEY, Localstripe},
 };
 
-use crate::harness::Souk;
+use crate::harness::{Souk, order_for, refused};
 
 pub const APPROVED: &str = "pm_card_visa";
 pub const DECLINED: &str = "pm_card_chargeCustomerFail";
@@ -69,6 +69,15 @@ impl Shop {
         let response = self.http.post(url).bearer_auth(API_KEY).form(form).send().await.unwrap();
         let text = response.error_for_status().unwrap().text().await.unwrap();
         serde_json::from_str(&text).unwrap_or_default()
+    }
+
+    /// Places an order whose money Stripe holds, and has every answer about that be lost. Gives the order's name.
+    pub async fn unconfirmed(&self, product: &str, quantity: i64) -> String {
+        let souk = &self.souk;
+        (0..1000).for_each(|_| self.line.lose_answer("/confirm HTTP"));
+        let request = order_for(&[(product, quantity)], APPROVED);
+        refused(souk.place(&souk.ada, request).await, Reason::ServiceUnavailable);
+        souk.all().await[0].name.clone()
     }
 
     /// A card of this number, as a payment method.

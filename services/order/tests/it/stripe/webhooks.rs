@@ -5,13 +5,12 @@ use std::time::Duration;
 use aws_lc_rs::hmac;
 use chrono::Utc;
 use serde_json::{Value, json};
-use souk_common::error::Reason;
 use souk_proto::order::v1::order::State;
 use souk_testkit::wait;
 
 use super::peer::{APPROVED, DECLINED, Shop, WEBHOOK_SECRET, shops};
 use crate::{
-    harness::{SOON, order_for, refused},
+    harness::{SOON, order_for},
     verify::tamper,
 };
 
@@ -137,9 +136,7 @@ async fn a_webhook_has_an_order_go_on_that_waits() {
         let souk = &shop.souk;
         let door = Door::of(&shop).await;
         let lantern = souk.stocked("LANTERN", 5).await;
-        (0..1000).for_each(|_| shop.line.lose_answer("/confirm HTTP"));
-        refused(souk.place(&souk.ada, order_for(&[(&lantern, 2)], APPROVED)).await, Reason::ServiceUnavailable);
-        let name = souk.all().await[0].name.clone();
+        let name = shop.unconfirmed(&lantern, 2).await;
         // Its next try is far away.
         let later = "UPDATE orders SET due_at = '2100-01-01 00:00:00+00:00' WHERE lease IS NULL AND state = 'PENDING'";
         wait::until(SOON, "the order to wait", async || tamper(souk, later).await == 1).await;
