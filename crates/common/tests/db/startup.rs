@@ -3,7 +3,8 @@
 use std::time::{Duration, Instant};
 
 use diesel::deserialize::QueryableByName;
-use diesel_async::RunQueryDsl;
+use diesel::{ExpressionMethods, QueryDsl};
+use diesel_async::{RunQueryDsl, SimpleAsyncConnection};
 use souk_common::db::{Config, Db, DbError, Engine, Pools};
 use souk_testkit::proxy::Proxy;
 use tokio::task::JoinSet;
@@ -125,20 +126,31 @@ async fn kept_statements_are_prepared_once() {
         #[diesel(sql_type = BigInt)]
         number: i64,
     }
+    diesel::table! {
+        numbers (id) { id -> BigInt, number -> Nullable<BigInt> }
+    }
     let fixture = super::postgres(|_| {}).await;
     let Pools::Postgres(pool) = fixture.db.pools() else { panic!("not PostgreSQL") };
     let conn = &mut *pool.get().await.unwrap();
+    let table = "CREATE TEMPORARY TABLE numbers (id bigint, number bigint); INSERT INTO numbers VALUES (1), (2)";
+    conn.batch_execute(table).await.unwrap();
     for number in [1, 2, 3] {
         let kept = diesel::sql_query("SELECT $1 + 10 AS number").bind::<BigInt, _>(number).kept();
         let kept: Number = kept.get_result(conn).await.unwrap();
         let other: Number =
             diesel::sql_query("SELECT $1 + 20 AS number").bind::<BigInt, _>(number).get_result(conn).await.unwrap();
         assert_eq!((kept.number, other.number), (number + 10, number + 20));
+        let change = |id: i64| diesel::update(numbers::table.find(id)).set(numbers::number.eq(Some(number)));
+        assert_eq!(change(number).kept().execute(conn).await.unwrap(), usize::from(number < 3));
     }
-    let prepared: Number =
-        diesel::sql_query("SELECT count(*) AS number FROM pg_prepared_statements WHERE statement LIKE 'SELECT $1 + %'")
-            .get_result(conn)
-            .await
-            .unwrap();
-    assert_eq!(prepared.number, 1);
+    let written: Vec<Option<i64>> = numbers::table.order(numbers::id).select(numbers::number).load(conn).await.unwrap();
+    assert_eq!(written, [Some(1), Some(2)]);
+    let prepared: Number = diesel::sql_query(
+        "SELECT count(*) AS number FROM pg_prepared_statements
+         WHERE statement LIKE 'SELECT $1 + %' OR statement LIKE 'UPDATE %'",
+    )
+    .get_result(conn)
+    .await
+    .unwrap();
+    assert_eq!(prepared.number, 2);
 }

@@ -125,7 +125,7 @@ pub(super) async fn update_payments(conn: &mut Conn, rows: Vec<simulated::Row>) 
     let conn = &*conn;
     let update = |row: simulated::Row| async move {
         let payment = schema::simulated_payments::table.find(row.key.clone());
-        Ok::<_, DbError>(diesel::update(payment).set(row).execute(&mut &*conn).await?)
+        Ok::<_, DbError>(diesel::update(payment).set(row).kept().execute(&mut &*conn).await?)
     };
     Ok(together(join_all(rows.into_iter().map(update)).await)?.into_iter().sum())
 }
@@ -194,8 +194,8 @@ async fn update_order(mut conn: &Conn, change: OrderUpdate) -> Result<bool, DbEr
     let OrderUpdate { id, version, held, values } = change;
     let row = dsl::orders.find(id).filter(dsl::version.eq(version));
     let changed = match held {
-        Some(held) => diesel::update(row.filter(dsl::lease.eq(held))).set(values).execute(&mut conn).await?,
-        None => diesel::update(row).set(values).execute(&mut conn).await?,
+        Some(held) => diesel::update(row.filter(dsl::lease.eq(held))).set(values).kept().execute(&mut conn).await?,
+        None => diesel::update(row).set(values).kept().execute(&mut conn).await?,
     };
     Ok(changed == 1)
 }
@@ -205,7 +205,7 @@ async fn answer_all(conn: &Conn, answers: Vec<(OrderId, Vec<u8>)>) -> Result<usi
     use schema::idempotency_keys::dsl;
     let answer = |(order, response): (OrderId, Vec<u8>)| async move {
         let row = dsl::idempotency_keys.filter(dsl::order_id.eq(order)).filter(dsl::method.eq("PlaceOrder"));
-        Ok::<_, DbError>(diesel::update(row).set(dsl::response.eq(response)).execute(&mut &*conn).await?)
+        Ok::<_, DbError>(diesel::update(row).set(dsl::response.eq(response)).kept().execute(&mut &*conn).await?)
     };
     Ok(together(join_all(answers.into_iter().map(answer)).await)?.into_iter().sum())
 }

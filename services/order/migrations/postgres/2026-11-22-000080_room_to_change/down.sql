@@ -1,0 +1,3 @@
+ALTER TABLE simulated_payments RESET (fillfactor);
+ALTER TABLE idempotency_keys RESET (fillfactor);
+ALTER TABLE orders RESET (fillfactor);
