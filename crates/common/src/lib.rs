@@ -12,6 +12,7 @@ pub mod error;
 pub mod events;
 pub mod ids;
 pub mod jobs;
+pub mod local;
 pub mod money;
 pub mod page;
 pub mod server;

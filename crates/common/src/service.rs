@@ -67,8 +67,12 @@ impl Common {
         contract: &Arc<Contract>,
         own_name: &str,
     ) -> Result<Client, AddressError> {
-        let config = client::Config { tls: self.client_tls.clone(), ..config.clone() };
+        let config = self.reaching(config);
         Client::new(&config, contract, Some(ServiceTokens::new(&self.auth.internal_secret, own_name)))
+    }
+
+    fn reaching(&self, config: &client::Config) -> client::Config {
+        client::Config { tls: self.client_tls.clone(), local: self.server.local.clone(), ..config.clone() }
     }
 
     /// Checks tokens by the keys that the user service publishes.
@@ -81,7 +85,7 @@ impl Common {
         contract: &Arc<Contract>,
     ) -> Result<Arc<Verifier>, AddressError> {
         // Anonymous: the keys are public, and asking for them must not need a token check that needs the keys.
-        let config = client::Config { tls: self.client_tls.clone(), ..user_service.clone() };
+        let config = self.reaching(user_service);
         let client = Client::new(&config, contract, None)?;
         Ok(Arc::new(Verifier::new(&self.auth, Arc::new(RemoteKeys::new(client)))))
     }

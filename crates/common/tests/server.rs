@@ -11,6 +11,7 @@ use souk_common::{
     contract::Contract,
     error::{Problem, Reason},
     ids::ProductId,
+    local::Local,
     server::{Config, Server},
     tls::{ClientSettings, ClientTls, ServerSettings},
 };
@@ -21,7 +22,8 @@ use souk_proto::inventory::v1::{
     product_service_client::ProductServiceClient,
     product_service_server::{ProductService, ProductServiceServer},
 };
-use tokio::net::TcpListener;
+use souk_testkit::wait;
+use tokio::{net::TcpListener, task::JoinHandle};
 use tokio_util::sync::CancellationToken;
 use tonic::{Code, Request, Response, Status, transport::Channel};
 use tonic_health::pb::{HealthCheckRequest, health_client::HealthClient};
@@ -43,8 +45,10 @@ struct Fake;
 #[tonic::async_trait]
 impl ProductService for Fake {
     async fn get_product(&self, request: Request<GetProductRequest>) -> Result<Response<Product>, Status> {
-        let caller = Caller::of(&request)?;
-        Ok(Response::new(Product { name: request.into_inner().name, title: caller.actor(), ..Product::default() }))
+        let title = Caller::of(&request)?.actor();
+        let description = if request.remote_addr().is_some() { "over the network" } else { "within the process" };
+        let name = request.into_inner().name;
+        Ok(Response::new(Product { name, title, description: description.into(), ..Product::default() }))
     }
 
     async fn list_products(
@@ -93,6 +97,7 @@ fn config() -> Config {
         max_request_bytes: 4096,
         drain: Duration::from_secs(1),
         tls: ServerSettings::default(),
+        local: Local::default(),
     }
 }
 
@@ -241,6 +246,7 @@ async fn a_service_lets_no_one_in_without_a_certificate() {
             timeout: Duration::from_secs(10),
             connect_timeout: Duration::from_secs(5),
             tls: ClientTls::load(settings).unwrap(),
+            local: Local::default(),
         };
         client::Client::new(&config, contract, None)
     };
@@ -286,4 +292,81 @@ fn settings_of_tls_that_do_not_go_together_are_named() {
     assert_eq!(client("ca", "c", ""), Err("key"));
     assert_eq!(client("ca", "", "k"), Err("certificate"));
     assert_eq!(client("/nowhere/ca.pem", "", ""), Err("ca"));
+}
+
+/// A client that knows the server to be of this process, before it serves, and what makes it serve.
+fn inside() -> (ProductServiceClient<client::Client>, impl FnOnce() -> (JoinHandle<()>, CancellationToken)) {
+    let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    listener.set_nonblocking(true).unwrap();
+    let address = listener.local_addr().unwrap();
+    let local = Local::of([address]);
+    let took = Duration::from_secs(10);
+    let config = client::Config {
+        address: format!("http://{address}"),
+        timeout: took,
+        connect_timeout: took,
+        tls: ClientTls::default(),
+        local: local.clone(),
+    };
+    let contract = Contract::souk().unwrap();
+    let tokens = ServiceTokens::new(&Secret::new(SECRET), "order");
+    let client = client::Client::new(&config, contract, Some(tokens)).unwrap();
+    let serve = move || {
+        let shutdown = CancellationToken::new();
+        let server = Server::new(&Config { local, ..self::config() }, "inventory", contract, verifier());
+        let listener = TcpListener::from_std(listener).unwrap();
+        let serving = server.with(ProductServiceServer::new(Fake)).serve(listener, shutdown.clone());
+        (tokio::spawn(async move { serving.await.unwrap() }), shutdown)
+    };
+    (ProductServiceClient::new(client), serve)
+}
+
+#[tokio::test]
+async fn a_server_of_the_same_process_is_called_without_the_network_and_answers_all_the_same() {
+    let (mut client, serve) = inside();
+    let get = GetProductRequest { name: ProductId::new().name() };
+    let mut early = client.clone();
+    let (asked, waiting) = (get.clone(), tokio::task::yield_now());
+    let early = tokio::spawn(async move { early.get_product(asked).await });
+    waiting.await;
+    let (_serving, _shutdown) = serve();
+    let answer = early.await.unwrap().unwrap().into_inner();
+    assert_eq!((&*answer.name, &*answer.title), (&*get.name, "services/order"));
+    assert_eq!(answer.description, "within the process");
+    let (channel, _other) = boot().await;
+    let over = ProductServiceClient::new(channel).get_product(get).await.unwrap().into_inner();
+    assert_eq!(over.description, "over the network");
+
+    let status = client.get_product(GetProductRequest { name: "products/7".into() }).await.unwrap_err();
+    assert_eq!((status.code(), problem(&status).reason()), (Code::InvalidArgument, Reason::FieldInvalid));
+    for (filter, reason) in
+        [("panic", Reason::Internal), ("fault", Reason::Internal), ("slow", Reason::DeadlineExceeded)]
+    {
+        let status = client.list_products(list(filter)).await.unwrap_err();
+        assert_eq!(problem(&status).reason(), reason, "{filter}");
+    }
+    // Who leaves takes the call along: there is room for two.
+    for _ in 0..6 {
+        let late = tokio::time::timeout(Duration::from_millis(20), client.list_products(list("slow"))).await;
+        assert!(late.is_err(), "{late:?}");
+    }
+    client.list_products(list("")).await.unwrap();
+}
+
+#[tokio::test]
+async fn a_server_of_the_same_process_lets_calls_end_before_it_does() {
+    let (mut client, serve) = inside();
+    let (serving, shutdown) = serve();
+    client.list_products(list("")).await.unwrap();
+    let mut other = client.clone();
+    let mut slow = Box::pin(other.list_products(list("slow")));
+    assert!(tokio::time::timeout(Duration::from_millis(50), &mut slow).await.is_err(), "it is under way");
+    shutdown.cancel();
+    wait::until(Duration::from_secs(10), "calls to be refused", async || {
+        client.clone().list_products(list("")).await.is_err_and(|refused| refused.code() == Code::Unavailable)
+    })
+    .await;
+    assert!(!serving.is_finished(), "one call is under way");
+    assert_eq!(problem(&slow.await.unwrap_err()).reason(), Reason::DeadlineExceeded);
+    tokio::time::timeout(Duration::from_secs(10), serving).await.unwrap().unwrap();
 }

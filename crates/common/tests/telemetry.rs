@@ -17,6 +17,7 @@ use opentelemetry_proto::tonic::common::v1::{KeyValue, any_value::Value};
 use opentelemetry_proto::tonic::trace::v1::{Span, span::SpanKind, status::StatusCode};
 use souk_common::client;
 use souk_common::contract::Contract;
+use souk_common::local::Local;
 use souk_common::telemetry::{self, Config, Guard, metrics, propagation, span};
 use souk_common::tls::ClientTls;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -243,7 +244,7 @@ fn prometheus_reads_what_was_measured() {
         let pool = metrics::db_pool("order", move || status);
 
         metrics::rpc_client_retry("souk.user.v1.UserService", "GetUser", "retry");
-        let config = client::Config { address: "http://127.0.0.1:1".into(), timeout: took, connect_timeout: took, tls: ClientTls::default() };
+        let config = client::Config { address: "http://127.0.0.1:1".into(), timeout: took, connect_timeout: took, tls: ClientTls::default(), local: Local::default() };
         let client = client::Client::new(&config, Contract::souk().unwrap(), None).unwrap();
 
         let scraped = get(address, "/metrics").await;

@@ -3,7 +3,7 @@
 use std::{future::Future, net::SocketAddr, path::Path};
 
 use anyhow::Context;
-use souk_common::{config::Settings, telemetry};
+use souk_common::{config::Settings, local::Local, telemetry};
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 
@@ -47,7 +47,7 @@ pub async fn run(which: Which, args: &ServiceArgs, file: Option<&Path>) -> anyho
     let metrics = guard.metrics_address().map(|address| address.to_string());
     tracing::info!(service = which.name(), %address, metrics, version = env!("CARGO_PKG_VERSION"), "serving");
     let shutdown = signals::shutdown()?;
-    let result = serve(which, &settings, listener, shutdown)?.await;
+    let result = serve(which, &settings, &Local::default(), listener, shutdown)?.await;
     guard.shutdown().await;
     result
 }
@@ -68,25 +68,30 @@ pub async fn bind(settings: &Settings, which: Which) -> anyhow::Result<TcpListen
 pub fn serve(
     which: Which,
     settings: &Settings,
+    local: &Local,
     listener: TcpListener,
     shutdown: CancellationToken,
 ) -> anyhow::Result<impl Future<Output = anyhow::Result<()>> + Send + 'static> {
     type Serving = std::pin::Pin<Box<dyn Future<Output = anyhow::Result<()>> + Send>>;
     let serving: Serving = match which {
         Which::User => {
-            let config = souk_user::Config::from_settings(settings)?;
+            let mut config = souk_user::Config::from_settings(settings)?;
+            config.common.server.local = local.clone();
             Box::pin(async move { Ok(souk_user::serve(config, listener, shutdown).await?) })
         }
         Which::Inventory => {
-            let config = souk_inventory::Config::from_settings(settings)?;
+            let mut config = souk_inventory::Config::from_settings(settings)?;
+            config.common.server.local = local.clone();
             Box::pin(async move { Ok(souk_inventory::serve(config, listener, shutdown).await?) })
         }
         Which::Order => {
-            let config = souk_order::Config::from_settings(settings)?;
+            let mut config = souk_order::Config::from_settings(settings)?;
+            config.common.server.local = local.clone();
             Box::pin(async move { Ok(souk_order::serve(config, listener, shutdown).await?) })
         }
         Which::Gateway => {
-            let config = souk_gateway::Config::from_settings(settings)?;
+            let mut config = souk_gateway::Config::from_settings(settings)?;
+            config.common.server.local = local.clone();
             Box::pin(async move { Ok(souk_gateway::serve(config, listener, shutdown).await?) })
         }
     };

@@ -6,7 +6,11 @@ use std::{
 };
 
 use anyhow::{Context, bail};
-use souk_common::{config::Settings, telemetry};
+use souk_common::{
+    config::Settings,
+    local::{self, Local},
+    telemetry,
+};
 use tokio::{net::TcpListener, task::JoinSet};
 use tokio_util::sync::CancellationToken;
 
@@ -52,6 +56,8 @@ pub async fn run(args: &UpArgs, file: Option<&Path>) -> anyhow::Result<()> {
     for which in [Which::User, Which::Inventory, Which::Order] {
         listeners.push((which, single::bind(&settings, which).await?));
     }
+    let addresses = listeners.iter().map(|(_, listener)| listener.local_addr()).collect::<Result<Vec<_>, _>>()?;
+    let local = Local::of(addresses);
     let tls = |certificate| settings.section::<String>(certificate).map(|path| !path.is_empty());
     let gateway_url = url(&gateway, tls("gateway.tls.certificate")?)?;
     let services_tls = tls("server.tls.certificate")?;
@@ -68,7 +74,7 @@ pub async fn run(args: &UpArgs, file: Option<&Path>) -> anyhow::Result<()> {
     let shutdown = signals::shutdown()?;
     let mut serving = JoinSet::new();
     for (which, listener) in listeners.into_iter().chain([(Which::Gateway, gateway)]) {
-        serving.spawn(single::serve(which, &settings, listener, shutdown.child_token())?);
+        serving.spawn(single::serve(which, &settings, &local, listener, shutdown.child_token())?);
     }
     let result = tokio::select! {
         ended = serving.join_next() => early(ended),
@@ -149,11 +155,7 @@ async fn ensure_admin(settings: &Settings, data_dir: &DataDir) -> anyhow::Result
 }
 
 fn url(listener: &TcpListener, tls: bool) -> anyhow::Result<String> {
-    let mut address = listener.local_addr()?;
-    if address.ip().is_unspecified() {
-        // Bound to every address: reached on this machine by the loopback one.
-        address.set_ip(std::net::Ipv4Addr::LOCALHOST.into());
-    }
+    let address = local::reached(listener.local_addr()?);
     Ok(format!("{}://{address}", if tls { "https" } else { "http" }))
 }
 

@@ -178,6 +178,7 @@ impl Config {
             timeout: self.common.server.deadline,
             connect_timeout: self.settings.connect_timeout,
             tls: self.common.client_tls.clone(),
+            local: self.common.server.local.clone(),
         }
     }
 }

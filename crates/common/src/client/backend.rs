@@ -18,7 +18,10 @@ use super::{
     connection::Connection,
     link::{AddressState, Link},
 };
-use crate::telemetry::addresses::{self, Observed};
+use crate::{
+    local::Local,
+    telemetry::addresses::{self, Observed},
+};
 
 /// How often names are looked up again.
 const RESOLVE_EVERY: Duration = Duration::from_secs(5);
@@ -37,6 +40,7 @@ pub(super) struct Backend {
 struct Shared {
     origins: Vec<Origin>,
     connect_timeout: Duration,
+    local: Local,
     links: RwLock<Vec<Kept>>,
     /// Whether the first look for the addresses is over.
     resolved: watch::Sender<bool>,
@@ -51,12 +55,13 @@ struct Kept {
 
 impl Backend {
     /// Connects to these addresses, and keeps connected.
-    pub(super) fn new(origins: Vec<Origin>, connect_timeout: Duration) -> Self {
+    pub(super) fn new(origins: Vec<Origin>, connect_timeout: Duration, local: Local) -> Self {
         let target = origins.iter().map(ToString::to_string).collect::<Vec<_>>().join(",");
         let fixed: Option<Vec<_>> = origins.iter().map(|origin| Some((origin.fixed()?, origin.clone()))).collect();
         let shared = Arc::new(Shared {
             origins,
             connect_timeout,
+            local,
             links: RwLock::default(),
             resolved: watch::Sender::new(fixed.is_some()),
             changed: watch::Sender::new(false),
@@ -169,7 +174,7 @@ impl Shared {
             if links.iter().any(|kept| kept.link.address == address) {
                 continue;
             }
-            let link = Arc::new(Link::new(address, origin));
+            let link = Arc::new(Link::new(address, origin, self.local.clone()));
             let stop = stop.child_token();
             let (kept, shared) = (link.clone(), self.clone());
             tokio::spawn(stop.clone().run_until_cancelled_owned(async move {

@@ -13,7 +13,10 @@ use tower::{
     retry::budget::{Budget, TpsBudget},
 };
 
-use super::backend::{Backend, Lease};
+use super::{
+    backend::{Backend, Lease},
+    connection::CallError,
+};
 use crate::{
     context::{GRPC_TIMEOUT, format_timeout},
     contract::Method,
@@ -208,7 +211,8 @@ async fn exchange(lease: &Lease, request: Request<Body>, streams: bool) -> Outco
 
 /// Whether the server is known not to have begun with a request: it never left, or was refused, or came after the
 /// last one that the server said goodbye with.
-fn unsent(error: &hyper::Error) -> bool {
+fn unsent(error: &CallError) -> bool {
+    let CallError::Network(error) = error else { return true };
     let source = std::error::Error::source(error).and_then(|source| source.downcast_ref::<h2::Error>());
     let refused = source.is_some_and(|error| {
         error.is_remote() && (error.is_go_away() || error.reason() == Some(h2::Reason::REFUSED_STREAM))

@@ -18,6 +18,7 @@ use tonic_health::pb::{HealthCheckRequest, health_check_response::ServingStatus,
 use tower::Service;
 
 use super::address::Origin;
+use crate::local::{Local, Served, Stopped};
 
 type BoxError = Box<dyn std::error::Error + Send + Sync>;
 
@@ -26,9 +27,23 @@ const OURSELVES: HeaderValue = HeaderValue::from_static(concat!("souk/", env!("C
 /// A connection that calls can share.
 #[derive(Clone)]
 pub(super) struct Connection {
-    sender: http2::SendRequest<Body>,
-    origin: Uri,
+    way: Way,
     cut: CancellationToken,
+}
+
+#[derive(Clone)]
+enum Way {
+    Network { sender: http2::SendRequest<Body>, origin: Uri },
+    Local(Served),
+}
+
+/// Why a call has no answer.
+#[derive(Debug, thiserror::Error)]
+pub(super) enum CallError {
+    #[error(transparent)]
+    Network(#[from] hyper::Error),
+    #[error(transparent)]
+    Stopped(#[from] Stopped),
 }
 
 /// What a server says of itself.
@@ -42,7 +57,20 @@ pub(super) enum Health {
 
 impl Connection {
     /// Connects. The task ends when no further call can be sent; calls under way go on without it.
-    pub(super) async fn open(address: SocketAddr, origin: &Origin) -> Result<(Self, JoinHandle<()>), BoxError> {
+    pub(super) async fn open(
+        address: SocketAddr,
+        origin: &Origin,
+        local: &Local,
+    ) -> Result<(Self, JoinHandle<()>), BoxError> {
+        // Over TLS, both sides say who they are; that is not left out for a short way.
+        if origin.tls.is_none()
+            && let Some(served) = local.find(address).await
+        {
+            let served = served?;
+            let cut = served.stopped().child_token();
+            let task = tokio::spawn(cut.clone().cancelled_owned());
+            return Ok((Self { way: Way::Local(served), cut }, task));
+        }
         let stream = TcpStream::connect(address).await?;
         stream.set_nodelay(true)?;
         let cut = CancellationToken::new();
@@ -59,12 +87,16 @@ impl Connection {
                 tracing::debug!(%address, error = &error as &dyn std::error::Error, "a connection was lost");
             }
         });
-        Ok((Self { sender, origin: origin.uri.clone(), cut }, task))
+        let way = Way::Network { sender, origin: origin.uri.clone() };
+        Ok((Self { way, cut }, task))
     }
 
     /// Whether no call can be sent any more: it is lost, or the server has said goodbye.
     pub(super) fn is_closed(&self) -> bool {
-        self.sender.is_closed()
+        match &self.way {
+            Way::Network { sender, .. } => sender.is_closed(),
+            Way::Local(_) => self.cut.is_cancelled(),
+        }
     }
 
     /// Ends it with all its calls: nobody answers there.
@@ -86,24 +118,36 @@ impl Connection {
 
 impl Service<Request<Body>> for Connection {
     type Response = Response<Body>;
-    type Error = hyper::Error;
-    type Future = Pin<Box<dyn Future<Output = Result<Response<Body>, hyper::Error>> + Send>>;
+    type Error = CallError;
+    type Future = Pin<Box<dyn Future<Output = Result<Response<Body>, CallError>> + Send>>;
 
-    fn poll_ready(&mut self, context: &mut Context<'_>) -> Poll<Result<(), hyper::Error>> {
-        self.sender.poll_ready(context)
+    fn poll_ready(&mut self, context: &mut Context<'_>) -> Poll<Result<(), CallError>> {
+        match &mut self.way {
+            Way::Network { sender, .. } => sender.poll_ready(context).map_err(CallError::from),
+            Way::Local(_) => Poll::Ready(Ok(())),
+        }
     }
 
     fn call(&mut self, mut request: Request<Body>) -> Self::Future {
-        let mut target = self.origin.clone().into_parts();
-        target.path_and_query =
-            request.uri().path_and_query().cloned().or_else(|| Some(PathAndQuery::from_static("/")));
-        if let Ok(uri) = Uri::from_parts(target) {
-            *request.uri_mut() = uri;
-        }
         *request.version_mut() = Version::HTTP_2;
         request.headers_mut().insert(USER_AGENT, OURSELVES);
-        let sent = self.sender.send_request(request);
-        Box::pin(async move { Ok(sent.await?.map(Body::new)) })
+        match &mut self.way {
+            Way::Network { sender, origin } => {
+                let mut target = origin.clone().into_parts();
+                target.path_and_query =
+                    request.uri().path_and_query().cloned().or_else(|| Some(PathAndQuery::from_static("/")));
+                if let Ok(uri) = Uri::from_parts(target) {
+                    *request.uri_mut() = uri;
+                }
+                let sent = sender.send_request(request);
+                Box::pin(async move { Ok(sent.await?.map(Body::new)) })
+            }
+            Way::Local(_) if self.cut.is_cancelled() => Box::pin(std::future::ready(Err(Stopped.into()))),
+            Way::Local(served) => {
+                let answered = served.call(request);
+                Box::pin(async move { Ok(answered.await) })
+            }
+        }
     }
 }
 

@@ -16,6 +16,7 @@ use super::{
     connection::{Connection, Health},
     outlier::Outlier,
 };
+use crate::local::Local;
 
 /// How often a server is asked how it is.
 const CHECK_EVERY: Duration = Duration::from_secs(1);
@@ -61,6 +62,7 @@ impl AddressState {
 pub(super) struct Link {
     pub(super) address: SocketAddr,
     origin: Origin,
+    local: Local,
     state: Mutex<State>,
     in_flight: AtomicUsize,
     wanted: Notify,
@@ -78,9 +80,9 @@ enum Phase {
 }
 
 impl Link {
-    pub(super) fn new(address: SocketAddr, origin: Origin) -> Self {
+    pub(super) fn new(address: SocketAddr, origin: Origin, local: Local) -> Self {
         let state = State { phase: Phase::Trying, outlier: Outlier::default() };
-        Self { address, origin, state: Mutex::new(state), in_flight: AtomicUsize::new(0), wanted: Notify::new() }
+        Self { address, origin, local, state: Mutex::new(state), in_flight: AtomicUsize::new(0), wanted: Notify::new() }
     }
 
     /// Keeps the address connected, for ever. Tells of each change.
@@ -111,7 +113,7 @@ impl Link {
 
     /// A connection whose server answers.
     async fn connect(&self) -> Option<(Connection, Health, JoinHandle<()>)> {
-        let (connection, task) = match Connection::open(self.address, &self.origin).await {
+        let (connection, task) = match Connection::open(self.address, &self.origin, &self.local).await {
             Ok(opened) => opened,
             Err(error) => {
                 tracing::debug!(address = %self.address, error = &*error, "no connection");

@@ -35,6 +35,7 @@ use crate::{
     context::{REQUEST_ID, RequestContext},
     contract::Contract,
     error::Problem,
+    local::Local,
     telemetry,
     tls::ClientTls,
 };
@@ -56,6 +57,9 @@ pub struct Config {
     /// What it is called with, where its address is `https://…`: `[client.tls]`, the same for every service.
     #[serde(skip)]
     pub tls: ClientTls,
+    /// The servers of this process.
+    #[serde(skip)]
+    pub local: Local,
 }
 
 /// Calls to one other service. Connects at once, and again whenever a connection is lost.
@@ -79,7 +83,7 @@ impl Client {
     pub fn new(config: &Config, contract: &Arc<Contract>, tokens: Option<ServiceTokens>) -> Result<Self, AddressError> {
         let origins = address::parse(&config.address, &config.tls)?;
         Ok(Self {
-            backend: Arc::new(Backend::new(origins, config.connect_timeout)),
+            backend: Arc::new(Backend::new(origins, config.connect_timeout, config.local.clone())),
             tokens,
             contract: contract.clone(),
             timeout: config.timeout,

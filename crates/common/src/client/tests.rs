@@ -84,7 +84,13 @@ impl Server {
 async fn two(first: Does, second: Does) -> (Client, Server, Server) {
     let ((first, a), (second, b)) = (Server::start(first).await, Server::start(second).await);
     let address = format!("http://{a},http://{b}");
-    let config = Config { address, timeout: LONG, connect_timeout: Duration::from_secs(5), tls: ClientTls::default() };
+    let config = Config {
+        address,
+        timeout: LONG,
+        connect_timeout: Duration::from_secs(5),
+        tls: ClientTls::default(),
+        local: Local::default(),
+    };
     let client = Client::new(&config, Contract::souk().unwrap(), None).unwrap();
     wait::until(LONG, "both servers to be up", async || {
         let states = client.check(LONG).await;

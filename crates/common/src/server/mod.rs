@@ -14,11 +14,14 @@ use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 use tonic::{body::Body, server::NamedService, service::RoutesBuilder, transport::server::TcpIncoming};
 use tonic_health::{ServingStatus, server::HealthReporter};
+use tower::Layer;
 
+pub(crate) use self::edge::Edge;
 use self::edge::EdgeLayer;
 use crate::{
     auth::Verifier,
     contract::{Contract, ContractError},
+    local::Local,
     tls,
 };
 
@@ -39,6 +42,9 @@ pub struct Config {
     pub drain: Duration,
     /// Certificate, and whose callers are let in.
     pub tls: tls::ServerSettings,
+    /// The servers of this process, where it is to be called as one of them.
+    #[serde(skip)]
+    pub local: Local,
 }
 
 /// A service that cannot be served.
@@ -56,6 +62,9 @@ pub enum ServerError {
     /// The files of `[server.tls]` hold nothing that can be used.
     #[error("server.tls cannot be used")]
     Certificate(#[source] tonic::transport::Error),
+    /// The listener has no address.
+    #[error("the listener failed")]
+    Listener(#[from] std::io::Error),
     /// The listener failed.
     #[error("the listener failed")]
     Transport(#[from] tonic::transport::Error),
@@ -143,6 +152,10 @@ impl Server {
         }
         let edge = EdgeLayer::new(&self.config, self.name, self.contract, self.verifier);
         let stopped = shutdown.clone().cancelled_owned();
+        let routes = self.routes.routes();
+        let local = self.config.local.serve(listener.local_addr()?, edge.layer(routes.clone().prepare()));
+        let local = Arc::new(local);
+        let called = local.clone();
         let (health, services, checks) = (self.health, self.services, self.checks);
         // Answers are written in pieces; waiting to fill a packet holds them up for the peer's delayed ACK, 40 ms. The
         // builder's own setting counts for listeners that tonic itself binds alone.
@@ -151,13 +164,19 @@ impl Server {
             .http2_keepalive_interval(Some(Duration::from_secs(30)))
             .http2_adaptive_window(Some(true))
             .layer(edge)
-            .add_routes(self.routes.routes())
+            .add_routes(routes)
             .serve_with_incoming_shutdown(incoming, async move {
                 stopped.await;
+                local.stop();
                 // Balancers look here: they stop sending before the last request has ended.
                 checks.iter().for_each(tokio::task::JoinHandle::abort);
                 report(&health, &services, false).await;
             });
+        let serving = async move {
+            let served = serving.await;
+            called.ended().await;
+            served
+        };
         tokio::pin!(serving);
         tokio::select! {
             result = &mut serving => return Ok(result?),

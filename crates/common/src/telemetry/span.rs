@@ -52,6 +52,8 @@ pub fn server(service: &str, rpc_service: &str, rpc_method: &str, headers: &Head
     let context = propagation::extract(headers);
     let sent = SENT.load(Ordering::Relaxed);
     let span = tracing::error_span!(
+        // Its caller may be of this process, and stands in the headers as any other does.
+        parent: None,
         "rpc",
         otel.name = sent.then(|| format!("{rpc_service}/{rpc_method}")),
         otel.kind = sent.then_some("server"),
