@@ -6,7 +6,7 @@ use futures::{Stream, stream};
 use tokio::{sync::watch::Receiver, time::Instant};
 use tonic::Status;
 
-use super::{Event, Log};
+use super::{Event, Events, Log};
 use crate::{
     db::DbError,
     error::{Problem, Reason},
@@ -133,7 +133,7 @@ impl<P> Follower<P> {
                 }
             }
             self.growth.mark_unchanged();
-            self.page = self.log.after(self.position).await.map_err(Problem::from)?.into();
+            self.page = read(self.log.clone(), self.position).await?.into();
             if self.page.is_empty() {
                 tokio::select! {
                     () = self.log.stop().cancelled() => return Err(ending()),
@@ -147,6 +147,13 @@ impl<P> Follower<P> {
             }
         }
     }
+}
+
+/// The events after a position, read in a task of its own: where a client does not read, nobody polls its stream any
+/// more, and that must not hold the log's lock or a connection then.
+async fn read(log: Log, position: i64) -> Result<Events, Problem> {
+    let read = tokio::spawn(async move { log.after(position).await }).await;
+    Ok(read.map_err(|failed| Problem::internal().caused_by(failed))??)
 }
 
 /// A client that comes back finds another copy, or this one again.

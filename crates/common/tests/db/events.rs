@@ -163,6 +163,31 @@ async fn a_cursor_that_leads_nowhere_is_refused() {
     }
 }
 
+#[tokio::test(flavor = "multi_thread")]
+async fn who_does_not_read_on_holds_up_nobody() {
+    // More than there are connections.
+    const IDLE: usize = 40;
+    for fixture in both().await {
+        let stop = CancellationToken::new();
+        let id = accounts(&fixture.db, 1).await[0];
+        let log = log(&fixture.db, &stop).await;
+        let mut idle = Vec::new();
+        for _ in 0..IDLE {
+            let mut steps = Box::pin(log.watch("0", Some).await.unwrap());
+            steps.next().await.unwrap().unwrap();
+            // Begins to read, and is then left alone.
+            assert!(futures::poll!(steps.next()).is_pending());
+            idle.push(steps);
+        }
+        for count in 1..=3 {
+            change(&fixture.db, id, false).await.unwrap();
+            assert_eq!(follow(log.clone(), count, usize::MAX).await.len(), count);
+        }
+        drop(idle);
+        stop.cancel();
+    }
+}
+
 /// Writes each event into the second account, and breaks off now and then on either side of the commit.
 struct Copier {
     db: Db,
