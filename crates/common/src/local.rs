@@ -1,59 +1,44 @@
-//! Servers of this process: [`client`](crate::client) calls them as they are, without socket and HTTP/2.
+//! Servers of this process: [`client`](crate::client) makes its unary calls to them as they are, without socket and
+//! HTTP/2.
 //!
-//! `souk up` names the addresses that its services listen on. A server keeps listening there for everyone else.
+//! `souk up` gives all its services the same [`Local`]. They listen for everyone else all the same, and a client keeps
+//! its connection: it tells how the server is, and streams go over it, for one that its reader leaves alone must not
+//! stop in the middle of what it does.
 
 use std::{
     collections::HashMap,
     convert::Infallible,
     net::{Ipv4Addr, SocketAddr},
-    sync::Arc,
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
 };
 
 use http::{Request, Response};
-use http_body_util::BodyExt;
-use tokio::sync::watch;
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use tonic::{body::Body, service::Routes};
 use tower::Service;
 
 use crate::server::Edge;
 
-/// The addresses of this process's servers. By default there is none, and all calls go over the network.
+/// The servers of a process, by the addresses that they are reached at.
 #[derive(Debug, Clone, Default)]
-pub struct Local(Arc<HashMap<SocketAddr, watch::Sender<Stage>>>);
-
-/// How far a server has come.
-#[derive(Debug, Clone, Default)]
-enum Stage {
-    #[default]
-    Starting,
-    Serving(Served),
-    Stopped,
-}
+pub struct Local(Arc<Mutex<HashMap<SocketAddr, Served>>>);
 
 impl Local {
-    /// Servers that are about to serve at these addresses.
-    pub fn of(listening: impl IntoIterator<Item = SocketAddr>) -> Self {
-        Self(Arc::new(listening.into_iter().map(|address| (reached(address), watch::Sender::default())).collect()))
+    /// The server at this address, where it is one of these.
+    pub(crate) fn find(&self, address: SocketAddr) -> Option<Served> {
+        self.servers().get(&address).cloned()
     }
 
-    /// Waits until the server at this address serves. `None` where it is not of this process; an error where it has
-    /// stopped.
-    pub(crate) async fn find(&self, address: SocketAddr) -> Option<Result<Served, Stopped>> {
-        let mut stages = self.0.get(&address)?.subscribe();
-        let stage = stages.wait_for(|stage| !matches!(stage, Stage::Starting)).await;
-        Some(match stage.as_deref() {
-            Ok(Stage::Serving(served)) => Ok(served.clone()),
-            _ => Err(Stopped),
-        })
-    }
-
-    /// The server at this address serves, until the guard is stopped or dropped.
+    /// A server is called at this address, until what is returned is stopped or dropped.
     pub(crate) fn serve(&self, listening: SocketAddr, service: Edge<Routes>) -> Serving {
         let served = Served { service, running: TaskTracker::new(), stopped: CancellationToken::new() };
-        let serving = Serving { local: self.clone(), address: reached(listening), served };
-        serving.tell(Stage::Serving(serving.served.clone()));
-        serving
+        let address = reached(listening);
+        self.servers().insert(address, served.clone());
+        Serving { local: self.clone(), address, served }
+    }
+
+    fn servers(&self) -> MutexGuard<'_, HashMap<SocketAddr, Served>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -85,27 +70,18 @@ impl std::fmt::Debug for Served {
 }
 
 impl Served {
-    /// Cancelled once it takes no more calls.
-    pub(crate) fn stopped(&self) -> &CancellationToken {
-        &self.stopped
-    }
-
-    /// Calls it. Whoever drops the future or the answer gives the call up. As over the network, nothing crosses but
-    /// what is in headers and bodies.
-    pub(crate) fn call(&self, mut request: Request<Body>) -> impl Future<Output = Response<Body>> + Send + 'static {
-        let running = self.running.token();
-        request.extensions_mut().clear();
-        let answered = self.service.clone().call(request);
-        async move {
-            let Ok(mut response): Result<_, Infallible> = answered.await;
-            response.extensions_mut().clear();
-            response.map(|body| {
-                Body::new(body.map_frame(move |frame| {
-                    let _until_the_end = &running;
-                    frame
-                }))
-            })
+    /// Makes a unary call. Dropping the future gives it up.
+    pub(crate) async fn call(mut self, mut request: Request<Body>) -> Result<Response<Body>, Stopped> {
+        // In this order: either the server waits for this call, or the call sees that the server has stopped.
+        let _running = self.running.token();
+        if self.stopped.is_cancelled() {
+            return Err(Stopped);
         }
+        // What is no header and no body would not have come over the network either.
+        request.extensions_mut().clear();
+        let Ok(mut response): Result<_, Infallible> = self.service.call(request).await;
+        response.extensions_mut().clear();
+        Ok(response)
     }
 }
 
@@ -119,21 +95,15 @@ pub(crate) struct Serving {
 impl Serving {
     /// Takes no more calls.
     pub(crate) fn stop(&self) {
-        self.tell(Stage::Stopped);
         self.served.stopped.cancel();
+        let left = self.local.servers().remove(&self.address);
+        drop(left);
     }
 
-    /// Stops, and waits until those under way have ended.
+    /// Waits until it has stopped, and the calls under way have ended.
     pub(crate) async fn ended(&self) {
-        self.stop();
         self.served.running.close();
         self.served.running.wait().await;
-    }
-
-    fn tell(&self, stage: Stage) {
-        if let Some(stages) = self.local.0.get(&self.address) {
-            stages.send_replace(stage);
-        }
     }
 }
 

@@ -56,8 +56,6 @@ pub async fn run(args: &UpArgs, file: Option<&Path>) -> anyhow::Result<()> {
     for which in [Which::User, Which::Inventory, Which::Order] {
         listeners.push((which, single::bind(&settings, which).await?));
     }
-    let addresses = listeners.iter().map(|(_, listener)| listener.local_addr()).collect::<Result<Vec<_>, _>>()?;
-    let local = Local::of(addresses);
     let tls = |certificate| settings.section::<String>(certificate).map(|path| !path.is_empty());
     let gateway_url = url(&gateway, tls("gateway.tls.certificate")?)?;
     let services_tls = tls("server.tls.certificate")?;
@@ -72,7 +70,7 @@ pub async fn run(args: &UpArgs, file: Option<&Path>) -> anyhow::Result<()> {
 
     let admin = ensure_admin(&settings, &data_dir).await?;
     let shutdown = signals::shutdown()?;
-    let mut serving = JoinSet::new();
+    let (mut serving, local) = (JoinSet::new(), Local::default());
     for (which, listener) in listeners.into_iter().chain([(Which::Gateway, gateway)]) {
         serving.spawn(single::serve(which, &settings, &local, listener, shutdown.child_token())?);
     }

@@ -153,8 +153,8 @@ impl<'a> Call<'a> {
         self.tried.lock().unwrap_or_else(PoisonError::into_inner).push(address);
         let given = self.deadline.saturating_duration_since(Instant::now());
         request.headers_mut().insert(GRPC_TIMEOUT, format_timeout(given));
-        let streams = self.method.is_none_or(|method| method.descriptor.is_server_streaming());
-        let outcome = match timeout_at(self.deadline, exchange(&lease, request, streams)).await {
+        let streams = answers_a_stream(self.method);
+        let outcome = match timeout_at(self.deadline, exchange(&lease, request, self.method)).await {
             Ok(outcome) => outcome,
             Err(_) => Outcome::Late,
         };
@@ -186,8 +186,14 @@ impl<'a> Call<'a> {
 }
 
 /// Sends a request and takes the answer in: whole, where it is one message, for what breaks off can be repeated then.
-async fn exchange(lease: &Lease, request: Request<Body>, streams: bool) -> Outcome {
-    let response = match lease.connection.clone().call(request).await {
+async fn exchange(lease: &Lease, request: Request<Body>, method: Option<&Method>) -> Outcome {
+    let streams = answers_a_stream(method);
+    let sent = if streams || method.is_some_and(|method| method.descriptor.is_client_streaming()) {
+        lease.connection.clone().call(request).await.map_err(CallError::from)
+    } else {
+        lease.connection.unary(request).await
+    };
+    let response = match sent {
         Ok(response) => response,
         Err(error) if unsent(&error) => return Outcome::Unsent(error.into()),
         Err(error) => return Outcome::Lost(error.into()),
@@ -207,6 +213,11 @@ async fn exchange(lease: &Lease, request: Request<Body>, streams: bool) -> Outco
         }
         Err(status) => Outcome::Lost(status.into()),
     }
+}
+
+/// What is not known may be a stream.
+fn answers_a_stream(method: Option<&Method>) -> bool {
+    method.is_none_or(|method| method.descriptor.is_server_streaming())
 }
 
 /// Whether the server is known not to have begun with a request: it never left, or was refused, or came after the

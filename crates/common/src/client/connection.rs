@@ -27,14 +27,11 @@ const OURSELVES: HeaderValue = HeaderValue::from_static(concat!("souk/", env!("C
 /// A connection that calls can share.
 #[derive(Clone)]
 pub(super) struct Connection {
-    way: Way,
+    sender: http2::SendRequest<Body>,
+    origin: Uri,
+    /// The server itself, where it is one of this process.
+    local: Option<Served>,
     cut: CancellationToken,
-}
-
-#[derive(Clone)]
-enum Way {
-    Network { sender: http2::SendRequest<Body>, origin: Uri },
-    Local(Served),
 }
 
 /// Why a call has no answer.
@@ -62,15 +59,6 @@ impl Connection {
         origin: &Origin,
         local: &Local,
     ) -> Result<(Self, JoinHandle<()>), BoxError> {
-        // Over TLS, both sides say who they are; that is not left out for a short way.
-        if origin.tls.is_none()
-            && let Some(served) = local.find(address).await
-        {
-            let served = served?;
-            let cut = served.stopped().child_token();
-            let task = tokio::spawn(cut.clone().cancelled_owned());
-            return Ok((Self { way: Way::Local(served), cut }, task));
-        }
         let stream = TcpStream::connect(address).await?;
         stream.set_nodelay(true)?;
         let cut = CancellationToken::new();
@@ -87,21 +75,30 @@ impl Connection {
                 tracing::debug!(%address, error = &error as &dyn std::error::Error, "a connection was lost");
             }
         });
-        let way = Way::Network { sender, origin: origin.uri.clone() };
-        Ok((Self { way, cut }, task))
+        // Over TLS, both sides say who they are; that is not left out for a shorter way.
+        let local = if origin.tls.is_none() { local.find(address) } else { None };
+        Ok((Self { sender, origin: origin.uri.clone(), local, cut }, task))
     }
 
     /// Whether no call can be sent any more: it is lost, or the server has said goodbye.
     pub(super) fn is_closed(&self) -> bool {
-        match &self.way {
-            Way::Network { sender, .. } => sender.is_closed(),
-            Way::Local(_) => self.cut.is_cancelled(),
-        }
+        self.sender.is_closed()
     }
 
     /// Ends it with all its calls: nobody answers there.
     pub(super) fn cut(&self) {
         self.cut.cancel();
+    }
+
+    /// Makes a call of one message that is answered with one.
+    pub(super) async fn unary(&self, mut request: Request<Body>) -> Result<Response<Body>, CallError> {
+        match &self.local {
+            Some(local) => {
+                request.headers_mut().insert(USER_AGENT, OURSELVES);
+                Ok(local.clone().call(request).await?)
+            }
+            None => Ok(self.clone().call(request).await?),
+        }
     }
 
     /// Asks the server how it is (`grpc.health.v1`). One that does not know the question is well.
@@ -118,36 +115,24 @@ impl Connection {
 
 impl Service<Request<Body>> for Connection {
     type Response = Response<Body>;
-    type Error = CallError;
-    type Future = Pin<Box<dyn Future<Output = Result<Response<Body>, CallError>> + Send>>;
+    type Error = hyper::Error;
+    type Future = Pin<Box<dyn Future<Output = Result<Response<Body>, hyper::Error>> + Send>>;
 
-    fn poll_ready(&mut self, context: &mut Context<'_>) -> Poll<Result<(), CallError>> {
-        match &mut self.way {
-            Way::Network { sender, .. } => sender.poll_ready(context).map_err(CallError::from),
-            Way::Local(_) => Poll::Ready(Ok(())),
-        }
+    fn poll_ready(&mut self, context: &mut Context<'_>) -> Poll<Result<(), hyper::Error>> {
+        self.sender.poll_ready(context)
     }
 
     fn call(&mut self, mut request: Request<Body>) -> Self::Future {
+        let mut target = self.origin.clone().into_parts();
+        target.path_and_query =
+            request.uri().path_and_query().cloned().or_else(|| Some(PathAndQuery::from_static("/")));
+        if let Ok(uri) = Uri::from_parts(target) {
+            *request.uri_mut() = uri;
+        }
         *request.version_mut() = Version::HTTP_2;
         request.headers_mut().insert(USER_AGENT, OURSELVES);
-        match &mut self.way {
-            Way::Network { sender, origin } => {
-                let mut target = origin.clone().into_parts();
-                target.path_and_query =
-                    request.uri().path_and_query().cloned().or_else(|| Some(PathAndQuery::from_static("/")));
-                if let Ok(uri) = Uri::from_parts(target) {
-                    *request.uri_mut() = uri;
-                }
-                let sent = sender.send_request(request);
-                Box::pin(async move { Ok(sent.await?.map(Body::new)) })
-            }
-            Way::Local(_) if self.cut.is_cancelled() => Box::pin(std::future::ready(Err(Stopped.into()))),
-            Way::Local(served) => {
-                let answered = served.call(request);
-                Box::pin(async move { Ok(answered.await) })
-            }
-        }
+        let sent = self.sender.send_request(request);
+        Box::pin(async move { Ok(sent.await?.map(Body::new)) })
     }
 }
 

@@ -91,24 +91,30 @@ impl Link {
         loop {
             if let Ok(Some((connection, health, task))) = tokio::time::timeout(connect_timeout, self.connect()).await {
                 let since = Instant::now();
-                self.state().phase = Phase::Connected { connection: connection.clone(), health };
+                self.enter(Phase::Connected { connection: connection.clone(), health });
                 changed();
                 self.watch(connection, task, &changed).await;
                 if since.elapsed() > LONGEST_PAUSE {
                     pause = SHORTEST_PAUSE;
-                    self.state().phase = Phase::Trying;
+                    self.enter(Phase::Trying);
                     changed();
                     continue;
                 }
             }
-            self.state().phase = Phase::Failed { since: Instant::now() };
+            self.enter(Phase::Failed { since: Instant::now() });
             changed();
             // Jitter, so that those who lost a server together do not come back together.
             let jittered = pause.mul_f64(rand::random_range(0.5..1.5));
             let _ = tokio::time::timeout(jittered, self.wanted.notified()).await;
-            self.state().phase = Phase::Trying;
+            self.enter(Phase::Trying);
             pause = (pause * 2).min(LONGEST_PAUSE);
         }
+    }
+
+    fn enter(&self, phase: Phase) {
+        let left = std::mem::replace(&mut self.state().phase, phase);
+        // Not under the lock: with a connection to a server of this process may go the last of that server.
+        drop(left);
     }
 
     /// A connection whose server answers.

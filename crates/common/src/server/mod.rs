@@ -42,7 +42,7 @@ pub struct Config {
     pub drain: Duration,
     /// Certificate, and whose callers are let in.
     pub tls: tls::ServerSettings,
-    /// The servers of this process, where it is to be called as one of them.
+    /// The servers of this process, which this one joins.
     #[serde(skip)]
     pub local: Local,
 }
@@ -154,8 +154,6 @@ impl Server {
         let stopped = shutdown.clone().cancelled_owned();
         let routes = self.routes.routes();
         let local = self.config.local.serve(listener.local_addr()?, edge.layer(routes.clone().prepare()));
-        let local = Arc::new(local);
-        let called = local.clone();
         let (health, services, checks) = (self.health, self.services, self.checks);
         // Answers are written in pieces; waiting to fill a packet holds them up for the peer's delayed ACK, 40 ms. The
         // builder's own setting counts for listeners that tonic itself binds alone.
@@ -167,22 +165,23 @@ impl Server {
             .add_routes(routes)
             .serve_with_incoming_shutdown(incoming, async move {
                 stopped.await;
-                local.stop();
                 // Balancers look here: they stop sending before the last request has ended.
                 checks.iter().for_each(tokio::task::JoinHandle::abort);
                 report(&health, &services, false).await;
             });
-        let serving = async move {
-            let served = serving.await;
-            called.ended().await;
-            served
-        };
         tokio::pin!(serving);
         tokio::select! {
+            // First, since after it the other may end at once, and rightly so.
+            biased;
+            () = shutdown.cancelled() => local.stop(),
             result = &mut serving => return Ok(result?),
-            () = shutdown.cancelled() => {}
         }
-        match tokio::time::timeout(self.config.drain, serving).await {
+        let ended = async {
+            let served = serving.await;
+            local.ended().await;
+            served
+        };
+        match tokio::time::timeout(self.config.drain, ended).await {
             Ok(result) => Ok(result?),
             Err(_) => {
                 tracing::warn!(drain = ?self.config.drain, "requests still running at the end of the drain were cut off");
