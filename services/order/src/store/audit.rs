@@ -1,5 +1,7 @@
 //! The SQL of `souk verify`, compiled for each engine: what would break a promise.
 
+use std::collections::HashSet;
+
 use diesel::prelude::*;
 use diesel::sql_types::{BigInt, Text};
 use diesel_async::RunQueryDsl;
@@ -49,16 +51,24 @@ pub(in crate::store) async fn check(conn: &mut Conn, promise: &Promise) -> Resul
 
 /// A page of all orders by id, with what inventory should know of each.
 pub(in crate::store) async fn sold(conn: &mut Conn, after: OrderId, limit: i64) -> Result<Vec<SoldOrder>, StoreError> {
-    let lines = order_lines::table.filter(order_lines::order_id.eq(orders::id)).filter(order_lines::tracked.eq(true));
-    let rows: Vec<(OrderId, String, bool)> = orders::table
+    let rows: Vec<(OrderId, String)> = orders::table
         .filter(orders::id.gt(after))
         .order(orders::id)
         .limit(limit)
-        .select((orders::id, orders::state, diesel::dsl::exists(lines)))
+        .select((orders::id, orders::state))
         .load(conn)
         .await?;
+    // By itself: as a part of the statement above, PostgreSQL looks for them among the lines of all orders.
+    let tracked: HashSet<OrderId> = order_lines::table
+        .filter(order_lines::order_id.eq_any(rows.iter().map(|(id, _)| *id)))
+        .filter(order_lines::tracked.eq(true))
+        .select(order_lines::order_id)
+        .load(conn)
+        .await?
+        .into_iter()
+        .collect();
     rows.into_iter()
-        .map(|(id, state, tracked)| Ok(SoldOrder { id, state: State::from_code(&state)?, tracked }))
+        .map(|(id, state)| Ok(SoldOrder { id, state: State::from_code(&state)?, tracked: tracked.contains(&id) }))
         .collect()
 }
 
