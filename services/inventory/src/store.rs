@@ -37,6 +37,21 @@ mod listing;
 /// PostgreSQL: what it has of its own.
 pub(crate) mod postgres {
     pub type Conn = souk_common::db::postgres::Conn;
+
+    /// A connection, or one that others use at the same time.
+    pub trait Any: diesel_async::AsyncConnectionCore<Backend = diesel::pg::Pg> + Send {}
+    impl<C: diesel_async::AsyncConnectionCore<Backend = diesel::pg::Pg> + Send> Any for C {}
+
+    /// What queries answer that need nothing of each other: all are sent before the first answer has come.
+    macro_rules! at_once {
+        ($conn:expr, $($($function:ident)::+ ($($argument:expr),*)),+ $(,)?) => {{
+            let conn = &*$conn;
+            futures::try_join!($(async {
+                let mut conn = conn;
+                $($function)::+(&mut conn, $($argument),*).await
+            }),+)
+        }};
+    }
     pub use souk_common::events::postgres::append as append_events;
     #[path = "engine.rs"]
     mod engine;
@@ -56,6 +71,17 @@ pub(crate) mod postgres {
 /// SQLite: what it has of its own.
 pub(crate) mod sqlite {
     pub type Conn = souk_common::db::sqlite::Conn;
+
+    /// A connection.
+    pub trait Any: diesel_async::AsyncConnectionCore<Backend = diesel::sqlite::Sqlite> + Send {}
+    impl<C: diesel_async::AsyncConnectionCore<Backend = diesel::sqlite::Sqlite> + Send> Any for C {}
+
+    /// What queries answer that need nothing of each other.
+    macro_rules! at_once {
+        ($conn:expr, $($($function:ident)::+ ($($argument:expr),*)),+ $(,)?) => {
+            async { Ok::<_, $crate::error::Error>(($($($function)::+(&mut *$conn, $($argument),*).await?),+)) }.await
+        };
+    }
     pub use souk_common::events::sqlite::append as append_events;
     #[path = "engine.rs"]
     mod engine;

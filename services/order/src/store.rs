@@ -124,7 +124,13 @@ impl Store {
         lease: Lease,
     ) -> Result<Option<Memory>, StoreError> {
         let placing = Placing { key: key.clone(), order: order.clone(), entries: entries.to_vec(), lease };
-        match self.told(self.hot.submit(hot::Write::Place(Arc::new(placing))).await)? {
+        let write = hot::Write::Place(Arc::new(placing));
+        let mut written = self.hot.submit(write.clone()).await.map_err(StoreError::from);
+        if written.as_ref().is_err_and(StoreError::is_lost) {
+            // It may have happened, and its key tells whether it has.
+            written = self.hot.submit(write).await.map_err(StoreError::from);
+        }
+        match self.told(written)? {
             hot::Written::Placed(known) => Ok(known),
             hot::Written::Saved(_) => Err(StoreError::Lost),
         }

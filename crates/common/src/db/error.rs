@@ -100,7 +100,8 @@ impl DbError {
     }
 
     /// Whether the connection is gone, so that another may work at once.
-    pub(super) fn is_lost(&self) -> bool {
+    #[must_use]
+    pub fn is_lost(&self) -> bool {
         matches!(self, Self::Unavailable { reason, .. } if reason == LOST)
     }
 

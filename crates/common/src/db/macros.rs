@@ -1,4 +1,4 @@
-//! `read!`, `snapshot!` and `write!`: one body against either engine's query module.
+//! `read!`, `snapshot!`, `write!` and `single!`: one body against either engine's query module.
 
 /// Runs statements that change nothing, each for itself: `read!(db, |conn, q| body)`. See [`db`](crate::db).
 ///
@@ -39,6 +39,18 @@ macro_rules! __db_write {
     };
     ($db:expr, |$conn:ident, $q:ident| $body:expr) => {
         $crate::__db_run!(Write, $db, $conn, $q, [::core::result::Result<_, _>], $body)
+    };
+}
+
+/// Runs one statement that writes: `single!(db, |conn, q| body)`. See [`db`](crate::db).
+#[doc(hidden)]
+#[macro_export]
+macro_rules! __db_single {
+    ($db:expr, |$conn:ident, $q:ident| -> $result:ty $body:block) => {
+        $crate::__db_run!(Single, $db, $conn, $q, [$result], $body)
+    };
+    ($db:expr, |$conn:ident, $q:ident| $body:expr) => {
+        $crate::__db_run!(Single, $db, $conn, $q, [::core::result::Result<_, _>], $body)
     };
 }
 

@@ -31,7 +31,7 @@
 //! ```
 //!
 //! # The macros
-//! `read!`, `snapshot!` and `write!` take the database and a body that looks like a closure:
+//! `read!`, `snapshot!`, `write!` and `single!` take the database and a body that looks like a closure:
 //! `|conn, q| body`. In it `conn` is a `&mut Conn` of the engine in use, and `q` is `postgres::queries` or
 //! `sqlite::queries`: modules of these names must be in scope where the macro stands. The body may `.await`, use `?`
 //! and `return`, and is of type `Result<T, E>` with `E:` [`Failure`]; that is the macro's type too. Where the
@@ -42,13 +42,14 @@
 //! | `read!` | none: each statement for itself | any connection / a reader |
 //! | `snapshot!` | read-only, all statements see one moment | any connection / a reader |
 //! | `write!` | all or nothing: `Ok` commits, `Err` rolls back | any connection / the one writer (`BEGIN IMMEDIATE`) |
+//! | `single!` | the one statement that the body is on PostgreSQL; on SQLite as `write!` | as `write!` |
 //!
 //! **A body may run again.** On PostgreSQL a run that collides with another (SQLSTATE `40001`, `40P01`, in a
 //! statement or at `COMMIT`) is rolled back and tried again after a jittered pause, [`Attempts::MAX`] times in all; one
 //! whose connection is lost before `COMMIT`, [`Attempts::MAX_LOST`] times. Then it fails as [`DbError::Conflict`] or
 //! [`DbError::Unavailable`]. So a body changes nothing but the database, calls no other service, and gives values away
-//! by clone. A `COMMIT` whose answer is lost is not tried again: it may have happened, and only the caller knows how to
-//! find out.
+//! by clone. A `COMMIT` whose answer is lost is not tried again, nor is a `single!` statement: it may have happened, and
+//! only the caller knows how to find out.
 //!
 //! **A statement that fails ends its transaction**: PostgreSQL takes no other, so let the error out by `?`. A body that
 //! passes over it and returns `Ok` fails at its end. Where a failure is expected, write `ON CONFLICT DO NOTHING`, or put
@@ -96,7 +97,7 @@ pub use diesel_migrations::EmbeddedMigrations;
 pub use self::config::Config;
 pub use self::error::{DbError, Failure};
 pub use self::session::{Attempts, Commit, Mode, Session};
-pub use crate::{__db_read as read, __db_snapshot as snapshot, __db_write as write};
+pub use crate::{__db_read as read, __db_single as single, __db_snapshot as snapshot, __db_write as write};
 
 use self::config::Target;
 use crate::telemetry::metrics::{self, PoolMetrics};

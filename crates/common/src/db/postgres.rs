@@ -196,7 +196,7 @@ impl Postgres {
     #[doc(hidden)]
     pub async fn session(&self, mode: Mode, attempts: &Attempts) -> Result<PgSession, DbError> {
         let begin = match mode {
-            Mode::Read => None,
+            Mode::Read | Mode::Single => None,
             // Read-only at this level sees one moment and never fails for others' writes.
             Mode::Snapshot => Some("BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY"),
             Mode::Write => Some("BEGIN"),

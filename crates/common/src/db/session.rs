@@ -17,6 +17,8 @@ pub enum Mode {
     Snapshot,
     /// Statements that happen together or not at all.
     Write,
+    /// One statement that writes, which happens as a whole or not at all.
+    Single,
 }
 
 /// How an engine ends a transaction.
@@ -107,7 +109,7 @@ where
                 }
                 Err(error) => (E::from(error), self.mode == Mode::Write),
             },
-            Err(error) => (error, false),
+            Err(error) => (error, self.mode == Mode::Single),
         };
         // A connection that cannot even roll back is no more use; `drop` closes it.
         if self.rollback().await.is_ok() {
@@ -129,8 +131,13 @@ where
         ControlFlow::Continue(())
     }
 
+    /// Whether it began one that it must end.
+    fn has_transaction(&self) -> bool {
+        matches!(self.mode, Mode::Snapshot | Mode::Write)
+    }
+
     async fn commit(&mut self) -> Result<(), DbError> {
-        if self.mode == Mode::Read {
+        if !self.has_transaction() {
             return Ok(());
         }
         let conn = self.conn()?;
@@ -138,7 +145,7 @@ where
     }
 
     async fn rollback(&mut self) -> Result<(), DbError> {
-        if self.mode == Mode::Read {
+        if !self.has_transaction() {
             return Ok(());
         }
         let conn = self.conn()?;

@@ -130,10 +130,11 @@ impl Sqlite {
     /// [`DbError::Unavailable`] when none comes free, or when another process holds the file.
     #[doc(hidden)]
     pub async fn session(&self, mode: Mode, _attempts: &Attempts) -> Result<SqliteSession, DbError> {
-        let (conn, begin) = match mode {
-            Mode::Read => (self.reader().await?, None),
-            Mode::Snapshot => (self.reader().await?, Some("BEGIN")),
-            Mode::Write => (self.writer().await?, Some("BEGIN IMMEDIATE")),
+        let (conn, begin, mode) = match mode {
+            Mode::Read => (self.reader().await?, None, mode),
+            Mode::Snapshot => (self.reader().await?, Some("BEGIN"), mode),
+            // What is one statement on PostgreSQL may be several here.
+            Mode::Write | Mode::Single => (self.writer().await?, Some("BEGIN IMMEDIATE"), Mode::Write),
         };
         let mut session = Session::new(conn, discard, mode);
         if let Some(begin) = begin {

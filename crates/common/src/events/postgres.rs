@@ -2,7 +2,10 @@
 //! given afterwards, by one at a time.
 
 use diesel::{
-    QueryResult, sql_query,
+    QueryResult,
+    pg::Pg,
+    query_builder::{BoxedSqlQuery, SqlQuery},
+    sql_query,
     sql_types::{Array, BigInt, Binary, Text, Timestamptz, Uuid},
 };
 use diesel_async::RunQueryDsl;
@@ -27,26 +30,48 @@ pub async fn append(mut conn: &Conn, drafts: &[Draft]) -> QueryResult<()> {
     if drafts.is_empty() {
         return Ok(());
     }
-    let text = |field: fn(&Draft) -> &str| drafts.iter().map(field).collect::<Vec<_>>();
-    // In the order of the drafts: that of two events about one subject matters.
-    sql_query(
-        "INSERT INTO events (id, kind, subject, data_type, data, created_at)
-         SELECT id, kind, subject, data_type, data, created_at
-         FROM unnest($1, $2, $3, $4, $5, $6) WITH ORDINALITY
-            AS new (id, kind, subject, data_type, data, created_at, number)
-         ORDER BY number",
-    )
-    .bind::<Array<Uuid>, _>(drafts.iter().map(|draft| draft.id).collect::<Vec<_>>())
-    .bind::<Array<Text>, _>(text(|draft| draft.kind))
-    .bind::<Array<Text>, _>(text(|draft| &draft.subject))
-    .bind::<Array<Text>, _>(text(|draft| &draft.data_type))
-    .bind::<Array<Binary>, _>(drafts.iter().map(|draft| draft.data.as_slice()).collect::<Vec<_>>())
-    .bind::<Array<Timestamptz>, _>(drafts.iter().map(|draft| draft.time).collect::<Vec<_>>())
-    .kept()
-    .execute(&mut conn)
-    .await?;
+    let insert = sql_query(crate::__insert_events!("", "", "")).into_boxed();
+    bind(insert, drafts).kept().execute(&mut conn).await?;
     Ok(())
 }
+
+/// The text of a statement that adds events, to be part of a larger one. They are its first six parameters, by [`bind`]; of
+/// further parameters that belong to them it says which, how they are called, and which events are added.
+#[doc(hidden)]
+#[macro_export]
+macro_rules! __insert_events {
+    ($parameters:literal, $columns:literal, $condition:literal) => {
+        concat!(
+            "INSERT INTO events (id, kind, subject, data_type, data, created_at)
+             SELECT id, kind, subject, data_type, data, created_at
+             FROM unnest($1, $2, $3, $4, $5, $6",
+            $parameters,
+            ") WITH ORDINALITY AS new (id, kind, subject, data_type, data, created_at",
+            $columns,
+            ", number) ",
+            $condition,
+            // That of two events about one subject matters.
+            " ORDER BY number"
+        )
+    };
+}
+pub use crate::__insert_events as insert_events;
+
+/// Binds events to the first six parameters of a statement.
+#[must_use]
+pub fn bind<'a>(query: Statement<'a>, drafts: &'a [Draft]) -> Statement<'a> {
+    let text = |field: fn(&Draft) -> &str| drafts.iter().map(field).collect::<Vec<_>>();
+    query
+        .bind::<Array<Uuid>, _>(drafts.iter().map(|draft| draft.id).collect::<Vec<_>>())
+        .bind::<Array<Text>, _>(text(|draft| draft.kind))
+        .bind::<Array<Text>, _>(text(|draft| &draft.subject))
+        .bind::<Array<Text>, _>(text(|draft| &draft.data_type))
+        .bind::<Array<Binary>, _>(drafts.iter().map(|draft| draft.data.as_slice()).collect::<Vec<_>>())
+        .bind::<Array<Timestamptz>, _>(drafts.iter().map(|draft| draft.time).collect::<Vec<_>>())
+}
+
+/// A statement whose parameters are bound one after the other.
+pub type Statement<'a> = BoxedSqlQuery<'a, Pg, SqlQuery>;
 
 #[derive(diesel::QueryableByName)]
 struct Head {

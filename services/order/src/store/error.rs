@@ -58,6 +58,12 @@ impl StoreError {
         }
     }
 
+    /// Whether the connection was lost, and what it was to do may have happened.
+    #[must_use]
+    pub fn is_lost(&self) -> bool {
+        self.db().is_some_and(DbError::is_lost)
+    }
+
     /// Whether concurrent transactions kept colliding.
     #[must_use]
     pub fn is_conflict(&self) -> bool {

@@ -40,11 +40,11 @@ pub(super) fn start(db: &Db) -> Writes {
     let db = db.clone();
     Coalescer::new("orders", Limits::default(), move |writes: Vec<Write>| {
         let db = db.clone();
-        async move { Ok(run(&db, &writes).await?.into_iter().map(Ok).collect()) }
+        async move { run(&db, &writes).await }
     })
 }
 
-async fn run(db: &Db, writes: &[Write]) -> Result<Vec<Written>, StoreError> {
+async fn run(db: &Db, writes: &[Write]) -> Result<Vec<Result<Written, StoreError>>, StoreError> {
     let mut placings: Vec<&Placing> = Vec::new();
     let mut steps: Vec<&SavedStep> = Vec::new();
     for write in writes {
@@ -55,25 +55,32 @@ async fn run(db: &Db, writes: &[Write]) -> Result<Vec<Written>, StoreError> {
     }
     let (placings, steps) = (placings.as_slice(), steps.as_slice());
     let began = Instant::now();
-    loop {
-        let result = db::write!(db, |conn, q| -> Result<_, StoreError> {
-            let placed = if placings.is_empty() { Vec::new() } else { q::place(conn, placings).await? };
-            let saved = if steps.is_empty() { Vec::new() } else { q::save(conn, steps).await? };
-            Ok((placed, saved))
-        });
+    let (placed, saved) = loop {
+        let result = db::single!(db, |conn, q| -> Result<_, StoreError> { q::write(conn, placings, steps).await });
         match result {
-            Ok((placed, saved)) => return in_their_order(writes, placed, saved),
             Err(error) if error.is_conflict() && began.elapsed() < PATIENCE => {}
-            Err(error) => return Err(error),
+            result => break result?,
         }
+    };
+    let (mut placed, mut saved) = (placed.into_iter(), saved.into_iter());
+    let mut answers = Vec::with_capacity(writes.len());
+    for write in writes {
+        answers.push(match write {
+            Write::Place(placing) => match placed.next() {
+                Some(true) => Ok(Written::Placed(None)),
+                _ => known(db, placing).await.map(Written::Placed),
+            },
+            Write::Save(_) => saved.next().map(Written::Saved).ok_or(StoreError::Lost),
+        });
     }
+    Ok(answers)
 }
 
-fn in_their_order(writes: &[Write], placed: Vec<Option<Memory>>, saved: Vec<bool>) -> Result<Vec<Written>, StoreError> {
-    let (mut placed, mut saved) = (placed.into_iter(), saved.into_iter());
-    let answers = writes.iter().map(|write| match write {
-        Write::Place(_) => placed.next().map(Written::Placed),
-        Write::Save(_) => saved.next().map(Written::Saved),
-    });
-    answers.collect::<Option<_>>().ok_or(StoreError::Lost)
+/// What is remembered under an order's key; `None` where that is this very order, taken down by a try before whose answer
+/// was lost.
+async fn known(db: &Db, placing: &Placing) -> Result<Option<Memory>, StoreError> {
+    let key = &placing.key;
+    let memory = db::read!(db, |conn, q| -> Result<_, StoreError> { q::recall(conn, key).await })?;
+    let memory = memory.ok_or_else(|| StoreError::Corrupt("a key that is and is not there".into()))?;
+    Ok(Some(memory).filter(|memory| memory.order != placing.order.id))
 }

@@ -1,18 +1,16 @@
 //! What is PostgreSQL's own: its types, row locks and batch inserts.
 
+use std::collections::HashSet;
+
 use diesel::{
-    ExpressionMethods, QueryDsl, QueryResult, sql_query,
-    sql_types::{Array, Binary, Nullable, Text, Timestamptz, Uuid},
+    QueryDsl, QueryResult, sql_query,
+    sql_types::{Array, BigInt, Binary, Integer, Nullable, Text, Timestamptz, Uuid},
 };
 use diesel_async::RunQueryDsl;
-use futures::{future::join_all, join};
 use serde::Serialize;
 use souk_common::{
-    db::{
-        DbError,
-        postgres::{Keep, together},
-    },
-    events::{Draft, postgres::append},
+    db::{DbError, postgres::Keep},
+    events::postgres::{Statement, bind, insert_events},
     ids::OrderId,
 };
 
@@ -44,7 +42,7 @@ pub mod simulated;
 #[path = "stripe.rs"]
 pub mod stripe;
 
-use queries::{EntryRow, KeyRow, LineRow, OrderRow, OrderUpdate, ReturnLineRow, ShipmentLineRow};
+use queries::{After, Batch, Nth, ReturnLineRow, ShipmentLineRow};
 
 /// Keeps others from changing an order until the transaction ends. Whether there is one.
 pub(super) async fn lock_order(conn: &mut Conn, id: OrderId) -> QueryResult<bool> {
@@ -92,6 +90,24 @@ macro_rules! insert {
             " AS json))"
         )
     };
+    // Those of them whose number is none or among what is `done`.
+    ($table:literal, $columns:literal, $nths:literal, $document:literal) => {
+        concat!(
+            "INSERT INTO ",
+            $table,
+            " (",
+            $columns,
+            ") SELECT ",
+            $columns,
+            " FROM ROWS FROM (unnest(",
+            $nths,
+            "), json_populate_recordset(NULL::",
+            $table,
+            ", CAST(",
+            $document,
+            " AS json))) AS new (nth) WHERE nth IS NULL OR nth IN (SELECT nth FROM done)"
+        )
+    };
 }
 
 /// Rows as a JSON document.
@@ -120,111 +136,134 @@ pub(super) async fn insert_payments(conn: &mut Conn, rows: Vec<simulated::Row>) 
     write_rows(conn, INSERT, &rows).await
 }
 
-/// Changes payments. See [`update_orders`].
-pub(super) async fn update_payments(conn: &mut Conn, rows: Vec<simulated::Row>) -> Result<usize, DbError> {
-    let conn = &*conn;
-    let update = |row: simulated::Row| async move {
-        let payment = schema::simulated_payments::table.find(row.key.clone());
-        Ok::<_, DbError>(diesel::update(payment).set(row).kept().execute(&mut &*conn).await?)
-    };
-    Ok(together(join_all(rows.into_iter().map(update)).await)?.into_iter().sum())
+/// Changes payments. As for `LIMIT`, see [`write`].
+pub(super) async fn update_payments(mut conn: &Conn, rows: Vec<simulated::Row>) -> QueryResult<usize> {
+    const UPDATE: &str = "
+        UPDATE simulated_payments SET
+            state = new.state, refunded_minor = new.refunded_minor, message = new.message,
+            authorize_calls = new.authorize_calls, capture_calls = new.capture_calls
+        FROM (SELECT * FROM json_populate_recordset(NULL::simulated_payments, CAST($1 AS json)) LIMIT $2) AS new
+        WHERE simulated_payments.key = new.key";
+    let count = i64::try_from(rows.len()).unwrap_or(i64::MAX);
+    sql_query(UPDATE).bind::<Text, _>(document(&rows)?).bind::<BigInt, _>(count).kept().execute(&mut conn).await
 }
 
-/// Remembers keys; answers with the orders of those that were new.
-pub(super) async fn insert_keys(conn: &mut Conn, rows: Vec<KeyRow>) -> QueryResult<Vec<OrderId>> {
-    const INSERT: &str = "
-        INSERT INTO idempotency_keys (caller, method, key, request_hash, order_id, return_id, created_at)
-        SELECT * FROM unnest($1, $2, $3, $4, $5, $6, $7)
-        ON CONFLICT (caller, method, key) DO NOTHING
-        RETURNING order_id AS id";
-    let text = |field: fn(&KeyRow) -> &str| rows.iter().map(field).collect::<Vec<_>>();
-    let written: Vec<Written> = sql_query(INSERT)
-        .bind::<Array<Text>, _>(text(|row| &row.caller))
-        .bind::<Array<Text>, _>(text(|row| &row.method))
-        .bind::<Array<Text>, _>(text(|row| &row.key))
-        .bind::<Array<Binary>, _>(rows.iter().map(|row| row.request_hash.as_slice()).collect::<Vec<_>>())
-        .bind::<Array<Uuid>, _>(rows.iter().map(|row| row.order_id).collect::<Vec<_>>())
-        .bind::<Array<Nullable<Uuid>>, _>(rows.iter().map(|row| row.return_id).collect::<Vec<_>>())
-        .bind::<Array<Timestamptz>, _>(rows.iter().map(|row| row.created_at).collect::<Vec<_>>())
-        .kept()
-        .get_results(conn)
-        .await?;
-    Ok(written.into_iter().map(|row| row.id).collect())
-}
-
-#[derive(diesel::QueryableByName)]
-struct Written {
-    #[diesel(sql_type = Id)]
-    id: OrderId,
-}
-
-/// Inserts orders with their lines, all by one statement.
-pub(super) async fn insert_orders(mut conn: &Conn, orders: Vec<OrderRow>, lines: Vec<LineRow>) -> QueryResult<usize> {
-    const INSERT: &str = concat!(
-        "WITH placed AS (",
+/// Writes a batch by one statement, whatever its size; answers with the numbers of the writes that others depend on and
+/// that were done. Alone, it is a transaction.
+///
+/// What depends on others is written where they were done. `IS TRUE` and `OR` keep PostgreSQL from turning those conditions
+/// into joins, which it would plan by guesses at how many there are: so it asks a hash table. And `LIMIT` has a parameter
+/// as PostgreSQL then expects a tenth of the rows: few enough to look each one up by its key, however small the table was
+/// when the plan was made.
+pub(super) async fn write(conn: &mut Conn, batch: Batch) -> Result<HashSet<Nth>, DbError> {
+    const WRITE: &str = concat!(
+        "WITH asked AS (
+            INSERT INTO idempotency_keys (caller, method, key, request_hash, order_id, return_id, created_at)
+            SELECT * FROM unnest($9, $10, $11, $12, $13, $14, $15) ORDER BY 1, 2, 3
+            ON CONFLICT (caller, method, key) DO NOTHING
+            RETURNING order_id
+        ), saved AS (
+            UPDATE orders SET
+                state = new.state, step = new.step, refunded_minor = new.refunded_minor, rejection = new.rejection,
+                payment_provider = new.payment_provider, payment_reference = new.payment_reference,
+                payment_state = new.payment_state, payment_token = new.payment_token, updated_at = new.updated_at,
+                version = new.version, entries = new.entries, pending_returns = new.pending_returns,
+                lease = new.lease, due_at = new.due_at, attempts = new.attempts, last_error = new.last_error
+            FROM (
+                SELECT * FROM ROWS FROM (
+                    unnest($16), unnest($17), unnest($18), unnest($19),
+                    json_populate_recordset(NULL::orders, CAST($20 AS json))
+                ) AS new (nth, order_id, was, held) LIMIT $21
+            ) AS new
+            WHERE orders.id = new.order_id AND orders.version = new.was
+                AND (new.held IS NULL OR orders.lease = new.held)
+            RETURNING new.nth, orders.id, orders.state
+        ), done AS (
+            SELECT nth FROM saved
+            UNION ALL
+            SELECT nth FROM unnest($8, $13) AS new (nth, order_id)
+            WHERE (order_id IN (SELECT order_id FROM asked)) IS TRUE
+        ), placed AS (",
         insert!(
             "orders",
             "id, customer_id, state, step, currency, total_minor, refunded_minor, shipping_address, external_id,
              rejection, payment_provider, payment_reference, payment_state, payment_token, placed_at, created_at,
              updated_at, version, entries, pending_returns, lease, due_at, attempts, refunding_minor",
-            "$1"
+            "$22",
+            "$23"
         ),
-        ") ",
+        "), bought AS (",
         insert!(
             "order_lines",
             "order_id, number, product_id, sku, title, quantity, unit_price_minor, total_minor, returned, tracked,
              shipped, returned_shipped, cancelled",
-            "$2"
-        )
+            "$24",
+            "$25"
+        ),
+        "), cancelled AS (
+            UPDATE order_lines SET cancelled = quantity - returned FROM saved
+            WHERE order_lines.order_id = saved.id AND saved.state = 'CANCELLED'
+        ), entered AS (",
+        insert!("timeline_entries", "order_id, number, kind, actor, detail, created_at, internal", "$26", "$27"),
+        "), answered AS (
+            UPDATE idempotency_keys SET response = new.response
+            FROM (
+                SELECT * FROM unnest($28, $29, $30) AS new (nth, order_id, response)
+                WHERE new.nth IS NULL OR new.nth IN (SELECT nth FROM done) LIMIT $31
+            ) AS new
+            WHERE idempotency_keys.order_id = new.order_id AND idempotency_keys.method = 'PlaceOrder'
+        ), told AS (",
+        insert_events!(", $7", ", nth", "WHERE new.nth IS NULL OR new.nth IN (SELECT nth FROM done)"),
+        ") SELECT nth FROM done"
     );
-    let insert = sql_query(INSERT).bind::<Text, _>(document(&orders)?).bind::<Text, _>(document(&lines)?);
-    insert.kept().execute(&mut conn).await
+    let Batch { keys, orders, lines, updates, entries, events, answers, .. } = batch;
+    let (events_after, events): (Vec<_>, Vec<_>) = events.into_iter().map(|event| (event.nth, event.row)).unzip();
+    let (key_nths, keys): (Vec<_>, Vec<_>) = keys.into_iter().unzip();
+    let (update_nths, updates): (Vec<_>, Vec<_>) = updates.into_iter().unzip();
+    let values: Vec<_> = updates.iter().map(|update| &update.values).collect();
+    let updated = i64::try_from(updates.len()).unwrap_or(i64::MAX);
+    let answered = i64::try_from(answers.len()).unwrap_or(i64::MAX);
+    let query = bind(sql_query(WRITE).into_boxed(), &events)
+        .bind::<Array<Nullable<Integer>>, _>(events_after)
+        .bind::<Array<Integer>, _>(key_nths)
+        .bind::<Array<Text>, _>(keys.iter().map(|row| row.caller.as_str()).collect::<Vec<_>>())
+        .bind::<Array<Text>, _>(keys.iter().map(|row| row.method.as_str()).collect::<Vec<_>>())
+        .bind::<Array<Text>, _>(keys.iter().map(|row| row.key.as_str()).collect::<Vec<_>>())
+        .bind::<Array<Binary>, _>(keys.iter().map(|row| row.request_hash.as_slice()).collect::<Vec<_>>())
+        .bind::<Array<Uuid>, _>(keys.iter().map(|row| row.order_id).collect::<Vec<_>>())
+        .bind::<Array<Nullable<Uuid>>, _>(keys.iter().map(|row| row.return_id).collect::<Vec<_>>())
+        .bind::<Array<Timestamptz>, _>(keys.iter().map(|row| row.created_at).collect::<Vec<_>>())
+        .bind::<Array<Integer>, _>(update_nths)
+        .bind::<Array<Uuid>, _>(updates.iter().map(|update| update.id).collect::<Vec<_>>())
+        .bind::<Array<BigInt>, _>(updates.iter().map(|update| update.version).collect::<Vec<_>>())
+        .bind::<Array<Nullable<BigInt>>, _>(updates.iter().map(|update| update.held).collect::<Vec<_>>())
+        .bind::<Text, _>(document(&values)?)
+        .bind::<BigInt, _>(updated);
+    let query = bind_rows(query, &orders)?;
+    let query = bind_rows(query, &lines)?;
+    let query = bind_rows(query, &entries)?
+        .bind::<Array<Nullable<Integer>>, _>(nths(&answers))
+        .bind::<Array<Uuid>, _>(answers.iter().map(|answer| answer.row.order).collect::<Vec<_>>())
+        .bind::<Array<Binary>, _>(answers.iter().map(|answer| answer.row.response.as_slice()).collect::<Vec<_>>())
+        .bind::<BigInt, _>(answered);
+    let done: Vec<Done> = query.kept().get_results(conn).await?;
+    Ok(done.into_iter().map(|done| done.nth).collect())
 }
 
-/// Changes orders; says of each whether it was still as expected. Each by a statement of its own, all of them under way
-/// at once: one for all would be planned by guesses at how many there are and how large the table is, and while it is
-/// small, or was when the plan was made, read it from end to end.
-pub(super) async fn update_orders(conn: &mut Conn, updates: Vec<OrderUpdate>) -> Result<Vec<bool>, DbError> {
-    let conn = &*conn;
-    together(join_all(updates.into_iter().map(|change| update_order(conn, change))).await)
+#[derive(diesel::QueryableByName)]
+struct Done {
+    #[diesel(sql_type = Integer)]
+    nth: Nth,
 }
 
-async fn update_order(mut conn: &Conn, change: OrderUpdate) -> Result<bool, DbError> {
-    use schema::orders::dsl;
-    let OrderUpdate { id, version, held, values } = change;
-    let row = dsl::orders.find(id).filter(dsl::version.eq(version));
-    let changed = match held {
-        Some(held) => diesel::update(row.filter(dsl::lease.eq(held))).set(values).kept().execute(&mut conn).await?,
-        None => diesel::update(row).set(values).kept().execute(&mut conn).await?,
-    };
-    Ok(changed == 1)
+fn nths<T>(rows: &[After<T>]) -> Vec<Option<Nth>> {
+    rows.iter().map(|row| row.nth).collect()
 }
 
-/// Stores the answers to the requests that made orders. See [`update_orders`].
-async fn answer_all(conn: &Conn, answers: Vec<(OrderId, Vec<u8>)>) -> Result<usize, DbError> {
-    use schema::idempotency_keys::dsl;
-    let answer = |(order, response): (OrderId, Vec<u8>)| async move {
-        let row = dsl::idempotency_keys.filter(dsl::order_id.eq(order)).filter(dsl::method.eq("PlaceOrder"));
-        Ok::<_, DbError>(diesel::update(row).set(dsl::response.eq(response)).kept().execute(&mut &*conn).await?)
-    };
-    Ok(together(join_all(answers.into_iter().map(answer)).await)?.into_iter().sum())
-}
-
-/// Writes entries of timelines, events, and the answers to the requests that made orders. All statements are under way
-/// at once.
-pub(super) async fn record(
-    conn: &mut Conn,
-    entries: Vec<EntryRow>,
-    events: Vec<Draft>,
-    answers: Vec<(OrderId, Vec<u8>)>,
-) -> Result<(), DbError> {
-    const ENTRIES: &str =
-        insert!("timeline_entries", "order_id, number, kind, actor, detail, created_at, internal", "$1");
-    let conn = &*conn;
-    let (entries, events, answers) =
-        join!(write_rows(conn, ENTRIES, &entries), append(conn, &events), answer_all(conn, answers));
-    together([entries.map(drop).map_err(DbError::from), events.map_err(DbError::from), answers.map(drop)])?;
-    Ok(())
+/// Binds what [`insert`] takes.
+fn bind_rows<'a, T: Serialize>(query: Statement<'a>, rows: &[After<T>]) -> QueryResult<Statement<'a>> {
+    let documents: Vec<_> = rows.iter().map(|row| &row.row).collect();
+    Ok(query.bind::<Array<Nullable<Integer>>, _>(nths(rows)).bind::<Text, _>(document(&documents)?))
 }
 
 pub(super) async fn insert_return_lines(conn: &mut Conn, rows: Vec<ReturnLineRow>) -> QueryResult<usize> {

@@ -1,12 +1,11 @@
 //! What is SQLite's own: its types, and batch inserts in one hop. A write transaction has the file to itself, so
 //! there is nothing to lock.
 
-use diesel::{QueryDsl, QueryResult, RunQueryDsl as Blocking};
+use std::collections::HashSet;
+
+use diesel::{ExpressionMethods, QueryDsl, QueryResult, RunQueryDsl as Blocking};
 use diesel_async::RunQueryDsl;
-use souk_common::{
-    events::{Draft, sqlite::append_blocking},
-    ids::OrderId,
-};
+use souk_common::{events::sqlite::append_blocking, ids::OrderId};
 
 /// The connection that queries run on.
 pub type Conn = souk_common::db::sqlite::Conn;
@@ -36,7 +35,8 @@ pub mod simulated;
 #[path = "stripe.rs"]
 pub mod stripe;
 
-use queries::{EntryRow, KeyRow, LineRow, OrderRow, OrderUpdate, ReturnLineRow, ShipmentLineRow};
+use crate::domain::State;
+use queries::{After, Batch, Nth, ReturnLineRow, ShipmentLineRow};
 
 /// Keeps others from changing an order until the transaction ends. Whether there is one.
 pub(super) async fn lock_order(conn: &mut Conn, id: OrderId) -> QueryResult<bool> {
@@ -89,80 +89,65 @@ pub(super) async fn update_payments(conn: &mut Conn, rows: Vec<simulated::Row>) 
     .await
 }
 
-/// Remembers keys; answers with the orders of those that were new.
-pub(super) async fn insert_keys(conn: &mut Conn, rows: Vec<KeyRow>) -> QueryResult<Vec<OrderId>> {
-    use schema::idempotency_keys::dsl;
+/// Writes a batch in one hop, row by row, for such a statement is prepared once; answers with the numbers of the writes that
+/// others depend on and that were done.
+pub(super) async fn write(conn: &mut Conn, batch: Batch) -> QueryResult<HashSet<Nth>> {
     conn.spawn_blocking(move |conn| {
-        let mut new = Vec::with_capacity(rows.len());
-        for row in rows {
-            let order = row.order_id;
+        let Batch { keys, orders, lines, updates, entries, events, answers, .. } = batch;
+        let mut done = HashSet::new();
+        for (nth, row) in keys {
+            use schema::idempotency_keys::dsl;
             let insert = diesel::insert_into(dsl::idempotency_keys)
                 .values(row)
                 .on_conflict((dsl::caller, dsl::method, dsl::key))
                 .do_nothing();
             if Blocking::execute(insert, conn)? == 1 {
-                new.push(order);
+                done.insert(nth);
             }
         }
-        Ok(new)
-    })
-    .await
-}
-
-/// Inserts orders with their lines, in one hop. Row by row, for such a statement is prepared once.
-pub(super) async fn insert_orders(conn: &mut Conn, orders: Vec<OrderRow>, lines: Vec<LineRow>) -> QueryResult<()> {
-    conn.spawn_blocking(move |conn| {
-        for row in orders {
+        for (nth, update) in updates {
+            use schema::{order_lines::dsl as lines, orders::dsl};
+            let is_cancelled = update.values.state == State::Cancelled.code();
+            let row = dsl::orders.find(update.id).filter(dsl::version.eq(update.version));
+            let changed = match update.held {
+                Some(held) => {
+                    let row = row.filter(dsl::lease.eq(held));
+                    Blocking::execute(diesel::update(row).set(update.values), conn)?
+                }
+                None => Blocking::execute(diesel::update(row).set(update.values), conn)?,
+            };
+            if changed == 1 {
+                done.insert(nth);
+            }
+            if changed == 1 && is_cancelled {
+                let lines = lines::order_lines.filter(lines::order_id.eq(update.id));
+                let all = lines::cancelled.eq(lines::quantity - lines::returned);
+                Blocking::execute(diesel::update(lines).set(all), conn)?;
+            }
+        }
+        for row in after(orders, &done) {
             Blocking::execute(diesel::insert_into(schema::orders::table).values(row), conn)?;
         }
-        for row in lines {
+        for row in after(lines, &done) {
             Blocking::execute(diesel::insert_into(schema::order_lines::table).values(row), conn)?;
         }
-        Ok(())
-    })
-    .await
-}
-
-/// Changes orders, in one hop; says of each whether it was still as expected.
-pub(super) async fn update_orders(conn: &mut Conn, updates: Vec<OrderUpdate>) -> QueryResult<Vec<bool>> {
-    use diesel::ExpressionMethods;
-    use schema::orders::dsl;
-    conn.spawn_blocking(move |conn| {
-        let mut written = Vec::with_capacity(updates.len());
-        for OrderUpdate { id, version, held, values } in updates {
-            let row = dsl::orders.find(id).filter(dsl::version.eq(version));
-            let changed = match held {
-                Some(held) => Blocking::execute(diesel::update(row.filter(dsl::lease.eq(held))).set(values), conn)?,
-                None => Blocking::execute(diesel::update(row).set(values), conn)?,
-            };
-            written.push(changed == 1);
-        }
-        Ok(written)
-    })
-    .await
-}
-
-/// Writes entries of timelines, events, and the answers to the requests that made orders, in one hop.
-pub(super) async fn record(
-    conn: &mut Conn,
-    entries: Vec<EntryRow>,
-    events: Vec<Draft>,
-    answers: Vec<(OrderId, Vec<u8>)>,
-) -> QueryResult<()> {
-    use diesel::ExpressionMethods;
-    use schema::idempotency_keys::dsl;
-    conn.spawn_blocking(move |conn| {
-        for row in entries {
+        for row in after(entries, &done) {
             Blocking::execute(diesel::insert_into(schema::timeline_entries::table).values(row), conn)?;
         }
-        append_blocking(conn, &events)?;
-        for (order, response) in answers {
-            let row = dsl::idempotency_keys.filter(dsl::order_id.eq(order)).filter(dsl::method.eq("PlaceOrder"));
-            Blocking::execute(diesel::update(row).set(dsl::response.eq(response)), conn)?;
+        append_blocking(conn, &after(events, &done).collect::<Vec<_>>())?;
+        for answer in after(answers, &done) {
+            use schema::idempotency_keys::dsl;
+            let row = dsl::idempotency_keys.filter(dsl::order_id.eq(answer.order)).filter(dsl::method.eq("PlaceOrder"));
+            Blocking::execute(diesel::update(row).set(dsl::response.eq(answer.response)), conn)?;
         }
-        Ok(())
+        Ok(done)
     })
     .await
+}
+
+/// What is to be written, now that these writes are done.
+fn after<T>(rows: Vec<After<T>>, done: &HashSet<Nth>) -> impl Iterator<Item = T> {
+    rows.into_iter().filter(|row| row.nth.is_none_or(|nth| done.contains(&nth))).map(|row| row.row)
 }
 
 pub(super) async fn insert_return_lines(conn: &mut Conn, rows: Vec<ReturnLineRow>) -> QueryResult<usize> {

@@ -6,7 +6,7 @@ use diesel_async::RunQueryDsl;
 use souk_common::ids::{OrderId, ProductId};
 
 use super::{
-    Conn,
+    Any, Conn,
     queries::{ReservationRow, StockLine, products::Row},
     schema::{products, reservations, stock},
 };
@@ -25,13 +25,13 @@ pub fn search_text(words: &[String]) -> String {
 }
 
 /// The time of the transaction, by the server's clock: the same for all copies of the service.
-pub async fn clock(conn: &mut Conn) -> Result<DateTime<Utc>, Error> {
+pub async fn clock(conn: &mut impl Any) -> Result<DateTime<Utc>, Error> {
     let now = diesel::dsl::sql::<diesel::sql_types::Timestamptz>(NOW);
     Ok(diesel::select(now).get_result(conn).await?)
 }
 
 /// Locks the stock of these products, in key order, so that no two batches wait for each other.
-pub async fn lock_stock(conn: &mut Conn, products: &[ProductId]) -> Result<Vec<StockLine>, Error> {
+pub async fn lock_stock(conn: &mut impl Any, products: &[ProductId]) -> Result<Vec<StockLine>, Error> {
     let rows = stock::table
         .filter(stock::product_id.eq_any(products))
         .order((stock::product_id, stock::location_id))
@@ -41,7 +41,7 @@ pub async fn lock_stock(conn: &mut Conn, products: &[ProductId]) -> Result<Vec<S
 }
 
 /// Locks reservations, in key order.
-pub async fn lock_reservations(conn: &mut Conn, orders: &[OrderId]) -> Result<Vec<ReservationRow>, Error> {
+pub async fn lock_reservations(conn: &mut impl Any, orders: &[OrderId]) -> Result<Vec<ReservationRow>, Error> {
     let rows = reservations::table
         .filter(reservations::id.eq_any(orders))
         .order(reservations::id)

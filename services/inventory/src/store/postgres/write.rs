@@ -8,7 +8,10 @@ use diesel::{
 use diesel_async::RunQueryDsl;
 use futures::join;
 use souk_common::{
-    db::postgres::{Keep, together},
+    db::{
+        DbError,
+        postgres::{Keep, together},
+    },
     events::{Draft, postgres::append},
     ids::{LedgerEntryId, LocationId, OrderId, ProductId},
 };
@@ -33,24 +36,20 @@ pub async fn write(
     events: Vec<Draft>,
 ) -> Result<(), Error> {
     let conn = &*conn;
-    let (a, b, c, d, e, f) = join!(
-        add_stock(conn, posted_at, &changes.stock_added),
+    add_stock(conn, posted_at, &changes.stock_added).await?;
+    let (a, b, c, d, e, f, g, h, i) = join!(
         change_stock(conn, posted_at, &changes.stock_changed),
         add_reservations(conn, now, &changes.created),
         move_reservations(conn, now, &changes.moved),
         free_lines(conn, &changes.freed),
         drop_lines(conn, &changes.relined),
-    );
-    together([a, b, c, d, e, f])?;
-    let (a, b, c, d, e) = join!(
-        add_lines(conn, changes.created.iter().chain(&changes.relined)),
         return_lines(conn, &changes.returned),
         add_ledger(conn, posted_at, &changes.ledger),
         add_answers(conn, now, &changes.answers),
         async { Ok(append(conn, &events).await?) },
     );
-    together([a, b, c, d, e])?;
-    Ok(())
+    together([a, b, c, d, e, f, g, h, i])?;
+    add_lines(conn, &changes.relined).await
 }
 
 /// The rows' products, locations, pieces on hand and pieces reserved.
@@ -122,21 +121,38 @@ async fn add_reservations(mut conn: &Conn, now: DateTime<Utc>, rows: &[Reservati
         return Ok(());
     }
     let (orders, states, hashes, expires_at) = reservation_columns(rows);
-    let added = sql_query(
-        "INSERT INTO reservations (id, state, items_hash, expires_at, created_at, updated_at)
-         SELECT id, state, items_hash, expires_at, $5, $5
-         FROM unnest($1, $2, $3, $4) AS new (id, state, items_hash, expires_at)
-         ON CONFLICT DO NOTHING",
+    let (of, products, locations, (quantities, returned), held_until) = line_columns(rows);
+    sql_query(
+        "WITH made AS (
+            INSERT INTO reservations (id, state, items_hash, expires_at, created_at, updated_at)
+            SELECT id, state, items_hash, expires_at, $5, $5
+            FROM unnest($1, $2, $3, $4) AS new (id, state, items_hash, expires_at)
+         )
+         INSERT INTO reservation_lines (reservation_id, product_id, location_id, quantity, returned, held_until)
+         SELECT * FROM unnest($6, $7, $8, $9, $10, $11)",
     )
     .bind::<Array<Uuid>, _>(orders)
     .bind::<Array<Text>, _>(states)
     .bind::<Array<Binary>, _>(hashes)
     .bind::<Array<Timestamptz>, _>(expires_at)
     .bind::<Timestamptz, _>(now)
+    .bind::<Array<Uuid>, _>(of)
+    .bind::<Array<Uuid>, _>(products)
+    .bind::<Array<Uuid>, _>(locations)
+    .bind::<Array<BigInt>, _>(quantities)
+    .bind::<Array<BigInt>, _>(returned)
+    .bind::<Array<Nullable<Timestamptz>>, _>(held_until)
     .kept()
     .execute(&mut conn)
-    .await?;
-    if added == rows.len() { Ok(()) } else { Err(collided()) }
+    .await
+    .map_err(taken)?;
+    Ok(())
+}
+
+/// Where somebody else has just added a row of the same key, the transaction is worth another try.
+fn taken(error: diesel::result::Error) -> Error {
+    let error = DbError::from(error);
+    if error.unique_violation().is_some() { collided() } else { error.into() }
 }
 
 async fn move_reservations(mut conn: &Conn, now: DateTime<Utc>, rows: &[Reservation]) -> Result<(), Error> {
@@ -186,27 +202,34 @@ async fn drop_lines(mut conn: &Conn, rows: &[Reservation]) -> Result<(), Error> 
     Ok(())
 }
 
-async fn add_lines(mut conn: &Conn, rows: impl Iterator<Item = &Reservation>) -> Result<(), Error> {
-    let (mut orders, mut held_until, mut lines) = (Vec::new(), Vec::new(), Vec::<Line>::new());
-    for row in rows {
-        for line in &row.lines {
-            orders.push(row.order);
-            held_until.push(row.held_until());
-            lines.push(*line);
-        }
-    }
-    if lines.is_empty() {
+/// The lines' orders, products, locations, quantities and pieces that came back, and until when they hold stock.
+type LineColumns = (Vec<OrderId>, Vec<ProductId>, Vec<LocationId>, (Vec<i64>, Vec<i64>), Vec<Option<DateTime<Utc>>>);
+
+fn line_columns(rows: &[Reservation]) -> LineColumns {
+    let lines = || rows.iter().flat_map(|row| row.lines.iter().map(move |line| (row, line)));
+    (
+        lines().map(|(row, _)| row.order).collect(),
+        lines().map(|(_, line)| line.product).collect(),
+        lines().map(|(_, line)| line.location).collect(),
+        lines().map(|(_, line)| (line.quantity, line.returned)).unzip(),
+        lines().map(|(row, _)| row.held_until()).collect(),
+    )
+}
+
+async fn add_lines(mut conn: &Conn, rows: &[Reservation]) -> Result<(), Error> {
+    if rows.is_empty() {
         return Ok(());
     }
+    let (orders, products, locations, (quantities, returned), held_until) = line_columns(rows);
     sql_query(
         "INSERT INTO reservation_lines (reservation_id, product_id, location_id, quantity, returned, held_until)
          SELECT * FROM unnest($1, $2, $3, $4, $5, $6)",
     )
     .bind::<Array<Uuid>, _>(orders)
-    .bind::<Array<Uuid>, _>(lines.iter().map(|line| line.product).collect::<Vec<_>>())
-    .bind::<Array<Uuid>, _>(lines.iter().map(|line| line.location).collect::<Vec<_>>())
-    .bind::<Array<BigInt>, _>(lines.iter().map(|line| line.quantity).collect::<Vec<_>>())
-    .bind::<Array<BigInt>, _>(lines.iter().map(|line| line.returned).collect::<Vec<_>>())
+    .bind::<Array<Uuid>, _>(products)
+    .bind::<Array<Uuid>, _>(locations)
+    .bind::<Array<BigInt>, _>(quantities)
+    .bind::<Array<BigInt>, _>(returned)
     .bind::<Array<Nullable<Timestamptz>>, _>(held_until)
     .kept()
     .execute(&mut conn)

@@ -13,7 +13,7 @@ use souk_common::ids::{OrderId, ProductId};
 
 use super::{
     super::{
-        Conn, clock, lock_reservations, lock_stock,
+        Any, Conn, clock, lock_reservations, lock_stock,
         schema::{Time, ledger, requests},
         write,
     },
@@ -32,34 +32,60 @@ use crate::{
 
 /// Runs a batch. `also` are products that an earlier attempt found it must lock as well.
 pub async fn run(conn: &mut Conn, commands: &[Command], also: &BTreeSet<ProductId>) -> Result<BatchOutcome, Error> {
-    let now = clock(conn).await?;
     let orders: BTreeSet<OrderId> = commands.iter().filter_map(|command| command.action.order()).collect();
     let named: BTreeSet<ProductId> = commands.iter().flat_map(|command| command.action.products()).collect();
+    let (orders_named, products_named) = (sorted(&orders), sorted(&named));
+    let keys: BTreeSet<_> = commands.iter().filter_map(|command| command.action.key()).map(|key| &key.id).collect();
+    let keys: Vec<_> = keys.into_iter().cloned().collect();
 
-    // Look: the products named, those of the orders' reservations, and those of lapsed reservations of any of them.
+    // Look: the products named, those of the orders' reservations, and those of lapsed reservations of the first. What
+    // has lapsed is only guessed by our own clock: all is looked at again below.
     let mut touched = &named | also;
-    touched.extend(reservations::products_of(conn, &sorted(&orders)).await?);
-    let touched = sorted(&touched);
-    let lapsed = reservations::lapsed_of(conn, &touched, now).await?;
-    let mut locked: BTreeSet<ProductId> = touched.iter().copied().collect();
+    let (now, reserved, lapsed) = at_once!(
+        conn,
+        clock(),
+        reservations::products_of(&orders_named),
+        reservations::lapsed_of(&sorted(&touched), Utc::now()),
+    )?;
+    touched.extend(reserved);
+    let mut locked = touched.clone();
     locked.extend(reservations::products_of(conn, &lapsed).await?);
 
     // Lock, and look again: what was seen above may have changed before the locks were there.
-    let stock = lock_stock(conn, &sorted(&locked)).await?;
+    let (stock, locations, products, spent) = at_once!(
+        conn,
+        lock_stock(&sorted(&locked)),
+        locations::filling_order(),
+        facts(&products_named),
+        spent(&keys),
+    )?;
     // Copies of the service begin their transactions in another order than they get the locks in. The ledger's times
     // never go back at a place all the same, so that its last entry by a time is its last one up to then.
     let posted_at = stock.iter().map(|line| line.updated_at).fold(now, DateTime::max);
     let mut wanted = orders;
-    wanted.extend(reservations::lapsed_of(conn, &touched, now).await?);
-    let rows = lock_reservations(conn, &sorted(&wanted)).await?;
+    wanted.extend(lapsed);
+    // Whoever changes a reservation that has lines holds their stock, as this batch does now. So of these three none must be
+    // first, and what they lock is waited for by nobody who holds stock.
+    let ids = sorted(&wanted);
+    let (lapsed, mut rows, mut lines) = at_once!(
+        conn,
+        reservations::lapsed_of(&sorted(&touched), now),
+        lock_reservations(&ids),
+        reservations::lines(&ids),
+    )?;
+    let more: Vec<_> = lapsed.into_iter().filter(|order| !wanted.contains(order)).collect();
+    if !more.is_empty() {
+        rows.extend(lock_reservations(conn, &more).await?);
+        lines.extend(reservations::lines(conn, &more).await?);
+    }
     let known = Known {
         now,
         posted_at,
-        locations: locations::filling_order(conn).await?,
-        products: facts(conn, &sorted(&named)).await?,
+        locations,
+        products,
         stock: stock.into_iter().map(StockRow::from).collect(),
-        reservations: reservations::with_lines(conn, rows).await?,
-        spent: spent(conn, commands).await?,
+        reservations: reservations::with_lines(rows, lines)?,
+        spent,
     };
     let more = known.unlocked(&locked);
     if !more.is_empty() {
@@ -87,7 +113,7 @@ fn sorted<T: Copy>(set: &BTreeSet<T>) -> Vec<T> {
     set.iter().copied().collect()
 }
 
-async fn facts(conn: &mut Conn, ids: &[ProductId]) -> Result<HashMap<ProductId, Facts>, Error> {
+async fn facts(conn: &mut impl Any, ids: &[ProductId]) -> Result<HashMap<ProductId, Facts>, Error> {
     let rows = products::facts(conn, ids).await?;
     let read = |(id, state, tracking, low_stock_threshold): products::FactsRow| {
         Ok((id, Facts { state: value(&state)?, tracking: value(&tracking)?, low_stock_threshold }))
@@ -96,9 +122,7 @@ async fn facts(conn: &mut Conn, ids: &[ProductId]) -> Result<HashMap<ProductId, 
 }
 
 /// What became of the commands' keys before.
-async fn spent(conn: &mut Conn, commands: &[Command]) -> Result<HashMap<Vec<u8>, Spent>, Error> {
-    let keys: BTreeSet<_> = commands.iter().filter_map(|command| command.action.key()).map(|key| &key.id).collect();
-    let keys: Vec<_> = keys.into_iter().cloned().collect();
+async fn spent(conn: &mut impl Any, keys: &[Vec<u8>]) -> Result<HashMap<Vec<u8>, Spent>, Error> {
     let mut spent = HashMap::new();
     for chunk in keys.chunks(CHUNK) {
         let in_ledger = ledger::table

@@ -5,7 +5,7 @@ use diesel::prelude::*;
 use diesel_async::RunQueryDsl;
 use souk_common::{db::DbError, ids::LocationId};
 
-use super::super::{Conn, clock, schema::locations};
+use super::super::{Any, Conn, clock, schema::locations};
 use crate::{
     domain::{product::code_key, stock::Location},
     error::Error,
@@ -73,7 +73,7 @@ pub async fn list(conn: &mut Conn, after: Option<&(i32, String)>, limit: i64) ->
 }
 
 /// Every location, in the order in which orders are filled from them.
-pub async fn filling_order(conn: &mut Conn) -> Result<Vec<LocationId>, Error> {
+pub async fn filling_order(conn: &mut impl Any) -> Result<Vec<LocationId>, Error> {
     let ids = locations::table.order((locations::priority, locations::code_key)).select(locations::id);
     Ok(ids.load(conn).await?)
 }

@@ -15,7 +15,7 @@ use souk_common::{
 };
 
 use super::{
-    super::{Conn, SEARCH, append_events, clock, schema::products, search_text, write_words},
+    super::{Any, Conn, SEARCH, append_events, clock, schema::products, search_text, write_words},
     CHUNK,
 };
 use crate::{
@@ -161,7 +161,7 @@ pub async fn by_sku(conn: &mut Conn, skus: &[String]) -> Result<Vec<Product>, Er
 pub type FactsRow = (ProductId, String, String, Option<i64>);
 
 /// What a batch must know of products, in no order.
-pub async fn facts(conn: &mut Conn, ids: &[ProductId]) -> Result<Vec<FactsRow>, Error> {
+pub async fn facts(conn: &mut impl Any, ids: &[ProductId]) -> Result<Vec<FactsRow>, Error> {
     let mut all = Vec::new();
     for chunk in ids.chunks(CHUNK) {
         let rows = products::table.filter(products::id.eq_any(chunk)).select((

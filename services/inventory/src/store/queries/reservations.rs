@@ -9,7 +9,7 @@ use souk_common::ids::{LocationId, OrderId, ProductId};
 
 use super::{
     super::{
-        Conn, clock,
+        Any, Conn, clock,
         schema::{reservation_lines, reservations},
     },
     CHUNK,
@@ -52,7 +52,8 @@ pub async fn get(conn: &mut Conn, order: OrderId) -> Result<Option<Reservation>,
         reservations::table.find(order).select(ReservationRow::as_select()).first(conn).await.optional()?;
     let Some(row) = row else { return Ok(None) };
     let now = clock(conn).await?;
-    let mut found = with_lines(conn, vec![row]).await?;
+    let lines = lines(conn, &[order]).await?;
+    let mut found = with_lines(vec![row], lines)?;
     for reservation in &mut found {
         if reservation.has_lapsed(now) {
             reservation.state = State::Expired;
@@ -61,10 +62,12 @@ pub async fn get(conn: &mut Conn, order: OrderId) -> Result<Option<Reservation>,
     Ok(found.pop())
 }
 
-/// Adds the lines to reservations, by product and location.
-pub async fn with_lines(conn: &mut Conn, rows: Vec<ReservationRow>) -> Result<Vec<Reservation>, Error> {
-    let orders: Vec<_> = rows.iter().map(|row| row.id).collect();
-    let mut lines = HashMap::<OrderId, Vec<Line>>::new();
+/// The lines of each of these orders' reservations, by product and location.
+pub type Lines = HashMap<OrderId, Vec<Line>>;
+
+/// The lines of reservations.
+pub async fn lines(conn: &mut impl Any, orders: &[OrderId]) -> Result<Lines, Error> {
+    let mut lines = Lines::new();
     for chunk in orders.chunks(CHUNK) {
         let found: Vec<(OrderId, ProductId, LocationId, i64, i64)> = reservation_lines::table
             .filter(reservation_lines::reservation_id.eq_any(chunk))
@@ -82,6 +85,11 @@ pub async fn with_lines(conn: &mut Conn, rows: Vec<ReservationRow>) -> Result<Ve
             lines.entry(order).or_default().push(Line { product, location, quantity, returned });
         }
     }
+    Ok(lines)
+}
+
+/// Adds their lines to reservations.
+pub fn with_lines(rows: Vec<ReservationRow>, mut lines: Lines) -> Result<Vec<Reservation>, Error> {
     rows.into_iter()
         .map(|row| {
             let lines = lines.remove(&row.id).unwrap_or_default();
@@ -104,7 +112,7 @@ pub async fn lapsed(conn: &mut Conn, limit: i64) -> Result<Vec<OrderId>, Error> 
 }
 
 /// The products that these orders' reservations are of.
-pub async fn products_of(conn: &mut Conn, orders: &[OrderId]) -> Result<Vec<ProductId>, Error> {
+pub async fn products_of(conn: &mut impl Any, orders: &[OrderId]) -> Result<Vec<ProductId>, Error> {
     let mut products = Vec::new();
     for chunk in orders.chunks(CHUNK) {
         let found = reservation_lines::table
@@ -117,7 +125,7 @@ pub async fn products_of(conn: &mut Conn, orders: &[OrderId]) -> Result<Vec<Prod
 }
 
 /// The orders whose reservations hold stock of these products although they have run out.
-pub async fn lapsed_of(conn: &mut Conn, products: &[ProductId], now: DateTime<Utc>) -> Result<Vec<OrderId>, Error> {
+pub async fn lapsed_of(conn: &mut impl Any, products: &[ProductId], now: DateTime<Utc>) -> Result<Vec<OrderId>, Error> {
     let mut orders = Vec::new();
     for chunk in products.chunks(CHUNK) {
         let found = reservation_lines::table

@@ -128,7 +128,7 @@ pub(in crate::store) async fn write_effects(
             .execute(conn)
             .await?;
     }
-    record(conn, &[(order, entries)], Vec::new()).await
+    record(conn, order, entries).await
 }
 
 /// An adjustment.

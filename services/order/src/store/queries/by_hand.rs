@@ -5,9 +5,12 @@ use diesel::prelude::*;
 use diesel_async::RunQueryDsl;
 use souk_common::ids::ReturnId;
 
-use super::super::{
-    self as engine, Conn,
-    schema::{orders, returns},
+use super::{
+    super::{
+        self as engine, Conn,
+        schema::{orders, returns},
+    },
+    batch::Batch,
 };
 use crate::{
     domain::{Order, Step},
@@ -27,8 +30,12 @@ pub(in crate::store) async fn settle_by_hand(
         .set((orders::payment_by_hand.eq(by_hand), orders::refunded_by_hand_minor.eq(refunded)))
         .execute(conn)
         .await?;
-    let answers = response.map(|response| (order.id, response)).into_iter().collect();
-    Ok(engine::record(conn, Vec::new(), Vec::new(), answers).await?)
+    if let Some(response) = response {
+        let mut batch = Batch::default();
+        batch.answer(None, order.id, response);
+        engine::write(conn, batch).await?;
+    }
+    Ok(())
 }
 
 /// Takes over an adjustment that is at this step. `false` where someone runs it.

@@ -1,14 +1,13 @@
 //! Idempotency keys: who asked what, and what was answered.
 
-use std::collections::HashSet;
-
 use chrono::{DateTime, Utc};
 use diesel::prelude::*;
 use diesel_async::RunQueryDsl;
 use souk_common::ids::{OrderId, ReturnId};
 
 use super::{
-    super::{Conn, insert_keys, schema::idempotency_keys},
+    super::{self as engine, Conn, schema::idempotency_keys},
+    batch::Batch,
     rows::KeyRow,
 };
 use crate::{
@@ -38,11 +37,6 @@ pub(in crate::store) async fn recall(conn: &mut Conn, key: &Key) -> Result<Optio
     }))
 }
 
-/// Remembers keys, and says of which orders or returns: a key that is remembered already is left as it is.
-pub(super) async fn remember_all(conn: &mut Conn, rows: Vec<KeyRow>) -> Result<HashSet<OrderId>, StoreError> {
-    Ok(insert_keys(conn, rows).await?.into_iter().collect())
-}
-
 /// Remembers a key. `false` where it is remembered already.
 pub(super) async fn remember(
     conn: &mut Conn,
@@ -50,7 +44,9 @@ pub(super) async fn remember(
     (order, back): (OrderId, Option<ReturnId>),
     now: DateTime<Utc>,
 ) -> Result<bool, StoreError> {
-    Ok(remember_all(conn, vec![KeyRow::new(key, order, back, now)]).await?.contains(&order))
+    let mut batch = Batch::default();
+    let nth = batch.remember(KeyRow::new(key, order, back, now));
+    Ok(engine::write(conn, batch).await?.contains(&nth))
 }
 
 /// Stores the answer to the request that made an adjustment, for those who ask again.

@@ -1,6 +1,7 @@
 //! The SQL of orders, written once and compiled for each engine.
 
 mod adjustments;
+mod batch;
 mod by_hand;
 mod inspector;
 mod keys;
@@ -13,13 +14,14 @@ mod shipments;
 
 pub(in crate::store) use self::{
     adjustments::{adjustments, begin_adjustment, find_adjustment, update_adjustment, write_effects},
+    batch::{After, Batch, Nth},
     by_hand::{settle_by_hand, take_over},
     inspector::{find_saga, list_sagas, make_due},
     keys::{answer_adjustment, forget, recall, remember_answered},
     notices::{forget_notices, is_noticed, notice, wake},
-    orders::{place, save, update_order},
+    orders::{update_order, write},
     reading::{exists, external_id_is_taken, is_at, list, order, order_to_change, order_to_change_once, timeline},
-    rows::{EntryRow, KeyRow, LineRow, OrderRow, OrderUpdate, ReturnLineRow, ShipmentLineRow},
+    rows::{ReturnLineRow, ShipmentLineRow},
     sagas::{claim, is_any_due, is_leased, release},
     shipments::{insert_shipment, shipments},
 };

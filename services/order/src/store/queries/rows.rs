@@ -133,7 +133,7 @@ pub(in crate::store) struct OrderUpdate {
 }
 
 /// What may change of a row of `orders`.
-#[derive(AsChangeset)]
+#[derive(AsChangeset, serde::Serialize)]
 #[diesel(table_name = orders, treat_none_as_null = true)]
 pub(in crate::store) struct OrderValues {
     pub state: &'static str,

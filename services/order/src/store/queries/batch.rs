@@ -1,0 +1,88 @@
+//! What is written of orders together: PostgreSQL does it in one statement, SQLite in one hop.
+
+use souk_common::{events::Draft, ids::OrderId};
+
+use super::rows::{EntryRow, KeyRow, LineRow, OrderRow, OrderUpdate, entry_rows, line_row, order_row};
+use crate::{
+    domain::{Entry, Order},
+    outbox,
+    store::{Placing, SavedStep, StoreError},
+};
+
+/// The number of a write on which others depend.
+pub(in crate::store) type Nth = i32;
+
+/// Something that is written only if the write of this number was: that of a key that was new, or a change of an order
+/// that was still as expected. `None`: in any case.
+pub(in crate::store) struct After<T> {
+    pub nth: Option<Nth>,
+    pub row: T,
+}
+
+/// The answer to the request that made an order.
+pub(in crate::store) struct AnswerRow {
+    pub order: OrderId,
+    pub response: Vec<u8>,
+}
+
+/// Writes that happen together.
+#[derive(Default)]
+pub(in crate::store) struct Batch {
+    next: Nth,
+    pub keys: Vec<(Nth, KeyRow)>,
+    pub orders: Vec<After<OrderRow>>,
+    pub lines: Vec<After<LineRow>>,
+    pub updates: Vec<(Nth, OrderUpdate)>,
+    pub entries: Vec<After<EntryRow>>,
+    pub events: Vec<After<Draft>>,
+    pub answers: Vec<After<AnswerRow>>,
+}
+
+impl Batch {
+    /// Remembers a key, where it is new.
+    pub fn remember(&mut self, key: KeyRow) -> Nth {
+        self.next += 1;
+        self.keys.push((self.next, key));
+        self.next
+    }
+
+    /// Changes an order, where it is as expected. One that is cancelled has all its pieces cancelled that did not come
+    /// back.
+    pub fn change(&mut self, update: OrderUpdate) -> Nth {
+        self.next += 1;
+        self.updates.push((self.next, update));
+        self.next
+    }
+
+    /// Takes an order down, with its key, lines and first entries, where the key is new.
+    pub fn place(&mut self, placing: &Placing) -> Result<Nth, StoreError> {
+        let Placing { key, order, entries, lease } = placing;
+        let nth = self.remember(KeyRow::new(key, order.id, None, order.create_time));
+        self.orders.push(After { nth: Some(nth), row: order_row(order, *lease)? });
+        self.lines.extend(order.lines.iter().map(|line| After { nth: Some(nth), row: line_row(order.id, line) }));
+        self.record(Some(nth), order, entries);
+        Ok(nth)
+    }
+
+    /// Stores how a step ended, where the order has not moved on and the lease is still held.
+    pub fn save(&mut self, step: &SavedStep) -> Result<Nth, StoreError> {
+        let SavedStep { order, version, entries, response, held, lease } = step;
+        let nth = self.change(OrderUpdate::new(order, *version, Some(*held), *lease)?);
+        self.record(Some(nth), order, entries);
+        if let Some(response) = response {
+            self.answer(Some(nth), order.id, response.clone());
+        }
+        Ok(nth)
+    }
+
+    /// Writes down what happened to an order: in its timeline, and for whoever follows the log of events.
+    pub fn record(&mut self, nth: Option<Nth>, order: &Order, entries: &[Entry]) {
+        self.entries.extend(entry_rows(order, entries).map(|row| After { nth, row }));
+        self.events.extend(outbox::drafts(order, entries).into_iter().map(|row| After { nth, row }));
+    }
+
+    /// Stores the answer to the request that made an order.
+    pub fn answer(&mut self, nth: Option<Nth>, order: OrderId, response: Vec<u8>) {
+        self.answers.push(After { nth, row: AnswerRow { order, response } });
+    }
+}
