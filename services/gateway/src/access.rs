@@ -61,6 +61,7 @@ impl Done {
         let elapsed = self.started.elapsed();
         telemetry::metrics::http_server(&self.method, &self.label, status, elapsed);
         telemetry::span::record_status(self.span.span(), status);
+        let is_overload = self.problem.as_ref().is_some_and(|problem| problem.reason() == Reason::Overloaded);
         let reason = self.problem.as_ref().map(Problem::reason_name);
         let cause = self.problem.as_ref().and_then(std::error::Error::source).map(chain);
         let (method, route, status, bytes) = (&self.method, &*self.label, status.as_u16(), self.sent.bytes());
@@ -70,7 +71,8 @@ impl Done {
             500 => {
                 tracing::error!(target: ACCESS, %method, route, status, ?code, reason, cause, ?elapsed, bytes, "request failed");
             }
-            502.. => {
+            // That there is too much work is said once for many; see `admission`.
+            502.. if !is_overload => {
                 tracing::warn!(target: ACCESS, %method, route, status, ?code, reason, cause, ?elapsed, bytes, "request refused");
             }
             _ if self.access_log => {

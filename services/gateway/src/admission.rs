@@ -10,7 +10,7 @@ use std::{
     cell::RefCell,
     net::IpAddr,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 use souk_common::{
@@ -20,10 +20,10 @@ use souk_common::{
 };
 use tokio::sync::oneshot;
 
-use self::places::{Entered, Places, Waiter};
+use self::places::{Entered, Places, Wish};
 
 /// Who asks.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 enum Caller {
     /// Someone signed in.
     User(UserId),
@@ -36,6 +36,14 @@ enum Caller {
 pub struct Admission {
     places: Arc<Mutex<Places<Caller, oneshot::Sender<Place>>>>,
     patience: Duration,
+    untold: Arc<Mutex<Untold>>,
+}
+
+/// Refusals that the log does not tell of yet: a line for each would be more work than there is already.
+#[derive(Default)]
+struct Untold {
+    refused: u64,
+    told: Option<Instant>,
 }
 
 tokio::task_local! {
@@ -66,7 +74,7 @@ impl Admission {
     /// `patience`.
     pub fn new(places: usize, share: usize, patience: Duration) -> Self {
         let share = if share == 0 { places.div_ceil(2) } else { share };
-        Self { places: Arc::new(Mutex::new(Places::new(places, share))), patience }
+        Self { places: Arc::new(Mutex::new(Places::new(places, share))), patience, untold: Arc::default() }
     }
 
     /// Gives the request under way a place: as its user's, else as its address's.
@@ -84,12 +92,27 @@ impl Admission {
         let entered = self.lock().enter(caller, rank(class), sender);
         match entered {
             Entered::At => Ok(Place { admission: self.clone(), caller }),
-            Entered::Waiting if !self.patience.is_zero() => {
+            Entered::Waiting(wish) => {
+                let _waiting = Waiting { admission: self, caller, wish };
+                if self.patience.is_zero() {
+                    return Err(self.full());
+                }
                 let given = tokio::time::timeout(self.patience, receiver).await;
-                given.ok().and_then(Result::ok).ok_or_else(full)
+                given.ok().and_then(Result::ok).ok_or_else(|| self.full())
             }
-            Entered::Waiting | Entered::Refused => Err(full()),
+            Entered::Refused => Err(self.full()),
         }
+    }
+
+    /// There is no place: the log tells of it once a second.
+    fn full(&self) -> Problem {
+        let mut untold = self.untold.lock().unwrap_or_else(PoisonError::into_inner);
+        untold.refused += 1;
+        if untold.told.is_none_or(|told| told.elapsed() >= Duration::from_secs(1)) {
+            tracing::warn!(refused = untold.refused, "the gateway has more work than it can do: it refuses requests");
+            *untold = Untold { refused: 0, told: Some(Instant::now()) };
+        }
+        Problem::new(Reason::Overloaded, "the gateway has as much work as it can do: try again later")
     }
 
     fn lock(&self) -> MutexGuard<'_, Places<Caller, oneshot::Sender<Place>>> {
@@ -107,9 +130,16 @@ impl Drop for Place {
     }
 }
 
-impl Waiter for oneshot::Sender<Place> {
-    fn has_left(&self) -> bool {
-        self.is_closed()
+/// One who waits, until it is dropped.
+struct Waiting<'a> {
+    admission: &'a Admission,
+    caller: Caller,
+    wish: Wish,
+}
+
+impl Drop for Waiting<'_> {
+    fn drop(&mut self) {
+        self.admission.lock().give_up(&self.caller, self.wish);
     }
 }
 
@@ -121,10 +151,6 @@ fn rank(class: RateClass) -> u8 {
         RateClass::Write | RateClass::Unspecified => 1,
         RateClass::Read => 2,
     }
-}
-
-fn full() -> Problem {
-    Problem::new(Reason::Overloaded, "the gateway has as much work as it can do: try again later")
 }
 
 #[cfg(test)]

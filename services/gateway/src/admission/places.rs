@@ -1,12 +1,11 @@
 //! Who holds a place, who waits for one, and who is next: the rule alone, without time.
+//!
+//! Nothing here looks through all who wait: in a flash sale they are many, and more come than can be answered.
 
-use std::{collections::HashMap, hash::Hash};
-
-/// Someone who waits, and may leave.
-pub trait Waiter {
-    /// Whether they have.
-    fn has_left(&self) -> bool;
-}
+use std::{
+    collections::{BTreeMap, BTreeSet, HashMap},
+    hash::Hash,
+};
 
 /// The places that there are.
 pub struct Places<K, W> {
@@ -14,15 +13,30 @@ pub struct Places<K, W> {
     share: usize,
     /// As many may wait as there are places.
     queue: usize,
-    holding: HashMap<K, usize>,
-    /// By their arrival.
-    waiting: Vec<Waiting<K, W>>,
+    waiting: usize,
+    arrivals: u64,
+    /// Everyone who holds a place or waits for one.
+    parties: HashMap<K, Party<W>>,
+    /// Those who wait and may have one more, by places held, then by the lowest rank and the arrival of their next wish.
+    next: BTreeSet<(usize, u8, u64, K)>,
+    /// Those who wait, by places held and waited for, then by the arrival of their newest wish.
+    greediest: BTreeSet<(usize, u64, K)>,
 }
 
-struct Waiting<K, W> {
-    caller: K,
+/// What one caller holds and wants.
+struct Party<W> {
+    held: usize,
+    /// By rank, then arrival.
+    wishes: BTreeMap<(u8, u64), W>,
+    /// Their ranks, by arrival.
+    arrivals: BTreeMap<u64, u8>,
+}
+
+/// A wish of a caller who waits.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Wish {
     rank: u8,
-    waiter: W,
+    arrival: u64,
 }
 
 /// What became of a caller who wants a place.
@@ -31,88 +45,126 @@ pub enum Entered {
     /// They have it.
     At,
     /// They wait, until they are given one, or their waiter is dropped: then another one's wish goes first.
-    Waiting,
+    Waiting(Wish),
     /// Too many wait already.
     Refused,
 }
 
-impl<K: Copy + Eq + Hash, W: Waiter> Places<K, W> {
+impl<W> Default for Party<W> {
+    fn default() -> Self {
+        Self { held: 0, wishes: BTreeMap::new(), arrivals: BTreeMap::new() }
+    }
+}
+
+impl<W> Party<W> {
+    /// Places held and waited for.
+    fn asked(&self) -> usize {
+        self.held + self.wishes.len()
+    }
+}
+
+impl<K: Copy + Ord + Hash, W> Places<K, W> {
     /// So many places, of which a caller may hold `share`.
     pub fn new(places: usize, share: usize) -> Self {
-        let (holding, waiting) = (HashMap::new(), Vec::new());
-        Self { free: places, share: share.max(1), queue: places, holding, waiting }
+        Self {
+            free: places,
+            share: share.max(1),
+            queue: places,
+            waiting: 0,
+            arrivals: 0,
+            parties: HashMap::new(),
+            next: BTreeSet::new(),
+            greediest: BTreeSet::new(),
+        }
     }
 
     /// A caller wants a place. Of those who hold as many, the lowest rank is first.
     pub fn enter(&mut self, caller: K, rank: u8, waiter: W) -> Entered {
+        let (held, asked) = self.parties.get(&caller).map_or((0, 0), |party| (party.held, party.asked()));
         // No one can be waiting for what is free: it would have been given to them.
-        if self.free > 0 && self.held(&caller) < self.share {
+        if self.free > 0 && held < self.share {
             self.take(caller);
             return Entered::At;
         }
-        self.waiting.retain(|waiting| !waiting.waiter.has_left());
-        if self.waiting.len() >= self.queue {
-            let greediest = self.waiting.iter().map(|waiting| self.asked(&waiting.caller)).max().unwrap_or(0);
-            if self.asked(&caller) + 1 >= greediest {
+        if self.waiting >= self.queue {
+            let Some(&(greediest, arrival, greedy)) = self.greediest.last() else { return Entered::Refused };
+            if asked + 1 >= greediest {
                 return Entered::Refused;
             }
-            let last = self.waiting.iter().rposition(|waiting| self.asked(&waiting.caller) == greediest);
-            last.map(|last| self.waiting.remove(last));
+            self.change(greedy, |party| {
+                party.arrivals.remove(&arrival).and_then(|rank| party.wishes.remove(&(rank, arrival)))
+            });
         }
-        self.waiting.push(Waiting { caller, rank, waiter });
-        Entered::Waiting
+        self.arrivals += 1;
+        let arrival = self.arrivals;
+        self.change(caller, |party| {
+            party.wishes.insert((rank, arrival), waiter);
+            party.arrivals.insert(arrival, rank);
+        });
+        Entered::Waiting(Wish { rank, arrival })
     }
 
     /// A caller gives a place back. Hands back who has it now.
     pub fn leave(&mut self, caller: &K) -> Option<(K, W)> {
         self.free += 1;
-        match self.holding.get_mut(caller) {
-            Some(held) if *held > 1 => *held -= 1,
-            _ => drop(self.holding.remove(caller)),
-        }
-        self.waiting.retain(|waiting| !waiting.waiter.has_left());
-        let may = self.waiting.iter().enumerate().filter(|(_, waiting)| self.held(&waiting.caller) < self.share);
-        let (next, _) = may.min_by_key(|(_, waiting)| (self.held(&waiting.caller), waiting.rank))?;
-        let Waiting { caller, waiter, .. } = self.waiting.remove(next);
-        self.take(caller);
-        Some((caller, waiter))
+        self.change(*caller, |party| party.held = party.held.saturating_sub(1));
+        let &(_, rank, arrival, next) = self.next.first()?;
+        let waiter = self.give_up(&next, Wish { rank, arrival })?;
+        self.take(next);
+        Some((next, waiter))
+    }
+
+    /// A caller does not wait any more, where they still did.
+    pub fn give_up(&mut self, caller: &K, Wish { rank, arrival }: Wish) -> Option<W> {
+        self.change(*caller, |party| {
+            party.arrivals.remove(&arrival);
+            party.wishes.remove(&(rank, arrival))
+        })
     }
 
     fn take(&mut self, caller: K) {
         self.free -= 1;
-        *self.holding.entry(caller).or_default() += 1;
+        self.change(caller, |party| party.held += 1);
     }
 
-    fn held(&self, caller: &K) -> usize {
-        self.holding.get(caller).copied().unwrap_or(0)
-    }
-
-    /// Places held and waited for.
-    fn asked(&self, caller: &K) -> usize {
-        self.held(caller) + self.waiting.iter().filter(|waiting| waiting.caller == *caller).count()
+    /// Changes what a caller holds or wants, and with it their turn.
+    fn change<T>(&mut self, caller: K, change: impl FnOnce(&mut Party<W>) -> T) -> T {
+        let party = self.parties.entry(caller).or_default();
+        if let (Some((&(rank, first), _)), Some((&newest, _))) =
+            (party.wishes.first_key_value(), party.arrivals.last_key_value())
+        {
+            self.next.remove(&(party.held, rank, first, caller));
+            self.greediest.remove(&(party.asked(), newest, caller));
+        }
+        self.waiting -= party.wishes.len();
+        let changed = change(party);
+        self.waiting += party.wishes.len();
+        if let (Some((&(rank, first), _)), Some((&newest, _))) =
+            (party.wishes.first_key_value(), party.arrivals.last_key_value())
+        {
+            if party.held < self.share {
+                self.next.insert((party.held, rank, first, caller));
+            }
+            self.greediest.insert((party.asked(), newest, caller));
+        } else if party.held == 0 {
+            self.parties.remove(&caller);
+        }
+        changed
     }
 }
 
 #[cfg(test)]
 mod tests {
-    use std::{cell::Cell, rc::Rc};
-
     use proptest::prelude::*;
 
     use super::*;
 
-    /// Says whether it waits, has left, or was turned away.
-    #[derive(Clone, Default)]
-    struct Test(Rc<Cell<bool>>);
-
-    impl Waiter for Test {
-        fn has_left(&self) -> bool {
-            self.0.get()
-        }
+    fn enter(places: &mut Places<u8, ()>, caller: u8) -> Entered {
+        places.enter(caller, 1, ())
     }
 
-    fn enter(places: &mut Places<u8, Test>, caller: u8) -> Entered {
-        places.enter(caller, 1, Test::default())
+    fn waits(entered: &Entered) -> bool {
+        matches!(entered, Entered::Waiting(_))
     }
 
     #[test]
@@ -122,7 +174,7 @@ mod tests {
             assert_eq!(enter(&mut places, caller), Entered::At);
         }
         for caller in [1, 2, 3] {
-            assert_eq!(enter(&mut places, caller), Entered::Waiting);
+            assert!(waits(&enter(&mut places, caller)));
         }
         assert_eq!(places.leave(&1).unwrap().0, 3);
         assert_eq!(places.leave(&3).unwrap().0, 1, "both hold one: who came first");
@@ -132,18 +184,18 @@ mod tests {
     fn of_equals_the_lower_rank_is_next() {
         let mut places = Places::new(2, 2);
         assert_eq!((enter(&mut places, 1), enter(&mut places, 1)), (Entered::At, Entered::At));
-        assert_eq!(places.enter(2, 2, Test::default()), Entered::Waiting);
-        assert_eq!(places.enter(3, 0, Test::default()), Entered::Waiting);
+        assert!(waits(&places.enter(2, 2, ())));
+        assert!(waits(&places.enter(3, 0, ())));
         assert_eq!(places.leave(&1).unwrap().0, 3);
     }
 
     #[test]
     fn where_too_many_wait_the_greediest_gives_way() {
         let mut places = Places::new(2, 2);
-        for expected in [Entered::At, Entered::At, Entered::Waiting, Entered::Waiting, Entered::Refused] {
-            assert_eq!(enter(&mut places, 1), expected);
-        }
-        assert_eq!(enter(&mut places, 2), Entered::Waiting, "in the place of one of 1");
+        assert_eq!((enter(&mut places, 1), enter(&mut places, 1)), (Entered::At, Entered::At));
+        assert!(waits(&enter(&mut places, 1)) && waits(&enter(&mut places, 1)));
+        assert_eq!(enter(&mut places, 1), Entered::Refused);
+        assert!(waits(&enter(&mut places, 2)), "in the place of one of 1");
         assert_eq!(places.leave(&1).unwrap().0, 2);
         assert_eq!(places.leave(&1).unwrap().0, 1);
         assert!(places.leave(&2).is_none());
@@ -173,33 +225,36 @@ mod tests {
         ) {
             let mut places = Places::new(count, share);
             let mut held: Vec<u8> = Vec::new();
-            let mut waiters: Vec<Test> = Vec::new();
+            // Those who were told to wait and have not given up; some of them have been turned away since.
+            let mut wishes: Vec<(u8, Wish)> = Vec::new();
             for step in steps {
                 match step {
-                    Step::Enter(caller, rank) => {
-                        let waiter = Test::default();
-                        match places.enter(caller, rank, waiter.clone()) {
-                            Entered::At => held.push(caller),
-                            Entered::Waiting => waiters.push(waiter),
-                            Entered::Refused => prop_assert!(places.waiting.len() >= count),
-                        }
-                    }
+                    Step::Enter(caller, rank) => match places.enter(caller, rank, ()) {
+                        Entered::At => held.push(caller),
+                        Entered::Waiting(wish) => wishes.push((caller, wish)),
+                        Entered::Refused => prop_assert!(places.waiting >= count),
+                    },
                     Step::Leave(_) if held.is_empty() => {}
                     Step::Leave(at) => {
                         let leaves = held.swap_remove(at % held.len());
-                        if let Some((caller, waiter)) = places.leave(&leaves) {
-                            prop_assert!(!waiter.has_left(), "no place goes to who has left");
-                            held.push(caller);
-                        }
+                        held.extend(places.leave(&leaves).map(|(caller, ())| caller));
                     }
-                    Step::GiveUp(_) if waiters.is_empty() => {}
-                    Step::GiveUp(at) => waiters[at % waiters.len()].0.set(true),
+                    Step::GiveUp(_) if wishes.is_empty() => {}
+                    Step::GiveUp(at) => {
+                        let (caller, wish) = wishes.swap_remove(at % wishes.len());
+                        places.give_up(&caller, wish);
+                        prop_assert!(places.give_up(&caller, wish).is_none(), "no place goes to who has left");
+                    }
                 }
                 let of = |caller: u8| held.iter().filter(|holds| **holds == caller).count();
                 prop_assert_eq!(places.free + held.len(), count);
-                prop_assert!((0..5).all(|caller| of(caller) <= share && places.held(&caller) == of(caller)));
-                prop_assert!(places.waiting.len() <= count);
-                let waits = |caller: u8| places.waiting.iter().any(|waiting| waiting.caller == caller && !waiting.waiter.has_left());
+                let party = |caller: u8| places.parties.get(&caller).map_or((0, 0), |party| (party.held, party.wishes.len()));
+                prop_assert!((0..5).all(|caller| of(caller) <= share && party(caller).0 == of(caller)));
+                prop_assert!(places.waiting <= count);
+                prop_assert_eq!((0..5).map(|caller| party(caller).1).sum::<usize>(), places.waiting);
+                prop_assert_eq!(places.greediest.len(), (0..5).filter(|caller| party(*caller).1 > 0).count());
+                prop_assert_eq!(places.next.len(), (0..5).filter(|caller| party(*caller).1 > 0 && of(*caller) < share).count());
+                let waits = |caller: u8| party(caller).1 > 0;
                 prop_assert!(
                     places.free == 0 || (0..5).all(|caller| !waits(caller) || of(caller) == share),
                     "no one waits for what they could have"
@@ -217,7 +272,7 @@ mod tests {
             for _ in 0..flood + count {
                 enter(&mut places, 1);
             }
-            prop_assert_eq!(enter(&mut places, 2), Entered::Waiting);
+            prop_assert!(waits(&enter(&mut places, 2)));
             prop_assert_eq!(places.leave(&1).unwrap().0, 2);
         }
     }

@@ -22,6 +22,8 @@ const READERS: usize = 16;
 /// Fewer reads than this show nothing.
 const ENOUGH: usize = 200;
 const READ: &str = "/test/v1/things/1";
+/// On a fast machine, those who read all the while use up their budget.
+const UNLIMITED: (&str, &str) = ("gateway.rate_limits.enabled", "false");
 
 /// A gateway before two copies of the echo server, each behind a proxy.
 async fn two_copies(settings: &[(&str, &str)]) -> (Booted, Proxy, Proxy) {
@@ -29,7 +31,7 @@ async fn two_copies(settings: &[(&str, &str)]) -> (Booted, Proxy, Proxy) {
     let (second, _) = echo::serve(contract()).await;
     let (first, second) = (Proxy::before(&first).await, Proxy::before(&second).await);
     let both = format!("http://{}, http://{}", first.address(), second.address());
-    let souk = boot_with(settings, |_| both).await;
+    let souk = boot_with(&[settings, &[UNLIMITED]].concat(), |_| both).await;
     both_are_up(&souk).await;
     (souk, first, second)
 }
@@ -130,7 +132,7 @@ async fn reads_do_not_wait_for_a_copy_that_has_gone_silent() {
 async fn a_copy_that_stops_in_peace_fails_no_call_at_all() {
     let stop = CancellationToken::new();
     let (stopping, _) = echo::serve_until(contract(), stop.clone()).await;
-    let souk = boot_with(&[], |other| format!("{stopping},{other}")).await;
+    let souk = boot_with(&[UNLIMITED], |other| format!("{stopping},{other}")).await;
     // Not idempotent: each is sent again only where the copy cannot have begun with it.
     let load = under_load(&souk, "PATCH", READ, || stop.cancel()).await;
     assert!(
