@@ -58,7 +58,6 @@ macro_rules! __insert_events {
 pub use crate::__insert_events as insert_events;
 
 /// Binds events to the first six parameters of a statement.
-#[must_use]
 pub fn bind<'a>(query: Statement<'a>, drafts: &'a [Draft]) -> Statement<'a> {
     let text = |field: fn(&Draft) -> &str| drafts.iter().map(field).collect::<Vec<_>>();
     query
