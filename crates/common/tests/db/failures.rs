@@ -135,6 +135,23 @@ async fn a_connection_lost_before_commit_is_tried_again() {
     assert_eq!(store::account(&fixture.db, ann.id).await.unwrap(), Some(ann));
 }
 
+/// It may have happened, as here: the caller is told.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_connection_lost_at_a_single_statement_is_not_tried_again() {
+    let fixture = postgres(|_| {}).await;
+    let ann = account("ann@example.com", 1);
+    let mut runs = 0;
+    let lost: Result<(), Error> = db::single!(fixture.db, |conn, q| {
+        runs += 1;
+        q::create(conn, &ann).await?;
+        execute(conn, "SELECT pg_terminate_backend(pg_backend_pid())").await?;
+        Ok(())
+    });
+    unavailable(lost);
+    assert_eq!(runs, 1);
+    assert_eq!(store::account(&fixture.db, ann.id).await.unwrap(), Some(ann));
+}
+
 /// Cut between the statement and COMMIT: the caller is told, for nobody knows whether it happened.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_connection_lost_at_commit_is_not_tried_again() {
