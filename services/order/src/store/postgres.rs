@@ -73,24 +73,15 @@ macro_rules! locked {
 }
 use locked;
 
-/// The statement that inserts rows out of a JSON document, whatever their number: it is prepared once.
-macro_rules! insert {
-    ($table:literal, $columns:literal, $document:literal) => {
-        concat!(
-            "INSERT INTO ",
-            $table,
-            " (",
-            $columns,
-            ") SELECT ",
-            $columns,
-            " FROM json_populate_recordset(NULL::",
-            $table,
-            ", CAST(",
-            $document,
-            " AS json))"
-        )
+/// A table's rows, out of a JSON document, whatever their number: so a statement is prepared once.
+macro_rules! rows {
+    ($table:literal, $document:literal) => {
+        concat!("json_populate_recordset(NULL::", $table, ", CAST(", $document, " AS json))")
     };
-    // Those of them whose number is none or among what is `done`.
+}
+
+/// The statement that inserts rows out of a JSON document: those whose number is none or among what is `done`.
+macro_rules! insert {
     ($table:literal, $columns:literal, $nths:literal, $document:literal) => {
         concat!(
             "INSERT INTO ",
@@ -101,11 +92,9 @@ macro_rules! insert {
             $columns,
             " FROM ROWS FROM (unnest(",
             $nths,
-            "), json_populate_recordset(NULL::",
-            $table,
-            ", CAST(",
-            $document,
-            " AS json))) AS new (nth) WHERE nth IS NULL OR nth IN (SELECT nth FROM done)"
+            "), ",
+            rows!($table, $document),
+            ") AS new (nth) WHERE nth IS NULL OR nth IN (SELECT nth FROM done)"
         )
     };
 }
@@ -115,35 +104,31 @@ fn document<T: Serialize>(rows: &[T]) -> QueryResult<String> {
     serde_json::to_string(rows).map_err(|error| diesel::result::Error::SerializationError(error.into()))
 }
 
-/// Runs a statement on rows that it takes as a JSON document.
-async fn write_rows<T: Serialize>(mut conn: &Conn, statement: &'static str, rows: &[T]) -> QueryResult<usize> {
-    if rows.is_empty() {
-        return Ok(0);
-    }
-    sql_query(statement).bind::<Text, _>(document(rows)?).kept().execute(&mut conn).await
-}
-
-pub(super) async fn insert_payments(conn: &mut Conn, rows: Vec<simulated::Row>) -> QueryResult<usize> {
+pub(super) async fn insert_payments(mut conn: &Conn, rows: Vec<simulated::Row>) -> QueryResult<usize> {
     const INSERT: &str = concat!(
-        insert!(
-            "simulated_payments",
-            "key, reference, behaviour, state, currency, amount_minor, refunded_minor, message, expires_at,
-             authorize_calls, capture_calls",
-            "$1"
-        ),
+        "INSERT INTO simulated_payments
+            (key, reference, behaviour, state, currency, amount_minor, refunded_minor, message, expires_at,
+             authorize_calls, capture_calls)
+         SELECT key, reference, behaviour, state, currency, amount_minor, refunded_minor, message, expires_at,
+             authorize_calls, capture_calls
+         FROM ",
+        rows!("simulated_payments", "$1"),
         " ON CONFLICT (key) DO NOTHING"
     );
-    write_rows(conn, INSERT, &rows).await
+    sql_query(INSERT).bind::<Text, _>(document(&rows)?).kept().execute(&mut conn).await
 }
 
 /// Changes payments. As for `LIMIT`, see [`write`].
 pub(super) async fn update_payments(mut conn: &Conn, rows: Vec<simulated::Row>) -> QueryResult<usize> {
-    const UPDATE: &str = "
-        UPDATE simulated_payments SET
+    const UPDATE: &str = concat!(
+        "UPDATE simulated_payments SET
             state = new.state, refunded_minor = new.refunded_minor, message = new.message,
             authorize_calls = new.authorize_calls, capture_calls = new.capture_calls
-        FROM (SELECT * FROM json_populate_recordset(NULL::simulated_payments, CAST($1 AS json)) LIMIT $2) AS new
-        WHERE simulated_payments.key = new.key";
+         FROM (SELECT * FROM ",
+        rows!("simulated_payments", "$1"),
+        " LIMIT $2) AS new
+         WHERE simulated_payments.key = new.key"
+    );
     let count = i64::try_from(rows.len()).unwrap_or(i64::MAX);
     sql_query(UPDATE).bind::<Text, _>(document(&rows)?).bind::<BigInt, _>(count).kept().execute(&mut conn).await
 }
@@ -172,7 +157,9 @@ pub(super) async fn write(conn: &mut Conn, batch: Batch) -> Result<HashSet<Nth>,
             FROM (
                 SELECT * FROM ROWS FROM (
                     unnest($16), unnest($17), unnest($18), unnest($19),
-                    json_populate_recordset(NULL::orders, CAST($20 AS json))
+                    ",
+        rows!("orders", "$20"),
+        "
                 ) AS new (nth, order_id, was, held) LIMIT $21
             ) AS new
             WHERE orders.id = new.order_id AND orders.version = new.was
