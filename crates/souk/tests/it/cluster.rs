@@ -80,7 +80,7 @@ impl Ground {
     }
 }
 
-/// A process for each service.
+/// A process for each service, behind a gateway without limits: on a fast machine, load from one place uses them up.
 pub struct Cluster {
     pub inventory: Process,
     /// A second one beside it, where there is one.
@@ -116,7 +116,8 @@ impl Cluster {
                 .args([name, "--listen", &format!("127.0.0.1:{port}"), "--data-dir"])
                 .arg(folder.path())
                 .env("SOUK_TELEMETRY__METRICS_LISTEN", "")
-                .env("SOUK_TELEMETRY__LOG_FILTER", "info,souk=debug");
+                .env("SOUK_TELEMETRY__LOG_FILTER", "info,souk=debug")
+                .env("SOUK_GATEWAY__RATE_LIMITS__ENABLED", "false");
             let program = more(name, configure(program, &databases, &ports));
             let both = format!("http://127.0.0.1:{inventory},http://127.0.0.1:{copy}");
             if two { program.env("SOUK_GATEWAY__BACKENDS__SOUK__INVENTORY", both) } else { program }

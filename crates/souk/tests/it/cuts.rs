@@ -101,7 +101,7 @@ impl Links {
             for (name, proxy) in SERVICES.iter().zip(&self.gateway) {
                 program = program.env(format!("SOUK_GATEWAY__BACKENDS__SOUK__{}", name.to_uppercase()), address(proxy));
             }
-            return program.env("SOUK_GATEWAY__RATE_LIMITS__ENABLED", "false").env("SOUK_GATEWAY__ACCESS_LOG", "false");
+            return program.env("SOUK_GATEWAY__ACCESS_LOG", "false");
         }
         let own = service.to_uppercase();
         if service != "user" {
