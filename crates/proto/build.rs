@@ -10,7 +10,8 @@ fn main() -> Result<(), Box<dyn Error>> {
     collect(&root.join("third_party/google/rpc"), &mut files)?;
     files.sort();
 
-    let includes = [root.clone(), root.join("third_party")];
+    // A file is named by the first folder that it is in.
+    let includes = [root.join("third_party"), root.clone()];
     let mut compiler = protox::Compiler::new(includes)?;
     compiler.include_imports(true).include_source_info(true);
     compiler.open_files(files)?;

@@ -26,8 +26,11 @@ pub struct Target {
     /// Who asks; nobody where empty.
     pub token: String,
     /// Whether an answer is the one that was asked for.
-    pub check: Arc<dyn Fn(&Bytes) -> bool + Send + Sync>,
+    pub check: Check,
 }
+
+/// Whether an answer is right.
+pub type Check = Arc<dyn Fn(&Bytes) -> bool + Send + Sync>;
 
 /// Makes the path of the next request.
 pub type Path = Arc<dyn Fn() -> String + Send + Sync>;

@@ -61,8 +61,8 @@ enum Case {
     Reserve {
         #[command(flatten)]
         rounds: Rounds,
-        /// Connections to the service; pgbench has `--connections`.
-        #[arg(long, default_value_t = 64)]
+        /// Orders that are reserved for at a time; pgbench has `--connections`.
+        #[arg(long, default_value_t = 256)]
         callers: usize,
     },
     /// A product, a page and a search over REST, beside the direct gRPC calls; and log-in.

@@ -77,6 +77,20 @@ impl Row for Figures {
 }
 
 impl Figures {
+    /// The same, where each answer was for so many.
+    #[must_use]
+    pub fn for_each_of(self, many: usize) -> Self {
+        let many = many as f64;
+        Self {
+            rate: self.rate * many,
+            cpu_per_1000: self.cpu_per_1000 / many,
+            own_cpu_per_1000: self.own_cpu_per_1000 / many,
+            load_cpu_per_1000: self.load_cpu_per_1000 / many,
+            own_switches: self.own_switches / many,
+            ..self
+        }
+    }
+
     /// Those of a turn, and what was used in it.
     pub fn of(turn: &Turn, spent: &Spent) -> Self {
         let thousands = turn.count as f64 / 1000.0;

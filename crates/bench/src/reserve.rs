@@ -10,14 +10,19 @@ use anyhow::{Context, Result, ensure};
 use bytes::Bytes;
 use prost::Message;
 use souk_common::{auth::ServiceTokens, config::Secret, ids::OrderId};
-use souk_proto::inventory::v1::{Reservation, ReservationItem, ReserveRequest, reservation::State};
+use souk_proto::inventory::v1::{
+    BatchUpdateReservationsRequest, BatchUpdateReservationsResponse, Reservation, ReservationItem, ReserveRequest,
+    batch_update_reservations_request::{Change as ChangeMessage, change::Change},
+    batch_update_reservations_response::result::Result as Changed,
+    reservation::State,
+};
 use souk_testkit::servers;
 
 use crate::{
     Rounds,
-    buyers::{Buyers, Demand},
+    buyers::{Basket, Buyers, Demand},
     floor::{self, Floor},
-    load::{Call, Target},
+    load::{Body, Call, Check, Target},
     report::{Figures, Goal, Report},
     souk::{Place, Souk},
 };
@@ -26,6 +31,11 @@ const FLOOR: &str = "pgbench, uniform";
 const FLOOR_HOT: &str = "pgbench, one SKU";
 const RESERVE: &str = "Reserve, uniform";
 const RESERVE_HOT: &str = "Reserve, one SKU";
+const TOGETHER: &str = "together, uniform";
+const TOGETHER_HOT: &str = "together, one SKU";
+
+/// Services that ask for all who wait, each with one call at a time.
+const TOGETHER_AT: usize = 2;
 
 /// Longer than any run.
 const TTL: prost_types::Duration = prost_types::Duration { seconds: 86_400, nanos: 0 };
@@ -40,14 +50,19 @@ pub async fn run(rounds: &Rounds, callers: usize) -> Result<()> {
 
     let mut report = Report::<Figures>::new();
     for _ in 0..rounds.rounds {
-        for (floor_name, script, name, demand) in
-            [(FLOOR, floor::UNIFORM, RESERVE, Demand::Uniform), (FLOOR_HOT, floor::HOT, RESERVE_HOT, Demand::One)]
-        {
+        for (floor_name, script, alone, together, demand) in [
+            (FLOOR, floor::UNIFORM, RESERVE, TOGETHER, Demand::Uniform),
+            (FLOOR_HOT, floor::HOT, RESERVE_HOT, TOGETHER_HOT, Demand::One),
+        ] {
             report.add(floor_name, floor.turn(script, souk.folder(), rounds.connections, rounds.seconds)?);
-            let target = reserve(&souk, demand, products.clone())?;
-            let (figures, count) = souk.counted_turn(&target, callers, rounds.turn()).await.context(name)?;
-            reserved.fetch_add(count, Relaxed);
-            report.add(name, figures);
+            for (name, connections, many) in [(alone, callers, 1), (together, TOGETHER_AT, callers / TOGETHER_AT)] {
+                let basket = demand.of(products.clone());
+                let target = if name == alone { one_each(&souk, basket)? } else { for_all(&souk, basket, many)? };
+                let turn = souk.counted_turn(&target, connections, rounds.turn()).await;
+                let (figures, calls) = turn.context(name)?;
+                reserved.fetch_add(calls * many as u64, Relaxed);
+                report.add(name, figures.for_each_of(many));
+            }
         }
         souk.verify().await?;
         let (answered, stored) = (
@@ -60,27 +75,44 @@ pub async fn run(rounds: &Rounds, callers: usize) -> Result<()> {
     let rate = |f: &Figures| f.rate;
     report.ratio("Reserve / pgbench, uniform", Goal::Open, (RESERVE, rate), (FLOOR, rate));
     report.ratio("Reserve, one SKU / pgbench, one SKU", Goal::AtLeast(10.0), (RESERVE_HOT, rate), (FLOOR_HOT, rate));
+    report.ratio("together, one SKU / pgbench, one SKU", Goal::AtLeast(10.0), (TOGETHER_HOT, rate), (FLOOR_HOT, rate));
     report.ratio("Reserve, one SKU / uniform", Goal::Open, (RESERVE_HOT, rate), (RESERVE, rate));
     report.finish(rounds.json.as_deref())
 }
 
-/// Reserves for a new order with each call, at the service itself.
-fn reserve(souk: &Souk<'_>, demand: Demand, products: Arc<Vec<String>>) -> Result<Target> {
+/// Reserves for one new order with each call.
+fn one_each(souk: &Souk<'_>, basket: Basket) -> Result<Target> {
+    let body = move || request(&basket).encode_to_vec().into();
+    let open = |answer: &Bytes| Reservation::decode(answer.slice(5..)).is_ok_and(|held| held.state() == State::Open);
+    target(souk, "/souk.inventory.v1.ReservationService/Reserve", Arc::new(body), Arc::new(open))
+}
+
+/// Reserves for so many new orders with each call.
+fn for_all(souk: &Souk<'_>, basket: Basket, many: usize) -> Result<Target> {
+    let body = move || {
+        let change = || ChangeMessage { change: Some(Change::Reserve(request(&basket))) };
+        let changes = std::iter::repeat_with(change).take(many).collect();
+        BatchUpdateReservationsRequest { changes }.encode_to_vec().into()
+    };
+    let open = move |answer: &Bytes| {
+        let open = Some(Changed::State(State::Open.into()));
+        BatchUpdateReservationsResponse::decode(answer.slice(5..))
+            .is_ok_and(|answer| answer.results.len() == many && answer.results.iter().all(|held| held.result == open))
+    };
+    let path = "/souk.inventory.v1.ReservationService/BatchUpdateReservations";
+    target(souk, path, Arc::new(body), Arc::new(open))
+}
+
+fn request(basket: &Basket) -> ReserveRequest {
+    let item = |(product, quantity)| ReservationItem { product, quantity };
+    ReserveRequest { order: OrderId::new().name(), items: basket().into_iter().map(item).collect(), ttl: Some(TTL) }
+}
+
+/// Asks the service itself.
+fn target(souk: &Souk<'_>, path: &'static str, body: Body, check: Check) -> Result<Target> {
     let secret = std::fs::read_to_string(souk.folder().join("internal.secret"))?;
     // Good for two minutes: a turn's time.
     let bearer = ServiceTokens::new(&Secret::new(secret.trim()), "order").bearer()?;
     let token = bearer.to_str()?.trim_start_matches("Bearer ").to_owned();
-    let basket = demand.of(products);
-    let body = move || {
-        let item = |(product, quantity)| ReservationItem { product, quantity };
-        let items = basket().into_iter().map(item).collect();
-        ReserveRequest { order: OrderId::new().name(), items, ttl: Some(TTL) }.encode_to_vec().into()
-    };
-    let open = |answer: &Bytes| Reservation::decode(answer.slice(5..)).is_ok_and(|held| held.state() == State::Open);
-    Ok(Target {
-        address: souk.service("inventory")?,
-        call: Call::Grpc("/souk.inventory.v1.ReservationService/Reserve", Arc::new(body)),
-        token,
-        check: Arc::new(open),
-    })
+    Ok(Target { address: souk.service("inventory")?, call: Call::Grpc(path, body), token, check })
 }

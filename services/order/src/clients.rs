@@ -5,7 +5,7 @@ use std::{
     time::Duration,
 };
 
-use futures::{StreamExt, TryStreamExt};
+use futures::{StreamExt, TryStreamExt, future::try_join_all};
 use souk_common::{
     client::Client,
     coalesce::{BatchError, Coalescer, Limits, SubmitError},
@@ -15,8 +15,10 @@ use souk_common::{
     money::Money,
 };
 use souk_proto::inventory::v1::{
-    BatchGetProductsRequest, CommitReservationRequest, GetAvailabilityRequest, Product, ReleaseReservationRequest,
-    ReservationItem, ReserveRequest, ReturnReservationRequest,
+    BatchGetProductsRequest, BatchUpdateReservationsRequest, CommitReservationRequest, GetAvailabilityRequest, Product,
+    ReleaseReservationRequest, ReservationItem, ReserveRequest, ReturnReservationRequest,
+    batch_update_reservations_request::{Change as ChangeMessage, change::Change},
+    batch_update_reservations_response::result::Result as Changed,
     product::{State, StockTracking},
     product_service_client::ProductServiceClient,
     reservation_service_client::ReservationServiceClient,
@@ -33,6 +35,8 @@ use crate::{
 const MAX_PIECES: i64 = 1_000_000_000;
 /// Products asked for by one call: their descriptions must fit into one answer.
 const MAX_NAMES: usize = 100;
+/// Items of reservations in one call: they must fit into one request.
+const MAX_ITEMS: usize = 10_000;
 
 /// The longest that anyone waits for prices.
 const LONGEST: Duration = Duration::from_secs(10);
@@ -41,6 +45,7 @@ const LONGEST: Duration = Duration::from_secs(10);
 #[derive(Clone)]
 pub struct Inventory {
     offers: Coalescer<BTreeSet<ProductId>, Offers, Unread>,
+    changes: Coalescer<Change, Result<(), Problem>, NotChanged>,
     reservations: ReservationServiceClient<Client>,
     stock: StockServiceClient<Client>,
 }
@@ -59,13 +64,31 @@ impl BatchError for Unread {
     }
 }
 
+/// Why a call for all who wait failed.
+#[derive(Debug, Clone, thiserror::Error)]
+#[error(transparent)]
+struct NotChanged(Problem);
+
+impl BatchError for NotChanged {
+    /// Unless it may be for what one of them asks.
+    fn strikes_all(&self) -> bool {
+        !matches!(self.0.reason(), Reason::FieldInvalid | Reason::Internal)
+    }
+}
+
 /// The inventory service gave no usable answer: whether it did what it was asked is unknown. Ask again.
 #[derive(Debug, thiserror::Error)]
 #[error("no answer from the inventory service to {method}")]
 pub struct Unanswered {
     method: &'static str,
     #[source]
-    problem: Problem,
+    why: Box<dyn std::error::Error + Send + Sync>,
+}
+
+impl Unanswered {
+    fn to(method: &'static str, why: impl Into<Box<dyn std::error::Error + Send + Sync>>) -> Self {
+        Self { method, why: why.into() }
+    }
 }
 
 impl Inventory {
@@ -74,11 +97,10 @@ impl Inventory {
     pub fn new(client: Client) -> Self {
         let products = ProductServiceClient::new(client.clone());
         let offers = Coalescer::new("offers", Limits::default(), move |asked| read_offers(products.clone(), asked));
-        Self {
-            offers,
-            reservations: ReservationServiceClient::new(client.clone()),
-            stock: StockServiceClient::new(client),
-        }
+        let reservations = ReservationServiceClient::new(client.clone());
+        let through = reservations.clone();
+        let changes = Coalescer::new("reservations", Limits::default(), move |asked| change(through.clone(), asked));
+        Self { offers, changes, reservations, stock: StockServiceClient::new(client) }
     }
 
     /// The catalogue's offers for products as they are now; those that do not exist are left out. Those who ask while
@@ -134,8 +156,7 @@ impl Inventory {
         }
         let request =
             ReserveRequest { order: order.name(), items: items(goods), ttl: prost_types::Duration::try_from(ttl).ok() };
-        let answer = self.reservations.clone().reserve(request).await;
-        short_or_done("Reserve", answer)
+        short_or_done("Reserve", self.change("Reserve", Change::Reserve(request)).await?)
     }
 
     /// Takes the goods that are held for an order.
@@ -143,9 +164,8 @@ impl Inventory {
     /// # Errors
     /// Where there was no usable answer.
     pub async fn commit(&self, order: OrderId) -> Result<Answer, Unanswered> {
-        let request = CommitReservationRequest { order: order.name() };
-        let answer = self.reservations.clone().commit_reservation(request).await;
-        short_or_done("CommitReservation", answer)
+        let change = Change::Commit(CommitReservationRequest { order: order.name() });
+        short_or_done("CommitReservation", self.change("CommitReservation", change).await?)
     }
 
     /// Gives up the goods that are held for an order, for good.
@@ -153,8 +173,8 @@ impl Inventory {
     /// # Errors
     /// Where there was no usable answer.
     pub async fn release(&self, order: OrderId) -> Result<Answer, Unanswered> {
-        let request = ReleaseReservationRequest { order: order.name() };
-        released(self.reservations.clone().release_reservation(request).await)
+        let change = Change::Release(ReleaseReservationRequest { order: order.name() });
+        released(self.change("ReleaseReservation", change).await?)
     }
 
     /// Takes sold goods of an order back into stock, once for each key.
@@ -165,6 +185,45 @@ impl Inventory {
         let request = ReturnReservationRequest { order: order.name(), request_id: key, items: items(goods) };
         restocked(self.reservations.clone().return_reservation(request).await)
     }
+
+    /// Those who ask while others wait for an answer ask together.
+    async fn change(&self, method: &'static str, change: Change) -> Result<Result<(), Problem>, Unanswered> {
+        self.changes.submit(change).await.map_err(|error| Unanswered::to(method, error))
+    }
+}
+
+/// Asks for changes of reservations, by as few calls as they fit into.
+async fn change(
+    reservations: ReservationServiceClient<Client>,
+    changes: Vec<Change>,
+) -> Result<Vec<Result<Result<(), Problem>, NotChanged>>, NotChanged> {
+    let mut calls: Vec<Vec<ChangeMessage>> = Vec::new();
+    let mut room = 0;
+    for change in changes {
+        let size = if let Change::Reserve(request) = &change { request.items.len() } else { 1 };
+        let change = ChangeMessage { change: Some(change) };
+        match calls.last_mut() {
+            Some(call) if size <= room => call.push(change),
+            _ => {
+                calls.push(vec![change]);
+                room = MAX_ITEMS;
+            }
+        }
+        room = room.saturating_sub(size);
+    }
+    let ask = |changes| {
+        let (mut reservations, request) = (reservations.clone(), BatchUpdateReservationsRequest { changes });
+        async move { reservations.batch_update_reservations(request).await }
+    };
+    let answers = try_join_all(calls.into_iter().map(ask)).await;
+    let answers = answers.map_err(|status| NotChanged(Problem::from_status(&status)))?;
+    let results = answers.into_iter().flat_map(|answer| answer.into_inner().results);
+    let results = results.map(|result| match result.result {
+        Some(Changed::State(_)) => Ok(Ok(())),
+        Some(Changed::Error(status)) => Ok(Err(status.into())),
+        None => Err(NotChanged(Problem::internal())),
+    });
+    Ok(results.collect())
 }
 
 async fn read_offers(
@@ -213,35 +272,39 @@ fn items(goods: &[Goods]) -> Vec<ReservationItem> {
 
 /// Done, or out of stock. Whatever else makes it impossible for good to hold or take the goods counts as out of
 /// stock too: that they are no longer sold, or no longer held.
-pub(crate) fn short_or_done<T>(method: &'static str, answer: Result<T, tonic::Status>) -> Result<Answer, Unanswered> {
-    let status = match answer {
+pub(crate) fn short_or_done<T>(
+    method: &'static str,
+    answer: Result<T, impl Into<Problem>>,
+) -> Result<Answer, Unanswered> {
+    let problem: Problem = match answer {
         Ok(_) => return Ok(Answer::Done),
-        Err(status) => status,
+        Err(error) => error.into(),
     };
-    let problem = Problem::from_status(&status);
     let message = match problem.reason() {
         Reason::OutOfStock => "not enough stock",
         Reason::ProductArchived => "no longer sold",
         Reason::StateConflict | Reason::ResourceNotFound => "the stock is no longer held",
-        _ => return Err(Unanswered { method, problem }),
+        _ => return Err(Unanswered::to(method, problem)),
     };
     Ok(Answer::OutOfStock { message: message.to_owned(), items: shortages(&problem) })
 }
 
 /// Given up, or sold already.
-pub(crate) fn released<T>(answer: Result<T, tonic::Status>) -> Result<Answer, Unanswered> {
-    let Err(status) = answer else { return Ok(Answer::Done) };
-    let problem = Problem::from_status(&status);
+pub(crate) fn released<T>(answer: Result<T, impl Into<Problem>>) -> Result<Answer, Unanswered> {
+    let problem: Problem = match answer {
+        Ok(_) => return Ok(Answer::Done),
+        Err(error) => error.into(),
+    };
     match problem.reason() {
         // The only state in which a reservation cannot be released.
         Reason::StateConflict => Ok(Answer::Taken),
-        _ => Err(Unanswered { method: "ReleaseReservation", problem }),
+        _ => Err(Unanswered::to("ReleaseReservation", problem)),
     }
 }
 
 /// Taken back, or it is asked again.
 pub(crate) fn restocked<T>(answer: Result<T, tonic::Status>) -> Result<Answer, Unanswered> {
-    let asked_again = |status| Unanswered { method: "ReturnReservation", problem: Problem::from_status(&status) };
+    let asked_again = |status| Unanswered::to("ReturnReservation", Problem::from_status(&status));
     answer.map(|_| Answer::Done).map_err(asked_again)
 }
 

@@ -1,6 +1,8 @@
 //! A problem on the wire of gRPC: a status with the details of `google.rpc`, and back.
 use std::{collections::HashMap, error::Error, sync::Arc};
 
+use prost::Message as _;
+use souk_proto::google::rpc;
 use tonic::{Code, Status, TimeoutExpired};
 use tonic_types::{ErrorDetails, FieldViolation, PreconditionViolation, StatusExt};
 
@@ -57,6 +59,26 @@ impl From<Problem> for Status {
             status.set_source(cause);
         }
         status
+    }
+}
+
+/// As a message, for an answer that tells what became of many things.
+impl From<Problem> for rpc::Status {
+    fn from(problem: Problem) -> Self {
+        let status = Status::from(problem);
+        // What says everything else says code and message as well.
+        Self::decode(status.details()).unwrap_or_else(|_| Self {
+            code: status.code().into(),
+            message: status.message().to_owned(),
+            details: Vec::new(),
+        })
+    }
+}
+
+impl From<rpc::Status> for Problem {
+    fn from(status: rpc::Status) -> Self {
+        let details = status.encode_to_vec().into();
+        Self::from_status(&Status::with_details(Code::from_i32(status.code), status.message, details))
     }
 }
 
@@ -218,6 +240,9 @@ mod tests {
         assert_eq!(back.about(), full().about());
         assert_eq!(back.0.request_id.as_deref(), Some("req-1"));
         assert!(back.source().is_none());
+        let message = rpc::Status::from(full());
+        assert_eq!((message.code, message.message.as_str()), (Code::FailedPrecondition as i32, full().message()));
+        assert_eq!(Status::from(Problem::from(message)).details(), status.details());
     }
 
     #[test]

@@ -136,13 +136,7 @@ pub fn reservation(reservation: Reservation) -> ReservationMessage {
     ReservationMessage {
         name: reservation.id().name(),
         order: reservation.order.name(),
-        state: match reservation.state {
-            ReservationState::Open => reservation::State::Open,
-            ReservationState::Committed => reservation::State::Committed,
-            ReservationState::Released => reservation::State::Released,
-            ReservationState::Expired => reservation::State::Expired,
-        }
-        .into(),
+        state: reservation_state(reservation.state).into(),
         lines: reservation
             .lines
             .iter()
@@ -156,5 +150,14 @@ pub fn reservation(reservation: Reservation) -> ReservationMessage {
         expire_time: time(reservation.expires_at),
         create_time: time(reservation.created_at),
         update_time: time(reservation.updated_at),
+    }
+}
+
+pub fn reservation_state(state: ReservationState) -> reservation::State {
+    match state {
+        ReservationState::Open => reservation::State::Open,
+        ReservationState::Committed => reservation::State::Committed,
+        ReservationState::Released => reservation::State::Released,
+        ReservationState::Expired => reservation::State::Expired,
     }
 }

@@ -1,6 +1,7 @@
 //! Holding stock for orders.
 
 use chrono::TimeDelta;
+use futures::future::try_join_all;
 use prost::Message as _;
 use souk_common::{
     auth::Caller,
@@ -8,8 +9,12 @@ use souk_common::{
     ids::{OrderId, ProductId, ReservationId},
 };
 use souk_proto::inventory::v1::{
-    CommitReservationRequest, GetReservationRequest, ReleaseReservationRequest, Reservation as ReservationMessage,
-    ReservationItem, ReserveRequest, ReturnReservationRequest, reservation_service_server::ReservationService,
+    BatchUpdateReservationsRequest, BatchUpdateReservationsResponse, CommitReservationRequest, GetReservationRequest,
+    ReleaseReservationRequest, Reservation as ReservationMessage, ReservationItem, ReserveRequest,
+    ReturnReservationRequest,
+    batch_update_reservations_request::change::Change,
+    batch_update_reservations_response::{Result as ResultMessage, result},
+    reservation_service_server::ReservationService,
 };
 use tonic::{Request, Response, Status};
 
@@ -17,7 +22,7 @@ use super::{Rpc, convert, invalid};
 use crate::{
     domain::{
         command::{Action, Refusal, Reply, RequestKey},
-        reservation::{Items, sum},
+        reservation::{Items, Reservation, sum},
     },
     error::Error,
 };
@@ -26,14 +31,7 @@ use crate::{
 impl ReservationService for Rpc {
     async fn reserve(&self, request: Request<ReserveRequest>) -> Result<Response<ReservationMessage>, Status> {
         let caller = Caller::of(&request)?;
-        let request = request.into_inner();
-        let order = order(&request.order)?;
-        let items = items(&request.items)?;
-        let ttl = request.ttl.unwrap_or_default();
-        let nanos = u32::try_from(ttl.nanos).unwrap_or_default();
-        let ttl = TimeDelta::new(ttl.seconds, nanos)
-            .ok_or_else(|| Problem::invalid("ttl", "must be from 1 second to 7 days"))?;
-        self.held(&caller, Action::Reserve { order, items, ttl }).await
+        self.held(&caller, reserve(request.get_ref())?).await
     }
 
     async fn commit_reservation(
@@ -41,8 +39,7 @@ impl ReservationService for Rpc {
         request: Request<CommitReservationRequest>,
     ) -> Result<Response<ReservationMessage>, Status> {
         let caller = Caller::of(&request)?;
-        let order = order(&request.get_ref().order)?;
-        self.held(&caller, Action::Commit { order }).await
+        self.held(&caller, commit(request.get_ref())?).await
     }
 
     async fn release_reservation(
@@ -50,8 +47,7 @@ impl ReservationService for Rpc {
         request: Request<ReleaseReservationRequest>,
     ) -> Result<Response<ReservationMessage>, Status> {
         let caller = Caller::of(&request)?;
-        let order = order(&request.get_ref().order)?;
-        self.held(&caller, Action::Release { order }).await
+        self.held(&caller, release(request.get_ref())?).await
     }
 
     async fn return_reservation(
@@ -65,6 +61,23 @@ impl ReservationService for Rpc {
         let (actor, bytes) = (caller.actor(), request.encode_to_vec());
         let key = RequestKey::new(&actor, "ReturnReservation", &request.request_id, &bytes);
         self.held(&caller, Action::Return { order, key, items }).await
+    }
+
+    async fn batch_update_reservations(
+        &self,
+        request: Request<BatchUpdateReservationsRequest>,
+    ) -> Result<Response<BatchUpdateReservationsResponse>, Status> {
+        let caller = Caller::of(&request)?;
+        let actions = request.into_inner().changes.into_iter().map(|change| match change.change {
+            Some(Change::Reserve(request)) => reserve(&request),
+            Some(Change::Commit(request)) => commit(&request),
+            Some(Change::Release(request)) => release(&request),
+            None => Err(Problem::invalid("changes", "must each say what to do")),
+        });
+        let actions = actions.collect::<Result<Vec<_>, _>>()?;
+        // All wait at once, so they share a commit as a rule.
+        let results = try_join_all(actions.into_iter().map(|action| self.result(&caller, action))).await?;
+        Ok(Response::new(BatchUpdateReservationsResponse { results }))
     }
 
     async fn get_reservation(
@@ -83,11 +96,42 @@ impl ReservationService for Rpc {
 impl Rpc {
     /// Asks for a change of a reservation.
     async fn held(&self, caller: &Caller, action: Action) -> Result<Response<ReservationMessage>, Status> {
+        Ok(Response::new(convert::reservation(self.reservation(caller, action).await?)))
+    }
+
+    /// The same, where that the rules forbid it is an answer.
+    async fn result(&self, caller: &Caller, action: Action) -> Result<ResultMessage, Error> {
+        let result = match self.reservation(caller, action).await {
+            Ok(reservation) => result::Result::State(convert::reservation_state(reservation.state).into()),
+            Err(refused @ Error::Refused(_)) => result::Result::Error(Problem::from(refused).into()),
+            Err(error) => return Err(error),
+        };
+        Ok(ResultMessage { result: Some(result) })
+    }
+
+    async fn reservation(&self, caller: &Caller, action: Action) -> Result<Reservation, Error> {
         match self.change(caller, action).await? {
-            Reply::Reservation(reservation) => Ok(Response::new(convert::reservation(reservation))),
-            Reply::Levels(_) => Err(Error::Lost.into()),
+            Reply::Reservation(reservation) => Ok(reservation),
+            Reply::Levels(_) => Err(Error::Lost),
         }
     }
+}
+
+fn reserve(request: &ReserveRequest) -> Result<Action, Problem> {
+    let (order, items) = (order(&request.order)?, items(&request.items)?);
+    let ttl = request.ttl.unwrap_or_default();
+    let nanos = u32::try_from(ttl.nanos).unwrap_or_default();
+    let ttl =
+        TimeDelta::new(ttl.seconds, nanos).ok_or_else(|| Problem::invalid("ttl", "must be from 1 second to 7 days"))?;
+    Ok(Action::Reserve { order, items, ttl })
+}
+
+fn commit(request: &CommitReservationRequest) -> Result<Action, Problem> {
+    Ok(Action::Commit { order: order(&request.order)? })
+}
+
+fn release(request: &ReleaseReservationRequest) -> Result<Action, Problem> {
+    Ok(Action::Release { order: order(&request.order)? })
 }
 
 fn order(name: &str) -> Result<OrderId, Problem> {

@@ -16,13 +16,22 @@ use souk_inventory::Config;
 use souk_proto::{
     google::r#type::Money,
     inventory::v1::{
-        AdjustStockRequest, CommitReservationRequest, CountStockRequest, CreateLocationRequest, CreateProductRequest,
-        GetAvailabilityRequest, GetStockRequest, ListLocationsRequest, Location, Product, ReleaseReservationRequest,
-        Reservation, ReservationItem, ReserveRequest, ReturnReservationRequest, StockLevel, TransferStockRequest,
-        adjust_stock_request::Item, count_stock_request, ledger_entry::Reason as LedgerReason,
-        location_service_client::LocationServiceClient, product::StockTracking,
-        product_service_client::ProductServiceClient, reservation_service_client::ReservationServiceClient,
-        stock_service_client::StockServiceClient, transfer_stock_request,
+        AdjustStockRequest, BatchUpdateReservationsRequest, CommitReservationRequest, CountStockRequest,
+        CreateLocationRequest, CreateProductRequest, GetAvailabilityRequest, GetStockRequest, ListLocationsRequest,
+        Location, Product, ReleaseReservationRequest, Reservation, ReservationItem, ReserveRequest,
+        ReturnReservationRequest, StockLevel, TransferStockRequest,
+        adjust_stock_request::Item,
+        batch_update_reservations_request::{Change as ChangeMessage, change::Change},
+        batch_update_reservations_response::result::Result as Changed,
+        count_stock_request,
+        ledger_entry::Reason as LedgerReason,
+        location_service_client::LocationServiceClient,
+        product::StockTracking,
+        product_service_client::ProductServiceClient,
+        reservation::State,
+        reservation_service_client::ReservationServiceClient,
+        stock_service_client::StockServiceClient,
+        transfer_stock_request,
     },
     user::v1::{
         LogInRequest, RegisterRequest, session_service_client::SessionServiceClient,
@@ -220,6 +229,18 @@ impl Souk {
     pub async fn release(&self, order: &str) -> Result<Reservation, Status> {
         let request = ReleaseReservationRequest { order: order.to_owned() };
         Ok(self.reservations().release_reservation(request).await?.into_inner())
+    }
+
+    /// Asks for changes by one call.
+    pub async fn batch(&self, changes: Vec<Change>) -> Result<Vec<Result<State, Problem>>, Status> {
+        let changes = changes.into_iter().map(|change| ChangeMessage { change: Some(change) }).collect();
+        let request = BatchUpdateReservationsRequest { changes };
+        let answer = self.reservations().batch_update_reservations(request).await?.into_inner();
+        let results = answer.results.into_iter().map(|result| match result.result.unwrap() {
+            Changed::State(state) => Ok(State::try_from(state).unwrap()),
+            Changed::Error(status) => Err(status.into()),
+        });
+        Ok(results.collect())
     }
 
     pub async fn give_back(&self, order: &str, key: &str, items: &[(&str, i64)]) -> Result<Reservation, Status> {

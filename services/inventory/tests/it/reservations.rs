@@ -5,8 +5,8 @@ use souk_common::{
     ids::{OrderId, ProductId, ReservationId},
 };
 use souk_proto::inventory::v1::{
-    GetReservationRequest, ListLedgerEntriesRequest, Reservation, ledger_entry::Reason as LedgerReason,
-    reservation::State,
+    CommitReservationRequest, GetReservationRequest, ListLedgerEntriesRequest, ReleaseReservationRequest, Reservation,
+    batch_update_reservations_request::change::Change, ledger_entry::Reason as LedgerReason, reservation::State,
 };
 use tonic::Status;
 
@@ -176,6 +176,52 @@ async fn goods_come_back_once_to_where_they_came_from() {
         assert_eq!(told, ["2 coming back, 1 sold and not back yet", "1 coming back, 0 sold and not back yet"]);
         souk.give_back(&order, "k2", &[(&a, 1)]).await.unwrap();
         assert_eq!(on_hand().await, [3, 3]);
+        souk.verified().await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn changes_asked_for_together_succeed_or_fail_each_for_itself() {
+    let hold = |order: &str, product: &str, pieces| Change::Reserve(reserve(order, &[(product, pieces)], 600));
+    let commit = |order: &str| Change::Commit(CommitReservationRequest { order: order.to_owned() });
+    let release = |order: &str| Change::Release(ReleaseReservationRequest { order: order.to_owned() });
+    for souk in both().await {
+        let a = souk.stocked("A", 5).await;
+        let [held, given, never, two, greedy] = std::array::from_fn(|_| order());
+        souk.reserve(&held, &[(&a, 1)]).await.unwrap();
+        souk.reserve(&given, &[(&a, 1)]).await.unwrap();
+        let changes =
+            || vec![commit(&held), release(&given), commit(&never), hold(&two, &a, 2), hold(&greedy, &a, 100)];
+        for _again in 0..2 {
+            let [sold, back, unknown, open, short] = souk.batch(changes()).await.unwrap().try_into().unwrap();
+            assert_eq!((sold.unwrap(), back.unwrap(), open.unwrap()), (State::Committed, State::Released, State::Open));
+            // As the method for one alone tells it.
+            let alone = refused(souk.commit(&never).await, Reason::ResourceNotFound);
+            assert_eq!(unknown.unwrap_err().to_string(), alone.to_string());
+            let short = short.unwrap_err();
+            assert_eq!(short.reason(), Reason::OutOfStock);
+            assert!(short.get_metadata(&a).is_some_and(|numbers| numbers.starts_with("100/")), "{short}");
+            assert_eq!(souk.sums(&a).await, (4, 2, 2), "{}", souk.database.engine);
+        }
+
+        let lines = vec![commit(&held), hold("orders/x", &a, 1)];
+        let problem = refused(souk.batch(lines).await, Reason::FieldInvalid);
+        assert_eq!(fields(&problem), ["changes[1].reserve.order"]);
+        let problem = refused(souk.batch(Vec::new()).await, Reason::FieldInvalid);
+        assert_eq!(fields(&problem), ["changes"]);
+        souk.verified().await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn of_a_thousand_who_ask_together_for_ten_pieces_ten_get_them() {
+    for souk in both().await {
+        let a = souk.stocked("A", 10).await;
+        let wish = || Change::Reserve(reserve(&order(), &[(&a, 1)], 600));
+        let answers = souk.batch(std::iter::repeat_with(wish).take(1000).collect()).await.unwrap();
+        let short = answers.iter().filter(|answer| matches!(answer, Err(p) if p.reason() == Reason::OutOfStock));
+        assert_eq!((short.count(), answers.len()), (990, 1000));
+        assert_eq!(souk.sums(&a).await, (10, 10, 0));
         souk.verified().await;
     }
 }
