@@ -44,8 +44,8 @@ const LONGEST: Duration = Duration::from_secs(10);
 /// The inventory service.
 #[derive(Clone)]
 pub struct Inventory {
-    offers: Coalescer<BTreeSet<ProductId>, Offers, Unread>,
-    changes: Coalescer<Change, Result<(), Problem>, NotChanged>,
+    offers: Coalescer<BTreeSet<ProductId>, Offers, CallFailed>,
+    changes: Coalescer<Change, Result<(), Problem>, CallFailed>,
     reservations: ReservationServiceClient<Client>,
     stock: StockServiceClient<Client>,
 }
@@ -53,23 +53,12 @@ pub struct Inventory {
 /// What the catalogue offers, of those that were asked for and exist.
 pub type Offers = HashMap<ProductId, Offer>;
 
-/// What to tell a caller whose request needs what could not be read.
-#[derive(Debug, Clone, thiserror::Error)]
-#[error(transparent)]
-struct Unread(Problem);
-
-impl BatchError for Unread {
-    fn strikes_all(&self) -> bool {
-        self.0.reason() == Reason::ServiceUnavailable
-    }
-}
-
 /// Why a call for all who wait failed.
 #[derive(Debug, Clone, thiserror::Error)]
 #[error(transparent)]
-struct NotChanged(Problem);
+struct CallFailed(Problem);
 
-impl BatchError for NotChanged {
+impl BatchError for CallFailed {
     /// Unless it may be for what one of them asks.
     fn strikes_all(&self) -> bool {
         !matches!(self.0.reason(), Reason::FieldInvalid | Reason::Internal)
@@ -114,7 +103,7 @@ impl Inventory {
         let answer = tokio::time::timeout(limit, self.offers.submit(products)).await;
         let answer = answer.map_err(|elapsed| Problem::unavailable("the inventory service").caused_by(elapsed))?;
         answer.map_err(|error| match error {
-            SubmitError::Failed(Unread(problem)) => problem,
+            SubmitError::Failed(CallFailed(problem)) => problem,
             SubmitError::Overloaded => Error::from(StoreError::Overloaded).into(),
             error => Problem::unavailable("the inventory service").caused_by(error),
         })
@@ -196,7 +185,7 @@ impl Inventory {
 async fn change(
     reservations: ReservationServiceClient<Client>,
     changes: Vec<Change>,
-) -> Result<Vec<Result<Result<(), Problem>, NotChanged>>, NotChanged> {
+) -> Result<Vec<Result<Result<(), Problem>, CallFailed>>, CallFailed> {
     let mut calls: Vec<Vec<ChangeMessage>> = Vec::new();
     let mut room = 0;
     for change in changes {
@@ -216,12 +205,12 @@ async fn change(
         async move { reservations.batch_update_reservations(request).await }
     };
     let answers = try_join_all(calls.into_iter().map(ask)).await;
-    let answers = answers.map_err(|status| NotChanged(Problem::from_status(&status)))?;
+    let answers = answers.map_err(|status| CallFailed(Problem::from_status(&status)))?;
     let results = answers.into_iter().flat_map(|answer| answer.into_inner().results);
     let results = results.map(|result| match result.result {
         Some(Changed::State(_)) => Ok(Ok(())),
         Some(Changed::Error(status)) => Ok(Err(status.into())),
-        None => Err(NotChanged(Problem::internal())),
+        None => Err(CallFailed(Problem::internal())),
     });
     Ok(results.collect())
 }
@@ -229,15 +218,15 @@ async fn change(
 async fn read_offers(
     mut products: ProductServiceClient<Client>,
     asked: Vec<BTreeSet<ProductId>>,
-) -> Result<Vec<Result<Offers, Unread>>, Unread> {
+) -> Result<Vec<Result<Offers, CallFailed>>, CallFailed> {
     let all: BTreeSet<ProductId> = asked.iter().flatten().copied().collect();
     let names: Vec<String> = all.into_iter().map(ProductId::name).collect();
     let mut offers = Offers::new();
     for names in names.chunks(MAX_NAMES) {
         let request = BatchGetProductsRequest { names: names.to_vec(), skus: Vec::new(), allow_missing: true };
-        let answer = products.batch_get_products(request).await.map_err(|status| Unread(unread(&status)))?;
+        let answer = products.batch_get_products(request).await.map_err(|status| CallFailed(unread(&status)))?;
         for product in answer.into_inner().products {
-            let (id, offer) = offer(product).ok_or_else(|| Unread(Problem::internal()))?;
+            let (id, offer) = offer(product).ok_or_else(|| CallFailed(Problem::internal()))?;
             offers.insert(id, offer);
         }
     }

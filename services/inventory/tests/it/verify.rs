@@ -17,7 +17,8 @@ pub async fn tamper(database: &TestDatabase, sql: &str) {
         Engine::Sqlite => {
             let path = database.url.strip_prefix("sqlite:").unwrap();
             let mut conn = SyncConnectionWrapper::<diesel::SqliteConnection>::establish(path).await.unwrap();
-            conn.batch_execute("PRAGMA busy_timeout = 5000").await.unwrap();
+            // Behind its back, nobody looks after foreign keys.
+            conn.batch_execute("PRAGMA busy_timeout = 5000; PRAGMA foreign_keys = OFF").await.unwrap();
             conn.batch_execute(sql).await.unwrap();
         }
     }
@@ -72,6 +73,26 @@ async fn every_broken_promise_is_found_and_named() {
                 "UPDATE reservation_lines SET returned = 1 WHERE returned = 2",
                 "goods that came back",
                 &product,
+            ),
+            (
+                "UPDATE ledger SET location_id = product_id WHERE reason = 'SALE'",
+                "UPDATE ledger SET location_id = (SELECT location_id FROM stock)",
+                "every entry of the ledger and every line",
+                &product,
+            ),
+            (
+                "UPDATE reservation_lines SET location_id = product_id WHERE returned = 1",
+                "UPDATE reservation_lines SET location_id = (SELECT location_id FROM stock)",
+                "every entry of the ledger and every line",
+                &product,
+            ),
+            (
+                "UPDATE reservation_lines SET reservation_id = product_id WHERE returned = 1",
+                "UPDATE reservation_lines SET reservation_id = (SELECT id FROM reservations WHERE state = 'COMMITTED')
+                 WHERE returned = 1",
+                "lines hold stock",
+                // The id that the line names now.
+                &product.replace("products/prd_", "orders/ord_"),
             ),
             (
                 "UPDATE reservations SET state = 'EXPIRED' WHERE state = 'OPEN'",

@@ -108,6 +108,13 @@ const PROMISES: &[Promise] = &[
             WHERE l.order_id IS NULL OR l.total <> o.total_minor OR l.wrong > 0",
     },
     Promise {
+        name: "every line has its order",
+        counted: "order_lines",
+        broken: "SELECT l.order_id AS id, 'does not exist and has line ' || l.number AS why
+            FROM order_lines l LEFT JOIN orders o ON o.id = l.order_id
+            WHERE o.id IS NULL",
+    },
+    Promise {
         name: "each confirmed order has exactly one payment, taken, of its total",
         counted: "orders o WHERE o.state IN ('CONFIRMED', 'CANCELLING', 'CANCELLED')",
         broken: "SELECT o.id, 'payment here ' || coalesce(o.payment_state, 'none')
@@ -275,6 +282,13 @@ const PROMISES: &[Promise] = &[
             WHERE coalesce(t.found, 0) <> o.entries OR t.last <> o.entries
                 OR t.placed <> (CASE WHEN o.state = 'PENDING' THEN 0 ELSE 1 END)
                 OR t.cancelled <> (CASE WHEN o.state = 'CANCELLED' THEN 1 ELSE 0 END)",
+    },
+    Promise {
+        name: "every entry of a timeline has its order",
+        counted: "timeline_entries",
+        broken: "SELECT t.order_id AS id, 'does not exist and has entry ' || t.number AS why
+            FROM timeline_entries t LEFT JOIN orders o ON o.id = t.order_id
+            WHERE o.id IS NULL",
     },
     Promise {
         name: "every idempotency key leads to what it made, and has its answer once that is final",

@@ -17,6 +17,8 @@ pub async fn tamper(souk: &Souk, statement: &str) -> usize {
         }
         Pools::Sqlite(pool) => {
             let conn = &mut pool.writer().await.unwrap();
+            // Behind its back, nobody looks after foreign keys.
+            diesel::sql_query("PRAGMA foreign_keys = OFF").execute(conn).await.unwrap();
             diesel::sql_query(statement).execute(conn).await.unwrap()
         }
     };
@@ -49,6 +51,8 @@ async fn each_broken_promise_is_found() {
         ("UPDATE orders SET refunded_minor = 1 WHERE state = 'CONFIRMED'", "refunds are those"),
         ("UPDATE orders SET refunded_minor = 1 WHERE state = 'CANCELLED'", "refunded to the last penny"),
         ("DELETE FROM timeline_entries WHERE kind = 'CONFIRMED'", "timelines are whole"),
+        ("DELETE FROM orders WHERE state = 'REJECTED'", "every line has its order"),
+        ("DELETE FROM orders WHERE state = 'CANCELLED'", "every entry of a timeline has its order"),
         ("UPDATE idempotency_keys SET response = NULL", "every idempotency key"),
         ("UPDATE orders SET payment_token = 'tok_approved' WHERE state = 'CONFIRMED'", "payment tokens"),
         (

@@ -83,6 +83,16 @@ const PLACES: &[PlacePromise] = &[
             FROM stock WHERE reserved < 0 OR reserved > on_hand",
     },
     PlacePromise {
+        name: "every entry of the ledger and every line of a reservation stands at a balance",
+        table: "ledger",
+        broken: "SELECT l.product_id, l.location_id, count(*) AS found, CAST(0 AS bigint) AS expected
+            FROM (
+                SELECT product_id, location_id FROM ledger
+                UNION ALL SELECT product_id, location_id FROM reservation_lines
+            ) l LEFT JOIN stock s ON s.product_id = l.product_id AND s.location_id = l.location_id
+            WHERE s.product_id IS NULL GROUP BY l.product_id, l.location_id",
+    },
+    PlacePromise {
         name: "committed reservations are the sales of the ledger",
         table: "stock",
         broken: "SELECT s.product_id, s.location_id, CAST(coalesce(l.total, 0) AS bigint) AS found,
@@ -140,8 +150,10 @@ pub async fn all(conn: &mut Conn) -> Result<Vec<Check>, Error> {
 
 async fn lines_follow_their_reservation(conn: &mut Conn) -> Result<Check, Error> {
     let rows: Vec<Odd> = sql_query(format!(
-        "SELECT r.id, r.state FROM reservations r JOIN reservation_lines line ON line.reservation_id = r.id
-         WHERE (r.state = 'OPEN') <> (line.held_until IS NOT NULL)
+        "SELECT line.reservation_id AS id, coalesce(r.state, 'missing') AS state
+         FROM reservation_lines line LEFT JOIN reservations r ON r.id = line.reservation_id
+         WHERE r.id IS NULL
+            OR (r.state = 'OPEN') <> (line.held_until IS NOT NULL)
             OR (line.held_until IS NOT NULL AND line.held_until <> r.expires_at)
             OR (line.returned > 0 AND r.state <> 'COMMITTED')
          LIMIT {LIMIT}"

@@ -1,0 +1,1 @@
+-- Here a key costs next to nothing, and a table cannot lose one.
