@@ -310,10 +310,43 @@ async fn inside(deadline: Duration) -> (ProductServiceClient<client::Client>, Jo
     let server =
         Server::new(&Config { local, deadline, drain: LONG, ..self::config() }, "inventory", contract, verifier());
     let serving = server.with(ProductServiceServer::new(Fake)).serve(listener, shutdown.clone());
-    let serving = tokio::spawn(async move { serving.await.unwrap() });
     let tokens = ServiceTokens::new(&Secret::new(SECRET), "order");
     let client = client::Client::new(&config, contract, Some(tokens)).unwrap();
+    // It has tried before the server is there.
+    wait::until(LONG, "an attempt to connect", async || !client.check(Duration::from_millis(10)).await.is_empty())
+        .await;
+    let serving = tokio::spawn(async move { serving.await.unwrap() });
     (ProductServiceClient::new(client), serving, shutdown)
+}
+
+#[tokio::test]
+async fn a_thousand_short_calls_at_a_time_are_no_attack() {
+    let (contract, shutdown) = (Contract::souk().unwrap(), CancellationToken::new());
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = format!("http://{}", listener.local_addr().unwrap());
+    let server = Config { deadline: LONG, max_concurrent_requests: 1000, ..config() };
+    let server = Server::new(&server, "inventory", contract, verifier()).with(ProductServiceServer::new(Fake));
+    tokio::spawn(server.serve(listener, shutdown.clone()));
+    let config = client::Config {
+        address,
+        timeout: LONG,
+        connect_timeout: LONG,
+        tls: ClientTls::default(),
+        local: Local::default(),
+    };
+    let tokens = ServiceTokens::new(&Secret::new(SECRET), "order");
+    let client = ProductServiceClient::new(client::Client::new(&config, contract, Some(tokens)).unwrap());
+    let get = GetProductRequest { name: ProductId::new().name() };
+    client.clone().get_product(get.clone()).await.unwrap();
+    let ask = |_| {
+        let (mut client, get) = (client.clone(), get.clone());
+        async move { client.get_product(get).await }
+    };
+    // Were the connection lost, there are more than may be asked again.
+    for answer in futures::future::join_all((0..1000).map(ask)).await {
+        answer.unwrap();
+    }
+    shutdown.cancel();
 }
 
 #[tokio::test]

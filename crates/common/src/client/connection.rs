@@ -54,16 +54,14 @@ pub(super) enum Health {
 
 impl Connection {
     /// Connects. The task ends when no further call can be sent; calls under way go on without it.
-    pub(super) async fn open(
-        address: SocketAddr,
-        origin: &Origin,
-        local: &Local,
-    ) -> Result<(Self, JoinHandle<()>), BoxError> {
+    pub(super) async fn open(address: SocketAddr, origin: &Origin) -> Result<(Self, JoinHandle<()>), BoxError> {
         let stream = TcpStream::connect(address).await?;
         stream.set_nodelay(true)?;
         let cut = CancellationToken::new();
         let mut builder = http2::Builder::new(Tasks(cut.clone()));
-        builder.timer(TokioTimer::new()).adaptive_window(true);
+        // No adaptive window: it begins so small that a hundred short answers at a time count as an attack (h2's
+        // `too_many_data_frames`), and only large ones make it grow.
+        builder.timer(TokioTimer::new());
         let stream = match &origin.tls {
             Some(tls) => Either::Right(tls.connect(stream).await?),
             None => Either::Left(stream),
@@ -75,9 +73,13 @@ impl Connection {
                 tracing::debug!(%address, error = &error as &dyn std::error::Error, "a connection was lost");
             }
         });
+        Ok((Self { sender, origin: origin.uri.clone(), local: None, cut }, task))
+    }
+
+    /// Takes the shorter way to a server of this process. One that has not answered yet may not be there either.
+    pub(super) fn shortened(&mut self, address: SocketAddr, origin: &Origin, local: &Local) {
         // Over TLS, both sides say who they are; that is not left out for a shorter way.
-        let local = if origin.tls.is_none() { local.find(address) } else { None };
-        Ok((Self { sender, origin: origin.uri.clone(), local, cut }, task))
+        self.local = if origin.tls.is_none() { local.find(address) } else { None };
     }
 
     /// Whether no call can be sent any more: it is lost, or the server has said goodbye.

@@ -119,7 +119,7 @@ impl Link {
 
     /// A connection whose server answers.
     async fn connect(&self) -> Option<(Connection, Health, JoinHandle<()>)> {
-        let (connection, task) = match Connection::open(self.address, &self.origin, &self.local).await {
+        let (mut connection, task) = match Connection::open(self.address, &self.origin).await {
             Ok(opened) => opened,
             Err(error) => {
                 tracing::debug!(address = %self.address, error = &*error, "no connection");
@@ -131,7 +131,10 @@ impl Link {
                 connection.cut();
                 None
             }
-            health => Some((connection, health, task)),
+            health => {
+                connection.shortened(self.address, &self.origin, &self.local);
+                Some((connection, health, task))
+            }
         }
     }
 

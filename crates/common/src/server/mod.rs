@@ -47,6 +47,10 @@ pub struct Config {
     pub local: Local,
 }
 
+/// Bytes that may be under way to a server on one connection. Half of it is what h2 lets small frames cost: with what
+/// an adaptive window begins with, a hundred short requests at a time counted as an attack (`too_many_data_frames`).
+const WINDOW: u32 = 4 << 20;
+
 /// A service that cannot be served.
 #[derive(Debug, thiserror::Error)]
 pub enum ServerError {
@@ -160,7 +164,7 @@ impl Server {
         let incoming = TcpIncoming::from(listener).with_nodelay(Some(true));
         let serving = builder
             .http2_keepalive_interval(Some(Duration::from_secs(30)))
-            .http2_adaptive_window(Some(true))
+            .initial_connection_window_size(WINDOW)
             .layer(edge)
             .add_routes(routes)
             .serve_with_incoming_shutdown(incoming, async move {
