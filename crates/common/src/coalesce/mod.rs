@@ -3,6 +3,8 @@
 //! A commit costs a disk flush and a hot row is a queue, so one transaction serves all who wait for it. A lone
 //! request waits for nobody. Each request gets its own answer; where a batch fails as a whole it is halved
 //! until the member that spoils it stands alone, so the others still get through.
+//!
+//! A batch runs in the span and under the request id of the first who waits for it.
 
 mod worker;
 
@@ -18,6 +20,8 @@ use tokio::{
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use worker::Worker;
+
+use crate::{context::RequestContext, telemetry::span::RequestSpan};
 
 /// How much a coalescer takes at once.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -63,7 +67,30 @@ struct Job<Req, Res, E> {
     request: Req,
     /// Since when it waits.
     since: Instant,
+    /// What it waits in.
+    origin: Origin,
     reply: oneshot::Sender<Result<Res, SubmitError<E>>>,
+}
+
+/// The span and the request that someone waits in.
+#[derive(Clone)]
+struct Origin {
+    span: RequestSpan,
+    request: Option<RequestContext>,
+}
+
+impl Origin {
+    fn here() -> Self {
+        Self { span: RequestSpan::current(), request: RequestContext::current() }
+    }
+
+    /// Runs a batch as if it were asked for here, but for all who wait: by nobody's deadline.
+    async fn run<F: Future>(self, batch: F) -> F::Output {
+        match self.request {
+            Some(request) => self.span.run(request.detached().scope(batch)).await,
+            None => self.span.run(batch).await,
+        }
+    }
 }
 
 /// Gathers requests into batches. Clones share one queue. Dropping the last clone lets the queue run empty and
@@ -113,10 +140,12 @@ where
             return Err(SubmitError::Closed);
         }
         let (reply, answer) = oneshot::channel();
-        self.queue.try_send(Job { request, since: Instant::now(), reply }).map_err(|error| match error {
-            mpsc::error::TrySendError::Full(_) => SubmitError::Overloaded,
-            mpsc::error::TrySendError::Closed(_) => SubmitError::Closed,
-        })?;
+        self.queue.try_send(Job { request, since: Instant::now(), origin: Origin::here(), reply }).map_err(
+            |error| match error {
+                mpsc::error::TrySendError::Full(_) => SubmitError::Overloaded,
+                mpsc::error::TrySendError::Closed(_) => SubmitError::Closed,
+            },
+        )?;
         answer.await.unwrap_or(Err(SubmitError::Lost))
     }
 

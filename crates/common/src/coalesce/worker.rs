@@ -64,9 +64,11 @@ impl<F> Worker<F> {
         // The next part to run is the last one, so that the order of arrival is kept.
         let mut parts = vec![jobs];
         while let Some(mut jobs) = parts.pop() {
+            let Some(first) = jobs.first() else { continue };
+            let origin = first.origin.clone();
             let requests = jobs.iter().map(|job| job.request.clone()).collect();
             // Only the answer is looked at afterwards: nothing half-changed is seen behind a panic.
-            let outcome = AssertUnwindSafe(async { (self.run)(requests).await }).catch_unwind().await;
+            let outcome = AssertUnwindSafe(origin.run(async { (self.run)(requests).await })).catch_unwind().await;
             match outcome {
                 Ok(Ok(answers)) if answers.len() == jobs.len() => {
                     for (job, answer) in jobs.into_iter().zip(answers) {

@@ -163,6 +163,12 @@ fn trace_of(context: &Context) -> Option<TraceId> {
 }
 
 impl RequestSpan {
+    /// The one around the code that runs now.
+    #[must_use]
+    pub fn current() -> Self {
+        Self { span: Span::current(), context: Context::current() }
+    }
+
     fn continuing(span: Span, service: &str, mut context: Context) -> Self {
         if SENT.load(Ordering::Relaxed) {
             let begins = trace_of(&context).is_none();
