@@ -131,7 +131,7 @@ impl Rounds {
         let mut build = std::process::Command::new(cargo);
         build.args(["build", "--locked", "-p", "souk"]);
         if !cfg!(debug_assertions) {
-            build.arg("--release");
+            build.args(["--release", "--features", "jemalloc"]);
         }
         let status = build.status().context("cannot run cargo to build souk; give its binary with --souk")?;
         anyhow::ensure!(status.success(), "souk could not be built");

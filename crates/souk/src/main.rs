@@ -22,6 +22,11 @@ use data_dir::DataDir;
 use settings::Given;
 use single::Which;
 
+/// Of all that the binary allocates, SQLite's memory too.
+#[cfg(feature = "jemalloc")]
+#[global_allocator]
+static ALLOCATOR: tikv_jemallocator::Jemalloc = tikv_jemallocator::Jemalloc;
+
 fn main() -> ExitCode {
     let cli = Cli::parse();
     let runtime = match tokio::runtime::Builder::new_multi_thread().enable_all().build() {
