@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use diesel::connection::TransactionDepthChange;
 use diesel::pg::Pg;
-use diesel::query_builder::{AstPass, Query, QueryFragment, QueryId};
+use diesel::query_builder::{AstPass, BoxedSqlQuery, Query, QueryFragment, QueryId, SqlQuery};
 use diesel::{ConnectionError, ConnectionResult, QueryResult};
 use diesel_async::pooled_connection::deadpool::{Object, Pool, PoolError};
 use diesel_async::pooled_connection::{
@@ -23,6 +23,9 @@ pub type Conn = AsyncPgConnection;
 
 /// A run's connection.
 pub type PgSession = Session<Object<Conn>>;
+
+/// A statement whose parameters are bound one after the other.
+pub type Statement<'a> = BoxedSqlQuery<'a, Pg, SqlQuery>;
 
 /// A statement whose text is always the same: prepared once on a connection, where diesel prepares updates, and what
 /// [`sql_query`](diesel::sql_query) makes, each time anew, at the cost of round trips, parsing and planning.

@@ -2,16 +2,13 @@
 //! given afterwards, by one at a time.
 
 use diesel::{
-    QueryResult,
-    pg::Pg,
-    query_builder::{BoxedSqlQuery, SqlQuery},
-    sql_query,
+    QueryResult, sql_query,
     sql_types::{Array, BigInt, Binary, Text, Timestamptz, Uuid},
 };
 use diesel_async::RunQueryDsl;
 
 use super::{Draft, Events, Seat};
-use crate::db::postgres::Keep;
+use crate::db::postgres::{Keep, Statement};
 
 pub(crate) type Conn = crate::db::postgres::Conn;
 
@@ -68,9 +65,6 @@ pub fn bind<'a>(query: Statement<'a>, drafts: &'a [Draft]) -> Statement<'a> {
         .bind::<Array<Binary>, _>(drafts.iter().map(|draft| draft.data.as_slice()).collect::<Vec<_>>())
         .bind::<Array<Timestamptz>, _>(drafts.iter().map(|draft| draft.time).collect::<Vec<_>>())
 }
-
-/// A statement whose parameters are bound one after the other.
-pub type Statement<'a> = BoxedSqlQuery<'a, Pg, SqlQuery>;
 
 #[derive(diesel::QueryableByName)]
 struct Head {

@@ -1,37 +1,28 @@
 //! Boots the service and speaks to it.
 
-use std::{
-    net::SocketAddr,
-    str::FromStr,
-    sync::atomic::{AtomicU64, Ordering},
-};
+mod requests;
+
+use std::{net::SocketAddr, str::FromStr};
 
 use souk_common::{
     auth::{Role, Roles, ServiceTokens},
     config::{Loader, Secret},
     error::{Problem, Reason},
-    ids::{OrderId, UserId},
+    ids::UserId,
 };
 use souk_inventory::Config;
 use souk_proto::{
-    google::r#type::Money,
     inventory::v1::{
-        AdjustStockRequest, BatchUpdateReservationsRequest, CommitReservationRequest, CountStockRequest,
-        CreateLocationRequest, CreateProductRequest, GetAvailabilityRequest, GetStockRequest, ListLocationsRequest,
-        Location, Product, ReleaseReservationRequest, Reservation, ReservationItem, ReserveRequest,
-        ReturnReservationRequest, StockLevel, TransferStockRequest,
-        adjust_stock_request::Item,
+        BatchUpdateReservationsRequest, CommitReservationRequest, CreateLocationRequest, CreateProductRequest,
+        GetAvailabilityRequest, GetStockRequest, ListLocationsRequest, Location, Product, ReleaseReservationRequest,
+        Reservation, StockLevel,
         batch_update_reservations_request::{Change as ChangeMessage, change::Change},
         batch_update_reservations_response::result::Result as Changed,
-        count_stock_request,
-        ledger_entry::Reason as LedgerReason,
         location_service_client::LocationServiceClient,
-        product::StockTracking,
         product_service_client::ProductServiceClient,
         reservation::State,
         reservation_service_client::ReservationServiceClient,
         stock_service_client::StockServiceClient,
-        transfer_stock_request,
     },
     user::v1::{
         LogInRequest, RegisterRequest, session_service_client::SessionServiceClient,
@@ -46,6 +37,10 @@ use tonic::{
     metadata::{Ascii, MetadataValue},
     service::interceptor::{InterceptedService, Interceptor},
     transport::{Channel, Endpoint},
+};
+
+pub use self::requests::{
+    adjustment, adjustments, count, draft, gbp, give_back, item, key, order, reserve, transfer, untracked,
 };
 
 const SECRET: &str = "0123456789abcdef0123456789abcdef";
@@ -342,89 +337,6 @@ async fn people_of(database: &TestDatabase, shutdown: &CancellationToken) -> (So
     db.close();
     let customer = tokens.pop().unwrap();
     (address, tokens.pop().unwrap(), customer)
-}
-
-pub fn gbp(units: i64, nanos: i32) -> Money {
-    Money { currency_code: "GBP".to_owned(), units, nanos }
-}
-
-/// A product that can be made.
-pub fn draft(sku: &str) -> Product {
-    Product {
-        sku: sku.to_owned(),
-        title: format!("Title of {sku}"),
-        price: Some(gbp(2, 500_000_000)),
-        ..Product::default()
-    }
-}
-
-/// Postage: a product whose stock nobody counts.
-pub fn untracked(sku: &str) -> Product {
-    Product { stock_tracking: StockTracking::Untracked.into(), ..draft(sku) }
-}
-
-/// A new order's resource name.
-pub fn order() -> String {
-    OrderId::new().name()
-}
-
-/// A key that no other request has.
-pub fn key() -> String {
-    static NEXT: AtomicU64 = AtomicU64::new(0);
-    format!("key-{}", NEXT.fetch_add(1, Ordering::Relaxed))
-}
-
-fn items(items: &[(&str, i64)]) -> Vec<ReservationItem> {
-    let item = |&(product, quantity): &(&str, i64)| ReservationItem { product: product.to_owned(), quantity };
-    items.iter().map(item).collect()
-}
-
-pub fn reserve(order: &str, wanted: &[(&str, i64)], ttl_seconds: i64) -> ReserveRequest {
-    let ttl = prost_types::Duration { seconds: ttl_seconds, nanos: 0 };
-    ReserveRequest { order: order.to_owned(), items: items(wanted), ttl: Some(ttl) }
-}
-
-pub fn give_back(order: &str, key: &str, back: &[(&str, i64)]) -> ReturnReservationRequest {
-    ReturnReservationRequest { order: order.to_owned(), request_id: key.to_owned(), items: items(back) }
-}
-
-pub fn item(product: &str, location: &str, quantity: i64) -> Item {
-    Item { product: product.to_owned(), location: location.to_owned(), quantity }
-}
-
-pub fn transfer(key: &str, product: &str, (source, destination): (&str, &str), quantity: i64) -> TransferStockRequest {
-    TransferStockRequest {
-        request_id: key.to_owned(),
-        source: source.to_owned(),
-        destination: destination.to_owned(),
-        items: vec![transfer_stock_request::Item { product: product.to_owned(), quantity }],
-        ..TransferStockRequest::default()
-    }
-}
-
-/// Products with the location and the number that were counted.
-pub fn count(key: &str, counted: &[(&str, &str, i64)]) -> CountStockRequest {
-    let item = |&(product, location, counted_quantity): &(&str, &str, i64)| count_stock_request::Item {
-        product: product.to_owned(),
-        location: location.to_owned(),
-        counted_quantity,
-    };
-    let items = counted.iter().map(item).collect();
-    CountStockRequest { request_id: key.to_owned(), items, ..CountStockRequest::default() }
-}
-
-pub fn adjustment(key: &str, product: &str, location: &str, quantity: i64) -> AdjustStockRequest {
-    adjustments(key, vec![item(product, location, quantity)])
-}
-
-pub fn adjustments(key: &str, items: Vec<Item>) -> AdjustStockRequest {
-    AdjustStockRequest {
-        request_id: key.to_owned(),
-        items,
-        reason: LedgerReason::Receipt.into(),
-        reference: "delivery 7".to_owned(),
-        note: String::new(),
-    }
 }
 
 /// That a call was refused for this reason, and that its answer shows nothing of the inside.

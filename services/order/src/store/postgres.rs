@@ -9,8 +9,11 @@ use diesel::{
 use diesel_async::RunQueryDsl;
 use serde::Serialize;
 use souk_common::{
-    db::{DbError, postgres::Keep},
-    events::postgres::{Statement, bind, insert_events},
+    db::{
+        DbError,
+        postgres::{Keep, Statement},
+    },
+    events::postgres::{bind, insert_events},
     ids::OrderId,
 };
 
