@@ -65,7 +65,8 @@ pub async fn serve(config: Config, listener: TcpListener, shutdown: Cancellation
     let contract = Contract::souk().map_err(SetupError::from)?;
     let verifier = common.verifier(&settings.clients.user, contract).map_err(SetupError::from)?;
     let store = Store::open(&settings.database, &common.data_dir).await?;
-    let changes = coalescer(&store, Limits { batch: settings.batch_size, queue: settings.queue_size });
+    let changes =
+        coalescer(&store, Limits { batch: settings.batch_size, queue: settings.queue_size, ..Limits::default() });
     // A token of its own: the jobs also stop where the server fails.
     let stop_jobs = shutdown.child_token();
     let log = Log::open(store.db(), "inventory", settings.events.clone(), store.bell(), stop_jobs.clone()).await?;

@@ -41,6 +41,10 @@ const MAX_ITEMS: usize = 10_000;
 /// The longest that anyone waits for prices.
 const LONGEST: Duration = Duration::from_secs(10);
 
+/// How long a call may take until those who come after it are asked for beside it: others are chosen
+/// instead of a copy that hangs, as calls wait for it.
+const PATIENCE: Duration = Duration::from_millis(500);
+
 /// The inventory service.
 #[derive(Clone)]
 pub struct Inventory {
@@ -84,11 +88,12 @@ impl Inventory {
     /// Through this client. Must be called within a tokio runtime.
     #[must_use]
     pub fn new(client: Client) -> Self {
+        let limits = Limits { patience: Some(PATIENCE), ..Limits::default() };
         let products = ProductServiceClient::new(client.clone());
-        let offers = Coalescer::new("offers", Limits::default(), move |asked| read_offers(products.clone(), asked));
+        let offers = Coalescer::new("offers", limits, move |asked| read_offers(products.clone(), asked));
         let reservations = ReservationServiceClient::new(client.clone());
         let through = reservations.clone();
-        let changes = Coalescer::new("reservations", Limits::default(), move |asked| change(through.clone(), asked));
+        let changes = Coalescer::new("reservations", limits, move |asked| change(through.clone(), asked));
         Self { offers, changes, reservations, stock: StockServiceClient::new(client) }
     }
 

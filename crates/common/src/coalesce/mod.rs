@@ -11,7 +11,7 @@ mod worker;
 #[cfg(test)]
 mod tests;
 
-use std::{future::Future, sync::Arc};
+use std::{future::Future, sync::Arc, time::Duration};
 
 use tokio::{
     sync::{mpsc, oneshot},
@@ -30,11 +30,14 @@ pub struct Limits {
     pub batch: usize,
     /// Requests that may wait for a batch; one more is refused. 0 counts as 1.
     pub queue: usize,
+    /// How long a batch may take until the next one begins beside it, so that one call that hangs does not hold up all who
+    /// come after. Without it, batches run one at a time.
+    pub patience: Option<Duration>,
 }
 
 impl Default for Limits {
     fn default() -> Self {
-        Self { batch: 256, queue: 4096 }
+        Self { batch: 256, queue: 4096, patience: None }
     }
 }
 
@@ -113,7 +116,7 @@ where
     Res: Send + 'static,
     E: BatchError,
 {
-    /// Starts a coalescer whose batches are done by `run`, one at a time and in order of arrival. `of` says in the
+    /// Starts a coalescer whose batches are done by `run`, in order of arrival. `of` says in the
     /// metrics what they are of (`stock`).
     ///
     /// `run` answers with one result for each request, in their order, or with an error for the batch as a whole,
@@ -126,7 +129,7 @@ where
         let (queue, waiting) = mpsc::channel(limits.queue.max(1));
         let closing = CancellationToken::new();
         let tracker = TaskTracker::new();
-        tracker.spawn(Worker::new(of, run, limits.batch.max(1)).run(waiting, closing.clone()));
+        tracker.spawn(Worker::new(of, run, limits).run(waiting, closing.clone()));
         tracker.close();
         Self { queue, closing, worker: Arc::new(tracker) }
     }

@@ -9,7 +9,7 @@ use tokio::{
     time::{Duration, Instant, sleep},
 };
 
-use super::{BatchError, Coalescer, Limits, SubmitError};
+use super::{BatchError, Coalescer, Limits, SubmitError, worker::LATE};
 
 #[derive(Debug, Clone, PartialEq, Eq)]
 enum Failure {
@@ -119,7 +119,7 @@ async fn those_who_wait_form_the_next_batch_in_order_and_each_gets_its_own_answe
 
 #[tokio::test]
 async fn a_batch_is_never_larger_than_its_limit() {
-    let bench = Bench::new(Limits { batch: 2, queue: 100 });
+    let bench = Bench::new(Limits { batch: 2, queue: 100, ..Limits::default() });
     let tasks = bench.queue_up(&[2, 4, 6, 8, 10]).await;
     bench.open();
     for task in tasks {
@@ -160,7 +160,7 @@ async fn a_failure_that_strikes_all_is_not_tried_member_by_member() {
 
 #[tokio::test]
 async fn a_full_queue_refuses() {
-    let bench = Bench::new(Limits { batch: 10, queue: 2 });
+    let bench = Bench::new(Limits { batch: 10, queue: 2, ..Limits::default() });
     let tasks = bench.queue_up(&[2, 4]).await;
     assert_eq!(bench.coalescer.submit(6).await, Err(SubmitError::Overloaded));
     bench.open();
@@ -188,8 +188,49 @@ async fn a_caller_that_leaves_stops_neither_its_batch_nor_its_neighbours() {
 }
 
 #[tokio::test]
+async fn who_has_left_is_in_no_half() {
+    let bench = Bench::new(Limits::default());
+    let mut tasks = bench.queue_up(&[2, 666, 4, 6]).await;
+    bench.gate.add_permits(1);
+    until(|| bench.seen().len() == 2).await;
+    let left = tasks.pop().unwrap();
+    left.abort();
+    assert!(left.await.unwrap_err().is_cancelled());
+    bench.open();
+    for task in tasks {
+        let _ = task.await.unwrap();
+    }
+    assert_eq!(bench.seen(), [vec![0], vec![2, 666, 4, 6], vec![2, 666], vec![2], vec![666], vec![4]]);
+}
+
+#[tokio::test]
+async fn a_batch_that_takes_long_is_overtaken() {
+    let patience = Duration::from_millis(10);
+    let bench = Bench::new(Limits { patience: Some(patience), ..Limits::default() });
+    let mut tasks = Vec::new();
+    // All stand at the gate.
+    for n in 0..LATE {
+        tasks.push(bench.submit(100));
+        until(|| bench.seen().len() == n + 1).await;
+    }
+    tasks.push(bench.submit(102));
+    until(|| bench.waiting() == 1).await;
+    sleep(10 * patience).await;
+    assert_eq!(bench.seen().len(), LATE, "there is an end to it");
+    bench.gate.add_permits(1);
+    until(|| bench.seen().len() == LATE + 1).await;
+    bench.open();
+    bench.coalescer.drain().await;
+    let last = tasks.pop().unwrap();
+    for task in tasks {
+        assert_eq!(task.await.unwrap(), Ok(200));
+    }
+    assert_eq!(last.await.unwrap(), Ok(204));
+}
+
+#[tokio::test]
 async fn draining_serves_what_waits_and_refuses_what_comes() {
-    let bench = Bench::new(Limits { batch: 1, queue: 100 });
+    let bench = Bench::new(Limits { batch: 1, queue: 100, ..Limits::default() });
     let tasks = bench.queue_up(&[2, 4, 6]).await;
     let drained = tokio::spawn({
         let coalescer = bench.coalescer.clone();

@@ -1,24 +1,31 @@
 //! The task that takes waiting requests and runs them batch by batch.
 
-use std::{future::Future, panic::AssertUnwindSafe};
+use std::{
+    future::{Future, pending},
+    panic::AssertUnwindSafe,
+    pin::pin,
+};
 
-use futures::FutureExt as _;
-use tokio::sync::mpsc;
+use futures::{FutureExt as _, StreamExt as _, stream::FuturesUnordered};
+use tokio::{sync::mpsc, time::sleep};
 use tokio_util::sync::CancellationToken;
 
-use super::{BatchError, Job, SubmitError};
+use super::{BatchError, Job, Limits, SubmitError};
 use crate::telemetry::metrics;
 
-/// Runs batches with `run`, of at most `batch` requests.
+/// Batches at most that are late at a time: the next one waits for one of them.
+pub(super) const LATE: usize = 8;
+
+/// Runs batches with `run`.
 pub(super) struct Worker<F> {
     of: &'static str,
     run: F,
-    batch: usize,
+    limits: Limits,
 }
 
 impl<F> Worker<F> {
-    pub(super) fn new(of: &'static str, run: F, batch: usize) -> Self {
-        Self { of, run, batch }
+    pub(super) fn new(of: &'static str, run: F, limits: Limits) -> Self {
+        Self { of, run, limits }
     }
 
     /// Serves the queue until it is closed and empty.
@@ -33,6 +40,7 @@ impl<F> Worker<F> {
         Fut: Future<Output = Result<Vec<Result<Res, E>>, E>>,
     {
         let mut closed = false;
+        let mut late = FuturesUnordered::new();
         loop {
             let mut jobs = Vec::new();
             tokio::select! {
@@ -42,15 +50,33 @@ impl<F> Worker<F> {
                     closed = true;
                     continue;
                 }
-                taken = waiting.recv_many(&mut jobs, self.batch) => if taken == 0 { return },
+                Some(()) = late.next() => continue,
+                taken = waiting.recv_many(&mut jobs, self.limits.batch.max(1)), if late.len() < LATE => {
+                    if taken == 0 {
+                        break;
+                    }
+                }
             }
-            // Nobody waits for these any more and they have not begun.
-            jobs.retain(|job| !job.reply.is_closed());
-            if !jobs.is_empty() {
-                metrics::batch(self.of, jobs.iter().map(|job| job.since.elapsed()));
-                self.serve(jobs).await;
+            let mut batch = Box::pin(self.serve(jobs));
+            let mut is_late = pin!(async {
+                match self.limits.patience {
+                    Some(patience) => sleep(patience).await,
+                    None => pending().await,
+                }
+            });
+            loop {
+                tokio::select! {
+                    biased;
+                    () = &mut batch => break,
+                    Some(()) = late.next() => {}
+                    () = &mut is_late => {
+                        late.push(batch);
+                        break;
+                    }
+                }
             }
         }
+        late.collect().await
     }
 
     /// Runs one batch, and its halves where it fails through one of its members.
@@ -64,7 +90,10 @@ impl<F> Worker<F> {
         // The next part to run is the last one, so that the order of arrival is kept.
         let mut parts = vec![jobs];
         while let Some(mut jobs) = parts.pop() {
+            // Nobody waits for these any more and they have not begun, or what they were in had no effect.
+            jobs.retain(|job| !job.reply.is_closed());
             let Some(first) = jobs.first() else { continue };
+            metrics::batch(self.of, jobs.iter().map(|job| job.since.elapsed()));
             let origin = first.origin.clone();
             let requests = jobs.iter().map(|job| job.request.clone()).collect();
             // Only the answer is looked at afterwards: nothing half-changed is seen behind a panic.
