@@ -1,10 +1,13 @@
 //! Holding stock for orders.
 
+use std::error::Error as _;
+
 use chrono::TimeDelta;
 use futures::future::try_join_all;
 use prost::Message as _;
 use souk_common::{
     auth::Caller,
+    coalesce::BatchError,
     error::Problem,
     ids::{OrderId, ProductId, ReservationId},
 };
@@ -99,12 +102,19 @@ impl Rpc {
         Ok(Response::new(convert::reservation(self.reservation(caller, action).await?)))
     }
 
-    /// The same, where that the rules forbid it is an answer.
+    /// The same, where what keeps this one from being done is an answer. What would keep all fails the call: another copy may
+    /// do them, or this one in a moment.
     async fn result(&self, caller: &Caller, action: Action) -> Result<ResultMessage, Error> {
         let result = match self.reservation(caller, action).await {
             Ok(reservation) => result::Result::State(convert::reservation_state(reservation.state).into()),
-            Err(refused @ Error::Refused(_)) => result::Result::Error(Problem::from(refused).into()),
-            Err(error) => return Err(error),
+            Err(error) if error.strikes_all() || matches!(error, Error::ShuttingDown) => return Err(error),
+            Err(error) => {
+                let problem = Problem::from(error);
+                if problem.is_fault() {
+                    tracing::error!(cause = problem.source(), "a change of a reservation failed");
+                }
+                result::Result::Error(problem.into())
+            }
         };
         Ok(ResultMessage { result: Some(result) })
     }

@@ -8,6 +8,7 @@ use souk_proto::inventory::v1::{
     CommitReservationRequest, GetReservationRequest, ListLedgerEntriesRequest, ReleaseReservationRequest, Reservation,
     batch_update_reservations_request::change::Change, ledger_entry::Reason as LedgerReason, reservation::State,
 };
+use souk_testkit::db::Engine;
 use tonic::Status;
 
 use crate::harness::{Souk, both, fields, order, refused, reserve, untracked};
@@ -222,6 +223,33 @@ async fn of_a_thousand_who_ask_together_for_ten_pieces_ten_get_them() {
         let short = answers.iter().filter(|answer| matches!(answer, Err(p) if p.reason() == Reason::OutOfStock));
         assert_eq!((short.count(), answers.len()), (990, 1000));
         assert_eq!(souk.sums(&a).await, (10, 10, 0));
+        souk.verified().await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn those_who_find_no_room_in_the_queue_do_not_spoil_it_for_others() {
+    for engine in [Engine::Sqlite, Engine::Postgres] {
+        let souk = Souk::start(engine, 1, &[("QUEUE_SIZE", "1"), ("BATCH_SIZE", "1")]).await;
+        let a = souk.stocked("A", 100).await;
+        let wish = || Change::Reserve(reserve(&order(), &[(&a, 1)], 600));
+        let mut left: Vec<_> = std::iter::repeat_with(wish).take(100).collect();
+        // One gets through each time, at least.
+        for _each in 0..100 {
+            let answers = souk.batch(left.clone()).await.unwrap();
+            left = left
+                .into_iter()
+                .zip(&answers)
+                .filter_map(|(wish, answer)| answer.as_ref().err().map(|_| wish))
+                .collect();
+            for problem in answers.into_iter().filter_map(Result::err) {
+                assert_eq!(problem.reason(), Reason::Overloaded, "{problem}");
+            }
+            if left.is_empty() {
+                break;
+            }
+        }
+        assert_eq!((left.len(), souk.sums(&a).await), (0, (100, 100, 0)));
         souk.verified().await;
     }
 }
