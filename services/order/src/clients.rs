@@ -41,8 +41,8 @@ const MAX_ITEMS: usize = 10_000;
 /// The longest that anyone waits for prices.
 const LONGEST: Duration = Duration::from_secs(10);
 
-/// How long a call may take until those who come after it are asked for beside it: others are chosen
-/// instead of a copy that hangs, as calls wait for it.
+/// How long a call may take until the next one goes out beside it. Where a copy of inventory hangs, calls wait for it then, and
+/// others are chosen.
 const PATIENCE: Duration = Duration::from_millis(500);
 
 /// The inventory service.

@@ -116,8 +116,8 @@ where
     Res: Send + 'static,
     E: BatchError,
 {
-    /// Starts a coalescer whose batches are done by `run`, in order of arrival. `of` says in the
-    /// metrics what they are of (`stock`).
+    /// Starts a coalescer whose batches are done by `run`, in order of arrival. `of` says in the metrics what they are of
+    /// (`stock`).
     ///
     /// `run` answers with one result for each request, in their order, or with an error for the batch as a whole,
     /// which then must have had no effect. It must be called within a tokio runtime.

@@ -1,19 +1,15 @@
 //! The task that takes waiting requests and runs them batch by batch.
 
-use std::{
-    future::{Future, pending},
-    panic::AssertUnwindSafe,
-    pin::pin,
-};
+use std::{future::Future, panic::AssertUnwindSafe, pin::pin};
 
-use futures::{FutureExt as _, StreamExt as _, stream::FuturesUnordered};
+use futures::{FutureExt as _, StreamExt as _, future::OptionFuture, stream::FuturesUnordered};
 use tokio::{sync::mpsc, time::sleep};
 use tokio_util::sync::CancellationToken;
 
 use super::{BatchError, Job, Limits, SubmitError};
 use crate::telemetry::metrics;
 
-/// Batches at most that are late at a time: the next one waits for one of them.
+/// As many batches may be late at a time: then the next one waits until one of them is done.
 pub(super) const LATE: usize = 8;
 
 /// Runs batches with `run`.
@@ -58,18 +54,13 @@ impl<F> Worker<F> {
                 }
             }
             let mut batch = Box::pin(self.serve(jobs));
-            let mut is_late = pin!(async {
-                match self.limits.patience {
-                    Some(patience) => sleep(patience).await,
-                    None => pending().await,
-                }
-            });
+            let mut is_late = pin!(OptionFuture::from(self.limits.patience.map(sleep)));
             loop {
                 tokio::select! {
                     biased;
                     () = &mut batch => break,
                     Some(()) = late.next() => {}
-                    () = &mut is_late => {
+                    Some(()) = &mut is_late => {
                         late.push(batch);
                         break;
                     }
