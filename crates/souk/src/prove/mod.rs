@@ -27,6 +27,7 @@ use indicatif::ProgressBar;
 use rand::RngExt;
 use souk_common::{config::Settings, verify::Check};
 use tokio::time::Instant;
+use tokio_util::sync::CancellationToken;
 
 use self::{
     answers::Told,
@@ -72,12 +73,13 @@ struct Own {
 pub async fn run(args: &ProveArgs, file: Option<&Path>) -> anyhow::Result<()> {
     let run = format!("{}-{:04x}", Utc::now().format("%Y%m%d-%H%M%S"), rand::rng().random::<u16>());
     let seed = args.seed.unwrap_or_else(|| rand::rng().random_range(0..1_000_000));
+    let signal = signals::shutdown()?;
     println!("Run {run} with seed {seed}: {} buyers, {} products", args.buyers, args.products);
     let mut place = match &args.url {
         Some(server) => installation(server, args, file)?,
         None => own(args, &run).await?,
     };
-    let proved = Box::pin(prove(args, (run, seed), &mut place)).await;
+    let proved = Box::pin(prove(args, (run, seed), &mut place, &signal)).await;
     let archived = match place.own {
         Some(_) => Ok(()),
         None => shop::archive(&place.staff, &place.products).await,
@@ -169,15 +171,26 @@ impl Own {
     }
 }
 
-async fn prove(args: &ProveArgs, (run, seed): (String, u64), place: &mut Place) -> anyhow::Result<(Did, Vec<Check>)> {
+async fn prove(
+    args: &ProveArgs,
+    (run, seed): (String, u64),
+    place: &mut Place,
+    signal: &CancellationToken,
+) -> anyhow::Result<(Did, Vec<Check>)> {
     let Place { server, staff, products, own, .. } = place;
     shop::stock_up(staff, &run, (args.products, args.stock.into()), products).await?;
-    let buyers = shop::customers(server, &run, args.buyers).await?;
     let names = products.iter().map(|product| product.name.clone()).collect();
     let market = Market::new((run, seed), names, staff, args.payment_token.clone(), args.orders);
-    let first = first(&market, &buyers).await?;
+    let opening = async {
+        let buyers = shop::customers(server, &market.run, args.buyers).await?;
+        let first = first(&market, &buyers).await?;
+        anyhow::Ok((buyers, first))
+    };
+    let opened = signal.run_until_cancelled(opening).await;
+    let (buyers, first) = opened.context("stopped before the buyers began: nothing was put to the test")??;
 
-    let mut traded = Box::pin(trade(args, &market, &buyers, products, own.as_mut())).await?;
+    println!("The buyers order; Ctrl-C ends it sooner, and checks what they did");
+    let mut traded = Box::pin(trade(args, &market, &buyers, products, own.as_mut(), signal)).await?;
     traded.told.insert(0, first);
     let since = traded.kills.last.unwrap_or(traded.stopped);
     let found = found::look(staff, &buyers, products, &traded.told, since).await?;
@@ -231,6 +244,7 @@ async fn trade(
     buyers: &[Api],
     products: &mut [Product],
     own: Option<&mut Own>,
+    signal: &CancellationToken,
 ) -> anyhow::Result<Traded> {
     let (started, stop) = (Instant::now(), &market.stop);
     let duration = args.duration.or(args.orders.is_none().then_some(DURATION));
@@ -239,7 +253,6 @@ async fn trade(
         args.orders.map_or(time, |orders| time.max(market.begun() as f64 / orders as f64))
     };
     let strikes = plan::strikes(market.seed, kills(args, duration));
-    let signal = signals::shutdown()?;
     let bar = ProgressBar::new_spinner();
     let clock = async {
         while !signal.is_cancelled() && duration.is_none_or(|duration| started.elapsed() < duration) {

@@ -163,11 +163,11 @@ impl Cluster {
         Rest::anonymous(&self.gateway).log_in(ADMIN.0, ADMIN.1).await
     }
 
-    /// `souk prove` on this cluster, by its gateway, with what `souk verify` finds at the end.
+    /// `souk prove` on this cluster, by its gateway, with what `souk verify` finds at the end; ready when its buyers order.
     pub fn prove(&self) -> Program {
         let credentials = serde_json::json!({ "email": ADMIN.0, "password": ADMIN.1 });
         std::fs::write(self.folder.path().join("admin.json"), credentials.to_string()).unwrap();
-        let program = Program::new(env!("CARGO_BIN_EXE_souk"), "Run ")
+        let program = Program::new(env!("CARGO_BIN_EXE_souk"), "The buyers order")
             .args(["prove", "--url", &self.gateway, "--data-dir"])
             .arg(self.folder.path());
         configure(program, &self.databases, &[])

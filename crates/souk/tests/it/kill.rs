@@ -97,6 +97,21 @@ async fn an_installation_is_proved_within_its_budgets_and_left_tidy_without_a_ki
     assert_eq!(products["products"], serde_json::json!([]));
 }
 
+#[tokio::test(flavor = "multi_thread")]
+async fn who_stops_it_before_the_buyers_order_is_told_so_and_left_tidy_without_a_kill() {
+    let up = Up::start().await;
+    // So many passwords take their time.
+    let program = Program::new(env!("CARGO_BIN_EXE_souk"), "Run ")
+        .args(["prove", "--url", &up.gateway, "--buyers", "60", "--data-dir"])
+        .arg(up.folder.path());
+    let mut run = program.start().await;
+    let status = run.terminate(Duration::from_secs(30)).await;
+    assert_eq!(status.code(), Some(1), "{}", run.log());
+    assert!(run.log().contains("stopped before the buyers began"), "{}", run.log());
+    let products = Rest::anonymous(&up.gateway).get("/v1/products").await.ok();
+    assert_eq!(products["products"], serde_json::json!([]));
+}
+
 /// What is planted here happens to real data behind the services' backs: the run must see it.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_lost_order_and_a_piece_too_many_are_found_without_a_kill() {
