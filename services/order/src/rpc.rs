@@ -48,8 +48,8 @@ const REPLAYED: &str = "idempotent-replayed";
 const RETRY: Duration = Duration::from_secs(1);
 /// The longest a caller is kept waiting for a saga.
 const PATIENCE: Duration = Duration::from_secs(60);
-/// What is left of a caller's deadline for the way back.
-const WAY_BACK: Duration = Duration::from_millis(100);
+/// What of a caller's deadline is left for the way back: a fifth, but no more than this.
+const WAY_BACK: Duration = Duration::from_secs(1);
 
 /// The service's generated trait. A clone is another handle.
 #[derive(Clone)]
@@ -216,7 +216,8 @@ impl Parts {
     async fn finish(&self, saga: Saga, lease: Lease, what: &str) -> Result<Saga, Problem> {
         let order = saga.order().name();
         let context = RequestContext::current().unwrap_or_else(RequestContext::background);
-        let wait = context.remaining(PATIENCE).saturating_sub(WAY_BACK);
+        let remaining = context.remaining(PATIENCE);
+        let wait = remaining - WAY_BACK.min(remaining / 5);
         let sagas = self.sagas.clone();
         let run = context.detached().scope(async move { sagas.run(saga, lease).await }).in_current_span();
         match within(wait, self.sagas.track(run)).await {

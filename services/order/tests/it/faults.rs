@@ -6,14 +6,11 @@ use souk_common::error::Reason;
 use souk_proto::order::v1::{ListSagasRequest, order::State};
 use souk_testkit::wait;
 
-use crate::harness::{SOON, back, both_with, gbp, order_for, refund, refused};
-
-const IMPATIENT: &[(&str, &str)] =
-    &[("SAGA__LEASE", "2s"), ("SAGA__STEP_PATIENCE", "800ms"), ("CLIENTS__INVENTORY__TIMEOUT", "400ms")];
+use crate::harness::{SOON, back, both, both_with, gbp, order_for, refund, refused};
 
 #[tokio::test(flavor = "multi_thread")]
 async fn without_inventory_nothing_is_taken_down() {
-    for souk in both_with(IMPATIENT).await {
+    for souk in both().await {
         let lantern = souk.stocked("LANTERN", 5).await;
         souk.link.cut();
         let request = order_for(&[(&lantern, 1)], "tok_approved");
@@ -33,8 +30,7 @@ async fn without_inventory_nothing_is_taken_down() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn an_order_that_was_taken_down_goes_on_when_inventory_is_back() {
-    let slow = [IMPATIENT, &[("PAYMENT__SLOW_DELAY", "500ms")]].concat();
-    for souk in both_with(&slow).await {
+    for souk in both().await {
         let lantern = souk.stocked("LANTERN", 5).await;
         let request = order_for(&[(&lantern, 1)], "tok_slow");
         let placing = souk.place(&souk.ada, request.clone());
@@ -62,7 +58,7 @@ async fn an_order_that_was_taken_down_goes_on_when_inventory_is_back() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn lost_answers_change_nothing() {
-    for souk in both_with(IMPATIENT).await {
+    for souk in both_with(&[("CLIENTS__INVENTORY__TIMEOUT", "1s")]).await {
         let lantern = souk.stocked("LANTERN", 200).await;
         let faults = async {
             for round in 0..6_u32 {
@@ -112,7 +108,7 @@ async fn lost_answers_change_nothing() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_caller_who_leaves_does_not_stop_an_order() {
-    for souk in both_with(&[]).await {
+    for souk in both().await {
         let lantern = souk.stocked("LANTERN", 5).await;
         let request = order_for(&[(&lantern, 1)], "tok_slow");
         let placing = souk.place(&souk.ada, request.clone());
@@ -137,6 +133,8 @@ async fn a_caller_who_leaves_does_not_stop_an_order() {
 async fn callers_who_leave_at_any_moment_leave_no_order_to_its_lease() {
     for souk in both_with(&[("SAGA__LEASE", "60s")]).await {
         let lantern = souk.stocked("LANTERN", 500).await;
+        // However fast the machine, some are too impatient.
+        souk.link.delay(Duration::from_millis(20));
         let calls = (0..60_u64).map(|number| {
             let (souk, request) = (&souk, order_for(&[(&lantern, 1)], "tok_approved"));
             async move {
@@ -181,11 +179,11 @@ async fn staff_who_leave_at_any_moment_leave_no_refund_to_its_lease() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_deadline_is_answered_in_time_and_the_order_goes_on() {
-    for souk in both_with(&[]).await {
+    for souk in both_with(&[("PAYMENT__SLOW_DELAY", "4s")]).await {
         let lantern = souk.stocked("LANTERN", 5).await;
         let message = order_for(&[(&lantern, 1)], "tok_slow");
         let mut request = tonic::Request::new(message.clone());
-        request.set_timeout(Duration::from_millis(600));
+        request.set_timeout(Duration::from_secs(3));
         let problem = refused(souk.api(&souk.ada).place_order(request).await, Reason::ServiceUnavailable);
         let name = problem.get_metadata("order").unwrap().to_owned();
         souk.settled().await;
@@ -196,7 +194,7 @@ async fn a_deadline_is_answered_in_time_and_the_order_goes_on() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn stopping_in_the_middle_loses_nothing() {
-    for mut souk in both_with(&[]).await {
+    for mut souk in both().await {
         let lantern = souk.stocked("LANTERN", 50).await;
         let mut api = souk.api(&souk.ada);
         let requests: Vec<_> = (0..10).map(|_| order_for(&[(&lantern, 1)], "tok_slow")).collect();
@@ -223,7 +221,7 @@ async fn stopping_in_the_middle_loses_nothing() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn cancelling_and_returning_go_on_when_inventory_is_back() {
-    for souk in both_with(IMPATIENT).await {
+    for souk in both().await {
         let lantern = souk.stocked("LANTERN", 10).await;
         let one = souk.confirmed(&[(&lantern, 2)]).await;
         let other = souk.confirmed(&[(&lantern, 2)]).await;
