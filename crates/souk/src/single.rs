@@ -45,8 +45,8 @@ pub async fn run(which: Which, args: &ServiceArgs, file: Option<&Path>) -> anyho
     let listener = bind(&settings, which).await?;
     let address = listener.local_addr()?;
     let metrics = guard.metrics_address().map(|address| address.to_string());
-    tracing::info!(service = which.name(), %address, metrics, version = env!("CARGO_PKG_VERSION"), "serving");
     let shutdown = signals::shutdown()?;
+    tracing::info!(service = which.name(), %address, metrics, version = env!("CARGO_PKG_VERSION"), "serving");
     let result = serve(which, &settings, &Local::default(), listener, shutdown)?.await;
     guard.shutdown().await;
     result

@@ -271,8 +271,7 @@ async fn trade(
         kills
     };
     let delivering = async {
-        let (run, seed) = (&market.run, market.seed);
-        let deliveries = shop::deliveries(market.staff, run, seed, products, args.stock.into(), stop).await;
+        let deliveries = shop::deliveries(market.staff, &market.run, products, args.stock.into(), stop).await;
         stop.cancel();
         deliveries
     };

@@ -3,13 +3,15 @@
 use std::{
     collections::BTreeMap,
     fs::OpenOptions,
-    net::{SocketAddr, TcpListener},
+    net::{Ipv4Addr, SocketAddr, TcpListener},
+    ops::Range,
     path::{Path, PathBuf},
     process::Stdio,
     time::Duration,
 };
 
 use anyhow::{Context, bail};
+use rand::RngExt;
 use souk_common::config::Settings;
 use tokio::{
     process::{Child, Command},
@@ -28,6 +30,8 @@ use crate::{
 
 /// How long a service may take to be ready.
 const PATIENCE: Duration = Duration::from_secs(60);
+/// Ports that systems do not give out by themselves: a service that was killed finds its own still free.
+const PORTS: Range<u16> = 10_000..30_000;
 const ALL: [Which; 4] = [Which::User, Which::Inventory, Which::Order, Which::Gateway];
 
 /// All four, running.
@@ -190,8 +194,13 @@ fn log(folder: &Path, which: Which) -> PathBuf {
 
 /// Settings for all four, on free ports.
 fn configure(data_dir: &DataDir, databases: Option<&Databases>) -> anyhow::Result<(Given, Vec<SocketAddr>)> {
+    let ports = std::iter::repeat_with(|| rand::rng().random_range(PORTS)).take(PORTS.len());
     // All are held until all are known, so that none is given out twice.
-    let listeners = ALL.iter().map(|_| TcpListener::bind("127.0.0.1:0")).collect::<Result<Vec<_>, _>>()?;
+    let free = ports.filter_map(|port| TcpListener::bind((Ipv4Addr::LOCALHOST, port)).ok());
+    let listeners: Vec<_> = free.take(ALL.len()).collect();
+    if listeners.len() < ALL.len() {
+        bail!("there are no free ports from {} to {}", PORTS.start, PORTS.end);
+    }
     let addresses = listeners.iter().map(TcpListener::local_addr).collect::<Result<Vec<_>, _>>()?;
     let mut given = Given::default();
     let defaults = settings::alone(&given)?;

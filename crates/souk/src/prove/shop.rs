@@ -8,7 +8,6 @@ use rand::{RngExt, distr::Alphanumeric};
 use serde_json::{Value, json};
 use tokio_util::sync::CancellationToken;
 
-use super::plan;
 use crate::{
     api::{Api, Identity, list, text},
     data_dir::Credentials,
@@ -88,19 +87,22 @@ async fn deliver(staff: &Api, request_id: &str, product: &mut Product, pieces: i
 pub async fn deliveries(
     staff: &Api,
     run: &str,
-    seed: u64,
     products: &mut [Product],
     pieces: i64,
     stop: &CancellationToken,
 ) -> anyhow::Result<u64> {
-    let (mut rng, mut done) = (plan::rng(seed, u64::MAX - 1), 0);
+    let (mut was_low, mut done) = (vec![false; products.len()], 0);
     while stop.run_until_cancelled(tokio::time::sleep(ROUND)).await.is_some() {
-        for product in products.iter_mut() {
+        for (product, was_low) in products.iter_mut().zip(&mut was_low) {
+            let is_low = available(staff, product).await? < 3;
             // Not at once: some shall meet empty shelves.
-            if rng.random_bool(0.3) && available(staff, product).await? < 3 {
+            *was_low = if is_low && *was_low {
                 deliver(staff, &format!("prove:{run}:delivery:{done}"), product, pieces).await?;
                 done += 1;
-            }
+                false
+            } else {
+                is_low
+            };
         }
     }
     Ok(done)
