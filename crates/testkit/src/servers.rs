@@ -9,10 +9,14 @@ mod supervisor;
 mod user;
 
 use std::net::{Ipv4Addr, TcpListener};
+use std::ops::Range;
 use std::path::Path;
+use std::sync::LazyLock;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail};
+use uuid::Uuid;
 
 use self::supervisor::{Plan, Supervised};
 
@@ -215,8 +219,21 @@ fn pause() {
     std::thread::sleep(Duration::from_millis(10));
 }
 
-/// A TCP port on 127.0.0.1 that was free a moment ago.
+/// Ports that systems do not give out by themselves: one that was free stays so until a server is started there, or
+/// started again.
+const PORTS: Range<u16> = 10_000..30_000;
+/// As many are one test's own. nextest says which test's this process is, of those that run at a time.
+const PORTS_EACH: usize = 200;
+
+/// A TCP port on 127.0.0.1 that is free, and that this process was not given before.
 pub fn free_port() -> Result<u16> {
-    let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).context("no free TCP port")?;
-    Ok(listener.local_addr()?.port())
+    static NEXT: LazyLock<AtomicUsize> = LazyLock::new(|| {
+        let slot = std::env::var("NEXTEST_TEST_GLOBAL_SLOT").ok().and_then(|slot| slot.parse::<usize>().ok());
+        let random = || Uuid::new_v4().as_fields().1.into();
+        AtomicUsize::new(slot.map_or_else(random, |slot| slot * PORTS_EACH))
+    });
+    PORTS
+        .map(|_| PORTS.start + (NEXT.fetch_add(1, Ordering::Relaxed) % PORTS.len()) as u16)
+        .find(|port| TcpListener::bind((Ipv4Addr::LOCALHOST, *port)).is_ok())
+        .context("no free TCP port")
 }

@@ -175,16 +175,18 @@ async fn a_connection_lost_at_commit_is_not_tried_again() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn what_takes_too_long_is_ended() {
-    let fixture = postgres(|config| {
-        config.statement_timeout = Duration::from_millis(200);
-        config.lock_timeout = Duration::from_millis(100);
-        config.idle_in_transaction_timeout = Duration::from_millis(300);
-    })
-    .await;
-    let db = &fixture.db;
+    let fixture = postgres(|_| {}).await;
+    // Each limit by itself: the others are far longer, whichever the machine comes to first.
+    let limited = async |limit: fn(&mut Config)| {
+        let mut config = Config::at(&fixture.database.url);
+        limit(&mut config);
+        connect(&config, &fixture.database).await
+    };
+    let db = &limited(|config| config.statement_timeout = Duration::from_millis(200)).await;
     let slept: Result<(), Error> = db::read!(db, |conn, _q| Ok(execute(conn, "SELECT pg_sleep(60)").await?));
     assert!(unavailable(slept).contains("statement timeout"));
 
+    let db = &limited(|config| config.lock_timeout = Duration::from_millis(100)).await;
     let ann = account("ann@example.com", 1);
     store::create(db, &ann).await.unwrap();
     let locked: Result<(), Error> = db::write!(db, |conn, q| {
@@ -195,6 +197,11 @@ async fn what_takes_too_long_is_ended() {
     });
     locked.unwrap();
 
+    let db = &limited(|config| {
+        config.lock_timeout = Duration::from_millis(100);
+        config.idle_in_transaction_timeout = Duration::from_secs(2);
+    })
+    .await;
     // The transaction waits for what happens only after the server has ended it: the row is free for another then.
     let (free, mut is_free) = tokio::sync::watch::channel(false);
     let mut runs = 0;

@@ -95,19 +95,11 @@ pub struct Cluster {
 impl Cluster {
     /// Starts everything on fresh databases of this engine.
     pub async fn start(engine: Engine) -> Self {
-        Self::start_with(engine, false).await
+        Self::on(Ground::new(engine).await, false, |_, program| program).await
     }
 
-    /// The same with two copies of inventory on one database.
-    pub async fn with_two_inventories(engine: Engine) -> Self {
-        Self::start_with(engine, true).await
-    }
-
-    async fn start_with(engine: Engine, two: bool) -> Self {
-        Self::on(Ground::new(engine).await, two, |_, program| program).await
-    }
-
-    /// Starts everything where it was prepared; `more` gives services (`order`) further arguments or variables.
+    /// Starts everything where it was prepared, with two copies of inventory on one database where there shall be `two`;
+    /// `more` gives services (`order`) further arguments or variables.
     pub async fn on(ground: Ground, two: bool, more: impl Fn(&str, Program) -> Program) -> Self {
         let Ground { folder, databases, ports } = ground;
         let [user, inventory, order, gateway, copy] = ports.as_slice() else { unreachable!() };

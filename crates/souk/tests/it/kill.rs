@@ -80,12 +80,13 @@ async fn kill_under_orders(engine: Engine) {
 async fn an_installation_is_proved_within_its_budgets_and_left_tidy_without_a_kill() {
     let up = Up::start_with(|program| {
         let budget = "SOUK_GATEWAY__RATE_LIMITS__WRITE__PER_CALLER";
-        program.env(format!("{budget}__RATE"), "4/s").env(format!("{budget}__BURST"), "12")
+        program.env(format!("{budget}__RATE"), "4/s").env(format!("{budget}__BURST"), "3")
     })
     .await;
     let folder = tempfile::tempdir().unwrap();
     let program = prove(&folder)
-        .args(["--url", &up.gateway, "--orders", "60", "--buyers", "4", "--data-dir"])
+        // By this seed some orders are sent four times at once.
+        .args(["--url", &up.gateway, "--orders", "60", "--buyers", "4", "--seed", "4", "--data-dir"])
         .arg(up.folder.path());
     let (status, log) = program.run().await;
     assert!(status.success(), "{log}");
@@ -100,9 +101,9 @@ async fn an_installation_is_proved_within_its_budgets_and_left_tidy_without_a_ki
 #[tokio::test(flavor = "multi_thread")]
 async fn who_stops_it_before_the_buyers_order_is_told_so_and_left_tidy_without_a_kill() {
     let up = Up::start().await;
-    // So many passwords take their time.
+    // So many take their time, for so many log-ins from one address have to wait for their budget.
     let program = Program::new(env!("CARGO_BIN_EXE_souk"), "Run ")
-        .args(["prove", "--url", &up.gateway, "--buyers", "60", "--data-dir"])
+        .args(["prove", "--url", &up.gateway, "--buyers", "200", "--data-dir"])
         .arg(up.folder.path());
     let mut run = program.start().await;
     let status = run.terminate(Duration::from_secs(30)).await;

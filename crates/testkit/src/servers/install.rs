@@ -1,5 +1,6 @@
 //! Installs a missing server from Debian, where that can be done without asking: as root.
 
+use std::fs::File;
 use std::path::Path;
 use std::process::Command;
 
@@ -19,6 +20,12 @@ pub fn ensure(what: &str, binary: &str, package: &str) -> Result<()> {
     let Some(apt) = find::binary("apt-get").filter(|_| rustix::process::geteuid().is_root()) else {
         bail!(find::missing(what, package));
     };
+    // Several tests may miss it at a time: one installs it, the others wait. Let go when the file is closed.
+    let lock = File::create(std::env::temp_dir().join("souk-install.lock")).and_then(|file| file.lock().map(|()| file));
+    let _one_at_a_time = lock.context("cannot lock the installation of packages")?;
+    if find::binary(binary).is_some() {
+        return Ok(());
+    }
     // A server started by its package would linger on the default port.
     let _quiet = QuietServices::new()?;
     for args in [&["update"][..], &["install", "--yes", "--no-install-recommends", package][..]] {

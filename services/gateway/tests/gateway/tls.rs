@@ -127,7 +127,8 @@ async fn who_does_not_shake_hands_is_let_go() {
         let _ = tokio::time::timeout(LONG, stream.read_to_end(&mut answer)).await.expect("the gateway closes");
         assert!(!answer.starts_with(b"HTTP"), "{answer:?}");
     }
-    // And one who shook hands and then says nothing.
+    // And one who shook hands, for which there is time enough, and then says nothing.
+    let souk = boot(&authority.sign("gateway"), &[("gateway.header_timeout", "2s")]).await;
     let mut stream = connect(&souk, &authority.certificate(), "http/1.1", &TLS13).await.unwrap();
     let _ = tokio::time::timeout(LONG, stream.read_to_end(&mut Vec::new())).await.expect("the gateway closes");
 }

@@ -54,9 +54,9 @@ async fn what_is_low_is_listed_by_what_can_be_bought() {
         assert_eq!(low(&souk).await, low_now(&[("split", 5, 5), ("empty", 0, 0), ("held", 2, 5)]));
         // What a reservation that ran out holds can be bought.
         let short = order();
-        souk.reservations().reserve(reserve(&short, &[(&held, 2)], 1)).await.unwrap();
+        souk.reservations().reserve(reserve(&short, &[(&held, 2)], 5)).await.unwrap();
         assert!(low(&souk).await.contains(&("held".to_owned(), 0, 5)));
-        souk_testkit::wait::until(std::time::Duration::from_secs(10), "the reservation to run out", async || {
+        souk_testkit::wait::until(std::time::Duration::from_secs(20), "the reservation to run out", async || {
             low(&souk).await.contains(&("held".to_owned(), 2, 5))
         })
         .await;

@@ -8,7 +8,7 @@ use souk_proto::order::v1::{
     timeline_entry::Kind,
 };
 
-use crate::harness::{back, both, both_with, cancel, fields, gbp, order_for, refund, refused, shipment, untracked};
+use crate::harness::{back, both, cancel, fields, gbp, order_for, refund, refused, shipment, untracked};
 
 #[tokio::test(flavor = "multi_thread")]
 async fn pieces_are_cancelled_and_the_rest_stays() {
@@ -146,8 +146,7 @@ async fn refunds_at_once_never_give_back_more_than_was_taken() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_cancellation_in_part_goes_on_when_inventory_is_back() {
-    let impatient = [("SAGA__LEASE", "2s"), ("SAGA__STEP_PATIENCE", "800ms"), ("CLIENTS__INVENTORY__TIMEOUT", "400ms")];
-    for souk in both_with(&impatient).await {
+    for souk in both().await {
         let lantern = souk.stocked("LANTERN", 10).await;
         let order = souk.confirmed(&[(&lantern, 2)]).await;
         souk.link.cut();

@@ -10,8 +10,8 @@ use souk_testkit::wait;
 use tonic::Status;
 
 use crate::{
-    harness::{Person, SOON, Souk, back, both_with, cancel, fields, gbp, order_for, refund, refused},
-    sagas::{IMPATIENT, list, rested, stuck},
+    harness::{Person, SOON, Souk, back, both, cancel, fields, gbp, order_for, refund, refused},
+    sagas::{list, rested, stuck},
     verify::{broken, tamper},
 };
 
@@ -49,7 +49,7 @@ async fn settled_by_hand(souk: &Souk, order: &str) -> (Payment, bool, Option<sou
 
 #[tokio::test(flavor = "multi_thread")]
 async fn money_is_taken_by_other_means_and_given_back_so() {
-    for souk in both_with(IMPATIENT).await {
+    for souk in both().await {
         let lantern = souk.stocked("LANTERN", 5).await;
         let request = order_for(&[(&lantern, 3)], "tok_slow");
         let name = stuck(&souk, request.clone()).await;
@@ -117,7 +117,7 @@ async fn money_is_taken_by_other_means_and_given_back_so() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_hold_is_let_go_by_other_means() {
-    for souk in both_with(IMPATIENT).await {
+    for souk in both().await {
         let lantern = souk.stocked("LANTERN", 5).await;
         let name = stuck(&souk, order_for(&[(&lantern, 1)], "tok_slow")).await;
         let saga = name.replace("orders", "sagas");
@@ -143,7 +143,7 @@ async fn a_hold_is_let_go_by_other_means() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn each_refund_may_be_paid_by_other_means() {
-    for souk in both_with(IMPATIENT).await {
+    for souk in both().await {
         let lantern = souk.stocked("LANTERN", 20).await;
         let order = souk.confirmed(&[(&lantern, 6)]).await;
         let kept = souk.confirmed(&[(&lantern, 1)]).await;

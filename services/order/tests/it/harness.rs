@@ -405,9 +405,7 @@ fn order_config(
     let fixed = [
         ("CLIENTS__USER__ADDRESS", format!("http://{users}")),
         ("CLIENTS__INVENTORY__ADDRESS", format!("http://{inventory}")),
-        ("CLIENTS__INVENTORY__TIMEOUT", "1s".to_owned()),
         ("SAGA__INTERVAL", "50ms".to_owned()),
-        ("PAYMENT__SLOW_DELAY", "1s".to_owned()),
     ];
     variables.extend(fixed.map(|(name, value)| (format!("SOUK_ORDER__{name}"), value)));
     for (name, value) in settings {

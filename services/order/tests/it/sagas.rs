@@ -7,14 +7,7 @@ use souk_proto::order::v1::{
 };
 use souk_testkit::wait;
 
-use crate::harness::{SOON, Souk, back, both_with, fields, order_for, refused};
-
-pub const IMPATIENT: &[(&str, &str)] = &[
-    ("SAGA__LEASE", "2s"),
-    ("SAGA__STEP_PATIENCE", "800ms"),
-    ("CLIENTS__INVENTORY__TIMEOUT", "400ms"),
-    ("PAYMENT__SLOW_DELAY", "500ms"),
-];
+use crate::harness::{SOON, Souk, back, both, fields, order_for, refused};
 
 pub async fn list(souk: &Souk, filter: &str) -> Vec<Saga> {
     let request = ListSagasRequest { filter: filter.to_owned(), ..Default::default() };
@@ -48,7 +41,7 @@ pub async fn stuck(souk: &Souk, slow: PlaceOrderRequest) -> String {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn what_does_not_get_on_is_seen_and_tried_again() {
-    for souk in both_with(IMPATIENT).await {
+    for souk in both().await {
         let lantern = souk.stocked("LANTERN", 5).await;
         let sold = souk.confirmed(&[(&lantern, 2)]).await;
         assert_eq!(list(&souk, "").await, []);
@@ -95,7 +88,7 @@ async fn what_does_not_get_on_is_seen_and_tried_again() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn an_order_is_given_up_before_its_money_is_taken() {
-    for souk in both_with(IMPATIENT).await {
+    for souk in both().await {
         let lantern = souk.stocked("LANTERN", 5).await;
         let name = stuck(&souk, order_for(&[(&lantern, 1)], "tok_slow")).await;
         let request = CompensateSagaRequest { name: name.replace("orders", "sagas"), reason: "customer called".into() };

@@ -26,7 +26,7 @@ use crate::harness::{Bearer, Person, SOON, Souk, both_with, order_for};
 const QUICK: &[(&str, &str)] = &[
     ("WEBHOOKS__INTERVAL", "20ms"),
     ("WEBHOOKS__RETRIES", "200ms,400ms,800ms"),
-    ("WEBHOOKS__TIMEOUT", "700ms"),
+    ("WEBHOOKS__TIMEOUT", "10s"),
     ("WEBHOOKS__ALLOW_HTTP", "true"),
     ("WEBHOOKS__ALLOW_PRIVATE", "true"),
 ];

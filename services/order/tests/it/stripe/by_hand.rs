@@ -9,7 +9,6 @@ use souk_proto::order::v1::{
 use souk_testkit::wait;
 
 use super::{
-    faults::IMPATIENT,
     peer::{APPROVED, Shop, shops},
     webhooks::{Door, event},
 };
@@ -42,9 +41,7 @@ async fn told(shop: &Shop, door: &Door, order: &str, intent: &str) {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn what_was_taken_by_other_means_is_not_held_at_stripe_for_long() {
-    let often =
-        [IMPATIENT, &[("PAYMENT__STRIPE__RECONCILE_INTERVAL", "1s"), ("PAYMENT__STRIPE__RECONCILE_AFTER", "1s")]]
-            .concat();
+    let often = [("PAYMENT__STRIPE__RECONCILE_INTERVAL", "1s"), ("PAYMENT__STRIPE__RECONCILE_AFTER", "1s")];
     for shop in shops(&often).await {
         let souk = &shop.souk;
         let door = Door::of(&shop).await;
@@ -75,7 +72,7 @@ async fn what_was_taken_by_other_means_is_not_held_at_stripe_for_long() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn what_was_given_back_by_other_means_stripe_does_not_give_again() {
-    for shop in shops(IMPATIENT).await {
+    for shop in shops(&[]).await {
         let souk = &shop.souk;
         let door = Door::of(&shop).await;
         let lantern = souk.stocked("LANTERN", 50).await;
@@ -101,7 +98,7 @@ async fn what_was_given_back_by_other_means_stripe_does_not_give_again() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn what_was_let_go_by_other_means_is_held_for_nobody() {
-    for shop in shops(IMPATIENT).await {
+    for shop in shops(&[]).await {
         let souk = &shop.souk;
         let door = Door::of(&shop).await;
         let lantern = souk.stocked("LANTERN", 5).await;

@@ -10,9 +10,6 @@ use souk_testkit::wait;
 use super::peer::{APPROVED, DECLINED, key_of, shops};
 use crate::harness::{SOON, back, order_for, refused};
 
-pub const IMPATIENT: &[(&str, &str)] =
-    &[("SAGA__LEASE", "2s"), ("SAGA__STEP_PATIENCE", "1500ms"), ("PAYMENT__STRIPE__TIMEOUT", "500ms")];
-
 #[tokio::test(flavor = "multi_thread")]
 async fn whichever_answer_is_lost_each_thing_is_done_once() {
     for shop in shops(&[]).await {
@@ -48,8 +45,7 @@ async fn whichever_answer_is_lost_each_thing_is_done_once() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn an_order_that_is_rejected_after_a_lost_authorisation_holds_nothing() {
-    let brief = [IMPATIENT, &[("SAGA__RESERVATION_TTL", "1s")]].concat();
-    for shop in shops(&brief).await {
+    for shop in shops(&[("SAGA__RESERVATION_TTL", "1s")]).await {
         let souk = &shop.souk;
         let lantern = souk.stocked("LANTERN", 1).await;
         // The money is held, and souk does not learn it until the goods are someone else's.
@@ -72,7 +68,7 @@ async fn an_order_that_is_rejected_after_a_lost_authorisation_holds_nothing() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_line_that_breaks_again_and_again_charges_nobody_twice() {
-    for shop in shops(IMPATIENT).await {
+    for shop in shops(&[("PAYMENT__STRIPE__TIMEOUT", "1s")]).await {
         let souk = &shop.souk;
         let lantern = souk.stocked("LANTERN", 200).await;
         let faults = async {
@@ -111,9 +107,7 @@ async fn a_line_that_breaks_again_and_again_charges_nobody_twice() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn money_that_is_held_for_nobody_is_let_go_and_no_other() {
-    let often =
-        [IMPATIENT, &[("PAYMENT__STRIPE__RECONCILE_INTERVAL", "1s"), ("PAYMENT__STRIPE__RECONCILE_AFTER", "1s")]]
-            .concat();
+    let often = [("PAYMENT__STRIPE__RECONCILE_INTERVAL", "1s"), ("PAYMENT__STRIPE__RECONCILE_AFTER", "1s")];
     for shop in shops(&often).await {
         let souk = &shop.souk;
         let lantern = souk.stocked("LANTERN", 5).await;
@@ -154,7 +148,7 @@ async fn money_that_is_held_for_nobody_is_let_go_and_no_other() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn an_order_that_an_operator_gives_up_holds_nothing_whatever_came_of_its_payment() {
-    for shop in shops(IMPATIENT).await {
+    for shop in shops(&[]).await {
         let souk = &shop.souk;
         let lantern = souk.stocked("LANTERN", 5).await;
         // One whose money is held, and one of which Stripe has made an intent that souk does not know.

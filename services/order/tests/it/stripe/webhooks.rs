@@ -131,8 +131,7 @@ async fn only_what_stripe_has_signed_is_taken_in() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_webhook_has_an_order_go_on_that_waits() {
-    let impatient = [("SAGA__LEASE", "2s"), ("SAGA__STEP_PATIENCE", "1500ms"), ("PAYMENT__STRIPE__TIMEOUT", "500ms")];
-    for shop in shops(&impatient).await {
+    for shop in shops(&[]).await {
         let souk = &shop.souk;
         let door = Door::of(&shop).await;
         let lantern = souk.stocked("LANTERN", 5).await;

@@ -41,7 +41,7 @@ async fn a_service_that_stops_goes_on_where_it_was() {
 async fn a_service_killed_between_events_and_deliveries_loses_nothing() {
     const ROUNDS: usize = 4;
     const ORDERS: usize = 4;
-    let quick = quick_but(&[("WEBHOOKS__TIMEOUT", "200ms"), ("SAGA__LEASE", "1s"), ("SAGA__STEP_PATIENCE", "500ms")]);
+    let quick = quick_but(&[("WEBHOOKS__TIMEOUT", "200ms")]);
     for mut souk in both_with(&quick).await {
         let lamp = souk.stocked("LAMP", 100).await;
         let receiver = Receiver::start(Manner::Take).await;

@@ -87,7 +87,7 @@ async fn a_receiver_that_recovers_gets_everything() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_receiver_that_hangs_is_cut_off_and_holds_up_no_other() {
-    for souk in both_with(QUICK).await {
+    for souk in both_with(&quick_but(&[("WEBHOOKS__TIMEOUT", "700ms")])).await {
         let lamp = souk.stocked("LAMP", 50).await;
         let (dead, well) = (Receiver::start(Manner::Hang).await, Receiver::start(Manner::Take).await);
         let hanging = souk.hook(&dead.url(), &[]).await;
