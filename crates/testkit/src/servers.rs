@@ -222,7 +222,7 @@ fn pause() {
 /// Ports that systems do not give out by themselves: one that was free stays so until a server is started there, or
 /// started again.
 const PORTS: Range<u16> = 10_000..30_000;
-/// As many are one test's own. nextest says which test's this process is, of those that run at a time.
+/// As many are for each of the tests that run at a time, which nextest numbers.
 const PORTS_EACH: usize = 200;
 
 /// A TCP port on 127.0.0.1 that is free, and that this process was not given before.
@@ -232,8 +232,8 @@ pub fn free_port() -> Result<u16> {
         let random = || Uuid::new_v4().as_fields().1.into();
         AtomicUsize::new(slot.map_or_else(random, |slot| slot * PORTS_EACH))
     });
-    PORTS
-        .map(|_| PORTS.start + (NEXT.fetch_add(1, Ordering::Relaxed) % PORTS.len()) as u16)
+    std::iter::repeat_with(|| PORTS.start + (NEXT.fetch_add(1, Ordering::Relaxed) % PORTS.len()) as u16)
+        .take(PORTS.len())
         .find(|port| TcpListener::bind((Ipv4Addr::LOCALHOST, *port)).is_ok())
         .context("no free TCP port")
 }

@@ -1,10 +1,10 @@
 //! A stand-in for Stripe: `localstripe` from PyPI, which speaks its HTTP API and sends its webhooks.
 
-use std::fs::File;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use crate::process::{Process, Program};
+use crate::servers::install::one_at_a_time;
 
 /// A secret key that it takes: any that looks like one.
 pub const API_KEY: &str = "sk_test_12345";
@@ -53,11 +53,9 @@ impl Localstripe {
 fn installed() -> PathBuf {
     let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("../..");
     let target = std::env::var_os("CARGO_TARGET_DIR").map_or_else(|| root.join("target"), PathBuf::from);
-    let lock = std::fs::create_dir_all(&target).and_then(|()| File::create(target.join("localstripe.lock")));
-    // Let go when the file is closed, or we are gone.
-    let _one_at_a_time = match lock.and_then(|file| file.lock().map(|()| file)) {
+    let _one_at_a_time = match one_at_a_time(&target.join("localstripe.lock")) {
         Ok(file) => file,
-        Err(error) => panic!("cannot lock {}: {error}", target.display()),
+        Err(error) => panic!("{error:#}"),
     };
     let output = match Command::new(root.join(".ci/tool")).args(["--path", "localstripe"]).output() {
         Ok(output) => output,

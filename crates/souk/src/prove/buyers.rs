@@ -32,23 +32,24 @@ pub struct Market<'a> {
     pub token: Option<String>,
     /// How many orders to place at most.
     pub limit: Option<u64>,
-    /// When no more orders are begun.
+    /// When no more orders are begun: at the end, or with the signal to stop.
     pub stop: CancellationToken,
     next: AtomicU64,
     longest: AtomicU64,
 }
 
 impl<'a> Market<'a> {
-    /// One that nothing was bought on yet.
+    /// One that nothing was bought on yet, open until the signal.
     pub fn new(
         (run, seed): (String, u64),
         products: Vec<String>,
         staff: &'a Api,
         token: Option<String>,
         limit: Option<u64>,
+        signal: &CancellationToken,
     ) -> Self {
         let (next, longest) = (AtomicU64::new(0), AtomicU64::new(0));
-        Self { run, seed, products, staff, token, limit, stop: CancellationToken::new(), next, longest }
+        Self { run, seed, products, staff, token, limit, stop: signal.child_token(), next, longest }
     }
 
     /// Orders begun.

@@ -180,17 +180,17 @@ async fn prove(
     let Place { server, staff, products, own, .. } = place;
     shop::stock_up(staff, &run, (args.products, args.stock.into()), products).await?;
     let names = products.iter().map(|product| product.name.clone()).collect();
-    let market = Market::new((run, seed), names, staff, args.payment_token.clone(), args.orders);
+    let market = Market::new((run, seed), names, staff, args.payment_token.clone(), args.orders, signal);
     let opening = async {
         let buyers = shop::customers(server, &market.run, args.buyers).await?;
         let first = first(&market, &buyers).await?;
         anyhow::Ok((buyers, first))
     };
-    let opened = signal.run_until_cancelled(opening).await;
+    let opened = market.stop.run_until_cancelled(opening).await;
     let (buyers, first) = opened.context("stopped before the buyers began: nothing was put to the test")??;
 
     println!("The buyers order; Ctrl-C ends it sooner, and checks what they did");
-    let mut traded = Box::pin(trade(args, &market, &buyers, products, own.as_mut(), signal)).await?;
+    let mut traded = Box::pin(trade(args, &market, &buyers, products, own.as_mut())).await?;
     traded.told.insert(0, first);
     let since = traded.kills.last.unwrap_or(traded.stopped);
     let found = found::look(staff, &buyers, products, &traded.told, since).await?;
@@ -244,7 +244,6 @@ async fn trade(
     buyers: &[Api],
     products: &mut [Product],
     own: Option<&mut Own>,
-    signal: &CancellationToken,
 ) -> anyhow::Result<Traded> {
     let (started, stop) = (Instant::now(), &market.stop);
     let duration = args.duration.or(args.orders.is_none().then_some(DURATION));
@@ -255,7 +254,7 @@ async fn trade(
     let strikes = plan::strikes(market.seed, kills(args, duration));
     let bar = ProgressBar::new_spinner();
     let clock = async {
-        while !signal.is_cancelled() && duration.is_none_or(|duration| started.elapsed() < duration) {
+        while duration.is_none_or(|duration| started.elapsed() < duration) {
             bar.set_message(format!("{} orders, {:.0} s", market.begun(), started.elapsed().as_secs_f64()));
             if stop.run_until_cancelled(tokio::time::sleep(Duration::from_millis(100))).await.is_none() {
                 break;

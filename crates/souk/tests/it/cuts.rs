@@ -1,11 +1,10 @@
 //! Every link between two parts is cut under load, in both ways a network has: nothing is lost, what fails meanwhile
 //! says so clearly, and soon after its return all is as before.
 
+mod probes;
+
 use std::{
-    sync::{
-        Arc, Mutex,
-        atomic::{AtomicU64, Ordering},
-    },
+    sync::Arc,
     time::{Duration, Instant},
 };
 
@@ -20,19 +19,18 @@ use souk_testkit::{
     stripe::{API_KEY, Localstripe},
     wait,
 };
-use tokio_util::{sync::CancellationToken, task::TaskTracker};
+use tokio_util::sync::CancellationToken;
 
+use self::probes::Probes;
 use super::{
     cluster::{Cluster, Ground},
-    rest::{Answer, Rest, order},
+    rest::Rest,
 };
 
 /// From a link's return until all is as before.
 const NORMAL: Duration = Duration::from_secs(10);
 /// What is asked again and again, each so often.
 const EVERY: Duration = Duration::from_millis(400);
-/// So many good answers in a row are no luck.
-const IN_A_ROW: usize = 4;
 const SERVICES: [&str; 3] = ["user", "inventory", "order"];
 const PUBLISHERS: [&str; 2] = ["inventory", "order"];
 
@@ -144,150 +142,6 @@ impl Links {
         let others =
             [("order to inventory".to_owned(), &self.stock), ("inventory and order to user".to_owned(), &self.keys)];
         gateway.chain(others).chain(databases).chain(nats).collect()
-    }
-}
-
-/// One thing that was asked.
-#[derive(Debug, Clone)]
-struct Asked {
-    what: &'static str,
-    began: Instant,
-    /// What is wrong with the answer, once it is there.
-    outcome: Option<Result<(), String>>,
-}
-
-/// Asks of each service something all the time, and notes how it went.
-struct Probes {
-    admin: Rest,
-    customer: Rest,
-    product: String,
-    order: String,
-    token: &'static str,
-    number: AtomicU64,
-    asked: Mutex<Vec<Asked>>,
-    /// Orders that were confirmed to us.
-    confirmed: Mutex<Vec<String>>,
-    /// Failures that a client cannot make sense of.
-    unclear: Mutex<Vec<String>>,
-}
-
-const ASKED: [&str; 4] = ["who am I", "stock", "an order", "a new order"];
-
-impl Probes {
-    async fn new(cluster: &Cluster, token: &'static str) -> Self {
-        let admin = cluster.admin().await;
-        let customer = Rest::anonymous(&cluster.gateway).customer("ann").await;
-        let product = admin.product("PROBED", 100_000).await;
-        let first = customer.post("/v1/orders", order("first", &[(&product, 1)], token)).await.ok();
-        let order = first["name"].as_str().unwrap().to_owned();
-        let (number, asked, confirmed, unclear) = Default::default();
-        Self { admin, customer, product, order, token, number, asked, confirmed, unclear }
-    }
-
-    async fn run(self: Arc<Self>, stop: CancellationToken) {
-        let tasks = TaskTracker::new();
-        let mut clock = tokio::time::interval(EVERY);
-        while stop.run_until_cancelled(clock.tick()).await.is_some() {
-            for what in ASKED {
-                let probes = self.clone();
-                tasks.spawn(async move { probes.ask(what).await });
-            }
-        }
-        tasks.close();
-        tasks.wait().await;
-    }
-
-    async fn ask(&self, what: &'static str) {
-        let index = {
-            let mut asked = self.asked.lock().unwrap();
-            asked.push(Asked { what, began: Instant::now(), outcome: None });
-            asked.len() - 1
-        };
-        let number = self.number.fetch_add(1, Ordering::Relaxed);
-        let get = |client: &Rest, path: String| {
-            let client = client.clone();
-            async move { client.send(Method::GET, &path, None).await }
-        };
-        let answer = match what {
-            "who am I" => get(&self.customer, "/v1/users/me".to_owned()).await,
-            "stock" => get(&self.admin, format!("/v1/{}/stock", self.product)).await,
-            "an order" => get(&self.customer, format!("/v1/{}", self.order)).await,
-            _ => {
-                let body = order(&format!("probe-{number}"), &[(&self.product, 1)], self.token);
-                self.customer.send(Method::POST, "/v1/orders", Some(body)).await
-            }
-        };
-        let outcome = match answer {
-            Ok(answer) if answer.status.is_success() => {
-                if answer.body["state"] == "STATE_CONFIRMED" {
-                    self.confirmed.lock().unwrap().push(answer.body["name"].as_str().unwrap().to_owned());
-                }
-                Ok(())
-            }
-            Ok(answer) => Err(self.read(&answer)),
-            // The gateway's own deadline is shorter than this client's patience.
-            Err(error) => {
-                self.unclear.lock().unwrap().push(format!("{what}: {error:?}"));
-                Err("no answer".to_owned())
-            }
-        };
-        self.asked.lock().unwrap()[index].outcome = Some(outcome);
-    }
-
-    /// What an answer says that is none: a client must know that it may come again, and nothing of what is inside.
-    fn read(&self, answer: &Answer) -> String {
-        let reason = answer.body["reason"].as_str().unwrap_or_default();
-        // Elsewhere stand ids, and in those any letters.
-        let text = format!("{} {}", answer.body["title"], answer.body["detail"]).to_lowercase();
-        let inside = ["127.0.0.1", "postgres", "sqlite", "diesel", "nats", "tcp", "connection", "hyper", "os error"];
-        let clear = match (answer.status.as_u16(), reason) {
-            // The gateway asked twice, and the service was at it already.
-            (409, "REQUEST_IN_PROGRESS") | (503, "SERVICE_UNAVAILABLE" | "OVERLOADED") => {
-                answer.headers.contains_key("retry-after")
-            }
-            (504, "DEADLINE_EXCEEDED") => true,
-            _ => false,
-        };
-        if !clear || inside.iter().any(|word| text.contains(word)) {
-            self.unclear.lock().unwrap().push(format!("{answer:?}"));
-        }
-        format!("{} {reason}", answer.status.as_u16())
-    }
-
-    /// What was asked since a moment, of one kind.
-    fn since(&self, what: &str, moment: Instant) -> Vec<Asked> {
-        let asked = self.asked.lock().unwrap();
-        asked.iter().filter(|asked| asked.what == what && asked.began >= moment).cloned().collect()
-    }
-
-    /// When everything was answered again that is asked, as time after `back`.
-    async fn recovered(&self, back: Instant) -> Result<Duration, String> {
-        let mut longest = Duration::ZERO;
-        for what in ASKED {
-            longest = loop {
-                let mut asked = self.since(what, back);
-                // What was asked just now is still worked on.
-                while asked.last().is_some_and(|last| last.outcome.is_none()) {
-                    asked.pop();
-                }
-                let good = asked.rsplit(|asked| asked.outcome != Some(Ok(()))).next().unwrap_or_default();
-                if good.len() >= IN_A_ROW {
-                    break longest.max(good[0].began - back);
-                }
-                if back.elapsed() > NORMAL + EVERY * 5 {
-                    return Err(format!("{what} is not answered again: {asked:#?}"));
-                }
-                tokio::time::sleep(EVERY).await;
-            }
-        }
-        Ok(longest)
-    }
-
-    /// Failures of what was asked from one moment to another.
-    fn failures(&self, from: Instant, to: Instant) -> Vec<String> {
-        let asked = self.asked.lock().unwrap();
-        let within = asked.iter().filter(|asked| asked.began >= from && asked.began < to);
-        within.filter_map(|asked| Some(format!("{}: {}", asked.what, asked.outcome.clone()?.err()?))).collect()
     }
 }
 

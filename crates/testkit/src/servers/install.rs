@@ -20,9 +20,7 @@ pub fn ensure(what: &str, binary: &str, package: &str) -> Result<()> {
     let Some(apt) = find::binary("apt-get").filter(|_| rustix::process::geteuid().is_root()) else {
         bail!(find::missing(what, package));
     };
-    // Several tests may miss it at a time: one installs it, the others wait. Let go when the file is closed.
-    let lock = File::create(std::env::temp_dir().join("souk-install.lock")).and_then(|file| file.lock().map(|()| file));
-    let _one_at_a_time = lock.context("cannot lock the installation of packages")?;
+    let _one_at_a_time = one_at_a_time(&std::env::temp_dir().join("souk-install.lock"))?;
     if find::binary(binary).is_some() {
         return Ok(());
     }
@@ -44,6 +42,14 @@ pub fn ensure(what: &str, binary: &str, package: &str) -> Result<()> {
         bail!("package {package} was installed, but {binary} is still not to be found");
     }
     Ok(())
+}
+
+/// Waits until nobody else installs what this file stands for: several tests may miss it at a time. Let go when the file
+/// is closed, or we are gone.
+pub(crate) fn one_at_a_time(lock: &Path) -> Result<File> {
+    let folder = lock.parent().map_or(Ok(()), std::fs::create_dir_all);
+    let file = folder.and_then(|()| File::create(lock)).and_then(|file| file.lock().map(|()| file));
+    file.with_context(|| format!("cannot lock {}", lock.display()))
 }
 
 /// While it lives, packages do not start their services; an existing policy is left alone.
