@@ -44,6 +44,9 @@ pub struct Settings {
     /// How long a client may take to send a request's body.
     #[serde(with = "souk_common::config::duration")]
     pub body_timeout: Duration,
+    /// How long the body of a request that was answered without it is still taken from the connection.
+    #[serde(with = "souk_common::config::duration")]
+    pub unread_timeout: Duration,
     /// Bytes that the headers of a request may take; 8 KiB at least.
     #[serde(with = "souk_common::config::byte_size")]
     pub max_header_bytes: usize,

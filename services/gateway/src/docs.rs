@@ -70,7 +70,7 @@ impl File {
     /// # Errors
     /// `INTERNAL`, where what was built in is broken.
     pub fn answer(&self, request: &HeaderMap) -> Result<Response<Body>, Problem> {
-        let as_it_is = !self.packed || compression::accepted(request);
+        let as_it_is = !self.packed || compression::accepted(request, "gzip");
         let body = if as_it_is { Bytes::from_static(self.bytes) } else { self.unpacked()? };
         let content_type = HeaderValue::from_static(self.content_type);
         let mut response = answer::with_body(StatusCode::OK, content_type, body);

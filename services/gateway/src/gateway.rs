@@ -29,6 +29,7 @@ use crate::{
     config::Config,
     connect,
     grpc::{self, Own},
+    head,
     health::Readiness,
     limits::{Client, Limits},
     manners::{self, Manners, cors},
@@ -135,9 +136,10 @@ impl Gateway {
     }
 
     /// Answers one request.
-    pub async fn handle(&self, request: Request<Body>) -> Response<Body> {
+    pub async fn handle(&self, mut request: Request<Body>) -> Response<Body> {
         let started = Instant::now();
         let path = request.uri().path().to_owned();
+        let head = head::check(&mut request);
         let web = Encoding::of(&request);
         let request = match web {
             Some(encoding) => encoding.unwrap(request),
@@ -175,7 +177,10 @@ impl Gateway {
         };
 
         // On the heap: each wrapper around it would copy all of it, and there are five.
-        let work = Box::pin(self.answer(target, request));
+        let work = Box::pin(async move {
+            head?;
+            self.answer(target, request).await
+        });
         let work = client.clone().scope(context.clone().scope(work));
         let work = admission::visit(client.address(), work);
         let work = AssertUnwindSafe(work).catch_unwind();

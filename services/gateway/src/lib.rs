@@ -1,6 +1,6 @@
 //! souk's gateway: serves a contract to clients as REST/JSON and gRPC, from its descriptors alone.
 //!
-//! A request's way: `serve` (connection) → `gateway` (id, span, deadline, access) → `rest` (transcoding, with
+//! A request's way: `serve`, `connection` → `gateway` (id, span, deadline, access) → `rest` (transcoding, with
 //! `routes` and `transcode`) or `grpc` (passed on as it is) → `upstream` (the service).
 
 mod accept;
@@ -11,11 +11,13 @@ mod answer;
 mod cache;
 pub mod config;
 mod connect;
+mod connection;
 mod docs;
 #[cfg(test)]
 mod fuzz;
 mod gateway;
 mod grpc;
+mod head;
 mod health;
 mod limits;
 mod manners;

@@ -18,9 +18,10 @@ use crate::{
     accept::Accept,
     answer, cache,
     gateway::Gateway,
+    head,
     manners::{
         caching::{self, Answer},
-        precondition,
+        idempotency, precondition,
     },
     routes::{Matched, Route},
     stream::Form,
@@ -30,8 +31,6 @@ use crate::{
 
 /// What every answer is that is no stream.
 const JSON: &str = "application/json";
-/// Carries the key of a request that may be repeated (IETF draft, Stripe).
-const IDEMPOTENCY_KEY: &str = "idempotency-key";
 /// A service says by it that the answer is that of the first request with the same key.
 pub const IDEMPOTENT_REPLAYED: &str = "idempotent-replayed";
 
@@ -65,24 +64,31 @@ impl Gateway {
         let asked = transcode::Parts { captures: &matched.captures, query, body: &body, content_type };
         let mut message = route.binding.bind(asked)?;
         for HeaderField { name, field } in &route.method.headers {
-            if let Some(value) = parts.headers.get(name) {
+            if let Some(value) = head::single(&parts.headers, name)? {
                 let value = value.to_str().map_err(|_| malformed(format!("the header {name} is not text")))?;
                 transcode::fill(&mut message, field, name, value)?;
             }
         }
-        if let (Some(field), Some(key)) = (&route.method.idempotency_key, parts.headers.get(IDEMPOTENCY_KEY)) {
-            let key = key.to_str().map_err(|_| malformed("the header Idempotency-Key is not text"))?;
-            transcode::fill(&mut message, field, "Idempotency-Key", key)?;
+        if let Some(field) = &route.method.idempotency_key
+            && let Some(key) = idempotency::key(&parts.headers)?
+        {
+            transcode::fill(&mut message, field, "Idempotency-Key", &key)?;
         }
-        precondition::fill(&mut message, &route.method, &parts.headers)?;
         if let Some(resume) = &route.resume {
             resume.fill(&mut message, &parts.headers)?;
         }
-        self.check(&message)?;
-        if let Some(form) = form {
-            return self.stream(&matched.route, form, message, &parts.headers, parts.uri.path()).await;
+        let attempts = precondition::attempts(message, &route.method, &parts.headers)?;
+        attempts.iter().try_for_each(|message| self.check(message))?;
+        let mut answered = Err(Problem::internal());
+        for message in attempts {
+            if let Some(form) = form {
+                return self.stream(&matched.route, form, message, &parts.headers, parts.uri.path()).await;
+            }
+            answered = self.call(&matched.route, message, &parts).await;
+            if !answered.as_ref().is_err_and(precondition::try_next) {
+                break;
+            }
         }
-        let answered = self.call(&matched.route, message, &parts).await;
         answered.map_err(|problem| precondition::failed(problem, &parts.headers))
     }
 

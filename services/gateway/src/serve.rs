@@ -26,12 +26,12 @@ use tokio::{
 };
 use tokio_rustls::server::TlsStream;
 use tokio_util::{either::Either, sync::CancellationToken};
-use tonic::body::Body;
 
 use crate::{
     address::Peer,
     cache::follow::Log,
     config::{Config, Settings},
+    connection::{self, Bounds, Linger, Staged},
     gateway::Gateway,
     routes::RouteError,
     tls::{Acceptor, Tls, TlsError},
@@ -99,6 +99,7 @@ impl Gateway {
     pub async fn serve(mut self, listener: TcpListener, shutdown: CancellationToken) {
         let drain = self.config.common.server.drain;
         let settings = self.config.settings.clone();
+        let bounds = Bounds::of(&self.config);
         let tls = self.tls.take();
         if let Some(shared) = &self.shared {
             shared.connect().await;
@@ -130,15 +131,18 @@ impl Gateway {
             // Fails where the client has left already.
             let Ok(peer) = stream.peer_addr() else { continue };
             let gateway = gateway.clone();
+            let linger = Linger::default();
+            let lingering = linger.clone();
             let service = service_fn(move |mut request: http::Request<Incoming>| {
-                let gateway = gateway.clone();
+                let (gateway, linger) = (gateway.clone(), linger.clone());
                 request.extensions_mut().insert(Peer(peer.ip()));
-                async move { Ok::<_, Infallible>(gateway.handle(request.map(Body::new)).await) }
+                async move { Ok::<_, Infallible>(connection::answer(&gateway, request, bounds, &linger).await) }
             });
             let (watcher, protocol, acceptor) = (graceful.watcher(), protocol.clone(), acceptor.clone());
             let connection = async move {
                 let stream = shaken(stream, acceptor, settings.header_timeout).await?;
-                let stream = TokioIo::new(Prompt::new(stream, settings.header_timeout));
+                let stream = Staged::new(Prompt::new(stream, settings.header_timeout), lingering, bounds);
+                let stream = TokioIo::new(stream);
                 watcher.watch(protocol.serve_connection(stream, service).into_owned()).await
             };
             let cut = cut.clone();

@@ -86,9 +86,7 @@ fn known<'k>(headers: &'k HeaderMap, tag: &'k str) -> Option<&'k str> {
         Named::Any => Some(tag),
         Named::Tags(tags) => {
             // A cache may name what it keeps for others: it must not be told to use what this client cannot read.
-            let packed_too = compression::accepted(headers);
-            let fits = |known: &&etag::Tag<'_>| known.opaque == tag || (packed_too && known.unpacked() == tag);
-            tags.iter().find(fits).map(|known| known.opaque)
+            tags.iter().find_map(|known| known.is_as_good_as(tag, |coding| compression::accepted(headers, coding)))
         }
     }
 }

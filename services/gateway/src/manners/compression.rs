@@ -56,13 +56,13 @@ pub async fn compress(accept: &[HeaderValue], response: Response<Body>) -> Respo
     response.map(Body::new)
 }
 
-/// Whether a request names gzip as accepted (RFC 9110, 12.5.3).
-pub fn accepted(headers: &HeaderMap) -> bool {
+/// Whether a request names a coding as accepted (RFC 9110, 12.5.3).
+pub fn accepted(headers: &HeaderMap, wanted: &str) -> bool {
     let values = headers.get_all(header::ACCEPT_ENCODING).iter().filter_map(|value| value.to_str().ok());
     let codings = values.flat_map(|value| value.split(','));
     codings.map(|coding| coding.split_once(';').unwrap_or((coding, ""))).any(|(name, parameters)| {
         let weight = parameters.trim().strip_prefix("q=").map(str::parse::<f32>);
-        name.trim().eq_ignore_ascii_case("gzip") && !matches!(weight, Some(Ok(0.0)))
+        name.trim().eq_ignore_ascii_case(wanted) && !matches!(weight, Some(Ok(0.0)))
     })
 }
 
@@ -98,8 +98,8 @@ mod tests {
         for (accept, expected) in cases {
             let mut headers = HeaderMap::new();
             headers.insert(header::ACCEPT_ENCODING, HeaderValue::from_static(accept));
-            assert_eq!(accepted(&headers), expected, "{accept}");
+            assert_eq!(accepted(&headers, "gzip"), expected, "{accept}");
         }
-        assert!(!accepted(&HeaderMap::new()));
+        assert!(!accepted(&HeaderMap::new(), "gzip"));
     }
 }

@@ -2,11 +2,20 @@
 //!
 //! tower-http's layer answers every OPTIONS itself, with the same methods for each path. Here a preflight is answered
 //! by the routes, as any OPTIONS is, and what they allow is told to the browser, too.
+//!
+//! `loopback` among the origins means the pages of this machine, as a developer's own server shows them. They may call
+//! where the request itself is addressed to this machine: not through a proxy that serves a name to others, and not for
+//! a page whose name was bound to this machine's address behind its back (DNS rebinding).
 
 use std::time::Duration;
 
 use http::{HeaderMap, HeaderValue, Method as HttpMethod, Request, Uri, header};
 use serde::Deserialize;
+
+use crate::head;
+
+/// Stands for the origins of this machine.
+const LOOPBACK: &str = "loopback";
 
 /// Request headers that a page may send: those that mean something here, gRPC-Web's and Connect's among them.
 const REQUEST_HEADERS: HeaderValue = HeaderValue::from_static(
@@ -29,7 +38,7 @@ const PREFLIGHT_VARY: HeaderValue =
 #[derive(Debug, Clone, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Settings {
-    /// Origins such as `https://shop.example`, or `*` alone. Empty: none.
+    /// Origins such as `https://shop.example`, `loopback`, or `*` alone. Empty: none.
     pub allowed_origins: Vec<String>,
     /// Whether browsers may send cookies and the like, and let the page read the answer.
     pub allow_credentials: bool,
@@ -51,9 +60,12 @@ impl Settings {
         if any && self.allow_credentials {
             return Err(("allow_credentials", "must be false where every origin is allowed: name them".to_owned()));
         }
-        match self.allowed_origins.iter().find(|origin| *origin != "*" && !is_origin(origin)) {
+        let is_known = |origin: &str| origin == "*" || origin == LOOPBACK || is_origin(origin);
+        match self.allowed_origins.iter().find(|origin| !is_known(origin)) {
             Some(wrong) => {
-                let fault = format!("`{wrong}` is not an origin: write it as browsers do, \"https://shop.example\"");
+                let fault = format!(
+                    "`{wrong}` is not an origin: write it as browsers do, \"https://shop.example\", or \"loopback\""
+                );
                 Err(("allowed_origins", fault))
             }
             None => Ok(()),
@@ -81,6 +93,7 @@ fn is_origin(text: &str) -> bool {
 pub struct Cors {
     origins: Vec<HeaderValue>,
     any: bool,
+    loopback: bool,
     credentials: bool,
     max_age: HeaderValue,
 }
@@ -89,6 +102,8 @@ pub struct Cors {
 pub struct Origin {
     value: HeaderValue,
     preflight: bool,
+    /// A page of this machine asks this machine.
+    within: bool,
 }
 
 /// Whether a request asks if another one may be sent.
@@ -102,9 +117,11 @@ pub fn is_preflight<B>(request: &Request<B>) -> bool {
 impl Cors {
     /// From checked settings.
     pub fn of(settings: &Settings) -> Self {
+        let has = |word: &str| settings.allowed_origins.iter().any(|origin| origin == word);
         Self {
             origins: settings.allowed_origins.iter().filter_map(|origin| HeaderValue::from_str(origin).ok()).collect(),
-            any: settings.allowed_origins.iter().any(|origin| origin == "*"),
+            any: has("*"),
+            loopback: has(LOOPBACK),
             credentials: settings.allow_credentials,
             max_age: settings.max_age.as_secs().into(),
         }
@@ -113,7 +130,8 @@ impl Cors {
     /// Where the request comes from.
     pub fn origin<B>(&self, request: &Request<B>) -> Option<Origin> {
         let value = request.headers().get(header::ORIGIN)?.clone();
-        Some(Origin { value, preflight: is_preflight(request) })
+        let within = self.loopback && head::is_loopback_origin(&value) && head::is_for_loopback(request);
+        Some(Origin { value, preflight: is_preflight(request), within })
     }
 
     /// Says on an answer whether the page that asked may read it, and on a preflight's what it may send.
@@ -126,7 +144,8 @@ impl Cors {
             headers.append(header::VARY, HeaderValue::from_static("origin"));
         }
         let Some(origin) = origin else { return };
-        if !self.any && !self.origins.contains(&origin.value) {
+        // No origin has the name of a word here: each has a scheme.
+        if !self.any && !origin.within && !self.origins.contains(&origin.value) {
             return;
         }
         let allowed = if self.any { ANY } else { origin.value.clone() };
@@ -183,6 +202,8 @@ mod tests {
         assert_eq!(check(&[], false), Ok(()));
         assert_eq!(check(&["*"], false), Ok(()));
         assert_eq!(check(&["https://a", "https://b"], true), Ok(()));
+        assert_eq!(check(&["https://a", "loopback"], false), Ok(()));
+        assert_eq!(check(&["*", "loopback"], false), Err("allowed_origins"));
         assert_eq!(check(&["*"], true), Err("allow_credentials"));
         assert_eq!(check(&["*", "https://a"], false), Err("allowed_origins"));
         assert_eq!(check(&["https://a/"], false), Err("allowed_origins"));

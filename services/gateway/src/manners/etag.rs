@@ -10,6 +10,9 @@ use crate::transcode::Binding;
 const HASHED: usize = 16;
 /// What the tag of a compressed representation ends in: it is another one than that of the same as it is.
 const PACKED: &str = "--gzip";
+/// What proxies that compress add to a tag, with the coding: Apache (`DeflateAlterETag`, `BrotliAlterETag`) and Caddy.
+const PACKED_BY_OTHERS: [(&str, &str); 4] =
+    [("-gzip", "gzip"), ("-br", "br"), ("-zstd", "zstd"), ("-deflate", "deflate")];
 
 /// A tag that a client sent.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -21,9 +24,26 @@ pub struct Tag<'h> {
 }
 
 impl<'h> Tag<'h> {
-    /// The same without what compression added.
-    pub fn unpacked(self) -> &'h str {
-        self.opaque.strip_suffix(PACKED).unwrap_or(self.opaque)
+    /// The tags that it may have been before it was compressed, the likeliest first. Where it ends as a compressed one
+    /// does, it may still be one that ends so by itself.
+    pub fn meant(self) -> impl Iterator<Item = &'h str> {
+        let own = self.opaque.strip_suffix(PACKED);
+        let others = self.opaque;
+        let others = PACKED_BY_OTHERS.iter().find_map(|(suffix, _)| others.strip_suffix(suffix));
+        [own, Some(self.opaque), others.filter(|_| own.is_none())].into_iter().flatten()
+    }
+
+    /// Whether it is that of the same thing as `tag`, in a coding that `reads` says yes to. Gives what the answer is to
+    /// be tagged with: a proxy adds again what it added itself.
+    pub fn is_as_good_as(self, tag: &'h str, reads: impl Fn(&str) -> bool) -> Option<&'h str> {
+        if self.opaque == tag {
+            return Some(tag);
+        }
+        let added = self.opaque.strip_prefix(tag)?;
+        if added == PACKED {
+            return reads("gzip").then_some(self.opaque);
+        }
+        PACKED_BY_OTHERS.iter().any(|(suffix, coding)| *suffix == added && reads(coding)).then_some(tag)
     }
 }
 
@@ -135,7 +155,21 @@ mod tests {
     fn a_compressed_answer_has_a_tag_of_its_own() {
         let packed = packed(&header("a").unwrap()).unwrap();
         assert_eq!(packed, r#""a--gzip""#);
-        assert_eq!(Tag { weak: false, opaque: "a--gzip" }.unpacked(), "a");
+        let meant = |opaque: &'static str| Tag { weak: true, opaque }.meant().collect::<Vec<_>>();
+        assert_eq!(meant("a"), ["a"]);
+        assert_eq!(meant("a--gzip"), ["a", "a--gzip"]);
+        assert_eq!(meant("a-gzip"), ["a-gzip", "a"]);
+        assert_eq!(meant("a-br"), ["a-br", "a"]);
+        let good = |opaque: &'static str, reads: &'static str| {
+            Tag { weak: false, opaque }.is_as_good_as("a", |coding| coding == reads)
+        };
+        assert_eq!(good("a", ""), Some("a"));
+        assert_eq!(good("a--gzip", "gzip"), Some("a--gzip"));
+        assert_eq!((good("a-gzip", "gzip"), good("a-br", "br")), (Some("a"), Some("a")));
+        assert_eq!(
+            (good("a--gzip", "br"), good("a-br", "gzip"), good("b", ""), good("a-x", "gzip")),
+            (None, None, None, None)
+        );
         assert!(is_opaque("a-1_/=") && !is_opaque("a b") && !is_opaque("a\""));
     }
 }

@@ -1,12 +1,13 @@
 //! HTTP manners: what an answer is dressed with on its way out, whatever made it.
 //!
 //! What belongs to the call itself is asked for by `rest`: `caching` (`Cache-Control`, `ETag`, 304) and
-//! `precondition` (`If-Match`). The rest is put on every answer here.
+//! `precondition` (`If-Match`), `idempotency` (`Idempotency-Key`). The rest is put on every answer here.
 
 pub mod caching;
 pub mod compression;
 pub mod cors;
 mod etag;
+pub mod idempotency;
 pub mod precondition;
 
 use http::{HeaderMap, HeaderName, HeaderValue, Request, Response, header};
@@ -17,7 +18,7 @@ use self::cors::{Cors, Origin};
 use crate::config::Settings;
 
 /// Nothing that the gateway answers is a page to frame or to run scripts in. A page that is one sets its own.
-const SECURITY: [(HeaderName, HeaderValue); 4] = [
+pub const SECURITY: [(HeaderName, HeaderValue); 4] = [
     (header::X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff")),
     (header::REFERRER_POLICY, HeaderValue::from_static("no-referrer")),
     (header::X_FRAME_OPTIONS, HeaderValue::from_static("DENY")),

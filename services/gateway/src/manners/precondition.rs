@@ -1,4 +1,8 @@
 //! `If-Match` (RFC 9110, 13.1.1): a change of what the client has seen, and of nothing newer.
+//!
+//! RFC 9110 compares strongly: a weak tag never matches. Here it does, as the tag it is made of. What a method is guarded
+//! by is the resource's own `etag`, which names a state of the resource and not the bytes of an answer, and a proxy that
+//! compresses answers weakens it (nginx) or adds to it (Apache) without asking: see ADR 0017.
 
 use http::{HeaderMap, header};
 use prost_reflect::DynamicMessage;
@@ -11,31 +15,60 @@ use super::etag::{self, Named};
 use crate::transcode;
 
 const PRECONDITION_FAILED: u16 = 412;
+/// Tags that one request may name: each may cost a call.
+const MOST_TAGS: usize = 8;
 
-/// Puts the tag of `If-Match` into the field that the method has for it.
+/// The message in all the forms that `If-Match` lets it have: with each tag in the field that the method has for it. To
+/// be sent one after the other until the service finds the tag to be the current one; as it refuses any other without a
+/// change, at most one is carried out.
 ///
 /// # Errors
-/// `MALFORMED_REQUEST` where the method has none, the header is not one strong tag, or the request has another tag in
-/// that field; 412 for a weak tag, which never matches.
-pub fn fill(message: &mut DynamicMessage, method: &Method, headers: &HeaderMap) -> Result<(), Problem> {
-    let Some(named) = etag::named(headers, &header::IF_MATCH) else { return Ok(()) };
+/// `MALFORMED_REQUEST` where the method has no such field, the header is no list of tags, or the request has another tag
+/// in that field; 412 where no tag can be that of anything.
+pub fn attempts(message: DynamicMessage, method: &Method, headers: &HeaderMap) -> Result<Vec<DynamicMessage>, Problem> {
+    let Some(named) = etag::named(headers, &header::IF_MATCH) else { return Ok(vec![message]) };
     let Some(field) = &method.etag else {
         return Err(refused("this method takes no If-Match: it does not check what the resource was"));
     };
-    match named {
-        Err(_) => Err(refused("If-Match must be an etag in double quotes, or *")),
+    let tags = match named {
+        Err(_) => return Err(refused("If-Match must be etags in double quotes with commas between, or *")),
         // Where there is nothing, the service says so, with and without the header.
-        Ok(Named::Any) => Ok(()),
-        Ok(Named::Tags(tags)) => match tags.as_slice() {
-            [tag] if tag.weak => Err(Problem::new(
-                Reason::EtagMismatch,
-                "If-Match has a weak etag, which never matches: send the resource's own, without W/",
-            )
-            .on_http(PRECONDITION_FAILED)),
-            [tag] => transcode::fill(message, field, "If-Match", tag.unpacked()),
-            _ => Err(refused("If-Match takes one etag here, or *")),
-        },
+        Ok(Named::Any) => return Ok(vec![message]),
+        Ok(Named::Tags(tags)) => tags,
+    };
+    let mut possible: Vec<&str> = Vec::new();
+    for tag in tags.iter().flat_map(|tag| tag.meant()) {
+        // Empty, it would guard nothing.
+        if !tag.is_empty() && !possible.contains(&tag) {
+            possible.push(tag);
+        }
     }
+    if possible.is_empty() {
+        return Err(Problem::etag_mismatch().on_http(PRECONDITION_FAILED));
+    }
+    if possible.len() > MOST_TAGS {
+        return Err(refused("If-Match names more etags than the 8 that are taken"));
+    }
+    let mut attempts = Vec::with_capacity(possible.len());
+    let mut differs = None;
+    for tag in possible {
+        let mut attempt = message.clone();
+        match transcode::fill(&mut attempt, field, "If-Match", tag) {
+            Ok(()) => attempts.push(attempt),
+            Err(problem) => differs = Some(problem),
+        }
+    }
+    // Where the request has a tag of its own, it is the one of them that counts.
+    match differs {
+        Some(problem) if attempts.is_empty() => Err(problem),
+        _ => Ok(attempts),
+    }
+}
+
+/// Whether another attempt may go better: this one's tag is not the current one. The key of a request that was carried
+/// out before is known with the tag that it had then alone.
+pub fn try_next(problem: &Problem) -> bool {
+    matches!(problem.reason(), Reason::EtagMismatch | Reason::IdempotencyKeyReused)
 }
 
 /// What a client asked by header fails as HTTP has it: 412, where the field alone gives 409.

@@ -248,6 +248,11 @@ impl Binding {
     fn body(&self, parts: &Parts<'_>, found: &mut Violations) -> Result<DynamicMessage, Problem> {
         let body = parts.body;
         let empty = || DynamicMessage::new(self.input.clone());
+        let is_json = matches!(self.body, Body::All | Body::Field(_));
+        if is_json && body.starts_with(BYTE_ORDER_MARK) {
+            let message = "the body begins with a byte order mark (U+FEFF): send UTF-8 without it";
+            return Err(Problem::new(Reason::MalformedRequest, message));
+        }
         match &self.body {
             Body::None if body.is_empty() => Ok(empty()),
             Body::None => Err(Problem::new(Reason::MalformedRequest, "this method takes no body: leave it out")),
@@ -275,6 +280,9 @@ impl Binding {
         }
     }
 }
+
+/// U+FEFF in UTF-8. JSON must not begin with it (RFC 8259, 8.1); some editors write it unseen.
+const BYTE_ORDER_MARK: &[u8] = b"\xef\xbb\xbf";
 
 /// A `google.api.HttpBody`: what came, and what it is said to be.
 fn as_it_comes(http_body: &MessageDescriptor, parts: &Parts<'_>) -> DynamicMessage {

@@ -50,8 +50,9 @@ async fn the_pages_say_what_is_where() {
 
 #[tokio::test]
 async fn silent_and_slow_clients_are_let_go() {
-    let souk =
-        boot_with(&[("gateway.header_timeout", "300ms"), ("gateway.body_timeout", "300ms")], |address| address).await;
+    let short = ["header", "body", "unread"].map(|what| format!("gateway.{what}_timeout"));
+    let short: Vec<_> = short.iter().map(|setting| (setting.as_str(), "300ms")).collect();
+    let souk = boot_with(&short, |address| address).await;
     let started = Instant::now();
     // Nothing at all; half of HTTP/2's preface; a request line without an end.
     for first in ["", "PRI * HT", "GET /livez HTTP/1.1\r\nhost: a\r\nx-a: "] {

@@ -4,6 +4,7 @@
 mod added;
 mod boot;
 mod cache;
+mod connection;
 mod docs;
 mod echo;
 mod edge;

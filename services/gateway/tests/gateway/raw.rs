@@ -21,6 +21,17 @@ async fn exchange(souk: &Booted, request: &str) -> String {
     read_all(&mut stream).await
 }
 
+/// Of a request that hyper refuses by itself.
+fn is_problem(answer: &str, status: u16) {
+    let (head, body) = answer.split_once("\r\n\r\n").unwrap_or_else(|| panic!("no answer: {answer}"));
+    assert!(head.starts_with(&format!("HTTP/1.1 {status} ")), "{answer}");
+    for header in ["content-type: application/problem+json", "connection: close", "x-request-id: ", "date: "] {
+        assert!(head.contains(header), "{header} is not in {answer}");
+    }
+    let problem: serde_json::Value = serde_json::from_str(body).unwrap();
+    assert_eq!((&problem["status"], &problem["reason"]), (&status.into(), &"MALFORMED_REQUEST".into()));
+}
+
 /// Reads until this text has come.
 async fn read_until(stream: &mut TcpStream, text: &str) -> String {
     let mut read = Vec::new();
@@ -40,17 +51,24 @@ async fn headers_that_are_too_much_are_told_so() {
     let large = format!("x-large: {}\r\n", "x".repeat(100 * 1024));
     for headers in [many, large] {
         let answer = exchange(&souk, &format!("GET /livez HTTP/1.1\r\nhost: a\r\n{headers}\r\n")).await;
-        assert!(answer.starts_with("HTTP/1.1 431"), "{answer}");
+        is_problem(&answer, 431);
     }
+    let far = exchange(&souk, &format!("GET /{} HTTP/1.1\r\nhost: a\r\n\r\n", "x".repeat(100 * 1024))).await;
+    is_problem(&far, 431);
     let http2 = reqwest::Client::builder().http2_prior_knowledge().build().unwrap();
     let request = http2.get(format!("{}/livez", souk.url)).header("x-large", "x".repeat(100 * 1024));
     let refused = request.send().await;
     assert!(refused.is_err() || refused.unwrap().status() == StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE);
-    for broken in
-        ["GET /livez\r\n\r\n", "GET /livez HTTP/3.1\r\n\r\n", "GET /li vez HTTP/1.1\r\n\r\n", "\0\0\0\r\n\r\n"]
-    {
+    for broken in [
+        "GET /livez\r\n\r\n",
+        "GET /livez HTTP/3.1\r\n\r\n",
+        "GET /li vez HTTP/1.1\r\n\r\n",
+        "\0\0\0\r\n\r\n",
+        "POST /livez HTTP/1.1\r\nhost: a\r\ncontent-length: 1\r\ncontent-length: 2\r\n\r\n",
+        "POST /livez HTTP/1.1\r\nhost: a\r\ntransfer-encoding: gzip\r\n\r\n",
+    ] {
         let answer = exchange(&souk, broken).await;
-        assert!(answer.starts_with("HTTP/1.1 400"), "{broken:?}: {answer}");
+        is_problem(&answer, 400);
     }
 }
 

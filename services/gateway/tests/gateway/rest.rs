@@ -298,6 +298,14 @@ async fn an_idempotency_key_may_come_as_a_header() {
     assert_eq!(again.header("idempotent-replayed"), "true");
     let differs = post("k-1", r#"{"requestId": "k-2"}"#).await.problem(400, "MALFORMED_REQUEST");
     assert_eq!(differs["errors"][0]["field"], "request_id");
+    // As the IETF's draft writes it.
+    let quoted = post(r#""k-1""#, "{}").await;
+    assert_eq!(quoted.ok()["request"]["requestId"], "k-1");
+    assert_eq!(quoted.header("idempotent-replayed"), "true");
+    for wrong in ["", r#""k-1"#, r#""k-1", "k-2""#] {
+        let refused = post(wrong, "{}").await.problem(400, "MALFORMED_REQUEST");
+        assert!(refused["detail"].as_str().unwrap().contains("Idempotency-Key"), "{refused}");
+    }
 }
 
 #[tokio::test]

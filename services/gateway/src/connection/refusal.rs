@@ -1,0 +1,111 @@
+//! What hyper refuses by itself, told as a problem.
+//!
+//! A request that is not HTTP/1.1, or has too large a head, never reaches the gateway: hyper answers it with a status and
+//! no body, and has no place to put one. So its answer is known by its bytes on their way out. It is the only one
+//! without a content type that has one of these statuses; should hyper ever word it another way, it goes out as it is,
+//! and a test says so. On HTTP/2 there is no such answer: what is malformed ends its stream or connection, and a head
+//! that is too large is 431 without a body.
+
+use bytes::{Buf, Bytes};
+use http::StatusCode;
+use souk_common::{
+    context::RequestContext,
+    error::{Problem, Reason},
+};
+
+use crate::{answer, manners};
+
+/// Statuses that hyper refuses with, and what is wrong then.
+const REFUSALS: [(u16, &str); 3] = [
+    (400, "the request is not well-formed HTTP/1.1: its request line or one of its headers cannot be read"),
+    (414, "the request's path and query are longer than any that are taken"),
+    (431, "the request's headers are more, or longer, than are taken: see gateway.max_header_bytes"),
+];
+/// Bytes that hyper's own refusal has at most.
+const LONGEST: usize = 256;
+
+/// An answer on its way out.
+pub struct Refusal(Bytes);
+
+impl Refusal {
+    /// What was not sent yet.
+    pub fn rest(&self) -> &[u8] {
+        &self.0
+    }
+
+    /// So much was.
+    pub fn advance(&mut self, sent: usize) {
+        self.0.advance(sent);
+    }
+}
+
+/// The refusal in place of hyper's own, if these bytes are one.
+pub fn of(bytes: &[u8]) -> Option<Refusal> {
+    if bytes.len() > LONGEST || !bytes.starts_with(b"HTTP/1.") {
+        return None;
+    }
+    let head = std::str::from_utf8(bytes).ok()?.strip_suffix("\r\n\r\n")?;
+    let mut lines = head.split("\r\n");
+    let status: u16 = lines.next()?.split(' ').nth(1)?.parse().ok()?;
+    let (_, detail) = REFUSALS.into_iter().find(|(known, _)| *known == status)?;
+    let mut date = None;
+    for line in lines {
+        match line.split_once(": ")? {
+            ("connection", "close") | ("content-length", "0") => {}
+            ("date", value) => date = Some(value),
+            _ => return None,
+        }
+    }
+    let status = StatusCode::from_u16(status).ok()?;
+    let request_id = RequestContext::background().request_id;
+    tracing::debug!(request_id = &*request_id, status = status.as_u16(), "a request could not be read");
+    let problem = Problem::new(Reason::MalformedRequest, detail).on_http(status.as_u16());
+    // Its path is not known.
+    let body = answer::problem_json(&problem, &request_id, "", None).to_string();
+    let reason = status.canonical_reason().unwrap_or_default();
+    let mut text = format!(
+        "HTTP/1.1 {} {reason}\r\ncontent-type: application/problem+json\r\ncontent-length: {}\r\n\
+         connection: close\r\ncache-control: no-store\r\nx-request-id: {request_id}\r\n",
+        status.as_u16(),
+        body.len(),
+    );
+    let security = manners::SECURITY;
+    let security = security.iter().filter_map(|(name, value)| Some((name.as_str(), value.to_str().ok()?)));
+    for (name, value) in security.chain(date.map(|date| ("date", date))) {
+        text.extend([name, ": ", value, "\r\n"]);
+    }
+    text.extend(["\r\n", &body]);
+    Some(Refusal(text.into()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const DATE: &str = "date: Mon, 30 Nov 2026 05:30:00 GMT\r\n";
+
+    #[test]
+    fn only_what_hyper_says_itself_is_replaced() {
+        let own = |status: &str, headers: &str| of(format!("HTTP/1.1 {status}\r\n{headers}\r\n").as_bytes());
+        for (status, _) in REFUSALS {
+            let refusal =
+                own(&format!("{status} Any Reason"), &format!("connection: close\r\ncontent-length: 0\r\n{DATE}"));
+            let text = String::from_utf8(refusal.unwrap().rest().to_vec()).unwrap();
+            let (head, body) = text.split_once("\r\n\r\n").unwrap();
+            assert!(head.starts_with(&format!("HTTP/1.1 {status} ")) && head.contains(DATE.trim()), "{head}");
+            assert!(head.contains(&format!("content-length: {}\r\n", body.len())), "{head}");
+            let problem: serde_json::Value = serde_json::from_str(body).unwrap();
+            assert_eq!((&problem["status"], &problem["reason"]), (&status.into(), &"MALFORMED_REQUEST".into()));
+        }
+        for (status, headers) in [
+            ("400 Bad Request", "content-type: application/problem+json\r\ncontent-length: 0\r\n"),
+            ("400 Bad Request", "content-length: 7\r\n"),
+            ("404 Not Found", "content-length: 0\r\n"),
+            ("200 OK", "content-length: 0\r\n"),
+        ] {
+            assert!(own(status, headers).is_none(), "{status} {headers}");
+        }
+        assert!(of(b"HTTP/1.1 400 Bad Request\r\ncontent-length: 0").is_none(), "a part");
+        assert!(of(b"").is_none());
+    }
+}
