@@ -28,9 +28,14 @@ pub const ADMIN: &str = "admin@souk.example";
 /// How long everything may take to become ready before something must be wrong.
 const PATIENCE: Duration = Duration::from_secs(60);
 
+/// The setting with the origins whose web pages may call.
+const ORIGINS: &str = "gateway.cors.allowed_origins";
+
 /// What the first screen tells.
 struct Screen {
     gateway: String,
+    /// Whether web pages of this machine may call.
+    local_pages: bool,
     services: Vec<(&'static str, String)>,
     metrics: Option<String>,
     data: String,
@@ -65,6 +70,7 @@ pub async fn run(args: &UpArgs, file: Option<&Path>) -> anyhow::Result<()> {
         given.set_address(&settings, name, &url);
         services.push((name, url));
     }
+    let local_pages = let_local_pages_call(&settings, &gateway, &mut given)?;
     let settings = settings::load(file, &given)?;
     let guard = telemetry::init(&settings.section("telemetry")?, "souk")?;
 
@@ -83,6 +89,7 @@ pub async fn run(args: &UpArgs, file: Option<&Path>) -> anyhow::Result<()> {
             data_dir.keep_running(&Running { pid: std::process::id(), gateway: gateway_url.clone() })?;
             print(&Screen {
                 gateway: gateway_url,
+                local_pages,
                 services,
                 metrics: guard.metrics_address().map(|address| format!("http://{address}/metrics")),
                 data: place(&settings, &data_dir)?,
@@ -152,6 +159,16 @@ async fn ensure_admin(settings: &Settings, data_dir: &DataDir) -> anyhow::Result
     Ok(Some(credentials))
 }
 
+/// Where the gateway is for this machine alone, the pages of a developer's own server may call it, unless something is
+/// set about it.
+fn let_local_pages_call(settings: &Settings, gateway: &TcpListener, given: &mut Given) -> anyhow::Result<bool> {
+    let by_default = settings.is_default(ORIGINS) && gateway.local_addr()?.ip().is_loopback();
+    if by_default {
+        given.set(ORIGINS, "loopback");
+    }
+    Ok(by_default)
+}
+
 fn url(listener: &TcpListener, tls: bool) -> anyhow::Result<String> {
     let address = local::reached(listener.local_addr()?);
     Ok(format!("{}://{address}", if tls { "https" } else { "http" }))
@@ -170,7 +187,7 @@ fn place(settings: &Settings, data_dir: &DataDir) -> anyhow::Result<String> {
 }
 
 fn print(screen: &Screen) {
-    let Screen { gateway, services, metrics, data, admin, ready_after } = screen;
+    let Screen { gateway, local_pages, services, metrics, data, admin, ready_after } = screen;
     println!(
         "souk {} is ready after {:.2} s. Ctrl-C stops it.\n",
         env!("CARGO_PKG_VERSION"),
@@ -178,6 +195,9 @@ fn print(screen: &Screen) {
     );
     println!("  API (REST, gRPC)  {gateway}");
     println!("  documentation     {gateway}/docs");
+    if *local_pages {
+        println!("  web pages         those of http://localhost, any port, may call ({ORIGINS})");
+    }
     for (name, url) in services {
         println!("  {name:<16}  {} (gRPC)", url.trim_start_matches("http://"));
     }

@@ -113,6 +113,32 @@ async fn up_tells_where_everything_is_and_stops_cleanly() {
 }
 
 #[tokio::test]
+async fn pages_of_this_machine_may_call_up_unless_something_else_is_set() {
+    const PAGE: &str = "http://localhost:3000";
+    let allowed = async |up: &Up, origin: &str| {
+        let client = reqwest::Client::new();
+        let path = format!("{}/v1/products", up.gateway);
+        let preflight = client.request(reqwest::Method::OPTIONS, &path).header("access-control-request-method", "POST");
+        let preflight = preflight.header("origin", origin).send().await.unwrap();
+        let answer = client.get(&path).header("origin", origin).send().await.unwrap();
+        assert_eq!((preflight.status().as_u16(), answer.status().as_u16()), (204, 200));
+        let allows = |headers: &reqwest::header::HeaderMap| {
+            headers.get("access-control-allow-origin").is_some_and(|allowed| allowed == origin)
+        };
+        assert_eq!(allows(preflight.headers()), allows(answer.headers()));
+        allows(answer.headers())
+    };
+    let up = Up::start().await;
+    assert!(up.process.log().contains("those of http://localhost, any port, may call"), "{}", up.process.log());
+    assert!(allowed(&up, PAGE).await && allowed(&up, "http://127.0.0.1:5173").await);
+    assert!(!allowed(&up, "https://evil.example").await && !allowed(&up, "null").await);
+
+    let up = Up::start_with(|program| program.env("SOUK_GATEWAY__CORS__ALLOWED_ORIGINS", "https://shop.example")).await;
+    assert!(!up.process.log().contains("any port, may call"), "{}", up.process.log());
+    assert!(!allowed(&up, PAGE).await && allowed(&up, "https://shop.example").await);
+}
+
+#[tokio::test]
 async fn an_administrator_is_made_once_and_can_log_in() {
     let up = Up::start().await;
     let folder = up.folder.path().to_str().unwrap();
