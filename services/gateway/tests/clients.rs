@@ -42,7 +42,8 @@ fn clients_from_npm_on_node_and_in_chromium() {
     let mut echo = Some(echo);
     let gateway = Runtime::new().unwrap();
     gateway.block_on(async {
-        let settings = [("gateway.cors.allowed_origins", "*"), ("server.deadline", "5s")];
+        // The page is of this machine.
+        let settings = [("gateway.cors.allowed_origins", "loopback"), ("server.deadline", "5s")];
         let behind = address.clone();
         let souk = boot::boot_with(&settings, |_| behind).await;
         let descriptors = tempfile::NamedTempFile::new().unwrap();
@@ -50,6 +51,7 @@ fn clients_from_npm_on_node_and_in_chromium() {
         let mut node = Command::new("node")
             .args(["run.js", &souk.url])
             .arg(descriptors.path())
+            .arg(souk.keys.token(&[], 600))
             .current_dir(folder)
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())

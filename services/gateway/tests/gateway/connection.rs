@@ -138,19 +138,6 @@ async fn who_asked_before_sending_and_was_refused_may_not_go_on() {
 }
 
 #[tokio::test]
-async fn real_clients_keep_their_connection_through_refusals() {
-    let souk = boot().await;
-    let client = reqwest::Client::builder().pool_max_idle_per_host(1).build().unwrap();
-    for number in 0..200 {
-        let size = if number % 2 == 0 { 200 } else { 100_000 };
-        let post = client.post(format!("{}/nowhere", souk.url)).body(vec![b'x'; size]);
-        let answer = post.send().await.unwrap_or_else(|error| panic!("request {number}: {error:?}"));
-        assert_eq!(answer.status(), 404);
-        answer.bytes().await.unwrap();
-    }
-}
-
-#[tokio::test]
 async fn every_target_has_one_host_and_no_coding_but_chunked() {
     let souk = boot().await;
     let targets = [
