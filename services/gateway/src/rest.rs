@@ -70,7 +70,7 @@ impl Gateway {
             }
         }
         if let Some(field) = &route.method.idempotency_key
-            && let Some(key) = idempotency::key(&parts.headers)?
+            && let Some(key) = idempotency::key(&parts.headers, field)?
         {
             transcode::fill(&mut message, field, "Idempotency-Key", &key)?;
         }

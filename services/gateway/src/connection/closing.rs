@@ -55,7 +55,7 @@ impl<S: AsyncWrite + Unpin> Staged<S> {
         if self.refusal.is_none() {
             let refusal = refusal::of(bytes)?;
             // What was refused may still be coming in.
-            self.linger.set(Some(Instant::now() + self.bounds.time));
+            self.linger.set(Instant::now() + self.bounds.time);
             self.refusal = Some(refusal);
         }
         let refusal = self.refusal.as_mut()?;

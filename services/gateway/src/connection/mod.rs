@@ -52,8 +52,14 @@ impl Bounds {
 pub struct Linger(Arc<Mutex<Option<Instant>>>);
 
 impl Linger {
-    fn set(&self, until: Option<Instant>) {
-        *self.0.lock().unwrap_or_else(PoisonError::into_inner) = until;
+    fn set(&self, until: Instant) {
+        *self.0.lock().unwrap_or_else(PoisonError::into_inner) = Some(until);
+    }
+
+    /// Takes back what was set, unless a later request has set another.
+    fn take_back(&self, until: Instant) {
+        let mut held = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        *held = held.filter(|other| *other != until);
     }
 
     fn until(&self) -> Option<Instant> {

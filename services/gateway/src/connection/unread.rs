@@ -49,7 +49,7 @@ impl Unread {
     fn throw_away(&self, rest: Incoming) {
         let until = Instant::now() + self.bounds.time;
         // Until the rest has come: should it not, the connection ends, and the client may still be sending.
-        self.linger.set(Some(until));
+        self.linger.set(until);
         let too_much = rest.size_hint().lower() > self.bounds.bytes || self.waits;
         let runtime = Handle::try_current().ok().filter(|_| !too_much);
         let Some(runtime) = runtime else {
@@ -60,7 +60,7 @@ impl Unread {
         runtime.spawn(async move {
             let all = tokio::time::timeout_at(until, is_all_within(rest, most));
             if let Ok(true) = all.await {
-                linger.set(None);
+                linger.take_back(until);
             }
         });
     }
@@ -106,7 +106,7 @@ impl http_body::Body for Watched {
             Poll::Ready(Some(Err(_))) => {
                 // Broken: what comes after it cannot be told apart from it, and hyper closes.
                 self.inner = None;
-                self.unread.linger.set(Some(Instant::now() + self.unread.bounds.time));
+                self.unread.linger.set(Instant::now() + self.unread.bounds.time);
             }
             Poll::Ready(Some(Ok(_))) | Poll::Pending => {}
         }

@@ -10,11 +10,12 @@ use crate::head;
 
 const IDEMPOTENCY_KEY: HeaderName = HeaderName::from_static("idempotency-key");
 
-/// The key of a request, if it has one. `"abc"` and `abc` are the same key.
+/// The key of a request, if it has one, which is for this field of it. `"abc"` and `abc` are the same key.
 ///
 /// # Errors
 /// `MALFORMED_REQUEST` where it is no text, is empty, or begins with a quote and is no text in quotes.
-pub fn key(headers: &HeaderMap) -> Result<Option<Cow<'_, str>>, Problem> {
+pub fn key<'h>(headers: &'h HeaderMap, field: &str) -> Result<Option<Cow<'h, str>>, Problem> {
+    let malformed = |what: &str| malformed(what).field(field, format!("the header Idempotency-Key {what}"));
     let Some(value) = head::single(headers, &IDEMPOTENCY_KEY)? else { return Ok(None) };
     let text = value.to_str().map_err(|_| malformed("is not text"))?;
     let key = match text.strip_prefix('"') {
@@ -58,7 +59,7 @@ mod tests {
             for value in values {
                 headers.append(IDEMPOTENCY_KEY, value.parse().unwrap());
             }
-            key(&headers).map(|key| key.map(Cow::into_owned)).map_err(|problem| problem.http_status())
+            key(&headers, "request_id").map(|key| key.map(Cow::into_owned)).map_err(|problem| problem.http_status())
         };
         let is = |key: &str| Ok(Some(key.to_owned()));
         assert_eq!(read(&[]), Ok(None));

@@ -305,6 +305,7 @@ async fn an_idempotency_key_may_come_as_a_header() {
     for wrong in ["", r#""k-1"#, r#""k-1", "k-2""#] {
         let refused = post(wrong, "{}").await.problem(400, "MALFORMED_REQUEST");
         assert!(refused["detail"].as_str().unwrap().contains("Idempotency-Key"), "{refused}");
+        assert_eq!(refused["errors"][0]["field"], "request_id");
     }
 }
 

@@ -86,6 +86,20 @@ async fn both_protocols_are_spoken_over_tls() {
 }
 
 #[tokio::test]
+async fn an_answer_arrives_over_tls_though_its_body_was_too_much() {
+    let authority = Authority::new();
+    let souk = boot(&authority.sign("gateway"), &[("server.max_request_bytes", "4KiB")]).await;
+    let mut stream = connect(&souk, &authority.certificate(), "http/1.1", &TLS13).await.unwrap();
+    let size = 2 * 1024 * 1024;
+    let head = format!("GET /test/v1/signedIn HTTP/1.1\r\nhost: localhost\r\ncontent-length: {size}\r\n\r\n");
+    stream.write_all(head.as_bytes()).await.unwrap();
+    stream.write_all(&vec![b'x'; size]).await.expect("the gateway reads on");
+    let mut answer = String::new();
+    tokio::time::timeout(LONG, stream.read_to_string(&mut answer)).await.expect("the gateway closes").unwrap();
+    assert!(answer.starts_with("HTTP/1.1 401") && answer.contains("connection: close"), "{answer}");
+}
+
+#[tokio::test]
 async fn old_versions_are_spoken_only_where_they_are_asked_for() {
     let authority = Authority::new();
     let (files, ca) = (authority.sign("gateway"), authority.certificate());
