@@ -18,7 +18,7 @@ use std::{collections::HashMap, fmt};
 
 use prost_reflect::{DescriptorPool, DynamicMessage, MapKey, MessageDescriptor, ReflectMessage};
 
-use crate::error::Problem;
+use crate::error::{Problem, shorten};
 
 /// The most violations of one message that are told. Who has more will ask again anyway, and a request of a thousand
 /// bad lines must not become an answer many times its size.
@@ -122,6 +122,9 @@ impl Report {
     }
 }
 
+/// The most bytes of a map's key in the path of a violation.
+const KEY_BYTES: usize = 64;
+
 /// Where a check stands in the message. Lives on the stack, so that a valid message costs no text.
 #[derive(Debug, Clone, Copy)]
 enum Path<'a> {
@@ -143,7 +146,7 @@ impl fmt::Display for Path<'_> {
             Self::Key(parent, MapKey::I64(key)) => write!(f, "{parent}[{key}]"),
             Self::Key(parent, MapKey::U32(key)) => write!(f, "{parent}[{key}]"),
             Self::Key(parent, MapKey::U64(key)) => write!(f, "{parent}[{key}]"),
-            Self::Key(parent, MapKey::String(key)) => write!(f, "{parent}[{key:?}]"),
+            Self::Key(parent, MapKey::String(key)) => write!(f, "{parent}[{:?}]", shorten(key, KEY_BYTES)),
         }
     }
 }
