@@ -18,5 +18,6 @@ pub mod page;
 pub mod server;
 pub mod service;
 pub mod telemetry;
+pub mod timestamp;
 pub mod tls;
 pub mod verify;
