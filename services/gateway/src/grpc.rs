@@ -10,7 +10,11 @@ use bytes::Bytes;
 use http::{HeaderMap, HeaderName, Request, Response, StatusCode, header};
 use http_body::Frame;
 use http_body_util::Full;
-use souk_common::{contract::Method, error::Problem};
+use souk_common::{
+    contract::Method,
+    error::{Problem, Reason},
+    server::REFLECTION_BYTES,
+};
 use tonic::{Code, Status, body::Body, service::Routes};
 use tower::{Service, ServiceExt};
 
@@ -77,8 +81,11 @@ pub fn own(
         names.fold(builder, tonic_reflection::server::Builder::with_service_name)
     };
     let health = tonic_health::pb::health_server::HealthServer::new(readiness);
-    let routes = Routes::new(health).add_service(reflection().build_v1()?).add_service(reflection().build_v1alpha()?);
-    Ok(Own(routes.prepare()))
+    let reflections = (
+        reflection().build_v1()?.max_decoding_message_size(REFLECTION_BYTES),
+        reflection().build_v1alpha()?.max_decoding_message_size(REFLECTION_BYTES),
+    );
+    Ok(Own(Routes::new(health).add_service(reflections.0).add_service(reflections.1).prepare()))
 }
 
 impl Own {
@@ -86,10 +93,21 @@ impl Own {
     pub async fn call(&self, request: Request<Body>) -> Response<Body> {
         let answered: Result<_, Infallible> = self.0.clone().oneshot(request).await;
         match answered {
+            Ok(response) if is_unreadable(&response) => {
+                let problem = Problem::new(Reason::MalformedRequest, "the message is not of the method's request type");
+                Status::from(problem).into_http()
+            }
             Ok(response) => response,
             Err(never) => match never {},
         }
     }
+}
+
+/// Whether the request's message could not be read. tonic takes that for a fault of the server.
+fn is_unreadable(response: &Response<Body>) -> bool {
+    const WORDS: &str = "failed to decode Protobuf message";
+    let status = response.extensions().get::<Status>();
+    status.is_some_and(|status| status.code() == Code::Internal && status.message().starts_with(WORDS))
 }
 
 impl Gateway {

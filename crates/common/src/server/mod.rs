@@ -51,6 +51,9 @@ pub struct Config {
 /// an adaptive window begins with, a hundred short requests at a time counted as an attack (`too_many_data_frames`).
 const WINDOW: u32 = 4 << 20;
 
+/// Bytes of the largest question to reflection. Its library repeats a name that it does not know whole, in a header.
+pub const REFLECTION_BYTES: usize = 4096;
+
 /// A service that cannot be served.
 #[derive(Debug, thiserror::Error)]
 pub enum ServerError {
@@ -145,8 +148,9 @@ impl Server {
     pub async fn serve(mut self, listener: TcpListener, shutdown: CancellationToken) -> Result<(), ServerError> {
         self.contract.require_access(&self.services)?;
         self.routes.add_service(self.health_service);
-        self.routes.add_service(reflection(&self.services).build_v1()?);
-        self.routes.add_service(reflection(&self.services).build_v1alpha()?);
+        self.routes.add_service(reflection(&self.services).build_v1()?.max_decoding_message_size(REFLECTION_BYTES));
+        self.routes
+            .add_service(reflection(&self.services).build_v1alpha()?.max_decoding_message_size(REFLECTION_BYTES));
         if self.checks.is_empty() {
             report(&self.health, &self.services, true).await;
         }
