@@ -6,7 +6,7 @@
 use std::{path::PathBuf, sync::Arc};
 
 use crate::{
-    auth::{self, RemoteKeys, SHORTEST_SECRET, ServiceTokens, Verifier},
+    auth::{self, LONGEST_LEEWAY, RemoteKeys, ServiceTokens, Verifier},
     client::{self, AddressError, Client},
     config::{ConfigError, Settings},
     contract::{Contract, ContractError},
@@ -48,11 +48,11 @@ impl Common {
             client_tls: client_tls.map_err(|error| unusable("client.tls", &error))?,
         };
         common.server.tls.load().map_err(|error| unusable("server.tls", &error))?;
-        let secret = &common.auth.internal_secret;
-        if !secret.is_empty() && secret.expose().len() < SHORTEST_SECRET {
-            return Err(
-                settings.fault("auth.internal_secret", format!("must have {SHORTEST_SECRET} characters or more"))
-            );
+        if let Err(fault) = auth::check_secret(&common.auth.internal_secret) {
+            return Err(settings.fault("auth.internal_secret", fault));
+        }
+        if common.auth.leeway > LONGEST_LEEWAY {
+            return Err(settings.fault("auth.leeway", "must be 1m or less: keys are published for as long"));
         }
         Ok(common)
     }

@@ -12,7 +12,7 @@ use souk_common::{
     error::{Problem, Reason},
     ids::ProductId,
     local::Local,
-    server::{Config, Server},
+    server::{Config, Server, Stop},
     tls::{ClientSettings, ClientTls, ServerSettings},
 };
 use souk_proto::inventory::v1::{
@@ -95,14 +95,21 @@ fn config() -> Config {
         deadline: Duration::from_millis(500),
         max_concurrent_requests: 2,
         max_request_bytes: 4096,
+        shutdown_delay: Duration::ZERO,
         drain: Duration::from_secs(1),
         tls: ServerSettings::default(),
         local: Local::default(),
+        stop: Stop::default(),
     }
 }
 
 fn verifier() -> Arc<Verifier> {
-    let config = auth::Config { issuer: "souk".into(), audience: "souk".into(), internal_secret: Secret::new(SECRET) };
+    let config = auth::Config {
+        issuer: "souk".into(),
+        audience: "souk".into(),
+        leeway: Duration::ZERO,
+        internal_secret: Secret::new(SECRET),
+    };
     Arc::new(Verifier::new(&config, Arc::new(NoKeys)))
 }
 
@@ -225,6 +232,34 @@ async fn health_follows_the_service_to_its_end() {
     assert_eq!(changes.message().await.unwrap().unwrap().status, 1);
     shutdown.cancel();
     assert_eq!(changes.message().await.unwrap().unwrap().status, 2);
+}
+
+#[tokio::test]
+async fn one_that_is_about_to_stop_says_so_and_serves_on_and_then_waits_for_no_watcher() {
+    let (stop, shutdown) = (Stop::default(), CancellationToken::new());
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = format!("http://{}", listener.local_addr().unwrap());
+    let config = Config { stop: stop.clone(), drain: LONG, ..config() };
+    let server = Server::new(&config, "inventory", Contract::souk().unwrap(), verifier());
+    let serving = tokio::spawn(server.with(ProductServiceServer::new(Fake)).serve(listener, shutdown.clone()));
+    let channel = Channel::from_shared(address.clone()).unwrap().connect().await.unwrap();
+    let mut health = HealthClient::new(channel.clone());
+    let mut changes = health.watch(HealthCheckRequest::default()).await.unwrap().into_inner();
+    assert_eq!(changes.message().await.unwrap().unwrap().status, 1);
+
+    stop.announce();
+    assert_eq!(changes.message().await.unwrap().unwrap().status, 2);
+    ProductServiceClient::new(channel).list_products(list("")).await.unwrap();
+    let anew = Channel::from_shared(address).unwrap().connect().await.unwrap();
+    ProductServiceClient::new(anew).list_products(list("")).await.unwrap();
+    assert!(!serving.is_finished());
+
+    let began = std::time::Instant::now();
+    shutdown.cancel();
+    let ended = changes.message().await.unwrap_err();
+    assert_eq!(problem(&ended).reason(), Reason::ServiceUnavailable, "{ended:?}");
+    serving.await.unwrap().unwrap();
+    assert!(began.elapsed() < LONG / 2, "nothing runs any more: {:?}", began.elapsed());
 }
 
 #[tokio::test]

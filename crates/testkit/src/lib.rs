@@ -6,6 +6,7 @@
 //! - [`servers`]: private PostgreSQL, NATS and Redis servers.
 //! - [`db`]: a fresh database for each test, on either engine.
 //! - [`proxy`]: a TCP proxy that can be cut, stalled, delayed and restored.
+//! - [`clock`]: a wall clock of programs that a test starts, set while they run.
 //! - [`process`]: the `souk` binary as a child that can be killed and started again.
 //! - [`stripe`]: a stand-in for Stripe, which speaks its HTTP API.
 //! - [`tls`]: certificates signed by an authority of the test's own.
@@ -14,6 +15,7 @@
 //! Functions here panic with a full explanation instead of returning errors, as assertions do:
 //! a test that cannot have its database has failed.
 
+pub mod clock;
 pub mod db;
 pub mod process;
 pub mod proxy;

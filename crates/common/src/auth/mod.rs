@@ -1,16 +1,18 @@
 //! Who calls, and whether they may: tokens, identities and the access rule.
 
 mod keys;
+mod secret;
 mod service;
 mod verifier;
 
-use std::{fmt, str::FromStr, sync::Arc};
+use std::{fmt, str::FromStr, sync::Arc, time::Duration};
 
 use serde::{Deserialize, Serialize};
 
+pub(crate) use self::secret::check as check_secret;
 pub use self::{
     keys::{KeySource, PublishedKey, RemoteKeys},
-    service::{SHORTEST_SECRET, ServiceTokens},
+    service::ServiceTokens,
     verifier::Verifier,
 };
 pub use crate::contract::{AccessRule, Role, Roles};
@@ -20,6 +22,9 @@ use crate::{
     ids::{SessionId, UserId},
 };
 
+/// The longest that tokens may be accepted after they ran out: as long as their keys are published then.
+pub const LONGEST_LEEWAY: Duration = Duration::from_secs(60);
+
 /// Settings of `[auth]`, the same for every service of an installation.
 #[derive(Debug, Clone, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -28,6 +33,9 @@ pub struct Config {
     pub issuer: String,
     /// `aud` of access tokens.
     pub audience: String,
+    /// How long tokens are accepted after they ran out, by this host's clock.
+    #[serde(with = "crate::config::duration")]
+    pub leeway: Duration,
     /// What services prove themselves to each other with: at least 32 bytes, the same everywhere.
     pub internal_secret: Secret,
 }

@@ -28,7 +28,10 @@ pub struct Verifier {
     refreshing: Mutex<()>,
     validation: Validation,
     services: ServiceTokenCheck,
-    /// Checked tokens by their SHA-256, with when they run out (seconds since 1970).
+    /// Seconds that tokens are accepted after they ran out.
+    leeway: i64,
+    /// Checked tokens by their SHA-256, with when they run out (seconds since 1970). The clock that they run out by
+    /// decides; how long they are kept here only bounds for how long a key that was withdrawn is believed.
     checked: moka::sync::Cache<[u8; 32], (Identity, i64)>,
 }
 
@@ -45,14 +48,15 @@ impl Verifier {
         validation.set_issuer(&[&config.issuer]);
         validation.set_audience(&[&config.audience]);
         validation.set_required_spec_claims(&["exp", "iss", "aud", "sub"]);
-        validation.leeway = 5;
+        validation.leeway = config.leeway.as_secs();
         let checked = moka::sync::Cache::builder().max_capacity(REMEMBERED).time_to_live(MAX_AGE).build();
         Self {
             source,
             keys: RwLock::default(),
             refreshing: Mutex::new(()),
+            leeway: i64::try_from(validation.leeway).unwrap_or(i64::MAX),
             validation,
-            services: ServiceTokenCheck::new(&config.internal_secret),
+            services: ServiceTokenCheck::new(&config.internal_secret, config.leeway),
             checked,
         }
     }
@@ -80,7 +84,7 @@ impl Verifier {
     async fn check(&self, token: &str) -> Result<Identity, Problem> {
         let digest: [u8; 32] = Sha256::digest(token.as_bytes()).into();
         if let Some((identity, expires)) = self.checked.get(&digest) {
-            if chrono::Utc::now().timestamp() <= expires {
+            if chrono::Utc::now().timestamp() <= expires.saturating_add(self.leeway) {
                 return Ok(identity);
             }
             self.checked.invalidate(&digest);

@@ -13,10 +13,11 @@ use std::{
 use futures::FutureExt;
 use http::{Request, Response};
 use tokio::sync::Semaphore;
+use tokio_util::sync::CancellationToken;
 use tonic::{Code, Status, body::Body};
 use tower::{Layer, Service};
 
-use super::{Config, message};
+use super::{Config, message, stop};
 use crate::{
     auth::{Caller, Verifier},
     context::{REQUEST_ID, RequestContext},
@@ -40,11 +41,19 @@ struct Shared {
     permits: Semaphore,
     deadline: Duration,
     max_request_bytes: usize,
+    /// Cancelled when the server drains.
+    draining: CancellationToken,
 }
 
 impl EdgeLayer {
     /// An edge with these settings.
-    pub fn new(config: &Config, name: Arc<str>, contract: Arc<Contract>, verifier: Arc<Verifier>) -> Self {
+    pub fn new(
+        config: &Config,
+        name: Arc<str>,
+        contract: Arc<Contract>,
+        verifier: Arc<Verifier>,
+        draining: CancellationToken,
+    ) -> Self {
         Self(Arc::new(Shared {
             name,
             contract,
@@ -52,6 +61,7 @@ impl EdgeLayer {
             permits: Semaphore::new(config.max_concurrent_requests),
             deadline: config.deadline,
             max_request_bytes: config.max_request_bytes,
+            draining,
         }))
     }
 }
@@ -89,7 +99,8 @@ where
         let mut inner = std::mem::replace(&mut self.inner, clone);
         let path = request.uri().path();
         if OPEN.iter().any(|open| path.starts_with(open)) {
-            return Box::pin(async move { inner.call(request).await });
+            let draining = self.shared.draining.clone();
+            return Box::pin(async move { Ok(stop::bound(inner.call(request).await?, &draining)) });
         }
         let shared = self.shared.clone();
         Box::pin(async move { Ok(shared.handle(inner, request).await) })

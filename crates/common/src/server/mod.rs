@@ -6,6 +6,7 @@
 
 mod edge;
 mod message;
+mod stop;
 
 use std::{convert::Infallible, future::Future, sync::Arc, time::Duration};
 
@@ -18,6 +19,7 @@ use tower::Layer;
 
 pub(crate) use self::edge::Edge;
 use self::edge::EdgeLayer;
+pub use self::stop::Stop;
 use crate::{
     auth::Verifier,
     contract::{Contract, ContractError},
@@ -37,6 +39,10 @@ pub struct Config {
     /// Bytes of the largest request message taken.
     #[serde(with = "crate::config::byte_size")]
     pub max_request_bytes: usize,
+    /// How long a service that is told to stop says that it is not ready before it stops taking requests. What stops
+    /// it waits for so long; see [`Stop`].
+    #[serde(with = "crate::config::duration")]
+    pub shutdown_delay: Duration,
     /// How long running requests may take to end once the service shall stop.
     #[serde(with = "crate::config::duration")]
     pub drain: Duration,
@@ -45,6 +51,9 @@ pub struct Config {
     /// The servers of this process, which this one joins.
     #[serde(skip)]
     pub local: Local,
+    /// How it is stopped.
+    #[serde(skip)]
+    pub stop: Stop,
 }
 
 /// Bytes that may be under way to a server on one connection. Half of it is what h2 lets small frames cost: with what
@@ -138,7 +147,8 @@ impl Server {
         self
     }
 
-    /// Serves until `shutdown`, then lets running requests end for the configured time.
+    /// Serves until `shutdown`, then lets running requests end for the configured time. Says that it is not ready from
+    /// then on, or from when [`Stop`] announces it.
     ///
     /// # Errors
     /// Before anything is served, where a method has no access rule; later, where the listener fails.
@@ -154,8 +164,9 @@ impl Server {
         if let Some(tls) = self.config.tls.load()? {
             builder = builder.tls_config(tls).map_err(ServerError::Certificate)?;
         }
-        let edge = EdgeLayer::new(&self.config, self.name, self.contract, self.verifier);
-        let stopped = shutdown.clone().cancelled_owned();
+        let draining = CancellationToken::new();
+        let edge = EdgeLayer::new(&self.config, self.name, self.contract, self.verifier, draining.clone());
+        let (announced, stopped) = (self.config.stop.announced().clone(), shutdown.clone());
         let routes = self.routes.routes();
         let local = self.config.local.serve(listener.local_addr()?, edge.layer(routes.clone().prepare()));
         let (health, services, checks) = (self.health, self.services, self.checks);
@@ -168,10 +179,19 @@ impl Server {
             .layer(edge)
             .add_routes(routes)
             .serve_with_incoming_shutdown(incoming, async move {
-                stopped.await;
-                // Balancers look here: they stop sending before the last request has ended.
-                checks.iter().for_each(tokio::task::JoinHandle::abort);
+                tokio::select! {
+                    () = announced.cancelled() => {}
+                    () = stopped.cancelled() => {}
+                }
+                // Balancers look here: they stop sending before the last request has ended. A check that is just
+                // reporting must not have the last word.
+                for check in checks {
+                    check.abort();
+                    let _ = check.await;
+                }
                 report(&health, &services, false).await;
+                stopped.cancelled().await;
+                draining.cancel();
             });
         tokio::pin!(serving);
         tokio::select! {
@@ -185,10 +205,11 @@ impl Server {
             local.ended().await;
             served
         };
-        match tokio::time::timeout(self.config.drain, ended).await {
+        let drain = self.config.stop.drain(self.config.drain);
+        match tokio::time::timeout(drain, ended).await {
             Ok(result) => Ok(result?),
             Err(_) => {
-                tracing::warn!(drain = ?self.config.drain, "requests still running at the end of the drain were cut off");
+                tracing::warn!(?drain, "requests still running at the end of the drain were cut off");
                 Ok(())
             }
         }
