@@ -142,7 +142,14 @@ pub async fn verify(config: &Config) -> Result<Vec<Check>, StoreError> {
 
 fn stripe(settings: &config::PaymentSettings, db: &Db) -> Result<Option<Arc<Stripe>>, ServeError> {
     match settings.provider {
-        ProviderKind::Simulated => Ok(None),
+        ProviderKind::Unchosen => {
+            tracing::info!("payments are simulated: order.payment.provider is not set");
+            Ok(None)
+        }
+        ProviderKind::Simulated => {
+            tracing::warn!("payments are simulated: orders are confirmed, and no money is taken");
+            Ok(None)
+        }
         ProviderKind::Stripe => {
             let stripe = Stripe::new(db.clone(), settings.stripe.clone()).map_err(ServeError::Payments)?;
             Ok(Some(Arc::new(stripe)))
