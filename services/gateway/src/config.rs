@@ -52,6 +52,10 @@ pub struct Settings {
     /// How long a service may take to say that it is ready.
     #[serde(with = "souk_common::config::duration")]
     pub ready_timeout: Duration,
+    /// How long a gateway that is told to stop says that it is not ready before it stops taking requests. What stops
+    /// it waits for so long; see [`souk_common::server::Stop`].
+    #[serde(with = "souk_common::config::duration")]
+    pub shutdown_delay: Duration,
     /// Requests of one caller worked on at a time; 0: half of all that are.
     pub max_concurrent_per_caller: usize,
     /// How long a request waits for its turn where too many are worked on.

@@ -36,7 +36,7 @@ use crate::{
     routes::{Matched, Miss, Routes},
     serve::ServeError,
     shared::Shared,
-    stream::{self, Outcome, Streams},
+    stream::{self, Ended, Outcome, Streams},
     tls::Tls,
     upstream::Upstreams,
     web::Encoding,
@@ -99,7 +99,7 @@ impl Gateway {
         let served: Vec<&str> = upstreams.services().collect();
         contract.require_access(&served)?;
         let routes = Routes::of(&contract)?;
-        let readiness = Readiness::new(&upstreams, config.settings.ready_timeout);
+        let readiness = Readiness::new(&upstreams, config.settings.ready_timeout, config.common.server.stop.clone());
         let own = grpc::own(descriptors, &served, readiness.clone())?;
         let connect = connect::bindings(&contract)?;
         let streams = Streams::new(config.settings.stream.max_open);
@@ -202,9 +202,11 @@ impl Gateway {
         }
         done.problem = problem;
         if speaks_grpc {
-            let response = response.map(|body| sent.count(body, || ()));
+            let mut response = response.map(|body| sent.count(body, || ()));
+            let ended = response.extensions_mut().remove::<Ended>();
             let response = grpc::observe(response, move |code| {
-                let status = grpc::http_status(code);
+                let ended_here = ended.is_some_and(|ended| ended.here());
+                let status = if ended_here { StatusCode::OK } else { grpc::http_status(code) };
                 Change::settle(change, status);
                 done.settle(status, Some(code));
             });
@@ -221,7 +223,7 @@ impl Gateway {
             *response.body_mut() = Body::empty();
         }
         if let Some(outcome) = response.extensions_mut().remove::<Outcome>().filter(|_| !is_head) {
-            return response.map(|body| sent.count(body, move || done.settle_with(outcome.problem())));
+            return response.map(|body| sent.count(body, move || done.settle_with(outcome.end())));
         }
         response.map(|body| sent.count(body, move || done.settle(status, None)))
     }

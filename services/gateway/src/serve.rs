@@ -9,6 +9,7 @@ use std::{
     time::Duration,
 };
 
+use http::{HeaderValue, Version, header::CONNECTION};
 use hyper::{body::Incoming, service::service_fn};
 use hyper_util::{
     rt::{TokioExecutor, TokioIo, TokioTimer},
@@ -21,8 +22,8 @@ use souk_common::{
 use tokio::{
     io::{AsyncRead, AsyncWrite, ReadBuf},
     net::{TcpListener, TcpStream},
-    sync::Semaphore,
-    time::Sleep,
+    sync::{OwnedSemaphorePermit, Semaphore},
+    time::{Instant, Sleep},
 };
 use tokio_rustls::server::TlsStream;
 use tokio_util::{either::Either, sync::CancellationToken};
@@ -77,6 +78,12 @@ const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
 const STREAMS: u32 = 256;
 /// Header fields that an HTTP/1.1 request may have.
 const HEADERS: usize = 100;
+/// How long connections that the system has made before a gateway stops are still taken: closing their listener would
+/// reset them.
+const BACKLOG: Duration = Duration::from_millis(20);
+/// How long idle connections stay open then. Closing one resets the request that its client may just be sending; in this
+/// time who keeps sending is told by an answer to send no more.
+const LAST_REQUESTS: Duration = Duration::from_millis(100);
 /// A client that is silent for this long is asked whether it is still there, and has as long to answer.
 const KEEP_ALIVE: Duration = Duration::from_secs(30);
 
@@ -97,48 +104,51 @@ pub async fn serve(config: Config, listener: TcpListener, shutdown: Cancellation
 impl Gateway {
     /// Serves until `shutdown`, then lets running requests end for the configured time.
     pub async fn serve(mut self, listener: TcpListener, shutdown: CancellationToken) {
-        let drain = self.config.common.server.drain;
+        let (drain, stop) = (self.config.common.server.drain, self.config.common.server.stop.clone());
         let settings = self.config.settings.clone();
         let tls = self.tls.take();
         if let Some(shared) = &self.shared {
             shared.connect().await;
         }
+        // Cuts off what still runs at the end of the drain, and ends what runs beside the requests.
+        let cut = CancellationToken::new();
+        let _cut = cut.clone().drop_guard();
         if let Some(cache) = &self.cache {
             for log in Log::all(&self.contract, cache, |method| self.upstreams.own(method)) {
-                tokio::spawn(log.follow(cache.clone(), shutdown.clone()));
+                tokio::spawn(log.follow(cache.clone(), cut.clone()));
             }
         }
         let gateway = Arc::new(self);
         let protocol = protocol(&settings);
         let graceful = GracefulShutdown::new();
         let acceptor = tls.as_ref().map(Tls::acceptor);
-        let following = shutdown.clone();
+        let following = cut.clone();
         tokio::spawn(async move {
             if let Some(tls) = tls {
                 following.run_until_cancelled(tls.follow()).await;
             }
         });
         let places = Arc::new(Semaphore::new(settings.max_connections));
-        // Cuts off what still runs at the end of the drain.
-        let cut = CancellationToken::new();
-        loop {
-            let accepted = tokio::select! {
-                accepted = accept(&listener, &places) => accepted,
-                () = shutdown.cancelled() => break,
-            };
-            let Some((stream, place)) = accepted else { continue };
+        let serve = |(stream, place): (TcpStream, OwnedSemaphorePermit)| {
             // Fails where the client has left already.
-            let Ok(peer) = stream.peer_addr() else { continue };
-            let gateway = gateway.clone();
+            let Ok(peer) = stream.peer_addr() else { return };
+            let (gateway, stop) = (gateway.clone(), stop.clone());
             let service = service_fn(move |mut request: http::Request<Incoming>| {
-                let gateway = gateway.clone();
+                let (gateway, stop, version) = (gateway.clone(), stop.clone(), request.version());
                 request.extensions_mut().insert(Peer(peer.ip()));
-                async move { Ok::<_, Infallible>(gateway.handle(request.map(Body::new)).await) }
+                async move {
+                    let mut response = gateway.handle(request.map(Body::new)).await;
+                    if version < Version::HTTP_2 && stop.announced().is_cancelled() {
+                        response.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
+                    }
+                    Ok::<_, Infallible>(response)
+                }
             });
             let (watcher, protocol, acceptor) = (graceful.watcher(), protocol.clone(), acceptor.clone());
+            let header_timeout = settings.header_timeout;
             let connection = async move {
-                let stream = shaken(stream, acceptor, settings.header_timeout).await?;
-                let stream = TokioIo::new(Prompt::new(stream, settings.header_timeout));
+                let stream = shaken(stream, acceptor, header_timeout).await?;
+                let stream = TokioIo::new(Prompt::new(stream, header_timeout));
                 watcher.watch(protocol.serve_connection(stream, service).into_owned()).await
             };
             let cut = cut.clone();
@@ -153,8 +163,23 @@ impl Gateway {
                 }
                 drop(place);
             });
+        };
+        loop {
+            tokio::select! {
+                accepted = accept(&listener, &places) => accepted.into_iter().for_each(&serve),
+                () = shutdown.cancelled() => break,
+            }
+        }
+        stop.announce();
+        let taken = Instant::now() + BACKLOG;
+        while let Ok(accepted) = tokio::time::timeout_at(taken, accept(&listener, &places)).await {
+            accepted.into_iter().for_each(&serve);
         }
         drop(listener);
+        if places.available_permits() < settings.max_connections {
+            tokio::time::sleep(LAST_REQUESTS).await;
+        }
+        let drain = stop.drain(drain);
         let drained = async {
             tokio::select! {
                 () = graceful.shutdown() => {}
@@ -187,10 +212,7 @@ fn protocol(settings: &Settings) -> auto::Builder<TokioExecutor> {
 }
 
 /// The next connection, once there is a place for it. `None`: this one failed, others may come.
-async fn accept(
-    listener: &TcpListener,
-    places: &Arc<Semaphore>,
-) -> Option<(TcpStream, tokio::sync::OwnedSemaphorePermit)> {
+async fn accept(listener: &TcpListener, places: &Arc<Semaphore>) -> Option<(TcpStream, OwnedSemaphorePermit)> {
     let place = places.clone().acquire_owned().await.ok()?;
     match listener.accept().await {
         Ok((stream, _)) => {
