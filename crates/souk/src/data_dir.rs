@@ -30,7 +30,7 @@ pub struct Lock(#[expect(dead_code, reason = "the file is locked while it is ope
 pub struct Credentials {
     /// Email to log in with.
     pub email: String,
-    /// The password that was printed once.
+    /// The password, which a terminal was shown once.
     pub password: String,
 }
 
@@ -112,6 +112,11 @@ impl DataDir {
     /// Keeps the first administrator's credentials for `souk import`.
     pub fn keep_credentials(&self, credentials: &Credentials) -> anyhow::Result<()> {
         self.write(CREDENTIALS, credentials)
+    }
+
+    /// The file that they are kept in.
+    pub fn credentials_file(&self) -> PathBuf {
+        self.0.join(CREDENTIALS)
     }
 
     /// The credentials that `souk up` left here.

@@ -6,6 +6,7 @@ mod cli;
 mod data_dir;
 mod healthcheck;
 mod import;
+mod parts;
 mod prove;
 mod settings;
 mod signals;

@@ -53,6 +53,29 @@ impl Up {
     }
 }
 
+/// `souk up` on fresh databases of an engine.
+pub struct UpOn {
+    pub up: Up,
+    databases: [TestDatabase; 3],
+}
+
+impl UpOn {
+    /// Without rate limits; with more arguments or variables.
+    pub async fn start(engine: Engine, more: impl FnOnce(Program) -> Program) -> Self {
+        let databases = Ground::databases(engine).await;
+        let up = Up::start_with(|program| {
+            more(configure(program, &databases, &[]).env("SOUK_GATEWAY__RATE_LIMITS__ENABLED", "false"))
+        })
+        .await;
+        Self { up, databases }
+    }
+
+    /// Fails unless `souk verify` finds every promise kept.
+    pub async fn verify(&self) {
+        verify(&self.databases, &self.up.folder).await;
+    }
+}
+
 /// Where the souk on this folder said that it is reached.
 pub fn running(folder: &Path) -> String {
     let running: Value = serde_json::from_slice(&std::fs::read(folder.join("running.json")).unwrap()).unwrap();
@@ -70,13 +93,17 @@ pub struct Ground {
 
 impl Ground {
     pub async fn new(engine: Engine) -> Self {
-        let databases = [
+        let databases = Self::databases(engine).await;
+        let ports = (0..5).map(|_| servers::free_port().unwrap()).collect();
+        Self { folder: tempfile::tempdir().unwrap(), databases, ports }
+    }
+
+    async fn databases(engine: Engine) -> [TestDatabase; 3] {
+        [
             db::database(engine, "user").await,
             db::database(engine, "inventory").await,
             db::database(engine, "order").await,
-        ];
-        let ports = (0..5).map(|_| servers::free_port().unwrap()).collect();
-        Self { folder: tempfile::tempdir().unwrap(), databases, ports }
+        ]
     }
 }
 
@@ -173,10 +200,20 @@ impl Cluster {
 
     /// Fails unless `souk verify` finds every promise kept.
     pub async fn verify(&self) {
-        let program = configure(souk(), &self.databases, &[]).args(["verify", "--data-dir"]).arg(self.folder.path());
-        let (status, log) = program.run().await;
-        assert!(status.success(), "{log}");
+        verify(&self.databases, &self.folder).await;
     }
+
+    /// The gateway's own process.
+    pub fn gateway_process(&mut self) -> &mut Process {
+        let [.., gateway] = &mut self.others;
+        gateway
+    }
+}
+
+async fn verify(databases: &[TestDatabase; 3], folder: &TempDir) {
+    let program = configure(souk(), databases, &[]).args(["verify", "--data-dir"]).arg(folder.path());
+    let (status, log) = program.run().await;
+    assert!(status.success(), "{log}");
 }
 
 /// Tells a process where databases and services are.

@@ -1,6 +1,7 @@
 //! The whole system as a user has it: the `souk` binary, alone or as a cluster, on both engines.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::print_stdout, reason = "tests")]
 
+mod clock;
 mod cluster;
 mod command_line;
 mod copies;
@@ -12,6 +13,7 @@ mod matrix;
 mod race;
 mod rest;
 mod shop;
+mod stop;
 mod tour;
 mod traces;
 mod watch;
