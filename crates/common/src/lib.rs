@@ -10,6 +10,7 @@ pub mod contract;
 pub mod db;
 pub mod error;
 pub mod events;
+pub mod framing;
 pub mod ids;
 pub mod jobs;
 pub mod local;

@@ -1,8 +1,11 @@
 //! The server stack around a service: what gets in, what is refused, and what an answer gives away.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::print_stdout, reason = "tests")]
 
-use std::{sync::Arc, time::Duration};
+use std::{io::Write, sync::Arc, time::Duration};
 
+use flate2::{Compression, write::GzEncoder};
+use http::Method;
+use prost::Message;
 use prost_reflect::DescriptorPool;
 use souk_common::{
     auth::{self, Caller, KeySource, PublishedKey, ServiceTokens, Verifier},
@@ -22,8 +25,11 @@ use souk_proto::inventory::v1::{
     product_service_client::ProductServiceClient,
     product_service_server::{ProductService, ProductServiceServer},
 };
-use souk_testkit::wait;
-use tokio::{net::TcpListener, task::JoinHandle};
+use souk_testkit::{http2, wait};
+use tokio::{
+    net::{TcpListener, TcpStream},
+    task::JoinHandle,
+};
 use tokio_util::sync::CancellationToken;
 use tonic::{Code, Request, Response, Status, transport::Channel};
 use tonic_health::pb::{HealthCheckRequest, health_client::HealthClient};
@@ -107,12 +113,137 @@ fn verifier() -> Arc<Verifier> {
 }
 
 async fn boot() -> (Channel, CancellationToken) {
+    let (address, shutdown) = boot_at().await;
+    (Channel::from_shared(format!("http://{address}")).unwrap().connect().await.unwrap(), shutdown)
+}
+
+async fn boot_at() -> (String, CancellationToken) {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = listener.local_addr().unwrap();
     let shutdown = CancellationToken::new();
     let server = Server::new(&config(), "inventory", Contract::souk().unwrap(), verifier());
     tokio::spawn(server.with(ProductServiceServer::new(Fake)).serve(listener, shutdown.clone()));
-    (Channel::from_shared(format!("http://{address}")).unwrap().connect().await.unwrap(), shutdown)
+    (address.to_string(), shutdown)
+}
+
+/// A request as it is written here: its status, its headers with its trailers, and its body.
+async fn raw(address: &str, method: Method, path: &str, headers: &[(&str, &str)], body: Vec<u8>) -> Raw {
+    let (client, connection) = h2::client::handshake(TcpStream::connect(address).await.unwrap()).await.unwrap();
+    tokio::spawn(connection);
+    let mut request = http::Request::builder().method(method).uri(format!("http://{address}{path}"));
+    for (name, value) in [("content-type", "application/grpc"), ("te", "trailers")].iter().chain(headers) {
+        request = request.header(*name, *value);
+    }
+    let (response, mut sending) = client.ready().await.unwrap().send_request(request.body(()).unwrap(), false).unwrap();
+    // The server may have seen enough before it has all.
+    let _ = sending.send_data(body.into(), true);
+    let (parts, mut receiving) = response.await.unwrap().into_parts();
+    let mut body = Vec::new();
+    while let Some(data) = receiving.data().await {
+        let data = data.unwrap();
+        let _ = receiving.flow_control().release_capacity(data.len());
+        body.extend_from_slice(&data);
+    }
+    let mut headers = parts.headers;
+    headers.extend(receiving.trailers().await.unwrap().unwrap_or_default());
+    Raw { status: parts.status, headers, body }
+}
+
+#[derive(Debug)]
+struct Raw {
+    status: http::StatusCode,
+    headers: http::HeaderMap,
+    body: Vec<u8>,
+}
+
+impl Raw {
+    fn code(&self) -> Code {
+        Code::from_bytes(self.headers["grpc-status"].as_bytes())
+    }
+}
+
+fn frame(flag: u8, message: &[u8]) -> Vec<u8> {
+    [&[flag][..], &u32::try_from(message.len()).unwrap().to_be_bytes(), message].concat()
+}
+
+fn gzip(bytes: &[u8]) -> Vec<u8> {
+    let mut encoder = GzEncoder::new(Vec::new(), Compression::best());
+    encoder.write_all(bytes).unwrap();
+    encoder.finish().unwrap()
+}
+
+const GET: &str = "/souk.inventory.v1.ProductService/GetProduct";
+const HEALTH: &str = "/grpc.health.v1.Health/Check";
+const REFLECTION: &str = "/grpc.reflection.v1.ServerReflection/ServerReflectionInfo";
+const GZIP: (&str, &str) = ("grpc-encoding", "gzip");
+
+#[tokio::test]
+async fn a_failure_is_one_frame_of_headers() {
+    let (address, _shutdown) = boot_at().await;
+    for (path, message) in [
+        (GET, GetProductRequest { name: "products/x".into() }.encode_to_vec()),
+        ("/souk.inventory.v1.ProductService/ListProducts", list("fault").encode_to_vec()),
+        ("/souk.inventory.v1.ProductService/CreateProduct", Vec::new()),
+        ("/souk.inventory.v1.ProductService/Nothing", Vec::new()),
+        (HEALTH, HealthCheckRequest { service: "no.Such".into() }.encode_to_vec()),
+    ] {
+        let headers = [
+            (":method", "POST"),
+            (":scheme", "http"),
+            (":path", path),
+            (":authority", "souk"),
+            ("content-type", "application/grpc"),
+            ("te", "trailers"),
+        ];
+        let frames = http2::exchange(&address, &headers, Some(&frame(0, &message))).await;
+        assert_eq!(frames.iter().map(|frame| frame.kind).collect::<Vec<_>>(), [http2::HEADERS], "{path}");
+    }
+}
+
+#[tokio::test]
+async fn compressed_messages_are_taken_within_the_limit_and_what_is_no_call_is_refused() {
+    let (address, _shutdown) = boot_at().await;
+    let name = ProductId::new().name();
+    let message = GetProductRequest { name: name.clone() }.encode_to_vec();
+    let post = async |path: &str, headers: &[(&str, &str)], body: Vec<u8>| {
+        raw(&address, Method::POST, path, headers, body).await
+    };
+    for body in [frame(1, &gzip(&message)), frame(0, &message)] {
+        let taken = post(GET, &[GZIP], body).await;
+        assert_eq!(taken.code(), Code::Ok, "{taken:?}");
+        assert!(String::from_utf8_lossy(&taken.body).contains(&name));
+    }
+    assert_eq!(post(HEALTH, &[GZIP], frame(1, &gzip(b""))).await.code(), Code::Ok);
+    // list_services: "*".
+    let services = post(REFLECTION, &[GZIP], frame(1, &gzip(b"\x3a\x01*"))).await;
+    assert!(String::from_utf8_lossy(&services.body).contains("souk.inventory.v1.ProductService"), "{services:?}");
+
+    let bomb = frame(1, &gzip(&vec![0; 1 << 20]));
+    assert!(bomb.len() < 4096);
+    let table = [
+        ("a bomb", GET, vec![GZIP], bomb.clone(), Code::ResourceExhausted),
+        ("a bomb", HEALTH, vec![GZIP], bomb, Code::ResourceExhausted),
+        ("not gzip", GET, vec![GZIP], frame(1, &message), Code::InvalidArgument),
+        ("compressed without saying how", GET, vec![], frame(1, &gzip(&message)), Code::InvalidArgument),
+        ("another coding", GET, vec![("grpc-encoding", "br")], frame(1, &message), Code::Unimplemented),
+        ("another coding", HEALTH, vec![("grpc-encoding", "br")], frame(1, b""), Code::Unimplemented),
+        ("no message", GET, vec![], Vec::new(), Code::Unimplemented),
+        ("two messages", GET, vec![], [frame(0, &message), frame(0, &message)].concat(), Code::Unimplemented),
+        ("a timeout without a unit", GET, vec![("grpc-timeout", "100")], frame(0, &message), Code::InvalidArgument),
+    ];
+    for (what, path, headers, body, code) in table {
+        let refused = post(path, &headers, body).await;
+        assert_eq!(refused.code(), code, "{what}: {refused:?}");
+        let accepted = refused.headers.get("grpc-accept-encoding").map(|value| value.to_str().unwrap());
+        assert_eq!(accepted, (what == "another coding").then_some("gzip"), "{what}");
+    }
+    for method in [Method::GET, Method::DELETE, Method::PUT] {
+        for path in [GET, HEALTH] {
+            let refused = raw(&address, method.clone(), path, &[], frame(0, &message)).await;
+            assert_eq!((refused.status.as_u16(), refused.headers["allow"].as_bytes()), (405, &b"POST"[..]), "{path}");
+            assert!(refused.body.is_empty());
+        }
+    }
 }
 
 fn list(filter: &str) -> ListProductsRequest {

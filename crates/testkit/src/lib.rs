@@ -15,6 +15,7 @@
 //! a test that cannot have its database has failed.
 
 pub mod db;
+pub mod http2;
 pub mod process;
 pub mod proxy;
 pub mod servers;

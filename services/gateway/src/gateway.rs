@@ -13,10 +13,10 @@ use futures::FutureExt;
 use http::{HeaderValue, Method as HttpMethod, Request, Response, StatusCode, header};
 use souk_common::{
     auth::{Identity, Verifier},
-    context::{REQUEST_ID, RequestContext},
+    context::{self, REQUEST_ID, RequestContext},
     contract::{AccessRule, Contract, Method},
     error::{Problem, Reason},
-    telemetry,
+    framing, telemetry,
 };
 use tonic::{Status, body::Body};
 
@@ -234,6 +234,9 @@ impl Gateway {
 
     fn target(&self, request: &Request<Body>, path: &str) -> Target {
         if grpc::is_grpc(request) {
+            if *request.method() != HttpMethod::POST {
+                return Target::Miss(Miss::Method("POST".to_owned()));
+            }
             return match self.contract.method(path) {
                 Some(method) => Target::Grpc(method.clone()),
                 None if grpc::is_own(path) => Target::GrpcOwn,
@@ -268,9 +271,15 @@ impl Gateway {
     }
 
     async fn answer(&self, target: Target, request: Request<Body>) -> Result<Response<Body>, Problem> {
+        if !matches!(target, Target::Page(_) | Target::Miss(_)) {
+            context::timeout(request.headers())?;
+        }
         match target {
             Target::Grpc(method) => self.pass(&method, request).await,
-            Target::GrpcOwn => Ok(stream::bound(self.own.call(request).await, self.streams.end(true), None)),
+            Target::GrpcOwn => {
+                let request = framing::inflated(request, self.config.common.server.max_request_bytes)?;
+                Ok(stream::bound(self.own.call(request).await, self.streams.end(true), None))
+            }
             Target::GrpcUnknown => {
                 Err(Problem::new(Reason::Unimplemented, format!("{} is not a method of souk", request.uri().path())))
             }

@@ -10,7 +10,11 @@ use bytes::Bytes;
 use http::{HeaderMap, HeaderName, Request, Response, StatusCode, header};
 use http_body::Frame;
 use http_body_util::Full;
-use souk_common::{contract::Method, error::Problem};
+use souk_common::{
+    contract::Method,
+    error::Problem,
+    framing::{self, Coding, FRAME, GRPC_ENCODING},
+};
 use tonic::{Code, Status, body::Body, service::Routes};
 use tower::{Service, ServiceExt};
 
@@ -18,11 +22,11 @@ use crate::{gateway::Gateway, health::Readiness, stream};
 
 /// Request headers that are passed on. All others stay here: those of one HTTP connection mean nothing on another,
 /// and none that a client makes up may reach a service. Request id, trace and deadline are set by the client's edge.
-const REQUEST_HEADERS: [HeaderName; 5] = [
+/// Messages are inflated here, so that `grpc-encoding` ends here, too.
+const REQUEST_HEADERS: [HeaderName; 4] = [
     header::CONTENT_TYPE,
     header::TE,
     header::AUTHORIZATION,
-    HeaderName::from_static("grpc-encoding"),
     HeaderName::from_static("grpc-accept-encoding"),
 ];
 
@@ -32,7 +36,7 @@ const RESPONSE_HEADERS: [HeaderName; 7] = [
     HeaderName::from_static("grpc-status"),
     HeaderName::from_static("grpc-message"),
     HeaderName::from_static("grpc-status-details-bin"),
-    HeaderName::from_static("grpc-encoding"),
+    GRPC_ENCODING,
     HeaderName::from_static("grpc-accept-encoding"),
     HeaderName::from_static("idempotent-replayed"),
 ];
@@ -40,9 +44,6 @@ const RESPONSE_HEADERS: [HeaderName; 7] = [
 /// What the gateway answers itself: health and reflection.
 const OWN: [&str; 3] =
     ["/grpc.health.v1.Health/", "/grpc.reflection.v1.ServerReflection/", "/grpc.reflection.v1alpha.ServerReflection/"];
-
-/// Bytes of a gRPC frame before its message.
-pub const FRAME: usize = 5;
 
 /// Whether a request speaks gRPC (and not gRPC-Web).
 pub fn is_grpc(request: &Request<Body>) -> bool {
@@ -93,16 +94,20 @@ impl Own {
 }
 
 impl Gateway {
-    /// Passes a call on. Everything but the headers goes through as it came.
+    /// Passes a call on. Messages go through as they came, but for their compression.
     pub(crate) async fn pass(&self, method: &Method, request: Request<Body>) -> Result<Response<Body>, Problem> {
+        self.admit(method, request.headers()).await?;
+        let limit = self.config.common.server.max_request_bytes;
+        if method.descriptor.is_client_streaming() {
+            let (parts, body) = framing::inflated(request, limit)?.into_parts();
+            return self.forward(method, &parts.headers, body).await;
+        }
+        // A single message is taken in whole, so that one too large gets an answer and not a broken stream, and none at
+        // all does not leave the service waiting for one.
         let (parts, body) = request.into_parts();
-        self.admit(method, &parts.headers).await?;
-        // A single message is taken in whole, so that one too large gets an answer and not a broken stream.
-        let body = if method.descriptor.is_client_streaming() {
-            body
-        } else {
-            Body::new(Full::new(self.whole(&parts.headers, body, FRAME).await?))
-        };
+        let coding = Coding::of_messages(&parts.headers)?;
+        let body = self.whole(&parts.headers, body, FRAME).await?;
+        let body = Body::new(Full::new(framing::single(body, coding, limit)?));
         self.forward(method, &parts.headers, body).await
     }
 

@@ -14,6 +14,9 @@ pub use souk_proto::common::v1::ErrorReason as Reason;
 
 /// The domain of souk's reasons in `google.rpc.ErrorInfo`.
 pub const DOMAIN: &str = "souk";
+/// Metadata of a problem with how a request was compressed: the codings that are accepted. It is a header of the
+/// response, too: `grpc-accept-encoding` on gRPC, `accept-encoding` (RFC 7694) on HTTP.
+pub const ACCEPT_ENCODING: &str = "acceptEncoding";
 
 /// How long a client should wait before it asks a service again that could not be reached.
 const RETRY_UNAVAILABLE: Duration = Duration::from_secs(1);

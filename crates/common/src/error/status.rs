@@ -3,10 +3,10 @@ use std::{collections::HashMap, error::Error, sync::Arc};
 
 use prost::Message as _;
 use souk_proto::google::rpc;
-use tonic::{Code, Status, TimeoutExpired};
+use tonic::{Code, Status, TimeoutExpired, metadata::AsciiMetadataValue};
 use tonic_types::{ErrorDetails, FieldViolation, PreconditionViolation, StatusExt};
 
-use super::{DOMAIN, Field, Problem, Reason, Resource, Violation, reason};
+use super::{ACCEPT_ENCODING, DOMAIN, Field, Problem, Reason, Resource, Violation, reason};
 
 /// A status travels in headers, and peers refuse more than some 16 KiB of those. So lists of violations end when
 /// their text reaches this many bytes (a third more as base64), and the metadata says how many are left out.
@@ -29,6 +29,8 @@ impl From<Problem> for Status {
         if omitted > 0 {
             inner.metadata.insert(OMITTED.to_owned(), omitted.to_string());
         }
+
+        let accepted = inner.metadata.get(ACCEPT_ENCODING).and_then(|codings| AsciiMetadataValue::try_from(codings).ok());
 
         let metadata: HashMap<_, _> = inner.metadata.into_iter().collect();
         let mut details = ErrorDetails::with_error_info(reason::name(inner.reason), DOMAIN, metadata);
@@ -55,6 +57,9 @@ impl From<Problem> for Status {
         }
 
         let mut status = Status::with_error_details(code, cut(inner.message), details);
+        if let Some(accepted) = accepted {
+            status.metadata_mut().insert("grpc-accept-encoding", accepted);
+        }
         if let Some(cause) = inner.cause {
             status.set_source(cause);
         }

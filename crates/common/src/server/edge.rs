@@ -11,7 +11,7 @@ use std::{
 };
 
 use futures::FutureExt;
-use http::{Request, Response};
+use http::{HeaderValue, Request, Response, StatusCode, header::ALLOW};
 use tokio::sync::Semaphore;
 use tonic::{Code, Status, body::Body};
 use tower::{Layer, Service};
@@ -19,9 +19,10 @@ use tower::{Layer, Service};
 use super::{Config, message};
 use crate::{
     auth::{Caller, Verifier},
-    context::{REQUEST_ID, RequestContext},
+    context::{self, REQUEST_ID, RequestContext},
     contract::{Contract, Method},
     error::{Problem, Reason, chain},
+    framing::{self, Coding, GRPC_ENCODING},
     telemetry,
 };
 
@@ -87,11 +88,19 @@ where
     fn call(&mut self, request: Request<Body>) -> Self::Future {
         let clone = self.inner.clone();
         let mut inner = std::mem::replace(&mut self.inner, clone);
-        let path = request.uri().path();
-        if OPEN.iter().any(|open| path.starts_with(open)) {
-            return Box::pin(async move { inner.call(request).await });
+        if request.method() != http::Method::POST {
+            return Box::pin(std::future::ready(Ok(only_post())));
         }
         let shared = self.shared.clone();
+        let path = request.uri().path();
+        if OPEN.iter().any(|open| path.starts_with(open)) {
+            return Box::pin(async move {
+                match framing::inflated(request, shared.max_request_bytes) {
+                    Ok(request) => inner.call(request).await,
+                    Err(problem) => Ok(Status::from(problem).into_http()),
+                }
+            });
+        }
         Box::pin(async move { Ok(shared.handle(inner, request).await) })
     }
 }
@@ -114,10 +123,16 @@ impl Shared {
         let limit = context.remaining(self.deadline);
         let work = async {
             let _permit = self.permits.try_acquire().map_err(|_| overloaded())?;
+            context::timeout(request.headers())?;
             self.admit(method, &mut request).await?;
-            if !method.descriptor.is_client_streaming() {
+            let limit = self.max_request_bytes;
+            if method.descriptor.is_client_streaming() {
+                request = framing::inflated(request, limit)?;
+            } else {
+                let coding = Coding::of_messages(request.headers())?;
+                request.headers_mut().remove(GRPC_ENCODING);
                 let body = std::mem::replace(request.body_mut(), Body::empty());
-                *request.body_mut() = message::check(&self.contract, method, body, self.max_request_bytes).await?;
+                *request.body_mut() = message::check(&self.contract, method, coding, body, limit).await?;
             }
             let Ok(response) = inner.call(request).await;
             Ok(response)
@@ -166,6 +181,14 @@ fn settle(method: &Method, response: &Response<Body>, elapsed: Duration) -> Code
         _ => tracing::debug!(?code, elapsed = ?elapsed, cause, "request done"),
     }
     code
+}
+
+/// gRPC is POST alone. Anything else is answered as HTTP has it, for no gRPC client sends it.
+fn only_post() -> Response<Body> {
+    let mut response = Response::new(Body::empty());
+    *response.status_mut() = StatusCode::METHOD_NOT_ALLOWED;
+    response.headers_mut().insert(ALLOW, HeaderValue::from_static("POST"));
+    response
 }
 
 fn overloaded() -> Problem {

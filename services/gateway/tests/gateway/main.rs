@@ -18,3 +18,4 @@ mod start;
 mod stream;
 mod tls;
 mod web;
+mod wire;
