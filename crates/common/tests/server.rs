@@ -1,7 +1,7 @@
 //! The server stack around a service: what gets in, what is refused, and what an answer gives away.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::print_stdout, reason = "tests")]
 
-use std::{io::Write, sync::Arc, time::Duration};
+use std::{collections::BTreeSet, io::Write, sync::Arc, time::Duration};
 
 use flate2::{Compression, write::GzEncoder};
 use http::Method;
@@ -53,8 +53,9 @@ impl ProductService for Fake {
     async fn get_product(&self, request: Request<GetProductRequest>) -> Result<Response<Product>, Status> {
         let title = Caller::of(&request)?.actor();
         let description = if request.remote_addr().is_some() { "over the network" } else { "within the process" };
+        let sku = request.remote_addr().map(|address| address.to_string()).unwrap_or_default();
         let name = request.into_inner().name;
-        Ok(Response::new(Product { name, title, description: description.into(), ..Product::default() }))
+        Ok(Response::new(Product { name, title, sku, description: description.into(), ..Product::default() }))
     }
 
     async fn list_products(
@@ -102,6 +103,8 @@ fn config() -> Config {
         max_concurrent_requests: 2,
         max_request_bytes: 4096,
         drain: Duration::from_secs(1),
+        max_connection_age: Duration::ZERO,
+        max_connection_age_grace: LONG,
         tls: ServerSettings::default(),
         local: Local::default(),
     }
@@ -448,6 +451,66 @@ async fn inside(deadline: Duration) -> (ProductServiceClient<client::Client>, Jo
         .await;
     let serving = tokio::spawn(async move { serving.await.unwrap() });
     (ProductServiceClient::new(client), serving, shutdown)
+}
+
+#[tokio::test]
+async fn an_old_connection_is_given_up_and_no_call_fails() {
+    let (contract, shutdown) = (Contract::souk().unwrap(), CancellationToken::new());
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = format!("http://{}", listener.local_addr().unwrap());
+    let server = Config {
+        deadline: LONG,
+        max_concurrent_requests: 1000,
+        max_connection_age: Duration::from_millis(300),
+        ..config()
+    };
+    let server = Server::new(&server, "inventory", contract, verifier()).with(ProductServiceServer::new(Fake));
+    tokio::spawn(server.serve(listener, shutdown.clone()));
+    let config = client::Config {
+        address: address.clone(),
+        timeout: LONG,
+        connect_timeout: LONG,
+        tls: ClientTls::default(),
+        local: Local::default(),
+    };
+    let client = ProductServiceClient::new(client::Client::new(&config, contract, None).unwrap());
+    let get = GetProductRequest { name: ProductId::new().name() };
+    let channel = Channel::from_shared(address.clone()).unwrap().connect().await.unwrap();
+    let mut watched = HealthClient::new(channel).watch(HealthCheckRequest::default()).await.unwrap().into_inner();
+    assert_eq!(watched.message().await.unwrap().unwrap().status, 1);
+    let mut connections = BTreeSet::new();
+    wait::until(LONG, "several connections to have been called over", async || {
+        let calls = (0..8).map(|_| {
+            let (mut client, get) = (client.clone(), get.clone());
+            async move { client.get_product(get).await.unwrap().into_inner().sku }
+        });
+        connections.extend(futures::future::join_all(calls).await);
+        connections.len() >= 5
+    })
+    .await;
+    // The stream is on the first of them, which has said goodbye long ago.
+    shutdown.cancel();
+    assert_eq!(watched.message().await.unwrap().unwrap().status, 2);
+}
+
+#[tokio::test]
+async fn what_runs_on_an_old_connection_is_cut_off_at_the_end_of_the_grace() {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = listener.local_addr().unwrap().to_string();
+    let short = Duration::from_millis(200);
+    let server = Config { max_connection_age: short, max_connection_age_grace: short, ..config() };
+    let server = Server::new(&server, "inventory", Contract::souk().unwrap(), verifier());
+    let shutdown = CancellationToken::new();
+    let _guard = shutdown.clone().drop_guard();
+    tokio::spawn(server.with(ProductServiceServer::new(Fake)).serve(listener, shutdown));
+    let goodbye = http2::goodbye(&address).await;
+    // The error code, behind the last stream: NO_ERROR.
+    assert_eq!(goodbye.payload[4..8], [0; 4]);
+    let channel = Channel::from_shared(format!("http://{address}")).unwrap().connect().await.unwrap();
+    let mut watched = HealthClient::new(channel).watch(HealthCheckRequest::default()).await.unwrap().into_inner();
+    assert_eq!(watched.message().await.unwrap().unwrap().status, 1);
+    let cut = tokio::time::timeout(LONG, watched.message()).await.expect("the end of the grace");
+    assert!(cut.is_err(), "{cut:?}");
 }
 
 #[tokio::test]

@@ -63,18 +63,46 @@ async fn talk(address: &str, sent: &[u8]) -> std::io::Result<Vec<Frame>> {
     stream.write_all(sent).await?;
     let mut frames = Vec::new();
     loop {
-        let mut head = [0; 9];
-        stream.read_exact(&mut head).await?;
-        let [a, b, c, kind, flags, number @ ..] = head;
-        let mut payload = vec![0; usize::try_from(u32::from_be_bytes([0, a, b, c])).unwrap_or_default()];
-        stream.read_exact(&mut payload).await?;
-        if u32::from_be_bytes(number) == 1 {
-            frames.push(Frame { kind, flags, payload });
+        let (number, frame) = read(&mut stream).await?;
+        if number == 1 {
+            frames.push(frame);
             if frames.last().is_some_and(Frame::ends_stream) {
                 return Ok(frames);
             }
         }
     }
+}
+
+/// Connects, asks nothing, and waits for the server to say goodbye: its frame GOAWAY.
+///
+/// # Panics
+/// When it cannot be reached, or closes without a word, or says none for long.
+pub async fn goodbye(address: &str) -> Frame {
+    let wait = async {
+        let mut stream = TcpStream::connect(address.trim_start_matches("http://")).await?;
+        stream.write_all(&[PREFACE, &frame(SETTINGS, 0, 0, &[])].concat()).await?;
+        loop {
+            let (_, frame) = read(&mut stream).await?;
+            if frame.kind == GOAWAY {
+                return Ok::<_, std::io::Error>(frame);
+            }
+        }
+    };
+    match tokio::time::timeout(LONGEST, wait).await {
+        Ok(Ok(frame)) => frame,
+        Ok(Err(error)) => panic!("no goodbye from {address}: {error}"),
+        Err(_) => panic!("no goodbye from {address} within {LONGEST:?}"),
+    }
+}
+
+/// The next frame, with the number of its stream.
+async fn read(stream: &mut TcpStream) -> std::io::Result<(u32, Frame)> {
+    let mut head = [0; 9];
+    stream.read_exact(&mut head).await?;
+    let [a, b, c, kind, flags, number @ ..] = head;
+    let mut payload = vec![0; usize::try_from(u32::from_be_bytes([0, a, b, c])).unwrap_or_default()];
+    stream.read_exact(&mut payload).await?;
+    Ok((u32::from_be_bytes(number), Frame { kind, flags, payload }))
 }
 
 /// A frame without padding.

@@ -7,8 +7,10 @@
 //! - [`db`]: a fresh database for each test, on either engine.
 //! - [`proxy`]: a TCP proxy that can be cut, stalled, delayed and restored.
 //! - [`process`]: the `souk` binary as a child that can be killed and started again.
+//! - [`http2`]: HTTP/2 frame by frame.
 //! - [`stripe`]: a stand-in for Stripe, which speaks its HTTP API.
 //! - [`tls`]: certificates signed by an authority of the test's own.
+//! - [`tools`]: programs from PyPI that tests run.
 //! - [`wait`]: wait on a condition with a deadline, never sleep for luck.
 //!
 //! Functions here panic with a full explanation instead of returning errors, as assertions do:
@@ -21,4 +23,5 @@ pub mod proxy;
 pub mod servers;
 pub mod stripe;
 pub mod tls;
+pub mod tools;
 pub mod wait;

@@ -23,12 +23,8 @@ use crate::{gateway::Gateway, health::Readiness, stream};
 /// Request headers that are passed on. All others stay here: those of one HTTP connection mean nothing on another,
 /// and none that a client makes up may reach a service. Request id, trace and deadline are set by the client's edge.
 /// Messages are inflated here, so that `grpc-encoding` ends here, too.
-const REQUEST_HEADERS: [HeaderName; 4] = [
-    header::CONTENT_TYPE,
-    header::TE,
-    header::AUTHORIZATION,
-    HeaderName::from_static("grpc-accept-encoding"),
-];
+const REQUEST_HEADERS: [HeaderName; 4] =
+    [header::CONTENT_TYPE, header::TE, header::AUTHORIZATION, HeaderName::from_static("grpc-accept-encoding")];
 
 /// Response headers that are passed back. The first four are an answer that has no body.
 const RESPONSE_HEADERS: [HeaderName; 7] = [

@@ -12,11 +12,12 @@ use std::{
 use hyper::{body::Incoming, service::service_fn};
 use hyper_util::{
     rt::{TokioExecutor, TokioIo, TokioTimer},
-    server::{conn::auto, graceful::GracefulShutdown},
+    server::conn::auto,
 };
 use souk_common::{
     client::AddressError,
     contract::{Contract, ContractError},
+    server::{Age, Aging},
 };
 use tokio::{
     io::{AsyncRead, AsyncWrite, ReadBuf},
@@ -25,7 +26,7 @@ use tokio::{
     time::Sleep,
 };
 use tokio_rustls::server::TlsStream;
-use tokio_util::{either::Either, sync::CancellationToken};
+use tokio_util::{either::Either, sync::CancellationToken, task::TaskTracker};
 use tonic::body::Body;
 
 use crate::{
@@ -110,7 +111,9 @@ impl Gateway {
         }
         let gateway = Arc::new(self);
         let protocol = protocol(&settings);
-        let graceful = GracefulShutdown::new();
+        let age = Age::of(&gateway.config.common.server);
+        // Asks every connection to end, and waits until all have.
+        let (draining, connections) = (CancellationToken::new(), TaskTracker::new());
         let acceptor = tls.as_ref().map(Tls::acceptor);
         let following = shutdown.clone();
         tokio::spawn(async move {
@@ -130,19 +133,26 @@ impl Gateway {
             // Fails where the client has left already.
             let Ok(peer) = stream.peer_addr() else { continue };
             let gateway = gateway.clone();
+            let aging = Aging::default();
+            let aged = aging.clone();
             let service = service_fn(move |mut request: http::Request<Incoming>| {
-                let gateway = gateway.clone();
+                let (gateway, aged) = (gateway.clone(), aged.clone());
                 request.extensions_mut().insert(Peer(peer.ip()));
-                async move { Ok::<_, Infallible>(gateway.handle(request.map(Body::new)).await) }
+                aged.request(request.version());
+                async move {
+                    let mut response = gateway.handle(request.map(Body::new)).await;
+                    aged.response(response.headers_mut());
+                    Ok::<_, Infallible>(response)
+                }
             });
-            let (watcher, protocol, acceptor) = (graceful.watcher(), protocol.clone(), acceptor.clone());
+            let (draining, protocol, acceptor) = (draining.clone(), protocol.clone(), acceptor.clone());
             let connection = async move {
                 let stream = shaken(stream, acceptor, settings.header_timeout).await?;
                 let stream = TokioIo::new(Prompt::new(stream, settings.header_timeout));
-                watcher.watch(protocol.serve_connection(stream, service).into_owned()).await
+                age.serve(protocol.serve_connection(stream, service).into_owned(), aging, draining).await
             };
             let cut = cut.clone();
-            tokio::spawn(async move {
+            connections.spawn(async move {
                 tokio::select! {
                     ended = connection => {
                         if let Err(error) = ended {
@@ -155,9 +165,11 @@ impl Gateway {
             });
         }
         drop(listener);
+        draining.cancel();
+        connections.close();
         let drained = async {
             tokio::select! {
-                () = graceful.shutdown() => {}
+                () = connections.wait() => {}
                 () = gateway.streams.close(drain) => {}
             }
         };

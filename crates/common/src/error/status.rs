@@ -30,7 +30,8 @@ impl From<Problem> for Status {
             inner.metadata.insert(OMITTED.to_owned(), omitted.to_string());
         }
 
-        let accepted = inner.metadata.get(ACCEPT_ENCODING).and_then(|codings| AsciiMetadataValue::try_from(codings).ok());
+        let accepted =
+            inner.metadata.get(ACCEPT_ENCODING).and_then(|codings| AsciiMetadataValue::try_from(codings).ok());
 
         let metadata: HashMap<_, _> = inner.metadata.into_iter().collect();
         let mut details = ErrorDetails::with_error_info(reason::name(inner.reason), DOMAIN, metadata);

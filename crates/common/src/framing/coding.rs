@@ -115,7 +115,10 @@ pub(super) mod tests {
             assert_eq!(Coding::named(&headers, &GRPC_ENCODING), expected, "{values:?}");
             if expected.is_none() {
                 let refused = Coding::of_messages(&headers).unwrap_err();
-                assert_eq!((refused.reason(), refused.get_metadata(ACCEPT_ENCODING)), (Reason::Unimplemented, Some("gzip")));
+                assert_eq!(
+                    (refused.reason(), refused.get_metadata(ACCEPT_ENCODING)),
+                    (Reason::Unimplemented, Some("gzip"))
+                );
             }
         }
     }

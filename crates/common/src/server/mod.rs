@@ -4,7 +4,9 @@
 //! can do is refused at once, the deadline runs, the caller's token and the method's access rule are checked, the
 //! message is checked against the contract. Only then does a service's own code see it.
 
+mod age;
 mod edge;
+mod listen;
 mod message;
 
 use std::{convert::Infallible, future::Future, sync::Arc, time::Duration};
@@ -12,12 +14,13 @@ use std::{convert::Infallible, future::Future, sync::Arc, time::Duration};
 use serde::Deserialize;
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
-use tonic::{body::Body, server::NamedService, service::RoutesBuilder, transport::server::TcpIncoming};
+use tonic::{body::Body, server::NamedService, service::RoutesBuilder};
 use tonic_health::{ServingStatus, server::HealthReporter};
 use tower::Layer;
 
+pub use self::age::{Age, Aging};
 pub(crate) use self::edge::Edge;
-use self::edge::EdgeLayer;
+use self::{edge::EdgeLayer, listen::Connections};
 use crate::{
     auth::Verifier,
     contract::{Contract, ContractError},
@@ -40,16 +43,18 @@ pub struct Config {
     /// How long running requests may take to end once the service shall stop.
     #[serde(with = "crate::config::duration")]
     pub drain: Duration,
+    /// How old a connection may become, give or take a tenth; zero: no limit.
+    #[serde(with = "crate::config::duration")]
+    pub max_connection_age: Duration,
+    /// How long calls under way on an old connection may go on.
+    #[serde(with = "crate::config::duration")]
+    pub max_connection_age_grace: Duration,
     /// Certificate, and whose callers are let in.
     pub tls: tls::ServerSettings,
     /// The servers of this process, which this one joins.
     #[serde(skip)]
     pub local: Local,
 }
-
-/// Bytes that may be under way to a server on one connection. Half of it is what h2 lets small frames cost: with what
-/// an adaptive window begins with, a hundred short requests at a time counted as an attack (`too_many_data_frames`).
-const WINDOW: u32 = 4 << 20;
 
 /// A service that cannot be served.
 #[derive(Debug, thiserror::Error)]
@@ -63,15 +68,9 @@ pub enum ServerError {
     /// The files of `[server.tls]` cannot be read.
     #[error("server.tls cannot be used")]
     Tls(#[from] tls::TlsError),
-    /// The files of `[server.tls]` hold nothing that can be used.
-    #[error("server.tls cannot be used")]
-    Certificate(#[source] tonic::transport::Error),
     /// The listener has no address.
     #[error("the listener failed")]
     Listener(#[from] std::io::Error),
-    /// The listener failed.
-    #[error("the listener failed")]
-    Transport(#[from] tonic::transport::Error),
 }
 
 /// Puts a service's parts together and serves them.
@@ -141,7 +140,7 @@ impl Server {
     /// Serves until `shutdown`, then lets running requests end for the configured time.
     ///
     /// # Errors
-    /// Before anything is served, where a method has no access rule; later, where the listener fails.
+    /// Before anything is served, where a method has no access rule or the certificate cannot be used.
     pub async fn serve(mut self, listener: TcpListener, shutdown: CancellationToken) -> Result<(), ServerError> {
         self.contract.require_access(&self.services)?;
         self.routes.add_service(self.health_service);
@@ -150,48 +149,37 @@ impl Server {
         if self.checks.is_empty() {
             report(&self.health, &self.services, true).await;
         }
-        let mut builder = tonic::transport::Server::builder();
-        if let Some(tls) = self.config.tls.load()? {
-            builder = builder.tls_config(tls).map_err(ServerError::Certificate)?;
-        }
+        let tls = self.config.tls.load()?;
         let edge = EdgeLayer::new(&self.config, self.name, self.contract, self.verifier);
         let stopped = shutdown.clone().cancelled_owned();
-        let routes = self.routes.routes();
-        let local = self.config.local.serve(listener.local_addr()?, edge.layer(routes.clone().prepare()));
+        let service = edge.layer(self.routes.routes().prepare());
+        let local = self.config.local.serve(listener.local_addr()?, service.clone());
         let (health, services, checks) = (self.health, self.services, self.checks);
-        // Answers are written in pieces; waiting to fill a packet holds them up for the peer's delayed ACK, 40 ms. The
-        // builder's own setting counts for listeners that tonic itself binds alone.
-        let incoming = TcpIncoming::from(listener).with_nodelay(Some(true));
-        let serving = builder
-            .http2_keepalive_interval(Some(Duration::from_secs(30)))
-            .initial_connection_window_size(WINDOW)
-            .layer(edge)
-            .add_routes(routes)
-            .serve_with_incoming_shutdown(incoming, async move {
-                stopped.await;
-                // Balancers look here: they stop sending before the last request has ended.
-                checks.iter().for_each(tokio::task::JoinHandle::abort);
-                report(&health, &services, false).await;
-            });
+        let connections = Connections { tls, age: Age::of(&self.config), service };
+        let serving = connections.serve(listener, async move {
+            stopped.await;
+            // Balancers look here: they stop sending before the last request has ended.
+            checks.iter().for_each(tokio::task::JoinHandle::abort);
+            report(&health, &services, false).await;
+        });
         tokio::pin!(serving);
         tokio::select! {
             // First, since after it the other may end at once, and rightly so.
             biased;
             () = shutdown.cancelled() => local.stop(),
-            result = &mut serving => return Ok(result?),
+            () = &mut serving => return Ok(()),
         }
         let ended = async {
-            let served = serving.await;
+            serving.await;
             local.ended().await;
-            served
         };
         match tokio::time::timeout(self.config.drain, ended).await {
-            Ok(result) => Ok(result?),
+            Ok(()) => {}
             Err(_) => {
                 tracing::warn!(drain = ?self.config.drain, "requests still running at the end of the drain were cut off");
-                Ok(())
             }
         }
+        Ok(())
     }
 }
 
