@@ -1,7 +1,7 @@
 //! Real clients before the gateway: those from npm on Node and in Chromium, and the official gRPC libraries, which call
 //! souk's own services, too: `tests/clients`. Not among the tests that run without being asked: `.ci/clients` brings
 //! what they need, and runs this.
-#![allow(clippy::unwrap_used, clippy::expect_used)]
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::print_stdout)]
 // The other tests use more of what boots a gateway.
 #![allow(dead_code)]
 
