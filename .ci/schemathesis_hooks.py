@@ -24,6 +24,10 @@ UNSAID = {
     "product.price.nanos",
     "product.price.currency_code",
     "items[].unit_price",
+    "expected_total",
+    # Characters are counted once a password is composed.
+    "password",
+    "new_password",
     # No more money than was taken.
     "amount",
     "amount.units",
@@ -59,6 +63,7 @@ STATES = {
     "OUT_OF_STOCK",
     "STATE_CONFLICT",
     "PRODUCT_ARCHIVED",
+    "TOTAL_CHANGED",
     "PAYMENT_DECLINED",
     "IDEMPOTENCY_KEY_REUSED",
     "PAGE_TOKEN_INVALID",
