@@ -88,7 +88,7 @@ pub async fn serve(config: Config, listener: TcpListener, shutdown: Cancellation
     let contract = Contract::souk()?.clone();
     let name = &config.settings.keys_from;
     let (_, address) = config.settings.backends.of(name).ok_or_else(|| ServeError::Keys(name.clone()))?;
-    let verifier = config.common.verifier(&config.client(address), &contract)?;
+    let verifier = config.common.verifier(&config.client(address), &contract, "gateway")?;
     let gateway = Gateway::new(config, contract, souk_proto::DESCRIPTORS, verifier)?;
     gateway.serve(listener, shutdown).await;
     Ok(())

@@ -72,7 +72,7 @@ const LEAST_DRAIN: Duration = Duration::from_secs(1);
 pub async fn serve(config: Config, listener: TcpListener, shutdown: CancellationToken) -> Result<(), ServeError> {
     let Config { common, settings } = config;
     let contract = Contract::souk().map_err(SetupError::from)?;
-    let verifier = common.verifier(&settings.clients.user, contract).map_err(SetupError::from)?;
+    let verifier = common.verifier(&settings.clients.user, contract, "order").map_err(SetupError::from)?;
     let inventory = common.client(&settings.clients.inventory, contract, "order").map_err(SetupError::from)?;
     let inventory = Inventory::new(inventory);
     let store = Store::open(&settings.database, &common.data_dir).await?;

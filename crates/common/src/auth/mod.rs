@@ -1,5 +1,6 @@
 //! Who calls, and whether they may: tokens, identities and the access rule.
 
+mod ended;
 mod keys;
 mod service;
 mod verifier;
@@ -9,6 +10,7 @@ use std::{fmt, str::FromStr, sync::Arc};
 use serde::{Deserialize, Serialize};
 
 pub use self::{
+    ended::{EndedFeed, EndedSession, EndedSessions, RemoteEnded, has_ended},
     keys::{KeySource, PublishedKey, RemoteKeys},
     service::{SHORTEST_SECRET, ServiceTokens},
     verifier::Verifier,
@@ -117,6 +119,17 @@ impl fmt::Display for Identity {
             Self::Service { name } => write!(f, "services/{name}"),
         }
     }
+}
+
+/// Tells what a caller's identity is worth at this moment, where that is known better than their token says: roles may
+/// have changed since it was issued.
+#[tonic::async_trait]
+pub trait Recheck: Send + Sync + 'static {
+    /// The identity as it is now.
+    ///
+    /// # Errors
+    /// `UNAUTHENTICATED` where it is worth nothing any more.
+    async fn now(&self, identity: Identity) -> Result<Identity, Problem>;
 }
 
 /// How far a caller was let in.

@@ -16,9 +16,9 @@ use tokio::sync::Semaphore;
 use tonic::{Code, Status, body::Body};
 use tower::{Layer, Service};
 
-use super::{Config, message};
+use super::{Config, ended, message};
 use crate::{
-    auth::{Caller, Verifier},
+    auth::{Caller, Identity, Recheck, Verifier},
     context::{REQUEST_ID, RequestContext},
     contract::{Contract, Method},
     error::{Problem, Reason, chain},
@@ -37,6 +37,7 @@ struct Shared {
     name: Arc<str>,
     contract: Arc<Contract>,
     verifier: Arc<Verifier>,
+    recheck: Option<Arc<dyn Recheck>>,
     permits: Semaphore,
     deadline: Duration,
     max_request_bytes: usize,
@@ -44,11 +45,18 @@ struct Shared {
 
 impl EdgeLayer {
     /// An edge with these settings.
-    pub fn new(config: &Config, name: Arc<str>, contract: Arc<Contract>, verifier: Arc<Verifier>) -> Self {
+    pub fn new(
+        config: &Config,
+        name: Arc<str>,
+        contract: Arc<Contract>,
+        verifier: Arc<Verifier>,
+        recheck: Option<Arc<dyn Recheck>>,
+    ) -> Self {
         Self(Arc::new(Shared {
             name,
             contract,
             verifier,
+            recheck,
             permits: Semaphore::new(config.max_concurrent_requests),
             deadline: config.deadline,
             max_request_bytes: config.max_request_bytes,
@@ -114,12 +122,16 @@ impl Shared {
         let limit = context.remaining(self.deadline);
         let work = async {
             let _permit = self.permits.try_acquire().map_err(|_| overloaded())?;
-            self.admit(method, &mut request).await?;
+            let identity = self.admit(method, &mut request).await?;
             if !method.descriptor.is_client_streaming() {
                 let body = std::mem::replace(request.body_mut(), Body::empty());
                 *request.body_mut() = message::check(&self.contract, method, body, self.max_request_bytes).await?;
             }
             let Ok(response) = inner.call(request).await;
+            if method.descriptor.is_server_streaming() {
+                // The token was checked once, and the stream may go on for a day.
+                return Ok(response.map(|body| ended::cut(body, self.verifier.ended(&identity))));
+            }
             Ok(response)
         };
         let work = AssertUnwindSafe(context.clone().scope(tokio::time::timeout(limit, work))).catch_unwind();
@@ -137,15 +149,18 @@ impl Shared {
         response
     }
 
-    /// Lets the caller in as far as the contract does, and says so to the service's code.
-    async fn admit(&self, method: &Method, request: &mut Request<Body>) -> Result<(), Status> {
+    /// Lets the caller in as far as the contract does, and says so to the service's code. Who calls.
+    async fn admit(&self, method: &Method, request: &mut Request<Body>) -> Result<Identity, Status> {
         // A service whose methods lack a rule does not start; should one get here all the same, no one may call it.
         let rule =
             method.access.as_ref().ok_or_else(|| Problem::new(Reason::AccessDenied, "no one may call this method"))?;
-        let identity = self.verifier.identify(request.headers()).await?;
+        let mut identity = self.verifier.identify(request.headers()).await?;
+        if let Some(recheck) = self.recheck.as_ref().filter(|_| !rule.public) {
+            identity = recheck.now(identity).await?;
+        }
         let grant = rule.admit(&identity)?;
-        request.extensions_mut().insert(Caller { identity, grant });
-        Ok(())
+        request.extensions_mut().insert(Caller { identity: identity.clone(), grant });
+        Ok(identity)
     }
 }
 

@@ -5,6 +5,7 @@
 //! message is checked against the contract. Only then does a service's own code see it.
 
 mod edge;
+mod ended;
 mod message;
 
 use std::{convert::Infallible, future::Future, sync::Arc, time::Duration};
@@ -19,7 +20,7 @@ use tower::Layer;
 pub(crate) use self::edge::Edge;
 use self::edge::EdgeLayer;
 use crate::{
-    auth::Verifier,
+    auth::{Recheck, Verifier},
     contract::{Contract, ContractError},
     local::Local,
     tls,
@@ -80,6 +81,7 @@ pub struct Server {
     name: Arc<str>,
     contract: Arc<Contract>,
     verifier: Arc<Verifier>,
+    recheck: Option<Arc<dyn Recheck>>,
     routes: RoutesBuilder,
     services: Vec<&'static str>,
     health: HealthReporter,
@@ -100,12 +102,20 @@ impl Server {
             name: name.into(),
             contract: contract.clone(),
             verifier,
+            recheck: None,
             routes: RoutesBuilder::default(),
             services: Vec::new(),
             health,
             health_service: tonic_health::pb::health_server::HealthServer::new(health_service),
             checks: Vec::new(),
         }
+    }
+
+    /// Asks this what each caller is worth at the moment, before the access rule of any method that is not public.
+    #[must_use]
+    pub fn rechecking(mut self, recheck: Arc<dyn Recheck>) -> Self {
+        self.recheck = Some(recheck);
+        self
     }
 
     /// Adds a generated service. Every one of its methods needs an access rule in the contract.
@@ -154,7 +164,7 @@ impl Server {
         if let Some(tls) = self.config.tls.load()? {
             builder = builder.tls_config(tls).map_err(ServerError::Certificate)?;
         }
-        let edge = EdgeLayer::new(&self.config, self.name, self.contract, self.verifier);
+        let edge = EdgeLayer::new(&self.config, self.name, self.contract, self.verifier, self.recheck);
         let stopped = shutdown.clone().cancelled_owned();
         let routes = self.routes.routes();
         let local = self.config.local.serve(listener.local_addr()?, edge.layer(routes.clone().prepare()));

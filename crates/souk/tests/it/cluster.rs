@@ -142,6 +142,11 @@ impl Cluster {
         (configure(program, &self.databases, &self.ports).start().await, format!("http://{address}"))
     }
 
+    /// Of users, inventory, orders, the gateway, and inventory's copy.
+    pub fn ports(&self) -> &[u16] {
+        &self.ports
+    }
+
     /// Waits until every service says that it is ready.
     pub async fn ready(&self) {
         let client = Rest::anonymous(&self.gateway);

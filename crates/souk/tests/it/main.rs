@@ -5,6 +5,7 @@ mod cluster;
 mod command_line;
 mod copies;
 mod cuts;
+mod ended;
 mod grpc;
 mod import;
 mod kill;

@@ -48,6 +48,11 @@ impl Rest {
         Self { token: Some(token.to_owned()), ..self.clone() }
     }
 
+    /// The same client of another gateway.
+    pub fn at(&self, base: &str) -> Self {
+        Self { base: base.to_owned(), ..self.clone() }
+    }
+
     /// Puts the token on a gRPC call.
     pub fn sign(&self, metadata: &mut tonic::metadata::MetadataMap) {
         if let Some(token) = &self.token {

@@ -131,7 +131,9 @@ impl Service {
     pub async fn staff(&self, email: &str, role: Role) -> Session {
         let user = self.register(email).await;
         let roles: Roles = [role].into_iter().collect();
-        store::users::set_roles(&self.db, id(&user), "", roles, domain::now()).await.unwrap();
+        store::users::set_roles(&self.db, store::users::Actor::Operator, id(&user), "", roles, domain::now())
+            .await
+            .unwrap();
         self.log_in(email, PASSWORD).await.unwrap()
     }
 
