@@ -80,8 +80,6 @@ impl Parts {
     ) -> Result<(Order, Vec<Entry>), Problem> {
         let place_time = parse::past("place_time", request.place_time)?;
         let address = address(request.shipping_address)?;
-        parse::text("external_id", &request.external_id)?;
-        parse::text("payment_token", &request.payment_token)?;
         let wanted = wanted(&request.items)?;
         let offers = self.inventory.offers(products(&wanted)).await?;
         let placement = Placement {
@@ -190,20 +188,7 @@ fn products(wanted: &[Wanted]) -> std::collections::BTreeSet<ProductId> {
 }
 
 fn address(address: Option<AddressMessage>) -> Result<Address, Problem> {
-    let field = "shipping_address";
-    let address = address.ok_or_else(|| Problem::invalid(field, "must be set"))?;
-    let texts = [
-        ("recipient", &address.recipient),
-        ("locality", &address.locality),
-        ("administrative_area", &address.administrative_area),
-        ("postal_code", &address.postal_code),
-    ];
-    for (name, text) in texts {
-        parse::text(&format!("{field}.{name}"), text)?;
-    }
-    for (index, line) in address.address_lines.iter().enumerate() {
-        parse::text(&format!("{field}.address_lines[{index}]"), line)?;
-    }
+    let address = address.ok_or_else(|| Problem::invalid("shipping_address", "must be set"))?;
     Ok(Address {
         recipient: address.recipient,
         address_lines: address.address_lines,

@@ -18,7 +18,7 @@ use crate::{
         now,
         password::Verdict,
         update::{Change, Values},
-        user::{User, is_plain},
+        user::User,
     },
     error::Error,
     store,
@@ -35,10 +35,9 @@ impl UserService for Rpc {
     async fn register(&self, request: Request<RegisterRequest>) -> Reply {
         let request = request.into_inner();
         let email = email("email", &request.email)?;
-        let display_name = plain("display_name", request.display_name)?;
         // Before the email is looked at, so that the time taken does not tell who is registered.
         let hash = self.0.hasher.hash(Secret::new(request.password)).await?;
-        let user = User::new(email, display_name, String::new(), now());
+        let user = User::new(email, request.display_name, String::new(), now());
         store::users::insert(&self.0.db, &user, Some(&hash)).await?;
         reply(user)
     }
@@ -46,9 +45,7 @@ impl UserService for Rpc {
     async fn create_user(&self, request: Request<CreateUserRequest>) -> Reply {
         let user = request.into_inner().user.ok_or_else(|| Problem::invalid("user", "must be set"))?;
         let email = email("user.email", &user.email)?;
-        let display_name = plain("user.display_name", user.display_name)?;
-        let external_id = plain("user.external_id", user.external_id)?;
-        let user = User::new(email, display_name, external_id, now());
+        let user = User::new(email, user.display_name, user.external_id, now());
         store::users::insert(&self.0.db, &user, None).await?;
         reply(user)
     }
@@ -105,8 +102,4 @@ impl UserService for Rpc {
 
 fn email(field: &str, text: &str) -> Result<Email, Problem> {
     Email::parse(text).map_err(|error| Problem::invalid(field, error.to_string()))
-}
-
-fn plain(field: &str, text: String) -> Result<String, Problem> {
-    if is_plain(&text) { Ok(text) } else { Err(Problem::invalid(field, "must have no control characters")) }
 }

@@ -16,12 +16,9 @@ async fn wrong_password_unknown_email_and_nonsense_get_one_answer() {
     for souk in both().await {
         souk.register("ann@example.com").await;
         let mut answers = Vec::new();
-        for (email, password) in [
-            ("ann@example.com", "not the password"),
-            ("nobody@example.com", PASSWORD),
-            ("nonsense", PASSWORD),
-            ("a\0@example.com", PASSWORD),
-        ] {
+        for (email, password) in
+            [("ann@example.com", "not the password"), ("nobody@example.com", PASSWORD), ("nonsense", PASSWORD)]
+        {
             let problem = refused(souk.log_in(email, password).await, Reason::CredentialsInvalid);
             assert_eq!(problem.code(), Code::Unauthenticated);
             answers.push(problem.message().to_owned());

@@ -65,10 +65,10 @@ async fn a_token_that_comes_again_later_ends_its_session_and_no_other() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_token_that_is_none_gives_no_session() {
     for souk in both().await {
-        for token in ["x", "é", "a\0b", &"x".repeat(256)] {
+        for token in ["x", "é", &"x".repeat(256)] {
             refused(souk.refresh(token).await, Reason::TokenInvalid);
         }
-        for token in ["", &"x".repeat(257)] {
+        for token in ["", "a\0b", &"x".repeat(257)] {
             refused(souk.refresh(token).await, Reason::FieldInvalid);
         }
     }
