@@ -33,7 +33,7 @@ use crate::{
     cache::follow::Log,
     config::{Config, Settings},
     gateway::Gateway,
-    routes::RouteError,
+    routes::{RouteError, TooLong},
     tls::{Acceptor, Tls, TlsError},
     transcode::BindingError,
     upstream::UpstreamError,
@@ -48,6 +48,9 @@ pub enum ServeError {
     /// A route cannot be served.
     #[error(transparent)]
     Route(#[from] RouteError),
+    /// A method accepts requests that are too long to be sent.
+    #[error(transparent)]
+    TooLong(#[from] TooLong),
     /// A method cannot be called with Connect.
     #[error(transparent)]
     Connect(#[from] BindingError),
@@ -89,7 +92,9 @@ pub async fn serve(config: Config, listener: TcpListener, shutdown: Cancellation
     let name = &config.settings.keys_from;
     let (_, address) = config.settings.backends.of(name).ok_or_else(|| ServeError::Keys(name.clone()))?;
     let verifier = config.common.verifier(&config.client(address), &contract)?;
+    let max_header_bytes = config.settings.max_header_bytes;
     let gateway = Gateway::new(config, contract, souk_proto::DESCRIPTORS, verifier)?;
+    gateway.routes.fit(max_header_bytes)?;
     gateway.serve(listener, shutdown).await;
     Ok(())
 }

@@ -10,7 +10,7 @@ mod operation;
 mod path;
 mod problems;
 mod resources;
-mod rules;
+pub(crate) mod rules;
 mod schema;
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
