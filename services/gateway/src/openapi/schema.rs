@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, HashSet};
 
 use prost_reflect::{DynamicMessage, FieldDescriptor, Kind, MessageDescriptor};
 use serde_json::{Map, Value as Json, json};
-use souk_common::contract::Contract;
+use souk_common::contract::{Contract, validate::Text};
 
 use super::{
     behavior::{self, Behavior},
@@ -356,7 +356,13 @@ fn or_empty(mut schema: Map<String, Json>) -> Map<String, Json> {
 
 /// A mask names fields of the resource in the same request that can change.
 fn mask(field: &FieldDescriptor, schema: &mut Map<String, Json>, side: Side) {
-    let Some(resource) = behavior::resource_in(field.parent_message()).filter(|_| side != Side::Answer) else { return };
+    if side == Side::Answer {
+        return;
+    }
+    let Some(resource) = behavior::resource_in(field.parent_message()) else {
+        schema.insert("pattern".to_owned(), json!(Text::Line.pattern()));
+        return;
+    };
     let changeable = resource.fields().filter(|inner| Behavior::of(inner).changeable() && inner.name() != "etag");
     let names: Vec<_> = changeable.map(|inner| inner.json_name().to_owned()).collect();
     let any = names.join("|");

@@ -337,6 +337,10 @@ fn texts_tell_their_characters() {
         ("/components/schemas/AddressInput/properties/addressLines/items", line),
         ("/components/schemas/RegisterRequest/properties/password", line),
         (
+            "/components/schemas/BatchUpsertProductsRequest/properties/updateMask",
+            "^(?:(?:title|description|price|lowStockThreshold)(?:,(?:title|description|price|lowStockThreshold))*)?$",
+        ),
+        (
             "/paths/~1v1~1orders~1{order}:addNote/post/requestBody/content/application~1json/schema/properties/text",
             free,
         ),
