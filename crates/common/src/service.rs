@@ -48,6 +48,7 @@ impl Common {
             client_tls: client_tls.map_err(|error| unusable("client.tls", &error))?,
         };
         common.server.tls.load().map_err(|error| unusable("server.tls", &error))?;
+        common.events.nats_tls.pem().map_err(|error| unusable("events.nats_tls", &error))?;
         let secret = &common.auth.internal_secret;
         if !secret.is_empty() && secret.expose().len() < SHORTEST_SECRET {
             return Err(

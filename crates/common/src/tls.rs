@@ -1,4 +1,7 @@
 //! TLS between souk's own processes: services that ask each caller for a certificate, and callers that show theirs.
+//! What souk itself calls, such as PostgreSQL, is in [`peer`].
+
+pub mod peer;
 
 use std::{
     fmt, io,
@@ -6,7 +9,7 @@ use std::{
     sync::Arc,
 };
 
-use serde::Deserialize;
+use serde::{Deserialize, Serialize};
 use tokio::net::TcpStream;
 use tokio_rustls::{
     TlsConnector,
@@ -35,13 +38,14 @@ pub struct ServerSettings {
     pub client_ca: PathBuf,
 }
 
-/// `[client.tls]`: files in PEM.
-#[derive(Debug, Clone, Default, Deserialize)]
-#[serde(deny_unknown_fields)]
+/// `[client.tls]`, and the same shape for every other server that souk calls: files in PEM.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
 pub struct ClientSettings {
-    /// Who signed the certificates of the services. Empty: no TLS.
+    /// Who signed the servers' certificates. Empty: for souk's services, no TLS; for other servers, whom the system
+    /// trusts.
     pub ca: PathBuf,
-    /// What is shown to services that ask for it. Empty: nothing.
+    /// What is shown to servers that ask for it. Empty: nothing.
     pub certificate: PathBuf,
     /// The private key that belongs to it.
     pub key: PathBuf,
@@ -89,13 +93,20 @@ pub enum TlsError {
         /// The other one.
         needed_by: &'static str,
     },
+    /// No authority is given, and the system trusts none.
+    #[error("is empty, and the system has no certificates of its own that it trusts: name a file")]
+    NoSystemRoots {
+        /// The setting.
+        setting: &'static str,
+    },
 }
 
 impl TlsError {
     /// The setting that is wrong, below `server.tls` or `client.tls`.
     pub fn setting(&self) -> &'static str {
         match self {
-            Self::Read { setting, .. }
+            Self::NoSystemRoots { setting }
+            | Self::Read { setting, .. }
             | Self::Pem { setting, .. }
             | Self::Rejected { setting, .. }
             | Self::Missing { setting, .. } => setting,
@@ -139,22 +150,11 @@ impl ClientTls {
         if is_empty(ca) {
             return Ok(Self(None));
         }
-        let rejected = |setting| move |source| TlsError::Rejected { setting, source };
-        let mut roots = RootCertStore::empty();
-        for root in certificates("ca", ca)? {
-            roots.add(root).map_err(rejected("ca"))?;
-        }
         let builder = ClientConfig::builder_with_provider(Arc::new(aws_lc_rs::default_provider()))
             .with_protocol_versions(&[&TLS13])
             .map_err(rejected("ca"))?
-            .with_root_certificates(roots);
-        let mut config = if is_empty(certificate) {
-            builder.with_no_client_auth()
-        } else {
-            let private = PrivateKeyDer::from_pem_slice(&read("key", key)?).map_err(not_pem("key", key))?;
-            let chain = certificates("certificate", certificate)?;
-            builder.with_client_auth_cert(chain, private).map_err(rejected("certificate"))?
-        };
+            .with_root_certificates(roots(ca)?);
+        let mut config = showing(builder, certificate, key)?;
         config.alpn_protocols = vec![b"h2".to_vec()];
         Ok(Self(Some(Arc::new(config))))
     }
@@ -188,6 +188,33 @@ impl fmt::Debug for Secured {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_tuple("Secured").field(&self.name).finish()
     }
+}
+
+/// The authorities in a file.
+fn roots(ca: &Path) -> Result<RootCertStore, TlsError> {
+    let mut roots = RootCertStore::empty();
+    for root in certificates("ca", ca)? {
+        roots.add(root).map_err(rejected("ca"))?;
+    }
+    Ok(roots)
+}
+
+/// With a certificate for servers that ask for one, where it is given.
+fn showing(
+    builder: rustls::ConfigBuilder<ClientConfig, rustls::client::WantsClientCert>,
+    certificate: &Path,
+    key: &Path,
+) -> Result<ClientConfig, TlsError> {
+    if is_empty(certificate) {
+        return Ok(builder.with_no_client_auth());
+    }
+    let private = PrivateKeyDer::from_pem_slice(&read("key", key)?).map_err(not_pem("key", key))?;
+    let chain = certificates("certificate", certificate)?;
+    builder.with_client_auth_cert(chain, private).map_err(rejected("certificate"))
+}
+
+fn rejected(setting: &'static str) -> impl FnOnce(rustls::Error) -> TlsError {
+    move |source| TlsError::Rejected { setting, source }
 }
 
 fn certificates(setting: &'static str, path: &Path) -> Result<Vec<CertificateDer<'static>>, TlsError> {

@@ -17,6 +17,10 @@ use crate::servers::{self, Server};
 /// Names the PostgreSQL server whose user may create databases.
 pub const URL_VARIABLE: &str = "SOUK_TEST_DATABASE_URL";
 
+/// Names a pooler in front of that server. Where it is set, test databases are reached through it, and made and dropped
+/// without it.
+pub const POOLER_VARIABLE: &str = "SOUK_TEST_POOLER_URL";
+
 /// The two engines that a service's store runs on.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Engine {
@@ -91,7 +95,7 @@ pub async fn database(engine: Engine, service: &str) -> TestDatabase {
                 let host = server.host_str().unwrap_or("its socket");
                 panic!("cannot create a test database on {host} ({URL_VARIABLE}): {error:#}");
             }
-            let mut url = server.clone();
+            let mut url = pooler_url().unwrap_or_else(|| server.clone());
             url.set_path(&name);
             let dropper = Some(Dropper { server, name });
             TestDatabase { engine, url: url.into(), folder, _dropper: dropper }
@@ -128,6 +132,14 @@ pub async fn postgres_url() -> Url {
     match Url::parse(&url) {
         Ok(url) => url,
         Err(error) => panic!("{URL_VARIABLE} is not a URL such as postgres://user@host:5432/postgres: {error}"),
+    }
+}
+
+fn pooler_url() -> Option<Url> {
+    let url = std::env::var(POOLER_VARIABLE).ok()?;
+    match Url::parse(&url) {
+        Ok(url) => Some(url),
+        Err(error) => panic!("{POOLER_VARIABLE} is not a URL such as postgres://user@host:6432/postgres: {error}"),
     }
 }
 
