@@ -4,14 +4,16 @@ use std::fmt;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use super::{DbError, Engine};
+use super::{DbError, Engine, postgres};
+use crate::tls::ClientSettings;
 
 /// Settings of a service's database. Every one has a default that suits one machine.
 #[derive(Clone, serde::Serialize, serde::Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct Config {
     /// Where it is: empty (a SQLite file in the data directory, named after the service), `sqlite:PATH`, or
-    /// `postgres://user:password@host:5432/name`.
+    /// `postgres://user:password@host:5432/name`, which may end in libpq's parameters `sslmode`, `sslrootcert`,
+    /// `sslcert`, `sslkey` and others, and in `pooler`.
     pub url: String,
     /// Most connections at a time. 0 chooses: on PostgreSQL two for each core and two more; on SQLite, where this
     /// is the number of readers beside the one writer, one for each core, from 2 to 4.
@@ -31,6 +33,21 @@ pub struct Config {
     /// PostgreSQL: a statement that waits longer for a lock fails. 0 for never.
     #[serde(with = "crate::config::duration")]
     pub lock_timeout: Duration,
+    /// PostgreSQL: what stands before the server.
+    pub pooler: Pooler,
+    /// PostgreSQL: whom the server's certificate must be signed by, and what it is shown.
+    pub tls: ClientSettings,
+}
+
+/// What stands between us and PostgreSQL.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Pooler {
+    /// Nothing, or what gives each of our connections one of the server's for as long as it lives.
+    #[default]
+    None,
+    /// A pooler that may give each transaction another connection, such as PgBouncer in transaction mode.
+    Transaction,
 }
 
 impl Default for Config {
@@ -43,6 +60,8 @@ impl Default for Config {
             statement_timeout: Duration::from_secs(30),
             idle_in_transaction_timeout: Duration::from_secs(30),
             lock_timeout: Duration::from_secs(10),
+            pooler: Pooler::None,
+            tls: ClientSettings::default(),
         }
     }
 }
@@ -58,13 +77,15 @@ impl fmt::Debug for Config {
             .field("statement_timeout", &self.statement_timeout)
             .field("idle_in_transaction_timeout", &self.idle_in_transaction_timeout)
             .field("lock_timeout", &self.lock_timeout)
+            .field("pooler", &self.pooler)
+            .field("tls", &self.tls)
             .finish()
     }
 }
 
 /// What a URL points at.
 pub(super) enum Target {
-    Postgres(Box<tokio_postgres::Config>),
+    Postgres(Box<postgres::Server>),
     Sqlite(PathBuf),
 }
 
@@ -75,7 +96,8 @@ impl Config {
         Self { url: url.into(), ..Self::default() }
     }
 
-    /// Reads the URL without touching the database, for a check before anything starts.
+    /// Reads the URL, and the certificates that it or the settings name, without touching the database: for a check
+    /// before anything starts.
     ///
     /// # Errors
     /// [`DbError::Config`] says what a URL looks like.
@@ -100,13 +122,7 @@ impl Config {
             return Ok(Target::Sqlite(path.into()));
         }
         if self.url.starts_with("postgres://") || self.url.starts_with("postgresql://") {
-            let config = self.url.parse().map_err(|error| {
-                DbError::Config(format!(
-                    "cannot be read as `postgres://user:password@host:5432/name`: {}",
-                    Chain(&error)
-                ))
-            })?;
-            return Ok(Target::Postgres(Box::new(config)));
+            return Ok(Target::Postgres(Box::new(postgres::Server::read(self)?)));
         }
         Err(DbError::Config("must be empty, `sqlite:PATH` or `postgres://user:password@host:5432/name`".into()))
     }

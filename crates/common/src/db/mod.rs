@@ -94,7 +94,7 @@ use std::sync::Arc;
 use diesel_async::RunQueryDsl;
 pub use diesel_migrations::EmbeddedMigrations;
 
-pub use self::config::Config;
+pub use self::config::{Config, Pooler};
 pub use self::error::{DbError, Failure};
 pub use self::session::{Attempts, Commit, Mode, Session};
 pub use crate::{__db_read as read, __db_single as single, __db_snapshot as snapshot, __db_write as write};

@@ -4,8 +4,10 @@ mod events;
 mod failures;
 mod jobs;
 mod letters;
+mod pooler;
 mod startup;
 mod store;
+mod tls;
 mod transactions;
 
 use souk_common::db::{Config, Db};
