@@ -41,6 +41,9 @@ pub async fn run(which: Which, args: &ServiceArgs, file: Option<&Path>) -> anyho
         given.set(&format!("{}.listen", which.name()), listen);
     }
     let settings = settings::with_secret(file, &mut given)?;
+    let held = settings::hold_data_dir(&settings, &[which.name()])?;
+    // SQLite's file is for one process.
+    let _lock = held.as_ref().map(|(data_dir, _)| data_dir.lock_service(which.name())).transpose()?;
     let guard = telemetry::init(&settings.section("telemetry")?, which.name())?;
     let listener = bind(&settings, which).await?;
     let address = listener.local_addr()?;

@@ -3,6 +3,7 @@
 use std::{path::Path, process::Command, time::Duration};
 
 use serde_json::json;
+use souk_testkit::process::Program;
 use tokio::net::TcpListener;
 
 use super::{
@@ -24,6 +25,40 @@ async fn a_second_up_on_the_same_folder_is_refused() {
     let (status, log) = run(&["up", "--listen", "127.0.0.1:0", "--data-dir", folder], &[]).await;
     assert_eq!(status, 1, "{log}");
     assert!(log.contains("another souk runs on the data folder") && log.contains(&up.gateway), "{log}");
+}
+
+/// What has its files in the folder waits until whoever has all of it is gone; and the other way round.
+#[tokio::test]
+async fn services_and_up_do_not_meet_in_a_folder() {
+    let mut up = Up::start().await;
+    let folder = up.folder.path().to_str().unwrap().to_owned();
+    for command in [&["user"][..], &["inventory"], &["order"], &["migrate"]] {
+        let listen: &[&str] = if command == ["migrate"] { &[] } else { &["--listen", "127.0.0.1:0"] };
+        let (status, log) = run(&[command, listen, &["--data-dir", &folder]].concat(), &[]).await;
+        assert_eq!(status, 1, "{command:?}: {log}");
+        assert!(
+            log.contains("another souk runs on the data folder") && log.contains(&up.gateway),
+            "{command:?}: {log}"
+        );
+    }
+    // By its own path it is the same file.
+    let url = format!("sqlite:{folder}/inventory.db");
+    let named = [("SOUK_INVENTORY__DATABASE__URL", url.as_str())];
+    let (status, log) = run(&["inventory", "--listen", "127.0.0.1:0", "--data-dir", &folder], &named).await;
+    assert_eq!(status, 1, "{log}");
+    assert!(up.process.terminate(Duration::from_secs(30)).await.success());
+
+    let souk_service = || Program::new(env!("CARGO_BIN_EXE_souk"), "serving");
+    let service = |name| souk_service().args([name, "--listen", "127.0.0.1:0", "--data-dir", &folder]).start();
+    let (inventory, order) = (service("inventory").await, service("order").await);
+    let (status, log) = run(&["up", "--listen", "127.0.0.1:0", "--data-dir", &folder], &[]).await;
+    assert_eq!(status, 1, "{log}");
+    assert!(log.contains("another souk runs on the data folder"), "{log}");
+    // SQLite's file is for one process.
+    let (status, log) = run(&["order", "--listen", "127.0.0.1:0", "--data-dir", &folder], &[]).await;
+    assert_eq!(status, 1, "{log}");
+    assert!(log.contains("order.lock"), "{log}");
+    drop((inventory, order));
 }
 
 #[tokio::test]
