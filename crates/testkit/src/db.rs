@@ -52,6 +52,18 @@ pub struct TestDatabase {
 }
 
 impl TestDatabase {
+    /// One on a server of the test's own, which goes with the server.
+    ///
+    /// # Panics
+    /// Where there is no room for a temporary folder.
+    pub fn on(url: impl Into<String>) -> Self {
+        let folder = match tempfile::Builder::new().prefix("souk-").tempdir() {
+            Ok(folder) => folder,
+            Err(error) => panic!("no temporary folder for a test database: {error}"),
+        };
+        Self { engine: Engine::Postgres, url: url.into(), folder, _dropper: None }
+    }
+
     /// A temporary folder of this test's own, such as `Db::connect` wants for a data folder.
     /// On SQLite the database file lies in it.
     pub fn data_dir(&self) -> &Path {

@@ -3,7 +3,7 @@
 //! Nothing here imitates a peer. A PostgreSQL is a PostgreSQL, started in a temporary folder and
 //! gone when the test process is gone, however that ends.
 //!
-//! - [`servers`]: private PostgreSQL, NATS and Redis servers.
+//! - [`servers`]: private PostgreSQL (with a standby, too), NATS and Redis servers; a disk that can be filled up.
 //! - [`db`]: a fresh database for each test, on either engine.
 //! - [`proxy`]: a TCP proxy that can be cut, stalled, delayed and restored.
 //! - [`process`]: the `souk` binary as a child that can be killed and started again.

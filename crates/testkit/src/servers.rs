@@ -3,8 +3,10 @@
 //! Each runs under `supervisor`, which takes it down and removes its folder when the handle is
 //! dropped or the process that holds it ends, be it by a panic, a signal or `kill -9`.
 
+mod disk;
 pub mod find;
 pub mod install;
+mod standby;
 mod supervisor;
 mod user;
 
@@ -18,6 +20,8 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result, bail};
 use uuid::Uuid;
 
+pub use self::disk::SmallDisk;
+pub use self::standby::Pair;
 use self::supervisor::{Plan, Supervised};
 
 /// How long a server may take until it answers. Generous: CI machines are slow and busy.

@@ -130,7 +130,7 @@ impl From<Error> for Problem {
             ),
             Error::ShuttingDown => Self::unavailable("the inventory service"),
             Error::Db(ref cause) if cause.is_unavailable() => {
-                Self::unavailable("the inventory's database").caused_by(error)
+                Self::database("the inventory's database", cause).caused_by(error)
             }
             Error::Db(ref cause) if cause.is_conflict() => {
                 Self::new(Reason::Conflict, "concurrent changes of the same stock kept colliding: try again")

@@ -85,7 +85,7 @@ pub async fn serve(config: Config, listener: TcpListener, shutdown: Cancellation
         .with(JobServiceServer::new(JobRpc::new(jobs.clone())))
         .ready_while(move || {
             let db = ready.clone();
-            async move { db.ping().await.is_ok() }
+            async move { db.is_ready().await }
         })
         .serve(listener, shutdown)
         .await;

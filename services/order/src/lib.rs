@@ -105,7 +105,7 @@ pub async fn serve(config: Config, listener: TcpListener, shutdown: Cancellation
         .with(WebhookServiceServer::new(WebhookRpc::new(hooks, &settings.webhooks)))
         .ready_while(move || {
             let db = ready.clone();
-            async move { db.ping().await.is_ok() }
+            async move { db.is_ready().await }
         })
         .serve(listener, shutdown.clone())
         .await;

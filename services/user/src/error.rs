@@ -133,7 +133,7 @@ impl From<Error> for Problem {
 
 fn database(error: DbError) -> Problem {
     if error.is_unavailable() {
-        Problem::unavailable("the database").caused_by(error)
+        Problem::database("the database", &error).caused_by(error)
     } else if error.is_conflict() {
         Problem::new(Reason::Conflict, "concurrent changes kept colliding: try again").caused_by(error)
     } else {

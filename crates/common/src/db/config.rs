@@ -11,7 +11,8 @@ use super::{DbError, Engine};
 #[serde(default, deny_unknown_fields)]
 pub struct Config {
     /// Where it is: empty (a SQLite file in the data directory, named after the service), `sqlite:PATH`, or
-    /// `postgres://user:password@host:5432/name`.
+    /// `postgres://user:password@host:5432/name`. Several hosts, `host:5432,other:5432`, are those of one database: the
+    /// one that takes writes is used.
     pub url: String,
     /// Most connections at a time. 0 chooses: on PostgreSQL two for each core and two more; on SQLite, where this
     /// is the number of readers beside the one writer, one for each core, from 2 to 4.
@@ -22,6 +23,13 @@ pub struct Config {
     /// How long [`Db::connect`](super::Db::connect) goes on trying while the server is not up yet.
     #[serde(with = "crate::config::duration")]
     pub startup_timeout: Duration,
+    /// PostgreSQL: a connection that is older is replaced, up to a quarter sooner so that not all go at once. 0 for
+    /// never.
+    #[serde(with = "crate::config::duration")]
+    pub max_connection_age: Duration,
+    /// PostgreSQL: a connection that nobody has used for longer is closed. 0 for never.
+    #[serde(with = "crate::config::duration")]
+    pub max_idle_time: Duration,
     /// PostgreSQL: a statement that runs longer is cancelled. 0 for never.
     #[serde(with = "crate::config::duration")]
     pub statement_timeout: Duration,
@@ -40,6 +48,8 @@ impl Default for Config {
             max_connections: 0,
             acquire_timeout: Duration::from_secs(5),
             startup_timeout: Duration::from_secs(30),
+            max_connection_age: Duration::from_secs(30 * 60),
+            max_idle_time: Duration::from_secs(10 * 60),
             statement_timeout: Duration::from_secs(30),
             idle_in_transaction_timeout: Duration::from_secs(30),
             lock_timeout: Duration::from_secs(10),
@@ -55,6 +65,8 @@ impl fmt::Debug for Config {
             .field("max_connections", &self.max_connections)
             .field("acquire_timeout", &self.acquire_timeout)
             .field("startup_timeout", &self.startup_timeout)
+            .field("max_connection_age", &self.max_connection_age)
+            .field("max_idle_time", &self.max_idle_time)
             .field("statement_timeout", &self.statement_timeout)
             .field("idle_in_transaction_timeout", &self.idle_in_transaction_timeout)
             .field("lock_timeout", &self.lock_timeout)

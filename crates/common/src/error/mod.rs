@@ -136,7 +136,12 @@ impl Problem {
 
     /// A part of souk or a peer cannot be reached now: "the payment provider".
     pub fn unavailable(what: impl fmt::Display) -> Self {
-        Self::new(Reason::ServiceUnavailable, format!("{what} cannot be reached at the moment: try again"))
+        Self::unavailable_since(what, "cannot be reached")
+    }
+
+    /// The same, in other words than that it cannot be reached: "takes no changes".
+    pub(crate) fn unavailable_since(what: impl fmt::Display, why: &str) -> Self {
+        Self::new(Reason::ServiceUnavailable, format!("{what} {why} at the moment: try again"))
             .retry_after(RETRY_UNAVAILABLE)
     }
 }

@@ -89,6 +89,8 @@ pub struct Server {
 
 /// How often a readiness check is repeated.
 const CHECK_EVERY: Duration = Duration::from_secs(2);
+/// How often while it fails: who waits for it is not to wait longer than for the cause.
+const CHECK_AGAIN: Duration = Duration::from_millis(500);
 
 impl Server {
     /// A server without services, for the service with this name, for example `order`.
@@ -131,8 +133,9 @@ impl Server {
         let (health, services) = (self.health.clone(), self.services.clone());
         self.checks.push(tokio::spawn(async move {
             loop {
-                report(&health, &services, check().await).await;
-                tokio::time::sleep(CHECK_EVERY).await;
+                let ready = check().await;
+                report(&health, &services, ready).await;
+                tokio::time::sleep(if ready { CHECK_EVERY } else { CHECK_AGAIN }).await;
             }
         }));
         self

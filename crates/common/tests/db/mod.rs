@@ -1,6 +1,7 @@
 //! What each group of tests stands on.
 
 mod events;
+mod failover;
 mod failures;
 mod jobs;
 mod letters;

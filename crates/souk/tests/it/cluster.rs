@@ -46,11 +46,15 @@ impl Up {
 
     /// The administrator whose credentials `up` left.
     pub async fn admin(&self) -> Rest {
-        let credentials: Value =
-            serde_json::from_slice(&std::fs::read(self.folder.path().join("admin.json")).unwrap()).unwrap();
-        let text = |key: &str| credentials[key].as_str().unwrap().to_owned();
-        Rest::anonymous(&self.gateway).log_in(&text("email"), &text("password")).await
+        administrator(&self.gateway, self.folder.path()).await
     }
+}
+
+/// The administrator whose credentials `souk up` left in its folder.
+pub async fn administrator(gateway: &str, folder: &Path) -> Rest {
+    let credentials: Value = serde_json::from_slice(&std::fs::read(folder.join("admin.json")).unwrap()).unwrap();
+    let text = |key: &str| credentials[key].as_str().unwrap().to_owned();
+    Rest::anonymous(gateway).log_in(&text("email"), &text("password")).await
 }
 
 /// Where the souk on this folder said that it is reached.
@@ -75,6 +79,11 @@ impl Ground {
             db::database(engine, "inventory").await,
             db::database(engine, "order").await,
         ];
+        Self::with(databases)
+    }
+
+    /// On these databases of users, inventory and orders.
+    pub fn with(databases: [TestDatabase; 3]) -> Self {
         let ports = (0..5).map(|_| servers::free_port().unwrap()).collect();
         Self { folder: tempfile::tempdir().unwrap(), databases, ports }
     }

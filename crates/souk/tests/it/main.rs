@@ -5,6 +5,8 @@ mod cluster;
 mod command_line;
 mod copies;
 mod cuts;
+mod failover;
+mod full;
 mod grpc;
 mod import;
 mod kill;

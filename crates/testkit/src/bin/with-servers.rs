@@ -8,7 +8,7 @@ use anyhow::{Context, Result};
 use clap::Parser;
 use rustix::process::{Pid, Signal, kill_process};
 use souk_testkit::db::URL_VARIABLE;
-use souk_testkit::servers::{self, Postgres, Scratch, install};
+use souk_testkit::servers::{self, Postgres, Scratch, SmallDisk, install};
 use tokio::process::{Child, Command};
 use tokio::signal::unix::{Signal as Signals, SignalKind, signal};
 
@@ -39,6 +39,9 @@ async fn main() -> Result<ExitCode> {
     // Tests that are killed leave their temporary files; this takes them along.
     let scratch = Scratch::new()?;
 
+    if let Err(why) = SmallDisk::new(1) {
+        eprintln!("\n!! Tests of a full disk are left out ({why:#}).\n!! They need root or user namespaces.\n");
+    }
     install::ensure("PostgreSQL", "postgres", "postgresql")?;
     running.push((URL_VARIABLE, Postgres { isolation: args.isolation }.start()?));
     if args.nats {
