@@ -15,8 +15,6 @@ pub(super) struct Condition {
     max_age: Duration,
     /// How long a connection may lie idle. Zero is for ever.
     max_idle: Duration,
-    /// What the server ends a statement after. Zero is never.
-    statement_timeout: Duration,
     found: Mutex<Found>,
 }
 
@@ -31,8 +29,7 @@ struct Found {
 impl Condition {
     /// With the limits of the settings.
     pub fn of(config: &Config) -> Self {
-        let Config { max_connection_age, max_idle_time, statement_timeout, .. } = *config;
-        Self { max_age: max_connection_age, max_idle: max_idle_time, statement_timeout, found: Mutex::default() }
+        Self { max_age: config.max_connection_age, max_idle: config.max_idle_time, found: Mutex::default() }
     }
 
     /// How often connections are worth a look whether their time is over; `None` where that never comes.
@@ -77,12 +74,6 @@ impl Condition {
     pub fn is_old(&self, metrics: &Metrics) -> bool {
         let over = |limit: Duration, time: Duration| !limit.is_zero() && time >= limit;
         over(lifetime(self.max_age, metrics.created), metrics.age()) || over(self.max_idle, metrics.last_used())
-    }
-
-    /// Whether a commit that began then came in time. PostgreSQL ends one that waits for a synchronous standby after the
-    /// statement timeout, and says that it went well: it did on the primary alone, so a failover may lose it.
-    pub fn is_in_time(&self, began: Instant) -> bool {
-        self.statement_timeout.is_zero() || began.elapsed() < self.statement_timeout
     }
 
     fn found(&self) -> MutexGuard<'_, Found> {

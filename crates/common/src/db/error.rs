@@ -303,7 +303,11 @@ fn by_message(message: &str, hint: Option<&str>) -> Option<Sort> {
         // 58030
         _ if message.ends_with("Input/output error") => (DiskFails, "disk I/O error"),
         // 25P03, 25P04
-        _ if starts(&["terminating connection due to idle-in-transaction", "terminating connection due to transaction timeout"]) => {
+        _ if starts(&[
+            "terminating connection due to idle-in-transaction",
+            "terminating connection due to transaction timeout",
+        ]) =>
+        {
             (TooLong, "transaction left idle")
         }
         // 57P01, 57P02, 57P04, 57P05
@@ -312,7 +316,12 @@ fn by_message(message: &str, hint: Option<&str>) -> Option<Sort> {
         "server conn crashed?" | "server closed the connection unexpectedly" => (Lost, LOST),
         // 57P03, 53300
         _ if message.starts_with("the database system is") => (Unreachable, "server not up"),
-        _ if starts(&["sorry, too many clients already", "remaining connection slots are reserved", "too many connections for "]) => {
+        _ if starts(&[
+            "sorry, too many clients already",
+            "remaining connection slots are reserved",
+            "too many connections for ",
+        ]) =>
+        {
             (Unreachable, "server has no free connection")
         }
         _ => return None,

@@ -3,6 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use deadpool::managed::{QueueMode, WeakPool};
 use diesel::connection::TransactionDepthChange;
 use diesel::pg::Pg;
 use diesel::query_builder::{AstPass, BoxedSqlQuery, Query, QueryFragment, QueryId, SqlQuery};
@@ -11,7 +12,6 @@ use diesel_async::pooled_connection::deadpool::{Hook, HookError, Object, Pool, P
 use diesel_async::pooled_connection::{
     AsyncDieselConnectionManager, ManagerConfig, PoolError as InnerError, RecyclingMethod,
 };
-use deadpool::managed::{QueueMode, WeakPool};
 use diesel_async::{AnsiTransactionManager, AsyncPgConnection, RunQueryDsl, SimpleAsyncConnection, TransactionManager};
 use tokio_postgres::error::SqlState;
 

@@ -2,7 +2,7 @@
 
 use std::ops::{ControlFlow, DerefMut};
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use diesel::QueryResult;
 use diesel_async::{AsyncConnection, TransactionManager};
@@ -80,7 +80,6 @@ pub struct Session<P: DerefMut> {
     conn: Option<P>,
     discard: fn(P),
     mode: Mode,
-    began: Instant,
     condition: Arc<Condition>,
 }
 
@@ -91,7 +90,7 @@ where
 {
     /// `discard` takes a connection out of its pool and closes it.
     pub(super) fn new(conn: P, discard: fn(P), mode: Mode, condition: Arc<Condition>) -> Self {
-        Self { conn: Some(conn), discard, mode, began: Instant::now(), condition }
+        Self { conn: Some(conn), discard, mode, condition }
     }
 
     /// The connection. An error only once it is gone, which the macros do not let happen.
@@ -117,7 +116,7 @@ where
                     self.give_back();
                     return ControlFlow::Break(Ok(value));
                 }
-                Err(error) => (E::from(error), self.mode == Mode::Write),
+                Err(error) => (E::from(error), self.mode.writes()),
             },
             Err(error) => (error, self.mode == Mode::Single),
         };
@@ -155,14 +154,11 @@ where
     }
 
     async fn commit(&mut self) -> Result<(), DbError> {
-        let began = if self.mode == Mode::Single { self.began } else { Instant::now() };
-        if self.has_transaction() {
-            self.conn()?.commit().await?;
+        if !self.has_transaction() {
+            return Ok(());
         }
-        if self.mode.writes() && !self.condition.is_in_time(began) {
-            return Err(DbError::lost("a commit took too long to be sure of"));
-        }
-        Ok(())
+        let conn = self.conn()?;
+        Ok(conn.commit().await?)
     }
 
     async fn rollback(&mut self) -> Result<(), DbError> {

@@ -132,7 +132,8 @@ async fn a_connection_with_an_unknown_failure_is_not_used_again() {
     let db = &fixture.db;
     run(db, "SET souk.mark = 'here'").await.unwrap();
     run(db, "SELECT current_setting('souk.mark')").await.unwrap();
-    let failed = run(db, "DO $$ BEGIN RAISE EXCEPTION 'cache lookup failed for type 1' USING ERRCODE = 'XX000'; END $$");
+    let failed =
+        run(db, "DO $$ BEGIN RAISE EXCEPTION 'cache lookup failed for type 1' USING ERRCODE = 'XX000'; END $$");
     assert!(matches!(failed.await, Err(Error::Db(DbError::Query(_)))));
     let gone: Result<(), Error> = run(db, "SELECT current_setting('souk.mark')").await;
     assert!(matches!(gone, Err(Error::Db(DbError::Query(_)))), "{gone:?}");
@@ -189,22 +190,6 @@ async fn a_host_that_hangs_is_left_for_another() {
     // From now on the other is asked first.
     drop(all(&db).await);
     db.ready().await.unwrap();
-}
-
-/// PostgreSQL says that a commit went well whose wait for the standby the statement timeout has ended.
-#[tokio::test(flavor = "multi_thread")]
-async fn fault_a_commit_that_no_standby_has_is_not_acknowledged() {
-    let pair = Pair::start().await.unwrap();
-    let fixture = Fixture::on(TestDatabase::on(pair.url("postgres")), |config| {
-        config.statement_timeout = Duration::from_millis(1500);
-    })
-    .await;
-    store::create(&fixture.db, &account("ann@example.com", 1)).await.unwrap();
-    pair.kill_standby().unwrap();
-    let (bob, cid) = (account("bob@example.com", 1), account("cid@example.com", 1));
-    assert_eq!(trouble(store::create(&fixture.db, &bob).await), Some(Trouble::Lost));
-    let single: Result<_, Error> = db::single!(fixture.db, |conn, q| Ok(q::create(conn, &cid).await?));
-    assert_eq!(trouble(single), Some(Trouble::Lost));
 }
 
 /// A failover: the primary dies, or stays and takes no writes; the standby is promoted.

@@ -50,7 +50,7 @@ async fn failover(fate: Fate) {
     let prove = cluster.prove().args(["--duration", &format!("{seconds}s"), "--buyers", "8", "--seed", "4"]);
     let mut prove = prove.deadline(LONG).start().await;
     wait::until(LONG, "orders to be confirmed", async || {
-        let enough = "SELECT 1 / (count(*) / 30) FROM orders WHERE state = 'confirmed'";
+        let enough = "SELECT 1 / (count(*) / 30) FROM orders WHERE state = 'CONFIRMED'";
         sql(&pair.url("souk_order"), enough).await.is_ok()
     })
     .await;
@@ -59,7 +59,7 @@ async fn failover(fate: Fate) {
         Fate::ReadOnly => pair.make_primary_read_only().await.unwrap(),
     }
     wait::until(LONG, "souk not to be ready", async || buyer.get("/readyz").await.status == 503).await;
-    let refused = buyer.post("/v1/orders", order("refused", &[(&product, 1)], "tok_ok")).await;
+    let refused = buyer.post("/v1/orders", order("refused", &[(&product, 1)], "tok_approved")).await;
     assert_eq!(refused.problem(503), "SERVICE_UNAVAILABLE");
 
     let mut orders = Prober::start(&buyer, &product);
@@ -96,7 +96,7 @@ impl Prober {
             for number in 0.. {
                 let (buyer, product, done) = (buyer.clone(), product.clone(), done.clone());
                 under_way.spawn(async move {
-                    let body = order(&format!("probe-{number}"), &[(&product, 1)], "tok_ok");
+                    let body = order(&format!("probe-{number}"), &[(&product, 1)], "tok_approved");
                     let answer = buyer.send(reqwest::Method::POST, "/v1/orders", Some(body)).await;
                     if answer.is_ok_and(|answer| answer.body["state"] == "STATE_CONFIRMED") {
                         // Nobody may be waiting any more.

@@ -9,8 +9,8 @@ use tokio_postgres::NoTls;
 use super::supervisor::Plan;
 use super::{Server, find, start_on_free_port, user};
 
-/// How long the standby may take to have all that the primary has.
-const IN_STEP: Duration = Duration::from_secs(60);
+/// How long the standby may take to be where it shall be.
+const PATIENCE: Duration = Duration::from_secs(60);
 
 /// Two servers that replicate synchronously: what the primary has committed, the standby has on its disk.
 #[derive(Debug)]
@@ -36,7 +36,7 @@ impl Pair {
         // Only now: without a standby, a commit would wait for one.
         execute(&pair.primary, "ALTER SYSTEM SET synchronous_standby_names = '*'").await?;
         execute(&pair.primary, "SELECT pg_reload_conf()").await?;
-        pair.in_step().await?;
+        pair.replication("EXISTS (SELECT FROM pg_stat_replication WHERE sync_state = 'sync')").await?;
         Ok(pair)
     }
 
@@ -50,15 +50,8 @@ impl Pair {
     /// # Errors
     /// Where it has ended already.
     pub fn kill_primary(&self) -> Result<()> {
-        kill(&self.primary)
-    }
-
-    /// Kills the standby without warning: what the primary commits from now on waits for one.
-    ///
-    /// # Errors
-    /// Where it has ended already.
-    pub fn kill_standby(&self) -> Result<()> {
-        kill(&self.standby)
+        let pid = i32::try_from(self.primary.pid()).ok().and_then(Pid::from_raw).context("no process id")?;
+        kill_process(pid, Signal::KILL).context("the primary has ended already")
     }
 
     /// Has the primary refuse every write from now on, and stay up.
@@ -79,12 +72,12 @@ impl Pair {
         execute(&self.standby, "CREATE TABLE promoted (); DROP TABLE promoted").await
     }
 
-    async fn in_step(&self) -> Result<()> {
-        let began = Instant::now();
-        let in_step = "DO $$ BEGIN ASSERT EXISTS (SELECT FROM pg_stat_replication WHERE sync_state = 'sync'); END $$";
-        while let Err(error) = execute(&self.primary, in_step).await {
-            if began.elapsed() > IN_STEP {
-                bail!("the standby does not follow: {error:#}; its log:\n{}", self.standby.log());
+    /// Waits until the primary finds this to be true.
+    async fn replication(&self, condition: &str) -> Result<()> {
+        let (began, check) = (Instant::now(), format!("DO $$ BEGIN ASSERT {condition}; END $$"));
+        while let Err(error) = execute(&self.primary, &check).await {
+            if began.elapsed() > PATIENCE {
+                bail!("the replication is not as expected: {error:#}; the standby's log:\n{}", self.standby.log());
             }
             tokio::time::sleep(Duration::from_millis(50)).await;
         }
@@ -123,11 +116,6 @@ fn standby(primary: &Server) -> Result<Server> {
             .stop_signal("QUIT")
     })?;
     Ok(Server { url: format!("postgres://postgres@127.0.0.1:{port}/postgres"), port, process })
-}
-
-fn kill(server: &Server) -> Result<()> {
-    let pid = i32::try_from(server.pid()).ok().and_then(Pid::from_raw).context("no process id")?;
-    kill_process(pid, Signal::KILL).context("the server has ended already")
 }
 
 async fn execute(server: &Server, statement: &str) -> Result<()> {
