@@ -39,9 +39,7 @@ async fn main() -> Result<ExitCode> {
     // Tests that are killed leave their temporary files; this takes them along.
     let scratch = Scratch::new()?;
 
-    if let Err(why) = SmallDisk::new(1) {
-        eprintln!("\n!! Tests of a full disk are left out ({why:#}).\n!! They need root or user namespaces.\n");
-    }
+    warn_of_left_out_tests();
     install::ensure("PostgreSQL", "postgres", "postgresql")?;
     running.push((URL_VARIABLE, Postgres { isolation: args.isolation }.start()?));
     if args.nats {
@@ -66,6 +64,14 @@ async fn main() -> Result<ExitCode> {
     drop(running);
     drop(scratch);
     Ok(code)
+}
+
+/// What a test prints that passes, nobody sees.
+#[expect(clippy::print_stderr, reason = "for whoever started the tests")]
+fn warn_of_left_out_tests() {
+    if let Err(why) = SmallDisk::new(1) {
+        eprintln!("\n!! Tests of a full disk are left out ({why:#}).\n!! They need root or user namespaces.\n");
+    }
 }
 
 /// Waits for the command and passes on to it what we are asked to do.
