@@ -3,13 +3,21 @@ cannot say."""
 
 import json
 import os
+import pathlib
 import re
 
+import jsonschema_rs
 import schemathesis
 from hypothesis import strategies
+from schemathesis.core.parameters import ParameterLocation
 
+# .ci/schemathesis keeps it where it runs.
+DOCUMENT = json.loads(pathlib.Path("openapi.json").read_text())
 NAMES = json.loads(os.environ.get("SOUK_NAMES", "{}"))
 ID = re.compile(r"^(products|orders|users|locations|reservations)/[a-z]+_")
+
+# A whole number as text.
+WHOLE = re.compile(r"^-?[0-9]+(\.0*)?([eE]\+?[0-9])?$")
 
 # Fields with a rule that no JSON Schema can tell, by what the rule is about.
 UNSAID = {
@@ -24,6 +32,10 @@ UNSAID = {
     "product.price.nanos",
     "product.price.currency_code",
     "items[].unit_price",
+    "expected_total",
+    # Characters are counted once a password is composed.
+    "password",
+    "new_password",
     # No more money than was taken.
     "amount",
     "amount.units",
@@ -33,8 +45,6 @@ UNSAID = {
     "names",
     "product.title",
     "user.email",
-    # Told apart by name and number alike, of which JSON Schema knows nothing.
-    "roles",
     # For staff alone; a product that is on sale.
     "user.external_id",
     "items[].product",
@@ -59,6 +69,7 @@ STATES = {
     "OUT_OF_STOCK",
     "STATE_CONFLICT",
     "PRODUCT_ARCHIVED",
+    "TOTAL_CHANGED",
     "PAYMENT_DECLINED",
     "IDEMPOTENCY_KEY_REUSED",
     "PAGE_TOKEN_INVALID",
@@ -80,11 +91,59 @@ def refused_for_a_reason(ctx, response, case):
     problem = response.json()
     if problem["reason"] in STATES:
         return
-    errors = problem.get("errors", [])
-    # Of every text that people read, and said by the services alone.
-    errors = [error for error in errors if "control characters" not in error["detail"]] if errors else [{"field": ""}]
+    errors = problem.get("errors") or [{"field": ""}]
     fields = {re.sub(r"\[[0-9]+\]", "[]", error["field"]) for error in errors}
     assert fields <= UNSAID, f"{problem['reason']}: {problem['detail']} ({sorted(fields - UNSAID)})"
+
+
+def resolved(schema):
+    while isinstance(schema, dict) and "$ref" in schema:
+        found = DOCUMENT
+        for key in schema["$ref"].removeprefix("#/").split("/"):
+            found = found[key.replace("~1", "/").replace("~0", "~")]
+        schema = found
+    return schema if isinstance(schema, dict) else {}
+
+
+def as_told(value, schema):
+    """A value in the one form that the document tells, where it has another that proto3 JSON reads as well."""
+    schema = resolved(schema)
+    for choice in schema.get("anyOf", []):
+        value = as_told(value, choice)
+    whole = isinstance(value, (int, float)) and not isinstance(value, bool) and value == value // 1
+    types = schema.get("type", [])
+    types = [types] if isinstance(types, str) else types
+    if isinstance(value, dict):
+        properties, others = schema.get("properties", {}), schema.get("additionalProperties", {})
+        return {key: as_told(inner, properties.get(key, others)) for key, inner in value.items()}
+    if isinstance(value, list):
+        return [as_told(inner, schema.get("items", {})) for inner in value]
+    if whole and "enum" in schema and "string" in types:
+        return schema["enum"][-1]
+    if whole and schema.get("format") in ("int64", "uint64") and "string" in types:
+        return str(int(value))
+    if isinstance(value, str) and schema.get("format") in ("int32", "uint32") and WHOLE.match(value):
+        return int(float(value))
+    return value
+
+
+@schemathesis.hook
+def filter_case(context, case):
+    """Leaves out bodies that are wrong only by a form which proto3 JSON reads and the document does not tell: a number
+    of an enum, 64 bits as a number, 32 bits as text. They are accepted, and have tests of their own."""
+    if case.meta is None or not case.meta.is_negative_at(ParameterLocation.BODY):
+        return True
+    operation = DOCUMENT["paths"][case.operation.path][case.operation.method.lower()]
+    schema = operation.get("requestBody", {}).get("content", {}).get("application/json", {}).get("schema")
+    if schema is None or not isinstance(case.body, (dict, list)):
+        return True
+    told = as_told(case.body, schema)
+    if told == case.body:
+        return True
+    try:
+        return not jsonschema_rs.Draft202012Validator({**DOCUMENT, **schema}).is_valid(told)
+    except ValueError:
+        return True
 
 
 def real(value, pick):

@@ -10,6 +10,8 @@ use std::{
 
 use http::{HeaderMap, HeaderName, HeaderValue};
 
+use crate::error::{Problem, Reason};
+
 /// Names a request in logs and answers, over every hop.
 pub const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 /// How long the caller still waits, as gRPC words it.
@@ -30,11 +32,11 @@ tokio::task_local! {
 
 impl RequestContext {
     /// From the headers of an incoming request: its id where it has a sane one, and its deadline, at most `limit`
-    /// from now.
+    /// from now. Whether the deadline was sent as it should be, [`timeout`] says.
     pub fn from_headers(headers: &HeaderMap, limit: Duration) -> Self {
         let sent = headers.get(&REQUEST_ID).and_then(|value| value.to_str().ok()).filter(|id| is_sane(id));
         let request_id = sent.map_or_else(|| uuid::Uuid::now_v7().to_string().into(), Into::into);
-        let asked = headers.get(&GRPC_TIMEOUT).and_then(|value| parse_timeout(value.to_str().ok()?));
+        let asked = timeout(headers).ok().flatten();
         let deadline = Some(Instant::now() + asked.map_or(limit, |asked| asked.min(limit)));
         Self { request_id, deadline }
     }
@@ -78,6 +80,23 @@ pub fn format_timeout(timeout: Duration) -> HeaderValue {
     HeaderValue::from_str(&format!("{millis}m")).unwrap_or_else(|_| HeaderValue::from_static("1S"))
 }
 
+/// How long the caller waits, where it says so in `grpc-timeout`.
+///
+/// # Errors
+/// `MALFORMED_REQUEST`. To ignore what cannot be read would be to work on for a caller who has left.
+pub fn timeout(headers: &HeaderMap) -> Result<Option<Duration>, Problem> {
+    let mut values = headers.get_all(&GRPC_TIMEOUT).iter();
+    let Some(value) = values.next() else { return Ok(None) };
+    match value.to_str().ok().and_then(parse_timeout) {
+        Some(timeout) if values.next().is_none() => Ok(Some(timeout)),
+        _ => Err(Problem::new(
+            Reason::MalformedRequest,
+            "the header grpc-timeout must be there once: 1 to 8 digits and a unit (H, M, S, m, u or n), such as 500m \
+             for half a second",
+        )),
+    }
+}
+
 fn parse_timeout(text: &str) -> Option<Duration> {
     let (digits, unit) = text.split_at_checked(text.len().checked_sub(1)?)?;
     if digits.is_empty() || digits.len() > 8 || !digits.bytes().all(|byte| byte.is_ascii_digit()) {
@@ -117,6 +136,23 @@ mod tests {
             Some(Duration::from_millis(1500))
         );
         assert_eq!(format_timeout(Duration::ZERO), "1m");
+    }
+
+    #[test]
+    fn a_timeout_that_cannot_be_read_is_refused() {
+        let read = |values: &[&'static str]| {
+            let mut headers = HeaderMap::new();
+            for value in values {
+                headers.append(GRPC_TIMEOUT, HeaderValue::from_static(value));
+            }
+            timeout(&headers).map_err(|problem| problem.reason())
+        };
+        assert_eq!(read(&[]), Ok(None));
+        assert_eq!(read(&["0S"]), Ok(Some(Duration::ZERO)));
+        assert_eq!(read(&["1500u"]), Ok(Some(Duration::from_micros(1500))));
+        for wrong in [&[""][..], &["1"], &["-1S"], &["1.5S"], &["123456789S"], &["1x"], &["soon"], &["1S", "1S"]] {
+            assert_eq!(read(wrong), Err(Reason::MalformedRequest), "{wrong:?}");
+        }
     }
 
     #[test]

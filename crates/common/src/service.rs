@@ -6,7 +6,7 @@
 use std::{path::PathBuf, sync::Arc};
 
 use crate::{
-    auth::{self, RemoteKeys, SHORTEST_SECRET, ServiceTokens, Verifier},
+    auth::{self, LONGEST_LEEWAY, RemoteEnded, RemoteKeys, ServiceTokens, Verifier},
     client::{self, AddressError, Client},
     config::{ConfigError, Settings},
     contract::{Contract, ContractError},
@@ -48,11 +48,12 @@ impl Common {
             client_tls: client_tls.map_err(|error| unusable("client.tls", &error))?,
         };
         common.server.tls.load().map_err(|error| unusable("server.tls", &error))?;
-        let secret = &common.auth.internal_secret;
-        if !secret.is_empty() && secret.expose().len() < SHORTEST_SECRET {
-            return Err(
-                settings.fault("auth.internal_secret", format!("must have {SHORTEST_SECRET} characters or more"))
-            );
+        common.events.nats_tls.pem().map_err(|error| unusable("events.nats_tls", &error))?;
+        if let Err(fault) = auth::check_secret(&common.auth.internal_secret) {
+            return Err(settings.fault("auth.internal_secret", fault));
+        }
+        if common.auth.leeway > LONGEST_LEEWAY {
+            return Err(settings.fault("auth.leeway", "must be 1m or less: keys are published for as long"));
         }
         Ok(common)
     }
@@ -75,7 +76,8 @@ impl Common {
         client::Config { tls: self.client_tls.clone(), local: self.server.local.clone(), ..config.clone() }
     }
 
-    /// Checks tokens by the keys that the user service publishes.
+    /// Checks tokens by the keys that the user service publishes, and asks it, in the name of this service (`order`),
+    /// which sessions have ended. Must be called in a tokio runtime.
     ///
     /// # Errors
     /// Where the user service's address is not one.
@@ -83,11 +85,14 @@ impl Common {
         &self,
         user_service: &client::Config,
         contract: &Arc<Contract>,
+        own_name: &str,
     ) -> Result<Arc<Verifier>, AddressError> {
         // Anonymous: the keys are public, and asking for them must not need a token check that needs the keys.
         let config = self.reaching(user_service);
         let client = Client::new(&config, contract, None)?;
-        Ok(Arc::new(Verifier::new(&self.auth, Arc::new(RemoteKeys::new(client)))))
+        let named = client.clone().in_the_name_of(ServiceTokens::new(&self.auth.internal_secret, own_name));
+        let verifier = Verifier::new(&self.auth, Arc::new(RemoteKeys::new(client)));
+        Ok(Arc::new(verifier.with_ended_sessions(Arc::new(RemoteEnded::new(named)))))
     }
 }
 

@@ -1,4 +1,7 @@
 //! TLS between souk's own processes: services that ask each caller for a certificate, and callers that show theirs.
+//! What souk itself calls, such as PostgreSQL, is in [`peer`].
+
+pub mod peer;
 
 use std::{
     fmt, io,
@@ -6,22 +9,22 @@ use std::{
     sync::Arc,
 };
 
-use serde::Deserialize;
+use serde::{Deserialize, Serialize};
 use tokio::net::TcpStream;
 use tokio_rustls::{
-    TlsConnector,
+    TlsAcceptor, TlsConnector,
     client::TlsStream,
     rustls::{
-        self, ClientConfig, RootCertStore,
-        crypto::aws_lc_rs,
+        self, ClientConfig, RootCertStore, ServerConfig,
+        crypto::{CryptoProvider, aws_lc_rs},
         pki_types::{
             CertificateDer, PrivateKeyDer, ServerName,
             pem::{self, PemObject},
         },
-        version::TLS13,
+        server::WebPkiClientVerifier,
+        version::{TLS12, TLS13},
     },
 };
-use tonic::transport::{Certificate, Identity, ServerTlsConfig};
 
 /// `[server.tls]`: files in PEM.
 #[derive(Debug, Clone, Default, Deserialize)]
@@ -35,13 +38,14 @@ pub struct ServerSettings {
     pub client_ca: PathBuf,
 }
 
-/// `[client.tls]`: files in PEM.
-#[derive(Debug, Clone, Default, Deserialize)]
-#[serde(deny_unknown_fields)]
+/// `[client.tls]`, and the same shape for every other server that souk calls: files in PEM.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
 pub struct ClientSettings {
-    /// Who signed the certificates of the services. Empty: no TLS.
+    /// Who signed the servers' certificates. Empty: for souk's services, no TLS; for other servers, whom the system
+    /// trusts.
     pub ca: PathBuf,
-    /// What is shown to services that ask for it. Empty: nothing.
+    /// What is shown to servers that ask for it. Empty: nothing.
     pub certificate: PathBuf,
     /// The private key that belongs to it.
     pub key: PathBuf,
@@ -64,7 +68,7 @@ pub enum TlsError {
     /// A file does not hold what it should.
     #[error("{} does not hold it in PEM", path.display())]
     Pem {
-        /// The setting, below `client.tls`.
+        /// The setting, below `server.tls` or `client.tls`.
         setting: &'static str,
         /// The file.
         path: PathBuf,
@@ -75,7 +79,7 @@ pub enum TlsError {
     /// What a file holds cannot be used.
     #[error("cannot be used")]
     Rejected {
-        /// The setting, below `client.tls`.
+        /// The setting, below `server.tls` or `client.tls`.
         setting: &'static str,
         /// Why.
         #[source]
@@ -89,13 +93,20 @@ pub enum TlsError {
         /// The other one.
         needed_by: &'static str,
     },
+    /// No authority is given, and the system trusts none.
+    #[error("is empty, and the system has no certificates of its own that it trusts: name a file")]
+    NoSystemRoots {
+        /// The setting.
+        setting: &'static str,
+    },
 }
 
 impl TlsError {
     /// The setting that is wrong, below `server.tls` or `client.tls`.
     pub fn setting(&self) -> &'static str {
         match self {
-            Self::Read { setting, .. }
+            Self::NoSystemRoots { setting }
+            | Self::Read { setting, .. }
             | Self::Pem { setting, .. }
             | Self::Rejected { setting, .. }
             | Self::Missing { setting, .. } => setting,
@@ -107,18 +118,30 @@ impl ServerSettings {
     /// Reads the files. `None`: no TLS.
     ///
     /// # Errors
-    /// A file that cannot be read, or is missing.
-    pub fn load(&self) -> Result<Option<ServerTlsConfig>, TlsError> {
+    /// A file that cannot be read or used, or is missing.
+    pub fn load(&self) -> Result<Option<TlsAcceptor>, TlsError> {
         require("certificate", &self.certificate, &[("key", &self.key), ("client_ca", &self.client_ca)])?;
         if is_empty(&self.certificate) {
             return Ok(None);
         }
         require("key", &self.key, &[("certificate", &self.certificate)])?;
-        let tls = ServerTlsConfig::new().identity(identity(&self.certificate, &self.key)?);
-        Ok(Some(match is_empty(&self.client_ca) {
-            true => tls,
-            false => tls.client_ca_root(Certificate::from_pem(read("client_ca", &self.client_ca)?)),
-        }))
+        let builder = ServerConfig::builder_with_provider(provider())
+            .with_protocol_versions(&[&TLS13, &TLS12])
+            .map_err(rejected("certificate"))?;
+        let builder = if is_empty(&self.client_ca) {
+            builder.with_no_client_auth()
+        } else {
+            let roots = Arc::new(roots("client_ca", &self.client_ca)?);
+            let verifier = WebPkiClientVerifier::builder_with_provider(roots, provider()).build();
+            builder.with_client_cert_verifier(verifier.map_err(|error| TlsError::Rejected {
+                setting: "client_ca",
+                source: rustls::Error::General(error.to_string()),
+            })?)
+        };
+        let (chain, key) = (certificates("certificate", &self.certificate)?, private_key(&self.key)?);
+        let mut config = builder.with_single_cert(chain, key).map_err(rejected("certificate"))?;
+        config.alpn_protocols = vec![b"h2".to_vec()];
+        Ok(Some(TlsAcceptor::from(Arc::new(config))))
     }
 }
 
@@ -139,22 +162,11 @@ impl ClientTls {
         if is_empty(ca) {
             return Ok(Self(None));
         }
-        let rejected = |setting| move |source| TlsError::Rejected { setting, source };
-        let mut roots = RootCertStore::empty();
-        for root in certificates("ca", ca)? {
-            roots.add(root).map_err(rejected("ca"))?;
-        }
-        let builder = ClientConfig::builder_with_provider(Arc::new(aws_lc_rs::default_provider()))
+        let builder = ClientConfig::builder_with_provider(provider())
             .with_protocol_versions(&[&TLS13])
             .map_err(rejected("ca"))?
-            .with_root_certificates(roots);
-        let mut config = if is_empty(certificate) {
-            builder.with_no_client_auth()
-        } else {
-            let private = PrivateKeyDer::from_pem_slice(&read("key", key)?).map_err(not_pem("key", key))?;
-            let chain = certificates("certificate", certificate)?;
-            builder.with_client_auth_cert(chain, private).map_err(rejected("certificate"))?
-        };
+            .with_root_certificates(roots("ca", ca)?);
+        let mut config = showing(builder, certificate, key)?;
         config.alpn_protocols = vec![b"h2".to_vec()];
         Ok(Self(Some(Arc::new(config))))
     }
@@ -190,6 +202,40 @@ impl fmt::Debug for Secured {
     }
 }
 
+fn provider() -> Arc<CryptoProvider> {
+    Arc::new(aws_lc_rs::default_provider())
+}
+
+fn rejected(setting: &'static str) -> impl Fn(rustls::Error) -> TlsError {
+    move |source| TlsError::Rejected { setting, source }
+}
+
+/// The authorities in a file.
+fn roots(setting: &'static str, path: &Path) -> Result<RootCertStore, TlsError> {
+    let mut roots = RootCertStore::empty();
+    for root in certificates(setting, path)? {
+        roots.add(root).map_err(rejected(setting))?;
+    }
+    Ok(roots)
+}
+
+/// With a certificate for servers that ask for one, where it is given.
+fn showing(
+    builder: rustls::ConfigBuilder<ClientConfig, rustls::client::WantsClientCert>,
+    certificate: &Path,
+    key: &Path,
+) -> Result<ClientConfig, TlsError> {
+    if is_empty(certificate) {
+        return Ok(builder.with_no_client_auth());
+    }
+    let chain = certificates("certificate", certificate)?;
+    builder.with_client_auth_cert(chain, private_key(key)?).map_err(rejected("certificate"))
+}
+
+fn private_key(path: &Path) -> Result<PrivateKeyDer<'static>, TlsError> {
+    PrivateKeyDer::from_pem_slice(&read("key", path)?).map_err(not_pem("key", path))
+}
+
 fn certificates(setting: &'static str, path: &Path) -> Result<Vec<CertificateDer<'static>>, TlsError> {
     let found: Result<Vec<_>, _> = CertificateDer::pem_slice_iter(&read(setting, path)?).collect();
     found
@@ -212,10 +258,6 @@ fn require(setting: &'static str, path: &Path, others: &[(&'static str, &Path)])
         Some((needed_by, _)) if is_empty(path) => Err(TlsError::Missing { setting, needed_by }),
         _ => Ok(()),
     }
-}
-
-fn identity(certificate: &Path, key: &Path) -> Result<Identity, TlsError> {
-    Ok(Identity::from_pem(read("certificate", certificate)?, read("key", key)?))
 }
 
 fn read(setting: &'static str, path: &Path) -> Result<Vec<u8>, TlsError> {

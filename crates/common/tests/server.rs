@@ -1,8 +1,11 @@
 //! The server stack around a service: what gets in, what is refused, and what an answer gives away.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::print_stdout, reason = "tests")]
 
-use std::{sync::Arc, time::Duration};
+use std::{collections::BTreeSet, io::Write, sync::Arc, time::Duration};
 
+use flate2::{Compression, write::GzEncoder};
+use http::Method;
+use prost::Message;
 use prost_reflect::DescriptorPool;
 use souk_common::{
     auth::{self, Caller, KeySource, PublishedKey, ServiceTokens, Verifier},
@@ -12,7 +15,7 @@ use souk_common::{
     error::{Problem, Reason},
     ids::ProductId,
     local::Local,
-    server::{Config, Server},
+    server::{Config, Server, Stop},
     tls::{ClientSettings, ClientTls, ServerSettings},
 };
 use souk_proto::inventory::v1::{
@@ -22,8 +25,11 @@ use souk_proto::inventory::v1::{
     product_service_client::ProductServiceClient,
     product_service_server::{ProductService, ProductServiceServer},
 };
-use souk_testkit::wait;
-use tokio::{net::TcpListener, task::JoinHandle};
+use souk_testkit::{http2, wait};
+use tokio::{
+    net::{TcpListener, TcpStream},
+    task::JoinHandle,
+};
 use tokio_util::sync::CancellationToken;
 use tonic::{Code, Request, Response, Status, transport::Channel};
 use tonic_health::pb::{HealthCheckRequest, health_client::HealthClient};
@@ -47,8 +53,9 @@ impl ProductService for Fake {
     async fn get_product(&self, request: Request<GetProductRequest>) -> Result<Response<Product>, Status> {
         let title = Caller::of(&request)?.actor();
         let description = if request.remote_addr().is_some() { "over the network" } else { "within the process" };
+        let sku = request.remote_addr().map(|address| address.to_string()).unwrap_or_default();
         let name = request.into_inner().name;
-        Ok(Response::new(Product { name, title, description: description.into(), ..Product::default() }))
+        Ok(Response::new(Product { name, title, sku, description: description.into(), ..Product::default() }))
     }
 
     async fn list_products(
@@ -95,24 +102,158 @@ fn config() -> Config {
         deadline: Duration::from_millis(500),
         max_concurrent_requests: 2,
         max_request_bytes: 4096,
+        shutdown_delay: Duration::ZERO,
         drain: Duration::from_secs(1),
+        max_connection_age: Duration::ZERO,
+        max_connection_age_grace: LONG,
         tls: ServerSettings::default(),
         local: Local::default(),
+        stop: Stop::default(),
     }
 }
 
 fn verifier() -> Arc<Verifier> {
-    let config = auth::Config { issuer: "souk".into(), audience: "souk".into(), internal_secret: Secret::new(SECRET) };
+    let config = auth::Config {
+        issuer: "souk".into(),
+        audience: "souk".into(),
+        leeway: Duration::ZERO,
+        internal_secret: Secret::new(SECRET),
+    };
     Arc::new(Verifier::new(&config, Arc::new(NoKeys)))
 }
 
 async fn boot() -> (Channel, CancellationToken) {
+    let (address, shutdown) = boot_at().await;
+    (Channel::from_shared(format!("http://{address}")).unwrap().connect().await.unwrap(), shutdown)
+}
+
+async fn boot_at() -> (String, CancellationToken) {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = listener.local_addr().unwrap();
     let shutdown = CancellationToken::new();
     let server = Server::new(&config(), "inventory", Contract::souk().unwrap(), verifier());
     tokio::spawn(server.with(ProductServiceServer::new(Fake)).serve(listener, shutdown.clone()));
-    (Channel::from_shared(format!("http://{address}")).unwrap().connect().await.unwrap(), shutdown)
+    (address.to_string(), shutdown)
+}
+
+/// A request as it is written here: its status, its headers with its trailers, and its body.
+async fn raw(address: &str, method: Method, path: &str, headers: &[(&str, &str)], body: Vec<u8>) -> Raw {
+    let (client, connection) = h2::client::handshake(TcpStream::connect(address).await.unwrap()).await.unwrap();
+    tokio::spawn(connection);
+    let mut request = http::Request::builder().method(method).uri(format!("http://{address}{path}"));
+    for (name, value) in [("content-type", "application/grpc"), ("te", "trailers")].iter().chain(headers) {
+        request = request.header(*name, *value);
+    }
+    let (response, mut sending) = client.ready().await.unwrap().send_request(request.body(()).unwrap(), false).unwrap();
+    // The server may have seen enough before it has all.
+    let _ = sending.send_data(body.into(), true);
+    let (parts, mut receiving) = response.await.unwrap().into_parts();
+    let mut body = Vec::new();
+    while let Some(data) = receiving.data().await {
+        let data = data.unwrap();
+        let _ = receiving.flow_control().release_capacity(data.len());
+        body.extend_from_slice(&data);
+    }
+    let mut headers = parts.headers;
+    headers.extend(receiving.trailers().await.unwrap().unwrap_or_default());
+    Raw { status: parts.status, headers, body }
+}
+
+#[derive(Debug)]
+struct Raw {
+    status: http::StatusCode,
+    headers: http::HeaderMap,
+    body: Vec<u8>,
+}
+
+impl Raw {
+    fn code(&self) -> Code {
+        Code::from_bytes(self.headers["grpc-status"].as_bytes())
+    }
+}
+
+fn frame(flag: u8, message: &[u8]) -> Vec<u8> {
+    [&[flag][..], &u32::try_from(message.len()).unwrap().to_be_bytes(), message].concat()
+}
+
+fn gzip(bytes: &[u8]) -> Vec<u8> {
+    let mut encoder = GzEncoder::new(Vec::new(), Compression::best());
+    encoder.write_all(bytes).unwrap();
+    encoder.finish().unwrap()
+}
+
+const GET: &str = "/souk.inventory.v1.ProductService/GetProduct";
+const HEALTH: &str = "/grpc.health.v1.Health/Check";
+const REFLECTION: &str = "/grpc.reflection.v1.ServerReflection/ServerReflectionInfo";
+const GZIP: (&str, &str) = ("grpc-encoding", "gzip");
+
+#[tokio::test]
+async fn a_failure_is_one_frame_of_headers() {
+    let (address, _shutdown) = boot_at().await;
+    for (path, message) in [
+        (GET, GetProductRequest { name: "products/x".into() }.encode_to_vec()),
+        ("/souk.inventory.v1.ProductService/ListProducts", list("fault").encode_to_vec()),
+        ("/souk.inventory.v1.ProductService/CreateProduct", Vec::new()),
+        ("/souk.inventory.v1.ProductService/Nothing", Vec::new()),
+        (HEALTH, HealthCheckRequest { service: "no.Such".into() }.encode_to_vec()),
+    ] {
+        let headers = [
+            (":method", "POST"),
+            (":scheme", "http"),
+            (":path", path),
+            (":authority", "souk"),
+            ("content-type", "application/grpc"),
+            ("te", "trailers"),
+        ];
+        let frames = http2::exchange(&address, &headers, Some(&frame(0, &message))).await;
+        assert_eq!(frames.iter().map(|frame| frame.kind).collect::<Vec<_>>(), [http2::HEADERS], "{path}");
+    }
+}
+
+#[tokio::test]
+async fn compressed_messages_are_taken_within_the_limit_and_what_is_no_call_is_refused() {
+    let (address, _shutdown) = boot_at().await;
+    let name = ProductId::new().name();
+    let message = GetProductRequest { name: name.clone() }.encode_to_vec();
+    let post = async |path: &str, headers: &[(&str, &str)], body: Vec<u8>| {
+        raw(&address, Method::POST, path, headers, body).await
+    };
+    for body in [frame(1, &gzip(&message)), frame(0, &message)] {
+        let taken = post(GET, &[GZIP], body).await;
+        assert_eq!(taken.code(), Code::Ok, "{taken:?}");
+        assert!(String::from_utf8_lossy(&taken.body).contains(&name));
+    }
+    assert_eq!(post(HEALTH, &[GZIP], frame(1, &gzip(b""))).await.code(), Code::Ok);
+    // list_services: "*".
+    let services = post(REFLECTION, &[GZIP], frame(1, &gzip(b"\x3a\x01*"))).await;
+    assert!(String::from_utf8_lossy(&services.body).contains("souk.inventory.v1.ProductService"), "{services:?}");
+
+    let bomb = frame(1, &gzip(&vec![0; 1 << 20]));
+    assert!(bomb.len() < 4096);
+    let table = [
+        ("a bomb", GET, vec![GZIP], bomb.clone(), Code::ResourceExhausted),
+        ("a bomb", HEALTH, vec![GZIP], bomb, Code::ResourceExhausted),
+        ("not gzip", GET, vec![GZIP], frame(1, &message), Code::InvalidArgument),
+        ("compressed without saying how", GET, vec![], frame(1, &gzip(&message)), Code::InvalidArgument),
+        ("another coding", GET, vec![("grpc-encoding", "br")], frame(1, &message), Code::Unimplemented),
+        ("another coding", HEALTH, vec![("grpc-encoding", "br")], frame(1, b""), Code::Unimplemented),
+        ("no message", GET, vec![], Vec::new(), Code::Unimplemented),
+        ("two messages", GET, vec![], [frame(0, &message), frame(0, &message)].concat(), Code::Unimplemented),
+        ("a timeout without a unit", GET, vec![("grpc-timeout", "100")], frame(0, &message), Code::InvalidArgument),
+    ];
+    for (what, path, headers, body, code) in table {
+        let refused = post(path, &headers, body).await;
+        assert_eq!(refused.code(), code, "{what}: {refused:?}");
+        let accepted = refused.headers.get("grpc-accept-encoding").map(|value| value.to_str().unwrap());
+        assert_eq!(accepted, (what == "another coding").then_some("gzip"), "{what}");
+    }
+    for method in [Method::GET, Method::DELETE, Method::PUT] {
+        for path in [GET, HEALTH] {
+            let refused = raw(&address, method.clone(), path, &[], frame(0, &message)).await;
+            assert_eq!((refused.status.as_u16(), refused.headers["allow"].as_bytes()), (405, &b"POST"[..]), "{path}");
+            assert!(refused.body.is_empty());
+        }
+    }
 }
 
 fn list(filter: &str) -> ListProductsRequest {
@@ -228,6 +369,34 @@ async fn health_follows_the_service_to_its_end() {
 }
 
 #[tokio::test]
+async fn one_that_is_about_to_stop_says_so_and_serves_on_and_then_waits_for_no_watcher() {
+    let (stop, shutdown) = (Stop::default(), CancellationToken::new());
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = format!("http://{}", listener.local_addr().unwrap());
+    let config = Config { stop: stop.clone(), drain: LONG, ..config() };
+    let server = Server::new(&config, "inventory", Contract::souk().unwrap(), verifier());
+    let serving = tokio::spawn(server.with(ProductServiceServer::new(Fake)).serve(listener, shutdown.clone()));
+    let channel = Channel::from_shared(address.clone()).unwrap().connect().await.unwrap();
+    let mut health = HealthClient::new(channel.clone());
+    let mut changes = health.watch(HealthCheckRequest::default()).await.unwrap().into_inner();
+    assert_eq!(changes.message().await.unwrap().unwrap().status, 1);
+
+    stop.announce();
+    assert_eq!(changes.message().await.unwrap().unwrap().status, 2);
+    ProductServiceClient::new(channel).list_products(list("")).await.unwrap();
+    let anew = Channel::from_shared(address).unwrap().connect().await.unwrap();
+    ProductServiceClient::new(anew).list_products(list("")).await.unwrap();
+    assert!(!serving.is_finished());
+
+    let began = std::time::Instant::now();
+    shutdown.cancel();
+    let ended = changes.message().await.unwrap_err();
+    assert_eq!(problem(&ended).reason(), Reason::ServiceUnavailable, "{ended:?}");
+    serving.await.unwrap().unwrap();
+    assert!(began.elapsed() < LONG / 2, "nothing runs any more: {:?}", began.elapsed());
+}
+
+#[tokio::test]
 async fn a_service_lets_no_one_in_without_a_certificate() {
     let authority = souk_testkit::tls::Authority::new();
     let (own, callers) = (authority.sign("service"), authority.sign("caller"));
@@ -317,6 +486,66 @@ async fn inside(deadline: Duration) -> (ProductServiceClient<client::Client>, Jo
         .await;
     let serving = tokio::spawn(async move { serving.await.unwrap() });
     (ProductServiceClient::new(client), serving, shutdown)
+}
+
+#[tokio::test]
+async fn an_old_connection_is_given_up_and_no_call_fails() {
+    let (contract, shutdown) = (Contract::souk().unwrap(), CancellationToken::new());
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = format!("http://{}", listener.local_addr().unwrap());
+    let server = Config {
+        deadline: LONG,
+        max_concurrent_requests: 1000,
+        max_connection_age: Duration::from_millis(300),
+        ..config()
+    };
+    let server = Server::new(&server, "inventory", contract, verifier()).with(ProductServiceServer::new(Fake));
+    tokio::spawn(server.serve(listener, shutdown.clone()));
+    let config = client::Config {
+        address: address.clone(),
+        timeout: LONG,
+        connect_timeout: LONG,
+        tls: ClientTls::default(),
+        local: Local::default(),
+    };
+    let client = ProductServiceClient::new(client::Client::new(&config, contract, None).unwrap());
+    let get = GetProductRequest { name: ProductId::new().name() };
+    let channel = Channel::from_shared(address.clone()).unwrap().connect().await.unwrap();
+    let mut watched = HealthClient::new(channel).watch(HealthCheckRequest::default()).await.unwrap().into_inner();
+    assert_eq!(watched.message().await.unwrap().unwrap().status, 1);
+    let mut connections = BTreeSet::new();
+    wait::until(LONG, "several connections to have been called over", async || {
+        let calls = (0..8).map(|_| {
+            let (mut client, get) = (client.clone(), get.clone());
+            async move { client.get_product(get).await.unwrap().into_inner().sku }
+        });
+        connections.extend(futures::future::join_all(calls).await);
+        connections.len() >= 5
+    })
+    .await;
+    // The stream is on the first of them, which has said goodbye long ago.
+    shutdown.cancel();
+    assert_eq!(watched.message().await.unwrap().unwrap().status, 2);
+}
+
+#[tokio::test]
+async fn what_runs_on_an_old_connection_is_cut_off_at_the_end_of_the_grace() {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = listener.local_addr().unwrap().to_string();
+    let short = Duration::from_millis(200);
+    let server = Config { max_connection_age: short, max_connection_age_grace: short, ..config() };
+    let server = Server::new(&server, "inventory", Contract::souk().unwrap(), verifier());
+    let shutdown = CancellationToken::new();
+    let _guard = shutdown.clone().drop_guard();
+    tokio::spawn(server.with(ProductServiceServer::new(Fake)).serve(listener, shutdown));
+    let goodbye = http2::goodbye(&address).await;
+    // The error code, behind the last stream: NO_ERROR.
+    assert_eq!(goodbye.payload[4..8], [0; 4]);
+    let channel = Channel::from_shared(format!("http://{address}")).unwrap().connect().await.unwrap();
+    let mut watched = HealthClient::new(channel).watch(HealthCheckRequest::default()).await.unwrap().into_inner();
+    assert_eq!(watched.message().await.unwrap().unwrap().status, 1);
+    let cut = tokio::time::timeout(LONG, watched.message()).await.expect("the end of the grace");
+    assert!(cut.is_err(), "{cut:?}");
 }
 
 #[tokio::test]

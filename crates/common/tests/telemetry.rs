@@ -19,8 +19,9 @@ use souk_common::client;
 use souk_common::contract::Contract;
 use souk_common::local::Local;
 use souk_common::telemetry::{self, Config, Guard, metrics, propagation, span};
-use souk_common::tls::ClientTls;
+use souk_common::tls::{ClientSettings, ClientTls};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tonic::transport::{Certificate, Identity, ServerTlsConfig};
 use tonic::{Request, Response, Status};
 use tracing_subscriber::layer::SubscriberExt;
 
@@ -86,7 +87,16 @@ static WORLD: LazyLock<World> = LazyLock::new(|| {
     let guard = runtime.block_on(async {
         let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
+        // With TLS on both sides; without it is what the whole program's test of traces does.
+        let authority = souk_testkit::tls::Authority::new();
+        let (theirs, ours) = (authority.sign("collector"), authority.sign("souk"));
+        let read = |path: &std::path::Path| std::fs::read(path).unwrap();
+        let tls = ServerTlsConfig::new()
+            .identity(Identity::from_pem(read(&theirs.certificate), read(&theirs.key)))
+            .client_ca_root(Certificate::from_pem(read(&authority.certificate())));
         let server = tonic::transport::Server::builder()
+            .tls_config(tls)
+            .unwrap()
             .add_service(TraceServiceServer::new(Collector(received.clone(), more.clone())))
             .add_service(MetricsServiceServer::new(Collector(received.clone(), more.clone())))
             .serve_with_incoming(tokio_stream::wrappers::TcpListenerStream::new(listener));
@@ -94,7 +104,8 @@ static WORLD: LazyLock<World> = LazyLock::new(|| {
         let config = Config {
             // What is logged must not decide what is traced.
             log_filter: "off".to_owned(),
-            otlp_endpoint: format!("http://{address}"),
+            otlp_endpoint: format!("https://{address}"),
+            otlp_tls: ClientSettings { ca: authority.certificate(), certificate: ours.certificate, key: ours.key },
             otlp_metrics_interval: Duration::from_millis(100),
             service_instance: "copy-1".to_owned(),
             ..Config::default()
@@ -328,15 +339,24 @@ fn what_was_not_yet_sent_is_sent_at_shutdown() {
 fn wrong_settings_say_what_would_be_right() {
     let runtime = tokio::runtime::Runtime::new().unwrap();
     let _entered = runtime.enter();
+    let no_such_file = || ClientSettings { ca: "/no/such.pem".into(), ..ClientSettings::default() };
     let endpoint = |endpoint: &str| Config { otlp_endpoint: endpoint.to_owned(), ..Config::default() };
     let cases = [
         (
             endpoint("collector:4317"),
-            "telemetry.otlp_endpoint is \"collector:4317\": it must begin with http://, such as",
+            "telemetry.otlp_endpoint is \"collector:4317\": it must begin with http:// or https://, such as",
         ),
         (
             endpoint("http://a b"),
             "telemetry.otlp_endpoint is \"http://a b\": invalid URI; it must be an address, such as",
+        ),
+        (
+            Config { otlp_tls: no_such_file(), ..endpoint("https://127.0.0.1:1") },
+            "telemetry.otlp_tls.ca: /no/such.pem cannot be read",
+        ),
+        (
+            Config { otlp_tls: no_such_file(), ..endpoint("http://127.0.0.1:1") },
+            "telemetry.otlp_endpoint is \"http://127.0.0.1:1\": it must begin with https:// where telemetry.otlp_tls is set",
         ),
         (Config { log_filter: "souk=loud".to_owned(), ..Config::default() }, "telemetry.log_filter is \"souk=loud\""),
         (

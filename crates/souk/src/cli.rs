@@ -31,7 +31,8 @@ SETTINGS
 
 EXAMPLES
   souk                                     everything, on http://127.0.0.1:8080, data in ./souk-data
-  souk up --listen 0.0.0.0:80 --data-dir /var/lib/souk
+  SOUK_ORDER__PAYMENT__PROVIDER=simulated souk up --listen 0.0.0.0:80 --data-dir /var/lib/souk
+                                           the same for other machines; payments must be chosen there
   souk up --database-url postgres://souk:secret@db:5432
                                            everything in one process, on PostgreSQL databases souk_user,
                                            souk_inventory and souk_order

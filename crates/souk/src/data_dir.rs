@@ -30,7 +30,7 @@ pub struct Lock(#[expect(dead_code, reason = "the file is locked while it is ope
 pub struct Credentials {
     /// Email to log in with.
     pub email: String,
-    /// The password that was printed once.
+    /// The password, which a terminal was shown once.
     pub password: String,
 }
 
@@ -67,15 +67,29 @@ impl DataDir {
 
     /// Keeps every other souk off the folder.
     pub fn lock(&self) -> anyhow::Result<Lock> {
-        let path = self.0.join(LOCK);
+        self.locked(LOCK, File::try_lock)
+    }
+
+    /// Keeps a souk that wants the whole folder off it. Services that run one by one have it together.
+    pub fn share(&self) -> anyhow::Result<Lock> {
+        self.locked(LOCK, File::try_lock_shared)
+    }
+
+    /// Keeps every other process of the same service off its SQLite file.
+    pub fn lock_service(&self, service: &str) -> anyhow::Result<Lock> {
+        self.locked(&format!("{service}.lock"), File::try_lock)
+    }
+
+    fn locked(&self, name: &str, lock: impl FnOnce(&File) -> Result<(), TryLockError>) -> anyhow::Result<Lock> {
+        let path = self.0.join(name);
         let file = OpenOptions::new().create(true).truncate(false).write(true).open(&path);
         let file = file.with_context(|| format!("{} cannot be opened", path.display()))?;
-        match file.try_lock() {
+        match lock(&file) {
             Ok(()) => Ok(Lock(file)),
             Err(TryLockError::WouldBlock) => {
                 let by = self.running().map_or_else(String::new, |by| format!(" (process {}, {})", by.pid, by.gateway));
                 bail!(
-                    "another souk runs on the data folder {}{by}: stop it, or give another --data-dir",
+                    "another souk runs on the data folder {}{by} and holds {name}: stop it, or give another --data-dir",
                     self.0.display()
                 )
             }
@@ -112,6 +126,11 @@ impl DataDir {
     /// Keeps the first administrator's credentials for `souk import`.
     pub fn keep_credentials(&self, credentials: &Credentials) -> anyhow::Result<()> {
         self.write(CREDENTIALS, credentials)
+    }
+
+    /// The file that they are kept in.
+    pub fn credentials_file(&self) -> PathBuf {
+        self.0.join(CREDENTIALS)
     }
 
     /// The credentials that `souk up` left here.
@@ -184,7 +203,19 @@ mod tests {
         data.keep_running(&Running { pid: 7, gateway: "http://127.0.0.1:8080".into() }).unwrap();
         let error = data.lock().unwrap_err().to_string();
         assert!(error.contains("another souk runs") && error.contains("process 7"), "{error}");
+        assert!(data.share().is_err());
         drop(lock);
+        data.lock().unwrap();
+    }
+
+    #[test]
+    fn services_share_what_one_that_wants_all_does_not_get() {
+        let folder = tempfile::tempdir().unwrap();
+        let data = DataDir::open(folder.path()).unwrap();
+        let (one, other) = (data.share().unwrap(), data.share().unwrap());
+        drop(one);
+        assert!(data.lock().unwrap_err().to_string().contains("another souk runs"));
+        drop(other);
         data.lock().unwrap();
     }
 }

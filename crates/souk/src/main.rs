@@ -6,6 +6,7 @@ mod cli;
 mod data_dir;
 mod healthcheck;
 mod import;
+mod parts;
 mod prove;
 mod settings;
 mod signals;
@@ -115,10 +116,10 @@ async fn create_admin(email: &str, given: &Given, file: Option<&Path>) -> anyhow
 async fn migrate(args: &MigrateArgs, file: Option<&Path>) -> anyhow::Result<()> {
     let settings = settings::load(file, &Given::from_args(&args.data)?)?;
     DataDir::open(settings::data_dir(&settings)?.path())?;
-    for store in settings::STORES {
-        if !args.services.is_empty() && !args.services.iter().any(|service| service == store) {
-            continue;
-        }
+    let mut stores = settings::STORES.to_vec();
+    stores.retain(|store| args.services.is_empty() || args.services.iter().any(|service| service == store));
+    let _lock = settings::hold_data_dir(&settings, &stores)?;
+    for store in stores {
         match store {
             "user" => souk_user::migrate(&souk_user::Config::from_settings(&settings)?).await?,
             "inventory" => souk_inventory::migrate(&souk_inventory::Config::from_settings(&settings)?).await?,

@@ -5,7 +5,10 @@ use std::path::{Path, PathBuf};
 use anyhow::bail;
 use souk_common::config::{Loader, Settings};
 
-use crate::{cli::DataArgs, data_dir::DataDir};
+use crate::{
+    cli::DataArgs,
+    data_dir::{DataDir, Lock},
+};
 
 /// The services that keep data, by the name of their section.
 pub const STORES: [&str; 3] = ["user", "inventory", "order"];
@@ -76,6 +79,30 @@ pub fn alone(given: &Given) -> anyhow::Result<Settings> {
 pub fn data_dir(settings: &Settings) -> anyhow::Result<DataDir> {
     let path: PathBuf = settings.section("data_dir")?;
     Ok(DataDir::at(&path))
+}
+
+/// Keeps `souk up` off the data folder while some of these services have their SQLite files there; `None` where none
+/// has. Fails where `souk up` was first.
+pub fn hold_data_dir(settings: &Settings, services: &[&str]) -> anyhow::Result<Option<(DataDir, Lock)>> {
+    let data_dir = data_dir(settings)?;
+    for service in services.iter().filter(|service| STORES.contains(service)) {
+        let url: String = settings.section(&format!("{service}.database.url"))?;
+        let file = url.strip_prefix("sqlite:").map(|path| Path::new(path.strip_prefix("//").unwrap_or(path)));
+        let inside = file.is_some_and(|file| same(file.parent(), data_dir.path()));
+        if url.is_empty() || inside {
+            let data_dir = DataDir::open(data_dir.path())?;
+            let lock = data_dir.share()?;
+            return Ok(Some((data_dir, lock)));
+        }
+    }
+    Ok(None)
+}
+
+/// Whether two paths lead to the same folder.
+fn same(one: Option<&Path>, other: &Path) -> bool {
+    let whole = |path: &Path| path.canonicalize().or_else(|_| std::path::absolute(path)).ok();
+    let one = one.map(|path| if path.as_os_str().is_empty() { Path::new(".") } else { path });
+    one.and_then(whole).is_some_and(|one| whole(other) == Some(one))
 }
 
 /// The settings with the secret that services share, which is made in the data folder where none is set.

@@ -1,25 +1,46 @@
 //! SIGINT and SIGTERM.
 
+use std::sync::{
+    Arc,
+    atomic::{AtomicBool, Ordering},
+};
+
 use tokio::signal::unix::{SignalKind, signal};
 use tokio_util::sync::CancellationToken;
 
-/// Cancelled by the first SIGINT or SIGTERM. A second one ends the process at once.
-pub fn shutdown() -> anyhow::Result<CancellationToken> {
+/// Whether this process was asked to end.
+#[derive(Debug, Clone, Default)]
+pub struct Asked {
+    /// Cancelled by the first signal.
+    pub token: CancellationToken,
+    interrupted: Arc<AtomicBool>,
+}
+
+impl Asked {
+    /// Whether it was SIGINT: someone at a terminal, who waits for the end. An orchestrator sends SIGTERM.
+    pub fn by_hand(&self) -> bool {
+        self.interrupted.load(Ordering::Relaxed)
+    }
+}
+
+/// Listens for SIGINT and SIGTERM. A second one ends the process at once.
+pub fn listen() -> anyhow::Result<Asked> {
     let (mut interrupt, mut terminate) = (signal(SignalKind::interrupt())?, signal(SignalKind::terminate())?);
-    let token = CancellationToken::new();
-    let first = token.clone();
+    let asked = Asked::default();
+    let told = asked.clone();
     tokio::spawn(async move {
         loop {
-            tokio::select! {
-                _ = interrupt.recv() => {}
-                _ = terminate.recv() => {}
-            }
-            if first.is_cancelled() {
+            let by_hand = tokio::select! {
+                _ = interrupt.recv() => true,
+                _ = terminate.recv() => false,
+            };
+            if told.token.is_cancelled() {
                 #[expect(clippy::disallowed_methods, reason = "whoever asks twice does not want to wait")]
                 std::process::exit(130);
             }
-            first.cancel();
+            told.interrupted.store(by_hand, Ordering::Relaxed);
+            told.token.cancel();
         }
     });
-    Ok(token)
+    Ok(asked)
 }

@@ -1,9 +1,9 @@
 //! One service alone in this process, as in a cluster.
 
-use std::{future::Future, net::SocketAddr, path::Path};
+use std::{convert::Infallible, future::Future, net::SocketAddr, path::Path, time::Duration};
 
 use anyhow::Context;
-use souk_common::{config::Settings, local::Local, telemetry};
+use souk_common::{config::Settings, local::Local, server::Stop, telemetry};
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 
@@ -41,15 +41,42 @@ pub async fn run(which: Which, args: &ServiceArgs, file: Option<&Path>) -> anyho
         given.set(&format!("{}.listen", which.name()), listen);
     }
     let settings = settings::with_secret(file, &mut given)?;
+    let held = settings::hold_data_dir(&settings, &[which.name()])?;
+    // SQLite's file is for one process.
+    let _lock = held.as_ref().map(|(data_dir, _)| data_dir.lock_service(which.name())).transpose()?;
     let guard = telemetry::init(&settings.section("telemetry")?, which.name())?;
     let listener = bind(&settings, which).await?;
     let address = listener.local_addr()?;
     let metrics = guard.metrics_address().map(|address| address.to_string());
-    let shutdown = signals::shutdown()?;
+    let asked = signals::listen()?;
+    let (stop, shutdown) = (Stop::default(), CancellationToken::new());
+    let delay = delay(&settings, which)?;
     tracing::info!(service = which.name(), %address, metrics, version = env!("CARGO_PKG_VERSION"), "serving");
-    let result = serve(which, &settings, &Local::default(), listener, shutdown)?.await;
+    let serving = serve(which, &settings, &Local::default(), &stop, listener, shutdown.clone())?;
+    let stopping = async {
+        asked.token.cancelled().await;
+        let delay = if asked.by_hand() { Duration::ZERO } else { delay };
+        tracing::info!(service = which.name(), ?delay, "stopping");
+        stop.announce();
+        tokio::time::sleep(delay).await;
+        shutdown.cancel();
+        std::future::pending::<Infallible>().await
+    };
+    // It may fail before it is stopped, and then nobody waits for a signal.
+    let result = tokio::select! {
+        result = serving => result,
+        never = stopping => match never {},
+    };
     guard.shutdown().await;
     result
+}
+
+/// How long the service says that it is not ready before it stops taking requests.
+pub fn delay(settings: &Settings, which: Which) -> anyhow::Result<Duration> {
+    Ok(match which {
+        Which::Gateway => souk_gateway::Config::from_settings(settings)?.settings.shutdown_delay,
+        _ => settings.section::<souk_common::server::Config>("server")?.shutdown_delay,
+    })
 }
 
 /// Binds where the service's section says.
@@ -69,6 +96,7 @@ pub fn serve(
     which: Which,
     settings: &Settings,
     local: &Local,
+    stop: &Stop,
     listener: TcpListener,
     shutdown: CancellationToken,
 ) -> anyhow::Result<impl Future<Output = anyhow::Result<()>> + Send + 'static> {
@@ -76,22 +104,22 @@ pub fn serve(
     let serving: Serving = match which {
         Which::User => {
             let mut config = souk_user::Config::from_settings(settings)?;
-            config.common.server.local = local.clone();
+            (config.common.server.local, config.common.server.stop) = (local.clone(), stop.clone());
             Box::pin(async move { Ok(souk_user::serve(config, listener, shutdown).await?) })
         }
         Which::Inventory => {
             let mut config = souk_inventory::Config::from_settings(settings)?;
-            config.common.server.local = local.clone();
+            (config.common.server.local, config.common.server.stop) = (local.clone(), stop.clone());
             Box::pin(async move { Ok(souk_inventory::serve(config, listener, shutdown).await?) })
         }
         Which::Order => {
             let mut config = souk_order::Config::from_settings(settings)?;
-            config.common.server.local = local.clone();
+            (config.common.server.local, config.common.server.stop) = (local.clone(), stop.clone());
             Box::pin(async move { Ok(souk_order::serve(config, listener, shutdown).await?) })
         }
         Which::Gateway => {
             let mut config = souk_gateway::Config::from_settings(settings)?;
-            config.common.server.local = local.clone();
+            (config.common.server.local, config.common.server.stop) = (local.clone(), stop.clone());
             Box::pin(async move { Ok(souk_gateway::serve(config, listener, shutdown).await?) })
         }
     };

@@ -1,23 +1,23 @@
 //! `souk up`: everything in this process.
 
 use std::{
-    path::Path,
+    fmt::Write,
+    io::{IsTerminal, stdout},
+    net::SocketAddr,
+    path::{Path, PathBuf},
     time::{Duration, Instant},
 };
 
 use anyhow::{Context, bail};
-use souk_common::{
-    config::Settings,
-    local::{self, Local},
-    telemetry,
-};
-use tokio::{net::TcpListener, task::JoinSet};
+use souk_common::{config::Settings, local, telemetry};
+use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 
 use crate::{
     cli::UpArgs,
     data_dir::{Credentials, DataDir, Running},
     healthcheck,
+    parts::Parts,
     settings::{self, Given},
     signals,
     single::{self, Which},
@@ -40,6 +40,8 @@ struct Screen {
     metrics: Option<String>,
     data: String,
     admin: Option<Credentials>,
+    /// The file that has the administrator's password.
+    credentials: PathBuf,
     ready_after: Duration,
 }
 
@@ -51,6 +53,8 @@ pub async fn run(args: &UpArgs, file: Option<&Path>) -> anyhow::Result<()> {
         given.set("gateway.listen", listen);
     }
     let settings = settings::load(file, &given)?;
+    let listen: SocketAddr = settings.section("gateway.listen")?;
+    souk_order::Config::from_settings(&settings)?.check_provider(&settings, "gateway.listen", listen)?;
     let data_dir = DataDir::open(settings::data_dir(&settings)?.path())?;
     let _lock = data_dir.lock()?;
     let settings = settings::with_secret(file, &mut given)?;
@@ -74,56 +78,52 @@ pub async fn run(args: &UpArgs, file: Option<&Path>) -> anyhow::Result<()> {
     let settings = settings::load(file, &given)?;
     let guard = telemetry::init(&settings.section("telemetry")?, "souk")?;
 
+    let delay = delay(&settings)?;
     let admin = ensure_admin(&settings, &data_dir).await?;
-    let shutdown = signals::shutdown()?;
-    let (mut serving, local) = (JoinSet::new(), Local::default());
+    let asked = signals::listen()?;
+    let mut parts = Parts::new(drain(&settings)?);
     for (which, listener) in listeners.into_iter().chain([(Which::Gateway, gateway)]) {
-        serving.spawn(single::serve(which, &settings, &local, listener, shutdown.child_token())?);
+        parts.start(which, &settings, listener)?;
     }
     let result = tokio::select! {
-        ended = serving.join_next() => early(ended),
-        ready = ready(&gateway_url, &shutdown) => ready,
+        ended = parts.ended() => early(ended),
+        ready = ready(&gateway_url, &asked.token) => ready,
     };
     let result = match result {
-        Ok(()) if !shutdown.is_cancelled() => {
+        Ok(()) if !asked.token.is_cancelled() => {
             data_dir.keep_running(&Running { pid: std::process::id(), gateway: gateway_url.clone() })?;
-            print(&Screen {
+            let screen = Screen {
                 gateway: gateway_url,
                 local_pages,
                 services,
                 metrics: guard.metrics_address().map(|address| format!("http://{address}/metrics")),
                 data: place(&settings, &data_dir)?,
                 admin,
+                credentials: std::path::absolute(data_dir.credentials_file())?,
                 ready_after: started.elapsed(),
-            });
-            watch(&mut serving, &shutdown).await
+            };
+            print!("{}", text(&screen, stdout().is_terminal()));
+            watch(&mut parts, &asked.token).await
         }
         other => other,
     };
-    shutdown.cancel();
-    while let Some(ended) = serving.join_next().await {
-        if let Err(error) = ended.map_err(anyhow::Error::from).and_then(|ended| ended) {
-            tracing::error!(error = format!("{error:#}"), "while stopping");
-        }
-    }
+    // Only where all is well is there anyone to be waited for.
+    let delay = if result.is_ok() && asked.token.is_cancelled() && !asked.by_hand() { delay } else { Duration::ZERO };
+    parts.stop(delay).await;
     data_dir.forget_running();
     guard.shutdown().await;
     result
 }
 
 /// Waits for the signal; a service that ends before it is a fault.
-async fn watch(serving: &mut JoinSet<anyhow::Result<()>>, shutdown: &CancellationToken) -> anyhow::Result<()> {
-    let ended = tokio::select! {
-        // First, since after the signal services end, and rightly so.
-        biased;
-        () = shutdown.cancelled() => None,
-        ended = serving.join_next() => ended,
-    };
-    if shutdown.is_cancelled() {
-        println!("\nStopping: letting what is under way end.");
-        return Ok(());
+async fn watch(parts: &mut Parts, asked: &CancellationToken) -> anyhow::Result<()> {
+    tokio::select! {
+        () = asked.cancelled() => {
+            println!("\nStopping: letting what is under way end.");
+            Ok(())
+        }
+        ended = parts.ended() => early(ended),
     }
-    early(ended)
 }
 
 fn early(ended: Option<Result<anyhow::Result<()>, tokio::task::JoinError>>) -> anyhow::Result<()> {
@@ -148,6 +148,18 @@ async fn ready(gateway: &str, shutdown: &CancellationToken) -> anyhow::Result<()
         }
     }
     Ok(())
+}
+
+/// How long to say that nothing is ready before requests are refused: not at all where only this machine can ask, unless
+/// it is set.
+fn delay(settings: &Settings) -> anyhow::Result<Duration> {
+    let listen: SocketAddr = settings.section("gateway.listen")?;
+    let pointless = listen.ip().is_loopback() && !settings.is_set("gateway.shutdown_delay");
+    if pointless { Ok(Duration::ZERO) } else { single::delay(settings, Which::Gateway) }
+}
+
+fn drain(settings: &Settings) -> anyhow::Result<Duration> {
+    Ok(settings.section::<souk_common::server::Config>("server")?.drain)
 }
 
 /// Makes the first administrator where there is none yet.
@@ -186,32 +198,71 @@ fn place(settings: &Settings, data_dir: &DataDir) -> anyhow::Result<String> {
     })
 }
 
-fn print(screen: &Screen) {
-    let Screen { gateway, local_pages, services, metrics, data, admin, ready_after } = screen;
-    println!(
-        "souk {} is ready after {:.2} s. Ctrl-C stops it.\n",
+/// The first screen. The administrator's password is told to a person alone: what is no `terminal` is kept by a journal, a
+/// container's log or a file, and read by others.
+fn text(screen: &Screen, terminal: bool) -> String {
+    let Screen { gateway, local_pages, services, metrics, data, admin, credentials, ready_after } = screen;
+    let mut text = format!(
+        "souk {} is ready after {:.2} s. Ctrl-C stops it.\n\n",
         env!("CARGO_PKG_VERSION"),
         ready_after.as_secs_f64()
     );
-    println!("  API (REST, gRPC)  {gateway}");
-    println!("  documentation     {gateway}/docs");
+    let mut line = |line: std::fmt::Arguments<'_>| {
+        // Writing to a text does not fail.
+        let _ = writeln!(text, "{line}");
+    };
+    line(format_args!("  API (REST, gRPC)  {gateway}"));
+    line(format_args!("  documentation     {gateway}/docs"));
     if *local_pages {
-        println!("  web pages         those of http://localhost, any port, may call ({ORIGINS})");
+        line(format_args!("  web pages         those of http://localhost, any port, may call ({ORIGINS})"));
     }
     for (name, url) in services {
-        println!("  {name:<16}  {} (gRPC)", url.trim_start_matches("http://"));
+        line(format_args!("  {name:<16}  {} (gRPC)", url.trim_start_matches("http://")));
     }
     if let Some(metrics) = metrics {
-        println!("  metrics           {metrics}");
+        line(format_args!("  metrics           {metrics}"));
     }
-    println!("  data              {data}");
-    if let Some(admin) = admin {
-        println!("\n  Administrator     {}   password {}   (shown this once)", admin.email, admin.password);
+    line(format_args!("  data              {data}"));
+    match admin {
+        Some(admin) if terminal => {
+            line(format_args!(
+                "\n  Administrator     {}   password {}   (shown this once)",
+                admin.email, admin.password
+            ));
+        }
+        Some(admin) => {
+            line(format_args!("\n  Administrator     {}   password in {}", admin.email, credentials.display()));
+        }
+        None => {}
     }
-    println!("\nTry:");
-    println!("  curl {gateway}/v1/products");
-    println!(
-        "  curl {gateway}/v1/users:register --json '{{\"email\":\"ann@example.com\",\"password\":\"correct horse\"}}'"
-    );
-    println!("  grpcurl -plaintext {} list", gateway.trim_start_matches("http://"));
+    line(format_args!("\nTry:"));
+    line(format_args!("  curl {gateway}/v1/products"));
+    let body = "'{\"email\":\"ann@example.com\",\"password\":\"correct horse\"}'";
+    line(format_args!("  curl {gateway}/v1/users:register --json {body}"));
+    line(format_args!("  grpcurl -plaintext {} list", gateway.trim_start_matches("http://")));
+    text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_password_is_told_to_a_terminal_alone_and_otherwise_where_it_is() {
+        let screen = Screen {
+            gateway: "http://127.0.0.1:8080".into(),
+            local_pages: true,
+            services: Vec::new(),
+            metrics: None,
+            data: "/data (SQLite)".into(),
+            admin: Some(Credentials { email: ADMIN.into(), password: "hunter2".into() }),
+            credentials: "/data/admin.json".into(),
+            ready_after: Duration::ZERO,
+        };
+        let shown = text(&screen, true);
+        assert!(shown.contains("password hunter2   (shown this once)") && !shown.contains("admin.json"), "{shown}");
+        let kept = text(&screen, false);
+        assert!(kept.contains("password in /data/admin.json") && !kept.contains("hunter2"), "{kept}");
+        assert!(!text(&Screen { admin: None, ..screen }, true).contains("password in"));
+    }
 }

@@ -17,6 +17,10 @@ use crate::servers::{self, Server};
 /// Names the PostgreSQL server whose user may create databases.
 pub const URL_VARIABLE: &str = "SOUK_TEST_DATABASE_URL";
 
+/// Names a pooler in front of that server. Where it is set, test databases are reached through it, and made and dropped
+/// without it.
+pub const POOLER_VARIABLE: &str = "SOUK_TEST_POOLER_URL";
+
 /// The two engines that a service's store runs on.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Engine {
@@ -52,6 +56,18 @@ pub struct TestDatabase {
 }
 
 impl TestDatabase {
+    /// One on a server of the test's own, which goes with the server.
+    ///
+    /// # Panics
+    /// Where there is no room for a temporary folder.
+    pub fn on(url: impl Into<String>) -> Self {
+        let folder = match tempfile::Builder::new().prefix("souk-").tempdir() {
+            Ok(folder) => folder,
+            Err(error) => panic!("no temporary folder for a test database: {error}"),
+        };
+        Self { engine: Engine::Postgres, url: url.into(), folder, _dropper: None }
+    }
+
     /// A temporary folder of this test's own, such as `Db::connect` wants for a data folder.
     /// On SQLite the database file lies in it.
     pub fn data_dir(&self) -> &Path {
@@ -91,7 +107,7 @@ pub async fn database(engine: Engine, service: &str) -> TestDatabase {
                 let host = server.host_str().unwrap_or("its socket");
                 panic!("cannot create a test database on {host} ({URL_VARIABLE}): {error:#}");
             }
-            let mut url = server.clone();
+            let mut url = pooler_url().unwrap_or_else(|| server.clone());
             url.set_path(&name);
             let dropper = Some(Dropper { server, name });
             TestDatabase { engine, url: url.into(), folder, _dropper: dropper }
@@ -128,6 +144,14 @@ pub async fn postgres_url() -> Url {
     match Url::parse(&url) {
         Ok(url) => url,
         Err(error) => panic!("{URL_VARIABLE} is not a URL such as postgres://user@host:5432/postgres: {error}"),
+    }
+}
+
+fn pooler_url() -> Option<Url> {
+    let url = std::env::var(POOLER_VARIABLE).ok()?;
+    match Url::parse(&url) {
+        Ok(url) => Some(url),
+        Err(error) => panic!("{POOLER_VARIABLE} is not a URL such as postgres://user@host:6432/postgres: {error}"),
     }
 }
 

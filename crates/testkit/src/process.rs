@@ -170,6 +170,15 @@ impl Process {
         self.ended(deadline).await
     }
 
+    /// Asks it to end as Ctrl-C does (SIGINT) and waits until it has.
+    ///
+    /// # Panics
+    /// When it had already ended, or has not ended at the deadline.
+    pub async fn interrupt(&mut self, deadline: Duration) -> ExitStatus {
+        self.signal(Signal::INT);
+        self.ended(deadline).await
+    }
+
     /// Starts it again, as it was started before, once it has ended, and waits until it is ready.
     ///
     /// # Panics

@@ -1,16 +1,18 @@
-//! Private real servers: PostgreSQL, NATS and Redis, each in a temporary folder on a free port.
+//! Private real servers: PostgreSQL, PgBouncer, NATS and Redis, each in a temporary folder on a free port.
 //!
 //! Each runs under `supervisor`, which takes it down and removes its folder when the handle is
 //! dropped or the process that holds it ends, be it by a panic, a signal or `kill -9`.
 
+mod disk;
 pub mod find;
 pub mod install;
+mod standby;
 mod supervisor;
 mod user;
 
 use std::net::{Ipv4Addr, TcpListener};
 use std::ops::Range;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::LazyLock;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
@@ -18,7 +20,10 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result, bail};
 use uuid::Uuid;
 
+pub use self::disk::SmallDisk;
+pub use self::standby::Pair;
 use self::supervisor::{Plan, Supervised};
+use crate::tls::Files;
 
 /// How long a server may take until it answers. Generous: CI machines are slow and busy.
 const START_DEADLINE: Duration = Duration::from_secs(90);
@@ -60,6 +65,44 @@ impl Server {
 pub struct Postgres {
     /// `default_transaction_isolation`, such as `serializable`; the server's default when absent.
     pub isolation: Option<String>,
+    /// The password of the user `postgres`. Nobody asks for it where `access` does not say so.
+    pub password: Option<String>,
+    /// Lines of `pg_hba.conf`; everyone is let in when absent.
+    pub access: Option<String>,
+    /// What it does TLS with; none when absent.
+    pub tls: Option<ServerTls>,
+}
+
+/// What a server does TLS with.
+#[derive(Debug, Clone)]
+pub struct ServerTls {
+    /// What it shows.
+    pub own: Files,
+    /// Who signed the certificates of clients.
+    pub ca: PathBuf,
+}
+
+impl ServerTls {
+    /// Puts the files where the server may read them, and nobody else.
+    fn install(&self, folder: &Path, run_as: Option<&user::User>) -> Result<[PathBuf; 3]> {
+        let place = |from: &Path, name: &str| -> Result<PathBuf> {
+            let to = folder.join(name);
+            private_file(&to, &std::fs::read(from)?, run_as)?;
+            Ok(to)
+        };
+        Ok([place(&self.own.certificate, "tls.crt")?, place(&self.own.key, "tls.key")?, place(&self.ca, "ca.crt")?])
+    }
+}
+
+/// A file for the server's eyes alone.
+fn private_file(path: &Path, contents: &[u8], run_as: Option<&user::User>) -> Result<()> {
+    use std::os::unix::fs::PermissionsExt;
+    std::fs::write(path, contents)?;
+    std::fs::set_permissions(path, std::fs::Permissions::from_mode(0o600))?;
+    if let Some(user) = run_as {
+        std::os::unix::fs::chown(path, Some(user.uid), Some(user.gid))?;
+    }
+    Ok(())
 }
 
 impl Postgres {
@@ -71,14 +114,19 @@ impl Postgres {
         // It refuses to run as root.
         let run_as = user::unprivileged()?;
         let isolation = self.isolation.as_deref().unwrap_or("read committed");
+        let password = self.password.as_deref().unwrap_or("postgres");
         start_on_free_port("postgres", "database system is ready to accept connections", |folder, port| {
             let data = folder.join("data");
-            let script = "\"$1\" --pgdata=\"$2\" --username=postgres --auth=trust --encoding=UTF8 \
-                 --locale=C --no-sync --no-instructions && shift 2 && exec \"$@\"";
-            Plan::new("sh")
+            let word = folder.join("password");
+            private_file(&word, password.as_bytes(), run_as.as_ref())?;
+            let files = self.tls.as_ref().map(|tls| tls.install(folder, run_as.as_ref())).transpose()?;
+            let script = "\"$1\" --pgdata=\"$2\" --pwfile=\"$3\" --username=postgres --auth=trust --encoding=UTF8 \
+                 --locale=C --no-sync --no-instructions && shift 3 && exec \"$@\"";
+            let plan = Plan::new("sh")
                 .args(["-c", script, "sh"])
                 .arg(&initdb)
                 .arg(&data)
+                .arg(&word)
                 .arg(&postgres)
                 .arg("-D")
                 .arg(&data)
@@ -94,7 +142,24 @@ impl Postgres {
                 ])
                 .run_as(run_as.clone())
                 // Immediate shutdown: the folder goes anyway, a last checkpoint would be waste.
-                .stop_signal("QUIT")
+                .stop_signal("QUIT");
+            let plan = match &self.access {
+                None => plan,
+                Some(lines) => {
+                    let access = folder.join("access");
+                    private_file(&access, lines.as_bytes(), run_as.as_ref())?;
+                    plan.settings([("hba_file", &*access.display().to_string())])
+                }
+            };
+            Ok(match files {
+                None => plan,
+                Some([certificate, key, ca]) => plan.settings([
+                    ("ssl", "on"),
+                    ("ssl_cert_file", &certificate.display().to_string()),
+                    ("ssl_key_file", &key.display().to_string()),
+                    ("ssl_ca_file", &ca.display().to_string()),
+                ]),
+            })
         })
         .map(|(port, process)| Server {
             url: format!("postgres://postgres@127.0.0.1:{port}/postgres"),
@@ -109,41 +174,104 @@ pub fn postgres() -> Result<Server> {
     Postgres::default().start()
 }
 
+/// Connections to the server that PgBouncer makes for one database: fewer than its clients have, so that they share.
+const SHARED: usize = 4;
+
+/// Starts a private PgBouncer in transaction mode in front of the PostgreSQL on a port. Its URL says so to souk.
+pub fn pgbouncer(postgres: u16) -> Result<Server> {
+    let binary = find::binary("pgbouncer").context(find::missing("PgBouncer", "pgbouncer"))?;
+    // It refuses to run as root.
+    let run_as = user::unprivileged()?;
+    let (port, process) = start_on_free_port("pgbouncer", "process up", |folder, port| {
+        let (settings, users) = (folder.join("pgbouncer.ini"), folder.join("users.txt"));
+        private_file(&users, b"\"postgres\" \"\"\n", run_as.as_ref())?;
+        let text = format!(
+            "[databases]\n\
+             * = host=127.0.0.1 port={postgres}\n\
+             [pgbouncer]\n\
+             listen_addr = 127.0.0.1\n\
+             listen_port = {port}\n\
+             unix_socket_dir =\n\
+             auth_type = trust\n\
+             auth_file = {}\n\
+             pool_mode = transaction\n\
+             max_client_conn = 2000\n\
+             default_pool_size = {SHARED}\n\
+             server_idle_timeout = 5\n",
+            users.display()
+        );
+        private_file(&settings, text.as_bytes(), run_as.as_ref())?;
+        // It keeps nothing; and its versions do not agree on which signal waits for clients.
+        Ok(Plan::new(&binary).arg(&settings).run_as(run_as.clone()).stop_signal("KILL"))
+    })?;
+    Ok(Server { url: format!("postgres://postgres@127.0.0.1:{port}/postgres?pooler=transaction"), port, process })
+}
+
 /// Starts a private NATS server with JetStream, its store in the temporary folder.
 pub fn nats() -> Result<Server> {
+    start_nats(None)
+}
+
+/// The same that takes connections with TLS alone, from clients with a certificate.
+pub fn nats_tls(tls: &ServerTls) -> Result<Server> {
+    start_nats(Some(tls))
+}
+
+fn start_nats(tls: Option<&ServerTls>) -> Result<Server> {
     let binary = find::binary("nats-server").context(find::missing("NATS", "nats-server"))?;
     let (port, process) = start_on_free_port("nats", "Server is ready", |folder, port| {
-        Plan::new(&binary)
+        let plan = Plan::new(&binary)
             .args(["--addr", "127.0.0.1", "--jetstream", "--port"])
             .arg(port.to_string())
             .arg("--store_dir")
             .arg(folder.join("data"))
-            .stop_signal("TERM")
+            .stop_signal("TERM");
+        Ok(match tls {
+            None => plan,
+            Some(tls) => {
+                let [certificate, key, ca] = tls.install(folder, None)?;
+                let plan = plan.arg("--tlsverify").arg("--tlscert").arg(certificate).arg("--tlskey").arg(key);
+                plan.arg("--tlscacert").arg(ca)
+            }
+        })
     })?;
-    Ok(Server { url: format!("nats://127.0.0.1:{port}"), port, process })
+    let scheme = if tls.is_some() { "tls" } else { "nats" };
+    Ok(Server { url: format!("{scheme}://127.0.0.1:{port}"), port, process })
 }
 
 /// Starts a private Redis that keeps nothing on disk.
 pub fn redis() -> Result<Server> {
-    start_redis(None)
+    start_redis(None, None)
+}
+
+/// The same that takes connections with TLS alone, from clients with a certificate.
+pub fn redis_tls(tls: &ServerTls) -> Result<Server> {
+    start_redis(None, Some(tls))
 }
 
 /// The same on a given port: where another one was killed, and is to be there again.
 pub fn redis_at(port: u16) -> Result<Server> {
-    start_redis(Some(port))
+    start_redis(Some(port), None)
 }
 
-fn start_redis(port: Option<u16>) -> Result<Server> {
+fn start_redis(port: Option<u16>, tls: Option<&ServerTls>) -> Result<Server> {
     let binary = find::binary("redis-server")
         .or_else(|| find::binary("valkey-server"))
         .context(find::missing("Redis", "redis-server"))?;
     let plan = |folder: &Path, port: u16| {
-        Plan::new(&binary)
+        let plan = Plan::new(&binary)
             .args(["--bind", "127.0.0.1", "--save", "", "--appendonly", "no", "--dir"])
             .arg(folder)
-            .arg("--port")
-            .arg(port.to_string())
-            .stop_signal("TERM")
+            .stop_signal("TERM");
+        Ok(match tls {
+            None => plan.arg("--port").arg(port.to_string()),
+            Some(tls) => {
+                let [certificate, key, ca] = tls.install(folder, None)?;
+                let plan = plan.args(["--port", "0", "--tls-port"]).arg(port.to_string()).arg("--tls-cert-file");
+                let plan = plan.arg(certificate).arg("--tls-key-file").arg(key).arg("--tls-ca-cert-file").arg(ca);
+                plan.args(["--tls-auth-clients", "yes"])
+            }
+        })
     };
     let ready = "Ready to accept connections";
     let (port, process) = match port {
@@ -153,7 +281,8 @@ fn start_redis(port: Option<u16>) -> Result<Server> {
             None => bail!("the port {port} is taken"),
         },
     };
-    Ok(Server { url: format!("redis://127.0.0.1:{port}"), port, process })
+    let scheme = if tls.is_some() { "rediss" } else { "redis" };
+    Ok(Server { url: format!("{scheme}://127.0.0.1:{port}"), port, process })
 }
 
 /// A temporary folder that is removed when this is dropped or the process that holds it ends, however
@@ -166,7 +295,7 @@ impl Scratch {
     pub fn new() -> Result<Self> {
         use std::os::unix::fs::PermissionsExt;
         // A server that serves nothing.
-        let process = Supervised::start("tests", |_| Plan::new("sleep").arg("2147483647"))?;
+        let process = Supervised::start("tests", |_| Ok(Plan::new("sleep").arg("2147483647")))?;
         std::fs::set_permissions(process.folder(), std::fs::Permissions::from_mode(0o1777))?;
         Ok(Self(process))
     }
@@ -178,7 +307,7 @@ impl Scratch {
 }
 
 /// Starts what `plan` says on a free port; again on another one if that was snatched away.
-fn start_on_free_port(name: &str, ready: &str, plan: impl Fn(&Path, u16) -> Plan) -> Result<(u16, Supervised)> {
+fn start_on_free_port(name: &str, ready: &str, plan: impl Fn(&Path, u16) -> Result<Plan>) -> Result<(u16, Supervised)> {
     for _ in 0..ATTEMPTS {
         let port = free_port()?;
         if let Some(process) = start_on(name, ready, port, &plan)? {
@@ -190,7 +319,12 @@ fn start_on_free_port(name: &str, ready: &str, plan: impl Fn(&Path, u16) -> Plan
 
 /// Starts what `plan` says and waits until its log contains `ready`; `None` where the port is taken. The log tells
 /// what a connection cannot: that it is this server which answers there, and not the one that was faster.
-fn start_on(name: &str, ready: &str, port: u16, plan: impl Fn(&Path, u16) -> Plan) -> Result<Option<Supervised>> {
+fn start_on(
+    name: &str,
+    ready: &str,
+    port: u16,
+    plan: impl Fn(&Path, u16) -> Result<Plan>,
+) -> Result<Option<Supervised>> {
     let process = Supervised::start(name, |folder| plan(folder, port))?;
     let start = Instant::now();
     loop {
@@ -200,6 +334,7 @@ fn start_on(name: &str, ready: &str, port: u16, plan: impl Fn(&Path, u16) -> Pla
         if log.contains(ready) && !exited {
             return Ok(Some(process));
         }
+        // PgBouncer goes on without the port, until it finds that it has none.
         if exited && log.to_lowercase().contains("address already in use") {
             return Ok(None);
         }

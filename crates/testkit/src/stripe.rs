@@ -1,10 +1,7 @@
 //! A stand-in for Stripe: `localstripe` from PyPI, which speaks its HTTP API and sends its webhooks.
 
-use std::path::{Path, PathBuf};
-use std::process::Command;
-
 use crate::process::{Process, Program};
-use crate::servers::install::one_at_a_time;
+use crate::tools;
 
 /// A secret key that it takes: any that looks like one.
 pub const API_KEY: &str = "sk_test_12345";
@@ -22,11 +19,7 @@ impl Localstripe {
     /// # Panics
     /// When it cannot be installed or started.
     pub async fn start() -> Self {
-        let program = match tokio::task::spawn_blocking(installed).await {
-            Ok(program) => program,
-            Err(error) => panic!("localstripe could not be installed: {error}"),
-        };
-        let process = Program::new(program, "Running on http")
+        let process = Program::new(tools::installed("localstripe").await, "Running on http")
             .args(["--port", "0", "--from-scratch"])
             .env("PYTHONUNBUFFERED", "1")
             .env("PYTHONPATH", concat!(env!("CARGO_MANIFEST_DIR"), "/src/stripe"))
@@ -47,24 +40,4 @@ impl Localstripe {
     pub fn log(&self) -> String {
         self.process.log()
     }
-}
-
-/// The program, installed if need be, by one at a time.
-fn installed() -> PathBuf {
-    let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("../..");
-    let target = std::env::var_os("CARGO_TARGET_DIR").map_or_else(|| root.join("target"), PathBuf::from);
-    let _one_at_a_time = match one_at_a_time(&target.join("localstripe.lock")) {
-        Ok(file) => file,
-        Err(error) => panic!("{error:#}"),
-    };
-    let output = match Command::new(root.join(".ci/tool")).args(["--path", "localstripe"]).output() {
-        Ok(output) => output,
-        Err(error) => panic!("cannot run .ci/tool: {error}"),
-    };
-    let said = String::from_utf8_lossy(&output.stderr);
-    assert!(output.status.success(), ".ci/tool could not install localstripe from PyPI:\n{said}");
-    let folder = PathBuf::from(String::from_utf8_lossy(&output.stdout).trim());
-    let own = folder.join("localstripe");
-    // Else it is in PATH, where .ci/tool found it.
-    if own.is_file() { own } else { PathBuf::from("localstripe") }
 }

@@ -43,12 +43,33 @@ impl Authority {
 
     /// Signs a certificate for `localhost` and 127.0.0.1 and writes it and its key over those of the same name.
     pub fn sign(&self, name: &str) -> Files {
-        self.try_sign(name).unwrap_or_else(|error| panic!("the test's authority cannot sign {name}: {error:#}"))
+        self.sign_for(name, &["localhost", "127.0.0.1"])
     }
 
-    fn try_sign(&self, name: &str) -> anyhow::Result<Files> {
-        let mut params = CertificateParams::new(["localhost".to_owned(), "127.0.0.1".to_owned()])?;
+    /// The same for other hosts.
+    pub fn sign_for(&self, name: &str, hosts: &[&str]) -> Files {
+        self.signed(name, hosts, |_| {})
+    }
+
+    /// The same as [`Authority::sign`], but nobody should take it any more.
+    pub fn sign_expired(&self, name: &str) -> Files {
+        self.signed(name, &["localhost", "127.0.0.1"], |params| params.not_after = rcgen::date_time_ymd(2001, 1, 1))
+    }
+
+    fn signed(&self, name: &str, hosts: &[&str], change: impl FnOnce(&mut CertificateParams)) -> Files {
+        let signed = self.try_sign(name, hosts, change);
+        signed.unwrap_or_else(|error| panic!("the test's authority cannot sign {name}: {error:#}"))
+    }
+
+    fn try_sign(
+        &self,
+        name: &str,
+        hosts: &[&str],
+        change: impl FnOnce(&mut CertificateParams),
+    ) -> anyhow::Result<Files> {
+        let mut params = CertificateParams::new(hosts.iter().map(|host| (*host).to_owned()).collect::<Vec<_>>())?;
         params.distinguished_name.push(DnType::CommonName, name);
+        change(&mut params);
         let key = KeyPair::generate()?;
         let signed = params.signed_by(&key, &self.issuer)?;
         let file = |ending: &str| self.folder.path().join(format!("{name}.{ending}.pem"));

@@ -48,9 +48,11 @@ impl Done {
         self.finish(status, code);
     }
 
-    /// Of an answer whose status was sent before all that it tells was known.
-    pub fn settle_with(mut self, problem: Option<Problem>) {
-        let status = problem.as_ref().and_then(|problem| StatusCode::from_u16(problem.http_status()).ok());
+    /// Of an answer whose status was sent before all that it tells was known. One that the gateway itself ended, at its
+    /// limit or as it stops, keeps the status that its client has got: nothing failed.
+    pub fn settle_with(mut self, (problem, ended_here): (Option<Problem>, bool)) {
+        let failed = problem.as_ref().filter(|_| !ended_here);
+        let status = failed.and_then(|problem| StatusCode::from_u16(problem.http_status()).ok());
         self.problem = problem;
         self.finish(status.unwrap_or(StatusCode::OK), None);
     }

@@ -4,7 +4,7 @@ use bytes::Bytes;
 use http::{HeaderValue, Response, StatusCode, header};
 use http_body_util::Full;
 use serde_json::Value;
-use souk_common::error::{Problem, Reason};
+use souk_common::error::{ACCEPT_ENCODING, Problem, Reason};
 use tonic::body::Body;
 
 use crate::transcode::{Binding, violation::Place};
@@ -16,9 +16,6 @@ const NO_SNIFF: HeaderValue = HeaderValue::from_static("nosniff");
 
 /// Metadata of a problem that is its `Allow` header, too.
 pub const ALLOW: &str = "allow";
-
-/// Metadata of a problem with how a body was packed: the codings that are taken, as in the header of this name.
-pub const ACCEPT_ENCODING: &str = "acceptEncoding";
 
 /// An answer with a body of JSON.
 pub fn json(status: StatusCode, body: impl Into<Bytes>) -> Response<Body> {
@@ -54,8 +51,8 @@ pub fn explain(response: &mut Response<Body>, problem: &Problem) {
         // Whole seconds: too early would be refused again.
         headers.insert(header::RETRY_AFTER, (delay.as_secs() + u64::from(delay.subsec_nanos() > 0)).into());
     }
-    if problem.get_metadata(ACCEPT_ENCODING).is_some() {
-        headers.insert(header::ACCEPT_ENCODING, HeaderValue::from_static("identity"));
+    if let Some(Ok(codings)) = problem.get_metadata(ACCEPT_ENCODING).map(HeaderValue::from_str) {
+        headers.insert(header::ACCEPT_ENCODING, codings);
     }
     if let Some(Ok(allow)) = problem.get_metadata(ALLOW).map(HeaderValue::from_str) {
         headers.insert(header::ALLOW, allow);

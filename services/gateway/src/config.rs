@@ -6,7 +6,9 @@ use serde::{Deserialize, Deserializer, de::Error};
 use souk_common::{
     client,
     config::{ConfigError, Secret, Settings as AllSettings},
+    error::chain,
     service::Common,
+    tls::ClientSettings,
 };
 
 use crate::{
@@ -55,6 +57,10 @@ pub struct Settings {
     /// How long a service may take to say that it is ready.
     #[serde(with = "souk_common::config::duration")]
     pub ready_timeout: Duration,
+    /// How long a gateway that is told to stop says that it is not ready before it stops taking requests. What stops
+    /// it waits for so long; see [`souk_common::server::Stop`].
+    #[serde(with = "souk_common::config::duration")]
+    pub shutdown_delay: Duration,
     /// Requests of one caller worked on at a time; 0: half of all that are.
     pub max_concurrent_per_caller: usize,
     /// How long a request waits for its turn where too many are worked on.
@@ -80,6 +86,8 @@ pub struct Settings {
     /// How long Redis may take to answer.
     #[serde(with = "souk_common::config::duration")]
     pub redis_timeout: Duration,
+    /// For `rediss://`: whom its certificate must be signed by, and what it is shown.
+    pub redis_tls: ClientSettings,
     /// Answers that are kept.
     pub cache: cache::Settings,
     /// Budgets of requests.
@@ -94,7 +102,11 @@ impl Settings {
     /// What is shared with other gateways, if anything is.
     pub(crate) fn shared(&self) -> redis::RedisResult<Option<Arc<Shared>>> {
         let url = self.redis_url.expose();
-        if url.is_empty() { Ok(None) } else { Shared::new(url, self.redis_timeout).map(Arc::new).map(Some) }
+        if url.is_empty() {
+            Ok(None)
+        } else {
+            Shared::new(url, &self.redis_tls, self.redis_timeout).map(Arc::new).map(Some)
+        }
     }
 }
 
@@ -165,6 +177,9 @@ impl Config {
         }
         own.tls.check().map_err(|(name, fault)| settings.fault(&format!("gateway.tls.{name}"), fault))?;
         own.cors.check().map_err(|(name, fault)| settings.fault(&format!("gateway.cors.{name}"), fault))?;
+        own.redis_tls
+            .pem()
+            .map_err(|error| settings.fault(&format!("gateway.redis_tls.{}", error.setting()), chain(&error)))?;
         own.shared().map_err(|error| {
             settings.fault("gateway.redis_url", format!("must be such as redis://:password@host:6379/0 ({error})"))
         })?;
@@ -238,6 +253,13 @@ mod tests {
             ("GATEWAY__FORWARDED_BY", "x-real-ip", "gateway.forwarded_by", "x-forwarded-for"),
             ("GATEWAY__REDIS_URL", "redis.example.com", "gateway.redis_url", "redis://:password@host"),
             ("GATEWAY__REDIS_URL", "unix:///run/redis", "gateway.redis_url", "redis://:password@host"),
+            (
+                "GATEWAY__REDIS_URL",
+                "rediss://h/#insecure",
+                "gateway.redis_url",
+                "TLS without a check of the certificate",
+            ),
+            ("GATEWAY__REDIS_TLS__CA", "/no/such.pem", "gateway.redis_tls.ca", "cannot be read"),
             ("GATEWAY__CACHE__MAX_BYTES", "64", "gateway.cache.max_bytes", "64KiB"),
         ];
         for (name, value, setting, right) in table {

@@ -7,7 +7,7 @@ use base64::{
     engine::{DecodePaddingMode, GeneralPurpose, GeneralPurposeConfig},
     prelude::BASE64_STANDARD_NO_PAD,
 };
-use bytes::{BufMut, Bytes, BytesMut};
+use bytes::Bytes;
 use http::{HeaderMap, HeaderName, HeaderValue, Request, Response, StatusCode, header, request};
 use http_body_util::{BodyExt, Full};
 use prost::Message;
@@ -15,16 +15,16 @@ use serde_json::json;
 use souk_common::{
     context::{GRPC_TIMEOUT, RequestContext, format_timeout},
     contract::{Contract, Method},
-    error::{OrProblem, Problem, Reason},
+    error::{ACCEPT_ENCODING, OrProblem, Problem, Reason},
+    framing::{self, Coding, FRAME},
 };
 use tonic::{Code, Status, body::Body};
 
 use crate::{
     answer,
     gateway::Gateway,
-    grpc::FRAME,
     percent,
-    rest::IDEMPOTENT_REPLAYED,
+    rest::{self, IDEMPOTENT_REPLAYED},
     transcode::{Binding, BindingError, Parts},
 };
 
@@ -55,13 +55,26 @@ pub fn bindings(contract: &Contract) -> Result<Bindings, BindingError> {
     contract.methods().map(|method| Ok((method.path.clone(), of(method)?))).collect()
 }
 
-/// Takes the caller's patience over, as gRPC words it. More than ten digits are not in the protocol.
+/// Takes the caller's patience over, as gRPC words it. What cannot be read is refused with the call.
 pub fn with_timeout(mut request: Request<Body>) -> Request<Body> {
-    let text = request.headers().get(TIMEOUT).and_then(|value| value.to_str().ok());
-    if let Some(millis) = text.filter(|text| text.len() <= 10).and_then(|text| text.parse().ok()) {
-        request.headers_mut().insert(GRPC_TIMEOUT, format_timeout(Duration::from_millis(millis)));
+    if let Ok(Some(timeout)) = timeout(request.headers()) {
+        request.headers_mut().insert(GRPC_TIMEOUT, format_timeout(timeout));
     }
     request
+}
+
+/// How long the caller waits, where it says so in `connect-timeout-ms`.
+fn timeout(headers: &HeaderMap) -> Result<Option<Duration>, Problem> {
+    let mut values = headers.get_all(TIMEOUT).iter();
+    let Some(value) = values.next() else { return Ok(None) };
+    let digits = value.to_str().ok().filter(|text| text.len() <= 10 && text.bytes().all(|byte| byte.is_ascii_digit()));
+    match digits.and_then(|digits| digits.parse().ok()) {
+        Some(millis) if values.next().is_none() => Ok(Some(Duration::from_millis(millis))),
+        _ => {
+            let message = "the header connect-timeout-ms must be there once: milliseconds in 1 to 10 digits";
+            Err(Problem::new(Reason::MalformedRequest, message))
+        }
+    }
 }
 
 /// The HTTP methods that a method takes. GET is for those that change nothing.
@@ -76,13 +89,19 @@ impl Gateway {
     /// What [`refusal`] is to say.
     pub(crate) async fn connect(&self, method: &Method, request: Request<Body>) -> Result<Response<Body>, Problem> {
         let (parts, body) = request.into_parts();
+        timeout(&parts.headers)?;
         self.admit(method, &parts.headers).await?;
         if method.descriptor.is_client_streaming() || method.descriptor.is_server_streaming() {
             return Err(Problem::new(Reason::Unimplemented, "this method streams: call it with gRPC or gRPC-Web"));
         }
         let call = match parts.method {
-            http::Method::GET => in_query(&parts)?,
-            _ => Call { codec: Codec::of_body(&parts.headers)?, message: self.whole(&parts.headers, body, 0).await? },
+            http::Method::GET => in_query(&parts, self.config.common.server.max_request_bytes)?,
+            _ => {
+                let codec = Codec::of_body(&parts.headers)?;
+                let body = self.whole(&parts.headers, body, 0).await?;
+                // The protocol's own word for it, where HTTP has 415.
+                Call { codec, message: self.inflated(&parts.headers, body, Reason::Unimplemented)? }
+            }
         };
         let binding = self.connect.get(&method.path).ok_or_else(Problem::internal)?;
         let message = match call.codec {
@@ -97,7 +116,7 @@ impl Gateway {
         let mut headers = parts.headers;
         headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/grpc"));
         headers.insert(header::TE, HeaderValue::from_static("trailers"));
-        let answered = self.forward(method, &headers, Body::new(Full::new(framed(&message)))).await?;
+        let answered = self.forward(method, &headers, Body::new(Full::new(framing::frame(&message)))).await?;
         let replayed = answered.headers().get(IDEMPOTENT_REPLAYED).cloned();
         let limit = self.config.common.server.deadline;
         let left = RequestContext::current().map_or(limit, |context| context.remaining(limit));
@@ -128,9 +147,6 @@ impl Codec {
 
     fn of_body(headers: &HeaderMap) -> Result<Self, Problem> {
         let unsupported = |message: &str| Problem::new(Reason::MediaTypeUnsupported, message);
-        if headers.get(header::CONTENT_ENCODING).is_some_and(|encoding| encoding != "identity") {
-            return Err(unsupported("the body is compressed: send it as it is"));
-        }
         let content_type = headers.get(header::CONTENT_TYPE).and_then(|value| value.to_str().ok()).unwrap_or_default();
         let essence = content_type.split(';').next().unwrap_or_default().trim().to_ascii_lowercase();
         essence.strip_prefix("application/").and_then(Self::named).ok_or_else(|| {
@@ -139,14 +155,15 @@ impl Codec {
     }
 }
 
-/// The call of a GET: `?connect=v1&encoding=json&message=…`, with `base64=1` where the message is in base64url.
-fn in_query(parts: &request::Parts) -> Result<Call, Problem> {
+/// The call of a GET: `?connect=v1&encoding=json&message=…`, with `base64=1` where the message is in base64url,
+/// and `compression=gzip` where it is compressed: to at most `limit` bytes.
+fn in_query(parts: &request::Parts, limit: usize) -> Result<Call, Problem> {
     const BASE64URL: GeneralPurpose = GeneralPurpose::new(
         &alphabet::URL_SAFE,
         GeneralPurposeConfig::new().with_decode_padding_mode(DecodePaddingMode::Indifferent),
     );
     let malformed = |message: String| Problem::new(Reason::MalformedRequest, message);
-    let (mut codec, mut message, mut base64) = (None, None, false);
+    let (mut codec, mut message, mut base64, mut coding) = (None, None, false, Coding::Identity);
     for pair in parts.uri.query().unwrap_or_default().split('&').filter(|pair| !pair.is_empty()) {
         let (name, value) = pair.split_once('=').unwrap_or((pair, ""));
         let value = percent::decode(value, percent::Mode::Query)
@@ -154,6 +171,12 @@ fn in_query(parts: &request::Parts) -> Result<Call, Problem> {
         match (name, &*value) {
             ("connect", "v1") | ("base64", "0") | ("compression", "" | "identity") => {}
             ("base64", "1") => base64 = true,
+            ("compression", "gzip") => coding = Coding::Gzip,
+            ("compression", _) => {
+                let message = "the parameter compression must be gzip, identity or empty";
+                let refused = Problem::new(Reason::Unimplemented, message);
+                return Err(refused.metadata(ACCEPT_ENCODING, Coding::ACCEPTED));
+            }
             ("encoding", name) => codec = Codec::named(name),
             ("message", text) => message = Some(text.to_owned()),
             _ => {
@@ -169,17 +192,7 @@ fn in_query(parts: &request::Parts) -> Result<Call, Problem> {
         }
         false => message.into_bytes(),
     };
-    Ok(Call { codec, message: message.into() })
-}
-
-/// A message in gRPC's frame.
-fn framed(message: &[u8]) -> Bytes {
-    let mut frame = BytesMut::with_capacity(FRAME + message.len());
-    frame.put_u8(0);
-    // Requests are limited to far less than 4 GiB.
-    frame.put_u32(u32::try_from(message.len()).unwrap_or(u32::MAX));
-    frame.put_slice(message);
-    frame.freeze()
+    Ok(Call { codec, message: rest::inflated(message.into(), coding, limit)? })
 }
 
 /// The message of a gRPC frame that must be the only one.
@@ -254,7 +267,7 @@ mod tests {
 
         #[test]
         fn a_frame_is_what_was_framed(message in prop::collection::vec(any::<u8>(), 0..100), cut in 0usize..105) {
-            let frame = framed(&message);
+            let frame = framing::frame(&message);
             prop_assert_eq!(&unframed(&frame).unwrap()[..], &message[..]);
             let part = frame.slice(..cut.min(frame.len()));
             prop_assert_eq!(unframed(&part).is_some(), part.len() == frame.len());
@@ -263,7 +276,7 @@ mod tests {
         #[test]
         fn no_query_is_a_panic(query in "((connect|base64|encoding|message|x)=(v1|1|json|%?[0-9a-zA-Z_=-]{0,9})&?){0,5}") {
             let (parts, ()) = Request::get(format!("/a.B/C?{query}")).body(()).unwrap().into_parts();
-            if let Err(problem) = in_query(&parts) {
+            if let Err(problem) = in_query(&parts, 100) {
                 prop_assert_eq!(problem.reason(), Reason::MalformedRequest);
             }
         }
@@ -273,7 +286,7 @@ mod tests {
     fn a_get_carries_its_message() {
         let call = |query: &str| {
             let (parts, ()) = Request::get(format!("/a.B/C?{query}")).body(()).unwrap().into_parts();
-            in_query(&parts).map(|call| (call.codec, call.message))
+            in_query(&parts, 100).map(|call| (call.codec, call.message))
         };
         let json = (Codec::Json, Bytes::from_static(b"{\"a\":1}"));
         assert_eq!(call("connect=v1&encoding=json&message=%7B%22a%22%3A1%7D").unwrap(), json);
@@ -286,6 +299,7 @@ mod tests {
             "encoding=xml&message=",
             "connect=v2&encoding=json&message=",
             "encoding=json&compression=gzip&message=",
+            "encoding=json&compression=br&message=",
             "encoding=json&base64=1&message=?",
         ] {
             assert!(call(wrong).is_err(), "{wrong}");

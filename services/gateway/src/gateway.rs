@@ -13,10 +13,10 @@ use futures::FutureExt;
 use http::{HeaderValue, Method as HttpMethod, Request, Response, StatusCode, header};
 use souk_common::{
     auth::{Identity, Verifier},
-    context::{REQUEST_ID, RequestContext},
+    context::{self, REQUEST_ID, RequestContext},
     contract::{AccessRule, Contract, Method},
     error::{Problem, Reason},
-    telemetry,
+    framing, telemetry,
 };
 use tonic::{Status, body::Body};
 
@@ -37,7 +37,7 @@ use crate::{
     routes::{Matched, Miss, Routes},
     serve::ServeError,
     shared::Shared,
-    stream::{self, Outcome, Streams},
+    stream::{self, Ended, Outcome, Streams},
     tls::Tls,
     upstream::Upstreams,
     web::Encoding,
@@ -100,7 +100,7 @@ impl Gateway {
         let served: Vec<&str> = upstreams.services().collect();
         contract.require_access(&served)?;
         let routes = Routes::of(&contract)?;
-        let readiness = Readiness::new(&upstreams, config.settings.ready_timeout);
+        let readiness = Readiness::new(&upstreams, config.settings.ready_timeout, config.common.server.stop.clone());
         let own = grpc::own(descriptors, &served, readiness.clone())?;
         let connect = connect::bindings(&contract)?;
         let streams = Streams::new(config.settings.stream.max_open);
@@ -207,9 +207,11 @@ impl Gateway {
         }
         done.problem = problem;
         if speaks_grpc {
-            let response = response.map(|body| sent.count(body, || ()));
+            let mut response = response.map(|body| sent.count(body, || ()));
+            let ended = response.extensions_mut().remove::<Ended>();
             let response = grpc::observe(response, move |code| {
-                let status = grpc::http_status(code);
+                let ended_here = ended.is_some_and(|ended| ended.here());
+                let status = if ended_here { StatusCode::OK } else { grpc::http_status(code) };
                 Change::settle(change, status);
                 done.settle(status, Some(code));
             });
@@ -226,7 +228,7 @@ impl Gateway {
             *response.body_mut() = Body::empty();
         }
         if let Some(outcome) = response.extensions_mut().remove::<Outcome>().filter(|_| !is_head) {
-            return response.map(|body| sent.count(body, move || done.settle_with(outcome.problem())));
+            return response.map(|body| sent.count(body, move || done.settle_with(outcome.end())));
         }
         response.map(|body| sent.count(body, move || done.settle(status, None)))
     }
@@ -239,6 +241,9 @@ impl Gateway {
 
     fn target(&self, request: &Request<Body>, path: &str) -> Target {
         if grpc::is_grpc(request) {
+            if *request.method() != HttpMethod::POST {
+                return Target::Miss(Miss::Method("POST".to_owned()));
+            }
             return match self.contract.method(path) {
                 Some(method) => Target::Grpc(method.clone()),
                 None if grpc::is_own(path) => Target::GrpcOwn,
@@ -273,9 +278,15 @@ impl Gateway {
     }
 
     async fn answer(&self, target: Target, request: Request<Body>) -> Result<Response<Body>, Problem> {
+        if !matches!(target, Target::Page(_) | Target::Miss(_)) {
+            context::timeout(request.headers())?;
+        }
         match target {
             Target::Grpc(method) => self.pass(&method, request).await,
-            Target::GrpcOwn => Ok(stream::bound(self.own.call(request).await, self.streams.end(true), None)),
+            Target::GrpcOwn => {
+                let request = framing::inflated(request, self.config.common.server.max_request_bytes)?;
+                Ok(stream::bound(self.own.call(request).await, self.streams.end(true), None))
+            }
             Target::GrpcUnknown => {
                 Err(Problem::new(Reason::Unimplemented, format!("{} is not a method of souk", request.uri().path())))
             }

@@ -10,7 +10,12 @@ use bytes::Bytes;
 use http::{HeaderMap, HeaderName, Request, Response, StatusCode, header};
 use http_body::Frame;
 use http_body_util::Full;
-use souk_common::{contract::Method, error::Problem};
+use souk_common::{
+    contract::Method,
+    error::{Problem, Reason},
+    framing::{self, Coding, FRAME, GRPC_ENCODING},
+    server::REFLECTION_BYTES,
+};
 use tonic::{Code, Status, body::Body, service::Routes};
 use tower::{Service, ServiceExt};
 
@@ -18,13 +23,9 @@ use crate::{gateway::Gateway, health::Readiness, stream};
 
 /// Request headers that are passed on. All others stay here: those of one HTTP connection mean nothing on another,
 /// and none that a client makes up may reach a service. Request id, trace and deadline are set by the client's edge.
-const REQUEST_HEADERS: [HeaderName; 5] = [
-    header::CONTENT_TYPE,
-    header::TE,
-    header::AUTHORIZATION,
-    HeaderName::from_static("grpc-encoding"),
-    HeaderName::from_static("grpc-accept-encoding"),
-];
+/// Messages are inflated here, so that `grpc-encoding` ends here, too.
+const REQUEST_HEADERS: [HeaderName; 4] =
+    [header::CONTENT_TYPE, header::TE, header::AUTHORIZATION, HeaderName::from_static("grpc-accept-encoding")];
 
 /// Response headers that are passed back. The first four are an answer that has no body.
 const RESPONSE_HEADERS: [HeaderName; 7] = [
@@ -32,7 +33,7 @@ const RESPONSE_HEADERS: [HeaderName; 7] = [
     HeaderName::from_static("grpc-status"),
     HeaderName::from_static("grpc-message"),
     HeaderName::from_static("grpc-status-details-bin"),
-    HeaderName::from_static("grpc-encoding"),
+    GRPC_ENCODING,
     HeaderName::from_static("grpc-accept-encoding"),
     HeaderName::from_static("idempotent-replayed"),
 ];
@@ -40,9 +41,6 @@ const RESPONSE_HEADERS: [HeaderName; 7] = [
 /// What the gateway answers itself: health and reflection.
 const OWN: [&str; 3] =
     ["/grpc.health.v1.Health/", "/grpc.reflection.v1.ServerReflection/", "/grpc.reflection.v1alpha.ServerReflection/"];
-
-/// Bytes of a gRPC frame before its message.
-pub const FRAME: usize = 5;
 
 /// Whether a request speaks gRPC (and not gRPC-Web).
 pub fn is_grpc(request: &Request<Body>) -> bool {
@@ -77,8 +75,11 @@ pub fn own(
         names.fold(builder, tonic_reflection::server::Builder::with_service_name)
     };
     let health = tonic_health::pb::health_server::HealthServer::new(readiness);
-    let routes = Routes::new(health).add_service(reflection().build_v1()?).add_service(reflection().build_v1alpha()?);
-    Ok(Own(routes.prepare()))
+    let reflections = (
+        reflection().build_v1()?.max_decoding_message_size(REFLECTION_BYTES),
+        reflection().build_v1alpha()?.max_decoding_message_size(REFLECTION_BYTES),
+    );
+    Ok(Own(Routes::new(health).add_service(reflections.0).add_service(reflections.1).prepare()))
 }
 
 impl Own {
@@ -86,23 +87,38 @@ impl Own {
     pub async fn call(&self, request: Request<Body>) -> Response<Body> {
         let answered: Result<_, Infallible> = self.0.clone().oneshot(request).await;
         match answered {
+            Ok(response) if is_unreadable(&response) => {
+                let problem = Problem::new(Reason::MalformedRequest, "the message is not of the method's request type");
+                Status::from(problem).into_http()
+            }
             Ok(response) => response,
             Err(never) => match never {},
         }
     }
 }
 
+/// Whether the request's message could not be read. tonic takes that for a fault of the server.
+fn is_unreadable(response: &Response<Body>) -> bool {
+    const WORDS: &str = "failed to decode Protobuf message";
+    let status = response.extensions().get::<Status>();
+    status.is_some_and(|status| status.code() == Code::Internal && status.message().starts_with(WORDS))
+}
+
 impl Gateway {
-    /// Passes a call on. Everything but the headers goes through as it came.
+    /// Passes a call on. Messages go through as they came, but for their compression.
     pub(crate) async fn pass(&self, method: &Method, request: Request<Body>) -> Result<Response<Body>, Problem> {
+        self.admit(method, request.headers()).await?;
+        let limit = self.config.common.server.max_request_bytes;
+        if method.descriptor.is_client_streaming() {
+            let (parts, body) = framing::inflated(request, limit)?.into_parts();
+            return self.forward(method, &parts.headers, body).await;
+        }
+        // A single message is taken in whole, so that one too large gets an answer and not a broken stream, and none at
+        // all does not leave the service waiting for one.
         let (parts, body) = request.into_parts();
-        self.admit(method, &parts.headers).await?;
-        // A single message is taken in whole, so that one too large gets an answer and not a broken stream.
-        let body = if method.descriptor.is_client_streaming() {
-            body
-        } else {
-            Body::new(Full::new(self.whole(&parts.headers, body, FRAME).await?))
-        };
+        let coding = Coding::of_messages(&parts.headers)?;
+        let body = self.whole(&parts.headers, body, FRAME).await?;
+        let body = Body::new(Full::new(framing::single(body, coding, limit)?));
         self.forward(method, &parts.headers, body).await
     }
 

@@ -9,7 +9,7 @@ use std::{
 
 use futures::{Stream, future::join_all, stream};
 use serde::Serialize;
-use souk_common::client::AddressState;
+use souk_common::{client::AddressState, server::Stop};
 use tokio::sync::Mutex;
 use tonic::{Request, Response, Status};
 use tonic_health::pb::{
@@ -32,14 +32,17 @@ struct Inner {
     /// Full names of services, with the index of their backend.
     services: Vec<(String, usize)>,
     timeout: Duration,
+    stop: Stop,
     last: Mutex<Option<(Instant, Arc<Report>)>>,
 }
 
 /// What the backends said.
 #[derive(Debug, Clone, Serialize)]
 pub struct Report {
-    /// Whether every one is ready.
+    /// Whether every one is ready, and the gateway is not about to stop.
     pub ready: bool,
+    /// Whether the gateway is about to stop.
+    pub stopping: bool,
     /// Each one, by its configured name.
     pub backends: Vec<Backend>,
 }
@@ -59,15 +62,16 @@ pub struct Backend {
 }
 
 impl Readiness {
-    /// Asks these backends. One that does not answer within `timeout` is not ready.
-    pub fn new(upstreams: &Upstreams, timeout: Duration) -> Self {
+    /// Asks these backends. One that does not answer within `timeout` is not ready, and none is once a `stop` is
+    /// announced: a balancer shall send requests elsewhere.
+    pub fn new(upstreams: &Upstreams, timeout: Duration, stop: Stop) -> Self {
         let backends = upstreams.all();
         let index = |service: &str| {
             let name = &upstreams.of(service)?.name;
             Some((service.to_owned(), backends.iter().position(|backend| backend.name == *name)?))
         };
         let services = upstreams.services().filter_map(index).collect();
-        Self(Arc::new(Inner { backends, services, timeout, last: Mutex::new(None) }))
+        Self(Arc::new(Inner { backends, services, timeout, stop, last: Mutex::new(None) }))
     }
 
     /// Who is ready now.
@@ -76,13 +80,20 @@ impl Readiness {
         let mut last = self.0.last.lock().await;
         if let Some((asked, report)) = &*last
             && asked.elapsed() < FRESH
+            && report.stopping == self.is_stopping()
         {
             return report.clone();
         }
         let backends = join_all(self.0.backends.iter().map(|backend| self.ask(backend))).await;
-        let report = Arc::new(Report { ready: backends.iter().all(|backend| backend.ready), backends });
+        let stopping = self.is_stopping();
+        let ready = !stopping && backends.iter().all(|backend| backend.ready);
+        let report = Arc::new(Report { ready, stopping, backends });
         *last = Some((Instant::now(), report.clone()));
         report
+    }
+
+    fn is_stopping(&self) -> bool {
+        self.0.stop.announced().is_cancelled()
     }
 
     async fn ask(&self, backend: &Upstream) -> Backend {
@@ -111,7 +122,7 @@ impl Readiness {
         let report = self.report().await;
         let ready = match backend {
             None => report.ready,
-            Some(index) => report.backends.get(index).is_some_and(|backend| backend.ready),
+            Some(index) => !report.stopping && report.backends.get(index).is_some_and(|backend| backend.ready),
         };
         Ok(if ready { ServingStatus::Serving } else { ServingStatus::NotServing })
     }

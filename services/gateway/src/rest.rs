@@ -10,13 +10,14 @@ use souk_common::{
     client::Client,
     context::RequestContext,
     contract::HeaderField,
-    error::{OrProblem, Problem, Reason},
+    error::{ACCEPT_ENCODING, OrProblem, Problem, Reason},
+    framing::{self, Coding, NotInflated},
 };
 use tonic::{body::Body, client::Grpc, metadata::MetadataValue};
 
 use crate::{
     accept::Accept,
-    answer, cache,
+    cache,
     gateway::Gateway,
     head,
     manners::{
@@ -51,9 +52,9 @@ impl Gateway {
             accept.choose(&[JSON])?;
             None
         };
-        let body = self.whole(&parts.headers, body, 0).await?;
+        let mut body = self.whole(&parts.headers, body, 0).await?;
         if !body.is_empty() && route.binding.takes_body() {
-            is_unpacked(&parts.headers)?;
+            body = self.inflated(&parts.headers, body, Reason::MediaTypeUnsupported)?;
             if !route.binding.takes_anything() {
                 is_json(&parts.headers)?;
             }
@@ -133,18 +134,14 @@ impl Gateway {
     /// Reads a body, within the limits of size and time. `framing` are the bytes around the message itself.
     pub(crate) async fn whole(&self, headers: &HeaderMap, body: Body, framing: usize) -> Result<Bytes, Problem> {
         let limit = self.config.common.server.max_request_bytes;
-        let too_large = || {
-            Problem::new(Reason::BodyTooLarge, format!("the body is larger than the {limit} bytes that are taken"))
-                .metadata("limitBytes", limit)
-        };
         let told = headers.get(header::CONTENT_LENGTH).and_then(|length| length.to_str().ok()?.parse::<usize>().ok());
         if told.is_some_and(|length| length > limit.saturating_mul(READ_ON)) {
-            return Err(too_large());
+            return Err(too_large(limit));
         }
         let slow = self.config.settings.body_timeout;
         match tokio::time::timeout(slow, read(body, limit + framing)).await {
             Ok(Ok(Some(bytes))) => Ok(bytes),
-            Ok(Ok(None)) => Err(too_large()),
+            Ok(Ok(None)) => Err(too_large(limit)),
             // Of a body that is decoded while it is read: what is wrong with it.
             Ok(Err(status)) if status.code() == tonic::Code::InvalidArgument => Err(status.into()),
             Ok(Err(error)) => Err(malformed("the body broke off").caused_by(error)),
@@ -154,6 +151,40 @@ impl Gateway {
             }
         }
     }
+}
+
+impl Gateway {
+    /// A body as it was before its `content-encoding`, within the limit of size. One that is compressed in a way that is
+    /// not accepted is refused for the reason `otherwise`.
+    pub(crate) fn inflated(&self, headers: &HeaderMap, body: Bytes, otherwise: Reason) -> Result<Bytes, Problem> {
+        let coding = Coding::named(headers, &header::CONTENT_ENCODING).ok_or_else(|| {
+            let message = "the body is compressed in a way that is not accepted: send it with `content-encoding: gzip`, \
+                           or as it is";
+            Problem::new(otherwise, message).metadata(ACCEPT_ENCODING, Coding::ACCEPTED)
+        })?;
+        inflated(body, coding, self.config.common.server.max_request_bytes)
+    }
+}
+
+/// What was compressed, of at most `limit` bytes before.
+///
+/// # Errors
+/// `BODY_TOO_LARGE`, or `MALFORMED_REQUEST` where it is not what it says.
+pub fn inflated(body: Bytes, coding: Coding, limit: usize) -> Result<Bytes, Problem> {
+    match coding {
+        Coding::Identity => Ok(body),
+        Coding::Gzip => framing::inflate(&body, limit).map_err(|error| match error {
+            NotInflated::TooLarge => too_large(limit),
+            NotInflated::Malformed(cause) => {
+                malformed("what is sent as compressed with gzip is not, or not whole").caused_by(cause)
+            }
+        }),
+    }
+}
+
+fn too_large(limit: usize) -> Problem {
+    Problem::new(Reason::BodyTooLarge, format!("the body is larger than the {limit} bytes that are taken"))
+        .metadata("limitBytes", limit)
 }
 
 /// What HTTP has for a client that is too slow.
@@ -206,15 +237,6 @@ async fn read(mut body: Body, limit: usize) -> Result<Option<Bytes>, tonic::Stat
         }
     }
     Ok((seen <= limit).then(|| kept.freeze()))
-}
-
-/// Whether the body came as it is.
-fn is_unpacked(headers: &HeaderMap) -> Result<(), Problem> {
-    if headers.get(header::CONTENT_ENCODING).is_none_or(|encoding| encoding == "identity") {
-        return Ok(());
-    }
-    let compressed = Problem::new(Reason::MediaTypeUnsupported, "the body is compressed: send it as it is");
-    Err(compressed.metadata(answer::ACCEPT_ENCODING, "identity"))
 }
 
 /// Whether the body is said to be JSON. Without a word about it, it is taken to be.

@@ -9,23 +9,25 @@ use std::{
     time::Duration,
 };
 
+use http::{HeaderValue, Version, header::CONNECTION};
 use hyper::{body::Incoming, service::service_fn};
 use hyper_util::{
     rt::{TokioExecutor, TokioIo, TokioTimer},
-    server::{conn::auto, graceful::GracefulShutdown},
+    server::conn::auto,
 };
 use souk_common::{
     client::AddressError,
     contract::{Contract, ContractError},
+    server::{Age, Aging},
 };
 use tokio::{
     io::{AsyncRead, AsyncWrite, ReadBuf},
     net::{TcpListener, TcpStream},
-    sync::Semaphore,
-    time::Sleep,
+    sync::{OwnedSemaphorePermit, Semaphore},
+    time::{Instant, Sleep},
 };
 use tokio_rustls::server::TlsStream;
-use tokio_util::{either::Either, sync::CancellationToken};
+use tokio_util::{either::Either, sync::CancellationToken, task::TaskTracker};
 
 use crate::{
     address::Peer,
@@ -33,7 +35,7 @@ use crate::{
     config::{Config, Settings},
     connection::{self, Bounds, Linger, Staged},
     gateway::Gateway,
-    routes::RouteError,
+    routes::{RouteError, TooLong},
     tls::{Acceptor, Tls, TlsError},
     transcode::BindingError,
     upstream::UpstreamError,
@@ -48,6 +50,9 @@ pub enum ServeError {
     /// A route cannot be served.
     #[error(transparent)]
     Route(#[from] RouteError),
+    /// A method accepts requests that are too long to be sent.
+    #[error(transparent)]
+    TooLong(#[from] TooLong),
     /// A method cannot be called with Connect.
     #[error(transparent)]
     Connect(#[from] BindingError),
@@ -77,6 +82,12 @@ const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
 const STREAMS: u32 = 256;
 /// Header fields that an HTTP/1.1 request may have.
 const HEADERS: usize = 100;
+/// How long connections that the system has made before a gateway stops are still taken: closing their listener would
+/// reset them.
+const BACKLOG: Duration = Duration::from_millis(20);
+/// How long idle connections stay open then. Closing one resets the request that its client may just be sending; in this
+/// time who keeps sending is told by an answer to send no more.
+const LAST_REQUESTS: Duration = Duration::from_millis(100);
 /// A client that is silent for this long is asked whether it is still there, and has as long to answer.
 const KEEP_ALIVE: Duration = Duration::from_secs(30);
 
@@ -88,8 +99,10 @@ pub async fn serve(config: Config, listener: TcpListener, shutdown: Cancellation
     let contract = Contract::souk()?.clone();
     let name = &config.settings.keys_from;
     let (_, address) = config.settings.backends.of(name).ok_or_else(|| ServeError::Keys(name.clone()))?;
-    let verifier = config.common.verifier(&config.client(address), &contract)?;
+    let verifier = config.common.verifier(&config.client(address), &contract, "gateway")?;
+    let max_header_bytes = config.settings.max_header_bytes;
     let gateway = Gateway::new(config, contract, souk_proto::DESCRIPTORS, verifier)?;
+    gateway.routes.fit(max_header_bytes)?;
     gateway.serve(listener, shutdown).await;
     Ok(())
 }
@@ -97,56 +110,64 @@ pub async fn serve(config: Config, listener: TcpListener, shutdown: Cancellation
 impl Gateway {
     /// Serves until `shutdown`, then lets running requests end for the configured time.
     pub async fn serve(mut self, listener: TcpListener, shutdown: CancellationToken) {
-        let drain = self.config.common.server.drain;
+        let (drain, stop) = (self.config.common.server.drain, self.config.common.server.stop.clone());
         let settings = self.config.settings.clone();
         let bounds = Bounds::of(&self.config);
         let tls = self.tls.take();
         if let Some(shared) = &self.shared {
             shared.connect().await;
         }
+        // Cuts off what still runs at the end of the drain, and ends what runs beside the requests.
+        let cut = CancellationToken::new();
+        let _cut = cut.clone().drop_guard();
         if let Some(cache) = &self.cache {
             for log in Log::all(&self.contract, cache, |method| self.upstreams.own(method)) {
-                tokio::spawn(log.follow(cache.clone(), shutdown.clone()));
+                tokio::spawn(log.follow(cache.clone(), cut.clone()));
             }
         }
         let gateway = Arc::new(self);
         let protocol = protocol(&settings);
-        let graceful = GracefulShutdown::new();
+        let age = Age::of(&gateway.config.common.server);
+        // Asks every connection to end, and waits until all have.
+        let (draining, connections) = (CancellationToken::new(), TaskTracker::new());
         let acceptor = tls.as_ref().map(Tls::acceptor);
-        let following = shutdown.clone();
+        let following = cut.clone();
         tokio::spawn(async move {
             if let Some(tls) = tls {
                 following.run_until_cancelled(tls.follow()).await;
             }
         });
         let places = Arc::new(Semaphore::new(settings.max_connections));
-        // Cuts off what still runs at the end of the drain.
-        let cut = CancellationToken::new();
-        loop {
-            let accepted = tokio::select! {
-                accepted = accept(&listener, &places) => accepted,
-                () = shutdown.cancelled() => break,
-            };
-            let Some((stream, place)) = accepted else { continue };
+        let serve = |(stream, place): (TcpStream, OwnedSemaphorePermit)| {
             // Fails where the client has left already.
-            let Ok(peer) = stream.peer_addr() else { continue };
-            let gateway = gateway.clone();
-            let linger = Linger::default();
-            let lingering = linger.clone();
+            let Ok(peer) = stream.peer_addr() else { return };
+            let (gateway, stop) = (gateway.clone(), stop.clone());
+            let (linger, aging) = (Linger::default(), Aging::default());
+            let (lingering, aged) = (linger.clone(), aging.clone());
             let service = service_fn(move |mut request: http::Request<Incoming>| {
-                let (gateway, linger) = (gateway.clone(), linger.clone());
+                let (gateway, linger, aged, stop, version) =
+                    (gateway.clone(), linger.clone(), aged.clone(), stop.clone(), request.version());
                 request.extensions_mut().insert(Peer(peer.ip()));
-                async move { Ok::<_, Infallible>(connection::answer(&gateway, request, bounds, &linger).await) }
+                aged.request(version);
+                async move {
+                    let mut response = connection::answer(&gateway, request, bounds, &linger).await;
+                    aged.response(response.headers_mut());
+                    if version < Version::HTTP_2 && stop.announced().is_cancelled() {
+                        response.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
+                    }
+                    Ok::<_, Infallible>(response)
+                }
             });
-            let (watcher, protocol, acceptor) = (graceful.watcher(), protocol.clone(), acceptor.clone());
+            let (draining, protocol, acceptor) = (draining.clone(), protocol.clone(), acceptor.clone());
+            let header_timeout = settings.header_timeout;
             let connection = async move {
-                let stream = shaken(stream, acceptor, settings.header_timeout).await?;
-                let stream = Staged::new(Prompt::new(stream, settings.header_timeout), lingering, bounds);
+                let stream = shaken(stream, acceptor, header_timeout).await?;
+                let stream = Staged::new(Prompt::new(stream, header_timeout), lingering, bounds);
                 let stream = TokioIo::new(stream);
-                watcher.watch(protocol.serve_connection(stream, service).into_owned()).await
+                age.serve(protocol.serve_connection(stream, service).into_owned(), aging, draining).await
             };
             let cut = cut.clone();
-            tokio::spawn(async move {
+            connections.spawn(async move {
                 tokio::select! {
                     ended = connection => {
                         if let Err(error) = ended {
@@ -157,11 +178,28 @@ impl Gateway {
                 }
                 drop(place);
             });
+        };
+        loop {
+            tokio::select! {
+                accepted = accept(&listener, &places) => accepted.into_iter().for_each(&serve),
+                () = shutdown.cancelled() => break,
+            }
+        }
+        stop.announce();
+        let taken = Instant::now() + BACKLOG;
+        while let Ok(accepted) = tokio::time::timeout_at(taken, accept(&listener, &places)).await {
+            accepted.into_iter().for_each(&serve);
         }
         drop(listener);
+        if places.available_permits() < settings.max_connections {
+            tokio::time::sleep(LAST_REQUESTS).await;
+        }
+        draining.cancel();
+        connections.close();
+        let drain = stop.drain(drain);
         let drained = async {
             tokio::select! {
-                () = graceful.shutdown() => {}
+                () = connections.wait() => {}
                 () = gateway.streams.close(drain) => {}
             }
         };
@@ -191,10 +229,7 @@ fn protocol(settings: &Settings) -> auto::Builder<TokioExecutor> {
 }
 
 /// The next connection, once there is a place for it. `None`: this one failed, others may come.
-async fn accept(
-    listener: &TcpListener,
-    places: &Arc<Semaphore>,
-) -> Option<(TcpStream, tokio::sync::OwnedSemaphorePermit)> {
+async fn accept(listener: &TcpListener, places: &Arc<Semaphore>) -> Option<(TcpStream, OwnedSemaphorePermit)> {
     let place = places.clone().acquire_owned().await.ok()?;
     match listener.accept().await {
         Ok((stream, _)) => {

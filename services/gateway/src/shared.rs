@@ -6,10 +6,10 @@ use std::{
 };
 
 use redis::{
-    AsyncConnectionConfig, Client, ConnectionAddr, FromRedisValue, IntoConnectionInfo, RedisError, RedisResult,
-    aio::MultiplexedConnection,
+    AsyncConnectionConfig, Client, ClientTlsConfig, ConnectionAddr, ErrorKind, FromRedisValue, IntoConnectionInfo,
+    RedisError, RedisResult, TlsCertificates, aio::MultiplexedConnection,
 };
-use souk_common::telemetry;
+use souk_common::{error::chain, telemetry, tls::ClientSettings};
 
 /// How long making a connection may take.
 const CONNECT: Duration = Duration::from_secs(1);
@@ -29,15 +29,32 @@ impl Shared {
     /// Where Redis is, and how long an answer of it may take. Connects to nothing yet.
     ///
     /// # Errors
-    /// The URL is not one, or asks for what this program does not do.
-    pub fn new(url: &str, patience: Duration) -> RedisResult<Self> {
+    /// The URL is not one, or asks for what this program does not do; or a certificate cannot be used.
+    pub fn new(url: &str, tls: &ClientSettings, patience: Duration) -> RedisResult<Self> {
+        let wrong = |why: &'static str| RedisError::from((ErrorKind::InvalidClientConfig, why));
         let info = url.into_connection_info()?;
-        if !matches!(info.addr, ConnectionAddr::Tcp(..)) {
-            return Err((redis::ErrorKind::InvalidClientConfig, "only redis:// is supported").into());
-        }
         let place = info.addr.to_string();
+        let client = match info.addr {
+            ConnectionAddr::Tcp(..) if tls.is_empty() => Client::open(info)?,
+            ConnectionAddr::Tcp(..) => return Err(wrong("gateway.redis_tls is set, so it must begin with rediss://")),
+            ConnectionAddr::TcpTls { insecure: true, .. } => {
+                return Err(wrong("TLS without a check of the certificate is not supported"));
+            }
+            ConnectionAddr::TcpTls { .. } => {
+                let pem = tls.pem().map_err(|error| {
+                    RedisError::from((
+                        ErrorKind::InvalidClientConfig,
+                        "gateway.redis_tls cannot be used",
+                        chain(&error),
+                    ))
+                })?;
+                let shown = pem.identity.map(|(client_cert, client_key)| ClientTlsConfig { client_cert, client_key });
+                Client::build_with_tls(info, TlsCertificates { client_tls: shown, root_cert: pem.ca })?
+            }
+            ConnectionAddr::Unix(_) => return Err(wrong("only redis:// and rediss:// are supported")),
+        };
         let settings = AsyncConnectionConfig::new().set_connection_timeout(CONNECT).set_response_timeout(patience);
-        Ok(Self { client: Client::open(info)?, place, settings, connection: RwLock::new(None) })
+        Ok(Self { client, place, settings, connection: RwLock::new(None) })
     }
 
     /// Connects. Where that fails, goes on without, and looks for it again by itself.

@@ -11,7 +11,10 @@ use std::{
 use bytes::{BufMut, Bytes, BytesMut};
 use http::{HeaderMap, HeaderValue, Method, Request, Response, Version, header};
 use http_body::Frame;
-use souk_common::error::{Problem, Reason};
+use souk_common::{
+    error::{Problem, Reason},
+    framing::FRAME,
+};
 use tonic::{Code, Status, body::Body};
 
 use self::base64::Decoder;
@@ -94,7 +97,7 @@ fn trailers_frame(trailers: &HeaderMap) -> Bytes {
         lines.put_slice(value.as_bytes());
         lines.put_slice(b"\r\n");
     }
-    let mut frame = BytesMut::with_capacity(lines.len() + crate::grpc::FRAME);
+    let mut frame = BytesMut::with_capacity(lines.len() + FRAME);
     frame.put_u8(TRAILERS);
     // Headers are limited to far less than 4 GiB.
     frame.put_u32(u32::try_from(lines.len()).unwrap_or(u32::MAX));

@@ -1,6 +1,7 @@
-//! Real clients from npm before the gateway, on Node and in Chromium: `tests/clients`. Not among the tests that run
-//! without being asked: `.ci/clients` brings what they need, and runs this.
-#![allow(clippy::unwrap_used, clippy::expect_used)]
+//! Real clients before the gateway: those from npm on Node and in Chromium, and the official gRPC libraries, which call
+//! souk's own services, too: `tests/clients`. Not among the tests that run without being asked: `.ci/clients` brings
+//! what they need, and runs this.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::print_stdout)]
 // The other tests use more of what boots a gateway.
 #![allow(dead_code)]
 
@@ -9,8 +10,9 @@ mod boot;
 #[path = "gateway/echo.rs"]
 mod echo;
 
-use std::{path::Path, process::Stdio, time::Duration};
+use std::{ffi::OsString, path::Path, process::Stdio, time::Duration};
 
+use souk_testkit::process::{Program, souk_binary};
 use tokio::{
     io::{AsyncBufReadExt, AsyncWriteExt, BufReader},
     net::TcpListener,
@@ -20,6 +22,7 @@ use tokio::{
 use tokio_util::sync::CancellationToken;
 
 const LONGEST: Duration = Duration::from_secs(300);
+const FOLDER: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/clients");
 
 /// An echo server that can be killed: with its runtime, everything it does is gone at once.
 fn echo_at(address: &str) -> (Runtime, String) {
@@ -33,9 +36,8 @@ fn echo_at(address: &str) -> (Runtime, String) {
 
 #[test]
 fn clients_from_npm_on_node_and_in_chromium() {
-    let folder = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/clients");
     assert!(
-        Path::new(folder).join("node_modules").exists(),
+        Path::new(FOLDER).join("node_modules").exists(),
         "the npm packages are missing: run .ci/clients, which installs them and Chromium"
     );
     let (echo, address) = echo_at("127.0.0.1:0");
@@ -52,7 +54,7 @@ fn clients_from_npm_on_node_and_in_chromium() {
             .args(["run.js", &souk.url])
             .arg(descriptors.path())
             .arg(souk.keys.token(&[], 600))
-            .current_dir(folder)
+            .current_dir(FOLDER)
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
             .kill_on_drop(true)
@@ -84,4 +86,62 @@ async fn restarted(address: String) -> Runtime {
     })
     .await;
     tokio::task::spawn_blocking(move || echo_at(&address).0).await.unwrap()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn official_grpc_clients() {
+    let data = tempfile::tempdir().unwrap();
+    // Connections that are given up all the time, which no client may notice.
+    let echo = boot::boot_with(&[("server.max_connection_age", "1s")], |address| address).await;
+    let up = Program::new(souk_binary(), "is ready").args(["up", "--listen", "127.0.0.1:0", "--data-dir"]);
+    let up = up.arg(data.path()).env("SOUK_SERVER__MAX_CONNECTION_AGE", "1s").start().await;
+    // The last line of the first screen: all of it is here then.
+    let souk = up.line_with("grpcurl -plaintext", LONGEST).await;
+    let souk = souk.split_whitespace().nth(2).unwrap().to_owned();
+    let inventory = up.line_with("  inventory ", LONGEST).await.split_whitespace().nth(1).unwrap().to_owned();
+
+    let descriptors = |name: &str, bytes: &[u8]| {
+        let path = data.path().join(name);
+        std::fs::write(&path, bytes).unwrap();
+        path.into_os_string()
+    };
+    let gateway = echo.url.trim_start_matches("http://");
+    let mut arguments = [gateway, &souk, &inventory].map(OsString::from).to_vec();
+    arguments.push(descriptors("echo.binpb", &boot::DESCRIPTORS));
+    arguments.push(descriptors("souk.binpb", souk_proto::DESCRIPTORS));
+    let brought = |name: &str| std::env::var(name).unwrap_or_else(|_| panic!("{name} is not set: run .ci/clients"));
+    let (python, go) = (brought("SOUK_CLIENT_PYTHON"), brought("SOUK_CLIENT_GO"));
+    let clients = [(&*python, Some("grpc/client.py")), ("node", Some("grpc/client.js")), (&*go, None)];
+    let talks = clients.map(|(program, script)| {
+        let mut command = Command::new(program);
+        command.args(script).args(&arguments).current_dir(FOLDER);
+        async move { (program, talk(command).await) }
+    });
+    for (client, passed) in futures::future::join_all(talks).await {
+        assert!(passed, "some cases of {client} failed: see above");
+    }
+}
+
+/// Runs a client to its end. Where it says that a stream is gone, waits until the service knows it.
+async fn talk(mut command: Command) -> bool {
+    let mut client = command
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .kill_on_drop(true)
+        .spawn()
+        .unwrap_or_else(|error| panic!("{command:?} does not start: {error}"));
+    let mut said = BufReader::new(client.stdout.take().unwrap()).lines();
+    let mut told = client.stdin.take().unwrap();
+    let talk = async {
+        while let Some(line) = said.next_line().await.unwrap() {
+            println!("{line}");
+            if let Some(watcher) = line.strip_prefix("gone ") {
+                let gone = async || echo::open(watcher) == 0;
+                souk_testkit::wait::until(Duration::from_secs(10), "the cancelled stream to end", gone).await;
+                told.write_all(b"gone\n").await.unwrap();
+            }
+        }
+        client.wait().await.unwrap().success()
+    };
+    tokio::time::timeout(LONGEST, talk).await.expect("the client ends in time")
 }

@@ -10,7 +10,7 @@ use souk_common::{
 };
 
 use crate::domain::{
-    command::{Refusal, Shortage, Undercount},
+    command::{Changed, Refusal, Shortage, Undercount},
     reservation::State,
 };
 
@@ -130,7 +130,7 @@ impl From<Error> for Problem {
             ),
             Error::ShuttingDown => Self::unavailable("the inventory service"),
             Error::Db(ref cause) if cause.is_unavailable() => {
-                Self::unavailable("the inventory's database").caused_by(error)
+                Self::database("the inventory's database", cause).caused_by(error)
             }
             Error::Db(ref cause) if cause.is_conflict() => {
                 Self::new(Reason::Conflict, "concurrent changes of the same stock kept colliding: try again")
@@ -163,6 +163,7 @@ fn refused(refusal: Refusal) -> Problem {
             format!("must not be of the same product at the same location as items[{first}]"),
         ),
         Refusal::CountedBelowReserved(below) => counted_below_reserved(&below),
+        Refusal::ChangedWhileCounted(changed) => changed_while_counted(&changed),
         Refusal::NoLocation => Problem::new(Reason::StateConflict, "there is no location yet: add one first"),
         Refusal::Archived(products) => archived(&products),
         Refusal::OutOfStock(short) => out_of_stock(&short),
@@ -246,6 +247,23 @@ fn counted_below_reserved(below: &[Undercount]) -> Problem {
             one.product.name(),
             text(one),
         )
+    })
+}
+
+/// Names each changed product twice: in words as a violation, and for programs as metadata `expected/on_hand`.
+fn changed_while_counted(changed: &[Changed]) -> Problem {
+    let text = |one: &Changed| format!("{} on hand were expected, the book says {}", one.expected, one.on_hand);
+    let message = match changed {
+        [one] => format!("{}: {}", one.product.name(), text(one)),
+        _ => format!("the stock of {} items changed while it was counted", changed.len()),
+    };
+    let problem = Problem::new(Reason::StateConflict, format!("{message}: count again"));
+    changed.iter().take(NAMED).fold(problem, |problem, one| {
+        let path = format!("items[{}].expected_on_hand", one.item);
+        problem
+            .field(path, format!("must be {}, as the book says", one.on_hand))
+            .violation("ON_HAND_CHANGED", one.product.name(), text(one))
+            .metadata(one.product.name(), format!("{}/{}", one.expected, one.on_hand))
     })
 }
 

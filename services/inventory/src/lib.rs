@@ -63,7 +63,7 @@ pub enum ServeError {
 pub async fn serve(config: Config, listener: TcpListener, shutdown: CancellationToken) -> Result<(), ServeError> {
     let Config { common, settings } = config;
     let contract = Contract::souk().map_err(SetupError::from)?;
-    let verifier = common.verifier(&settings.clients.user, contract).map_err(SetupError::from)?;
+    let verifier = common.verifier(&settings.clients.user, contract, "inventory").map_err(SetupError::from)?;
     let store = Store::open(&settings.database, &common.data_dir).await?;
     let changes =
         coalescer(&store, Limits { batch: settings.batch_size, queue: settings.queue_size, ..Limits::default() });
@@ -85,7 +85,7 @@ pub async fn serve(config: Config, listener: TcpListener, shutdown: Cancellation
         .with(JobServiceServer::new(JobRpc::new(jobs.clone())))
         .ready_while(move || {
             let db = ready.clone();
-            async move { db.ping().await.is_ok() }
+            async move { db.is_ready().await }
         })
         .serve(listener, shutdown)
         .await;

@@ -1,7 +1,9 @@
 //! What the log of events tells of products and stock.
 
+use std::collections::HashSet;
+
 use chrono::{DateTime, Utc};
-use souk_common::events::Draft;
+use souk_common::{events::Draft, ids::ProductId};
 
 use crate::{
     domain::{
@@ -18,15 +20,20 @@ pub(crate) fn product(kind: &'static str, product: &Product) -> Draft {
     Draft::new(kind, message.name.clone(), &message, product.updated_at)
 }
 
-/// Stock is other than before, once for each level however many orders changed it together.
-pub(crate) fn stock<'a>(rows: impl Iterator<Item = &'a StockRow>, now: DateTime<Utc>) -> Vec<Draft> {
+/// Stock is other than before, once for each level however many orders changed it together. Nothing of `archived`
+/// products is available.
+pub(crate) fn stock<'a>(
+    rows: impl Iterator<Item = &'a StockRow>,
+    archived: &HashSet<ProductId>,
+    now: DateTime<Utc>,
+) -> Vec<Draft> {
     let draft = |row: &StockRow| {
         let message = convert::level(StockLevel {
             product: row.place.0,
             location: row.place.1,
             on_hand: row.level.on_hand,
             reserved: row.level.reserved,
-            available: row.level.on_hand - row.level.reserved,
+            available: if archived.contains(&row.place.0) { 0 } else { row.level.available() },
             updated_at: now,
         });
         Draft::new("stock.changed", message.product.clone(), &message, now)

@@ -97,6 +97,9 @@ pub struct PaymentSettings {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum ProviderKind {
+    /// None was chosen: [`ProviderKind::Simulated`], where only this machine is served.
+    #[serde(rename = "")]
+    Unchosen,
     /// Takes no money: the payment's token says what happens.
     Simulated,
     /// Stripe.
@@ -159,6 +162,22 @@ impl StripeSettings {
 }
 
 impl Config {
+    /// Refuses to serve others than this machine at `listen` (the setting `key`) with a payment provider that nobody
+    /// chose: the one that takes no money must not be how a shop opens by oversight.
+    ///
+    /// # Errors
+    /// Names the setting to be made.
+    pub fn check_provider(&self, settings: &All, key: &str, listen: SocketAddr) -> Result<(), ConfigError> {
+        if self.settings.payment.provider != ProviderKind::Unchosen || listen.ip().is_loopback() {
+            return Ok(());
+        }
+        let what = format!(
+            "must be chosen, as {key} is {listen}, where other machines can order: \"stripe\", or \"simulated\", which takes \
+             no money and confirms orders all the same. Set SOUK_ORDER__PAYMENT__PROVIDER, or `provider` in [order.payment]"
+        );
+        Err(settings.fault("order.payment.provider", what))
+    }
+
     /// From all settings.
     ///
     /// # Errors
@@ -199,6 +218,7 @@ impl Config {
         if order.idempotency_retention < DAY {
             return fault("order.idempotency_retention", "must be 24h or more");
         }
+        self.check_provider(settings, "order.listen", order.listen)?;
         if order.payment.provider == ProviderKind::Stripe
             && let Some((setting, what)) = order.payment.stripe.fault()
         {
@@ -232,6 +252,23 @@ mod tests {
         let config = load(&[]).unwrap();
         let built_in = db::Config::default();
         assert_eq!(format!("{:?}", config.settings.database), format!("{built_in:?}"));
+    }
+
+    #[test]
+    fn who_serves_other_machines_chooses_a_payment_provider() {
+        let everywhere = ("SOUK_ORDER__LISTEN", "0.0.0.0:9000");
+        for listen in ["0.0.0.0:9000", "[::]:9000", "192.0.2.7:9000"] {
+            let error = load(&[("SOUK_ORDER__LISTEN", listen)]).unwrap_err().to_string();
+            let says =
+                ["order.payment.provider", "order.listen", listen, "\"simulated\"", "SOUK_ORDER__PAYMENT__PROVIDER"];
+            assert!(says.iter().all(|part| error.contains(part)), "{error}");
+        }
+        for listen in ["127.0.0.1:9000", "[::1]:9000"] {
+            load(&[("SOUK_ORDER__LISTEN", listen)]).unwrap();
+        }
+        load(&[everywhere, ("SOUK_ORDER__PAYMENT__PROVIDER", "simulated")]).unwrap();
+        let api_key = ("SOUK_ORDER__PAYMENT__STRIPE__API_KEY", "sk_test_1");
+        load(&[everywhere, ("SOUK_ORDER__PAYMENT__PROVIDER", "stripe"), api_key]).unwrap();
     }
 
     #[test]

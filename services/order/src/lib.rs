@@ -72,7 +72,7 @@ const LEAST_DRAIN: Duration = Duration::from_secs(1);
 pub async fn serve(config: Config, listener: TcpListener, shutdown: CancellationToken) -> Result<(), ServeError> {
     let Config { common, settings } = config;
     let contract = Contract::souk().map_err(SetupError::from)?;
-    let verifier = common.verifier(&settings.clients.user, contract).map_err(SetupError::from)?;
+    let verifier = common.verifier(&settings.clients.user, contract, "order").map_err(SetupError::from)?;
     let inventory = common.client(&settings.clients.inventory, contract, "order").map_err(SetupError::from)?;
     let inventory = Inventory::new(inventory);
     let store = Store::open(&settings.database, &common.data_dir).await?;
@@ -105,7 +105,7 @@ pub async fn serve(config: Config, listener: TcpListener, shutdown: Cancellation
         .with(WebhookServiceServer::new(WebhookRpc::new(hooks, &settings.webhooks)))
         .ready_while(move || {
             let db = ready.clone();
-            async move { db.ping().await.is_ok() }
+            async move { db.is_ready().await }
         })
         .serve(listener, shutdown.clone())
         .await;
@@ -142,7 +142,14 @@ pub async fn verify(config: &Config) -> Result<Vec<Check>, StoreError> {
 
 fn stripe(settings: &config::PaymentSettings, db: &Db) -> Result<Option<Arc<Stripe>>, ServeError> {
     match settings.provider {
-        ProviderKind::Simulated => Ok(None),
+        ProviderKind::Unchosen => {
+            tracing::info!("payments are simulated: order.payment.provider is not set");
+            Ok(None)
+        }
+        ProviderKind::Simulated => {
+            tracing::warn!("payments are simulated: orders are confirmed, and no money is taken");
+            Ok(None)
+        }
         ProviderKind::Stripe => {
             let stripe = Stripe::new(db.clone(), settings.stripe.clone()).map_err(ServeError::Payments)?;
             Ok(Some(Arc::new(stripe)))

@@ -5,7 +5,6 @@ use std::fmt;
 use rand::distr::{Alphanumeric, SampleString};
 use souk_common::{
     auth::Role,
-    config::Secret,
     db::{Db, DbError},
     ids::UserId,
 };
@@ -15,11 +14,13 @@ use crate::{
     domain::{
         email::Email,
         now,
+        password::Password,
         user::{State, User},
     },
     error::Error,
     hasher::Hasher,
-    store, tokens,
+    store::{self, users::Actor},
+    tokens,
 };
 
 /// An administrator that was made.
@@ -36,8 +37,6 @@ impl fmt::Debug for Created {
     }
 }
 
-/// The fewest characters of a password, as the contract has it for Register.
-const SHORTEST_PASSWORD: usize = 10;
 /// 24 letters and digits: 142 bits.
 const GENERATED_LEN: usize = 24;
 
@@ -56,19 +55,10 @@ pub async fn migrate(config: &Config) -> Result<(), DbError> {
 /// [`Error::Invalid`], [`Error::EmailTaken`]; faults of the database.
 pub async fn create_admin(config: &Config, email: &str, password: Option<String>) -> Result<Created, Error> {
     let user = admin(email)?;
-    if let Some(password) = &password
-        && password.chars().count() < SHORTEST_PASSWORD
-    {
-        let description = format!("must have {SHORTEST_PASSWORD} characters or more");
-        return Err(Error::Invalid { path: "password".into(), description });
-    }
     let generated = password.is_none().then(generate);
-    let hash = match password.or_else(|| generated.clone()) {
-        Some(password) => Some(hasher(config)?.hash(Secret::new(password)).await?),
-        None => None,
-    };
+    let hash = hasher(config)?.hash(chosen(password.or_else(|| generated.clone()).unwrap_or_default())?).await?;
     let db = open(config).await?;
-    store::users::insert(&db, &user, hash.as_ref()).await?;
+    store::users::insert(&db, Actor::Operator, &user, Some(&hash)).await?;
     db.close();
     Ok(Created { user: user.id, password: generated })
 }
@@ -84,7 +74,7 @@ pub async fn ensure_admin(config: &Config, email: &str) -> Result<Option<String>
         return Ok(None);
     }
     let password = generate();
-    let hash = hasher(config)?.hash(Secret::new(password.clone())).await?;
+    let hash = hasher(config)?.hash(chosen(password.clone())?).await?;
     let made = match store::users::insert_first_admin(&db, &user, &hash).await {
         // Another copy of the program made the same one in this moment.
         Err(Error::EmailTaken) if store::users::admin_exists(&db).await? => false,
@@ -94,8 +84,8 @@ pub async fn ensure_admin(config: &Config, email: &str) -> Result<Option<String>
     Ok(made.then_some(password))
 }
 
-/// Lets the account of an email be used or not; whose it is. Where not, its sessions end, and its access tokens run
-/// out. `None` where nobody has this email.
+/// Lets the account of an email be used or not; whose it is. Where not, its sessions end, and its access tokens are
+/// refused within 2 seconds. `None` where nobody has this email.
 ///
 /// # Errors
 /// [`Error::LastAdmin`]; faults of the database.
@@ -139,6 +129,11 @@ fn admin(email: &str) -> Result<User, Error> {
     let mut user = User::new(email, String::new(), String::new(), now());
     user.roles = [Role::Admin].into_iter().collect();
     Ok(user)
+}
+
+fn chosen(password: String) -> Result<Password, Error> {
+    Password::chosen(password)
+        .map_err(|error| Error::Invalid { path: "password".into(), description: error.to_string() })
 }
 
 fn generate() -> String {

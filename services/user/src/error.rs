@@ -1,6 +1,7 @@
 //! What can go wrong in this service, and what a client is told of it.
 
 use souk_common::{
+    auth::{Role, has_ended},
     db::{DbError, Failure},
     error::{Problem, Reason},
     ids::UserId,
@@ -22,6 +23,12 @@ pub enum Error {
     /// The account is not the caller's. Also said of one that does not exist.
     #[error("{} is not the caller's", .0.name())]
     Denied(UserId),
+    /// Whoever asked lost this role while it was being done.
+    #[error("the role {} is needed, and was lost meanwhile", .0.as_str())]
+    NoLonger(Role),
+    /// The session is not in use, or no session of theirs.
+    #[error("the session has ended")]
+    SessionEnded,
     /// The account does not exist.
     #[error("{} does not exist", .0.name())]
     NoSuchUser(UserId),
@@ -103,6 +110,11 @@ impl From<Error> for Problem {
         match error {
             Error::Invalid { path, description } => Self::invalid(path, description),
             Error::Denied(user) => Self::access_denied(user.name()),
+            Error::NoLonger(role) => Self::new(
+                Reason::AccessDenied,
+                format!("this method needs the role {}, which you no longer hold", role.as_str()),
+            ),
+            Error::SessionEnded => has_ended(),
             Error::NoSuchUser(user) => Self::not_found(user.name()).resource(USER, user.name()),
             Error::EmailTaken => {
                 Self::new(Reason::ResourceExists, "an account with this email exists already").resource(USER, "")
@@ -133,7 +145,7 @@ impl From<Error> for Problem {
 
 fn database(error: DbError) -> Problem {
     if error.is_unavailable() {
-        Problem::unavailable("the database").caused_by(error)
+        Problem::database("the database", &error).caused_by(error)
     } else if error.is_conflict() {
         Problem::new(Reason::Conflict, "concurrent changes kept colliding: try again").caused_by(error)
     } else {
@@ -149,7 +161,7 @@ fn refresh(refused: Refused) -> Problem {
         Refused::Expired => Problem::new(Reason::TokenExpired, "the session was not used for too long: log in again"),
         Refused::JustUsed => Problem::new(
             Reason::Conflict,
-            "another request has just exchanged this refresh token: go on with the session that it was given",
+            "this refresh token was just exchanged, and what it was exchanged for is in use: go on with that session",
         ),
         Refused::Reused => Problem::new(
             Reason::TokenInvalid,

@@ -2,11 +2,10 @@
 
 use std::sync::Arc;
 
-use souk_common::config::Secret;
 use tokio::sync::Semaphore;
 
 use crate::{
-    domain::password::{Cost, Hash, HashError, Verdict},
+    domain::password::{Cost, Hash, HashError, Password, Verdict},
     error::Error,
 };
 
@@ -28,16 +27,16 @@ impl Hasher {
     ///
     /// # Errors
     /// Only faults of ours.
-    pub async fn hash(&self, password: Secret) -> Result<Hash, Error> {
-        self.run(move |cost| cost.hash(password.expose())).await
+    pub async fn hash(&self, password: Password) -> Result<Hash, Error> {
+        self.run(move |cost| cost.hash(&password)).await
     }
 
     /// Checks a password. Takes as long where the account has none or does not exist (`None`).
     ///
     /// # Errors
     /// Only faults of ours.
-    pub async fn verify(&self, password: Secret, hash: Option<Hash>) -> Result<Verdict, Error> {
-        self.run(move |cost| cost.verify(password.expose(), hash.as_ref())).await
+    pub async fn verify(&self, password: Password, hash: Option<Hash>) -> Result<Verdict, Error> {
+        self.run(move |cost| cost.verify(&password, hash.as_ref())).await
     }
 
     async fn run<T, W>(&self, work: W) -> Result<T, Error>

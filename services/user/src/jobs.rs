@@ -20,24 +20,27 @@ const LIMIT: Duration = Duration::from_secs(300);
 /// Starts the service's jobs.
 pub fn start(jobs: &Jobs, db: &Db, settings: &Settings) {
     let interval = settings.cleanup_interval;
+    let grace = delta(settings.refresh_grace);
     let (session_ttl, token_ttl) = (delta(settings.session_ttl), delta(settings.access_token_ttl));
     let key_max_age = delta(settings.signing_key_max_age);
 
     // Leased: copies that clean at the same time would only wait for each other's rows.
     let sessions = db.clone();
-    jobs.leased("session-cleanup", interval, LIMIT, move || clean_sessions(sessions.clone(), session_ttl));
+    jobs.leased("session-cleanup", interval, LIMIT, move || clean_sessions(sessions.clone(), session_ttl, grace));
     // Leased: an old key is replaced once, though copies that did it at a time would not break anything.
     let keys = db.clone();
     jobs.leased("signing-keys", interval, LIMIT, move || turn_keys(keys.clone(), key_max_age, token_ttl));
 }
 
 /// Deletes sessions that have been over for a while, and used tokens that are older than any session may rest:
-/// by then a copy of one is of no use to anyone. Returns how many.
+/// by then a copy of one is of no use to anyone. Returns how many. Forgets what successors were made from once the grace
+/// is over within which they may be asked for again.
 ///
 /// # Errors
 /// Faults of the database.
-pub async fn clean_sessions(db: Db, session_ttl: TimeDelta) -> Result<u64, Error> {
+pub async fn clean_sessions(db: Db, session_ttl: TimeDelta, grace: TimeDelta) -> Result<u64, Error> {
     let now = now();
+    store::sessions::forget_salts(&db, now - grace).await?;
     store::sessions::clean(&db, now - KEEP_SESSIONS, now - session_ttl).await
 }
 

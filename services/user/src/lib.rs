@@ -32,7 +32,12 @@ pub use crate::{
     admin::{create_admin, ensure_admin, migrate, rotate_key},
     config::{Config, DEFAULTS},
 };
-use crate::{error::Error, hasher::Hasher, rpc::Rpc, tokens::Issuer};
+use crate::{
+    error::Error,
+    hasher::Hasher,
+    rpc::{Accounts, Rpc},
+    tokens::Issuer,
+};
 
 /// Why the service could not be served.
 #[derive(Debug, thiserror::Error)]
@@ -71,12 +76,13 @@ pub async fn serve(config: Config, listener: TcpListener, shutdown: Cancellation
     jobs::start(&jobs, &db, &settings);
     let ready = db.clone();
     let served = Server::new(&common.server, "user", contract, verifier)
+        .rechecking(Arc::new(Accounts(db.clone())))
         .with(UserServiceServer::new(rpc.clone()))
         .with(SessionServiceServer::new(rpc))
         .with(JobServiceServer::new(JobRpc::new(jobs.clone())))
         .ready_while(move || {
             let db = ready.clone();
-            async move { db.ping().await.is_ok() }
+            async move { db.is_ready().await }
         })
         .serve(listener, shutdown)
         .await;

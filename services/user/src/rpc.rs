@@ -1,19 +1,27 @@
 //! The controller: the generated traits, one short function an RPC: parse, act, reply.
 
 mod convert;
+mod ended;
 mod list;
 mod session;
 mod user;
 
+pub use self::ended::Accounts;
 use std::sync::Arc;
 
 use chrono::TimeDelta;
-use souk_common::{auth::Caller, db::Db, error::Problem, ids::UserId};
+use souk_common::{
+    auth::{Caller, Grant, Role},
+    db::Db,
+    error::Problem,
+    ids::UserId,
+};
 
 use crate::{
     config::{Settings, delta},
     error::Error,
     hasher::Hasher,
+    store::users::Actor,
     tokens::Issuer,
 };
 
@@ -40,6 +48,14 @@ impl Rpc {
 /// The account that a request names.
 fn named(field: &str, name: &str) -> Result<UserId, Problem> {
     UserId::parse_name(name).map_err(|error| Problem::invalid(field, error.to_string()))
+}
+
+/// On whose behalf an account is changed, by a method that lets in owners and holders of a role.
+fn actor(caller: &Caller, role: Role) -> Result<Actor, Problem> {
+    Ok(match caller.grant {
+        Grant::Own(_) => Actor::Owner,
+        Grant::All => Actor::Holder { user: caller.user()?, role },
+    })
 }
 
 /// The account that a request names, if it is the caller's or they may reach any.

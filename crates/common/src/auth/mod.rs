@@ -1,16 +1,20 @@
 //! Who calls, and whether they may: tokens, identities and the access rule.
 
+mod ended;
 mod keys;
+mod secret;
 mod service;
 mod verifier;
 
-use std::{fmt, str::FromStr, sync::Arc};
+use std::{fmt, str::FromStr, sync::Arc, time::Duration};
 
 use serde::{Deserialize, Serialize};
 
+pub(crate) use self::secret::check as check_secret;
 pub use self::{
+    ended::{EndedFeed, EndedSession, EndedSessions, RemoteEnded, has_ended},
     keys::{KeySource, PublishedKey, RemoteKeys},
-    service::{SHORTEST_SECRET, ServiceTokens},
+    service::ServiceTokens,
     verifier::Verifier,
 };
 pub use crate::contract::{AccessRule, Role, Roles};
@@ -20,6 +24,9 @@ use crate::{
     ids::{SessionId, UserId},
 };
 
+/// The longest that tokens may be accepted after they ran out: as long as their keys are published then.
+pub const LONGEST_LEEWAY: Duration = Duration::from_secs(60);
+
 /// Settings of `[auth]`, the same for every service of an installation.
 #[derive(Debug, Clone, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -28,6 +35,9 @@ pub struct Config {
     pub issuer: String,
     /// `aud` of access tokens.
     pub audience: String,
+    /// How long tokens are accepted after they ran out, by this host's clock.
+    #[serde(with = "crate::config::duration")]
+    pub leeway: Duration,
     /// What services prove themselves to each other with: at least 32 bytes, the same everywhere.
     pub internal_secret: Secret,
 }
@@ -117,6 +127,17 @@ impl fmt::Display for Identity {
             Self::Service { name } => write!(f, "services/{name}"),
         }
     }
+}
+
+/// Tells what a caller's identity is worth at this moment, where that is known better than their token says: roles may
+/// have changed since it was issued.
+#[tonic::async_trait]
+pub trait Recheck: Send + Sync + 'static {
+    /// The identity as it is now.
+    ///
+    /// # Errors
+    /// `UNAUTHENTICATED` where it is worth nothing any more.
+    async fn now(&self, identity: Identity) -> Result<Identity, Problem>;
 }
 
 /// How far a caller was let in.

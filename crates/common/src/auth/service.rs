@@ -2,24 +2,25 @@
 
 use std::{
     sync::{Arc, Mutex, PoisonError},
-    time::{Duration, Instant},
+    time::Duration,
 };
 
 use http::HeaderValue;
 use jsonwebtoken::{Algorithm, DecodingKey, EncodingKey, Header, Validation};
 use serde::{Deserialize, Serialize};
 
-use super::Identity;
+use super::{Identity, secret::SHORTEST};
 use crate::config::Secret;
 
 const ISSUER: &str = "souk-internal";
-/// How long a token is valid. Short, since it is made anew at no cost.
-const VALID: Duration = Duration::from_secs(120);
-/// A token is used for half its time, so that one in flight never runs out.
-const USED: Duration = Duration::from_secs(60);
-
-/// Characters of the shortest secret that tokens may be made under.
-pub const SHORTEST_SECRET: usize = 32;
+/// A token is used for so many seconds. Short, since it is made anew at no cost.
+const USED: i64 = 60;
+/// So many seconds the clock of whoever checks a token may be ahead of its maker's. Kerberos allows for as much: a
+/// virtual machine that slept, or a host whose clock was never set, is off by that much until its clock is set right.
+const SKEW: i64 = 300;
+/// How many seconds a token is valid. Whether it is still used and whether it is still valid are told by one clock, that
+/// of the wall: a steady clock stands still while a machine sleeps, and does not jump when the other one is set.
+const VALID: i64 = USED + SKEW;
 
 #[derive(Serialize, Deserialize)]
 struct ServiceClaims {
@@ -33,7 +34,8 @@ struct ServiceClaims {
 pub struct ServiceTokens {
     service: Arc<str>,
     key: EncodingKey,
-    current: Arc<Mutex<Option<(HeaderValue, Instant)>>>,
+    /// With when it was made, in seconds since 1970.
+    current: Arc<Mutex<Option<(HeaderValue, i64)>>>,
 }
 
 impl ServiceTokens {
@@ -43,21 +45,25 @@ impl ServiceTokens {
         Self { service: service.into(), key, current: Arc::default() }
     }
 
-    /// The value of an `authorization` header, valid for a minute at least.
+    /// The value of an `authorization` header, valid for five minutes at least.
     pub fn bearer(&self) -> Result<HeaderValue, jsonwebtoken::errors::Error> {
+        self.bearer_at(chrono::Utc::now().timestamp())
+    }
+
+    fn bearer_at(&self, now: i64) -> Result<HeaderValue, jsonwebtoken::errors::Error> {
         let mut current = self.current.lock().unwrap_or_else(PoisonError::into_inner);
+        // One from the future was made before the clock was set back.
         if let Some((value, made)) = &*current
-            && made.elapsed() < USED
+            && (0..USED).contains(&now.saturating_sub(*made))
         {
             return Ok(value.clone());
         }
-        let exp = chrono::Utc::now().timestamp() + VALID.as_secs() as i64;
-        let claims = ServiceClaims { iss: ISSUER.into(), sub: self.service.to_string(), exp };
+        let claims = ServiceClaims { iss: ISSUER.into(), sub: self.service.to_string(), exp: now + VALID };
         let token = jsonwebtoken::encode(&Header::new(Algorithm::HS256), &claims, &self.key)?;
         let mut value = HeaderValue::try_from(format!("Bearer {token}"))
             .map_err(|_| jsonwebtoken::errors::ErrorKind::InvalidToken)?;
         value.set_sensitive(true);
-        *current = Some((value.clone(), Instant::now()));
+        *current = Some((value.clone(), now));
         Ok(value)
     }
 }
@@ -69,14 +75,16 @@ pub(super) struct ServiceTokenCheck {
 }
 
 impl ServiceTokenCheck {
-    pub(super) fn new(secret: &Secret) -> Self {
+    /// Of tokens under this secret, which are good for `leeway` more than they say.
+    pub(super) fn new(secret: &Secret, leeway: Duration) -> Self {
         let mut validation = Validation::new(Algorithm::HS256);
+        validation.leeway = leeway.as_secs();
         validation.set_issuer(&[ISSUER]);
         validation.set_required_spec_claims(&["exp", "iss", "sub"]);
         validation.validate_aud = false;
         // Without a secret worth the name anyone could make tokens: then none is good.
         let key = match secret.expose() {
-            secret if secret.len() >= SHORTEST_SECRET => DecodingKey::from_secret(secret.as_bytes()),
+            secret if secret.len() >= SHORTEST => DecodingKey::from_secret(secret.as_bytes()),
             _ => DecodingKey::from_secret(&rand::random::<[u8; 32]>()),
         };
         Self { key, validation }
@@ -99,7 +107,43 @@ mod tests {
             let secret = Secret::new(secret);
             let bearer = ServiceTokens::new(&secret, "order").bearer().unwrap();
             let token = bearer.to_str().unwrap().trim_start_matches("Bearer ");
-            assert_eq!(ServiceTokenCheck::new(&secret).check(token).is_ok(), good);
+            assert_eq!(ServiceTokenCheck::new(&secret, Duration::ZERO).check(token).is_ok(), good);
         }
+    }
+
+    const SECRET: &str = "a secret that is long enough for it";
+
+    #[test]
+    fn a_token_is_made_anew_when_its_time_is_over_by_the_clock_that_it_runs_out_by() {
+        let tokens = ServiceTokens::new(&Secret::new(SECRET), "order");
+        let now = 1_800_000_000;
+        let first = tokens.bearer_at(now).unwrap();
+        let same = |at: i64| tokens.bearer_at(at).unwrap() == first;
+        assert!(same(now) && same(now + USED - 1));
+        for step in [USED, 200, 300, 86_400, -1, -300, -86_400] {
+            tokens.bearer_at(now).unwrap();
+            let stepped = tokens.bearer_at(now + step).unwrap();
+            let (_, claims) = stepped.to_str().unwrap().split_once('.').unwrap();
+            let claims = claims.split('.').next().unwrap();
+            let claims: ServiceClaims = {
+                use base64::{Engine, engine::general_purpose::URL_SAFE_NO_PAD};
+                serde_json::from_slice(&URL_SAFE_NO_PAD.decode(claims).unwrap()).unwrap()
+            };
+            assert_eq!(claims.exp, now + step + VALID, "after a step of {step} s");
+        }
+    }
+
+    #[test]
+    fn a_token_bears_a_checker_whose_clock_is_minutes_ahead_or_behind() {
+        let (secret, leeway) = (Secret::new(SECRET), Duration::from_secs(30));
+        let check = ServiceTokenCheck::new(&secret, leeway);
+        let now = chrono::Utc::now().timestamp();
+        let good = |made: i64| {
+            let bearer = ServiceTokens::new(&secret, "order").bearer_at(made).unwrap();
+            check.check(bearer.to_str().unwrap().trim_start_matches("Bearer ")).is_ok()
+        };
+        // In the last second of its use, at a checker who is that much ahead.
+        assert!(good(now - USED - SKEW + 1) && good(now - USED - SKEW - 20) && good(now + 3_600));
+        assert!(!good(now - USED - SKEW - 60));
     }
 }

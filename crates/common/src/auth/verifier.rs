@@ -11,7 +11,7 @@ use jsonwebtoken::{Algorithm, DecodingKey, Validation, errors::ErrorKind};
 use sha2::{Digest, Sha256};
 use tokio::sync::Mutex;
 
-use super::{Claims, Config, Identity, KeySource, service::ServiceTokenCheck};
+use super::{Claims, Config, EndedFeed, Identity, KeySource, ended::Ended, service::ServiceTokenCheck};
 use crate::error::{Problem, Reason};
 
 /// Keys are asked for again when a token names an unknown one, but not more often than this.
@@ -28,8 +28,13 @@ pub struct Verifier {
     refreshing: Mutex<()>,
     validation: Validation,
     services: ServiceTokenCheck,
-    /// Checked tokens by their SHA-256, with when they run out (seconds since 1970).
+    /// Seconds that tokens are accepted after they ran out.
+    leeway: i64,
+    /// Checked tokens by their SHA-256, with when they run out (seconds since 1970). The clock that they run out by
+    /// decides; how long they are kept here only bounds for how long a key that was withdrawn is believed.
     checked: moka::sync::Cache<[u8; 32], (Identity, i64)>,
+    /// Sessions whose tokens are refused before they expire.
+    ended: Option<Arc<Ended>>,
 }
 
 #[derive(Default)]
@@ -45,23 +50,48 @@ impl Verifier {
         validation.set_issuer(&[&config.issuer]);
         validation.set_audience(&[&config.audience]);
         validation.set_required_spec_claims(&["exp", "iss", "aud", "sub"]);
-        validation.leeway = 5;
+        validation.leeway = config.leeway.as_secs();
         let checked = moka::sync::Cache::builder().max_capacity(REMEMBERED).time_to_live(MAX_AGE).build();
         Self {
             source,
             keys: RwLock::default(),
             refreshing: Mutex::new(()),
+            leeway: i64::try_from(validation.leeway).unwrap_or(i64::MAX),
             validation,
-            services: ServiceTokenCheck::new(&config.internal_secret),
+            services: ServiceTokenCheck::new(&config.internal_secret, config.leeway),
             checked,
+            ended: None,
+        }
+    }
+
+    /// The same, which also refuses tokens of sessions that have ended, as soon as this feed tells. Must be called in a
+    /// tokio runtime.
+    #[must_use]
+    pub fn with_ended_sessions(mut self, feed: Arc<dyn EndedFeed>) -> Self {
+        self.ended = Some(Ended::follow(feed));
+        self
+    }
+
+    /// Waits until the session of this identity has ended, for ever if it does not: for what goes on after a token was
+    /// checked.
+    pub fn ended(&self, identity: &Identity) -> impl Future<Output = ()> + Send + use<> {
+        let followed = match identity {
+            Identity::User { session, .. } => self.ended.clone().map(|ended| (ended, *session)),
+            _ => None,
+        };
+        async move {
+            match followed {
+                Some((ended, session)) => ended.until(session).await,
+                None => std::future::pending().await,
+            }
         }
     }
 
     /// Who sent a request with these headers.
     ///
     /// # Errors
-    /// `UNAUTHENTICATED` for a token that is not valid (no token at all is [`Identity::Anonymous`]);
-    /// `UNAVAILABLE` where the keys cannot be had.
+    /// `UNAUTHENTICATED` for a token that is not valid (no token at all is [`Identity::Anonymous`]), or whose session has
+    /// ended; `UNAVAILABLE` where the keys, or the list of ended sessions, cannot be had.
     pub async fn identify(&self, headers: &HeaderMap) -> Result<Identity, Problem> {
         let mut values = headers.get_all(AUTHORIZATION).iter();
         let Some(value) = values.next() else {
@@ -72,7 +102,13 @@ impl Verifier {
         }
         let text = value.to_str().map_err(|_| invalid("the authorization header is not text"))?;
         match text.split_once(' ') {
-            Some((scheme, token)) if scheme.eq_ignore_ascii_case("bearer") => self.check(token.trim()).await,
+            Some((scheme, token)) if scheme.eq_ignore_ascii_case("bearer") => {
+                let identity = self.check(token.trim()).await?;
+                if let (Identity::User { session, .. }, Some(ended)) = (&identity, &self.ended) {
+                    ended.refuse(*session).await?;
+                }
+                Ok(identity)
+            }
             _ => Err(invalid("the authorization header must read `Bearer <access token>`")),
         }
     }
@@ -80,7 +116,7 @@ impl Verifier {
     async fn check(&self, token: &str) -> Result<Identity, Problem> {
         let digest: [u8; 32] = Sha256::digest(token.as_bytes()).into();
         if let Some((identity, expires)) = self.checked.get(&digest) {
-            if chrono::Utc::now().timestamp() <= expires {
+            if chrono::Utc::now().timestamp() <= expires.saturating_add(self.leeway) {
                 return Ok(identity);
             }
             self.checked.invalidate(&digest);

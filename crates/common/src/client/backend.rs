@@ -88,7 +88,8 @@ impl Backend {
         }
         let mut changes = self.shared.changed.subscribe();
         let mut resolved = self.shared.resolved.subscribe();
-        let patience = if *changes.borrow() { BRIDGE } else { self.shared.connect_timeout };
+        let renewing = self.shared.links().iter().any(|kept| kept.link.is_renewing());
+        let patience = if *changes.borrow() && !renewing { BRIDGE } else { self.shared.connect_timeout };
         let wait = async {
             resolved.wait_for(|resolved| *resolved).await.ok()?;
             loop {

@@ -5,7 +5,7 @@ use std::{net::SocketAddr, sync::Mutex, sync::PoisonError, time::Duration};
 use bytes::Bytes;
 use futures::future::{Either, select};
 use http::{HeaderMap, Request, Response, request::Parts};
-use http_body_util::{BodyExt, Full};
+use http_body_util::{BodyExt, Collected, Full};
 use tokio::time::{Instant, sleep, timeout, timeout_at};
 use tonic::{Code, Status, body::Body};
 use tower::{
@@ -208,10 +208,20 @@ async fn exchange(lease: &Lease, request: Request<Body>, method: Option<&Method>
     match body.collect().await {
         Ok(collected) => {
             let unavailable = collected.trailers().and_then(code_of) == Some(Code::Unavailable);
-            let response = Response::from_parts(parts, Body::new(collected));
+            let response = Response::from_parts(parts, whole(collected));
             if unavailable { Outcome::Refused(response) } else { Outcome::Answered(response) }
         }
         Err(status) => Outcome::Lost(status.into()),
+    }
+}
+
+/// The body of an answer that was taken in. One that was its headers alone must stay so (gRPC's Trailers-Only): where a
+/// server sends an empty piece of data after the status, most clients see a broken answer.
+fn whole(collected: Collected<Bytes>) -> Body {
+    match collected.trailers() {
+        Some(_) => Body::new(collected),
+        // Unlike what was collected, it says beforehand that nothing comes.
+        None => Body::new(Full::new(collected.to_bytes())),
     }
 }
 

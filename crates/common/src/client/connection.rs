@@ -43,6 +43,15 @@ pub(super) enum CallError {
     Stopped(#[from] Stopped),
 }
 
+/// How a connection ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Ended {
+    /// The server said goodbye: it stops, or the connection has become old.
+    Goodbye,
+    /// Without a word, or it was cut.
+    Lost,
+}
+
 /// What a server says of itself.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Health {
@@ -53,8 +62,8 @@ pub(super) enum Health {
 }
 
 impl Connection {
-    /// Connects. The task ends when no further call can be sent; calls under way go on without it.
-    pub(super) async fn open(address: SocketAddr, origin: &Origin) -> Result<(Self, JoinHandle<()>), BoxError> {
+    /// Connects. The task ends when no further call can be sent, and says how; calls under way go on without it.
+    pub(super) async fn open(address: SocketAddr, origin: &Origin) -> Result<(Self, JoinHandle<Ended>), BoxError> {
         let stream = TcpStream::connect(address).await?;
         stream.set_nodelay(true)?;
         let cut = CancellationToken::new();
@@ -69,8 +78,13 @@ impl Connection {
         let (sender, connection) = builder.handshake(TokioIo::new(stream)).await?;
         let running = cut.clone().run_until_cancelled_owned(connection);
         let task = tokio::spawn(async move {
-            if let Some(Err(error)) = running.await {
-                tracing::debug!(%address, error = &error as &dyn std::error::Error, "a connection was lost");
+            match running.await {
+                Some(Ok(())) => Ended::Goodbye,
+                Some(Err(error)) => {
+                    tracing::debug!(%address, error = &error as &dyn std::error::Error, "a connection was lost");
+                    Ended::Lost
+                }
+                None => Ended::Lost,
             }
         });
         Ok((Self { sender, origin: origin.uri.clone(), local: None, cut }, task))

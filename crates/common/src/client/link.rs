@@ -13,7 +13,7 @@ use tokio::{sync::Notify, task::JoinHandle, time::Instant};
 
 use super::{
     address::Origin,
-    connection::{Connection, Health},
+    connection::{Connection, Ended, Health},
     outlier::Outlier,
 };
 use crate::local::Local;
@@ -74,14 +74,22 @@ struct State {
 }
 
 enum Phase {
-    Trying,
-    Failed { since: Instant },
-    Connected { connection: Connection, health: Health },
+    /// `renewing`: after a goodbye, so that it is likely to be there again in a moment.
+    Trying {
+        renewing: bool,
+    },
+    Failed {
+        since: Instant,
+    },
+    Connected {
+        connection: Connection,
+        health: Health,
+    },
 }
 
 impl Link {
     pub(super) fn new(address: SocketAddr, origin: Origin, local: Local) -> Self {
-        let state = State { phase: Phase::Trying, outlier: Outlier::default() };
+        let state = State { phase: Phase::Trying { renewing: false }, outlier: Outlier::default() };
         Self { address, origin, local, state: Mutex::new(state), in_flight: AtomicUsize::new(0), wanted: Notify::new() }
     }
 
@@ -93,10 +101,13 @@ impl Link {
                 let since = Instant::now();
                 self.enter(Phase::Connected { connection: connection.clone(), health });
                 changed();
-                self.watch(connection, task, &changed).await;
-                if since.elapsed() > LONGEST_PAUSE {
+                let ended = self.watch(connection, task, &changed).await;
+                let lived = since.elapsed();
+                if lived > LONGEST_PAUSE {
                     pause = SHORTEST_PAUSE;
-                    self.enter(Phase::Trying);
+                }
+                if lived > LONGEST_PAUSE || (ended == Ended::Goodbye && lived > SHORTEST_PAUSE) {
+                    self.enter(Phase::Trying { renewing: ended == Ended::Goodbye });
                     changed();
                     continue;
                 }
@@ -106,7 +117,7 @@ impl Link {
             // Jitter, so that those who lost a server together do not come back together.
             let jittered = pause.mul_f64(rand::random_range(0.5..1.5));
             let _ = tokio::time::timeout(jittered, self.wanted.notified()).await;
-            self.enter(Phase::Trying);
+            self.enter(Phase::Trying { renewing: false });
             pause = (pause * 2).min(LONGEST_PAUSE);
         }
     }
@@ -118,7 +129,7 @@ impl Link {
     }
 
     /// A connection whose server answers.
-    async fn connect(&self) -> Option<(Connection, Health, JoinHandle<()>)> {
+    async fn connect(&self) -> Option<(Connection, Health, JoinHandle<Ended>)> {
         let (mut connection, task) = match Connection::open(self.address, &self.origin).await {
             Ok(opened) => opened,
             Err(error) => {
@@ -139,7 +150,7 @@ impl Link {
     }
 
     /// Asks the server how it is until the connection is lost.
-    async fn watch(&self, connection: Connection, mut task: JoinHandle<()>, changed: &impl Fn()) {
+    async fn watch(&self, connection: Connection, mut task: JoinHandle<Ended>, changed: &impl Fn()) -> Ended {
         let mut unanswered = 0;
         while unanswered < UNANSWERED {
             let ask = async {
@@ -147,7 +158,7 @@ impl Link {
                 connection.check(CHECK_PATIENCE).await
             };
             let health = tokio::select! {
-                _ = &mut task => return,
+                ended = &mut task => return ended.unwrap_or(Ended::Lost),
                 health = ask => health,
             };
             unanswered = if health == Health::Silent { unanswered + 1 } else { 0 };
@@ -155,6 +166,7 @@ impl Link {
             changed();
         }
         connection.cut();
+        Ended::Lost
     }
 
     fn heard(&self, said: Health) {
@@ -189,6 +201,15 @@ impl Link {
         self.connection().map_or(AddressState::Down, |(_, state)| state)
     }
 
+    /// Whether its connection has just ended, or its server said goodbye, and a new one is being made.
+    pub(super) fn is_renewing(&self) -> bool {
+        match &self.state().phase {
+            Phase::Trying { renewing } => *renewing,
+            Phase::Connected { connection, .. } => connection.is_closed(),
+            Phase::Failed { .. } => false,
+        }
+    }
+
     /// Someone wants to call it: a pause between attempts to connect may end. Says whether there is hope now.
     pub(super) fn want(&self) -> bool {
         let mut state = self.state();
@@ -196,7 +217,7 @@ impl Link {
             if since.elapsed() < SHORTEST_PAUSE {
                 return false;
             }
-            state.phase = Phase::Trying;
+            state.phase = Phase::Trying { renewing: false };
             self.wanted.notify_one();
         }
         true

@@ -184,6 +184,11 @@ impl Settings {
         })
     }
 
+    /// Whether someone set the setting at `path`, to whatever value: it is not only a default.
+    pub fn is_set(&self, path: &str) -> bool {
+        self.at(path).is_some_and(|value| !matches!(origin(value), Origin::Default))
+    }
+
     /// Everything in force as TOML. Secrets and passwords in URLs are replaced by `***`; what is not a
     /// default has its source beside it.
     pub fn effective(&self) -> String {

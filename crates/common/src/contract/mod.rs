@@ -9,7 +9,8 @@ use std::{
     sync::{Arc, OnceLock},
 };
 
-use prost_reflect::{DescriptorPool, DynamicMessage, MethodDescriptor};
+use prost::Message as _;
+use prost_reflect::{DescriptorPool, DynamicMessage, MethodDescriptor, prost_types::FileDescriptorSet};
 use souk_proto::google::api::HttpRule;
 pub use souk_proto::options::v1::{Cursor, HeaderField, RateClass};
 
@@ -68,6 +69,14 @@ pub enum ContractError {
     /// The descriptor set is not one.
     #[error("the descriptor set cannot be read")]
     Descriptors(#[source] prost_reflect::DescriptorError),
+    /// A file in a language that the library does not read.
+    #[error("{file}: the syntax `{syntax}` cannot be read (editions are not supported): write `syntax = \"proto3\";`")]
+    Syntax {
+        /// The `.proto` file.
+        file: String,
+        /// Its syntax, as the compiler wrote it: `editions`.
+        syntax: String,
+    },
     /// An option has another type than `souk.options.v1` or `google.api` gives it.
     #[error("method {method}: option {option} cannot be read")]
     Option {
@@ -118,6 +127,7 @@ pub enum ContractError {
 impl Contract {
     /// Reads an encoded `FileDescriptorSet` that has all its imports and options.
     pub fn load(descriptors: &[u8]) -> Result<Self, ContractError> {
+        check_syntax(descriptors)?;
         let pool = DescriptorPool::decode(descriptors).map_err(ContractError::Descriptors)?;
         let options = Options::of(&pool);
         let mut methods = BTreeMap::new();
@@ -187,9 +197,31 @@ impl Contract {
     }
 }
 
+/// Refuses files whose syntax prost-reflect does not know: it would lose count of the files, and panic.
+fn check_syntax(descriptors: &[u8]) -> Result<(), ContractError> {
+    // What is no descriptor set at all, the pool says better.
+    let Ok(set) = FileDescriptorSet::decode(descriptors) else { return Ok(()) };
+    match set.file.into_iter().find(|file| !matches!(file.syntax(), "" | "proto2" | "proto3")) {
+        Some(file) => Err(ContractError::Syntax { file: file.name().to_owned(), syntax: file.syntax().to_owned() }),
+        None => Ok(()),
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_file_of_an_edition_is_refused_by_name() {
+        let mut set = FileDescriptorSet::decode(souk_proto::DESCRIPTORS).unwrap();
+        // As protoc writes a file that begins with `edition = "2023";`, between others that refer to each other.
+        let file = set.file.iter_mut().find(|file| file.name() == "souk/inventory/v1/stock.proto").unwrap();
+        file.syntax = Some("editions".to_owned());
+        let error = Contract::load(&set.encode_to_vec()).err().unwrap();
+        assert!(matches!(&error, ContractError::Syntax { .. }), "{error}");
+        assert!(error.to_string().starts_with("souk/inventory/v1/stock.proto: the syntax `editions`"), "{error}");
+        assert!(matches!(Contract::load(b"nonsense").err().unwrap(), ContractError::Descriptors(_)));
+    }
 
     #[test]
     fn every_method_of_souk_says_who_may_call_it() {

@@ -4,14 +4,17 @@ use std::fmt;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use super::{DbError, Engine};
+use super::{DbError, Engine, postgres};
+use crate::tls::ClientSettings;
 
 /// Settings of a service's database. Every one has a default that suits one machine.
 #[derive(Clone, serde::Serialize, serde::Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct Config {
     /// Where it is: empty (a SQLite file in the data directory, named after the service), `sqlite:PATH`, or
-    /// `postgres://user:password@host:5432/name`.
+    /// `postgres://user:password@host:5432/name`, which may end in libpq's parameters `sslmode`, `sslrootcert`,
+    /// `sslcert`, `sslkey` and others, and in `pooler`. Several hosts, `host:5432,other:5432`, are those of one database:
+    /// the one that takes writes is used.
     pub url: String,
     /// Most connections at a time. 0 chooses: on PostgreSQL two for each core and two more; on SQLite, where this
     /// is the number of readers beside the one writer, one for each core, from 2 to 4.
@@ -22,6 +25,13 @@ pub struct Config {
     /// How long [`Db::connect`](super::Db::connect) goes on trying while the server is not up yet.
     #[serde(with = "crate::config::duration")]
     pub startup_timeout: Duration,
+    /// PostgreSQL: a connection that is older is replaced, up to a quarter sooner so that not all go at once. 0 for
+    /// never.
+    #[serde(with = "crate::config::duration")]
+    pub max_connection_age: Duration,
+    /// PostgreSQL: a connection that nobody has used for longer is closed. 0 for never.
+    #[serde(with = "crate::config::duration")]
+    pub max_idle_time: Duration,
     /// PostgreSQL: a statement that runs longer is cancelled. 0 for never.
     #[serde(with = "crate::config::duration")]
     pub statement_timeout: Duration,
@@ -31,6 +41,21 @@ pub struct Config {
     /// PostgreSQL: a statement that waits longer for a lock fails. 0 for never.
     #[serde(with = "crate::config::duration")]
     pub lock_timeout: Duration,
+    /// PostgreSQL: what stands before the server.
+    pub pooler: Pooler,
+    /// PostgreSQL: whom the server's certificate must be signed by, and what it is shown.
+    pub tls: ClientSettings,
+}
+
+/// What stands between us and PostgreSQL.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Pooler {
+    /// Nothing, or what gives each of our connections one of the server's for as long as it lives.
+    #[default]
+    None,
+    /// A pooler that may give each transaction another connection, such as PgBouncer in transaction mode.
+    Transaction,
 }
 
 impl Default for Config {
@@ -40,9 +65,13 @@ impl Default for Config {
             max_connections: 0,
             acquire_timeout: Duration::from_secs(5),
             startup_timeout: Duration::from_secs(30),
+            max_connection_age: Duration::from_secs(30 * 60),
+            max_idle_time: Duration::from_secs(10 * 60),
             statement_timeout: Duration::from_secs(30),
             idle_in_transaction_timeout: Duration::from_secs(30),
             lock_timeout: Duration::from_secs(10),
+            pooler: Pooler::None,
+            tls: ClientSettings::default(),
         }
     }
 }
@@ -55,16 +84,20 @@ impl fmt::Debug for Config {
             .field("max_connections", &self.max_connections)
             .field("acquire_timeout", &self.acquire_timeout)
             .field("startup_timeout", &self.startup_timeout)
+            .field("max_connection_age", &self.max_connection_age)
+            .field("max_idle_time", &self.max_idle_time)
             .field("statement_timeout", &self.statement_timeout)
             .field("idle_in_transaction_timeout", &self.idle_in_transaction_timeout)
             .field("lock_timeout", &self.lock_timeout)
+            .field("pooler", &self.pooler)
+            .field("tls", &self.tls)
             .finish()
     }
 }
 
 /// What a URL points at.
 pub(super) enum Target {
-    Postgres(Box<tokio_postgres::Config>),
+    Postgres(Box<postgres::Server>),
     Sqlite(PathBuf),
 }
 
@@ -75,7 +108,8 @@ impl Config {
         Self { url: url.into(), ..Self::default() }
     }
 
-    /// Reads the URL without touching the database, for a check before anything starts.
+    /// Reads the URL, and the certificates that it or the settings name, without touching the database: for a check
+    /// before anything starts.
     ///
     /// # Errors
     /// [`DbError::Config`] says what a URL looks like.
@@ -100,13 +134,7 @@ impl Config {
             return Ok(Target::Sqlite(path.into()));
         }
         if self.url.starts_with("postgres://") || self.url.starts_with("postgresql://") {
-            let config = self.url.parse().map_err(|error| {
-                DbError::Config(format!(
-                    "cannot be read as `postgres://user:password@host:5432/name`: {}",
-                    Chain(&error)
-                ))
-            })?;
-            return Ok(Target::Postgres(Box::new(config)));
+            return Ok(Target::Postgres(Box::new(postgres::Server::read(self)?)));
         }
         Err(DbError::Config("must be empty, `sqlite:PATH` or `postgres://user:password@host:5432/name`".into()))
     }

@@ -8,9 +8,11 @@ use diesel::result::{DatabaseErrorKind as Kind, Error as Diesel};
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum DbError {
-    /// It cannot be reached, is full up, or took too long. The same may work later.
+    /// It cannot be reached, cannot store anything, or took too long. The same may work later.
     #[error("the database is unavailable: {reason}")]
     Unavailable {
+        /// What kind of trouble it is.
+        trouble: Trouble,
         /// What happened.
         reason: Cow<'static, str>,
         /// The driver's error, if there is one.
@@ -99,31 +101,114 @@ impl DbError {
         matches!(self, Self::Conflict(_))
     }
 
-    /// Whether the connection is gone, so that another may work at once.
+    /// What kind of trouble makes it unavailable, if it is.
+    #[must_use]
+    pub fn trouble(&self) -> Option<Trouble> {
+        match self {
+            Self::Unavailable { trouble, .. } => Some(*trouble),
+            _ => None,
+        }
+    }
+
+    /// Whether the connection is gone. What it was to commit may have happened.
     #[must_use]
     pub fn is_lost(&self) -> bool {
-        matches!(self, Self::Unavailable { reason, .. } if reason == LOST)
+        self.trouble() == Some(Trouble::Lost)
+    }
+
+    /// Whether another connection may do at once what this one could not.
+    pub(super) fn is_of_the_connection(&self) -> bool {
+        matches!(self.trouble(), Some(Trouble::Lost | Trouble::ReadOnly | Trouble::Outdated))
+    }
+
+    /// Whether the connection must not be used again. A failure that nobody here knows may be one of those that a
+    /// connection has for as long as it lives, such as a type that was made anew under it.
+    pub(super) fn spoils_connection(&self) -> bool {
+        match self {
+            Self::Unavailable { trouble: Trouble::NoMemory, .. } => true,
+            Self::Query(Diesel::DatabaseError(Kind::Unknown, _)) => !self.is_aftermath(),
+            _ => self.is_of_the_connection(),
+        }
     }
 
     /// Whether another process holds the SQLite file.
     pub(super) fn is_busy(&self) -> bool {
-        matches!(self, Self::Unavailable { reason, .. } if reason == BUSY)
+        self.trouble() == Some(Trouble::Held)
     }
 
     pub(super) fn unavailable(reason: impl Into<Cow<'static, str>>) -> Self {
-        Self::Unavailable { reason: reason.into(), source: None }
+        Self::Unavailable { trouble: Trouble::Unreachable, reason: reason.into(), source: None }
     }
 
     pub(super) fn unavailable_because(
         reason: impl Into<Cow<'static, str>>,
         source: impl std::error::Error + Send + Sync + 'static,
     ) -> Self {
-        Self::Unavailable { reason: reason.into(), source: Some(Box::new(source)) }
+        Self::of(Trouble::Unreachable, reason, source)
+    }
+
+    pub(super) fn read_only() -> Self {
+        Self::Unavailable { trouble: Trouble::ReadOnly, reason: READ_ONLY.into(), source: None }
+    }
+
+    pub(super) fn lost(reason: &'static str) -> Self {
+        Self::Unavailable { trouble: Trouble::Lost, reason: reason.into(), source: None }
+    }
+
+    pub(super) fn of(
+        trouble: Trouble,
+        reason: impl Into<Cow<'static, str>>,
+        source: impl std::error::Error + Send + Sync + 'static,
+    ) -> Self {
+        Self::Unavailable { trouble, reason: reason.into(), source: Some(Box::new(source)) }
+    }
+}
+
+/// Why a database is unavailable, by what one can do about it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Trouble {
+    /// No connection can be had.
+    Unreachable,
+    /// The connection was lost. What it was to commit may have happened.
+    Lost,
+    /// This server takes no writes, such as one that was the primary before a failover. Nothing happened.
+    ReadOnly,
+    /// The connection's prepared statements do not fit the server any more. Nothing happened.
+    Outdated,
+    /// A statement, a lock or an idle transaction took too long, or was cancelled.
+    TooLong,
+    /// Another process holds the SQLite file.
+    Held,
+    /// The disk is full.
+    DiskFull,
+    /// The disk fails.
+    DiskFails,
+    /// There is no memory.
+    NoMemory,
+}
+
+impl Trouble {
+    /// Whether it keeps the database from storing anything, until somebody does something about it.
+    #[must_use]
+    pub fn stops_writes(self) -> bool {
+        matches!(self, Self::ReadOnly | Self::DiskFull | Self::DiskFails | Self::NoMemory)
+    }
+
+    /// What clients are told of it.
+    #[must_use]
+    pub fn for_clients(self) -> &'static str {
+        match self {
+            Self::Unreachable | Self::Lost => "cannot be reached",
+            Self::ReadOnly => "takes no changes",
+            Self::DiskFull | Self::DiskFails => "cannot store anything",
+            Self::Outdated | Self::TooLong | Self::Held | Self::NoMemory => "is too busy",
+        }
     }
 }
 
 const LOST: &str = "connection lost";
-const BUSY: &str = "locked by another process";
+const READ_ONLY: &str = "the server takes no writes";
 
 /// Sorts the driver's errors.
 impl From<Diesel> for DbError {
@@ -131,7 +216,7 @@ impl From<Diesel> for DbError {
         let Diesel::DatabaseError(kind, information) = &error else {
             return match error {
                 // The transaction manager has lost track: the connection died within BEGIN or COMMIT.
-                Diesel::BrokenTransactionManager => Self::unavailable_because(LOST, error),
+                Diesel::BrokenTransactionManager => Self::of(Trouble::Lost, LOST, error),
                 Diesel::RollbackErrorOnCommit { commit_error, .. } => Self::from(*commit_error),
                 error => Self::Query(error),
             };
@@ -139,16 +224,32 @@ impl From<Diesel> for DbError {
         match kind {
             Kind::SerializationFailure => Self::Conflict(error),
             Kind::UniqueViolation => Self::Unique { constraint: unique_constraint(&**information), source: error },
-            Kind::UnableToSendCommand | Kind::ClosedConnection => Self::unavailable_because(LOST, error),
-            // diesel keeps no SQLSTATE for the rest, so their texts must do.
-            Kind::Unknown => match by_message(information.message()) {
+            Kind::UnableToSendCommand | Kind::ClosedConnection => Self::of(Trouble::Lost, LOST, error),
+            Kind::ReadOnlyTransaction => Self::of(Trouble::ReadOnly, READ_ONLY, error),
+            // diesel keeps no SQLSTATE for the rest, nor SQLite's code, so their texts must do.
+            Kind::Unknown => match by_message(information.message(), information.hint()) {
                 Some(Sort::Conflict) => Self::Conflict(error),
-                Some(Sort::Unavailable(reason)) => Self::unavailable_because(reason, error),
+                Some(Sort::Unavailable(trouble, reason)) => Self::of(trouble, reason, error),
                 None => Self::Query(error),
             },
             _ => Self::Query(error),
         }
     }
+}
+
+/// The trouble that stands somewhere among an error's causes, as where a migration failed. Those of migrations are texts:
+/// `Failed to run NAME with: MESSAGE`.
+pub(super) fn trouble_within(error: &(dyn std::error::Error + 'static)) -> Option<Trouble> {
+    let mut next = Some(error);
+    while let Some(error) = next {
+        let text = error.to_string();
+        let message = text.rsplit_once(" with: ").map_or(text.as_str(), |(_, message)| message);
+        if let Some(Sort::Unavailable(trouble, _)) = by_message(message, None) {
+            return Some(trouble);
+        }
+        next = error.source();
+    }
+    None
 }
 
 fn unique_constraint(information: &dyn diesel::result::DatabaseErrorInformation) -> String {
@@ -165,34 +266,67 @@ fn unique_constraint(information: &dyn diesel::result::DatabaseErrorInformation)
 
 enum Sort {
     Conflict,
-    Unavailable(&'static str),
+    Unavailable(Trouble, &'static str),
 }
 
 /// Sorts by the server's English text. `Db::connect` warns of a PostgreSQL that speaks another language.
-fn by_message(message: &str) -> Option<Sort> {
-    let unavailable = |reason| Some(Sort::Unavailable(reason));
-    match message {
+fn by_message(message: &str, hint: Option<&str>) -> Option<Sort> {
+    use Trouble::{DiskFails, DiskFull, Held, Lost, NoMemory, Outdated, ReadOnly, TooLong, Unreachable};
+    let starts = |texts: &[&str]| texts.iter().any(|text| message.starts_with(text));
+    let ends = |texts: &[&str]| texts.iter().any(|text| message.ends_with(text));
+    let (trouble, reason) = match message {
         // 40P01
-        "deadlock detected" => Some(Sort::Conflict),
+        "deadlock detected" => return Some(Sort::Conflict),
         // 57014, 55P03
-        "canceling statement due to statement timeout" => unavailable("statement timeout"),
-        "canceling statement due to lock timeout" => unavailable("lock timeout"),
-        // SQLITE_BUSY, after the busy timeout: another process holds the file.
-        "database is locked" => unavailable(BUSY),
-        // SQLITE_FULL, SQLITE_IOERR
-        "database or disk is full" => unavailable("disk full"),
-        // 25P03
-        _ if message.starts_with("terminating connection due to idle") => unavailable("transaction left idle"),
-        // 57P01, 57P02, 57P03, 53300
-        _ if message.starts_with("terminating connection") => unavailable(LOST),
-        _ if message.starts_with("the database system is") => unavailable("server not up"),
-        _ if message.starts_with("sorry, too many clients already")
-            || message.starts_with("remaining connection slots are reserved") =>
-        {
-            unavailable("server has no free connection")
+        "canceling statement due to statement timeout" => (TooLong, "statement timeout"),
+        "canceling statement due to lock timeout" => (TooLong, "lock timeout"),
+        "canceling statement due to user request" => (TooLong, "statement cancelled"),
+        // 0A000, for a statement that was prepared before a migration changed what it gives.
+        "cached plan must not change result type" => (Outdated, "prepared statements are outdated"),
+        // 26000, 42P05: whoever is between us and the server has given us another connection to it.
+        _ if message.starts_with("prepared statement \"") && ends(&["\" does not exist", "\" already exists"]) => {
+            (Outdated, "prepared statements are lost")
         }
-        _ => None,
-    }
+        // SQLITE_BUSY, after the busy timeout: another process holds the file.
+        "database is locked" => (Held, "locked by another process"),
+        // SQLITE_FULL, SQLITE_IOERR, SQLITE_READONLY, SQLITE_CANTOPEN
+        "database or disk is full" => (DiskFull, "disk full"),
+        "disk I/O error" => (DiskFails, "disk I/O error"),
+        "attempt to write a readonly database" => (ReadOnly, "the file can only be read"),
+        "unable to open database file" => (DiskFails, "the file cannot be opened"),
+        // 53200; SQLITE_NOMEM
+        "out of memory" | "out of shared memory" => (NoMemory, "out of memory"),
+        // 53100; the hint is there where a file was written in part.
+        _ if ends(&["No space left on device", "Disk quota exceeded"]) || hint == Some("Check free disk space.") => {
+            (DiskFull, "disk full")
+        }
+        // 58030
+        _ if message.ends_with("Input/output error") => (DiskFails, "disk I/O error"),
+        // 25P03, 25P04
+        _ if starts(&[
+            "terminating connection due to idle-in-transaction",
+            "terminating connection due to transaction timeout",
+        ]) =>
+        {
+            (TooLong, "transaction left idle")
+        }
+        // 57P01, 57P02, 57P04, 57P05
+        _ if message.starts_with("terminating connection") => (Lost, LOST),
+        // 08P01 of PgBouncer, which has lost its server.
+        "server conn crashed?" | "server closed the connection unexpectedly" => (Lost, LOST),
+        // 57P03, 53300
+        _ if message.starts_with("the database system is") => (Unreachable, "server not up"),
+        _ if starts(&[
+            "sorry, too many clients already",
+            "remaining connection slots are reserved",
+            "too many connections for ",
+        ]) =>
+        {
+            (Unreachable, "server has no free connection")
+        }
+        _ => return None,
+    };
+    Some(Sort::Unavailable(trouble, reason))
 }
 
 /// What the body of `read!`, `snapshot!` or `write!` fails with: a failure of the database, or a refusal of the
@@ -264,14 +398,70 @@ mod tests {
         assert!(sorted(Kind::Unknown, "deadlock detected").is_conflict());
         assert!(sorted(Kind::Unknown, "database is locked").is_unavailable());
         assert!(sorted(Kind::UnableToSendCommand, "connection closed").is_unavailable());
-        assert!(sorted(Kind::Unknown, "terminating connection due to administrator command").is_lost());
         let idle = "terminating connection due to idle-in-transaction timeout";
-        let idle = sorted(Kind::Unknown, idle);
-        assert!(idle.is_unavailable() && !idle.is_lost());
+        assert_eq!(sorted(Kind::Unknown, idle).trouble(), Some(Trouble::TooLong));
         assert!(DbError::from(Diesel::NotFound).is_not_found());
         assert!(matches!(sorted(Kind::Unknown, "syntax error"), DbError::Query(_)));
         let check = sorted(Kind::CheckViolation, "CHECK constraint failed: stock_sane");
         assert_eq!(check.check_violation(), Some("stock_sane"));
         assert!(sorted(Kind::ForeignKeyViolation, "FOREIGN KEY").is_foreign_key_violation());
+    }
+    /// Texts as PostgreSQL 15 and 17, PgBouncer and SQLite have them.
+    #[test]
+    fn troubles_are_known_by_their_texts() {
+        let lost = [
+            "terminating connection due to administrator command",
+            "terminating connection because of crash of another server process",
+            "terminating connection due to idle-session timeout",
+            "server conn crashed?",
+        ];
+        let outdated = [
+            "cached plan must not change result type",
+            "prepared statement \"s17\" does not exist",
+            "prepared statement \"s17\" already exists",
+        ];
+        let full = [
+            "database or disk is full",
+            "could not extend file \"base/5/16384\": No space left on device",
+            "could not write to file \"pg_wal/xlogtemp.42\": No space left on device",
+        ];
+        let failing = [
+            "disk I/O error",
+            "unable to open database file",
+            "could not read block 7 in file \"base/5/16384\": Input/output error",
+        ];
+        let none = ["out of memory", "out of shared memory"];
+        let late = ["canceling statement due to user request", "canceling statement due to lock timeout"];
+        let read_only = ["attempt to write a readonly database"];
+        let cases: [(Trouble, &[&str]); 7] = [
+            (Trouble::Lost, &lost),
+            (Trouble::Outdated, &outdated),
+            (Trouble::DiskFull, &full),
+            (Trouble::DiskFails, &failing),
+            (Trouble::NoMemory, &none),
+            (Trouble::TooLong, &late),
+            (Trouble::ReadOnly, &read_only),
+        ];
+        for (trouble, texts) in cases {
+            for text in texts {
+                assert_eq!(sorted(Kind::Unknown, text).trouble(), Some(trouble), "{text}");
+            }
+        }
+        let read_only = sorted(Kind::ReadOnlyTransaction, "cannot execute INSERT in a read-only transaction");
+        assert_eq!(read_only.trouble(), Some(Trouble::ReadOnly));
+        // What is not known is a fault of ours, and its connection is not used again.
+        let unknown = sorted(Kind::Unknown, "cache lookup failed for type 16390");
+        assert!(matches!(unknown, DbError::Query(_)) && unknown.spoils_connection());
+        assert!(!sorted(Kind::CheckViolation, "stock_sane").spoils_connection());
+        assert!(!sorted(Kind::Unknown, "deadlock detected").spoils_connection());
+    }
+
+    #[test]
+    fn a_trouble_is_found_among_causes() {
+        let full = Diesel::DatabaseError(Kind::Unknown, Box::new("database or disk is full".to_owned()));
+        assert_eq!(trouble_within(&DbError::Query(full)), Some(Trouble::DiskFull));
+        let migration = DbError::Migration("Failed to run 0001_jobs with: disk I/O error".into());
+        assert_eq!(trouble_within(&migration), Some(Trouble::DiskFails));
+        assert_eq!(trouble_within(&DbError::Config("is wrong".into())), None);
     }
 }

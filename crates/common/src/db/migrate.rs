@@ -7,11 +7,13 @@
 //! the same version. A service's own come first.
 
 use std::sync::Arc;
+use std::time::Duration;
 
-use diesel::SqliteConnection;
 use diesel::migration::{Migration, MigrationSource};
+use diesel::sql_types::BigInt;
+use diesel::{Connection, SqliteConnection};
 use diesel_async::async_connection_wrapper::AsyncConnectionWrapper;
-use diesel_async::{AsyncPgConnection, RunQueryDsl, SimpleAsyncConnection};
+use diesel_async::{AsyncPgConnection, RunQueryDsl};
 use diesel_migrations::{EmbeddedMigrations, MigrationHarness, embed_migrations};
 
 use super::postgres::Postgres;
@@ -24,16 +26,29 @@ const COMMON_SQLITE: EmbeddedMigrations = embed_migrations!("migrations/sqlite")
 /// The advisory lock that stands for "this database's schema": the text `souk` and a version.
 const LOCK: i64 = 0x736f_756b_0001;
 
+/// How long a copy waits for the one that migrates.
+const PATIENCE: Duration = Duration::from_secs(600);
+
 /// Returns the names of the migrations that were run.
 pub(super) async fn postgres(db: &Postgres, migrations: Arc<Migrations>) -> Result<Vec<String>, DbError> {
-    let mut conn = db.apart().await?;
-    // An index over a large table takes its time, and so does the copy that we wait for. The lock goes with the
-    // connection, whatever happens.
-    conn.batch_execute("SET statement_timeout = 0; SET lock_timeout = '10min'").await?;
-    diesel::sql_query("SELECT pg_advisory_lock($1)")
-        .bind::<diesel::sql_types::BigInt, _>(LOCK)
-        .execute(&mut conn)
-        .await?;
+    // An index over a large table takes its time, and so does the copy that we wait for.
+    let mut conn = db.apart(Duration::ZERO, PATIENCE).await?;
+    if db.is_pooled() {
+        // A lock of the session's would stay behind with a connection that is another's by then. One transaction has
+        // one connection, so what is held until its end is ours; a second connection might never come free, since all
+        // copies that wait hold one.
+        return blocking(move || {
+            let mut conn = AsyncConnectionWrapper::<AsyncPgConnection>::from(conn);
+            conn.transaction(|conn| {
+                let lock = diesel::sql_query("SELECT pg_advisory_xact_lock($1)").bind::<BigInt, _>(LOCK);
+                diesel::RunQueryDsl::execute(lock, conn)?;
+                run(conn, [&migrations.postgres, &COMMON_POSTGRES])
+            })
+        })
+        .await;
+    }
+    // It goes with the connection, whatever happens.
+    diesel::sql_query("SELECT pg_advisory_lock($1)").bind::<BigInt, _>(LOCK).execute(&mut conn).await?;
     blocking(move || {
         let mut conn = AsyncConnectionWrapper::<AsyncPgConnection>::from(conn);
         run(&mut conn, [&migrations.postgres, &COMMON_POSTGRES])

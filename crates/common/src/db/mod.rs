@@ -45,8 +45,10 @@
 //! | `single!` | the one statement that the body is on PostgreSQL; on SQLite as `write!` | as `write!` |
 //!
 //! **A body may run again.** On PostgreSQL a run that collides with another (SQLSTATE `40001`, `40P01`, in a
-//! statement or at `COMMIT`) is rolled back and tried again after a jittered pause, [`Attempts::MAX`] times in all; one
-//! whose connection is lost before `COMMIT`, [`Attempts::MAX_LOST`] times. Then it fails as [`DbError::Conflict`] or
+//! statement or at `COMMIT`) is rolled back and tried again after a jittered pause, [`Attempts::MAX`] times in all. One
+//! whose connection is lost before `COMMIT` is tried again on another, [`Attempts::MAX_LOST`] times, and so is one that
+//! finds its server read-only (`25006`, after a failover) or its prepared statements outdated (`0A000`, after a
+//! migration); connections made before are not used again. Then it fails as [`DbError::Conflict`] or
 //! [`DbError::Unavailable`]. So a body changes nothing but the database, calls no other service, and gives values away
 //! by clone. A `COMMIT` whose answer is lost is not tried again, nor is a `single!` statement: it may have happened, and
 //! only the caller knows how to find out.
@@ -79,23 +81,26 @@
 //! That is part of the `write!` it is called in. For a whole transaction in one hop there is
 //! [`Sqlite::batch`](sqlite::Sqlite::batch), reached through [`Db::pools`].
 
+mod condition;
 mod config;
 mod error;
+mod hosts;
 mod macros;
 mod migrate;
 pub mod postgres;
+mod ready;
 mod session;
 pub mod sqlite;
 
 use std::fmt;
 use std::path::Path;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 
 use diesel_async::RunQueryDsl;
 pub use diesel_migrations::EmbeddedMigrations;
 
-pub use self::config::Config;
-pub use self::error::{DbError, Failure};
+pub use self::config::{Config, Pooler};
+pub use self::error::{DbError, Failure, Trouble};
 pub use self::session::{Attempts, Commit, Mode, Session};
 pub use crate::{__db_read as read, __db_single as single, __db_snapshot as snapshot, __db_write as write};
 
@@ -164,6 +169,8 @@ pub struct Db(Arc<Inner>);
 struct Inner {
     pools: Pools,
     migrations: Arc<Migrations>,
+    /// What [`Db::is_ready`] answered last.
+    was_ready: Mutex<Option<bool>>,
     _metrics: Vec<PoolMetrics>,
 }
 
@@ -199,19 +206,21 @@ impl Db {
                 vec![side(0, "writer"), side(1, "readers")]
             }
         };
-        Ok(Self(Arc::new(Inner { pools, migrations: Arc::new(migrations), _metrics: metrics })))
+        let (migrations, was_ready) = (Arc::new(migrations), Mutex::default());
+        Ok(Self(Arc::new(Inner { pools, migrations, was_ready, _metrics: metrics })))
     }
 
     /// Runs the migrations that were not run yet, the service's and then common's own (`crates/common/migrations`),
     /// and returns their names. May be called by several copies of a service at once.
     ///
     /// # Errors
-    /// [`DbError::Migration`] where one fails; it left nothing behind.
+    /// [`DbError::Migration`] where one fails; it left nothing behind. [`DbError::Unavailable`] where the disk is full,
+    /// for example.
     pub async fn migrate(&self) -> Result<Vec<String>, DbError> {
         let migrations = self.0.migrations.clone();
         match self.pools() {
             Pools::Postgres(db) => migrate::postgres(db, migrations).await,
-            Pools::Sqlite(db) => migrate::sqlite(db, migrations).await,
+            Pools::Sqlite(db) => migrate::sqlite(db, migrations).await.map_err(|error| db.explain(error)),
         }
     }
 

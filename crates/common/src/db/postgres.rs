@@ -1,20 +1,32 @@
 //! The PostgreSQL side: one pool of connections, each set up with the timeouts of the settings.
 
+mod connect;
+mod pooled;
+mod server;
+mod stream;
+
 use std::sync::Arc;
 use std::time::Duration;
 
+use deadpool::managed::{QueueMode, WeakPool};
 use diesel::connection::TransactionDepthChange;
 use diesel::pg::Pg;
 use diesel::query_builder::{AstPass, BoxedSqlQuery, Query, QueryFragment, QueryId, SqlQuery};
-use diesel::{ConnectionError, ConnectionResult, QueryResult};
-use diesel_async::pooled_connection::deadpool::{Object, Pool, PoolError};
+use diesel::{ConnectionError, QueryResult};
+use diesel_async::pooled_connection::deadpool::{Hook, HookError, Object, Pool, PoolError};
 use diesel_async::pooled_connection::{
     AsyncDieselConnectionManager, ManagerConfig, PoolError as InnerError, RecyclingMethod,
 };
 use diesel_async::{AnsiTransactionManager, AsyncPgConnection, RunQueryDsl, SimpleAsyncConnection, TransactionManager};
 use tokio_postgres::error::SqlState;
+use tokio_rustls::rustls;
 
+pub(super) use self::connect::Connector;
+use self::connect::Insecure;
+pub(super) use self::server::Server;
+use super::condition::Condition;
 use super::config::{Chain, Config};
+use super::hosts::Hosts;
 use super::session::{Attempts, Commit, Mode, Session};
 use super::{DbError, Failure, PoolStatus};
 
@@ -82,64 +94,66 @@ pub fn together<T, E: Failure>(results: impl IntoIterator<Item = Result<T, E>>) 
     failed.map_or(Ok(done), Err)
 }
 
+/// Runs statements one by one on a connection of their own, each outside any transaction: what a tool does to a server,
+/// such as making databases.
+///
+/// # Errors
+/// [`DbError`] where there is no connection, or one of them fails.
+pub async fn execute(config: &Config, statements: &[String]) -> Result<(), DbError> {
+    let connector = Connector::new(Server::read(config)?, config)?;
+    let connected = Hosts::of(connector.settings(), config.acquire_timeout).connect(&connector).await;
+    let mut conn = connected.map_err(|error| sort(PoolError::Backend(InnerError::ConnectionError(error))))?;
+    for statement in statements {
+        conn.batch_execute(statement).await?;
+    }
+    Ok(())
+}
+
 /// A pool of connections to one PostgreSQL database.
 #[derive(Clone)]
 pub struct Postgres {
     pool: Pool<Conn>,
-    settings: Arc<tokio_postgres::Config>,
+    connector: Arc<Connector>,
+    hosts: Arc<Hosts>,
     wait: Duration,
+    condition: Arc<Condition>,
 }
 
 impl Postgres {
     /// Makes the pool and its first connection. Waits for a server that is not up yet.
-    pub(super) async fn connect(mut settings: tokio_postgres::Config, config: &Config) -> Result<Self, DbError> {
-        // What the URL says itself goes last, and so wins.
-        let theirs = settings.get_options().unwrap_or_default();
-        let options = format!(
-            // Services ask for rows by their keys. That costs little more than reading on where the pages are in memory or
-            // on flash, while PostgreSQL's default is made for disks that turn.
-            "-c random_page_cost=1.1 -c statement_timeout={} -c idle_in_transaction_session_timeout={} \
-             -c lock_timeout={} {theirs}",
-            config.statement_timeout.as_millis(),
-            config.idle_in_transaction_timeout.as_millis(),
-            config.lock_timeout.as_millis(),
-        );
-        settings.options(options.trim_end());
-        if settings.get_application_name().is_none() {
-            settings.application_name("souk");
-        }
-        if settings.get_connect_timeout().is_none() {
-            settings.connect_timeout(config.acquire_timeout);
-        }
-        // A network that swallows everything is noticed; the kernel's own patience is hours.
-        settings.keepalives_idle(Duration::from_secs(30));
-        if settings.get_tcp_user_timeout().is_none() {
-            settings.tcp_user_timeout(Duration::from_secs(30));
-        }
-        let settings = Arc::new(settings);
-
+    pub(super) async fn connect(server: Server, config: &Config) -> Result<Self, DbError> {
+        let connector = Arc::new(Connector::new(server, config)?);
+        let hosts = Arc::new(Hosts::of(connector.settings(), config.acquire_timeout));
+        let condition = Arc::new(Condition::of(config));
         let mut manager = ManagerConfig::default();
         // Whether a connection still lives is known without a round trip; one that died unnoticed shows at `BEGIN`,
         // where another is taken.
         manager.recycling_method = RecyclingMethod::Fast;
-        let setup = settings.clone();
+        let setup = (hosts.clone(), connector.clone());
         manager.custom_setup = Box::new(move |_| {
-            let settings = setup.clone();
-            Box::pin(async move { establish(&settings).await })
+            let (hosts, connector) = setup.clone();
+            Box::pin(async move { hosts.connect(&connector).await })
         });
         let manager = AsyncDieselConnectionManager::new_with_config("", manager);
+        let found = condition.clone();
         let pool = Pool::builder(manager)
             .max_size(config.postgres_connections())
+            // The one used last goes first, so that those that a quiet hour does not need grow idle, and go.
+            .queue_mode(QueueMode::Lifo)
+            .pre_recycle(Hook::sync_fn(move |_, metrics| {
+                if found.is_fit(metrics) { Ok(()) } else { Err(HookError::message("not used again")) }
+            }))
             .build()
             .map_err(|error| DbError::Config(format!("cannot be used: {error}")))?;
-        let postgres = Self { pool, settings, wait: config.acquire_timeout };
+        tokio::spawn(close_old(pool.weak(), condition.clone()));
+        let postgres = Self { pool, connector, hosts, wait: config.acquire_timeout, condition };
         postgres.wait_until_up(config.startup_timeout).await?;
         postgres.warn_of_other_languages().await;
         Ok(postgres)
     }
 
-    /// Deadlocks and timeouts are known by their English text, for diesel keeps no SQLSTATE of them. What speaks the
-    /// protocol but has no such setting speaks English.
+    /// Deadlocks, timeouts, full disks and outdated statements are known by their English text, for diesel keeps no
+    /// SQLSTATE of them. What speaks the protocol but has no such setting speaks English.
     async fn warn_of_other_languages(&self) {
         #[derive(diesel::QueryableByName)]
         struct Language {
@@ -155,7 +169,8 @@ impl Postgres {
         {
             tracing::warn!(
                 lc_messages = language,
-                "PostgreSQL's messages are not in English: deadlocks are not retried; set lc_messages to C"
+                "PostgreSQL's messages are not in English: deadlocks are not retried, and a full disk or a timeout is \
+                 taken for a fault of souk; set lc_messages to C"
             );
         }
     }
@@ -206,26 +221,39 @@ impl Postgres {
         };
         let mut lost = attempts.lost();
         loop {
-            if lost > 0 {
-                // A server that ended one connection most likely ended all: those that lie idle are not worth a try.
-                self.pool.retain(|_, _| false);
-            }
-            let mut session = Session::new(self.get().await?, discard, mode);
+            let conn = self.get().await?;
+            let mut session = Session::new(conn, discard, mode, self.condition.clone());
             let Some(begin) = begin else {
                 return Ok(session);
             };
-            let begun = AnsiTransactionManager::begin_transaction_sql(session.conn()?, begin).await;
-            match begun.map_err(DbError::from) {
-                Ok(()) => return Ok(session),
-                Err(error) if error.is_lost() && lost < Attempts::MAX_LOST => lost += 1,
-                Err(error) => return Err(error),
+            let begun = AnsiTransactionManager::begin_transaction_sql(session.conn()?, begin);
+            // A server that lives answers it at once. One whose machine is gone never does.
+            let error = match tokio::time::timeout(self.wait, begun).await {
+                Ok(Ok(())) => return Ok(session),
+                Ok(Err(error)) => DbError::from(error),
+                Err(_) => DbError::lost("the server does not answer"),
+            };
+            self.condition.note(&error, mode == Mode::Write);
+            if !error.is_of_the_connection() || lost >= Attempts::MAX_LOST {
+                return Err(error);
             }
+            lost += 1;
         }
     }
 
-    /// A connection beside the pool.
-    pub(super) async fn apart(&self) -> Result<Conn, DbError> {
-        establish(&self.settings).await.map_err(|error| sort(PoolError::Backend(InnerError::ConnectionError(error))))
+    /// A connection beside the pool, with limits of its own for a statement and for waiting for a lock.
+    pub(super) async fn apart(&self, statement: Duration, lock: Duration) -> Result<Conn, DbError> {
+        let connected = self.hosts.connect(&self.connector.with_limits(statement, lock)).await;
+        connected.map_err(|error| sort(PoolError::Backend(InnerError::ConnectionError(error))))
+    }
+
+    /// Whether connections are shared with others between transactions.
+    pub(super) fn is_pooled(&self) -> bool {
+        self.connector.is_pooled()
+    }
+
+    pub(super) fn condition(&self) -> &Condition {
+        &self.condition
     }
 
     pub(super) fn status(&self) -> PoolStatus {
@@ -259,47 +287,82 @@ fn discard(conn: Object<Conn>) {
     drop(Object::take(conn));
 }
 
-/// The driver's own error is kept, with its SQLSTATE: diesel's would say only "db error".
-async fn establish(settings: &tokio_postgres::Config) -> ConnectionResult<Conn> {
-    let refused = |error| {
-        ConnectionError::CouldntSetupConfiguration(diesel::result::Error::QueryBuilderError(Box::new(Refused(error))))
-    };
-    let (client, connection) = settings.connect(tokio_postgres::NoTls).await.map_err(refused)?;
-    Conn::try_from_client_and_connection(client, connection).await
+/// Closes connections whose time is over and that nobody asks for, until the pool is gone.
+async fn close_old(pool: WeakPool<AsyncDieselConnectionManager<Conn>>, condition: Arc<Condition>) {
+    let Some(every) = condition.look_every() else { return };
+    loop {
+        tokio::time::sleep(every).await;
+        let Some(pool) = pool.upgrade().filter(|pool| !pool.is_closed()) else { return };
+        pool.retain(|_, metrics| !condition.is_old(&metrics));
+    }
 }
 
 /// Why no connection could be made.
 #[derive(Debug, thiserror::Error)]
-#[error("{}", Chain(.0))]
-struct Refused(tokio_postgres::Error);
+enum Refused {
+    /// The driver or the server says so.
+    #[error("{}{}", Chain(.0), hint(.0))]
+    Driver(#[from] tokio_postgres::Error),
+    /// The database keeps texts otherwise than we send them.
+    #[error(
+        "the database's encoding is {0}, which cannot hold every text: souk needs UTF8; \
+         make it by CREATE DATABASE … ENCODING 'UTF8' TEMPLATE template0"
+    )]
+    Encoding(String),
+}
+
+/// What to do where the server's own words do not tell.
+fn hint(error: &tokio_postgres::Error) -> &'static str {
+    match error.as_db_error() {
+        Some(error) if error.message().starts_with("unsupported startup parameter") => {
+            "; behind PgBouncer and the like, say pooler=transaction"
+        }
+        _ => "",
+    }
+}
 
 impl Refused {
-    /// Whether the same may work later. A wrong password or name does not mend itself.
+    /// Whether the same may work later. A wrong password or name does not mend itself, nor does a certificate.
     fn may_pass(&self) -> bool {
-        match self.0.code() {
-            None => true,
-            Some(code) => matches!(
-                *code,
-                SqlState::CANNOT_CONNECT_NOW
-                    | SqlState::TOO_MANY_CONNECTIONS
-                    | SqlState::ADMIN_SHUTDOWN
-                    | SqlState::CRASH_SHUTDOWN
-            ),
-        }
+        let Self::Driver(error) = self else { return false };
+        let Some(code) = error.code() else { return !is_insecure(error) };
+        // 08: the connection failed. 53: the server has no connection, memory or disk left. 58: its system fails.
+        let passing = ["08", "53", "58"].iter().any(|class| code.code().starts_with(class));
+        // 57P01, 57P02, 57P03: it is starting, stopping or has crashed.
+        passing || matches!(*code, SqlState::CANNOT_CONNECT_NOW | SqlState::ADMIN_SHUTDOWN | SqlState::CRASH_SHUTDOWN)
     }
+}
+
+/// Whether TLS is the reason: what one side shows is not what the other asks for.
+fn is_insecure(error: &(dyn std::error::Error + 'static)) -> bool {
+    let mut next = Some(error);
+    while let Some(error) = next {
+        // An I/O error does not count what it wraps among its sources.
+        let wrapped = error.downcast_ref::<std::io::Error>().and_then(std::io::Error::get_ref);
+        let wrapped = wrapped.map_or(error, |wrapped| wrapped as &(dyn std::error::Error + 'static));
+        if wrapped.is::<rustls::Error>() || wrapped.is::<Insecure>() {
+            return true;
+        }
+        next = error.source();
+    }
+    false
+}
+
+/// Whether a server refused us for good: the settings are wrong.
+pub(super) fn is_refusal(error: &ConnectionError) -> bool {
+    let ConnectionError::CouldntSetupConfiguration(diesel::result::Error::QueryBuilderError(refused)) = error else {
+        return false;
+    };
+    refused.downcast_ref::<Refused>().is_some_and(|refused| !refused.may_pass())
 }
 
 fn sort(error: PoolError) -> DbError {
     match error {
+        PoolError::Backend(InnerError::ConnectionError(error)) if is_refusal(&error) => {
+            DbError::Config(format!("leads to a server that refuses us: {error}"))
+        }
         PoolError::Backend(InnerError::ConnectionError(ConnectionError::CouldntSetupConfiguration(error))) => {
-            match error {
-                diesel::result::Error::QueryBuilderError(refused)
-                    if refused.downcast_ref::<Refused>().is_some_and(|refused| !refused.may_pass()) =>
-                {
-                    DbError::Config(format!("leads to a server that refuses us: {refused}"))
-                }
-                error => DbError::unavailable_because("cannot connect", error),
-            }
+            DbError::unavailable_because("cannot connect", error)
         }
         PoolError::Backend(InnerError::QueryError(error)) => error.into(),
         PoolError::Backend(error) => DbError::unavailable_because("cannot connect", error),

@@ -1,12 +1,14 @@
 //! One run of a `read!`, `snapshot!` or `write!`: a connection, the transaction on it, and the decision to try again.
 
 use std::ops::{ControlFlow, DerefMut};
+use std::sync::Arc;
 use std::time::Duration;
 
 use diesel::QueryResult;
 use diesel_async::{AsyncConnection, TransactionManager};
 
-use super::{DbError, Failure};
+use super::condition::Condition;
+use super::{DbError, Failure, Trouble};
 
 /// What a run needs of its connection.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -19,6 +21,12 @@ pub enum Mode {
     Write,
     /// One statement that writes, which happens as a whole or not at all.
     Single,
+}
+
+impl Mode {
+    fn writes(self) -> bool {
+        matches!(self, Self::Write | Self::Single)
+    }
 }
 
 /// How an engine ends a transaction.
@@ -43,19 +51,19 @@ impl Attempts {
     /// looks like a lost connection too.
     pub const MAX_LOST: u32 = 3;
 
-    /// How often a connection was lost.
+    /// How often a connection was lost, or of no more use.
     pub(super) fn lost(&self) -> u32 {
         self.lost
     }
 
     /// Counts a failure. The pause before another try, if one is due.
-    fn another(&mut self, error: &DbError) -> Option<Duration> {
+    pub(super) fn another(&mut self, error: &DbError) -> Option<Duration> {
         if error.is_conflict() {
             self.collided += 1;
             // Full jitter under a doubling bound, so that those who collided do not meet again.
             let bound = Duration::from_millis(4 << self.collided.min(7));
             (self.collided < Self::MAX).then(|| bound.mul_f64(rand::random()))
-        } else if error.is_lost() {
+        } else if error.is_of_the_connection() {
             self.lost += 1;
             (self.lost < Self::MAX_LOST).then_some(Duration::ZERO)
         } else {
@@ -72,6 +80,7 @@ pub struct Session<P: DerefMut> {
     conn: Option<P>,
     discard: fn(P),
     mode: Mode,
+    condition: Arc<Condition>,
 }
 
 impl<P> Session<P>
@@ -80,8 +89,8 @@ where
     P::Target: Commit,
 {
     /// `discard` takes a connection out of its pool and closes it.
-    pub(super) fn new(conn: P, discard: fn(P), mode: Mode) -> Self {
-        Self { conn: Some(conn), discard, mode }
+    pub(super) fn new(conn: P, discard: fn(P), mode: Mode, condition: Arc<Condition>) -> Self {
+        Self { conn: Some(conn), discard, mode, condition }
     }
 
     /// The connection. An error only once it is gone, which the macros do not let happen.
@@ -107,19 +116,27 @@ where
                     self.give_back();
                     return ControlFlow::Break(Ok(value));
                 }
-                Err(error) => (E::from(error), self.mode == Mode::Write),
+                Err(error) => (E::from(error), self.mode.writes()),
             },
             Err(error) => (error, self.mode == Mode::Single),
         };
-        // A connection that cannot even roll back is no more use; `drop` closes it.
-        if self.rollback().await.is_ok() {
+        let cause = error.db();
+        if let Some(cause) = cause {
+            self.condition.note(cause, self.mode.writes());
+        }
+        let spoiled = cause.is_some_and(DbError::spoils_connection);
+        // One that cannot even roll back is no more use either; `drop` closes it.
+        if !spoiled && self.rollback().await.is_ok() {
             self.give_back();
         }
-        // A commit whose answer was lost is not tried again: it may have happened. What was lost before went with
-        // its connection.
-        let pause = match error.db() {
-            Some(error) if !(committing && error.is_lost()) => attempts.another(error),
-            _ => None,
+        let pause = match cause {
+            // A commit whose answer was lost is not tried again: it may have happened. What was lost before went with
+            // its connection.
+            Some(cause) if committing && cause.is_lost() => None,
+            // No other server lets the body of a read write.
+            Some(cause) if !self.mode.writes() && cause.trouble() == Some(Trouble::ReadOnly) => None,
+            Some(cause) => attempts.another(cause),
+            None => None,
         };
         let Some(pause) = pause else {
             return ControlFlow::Break(Err(error));

@@ -2,6 +2,7 @@
 //! never wait for it (WAL).
 
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::time::Duration;
 
 use diesel::connection::{AnsiTransactionManager, SimpleConnection};
@@ -13,9 +14,11 @@ use diesel_async::pooled_connection::{
 use diesel_async::sync_connection_wrapper::SyncConnectionWrapper;
 use diesel_async::{AsyncConnection, TransactionManager};
 
+use super::condition::Condition;
 use super::config::{Chain, Config};
+use super::error::trouble_within;
 use super::session::{Attempts, Commit, Mode, Session};
-use super::{DbError, Failure, PoolStatus};
+use super::{DbError, Failure, PoolStatus, Trouble};
 
 /// What queries of the SQLite side run on.
 pub type Conn = SyncConnectionWrapper<SqliteConnection>;
@@ -41,7 +44,9 @@ const READER: &str = "PRAGMA query_only = ON;";
 pub struct Sqlite {
     writer: Pool<Conn>,
     readers: Pool<Conn>,
+    path: Arc<Path>,
     wait: Duration,
+    condition: Arc<Condition>,
 }
 
 impl Sqlite {
@@ -51,14 +56,37 @@ impl Sqlite {
         let Some(name) = path.to_str().map(str::to_owned) else {
             return Err(DbError::Config("is a path that is not UTF-8".into()));
         };
-        create(&path).map_err(|error| DbError::Config(format!("{name} cannot be opened: {error}")))?;
+        create(&path).map_err(|error| match trouble_of(&error) {
+            Some(trouble) => explained(&path, trouble, Box::new(error)),
+            None => DbError::Config(format!("{name} cannot be opened: {error}")),
+        })?;
         let sqlite = Self {
             writer: pool(&name, WRITER, 1)?,
             readers: pool(&name, READER, config.sqlite_readers())?,
+            path: path.into(),
             wait: config.acquire_timeout,
+            condition: Arc::default(),
         };
-        sqlite.wait_until_open(config.startup_timeout).await?;
+        sqlite.wait_until_open(config.startup_timeout).await.map_err(|error| sqlite.explain(error))?;
         Ok(sqlite)
+    }
+
+    /// Where the trouble is the file's, says which file it is and what to do.
+    pub(super) fn explain(&self, error: DbError) -> DbError {
+        match trouble_within(&error) {
+            Some(trouble @ (Trouble::DiskFull | Trouble::DiskFails | Trouble::ReadOnly)) => {
+                let cause = match error {
+                    DbError::Unavailable { source: Some(cause), .. } => cause,
+                    error => Box::new(error),
+                };
+                explained(&self.path, trouble, cause)
+            }
+            _ => error,
+        }
+    }
+
+    pub(super) fn condition(&self) -> &Condition {
+        &self.condition
     }
 
     /// Opens the file. Where another process is just turning WAL on or recovering, SQLite refuses at once, busy timeout
@@ -136,12 +164,15 @@ impl Sqlite {
             // What is one statement on PostgreSQL may be several here.
             Mode::Write | Mode::Single => (self.writer().await?, Some("BEGIN IMMEDIATE"), Mode::Write),
         };
-        let mut session = Session::new(conn, discard, mode);
+        let mut session = Session::new(conn, discard, mode, self.condition.clone());
         if let Some(begin) = begin {
-            session
-                .conn()?
-                .spawn_blocking(move |conn| AnsiTransactionManager::begin_transaction_sql(conn, begin))
-                .await?;
+            let conn = session.conn()?;
+            let begun = conn.spawn_blocking(move |conn| AnsiTransactionManager::begin_transaction_sql(conn, begin));
+            if let Err(error) = begun.await {
+                let error = DbError::from(error);
+                self.condition.note(&error, mode == Mode::Write);
+                return Err(error);
+            }
         }
         Ok(session)
     }
@@ -173,6 +204,37 @@ impl Commit for Conn {
 
 fn discard(conn: Object<Conn>) {
     drop(Object::take(conn));
+}
+
+/// A file system with less is as good as full: SQLite needs room for its log and its index of it, too.
+const LITTLE: u64 = 256 * 1024;
+
+/// Which of a file's troubles it is that somebody can do something about.
+fn trouble_of(error: &std::io::Error) -> Option<Trouble> {
+    match error.kind() {
+        std::io::ErrorKind::StorageFull | std::io::ErrorKind::QuotaExceeded => Some(Trouble::DiskFull),
+        std::io::ErrorKind::ReadOnlyFilesystem => Some(Trouble::ReadOnly),
+        _ => None,
+    }
+}
+
+fn explained(path: &Path, trouble: Trouble, cause: Box<dyn std::error::Error + Send + Sync>) -> DbError {
+    let folder = path.parent().unwrap_or(path);
+    let free = rustix::fs::statvfs(folder).ok().map(|disk| disk.f_bavail.saturating_mul(disk.f_frsize));
+    // Without room for its index, SQLite speaks of no more than an I/O error.
+    let trouble = if free.is_some_and(|free| free < LITTLE) { Trouble::DiskFull } else { trouble };
+    let (path, folder) = (path.display(), folder.display());
+    let reason = match trouble {
+        Trouble::DiskFull => {
+            let free = free.map(|free| format!(" ({} KiB free)", free / 1024)).unwrap_or_default();
+            format!("the disk of {path} is full{free}: make room in {folder} or on its file system")
+        }
+        Trouble::ReadOnly => {
+            format!("{path} can only be read: the file, {folder} and its file system must be writable for this user")
+        }
+        _ => format!("{path} cannot be read or written: look at its disk, its permissions and the system's log"),
+    };
+    DbError::Unavailable { trouble, reason: reason.into(), source: Some(cause) }
 }
 
 fn create(path: &Path) -> std::io::Result<()> {
@@ -219,7 +281,10 @@ async fn get(pool: &Pool<Conn>, wait: Duration) -> Result<Object<Conn>, DbError>
         Ok(Err(PoolError::Backend(InnerError::ConnectionError(ConnectionError::CouldntSetupConfiguration(error))))) => {
             Err(error.into())
         }
-        Ok(Err(error)) => Err(DbError::unavailable_because("cannot open the file", error)),
+        Ok(Err(error)) => {
+            let trouble = trouble_within(&error).unwrap_or(Trouble::Unreachable);
+            Err(DbError::of(trouble, "cannot open the file", error))
+        }
         Err(_) => Err(DbError::unavailable("no connection came free in time")),
     }
 }

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use crate::{
-    db::DbError,
+    db::{DbError, Trouble},
     page::{PageError, filter::FilterError, order::OrderError},
 };
 
@@ -17,13 +17,21 @@ impl From<DbError> for Problem {
     /// nor another try mends.
     fn from(error: DbError) -> Self {
         let problem = match &error {
-            DbError::Unavailable { .. } => Self::unavailable("the database"),
+            DbError::Unavailable { .. } => Self::database("the database", &error),
             DbError::Conflict(_) => {
                 Self::new(Reason::Conflict, "concurrent changes kept colliding: try again").retry_after(RETRY_CONFLICT)
             }
             _ => Self::internal(),
         };
         problem.caused_by(error)
+    }
+}
+
+impl Problem {
+    /// A database that is unavailable, such as "the orders' database", and in which way.
+    pub fn database(what: impl std::fmt::Display, error: &DbError) -> Self {
+        let trouble = error.trouble().unwrap_or(Trouble::Unreachable);
+        Self::unavailable_since(what, trouble.for_clients())
     }
 }
 
@@ -71,6 +79,21 @@ mod tests {
             assert!(!problem.message().contains("users"), "{problem}");
             assert!(chain(&problem).contains("users"), "{}", chain(&problem));
             assert_eq!(problem.retry_delay().is_some(), reason != Reason::Internal);
+        }
+    }
+
+    #[test]
+    fn what_ails_a_database_is_told_in_a_few_words() {
+        let cases = [
+            ("could not extend file \"base/1/2\": No space left on device", "cannot store anything"),
+            ("canceling statement due to lock timeout", "is too busy"),
+            ("terminating connection due to administrator command", "cannot be reached"),
+        ];
+        for (text, told) in cases {
+            let error = Diesel::DatabaseError(DatabaseErrorKind::Unknown, Box::new(text.to_owned()));
+            let problem = Problem::from(DbError::from(error));
+            assert_eq!(problem.reason(), Reason::ServiceUnavailable);
+            assert_eq!(problem.message(), format!("the database {told} at the moment: try again"));
         }
     }
 

@@ -1,7 +1,7 @@
 //! A problem on REST: `application/problem+json` of RFC 9457.
 use serde_json::{Map, Value, json};
 
-use super::Problem;
+use super::{NAME_BYTES, Problem, shorten};
 
 impl Problem {
     /// The problem as `application/problem+json`. `request_id` finds it in the logs; `instance` is the path of the
@@ -14,7 +14,7 @@ impl Problem {
         body.insert("status".into(), self.http_status().into());
         body.insert("detail".into(), self.message().into());
         if !instance.is_empty() {
-            body.insert("instance".into(), instance.into());
+            body.insert("instance".into(), shorten(instance, 4 * NAME_BYTES).into());
         }
         body.insert("reason".into(), self.reason_name().into());
         if !request_id.is_empty() {

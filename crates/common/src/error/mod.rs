@@ -7,18 +7,26 @@ mod convert;
 mod json;
 mod reason;
 mod status;
+mod text;
 
 use std::{collections::BTreeMap, error::Error, fmt, sync::Arc, time::Duration};
 
 pub use souk_proto::common::v1::ErrorReason as Reason;
 
+pub use self::text::{MESSAGE_BYTES, NAME_BYTES, shorten};
+use self::text::{bounded, shown};
+
 /// The domain of souk's reasons in `google.rpc.ErrorInfo`.
 pub const DOMAIN: &str = "souk";
+/// Metadata of a problem with how a request was compressed: the codings that are accepted. It is a header of the
+/// response, too: `grpc-accept-encoding` on gRPC, `accept-encoding` (RFC 7694) on HTTP.
+pub const ACCEPT_ENCODING: &str = "acceptEncoding";
 
 /// How long a client should wait before it asks a service again that could not be reached.
 const RETRY_UNAVAILABLE: Duration = Duration::from_secs(1);
 
-/// An error as a client sees it. Cheap to move; everything in it may be shown to anyone, its cause excepted.
+/// An error as a client sees it. Cheap to move; everything in it may be shown to anyone, its cause excepted. None of its
+/// texts is longer than [`MESSAGE_BYTES`], no name longer than [`NAME_BYTES`]: what is longer is shortened in the middle.
 #[derive(Debug, Clone)]
 pub struct Problem(Box<Inner>);
 
@@ -71,7 +79,7 @@ impl Problem {
     pub fn new(reason: Reason, message: impl Into<String>) -> Self {
         Self(Box::new(Inner {
             reason,
-            message: message.into(),
+            message: bounded(message, MESSAGE_BYTES),
             fields: Vec::new(),
             violations: Vec::new(),
             metadata: BTreeMap::new(),
@@ -95,29 +103,27 @@ impl Problem {
         D: Into<String>,
     {
         let mut problem = Self::new(Reason::FieldInvalid, "");
-        problem.0.fields = fields
-            .into_iter()
-            .map(|(path, description)| Field { path: path.into(), description: description.into() })
-            .collect();
-        problem.0.message = match problem.0.fields.as_slice() {
+        problem.0.fields = fields.into_iter().map(|(path, description)| Field::new(path, description)).collect();
+        let message = match problem.0.fields.as_slice() {
             [] => "the request is not valid".to_owned(),
             [first] => first.to_string(),
             [first, second] => format!("{first} (and 1 more: {})", second.path),
             [first, rest @ ..] => format!("{first} (and {} more)", rest.len()),
         };
+        problem.0.message = bounded(message, MESSAGE_BYTES);
         problem
     }
 
     /// The caller may not do this with the resource, or it does not exist: the answer is the same, so that nobody
     /// learns which names exist.
     pub fn access_denied(resource: impl Into<String>) -> Self {
-        let name = resource.into();
+        let name = bounded(resource, NAME_BYTES);
         Self::new(Reason::AccessDenied, format!("{name} is not yours to use, or does not exist")).resource("", name)
     }
 
     /// The resource does not exist. For those who may know: see [`Problem::access_denied`].
     pub fn not_found(resource: impl Into<String>) -> Self {
-        let name = resource.into();
+        let name = bounded(resource, NAME_BYTES);
         Self::new(Reason::ResourceNotFound, format!("{name} does not exist")).resource("", name)
     }
 
@@ -136,7 +142,12 @@ impl Problem {
 
     /// A part of souk or a peer cannot be reached now: "the payment provider".
     pub fn unavailable(what: impl fmt::Display) -> Self {
-        Self::new(Reason::ServiceUnavailable, format!("{what} cannot be reached at the moment: try again"))
+        Self::unavailable_since(what, "cannot be reached")
+    }
+
+    /// The same, in other words than that it cannot be reached: "takes no changes".
+    pub(crate) fn unavailable_since(what: impl fmt::Display, why: &str) -> Self {
+        Self::new(Reason::ServiceUnavailable, format!("{what} {why} at the moment: try again"))
             .retry_after(RETRY_UNAVAILABLE)
     }
 }
@@ -146,7 +157,7 @@ impl Problem {
     /// Adds a field that is not valid: where, and what would be right.
     #[must_use]
     pub fn field(mut self, path: impl Into<String>, description: impl Into<String>) -> Self {
-        self.0.fields.push(Field { path: path.into(), description: description.into() });
+        self.0.fields.push(Field::new(path, description));
         self
     }
 
@@ -158,18 +169,14 @@ impl Problem {
         subject: impl Into<String>,
         description: impl Into<String>,
     ) -> Self {
-        self.0.violations.push(Violation {
-            kind: kind.into(),
-            subject: subject.into(),
-            description: description.into(),
-        });
+        self.0.violations.push(Violation::new(kind, subject, description));
         self
     }
 
     /// Adds a value for programs, by a key in lowerCamelCase.
     #[must_use]
     pub fn metadata(mut self, key: impl Into<String>, value: impl fmt::Display) -> Self {
-        self.0.metadata.insert(key.into(), value.to_string());
+        self.0.metadata.insert(key.into(), shown(value));
         self
     }
 
@@ -183,7 +190,7 @@ impl Problem {
     /// Which resource it is about: its type in the contract (`souk/Order`, or empty) and its name.
     #[must_use]
     pub fn resource(mut self, kind: impl Into<String>, name: impl Into<String>) -> Self {
-        self.0.resource = Some(Resource { kind: kind.into(), name: name.into() });
+        self.0.resource = Some(Resource::new(kind, name));
         self
     }
 
@@ -273,6 +280,28 @@ impl Problem {
     }
 }
 
+impl Field {
+    fn new(path: impl Into<String>, description: impl Into<String>) -> Self {
+        Self { path: bounded(path, NAME_BYTES), description: bounded(description, MESSAGE_BYTES) }
+    }
+}
+
+impl Violation {
+    fn new(kind: impl Into<String>, subject: impl Into<String>, description: impl Into<String>) -> Self {
+        Self {
+            kind: bounded(kind, NAME_BYTES),
+            subject: bounded(subject, NAME_BYTES),
+            description: bounded(description, MESSAGE_BYTES),
+        }
+    }
+}
+
+impl Resource {
+    fn new(kind: impl Into<String>, name: impl Into<String>) -> Self {
+        Self { kind: bounded(kind, NAME_BYTES), name: bounded(name, NAME_BYTES) }
+    }
+}
+
 impl fmt::Display for Field {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         if self.path.is_empty() {
@@ -346,6 +375,27 @@ mod tests {
         assert_eq!(three.message(), "a must be set (and 2 more)");
         assert_eq!(three.field_violations().len(), 3);
         assert_eq!(three.reason(), Reason::FieldInvalid);
+    }
+
+    #[test]
+    fn no_text_of_a_client_comes_back_whole() {
+        let long = "x".repeat(4_000_000);
+        let problem = Problem::fields([(&*long, &*long)])
+            .field(&*long, &*long)
+            .violation(&*long, &*long, &*long)
+            .metadata("key", &long)
+            .resource(&*long, &*long);
+        let named =
+            [Problem::new(Reason::Conflict, &*long), Problem::not_found(&*long), Problem::access_denied(&*long)];
+        for problem in named.into_iter().chain([problem]) {
+            let json = problem.to_json("id", &long).to_string();
+            assert!(json.len() < 16 * 1024, "{}", json.len());
+            assert!(problem.to_string().len() < 2 * MESSAGE_BYTES);
+            let status = tonic::Status::from(problem);
+            assert!(status.message().len() <= MESSAGE_BYTES && status.details().len() < 16 * 1024);
+        }
+        let problem = Problem::new(Reason::UnknownField, format!("{long} is not a field of Request"));
+        assert!(problem.message().ends_with("is not a field of Request"), "{}", problem.message());
     }
 
     #[test]

@@ -45,6 +45,7 @@ pub(super) fn facts(reason: Reason) -> Facts {
         R::ProductArchived => (Code::FailedPrecondition, "The product is archived"),
         R::PaymentDeclined => (Code::FailedPrecondition, "The payment was declined"),
         R::OrderShipped => (Code::FailedPrecondition, "Pieces of the order were shipped"),
+        R::TotalChanged => (Code::FailedPrecondition, "The order's total has changed"),
         R::OrderAbandoned => (Code::FailedPrecondition, "The order was given up"),
         R::RateLimited => (Code::ResourceExhausted, "Too many requests"),
         R::Overloaded => (Code::ResourceExhausted, "The service is overloaded"),

@@ -3,16 +3,18 @@ use std::{collections::HashMap, error::Error, sync::Arc};
 
 use prost::Message as _;
 use souk_proto::google::rpc;
-use tonic::{Code, Status, TimeoutExpired};
+use tonic::{Code, Status, TimeoutExpired, metadata::AsciiMetadataValue};
 use tonic_types::{ErrorDetails, FieldViolation, PreconditionViolation, StatusExt};
 
-use super::{DOMAIN, Field, Problem, Reason, Resource, Violation, reason};
+use super::{
+    ACCEPT_ENCODING, DOMAIN, Field, NAME_BYTES, Problem, Reason, Resource, Violation, reason,
+    text::{bounded, shown},
+};
 
-/// A status travels in headers, and peers refuse more than some 16 KiB of those. So lists of violations end when
-/// their text reaches this many bytes (a third more as base64), and the metadata says how many are left out.
+/// A status travels in headers, and peers refuse more than some 16 KiB of those. Each text is bounded by itself; lists of
+/// violations end when their text reaches this many bytes (a third more as base64), and the metadata says how many are
+/// left out.
 const LIST_BYTES: usize = 6 * 1024;
-/// The most bytes of a message on the wire, for the same reason.
-const MESSAGE_BYTES: usize = 1024;
 /// Key of the metadata that tells how many violations were left out.
 const OMITTED: &str = "violationsOmitted";
 
@@ -29,6 +31,9 @@ impl From<Problem> for Status {
         if omitted > 0 {
             inner.metadata.insert(OMITTED.to_owned(), omitted.to_string());
         }
+
+        let accepted =
+            inner.metadata.get(ACCEPT_ENCODING).and_then(|codings| AsciiMetadataValue::try_from(codings).ok());
 
         let metadata: HashMap<_, _> = inner.metadata.into_iter().collect();
         let mut details = ErrorDetails::with_error_info(reason::name(inner.reason), DOMAIN, metadata);
@@ -54,7 +59,10 @@ impl From<Problem> for Status {
             details.set_request_info(id, "");
         }
 
-        let mut status = Status::with_error_details(code, cut(inner.message), details);
+        let mut status = Status::with_error_details(code, inner.message, details);
+        if let Some(accepted) = accepted {
+            status.metadata_mut().insert("grpc-accept-encoding", accepted);
+        }
         if let Some(cause) = inner.cause {
             status.set_source(cause);
         }
@@ -110,11 +118,10 @@ impl Problem {
         let inner = &mut problem.0;
 
         if let Some(info) = ours.filter(|_| speaks) {
-            inner.metadata.extend(info.metadata.clone());
-            inner.resource = details.resource_info().map(|resource| Resource {
-                kind: resource.resource_type.clone(),
-                name: resource.resource_name.clone(),
-            });
+            inner.metadata.extend(info.metadata.iter().map(|(key, value)| (bounded(&**key, NAME_BYTES), shown(value))));
+            inner.resource = details
+                .resource_info()
+                .map(|resource| Resource::new(&*resource.resource_type, &*resource.resource_name));
         }
         if ours.is_some() {
             let request = details.request_info();
@@ -122,17 +129,13 @@ impl Problem {
         }
         if let Some(bad) = details.bad_request().filter(|_| speaks) {
             let fields = bad.field_violations.iter();
-            inner.fields.extend(
-                fields.map(|field| Field { path: field.field.clone(), description: field.description.clone() }),
-            );
+            inner.fields.extend(fields.map(|field| Field::new(&*field.field, &*field.description)));
         }
         if let Some(failure) = details.precondition_failure().filter(|_| speaks) {
             let violations = failure.violations.iter();
-            inner.violations.extend(violations.map(|violation| Violation {
-                kind: violation.r#type.clone(),
-                subject: violation.subject.clone(),
-                description: violation.description.clone(),
-            }));
+            inner
+                .violations
+                .extend(violations.map(|found| Violation::new(&*found.r#type, &*found.subject, &*found.description)));
         }
         inner.retry_after = details.retry_info().and_then(|retry| retry.retry_delay);
         if ours.is_none() || status.source().is_some() {
@@ -196,15 +199,6 @@ fn shorten<T>(list: &mut Vec<T>, spent: usize, size: impl Fn(&T) -> usize) -> Li
         .count();
     list.truncate(keep);
     Listed { bytes, omitted: before - keep }
-}
-
-/// A message that fits into a header.
-fn cut(mut message: String) -> String {
-    if message.len() > MESSAGE_BYTES {
-        message.truncate(message.floor_char_boundary(MESSAGE_BYTES));
-        message.push('…');
-    }
-    message
 }
 
 #[cfg(test)]
@@ -311,8 +305,9 @@ mod tests {
         for n in 0..1000 {
             problem = problem.violation("STOCK", format!("products/prd_{n}"), "none left");
         }
-        let mut long = problem.clone();
-        long.0.message = "€".repeat(5000);
+        let mut long = Problem::new(Reason::FieldInvalid, "€".repeat(5000));
+        long.0.fields = problem.0.fields;
+        long.0.violations = problem.0.violations;
         let status = Status::from(long);
         assert!(status.details().len() * 4 / 3 < 12 * 1024, "{}", status.details().len());
         assert!(status.message().len() < 1100);

@@ -21,7 +21,10 @@ use serde::Deserialize;
 use tokio::{sync::Mutex, task::JoinHandle};
 
 use super::{Event, Events, Log, Reader, Seat, Stuck};
-use crate::config::Secret;
+use crate::{
+    config::Secret,
+    tls::{ClientSettings, TlsError},
+};
 
 /// `[events]`, the same for every service.
 #[derive(Debug, Clone, Deserialize)]
@@ -29,6 +32,10 @@ use crate::config::Secret;
 pub struct Settings {
     /// Where NATS is; empty: events are in the services' logs alone. May hold a password.
     pub nats_url: Secret,
+    /// Whom NATS's certificate must be signed by, and what it is shown. Where it says anything, or the URL begins with
+    /// `tls://`, there is no connection without TLS.
+    #[serde(default)]
+    pub nats_tls: ClientSettings,
 }
 
 /// How long NATS may take to say that it has a message.
@@ -38,8 +45,14 @@ pub const POSITION: &str = "ce-position";
 
 /// NATS cannot be used as it is configured.
 #[derive(Debug, thiserror::Error)]
-#[error("events.nats_url cannot be used")]
-pub struct NatsError(#[source] async_nats::ConnectError);
+pub enum NatsError {
+    /// The URL is not one.
+    #[error("events.nats_url cannot be used")]
+    Url(#[source] async_nats::ConnectError),
+    /// A certificate cannot be used.
+    #[error("events.nats_tls.{} cannot be used", .0.setting())]
+    Tls(#[source] TlsError),
+}
 
 /// Publishes a log's events, from its oldest on.
 pub struct Relay {
@@ -60,14 +73,26 @@ impl Settings {
     /// Begins to publish a log's events, where it is configured so, until the log stops. Waits for no connection.
     ///
     /// # Errors
-    /// Where the URL is not one.
+    /// Where the URL is not one, or a certificate cannot be used.
     pub async fn publish(&self, log: &Log) -> Result<Option<JoinHandle<()>>, NatsError> {
         let url = self.nats_url.expose();
         if url.is_empty() {
             return Ok(None);
         }
-        let options = ConnectOptions::new().name(format!("souk {}", log.source())).retry_on_initial_connect();
-        let client = options.connect(url).await.map_err(NatsError)?;
+        let mut options = ConnectOptions::new().name(format!("souk {}", log.source())).retry_on_initial_connect();
+        if !self.nats_tls.is_empty() {
+            // Read here once, so that what is wrong is said now and not at each attempt to connect.
+            let pem = self.nats_tls.pem().map_err(NatsError::Tls)?;
+            options = options.require_tls(true);
+            if pem.ca.is_some() {
+                options = options.add_root_certificates(self.nats_tls.ca.clone());
+            }
+            if pem.identity.is_some() {
+                let (certificate, key) = (self.nats_tls.certificate.clone(), self.nats_tls.key.clone());
+                options = options.add_client_certificate(certificate, key);
+            }
+        }
+        let client = options.connect(url).await.map_err(NatsError::Url)?;
         let mut jetstream = jetstream::new(client);
         jetstream.set_timeout(PATIENCE);
         let relay = Relay { log: log.clone(), jetstream, end: Mutex::default() };

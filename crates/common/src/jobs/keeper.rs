@@ -84,7 +84,7 @@ impl Keeper {
         let (now, records) = store::read(&self.jobs.db, &names).await?;
         if !self.due(&jobs, &records, now) {
             take_turns(&jobs, &records, now, |job, record| match job.turn.borrow().held {
-                Held::Until(end) if record.is_held_by(&self.jobs.copy, now) => Held::Until(end),
+                Held::Until(end) if record.is_held_by(&self.jobs.copy, now, self.jobs.lease) => Held::Until(end),
                 _ => Held::Not,
             });
             return Ok(());
@@ -92,13 +92,16 @@ impl Keeper {
         let lease = TimeDelta::from_std(self.jobs.lease).unwrap_or(TimeDelta::MAX);
         let (now, records) = self
             .write(&jobs, |job, record, now| {
-                if !job.everywhere && (record.is_free(now) || record.is_held_by(&self.jobs.copy, now)) {
+                if !job.everywhere
+                    && (record.is_free(now, self.jobs.lease)
+                        || record.is_held_by(&self.jobs.copy, now, self.jobs.lease))
+                {
                     record.lease(&self.jobs.copy, now + lease);
                 }
             })
             .await?;
         self.written = Some(Instant::now());
-        take_turns(&jobs, &records, now, |_, record| match record.is_held_by(&self.jobs.copy, now) {
+        take_turns(&jobs, &records, now, |_, record| match record.is_held_by(&self.jobs.copy, now, self.jobs.lease) {
             // From before it was asked for: never longer than the database thinks.
             true => Held::Until(asked + self.jobs.lease),
             false => Held::Not,
@@ -117,8 +120,8 @@ impl Keeper {
                 Held::Until(end) => end.saturating_duration_since(Instant::now()),
                 _ => Duration::ZERO,
             };
-            let held = record.is_held_by(&self.jobs.copy, now);
-            let lease = !job.everywhere && (record.is_free(now) || held && left < self.jobs.lease / 2);
+            let held = record.is_held_by(&self.jobs.copy, now, self.jobs.lease);
+            let lease = !job.everywhere && (record.is_free(now, self.jobs.lease) || held && left < self.jobs.lease / 2);
             let unwritten = &lock(&job.notes).unwritten;
             let runs = !unwritten.is_empty() && since(self.jobs.lease / 2);
             lease || runs || unwritten.urgent && since(WRITE_AT_MOST_EVERY)
@@ -153,7 +156,7 @@ impl Keeper {
             return Ok(());
         }
         let release = |_: &Job, record: &mut Record, now| {
-            if record.is_held_by(&self.jobs.copy, now) {
+            if record.is_held_by(&self.jobs.copy, now, self.jobs.lease) {
                 record.release();
             }
         };

@@ -211,7 +211,7 @@ impl Jobs {
                 Some(at) => records.swap_remove(at),
                 None => Record { name: job.name.to_owned(), ..Record::default() },
             };
-            if record.is_free(now) {
+            if record.is_free(now, self.0.lease) {
                 record.release();
             }
             let notes = lock(&job.notes);

@@ -33,14 +33,17 @@ pub struct Record {
 }
 
 impl Record {
-    /// Whether anyone may take its lease.
-    pub(super) fn is_free(&self, now: DateTime<Utc>) -> bool {
-        self.lease_until.is_none_or(|until| until <= now)
+    /// Whether anyone may take its lease. Leases are given for as long as `length`: one that would last much longer was
+    /// given before the clock was set back, and a copy that died must not keep it for as long as that was. Twice as long
+    /// is left alone: whoever compares may have asked for the time before another one took the lease.
+    pub(super) fn is_free(&self, now: DateTime<Utc>, length: Duration) -> bool {
+        let too_long = |left: TimeDelta| left.to_std().is_ok_and(|left| left > length.saturating_mul(2));
+        self.lease_until.is_none_or(|until| until <= now || too_long(until - now))
     }
 
     /// Whether this copy holds its lease.
-    pub(super) fn is_held_by(&self, copy: &str, now: DateTime<Utc>) -> bool {
-        !self.is_free(now) && self.holder.as_deref() == Some(copy)
+    pub(super) fn is_held_by(&self, copy: &str, now: DateTime<Utc>, length: Duration) -> bool {
+        !self.is_free(now, length) && self.holder.as_deref() == Some(copy)
     }
 
     /// Gives it to a copy, or goes on doing so.
@@ -135,4 +138,22 @@ impl Unwritten {
 fn before(now: DateTime<Utc>, ago: Duration) -> DateTime<Utc> {
     let ago = TimeDelta::from_std(ago).unwrap_or(TimeDelta::MAX);
     now.checked_sub_signed(ago).unwrap_or(now).trunc_subsecs(6)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_lease_lasts_no_longer_than_it_was_given_for_however_the_clock_is_set() {
+        let (now, length) = (Utc::now().trunc_subsecs(6), Duration::from_secs(15));
+        let mut record = Record::default();
+        assert!(record.is_free(now, length));
+        record.lease("one", now + length);
+        let held = |seconds: i64| record.is_held_by("one", now + TimeDelta::seconds(seconds), length);
+        assert!(held(0) && held(14) && !held(15), "as time goes by");
+        assert!(!held(300), "the clock is set forward");
+        assert!(held(-1) && !held(-16) && !held(-300), "the clock is set back");
+        assert!(!record.is_held_by("another", now, length));
+    }
 }

@@ -1,16 +1,20 @@
 //! Runs one job in this copy, as often as it is its turn.
 
-use std::{fmt::Display, future::Future, sync::Arc};
+use std::{fmt::Display, future::Future, sync::Arc, time::Duration};
 
 use chrono::{DateTime, Utc};
 use tokio::{
     sync::watch,
     task::JoinError,
-    time::{Instant, sleep_until},
+    time::{Instant, sleep, sleep_until},
 };
+use tokio_util::sync::CancellationToken;
 
 use super::{Held, Inner, Job, Turn, lock, record::Run};
 use crate::telemetry::span;
+
+/// How long a run that is under way when the service stops may still take. What it has not done then, the next one does.
+const LAST_RUN: Duration = Duration::from_secs(5);
 
 pub(super) async fn again_and_again<W, F, E>(jobs: Arc<Inner>, job: Arc<Job>, mut work: W)
 where
@@ -64,6 +68,10 @@ where
             run.abort();
             Err("lost its lease, which could not be renewed in time, and was stopped".to_owned())
         }
+        () = last_run_is_over(&jobs.shutdown) => {
+            run.abort();
+            Err(format!("still ran {LAST_RUN:?} after the service was told to stop, and was stopped"))
+        }
     };
     let took = began.elapsed();
     jobs.metrics.ran(name, took, &result);
@@ -80,6 +88,11 @@ where
     if notes.unwritten.urgent {
         jobs.look.notify_one();
     }
+}
+
+async fn last_run_is_over(shutdown: &CancellationToken) {
+    shutdown.cancelled().await;
+    sleep(LAST_RUN).await;
 }
 
 /// Returns when the lease is no longer this copy's.

@@ -11,17 +11,19 @@ use std::{
 };
 
 use futures::FutureExt;
-use http::{Request, Response};
+use http::{HeaderValue, Request, Response, StatusCode, header::ALLOW};
 use tokio::sync::Semaphore;
+use tokio_util::sync::CancellationToken;
 use tonic::{Code, Status, body::Body};
 use tower::{Layer, Service};
 
-use super::{Config, message};
+use super::{Config, ended, message, stop};
 use crate::{
-    auth::{Caller, Verifier},
-    context::{REQUEST_ID, RequestContext},
+    auth::{Caller, Identity, Recheck, Verifier},
+    context::{self, REQUEST_ID, RequestContext},
     contract::{Contract, Method},
     error::{Problem, Reason, chain},
+    framing::{self, Coding, GRPC_ENCODING},
     telemetry,
 };
 
@@ -37,21 +39,33 @@ struct Shared {
     name: Arc<str>,
     contract: Arc<Contract>,
     verifier: Arc<Verifier>,
+    recheck: Option<Arc<dyn Recheck>>,
     permits: Semaphore,
     deadline: Duration,
     max_request_bytes: usize,
+    /// Cancelled when the server drains.
+    draining: CancellationToken,
 }
 
 impl EdgeLayer {
     /// An edge with these settings.
-    pub fn new(config: &Config, name: Arc<str>, contract: Arc<Contract>, verifier: Arc<Verifier>) -> Self {
+    pub fn new(
+        config: &Config,
+        name: Arc<str>,
+        contract: Arc<Contract>,
+        verifier: Arc<Verifier>,
+        recheck: Option<Arc<dyn Recheck>>,
+        draining: CancellationToken,
+    ) -> Self {
         Self(Arc::new(Shared {
             name,
             contract,
             verifier,
+            recheck,
             permits: Semaphore::new(config.max_concurrent_requests),
             deadline: config.deadline,
             max_request_bytes: config.max_request_bytes,
+            draining,
         }))
     }
 }
@@ -87,11 +101,19 @@ where
     fn call(&mut self, request: Request<Body>) -> Self::Future {
         let clone = self.inner.clone();
         let mut inner = std::mem::replace(&mut self.inner, clone);
-        let path = request.uri().path();
-        if OPEN.iter().any(|open| path.starts_with(open)) {
-            return Box::pin(async move { inner.call(request).await });
+        if request.method() != http::Method::POST {
+            return Box::pin(std::future::ready(Ok(only_post())));
         }
         let shared = self.shared.clone();
+        let path = request.uri().path();
+        if OPEN.iter().any(|open| path.starts_with(open)) {
+            return Box::pin(async move {
+                match framing::inflated(request, shared.max_request_bytes) {
+                    Ok(request) => Ok(stop::bound(inner.call(request).await?, &shared.draining)),
+                    Err(problem) => Ok(Status::from(problem).into_http()),
+                }
+            });
+        }
         Box::pin(async move { Ok(shared.handle(inner, request).await) })
     }
 }
@@ -114,12 +136,22 @@ impl Shared {
         let limit = context.remaining(self.deadline);
         let work = async {
             let _permit = self.permits.try_acquire().map_err(|_| overloaded())?;
-            self.admit(method, &mut request).await?;
-            if !method.descriptor.is_client_streaming() {
+            context::timeout(request.headers())?;
+            let identity = self.admit(method, &mut request).await?;
+            let limit = self.max_request_bytes;
+            if method.descriptor.is_client_streaming() {
+                request = framing::inflated(request, limit)?;
+            } else {
+                let coding = Coding::of_messages(request.headers())?;
+                request.headers_mut().remove(GRPC_ENCODING);
                 let body = std::mem::replace(request.body_mut(), Body::empty());
-                *request.body_mut() = message::check(&self.contract, method, body, self.max_request_bytes).await?;
+                *request.body_mut() = message::check(&self.contract, method, coding, body, limit).await?;
             }
             let Ok(response) = inner.call(request).await;
+            if method.descriptor.is_server_streaming() {
+                // The token was checked once, and the stream may go on for a day.
+                return Ok(response.map(|body| ended::cut(body, self.verifier.ended(&identity))));
+            }
             Ok(response)
         };
         let work = AssertUnwindSafe(context.clone().scope(tokio::time::timeout(limit, work))).catch_unwind();
@@ -137,15 +169,18 @@ impl Shared {
         response
     }
 
-    /// Lets the caller in as far as the contract does, and says so to the service's code.
-    async fn admit(&self, method: &Method, request: &mut Request<Body>) -> Result<(), Status> {
+    /// Lets the caller in as far as the contract does, and says so to the service's code. Who calls.
+    async fn admit(&self, method: &Method, request: &mut Request<Body>) -> Result<Identity, Status> {
         // A service whose methods lack a rule does not start; should one get here all the same, no one may call it.
         let rule =
             method.access.as_ref().ok_or_else(|| Problem::new(Reason::AccessDenied, "no one may call this method"))?;
-        let identity = self.verifier.identify(request.headers()).await?;
+        let mut identity = self.verifier.identify(request.headers()).await?;
+        if let Some(recheck) = self.recheck.as_ref().filter(|_| !rule.public) {
+            identity = recheck.now(identity).await?;
+        }
         let grant = rule.admit(&identity)?;
-        request.extensions_mut().insert(Caller { identity, grant });
-        Ok(())
+        request.extensions_mut().insert(Caller { identity: identity.clone(), grant });
+        Ok(identity)
     }
 }
 
@@ -166,6 +201,14 @@ fn settle(method: &Method, response: &Response<Body>, elapsed: Duration) -> Code
         _ => tracing::debug!(?code, elapsed = ?elapsed, cause, "request done"),
     }
     code
+}
+
+/// gRPC is POST alone. Anything else is answered as HTTP has it, for no gRPC client sends it.
+fn only_post() -> Response<Body> {
+    let mut response = Response::new(Body::empty());
+    *response.status_mut() = StatusCode::METHOD_NOT_ALLOWED;
+    response.headers_mut().insert(ALLOW, HeaderValue::from_static("POST"));
+    response
 }
 
 fn overloaded() -> Problem {

@@ -4,22 +4,28 @@
 //! can do is refused at once, the deadline runs, the caller's token and the method's access rule are checked, the
 //! message is checked against the contract. Only then does a service's own code see it.
 
+mod age;
 mod edge;
+mod ended;
+mod listen;
 mod message;
+mod stop;
 
 use std::{convert::Infallible, future::Future, sync::Arc, time::Duration};
 
 use serde::Deserialize;
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
-use tonic::{body::Body, server::NamedService, service::RoutesBuilder, transport::server::TcpIncoming};
+use tonic::{body::Body, server::NamedService, service::RoutesBuilder};
 use tonic_health::{ServingStatus, server::HealthReporter};
 use tower::Layer;
 
+pub use self::age::{Age, Aging};
 pub(crate) use self::edge::Edge;
-use self::edge::EdgeLayer;
+pub use self::stop::Stop;
+use self::{edge::EdgeLayer, listen::Connections};
 use crate::{
-    auth::Verifier,
+    auth::{Recheck, Verifier},
     contract::{Contract, ContractError},
     local::Local,
     tls,
@@ -37,19 +43,31 @@ pub struct Config {
     /// Bytes of the largest request message taken.
     #[serde(with = "crate::config::byte_size")]
     pub max_request_bytes: usize,
+    /// How long a service that is told to stop says that it is not ready before it stops taking requests. What stops
+    /// it waits for so long; see [`Stop`].
+    #[serde(with = "crate::config::duration")]
+    pub shutdown_delay: Duration,
     /// How long running requests may take to end once the service shall stop.
     #[serde(with = "crate::config::duration")]
     pub drain: Duration,
+    /// How old a connection may become, give or take a tenth; zero: no limit.
+    #[serde(with = "crate::config::duration")]
+    pub max_connection_age: Duration,
+    /// How long calls under way on an old connection may go on.
+    #[serde(with = "crate::config::duration")]
+    pub max_connection_age_grace: Duration,
     /// Certificate, and whose callers are let in.
     pub tls: tls::ServerSettings,
     /// The servers of this process, which this one joins.
     #[serde(skip)]
     pub local: Local,
+    /// How it is stopped.
+    #[serde(skip)]
+    pub stop: Stop,
 }
 
-/// Bytes that may be under way to a server on one connection. Half of it is what h2 lets small frames cost: with what
-/// an adaptive window begins with, a hundred short requests at a time counted as an attack (`too_many_data_frames`).
-const WINDOW: u32 = 4 << 20;
+/// Bytes of the largest question to reflection. Its library repeats a name that it does not know whole, in a header.
+pub const REFLECTION_BYTES: usize = 4096;
 
 /// A service that cannot be served.
 #[derive(Debug, thiserror::Error)]
@@ -63,15 +81,9 @@ pub enum ServerError {
     /// The files of `[server.tls]` cannot be read.
     #[error("server.tls cannot be used")]
     Tls(#[from] tls::TlsError),
-    /// The files of `[server.tls]` hold nothing that can be used.
-    #[error("server.tls cannot be used")]
-    Certificate(#[source] tonic::transport::Error),
     /// The listener has no address.
     #[error("the listener failed")]
     Listener(#[from] std::io::Error),
-    /// The listener failed.
-    #[error("the listener failed")]
-    Transport(#[from] tonic::transport::Error),
 }
 
 /// Puts a service's parts together and serves them.
@@ -80,6 +92,7 @@ pub struct Server {
     name: Arc<str>,
     contract: Arc<Contract>,
     verifier: Arc<Verifier>,
+    recheck: Option<Arc<dyn Recheck>>,
     routes: RoutesBuilder,
     services: Vec<&'static str>,
     health: HealthReporter,
@@ -89,6 +102,8 @@ pub struct Server {
 
 /// How often a readiness check is repeated.
 const CHECK_EVERY: Duration = Duration::from_secs(2);
+/// How often while it fails: who waits for it is not to wait longer than for the cause.
+const CHECK_AGAIN: Duration = Duration::from_millis(500);
 
 impl Server {
     /// A server without services, for the service with this name, for example `order`.
@@ -100,12 +115,20 @@ impl Server {
             name: name.into(),
             contract: contract.clone(),
             verifier,
+            recheck: None,
             routes: RoutesBuilder::default(),
             services: Vec::new(),
             health,
             health_service: tonic_health::pb::health_server::HealthServer::new(health_service),
             checks: Vec::new(),
         }
+    }
+
+    /// Asks this what each caller is worth at the moment, before the access rule of any method that is not public.
+    #[must_use]
+    pub fn rechecking(mut self, recheck: Arc<dyn Recheck>) -> Self {
+        self.recheck = Some(recheck);
+        self
     }
 
     /// Adds a generated service. Every one of its methods needs an access rule in the contract.
@@ -131,67 +154,71 @@ impl Server {
         let (health, services) = (self.health.clone(), self.services.clone());
         self.checks.push(tokio::spawn(async move {
             loop {
-                report(&health, &services, check().await).await;
-                tokio::time::sleep(CHECK_EVERY).await;
+                let ready = check().await;
+                report(&health, &services, ready).await;
+                tokio::time::sleep(if ready { CHECK_EVERY } else { CHECK_AGAIN }).await;
             }
         }));
         self
     }
 
-    /// Serves until `shutdown`, then lets running requests end for the configured time.
+    /// Serves until `shutdown`, then lets running requests end for the configured time. Says that it is not ready from
+    /// then on, or from when [`Stop`] announces it.
     ///
     /// # Errors
-    /// Before anything is served, where a method has no access rule; later, where the listener fails.
+    /// Before anything is served, where a method has no access rule or the certificate cannot be used.
     pub async fn serve(mut self, listener: TcpListener, shutdown: CancellationToken) -> Result<(), ServerError> {
         self.contract.require_access(&self.services)?;
         self.routes.add_service(self.health_service);
-        self.routes.add_service(reflection(&self.services).build_v1()?);
-        self.routes.add_service(reflection(&self.services).build_v1alpha()?);
+        self.routes.add_service(reflection(&self.services).build_v1()?.max_decoding_message_size(REFLECTION_BYTES));
+        self.routes
+            .add_service(reflection(&self.services).build_v1alpha()?.max_decoding_message_size(REFLECTION_BYTES));
         if self.checks.is_empty() {
             report(&self.health, &self.services, true).await;
         }
-        let mut builder = tonic::transport::Server::builder();
-        if let Some(tls) = self.config.tls.load()? {
-            builder = builder.tls_config(tls).map_err(ServerError::Certificate)?;
-        }
-        let edge = EdgeLayer::new(&self.config, self.name, self.contract, self.verifier);
-        let stopped = shutdown.clone().cancelled_owned();
-        let routes = self.routes.routes();
-        let local = self.config.local.serve(listener.local_addr()?, edge.layer(routes.clone().prepare()));
+        let tls = self.config.tls.load()?;
+        let draining = CancellationToken::new();
+        let edge =
+            EdgeLayer::new(&self.config, self.name, self.contract, self.verifier, self.recheck, draining.clone());
+        let (announced, stopped) = (self.config.stop.announced().clone(), shutdown.clone());
+        let service = edge.layer(self.routes.routes().prepare());
+        let local = self.config.local.serve(listener.local_addr()?, service.clone());
         let (health, services, checks) = (self.health, self.services, self.checks);
-        // Answers are written in pieces; waiting to fill a packet holds them up for the peer's delayed ACK, 40 ms. The
-        // builder's own setting counts for listeners that tonic itself binds alone.
-        let incoming = TcpIncoming::from(listener).with_nodelay(Some(true));
-        let serving = builder
-            .http2_keepalive_interval(Some(Duration::from_secs(30)))
-            .initial_connection_window_size(WINDOW)
-            .layer(edge)
-            .add_routes(routes)
-            .serve_with_incoming_shutdown(incoming, async move {
-                stopped.await;
-                // Balancers look here: they stop sending before the last request has ended.
-                checks.iter().for_each(tokio::task::JoinHandle::abort);
-                report(&health, &services, false).await;
-            });
+        let connections = Connections { tls, age: Age::of(&self.config), service };
+        let serving = connections.serve(listener, async move {
+            tokio::select! {
+                () = announced.cancelled() => {}
+                () = stopped.cancelled() => {}
+            }
+            // Balancers look here: they stop sending before the last request has ended. A check that is just reporting
+            // must not have the last word.
+            for check in checks {
+                check.abort();
+                let _ = check.await;
+            }
+            report(&health, &services, false).await;
+            stopped.cancelled().await;
+            draining.cancel();
+        });
         tokio::pin!(serving);
         tokio::select! {
             // First, since after it the other may end at once, and rightly so.
             biased;
             () = shutdown.cancelled() => local.stop(),
-            result = &mut serving => return Ok(result?),
+            () = &mut serving => return Ok(()),
         }
         let ended = async {
-            let served = serving.await;
+            serving.await;
             local.ended().await;
-            served
         };
-        match tokio::time::timeout(self.config.drain, ended).await {
-            Ok(result) => Ok(result?),
+        let drain = self.config.stop.drain(self.config.drain);
+        match tokio::time::timeout(drain, ended).await {
+            Ok(()) => {}
             Err(_) => {
-                tracing::warn!(drain = ?self.config.drain, "requests still running at the end of the drain were cut off");
-                Ok(())
+                tracing::warn!(?drain, "requests still running at the end of the drain were cut off");
             }
         }
+        Ok(())
     }
 }
 

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
-use crate::config;
+use crate::{config, tls::ClientSettings};
 
 /// What is logged, measured and traced, and where it goes.
 #[derive(Debug, Clone, Serialize, Deserialize)]
@@ -14,8 +14,11 @@ pub struct Config {
     pub log_format: LogFormat,
     /// Which log lines are written, in `tracing`'s `EnvFilter` syntax.
     pub log_filter: String,
-    /// gRPC address of an OpenTelemetry collector, `http://host:port`; empty: nothing is sent.
+    /// gRPC address of an OpenTelemetry collector, `http://host:port` or `https://host:port`; empty: nothing is sent.
     pub otlp_endpoint: String,
+    /// For `https://`: whom the collector's certificate must be signed by, and what it is shown.
+    #[serde(default)]
+    pub otlp_tls: ClientSettings,
     /// Share of the traces begun here that are sent, 0 to 1.
     pub otlp_sample_ratio: f64,
     /// How often metrics are sent to the collector.
@@ -44,6 +47,7 @@ impl Default for Config {
             log_format: LogFormat::Pretty,
             log_filter: "info".to_owned(),
             otlp_endpoint: String::new(),
+            otlp_tls: ClientSettings::default(),
             otlp_sample_ratio: 1.0,
             otlp_metrics_interval: Duration::from_secs(15),
             metrics_listen: "127.0.0.1:0".to_owned(),

@@ -32,6 +32,7 @@ use tracing_subscriber::layer::SubscriberExt;
 use tracing_subscriber::util::SubscriberInitExt;
 use tracing_subscriber::{EnvFilter, Layer, Registry};
 
+use crate::tls::TlsError;
 pub use config::{Config, LogFormat};
 
 /// How long the end of a process waits for its last spans and metrics to be sent.
@@ -62,6 +63,9 @@ pub enum TelemetryError {
         /// What is wrong.
         why: String,
     },
+    /// A file of `telemetry.otlp_tls` cannot be used.
+    #[error("telemetry.otlp_tls.{}: {}", .0.setting(), crate::error::chain(.0))]
+    Tls(TlsError),
     /// `telemetry.metrics_listen` cannot be listened on.
     #[error(
         "cannot listen on telemetry.metrics_listen {address:?}: {source}; port 0 takes a free one, \"\" turns the endpoint off"
@@ -110,7 +114,7 @@ pub fn init(config: &Config, service: &str) -> Result<Guard, TelemetryError> {
     }
     let collector = match config.otlp_endpoint.as_str() {
         "" => None,
-        endpoint => Some(otlp::channel(endpoint)?),
+        endpoint => Some(otlp::channel(endpoint, &config.otlp_tls)?),
     };
     let listener = match config.metrics_listen.as_str() {
         "" => None,

@@ -16,10 +16,11 @@ use opentelemetry_sdk::trace::{
     BatchConfigBuilder, BatchSpanProcessor, Sampler, SdkTracerProvider, Span, SpanData, SpanExporter as Exporter,
     SpanProcessor,
 };
-use tonic::transport::{Channel, Endpoint};
+use tonic::transport::{Certificate, Channel, ClientTlsConfig, Endpoint, Identity};
 
 use super::span::{SERVICE, Service};
 use super::{Config, TelemetryError};
+use crate::tls::ClientSettings;
 
 /// How long one message to the collector may take.
 const TIMEOUT: Duration = Duration::from_secs(5);
@@ -28,15 +29,30 @@ const TIMEOUT: Duration = Duration::from_secs(5);
 const BATCH_DELAY: Duration = Duration::from_secs(1);
 
 /// The connection to the collector; it connects when first used and again when lost.
-pub(super) fn channel(endpoint: &str) -> Result<Channel, TelemetryError> {
+pub(super) fn channel(endpoint: &str, tls: &ClientSettings) -> Result<Channel, TelemetryError> {
     let wrong = |why: String| TelemetryError::Endpoint { endpoint: endpoint.to_owned(), why };
-    if !endpoint.starts_with("http://") {
-        return Err(wrong("it must begin with http://".to_owned()));
+    let secure = endpoint.starts_with("https://");
+    if !secure && !endpoint.starts_with("http://") {
+        return Err(wrong("it must begin with http:// or https://".to_owned()));
     }
-    Ok(Endpoint::from_shared(endpoint.to_owned())
+    if !secure && !tls.is_empty() {
+        return Err(wrong("it must begin with https:// where telemetry.otlp_tls is set".to_owned()));
+    }
+    let mut channel = Endpoint::from_shared(endpoint.to_owned())
         .map_err(|error| wrong(format!("{error}; it must be an address")))?
-        .connect_timeout(TIMEOUT)
-        .connect_lazy())
+        .connect_timeout(TIMEOUT);
+    if secure {
+        let pem = tls.pem().map_err(TelemetryError::Tls)?;
+        let mut config = match pem.ca {
+            Some(ca) => ClientTlsConfig::new().ca_certificate(Certificate::from_pem(ca)),
+            None => ClientTlsConfig::new().with_native_roots(),
+        };
+        if let Some((certificate, key)) = pem.identity {
+            config = config.identity(Identity::from_pem(certificate, key));
+        }
+        channel = channel.tls_config(config).map_err(|error| wrong(format!("{error}; it must be an address")))?;
+    }
+    Ok(channel.connect_lazy())
 }
 
 /// The maker of spans that reach the collector.

@@ -314,7 +314,7 @@ async fn nats_has_each_event_once_in_order_though_everything_is_killed() {
         let ids = accounts(&db, 6).await;
         let (into, stop) = (ids[5], CancellationToken::new());
         let log = log(&db, &stop).await;
-        let settings = nats::Settings { nats_url: Secret::new(&*url) };
+        let settings = nats::Settings { nats_url: Secret::new(&*url), nats_tls: Default::default() };
         let relay = async || settings.publish(&log).await.unwrap().unwrap();
         let mut relays = vec![relay().await, relay().await];
         let mut copier = tokio::spawn(copy_from_nats(url.clone(), db.clone(), into));

@@ -1,11 +1,14 @@
 //! What each group of tests stands on.
 
 mod events;
+mod failover;
 mod failures;
 mod jobs;
 mod letters;
+mod pooler;
 mod startup;
 mod store;
+mod tls;
 mod transactions;
 
 use souk_common::db::{Config, Db};

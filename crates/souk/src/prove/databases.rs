@@ -1,7 +1,7 @@
 //! Databases of the run's own on a PostgreSQL server.
 
 use anyhow::Context;
-use tokio_postgres::NoTls;
+use souk_common::db::{Config, postgres};
 
 use crate::settings::{self, STORES};
 
@@ -40,12 +40,7 @@ impl Databases {
 
     async fn each(&self, what: &str) -> anyhow::Result<()> {
         let url = settings::database_url(&self.server, "postgres")?;
-        let (client, connection) = tokio_postgres::connect(&url, NoTls).await?;
-        let connection = tokio::spawn(connection);
-        for service in STORES {
-            client.batch_execute(&format!("{what} {}", self.name(service))).await?;
-        }
-        drop(client);
-        Ok(connection.await??)
+        let statements = STORES.map(|service| format!("{what} {}", self.name(service)));
+        Ok(postgres::execute(&Config::at(url), &statements).await?)
     }
 }

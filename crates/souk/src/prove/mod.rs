@@ -73,7 +73,7 @@ struct Own {
 pub async fn run(args: &ProveArgs, file: Option<&Path>) -> anyhow::Result<()> {
     let run = format!("{}-{:04x}", Utc::now().format("%Y%m%d-%H%M%S"), rand::rng().random::<u16>());
     let seed = args.seed.unwrap_or_else(|| rand::rng().random_range(0..1_000_000));
-    let signal = signals::shutdown()?;
+    let signal = signals::listen()?.token;
     println!("Run {run} with seed {seed}: {} buyers, {} products", args.buyers, args.products);
     let mut place = match &args.url {
         Some(server) => installation(server, args, file)?,

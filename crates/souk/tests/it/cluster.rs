@@ -46,10 +46,37 @@ impl Up {
 
     /// The administrator whose credentials `up` left.
     pub async fn admin(&self) -> Rest {
-        let credentials: Value =
-            serde_json::from_slice(&std::fs::read(self.folder.path().join("admin.json")).unwrap()).unwrap();
-        let text = |key: &str| credentials[key].as_str().unwrap().to_owned();
-        Rest::anonymous(&self.gateway).log_in(&text("email"), &text("password")).await
+        administrator(&self.gateway, self.folder.path()).await
+    }
+}
+
+/// The administrator whose credentials `souk up` left in its folder.
+pub async fn administrator(gateway: &str, folder: &Path) -> Rest {
+    let credentials: Value = serde_json::from_slice(&std::fs::read(folder.join("admin.json")).unwrap()).unwrap();
+    let text = |key: &str| credentials[key].as_str().unwrap().to_owned();
+    Rest::anonymous(gateway).log_in(&text("email"), &text("password")).await
+}
+
+/// `souk up` on fresh databases of an engine.
+pub struct UpOn {
+    pub up: Up,
+    databases: [TestDatabase; 3],
+}
+
+impl UpOn {
+    /// Without rate limits; with more arguments or variables.
+    pub async fn start(engine: Engine, more: impl FnOnce(Program) -> Program) -> Self {
+        let databases = Ground::databases(engine).await;
+        let up = Up::start_with(|program| {
+            more(configure(program, &databases, &[]).env("SOUK_GATEWAY__RATE_LIMITS__ENABLED", "false"))
+        })
+        .await;
+        Self { up, databases }
+    }
+
+    /// Fails unless `souk verify` finds every promise kept.
+    pub async fn verify(&self) {
+        verify(&self.databases, &self.up.folder).await;
     }
 }
 
@@ -70,11 +97,19 @@ pub struct Ground {
 
 impl Ground {
     pub async fn new(engine: Engine) -> Self {
-        let databases = [
+        Self::with(Self::databases(engine).await)
+    }
+
+    async fn databases(engine: Engine) -> [TestDatabase; 3] {
+        [
             db::database(engine, "user").await,
             db::database(engine, "inventory").await,
             db::database(engine, "order").await,
-        ];
+        ]
+    }
+
+    /// On these databases of users, inventory and orders.
+    pub fn with(databases: [TestDatabase; 3]) -> Self {
         let ports = (0..5).map(|_| servers::free_port().unwrap()).collect();
         Self { folder: tempfile::tempdir().unwrap(), databases, ports }
     }
@@ -142,6 +177,11 @@ impl Cluster {
         (configure(program, &self.databases, &self.ports).start().await, format!("http://{address}"))
     }
 
+    /// Of users, inventory, orders, the gateway, and inventory's copy.
+    pub fn ports(&self) -> &[u16] {
+        &self.ports
+    }
+
     /// Waits until every service says that it is ready.
     pub async fn ready(&self) {
         let client = Rest::anonymous(&self.gateway);
@@ -173,10 +213,20 @@ impl Cluster {
 
     /// Fails unless `souk verify` finds every promise kept.
     pub async fn verify(&self) {
-        let program = configure(souk(), &self.databases, &[]).args(["verify", "--data-dir"]).arg(self.folder.path());
-        let (status, log) = program.run().await;
-        assert!(status.success(), "{log}");
+        verify(&self.databases, &self.folder).await;
     }
+
+    /// The gateway's own process.
+    pub fn gateway_process(&mut self) -> &mut Process {
+        let [.., gateway] = &mut self.others;
+        gateway
+    }
+}
+
+async fn verify(databases: &[TestDatabase; 3], folder: &TempDir) {
+    let program = configure(souk(), databases, &[]).args(["verify", "--data-dir"]).arg(folder.path());
+    let (status, log) = program.run().await;
+    assert!(status.success(), "{log}");
 }
 
 /// Tells a process where databases and services are.

@@ -3,6 +3,7 @@
 use std::{path::Path, process::Command, time::Duration};
 
 use serde_json::json;
+use souk_testkit::process::Program;
 use tokio::net::TcpListener;
 
 use super::{
@@ -26,6 +27,40 @@ async fn a_second_up_on_the_same_folder_is_refused() {
     assert!(log.contains("another souk runs on the data folder") && log.contains(&up.gateway), "{log}");
 }
 
+/// What has its files in the folder waits until whoever has all of it is gone; and the other way round.
+#[tokio::test]
+async fn services_and_up_do_not_meet_in_a_folder() {
+    let mut up = Up::start().await;
+    let folder = up.folder.path().to_str().unwrap().to_owned();
+    for command in [&["user"][..], &["inventory"], &["order"], &["migrate"]] {
+        let listen: &[&str] = if command == ["migrate"] { &[] } else { &["--listen", "127.0.0.1:0"] };
+        let (status, log) = run(&[command, listen, &["--data-dir", &folder]].concat(), &[]).await;
+        assert_eq!(status, 1, "{command:?}: {log}");
+        assert!(
+            log.contains("another souk runs on the data folder") && log.contains(&up.gateway),
+            "{command:?}: {log}"
+        );
+    }
+    // By its own path it is the same file.
+    let url = format!("sqlite:{folder}/inventory.db");
+    let named = [("SOUK_INVENTORY__DATABASE__URL", url.as_str())];
+    let (status, log) = run(&["inventory", "--listen", "127.0.0.1:0", "--data-dir", &folder], &named).await;
+    assert_eq!(status, 1, "{log}");
+    assert!(up.process.terminate(Duration::from_secs(30)).await.success());
+
+    let souk_service = || Program::new(env!("CARGO_BIN_EXE_souk"), "serving");
+    let service = |name| souk_service().args([name, "--listen", "127.0.0.1:0", "--data-dir", &folder]).start();
+    let (inventory, order) = (service("inventory").await, service("order").await);
+    let (status, log) = run(&["up", "--listen", "127.0.0.1:0", "--data-dir", &folder], &[]).await;
+    assert_eq!(status, 1, "{log}");
+    assert!(log.contains("another souk runs on the data folder"), "{log}");
+    // SQLite's file is for one process.
+    let (status, log) = run(&["order", "--listen", "127.0.0.1:0", "--data-dir", &folder], &[]).await;
+    assert_eq!(status, 1, "{log}");
+    assert!(log.contains("order.lock"), "{log}");
+    drop((inventory, order));
+}
+
 #[tokio::test]
 async fn a_taken_port_is_named() {
     let taken = TcpListener::bind("127.0.0.1:0").await.unwrap();
@@ -44,11 +79,27 @@ async fn a_wrong_setting_is_named_with_who_set_it() {
         ("SOUK_SERVER__DEADLINE", "soon", "server.deadline"),
         ("SOUK_USER__DATABASE__URL", "mysql://x", "user.database.url"),
         ("SOUK_AUTH__INTERNAL_SECRET", "short", "auth.internal_secret"),
+        ("SOUK_AUTH__INTERNAL_SECRET", "change-me-change-me-change-me-change-me", "openssl rand -hex 24"),
+        ("SOUK_AUTH__LEEWAY", "5m", "auth.leeway"),
     ] {
         let (status, log) = run(&["check-config"], &[(name, value)]).await;
         assert_eq!(status, 2, "{name}: {log}");
         assert!(log.contains(says) && log.contains(name), "{name}: {log}");
-        assert!(name != "SOUK_AUTH__INTERNAL_SECRET" || !log.contains("short\""), "{log}");
+        assert!(name != "SOUK_AUTH__INTERNAL_SECRET" || !log.contains(value), "{log}");
+    }
+}
+
+#[tokio::test]
+async fn a_shop_that_other_machines_reach_chooses_how_it_is_paid() {
+    let folder = tempfile::tempdir().unwrap();
+    let up = ["up", "--listen", "0.0.0.0:0", "--data-dir", folder.path().to_str().unwrap()];
+    let order = ["order", "--data-dir", folder.path().to_str().unwrap()];
+    let everywhere: &[_] = &[("SOUK_ORDER__LISTEN", "0.0.0.0:0")];
+    for (args, variables, key) in [(&up[..], &[][..], "gateway.listen"), (&order[..], everywhere, "order.listen")] {
+        let (status, log) = run(args, variables).await;
+        assert_eq!(status, 2, "{log}");
+        let says = ["order.payment.provider", key, "0.0.0.0:0", "\"simulated\"", "SOUK_ORDER__PAYMENT__PROVIDER"];
+        assert!(says.iter().all(|part| log.contains(part)), "{log}");
     }
 }
 
@@ -91,7 +142,11 @@ async fn up_tells_where_everything_is_and_stops_cleanly() {
     let seen = |text: &str| assert!(log.contains(text), "{text} is not in\n{log}");
     seen(&up.gateway);
     seen("/metrics");
-    seen("password");
+    // Its output is no terminal here, so the password stays in the file.
+    let credentials = up.folder.path().join("admin.json");
+    seen(&format!("password in {}", credentials.display()));
+    let credentials: serde_json::Value = serde_json::from_slice(&std::fs::read(credentials).unwrap()).unwrap();
+    assert!(!log.contains(credentials["password"].as_str().unwrap()), "{log}");
     assert_eq!(log.matches("curl").count(), 3, "three things to try:\n{log}");
 
     let client = Rest::anonymous(&up.gateway);
@@ -104,9 +159,9 @@ async fn up_tells_where_everything_is_and_stops_cleanly() {
     assert!(status.success(), "{}", up.process.log());
     assert!(!up.folder.path().join("running.json").exists());
 
-    // Started again it is the same shop, and the password is not shown again.
+    // Started again it is the same shop, and the administrator is not told of again.
     up.process.restart().await;
-    assert_eq!(up.process.log().matches("shown this once").count(), 1);
+    assert_eq!(up.process.log().matches("password in").count(), 1);
     let gateway = super::cluster::running(up.folder.path());
     let products = Rest::anonymous(&gateway).get("/v1/products").await.ok();
     assert_eq!(products["products"][0]["sku"], "A");

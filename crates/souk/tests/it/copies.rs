@@ -13,18 +13,67 @@ use tokio::task::JoinSet;
 
 use super::{
     cluster::{Cluster, Ground},
-    rest::Rest,
+    rest::{Answer, Rest},
 };
 
 const LONG: Duration = Duration::from_secs(60);
 
-#[tokio::test(flavor = "multi_thread")]
-async fn one_of_two_inventories_is_killed_under_reads() {
-    // What the gateway keeps, nobody reads from a copy.
-    let uncached = |service: &str, program: Program| match service {
+/// What the gateway keeps, nobody reads from a copy.
+fn uncached(service: &str, program: Program) -> Program {
+    match service {
         "gateway" => program.env("SOUK_GATEWAY__CACHE__ENABLED", "false"),
         _ => program,
-    };
+    }
+}
+
+/// Reads that failed, with when they were asked.
+type Failed = Vec<(Instant, Answer)>;
+
+/// Sixteen who read a product again and again for four seconds; how often they have.
+fn readers(gateway: &str, product: &str) -> (Arc<AtomicUsize>, JoinSet<Failed>) {
+    let (read, end) = (Arc::new(AtomicUsize::new(0)), Instant::now() + Duration::from_secs(4));
+    let mut readers = JoinSet::new();
+    for _ in 0..16 {
+        let (client, read, path) = (Rest::anonymous(gateway), read.clone(), format!("/v1/{product}"));
+        readers.spawn(async move {
+            let mut failed = Vec::new();
+            while Instant::now() < end {
+                let asked = Instant::now();
+                let answer = client.get(&path).await;
+                read.fetch_add(1, Ordering::Relaxed);
+                if !answer.status.is_success() {
+                    failed.push((asked, answer));
+                }
+            }
+            failed
+        });
+    }
+    (read, readers)
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn one_of_two_inventories_stops_under_reads_and_none_fails() {
+    let mut cluster = Cluster::on(Ground::new(Engine::Postgres).await, true, uncached).await;
+    let admin = cluster.admin().await;
+    let product = admin.product("SKU-1", 5).await;
+    wait::until(LONG, "both copies to be up", async || {
+        admin.get("/readyz").await.body.to_string().matches(r#""state":"up""#).count() == 4
+    })
+    .await;
+    let (read, readers) = readers(&cluster.gateway, &product);
+    wait::until(LONG, "reads", async || read.load(Ordering::Relaxed) > 100).await;
+    let (began, before) = (Instant::now(), read.load(Ordering::Relaxed));
+    let status = cluster.inventory.terminate(LONG).await;
+    println!("one stopped in {:?}", began.elapsed());
+    assert!(status.success(), "{}", cluster.inventory.log());
+    let failed: Vec<_> = readers.join_all().await.into_iter().flatten().collect();
+    let read = read.load(Ordering::Relaxed);
+    assert!(failed.is_empty(), "{} of {read} reads failed: {:?}", failed.len(), failed.first());
+    assert!(read > before + 100, "the other one goes on: {before} and {read}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn one_of_two_inventories_is_killed_under_reads() {
     let mut cluster = Cluster::on(Ground::new(Engine::Postgres).await, true, uncached).await;
     let admin = cluster.admin().await;
     let product = admin.product("SKU-1", 5).await;
@@ -34,23 +83,7 @@ async fn one_of_two_inventories_is_killed_under_reads() {
             ready.matches(r#""state":"up""#).count() == 4
         })
         .await;
-        let (read, end) = (Arc::new(AtomicUsize::new(0)), Instant::now() + Duration::from_secs(4));
-        let mut readers = JoinSet::new();
-        for _ in 0..16 {
-            let (client, read, path) = (Rest::anonymous(&cluster.gateway), read.clone(), format!("/v1/{product}"));
-            readers.spawn(async move {
-                let mut failed = Vec::new();
-                while Instant::now() < end {
-                    let asked = Instant::now();
-                    let answer = client.get(&path).await;
-                    read.fetch_add(1, Ordering::Relaxed);
-                    if !answer.status.is_success() {
-                        failed.push((asked, answer));
-                    }
-                }
-                failed
-            });
-        }
+        let (read, readers) = readers(&cluster.gateway, &product);
         tokio::time::sleep(Duration::from_secs(1)).await;
         let at = Instant::now();
         let copy = if killed == "one" { &mut cluster.inventory } else { cluster.copy.as_mut().unwrap() };
@@ -72,7 +105,7 @@ async fn what_one_gateway_changes_another_no_longer_gives_out() {
     let (_second, url) = cluster.second_gateway().await;
     let (admin, elsewhere) = (cluster.admin().await, Rest::anonymous(&url));
     let path = format!("/v1/{}", admin.product("SKU-1", 5).await);
-    let cached = |answer: &super::rest::Answer| answer.headers["cache-status"].to_str().unwrap().to_owned();
+    let cached = |answer: &Answer| answer.headers["cache-status"].to_str().unwrap().to_owned();
     wait::until(
         LONG,
         "the second gateway to be ready",

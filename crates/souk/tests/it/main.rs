@@ -1,10 +1,14 @@
 //! The whole system as a user has it: the `souk` binary, alone or as a cluster, on both engines.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::print_stdout, reason = "tests")]
 
+mod clock;
 mod cluster;
 mod command_line;
 mod copies;
 mod cuts;
+mod ended;
+mod failover;
+mod full;
 mod grpc;
 mod import;
 mod kill;
@@ -12,6 +16,7 @@ mod matrix;
 mod race;
 mod rest;
 mod shop;
+mod stop;
 mod tour;
 mod traces;
 mod watch;

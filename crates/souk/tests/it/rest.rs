@@ -44,8 +44,19 @@ impl Rest {
         Self { http, base: base.to_owned(), token: None }
     }
 
+    /// The same over HTTP/2, without asking first.
+    pub fn over_http2(base: &str) -> Self {
+        let http = reqwest::Client::builder().timeout(Duration::from_secs(20)).no_proxy().http2_prior_knowledge();
+        Self { http: http.build().unwrap(), base: base.to_owned(), token: None }
+    }
+
     pub fn with_token(&self, token: &str) -> Self {
         Self { token: Some(token.to_owned()), ..self.clone() }
+    }
+
+    /// The same client of another gateway.
+    pub fn at(&self, base: &str) -> Self {
+        Self { base: base.to_owned(), ..self.clone() }
     }
 
     /// Puts the token on a gRPC call.

@@ -1,7 +1,8 @@
 //! A customer's day over REST: what the contract's options promise, seen from outside.
 
-use reqwest::Method;
-use serde_json::json;
+use reqwest::{Method, StatusCode};
+use serde_json::{Value, json};
+use souk_common::ids::ProductId;
 
 use super::{
     cluster::Up,
@@ -53,4 +54,40 @@ async fn a_day_in_the_shop() {
     assert_eq!((foreign.problem(403), none.problem(403)), ("ACCESS_DENIED", "ACCESS_DENIED"));
     let detail = |answer: &super::rest::Answer| answer.body["detail"].as_str().unwrap().to_owned();
     assert_eq!(detail(&foreign).replace(name, "X"), detail(&none).replace(nowhere, "X"));
+}
+
+/// What the contract accepts can be sent: in a body, where an address is too short for it.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_thousand_products_can_be_asked_for_and_watched() {
+    let up = Up::start().await;
+    let (admin, anyone) = (up.admin().await, Rest::anonymous(&up.gateway));
+    let lantern = admin.product("LANTERN", 10).await;
+    let mut names: Vec<String> = (1..1000).map(|_| ProductId::new().name()).collect();
+    names.push(lantern.clone());
+
+    let query: Vec<_> = names.iter().map(|name| format!("names={name}")).collect();
+    let path = format!("/v1/products:batchGet?allowMissing=true&{}", query.join("&"));
+    assert_eq!(anyone.get(&path).await.status, StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE);
+    let asked = json!({"names": names, "allowMissing": true});
+    let answer = anyone.post("/v1/products:batchGet", asked).await;
+    // Only answers to GET are kept for others.
+    assert_eq!((&answer.headers["cache-control"], answer.headers.get("etag")), (&"no-store".parse().unwrap(), None));
+    let found = answer.ok();
+    assert_eq!(found["products"].as_array().unwrap().len(), 1, "{found}");
+    assert_eq!(found["products"][0]["name"], json!(lantern));
+    names.push(ProductId::new().name());
+    let problem = anyone.post("/v1/products:batchGet", json!({"names": names})).await;
+    assert_eq!((problem.problem(400), &problem.body["errors"][0]["field"]), ("FIELD_INVALID", &json!("names")));
+    names.pop();
+
+    // A text that no database should see.
+    let odd = anyone.get("/v1/products:batchGet?skus=a%00b").await;
+    assert_eq!((odd.problem(400), &odd.body["errors"][0]["field"]), ("FIELD_INVALID", &json!("skus[0]")));
+
+    let request = admin.request(Method::POST, "/v1/stock:watch").json(&json!({"products": names}));
+    let mut stream = request.header("accept", "application/x-ndjson").send().await.unwrap();
+    assert_eq!(stream.status(), StatusCode::OK);
+    let first = stream.chunk().await.unwrap().unwrap();
+    let first: Value = serde_json::from_slice(&first).unwrap();
+    assert!(first["cursor"].is_string(), "{first}");
 }

@@ -7,15 +7,15 @@ use std::process::ExitCode;
 use anyhow::{Context, Result};
 use clap::Parser;
 use rustix::process::{Pid, Signal, kill_process};
-use souk_testkit::db::URL_VARIABLE;
-use souk_testkit::servers::{self, Postgres, Scratch, install};
+use souk_testkit::db::{POOLER_VARIABLE, URL_VARIABLE};
+use souk_testkit::servers::{self, Postgres, Scratch, SmallDisk, install};
 use tokio::process::{Child, Command};
 use tokio::signal::unix::{Signal as Signals, SignalKind, signal};
 
 /// Run a command with a private PostgreSQL (and more, if asked), gone when the command ends.
 ///
-/// The command finds PostgreSQL in SOUK_TEST_DATABASE_URL, NATS in SOUK_TEST_NATS_URL and Redis
-/// in SOUK_TEST_REDIS_URL. Its exit code becomes ours.
+/// The command finds PostgreSQL in SOUK_TEST_DATABASE_URL, PgBouncer in SOUK_TEST_POOLER_URL, NATS in
+/// SOUK_TEST_NATS_URL and Redis in SOUK_TEST_REDIS_URL. Its exit code becomes ours.
 #[derive(Debug, Parser)]
 struct Args {
     /// The isolation that transactions get which ask for none, such as "serializable".
@@ -24,6 +24,9 @@ struct Args {
     /// Start NATS with JetStream, too.
     #[arg(long)]
     nats: bool,
+    /// Start PgBouncer in transaction mode as well, in front of PostgreSQL: test databases are reached through it.
+    #[arg(long)]
+    pgbouncer: bool,
     /// Start Redis, too.
     #[arg(long)]
     redis: bool,
@@ -39,8 +42,14 @@ async fn main() -> Result<ExitCode> {
     // Tests that are killed leave their temporary files; this takes them along.
     let scratch = Scratch::new()?;
 
+    warn_of_left_out_tests();
     install::ensure("PostgreSQL", "postgres", "postgresql")?;
-    running.push((URL_VARIABLE, Postgres { isolation: args.isolation }.start()?));
+    let postgres = Postgres { isolation: args.isolation, ..Postgres::default() }.start()?;
+    if args.pgbouncer {
+        install::ensure("PgBouncer", "pgbouncer", "pgbouncer")?;
+        running.push((POOLER_VARIABLE, servers::pgbouncer(postgres.port())?));
+    }
+    running.push((URL_VARIABLE, postgres));
     if args.nats {
         install::ensure("NATS", "nats-server", "nats-server")?;
         running.push(("SOUK_TEST_NATS_URL", servers::nats()?));
@@ -63,6 +72,14 @@ async fn main() -> Result<ExitCode> {
     drop(running);
     drop(scratch);
     Ok(code)
+}
+
+/// What a test prints that passes, nobody sees.
+#[expect(clippy::print_stderr, reason = "for whoever started the tests")]
+fn warn_of_left_out_tests() {
+    if let Err(why) = SmallDisk::new(1) {
+        eprintln!("\n!! Tests of a full disk are left out ({why:#}).\n!! They need root or user namespaces.\n");
+    }
 }
 
 /// Waits for the command and passes on to it what we are asked to do.

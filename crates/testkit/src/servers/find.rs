@@ -5,13 +5,15 @@ use std::path::{Path, PathBuf};
 /// Folders that hold one sub-folder for each PostgreSQL version, and what follows the version.
 const VERSIONED: [(&str, &str, &str); 2] = [("/usr/lib/postgresql", "", "bin"), ("/usr", "pgsql-", "bin")];
 
-/// The path of a program; of several PostgreSQL versions out of `PATH` the newest. Symbolic links are
+/// The path of a program; of several PostgreSQL versions out of `PATH` the newest. Debian's servers are also where only
+/// root's `PATH` leads. Symbolic links are
 /// left as they are: Debian's `redis-server` is one, and its target acts by the name it is called by.
 pub fn binary(name: &str) -> Option<PathBuf> {
     let in_path =
         std::env::var_os("PATH").into_iter().flat_map(|path| std::env::split_paths(&path).collect::<Vec<_>>());
     in_path
         .chain(versioned())
+        .chain([PathBuf::from("/usr/sbin")])
         .map(|folder| folder.join(name))
         .find(|file| is_executable(file))
         .and_then(|file| std::path::absolute(file).ok())

@@ -86,9 +86,9 @@ pub(super) struct Supervised {
 }
 
 impl Supervised {
-    pub(super) fn start(name: &str, plan: impl Fn(&Path) -> Plan) -> Result<Self> {
+    pub(super) fn start(name: &str, plan: impl Fn(&Path) -> Result<Plan>) -> Result<Self> {
         let folder = tempfile::Builder::new().prefix(&format!("souk-{name}-")).tempdir()?;
-        let plan = plan(folder.path());
+        let plan = plan(folder.path())?;
         let mut command = Command::new("sh");
         command.args(["-c", SCRIPT, "supervisor"]).arg(folder.path()).arg(plan.stop_signal);
         command.args(&plan.command).current_dir(folder.path());

@@ -20,7 +20,7 @@ fn runs(pid: u32) -> bool {
 
 #[tokio::test]
 async fn postgres_is_durable_and_takes_the_isolation_asked_for() {
-    let asked = Postgres { isolation: Some("serializable".into()) };
+    let asked = Postgres { isolation: Some("serializable".into()), ..Postgres::default() };
     let server = tokio::task::spawn_blocking(move || asked.start()).await.unwrap().unwrap();
     let (client, connection) = tokio_postgres::connect(server.url(), NoTls).await.unwrap();
     tokio::spawn(connection);

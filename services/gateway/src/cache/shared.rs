@@ -3,12 +3,12 @@
 
 use std::{
     sync::Arc,
-    time::{Duration, Instant, SystemTime, UNIX_EPOCH},
+    time::{Duration, Instant},
 };
 
 use prost::Message;
 use redis::Script;
-use souk_common::contract::Method;
+use souk_common::contract::{Caching, Method};
 
 use super::{Entry, Question};
 use crate::{manners::caching::Answer, shared::Shared};
@@ -43,16 +43,14 @@ pub(super) struct Look {
     pub changes: Option<String>,
 }
 
-/// An answer as it is kept.
+/// An answer as it is kept. How old it is, Redis tells by how long it still keeps it: by one clock for all gateways,
+/// which no one sets. (Tag 3 was the time when it was fetched.)
 #[derive(Clone, PartialEq, Message)]
 struct Stored {
     #[prost(bytes = "bytes", tag = "1")]
     json: bytes::Bytes,
     #[prost(string, optional, tag = "2")]
     tag: Option<String>,
-    /// When it was fetched, in milliseconds since 1970.
-    #[prost(uint64, tag = "3")]
-    made: u64,
     /// What was known of changes then.
     #[prost(string, tag = "4")]
     changes: String,
@@ -68,8 +66,11 @@ impl Common {
         let mut pipe = redis::pipe();
         pipe.cmd("HMGET").arg(changes_key(&question.method)).arg("at").arg("here");
         pipe.cmd("GET").arg(answer_key(question));
-        type Found = ((Option<String>, Option<String>), Option<Vec<u8>>);
-        let Some(((at, here), stored)) = self.redis.ask::<Found>(async |redis| pipe.query_async(redis).await).await
+        pipe.cmd("PTTL").arg(answer_key(question));
+        // The last one is negative where there is no answer.
+        type Found = ((Option<String>, Option<String>), Option<Vec<u8>>, i64);
+        let Some(((at, here), stored, left)) =
+            self.redis.ask::<Found>(async |redis| pipe.query_async(redis).await).await
         else {
             return Look::default();
         };
@@ -77,15 +78,15 @@ impl Common {
         let entry = stored
             .and_then(|stored| Stored::decode(stored.as_slice()).ok())
             .filter(|stored| stored.changes == changes)
-            .and_then(|stored| revived(stored, question));
+            .and_then(|stored| revived(stored, Duration::from_millis(u64::try_from(left).ok()?), question));
         Look { entry, changes: Some(changes) }
     }
 
     /// Keeps an answer for the others. Nobody waits for it.
     pub(super) fn keep(&self, question: &Question, answer: &Answer, changes: String) {
         let caching = question.caching;
-        let stored = Stored { json: answer.json().clone(), tag: answer.tag().map(str::to_owned), made: now(), changes };
-        let lifetime = caching.max_age.saturating_add(caching.stale_while_revalidate);
+        let stored = Stored { json: answer.json().clone(), tag: answer.tag().map(str::to_owned), changes };
+        let lifetime = lifetime(caching);
         let mut set = redis::cmd("SET");
         set.arg(answer_key(question)).arg(stored.encode_to_vec()).arg("PX").arg(millis(lifetime));
         let redis = self.redis.clone();
@@ -115,9 +116,14 @@ impl Common {
     }
 }
 
-/// An answer of another gateway, with the age that it has.
-fn revived(stored: Stored, question: &Question) -> Option<Entry> {
-    let age = Duration::from_millis(now().saturating_sub(stored.made));
+/// How long Redis keeps an answer.
+fn lifetime(caching: Caching) -> Duration {
+    caching.max_age.saturating_add(caching.stale_while_revalidate)
+}
+
+/// An answer of another gateway that is kept for so long still, with the age that it has.
+fn revived(stored: Stored, left: Duration, question: &Question) -> Option<Entry> {
+    let age = lifetime(question.caching).saturating_sub(left);
     // Past its time it is not fetched anew here: who asks next had better ask the service.
     if age >= question.caching.max_age {
         return None;
@@ -133,10 +139,6 @@ fn answer_key(question: &Question) -> Vec<u8> {
 
 fn changes_key(method: &Method) -> String {
     format!("souk:changes:{}", method.path)
-}
-
-fn now() -> u64 {
-    millis(SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default())
 }
 
 fn millis(duration: Duration) -> u64 {

@@ -50,10 +50,10 @@ pub fn is_resource(message: &MessageDescriptor) -> bool {
     extension.is_some_and(|extension| message.options().has_extension(&extension))
 }
 
-/// The resource that a request is about: the first field that holds one.
+/// The resource that a request is about: the first field that holds one, or several of a kind.
 pub fn resource_in(request: &MessageDescriptor) -> Option<MessageDescriptor> {
     request.fields().find_map(|field| match field.kind() {
-        Kind::Message(message) if !field.is_list() && is_resource(&message) => Some(message),
+        Kind::Message(message) if is_resource(&message) => Some(message),
         _ => None,
     })
 }

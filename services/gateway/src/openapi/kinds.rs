@@ -1,6 +1,6 @@
 //! Single values of proto3 JSON as JSON Schema: numbers, enums, and the types with a form of their own.
 
-use prost_reflect::{EnumDescriptor, Kind, MessageDescriptor};
+use prost_reflect::{EnumDescriptor, EnumValueDescriptor, Kind, MessageDescriptor};
 use serde_json::{Map, Value as Json, json};
 
 use super::{
@@ -9,7 +9,8 @@ use super::{
 };
 use crate::transcode::scalar;
 
-/// Which way a value goes. Answers have one form for each value; requests may choose among several.
+/// Which way a value goes. Each has one form for each value: the gateway reads more than one, as proto3 JSON wants it,
+/// but generators of clients make no usable types of a choice.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Side {
     /// In the body of a request.
@@ -20,8 +21,8 @@ pub enum Side {
     Answer,
 }
 
-/// The schema of a value that is no message of the contract's own; `None` where it is one, or an enum of an answer,
-/// which has a schema by its name.
+/// The schema of a value that is no message of the contract's own; `None` where it is one, or an enum of a body, which
+/// has a schema by its name.
 pub fn plain(kind: &Kind, rules: &Rules, side: Side) -> Option<Map<String, Json>> {
     let schema = match kind {
         Kind::Int32 | Kind::Sint32 | Kind::Sfixed32 => {
@@ -46,8 +47,8 @@ pub fn plain(kind: &Kind, rules: &Rules, side: Side) -> Option<Map<String, Json>
             },
         }),
         Kind::Enum(of) if of.full_name() == "google.protobuf.NullValue" => json!({"type": "null"}),
-        Kind::Enum(_) if side == Side::Answer => return None,
-        Kind::Enum(of) => enumerated(of, rules, side),
+        Kind::Enum(of) if side == Side::Parameter => json!({"type": "string", "enum": names(of, rules).0}),
+        Kind::Enum(_) => return None,
         Kind::Message(message) => match scalar::wrapped(message) {
             Some(inner) => return plain(&inner, rules, side),
             None => well_known(message)?,
@@ -63,10 +64,8 @@ pub fn plain(kind: &Kind, rules: &Rules, side: Side) -> Option<Map<String, Json>
     Some(schema)
 }
 
-/// Digits that every number of a kind can have: the pattern of the text, without rules, stops there.
-fn digits_of(format: &str) -> u32 {
-    if format.ends_with("32") { 9 } else { 18 }
-}
+/// Digits that every number of 64 bits can have: the pattern of the text stops there.
+const DIGITS: u32 = 18;
 
 fn integer(rules: &Rules, all: Range, format: &str, side: Side) -> Json {
     let long = format.ends_with("64");
@@ -79,23 +78,22 @@ fn integer(rules: &Rules, all: Range, format: &str, side: Side) -> Json {
     }
     let ranges = rules.ranges(all);
     let (Some((low, _)), Some((_, high))) = (ranges.first(), ranges.last()) else { return json!(false) };
-    let mut schema = json!({"format": format, "minimum": exact(*low), "maximum": exact(*high)});
+    if side == Side::Body && long {
+        let most = 10_i128.pow(DIGITS) - 1;
+        let written: Vec<Range> = ranges.iter().map(|(low, high)| (*low.max(&-most), *high.min(&most))).collect();
+        let pattern = match ranges == [all] {
+            true => format!("^{}[0-9]{{1,{DIGITS}}}$", if all.0 < 0 { "-?" } else { "" }),
+            false => digits::pattern(&written),
+        };
+        // Small, above zero where that may be.
+        let example = 1.clamp(*low, (*high).max(*low));
+        return json!({"type": "string", "format": format, "pattern": pattern, "examples": [example.to_string()]});
+    }
+    let mut schema = json!({"type": "integer", "format": format, "minimum": exact(*low), "maximum": exact(*high)});
     let holes: Vec<Json> = ranges.windows(2).flat_map(|two| two[0].1 + 1..two[1].0).take(100).map(exact).collect();
     if ranges.len() > 1 {
         schema["not"] = json!({"enum": holes});
     }
-    if side == Side::Parameter {
-        schema["type"] = json!("integer");
-        return schema;
-    }
-    // proto3 JSON writes 64 bits as text, for most clients' numbers are too short; either is read.
-    schema["type"] = if long { json!(["string", "integer"]) } else { json!(["integer", "string"]) };
-    let most = 10_i128.pow(digits_of(format)) - 1;
-    let written: Vec<Range> = ranges.iter().map(|(low, high)| (*low.max(&-most), *high.min(&most))).collect();
-    schema["pattern"] = match ranges == [all] {
-        true => json!(format!("^{}[0-9]{{1,{}}}$", if all.0 < 0 { "-?" } else { "" }, digits_of(format))),
-        false => json!(digits::pattern(&written)),
-    };
     schema
 }
 
@@ -120,22 +118,13 @@ fn fraction(format: &str, side: Side) -> Json {
     }
 }
 
-fn enumerated(of: &EnumDescriptor, rules: &Rules, side: Side) -> Json {
+/// The names of an enum's values: those that the rules let through, and the others.
+pub fn names(of: &EnumDescriptor, rules: &Rules) -> (Vec<String>, Vec<String>) {
     let allowed = rules.numbers(of);
     let is_allowed = |number: i32| allowed.as_ref().is_none_or(|allowed| allowed.contains(&number));
-    let names: Vec<Json> =
-        of.values().filter(|value| is_allowed(value.number())).map(|value| json!(value.name())).collect();
-    match (side, allowed) {
-        (Side::Parameter, _) => json!({"type": "string", "enum": names}),
-        (_, Some(allowed)) => {
-            let numbers = allowed.into_iter().map(|number| json!(number));
-            json!({"type": ["string", "integer"], "enum": names.into_iter().chain(numbers).collect::<Vec<_>>()})
-        }
-        (_, None) => json!({"anyOf": [
-            {"type": "string", "enum": names},
-            {"type": "integer", "format": "int32", "minimum": i32::MIN, "maximum": i32::MAX},
-        ]}),
-    }
+    let (yes, no): (Vec<_>, Vec<_>) = of.values().partition(|value| is_allowed(value.number()));
+    let named = |values: Vec<EnumValueDescriptor>| values.iter().map(|value| value.name().to_owned()).collect();
+    (named(yes), named(no))
 }
 
 /// Types of protobuf that have a JSON form of their own.

@@ -10,8 +10,9 @@ mod operation;
 mod path;
 mod problems;
 mod resources;
-mod rules;
+pub(crate) mod rules;
 mod schema;
+mod texts;
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 
@@ -27,9 +28,12 @@ use crate::{
 
 /// What holds for every method, told once.
 const ABOUT: &str = "JSON is [proto3 JSON](https://protobuf.dev/programming-guides/json/): names in lowerCamelCase, \
-    64-bit numbers as text, enums by name, times as RFC 3339. In answers every field is there, save messages, \
+    64-bit numbers as text, enums by name, times as RFC 3339. Texts of requests have no control characters; what people \
+    write at length may have tabs and line breaks, everything else is one line without characters that change the \
+    direction of text. In answers every field is there, save messages, \
     `optional` fields and choices that are not set. In requests a field may be left out or null, unknown ones are \
-    refused.\n\nErrors are `application/problem+json`; decide by `reason`. Every answer has an `X-Request-Id`, which \
+    refused. Requests are told in the form that answers have; what else proto3 JSON allows is read as well, such as \
+    numbers of enums.\n\nErrors are `application/problem+json`; decide by `reason`. Every answer has an `X-Request-Id`, which \
     finds the request in the logs. The same methods are there as gRPC, at the same address.";
 
 /// What OpenAPI 3.1 has a place for.
@@ -101,7 +105,7 @@ fn components(reasons: &Reasons, schemas: Schemas<'_>) -> Json {
     // Said by the server before there is a request that could have a problem.
     responses.insert(
         "431".to_owned(),
-        json!({"description": "The path with its query, or the headers, are longer than the gateway takes."}),
+        json!({"description": "The path with its query, or the headers, are longer than the gateway takes. Methods that accept more have a form with a body."}),
     );
     let mut named = schemas.into_named();
     named.insert("Problem".to_owned(), problems::schema());

@@ -27,7 +27,7 @@ pub fn operation(route: &Route, id: String, path: &Path, schemas: &mut Schemas<'
     let input = method.descriptor.input();
     query(route, &input, &mut Vec::new(), &mut Vec::new(), &mut parameters, schemas);
     let long = parameters.iter().any(|parameter| parameter["schema"]["type"] == "array");
-    headers(method, &mut parameters);
+    headers(route, &mut parameters);
     for header in &method.headers {
         let Some(field) = input.get_field_by_name(&header.field) else { continue };
         let mut parameter = parameter(&field, header.name.clone(), true, schemas);
@@ -106,7 +106,12 @@ fn in_words(rule: &AccessRule) -> String {
 
 fn security(method: &Method) -> Json {
     let public = method.access.as_ref().is_some_and(|rule| rule.public);
-    if public { json!([{}, {"bearer": []}]) } else { json!([{"bearer": []}]) }
+    match (public, method.rate_class) {
+        // Who registers or logs in has no token yet.
+        (true, RateClass::Auth) => json!([]),
+        (true, _) => json!([{}, {"bearer": []}]),
+        (false, _) => json!([{"bearer": []}]),
+    }
 }
 
 /// Adds a parameter for each field that comes in the query.
@@ -164,12 +169,18 @@ fn parameter(field: &FieldDescriptor, name: String, top: bool, schemas: &mut Sch
     parameter
 }
 
-fn headers(method: &Method, parameters: &mut Vec<Json>) {
+/// Whether an answer has an entity tag that a client can keep it by: answers to POST are never stored.
+fn is_kept(route: &Route) -> bool {
+    route.method.safe && !route.method.descriptor.is_server_streaming() && route.http_method == "GET"
+}
+
+fn headers(route: &Route, parameters: &mut Vec<Json>) {
+    let method = &route.method;
     let mut add = |name: &str| parameters.push(json!({"$ref": format!("#/components/parameters/{name}")}));
     if method.idempotency_key.is_some() {
         add("Idempotency-Key");
     }
-    if method.safe && !method.descriptor.is_server_streaming() {
+    if is_kept(route) {
         add("If-None-Match");
     }
     if method.etag.is_some() {
@@ -188,7 +199,10 @@ fn body(route: &Route, input: &MessageDescriptor, schemas: &mut Schemas<'_>) -> 
     let field = route.binding.body_field();
     if route.binding.takes_anything() {
         let required = field.is_some_and(|field| schemas.is_required(field));
-        return Some(json!({"required": required, "content": {"*/*": {}}}));
+        // Whatever type it has; but generators of clients know no body of any type.
+        let content = json!({"application/octet-stream": {"schema": {"type": "string", "format": "binary"}}});
+        let about = "Taken as it comes, whatever its `Content-Type`.";
+        return Some(json!({"required": required, "description": about, "content": content}));
     }
     let inside = field.map(|field| format!("{}.", field.name())).unwrap_or_default();
     // Fields at the body's top that the path has already.
@@ -219,12 +233,11 @@ fn body(route: &Route, input: &MessageDescriptor, schemas: &mut Schemas<'_>) -> 
 
 /// `long`: the query can be longer than a request's head may be.
 fn responses(route: &Route, long: bool, schemas: &mut Schemas<'_>) -> Json {
-    let method = &*route.method;
     let mut responses = Map::from_iter([("200".to_owned(), success(route, schemas))]);
     for status in statuses(route).into_iter().chain(long.then_some(431)) {
         responses.insert(status.to_string(), json!({"$ref": format!("#/components/responses/{status}")}));
     }
-    if method.safe && !method.descriptor.is_server_streaming() {
+    if is_kept(route) {
         responses.insert("304".to_owned(), json!({"$ref": "#/components/responses/304"}));
     }
     responses.into()
@@ -273,7 +286,7 @@ fn success(route: &Route, schemas: &mut Schemas<'_>) -> Json {
         json!({"application/json": {"schema": schema}})
     };
     let mut headers = vec!["X-Request-Id"];
-    if method.safe && !method.descriptor.is_server_streaming() {
+    if is_kept(route) {
         headers.push("ETag");
     }
     if method.idempotency_key.is_some() {

@@ -62,6 +62,17 @@ impl Rules {
         self.get("pattern")?.as_str().map(str::to_owned)
     }
 
+    /// Characters of the longest string, or bytes of the longest bytes, that are let through; none without a limit.
+    pub fn longest(&self) -> Option<usize> {
+        let limits = ["len", "max_len", "len_bytes", "max_bytes"];
+        limits.iter().filter_map(|rule| usize::try_from(self.get(rule)?.as_u64()?).ok()).min()
+    }
+
+    /// How many items a list may have; none without a limit.
+    pub fn most_items(&self) -> Option<usize> {
+        usize::try_from(self.get("max_items")?.as_u64()?).ok()
+    }
+
     /// The example that the contract gives.
     pub fn example(&self) -> Option<String> {
         self.list("example").first()?.as_str().map(str::to_owned)

@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, HashSet};
 
 use prost_reflect::{DynamicMessage, FieldDescriptor, Kind, MessageDescriptor};
 use serde_json::{Map, Value as Json, json};
-use souk_common::contract::Contract;
+use souk_common::contract::{Contract, validate::Text};
 
 use super::{
     behavior::{self, Behavior},
@@ -14,6 +14,7 @@ use super::{
     names::Names,
     resources::Resources,
     rules::Rules,
+    texts,
 };
 
 /// Fields that mean the same in every contract (Google's API Improvement Proposals), with a format for what JSON
@@ -87,6 +88,9 @@ impl<'c> Schemas<'c> {
             // What souk gives is not looked at in a request: it may look as it was answered.
             let side = if behavior.output_only { Side::Answer } else { side };
             let mut schema = self.field(&field, side, must);
+            if sent {
+                texts::restrict(&field, &mut schema);
+            }
             if sent && (behavior.output_only || part.update && behavior.immutable) {
                 schema.insert("readOnly".to_owned(), json!(true));
             }
@@ -149,6 +153,9 @@ impl<'c> Schemas<'c> {
                 if zero { or_empty(value) } else { value }
             }
         };
+        if side != Side::Answer {
+            texts::restrict(field, &mut schema);
+        }
         if let Some(comment) = self.comments.field(field) {
             let more = schema.get("description").and_then(Json::as_str).map(|more| format!("\n\n{more}"));
             schema.insert("description".to_owned(), json!(format!("{comment}{}", more.unwrap_or_default())));
@@ -172,14 +179,19 @@ impl<'c> Schemas<'c> {
                     let schema = self.enumeration(of);
                     self.named.insert(name.clone(), schema);
                 }
-                json!({"$ref": format!("#/components/schemas/{name}")})
+                let mut reference = json!({"$ref": format!("#/components/schemas/{name}")});
+                let refused = kinds::names(of, rules).1;
+                if side != Side::Answer && !refused.is_empty() {
+                    reference["not"] = json!({"enum": refused});
+                }
+                reference
             }
             _ => json!({}),
         };
         reference.as_object().cloned().unwrap_or_default()
     }
 
-    /// An enum as it is answered, by name.
+    /// An enum, by the names of its values.
     fn enumeration(&self, of: &prost_reflect::EnumDescriptor) -> Json {
         let values = self.comments.values(of);
         let names: Vec<_> = values.iter().map(|(name, _)| name).collect();
@@ -187,7 +199,16 @@ impl<'c> Schemas<'c> {
         let about = self.comments.at(of.parent_file().name(), of.path()).map(str::to_owned);
         let text: Vec<_> = about.into_iter().chain([told.collect::<Vec<_>>().join("\n")]).collect();
         let example = names.get(1).or(names.first());
-        json!({"type": "string", "enum": names, "examples": [example], "description": text.join("\n\n").trim()})
+        let description = text.join("\n\n");
+        let mut schema =
+            json!({"type": "string", "enum": names, "examples": [example], "description": description.trim()});
+        // Languages without scopes for constants, such as Go, get names that are unique in all of the contract: those
+        // of an enum inside a message are so only in there.
+        if let Some((holder, _)) = self.names.name(of.full_name()).rsplit_once('.') {
+            let names = names.iter().map(|name| format!("{}_{name}", constant(holder)));
+            schema["x-enum-varnames"] = names.collect();
+        }
+        schema
     }
 
     fn map(&mut self, entry: &MessageDescriptor, rules: &Rules, side: Side) -> Map<String, Json> {
@@ -232,6 +253,20 @@ impl<'c> Schemas<'c> {
         let checked = self.contract.validator().check(&DynamicMessage::new(message.clone()));
         checked.err().into_iter().flatten().map(|violation| violation.field_path).collect()
     }
+}
+
+/// A name as constants are written: `PlaceOrderRequest.Item` is `PLACE_ORDER_REQUEST_ITEM`.
+fn constant(name: &str) -> String {
+    let mut text = String::with_capacity(name.len() + 8);
+    let mut before = '_';
+    for character in name.chars().map(|character| if character == '.' { '_' } else { character }) {
+        if character.is_uppercase() && before != '_' && !before.is_uppercase() {
+            text.push('_');
+        }
+        text.extend(character.to_uppercase());
+        before = character;
+    }
+    text
 }
 
 /// What a field of this name means in every contract, and one that is required.
@@ -297,11 +332,19 @@ fn or_null(mut schema: Map<String, Json>) -> Map<String, Json> {
     schema
 }
 
+/// What the contract's checks take for an email address: as HTML defines it.
+const EMAIL: &str = "^[A-Za-z0-9.!#$%&'*+/=?^_`{|}~-]+@[A-Za-z0-9](?:[A-Za-z0-9-]{0,61}[A-Za-z0-9])?\
+    (?:\\.[A-Za-z0-9](?:[A-Za-z0-9-]{0,61}[A-Za-z0-9])?)*$";
+
 /// Lets an empty string through, which means "not set" just as well.
 fn or_empty(mut schema: Map<String, Json>) -> Map<String, Json> {
     let mut set = Map::new();
     for key in ["pattern", "format", "minLength", "enum", "const", "anyOf"] {
         set.extend(schema.remove(key).map(|value| (key.to_owned(), value)));
+    }
+    // A format that is one pattern: generators of clients make no types of a choice between texts.
+    if set.len() == 1 && set.get("format") == Some(&json!("email")) {
+        set = Map::from_iter([("pattern".to_owned(), json!(EMAIL))]);
     }
     match set.get("pattern").and_then(Json::as_str) {
         // Said in the pattern's own words, where there is nothing else to say.
@@ -313,7 +356,13 @@ fn or_empty(mut schema: Map<String, Json>) -> Map<String, Json> {
 
 /// A mask names fields of the resource in the same request that can change.
 fn mask(field: &FieldDescriptor, schema: &mut Map<String, Json>, side: Side) {
-    let Some(resource) = behavior::resource_in(field.parent_message()).filter(|_| side != Side::Answer) else { return };
+    if side == Side::Answer {
+        return;
+    }
+    let Some(resource) = behavior::resource_in(field.parent_message()) else {
+        schema.insert("pattern".to_owned(), json!(Text::Line.pattern()));
+        return;
+    };
     let changeable = resource.fields().filter(|inner| Behavior::of(inner).changeable() && inner.name() != "etag");
     let names: Vec<_> = changeable.map(|inner| inner.json_name().to_owned()).collect();
     let any = names.join("|");

@@ -1,5 +1,6 @@
 //! The REST routes of a contract: each binding of `google.api.http`, found by method and path.
 
+mod fits;
 pub mod template;
 pub mod trie;
 
@@ -12,6 +13,7 @@ use souk_common::{
 };
 use souk_proto::google::api::{HttpRule, http_rule::Pattern};
 
+pub use self::fits::TooLong;
 use self::{
     template::{Template, TemplateError},
     trie::Trie,

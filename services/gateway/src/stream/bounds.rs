@@ -4,7 +4,10 @@ use std::{
     error::Error,
     future::{Future, pending},
     pin::Pin,
-    sync::Arc,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
     task::{Context, Poll},
     time::Duration,
 };
@@ -83,9 +86,26 @@ impl Streams {
     }
 }
 
-/// Ends a gRPC answer when it must end, with a status. Its place is free as soon as it has ended.
+/// Ends a gRPC answer when it must end, with a status. Its place is free as soon as it has ended. Comes with an [`Ended`]
+/// among the answer's extensions.
 pub fn bound(response: Response<Body>, end: End, place: Option<OwnedSemaphorePermit>) -> Response<Body> {
-    response.map(|inner| Body::new(Bounded { inner, end: Some(end), _place: place }))
+    let ended = Ended::default();
+    let told = ended.clone();
+    let mut response = response.map(|inner| Body::new(Bounded { inner, end: Some(end), ended: told, _place: place }));
+    response.extensions_mut().insert(ended);
+    response
+}
+
+/// Whether a stream was ended here, at its limit or as the gateway stops. That is no failure: whoever reads it was
+/// answered, and goes on by calling again.
+#[derive(Debug, Clone, Default)]
+pub struct Ended(Arc<AtomicBool>);
+
+impl Ended {
+    /// Whether it was, so far.
+    pub fn here(&self) -> bool {
+        self.0.load(Ordering::Relaxed)
+    }
 }
 
 /// What to tell of a stream whose service failed. One that broke off has no status of the service's: its connection
@@ -100,6 +120,7 @@ struct Bounded {
     inner: Body,
     /// `None`: it has ended.
     end: Option<End>,
+    ended: Ended,
     _place: Option<OwnedSemaphorePermit>,
 }
 
@@ -110,7 +131,10 @@ impl http_body::Body for Bounded {
     fn poll_frame(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Status>>> {
         let Some(end) = &mut self.end else { return Poll::Ready(None) };
         let problem = match end.as_mut().poll(context) {
-            Poll::Ready(problem) => problem,
+            Poll::Ready(problem) => {
+                self.ended.0.store(true, Ordering::Relaxed);
+                problem
+            }
             Poll::Pending => match Pin::new(&mut self.inner).poll_frame(context) {
                 Poll::Ready(Some(Err(status))) => failure(&status),
                 polled => return polled,

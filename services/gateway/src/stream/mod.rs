@@ -31,7 +31,7 @@ use self::{
     resume::LAST_EVENT_ID,
 };
 pub use self::{
-    bounds::{Streams, bound},
+    bounds::{Ended, Streams, bound},
     form::Form,
     resume::Resume,
 };
@@ -172,7 +172,7 @@ impl Relay {
             biased;
             problem = &mut self.end => {
                 let told = self.form.cut(&self.told(&problem));
-                self.outcome.set(Some(problem));
+                self.outcome.set(Some(problem), true);
                 told
             }
             next = self.messages.next() => match next {
@@ -181,12 +181,12 @@ impl Relay {
                     Err(problem) => {
                         let problem = told_when_to_return(problem);
                         let told = self.form.failure(&self.told(&problem));
-                        self.outcome.set(Some(problem));
+                        self.outcome.set(Some(problem), false);
                         told
                     }
                 },
                 None => {
-                    self.outcome.set(None);
+                    self.outcome.set(None, false);
                     self.form.whole()
                 }
             },
@@ -220,21 +220,22 @@ async fn silence(form: Form, heartbeat: Duration) -> Bytes {
 
 /// How a stream ended, for the request's record. Comes with the answer's extensions.
 #[derive(Debug, Clone)]
-pub struct Outcome(Arc<Mutex<Option<Problem>>>);
+pub struct Outcome(Arc<Mutex<(Option<Problem>, bool)>>);
 
 impl Outcome {
-    /// What went wrong; until the end is known, that the client left before it.
-    pub fn problem(&self) -> Option<Problem> {
+    /// What went wrong, and whether the stream was ended here, at its limit or as the gateway stops; until the end is
+    /// known, that the client left before it.
+    pub fn end(&self) -> (Option<Problem>, bool) {
         self.0.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
-    fn set(&self, problem: Option<Problem>) {
-        *self.0.lock().unwrap_or_else(PoisonError::into_inner) = problem;
+    fn set(&self, problem: Option<Problem>, ended_here: bool) {
+        *self.0.lock().unwrap_or_else(PoisonError::into_inner) = (problem, ended_here);
     }
 }
 
 impl Default for Outcome {
     fn default() -> Self {
-        Self(Arc::new(Mutex::new(Some(Problem::new(Reason::Cancelled, "the client left")))))
+        Self(Arc::new(Mutex::new((Some(Problem::new(Reason::Cancelled, "the client left")), false))))
     }
 }

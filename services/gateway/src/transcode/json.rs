@@ -1,24 +1,26 @@
 //! Reads proto3 JSON into messages, strictly, and says of everything that is wrong where it stands.
 //!
 //! prost-reflect's own reader stops at the first fault and does not tell where it is, and it takes what the
-//! specification forbids: a field given twice, null in a list. So this one walks the objects, and leaves to
-//! prost-reflect the types with a form of their own (Timestamp, Duration, FieldMask, Struct, Any).
+//! specification forbids: a field given twice, null in a list. It also has numbers from a parser that has made floats of
+//! them. So this one walks the whole, and takes numbers as they were written.
+
+mod dynamic;
+
+pub mod any;
 
 use std::{borrow::Cow, fmt};
 
 use prost_reflect::{DynamicMessage, FieldDescriptor, Kind, MessageDescriptor, Value};
-use serde::de::{
-    Deserialize, DeserializeSeed, Deserializer, Error, IgnoredAny, MapAccess, SeqAccess, Visitor,
-    value::{MapAccessDeserializer, SeqAccessDeserializer},
-};
+use serde::de::{Deserialize, DeserializeSeed, Deserializer, Error, IgnoredAny, MapAccess, SeqAccess, Visitor};
+use serde_json::value::RawValue;
 
 use super::{
     scalar::{self, Raw, convert},
     violation::{Path, Violations, suggestion},
 };
 
-/// Messages inside messages: well under what protobuf's own decoders take.
-const DEEPEST: usize = 64;
+/// Messages inside messages: less than protobuf's own decoders take, which is 100.
+const DEEPEST: usize = 90;
 
 /// Reads a body that is a whole message.
 ///
@@ -143,13 +145,28 @@ impl Seed<'_, '_> {
         }
     }
 
-    /// Has prost-reflect read what has a JSON form of its own.
-    fn library<'de, D: Deserializer<'de>>(self, message: &MessageDescriptor, json: D) -> Result<Read, D::Error> {
-        let json = serde_json::Value::deserialize(json)?;
-        match DynamicMessage::deserialize(message.clone(), json) {
-            Ok(message) => Ok(Read::Value(Value::Message(message))),
-            Err(_) => Ok(self.wrong()),
+    /// Takes the text of a JSON value where a number belongs.
+    fn number(self, text: &str) -> Result<Read, serde_json::Error> {
+        match text.as_bytes().first() {
+            Some(b'"') => {
+                let text: Cow<'_, str> = serde_json::from_str(text)?;
+                Ok(self.scalar(Raw::String(&text)))
+            }
+            Some(b'n') => self.visit_unit(),
+            Some(b't') => Ok(self.scalar(Raw::Bool(true))),
+            Some(b'f') => Ok(self.scalar(Raw::Bool(false))),
+            Some(b'{' | b'[') => Ok(self.wrong()),
+            _ => Ok(self.scalar(Raw::Number(text))),
         }
+    }
+
+    /// Whether the place lies deeper than messages may. Then it is written down.
+    fn is_too_deep(&mut self) -> bool {
+        let too_deep = self.slot.depth >= DEEPEST;
+        if too_deep {
+            self.found.wrong(self.slot.path, format!("must not lie deeper than {DEEPEST} messages"));
+        }
+        too_deep
     }
 }
 
@@ -157,6 +174,10 @@ impl<'de> DeserializeSeed<'de> for Seed<'_, '_> {
     type Value = Read;
 
     fn deserialize<D: Deserializer<'de>>(self, deserializer: D) -> Result<Read, D::Error> {
+        if self.slot.shape == Shape::One && scalar::is_number(self.slot.kind) {
+            let text = <&'de RawValue>::deserialize(deserializer)?;
+            return self.number(text.get()).map_err(D::Error::custom);
+        }
         deserializer.deserialize_any(self)
     }
 }
@@ -175,9 +196,7 @@ impl<'de> Visitor<'de> for Seed<'_, '_> {
                     return Ok(Read::Value(Value::EnumNumber(0)));
                 }
                 Kind::Message(message) if message.full_name() == "google.protobuf.Value" => {
-                    let mut null = DynamicMessage::new(message.clone());
-                    null.set_field_by_name("null_value", Value::EnumNumber(0));
-                    return Ok(Read::Value(Value::Message(null)));
+                    return Ok(dynamic::value(message, "null_value", Value::EnumNumber(0)));
                 }
                 _ => {}
             }
@@ -189,16 +208,20 @@ impl<'de> Visitor<'de> for Seed<'_, '_> {
         Ok(self.scalar(Raw::Bool(value)))
     }
 
+    // A number that came here belongs into a `Value`, or nowhere.
     fn visit_i64<E: Error>(self, value: i64) -> Result<Read, E> {
-        Ok(self.scalar(Raw::Signed(value)))
+        self.visit_f64(value as f64)
     }
 
     fn visit_u64<E: Error>(self, value: u64) -> Result<Read, E> {
-        Ok(self.scalar(Raw::Unsigned(value)))
+        self.visit_f64(value as f64)
     }
 
     fn visit_f64<E: Error>(self, value: f64) -> Result<Read, E> {
-        Ok(self.scalar(Raw::Float(value)))
+        Ok(match dynamic::value_type(&self.slot) {
+            Some(message) => dynamic::value(message, "number_value", Value::F64(value)),
+            None => self.wrong(),
+        })
     }
 
     fn visit_str<E: Error>(self, value: &str) -> Result<Read, E> {
@@ -210,7 +233,7 @@ impl<'de> Visitor<'de> for Seed<'_, '_> {
             && matches!(message.full_name(), "google.protobuf.ListValue" | "google.protobuf.Value")
         {
             let message = message.clone();
-            return self.library(&message, SeqAccessDeserializer::new(list));
+            return self.array(&message, list);
         }
         if self.slot.shape != Shape::List {
             while list.next_element::<IgnoredAny>()?.is_some() {}
@@ -242,9 +265,8 @@ impl<'de> Visitor<'de> for Seed<'_, '_> {
             return Ok(self.wrong());
         };
         match message.full_name() {
-            "google.protobuf.Struct" | "google.protobuf.Value" | "google.protobuf.Any" | "google.protobuf.Empty" => {
-                self.library(&message, MapAccessDeserializer::new(map))
-            }
+            "google.protobuf.Struct" | "google.protobuf.Value" => self.dynamic_object(&message, map),
+            "google.protobuf.Any" => self.any(&message, map),
             _ if scalar::is_textual(&message)
                 || scalar::wrapped(&message).is_some()
                 || message.full_name() == "google.protobuf.ListValue" =>
@@ -252,18 +274,16 @@ impl<'de> Visitor<'de> for Seed<'_, '_> {
                 while map.next_entry::<IgnoredAny, IgnoredAny>()?.is_some() {}
                 Ok(self.wrong())
             }
-            _ if self.slot.depth >= DEEPEST => {
-                while map.next_entry::<IgnoredAny, IgnoredAny>()?.is_some() {}
-                self.found.wrong(self.slot.path, format!("must not lie deeper than {DEEPEST} objects"));
-                Ok(Read::Wrong)
-            }
             _ => self.object(&message, map),
         }
     }
 }
 
 impl Seed<'_, '_> {
-    fn object<'de, A: MapAccess<'de>>(self, descriptor: &MessageDescriptor, mut map: A) -> Result<Read, A::Error> {
+    fn object<'de, A: MapAccess<'de>>(mut self, descriptor: &MessageDescriptor, mut map: A) -> Result<Read, A::Error> {
+        if self.is_too_deep() {
+            return skip(map);
+        }
         let mut message = DynamicMessage::new(descriptor.clone());
         let mut seen: Vec<u32> = Vec::new();
         while let Some(name) = map.next_key::<Cow<'de, str>>()? {
@@ -272,7 +292,11 @@ impl Seed<'_, '_> {
                 map.next_value::<IgnoredAny>()?;
                 let fields: Vec<_> = descriptor.fields().collect();
                 let known = fields.iter().map(FieldDescriptor::json_name);
-                self.found.unknown(self.slot.path.field(&name), unknown_field(&name, descriptor, known));
+                let detail = match &*name {
+                    any::TYPE => "must stand in a google.protobuf.Any alone, and once".to_owned(),
+                    name => unknown_field(name, descriptor, known),
+                };
+                self.found.unknown(self.slot.path.field(&name), detail);
                 continue;
             };
             let path = self.slot.path.field(field.name());
@@ -321,6 +345,12 @@ impl Seed<'_, '_> {
         }
         Ok(Read::Value(Value::Map(entries)))
     }
+}
+
+/// Reads over what is wrong as a whole.
+fn skip<'de, A: MapAccess<'de>>(mut map: A) -> Result<Read, A::Error> {
+    while map.next_entry::<IgnoredAny, IgnoredAny>()?.is_some() {}
+    Ok(Read::Wrong)
 }
 
 /// The other field of the same oneof that is set already.

@@ -2,6 +2,8 @@
 
 pub mod fields;
 pub mod json;
+mod known;
+mod number;
 pub mod query;
 pub mod render;
 pub mod scalar;

@@ -9,9 +9,11 @@ use std::{
 
 use base64::{display::Base64Display, prelude::BASE64_STANDARD};
 use chrono::{DateTime, Datelike, SecondsFormat};
-use prost_reflect::{DynamicMessage, FieldDescriptor, MessageDescriptor, SerializeOptions};
+use prost_reflect::{DescriptorPool, FieldDescriptor, MessageDescriptor};
 
 use super::{
+    json::any::{stands_as_value, type_name},
+    known,
     shape::{Field, Item, Place, Shape, Shapes},
     wire::{self, Fields, Malformed, Value},
 };
@@ -39,10 +41,19 @@ pub enum RenderError {
     /// Messages in messages, too deep.
     #[error("the message has too many messages inside each other")]
     Depth,
-    /// A type with a JSON of its own.
-    #[error("a well-known type cannot be read")]
-    WellKnown(#[from] prost::DecodeError),
-    /// The same, while it was written.
+    /// A duration that is too long, or whose seconds and nanoseconds have not the same sign.
+    #[error("a duration is not one that JSON can say")]
+    Duration,
+    /// A path of a mask that would not be the same when it is read again.
+    #[error("a path of a field mask has no name in JSON")]
+    Mask,
+    /// NaN or infinity in a `google.protobuf.Value`.
+    #[error("a google.protobuf.Value is a number that JSON does not have")]
+    Number,
+    /// An `Any` of a type that the contract lacks, or with content and no type.
+    #[error("an Any is of no type that is known")]
+    Any,
+    /// JSON could not be written.
     #[error("a value cannot be written as JSON")]
     Write(#[from] serde_json::Error),
 }
@@ -90,11 +101,26 @@ impl Renderer {
         }
         match &self.shapes[shape] {
             Shape::Time => time(message, out),
-            Shape::WellKnown(descriptor) => {
-                let message = DynamicMessage::decode(descriptor.clone(), message)?;
-                let options = SerializeOptions::new().skip_default_fields(false);
-                Ok(message.serialize_with_options(&mut serde_json::Serializer::new(out), &options)?)
+            Shape::Duration => duration(message, out),
+            Shape::Mask => mask(message, out),
+            Shape::Field(field) => {
+                let found = collect(std::slice::from_ref(field), message)?;
+                self.field(field, &found, out, depth)
             }
+            Shape::Value(fields) => {
+                let found = collect(fields, message)?;
+                let Some((index, last)) = found.last() else {
+                    out.extend_from_slice(b"null");
+                    return Ok(());
+                };
+                if let (Item::Double, Value::Fixed64(bits)) = (&fields[*index].item, last)
+                    && !f64::from_bits(*bits).is_finite()
+                {
+                    return Err(RenderError::Number);
+                }
+                self.field(&fields[*index], &found, out, depth)
+            }
+            Shape::Any(pool) => any(pool, message, out, depth),
             Shape::Object(fields) => {
                 let found = collect(fields, message)?;
                 out.push(b'{');
@@ -204,7 +230,10 @@ impl Renderer {
             (Item::Bool, Value::Varint(number)) => out.extend_from_slice(if number == 0 { b"false" } else { b"true" }),
             (Item::Int32, Value::Varint(number)) => serde_json::to_writer(out, &(number as i32))?,
             (Item::Uint32, Value::Varint(number)) => serde_json::to_writer(out, &(number as u32))?,
-            (Item::Sint32, Value::Varint(number)) => serde_json::to_writer(out, &(zigzag(number) as i32))?,
+            // Decoders take the low half of a number before they undo the zigzag.
+            (Item::Sint32, Value::Varint(number)) => {
+                serde_json::to_writer(out, &(zigzag(u64::from(number as u32)) as i32))?;
+            }
             (Item::Fixed32, Value::Fixed32(number)) => serde_json::to_writer(out, &number)?,
             (Item::Sfixed32, Value::Fixed32(number)) => serde_json::to_writer(out, &number.cast_signed())?,
             // What a double cannot hold is text.
@@ -309,7 +338,8 @@ fn not_a_number(number: f64) -> Option<&'static [u8]> {
     }
 }
 
-fn time(message: &[u8], out: &mut Vec<u8>) -> Result<(), RenderError> {
+/// Seconds and nanoseconds of a timestamp or a duration.
+fn seconds_and_nanos(message: &[u8]) -> Result<(i64, i32), Malformed> {
     let (mut seconds, mut nanos) = (0, 0);
     for field in Fields::of(message) {
         match field? {
@@ -318,11 +348,70 @@ fn time(message: &[u8], out: &mut Vec<u8>) -> Result<(), RenderError> {
             _ => {}
         }
     }
+    Ok((seconds, nanos))
+}
+
+fn time(message: &[u8], out: &mut Vec<u8>) -> Result<(), RenderError> {
+    let (seconds, nanos) = seconds_and_nanos(message)?;
     let nanos = u32::try_from(nanos).ok().filter(|nanos| *nanos < 1_000_000_000).ok_or(RenderError::Time)?;
     let time = DateTime::from_timestamp(seconds, nanos).ok_or(RenderError::Time)?;
     if !(1..=9999).contains(&time.year()) {
         return Err(RenderError::Time);
     }
     serde_json::to_writer(out, &time.to_rfc3339_opts(SecondsFormat::AutoSi, true))?;
+    Ok(())
+}
+
+fn duration(message: &[u8], out: &mut Vec<u8>) -> Result<(), RenderError> {
+    let (seconds, nanos) = seconds_and_nanos(message)?;
+    serde_json::to_writer(out, &known::write_duration(seconds, nanos).ok_or(RenderError::Duration)?)?;
+    Ok(())
+}
+
+fn mask(message: &[u8], out: &mut Vec<u8>) -> Result<(), RenderError> {
+    let mut paths = Vec::new();
+    for field in Fields::of(message) {
+        if let (1, Value::Bytes(path)) = field? {
+            paths.push(known::write_path(std::str::from_utf8(path)?).ok_or(RenderError::Mask)?);
+        }
+    }
+    serde_json::to_writer(out, &paths.join(","))?;
+    Ok(())
+}
+
+/// A message of any type, with the name of the type. What its JSON looks like is worked out each time: souk's answers
+/// have such messages only where something went wrong.
+fn any(pool: &DescriptorPool, message: &[u8], out: &mut Vec<u8>, depth: usize) -> Result<(), RenderError> {
+    let (mut url, mut content): (&[u8], &[u8]) = (&[], &[]);
+    for field in Fields::of(message) {
+        match field? {
+            (1, Value::Bytes(found)) => url = found,
+            (2, Value::Bytes(found)) => content = found,
+            _ => {}
+        }
+    }
+    let url = std::str::from_utf8(url)?;
+    if url.is_empty() && content.is_empty() {
+        out.extend_from_slice(b"{}");
+        return Ok(());
+    }
+    let descriptor = type_name(url).and_then(|name| pool.get_message_by_name(name)).ok_or(RenderError::Any)?;
+    let inside = Renderer::new(&descriptor, None);
+    out.extend_from_slice(b"{\"@type\":");
+    serde_json::to_writer(&mut *out, url)?;
+    if stands_as_value(&descriptor) {
+        out.extend_from_slice(b",\"value\":");
+        inside.message(0, content, out, depth - 1)?;
+        out.push(b'}');
+        return Ok(());
+    }
+    // The fields of its object go on where the type's name ended.
+    let at = out.len();
+    inside.message(0, content, out, depth - 1)?;
+    if out.len() == at + b"{}".len() {
+        out.remove(at);
+    } else {
+        out[at] = b',';
+    }
     Ok(())
 }

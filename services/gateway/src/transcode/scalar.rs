@@ -6,19 +6,19 @@ use base64::{
 };
 use prost_reflect::{DynamicMessage, EnumDescriptor, Kind, MessageDescriptor, Value};
 
-use super::violation::suggestion;
+use super::{
+    known::{self, Spelling},
+    number,
+    violation::suggestion,
+};
 
 /// A value before it has a type.
 #[derive(Debug, Clone, Copy)]
 pub enum Raw<'a> {
     /// `true` or `false`.
     Bool(bool),
-    /// A whole number.
-    Signed(i64),
-    /// A whole number.
-    Unsigned(u64),
-    /// A number with a fraction or an exponent, or a very large one.
-    Float(f64),
+    /// A JSON number, as it was written: a float in between would round what is to be exact.
+    Number(&'a str),
     /// A JSON string.
     String(&'a str),
     /// The text of a path variable or query parameter, where everything is text.
@@ -32,12 +32,12 @@ pub enum Raw<'a> {
 pub fn convert(kind: &Kind, raw: Raw<'_>) -> Result<Value, String> {
     let whole = || expected(kind);
     match kind {
-        Kind::Int32 | Kind::Sint32 | Kind::Sfixed32 => int::<i32>(raw).map(Value::I32).ok_or_else(whole),
-        Kind::Int64 | Kind::Sint64 | Kind::Sfixed64 => int::<i64>(raw).map(Value::I64).ok_or_else(whole),
-        Kind::Uint32 | Kind::Fixed32 => int::<u32>(raw).map(Value::U32).ok_or_else(whole),
-        Kind::Uint64 | Kind::Fixed64 => int::<u64>(raw).map(Value::U64).ok_or_else(whole),
-        Kind::Double => float(raw).map(Value::F64).ok_or_else(whole),
-        Kind::Float => float(raw).and_then(narrow).map(Value::F32).ok_or_else(whole),
+        Kind::Int32 | Kind::Sint32 | Kind::Sfixed32 => integer::<i32>(raw).map(Value::I32).ok_or_else(whole),
+        Kind::Int64 | Kind::Sint64 | Kind::Sfixed64 => integer::<i64>(raw).map(Value::I64).ok_or_else(whole),
+        Kind::Uint32 | Kind::Fixed32 => integer::<u32>(raw).map(Value::U32).ok_or_else(whole),
+        Kind::Uint64 | Kind::Fixed64 => integer::<u64>(raw).map(Value::U64).ok_or_else(whole),
+        Kind::Double => double(raw).map(Value::F64).ok_or_else(whole),
+        Kind::Float => float(raw).map(Value::F32).ok_or_else(whole),
         Kind::Bool => match raw {
             Raw::Bool(value) => Ok(Value::Bool(value)),
             Raw::Text("true") => Ok(Value::Bool(true)),
@@ -82,7 +82,6 @@ pub fn expected(kind: &Kind) -> String {
             "google.protobuf.FieldMask" => "must be field names in lowerCamelCase, joined by commas".to_owned(),
             "google.protobuf.ListValue" => "must be an array".to_owned(),
             "google.protobuf.Any" => "must be an object with an `@type` that souk knows".to_owned(),
-            "google.protobuf.Empty" => "must be {}".to_owned(),
             _ => match wrapped(message) {
                 Some(inner) => expected(&inner),
                 None => "must be an object".to_owned(),
@@ -116,6 +115,15 @@ pub fn wrapped(message: &MessageDescriptor) -> Option<Kind> {
     wrapper.then(|| Some(message.get_field_by_name("value")?.kind()))?
 }
 
+/// Whether the values of a kind are numbers, so that their text counts.
+pub fn is_number(kind: &Kind) -> bool {
+    match kind {
+        Kind::Bool | Kind::String | Kind::Bytes => false,
+        Kind::Message(message) => wrapped(message).is_some_and(|inner| is_number(&inner)),
+        _ => true,
+    }
+}
+
 fn well_known(message: &MessageDescriptor, raw: Raw<'_>) -> Result<DynamicMessage, String> {
     let wrong = || expected(&Kind::Message(message.clone()));
     if let Some(inner) = wrapped(message) {
@@ -123,114 +131,61 @@ fn well_known(message: &MessageDescriptor, raw: Raw<'_>) -> Result<DynamicMessag
         wrapper.set_field_by_name("value", convert(&inner, raw)?);
         return Ok(wrapper);
     }
-    match (message.full_name(), raw) {
-        // URLs are typed by hand: there the names of the contract will do, too.
-        ("google.protobuf.FieldMask", Raw::Text(text)) => library(message, &camel(text)).ok_or_else(wrong),
-        (_, Raw::String(text) | Raw::Text(text)) if is_textual(message) => library(message, text).ok_or_else(wrong),
-        ("google.protobuf.Value", raw) => dynamic_value(message, raw).ok_or_else(wrong),
-        _ => Err(wrong()),
+    let read = match raw {
+        Raw::String(text) => known::read(message, text, Spelling::Json),
+        Raw::Text(text) => known::read(message, text, Spelling::Url),
+        Raw::Bool(_) | Raw::Number(_) => None,
+    };
+    match read {
+        Some(read) => read,
+        None if message.full_name() == "google.protobuf.Value" => dynamic_value(message, raw).ok_or_else(wrong),
+        None => Err(wrong()),
     }
-}
-
-/// Has prost-reflect read a string.
-fn library(message: &MessageDescriptor, text: &str) -> Option<DynamicMessage> {
-    let text: serde::de::value::StrDeserializer<'_, serde::de::value::Error> =
-        serde::de::value::StrDeserializer::new(text);
-    DynamicMessage::deserialize(message.clone(), text).ok()
 }
 
 fn dynamic_value(message: &MessageDescriptor, raw: Raw<'_>) -> Option<DynamicMessage> {
     let (field, value) = match raw {
         Raw::Bool(value) => ("bool_value", Value::Bool(value)),
         Raw::String(text) | Raw::Text(text) => ("string_value", Value::String(text.to_owned())),
-        number => ("number_value", Value::F64(float(number)?)),
+        Raw::Number(text) => ("number_value", Value::F64(number::double(text)?)),
     };
     let mut dynamic = DynamicMessage::new(message.clone());
     dynamic.try_set_field_by_name(field, value).ok()?;
     Some(dynamic)
 }
 
-/// `display_name` as `displayName`: what the JSON form of a mask wants.
-fn camel(text: &str) -> String {
-    let mut out = String::with_capacity(text.len());
-    let mut upper = false;
-    for character in text.chars() {
-        match character {
-            '_' => upper = true,
-            _ if upper => {
-                out.extend(character.to_uppercase());
-                upper = false;
-            }
-            _ => out.push(character),
-        }
+fn integer<T: TryFrom<i128>>(raw: Raw<'_>) -> Option<T> {
+    match raw {
+        Raw::Number(text) | Raw::String(text) | Raw::Text(text) => number::integer(text),
+        Raw::Bool(_) => None,
     }
-    out
 }
 
-fn int<T: TryFrom<i64> + TryFrom<u64>>(raw: Raw<'_>) -> Option<T> {
+fn double(raw: Raw<'_>) -> Option<f64> {
     match raw {
-        Raw::Signed(value) => T::try_from(value).ok(),
-        Raw::Unsigned(value) => T::try_from(value).ok(),
-        Raw::Float(value) => whole(value),
+        Raw::Number(text) => number::double(text),
+        Raw::String(text) | Raw::Text(text) => not_finite(text).or_else(|| number::double(text)),
+        Raw::Bool(_) => None,
+    }
+}
+
+fn float(raw: Raw<'_>) -> Option<f32> {
+    match raw {
+        Raw::Number(text) => number::float(text),
         Raw::String(text) | Raw::Text(text) => {
-            if let Ok(value) = text.parse::<i64>() {
-                return plain(text).then(|| T::try_from(value).ok())?;
-            }
-            if let Ok(value) = text.parse::<u64>() {
-                return plain(text).then(|| T::try_from(value).ok())?;
-            }
-            whole(decimal(text)?)
+            not_finite(text).map(|value| value as f32).or_else(|| number::float(text))
         }
         Raw::Bool(_) => None,
     }
 }
 
-/// Rust takes a leading `+`, JSON does not.
-fn plain(text: &str) -> bool {
-    !text.starts_with('+')
-}
-
-/// A whole number written with a fraction or an exponent, such as `1e3` or `5.0`.
-fn whole<T: TryFrom<i64> + TryFrom<u64>>(value: f64) -> Option<T> {
-    // The bounds are powers of two, exact in a float; the upper ones are just outside.
-    const TWO_63: f64 = 9_223_372_036_854_775_808.0;
-    const TWO_64: f64 = 18_446_744_073_709_551_616.0;
-    if value.fract() != 0.0 {
-        None
-    } else if (-TWO_63..TWO_63).contains(&value) {
-        T::try_from(value as i64).ok()
-    } else if (TWO_63..TWO_64).contains(&value) {
-        T::try_from(value as u64).ok()
-    } else {
-        None
+fn not_finite(text: &str) -> Option<f64> {
+    match text {
+        "NaN" => Some(f64::NAN),
+        "Infinity" => Some(f64::INFINITY),
+        "-Infinity" => Some(f64::NEG_INFINITY),
+        _ => None,
     }
-}
-
-fn float(raw: Raw<'_>) -> Option<f64> {
-    match raw {
-        Raw::Signed(value) => Some(value as f64),
-        Raw::Unsigned(value) => Some(value as f64),
-        Raw::Float(value) => Some(value).filter(|value| value.is_finite()),
-        Raw::String(text) | Raw::Text(text) => match text {
-            "NaN" => Some(f64::NAN),
-            "Infinity" => Some(f64::INFINITY),
-            "-Infinity" => Some(f64::NEG_INFINITY),
-            _ => decimal(text),
-        },
-        Raw::Bool(_) => None,
-    }
-}
-
-/// A finite decimal number; Rust alone would also take `inf`, `nan` and `+1`.
-fn decimal(text: &str) -> Option<f64> {
-    let digits = text.bytes().all(|byte| matches!(byte, b'0'..=b'9' | b'-' | b'+' | b'.' | b'e' | b'E'));
-    let value = (digits && plain(text)).then(|| text.parse::<f64>().ok())??;
-    value.is_finite().then_some(value)
-}
-
-fn narrow(value: f64) -> Option<f32> {
-    let narrow = value as f32;
-    (narrow.is_finite() == value.is_finite()).then_some(narrow)
 }
 
 fn base64(text: &str) -> Option<Vec<u8>> {
@@ -246,7 +201,7 @@ fn enumerated(kind: &EnumDescriptor, raw: Raw<'_>) -> Result<i32, String> {
     let number = match raw {
         Raw::String(name) | Raw::Text(name) => match kind.get_value_by_name(name) {
             Some(value) => return Ok(value.number()),
-            None if matches!(raw, Raw::Text(_)) => int::<i32>(raw),
+            None if matches!(raw, Raw::Text(_)) => integer::<i32>(raw),
             None => {
                 let values: Vec<_> = kind.values().collect();
                 let names = values.iter().map(prost_reflect::EnumValueDescriptor::name);
@@ -256,7 +211,7 @@ fn enumerated(kind: &EnumDescriptor, raw: Raw<'_>) -> Result<i32, String> {
                 });
             }
         },
-        number => int::<i32>(number),
+        number => integer::<i32>(number),
     };
     number.ok_or_else(|| one_of(kind))
 }

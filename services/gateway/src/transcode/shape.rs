@@ -2,9 +2,9 @@
 
 use std::collections::HashMap;
 
-use prost_reflect::{Cardinality, FieldDescriptor, Kind, MessageDescriptor};
+use prost_reflect::{Cardinality, DescriptorPool, FieldDescriptor, Kind, MessageDescriptor};
 
-use super::wire::Value;
+use super::{scalar, wire::Value};
 
 /// How a type looks in JSON.
 #[derive(Debug, Clone)]
@@ -13,8 +13,16 @@ pub(super) enum Shape {
     Object(Vec<Field>),
     /// `google.protobuf.Timestamp`.
     Time,
-    /// Another well-known type, whose JSON is the library's business.
-    WellKnown(MessageDescriptor),
+    /// `google.protobuf.Duration`.
+    Duration,
+    /// `google.protobuf.FieldMask`.
+    Mask,
+    /// The JSON of its one field: wrappers, `google.protobuf.Struct` and `ListValue`.
+    Field(Box<Field>),
+    /// `google.protobuf.Value`: the JSON of the one of its fields that is set.
+    Value(Vec<Field>),
+    /// `google.protobuf.Any`, of a type among these.
+    Any(DescriptorPool),
 }
 
 #[derive(Debug, Clone)]
@@ -92,14 +100,27 @@ impl Shapes {
         let index = self.list.len();
         self.known.insert(message.full_name().to_owned(), index);
         // Its place is taken before its fields are looked at: they may be of the same type.
-        self.list.push(Shape::WellKnown(message.clone()));
-        if message.full_name() == "google.protobuf.Timestamp" {
-            self.list[index] = Shape::Time;
-        } else if !message.full_name().starts_with("google.protobuf.") {
-            let mut fields: Vec<Field> = message.fields().map(|field| self.field(&field)).collect();
-            fields.sort_by_key(|field| field.number);
-            self.list[index] = Shape::Object(fields);
-        }
+        self.list.push(Shape::Object(Vec::new()));
+        let mut fields: Vec<Field> = message.fields().map(|field| self.field(&field)).collect();
+        fields.sort_by_key(|field| field.number);
+        self.list[index] = match message.full_name() {
+            "google.protobuf.Timestamp" => Shape::Time,
+            "google.protobuf.Duration" => Shape::Duration,
+            "google.protobuf.FieldMask" => Shape::Mask,
+            "google.protobuf.Value" => Shape::Value(fields),
+            "google.protobuf.Any" => Shape::Any(message.parent_pool().clone()),
+            name => {
+                let is_one = scalar::wrapped(message).is_some()
+                    || matches!(name, "google.protobuf.Struct" | "google.protobuf.ListValue");
+                match fields.pop() {
+                    Some(field) if is_one && fields.is_empty() => Shape::Field(Box::new(field)),
+                    last => {
+                        fields.extend(last);
+                        Shape::Object(fields)
+                    }
+                }
+            }
+        };
         index
     }
 

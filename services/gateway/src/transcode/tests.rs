@@ -66,6 +66,18 @@ fn proto3_json_as_the_specification_has_it() {
         (r#"{"int32": "5.0"}"#, json!({"int32": 5})),
         (r#"{"uint64": "18446744073709551615"}"#, json!({"uint64": "18446744073709551615"})),
         (r#"{"uint64": 18446744073709551615}"#, json!({"uint64": "18446744073709551615"})),
+        // Exactly, however they are written.
+        (r#"{"int64": 9223372036854775807.0}"#, json!({"int64": "9223372036854775807"})),
+        (r#"{"int64": "9223372036854775807.0"}"#, json!({"int64": "9223372036854775807"})),
+        (r#"{"int64": -9223372036854775808}"#, json!({"int64": "-9223372036854775808"})),
+        (r#"{"int64": 9007199254740993.0}"#, json!({"int64": "9007199254740993"})),
+        (r#"{"int64Value": "9007199254740993.0"}"#, json!({"int64Value": "9007199254740993"})),
+        (r#"{"sint64": 900719925474099.3e1}"#, json!({"sint64": "9007199254740993"})),
+        (r#"{"fixed64": 1844674407370955161.5e1}"#, json!({"fixed64": "18446744073709551615"})),
+        (r#"{"numbers": [9007199254740993.0]}"#, json!({"numbers": ["9007199254740993"]})),
+        (r#"{"byNumber": {"9007199254740993": "x"}}"#, json!({"byNumber": {"9007199254740993": "x"}})),
+        (r#"{"int32": -0, "uint32": -0, "int64": 1E+2}"#, json!({"int64": "100"})),
+        (r#"{"color": 1.0}"#, json!({"color": "COLOR_RED"})),
         (r#"{"double": "NaN", "float": "-Infinity"}"#, json!({"double": "NaN", "float": "-Infinity"})),
         // Read to the last bit.
         (r#"{"double": -6.136841772495593e+258}"#, json!({"double": -6.136841772495593e258})),
@@ -84,6 +96,13 @@ fn proto3_json_as_the_specification_has_it() {
         (r#"{"value": [1]}"#, json!({"value": [1.0]})),
         (r#"{"list": ["a", null]}"#, json!({"list": ["a", null]})),
         (r#"{"empty": {}}"#, json!({"empty": {}})),
+        (r#"{"duration": "-0.5s"}"#, json!({"duration": "-0.500s"})),
+        (r#"{"time": "2026-01-31T12:00:00.123456789Z"}"#, json!({"time": "2026-01-31T12:00:00.123456789Z"})),
+        (r#"{"mask": ""}"#, json!({"mask": ""})),
+        (
+            r#"{"value": {"a": [], "b": {}, "c": 1e3, "d": "x"}}"#,
+            json!({"value": {"a": [], "b": {}, "c": 1000.0, "d": "x"}}),
+        ),
         (
             r#"{"any": {"@type": "type.googleapis.com/google.protobuf.Duration", "value": "1s"}}"#,
             json!({"any": {"@type": "type.googleapis.com/google.protobuf.Duration", "value": "1s"}}),
@@ -120,6 +139,32 @@ fn what_json_must_not_say() {
         (r#"{"int32": "+5"}"#, "kinds.int32", "must be a whole number"),
         (r#"{"int32": true}"#, "kinds.int32", "must be a whole number"),
         (r#"{"int64": 9.3e18}"#, "kinds.int64", "must be a whole number"),
+        (
+            r#"{"int64": "-9223372036854775809"}"#,
+            "kinds.int64",
+            "must be a whole number from -9223372036854775808 to 9223372036854775807",
+        ),
+        (r#"{"int64": -9223372036854775809}"#, "kinds.int64", "must be a whole number from -9223372036854775808"),
+        (r#"{"int64": 9223372036854775807.5}"#, "kinds.int64", "must be a whole number"),
+        (r#"{"int64": 9007199254740993.00001}"#, "kinds.int64", "must be a whole number"),
+        (r#"{"int64": 1e400}"#, "kinds.int64", "must be a whole number"),
+        (r#"{"int64Value": "9223372036854775808"}"#, "kinds.int64_value", "must be a whole number"),
+        (
+            r#"{"uint64": 18446744073709551616}"#,
+            "kinds.uint64",
+            "must be a whole number from 0 to 18446744073709551615",
+        ),
+        (r#"{"numbers": [1, 9223372036854775808]}"#, "kinds.numbers[1]", "must be a whole number"),
+        (
+            r#"{"byNumber": {"-9223372036854775809": "y"}}"#,
+            r#"kinds.by_number["-9223372036854775809"]"#,
+            "has a key that must be a whole number",
+        ),
+        (r#"{"color": 2147483648}"#, "kinds.color", "must be one of"),
+        (r#"{"int64": [1]}"#, "kinds.int64", "must be a whole number"),
+        (r#"{"int64": {"a": {}}}"#, "kinds.int64", "must be a whole number"),
+        (r#"{"double": 1e400}"#, "kinds.double", "must be a number"),
+        (r#"{"double": "1."}"#, "kinds.double", "must be a number"),
         (r#"{"uint32": -1}"#, "kinds.uint32", "must be a whole number from 0"),
         (r#"{"float": 1e39}"#, "kinds.float", "must be a number"),
         (r#"{"double": "inf"}"#, "kinds.double", "must be a number"),
@@ -141,12 +186,56 @@ fn what_json_must_not_say() {
         (r#"{"time": "yesterday"}"#, "kinds.time", "must be a time such as"),
         (r#"{"time": "2026-02-30T00:00:00Z"}"#, "kinds.time", "must be a time such as"),
         (r#"{"time": 5}"#, "kinds.time", "must be a time such as"),
+        (
+            r#"{"time": "2016-12-31T23:59:60Z"}"#,
+            "kinds.time",
+            "must be a time such as 2026-01-31T12:00:00Z, with a second",
+        ),
+        (
+            r#"{"time": "2026-01-31T12:00:00.1234567891Z"}"#,
+            "kinds.time",
+            "must be a time such as 2026-01-31T12:00:00Z, with at most 9 digits",
+        ),
+        (
+            r#"{"duration": "1.0000000001s"}"#,
+            "kinds.duration",
+            "must be a duration in seconds such as 1.5s, with at most 9",
+        ),
+        (r#"{"duration": "315576000001s"}"#, "kinds.duration", "must be a duration of at most"),
+        (r#"{"duration": 1}"#, "kinds.duration", "must be a duration"),
+        (r#"{"mask": "a,,b"}"#, "kinds.mask", "must be field names"),
+        (r#"{"mask": ","}"#, "kinds.mask", "must be field names"),
+        (r#"{"mask": "a..b"}"#, "kinds.mask", "must be field names"),
+        (r#"{"struct": {"a": 1, "a": 2}}"#, r#"kinds.struct["a"]"#, "is given twice"),
+        (r#"{"struct": {"a": {"b": [{"c": 1, "c": 1}]}}}"#, r#"kinds.struct["a"]["b"][0]["c"]"#, "is given twice"),
+        (r#"{"value": {"a": 1, "a": 2}}"#, r#"kinds.value["a"]"#, "is given twice"),
+        (r#"{"list": [{"a": 1, "a": 2}]}"#, r#"kinds.list[0]["a"]"#, "is given twice"),
+        (
+            r#"{"any": {"@type": "a/google.protobuf.Duration", "value": "1s", "value": "2s"}}"#,
+            "kinds.any.value",
+            "is given twice",
+        ),
+        (
+            r#"{"any": {"title": "a", "@type": "a/souk.test.v1.Thing", "title": "b"}}"#,
+            "kinds.any.title",
+            "is given twice",
+        ),
+        (r#"{"any": {"@type": "a/google.protobuf.Duration"}}"#, "kinds.any.value", "must be there"),
+        (r#"{"any": {"@type": "a/google.protobuf.Duration", "value": null}}"#, "kinds.any.value", "must be a duration"),
+        (r#"{"any": {"value": "1s"}}"#, "kinds.any.@type", "must be there"),
+        (r#"{"any": {"@type": 5}}"#, "kinds.any.@type", "must be there"),
+        (
+            r#"{"any": {"@type": "google.protobuf.Duration", "value": "1s"}}"#,
+            "kinds.any",
+            "must be an object with an `@type`",
+        ),
+        (r#"{"any": {"@type": "a/souk.test.v1.Thing", "title": 5}}"#, "kinds.any.title", "must be a string"),
+        (r#"{"any": []}"#, "kinds.any", "must be an object"),
         (r#"{"time": {"seconds": 5}}"#, "kinds.time", "must be a time such as"),
         (r#"{"duration": "1"}"#, "kinds.duration", "must be a duration"),
         (r#"{"mask": "display_name"}"#, "kinds.mask", "must be field names in lowerCamelCase"),
         (r#"{"struct": []}"#, "kinds.struct", "must be an object"),
         (r#"{"list": {}}"#, "kinds.list", "must be an array"),
-        (r#"{"empty": {"a": 1}}"#, "kinds.empty", "must be {}"),
         (r#"{"any": {"@type": "type.googleapis.com/no.Such"}}"#, "kinds.any", "must be an object with an `@type`"),
         (r#"{"middle": 5}"#, "kinds.middle", "must be an object"),
         (r#"{"middle": []}"#, "kinds.middle", "must be an object"),
@@ -192,6 +281,71 @@ fn unknown_fields_are_named_with_what_was_meant() {
 }
 
 #[test]
+fn an_any_is_read_whatever_comes_first() {
+    let thing = json!({"any": {"@type": "x/souk.test.v1.Thing", "title": "t", "inside": {"title": "u"}}});
+    for any in [
+        r#"{"@type": "x/souk.test.v1.Thing", "title": "t", "inside": {"title": "u"}}"#,
+        r#"{"title": "t", "@type": "x/souk.test.v1.Thing", "inside": {"title": "u"}}"#,
+        r#"{"title": "t", "inside": {"title": "u"}, "@type": "x/souk.test.v1.Thing"}"#,
+    ] {
+        assert_eq!(from_body(&format!(r#"{{"any": {any}}}"#)).unwrap(), thing, "{any}");
+    }
+    // prost-reflect cannot write an empty one, so without it.
+    let bind = |any: &str| {
+        let body = format!(r#"{{"kinds": {{"any": {any}}}}}"#);
+        let parts = Parts { captures: &[], query: "", body: body.as_bytes(), content_type: "" };
+        binding(&[], "*", "").bind(parts)
+    };
+    for any in [
+        r#"{}"#,
+        r#"{"@type":"x/google.protobuf.Empty","value":{}}"#,
+        r#"{"@type":"x/google.protobuf.Any","value":{"@type":"x/google.protobuf.Int64Value","value":"9007199254740993"}}"#,
+        r#"{"@type":"x/google.protobuf.Any","value":{}}"#,
+        r#"{"@type":"x/google.protobuf.Struct","value":{"a":[null]}}"#,
+        r#"{"@type":"x/google.protobuf.Value","value":null}"#,
+    ] {
+        let message = bind(any).unwrap_or_else(|problem| panic!("{any}: {problem}"));
+        let written = rendered("Request", "", &message.encode_to_vec()).unwrap();
+        assert_eq!(written["kinds"]["any"].to_string(), any);
+    }
+    let empty = bind(r#"{"@type": "x/google.protobuf.Empty"}"#).unwrap();
+    let written = rendered("Request", "", &empty.encode_to_vec()).unwrap();
+    assert_eq!(written["kinds"]["any"], json!({"@type": "x/google.protobuf.Empty", "value": {}}));
+    let (reason, path, _) = fault(bind(r#"{"@type": "x/souk.test.v1.Thing", "@type": "x/y"}"#).map(|_| Value::Null));
+    assert_eq!((reason, path.as_str()), (Reason::UnknownField, "kinds.any.@type"));
+    let (reason, path, detail) = fault(bind(r#"{"tilte": 1, "@type": "x/souk.test.v1.Thing"}"#).map(|_| Value::Null));
+    assert_eq!((reason, path.as_str()), (Reason::UnknownField, "kinds.any.tilte"));
+    assert_eq!(detail, "is not a field of Thing; did you mean `title`?");
+    // Any of an Any of an Any …, with the type last, so that each would be read once more.
+    let deep = format!("{}{{}}{}", r#"{"value": "#.repeat(40), r#", "@type": "x/google.protobuf.Any"}"#.repeat(40));
+    assert!(fault(bind(&deep).map(|_| Value::Null)).2.starts_with("must not lie deeper"));
+}
+
+#[test]
+fn texts_of_a_client_do_not_come_back_whole() {
+    let long = "x".repeat(1_000_000);
+    for body in [
+        format!(r#"{{"{long}": 1}}"#),
+        format!(r#"{{"kinds": {{"{long}": 1}}}}"#),
+        format!(r#"{{"kinds": {{"things": {{"{long}": {{"title": 1, "name": 1, "{long}": 1}}}}}}}}"#),
+        format!(
+            r#"{{"kinds": {{"byNumber": {{"{long}": "x"}}, "color": "{long}", "time": "{long}", "bytes": "{long}!"}}}}"#
+        ),
+        format!(r#"{{"kinds": {{"any": {{"@type": "{long}/{long}"}}, "mask": "{long}_"}}}}"#),
+    ] {
+        let problem = bind(&binding(&[], "*", ""), &[], "", &body).unwrap_err();
+        let json = problem.to_json("", "").to_string();
+        assert!(json.len() < 8 * 1024, "{} bytes for {}", json.len(), &body[..60]);
+    }
+    for query in [format!("{long}=1"), format!("kinds.{long}=1"), format!("kinds.color={long}"), format!("{long}=%")] {
+        let problem = bind(&binding(&["name"], "", ""), &["n"], &query, "").unwrap_err();
+        assert!(problem.to_json("", "").to_string().len() < 8 * 1024);
+    }
+    let typed = binding(&["kinds.int64"], "", "");
+    assert!(bind(&typed, &[&long], "", "").unwrap_err().to_json("", &long).to_string().len() < 8 * 1024);
+}
+
+#[test]
 fn every_fault_is_told_at_once() {
     let body = r#"{"kinds": {"int32": "x", "bool": 1}, "tagz": [], "pageSize": []}"#;
     let problem = bind(&binding(&[], "*", ""), &[], "", body).unwrap_err();
@@ -224,6 +378,7 @@ fn what_is_not_json_is_malformed() {
 fn query_parameters_of_every_kind() {
     let table = [
         ("kinds.int64=-9223372036854775808&kinds.uint32=7", json!({"int64": "-9223372036854775808", "uint32": 7})),
+        ("kinds.int64=9007199254740993.0&kinds.sint64=1e3", json!({"int64": "9007199254740993", "sint64": "1000"})),
         ("kinds.bool=true&kinds.string=a%20b+c%26", json!({"bool": true, "string": "a b c&"})),
         ("kinds.double=1.5&kinds.float=NaN", json!({"double": 1.5, "float": "NaN"})),
         ("kinds.bytes=_-8", json!({"bytes": "/+8="})),
@@ -264,6 +419,12 @@ fn what_a_query_must_not_say() {
     let table = [
         ("kinds.int32=", "kinds.int32", "must be a whole number"),
         ("kinds.int32=1&kinds.int32=2", "kinds.int32", "is given twice"),
+        ("kinds.int64=-9223372036854775809", "kinds.int64", "must be a whole number from -9223372036854775808"),
+        ("kinds.numbers=9223372036854775808", "kinds.numbers", "must be a whole number"),
+        ("kinds.int64Value=9223372036854775808", "kinds.int64_value", "must be a whole number"),
+        ("kinds.color=4294967297", "kinds.color", "must be one of"),
+        ("kinds.time=2016-12-31T23:59:60Z", "kinds.time", "must be a time"),
+        ("kinds.mask=a,,b", "kinds.mask", "must be field names"),
         ("kinds.bool=1", "kinds.bool", "must be true or false"),
         ("kinds.color=red", "kinds.color", "must be one of"),
         ("kinds.left=a&kinds.right=1", "kinds.right", "must not be given together with `left`"),
@@ -328,6 +489,9 @@ fn path_query_and_body_make_one_message() {
     let bound = bind(&typed, &["7", "COLOR_RED"], "", "").unwrap();
     assert_eq!(bound, json!({"kinds": {"int64": "7", "color": "COLOR_RED"}}));
     assert_eq!(fault(bind(&typed, &["x", "COLOR_RED"], "", "")).1, "kinds.int64");
+    let exact = bind(&typed, &["9007199254740993.0", "1"], "", "").unwrap();
+    assert_eq!(exact, json!({"kinds": {"int64": "9007199254740993", "color": "COLOR_RED"}}));
+    assert_eq!(fault(bind(&typed, &["-9223372036854775809", "1"], "", "")).1, "kinds.int64");
 }
 
 #[test]
@@ -407,6 +571,45 @@ fn answers_that_are_none_are_refused() {
         thing = outer;
     }
     assert!(matches!(rendered("Thing", "", &thing), Err(render::RenderError::Depth)));
+}
+
+#[test]
+fn answers_say_what_json_can_say() {
+    let kinds = |bytes: &[u8]| rendered("Kinds", "", bytes);
+    // DoubleValue (field 30): NaN and the infinities.
+    for (number, text) in [(f64::NAN, "NaN"), (f64::INFINITY, "Infinity"), (f64::NEG_INFINITY, "-Infinity")] {
+        let bytes = [&b"\xf2\x01\x09\x09"[..], &number.to_le_bytes()].concat();
+        assert_eq!(kinds(&bytes).unwrap()["doubleValue"], text);
+        // In a Value (field 23) there is no text for it.
+        let bytes = [&b"\xba\x01\x09\x11"[..], &number.to_le_bytes()].concat();
+        assert!(matches!(kinds(&bytes), Err(render::RenderError::Number)));
+    }
+    // An Any (field 25) without anything in it, and one with content but no type.
+    assert_eq!(kinds(b"\xca\x01\x00").unwrap()["any"], json!({}));
+    assert!(matches!(kinds(b"\xca\x01\x03\x12\x01x"), Err(render::RenderError::Any)));
+    assert!(matches!(kinds(b"\xca\x01\x05\x0a\x03x/y"), Err(render::RenderError::Any)));
+    // Groups of no known field, before and behind a known one (5, a uint32).
+    let grouped = b"\xcb\x3e\x08\x01\xcc\x3e\x28\x07\xcb\x3e\xd3\x3e\xd4\x3e\xcc\x3e";
+    assert_eq!(kinds(grouped).unwrap()["uint32"], 7);
+    // A Duration (field 20) of a second and minus one nanosecond.
+    let opposed = b"\xa2\x01\x0d\x08\x01\x10\xff\xff\xff\xff\xff\xff\xff\xff\xff\x01";
+    assert!(matches!(kinds(opposed), Err(render::RenderError::Duration)));
+    // Numbers of 32 bits (3 int32, 5 uint32, 7 sint32, 16 enum) written with more: the low half counts.
+    let wide = b"\x18\x81\x80\x80\x80\x10\x28\x82\x80\x80\x80\x10\x38\x83\x80\x80\x80\x10\x80\x01\x81\x80\x80\x80\x10";
+    let wide = kinds(wide).unwrap();
+    assert_eq!(json!([wide["int32"], wide["uint32"], wide["sint32"], wide["color"]]), json!([1, 2, -2, "COLOR_RED"]));
+    let library = DynamicMessage::decode(message_type("Kinds"), &b"\x38\xff\xff\xff\xff\xff\x01"[..]).unwrap();
+    let ours = kinds(b"\x38\xff\xff\xff\xff\xff\x01").unwrap();
+    assert_eq!(ours["sint32"], by_the_library(&library).unwrap()["sint32"]);
+    // Masks (field 21) that would be read as others.
+    for path in ["foo__bar", "fooBar", "a,b", "foo_3", ""] {
+        let length = u8::try_from(path.len()).unwrap();
+        let bytes = [b"\xaa\x01", &[length + 2, 0x0a, length][..], path.as_bytes()].concat();
+        assert!(matches!(kinds(&bytes), Err(render::RenderError::Mask)), "{path}");
+    }
+    // A Value that is none of its kinds; its members in parts, of which the last kind counts.
+    assert_eq!(kinds(b"\xba\x01\x00").unwrap()["value"], Value::Null);
+    assert_eq!(kinds(b"\xba\x01\x05\x20\x01\x1a\x01x").unwrap()["value"], "x");
 }
 
 #[test]
@@ -516,7 +719,10 @@ fn json_of(message: &MessageDescriptor, depth: u32) -> BoxedStrategy<Value> {
             Just(json!({"@type": "type.googleapis.com/google.protobuf.Duration", "value": "1.5s"})).boxed()
         }
         "google.protobuf.Empty" => Just(json!({})).boxed(),
-        name if name.starts_with("google.protobuf.") => wrapped(message.get_field_by_name("value").unwrap()),
+        // The library writes an infinity there as null.
+        name if name.starts_with("google.protobuf.") => wrapped(message.get_field_by_name("value").unwrap())
+            .prop_filter("finite", |value| !value.as_str().is_some_and(|text| text.ends_with("Infinity")))
+            .boxed(),
         _ => {
             let fields: Vec<_> = message.fields().collect();
             let values: Vec<_> = fields
@@ -632,14 +838,15 @@ proptest! {
         }
     }
 
-    /// Whatever JSON comes: a message or a problem.
+    /// Whatever JSON comes: a message, which is written as JSON that means the same, or a problem.
     #[test]
     fn any_json_is_bound_or_refused(json in any_json()) {
+        let bind = |body: &str| binding(&[], "*", "").bind(Parts { captures: &[], query: "", body: body.as_bytes(), content_type: "" });
         let text = json.to_string();
-        if let Ok(message) = binding(&[], "*", "").bind(Parts { captures: &[], query: "", body: text.as_bytes(), content_type: "" }) {
-            let theirs = DynamicMessage::deserialize(message_type("Request"), &mut serde_json::Deserializer::from_str(&text));
-            let theirs = theirs.map_err(|error| TestCaseError::fail(format!("{text}: {error}")))?;
-            prop_assert_eq!(by_the_library(&message), by_the_library(&theirs), "{}", text);
+        if let Ok(message) = bind(&text) {
+            let written = rendered("Request", "", &message.encode_to_vec()).map_err(|error| TestCaseError::fail(format!("{text}: {error}")))?;
+            let again = bind(&written.to_string()).map_err(|problem| TestCaseError::fail(format!("{text}: {written}: {problem}")))?;
+            prop_assert_eq!(rendered("Request", "", &again.encode_to_vec()).unwrap(), written, "{}", text);
         }
         let _ = binding(&[], "kinds", "").bind(Parts { captures: &[], query: "", body: text.as_bytes(), content_type: "" });
     }

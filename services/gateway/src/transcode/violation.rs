@@ -2,10 +2,13 @@
 
 use std::fmt;
 
-use souk_common::error::{Problem, Reason};
+use souk_common::error::{NAME_BYTES, Problem, Reason, shorten};
 
 /// More than this are not listed.
 const MOST: usize = 50;
+
+/// The most bytes of one name or key in a path: a client may send some that are as large as its request.
+const STEP_BYTES: usize = 64;
 
 /// A place in a request, in the names of the contract. Lives on the stack: nothing is written down until
 /// something is wrong there.
@@ -52,11 +55,11 @@ impl fmt::Display for Path<'_> {
         match self.step {
             Step::Root => Ok(()),
             Step::Field(name) if self.parent.is_none_or(|parent| matches!(parent.step, Step::Root)) => {
-                f.write_str(name)
+                f.write_str(&shorten(name, STEP_BYTES))
             }
-            Step::Field(name) => write!(f, ".{name}"),
+            Step::Field(name) => write!(f, ".{}", shorten(name, STEP_BYTES)),
             Step::Index(index) => write!(f, "[{index}]"),
-            Step::Key(key) => write!(f, "[{key:?}]"),
+            Step::Key(key) => write!(f, "[{:?}]", shorten(key, STEP_BYTES)),
         }
     }
 }
@@ -105,7 +108,8 @@ impl Violations {
 
     fn push(&mut self, path: impl fmt::Display, detail: String, unknown: bool) {
         if self.list.len() < MOST {
-            self.list.push(Violation { path: path.to_string(), detail, unknown });
+            let path = shorten(&path.to_string(), NAME_BYTES).into_owned();
+            self.list.push(Violation { path, detail, unknown });
         } else {
             self.omitted += 1;
         }
@@ -165,6 +169,9 @@ mod tests {
         assert_eq!(first.field("quantity").to_string(), "items[0].quantity");
         assert_eq!(Path::ROOT.field("labels").key("a\"b").to_string(), r#"labels["a\"b"]"#);
         assert_eq!(Path::ROOT.to_string(), "");
+        let long = "\0".repeat(4_000_000);
+        let path = Path::ROOT.field("labels");
+        assert!(path.key(&long).field(&long).to_string().len() < 1000);
     }
 
     #[test]

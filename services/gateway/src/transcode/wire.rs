@@ -11,6 +11,8 @@ pub enum Value<'a> {
     Bytes(&'a [u8]),
     /// Four bytes.
     Fixed32(u32),
+    /// A group, which proto3 has no fields for.
+    Group,
 }
 
 /// Bytes that are no message.
@@ -37,8 +39,11 @@ impl<'a> Fields<'a> {
                 let length = usize::try_from(varint(&mut self.0)?).map_err(|_| Malformed)?;
                 Value::Bytes(take(&mut self.0, length)?)
             }
+            3 => {
+                skip_group(&mut self.0, number)?;
+                Value::Group
+            }
             5 => Value::Fixed32(u32::from_le_bytes(array(&mut self.0)?)),
-            // Groups have no place in proto3.
             _ => return Err(Malformed),
         };
         if number == 0 { Err(Malformed) } else { Ok((number, value)) }
@@ -59,6 +64,31 @@ impl<'a> Iterator for Fields<'a> {
         }
         Some(field)
     }
+}
+
+/// Groups inside each other that are read over: as many as prost does.
+const GROUPS: usize = 100;
+
+/// Reads over what is left of a group: up to the end that has its number.
+fn skip_group(bytes: &mut &[u8], number: u32) -> Result<(), Malformed> {
+    let mut open = vec![number];
+    while let Some(innermost) = open.last() {
+        let key = varint(bytes)?;
+        let number = u32::try_from(key >> 3).ok().filter(|number| *number > 0).ok_or(Malformed)?;
+        match key & 7 {
+            0 => drop(varint(bytes)?),
+            1 => drop(array::<8>(bytes)?),
+            2 => {
+                let length = usize::try_from(varint(bytes)?).map_err(|_| Malformed)?;
+                take(bytes, length)?;
+            }
+            3 if open.len() < GROUPS => open.push(number),
+            4 if number == *innermost => drop(open.pop()),
+            5 => drop(array::<4>(bytes)?),
+            _ => return Err(Malformed),
+        }
+    }
+    Ok(())
 }
 
 fn take<'a>(bytes: &mut &'a [u8], length: usize) -> Result<&'a [u8], Malformed> {
@@ -96,7 +126,7 @@ pub fn packed(like: Value<'_>, bytes: &mut &[u8]) -> Result<Value<'static>, Malf
         Value::Varint(_) => varint(bytes).map(Value::Varint),
         Value::Fixed32(_) => array(bytes).map(u32::from_le_bytes).map(Value::Fixed32),
         Value::Fixed64(_) => array(bytes).map(u64::from_le_bytes).map(Value::Fixed64),
-        Value::Bytes(_) => Err(Malformed),
+        Value::Bytes(_) | Value::Group => Err(Malformed),
     }
 }
 
@@ -123,8 +153,21 @@ mod tests {
         assert_eq!(all(b"\x1a\x03\x08\x96\x01").unwrap(), [(3, Value::Bytes(&[8, 0x96, 1]))]);
         assert_eq!(all(&[0x0d, 1, 0, 0, 0]).unwrap(), [(1, Value::Fixed32(1))]);
         assert_eq!(all(&[0x09, 1, 0, 0, 0, 0, 0, 0, 0]).unwrap(), [(1, Value::Fixed64(1))]);
+        // A group: number 1, in it a number, bytes, and another group; then field 2.
+        assert_eq!(
+            all(b"\x0b\x08\x01\x12\x02\x0c\x0c\x1b\x1d\x01\0\0\0\x1c\x0c\x10\x05").unwrap(),
+            [(1, Value::Group), (2, Value::Varint(5))]
+        );
+        let deep = [[0x0b].repeat(101), [0x0c].repeat(101)].concat();
+        assert_eq!(Fields::of(&deep[1..201]).collect::<Result<Vec<_>, _>>(), Ok(vec![(1, Value::Group)]));
+        assert_eq!(Fields::of(&deep).collect::<Result<Vec<_>, _>>(), Err(Malformed));
         for broken in [
-            &[0x08][..],
+            // Without an end, with the end of another, and an end alone.
+            &[0x0b, 0x08, 1][..],
+            &[0x0b, 0x14],
+            &[0x0b, 0x03, 0x0c],
+            &[0x0c],
+            &[0x08],
             &[0x08, 0x80],
             &[0x12, 5, 1],
             &[0x0d, 1],

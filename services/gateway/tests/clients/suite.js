@@ -4,12 +4,11 @@ import { FileDescriptorSetSchema } from "@bufbuild/protobuf/wkt";
 import { Code, ConnectError, createClient } from "@connectrpc/connect";
 import { createConnectTransport, createGrpcWebTransport } from "@connectrpc/connect-web";
 import grpcWeb from "grpc-web";
+import { check } from "./check.js";
+
+export { check, run } from "./check.js";
 
 const SERVICE = "souk.test.v1.EchoService";
-
-export function check(condition, text) {
-  if (!condition) throw new Error(text);
-}
 
 /** The cases, by name, for the gateway at `base` with this encoded descriptor set. */
 export function cases(base, descriptors) {
@@ -98,21 +97,4 @@ export function cases(base, descriptors) {
       });
     });
   return all;
-}
-
-/** Runs cases one after the other. Hands back what failed. */
-export async function run(cases) {
-  const failures = [];
-  for (const [name, work] of Object.entries(cases)) {
-    let timer;
-    const late = new Promise((_, failed) => (timer = setTimeout(() => failed(new Error("too slow")), 20_000)));
-    try {
-      await Promise.race([work(), late]);
-    } catch (error) {
-      failures.push(`${name}: ${error?.stack ?? error}`);
-    } finally {
-      clearTimeout(timer);
-    }
-  }
-  return { count: Object.keys(cases).length, failures };
 }

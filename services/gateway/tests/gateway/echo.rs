@@ -150,7 +150,7 @@ impl Decoder for EchoDecoder {
     fn decode(&mut self, buffer: &mut DecodeBuf<'_>) -> Result<Option<DynamicMessage>, Status> {
         DynamicMessage::decode(self.0.clone(), buffer)
             .map(Some)
-            .map_err(|error| Problem::internal().caused_by(error).into())
+            .map_err(|error| Problem::new(Reason::MalformedRequest, error.to_string()).into())
     }
 }
 

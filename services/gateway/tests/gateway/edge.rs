@@ -3,6 +3,7 @@
 use std::time::{Duration, Instant};
 
 use reqwest::StatusCode;
+use souk_testkit::http2;
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
     net::TcpStream,
@@ -135,4 +136,64 @@ async fn the_end_of_the_drain_is_the_end() {
     tokio::time::timeout(LONG, souk.served).await.expect("the gateway ends").unwrap();
     assert!(started.elapsed() >= Duration::from_millis(300));
     assert!(running.await.unwrap().is_err());
+}
+
+#[tokio::test]
+async fn an_old_connection_is_given_up_and_no_request_fails() {
+    let souk = boot_with(&[("server.max_connection_age", "300ms")], |address| address).await;
+    let goodbye = http2::goodbye(&souk.url).await;
+    // The error code, behind the last stream: NO_ERROR.
+    assert_eq!(goodbye.payload[4..8], [0; 4]);
+
+    let http2 = reqwest::Client::builder().http2_prior_knowledge().build().unwrap();
+    let started = Instant::now();
+    // Three times as old as a connection may become.
+    let follow = format!("{}/test/v1/follow?until=10&pause_millis=100", souk.url);
+    let stream = tokio::spawn(http2.get(follow).send().await.unwrap().text());
+    while started.elapsed() < Duration::from_millis(1200) {
+        let answers = (0..8).map(|_| http2.get(format!("{}/test/v1/things/1", souk.url)).send());
+        for answer in futures::future::join_all(answers).await {
+            assert_eq!(answer.unwrap().status(), StatusCode::OK);
+        }
+    }
+    let lines = stream.await.unwrap().unwrap();
+    assert_eq!(lines.lines().count(), 10, "the stream was not cut: {lines}");
+}
+
+#[tokio::test]
+async fn an_old_connection_of_http1_is_told_with_a_response_and_not_closed_between_two_requests() {
+    // Old enough for the first request to be there before that, however busy the machine.
+    let souk = boot_with(&[("server.max_connection_age", "2s")], |address| address).await;
+    let mut stream = connect(&souk.url).await;
+    let started = Instant::now();
+    let mut read = Vec::new();
+    loop {
+        stream.write_all(b"GET /livez HTTP/1.1\r\nhost: a\r\n\r\n").await.unwrap();
+        read.clear();
+        while !read.ends_with(b"}\n") {
+            assert_ne!(stream.read_buf(&mut read).await.unwrap(), 0, "closed without a word");
+        }
+        let answer = String::from_utf8_lossy(&read);
+        assert!(answer.starts_with("HTTP/1.1 200"), "{answer}");
+        if answer.contains("connection: close") {
+            break;
+        }
+        assert!(started.elapsed() < LONG, "never told");
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
+    assert_eq!(read_all(&mut stream).await, "");
+}
+
+#[tokio::test]
+async fn what_runs_on_an_old_connection_is_cut_off_at_the_end_of_the_grace() {
+    let settings = [("server.max_connection_age", "200ms"), ("server.max_connection_age_grace", "200ms")];
+    let souk = boot_with(&settings, |address| address).await;
+    let http2 = reqwest::Client::builder().http2_prior_knowledge().build().unwrap();
+    let follow = format!("{}/test/v1/follow?until=1000000&pause_millis=20", souk.url);
+    for client in [http2, reqwest::Client::new()] {
+        let stream = client.get(&follow).send().await.unwrap();
+        let cut = tokio::time::timeout(LONG, stream.text()).await.expect("the end of the grace");
+        assert!(cut.is_err(), "{cut:?}");
+        souk.get("/test/v1/things/1").await.ok();
+    }
 }

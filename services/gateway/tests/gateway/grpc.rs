@@ -270,3 +270,72 @@ async fn reflection_knows_the_whole_contract() {
     let services = format!("{:?}", old.server_reflection_info(asked).await.unwrap().into_inner().next().await);
     assert!(services.contains("souk.test.v1.EchoService"), "{services}");
 }
+
+#[tokio::test]
+async fn reflection_does_not_repeat_a_name_of_megabytes() {
+    use tonic_reflection::pb::v1::{self, server_reflection_request::MessageRequest};
+    let souk = boot().await;
+    let mut client = v1::server_reflection_client::ServerReflectionClient::new(souk.channel().await);
+    for length in [3000, 1_000_000] {
+        let symbol = MessageRequest::FileContainingSymbol("x".repeat(length));
+        let asked = stream::iter([v1::ServerReflectionRequest { host: String::new(), message_request: Some(symbol) }]);
+        let refused = match client.server_reflection_info(asked).await {
+            Ok(answers) => answers.into_inner().next().await.and_then(Result::err),
+            Err(status) => Some(status),
+        };
+        // The stream may also end without a word: what counts is that the name does not come back.
+        assert!(refused.is_none_or(|status| status.message().len() <= 4096), "{length}");
+    }
+}
+
+#[tokio::test]
+async fn a_message_that_cannot_be_read_is_the_clients_fault() {
+    let souk = boot().await;
+    // A number that breaks off: to a method without rules, and to what the gateway answers itself.
+    for method in ["/souk.test.v1.EchoService/GetSpecial", "/grpc.health.v1.Health/Check"] {
+        let mut client = client(&souk).await;
+        let asked = Request::new(b"\x08\xff".to_vec());
+        let status = client.unary(asked, PathAndQuery::from_static(method), Raw).await.unwrap_err();
+        assert_eq!(status.code(), Code::InvalidArgument, "{method}: {status:?}");
+        assert_eq!(Problem::from_status(&status).reason(), Reason::MalformedRequest);
+    }
+    let mut client = client(&souk).await;
+    let asked = Request::new(b"\x08\xff".to_vec());
+    let watch = PathAndQuery::from_static("/grpc.health.v1.Health/Watch");
+    let status = client.server_streaming(asked, watch, Raw).await.err().unwrap();
+    assert_eq!(status.code(), Code::InvalidArgument, "{status:?}");
+
+    let connect = souk.request("POST", "/souk.test.v1.EchoService/GetSpecial");
+    let answer = souk.send(connect.header("content-type", "application/proto").body(&b"\x08\xff"[..])).await;
+    assert_eq!((answer.status.as_u16(), &answer.json()["code"]), (400, &"invalid_argument".into()), "{answer:?}");
+}
+
+#[tokio::test]
+async fn a_name_of_megabytes_does_not_come_back() {
+    let souk = boot().await;
+    let long = "x".repeat(3_900_000);
+    for (path, bound) in [("/test/v1/everything", 4096), ("/souk.test.v1.EchoService/Create", 8192)] {
+        let answer = souk.json("POST", path, &format!(r#"{{"{long}": 1}}"#)).await;
+        assert_eq!(answer.status.as_u16(), 400);
+        assert!(answer.text.len() < bound, "{path}: {} bytes", answer.text.len());
+        assert!(answer.text.contains("is not a field of Request"), "{}", answer.text);
+    }
+    // In the path, in a parameter's name, in a header that is a field, and in the method.
+    let long = "x".repeat(20_000);
+    let (key, method) = ("idempotency-key", "X".repeat(10_000));
+    let header = souk.request("POST", "/test/v1/everything").header(key, &long).body(r#"{"requestId": "a"}"#);
+    for request in [
+        souk.request("GET", &format!("/test/v1/{long}")),
+        souk.request("GET", &format!("/test/v1/things/1?{long}=1")),
+        souk.request("GET", &format!("/test/v1/numbers/{long}/1")),
+        souk.request(&method, "/test/v1/things/1"),
+        header,
+    ] {
+        let answer = souk.send(request).await;
+        assert!(answer.status.is_client_error(), "{answer:?}");
+        assert!(answer.text.len() < 4096, "{} bytes: {answer:?}", answer.text.len());
+        for (name, value) in &answer.headers {
+            assert!(value.len() < 1024, "{name}");
+        }
+    }
+}

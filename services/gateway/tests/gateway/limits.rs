@@ -7,7 +7,8 @@ use rustix::process::{Pid, Signal, kill_process};
 use souk_common::error::{Problem, Reason};
 use souk_testkit::{
     proxy::Proxy,
-    servers::{self, Server},
+    servers::{self, Server, ServerTls},
+    tls::Authority,
     wait,
 };
 use tonic::{Code, client::Grpc};
@@ -171,6 +172,34 @@ async fn two_gateways_share_their_budgets_through_redis() {
     let all = (0..40).map(|number| log_in(if number % 2 == 0 { &one } else { &other }, "198.51.100.9"));
     let all = futures::future::join_all(all).await;
     assert_eq!(all.iter().filter(|answer| answer.status == StatusCode::OK).count(), 4);
+}
+
+/// A Redis that speaks TLS alone, by a certificate of its own authority, and asks for one.
+#[tokio::test]
+async fn two_gateways_share_their_budgets_through_redis_by_tls() {
+    let authority = Authority::new();
+    let (tls, own) =
+        (ServerTls { own: authority.sign("redis"), ca: authority.certificate() }, authority.sign("gateway"));
+    let server = redis(move || servers::redis_tls(&tls)).await;
+    let (ca, stranger) = (authority.certificate(), Authority::new());
+    let ca = ca.to_str().unwrap();
+    let settings = [
+        ("gateway.redis_url", server.url()),
+        ("gateway.redis_timeout", "5s"),
+        ("gateway.redis_tls.ca", ca),
+        ("gateway.redis_tls.certificate", own.certificate.to_str().unwrap()),
+        ("gateway.redis_tls.key", own.key.to_str().unwrap()),
+    ];
+    let (one, other) = (slow(&settings).await, slow(&settings).await);
+    shared(&one, &other).await;
+    assert_eq!(passing(&one, "198.51.100.1", 3).await, 3);
+    assert_eq!(passing(&other, "198.51.100.1", 3).await, 1);
+    // Whom the authority did not sign is not asked, and each counts for itself.
+    let stranger = stranger.certificate();
+    let settings =
+        settings.map(|(name, value)| if value == ca { (name, stranger.to_str().unwrap()) } else { (name, value) });
+    assert_eq!(passing(&slow(&settings).await, "198.51.100.1", 6).await, 4);
+    tokio::task::spawn_blocking(move || drop(server)).await.unwrap();
 }
 
 #[tokio::test]

@@ -19,3 +19,4 @@ mod start;
 mod stream;
 mod tls;
 mod web;
+mod wire;

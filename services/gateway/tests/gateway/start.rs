@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use souk_common::{auth::Verifier, contract::Contract};
-use souk_gateway::Gateway;
+use souk_gateway::{Gateway, routes::Routes};
 
 use crate::boot::{self, compile, config};
 
@@ -14,7 +14,13 @@ fn contract_of(methods: &str) -> (Arc<Contract>, Vec<u8>) {
         package other.v1;
         import "google/api/annotations.proto";
         import "souk/options/v1/options.proto";
+        import "buf/validate/validate.proto";
         message Thing {{ string name = 1; repeated string tags = 2; }}
+        message Batch {{
+          repeated string ids = 1 [(buf.validate.field).repeated = {{
+            max_items: 1000 items: {{string: {{pattern: "^[a-z0-9/]{{30}}$"}}}}
+          }}];
+        }}
         service Things {{ {methods} }}"#
     );
     let descriptors = compile(Some(&text));
@@ -85,4 +91,38 @@ async fn a_backend_that_is_missing_or_no_address() {
     let error = start(&get, Some("not an address")).err().unwrap();
     assert!(error.contains("gateway.backends.other") && error.contains("http://host:port"), "{error}");
     start(&get, Some("http://127.0.0.1:1")).unwrap();
+}
+
+/// What comes in the address must fit into a request, or have another way.
+#[test]
+fn requests_that_are_too_long_to_be_sent() {
+    let post = r#"additional_bindings {post: "/v1/batch" body: "*"}"#;
+    let batch = |http: &str| method("Get", http).replace("Get(Thing)", "Get(Batch)");
+    let table = [
+        (
+            batch(r#"get: "/v1/batch""#),
+            32,
+            Some("`GET /v1/batch` accepts addresses of 95009 bytes, and 24576 fit into"),
+        ),
+        (batch(r#"get: "/v1/batch""#), 128, Some("and 65534 fit into")),
+        (batch(&format!(r#"get: "/v1/batch" {post}"#)), 32, None),
+        (batch(r#"get: "/v1/batch" additional_bindings {get: "/v1/other"}"#), 32, Some("`GET /v1/other` accepts")),
+        (
+            method("Get", r#"get: "/v1/{name=things/*}""#),
+            32,
+            Some("takes `name` in the address, and no rule says how long"),
+        ),
+        (method("Get", r#"post: "/v1/things" body: "*""#), 9, None),
+    ];
+    for (methods, kib, expected) in table {
+        let (contract, _) = contract_of(&methods);
+        let fault = Routes::of(&contract).unwrap().fit(kib * 1024).err().map(|error| error.to_string());
+        match expected {
+            Some(expected) => {
+                let fault = fault.unwrap_or_else(|| panic!("{methods} starts"));
+                assert!(fault.starts_with("method other.v1.Things.Get: ") && fault.contains(expected), "{fault}");
+            }
+            None => assert_eq!(fault, None, "{methods}"),
+        }
+    }
 }

@@ -23,6 +23,13 @@ pub struct Facts {
     pub low_stock_threshold: Option<i64>,
 }
 
+impl Facts {
+    /// Whether it is sold, and its stock counted.
+    pub fn is_stocked(&self) -> bool {
+        self.state == ProductState::Active && self.tracking == Tracking::Tracked
+    }
+}
+
 /// What became of a request key.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Spent {
@@ -59,7 +66,7 @@ pub struct Known {
     pub posted_at: DateTime<Utc>,
     /// Every location, in the order in which orders are filled from them.
     pub locations: Vec<LocationId>,
-    /// The products that the commands name.
+    /// The products that the commands name, and all others whose stock is locked.
     pub products: HashMap<ProductId, Facts>,
     /// Stock of every locked product, at every location that has or had it.
     pub stock: Vec<StockRow>,
@@ -166,6 +173,11 @@ impl Book {
             }
         }
         changes
+    }
+
+    /// Whether a product can be sold, as far as is known here.
+    pub(super) fn is_sold(&self, product: ProductId) -> bool {
+        self.products.get(&product).is_none_or(|facts| facts.state == ProductState::Active)
     }
 
     pub(super) fn level(&self, place: Place) -> Level {

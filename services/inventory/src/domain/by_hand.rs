@@ -6,7 +6,7 @@ use souk_common::ids::{LocationId, ProductId};
 
 use super::{
     book::Book,
-    command::{Adjustment, Counted, Moved, Refusal, RequestKey, Undercount},
+    command::{Adjustment, Changed, Counted, Moved, Refusal, RequestKey, Undercount},
     decide::Decision,
     product::Tracking,
     stock::{Level, Movement, Place, Reason, StockLevel},
@@ -76,24 +76,33 @@ impl Book {
         Ok(self.told(places))
     }
 
-    /// Sets every item's stock to what was counted. Where the book says the same, nothing is entered.
+    /// Sets every item's stock to what was counted, unless it changed meanwhile. Where the book says the same, nothing is
+    /// entered.
     pub(super) fn count(&mut self, cause: &Cause<'_>, items: &[Counted]) -> Decision<Vec<StockLevel>> {
         let mut trial = Trial::default();
         let mut places = Vec::with_capacity(items.len());
         let mut seen = HashMap::new();
-        let mut below = Vec::new();
-        for (item, &Counted { product, location, quantity }) in items.iter().enumerate() {
+        let (mut changed, mut below) = (Vec::new(), Vec::new());
+        for (item, &Counted { product, location, quantity, expected_on_hand }) in items.iter().enumerate() {
             let place = self.place_of(item, product, location)?;
             if let Some(first) = seen.insert(place, item) {
                 return Err(Refusal::CountedTwice { item, first });
             }
             let level = self.level(place);
+            let on_hand = level.on_hand;
+            if let Some(expected) = expected_on_hand.filter(|expected| *expected != on_hand) {
+                changed.push(Changed { item, product, expected, on_hand });
+            }
             if quantity < level.reserved {
                 below.push(Undercount { item, product, counted: quantity, reserved: level.reserved });
             } else if quantity != level.on_hand {
                 trial.steps.push((place, quantity - level.on_hand, Reason::Count));
             }
             places.push(place);
+        }
+        // First: whoever counts anew may find more than is reserved.
+        if !changed.is_empty() {
+            return Err(Refusal::ChangedWhileCounted(changed));
         }
         if !below.is_empty() {
             return Err(Refusal::CountedBelowReserved(below));
@@ -155,7 +164,8 @@ impl Book {
                 location: place.1,
                 on_hand: level.on_hand,
                 reserved: level.reserved,
-                available: level.available(),
+                // What is archived cannot be reserved.
+                available: if self.is_sold(place.0) { level.available() } else { 0 },
                 updated_at: self.posted_at,
             }
         };

@@ -161,6 +161,8 @@ pub struct Counted {
     pub location: Option<LocationId>,
     /// Pieces that are there.
     pub quantity: i64,
+    /// What the book must say, where whoever counted looked at it before.
+    pub expected_on_hand: Option<i64>,
 }
 
 /// A caller's key with what tells requests apart that share it.
@@ -234,6 +236,9 @@ pub enum Refusal {
     /// Fewer pieces were counted than are reserved.
     #[error("{} items were counted below what is reserved", .0.len())]
     CountedBelowReserved(Vec<Undercount>),
+    /// The book does not say any more what it said when the count began.
+    #[error("the stock of {} items changed while it was counted", .0.len())]
+    ChangedWhileCounted(Vec<Changed>),
     /// There is no location at all.
     #[error("there is no location")]
     NoLocation,
@@ -303,6 +308,19 @@ pub struct Undercount {
     pub counted: i64,
     /// Pieces that open reservations hold.
     pub reserved: i64,
+}
+
+/// An item of a count whose stock changed since it was looked at.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Changed {
+    /// Which item, from 0.
+    pub item: usize,
+    /// Its product.
+    pub product: ProductId,
+    /// Pieces that were on hand, as the count says.
+    pub expected: i64,
+    /// Pieces that are on hand.
+    pub on_hand: i64,
 }
 
 /// A product of which there is less than wanted.

@@ -17,10 +17,12 @@ pub struct Watched {
 }
 
 impl Watched {
-    /// Of the products that the batch names: what it takes from others is only given back.
+    /// Of the products whose stock the batch may change. Archived ones, and those whose
+    /// stock is not counted, are never low.
     pub fn of(products: &HashMap<ProductId, Facts>, stock: &[StockRow]) -> Self {
+        let counted = products.iter().filter(|(_, facts)| facts.is_stocked());
         let thresholds: HashMap<_, _> =
-            products.iter().filter_map(|(id, facts)| Some((*id, facts.low_stock_threshold?))).collect();
+            counted.filter_map(|(id, facts)| Some((*id, facts.low_stock_threshold?))).collect();
         let rows = stock.iter().filter(|row| thresholds.contains_key(&row.place.0));
         Self { available: rows.map(|row| (row.place, available(row))).collect(), thresholds }
     }

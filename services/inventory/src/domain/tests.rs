@@ -9,7 +9,7 @@ use souk_common::ids::{LocationId, OrderId, ProductId};
 
 use super::{
     book::{Book, Changes, Facts, Known, Spent, StockRow},
-    command::{Action, Adjustment, Command, Counted, Moved, Refusal, Reply, RequestKey, Shortage, Undercount},
+    command::{Action, Adjustment, Changed, Command, Counted, Moved, Refusal, Reply, RequestKey, Shortage, Undercount},
     product::{State as ProductState, Tracking},
     reservation::{Items, Reservation, State},
     stock::{Level, Place, Reason},
@@ -186,6 +186,7 @@ fn count(key: &str, list: &[(u8, u8, i64)]) -> Action {
         product: product(number),
         location: Some(location(at)),
         quantity,
+        expected_on_hand: None,
     };
     Action::Count {
         key: RequestKey::new("users/a", "CountStock", key, format!("{list:?}").as_bytes()),
@@ -388,6 +389,35 @@ fn a_transfer_moves_what_is_not_reserved() {
     // Reservations that ran out hold nothing back.
     world.now += TimeDelta::seconds(10);
     world.one(transfer("b", 0, (1, 0), 3)).unwrap();
+}
+
+#[test]
+fn a_count_of_what_changed_meanwhile_is_refused() {
+    let mut world = world();
+    world.receive(0, 1, 5);
+    world.receive(1, 1, 4);
+    let counted = |key: &str, expected: [Option<i64>; 2]| {
+        let Action::Count { key, mut items, reference, note } = count(key, &[(0, 1, 2), (1, 1, 9)]) else {
+            unreachable!()
+        };
+        for (item, expected_on_hand) in items.iter_mut().zip(expected) {
+            item.expected_on_hand = expected_on_hand;
+        }
+        Action::Count { key, items, reference, note }
+    };
+    let changed = Changed { item: 1, product: product(1), expected: 3, on_hand: 4 };
+    let refused = Err(Refusal::ChangedWhileCounted(vec![changed]));
+    assert_eq!(world.one(counted("a", [Some(5), Some(3)])), refused);
+    assert_eq!(world.one(counted("a", [None, Some(3)])), refused);
+    assert_eq!((world.on_hand(0), world.on_hand(1)), (5, 4), "nothing of it took effect");
+    // What changed is told first: counted anew, it may be enough for what is reserved.
+    world.one(reserve(1, &[(0, 3)])).unwrap();
+    assert_eq!(world.one(counted("a", [None, Some(3)])), refused);
+    world.one(Action::Release { order: order(1) }).unwrap();
+    // The key was not used up. Expected is what is on hand, with what is reserved.
+    let first = world.one(counted("a", [Some(5), Some(4)])).unwrap();
+    assert_eq!((world.on_hand(0), world.on_hand(1)), (2, 9));
+    assert_eq!(world.one(counted("a", [Some(5), Some(4)])).unwrap(), first, "the first answer again");
 }
 
 #[test]

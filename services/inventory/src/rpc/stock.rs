@@ -123,7 +123,8 @@ impl StockService for Rpc {
         let counted = |(index, item): (usize, &count_stock_request::Item)| {
             let product = item_product(index, &item.product)?;
             let location = item_location(index, &item.location)?;
-            Ok::<_, Problem>(Counted { product, location, quantity: item.counted_quantity })
+            let (quantity, expected_on_hand) = (item.counted_quantity, item.expected_on_hand);
+            Ok::<_, Problem>(Counted { product, location, quantity, expected_on_hand })
         };
         let action = Action::Count {
             key,

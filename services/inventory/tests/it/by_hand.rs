@@ -141,6 +141,42 @@ async fn a_count_that_cannot_be_is_refused_with_every_item_below() {
     }
 }
 
+/// Goods that leave while somebody counts are not put back by what they counted.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_count_of_what_changed_meanwhile_is_refused() {
+    for souk in both().await {
+        let (a, b) = (souk.stocked("A", 10).await, souk.stocked("B", 7).await);
+        let looked_at = |expected: [Option<i64>; 2]| {
+            let mut request = count("k", &[(&a, "", 9), (&b, "", 7)]);
+            for (item, expected) in request.items.iter_mut().zip(expected) {
+                item.expected_on_hand = expected;
+            }
+            request
+        };
+        // One of A is sold while A and B are counted.
+        let sold = order();
+        souk.reserve(&sold, &[(&a, 1)]).await.unwrap();
+        souk.commit(&sold).await.unwrap();
+        let problem = refused(count_it(&souk, looked_at([Some(10), Some(7)])).await, Reason::StateConflict);
+        assert_eq!(fields(&problem), ["items[0].expected_on_hand"]);
+        let violation = &problem.violations()[0];
+        assert_eq!((violation.kind.as_str(), violation.subject.as_str()), ("ON_HAND_CHANGED", &*a));
+        assert_eq!(problem.get_metadata(&a), Some("10/9"));
+        assert_eq!((souk.sums(&a).await, souk.sums(&b).await), ((9, 0, 9), (7, 0, 7)));
+        let minus = looked_at([Some(-1), None]);
+        assert_eq!(fields(&refused(count_it(&souk, minus).await, Reason::FieldInvalid)), ["items[0].expected_on_hand"]);
+        // Counted anew, with the same key: what was refused was not recorded.
+        let levels = count_it(&souk, looked_at([Some(9), None])).await.unwrap();
+        assert_eq!(levels.iter().map(|level| level.on_hand).collect::<Vec<_>>(), [9, 7]);
+        // An expectation of 0 is one.
+        let none = souk.product("C").await;
+        let mut request = count("c", &[(&none, "", 4)]);
+        request.items[0].expected_on_hand = Some(0);
+        count_it(&souk, request).await.unwrap();
+        souk.verified().await;
+    }
+}
+
 /// A count that found what the book says makes no entry; its key must not set stock once more when its answer is gone.
 #[tokio::test(flavor = "multi_thread")]
 async fn the_key_of_a_count_without_entries_outlives_its_answer() {

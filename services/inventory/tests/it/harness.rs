@@ -328,7 +328,16 @@ async fn people_of(database: &TestDatabase, shutdown: &CancellationToken) -> (So
             RegisterRequest { email: email.to_owned(), password: PASSWORD.to_owned(), display_name: String::new() };
         let user = UserServiceClient::new(channel(address)).register(request).await.unwrap().into_inner();
         let (id, roles) = (UserId::parse_name(&user.name).unwrap(), Roles::from_iter(roles));
-        souk_user::store::users::set_roles(&db, id, "", roles, souk_user::domain::now()).await.unwrap();
+        souk_user::store::users::set_roles(
+            &db,
+            souk_user::store::users::Actor::Operator,
+            id,
+            "",
+            roles,
+            souk_user::domain::now(),
+        )
+        .await
+        .unwrap();
         let request =
             LogInRequest { email: email.to_owned(), password: PASSWORD.to_owned(), ..LogInRequest::default() };
         let session = SessionServiceClient::new(channel(address)).log_in(request).await.unwrap().into_inner();

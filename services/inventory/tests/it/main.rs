@@ -17,5 +17,6 @@ mod reconcile;
 mod reservations;
 mod search;
 mod stock;
+mod texts;
 mod verify;
 mod watch;

@@ -5,12 +5,12 @@ use souk_common::{
     ids::{LocationId, ProductId},
 };
 use souk_proto::inventory::v1::{
-    AdjustStockRequest, AdjustStockResponse, GetAvailabilityRequest, GetStockRequest, LedgerEntry,
-    ListLedgerEntriesRequest, ledger_entry::Reason as LedgerReason,
+    AdjustStockRequest, AdjustStockResponse, ArchiveProductRequest, GetAvailabilityRequest, GetStockRequest,
+    LedgerEntry, ListLedgerEntriesRequest, Product, WatchStockRequest, ledger_entry::Reason as LedgerReason,
 };
 use tonic::Status;
 
-use crate::harness::{Souk, adjustment, adjustments, both, fields, item, key, order, refused, untracked};
+use crate::harness::{Souk, adjustment, adjustments, both, draft, fields, item, key, order, refused, untracked};
 
 async fn adjust(souk: &Souk, request: AdjustStockRequest) -> Result<AdjustStockResponse, Status> {
     Ok(souk.stock().adjust_stock(request).await?.into_inner())
@@ -111,6 +111,43 @@ async fn a_request_id_changes_stock_once() {
         souk.receive(&product, "", 2).await;
         adjust(&souk, taking).await.unwrap();
         assert_eq!(souk.sums(&product).await, (0, 0, 0));
+        souk.verified().await;
+    }
+}
+
+/// Whatever is asked, and whatever is told of its stock: what is archived cannot be bought.
+#[tokio::test(flavor = "multi_thread")]
+async fn nothing_of_an_archived_product_is_available() {
+    for souk in both().await {
+        let product = souk.made(Product { low_stock_threshold: Some(3), ..draft("A") }).await.name;
+        let post = souk.made(untracked("POST")).await.name;
+        souk.receive(&product, "", 5).await;
+        let held = order();
+        souk.reserve(&held, &[(&product, 1)]).await.unwrap();
+        for name in [&product, &post] {
+            let request = ArchiveProductRequest { name: name.clone(), ..ArchiveProductRequest::default() };
+            souk.products().archive_product(request).await.unwrap();
+        }
+        let request = WatchStockRequest { products: vec![product.clone()], ..WatchStockRequest::default() };
+        let mut told = souk.stock().watch_stock(request).await.unwrap().into_inner();
+        told.message().await.unwrap().unwrap();
+
+        for name in [&product, &post] {
+            let request = GetAvailabilityRequest { product: name.clone() };
+            let answer = souk.stock().get_availability(request).await.unwrap().into_inner();
+            assert_eq!((answer.available, answer.unlimited), (0, false), "{name}");
+        }
+        assert_eq!(souk.sums(&product).await, (5, 1, 0));
+        // Its stock can still be put right, and what was reserved before is still sold.
+        let level = adjust(&souk, adjustment("k", &product, "", -2)).await.unwrap().levels.remove(0);
+        assert_eq!((level.on_hand, level.reserved, level.available), (3, 1, 0));
+        souk.commit(&held).await.unwrap();
+        for on_hand in [3, 2] {
+            let step = told.message().await.unwrap().unwrap();
+            assert_eq!((step.event_type.as_str(), step.low_stock), ("stock.changed", None), "it is never low");
+            let level = step.level.unwrap();
+            assert_eq!((level.on_hand, level.available), (on_hand, 0));
+        }
         souk.verified().await;
     }
 }

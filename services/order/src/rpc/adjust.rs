@@ -32,7 +32,6 @@ impl Parts {
         if let Some(memory) = self.store.recall(&key).await.map_err(Error::from)? {
             return Answered::again(memory);
         }
-        parse::text("reason", &request.reason)?;
         let what = What::Return(parse::pieces(&request.items, |item| (item.line_number, item.quantity)));
         let time = parse::past("return_time", request.return_time)?;
         self.adjust(caller, (&key, id), (&what, time), &request.reason, reply::back).await
@@ -48,7 +47,6 @@ impl Parts {
         if let Some(memory) = self.store.recall(&key).await.map_err(Error::from)? {
             return Answered::again(memory);
         }
-        parse::text("reason", &request.reason)?;
         let amount = request.amount.as_ref().ok_or_else(|| Problem::invalid("amount", "must be set"))?;
         let amount = Money::try_from(amount).map_err(|error| Problem::invalid("amount", error.to_string()))?;
         self.adjust(caller, (&key, id), (&What::Refund(amount), None), &request.reason, reply::refund).await

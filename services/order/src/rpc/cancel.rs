@@ -21,7 +21,6 @@ impl Parts {
         request: &CancelOrderRequest,
     ) -> Result<Answered<OrderMessage>, Problem> {
         let id = parse::order("name", &request.name)?;
-        parse::text("reason", &request.reason)?;
         let items = parse::pieces(&request.items, |item| (item.line_number, item.quantity));
         let key = parse::key(caller, "CancelOrder", &request.request_id, request);
         if !items.is_empty() {

@@ -91,10 +91,7 @@ fn condition(term: Term) -> Result<Condition, Problem> {
             let state = State::from_code(code).map_err(|error| Problem::internal().caused_by(error))?;
             Ok(Condition::State(term.op == Op::Equal, state))
         }
-        ("external_id", Value::Text(text)) => {
-            parse::text("filter", &text)?;
-            Ok(Condition::ExternalId(term.op, text))
-        }
+        ("external_id", Value::Text(text)) => Ok(Condition::ExternalId(term.op, text)),
         ("place_time", Value::Time(time)) => Ok(Condition::PlaceTime(term.op, time)),
         ("create_time", Value::Time(time)) => Ok(Condition::CreateTime(term.op, time)),
         (field, value) => Err(Problem::internal().caused_by(format!("a filter of {field} by {value:?}"))),

@@ -22,7 +22,6 @@ impl Parts {
         if let Some(memory) = self.store.recall(&key).await.map_err(Error::from)? {
             return Answered::again(memory);
         }
-        parse::text("text", &request.text)?;
         let respond = |row: &TimelineRow| reply::entry(row.clone()).encode_to_vec();
         let note = (request.text.as_str(), !request.visible_to_customer);
         let written = self.store.note((&key, id), note, respond).await;

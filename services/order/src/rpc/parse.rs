@@ -1,7 +1,5 @@
 //! What stands in a request, in the domain's terms. What the contract's own rules say has been checked already.
 
-use std::fmt::Write;
-
 use chrono::{DateTime, SubsecRound, Utc};
 use prost::Message;
 use prost_types::Timestamp;
@@ -32,20 +30,6 @@ pub(super) fn key(caller: &Caller, method: &'static str, request_id: &str, reque
         method,
         key: request_id.to_owned(),
         request_hash: Sha256::digest(request.encode_to_vec()).to_vec(),
-    }
-}
-
-/// A text that both engines can keep and people can read.
-pub(super) fn text(field: &str, text: &str) -> Result<(), Problem> {
-    let odd = text.chars().find(|c| c.is_control() && !matches!(c, '\n' | '\t'));
-    match odd {
-        None => Ok(()),
-        Some(odd) => {
-            let mut message = String::from("must have no control characters, but has ");
-            // Writing to a string cannot fail.
-            let _ = write!(message, "U+{:04X}", u32::from(odd));
-            Err(Problem::invalid(field, message))
-        }
     }
 }
 

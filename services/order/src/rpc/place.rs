@@ -10,6 +10,7 @@ use souk_common::{
 };
 use souk_proto::{
     common::v1::Address as AddressMessage,
+    google::r#type::Money as MoneyMessage,
     order::v1::{Order as OrderMessage, PlaceOrderRequest, place_order_request::Item},
 };
 
@@ -80,15 +81,18 @@ impl Parts {
     ) -> Result<(Order, Vec<Entry>), Problem> {
         let place_time = parse::past("place_time", request.place_time)?;
         let address = address(request.shipping_address)?;
-        parse::text("external_id", &request.external_id)?;
-        parse::text("payment_token", &request.payment_token)?;
+        let expected_total = expected_total(request.expected_total.as_ref())?;
         let wanted = wanted(&request.items)?;
         let offers = self.inventory.offers(products(&wanted)).await?;
+        let priced = domain::price(&wanted, &offers).map_err(unpriced)?;
+        if let Some(expected) = expected_total.filter(|expected| *expected != priced.total) {
+            return Err(total_changed(expected, priced.total));
+        }
         let placement = Placement {
             id: OrderId::new(),
             customer,
             actor: key.caller.clone(),
-            priced: domain::price(&wanted, &offers).map_err(unpriced)?,
+            priced,
             address,
             external_id: Some(request.external_id).filter(|id| !id.is_empty()),
             payment_token: request.payment_token,
@@ -128,6 +132,26 @@ fn unpriced(unpriced: Unpriced) -> Problem {
             faults.into_iter().fold(problem, |problem, fault| problem.field(fault.field, fault.message))
         }
     }
+}
+
+/// What the caller expects to pay, if they say.
+fn expected_total(total: Option<&MoneyMessage>) -> Result<Option<Money>, Problem> {
+    let wrong = |what: String| Problem::invalid("expected_total", what);
+    let total = total.map(Money::try_from).transpose().map_err(|error| wrong(error.to_string()))?;
+    match total {
+        Some(total) if total.minor < 0 => Err(wrong("must not be below zero".to_owned())),
+        total => Ok(total),
+    }
+}
+
+/// Tells the new total in words, and for programs in the fields of `google.type.Money`.
+fn total_changed(expected: Money, total: Money) -> Problem {
+    let told = MoneyMessage::from(total);
+    Problem::new(Reason::TotalChanged, format!("the order's total is {total}, not {expected}: ask the buyer again"))
+        .field("expected_total", format!("must be {total}, or left out"))
+        .metadata("currencyCode", told.currency_code)
+        .metadata("units", told.units)
+        .metadata("nanos", told.nanos)
 }
 
 /// Whose order it is to be.
@@ -190,20 +214,7 @@ fn products(wanted: &[Wanted]) -> std::collections::BTreeSet<ProductId> {
 }
 
 fn address(address: Option<AddressMessage>) -> Result<Address, Problem> {
-    let field = "shipping_address";
-    let address = address.ok_or_else(|| Problem::invalid(field, "must be set"))?;
-    let texts = [
-        ("recipient", &address.recipient),
-        ("locality", &address.locality),
-        ("administrative_area", &address.administrative_area),
-        ("postal_code", &address.postal_code),
-    ];
-    for (name, text) in texts {
-        parse::text(&format!("{field}.{name}"), text)?;
-    }
-    for (index, line) in address.address_lines.iter().enumerate() {
-        parse::text(&format!("{field}.address_lines[{index}]"), line)?;
-    }
+    let address = address.ok_or_else(|| Problem::invalid("shipping_address", "must be set"))?;
     Ok(Address {
         recipient: address.recipient,
         address_lines: address.address_lines,

@@ -69,7 +69,6 @@ impl Parts {
 
     async fn retry(&self, caller: &Caller, request: &RetrySagaRequest) -> Result<SagaMessage, Problem> {
         let id = saga_id(&request.name)?;
-        parse::text("reason", &request.reason)?;
         let actor = caller.actor();
         let wish = Wish { actor: &actor, reason: &request.reason, etag: "" };
         match self.store.retry(id, wish).await.map_err(Error::from)? {
@@ -79,7 +78,6 @@ impl Parts {
     }
 
     async fn compensate(&self, caller: &Caller, request: &CompensateSagaRequest) -> Result<SagaMessage, Problem> {
-        parse::text("reason", &request.reason)?;
         let (what, must) = ("this cannot be given up", "must be PENDING at RESERVE, AUTHORIZE or COMMIT");
         let id = match saga_id(&request.name)? {
             SagaId::Order(id) => id,
@@ -103,7 +101,6 @@ impl Parts {
 
     async fn finish_by_hand(&self, caller: &Caller, request: &FinishSagaRequest) -> Result<SagaMessage, Problem> {
         let id = saga_id(&request.name)?;
-        parse::text("reason", &request.reason)?;
         let step = Step::from_code(&request.step).map_err(|error| Problem::invalid("step", error.to_string()))?;
         let actor = caller.actor();
         let wish = Wish { actor: &actor, reason: &request.reason, etag: "" };

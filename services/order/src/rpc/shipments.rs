@@ -26,8 +26,6 @@ impl Parts {
             return Answered::again(memory);
         }
         let draft = request.shipment.ok_or_else(|| Problem::invalid("shipment", "must be set"))?;
-        parse::text("shipment.carrier", &draft.carrier)?;
-        parse::text("shipment.tracking_number", &draft.tracking_number)?;
         let shipping = Shipping {
             items: parse::pieces(&draft.lines, |line| (line.line_number, line.quantity)),
             time: parse::past("shipment.ship_time", draft.ship_time)?,

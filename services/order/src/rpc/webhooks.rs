@@ -69,7 +69,6 @@ impl WebhookRpc {
             change.url = Some(url.map_err(|what| Problem::invalid("webhook_endpoint.url", what))?.into());
         }
         if wanted("description", !given.description.is_empty()) {
-            parse::text("webhook_endpoint.description", &given.description)?;
             change.description = Some(given.description);
         }
         if wanted("event_types", !given.event_types.is_empty()) {
@@ -250,10 +249,8 @@ fn condition(term: Term) -> Result<(bool, Condition), Problem> {
             let id: Result<EventId, _> = text.parse();
             Condition::Event(id.map_err(|error| Problem::invalid("filter", format!("event_id {error}")))?)
         }
-        (field, Value::Text(text)) => {
-            parse::text("filter", &text)?;
-            if field == "event_type" { Condition::Kind(text) } else { Condition::Subject(text) }
-        }
+        ("event_type", Value::Text(text)) => Condition::Kind(text),
+        (_, Value::Text(text)) => Condition::Subject(text),
         (field, value) => return Err(Problem::internal().caused_by(format!("a filter of {field} by {value:?}"))),
     };
     Ok((equal, condition))

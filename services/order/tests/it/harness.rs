@@ -438,7 +438,16 @@ async fn people_of(database: &TestDatabase, stop: &CancellationToken) -> (Socket
         if let Some(role) = role {
             let db = souk_user::store::open(&config.settings.database, &config.common.data_dir).await.unwrap();
             let (id, roles) = (UserId::parse_name(&user.name).unwrap(), Roles::from_iter([role]));
-            souk_user::store::users::set_roles(&db, id, "", roles, souk_user::domain::now()).await.unwrap();
+            souk_user::store::users::set_roles(
+                &db,
+                souk_user::store::users::Actor::Operator,
+                id,
+                "",
+                roles,
+                souk_user::domain::now(),
+            )
+            .await
+            .unwrap();
             db.close();
         }
         let request = LogInRequest { email, password: PASSWORD.to_owned(), ..LogInRequest::default() };

@@ -2,6 +2,7 @@
 
 use souk_common::error::Reason;
 use souk_proto::{
+    google::r#type::Money,
     inventory::v1::{ArchiveProductRequest, Product, UpdateProductRequest},
     order::v1::{
         Order, PlaceOrderRequest,
@@ -162,6 +163,49 @@ async fn validating_answers_as_placing_would_and_writes_nothing() {
         souk.place(&souk.staff, external).await.unwrap();
         refused(souk.place(&souk.staff, trial).await, Reason::ResourceExists);
         assert_eq!(souk.all().await.len(), 2);
+        souk.verified().await;
+    }
+}
+
+/// A price that changed between the basket and the order is the buyer's to accept.
+#[tokio::test(flavor = "multi_thread")]
+async fn an_order_that_costs_something_else_than_expected_is_refused() {
+    for souk in both().await {
+        let lantern = souk.stocked("LANTERN", 3).await;
+        let expecting = |total: Money| PlaceOrderRequest {
+            request_id: "basket-1".into(),
+            expected_total: Some(total),
+            ..order_for(&[(&lantern, 2)], "tok_approved")
+        };
+        let euros = Money { currency_code: "EUR".into(), ..gbp(5, 0) };
+        for wrong in [gbp(4, 990_000_000), gbp(0, 0), euros] {
+            for validate_only in [true, false] {
+                let request = PlaceOrderRequest { validate_only, ..expecting(wrong.clone()) };
+                let problem = refused(souk.place(&souk.ada, request).await, Reason::TotalChanged);
+                assert_eq!(problem.code(), tonic::Code::FailedPrecondition);
+                assert_eq!(fields(&problem), ["expected_total"]);
+                let told = ["currencyCode", "units", "nanos"].map(|key| problem.get_metadata(key).unwrap());
+                assert_eq!(told, ["GBP", "5", "0"]);
+                assert!(problem.message().contains("5.00 GBP"), "{problem}");
+            }
+        }
+        assert_eq!((souk.all().await, souk.sums(&lantern).await), (vec![], (3, 3)));
+        for nonsense in [gbp(-5, 0), gbp(5, 1), Money { currency_code: "nonsense".into(), ..gbp(5, 0) }] {
+            let problem = refused(souk.place(&souk.ada, expecting(nonsense)).await, Reason::FieldInvalid);
+            assert_eq!(fields(&problem), ["expected_total"]);
+        }
+        // The request_id was not used up. Written in another way it is the same sum.
+        let order = souk.place(&souk.ada, expecting(gbp(5, 0))).await.unwrap();
+        assert_eq!((order.state(), order.total), (State::Confirmed, Some(gbp(5, 0))));
+
+        // The answer is given again, whatever the goods cost by now.
+        let dearer = Product { name: lantern.clone(), price: Some(gbp(9, 0)), ..Product::default() };
+        let update = UpdateProductRequest { product: Some(dearer), update_mask: None };
+        souk.products().update_product(update).await.unwrap();
+        assert_eq!(souk.place(&souk.ada, expecting(gbp(5, 0))).await.unwrap().name, order.name);
+        let next = PlaceOrderRequest { request_id: "basket-2".into(), ..expecting(gbp(5, 0)) };
+        let problem = refused(souk.place(&souk.ada, next).await, Reason::TotalChanged);
+        assert_eq!(problem.get_metadata("units"), Some("18"));
         souk.verified().await;
     }
 }

@@ -1,11 +1,77 @@
 //! Passwords and their argon2id hashes. Slow by intent: call it through [`crate::hasher`].
+//!
+//! One password can be typed in several ways: a Mac sends `ü` as two code points where Windows sends one. So passwords
+//! are hashed and compared as RFC 8265 (OpaqueString) has it: every space is U+0020, and the text is composed (NFC). Letter
+//! case, width and all else count. Of what the RFC refuses, control characters are refused in new passwords. Code points
+//! that Unicode added since the RFC's tables were made, and those that join emoji, are let through: they are in people's
+//! passwords.
 
-use std::fmt;
+use std::{borrow::Cow, fmt};
 
 use argon2::{
     Algorithm, Argon2, Params, PasswordHasher, PasswordVerifier, Version,
     password_hash::phc::{Output, ParamsString, PasswordHash, Salt},
 };
+use souk_common::config::Secret;
+use unicode_normalization::{UnicodeNormalization, is_nfc};
+
+/// Characters of the shortest and the longest password, once it is normalized.
+const LENGTH: std::ops::RangeInclusive<usize> = 10..=256;
+
+/// A password in the form in which it is hashed.
+#[derive(Debug, Clone)]
+pub struct Password {
+    normalized: Secret,
+    /// As it was typed, where that differs.
+    typed: Option<Secret>,
+}
+
+/// Why a text cannot be a password. May be shown to clients.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub enum PasswordError {
+    /// It has too few or too many characters.
+    #[error("must have from {} to {} characters, counted once it is composed (NFC)", LENGTH.start(), LENGTH.end())]
+    Length,
+    /// It has a control character.
+    #[error("must have no control characters")]
+    Control,
+}
+
+impl Password {
+    /// A password as someone typed it, to be compared.
+    pub fn typed(text: String) -> Self {
+        match normalize(&text) {
+            Cow::Borrowed(_) => Self { normalized: Secret::new(text), typed: None },
+            Cow::Owned(normalized) => Self { normalized: Secret::new(normalized), typed: Some(Secret::new(text)) },
+        }
+    }
+
+    /// A password that someone chose.
+    ///
+    /// # Errors
+    /// Where it cannot be one.
+    pub fn chosen(text: String) -> Result<Self, PasswordError> {
+        let password = Self::typed(text);
+        let text = password.normalized.expose();
+        if text.contains(char::is_control) {
+            return Err(PasswordError::Control);
+        }
+        if LENGTH.contains(&text.chars().count()) { Ok(password) } else { Err(PasswordError::Length) }
+    }
+}
+
+/// OpaqueString of RFC 8265, section 4.2.2, without its checks. Borrowed where nothing changes.
+fn normalize(text: &str) -> Cow<'_, str> {
+    if !text.contains(is_other_space) && is_nfc(text) {
+        return Cow::Borrowed(text);
+    }
+    Cow::Owned(text.chars().map(|character| if is_other_space(character) { ' ' } else { character }).nfc().collect())
+}
+
+/// Whether it is a space (general category Zs) outside of ASCII.
+fn is_other_space(character: char) -> bool {
+    matches!(character, '\u{a0}' | '\u{1680}' | '\u{2000}'..='\u{200a}' | '\u{202f}' | '\u{205f}' | '\u{3000}')
+}
 
 /// A hash in PHC form, `$argon2id$v=19$m=…`.
 #[derive(Clone, PartialEq, Eq)]
@@ -47,7 +113,7 @@ pub enum Verdict {
     Wrong,
     /// It is.
     Right,
-    /// It is, but its hash is of another cost than new ones: make it anew.
+    /// It is, but its hash is of another cost than new ones, or of the password as it was typed: make it anew.
     RightButOld,
 }
 
@@ -72,16 +138,29 @@ impl Cost {
     ///
     /// # Errors
     /// Where the system has no randomness or memory to give.
-    pub fn hash(&self, password: &str) -> Result<Hash, HashError> {
+    pub fn hash(&self, password: &Password) -> Result<Hash, HashError> {
+        let password = password.normalized.expose();
         let hash = self.context().hash_password(password.as_bytes()).map_err(HashError::new)?;
         Ok(Hash(hash.to_string()))
     }
 
-    /// Checks a password. Takes as long where there is no hash to check against.
+    /// Checks a password: normalized and then, where that is another text, as it was typed, since hashes made before
+    /// passwords were normalized are of that. Takes as long where there is no hash to check against.
     ///
     /// # Errors
     /// Where the stored hash cannot be read.
-    pub fn verify(&self, password: &str, hash: Option<&Hash>) -> Result<Verdict, HashError> {
+    pub fn verify(&self, password: &Password, hash: Option<&Hash>) -> Result<Verdict, HashError> {
+        let verdict = self.verify_text(password.normalized.expose(), hash)?;
+        match &password.typed {
+            Some(typed) if verdict == Verdict::Wrong => Ok(match self.verify_text(typed.expose(), hash)? {
+                Verdict::Wrong => Verdict::Wrong,
+                Verdict::Right | Verdict::RightButOld => Verdict::RightButOld,
+            }),
+            _ => Ok(verdict),
+        }
+    }
+
+    fn verify_text(&self, password: &str, hash: Option<&Hash>) -> Result<Verdict, HashError> {
         let stored = match hash {
             Some(hash) => PasswordHash::new(&hash.0).map_err(HashError::new)?,
             None => self.hash_of_nothing()?,
@@ -123,27 +202,86 @@ mod tests {
         Cost::new(64, iterations, 1).unwrap()
     }
 
+    fn typed(text: &str) -> Password {
+        Password::typed(text.to_owned())
+    }
+
+    /// A hash as it was made before passwords were normalized.
+    fn raw_hash(text: &str) -> Hash {
+        Hash(cost(1).context().hash_password(text.as_bytes()).unwrap().to_string())
+    }
+
+    /// "grüße aus köln", composed and decomposed.
+    const COMPOSED: &str = "gr\u{fc}\u{df}e aus k\u{f6}ln";
+    const DECOMPOSED: &str = "gru\u{308}\u{df}e aus ko\u{308}ln";
+
+    #[test]
+    fn one_password_however_it_is_typed() {
+        let spaces = COMPOSED.replace(' ', "\u{a0}");
+        for chosen in [COMPOSED, DECOMPOSED, &spaces] {
+            let hash = cost(1).hash(&Password::chosen(chosen.to_owned()).unwrap()).unwrap();
+            for text in [COMPOSED, DECOMPOSED, &spaces, &DECOMPOSED.replace(' ', "\u{3000}")] {
+                assert_eq!(cost(1).verify(&typed(text), Some(&hash)).unwrap(), Verdict::Right, "{chosen} {text}");
+            }
+            // All else counts: letter case, width, compatibility forms, how many spaces.
+            for text in ["Gr\u{fc}\u{df}e aus k\u{f6}ln", "gr\u{fc}sse aus k\u{f6}ln", "gr\u{fc}\u{df}e  aus k\u{f6}ln"]
+            {
+                assert_eq!(cost(1).verify(&typed(text), Some(&hash)).unwrap(), Verdict::Wrong, "{chosen} {text}");
+            }
+        }
+        for (text, normalized) in [("\u{ff21}", "\u{ff21}"), ("\u{fb01}", "\u{fb01}"), ("\u{212b}", "\u{c5}")] {
+            assert_eq!(normalize(text), normalized);
+        }
+    }
+
+    #[test]
+    fn a_hash_of_what_was_typed_once_is_right_and_made_anew() {
+        for text in [DECOMPOSED, "tab\u{a0}and more", COMPOSED] {
+            let verdict = cost(1).verify(&typed(text), Some(&raw_hash(text))).unwrap();
+            assert_eq!(verdict, if text == COMPOSED { Verdict::Right } else { Verdict::RightButOld });
+        }
+        assert_eq!(cost(1).verify(&typed(DECOMPOSED), Some(&raw_hash("something else"))).unwrap(), Verdict::Wrong);
+        assert_eq!(cost(1).verify(&typed(DECOMPOSED), None).unwrap(), Verdict::Wrong);
+    }
+
+    #[test]
+    fn a_chosen_password_is_counted_once_it_is_composed() {
+        let chosen = |text: &str| Password::chosen(text.to_owned()).map(drop);
+        let decomposed = "u\u{308}";
+        assert_eq!(chosen(&decomposed.repeat(9)), Err(PasswordError::Length));
+        assert_eq!(chosen(&decomposed.repeat(10)), Ok(()));
+        assert_eq!(chosen(&decomposed.repeat(256)), Ok(()));
+        assert_eq!(chosen(&decomposed.repeat(257)), Err(PasswordError::Length));
+        for control in ['\0', '\t', '\n', '\u{7f}', '\u{85}'] {
+            assert_eq!(chosen(&format!("correct{control}horse")), Err(PasswordError::Control));
+        }
+        // A family of four, and an emoji that is younger than the RFC.
+        assert_eq!(chosen("family \u{1f468}\u{200d}\u{1f469}\u{200d}\u{1f467} \u{1fae0}"), Ok(()));
+        let shown = format!("{:?}", Password::chosen(DECOMPOSED.to_owned()).unwrap());
+        assert!(!shown.contains("aus"), "{shown}");
+    }
+
     #[test]
     fn the_right_password_is_right_and_no_other() {
-        let hash = cost(1).hash("correct horse").unwrap();
-        assert_eq!(cost(1).verify("correct horse", Some(&hash)).unwrap(), Verdict::Right);
-        assert_eq!(cost(1).verify("correct horsf", Some(&hash)).unwrap(), Verdict::Wrong);
-        assert_eq!(cost(1).verify("", Some(&hash)).unwrap(), Verdict::Wrong);
-        assert_eq!(cost(1).verify("correct horse", None).unwrap(), Verdict::Wrong);
+        let hash = cost(1).hash(&typed("correct horse")).unwrap();
+        assert_eq!(cost(1).verify(&typed("correct horse"), Some(&hash)).unwrap(), Verdict::Right);
+        assert_eq!(cost(1).verify(&typed("correct horsf"), Some(&hash)).unwrap(), Verdict::Wrong);
+        assert_eq!(cost(1).verify(&typed(""), Some(&hash)).unwrap(), Verdict::Wrong);
+        assert_eq!(cost(1).verify(&typed("correct horse"), None).unwrap(), Verdict::Wrong);
         assert!(hash.as_str().starts_with("$argon2id$v=19$m=64,t=1,p=1$"), "{}", hash.as_str());
-        assert_ne!(cost(1).hash("correct horse").unwrap(), hash);
+        assert_ne!(cost(1).hash(&typed("correct horse")).unwrap(), hash);
     }
 
     #[test]
     fn a_hash_of_another_cost_is_old() {
-        let hash = cost(1).hash("correct horse").unwrap();
-        assert_eq!(cost(2).verify("correct horse", Some(&hash)).unwrap(), Verdict::RightButOld);
-        assert_eq!(cost(2).verify("wrong horse", Some(&hash)).unwrap(), Verdict::Wrong);
+        let hash = cost(1).hash(&typed("correct horse")).unwrap();
+        assert_eq!(cost(2).verify(&typed("correct horse"), Some(&hash)).unwrap(), Verdict::RightButOld);
+        assert_eq!(cost(2).verify(&typed("wrong horse"), Some(&hash)).unwrap(), Verdict::Wrong);
     }
 
     #[test]
     fn a_broken_hash_is_an_error_that_does_not_show_it() {
-        let error = cost(1).verify("correct horse", Some(&Hash::stored("$argon2id$zzz".into()))).unwrap_err();
+        let error = cost(1).verify(&typed("correct horse"), Some(&Hash::stored("$argon2id$zzz".into()))).unwrap_err();
         assert!(!error.to_string().contains("zzz"), "{error}");
         assert_eq!(format!("{:?}", Hash::stored("x".into())), "Hash([redacted])");
     }

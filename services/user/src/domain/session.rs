@@ -19,6 +19,8 @@ pub enum EndReason {
     LogOut,
     /// Its user changed the password.
     PasswordChanged,
+    /// The account got other roles: tokens that say the old ones must not live on.
+    RolesChanged,
     /// The account may no longer be used.
     AccountDisabled,
     /// One of its refresh tokens came twice: someone has a copy.
@@ -31,6 +33,7 @@ impl EndReason {
         match self {
             Self::LogOut => "LOG_OUT",
             Self::PasswordChanged => "PASSWORD_CHANGED",
+            Self::RolesChanged => "ROLES_CHANGED",
             Self::AccountDisabled => "ACCOUNT_DISABLED",
             Self::TokenReused => "TOKEN_REUSED",
         }
@@ -44,13 +47,14 @@ pub enum Refused {
     Unknown,
     /// Its session was not used for too long.
     Expired,
-    /// It was exchanged a moment ago, by a request that ran beside this one or whose answer was lost.
+    /// It was exchanged a moment ago, and what it was exchanged for is in use already.
     JustUsed,
     /// It was exchanged before: its session is ended now.
     Reused,
 }
 
-/// What a token that was used before means now: within the grace two requests at once, later a theft.
+/// What a token that was used before means now: within the grace two requests at once or an answer that was lost, later
+/// a theft.
 pub fn judge_reuse(use_time: DateTime<Utc>, now: DateTime<Utc>, grace: TimeDelta) -> Refused {
     // Negative where another copy of the service, whose clock is ahead, used it: that is "just now" as well.
     if now - use_time <= grace { Refused::JustUsed } else { Refused::Reused }

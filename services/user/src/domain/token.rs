@@ -3,7 +3,7 @@
 use std::fmt;
 
 use aws_lc_rs::{
-    rand,
+    hmac, rand,
     signature::{Ed25519KeyPair, KeyPair},
 };
 use base64::{Engine, engine::general_purpose::URL_SAFE_NO_PAD};
@@ -30,9 +30,41 @@ impl TokenError {
     }
 }
 
-/// A refresh token: 256 random bits in base64url. Its holder alone has it; the store has its hash.
+/// A refresh token: 256 bits in base64url that nobody can guess. Its holder alone has it; the store has its hash.
 #[derive(Clone)]
 pub struct RefreshToken(String);
+
+/// What a token's successor is made from, beside the token itself: 256 random bits. Alone it tells nothing.
+#[derive(Clone)]
+pub struct Salt(Vec<u8>);
+
+impl Salt {
+    /// A salt that was never there before.
+    ///
+    /// # Errors
+    /// Where the system has no randomness to give.
+    pub fn random() -> Result<Self, TokenError> {
+        let mut bytes = vec![0; 32];
+        rand::fill(&mut bytes).map_err(TokenError::new("making a salt"))?;
+        Ok(Self(bytes))
+    }
+
+    /// A salt that was stored.
+    pub fn stored(bytes: Vec<u8>) -> Self {
+        Self(bytes)
+    }
+
+    /// For the store.
+    pub fn as_bytes(&self) -> &[u8] {
+        &self.0
+    }
+}
+
+impl fmt::Debug for Salt {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Salt([redacted])")
+    }
+}
 
 impl RefreshToken {
     /// A token that was never there before.
@@ -48,6 +80,17 @@ impl RefreshToken {
     /// A token as a client sent it, whether it is one or not.
     pub fn sent(text: String) -> Self {
         Self(text)
+    }
+
+    /// The token that this one is exchanged for. The same salt gives the same one, so that a client whose answer was lost
+    /// gets it again; without the salt nobody can tell it from this one, nor from the salt without this one.
+    #[must_use]
+    pub fn successor(&self, salt: &Salt) -> Self {
+        let key = hmac::Key::new(hmac::HMAC_SHA256, salt.as_bytes());
+        let mut context = hmac::Context::with_key(&key);
+        context.update(b"souk refresh token successor\0");
+        context.update(self.0.as_bytes());
+        Self(URL_SAFE_NO_PAD.encode(context.sign()))
     }
 
     /// What the store knows it by.
@@ -157,6 +200,17 @@ mod tests {
         assert_eq!(text.len(), 43);
         assert!(!debug.contains(&text));
         assert_eq!(RefreshToken::sent(text).hash(), one.hash());
+    }
+
+    #[test]
+    fn a_successor_takes_both_the_token_and_the_salt() {
+        let (token, salt) = (RefreshToken::random().unwrap(), Salt::random().unwrap());
+        let next = token.successor(&salt).expose();
+        assert_eq!(next.len(), 43);
+        assert_eq!(token.successor(&Salt::stored(salt.as_bytes().to_vec())).expose(), next);
+        assert_ne!(token.successor(&Salt::random().unwrap()).expose(), next);
+        assert_ne!(RefreshToken::random().unwrap().successor(&salt).expose(), next);
+        assert_eq!(format!("{salt:?}"), "Salt([redacted])");
     }
 
     #[test]

@@ -1,9 +1,6 @@
 //! Which fields of an account an update changes, and to what (AIP-134).
 
-use super::{
-    email::Email,
-    user::{User, is_plain},
-};
+use super::{email::Email, user::User};
 
 /// The fields that an update may change.
 pub const FIELDS: [&str; 3] = ["email", "display_name", "external_id"];
@@ -51,11 +48,6 @@ impl Change {
             paths => paths.iter().any(|path| path == field),
         };
         check(mask)?;
-        for (path, text) in [("display_name", &values.display_name), ("external_id", &values.external_id)] {
-            if !is_plain(text) {
-                return Err(wrong(format!("user.{path}"), "must have no control characters".to_owned()));
-            }
-        }
         let email = named("email", &values.email)
             .then(|| Email::parse(&values.email))
             .transpose()

@@ -58,11 +58,6 @@ impl State {
     }
 }
 
-/// Whether a text has no control characters: they have no place in a name, and PostgreSQL refuses one of them.
-pub fn is_plain(text: &str) -> bool {
-    !text.contains(char::is_control)
-}
-
 impl User {
     /// A new account of a customer.
     pub fn new(email: Email, display_name: String, external_id: String, now: DateTime<Utc>) -> Self {

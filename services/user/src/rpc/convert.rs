@@ -45,6 +45,6 @@ pub(super) fn duration(delta: TimeDelta) -> Duration {
     Duration { seconds: delta.num_seconds(), nanos: delta.subsec_nanos() }
 }
 
-fn timestamp(time: DateTime<Utc>) -> Timestamp {
+pub(super) fn timestamp(time: DateTime<Utc>) -> Timestamp {
     Timestamp { seconds: time.timestamp(), nanos: i32::try_from(time.timestamp_subsec_nanos()).unwrap_or_default() }
 }

@@ -17,7 +17,7 @@ use crate::{
     domain::{
         email::Email,
         filter::{Term, Text},
-        user::{State, User, is_plain},
+        user::{State, User},
     },
     store,
 };
@@ -58,9 +58,6 @@ fn term(term: filter::Term) -> Result<Term, Problem> {
 }
 
 fn compare(op: Op, text: String) -> Result<Text, Problem> {
-    if !is_plain(&text) {
-        return Err(Problem::invalid("filter", "must have no control characters"));
-    }
     match op {
         Op::Equal => Ok(Text::Is(text)),
         Op::NotEqual => Ok(Text::IsNot(text)),

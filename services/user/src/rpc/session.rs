@@ -1,31 +1,34 @@
 //! Log-in, and the keys that tokens are checked with.
 
-use souk_common::config::Secret;
 use souk_proto::user::v1::{
-    GetJsonWebKeySetRequest, GetJsonWebKeySetResponse, LogInRequest, LogOutRequest, LogOutResponse,
-    RefreshSessionRequest, Session, session_service_server::SessionService,
+    GetJsonWebKeySetRequest, GetJsonWebKeySetResponse, ListEndedSessionsRequest, ListEndedSessionsResponse,
+    LogInRequest, LogOutRequest, LogOutResponse, RefreshSessionRequest, Session,
+    session_service_server::SessionService,
 };
 use tonic::{Request, Response, Status};
 
-use super::{Rpc, convert};
+use super::{Rpc, convert, ended};
 use crate::{
     domain::{
         email::Email,
         now,
-        password::Verdict,
+        password::{Password, Verdict},
         session,
-        token::{RefreshToken, SigningKey},
+        token::{RefreshToken, Salt, SigningKey},
         user::{State, User},
     },
     error::Error,
-    store,
+    store::{
+        self,
+        sessions::{Exchange, Exchanged},
+    },
 };
 
 #[tonic::async_trait]
 impl SessionService for Rpc {
     async fn log_in(&self, request: Request<LogInRequest>) -> Result<Response<Session>, Status> {
         let request = request.into_inner();
-        let password = Secret::new(request.password);
+        let password = Password::typed(request.password);
         let found = match Email::parse(&request.email) {
             Ok(email) => store::users::by_email(&self.0.db, email.as_str()).await?,
             Err(_) => None,
@@ -54,16 +57,23 @@ impl SessionService for Rpc {
         let token = RefreshToken::sent(request.into_inner().refresh_token);
         // The key before the exchange: once the token is used, nothing may go wrong any more.
         let key = self.0.issuer.signing_key().await?;
-        let next = RefreshToken::random().map_err(Error::from)?;
-        let (ttl, grace) = (self.0.session_ttl, self.0.refresh_grace);
-        let refreshed = store::sessions::refresh(&self.0.db, &token, &next, now(), ttl, grace).await?;
-        self.reply(&key, refreshed, next)
+        let salt = Salt::random().map_err(Error::from)?;
+        let exchange = Exchange { salt, now: now(), ttl: self.0.session_ttl, grace: self.0.refresh_grace };
+        let Exchanged { user, session, token } = store::sessions::refresh(&self.0.db, &token, &exchange).await?;
+        self.reply(&key, (user, session), token)
     }
 
     async fn log_out(&self, request: Request<LogOutRequest>) -> Result<Response<LogOutResponse>, Status> {
         let token = RefreshToken::sent(request.into_inner().refresh_token);
         store::sessions::end(&self.0.db, &token, now()).await?;
         Ok(Response::new(LogOutResponse {}))
+    }
+
+    async fn list_ended_sessions(
+        &self,
+        request: Request<ListEndedSessionsRequest>,
+    ) -> Result<Response<ListEndedSessionsResponse>, Status> {
+        Ok(Response::new(ended::list(&self.0.db, &self.0.issuer, request.get_ref()).await?))
     }
 
     async fn get_json_web_key_set(

@@ -2,7 +2,6 @@
 
 use souk_common::{
     auth::{Caller, Role, Roles},
-    config::Secret,
     error::Problem,
 };
 use souk_proto::user::v1::{
@@ -11,17 +10,17 @@ use souk_proto::user::v1::{
 };
 use tonic::{Request, Response, Status};
 
-use super::{Rpc, convert, list, named, reached};
+use super::{Rpc, actor, convert, list, named, reached};
 use crate::{
     domain::{
         email::Email,
         now,
-        password::Verdict,
+        password::{Password, Verdict},
         update::{Change, Values},
-        user::{User, is_plain},
+        user::User,
     },
     error::Error,
-    store,
+    store::{self, users::Actor},
 };
 
 type Reply = Result<Response<UserMessage>, Status>;
@@ -35,21 +34,20 @@ impl UserService for Rpc {
     async fn register(&self, request: Request<RegisterRequest>) -> Reply {
         let request = request.into_inner();
         let email = email("email", &request.email)?;
-        let display_name = plain("display_name", request.display_name)?;
+        let password = chosen("password", request.password)?;
         // Before the email is looked at, so that the time taken does not tell who is registered.
-        let hash = self.0.hasher.hash(Secret::new(request.password)).await?;
-        let user = User::new(email, display_name, String::new(), now());
-        store::users::insert(&self.0.db, &user, Some(&hash)).await?;
+        let hash = self.0.hasher.hash(password).await?;
+        let user = User::new(email, request.display_name, String::new(), now());
+        store::users::insert(&self.0.db, Actor::Owner, &user, Some(&hash)).await?;
         reply(user)
     }
 
     async fn create_user(&self, request: Request<CreateUserRequest>) -> Reply {
+        let actor = actor(&Caller::of(&request)?, Role::Admin)?;
         let user = request.into_inner().user.ok_or_else(|| Problem::invalid("user", "must be set"))?;
         let email = email("user.email", &user.email)?;
-        let display_name = plain("user.display_name", user.display_name)?;
-        let external_id = plain("user.external_id", user.external_id)?;
-        let user = User::new(email, display_name, external_id, now());
-        store::users::insert(&self.0.db, &user, None).await?;
+        let user = User::new(email, user.display_name, user.external_id, now());
+        store::users::insert(&self.0.db, actor, &user, None).await?;
         reply(user)
     }
 
@@ -72,33 +70,36 @@ impl UserService for Rpc {
         let request = request.into_inner();
         let user = request.user.ok_or_else(|| Problem::invalid("user", "must be set"))?;
         let id = reached(&caller, "user.name", &user.name)?;
+        let actor = actor(&caller, Role::Admin)?;
         let staff = caller.has_role(Role::Staff);
         let mask = request.update_mask.unwrap_or_default().paths;
         let values = Values { email: user.email, display_name: user.display_name, external_id: user.external_id };
         let change = Change::read(&mask, values, staff).map_err(Error::from)?;
-        reply(store::users::update(&self.0.db, id, &user.etag, &change, staff, now()).await?)
+        reply(store::users::update(&self.0.db, actor, id, &user.etag, &change, staff, now()).await?)
     }
 
     async fn set_user_roles(&self, request: Request<SetUserRolesRequest>) -> Reply {
+        let actor = actor(&Caller::of(&request)?, Role::Admin)?;
         let request = request.into_inner();
         let id = named("name", &request.name)?;
         let roles = request.roles.into_iter().enumerate().map(|(at, number)| {
             Role::try_from(number).map_err(|_| Problem::invalid(format!("roles[{at}]"), "must be a role"))
         });
         let roles = roles.collect::<Result<Roles, Problem>>()?;
-        reply(store::users::set_roles(&self.0.db, id, &request.etag, roles, now()).await?)
+        reply(store::users::set_roles(&self.0.db, actor, id, &request.etag, roles, now()).await?)
     }
 
     async fn change_password(&self, request: Request<ChangePasswordRequest>) -> Reply {
         let caller = Caller::of(&request)?;
         let request = request.into_inner();
         let id = reached(&caller, "name", &request.name)?;
+        let new = chosen("new_password", request.new_password)?;
         let current = store::users::password_hash(&self.0.db, id).await?;
-        let verdict = self.0.hasher.verify(Secret::new(request.current_password), current.clone()).await?;
+        let verdict = self.0.hasher.verify(Password::typed(request.current_password), current.clone()).await?;
         let Some(current) = current.filter(|_| verdict != Verdict::Wrong) else {
             return Err(Error::CurrentPassword.into());
         };
-        let new = self.0.hasher.hash(Secret::new(request.new_password)).await?;
+        let new = self.0.hasher.hash(new).await?;
         reply(store::users::change_password(&self.0.db, id, &current, &new, now()).await?)
     }
 }
@@ -107,6 +108,6 @@ fn email(field: &str, text: &str) -> Result<Email, Problem> {
     Email::parse(text).map_err(|error| Problem::invalid(field, error.to_string()))
 }
 
-fn plain(field: &str, text: String) -> Result<String, Problem> {
-    if is_plain(&text) { Ok(text) } else { Err(Problem::invalid(field, "must have no control characters")) }
+fn chosen(field: &str, password: String) -> Result<Password, Problem> {
+    Password::chosen(password).map_err(|error| Problem::invalid(field, error.to_string()))
 }

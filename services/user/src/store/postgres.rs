@@ -15,7 +15,7 @@ use souk_common::ids::UserId;
 
 /// All queries, as `q` in the macros.
 pub mod queries {
-    pub use super::{keys::*, lock_admins, lock_user, sessions::*, users::*};
+    pub use super::{keep_user, keys::*, lock_admins, lock_user, sessions::*, users::*};
 }
 
 define_sql_function! {
@@ -28,6 +28,11 @@ define_sql_function! {
 /// The account, which nobody else changes until the transaction ends.
 pub async fn lock_user(conn: &mut Conn, id: UserId) -> QueryResult<Option<users::Row>> {
     schema::users::table.find(id).select(users::COLUMNS).for_update().first(conn).await.optional()
+}
+
+/// The account, which nobody changes until the transaction ends; others may keep it as it is, too.
+pub async fn keep_user(conn: &mut Conn, id: UserId) -> QueryResult<Option<users::Row>> {
+    schema::users::table.find(id).select(users::COLUMNS).for_share().first(conn).await.optional()
 }
 
 /// The accounts that administer souk, none of which changes until the transaction ends. In one order, so that two

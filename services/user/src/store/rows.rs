@@ -2,7 +2,10 @@
 
 use chrono::{DateTime, Utc};
 use diesel::Queryable;
-use souk_common::{auth::Role, ids::UserId};
+use souk_common::{
+    auth::Role,
+    ids::{SessionId, UserId},
+};
 
 use crate::domain::{
     token::SigningKey,
@@ -41,6 +44,9 @@ impl From<UserRow> for User {
         }
     }
 }
+
+/// Of a row of `refresh_tokens`: its session, when it was used, its successor's salt.
+pub type TokenRow = (SessionId, Option<DateTime<Utc>>, Option<Vec<u8>>);
 
 /// A row of `signing_keys`.
 #[derive(Queryable)]

@@ -2,8 +2,8 @@
 
 use chrono::{DateTime, TimeDelta, Utc};
 use souk_common::{
-    db::{Db, write},
-    ids::SessionId,
+    db::{Db, read, write},
+    ids::{SessionId, UserId},
 };
 
 use super::{postgres, sqlite};
@@ -11,11 +11,14 @@ use crate::{
     domain::{
         password::Hash,
         session::{EndReason, Refused, Session, judge_reuse},
-        token::RefreshToken,
+        token::{RefreshToken, Salt},
         user::{State, User},
     },
     error::Error,
 };
+
+/// Of each of a list of sessions, when it ended.
+pub type Ended = Vec<(SessionId, DateTime<Utc>)>;
 
 /// A session that is about to begin.
 pub struct Opening<'a> {
@@ -54,35 +57,69 @@ pub async fn begin(
     })
 }
 
-/// Exchanges a refresh token for the next one. Of any number of requests with one token, one gets the exchange. A
-/// token that was used longer than `grace` ago ends its session.
+/// How a refresh token is exchanged.
+#[derive(Debug)]
+pub struct Exchange {
+    /// What its successor is made from, where it was not exchanged before.
+    pub salt: Salt,
+    /// When.
+    pub now: DateTime<Utc>,
+    /// How long its session lives from then on where it is not used.
+    pub ttl: TimeDelta,
+    /// For how long it may come again.
+    pub grace: TimeDelta,
+}
+
+/// What a refresh token was exchanged for.
+#[derive(Debug)]
+pub struct Exchanged {
+    /// Whose session it is.
+    pub user: User,
+    /// The session.
+    pub session: Session,
+    /// The next refresh token.
+    pub token: RefreshToken,
+}
+
+/// Exchanges a refresh token for the next one. Any number of requests with one token get the same one, whether they run
+/// at once or the answer to the first was lost, but only within `grace` and while the next one was not used. A token that
+/// comes again later ends its session.
 ///
 /// # Errors
 /// [`Error::Refresh`]; faults of the database.
-pub async fn refresh(
-    db: &Db,
-    token: &RefreshToken,
-    next: &RefreshToken,
-    now: DateTime<Utc>,
-    ttl: TimeDelta,
-    grace: TimeDelta,
-) -> Result<(User, Session), Error> {
-    let (token, next) = (token.hash(), next.hash());
+pub async fn refresh(db: &Db, token: &RefreshToken, exchange: &Exchange) -> Result<Exchanged, Error> {
+    let Exchange { salt, now, ttl, grace } = exchange;
+    let (hash, now) = (token.hash(), *now);
     // A refusal may have ended the session, which must be committed, so it is no error in here.
-    let outcome = write!(db, |conn, q| -> Result<Result<(User, Session), Refused>, Error> {
-        let Some(session) = q::use_refresh_token(conn, &token, now).await? else {
-            return match q::refresh_token(conn, &token).await? {
-                Some((session, Some(use_time))) if !q::session_ended(conn, session).await? => {
-                    let refused = judge_reuse(use_time, now, grace);
-                    if refused == Refused::Reused {
-                        q::end_session(conn, session, EndReason::TokenReused, now).await?;
-                    }
-                    Ok(Err(refused))
+    let outcome = write!(db, |conn, q| -> Result<Result<Exchanged, Refused>, Error> {
+        let is_first = q::use_refresh_token(conn, &hash, salt.as_bytes(), now).await?;
+        let (session, next) = match is_first {
+            Some(session) => (session, token.successor(salt)),
+            None => {
+                let Some((session, Some(use_time), salt)) = q::refresh_token(conn, &hash).await? else {
+                    return Ok(Err(Refused::Unknown));
+                };
+                if q::session_ended(conn, session).await? {
+                    return Ok(Err(Refused::Unknown));
                 }
-                _ => Ok(Err(Refused::Unknown)),
-            };
+                if judge_reuse(use_time, now, *grace) == Refused::Reused {
+                    q::end_session(conn, session, EndReason::TokenReused, now).await?;
+                    return Ok(Err(Refused::Reused));
+                }
+                let Some(salt) = salt else { return Ok(Err(Refused::JustUsed)) };
+                let next = token.successor(&Salt::stored(salt));
+                match q::refresh_token(conn, &next.hash()).await? {
+                    Some((_, None, _)) => (session, next),
+                    // Whoever has the next token has used it: no answer was lost, and this is someone else or late.
+                    _ => return Ok(Err(Refused::JustUsed)),
+                }
+            }
         };
-        let Some((user, scope)) = q::extend_session(conn, session, now, now + ttl).await? else {
+        let open = match is_first {
+            Some(_) => q::extend_session(conn, session, now, now + *ttl).await?,
+            None => q::open_session(conn, session, now).await?,
+        };
+        let Some((user, scope)) = open else {
             let ended = q::session_ended(conn, session).await?;
             return Ok(Err(if ended { Refused::Unknown } else { Refused::Expired }));
         };
@@ -90,10 +127,29 @@ pub async fn refresh(
         let Some(user) = user.filter(|user| user.state == State::Active) else {
             return Ok(Err(Refused::Unknown));
         };
-        q::insert_refresh_token(conn, &next, session, now).await?;
-        Ok(Ok((user, Session { id: session, scope })))
+        if is_first.is_some() {
+            q::insert_refresh_token(conn, &next.hash(), session, now).await?;
+        }
+        Ok(Ok(Exchanged { user, session: Session { id: session, scope }, token: next }))
     })?;
     outcome.map_err(Error::Refresh)
+}
+
+/// The account of a session as it is now; `None` where the session is not this user's, has ended, or may not be used.
+///
+/// # Errors
+/// Faults of the database.
+pub async fn holder(db: &Db, session: SessionId, user: UserId) -> Result<Option<User>, Error> {
+    let row = read!(db, |conn, q| -> Result<_, Error> { Ok(q::user_of_session(conn, session, user).await?) })?;
+    Ok(row.map(User::from).filter(|user| user.state == State::Active))
+}
+
+/// Sessions that ended after that moment and, of that moment, after that session: in their order, at most `limit`.
+///
+/// # Errors
+/// Faults of the database.
+pub async fn ended(db: &Db, after: (DateTime<Utc>, SessionId), limit: i64) -> Result<Ended, Error> {
+    read!(db, |conn, q| -> Result<Ended, Error> { Ok(q::ended_sessions(conn, after, limit).await?) })
 }
 
 /// Ends the session that a refresh token belongs to, used or not. A token that is unknown is no error.
@@ -103,11 +159,19 @@ pub async fn refresh(
 pub async fn end(db: &Db, token: &RefreshToken, now: DateTime<Utc>) -> Result<(), Error> {
     let token = token.hash();
     write!(db, |conn, q| -> Result<(), Error> {
-        if let Some((session, _)) = q::refresh_token(conn, &token).await? {
+        if let Some((session, ..)) = q::refresh_token(conn, &token).await? {
             q::end_session(conn, session, EndReason::LogOut, now).await?;
         }
         Ok(())
     })
+}
+
+/// Forgets what the successors of tokens were made from that were used before then: nobody may ask for them again.
+///
+/// # Errors
+/// Faults of the database.
+pub async fn forget_salts(db: &Db, before: DateTime<Utc>) -> Result<(), Error> {
+    write!(db, |conn, q| -> Result<(), Error> { Ok(q::forget_salts(conn, before).await.map(drop)?) })
 }
 
 /// Deletes sessions that were over before then, and tokens that were used before `tokens_before`; how many.

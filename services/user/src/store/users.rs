@@ -19,6 +19,34 @@ use crate::{
     error::Error,
 };
 
+/// On whose behalf an account is changed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Actor {
+    /// Whoever runs the program: the command line.
+    Operator,
+    /// A user, who may change their own account.
+    Owner,
+    /// A user who may do it by a role alone, and must still hold it when it is done: roles may change between the check
+    /// at the service's edge and the change itself.
+    Holder {
+        /// The user.
+        user: UserId,
+        /// The role, or one that includes it.
+        role: Role,
+    },
+}
+
+impl Actor {
+    /// Whether this account, the actor's own where they need a role, may act now.
+    fn check(self, own: Option<&User>) -> Result<(), Error> {
+        let Self::Holder { user, role } = self else { return Ok(()) };
+        match own {
+            Some(own) if own.id == user && own.state == State::Active && own.roles.grant(role) => Ok(()),
+            _ => Err(Error::NoLonger(role)),
+        }
+    }
+}
+
 /// One account.
 ///
 /// # Errors
@@ -49,10 +77,15 @@ pub async fn password_hash(db: &Db, id: UserId) -> Result<Option<Hash>, Error> {
 /// Adds an account.
 ///
 /// # Errors
-/// [`Error::EmailTaken`], [`Error::ExternalIdTaken`]; faults of the database.
-pub async fn insert(db: &Db, user: &User, password: Option<&Hash>) -> Result<(), Error> {
+/// [`Error::NoLonger`], [`Error::EmailTaken`], [`Error::ExternalIdTaken`]; faults of the database.
+pub async fn insert(db: &Db, actor: Actor, user: &User, password: Option<&Hash>) -> Result<(), Error> {
     let hash = password.map(Hash::as_str);
-    write!(db, |conn, q| -> Result<(), Error> { Ok(q::insert_user(conn, user, hash).await?) })
+    write!(db, |conn, q| -> Result<(), Error> {
+        if let Actor::Holder { user, .. } = actor {
+            actor.check(q::keep_user(conn, user).await?.map(User::from).as_ref())?;
+        }
+        Ok(q::insert_user(conn, user, hash).await?)
+    })
 }
 
 /// Adds the first administrator; `false`, and nothing is added, where there is one.
@@ -94,10 +127,11 @@ pub async fn list(
 /// Changes an account. `staff`: whether whoever asks runs the shop. A change that changes nothing leaves the etag.
 ///
 /// # Errors
-/// [`Error::NoSuchUser`], [`Error::EtagMismatch`], [`Error::Invalid`], [`Error::EmailTaken`],
+/// [`Error::NoLonger`], [`Error::NoSuchUser`], [`Error::EtagMismatch`], [`Error::Invalid`], [`Error::EmailTaken`],
 /// [`Error::ExternalIdTaken`]; faults of the database.
 pub async fn update(
     db: &Db,
+    actor: Actor,
     id: UserId,
     etag: &str,
     change: &Change,
@@ -105,6 +139,9 @@ pub async fn update(
     now: DateTime<Utc>,
 ) -> Result<User, Error> {
     write!(db, |conn, q| -> Result<User, Error> {
+        if let Actor::Holder { user, .. } = actor {
+            actor.check(q::keep_user(conn, user).await?.map(User::from).as_ref())?;
+        }
         let mut user: User = q::lock_user(conn, id).await?.ok_or(Error::NoSuchUser(id))?.into();
         if !user.matches(etag) {
             return Err(Error::EtagMismatch);
@@ -117,13 +154,23 @@ pub async fn update(
     })
 }
 
-/// Replaces an account's roles.
+/// Replaces an account's roles. Where they change, its sessions end.
 ///
 /// # Errors
-/// [`Error::NoSuchUser`], [`Error::EtagMismatch`], [`Error::LastAdmin`]; faults of the database.
-pub async fn set_roles(db: &Db, id: UserId, etag: &str, roles: Roles, now: DateTime<Utc>) -> Result<User, Error> {
+/// [`Error::NoLonger`], [`Error::NoSuchUser`], [`Error::EtagMismatch`], [`Error::LastAdmin`]; faults of the database.
+pub async fn set_roles(
+    db: &Db,
+    actor: Actor,
+    id: UserId,
+    etag: &str,
+    roles: Roles,
+    now: DateTime<Utc>,
+) -> Result<User, Error> {
     write!(db, |conn, q| -> Result<User, Error> {
         let admins = q::lock_admins(conn).await?.into_iter().map(User::from).collect::<Vec<_>>();
+        if let Actor::Holder { user, .. } = actor {
+            actor.check(admins.iter().find(|admin| admin.id == user))?;
+        }
         let mut user: User = q::lock_user(conn, id).await?.ok_or(Error::NoSuchUser(id))?.into();
         if !user.matches(etag) {
             return Err(Error::EtagMismatch);
@@ -135,6 +182,7 @@ pub async fn set_roles(db: &Db, id: UserId, etag: &str, roles: Roles, now: DateT
             user.roles = roles;
             user.touch(now);
             q::update_user(conn, &user).await?;
+            q::end_sessions_of(conn, id, EndReason::RolesChanged, now).await?;
         }
         Ok(user)
     })

@@ -70,6 +70,8 @@ pub fn config(database: &TestDatabase, settings: &[(&str, &str)]) -> Config {
     let mut variables = vec![
         ("SOUK_DATA_DIR".to_owned(), database.data_dir().display().to_string()),
         ("SOUK_AUTH__INTERNAL_SECRET".to_owned(), "0123456789abcdef0123456789abcdef".to_owned()),
+        // Here is one clock.
+        ("SOUK_AUTH__LEEWAY".to_owned(), "0s".to_owned()),
         ("SOUK_USER__DATABASE__URL".to_owned(), database.url.clone()),
         // Tests hash a lot, and prove nothing by its cost.
         ("SOUK_USER__HASHING__MEMORY".to_owned(), "64KiB".to_owned()),
@@ -131,7 +133,9 @@ impl Service {
     pub async fn staff(&self, email: &str, role: Role) -> Session {
         let user = self.register(email).await;
         let roles: Roles = [role].into_iter().collect();
-        store::users::set_roles(&self.db, id(&user), "", roles, domain::now()).await.unwrap();
+        store::users::set_roles(&self.db, store::users::Actor::Operator, id(&user), "", roles, domain::now())
+            .await
+            .unwrap();
         self.log_in(email, PASSWORD).await.unwrap()
     }
 

@@ -125,7 +125,6 @@ async fn an_access_token_runs_out() {
     let souks = both_with(&[("ACCESS_TOKEN_TTL", "1s")]).await;
     join_all(souks.iter().map(|souk| async {
         let ann = souk.customer("ann@example.com").await;
-        // Clocks may differ by some seconds, so it is a little longer than a second.
         let refusal = wait::value(Duration::from_secs(20), "the token to run out", async || {
             souk.users_as(&ann.access_token).get_me(GetMeRequest {}).await.err()
         });

@@ -4,6 +4,7 @@
 mod access;
 mod accounts;
 mod admin;
+mod ended;
 mod harness;
 mod jobs;
 mod keys;

@@ -51,7 +51,7 @@ async fn no_secret_reaches_the_log() {
         refused(souk.log_in("ann@example.com", &wrong).await, Reason::CredentialsInvalid);
         let session = souk.log_in("ann@example.com", &password).await.unwrap();
         let next = souk.refresh(&session.refresh_token).await.unwrap();
-        refused(souk.refresh(&session.refresh_token).await, Reason::Conflict);
+        assert_eq!(souk.refresh(&session.refresh_token).await.unwrap().refresh_token, next.refresh_token);
         let mut users = souk.users_as(&next.access_token);
         users.get_me(GetMeRequest {}).await.unwrap();
         let change = ChangePasswordRequest { name: name(&session), current_password: wrong, new_password: new.clone() };

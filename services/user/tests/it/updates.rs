@@ -8,7 +8,7 @@ use souk_proto::{
 };
 use tonic::Code;
 
-use crate::harness::{both, fields, name, refused};
+use crate::harness::{PASSWORD, both, fields, name, refused};
 
 fn update(user: User, mask: &[&str]) -> UpdateUserRequest {
     let paths = mask.iter().map(|path| (*path).to_owned()).collect::<Vec<_>>();
@@ -109,7 +109,7 @@ async fn an_administrator_changes_any_account() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn roles_are_replaced_as_a_whole_and_seen_at_the_next_refresh() {
+async fn roles_are_replaced_as_a_whole_and_a_change_ends_every_session() {
     for souk in both().await {
         let ann = souk.customer("ann@example.com").await;
         let admin = souk.staff("admin@example.com", Role::Admin).await;
@@ -126,9 +126,14 @@ async fn roles_are_replaced_as_a_whole_and_seen_at_the_next_refresh() {
         }
         users.set_user_roles(set(&[RoleMessage::Staff])).await.unwrap();
         let list = souk_proto::user::v1::ListUsersRequest::default();
-        refused(souk.users_as(&ann.access_token).list_users(list.clone()).await, Reason::AccessDenied);
-        let next = souk.refresh(&ann.refresh_token).await.unwrap();
+        refused(souk.users_as(&ann.access_token).list_users(list.clone()).await, Reason::TokenInvalid);
+        refused(souk.refresh(&ann.refresh_token).await, Reason::TokenInvalid);
+        let next = souk.log_in("ann@example.com", PASSWORD).await.unwrap();
+        souk.users_as(&next.access_token).list_users(list.clone()).await.unwrap();
+        // The same roles once more are no change.
+        users.set_user_roles(set(&[RoleMessage::Staff])).await.unwrap();
         souk.users_as(&next.access_token).list_users(list).await.unwrap();
+        souk.refresh(&next.refresh_token).await.unwrap();
 
         for roles in [vec![0], vec![9], vec![1, 1]] {
             let request = SetUserRolesRequest { name: name(&ann), roles, etag: String::new() };

@@ -7,10 +7,11 @@ use prost_reflect::{
 };
 
 use super::{
-    Fault, Unsupported,
+    Fault, Text, Unsupported,
     plan::{FieldPlan, Group, Plan, Shape, Size, ValuePlan},
     rules::{self, Rules, Source, unsupported},
     strings::{at_least, at_most},
+    text::FREE_TEXT,
 };
 
 /// The plans of all messages that souk's contracts use, and where each stands by its full name.
@@ -87,11 +88,12 @@ fn prune(plans: &mut [Plan]) {
     }
 }
 
-/// The options that validate.proto adds, if the contracts use it at all.
+/// The options that validate.proto and souk's own add, if the contracts use them at all.
 struct Options {
     message: Option<ExtensionDescriptor>,
     oneof: Option<ExtensionDescriptor>,
     field: Option<ExtensionDescriptor>,
+    free_text: Option<ExtensionDescriptor>,
 }
 
 impl Options {
@@ -101,6 +103,7 @@ impl Options {
             message: named("buf.validate.message"),
             oneof: named("buf.validate.oneof"),
             field: named("buf.validate.field"),
+            free_text: named(FREE_TEXT),
         }
     }
 }
@@ -168,7 +171,7 @@ impl Compiler<'_> {
             common = read_common(field, rules)?;
         }
         if common.ignore == Ignore::Always {
-            return Ok(None);
+            return Ok(self.ignored(field));
         }
         let written = rules.as_ref().is_some_and(|rules| rules.has_field_by_name("ignore"));
         if grouped && !written {
@@ -184,7 +187,30 @@ impl Compiler<'_> {
             Shape::One(self.value(field, &field.kind(), rules.as_ref())?)
         };
         let only_if_set = field.supports_presence() || common.ignore == Ignore::IfZero;
-        Ok(Some(FieldPlan { field: field.clone(), required, only_if_set, shape }))
+        let mut plan = FieldPlan { field: field.clone(), required, only_if_set, shape };
+        plan.only_if_set |= plan.passes_empty();
+        Ok(Some(plan))
+    }
+
+    /// The plan of a field whose rules are ignored: what holds for every text holds for it all the same.
+    fn ignored(&self, field: &FieldDescriptor) -> Option<FieldPlan> {
+        let plan = |kind: &Kind| ValuePlan { text: self.text(field, kind), ..ValuePlan::default() };
+        let shape = match field.kind() {
+            Kind::Message(entry) if field.is_map() => Shape::Map {
+                size: Size::default(),
+                keys: plan(&entry.map_entry_key_field().kind()),
+                values: plan(&entry.map_entry_value_field().kind()),
+            },
+            kind if field.is_list() => Shape::List { size: Size::default(), unique: None, items: plan(&kind) },
+            kind => Shape::One(plan(&kind)),
+        };
+        let plan = FieldPlan { field: field.clone(), required: None, only_if_set: true, shape };
+        plan.has_own_rules().then_some(plan)
+    }
+
+    /// What kind of text a field's value, item, key or map value of this kind is.
+    fn text(&self, field: &FieldDescriptor, kind: &Kind) -> Option<Text> {
+        Text::by(field, self.options.free_text.as_ref()).filter(|_| *kind == Kind::String)
     }
 
     fn list(&self, field: &FieldDescriptor, rules: Option<&DynamicMessage>) -> Result<Shape, Unsupported> {
@@ -273,7 +299,7 @@ impl Compiler<'_> {
             return Err(unsupported(field, "required", "an item is always set: it is for fields"));
         }
         match common.ignore {
-            Ignore::Always => Ok(ValuePlan::default()),
+            Ignore::Always => Ok(ValuePlan { text: self.text(field, kind), ..ValuePlan::default() }),
             Ignore::IfZero => Ok(ValuePlan { skip_zero: true, ..self.value(field, kind, Some(rules))? }),
             Ignore::Unspecified => self.value(field, kind, Some(rules)),
         }
@@ -290,7 +316,7 @@ impl Compiler<'_> {
             Some((name, rules)) => rules::read(&Source { field, kind: &name, rules: &rules }, kind)?,
             None => Rules::None,
         };
-        Ok(ValuePlan { rules, skip_zero: false, message: message.copied() })
+        Ok(ValuePlan { rules, text: self.text(field, kind), skip_zero: false, message: message.copied() })
     }
 }
 

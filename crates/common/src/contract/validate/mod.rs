@@ -3,6 +3,8 @@
 //! This is a subset of [protovalidate](https://protovalidate.com) without CEL: every rule it does not know is an
 //! error when the [`Validator`] is made, so that a contract cannot promise a check that does not happen. The rules
 //! mean what protovalidate says they mean; the messages are our own, in plain words.
+//!
+//! One rule needs no option: every text is checked for characters that have no place in it, see [`Text`].
 
 mod compile;
 mod formats;
@@ -12,13 +14,15 @@ mod rules;
 mod strings;
 #[cfg(test)]
 mod tests;
+mod text;
 mod time;
 
 use std::{collections::HashMap, fmt};
 
 use prost_reflect::{DescriptorPool, DynamicMessage, MapKey, MessageDescriptor, ReflectMessage};
 
-use crate::error::Problem;
+pub use self::text::Text;
+use crate::error::{Problem, shorten};
 
 /// The most violations of one message that are told. Who has more will ask again anyway, and a request of a thousand
 /// bad lines must not become an answer many times its size.
@@ -30,7 +34,7 @@ pub struct Violation {
     /// The field in the names of the contract: `items[0].quantity`, `labels["a"]`; a oneof's name where none of its
     /// fields is set; empty for the whole message.
     pub field_path: String,
-    /// The rule, by protovalidate's name: `int64.gte`, `required`.
+    /// The rule, by protovalidate's name: `int64.gte`, `required`; `souk.text` for [`Text`].
     pub rule_id: String,
     /// What would be right, as the rest of a sentence that the field begins: "must be at least 1".
     pub message: String,
@@ -108,11 +112,15 @@ struct Report {
 
 impl Report {
     fn add(&mut self, path: &Path<'_>, fault: &Fault) {
+        self.tell(path, &fault.rule_id, &fault.message);
+    }
+
+    fn tell(&mut self, path: &Path<'_>, rule_id: &str, message: &str) {
         if !self.is_full() {
             self.violations.push(Violation {
                 field_path: path.to_string(),
-                rule_id: fault.rule_id.clone(),
-                message: fault.message.clone(),
+                rule_id: rule_id.to_owned(),
+                message: message.to_owned(),
             });
         }
     }
@@ -121,6 +129,9 @@ impl Report {
         self.violations.len() >= MAX_VIOLATIONS
     }
 }
+
+/// The most bytes of a map's key in the path of a violation.
+const KEY_BYTES: usize = 64;
 
 /// Where a check stands in the message. Lives on the stack, so that a valid message costs no text.
 #[derive(Debug, Clone, Copy)]
@@ -143,7 +154,7 @@ impl fmt::Display for Path<'_> {
             Self::Key(parent, MapKey::I64(key)) => write!(f, "{parent}[{key}]"),
             Self::Key(parent, MapKey::U32(key)) => write!(f, "{parent}[{key}]"),
             Self::Key(parent, MapKey::U64(key)) => write!(f, "{parent}[{key}]"),
-            Self::Key(parent, MapKey::String(key)) => write!(f, "{parent}[{key:?}]"),
+            Self::Key(parent, MapKey::String(key)) => write!(f, "{parent}[{:?}]", shorten(key, KEY_BYTES)),
         }
     }
 }

@@ -3,7 +3,7 @@ use std::collections::{HashMap, HashSet};
 
 use prost_reflect::{DynamicMessage, FieldDescriptor, MapKey, OneofDescriptor, Value};
 
-use super::{Fault, Path, Report, rules::Rules};
+use super::{Fault, Path, Report, Text, rules::Rules};
 
 /// All that is checked of one message type. What cannot fail is not in it.
 #[derive(Debug, Default)]
@@ -52,6 +52,8 @@ pub(super) struct Size {
 #[derive(Debug, Default)]
 pub(super) struct ValuePlan {
     pub rules: Rules,
+    /// Where the value is a text: of which kind.
+    pub text: Option<Text>,
     /// For items: whether a zero value is let through.
     pub skip_zero: bool,
     /// Where the value is a message: the plan of its type.
@@ -74,6 +76,15 @@ impl FieldPlan {
                 Shape::Map { size, keys, values } => {
                     size.is_limited() || keys.has_own_rules() || values.has_own_rules()
                 }
+            }
+    }
+
+    /// Whether nothing is asked of the field where it is empty: it need not be looked at then.
+    pub fn passes_empty(&self) -> bool {
+        self.required.is_none()
+            && match &self.shape {
+                Shape::One(value) => value.passes_empty(),
+                Shape::List { size, .. } | Shape::Map { size, .. } => size.least.is_none(),
             }
     }
 
@@ -108,10 +119,15 @@ impl Size {
 
 impl ValuePlan {
     fn has_own_rules(&self) -> bool {
-        !self.rules.is_empty()
+        !self.rules.is_empty() || self.text.is_some()
     }
 
     fn is_empty(&self) -> bool {
+        !self.has_own_rules() && self.message.is_none()
+    }
+
+    /// Whether nothing is asked of a value that is empty.
+    fn passes_empty(&self) -> bool {
         self.rules.is_empty() && self.message.is_none()
     }
 }
@@ -205,6 +221,12 @@ impl Check<'_> {
     fn value(&mut self, plan: &ValuePlan, value: &Value, path: &Path<'_>) {
         if plan.skip_zero && is_zero(value) {
             return;
+        }
+        if let (Some(text), Value::String(value)) = (plan.text, value)
+            && let Some(message) = text.fault(value)
+        {
+            // What else is wrong with it, it is wrong by the same character.
+            return self.report.tell(path, "souk.text", &message);
         }
         plan.rules.check(value, path, self.report);
         if let (Some(plan), Value::Message(message)) = (plan.message, value) {

@@ -109,6 +109,10 @@ fn errors_say_where_and_what_would_be_right() {
             "create_time > yesterday",
             "at character 15: the value of `create_time` must be an RFC 3339 time such as `2026-01-31T12:00:00Z`, or a date",
         ),
+        (
+            "create_time > 2016-12-31T23:59:60Z",
+            "at character 15: the value of `create_time` must be an RFC 3339 time such as `2026-01-31T12:00:00Z`, or a date",
+        ),
         ("= x", "at character 1: a field must stand here: `title`, `state`, `quantity`, `price` or `create_time`"),
     ] {
         assert_eq!(error(filter), message, "{filter}");

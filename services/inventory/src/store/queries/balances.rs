@@ -12,11 +12,13 @@ use super::super::{
 use crate::{
     domain::{
         book::{Changes, Entry, StockRow},
+        product::State,
         reconcile::{Balance, Mended},
         stock::{Level, Movement, Place, Reason},
     },
     error::Error,
     outbox,
+    store::codes::value,
 };
 
 /// A query for the `product_id`, `location_id`, `on_hand` and `reserved` of every place, with the `ledger`'s sum and
@@ -104,7 +106,10 @@ pub async fn mend(conn: &mut Conn, place: Place, actor: &str) -> Result<Option<M
     }
     let now = clock(conn).await?;
     let posted_at = locked.iter().map(|line| line.updated_at).fold(now, Ord::max);
-    let events = outbox::stock(changes.stock_changed.iter(), posted_at);
+    let facts = super::products::facts(conn, &[product]).await?.into_iter().next();
+    let state = facts.map(|(_, state, ..)| value::<State>(&state)).transpose()?;
+    let archived = (state == Some(State::Archived)).then_some(product).into_iter().collect();
+    let events = outbox::stock(changes.stock_changed.iter(), &archived, posted_at);
     write(conn, now, posted_at, changes, events).await?;
     Ok(Some(mended))
 }

@@ -4,7 +4,7 @@
 //! reservations by id, then new rows by key. So batches wait for each other, but never in a circle. What must be
 //! locked is found by looking first; where it turns out after locking that more is needed, the batch begins anew.
 
-use std::collections::{BTreeSet, HashMap};
+use std::collections::{BTreeSet, HashMap, HashSet};
 
 use chrono::{DateTime, Utc};
 use diesel::{prelude::*, sql_query};
@@ -24,6 +24,7 @@ use crate::{
         book::{Answer, Book, Facts, Known, Spent, StockRow},
         command::Command,
         low::Watched,
+        product::State,
     },
     error::Error,
     outbox,
@@ -34,7 +35,7 @@ use crate::{
 pub async fn run(conn: &mut Conn, commands: &[Command], also: &BTreeSet<ProductId>) -> Result<BatchOutcome, Error> {
     let orders: BTreeSet<OrderId> = commands.iter().filter_map(|command| command.action.order()).collect();
     let named: BTreeSet<ProductId> = commands.iter().flat_map(|command| command.action.products()).collect();
-    let (orders_named, products_named) = (sorted(&orders), sorted(&named));
+    let orders_named = sorted(&orders);
     let keys: BTreeSet<_> = commands.iter().filter_map(|command| command.action.key()).map(|key| &key.id).collect();
     let keys: Vec<_> = keys.into_iter().cloned().collect();
 
@@ -56,7 +57,7 @@ pub async fn run(conn: &mut Conn, commands: &[Command], also: &BTreeSet<ProductI
         conn,
         lock_stock(&sorted(&locked)),
         locations::filling_order(),
-        facts(&products_named),
+        facts(&sorted(&locked)),
         spent(&keys),
     )?;
     // Copies of the service begin their transactions in another order than they get the locks in. The ledger's times
@@ -96,10 +97,12 @@ pub async fn run(conn: &mut Conn, commands: &[Command], also: &BTreeSet<ProductI
     }
 
     let watched = Watched::of(&known.products, &known.stock);
+    let archived: HashSet<_> =
+        known.products.iter().filter(|(_, facts)| facts.state == State::Archived).map(|(id, _)| *id).collect();
     let mut book = Book::open(known);
     let answers = book.decide(commands);
     let changes = book.into_changes();
-    let mut events = outbox::stock(changes.stock_added.iter().chain(&changes.stock_changed), posted_at);
+    let mut events = outbox::stock(changes.stock_added.iter().chain(&changes.stock_changed), &archived, posted_at);
     let low = watched.made_low(&changes);
     if !low.is_empty() {
         let products = products::by_id(conn, &low.keys().copied().collect::<Vec<_>>()).await?;

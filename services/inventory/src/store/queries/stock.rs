@@ -17,7 +17,7 @@ use super::super::{
 use crate::{
     domain::{
         book::StockRow,
-        product::Tracking,
+        product::{State, Tracking},
         stock::{LedgerEntry, Level, LowStock, Movement, PastLevel, StockLevel},
     },
     error::Error,
@@ -47,7 +47,7 @@ impl From<StockLine> for StockRow {
 
 /// A product's stock, in the order in which orders are filled. To be read in one snapshot.
 pub async fn levels(conn: &mut Conn, product: ProductId) -> Result<Vec<StockLevel>, Error> {
-    known(conn, product).await?;
+    let state = known(conn, product).await?;
     let rows: Vec<(LocationId, i64, i64, DateTime<Utc>)> = stock::table
         .inner_join(locations::table.on(locations::id.eq(stock::location_id)))
         .filter(stock::product_id.eq(product))
@@ -71,7 +71,10 @@ pub async fn levels(conn: &mut Conn, product: ProductId) -> Result<Vec<StockLeve
         location,
         on_hand,
         reserved,
-        available: on_hand - reserved + free.get(&location).copied().unwrap_or_default(),
+        available: match state {
+            State::Active => on_hand - reserved + free.get(&location).copied().unwrap_or_default(),
+            State::Archived => 0,
+        },
         updated_at,
     };
     Ok(rows.into_iter().map(told).collect())
@@ -110,9 +113,9 @@ pub async fn levels_at(conn: &mut Conn, product: ProductId, time: DateTime<Utc>)
     Ok(rows.into_iter().map(told).collect())
 }
 
-async fn known(conn: &mut Conn, product: ProductId) -> Result<(), Error> {
-    let found = products::table.find(product).select(products::version).first::<i64>(conn).await.optional()?;
-    found.map(drop).ok_or(Error::NoProduct(product))
+async fn known(conn: &mut Conn, product: ProductId) -> Result<State, Error> {
+    let found = products::table.find(product).select(products::state).first::<String>(conn).await.optional()?;
+    value(&found.ok_or(Error::NoProduct(product))?)
 }
 
 /// Pieces of a product that can be reserved now, in SQL, where `products` is at hand.
@@ -165,15 +168,21 @@ pub async fn low(conn: &mut Conn, after: Option<ProductId>, limit: i64) -> Resul
 struct Available {
     #[diesel(sql_type = Text)]
     tracking: String,
+    #[diesel(sql_type = Text)]
+    state: String,
     #[diesel(sql_type = BigInt)]
     available: i64,
 }
 
-/// Pieces that can be reserved now, in one statement; `None` where stock is not counted.
+/// Pieces that can be reserved now, in one statement: none of an archived product; `None` where stock is not counted.
 pub async fn availability(conn: &mut Conn, product: ProductId) -> Result<Option<i64>, Error> {
-    let query = diesel::sql_query(format!("SELECT tracking, {} AS available FROM products WHERE id = $1", available()));
+    let query =
+        diesel::sql_query(format!("SELECT tracking, state, {} AS available FROM products WHERE id = $1", available()));
     let row: Option<Available> = query.bind::<schema::Id, _>(product).get_result(conn).await.optional()?;
     let row = row.ok_or(Error::NoProduct(product))?;
+    if value::<State>(&row.state)? == State::Archived {
+        return Ok(Some(0));
+    }
     Ok((value::<Tracking>(&row.tracking)? == Tracking::Tracked).then_some(row.available))
 }
 

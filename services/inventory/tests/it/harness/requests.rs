@@ -76,6 +76,7 @@ pub fn count(key: &str, counted: &[(&str, &str, i64)]) -> CountStockRequest {
         product: product.to_owned(),
         location: location.to_owned(),
         counted_quantity,
+        expected_on_hand: None,
     };
     let items = counted.iter().map(item).collect();
     CountStockRequest { request_id: key.to_owned(), items, ..CountStockRequest::default() }

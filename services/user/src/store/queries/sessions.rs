@@ -10,9 +10,13 @@ use souk_common::ids::{SessionId, UserId};
 
 use super::{
     Conn,
-    schema::{refresh_tokens, sessions},
+    schema::{refresh_tokens, sessions, users},
+    users::COLUMNS,
 };
-use crate::domain::session::{EndReason, Session};
+use crate::{
+    domain::session::{EndReason, Session},
+    store::rows::{TokenRow, UserRow},
+};
 
 /// Begins a session.
 pub async fn insert_session(
@@ -44,21 +48,36 @@ pub async fn insert_refresh_token(
     diesel::insert_into(refresh_tokens::table).values(row).execute(conn).await.map(drop)
 }
 
-/// Uses a token up, if it was not: of any number of requests with it, one gets its session.
-pub async fn use_refresh_token(conn: &mut Conn, hash: &[u8], now: DateTime<Utc>) -> QueryResult<Option<SessionId>> {
+/// Uses a token up, if it was not: of any number of requests with it, one gets its session. The salt is that of its
+/// successor.
+pub async fn use_refresh_token(
+    conn: &mut Conn,
+    hash: &[u8],
+    salt: &[u8],
+    now: DateTime<Utc>,
+) -> QueryResult<Option<SessionId>> {
     let unused = refresh_tokens::table.find(hash).filter(refresh_tokens::use_time.is_null());
     diesel::update(unused)
-        .set(refresh_tokens::use_time.eq(now))
+        .set((refresh_tokens::use_time.eq(now), refresh_tokens::successor_salt.eq(salt)))
         .returning(refresh_tokens::session_id)
         .get_result(conn)
         .await
         .optional()
 }
 
-/// A token's session, and when it was used.
-pub async fn refresh_token(conn: &mut Conn, hash: &[u8]) -> QueryResult<Option<(SessionId, Option<DateTime<Utc>>)>> {
-    let columns = (refresh_tokens::session_id, refresh_tokens::use_time);
+/// A token's session, when it was used, and its successor's salt.
+pub async fn refresh_token(conn: &mut Conn, hash: &[u8]) -> QueryResult<Option<TokenRow>> {
+    let columns = (refresh_tokens::session_id, refresh_tokens::use_time, refresh_tokens::successor_salt);
     refresh_tokens::table.find(hash).select(columns).first(conn).await.optional()
+}
+
+/// Forgets the salts of tokens that were used before then; of how many.
+pub async fn forget_salts(conn: &mut Conn, before: DateTime<Utc>) -> QueryResult<usize> {
+    let salted = refresh_tokens::table.filter(refresh_tokens::successor_salt.is_not_null());
+    diesel::update(salted.filter(refresh_tokens::use_time.lt(before)))
+        .set(refresh_tokens::successor_salt.eq(None::<Vec<u8>>))
+        .execute(conn)
+        .await
 }
 
 /// Moves on when a session expires; whose it is and what it is limited to, if it had neither ended nor expired.
@@ -75,6 +94,39 @@ pub async fn extend_session(
         .get_result(conn)
         .await
         .optional()
+}
+
+/// Whose session it is and what it is limited to, if it has neither ended nor expired.
+pub async fn open_session(
+    conn: &mut Conn,
+    id: SessionId,
+    now: DateTime<Utc>,
+) -> QueryResult<Option<(UserId, Option<String>)>> {
+    let open = sessions::table.find(id).filter(sessions::end_time.is_null()).filter(sessions::expire_time.gt(now));
+    open.select((sessions::user_id, sessions::scope)).first(conn).await.optional()
+}
+
+/// The account of a session that was not ended.
+pub async fn user_of_session(conn: &mut Conn, id: SessionId, user: UserId) -> QueryResult<Option<UserRow>> {
+    let open = sessions::table.find(id).filter(sessions::user_id.eq(user)).filter(sessions::end_time.is_null());
+    open.inner_join(users::table).select(COLUMNS).first(conn).await.optional()
+}
+
+/// Sessions that ended after a place in their order, with when they did.
+pub async fn ended_sessions(
+    conn: &mut Conn,
+    (time, id): (DateTime<Utc>, SessionId),
+    limit: i64,
+) -> QueryResult<Vec<(SessionId, DateTime<Utc>)>> {
+    sessions::table
+        // The first condition finds the place in the index, the second the one within equal times.
+        .filter(sessions::end_time.ge(time))
+        .filter(sessions::end_time.gt(time).or(sessions::id.nullable().gt(id)))
+        .order((sessions::end_time.asc(), sessions::id.asc()))
+        .limit(limit)
+        .select((sessions::id, sessions::end_time.assume_not_null()))
+        .load(conn)
+        .await
 }
 
 /// Whether a session was ended before its time.

@@ -34,6 +34,7 @@ diesel::table! {
         session_id -> Binary,
         create_time -> TimestamptzSqlite,
         use_time -> Nullable<TimestamptzSqlite>,
+        successor_salt -> Nullable<Binary>,
     }
 }
 
@@ -48,4 +49,5 @@ diesel::table! {
     }
 }
 
+diesel::joinable!(sessions -> users (user_id));
 diesel::allow_tables_to_appear_in_same_query!(users, sessions, refresh_tokens);

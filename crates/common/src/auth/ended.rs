@@ -1,0 +1,349 @@
+//! Sessions that ended while an access token of theirs may still be valid: such a token is refused.
+//!
+//! The user service tells of them; whoever checks tokens asks it again and again what is new. While it cannot be asked,
+//! what is known counts: a session that ends meanwhile is noticed late, at the latest when its last token expires.
+
+use std::{
+    collections::HashMap,
+    str::FromStr,
+    sync::{Arc, PoisonError, RwLock, Weak},
+    time::Duration,
+};
+
+use chrono::{DateTime, Utc};
+use souk_proto::user::v1::{
+    ListEndedSessionsRequest, ListEndedSessionsResponse, session_service_client::SessionServiceClient,
+};
+use tokio::{
+    sync::watch,
+    time::{Instant, sleep, timeout},
+};
+use tonic::{Code, Status};
+
+use crate::{
+    client::Client,
+    error::{Problem, Reason, chain},
+    ids::SessionId,
+};
+
+/// How often is asked what has ended.
+const EVERY: Duration = Duration::from_millis(500);
+/// How long an answer may take. Together with the time between two questions less than the two seconds within which a
+/// session's end is to be known.
+const ANSWER: Duration = Duration::from_secs(1);
+/// How soon is asked again that was never answered.
+const RETRY: Duration = Duration::from_millis(100);
+/// How often all is asked for again, so that whatever went wrong does not last.
+const ANEW: Duration = Duration::from_secs(300);
+/// How long a request waits for the first answer.
+const PATIENCE: Duration = Duration::from_secs(2);
+/// The most sessions that are remembered, some 20 MB: more than that ended within the life of an access token.
+const MOST: usize = 500_000;
+
+/// A session that has ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct EndedSession {
+    /// The session.
+    pub session: SessionId,
+    /// From when on no access token of it can be valid any more.
+    pub token_expire_time: DateTime<Utc>,
+}
+
+/// What a feed tells at a time.
+#[derive(Debug, Clone, Default)]
+pub struct EndedSessions {
+    /// The sessions. One may be told of more than once.
+    pub sessions: Vec<EndedSession>,
+    /// Asks for what comes after these.
+    pub cursor: String,
+    /// Whether more can be had at once.
+    pub more: bool,
+}
+
+/// Tells which sessions have ended.
+#[tonic::async_trait]
+pub trait EndedFeed: Send + Sync + 'static {
+    /// Those that ended since the last answer, of which this is the cursor; with an empty one, all that matter.
+    async fn ended(&self, cursor: String) -> Result<EndedSessions, Status>;
+}
+
+/// Asks the user service. It answers services alone.
+pub struct RemoteEnded(Client);
+
+impl RemoteEnded {
+    /// Asks through this client, which must call in the name of a service.
+    pub fn new(user_service: Client) -> Self {
+        Self(user_service)
+    }
+}
+
+#[tonic::async_trait]
+impl EndedFeed for RemoteEnded {
+    async fn ended(&self, cursor: String) -> Result<EndedSessions, Status> {
+        let request = ListEndedSessionsRequest { cursor, ..ListEndedSessionsRequest::default() };
+        let response = SessionServiceClient::new(self.0.clone()).list_ended_sessions(request).await?.into_inner();
+        Ok(response.into())
+    }
+}
+
+impl From<ListEndedSessionsResponse> for EndedSessions {
+    fn from(response: ListEndedSessionsResponse) -> Self {
+        let read = |ended: souk_proto::user::v1::list_ended_sessions_response::EndedSession| {
+            let session = SessionId::from_str(&ended.session_id).ok()?;
+            let token_expire_time = DateTime::from_timestamp(ended.token_expire_time?.seconds, 0)?;
+            Some(EndedSession { session, token_expire_time })
+        };
+        let sessions = response.sessions.into_iter().filter_map(read).collect();
+        Self { sessions, cursor: response.cursor, more: response.more }
+    }
+}
+
+/// The sessions that are known to have ended.
+pub(super) struct Ended {
+    /// With when each can be forgotten, in seconds since 1970.
+    sessions: RwLock<HashMap<SessionId, i64>>,
+    /// How often something was added; 0 before the first answer.
+    version: watch::Sender<u64>,
+}
+
+impl Ended {
+    /// Follows a feed for as long as this is in use. Must be called in a tokio runtime.
+    pub(super) fn follow(feed: Arc<dyn EndedFeed>) -> Arc<Self> {
+        let ended = Arc::new(Self { sessions: RwLock::default(), version: watch::Sender::new(0) });
+        tokio::spawn(follow(Arc::downgrade(&ended), feed));
+        ended
+    }
+
+    /// Refuses a session that has ended.
+    ///
+    /// # Errors
+    /// `UNAUTHENTICATED` for a session that has ended; `UNAVAILABLE` where no list of them was ever had.
+    pub(super) async fn refuse(&self, session: SessionId) -> Result<(), Problem> {
+        if *self.version.borrow() == 0 {
+            let answered = timeout(PATIENCE, self.version.subscribe().wait_for(|version| *version > 0)).await.is_ok();
+            if !answered {
+                return Err(Problem::unavailable("the service that tells which sessions have ended"));
+            }
+        }
+        if self.has(session) { Err(has_ended()) } else { Ok(()) }
+    }
+
+    /// Waits until a session has ended, for ever if it does not.
+    pub(super) async fn until(self: Arc<Self>, session: SessionId) {
+        let mut version = self.version.subscribe();
+        while !self.has(session) {
+            if version.changed().await.is_err() {
+                return std::future::pending().await;
+            }
+        }
+    }
+
+    fn has(&self, session: SessionId) -> bool {
+        self.sessions.read().unwrap_or_else(PoisonError::into_inner).contains_key(&session)
+    }
+
+    /// Remembers what was told, in place of all before where it is all there is (`whole`).
+    fn learn(&self, told: Vec<EndedSession>, whole: bool) {
+        let now = Utc::now().timestamp();
+        let mut sessions = self.sessions.write().unwrap_or_else(PoisonError::into_inner);
+        let before = sessions.len();
+        if whole {
+            sessions.clear();
+        }
+        let mut added = false;
+        for ended in told {
+            added |= sessions.insert(ended.session, ended.token_expire_time.timestamp()).is_none();
+        }
+        if whole {
+            sessions.retain(|_, until| *until > now);
+        }
+        if sessions.len() > MOST {
+            let mut times: Vec<i64> = sessions.values().copied().collect();
+            let surplus = times.len() - MOST;
+            let (_, last, _) = times.select_nth_unstable(surplus - 1);
+            let last = *last;
+            sessions.retain(|_, until| *until > last);
+            tracing::warn!(
+                surplus,
+                "more sessions end than can be remembered: access tokens of the first of them work until they expire"
+            );
+        }
+        added |= before != sessions.len();
+        drop(sessions);
+        self.version.send_if_modified(|version| {
+            let first = *version == 0;
+            *version += u64::from(first || added);
+            first || added
+        });
+    }
+}
+
+/// What the holder of a token is told whose session has ended.
+pub fn has_ended() -> Problem {
+    Problem::new(Reason::TokenInvalid, "the session of this token has ended: log in again")
+}
+
+async fn follow(ended: Weak<Ended>, feed: Arc<dyn EndedFeed>) {
+    let mut cursor = String::new();
+    let mut began = Instant::now();
+    // All of a reading from the beginning, until it is complete.
+    let mut whole = Some(Vec::new());
+    let mut failing = false;
+    let mut answered = false;
+    loop {
+        let asked = timeout(ANSWER, feed.ended(cursor.clone())).await;
+        let Some(ended) = ended.upgrade() else { return };
+        let asked = asked.unwrap_or_else(|_| Err(Status::deadline_exceeded("no answer in time")));
+        let pause = match asked {
+            Ok(told) => {
+                if std::mem::take(&mut failing) {
+                    tracing::info!("the user service tells again which sessions have ended");
+                }
+                cursor = told.cursor;
+                match &mut whole {
+                    Some(all) => all.extend(told.sessions),
+                    None => ended.learn(told.sessions, false),
+                }
+                if told.more {
+                    continue;
+                }
+                if let Some(all) = whole.take() {
+                    ended.learn(all, true);
+                    answered = true;
+                }
+                if began.elapsed() >= ANEW {
+                    (cursor, began, whole) = (String::new(), Instant::now(), Some(Vec::new()));
+                }
+                EVERY
+            }
+            Err(status) => {
+                if status.code() == Code::Unimplemented {
+                    // A user service of the version before: it knows of no such list.
+                    ended.learn(Vec::new(), false);
+                    answered = true;
+                }
+                if status.code() == Code::InvalidArgument {
+                    // Not a cursor of this service, or no longer.
+                    (cursor, began, whole) = (String::new(), Instant::now(), Some(Vec::new()));
+                }
+                // A user service that is still starting is nothing to warn of.
+                let starting = !answered && matches!(status.code(), Code::Unavailable | Code::DeadlineExceeded);
+                if !starting && !std::mem::replace(&mut failing, true) {
+                    tracing::warn!(
+                        error = chain(&status),
+                        "the user service does not tell which sessions have ended: access tokens of those that end now \
+                         work until it does, or until they expire"
+                    );
+                } else {
+                    tracing::debug!(error = chain(&status), "the user service does not tell which sessions have ended");
+                }
+                if answered { EVERY } else { RETRY }
+            }
+        };
+        drop(ended);
+        sleep(pause).await;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Mutex;
+
+    use chrono::TimeDelta;
+
+    use super::*;
+
+    /// Answers what it is told to, and notes what it was asked.
+    #[derive(Default)]
+    struct Feed {
+        answers: Mutex<Vec<Result<EndedSessions, Status>>>,
+        asked: Mutex<Vec<String>>,
+    }
+
+    #[tonic::async_trait]
+    impl EndedFeed for Feed {
+        async fn ended(&self, cursor: String) -> Result<EndedSessions, Status> {
+            self.asked.lock().unwrap().push(cursor);
+            let mut answers = self.answers.lock().unwrap();
+            if answers.is_empty() { Err(Status::unavailable("away")) } else { answers.remove(0) }
+        }
+    }
+
+    fn told(sessions: &[SessionId], cursor: &str, more: bool) -> Result<EndedSessions, Status> {
+        let token_expire_time = Utc::now() + TimeDelta::minutes(15);
+        let ended = |&session: &SessionId| EndedSession { session, token_expire_time };
+        Ok(EndedSessions { sessions: sessions.iter().map(ended).collect(), cursor: cursor.into(), more })
+    }
+
+    fn following(answers: Vec<Result<EndedSessions, Status>>) -> (Arc<Feed>, Arc<Ended>) {
+        let feed = Arc::new(Feed { answers: Mutex::new(answers), asked: Mutex::default() });
+        (feed.clone(), Ended::follow(feed))
+    }
+
+    fn reason(result: Result<(), Problem>) -> Option<Reason> {
+        result.err().map(|problem| problem.reason())
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn every_page_is_read_before_anyone_is_let_in() {
+        let ids: Vec<_> = (0..3).map(|_| SessionId::new()).collect();
+        let (feed, ended) =
+            following(vec![told(&ids[..1], "a", true), Err(Status::unavailable("")), told(&ids[1..2], "b", false)]);
+        assert_eq!(reason(ended.refuse(ids[1]).await), Some(Reason::TokenInvalid));
+        assert_eq!(reason(ended.refuse(ids[0]).await), Some(Reason::TokenInvalid));
+        assert_eq!(reason(ended.refuse(ids[2]).await), None);
+        // What ends later is known within two seconds, over a failure too.
+        feed.answers.lock().unwrap().extend([Err(Status::unavailable("")), told(&ids[2..], "c", false)]);
+        tokio::time::timeout(Duration::from_secs(2), ended.clone().until(ids[2])).await.unwrap();
+        assert_eq!(reason(ended.refuse(ids[2]).await), Some(Reason::TokenInvalid));
+        assert_eq!(feed.asked.lock().unwrap()[..4], ["", "a", "a", "b"]);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn without_a_first_answer_nobody_is_let_in_and_with_one_it_may_stay_away() {
+        let (feed, ended) = following(Vec::new());
+        assert_eq!(reason(ended.refuse(SessionId::new()).await), Some(Reason::ServiceUnavailable));
+        feed.answers.lock().unwrap().push(told(&[], "a", false));
+        assert_eq!(reason(ended.refuse(SessionId::new()).await), None);
+        sleep(Duration::from_secs(60)).await;
+        assert_eq!(reason(ended.refuse(SessionId::new()).await), None);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_service_of_the_version_before_has_no_such_list() {
+        let (_feed, ended) = following(vec![Err(Status::unimplemented(""))]);
+        assert_eq!(reason(ended.refuse(SessionId::new()).await), None);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn all_is_read_anew_now_and_then_and_what_is_over_is_forgotten() {
+        let (old, new) = (SessionId::new(), SessionId::new());
+        let mut answers = vec![told(&[old], "a", false)];
+        answers.extend((0..600).map(|_| told(&[], "b", false)));
+        answers.push(told(&[new], "c", false));
+        let (feed, ended) = following(answers);
+        ended.clone().until(new).await;
+        assert_eq!(reason(ended.refuse(old).await), None);
+        assert_eq!(feed.asked.lock().unwrap().iter().filter(|cursor| cursor.is_empty()).count(), 2);
+        // Nobody follows for those who are gone.
+        drop(ended);
+        sleep(Duration::from_secs(2)).await;
+        let asked = feed.asked.lock().unwrap().len();
+        sleep(Duration::from_secs(2)).await;
+        assert_eq!(feed.asked.lock().unwrap().len(), asked);
+    }
+
+    #[tokio::test]
+    async fn memory_has_a_bound_and_the_youngest_stay() {
+        let (_feed, ended) = following(Vec::new());
+        let at = |second: i64| EndedSession {
+            session: SessionId::new(),
+            token_expire_time: Utc::now() + TimeDelta::seconds(second + 60),
+        };
+        let all: Vec<_> = (0..).map(at).take(MOST + 10).collect();
+        let (first, last) = (all[0].session, all[MOST + 9].session);
+        ended.learn(all, false);
+        assert!(!ended.has(first) && ended.has(last));
+        assert_eq!(ended.sessions.read().unwrap().len(), MOST);
+    }
+}

@@ -1,0 +1,53 @@
+//! What the secret that services share must be like.
+
+use crate::config::Secret;
+
+/// Characters of the shortest secret that tokens may be made under.
+pub(super) const SHORTEST: usize = 32;
+/// What stands in examples, `.env.example` before all, in place of a secret. Letters and digits alone, in small letters.
+const PLACEHOLDERS: [&str; 6] = ["changeme", "changethis", "replaceme", "yoursecret", "secretsecret", "placeholder"];
+/// A secret of fewer different characters is typed, not made.
+const FEWEST_DIFFERENT: usize = 8;
+
+/// Whether a secret that is set may be used. None (an empty one) may: it is made in the data folder then.
+///
+/// # Errors
+/// What is wrong with it, and what would be right; never the secret itself.
+pub fn check(secret: &Secret) -> Result<(), String> {
+    let text = secret.expose();
+    if text.is_empty() {
+        return Ok(());
+    }
+    if text.chars().count() < SHORTEST {
+        return Err(format!("must have {SHORTEST} characters or more"));
+    }
+    let plain: String = text.chars().filter(char::is_ascii_alphanumeric).collect::<String>().to_ascii_lowercase();
+    let different = text.chars().collect::<std::collections::BTreeSet<_>>().len();
+    if PLACEHOLDERS.iter().any(|placeholder| plain.contains(placeholder)) || different < FEWEST_DIFFERENT {
+        return Err(
+            "is that of an example, or as easy to guess, and whoever has it is let in as one of souk's services: \
+                    make one of your own, for example with `openssl rand -hex 24`"
+                .to_owned(),
+        );
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn examples_are_no_secrets() {
+        let example = include_str!("../../../../.env.example");
+        let example = example.lines().find_map(|line| line.strip_prefix("SOUK_INTERNAL_SECRET=")).unwrap();
+        for known in [example, "Change_Me-please-and-make-me-long-enough", "aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa"] {
+            let fault = check(&Secret::new(known)).unwrap_err();
+            assert!(fault.contains("openssl rand") && !fault.contains(known), "{fault}");
+        }
+        assert!(check(&Secret::new("short")).unwrap_err().contains("32 characters"));
+        for good in ["", "a secret of the tests, long enough", "4f0c8a1b9e2d7f6035a4c8e1b7d90f3246ac58e1d7b3f902"] {
+            check(&Secret::new(good)).unwrap();
+        }
+    }
+}

@@ -1,0 +1,122 @@
+//! An administrator takes an account's roles away, and a customer logs out: everywhere, within two seconds, their access
+//! tokens are worth nothing.
+
+use std::time::{Duration, Instant};
+
+use serde_json::json;
+use souk_proto::{
+    inventory::v1::{ListLowStockRequest, stock_service_client::StockServiceClient},
+    order::v1::{
+        ListOrdersRequest, ListSagasRequest, WatchOrdersRequest, order_service_client::OrderServiceClient,
+        saga_service_client::SagaServiceClient,
+    },
+};
+use souk_testkit::{db::Engine, wait};
+use tonic::{Code, Request, transport::Channel};
+
+use super::{
+    cluster::{Cluster, Ground, Up},
+    rest::{Answer, Rest},
+};
+
+/// How long it may take on a machine that does much else. What it took is printed.
+const LONG: Duration = Duration::from_secs(30);
+
+/// One of the staff, who has not done anything yet.
+async fn staff(admin: &Rest, gateway: &str, who: &str) -> (String, Rest) {
+    let customer = Rest::anonymous(gateway).customer(who).await;
+    let name = customer.get("/v1/users/me").await.ok()["name"].as_str().unwrap().to_owned();
+    admin.post(&format!("/v1/{name}:setRoles"), json!({ "roles": ["ROLE_STAFF"] })).await.ok();
+    (name, Rest::anonymous(gateway).log_in(&format!("{who}@example.com"), "correct horse").await)
+}
+
+fn request<T>(token: &Rest, message: T) -> Request<T> {
+    let mut request = Request::new(message);
+    token.sign(request.metadata_mut());
+    request
+}
+
+fn ended(answer: &Answer) -> bool {
+    answer.status == 401 && answer.body["reason"] == "TOKEN_INVALID"
+}
+
+/// Separate processes on PostgreSQL: two gateways, two replicas of inventory, all asked directly, too.
+#[tokio::test(flavor = "multi_thread")]
+async fn every_gateway_and_service_refuses_whoever_was_demoted() {
+    let cluster = Cluster::on(Ground::new(Engine::Postgres).await, true, |_, program| program).await;
+    let (_second, other_gateway) = cluster.second_gateway().await;
+    let admin = cluster.admin().await;
+    let (name, token) = staff(&admin, &cluster.gateway, "mallory").await;
+    let elsewhere = token.at(&other_gateway);
+    wait::until(LONG, "the second gateway to be ready", async || {
+        let answer = elsewhere.send(reqwest::Method::GET, "/v1/stock:low", None).await;
+        matches!(answer, Ok(answer) if answer.status == 200)
+    })
+    .await;
+    let channel = |port: usize| {
+        Channel::from_shared(format!("http://127.0.0.1:{}", cluster.ports()[port])).unwrap().connect_lazy()
+    };
+    let low = async |port: usize| {
+        let mut stock = StockServiceClient::new(channel(port));
+        stock.list_low_stock(request(&token, ListLowStockRequest::default())).await.map(drop)
+    };
+    let sagas = async || {
+        let mut sagas = SagaServiceClient::new(channel(2));
+        sagas.list_sagas(request(&token, ListSagasRequest::default())).await.map(drop)
+    };
+    low(1).await.unwrap();
+    low(4).await.unwrap();
+    sagas().await.unwrap();
+    // A stream that was opened before, through the gateway.
+    let gateway = Channel::from_shared(cluster.gateway.clone()).unwrap().connect_lazy();
+    let mut orders = OrderServiceClient::new(gateway);
+    let mut stream = orders.watch_orders(request(&token, WatchOrdersRequest::default())).await.unwrap().into_inner();
+    stream.message().await.unwrap().unwrap();
+
+    admin.post(&format!("/v1/{name}:setRoles"), json!({ "roles": [] })).await.ok();
+    let begin = Instant::now();
+    // The user service itself does not wait until it is told.
+    assert!(ended(&token.get("/v1/users").await));
+    wait::until(LONG, "gateways and services to refuse the token", async || {
+        let direct = [low(1).await, low(4).await, sagas().await];
+        let through = [token.get("/v1/stock:low").await, elsewhere.get("/v1/stock:low").await];
+        direct.iter().all(|result| matches!(result, Err(status) if status.code() == Code::Unauthenticated))
+            && through.iter().all(ended)
+    })
+    .await;
+    println!("refused everywhere after {:?}", begin.elapsed());
+    let cut = tokio::time::timeout(LONG, stream.message()).await.unwrap().unwrap_err();
+    assert_eq!(cut.code(), Code::Unauthenticated, "{cut}");
+
+    // Whoever starts now knows it, too; and nobody else is refused.
+    let (_third, third_gateway) = cluster.second_gateway().await;
+    let late = token.at(&third_gateway);
+    let answer = wait::value(LONG, "the third gateway to answer", async || {
+        late.send(reqwest::Method::GET, "/v1/stock:low", None).await.ok().filter(|answer| answer.status != 503)
+    })
+    .await;
+    assert!(ended(&answer), "{answer:?}");
+    admin.get("/v1/stock:low").await.ok();
+    let again = Rest::anonymous(&cluster.gateway).log_in("mallory@example.com", "correct horse").await;
+    assert_eq!(again.get("/v1/stock:low").await.problem(403), "ACCESS_DENIED");
+    let own = OrderServiceClient::new(channel(2)).list_orders(request(&again, ListOrdersRequest::default())).await;
+    own.unwrap();
+}
+
+/// One process on SQLite, and a customer who logs out and orders at once anew.
+#[tokio::test(flavor = "multi_thread")]
+async fn who_logs_out_is_out() {
+    let up = Up::start().await;
+    let anyone = Rest::anonymous(&up.gateway);
+    let credentials = json!({ "email": "ann@example.com", "password": "correct horse" });
+    anyone.post("/v1/users:register", credentials.clone()).await.ok();
+    for _ in 0..2 {
+        let session = anyone.post("/v1/sessions:logIn", credentials.clone()).await.ok();
+        let ann = anyone.with_token(session["accessToken"].as_str().unwrap());
+        ann.get("/v1/orders").await.ok();
+        anyone.post("/v1/sessions:logOut", json!({ "refreshToken": session["refreshToken"] })).await.ok();
+        let begin = Instant::now();
+        wait::until(LONG, "the token to be refused", async || ended(&ann.get("/v1/orders").await)).await;
+        println!("refused after {:?}", begin.elapsed());
+    }
+}

@@ -1,0 +1,124 @@
+//! HTTP/2 frame by frame, which no client library shows.
+
+use std::time::Duration;
+
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::TcpStream;
+
+/// The kind of a frame with a piece of a body.
+pub const DATA: u8 = 0;
+/// The kind of a frame with headers or trailers.
+pub const HEADERS: u8 = 1;
+/// The kind of the frame that ends a stream early.
+pub const RST_STREAM: u8 = 3;
+/// The kind of the frame that says goodbye.
+pub const GOAWAY: u8 = 7;
+
+const SETTINGS: u8 = 4;
+const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
+const END_STREAM: u8 = 1;
+const END_HEADERS: u8 = 4;
+const LONGEST: Duration = Duration::from_secs(20);
+
+/// A frame that a server sent.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Frame {
+    /// See [`DATA`] and the others.
+    pub kind: u8,
+    /// Its flags.
+    pub flags: u8,
+    /// What it carries.
+    pub payload: Vec<u8>,
+}
+
+impl Frame {
+    /// Whether it is the last one of its stream.
+    pub fn ends_stream(&self) -> bool {
+        self.kind == RST_STREAM || (matches!(self.kind, DATA | HEADERS) && self.flags & END_STREAM != 0)
+    }
+}
+
+/// Sends one request over a connection of its own, and hands back the frames of the response. `headers` begin with
+/// `:method`, `:scheme` and `:path`; without a body, they end the request.
+///
+/// # Panics
+/// When the server cannot be reached, or closes or is silent before the end of the response.
+pub async fn exchange(address: &str, headers: &[(&str, &str)], body: Option<&[u8]>) -> Vec<Frame> {
+    let sent = [
+        PREFACE.to_vec(),
+        frame(SETTINGS, 0, 0, &[]),
+        frame(HEADERS, END_HEADERS | if body.is_none() { END_STREAM } else { 0 }, 1, &literal(headers)),
+        body.map(|body| frame(DATA, END_STREAM, 1, body)).unwrap_or_default(),
+    ]
+    .concat();
+    match tokio::time::timeout(LONGEST, talk(address, &sent)).await {
+        Ok(Ok(frames)) => frames,
+        Ok(Err(error)) => panic!("no whole response from {address}: {error}"),
+        Err(_) => panic!("no whole response from {address} within {LONGEST:?}"),
+    }
+}
+
+async fn talk(address: &str, sent: &[u8]) -> std::io::Result<Vec<Frame>> {
+    let mut stream = TcpStream::connect(address.trim_start_matches("http://")).await?;
+    stream.write_all(sent).await?;
+    let mut frames = Vec::new();
+    loop {
+        let (number, frame) = read(&mut stream).await?;
+        if number == 1 {
+            frames.push(frame);
+            if frames.last().is_some_and(Frame::ends_stream) {
+                return Ok(frames);
+            }
+        }
+    }
+}
+
+/// Connects, asks nothing, and waits for the server to say goodbye: its frame GOAWAY.
+///
+/// # Panics
+/// When it cannot be reached, or closes without a word, or says none for long.
+pub async fn goodbye(address: &str) -> Frame {
+    let wait = async {
+        let mut stream = TcpStream::connect(address.trim_start_matches("http://")).await?;
+        stream.write_all(&[PREFACE, &frame(SETTINGS, 0, 0, &[])].concat()).await?;
+        loop {
+            let (_, frame) = read(&mut stream).await?;
+            if frame.kind == GOAWAY {
+                return Ok::<_, std::io::Error>(frame);
+            }
+        }
+    };
+    match tokio::time::timeout(LONGEST, wait).await {
+        Ok(Ok(frame)) => frame,
+        Ok(Err(error)) => panic!("no goodbye from {address}: {error}"),
+        Err(_) => panic!("no goodbye from {address} within {LONGEST:?}"),
+    }
+}
+
+/// The next frame, with the number of its stream.
+async fn read(stream: &mut TcpStream) -> std::io::Result<(u32, Frame)> {
+    let mut head = [0; 9];
+    stream.read_exact(&mut head).await?;
+    let [a, b, c, kind, flags, number @ ..] = head;
+    let mut payload = vec![0; usize::try_from(u32::from_be_bytes([0, a, b, c])).unwrap_or_default()];
+    stream.read_exact(&mut payload).await?;
+    Ok((u32::from_be_bytes(number), Frame { kind, flags, payload }))
+}
+
+/// A frame without padding.
+fn frame(kind: u8, flags: u8, stream: u32, payload: &[u8]) -> Vec<u8> {
+    let length = u32::try_from(payload.len()).unwrap_or(u32::MAX).to_be_bytes();
+    [&length[1..], &[kind, flags], &stream.to_be_bytes(), payload].concat()
+}
+
+/// Headers as HPACK has them, each as it is.
+fn literal(headers: &[(&str, &str)]) -> Vec<u8> {
+    let text = |text: &str| {
+        let length = u8::try_from(text.len()).ok().filter(|length| *length < 0x7f);
+        match length {
+            Some(length) => [&[length], text.as_bytes()].concat(),
+            None => panic!("{text} is longer than these headers can be"),
+        }
+    };
+    headers.iter().flat_map(|(name, value)| [vec![0], text(name), text(value)].concat()).collect()
+}

@@ -1,0 +1,214 @@
+//! Numbers as text, decided exactly: whether `1e3`, `5.0` or `9223372036854775807.0` is a whole number, and which one.
+//!
+//! A float in between would turn a number of more than 53 bits into a neighbour of it.
+
+/// A decimal number: its digits, without zeros around them, times a power of ten.
+struct Decimal<'a> {
+    negative: bool,
+    /// Those before the point.
+    whole: &'a str,
+    /// Those behind it.
+    fraction: &'a str,
+    exponent: i64,
+}
+
+impl<'a> Decimal<'a> {
+    /// Reads a number as JSON has it. Zeros in front are taken as well: in a string or a URL they mean nothing else.
+    fn read(text: &'a str) -> Option<Self> {
+        let unsigned = text.strip_prefix('-');
+        let negative = unsigned.is_some();
+        let (mantissa, exponent) = match unsigned.unwrap_or(text).split_once(['e', 'E']) {
+            Some((mantissa, exponent)) => (mantissa, power(exponent)?),
+            None => (unsigned.unwrap_or(text), 0),
+        };
+        let (whole, fraction) = match mantissa.split_once('.') {
+            Some((whole, fraction)) => (whole, Some(fraction)),
+            None => (mantissa, None),
+        };
+        let fits = is_digits(whole) && fraction.is_none_or(is_digits);
+        fits.then(|| Self { negative, whole, fraction: fraction.unwrap_or_default(), exponent })
+    }
+
+    /// The whole number that it is. `None`: it is none, or one beyond what any integer of protobuf holds.
+    fn integer(&self) -> Option<i128> {
+        /// As many digits as `u64::MAX` has.
+        const MOST: usize = 20;
+        let whole = self.whole.trim_start_matches('0');
+        let fraction = self.fraction.trim_end_matches('0');
+        // Where there is nothing before the point, zeros behind it only move the point.
+        let leading = if whole.is_empty() { fraction.len() - fraction.trim_start_matches('0').len() } else { 0 };
+        let significant = whole.len() + fraction.len() - leading;
+        if significant == 0 {
+            return Some(0);
+        }
+        let trailing = if fraction.is_empty() { whole.len() - whole.trim_end_matches('0').len() } else { 0 };
+        let places = i64::try_from(fraction.len()).ok()?;
+        // The power of ten of the last digit that is not zero, and how many digits the number then has.
+        let lowest = self.exponent.saturating_sub(places).saturating_add(i64::try_from(trailing).ok()?);
+        let kept = significant - trailing;
+        let zeros = usize::try_from(lowest).ok().filter(|zeros| zeros.saturating_add(kept) <= MOST)?;
+        let digits = whole.bytes().chain(fraction.bytes().skip(leading)).take(kept);
+        let digits = digits.chain(std::iter::repeat_n(b'0', zeros));
+        let magnitude = digits.fold(0_i128, |number, digit| number * 10 + i128::from(digit - b'0'));
+        Some(if self.negative { -magnitude } else { magnitude })
+    }
+}
+
+/// An exponent. One beyond all numbers is as good as the largest.
+fn power(text: &str) -> Option<i64> {
+    let digits = text.strip_prefix(['+', '-']).unwrap_or(text);
+    if !is_digits(digits) {
+        return None;
+    }
+    let power = digits.parse::<i64>().unwrap_or(i64::MAX);
+    Some(if text.starts_with('-') { -power } else { power })
+}
+
+fn is_digits(text: &str) -> bool {
+    !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit())
+}
+
+/// The whole number that a text is, where it is one of the type: `5`, `-0`, `5.0`, `1e3`.
+pub fn integer<T: TryFrom<i128>>(text: &str) -> Option<T> {
+    T::try_from(Decimal::read(text)?.integer()?).ok()
+}
+
+/// The double nearest to the number that a text is; `None` where it is none, or beyond the largest double.
+pub fn double(text: &str) -> Option<f64> {
+    Decimal::read(text)?;
+    text.parse().ok().filter(|value: &f64| value.is_finite())
+}
+
+/// The float nearest to the number that a text is: rounded once, not by way of a double.
+pub fn float(text: &str) -> Option<f32> {
+    Decimal::read(text)?;
+    text.parse().ok().filter(|value: &f32| value.is_finite())
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    #[test]
+    fn integers_are_what_they_say() {
+        for (text, value) in [
+            ("0", 0),
+            ("-0", 0),
+            ("0e999999999999999999999", 0),
+            ("0.000", 0),
+            ("007", 7),
+            ("5.0", 5),
+            ("1e3", 1000),
+            ("1E+3", 1000),
+            ("1.5e1", 15),
+            ("0.00005e5", 5),
+            ("100e-2", 1),
+            ("12000e-3", 12),
+            ("9223372036854775807", i64::MAX),
+            ("9223372036854775807.0", i64::MAX),
+            ("922337203685477580700e-2", i64::MAX),
+            ("0.9223372036854775807e19", i64::MAX),
+            ("-9223372036854775808.000", i64::MIN),
+            ("9007199254740993.0", 9_007_199_254_740_993),
+            ("9007199254740993", 9_007_199_254_740_993),
+        ] {
+            assert_eq!(integer::<i64>(text), Some(value), "{text}");
+        }
+        assert_eq!(integer::<u64>("18446744073709551615.0"), Some(u64::MAX));
+        assert_eq!(integer::<u64>("1844674407370955161.5e1"), Some(u64::MAX));
+    }
+
+    #[test]
+    fn what_is_no_integer_in_range_is_refused() {
+        for text in [
+            "9223372036854775808",
+            "-9223372036854775809",
+            "9223372036854775807.5",
+            "9223372036854775807.00000000001",
+            "1e19",
+            "-1e19",
+            "1e999999999999999999999",
+            "1e-1",
+            "15e-1",
+            "1e-999999999999999999999",
+            "0.5",
+            "1.000001",
+        ] {
+            assert_eq!(integer::<i64>(text), None, "{text}");
+        }
+        for text in
+            ["", "-", "+5", " 5", "5 ", "1.", ".5", "1e", "1e+", "e5", "1.e5", "0x1", "1_000", "--1", "٣", "NaN"]
+        {
+            assert_eq!(integer::<i64>(text), None, "{text}");
+            assert_eq!(double(text), None, "{text}");
+        }
+        assert_eq!(integer::<u64>("18446744073709551616"), None);
+        assert_eq!(integer::<u64>("-1"), None);
+        assert_eq!(integer::<i32>("2147483648"), None);
+    }
+
+    #[test]
+    fn floats_are_rounded_once() {
+        // By way of a double, this would be the float above: the double is exactly between two of them.
+        let text = "1.000000178813934326171874999999999999";
+        assert_eq!(float(text), Some(1.000_000_1));
+        assert_ne!(Some(double(text).unwrap() as f32), float(text));
+        assert_eq!(float("3.5e38"), None);
+        assert_eq!(double("1e309"), None);
+        assert_eq!(double("-0").map(f64::is_sign_negative), Some(true));
+    }
+
+    /// A spelling of a whole number: with the point moved, zeros around, an exponent.
+    fn spelled(value: i128, shift: usize, before: usize, behind: usize) -> String {
+        let sign = if value < 0 { "-" } else { "" };
+        let digits = value.unsigned_abs().to_string();
+        let digits = format!("{}{digits}", "0".repeat(shift + 1));
+        let (whole, fraction) = digits.split_at(digits.len() - shift);
+        let point = if fraction.is_empty() && behind == 0 { "" } else { "." };
+        format!("{sign}{}{whole}{point}{fraction}{}e{shift}", "0".repeat(before), "0".repeat(behind))
+    }
+
+    proptest! {
+        #![proptest_config(crate::fuzz::cases())]
+
+        #[test]
+        fn every_i64_is_read_as_it_was_written(value: i64, shift in 0_usize..30, before in 0_usize..3, behind in 0_usize..3) {
+            prop_assert_eq!(integer(&value.to_string()), Some(value));
+            let text = spelled(value.into(), shift, before, behind);
+            prop_assert_eq!(integer(&text), Some(value), "{}", text);
+        }
+
+        #[test]
+        fn every_u64_is_read_as_it_was_written(value: u64, shift in 0_usize..30, before in 0_usize..3, behind in 0_usize..3) {
+            prop_assert_eq!(integer(&value.to_string()), Some(value));
+            let text = spelled(value.into(), shift, before, behind);
+            prop_assert_eq!(integer(&text), Some(value), "{}", text);
+        }
+
+        #[test]
+        fn what_lies_outside_is_refused(value in any::<i128>().prop_map(|value| value >> 32), shift in 0_usize..30) {
+            let text = spelled(value, shift, 0, 0);
+            prop_assert_eq!(integer::<i64>(&text), i64::try_from(value).ok(), "{}", text);
+            prop_assert_eq!(integer::<u64>(&text), u64::try_from(value).ok(), "{}", text);
+            prop_assert_eq!(integer::<i32>(&text), i32::try_from(value).ok(), "{}", text);
+        }
+
+        #[test]
+        fn what_has_a_fraction_is_refused(whole: i64, fraction in "[0-9]{0,20}[1-9]0{0,3}", smaller in 0_u32..40) {
+            let text = format!("{whole}.{fraction}");
+            prop_assert_eq!(integer::<i64>(&text), None, "{}", text);
+            let text = format!("{whole}.{fraction}e-{smaller}");
+            prop_assert_eq!(integer::<i64>(&text), None, "{}", text);
+        }
+
+        #[test]
+        fn any_text_is_a_number_or_none(text in prop_oneof!["[0-9.eE+-]{0,30}", ".{0,10}"]) {
+            if let Some(value) = integer::<i64>(&text) {
+                prop_assert_eq!(double(&text), Some(value as f64), "{}", text);
+            }
+            let _ = float(&text);
+        }
+    }
+}
