@@ -508,7 +508,8 @@ async fn an_old_connection_is_given_up_and_no_call_fails() {
         tls: ClientTls::default(),
         local: Local::default(),
     };
-    let client = ProductServiceClient::new(client::Client::new(&config, contract, None).unwrap());
+    let backend = client::Client::new(&config, contract, None).unwrap();
+    let client = ProductServiceClient::new(backend.clone());
     let get = GetProductRequest { name: ProductId::new().name() };
     let channel = Channel::from_shared(address.clone()).unwrap().connect().await.unwrap();
     let mut watched = HealthClient::new(channel).watch(HealthCheckRequest::default()).await.unwrap().into_inner();
@@ -520,6 +521,9 @@ async fn an_old_connection_is_given_up_and_no_call_fails() {
             async move { client.get_product(get).await.unwrap().into_inner().sku }
         });
         connections.extend(futures::future::join_all(calls).await);
+        // Who asks whether the service is ready does not notice either.
+        let states = backend.check(LONG).await;
+        assert!(states.iter().all(|(_, state)| *state == client::AddressState::Up), "{states:?}");
         connections.len() >= 5
     })
     .await;

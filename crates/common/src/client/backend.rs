@@ -10,7 +10,7 @@ use std::{
 };
 
 use futures::future::join_all;
-use tokio::sync::watch;
+use tokio::{sync::watch, time::Instant};
 use tokio_util::sync::{CancellationToken, DropGuard};
 
 use super::{
@@ -29,6 +29,8 @@ const RESOLVE_EVERY: Duration = Duration::from_secs(5);
 const RESOLVE_AGAIN: Duration = Duration::from_secs(1);
 /// How long a call waits for an address to come back where all are lost.
 const BRIDGE: Duration = Duration::from_millis(250);
+/// How soon an address that is being connected to again is asked again how it is.
+const RENEWING: Duration = Duration::from_millis(20);
 
 /// The addresses of a service. Dropping it ends what keeps them connected.
 pub(super) struct Backend {
@@ -134,12 +136,22 @@ impl Backend {
         }
     }
 
-    /// Asks every address how it is; at least connects to one, if that is possible.
+    /// Asks every address how it is; at least connects to one, if that is possible. A connection may end just now
+    /// because it is old: where no address is up, waits for those that are connected to again.
     pub(super) async fn check(&self, patience: Duration) -> Vec<(SocketAddr, AddressState)> {
-        let _ = tokio::time::timeout(patience, self.acquire(&[])).await;
-        let links: Vec<_> = self.shared.links().iter().map(|kept| kept.link.clone()).collect();
-        join_all(links.iter().map(|link| link.check(patience))).await;
-        self.shared.states()
+        let deadline = Instant::now() + patience;
+        loop {
+            let _ = tokio::time::timeout_at(deadline, self.acquire(&[])).await;
+            let links: Vec<_> = self.shared.links().iter().map(|kept| kept.link.clone()).collect();
+            let left = deadline.saturating_duration_since(Instant::now());
+            join_all(links.iter().map(|link| link.check(left))).await;
+            let states = self.shared.states();
+            let up = states.iter().any(|(_, state)| *state == AddressState::Up);
+            if up || !links.iter().any(|link| link.is_renewing()) || Instant::now() + RENEWING > deadline {
+                return states;
+            }
+            tokio::time::sleep(RENEWING).await;
+        }
     }
 }
 

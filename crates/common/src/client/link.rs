@@ -177,9 +177,11 @@ impl Link {
 
     /// Asks the server now.
     pub(super) async fn check(&self, patience: Duration) {
-        let connected = self.connection().map(|(connection, _)| connection);
-        if let Some(connection) = connected {
-            self.heard(connection.check(patience).await);
+        let Some((connection, _)) = self.connection() else { return };
+        let said = connection.check(patience).await;
+        // Where it ended meanwhile, its silence says nothing of the connection that comes after it.
+        if !connection.is_closed() {
+            self.heard(said);
         }
     }
 
