@@ -9,11 +9,12 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use diesel::SqliteConnection;
+use diesel::connection::{Connection, TransactionManager as _};
 use diesel::migration::{Migration, MigrationSource};
 use diesel::sql_types::BigInt;
-use diesel::{Connection, SqliteConnection};
 use diesel_async::async_connection_wrapper::AsyncConnectionWrapper;
-use diesel_async::{AsyncPgConnection, RunQueryDsl};
+use diesel_async::{AnsiTransactionManager, AsyncPgConnection, RunQueryDsl};
 use diesel_migrations::{EmbeddedMigrations, MigrationHarness, embed_migrations};
 
 use super::postgres::Postgres;
@@ -37,13 +38,19 @@ pub(super) async fn postgres(db: &Postgres, migrations: Arc<Migrations>) -> Resu
         // A lock of the session's would stay behind with a connection that is another's by then. One transaction has
         // one connection, so what is held until its end is ours; a second connection might never come free, since all
         // copies that wait hold one.
+        // At this level, whatever the server's default is: a statement must see what the one that we waited for has made.
+        let begin = "BEGIN ISOLATION LEVEL READ COMMITTED";
+        AnsiTransactionManager::begin_transaction_sql(&mut conn, begin).await?;
         return blocking(move || {
             let mut conn = AsyncConnectionWrapper::<AsyncPgConnection>::from(conn);
-            conn.transaction(|conn| {
-                let lock = diesel::sql_query("SELECT pg_advisory_xact_lock($1)").bind::<BigInt, _>(LOCK);
-                diesel::RunQueryDsl::execute(lock, conn)?;
-                run(conn, [&migrations.postgres, &COMMON_POSTGRES])
-            })
+            let lock = diesel::sql_query("SELECT pg_advisory_xact_lock($1)").bind::<BigInt, _>(LOCK);
+            diesel::RunQueryDsl::execute(lock, &mut conn)?;
+            let names = run(&mut conn, [&migrations.postgres, &COMMON_POSTGRES])?;
+            // Where one of them failed, the connection is dropped, and the transaction with it.
+            <AsyncConnectionWrapper<AsyncPgConnection> as Connection>::TransactionManager::commit_transaction(
+                &mut conn,
+            )?;
+            Ok(names)
         })
         .await;
     }
