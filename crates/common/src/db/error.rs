@@ -195,7 +195,7 @@ impl Trouble {
         matches!(self, Self::ReadOnly | Self::DiskFull | Self::DiskFails | Self::NoMemory)
     }
 
-    /// What clients are told of it.
+    /// What clients are told about it.
     #[must_use]
     pub fn for_clients(self) -> &'static str {
         match self {
@@ -283,7 +283,7 @@ fn by_message(message: &str, hint: Option<&str>) -> Option<Sort> {
         "canceling statement due to user request" => (TooLong, "statement cancelled"),
         // 0A000, for a statement that was prepared before a migration changed what it gives.
         "cached plan must not change result type" => (Outdated, "prepared statements are outdated"),
-        // 26000, 42P05: whoever is between us and the server has given us another connection to it.
+        // 26000, 42P05: a pooler between us and the server has given us another connection to it.
         _ if message.starts_with("prepared statement \"") && ends(&["\" does not exist", "\" already exists"]) => {
             (Outdated, "prepared statements are lost")
         }
@@ -314,6 +314,10 @@ fn by_message(message: &str, hint: Option<&str>) -> Option<Sort> {
         _ if message.starts_with("terminating connection") => (Lost, LOST),
         // 08P01 of PgBouncer, which has lost its server.
         "server conn crashed?" | "server closed the connection unexpectedly" => (Lost, LOST),
+        // 08P01 of PgBouncer, which has no server connection for us.
+        _ if starts(&["query_wait_timeout", "pgbouncer cannot connect to server", "server login has been failing"]) => {
+            (Unreachable, "the pooler has no connection to the server")
+        }
         // 57P03, 53300
         _ if message.starts_with("the database system is") => (Unreachable, "server not up"),
         _ if starts(&[
@@ -406,6 +410,7 @@ mod tests {
         assert_eq!(check.check_violation(), Some("stock_sane"));
         assert!(sorted(Kind::ForeignKeyViolation, "FOREIGN KEY").is_foreign_key_violation());
     }
+
     /// Texts as PostgreSQL 15 and 17, PgBouncer and SQLite have them.
     #[test]
     fn troubles_are_known_by_their_texts() {
@@ -433,7 +438,13 @@ mod tests {
         let none = ["out of memory", "out of shared memory"];
         let late = ["canceling statement due to user request", "canceling statement due to lock timeout"];
         let read_only = ["attempt to write a readonly database"];
-        let cases: [(Trouble, &[&str]); 7] = [
+        let unreachable = [
+            "the database system is shutting down",
+            "sorry, too many clients already",
+            "query_wait_timeout",
+            "pgbouncer cannot connect to server",
+        ];
+        let cases: [(Trouble, &[&str]); 8] = [
             (Trouble::Lost, &lost),
             (Trouble::Outdated, &outdated),
             (Trouble::DiskFull, &full),
@@ -441,6 +452,7 @@ mod tests {
             (Trouble::NoMemory, &none),
             (Trouble::TooLong, &late),
             (Trouble::ReadOnly, &read_only),
+            (Trouble::Unreachable, &unreachable),
         ];
         for (trouble, texts) in cases {
             for text in texts {
