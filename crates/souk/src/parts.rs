@@ -11,8 +11,8 @@ use tokio_util::sync::CancellationToken;
 
 use crate::single::{self, Which};
 
-/// In which order they stop, each with the share of the whole drain that is over when it must have drained. Whoever calls
-/// stops before whoever is called, so that what is under way finds all that it needs. The gateway gets the most: once it
+/// In which order they stop, each with the share of the whole drain that is over when it must have drained. A caller
+/// stops before what it calls, so that a request under way finds all that it needs. The gateway gets the most: once it
 /// has no request left, the others have only those of callers of their own. What one does not use, the next ones have.
 const ORDER: [(Which, f64); 4] =
     [(Which::Gateway, 0.8), (Which::Order, 0.9), (Which::Inventory, 0.95), (Which::User, 1.0)];

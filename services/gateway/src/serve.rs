@@ -18,7 +18,7 @@ use hyper_util::{
 use souk_common::{
     client::AddressError,
     contract::{Contract, ContractError},
-    server::{Age, Aging},
+    server::{self, Age, Aging},
 };
 use tokio::{
     io::{AsyncRead, AsyncWrite, ReadBuf},
@@ -76,8 +76,6 @@ pub enum ServeError {
     Reflection(#[from] tonic_reflection::server::Error),
 }
 
-/// How long to wait where the system is out of file handles or memory.
-const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
 /// Requests that one HTTP/2 connection may have open.
 const STREAMS: u32 = 256;
 /// Header fields that an HTTP/1.1 request may have.
@@ -231,23 +229,7 @@ fn protocol(settings: &Settings) -> auto::Builder<TokioExecutor> {
 /// The next connection, once there is a place for it. `None`: this one failed, others may come.
 async fn accept(listener: &TcpListener, places: &Arc<Semaphore>) -> Option<(TcpStream, OwnedSemaphorePermit)> {
     let place = places.clone().acquire_owned().await.ok()?;
-    match listener.accept().await {
-        Ok((stream, _)) => {
-            // Answers are written whole; waiting to fill a packet would only delay them.
-            if let Err(error) = stream.set_nodelay(true) {
-                tracing::debug!(%error, "TCP_NODELAY could not be set");
-            }
-            Some((stream, place))
-        }
-        Err(error) => {
-            let aborted = matches!(error.kind(), io::ErrorKind::ConnectionAborted | io::ErrorKind::ConnectionReset);
-            if !aborted {
-                tracing::warn!(%error, "no connection could be accepted");
-                tokio::time::sleep(ACCEPT_PAUSE).await;
-            }
-            None
-        }
-    }
+    Some((server::accept(listener).await?, place))
 }
 
 /// The connection, after the handshake where there is one.

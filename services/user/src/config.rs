@@ -81,10 +81,7 @@ impl Config {
         let fault = |key: &str, what: String| Err(all.fault(&format!("user.{key}"), what));
         let ttl = settings.access_token_ttl;
         if !(Duration::from_secs(1)..=DAY).contains(&ttl) {
-            return fault(
-                "access_token_ttl",
-                "must be from 1s to 1day: sessions that end are told of for as long".into(),
-            );
+            return fault("access_token_ttl", "must be from 1s to 1day: ended sessions are listed for as long".into());
         }
         if settings.session_ttl < ttl || settings.session_ttl > 3660 * DAY {
             return fault("session_ttl", "must be at least access_token_ttl, and at most ten years".into());

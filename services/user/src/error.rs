@@ -23,7 +23,7 @@ pub enum Error {
     /// The account is not the caller's. Also said of one that does not exist.
     #[error("{} is not the caller's", .0.name())]
     Denied(UserId),
-    /// Whoever asked lost this role while it was being done.
+    /// The caller lost this role while the change was being made.
     #[error("the role {} is needed, and was lost meanwhile", .0.as_str())]
     NoLonger(Role),
     /// The session is not in use, or no session of theirs.

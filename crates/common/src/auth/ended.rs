@@ -1,7 +1,7 @@
 //! Sessions that ended while an access token of theirs may still be valid: such a token is refused.
 //!
-//! The user service tells of them; whoever checks tokens asks it again and again what is new. While it cannot be asked,
-//! what is known counts: a session that ends meanwhile is noticed late, at the latest when its last token expires.
+//! The user service lists them; the gateway and the services ask it for new ones at short intervals. While it cannot be
+//! asked, what is known counts: a session that ends meanwhile is noticed late, at the latest when its last token expires.
 
 use std::{
     collections::HashMap,
@@ -52,7 +52,7 @@ pub struct EndedSession {
 /// What a feed tells at a time.
 #[derive(Debug, Clone, Default)]
 pub struct EndedSessions {
-    /// The sessions. One may be told of more than once.
+    /// The sessions. One may be listed more than once.
     pub sessions: Vec<EndedSession>,
     /// Asks for what comes after these.
     pub cursor: String,

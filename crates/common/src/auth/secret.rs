@@ -25,7 +25,7 @@ pub fn check(secret: &Secret) -> Result<(), String> {
     let different = text.chars().collect::<std::collections::BTreeSet<_>>().len();
     if PLACEHOLDERS.iter().any(|placeholder| plain.contains(placeholder)) || different < FEWEST_DIFFERENT {
         return Err(
-            "is that of an example, or as easy to guess, and whoever has it is let in as one of souk's services: \
+            "is that of an example, or as easy to guess; anyone who knows it can act as one of souk's services: \
                     make one of your own, for example with `openssl rand -hex 24`"
                 .to_owned(),
         );

@@ -15,7 +15,7 @@ use crate::config::Secret;
 const ISSUER: &str = "souk-internal";
 /// A token is used for so many seconds. Short, since it is made anew at no cost.
 const USED: i64 = 60;
-/// So many seconds the clock of whoever checks a token may be ahead of its maker's. Kerberos allows for as much: a
+/// The clock that checks a token may be this many seconds ahead of the clock it was made by. Kerberos allows as much: a
 /// virtual machine that slept, or a host whose clock was never set, is off by that much until its clock is set right.
 const SKEW: i64 = 300;
 /// How many seconds a token is valid. Whether it is still used and whether it is still valid are told by one clock, that

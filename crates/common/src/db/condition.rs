@@ -59,7 +59,7 @@ impl Condition {
         self.found().trouble = Some(trouble);
     }
 
-    /// The trouble that was noted last. It is forgotten: whoever takes it looks whether it is still there.
+    /// The trouble that was noted last. Taking it clears it: the caller then checks whether it is still there.
     pub fn take_trouble(&self) -> Option<Trouble> {
         self.found().trouble.take()
     }

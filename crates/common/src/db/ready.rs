@@ -83,7 +83,7 @@ async fn postgres(pool: &Postgres) -> Result<(), DbError> {
     type Done = Result<(), DbError>;
     let stored = crate::__db_run!(@ Write, pool, conn, [Done], Ok(conn.batch_execute(POSTGRES).await?));
     match stored {
-        // Whoever may make no temporary table cannot try.
+        // A role that may not make temporary tables cannot try.
         Err(error) if error.is_unavailable() => {
             pool.condition().note_trouble(trouble);
             Err(error)

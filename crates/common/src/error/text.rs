@@ -1,7 +1,7 @@
 //! How much of a text a problem repeats.
 //!
 //! Part of most problems is the client's own words: a field's name, a path, a value. They may be as large as a request,
-//! and come back several times over, so every text of a problem is bounded here, whoever wrote it.
+//! and come back several times over, so every text of a problem is bounded here, wherever it comes from.
 use std::{borrow::Cow, fmt};
 
 /// The most bytes of a problem's message, and of what describes one fault in it.

@@ -35,7 +35,7 @@ pub struct Record {
 impl Record {
     /// Whether anyone may take its lease. Leases are given for as long as `length`: one that would last much longer was
     /// given before the clock was set back, and a copy that died must not keep it for as long as that was. Twice as long
-    /// is left alone: whoever compares may have asked for the time before another one took the lease.
+    /// is left alone: the caller may have read the time before another instance took the lease.
     pub(super) fn is_free(&self, now: DateTime<Utc>, length: Duration) -> bool {
         let too_long = |left: TimeDelta| left.to_std().is_ok_and(|left| left > length.saturating_mul(2));
         self.lease_until.is_none_or(|until| until <= now || too_long(until - now))

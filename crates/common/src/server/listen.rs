@@ -85,8 +85,8 @@ impl Connections {
     }
 }
 
-/// The next connection. `None`: this one failed, others may come.
-async fn accept(listener: &TcpListener) -> Option<TcpStream> {
+/// The next connection to a listener. `None`: this one failed, others may come.
+pub async fn accept(listener: &TcpListener) -> Option<TcpStream> {
     match listener.accept().await {
         Ok((stream, _)) => {
             // Answers are written in pieces; waiting to fill a packet holds them up for the peer's delayed ACK, 40 ms.

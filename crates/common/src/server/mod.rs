@@ -22,6 +22,7 @@ use tower::Layer;
 
 pub use self::age::{Age, Aging};
 pub(crate) use self::edge::Edge;
+pub use self::listen::accept;
 pub use self::stop::Stop;
 use self::{edge::EdgeLayer, listen::Connections};
 use crate::{

@@ -1,4 +1,4 @@
-//! How a server stops: what whoever stops it says besides the token that begins the drain.
+//! How a server stops: what its owner says besides the token that begins the drain.
 
 use std::{
     pin::Pin,
@@ -15,8 +15,8 @@ use tonic::{Status, body::Body};
 
 use crate::error::{Problem, Reason};
 
-/// Shared by a server and whoever stops it. Stopping has two steps: it is announced, and the server says that it is not
-/// ready but serves as before, for balancers to notice; then its shutdown token begins the drain. Without an
+/// Shared by a server and its owner, who stops it. Stopping has two steps: it is announced, and the server says that it
+/// is not ready but serves as before, for balancers to notice; then its shutdown token begins the drain. Without an
 /// announcement the token does both.
 #[derive(Debug, Clone, Default)]
 pub struct Stop(Arc<Inner>);

@@ -27,7 +27,7 @@ async fn a_second_up_on_the_same_folder_is_refused() {
     assert!(log.contains("another souk runs on the data folder") && log.contains(&up.gateway), "{log}");
 }
 
-/// What has its files in the folder waits until whoever has all of it is gone; and the other way round.
+/// A service with its files in the folder is refused while another process holds the folder, and the other way round.
 #[tokio::test]
 async fn services_and_up_do_not_meet_in_a_folder() {
     let mut up = Up::start().await;
@@ -159,7 +159,7 @@ async fn up_tells_where_everything_is_and_stops_cleanly() {
     assert!(status.success(), "{}", up.process.log());
     assert!(!up.folder.path().join("running.json").exists());
 
-    // Started again it is the same shop, and the administrator is not told of again.
+    // Started again it is the same shop, and the administrator is not announced again.
     up.process.restart().await;
     assert_eq!(up.process.log().matches("password in").count(), 1);
     let gateway = super::cluster::running(up.folder.path());

@@ -42,7 +42,7 @@ fn ended(answer: &Answer) -> bool {
 
 /// Separate processes on PostgreSQL: two gateways, two replicas of inventory, all asked directly, too.
 #[tokio::test(flavor = "multi_thread")]
-async fn every_gateway_and_service_refuses_whoever_was_demoted() {
+async fn every_gateway_and_service_refuses_a_demoted_user() {
     let cluster = Cluster::on(Ground::new(Engine::Postgres).await, true, |_, program| program).await;
     let (_second, other_gateway) = cluster.second_gateway().await;
     let admin = cluster.admin().await;
@@ -88,7 +88,7 @@ async fn every_gateway_and_service_refuses_whoever_was_demoted() {
     let cut = tokio::time::timeout(LONG, stream.message()).await.unwrap().unwrap_err();
     assert_eq!(cut.code(), Code::Unauthenticated, "{cut}");
 
-    // Whoever starts now knows it, too; and nobody else is refused.
+    // A process that starts now knows it, too; and nobody else is refused.
     let (_third, third_gateway) = cluster.second_gateway().await;
     let late = token.at(&third_gateway);
     let answer = wait::value(LONG, "the third gateway to answer", async || {

@@ -75,7 +75,7 @@ async fn main() -> Result<ExitCode> {
 }
 
 /// What a test prints that passes, nobody sees.
-#[expect(clippy::print_stderr, reason = "for whoever started the tests")]
+#[expect(clippy::print_stderr, reason = "for the person who started the tests")]
 fn warn_of_left_out_tests() {
     if let Err(why) = SmallDisk::new(1) {
         eprintln!("\n!! Tests of a full disk are left out ({why:#}).\n!! They need root or user namespaces.\n");

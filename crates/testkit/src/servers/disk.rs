@@ -26,7 +26,7 @@ impl SmallDisk {
     /// Where mounting is not permitted: it takes root, or user namespaces. A plain container has neither.
     pub fn new(mebibytes: u32) -> Result<Self> {
         let is_root = rustix::process::geteuid().is_root();
-        // Whoever the servers run as must be able to look at the process that holds it.
+        // The user that the servers run as must be able to look at the process that holds it.
         let (own, become_user) = match user::unprivileged()? {
             Some(user) => (
                 format!(",uid={},gid={}", user.uid, user.gid),

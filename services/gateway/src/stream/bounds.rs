@@ -96,7 +96,7 @@ pub fn bound(response: Response<Body>, end: End, place: Option<OwnedSemaphorePer
     response
 }
 
-/// Whether a stream was ended here, at its limit or as the gateway stops. That is no failure: whoever reads it was
+/// Whether a stream was ended here, at its limit or as the gateway stops. That is no failure: the client was
 /// answered, and goes on by calling again.
 #[derive(Debug, Clone, Default)]
 pub struct Ended(Arc<AtomicBool>);

@@ -100,7 +100,7 @@ impl Book {
             }
             places.push(place);
         }
-        // First: whoever counts anew may find more than is reserved.
+        // First: a new count may find more than is reserved.
         if !changed.is_empty() {
             return Err(Refusal::ChangedWhileCounted(changed));
         }

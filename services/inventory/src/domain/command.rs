@@ -161,7 +161,7 @@ pub struct Counted {
     pub location: Option<LocationId>,
     /// Pieces that are there.
     pub quantity: i64,
-    /// What the book must say, where whoever counted looked at it before.
+    /// What the book must say, where the one who counted had looked at it before.
     pub expected_on_hand: Option<i64>,
 }
 

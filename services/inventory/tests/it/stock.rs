@@ -115,7 +115,7 @@ async fn a_request_id_changes_stock_once() {
     }
 }
 
-/// Whatever is asked, and whatever is told of its stock: what is archived cannot be bought.
+/// In every answer and every event about its stock: an archived product cannot be bought.
 #[tokio::test(flavor = "multi_thread")]
 async fn nothing_of_an_archived_product_is_available() {
     for souk in both().await {

@@ -22,7 +22,7 @@ use crate::{
     tokens::Issuer,
 };
 
-/// Sessions told of at a time.
+/// Sessions listed at a time.
 const PAGE: i64 = 1000;
 /// How much is told again: a session's end has the time at which its transaction began, by the clock of the replica that
 /// ran it, and others may have been told of later ones before it was committed.

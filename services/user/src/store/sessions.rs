@@ -110,7 +110,7 @@ pub async fn refresh(db: &Db, token: &RefreshToken, exchange: &Exchange) -> Resu
                 let next = token.successor(&Salt::stored(salt));
                 match q::refresh_token(conn, &next.hash()).await? {
                     Some((_, None, _)) => (session, next),
-                    // Whoever has the next token has used it: no answer was lost, and this is someone else or late.
+                    // The next token was used: its answer was not lost, and this request is another client's, or late.
                     _ => return Ok(Err(Refused::JustUsed)),
                 }
             }

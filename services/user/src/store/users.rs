@@ -22,7 +22,7 @@ use crate::{
 /// On whose behalf an account is changed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Actor {
-    /// Whoever runs the program: the command line.
+    /// The person who runs the program: the command line.
     Operator,
     /// A user, who may change their own account.
     Owner,

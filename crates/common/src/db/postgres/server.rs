@@ -134,7 +134,7 @@ impl Tls {
             files.key.clone_from(&settings.key);
         }
         let authority = ours.system_roots || !files.ca.as_os_str().is_empty();
-        // Whoever names an authority wants it asked.
+        // Naming an authority means that it must be checked.
         let mode = ours.mode.unwrap_or(if authority { SslMode::VerifyFull } else { SslMode::Prefer });
         let verify = match mode {
             SslMode::Disable | SslMode::Prefer if authority => {

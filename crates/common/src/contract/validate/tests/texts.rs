@@ -45,7 +45,7 @@ fn a_text_is_checked_wherever_it_stands() {
     assert_eq!(broken(&validator, &message), [("mask.paths[0]".to_owned(), "souk.text".to_owned())]);
 }
 
-/// What is told of a text once: not by every other rule as well that it breaks for the same reason.
+/// Reported once for a text, and not again by every other rule that it breaks for the same reason.
 #[test]
 fn what_is_told_of_a_text() {
     let (pool, validator) = souk();
@@ -149,7 +149,7 @@ fn no_request_of_souk_has_a_text_that_is_not_checked() {
     assert!(tried > 400, "{tried}");
 }
 
-/// What people write at length. Whoever adds a text to a contract decides which kind it is; only these are free.
+/// Texts that people write at length. A text that is added to a contract is one line unless it is listed here.
 #[test]
 fn free_texts_are_these() {
     let (pool, _) = souk();
