@@ -10,7 +10,7 @@ use base64::{Engine, engine::general_purpose::URL_SAFE_NO_PAD};
 use chrono::{DateTime, TimeDelta, Utc};
 use jsonwebtoken::{Algorithm, EncodingKey, Header};
 use sha2::{Digest, Sha256};
-use souk_common::auth::Claims;
+use souk_common::auth::{Claims, LONGEST_LEEWAY};
 
 /// The system gave no randomness, or a key cannot be used.
 #[derive(Debug, thiserror::Error)]
@@ -178,8 +178,8 @@ pub fn signer(mut keys: Vec<SigningKey>, now: DateTime<Utc>) -> Option<SigningKe
     }
 }
 
-/// For clocks that differ, and for a token that was being signed as its key retired.
-pub const LEEWAY: TimeDelta = TimeDelta::minutes(1);
+/// As long as tokens may be accepted after they ran out; and for one that was being signed as its key retired.
+pub const LEEWAY: TimeDelta = TimeDelta::seconds(LONGEST_LEEWAY.as_secs() as i64);
 
 impl fmt::Debug for SigningKey {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
