@@ -98,7 +98,10 @@ async fn official_grpc_clients() {
     // The last line of the first screen: all of it is here then.
     let souk = up.line_with("grpcurl -plaintext", LONGEST).await;
     let souk = souk.split_whitespace().nth(2).unwrap().to_owned();
-    let inventory = up.line_with("  inventory ", LONGEST).await.split_whitespace().nth(1).unwrap().to_owned();
+    let mut services = Vec::new();
+    for name in ["  inventory ", "  user ", "  order "] {
+        services.push(up.line_with(name, LONGEST).await.split_whitespace().nth(1).unwrap().to_owned());
+    }
 
     let descriptors = |name: &str, bytes: &[u8]| {
         let path = data.path().join(name);
@@ -106,9 +109,10 @@ async fn official_grpc_clients() {
         path.into_os_string()
     };
     let gateway = echo.url.trim_start_matches("http://");
-    let mut arguments = [gateway, &souk, &inventory].map(OsString::from).to_vec();
+    let mut arguments = [gateway, &souk, &services[0]].map(OsString::from).to_vec();
     arguments.push(descriptors("echo.binpb", &boot::DESCRIPTORS));
     arguments.push(descriptors("souk.binpb", souk_proto::DESCRIPTORS));
+    arguments.extend(services[1..].iter().map(OsString::from));
     let brought = |name: &str| std::env::var(name).unwrap_or_else(|_| panic!("{name} is not set: run .ci/clients"));
     let (python, go) = (brought("SOUK_CLIENT_PYTHON"), brought("SOUK_CLIENT_GO"));
     let clients = [(&*python, Some("grpc/client.py")), ("node", Some("grpc/client.js")), (&*go, None)];

@@ -1,5 +1,5 @@
-// grpc-go as a client: `client GATEWAY SOUK INVENTORY ECHO_DESCRIPTORS SOUK_DESCRIPTORS`, addresses as in client.py and
-// files with encoded descriptor sets. Prints `gone WATCHER` where a stream was cancelled, and waits for a line on
+// grpc-go as a client: `client GATEWAY SOUK INVENTORY ECHO_DESCRIPTORS SOUK_DESCRIPTORS USERS ORDERS`, as client.py, with
+// files of encoded descriptor sets. Prints `gone WATCHER` where a stream was cancelled, and waits for a line on
 // standard input. Ends with 0 where everything is as it must be.
 package main
 
@@ -167,6 +167,8 @@ func main() {
 	gateway := connect("gateway", os.Args[1], os.Args[4])
 	souk := connect("souk", os.Args[2], os.Args[5])
 	inventory := connect("inventory", os.Args[3], os.Args[5])
+	users := connect("users", os.Args[6], os.Args[5])
+	orders := connect("orders", os.Args[7], os.Args[5])
 	lines := bufio.NewReader(os.Stdin)
 	packed := grpc.UseCompressor(gzip.Name)
 
@@ -312,6 +314,21 @@ func main() {
 					_, err = at.unary(within(long), products, "ListProducts", `{"page_size": 5}`, options...)
 					must(err)
 					_, err = all(at.stream(within(long), "souk.inventory.v1.StockService", "WatchStock", []string{"{}"}, options...))
+					fails(err, codes.Unauthenticated, "TOKEN_MISSING")
+				}
+			}
+		}},
+		{"every service by itself", func() {
+			for at, call := range map[*server][2]string{
+				users:  {"souk.user.v1.UserService", "GetUser"},
+				orders: {"souk.order.v1.OrderService", "GetOrder"},
+			} {
+				for _, options := range [][]grpc.CallOption{nil, {packed}} {
+					request := &healthpb.HealthCheckRequest{Service: call[0]}
+					answer, err := healthpb.NewHealthClient(at.conn).Check(within(long), request, options...)
+					must(err)
+					check(answer.Status == healthpb.HealthCheckResponse_SERVING, "%s: %v", at.name, answer)
+					_, err = at.unary(within(long), call[0], call[1], named("x"), options...)
 					fails(err, codes.Unauthenticated, "TOKEN_MISSING")
 				}
 			}

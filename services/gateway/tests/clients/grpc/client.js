@@ -1,5 +1,5 @@
-// grpc-js as a client: `node client.js GATEWAY SOUK INVENTORY ECHO_DESCRIPTORS SOUK_DESCRIPTORS`, addresses as in client.py
-// and files with encoded descriptor sets. Prints `gone WATCHER` where a stream was cancelled, and waits for a line on
+// grpc-js as a client: `node client.js GATEWAY SOUK INVENTORY ECHO_DESCRIPTORS SOUK_DESCRIPTORS USERS ORDERS`, as client.py,
+// with files of encoded descriptor sets. Prints `gone WATCHER` where a stream was cancelled, and waits for a line on
 // standard input. Ends with 0 where everything is as it must be.
 import { readFileSync } from "node:fs";
 import { createInterface } from "node:readline";
@@ -10,7 +10,7 @@ import { check, run } from "../check.js";
 
 const { version } = createRequire(import.meta.url)("@grpc/grpc-js/package.json");
 const protobuf = createRequire(import.meta.resolve("@grpc/proto-loader"))("protobufjs");
-const [echoGateway, soukGateway, soukInventory, echoFile, soukFile] = process.argv.slice(2);
+const [echoGateway, soukGateway, soukInventory, echoFile, soukFile, soukUser, soukOrder] = process.argv.slice(2);
 const { status: code, compressionAlgorithms } = grpc;
 
 // google.rpc.Status and those of its details that are looked at.
@@ -224,6 +224,18 @@ const cases = {
         check(!error, `${error}`);
         const watched = await read(connect(Stock, address, options).watchStock({}, soon()));
         fails(watched, code.UNAUTHENTICATED, "TOKEN_MISSING");
+      }
+    }
+  },
+  "every service by itself": async () => {
+    const services = [[soukUser, souk.souk.user.v1.UserService, "getUser", "souk.user.v1.UserService"],
+      [soukOrder, souk.souk.order.v1.OrderService, "getOrder", "souk.order.v1.OrderService"]];
+    for (const [address, Service, method, service] of services) {
+      for (const options of [{}, packed]) {
+        const { error, message } = await own(address, options).check(service);
+        check(!error && message.status === 1, `${address}: ${error}`);
+        const refused = await call(connect(Service, address, options), method, { name: "x" });
+        fails(refused, code.UNAUTHENTICATED, "TOKEN_MISSING");
       }
     }
   },

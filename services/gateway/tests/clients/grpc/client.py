@@ -1,6 +1,7 @@
-"""gRPC's C-core (Python, C++, Ruby, C#) as a client: `client.py GATEWAY SOUK INVENTORY`, addresses of a gateway before the
-echo service, of souk's gateway, and of its inventory service. Messages come from reflection alone. Prints `gone WATCHER`
-where a stream was cancelled, and waits for a line on standard input. Ends with 0 where everything is as it must be."""
+"""gRPC's C-core (Python, C++, Ruby, C#) as a client: `client.py GATEWAY SOUK INVENTORY FILE FILE USERS ORDERS`, addresses of
+a gateway before the echo service, of souk's gateway, and of its services. Messages come from reflection alone, so the
+files of descriptors, which others need, are not read. Prints `gone WATCHER` where a stream was cancelled, and waits for a
+line on standard input. Ends with 0 where everything is as it must be."""
 
 import sys
 import threading
@@ -225,6 +226,21 @@ def souk_through_the_gateway_and_at_a_service():
         watch = server.call("souk.inventory.v1.StockService", "WatchStock")
         request = server.message("souk.inventory.v1.WatchStockRequest")
         fails(lambda: watch(request, timeout=LONG), grpc.StatusCode.UNAUTHENTICATED, "TOKEN_MISSING")
+
+
+@case
+def every_service_by_itself():
+    for address, service, request, name in (
+        (sys.argv[6], "souk.user.v1.UserService", "souk.user.v1.GetUserRequest", "GetUser"),
+        (sys.argv[7], "souk.order.v1.OrderService", "souk.order.v1.GetOrderRequest", "GetOrder"),
+    ):
+        server = Server(address)
+        assert service in server.database.get_services()
+        assert server.health.Check(health_pb2.HealthCheckRequest(service=service), timeout=LONG).status == 1
+        get = server.call(service, name)
+        for compression in (None, grpc.Compression.Gzip):
+            ask = lambda: get(server.message(request, name="x"), timeout=LONG, compression=compression)
+            fails(ask, grpc.StatusCode.UNAUTHENTICATED, "TOKEN_MISSING")
 
 
 @case
