@@ -18,7 +18,7 @@ pub struct Asked {
 
 impl Asked {
     /// Whether it was SIGINT: someone at a terminal, who waits for the end. An orchestrator sends SIGTERM.
-    pub fn by_hand(&self) -> bool {
+    pub fn interrupted(&self) -> bool {
         self.interrupted.load(Ordering::Relaxed)
     }
 }
@@ -30,7 +30,7 @@ pub fn listen() -> anyhow::Result<Asked> {
     let told = asked.clone();
     tokio::spawn(async move {
         loop {
-            let by_hand = tokio::select! {
+            let interrupted = tokio::select! {
                 _ = interrupt.recv() => true,
                 _ = terminate.recv() => false,
             };
@@ -38,7 +38,7 @@ pub fn listen() -> anyhow::Result<Asked> {
                 #[expect(clippy::disallowed_methods, reason = "whoever asks twice does not want to wait")]
                 std::process::exit(130);
             }
-            told.interrupted.store(by_hand, Ordering::Relaxed);
+            told.interrupted.store(interrupted, Ordering::Relaxed);
             told.token.cancel();
         }
     });

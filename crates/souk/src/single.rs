@@ -55,7 +55,7 @@ pub async fn run(which: Which, args: &ServiceArgs, file: Option<&Path>) -> anyho
     let serving = serve(which, &settings, &Local::default(), &stop, listener, shutdown.clone())?;
     let stopping = async {
         asked.token.cancelled().await;
-        let delay = if asked.by_hand() { Duration::ZERO } else { delay };
+        let delay = if asked.interrupted() { Duration::ZERO } else { delay };
         tracing::info!(service = which.name(), ?delay, "stopping");
         stop.announce();
         tokio::time::sleep(delay).await;

@@ -108,7 +108,8 @@ pub async fn run(args: &UpArgs, file: Option<&Path>) -> anyhow::Result<()> {
         other => other,
     };
     // Only where all is well is there anyone to be waited for.
-    let delay = if result.is_ok() && asked.token.is_cancelled() && !asked.by_hand() { delay } else { Duration::ZERO };
+    let delay =
+        if result.is_ok() && asked.token.is_cancelled() && !asked.interrupted() { delay } else { Duration::ZERO };
     parts.stop(delay).await;
     data_dir.forget_running();
     guard.shutdown().await;

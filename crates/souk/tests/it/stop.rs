@@ -174,7 +174,7 @@ async fn a_gateway_says_that_it_is_not_ready_and_serves_on_for_a_while() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn who_stops_it_by_hand_does_not_wait_and_a_balancer_has_its_time() {
+async fn ctrl_c_does_not_wait_and_sigterm_gives_a_balancer_its_time() {
     // Beyond this machine, as there a balancer may be; with a choice of payments, as must be there.
     let everywhere = async || {
         let folder = tempfile::tempdir().unwrap();
@@ -183,12 +183,12 @@ async fn who_stops_it_by_hand_does_not_wait_and_a_balancer_has_its_time() {
         let process = program.env("SOUK_GATEWAY__SHUTDOWN_DELAY", "5s").start().await;
         (process, folder)
     };
-    let (mut by_hand, _folder) = everywhere().await;
+    let (mut interrupted, _folder) = everywhere().await;
     let began = Instant::now();
-    assert!(by_hand.interrupt(LONG).await.success());
+    assert!(interrupted.interrupt(LONG).await.success());
     let took = began.elapsed();
     assert!(took < Duration::from_secs(4), "{took:?}");
-    assert!(by_hand.log().contains("payments are simulated"), "{}", by_hand.log());
+    assert!(interrupted.log().contains("payments are simulated"), "{}", interrupted.log());
 
     let (mut by_signal, _folder) = everywhere().await;
     let began = Instant::now();
