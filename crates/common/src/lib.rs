@@ -6,7 +6,6 @@ pub mod client;
 pub mod coalesce;
 pub mod config;
 pub mod context;
-pub mod contract;
 pub mod db;
 pub mod error;
 pub mod events;
@@ -19,6 +18,7 @@ pub mod page;
 pub mod server;
 pub mod service;
 pub mod telemetry;
-pub mod timestamp;
 pub mod tls;
 pub mod verify;
+
+pub use souk_contract as contract;

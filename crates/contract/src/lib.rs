@@ -1,7 +1,9 @@
-//! What the contracts say of each method: route, access, rate class, idempotency. Read once from the descriptors.
+//! What the contracts say of each method: route, access, rate class, idempotency, validation. Read once from the
+//! descriptors.
 
 mod access;
 mod options;
+mod shorten;
 pub mod validate;
 
 use std::{
@@ -17,9 +19,12 @@ pub use souk_proto::options::v1::{Cursor, HeaderField, RateClass};
 pub use self::{
     access::{AccessRule, Role, Roles},
     options::{Caching, Deprecation},
+    shorten::shorten,
 };
-use self::{options::Options, validate::Validator};
-use crate::error::Problem;
+use self::{
+    options::Options,
+    validate::{Validator, Violation},
+};
 
 /// A set of contracts, ready to be asked.
 pub struct Contract {
@@ -124,11 +129,40 @@ pub enum ContractError {
     Validation(#[from] validate::Unsupported),
 }
 
+/// Why a message does not pass a check.
+#[derive(Debug, thiserror::Error)]
+pub enum CheckError {
+    /// It is not one of the contract's.
+    #[error(transparent)]
+    Contract(#[from] ContractError),
+    /// Every rule that it breaks; at least one.
+    #[error("{} rules of the contract are broken", .0.len())]
+    Violations(Vec<Violation>),
+}
+
 impl Contract {
     /// Reads an encoded `FileDescriptorSet` that has all its imports and options.
+    ///
+    /// # Errors
+    /// The set cannot be read, or has an option or a rule that cannot be kept.
     pub fn load(descriptors: &[u8]) -> Result<Self, ContractError> {
-        check_syntax(descriptors)?;
-        let pool = DescriptorPool::decode(descriptors).map_err(ContractError::Descriptors)?;
+        let pool = decode(descriptors)?;
+        let validator = Validator::new(&pool)?;
+        Self::new(pool, validator)
+    }
+
+    /// Reads a contract of others, whose servers check requests themselves: rules of `buf.validate` that cannot be
+    /// checked here are no error. They come back, to be logged. See [`Validator::lenient`].
+    ///
+    /// # Errors
+    /// The set cannot be read, or has an option that cannot be kept.
+    pub fn load_leniently(descriptors: &[u8]) -> Result<(Self, Vec<validate::Unsupported>), ContractError> {
+        let pool = decode(descriptors)?;
+        let (validator, left_out) = Validator::lenient(&pool);
+        Ok((Self::new(pool, validator)?, left_out))
+    }
+
+    fn new(pool: DescriptorPool, validator: Validator) -> Result<Self, ContractError> {
         let options = Options::of(&pool);
         let mut methods = BTreeMap::new();
         for service in pool.services() {
@@ -137,7 +171,6 @@ impl Contract {
                 methods.insert(method.path.clone(), Arc::new(method));
             }
         }
-        let validator = Validator::new(&pool)?;
         Ok(Self { pool, methods, validator })
     }
 
@@ -164,13 +197,13 @@ impl Contract {
     /// Checks a message for itself: for methods that take many and answer for each.
     ///
     /// # Errors
-    /// Every rule that is broken; an internal problem where the contracts have no message of that full name.
-    pub fn check(&self, name: &str, message: &impl prost::Message) -> Result<(), Problem> {
-        let not_ours = || Problem::internal().caused_by(ContractError::NoMessage(name.to_owned()));
+    /// Every rule that is broken; or the contracts have no message of that full name.
+    pub fn check(&self, name: &str, message: &impl prost::Message) -> Result<(), CheckError> {
+        let not_ours = || ContractError::NoMessage(name.to_owned());
         let descriptor = self.pool.get_message_by_name(name).ok_or_else(not_ours)?;
         let bytes = message.encode_to_vec();
         let message = DynamicMessage::decode(descriptor, bytes.as_slice()).map_err(|_| not_ours())?;
-        Ok(self.validator.check(&message)?)
+        self.validator.check(&message).map_err(CheckError::Violations)
     }
 
     /// What is said of the method with this gRPC path.
@@ -195,6 +228,11 @@ impl Contract {
         }
         if missing.is_empty() { Ok(()) } else { Err(ContractError::NoAccess(missing)) }
     }
+}
+
+fn decode(descriptors: &[u8]) -> Result<DescriptorPool, ContractError> {
+    check_syntax(descriptors)?;
+    DescriptorPool::decode(descriptors).map_err(ContractError::Descriptors)
 }
 
 /// Refuses files whose syntax prost-reflect does not know: it would lose count of the files, and panic.

@@ -1,9 +1,11 @@
-//! The rules of `buf.validate` as JSON Schema. That they are known and fit their fields, the contract has checked.
+//! The rules of `buf.validate`, as they stand in the options of fields: what limits values, and JSON Schema of it.
+//! They are read, not checked: a rule that is unknown here, or does not fit its field, is left out.
 
 use prost_reflect::{DynamicMessage, EnumDescriptor, FieldDescriptor, ReflectMessage, Value};
 use serde_json::{Map, Value as Json, json};
 
-use super::digits::Range;
+/// Inclusive bounds.
+pub type Range = (i128, i128);
 
 /// The rules of a field, of its items, keys or values.
 #[derive(Debug, Default)]

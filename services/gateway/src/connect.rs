@@ -25,7 +25,7 @@ use crate::{
     gateway::Gateway,
     percent,
     rest::{self, IDEMPOTENT_REPLAYED},
-    transcode::{Binding, BindingError, Parts},
+    transcode::{self, Binding, BindingError, Parts},
 };
 
 const TIMEOUT: HeaderName = HeaderName::from_static("connect-timeout-ms");
@@ -107,8 +107,8 @@ impl Gateway {
         let message = match call.codec {
             Codec::Proto => call.message,
             Codec::Json => {
-                let message =
-                    binding.bind(Parts { captures: &[], query: "", body: &call.message, content_type: "" })?;
+                let parts = Parts { captures: &[], query: "", body: &call.message, content_type: "" };
+                let message = binding.bind(parts).map_err(transcode::problem)?;
                 self.check(&message)?;
                 message.encode_to_vec().into()
             }

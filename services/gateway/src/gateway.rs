@@ -12,7 +12,7 @@ use bytes::Bytes;
 use futures::FutureExt;
 use http::{HeaderValue, Method as HttpMethod, Request, Response, StatusCode, header};
 use souk_common::{
-    auth::{Identity, Verifier},
+    auth::{Admit, Identity, Verifier},
     context::{self, REQUEST_ID, RequestContext},
     contract::{AccessRule, Contract, Method},
     error::{Problem, Reason},

@@ -1,7 +1,7 @@
 //! souk's gateway: serves a contract to clients as REST/JSON and gRPC, from its descriptors alone.
 //!
 //! A request's way: `serve`, `connection` → `gateway` (id, span, deadline, access) → `rest` (transcoding, with
-//! `routes` and `transcode`) or `grpc` (passed on as it is) → `upstream` (the service).
+//! `souk_transcode`) or `grpc` (passed on as it is) → `upstream` (the service).
 
 mod accept;
 mod access;
@@ -23,7 +23,6 @@ mod limits;
 mod manners;
 pub mod openapi;
 mod pages;
-pub mod percent;
 mod rest;
 pub mod routes;
 mod serve;
@@ -33,6 +32,8 @@ mod tls;
 pub mod transcode;
 mod upstream;
 mod web;
+
+pub use souk_transcode::percent;
 
 pub use self::{
     config::{Backends, Config, DEFAULTS, Settings},

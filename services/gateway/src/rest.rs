@@ -63,7 +63,7 @@ impl Gateway {
         let content_type = parts.headers.get(header::CONTENT_TYPE).and_then(|value| value.to_str().ok());
         let content_type = content_type.unwrap_or_default();
         let asked = transcode::Parts { captures: &matched.captures, query, body: &body, content_type };
-        let mut message = route.binding.bind(asked)?;
+        let mut message = route.binding.bind(asked).map_err(transcode::problem)?;
         for HeaderField { name, field } in &route.method.headers {
             if let Some(value) = head::single(&parts.headers, name)? {
                 let value = value.to_str().map_err(|_| malformed(format!("the header {name} is not text")))?;
@@ -75,7 +75,7 @@ impl Gateway {
         {
             transcode::fill(&mut message, field, "Idempotency-Key", &key)?;
         }
-        if let Some(resume) = &route.resume {
+        if let Some(resume) = &route.method.resume {
             resume.fill(&mut message, &parts.headers)?;
         }
         let attempts = precondition::attempts(message, &route.method, &parts.headers)?;
@@ -98,9 +98,7 @@ impl Gateway {
     /// # Errors
     /// `FIELD_INVALID` with every field that breaks one.
     pub(crate) fn check(&self, message: &DynamicMessage) -> Result<(), Problem> {
-        self.contract.validator().check(message).map_err(|violations| {
-            Problem::fields(violations.into_iter().map(|violation| (violation.field_path, violation.message)))
-        })
+        Ok(self.contract.validator().check(message)?)
     }
 
     async fn call(

@@ -51,7 +51,7 @@ pub enum ServeError {
     #[error(transparent)]
     Route(#[from] RouteError),
     /// A method accepts requests that are too long to be sent.
-    #[error(transparent)]
+    #[error("{0}, or gateway.max_header_bytes a larger number")]
     TooLong(#[from] TooLong),
     /// A method cannot be called with Connect.
     #[error(transparent)]

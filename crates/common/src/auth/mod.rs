@@ -207,19 +207,24 @@ impl Caller {
     }
 }
 
-impl AccessRule {
+/// Whom a rule of the contract lets in.
+pub trait Admit {
     /// How far the rule lets this caller in.
     ///
     /// # Errors
     /// `UNAUTHENTICATED` where a token would help, `PERMISSION_DENIED` where none would.
-    pub fn admit(&self, identity: &Identity) -> Result<Grant, Problem> {
+    fn admit(&self, identity: &Identity) -> Result<Grant, Problem>;
+}
+
+impl Admit for AccessRule {
+    fn admit(&self, identity: &Identity) -> Result<Grant, Problem> {
         if self.public {
             return Ok(Grant::All);
         }
         if let Identity::User { scopes: Some(scopes), .. } = identity
             && !self.scope.as_ref().is_some_and(|scope| scopes.has(scope))
         {
-            return Err(self.out_of_scope());
+            return Err(out_of_scope(self));
         }
         match identity {
             Identity::Service { .. } if self.internal => Ok(Grant::All),
@@ -227,30 +232,30 @@ impl AccessRule {
             Identity::User { id, .. } if self.owner.is_some() => Ok(Grant::Own(*id)),
             Identity::User { .. } if self.signed_in => Ok(Grant::All),
             Identity::Anonymous if !self.only_internal() => Err(token_missing()),
-            _ => Err(Problem::new(Reason::AccessDenied, self.refusal())),
+            _ => Err(Problem::new(Reason::AccessDenied, refusal(self))),
         }
     }
+}
 
-    fn out_of_scope(&self) -> Problem {
-        match &self.scope {
-            Some(scope) => {
-                let message = format!("this token is limited to scopes, and `{scope}` is not one of them");
-                Problem::new(Reason::ScopeMissing, message).metadata("scope", scope)
-            }
-            None => Problem::new(Reason::ScopeMissing, "a token that is limited to scopes does not open this method"),
+fn out_of_scope(rule: &AccessRule) -> Problem {
+    match &rule.scope {
+        Some(scope) => {
+            let message = format!("this token is limited to scopes, and `{scope}` is not one of them");
+            Problem::new(Reason::ScopeMissing, message).metadata("scope", scope)
         }
+        None => Problem::new(Reason::ScopeMissing, "a token that is limited to scopes does not open this method"),
     }
+}
 
-    fn refusal(&self) -> String {
-        if self.only_internal() {
-            return "this method is for souk's own services alone".to_owned();
-        }
-        let roles: Vec<_> = self.roles.iter().map(Role::as_str).collect();
-        if roles.is_empty() {
-            return "this method is for signed-in users alone".to_owned();
-        }
-        format!("this method needs the role {}", roles.join(" or "))
+fn refusal(rule: &AccessRule) -> String {
+    if rule.only_internal() {
+        return "this method is for souk's own services alone".to_owned();
     }
+    let roles: Vec<_> = rule.roles.iter().map(Role::as_str).collect();
+    if roles.is_empty() {
+        return "this method is for signed-in users alone".to_owned();
+    }
+    format!("this method needs the role {}", roles.join(" or "))
 }
 
 fn token_missing() -> Problem {

@@ -2,6 +2,8 @@
 //! their errors don't know: [`Problem::invalid`] takes its path.
 use std::time::Duration;
 
+use souk_contract::{CheckError, validate::Violation};
+
 use crate::{
     db::{DbError, Trouble},
     page::{PageError, filter::FilterError, order::OrderError},
@@ -32,6 +34,21 @@ impl Problem {
     pub fn database(what: impl std::fmt::Display, error: &DbError) -> Self {
         let trouble = error.trouble().unwrap_or(Trouble::Unreachable);
         Self::unavailable_since(what, trouble.for_clients())
+    }
+}
+
+impl From<Vec<Violation>> for Problem {
+    fn from(violations: Vec<Violation>) -> Self {
+        Self::fields(violations.into_iter().map(|violation| (violation.field_path, violation.message)))
+    }
+}
+
+impl From<CheckError> for Problem {
+    fn from(error: CheckError) -> Self {
+        match error {
+            CheckError::Violations(violations) => violations.into(),
+            CheckError::Contract(error) => Self::internal().caused_by(error),
+        }
     }
 }
 

@@ -16,7 +16,7 @@ use std::fmt;
 use chrono::{DateTime, NaiveDate, Utc};
 
 use super::text::{any_of, instead, short};
-use crate::{money::Currency, timestamp};
+use crate::money::Currency;
 
 /// A field that a filter may name.
 #[derive(Debug, Clone, Copy)]
@@ -375,8 +375,11 @@ impl Kind {
 }
 
 fn time(text: &str) -> Option<DateTime<Utc>> {
-    if let Ok(time) = timestamp::parse(text) {
-        return Some(time);
+    // A leap second has no place in a database: chrono counts it as nanoseconds beyond a second.
+    if let Ok(time) = DateTime::parse_from_rfc3339(text)
+        && time.timestamp_subsec_nanos() < 1_000_000_000
+    {
+        return Some(time.to_utc());
     }
     let date: NaiveDate = text.parse().ok()?;
     // Of years beyond four digits there is no RFC 3339 text, and not every database has them.

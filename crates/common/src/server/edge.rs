@@ -19,7 +19,7 @@ use tower::{Layer, Service};
 
 use super::{Config, ended, message, stop};
 use crate::{
-    auth::{Caller, Identity, Recheck, Verifier},
+    auth::{Admit, Caller, Identity, Recheck, Verifier},
     context::{self, REQUEST_ID, RequestContext},
     contract::{Contract, Method},
     error::{Problem, Reason, chain},

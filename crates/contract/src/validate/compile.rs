@@ -1,5 +1,5 @@
-//! Reads the `buf.validate` options of the contracts and makes plans of them.
-use std::collections::{HashMap, HashSet};
+//! Reads the `buf.validate` options of a message and makes a plan of them.
+use std::{cell::RefCell, collections::HashSet};
 
 use prost_reflect::{
     DescriptorPool, DynamicMessage, ExtensionDescriptor, FieldDescriptor, Kind, MessageDescriptor, OneofDescriptor,
@@ -8,85 +8,11 @@ use prost_reflect::{
 
 use super::{
     Fault, Text, Unsupported,
-    plan::{FieldPlan, Group, Plan, Shape, Size, ValuePlan},
+    plan::{FieldPlan, Group, Index, Plan, Shape, Size, ValuePlan},
     rules::{self, Rules, Source, unsupported},
     strings::{at_least, at_most},
     text::FREE_TEXT,
 };
-
-/// The plans of all messages that souk's contracts use, and where each stands by its full name.
-pub(super) fn compile(pool: &DescriptorPool) -> Result<(HashMap<String, usize>, Vec<Plan>), Unsupported> {
-    let messages = reachable(pool);
-    let index: HashMap<_, _> =
-        messages.iter().enumerate().map(|(at, message)| (message.full_name().to_owned(), at)).collect();
-    let compiler = Compiler { options: Options::of(pool), index: &index };
-    let mut plans = messages.iter().map(|message| compiler.message(message)).collect::<Result<Vec<_>, _>>()?;
-    prune(&mut plans);
-    Ok((index, plans))
-}
-
-/// Every message of package souk and below, and every message in one of those.
-fn reachable(pool: &DescriptorPool) -> Vec<MessageDescriptor> {
-    let of_souk = |message: &MessageDescriptor| {
-        let package = message.package_name();
-        package == "souk" || package.starts_with("souk.")
-    };
-    let mut messages: Vec<_> = pool.all_messages().filter(of_souk).filter(|message| !message.is_map_entry()).collect();
-    let mut known: HashSet<_> = messages.iter().map(|message| message.full_name().to_owned()).collect();
-    let mut at = 0;
-    while at < messages.len() {
-        for field in messages[at].clone().fields() {
-            if let Some(message) = message_of(&field)
-                && known.insert(message.full_name().to_owned())
-            {
-                messages.push(message);
-            }
-        }
-        at += 1;
-    }
-    messages
-}
-
-/// The type of the messages that a field holds: itself, as items or as values.
-fn message_of(field: &FieldDescriptor) -> Option<MessageDescriptor> {
-    let kind = field.kind();
-    let message = kind.as_message()?;
-    if !message.is_map_entry() {
-        return Some(message.clone());
-    }
-    message.map_entry_value_field().kind().as_message().cloned()
-}
-
-/// Takes out what cannot fail: messages without a rule in them, and the fields that hold those.
-fn prune(plans: &mut [Plan]) {
-    // Whether a plan can fail follows from the plans within it, which may go in circles: spread it until it settles.
-    let mut can_fail: Vec<_> = plans
-        .iter()
-        .map(|plan| {
-            !plan.oneofs.is_empty() || !plan.groups.is_empty() || plan.fields.iter().any(FieldPlan::has_own_rules)
-        })
-        .collect();
-    loop {
-        let mut settled = true;
-        for (at, plan) in plans.iter_mut().enumerate() {
-            let within = |field: &mut FieldPlan| field.nested().is_some_and(|nested| can_fail[nested]);
-            if !can_fail[at] && plan.fields.iter_mut().any(within) {
-                can_fail[at] = true;
-                settled = false;
-            }
-        }
-        if settled {
-            break;
-        }
-    }
-    for plan in plans {
-        for field in &mut plan.fields {
-            let nested = field.nested();
-            *nested = nested.filter(|nested| can_fail[*nested]);
-        }
-        plan.fields.retain_mut(|field| field.has_own_rules() || field.nested().is_some());
-    }
-}
 
 /// The options that validate.proto and souk's own add, if the contracts use them at all.
 struct Options {
@@ -128,21 +54,43 @@ struct Common {
     ignore: Ignore,
 }
 
-struct Compiler<'a> {
+pub(super) struct Compiler<'a> {
     options: Options,
-    index: &'a HashMap<String, usize>,
+    index: &'a Index,
+    /// Where rules go that cannot be checked. `None`: they are errors.
+    left_out: Option<&'a RefCell<Vec<Unsupported>>>,
 }
 
-impl Compiler<'_> {
-    fn message(&self, message: &MessageDescriptor) -> Result<Plan, Unsupported> {
+impl<'a> Compiler<'a> {
+    pub fn new(pool: &DescriptorPool, index: &'a Index, left_out: Option<&'a RefCell<Vec<Unsupported>>>) -> Self {
+        Self { options: Options::of(pool), index, left_out }
+    }
+
+    /// What was read; or, where that failed and rules may be left out, what holds without the rules.
+    fn or_without<T>(
+        &self,
+        read: Result<T, Unsupported>,
+        without: impl FnOnce() -> Result<T, Unsupported>,
+    ) -> Result<T, Unsupported> {
+        match (read, self.left_out) {
+            (Err(unsupported), Some(left_out)) => {
+                left_out.borrow_mut().push(unsupported);
+                without()
+            }
+            (read, _) => read,
+        }
+    }
+
+    /// The plan of a message.
+    pub fn message(&self, message: &MessageDescriptor) -> Result<Plan, Unsupported> {
         let groups = match option(&message.options(), self.options.message.as_ref()) {
-            Some(rules) => groups(message, &rules)?,
+            Some(rules) => self.or_without(groups(message, &rules), || Ok(Vec::new()))?,
             None => Vec::new(),
         };
         let mut oneofs = Vec::new();
         for oneof in message.oneofs().filter(|oneof| !oneof.is_synthetic()) {
             if let Some(rules) = option(&oneof.options(), self.options.oneof.as_ref())
-                && is_required(&oneof, &rules)?
+                && self.or_without(is_required(&oneof, &rules), || Ok(false))?
             {
                 let names: Vec<_> = oneof.fields().map(|field| field.name().to_owned()).collect();
                 let fault = Fault {
@@ -166,25 +114,34 @@ impl Compiler<'_> {
     /// The plan of a field; none where its rules are ignored.
     fn field(&self, field: &FieldDescriptor, grouped: bool) -> Result<Option<FieldPlan>, Unsupported> {
         let rules = option(&field.options(), self.options.field.as_ref());
+        self.or_without(self.ruled(field, grouped, rules.as_ref()), || self.ruled(field, grouped, None))
+    }
+
+    fn ruled(
+        &self,
+        field: &FieldDescriptor,
+        grouped: bool,
+        rules: Option<&DynamicMessage>,
+    ) -> Result<Option<FieldPlan>, Unsupported> {
         let mut common = Common { required: false, ignore: Ignore::Unspecified };
-        if let Some(rules) = &rules {
+        if let Some(rules) = rules {
             common = read_common(field, rules)?;
         }
         if common.ignore == Ignore::Always {
             return Ok(self.ignored(field));
         }
-        let written = rules.as_ref().is_some_and(|rules| rules.has_field_by_name("ignore"));
+        let written = rules.is_some_and(|rules| rules.has_field_by_name("ignore"));
         if grouped && !written {
             common.ignore = Ignore::IfZero;
         }
         let required =
             common.required.then(|| Fault { rule_id: "required".to_owned(), message: "must be set".to_owned() });
         let shape = if field.is_map() {
-            self.map(field, rules.as_ref())?
+            self.map(field, rules)?
         } else if field.is_list() {
-            self.list(field, rules.as_ref())?
+            self.list(field, rules)?
         } else {
-            Shape::One(self.value(field, &field.kind(), rules.as_ref())?)
+            Shape::One(self.value(field, &field.kind(), rules)?)
         };
         let only_if_set = field.supports_presence() || common.ignore == Ignore::IfZero;
         let mut plan = FieldPlan { field: field.clone(), required, only_if_set, shape };
@@ -210,7 +167,8 @@ impl Compiler<'_> {
 
     /// What kind of text a field's value, item, key or map value of this kind is.
     fn text(&self, field: &FieldDescriptor, kind: &Kind) -> Option<Text> {
-        Text::by(field, self.options.free_text.as_ref()).filter(|_| *kind == Kind::String)
+        let text = Text::by(field, self.options.free_text.as_ref());
+        text.filter(|_| *kind == Kind::String && self.left_out.is_none())
     }
 
     fn list(&self, field: &FieldDescriptor, rules: Option<&DynamicMessage>) -> Result<Shape, Unsupported> {

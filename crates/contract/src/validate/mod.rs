@@ -7,7 +7,8 @@
 //! One rule needs no option: every text is checked for characters that have no place in it, see [`Text`].
 
 mod compile;
-mod formats;
+mod email;
+mod messages;
 mod numbers;
 mod plan;
 mod rules;
@@ -19,10 +20,10 @@ mod time;
 
 use std::{collections::HashMap, fmt};
 
-use prost_reflect::{DescriptorPool, DynamicMessage, MapKey, MessageDescriptor, ReflectMessage};
+use prost_reflect::{DescriptorPool, DynamicMessage, FieldDescriptor, MapKey, MessageDescriptor, ReflectMessage};
 
 pub use self::text::Text;
-use crate::error::{Problem, shorten};
+use crate::shorten;
 
 /// The most violations of one message that are told. Who has more will ask again anyway, and a request of a thousand
 /// bad lines must not become an answer many times its size.
@@ -40,12 +41,6 @@ pub struct Violation {
     pub message: String,
 }
 
-impl From<Vec<Violation>> for Problem {
-    fn from(violations: Vec<Violation>) -> Self {
-        Self::fields(violations.into_iter().map(|violation| (violation.field_path, violation.message)))
-    }
-}
-
 /// A rule in a contract that cannot be checked as written.
 #[derive(Debug, thiserror::Error)]
 #[error("{file}: {element}: rule {rule}: {why}")]
@@ -60,12 +55,14 @@ pub struct Unsupported {
     pub why: String,
 }
 
-/// The rules of all messages of souk's contracts, ready to check. Make one and share it.
+/// The rules of all messages of a contract, ready to check. Make one and share it.
 #[derive(Debug)]
 pub struct Validator {
     /// By full name, where the plan stands in `plans`.
     messages: HashMap<String, usize>,
     plans: Vec<plan::Plan>,
+    /// Whether texts are checked without being asked to.
+    texts: bool,
 }
 
 impl Validator {
@@ -74,8 +71,21 @@ impl Validator {
     /// # Errors
     /// The first rule that is unknown here, does not fit its field, or does not compile.
     pub fn new(pool: &DescriptorPool) -> Result<Self, Unsupported> {
-        let (messages, plans) = compile::compile(pool)?;
-        Ok(Self { messages, plans })
+        let (messages, plans) = messages::compile(pool)?;
+        Ok(Self { messages, plans, texts: true })
+    }
+
+    /// Compiles the rules of every message that a service of the pool takes, for contracts of others, whose servers
+    /// check requests themselves. A field, oneof or message with a rule that cannot be checked here is not checked by any
+    /// of its own; these come back, to be logged. Texts may have all characters.
+    pub fn lenient(pool: &DescriptorPool) -> (Self, Vec<Unsupported>) {
+        let (messages, plans, left_out) = messages::compile_leniently(pool);
+        (Self { messages, plans, texts: false }, left_out)
+    }
+
+    /// What kind of text a field holds, where texts are checked: see [`Text::of`].
+    pub fn text(&self, field: &FieldDescriptor) -> Option<Text> {
+        Text::of(field).filter(|_| self.texts)
     }
 
     /// Checks a message and all messages in it. A message of a type that is not in the contracts has no rules.

@@ -5,6 +5,9 @@ use prost_reflect::{DynamicMessage, FieldDescriptor, MapKey, OneofDescriptor, Va
 
 use super::{Fault, Path, Report, Text, rules::Rules};
 
+/// Where the plan of each message stands, by its full name.
+pub(super) type Index = HashMap<String, usize>;
+
 /// All that is checked of one message type. What cannot fail is not in it.
 #[derive(Debug, Default)]
 pub(super) struct Plan {

@@ -38,7 +38,6 @@ pub(super) enum Rules {
     Duration(Vec<Rule<NumberTest<i128>>>),
     /// In nanoseconds from 1970.
     Timestamp(Vec<Rule<TimeTest>>),
-    Any(Vec<Rule<AnyTest>>),
 }
 
 impl Rules {
@@ -54,7 +53,6 @@ impl Rules {
             Self::Enum(rules) => rules.is_empty(),
             Self::Duration(rules) => rules.is_empty(),
             Self::Timestamp(rules) => rules.is_empty(),
-            Self::Any(rules) => rules.is_empty(),
         }
     }
 
@@ -75,11 +73,6 @@ impl Rules {
             }
             (Self::Timestamp(rules), Value::Message(value)) => {
                 each(rules, time::nanoseconds(value), path, report);
-            }
-            (Self::Any(rules), Value::Message(value)) => {
-                let url = value.get_field_by_number(1);
-                let url = url.as_deref().and_then(Value::as_str).unwrap_or_default();
-                each(rules, url, path, report);
             }
             // Rules are compiled for the kind of their field.
             _ => {}
@@ -113,22 +106,6 @@ impl Test<i32> for EnumTest {
         match self {
             Self::In(allowed) => allowed.contains(&value),
             Self::NotIn(denied) => !denied.contains(&value),
-        }
-    }
-}
-
-/// What is asked of an Any: its type URL.
-#[derive(Debug)]
-pub(super) enum AnyTest {
-    In(Vec<String>),
-    NotIn(Vec<String>),
-}
-
-impl Test<&str> for AnyTest {
-    fn admits(&self, value: &str) -> bool {
-        match self {
-            Self::In(allowed) => allowed.iter().any(|url| url == value),
-            Self::NotIn(denied) => !denied.iter().any(|url| url == value),
         }
     }
 }
@@ -211,8 +188,7 @@ pub(super) fn read(source: &Source<'_>, kind: &Kind) -> Result<Rules, Unsupporte
         ("timestamp", Kind::Message(of)) if of.full_name() == "google.protobuf.Timestamp" => {
             Rules::Timestamp(time::read(source)?)
         }
-        ("any", Kind::Message(of)) if of.full_name() == "google.protobuf.Any" => Rules::Any(read_any(source)?),
-        ("field_mask", _) => return Err(source.unknown("*")),
+        ("field_mask" | "any", _) => return Err(source.unknown("*")),
         (_, kind) => {
             return Err(source.unsupported("*", format!("does not fit a value of type {kind:?}")));
         }
@@ -274,25 +250,6 @@ fn read_enum(source: &Source<'_>, of: &EnumDescriptor) -> Result<Vec<Rule<EnumTe
             format!("must be a value of {}", of.full_name())
         };
         rules.push(source.rule("defined_only", EnumTest::In(numbers), message));
-    }
-    Ok(rules)
-}
-
-fn read_any(source: &Source<'_>) -> Result<Vec<Rule<AnyTest>>, Unsupported> {
-    let mut rules = Vec::new();
-    for (field, value) in source.rules.fields() {
-        let urls = texts(value);
-        match field.name() {
-            "in" => {
-                let message = format!("must be of type {}", one_of(&urls));
-                rules.push(source.rule("in", AnyTest::In(urls), message));
-            }
-            "not_in" => {
-                let message = format!("must not be of type {}", one_of(&urls));
-                rules.push(source.rule("not_in", AnyTest::NotIn(urls), message));
-            }
-            other => return Err(source.unknown(other)),
-        }
     }
     Ok(rules)
 }

@@ -5,8 +5,7 @@ use prost_reflect::Value;
 use regex::Regex;
 
 use super::{
-    Unsupported,
-    formats::Format,
+    Unsupported, email,
     rules::{Rule, Source, Test, one_of, texts},
 };
 
@@ -28,7 +27,7 @@ pub(super) enum StringTest {
     NotContains(String),
     NotEmpty,
     /// Empty ones are left to [`StringTest::NotEmpty`], which has a rule id of its own.
-    Format(Format),
+    Email,
 }
 
 impl Test<&str> for StringTest {
@@ -49,7 +48,7 @@ impl Test<&str> for StringTest {
             Self::Contains(part) => value.contains(part),
             Self::NotContains(part) => !value.contains(part),
             Self::NotEmpty => !value.is_empty(),
-            Self::Format(format) => value.is_empty() || format.admits(value),
+            Self::Email => value.is_empty() || email::is_email(value),
         }
     }
 }
@@ -92,16 +91,10 @@ pub(super) fn read(source: &Source<'_>) -> Result<Vec<Rule<StringTest>>, Unsuppo
             ("not_contains", Value::String(text)) => {
                 (T::NotContains(text.clone()), format!("must not contain {text:?}"))
             }
-            (other, Value::Bool(wanted)) => {
-                let format = Format::named(other).ok_or_else(|| source.unknown(other))?;
-                if *wanted {
-                    let message = format!("must be {}", format.words());
-                    if !format.admits("") {
-                        rules.push(source.rule(&format!("{other}_empty"), T::NotEmpty, message.as_str()));
-                    }
-                    rules.push(source.rule(other, T::Format(format), message));
-                }
-                continue;
+            ("email", Value::Bool(false)) => continue,
+            ("email", Value::Bool(true)) => {
+                rules.push(source.rule("email_empty", T::NotEmpty, format!("must be {}", email::WORDS)));
+                (T::Email, format!("must be {}", email::WORDS))
             }
             (other, _) => return Err(source.unknown(other)),
         };

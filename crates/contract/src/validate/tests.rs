@@ -7,7 +7,6 @@ use protox::file::{File, FileResolver, GoogleFileResolver};
 use serde_json::json;
 
 use super::*;
-use crate::error::{Problem, Reason};
 
 mod texts;
 
@@ -59,7 +58,6 @@ type Case = (&'static str, serde_json::Value, &'static [(&'static str, &'static 
 
 #[test]
 fn every_rule() {
-    let near = chrono::Utc::now().to_rfc3339_opts(chrono::SecondsFormat::Secs, true);
     let base = json!({"always": "a", "email": "a@b.c"});
     let cases: Vec<Case> = vec![
         ("Strings", json!({}), &[]),
@@ -202,24 +200,20 @@ fn every_rule() {
         ("Times", json!({}), &[]),
         (
             "Times",
-            json!({"ttl": "60s", "in": "0.5s", "past": "2020-01-01T00:00:00Z", "future": "2200-01-01T00:00:00Z", "near": near, "after": "2020-09-13T12:26:40Z"}),
+            json!({"ttl": "60s", "in": "0.5s", "past": "2020-01-01T00:00:00Z", "after": "2020-09-13T12:26:40Z"}),
             &[],
         ),
         (
             "Times",
-            json!({"ttl": "60.000000001s", "in": "2s", "past": "2200-01-01T00:00:00Z", "future": "2020-01-01T00:00:00Z", "near": "2020-01-01T00:00:00Z", "after": "2020-09-13T12:26:39.999Z"}),
+            json!({"ttl": "60.000000001s", "in": "2s", "past": "2200-01-01T00:00:00Z", "after": "2020-09-13T12:26:39.999Z"}),
             &[
                 ("ttl", "duration.gte_lte"),
                 ("in", "duration.in"),
                 ("past", "timestamp.lt_now"),
-                ("future", "timestamp.gt_now"),
-                ("near", "timestamp.within"),
                 ("after", "timestamp.gte"),
             ],
         ),
         ("Times", json!({"ttl": "-1s"}), &[("ttl", "duration.gte_lte")]),
-        ("Times", json!({"any": {"@type": "type.googleapis.com/google.protobuf.Duration", "value": "1s"}}), &[]),
-        ("Times", json!({"any": {"@type": "type.googleapis.com/souk.test.v1.Plain"}}), &[("any", "any.in")]),
         ("Choices", json!({"one": "aaa", "three": 1, "left": "a"}), &[]),
         ("Choices", json!({"three": 1, "right": base}), &[]),
         (
@@ -355,6 +349,8 @@ fn rules_that_cannot_be_checked_are_refused() {
             "souk.test.v1.M.a",
             "string.*",
         ),
+        ("string a = 1 [(buf.validate.field).string.hostname = true];", "souk.test.v1.M.a", "string.hostname"),
+        ("google.protobuf.Any a = 1 [(buf.validate.field).any.in = \"a\"];", "souk.test.v1.M.a", "any.*"),
         (
             "google.protobuf.FieldMask a = 1 [(buf.validate.field).field_mask.in = \"a\"];",
             "souk.test.v1.M.a",
@@ -364,7 +360,7 @@ fn rules_that_cannot_be_checked_are_refused() {
     for (body, element, rule) in cases {
         let contract = format!(
             "syntax = \"proto3\"; package souk.test.v1; import \"buf/validate/validate.proto\"; \
-             import \"google/protobuf/wrappers.proto\"; import \"google/protobuf/field_mask.proto\"; message M {{ {body} }}"
+             import \"google/protobuf/any.proto\"; import \"google/protobuf/wrappers.proto\"; import \"google/protobuf/field_mask.proto\"; message M {{ {body} }}"
         );
         let error = Validator::new(&pool(&contract)).expect_err(body);
         assert_eq!(
@@ -390,6 +386,32 @@ fn rules_outside_of_souk_do_not_matter_until_souk_uses_them() {
     let foreign = "message M { string a = 1 [(buf.validate.field).cel_expression = \"true\"]; }";
     let head = "syntax = \"proto3\"; package other; import \"buf/validate/validate.proto\";";
     assert!(Validator::new(&pool(&format!("{head} {foreign}"))).is_ok());
+}
+
+/// A contract of others keeps what can be checked of it, and what cannot is named, not refused.
+#[test]
+fn a_contract_of_others_is_checked_as_far_as_possible() {
+    let contract = "syntax = \"proto3\"; package other; import \"buf/validate/validate.proto\";
+        service S { rpc Put(M) returns (Unused); }
+        message Unused { string a = 1 [(buf.validate.field).cel_expression = \"true\"]; }
+        message M {
+          option (buf.validate.message).cel_expression = \"true\";
+          string a = 1 [(buf.validate.field) = {required: true, cel_expression: \"true\"}];
+          string b = 2 [(buf.validate.field).string.max_len = 2];
+          repeated N n = 3;
+        }
+        message N { int32 c = 1 [(buf.validate.field).int32.gte = 1]; }";
+    let pool = pool(contract);
+    let (validator, left_out) = Validator::lenient(&pool);
+    let left_out: Vec<_> = left_out.iter().map(|rule| (rule.element.as_str(), rule.rule.as_str())).collect();
+    assert_eq!(left_out, [("other.M", "cel_expression"), ("other.M.a", "cel_expression")]);
+    let bad = message(&pool, "other.M", &json!({"b": "abc", "n": [{"c": 1}, {}]}));
+    let expected = [("b", "string.max_len"), ("n[1].c", "int32.gte")];
+    assert_eq!(broken(&validator, &bad), expected.map(|(path, rule)| (path.to_owned(), rule.to_owned())));
+    // Which characters a text may have is souk's own rule.
+    let odd = message(&pool, "other.M", &json!({"a": "\0", "n": [{"c": 1}]}));
+    assert_eq!(validator.check(&odd), Ok(()));
+    assert!(validator.text(&pool.get_message_by_name("other.M").unwrap().get_field(1).unwrap()).is_none());
 }
 
 /// A limit of a range, and whether it belongs to the range.
@@ -493,12 +515,6 @@ fn an_order_with_several_faults_names_all_of_them() {
         violations[1].message,
         "must match ^products/prd_[0-7][0-9a-hjkmnp-tv-z]{25}$ (for example products/prd_01k9xj6v3te2q8s4m5n7r0p1wz)"
     );
-
-    let problem = Problem::from(violations);
-    assert_eq!(problem.reason(), Reason::FieldInvalid);
-    let body = problem.to_json("r", "/v1/orders");
-    assert_eq!(body["errors"][2]["pointer"], "/items/1/quantity");
-    assert_eq!(body["errors"].as_array().unwrap().len(), expected.len());
 
     let empty = broken(&validator, &message(&pool, name, &json!({})));
     let paths: Vec<_> = empty.iter().map(|(path, _)| path.as_str()).collect();

@@ -15,9 +15,6 @@ const SECOND: i128 = 1_000_000_000;
 pub(super) enum TimeTest {
     Fixed(NumberTest<i128>),
     Past,
-    Future,
-    /// At most so many nanoseconds from now, before or after.
-    Within(i128),
 }
 
 impl Test<i128> for TimeTest {
@@ -25,8 +22,6 @@ impl Test<i128> for TimeTest {
         match self {
             Self::Fixed(test) => test.admits(value),
             Self::Past => value <= now(),
-            Self::Future => value >= now(),
-            Self::Within(distance) => (value - now()).abs() <= *distance,
         }
     }
 }
@@ -55,16 +50,6 @@ pub(super) fn read(source: &Source<'_>) -> Result<Vec<Rule<TimeTest>>, Unsupport
                 if *wanted {
                     rules.push(source.rule("lt_now", TimeTest::Past, "must be in the past"));
                 }
-            }
-            ("gt_now", Value::Bool(wanted)) => {
-                if *wanted {
-                    rules.push(source.rule("gt_now", TimeTest::Future, "must be in the future"));
-                }
-            }
-            ("within", Value::Message(distance)) => {
-                let distance = nanoseconds(distance);
-                let message = format!("must be within {} of now", show_duration(distance));
-                rules.push(source.rule("within", TimeTest::Within(distance), message));
             }
             // Timestamps have no lists, unlike other numbers.
             ("in" | "not_in", _) => return Err(source.unknown(field.name())),

@@ -2,7 +2,8 @@
 //! cannot be kept is refused, not rounded.
 
 use prost_reflect::{DynamicMessage, MessageDescriptor, Value};
-use souk_common::timestamp;
+
+use super::timestamp;
 
 /// Whole seconds of the longest duration, about 10,000 years.
 const LONGEST: i64 = 315_576_000_000;

@@ -1,4 +1,6 @@
-//! Between REST and protobuf: binds path, query and body to a request message, writes answers as JSON.
+//! Between REST and protobuf: path, query and body become a request message, and an answer becomes JSON.
+//!
+//! [`Binding::bind`] makes the message of a request, [`render::Renderer::render`] writes the JSON of an answer.
 
 pub mod fields;
 pub mod json;
@@ -8,6 +10,7 @@ pub mod query;
 pub mod render;
 pub mod scalar;
 mod shape;
+mod timestamp;
 pub mod violation;
 pub mod wire;
 
@@ -18,10 +21,6 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use prost_reflect::{DynamicMessage, FieldDescriptor, MessageDescriptor, ReflectMessage, Value};
-use souk_common::{
-    contract::HeaderField,
-    error::{Problem, Reason},
-};
 
 use self::{
     fields::{FieldPath, FieldPathError},
@@ -41,8 +40,7 @@ pub struct Binding {
     pub renderer: Arc<Renderer>,
     /// The field of the answer that is its JSON, where it is not the whole.
     response_body: Option<FieldDescriptor>,
-    /// Fields that a header fills.
-    headers: Vec<String>,
+    headers: Vec<HeaderField>,
     /// Fields that do not come in the query, with the words for where they do.
     elsewhere: Vec<(String, &'static str)>,
     /// Number of the answer's field `etag`.
@@ -59,7 +57,16 @@ enum Body {
     Raw(Option<FieldDescriptor>),
 }
 
-/// A binding that the contract's types do not allow.
+/// A header of the request that fills a field of the message.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct HeaderField {
+    /// Name of the header, in lower case.
+    pub name: String,
+    /// Name of the field: a string of the request message itself.
+    pub field: String,
+}
+
+/// A binding that the types do not allow.
 #[derive(Debug, thiserror::Error)]
 pub enum BindingError {
     /// A path variable names no field.
@@ -87,6 +94,34 @@ pub enum BindingError {
         /// Full name of the message.
         message: String,
     },
+}
+
+/// Why a request makes no message. Fit to be shown to who sent it: a part of the request that is repeated is short.
+#[derive(Debug, thiserror::Error)]
+pub enum BindError {
+    /// There is a body, and the method takes none.
+    #[error("this method takes no body: leave it out")]
+    NoBody,
+    /// The body begins with U+FEFF, which JSON must not.
+    #[error("the body begins with a byte order mark (U+FEFF): send UTF-8 without it")]
+    ByteOrderMark,
+    /// The body is not JSON.
+    // serde_json's words name the place and what it expected, and nothing of the body.
+    #[error("the body is not JSON: {0}")]
+    NotJson(#[from] serde_json::Error),
+    /// Fields that are wrong; at least one.
+    #[error("{0}")]
+    Fields(Violations),
+}
+
+/// A header and the field that it fills have different values.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("the header {header} and the field {field} differ: send one of them, or both the same")]
+pub struct FillError {
+    /// The header's name, as given to [`fill`].
+    pub header: String,
+    /// The field's path.
+    pub field: String,
 }
 
 /// What of an HTTP request becomes a message.
@@ -160,7 +195,7 @@ impl Binding {
     /// The binding as REST has it, beyond what is JSON: a `google.api.HttpBody` stands for the body as it comes, and
     /// headers fill fields, which then cannot come in the query.
     #[must_use]
-    pub fn over_rest(mut self, headers: &[HeaderField]) -> Self {
+    pub fn over_rest(mut self, headers: Vec<HeaderField>) -> Self {
         let is_raw = |message: &MessageDescriptor| message.full_name() == "google.api.HttpBody";
         self.body = match self.body {
             Body::All if is_raw(&self.input) => Body::Raw(None),
@@ -169,9 +204,14 @@ impl Binding {
             }
             other => other,
         };
-        self.headers = headers.iter().map(|header| header.field.clone()).collect();
-        self.elsewhere.extend(self.headers.iter().map(|field| (field.clone(), "header")));
+        self.elsewhere.extend(headers.iter().map(|header| (header.field.clone(), "header")));
+        self.headers = headers;
         self
+    }
+
+    /// The headers that fill fields. [`fill`] does it: `bind` knows no headers.
+    pub fn headers(&self) -> &[HeaderField] {
+        &self.headers
     }
 
     /// Whether the method takes a body.
@@ -207,7 +247,7 @@ impl Binding {
         if self.variables.iter().any(|variable| variable.text == path) {
             return Place::Path;
         }
-        if self.headers.iter().any(|field| field == path) {
+        if self.headers.iter().any(|header| header.field == path) {
             return Place::Header;
         }
         match &self.body {
@@ -231,8 +271,8 @@ impl Binding {
     /// Makes the request message.
     ///
     /// # Errors
-    /// `MALFORMED_REQUEST` or `UNKNOWN_FIELD`, with every field that is wrong.
-    pub fn bind(&self, parts: Parts<'_>) -> Result<DynamicMessage, Problem> {
+    /// Every field that is wrong; or the body is none that could be read.
+    pub fn bind(&self, parts: Parts<'_>) -> Result<DynamicMessage, BindError> {
         let mut found = Violations::default();
         let mut message = self.body(&parts, &mut found)?;
         let none = matches!(self.body, Body::All | Body::Raw(None));
@@ -241,23 +281,19 @@ impl Binding {
         for (variable, text) in self.variables.iter().zip(parts.captures) {
             set_variable(variable, text, &mut message, &mut found);
         }
-        match found.into_problem() {
-            Some(problem) => Err(problem),
-            None => Ok(message),
-        }
+        if found.list().is_empty() { Ok(message) } else { Err(BindError::Fields(found)) }
     }
 
-    fn body(&self, parts: &Parts<'_>, found: &mut Violations) -> Result<DynamicMessage, Problem> {
+    fn body(&self, parts: &Parts<'_>, found: &mut Violations) -> Result<DynamicMessage, BindError> {
         let body = parts.body;
         let empty = || DynamicMessage::new(self.input.clone());
         let is_json = matches!(self.body, Body::All | Body::Field(_));
         if is_json && body.starts_with(BYTE_ORDER_MARK) {
-            let message = "the body begins with a byte order mark (U+FEFF): send UTF-8 without it";
-            return Err(Problem::new(Reason::MalformedRequest, message));
+            return Err(BindError::ByteOrderMark);
         }
         match &self.body {
             Body::None if body.is_empty() => Ok(empty()),
-            Body::None => Err(Problem::new(Reason::MalformedRequest, "this method takes no body: leave it out")),
+            Body::None => Err(BindError::NoBody),
             // No body at all means no fields, as `{}` does.
             _ if body.is_empty() => Ok(empty()),
             Body::Raw(None) => Ok(as_it_comes(&self.input, parts)),
@@ -268,11 +304,10 @@ impl Binding {
                 }
                 Ok(message)
             }
-            Body::All => json::message(&self.input, body, Path::ROOT, found).map_err(|error| not_json(&error)),
+            Body::All => Ok(json::message(&self.input, body, Path::ROOT, found)?),
             Body::Field(field) => {
                 let path = Path::ROOT;
-                let value =
-                    json::field(field, body, path.field(field.name()), found).map_err(|error| not_json(&error))?;
+                let value = json::field(field, body, path.field(field.name()), found)?;
                 let mut message = empty();
                 if let Some(value) = value {
                     message.set_field(field, value);
@@ -321,18 +356,16 @@ fn set_variable(variable: &FieldPath, text: &str, message: &mut DynamicMessage, 
 ///
 /// # Errors
 /// The request has another value there.
-pub fn fill(message: &mut DynamicMessage, field: &str, header: &str, value: &str) -> Result<(), Problem> {
+pub fn fill(message: &mut DynamicMessage, field: &str, header: &str, value: &str) -> Result<(), FillError> {
     let Ok(path) = FieldPath::resolve(&message.descriptor(), field) else { return Ok(()) };
     if path.field().kind() != prost_reflect::Kind::String || path.field().is_list() {
         return Ok(());
     }
     match path.get(message) {
         Some(Value::String(there)) if there == value => Ok(()),
-        Some(Value::String(there)) if !there.is_empty() => Err(Problem::new(
-            Reason::MalformedRequest,
-            format!("the header {header} and the field {field} differ: send one of them, or both the same"),
-        )
-        .field(field, format!("differs from the header {header}"))),
+        Some(Value::String(there)) if !there.is_empty() => {
+            Err(FillError { header: header.to_owned(), field: field.to_owned() })
+        }
         _ => {
             if let Some(holder) = path.holder(message) {
                 holder.set_field(path.field(), Value::String(value.to_owned()));
@@ -340,9 +373,4 @@ pub fn fill(message: &mut DynamicMessage, field: &str, header: &str, value: &str
             Ok(())
         }
     }
-}
-
-fn not_json(error: &serde_json::Error) -> Problem {
-    // serde_json's words name the place and what it expected, and nothing of the body.
-    Problem::new(Reason::MalformedRequest, format!("the body is not JSON: {error}"))
 }

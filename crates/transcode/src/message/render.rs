@@ -379,7 +379,7 @@ fn mask(message: &[u8], out: &mut Vec<u8>) -> Result<(), RenderError> {
     Ok(())
 }
 
-/// A message of any type, with the name of the type. What its JSON looks like is worked out each time: souk's answers
+/// A message of any type, with the name of the type. What its JSON looks like is worked out each time: most answers
 /// have such messages only where something went wrong.
 fn any(pool: &DescriptorPool, message: &[u8], out: &mut Vec<u8>, depth: usize) -> Result<(), RenderError> {
     let (mut url, mut content): (&[u8], &[u8]) = (&[], &[]);

@@ -81,7 +81,7 @@ pub fn expected(kind: &Kind) -> String {
             "google.protobuf.Duration" => "must be a duration in seconds such as 1.5s".to_owned(),
             "google.protobuf.FieldMask" => "must be field names in lowerCamelCase, joined by commas".to_owned(),
             "google.protobuf.ListValue" => "must be an array".to_owned(),
-            "google.protobuf.Any" => "must be an object with an `@type` that souk knows".to_owned(),
+            "google.protobuf.Any" => "must be an object with an `@type` of this API".to_owned(),
             _ => match wrapped(message) {
                 Some(inner) => expected(&inner),
                 None => "must be an object".to_owned(),

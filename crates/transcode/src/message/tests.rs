@@ -6,14 +6,13 @@ use proptest::prelude::*;
 use prost::Message;
 use prost_reflect::{DescriptorPool, DynamicMessage, Kind, MessageDescriptor};
 use serde_json::{Value, json};
-use souk_common::error::Reason;
 
 use super::*;
 
 static POOL: LazyLock<DescriptorPool> = LazyLock::new(|| {
     let root = concat!(env!("CARGO_MANIFEST_DIR"), "/../../proto");
     let third_party = format!("{root}/third_party");
-    let own = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/proto");
+    let own = concat!(env!("CARGO_MANIFEST_DIR"), "/../../services/gateway/tests/proto");
     let mut compiler = protox::Compiler::new([own, root, &third_party]).unwrap();
     compiler.include_imports(true).open_file("souk/test/v1/echo.proto").unwrap();
     DescriptorPool::decode(compiler.encode_file_descriptor_set().as_slice()).unwrap()
@@ -33,28 +32,50 @@ fn plain(message: &DynamicMessage) -> Value {
     serde_json::to_value(message).unwrap()
 }
 
-fn bind(binding: &Binding, captures: &[&str], query: &str, body: &str) -> Result<Value, Problem> {
+fn bind(binding: &Binding, captures: &[&str], query: &str, body: &str) -> Result<Value, BindError> {
     let captures: Vec<String> = captures.iter().map(|text| (*text).to_owned()).collect();
     binding
         .bind(Parts { captures: &captures, query, body: body.as_bytes(), content_type: "" })
         .map(|message| plain(&message))
 }
 
-fn from_query(query: &str) -> Result<Value, Problem> {
+fn from_query(query: &str) -> Result<Value, BindError> {
     bind(&binding(&["name"], "", ""), &["things/1"], query, "").map(|mut value| value["kinds"].take())
 }
 
-fn from_body(kinds: &str) -> Result<Value, Problem> {
+fn from_body(kinds: &str) -> Result<Value, BindError> {
     bind(&binding(&[], "*", ""), &[], "", &format!(r#"{{"kinds": {kinds}}}"#)).map(|mut value| value["kinds"].take())
 }
 
 #[track_caller]
-fn fault(result: Result<Value, Problem>) -> (Reason, String, String) {
-    let problem = result.unwrap_err();
-    let first = problem.field_violations().first().cloned();
-    let (path, detail) =
-        first.map_or_else(|| (String::new(), problem.message().to_owned()), |field| (field.path, field.description));
-    (problem.reason(), path, detail)
+fn fault(result: Result<Value, BindError>) -> (Reason, String, String) {
+    let error = result.unwrap_err();
+    let (path, detail) = match &error {
+        BindError::Fields(found) => (found.list()[0].path.clone(), found.list()[0].detail.clone()),
+        other => (String::new(), other.to_string()),
+    };
+    (reason(&error), path, detail)
+}
+
+/// What a client is told to decide by.
+#[derive(Debug, PartialEq, Eq)]
+enum Reason {
+    MalformedRequest,
+    UnknownField,
+}
+
+fn reason(error: &BindError) -> Reason {
+    match error {
+        BindError::Fields(found) if found.first().unwrap().unknown => Reason::UnknownField,
+        _ => Reason::MalformedRequest,
+    }
+}
+
+/// Bytes of all that is told of a request.
+fn told(error: &BindError) -> usize {
+    let BindError::Fields(found) = error else { panic!("{error}") };
+    let fields = found.list().iter().map(|violation| violation.path.len() + violation.detail.len());
+    error.to_string().len() + fields.sum::<usize>()
 }
 
 #[test]
@@ -125,7 +146,7 @@ fn proto3_json_as_the_specification_has_it() {
         match from_body(body) {
             Ok(value) if value.is_null() => assert_eq!(json!({}), expected, "{body}"),
             Ok(value) => assert_eq!(value, expected, "{body}"),
-            Err(problem) => panic!("{body}: {problem}"),
+            Err(error) => panic!("{body}: {error}"),
         }
     }
 }
@@ -304,7 +325,7 @@ fn an_any_is_read_whatever_comes_first() {
         r#"{"@type":"x/google.protobuf.Struct","value":{"a":[null]}}"#,
         r#"{"@type":"x/google.protobuf.Value","value":null}"#,
     ] {
-        let message = bind(any).unwrap_or_else(|problem| panic!("{any}: {problem}"));
+        let message = bind(any).unwrap_or_else(|error| panic!("{any}: {error}"));
         let written = rendered("Request", "", &message.encode_to_vec()).unwrap();
         assert_eq!(written["kinds"]["any"].to_string(), any);
     }
@@ -333,25 +354,25 @@ fn texts_of_a_client_do_not_come_back_whole() {
         ),
         format!(r#"{{"kinds": {{"any": {{"@type": "{long}/{long}"}}, "mask": "{long}_"}}}}"#),
     ] {
-        let problem = bind(&binding(&[], "*", ""), &[], "", &body).unwrap_err();
-        let json = problem.to_json("", "").to_string();
-        assert!(json.len() < 8 * 1024, "{} bytes for {}", json.len(), &body[..60]);
+        let error = bind(&binding(&[], "*", ""), &[], "", &body).unwrap_err();
+        assert!(told(&error) < 8 * 1024, "{} bytes for {}", told(&error), &body[..60]);
     }
     for query in [format!("{long}=1"), format!("kinds.{long}=1"), format!("kinds.color={long}"), format!("{long}=%")] {
-        let problem = bind(&binding(&["name"], "", ""), &["n"], &query, "").unwrap_err();
-        assert!(problem.to_json("", "").to_string().len() < 8 * 1024);
+        let error = bind(&binding(&["name"], "", ""), &["n"], &query, "").unwrap_err();
+        assert!(told(&error) < 8 * 1024, "{}", told(&error));
     }
     let typed = binding(&["kinds.int64"], "", "");
-    assert!(bind(&typed, &[&long], "", "").unwrap_err().to_json("", &long).to_string().len() < 8 * 1024);
+    assert!(told(&bind(&typed, &[&long], "", "").unwrap_err()) < 8 * 1024);
 }
 
 #[test]
 fn every_fault_is_told_at_once() {
     let body = r#"{"kinds": {"int32": "x", "bool": 1}, "tagz": [], "pageSize": []}"#;
-    let problem = bind(&binding(&[], "*", ""), &[], "", body).unwrap_err();
-    let paths: Vec<_> = problem.field_violations().iter().map(|field| field.path.as_str()).collect();
+    let error = bind(&binding(&[], "*", ""), &[], "", body).unwrap_err();
+    let BindError::Fields(found) = &error else { panic!("{error}") };
+    let paths: Vec<_> = found.list().iter().map(|violation| violation.path.as_str()).collect();
     assert_eq!(paths, ["kinds.int32", "kinds.bool", "tagz", "page_size"]);
-    assert_eq!(problem.reason(), Reason::UnknownField);
+    assert_eq!(reason(&error), Reason::UnknownField);
 }
 
 #[test]
@@ -359,19 +380,19 @@ fn what_is_not_json_is_malformed() {
     for body in
         ["{", "[]", "null", "\"x\"", "{}}", "{\"name\": }", "\u{feff}{}", "{\"name\": \"a\",}", "{'name': 1}", "NaN"]
     {
-        let problem = bind(&binding(&[], "*", ""), &[], "", body).unwrap_err();
-        assert_eq!(problem.reason(), Reason::MalformedRequest, "{body}");
+        let error = bind(&binding(&[], "*", ""), &[], "", body).unwrap_err();
+        assert_eq!(reason(&error), Reason::MalformedRequest, "{body}");
     }
     let bytes =
         binding(&[], "*", "").bind(Parts { captures: &[], query: "", body: b"{\"name\": \"\xff\"}", content_type: "" });
-    assert_eq!(bytes.unwrap_err().reason(), Reason::MalformedRequest);
+    assert_eq!(reason(&bytes.unwrap_err()), Reason::MalformedRequest);
     let deep =
         format!("{}{}", r#"{"thing":"#.to_owned() + &r#"{"inside":"#.repeat(100), "{}".to_owned() + &"}".repeat(101));
-    assert_eq!(bind(&binding(&[], "*", ""), &[], "", &deep).unwrap_err().reason(), Reason::MalformedRequest);
+    assert_eq!(reason(&bind(&binding(&[], "*", ""), &[], "", &deep).unwrap_err()), Reason::MalformedRequest);
     let deep_value = format!(r#"{{"kinds": {{"value": {}{}}}}}"#, "[".repeat(110), "]".repeat(110));
-    assert_eq!(bind(&binding(&[], "*", ""), &[], "", &deep_value).unwrap_err().reason(), Reason::MalformedRequest);
+    assert_eq!(reason(&bind(&binding(&[], "*", ""), &[], "", &deep_value).unwrap_err()), Reason::MalformedRequest);
     let deeper = "[".repeat(100_000);
-    assert_eq!(bind(&binding(&[], "*", ""), &[], "", &deeper).unwrap_err().reason(), Reason::MalformedRequest);
+    assert_eq!(reason(&bind(&binding(&[], "*", ""), &[], "", &deeper).unwrap_err()), Reason::MalformedRequest);
 }
 
 #[test]
@@ -409,7 +430,7 @@ fn query_parameters_of_every_kind() {
     for (query, expected) in table {
         match from_query(query) {
             Ok(value) => assert_eq!(value, expected, "{query}"),
-            Err(problem) => panic!("{query}: {problem}"),
+            Err(error) => panic!("{query}: {error}"),
         }
     }
 }
@@ -618,8 +639,8 @@ fn a_header_fills_its_field() {
     fill(&mut request, "request_id", "Idempotency-Key", "k1").unwrap();
     assert_eq!(plain(&request), json!({"requestId": "k1"}));
     fill(&mut request, "request_id", "Idempotency-Key", "k1").unwrap();
-    let problem = fill(&mut request, "request_id", "Idempotency-Key", "k2").unwrap_err();
-    assert_eq!(problem.field_violations()[0].path, "request_id");
+    let error = fill(&mut request, "request_id", "Idempotency-Key", "k2").unwrap_err();
+    assert_eq!((&*error.header, &*error.field), ("Idempotency-Key", "request_id"));
 }
 
 #[test]
@@ -818,7 +839,7 @@ proptest! {
     fn json_means_what_it_means_to_others(json in request()) {
         let text = json.to_string();
         let ours = binding(&[], "*", "").bind(Parts { captures: &[], query: "", body: text.as_bytes(), content_type: "" });
-        let ours = ours.map_err(|problem| TestCaseError::fail(format!("{text}: {problem}")))?;
+        let ours = ours.map_err(|error| TestCaseError::fail(format!("{text}: {error}")))?;
         let theirs = DynamicMessage::deserialize(message_type("Request"), &mut serde_json::Deserializer::from_str(&text));
         let theirs = theirs.map_err(|error| TestCaseError::fail(format!("{text}: {error}")))?;
         prop_assert_eq!(by_the_library(&ours), by_the_library(&theirs), "{}", text);
@@ -838,14 +859,14 @@ proptest! {
         }
     }
 
-    /// Whatever JSON comes: a message, which is written as JSON that means the same, or a problem.
+    /// Whatever JSON comes: a message, which is written as JSON that means the same, or a error.
     #[test]
     fn any_json_is_bound_or_refused(json in any_json()) {
         let bind = |body: &str| binding(&[], "*", "").bind(Parts { captures: &[], query: "", body: body.as_bytes(), content_type: "" });
         let text = json.to_string();
         if let Ok(message) = bind(&text) {
             let written = rendered("Request", "", &message.encode_to_vec()).map_err(|error| TestCaseError::fail(format!("{text}: {error}")))?;
-            let again = bind(&written.to_string()).map_err(|problem| TestCaseError::fail(format!("{text}: {written}: {problem}")))?;
+            let again = bind(&written.to_string()).map_err(|error| TestCaseError::fail(format!("{text}: {written}: {error}")))?;
             prop_assert_eq!(rendered("Request", "", &again.encode_to_vec()).unwrap(), written, "{}", text);
         }
         let _ = binding(&[], "kinds", "").bind(Parts { captures: &[], query: "", body: text.as_bytes(), content_type: "" });

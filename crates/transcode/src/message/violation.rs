@@ -2,10 +2,16 @@
 
 use std::fmt;
 
-use souk_common::error::{NAME_BYTES, Problem, Reason, shorten};
+use crate::shorten::shorten;
 
 /// More than this are not listed.
 const MOST: usize = 50;
+
+/// The most bytes of a whole path.
+const PATH_BYTES: usize = 256;
+
+/// The most bytes of what is said about one field.
+const DETAIL_BYTES: usize = 1024;
 
 /// The most bytes of one name or key in a path: a client may send some that are as large as its request.
 const STEP_BYTES: usize = 64;
@@ -108,7 +114,8 @@ impl Violations {
 
     fn push(&mut self, path: impl fmt::Display, detail: String, unknown: bool) {
         if self.list.len() < MOST {
-            let path = shorten(&path.to_string(), NAME_BYTES).into_owned();
+            let path = shorten(&path.to_string(), PATH_BYTES).into_owned();
+            let detail = shorten(&detail, DETAIL_BYTES).into_owned();
             self.list.push(Violation { path, detail, unknown });
         } else {
             self.omitted += 1;
@@ -120,20 +127,27 @@ impl Violations {
         &self.list
     }
 
-    /// The problem to answer with, where anything is wrong.
-    pub fn into_problem(self) -> Option<Problem> {
-        let first = self.list.iter().find(|violation| violation.unknown).or(self.list.first())?;
-        let reason = if first.unknown { Reason::UnknownField } else { Reason::MalformedRequest };
+    /// How many more were found, beyond those that are listed.
+    pub fn omitted(&self) -> usize {
+        self.omitted
+    }
+
+    /// The one to tell first: a field that does not exist explains more than a wrong value.
+    pub fn first(&self) -> Option<&Violation> {
+        self.list.iter().find(|violation| violation.unknown).or(self.list.first())
+    }
+}
+
+/// The first one in words, and how many more there are: `items[0].quantity must be a whole number (and 2 more)`.
+impl fmt::Display for Violations {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Some(first) = self.first() else { return f.write_str("nothing is wrong") };
         let subject = if first.path.is_empty() { "the body" } else { &first.path };
-        let more = match self.list.len() + self.omitted - 1 {
-            0 => String::new(),
-            more => format!(" (and {more} more)"),
-        };
-        let mut problem = Problem::new(reason, format!("{subject} {}{more}", first.detail));
-        for violation in self.list {
-            problem = problem.field(violation.path, violation.detail);
+        write!(f, "{subject} {}", first.detail)?;
+        match self.list.len() + self.omitted - 1 {
+            0 => Ok(()),
+            more => write!(f, " (and {more} more)"),
         }
-        Some(problem)
     }
 }
 
@@ -186,14 +200,16 @@ mod tests {
     }
 
     #[test]
-    fn an_unknown_field_gives_the_reason() {
+    fn an_unknown_field_is_told_first() {
         let mut violations = Violations::default();
         violations.wrong("a", "must be a string");
         violations.unknown("b", "is not a field");
-        let problem = violations.into_problem().unwrap();
-        assert_eq!(problem.reason(), Reason::UnknownField);
-        assert_eq!(problem.message(), "b is not a field (and 1 more)");
-        assert_eq!(problem.field_violations().len(), 2);
-        assert!(Violations::default().into_problem().is_none());
+        assert_eq!(violations.to_string(), "b is not a field (and 1 more)");
+        assert!(violations.first().unwrap().unknown && violations.list().len() == 2);
+        for _ in 0..MOST {
+            violations.wrong("", "must be an object");
+        }
+        assert_eq!((violations.list().len(), violations.omitted()), (MOST, 2));
+        assert!(Violations::default().first().is_none());
     }
 }

@@ -7,7 +7,7 @@ use prost_reflect::{FieldDescriptor, Kind, MessageDescriptor, Value};
 pub struct Behavior {
     /// It must be sent, and not be empty.
     pub required: bool,
-    /// souk gives it; one that is sent is not looked at.
+    /// The service gives it; one that is sent is not looked at.
     pub output_only: bool,
     /// It is sent, never answered.
     pub input_only: bool,
@@ -25,7 +25,7 @@ impl Behavior {
         };
         let options = field.options();
         let behaviors = options.get_extension(&extension);
-        // The numbers of google.api.FieldBehavior; an identifier is given by souk, too.
+        // The numbers of google.api.FieldBehavior; an identifier is given by the service, too.
         for behavior in behaviors.as_list().unwrap_or_default() {
             match behavior {
                 Value::EnumNumber(2) => this.required = true,

@@ -2,8 +2,7 @@
 
 use std::fmt::Write;
 
-/// Inclusive bounds.
-pub type Range = (i128, i128);
+use crate::rules::Range;
 
 /// What matches the decimal text of every number in the ranges, and of no other. Leading zeros may be there.
 pub fn pattern(ranges: &[Range]) -> String {

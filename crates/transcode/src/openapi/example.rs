@@ -3,7 +3,7 @@
 use regex::Regex;
 use regex_syntax::hir::{Class, Hir, HirKind};
 
-/// What the ids in examples end in: a UUIDv7 as souk writes it.
+/// What the ids in examples end in: letters and digits, as ids have them.
 const ID: &str = "01k9xj6v3te2q8s4m5n7r0p1wz";
 
 /// The example that a comment gives: "for example `orders/ord_01k9…`", its `…` filled in.

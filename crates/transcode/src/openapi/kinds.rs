@@ -3,11 +3,11 @@
 use prost_reflect::{EnumDescriptor, EnumValueDescriptor, Kind, MessageDescriptor};
 use serde_json::{Map, Value as Json, json};
 
-use super::{
-    digits::{self, Range},
-    rules::Rules,
+use super::digits;
+use crate::{
+    message::scalar,
+    rules::{Range, Rules},
 };
-use crate::transcode::scalar;
 
 /// Which way a value goes. Each has one form for each value: the gateway reads more than one, as proto3 JSON wants it,
 /// but generators of clients make no usable types of a choice.

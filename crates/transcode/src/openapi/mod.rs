@@ -1,4 +1,8 @@
-//! OpenAPI 3.1 of a contract, made from its descriptors alone.
+//! OpenAPI 3.1 of an API, made from its descriptors and routes.
+//!
+//! Schemas follow from types, from the rules of `buf.validate`, from `google.api.field_behavior` and
+//! `google.api.resource`; texts from the comments of the `.proto` files, where the descriptors carry them (source info).
+//! What else a program says of its API comes from [`Describe`] and [`Checks`]. [`Plain`] says nothing.
 
 mod behavior;
 mod comments;
@@ -8,52 +12,89 @@ mod kinds;
 mod names;
 mod operation;
 mod path;
-mod problems;
 mod resources;
-pub(crate) mod rules;
 mod schema;
 mod texts;
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 
-use prost_reflect::MessageDescriptor;
+use prost_reflect::{DescriptorPool, FieldDescriptor, MessageDescriptor};
 use serde_json::{Map, Value as Json, json};
-use souk_common::contract::Contract;
 
-use self::{names::Names, path::Path, problems::Reasons, schema::Schemas};
+pub use self::comments::Comments;
+use self::{names::Names, path::Path, schema::Schemas};
 use crate::{
+    message::scalar,
     routes::{Route, Routes},
-    transcode::scalar,
 };
-
-/// What holds for every method, told once.
-const ABOUT: &str = "JSON is [proto3 JSON](https://protobuf.dev/programming-guides/json/): names in lowerCamelCase, \
-    64-bit numbers as text, enums by name, times as RFC 3339. Texts of requests have no control characters; what people \
-    write at length may have tabs and line breaks, everything else is one line without characters that change the \
-    direction of text. In answers every field is there, save messages, \
-    `optional` fields and choices that are not set. In requests a field may be left out or null, unknown ones are \
-    refused. Requests are told in the form that answers have; what else proto3 JSON allows is read as well, such as \
-    numbers of enums.\n\nErrors are `application/problem+json`; decide by `reason`. Every answer has an `X-Request-Id`, which \
-    finds the request in the logs. The same methods are there as gRPC, at the same address.";
 
 /// What OpenAPI 3.1 has a place for.
 const HTTP_METHODS: [&str; 8] = ["GET", "PUT", "POST", "DELETE", "OPTIONS", "HEAD", "PATCH", "TRACE"];
 
-/// The document of a contract and its routes.
-pub fn document(contract: &Contract, routes: &Routes) -> Json {
-    let names = Names::of(contract.pool(), routes);
-    let mut schemas = Schemas::new(contract, names);
+/// What a program checks of requests, beyond their types.
+pub trait Checks {
+    /// The fields and oneofs of a message, by name, that are refused where they are not set: they become `required`.
+    fn refused_when_empty(&self, message: &MessageDescriptor) -> Vec<String> {
+        let _ = message;
+        Vec::new()
+    }
+
+    /// A regular expression (ECMAScript) that each text of a field matches; of a map, its keys and values.
+    fn text_pattern(&self, field: &FieldDescriptor) -> Option<&str> {
+        let _ = field;
+        None
+    }
+}
+
+/// What a program says of its API, beyond what follows from descriptors and routes.
+pub trait Describe<M>: Checks {
+    /// The document's `info`: an object with `title` and `version` at the least.
+    fn info(&self) -> Json {
+        json!({"title": "API", "version": "1"})
+    }
+
+    /// The document's `components`: `responses`, `parameters`, `headers`, `securitySchemes` and so on. Those under
+    /// `schemas` stand beside the messages; a message of the same name gets its full name.
+    fn components(&self) -> Map<String, Json> {
+        Map::new()
+    }
+
+    /// Adds to the operation of a route what the program knows of it: `security`, headers, errors. All else is there:
+    /// `operationId`, `tags`, `summary` and `description` where there is a comment, `parameters`, `requestBody`, and the
+    /// response `200`.
+    fn operation(&self, route: &Route<M>, operation: &mut Map<String, Json>) {
+        let _ = route;
+        operation["responses"]["default"] = json!({"description": "An error."});
+    }
+}
+
+/// An API of which nothing is known but its descriptors.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Plain;
+
+impl Checks for Plain {}
+impl<M> Describe<M> for Plain {}
+
+/// The document of an API and its routes. Methods that take a stream are not in it: HTTP has no form for them.
+pub fn document<M>(pool: &DescriptorPool, routes: &Routes<M>, about: &impl Describe<M>) -> Json {
+    let mut components = about.components();
+    let taken = components.get("schemas").and_then(Json::as_object).cloned().unwrap_or_default();
+    let names = Names::of(pool, routes, taken.keys().cloned());
+    let mut schemas = Schemas::new(pool, about, names);
     let mut paths: BTreeMap<String, Map<String, Json>> = BTreeMap::new();
     let mut shapes: HashMap<String, String> = HashMap::new();
     let mut ids = BTreeSet::new();
     let mut services = BTreeSet::new();
-    for route in routes.iter().filter(|route| !route.method.descriptor.is_client_streaming()) {
+    for route in routes.iter().filter(|route| !route.descriptor.is_client_streaming()) {
         let mut path = Path::of(route, &mut schemas);
         let known = shapes.entry(path.shape()).or_insert_with(|| path.text.clone()).clone();
         path.rename_as(&known);
         let id = operation_id(route, &schemas.names, &mut ids);
-        let operation = operation::operation(route, id, &path, &mut schemas);
-        services.insert(route.method.service.to_string());
+        let mut operation = operation::operation(route, id, &path, &mut schemas);
+        if let Json::Object(operation) = &mut operation {
+            about.operation(route, operation);
+        }
+        services.insert(route.descriptor.parent_service().full_name().to_owned());
         let item = paths.entry(path.text).or_default();
         match HTTP_METHODS.contains(&route.http_method.as_str()) {
             true => drop(item.insert(route.http_method.to_lowercase(), operation)),
@@ -64,96 +105,39 @@ pub fn document(contract: &Contract, routes: &Routes) -> Json {
             }
         }
     }
-    let tags: Vec<Json> = services.iter().map(|service| tag(service, contract, &schemas)).collect();
-    let reasons = Reasons::of(contract, &schemas.comments);
+    let tags: Vec<Json> = services.iter().map(|service| tag(service, pool, &schemas)).collect();
+    let mut named: Map<String, Json> = schemas.into_named().into_iter().collect();
+    named.extend(taken);
+    components.insert("schemas".to_owned(), named.into());
     json!({
         "openapi": "3.1.0",
-        "info": {"title": "souk", "version": env!("CARGO_PKG_VERSION"), "description": ABOUT},
+        "info": about.info(),
         "servers": [{"url": "/"}],
         "tags": tags,
         "paths": paths,
-        "components": components(&reasons, schemas),
+        "components": components,
     })
 }
 
 /// `OrderService_PlaceOrder`; with a number for each further route of the method.
-fn operation_id(route: &Route, names: &Names, taken: &mut BTreeSet<String>) -> String {
-    let service = names.name(&route.method.service).replace('.', "_");
-    let first = format!("{service}_{}", route.method.name);
+fn operation_id<M>(route: &Route<M>, names: &Names, taken: &mut BTreeSet<String>) -> String {
+    let service = names.name(route.descriptor.parent_service().full_name()).replace('.', "_");
+    let first = format!("{service}_{}", route.descriptor.name());
     let further = (2..).map(|number| format!("{first}_{number}"));
     let id = std::iter::once(first.clone()).chain(further).find(|id| !taken.contains(id)).unwrap_or(first);
     taken.insert(id.clone());
     id
 }
 
-fn tag(service: &str, contract: &Contract, schemas: &Schemas<'_>) -> Json {
+fn tag(service: &str, pool: &DescriptorPool, schemas: &Schemas<'_>) -> Json {
     let mut tag = json!({"name": schemas.names.name(service)});
-    let found = contract.pool().get_service_by_name(service);
+    let found = pool.get_service_by_name(service);
     if let Some(comment) =
         found.and_then(|of| schemas.comments.at(of.parent_file().name(), of.path()).map(str::to_owned))
     {
         tag["description"] = json!(comment);
     }
     tag
-}
-
-fn components(reasons: &Reasons, schemas: Schemas<'_>) -> Json {
-    let statuses = [400, 401, 403, 404, 406, 409, 412, 413, 415, 422, 429, 500, 503, 504];
-    let mut responses: Map<String, Json> =
-        statuses.into_iter().map(|status| (status.to_string(), reasons.response(status))).collect();
-    responses.insert("304".to_owned(), json!({"description": "It is still what the client has, by `If-None-Match`."}));
-    // Said by the server before there is a request that could have a problem.
-    responses.insert(
-        "431".to_owned(),
-        json!({"description": "The path with its query, or the headers, are longer than the gateway takes. Methods that accept more have a form with a body."}),
-    );
-    let mut named = schemas.into_named();
-    named.insert("Problem".to_owned(), problems::schema());
-    json!({
-        "schemas": named,
-        "responses": responses,
-        "parameters": {
-            "Idempotency-Key": {
-                "name": "Idempotency-Key",
-                "in": "header",
-                "description": "The same as the key in the body, and in its place where that has none. With it, a request may be repeated and acts once.",
-                "schema": {"type": "string"},
-            },
-            "If-Match": {
-                "name": "If-Match",
-                "in": "header",
-                "description": "The etag that the resource must still have.",
-                "schema": {"type": "string"},
-            },
-            "If-None-Match": {
-                "name": "If-None-Match",
-                "in": "header",
-                "description": "Etags of answers that the client has: 304 where one of them is still right.",
-                "schema": {"type": "string"},
-            },
-            "Last-Event-ID": {
-                "name": "Last-Event-ID",
-                "in": "header",
-                "description": "The place in the stream to go on after.",
-                "schema": {"type": "string"},
-            },
-        },
-        "headers": {
-            "X-Request-Id": {"description": "Finds the request in the logs.", "required": true, "schema": {"type": "string"}},
-            "ETag": {"description": "Changes with every change of the answer.", "schema": {"type": "string"}},
-            "Retry-After": {"description": "Seconds after which to try again.", "schema": {"type": "integer", "minimum": 0}},
-            "WWW-Authenticate": {"description": "Which kind of token is wanted (RFC 6750).", "schema": {"type": "string"}},
-            "Idempotent-Replayed": {
-                "description": "The answer is that of the first request with this key.",
-                "schema": {"type": "string", "enum": ["true"]},
-            },
-            "Deprecation": {"description": "Since when the method is deprecated (RFC 9745).", "schema": {"type": "string"}},
-            "Sunset": {"description": "When the method may be gone (RFC 8594).", "schema": {"type": "string"}},
-        },
-        "securitySchemes": {
-            "bearer": {"type": "http", "scheme": "bearer", "bearerFormat": "JWT", "description": "The `accessToken` of a session."},
-        },
-    })
 }
 
 /// Whether proto3 JSON gives the type a form of its own, other than an object with its fields.

@@ -13,14 +13,15 @@ pub struct Names {
 }
 
 impl Names {
-    /// Names everything in the pool.
-    pub fn of(pool: &DescriptorPool, routes: &Routes) -> Self {
+    /// Names everything in the pool; `taken` are names that no message may have.
+    pub fn of<M>(pool: &DescriptorPool, routes: &Routes<M>, taken: impl Iterator<Item = String>) -> Self {
         let messages = pool.all_messages().map(|message| (message.full_name().to_owned(), message.parent_file()));
         let enums = pool.all_enums().map(|of| (of.full_name().to_owned(), of.parent_file()));
         let services = pool.services().map(|service| (service.full_name().to_owned(), service.parent_file()));
         let mut by_short: BTreeMap<String, Vec<String>> = BTreeMap::new();
-        // Taken by the schema of errors.
-        by_short.insert("Problem".to_owned(), vec![String::new()]);
+        for name in taken {
+            by_short.insert(name, vec![String::new()]);
+        }
         for (full, file) in messages.chain(enums).chain(services) {
             let short = full.strip_prefix(file.package_name()).unwrap_or(&full).trim_start_matches('.').to_owned();
             by_short.entry(short).or_default().push(full);
@@ -32,7 +33,7 @@ impl Names {
         }
         let mut answered = HashSet::new();
         for route in routes.iter() {
-            reach(&route.method.descriptor.output(), &mut answered);
+            reach(&route.descriptor.output(), &mut answered);
         }
         Self { short: names, answered }
     }

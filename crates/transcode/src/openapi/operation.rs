@@ -1,8 +1,7 @@
-//! One route as an OpenAPI operation: its parameters, its body, and all it can answer.
+//! One route as an OpenAPI operation: its parameters, its body, and what it answers where all is well.
 
 use prost_reflect::{FieldDescriptor, Kind, MessageDescriptor};
 use serde_json::{Map, Value as Json, json};
-use souk_common::contract::{AccessRule, Method, RateClass, Role};
 
 use super::{
     kinds::Side,
@@ -10,25 +9,21 @@ use super::{
     schema::{Part, Schemas},
 };
 use crate::{
+    message::{scalar, violation::Place},
     routes::Route,
-    transcode::{scalar, violation::Place},
 };
 
 /// Messages inside messages that a query may reach, as far as it is told.
 const DEEPEST: usize = 4;
 
 /// The operation of a route.
-pub fn operation(route: &Route, id: String, path: &Path, schemas: &mut Schemas<'_>) -> Json {
-    let method = &*route.method;
-    let comment = schemas.comments.at(method.descriptor.parent_file().name(), method.descriptor.path());
-    let comment = comment.unwrap_or_default().to_owned();
-    let access = method.access.as_ref().map(in_words).unwrap_or_default();
+pub fn operation<M>(route: &Route<M>, id: String, path: &Path, schemas: &mut Schemas<'_>) -> Json {
+    let method = &route.descriptor;
+    let comment = schemas.comments.at(method.parent_file().name(), method.path()).unwrap_or_default().to_owned();
     let mut parameters = path.parameters.clone();
-    let input = method.descriptor.input();
+    let input = method.input();
     query(route, &input, &mut Vec::new(), &mut Vec::new(), &mut parameters, schemas);
-    let long = parameters.iter().any(|parameter| parameter["schema"]["type"] == "array");
-    headers(route, &mut parameters);
-    for header in &method.headers {
+    for header in route.binding.headers() {
         let Some(field) = input.get_field_by_name(&header.field) else { continue };
         let mut parameter = parameter(&field, header.name.clone(), true, schemas);
         parameter["in"] = json!("header");
@@ -36,26 +31,21 @@ pub fn operation(route: &Route, id: String, path: &Path, schemas: &mut Schemas<'
     }
     let mut operation = json!({
         "operationId": id,
-        "tags": [schemas.names.name(&method.service)],
-        "summary": summary(&comment),
-        "description": format!("{comment}\n\n**Who may call it:** {access}").trim_start(),
-        "security": security(method),
-        "x-souk-access": access,
-        "x-souk-rate-class": rate_class(method.rate_class),
-        "x-souk-method": method.path,
-        "responses": responses(route, long, schemas),
+        "tags": [schemas.names.name(method.parent_service().full_name())],
+        "responses": {"200": success(route, schemas)},
     });
+    if !comment.is_empty() {
+        operation["summary"] = json!(summary(&comment));
+        operation["description"] = json!(comment);
+    }
     if !parameters.is_empty() {
         operation["parameters"] = parameters.into();
     }
     if let Some(body) = body(route, &input, schemas) {
         operation["requestBody"] = body;
     }
-    if let Some(key) = &method.idempotency_key {
-        operation["x-souk-idempotency-key"] = json!(key);
-    }
-    let options = method.descriptor.method_descriptor_proto().options.as_ref();
-    if method.deprecation.is_some() || options.is_some_and(|options| options.deprecated()) {
+    let options = method.method_descriptor_proto().options.as_ref();
+    if options.is_some_and(|options| options.deprecated()) {
         operation["deprecated"] = json!(true);
     }
     operation
@@ -68,55 +58,9 @@ fn summary(comment: &str) -> String {
     first.trim_end_matches('.').to_owned()
 }
 
-fn rate_class(class: RateClass) -> &'static str {
-    match class {
-        RateClass::Read => "read",
-        RateClass::Auth => "auth",
-        RateClass::Write | RateClass::Unspecified => "write",
-    }
-}
-
-/// An access rule as people say it.
-fn in_words(rule: &AccessRule) -> String {
-    let mut ways = Vec::new();
-    if rule.public {
-        ways.push("anyone, also without a token".to_owned());
-    }
-    if rule.signed_in {
-        ways.push("anyone who is signed in".to_owned());
-    }
-    if let Some(owner) = &rule.owner {
-        ways.push(format!("anyone who is signed in, for what is theirs (by `{owner}`)"));
-    }
-    for role in rule.roles.iter() {
-        ways.push(match role {
-            Role::Staff => "staff (`ROLE_STAFF`, `ROLE_ADMIN`)".to_owned(),
-            Role::Admin => "administrators (`ROLE_ADMIN`)".to_owned(),
-        });
-    }
-    let mut words = ways.join("; ");
-    if let Some(scope) = &rule.scope {
-        words.push_str(&format!(". A token that is limited to scopes needs `{scope}`"));
-    } else if !rule.public {
-        words.push_str(". Not with a token that is limited to scopes");
-    }
-    words.push('.');
-    words
-}
-
-fn security(method: &Method) -> Json {
-    let public = method.access.as_ref().is_some_and(|rule| rule.public);
-    match (public, method.rate_class) {
-        // Who registers or logs in has no token yet.
-        (true, RateClass::Auth) => json!([]),
-        (true, _) => json!([{}, {"bearer": []}]),
-        (false, _) => json!([{"bearer": []}]),
-    }
-}
-
 /// Adds a parameter for each field that comes in the query.
-fn query(
-    route: &Route,
+fn query<M>(
+    route: &Route<M>,
     message: &MessageDescriptor,
     way: &mut Vec<FieldDescriptor>,
     inside: &mut Vec<String>,
@@ -169,29 +113,7 @@ fn parameter(field: &FieldDescriptor, name: String, top: bool, schemas: &mut Sch
     parameter
 }
 
-/// Whether an answer has an entity tag that a client can keep it by: answers to POST are never stored.
-fn is_kept(route: &Route) -> bool {
-    route.method.safe && !route.method.descriptor.is_server_streaming() && route.http_method == "GET"
-}
-
-fn headers(route: &Route, parameters: &mut Vec<Json>) {
-    let method = &route.method;
-    let mut add = |name: &str| parameters.push(json!({"$ref": format!("#/components/parameters/{name}")}));
-    if method.idempotency_key.is_some() {
-        add("Idempotency-Key");
-    }
-    if is_kept(route) {
-        add("If-None-Match");
-    }
-    if method.etag.is_some() {
-        add("If-Match");
-    }
-    if method.cursor.is_some() {
-        add("Last-Event-ID");
-    }
-}
-
-fn body(route: &Route, input: &MessageDescriptor, schemas: &mut Schemas<'_>) -> Option<Json> {
+fn body<M>(route: &Route<M>, input: &MessageDescriptor, schemas: &mut Schemas<'_>) -> Option<Json> {
     if !route.binding.takes_body() {
         return None;
     }
@@ -231,52 +153,14 @@ fn body(route: &Route, input: &MessageDescriptor, schemas: &mut Schemas<'_>) -> 
     Some(json!({"required": required, "content": {"application/json": {"schema": schema}}}))
 }
 
-/// `long`: the query can be longer than a request's head may be.
-fn responses(route: &Route, long: bool, schemas: &mut Schemas<'_>) -> Json {
-    let mut responses = Map::from_iter([("200".to_owned(), success(route, schemas))]);
-    for status in statuses(route).into_iter().chain(long.then_some(431)) {
-        responses.insert(status.to_string(), json!({"$ref": format!("#/components/responses/{status}")}));
-    }
-    if is_kept(route) {
-        responses.insert("304".to_owned(), json!({"$ref": "#/components/responses/304"}));
-    }
-    responses.into()
-}
-
-/// The statuses of the errors that a method can give.
-fn statuses(route: &Route) -> Vec<u16> {
-    let method = &*route.method;
-    let mut statuses = vec![400, 401, 406, 429, 500, 503, 504];
-    if !method.access.as_ref().is_some_and(|rule| rule.public) {
-        statuses.push(403);
-    }
-    if method.descriptor.input().fields().len() > 0 {
-        statuses.push(404);
-    }
-    if !method.safe {
-        statuses.push(409);
-    }
-    if method.etag.is_some() {
-        statuses.push(412);
-    }
-    if route.binding.takes_body() {
-        statuses.extend([413, 415]);
-    }
-    if method.idempotency_key.is_some() {
-        statuses.push(422);
-    }
-    statuses
-}
-
-fn success(route: &Route, schemas: &mut Schemas<'_>) -> Json {
-    let method = &*route.method;
-    let output = method.descriptor.output();
+fn success<M>(route: &Route<M>, schemas: &mut Schemas<'_>) -> Json {
+    let output = route.descriptor.output();
     let (schema, about) = match route.binding.response_field() {
         Some(field) => (schemas.field(field, Side::Answer, true).into(), field.parent_message().clone()),
         None => (schemas.reference(&output, Side::Answer), output),
     };
     let description = schemas.comments.message(&about).unwrap_or("The answer.").to_owned();
-    let content = if method.descriptor.is_server_streaming() {
+    let content = if route.descriptor.is_server_streaming() {
         let stream = |description: &str| json!({"schema": {"type": "string", "description": description}, "x-item-schema": schema});
         json!({
             "text/event-stream": stream("Server-sent events; the `data` of each one is a message."),
@@ -285,22 +169,5 @@ fn success(route: &Route, schemas: &mut Schemas<'_>) -> Json {
     } else {
         json!({"application/json": {"schema": schema}})
     };
-    let mut headers = vec!["X-Request-Id"];
-    if is_kept(route) {
-        headers.push("ETag");
-    }
-    if method.idempotency_key.is_some() {
-        headers.push("Idempotent-Replayed");
-    }
-    if method.deprecation.is_some() {
-        headers.push("Deprecation");
-    }
-    if method.deprecation.as_ref().is_some_and(|deprecation| deprecation.sunset.is_some()) {
-        headers.push("Sunset");
-    }
-    let headers: Map<String, Json> = headers
-        .into_iter()
-        .map(|name| (name.to_owned(), json!({"$ref": format!("#/components/headers/{name}")})))
-        .collect();
-    json!({"description": description, "headers": headers, "content": content})
+    json!({"description": description, "content": content})
 }

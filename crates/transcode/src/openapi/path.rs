@@ -3,13 +3,14 @@
 use prost_reflect::FieldDescriptor;
 use serde_json::{Value as Json, json};
 
-use super::{kinds::Side, rules::Rules, schema::Schemas};
+use super::{kinds::Side, schema::Schemas};
 use crate::{
+    message::fields::FieldPath,
     routes::{
         Route,
         template::{Atom, Variable},
     },
-    transcode::fields::FieldPath,
+    rules::Rules,
 };
 
 /// A path and its parameters.
@@ -23,7 +24,7 @@ pub struct Path {
 
 impl Path {
     /// The path of a route.
-    pub fn of(route: &Route, schemas: &mut Schemas<'_>) -> Self {
+    pub fn of<M>(route: &Route<M>, schemas: &mut Schemas<'_>) -> Self {
         let atoms = &route.template.atoms;
         let mut path = Self { text: String::new(), parameters: Vec::new() };
         for (at, atom) in atoms.iter().enumerate() {
@@ -34,8 +35,8 @@ impl Path {
             }
             let variable =
                 route.template.variables.iter().find(|variable| (variable.start..variable.end).contains(&at));
-            let field = variable
-                .and_then(|variable| FieldPath::resolve(&route.method.descriptor.input(), &variable.field).ok());
+            let field =
+                variable.and_then(|variable| FieldPath::resolve(&route.descriptor.input(), &variable.field).ok());
             let before = at.checked_sub(1).and_then(|before| match atoms.get(before)? {
                 Atom::Literal(text) => Some(text.as_str()),
                 _ => None,

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use prost_reflect::{DescriptorPool, DynamicMessage, Value};
 
-use super::rules;
+use crate::rules::Rules;
 
 /// A resource, such as an order.
 #[derive(Debug, Clone, Default)]
@@ -36,7 +36,7 @@ impl Resources {
         }
         let mut this = Self(found);
         for field in pool.all_messages().flat_map(|message| message.fields().collect::<Vec<_>>()) {
-            if let Some(pattern) = rules::Rules::of(&field).pattern() {
+            if let Some(pattern) = Rules::of(&field).pattern() {
                 this.learn(&pattern);
             }
         }

@@ -1,21 +1,21 @@
-//! Messages as JSON Schema: as clients send them, and as souk answers them.
+//! Messages as JSON Schema: as clients send them, and as they are answered.
 
 use std::collections::{BTreeMap, HashSet};
 
-use prost_reflect::{DynamicMessage, FieldDescriptor, Kind, MessageDescriptor};
+use prost_reflect::{DescriptorPool, FieldDescriptor, Kind, MessageDescriptor};
 use serde_json::{Map, Value as Json, json};
-use souk_common::contract::{Contract, validate::Text};
 
 use super::{
+    Checks,
     behavior::{self, Behavior},
     comments::Comments,
     example,
     kinds::{self, Side},
     names::Names,
     resources::Resources,
-    rules::Rules,
     texts,
 };
+use crate::rules::Rules;
 
 /// Fields that mean the same in every contract (Google's API Improvement Proposals), with a format for what JSON
 /// Schema has no word for.
@@ -33,7 +33,7 @@ pub struct Part<'p> {
 
 /// Makes schemas, and keeps those that have a name.
 pub struct Schemas<'c> {
-    contract: &'c Contract,
+    checks: &'c dyn Checks,
     /// The contract's words.
     pub comments: Comments,
     /// The document's names.
@@ -45,10 +45,9 @@ pub struct Schemas<'c> {
 
 impl<'c> Schemas<'c> {
     /// None yet.
-    pub fn new(contract: &'c Contract, names: Names) -> Self {
-        let pool = contract.pool();
+    pub fn new(pool: &DescriptorPool, checks: &'c dyn Checks, names: Names) -> Self {
         let (comments, resources) = (Comments::of(pool), Resources::of(pool));
-        Self { contract, comments, names, resources, named: BTreeMap::new() }
+        Self { checks, comments, names, resources, named: BTreeMap::new() }
     }
 
     /// Those with names.
@@ -85,11 +84,11 @@ impl<'c> Schemas<'c> {
                     !behavior.output_only && (refused.contains(field.name()) || wanted)
                 }
             };
-            // What souk gives is not looked at in a request: it may look as it was answered.
+            // What the service gives is not looked at in a request: it may look as it was answered.
             let side = if behavior.output_only { Side::Answer } else { side };
             let mut schema = self.field(&field, side, must);
             if sent {
-                texts::restrict(&field, &mut schema);
+                texts::restrict(self.checks, &field, &mut schema);
             }
             if sent && (behavior.output_only || part.update && behavior.immutable) {
                 schema.insert("readOnly".to_owned(), json!(true));
@@ -144,7 +143,7 @@ impl<'c> Schemas<'c> {
                     standard(field, &mut value, must && behavior.required);
                 }
                 if matches!(&kind, Kind::Message(mask) if mask.full_name() == "google.protobuf.FieldMask") {
-                    mask(field, &mut value, side);
+                    mask(self.checks, field, &mut value, side);
                 }
                 let comment = self.comments.field(field);
                 let name = self.resources.name_pattern(field.name()).filter(|_| kind == Kind::String);
@@ -154,7 +153,7 @@ impl<'c> Schemas<'c> {
             }
         };
         if side != Side::Answer {
-            texts::restrict(field, &mut schema);
+            texts::restrict(self.checks, field, &mut schema);
         }
         if let Some(comment) = self.comments.field(field) {
             let more = schema.get("description").and_then(Json::as_str).map(|more| format!("\n\n{more}"));
@@ -250,8 +249,7 @@ impl<'c> Schemas<'c> {
 
     /// What the checks of the contract refuse where it is empty: the names of fields and oneofs.
     fn refused_when_empty(&self, message: &MessageDescriptor) -> HashSet<String> {
-        let checked = self.contract.validator().check(&DynamicMessage::new(message.clone()));
-        checked.err().into_iter().flatten().map(|violation| violation.field_path).collect()
+        self.checks.refused_when_empty(message).into_iter().collect()
     }
 }
 
@@ -355,12 +353,15 @@ fn or_empty(mut schema: Map<String, Json>) -> Map<String, Json> {
 }
 
 /// A mask names fields of the resource in the same request that can change.
-fn mask(field: &FieldDescriptor, schema: &mut Map<String, Json>, side: Side) {
+fn mask(checks: &dyn Checks, field: &FieldDescriptor, schema: &mut Map<String, Json>, side: Side) {
     if side == Side::Answer {
         return;
     }
     let Some(resource) = behavior::resource_in(field.parent_message()) else {
-        schema.insert("pattern".to_owned(), json!(Text::Line.pattern()));
+        let paths = field.kind().as_message().and_then(|mask| mask.get_field_by_name("paths"));
+        if let Some(pattern) = paths.and_then(|paths| checks.text_pattern(&paths)) {
+            schema.insert("pattern".to_owned(), json!(pattern));
+        }
         return;
     };
     let changeable = resource.fields().filter(|inner| Behavior::of(inner).changeable() && inner.name() != "etag");

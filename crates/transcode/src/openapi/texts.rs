@@ -2,7 +2,8 @@
 
 use prost_reflect::{FieldDescriptor, Kind};
 use serde_json::{Map, Value as Json, json};
-use souk_common::contract::validate::Text;
+
+use super::Checks;
 
 /// What says already which texts there can be, or which characters they have.
 const SAID: [&str; 3] = ["pattern", "enum", "const"];
@@ -10,31 +11,31 @@ const SAID: [&str; 3] = ["pattern", "enum", "const"];
 const FORMATS: [&str; 7] = ["email", "hostname", "ipv4", "ipv6", "uri", "uri-reference", "uuid"];
 
 /// Adds the rule for every text to the schema of a field, of its items, or of its keys and values.
-pub fn restrict(field: &FieldDescriptor, schema: &mut Map<String, Json>) {
-    let Some(text) = Text::of(field) else { return };
+pub fn restrict(checks: &dyn Checks, field: &FieldDescriptor, schema: &mut Map<String, Json>) {
+    let Some(pattern) = checks.text_pattern(field) else { return };
     if field.is_list() {
-        return inside(schema, "items", text);
+        return inside(schema, "items", pattern);
     }
     match field.kind() {
         Kind::Message(entry) if field.is_map() => {
             if entry.map_entry_key_field().kind() == Kind::String {
-                inside(schema, "propertyNames", text);
+                inside(schema, "propertyNames", pattern);
             }
             if entry.map_entry_value_field().kind() == Kind::String {
-                inside(schema, "additionalProperties", text);
+                inside(schema, "additionalProperties", pattern);
             }
         }
-        _ => write(schema, text),
+        _ => write(schema, pattern),
     }
 }
 
-fn inside(schema: &mut Map<String, Json>, key: &str, text: Text) {
+fn inside(schema: &mut Map<String, Json>, key: &str, pattern: &str) {
     if let Json::Object(inner) = schema.entry(key).or_insert_with(|| json!({})) {
-        write(inner, text);
+        write(inner, pattern);
     }
 }
 
-fn write(schema: &mut Map<String, Json>, text: Text) {
+fn write(schema: &mut Map<String, Json>, pattern: &str) {
     let said = |schema: &Map<String, Json>| {
         let format = schema.get("format").and_then(Json::as_str).unwrap_or_default();
         SAID.iter().any(|key| schema.contains_key(*key)) || FORMATS.contains(&format)
@@ -43,6 +44,6 @@ fn write(schema: &mut Map<String, Json>, text: Text) {
     let choices = schema.get("anyOf").and_then(Json::as_array);
     let in_choice = choices.is_some_and(|choices| choices.iter().filter_map(Json::as_object).any(said));
     if !said(schema) && !in_choice {
-        schema.insert("pattern".to_owned(), json!(text.pattern()));
+        schema.insert("pattern".to_owned(), json!(pattern));
     }
 }

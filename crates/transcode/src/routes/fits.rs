@@ -6,13 +6,13 @@ use regex_syntax::hir::{Class, Hir, HirKind};
 
 use super::{Route, Routes, template::Atom};
 use crate::{
-    openapi::rules::Rules,
-    transcode::{scalar, violation::Place},
+    message::{scalar, violation::Place},
+    rules::Rules,
 };
 
 /// Bytes of a request's head that are left for its headers: a token, cookies, and what browsers and proxies add.
 pub const FOR_HEADERS: usize = 8 * 1024;
-/// Bytes of the longest address that the gateway's HTTP library reads, whatever room the head has.
+/// Bytes of the longest address that the `http` crate reads, whatever room the head has.
 const LONGEST_ADDRESS: usize = u16::MAX as usize - 1;
 
 /// A method that accepts requests which no client can send.
@@ -25,7 +25,7 @@ pub struct TooLong {
     pub fault: String,
 }
 
-impl Routes {
+impl<M> Routes<M> {
     /// Checks that each method has a route that takes the longest request which the contract accepts, in a head of so
     /// many bytes.
     ///
@@ -33,12 +33,11 @@ impl Routes {
     /// The first method that has none.
     pub fn fit(&self, max_header_bytes: usize) -> Result<(), TooLong> {
         let room = max_header_bytes.saturating_sub(FOR_HEADERS).min(LONGEST_ADDRESS);
-        for routes in self.list.chunk_by(|one, other| one.method.path == other.method.path) {
+        for routes in self.list.chunk_by(|one, other| one.descriptor == other.descriptor) {
             let faults: Vec<_> = routes.iter().filter_map(|route| fault(route, room)).collect();
             if faults.len() == routes.len() {
-                let method = routes[0].method.descriptor.full_name().to_owned();
-                let advice = "give its fields limits, the method an additional binding with a body, or the setting a \
-                              larger number";
+                let method = routes[0].descriptor.full_name().to_owned();
+                let advice = "give its fields limits, or the method an additional binding with a body";
                 return Err(TooLong { method, fault: format!("{}: {advice}", faults.join("; ")) });
             }
         }
@@ -47,11 +46,11 @@ impl Routes {
 }
 
 /// What is wrong with a route that accepts more than fits into so many bytes.
-fn fault(route: &Route, room: usize) -> Option<String> {
+fn fault<M>(route: &Route<M>, room: usize) -> Option<String> {
     match longest(route) {
         Ok(bytes) if bytes <= room => None,
         Ok(bytes) => Some(format!(
-            "`{route}` accepts addresses of {bytes} bytes, and {room} fit into gateway.max_header_bytes beside \
+            "`{route}` accepts addresses of {bytes} bytes, and {room} fit into the head of a request, beside \
              {FOR_HEADERS} bytes of headers"
         )),
         Err(field) => Some(format!("`{route}` takes `{field}` in the address, and no rule says how long it may be")),
@@ -59,7 +58,7 @@ fn fault(route: &Route, room: usize) -> Option<String> {
 }
 
 /// Bytes of the longest address that a route accepts; or the field without a limit.
-fn longest(route: &Route) -> Result<usize, String> {
+fn longest<M>(route: &Route<M>) -> Result<usize, String> {
     let mut bytes: usize = route
         .template
         .atoms
@@ -70,14 +69,14 @@ fn longest(route: &Route) -> Result<usize, String> {
         })
         .sum();
     bytes += route.template.verb.as_ref().map_or(0, |verb| verb.len() + 1);
-    let input = route.method.descriptor.input();
+    let input = route.descriptor.input();
     of_message(route, &input, &mut Vec::new(), &mut bytes)?;
     Ok(bytes)
 }
 
 /// Adds the fields of a message that come in the path or the query.
-fn of_message(
-    route: &Route,
+fn of_message<M>(
+    route: &Route<M>,
     message: &MessageDescriptor,
     way: &mut Vec<FieldDescriptor>,
     bytes: &mut usize,
@@ -123,7 +122,7 @@ fn of_message(
 }
 
 /// Whether the path fixes what a field is: `{parent=services/order}`.
-fn is_literal(route: &Route, path: &str) -> bool {
+fn is_literal<M>(route: &Route<M>, path: &str) -> bool {
     let variable = route.template.variables.iter().find(|variable| variable.field == path);
     let atoms = variable.and_then(|variable| route.template.atoms.get(variable.start..variable.end));
     atoms.is_some_and(|atoms| atoms.iter().all(|atom| matches!(atom, Atom::Literal(_))))
@@ -226,9 +225,10 @@ fn widest_of(class: &Class) -> usize {
 
 #[cfg(test)]
 mod tests {
-    use souk_common::contract::Contract;
+    use prost_reflect::DescriptorPool;
 
     use super::*;
+    use crate::routes::NoOptions;
 
     #[test]
     fn patterns_are_measured() {
@@ -246,27 +246,26 @@ mod tests {
         }
     }
 
-    #[test]
-    fn all_that_souk_accepts_can_be_sent() {
-        let routes = Routes::of(Contract::souk().unwrap()).unwrap();
-        routes.fit(32 * 1024).unwrap();
-        // What an operator may set instead: at the least, it is told.
-        let error = routes.fit(8 * 1024).unwrap_err().to_string();
-        assert!(error.contains("accepts addresses of"), "{error}");
-    }
-
     /// The numbers by which the check decides: those of names are exact.
     #[test]
     fn a_route_is_measured() {
-        let routes = Routes::of(Contract::souk().unwrap()).unwrap();
+        let root = env!("CARGO_MANIFEST_DIR");
+        let folders = [format!("{root}/tests/proto"), format!("{root}/../../proto/third_party")];
+        let mut compiler = protox::Compiler::new(folders).unwrap();
+        compiler.include_imports(true).open_file("library.proto").unwrap();
+        let pool = DescriptorPool::decode(compiler.encode_file_descriptor_set().as_slice()).unwrap();
+        let routes = Routes::of(&pool, &NoOptions).unwrap();
         let of = |wanted: &str| {
             let route = routes.iter().find(|route| route.to_string() == wanted).unwrap_or_else(|| panic!("{wanted}"));
-            longest(route).unwrap()
+            longest(route)
         };
-        let name = "&name=orders%2Ford_01k9xj6v3te2q8s4m5n7r0p1wz";
-        assert_eq!(of("GET /v1/{name=orders/*}"), "/v1/orders/".len() + name.len());
-        assert_eq!(of("POST /v1/products:batchGet"), "/v1/products:batchGet".len());
-        let all = of("GET /v1/products:batchGet");
-        assert!((1000 * (41 + "&names=".len())..1_000_000).contains(&all), "{all}");
+        let name = "&name=authors%2F1234%2Fbooks%2F12345678";
+        assert_eq!(of("GET /v1/{name=authors/*/books/*}"), Ok("/v1/authors//books/".len() + name.len()));
+        assert_eq!(of("GET /v1/{parent=authors/*}/books"), Err("page_token".to_owned()));
+        let error = routes.fit(32 * 1024).unwrap_err().to_string();
+        assert!(
+            error.starts_with("method library.v1.LibraryService.CreateBook: `POST /v1/{parent=authors/*}/books` takes"),
+            "{error}"
+        );
     }
 }

@@ -1,71 +1,78 @@
-//! The REST routes of a contract: each binding of `google.api.http`, found by method and path.
+//! REST routes: each binding of `google.api.http`, found by HTTP method and path.
 
 mod fits;
+pub mod options;
 pub mod template;
 pub mod trie;
 
 use std::sync::Arc;
 
 use http::{Method as HttpMethod, uri::PathAndQuery};
-use souk_common::{
-    contract::{Contract, Method},
-    error::{Problem, Reason},
-};
-use souk_proto::google::api::{HttpRule, http_rule::Pattern};
+use prost_reflect::{DescriptorPool, MethodDescriptor};
 
-pub use self::fits::TooLong;
+pub use self::{
+    fits::TooLong,
+    options::{MethodOptions, NoOptions},
+};
 use self::{
+    options::HttpRule,
     template::{Template, TemplateError},
     trie::Trie,
 };
 use crate::{
-    stream::Resume,
-    transcode::{Binding, BindingError},
+    message::{Binding, BindingError},
+    percent::DecodeError,
 };
 
-/// A REST route: one HTTP method and path template of one RPC.
+/// A REST route: one HTTP method and path template of one RPC. `M` is what the program that serves it has to know of
+/// the RPC, see [`MethodOptions`].
 #[derive(Debug)]
-pub struct Route {
+pub struct Route<M = ()> {
+    /// What the program knows of the RPC.
+    pub method: M,
     /// The RPC.
-    pub method: Arc<Method>,
-    /// Its gRPC path.
+    pub descriptor: MethodDescriptor,
+    /// Its gRPC path: `/shop.v1.OrderService/GetOrder`.
     pub grpc_path: PathAndQuery,
     /// Name of the HTTP method; `*` is any.
     pub http_method: String,
     /// The path.
     pub template: Template,
-    /// How a request becomes a message.
+    /// How a request becomes a message, and an answer JSON.
     pub binding: Binding,
-    /// How its stream is taken up again.
-    pub resume: Option<Resume>,
 }
 
 /// All routes.
-#[derive(Debug, Default)]
-pub struct Routes {
-    trie: Trie<Arc<Route>>,
-    list: Vec<Arc<Route>>,
+#[derive(Debug)]
+pub struct Routes<M = ()> {
+    trie: Trie<Arc<Route<M>>>,
+    list: Vec<Arc<Route<M>>>,
 }
 
-/// A route and what its path variables captured.
+/// A route, and what its path variables captured.
 #[derive(Debug)]
-pub struct Matched {
+pub struct Matched<M = ()> {
     /// The route.
-    pub route: Arc<Route>,
-    /// One for each variable of the template, in its order.
+    pub route: Arc<Route<M>>,
+    /// One for each variable of the template, in its order; decoded.
     pub captures: Vec<String>,
 }
 
 /// Why a request has no route.
-#[derive(Debug)]
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum Miss {
-    /// The path leads nowhere, or cannot be read.
-    Path(Problem),
-    /// The path leads somewhere, with other HTTP methods. Holds the `Allow` header.
+    /// The path leads nowhere: 404.
+    #[error("no method has this path")]
+    NotFound,
+    /// The path cannot be read: 400.
+    #[error("the path {0}")]
+    Path(#[from] DecodeError),
+    /// The path leads somewhere, with other HTTP methods: 405. Holds the `Allow` header: `GET, PATCH, HEAD, OPTIONS`.
+    #[error("this path is for {0}")]
     Method(String),
 }
 
-/// A contract whose routes cannot be served.
+/// A method whose routes cannot be served.
 #[derive(Debug, thiserror::Error)]
 #[error("method {method}: {fault}")]
 pub struct RouteError {
@@ -94,9 +101,9 @@ pub enum RouteFault {
     /// No path, or no HTTP method that is one.
     #[error("its google.api.http rule names no HTTP method and path")]
     Pattern,
-    /// The fields of its cursor.
-    #[error("(souk.options.v1.cursor): {0}")]
-    Cursor(String),
+    /// What [`MethodOptions`] found.
+    #[error("{0}")]
+    Options(String),
     /// Bindings inside additional bindings.
     #[error("its additional_bindings have additional_bindings of their own, which google.api.http does not allow")]
     Nested,
@@ -112,76 +119,89 @@ pub enum RouteFault {
     },
 }
 
-impl Routes {
-    /// The routes of those methods of a contract that clients may call at all.
+impl<M> Default for Routes<M> {
+    fn default() -> Self {
+        Self { trie: Trie::default(), list: Vec::new() }
+    }
+}
+
+impl<M> Routes<M> {
+    /// The routes of all methods that have a `google.api.http` rule, in the order of their gRPC paths.
     ///
     /// # Errors
-    /// The first rule that cannot be served.
-    pub fn of(contract: &Contract) -> Result<Self, RouteError> {
+    /// The first method that cannot be served. To serve the others all the same, use [`Routes::add`].
+    pub fn of(pool: &DescriptorPool, options: &impl MethodOptions<Method = M>) -> Result<Self, RouteError> {
+        let mut methods: Vec<_> = pool.services().flat_map(|service| service.methods().collect::<Vec<_>>()).collect();
+        methods.sort_by_key(grpc_path);
         let mut routes = Self::default();
-        for method in contract.methods() {
-            // What clients may never call has no place in their world.
-            let reachable = method.access.as_ref().is_some_and(|rule| !rule.only_internal());
-            if let (true, Some(rule)) = (reachable, &method.http) {
-                let fail =
-                    |fault| RouteError { method: method.descriptor.full_name().to_owned(), fault: Box::new(fault) };
-                routes.add(method, rule).map_err(fail)?;
-                for additional in &rule.additional_bindings {
-                    if !additional.additional_bindings.is_empty() {
-                        return Err(fail(RouteFault::Nested));
-                    }
-                    routes.add(method, additional).map_err(fail)?;
-                }
-            }
+        for method in methods {
+            routes.add(&method, options)?;
         }
         Ok(routes)
     }
 
-    fn add(&mut self, method: &Arc<Method>, rule: &HttpRule) -> Result<(), RouteFault> {
-        let (http_method, path) = match rule.pattern.as_ref().ok_or(RouteFault::Pattern)? {
-            Pattern::Get(path) => ("GET", path),
-            Pattern::Put(path) => ("PUT", path),
-            Pattern::Post(path) => ("POST", path),
-            Pattern::Delete(path) => ("DELETE", path),
-            Pattern::Patch(path) => ("PATCH", path),
-            Pattern::Custom(custom) => (custom.kind.as_str(), &custom.path),
-        };
+    /// Adds the routes of one method.
+    ///
+    /// # Errors
+    /// What keeps one of them from being served. Those before it are there.
+    pub fn add(
+        &mut self,
+        descriptor: &MethodDescriptor,
+        options: &impl MethodOptions<Method = M>,
+    ) -> Result<(), RouteError> {
+        let fail = |fault| RouteError { method: descriptor.full_name().to_owned(), fault: Box::new(fault) };
+        let Some(rule) = HttpRule::of(descriptor) else { return Ok(()) };
+        if rule.additional_bindings.iter().any(|additional| !additional.additional_bindings.is_empty()) {
+            return Err(fail(RouteFault::Nested));
+        }
+        for rule in std::iter::once(&rule).chain(&rule.additional_bindings) {
+            let method = options.method(descriptor).map_err(|fault| fail(RouteFault::Options(fault)))?;
+            let Some(method) = method else { return Ok(()) };
+            self.bind(descriptor, method, rule, options).map_err(fail)?;
+        }
+        Ok(())
+    }
+
+    fn bind(
+        &mut self,
+        descriptor: &MethodDescriptor,
+        method: M,
+        rule: &HttpRule,
+        options: &impl MethodOptions<Method = M>,
+    ) -> Result<(), RouteFault> {
+        let (http_method, path) = rule.pattern.as_ref().ok_or(RouteFault::Pattern)?;
         let http_method = HttpMethod::from_bytes(http_method.as_bytes()).map_err(|_| RouteFault::Pattern)?;
         let template = Template::parse(path)?;
         let variables = template.variables.iter().map(|variable| variable.field.as_str());
-        let (input, output) = (method.descriptor.input(), method.descriptor.output());
+        let (input, output) = (descriptor.input(), descriptor.output());
         let binding = Binding::new(&input, &output, variables, &rule.body, &rule.response_body)
             .map_err(|source| RouteFault::Binding { template: path.clone(), source })?
-            .over_rest(&method.headers);
-        let grpc_path = PathAndQuery::try_from(method.path.as_str()).map_err(|_| RouteFault::Pattern)?;
-        let http_name = http_method.as_str().to_owned();
-        let resume = Resume::of(method).map_err(RouteFault::Cursor)?;
-        let route =
-            Arc::new(Route { method: method.clone(), grpc_path, http_method: http_name, template, binding, resume });
+            .over_rest(options.headers(&method));
+        let grpc_path = PathAndQuery::try_from(grpc_path(descriptor)).map_err(|_| RouteFault::Pattern)?;
+        let (descriptor, http_name) = (descriptor.clone(), http_method.as_str().to_owned());
+        let route = Arc::new(Route { method, descriptor, grpc_path, http_method: http_name, template, binding });
         if let Some(other) = self.trie.insert(&http_method, &route.template, route.clone()) {
             return Err(RouteFault::Clash {
                 route: route.to_string(),
                 other_route: other.to_string(),
-                other: other.method.descriptor.full_name().to_owned(),
+                other: other.descriptor.full_name().to_owned(),
             });
         }
         self.list.push(route);
         Ok(())
     }
 
-    /// Every route, by RPC.
-    pub fn iter(&self) -> impl Iterator<Item = &Arc<Route>> {
+    /// Every route; those of one RPC stand together.
+    pub fn iter(&self) -> impl Iterator<Item = &Arc<Route<M>>> {
         self.list.iter()
     }
 
-    /// The route of a request. HEAD finds what GET finds.
+    /// The route of a request. HEAD finds what GET finds. `path` comes as it was sent, without the query.
     ///
     /// # Errors
     /// Why there is none.
-    pub fn find(&self, method: &HttpMethod, path: &str) -> Result<Matched, Miss> {
-        let Some(found) = self.trie.find(path) else {
-            return Err(Miss::Path(Problem::new(Reason::RouteNotFound, "no method of souk has this path")));
-        };
+    pub fn find(&self, method: &HttpMethod, path: &str) -> Result<Matched<M>, Miss> {
+        let found = self.trie.find(path).ok_or(Miss::NotFound)?;
         let get = if *method == HttpMethod::HEAD { found.method(&HttpMethod::GET) } else { None };
         let Some(route) = found.method(method).or(get).or_else(|| found.any()) else {
             let mut methods: Vec<&str> = found.methods().collect();
@@ -191,52 +211,18 @@ impl Routes {
             methods.push("OPTIONS");
             return Err(Miss::Method(methods.join(", ")));
         };
-        let captures = route
-            .template
-            .captures(&found.segments)
-            .map_err(|error| Miss::Path(Problem::new(Reason::MalformedRequest, format!("the path {error}"))))?;
+        let captures = route.template.captures(&found.segments)?;
         Ok(Matched { route: route.clone(), captures })
     }
 }
 
-/// As in logs: `GET /v1/{name=orders/*}`.
-impl std::fmt::Display for Route {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        write!(f, "{} {}", self.http_method, self.template.text)
-    }
+fn grpc_path(descriptor: &MethodDescriptor) -> String {
+    format!("/{}/{}", descriptor.parent_service().full_name(), descriptor.name())
 }
 
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn path(found: Result<Matched, Miss>) -> (String, Vec<String>) {
-        let matched = found.unwrap();
-        (matched.route.method.path.clone(), matched.captures)
-    }
-
-    #[test]
-    fn the_routes_of_souk() {
-        let routes = Routes::of(Contract::souk().unwrap()).unwrap();
-        let get = |uri| path(routes.find(&HttpMethod::GET, uri));
-        assert_eq!(get("/v1/users/me").0, "/souk.user.v1.UserService/GetMe");
-        assert_eq!(
-            get("/v1/users/usr_1"),
-            ("/souk.user.v1.UserService/GetUser".to_owned(), vec!["users/usr_1".to_owned()])
-        );
-        assert_eq!(
-            path(routes.find(&HttpMethod::POST, "/v1/orders/ord_1:cancel")),
-            ("/souk.order.v1.OrderService/CancelOrder".to_owned(), vec!["orders/ord_1".to_owned()])
-        );
-        assert_eq!(
-            path(routes.find(&HttpMethod::HEAD, "/v1/products")).0,
-            "/souk.inventory.v1.ProductService/ListProducts"
-        );
-        let Err(Miss::Method(allow)) = routes.find(&HttpMethod::DELETE, "/v1/users/usr_1") else { panic!("found") };
-        assert_eq!(allow, "GET, PATCH, HEAD, OPTIONS");
-        assert!(matches!(routes.find(&HttpMethod::GET, "/v2"), Err(Miss::Path(_))));
-        assert!(matches!(routes.find(&HttpMethod::GET, "/v1/users/%ff"), Err(Miss::Path(_))));
-        let internal = routes.iter().filter(|route| &*route.method.name == "Reserve").count();
-        assert_eq!(internal, 0);
+/// As in logs: `GET /v1/{name=orders/*}`.
+impl<M> std::fmt::Display for Route<M> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "{} {}", self.http_method, self.template.text)
     }
 }

@@ -93,7 +93,7 @@ impl Gateway {
         let upstream = self.upstreams.of(&route.method.service).ok_or_else(Problem::internal)?;
         let settings = &self.config.settings.stream;
         let place = self.streams.place()?;
-        let end = self.streams.end(route.resume.is_some());
+        let end = self.streams.end(route.method.resume.is_some());
         let mut client = Grpc::new(upstream.client.clone()).max_decoding_message_size(usize::MAX);
         let request = rest::onward(message, headers);
         let path_onward = route.grpc_path.clone();
@@ -198,7 +198,7 @@ impl Relay {
 
     fn message(&self, message: Bytes) -> Result<Bytes, Problem> {
         let json = self.route.binding.renderer.render(&message).or_internal()?;
-        let id = self.route.resume.as_ref().and_then(|resume| resume.place(message));
+        let id = self.route.method.resume.as_ref().and_then(|resume| resume.place(message));
         Ok(self.form.message(json, id.as_deref()))
     }
 

@@ -8,14 +8,14 @@ use serde::de::{DeserializeSeed, Error, IgnoredAny, IntoDeserializer, MapAccess,
 use serde_json::value::RawValue;
 
 use super::{Read, Seed, Shape, Slot, skip, unknown_field};
-use crate::transcode::scalar;
+use crate::message::scalar;
 
 /// What a message in an `Any` counts for, of the depth that messages may have. `@type` may come last, so each level may
 /// have what is inside read once more.
 const LEVELS: usize = 8;
 
 pub(super) const TYPE: &str = "@type";
-const UNKNOWN: &str = "must be an object with an `@type` that souk knows";
+const UNKNOWN: &str = "must be an object with an `@type` of this API";
 
 /// The part of a type's URL that names the type.
 pub fn type_name(url: &str) -> Option<&str> {

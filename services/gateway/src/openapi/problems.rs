@@ -7,8 +7,7 @@ use souk_common::{
     contract::Contract,
     error::{Problem, Reason},
 };
-
-use super::comments::Comments;
+use souk_transcode::openapi::Comments;
 
 /// The schema of `application/problem+json`, as `Problem::to_json` writes it.
 pub fn schema() -> Json {
@@ -63,7 +62,8 @@ pub struct Reasons(BTreeMap<u16, Vec<(&'static str, String)>>);
 
 impl Reasons {
     /// All of them; without words where the contract does not have the enum.
-    pub fn of(contract: &Contract, comments: &Comments) -> Self {
+    pub fn of(contract: &Contract) -> Self {
+        let comments = Comments::of(contract.pool());
         let mut reasons: BTreeMap<u16, Vec<_>> = BTreeMap::new();
         let described = contract.pool().get_enum_by_name("souk.common.v1.ErrorReason");
         let described = described.map(|of| comments.values(&of)).unwrap_or_default();
