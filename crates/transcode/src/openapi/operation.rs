@@ -1,7 +1,7 @@
 //! One route as an OpenAPI operation: its parameters, its body, and what it answers where all is well.
 
 use prost_reflect::{FieldDescriptor, Kind, MessageDescriptor};
-use serde_json::{Map, Value as Json, json};
+use serde_json::{Value as Json, json};
 
 use super::{
     kinds::Side,

@@ -154,7 +154,7 @@ impl Cache {
 
     /// What is asked by a request, where the answer may be kept for everyone.
     pub fn question(&self, route: &Route, message: &DynamicMessage) -> Option<Question> {
-        let method = &route.method;
+        let method: &Arc<Method> = &route.method;
         let caching = caching(method)?;
         let mut asked = Sha256::new();
         // Routes of a method may show different parts of its answer.
