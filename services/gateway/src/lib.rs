@@ -24,6 +24,7 @@ mod manners;
 pub mod openapi;
 mod pages;
 pub mod percent;
+mod quota;
 mod rest;
 pub mod routes;
 mod serve;
