@@ -2,17 +2,17 @@
 //!
 //! gzip alone: everyone reads it, and a CDN in front makes what browsers like better of it.
 
-use std::convert::Infallible;
+use std::{convert::Infallible, sync::Arc};
 
-use http::{HeaderMap, HeaderValue, Request, Response, header};
+use http::{HeaderMap, Request, Response, header};
 use tonic::body::Body;
-use tower::{ServiceExt, service_fn};
+use tower::ServiceExt;
 use tower_http::{
     CompressionLevel,
     compression::{Compression, Predicate},
 };
 
-use super::etag;
+use crate::{gateway::Gateway, layers::NextInfallible, rest::etag};
 
 /// Bytes below which compression saves no packet.
 const WORTH_IT: u64 = 1024;
@@ -28,24 +28,16 @@ const TEXT: [&str; 7] = [
 ];
 const EVENT_STREAM: &str = "text/event-stream";
 
-/// Compresses an answer where it is worth it and the client accepts it. `accept` is the request's `Accept-Encoding`.
-pub async fn compress(accept: &[HeaderValue], response: Response<Body>) -> Response<Body> {
-    if accept.is_empty()
-        || response.headers().contains_key(header::CONTENT_ENCODING)
-        || !WorthIt.should_compress(&response)
-    {
-        return response;
+/// Compresses a response where it is worth it and the client accepts it. It gets an entity tag of its own then.
+pub async fn compress(
+    gateway: Arc<Gateway>,
+    request: Request<Body>,
+    next: NextInfallible,
+) -> Result<Response<Body>, Infallible> {
+    if !gateway.config.settings.compression || !request.headers().contains_key(header::ACCEPT_ENCODING) {
+        return next.run(request).await;
     }
-    let mut request = Request::new(());
-    for value in accept {
-        request.headers_mut().append(header::ACCEPT_ENCODING, value.clone());
-    }
-    let mut response = Some(response);
-    let answer = service_fn(move |_| {
-        let response = response.take().unwrap_or_default();
-        async move { Ok::<_, Infallible>(response) }
-    });
-    let compression = Compression::new(answer).quality(CompressionLevel::Fastest).compress_when(WorthIt);
+    let compression = Compression::new(next).quality(CompressionLevel::Fastest).compress_when(WorthIt);
     let Ok(mut response) = compression.oneshot(request).await;
     let headers = response.headers_mut();
     if headers.contains_key(header::CONTENT_ENCODING)
@@ -53,7 +45,7 @@ pub async fn compress(accept: &[HeaderValue], response: Response<Body>) -> Respo
     {
         headers.insert(header::ETAG, packed);
     }
-    response.map(Body::new)
+    Ok(response.map(Body::new))
 }
 
 /// Whether a request names a coding as accepted (RFC 9110, 12.5.3).
@@ -82,6 +74,8 @@ impl Predicate for WorthIt {
 
 #[cfg(test)]
 mod tests {
+    use http::HeaderValue;
+
     use super::*;
 
     #[test]

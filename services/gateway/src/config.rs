@@ -13,8 +13,7 @@ use souk_common::{
 
 use crate::{
     address::{self, ForwardedBy, Network},
-    cache, limits,
-    manners::cors,
+    body, cache, cors, limits,
     shared::Shared,
     stream, tls,
 };
@@ -88,6 +87,8 @@ pub struct Settings {
     pub redis_timeout: Duration,
     /// For `rediss://`: whom its certificate must be signed by, and what it is shown.
     pub redis_tls: ClientSettings,
+    /// Bodies of requests.
+    pub body: body::Settings,
     /// Answers that are kept.
     pub cache: cache::Settings,
     /// Budgets of requests.

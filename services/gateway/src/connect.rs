@@ -8,7 +8,7 @@ use base64::{
     prelude::BASE64_STANDARD_NO_PAD,
 };
 use bytes::Bytes;
-use http::{HeaderMap, HeaderName, HeaderValue, Request, Response, StatusCode, header, request};
+use http::{HeaderMap, HeaderName, HeaderValue, Request, Response, StatusCode, header, request::Parts as Head};
 use http_body_util::{BodyExt, Full};
 use prost::Message;
 use serde_json::json;
@@ -24,6 +24,7 @@ use crate::{
     answer,
     gateway::Gateway,
     percent,
+    request::{self, WholeBody},
     rest::{self, IDEMPOTENT_REPLAYED},
     transcode::{Binding, BindingError, Parts},
 };
@@ -55,12 +56,11 @@ pub fn bindings(contract: &Contract) -> Result<Bindings, BindingError> {
     contract.methods().map(|method| Ok((method.path.clone(), of(method)?))).collect()
 }
 
-/// Takes the caller's patience over, as gRPC words it. What cannot be read is refused with the call.
-pub fn with_timeout(mut request: Request<Body>) -> Request<Body> {
-    if let Ok(Some(timeout)) = timeout(request.headers()) {
-        request.headers_mut().insert(GRPC_TIMEOUT, format_timeout(timeout));
+/// Writes the caller's deadline as gRPC does. One that cannot be read is refused with the call.
+pub fn take_timeout(headers: &mut HeaderMap) {
+    if let Ok(Some(timeout)) = timeout(headers) {
+        headers.insert(GRPC_TIMEOUT, format_timeout(timeout));
     }
-    request
 }
 
 /// How long the caller waits, where it says so in `connect-timeout-ms`.
@@ -88,9 +88,8 @@ impl Gateway {
     /// # Errors
     /// What [`refusal`] is to say.
     pub(crate) async fn connect(&self, method: &Method, request: Request<Body>) -> Result<Response<Body>, Problem> {
-        let (parts, body) = request.into_parts();
+        let (mut parts, _) = request.into_parts();
         timeout(&parts.headers)?;
-        self.admit(method, &parts.headers).await?;
         if method.descriptor.is_client_streaming() || method.descriptor.is_server_streaming() {
             return Err(Problem::new(Reason::Unimplemented, "this method streams: call it with gRPC or gRPC-Web"));
         }
@@ -98,7 +97,7 @@ impl Gateway {
             http::Method::GET => in_query(&parts, self.config.common.server.max_request_bytes)?,
             _ => {
                 let codec = Codec::of_body(&parts.headers)?;
-                let body = self.whole(&parts.headers, body, 0).await?;
+                let WholeBody(body) = request::part::<WholeBody>(&parts.extensions)?.clone();
                 // The protocol's own word for it, where HTTP has 415.
                 Call { codec, message: self.inflated(&parts.headers, body, Reason::Unimplemented)? }
             }
@@ -113,13 +112,12 @@ impl Gateway {
                 message.encode_to_vec().into()
             }
         };
-        let mut headers = parts.headers;
-        headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/grpc"));
-        headers.insert(header::TE, HeaderValue::from_static("trailers"));
-        let answered = self.forward(method, &headers, Body::new(Full::new(framing::frame(&message)))).await?;
+        parts.headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/grpc"));
+        parts.headers.insert(header::TE, HeaderValue::from_static("trailers"));
+        let answered = self.forward(method, &parts, Body::new(Full::new(framing::frame(&message)))).await?;
         let replayed = answered.headers().get(IDEMPOTENT_REPLAYED).cloned();
-        let limit = self.config.common.server.deadline;
-        let left = RequestContext::current().map_or(limit, |context| context.remaining(limit));
+        let context = request::part::<RequestContext>(&parts.extensions)?;
+        let left = context.remaining(self.config.common.server.deadline);
         let message = tokio::time::timeout(left, unary(answered))
             .await
             .map_err(|_| Problem::new(Reason::DeadlineExceeded, "the work took longer than allowed"))??;
@@ -157,7 +155,7 @@ impl Codec {
 
 /// The call of a GET: `?connect=v1&encoding=json&message=…`, with `base64=1` where the message is in base64url,
 /// and `compression=gzip` where it is compressed: to at most `limit` bytes.
-fn in_query(parts: &request::Parts, limit: usize) -> Result<Call, Problem> {
+fn in_query(parts: &Head, limit: usize) -> Result<Call, Problem> {
     const BASE64URL: GeneralPurpose = GeneralPurpose::new(
         &alphabet::URL_SAFE,
         GeneralPurposeConfig::new().with_decode_padding_mode(DecodePaddingMode::Indifferent),

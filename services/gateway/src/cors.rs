@@ -1,38 +1,35 @@
 //! CORS: which web pages of other origins may call (<https://fetch.spec.whatwg.org/#http-cors-protocol>).
 //!
-//! tower-http's layer answers every OPTIONS itself, with the same methods for each path. Here a preflight is answered
-//! by the routes, as any OPTIONS is, and what they allow is told to the browser, too.
-//!
 //! `loopback` among the origins means the pages of this machine, as a developer's own server shows them. They may call
 //! where the request itself is addressed to this machine: not through a proxy that serves a name to others, and not for
-//! a page whose name was bound to this machine's address behind its back (DNS rebinding).
+//! a page whose name was bound to this machine's address without its knowledge (DNS rebinding).
 
-use std::time::Duration;
+use std::{convert::Infallible, sync::Arc, time::Duration};
 
-use http::{HeaderMap, HeaderValue, Method as HttpMethod, Request, Uri, header};
+use http::{HeaderName, HeaderValue, Method as HttpMethod, Request, Response, Uri, header, request::Parts};
 use serde::Deserialize;
+use tonic::body::Body;
+use tower::{Layer, ServiceExt};
+use tower_http::cors::{AllowOrigin, CorsLayer};
 
-use crate::head;
+use crate::{gateway::Gateway, grpc, head, layers::NextInfallible};
 
 /// Stands for the origins of this machine.
 const LOOPBACK: &str = "loopback";
 
+/// Methods that a page may send: those that some route takes. Which of them a path takes, it says itself.
+const METHODS: [HttpMethod; 6] = [
+    HttpMethod::GET,
+    HttpMethod::HEAD,
+    HttpMethod::POST,
+    HttpMethod::PUT,
+    HttpMethod::PATCH,
+    HttpMethod::DELETE,
+];
 /// Request headers that a page may send: those that mean something here, gRPC-Web's and Connect's among them.
-const REQUEST_HEADERS: HeaderValue = HeaderValue::from_static(
-    "authorization, content-type, idempotency-key, if-match, if-none-match, last-event-id, x-request-id, traceparent, \
-     tracestate, x-grpc-web, x-user-agent, grpc-timeout, connect-protocol-version, connect-timeout-ms",
-);
+const REQUEST_HEADERS: [HeaderName; 14] = [HeaderName::from_static("authorization"), HeaderName::from_static("content-type"), HeaderName::from_static("idempotency-key"), HeaderName::from_static("if-match"), HeaderName::from_static("if-none-match"), HeaderName::from_static("last-event-id"), HeaderName::from_static("x-request-id"), HeaderName::from_static("traceparent"), HeaderName::from_static("tracestate"), HeaderName::from_static("x-grpc-web"), HeaderName::from_static("x-user-agent"), HeaderName::from_static("grpc-timeout"), HeaderName::from_static("connect-protocol-version"), HeaderName::from_static("connect-timeout-ms")];
 /// Response headers that a page may read, besides those that each may.
-const RESPONSE_HEADERS: HeaderValue = HeaderValue::from_static(
-    "x-request-id, etag, retry-after, ratelimit, ratelimit-policy, ratelimit-limit, ratelimit-remaining, \
-     ratelimit-reset, idempotent-replayed, deprecation, sunset, link, allow, www-authenticate, grpc-status, \
-     grpc-message, grpc-status-details-bin",
-);
-const TRUE: HeaderValue = HeaderValue::from_static("true");
-const ANY: HeaderValue = HeaderValue::from_static("*");
-/// The headers that a preflight's answer depends on.
-const PREFLIGHT_VARY: HeaderValue =
-    HeaderValue::from_static("access-control-request-method, access-control-request-headers");
+const RESPONSE_HEADERS: [HeaderName; 17] = [HeaderName::from_static("x-request-id"), HeaderName::from_static("etag"), HeaderName::from_static("retry-after"), HeaderName::from_static("ratelimit"), HeaderName::from_static("ratelimit-policy"), HeaderName::from_static("ratelimit-limit"), HeaderName::from_static("ratelimit-remaining"), HeaderName::from_static("ratelimit-reset"), HeaderName::from_static("idempotent-replayed"), HeaderName::from_static("deprecation"), HeaderName::from_static("sunset"), HeaderName::from_static("link"), HeaderName::from_static("allow"), HeaderName::from_static("www-authenticate"), HeaderName::from_static("grpc-status"), HeaderName::from_static("grpc-message"), HeaderName::from_static("grpc-status-details-bin")];
 
 /// `[gateway.cors]`.
 #[derive(Debug, Clone, Deserialize)]
@@ -89,23 +86,6 @@ fn is_origin(text: &str) -> bool {
         && (default_port.is_empty() || !authority.ends_with(default_port))
 }
 
-/// Which origins may call.
-pub struct Cors {
-    origins: Vec<HeaderValue>,
-    any: bool,
-    loopback: bool,
-    credentials: bool,
-    max_age: HeaderValue,
-}
-
-/// Where a request comes from, if a browser says so.
-pub struct Origin {
-    value: HeaderValue,
-    preflight: bool,
-    /// A page of this machine asks this machine.
-    within: bool,
-}
-
 /// Whether a request asks if another one may be sent.
 pub fn is_preflight<B>(request: &Request<B>) -> bool {
     let headers = request.headers();
@@ -114,55 +94,41 @@ pub fn is_preflight<B>(request: &Request<B>) -> bool {
         && headers.contains_key(header::ACCESS_CONTROL_REQUEST_METHOD)
 }
 
-impl Cors {
-    /// From checked settings.
-    pub fn of(settings: &Settings) -> Self {
-        let has = |word: &str| settings.allowed_origins.iter().any(|origin| origin == word);
-        Self {
-            origins: settings.allowed_origins.iter().filter_map(|origin| HeaderValue::from_str(origin).ok()).collect(),
-            any: has("*"),
-            loopback: has(LOOPBACK),
-            credentials: settings.allow_credentials,
-            max_age: settings.max_age.as_secs().into(),
-        }
-    }
-
-    /// Where the request comes from.
-    pub fn origin<B>(&self, request: &Request<B>) -> Option<Origin> {
-        let value = request.headers().get(header::ORIGIN)?.clone();
-        let within = self.loopback && head::is_loopback_origin(&value) && head::is_for_loopback(request);
-        Some(Origin { value, preflight: is_preflight(request), within })
-    }
-
-    /// Says on an answer whether the page that asked may read it, and on a preflight's what it may send.
-    pub fn dress(&self, origin: Option<&Origin>, headers: &mut HeaderMap) {
-        if self.origins.is_empty() {
-            return;
-        }
-        if !self.any {
-            // Also where no origin came: the same answer must not be kept for one that does.
-            headers.append(header::VARY, HeaderValue::from_static("origin"));
-        }
-        let Some(origin) = origin else { return };
+/// The layer of checked settings; `None` where no other origin may call.
+pub fn layer(settings: &Settings) -> Option<CorsLayer> {
+    let has = |word: &str| settings.allowed_origins.iter().any(|origin| origin == word);
+    let origins: Vec<HeaderValue> =
+        settings.allowed_origins.iter().filter_map(|origin| HeaderValue::from_str(origin).ok()).collect();
+    let (any, loopback) = (has("*"), has(LOOPBACK));
+    let is_allowed = move |origin: &HeaderValue, request: &Parts| {
         // No origin has the name of a word here: each has a scheme.
-        if !self.any && !origin.within && !self.origins.contains(&origin.value) {
-            return;
-        }
-        let allowed = if self.any { ANY } else { origin.value.clone() };
-        headers.insert(header::ACCESS_CONTROL_ALLOW_ORIGIN, allowed);
-        if self.credentials {
-            headers.insert(header::ACCESS_CONTROL_ALLOW_CREDENTIALS, TRUE);
-        }
-        if !origin.preflight {
-            headers.insert(header::ACCESS_CONTROL_EXPOSE_HEADERS, RESPONSE_HEADERS);
-            return;
-        }
-        headers.append(header::VARY, PREFLIGHT_VARY);
-        if let Some(methods) = headers.get(header::ALLOW).cloned() {
-            headers.insert(header::ACCESS_CONTROL_ALLOW_METHODS, methods);
-            headers.insert(header::ACCESS_CONTROL_ALLOW_HEADERS, REQUEST_HEADERS);
-            headers.insert(header::ACCESS_CONTROL_MAX_AGE, self.max_age.clone());
-        }
+        origins.contains(origin)
+            || loopback && head::is_loopback_origin(origin) && head::is_for_loopback(&request.uri, &request.headers)
+    };
+    let layer = CorsLayer::new()
+        .allow_methods(METHODS)
+        .allow_headers(REQUEST_HEADERS)
+        .expose_headers(RESPONSE_HEADERS)
+        .allow_credentials(settings.allow_credentials)
+        .max_age(settings.max_age);
+    (!settings.allowed_origins.is_empty()).then(|| match any {
+        true => layer.allow_origin(AllowOrigin::any()).vary([]),
+        // Also where no origin came: the same response must not be kept for one that does.
+        false => layer.allow_origin(AllowOrigin::predicate(is_allowed)).vary([header::ORIGIN]),
+    })
+}
+
+/// Lets pages of other origins call as the settings say. An OPTIONS that is no preflight is answered by the routes, and
+/// what speaks gRPC is no page.
+pub async fn cross_origin(
+    gateway: Arc<Gateway>,
+    request: Request<Body>,
+    next: NextInfallible,
+) -> Result<Response<Body>, Infallible> {
+    let concerns = is_preflight(&request) || *request.method() != HttpMethod::OPTIONS && !grpc::is_grpc(&request);
+    match gateway.cors.as_ref().filter(|_| concerns) {
+        Some(cors) => cors.layer(next).oneshot(request).await,
+        None => next.run(request).await,
     }
 }
 

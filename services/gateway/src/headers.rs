@@ -1,21 +1,12 @@
-//! HTTP manners: what an answer is dressed with on its way out, whatever made it.
-//!
-//! What belongs to the call itself is asked for by `rest`: `caching` (`Cache-Control`, `ETag`, 304) and
-//! `precondition` (`If-Match`), `idempotency` (`Idempotency-Key`). The rest is put on every answer here.
+//! Headers that every response has, whatever made it, and those of a method that goes out of use.
 
-pub mod caching;
-pub mod compression;
-pub mod cors;
-mod etag;
-pub mod idempotency;
-pub mod precondition;
+use std::{convert::Infallible, sync::Arc};
 
 use http::{HeaderMap, HeaderName, HeaderValue, Request, Response, header};
 use souk_common::contract::Deprecation;
 use tonic::body::Body;
 
-use self::cors::{Cors, Origin};
-use crate::config::Settings;
+use crate::{gateway::Gateway, layers::NextInfallible};
 
 /// Nothing that the gateway answers is a page to frame or to run scripts in. A page that is one sets its own.
 pub const SECURITY: [(HeaderName, HeaderValue); 4] = [
@@ -31,46 +22,29 @@ const DEPRECATION: HeaderName = HeaderName::from_static("deprecation");
 /// When it may be gone (RFC 8594).
 const SUNSET: HeaderName = HeaderName::from_static("sunset");
 
-/// How answers are dressed.
-pub struct Manners {
-    cors: Cors,
-    compression: bool,
-    tls: bool,
-}
-
-/// What of a request decides how its answer is dressed.
-pub struct Asked {
-    origin: Option<Origin>,
-    accept_encoding: Vec<HeaderValue>,
-}
-
-impl Manners {
-    /// As the settings have it.
-    pub fn of(settings: &Settings) -> Self {
-        Self { cors: Cors::of(&settings.cors), compression: settings.compression, tls: settings.tls.is_on() }
-    }
-
-    /// To be asked before the request is consumed.
-    pub fn asked<B>(&self, request: &Request<B>) -> Asked {
-        let accept_encoding = request.headers().get_all(header::ACCEPT_ENCODING).iter().cloned().collect();
-        Asked { origin: self.cors.origin(request), accept_encoding }
-    }
-
-    /// Dresses an answer of REST.
-    pub async fn dress(&self, asked: &Asked, mut response: Response<Body>) -> Response<Body> {
-        if self.compression {
-            response = compression::compress(&asked.accept_encoding, response).await;
-        }
+/// Adds to a response what keeps browsers safe, where it does not have it already.
+pub async fn secure(
+    gateway: Arc<Gateway>,
+    request: Request<Body>,
+    next: NextInfallible,
+) -> Result<Response<Body>, Infallible> {
+    let Ok(mut response) = next.run(request).await;
+    if !is_grpc(response.headers()) {
         let headers = response.headers_mut();
         for (name, value) in SECURITY {
             headers.entry(name).or_insert(value);
         }
-        if self.tls {
+        if gateway.config.settings.tls.is_on() {
             headers.insert(header::STRICT_TRANSPORT_SECURITY, HSTS);
         }
-        self.cors.dress(asked.origin.as_ref(), headers);
-        response
     }
+    Ok(response)
+}
+
+/// No browser sees a response of gRPC itself. One of gRPC-Web has another content type.
+fn is_grpc(headers: &HeaderMap) -> bool {
+    let content_type = headers.get(header::CONTENT_TYPE).map(HeaderValue::as_bytes);
+    content_type.is_some_and(|value| value == b"application/grpc" || value.starts_with(b"application/grpc+"))
 }
 
 /// Says of a method that it goes out of use.

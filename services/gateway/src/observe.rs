@@ -1,9 +1,11 @@
-//! What is kept of a request: it is measured and logged once, when the last byte of its answer has gone out.
+//! The record of a request: it gets its id, deadline and span, and is measured and logged once, when the last byte of
+//! its response has gone out.
 
 use std::{
+    convert::Infallible,
     pin::Pin,
     sync::{
-        Arc,
+        Arc, Mutex, MutexGuard, PoisonError,
         atomic::{AtomicU64, Ordering},
     },
     task::{Context, Poll},
@@ -11,62 +13,140 @@ use std::{
 };
 
 use bytes::Bytes;
-use http::{Method as HttpMethod, StatusCode};
+use http::{Method as HttpMethod, Request, Response, StatusCode};
 use http_body::{Frame, SizeHint};
 use souk_common::{
+    context::{REQUEST_ID, RequestContext},
     error::{Problem, Reason, chain},
     telemetry,
 };
-use tonic::{Status, body::Body};
+use tonic::{Code, Status, body::Body};
+
+use crate::{gateway::Gateway, layers::NextInfallible, target::Target};
 
 /// The target of the lines that say how a request went.
 const ACCESS: &str = "access";
 
-/// A request, to be measured and logged once: when its answer has been sent, or whoever asked has left.
-pub struct Done {
-    /// The HTTP method, as it stands in metrics.
-    pub method: HttpMethod,
-    /// The route's template.
-    pub label: String,
-    /// When it came.
-    pub started: Instant,
-    /// Its span.
-    pub span: telemetry::span::RequestSpan,
-    /// Why it was refused, where it was.
-    pub problem: Option<Problem>,
-    /// Until it is settled.
-    pub in_flight: Option<telemetry::metrics::InFlight>,
-    /// Bytes of its answer.
-    pub sent: Sent,
-    /// Whether it is logged at level info, however it went.
-    pub access_log: bool,
+/// Gives a request its id, deadline and span, and measures and logs it when its response has gone.
+pub async fn observe(
+    gateway: Arc<Gateway>,
+    request: Request<Body>,
+    next: NextInfallible,
+) -> Result<Response<Body>, Infallible> {
+    let started = Instant::now();
+    let (mut request, target) = gateway.classify(request);
+    let config = &gateway.config;
+    let limit = if target.streams() { config.settings.stream.timeout } else { config.common.server.deadline };
+    let context = RequestContext::from_headers(request.headers(), limit);
+    let is_head = request.method() == HttpMethod::HEAD;
+    let method = target.measured(request.method());
+    let span = telemetry::span::http_server("gateway", &method, target.label(), request.headers());
+    span.span().record("request_id", &*context.request_id);
+    let record = Record::default();
+    let done = Done {
+        method,
+        target,
+        started,
+        span: span.clone(),
+        record: record.clone(),
+        access_log: config.settings.access_log,
+        _in_flight: telemetry::metrics::http_in_flight(),
+    };
+    request.extensions_mut().insert(context.clone());
+    request.extensions_mut().insert(record.clone());
+    let Ok(mut response) = span.run(next.run(request)).await;
+    record.begun(response.status());
+    if let Some(id) = context.request_id_header() {
+        response.headers_mut().insert(REQUEST_ID, id);
+    }
+    if is_head {
+        *response.body_mut() = Body::empty();
+    }
+    Ok(response.map(|inner| Body::new(Counted { inner, done: done })))
 }
 
-impl Done {
-    /// Its answer had this status; over gRPC, the call this code.
-    pub fn settle(mut self, status: StatusCode, code: Option<tonic::Code>) {
-        self.finish(status, code);
+/// How a request went, as far as is known. Shared by whoever learns more of it.
+#[derive(Debug, Clone, Default)]
+pub struct Record(Arc<Inner>);
+
+#[derive(Debug, Default)]
+struct Inner {
+    bytes: AtomicU64,
+    end: Mutex<Option<End>>,
+}
+
+/// How a request ended.
+#[derive(Debug, Clone)]
+pub struct End {
+    /// The status of its response, or the one that stands for its gRPC code.
+    pub status: StatusCode,
+    /// Its gRPC code.
+    pub code: Option<Code>,
+    /// Why it was refused, where it was.
+    pub problem: Option<Problem>,
+}
+
+impl End {
+    /// A request that went well.
+    pub const OK: Self = Self { status: StatusCode::OK, code: None, problem: None };
+
+    /// A request that was refused.
+    pub fn refused(problem: Problem) -> Self {
+        let status = StatusCode::from_u16(problem.http_status()).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
+        Self { status, code: None, problem: Some(problem) }
     }
 
-    /// Of an answer whose status was sent before all that it tells was known. One that the gateway itself ended, at its
-    /// limit or as it stops, keeps the status that its client has got: nothing failed.
-    pub fn settle_with(mut self, (problem, ended_here): (Option<Problem>, bool)) {
-        let failed = problem.as_ref().filter(|_| !ended_here);
-        let status = failed.and_then(|problem| StatusCode::from_u16(problem.http_status()).ok());
-        self.problem = problem;
-        self.finish(status.unwrap_or(StatusCode::OK), None);
+    /// A request whose client left before its end.
+    pub fn left() -> Self {
+        Self::refused(Problem::new(Reason::Cancelled, "the client left"))
+    }
+}
+
+impl Record {
+    /// The request ended so. The last word counts.
+    pub fn set(&self, end: End) {
+        *self.lock() = Some(end);
     }
 
-    fn finish(&mut self, status: StatusCode, code: Option<tonic::Code>) {
-        let Some(in_flight) = self.in_flight.take() else { return };
-        drop(in_flight);
-        let elapsed = self.started.elapsed();
-        telemetry::metrics::http_server(&self.method, &self.label, status, elapsed);
+    /// Its gRPC call ended with this code, and a status that stands for it.
+    pub fn set_code(&self, status: StatusCode, code: Code) {
+        let mut end = self.lock();
+        let problem = end.take().and_then(|end| end.problem);
+        *end = Some(End { status, code: Some(code), problem });
+    }
+
+    /// Its response begins with this status; whether it ends otherwise, someone else knows.
+    fn begun(&self, status: StatusCode) {
+        self.lock().get_or_insert(End { status, code: None, problem: None });
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Option<End>> {
+        self.0.end.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// A request, to be measured and logged once: when its response has been sent, or its client has left.
+struct Done {
+    method: HttpMethod,
+    target: Arc<Target>,
+    started: Instant,
+    span: telemetry::span::RequestSpan,
+    record: Record,
+    /// Whether it is logged at level info, however it went.
+    access_log: bool,
+    _in_flight: telemetry::metrics::InFlight,
+}
+
+impl Drop for Done {
+    fn drop(&mut self) {
+        let End { status, code, problem } = self.record.lock().take().unwrap_or_else(End::left);
+        let (elapsed, route) = (self.started.elapsed(), self.target.label());
+        telemetry::metrics::http_server(&self.method, route, status, elapsed);
         telemetry::span::record_status(self.span.span(), status);
-        let is_overload = self.problem.as_ref().is_some_and(|problem| problem.reason() == Reason::Overloaded);
-        let reason = self.problem.as_ref().map(Problem::reason_name);
-        let cause = self.problem.as_ref().and_then(std::error::Error::source).map(chain);
-        let (method, route, status, bytes) = (&self.method, &*self.label, status.as_u16(), self.sent.bytes());
+        let is_overload = problem.as_ref().is_some_and(|problem| problem.reason() == Reason::Overloaded);
+        let reason = problem.as_ref().map(Problem::reason_name);
+        let cause = problem.as_ref().and_then(std::error::Error::source).map(chain);
+        let (method, status, bytes) = (&self.method, status.as_u16(), self.record.0.bytes.load(Ordering::Relaxed));
         // The one place where the gateway logs a request. A fault of a service is in that service's log, by the
         // same request id.
         self.span.in_scope(|| match status {
@@ -87,36 +167,14 @@ impl Done {
     }
 }
 
-impl Drop for Done {
-    fn drop(&mut self) {
-        let left = Problem::new(Reason::Cancelled, "").http_status();
-        self.finish(StatusCode::from_u16(left).unwrap_or_default(), None);
-    }
-}
-
-/// Bytes of a body that were sent, headers and trailers not counted.
-#[derive(Debug, Clone, Default)]
-pub struct Sent(Arc<AtomicU64>);
-
-impl Sent {
-    /// How many there were up to now.
-    pub fn bytes(&self) -> u64 {
-        self.0.load(Ordering::Relaxed)
-    }
-
-    /// A body that is counted, and that calls `done` when it is gone: sent, or given up.
-    pub fn count(&self, inner: Body, done: impl FnOnce() + Send + Unpin + 'static) -> Body {
-        Body::new(Counted { inner, sent: self.clone(), done: Some(done) })
-    }
-}
-
-struct Counted<D: FnOnce()> {
+/// A body whose bytes are counted, headers and trailers not among them.
+struct Counted {
     inner: Body,
-    sent: Sent,
-    done: Option<D>,
+    /// The request is done when the body is gone: sent, or given up.
+    done: Done,
 }
 
-impl<D: FnOnce() + Unpin> http_body::Body for Counted<D> {
+impl http_body::Body for Counted {
     type Data = Bytes;
     type Error = Status;
 
@@ -125,7 +183,7 @@ impl<D: FnOnce() + Unpin> http_body::Body for Counted<D> {
         if let Poll::Ready(Some(Ok(frame))) = &polled
             && let Some(data) = frame.data_ref()
         {
-            self.sent.0.fetch_add(data.len() as u64, Ordering::Relaxed);
+            self.done.record.0.bytes.fetch_add(data.len() as u64, Ordering::Relaxed);
         }
         polled
     }
@@ -136,13 +194,5 @@ impl<D: FnOnce() + Unpin> http_body::Body for Counted<D> {
 
     fn size_hint(&self) -> SizeHint {
         self.inner.size_hint()
-    }
-}
-
-impl<D: FnOnce()> Drop for Counted<D> {
-    fn drop(&mut self) {
-        if let Some(done) = self.done.take() {
-            done();
-        }
     }
 }

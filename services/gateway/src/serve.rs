@@ -124,6 +124,7 @@ impl Gateway {
             }
         }
         let gateway = Arc::new(self);
+        let stack = gateway.stack();
         let protocol = protocol(&settings);
         let age = Age::of(&gateway.config.common.server);
         // Asks every connection to end, and waits until all have.
@@ -139,16 +140,16 @@ impl Gateway {
         let serve = |(stream, place): (TcpStream, OwnedSemaphorePermit)| {
             // Fails where the client has left already.
             let Ok(peer) = stream.peer_addr() else { return };
-            let (gateway, stop) = (gateway.clone(), stop.clone());
+            let (stack, stop) = (stack.clone(), stop.clone());
             let (linger, aging) = (Linger::default(), Aging::default());
             let (lingering, aged) = (linger.clone(), aging.clone());
             let service = service_fn(move |mut request: http::Request<Incoming>| {
-                let (gateway, linger, aged, stop, version) =
-                    (gateway.clone(), linger.clone(), aged.clone(), stop.clone(), request.version());
+                let (stack, linger, aged, stop, version) =
+                    (stack.clone(), linger.clone(), aged.clone(), stop.clone(), request.version());
                 request.extensions_mut().insert(Peer(peer.ip()));
                 aged.request(version);
                 async move {
-                    let mut response = connection::answer(&gateway, request, bounds, &linger).await;
+                    let Ok(mut response) = connection::answer(&stack, request, bounds, &linger).await;
                     aged.response(response.headers_mut());
                     if version < Version::HTTP_2 && stop.announced().is_cancelled() {
                         response.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));

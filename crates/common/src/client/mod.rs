@@ -105,7 +105,8 @@ impl Client {
     }
 
     async fn send(self, mut request: Request<Body>) -> Response<Body> {
-        let context = RequestContext::current().unwrap_or_else(RequestContext::background);
+        let context = request.extensions_mut().remove::<RequestContext>().or_else(RequestContext::current);
+        let context = context.unwrap_or_else(RequestContext::background);
         let started = Instant::now();
         let method = self.contract.method(request.uri().path()).cloned();
         let streams = method

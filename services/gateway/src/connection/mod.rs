@@ -14,6 +14,7 @@ mod refusal;
 mod unread;
 
 use std::{
+    convert::Infallible,
     sync::{Arc, Mutex, PoisonError},
     time::Duration,
 };
@@ -25,7 +26,7 @@ use tonic::body::Body;
 
 pub use self::closing::Staged;
 use self::unread::Unread;
-use crate::{config::Config, gateway::Gateway};
+use crate::{config::Config, layers::NextInfallible};
 
 /// How much of a body that nobody reads is read and thrown away.
 #[derive(Debug, Clone, Copy)]
@@ -68,14 +69,19 @@ impl Linger {
 }
 
 /// Answers a request of a connection.
-pub async fn answer(gateway: &Gateway, request: Request<Incoming>, bounds: Bounds, linger: &Linger) -> Response<Body> {
+pub async fn answer(
+    stack: &NextInfallible,
+    request: Request<Incoming>,
+    bounds: Bounds,
+    linger: &Linger,
+) -> Result<Response<Body>, Infallible> {
     if request.version() > Version::HTTP_11 {
-        return gateway.handle(request.map(Body::new)).await;
+        return stack.run(request.map(Body::new)).await;
     }
     let unread = Unread::of(request.headers(), bounds, linger.clone());
-    let mut response = gateway.handle(request.map(|body| Body::new(unread.watch(body)))).await;
+    let Ok(mut response) = stack.run(request.map(|body| Body::new(unread.watch(body)))).await;
     if unread.is_too_much() || response.status() == StatusCode::REQUEST_TIMEOUT {
         response.headers_mut().insert(header::CONNECTION, HeaderValue::from_static("close"));
     }
-    response
+    Ok(response)
 }

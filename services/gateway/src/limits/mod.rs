@@ -7,10 +7,11 @@ use std::{
     fmt,
     net::IpAddr,
     sync::{Arc, OnceLock},
-    time::Duration,
+    time::{Duration, Instant},
 };
 
-use http::{HeaderMap, HeaderName, HeaderValue};
+use http::{HeaderMap, HeaderName, HeaderValue, Request, Response, header};
+use moka::sync::Cache;
 use serde::Deserialize;
 use souk_common::{
     contract::RateClass,
@@ -18,12 +19,13 @@ use souk_common::{
     ids::UserId,
     telemetry,
 };
+use tonic::body::Body;
 
 use self::{
     gcra::{Budget, Taken},
     memory::Memory,
 };
-use crate::{address, shared::Shared};
+use crate::{gateway::Gateway, layers::Next, pages::Page, request, shared::Shared, target::To};
 
 const POLICY: HeaderName = HeaderName::from_static("ratelimit-policy");
 const LIMIT: HeaderName = HeaderName::from_static("ratelimit");
@@ -112,43 +114,21 @@ impl fmt::Display for Key {
 
 /// What a request took from one budget.
 #[derive(Debug, Clone, Copy)]
-struct Standing {
+struct Spent {
     key: Key,
     budget: Budget,
     taken: Taken,
 }
 
-/// Whoever sent the request that is being answered, and how much it may still send.
-#[derive(Debug)]
-pub struct Client {
-    address: IpAddr,
-    standing: OnceLock<Standing>,
-}
+/// How much the client of a request may still send, once that is known.
+#[derive(Debug, Clone, Default)]
+pub struct Standing(Arc<OnceLock<Spent>>);
 
-tokio::task_local! {
-    static CLIENT: Arc<Client>;
-}
-
-impl Client {
-    /// A client at an address.
-    pub fn at(address: IpAddr) -> Arc<Self> {
-        Arc::new(Self { address: address::site(address), standing: OnceLock::new() })
-    }
-
-    /// Where it is; of an IPv6 site, the /64.
-    pub fn address(&self) -> IpAddr {
-        self.address
-    }
-
-    /// Answers a request as this client's: whatever protocol it speaks, [`Limits::take`] finds whose it is.
-    pub async fn scope<F: Future>(self: Arc<Self>, work: F) -> F::Output {
-        CLIENT.scope(self, work).await
-    }
-
-    /// Says how much the client may still send (draft-ietf-httpapi-ratelimit-headers): of its budgets the one that
-    /// has the least left.
-    pub fn tell(&self, headers: &mut HeaderMap) {
-        let Some(Standing { key, budget, taken }) = self.standing.get() else { return };
+impl Standing {
+    /// Writes it into the response's headers (draft-ietf-httpapi-ratelimit-headers): of the client's budgets the one
+    /// that has the least left.
+    pub fn write(&self, headers: &mut HeaderMap) {
+        let Some(Spent { key, budget, taken }) = self.0.get() else { return };
         let (class, whose) = (key.class(), key.whose());
         let (window, full_in) = (whole_seconds(budget.refill()), whole_seconds(taken.full_in));
         let policy = format!("\"{class}-{whose}\";q={};w={window}", budget.burst);
@@ -159,6 +139,65 @@ impl Client {
             }
         }
     }
+
+    /// Set once: one request asks once.
+    fn set(&self, spent: Spent) {
+        let _ = self.0.set(spent);
+    }
+}
+
+/// Refuses a client whose address has used up its budget, before its token is checked. Only what was refused a moment
+/// ago is known here; what is not, [`spend`] finds.
+pub async fn refuse_exhausted(
+    gateway: Arc<Gateway>,
+    request: Request<Body>,
+    next: Next,
+) -> Result<Response<Body>, Problem> {
+    if let Some(Asks { class, site, standing, .. }) = Asks::of(&request)? {
+        gateway.limits.refuse_exhausted(class, site, &standing)?;
+    }
+    next.run(request).await
+}
+
+/// Takes a request from the budgets of its caller and its address.
+pub async fn spend(gateway: Arc<Gateway>, request: Request<Body>, next: Next) -> Result<Response<Body>, Problem> {
+    if let Some(Asks { class, site, standing, is_call }) = Asks::of(&request)? {
+        let user = if is_call { request::user(request.extensions())? } else { None };
+        gateway.limits.take(class, user, site, &standing).await?;
+    }
+    next.run(request).await
+}
+
+/// What a request asks of the budgets.
+struct Asks {
+    class: RateClass,
+    site: IpAddr,
+    standing: Standing,
+    /// Of a method of the contract, which may have a caller.
+    is_call: bool,
+}
+
+impl Asks {
+    /// `None`: nothing, as probes do. They are answered however busy the gateway is.
+    fn of(request: &Request<Body>) -> Result<Option<Self>, Problem> {
+        let extensions = request.extensions();
+        let target = request::target(extensions)?;
+        let is_probe = matches!(target.to, To::Page(Page::Alive | Page::Ready))
+            // With a token it is a check of the token, too.
+            && !request.headers().contains_key(header::AUTHORIZATION);
+        if is_probe {
+            return Ok(None);
+        }
+        let class = match target.method().map(|method| method.rate_class) {
+            // What has no class draws on the budget of writes, not on one like it.
+            Some(RateClass::Unspecified) => RateClass::Write,
+            Some(class) => class,
+            // The gateway's own pages and services, and what is not there.
+            None => RateClass::Read,
+        };
+        let standing = request::part::<Standing>(extensions)?.clone();
+        Ok(Some(Self { class, site: request::site(extensions)?, standing, is_call: target.method().is_some() }))
+    }
 }
 
 /// Rounded up: who comes back too early is refused again.
@@ -166,19 +205,41 @@ fn whole_seconds(time: Duration) -> u64 {
     time.as_secs() + u64::from(time.subsec_nanos() > 0)
 }
 
+/// For how long it is known without asking that an address has used up a budget.
+const KNOWN: Duration = Duration::from_secs(1);
+/// Addresses of which it is.
+const EXHAUSTED: u64 = 100_000;
+
 /// All budgets.
 pub struct Limits {
     settings: Settings,
     memory: Memory,
     shared: Option<Arc<Shared>>,
     script: redis::Script,
+    /// Budgets of addresses that were used up when they were last asked, and when that was.
+    exhausted: Cache<Key, (Spent, Instant)>,
 }
 
 impl Limits {
     /// Budgets of these sizes, in the memory of this gateway or shared with others.
     pub fn new(settings: Settings, shared: Option<Arc<Shared>>) -> Self {
         let memory = Memory::new(settings.longest_refill());
-        Self { settings, memory, shared, script: redis::Script::new(include_str!("take.lua")) }
+        let exhausted = Cache::builder().max_capacity(EXHAUSTED).time_to_live(KNOWN).build();
+        Self { settings, memory, shared, script: redis::Script::new(include_str!("take.lua")), exhausted }
+    }
+
+    fn refuse_exhausted(&self, class: RateClass, site: IpAddr, standing: &Standing) -> Result<(), Problem> {
+        let Some((mut spent, asked)) = self.exhausted.get(&Key { class, who: Who::Address(site) }) else {
+            return Ok(());
+        };
+        let since = asked.elapsed();
+        let wait = spent.taken.denied.unwrap_or_default().saturating_sub(since);
+        if wait.is_zero() {
+            return Ok(());
+        }
+        spent.taken.full_in = spent.taken.full_in.saturating_sub(since);
+        standing.set(spent);
+        Err(refused(spent, wait))
     }
 
     /// Takes a request from the budgets of the caller and of the address that it comes from. The caller's comes
@@ -186,26 +247,34 @@ impl Limits {
     ///
     /// # Errors
     /// `RATE_LIMITED` where one of them is used up.
-    pub async fn take(&self, class: RateClass, caller: Option<UserId>) -> Result<(), Problem> {
-        let Some(client) = CLIENT.try_with(Arc::clone).ok().filter(|_| self.settings.enabled) else { return Ok(()) };
-        // What has no class draws on the budget of writes, not on one like it.
-        let class = if class == RateClass::Unspecified { RateClass::Write } else { class };
+    async fn take(
+        &self,
+        class: RateClass,
+        caller: Option<UserId>,
+        site: IpAddr,
+        standing: &Standing,
+    ) -> Result<(), Problem> {
+        if !self.settings.enabled {
+            return Ok(());
+        }
         let budgets = self.settings.of(class);
-        let address = (Key { class, who: Who::Address(client.address) }, budgets.per_address);
+        let address = (Key { class, who: Who::Address(site) }, budgets.per_address);
         let caller = caller.map(|id| (Key { class, who: Who::Caller(id) }, budgets.per_caller));
         let asked: Vec<(Key, Budget)> = caller.into_iter().chain([address]).collect();
         let taken = match self.take_shared(&asked).await {
             Some(taken) => taken,
             None => self.take_own(&asked),
         };
-        let standings = asked.into_iter().zip(taken).map(|((key, budget), taken)| Standing { key, budget, taken });
-        let Some(least) = standings.min_by_key(|standing| (standing.taken.denied.is_none(), standing.taken.remaining))
-        else {
+        let spent = asked.into_iter().zip(taken).map(|((key, budget), taken)| Spent { key, budget, taken });
+        let Some(least) = spent.min_by_key(|spent| (spent.taken.denied.is_none(), spent.taken.remaining)) else {
             return Ok(());
         };
-        // Set once: one request asks once.
-        let _ = client.standing.set(least);
-        least.taken.denied.map_or(Ok(()), |wait| Err(refused(least, wait)))
+        standing.set(least);
+        let Some(wait) = least.taken.denied else { return Ok(()) };
+        if matches!(least.key.who, Who::Address(_)) {
+            self.exhausted.insert(least.key, (least, Instant::now()));
+        }
+        Err(refused(least, wait))
     }
 
     async fn take_shared(&self, asked: &[(Key, Budget)]) -> Option<Vec<Taken>> {
@@ -230,7 +299,7 @@ impl Limits {
     }
 }
 
-fn refused(Standing { key, budget, .. }: Standing, wait: Duration) -> Problem {
+fn refused(Spent { key, budget, .. }: Spent, wait: Duration) -> Problem {
     telemetry::metrics::rate_limited(key.class(), key.whose());
     let message = format!(
         "this {} has used up its budget of {} requests ({} at once, then one every {:?}): try again in {} s",
@@ -246,6 +315,7 @@ fn refused(Standing { key, budget, .. }: Standing, wait: Duration) -> Problem {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::address;
 
     fn limits() -> Limits {
         let budget = |burst| Budget { burst, interval: 1_500_000 };
@@ -257,21 +327,21 @@ mod tests {
 
     /// Takes one, and tells what became of it and the two headers.
     async fn take(limits: &Limits, class: RateClass, caller: Option<UserId>, address: &str) -> (bool, String, String) {
-        let client = Client::at(address.parse().unwrap());
-        let passed = client.clone().scope(limits.take(class, caller)).await;
+        let (site, standing) = (address::site(address.parse().unwrap()), Standing::default());
+        let passed = limits.take(class, caller, site, &standing).await;
         if let Err(problem) = &passed {
             assert_eq!(problem.reason(), Reason::RateLimited);
             assert!(problem.retry_delay().unwrap() > Duration::ZERO);
         }
         let mut headers = HeaderMap::new();
-        client.tell(&mut headers);
+        standing.write(&mut headers);
         let header = |name| headers.get(name).map_or("", |value: &HeaderValue| value.to_str().unwrap()).to_owned();
         (passed.is_ok(), header(POLICY), header(LIMIT))
     }
 
     #[tokio::test]
     async fn the_headers_tell_of_the_budget_that_has_the_least_left() {
-        use RateClass::{Auth, Read, Unspecified, Write};
+        use RateClass::{Auth, Read, Write};
         let limits = limits();
         let (ann, bob) = (Some(UserId::new()), Some(UserId::new()));
         let table = [
@@ -283,9 +353,9 @@ mod tests {
             (Read, None, true, r#""read-address";q=5;w=8"#, r#""read-address";r=1;t=6"#),
             (Read, None, true, r#""read-address";q=5;w=8"#, r#""read-address";r=0;t=8"#),
             (Read, None, false, r#""read-address";q=5;w=8"#, r#""read-address";r=0;t=8"#),
-            // A class has budgets of its own; one that is not given is WRITE.
+            // A class has budgets of its own.
             (Write, None, true, r#""write-address";q=3;w=5"#, r#""write-address";r=2;t=2"#),
-            (Unspecified, None, true, r#""write-address";q=3;w=5"#, r#""write-address";r=1;t=3"#),
+            (Write, None, true, r#""write-address";q=3;w=5"#, r#""write-address";r=1;t=3"#),
             (Auth, bob, true, r#""auth-address";q=1;w=2"#, r#""auth-address";r=0;t=2"#),
             (Auth, ann, false, r#""auth-address";q=1;w=2"#, r#""auth-address";r=0;t=2"#),
         ];

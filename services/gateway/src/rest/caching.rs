@@ -5,11 +5,8 @@ use http::{HeaderMap, HeaderValue, Method as HttpMethod, Response, StatusCode, h
 use souk_common::contract::Method;
 use tonic::body::Body;
 
-use super::{
-    compression,
-    etag::{self, Named},
-};
-use crate::{answer, routes::Route};
+use super::etag::{self, Named};
+use crate::{answer, compression, routes::Route};
 
 /// What else than its address an answer may depend on. A cache that goes by it never gives one caller's answer to
 /// another: a service may tell staff more than it tells everyone, public or not.

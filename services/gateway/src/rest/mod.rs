@@ -1,10 +1,14 @@
-//! One REST request: access, body, message, checks, call, JSON.
+//! One REST request: message, checks, call, JSON.
+
+pub mod caching;
+pub mod etag;
+mod idempotency;
+mod precondition;
 
 use std::sync::Arc;
 
-use bytes::{Bytes, BytesMut};
+use bytes::Bytes;
 use http::{HeaderMap, HeaderValue, Request, Response, header, request::Parts};
-use http_body_util::BodyExt;
 use prost_reflect::DynamicMessage;
 use souk_common::{
     client::Client,
@@ -15,15 +19,13 @@ use souk_common::{
 };
 use tonic::{body::Body, client::Grpc, metadata::MetadataValue};
 
+use self::caching::Answer;
 use crate::{
     accept::Accept,
-    cache,
+    body, cache,
     gateway::Gateway,
     head,
-    manners::{
-        caching::{self, Answer},
-        idempotency, precondition,
-    },
+    request::{self, WholeBody},
     routes::{Matched, Route},
     stream::Form,
     transcode,
@@ -40,8 +42,7 @@ impl Gateway {
     pub(crate) async fn rest(&self, matched: &Matched, request: Request<Body>) -> Result<Response<Body>, Problem> {
         let route = &*matched.route;
         let descriptor = &route.method.descriptor;
-        let (parts, body) = request.into_parts();
-        self.admit(&route.method, &parts.headers).await?;
+        let (parts, _) = request.into_parts();
         if descriptor.is_client_streaming() {
             return Err(Problem::new(Reason::Unimplemented, "this method takes a stream: call it with gRPC"));
         }
@@ -52,7 +53,25 @@ impl Gateway {
             accept.choose(&[JSON])?;
             None
         };
-        let mut body = self.whole(&parts.headers, body, 0).await?;
+        let attempts = precondition::attempts(self.message(matched, &parts)?, &route.method, &parts.headers)?;
+        attempts.iter().try_for_each(|message| self.check(message))?;
+        let mut answered = Err(Problem::internal());
+        for message in attempts {
+            if let Some(form) = form {
+                return self.stream(&matched.route, form, message, &parts).await;
+            }
+            answered = self.call(&matched.route, message, &parts).await;
+            if !answered.as_ref().is_err_and(precondition::try_next) {
+                break;
+            }
+        }
+        answered.map_err(|problem| precondition::failed(problem, &parts.headers))
+    }
+
+    /// The message that a request means: from its path, query and body, and the headers that stand for fields.
+    fn message(&self, matched: &Matched, parts: &Parts) -> Result<DynamicMessage, Problem> {
+        let route = &*matched.route;
+        let WholeBody(mut body) = request::part::<WholeBody>(&parts.extensions)?.clone();
         if !body.is_empty() && route.binding.takes_body() {
             body = self.inflated(&parts.headers, body, Reason::MediaTypeUnsupported)?;
             if !route.binding.takes_anything() {
@@ -78,19 +97,7 @@ impl Gateway {
         if let Some(resume) = &route.resume {
             resume.fill(&mut message, &parts.headers)?;
         }
-        let attempts = precondition::attempts(message, &route.method, &parts.headers)?;
-        attempts.iter().try_for_each(|message| self.check(message))?;
-        let mut answered = Err(Problem::internal());
-        for message in attempts {
-            if let Some(form) = form {
-                return self.stream(&matched.route, form, message, &parts.headers, parts.uri.path()).await;
-            }
-            answered = self.call(&matched.route, message, &parts).await;
-            if !answered.as_ref().is_err_and(precondition::try_next) {
-                break;
-            }
-        }
-        answered.map_err(|problem| precondition::failed(problem, &parts.headers))
+        Ok(message)
     }
 
     /// Checks a message against the rules of its contract.
@@ -107,53 +114,32 @@ impl Gateway {
         &self,
         route: &Arc<Route>,
         message: DynamicMessage,
-        asked: &Parts,
+        parts: &Parts,
     ) -> Result<Response<Body>, Problem> {
         let upstream = self.upstreams.of(&route.method.service).ok_or_else(Problem::internal)?;
         let client = upstream.client.clone();
+        let context = request::part::<RequestContext>(&parts.extensions)?;
         let question = self.cache.as_ref().and_then(|cache| Some((cache, cache.question(route, &message)?)));
         if let Some((cache, question)) = question {
-            let patience = self.config.common.server.deadline;
-            let patience = RequestContext::current().map_or(patience, |context| context.remaining(patience));
-            // In nobody's name: what is kept is for everyone.
+            // Asked by no one, as the answer is for everyone: without a token, and without this request's deadline.
+            let mut anonymous = tonic::Request::new(message);
+            anonymous.extensions_mut().insert(context.clone().detached());
             let route_too = route.clone();
-            let fetch = async move { Ok(ask(client, &route_too, tonic::Request::new(message)).await?.0) };
-            let (entry, source) = cache.get(question, patience, fetch).await?;
-            let mut response = caching::answer(asked, &route.method, &entry.answer);
+            let fetch = async move { Ok(ask(client, &route_too, anonymous).await?.0) };
+            let wait = context.remaining(self.config.common.server.deadline);
+            let (entry, source) = cache.get(question, wait, fetch).await?;
+            let mut response = caching::answer(parts, &route.method, &entry.answer);
             cache::tell(&mut response, &entry, source);
             return Ok(response);
         }
-        let (answer, replayed) = ask(client, route, onward(message, &asked.headers)).await?;
-        let mut response = caching::answer(asked, &route.method, &answer);
+        let (answer, replayed) = ask(client, route, onward(message, parts)?).await?;
+        let mut response = caching::answer(parts, &route.method, &answer);
         if replayed {
             response.headers_mut().insert(IDEMPOTENT_REPLAYED, HeaderValue::from_static("true"));
         }
         Ok(response)
     }
 
-    /// Reads a body, within the limits of size and time. `framing` are the bytes around the message itself.
-    pub(crate) async fn whole(&self, headers: &HeaderMap, body: Body, framing: usize) -> Result<Bytes, Problem> {
-        let limit = self.config.common.server.max_request_bytes;
-        let told = headers.get(header::CONTENT_LENGTH).and_then(|length| length.to_str().ok()?.parse::<usize>().ok());
-        if told.is_some_and(|length| length > limit.saturating_mul(READ_ON)) {
-            return Err(too_large(limit));
-        }
-        let slow = self.config.settings.body_timeout;
-        match tokio::time::timeout(slow, read(body, limit + framing)).await {
-            Ok(Ok(Some(bytes))) => Ok(bytes),
-            Ok(Ok(None)) => Err(too_large(limit)),
-            // Of a body that is decoded while it is read: what is wrong with it.
-            Ok(Err(status)) if status.code() == tonic::Code::InvalidArgument => Err(status.into()),
-            Ok(Err(error)) => Err(malformed("the body broke off").caused_by(error)),
-            Err(_) => {
-                let late = malformed(format!("the body did not arrive within {slow:?}"));
-                Err(late.on_http(REQUEST_TIMEOUT))
-            }
-        }
-    }
-}
-
-impl Gateway {
     /// A body as it was before its `content-encoding`, within the limit of size. One that is compressed in a way that is
     /// not accepted is refused for the reason `otherwise`.
     pub(crate) fn inflated(&self, headers: &HeaderMap, body: Bytes, otherwise: Reason) -> Result<Bytes, Problem> {
@@ -174,21 +160,13 @@ pub fn inflated(body: Bytes, coding: Coding, limit: usize) -> Result<Bytes, Prob
     match coding {
         Coding::Identity => Ok(body),
         Coding::Gzip => framing::inflate(&body, limit).map_err(|error| match error {
-            NotInflated::TooLarge => too_large(limit),
+            NotInflated::TooLarge => body::too_large(limit),
             NotInflated::Malformed(cause) => {
                 malformed("what is sent as compressed with gzip is not, or not whole").caused_by(cause)
             }
         }),
     }
 }
-
-fn too_large(limit: usize) -> Problem {
-    Problem::new(Reason::BodyTooLarge, format!("the body is larger than the {limit} bytes that are taken"))
-        .metadata("limitBytes", limit)
-}
-
-/// What HTTP has for a client that is too slow.
-const REQUEST_TIMEOUT: u16 = 408;
 
 /// Asks the service. Also says whether the answer is that to an earlier request with the same key.
 async fn ask(
@@ -204,39 +182,20 @@ async fn ask(
     Ok((Answer::of(route, answered.get_ref(), json), replayed))
 }
 
-/// The message for the service, with what of the request's headers it gets.
-pub fn onward(message: DynamicMessage, headers: &HeaderMap) -> tonic::Request<DynamicMessage> {
+/// The message for the service, with what of the request it gets.
+///
+/// # Errors
+/// As [`request::part`].
+pub fn onward(message: DynamicMessage, parts: &Parts) -> Result<tonic::Request<DynamicMessage>, Problem> {
     let mut request = tonic::Request::new(message);
+    request.extensions_mut().insert(request::part::<RequestContext>(&parts.extensions)?.clone());
     // The service checks the token again: it believes no one, not even the gateway.
-    if let Some(token) = headers.get(header::AUTHORIZATION)
+    if let Some(token) = parts.headers.get(header::AUTHORIZATION)
         && let Ok(token) = MetadataValue::try_from(token.as_bytes())
     {
         request.metadata_mut().insert("authorization", token);
     }
-    request
-}
-
-/// How many times the limit a body that is too large is read on and thrown away. A client that sends all before it
-/// reads would otherwise meet a broken connection instead of the answer.
-const READ_ON: usize = 4;
-
-/// A whole body; `None` where it is larger than `limit` bytes.
-async fn read(mut body: Body, limit: usize) -> Result<Option<Bytes>, tonic::Status> {
-    let mut kept = BytesMut::new();
-    let mut seen = 0;
-    while let Some(frame) = body.frame().await {
-        let Ok(data) = frame?.into_data() else { continue };
-        seen += data.len();
-        if seen > limit.saturating_mul(READ_ON) {
-            break;
-        }
-        if seen > limit {
-            kept = BytesMut::new();
-        } else {
-            kept.extend_from_slice(&data);
-        }
-    }
-    Ok((seen <= limit).then(|| kept.freeze()))
+    Ok(request)
 }
 
 /// Whether the body is said to be JSON. Without a word about it, it is taken to be.

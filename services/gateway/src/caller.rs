@@ -1,0 +1,51 @@
+//! Who calls, and whether they may: the token is checked here, and the method's access rule. What is theirs of what
+//! they ask for, the service decides.
+
+use std::sync::Arc;
+
+use http::{Request, Response};
+use souk_common::{
+    auth::Identity,
+    error::{Problem, Reason},
+};
+use tonic::body::Body;
+
+use crate::{
+    gateway::Gateway,
+    layers::Next,
+    request::{self, Caller},
+};
+
+/// Notes who calls a method of the contract. A token that is not valid is noted, too: who tries tokens is counted before
+/// they are refused.
+pub async fn identify(
+    gateway: Arc<Gateway>,
+    mut request: Request<Body>,
+    next: Next,
+) -> Result<Response<Body>, Problem> {
+    if request::target(request.extensions())?.method().is_some() {
+        let identity = match gateway.verifier.identify(request.headers()).await {
+            // Services call each other directly: one that comes in here is a stolen token.
+            Ok(Identity::Service { .. }) => {
+                Err(Problem::new(Reason::TokenInvalid, "this token is not one for clients"))
+            }
+            identified => identified,
+        };
+        request.extensions_mut().insert(Caller(identity));
+    }
+    next.run(request).await
+}
+
+/// Lets a caller in as far as the method's access rule does.
+pub async fn authorize(_: Arc<Gateway>, request: Request<Body>, next: Next) -> Result<Response<Body>, Problem> {
+    if let Some(method) = request::target(request.extensions())?.method() {
+        let Caller(identity) = request::part::<Caller>(request.extensions())?;
+        let identity = identity.as_ref().map_err(Problem::clone)?;
+        let kind = if *identity == Identity::Anonymous { "anonymous" } else { "user" };
+        tracing::Span::current().record("souk.caller", kind);
+        let rule = method.access.as_ref().filter(|rule| !rule.only_internal());
+        rule.ok_or_else(|| Problem::new(Reason::AccessDenied, "this method is for souk's own services alone"))?
+            .admit(identity)?;
+    }
+    next.run(request).await
+}
