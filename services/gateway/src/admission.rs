@@ -73,7 +73,11 @@ struct Place {
 }
 
 /// Refuses a client at once whose address has as many requests under way as it may: nothing of it is read.
-pub async fn refuse_crowd(gateway: Arc<Gateway>, request: Request<Body>, next: Next) -> Result<Response<Body>, Problem> {
+pub async fn refuse_crowd(
+    gateway: Arc<Gateway>,
+    request: Request<Body>,
+    next: Next,
+) -> Result<Response<Body>, Problem> {
     if request::target(request.extensions())?.method().is_some() {
         drop(gateway.admission.of_address(request::site(request.extensions())?)?);
     }

@@ -18,18 +18,45 @@ use crate::{gateway::Gateway, grpc, head, layers::NextInfallible};
 const LOOPBACK: &str = "loopback";
 
 /// Methods that a page may send: those that some route takes. Which of them a path takes, it says itself.
-const METHODS: [HttpMethod; 6] = [
-    HttpMethod::GET,
-    HttpMethod::HEAD,
-    HttpMethod::POST,
-    HttpMethod::PUT,
-    HttpMethod::PATCH,
-    HttpMethod::DELETE,
-];
+const METHODS: [HttpMethod; 6] =
+    [HttpMethod::GET, HttpMethod::HEAD, HttpMethod::POST, HttpMethod::PUT, HttpMethod::PATCH, HttpMethod::DELETE];
 /// Request headers that a page may send: those that mean something here, gRPC-Web's and Connect's among them.
-const REQUEST_HEADERS: [HeaderName; 14] = [HeaderName::from_static("authorization"), HeaderName::from_static("content-type"), HeaderName::from_static("idempotency-key"), HeaderName::from_static("if-match"), HeaderName::from_static("if-none-match"), HeaderName::from_static("last-event-id"), HeaderName::from_static("x-request-id"), HeaderName::from_static("traceparent"), HeaderName::from_static("tracestate"), HeaderName::from_static("x-grpc-web"), HeaderName::from_static("x-user-agent"), HeaderName::from_static("grpc-timeout"), HeaderName::from_static("connect-protocol-version"), HeaderName::from_static("connect-timeout-ms")];
+const REQUEST_HEADERS: [HeaderName; 14] = [
+    HeaderName::from_static("authorization"),
+    HeaderName::from_static("content-type"),
+    HeaderName::from_static("idempotency-key"),
+    HeaderName::from_static("if-match"),
+    HeaderName::from_static("if-none-match"),
+    HeaderName::from_static("last-event-id"),
+    HeaderName::from_static("x-request-id"),
+    HeaderName::from_static("traceparent"),
+    HeaderName::from_static("tracestate"),
+    HeaderName::from_static("x-grpc-web"),
+    HeaderName::from_static("x-user-agent"),
+    HeaderName::from_static("grpc-timeout"),
+    HeaderName::from_static("connect-protocol-version"),
+    HeaderName::from_static("connect-timeout-ms"),
+];
 /// Response headers that a page may read, besides those that each may.
-const RESPONSE_HEADERS: [HeaderName; 17] = [HeaderName::from_static("x-request-id"), HeaderName::from_static("etag"), HeaderName::from_static("retry-after"), HeaderName::from_static("ratelimit"), HeaderName::from_static("ratelimit-policy"), HeaderName::from_static("ratelimit-limit"), HeaderName::from_static("ratelimit-remaining"), HeaderName::from_static("ratelimit-reset"), HeaderName::from_static("idempotent-replayed"), HeaderName::from_static("deprecation"), HeaderName::from_static("sunset"), HeaderName::from_static("link"), HeaderName::from_static("allow"), HeaderName::from_static("www-authenticate"), HeaderName::from_static("grpc-status"), HeaderName::from_static("grpc-message"), HeaderName::from_static("grpc-status-details-bin")];
+const RESPONSE_HEADERS: [HeaderName; 17] = [
+    HeaderName::from_static("x-request-id"),
+    HeaderName::from_static("etag"),
+    HeaderName::from_static("retry-after"),
+    HeaderName::from_static("ratelimit"),
+    HeaderName::from_static("ratelimit-policy"),
+    HeaderName::from_static("ratelimit-limit"),
+    HeaderName::from_static("ratelimit-remaining"),
+    HeaderName::from_static("ratelimit-reset"),
+    HeaderName::from_static("idempotent-replayed"),
+    HeaderName::from_static("deprecation"),
+    HeaderName::from_static("sunset"),
+    HeaderName::from_static("link"),
+    HeaderName::from_static("allow"),
+    HeaderName::from_static("www-authenticate"),
+    HeaderName::from_static("grpc-status"),
+    HeaderName::from_static("grpc-message"),
+    HeaderName::from_static("grpc-status-details-bin"),
+];
 
 /// `[gateway.cors]`.
 #[derive(Debug, Clone, Deserialize)]

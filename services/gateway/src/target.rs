@@ -3,17 +3,12 @@
 use std::sync::Arc;
 
 use http::{Method as HttpMethod, Request};
-use souk_common::{
-    context::RequestContext,
-    contract::Method,
-    error::Problem,
-};
+use souk_common::{context::RequestContext, contract::Method, error::Problem};
 use tonic::{Status, body::Body};
 
 use crate::{
     address::{self, Peer},
-    answer, connect,
-    cors,
+    answer, connect, cors,
     gateway::Gateway,
     grpc,
     pages::Page,

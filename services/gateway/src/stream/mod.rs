@@ -4,12 +4,7 @@ mod bounds;
 mod form;
 mod resume;
 
-use std::{
-    convert::Infallible,
-    pin::Pin,
-    sync::Arc,
-    time::Duration,
-};
+use std::{convert::Infallible, pin::Pin, sync::Arc, time::Duration};
 
 use bytes::Bytes;
 use futures::{Stream, StreamExt, TryStreamExt, stream, stream::Peekable};

@@ -15,6 +15,7 @@ mod onward;
 mod openapi;
 mod raw;
 mod rest;
+mod shares;
 mod start;
 mod stream;
 mod tls;
