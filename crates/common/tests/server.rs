@@ -16,7 +16,7 @@ use souk_common::{
     ids::ProductId,
     local::Local,
     server::{Config, Server, Stop},
-    tls::{ClientSettings, ClientTls, ServerSettings},
+    tls::{ClientSettings, ClientTls, GRPC, ServerSettings},
 };
 use souk_proto::inventory::v1::{
     ArchiveProductRequest, BatchGetProductsRequest, BatchGetProductsResponse, BatchUpsertProductsRequest,
@@ -400,7 +400,12 @@ async fn one_that_is_about_to_stop_says_so_and_serves_on_and_then_waits_for_no_w
 async fn a_service_lets_no_one_in_without_a_certificate() {
     let authority = souk_testkit::tls::Authority::new();
     let (own, callers) = (authority.sign("service"), authority.sign("caller"));
-    let tls = ServerSettings { certificate: own.certificate, key: own.key, client_ca: authority.certificate() };
+    let tls = ServerSettings {
+        certificate: own.certificate,
+        key: own.key,
+        client_ca: authority.certificate(),
+        ..ServerSettings::default()
+    };
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = format!("https://localhost:{}", listener.local_addr().unwrap().port());
     let shutdown = CancellationToken::new();
@@ -444,8 +449,13 @@ async fn a_service_lets_no_one_in_without_a_certificate() {
 fn settings_of_tls_that_do_not_go_together_are_named() {
     let path = |text: &str| std::path::PathBuf::from(text);
     let server = |certificate, key, client_ca| {
-        let settings = ServerSettings { certificate: path(certificate), key: path(key), client_ca: path(client_ca) };
-        settings.load().map(|tls| tls.is_some()).map_err(|error| error.setting())
+        let settings = ServerSettings {
+            certificate: path(certificate),
+            key: path(key),
+            client_ca: path(client_ca),
+            ..ServerSettings::default()
+        };
+        settings.load(GRPC).map(|tls| tls.is_some()).map_err(|error| error.setting())
     };
     assert_eq!(server("", "", ""), Ok(false));
     assert_eq!(server("", "k", ""), Err("certificate"));

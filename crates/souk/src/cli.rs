@@ -228,7 +228,8 @@ pub struct ProveArgs {
 /// Whom to ask.
 #[derive(Args, Debug)]
 pub struct HealthcheckArgs {
-    /// `http://host:port` of the gateway (asks /readyz), or `grpc://host:port` of a service (asks its gRPC health).
+    /// `http://host:port` of the gateway, or of any process's metrics (asks /readyz), or `grpc://host:port` of a service
+    /// (asks its gRPC health).
     #[arg(default_value = "http://127.0.0.1:8080")]
     pub address: String,
 }

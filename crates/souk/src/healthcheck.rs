@@ -13,7 +13,7 @@ pub async fn run(address: &str) -> anyhow::Result<()> {
     match address.split_once("://") {
         Some(("http", _)) => http(address).await,
         Some(("grpc", rest)) => grpc(rest).await,
-        _ => bail!("`{address}` must look like http://host:port (a gateway) or grpc://host:port (a service)"),
+        _ => bail!("`{address}` must look like http://host:port (a gateway, or a process's metrics) or grpc://host:port (a service)"),
     }
 }
 

@@ -45,7 +45,7 @@ pub enum ForwardedBy {
 /// The address of the client. Each proxy adds at the right who called it, and what stands left of the first that is
 /// not trusted may be made up; so the rightmost address that is not a trusted proxy's is the client.
 pub fn client(peer: IpAddr, headers: &HeaderMap, trusted: &[Network], by: ForwardedBy) -> IpAddr {
-    let is_trusted = |address: IpAddr| trusted.iter().any(|network| network.0.contains(&address));
+    let is_trusted = |address: IpAddr| is_trusted(address, trusted);
     let mut nearest = peer.to_canonical();
     let (name, read): (HeaderName, fn(&str) -> Option<IpAddr>) = match by {
         ForwardedBy::XForwardedFor => (HeaderName::from_static("x-forwarded-for"), address),
@@ -59,6 +59,11 @@ pub fn client(peer: IpAddr, headers: &HeaderMap, trusted: &[Network], by: Forwar
         nearest = hop;
     }
     nearest
+}
+
+/// Whether it is a proxy's that is believed.
+pub fn is_trusted(address: IpAddr, trusted: &[Network]) -> bool {
+    trusted.iter().any(|network| network.0.contains(&address))
 }
 
 /// What counts as one client: an IPv6 site has a /64 to itself, and would have 2^64 budgets.

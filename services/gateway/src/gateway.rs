@@ -17,6 +17,7 @@ use souk_common::{
     contract::{AccessRule, Contract, Method},
     error::{Problem, Reason},
     framing, telemetry,
+    tls::{Acceptor, HTTP},
 };
 use tonic::{Status, body::Body};
 
@@ -38,7 +39,6 @@ use crate::{
     serve::ServeError,
     shared::Shared,
     stream::{self, Ended, Outcome, Streams},
-    tls::Tls,
     upstream::Upstreams,
     web::Encoding,
 };
@@ -64,7 +64,7 @@ pub struct Gateway {
     pub(crate) verifier: Arc<Verifier>,
     manners: Manners,
     admission: Admission,
-    pub(crate) tls: Option<Tls>,
+    pub(crate) tls: Option<Acceptor>,
 }
 
 /// What a request is for.
@@ -111,7 +111,7 @@ impl Gateway {
             config.settings.max_concurrent_per_caller,
             config.settings.queue_timeout,
         );
-        let tls = config.settings.tls.is_on().then(|| Tls::load(&config.settings.tls)).transpose()?;
+        let tls = config.settings.tls.load(HTTP)?;
         let shared = config.settings.shared()?;
         let limits = Limits::new(config.settings.rate_limits, shared.clone());
         let cache = Cache::new(&contract, &config.settings.cache, shared.clone()).map(Arc::new);

@@ -1,13 +1,6 @@
 //! Accepts connections, HTTP/1.1 and HTTP/2 on one port, and lets them end in peace.
 
-use std::{
-    convert::Infallible,
-    io,
-    pin::Pin,
-    sync::Arc,
-    task::{Context, Poll},
-    time::Duration,
-};
+use std::{convert::Infallible, io, sync::Arc, time::Duration};
 
 use http::{HeaderValue, Version, header::CONNECTION};
 use hyper::{body::Incoming, service::service_fn};
@@ -19,24 +12,22 @@ use souk_common::{
     client::AddressError,
     contract::{Contract, ContractError},
     server::{self, Age, Aging},
+    telemetry,
+    tls::{Acceptor, TlsError},
 };
 use tokio::{
-    io::{AsyncRead, AsyncWrite, ReadBuf},
     net::{TcpListener, TcpStream},
-    sync::{OwnedSemaphorePermit, Semaphore},
-    time::{Instant, Sleep},
+    time::Instant,
 };
 use tokio_rustls::server::TlsStream;
 use tokio_util::{either::Either, sync::CancellationToken, task::TaskTracker};
 
 use crate::{
-    address::Peer,
     cache::follow::Log,
     config::{Config, Settings},
-    connection::{self, Bounds, Linger, Staged},
+    connection::{self, Bounds, Connections, Entry, Linger, Socket, Staged},
     gateway::Gateway,
     routes::{RouteError, TooLong},
-    tls::{Acceptor, Tls, TlsError},
     transcode::BindingError,
     upstream::UpstreamError,
 };
@@ -66,7 +57,7 @@ pub enum ServeError {
     #[error(transparent)]
     Address(#[from] AddressError),
     /// The certificate towards clients cannot be used.
-    #[error(transparent)]
+    #[error("gateway.tls cannot be used")]
     Tls(#[from] TlsError),
     /// What is shared with other gateways cannot be.
     #[error("gateway.redis_url cannot be used")]
@@ -78,6 +69,8 @@ pub enum ServeError {
 
 /// Requests that one HTTP/2 connection may have open.
 const STREAMS: u32 = 256;
+/// Bytes of one response that HTTP/2 takes before they can be sent.
+const SEND_BUFFER: usize = 64 * 1024;
 /// Header fields that an HTTP/1.1 request may have.
 const HEADERS: usize = 100;
 /// How long connections that the system has made before a gateway stops are still taken: closing their listener would
@@ -111,10 +104,15 @@ impl Gateway {
         let (drain, stop) = (self.config.common.server.drain, self.config.common.server.stop.clone());
         let settings = self.config.settings.clone();
         let bounds = Bounds::of(&self.config);
-        let tls = self.tls.take();
+        let acceptor = self.tls.take();
         if let Some(shared) = &self.shared {
             shared.connect().await;
         }
+        let readiness = self.readiness.clone();
+        let _probe = telemetry::probes::ready_while("gateway", move || {
+            let readiness = readiness.clone();
+            async move { readiness.report().await.ready }
+        });
         // Cuts off what still runs at the end of the drain, and ends what runs beside the requests.
         let cut = CancellationToken::new();
         let _cut = cut.clone().drop_guard();
@@ -128,27 +126,19 @@ impl Gateway {
         let age = Age::of(&gateway.config.common.server);
         // Asks every connection to end, and waits until all have.
         let (draining, connections) = (CancellationToken::new(), TaskTracker::new());
-        let acceptor = tls.as_ref().map(Tls::acceptor);
-        let following = cut.clone();
-        tokio::spawn(async move {
-            if let Some(tls) = tls {
-                following.run_until_cancelled(tls.follow()).await;
-            }
-        });
-        let places = Arc::new(Semaphore::new(settings.max_connections));
-        let serve = |(stream, place): (TcpStream, OwnedSemaphorePermit)| {
-            // Fails where the client has left already.
-            let Ok(peer) = stream.peer_addr() else { return };
+        let open = Connections::new(&settings);
+        tokio::spawn(cut.clone().run_until_cancelled_owned(open.clone().watch()));
+        let serve = |(stream, entry): (TcpStream, Entry)| {
             let (gateway, stop) = (gateway.clone(), stop.clone());
             let (linger, aging) = (Linger::default(), Aging::default());
             let (lingering, aged) = (linger.clone(), aging.clone());
-            let service = service_fn(move |mut request: http::Request<Incoming>| {
-                let (gateway, linger, aged, stop, version) =
-                    (gateway.clone(), linger.clone(), aged.clone(), stop.clone(), request.version());
-                request.extensions_mut().insert(Peer(peer.ip()));
+            let own = entry.0.clone();
+            let service = service_fn(move |request: http::Request<Incoming>| {
+                let (gateway, linger, aged, stop, own, version) =
+                    (gateway.clone(), linger.clone(), aged.clone(), stop.clone(), own.clone(), request.version());
                 aged.request(version);
                 async move {
-                    let mut response = connection::answer(&gateway, request, bounds, &linger).await;
+                    let mut response = connection::answer(&gateway, request, bounds, &linger, &own).await;
                     aged.response(response.headers_mut());
                     if version < Version::HTTP_2 && stop.announced().is_cancelled() {
                         response.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
@@ -156,15 +146,15 @@ impl Gateway {
                     Ok::<_, Infallible>(response)
                 }
             });
-            let (draining, protocol, acceptor) = (draining.clone(), protocol.clone(), acceptor.clone());
+            let (own, protocol, acceptor) = (entry.0.clone(), protocol.clone(), acceptor.clone());
             let header_timeout = settings.header_timeout;
             let connection = async move {
                 let stream = shaken(stream, acceptor, header_timeout).await?;
-                let stream = Staged::new(Prompt::new(stream, header_timeout), lingering, bounds);
+                let stop = own.stop();
+                let stream = Staged::new(Socket::new(stream, header_timeout, own), lingering, bounds);
                 let stream = TokioIo::new(stream);
-                age.serve(protocol.serve_connection(stream, service).into_owned(), aging, draining).await
+                age.serve(protocol.serve_connection(stream, service).into_owned(), aging, stop).await
             };
-            let cut = cut.clone();
             connections.spawn(async move {
                 tokio::select! {
                     ended = connection => {
@@ -172,24 +162,30 @@ impl Gateway {
                             tracing::debug!(error, "a connection ended early");
                         }
                     }
-                    () = cut.cancelled() => {}
+                    () = entry.0.cut() => {}
                 }
-                drop(place);
+                drop(entry);
             });
+        };
+        let accept = async || {
+            let stream = server::accept(&listener).await?;
+            // Fails where the client has left already.
+            let peer = stream.peer_addr().ok()?;
+            Some((stream, open.enter(peer.ip(), &draining, &cut).await?))
         };
         loop {
             tokio::select! {
-                accepted = accept(&listener, &places) => accepted.into_iter().for_each(&serve),
+                accepted = accept() => accepted.into_iter().for_each(&serve),
                 () = shutdown.cancelled() => break,
             }
         }
         stop.announce();
         let taken = Instant::now() + BACKLOG;
-        while let Ok(accepted) = tokio::time::timeout_at(taken, accept(&listener, &places)).await {
+        while let Ok(accepted) = tokio::time::timeout_at(taken, accept()).await {
             accepted.into_iter().for_each(&serve);
         }
         drop(listener);
-        if places.available_permits() < settings.max_connections {
+        if !open.is_empty() {
             tokio::time::sleep(LAST_REQUESTS).await;
         }
         draining.cancel();
@@ -221,15 +217,10 @@ fn protocol(settings: &Settings) -> auto::Builder<TokioExecutor> {
         .timer(TokioTimer::new())
         .max_header_list_size(u32::try_from(settings.max_header_bytes).unwrap_or(u32::MAX))
         .max_concurrent_streams(STREAMS)
+        .max_send_buf_size(SEND_BUFFER)
         .keep_alive_interval(KEEP_ALIVE)
         .keep_alive_timeout(KEEP_ALIVE);
     builder
-}
-
-/// The next connection, once there is a place for it. `None`: this one failed, others may come.
-async fn accept(listener: &TcpListener, places: &Arc<Semaphore>) -> Option<(TcpStream, OwnedSemaphorePermit)> {
-    let place = places.clone().acquire_owned().await.ok()?;
-    Some((server::accept(listener).await?, place))
 }
 
 /// The connection, after the handshake where there is one.
@@ -241,71 +232,5 @@ async fn shaken(
     match acceptor {
         Some(acceptor) => Ok(Either::Right(tokio::time::timeout(limit, acceptor.accept(stream)).await??)),
         None => Ok(Either::Left(stream)),
-    }
-}
-
-/// A connection whose first bytes must come soon. Until they have told HTTP/1.1 from HTTP/2, no timeout of either
-/// runs, and a client that says nothing would hold its place for ever.
-struct Prompt<S> {
-    stream: S,
-    /// Bytes still to come, and until when.
-    waiting: Option<(usize, Pin<Box<Sleep>>)>,
-}
-
-/// Length of HTTP/2's preface: with it, the protocol is known.
-const PREFACE: usize = 24;
-
-impl<S> Prompt<S> {
-    fn new(stream: S, limit: Duration) -> Self {
-        Self { stream, waiting: Some((PREFACE, Box::pin(tokio::time::sleep(limit)))) }
-    }
-}
-
-impl<S: AsyncRead + Unpin> AsyncRead for Prompt<S> {
-    fn poll_read(
-        mut self: Pin<&mut Self>,
-        context: &mut Context<'_>,
-        buffer: &mut ReadBuf<'_>,
-    ) -> Poll<io::Result<()>> {
-        let before = buffer.filled().len();
-        let polled = Pin::new(&mut self.stream).poll_read(context, buffer);
-        let read = buffer.filled().len() - before;
-        if let Some((missing, deadline)) = &mut self.waiting {
-            match polled {
-                Poll::Ready(_) if read >= *missing => self.waiting = None,
-                Poll::Ready(_) => *missing -= read,
-                Poll::Pending if deadline.as_mut().poll(context).is_ready() => {
-                    return Poll::Ready(Err(io::Error::new(io::ErrorKind::TimedOut, "the client sent no request")));
-                }
-                Poll::Pending => {}
-            }
-        }
-        polled
-    }
-}
-
-impl<S: AsyncWrite + Unpin> AsyncWrite for Prompt<S> {
-    fn poll_write(mut self: Pin<&mut Self>, context: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
-        Pin::new(&mut self.stream).poll_write(context, bytes)
-    }
-
-    fn poll_flush(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.stream).poll_flush(context)
-    }
-
-    fn poll_shutdown(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.stream).poll_shutdown(context)
-    }
-
-    fn poll_write_vectored(
-        mut self: Pin<&mut Self>,
-        context: &mut Context<'_>,
-        slices: &[io::IoSlice<'_>],
-    ) -> Poll<io::Result<usize>> {
-        Pin::new(&mut self.stream).poll_write_vectored(context, slices)
-    }
-
-    fn is_write_vectored(&self) -> bool {
-        self.stream.is_write_vectored()
     }
 }

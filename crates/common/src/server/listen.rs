@@ -10,12 +10,12 @@ use hyper_util::{
     server::conn::auto,
 };
 use tokio::net::{TcpListener, TcpStream};
-use tokio_rustls::TlsAcceptor;
 use tokio_util::{either::Either, sync::CancellationToken, task::TaskTracker};
 use tonic::{body::Body, service::Routes, transport::server::TcpConnectInfo};
 use tower::Service;
 
 use super::{Age, Aging, Edge};
+use crate::tls::Acceptor;
 
 /// Bytes that may be under way to a server on one connection. Half of it is what h2 lets small frames cost: with what
 /// an adaptive window begins with, a hundred short requests at a time counted as an attack (`too_many_data_frames`).
@@ -29,7 +29,7 @@ const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
 
 /// How connections are served.
 pub(super) struct Connections {
-    pub tls: Option<TlsAcceptor>,
+    pub tls: Option<Acceptor>,
     pub age: Age,
     pub service: Edge<Routes>,
 }

@@ -17,7 +17,11 @@ use serde::Deserialize;
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 use tonic::{body::Body, server::NamedService, service::RoutesBuilder};
-use tonic_health::{ServingStatus, server::HealthReporter};
+use tonic_health::{
+    ServingStatus,
+    pb::{HealthCheckRequest, health_check_response, health_server::Health},
+    server::HealthReporter,
+};
 use tower::Layer;
 
 pub use self::age::{Age, Aging};
@@ -29,7 +33,7 @@ use crate::{
     auth::{Recheck, Verifier},
     contract::{Contract, ContractError},
     local::Local,
-    tls,
+    telemetry, tls,
 };
 
 /// Settings of `[server]`, the same for every service.
@@ -177,7 +181,8 @@ impl Server {
         if self.checks.is_empty() {
             report(&self.health, &self.services, true).await;
         }
-        let tls = self.config.tls.load()?;
+        let _probe = probe(&self.name, &self.health);
+        let tls = self.config.tls.load(tls::GRPC)?;
         let draining = CancellationToken::new();
         let edge =
             EdgeLayer::new(&self.config, self.name, self.contract, self.verifier, self.recheck, draining.clone());
@@ -228,6 +233,18 @@ async fn report(health: &HealthReporter, services: &[&'static str], ready: bool)
     for service in services.iter().copied().chain([""]) {
         health.set_service_status(service, status).await;
     }
+}
+
+/// Tells those who run the service the same as gRPC's health does.
+fn probe(name: &Arc<str>, health: &HealthReporter) -> telemetry::probes::Probe {
+    let health = Arc::new(tonic_health::server::HealthService::from_health_reporter(health.clone()));
+    telemetry::probes::ready_while(name.clone(), move || {
+        let health = health.clone();
+        async move {
+            let answer = health.check(tonic::Request::new(HealthCheckRequest::default())).await;
+            answer.is_ok_and(|answer| answer.get_ref().status() == health_check_response::ServingStatus::Serving)
+        }
+    })
 }
 
 fn reflection(services: &[&'static str]) -> tonic_reflection::server::Builder<'static> {

@@ -7,8 +7,9 @@
 pub(crate) mod addresses;
 mod config;
 pub mod metrics;
+mod operations;
 mod otlp;
-mod prometheus;
+pub mod probes;
 pub mod propagation;
 pub mod span;
 
@@ -118,7 +119,7 @@ pub fn init(config: &Config, service: &str) -> Result<Guard, TelemetryError> {
     };
     let listener = match config.metrics_listen.as_str() {
         "" => None,
-        address => Some(prometheus::bind(address)?),
+        address => Some(operations::bind(address)?),
     };
     let pipelines = pipelines(config, service, collector)?;
     opentelemetry::global::set_text_map_propagator(TraceContextPropagator::new());
@@ -127,7 +128,7 @@ pub fn init(config: &Config, service: &str) -> Result<Guard, TelemetryError> {
     let stop = CancellationToken::new();
     let metrics_address = match (listener, &pipelines) {
         (Some(listener), Some(pipelines)) => {
-            let served = prometheus::serve(listener, pipelines.registry.clone(), stop.clone());
+            let served = operations::serve(listener, pipelines.registry.clone(), stop.clone());
             let failed = |source| TelemetryError::Bind { address: config.metrics_listen.clone(), source };
             Some(served.map_err(failed)?)
         }
