@@ -16,6 +16,7 @@ pub mod jobs;
 pub mod local;
 pub mod money;
 pub mod page;
+pub mod quota;
 pub mod server;
 pub mod service;
 pub mod telemetry;

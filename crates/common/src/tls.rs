@@ -16,12 +16,13 @@ use tokio_rustls::{
     client::TlsStream,
     rustls::{
         self, ClientConfig, RootCertStore, ServerConfig,
+        client::verify_server_name,
         crypto::{CryptoProvider, aws_lc_rs},
         pki_types::{
             CertificateDer, PrivateKeyDer, ServerName,
             pem::{self, PemObject},
         },
-        server::WebPkiClientVerifier,
+        server::{ParsedCertificate, WebPkiClientVerifier},
         version::{TLS12, TLS13},
     },
 };
@@ -142,6 +143,25 @@ impl ServerSettings {
         let mut config = builder.with_single_cert(chain, key).map_err(rejected("certificate"))?;
         config.alpn_protocols = vec![b"h2".to_vec()];
         Ok(Some(TlsAcceptor::from(Arc::new(config))))
+    }
+}
+
+/// The certificate that the client of a connection has shown, and that the server's authority has signed.
+#[derive(Debug, Clone)]
+pub(crate) struct PeerCertificate(CertificateDer<'static>);
+
+impl PeerCertificate {
+    /// `None`: the server asks for none.
+    pub(crate) fn of(connection: &rustls::ServerConnection) -> Option<Self> {
+        Some(Self(connection.peer_certificates()?.first()?.clone().into_owned()))
+    }
+
+    /// Whether this is one of its names (DNS names in `subjectAltName`).
+    pub(crate) fn is_for(&self, name: &str) -> bool {
+        let (Ok(certificate), Ok(name)) = (ParsedCertificate::try_from(&self.0), ServerName::try_from(name)) else {
+            return false;
+        };
+        verify_server_name(&certificate, &name).is_ok()
     }
 }
 

@@ -76,6 +76,10 @@ pub enum Command {
     Prove(ProveArgs),
     /// Ask a running gateway or service whether it is ready. Exit status 0 if so. For containers' health checks.
     Healthcheck(HealthcheckArgs),
+    /// Make the certificates that services show each other (`[server.tls]`, `[client.tls]`): an authority in
+    /// `DIR/authority`, made once, and in `DIR/NAME` what the service NAME needs, made anew each time: `ca.pem`,
+    /// `certificate.pem` and `key.pem`. A certificate is valid for a year.
+    Certificates(CertificatesArgs),
 }
 
 /// Where data lies.
@@ -228,9 +232,21 @@ pub struct ProveArgs {
 /// Whom to ask.
 #[derive(Args, Debug)]
 pub struct HealthcheckArgs {
-    /// `http://host:port` of the gateway (asks /readyz), or `grpc://host:port` of a service (asks its gRPC health).
+    /// `http://host:port` of the gateway (asks /readyz), or `grpc://host:port` of a service (asks its gRPC health);
+    /// `grpcs://host:port` of a service with TLS, which is asked with `[client.tls]` of the settings.
     #[arg(default_value = "http://127.0.0.1:8080")]
     pub address: String,
+}
+
+/// Which certificates to make.
+#[derive(Args, Debug)]
+pub struct CertificatesArgs {
+    /// Folder to make them in.
+    #[arg(long, value_name = "DIR")]
+    pub dir: PathBuf,
+    /// Names of services, each the name that its tokens bear and that others reach it by: user, inventory, order, gateway.
+    #[arg(required = true, value_name = "NAME")]
+    pub names: Vec<String>,
 }
 
 #[cfg(test)]

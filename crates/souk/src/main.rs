@@ -2,6 +2,7 @@
 #![allow(clippy::print_stdout, clippy::print_stderr, reason = "a command line speaks there")]
 
 mod api;
+mod certificates;
 mod cli;
 mod data_dir;
 mod healthcheck;
@@ -87,7 +88,8 @@ async fn run(cli: Cli) -> anyhow::Result<()> {
         }
         Command::Verify(data) => verify::run(&settings::load(file, &Given::from_args(&data)?)?).await,
         Command::Prove(args) => Box::pin(prove::run(&args, file)).await,
-        Command::Healthcheck(args) => healthcheck::run(&args.address).await,
+        Command::Healthcheck(args) => healthcheck::run(&args.address, file).await,
+        Command::Certificates(args) => certificates::run(&args),
     }
 }
 

@@ -94,13 +94,14 @@ impl Gateway {
         if method.descriptor.is_client_streaming() || method.descriptor.is_server_streaming() {
             return Err(Problem::new(Reason::Unimplemented, "this method streams: call it with gRPC or gRPC-Web"));
         }
+        let limit = self.request_limit(method);
         let call = match parts.method {
-            http::Method::GET => in_query(&parts, self.config.common.server.max_request_bytes)?,
+            http::Method::GET => in_query(&parts, limit)?,
             _ => {
                 let codec = Codec::of_body(&parts.headers)?;
-                let body = self.whole(&parts.headers, body, 0).await?;
+                let body = self.whole(&parts.headers, body, 0, limit).await?;
                 // The protocol's own word for it, where HTTP has 415.
-                Call { codec, message: self.inflated(&parts.headers, body, Reason::Unimplemented)? }
+                Call { codec, message: self.inflated(&parts.headers, body, Reason::Unimplemented, limit)? }
             }
         };
         let binding = self.connect.get(&method.path).ok_or_else(Problem::internal)?;

@@ -108,7 +108,7 @@ impl Gateway {
     /// Passes a call on. Messages go through as they came, but for their compression.
     pub(crate) async fn pass(&self, method: &Method, request: Request<Body>) -> Result<Response<Body>, Problem> {
         self.admit(method, request.headers()).await?;
-        let limit = self.config.common.server.max_request_bytes;
+        let limit = self.request_limit(method);
         if method.descriptor.is_client_streaming() {
             let (parts, body) = framing::inflated(request, limit)?.into_parts();
             return self.forward(method, &parts.headers, body).await;
@@ -117,7 +117,7 @@ impl Gateway {
         // all does not leave the service waiting for one.
         let (parts, body) = request.into_parts();
         let coding = Coding::of_messages(&parts.headers)?;
-        let body = self.whole(&parts.headers, body, FRAME).await?;
+        let body = self.whole(&parts.headers, body, FRAME, limit).await?;
         let body = Body::new(Full::new(framing::single(body, coding, limit)?));
         self.forward(method, &parts.headers, body).await
     }

@@ -9,7 +9,7 @@ use prost_reflect::DynamicMessage;
 use souk_common::{
     client::Client,
     context::RequestContext,
-    contract::HeaderField,
+    contract::{HeaderField, Method},
     error::{ACCEPT_ENCODING, OrProblem, Problem, Reason},
     framing::{self, Coding, NotInflated},
 };
@@ -52,9 +52,10 @@ impl Gateway {
             accept.choose(&[JSON])?;
             None
         };
-        let mut body = self.whole(&parts.headers, body, 0).await?;
+        let limit = self.request_limit(&route.method);
+        let mut body = self.whole(&parts.headers, body, 0, limit).await?;
         if !body.is_empty() && route.binding.takes_body() {
-            body = self.inflated(&parts.headers, body, Reason::MediaTypeUnsupported)?;
+            body = self.inflated(&parts.headers, body, Reason::MediaTypeUnsupported, limit)?;
             if !route.binding.takes_anything() {
                 is_json(&parts.headers)?;
             }
@@ -131,9 +132,19 @@ impl Gateway {
         Ok(response)
     }
 
+    /// Bytes of the largest request message that a method takes.
+    pub(crate) fn request_limit(&self, method: &Method) -> usize {
+        method.request_limit(self.config.common.server.max_request_bytes)
+    }
+
     /// Reads a body, within the limits of size and time. `framing` are the bytes around the message itself.
-    pub(crate) async fn whole(&self, headers: &HeaderMap, body: Body, framing: usize) -> Result<Bytes, Problem> {
-        let limit = self.config.common.server.max_request_bytes;
+    pub(crate) async fn whole(
+        &self,
+        headers: &HeaderMap,
+        body: Body,
+        framing: usize,
+        limit: usize,
+    ) -> Result<Bytes, Problem> {
         let told = headers.get(header::CONTENT_LENGTH).and_then(|length| length.to_str().ok()?.parse::<usize>().ok());
         if told.is_some_and(|length| length > limit.saturating_mul(READ_ON)) {
             return Err(too_large(limit));
@@ -156,13 +167,19 @@ impl Gateway {
 impl Gateway {
     /// A body as it was before its `content-encoding`, within the limit of size. One that is compressed in a way that is
     /// not accepted is refused for the reason `otherwise`.
-    pub(crate) fn inflated(&self, headers: &HeaderMap, body: Bytes, otherwise: Reason) -> Result<Bytes, Problem> {
+    pub(crate) fn inflated(
+        &self,
+        headers: &HeaderMap,
+        body: Bytes,
+        otherwise: Reason,
+        limit: usize,
+    ) -> Result<Bytes, Problem> {
         let coding = Coding::named(headers, &header::CONTENT_ENCODING).ok_or_else(|| {
             let message = "the body is compressed in a way that is not accepted: send it with `content-encoding: gzip`, \
                            or as it is";
             Problem::new(otherwise, message).metadata(ACCEPT_ENCODING, Coding::ACCEPTED)
         })?;
-        inflated(body, coding, self.config.common.server.max_request_bytes)
+        inflated(body, coding, limit)
     }
 }
 

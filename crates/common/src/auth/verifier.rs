@@ -191,6 +191,9 @@ fn refused(error: &jsonwebtoken::errors::Error) -> Problem {
         ErrorKind::ExpiredSignature => {
             Problem::new(Reason::TokenExpired, "the token has expired: refresh the session or log in again")
         }
+        ErrorKind::MissingRequiredClaim(claim) => {
+            Problem::new(Reason::TokenInvalid, format!("the token lacks the claim `{claim}`: an older souk made it"))
+        }
         ErrorKind::InvalidIssuer | ErrorKind::InvalidAudience => {
             invalid("the token was issued by or for another system")
         }

@@ -132,12 +132,18 @@ impl Client {
 
     /// Puts on what every call carries.
     fn dress(&self, request: &mut Request<Body>, context: &RequestContext, span: &tracing::Span) -> Result<(), Status> {
+        let bearer = match &self.tokens {
+            Some(tokens) => {
+                let service = request.uri().path().split('/').nth(1).unwrap_or_default();
+                Some(tokens.bearer(service).map_err(|error| Problem::internal().caused_by(error))?)
+            }
+            None => None,
+        };
         let headers = request.headers_mut();
         if let Some(id) = context.request_id_header() {
             headers.insert(REQUEST_ID, id);
         }
-        if let Some(tokens) = &self.tokens {
-            let bearer = tokens.bearer().map_err(|error| Problem::internal().caused_by(error))?;
+        if let Some(bearer) = bearer {
             headers.insert(AUTHORIZATION, bearer);
         }
         telemetry::propagation::inject(span, headers);

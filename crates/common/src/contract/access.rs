@@ -97,8 +97,8 @@ pub struct AccessRule {
     pub roles: Roles,
     /// Anyone with a valid token, limited to what is theirs: the request field that says what.
     pub owner: Option<String>,
-    /// Other souk services.
-    pub internal: bool,
+    /// Services of souk that may call it in their own name.
+    pub internal_callers: Vec<String>,
     /// What a token that is limited to scopes must be good for. A limited token opens no method that names none,
     /// save public ones.
     pub scope: Option<String>,
@@ -113,17 +113,17 @@ impl AccessRule {
             signed_in: access.signed_in,
             roles,
             owner: Some(access.owner).filter(|owner| !owner.is_empty()),
-            internal: access.internal,
+            internal_callers: access.internal_callers,
             scope: Some(access.scope).filter(|scope| !scope.is_empty()),
         };
-        let someone = rule.public || rule.signed_in || rule.internal || rule.owner.is_some();
+        let someone = rule.public || rule.signed_in || !rule.internal_callers.is_empty() || rule.owner.is_some();
         (someone || rule.roles != Roles::default()).then_some(rule)
     }
 
     /// Whether no client may ever call the method.
     pub fn only_internal(&self) -> bool {
         let clients = self.public || self.signed_in || self.owner.is_some() || self.roles != Roles::default();
-        self.internal && !clients
+        !self.internal_callers.is_empty() && !clients
     }
 }
 

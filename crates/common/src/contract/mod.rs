@@ -16,7 +16,7 @@ pub use souk_proto::options::v1::{Cursor, HeaderField, RateClass};
 
 pub use self::{
     access::{AccessRule, Role, Roles},
-    options::{Caching, Deprecation},
+    options::{Caching, DEFAULT_MAX_REQUEST_BYTES, Deprecation},
 };
 use self::{options::Options, validate::Validator};
 use crate::error::Problem;
@@ -55,12 +55,21 @@ pub struct Method {
     pub deprecation: Option<Deprecation>,
     /// Headers of a REST request that fill fields of the request.
     pub headers: Vec<HeaderField>,
+    /// Bytes of the largest request message. `None`: the contract sets no limit.
+    pub max_request_bytes: Option<usize>,
     /// It changes nothing (`idempotency_level = NO_SIDE_EFFECTS`).
     pub safe: bool,
     /// It may be repeated (`IDEMPOTENT` or `NO_SIDE_EFFECTS`).
     pub idempotent: bool,
     /// Its REST routes (`google.api.http`), additional bindings still inside.
     pub http: Option<HttpRule>,
+}
+
+impl Method {
+    /// Bytes of the largest request message, where no method takes more than `max`.
+    pub fn request_limit(&self, max: usize) -> usize {
+        self.max_request_bytes.map_or(max, |own| own.min(max))
+    }
 }
 
 /// A contract that cannot be served.

@@ -35,6 +35,9 @@ pub struct Deprecation {
     pub link: Option<String>,
 }
 
+/// Bytes of the largest request message of a method that has an access rule and no `max_request_bytes`.
+pub const DEFAULT_MAX_REQUEST_BYTES: u32 = 64 << 10;
+
 /// The options' extensions, looked up once. A contract that does not import one simply has none of it.
 pub(super) struct Options(HashMap<&'static str, ExtensionDescriptor>);
 
@@ -46,11 +49,23 @@ const ETAG: &str = "souk.options.v1.etag";
 const CURSOR: &str = "souk.options.v1.cursor";
 const DEPRECATION: &str = "souk.options.v1.deprecation";
 const HEADERS: &str = "souk.options.v1.headers";
+const MAX_REQUEST_BYTES: &str = "souk.options.v1.max_request_bytes";
 const HTTP: &str = "google.api.http";
 
 impl Options {
     pub(super) fn of(pool: &DescriptorPool) -> Self {
-        let names = [ACCESS, RATE_CLASS, IDEMPOTENCY_KEY, CACHE, ETAG, CURSOR, DEPRECATION, HEADERS, HTTP];
+        let names = [
+            ACCESS,
+            RATE_CLASS,
+            IDEMPOTENCY_KEY,
+            CACHE,
+            ETAG,
+            CURSOR,
+            DEPRECATION,
+            HEADERS,
+            MAX_REQUEST_BYTES,
+            HTTP,
+        ];
         Self(names.into_iter().filter_map(|name| Some((name, pool.get_extension_by_name(name)?))).collect())
     }
 
@@ -131,6 +146,13 @@ impl Options {
             Some(Value::EnumNumber(number)) => *number,
             _ => 0,
         };
+        let max_request_bytes = match self.get(&options, MAX_REQUEST_BYTES) {
+            Some(Value::U32(0)) => return Err(wrong(&descriptor, MAX_REQUEST_BYTES, "must be more than 0")),
+            Some(Value::U32(bytes)) => Some(bytes),
+            // A contract that says nothing in souk's terms says nothing of sizes either.
+            _ => access.is_some().then_some(DEFAULT_MAX_REQUEST_BYTES),
+        };
+        let max_request_bytes = max_request_bytes.map(|bytes| usize::try_from(bytes).unwrap_or(usize::MAX));
         let access = access.and_then(AccessRule::from_contract);
         let owner = access.as_ref().and_then(|rule| rule.owner.as_deref());
         for (option, field) in [(ACCESS, owner), (IDEMPOTENCY_KEY, idempotency_key.as_deref()), (ETAG, etag.as_deref())]
@@ -168,6 +190,7 @@ impl Options {
             cursor,
             deprecation,
             headers,
+            max_request_bytes,
             safe,
             idempotent: safe || level == 2,
             http,
@@ -261,9 +284,11 @@ mod tests {
              option (souk.options.v1.cursor) = {{request: \"after\" response: \"place\"}};
              option (souk.options.v1.deprecation) = {{since: \"2027-01-31\" link: \"/docs\"}};
              option (souk.options.v1.headers) = {{name: \"x-after\" field: \"after\"}};
-             option (souk.options.v1.headers) = {{name: \"x-too\" field: \"after\"}};"
+             option (souk.options.v1.headers) = {{name: \"x-too\" field: \"after\"}};
+             option (souk.options.v1.max_request_bytes) = 2000;"
         ))
         .unwrap();
+        assert_eq!([1000, 2000, 4 << 20].map(|max| method.request_limit(max)), [1000, 2000, 2000]);
         let caching = method.caching.unwrap();
         assert_eq!((caching.max_age.as_secs(), caching.stale_while_revalidate.as_secs()), (5, 30));
         assert_eq!(method.etag.as_deref(), Some("thing.etag"));
@@ -276,8 +301,16 @@ mod tests {
     }
 
     #[test]
+    fn a_method_without_a_limit_has_the_default_where_it_is_of_souk() {
+        let limit = |options: &str| method(options).unwrap().request_limit(4 << 20);
+        assert_eq!(limit("option (souk.options.v1.access) = {public: true};"), 64 << 10);
+        assert_eq!(limit(""), 4 << 20);
+    }
+
+    #[test]
     fn an_option_that_means_nothing_is_named() {
         let cases = [
+            ("option (souk.options.v1.max_request_bytes) = 0;", "must be more than 0"),
             ("option (souk.options.v1.cache) = {max_age_seconds: 5};", "only answers of methods with NO_SIDE_EFFECTS"),
             (
                 "option (souk.options.v1.etag) = \"thing.tag\";",

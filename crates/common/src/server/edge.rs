@@ -14,18 +14,24 @@ use futures::FutureExt;
 use http::{HeaderValue, Request, Response, StatusCode, header::ALLOW};
 use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
-use tonic::{Code, Status, body::Body};
+use tonic::{Code, Status, body::Body, transport::server::TcpConnectInfo};
 use tower::{Layer, Service};
 
-use super::{Config, ended, message, stop};
+use super::{Config, ended, message, overloaded, stop};
 use crate::{
     auth::{Caller, Identity, Recheck, Verifier},
     context::{self, REQUEST_ID, RequestContext},
     contract::{Contract, Method},
     error::{Problem, Reason, chain},
     framing::{self, Coding, GRPC_ENCODING},
+    quota::{Held, Quota},
     telemetry,
+    tls::PeerCertificate,
 };
+
+/// What a request counts for while it is received, besides the bytes of its message: its headers, and what the server
+/// keeps of a stream.
+pub(super) const REQUEST_BYTES: usize = 4096;
 
 /// Paths that are part of no contract and open to anyone who reaches the port: health and reflection.
 const OPEN: [&str; 3] =
@@ -43,6 +49,9 @@ struct Shared {
     permits: Semaphore,
     deadline: Duration,
     max_request_bytes: usize,
+    receive_timeout: Duration,
+    /// Bytes of requests that are being received.
+    receiving: Arc<Quota>,
     /// Cancelled when the server drains.
     draining: CancellationToken,
 }
@@ -57,6 +66,7 @@ impl EdgeLayer {
         recheck: Option<Arc<dyn Recheck>>,
         draining: CancellationToken,
     ) -> Self {
+        let receiving = u64::try_from(config.max_receiving_bytes).unwrap_or(u64::MAX);
         Self(Arc::new(Shared {
             name,
             contract,
@@ -65,6 +75,9 @@ impl EdgeLayer {
             permits: Semaphore::new(config.max_concurrent_requests),
             deadline: config.deadline,
             max_request_bytes: config.max_request_bytes,
+            receive_timeout: config.receive_timeout,
+            // One address never holds more than half, so that another always finds room.
+            receiving: Quota::new(receiving, receiving / 2),
             draining,
         }))
     }
@@ -135,17 +148,25 @@ impl Shared {
         let _running = telemetry::metrics::rpc_in_flight(method.service.clone());
         let limit = context.remaining(self.deadline);
         let work = async {
-            let _permit = self.permits.try_acquire().map_err(|_| overloaded())?;
             context::timeout(request.headers())?;
             let identity = self.admit(method, &mut request).await?;
-            let limit = self.max_request_bytes;
-            if method.descriptor.is_client_streaming() {
+            let mut receiving = self.receive(&request)?;
+            let limit = method.request_limit(self.max_request_bytes);
+            let received = if method.descriptor.is_client_streaming() {
                 request = framing::inflated(request, limit)?;
+                None
             } else {
                 let coding = Coding::of_messages(request.headers())?;
-                request.headers_mut().remove(GRPC_ENCODING);
                 let body = std::mem::replace(request.body_mut(), Body::empty());
-                *request.body_mut() = message::check(&self.contract, method, coding, body, limit).await?;
+                let bounds = message::Bounds { limit, time: self.receive_timeout, held: receiving.as_mut() };
+                Some((coding, message::read(body, bounds).await?))
+            };
+            // Only now: who has no valid token, or does not send the whole message, keeps nobody else from being served.
+            let _permit = self.permits.try_acquire().map_err(|_| overloaded())?;
+            drop(receiving);
+            if let Some((coding, bytes)) = received {
+                request.headers_mut().remove(GRPC_ENCODING);
+                *request.body_mut() = message::check(&self.contract, method, coding, bytes, limit)?;
             }
             let Ok(response) = inner.call(request).await;
             if method.descriptor.is_server_streaming() {
@@ -169,18 +190,39 @@ impl Shared {
         response
     }
 
+    /// Counts a request until its message has arrived. `None`: it comes from this process, with its message.
+    fn receive(&self, request: &Request<Body>) -> Result<Option<Held>, Problem> {
+        let peer = request.extensions().get::<TcpConnectInfo>().and_then(TcpConnectInfo::remote_addr);
+        peer.map(|peer| self.receiving.take(peer.ip(), REQUEST_BYTES as u64).ok_or_else(overloaded)).transpose()
+    }
+
     /// Lets the caller in as far as the contract does, and says so to the service's code. Who calls.
     async fn admit(&self, method: &Method, request: &mut Request<Body>) -> Result<Identity, Status> {
         // A service whose methods lack a rule does not start; should one get here all the same, no one may call it.
         let rule =
             method.access.as_ref().ok_or_else(|| Problem::new(Reason::AccessDenied, "no one may call this method"))?;
         let mut identity = self.verifier.identify(request.headers()).await?;
+        identity.check_audience(&method.service)?;
+        check_certificate(request, &identity)?;
         if let Some(recheck) = self.recheck.as_ref().filter(|_| !rule.public) {
             identity = recheck.now(identity).await?;
         }
         let grant = rule.admit(&identity)?;
         request.extensions_mut().insert(Caller { identity: identity.clone(), grant });
         Ok(identity)
+    }
+}
+
+/// Holds a service's token against the certificate that its connection was made with: every service has the secret that
+/// tokens are made under, and none has another's key.
+fn check_certificate(request: &Request<Body>, identity: &Identity) -> Result<(), Problem> {
+    let Identity::Service { name, .. } = identity else { return Ok(()) };
+    match request.extensions().get::<PeerCertificate>() {
+        Some(certificate) if !certificate.is_for(name) => {
+            let message = format!("the token is of the service {name}, and the client's certificate is not for that name");
+            Err(Problem::new(Reason::TokenInvalid, message))
+        }
+        _ => Ok(()),
     }
 }
 
@@ -209,11 +251,6 @@ fn only_post() -> Response<Body> {
     *response.status_mut() = StatusCode::METHOD_NOT_ALLOWED;
     response.headers_mut().insert(ALLOW, HeaderValue::from_static("POST"));
     response
-}
-
-fn overloaded() -> Problem {
-    Problem::new(Reason::Overloaded, "the service has as much work as it can do: try again later")
-        .retry_after(Duration::from_secs(1))
 }
 
 fn late() -> Problem {

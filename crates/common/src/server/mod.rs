@@ -1,8 +1,9 @@
 //! How every souk service is served: one stack around the generated services.
 //!
-//! From the outside in: panics are caught, the request gets its id, span and metrics, work beyond what the service
-//! can do is refused at once, the deadline runs, the caller's token and the method's access rule are checked, the
-//! message is checked against the contract. Only then does a service's own code see it.
+//! From the outside in: panics are caught, the request gets its id, span and metrics, the deadline runs, the caller's
+//! token and the method's access rule are checked, the message is read within bounds of bytes and time, work beyond what
+//! the service can do is refused at once, the message is checked against the contract. Only then does a service's own
+//! code see it.
 
 mod age;
 mod edge;
@@ -28,7 +29,9 @@ use self::{edge::EdgeLayer, listen::Connections};
 use crate::{
     auth::{Recheck, Verifier},
     contract::{Contract, ContractError},
+    error::{Problem, Reason},
     local::Local,
+    quota::Quota,
     tls,
 };
 
@@ -41,9 +44,21 @@ pub struct Config {
     pub deadline: Duration,
     /// Requests worked on at a time. More are refused at once.
     pub max_concurrent_requests: usize,
-    /// Bytes of the largest request message taken.
+    /// Bytes of the largest request message that any method takes.
     #[serde(with = "crate::config::byte_size")]
     pub max_request_bytes: usize,
+    /// Bytes of requests that are being received at a time; half of them for one address.
+    #[serde(with = "crate::config::byte_size")]
+    pub max_receiving_bytes: usize,
+    /// How long the message of a request may take to arrive.
+    #[serde(with = "crate::config::duration")]
+    pub receive_timeout: Duration,
+    /// Connections to a service at a time.
+    pub max_connections: u64,
+    /// Of these, from one address.
+    pub max_connections_per_address: u64,
+    /// Calls on one connection at a time; more wait for their turn.
+    pub max_streams_per_connection: u32,
     /// How long a service that is told to stop says that it is not ready before it stops taking requests. What stops
     /// it waits for so long; see [`Stop`].
     #[serde(with = "crate::config::duration")]
@@ -65,6 +80,31 @@ pub struct Config {
     /// How it is stopped.
     #[serde(skip)]
     pub stop: Stop,
+}
+
+impl Config {
+    /// Fails where nothing could be served by these settings: the setting's name, and what would be right.
+    pub(crate) fn check(&self) -> Result<(), (&'static str, String)> {
+        let at_least_one = [
+            ("max_concurrent_requests", self.max_concurrent_requests == 0),
+            ("max_connections", self.max_connections == 0),
+            ("max_connections_per_address", self.max_connections_per_address == 0),
+            ("max_streams_per_connection", self.max_streams_per_connection == 0),
+        ];
+        if let Some((name, _)) = at_least_one.into_iter().find(|(_, zero)| *zero) {
+            return Err((name, "must be 1 or more".to_owned()));
+        }
+        if self.receive_timeout.is_zero() {
+            return Err(("receive_timeout", "must be more than 0s".to_owned()));
+        }
+        // Of its half, an address needs room for the largest message and its headers.
+        let least = self.max_request_bytes.saturating_add(edge::REQUEST_BYTES).saturating_mul(2);
+        if self.max_receiving_bytes < least {
+            let right = format!("must be {least}B or more, twice what the largest request (server.max_request_bytes) needs");
+            return Err(("max_receiving_bytes", right));
+        }
+        Ok(())
+    }
 }
 
 /// Bytes of the largest question to reflection. Its library repeats a name that it does not know whole, in a header.
@@ -185,7 +225,9 @@ impl Server {
         let service = edge.layer(self.routes.routes().prepare());
         let local = self.config.local.serve(listener.local_addr()?, service.clone());
         let (health, services, checks) = (self.health, self.services, self.checks);
-        let connections = Connections { tls, age: Age::of(&self.config), service };
+        let open = Quota::new(self.config.max_connections, self.config.max_connections_per_address);
+        let max_streams = self.config.max_streams_per_connection;
+        let connections = Connections { tls, age: Age::of(&self.config), open, max_streams, service };
         let serving = connections.serve(listener, async move {
             tokio::select! {
                 () = announced.cancelled() => {}
@@ -221,6 +263,12 @@ impl Server {
         }
         Ok(())
     }
+}
+
+/// For work that there is no room for.
+fn overloaded() -> Problem {
+    Problem::new(Reason::Overloaded, "the service has as much work as it can do: try again later")
+        .retry_after(Duration::from_secs(1))
 }
 
 async fn report(health: &HealthReporter, services: &[&'static str], ready: bool) {

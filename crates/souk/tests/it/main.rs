@@ -4,6 +4,7 @@
 mod clock;
 mod cluster;
 mod command_line;
+mod compose;
 mod copies;
 mod cuts;
 mod ended;
@@ -12,6 +13,7 @@ mod full;
 mod grpc;
 mod import;
 mod kill;
+mod limits;
 mod matrix;
 mod race;
 mod rest;
