@@ -320,7 +320,8 @@ async fn the_access_rule_is_checked_and_the_service_told_who_calls() {
     let status = client.create_product(create.clone()).await.unwrap_err();
     assert_eq!((status.code(), problem(&status).reason()), (Code::Unauthenticated, Reason::TokenMissing));
 
-    let forged = ServiceTokens::new(&Secret::new("another secret, just as long as it"), "order").bearer(PRODUCTS).unwrap();
+    let forged =
+        ServiceTokens::new(&Secret::new("another secret, just as long as it"), "order").bearer(PRODUCTS).unwrap();
     let elsewhere =
         ServiceTokens::new(&Secret::new(SECRET), "order").bearer("souk.inventory.v1.ReservationService").unwrap();
     let claims = serde_json::json!({ "iss": "souk-internal", "sub": "order", "exp": 4_000_000_000_u32 });
@@ -329,7 +330,10 @@ async fn the_access_rule_is_checked_and_the_service_told_who_calls() {
     let older = format!("Bearer {}", jsonwebtoken::encode(&header, &claims, &key).unwrap());
     for (token, says) in [
         (forged.to_str().unwrap(), "signature"),
-        (elsewhere.to_str().unwrap(), "the token is for souk.inventory.v1.ReservationService, and souk.inventory.v1.Prod"),
+        (
+            elsewhere.to_str().unwrap(),
+            "the token is for souk.inventory.v1.ReservationService, and souk.inventory.v1.Prod",
+        ),
         (&older, "lacks the claim `aud`: an older souk made it"),
         ("Bearer x.y.z", ""),
         ("Basic abc", ""),
@@ -497,7 +501,8 @@ async fn one_address_cannot_fill_the_room_for_requests_on_their_way() {
 
 #[tokio::test]
 async fn connections_and_what_each_may_hold_are_limited() {
-    let config = Config { max_connections: 5, max_connections_per_address: 3, max_streams_per_connection: 7, ..config() };
+    let config =
+        Config { max_connections: 5, max_connections_per_address: 3, max_streams_per_connection: 7, ..config() };
     let (server, _shutdown) = boot_with(config).await;
     let mut open = Vec::new();
     for _ in 0..3 {
@@ -772,7 +777,7 @@ async fn a_thousand_short_calls_at_a_time_are_no_attack() {
     let (contract, shutdown) = (Contract::souk().unwrap(), CancellationToken::new());
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = format!("http://{}", listener.local_addr().unwrap());
-    let server = Config { deadline: LONG, max_concurrent_requests: 1000, ..config() };
+    let server = Config { deadline: LONG, max_concurrent_requests: 1000, max_receiving_bytes: 64 << 20, ..config() };
     let server = Server::new(&server, "inventory", contract, verifier()).with(ProductServiceServer::new(Fake));
     tokio::spawn(server.serve(listener, shutdown.clone()));
     let config = client::Config {

@@ -22,7 +22,8 @@ const DAYS: u64 = 365;
 
 /// Makes the authority where there is none, and a new certificate for each name.
 pub fn run(args: &CertificatesArgs) -> anyhow::Result<()> {
-    let is_name = |name: &str| name.bytes().all(|byte| byte.is_ascii_lowercase() || byte.is_ascii_digit() || byte == b'-');
+    let is_name =
+        |name: &str| name.bytes().all(|byte| byte.is_ascii_lowercase() || byte.is_ascii_digit() || byte == b'-');
     if let Some(name) = args.names.iter().find(|name| name.is_empty() || *name == AUTHORITY || !is_name(name)) {
         bail!("`{name}` cannot be the name of a service: write small letters, digits and hyphens, such as `order`");
     }
@@ -50,8 +51,8 @@ impl Authority {
         params.key_usages = vec![KeyUsagePurpose::KeyCertSign];
         valid_for(&mut params, AUTHORITY_DAYS);
         let (certificate, key) = if certificate_file.exists() && key_file.exists() {
-            let key = KeyPair::from_pem(&read(&key_file)?)
-                .with_context(|| format!("{} holds no key", key_file.display()))?;
+            let key =
+                KeyPair::from_pem(&read(&key_file)?).with_context(|| format!("{} holds no key", key_file.display()))?;
             (read(&certificate_file)?, key)
         } else {
             let key = KeyPair::generate()?;

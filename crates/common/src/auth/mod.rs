@@ -240,7 +240,9 @@ impl AccessRule {
             return Err(self.out_of_scope());
         }
         match identity {
-            Identity::Service { name, .. } if self.internal_callers.iter().any(|caller| caller == name) => Ok(Grant::All),
+            Identity::Service { name, .. } if self.internal_callers.iter().any(|caller| caller == name) => {
+                Ok(Grant::All)
+            }
             Identity::User { roles, .. } if self.roles.iter().any(|role| roles.grant(role)) => Ok(Grant::All),
             Identity::User { id, .. } if self.owner.is_some() => Ok(Grant::Own(*id)),
             Identity::User { .. } if self.signed_in => Ok(Grant::All),
@@ -261,7 +263,10 @@ impl AccessRule {
 
     fn refusal(&self) -> String {
         if self.only_internal() {
-            return format!("of souk's own services, only these may call this method: {}", self.internal_callers.join(", "));
+            return format!(
+                "of souk's own services, only these may call this method: {}",
+                self.internal_callers.join(", ")
+            );
         }
         let roles: Vec<_> = self.roles.iter().map(Role::as_str).collect();
         if roles.is_empty() {

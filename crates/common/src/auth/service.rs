@@ -7,7 +7,7 @@ use std::{
 };
 
 use http::HeaderValue;
-use jsonwebtoken::{Algorithm, DecodingKey, EncodingKey, Header, Validation};
+use jsonwebtoken::{Algorithm, DecodingKey, EncodingKey, Header, Validation, errors::ErrorKind};
 use serde::{Deserialize, Serialize};
 
 use super::{Identity, secret::SHORTEST};
@@ -28,8 +28,8 @@ struct ServiceClaims {
     iss: String,
     /// The service that calls: `order`.
     sub: String,
-    /// The gRPC service that it calls, by its full name.
-    aud: String,
+    /// The gRPC service that it calls, by its full name. Tokens of before there was one lack it.
+    aud: Option<String>,
     exp: i64,
 }
 
@@ -66,12 +66,11 @@ impl ServiceTokens {
         let claims = ServiceClaims {
             iss: ISSUER.into(),
             sub: self.service.to_string(),
-            aud: audience.to_owned(),
+            aud: Some(audience.to_owned()),
             exp: now + VALID,
         };
         let token = jsonwebtoken::encode(&Header::new(Algorithm::HS256), &claims, &self.key)?;
-        let mut value = HeaderValue::try_from(format!("Bearer {token}"))
-            .map_err(|_| jsonwebtoken::errors::ErrorKind::InvalidToken)?;
+        let mut value = HeaderValue::try_from(format!("Bearer {token}")).map_err(|_| ErrorKind::InvalidToken)?;
         value.set_sensitive(true);
         current.insert(audience.to_owned(), (value.clone(), now));
         Ok(value)
@@ -90,9 +89,8 @@ impl ServiceTokenCheck {
         let mut validation = Validation::new(Algorithm::HS256);
         validation.leeway = leeway.as_secs();
         validation.set_issuer(&[ISSUER]);
-        validation.set_required_spec_claims(&["exp", "iss", "sub", "aud"]);
-        // It must be there. Whether it is the service that was called is known only where the call is:
-        // `Identity::check_audience`.
+        validation.set_required_spec_claims(&["exp", "iss", "sub"]);
+        // Whether it is the service that was called is known only where the call is: `Identity::check_audience`.
         validation.validate_aud = false;
         // Without a secret worth the name anyone could make tokens: then none is good.
         let key = match secret.expose() {
@@ -102,10 +100,11 @@ impl ServiceTokenCheck {
         Self { key, validation }
     }
 
-    /// The service that the token names, and when the token runs out (seconds since 1970).
+    /// The service that the token names and the one that it is for, and when the token runs out (seconds since 1970).
     pub(super) fn check(&self, token: &str) -> Result<(Identity, i64), jsonwebtoken::errors::Error> {
         let claims = jsonwebtoken::decode::<ServiceClaims>(token, &self.key, &self.validation)?.claims;
-        Ok((Identity::Service { name: claims.sub, audience: claims.aud }, claims.exp))
+        let audience = claims.aud.ok_or_else(|| ErrorKind::MissingRequiredClaim("aud".to_owned()))?;
+        Ok((Identity::Service { name: claims.sub, audience }, claims.exp))
     }
 }
 

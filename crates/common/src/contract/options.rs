@@ -54,18 +54,8 @@ const HTTP: &str = "google.api.http";
 
 impl Options {
     pub(super) fn of(pool: &DescriptorPool) -> Self {
-        let names = [
-            ACCESS,
-            RATE_CLASS,
-            IDEMPOTENCY_KEY,
-            CACHE,
-            ETAG,
-            CURSOR,
-            DEPRECATION,
-            HEADERS,
-            MAX_REQUEST_BYTES,
-            HTTP,
-        ];
+        let names =
+            [ACCESS, RATE_CLASS, IDEMPOTENCY_KEY, CACHE, ETAG, CURSOR, DEPRECATION, HEADERS, MAX_REQUEST_BYTES, HTTP];
         Self(names.into_iter().filter_map(|name| Some((name, pool.get_extension_by_name(name)?))).collect())
     }
 

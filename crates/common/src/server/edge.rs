@@ -219,7 +219,8 @@ fn check_certificate(request: &Request<Body>, identity: &Identity) -> Result<(),
     let Identity::Service { name, .. } = identity else { return Ok(()) };
     match request.extensions().get::<PeerCertificate>() {
         Some(certificate) if !certificate.is_for(name) => {
-            let message = format!("the token is of the service {name}, and the client's certificate is not for that name");
+            let message =
+                format!("the token is of the service {name}, and the client's certificate is not for that name");
             Err(Problem::new(Reason::TokenInvalid, message))
         }
         _ => Ok(()),

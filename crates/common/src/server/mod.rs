@@ -100,7 +100,8 @@ impl Config {
         // Of its half, an address needs room for the largest message and its headers.
         let least = self.max_request_bytes.saturating_add(edge::REQUEST_BYTES).saturating_mul(2);
         if self.max_receiving_bytes < least {
-            let right = format!("must be {least}B or more, twice what the largest request (server.max_request_bytes) needs");
+            let right =
+                format!("must be {least}B or more, twice what the largest request (server.max_request_bytes) needs");
             return Err(("max_receiving_bytes", right));
         }
         Ok(())

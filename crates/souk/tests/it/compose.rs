@@ -178,9 +178,8 @@ async fn the_services_of_the_compose_file_know_each_other_by_certificates_and_no
     assert_eq!(placed["state"], "STATE_CONFIRMED", "{placed}");
 
     // Even what is public is for those alone who show a certificate.
-    let keys = async |client: Client| {
-        SessionServiceClient::new(client).get_json_web_key_set(GetJsonWebKeySetRequest {}).await
-    };
+    let keys =
+        async |client: Client| SessionServiceClient::new(client).get_json_web_key_set(GetJsonWebKeySetRequest {}).await;
     keys(compose.client("user", Some("gateway"), None)).await.unwrap();
     assert_eq!(keys(compose.client("user", None, None)).await.unwrap_err().code(), Code::Unavailable);
     let plain = tonic::transport::Endpoint::from_shared(format!("http://127.0.0.1:{}", compose.ports["user"])).unwrap();
@@ -191,9 +190,11 @@ async fn the_services_of_the_compose_file_know_each_other_by_certificates_and_no
     plain.await.unwrap_err();
     // A service acts in its own name alone, though it has the secret, and calls what is meant for it.
     release(compose.client("inventory", Some("order"), Some("order"))).await.unwrap();
-    for (certificate, name, reason) in
-        [("gateway", "order", Reason::TokenInvalid), ("user", "order", Reason::TokenInvalid), ("gateway", "gateway", Reason::AccessDenied)]
-    {
+    for (certificate, name, reason) in [
+        ("gateway", "order", Reason::TokenInvalid),
+        ("user", "order", Reason::TokenInvalid),
+        ("gateway", "gateway", Reason::AccessDenied),
+    ] {
         let refused = release(compose.client("inventory", Some(certificate), Some(name))).await.unwrap_err();
         assert_eq!(Problem::from_status(&refused).reason(), reason, "{certificate} as {name}: {refused:?}");
     }
