@@ -30,6 +30,7 @@ use crate::{
     auth::{Recheck, Verifier},
     contract::{Contract, ContractError},
     error::{Problem, Reason},
+    framing::FRAME,
     local::Local,
     quota::Quota,
     tls,
@@ -98,7 +99,7 @@ impl Config {
             return Err(("receive_timeout", "must be more than 0s".to_owned()));
         }
         // Of its half, an address needs room for the largest message and its headers.
-        let least = self.max_request_bytes.saturating_add(edge::REQUEST_BYTES).saturating_mul(2);
+        let least = self.max_request_bytes.saturating_add(FRAME + edge::REQUEST_BYTES).saturating_mul(2);
         if self.max_receiving_bytes < least {
             let right =
                 format!("must be {least}B or more, twice what the largest request (server.max_request_bytes) needs");

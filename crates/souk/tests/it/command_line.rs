@@ -130,6 +130,8 @@ async fn help_tells_every_command() {
         "import",
         "verify",
         "prove",
+        "healthcheck",
+        "certificates",
     ] {
         assert!(log.contains(&format!("\n  {command} ")), "{command} is not in\n{log}");
     }
