@@ -17,10 +17,13 @@ use souk_common::{
     error::{Problem, Reason, chain},
     telemetry,
 };
-use tonic::{Status, body::Body};
+use tonic::{Code, Status, body::Body};
 
 /// The target of the lines that say how a request went.
 const ACCESS: &str = "access";
+
+/// Refusals that come by the thousand, for the log.
+static REFUSALS: telemetry::Sampled = telemetry::Sampled::new();
 
 /// A request, to be measured and logged once: when its answer has been sent, or whoever asked has left.
 pub struct Done {
@@ -44,7 +47,7 @@ pub struct Done {
 
 impl Done {
     /// Its answer had this status; over gRPC, the call this code.
-    pub fn settle(mut self, status: StatusCode, code: Option<tonic::Code>) {
+    pub fn settle(mut self, status: StatusCode, code: Option<Code>) {
         self.finish(status, code);
     }
 
@@ -57,24 +60,32 @@ impl Done {
         self.finish(status.unwrap_or(StatusCode::OK), None);
     }
 
-    fn finish(&mut self, status: StatusCode, code: Option<tonic::Code>) {
+    fn finish(&mut self, status: StatusCode, code: Option<Code>) {
         let Some(in_flight) = self.in_flight.take() else { return };
         drop(in_flight);
         let elapsed = self.started.elapsed();
         telemetry::metrics::http_server(&self.method, &self.label, status, elapsed);
         telemetry::span::record_status(self.span.span(), status);
-        let is_overload = self.problem.as_ref().is_some_and(|problem| problem.reason() == Reason::Overloaded);
+        let refused = self.problem.as_ref().map(Problem::reason);
+        let comes_often = matches!(refused, Some(Reason::RateLimited | Reason::Overloaded))
+            || (refused.is_none() && code == Some(Code::ResourceExhausted));
         let reason = self.problem.as_ref().map(Problem::reason_name);
         let cause = self.problem.as_ref().and_then(std::error::Error::source).map(chain);
         let (method, route, status, bytes) = (&self.method, &*self.label, status.as_u16(), self.sent.bytes());
         // The one place where the gateway logs a request. A fault of a service is in that service's log, by the
         // same request id.
         self.span.in_scope(|| match status {
+            _ if comes_often => {
+                let name = reason.unwrap_or("RESOURCE_EXHAUSTED");
+                if let Some(refused) = REFUSALS.count(name) {
+                    tracing::warn!(target: ACCESS, refused, reason = name, %method, route, status, "requests refused");
+                }
+                tracing::debug!(target: ACCESS, %method, route, status, ?code, reason, cause, ?elapsed, bytes, "request done");
+            }
             500 => {
                 tracing::error!(target: ACCESS, %method, route, status, ?code, reason, cause, ?elapsed, bytes, "request failed");
             }
-            // That there is too much work is said once for many; see `admission`.
-            502.. if !is_overload => {
+            502.. => {
                 tracing::warn!(target: ACCESS, %method, route, status, ?code, reason, cause, ?elapsed, bytes, "request refused");
             }
             _ if self.access_log => {

@@ -10,7 +10,7 @@ use std::{
     cell::RefCell,
     net::IpAddr,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
-    time::{Duration, Instant},
+    time::Duration,
 };
 
 use souk_common::{
@@ -36,14 +36,6 @@ enum Caller {
 pub struct Admission {
     places: Arc<Mutex<Places<Caller, oneshot::Sender<Place>>>>,
     patience: Duration,
-    untold: Arc<Mutex<Untold>>,
-}
-
-/// Refusals that the log does not tell of yet: a line for each would be more work than there is already.
-#[derive(Default)]
-struct Untold {
-    refused: u64,
-    told: Option<Instant>,
 }
 
 tokio::task_local! {
@@ -74,7 +66,7 @@ impl Admission {
     /// `patience`.
     pub fn new(places: usize, share: usize, patience: Duration) -> Self {
         let share = if share == 0 { places.div_ceil(2) } else { share };
-        Self { places: Arc::new(Mutex::new(Places::new(places, share))), patience, untold: Arc::default() }
+        Self { places: Arc::new(Mutex::new(Places::new(places, share))), patience }
     }
 
     /// Gives the request under way a place: as its user's, else as its address's.
@@ -95,24 +87,13 @@ impl Admission {
             Entered::Waiting(wish) => {
                 let _waiting = Waiting { admission: self, caller, wish };
                 if self.patience.is_zero() {
-                    return Err(self.full());
+                    return Err(full());
                 }
                 let given = tokio::time::timeout(self.patience, receiver).await;
-                given.ok().and_then(Result::ok).ok_or_else(|| self.full())
+                given.ok().and_then(Result::ok).ok_or_else(|| full())
             }
-            Entered::Refused => Err(self.full()),
+            Entered::Refused => Err(full()),
         }
-    }
-
-    /// There is no place: the log tells of it once a second.
-    fn full(&self) -> Problem {
-        let mut untold = self.untold.lock().unwrap_or_else(PoisonError::into_inner);
-        untold.refused += 1;
-        if untold.told.is_none_or(|told| told.elapsed() >= Duration::from_secs(1)) {
-            tracing::warn!(refused = untold.refused, "the gateway has more work than it can do: it refuses requests");
-            *untold = Untold { refused: 0, told: Some(Instant::now()) };
-        }
-        Problem::new(Reason::Overloaded, "the gateway has as much work as it can do: try again later")
     }
 
     fn lock(&self) -> MutexGuard<'_, Places<Caller, oneshot::Sender<Place>>> {
@@ -128,6 +109,11 @@ impl Drop for Place {
             drop(sender.send(Self { admission: self.admission.clone(), caller }));
         }
     }
+}
+
+/// There is no place.
+fn full() -> Problem {
+    Problem::new(Reason::Overloaded, "the gateway has as much work as it can do: try again later")
 }
 
 /// One who waits, until it is dropped.

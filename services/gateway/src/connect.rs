@@ -113,6 +113,7 @@ impl Gateway {
                 message.encode_to_vec().into()
             }
         };
+        self.limits.surcharge_encoded(method, &message).await?;
         let mut headers = parts.headers;
         headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/grpc"));
         headers.insert(header::TE, HeaderValue::from_static("trailers"));

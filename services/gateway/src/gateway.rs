@@ -58,7 +58,7 @@ pub struct Gateway {
     pub(crate) cache: Option<Arc<Cache>>,
     /// With other gateways.
     pub(crate) shared: Option<Arc<Shared>>,
-    limits: Limits,
+    pub(crate) limits: Limits,
     pub(crate) streams: Streams,
     pub(crate) connect: connect::Bindings,
     pub(crate) verifier: Arc<Verifier>,
@@ -321,7 +321,7 @@ impl Gateway {
             _ => None,
         };
         // Who tries tokens is counted, too, by the address.
-        self.limits.take(method.rate_class, caller).await?;
+        self.limits.take(method, caller).await?;
         let identity = identity?;
         let kind = if identity == Identity::Anonymous { "anonymous" } else { "user" };
         tracing::Span::current().record("souk.caller", kind);

@@ -118,7 +118,9 @@ impl Gateway {
         let (parts, body) = request.into_parts();
         let coding = Coding::of_messages(&parts.headers)?;
         let body = self.whole(&parts.headers, body, FRAME).await?;
-        let body = Body::new(Full::new(framing::single(body, coding, limit)?));
+        let framed = framing::single(body, coding, limit)?;
+        self.limits.surcharge_encoded(method, framed.get(FRAME..).unwrap_or_default()).await?;
+        let body = Body::new(Full::new(framed));
         self.forward(method, &parts.headers, body).await
     }
 

@@ -80,6 +80,9 @@ impl Gateway {
         }
         let attempts = precondition::attempts(message, &route.method, &parts.headers)?;
         attempts.iter().try_for_each(|message| self.check(message))?;
+        if let Some(message) = attempts.first() {
+            self.limits.surcharge(&route.method, message).await?;
+        }
         let mut answered = Err(Problem::internal());
         for message in attempts {
             if let Some(form) = form {

@@ -1,6 +1,7 @@
 //! What the contracts say of each method: route, access, rate class, idempotency. Read once from the descriptors.
 
 mod access;
+mod cost;
 mod options;
 pub mod validate;
 
@@ -16,6 +17,7 @@ pub use souk_proto::options::v1::{Cursor, HeaderField, RateClass};
 
 pub use self::{
     access::{AccessRule, Role, Roles},
+    cost::Cost,
     options::{Caching, Deprecation},
 };
 use self::{options::Options, validate::Validator};
@@ -55,6 +57,8 @@ pub struct Method {
     pub deprecation: Option<Deprecation>,
     /// Headers of a REST request that fill fields of the request.
     pub headers: Vec<HeaderField>,
+    /// How many requests of its budget a call counts as.
+    pub cost: Cost,
     /// It changes nothing (`idempotency_level = NO_SIDE_EFFECTS`).
     pub safe: bool,
     /// It may be repeated (`IDEMPOTENT` or `NO_SIDE_EFFECTS`).

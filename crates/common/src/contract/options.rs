@@ -13,7 +13,7 @@ use souk_proto::{
     options::v1::{self, Access, Cache, Cursor, HeaderField, RateClass},
 };
 
-use super::{AccessRule, ContractError, Method};
+use super::{AccessRule, ContractError, Cost, Method};
 
 /// How long an answer may be kept.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -46,11 +46,12 @@ const ETAG: &str = "souk.options.v1.etag";
 const CURSOR: &str = "souk.options.v1.cursor";
 const DEPRECATION: &str = "souk.options.v1.deprecation";
 const HEADERS: &str = "souk.options.v1.headers";
+const COST: &str = "souk.options.v1.cost";
 const HTTP: &str = "google.api.http";
 
 impl Options {
     pub(super) fn of(pool: &DescriptorPool) -> Self {
-        let names = [ACCESS, RATE_CLASS, IDEMPOTENCY_KEY, CACHE, ETAG, CURSOR, DEPRECATION, HEADERS, HTTP];
+        let names = [ACCESS, RATE_CLASS, IDEMPOTENCY_KEY, CACHE, ETAG, CURSOR, DEPRECATION, HEADERS, COST, HTTP];
         Self(names.into_iter().filter_map(|name| Some((name, pool.get_extension_by_name(name)?))).collect())
     }
 
@@ -155,6 +156,10 @@ impl Options {
             None => None,
         };
         let headers = self.headers(&descriptor, &options)?;
+        let cost = match self.message::<v1::Cost>(&descriptor, &options, COST)? {
+            Some(cost) => Cost::read(cost, &descriptor.input()).map_err(|fault| wrong(&descriptor, COST, fault))?,
+            None => Cost::default(),
+        };
         let service = descriptor.parent_service().full_name().to_owned();
         Ok(Method {
             path: format!("/{service}/{}", descriptor.name()),
@@ -168,6 +173,7 @@ impl Options {
             cursor,
             deprecation,
             headers,
+            cost,
             safe,
             idempotent: safe || level == 2,
             http,
@@ -308,6 +314,15 @@ mod tests {
             (
                 "option (souk.options.v1.headers) = {name: \"x-signature\" field: \"thing\"};",
                 "`thing` must be a single text",
+            ),
+            (
+                "option (souk.options.v1.cost) = {surcharges: {field: \"filter\" units: 1}};",
+                "names the field `filter`, which test.Query does not have",
+            ),
+            ("option (souk.options.v1.cost) = {surcharges: {field: \"after\"}};", "`after` needs `units`"),
+            (
+                "option (souk.options.v1.cost) = {surcharges: {field: \"after\" units: 1 per: 2}};",
+                "`per` goes with repeated fields",
             ),
         ];
         for (options, expected) in cases {

@@ -28,10 +28,15 @@ impl From<DbError> for Problem {
 }
 
 impl Problem {
-    /// A database that is unavailable, such as "the orders' database", and in which way.
+    /// A database that is unavailable, such as "the orders' database", and in which way. A statement that was cut off
+    /// has used up its time: the same again would take as long.
     pub fn database(what: impl std::fmt::Display, error: &DbError) -> Self {
-        let trouble = error.trouble().unwrap_or(Trouble::Unreachable);
-        Self::unavailable_since(what, trouble.for_clients())
+        match error.trouble().unwrap_or(Trouble::Unreachable) {
+            Trouble::CutOff => {
+                Self::new(Reason::DeadlineExceeded, format!("{what} took longer for this than a statement may"))
+            }
+            trouble => Self::unavailable_since(what, trouble.for_clients()),
+        }
     }
 }
 
@@ -95,6 +100,9 @@ mod tests {
             assert_eq!(problem.reason(), Reason::ServiceUnavailable);
             assert_eq!(problem.message(), format!("the database {told} at the moment: try again"));
         }
+        let cut_off = "canceling statement due to statement timeout".to_owned();
+        let error = Diesel::DatabaseError(DatabaseErrorKind::Unknown, Box::new(cut_off));
+        assert_eq!(Problem::from(DbError::from(error)).reason(), Reason::DeadlineExceeded);
     }
 
     #[test]

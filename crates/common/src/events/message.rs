@@ -78,9 +78,9 @@ impl DeadLetters {
         let (query, size) = ("dead-letters", page::size(request.page_size));
         let after = page::decode(&request.page_token, &query)?;
         let found = self.list(after, size + 1).await?;
-        let (found, next_page_token) =
-            page::cut(found, size, &query, |last| (last.reader.clone(), last.event.position));
-        Ok(ListDeadLettersResponse { dead_letters: found.iter().map(DeadLetter::message).collect(), next_page_token })
+        let key = |letter: &DeadLetter| (letter.reader.clone(), letter.event.position);
+        let (dead_letters, next_page_token) = page::cut(found, size, &query, key, |letter| letter.message());
+        Ok(ListDeadLettersResponse { dead_letters, next_page_token })
     }
 
     /// Answers `RequeueDeadLetter`.

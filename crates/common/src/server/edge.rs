@@ -45,6 +45,8 @@ struct Shared {
     max_request_bytes: usize,
     /// Cancelled when the server drains.
     draining: CancellationToken,
+    /// Refusals for want of resources, for the log.
+    refusals: telemetry::Sampled,
 }
 
 impl EdgeLayer {
@@ -66,6 +68,7 @@ impl EdgeLayer {
             deadline: config.deadline,
             max_request_bytes: config.max_request_bytes,
             draining,
+            refusals: telemetry::Sampled::new(),
         }))
     }
 }
@@ -161,7 +164,7 @@ impl Shared {
             Ok(Err(_)) => Status::from(late()).into_http(),
             Err(panic) => Status::from(Problem::internal().caused_by(panic_text(&*panic))).into_http(),
         };
-        let code = span.span().in_scope(|| settle(method, &response, started.elapsed()));
+        let code = span.span().in_scope(|| self.settle(method, &response, started.elapsed()));
         telemetry::span::record_code(span.span(), code, true);
         if let Some(id) = context.request_id_header() {
             response.headers_mut().insert(REQUEST_ID, id);
@@ -182,25 +185,34 @@ impl Shared {
         request.extensions_mut().insert(Caller { identity: identity.clone(), grant });
         Ok(identity)
     }
-}
 
-/// Counts the answer, and logs it where it is a fault of ours: the one place where errors are logged.
-fn settle(method: &Method, response: &Response<Body>, elapsed: Duration) -> Code {
-    let status = response.extensions().get::<Status>();
-    let header = || response.headers().get("grpc-status").map(|value| Code::from_bytes(value.as_bytes()));
-    let code = status.map(Status::code).or_else(header).unwrap_or(Code::Ok);
-    telemetry::metrics::rpc_server(method.service.clone(), method.name.clone(), code, elapsed);
-    let cause = status.and_then(std::error::Error::source).map(chain);
-    match code {
-        Code::Internal | Code::Unknown | Code::DataLoss => {
-            tracing::error!(?code, elapsed = ?elapsed, cause, message = status.map(Status::message), "request failed");
+    /// Counts the answer, and logs it where it is a fault of ours: the one place where errors are logged. Refusals for
+    /// want of resources come by the thousand: a line tells of all since the last one.
+    fn settle(&self, method: &Method, response: &Response<Body>, elapsed: Duration) -> Code {
+        let status = response.extensions().get::<Status>();
+        let header = || response.headers().get("grpc-status").map(|value| Code::from_bytes(value.as_bytes()));
+        let code = status.map(Status::code).or_else(header).unwrap_or(Code::Ok);
+        telemetry::metrics::rpc_server(method.service.clone(), method.name.clone(), code, elapsed);
+        let cause = status.and_then(std::error::Error::source).map(chain);
+        let message = status.map(Status::message);
+        match code {
+            Code::Internal | Code::Unknown | Code::DataLoss => {
+                tracing::error!(?code, ?elapsed, cause, message, "request failed");
+            }
+            Code::ResourceExhausted => {
+                let reason = status.map_or("RESOURCE_EXHAUSTED", |status| Problem::from_status(status).reason_name());
+                if let Some(refused) = self.refusals.count(reason) {
+                    tracing::warn!(refused, reason, cause, message, "requests refused");
+                }
+                tracing::debug!(?code, ?elapsed, cause, message, "request done");
+            }
+            Code::Unavailable | Code::DeadlineExceeded => {
+                tracing::warn!(?code, ?elapsed, cause, message, "request refused");
+            }
+            _ => tracing::debug!(?code, ?elapsed, cause, "request done"),
         }
-        Code::Unavailable | Code::DeadlineExceeded | Code::ResourceExhausted => {
-            tracing::warn!(?code, elapsed = ?elapsed, cause, message = status.map(Status::message), "request refused");
-        }
-        _ => tracing::debug!(?code, elapsed = ?elapsed, cause, "request done"),
+        code
     }
-    code
 }
 
 /// gRPC is POST alone. Anything else is answered as HTTP has it, for no gRPC client sends it.

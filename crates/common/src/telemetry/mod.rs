@@ -10,6 +10,7 @@ pub mod metrics;
 mod otlp;
 mod prometheus;
 pub mod propagation;
+mod sampled;
 pub mod span;
 
 use std::io::IsTerminal;
@@ -34,6 +35,7 @@ use tracing_subscriber::{EnvFilter, Layer, Registry};
 
 use crate::tls::TlsError;
 pub use config::{Config, LogFormat};
+pub use sampled::Sampled;
 
 /// How long the end of a process waits for its last spans and metrics to be sent.
 const FLUSH_LIMIT: Duration = Duration::from_secs(5);

@@ -6,14 +6,15 @@ mod memory;
 use std::{
     fmt,
     net::IpAddr,
-    sync::{Arc, OnceLock},
+    sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError},
     time::Duration,
 };
 
 use http::{HeaderMap, HeaderName, HeaderValue};
+use prost_reflect::DynamicMessage;
 use serde::Deserialize;
 use souk_common::{
-    contract::RateClass,
+    contract::{Method, RateClass},
     error::{Problem, Reason},
     ids::UserId,
     telemetry,
@@ -122,7 +123,8 @@ struct Standing {
 #[derive(Debug)]
 pub struct Client {
     address: IpAddr,
-    standing: OnceLock<Standing>,
+    caller: OnceLock<UserId>,
+    standing: Mutex<Option<Standing>>,
 }
 
 tokio::task_local! {
@@ -132,7 +134,7 @@ tokio::task_local! {
 impl Client {
     /// A client at an address.
     pub fn at(address: IpAddr) -> Arc<Self> {
-        Arc::new(Self { address: address::site(address), standing: OnceLock::new() })
+        Arc::new(Self { address: address::site(address), caller: OnceLock::new(), standing: Mutex::default() })
     }
 
     /// Where it is; of an IPv6 site, the /64.
@@ -145,10 +147,15 @@ impl Client {
         CLIENT.scope(self, work).await
     }
 
+    /// What the request took last.
+    fn standing(&self) -> MutexGuard<'_, Option<Standing>> {
+        self.standing.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
     /// Says how much the client may still send (draft-ietf-httpapi-ratelimit-headers): of its budgets the one that
     /// has the least left.
     pub fn tell(&self, headers: &mut HeaderMap) {
-        let Some(Standing { key, budget, taken }) = self.standing.get() else { return };
+        let Some(Standing { key, budget, taken }) = *self.standing() else { return };
         let (class, whose) = (key.class(), key.whose());
         let (window, full_in) = (whole_seconds(budget.refill()), whole_seconds(taken.full_in));
         let policy = format!("\"{class}-{whose}\";q={};w={window}", budget.burst);
@@ -181,12 +188,50 @@ impl Limits {
         Self { settings, memory, shared, script: redis::Script::new(include_str!("take.lua")) }
     }
 
-    /// Takes a request from the budgets of the caller and of the address that it comes from. The caller's comes
-    /// first: one who asks too much takes nothing from others behind the same address.
+    /// Takes what every call of a method costs, before anything of the request is read: see [`Limits::draw`].
     ///
     /// # Errors
-    /// `RATE_LIMITED` where one of them is used up.
-    pub async fn take(&self, class: RateClass, caller: Option<UserId>) -> Result<(), Problem> {
+    /// `RATE_LIMITED` where a budget is used up.
+    pub async fn take(&self, method: &Method, caller: Option<UserId>) -> Result<(), Problem> {
+        if let (Ok(client), Some(caller)) = (CLIENT.try_with(Arc::clone), caller) {
+            // The same for the whole request.
+            let _ = client.caller.set(caller);
+        }
+        self.draw(method.rate_class, caller, method.cost.base).await
+    }
+
+    /// Takes what a call costs for what it asks for, once that is known, from the budgets that [`Limits::take`] took
+    /// from.
+    ///
+    /// # Errors
+    /// `RATE_LIMITED` where a budget has not enough left.
+    pub async fn surcharge(&self, method: &Method, message: &DynamicMessage) -> Result<(), Problem> {
+        match method.cost.surcharge(message) {
+            0 => Ok(()),
+            units => {
+                let caller = CLIENT.try_with(|client| client.caller.get().copied()).ok().flatten();
+                self.draw(method.rate_class, caller, units).await
+            }
+        }
+    }
+
+    /// The same of an encoded message. What cannot be read costs nothing here: the service refuses it.
+    ///
+    /// # Errors
+    /// `RATE_LIMITED` where a budget has not enough left.
+    pub async fn surcharge_encoded(&self, method: &Method, message: &[u8]) -> Result<(), Problem> {
+        if !method.cost.depends_on_the_message() {
+            return Ok(());
+        }
+        match DynamicMessage::decode(method.descriptor.input(), message) {
+            Ok(message) => self.surcharge(method, &message).await,
+            Err(_) => Ok(()),
+        }
+    }
+
+    /// Takes a cost from the budgets of the caller and of the address that it comes from. The caller's comes first: one
+    /// who asks too much takes nothing from others behind the same address.
+    async fn draw(&self, class: RateClass, caller: Option<UserId>, cost: u32) -> Result<(), Problem> {
         let Some(client) = CLIENT.try_with(Arc::clone).ok().filter(|_| self.settings.enabled) else { return Ok(()) };
         // What has no class draws on the budget of writes, not on one like it.
         let class = if class == RateClass::Unspecified { RateClass::Write } else { class };
@@ -194,33 +239,32 @@ impl Limits {
         let address = (Key { class, who: Who::Address(client.address) }, budgets.per_address);
         let caller = caller.map(|id| (Key { class, who: Who::Caller(id) }, budgets.per_caller));
         let asked: Vec<(Key, Budget)> = caller.into_iter().chain([address]).collect();
-        let taken = match self.take_shared(&asked).await {
+        let taken = match self.take_shared(&asked, cost).await {
             Some(taken) => taken,
-            None => self.take_own(&asked),
+            None => self.take_own(&asked, cost),
         };
         let standings = asked.into_iter().zip(taken).map(|((key, budget), taken)| Standing { key, budget, taken });
         let Some(least) = standings.min_by_key(|standing| (standing.taken.denied.is_none(), standing.taken.remaining))
         else {
             return Ok(());
         };
-        // Set once: one request asks once.
-        let _ = client.standing.set(least);
-        least.taken.denied.map_or(Ok(()), |wait| Err(refused(least, wait)))
+        *client.standing() = Some(least);
+        least.taken.denied.map_or(Ok(()), |wait| Err(refused(least, cost, wait)))
     }
 
-    async fn take_shared(&self, asked: &[(Key, Budget)]) -> Option<Vec<Taken>> {
+    async fn take_shared(&self, asked: &[(Key, Budget)], cost: u32) -> Option<Vec<Taken>> {
         let mut call = self.script.prepare_invoke();
         for (key, budget) in asked {
-            call.key(key.to_string()).arg(budget.interval).arg(budget.burst);
+            call.key(key.to_string()).arg(budget.price(budget.burst)).arg(budget.price(cost));
         }
         let owed: Vec<u64> = self.shared.as_ref()?.ask(async |redis| call.invoke_async(redis).await).await?;
-        Some(asked.iter().zip(owed).map(|((_, budget), mut owed)| budget.take(&mut owed, 0)).collect())
+        Some(asked.iter().zip(owed).map(|((_, budget), mut owed)| budget.take(&mut owed, 0, cost)).collect())
     }
 
-    fn take_own(&self, asked: &[(Key, Budget)]) -> Vec<Taken> {
+    fn take_own(&self, asked: &[(Key, Budget)], cost: u32) -> Vec<Taken> {
         let mut all = Vec::with_capacity(asked.len());
         for (key, budget) in asked {
-            let taken = self.memory.take(*key, *budget);
+            let taken = self.memory.take(*key, *budget, cost);
             all.push(taken);
             if taken.denied.is_some() {
                 break;
@@ -230,10 +274,11 @@ impl Limits {
     }
 }
 
-fn refused(Standing { key, budget, .. }: Standing, wait: Duration) -> Problem {
+fn refused(Standing { key, budget, .. }: Standing, cost: u32, wait: Duration) -> Problem {
     telemetry::metrics::rate_limited(key.class(), key.whose());
+    let call = if cost > 1 { format!("; what this call asks for counts as {cost}") } else { String::new() };
     let message = format!(
-        "this {} has used up its budget of {} requests ({} at once, then one every {:?}): try again in {} s",
+        "this {} has used up its budget of {} requests ({} at once, then one every {:?}{call}): try again in {} s",
         key.whose(),
         key.class(),
         budget.burst,
@@ -258,7 +303,7 @@ mod tests {
     /// Takes one, and tells what became of it and the two headers.
     async fn take(limits: &Limits, class: RateClass, caller: Option<UserId>, address: &str) -> (bool, String, String) {
         let client = Client::at(address.parse().unwrap());
-        let passed = client.clone().scope(limits.take(class, caller)).await;
+        let passed = client.clone().scope(limits.draw(class, caller, 1)).await;
         if let Err(problem) = &passed {
             assert_eq!(problem.reason(), Reason::RateLimited);
             assert!(problem.retry_delay().unwrap() > Duration::ZERO);

@@ -19,6 +19,7 @@ use souk_common::{
 
 /// The connection that queries run on.
 pub type Conn = souk_common::db::postgres::Conn;
+pub use souk_common::db::postgres::position;
 /// For boxed queries.
 pub type Backend = diesel::pg::Pg;
 
