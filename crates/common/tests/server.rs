@@ -1,7 +1,12 @@
 //! The server stack around a service: what gets in, what is refused, and what an answer gives away.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::print_stdout, reason = "tests")]
 
-use std::{collections::BTreeSet, io::Write, sync::Arc, time::Duration};
+use std::{
+    collections::BTreeSet,
+    io::Write,
+    sync::{Arc, Mutex},
+    time::{Duration, Instant},
+};
 
 use flate2::{Compression, write::GzEncoder};
 use http::Method;
@@ -356,6 +361,39 @@ async fn more_work_than_the_service_can_do_is_refused_at_once() {
     let reasons: Vec<_> = calls.join_all().await.iter().map(|status| problem(status).reason()).collect();
     assert_eq!(reasons.iter().filter(|reason| **reason == Reason::DeadlineExceeded).count(), 2, "{reasons:?}");
     assert_eq!(reasons.iter().filter(|reason| **reason == Reason::Overloaded).count(), 8, "{reasons:?}");
+}
+
+#[derive(Clone, Default)]
+struct Log(Arc<Mutex<Vec<u8>>>);
+
+impl Write for Log {
+    fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
+        self.0.lock().unwrap().write(bytes)
+    }
+
+    fn flush(&mut self) -> std::io::Result<()> {
+        Ok(())
+    }
+}
+
+#[tokio::test]
+async fn a_flood_of_refusals_is_a_handful_of_lines() {
+    let log = Log::default();
+    let writer = log.clone();
+    let subscriber = tracing_subscriber::fmt().with_writer(move || writer.clone()).finish();
+    // For this thread, on which the server runs, too.
+    let _logged = tracing::subscriber::set_default(subscriber);
+    let (channel, _shutdown) = boot().await;
+    let mut client = ProductServiceClient::new(channel);
+    let began = Instant::now();
+    for _ in 0..500 {
+        let request = GetProductRequest { name: "x".repeat(5000) };
+        assert_eq!(problem(&client.get_product(request).await.unwrap_err()).reason(), Reason::BodyTooLarge);
+    }
+    let lines = String::from_utf8(log.0.lock().unwrap().clone()).unwrap();
+    let lines: Vec<_> = lines.lines().filter(|line| line.contains("requests refused")).collect();
+    assert!(!lines.is_empty() && lines[0].contains("BODY_TOO_LARGE") && lines[0].contains("refused=1"), "{lines:?}");
+    assert!(lines.len() as u64 <= 1 + began.elapsed().as_secs(), "{lines:?}");
 }
 
 #[tokio::test]

@@ -157,3 +157,55 @@ impl<D: FnOnce()> Drop for Counted<D> {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::{io::Write, sync::Mutex};
+
+    use super::*;
+
+    #[derive(Clone, Default)]
+    struct Log(Arc<Mutex<Vec<u8>>>);
+
+    impl Write for Log {
+        fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
+            self.0.lock().unwrap().write(bytes)
+        }
+
+        fn flush(&mut self) -> std::io::Result<()> {
+            Ok(())
+        }
+    }
+
+    #[test]
+    fn ten_thousand_refusals_are_a_handful_of_lines() {
+        let log = Log::default();
+        let writer = log.clone();
+        let subscriber = tracing_subscriber::fmt().with_writer(move || writer.clone()).finish();
+        let began = Instant::now();
+        tracing::subscriber::with_default(subscriber, || {
+            for number in 0..10_000 {
+                let reason = if number % 2 == 0 { Reason::RateLimited } else { Reason::Overloaded };
+                let problem = Problem::new(reason, "");
+                let status = StatusCode::from_u16(problem.http_status()).unwrap();
+                let done = Done {
+                    method: HttpMethod::GET,
+                    label: "/v1/products".to_owned(),
+                    started: Instant::now(),
+                    span: telemetry::span::RequestSpan::current(),
+                    problem: Some(problem),
+                    in_flight: Some(telemetry::metrics::http_in_flight()),
+                    sent: Sent::default(),
+                    access_log: true,
+                };
+                done.settle(status, None);
+            }
+        });
+        let lines = String::from_utf8(log.0.lock().unwrap().clone()).unwrap();
+        for name in ["RATE_LIMITED", "OVERLOADED"] {
+            let count = lines.lines().filter(|line| line.contains(name)).count() as u64;
+            assert!((1..=1 + began.elapsed().as_secs()).contains(&count), "{lines}");
+        }
+        assert_eq!(lines.lines().count(), lines.matches("requests refused").count(), "{lines}");
+    }
+}

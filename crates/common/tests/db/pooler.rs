@@ -191,6 +191,16 @@ async fn connections_that_the_pooler_loses_are_made_again() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_statement_behind_a_pooler_ends_when_its_caller_has_left() {
+    let ground = Ground::new().await;
+    let db = ground.connect(|config| config.max_connections = 1).await;
+    db.migrate().await.unwrap();
+    let watching = connect(&Config::at(&ground.database.url), &ground.database).await;
+    super::failures::statements_end_with_their_callers(&db, &watching).await;
+    ground.end().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_pooler_that_souk_does_not_know_of_is_told() {
     let ground = Ground::new().await;
     let mut config = ground.config();
