@@ -380,7 +380,7 @@ impl Write for Log {
 async fn a_flood_of_refusals_is_a_handful_of_lines() {
     let log = Log::default();
     let writer = log.clone();
-    let subscriber = tracing_subscriber::fmt().with_writer(move || writer.clone()).finish();
+    let subscriber = tracing_subscriber::fmt().with_ansi(false).with_writer(move || writer.clone()).finish();
     // For this thread, on which the server runs, too.
     let _logged = tracing::subscriber::set_default(subscriber);
     let (channel, _shutdown) = boot().await;

@@ -181,7 +181,7 @@ mod tests {
     fn ten_thousand_refusals_are_a_handful_of_lines() {
         let log = Log::default();
         let writer = log.clone();
-        let subscriber = tracing_subscriber::fmt().with_writer(move || writer.clone()).finish();
+        let subscriber = tracing_subscriber::fmt().with_ansi(false).with_writer(move || writer.clone()).finish();
         let began = Instant::now();
         tracing::subscriber::with_default(subscriber, || {
             for number in 0..10_000 {

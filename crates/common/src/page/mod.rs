@@ -262,16 +262,16 @@ mod tests {
 
     #[test]
     fn a_page_is_bounded_in_bytes_and_never_empty_for_it() {
-        let third = "x".repeat(MAX_BYTES / 3);
+        let third: &str = &"x".repeat(MAX_BYTES / 3);
         let page = |rows: Vec<(i64, &str)>| {
             let (messages, token) = cut(rows, 50, &QUERY, |row| ("k".to_owned(), row.0), |row| row.1.to_owned());
             (messages.len(), decode::<_, Key>(&token, &QUERY).unwrap().map(|key| key.1))
         };
-        assert_eq!(page(vec![(1, &third), (2, &third), (3, &third), (4, "x")]), (2, Some(2)));
-        assert_eq!(page(vec![(1, "x"), (2, &third), (3, &third)]), (3, None));
-        let large = "x".repeat(2 * MAX_BYTES);
-        assert_eq!(page(vec![(1, &large), (2, "x")]), (1, Some(1)));
-        assert_eq!(page(vec![(1, "x"), (2, &large), (3, "x")]), (1, Some(1)));
+        assert_eq!(page(vec![(1, third), (2, third), (3, third), (4, "x")]), (2, Some(2)));
+        assert_eq!(page(vec![(1, "x"), (2, third), (3, third)]), (3, None));
+        let large: &str = &"x".repeat(2 * MAX_BYTES);
+        assert_eq!(page(vec![(1, large), (2, "x")]), (1, Some(1)));
+        assert_eq!(page(vec![(1, "x"), (2, large), (3, "x")]), (1, Some(1)));
     }
 
     proptest! {
