@@ -109,9 +109,8 @@ const COSTS: [(&str, &str); 2] =
 /// Calls cost what the contract says: every call 2, one with a name 5 more, one with tags 1 more for each two.
 async fn calls_cost_what_they_ask_for(souk: &Booted, from: &str) {
     let get = async |path: &str| souk.send(souk.request("GET", path).header("x-forwarded-for", from)).await;
-    let left = |answer: &Answer| -> String {
-        answer.header("ratelimit").split(';').nth(1).unwrap_or_default().to_owned()
-    };
+    let left =
+        |answer: &Answer| -> String { answer.header("ratelimit").split(';').nth(1).unwrap_or_default().to_owned() };
     assert_eq!(left(&get("/test/v1/search").await), "r=38");
     assert_eq!(left(&get("/test/v1/search?name=x").await), "r=31");
     assert_eq!(left(&get("/test/v1/search?tags=a").await), "r=29");

@@ -101,10 +101,8 @@ async fn a_page_looks_at_a_limited_number_of_products_and_the_list_is_whole() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_page_is_bounded_in_bytes() {
     for souk in both().await {
-        let product = |number: usize| Product {
-            description: "ä".repeat(10_000),
-            ..draft(&format!("LARGE-{number:03}"))
-        };
+        let product =
+            |number: usize| Product { description: "ä".repeat(10_000), ..draft(&format!("LARGE-{number:03}")) };
         for first in (0..150).step_by(50) {
             let products = (first..first + 50).map(product).collect();
             let request = BatchUpsertProductsRequest { products, ..Default::default() };
