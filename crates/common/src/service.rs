@@ -47,6 +47,9 @@ impl Common {
             events: settings.section("events")?,
             client_tls: client_tls.map_err(|error| unusable("client.tls", &error))?,
         };
+        if let Some((name, fault)) = common.server.fault() {
+            return Err(settings.fault(name, fault));
+        }
         common.server.tls.load().map_err(|error| unusable("server.tls", &error))?;
         common.events.nats_tls.pem().map_err(|error| unusable("events.nats_tls", &error))?;
         if let Err(fault) = auth::check_secret(&common.auth.internal_secret) {

@@ -33,6 +33,7 @@ use tokio::{
 use tokio_util::sync::CancellationToken;
 use tonic::{Code, Request, Response, Status, transport::Channel};
 use tonic_health::pb::{HealthCheckRequest, health_client::HealthClient};
+use tonic_reflection::pb::v1::server_reflection_client::ServerReflectionClient;
 
 const SECRET: &str = "a secret of the test, long enough";
 
@@ -101,6 +102,8 @@ fn config() -> Config {
     Config {
         deadline: Duration::from_millis(500),
         max_concurrent_requests: 2,
+        max_streams: 2,
+        max_health_streams: 2,
         max_request_bytes: 4096,
         shutdown_delay: Duration::ZERO,
         drain: Duration::from_secs(1),
@@ -366,6 +369,29 @@ async fn health_follows_the_service_to_its_end() {
     assert_eq!(changes.message().await.unwrap().unwrap().status, 1);
     shutdown.cancel();
     assert_eq!(changes.message().await.unwrap().unwrap().status, 2);
+}
+
+#[tokio::test]
+async fn streams_that_need_no_token_have_a_budget_of_their_own() {
+    let (channel, _shutdown) = boot().await;
+    let mut health = HealthClient::new(channel.clone());
+    let mut reflection = ServerReflectionClient::new(channel.clone());
+    let mut watched = health.watch(HealthCheckRequest::default()).await.unwrap().into_inner();
+    watched.message().await.unwrap().unwrap();
+    let asked = reflection.server_reflection_info(futures::stream::pending()).await.unwrap();
+    let refused = [
+        health.watch(HealthCheckRequest::default()).await.map(drop),
+        reflection.server_reflection_info(futures::stream::pending()).await.map(drop),
+    ];
+    for refused in refused {
+        assert_eq!(problem(&refused.unwrap_err()).reason(), Reason::Overloaded);
+    }
+    // Probes are answered all the same, and so are calls.
+    health.check(HealthCheckRequest::default()).await.unwrap();
+    ProductServiceClient::new(channel).list_products(list("")).await.unwrap();
+    drop((watched, asked));
+    wait::until(LONG, "places to be free again", async || health.watch(HealthCheckRequest::default()).await.is_ok())
+        .await;
 }
 
 #[tokio::test]

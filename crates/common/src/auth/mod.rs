@@ -15,7 +15,7 @@ pub use self::{
     ended::{EndedFeed, EndedSession, EndedSessions, RemoteEnded, has_ended},
     keys::{KeySource, PublishedKey, RemoteKeys},
     service::ServiceTokens,
-    verifier::Verifier,
+    verifier::{Identified, Verifier},
 };
 pub use crate::contract::{AccessRule, Role, Roles};
 use crate::{

@@ -11,7 +11,7 @@ use souk_proto::common::v1::{
 };
 use tonic::Status;
 
-use super::{DeadLetter, DeadLetters, Event, Log, Step};
+use super::{Begin, DeadLetter, DeadLetters, Event, Log, Step};
 use crate::{
     error::{Problem, Reason},
     page,
@@ -132,8 +132,13 @@ impl Log {
             let wanted = among(&types, &event.kind) && among(&data_types, &event.data_type);
             wanted.then(|| event.message(source))
         };
-        let steps = self.watch(&request.cursor, pick).await?;
-        let response = |Step { position, found }| WatchEventsResponse { cursor: position.to_string(), event: found };
+        let begin = match request.after_position {
+            // A stream that broke goes on after its cursor, whatever its URL says.
+            Some(position) if request.cursor.is_empty() => Begin::After(position),
+            _ => Begin::Cursor(&request.cursor),
+        };
+        let steps = self.watch(begin, None, pick).await?;
+        let response = |Step { cursor, found }| WatchEventsResponse { cursor, event: found };
         Ok(Box::pin(steps.map(move |step| step.map(response))))
     }
 }

@@ -19,7 +19,7 @@ use tower::{Layer, Service};
 
 use super::{Config, ended, message, stop};
 use crate::{
-    auth::{Caller, Identity, Recheck, Verifier},
+    auth::{Caller, Identified, Recheck, Verifier},
     context::{self, REQUEST_ID, RequestContext},
     contract::{Contract, Method},
     error::{Problem, Reason, chain},
@@ -30,6 +30,12 @@ use crate::{
 /// Paths that are part of no contract and open to anyone who reaches the port: health and reflection.
 const OPEN: [&str; 3] =
     ["/grpc.health.v1.Health/", "/grpc.reflection.v1.ServerReflection/", "/grpc.reflection.v1alpha.ServerReflection/"];
+/// Those among them that watch health or ask reflection are streams, which last for as long as the client likes. All
+/// others are questions about health, which must not be refused because of them, or of how much else there is to do.
+const QUESTIONS: [&str; 2] = ["/grpc.health.v1.Health/Check", "/grpc.health.v1.Health/List"];
+/// Questions about health that are answered at a time, and how long each may take: they need no database.
+const MAX_QUESTIONS: usize = 256;
+const QUESTION_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// Puts the edge around a service.
 #[derive(Clone)]
@@ -41,6 +47,9 @@ struct Shared {
     verifier: Arc<Verifier>,
     recheck: Option<Arc<dyn Recheck>>,
     permits: Semaphore,
+    streams: Arc<Semaphore>,
+    open_streams: Arc<Semaphore>,
+    questions: Arc<Semaphore>,
     deadline: Duration,
     max_request_bytes: usize,
     /// Cancelled when the server drains.
@@ -63,6 +72,9 @@ impl EdgeLayer {
             verifier,
             recheck,
             permits: Semaphore::new(config.max_concurrent_requests),
+            streams: Arc::new(Semaphore::new(config.max_streams)),
+            open_streams: Arc::new(Semaphore::new(config.max_health_streams)),
+            questions: Arc::new(Semaphore::new(MAX_QUESTIONS)),
             deadline: config.deadline,
             max_request_bytes: config.max_request_bytes,
             draining,
@@ -100,7 +112,7 @@ where
 
     fn call(&mut self, request: Request<Body>) -> Self::Future {
         let clone = self.inner.clone();
-        let mut inner = std::mem::replace(&mut self.inner, clone);
+        let inner = std::mem::replace(&mut self.inner, clone);
         if request.method() != http::Method::POST {
             return Box::pin(std::future::ready(Ok(only_post())));
         }
@@ -108,10 +120,8 @@ where
         let path = request.uri().path();
         if OPEN.iter().any(|open| path.starts_with(open)) {
             return Box::pin(async move {
-                match framing::inflated(request, shared.max_request_bytes) {
-                    Ok(request) => Ok(stop::bound(inner.call(request).await?, &shared.draining)),
-                    Err(problem) => Ok(Status::from(problem).into_http()),
-                }
+                let answer = shared.handle_open(inner, request).await;
+                Ok(answer.unwrap_or_else(|problem| Status::from(problem).into_http()))
             });
         }
         Box::pin(async move { Ok(shared.handle(inner, request).await) })
@@ -119,6 +129,21 @@ where
 }
 
 impl Shared {
+    /// Answers what is part of no contract, within budgets of its own.
+    async fn handle_open<S>(&self, mut inner: S, request: Request<Body>) -> Result<Response<Body>, Problem>
+    where
+        S: Service<Request<Body>, Response = Response<Body>, Error = Infallible> + Send,
+        S::Future: Send,
+    {
+        let is_question = QUESTIONS.contains(&request.uri().path());
+        let budget = if is_question { &self.questions } else { &self.open_streams };
+        let place = budget.clone().try_acquire_owned().map_err(|_| overloaded())?;
+        let request = framing::inflated(request, self.max_request_bytes)?;
+        let limit = if is_question { QUESTION_TIMEOUT } else { Duration::MAX };
+        let Ok(Ok(response)) = tokio::time::timeout(limit, inner.call(request)).await else { return Err(late()) };
+        Ok(stop::bound(response, &self.draining, place))
+    }
+
     async fn handle<S>(&self, mut inner: S, mut request: Request<Body>) -> Response<Body>
     where
         S: Service<Request<Body>, Response = Response<Body>, Error = Infallible> + Send,
@@ -137,7 +162,7 @@ impl Shared {
         let work = async {
             let _permit = self.permits.try_acquire().map_err(|_| overloaded())?;
             context::timeout(request.headers())?;
-            let identity = self.admit(method, &mut request).await?;
+            let caller = self.admit(method, &mut request).await?;
             let limit = self.max_request_bytes;
             if method.descriptor.is_client_streaming() {
                 request = framing::inflated(request, limit)?;
@@ -147,12 +172,14 @@ impl Shared {
                 let body = std::mem::replace(request.body_mut(), Body::empty());
                 *request.body_mut() = message::check(&self.contract, method, coding, body, limit).await?;
             }
-            let Ok(response) = inner.call(request).await;
-            if method.descriptor.is_server_streaming() {
-                // The token was checked once, and the stream may go on for a day.
-                return Ok(response.map(|body| ended::cut(body, self.verifier.ended(&identity))));
+            if !method.descriptor.is_server_streaming() {
+                let Ok(response) = inner.call(request).await;
+                return Ok(response);
             }
-            Ok(response)
+            // A permit is for a request's work; a stream may go on for a day after that.
+            let place = self.streams.clone().try_acquire_owned().map_err(|_| overloaded())?;
+            let Ok(response) = inner.call(request).await;
+            Ok(response.map(|body| ended::cut(body, self.verifier.over(&caller), place)))
         };
         let work = AssertUnwindSafe(context.clone().scope(tokio::time::timeout(limit, work))).catch_unwind();
         let mut response = match span.run(work).await {
@@ -170,17 +197,17 @@ impl Shared {
     }
 
     /// Lets the caller in as far as the contract does, and says so to the service's code. Who calls.
-    async fn admit(&self, method: &Method, request: &mut Request<Body>) -> Result<Identity, Status> {
+    async fn admit(&self, method: &Method, request: &mut Request<Body>) -> Result<Identified, Status> {
         // A service whose methods lack a rule does not start; should one get here all the same, no one may call it.
         let rule =
             method.access.as_ref().ok_or_else(|| Problem::new(Reason::AccessDenied, "no one may call this method"))?;
-        let mut identity = self.verifier.identify(request.headers()).await?;
+        let mut caller = self.verifier.identify_for_long(request.headers()).await?;
         if let Some(recheck) = self.recheck.as_ref().filter(|_| !rule.public) {
-            identity = recheck.now(identity).await?;
+            caller.identity = recheck.now(caller.identity).await?;
         }
-        let grant = rule.admit(&identity)?;
-        request.extensions_mut().insert(Caller { identity: identity.clone(), grant });
-        Ok(identity)
+        let grant = rule.admit(&caller.identity)?;
+        request.extensions_mut().insert(Caller { identity: caller.identity.clone(), grant });
+        Ok(caller)
     }
 }
 

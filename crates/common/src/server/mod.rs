@@ -41,6 +41,10 @@ pub struct Config {
     pub deadline: Duration,
     /// Requests worked on at a time. More are refused at once.
     pub max_concurrent_requests: usize,
+    /// Streams to clients that are open at a time. More are refused at once.
+    pub max_streams: usize,
+    /// The same of those that watch health or ask reflection, which need no token.
+    pub max_health_streams: usize,
     /// Bytes of the largest request message taken.
     #[serde(with = "crate::config::byte_size")]
     pub max_request_bytes: usize,
@@ -65,6 +69,15 @@ pub struct Config {
     /// How it is stopped.
     #[serde(skip)]
     pub stop: Stop,
+}
+
+impl Config {
+    /// The setting that is wrong, and what would be right.
+    pub fn fault(&self) -> Option<(&'static str, &'static str)> {
+        let counts = [("server.max_streams", self.max_streams), ("server.max_health_streams", self.max_health_streams)];
+        let wrong = counts.into_iter().find(|(_, count)| !(1..=tokio::sync::Semaphore::MAX_PERMITS).contains(count));
+        wrong.map(|(name, _)| (name, "must be 1 or more, and no more than can be counted"))
+    }
 }
 
 /// Bytes of the largest question to reflection. Its library repeats a name that it does not know whole, in a header.

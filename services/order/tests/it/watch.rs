@@ -110,12 +110,65 @@ async fn a_stream_broken_a_hundred_times_misses_and_repeats_nothing() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_cursor_of_another_log_is_refused() {
-    let [souk, _] = harness::both().await;
-    for cursor in ["1000000", "later"] {
+async fn a_cursor_is_one_that_was_told_and_shows_nothing() {
+    let [souk, other] = harness::both().await;
+    for cursor in ["0", "1000000", "later"] {
         let request = WatchOrdersRequest { cursor: cursor.to_owned(), ..Default::default() };
         let problem = refused(souk.api(&souk.ada).watch_orders(request).await, Reason::FieldInvalid);
         assert_eq!(problem.field_violations()[0].path, "cursor");
+    }
+    let product = souk.stocked("LAMP", 20).await;
+    let (_, empty) = watch(&souk, &souk.bob, "").await;
+    for _ in 0..10 {
+        souk.confirmed(&[(&product, 1)]).await;
+    }
+    let (_, busy) = watch(&souk, &souk.bob, "").await;
+    assert!(empty != busy && empty.len() == 43 && busy.len() == 43, "{empty} {busy}");
+    // Of another shop.
+    let request = WatchOrdersRequest { cursor: busy, ..Default::default() };
+    let problem = refused(other.api(&other.ada).watch_orders(request).await, Reason::CursorExpired);
+    assert_eq!(problem.field_violations()[0].path, "cursor");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_customer_may_begin_with_the_oldest_event_that_is_kept() {
+    for souk in harness::both().await {
+        let product = souk.stocked("LAMP", 20).await;
+        let bobs = souk.place(&souk.bob, order_for(&[(&product, 1)], "tok_approved")).await.unwrap().name;
+        let adas = souk.confirmed(&[(&product, 1)]).await.name;
+        let (mut own, _) = watch(&souk, &souk.ada, "start").await;
+        let (mut all, _) = watch(&souk, &souk.staff, "start").await;
+        for stream in [&mut own, &mut all] {
+            let (event, order) = told(stream).await;
+            assert_eq!(event, "order.placed");
+            assert!(order.name == adas || order.name == bobs);
+        }
+        assert_eq!(told(&mut own).await.1.name, adas);
+        // Staff ask for one customer's.
+        let request = WatchOrdersRequest { customer: souk.bob.name.clone(), cursor: "start".into() };
+        let mut stream = souk.api(&souk.staff).watch_orders(request).await.unwrap().into_inner();
+        next(&mut stream).await;
+        assert_eq!([told(&mut stream).await.1.name, told(&mut stream).await.1.name], [bobs.clone(), bobs]);
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn administrators_see_again_what_came_after_a_position() {
+    for souk in harness::both().await {
+        let product = souk.stocked("LAMP", 20).await;
+        souk.confirmed(&[(&product, 1)]).await;
+        let mut events = EventServiceClient::with_interceptor(souk.orders.channel(), souk.admin.bearer.clone());
+        let after = |position| WatchEventsRequest { after_position: Some(position), ..Default::default() };
+        let mut stream = events.watch_events(after(1)).await.unwrap().into_inner();
+        assert_eq!(stream.message().await.unwrap().unwrap().event, None);
+        let second = stream.message().await.unwrap().unwrap();
+        assert_eq!(second.event.unwrap().position, 2);
+        // A cursor goes first: a stream that broke comes back to the same URL.
+        let request = WatchEventsRequest { cursor: second.cursor.clone(), ..after(0) };
+        let mut stream = events.watch_events(request).await.unwrap().into_inner();
+        assert_eq!(stream.message().await.unwrap().unwrap().cursor, second.cursor);
+        let problem = refused(events.watch_events(after(1000)).await, Reason::FieldInvalid);
+        assert_eq!(problem.field_violations()[0].path, "after_position");
     }
 }
 
