@@ -1,9 +1,9 @@
 //! What a client remembers of a stream: a place in the log, encrypted.
 //!
 //! A client can neither read a position from a cursor, which would tell it how much a shop sells, nor make one up. All
-//! cursors are equally long.
+//! cursors are equally long, and no two are equal: else who asks again and again could count what happens in between.
 
-use aws_lc_rs::aead::{AES_256_GCM_SIV, Aad, LessSafeKey, NONCE_LEN, Nonce, UnboundKey};
+use aws_lc_rs::aead::{AES_256_GCM_SIV, Aad, NONCE_LEN, Nonce, RandomizedNonceKey};
 use base64::{Engine, prelude::BASE64_URL_SAFE_NO_PAD};
 use sha2::{Digest, Sha256};
 
@@ -55,23 +55,24 @@ impl Cursors {
         Self { key: derive("key of souk's cursors").finalize().into(), epoch: [a, b, c, d] }
     }
 
-    fn key(&self) -> Result<LessSafeKey, Problem> {
-        let key = UnboundKey::new(&AES_256_GCM_SIV, &self.key);
-        Ok(LessSafeKey::new(key.map_err(|_| Problem::internal().caused_by("a key of cursors that is not one"))?))
+    fn key(&self) -> Result<RandomizedNonceKey, Problem> {
+        RandomizedNonceKey::new(&AES_256_GCM_SIV, &self.key)
+            .map_err(|_| Problem::internal().caused_by("no key of cursors"))
     }
 
     /// The cursor of a place.
     pub(super) fn write(&self, place: Place) -> Result<String, Problem> {
         let mut sealed = [&place.position.to_be_bytes()[..], &place.mark.0].concat();
-        self.key()?
-            .seal_in_place_append_tag(nonce(), Aad::from(self.epoch), &mut sealed)
+        let nonce = self
+            .key()?
+            .seal_in_place_append_tag(Aad::from(self.epoch), &mut sealed)
             .map_err(|_| Problem::internal().caused_by("a cursor could not be encrypted"))?;
-        Ok(BASE64_URL_SAFE_NO_PAD.encode([&self.epoch[..], &sealed].concat()))
+        Ok(BASE64_URL_SAFE_NO_PAD.encode([&self.epoch[..], &nonce.as_ref()[..], &sealed].concat()))
     }
 
     /// The place of a cursor.
     pub(super) fn read(&self, cursor: &str) -> Result<Place, WatchError> {
-        let mut bytes = [0; EPOCH + PLACE + TAG];
+        let mut bytes = [0; EPOCH + NONCE_LEN + PLACE + TAG];
         let length = BASE64_URL_SAFE_NO_PAD.decode_slice(cursor, &mut bytes);
         if length != Ok(bytes.len()) {
             return Err(WatchError::Malformed);
@@ -80,8 +81,10 @@ impl Cursors {
         if epoch != self.epoch {
             return Err(WatchError::OtherLog);
         }
+        let (nonce, sealed) = sealed.split_at_mut(NONCE_LEN);
+        let nonce = Nonce::try_assume_unique_for_key(nonce).map_err(|_| WatchError::Malformed)?;
         let key = self.key().map_err(|_| WatchError::Malformed)?;
-        let opened = key.open_in_place(nonce(), Aad::from(self.epoch), sealed).map_err(|_| WatchError::Malformed)?;
+        let opened = key.open_in_place(nonce, Aad::from(self.epoch), sealed).map_err(|_| WatchError::Malformed)?;
         let (position, mark) = opened.split_first_chunk().ok_or(WatchError::Malformed)?;
         let mark = mark.try_into().map_err(|_| WatchError::Malformed)?;
         Ok(Place { position: i64::from_be_bytes(*position), mark: Mark(mark) })
@@ -91,11 +94,6 @@ impl Cursors {
 const EPOCH: usize = 4;
 const PLACE: usize = 12;
 const TAG: usize = 16;
-
-/// GCM-SIV keeps its promises with one nonce for all: it then shows which cursors are of the same place, and no more.
-fn nonce() -> Nonce {
-    Nonce::assume_unique_for_key([0; NONCE_LEN])
-}
 
 #[cfg(test)]
 mod tests {
@@ -111,13 +109,14 @@ mod tests {
     fn a_cursor_shows_nothing_and_cannot_be_made() {
         let cursors = Cursors::new("order", &[7; 32]);
         let (first, millionth) = (cursors.write(place(1)).unwrap(), cursors.write(place(1_000_000)).unwrap());
-        assert_eq!((first.len(), millionth.len()), (43, 43));
-        let next = cursors.write(place(2)).unwrap();
-        // What they have in common is the epoch: 32 of 256 bits, 5 of 43 characters.
-        let common = first.bytes().zip(next.bytes()).take_while(|(one, other)| one == other).count();
-        assert!(common < 8, "{first} {next}");
+        assert_eq!((first.len(), millionth.len()), (59, 59));
+        // What two of the same place have in common is the epoch: 32 of 352 bits, 5 of 59 characters.
+        let here = place(2);
+        let [one, other] = [cursors.write(here).unwrap(), cursors.write(here).unwrap()];
+        let common = one.bytes().zip(other.bytes()).take_while(|(one, other)| one == other).count();
+        assert!((5..9).contains(&common), "{one} {other}");
         for text in
-            ["", "0", "12", "start", "later", &first[1..], &format!("{first}A"), &first.replace(&first[40..], "===")]
+            ["", "0", "12", "start", "later", &first[1..], &format!("{first}A"), &first.replace(&first[56..], "===")]
         {
             assert!(matches!(cursors.read(text), Err(WatchError::Malformed)), "{text}");
         }

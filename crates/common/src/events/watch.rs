@@ -23,8 +23,8 @@ use crate::{
 pub enum WatchError {
     /// It is not a cursor of ours.
     #[error(
-        "is not a cursor: send the last answer's `cursor` to go on after it, `start` to begin with the oldest event that \
-         is kept, or nothing to begin with what comes"
+        "must be the last answer's `cursor`, to go on after it; `start`, to begin with the oldest event that is kept; or \
+         empty, to begin with what comes"
     )]
     Malformed,
     /// It is the cursor of another log.
@@ -148,9 +148,12 @@ impl Log {
         if place.position > self.known_to(place.position).await? {
             return Err(WatchError::Restored);
         }
+        if place.position + 1 < self.oldest().await? {
+            return Err(WatchError::Expired);
+        }
         match self.mark_at(place.position).await? {
             Some(mark) if mark != place.mark => Err(WatchError::Restored),
-            None if place.position + 1 < self.oldest().await? => Err(WatchError::Expired),
+            // The same event, or one that is just no longer kept.
             _ => Ok(place),
         }
     }

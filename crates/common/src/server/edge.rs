@@ -30,12 +30,13 @@ use crate::{
 /// Paths that are part of no contract and open to anyone who reaches the port: health and reflection.
 const OPEN: [&str; 3] =
     ["/grpc.health.v1.Health/", "/grpc.reflection.v1.ServerReflection/", "/grpc.reflection.v1alpha.ServerReflection/"];
-/// Those among them that watch health or ask reflection are streams, which last for as long as the client likes. All
-/// others are questions about health, which must not be refused because of them, or of how much else there is to do.
-const QUESTIONS: [&str; 2] = ["/grpc.health.v1.Health/Check", "/grpc.health.v1.Health/List"];
-/// Questions about health that are answered at a time, and how long each may take: they need no database.
-const MAX_QUESTIONS: usize = 256;
-const QUESTION_TIMEOUT: Duration = Duration::from_secs(5);
+/// Probes: the only open paths that are no streams. They must be answered however many streams are open, and however much
+/// else there is to do.
+const PROBES: [&str; 2] = ["/grpc.health.v1.Health/Check", "/grpc.health.v1.Health/List"];
+/// Probes that are answered at a time.
+const MAX_PROBES: usize = 256;
+/// How long a probe may take, which needs no database.
+const PROBE_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// Puts the edge around a service.
 #[derive(Clone)]
@@ -48,8 +49,8 @@ struct Shared {
     recheck: Option<Arc<dyn Recheck>>,
     permits: Semaphore,
     streams: Arc<Semaphore>,
-    open_streams: Arc<Semaphore>,
-    questions: Arc<Semaphore>,
+    health_streams: Arc<Semaphore>,
+    probes: Arc<Semaphore>,
     deadline: Duration,
     max_request_bytes: usize,
     /// Cancelled when the server drains.
@@ -73,8 +74,8 @@ impl EdgeLayer {
             recheck,
             permits: Semaphore::new(config.max_concurrent_requests),
             streams: Arc::new(Semaphore::new(config.max_streams)),
-            open_streams: Arc::new(Semaphore::new(config.max_health_streams)),
-            questions: Arc::new(Semaphore::new(MAX_QUESTIONS)),
+            health_streams: Arc::new(Semaphore::new(config.max_health_streams)),
+            probes: Arc::new(Semaphore::new(MAX_PROBES)),
             deadline: config.deadline,
             max_request_bytes: config.max_request_bytes,
             draining,
@@ -135,11 +136,13 @@ impl Shared {
         S: Service<Request<Body>, Response = Response<Body>, Error = Infallible> + Send,
         S::Future: Send,
     {
-        let is_question = QUESTIONS.contains(&request.uri().path());
-        let budget = if is_question { &self.questions } else { &self.open_streams };
+        let (budget, limit) = match PROBES.contains(&request.uri().path()) {
+            true => (&self.probes, PROBE_TIMEOUT),
+            // To the begin of the stream.
+            false => (&self.health_streams, self.deadline),
+        };
         let place = budget.clone().try_acquire_owned().map_err(|_| overloaded())?;
         let request = framing::inflated(request, self.max_request_bytes)?;
-        let limit = if is_question { QUESTION_TIMEOUT } else { Duration::MAX };
         let Ok(Ok(response)) = tokio::time::timeout(limit, inner.call(request)).await else { return Err(late()) };
         Ok(stop::bound(response, &self.draining, place))
     }

@@ -78,7 +78,7 @@ pub(super) async fn follow(log: Log, owner: Option<UserId>, count: usize, patien
     while seen.len() < count {
         let mut steps = Box::pin(log.watch(Begin::Cursor(&cursor), owner, Some).await.unwrap());
         let first = steps.next().await.unwrap().unwrap();
-        assert!((cursor == "start" || first.cursor == cursor) && first.found.is_none());
+        assert!(first.found.is_none());
         for _ in 0..patience.min(count - seen.len()) {
             let step = tokio::time::timeout(DEADLINE, steps.next()).await.unwrap().unwrap().unwrap();
             cursor = step.cursor;
@@ -174,7 +174,7 @@ async fn a_cursor_that_leads_nowhere_is_refused() {
         for begin in [Begin::Cursor(&cursors[2]), Begin::After(2), Begin::Cursor("start")] {
             let mut steps = Box::pin(log.watch(begin, None, Some).await.unwrap());
             steps.next().await.unwrap().unwrap();
-            assert_eq!(steps.next().await.unwrap().unwrap().cursor, cursors[3]);
+            assert_eq!(steps.next().await.unwrap().unwrap().found.unwrap().position, 3);
         }
         // Positions are never given twice, even where all events are forgotten.
         let forgotten: Result<(), Error> = db::write!(fixture.db, |conn, q| q::age_events(conn, 3, old).await);
