@@ -65,7 +65,7 @@ async fn run(cli: Cli) -> anyhow::Result<()> {
         },
         Command::Inventory(args) => single::run(Which::Inventory, &args, file).await,
         Command::Order(args) => single::run(Which::Order, &args, file).await,
-        Command::Gateway(args) => single::run(Which::Gateway, &args, file).await,
+        Command::Gateway(args) => single::run_gateway(&args, file).await,
         Command::Migrate(args) => migrate(&args, file).await,
         Command::CheckConfig(data) => {
             let settings = settings::load(file, &Given::from_args(&data)?)?;

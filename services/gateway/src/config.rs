@@ -13,7 +13,7 @@ use souk_common::{
 
 use crate::{
     address::{self, ForwardedBy, Network},
-    cache, limits,
+    cache, foreign, limits,
     manners::cors,
     shared::Shared,
     stream, tls,
@@ -94,6 +94,8 @@ pub struct Settings {
     pub rate_limits: limits::Settings,
     /// Server streams.
     pub stream: stream::Settings,
+    /// Whose contract is served.
+    pub contract: foreign::Settings,
     /// Where the services are.
     pub backends: Backends,
 }
@@ -120,10 +122,21 @@ impl Backends {
         self.0.insert(name.into(), address.into());
     }
 
+    /// Adds those of a command line: they replace others of their names, and one that is there twice has two addresses.
+    pub fn add(&mut self, backends: &[(String, String)]) {
+        let mut given = BTreeMap::<&str, Vec<&str>>::new();
+        for (name, address) in backends {
+            given.entry(name).or_default().push(address);
+        }
+        for (name, addresses) in given {
+            self.set(name, addresses.join(","));
+        }
+    }
+
     /// The name and address for a service: of the names that are the service or a package around it, the longest.
+    /// Variables have names in capitals: their case does not count.
     pub fn of(&self, service: &str) -> Option<(&str, &str)> {
-        let fits = |name: &str| service.strip_prefix(name).is_some_and(|rest| rest.is_empty() || rest.starts_with('.'));
-        let fitting = self.0.iter().filter(|(name, _)| fits(name));
+        let fitting = self.0.iter().filter(|(name, _)| foreign::fits(name, service));
         fitting.max_by_key(|(name, _)| name.len()).map(|(name, address)| (name.as_str(), address.as_str()))
     }
 
@@ -185,6 +198,10 @@ impl Config {
         })?;
         if let Some((setting, fault)) = own.stream.fault() {
             return Err(settings.fault(setting, fault));
+        }
+        let is_set = |name: &str| settings.is_set(&format!("gateway.contract.{name}"));
+        if let Some((name, fault)) = own.contract.fault(is_set) {
+            return Err(settings.fault(&format!("gateway.contract.{name}"), fault));
         }
         Ok(Self { common: Common::from_settings(settings)?, settings: own })
     }

@@ -22,10 +22,11 @@ use tonic::{Code, Status, body::Body};
 
 use crate::{
     answer,
+    foreign::Errors,
     gateway::Gateway,
     percent,
     rest::{self, IDEMPOTENT_REPLAYED},
-    transcode::{Binding, BindingError, Parts},
+    transcode::{Binding, BindingError, Parts, lenient::Leniency},
 };
 
 const TIMEOUT: HeaderName = HeaderName::from_static("connect-timeout-ms");
@@ -50,8 +51,11 @@ pub type Bindings = BTreeMap<String, Binding>;
 ///
 /// # Errors
 /// Never, as nothing in them is named.
-pub fn bindings(contract: &Contract) -> Result<Bindings, BindingError> {
-    let of = |method: &Method| Binding::new(&method.descriptor.input(), &method.descriptor.output(), [], "*", "");
+pub fn bindings(contract: &Contract, leniency: Leniency) -> Result<Bindings, BindingError> {
+    let of = |method: &Method| {
+        let (input, output) = (method.descriptor.input(), method.descriptor.output());
+        Ok::<_, BindingError>(Binding::new(&input, &output, [], "*", "")?.leniently(leniency, &output))
+    };
     contract.methods().map(|method| Ok((method.path.clone(), of(method)?))).collect()
 }
 
@@ -117,10 +121,10 @@ impl Gateway {
         headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/grpc"));
         headers.insert(header::TE, HeaderValue::from_static("trailers"));
         let answered = self.forward(method, &headers, Body::new(Full::new(framing::frame(&message)))).await?;
-        let replayed = answered.headers().get(IDEMPOTENT_REPLAYED).cloned();
-        let limit = self.config.common.server.deadline;
+        let answered_headers = answered.headers().clone();
+        let limit = method.deadline.unwrap_or(self.config.common.server.deadline);
         let left = RequestContext::current().map_or(limit, |context| context.remaining(limit));
-        let message = tokio::time::timeout(left, unary(answered))
+        let message = tokio::time::timeout(left, unary(answered, &self.api.errors))
             .await
             .map_err(|_| Problem::new(Reason::DeadlineExceeded, "the work took longer than allowed"))??;
         let (content_type, body) = match call.codec {
@@ -128,9 +132,10 @@ impl Gateway {
             Codec::Json => ("application/json", binding.renderer.render(&message).or_internal()?.into()),
         };
         let mut response = answer::with_body(StatusCode::OK, HeaderValue::from_static(content_type), body);
-        if let Some(replayed) = replayed {
-            response.headers_mut().insert(IDEMPOTENT_REPLAYED, replayed);
+        if let Some(replayed) = answered_headers.get(IDEMPOTENT_REPLAYED) {
+            response.headers_mut().insert(IDEMPOTENT_REPLAYED, replayed.clone());
         }
+        self.api.response_headers.copy(&answered_headers, response.headers_mut());
         answer::never_store(&mut response);
         Ok(response)
     }
@@ -203,16 +208,16 @@ fn unframed(frame: &Bytes) -> Option<Bytes> {
 }
 
 /// The message of a unary gRPC answer, or the status that it failed with.
-async fn unary(response: Response<Body>) -> Result<Bytes, Problem> {
+async fn unary(response: Response<Body>, errors: &Errors) -> Result<Bytes, Problem> {
     let broken = || Problem::internal().caused_by("a service's answer is not one gRPC message");
     if let Some(status) = Status::from_header_map(response.headers()) {
-        return Err(Problem::from_status(&status));
+        return Err(errors.problem(&status));
     }
     let collected = response.into_body().collect().await.map_err(Problem::from)?;
     let status = collected.trailers().and_then(Status::from_header_map).ok_or_else(broken)?;
     match status.code() {
         Code::Ok => unframed(&collected.to_bytes()).ok_or_else(broken),
-        _ => Err(Problem::from_status(&status)),
+        _ => Err(errors.problem(&status)),
     }
 }
 

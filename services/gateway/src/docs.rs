@@ -32,6 +32,11 @@ pub struct File {
 /// The page itself.
 pub const PATH: &str = "/docs";
 
+/// Where its files are served.
+pub fn paths() -> impl Iterator<Item = &'static str> {
+    FILES.iter().map(|file| file.path)
+}
+
 static FILES: [File; 4] = [
     File {
         path: PATH,

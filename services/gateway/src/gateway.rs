@@ -28,6 +28,7 @@ use crate::{
     cache::{Cache, Change},
     config::Config,
     connect,
+    foreign::{self, Api},
     grpc::{self, Own},
     head,
     health::Readiness,
@@ -39,6 +40,7 @@ use crate::{
     shared::Shared,
     stream::{self, Ended, Outcome, Streams},
     tls::Tls,
+    transcode::lenient::Leniency,
     upstream::Upstreams,
     web::Encoding,
 };
@@ -61,7 +63,9 @@ pub struct Gateway {
     limits: Limits,
     pub(crate) streams: Streams,
     pub(crate) connect: connect::Bindings,
-    pub(crate) verifier: Arc<Verifier>,
+    /// Checks tokens; `None`: the services do, or nobody.
+    pub(crate) verifier: Option<Arc<Verifier>>,
+    pub(crate) api: Arc<Api>,
     manners: Manners,
     admission: Admission,
     pub(crate) tls: Option<Tls>,
@@ -96,13 +100,20 @@ impl Gateway {
         descriptors: &[u8],
         verifier: Arc<Verifier>,
     ) -> Result<Self, ServeError> {
+        let routes = Routes::of(&contract)?;
+        let (leniency, verifier, api) = (Leniency::default(), Some(verifier), Api::default());
+        Self::of(config, foreign::Parts { contract, descriptors, routes, leniency, verifier, api })
+    }
+
+    /// The gateway of any contract.
+    pub(crate) fn of(config: Config, parts: foreign::Parts<'_>) -> Result<Self, ServeError> {
+        let foreign::Parts { contract, descriptors, routes, leniency, verifier, api } = parts;
         let upstreams = Upstreams::new(&config, &contract)?;
         let served: Vec<&str> = upstreams.services().collect();
         contract.require_access(&served)?;
-        let routes = Routes::of(&contract)?;
         let readiness = Readiness::new(&upstreams, config.settings.ready_timeout, config.common.server.stop.clone());
         let own = grpc::own(descriptors, &served, readiness.clone())?;
-        let connect = connect::bindings(&contract)?;
+        let connect = connect::bindings(&contract, leniency)?;
         let streams = Streams::new(config.settings.stream.max_open);
         let manners = Manners::of(&config.settings);
         let openapi = OnceLock::new();
@@ -129,6 +140,7 @@ impl Gateway {
             streams,
             connect,
             verifier,
+            api: Arc::new(api),
             manners,
             admission,
             tls,
@@ -147,9 +159,12 @@ impl Gateway {
         };
         let target = self.target(&request, &path);
         let connects = matches!(target, Target::Connect(_));
-        let request = if connects { connect::with_timeout(request) } else { request };
-        let limit =
-            if target.streams() { self.config.settings.stream.timeout } else { self.config.common.server.deadline };
+        let mut request = if connects { connect::with_timeout(request) } else { request };
+        if self.verifier.is_none() && !self.api.passes_authorization {
+            // Checked by nobody here, it must not look to a service as if it were.
+            request.headers_mut().remove(header::AUTHORIZATION);
+        }
+        let limit = target.deadline(&self.config);
         let context = RequestContext::from_headers(request.headers(), limit);
         let is_head = request.method() == HttpMethod::HEAD;
         let method = target.measured(request.method());
@@ -288,7 +303,7 @@ impl Gateway {
                 Ok(stream::bound(self.own.call(request).await, self.streams.end(true), None))
             }
             Target::GrpcUnknown => {
-                Err(Problem::new(Reason::Unimplemented, format!("{} is not a method of souk", request.uri().path())))
+                Err(Problem::new(Reason::Unimplemented, format!("there is no method {}", request.uri().path())))
             }
             Target::Connect(method) => self.connect(&method, request).await,
             Target::Rest(matched) => self.rest(&matched, request).await,
@@ -309,7 +324,11 @@ impl Gateway {
             .as_ref()
             .filter(|rule| !rule.only_internal())
             .ok_or_else(|| Problem::new(Reason::AccessDenied, "this method is for souk's own services alone"))?;
-        let identity = match self.verifier.identify(headers).await {
+        let identified = match &self.verifier {
+            Some(verifier) => verifier.identify(headers).await,
+            None => Ok(Identity::Anonymous),
+        };
+        let identity = match identified {
             // Services call each other directly: one that comes in here is a stolen token.
             Ok(Identity::Service { .. }) => {
                 Err(Problem::new(Reason::TokenInvalid, "this token is not one for clients"))
@@ -368,6 +387,12 @@ impl Target {
             Self::Rest(matched) => Some(&matched.route.method),
             _ => None,
         }
+    }
+
+    /// How long it may take.
+    fn deadline(&self, config: &Config) -> Duration {
+        let usual = if self.streams() { config.settings.stream.timeout } else { config.common.server.deadline };
+        self.method().and_then(|method| method.deadline).unwrap_or(usual)
     }
 
     /// Whether it may last as long as a stream. Health and reflection have methods that do.

@@ -137,6 +137,7 @@ impl Gateway {
         *onward.uri_mut() = method.path.parse().map_err(|_| Problem::internal())?;
         *onward.version_mut() = http::Version::HTTP_2;
         *onward.headers_mut() = only(headers, &REQUEST_HEADERS);
+        self.api.request_headers.copy(headers, onward.headers_mut());
         let Ok(response) = upstream.client.clone().call(onward).await;
         if let Some(status) = response.extensions().get::<Status>() {
             // Made on this side of the connection: the service was not reached, or not in time.
@@ -144,6 +145,7 @@ impl Gateway {
         }
         let mut back = Response::new(Body::empty());
         *back.headers_mut() = only(response.headers(), &RESPONSE_HEADERS);
+        self.api.response_headers.copy(response.headers(), back.headers_mut());
         *back.body_mut() = response.into_body();
         Ok(if streams { stream::bound(back, self.streams.end(method.cursor.is_some()), place) } else { back })
     }

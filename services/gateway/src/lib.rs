@@ -13,6 +13,7 @@ pub mod config;
 mod connect;
 mod connection;
 mod docs;
+mod foreign;
 #[cfg(test)]
 mod fuzz;
 mod gateway;
@@ -37,6 +38,7 @@ mod web;
 pub use self::{
     config::{Backends, Config, DEFAULTS, Settings},
     gateway::Gateway,
+    foreign::{DescriptorError, ForeignError},
     serve::{ServeError, serve},
     upstream::UpstreamError,
 };

@@ -13,11 +13,17 @@ use souk_common::{
     error::{ACCEPT_ENCODING, OrProblem, Problem, Reason},
     framing::{self, Coding, NotInflated},
 };
-use tonic::{body::Body, client::Grpc, metadata::MetadataValue};
+use tonic::{
+    Extensions,
+    body::Body,
+    client::Grpc,
+    metadata::{MetadataMap, MetadataValue},
+};
 
 use crate::{
     accept::Accept,
     cache,
+    foreign::Api,
     gateway::Gateway,
     head,
     manners::{
@@ -49,7 +55,9 @@ impl Gateway {
         let form = if descriptor.is_server_streaming() {
             Some(Form::choose(&accept)?)
         } else {
-            accept.choose(&[JSON])?;
+            if !route.binding.answers_raw() {
+                accept.choose(&[JSON])?;
+            }
             None
         };
         let mut body = self.whole(&parts.headers, body, 0).await?;
@@ -111,23 +119,26 @@ impl Gateway {
     ) -> Result<Response<Body>, Problem> {
         let upstream = self.upstreams.of(&route.method.service).ok_or_else(Problem::internal)?;
         let client = upstream.client.clone();
-        let question = self.cache.as_ref().and_then(|cache| Some((cache, cache.question(route, &message)?)));
+        let cache = self.cache.as_ref().filter(|_| !route.binding.answers_raw());
+        let question = cache.and_then(|cache| Some((cache, cache.question(route, &message)?)));
         if let Some((cache, question)) = question {
             let patience = self.config.common.server.deadline;
             let patience = RequestContext::current().map_or(patience, |context| context.remaining(patience));
             // In nobody's name: what is kept is for everyone.
-            let route_too = route.clone();
-            let fetch = async move { Ok(ask(client, &route_too, tonic::Request::new(message)).await?.0) };
+            let (route_too, api) = (route.clone(), self.api.clone());
+            let fetch = async move { Ok(ask(client, &route_too, tonic::Request::new(message), &api).await?.0) };
             let (entry, source) = cache.get(question, patience, fetch).await?;
             let mut response = caching::answer(asked, &route.method, &entry.answer);
             cache::tell(&mut response, &entry, source);
             return Ok(response);
         }
-        let (answer, replayed) = ask(client, route, onward(message, &asked.headers)).await?;
+        let onward = onward(message, &asked.headers, &self.api);
+        let (answer, told) = ask(client, route, onward, &self.api).await?;
         let mut response = caching::answer(asked, &route.method, &answer);
-        if replayed {
+        if told.get(IDEMPOTENT_REPLAYED).is_some_and(|value| value == "true") {
             response.headers_mut().insert(IDEMPOTENT_REPLAYED, HeaderValue::from_static("true"));
         }
+        self.api.response_headers.copy(&told, response.headers_mut());
         Ok(response)
     }
 
@@ -190,23 +201,27 @@ fn too_large(limit: usize) -> Problem {
 /// What HTTP has for a client that is too slow.
 const REQUEST_TIMEOUT: u16 = 408;
 
-/// Asks the service. Also says whether the answer is that to an earlier request with the same key.
+/// Asks the service. Gives its metadata, too.
 async fn ask(
     client: Client,
     route: &Route,
     request: tonic::Request<DynamicMessage>,
-) -> Result<(Answer, bool), Problem> {
+    api: &Api,
+) -> Result<(Answer, HeaderMap), Problem> {
     let mut client = Grpc::new(client).max_decoding_message_size(usize::MAX);
     client.ready().await.or_unavailable("a service")?;
-    let answered = client.unary(request, route.grpc_path.clone(), Onward).await?;
-    let json = route.binding.renderer.render(answered.get_ref()).or_internal()?;
-    let replayed = answered.metadata().get(IDEMPOTENT_REPLAYED).is_some_and(|value| value == "true");
-    Ok((Answer::of(route, answered.get_ref(), json), replayed))
+    let answered = client.unary(request, route.grpc_path.clone(), Onward).await;
+    let (metadata, message, _) = answered.map_err(|status| api.errors.problem(&status))?.into_parts();
+    let (body, content_type) = route.binding.write(&message).or_internal()?;
+    Ok((Answer::of(route, &message, body, content_type), metadata.into_headers()))
 }
 
 /// The message for the service, with what of the request's headers it gets.
-pub fn onward(message: DynamicMessage, headers: &HeaderMap) -> tonic::Request<DynamicMessage> {
-    let mut request = tonic::Request::new(message);
+pub fn onward(message: DynamicMessage, headers: &HeaderMap, api: &Api) -> tonic::Request<DynamicMessage> {
+    let mut metadata = HeaderMap::new();
+    api.request_headers.copy(headers, &mut metadata);
+    let metadata = MetadataMap::from_headers(metadata);
+    let mut request = tonic::Request::from_parts(metadata, Extensions::default(), message);
     // The service checks the token again: it believes no one, not even the gateway.
     if let Some(token) = headers.get(header::AUTHORIZATION)
         && let Ok(token) = MetadataValue::try_from(token.as_bytes())

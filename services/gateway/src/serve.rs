@@ -34,6 +34,7 @@ use crate::{
     cache::follow::Log,
     config::{Config, Settings},
     connection::{self, Bounds, Linger, Staged},
+    foreign::{self, ForeignError},
     gateway::Gateway,
     routes::{RouteError, TooLong},
     tls::{Acceptor, Tls, TlsError},
@@ -68,6 +69,9 @@ pub enum ServeError {
     /// The certificate towards clients cannot be used.
     #[error(transparent)]
     Tls(#[from] TlsError),
+    /// A contract that is not souk's own cannot be served.
+    #[error(transparent)]
+    Foreign(#[from] ForeignError),
     /// What is shared with other gateways cannot be.
     #[error("gateway.redis_url cannot be used")]
     Redis(#[from] redis::RedisError),
@@ -89,11 +93,20 @@ const LAST_REQUESTS: Duration = Duration::from_millis(100);
 /// A client that is silent for this long is asked whether it is still there, and has as long to answer.
 const KEEP_ALIVE: Duration = Duration::from_secs(30);
 
-/// Serves souk's contract until `shutdown`, then lets running requests end for the configured time.
+/// Serves souk's contract, or the one that the settings name, until `shutdown`, then lets running requests end for the configured time.
 ///
 /// # Errors
 /// Before anything is served, where the contract or the settings do not allow it.
 pub async fn serve(config: Config, listener: TcpListener, shutdown: CancellationToken) -> Result<(), ServeError> {
+    if config.settings.contract.is_foreign() {
+        let gateway = tokio::select! {
+            gateway = foreign::gateway(config) => gateway?,
+            // It waits for backends that are still starting.
+            () = shutdown.cancelled() => return Ok(()),
+        };
+        gateway.serve(listener, shutdown).await;
+        return Ok(());
+    }
     let contract = Contract::souk()?.clone();
     let name = &config.settings.keys_from;
     let (_, address) = config.settings.backends.of(name).ok_or_else(|| ServeError::Keys(name.clone()))?;

@@ -8,14 +8,14 @@ use std::{
     time::Duration,
 };
 
-use http::{HeaderValue, Request, Response, Uri, Version, header::USER_AGENT, uri::PathAndQuery};
+use http::{HeaderValue, Request, Response, StatusCode, Uri, Version, header::USER_AGENT, uri::PathAndQuery};
 use hyper::{client::conn::http2, rt::Executor};
 use hyper_util::rt::{TokioIo, TokioTimer};
 use tokio::{net::TcpStream, task::JoinHandle};
 use tokio_util::{either::Either, sync::CancellationToken};
-use tonic::{Code, body::Body};
+use tonic::{Code, Status, body::Body};
 use tonic_health::pb::{HealthCheckRequest, health_check_response::ServingStatus, health_client::HealthClient};
-use tower::Service;
+use tower::{Service, ServiceExt};
 
 use super::address::Origin;
 use crate::local::{Local, Served, Stopped};
@@ -117,15 +117,31 @@ impl Connection {
         }
     }
 
-    /// Asks the server how it is (`grpc.health.v1`). One that does not know the question is well.
+    /// Asks the server how it is (`grpc.health.v1`). One that does not know the question, or does not answer it to
+    /// anyone, is well: it runs.
     pub(super) async fn check(&self, patience: Duration) -> Health {
-        let mut client = HealthClient::new(self.clone());
+        let mut client = HealthClient::new(self.clone().map_response(plain_refusal));
         match tokio::time::timeout(patience, client.check(HealthCheckRequest::default())).await {
             Ok(Ok(answer)) if answer.get_ref().status() == ServingStatus::Serving => Health::Serving,
             Ok(Ok(_)) => Health::NotServing,
-            Ok(Err(status)) if matches!(status.code(), Code::Unimplemented | Code::NotFound) => Health::Serving,
+            Ok(Err(status)) if is_an_answer(status.code()) => Health::Serving,
             Ok(Err(_)) | Err(_) => Health::Silent,
         }
+    }
+}
+
+/// Whether the refusal of a health check is a running server's.
+fn is_an_answer(code: Code) -> bool {
+    matches!(code, Code::Unimplemented | Code::NotFound | Code::Unauthenticated | Code::PermissionDenied)
+}
+
+/// A server that knows no such path may say so without gRPC, and its page must not be read as a message.
+fn plain_refusal(response: Response<Body>) -> Response<Body> {
+    match response.status() {
+        StatusCode::NOT_FOUND | StatusCode::METHOD_NOT_ALLOWED | StatusCode::NOT_IMPLEMENTED => {
+            Status::unimplemented("the server has no health service").into_http()
+        }
+        _ => response,
     }
 }
 

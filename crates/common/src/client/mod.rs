@@ -112,7 +112,8 @@ impl Client {
             .as_ref()
             .is_some_and(|method| method.descriptor.is_client_streaming() || method.descriptor.is_server_streaming());
         // How long a stream lasts is for its caller to say, not for the time that one answer takes.
-        let deadline = started + context.remaining(if streams { LONGEST_STREAM } else { self.timeout });
+        let usual = method.as_ref().and_then(|method| method.deadline).unwrap_or(self.timeout);
+        let deadline = started + context.remaining(if streams { LONGEST_STREAM } else { usual });
         let span = match &method {
             Some(method) => telemetry::span::client(&method.service, &method.name),
             None => tracing::Span::none(),

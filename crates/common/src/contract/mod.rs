@@ -7,6 +7,7 @@ pub mod validate;
 use std::{
     collections::BTreeMap,
     sync::{Arc, OnceLock},
+    time::Duration,
 };
 
 use prost::Message as _;
@@ -43,6 +44,8 @@ pub struct Method {
     pub access: Option<AccessRule>,
     /// Which budget of requests it draws on.
     pub rate_class: RateClass,
+    /// How long it may take, where that is not the same for every method. No option says it: a setting may.
+    pub deadline: Option<Duration>,
     /// Request field that holds the caller's idempotency key.
     pub idempotency_key: Option<String>,
     /// How long its answers may be kept.
@@ -127,18 +130,23 @@ pub enum ContractError {
 impl Contract {
     /// Reads an encoded `FileDescriptorSet` that has all its imports and options.
     pub fn load(descriptors: &[u8]) -> Result<Self, ContractError> {
-        check_syntax(descriptors)?;
-        let pool = DescriptorPool::decode(descriptors).map_err(ContractError::Descriptors)?;
-        let options = Options::of(&pool);
-        let mut methods = BTreeMap::new();
-        for service in pool.services() {
-            for descriptor in service.methods() {
-                let method = options.read(descriptor)?;
-                methods.insert(method.path.clone(), Arc::new(method));
-            }
-        }
+        let (pool, methods) = read(descriptors, |_| true)?;
         let validator = Validator::new(&pool)?;
         Ok(Self { pool, methods, validator })
+    }
+
+    /// Reads a contract that was not written for souk. `keep` says which methods are part of it, and may complete what
+    /// their options leave open. Fields with rules that cannot be checked here are not checked; those are handed back.
+    ///
+    /// # Errors
+    /// The descriptors cannot be read.
+    pub fn foreign(
+        descriptors: &[u8],
+        keep: impl FnMut(&mut Method) -> bool,
+    ) -> Result<(Self, Vec<validate::Unsupported>), ContractError> {
+        let (pool, methods) = read(descriptors, keep)?;
+        let (validator, unsupported) = Validator::foreign(&pool);
+        Ok((Self { pool, methods, validator }, unsupported))
     }
 
     /// souk's own contracts, read once.
@@ -195,6 +203,28 @@ impl Contract {
         }
         if missing.is_empty() { Ok(()) } else { Err(ContractError::NoAccess(missing)) }
     }
+}
+
+type Methods = BTreeMap<String, Arc<Method>>;
+
+/// The types of a descriptor set, and those of its methods that `keep` wants.
+fn read(
+    descriptors: &[u8],
+    mut keep: impl FnMut(&mut Method) -> bool,
+) -> Result<(DescriptorPool, Methods), ContractError> {
+    check_syntax(descriptors)?;
+    let pool = DescriptorPool::decode(descriptors).map_err(ContractError::Descriptors)?;
+    let options = Options::of(&pool);
+    let mut methods = BTreeMap::new();
+    for service in pool.services() {
+        for descriptor in service.methods() {
+            let mut method = options.read(descriptor)?;
+            if keep(&mut method) {
+                methods.insert(method.path.clone(), Arc::new(method));
+            }
+        }
+    }
+    Ok((pool, methods))
 }
 
 /// Refuses files whose syntax prost-reflect does not know: it would lose count of the files, and panic.

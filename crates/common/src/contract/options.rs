@@ -162,6 +162,7 @@ impl Options {
             name: descriptor.name().into(),
             access,
             rate_class,
+            deadline: None,
             idempotency_key,
             caching,
             etag,

@@ -21,24 +21,29 @@ pub struct Answer {
     json: Bytes,
     /// That of a safe method's answer.
     tag: Option<String>,
+    /// Where it is no JSON but what a service sent as it is: what that says it is.
+    content_type: Option<HeaderValue>,
 }
 
 impl Answer {
-    /// From the encoded message and the JSON of it.
-    pub fn of(route: &Route, message: &[u8], json: Vec<u8>) -> Self {
+    /// From the encoded message and the JSON of it, or its bytes and what they are.
+    pub fn of(route: &Route, message: &[u8], json: Bytes, content_type: Option<String>) -> Self {
         let tag = route.method.safe.then(|| etag::of(&route.binding, message, &json));
-        Self { json: json.into(), tag }
+        let unknown = HeaderValue::from_static("application/octet-stream");
+        let named = |name: String| HeaderValue::try_from(name).ok().filter(|value| !value.is_empty());
+        let content_type = content_type.map(|name| named(name).unwrap_or(unknown));
+        Self { json, tag, content_type }
     }
 
     /// One that was kept as it is.
     pub fn kept(json: Bytes, tag: Option<String>) -> Self {
-        Self { json, tag }
+        Self { json, tag, content_type: None }
     }
 
     /// Without a message behind it.
     #[cfg(test)]
     pub fn plain(json: impl Into<Bytes>) -> Self {
-        Self { json: json.into(), tag: None }
+        Self { json: json.into(), tag: None, content_type: None }
     }
 
     /// Its entity tag, without quotes.
@@ -51,6 +56,13 @@ impl Answer {
         &self.json
     }
 
+    fn response(&self) -> Response<Body> {
+        match &self.content_type {
+            Some(content_type) => answer::with_body(StatusCode::OK, content_type.clone(), self.json.clone()),
+            None => answer::json(StatusCode::OK, self.json.clone()),
+        }
+    }
+
     /// Bytes that it takes.
     pub fn size(&self) -> usize {
         self.json.len() + self.tag.as_ref().map_or(0, String::len)
@@ -59,17 +71,16 @@ impl Answer {
 
 /// The answer to a request that went well.
 pub fn answer(request: &Parts, method: &Method, answer: &Answer) -> Response<Body> {
-    let json = answer.json.clone();
     let reads = matches!(request.method, HttpMethod::GET | HttpMethod::HEAD);
     let Some(tag) = answer.tag.as_ref().filter(|_| reads) else {
-        let mut response = answer::json(StatusCode::OK, json);
+        let mut response = answer.response();
         answer::never_store(&mut response);
         return response;
     };
     let known = known(&request.headers, tag);
     let mut response = match known {
         Some(_) => answer::empty(StatusCode::NOT_MODIFIED),
-        None => answer::json(StatusCode::OK, json),
+        None => answer.response(),
     };
     let headers = response.headers_mut();
     if let Some(tag) = etag::header(known.unwrap_or(tag)) {

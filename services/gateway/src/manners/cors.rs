@@ -12,22 +12,23 @@ use std::time::Duration;
 use http::{HeaderMap, HeaderValue, Method as HttpMethod, Request, Uri, header};
 use serde::Deserialize;
 
-use crate::head;
+use crate::{
+    foreign::{self, HeaderList},
+    head,
+};
 
 /// Stands for the origins of this machine.
 const LOOPBACK: &str = "loopback";
 
 /// Request headers that a page may send: those that mean something here, gRPC-Web's and Connect's among them.
-const REQUEST_HEADERS: HeaderValue = HeaderValue::from_static(
+const REQUEST_HEADERS: &str =
     "authorization, content-type, idempotency-key, if-match, if-none-match, last-event-id, x-request-id, traceparent, \
-     tracestate, x-grpc-web, x-user-agent, grpc-timeout, connect-protocol-version, connect-timeout-ms",
-);
+     tracestate, x-grpc-web, x-user-agent, grpc-timeout, connect-protocol-version, connect-timeout-ms";
 /// Response headers that a page may read, besides those that each may.
-const RESPONSE_HEADERS: HeaderValue = HeaderValue::from_static(
+const RESPONSE_HEADERS: &str =
     "x-request-id, etag, retry-after, ratelimit, ratelimit-policy, ratelimit-limit, ratelimit-remaining, \
      ratelimit-reset, idempotent-replayed, deprecation, sunset, link, allow, www-authenticate, grpc-status, \
-     grpc-message, grpc-status-details-bin",
-);
+     grpc-message, grpc-status-details-bin";
 const TRUE: HeaderValue = HeaderValue::from_static("true");
 const ANY: HeaderValue = HeaderValue::from_static("*");
 /// The headers that a preflight's answer depends on.
@@ -73,6 +74,12 @@ impl Settings {
     }
 }
 
+/// The headers that each page may use, and those that the contract's settings name.
+fn with(always: &str, more: &HeaderList) -> HeaderValue {
+    let names: Vec<_> = std::iter::once(always).chain(more.named()).collect();
+    HeaderValue::from_str(&names.join(", ")).unwrap_or(HeaderValue::from_static(""))
+}
+
 /// Scheme, host and port where it is not the scheme's own, in lower case, without a `/` at the end.
 fn is_origin(text: &str) -> bool {
     let Some((scheme, authority)) = text.split_once("://") else { return false };
@@ -96,6 +103,9 @@ pub struct Cors {
     loopback: bool,
     credentials: bool,
     max_age: HeaderValue,
+    /// Headers that a page may send, and read.
+    request_headers: HeaderValue,
+    response_headers: HeaderValue,
 }
 
 /// Where a request comes from, if a browser says so.
@@ -116,7 +126,7 @@ pub fn is_preflight<B>(request: &Request<B>) -> bool {
 
 impl Cors {
     /// From checked settings.
-    pub fn of(settings: &Settings) -> Self {
+    pub fn of(settings: &Settings, contract: &foreign::Settings) -> Self {
         let has = |word: &str| settings.allowed_origins.iter().any(|origin| origin == word);
         Self {
             origins: settings.allowed_origins.iter().filter_map(|origin| HeaderValue::from_str(origin).ok()).collect(),
@@ -124,6 +134,8 @@ impl Cors {
             loopback: has(LOOPBACK),
             credentials: settings.allow_credentials,
             max_age: settings.max_age.as_secs().into(),
+            request_headers: with(REQUEST_HEADERS, &contract.request_headers),
+            response_headers: with(RESPONSE_HEADERS, &contract.response_headers),
         }
     }
 
@@ -154,13 +166,13 @@ impl Cors {
             headers.insert(header::ACCESS_CONTROL_ALLOW_CREDENTIALS, TRUE);
         }
         if !origin.preflight {
-            headers.insert(header::ACCESS_CONTROL_EXPOSE_HEADERS, RESPONSE_HEADERS);
+            headers.insert(header::ACCESS_CONTROL_EXPOSE_HEADERS, self.response_headers.clone());
             return;
         }
         headers.append(header::VARY, PREFLIGHT_VARY);
         if let Some(methods) = headers.get(header::ALLOW).cloned() {
             headers.insert(header::ACCESS_CONTROL_ALLOW_METHODS, methods);
-            headers.insert(header::ACCESS_CONTROL_ALLOW_HEADERS, REQUEST_HEADERS);
+            headers.insert(header::ACCESS_CONTROL_ALLOW_HEADERS, self.request_headers.clone());
             headers.insert(header::ACCESS_CONTROL_MAX_AGE, self.max_age.clone());
         }
     }

@@ -36,13 +36,53 @@ const ABOUT: &str = "JSON is [proto3 JSON](https://protobuf.dev/programming-guid
     numbers of enums.\n\nErrors are `application/problem+json`; decide by `reason`. Every answer has an `X-Request-Id`, which \
     finds the request in the logs. The same methods are there as gRPC, at the same address.";
 
+/// The same for contracts that were not written for souk.
+const ABOUT_FOREIGN: &str = "JSON is [proto3 JSON](https://protobuf.dev/programming-guides/json/): names in lowerCamelCase, \
+    64-bit numbers as text, enums by name, times as RFC 3339. In requests a field may be left out or null.\n\nErrors are \
+    `application/problem+json`: of a service with the name of its gRPC code as `reason` and its `details`, of the gateway \
+    with a reason of its own. Every answer has an `X-Request-Id`, which finds the request in the logs. The same methods are \
+    there as gRPC, at the same address.";
+
+/// Whose API a document is of.
+#[derive(Debug, Clone)]
+pub struct About {
+    /// Its name.
+    pub title: String,
+    /// Its version.
+    pub version: String,
+    description: &'static str,
+    /// It is souk's, whose reasons and rules for texts hold.
+    own: bool,
+    /// Answers lack fields that have their default value.
+    sparse: bool,
+}
+
+impl Default for About {
+    fn default() -> Self {
+        let (title, version) = ("souk".to_owned(), env!("CARGO_PKG_VERSION").to_owned());
+        Self { title, version, description: ABOUT, own: true, sparse: false }
+    }
+}
+
+impl About {
+    /// An API that was not written for souk. `sparse`: answers lack fields that have their default value.
+    pub fn foreign(title: String, version: String, sparse: bool) -> Self {
+        Self { title, version, description: ABOUT_FOREIGN, own: false, sparse }
+    }
+}
+
 /// What OpenAPI 3.1 has a place for.
 const HTTP_METHODS: [&str; 8] = ["GET", "PUT", "POST", "DELETE", "OPTIONS", "HEAD", "PATCH", "TRACE"];
 
-/// The document of a contract and its routes.
+/// The document of souk's contract and its routes.
 pub fn document(contract: &Contract, routes: &Routes) -> Json {
+    document_about(contract, routes, &About::default())
+}
+
+/// The document of a contract and its routes.
+pub fn document_about(contract: &Contract, routes: &Routes, about: &About) -> Json {
     let names = Names::of(contract.pool(), routes);
-    let mut schemas = Schemas::new(contract, names);
+    let mut schemas = Schemas::new(contract, names, about);
     let mut paths: BTreeMap<String, Map<String, Json>> = BTreeMap::new();
     let mut shapes: HashMap<String, String> = HashMap::new();
     let mut ids = BTreeSet::new();
@@ -65,14 +105,14 @@ pub fn document(contract: &Contract, routes: &Routes) -> Json {
         }
     }
     let tags: Vec<Json> = services.iter().map(|service| tag(service, contract, &schemas)).collect();
-    let reasons = Reasons::of(contract, &schemas.comments);
+    let reasons = if about.own { Reasons::of(contract, &schemas.comments) } else { Reasons::default() };
     json!({
         "openapi": "3.1.0",
-        "info": {"title": "souk", "version": env!("CARGO_PKG_VERSION"), "description": ABOUT},
+        "info": {"title": about.title, "version": about.version, "description": about.description},
         "servers": [{"url": "/"}],
         "tags": tags,
         "paths": paths,
-        "components": components(&reasons, schemas),
+        "components": components(&reasons, schemas, about.own),
     })
 }
 
@@ -97,7 +137,7 @@ fn tag(service: &str, contract: &Contract, schemas: &Schemas<'_>) -> Json {
     tag
 }
 
-fn components(reasons: &Reasons, schemas: Schemas<'_>) -> Json {
+fn components(reasons: &Reasons, schemas: Schemas<'_>, own: bool) -> Json {
     let statuses = [400, 401, 403, 404, 406, 409, 412, 413, 415, 422, 429, 500, 503, 504];
     let mut responses: Map<String, Json> =
         statuses.into_iter().map(|status| (status.to_string(), reasons.response(status))).collect();
@@ -108,7 +148,11 @@ fn components(reasons: &Reasons, schemas: Schemas<'_>) -> Json {
         json!({"description": "The path with its query, or the headers, are longer than the gateway takes. Methods that accept more have a form with a body."}),
     );
     let mut named = schemas.into_named();
-    named.insert("Problem".to_owned(), problems::schema());
+    named.insert("Problem".to_owned(), problems::schema(own));
+    let bearer = match own {
+        true => json!({"type": "http", "scheme": "bearer", "bearerFormat": "JWT", "description": "The `accessToken` of a session."}),
+        false => json!({"type": "http", "scheme": "bearer"}),
+    };
     json!({
         "schemas": named,
         "responses": responses,
@@ -151,7 +195,7 @@ fn components(reasons: &Reasons, schemas: Schemas<'_>) -> Json {
             "Sunset": {"description": "When the method may be gone (RFC 8594).", "schema": {"type": "string"}},
         },
         "securitySchemes": {
-            "bearer": {"type": "http", "scheme": "bearer", "bearerFormat": "JWT", "description": "The `accessToken` of a session."},
+            "bearer": bearer,
         },
     })
 }

@@ -282,6 +282,8 @@ fn success(route: &Route, schemas: &mut Schemas<'_>) -> Json {
             "text/event-stream": stream("Server-sent events; the `data` of each one is a message."),
             "application/x-ndjson": stream("A message a line."),
         })
+    } else if route.binding.answers_raw() {
+        json!({"*/*": {}})
     } else {
         json!({"application/json": {"schema": schema}})
     };

@@ -7,6 +7,7 @@ use serde_json::{Map, Value as Json, json};
 use souk_common::contract::{Contract, validate::Text};
 
 use super::{
+    About,
     behavior::{self, Behavior},
     comments::Comments,
     example,
@@ -34,6 +35,7 @@ pub struct Part<'p> {
 /// Makes schemas, and keeps those that have a name.
 pub struct Schemas<'c> {
     contract: &'c Contract,
+    about: &'c About,
     /// The contract's words.
     pub comments: Comments,
     /// The document's names.
@@ -45,10 +47,10 @@ pub struct Schemas<'c> {
 
 impl<'c> Schemas<'c> {
     /// None yet.
-    pub fn new(contract: &'c Contract, names: Names) -> Self {
+    pub fn new(contract: &'c Contract, names: Names, about: &'c About) -> Self {
         let pool = contract.pool();
         let (comments, resources) = (Comments::of(pool), Resources::of(pool));
-        Self { contract, comments, names, resources, named: BTreeMap::new() }
+        Self { contract, about, comments, names, resources, named: BTreeMap::new() }
     }
 
     /// Those with names.
@@ -78,7 +80,7 @@ impl<'c> Schemas<'c> {
             let behavior = Behavior::of(&field);
             let must = match side {
                 // Written always, if only with their default, unless they know that they are not set.
-                Side::Answer => !field.supports_presence(),
+                Side::Answer => !field.supports_presence() && !self.about.sparse,
                 _ => {
                     let wanted = behavior.required && (!part.update || behavior.changeable());
                     let wanted = wanted && !(part.update && behavior::is_resource(message));
@@ -88,7 +90,7 @@ impl<'c> Schemas<'c> {
             // What souk gives is not looked at in a request: it may look as it was answered.
             let side = if behavior.output_only { Side::Answer } else { side };
             let mut schema = self.field(&field, side, must);
-            if sent {
+            if sent && self.about.own {
                 texts::restrict(&field, &mut schema);
             }
             if sent && (behavior.output_only || part.update && behavior.immutable) {
@@ -153,7 +155,7 @@ impl<'c> Schemas<'c> {
                 if zero { or_empty(value) } else { value }
             }
         };
-        if side != Side::Answer {
+        if side != Side::Answer && self.about.own {
             texts::restrict(field, &mut schema);
         }
         if let Some(comment) = self.comments.field(field) {

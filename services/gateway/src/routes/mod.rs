@@ -20,7 +20,7 @@ use self::{
 };
 use crate::{
     stream::Resume,
-    transcode::{Binding, BindingError},
+    transcode::{Binding, BindingError, lenient::Leniency},
 };
 
 /// A REST route: one HTTP method and path template of one RPC.
@@ -45,6 +45,7 @@ pub struct Route {
 pub struct Routes {
     trie: Trie<Arc<Route>>,
     list: Vec<Arc<Route>>,
+    leniency: Leniency,
 }
 
 /// A route and what its path variables captured.
@@ -100,6 +101,9 @@ pub enum RouteFault {
     /// Bindings inside additional bindings.
     #[error("its additional_bindings have additional_bindings of their own, which google.api.http does not allow")]
     Nested,
+    /// One of the gateway's own pages is there.
+    #[error("`{0}` is a page of the gateway's own: give the method another path")]
+    Taken(String),
     /// Another RPC has the same route.
     #[error("`{route}` is the same route as `{other_route}` of {other}: change one of them")]
     Clash {
@@ -119,25 +123,42 @@ impl Routes {
     /// The first rule that cannot be served.
     pub fn of(contract: &Contract) -> Result<Self, RouteError> {
         let mut routes = Self::default();
+        match routes.add_all(contract, &[]).into_iter().next() {
+            Some(error) => Err(error),
+            None => Ok(routes),
+        }
+    }
+
+    /// The routes of a contract that was not written for souk, and the rules that cannot be served. Paths that are
+    /// `taken` are not among them.
+    pub fn foreign(contract: &Contract, leniency: Leniency, taken: &[&str]) -> (Self, Vec<RouteError>) {
+        let mut routes = Self { leniency, ..Self::default() };
+        let skipped = routes.add_all(contract, taken);
+        (routes, skipped)
+    }
+
+    /// Adds all that can be served, and tells of the rest.
+    fn add_all(&mut self, contract: &Contract, taken: &[&str]) -> Vec<RouteError> {
+        let mut skipped = Vec::new();
         for method in contract.methods() {
             // What clients may never call has no place in their world.
             let reachable = method.access.as_ref().is_some_and(|rule| !rule.only_internal());
-            if let (true, Some(rule)) = (reachable, &method.http) {
-                let fail =
-                    |fault| RouteError { method: method.descriptor.full_name().to_owned(), fault: Box::new(fault) };
-                routes.add(method, rule).map_err(fail)?;
-                for additional in &rule.additional_bindings {
-                    if !additional.additional_bindings.is_empty() {
-                        return Err(fail(RouteFault::Nested));
-                    }
-                    routes.add(method, additional).map_err(fail)?;
+            let Some(rule) = method.http.as_ref().filter(|_| reachable) else { continue };
+            for (at, rule) in std::iter::once(rule).chain(&rule.additional_bindings).enumerate() {
+                let added = match at > 0 && !rule.additional_bindings.is_empty() {
+                    true => Err(RouteFault::Nested),
+                    false => self.add(method, rule, taken),
+                };
+                if let Err(fault) = added {
+                    let method = method.descriptor.full_name().to_owned();
+                    skipped.push(RouteError { method, fault: Box::new(fault) });
                 }
             }
         }
-        Ok(routes)
+        skipped
     }
 
-    fn add(&mut self, method: &Arc<Method>, rule: &HttpRule) -> Result<(), RouteFault> {
+    fn add(&mut self, method: &Arc<Method>, rule: &HttpRule, taken: &[&str]) -> Result<(), RouteFault> {
         let (http_method, path) = match rule.pattern.as_ref().ok_or(RouteFault::Pattern)? {
             Pattern::Get(path) => ("GET", path),
             Pattern::Put(path) => ("PUT", path),
@@ -147,12 +168,16 @@ impl Routes {
             Pattern::Custom(custom) => (custom.kind.as_str(), &custom.path),
         };
         let http_method = HttpMethod::from_bytes(http_method.as_bytes()).map_err(|_| RouteFault::Pattern)?;
+        if taken.contains(&path.as_str()) {
+            return Err(RouteFault::Taken(path.clone()));
+        }
         let template = Template::parse(path)?;
         let variables = template.variables.iter().map(|variable| variable.field.as_str());
         let (input, output) = (method.descriptor.input(), method.descriptor.output());
         let binding = Binding::new(&input, &output, variables, &rule.body, &rule.response_body)
             .map_err(|source| RouteFault::Binding { template: path.clone(), source })?
-            .over_rest(&method.headers);
+            .over_rest(&method.headers)
+            .leniently(self.leniency, &output);
         let grpc_path = PathAndQuery::try_from(method.path.as_str()).map_err(|_| RouteFault::Pattern)?;
         let http_name = http_method.as_str().to_owned();
         let resume = Resume::of(method).map_err(RouteFault::Cursor)?;
@@ -174,13 +199,20 @@ impl Routes {
         self.list.iter()
     }
 
+    /// A route that a path leads to, whatever the HTTP method.
+    pub fn at(&self, path: &str) -> Option<&Arc<Route>> {
+        let found = self.trie.find(path)?;
+        let method = found.methods().next().and_then(|name| HttpMethod::from_bytes(name.as_bytes()).ok());
+        method.and_then(|method| found.method(&method)).or_else(|| found.any())
+    }
+
     /// The route of a request. HEAD finds what GET finds.
     ///
     /// # Errors
     /// Why there is none.
     pub fn find(&self, method: &HttpMethod, path: &str) -> Result<Matched, Miss> {
         let Some(found) = self.trie.find(path) else {
-            return Err(Miss::Path(Problem::new(Reason::RouteNotFound, "no method of souk has this path")));
+            return Err(Miss::Path(Problem::new(Reason::RouteNotFound, "no method has this path")));
         };
         let get = if *method == HttpMethod::HEAD { found.method(&HttpMethod::GET) } else { None };
         let Some(route) = found.method(method).or(get).or_else(|| found.any()) else {

@@ -7,7 +7,7 @@ mod resume;
 use std::{
     convert::Infallible,
     pin::Pin,
-    sync::{Arc, Mutex, PoisonError},
+    sync::{Arc, Mutex, OnceLock, PoisonError},
     time::Duration,
 };
 
@@ -26,17 +26,15 @@ use souk_common::{
 use tokio::sync::OwnedSemaphorePermit;
 use tonic::{Status, body::Body, client::Grpc};
 
-use self::{
-    bounds::{End, failure},
-    resume::LAST_EVENT_ID,
-};
+use self::{bounds::End, resume::LAST_EVENT_ID};
 pub use self::{
-    bounds::{Ended, Streams, bound},
+    bounds::{Ended, Streams, bound, failure},
     form::Form,
     resume::Resume,
 };
 use crate::{
     answer,
+    foreign::Errors,
     gateway::{Gateway, told_when_to_return},
     rest,
     routes::Route,
@@ -95,18 +93,22 @@ impl Gateway {
         let place = self.streams.place()?;
         let end = self.streams.end(route.resume.is_some());
         let mut client = Grpc::new(upstream.client.clone()).max_decoding_message_size(usize::MAX);
-        let request = rest::onward(message, headers);
+        let request = rest::onward(message, headers, &self.api);
+        let told = Arc::new(OnceLock::new());
+        let telling = told.clone();
         let path_onward = route.grpc_path.clone();
         let call = async move {
             client.ready().await.or_unavailable("a service")?;
-            Ok::<_, Status>(client.server_streaming(request, path_onward, Onward).await?.into_inner())
+            let (metadata, messages, _) = client.server_streaming(request, path_onward, Onward).await?.into_parts();
+            let _ = telling.set(metadata.into_headers());
+            Ok::<_, Status>(messages)
         };
         // Some services send their headers only with the first message, so the call itself is part of the wait.
         let messages: Messages = Box::pin(stream::once(call).try_flatten());
         let mut messages = messages.peekable();
         let first = tokio::time::timeout(settings.hold, Pin::new(&mut messages).peek()).await;
         if let Ok(Some(Err(status))) = first {
-            let problem = failure(status);
+            let problem = self.api.errors.in_stream(status);
             // `EventSource` gives up for ever on any status but 200. One that comes back had its stream already: for
             // it this is a late failure, after which it tries again.
             let for_now = problem.http_status() == StatusCode::SERVICE_UNAVAILABLE.as_u16();
@@ -120,6 +122,7 @@ impl Gateway {
             messages,
             end,
             form,
+            errors: self.api.errors.clone(),
             route: route.clone(),
             heartbeat: settings.heartbeat,
             request_id: RequestContext::current().map(|context| context.request_id).unwrap_or_default(),
@@ -135,6 +138,9 @@ impl Gateway {
         let mut response = Response::new(Body::new(StreamBody::new(frames)));
         response.extensions_mut().insert(outcome);
         let headers = response.headers_mut();
+        if let Some(told) = told.get() {
+            self.api.response_headers.copy(told, headers);
+        }
         headers.insert(header::CONTENT_TYPE, HeaderValue::from_static(form.media_type()));
         headers.insert(header::X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
         // nginx gathers an answer before it sends any of it, unless told not to.
@@ -150,6 +156,7 @@ struct Relay {
     messages: Peekable<Messages>,
     end: End,
     form: Form,
+    errors: Errors,
     route: Arc<Route>,
     heartbeat: Duration,
     request_id: Arc<str>,
@@ -176,7 +183,7 @@ impl Relay {
                 told
             }
             next = self.messages.next() => match next {
-                Some(next) => match next.map_err(|status| failure(&status)).and_then(|message| self.message(message)) {
+                Some(next) => match next.map_err(|status| self.errors.in_stream(&status)).and_then(|message| self.message(message)) {
                     Ok(bytes) => return Some(bytes),
                     Err(problem) => {
                         let problem = told_when_to_return(problem);

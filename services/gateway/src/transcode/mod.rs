@@ -3,6 +3,7 @@
 pub mod fields;
 pub mod json;
 mod known;
+pub mod lenient;
 mod number;
 pub mod query;
 pub mod render;
@@ -25,7 +26,8 @@ use souk_common::{
 
 use self::{
     fields::{FieldPath, FieldPathError},
-    render::Renderer,
+    lenient::Leniency,
+    render::{RenderError, Renderer},
     scalar::{Raw, convert},
     violation::{Path, Place, Violations},
 };
@@ -47,6 +49,9 @@ pub struct Binding {
     elsewhere: Vec<(String, &'static str)>,
     /// Number of the answer's field `etag`.
     etag: Option<u32>,
+    leniency: Leniency,
+    /// The answer is sent as it is.
+    raw: bool,
 }
 
 /// What the body holds.
@@ -153,15 +158,16 @@ impl Binding {
             .get_field_by_name("etag")
             .filter(|field| response_body.is_none() && field.kind() == prost_reflect::Kind::String && !field.is_list());
         let etag = etag.map(|field| field.number());
-        let (input, headers) = (input.clone(), Vec::new());
-        Ok(Self { input, variables: resolved, body, renderer, response_body, headers, elsewhere, etag })
+        let (input, headers, leniency) = (input.clone(), Vec::new(), Leniency::default());
+        let variables = resolved;
+        Ok(Self { input, variables, body, renderer, response_body, headers, elsewhere, etag, leniency, raw: false })
     }
 
     /// The binding as REST has it, beyond what is JSON: a `google.api.HttpBody` stands for the body as it comes, and
     /// headers fill fields, which then cannot come in the query.
     #[must_use]
     pub fn over_rest(mut self, headers: &[HeaderField]) -> Self {
-        let is_raw = |message: &MessageDescriptor| message.full_name() == "google.api.HttpBody";
+        let is_raw = lenient::is_http_body;
         self.body = match self.body {
             Body::All if is_raw(&self.input) => Body::Raw(None),
             Body::Field(field) if !field.is_list() && field.kind().as_message().is_some_and(is_raw) => {
@@ -172,6 +178,38 @@ impl Binding {
         self.headers = headers.iter().map(|header| header.field.clone()).collect();
         self.elsewhere.extend(self.headers.iter().map(|field| (field.clone(), "header")));
         self
+    }
+
+    /// The binding with some rules relaxed. `output` is the type of the method's answer.
+    #[must_use]
+    pub fn leniently(mut self, leniency: Leniency, output: &MessageDescriptor) -> Self {
+        if leniency.omit_defaults {
+            self.renderer = Arc::new(Renderer::new(output, self.response_body.as_ref()).omitting_defaults());
+        }
+        self.raw = leniency.raw_bodies
+            && match &self.response_body {
+                Some(field) => !field.is_list() && field.kind().as_message().is_some_and(lenient::is_http_body),
+                None => lenient::is_http_body(output),
+            };
+        self.leniency = leniency;
+        self
+    }
+
+    /// Whether an answer is no JSON: bytes of a type that the service gives.
+    pub fn answers_raw(&self) -> bool {
+        self.raw
+    }
+
+    /// An encoded answer as it is sent: its JSON, or its bytes with their own content type.
+    ///
+    /// # Errors
+    /// The message is not one of the type, or holds what JSON cannot say.
+    pub fn write(&self, answer: &[u8]) -> Result<(Bytes, Option<String>), RenderError> {
+        if self.raw {
+            let (content_type, bytes) = lenient::unpacked(answer, self.response_body.as_ref())?;
+            return Ok((bytes, Some(content_type)));
+        }
+        Ok((self.renderer.render(answer)?.into(), None))
     }
 
     /// Whether the method takes a body.
@@ -236,7 +274,7 @@ impl Binding {
         let mut found = Violations::default();
         let mut message = self.body(&parts, &mut found)?;
         let none = matches!(self.body, Body::All | Body::Raw(None));
-        let allowed = query::Allowed { none, elsewhere: &self.elsewhere };
+        let allowed = query::Allowed { none, elsewhere: &self.elsewhere, leniency: self.leniency };
         query::bind(parts.query, allowed, &mut message, &mut found);
         for (variable, text) in self.variables.iter().zip(parts.captures) {
             set_variable(variable, text, &mut message, &mut found);
@@ -256,7 +294,7 @@ impl Binding {
             return Err(Problem::new(Reason::MalformedRequest, message));
         }
         match &self.body {
-            Body::None if body.is_empty() => Ok(empty()),
+            Body::None if body.is_empty() || self.leniency.undeclared_body => Ok(empty()),
             Body::None => Err(Problem::new(Reason::MalformedRequest, "this method takes no body: leave it out")),
             // No body at all means no fields, as `{}` does.
             _ if body.is_empty() => Ok(empty()),

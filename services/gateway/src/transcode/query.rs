@@ -7,6 +7,7 @@ use prost_reflect::{DynamicMessage, FieldDescriptor, Kind, MessageDescriptor, Va
 use super::{
     fields::{FieldPath, FieldPathError},
     json::{taken, unknown_field},
+    lenient::Leniency,
     scalar::{self, Raw, convert, expected},
     violation::Violations,
 };
@@ -22,6 +23,8 @@ pub struct Allowed<'a> {
     pub none: bool,
     /// Paths of fields that come in the path or in the body, with the words for where.
     pub elsewhere: &'a [(String, &'static str)],
+    /// What is ignored.
+    pub leniency: Leniency,
 }
 
 /// Sets the fields that a query string names.
@@ -52,12 +55,16 @@ fn parameter(
     found: &mut Violations,
 ) {
     if allowed.none {
+        if allowed.leniency.ignores(name) {
+            return;
+        }
         return found
             .unknown(name, "is not a query parameter: this method takes all its fields in the path and the body");
     }
     let root = prost_reflect::ReflectMessage::descriptor(message);
     let path = match FieldPath::resolve(&root, name) {
         Ok(path) => path,
+        Err(_) if allowed.leniency.ignores(name) => return,
         Err(error) => return found.unknown(name, unknown_parameter(&root, &error, allowed)),
     };
     if let Some((_, place)) = allowed.elsewhere.iter().find(|(elsewhere, _)| path.is_within(elsewhere)) {

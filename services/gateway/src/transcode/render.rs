@@ -24,6 +24,8 @@ pub struct Renderer {
     shapes: Vec<Shape>,
     /// The field that is the whole JSON, where the message is not: its index among those of the first shape.
     alone: Option<usize>,
+    /// Fields with their default value are left out.
+    omits: bool,
 }
 
 /// An answer that JSON cannot say, or that is not of its type.
@@ -70,7 +72,14 @@ impl Renderer {
             Some(Shape::Object(fields)) => fields.iter().position(|field| field.number == alone.number()),
             _ => None,
         });
-        Self { shapes: shapes.list, alone }
+        Self { shapes: shapes.list, alone, omits: false }
+    }
+
+    /// The same, without the fields that have their default value.
+    #[must_use]
+    pub fn omitting_defaults(mut self) -> Self {
+        self.omits = true;
+        self
     }
 
     /// The JSON of an encoded message. Fields with their default value are there, so that every answer of a method has
@@ -129,7 +138,7 @@ impl Renderer {
                     let count = rest.iter().take_while(|(found, _)| *found == index).count();
                     let (values, after) = rest.split_at(count);
                     rest = after;
-                    if values.is_empty() && matches!(field.place, Place::Present) {
+                    if self.left_out(field, values) {
                         continue;
                     }
                     if out.last() != Some(&b'{') {
@@ -141,6 +150,17 @@ impl Renderer {
                 out.push(b'}');
                 Ok(())
             }
+        }
+    }
+
+    /// Whether a field of a message has nothing to say.
+    fn left_out(&self, field: &Field, values: &[Found<'_>]) -> bool {
+        match (&field.place, values) {
+            (Place::Present, []) => true,
+            (_, []) => self.omits,
+            // A default that was written all the same.
+            (Place::Single, [.., (_, last)]) => self.omits && *last == field.item.zero(),
+            _ => false,
         }
     }
 

@@ -2,12 +2,14 @@
 #![allow(clippy::unwrap_used, clippy::expect_used)]
 
 mod added;
+mod backend;
 mod boot;
 mod cache;
 mod connection;
 mod docs;
 mod echo;
 mod edge;
+mod foreign;
 mod grpc;
 mod limits;
 mod manners;
@@ -15,6 +17,7 @@ mod onward;
 mod openapi;
 mod raw;
 mod rest;
+mod showcase;
 mod start;
 mod stream;
 mod tls;

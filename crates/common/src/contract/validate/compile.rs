@@ -1,5 +1,8 @@
 //! Reads the `buf.validate` options of the contracts and makes plans of them.
-use std::collections::{HashMap, HashSet};
+use std::{
+    cell::RefCell,
+    collections::{HashMap, HashSet},
+};
 
 use prost_reflect::{
     DescriptorPool, DynamicMessage, ExtensionDescriptor, FieldDescriptor, Kind, MessageDescriptor, OneofDescriptor,
@@ -17,12 +20,27 @@ use super::{
 /// The plans of all messages that souk's contracts use, and where each stands by its full name.
 pub(super) fn compile(pool: &DescriptorPool) -> Result<(HashMap<String, usize>, Vec<Plan>), Unsupported> {
     let messages = reachable(pool);
-    let index: HashMap<_, _> =
-        messages.iter().enumerate().map(|(at, message)| (message.full_name().to_owned(), at)).collect();
-    let compiler = Compiler { options: Options::of(pool), index: &index };
+    let index = indexed(&messages);
+    let compiler = Compiler { options: Options::of(pool), index: &index, skipped: None };
     let mut plans = messages.iter().map(|message| compiler.message(message)).collect::<Result<Vec<_>, _>>()?;
     prune(&mut plans);
     Ok((index, plans))
+}
+
+/// The same for every message of contracts that were not written for souk, and the rules that are left out.
+pub(super) fn foreign(pool: &DescriptorPool) -> (HashMap<String, usize>, Vec<Plan>, Vec<Unsupported>) {
+    let messages: Vec<_> = pool.all_messages().filter(|message| !message.is_map_entry()).collect();
+    let index = indexed(&messages);
+    let compiler = Compiler { options: Options::of(pool), index: &index, skipped: Some(RefCell::default()) };
+    // A compiler that may skip rules never fails.
+    let mut plans: Vec<_> = messages.iter().map(|message| compiler.message(message).unwrap_or_default()).collect();
+    prune(&mut plans);
+    let skipped = compiler.skipped.map(RefCell::into_inner).unwrap_or_default();
+    (index, plans, skipped)
+}
+
+fn indexed(messages: &[MessageDescriptor]) -> HashMap<String, usize> {
+    messages.iter().enumerate().map(|(at, message)| (message.full_name().to_owned(), at)).collect()
 }
 
 /// Every message of package souk and below, and every message in one of those.
@@ -131,18 +149,31 @@ struct Common {
 struct Compiler<'a> {
     options: Options,
     index: &'a HashMap<String, usize>,
+    /// Rules that were left out, where that is allowed: in contracts that were not written for souk.
+    skipped: Option<RefCell<Vec<Unsupported>>>,
 }
 
 impl Compiler<'_> {
+    /// What was compiled, or what stands for it where its rule may be left out.
+    fn or_skipped<T>(&self, compiled: Result<T, Unsupported>, without: impl FnOnce() -> T) -> Result<T, Unsupported> {
+        match (compiled, &self.skipped) {
+            (Err(unsupported), Some(skipped)) => {
+                skipped.borrow_mut().push(unsupported);
+                Ok(without())
+            }
+            (compiled, _) => compiled,
+        }
+    }
+
     fn message(&self, message: &MessageDescriptor) -> Result<Plan, Unsupported> {
         let groups = match option(&message.options(), self.options.message.as_ref()) {
-            Some(rules) => groups(message, &rules)?,
+            Some(rules) => self.or_skipped(groups(message, &rules), Vec::new)?,
             None => Vec::new(),
         };
         let mut oneofs = Vec::new();
         for oneof in message.oneofs().filter(|oneof| !oneof.is_synthetic()) {
             if let Some(rules) = option(&oneof.options(), self.options.oneof.as_ref())
-                && is_required(&oneof, &rules)?
+                && self.or_skipped(is_required(&oneof, &rules), || false)?
             {
                 let names: Vec<_> = oneof.fields().map(|field| field.name().to_owned()).collect();
                 let fault = Fault {
@@ -157,7 +188,10 @@ impl Compiler<'_> {
         let declared = message.descriptor_proto().field.iter();
         let fields = declared
             .filter_map(|field| message.get_field_by_name(field.name()))
-            .map(|field| self.field(&field, grouped.contains(&field.number())))
+            .map(|field| {
+                let compiled = self.field(&field, grouped.contains(&field.number()));
+                self.or_skipped(compiled, || self.without_rules(&field))
+            })
             .filter_map(Result::transpose)
             .collect::<Result<_, _>>()?;
         Ok(Plan { fields, oneofs, groups })
@@ -192,6 +226,21 @@ impl Compiler<'_> {
         Ok(Some(plan))
     }
 
+    /// The plan of a field whose own rules are left out: those of the message in it hold.
+    fn without_rules(&self, field: &FieldDescriptor) -> Option<FieldPlan> {
+        let kind = field.kind();
+        let shape = if field.is_map() {
+            self.map(field, None)
+        } else if field.is_list() {
+            self.list(field, None)
+        } else {
+            self.value(field, &kind, None).map(Shape::One)
+        };
+        let mut plan = FieldPlan { field: field.clone(), required: None, only_if_set: true, shape: shape.ok()? };
+        plan.only_if_set |= plan.passes_empty();
+        Some(plan)
+    }
+
     /// The plan of a field whose rules are ignored: what holds for every text holds for it all the same.
     fn ignored(&self, field: &FieldDescriptor) -> Option<FieldPlan> {
         let plan = |kind: &Kind| ValuePlan { text: self.text(field, kind), ..ValuePlan::default() };
@@ -210,7 +259,8 @@ impl Compiler<'_> {
 
     /// What kind of text a field's value, item, key or map value of this kind is.
     fn text(&self, field: &FieldDescriptor, kind: &Kind) -> Option<Text> {
-        Text::by(field, self.options.free_text.as_ref()).filter(|_| *kind == Kind::String)
+        let applies = *kind == Kind::String && self.skipped.is_none();
+        Text::by(field, self.options.free_text.as_ref()).filter(|_| applies)
     }
 
     fn list(&self, field: &FieldDescriptor, rules: Option<&DynamicMessage>) -> Result<Shape, Unsupported> {

@@ -78,6 +78,14 @@ impl Validator {
         Ok(Self { messages, plans })
     }
 
+    /// Compiles the rules of all messages of contracts that were not written for souk. A field, oneof or message with a
+    /// rule that is unknown here is not checked; those rules are handed back. No text has rules that its contract does
+    /// not give it.
+    pub fn foreign(pool: &DescriptorPool) -> (Self, Vec<Unsupported>) {
+        let (messages, plans, unsupported) = compile::foreign(pool);
+        (Self { messages, plans }, unsupported)
+    }
+
     /// Checks a message and all messages in it. A message of a type that is not in the contracts has no rules.
     ///
     /// # Errors
