@@ -19,6 +19,7 @@ sys.path.insert(0, folder)
 import grpc  # noqa: E402
 import notes_pb2  # noqa: E402
 import notes_pb2_grpc  # noqa: E402
+from google.protobuf import empty_pb2  # noqa: E402
 from google.rpc import error_details_pb2  # noqa: E402
 from grpc_status import rpc_status  # noqa: E402
 
@@ -125,7 +126,7 @@ def by_grpc(gateway):
             info = error_details_pb2.ErrorInfo()
             rpc_status.from_call(error).details[0].Unpack(info)
             expect((info.domain, info.reason), ("notes.example", "NO_SUCH_NOTE"), "gRPC's detail")
-        stub.Clear(notes_pb2.google_dot_protobuf_dot_empty__pb2.Empty(), timeout=20)
+        stub.Clear(empty_pb2.Empty(), timeout=20)
         expect(list(stub.ReadNotes(notes_pb2.ListNotesRequest(), timeout=20)), [], "gRPC after Clear")
 
 

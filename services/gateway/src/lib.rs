@@ -37,8 +37,8 @@ mod web;
 
 pub use self::{
     config::{Backends, Config, DEFAULTS, Settings},
-    gateway::Gateway,
     foreign::{DescriptorError, ForeignError},
+    gateway::Gateway,
     serve::{ServeError, serve},
     upstream::UpstreamError,
 };

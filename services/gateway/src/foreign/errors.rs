@@ -104,7 +104,8 @@ mod tests {
 
     #[test]
     fn details_are_told_by_their_type() {
-        let mut details = ErrorDetails::with_error_info("NO_CREDIT", "bank.example", [("left".to_owned(), "3".to_owned())]);
+        let mut details =
+            ErrorDetails::with_error_info("NO_CREDIT", "bank.example", [("left".to_owned(), "3".to_owned())]);
         details.set_retry_info(Some(std::time::Duration::from_millis(1500)));
         let status = Status::with_error_details(Code::OutOfRange, "page 9 of 3", details);
         let body = passed().problem(&status).to_json("id", "/");
@@ -119,11 +120,14 @@ mod tests {
 
     #[test]
     fn what_is_of_no_known_type_is_kept_in_base64() {
-        let any = pb::Status {
-            details: vec![prost_types_any("x.example/my.Type", b"\x01\x02"), prost_types_any("google.rpc.ErrorInfo", b"\x0a\x7f")],
+        let status = pb::Status {
+            details: vec![
+                any("x.example/my.Type", b"\x01\x02"),
+                any("google.rpc.ErrorInfo", b"\x0a\x7f"),
+            ],
             ..pb::Status::default()
         };
-        let status = Status::with_details(Code::DataLoss, "gone", any.encode_to_vec().into());
+        let status = Status::with_details(Code::DataLoss, "gone", status.encode_to_vec().into());
         let body = passed().problem(&status).to_json("id", "/");
         assert_eq!(body["details"][0], json!({"@type": "x.example/my.Type", "base64": "AQI="}));
         assert_eq!(body["details"][1], json!({"@type": "google.rpc.ErrorInfo", "base64": "Cn8="}));
@@ -132,7 +136,7 @@ mod tests {
         assert_eq!(passed().problem(&garbled).to_json("", "")["details"], Value::Null);
     }
 
-    fn prost_types_any(type_url: &str, value: &[u8]) -> prost_reflect::prost_types::Any {
+    fn any(type_url: &str, value: &[u8]) -> prost_reflect::prost_types::Any {
         prost_reflect::prost_types::Any { type_url: type_url.to_owned(), value: value.to_vec() }
     }
 

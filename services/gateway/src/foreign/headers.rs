@@ -44,9 +44,10 @@ impl HeaderList {
         let mut list = Self::default();
         for entry in entries {
             let (text, is_prefix) = entry.strip_suffix('*').map_or((entry.as_str(), false), |text| (text, true));
-            let name = HeaderName::from_bytes(text.as_bytes()).ok().filter(|_| !text.contains('*')).ok_or_else(|| {
-                format!("`{entry}` is no header: write a name such as x-tenant, or x-shop-* for all that begin so")
-            })?;
+            let name =
+                HeaderName::from_bytes(text.as_bytes()).ok().filter(|_| !text.contains('*')).ok_or_else(|| {
+                    format!("`{entry}` is no header: write a name such as x-tenant, or x-shop-* for all that begin so")
+                })?;
             if is_reserved(name.as_str()) {
                 return Err(format!(
                     "`{entry}` is not passed on by a list: it belongs to a connection or to the gateway itself \
@@ -117,7 +118,9 @@ mod tests {
 
     #[test]
     fn what_cannot_be_meant_is_refused() {
-        for wrong in ["", "*", "x tenant", "x-*-y", "authorization", "Content-Type", "grpc-status", "grpc-*", "x-request-id"] {
+        for wrong in
+            ["", "*", "x tenant", "x-*-y", "authorization", "Content-Type", "grpc-status", "grpc-*", "x-request-id"]
+        {
             assert!(list(&[wrong]).unwrap_err().contains(&format!("`{wrong}`")), "{wrong}");
         }
     }

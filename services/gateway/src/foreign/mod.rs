@@ -23,14 +23,7 @@ pub use self::{
     settings::{Access, Settings, fits},
 };
 use crate::{
-    config::Config,
-    docs,
-    gateway::Gateway,
-    grpc,
-    openapi::About,
-    pages::Page,
-    routes::Routes,
-    serve::ServeError,
+    config::Config, docs, gateway::Gateway, grpc, openapi::About, pages::Page, routes::Routes, serve::ServeError,
     transcode::lenient::Leniency,
 };
 
@@ -161,7 +154,8 @@ fn contract(
         let rule = settings.methods.of(&name);
         method.deadline = rule.deadline;
         if method.rate_class == RateClass::Unspecified {
-            method.rate_class = rule.rate_class.unwrap_or(if reads(method) { RateClass::Read } else { RateClass::Write });
+            method.rate_class =
+                rule.rate_class.unwrap_or(if reads(method) { RateClass::Read } else { RateClass::Write });
         }
         if method.access.is_none() {
             let access = rule.access.unwrap_or(default);

@@ -47,7 +47,9 @@ pub enum ReflectionError {
     #[error(transparent)]
     Contract(#[from] ContractError),
     /// There is nobody to ask.
-    #[error("gateway.contract.reflection: gateway.backends names no backend to ask: --backend my.pkg=http://127.0.0.1:9000")]
+    #[error(
+        "gateway.contract.reflection: gateway.backends names no backend to ask: --backend my.pkg=http://127.0.0.1:9000"
+    )]
     NoBackend,
     /// Its address is not one.
     #[error("gateway.backends.{backend}: {source}")]
@@ -68,7 +70,9 @@ pub enum ReflectionError {
         source: Box<Status>,
     },
     /// It has no reflection.
-    #[error("the backend `{0}` has no server reflection: turn it on there, or give its descriptors in a file (--descriptors)")]
+    #[error(
+        "the backend `{0}` has no server reflection: turn it on there, or give its descriptors in a file (--descriptors)"
+    )]
     None(String),
     /// What it says makes no sense.
     #[error("the backend `{backend}` answers questions by reflection wrongly: {what}")]
@@ -79,7 +83,9 @@ pub enum ReflectionError {
         what: String,
     },
     /// Two backends do not agree.
-    #[error("the backends `{one}` and `{other}` have different files `{file}`: give the descriptors in a file (--descriptors)")]
+    #[error(
+        "the backends `{one}` and `{other}` have different files `{file}`: give the descriptors in a file (--descriptors)"
+    )]
     Differ {
         /// The one.
         one: String,

@@ -88,7 +88,10 @@ impl Settings {
     /// The setting that is wrong, and what would be right. `is_set` tells whether someone set one.
     pub fn fault(&self, is_set: impl Fn(&str) -> bool) -> Option<(&'static str, &'static str)> {
         if self.reflection && !self.descriptors.is_empty() {
-            return Some(("reflection", "must be false where gateway.contract.descriptors names a file: one of the two"));
+            return Some((
+                "reflection",
+                "must be false where gateway.contract.descriptors names a file: one of the two",
+            ));
         }
         const REST: [&str; 6] =
             ["title", "version", "access", "pass_authorization", "request_headers", "response_headers"];
@@ -146,7 +149,8 @@ const LONGEST: Duration = Duration::from_secs(24 * 3600);
 /// count.
 pub fn fits(name: &str, method: &str) -> bool {
     let head = method.get(..name.len());
-    head.is_some_and(|head| head.eq_ignore_ascii_case(name)) && matches!(method.as_bytes().get(name.len()), None | Some(b'.'))
+    head.is_some_and(|head| head.eq_ignore_ascii_case(name))
+        && matches!(method.as_bytes().get(name.len()), None | Some(b'.'))
 }
 
 impl Rules {

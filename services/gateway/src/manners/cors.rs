@@ -21,12 +21,10 @@ use crate::{
 const LOOPBACK: &str = "loopback";
 
 /// Request headers that a page may send: those that mean something here, gRPC-Web's and Connect's among them.
-const REQUEST_HEADERS: &str =
-    "authorization, content-type, idempotency-key, if-match, if-none-match, last-event-id, x-request-id, traceparent, \
+const REQUEST_HEADERS: &str = "authorization, content-type, idempotency-key, if-match, if-none-match, last-event-id, x-request-id, traceparent, \
      tracestate, x-grpc-web, x-user-agent, grpc-timeout, connect-protocol-version, connect-timeout-ms";
 /// Response headers that a page may read, besides those that each may.
-const RESPONSE_HEADERS: &str =
-    "x-request-id, etag, retry-after, ratelimit, ratelimit-policy, ratelimit-limit, ratelimit-remaining, \
+const RESPONSE_HEADERS: &str = "x-request-id, etag, retry-after, ratelimit, ratelimit-policy, ratelimit-limit, ratelimit-remaining, \
      ratelimit-reset, idempotent-replayed, deprecation, sunset, link, allow, www-authenticate, grpc-status, \
      grpc-message, grpc-status-details-bin";
 const TRUE: HeaderValue = HeaderValue::from_static("true");

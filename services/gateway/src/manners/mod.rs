@@ -47,7 +47,11 @@ pub struct Asked {
 impl Manners {
     /// As the settings have it.
     pub fn of(settings: &Settings) -> Self {
-        Self { cors: Cors::of(&settings.cors, &settings.contract), compression: settings.compression, tls: settings.tls.is_on() }
+        Self {
+            cors: Cors::of(&settings.cors, &settings.contract),
+            compression: settings.compression,
+            tls: settings.tls.is_on(),
+        }
     }
 
     /// To be asked before the request is consumed.

@@ -150,7 +150,9 @@ fn components(reasons: &Reasons, schemas: Schemas<'_>, own: bool) -> Json {
     let mut named = schemas.into_named();
     named.insert("Problem".to_owned(), problems::schema(own));
     let bearer = match own {
-        true => json!({"type": "http", "scheme": "bearer", "bearerFormat": "JWT", "description": "The `accessToken` of a session."}),
+        true => {
+            json!({"type": "http", "scheme": "bearer", "bearerFormat": "JWT", "description": "The `accessToken` of a session."})
+        }
         false => json!({"type": "http", "scheme": "bearer"}),
     };
     json!({

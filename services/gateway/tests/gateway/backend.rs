@@ -113,7 +113,8 @@ pub fn serving(descriptors: &[u8], backend: &str) -> (tempfile::TempDir, Program
     let file = folder.path().join("api.binpb");
     std::fs::write(&file, descriptors).unwrap();
     let program = program().arg("--descriptors").arg(&file).args(["--backend", &format!("foreign={backend}")]);
-    (folder, program.current_dir(folder.path()))
+    let program = program.current_dir(folder.path());
+    (folder, program)
 }
 
 /// A gateway that runs.

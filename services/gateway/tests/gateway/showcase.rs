@@ -78,7 +78,8 @@ async fn every_request_comes_back_equal() {
     let descriptors = compile("compliance");
     let pool = DescriptorPool::decode(descriptors.as_slice()).unwrap();
     let request = pool.get_message_by_name("foreign.compliance.v1.RepeatRequest").unwrap();
-    let backend = backend::serve(|call| call.path.contains(".Compliance/").then(|| Reply::message(wrapped(&call.message)))).await;
+    let backend =
+        backend::serve(|call| call.path.contains(".Compliance/").then(|| Reply::message(wrapped(&call.message)))).await;
     let (_folder, program) = serving(&descriptors, &backend);
     let gateway = Gateway::start(program.arg("--public")).await;
     let (suite, expected) = suite();
