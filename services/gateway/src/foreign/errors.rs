@@ -121,10 +121,7 @@ mod tests {
     #[test]
     fn what_is_of_no_known_type_is_kept_in_base64() {
         let status = pb::Status {
-            details: vec![
-                any("x.example/my.Type", b"\x01\x02"),
-                any("google.rpc.ErrorInfo", b"\x0a\x7f"),
-            ],
+            details: vec![any("x.example/my.Type", b"\x01\x02"), any("google.rpc.ErrorInfo", b"\x0a\x7f")],
             ..pb::Status::default()
         };
         let status = Status::with_details(Code::DataLoss, "gone", status.encode_to_vec().into());

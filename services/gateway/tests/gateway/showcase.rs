@@ -5,6 +5,7 @@
 use std::path::Path;
 
 use bytes::{BufMut, Bytes, BytesMut};
+use prost::Message;
 use prost_reflect::{DescriptorPool, DynamicMessage, MessageDescriptor};
 use serde_json::{Map, Value, json};
 
@@ -110,8 +111,10 @@ fn wrapped(request: &[u8]) -> Bytes {
     response.freeze()
 }
 
-fn read(descriptor: &MessageDescriptor, json: &Value) -> DynamicMessage {
-    DynamicMessage::deserialize(descriptor.clone(), json).unwrap_or_else(|error| panic!("{error}: {json}"))
+/// What JSON means, as bytes: a default that is written is the same as one that is not.
+fn read(descriptor: &MessageDescriptor, json: &Value) -> Vec<u8> {
+    let message = DynamicMessage::deserialize(descriptor.clone(), json);
+    message.unwrap_or_else(|error| panic!("{error}: {json}")).encode_to_vec()
 }
 
 async fn send(gateway: &Gateway, rpc: &Rpc, case: &Value) -> crate::boot::Answer {
