@@ -6,8 +6,9 @@ use std::path::Path;
 
 use bytes::{BufMut, Bytes, BytesMut};
 use prost::Message;
-use prost_reflect::{DescriptorPool, DynamicMessage, MessageDescriptor};
+use prost_reflect::{DescriptorPool, MessageDescriptor};
 use serde_json::{Map, Value, json};
+use souk_gateway::transcode::{Binding, Parts};
 
 use crate::backend::{self, Gateway, Reply, compile, serving};
 
@@ -111,10 +112,13 @@ fn wrapped(request: &[u8]) -> Bytes {
     response.freeze()
 }
 
-/// What JSON means, as bytes: a default that is written is the same as one that is not.
+/// What JSON means, as bytes: a default that is written is the same as one that is not. Not by prost-reflect's reader, which
+/// takes the largest float, as it is usually written, for one that is too large.
 fn read(descriptor: &MessageDescriptor, json: &Value) -> Vec<u8> {
-    let message = DynamicMessage::deserialize(descriptor.clone(), json);
-    message.unwrap_or_else(|error| panic!("{error}: {json}")).encode_to_vec()
+    let binding = Binding::new(descriptor, descriptor, [], "*", "").unwrap();
+    let body = json.to_string();
+    let parts = Parts { captures: &[], query: "", body: body.as_bytes(), content_type: "" };
+    binding.bind(parts).unwrap_or_else(|error| panic!("{error}: {json}")).encode_to_vec()
 }
 
 async fn send(gateway: &Gateway, rpc: &Rpc, case: &Value) -> crate::boot::Answer {
