@@ -10,6 +10,7 @@ mod ended;
 mod failover;
 mod full;
 mod grpc;
+mod hostile;
 mod import;
 mod kill;
 mod matrix;
