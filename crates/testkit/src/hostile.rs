@@ -182,8 +182,9 @@ async fn converse(stream: TcpStream, script: &Script, counters: &Counters) {
     };
     let write = async {
         let mut send = async |bytes: &[u8]| {
-            counters.sent.fetch_add(bytes.len() as u64, Relaxed);
-            writer.write_all(bytes).await.is_ok()
+            let sent = writer.write_all(bytes).await.is_ok();
+            counters.sent.fetch_add(if sent { bytes.len() as u64 } else { 0 }, Relaxed);
+            sent
         };
         if !send(&script.opening).await {
             return;

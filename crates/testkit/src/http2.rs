@@ -14,6 +14,14 @@ pub const RST_STREAM: u8 = 3;
 /// The kind of the frame that says goodbye.
 pub const GOAWAY: u8 = 7;
 
+/// The kind of the frame that says which streams matter more.
+pub const PRIORITY: u8 = 2;
+/// The kind of the frame that is to be answered with the same.
+pub const PING: u8 = 6;
+/// The kind of the frame that allows more to be sent.
+pub const WINDOW_UPDATE: u8 = 8;
+/// The kind of the frame with more headers.
+pub const CONTINUATION: u8 = 9;
 /// The kind of the frame that names what a peer accepts.
 pub const SETTINGS: u8 = 4;
 /// What a client sends first.

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use super::{Attack, Attacker, malformed};
-use crate::http2::{DATA, END_HEADERS, END_STREAM, HEADERS, PREFACE, SETTINGS, frame, literal};
+use crate::http2::{DATA, END_HEADERS, END_STREAM, HEADERS, PREFACE, SETTINGS, WINDOW_UPDATE, frame, literal};
 
 /// As soon as what was sent before has left.
 pub const AT_ONCE: Duration = Duration::ZERO;
@@ -11,7 +11,6 @@ pub const AT_ONCE: Duration = Duration::ZERO;
 const BURST: u32 = 16;
 /// The most that a stream, or with a WINDOW_UPDATE a connection, may be sent unasked.
 const WIDE: u32 = (1 << 31) - 1;
-const WINDOW_UPDATE: u8 = 8;
 const INITIAL_WINDOW_SIZE: u16 = 4;
 
 /// What is sent on a connection.
