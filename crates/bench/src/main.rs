@@ -7,6 +7,7 @@ mod filled;
 mod floor;
 mod gateway;
 mod growth;
+mod hostile;
 mod latency;
 mod load;
 mod orders;
@@ -95,6 +96,11 @@ enum Case {
         #[arg(long, default_value_t = 2000)]
         in_flight: usize,
     },
+    /// Reads and orders of one address while another one attacks, beside the same without.
+    Hostile {
+        #[command(flatten)]
+        rounds: Rounds,
+    },
 }
 
 /// How long and how often.
@@ -150,5 +156,6 @@ async fn main() -> Result<()> {
         Case::Start { rounds, buyers } => start::run(&rounds, buyers).await,
         Case::Growth { rounds, sizes } => growth::run(&rounds, &sizes).await,
         Case::Overload { rounds, in_flight } => overload::run(&rounds, in_flight).await,
+        Case::Hostile { rounds } => hostile::run(&rounds).await,
     }
 }

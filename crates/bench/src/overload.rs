@@ -4,14 +4,13 @@
 use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
-use hdrhistogram::Histogram;
 use serde::Serialize;
 use souk_testkit::servers;
 
 use crate::{
     Rounds,
     buyers::{Buyers, Demand},
-    load::open::{self, Arrivals, Flow},
+    load::open::{self, Arrivals, Flow, milliseconds},
     process::Spent,
     report::{Column, Figures, Goal, Report, Row, mib, plain, ranged},
     souk::{Place, Souk},
@@ -158,9 +157,4 @@ impl Level {
             resident_mib: peak.own_resident_mib,
         }
     }
-}
-
-/// Not a number where there is none.
-fn milliseconds(times: &Histogram<u64>, quantile: f64) -> f64 {
-    if times.is_empty() { f64::NAN } else { times.value_at_quantile(quantile) as f64 / 1000.0 }
 }

@@ -112,7 +112,8 @@ fn request(basket: &Basket) -> ReserveRequest {
 fn target(souk: &Souk<'_>, path: &'static str, body: Body, check: Check) -> Result<Target> {
     let secret = std::fs::read_to_string(souk.folder().join("internal.secret"))?;
     // Good for two minutes: a turn's time.
-    let bearer = ServiceTokens::new(&Secret::new(secret.trim()), "order").bearer()?;
+    let bearer =
+        ServiceTokens::new(&Secret::new(secret.trim()), "order").bearer("souk.inventory.v1.ReservationService")?;
     let token = bearer.to_str()?.trim_start_matches("Bearer ").to_owned();
     Ok(Target { address: souk.service("inventory")?, call: Call::Grpc(path, body), token, check })
 }

@@ -13,7 +13,7 @@ use crate::{
     error::chain,
     events::nats::{self, NatsError},
     server,
-    tls::{ClientTls, TlsError},
+    tls::{ClientTls, GRPC, TlsError},
 };
 
 /// What every service is configured with besides its own section.
@@ -47,7 +47,10 @@ impl Common {
             events: settings.section("events")?,
             client_tls: client_tls.map_err(|error| unusable("client.tls", &error))?,
         };
-        common.server.tls.load().map_err(|error| unusable("server.tls", &error))?;
+        if let Err((name, fault)) = common.server.check() {
+            return Err(settings.fault(&format!("server.{name}"), fault));
+        }
+        common.server.tls.load(GRPC).map_err(|error| unusable("server.tls", &error))?;
         common.events.nats_tls.pem().map_err(|error| unusable("events.nats_tls", &error))?;
         if let Err(fault) = auth::check_secret(&common.auth.internal_secret) {
             return Err(settings.fault("auth.internal_secret", fault));

@@ -1,7 +1,8 @@
-//! TLS between souk's own processes: services that ask each caller for a certificate, and callers that show theirs.
-//! What souk itself calls, such as PostgreSQL, is in [`peer`].
+//! TLS of souk's servers, towards clients and each other, and of those who call them. Certificates, keys and authorities
+//! are read again when their files change. What souk itself calls, such as PostgreSQL, is in [`peer`].
 
 pub mod peer;
+mod reloaded;
 
 use std::{
     fmt, io,
@@ -16,26 +17,48 @@ use tokio_rustls::{
     client::TlsStream,
     rustls::{
         self, ClientConfig, RootCertStore, ServerConfig,
+        client::verify_server_name,
         crypto::{CryptoProvider, aws_lc_rs},
         pki_types::{
             CertificateDer, PrivateKeyDer, ServerName,
             pem::{self, PemObject},
         },
-        server::WebPkiClientVerifier,
+        server::{ParsedCertificate, WebPkiClientVerifier},
         version::{TLS12, TLS13},
     },
 };
 
-/// `[server.tls]`: files in PEM.
+use self::reloaded::Reloaded;
+
+/// What gRPC speaks over TLS.
+pub const GRPC: &[&[u8]] = &[b"h2"];
+/// HTTP/2 before HTTP/1.1, where the client has both.
+pub const HTTP: &[&[u8]] = &[b"h2", b"http/1.1"];
+
+/// `[server.tls]` and `[gateway.tls]`: files in PEM.
 #[derive(Debug, Clone, Default, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct ServerSettings {
-    /// What the service shows its callers. Empty: no TLS.
+    /// What the server shows its callers, with the certificates between it and a root. Empty: no TLS.
     pub certificate: PathBuf,
     /// The private key that belongs to it.
     pub key: PathBuf,
     /// Who signed the certificates of those who may call. Empty: callers need none.
     pub client_ca: PathBuf,
+    /// The oldest version spoken.
+    pub min_version: Version,
+}
+
+/// A version of TLS.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Deserialize)]
+pub enum Version {
+    /// 1.2, for clients from before 2018.
+    #[serde(rename = "1.2")]
+    V12,
+    /// 1.3.
+    #[default]
+    #[serde(rename = "1.3")]
+    V13,
 }
 
 /// `[client.tls]`, and the same shape for every other server that souk calls: files in PEM.
@@ -115,18 +138,35 @@ impl TlsError {
 }
 
 impl ServerSettings {
-    /// Reads the files. `None`: no TLS.
+    /// Whether callers speak TLS.
+    #[must_use]
+    pub fn is_on(&self) -> bool {
+        !is_empty(&self.certificate)
+    }
+
+    /// Reads the files, for a server that speaks these protocols. `None`: no TLS.
     ///
     /// # Errors
     /// A file that cannot be read or used, or is missing.
-    pub fn load(&self) -> Result<Option<TlsAcceptor>, TlsError> {
+    pub fn load(&self, protocols: &'static [&'static [u8]]) -> Result<Option<Acceptor>, TlsError> {
         require("certificate", &self.certificate, &[("key", &self.key), ("client_ca", &self.client_ca)])?;
-        if is_empty(&self.certificate) {
+        if !self.is_on() {
             return Ok(None);
         }
         require("key", &self.key, &[("certificate", &self.certificate)])?;
+        let settings = self.clone();
+        let files = files([&self.certificate, &self.key, &self.client_ca]);
+        let acceptor = Reloaded::load(files, move || settings.acceptor(protocols))?;
+        Ok(Some(Acceptor(acceptor)))
+    }
+
+    fn acceptor(&self, protocols: &[&[u8]]) -> Result<TlsAcceptor, TlsError> {
+        let versions = match self.min_version {
+            Version::V12 => &[&TLS13, &TLS12][..],
+            Version::V13 => &[&TLS13],
+        };
         let builder = ServerConfig::builder_with_provider(provider())
-            .with_protocol_versions(&[&TLS13, &TLS12])
+            .with_protocol_versions(versions)
             .map_err(rejected("certificate"))?;
         let builder = if is_empty(&self.client_ca) {
             builder.with_no_client_auth()
@@ -140,14 +180,47 @@ impl ServerSettings {
         };
         let (chain, key) = (certificates("certificate", &self.certificate)?, private_key(&self.key)?);
         let mut config = builder.with_single_cert(chain, key).map_err(rejected("certificate"))?;
-        config.alpn_protocols = vec![b"h2".to_vec()];
-        Ok(Some(TlsAcceptor::from(Arc::new(config))))
+        config.alpn_protocols = protocols.iter().map(|protocol| protocol.to_vec()).collect();
+        Ok(TlsAcceptor::from(Arc::new(config)))
+    }
+}
+
+/// Takes connections in with the certificate in force.
+#[derive(Clone)]
+pub struct Acceptor(Reloaded<TlsAcceptor>);
+
+impl Acceptor {
+    /// Shakes hands with a caller.
+    ///
+    /// # Errors
+    /// The caller's, or the connection's.
+    pub async fn accept(&self, stream: TcpStream) -> io::Result<tokio_rustls::server::TlsStream<TcpStream>> {
+        self.0.current().await.accept(stream).await
+    }
+}
+
+/// The certificate that the client of a connection has shown, and that the server's authority has signed.
+#[derive(Debug, Clone)]
+pub(crate) struct PeerCertificate(CertificateDer<'static>);
+
+impl PeerCertificate {
+    /// `None`: the server asks for none.
+    pub(crate) fn of(connection: &rustls::ServerConnection) -> Option<Self> {
+        Some(Self(connection.peer_certificates()?.first()?.clone().into_owned()))
+    }
+
+    /// Whether this is one of its names (DNS names in `subjectAltName`).
+    pub(crate) fn is_for(&self, name: &str) -> bool {
+        let (Ok(certificate), Ok(name)) = (ParsedCertificate::try_from(&self.0), ServerName::try_from(name)) else {
+            return false;
+        };
+        verify_server_name(&certificate, &name).is_ok()
     }
 }
 
 /// What a process calls services with.
-#[derive(Debug, Clone, Default)]
-pub struct ClientTls(Option<Arc<ClientConfig>>);
+#[derive(Clone, Default)]
+pub struct ClientTls(Option<Reloaded<Arc<ClientConfig>>>);
 
 impl ClientTls {
     /// Reads the files.
@@ -162,27 +235,42 @@ impl ClientTls {
         if is_empty(ca) {
             return Ok(Self(None));
         }
-        let builder = ClientConfig::builder_with_provider(provider())
-            .with_protocol_versions(&[&TLS13])
-            .map_err(rejected("ca"))?
-            .with_root_certificates(roots("ca", ca)?);
-        let mut config = showing(builder, certificate, key)?;
-        config.alpn_protocols = vec![b"h2".to_vec()];
-        Ok(Self(Some(Arc::new(config))))
+        let settings = settings.clone();
+        let config = Reloaded::load(files([ca, certificate, key]), move || settings.config())?;
+        Ok(Self(Some(config)))
     }
 
     /// How to secure connections to the service on this host. `None`: no TLS, or no host that a certificate can name.
     pub(crate) fn secured(&self, host: &str) -> Option<Secured> {
         // An address of IPv6 stands in brackets in a URI.
         let name = ServerName::try_from(host.trim_matches(['[', ']']).to_owned()).ok()?;
-        Some(Secured { connector: TlsConnector::from(self.0.clone()?), name })
+        Some(Secured { config: self.0.clone()?, name })
+    }
+}
+
+impl fmt::Debug for ClientTls {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_tuple("ClientTls").field(&self.0.is_some()).finish()
+    }
+}
+
+impl ClientSettings {
+    /// What souk's own services are called with.
+    fn config(&self) -> Result<Arc<ClientConfig>, TlsError> {
+        let builder = ClientConfig::builder_with_provider(provider())
+            .with_protocol_versions(&[&TLS13])
+            .map_err(rejected("ca"))?
+            .with_root_certificates(roots("ca", &self.ca)?);
+        let mut config = showing(builder, &self.certificate, &self.key)?;
+        config.alpn_protocols = GRPC.iter().map(|protocol| protocol.to_vec()).collect();
+        Ok(Arc::new(config))
     }
 }
 
 /// How connections to one host are secured.
 #[derive(Clone)]
 pub(crate) struct Secured {
-    connector: TlsConnector,
+    config: Reloaded<Arc<ClientConfig>>,
     name: ServerName<'static>,
 }
 
@@ -192,7 +280,7 @@ impl Secured {
     /// # Errors
     /// It is not who it should be, or does not take us for one of its callers; or the connection is lost.
     pub(crate) async fn connect(&self, stream: TcpStream) -> io::Result<TlsStream<TcpStream>> {
-        self.connector.connect(self.name.clone(), stream).await
+        TlsConnector::from(self.config.current().await).connect(self.name.clone(), stream).await
     }
 }
 
@@ -246,6 +334,11 @@ fn certificates(setting: &'static str, path: &Path) -> Result<Vec<CertificateDer
 fn not_pem(setting: &'static str, path: &Path) -> impl FnOnce(pem::Error) -> TlsError {
     let path = path.to_owned();
     move |source| TlsError::Pem { setting, path, source }
+}
+
+/// The files that are given.
+fn files<const N: usize>(paths: [&PathBuf; N]) -> Vec<PathBuf> {
+    paths.into_iter().filter(|path| !is_empty(path)).cloned().collect()
 }
 
 fn is_empty(path: &Path) -> bool {

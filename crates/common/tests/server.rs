@@ -1,7 +1,12 @@
 //! The server stack around a service: what gets in, what is refused, and what an answer gives away.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::print_stdout, reason = "tests")]
 
-use std::{collections::BTreeSet, io::Write, sync::Arc, time::Duration};
+use std::{
+    collections::BTreeSet,
+    io::Write,
+    sync::{Arc, Mutex},
+    time::{Duration, Instant},
+};
 
 use flate2::{Compression, write::GzEncoder};
 use http::Method;
@@ -16,7 +21,7 @@ use souk_common::{
     ids::ProductId,
     local::Local,
     server::{Config, Server, Stop},
-    tls::{ClientSettings, ClientTls, ServerSettings},
+    tls::{ClientSettings, ClientTls, GRPC, ServerSettings},
 };
 use souk_proto::inventory::v1::{
     ArchiveProductRequest, BatchGetProductsRequest, BatchGetProductsResponse, BatchUpsertProductsRequest,
@@ -27,13 +32,16 @@ use souk_proto::inventory::v1::{
 };
 use souk_testkit::{http2, wait};
 use tokio::{
+    io::{AsyncReadExt, AsyncWriteExt},
     net::{TcpListener, TcpStream},
     task::JoinHandle,
 };
 use tokio_util::sync::CancellationToken;
 use tonic::{Code, Request, Response, Status, transport::Channel};
 use tonic_health::pb::{HealthCheckRequest, health_client::HealthClient};
+use tonic_reflection::pb::v1::server_reflection_client::ServerReflectionClient;
 
+const PRODUCTS: &str = "souk.inventory.v1.ProductService";
 const SECRET: &str = "a secret of the test, long enough";
 
 struct NoKeys;
@@ -101,7 +109,14 @@ fn config() -> Config {
     Config {
         deadline: Duration::from_millis(500),
         max_concurrent_requests: 2,
+        max_streams: 2,
+        max_health_streams: 2,
         max_request_bytes: 4096,
+        max_receiving_bytes: 1 << 20,
+        receive_timeout: LONG,
+        max_connections: 100,
+        max_connections_per_address: 100,
+        max_streams_per_connection: 2000,
         shutdown_delay: Duration::ZERO,
         drain: Duration::from_secs(1),
         max_connection_age: Duration::ZERO,
@@ -123,15 +138,23 @@ fn verifier() -> Arc<Verifier> {
 }
 
 async fn boot() -> (Channel, CancellationToken) {
-    let (address, shutdown) = boot_at().await;
+    boot_channel(config()).await
+}
+
+async fn boot_channel(config: Config) -> (Channel, CancellationToken) {
+    let (address, shutdown) = boot_with(config).await;
     (Channel::from_shared(format!("http://{address}")).unwrap().connect().await.unwrap(), shutdown)
 }
 
 async fn boot_at() -> (String, CancellationToken) {
+    boot_with(config()).await
+}
+
+async fn boot_with(config: Config) -> (String, CancellationToken) {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = listener.local_addr().unwrap();
     let shutdown = CancellationToken::new();
-    let server = Server::new(&config(), "inventory", Contract::souk().unwrap(), verifier());
+    let server = Server::new(&config, "inventory", Contract::souk().unwrap(), verifier());
     tokio::spawn(server.with(ProductServiceServer::new(Fake)).serve(listener, shutdown.clone()));
     (address.to_string(), shutdown)
 }
@@ -297,7 +320,7 @@ async fn the_access_rule_is_checked_and_the_service_told_who_calls() {
     assert_eq!((answer.name, answer.title), (name.clone(), "anonymous".to_owned()));
 
     let mut request = Request::new(GetProductRequest { name });
-    let bearer = ServiceTokens::new(&Secret::new(SECRET), "order").bearer().unwrap();
+    let bearer = ServiceTokens::new(&Secret::new(SECRET), "order").bearer(PRODUCTS).unwrap();
     request.metadata_mut().insert("authorization", bearer.to_str().unwrap().parse().unwrap());
     assert_eq!(client.get_product(request).await.unwrap().into_inner().title, "services/order");
 
@@ -305,8 +328,25 @@ async fn the_access_rule_is_checked_and_the_service_told_who_calls() {
     let status = client.create_product(create.clone()).await.unwrap_err();
     assert_eq!((status.code(), problem(&status).reason()), (Code::Unauthenticated, Reason::TokenMissing));
 
-    let forged = ServiceTokens::new(&Secret::new("another secret, just as long as it"), "order").bearer().unwrap();
-    for token in [forged.to_str().unwrap(), "Bearer x.y.z", "Basic abc", "Bearer "] {
+    let forged =
+        ServiceTokens::new(&Secret::new("another secret, just as long as it"), "order").bearer(PRODUCTS).unwrap();
+    let elsewhere =
+        ServiceTokens::new(&Secret::new(SECRET), "order").bearer("souk.inventory.v1.ReservationService").unwrap();
+    let claims = serde_json::json!({ "iss": "souk-internal", "sub": "order", "exp": 4_000_000_000_u32 });
+    let key = jsonwebtoken::EncodingKey::from_secret(SECRET.as_bytes());
+    let header = jsonwebtoken::Header::new(jsonwebtoken::Algorithm::HS256);
+    let older = format!("Bearer {}", jsonwebtoken::encode(&header, &claims, &key).unwrap());
+    for (token, says) in [
+        (forged.to_str().unwrap(), "signature"),
+        (
+            elsewhere.to_str().unwrap(),
+            "the token is for souk.inventory.v1.ReservationService, and souk.inventory.v1.Prod",
+        ),
+        (&older, "lacks the claim `aud`: an older souk made it"),
+        ("Bearer x.y.z", ""),
+        ("Basic abc", ""),
+        ("Bearer ", ""),
+    ] {
         let mut request = Request::new(create.clone());
         request.metadata_mut().insert("authorization", token.parse().unwrap());
         let status = client.create_product(request).await.unwrap_err();
@@ -315,6 +355,7 @@ async fn the_access_rule_is_checked_and_the_service_told_who_calls() {
             (Code::Unauthenticated, Reason::TokenInvalid),
             "{token}"
         );
+        assert!(status.message().contains(says), "{status:?}");
     }
 }
 
@@ -358,6 +399,185 @@ async fn more_work_than_the_service_can_do_is_refused_at_once() {
     assert_eq!(reasons.iter().filter(|reason| **reason == Reason::Overloaded).count(), 8, "{reasons:?}");
 }
 
+#[derive(Clone, Default)]
+struct Log(Arc<Mutex<Vec<u8>>>);
+
+impl Write for Log {
+    fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
+        Write::write(&mut *self.0.lock().unwrap(), bytes)
+    }
+
+    fn flush(&mut self) -> std::io::Result<()> {
+        Ok(())
+    }
+}
+
+#[tokio::test]
+async fn a_flood_of_refusals_is_a_handful_of_lines() {
+    let log = Log::default();
+    let writer = log.clone();
+    let subscriber = tracing_subscriber::fmt().with_ansi(false).with_writer(move || writer.clone()).finish();
+    // For this thread, on which the server runs, too.
+    let _logged = tracing::subscriber::set_default(subscriber);
+    let (channel, _shutdown) = boot().await;
+    let mut client = ProductServiceClient::new(channel);
+    let began = Instant::now();
+    for _ in 0..500 {
+        let request = GetProductRequest { name: "x".repeat(5000) };
+        assert_eq!(problem(&client.get_product(request).await.unwrap_err()).reason(), Reason::BodyTooLarge);
+    }
+    let lines = String::from_utf8(log.0.lock().unwrap().clone()).unwrap();
+    let lines: Vec<_> = lines.lines().filter(|line| line.contains("requests refused")).collect();
+    assert!(!lines.is_empty() && lines[0].contains("BODY_TOO_LARGE") && lines[0].contains("refused=1"), "{lines:?}");
+    assert!(lines.len() as u64 <= 1 + began.elapsed().as_secs(), "{lines:?}");
+}
+
+#[tokio::test]
+async fn who_may_not_call_is_refused_whether_there_is_room_or_not() {
+    let (channel, _shutdown) = boot_channel(Config { deadline: LONG, ..config() }).await;
+    let mut calls = tokio::task::JoinSet::new();
+    for _ in 0..2 {
+        let mut client = ProductServiceClient::new(channel.clone());
+        calls.spawn(async move { client.list_products(list("slow")).await });
+    }
+    let mut client = ProductServiceClient::new(channel);
+    wait::until(LONG, "all room to be taken", async || {
+        client.list_products(list("")).await.is_err_and(|status| problem(&status).reason() == Reason::Overloaded)
+    })
+    .await;
+    let create = CreateProductRequest { product: Some(Product::default()) };
+    let status = client.create_product(create).await.unwrap_err();
+    assert_eq!(problem(&status).reason(), Reason::TokenMissing);
+}
+
+/// A client of raw HTTP/2 at one of the addresses of this machine.
+struct Client(h2::client::SendRequest<bytes::Bytes>);
+
+impl Client {
+    async fn at(from: [u8; 4], server: &str) -> std::io::Result<Self> {
+        let socket = tokio::net::TcpSocket::new_v4()?;
+        socket.bind((from, 0).into())?;
+        let stream = socket.connect(server.parse().unwrap()).await?;
+        let (mut client, connection) = h2::client::handshake(stream).await.map_err(std::io::Error::other)?;
+        tokio::spawn(connection);
+        // The server's settings are here once a ping has come back, and a call is the simplest ping.
+        let (response, _) = client.send_request(call(server, HEALTH), true).map_err(std::io::Error::other)?;
+        response.await.map_err(std::io::Error::other)?;
+        Ok(Self(client))
+    }
+
+    /// A call that says that its message has 100 bytes, and sends ten of them.
+    async fn half(&self, server: &str, path: &str) -> (h2::client::ResponseFuture, h2::SendStream<bytes::Bytes>) {
+        let mut client = self.0.clone().ready().await.unwrap();
+        let (response, mut sending) = client.send_request(call(server, path), false).unwrap();
+        sending.send_data([&[0, 0, 0, 0, 100][..], &[b'x'; 10]].concat().into(), false).unwrap();
+        (response, sending)
+    }
+
+    /// Whether a whole call is served.
+    async fn is_served(&self, server: &str) -> bool {
+        let mut client = self.0.clone().ready().await.unwrap();
+        let (response, mut sending) = client.send_request(call(server, LIST), false).unwrap();
+        sending.send_data(frame(0, b"").into(), true).unwrap();
+        // What is refused has its status among the headers.
+        !response.await.unwrap().headers().contains_key("grpc-status")
+    }
+}
+
+fn call(server: &str, path: &str) -> http::Request<()> {
+    let request = http::Request::post(format!("http://{server}{path}"));
+    request.header("content-type", "application/grpc").header("te", "trailers").body(()).unwrap()
+}
+
+const LIST: &str = "/souk.inventory.v1.ProductService/ListProducts";
+const HERE: [u8; 4] = [127, 0, 0, 1];
+const THERE: [u8; 4] = [127, 0, 0, 2];
+
+#[tokio::test]
+async fn half_sent_requests_keep_nobody_from_being_served() {
+    // There is room for two calls at a time.
+    let config = Config { deadline: LONG, receive_timeout: Duration::from_secs(2), ..config() };
+    let (server, _shutdown) = boot_with(config).await;
+    let hostile = Client::at(HERE, &server).await.unwrap();
+    let mut half = Vec::new();
+    for _ in 0..20 {
+        half.push(hostile.half(&server, LIST).await);
+    }
+    assert!(hostile.is_served(&server).await);
+    assert!(Client::at(THERE, &server).await.unwrap().is_served(&server).await);
+    for (response, _sending) in half {
+        let refused = tokio::time::timeout(LONG / 2, response).await.unwrap().unwrap();
+        let status = Status::from_header_map(refused.headers()).unwrap();
+        assert_eq!(status.code(), Code::InvalidArgument);
+        assert!(status.message().contains("did not arrive within 2s"), "{status:?}");
+    }
+}
+
+#[tokio::test]
+async fn one_address_cannot_fill_the_room_for_requests_on_their_way() {
+    // Each counts for 4 KiB and its bytes: of its half, an address has room for seven.
+    let config = Config { deadline: LONG, max_receiving_bytes: 64 << 10, ..config() };
+    let (server, _shutdown) = boot_with(config).await;
+    let hostile = Client::at(HERE, &server).await.unwrap();
+    let mut half = Vec::new();
+    for _ in 0..20 {
+        half.push(hostile.half(&server, LIST).await);
+    }
+    let (kept, refused): (Vec<_>, Vec<_>) =
+        futures::future::join_all(half.into_iter().map(|(response, sending)| async move {
+            (tokio::time::timeout(Duration::from_secs(1), response).await, sending)
+        }))
+        .await
+        .into_iter()
+        .partition(|(answered, _)| answered.is_err());
+    assert_eq!((kept.len(), refused.len()), (7, 13));
+    for (answered, _) in refused {
+        let status = Status::from_header_map(answered.unwrap().unwrap().headers()).unwrap();
+        assert_eq!(problem(&status).reason(), Reason::Overloaded);
+    }
+    assert!(Client::at(THERE, &server).await.unwrap().is_served(&server).await);
+    drop(kept);
+    wait::until(LONG, "what was held to be given back", async || hostile.is_served(&server).await).await;
+}
+
+#[tokio::test]
+async fn connections_and_what_each_may_hold_are_limited() {
+    let config =
+        Config { max_connections: 5, max_connections_per_address: 3, max_streams_per_connection: 7, ..config() };
+    let (server, _shutdown) = boot_with(config).await;
+    let mut open = Vec::new();
+    for _ in 0..3 {
+        open.push(Client::at(HERE, &server).await.unwrap());
+    }
+    assert!(Client::at(HERE, &server).await.is_err());
+    for _ in 0..2 {
+        open.push(Client::at(THERE, &server).await.unwrap());
+    }
+    assert!(Client::at([127, 0, 0, 3], &server).await.is_err(), "there are five");
+    for client in &open {
+        assert!(client.is_served(&server).await);
+        assert_eq!(client.0.current_max_send_streams(), 7);
+    }
+    drop(open);
+    wait::until(LONG, "a connection to be closed", async || Client::at(HERE, &server).await.is_ok()).await;
+
+    let large = raw(&server, Method::POST, LIST, &[("x-large", &"x".repeat(20 << 10))], frame(0, b"")).await;
+    assert_eq!((large.status.as_u16(), large.headers.contains_key("grpc-status")), (431, false));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_connection_without_a_call_is_closed() {
+    let (server, _shutdown) = boot_at().await;
+    let began = tokio::time::Instant::now();
+    let mut silent = TcpStream::connect(&server).await.unwrap();
+    let mut slow = TcpStream::connect(&server).await.unwrap();
+    slow.write_all(b"PRI * HTTP/2.0").await.unwrap();
+    for stream in [&mut silent, &mut slow] {
+        stream.read_to_end(&mut Vec::new()).await.unwrap();
+    }
+    assert!((Duration::from_secs(30)..LONG).contains(&began.elapsed()), "{:?}", began.elapsed());
+}
+
 #[tokio::test]
 async fn health_follows_the_service_to_its_end() {
     let (channel, shutdown) = boot().await;
@@ -366,6 +586,29 @@ async fn health_follows_the_service_to_its_end() {
     assert_eq!(changes.message().await.unwrap().unwrap().status, 1);
     shutdown.cancel();
     assert_eq!(changes.message().await.unwrap().unwrap().status, 2);
+}
+
+#[tokio::test]
+async fn streams_that_need_no_token_have_a_budget_of_their_own() {
+    let (channel, _shutdown) = boot().await;
+    let mut health = HealthClient::new(channel.clone());
+    let mut reflection = ServerReflectionClient::new(channel.clone());
+    let mut watched = health.watch(HealthCheckRequest::default()).await.unwrap().into_inner();
+    watched.message().await.unwrap().unwrap();
+    let asked = reflection.server_reflection_info(futures::stream::pending()).await.unwrap();
+    let refused = [
+        health.watch(HealthCheckRequest::default()).await.map(drop),
+        reflection.server_reflection_info(futures::stream::pending()).await.map(drop),
+    ];
+    for refused in refused {
+        assert_eq!(problem(&refused.unwrap_err()).reason(), Reason::Overloaded);
+    }
+    // Probes are answered all the same, and so are calls.
+    health.check(HealthCheckRequest::default()).await.unwrap();
+    ProductServiceClient::new(channel).list_products(list("")).await.unwrap();
+    drop((watched, asked));
+    wait::until(LONG, "places to be free again", async || health.watch(HealthCheckRequest::default()).await.is_ok())
+        .await;
 }
 
 #[tokio::test]
@@ -400,7 +643,12 @@ async fn one_that_is_about_to_stop_says_so_and_serves_on_and_then_waits_for_no_w
 async fn a_service_lets_no_one_in_without_a_certificate() {
     let authority = souk_testkit::tls::Authority::new();
     let (own, callers) = (authority.sign("service"), authority.sign("caller"));
-    let tls = ServerSettings { certificate: own.certificate, key: own.key, client_ca: authority.certificate() };
+    let tls = ServerSettings {
+        certificate: own.certificate,
+        key: own.key,
+        client_ca: authority.certificate(),
+        ..ServerSettings::default()
+    };
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = format!("https://localhost:{}", listener.local_addr().unwrap().port());
     let shutdown = CancellationToken::new();
@@ -440,12 +688,55 @@ async fn a_service_lets_no_one_in_without_a_certificate() {
     assert!(without.contains("[client.tls]"), "{without}");
 }
 
+#[tokio::test]
+async fn a_token_is_good_with_the_certificate_of_its_service_alone() {
+    let authority = souk_testkit::tls::Authority::new();
+    let own = authority.sign("inventory");
+    let tls = ServerSettings {
+        certificate: own.certificate,
+        key: own.key,
+        client_ca: authority.certificate(),
+        ..ServerSettings::default()
+    };
+    let (server, _shutdown) = boot_with(Config { tls, ..config() }).await;
+    let get = async |certificate: &souk_testkit::tls::Files, service: &str| {
+        let settings = ClientSettings {
+            ca: authority.certificate(),
+            certificate: certificate.certificate.clone(),
+            key: certificate.key.clone(),
+        };
+        let config = client::Config {
+            address: format!("https://{}", server.replace("127.0.0.1", "localhost")),
+            timeout: LONG,
+            connect_timeout: LONG,
+            tls: ClientTls::load(&settings).unwrap(),
+            local: Local::default(),
+        };
+        let tokens = ServiceTokens::new(&Secret::new(SECRET), service);
+        let client = client::Client::new(&config, Contract::souk().unwrap(), Some(tokens)).unwrap();
+        ProductServiceClient::new(client).get_product(GetProductRequest { name: ProductId::new().name() }).await
+    };
+    let order = authority.sign_for("order", &["order", "localhost"]);
+    assert_eq!(get(&order, "order").await.unwrap().into_inner().title, "services/order");
+    // Every service has the secret, and can make a token in any name.
+    for name in ["gateway", "localhost2", "ORDER2"] {
+        let status = get(&order, name).await.unwrap_err();
+        assert_eq!((problem(&status).reason(), status.code()), (Reason::TokenInvalid, Code::Unauthenticated), "{name}");
+        assert!(status.message().contains("certificate is not for that name"), "{status:?}");
+    }
+}
+
 #[test]
 fn settings_of_tls_that_do_not_go_together_are_named() {
     let path = |text: &str| std::path::PathBuf::from(text);
     let server = |certificate, key, client_ca| {
-        let settings = ServerSettings { certificate: path(certificate), key: path(key), client_ca: path(client_ca) };
-        settings.load().map(|tls| tls.is_some()).map_err(|error| error.setting())
+        let settings = ServerSettings {
+            certificate: path(certificate),
+            key: path(key),
+            client_ca: path(client_ca),
+            ..ServerSettings::default()
+        };
+        settings.load(GRPC).map(|tls| tls.is_some()).map_err(|error| error.setting())
     };
     assert_eq!(server("", "", ""), Ok(false));
     assert_eq!(server("", "k", ""), Err("certificate"));
@@ -565,7 +856,7 @@ async fn a_thousand_short_calls_at_a_time_are_no_attack() {
     let (contract, shutdown) = (Contract::souk().unwrap(), CancellationToken::new());
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = format!("http://{}", listener.local_addr().unwrap());
-    let server = Config { deadline: LONG, max_concurrent_requests: 1000, ..config() };
+    let server = Config { deadline: LONG, max_concurrent_requests: 1000, max_receiving_bytes: 64 << 20, ..config() };
     let server = Server::new(&server, "inventory", contract, verifier()).with(ProductServiceServer::new(Fake));
     tokio::spawn(server.serve(listener, shutdown.clone()));
     let config = client::Config {

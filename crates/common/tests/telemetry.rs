@@ -295,6 +295,45 @@ fn prometheus_reads_what_was_measured() {
 }
 
 #[test]
+fn probes_are_answered_beside_the_metrics() {
+    let world = &*WORLD;
+    world.runtime.block_on(async {
+        let address = world.guard.metrics_address().unwrap();
+        assert!(get(address, "/livez").await.starts_with("HTTP/1.1 200 "));
+        assert!(get(address, "/readyz").await.starts_with("HTTP/1.1 503 "), "nothing is served yet");
+        let ready = Arc::new(std::sync::atomic::AtomicBool::new(true));
+        let asked = ready.clone();
+        let stock = telemetry::probes::ready_while("stock", move || {
+            let ready = asked.load(std::sync::atomic::Ordering::Relaxed);
+            async move { ready }
+        });
+        let silent = telemetry::probes::ready_while("silent", || async { true });
+        let answer = get(address, "/readyz").await;
+        assert!(answer.starts_with("HTTP/1.1 200 ") && answer.contains("\"name\": \"stock\""), "{answer}");
+        ready.store(false, std::sync::atomic::Ordering::Relaxed);
+        assert!(get(address, "/readyz").await.starts_with("HTTP/1.1 503 "));
+        drop(stock);
+        assert!(get(address, "/readyz").await.starts_with("HTTP/1.1 200 "));
+        drop(silent);
+
+        // Those who hold connections get no more than there are places, and for a moment.
+        let mut held = Vec::new();
+        for _ in 0..200 {
+            held.push(tokio::net::TcpStream::connect(address).await.unwrap());
+        }
+        let found = souk_testkit::wait::value(Duration::from_secs(30), "a free place", async || {
+            let mut stream = tokio::net::TcpStream::connect(address).await.ok()?;
+            tokio::io::AsyncWriteExt::write_all(&mut stream, b"GET /livez HTTP/1.1\r\nhost: a\r\n\r\n").await.ok()?;
+            let mut answer = String::new();
+            tokio::io::AsyncReadExt::read_to_string(&mut stream, &mut answer).await.ok()?;
+            answer.starts_with("HTTP/1.1 200 ").then_some(())
+        });
+        found.await;
+        drop(held);
+    });
+}
+
+#[test]
 fn a_second_set_up_in_the_process_has_its_own_listener() {
     let world = &*WORLD;
     world.runtime.block_on(async {

@@ -36,6 +36,8 @@ EXAMPLES
   souk up --database-url postgres://souk:secret@db:5432
                                            everything in one process, on PostgreSQL databases souk_user,
                                            souk_inventory and souk_order
+  souk gateway --descriptors api.binpb --backend my.pkg=http://127.0.0.1:9000 --public
+                                           services of your own as REST, gRPC-Web, Connect, gRPC and OpenAPI
   souk import online-retail sales.csv      a real catalogue and real orders into a running souk
   souk verify                              check the promises on the data at hand
   souk prove                               buyers, duplicates, cancels and kills on services of its own, then verify
@@ -56,8 +58,8 @@ pub enum Command {
     Inventory(ServiceArgs),
     /// Run the order service alone.
     Order(ServiceArgs),
-    /// Run the API gateway alone.
-    Gateway(ServiceArgs),
+    /// Run the API gateway alone, before souk's services or your own (docs/gateway.md).
+    Gateway(GatewayArgs),
     /// Bring the databases to this version's schema and exit. Services do so themselves when they start.
     Migrate(MigrateArgs),
     /// Read all settings, check them, and print what is in force with secrets hidden.
@@ -76,6 +78,10 @@ pub enum Command {
     Prove(ProveArgs),
     /// Ask a running gateway or service whether it is ready. Exit status 0 if so. For containers' health checks.
     Healthcheck(HealthcheckArgs),
+    /// Make the certificates that services show each other (`[server.tls]`, `[client.tls]`): an authority in
+    /// `DIR/authority`, made once, and in `DIR/NAME` what the service NAME needs, made anew each time: `ca.pem`,
+    /// `certificate.pem` and `key.pem`. A certificate is valid for a year.
+    Certificates(CertificatesArgs),
 }
 
 /// Where data lies.
@@ -107,6 +113,35 @@ pub struct ServiceArgs {
     /// Address to serve on. Default: `listen` in the service's section of the settings.
     #[arg(long, value_name = "ADDR")]
     pub listen: Option<SocketAddr>,
+}
+
+/// How to run the gateway.
+#[derive(Args, Debug, Clone, Default)]
+pub struct GatewayArgs {
+    #[command(flatten)]
+    pub service: ServiceArgs,
+    /// Serve services of your own in place of souk's: a file with their descriptors, from `protoc --include_imports
+    /// --descriptor_set_out=FILE` or `buf build -o FILE` (gateway.contract.descriptors).
+    #[arg(long, value_name = "FILE")]
+    pub descriptors: Option<PathBuf>,
+    /// Serve services of your own, and ask each --backend for them by gRPC server reflection
+    /// (gateway.contract.reflection).
+    #[arg(long, conflicts_with = "descriptors")]
+    pub reflect: bool,
+    /// Where a service, or all of a package, is: `my.pkg=http://127.0.0.1:9000`. May be given for each, and more than
+    /// once for one with several addresses (gateway.backends).
+    #[arg(long, value_name = "NAME=URL", value_parser = backend)]
+    pub backend: Vec<(String, String)>,
+    /// Anyone may call methods of your own services that nothing else is said of (gateway.contract.access).
+    #[arg(long)]
+    pub public: bool,
+}
+
+fn backend(text: &str) -> Result<(String, String), String> {
+    match text.split_once('=') {
+        Some((name, url)) if !name.is_empty() && !url.is_empty() => Ok((name.to_owned(), url.to_owned())),
+        _ => Err("must name a service or package, and where it is: my.pkg=http://127.0.0.1:9000".to_owned()),
+    }
 }
 
 /// What to do with users.
@@ -228,9 +263,21 @@ pub struct ProveArgs {
 /// Whom to ask.
 #[derive(Args, Debug)]
 pub struct HealthcheckArgs {
-    /// `http://host:port` of the gateway (asks /readyz), or `grpc://host:port` of a service (asks its gRPC health).
+    /// `http://host:port` of the gateway, or of any process's metrics (asks /readyz), `grpc://host:port` of a service
+    /// (asks its gRPC health), or `grpcs://host:port` of one with TLS, which is asked with `[client.tls]` of the settings.
     #[arg(default_value = "http://127.0.0.1:8080")]
     pub address: String,
+}
+
+/// Which certificates to make.
+#[derive(Args, Debug)]
+pub struct CertificatesArgs {
+    /// Folder to make them in.
+    #[arg(long, value_name = "DIR")]
+    pub dir: PathBuf,
+    /// Names of services, each the name that its tokens bear and that others reach it by: user, inventory, order, gateway.
+    #[arg(required = true, value_name = "NAME")]
+    pub names: Vec<String>,
 }
 
 #[cfg(test)]
@@ -253,5 +300,11 @@ mod tests {
         assert!(matches!(cli.command, Some(Command::Up(up)) if up.listen.unwrap().port() == 2));
         let cli = Cli::try_parse_from(["souk", "user", "create-admin", "--email", "a@b.c"]).unwrap();
         assert!(matches!(cli.command, Some(Command::User(UserArgs { command: Some(_), .. }))));
+        let gateway = ["souk", "gateway", "--descriptors", "a", "--backend", "a.b=http://c", "--backend", "d=http://e"];
+        let cli = Cli::try_parse_from(gateway).unwrap();
+        assert!(matches!(cli.command, Some(Command::Gateway(gateway)) if gateway.backend[1].0 == "d"));
+        for wrong in ["a", "=http://a", "a="] {
+            assert!(Cli::try_parse_from(["souk", "gateway", "--backend", wrong]).is_err(), "{wrong}");
+        }
     }
 }

@@ -103,7 +103,7 @@ impl DataDir {
     pub fn internal_secret(&self) -> anyhow::Result<Secret> {
         let path = self.0.join(SECRET);
         // Whoever makes the file first decides; everyone reads what is there then.
-        let text: String = rand::rng().sample_iter(Alphanumeric).take(48).map(char::from).collect();
+        let text = random_secret();
         match private().create_new(true).open(&path) {
             Ok(mut file) => {
                 file.write_all(text.as_bytes()).and_then(|()| file.sync_all()).with_context(|| unwritable(&path))?;
@@ -174,6 +174,11 @@ fn private() -> OpenOptions {
 
 fn unwritable(path: &Path) -> String {
     format!("{} cannot be written", path.display())
+}
+
+/// A secret that nobody can guess.
+pub fn random_secret() -> String {
+    rand::rng().sample_iter(Alphanumeric).take(48).map(char::from).collect()
 }
 
 #[cfg(test)]

@@ -1,19 +1,34 @@
 //! Asks whether a gateway or a service is ready.
 
-use std::time::Duration;
+use std::{path::Path, time::Duration};
 
 use anyhow::{Context, bail};
-use tonic::transport::Endpoint;
-use tonic_health::pb::{HealthCheckRequest, health_check_response::ServingStatus, health_client::HealthClient};
+use souk_common::{
+    client::{self, Client},
+    contract::Contract,
+    error::chain,
+    local::Local,
+    tls::ClientTls,
+};
+use tonic::{Response, Status, transport::Endpoint};
+use tonic_health::pb::{
+    HealthCheckRequest, HealthCheckResponse, health_check_response::ServingStatus, health_client::HealthClient,
+};
+
+use crate::settings::{self, Given};
 
 const PATIENCE: Duration = Duration::from_secs(3);
 
-/// Asks the address, by its scheme.
-pub async fn run(address: &str) -> anyhow::Result<()> {
+/// Asks the address, by its scheme. The settings are read only where they are needed.
+pub async fn run(address: &str, file: Option<&Path>) -> anyhow::Result<()> {
     match address.split_once("://") {
         Some(("http", _)) => http(address).await,
         Some(("grpc", rest)) => grpc(rest).await,
-        _ => bail!("`{address}` must look like http://host:port (a gateway) or grpc://host:port (a service)"),
+        Some(("grpcs", rest)) => grpcs(rest, file).await,
+        _ => bail!(
+            "`{address}` must look like http://host:port (a gateway, or a process's metrics), grpc://host:port (a service) \
+             or grpcs://host:port (a service with TLS)"
+        ),
     }
 }
 
@@ -30,8 +45,27 @@ pub async fn http(gateway: &str) -> anyhow::Result<()> {
 async fn grpc(address: &str) -> anyhow::Result<()> {
     let endpoint = Endpoint::from_shared(format!("http://{address}"))?.connect_timeout(PATIENCE).timeout(PATIENCE);
     let channel = endpoint.connect().await.with_context(|| format!("{address} cannot be reached"))?;
-    let answer = HealthClient::new(channel).check(HealthCheckRequest::default()).await?.into_inner();
-    match answer.status() {
+    serving(HealthClient::new(channel).check(HealthCheckRequest::default()).await)
+}
+
+/// Asks with the certificate that this service shows those that it calls.
+async fn grpcs(address: &str, file: Option<&Path>) -> anyhow::Result<()> {
+    let settings = settings::load(file, &Given::default())?;
+    let tls = ClientTls::load(&settings.section("client.tls")?)
+        .map_err(|error| settings.fault(&format!("client.tls.{}", error.setting()), chain(&error)))?;
+    let config = client::Config {
+        address: format!("https://{address}"),
+        timeout: PATIENCE,
+        connect_timeout: PATIENCE,
+        tls,
+        local: Local::default(),
+    };
+    let client = Client::new(&config, Contract::souk()?, None)?;
+    serving(HealthClient::new(client).check(HealthCheckRequest::default()).await)
+}
+
+fn serving(answer: Result<Response<HealthCheckResponse>, Status>) -> anyhow::Result<()> {
+    match answer?.into_inner().status() {
         ServingStatus::Serving => Ok(()),
         other => bail!("not ready: {}", other.as_str_name()),
     }

@@ -2,6 +2,7 @@
 #![allow(clippy::print_stdout, clippy::print_stderr, reason = "a command line speaks there")]
 
 mod api;
+mod certificates;
 mod cli;
 mod data_dir;
 mod healthcheck;
@@ -65,7 +66,7 @@ async fn run(cli: Cli) -> anyhow::Result<()> {
         },
         Command::Inventory(args) => single::run(Which::Inventory, &args, file).await,
         Command::Order(args) => single::run(Which::Order, &args, file).await,
-        Command::Gateway(args) => single::run(Which::Gateway, &args, file).await,
+        Command::Gateway(args) => single::run_gateway(&args, file).await,
         Command::Migrate(args) => migrate(&args, file).await,
         Command::CheckConfig(data) => {
             let settings = settings::load(file, &Given::from_args(&data)?)?;
@@ -87,7 +88,8 @@ async fn run(cli: Cli) -> anyhow::Result<()> {
         }
         Command::Verify(data) => verify::run(&settings::load(file, &Given::from_args(&data)?)?).await,
         Command::Prove(args) => Box::pin(prove::run(&args, file)).await,
-        Command::Healthcheck(args) => healthcheck::run(&args.address).await,
+        Command::Healthcheck(args) => healthcheck::run(&args.address, file).await,
+        Command::Certificates(args) => certificates::run(&args),
     }
 }
 

@@ -44,7 +44,7 @@ impl Parts {
     /// Starts one.
     pub fn start(&mut self, which: Which, settings: &Settings, listener: TcpListener) -> anyhow::Result<()> {
         let (stop, shutdown, ended) = (Stop::default(), CancellationToken::new(), CancellationToken::new());
-        let serving = single::serve(which, settings, &self.local, &stop, listener, shutdown.clone())?;
+        let serving = single::serve(which, settings, &[], &self.local, &stop, listener, shutdown.clone())?;
         let guard = ended.clone().drop_guard();
         self.running.spawn(async move {
             let _guard = guard;

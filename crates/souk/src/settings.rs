@@ -6,8 +6,8 @@ use anyhow::bail;
 use souk_common::config::{Loader, Settings};
 
 use crate::{
-    cli::DataArgs,
-    data_dir::{DataDir, Lock},
+    cli::{DataArgs, ServiceArgs},
+    data_dir::{DataDir, Lock, random_secret},
 };
 
 /// The services that keep data, by the name of their section.
@@ -28,6 +28,15 @@ impl Given {
             for store in STORES {
                 given.set(&format!("{store}.database.url"), database_url(server, &format!("souk_{store}"))?);
             }
+        }
+        Ok(given)
+    }
+
+    /// What a service's options say.
+    pub fn from_service(name: &str, args: &ServiceArgs) -> anyhow::Result<Self> {
+        let mut given = Self::from_args(&args.data)?;
+        if let Some(listen) = args.listen {
+            given.set(&format!("{name}.listen"), listen);
         }
         Ok(given)
     }
@@ -114,6 +123,16 @@ pub fn with_secret(file: Option<&Path>, given: &mut Given) -> anyhow::Result<Set
     }
     let data_dir = DataDir::open(data_dir(&settings)?.path())?;
     given.set("auth.internal_secret", data_dir.internal_secret()?.expose());
+    load(file, given)
+}
+
+/// The settings with a secret of this process's own where none is set: for a gateway before services that are not souk's, and
+/// share none with it.
+pub fn with_own_secret(settings: Settings, file: Option<&Path>, given: &mut Given) -> anyhow::Result<Settings> {
+    if !settings.section::<String>("auth.internal_secret")?.is_empty() {
+        return Ok(settings);
+    }
+    given.set("auth.internal_secret", random_secret());
     load(file, given)
 }
 

@@ -8,7 +8,7 @@ use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 
 use crate::{
-    cli::ServiceArgs,
+    cli::{GatewayArgs, ServiceArgs},
     settings::{self, Given},
     signals,
 };
@@ -36,23 +36,44 @@ impl Which {
 
 /// Serves until a signal says to stop.
 pub async fn run(which: Which, args: &ServiceArgs, file: Option<&Path>) -> anyhow::Result<()> {
-    let mut given = Given::from_args(&args.data)?;
-    if let Some(listen) = args.listen {
-        given.set(&format!("{}.listen", which.name()), listen);
-    }
+    let mut given = Given::from_service(which.name(), args)?;
     let settings = settings::with_secret(file, &mut given)?;
-    let held = settings::hold_data_dir(&settings, &[which.name()])?;
+    serve_alone(which, &settings, &[]).await
+}
+
+/// The same for the gateway, which may be before services that are not souk's.
+pub async fn run_gateway(args: &GatewayArgs, file: Option<&Path>) -> anyhow::Result<()> {
+    let mut given = Given::from_service("gateway", &args.service)?;
+    if let Some(descriptors) = &args.descriptors {
+        given.set("gateway.contract.descriptors", descriptors.display());
+    }
+    if args.reflect {
+        given.set("gateway.contract.reflection", true);
+    }
+    if args.public {
+        given.set("gateway.contract.access", "public");
+    }
+    let settings = settings::load(file, &given)?;
+    let settings = match settings.section::<souk_gateway::Settings>("gateway")?.contract.is_foreign() {
+        true => settings::with_own_secret(settings, file, &mut given)?,
+        false => settings::with_secret(file, &mut given)?,
+    };
+    serve_alone(Which::Gateway, &settings, &args.backend).await
+}
+
+async fn serve_alone(which: Which, settings: &Settings, backends: &[(String, String)]) -> anyhow::Result<()> {
+    let held = settings::hold_data_dir(settings, &[which.name()])?;
     // SQLite's file is for one process.
     let _lock = held.as_ref().map(|(data_dir, _)| data_dir.lock_service(which.name())).transpose()?;
     let guard = telemetry::init(&settings.section("telemetry")?, which.name())?;
-    let listener = bind(&settings, which).await?;
+    let listener = bind(settings, which).await?;
     let address = listener.local_addr()?;
     let metrics = guard.metrics_address().map(|address| address.to_string());
     let asked = signals::listen()?;
     let (stop, shutdown) = (Stop::default(), CancellationToken::new());
-    let delay = delay(&settings, which)?;
+    let delay = delay(settings, which)?;
     tracing::info!(service = which.name(), %address, metrics, version = env!("CARGO_PKG_VERSION"), "serving");
-    let serving = serve(which, &settings, &Local::default(), &stop, listener, shutdown.clone())?;
+    let serving = serve(which, settings, backends, &Local::default(), &stop, listener, shutdown.clone())?;
     let stopping = async {
         asked.token.cancelled().await;
         let delay = if asked.interrupted() { Duration::ZERO } else { delay };
@@ -91,10 +112,11 @@ pub async fn bind(settings: &Settings, which: Which) -> anyhow::Result<TcpListen
     })
 }
 
-/// The service's own `serve`, its settings checked first.
+/// The service's own `serve`, its settings checked first. `backends` are those of a gateway beside its settings'.
 pub fn serve(
     which: Which,
     settings: &Settings,
+    backends: &[(String, String)],
     local: &Local,
     stop: &Stop,
     listener: TcpListener,
@@ -119,6 +141,7 @@ pub fn serve(
         }
         Which::Gateway => {
             let mut config = souk_gateway::Config::from_settings(settings)?;
+            config.settings.backends.add(backends);
             (config.common.server.local, config.common.server.stop) = (local.clone(), stop.clone());
             Box::pin(async move { Ok(souk_gateway::serve(config, listener, shutdown).await?) })
         }

@@ -53,6 +53,10 @@ pub async fn run(args: &UpArgs, file: Option<&Path>) -> anyhow::Result<()> {
         given.set("gateway.listen", listen);
     }
     let settings = settings::load(file, &given)?;
+    if settings.section::<souk_gateway::Settings>("gateway")?.contract.is_foreign() {
+        let fault = "is for `souk gateway`: `souk up` serves souk's own services";
+        return Err(settings.fault("gateway.contract", fault).into());
+    }
     let listen: SocketAddr = settings.section("gateway.listen")?;
     souk_order::Config::from_settings(&settings)?.check_provider(&settings, "gateway.listen", listen)?;
     let data_dir = DataDir::open(settings::data_dir(&settings)?.path())?;

@@ -14,10 +14,22 @@ pub const RST_STREAM: u8 = 3;
 /// The kind of the frame that says goodbye.
 pub const GOAWAY: u8 = 7;
 
-const SETTINGS: u8 = 4;
-const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
-const END_STREAM: u8 = 1;
-const END_HEADERS: u8 = 4;
+/// The kind of the frame that says which streams matter more.
+pub const PRIORITY: u8 = 2;
+/// The kind of the frame that is to be answered with the same.
+pub const PING: u8 = 6;
+/// The kind of the frame that allows more to be sent.
+pub const WINDOW_UPDATE: u8 = 8;
+/// The kind of the frame with more headers.
+pub const CONTINUATION: u8 = 9;
+/// The kind of the frame that names what a peer accepts.
+pub const SETTINGS: u8 = 4;
+/// What a client sends first.
+pub const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
+/// The flag of a frame that is the last one of its stream.
+pub const END_STREAM: u8 = 1;
+/// The flag of a frame that ends a block of headers.
+pub const END_HEADERS: u8 = 4;
 const LONGEST: Duration = Duration::from_secs(20);
 
 /// A frame that a server sent.
@@ -106,19 +118,38 @@ async fn read(stream: &mut TcpStream) -> std::io::Result<(u32, Frame)> {
 }
 
 /// A frame without padding.
-fn frame(kind: u8, flags: u8, stream: u32, payload: &[u8]) -> Vec<u8> {
+pub fn frame(kind: u8, flags: u8, stream: u32, payload: &[u8]) -> Vec<u8> {
     let length = u32::try_from(payload.len()).unwrap_or(u32::MAX).to_be_bytes();
     [&length[1..], &[kind, flags], &stream.to_be_bytes(), payload].concat()
 }
 
-/// Headers as HPACK has them, each as it is.
-fn literal(headers: &[(&str, &str)]) -> Vec<u8> {
-    let text = |text: &str| {
-        let length = u8::try_from(text.len()).ok().filter(|length| *length < 0x7f);
-        match length {
-            Some(length) => [&[length], text.as_bytes()].concat(),
-            None => panic!("{text} is longer than these headers can be"),
-        }
-    };
+/// Headers as HPACK writes them (RFC 7541), neither indexed nor compressed.
+pub fn literal(headers: &[(&str, &str)]) -> Vec<u8> {
+    let text = |text: &str| [length(text.len()), text.as_bytes().to_vec()].concat();
     headers.iter().flat_map(|(name, value)| [vec![0], text(name), text(value)].concat()).collect()
+}
+
+/// A length with a prefix of seven bits (RFC 7541, 5.1).
+fn length(length: usize) -> Vec<u8> {
+    const PREFIX: usize = 0x7f;
+    let byte = |part: usize| u8::try_from(part).unwrap_or(u8::MAX);
+    let Some(mut rest) = length.checked_sub(PREFIX) else { return vec![byte(length)] };
+    let mut bytes = vec![byte(PREFIX)];
+    while rest >= 0x80 {
+        bytes.push(byte(rest % 0x80 + 0x80));
+        rest /= 0x80;
+    }
+    bytes.push(byte(rest));
+    bytes
+}
+
+#[cfg(test)]
+mod tests {
+    /// The examples of RFC 7541, C.1, with a prefix of seven bits.
+    #[test]
+    fn lengths() {
+        for (length, bytes) in [(10, vec![10]), (126, vec![126]), (127, vec![127, 0]), (1337, vec![127, 0xba, 0x09])] {
+            assert_eq!(super::length(length), bytes, "{length}");
+        }
+    }
 }

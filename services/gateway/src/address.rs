@@ -6,10 +6,6 @@ use http::{HeaderMap, HeaderName, header};
 use ipnet::IpNet;
 use serde::{Deserialize, Deserializer, de::Error};
 
-/// The address at the other end of the connection; an extension of every request.
-#[derive(Debug, Clone, Copy)]
-pub struct Peer(pub IpAddr);
-
 /// A network of proxies: `10.0.0.0/8`, or one address.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Network(IpNet);
@@ -45,7 +41,7 @@ pub enum ForwardedBy {
 /// The address of the client. Each proxy adds at the right who called it, and what stands left of the first that is
 /// not trusted may be made up; so the rightmost address that is not a trusted proxy's is the client.
 pub fn client(peer: IpAddr, headers: &HeaderMap, trusted: &[Network], by: ForwardedBy) -> IpAddr {
-    let is_trusted = |address: IpAddr| trusted.iter().any(|network| network.0.contains(&address));
+    let is_trusted = |address: IpAddr| is_trusted(address, trusted);
     let mut nearest = peer.to_canonical();
     let (name, read): (HeaderName, fn(&str) -> Option<IpAddr>) = match by {
         ForwardedBy::XForwardedFor => (HeaderName::from_static("x-forwarded-for"), address),
@@ -59,6 +55,11 @@ pub fn client(peer: IpAddr, headers: &HeaderMap, trusted: &[Network], by: Forwar
         nearest = hop;
     }
     nearest
+}
+
+/// Whether it is a proxy's that is believed.
+pub fn is_trusted(address: IpAddr, trusted: &[Network]) -> bool {
+    trusted.iter().any(|network| network.0.contains(&address))
 }
 
 /// What counts as one client: an IPv6 site has a /64 to itself, and would have 2^64 budgets.

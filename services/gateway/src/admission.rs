@@ -7,20 +7,27 @@
 mod places;
 
 use std::{
-    cell::RefCell,
     net::IpAddr,
+    pin::Pin,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
-    time::{Duration, Instant},
+    task::{Context, Poll},
+    time::Duration,
 };
 
+use bytes::Bytes;
+use http::{Request, Response};
+use http_body::{Frame, SizeHint};
 use souk_common::{
     contract::RateClass,
-    error::{OrProblem, Problem, Reason},
+    error::{Problem, Reason},
     ids::UserId,
+    quota::{Held, Quota},
 };
 use tokio::sync::oneshot;
+use tonic::{Status, body::Body};
 
 use self::places::{Entered, Places, Wish};
+use crate::{gateway::Gateway, layers::Next, request};
 
 /// Who asks.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -35,56 +42,72 @@ enum Caller {
 #[derive(Clone)]
 pub struct Admission {
     places: Arc<Mutex<Places<Caller, oneshot::Sender<Place>>>>,
-    patience: Duration,
-    untold: Arc<Mutex<Untold>>,
+    /// Places held and waited for, by address.
+    addresses: Arc<Quota>,
+    queue_timeout: Duration,
 }
 
-/// Refusals that the log does not tell of yet: a line for each would be more work than there is already.
-#[derive(Default)]
-struct Untold {
-    refused: u64,
-    told: Option<Instant>,
-}
-
-tokio::task_local! {
-    static VISIT: Visit;
-}
-
-/// A request on its way through the gateway.
-struct Visit {
-    address: IpAddr,
-    /// Given back when the request is answered.
-    place: RefCell<Option<Place>>,
-}
-
-/// Answers a request from this address. The place that it is given meanwhile is its own until it is answered.
-pub async fn visit<F: Future>(address: IpAddr, work: F) -> F::Output {
-    VISIT.scope(Visit { address, place: RefCell::default() }, work).await
+/// A place, and what it takes of the address's share, until it is dropped.
+#[must_use = "dropping it gives the place back"]
+pub struct Admitted {
+    _place: Place,
+    _of_address: Held,
 }
 
 /// A place, until it is dropped.
-#[must_use = "dropping it gives the place back"]
 struct Place {
     admission: Admission,
     caller: Caller,
 }
 
+/// Refuses a client at once whose address has as many requests under way as it may: nothing of it is read.
+pub async fn refuse_crowd(gateway: &Gateway, request: Request<Body>, next: &Next) -> Result<Response<Body>, Problem> {
+    if request::target(request.extensions())?.method().is_some() {
+        let site = request::site(request.extensions())?;
+        if !gateway.admission.addresses.has_room(site, 1) {
+            return Err(full());
+        }
+    }
+    next.run(request).await
+}
+
+/// Gives a call of the contract a place, until the last byte of its response has gone. The response of a stream has a
+/// place of its own.
+pub async fn admit(gateway: &Gateway, request: Request<Body>, next: &Next) -> Result<Response<Body>, Problem> {
+    let extensions = request.extensions();
+    let target = request::target(extensions)?;
+    let Some(method) = target.method() else { return next.run(request).await };
+    let (site, user) = (request::site(extensions)?, request::user(extensions)?);
+    let admitted = gateway.admission.admit(site, user, method.rate_class).await?;
+    let response = next.run(request).await?;
+    if target.streams() {
+        return Ok(response);
+    }
+    Ok(response.map(|inner| Body::new(Holding { inner, _held: admitted })))
+}
+
 impl Admission {
-    /// So many places, of which one caller may hold `share` at most; 0: half of them. Who waits does so for
-    /// `patience`.
-    pub fn new(places: usize, share: usize, patience: Duration) -> Self {
+    /// So many places, of which one caller may hold `share` at most; 0: half of them. All callers of an address may hold
+    /// or wait for three quarters of them together. Who waits does so for `queue_timeout`.
+    pub fn new(places: usize, share: usize, queue_timeout: Duration) -> Self {
         let share = if share == 0 { places.div_ceil(2) } else { share };
-        Self { places: Arc::new(Mutex::new(Places::new(places, share))), patience, untold: Arc::default() }
+        let total = u64::try_from(places.saturating_mul(2)).unwrap_or(u64::MAX);
+        let per_address = u64::try_from(places - places / 4).unwrap_or(u64::MAX);
+        Self {
+            places: Arc::new(Mutex::new(Places::new(places, share))),
+            addresses: Quota::new(total, per_address),
+            queue_timeout,
+        }
     }
 
-    /// Gives the request under way a place: as its user's, else as its address's.
+    /// Gives a request a place: as its user's, else as its address's.
     ///
     /// # Errors
-    /// `OVERLOADED`, where there is none, and none falls free soon; `INTERNAL` outside of [`visit`].
-    pub async fn admit(&self, user: Option<UserId>, class: RateClass) -> Result<(), Problem> {
-        let address = VISIT.try_with(|visit| visit.address).or_internal()?;
-        let place = self.enter(user.map_or(Caller::Address(address), Caller::User), class).await?;
-        VISIT.try_with(|visit| drop(visit.place.replace(Some(place)))).or_internal()
+    /// `OVERLOADED`, where there is none, and none falls free soon.
+    async fn admit(&self, site: IpAddr, user: Option<UserId>, class: RateClass) -> Result<Admitted, Problem> {
+        let of_address = self.addresses.take(site, 1).ok_or_else(full)?;
+        let place = self.enter(user.map_or(Caller::Address(site), Caller::User), class).await?;
+        Ok(Admitted { _place: place, _of_address: of_address })
     }
 
     async fn enter(&self, caller: Caller, class: RateClass) -> Result<Place, Problem> {
@@ -94,25 +117,14 @@ impl Admission {
             Entered::At => Ok(Place { admission: self.clone(), caller }),
             Entered::Waiting(wish) => {
                 let _waiting = Waiting { admission: self, caller, wish };
-                if self.patience.is_zero() {
-                    return Err(self.full());
+                if self.queue_timeout.is_zero() {
+                    return Err(full());
                 }
-                let given = tokio::time::timeout(self.patience, receiver).await;
-                given.ok().and_then(Result::ok).ok_or_else(|| self.full())
+                let given = tokio::time::timeout(self.queue_timeout, receiver).await;
+                given.ok().and_then(Result::ok).ok_or_else(full)
             }
-            Entered::Refused => Err(self.full()),
+            Entered::Refused => Err(full()),
         }
-    }
-
-    /// There is no place: the log tells of it once a second.
-    fn full(&self) -> Problem {
-        let mut untold = self.untold.lock().unwrap_or_else(PoisonError::into_inner);
-        untold.refused += 1;
-        if untold.told.is_none_or(|told| told.elapsed() >= Duration::from_secs(1)) {
-            tracing::warn!(refused = untold.refused, "the gateway has more work than it can do: it refuses requests");
-            *untold = Untold { refused: 0, told: Some(Instant::now()) };
-        }
-        Problem::new(Reason::Overloaded, "the gateway has as much work as it can do: try again later")
     }
 
     fn lock(&self) -> MutexGuard<'_, Places<Caller, oneshot::Sender<Place>>> {
@@ -128,6 +140,34 @@ impl Drop for Place {
             drop(sender.send(Self { admission: self.admission.clone(), caller }));
         }
     }
+}
+
+/// A body that holds something until it is gone: sent, or given up.
+struct Holding {
+    inner: Body,
+    _held: Admitted,
+}
+
+impl http_body::Body for Holding {
+    type Data = Bytes;
+    type Error = Status;
+
+    fn poll_frame(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Status>>> {
+        Pin::new(&mut self.inner).poll_frame(context)
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.inner.is_end_stream()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        self.inner.size_hint()
+    }
+}
+
+/// There is no place.
+fn full() -> Problem {
+    Problem::new(Reason::Overloaded, "the gateway has as much work as it can do: try again later")
 }
 
 /// One who waits, until it is dropped.

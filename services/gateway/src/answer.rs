@@ -51,6 +51,9 @@ pub fn explain(response: &mut Response<Body>, problem: &Problem) {
         // Whole seconds: too early would be refused again.
         headers.insert(header::RETRY_AFTER, (delay.as_secs() + u64::from(delay.subsec_nanos() > 0)).into());
     }
+    for (name, value) in problem.headers().into_iter().flatten() {
+        headers.append(name, value.clone());
+    }
     if let Some(Ok(codings)) = problem.get_metadata(ACCEPT_ENCODING).map(HeaderValue::from_str) {
         headers.insert(header::ACCEPT_ENCODING, codings);
     }

@@ -8,15 +8,14 @@ use souk_common::{
     config::{ConfigError, Secret, Settings as AllSettings},
     error::chain,
     service::Common,
-    tls::ClientSettings,
+    tls::{ClientSettings, HTTP, ServerSettings},
 };
 
 use crate::{
     address::{self, ForwardedBy, Network},
-    cache, limits,
-    manners::cors,
+    body, cache, cors, foreign, limits,
     shared::Shared,
-    stream, tls,
+    stream,
 };
 
 /// The commented defaults of `[gateway]`.
@@ -54,6 +53,16 @@ pub struct Settings {
     pub max_header_bytes: usize,
     /// Connections held open at a time.
     pub max_connections: usize,
+    /// Of these, those of one address.
+    pub max_connections_per_address: usize,
+    /// How long a connection may be without a request.
+    #[serde(with = "souk_common::config::duration")]
+    pub idle_timeout: Duration,
+    /// How long a client may read nothing of a response.
+    #[serde(with = "souk_common::config::duration")]
+    pub write_timeout: Duration,
+    /// Responses that clients have not read yet.
+    pub unsent: Unsent,
     /// How long a service may take to say that it is ready.
     #[serde(with = "souk_common::config::duration")]
     pub ready_timeout: Duration,
@@ -71,7 +80,7 @@ pub struct Settings {
     /// Which web pages of other origins may call.
     pub cors: cors::Settings,
     /// The certificate towards clients.
-    pub tls: tls::Settings,
+    pub tls: ServerSettings,
     /// Whether answers are compressed for those who accept it.
     pub compression: bool,
     /// Whether each request is logged, at level info.
@@ -88,17 +97,53 @@ pub struct Settings {
     pub redis_timeout: Duration,
     /// For `rediss://`: whom its certificate must be signed by, and what it is shown.
     pub redis_tls: ClientSettings,
+    /// Bodies of requests.
+    pub body: body::Settings,
     /// Answers that are kept.
     pub cache: cache::Settings,
     /// Budgets of requests.
     pub rate_limits: limits::Settings,
     /// Server streams.
     pub stream: stream::Settings,
+    /// Whose contract is served.
+    pub contract: foreign::Settings,
     /// Where the services are.
     pub backends: Backends,
 }
 
+/// `[gateway.unsent]`.
+#[derive(Debug, Clone, Copy, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Unsent {
+    /// Bytes of all clients' responses.
+    #[serde(with = "souk_common::config::byte_size")]
+    pub max_bytes: usize,
+    /// Of these, those of one address.
+    #[serde(with = "souk_common::config::byte_size")]
+    pub max_bytes_per_address: usize,
+    /// Of these, those of one connection.
+    #[serde(with = "souk_common::config::byte_size")]
+    pub max_bytes_per_connection: usize,
+}
+
 impl Settings {
+    /// The setting of connections that is wrong, and what would be right.
+    fn fault_of_connections(&self) -> Option<(&'static str, &'static str)> {
+        let Unsent { max_bytes, max_bytes_per_address, max_bytes_per_connection } = self.unsent;
+        let at_least = |size: usize| size >= 64 * 1024;
+        [
+            (self.max_connections > 0, "max_connections", "must be 1 or more"),
+            (self.max_connections_per_address > 0, "max_connections_per_address", "must be 1 or more"),
+            (!self.idle_timeout.is_zero(), "idle_timeout", "must be longer than 0s"),
+            (!self.write_timeout.is_zero(), "write_timeout", "must be longer than 0s"),
+            (at_least(max_bytes_per_connection), "unsent.max_bytes_per_connection", "must be 64KiB or more"),
+            (at_least(max_bytes_per_address), "unsent.max_bytes_per_address", "must be 64KiB or more"),
+            (at_least(max_bytes), "unsent.max_bytes", "must be 64KiB or more"),
+        ]
+        .into_iter()
+        .find_map(|(is_right, setting, right)| (!is_right).then_some((setting, right)))
+    }
+
     /// What is shared with other gateways, if anything is.
     pub(crate) fn shared(&self) -> redis::RedisResult<Option<Arc<Shared>>> {
         let url = self.redis_url.expose();
@@ -120,10 +165,21 @@ impl Backends {
         self.0.insert(name.into(), address.into());
     }
 
+    /// Adds those of a command line: they replace others of their names, and one that is there twice has two addresses.
+    pub fn add(&mut self, backends: &[(String, String)]) {
+        let mut given = BTreeMap::<&str, Vec<&str>>::new();
+        for (name, address) in backends {
+            given.entry(name).or_default().push(address);
+        }
+        for (name, addresses) in given {
+            self.set(name, addresses.join(","));
+        }
+    }
+
     /// The name and address for a service: of the names that are the service or a package around it, the longest.
+    /// Variables have names in capitals: their case does not count.
     pub fn of(&self, service: &str) -> Option<(&str, &str)> {
-        let fits = |name: &str| service.strip_prefix(name).is_some_and(|rest| rest.is_empty() || rest.starts_with('.'));
-        let fitting = self.0.iter().filter(|(name, _)| fits(name));
+        let fitting = self.0.iter().filter(|(name, _)| foreign::fits(name, service));
         fitting.max_by_key(|(name, _)| name.len()).map(|(name, address)| (name.as_str(), address.as_str()))
     }
 
@@ -172,10 +228,12 @@ impl Config {
         if own.max_header_bytes < 8 * 1024 {
             return Err(settings.fault("gateway.max_header_bytes", "must be 8KiB or more"));
         }
-        if own.max_connections == 0 {
-            return Err(settings.fault("gateway.max_connections", "must be 1 or more"));
+        if let Some((setting, right)) = own.fault_of_connections() {
+            return Err(settings.fault(&format!("gateway.{setting}"), right));
         }
-        own.tls.check().map_err(|(name, fault)| settings.fault(&format!("gateway.tls.{name}"), fault))?;
+        own.tls
+            .load(HTTP)
+            .map_err(|error| settings.fault(&format!("gateway.tls.{}", error.setting()), chain(&error)))?;
         own.cors.check().map_err(|(name, fault)| settings.fault(&format!("gateway.cors.{name}"), fault))?;
         own.redis_tls
             .pem()
@@ -186,7 +244,14 @@ impl Config {
         if let Some((setting, fault)) = own.stream.fault() {
             return Err(settings.fault(setting, fault));
         }
-        Ok(Self { common: Common::from_settings(settings)?, settings: own })
+        if let Some((name, fault)) = own.contract.fault() {
+            return Err(settings.fault(&format!("gateway.contract.{name}"), fault));
+        }
+        let common = Common::from_settings(settings)?;
+        if let Some((setting, right)) = own.body.fault(common.server.max_request_bytes) {
+            return Err(settings.fault(&format!("gateway.{setting}"), right));
+        }
+        Ok(Self { common, settings: own })
     }
 
     /// How to call the service at an address.
@@ -260,6 +325,12 @@ mod tests {
                 "TLS without a check of the certificate",
             ),
             ("GATEWAY__REDIS_TLS__CA", "/no/such.pem", "gateway.redis_tls.ca", "cannot be read"),
+            ("GATEWAY__MAX_CONNECTIONS", "0", "gateway.max_connections", "1 or more"),
+            ("GATEWAY__MAX_CONNECTIONS_PER_ADDRESS", "0", "gateway.max_connections_per_address", "1 or more"),
+            ("GATEWAY__IDLE_TIMEOUT", "0s", "gateway.idle_timeout", "longer than 0s"),
+            ("GATEWAY__WRITE_TIMEOUT", "0s", "gateway.write_timeout", "longer than 0s"),
+            ("GATEWAY__BODY__MAX_BYTES_PER_ADDRESS", "1MiB", "gateway.body.max_bytes_per_address", "4194309B or more"),
+            ("GATEWAY__UNSENT__MAX_BYTES", "1KiB", "gateway.unsent.max_bytes", "64KiB or more"),
             ("GATEWAY__CACHE__MAX_BYTES", "64", "gateway.cache.max_bytes", "64KiB"),
         ];
         for (name, value, setting, right) in table {
@@ -267,6 +338,21 @@ mod tests {
             let settings = Loader::new().defaults("gateway", DEFAULTS).variables(variables).load().unwrap();
             let error = Config::from_settings(&settings).unwrap_err().to_string();
             assert!(error.contains(setting) && error.contains(right) && error.contains(name), "{name}: {error}");
+        }
+    }
+
+    #[test]
+    fn one_file_of_tls_alone_is_refused() {
+        let table = [
+            ("KEY", "gateway.tls.certificate", "must be set where `key` is"),
+            ("CERTIFICATE", "gateway.tls.key", "must be set where `certificate` is"),
+            ("CLIENT_CA", "gateway.tls.certificate", "must be set where `client_ca` is"),
+        ];
+        for (name, setting, right) in table {
+            let variables = [(format!("SOUK_GATEWAY__TLS__{name}"), "some.pem".to_owned())];
+            let settings = Loader::new().defaults("gateway", DEFAULTS).variables(variables).load().unwrap();
+            let error = Config::from_settings(&settings).unwrap_err().to_string();
+            assert!(error.contains(setting) && error.contains(right), "{name}: {error}");
         }
     }
 

@@ -8,7 +8,7 @@ use base64::{
     prelude::BASE64_STANDARD_NO_PAD,
 };
 use bytes::Bytes;
-use http::{HeaderMap, HeaderName, HeaderValue, Request, Response, StatusCode, header, request};
+use http::{HeaderMap, HeaderName, HeaderValue, Request, Response, StatusCode, header, request::Parts as Head};
 use http_body_util::{BodyExt, Full};
 use prost::Message;
 use serde_json::json;
@@ -22,10 +22,12 @@ use tonic::{Code, Status, body::Body};
 
 use crate::{
     answer,
+    foreign::Errors,
     gateway::Gateway,
     percent,
+    request::{self, WholeBody},
     rest::{self, IDEMPOTENT_REPLAYED},
-    transcode::{Binding, BindingError, Parts},
+    transcode::{self, Binding, BindingError, Parts, lenient::Leniency},
 };
 
 const TIMEOUT: HeaderName = HeaderName::from_static("connect-timeout-ms");
@@ -50,17 +52,19 @@ pub type Bindings = BTreeMap<String, Binding>;
 ///
 /// # Errors
 /// Never, as nothing in them is named.
-pub fn bindings(contract: &Contract) -> Result<Bindings, BindingError> {
-    let of = |method: &Method| Binding::new(&method.descriptor.input(), &method.descriptor.output(), [], "*", "");
+pub fn bindings(contract: &Contract, leniency: Leniency) -> Result<Bindings, BindingError> {
+    let of = |method: &Method| {
+        let (input, output) = (method.descriptor.input(), method.descriptor.output());
+        Ok::<_, BindingError>(Binding::new(&input, &output, [], "*", "")?.leniently(leniency, &output))
+    };
     contract.methods().map(|method| Ok((method.path.clone(), of(method)?))).collect()
 }
 
-/// Takes the caller's patience over, as gRPC words it. What cannot be read is refused with the call.
-pub fn with_timeout(mut request: Request<Body>) -> Request<Body> {
-    if let Ok(Some(timeout)) = timeout(request.headers()) {
-        request.headers_mut().insert(GRPC_TIMEOUT, format_timeout(timeout));
+/// Writes the caller's deadline as gRPC does. One that cannot be read is refused with the call.
+pub fn take_timeout(headers: &mut HeaderMap) {
+    if let Ok(Some(timeout)) = timeout(headers) {
+        headers.insert(GRPC_TIMEOUT, format_timeout(timeout));
     }
-    request
 }
 
 /// How long the caller waits, where it says so in `connect-timeout-ms`.
@@ -88,39 +92,35 @@ impl Gateway {
     /// # Errors
     /// What [`refusal`] is to say.
     pub(crate) async fn connect(&self, method: &Method, request: Request<Body>) -> Result<Response<Body>, Problem> {
-        let (parts, body) = request.into_parts();
-        timeout(&parts.headers)?;
-        self.admit(method, &parts.headers).await?;
-        if method.descriptor.is_client_streaming() || method.descriptor.is_server_streaming() {
-            return Err(Problem::new(Reason::Unimplemented, "this method streams: call it with gRPC or gRPC-Web"));
-        }
+        let (mut parts, _) = request.into_parts();
+        let limit = self.request_limit(method);
         let call = match parts.method {
-            http::Method::GET => in_query(&parts, self.config.common.server.max_request_bytes)?,
+            http::Method::GET => in_query(&parts, limit)?,
             _ => {
                 let codec = Codec::of_body(&parts.headers)?;
-                let body = self.whole(&parts.headers, body, 0).await?;
+                let WholeBody(body) = request::part::<WholeBody>(&parts.extensions)?.clone();
                 // The protocol's own word for it, where HTTP has 415.
-                Call { codec, message: self.inflated(&parts.headers, body, Reason::Unimplemented)? }
+                Call { codec, message: self.inflated(&parts.headers, body, Reason::Unimplemented, limit)? }
             }
         };
         let binding = self.connect.get(&method.path).ok_or_else(Problem::internal)?;
         let message = match call.codec {
             Codec::Proto => call.message,
             Codec::Json => {
-                let message =
-                    binding.bind(Parts { captures: &[], query: "", body: &call.message, content_type: "" })?;
+                let parts = Parts { captures: &[], query: "", body: &call.message, content_type: "" };
+                let message = binding.bind(parts).map_err(transcode::problem)?;
                 self.check(&message)?;
                 message.encode_to_vec().into()
             }
         };
-        let mut headers = parts.headers;
-        headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/grpc"));
-        headers.insert(header::TE, HeaderValue::from_static("trailers"));
-        let answered = self.forward(method, &headers, Body::new(Full::new(framing::frame(&message)))).await?;
-        let replayed = answered.headers().get(IDEMPOTENT_REPLAYED).cloned();
-        let limit = self.config.common.server.deadline;
-        let left = RequestContext::current().map_or(limit, |context| context.remaining(limit));
-        let message = tokio::time::timeout(left, unary(answered))
+        self.limits.surcharge_encoded(method, &message, &parts).await?;
+        parts.headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/grpc"));
+        parts.headers.insert(header::TE, HeaderValue::from_static("trailers"));
+        let answered = self.forward(method, &parts, Body::new(Full::new(framing::frame(&message)))).await?;
+        let answered_headers = answered.headers().clone();
+        let context = request::part::<RequestContext>(&parts.extensions)?;
+        let left = context.remaining(method.deadline.unwrap_or(self.config.common.server.deadline));
+        let message = tokio::time::timeout(left, unary(answered, &self.api.errors))
             .await
             .map_err(|_| Problem::new(Reason::DeadlineExceeded, "the work took longer than allowed"))??;
         let (content_type, body) = match call.codec {
@@ -128,12 +128,28 @@ impl Gateway {
             Codec::Json => ("application/json", binding.renderer.render(&message).or_internal()?.into()),
         };
         let mut response = answer::with_body(StatusCode::OK, HeaderValue::from_static(content_type), body);
-        if let Some(replayed) = replayed {
-            response.headers_mut().insert(IDEMPOTENT_REPLAYED, replayed);
+        if let Some(replayed) = answered_headers.get(IDEMPOTENT_REPLAYED) {
+            response.headers_mut().insert(IDEMPOTENT_REPLAYED, replayed.clone());
         }
+        self.api.response_headers.copy(&answered_headers, response.headers_mut());
         answer::never_store(&mut response);
         Ok(response)
     }
+}
+
+/// Refuses a call that its head alone shows to be wrong.
+///
+/// # Errors
+/// `MALFORMED_REQUEST`, `UNIMPLEMENTED` for a method that streams, `MEDIA_TYPE_UNSUPPORTED`.
+pub fn negotiate(method: &Method, http_method: &http::Method, headers: &HeaderMap) -> Result<(), Problem> {
+    timeout(headers)?;
+    if method.descriptor.is_client_streaming() || method.descriptor.is_server_streaming() {
+        return Err(Problem::new(Reason::Unimplemented, "this method streams: call it with gRPC or gRPC-Web"));
+    }
+    if *http_method != http::Method::GET {
+        Codec::of_body(headers)?;
+    }
+    Ok(())
 }
 
 impl Codec {
@@ -157,7 +173,7 @@ impl Codec {
 
 /// The call of a GET: `?connect=v1&encoding=json&message=…`, with `base64=1` where the message is in base64url,
 /// and `compression=gzip` where it is compressed: to at most `limit` bytes.
-fn in_query(parts: &request::Parts, limit: usize) -> Result<Call, Problem> {
+fn in_query(parts: &Head, limit: usize) -> Result<Call, Problem> {
     const BASE64URL: GeneralPurpose = GeneralPurpose::new(
         &alphabet::URL_SAFE,
         GeneralPurposeConfig::new().with_decode_padding_mode(DecodePaddingMode::Indifferent),
@@ -203,16 +219,16 @@ fn unframed(frame: &Bytes) -> Option<Bytes> {
 }
 
 /// The message of a unary gRPC answer, or the status that it failed with.
-async fn unary(response: Response<Body>) -> Result<Bytes, Problem> {
+async fn unary(response: Response<Body>, errors: &Errors) -> Result<Bytes, Problem> {
     let broken = || Problem::internal().caused_by("a service's answer is not one gRPC message");
     if let Some(status) = Status::from_header_map(response.headers()) {
-        return Err(Problem::from_status(&status));
+        return Err(errors.problem(&status));
     }
     let collected = response.into_body().collect().await.map_err(Problem::from)?;
     let status = collected.trailers().and_then(Status::from_header_map).ok_or_else(broken)?;
     match status.code() {
         Code::Ok => unframed(&collected.to_bytes()).ok_or_else(broken),
-        _ => Err(Problem::from_status(&status)),
+        _ => Err(errors.problem(&status)),
     }
 }
 

@@ -8,7 +8,7 @@ use http::{HeaderMap, HeaderValue, Response, StatusCode, header};
 use souk_common::error::{OrProblem, Problem};
 use tonic::body::Body;
 
-use crate::{answer, manners::compression};
+use crate::{answer, compression};
 
 /// Nothing comes from another host, and nothing goes to one. The viewer's icons are in its style sheet.
 const POLICY: HeaderValue = HeaderValue::from_static(
@@ -31,6 +31,11 @@ pub struct File {
 
 /// The page itself.
 pub const PATH: &str = "/docs";
+
+/// Where its files are served.
+pub fn paths() -> impl Iterator<Item = &'static str> {
+    FILES.iter().map(|file| file.path)
+}
 
 static FILES: [File; 4] = [
     File {

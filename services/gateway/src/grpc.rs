@@ -7,10 +7,11 @@ use std::{
 };
 
 use bytes::Bytes;
-use http::{HeaderMap, HeaderName, Request, Response, StatusCode, header};
+use http::{HeaderMap, HeaderName, Request, Response, StatusCode, header, request::Parts};
 use http_body::Frame;
 use http_body_util::Full;
 use souk_common::{
+    context::RequestContext,
     contract::Method,
     error::{Problem, Reason},
     framing::{self, Coding, FRAME, GRPC_ENCODING},
@@ -19,7 +20,12 @@ use souk_common::{
 use tonic::{Code, Status, body::Body, service::Routes};
 use tower::{Service, ServiceExt};
 
-use crate::{gateway::Gateway, health::Readiness, stream};
+use crate::{
+    gateway::Gateway,
+    health::Readiness,
+    request::{self, WholeBody},
+    stream,
+};
 
 /// Request headers that are passed on. All others stay here: those of one HTTP connection mean nothing on another,
 /// and none that a client makes up may reach a service. Request id, trace and deadline are set by the client's edge.
@@ -43,7 +49,7 @@ const OWN: [&str; 3] =
     ["/grpc.health.v1.Health/", "/grpc.reflection.v1.ServerReflection/", "/grpc.reflection.v1alpha.ServerReflection/"];
 
 /// Whether a request speaks gRPC (and not gRPC-Web).
-pub fn is_grpc(request: &Request<Body>) -> bool {
+pub fn is_grpc<B>(request: &Request<B>) -> bool {
     let content_type = request.headers().get(header::CONTENT_TYPE).map(http::HeaderValue::as_bytes);
     let rest = content_type.and_then(|value| value.strip_prefix(b"application/grpc"));
     rest.is_some_and(|rest| matches!(rest.first(), None | Some(b'+' | b';')))
@@ -107,36 +113,43 @@ fn is_unreadable(response: &Response<Body>) -> bool {
 impl Gateway {
     /// Passes a call on. Messages go through as they came, but for their compression.
     pub(crate) async fn pass(&self, method: &Method, request: Request<Body>) -> Result<Response<Body>, Problem> {
-        self.admit(method, request.headers()).await?;
-        let limit = self.config.common.server.max_request_bytes;
+        let limit = self.request_limit(method);
         if method.descriptor.is_client_streaming() {
             let (parts, body) = framing::inflated(request, limit)?.into_parts();
-            return self.forward(method, &parts.headers, body).await;
+            return self.forward(method, &parts, body).await;
         }
         // A single message is taken in whole, so that one too large gets an answer and not a broken stream, and none at
         // all does not leave the service waiting for one.
-        let (parts, body) = request.into_parts();
+        let (parts, _) = request.into_parts();
         let coding = Coding::of_messages(&parts.headers)?;
-        let body = self.whole(&parts.headers, body, FRAME).await?;
-        let body = Body::new(Full::new(framing::single(body, coding, limit)?));
-        self.forward(method, &parts.headers, body).await
+        let WholeBody(body) = request::part::<WholeBody>(&parts.extensions)?.clone();
+        let framed = framing::single(body, coding, limit)?;
+        self.limits.surcharge_encoded(method, framed.get(FRAME..).unwrap_or_default(), &parts).await?;
+        let body = Body::new(Full::new(framed));
+        self.forward(method, &parts, body).await
+    }
+
+    /// Answers a call to health or reflection. Both have streams, so that any of their calls has a stream's place.
+    pub(crate) async fn own(&self, request: Request<Body>) -> Result<Response<Body>, Problem> {
+        let request = framing::inflated(request, self.config.common.server.max_request_bytes)?;
+        let place = self.streams.place(request::site(request.extensions())?, None)?;
+        let end = self.streams.end(request::part::<RequestContext>(request.extensions())?, true);
+        Ok(stream::bound(self.own.call(request).await, end, Some(place)))
     }
 
     /// Calls the service with a body of gRPC frames.
-    pub(crate) async fn forward(
-        &self,
-        method: &Method,
-        headers: &HeaderMap,
-        body: Body,
-    ) -> Result<Response<Body>, Problem> {
+    pub(crate) async fn forward(&self, method: &Method, parts: &Parts, body: Body) -> Result<Response<Body>, Problem> {
         let upstream = self.upstreams.of(&method.service).ok_or_else(Problem::internal)?;
+        let context = request::part::<RequestContext>(&parts.extensions)?;
         let streams = method.descriptor.is_server_streaming();
-        let place = if streams { Some(self.streams.place()?) } else { None };
+        let place = if streams { Some(self.place(parts)?) } else { None };
         let mut onward = Request::new(body);
         *onward.method_mut() = http::Method::POST;
         *onward.uri_mut() = method.path.parse().map_err(|_| Problem::internal())?;
         *onward.version_mut() = http::Version::HTTP_2;
-        *onward.headers_mut() = only(headers, &REQUEST_HEADERS);
+        *onward.headers_mut() = only(&parts.headers, &REQUEST_HEADERS);
+        onward.extensions_mut().insert(context.clone());
+        self.api.request_headers.copy(&parts.headers, onward.headers_mut());
         let Ok(response) = upstream.client.clone().call(onward).await;
         if let Some(status) = response.extensions().get::<Status>() {
             // Made on this side of the connection: the service was not reached, or not in time.
@@ -144,8 +157,18 @@ impl Gateway {
         }
         let mut back = Response::new(Body::empty());
         *back.headers_mut() = only(response.headers(), &RESPONSE_HEADERS);
+        self.api.response_headers.copy(response.headers(), back.headers_mut());
         *back.body_mut() = response.into_body();
-        Ok(if streams { stream::bound(back, self.streams.end(method.cursor.is_some()), place) } else { back })
+        let end = || self.streams.end(context, method.cursor.is_some());
+        Ok(if streams { stream::bound(back, end(), place) } else { back })
+    }
+
+    /// A place for the stream that a call is answered with.
+    ///
+    /// # Errors
+    /// `OVERLOADED`.
+    pub(crate) fn place(&self, parts: &Parts) -> Result<stream::Place, Problem> {
+        self.streams.place(request::site(&parts.extensions)?, request::user(&parts.extensions)?)
     }
 }
 

@@ -4,13 +4,16 @@
 use std::{fmt::Display, net::Ipv6Addr};
 
 use http::{
-    HeaderMap, HeaderName, HeaderValue, Request, Uri, Version,
+    HeaderMap, HeaderName, HeaderValue, Request, Response, Uri, Version,
     header::{self, AsHeaderName},
 };
 use souk_common::{
-    context::{GRPC_TIMEOUT, REQUEST_ID},
+    context::{self, GRPC_TIMEOUT, REQUEST_ID},
     error::{Problem, Reason},
 };
+use tonic::body::Body;
+
+use crate::{gateway::Gateway, layers::Next, request};
 
 /// Headers that have one value. `Authorization` is one, too: see [`souk_common::auth::Verifier`].
 const SINGLE: [HeaderName; 13] = [
@@ -31,6 +34,15 @@ const SINGLE: [HeaderName; 13] = [
 /// Headers by which a request is found in logs and traces. Proxies set them, so one that has two of them must not fail
 /// for it: it gets a new one (W3C Trace Context, 3.2).
 const NAMES: [HeaderName; 2] = [REQUEST_ID, HeaderName::from_static("traceparent")];
+
+/// Refuses a request whose head can be read in more than one way, before anyone reads it.
+pub async fn require_sound(_: &Gateway, mut request: Request<Body>, next: &Next) -> Result<Response<Body>, Problem> {
+    check(&mut request)?;
+    if request::target(request.extensions())?.takes_timeout() {
+        context::timeout(request.headers())?;
+    }
+    next.run(request).await
+}
 
 /// Checks the head of a request, and takes out of it what cannot be relied on.
 ///
@@ -166,9 +178,9 @@ fn transfer_coding(headers: &HeaderMap) -> Result<(), Problem> {
 }
 
 /// Whether a request is addressed to this machine by a name that means it everywhere.
-pub fn is_for_loopback<B>(request: &Request<B>) -> bool {
-    let host = request.headers().get(header::HOST).and_then(|value| value.to_str().ok());
-    let authority = request.uri().authority().map(http::uri::Authority::as_str);
+pub fn is_for_loopback(uri: &Uri, headers: &HeaderMap) -> bool {
+    let host = headers.get(header::HOST).and_then(|value| value.to_str().ok());
+    let authority = uri.authority().map(http::uri::Authority::as_str);
     authority.or(host).and_then(Host::parse).is_some_and(|host| is_loopback(host.name))
 }
 
@@ -297,6 +309,7 @@ mod tests {
         ] {
             assert!(!is(other), "{other}");
         }
+        let is_for_loopback = |request: &Request<()>| is_for_loopback(request.uri(), request.headers());
         let asks = |host: &'static str| is_for_loopback(&request(Version::HTTP_11, "/", &[("host", host)]));
         assert!(asks("localhost:8080") && asks("127.0.0.1:8080") && !asks("evil.example:8080"));
         assert!(is_for_loopback(&request(Version::HTTP_2, "http://[::1]:8080/", &[])));

@@ -116,7 +116,7 @@ impl Readiness {
             "" => None,
             name => {
                 let found = self.0.services.iter().find(|(known, _)| known == name);
-                Some(found.ok_or_else(|| Status::not_found("souk has no such service"))?.1)
+                Some(found.ok_or_else(|| Status::not_found("there is no such service"))?.1)
             }
         };
         let report = self.report().await;

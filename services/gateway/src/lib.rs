@@ -1,41 +1,51 @@
 //! souk's gateway: serves a contract to clients as REST/JSON and gRPC, from its descriptors alone.
 //!
-//! A request's way: `serve`, `connection` → `gateway` (id, span, deadline, access) → `rest` (transcoding, with
-//! `routes` and `transcode`) or `grpc` (passed on as it is) → `upstream` (the service).
+//! A request's way: `serve`, `connection` → the layers of `gateway::Gateway::stack` → `rest` (with `routes` and
+//! `transcode`), `grpc` (passed on as it is; `web` for browsers) or `connect` → `upstream` (the service).
 
 mod accept;
-mod access;
 mod address;
 mod admission;
 mod answer;
+mod body;
 mod cache;
+mod caller;
+mod compression;
 pub mod config;
 mod connect;
 mod connection;
+mod cors;
 mod docs;
+mod foreign;
 #[cfg(test)]
 mod fuzz;
 mod gateway;
 mod grpc;
 mod head;
+mod headers;
 mod health;
+mod layers;
 mod limits;
-mod manners;
+mod observe;
 pub mod openapi;
 mod pages;
-pub mod percent;
+mod request;
+mod respond;
 mod rest;
 pub mod routes;
 mod serve;
 mod shared;
 mod stream;
-mod tls;
+mod target;
 pub mod transcode;
 mod upstream;
 mod web;
 
+pub use souk_transcode::percent;
+
 pub use self::{
     config::{Backends, Config, DEFAULTS, Settings},
+    foreign::{DescriptorError, ForeignError},
     gateway::Gateway,
     serve::{ServeError, serve},
     upstream::UpstreamError,

@@ -24,7 +24,8 @@ pub enum Page {
 }
 
 impl Page {
-    const ALL: [Self; 4] = [Self::Index, Self::Alive, Self::Ready, Self::OpenApi];
+    /// All but the documentation's.
+    pub const ALL: [Self; 4] = [Self::Index, Self::Alive, Self::Ready, Self::OpenApi];
 
     /// The page at a path.
     pub fn at(path: &str) -> Option<Self> {
@@ -67,20 +68,21 @@ impl Gateway {
 
     /// Made when it is first asked for: most gateways never are.
     fn openapi(&self) -> Bytes {
-        let made = || openapi::document(&self.contract, &self.routes).to_string().into();
+        let made = || openapi::document_about(&self.contract, &self.routes, &self.api.about).to_string().into();
         self.openapi.get_or_init(made).clone()
     }
 
     async fn is_for_administrator(&self, headers: &HeaderMap) -> bool {
-        let identity = self.verifier.identify(headers).await;
+        let Some(verifier) = &self.verifier else { return false };
+        let identity = verifier.identify(headers).await;
         matches!(identity, Ok(Identity::User { roles, .. }) if roles.has(Role::Admin))
     }
 
     fn index(&self) -> serde_json::Value {
         let routes: Vec<String> = self.routes.iter().map(ToString::to_string).collect();
         json!({
-            "name": "souk",
-            "version": env!("CARGO_PKG_VERSION"),
+            "name": self.api.about.title,
+            "version": self.api.about.version,
             "alive": Page::Alive.path(),
             "ready": Page::Ready.path(),
             "openapi": Page::OpenApi.path(),

@@ -15,6 +15,7 @@ use souk_common::{
     db::{self, Db, DbError, EmbeddedMigrations, Migrations},
     events::Bell,
     ids::{LocationId, OrderId, ProductId},
+    page::Scan,
 };
 
 use crate::{
@@ -52,6 +53,7 @@ pub(crate) mod postgres {
             }),+)
         }};
     }
+    pub use souk_common::db::postgres::position;
     pub use souk_common::events::postgres::append as append_events;
     #[path = "engine.rs"]
     mod engine;
@@ -63,7 +65,9 @@ pub(crate) mod postgres {
     pub mod schema;
     #[path = "write.rs"]
     mod write;
-    pub use engine::{NOW, SEARCH, clock, lock_products, lock_reservations, lock_stock, search_text};
+    pub use engine::{
+        MATCHES, NOW, SEARCH, clock, has_words, lock_products, lock_reservations, lock_stock, search_text,
+    };
     pub use products::{change_products, insert_products, write_words};
     pub use write::write;
 }
@@ -82,6 +86,7 @@ pub(crate) mod sqlite {
             async { Ok::<_, $crate::error::Error>(($($($function)::+(&mut *$conn, $($argument),*).await?),+)) }.await
         };
     }
+    pub use souk_common::db::sqlite::position;
     pub use souk_common::events::sqlite::append as append_events;
     #[path = "engine.rs"]
     mod engine;
@@ -93,7 +98,9 @@ pub(crate) mod sqlite {
     pub mod schema;
     #[path = "write.rs"]
     mod write;
-    pub use engine::{NOW, SEARCH, clock, lock_products, lock_reservations, lock_stock, search_text};
+    pub use engine::{
+        MATCHES, NOW, SEARCH, clock, has_words, lock_products, lock_reservations, lock_stock, search_text,
+    };
     pub use products::{change_products, insert_products, write_words};
     pub use write::write;
 }
@@ -190,9 +197,9 @@ impl Store {
         db::read!(self.db, |conn, q| -> Result<Vec<Product>, Error> { q::products::by_sku(conn, skus).await })
     }
 
-    /// A page of products and one more, if there is one.
-    pub async fn list_products(&self, listing: &Listing) -> Result<Vec<Product>, Error> {
-        db::read!(self.db, |conn, q| -> Result<Vec<Product>, Error> { q::products::list(conn, listing).await })
+    /// A page of products and one more, if there is one among those that are looked at.
+    pub async fn list_products(&self, listing: &Listing) -> Result<Scan<Product, Key>, Error> {
+        db::read!(self.db, |conn, q| -> Result<Scan<Product, Key>, Error> { q::listing::list(conn, listing).await })
     }
 
     /// Changes a product. An archived one cannot be changed.

@@ -14,7 +14,8 @@ pub(crate) fn drafts(order: &Order, entries: &[Entry]) -> Vec<Draft> {
         return Vec::new();
     }
     let message = reply::order(order);
-    kinds.into_iter().map(|kind| Draft::new(kind, message.name.clone(), &message, order.update_time)).collect()
+    let draft = |kind| Draft::new(kind, message.name.clone(), &message, order.update_time).owned_by(order.customer);
+    kinds.into_iter().map(draft).collect()
 }
 
 /// The type of the event; `None` for steps on the way, which are nobody's business outside.

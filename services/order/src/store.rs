@@ -20,13 +20,14 @@ use souk_common::{
     db::{self, Db, DbError, EmbeddedMigrations, Migrations},
     events::Bell,
     ids::{OrderId, ReturnId, UserId},
+    page::Scan,
 };
 
 pub(crate) use self::values::{Placing, SavedStep};
 pub use self::{
     error::StoreError,
     inspector::{Operated, SagaCondition, SagaId, SagaQuery, SagaView},
-    values::{Begin, Cancel, Condition, Key, Lease, Memory, Query, Shipping, TimelineRow, Which},
+    values::{Begin, Cancel, Condition, Key, Lease, Memory, OrderKey, Query, Shipping, TimelineRow, Which},
 };
 use crate::domain::{Adjustment, Entry, Order, Saga, Shipment};
 
@@ -239,7 +240,7 @@ impl Store {
     ///
     /// # Errors
     /// Where the database fails.
-    pub async fn orders(&self, query: &Query) -> Result<Vec<Order>, StoreError> {
+    pub async fn orders(&self, query: &Query) -> Result<Scan<Order, OrderKey>, StoreError> {
         db::read!(self.db, |conn, q| -> Result<_, StoreError> { q::list(conn, query).await })
     }
 

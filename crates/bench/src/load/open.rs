@@ -139,6 +139,11 @@ pub async fn run(target: &Target, arrivals: Arrivals) -> Result<Flow> {
     Ok(flow)
 }
 
+/// Of times in microseconds; not a number where there is none.
+pub fn milliseconds(times: &Histogram<u64>, quantile: f64) -> f64 {
+    if times.is_empty() { f64::NAN } else { times.value_at_quantile(quantile) as f64 / 1000.0 }
+}
+
 #[cfg(test)]
 mod tests {
     use tokio::{

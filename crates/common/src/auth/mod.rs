@@ -15,7 +15,7 @@ pub use self::{
     ended::{EndedFeed, EndedSession, EndedSessions, RemoteEnded, has_ended},
     keys::{KeySource, PublishedKey, RemoteKeys},
     service::ServiceTokens,
-    verifier::Verifier,
+    verifier::{Identified, Verifier},
 };
 pub use crate::contract::{AccessRule, Role, Roles};
 use crate::{
@@ -98,7 +98,25 @@ pub enum Identity {
     Service {
         /// Its name, for example `order`.
         name: String,
+        /// The gRPC service that the token is for: nobody else takes it.
+        audience: String,
     },
+}
+
+impl Identity {
+    /// Fails where the token is for another gRPC service than this one (`souk.user.v1.SessionService`).
+    ///
+    /// # Errors
+    /// `TOKEN_INVALID`: a service's token was sent to the wrong service, or stolen from one that it was sent to.
+    pub fn check_audience(&self, called: &str) -> Result<(), Problem> {
+        match self {
+            Self::Service { audience, .. } if audience != called => {
+                let message = format!("the token is for {audience}, and {called} was called");
+                Err(Problem::new(Reason::TokenInvalid, message))
+            }
+            _ => Ok(()),
+        }
+    }
 }
 
 /// What a token is limited to: names of scopes, with spaces between them (RFC 8693).
@@ -124,7 +142,7 @@ impl fmt::Display for Identity {
         match self {
             Self::Anonymous => f.write_str("anonymous"),
             Self::User { id, .. } => f.write_str(&id.name()),
-            Self::Service { name } => write!(f, "services/{name}"),
+            Self::Service { name, .. } => write!(f, "services/{name}"),
         }
     }
 }
@@ -207,50 +225,60 @@ impl Caller {
     }
 }
 
-impl AccessRule {
+/// Whom a rule of the contract lets in.
+pub trait Admit {
     /// How far the rule lets this caller in.
     ///
     /// # Errors
     /// `UNAUTHENTICATED` where a token would help, `PERMISSION_DENIED` where none would.
-    pub fn admit(&self, identity: &Identity) -> Result<Grant, Problem> {
+    fn admit(&self, identity: &Identity) -> Result<Grant, Problem>;
+}
+
+impl Admit for AccessRule {
+    fn admit(&self, identity: &Identity) -> Result<Grant, Problem> {
         if self.public {
             return Ok(Grant::All);
         }
         if let Identity::User { scopes: Some(scopes), .. } = identity
             && !self.scope.as_ref().is_some_and(|scope| scopes.has(scope))
         {
-            return Err(self.out_of_scope());
+            return Err(out_of_scope(self));
         }
         match identity {
-            Identity::Service { .. } if self.internal => Ok(Grant::All),
+            Identity::Service { name, .. } if self.internal_callers.iter().any(|caller| caller == name) => {
+                Ok(Grant::All)
+            }
             Identity::User { roles, .. } if self.roles.iter().any(|role| roles.grant(role)) => Ok(Grant::All),
             Identity::User { id, .. } if self.owner.is_some() => Ok(Grant::Own(*id)),
             Identity::User { .. } if self.signed_in => Ok(Grant::All),
             Identity::Anonymous if !self.only_internal() => Err(token_missing()),
-            _ => Err(Problem::new(Reason::AccessDenied, self.refusal())),
+            _ => Err(Problem::new(Reason::AccessDenied, refusal(self))),
         }
     }
+}
 
-    fn out_of_scope(&self) -> Problem {
-        match &self.scope {
-            Some(scope) => {
-                let message = format!("this token is limited to scopes, and `{scope}` is not one of them");
-                Problem::new(Reason::ScopeMissing, message).metadata("scope", scope)
-            }
-            None => Problem::new(Reason::ScopeMissing, "a token that is limited to scopes does not open this method"),
+fn out_of_scope(rule: &AccessRule) -> Problem {
+    match &rule.scope {
+        Some(scope) => {
+            let message = format!("this token is limited to scopes, and `{scope}` is not one of them");
+            Problem::new(Reason::ScopeMissing, message).metadata("scope", scope)
         }
+        None => Problem::new(Reason::ScopeMissing, "a token that is limited to scopes does not open this method"),
     }
+}
 
-    fn refusal(&self) -> String {
-        if self.only_internal() {
-            return "this method is for souk's own services alone".to_owned();
-        }
-        let roles: Vec<_> = self.roles.iter().map(Role::as_str).collect();
-        if roles.is_empty() {
-            return "this method is for signed-in users alone".to_owned();
-        }
-        format!("this method needs the role {}", roles.join(" or "))
+fn refusal(rule: &AccessRule) -> String {
+    if rule.only_internal() {
+        return format!(
+            "of souk's own services, only these may call this method: {}",
+            rule.internal_callers.join(", ")
+        );
     }
+    let roles: Vec<_> = rule.roles.iter().map(Role::as_str).collect();
+    if roles.is_empty() {
+        return "this method is for signed-in users alone".to_owned();
+    }
+    format!("this method needs the role {}", roles.join(" or "))
 }
 
 fn token_missing() -> Problem {
@@ -270,7 +298,7 @@ mod tests {
             signed_in: false,
             roles: Roles::default(),
             owner: None,
-            internal: false,
+            internal_callers: Vec::new(),
             scope: None,
         }
     }
@@ -282,10 +310,10 @@ mod tests {
 
     #[test]
     fn the_rule_decides_for_every_kind_of_caller() {
-        let service = Identity::Service { name: "order".into() };
+        let service = |name: &str| Identity::Service { name: name.into(), audience: "souk.user.v1.UserService".into() };
         let staff_rule = AccessRule { roles: [Role::Staff].into_iter().collect(), ..rule() };
         let owner_rule = AccessRule { owner: Some("name".into()), ..staff_rule.clone() };
-        let internal_rule = AccessRule { internal: true, ..rule() };
+        let internal_rule = AccessRule { internal_callers: vec!["order".into(), "gateway".into()], ..rule() };
         let public_rule = AccessRule { public: true, ..rule() };
         let signed_in_rule = AccessRule { signed_in: true, ..rule() };
         let customer = user([]);
@@ -297,12 +325,16 @@ mod tests {
         assert_eq!(owner_rule.admit(&customer).unwrap(), Grant::Own(id));
         assert_eq!(owner_rule.admit(&user([Role::Staff])).unwrap(), Grant::All);
         assert_eq!(staff_rule.admit(&user([Role::Admin])).unwrap(), Grant::All);
-        assert_eq!(internal_rule.admit(&service).unwrap(), Grant::All);
+        assert_eq!(internal_rule.admit(&service("order")).unwrap(), Grant::All);
+        assert_eq!(internal_rule.admit(&service("gateway")).unwrap(), Grant::All);
 
         assert_eq!(reason(signed_in_rule.admit(&Identity::Anonymous)), Reason::TokenMissing);
-        assert_eq!(reason(signed_in_rule.admit(&service)), Reason::AccessDenied);
+        assert_eq!(reason(signed_in_rule.admit(&service("order"))), Reason::AccessDenied);
         assert_eq!(reason(staff_rule.admit(&customer)), Reason::AccessDenied);
-        assert_eq!(reason(owner_rule.admit(&service)), Reason::AccessDenied);
+        assert_eq!(reason(owner_rule.admit(&service("order"))), Reason::AccessDenied);
+        for other in ["inventory", "orde", "order2", "Order", ""] {
+            assert_eq!(reason(internal_rule.admit(&service(other))), Reason::AccessDenied, "{other}");
+        }
         assert_eq!(reason(internal_rule.admit(&user([Role::Admin]))), Reason::AccessDenied);
         assert_eq!(reason(internal_rule.admit(&Identity::Anonymous)), Reason::AccessDenied);
         assert_eq!(reason(rule().admit(&user([Role::Admin]))), Reason::AccessDenied);

@@ -1,12 +1,13 @@
 //! Tokens that souk's services prove themselves to each other with.
 
 use std::{
+    collections::HashMap,
     sync::{Arc, Mutex, PoisonError},
     time::Duration,
 };
 
 use http::HeaderValue;
-use jsonwebtoken::{Algorithm, DecodingKey, EncodingKey, Header, Validation};
+use jsonwebtoken::{Algorithm, DecodingKey, EncodingKey, Header, Validation, errors::ErrorKind};
 use serde::{Deserialize, Serialize};
 
 use super::{Identity, secret::SHORTEST};
@@ -25,7 +26,10 @@ const VALID: i64 = USED + SKEW;
 #[derive(Serialize, Deserialize)]
 struct ServiceClaims {
     iss: String,
+    /// The service that calls: `order`.
     sub: String,
+    /// The gRPC service that it calls, by its full name. Tokens of before there was one lack it.
+    aud: Option<String>,
     exp: i64,
 }
 
@@ -34,8 +38,8 @@ struct ServiceClaims {
 pub struct ServiceTokens {
     service: Arc<str>,
     key: EncodingKey,
-    /// With when it was made, in seconds since 1970.
-    current: Arc<Mutex<Option<(HeaderValue, i64)>>>,
+    /// By audience, with when it was made, in seconds since 1970.
+    current: Arc<Mutex<HashMap<String, (HeaderValue, i64)>>>,
 }
 
 impl ServiceTokens {
@@ -45,25 +49,30 @@ impl ServiceTokens {
         Self { service: service.into(), key, current: Arc::default() }
     }
 
-    /// The value of an `authorization` header, valid for five minutes at least.
-    pub fn bearer(&self) -> Result<HeaderValue, jsonwebtoken::errors::Error> {
-        self.bearer_at(chrono::Utc::now().timestamp())
+    /// The value of an `authorization` header, valid for five minutes at least, and for calls of one gRPC service alone:
+    /// `audience` is its full name, such as `souk.user.v1.SessionService`.
+    pub fn bearer(&self, audience: &str) -> Result<HeaderValue, jsonwebtoken::errors::Error> {
+        self.bearer_at(audience, chrono::Utc::now().timestamp())
     }
 
-    fn bearer_at(&self, now: i64) -> Result<HeaderValue, jsonwebtoken::errors::Error> {
+    fn bearer_at(&self, audience: &str, now: i64) -> Result<HeaderValue, jsonwebtoken::errors::Error> {
         let mut current = self.current.lock().unwrap_or_else(PoisonError::into_inner);
         // One from the future was made before the clock was set back.
-        if let Some((value, made)) = &*current
+        if let Some((value, made)) = current.get(audience)
             && (0..USED).contains(&now.saturating_sub(*made))
         {
             return Ok(value.clone());
         }
-        let claims = ServiceClaims { iss: ISSUER.into(), sub: self.service.to_string(), exp: now + VALID };
+        let claims = ServiceClaims {
+            iss: ISSUER.into(),
+            sub: self.service.to_string(),
+            aud: Some(audience.to_owned()),
+            exp: now + VALID,
+        };
         let token = jsonwebtoken::encode(&Header::new(Algorithm::HS256), &claims, &self.key)?;
-        let mut value = HeaderValue::try_from(format!("Bearer {token}"))
-            .map_err(|_| jsonwebtoken::errors::ErrorKind::InvalidToken)?;
+        let mut value = HeaderValue::try_from(format!("Bearer {token}")).map_err(|_| ErrorKind::InvalidToken)?;
         value.set_sensitive(true);
-        *current = Some((value.clone(), now));
+        current.insert(audience.to_owned(), (value.clone(), now));
         Ok(value)
     }
 }
@@ -81,6 +90,7 @@ impl ServiceTokenCheck {
         validation.leeway = leeway.as_secs();
         validation.set_issuer(&[ISSUER]);
         validation.set_required_spec_claims(&["exp", "iss", "sub"]);
+        // Whether it is the service that was called is known only where the call is: `Identity::check_audience`.
         validation.validate_aud = false;
         // Without a secret worth the name anyone could make tokens: then none is good.
         let key = match secret.expose() {
@@ -90,10 +100,11 @@ impl ServiceTokenCheck {
         Self { key, validation }
     }
 
-    /// The service that the token names, and when the token runs out (seconds since 1970).
+    /// The service that the token names and the one that it is for, and when the token runs out (seconds since 1970).
     pub(super) fn check(&self, token: &str) -> Result<(Identity, i64), jsonwebtoken::errors::Error> {
         let claims = jsonwebtoken::decode::<ServiceClaims>(token, &self.key, &self.validation)?.claims;
-        Ok((Identity::Service { name: claims.sub }, claims.exp))
+        let audience = claims.aud.ok_or_else(|| ErrorKind::MissingRequiredClaim("aud".to_owned()))?;
+        Ok((Identity::Service { name: claims.sub, audience }, claims.exp))
     }
 }
 
@@ -101,11 +112,13 @@ impl ServiceTokenCheck {
 mod tests {
     use super::*;
 
+    const AUDIENCE: &str = "souk.inventory.v1.StockService";
+
     #[test]
     fn tokens_under_no_secret_are_good_for_nothing() {
         for (secret, good) in [("", false), ("too short", false), ("a secret that is long enough for it", true)] {
             let secret = Secret::new(secret);
-            let bearer = ServiceTokens::new(&secret, "order").bearer().unwrap();
+            let bearer = ServiceTokens::new(&secret, "order").bearer(AUDIENCE).unwrap();
             let token = bearer.to_str().unwrap().trim_start_matches("Bearer ");
             assert_eq!(ServiceTokenCheck::new(&secret, Duration::ZERO).check(token).is_ok(), good);
         }
@@ -117,12 +130,12 @@ mod tests {
     fn a_token_is_made_anew_when_its_time_is_over_by_the_clock_that_it_runs_out_by() {
         let tokens = ServiceTokens::new(&Secret::new(SECRET), "order");
         let now = 1_800_000_000;
-        let first = tokens.bearer_at(now).unwrap();
-        let same = |at: i64| tokens.bearer_at(at).unwrap() == first;
+        let first = tokens.bearer_at(AUDIENCE, now).unwrap();
+        let same = |at: i64| tokens.bearer_at(AUDIENCE, at).unwrap() == first;
         assert!(same(now) && same(now + USED - 1));
         for step in [USED, 200, 300, 86_400, -1, -300, -86_400] {
-            tokens.bearer_at(now).unwrap();
-            let stepped = tokens.bearer_at(now + step).unwrap();
+            tokens.bearer_at(AUDIENCE, now).unwrap();
+            let stepped = tokens.bearer_at(AUDIENCE, now + step).unwrap();
             let (_, claims) = stepped.to_str().unwrap().split_once('.').unwrap();
             let claims = claims.split('.').next().unwrap();
             let claims: ServiceClaims = {
@@ -139,7 +152,7 @@ mod tests {
         let check = ServiceTokenCheck::new(&secret, leeway);
         let now = chrono::Utc::now().timestamp();
         let good = |made: i64| {
-            let bearer = ServiceTokens::new(&secret, "order").bearer_at(made).unwrap();
+            let bearer = ServiceTokens::new(&secret, "order").bearer_at(AUDIENCE, made).unwrap();
             check.check(bearer.to_str().unwrap().trim_start_matches("Bearer ")).is_ok()
         };
         // In the last second of its use, at a checker who is that much ahead.

@@ -11,7 +11,11 @@ use jsonwebtoken::{Algorithm, DecodingKey, Validation, errors::ErrorKind};
 use sha2::{Digest, Sha256};
 use tokio::sync::Mutex;
 
-use super::{Claims, Config, EndedFeed, Identity, KeySource, ended::Ended, service::ServiceTokenCheck};
+use super::{
+    Claims, Config, EndedFeed, Identity, KeySource,
+    ended::{Ended, has_ended},
+    service::ServiceTokenCheck,
+};
 use crate::error::{Problem, Reason};
 
 /// Keys are asked for again when a token names an unknown one, but not more often than this.
@@ -20,6 +24,15 @@ const MIN_REFRESH: Duration = Duration::from_secs(2);
 const MAX_AGE: Duration = Duration::from_secs(300);
 /// Tokens whose check is remembered.
 const REMEMBERED: u64 = 10_000;
+
+/// Who calls, and for how long that is known.
+#[derive(Debug, Clone)]
+pub struct Identified {
+    /// Who calls.
+    pub identity: Identity,
+    /// When the token runs out (seconds since 1970). `None`: there is none.
+    expires: Option<i64>,
+}
 
 /// Turns the `authorization` header of a request into an [`Identity`].
 pub struct Verifier {
@@ -72,17 +85,25 @@ impl Verifier {
         self
     }
 
-    /// Waits until the session of this identity has ended, for ever if it does not: for what goes on after a token was
-    /// checked.
-    pub fn ended(&self, identity: &Identity) -> impl Future<Output = ()> + Send + use<> {
-        let followed = match identity {
+    /// Waits until this caller's token is worth nothing any more, for ever where there is none, and says why: for what
+    /// goes on after a token was checked.
+    pub fn over(&self, caller: &Identified) -> impl Future<Output = Problem> + Send + use<> {
+        let followed = match &caller.identity {
             Identity::User { session, .. } => self.ended.clone().map(|ended| (ended, *session)),
             _ => None,
         };
-        async move {
+        let session_ended = async move {
             match followed {
                 Some((ended, session)) => ended.until(session).await,
                 None => std::future::pending().await,
+            }
+        };
+        // Good up to the end of this second.
+        let last = caller.expires.map(|expires| expires.saturating_add(self.leeway));
+        async move {
+            tokio::select! {
+                () = session_ended => has_ended(),
+                () = until_after(last) => has_expired(),
             }
         }
     }
@@ -93,9 +114,17 @@ impl Verifier {
     /// `UNAUTHENTICATED` for a token that is not valid (no token at all is [`Identity::Anonymous`]), or whose session has
     /// ended; `UNAVAILABLE` where the keys, or the list of ended sessions, cannot be had.
     pub async fn identify(&self, headers: &HeaderMap) -> Result<Identity, Problem> {
+        Ok(self.identify_for_long(headers).await?.identity)
+    }
+
+    /// The same, for what goes on after the answer has begun.
+    ///
+    /// # Errors
+    /// As [`Self::identify`].
+    pub async fn identify_for_long(&self, headers: &HeaderMap) -> Result<Identified, Problem> {
         let mut values = headers.get_all(AUTHORIZATION).iter();
         let Some(value) = values.next() else {
-            return Ok(Identity::Anonymous);
+            return Ok(Identified { identity: Identity::Anonymous, expires: None });
         };
         if values.next().is_some() {
             return Err(invalid("more than one authorization header was sent"));
@@ -103,21 +132,22 @@ impl Verifier {
         let text = value.to_str().map_err(|_| invalid("the authorization header is not text"))?;
         match text.split_once(' ') {
             Some((scheme, token)) if scheme.eq_ignore_ascii_case("bearer") => {
-                let identity = self.check(token.trim()).await?;
+                let (identity, expires) = self.check(token.trim()).await?;
                 if let (Identity::User { session, .. }, Some(ended)) = (&identity, &self.ended) {
                     ended.refuse(*session).await?;
                 }
-                Ok(identity)
+                Ok(Identified { identity, expires: Some(expires) })
             }
             _ => Err(invalid("the authorization header must read `Bearer <access token>`")),
         }
     }
 
-    async fn check(&self, token: &str) -> Result<Identity, Problem> {
+    /// Who a token names, and when it runs out (seconds since 1970).
+    async fn check(&self, token: &str) -> Result<(Identity, i64), Problem> {
         let digest: [u8; 32] = Sha256::digest(token.as_bytes()).into();
         if let Some((identity, expires)) = self.checked.get(&digest) {
             if chrono::Utc::now().timestamp() <= expires.saturating_add(self.leeway) {
-                return Ok(identity);
+                return Ok((identity, expires));
             }
             self.checked.invalidate(&digest);
         }
@@ -137,7 +167,7 @@ impl Verifier {
             }
         };
         self.checked.insert(digest, (identity.clone(), expires));
-        Ok(identity)
+        Ok((identity, expires))
     }
 
     async fn key(&self, kid: &str) -> Result<DecodingKey, Problem> {
@@ -182,14 +212,32 @@ impl Verifier {
     }
 }
 
+fn has_expired() -> Problem {
+    Problem::new(Reason::TokenExpired, "the token has expired: refresh the session or log in again")
+}
+
+/// How long at most until the clock is looked at again that tokens run out by. It may be set, or go on while the machine
+/// sleeps.
+const LOOK: Duration = Duration::from_secs(30);
+
+/// Waits until this second (since 1970) is over; for ever where there is none.
+async fn until_after(last: Option<i64>) {
+    let Some(last) = last else { return std::future::pending().await };
+    let end = last.saturating_add(1).saturating_mul(1000);
+    while let Ok(left @ 1..) = u64::try_from(end.saturating_sub(chrono::Utc::now().timestamp_millis())) {
+        tokio::time::sleep(Duration::from_millis(left).min(LOOK)).await;
+    }
+}
+
 fn invalid(message: &str) -> Problem {
     Problem::new(Reason::TokenInvalid, message)
 }
 
 fn refused(error: &jsonwebtoken::errors::Error) -> Problem {
     match error.kind() {
-        ErrorKind::ExpiredSignature => {
-            Problem::new(Reason::TokenExpired, "the token has expired: refresh the session or log in again")
+        ErrorKind::ExpiredSignature => has_expired(),
+        ErrorKind::MissingRequiredClaim(claim) => {
+            Problem::new(Reason::TokenInvalid, format!("the token lacks the claim `{claim}`: an older souk made it"))
         }
         ErrorKind::InvalidIssuer | ErrorKind::InvalidAudience => {
             invalid("the token was issued by or for another system")

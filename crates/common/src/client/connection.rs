@@ -8,12 +8,12 @@ use std::{
     time::Duration,
 };
 
-use http::{HeaderValue, Request, Response, Uri, Version, header::USER_AGENT, uri::PathAndQuery};
+use http::{HeaderValue, Request, Response, StatusCode, Uri, Version, header::USER_AGENT, uri::PathAndQuery};
 use hyper::{client::conn::http2, rt::Executor};
 use hyper_util::rt::{TokioIo, TokioTimer};
 use tokio::{net::TcpStream, task::JoinHandle};
 use tokio_util::{either::Either, sync::CancellationToken};
-use tonic::{Code, body::Body};
+use tonic::{Code, Status, body::Body};
 use tonic_health::pb::{HealthCheckRequest, health_check_response::ServingStatus, health_client::HealthClient};
 use tower::Service;
 
@@ -117,16 +117,40 @@ impl Connection {
         }
     }
 
-    /// Asks the server how it is (`grpc.health.v1`). One that does not know the question is well.
+    /// Asks the server how it is (`grpc.health.v1`). One that does not know the question, or does not answer it to
+    /// anyone, is well: it runs.
     pub(super) async fn check(&self, patience: Duration) -> Health {
         let mut client = HealthClient::new(self.clone());
         match tokio::time::timeout(patience, client.check(HealthCheckRequest::default())).await {
             Ok(Ok(answer)) if answer.get_ref().status() == ServingStatus::Serving => Health::Serving,
             Ok(Ok(_)) => Health::NotServing,
-            Ok(Err(status)) if matches!(status.code(), Code::Unimplemented | Code::NotFound) => Health::Serving,
+            Ok(Err(status)) if is_an_answer(status.code()) => Health::Serving,
             Ok(Err(_)) | Err(_) => Health::Silent,
         }
     }
+}
+
+/// Whether the refusal of a health check is a running server's.
+fn is_an_answer(code: Code) -> bool {
+    matches!(code, Code::Unimplemented | Code::NotFound | Code::Unauthenticated | Code::PermissionDenied)
+}
+
+/// A response that is not gRPC's, such as a proxy's page, as the status that gRPC has for it
+/// (<https://github.com/grpc/grpc/blob/master/doc/http-grpc-status-mapping.md>): its body must not be read as a message.
+fn as_grpc(response: Response<Body>) -> Response<Body> {
+    let http = response.status();
+    if http == StatusCode::OK || response.headers().contains_key("grpc-status") {
+        return response;
+    }
+    let code = match http.as_u16() {
+        400 => Code::Internal,
+        401 => Code::Unauthenticated,
+        403 => Code::PermissionDenied,
+        404 => Code::Unimplemented,
+        429 | 502..=504 => Code::Unavailable,
+        _ => Code::Unknown,
+    };
+    Status::new(code, format!("the server answered with HTTP status {http}, and not with gRPC")).into_http()
 }
 
 impl Service<Request<Body>> for Connection {
@@ -148,7 +172,7 @@ impl Service<Request<Body>> for Connection {
         *request.version_mut() = Version::HTTP_2;
         request.headers_mut().insert(USER_AGENT, OURSELVES);
         let sent = self.sender.send_request(request);
-        Box::pin(async move { Ok(sent.await?.map(Body::new)) })
+        Box::pin(async move { Ok(as_grpc(sent.await?.map(Body::new))) })
     }
 }
 

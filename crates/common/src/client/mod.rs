@@ -105,14 +105,16 @@ impl Client {
     }
 
     async fn send(self, mut request: Request<Body>) -> Response<Body> {
-        let context = RequestContext::current().unwrap_or_else(RequestContext::background);
+        let context = request.extensions_mut().remove::<RequestContext>().or_else(RequestContext::current);
+        let context = context.unwrap_or_else(RequestContext::background);
         let started = Instant::now();
         let method = self.contract.method(request.uri().path()).cloned();
         let streams = method
             .as_ref()
             .is_some_and(|method| method.descriptor.is_client_streaming() || method.descriptor.is_server_streaming());
         // How long a stream lasts is for its caller to say, not for the time that one answer takes.
-        let deadline = started + context.remaining(if streams { LONGEST_STREAM } else { self.timeout });
+        let usual = method.as_ref().and_then(|method| method.deadline).unwrap_or(self.timeout);
+        let deadline = started + context.remaining(if streams { LONGEST_STREAM } else { usual });
         let span = match &method {
             Some(method) => telemetry::span::client(&method.service, &method.name),
             None => tracing::Span::none(),
@@ -132,12 +134,18 @@ impl Client {
 
     /// Puts on what every call carries.
     fn dress(&self, request: &mut Request<Body>, context: &RequestContext, span: &tracing::Span) -> Result<(), Status> {
+        let bearer = match &self.tokens {
+            Some(tokens) => {
+                let service = request.uri().path().split('/').nth(1).unwrap_or_default();
+                Some(tokens.bearer(service).map_err(|error| Problem::internal().caused_by(error))?)
+            }
+            None => None,
+        };
         let headers = request.headers_mut();
         if let Some(id) = context.request_id_header() {
             headers.insert(REQUEST_ID, id);
         }
-        if let Some(tokens) = &self.tokens {
-            let bearer = tokens.bearer().map_err(|error| Problem::internal().caused_by(error))?;
+        if let Some(bearer) = bearer {
             headers.insert(AUTHORIZATION, bearer);
         }
         telemetry::propagation::inject(span, headers);

@@ -176,8 +176,10 @@ pub enum Trouble {
     ReadOnly,
     /// The connection's prepared statements do not fit the server any more. Nothing happened.
     Outdated,
-    /// A statement, a lock or an idle transaction took too long, or was cancelled.
+    /// A lock or an idle transaction took too long.
     TooLong,
+    /// A statement ran into its time limit, or was cancelled. It did nothing, and the connection is as good as before.
+    CutOff,
     /// Another process holds the SQLite file.
     Held,
     /// The disk is full.
@@ -202,7 +204,7 @@ impl Trouble {
             Self::Unreachable | Self::Lost => "cannot be reached",
             Self::ReadOnly => "takes no changes",
             Self::DiskFull | Self::DiskFails => "cannot store anything",
-            Self::Outdated | Self::TooLong | Self::Held | Self::NoMemory => "is too busy",
+            Self::Outdated | Self::TooLong | Self::CutOff | Self::Held | Self::NoMemory => "is too busy",
         }
     }
 }
@@ -271,16 +273,16 @@ enum Sort {
 
 /// Sorts by the server's English text. `Db::connect` warns of a PostgreSQL that speaks another language.
 fn by_message(message: &str, hint: Option<&str>) -> Option<Sort> {
-    use Trouble::{DiskFails, DiskFull, Held, Lost, NoMemory, Outdated, ReadOnly, TooLong, Unreachable};
+    use Trouble::{CutOff, DiskFails, DiskFull, Held, Lost, NoMemory, Outdated, ReadOnly, TooLong, Unreachable};
     let starts = |texts: &[&str]| texts.iter().any(|text| message.starts_with(text));
     let ends = |texts: &[&str]| texts.iter().any(|text| message.ends_with(text));
     let (trouble, reason) = match message {
         // 40P01
         "deadlock detected" => return Some(Sort::Conflict),
         // 57014, 55P03
-        "canceling statement due to statement timeout" => (TooLong, "statement timeout"),
+        "canceling statement due to statement timeout" => (CutOff, "statement timeout"),
         "canceling statement due to lock timeout" => (TooLong, "lock timeout"),
-        "canceling statement due to user request" => (TooLong, "statement cancelled"),
+        "canceling statement due to user request" => (CutOff, "statement cancelled"),
         // 0A000, for a statement that was prepared before a migration changed what it gives.
         "cached plan must not change result type" => (Outdated, "prepared statements are outdated"),
         // 26000, 42P05: a pooler between us and the server has given us another connection to it.
@@ -436,7 +438,8 @@ mod tests {
             "could not read block 7 in file \"base/5/16384\": Input/output error",
         ];
         let none = ["out of memory", "out of shared memory"];
-        let late = ["canceling statement due to user request", "canceling statement due to lock timeout"];
+        let late = ["canceling statement due to lock timeout"];
+        let cut_off = ["canceling statement due to user request", "canceling statement due to statement timeout"];
         let read_only = ["attempt to write a readonly database"];
         let unreachable = [
             "the database system is shutting down",
@@ -444,13 +447,14 @@ mod tests {
             "query_wait_timeout",
             "pgbouncer cannot connect to server",
         ];
-        let cases: [(Trouble, &[&str]); 8] = [
+        let cases: [(Trouble, &[&str]); 9] = [
             (Trouble::Lost, &lost),
             (Trouble::Outdated, &outdated),
             (Trouble::DiskFull, &full),
             (Trouble::DiskFails, &failing),
             (Trouble::NoMemory, &none),
             (Trouble::TooLong, &late),
+            (Trouble::CutOff, &cut_off),
             (Trouble::ReadOnly, &read_only),
             (Trouble::Unreachable, &unreachable),
         ];

@@ -27,7 +27,7 @@ pub(super) use self::server::Server;
 use super::condition::Condition;
 use super::config::{Chain, Config};
 use super::hosts::Hosts;
-use super::session::{Attempts, Commit, Mode, Session};
+use super::session::{Attempts, Commit, Discard, Mode, Session};
 use super::{DbError, Failure, PoolStatus};
 
 /// What queries of the PostgreSQL side run on.
@@ -75,6 +75,13 @@ impl<Q: QueryFragment<Pg>> QueryFragment<Pg> for Kept<Q> {
     }
 }
 
+diesel::define_sql_function! {
+    /// Where `needle` begins in `haystack`, from 1; 0 where it does not.
+    #[sql_name = "strpos"]
+    fn position(haystack: diesel::sql_types::Nullable<diesel::sql_types::Text>, needle: diesel::sql_types::Text)
+        -> diesel::sql_types::Nullable<diesel::sql_types::Integer>;
+}
+
 /// What became of statements that were sent without waiting for each other's answers, in the order in which they were
 /// sent. Of failures the one that came first: PostgreSQL answers each statement behind it by saying just that.
 ///
@@ -117,6 +124,7 @@ pub struct Postgres {
     hosts: Arc<Hosts>,
     wait: Duration,
     condition: Arc<Condition>,
+    discard: Discard<Object<Conn>>,
 }
 
 impl Postgres {
@@ -146,7 +154,8 @@ impl Postgres {
             .build()
             .map_err(|error| DbError::Config(format!("cannot be used: {error}")))?;
         tokio::spawn(close_old(pool.weak(), condition.clone()));
-        let postgres = Self { pool, connector, hosts, wait: config.acquire_timeout, condition };
+        let discard = discard_with(connector.clone());
+        let postgres = Self { pool, connector, hosts, wait: config.acquire_timeout, condition, discard };
         postgres.wait_until_up(config.startup_timeout).await?;
         postgres.warn_of_other_languages().await;
         Ok(postgres)
@@ -222,7 +231,7 @@ impl Postgres {
         let mut lost = attempts.lost();
         loop {
             let conn = self.get().await?;
-            let mut session = Session::new(conn, discard, mode, self.condition.clone());
+            let mut session = Session::new(conn, self.discard.clone(), mode, self.condition.clone());
             let Some(begin) = begin else {
                 return Ok(session);
             };
@@ -283,8 +292,21 @@ impl Commit for Conn {
     }
 }
 
-fn discard(conn: Object<Conn>) {
-    drop(Object::take(conn));
+/// Closes connections. The server does not notice that its client has left before a statement ends, so one that may
+/// still run is cancelled; until that is sent, the connection keeps its place in the pool, and callers who keep giving
+/// up cannot pile up statements on the server. Not behind a pooler: PgBouncer 1.18 does not pass it on, and needs a
+/// connection for it that others wait for.
+fn discard_with(connector: Arc<Connector>) -> Discard<Object<Conn>> {
+    Arc::new(move |conn, running| match tokio::runtime::Handle::try_current() {
+        Ok(runtime) if running && !connector.is_pooled() => {
+            let connector = connector.clone();
+            runtime.spawn(async move {
+                connector.cancel(conn.cancel_token()).await;
+                drop(Object::take(conn));
+            });
+        }
+        _ => drop(Object::take(conn)),
+    })
 }
 
 /// Closes connections whose time is over and that nobody asks for, until the pool is gone.

@@ -72,13 +72,19 @@ impl Attempts {
     }
 }
 
-/// A connection for one run. Dropped before [`Session::end`], as when a caller gives up, it takes its connection
-/// out of the pool and closes it, so that neither an open transaction nor a statement still running is left to the
-/// next.
+/// What becomes of a connection that is not used again: it is taken out of its pool and closed. With `true`, a
+/// statement may still run on it, which is to stop.
+pub(super) type Discard<P> = Arc<dyn Fn(P, bool) + Send + Sync>;
+
+/// A connection for one run. Dropped before [`Session::end`], as when a caller gives up or a deadline passes, it takes
+/// its connection out of the pool and closes it, so that neither an open transaction nor a statement still running is
+/// left to the next.
 pub struct Session<P: DerefMut> {
     /// `None` once it went back to the pool.
     conn: Option<P>,
-    discard: fn(P),
+    discard: Discard<P>,
+    /// The body has not come to its end.
+    running: bool,
     mode: Mode,
     condition: Arc<Condition>,
 }
@@ -88,9 +94,9 @@ where
     P: DerefMut,
     P::Target: Commit,
 {
-    /// `discard` takes a connection out of its pool and closes it.
-    pub(super) fn new(conn: P, discard: fn(P), mode: Mode, condition: Arc<Condition>) -> Self {
-        Self { conn: Some(conn), discard, mode, condition }
+    /// Of a connection from a pool.
+    pub(super) fn new(conn: P, discard: Discard<P>, mode: Mode, condition: Arc<Condition>) -> Self {
+        Self { conn: Some(conn), discard, running: true, mode, condition }
     }
 
     /// The connection. An error only once it is gone, which the macros do not let happen.
@@ -110,6 +116,7 @@ where
         result: Result<T, E>,
         attempts: &mut Attempts,
     ) -> ControlFlow<Result<T, E>> {
+        self.running = false;
         let (error, committing) = match result {
             Ok(value) => match self.commit().await {
                 Ok(()) => {
@@ -179,7 +186,7 @@ impl<P: DerefMut> Session<P> {
 impl<P: DerefMut> Drop for Session<P> {
     fn drop(&mut self) {
         if let Some(conn) = self.conn.take() {
-            (self.discard)(conn);
+            (self.discard)(conn, self.running);
         }
     }
 }

@@ -17,7 +17,7 @@ use diesel_async::{AsyncConnection, TransactionManager};
 use super::condition::Condition;
 use super::config::{Chain, Config};
 use super::error::trouble_within;
-use super::session::{Attempts, Commit, Mode, Session};
+use super::session::{Attempts, Commit, Discard, Mode, Session};
 use super::{DbError, Failure, PoolStatus, Trouble};
 
 /// What queries of the SQLite side run on.
@@ -39,6 +39,13 @@ const EVERY_CONNECTION: &str = "
 const WRITER: &str = "PRAGMA journal_mode = WAL; PRAGMA journal_size_limit = 16777216;";
 const READER: &str = "PRAGMA query_only = ON;";
 
+diesel::define_sql_function! {
+    /// Where `needle` begins in `haystack`, from 1; 0 where it does not.
+    #[sql_name = "instr"]
+    fn position(haystack: diesel::sql_types::Nullable<diesel::sql_types::Text>, needle: diesel::sql_types::Text)
+        -> diesel::sql_types::Nullable<diesel::sql_types::Integer>;
+}
+
 /// The connections to one SQLite file.
 #[derive(Clone)]
 pub struct Sqlite {
@@ -47,6 +54,8 @@ pub struct Sqlite {
     path: Arc<Path>,
     wait: Duration,
     condition: Arc<Condition>,
+    /// A statement that still runs is waited for by the wrapper: SQLite's interrupt cannot be reached safely.
+    discard: Discard<Object<Conn>>,
 }
 
 impl Sqlite {
@@ -66,6 +75,7 @@ impl Sqlite {
             path: path.into(),
             wait: config.acquire_timeout,
             condition: Arc::default(),
+            discard: Arc::new(|conn, _| discard(conn)),
         };
         sqlite.wait_until_open(config.startup_timeout).await.map_err(|error| sqlite.explain(error))?;
         Ok(sqlite)
@@ -164,7 +174,7 @@ impl Sqlite {
             // What is one statement on PostgreSQL may be several here.
             Mode::Write | Mode::Single => (self.writer().await?, Some("BEGIN IMMEDIATE"), Mode::Write),
         };
-        let mut session = Session::new(conn, discard, mode, self.condition.clone());
+        let mut session = Session::new(conn, self.discard.clone(), mode, self.condition.clone());
         if let Some(begin) = begin {
             let conn = session.conn()?;
             let begun = conn.spawn_blocking(move |conn| AnsiTransactionManager::begin_transaction_sql(conn, begin));

@@ -2,6 +2,8 @@
 //! their errors don't know: [`Problem::invalid`] takes its path.
 use std::time::Duration;
 
+use souk_contract::{CheckError, validate::Violation};
+
 use crate::{
     db::{DbError, Trouble},
     page::{PageError, filter::FilterError, order::OrderError},
@@ -28,10 +30,30 @@ impl From<DbError> for Problem {
 }
 
 impl Problem {
-    /// A database that is unavailable, such as "the orders' database", and in which way.
+    /// A database that is unavailable, such as "the orders' database", and in which way. A statement that was cut off
+    /// has used up its time: the same again would take as long.
     pub fn database(what: impl std::fmt::Display, error: &DbError) -> Self {
-        let trouble = error.trouble().unwrap_or(Trouble::Unreachable);
-        Self::unavailable_since(what, trouble.for_clients())
+        match error.trouble().unwrap_or(Trouble::Unreachable) {
+            Trouble::CutOff => {
+                Self::new(Reason::DeadlineExceeded, format!("{what} took longer for this than a statement may"))
+            }
+            trouble => Self::unavailable_since(what, trouble.for_clients()),
+        }
+    }
+}
+
+impl From<Vec<Violation>> for Problem {
+    fn from(violations: Vec<Violation>) -> Self {
+        Self::fields(violations.into_iter().map(|violation| (violation.field_path, violation.message)))
+    }
+}
+
+impl From<CheckError> for Problem {
+    fn from(error: CheckError) -> Self {
+        match error {
+            CheckError::Violations(violations) => violations.into(),
+            CheckError::Contract(error) => Self::internal().caused_by(error),
+        }
     }
 }
 
@@ -95,6 +117,9 @@ mod tests {
             assert_eq!(problem.reason(), Reason::ServiceUnavailable);
             assert_eq!(problem.message(), format!("the database {told} at the moment: try again"));
         }
+        let cut_off = "canceling statement due to statement timeout".to_owned();
+        let error = Diesel::DatabaseError(DatabaseErrorKind::Unknown, Box::new(cut_off));
+        assert_eq!(Problem::from(DbError::from(error)).reason(), Reason::DeadlineExceeded);
     }
 
     #[test]

@@ -46,6 +46,9 @@ impl Problem {
         if !inner.metadata.is_empty() {
             body.insert("metadata".into(), json!(inner.metadata));
         }
+        if let Some(passed) = &inner.passed {
+            passed.write(&mut body);
+        }
         if let Some(delay) = inner.retry_after {
             // Whole seconds, as in the header: too early would be refused again.
             let seconds = delay.as_secs() + u64::from(delay.subsec_nanos() > 0);

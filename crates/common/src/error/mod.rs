@@ -5,6 +5,7 @@
 
 mod convert;
 mod json;
+mod passed;
 mod reason;
 mod status;
 mod text;
@@ -14,7 +15,10 @@ use std::{collections::BTreeMap, error::Error, fmt, sync::Arc, time::Duration};
 pub use souk_proto::common::v1::ErrorReason as Reason;
 
 pub use self::text::{MESSAGE_BYTES, NAME_BYTES, shorten};
-use self::text::{bounded, shown};
+use self::{
+    passed::Passed,
+    text::{bounded, shown},
+};
 
 /// The domain of souk's reasons in `google.rpc.ErrorInfo`.
 pub const DOMAIN: &str = "souk";
@@ -41,6 +45,7 @@ struct Inner {
     resource: Option<Resource>,
     request_id: Option<String>,
     http_status: Option<u16>,
+    passed: Option<Passed>,
     cause: Option<Arc<dyn Error + Send + Sync>>,
 }
 
@@ -87,6 +92,7 @@ impl Problem {
             resource: None,
             request_id: None,
             http_status: None,
+            passed: None,
             cause: None,
         }))
     }
@@ -224,19 +230,23 @@ impl Problem {
         self.0.reason
     }
 
-    /// The reason as clients see it: `OUT_OF_STOCK`.
+    /// The reason as clients see it: `OUT_OF_STOCK`; of a foreign service's error, the name of its code.
     pub fn reason_name(&self) -> &'static str {
-        reason::name(self.0.reason)
+        self.0.passed.as_ref().map_or_else(|| reason::name(self.0.reason), Passed::name)
     }
 
     /// The gRPC code, which follows from the reason.
     pub fn code(&self) -> tonic::Code {
-        reason::facts(self.0.reason).code
+        self.0.passed.as_ref().map_or_else(|| reason::facts(self.0.reason).code, |passed| passed.code)
     }
 
     /// The HTTP status, which follows from the reason, save where [`Problem::on_http`] set another.
     pub fn http_status(&self) -> u16 {
-        self.0.http_status.unwrap_or_else(|| reason::facts(self.0.reason).http_status)
+        let usual = || match &self.0.passed {
+            Some(passed) => passed.http_status(),
+            None => reason::facts(self.0.reason).http_status,
+        };
+        self.0.http_status.unwrap_or_else(usual)
     }
 
     /// Why, for people; the same for every problem of the reason.

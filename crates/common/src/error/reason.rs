@@ -70,7 +70,7 @@ pub(super) fn facts(reason: Reason) -> Facts {
 }
 
 /// The HTTP status of a gRPC code, as the comments of google.rpc.Code give it.
-fn http_status(code: Code) -> u16 {
+pub(super) fn http_status(code: Code) -> u16 {
     match code {
         Code::Ok => 200,
         Code::InvalidArgument | Code::FailedPrecondition | Code::OutOfRange => 400,

@@ -22,6 +22,9 @@ impl From<Problem> for Status {
     fn from(problem: Problem) -> Self {
         let code = problem.code();
         let mut inner = *problem.0;
+        if let Some(passed) = inner.passed {
+            return passed.status();
+        }
         let listed = shorten(&mut inner.fields, 0, |field| field.path.len() + field.description.len());
         let omitted_fields = listed.omitted;
         let listed = shorten(&mut inner.violations, listed.bytes, |violation| {

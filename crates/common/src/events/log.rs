@@ -11,10 +11,16 @@ use tokio::{
 };
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
-use super::{Event, Events, postgres, sqlite};
+use super::{
+    Event, Events,
+    cursor::{Cursors, Mark, Place},
+    dispatch::Dispatch,
+    postgres, sqlite,
+};
 use crate::{
     db::{self, Db, DbError},
     error::chain,
+    ids::UserId,
 };
 
 /// Makes the tables with an engine's own types.
@@ -29,9 +35,17 @@ macro_rules! tables {
                 id -> $id,
                 kind -> Text,
                 subject -> Text,
+                owner_id -> Nullable<$id>,
                 data_type -> Text,
                 data -> Binary,
                 created_at -> $time,
+            }
+        }
+        diesel::table! {
+            use diesel::sql_types::*;
+            // One row.
+            event_epoch (epoch) {
+                epoch -> Binary,
             }
         }
         diesel::table! {
@@ -92,6 +106,8 @@ impl Settings {
 
 /// Events read at a time.
 pub(super) const PAGE: i64 = 500;
+/// Events of one owner read at a time. Each stream that catches up holds some of its own.
+pub(super) const PAGE_OF_OWNER: i64 = 50;
 /// Events placed by one transaction.
 const PLACED_AT_ONCE: i64 = 5_000;
 /// What is written within this time is placed together.
@@ -116,6 +132,8 @@ struct Inner {
     /// The last position that is known to be taken.
     head: watch::Sender<i64>,
     recent: Mutex<Recent>,
+    cursors: Cursors,
+    dispatch: Dispatch,
 }
 
 /// Rung when events were committed, so that they get their positions at once. A clone rings the same.
@@ -143,6 +161,13 @@ impl Recent {
         let skip = usize::try_from(position.checked_add(1)?.checked_sub(first)?).ok()?;
         let page = self.events.iter().skip(skip).take(PAGE as usize).cloned().collect::<Vec<_>>();
         (!page.is_empty()).then_some(page)
+    }
+
+    /// The event at a position, where it is here.
+    fn at(&self, position: i64) -> Option<&Event> {
+        let first = self.events.front()?.position;
+        let nth = usize::try_from(position.checked_sub(first)?).ok()?;
+        self.events.get(nth).map(|event| &**event)
     }
 
     fn last(&self) -> Option<i64> {
@@ -175,6 +200,7 @@ impl Log {
         bell: Bell,
         stop: CancellationToken,
     ) -> Result<Self, DbError> {
+        let epoch = db::read!(db, |conn, q| -> Result<_, DbError> { Ok(q::epoch(conn).await?) })?;
         let log = Self(Arc::new(Inner {
             db: db.clone(),
             source,
@@ -184,9 +210,13 @@ impl Log {
             tasks: TaskTracker::new(),
             head: watch::Sender::new(0),
             recent: Mutex::default(),
+            cursors: Cursors::new(source, &epoch),
+            dispatch: Dispatch::default(),
         }));
         log.look().await?;
+        log.0.dispatch.begin(log.head());
         log.spawn(log.clone().place());
+        log.spawn(log.clone().dispatch());
         Ok(log)
     }
 
@@ -289,6 +319,28 @@ impl Log {
         Ok(page.into_iter().map(Arc::new).collect())
     }
 
+    /// The owner's events after a position, in order; few enough to be held by every stream at a time.
+    pub(super) async fn after_of(&self, position: i64, owner: UserId) -> Result<Events, DbError> {
+        let page = db::read!(self.0.db, |conn, q| -> Result<_, DbError> {
+            Ok(q::after_of(conn, owner, position, PAGE_OF_OWNER).await?)
+        })?;
+        Ok(page.into_iter().map(Arc::new).collect())
+    }
+
+    /// The mark of the event at a position. `None`: it is not kept.
+    pub(super) async fn mark_at(&self, position: i64) -> Result<Option<Mark>, DbError> {
+        if let Some(event) = self.0.recent.lock().await.at(position) {
+            return Ok(Some(Mark::of(event.id)));
+        }
+        let id = db::read!(self.0.db, |conn, q| -> Result<_, DbError> { Ok(q::id_at(conn, position).await?) })?;
+        Ok(id.map(Mark::of))
+    }
+
+    /// The place behind a position.
+    pub(super) async fn place_at(&self, position: i64) -> Result<Place, DbError> {
+        Ok(Place { position, mark: self.mark_at(position).await?.unwrap_or_default() })
+    }
+
     /// The position of the oldest event that is kept; one past the end where none is.
     ///
     /// # Errors
@@ -328,5 +380,13 @@ impl Log {
 
     pub(super) fn db(&self) -> &Db {
         &self.0.db
+    }
+
+    pub(super) fn cursors(&self) -> &Cursors {
+        &self.0.cursors
+    }
+
+    pub(super) fn dispatched(&self) -> &Dispatch {
+        &self.0.dispatch
     }
 }

@@ -11,7 +11,7 @@ use souk_proto::common::v1::{
 };
 use tonic::Status;
 
-use super::{DeadLetter, DeadLetters, Event, Log, Step};
+use super::{Begin, DeadLetter, DeadLetters, Event, Log, Step};
 use crate::{
     error::{Problem, Reason},
     page,
@@ -78,9 +78,9 @@ impl DeadLetters {
         let (query, size) = ("dead-letters", page::size(request.page_size));
         let after = page::decode(&request.page_token, &query)?;
         let found = self.list(after, size + 1).await?;
-        let (found, next_page_token) =
-            page::cut(found, size, &query, |last| (last.reader.clone(), last.event.position));
-        Ok(ListDeadLettersResponse { dead_letters: found.iter().map(DeadLetter::message).collect(), next_page_token })
+        let key = |letter: &DeadLetter| (letter.reader.clone(), letter.event.position);
+        let (dead_letters, next_page_token) = page::cut(found, size, &query, key, |letter| letter.message());
+        Ok(ListDeadLettersResponse { dead_letters, next_page_token })
     }
 
     /// Answers `RequeueDeadLetter`.
@@ -132,8 +132,13 @@ impl Log {
             let wanted = among(&types, &event.kind) && among(&data_types, &event.data_type);
             wanted.then(|| event.message(source))
         };
-        let steps = self.watch(&request.cursor, pick).await?;
-        let response = |Step { position, found }| WatchEventsResponse { cursor: position.to_string(), event: found };
+        let begin = match request.after_position {
+            // A stream that broke goes on after its cursor, whatever its URL says.
+            Some(position) if request.cursor.is_empty() => Begin::After(position),
+            _ => Begin::Cursor(&request.cursor),
+        };
+        let steps = self.watch(begin, None, pick).await?;
+        let response = |Step { cursor, found }| WatchEventsResponse { cursor, event: found };
         Ok(Box::pin(steps.map(move |step| step.map(response))))
     }
 }

@@ -6,9 +6,11 @@
 //! after it is all it takes to read on after a break. Events about one subject have positions in the order in which
 //! its changes were committed.
 //!
-//! Readers stand in a row behind the log: streams to clients ([`Log::watch`]), other services, consumers of one's
-//! own ([`Reader`]), NATS JetStream for everyone else ([`nats`]).
+//! Who reads it: streams to clients ([`Log::watch`]), gateways, consumers in the same database ([`Reader`]), and NATS
+//! JetStream for everyone else ([`nats`]). Clients hold cursors, which show no position.
 
+mod cursor;
+mod dispatch;
 mod letters;
 mod log;
 mod message;
@@ -29,9 +31,9 @@ pub use self::{
     log::{Bell, Log, Settings},
     message::Responses,
     reader::{Reader, Seat, Stuck},
-    watch::{Step, WatchError},
+    watch::{Begin, Step, WatchError},
 };
-use crate::ids::EventId;
+use crate::ids::{EventId, UserId};
 
 /// An event that is about to be written.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -42,6 +44,8 @@ pub struct Draft {
     pub kind: &'static str,
     /// Resource name of what it happened to.
     pub subject: String,
+    /// The user whose it is, who may watch it.
+    pub owner: Option<UserId>,
     /// Full name of the message in `data`.
     pub data_type: String,
     /// What it happened to, as it was afterwards: an encoded message.
@@ -54,7 +58,14 @@ impl Draft {
     /// Something happened to what `data` shows as it is now.
     #[must_use]
     pub fn new<M: Message + Name>(kind: &'static str, subject: String, data: &M, time: DateTime<Utc>) -> Self {
-        Self { id: EventId::new(), kind, subject, data_type: M::full_name(), data: data.encode_to_vec(), time }
+        let (data_type, data) = (M::full_name(), data.encode_to_vec());
+        Self { id: EventId::new(), kind, subject, owner: None, data_type, data, time }
+    }
+
+    /// It happened to something of this user's.
+    #[must_use]
+    pub fn owned_by(self, owner: UserId) -> Self {
+        Self { owner: Some(owner), ..self }
     }
 }
 
@@ -69,6 +80,8 @@ pub struct Event {
     pub kind: String,
     /// Resource name of what it happened to.
     pub subject: String,
+    /// The user whose it is, where it is a user's.
+    pub owner: Option<UserId>,
     /// Full name of the message in `data`.
     pub data_type: String,
     /// What it happened to, as it was afterwards: an encoded message.
@@ -87,3 +100,8 @@ impl Event {
 
 /// Events, in their order.
 pub type Events = Vec<Arc<Event>>;
+
+/// Reads an owner's events after a position, in order, in either engine. Public for tests of how it is run.
+#[doc(hidden)]
+pub const AFTER_OF: &str = "SELECT position, id, kind, subject, owner_id, data_type, data, created_at
+    FROM events WHERE owner_id = $1 AND position > $2 ORDER BY position LIMIT $3";

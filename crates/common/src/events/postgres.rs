@@ -3,7 +3,7 @@
 
 use diesel::{
     QueryResult, sql_query,
-    sql_types::{Array, BigInt, Binary, Text, Timestamptz, Uuid},
+    sql_types::{Array, BigInt, Binary, Nullable, Text, Timestamptz, Uuid},
 };
 use diesel_async::RunQueryDsl;
 
@@ -11,6 +11,8 @@ use super::{Draft, Events, Seat};
 use crate::db::postgres::{Keep, Statement};
 
 pub(crate) type Conn = crate::db::postgres::Conn;
+/// Ids in SQL that is written as text.
+pub(crate) type Id = Uuid;
 
 pub(crate) mod schema {
     super::super::log::tables!(Uuid, Timestamptz);
@@ -32,18 +34,18 @@ pub async fn append(mut conn: &Conn, drafts: &[Draft]) -> QueryResult<()> {
     Ok(())
 }
 
-/// The text of a statement that adds events, to be part of a larger one. They are its first six parameters, by [`bind`]; of
+/// The text of a statement that adds events, to be part of a larger one. They are its first seven parameters, by [`bind`]; of
 /// further parameters that belong to them it says which, how they are called, and which events are added.
 #[doc(hidden)]
 #[macro_export]
 macro_rules! __insert_events {
     ($parameters:literal, $columns:literal, $condition:literal) => {
         concat!(
-            "INSERT INTO events (id, kind, subject, data_type, data, created_at)
-             SELECT id, kind, subject, data_type, data, created_at
-             FROM unnest($1, $2, $3, $4, $5, $6",
+            "INSERT INTO events (id, kind, subject, owner_id, data_type, data, created_at)
+             SELECT id, kind, subject, owner_id, data_type, data, created_at
+             FROM unnest($1, $2, $3, $4, $5, $6, $7",
             $parameters,
-            ") WITH ORDINALITY AS new (id, kind, subject, data_type, data, created_at",
+            ") WITH ORDINALITY AS new (id, kind, subject, owner_id, data_type, data, created_at",
             $columns,
             ", number) ",
             $condition,
@@ -54,13 +56,14 @@ macro_rules! __insert_events {
 }
 pub use crate::__insert_events as insert_events;
 
-/// Binds events to the first six parameters of a statement.
+/// Binds events to the first seven parameters of a statement.
 pub fn bind<'a>(query: Statement<'a>, drafts: &'a [Draft]) -> Statement<'a> {
     let text = |field: fn(&Draft) -> &str| drafts.iter().map(field).collect::<Vec<_>>();
     query
         .bind::<Array<Uuid>, _>(drafts.iter().map(|draft| draft.id).collect::<Vec<_>>())
         .bind::<Array<Text>, _>(text(|draft| draft.kind))
         .bind::<Array<Text>, _>(text(|draft| &draft.subject))
+        .bind::<Array<Nullable<Uuid>>, _>(drafts.iter().map(|draft| draft.owner).collect::<Vec<_>>())
         .bind::<Array<Text>, _>(text(|draft| &draft.data_type))
         .bind::<Array<Binary>, _>(drafts.iter().map(|draft| draft.data.as_slice()).collect::<Vec<_>>())
         .bind::<Array<Timestamptz>, _>(drafts.iter().map(|draft| draft.time).collect::<Vec<_>>())

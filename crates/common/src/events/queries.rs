@@ -1,20 +1,39 @@
 //! The SQL of a log that both engines share.
 
 use chrono::{DateTime, Utc};
-use diesel::prelude::*;
+use diesel::{prelude::*, sql_query, sql_types::BigInt};
 use diesel_async::RunQueryDsl;
 
 use super::{
-    Conn,
-    schema::{event_dead_letters as letters, event_readers, events},
+    Conn, Id,
+    schema::{event_dead_letters as letters, event_epoch, event_readers, events},
 };
 pub(crate) use super::{head, is_any_unplaced, place};
 use crate::{
-    events::{DeadLetter, Event, Seat, letters::Which},
-    ids::EventId,
+    events::{AFTER_OF, DeadLetter, Event, Seat, letters::Which},
+    ids::{EventId, UserId},
 };
 
-type Row = (i64, EventId, String, String, String, Vec<u8>, DateTime<Utc>);
+#[derive(Queryable, QueryableByName)]
+#[diesel(table_name = events)]
+struct Row {
+    #[diesel(sql_type = BigInt)]
+    position: i64,
+    id: EventId,
+    kind: String,
+    subject: String,
+    owner_id: Option<UserId>,
+    data_type: String,
+    data: Vec<u8>,
+    created_at: DateTime<Utc>,
+}
+
+impl From<Row> for Event {
+    fn from(row: Row) -> Self {
+        let Row { position, id, kind, subject, owner_id: owner, data_type, data, created_at: time } = row;
+        Self { position, id, kind, subject, owner, data_type, data: data.into(), time }
+    }
+}
 
 /// The events after a position, in order, at most `limit`.
 pub(crate) async fn after(conn: &mut Conn, position: i64, limit: i64) -> QueryResult<Vec<Event>> {
@@ -27,22 +46,35 @@ pub(crate) async fn after(conn: &mut Conn, position: i64, limit: i64) -> QueryRe
             events::id,
             events::kind,
             events::subject,
+            events::owner_id,
             events::data_type,
             events::data,
             events::created_at,
         ))
         .load(conn)
         .await?;
-    let event = |(position, id, kind, subject, data_type, data, time): Row| Event {
-        position,
-        id,
-        kind,
-        subject,
-        data_type,
-        data: data.into(),
-        time,
-    };
-    Ok(rows.into_iter().map(event).collect())
+    Ok(rows.into_iter().map(Event::from).collect())
+}
+
+/// An owner's events after a position, in order, at most `limit`.
+pub(crate) async fn after_of(conn: &mut Conn, owner: UserId, position: i64, limit: i64) -> QueryResult<Vec<Event>> {
+    let rows: Vec<Row> = sql_query(AFTER_OF)
+        .bind::<Id, _>(owner)
+        .bind::<BigInt, _>(position)
+        .bind::<BigInt, _>(limit)
+        .load(conn)
+        .await?;
+    Ok(rows.into_iter().map(Event::from).collect())
+}
+
+/// The id of the event at a position, where it is kept.
+pub(crate) async fn id_at(conn: &mut Conn, position: i64) -> QueryResult<Option<EventId>> {
+    events::table.filter(events::position.eq(position)).select(events::id).first(conn).await.optional()
+}
+
+/// What was drawn for the log when its tables were made.
+pub(crate) async fn epoch(conn: &mut Conn) -> QueryResult<Vec<u8>> {
+    event_epoch::table.select(event_epoch::epoch).first(conn).await
 }
 
 /// The position of the oldest event that is kept.
@@ -175,7 +207,8 @@ pub(crate) async fn dead_letters(conn: &mut Conn, source: &str, which: &Which<'_
     let letter = |(place, tried, (set_aside, requeued)): (Place, Tried, Set)| {
         let (reader, source, position, id, kind, subject, data_type, data, time) = place;
         let (tries, last_error, first_tried, last_tried) = tried;
-        let event = Event { position, id, kind, subject, data_type, data: data.into(), time };
+        // Nobody watches dead letters.
+        let event = Event { position, id, kind, subject, owner: None, data_type, data: data.into(), time };
         DeadLetter { reader, source, event, tries, last_error, first_tried, last_tried, set_aside, requeued }
     };
     Ok(rows.into_iter().map(letter).collect())

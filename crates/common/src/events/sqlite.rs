@@ -6,6 +6,8 @@ use diesel_async::RunQueryDsl;
 use super::{Draft, Events, Seat};
 
 pub(crate) type Conn = crate::db::sqlite::Conn;
+/// Ids in SQL that is written as text.
+pub(crate) type Id = diesel::sql_types::Binary;
 
 pub(crate) mod schema {
     super::super::log::tables!(Binary, TimestamptzSqlite);
@@ -37,6 +39,7 @@ pub fn append_blocking(conn: &mut diesel::SqliteConnection, drafts: &[Draft]) ->
             dsl::id.eq(draft.id),
             dsl::kind.eq(draft.kind),
             dsl::subject.eq(&draft.subject),
+            dsl::owner_id.eq(draft.owner),
             dsl::data_type.eq(&draft.data_type),
             dsl::data.eq(&draft.data),
             dsl::created_at.eq(draft.time),

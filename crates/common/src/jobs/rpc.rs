@@ -33,8 +33,8 @@ impl JobRpc {
         let size = page::size(request.page_size);
         let after: Option<String> = page::decode(&request.page_token, &query)?;
         let left = self.0.statuses().await?.into_iter().filter(|job| after.as_ref() < Some(&job.record.name));
-        let (found, next_page_token) = page::cut(left.collect(), size, &query, |last| last.record.name.clone());
-        let jobs = found.into_iter().map(|status| message(&parent, status)).collect();
+        let (left, key) = (left.collect::<Vec<_>>(), |job: &Status| job.record.name.clone());
+        let (jobs, next_page_token) = page::cut(left, size, &query, key, |status| message(&parent, status));
         Ok(ListJobsResponse { jobs, next_page_token })
     }
 

@@ -16,7 +16,10 @@ use std::fmt;
 use chrono::{DateTime, NaiveDate, Utc};
 
 use super::text::{any_of, instead, short};
-use crate::{money::Currency, timestamp};
+use crate::money::Currency;
+
+/// How many terms a filter has at most. Each is compared with every row that is looked at.
+pub const MAX_TERMS: usize = 20;
 
 /// A field that a filter may name.
 #[derive(Debug, Clone, Copy)]
@@ -190,26 +193,13 @@ pub fn parse(text: &str, fields: &[Field]) -> Result<Vec<Term>, FilterError> {
         if !terms.is_empty() {
             reader.and()?;
         }
+        if terms.len() == MAX_TERMS {
+            return reader.fail(reader.at, format!("a filter has at most {MAX_TERMS} terms"));
+        }
         terms.push(reader.term(fields)?);
         reader.skip_spaces();
     }
     Ok(terms)
-}
-
-/// A pattern for `LIKE … ESCAPE '\'` that finds a text anywhere. `LIKE` minds letter case on PostgreSQL and not on
-/// SQLite, so lower both sides.
-#[must_use]
-pub fn like_pattern(text: &str) -> String {
-    let mut pattern = String::with_capacity(text.len() + 2);
-    pattern.push('%');
-    for character in text.chars() {
-        if matches!(character, '%' | '_' | '\\') {
-            pattern.push('\\');
-        }
-        pattern.push(character);
-    }
-    pattern.push('%');
-    pattern
 }
 
 struct Reader<'a> {
@@ -375,8 +365,11 @@ impl Kind {
 }
 
 fn time(text: &str) -> Option<DateTime<Utc>> {
-    if let Ok(time) = timestamp::parse(text) {
-        return Some(time);
+    // A leap second has no place in a database: chrono counts it as nanoseconds beyond a second.
+    if let Ok(time) = DateTime::parse_from_rfc3339(text)
+        && time.timestamp_subsec_nanos() < 1_000_000_000
+    {
+        return Some(time.to_utc());
     }
     let date: NaiveDate = text.parse().ok()?;
     // Of years beyond four digits there is no RFC 3339 text, and not every database has them.

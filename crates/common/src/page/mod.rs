@@ -1,10 +1,12 @@
 //! Lists in pages: how many, from where on, which ones and in what order (AIP-158, 160, 132).
 //!
-//! A list method reads one row more than a page holds, and lets [`cut`] make the page and its token:
+//! A list method reads one row more than a page holds, and lets [`cut`] make the page and its token. A list with a filter
+//! reads no more than [`MAX_SCANNED`] rows for a page ([`Scan`]), so that its cost does not grow with the table:
 //!
 //! ```
 //! # use souk_common::page;
 //! # struct Row { title: String, id: u32 }
+//! # fn message(row: Row) -> String { row.title }
 //! # fn rows(_after: Option<(String, u32)>, _limit: i64) -> Vec<Row> { Vec::new() }
 //! # fn list(page_size: i32, page_token: &str, filter: &str) -> Result<(), page::PageError> {
 //! // Everything that makes this list another one, but neither page_size nor page_token.
@@ -12,7 +14,8 @@
 //! let size = page::size(page_size);
 //! let after: Option<(String, u32)> = page::decode(page_token, &query)?;
 //! let rows = rows(after, size + 1); // WHERE (title, id) > after ORDER BY title, id LIMIT size + 1
-//! let (rows, next_page_token) = page::cut(rows, size, &query, |last| (last.title.clone(), last.id));
+//! let key = |row: &Row| (row.title.clone(), row.id);
+//! let (messages, next_page_token) = page::cut(rows, size, &query, key, message);
 //! # Ok(())
 //! # }
 //! ```
@@ -31,6 +34,11 @@ use sha2::{Digest, Sha256};
 pub const DEFAULT_SIZE: i64 = 50;
 /// How many a page holds at most.
 pub const MAX_SIZE: i64 = 500;
+/// How many bytes the messages of a page have at most, encoded; a page holds one message at least, however large.
+pub const MAX_BYTES: usize = 1024 * 1024;
+/// How many rows a page of a list with a filter looks at, at most. Where few of them fit, the page is short, or empty,
+/// and has a token all the same (AIP-158).
+pub const MAX_SCANNED: i64 = 1000;
 
 /// Longer tokens are not ours.
 const MAX_TOKEN: usize = 4096;
@@ -105,20 +113,75 @@ fn has_nul(key: &serde_json::Value) -> bool {
     }
 }
 
-/// Makes a page of rows that were read with a limit of `size + 1`: drops the one too many, and gives the token of
-/// the next page, empty where there is none. `key` gives a row's key, as for [`encode`].
-pub fn cut<T, Q, K>(mut rows: Vec<T>, size: i64, query: &Q, key: impl FnOnce(&T) -> K) -> (Vec<T>, String)
+/// Rows of a list in its order, one more than a page holds where there are as many.
+#[derive(Debug)]
+pub struct Scan<T, K> {
+    /// The rows.
+    pub rows: Vec<T>,
+    /// The key of the last row that was looked at, where the list was not read to its end.
+    pub end: Option<K>,
+}
+
+impl<T, K> Scan<T, K> {
+    /// Rows that were not looked for among others.
+    #[must_use]
+    pub fn all(rows: Vec<T>) -> Self {
+        Self { rows, end: None }
+    }
+
+    /// The same with other rows.
+    ///
+    /// # Errors
+    /// That of the first row that becomes no other one.
+    pub fn try_map<U, E>(self, other: impl FnMut(T) -> Result<U, E>) -> Result<Scan<U, K>, E> {
+        let rows = self.rows.into_iter().map(other).collect::<Result<_, E>>()?;
+        Ok(Scan { rows, end: self.end })
+    }
+}
+
+impl<T, K> From<Vec<T>> for Scan<T, K> {
+    fn from(rows: Vec<T>) -> Self {
+        Self::all(rows)
+    }
+}
+
+/// Makes a page of rows that were read with a limit of `size + 1`: drops the one too many and what goes beyond
+/// [`MAX_BYTES`], and gives the token of the next page, empty where there is none. `key` gives a row's key, as for
+/// [`encode`]; `message` makes what is answered of a row.
+pub fn cut<T, M, Q, K>(
+    scan: impl Into<Scan<T, K>>,
+    size: i64,
+    query: &Q,
+    key: impl Fn(&T) -> K,
+    mut message: impl FnMut(T) -> M,
+) -> (Vec<M>, String)
 where
+    M: prost::Message,
     Q: Serialize + ?Sized,
     K: Serialize,
 {
+    let Scan { rows, end } = scan.into();
     let size = usize::try_from(size).unwrap_or_default();
-    if rows.len() <= size {
-        return (rows, String::new());
+    let (mut messages, mut bytes, mut last) = (Vec::with_capacity(rows.len().min(size)), 0, None);
+    for row in rows {
+        if messages.len() == size {
+            return (messages, token(query, last));
+        }
+        let row_key = key(&row);
+        let message = message(row);
+        bytes += message.encoded_len();
+        if bytes > MAX_BYTES && !messages.is_empty() {
+            return (messages, token(query, last));
+        }
+        messages.push(message);
+        last = Some(row_key);
     }
-    rows.truncate(size);
-    let token = rows.last().map(|last| encode(query, &key(last))).unwrap_or_default();
-    (rows, token)
+    (messages, token(query, end))
+}
+
+/// The token of the page behind a key; empty without one.
+fn token<Q: Serialize + ?Sized, K: Serialize>(query: &Q, key: Option<K>) -> String {
+    key.map(|key| encode(query, &key)).unwrap_or_default()
 }
 
 /// Tells one query from another. 72 bits do: a token is no secret and grants nothing.
@@ -175,13 +238,40 @@ mod tests {
 
     #[test]
     fn a_page_that_is_not_the_last_has_a_token() {
-        let (rows, token) = cut(vec![1, 2, 3], 2, &QUERY, |row| ("k".to_owned(), *row));
+        let (rows, token) = cut(vec![1, 2, 3], 2, &QUERY, |row| ("k".to_owned(), *row), |row| row);
         assert_eq!(rows, [1, 2]);
         assert_eq!(decode::<_, Key>(&token, &QUERY), Ok(Some(("k".into(), 2))));
         for rows in [vec![], vec![1], vec![1, 2]] {
-            let (page, token) = cut(rows.clone(), 2, &QUERY, |row| *row);
+            let (page, token) = cut(rows.clone(), 2, &QUERY, |row| *row, |row| row);
             assert_eq!((page, token.as_str()), (rows, ""));
         }
+    }
+
+    #[test]
+    fn a_page_that_looked_at_enough_rows_goes_on_where_it_stopped() {
+        let page = |rows: &[i64]| {
+            let scan = Scan { rows: rows.to_vec(), end: Some(("z".to_owned(), 99)) };
+            let (rows, token) = cut(scan, 2, &QUERY, |row| ("k".to_owned(), *row), |row| row);
+            (rows, decode::<_, Key>(&token, &QUERY).unwrap().unwrap())
+        };
+        assert_eq!(page(&[]), (vec![], ("z".to_owned(), 99)));
+        assert_eq!(page(&[1]), (vec![1], ("z".to_owned(), 99)));
+        assert_eq!(page(&[1, 2]), (vec![1, 2], ("z".to_owned(), 99)));
+        assert_eq!(page(&[1, 2, 3]), (vec![1, 2], ("k".to_owned(), 2)));
+    }
+
+    #[test]
+    fn a_page_is_bounded_in_bytes_and_never_empty_for_it() {
+        let third: &str = &"x".repeat(MAX_BYTES / 3);
+        let page = |rows: Vec<(i64, &str)>| {
+            let (messages, token) = cut(rows, 50, &QUERY, |row| ("k".to_owned(), row.0), |row| row.1.to_owned());
+            (messages.len(), decode::<_, Key>(&token, &QUERY).unwrap().map(|key| key.1))
+        };
+        assert_eq!(page(vec![(1, third), (2, third), (3, third), (4, "x")]), (2, Some(2)));
+        assert_eq!(page(vec![(1, "x"), (2, third), (3, third)]), (3, None));
+        let large: &str = &"x".repeat(2 * MAX_BYTES);
+        assert_eq!(page(vec![(1, large), (2, "x")]), (1, Some(1)));
+        assert_eq!(page(vec![(1, "x"), (2, large), (3, "x")]), (1, Some(1)));
     }
 
     proptest! {

@@ -14,22 +14,35 @@ use futures::FutureExt;
 use http::{HeaderValue, Request, Response, StatusCode, header::ALLOW};
 use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
-use tonic::{Code, Status, body::Body};
+use tonic::{Code, Status, body::Body, transport::server::TcpConnectInfo};
 use tower::{Layer, Service};
 
-use super::{Config, ended, message, stop};
+use super::{Config, ended, message, overloaded, stop};
 use crate::{
-    auth::{Caller, Identity, Recheck, Verifier},
+    auth::{Admit, Caller, Identified, Identity, Recheck, Verifier},
     context::{self, REQUEST_ID, RequestContext},
     contract::{Contract, Method},
     error::{Problem, Reason, chain},
     framing::{self, Coding, GRPC_ENCODING},
+    quota::{Held, Quota},
     telemetry,
+    tls::PeerCertificate,
 };
+
+/// What a request counts for while it is received, besides the bytes of its message: its headers, and what the server
+/// keeps of a stream.
+pub(super) const REQUEST_BYTES: usize = 4096;
 
 /// Paths that are part of no contract and open to anyone who reaches the port: health and reflection.
 const OPEN: [&str; 3] =
     ["/grpc.health.v1.Health/", "/grpc.reflection.v1.ServerReflection/", "/grpc.reflection.v1alpha.ServerReflection/"];
+/// Probes: the only open paths that are no streams. They must be answered however many streams are open, and however much
+/// else there is to do.
+const PROBES: [&str; 2] = ["/grpc.health.v1.Health/Check", "/grpc.health.v1.Health/List"];
+/// Probes that are answered at a time.
+const MAX_PROBES: usize = 256;
+/// How long a probe may take, which needs no database.
+const PROBE_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// Puts the edge around a service.
 #[derive(Clone)]
@@ -41,10 +54,18 @@ struct Shared {
     verifier: Arc<Verifier>,
     recheck: Option<Arc<dyn Recheck>>,
     permits: Semaphore,
+    streams: Arc<Semaphore>,
+    health_streams: Arc<Semaphore>,
+    probes: Arc<Semaphore>,
     deadline: Duration,
     max_request_bytes: usize,
+    receive_timeout: Duration,
+    /// Bytes of requests that are being received.
+    receiving: Arc<Quota>,
     /// Cancelled when the server drains.
     draining: CancellationToken,
+    /// Refusals for want of resources, for the log.
+    refusals: telemetry::Sampled,
 }
 
 impl EdgeLayer {
@@ -57,15 +78,23 @@ impl EdgeLayer {
         recheck: Option<Arc<dyn Recheck>>,
         draining: CancellationToken,
     ) -> Self {
+        let receiving = u64::try_from(config.max_receiving_bytes).unwrap_or(u64::MAX);
         Self(Arc::new(Shared {
             name,
             contract,
             verifier,
             recheck,
             permits: Semaphore::new(config.max_concurrent_requests),
+            streams: Arc::new(Semaphore::new(config.max_streams)),
+            health_streams: Arc::new(Semaphore::new(config.max_health_streams)),
+            probes: Arc::new(Semaphore::new(MAX_PROBES)),
             deadline: config.deadline,
             max_request_bytes: config.max_request_bytes,
+            receive_timeout: config.receive_timeout,
+            // One address never holds more than half, so that another always finds room.
+            receiving: Quota::new(receiving, receiving / 2),
             draining,
+            refusals: telemetry::Sampled::new(),
         }))
     }
 }
@@ -100,7 +129,7 @@ where
 
     fn call(&mut self, request: Request<Body>) -> Self::Future {
         let clone = self.inner.clone();
-        let mut inner = std::mem::replace(&mut self.inner, clone);
+        let inner = std::mem::replace(&mut self.inner, clone);
         if request.method() != http::Method::POST {
             return Box::pin(std::future::ready(Ok(only_post())));
         }
@@ -108,10 +137,8 @@ where
         let path = request.uri().path();
         if OPEN.iter().any(|open| path.starts_with(open)) {
             return Box::pin(async move {
-                match framing::inflated(request, shared.max_request_bytes) {
-                    Ok(request) => Ok(stop::bound(inner.call(request).await?, &shared.draining)),
-                    Err(problem) => Ok(Status::from(problem).into_http()),
-                }
+                let answer = shared.handle_open(inner, request).await;
+                Ok(answer.unwrap_or_else(|problem| Status::from(problem).into_http()))
             });
         }
         Box::pin(async move { Ok(shared.handle(inner, request).await) })
@@ -119,6 +146,23 @@ where
 }
 
 impl Shared {
+    /// Answers what is part of no contract, within budgets of its own.
+    async fn handle_open<S>(&self, mut inner: S, request: Request<Body>) -> Result<Response<Body>, Problem>
+    where
+        S: Service<Request<Body>, Response = Response<Body>, Error = Infallible> + Send,
+        S::Future: Send,
+    {
+        let (budget, limit) = match PROBES.contains(&request.uri().path()) {
+            true => (&self.probes, PROBE_TIMEOUT),
+            // To the begin of the stream.
+            false => (&self.health_streams, self.deadline),
+        };
+        let place = budget.clone().try_acquire_owned().map_err(|_| overloaded())?;
+        let request = framing::inflated(request, self.max_request_bytes)?;
+        let Ok(Ok(response)) = tokio::time::timeout(limit, inner.call(request)).await else { return Err(late()) };
+        Ok(stop::bound(response, &self.draining, place))
+    }
+
     async fn handle<S>(&self, mut inner: S, mut request: Request<Body>) -> Response<Body>
     where
         S: Service<Request<Body>, Response = Response<Body>, Error = Infallible> + Send,
@@ -135,24 +179,34 @@ impl Shared {
         let _running = telemetry::metrics::rpc_in_flight(method.service.clone());
         let limit = context.remaining(self.deadline);
         let work = async {
-            let _permit = self.permits.try_acquire().map_err(|_| overloaded())?;
             context::timeout(request.headers())?;
-            let identity = self.admit(method, &mut request).await?;
-            let limit = self.max_request_bytes;
-            if method.descriptor.is_client_streaming() {
+            let caller = self.admit(method, &mut request).await?;
+            let mut receiving = self.receive(&request)?;
+            let limit = method.request_limit(self.max_request_bytes);
+            let received = if method.descriptor.is_client_streaming() {
                 request = framing::inflated(request, limit)?;
+                None
             } else {
                 let coding = Coding::of_messages(request.headers())?;
-                request.headers_mut().remove(GRPC_ENCODING);
                 let body = std::mem::replace(request.body_mut(), Body::empty());
-                *request.body_mut() = message::check(&self.contract, method, coding, body, limit).await?;
+                let bounds = message::Bounds { limit, time: self.receive_timeout, held: receiving.as_mut() };
+                Some((coding, message::read(body, bounds).await?))
+            };
+            // Only now: who has no valid token, or does not send the whole message, keeps nobody else from being served.
+            let _permit = self.permits.try_acquire().map_err(|_| overloaded())?;
+            drop(receiving);
+            if let Some((coding, bytes)) = received {
+                request.headers_mut().remove(GRPC_ENCODING);
+                *request.body_mut() = message::check(&self.contract, method, coding, bytes, limit)?;
             }
+            if !method.descriptor.is_server_streaming() {
+                let Ok(response) = inner.call(request).await;
+                return Ok(response);
+            }
+            // A permit is for a request's work; a stream may go on for a day after that.
+            let place = self.streams.clone().try_acquire_owned().map_err(|_| overloaded())?;
             let Ok(response) = inner.call(request).await;
-            if method.descriptor.is_server_streaming() {
-                // The token was checked once, and the stream may go on for a day.
-                return Ok(response.map(|body| ended::cut(body, self.verifier.ended(&identity))));
-            }
-            Ok(response)
+            Ok(response.map(|body| ended::cut(body, self.verifier.over(&caller), place)))
         };
         let work = AssertUnwindSafe(context.clone().scope(tokio::time::timeout(limit, work))).catch_unwind();
         let mut response = match span.run(work).await {
@@ -161,7 +215,7 @@ impl Shared {
             Ok(Err(_)) => Status::from(late()).into_http(),
             Err(panic) => Status::from(Problem::internal().caused_by(panic_text(&*panic))).into_http(),
         };
-        let code = span.span().in_scope(|| settle(method, &response, started.elapsed()));
+        let code = span.span().in_scope(|| self.settle(method, &response, started.elapsed()));
         telemetry::span::record_code(span.span(), code, true);
         if let Some(id) = context.request_id_header() {
             response.headers_mut().insert(REQUEST_ID, id);
@@ -169,38 +223,69 @@ impl Shared {
         response
     }
 
+    /// Counts a request until its message has arrived. `None`: it comes from this process, with its message.
+    fn receive(&self, request: &Request<Body>) -> Result<Option<Held>, Problem> {
+        let peer = request.extensions().get::<TcpConnectInfo>().and_then(TcpConnectInfo::remote_addr);
+        peer.map(|peer| self.receiving.take(peer.ip(), REQUEST_BYTES as u64).ok_or_else(overloaded)).transpose()
+    }
+
     /// Lets the caller in as far as the contract does, and says so to the service's code. Who calls.
-    async fn admit(&self, method: &Method, request: &mut Request<Body>) -> Result<Identity, Status> {
+    async fn admit(&self, method: &Method, request: &mut Request<Body>) -> Result<Identified, Status> {
         // A service whose methods lack a rule does not start; should one get here all the same, no one may call it.
         let rule =
             method.access.as_ref().ok_or_else(|| Problem::new(Reason::AccessDenied, "no one may call this method"))?;
-        let mut identity = self.verifier.identify(request.headers()).await?;
+        let mut caller = self.verifier.identify_for_long(request.headers()).await?;
+        caller.identity.check_audience(&method.service)?;
+        check_certificate(request, &caller.identity)?;
         if let Some(recheck) = self.recheck.as_ref().filter(|_| !rule.public) {
-            identity = recheck.now(identity).await?;
+            caller.identity = recheck.now(caller.identity).await?;
         }
-        let grant = rule.admit(&identity)?;
-        request.extensions_mut().insert(Caller { identity: identity.clone(), grant });
-        Ok(identity)
+        let grant = rule.admit(&caller.identity)?;
+        request.extensions_mut().insert(Caller { identity: caller.identity.clone(), grant });
+        Ok(caller)
+    }
+
+    /// Counts the answer, and logs it where it is a fault of ours: the one place where errors are logged. Refusals for
+    /// want of resources come by the thousand: a line tells of all since the last one.
+    fn settle(&self, method: &Method, response: &Response<Body>, elapsed: Duration) -> Code {
+        let status = response.extensions().get::<Status>();
+        let header = || response.headers().get("grpc-status").map(|value| Code::from_bytes(value.as_bytes()));
+        let code = status.map(Status::code).or_else(header).unwrap_or(Code::Ok);
+        telemetry::metrics::rpc_server(method.service.clone(), method.name.clone(), code, elapsed);
+        let cause = status.and_then(std::error::Error::source).map(chain);
+        let message = status.map(Status::message);
+        match code {
+            Code::Internal | Code::Unknown | Code::DataLoss => {
+                tracing::error!(?code, ?elapsed, cause, message, "request failed");
+            }
+            Code::ResourceExhausted => {
+                let reason = status.map_or("RESOURCE_EXHAUSTED", |status| Problem::from_status(status).reason_name());
+                if let Some(refused) = self.refusals.count(reason) {
+                    tracing::warn!(refused, reason, cause, message, "requests refused");
+                }
+                tracing::debug!(?code, ?elapsed, cause, message, "request done");
+            }
+            Code::Unavailable | Code::DeadlineExceeded => {
+                tracing::warn!(?code, ?elapsed, cause, message, "request refused");
+            }
+            _ => tracing::debug!(?code, ?elapsed, cause, "request done"),
+        }
+        code
     }
 }
 
-/// Counts the answer, and logs it where it is a fault of ours: the one place where errors are logged.
-fn settle(method: &Method, response: &Response<Body>, elapsed: Duration) -> Code {
-    let status = response.extensions().get::<Status>();
-    let header = || response.headers().get("grpc-status").map(|value| Code::from_bytes(value.as_bytes()));
-    let code = status.map(Status::code).or_else(header).unwrap_or(Code::Ok);
-    telemetry::metrics::rpc_server(method.service.clone(), method.name.clone(), code, elapsed);
-    let cause = status.and_then(std::error::Error::source).map(chain);
-    match code {
-        Code::Internal | Code::Unknown | Code::DataLoss => {
-            tracing::error!(?code, elapsed = ?elapsed, cause, message = status.map(Status::message), "request failed");
+/// Holds a service's token against the certificate that its connection was made with: every service has the secret that
+/// tokens are made under, and none has another's key.
+fn check_certificate(request: &Request<Body>, identity: &Identity) -> Result<(), Problem> {
+    let Identity::Service { name, .. } = identity else { return Ok(()) };
+    match request.extensions().get::<PeerCertificate>() {
+        Some(certificate) if !certificate.is_for(name) => {
+            let message =
+                format!("the token is of the service {name}, and the client's certificate is not for that name");
+            Err(Problem::new(Reason::TokenInvalid, message))
         }
-        Code::Unavailable | Code::DeadlineExceeded | Code::ResourceExhausted => {
-            tracing::warn!(?code, elapsed = ?elapsed, cause, message = status.map(Status::message), "request refused");
-        }
-        _ => tracing::debug!(?code, elapsed = ?elapsed, cause, "request done"),
+        _ => Ok(()),
     }
-    code
 }
 
 /// gRPC is POST alone. Anything else is answered as HTTP has it, for no gRPC client sends it.
@@ -209,11 +294,6 @@ fn only_post() -> Response<Body> {
     *response.status_mut() = StatusCode::METHOD_NOT_ALLOWED;
     response.headers_mut().insert(ALLOW, HeaderValue::from_static("POST"));
     response
-}
-
-fn overloaded() -> Problem {
-    Problem::new(Reason::Overloaded, "the service has as much work as it can do: try again later")
-        .retry_after(Duration::from_secs(1))
 }
 
 fn late() -> Problem {

@@ -1,7 +1,14 @@
 //! Accepts connections and serves HTTP/2 on them. hyper's own rather than tonic's server: that one gives all connections
 //! the same age, and with a grace never says goodbye at all.
 
-use std::{future::Future, io, pin::pin, time::Duration};
+use std::{
+    future::Future,
+    io,
+    net::SocketAddr,
+    pin::pin,
+    sync::Arc,
+    time::{Duration, Instant},
+};
 
 use http::Request;
 use hyper::{body::Incoming, service::service_fn};
@@ -10,12 +17,15 @@ use hyper_util::{
     server::conn::auto,
 };
 use tokio::net::{TcpListener, TcpStream};
-use tokio_rustls::TlsAcceptor;
 use tokio_util::{either::Either, sync::CancellationToken, task::TaskTracker};
 use tonic::{body::Body, service::Routes, transport::server::TcpConnectInfo};
 use tower::Service;
 
 use super::{Age, Aging, Edge};
+use crate::{
+    quota::Quota,
+    tls::{Acceptor, PeerCertificate},
+};
 
 /// Bytes that may be under way to a server on one connection. Half of it is what h2 lets small frames cost: with what
 /// an adaptive window begins with, a hundred short requests at a time counted as an attack (`too_many_data_frames`).
@@ -24,13 +34,23 @@ const WINDOW: u32 = 4 << 20;
 const KEEP_ALIVE: Duration = Duration::from_secs(30);
 /// How long the handshake of TLS may take.
 const HANDSHAKE: Duration = Duration::from_secs(10);
+/// How long a connection may be there before its first call: its HTTP/2 preface and the first headers come in it.
+const UNUSED: Duration = Duration::from_secs(30);
+/// Bytes of the headers of one call. souk's own callers send less than 2 KiB.
+const HEADERS: u32 = 16 << 10;
+/// How often connections that are refused are logged.
+const LOG_EVERY: Duration = Duration::from_secs(10);
 /// How long to wait where the system is out of file handles or memory.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
 
 /// How connections are served.
 pub(super) struct Connections {
-    pub tls: Option<TlsAcceptor>,
+    pub tls: Option<Acceptor>,
     pub age: Age,
+    /// Counts connections.
+    pub open: Arc<Quota>,
+    /// Calls on one connection at a time.
+    pub max_streams: u32,
     pub service: Edge<Routes>,
 }
 
@@ -45,8 +65,9 @@ impl Connections {
             .timer(TokioTimer::new())
             .keep_alive_interval(KEEP_ALIVE)
             .initial_connection_window_size(WINDOW)
-            // What is too much work is refused with a status.
-            .max_concurrent_streams(None);
+            .max_header_list_size(HEADERS)
+            .max_concurrent_streams(self.max_streams);
+        let mut refused = Refused::default();
         let mut stop = pin!(stop);
         loop {
             let accepted = tokio::select! {
@@ -54,26 +75,53 @@ impl Connections {
                 () = &mut stop => break,
             };
             let Some(stream) = accepted else { continue };
-            let from = TcpConnectInfo { local_addr: stream.local_addr().ok(), remote_addr: stream.peer_addr().ok() };
+            // One without an address is gone already.
+            let Ok(peer) = stream.peer_addr() else { continue };
+            let Some(held) = self.open.take(peer.ip(), 1) else {
+                refused.one(peer);
+                continue;
+            };
+            let from = TcpConnectInfo { local_addr: stream.local_addr().ok(), remote_addr: Some(peer) };
             let service = self.service.clone();
-            let service = service_fn(move |mut request: Request<Incoming>| {
-                request.extensions_mut().insert(from.clone());
-                service.clone().call(request.map(Body::new))
-            });
             let (tls, age, protocol, stopping) = (self.tls.clone(), self.age, protocol.clone(), stopping.clone());
             let connection = async move {
-                let stream = match tls {
+                let _held = held;
+                let (stream, certificate) = match tls {
                     Some(tls) => match tokio::time::timeout(HANDSHAKE, tls.accept(stream)).await {
-                        Ok(Ok(stream)) => Either::Right(stream),
+                        Ok(Ok(stream)) => {
+                            let certificate = PeerCertificate::of(stream.get_ref().1);
+                            (Either::Right(stream), certificate)
+                        }
                         Ok(Err(error)) => return tracing::debug!(%error, "a handshake failed"),
                         Err(_) => return tracing::debug!("a handshake took too long"),
                     },
-                    None => Either::Left(stream),
+                    None => (Either::Left(stream), None),
                 };
+                let used = CancellationToken::new();
+                let first = used.clone();
+                let service = service_fn(move |mut request: Request<Incoming>| {
+                    first.cancel();
+                    let extensions = request.extensions_mut();
+                    extensions.insert(from.clone());
+                    if let Some(certificate) = &certificate {
+                        extensions.insert(certificate.clone());
+                    }
+                    service.clone().call(request.map(Body::new))
+                });
                 let connection = protocol.serve_connection(TokioIo::new(stream), service).into_owned();
                 let served = age.serve(connection, Aging::default(), stopping);
-                if let Err(error) = served.await {
-                    tracing::debug!(error, "a connection ended early");
+                let unused = async {
+                    if tokio::time::timeout(UNUSED, used.cancelled()).await.is_ok() {
+                        std::future::pending::<()>().await;
+                    }
+                };
+                tokio::select! {
+                    served = served => {
+                        if let Err(error) = served {
+                            tracing::debug!(error, "a connection ended early");
+                        }
+                    }
+                    () = unused => tracing::debug!(%peer, "a connection was closed: no call came on it"),
                 }
             };
             running.spawn(cut.clone().run_until_cancelled_owned(connection));
@@ -82,6 +130,25 @@ impl Connections {
         stopping.cancel();
         running.close();
         running.wait().await;
+    }
+}
+
+/// Connections that were refused, logged once for many.
+#[derive(Default)]
+struct Refused {
+    count: u64,
+    logged: Option<Instant>,
+}
+
+impl Refused {
+    fn one(&mut self, peer: SocketAddr) {
+        self.count += 1;
+        if self.logged.is_none_or(|logged| logged.elapsed() >= LOG_EVERY) {
+            let last = peer.ip();
+            tracing::warn!(count = self.count, %last, "connections were refused: there are as many as server.max_connections \
+                or server.max_connections_per_address allows");
+            *self = Self { count: 0, logged: Some(Instant::now()) };
+        }
     }
 }
 

@@ -1,8 +1,9 @@
 //! How every souk service is served: one stack around the generated services.
 //!
-//! From the outside in: panics are caught, the request gets its id, span and metrics, work beyond what the service
-//! can do is refused at once, the deadline runs, the caller's token and the method's access rule are checked, the
-//! message is checked against the contract. Only then does a service's own code see it.
+//! From the outside in: panics are caught, the request gets its id, span and metrics, the deadline runs, the caller's
+//! token and the method's access rule are checked, the message is read within bounds of bytes and time, work beyond what
+//! the service can do is refused at once, the message is checked against the contract. Only then does a service's own
+//! code see it.
 
 mod age;
 mod edge;
@@ -17,7 +18,11 @@ use serde::Deserialize;
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 use tonic::{body::Body, server::NamedService, service::RoutesBuilder};
-use tonic_health::{ServingStatus, server::HealthReporter};
+use tonic_health::{
+    ServingStatus,
+    pb::{HealthCheckRequest, health_check_response, health_server::Health},
+    server::HealthReporter,
+};
 use tower::Layer;
 
 pub use self::age::{Age, Aging};
@@ -28,8 +33,11 @@ use self::{edge::EdgeLayer, listen::Connections};
 use crate::{
     auth::{Recheck, Verifier},
     contract::{Contract, ContractError},
+    error::{Problem, Reason},
+    framing::FRAME,
     local::Local,
-    tls,
+    quota::Quota,
+    telemetry, tls,
 };
 
 /// Settings of `[server]`, the same for every service.
@@ -41,9 +49,25 @@ pub struct Config {
     pub deadline: Duration,
     /// Requests worked on at a time. More are refused at once.
     pub max_concurrent_requests: usize,
-    /// Bytes of the largest request message taken.
+    /// Streams to clients that are open at a time. More are refused at once.
+    pub max_streams: usize,
+    /// The same of those that watch health or ask reflection, which need no token.
+    pub max_health_streams: usize,
+    /// Bytes of the largest request message that any method takes.
     #[serde(with = "crate::config::byte_size")]
     pub max_request_bytes: usize,
+    /// Bytes of requests that are being received at a time; half of them for one address.
+    #[serde(with = "crate::config::byte_size")]
+    pub max_receiving_bytes: usize,
+    /// How long the message of a request may take to arrive.
+    #[serde(with = "crate::config::duration")]
+    pub receive_timeout: Duration,
+    /// Connections to a service at a time.
+    pub max_connections: u64,
+    /// Of these, from one address.
+    pub max_connections_per_address: u64,
+    /// Calls on one connection at a time; more wait for their turn.
+    pub max_streams_per_connection: u32,
     /// How long a service that is told to stop says that it is not ready before it stops taking requests. What stops
     /// it waits for so long; see [`Stop`].
     #[serde(with = "crate::config::duration")]
@@ -65,6 +89,38 @@ pub struct Config {
     /// How it is stopped.
     #[serde(skip)]
     pub stop: Stop,
+}
+
+impl Config {
+    /// Fails where nothing could be served by these settings: the setting's name, and what would be right.
+    pub(crate) fn check(&self) -> Result<(), (&'static str, String)> {
+        let at_least_one = [
+            ("max_concurrent_requests", self.max_concurrent_requests == 0),
+            ("max_streams", self.max_streams == 0),
+            ("max_health_streams", self.max_health_streams == 0),
+            ("max_connections", self.max_connections == 0),
+            ("max_connections_per_address", self.max_connections_per_address == 0),
+            ("max_streams_per_connection", self.max_streams_per_connection == 0),
+        ];
+        if let Some((name, _)) = at_least_one.into_iter().find(|(_, zero)| *zero) {
+            return Err((name, "must be 1 or more".to_owned()));
+        }
+        let permits = [("max_streams", self.max_streams), ("max_health_streams", self.max_health_streams)];
+        if let Some((name, _)) = permits.into_iter().find(|(_, count)| *count > tokio::sync::Semaphore::MAX_PERMITS) {
+            return Err((name, "must be no more than can be counted".to_owned()));
+        }
+        if self.receive_timeout.is_zero() {
+            return Err(("receive_timeout", "must be more than 0s".to_owned()));
+        }
+        // Of its half, an address needs room for the largest message and its headers.
+        let least = self.max_request_bytes.saturating_add(FRAME + edge::REQUEST_BYTES).saturating_mul(2);
+        if self.max_receiving_bytes < least {
+            let right =
+                format!("must be {least}B or more, twice what the largest request (server.max_request_bytes) needs");
+            return Err(("max_receiving_bytes", right));
+        }
+        Ok(())
+    }
 }
 
 /// Bytes of the largest question to reflection. Its library repeats a name that it does not know whole, in a header.
@@ -177,7 +233,8 @@ impl Server {
         if self.checks.is_empty() {
             report(&self.health, &self.services, true).await;
         }
-        let tls = self.config.tls.load()?;
+        let _probe = probe(&self.name, &self.health);
+        let tls = self.config.tls.load(tls::GRPC)?;
         let draining = CancellationToken::new();
         let edge =
             EdgeLayer::new(&self.config, self.name, self.contract, self.verifier, self.recheck, draining.clone());
@@ -185,7 +242,9 @@ impl Server {
         let service = edge.layer(self.routes.routes().prepare());
         let local = self.config.local.serve(listener.local_addr()?, service.clone());
         let (health, services, checks) = (self.health, self.services, self.checks);
-        let connections = Connections { tls, age: Age::of(&self.config), service };
+        let open = Quota::new(self.config.max_connections, self.config.max_connections_per_address);
+        let max_streams = self.config.max_streams_per_connection;
+        let connections = Connections { tls, age: Age::of(&self.config), open, max_streams, service };
         let serving = connections.serve(listener, async move {
             tokio::select! {
                 () = announced.cancelled() => {}
@@ -223,11 +282,29 @@ impl Server {
     }
 }
 
+/// For work that there is no room for.
+fn overloaded() -> Problem {
+    Problem::new(Reason::Overloaded, "the service has as much work as it can do: try again later")
+        .retry_after(Duration::from_secs(1))
+}
+
 async fn report(health: &HealthReporter, services: &[&'static str], ready: bool) {
     let status = if ready { ServingStatus::Serving } else { ServingStatus::NotServing };
     for service in services.iter().copied().chain([""]) {
         health.set_service_status(service, status).await;
     }
+}
+
+/// Tells those who run the service the same as gRPC's health does.
+fn probe(name: &Arc<str>, health: &HealthReporter) -> telemetry::probes::Probe {
+    let reporter = health.clone();
+    telemetry::probes::ready_while(name.clone(), move || {
+        let health = tonic_health::server::HealthService::from_health_reporter(reporter.clone());
+        async move {
+            let answer = health.check(tonic::Request::new(HealthCheckRequest::default())).await;
+            answer.is_ok_and(|answer| answer.get_ref().status() == health_check_response::ServingStatus::Serving)
+        }
+    })
 }
 
 fn reflection(services: &[&'static str]) -> tonic_reflection::server::Builder<'static> {

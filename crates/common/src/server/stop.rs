@@ -10,6 +10,7 @@ use std::{
 use bytes::Bytes;
 use http::{HeaderMap, Response};
 use http_body::Frame;
+use tokio::sync::OwnedSemaphorePermit;
 use tokio_util::sync::{CancellationToken, WaitForCancellationFutureOwned};
 use tonic::{Status, body::Body};
 
@@ -51,16 +52,21 @@ impl Stop {
 }
 
 /// Ends a response when the server drains: health and reflection have streams that would otherwise hold it up for as
-/// long as it may last. What was ready to be sent before is sent.
-pub(super) fn bound(response: Response<Body>, draining: &CancellationToken) -> Response<Body> {
+/// long as it may last. What was ready to be sent before is sent. Its place is free when it has ended.
+pub(super) fn bound(
+    response: Response<Body>,
+    draining: &CancellationToken,
+    place: OwnedSemaphorePermit,
+) -> Response<Body> {
     let end = Box::pin(draining.clone().cancelled_owned());
-    response.map(|inner| Body::new(Bounded { inner, end: Some(end) }))
+    response.map(|inner| Body::new(Bounded { inner, end: Some(end), _place: place }))
 }
 
 struct Bounded {
     inner: Body,
     /// `None`: it has ended.
     end: Option<Pin<Box<WaitForCancellationFutureOwned>>>,
+    _place: OwnedSemaphorePermit,
 }
 
 impl http_body::Body for Bounded {

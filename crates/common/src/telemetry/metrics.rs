@@ -38,6 +38,8 @@ struct Instruments {
     rate_limited: Counter<u64>,
     response_cache: Counter<u64>,
     redis_up: Gauge<u64>,
+    connections_closed: Counter<u64>,
+    unread: Counter<u64>,
     batch_size: Histogram<u64>,
     batch_wait: Histogram<f64>,
 }
@@ -74,6 +76,14 @@ pub(super) fn install(meter: &Meter) {
             redis_up: meter
                 .u64_gauge("souk.gateway.redis_up")
                 .with_description("Whether budgets are shared through Redis now (1) or it is lost (0)")
+                .build(),
+            connections_closed: meter
+                .u64_counter("souk.gateway.connections_closed")
+                .with_description("Clients' connections that were closed or refused because of a limit, by why")
+                .build(),
+            unread: meter
+                .u64_counter("souk.gateway.unread")
+                .with_description("Responses given up because they were not read, and requests refused for it")
                 .build(),
             batch_size: meter
                 .u64_histogram("souk.batch.size")
@@ -169,6 +179,21 @@ pub fn response_cache(outcome: &'static str) {
 pub fn redis_up(up: bool) {
     if let Some(instruments) = INSTRUMENTS.get() {
         instruments.redis_up.record(up.into(), &[]);
+    }
+}
+
+/// A client's connection was closed because it was `idle`, or idle when too many were open (`full`), or because its client
+/// does not read (`unread`); or it was `refused`.
+pub fn connection_closed(why: &'static str) {
+    if let Some(instruments) = INSTRUMENTS.get() {
+        instruments.connections_closed.add(1, &[KeyValue::new("why", why)]);
+    }
+}
+
+/// A response that its client does not read was `given_up`, or a request `refused` as there are too many of them.
+pub fn unread(outcome: &'static str) {
+    if let Some(instruments) = INSTRUMENTS.get() {
+        instruments.unread.add(1, &[KeyValue::new("outcome", outcome)]);
     }
 }
 
@@ -276,7 +301,7 @@ fn observe_pools(meter: &Meter) {
 }
 
 /// A gRPC code as the protocol spells it.
-pub(super) fn code_name(code: tonic::Code) -> &'static str {
+pub(crate) fn code_name(code: tonic::Code) -> &'static str {
     use tonic::Code;
     match code {
         Code::Ok => "OK",

@@ -7,9 +7,11 @@
 pub(crate) mod addresses;
 mod config;
 pub mod metrics;
+mod operations;
 mod otlp;
-mod prometheus;
+pub mod probes;
 pub mod propagation;
+mod sampled;
 pub mod span;
 
 use std::io::IsTerminal;
@@ -34,6 +36,7 @@ use tracing_subscriber::{EnvFilter, Layer, Registry};
 
 use crate::tls::TlsError;
 pub use config::{Config, LogFormat};
+pub use sampled::Sampled;
 
 /// How long the end of a process waits for its last spans and metrics to be sent.
 const FLUSH_LIMIT: Duration = Duration::from_secs(5);
@@ -118,7 +121,7 @@ pub fn init(config: &Config, service: &str) -> Result<Guard, TelemetryError> {
     };
     let listener = match config.metrics_listen.as_str() {
         "" => None,
-        address => Some(prometheus::bind(address)?),
+        address => Some(operations::bind(address)?),
     };
     let pipelines = pipelines(config, service, collector)?;
     opentelemetry::global::set_text_map_propagator(TraceContextPropagator::new());
@@ -127,7 +130,7 @@ pub fn init(config: &Config, service: &str) -> Result<Guard, TelemetryError> {
     let stop = CancellationToken::new();
     let metrics_address = match (listener, &pipelines) {
         (Some(listener), Some(pipelines)) => {
-            let served = prometheus::serve(listener, pipelines.registry.clone(), stop.clone());
+            let served = operations::serve(listener, pipelines.registry.clone(), stop.clone());
             let failed = |source| TelemetryError::Bind { address: config.metrics_listen.clone(), source };
             Some(served.map_err(failed)?)
         }

@@ -14,7 +14,7 @@ use futures::StreamExt as _;
 use prost::Message as _;
 use souk_common::config::Secret;
 use souk_common::db::{self, Db};
-use souk_common::events::{Bell, Draft, Event, Events, Log, Reader, Seat, Settings, Stuck, WatchError, nats};
+use souk_common::events::{Begin, Bell, Draft, Event, Events, Log, Reader, Seat, Settings, Stuck, WatchError, nats};
 use souk_common::ids::UserId;
 use souk_proto::common::v1;
 use souk_testkit::{process::Program, servers, wait};
@@ -28,13 +28,13 @@ pub(super) const DEADLINE: Duration = Duration::from_secs(60);
 
 pub(super) mod postgres {
     pub mod queries {
-        pub use crate::db::store::postgres::queries::*;
+        pub use crate::db::store::postgres::{fill_events, lose_events_after, plan, queries::*};
         pub use souk_common::events::postgres::{advance, append};
     }
 }
 pub(super) mod sqlite {
     pub mod queries {
-        pub use crate::db::store::sqlite::queries::*;
+        pub use crate::db::store::sqlite::{fill_events, lose_events_after, plan, queries::*};
         pub use souk_common::events::sqlite::{advance, append};
     }
 }
@@ -58,7 +58,7 @@ pub(super) async fn change(db: &Db, id: UserId, fail: bool) -> Result<(), Error>
         // Takes the row's lock, as whoever changes something does before it tells of it.
         let balance = q::count_up(conn, id).await?;
         let data = v1::Event { position: balance, ..v1::Event::default() };
-        q::append(conn, &[Draft::new("account.changed", id.name(), &data, Utc::now())]).await?;
+        q::append(conn, &[Draft::new("account.changed", id.name(), &data, Utc::now()).owned_by(id)]).await?;
         if fail { Err(Error::TooLittle(0)) } else { Ok(()) }
     })
 }
@@ -71,16 +71,17 @@ pub(super) async fn accounts(db: &Db, count: usize) -> Vec<UserId> {
     ids
 }
 
-/// Follows a log from its beginning, coming back after each `patience` events, until it has seen `count`.
-async fn follow(log: Log, count: usize, patience: usize) -> Vec<Arc<Event>> {
-    let (mut seen, mut cursor) = (Vec::new(), "0".to_owned());
+/// Follows a log from its beginning, all of it or an owner's events, coming back after each `patience` events, until it has
+/// seen `count`.
+pub(super) async fn follow(log: Log, owner: Option<UserId>, count: usize, patience: usize) -> Vec<Arc<Event>> {
+    let (mut seen, mut cursor) = (Vec::new(), "start".to_owned());
     while seen.len() < count {
-        let mut steps = Box::pin(log.watch(&cursor, Some).await.unwrap());
+        let mut steps = Box::pin(log.watch(Begin::Cursor(&cursor), owner, Some).await.unwrap());
         let first = steps.next().await.unwrap().unwrap();
-        assert_eq!((first.position.to_string(), first.found), (cursor.clone(), None));
+        assert!(first.found.is_none());
         for _ in 0..patience.min(count - seen.len()) {
             let step = tokio::time::timeout(DEADLINE, steps.next()).await.unwrap().unwrap().unwrap();
-            cursor = step.position.to_string();
+            cursor = step.cursor;
             seen.extend(step.found);
         }
     }
@@ -99,7 +100,14 @@ async fn nothing_is_missed_repeated_or_out_of_order_however_writers_race() {
         let told = TASKS * EACH;
         let mut followers = JoinSet::new();
         for (log, patience) in [(0, usize::MAX), (0, 1), (1, 7), (1, 50)] {
-            followers.spawn(follow(logs[log].clone(), told, patience));
+            followers.spawn(follow(logs[log].clone(), None, told, patience));
+        }
+        // Streams of one owner's events: those that are here live, and those that come back all the time.
+        let of_one = told / ids.len();
+        let mut owners = JoinSet::new();
+        for (log, owner, patience) in [(0, 0, usize::MAX), (1, 0, 1), (1, 1, usize::MAX), (0, 2, 3), (0, 3, 1)] {
+            let (log, owner) = (logs[log].clone(), ids[owner]);
+            owners.spawn(async move { (owner, follow(log, Some(owner), of_one, patience).await) });
         }
         let mut writers = JoinSet::new();
         for task in 0..TASKS {
@@ -128,6 +136,12 @@ async fn nothing_is_missed_repeated_or_out_of_order_however_writers_race() {
                 assert_eq!(number(event), before + 1, "{engine}: {}", event.subject);
             }
         }
+        while let Some(seen) = owners.join_next().await {
+            let (owner, seen) = seen.unwrap();
+            assert!(seen.iter().all(|event| event.owner == Some(owner)), "{engine}");
+            let numbers: Vec<_> = seen.iter().map(|event| number(event)).collect();
+            assert_eq!(numbers, (1..=of_one as i64).collect::<Vec<_>>(), "{engine}");
+        }
         stop.cancel();
     }
 }
@@ -141,21 +155,33 @@ async fn a_cursor_that_leads_nowhere_is_refused() {
             change(&fixture.db, id, false).await.unwrap();
         }
         let log = log(&fixture.db, &stop).await;
-        assert!(matches!(log.watch("4", Some).await.err(), Some(WatchError::Unknown { head: 3 })));
+        let fails = async |begin: Begin<'_>| log.watch(begin, None, Some).await.err();
+        assert!(matches!(fails(Begin::After(4)).await, Some(WatchError::Beyond { head: 3 })));
+        for cursor in ["0", "3", "later"] {
+            assert!(matches!(fails(Begin::Cursor(cursor)).await, Some(WatchError::Malformed)), "{cursor}");
+        }
+        let mut cursors = Vec::new();
+        let mut steps = Box::pin(log.watch(Begin::Cursor("start"), None, Some).await.unwrap());
+        for _ in 0..=3 {
+            cursors.push(steps.next().await.unwrap().unwrap().cursor);
+        }
         let old = Utc::now() - chrono::TimeDelta::hours(2);
         let forgotten: Result<(), Error> = db::write!(fixture.db, |conn, q| q::age_events(conn, 2, old).await);
         forgotten.unwrap();
         assert_eq!(log.forget().await.unwrap(), 2);
-        assert!(matches!(log.watch("1", Some).await.err(), Some(WatchError::Expired { oldest: 2 })));
-        let mut steps = Box::pin(log.watch("2", Some).await.unwrap());
-        steps.next().await.unwrap().unwrap();
-        assert_eq!(steps.next().await.unwrap().unwrap().position, 3);
+        assert!(matches!(fails(Begin::Cursor(&cursors[1])).await, Some(WatchError::Expired)));
+        assert!(matches!(fails(Begin::After(1)).await, Some(WatchError::Forgotten { oldest: 2 })));
+        for begin in [Begin::Cursor(&cursors[2]), Begin::After(2), Begin::Cursor("start")] {
+            let mut steps = Box::pin(log.watch(begin, None, Some).await.unwrap());
+            steps.next().await.unwrap().unwrap();
+            assert_eq!(steps.next().await.unwrap().unwrap().found.unwrap().position, 3);
+        }
         // Positions are never given twice, even where all events are forgotten.
         let forgotten: Result<(), Error> = db::write!(fixture.db, |conn, q| q::age_events(conn, 3, old).await);
         forgotten.unwrap();
         assert_eq!(log.forget().await.unwrap(), 1);
         change(&fixture.db, id, false).await.unwrap();
-        assert_eq!(steps.next().await.unwrap().unwrap().position, 4);
+        assert_eq!(steps.next().await.unwrap().unwrap().found.unwrap().position, 4);
         stop.cancel();
         let ended = steps.next().await.unwrap().unwrap_err();
         assert_eq!(ended.code(), tonic::Code::Unavailable);
@@ -173,7 +199,7 @@ async fn who_does_not_read_on_holds_up_nobody() {
         let log = log(&fixture.db, &stop).await;
         let mut idle = Vec::new();
         for _ in 0..IDLE {
-            let mut steps = Box::pin(log.watch("0", Some).await.unwrap());
+            let mut steps = Box::pin(log.watch(Begin::Cursor("start"), None, Some).await.unwrap());
             steps.next().await.unwrap().unwrap();
             // Begins to read, and is then left alone.
             assert!(futures::poll!(steps.next()).is_pending());
@@ -181,7 +207,7 @@ async fn who_does_not_read_on_holds_up_nobody() {
         }
         for count in 1..=3 {
             change(&fixture.db, id, false).await.unwrap();
-            assert_eq!(follow(log.clone(), count, usize::MAX).await.len(), count);
+            assert_eq!(follow(log.clone(), None, count, usize::MAX).await.len(), count);
         }
         drop(idle);
         stop.cancel();
@@ -350,7 +376,8 @@ async fn nats_has_each_event_once_in_order_though_everything_is_killed() {
         let copied = store::entries(&db, into).await.unwrap();
         let positions: Vec<_> = copied.iter().map(|(position, _)| *position).collect();
         assert_eq!(positions, (1..=events as i32).collect::<Vec<_>>(), "{engine}");
-        let told: Vec<_> = follow(log.clone(), events, usize::MAX).await.iter().map(|event| number(event)).collect();
+        let told: Vec<_> =
+            follow(log.clone(), None, events, usize::MAX).await.iter().map(|event| number(event)).collect();
         assert_eq!(copied.iter().map(|(_, number)| *number).collect::<Vec<_>>(), told, "{engine}");
         let client = jetstream::new(async_nats::connect(&url).await.unwrap());
         let mut stream = client.get_stream(nats::stream("accounts")).await.unwrap();

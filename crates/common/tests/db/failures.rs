@@ -2,7 +2,9 @@
 
 use std::time::{Duration, Instant};
 
-use souk_common::db::{self, Config, Db, DbError, Engine, PoolStatus};
+use diesel_async::RunQueryDsl;
+use souk_common::db::{self, Config, Db, DbError, Engine, PoolStatus, Trouble};
+use souk_common::error::{Problem, Reason};
 use souk_testkit::{proxy::Proxy, wait};
 
 use super::store::{self, Error, postgres, sqlite};
@@ -264,6 +266,78 @@ async fn a_file_held_by_another_process_is_waited_for() {
     waiting.await.unwrap().unwrap();
     let among = ["ann@example.com".into(), "bob@example.com".into()];
     assert_eq!(store::emails(&fixture.db, &among).await.unwrap(), among);
+}
+
+/// How many statements of this database sleep.
+async fn sleeping(db: &Db) -> i64 {
+    let count: Result<i64, Error> = db::read!(db, |conn, _q| {
+        Ok(diesel::select(diesel::dsl::sql::<diesel::sql_types::BigInt>(
+            "(SELECT count(*) FROM pg_stat_activity
+              WHERE datname = current_database() AND state = 'active' AND query LIKE '%pg_sleep%'
+                AND pid <> pg_backend_pid())",
+        ))
+        .get_result(conn)
+        .await?)
+    });
+    count.unwrap()
+}
+
+/// Callers leave while their statements run: by themselves the statements would go on for half a minute.
+pub(super) async fn statements_end_with_their_callers(db: &Db, watching: &Db) {
+    for transaction in [false, true] {
+        let slow = async {
+            let _: Result<(), Error> = match transaction {
+                true => db::write!(db, |conn, _q| Ok(execute(conn, "SELECT pg_sleep(30)").await?)),
+                false => db::read!(db, |conn, _q| Ok(execute(conn, "SELECT pg_sleep(30)").await?)),
+            };
+        };
+        let seen = wait::until(DEADLINE, "the statement to run", async || sleeping(watching).await == 1);
+        tokio::select! {
+            () = slow => panic!("nothing is that fast"),
+            _ = seen => {}
+        }
+        let left = Instant::now();
+        wait::until(DEADLINE, "the statement to end", async || sleeping(watching).await == 0).await;
+        assert!(left.elapsed() < Duration::from_secs(10), "{:?}", left.elapsed());
+        store::emails(db, &[]).await.unwrap();
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_statement_ends_when_its_caller_has_left() {
+    let fixture = postgres(|config| config.max_connections = 1).await;
+    let watching = connect(&Config::at(&fixture.database.url), &fixture.database).await;
+    statements_end_with_their_callers(&fixture.db, &watching).await;
+}
+
+/// A statement at its time limit: the caller's time is used up, and the connection is as good as before.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_statement_at_its_limit_is_cut_off_and_its_connection_stays() {
+    let fixture = postgres(|config| {
+        config.max_connections = 1;
+        config.statement_timeout = Duration::from_millis(200);
+    })
+    .await;
+    let db = &fixture.db;
+    let backend = async || -> i32 {
+        let pid: Result<i32, Error> = db::read!(db, |conn, _q| {
+            let pid = diesel::dsl::sql::<diesel::sql_types::Integer>("(SELECT 1 * pg_backend_pid())");
+            Ok(diesel::select(pid).get_result(conn).await?)
+        });
+        pid.unwrap()
+    };
+    let before = backend().await;
+    for transaction in [false, true] {
+        let slow: Result<(), Error> = match transaction {
+            true => db::write!(db, |conn, _q| Ok(execute(conn, "SELECT pg_sleep(30)").await?)),
+            false => db::read!(db, |conn, _q| Ok(execute(conn, "SELECT pg_sleep(30)").await?)),
+        };
+        let Err(Error::Db(error)) = slow else { panic!("{slow:?}") };
+        assert_eq!(error.trouble(), Some(Trouble::CutOff), "{error:?}");
+        let problem = Problem::from(error);
+        assert_eq!((problem.reason(), problem.http_status()), (Reason::DeadlineExceeded, 504));
+        assert_eq!(backend().await, before, "the connection was replaced");
+    }
 }
 
 #[test]

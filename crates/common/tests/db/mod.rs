@@ -10,6 +10,7 @@ mod startup;
 mod store;
 mod tls;
 mod transactions;
+mod watch;
 
 use souk_common::db::{Config, Db};
 use souk_common::ids::UserId;

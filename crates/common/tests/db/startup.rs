@@ -30,7 +30,7 @@ async fn copies_that_start_at_once_migrate_once() {
             ran.extend(copy.unwrap());
         }
         let (common, own): (Vec<_>, Vec<_>) = ran.iter().partition(|name| name.starts_with("common-"));
-        assert_eq!(own, ["0001_accounts", "0002_entries", "0003_events"]);
+        assert_eq!(own, ["0001_accounts", "0002_entries", "0003_events", "0004_event_owners"]);
         assert_eq!(common.iter().filter(|name| **name == "common-000001_jobs").count(), 1, "{common:?}");
         let db = connect(&Config::at(&database.url), &database).await;
         assert_eq!(db.migrate().await.unwrap(), Vec::<String>::new());

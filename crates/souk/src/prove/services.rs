@@ -165,7 +165,7 @@ impl Service {
     async fn ready(&mut self, folder: &Path) -> anyhow::Result<()> {
         let scheme = if self.which == Which::Gateway { "http" } else { "grpc" };
         let (address, started) = (format!("{scheme}://{}", self.address), Instant::now());
-        while let Err(error) = healthcheck::run(&address).await {
+        while let Err(error) = healthcheck::run(&address, None).await {
             let log = log(folder, self.which);
             if let Some(status) = self.process.try_wait()? {
                 bail!("the {} service ended ({status}) before it was ready; see {}", self.which.name(), log.display());

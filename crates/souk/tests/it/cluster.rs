@@ -44,6 +44,13 @@ impl Up {
         Self { process, folder, gateway }
     }
 
+    /// Where a service (`order`) is reached itself.
+    pub fn service(&self, name: &str) -> String {
+        let log = self.process.log();
+        let line = log.lines().find(|line| line.trim_start().starts_with(name) && line.ends_with("(gRPC)")).unwrap();
+        format!("http://{}", line.split_whitespace().nth(1).unwrap())
+    }
+
     /// The administrator whose credentials `up` left.
     pub async fn admin(&self) -> Rest {
         administrator(&self.gateway, self.folder.path()).await

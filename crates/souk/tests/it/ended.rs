@@ -16,7 +16,7 @@ use tonic::{Code, Request, transport::Channel};
 
 use super::{
     cluster::{Cluster, Ground, Up},
-    rest::{Answer, Rest},
+    rest::{Answer, Rest, order},
 };
 
 /// How long it may take on a machine that does much else. What it took is printed.
@@ -119,4 +119,44 @@ async fn who_logs_out_is_out() {
         wait::until(LONG, "the token to be refused", async || ended(&ann.get("/v1/orders").await)).await;
         println!("refused after {:?}", begin.elapsed());
     }
+}
+
+/// What follows of an event stream until it has this text.
+async fn read_to(stream: &mut reqwest::Response, text: &str) -> String {
+    let mut read = String::new();
+    while !read.contains(text) {
+        let chunk = tokio::time::timeout(LONG, stream.chunk()).await.expect(text).unwrap();
+        read.push_str(std::str::from_utf8(&chunk.expect(&read)).unwrap());
+    }
+    read
+}
+
+/// A stream ends with its token, in band, and goes on where it was with a new one.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_stream_ends_when_its_token_does_and_goes_on_with_a_new_one() {
+    let up =
+        Up::start_with(|program| program.env("SOUK_USER__ACCESS_TOKEN_TTL", "4s").env("SOUK_AUTH__LEEWAY", "0s")).await;
+    let lamp = up.admin().await.product("LAMP", 10).await;
+    let ann = Rest::anonymous(&up.gateway).customer("ann").await;
+    let follow = async |token: &Rest, last: &str| {
+        let request = token.request(reqwest::Method::GET, "/v1/orders:watch").header("accept", "text/event-stream");
+        request.header("last-event-id", last).send().await.unwrap()
+    };
+    let begin = Instant::now();
+    let mut stream = follow(&ann, "").await;
+    let first = read_to(&mut stream, "\n\n").await + &read_to(&mut stream, "event: error").await;
+    println!("ended after {:?}", begin.elapsed());
+    assert!(
+        first.contains("TOKEN_EXPIRED") || read_to(&mut stream, "TOKEN_EXPIRED").await.contains("data: "),
+        "{first}"
+    );
+    assert!(stream.chunk().await.unwrap().is_none_or(|rest| rest.iter().all(|byte| *byte == b'\n')));
+    assert!((3..10).contains(&begin.elapsed().as_secs()), "{:?}", begin.elapsed());
+    let cursor = first.lines().find_map(|line| line.strip_prefix("id: ")).unwrap();
+
+    let ann = Rest::anonymous(&up.gateway).log_in("ann@example.com", "correct horse").await;
+    ann.post("/v1/orders", order("1", &[(&lamp, 1)], "tok_approved")).await.ok();
+    let mut stream = follow(&ann, cursor).await;
+    read_to(&mut stream, "order.placed").await;
+    read_to(&mut stream, "order.confirmed").await;
 }

@@ -4,14 +4,17 @@
 mod clock;
 mod cluster;
 mod command_line;
+mod compose;
 mod copies;
 mod cuts;
 mod ended;
 mod failover;
 mod full;
 mod grpc;
+mod hostile;
 mod import;
 mod kill;
+mod limits;
 mod matrix;
 mod race;
 mod rest;

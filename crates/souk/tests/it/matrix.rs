@@ -44,12 +44,14 @@ enum Caller {
     InScope,
     /// An administrator whose token is limited to another one.
     OutOfScope,
-    /// Another service of souk.
-    Service,
+    /// A service of souk, in its own name.
+    Service(&'static str),
+    /// A service that may call the method, if there is one, with a token for another gRPC service.
+    WrongAudience,
 }
 
 impl Caller {
-    const ALL: [Self; 8] = [
+    const ALL: [Self; 12] = [
         Self::Anonymous,
         Self::Owner,
         Self::Other,
@@ -57,7 +59,11 @@ impl Caller {
         Self::Admin,
         Self::InScope,
         Self::OutOfScope,
-        Self::Service,
+        Self::Service("user"),
+        Self::Service("inventory"),
+        Self::Service("order"),
+        Self::Service("gateway"),
+        Self::WrongAudience,
     ];
 
     fn roles(self) -> &'static [Role] {
@@ -96,7 +102,7 @@ fn expected(rule: &AccessRule, caller: Caller, at_gateway: bool) -> Verdict {
     if at_gateway && !clients {
         return Verdict("ACCESS_DENIED");
     }
-    if at_gateway && caller == Caller::Service {
+    if caller == Caller::WrongAudience || (at_gateway && matches!(caller, Caller::Service(_))) {
         return Verdict("TOKEN_INVALID");
     }
     if rule.public {
@@ -107,8 +113,8 @@ fn expected(rule: &AccessRule, caller: Caller, at_gateway: bool) -> Verdict {
         Caller::OutOfScope => Verdict("SCOPE_MISSING"),
         Caller::InScope if rule.scope.is_none() => Verdict("SCOPE_MISSING"),
         Caller::Anonymous if clients => Verdict("TOKEN_MISSING"),
-        Caller::Service if rule.internal => ADMITTED,
-        Caller::Anonymous | Caller::Service => Verdict("ACCESS_DENIED"),
+        Caller::Service(name) if rule.internal_callers.iter().any(|caller| caller == name) => ADMITTED,
+        Caller::Anonymous | Caller::Service(_) => Verdict("ACCESS_DENIED"),
         _ if in_role || rule.signed_in => ADMITTED,
         Caller::Owner if rule.owner.is_some() => ADMITTED,
         _ => Verdict("ACCESS_DENIED"),
@@ -178,20 +184,22 @@ async fn every_method_lets_in_whom_its_contract_names_and_no_one_else() {
         limited.insert(scope, anyone.with_token(session["accessToken"].as_str().unwrap()));
     }
     let secret = Secret::new(fs::read_to_string(up.folder.path().join("internal.secret")).unwrap().trim());
-    let bearer = ServiceTokens::new(&secret, "order").bearer().unwrap();
-    let service = anyone.with_token(bearer.to_str().unwrap().strip_prefix("Bearer ").unwrap());
-
-    let log = up.process.log();
-    let address = |service: &str| {
-        let line = log.lines().find(|line| line.trim_start().starts_with(service) && line.ends_with("(gRPC)")).unwrap();
-        format!("http://{}", line.split_whitespace().nth(1).unwrap())
+    let in_the_name_of = |service: &str, audience: &str| {
+        let bearer = ServiceTokens::new(&secret, service).bearer(audience).unwrap();
+        anyone.with_token(bearer.to_str().unwrap().strip_prefix("Bearer ").unwrap())
     };
+
     let connect = async |address: String| Channel::from_shared(address).unwrap().connect().await.unwrap();
     let gateway = connect(up.gateway.clone()).await;
     let mut services = BTreeMap::new();
     for service in ["user", "inventory", "order"] {
-        services.insert(service, connect(address(service)).await);
+        services.insert(service, connect(up.service(service)).await);
     }
+
+    // A name that is misspelt lets no one in, and nobody would notice.
+    let named = contract.methods().filter_map(|method| Some(&method.access.as_ref()?.internal_callers)).flatten();
+    let named: BTreeSet<_> = named.map(String::as_str).collect();
+    assert_eq!(named, BTreeSet::from(["gateway", "inventory", "order"]));
 
     let (mut calls, mut wrong) = (0, Vec::new());
     for method in contract.methods().filter(|method| method.service.starts_with("souk.")) {
@@ -206,7 +214,12 @@ async fn every_method_lets_in_whom_its_contract_names_and_no_one_else() {
                 Caller::Admin => &admin,
                 Caller::InScope => &limited[rule.scope.as_deref().unwrap_or("no.such")],
                 Caller::OutOfScope => &limited["no.such"],
-                Caller::Service => &service,
+                Caller::Service(name) => &in_the_name_of(name, &method.service),
+                Caller::WrongAudience => {
+                    let name = rule.internal_callers.first().map_or("order", String::as_str);
+                    let elsewhere = contract.methods().find(|other| other.service != method.service).unwrap();
+                    &in_the_name_of(name, &elsewhere.service)
+                }
             };
             let mut body = async || {
                 calls += 1;

@@ -1,6 +1,6 @@
 //! A client of the public API, as an app would write it.
 
-use std::time::Duration;
+use std::{net::IpAddr, time::Duration};
 
 use reqwest::{Method, StatusCode, header::HeaderMap};
 use serde_json::{Value, json};
@@ -44,6 +44,12 @@ impl Rest {
         Self { http, base: base.to_owned(), token: None }
     }
 
+    /// One that connects from this address of the machine.
+    pub fn from_address(base: &str, address: IpAddr) -> Self {
+        let http = reqwest::Client::builder().timeout(Duration::from_secs(20)).no_proxy().local_address(address);
+        Self { http: http.build().unwrap(), base: base.to_owned(), token: None }
+    }
+
     /// The same over HTTP/2, without asking first.
     pub fn over_http2(base: &str) -> Self {
         let http = reqwest::Client::builder().timeout(Duration::from_secs(20)).no_proxy().http2_prior_knowledge();
@@ -52,6 +58,10 @@ impl Rest {
 
     pub fn with_token(&self, token: &str) -> Self {
         Self { token: Some(token.to_owned()), ..self.clone() }
+    }
+
+    pub fn token(&self) -> Option<&str> {
+        self.token.as_deref()
     }
 
     /// The same client of another gateway.

@@ -2,12 +2,15 @@
 //!
 //! A method that takes `souk.common.v1.WatchEventsRequest` is its package's log of events.
 
-use std::{sync::Arc, time::Duration};
+use std::{
+    sync::Arc,
+    time::{Duration, Instant},
+};
 
 use souk_common::{
     client::Client,
     contract::{Contract, Method},
-    error::{OrProblem, chain},
+    error::{OrProblem, Problem, Reason, chain},
 };
 use souk_proto::common::v1::{WatchEventsRequest, WatchEventsResponse};
 use tokio_util::sync::CancellationToken;
@@ -45,11 +48,17 @@ impl Log {
     pub async fn follow(self, cache: Arc<Cache>, stop: CancellationToken) {
         let mut cursor = String::new();
         while !stop.is_cancelled() {
+            let began = Instant::now();
             let ended = tokio::select! {
                 ended = self.read(&cache, &mut cursor) => ended,
                 () = stop.cancelled() => return,
             };
             if let Err(status) = ended {
+                let expired = Problem::from_status(&status).reason() == Reason::TokenExpired;
+                if expired && began.elapsed() > RETRY {
+                    // A stream ends with the token that it was opened with. The next one has a newer token.
+                    continue;
+                }
                 if matches!(status.code(), Code::OutOfRange | Code::InvalidArgument) {
                     // What came after the cursor is gone, or the log is another one: anything may have changed.
                     cursor.clear();

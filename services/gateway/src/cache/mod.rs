@@ -24,7 +24,6 @@ use prost_reflect::{DynamicMessage, FieldDescriptor};
 use serde::Deserialize;
 use sha2::{Digest, Sha256};
 use souk_common::{
-    context::RequestContext,
     contract::{Caching, Contract, Method},
     error::{Problem, Reason},
     telemetry::metrics,
@@ -33,7 +32,7 @@ use tonic::body::Body;
 use tracing::Instrument;
 
 use self::{changes::Changes, shared::Common};
-use crate::{manners::caching::Answer, routes::Route, shared::Shared};
+use crate::{rest::caching::Answer, routes::Route, shared::Shared};
 
 const CACHE_STATUS: HeaderName = HeaderName::from_static("cache-status");
 /// Bytes that an entry takes beside its body, about.
@@ -154,7 +153,7 @@ impl Cache {
 
     /// What is asked by a request, where the answer may be kept for everyone.
     pub fn question(&self, route: &Route, message: &DynamicMessage) -> Option<Question> {
-        let method = &route.method;
+        let method: &Arc<Method> = &route.method;
         let caching = caching(method)?;
         let mut asked = Sha256::new();
         // Routes of a method may show different parts of its answer.
@@ -197,22 +196,20 @@ impl Cache {
     }
 
     /// The answer to a request: the kept one, or else that of `fetch`, which runs once however many ask at the same
-    /// time, to its end even if they leave. `patience` is how long this one waits for it.
+    /// time, to its end even if they leave. `wait` is how long this one waits for it.
     ///
     /// # Errors
     /// Those of `fetch`, which are not kept, and `DEADLINE_EXCEEDED`.
     pub async fn get<F>(
         self: &Arc<Self>,
         question: Question,
-        patience: Duration,
+        wait: Duration,
         fetch: F,
     ) -> Result<(Arc<Entry>, Source), Problem>
     where
         F: Future<Output = Result<Answer, Problem>> + Send + 'static,
     {
         let Question { key, caching, .. } = question;
-        // Nobody's own deadline, and nobody's leaving, may spoil the answer that others wait for.
-        let context = RequestContext::current().unwrap_or_else(RequestContext::background).detached();
         let origin = Origin::default();
         let make = self.clone().make(question, origin.clone(), fetch);
         if let Some(entry) = self.entries.get(&key).await {
@@ -227,14 +224,14 @@ impl Cache {
                         Err(_) => stale.refreshing.store(false, Ordering::Relaxed),
                     }
                 };
-                tokio::spawn(context.scope(refresh).in_current_span());
+                tokio::spawn(refresh.in_current_span());
             }
             return Ok((entry, Source::Stale));
         }
         let entries = self.entries.clone();
-        let flight = async move { entries.try_get_with(key, make).await };
-        let flight = tokio::spawn(context.scope(flight).in_current_span());
-        let landed = tokio::time::timeout(patience, flight)
+        // A task of its own: that one client leaves must not spoil the answer that others wait for.
+        let flight = tokio::spawn(async move { entries.try_get_with(key, make).await }.in_current_span());
+        let landed = tokio::time::timeout(wait, flight)
             .await
             .map_err(|_| Problem::new(Reason::DeadlineExceeded, "the request took longer than its deadline"))?;
         let entry = landed.map_err(|ended| Problem::internal().caused_by(ended))?;

@@ -1,4 +1,4 @@
-//! How an HTTP/1.1 connection goes on after a request, and how it ends.
+//! The connections of clients: how an HTTP/1.1 connection goes on after a request, how one ends, and what one may hold.
 //!
 //! hyper closes a connection when a request was answered before its body was read (one that is refused for its token,
 //! say), and does not announce it: the client's next request on that connection is lost. So what of a body is not read
@@ -8,24 +8,46 @@
 //! body (`refusal`).
 //!
 //! On HTTP/2 none of this is needed: there a stream ends alone (RFC 9113, 8.1).
+//!
+//! What a client may hold is limited: connections (`open`), and responses that it does not read (`unsent`, `socket`).
 
 mod closing;
+mod open;
 mod refusal;
+mod socket;
 mod unread;
+mod unsent;
 
 use std::{
+    convert::Infallible,
     sync::{Arc, Mutex, PoisonError},
     time::Duration,
 };
 
-use http::{HeaderValue, Request, Response, StatusCode, Version, header};
+use http::{HeaderMap, HeaderValue, Request, Response, StatusCode, Uri, Version, header};
 use hyper::body::Incoming;
+use souk_common::{
+    context::{REQUEST_ID, RequestContext},
+    error::Problem,
+    server::{Aging, Stop},
+};
 use tokio::time::Instant;
-use tonic::body::Body;
+use tonic::{Status, body::Body};
 
-pub use self::closing::Staged;
-use self::unread::Unread;
-use crate::{config::Config, gateway::Gateway};
+pub use self::{
+    closing::Staged,
+    open::{Connection, Connections, Entry},
+    socket::Socket,
+    unsent::Unsent,
+};
+use self::{unread::Unread, unsent::Ticket};
+use crate::{
+    address, answer,
+    config::{Config, Settings},
+    grpc,
+    layers::NextInfallible,
+    request::ClientAddress,
+};
 
 /// How much of a body that nobody reads is read and thrown away.
 #[derive(Debug, Clone, Copy)]
@@ -67,15 +89,94 @@ impl Linger {
     }
 }
 
-/// Answers a request of a connection.
-pub async fn answer(gateway: &Gateway, request: Request<Incoming>, bounds: Bounds, linger: &Linger) -> Response<Body> {
-    if request.version() > Version::HTTP_11 {
-        return gateway.handle(request.map(Body::new)).await;
+/// What the requests of one connection are answered with.
+pub struct Requests {
+    /// The stack of the gateway.
+    pub stack: NextInfallible,
+    /// How the gateway is set.
+    pub settings: Arc<Settings>,
+    /// Of bodies that nobody reads.
+    pub bounds: Bounds,
+    /// How long the connection waits when it ends.
+    pub linger: Linger,
+    /// How old the connection may become.
+    pub aging: Aging,
+    /// How the gateway is stopped.
+    pub stop: Stop,
+    /// The connection.
+    pub connection: Arc<Connection>,
+}
+
+impl Requests {
+    /// Answers a request. What a client does not read counts against it: with too much of that, its requests are
+    /// refused before anything is done for them.
+    pub async fn answer(self: Arc<Self>, mut request: Request<Incoming>) -> Result<Response<Unsent>, Infallible> {
+        let version = request.version();
+        self.aging.request(version);
+        let (trusted, by) = (&self.settings.trusted_proxies, self.settings.forwarded_by);
+        let client = address::client(self.connection.peer(), request.headers(), trusted, by);
+        request.extensions_mut().insert(ClientAddress(client));
+        let refusal = Refused::of(&request);
+        let ticket = self.connection.begin(client, version);
+        let (request, unread) = if version > Version::HTTP_11 {
+            (request.map(Body::new), None)
+        } else {
+            let unread = Unread::of(request.headers(), self.bounds, self.linger.clone());
+            (request.map(|body| Body::new(unread.watch(body))), Some(unread))
+        };
+        let mut response = match ticket {
+            Ok(ticket) => held(self.stack.run(request).await?, ticket, &refusal),
+            Err((problem, ticket)) => {
+                drop(request);
+                refusal.response(&problem, ticket)
+            }
+        };
+        let closes = |unread: Unread| {
+            let late = response.status() == StatusCode::REQUEST_TIMEOUT;
+            unread.is_too_much() || late || self.stop.announced().is_cancelled()
+        };
+        let closes = unread.is_some_and(closes);
+        self.aging.response(response.headers_mut());
+        if closes {
+            response.headers_mut().insert(header::CONNECTION, HeaderValue::from_static("close"));
+        }
+        Ok(response)
     }
-    let unread = Unread::of(request.headers(), bounds, linger.clone());
-    let mut response = gateway.handle(request.map(|body| Body::new(unread.watch(body)))).await;
-    if unread.is_too_much() || response.status() == StatusCode::REQUEST_TIMEOUT {
-        response.headers_mut().insert(header::CONNECTION, HeaderValue::from_static("close"));
+}
+
+fn held(response: Response<Body>, ticket: Ticket, refused: &Refused) -> Response<Unsent> {
+    unsent::hold(response, ticket, ()).unwrap_or_else(|(problem, ticket)| refused.response(&problem, ticket))
+}
+
+/// What is needed to refuse a request.
+struct Refused {
+    speaks_grpc: bool,
+    request_id: Option<HeaderValue>,
+    uri: Uri,
+}
+
+impl Refused {
+    fn of<B>(request: &Request<B>) -> Self {
+        let request_id = request.headers().get(REQUEST_ID).cloned();
+        Self { speaks_grpc: grpc::is_grpc(request), request_id, uri: request.uri().clone() }
     }
-    response
+
+    fn response(&self, problem: &Problem, ticket: Ticket) -> Response<Unsent> {
+        let headers: HeaderMap = self.request_id.iter().map(|id| (REQUEST_ID, id.clone())).collect();
+        let context = RequestContext::from_headers(&headers, Duration::ZERO);
+        let mut response = match self.speaks_grpc {
+            true => Status::from(problem.clone().request_id(&*context.request_id)).into_http(),
+            false => answer::problem(problem, &context.request_id, self.uri.path(), None),
+        };
+        if let Some(id) = context.request_id_header() {
+            response.headers_mut().insert(REQUEST_ID, id);
+        }
+        if !self.speaks_grpc && ticket.has_many_beside() {
+            // Its headers are sent whether or not the client reads; a body would be one more that it does not.
+            *response.body_mut() = Body::empty();
+            response.headers_mut().remove(header::CONTENT_LENGTH);
+            response.headers_mut().remove(header::CONTENT_TYPE);
+        }
+        unsent::hold(response, ticket, ()).unwrap_or_else(|_| Response::new(Unsent::default()))
+    }
 }

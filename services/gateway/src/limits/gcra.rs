@@ -17,33 +17,45 @@ pub struct Budget {
 /// What a request took from a budget.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Taken {
-    /// Requests that may still come at once.
+    /// Requests that may still come at once, each of a cost of one.
     pub remaining: u32,
     /// How long until all of the burst is back.
     pub full_in: Duration,
-    /// Nothing was left: how long until there is one again.
+    /// Not enough was left: how long until there is.
     pub denied: Option<Duration>,
 }
 
 impl Budget {
-    /// Takes one request at `now`. `debt_until` is the time by which the budget will be full again; it is moved on
-    /// where the request is let in. Both in microseconds of the same clock.
-    pub fn take(self, debt_until: &mut u64, now: u64) -> Taken {
+    /// Takes what a request costs at `now`, all of the budget at most. `debt_until` is the time by which the budget will
+    /// be full again; it is moved on where the request is let in. Both in microseconds of the same clock.
+    pub fn take(self, debt_until: &mut u64, now: u64, cost: u32) -> Taken {
         let owed = debt_until.saturating_sub(now);
-        let after = owed.saturating_add(self.interval);
+        let after = owed.saturating_add(self.price(cost));
         let over = after.saturating_sub(self.capacity());
         if over > 0 {
             let denied = Some(Duration::from_micros(over));
-            return Taken { remaining: 0, full_in: Duration::from_micros(owed), denied };
+            let remaining = self.whole(self.capacity().saturating_sub(owed));
+            return Taken { remaining, full_in: Duration::from_micros(owed), denied };
         }
         *debt_until = now.saturating_add(after);
-        let remaining = u32::try_from((self.capacity() - after) / self.interval).unwrap_or(u32::MAX);
+        let remaining = self.whole(self.capacity() - after);
         Taken { remaining, full_in: Duration::from_micros(after), denied: None }
     }
 
     /// How long all of the burst takes to come back.
     pub fn refill(self) -> Duration {
         Duration::from_micros(self.capacity())
+    }
+
+    /// How many microseconds of refilling a request of this cost takes. One that costs more than the whole budget gets
+    /// in when that is full.
+    pub fn price(self, cost: u32) -> u64 {
+        u64::from(cost.clamp(1, self.burst)).saturating_mul(self.interval)
+    }
+
+    /// How many requests are refilled in so many microseconds.
+    fn whole(self, micros: u64) -> u32 {
+        u32::try_from(micros / self.interval).unwrap_or(u32::MAX)
     }
 
     fn capacity(self) -> u64 {
@@ -118,17 +130,30 @@ mod tests {
     fn a_burst_then_one_in_each_interval() {
         let budget = Budget { burst: 3, interval: 1000 };
         let mut debt = 0;
-        let taken: Vec<u32> = (0..3).map(|_| budget.take(&mut debt, 5000).remaining).collect();
+        let taken: Vec<u32> = (0..3).map(|_| budget.take(&mut debt, 5000, 1).remaining).collect();
         assert_eq!(taken, [2, 1, 0]);
         let micros = Duration::from_micros;
-        let denied = budget.take(&mut debt, 5200);
+        let denied = budget.take(&mut debt, 5200, 1);
         assert_eq!(denied, Taken { remaining: 0, full_in: micros(2800), denied: Some(micros(800)) });
         // Who was refused and comes back when told is let in, and no earlier.
-        assert!(budget.take(&mut debt, 5999).denied.is_some());
-        assert_eq!(budget.take(&mut debt, 6000).denied, None);
-        assert!(budget.take(&mut debt, 6000).denied.is_some());
+        assert!(budget.take(&mut debt, 5999, 1).denied.is_some());
+        assert_eq!(budget.take(&mut debt, 6000, 1).denied, None);
+        assert!(budget.take(&mut debt, 6000, 1).denied.is_some());
         // Full again, and no fuller.
-        assert_eq!(budget.take(&mut debt, 100_000).remaining, 2);
+        assert_eq!(budget.take(&mut debt, 100_000, 1).remaining, 2);
+    }
+
+    #[test]
+    fn what_costs_more_takes_more_and_never_more_than_there_is() {
+        let budget = Budget { burst: 10, interval: 1000 };
+        let mut debt = 0;
+        assert_eq!(budget.take(&mut debt, 0, 7).remaining, 3);
+        let denied = budget.take(&mut debt, 0, 4);
+        assert_eq!((denied.remaining, denied.denied), (3, Some(Duration::from_micros(1000))));
+        assert_eq!(budget.take(&mut debt, 0, 3).remaining, 0);
+        // More than the whole budget: when it is full.
+        assert_eq!(budget.take(&mut debt, 9_999, 1_000_000).denied, Some(Duration::from_micros(1)));
+        assert_eq!(budget.take(&mut debt, 10_000, 1_000_000).remaining, 0);
     }
 
     proptest! {
@@ -139,29 +164,30 @@ mod tests {
         fn in_no_window_more_than_burst_and_refill(
             burst in 1u32..20,
             interval in 1u64..5000,
-            pauses in proptest::collection::vec(0u64..8000, 1..200),
+            calls in proptest::collection::vec((0u64..8000, 1u32..20), 1..200),
         ) {
             let budget = Budget { burst, interval };
             let (mut debt, mut now) = (0, 1);
-            let mut passed: Vec<u64> = Vec::new();
-            for pause in pauses {
+            let mut passed: Vec<(u64, u64)> = Vec::new();
+            for (pause, cost) in calls {
                 now += pause;
-                let taken = budget.take(&mut debt, now);
+                let taken = budget.take(&mut debt, now, cost);
                 if let Some(wait) = taken.denied {
                     let wait = u64::try_from(wait.as_micros()).unwrap();
                     let (mut early, mut later) = (debt, debt);
-                    prop_assert!(budget.take(&mut later, now + wait).denied.is_none());
-                    prop_assert!(budget.take(&mut early, now + wait - 1).denied.is_some());
+                    prop_assert!(budget.take(&mut later, now + wait, cost).denied.is_none());
+                    prop_assert!(budget.take(&mut early, now + wait - 1, cost).denied.is_some());
                 } else {
-                    passed.push(now);
+                    passed.push((now, u64::from(cost.min(burst))));
                     prop_assert!(taken.remaining < burst);
                     prop_assert!(taken.full_in <= budget.refill());
                 }
             }
-            for (first, from) in passed.iter().enumerate() {
-                for (last, to) in passed.iter().enumerate().skip(first) {
-                    let allowed = u64::from(burst) + (to - from) / interval;
-                    prop_assert!((last - first + 1) as u64 <= allowed);
+            for (first, (from, _)) in passed.iter().enumerate() {
+                let mut taken = 0;
+                for (to, cost) in &passed[first..] {
+                    taken += cost;
+                    prop_assert!(taken <= u64::from(burst) + (to - from) / interval);
                 }
             }
         }

@@ -36,14 +36,14 @@ impl Memory {
         Self { debts, started: Instant::now() }
     }
 
-    /// Takes one request from the budget of a key.
-    pub fn take(&self, key: Key, budget: Budget) -> Taken {
+    /// Takes what a request costs from the budget of a key.
+    pub fn take(&self, key: Key, budget: Budget, cost: u32) -> Taken {
         let now = u64::try_from(self.started.elapsed().as_micros()).unwrap_or(u64::MAX);
         let debt = self.debts.get_with(key, Arc::default);
         let mut before = debt.load(Ordering::Relaxed);
         loop {
             let mut after = before;
-            let taken = budget.take(&mut after, now);
+            let taken = budget.take(&mut after, now, cost);
             match debt.compare_exchange_weak(before, after, Ordering::Relaxed, Ordering::Relaxed) {
                 Ok(_) => return taken,
                 Err(changed) => before = changed,
@@ -68,13 +68,13 @@ mod tests {
     fn threads_share_a_budget_to_the_last_request() {
         let memory = Memory::new(Duration::from_secs(3600));
         let budget = Budget { burst: 500, interval: 3_600_000_000 };
-        let work = || (0..200).filter(|_| memory.take(key(1), budget).denied.is_none()).count();
+        let work = || (0..200).filter(|_| memory.take(key(1), budget, 1).denied.is_none()).count();
         let passed: usize = std::thread::scope(|scope| {
             let threads: Vec<_> = (0..4).map(|_| scope.spawn(work)).collect();
             threads.into_iter().map(|thread| thread.join().unwrap()).sum()
         });
         assert_eq!(passed, 500);
-        assert_eq!(memory.take(key(2), budget).remaining, 499, "another key has a budget of its own");
+        assert_eq!(memory.take(key(2), budget, 1).remaining, 499, "another key has a budget of its own");
     }
 
     #[test]
@@ -82,14 +82,14 @@ mod tests {
         let memory = Memory::new(Duration::from_secs(3600));
         let budget = Budget { burst: 2, interval: 3_600_000_000 };
         for number in 0..u32::try_from(KEPT).unwrap() + 20_000 {
-            memory.take(key(number), budget);
+            memory.take(key(number), budget, 1);
             // One who keeps asking stays known, whoever else comes.
             if number == 0 || number % 1000 == 0 {
-                memory.take(key(0), budget);
+                memory.take(key(0), budget, 1);
             }
         }
         memory.debts.run_pending_tasks();
         assert!(memory.debts.entry_count() <= KEPT);
-        assert!(memory.take(key(0), budget).denied.is_some());
+        assert!(memory.take(key(0), budget, 1).denied.is_some());
     }
 }

@@ -6,24 +6,27 @@ mod memory;
 use std::{
     fmt,
     net::IpAddr,
-    sync::{Arc, OnceLock},
-    time::Duration,
+    sync::{Arc, Mutex, PoisonError},
+    time::{Duration, Instant},
 };
 
-use http::{HeaderMap, HeaderName, HeaderValue};
+use http::{Extensions, HeaderMap, HeaderName, HeaderValue, Request, Response, header, request::Parts};
+use moka::sync::Cache;
+use prost_reflect::DynamicMessage;
 use serde::Deserialize;
 use souk_common::{
-    contract::RateClass,
+    contract::{Method, RateClass},
     error::{Problem, Reason},
     ids::UserId,
     telemetry,
 };
+use tonic::body::Body;
 
 use self::{
     gcra::{Budget, Taken},
     memory::Memory,
 };
-use crate::{address, shared::Shared};
+use crate::{gateway::Gateway, layers::Next, pages::Page, request, shared::Shared, target::To};
 
 const POLICY: HeaderName = HeaderName::from_static("ratelimit-policy");
 const LIMIT: HeaderName = HeaderName::from_static("ratelimit");
@@ -112,43 +115,21 @@ impl fmt::Display for Key {
 
 /// What a request took from one budget.
 #[derive(Debug, Clone, Copy)]
-struct Standing {
+struct Spent {
     key: Key,
     budget: Budget,
     taken: Taken,
 }
 
-/// Whoever sent the request that is being answered, and how much it may still send.
-#[derive(Debug)]
-pub struct Client {
-    address: IpAddr,
-    standing: OnceLock<Standing>,
-}
+/// How much the client of a request may still send, once that is known.
+#[derive(Debug, Clone, Default)]
+pub struct Standing(Arc<Mutex<Option<Spent>>>);
 
-tokio::task_local! {
-    static CLIENT: Arc<Client>;
-}
-
-impl Client {
-    /// A client at an address.
-    pub fn at(address: IpAddr) -> Arc<Self> {
-        Arc::new(Self { address: address::site(address), standing: OnceLock::new() })
-    }
-
-    /// Where it is; of an IPv6 site, the /64.
-    pub fn address(&self) -> IpAddr {
-        self.address
-    }
-
-    /// Answers a request as this client's: whatever protocol it speaks, [`Limits::take`] finds whose it is.
-    pub async fn scope<F: Future>(self: Arc<Self>, work: F) -> F::Output {
-        CLIENT.scope(self, work).await
-    }
-
-    /// Says how much the client may still send (draft-ietf-httpapi-ratelimit-headers): of its budgets the one that
-    /// has the least left.
-    pub fn tell(&self, headers: &mut HeaderMap) {
-        let Some(Standing { key, budget, taken }) = self.standing.get() else { return };
+impl Standing {
+    /// Writes it into the response's headers (draft-ietf-httpapi-ratelimit-headers): of the client's budgets the one
+    /// that has the least left.
+    pub fn write(&self, headers: &mut HeaderMap) {
+        let Some(Spent { key, budget, taken }) = *self.0.lock().unwrap_or_else(PoisonError::into_inner) else { return };
         let (class, whose) = (key.class(), key.whose());
         let (window, full_in) = (whole_seconds(budget.refill()), whole_seconds(taken.full_in));
         let policy = format!("\"{class}-{whose}\";q={};w={window}", budget.burst);
@@ -159,6 +140,70 @@ impl Client {
             }
         }
     }
+
+    /// A call may take more once it is known what it asks for: the last word counts.
+    fn set(&self, spent: Spent) {
+        *self.0.lock().unwrap_or_else(PoisonError::into_inner) = Some(spent);
+    }
+}
+
+/// Refuses a client whose address has used up its budget, before its token is checked. Only what was refused a moment
+/// ago is known here; what is not, [`spend`] finds.
+pub async fn refuse_exhausted(
+    gateway: &Gateway,
+    request: Request<Body>,
+    next: &Next,
+) -> Result<Response<Body>, Problem> {
+    if !is_probe(&request)? {
+        gateway.limits.refuse_exhausted(&Asks::of(request.extensions())?)?;
+    }
+    next.run(request).await
+}
+
+/// Takes what every request of its kind costs from the budgets of its caller and its address. What it costs beyond that
+/// for what it asks for is known later: see [`Limits::surcharge`].
+pub async fn spend(gateway: &Gateway, request: Request<Body>, next: &Next) -> Result<Response<Body>, Problem> {
+    if !is_probe(&request)? {
+        let target = request::target(request.extensions())?;
+        let mut asks = Asks::of(request.extensions())?;
+        let method = target.method();
+        if method.is_some() {
+            asks.user = request::user(request.extensions())?;
+        }
+        gateway.limits.draw(&asks, method.map_or(1, |method| method.cost.base)).await?;
+    }
+    next.run(request).await
+}
+
+/// Whether a request only asks whether the gateway is alive or ready. That is answered however busy an address keeps it,
+/// but not with a token, which would have to be checked.
+fn is_probe(request: &Request<Body>) -> Result<bool, Problem> {
+    let target = request::target(request.extensions())?;
+    let is_page = matches!(target.to, To::Page(Page::Alive | Page::Ready));
+    Ok(is_page && !request.headers().contains_key(header::AUTHORIZATION))
+}
+
+/// What a request draws on.
+struct Asks {
+    class: RateClass,
+    site: IpAddr,
+    user: Option<UserId>,
+    standing: Standing,
+}
+
+impl Asks {
+    /// Of a request whose user is not known yet.
+    fn of(extensions: &Extensions) -> Result<Self, Problem> {
+        let class = match request::target(extensions)?.method().map(|method| method.rate_class) {
+            // What has no class draws on the budget of writes, not on one like it.
+            Some(RateClass::Unspecified) => RateClass::Write,
+            Some(class) => class,
+            // The gateway's own pages and services, and what is not there.
+            None => RateClass::Read,
+        };
+        let standing = request::part::<Standing>(extensions)?.clone();
+        Ok(Self { class, site: request::site(extensions)?, user: None, standing })
+    }
 }
 
 /// Rounded up: who comes back too early is refused again.
@@ -166,61 +211,116 @@ fn whole_seconds(time: Duration) -> u64 {
     time.as_secs() + u64::from(time.subsec_nanos() > 0)
 }
 
+/// For how long it is known without asking that an address has used up a budget.
+const KNOWN: Duration = Duration::from_secs(1);
+/// Addresses of which it is.
+const EXHAUSTED: u64 = 100_000;
+
 /// All budgets.
 pub struct Limits {
     settings: Settings,
     memory: Memory,
     shared: Option<Arc<Shared>>,
     script: redis::Script,
+    /// Budgets of addresses that were used up when they were last asked, and when that was.
+    exhausted: Cache<Key, (Spent, Instant)>,
 }
 
 impl Limits {
     /// Budgets of these sizes, in the memory of this gateway or shared with others.
     pub fn new(settings: Settings, shared: Option<Arc<Shared>>) -> Self {
         let memory = Memory::new(settings.longest_refill());
-        Self { settings, memory, shared, script: redis::Script::new(include_str!("take.lua")) }
+        let exhausted = Cache::builder().max_capacity(EXHAUSTED).time_to_live(KNOWN).build();
+        Self { settings, memory, shared, script: redis::Script::new(include_str!("take.lua")), exhausted }
     }
 
-    /// Takes a request from the budgets of the caller and of the address that it comes from. The caller's comes
-    /// first: one who asks too much takes nothing from others behind the same address.
+    fn refuse_exhausted(&self, asks: &Asks) -> Result<(), Problem> {
+        let key = Key { class: asks.class, who: Who::Address(asks.site) };
+        let Some((mut spent, asked)) = self.exhausted.get(&key) else { return Ok(()) };
+        let since = asked.elapsed();
+        let wait = spent.taken.denied.unwrap_or_default().saturating_sub(since);
+        if wait.is_zero() {
+            return Ok(());
+        }
+        spent.taken.full_in = spent.taken.full_in.saturating_sub(since);
+        asks.standing.set(spent);
+        Err(refused(spent, 1, wait))
+    }
+
+    /// Takes what a call costs for what it asks for, once that is known, from the same budgets.
     ///
     /// # Errors
-    /// `RATE_LIMITED` where one of them is used up.
-    pub async fn take(&self, class: RateClass, caller: Option<UserId>) -> Result<(), Problem> {
-        let Some(client) = CLIENT.try_with(Arc::clone).ok().filter(|_| self.settings.enabled) else { return Ok(()) };
-        // What has no class draws on the budget of writes, not on one like it.
-        let class = if class == RateClass::Unspecified { RateClass::Write } else { class };
-        let budgets = self.settings.of(class);
-        let address = (Key { class, who: Who::Address(client.address) }, budgets.per_address);
-        let caller = caller.map(|id| (Key { class, who: Who::Caller(id) }, budgets.per_caller));
+    /// `RATE_LIMITED` where a budget has not enough left.
+    pub async fn surcharge(&self, method: &Method, message: &DynamicMessage, parts: &Parts) -> Result<(), Problem> {
+        match method.cost.surcharge(message) {
+            0 => Ok(()),
+            units => {
+                let user = request::user(&parts.extensions)?;
+                self.draw(&Asks { user, ..Asks::of(&parts.extensions)? }, units).await
+            }
+        }
+    }
+
+    /// The same of an encoded message. What cannot be read costs nothing here: the service refuses it.
+    ///
+    /// # Errors
+    /// `RATE_LIMITED` where a budget has not enough left.
+    pub async fn surcharge_encoded(&self, method: &Method, message: &[u8], parts: &Parts) -> Result<(), Problem> {
+        if !method.cost.depends_on_the_message() {
+            return Ok(());
+        }
+        match DynamicMessage::decode(method.descriptor.input(), message) {
+            Ok(message) => self.surcharge(method, &message, parts).await,
+            Err(_) => Ok(()),
+        }
+    }
+
+    /// Takes a cost from the budgets of the caller and of the address that it comes from. The caller's comes first: one
+    /// who asks too much takes nothing from others behind the same address.
+    ///
+    /// # Errors
+    /// `RATE_LIMITED` where one of them has not enough left.
+    async fn draw(&self, asks: &Asks, cost: u32) -> Result<(), Problem> {
+        if !self.settings.enabled {
+            return Ok(());
+        }
+        let budgets = self.settings.of(asks.class);
+        let key = |who| Key { class: asks.class, who };
+        let address = (key(Who::Address(asks.site)), budgets.per_address);
+        let caller = asks.user.map(|id| (key(Who::Caller(id)), budgets.per_caller));
         let asked: Vec<(Key, Budget)> = caller.into_iter().chain([address]).collect();
-        let taken = match self.take_shared(&asked).await {
-            Some(taken) => taken,
-            None => self.take_own(&asked),
+        let shared = match &self.shared {
+            // On the heap: most gateways have none, and all would move what it takes.
+            Some(shared) => Box::pin(self.take_shared(shared, &asked, cost)).await,
+            None => None,
         };
-        let standings = asked.into_iter().zip(taken).map(|((key, budget), taken)| Standing { key, budget, taken });
-        let Some(least) = standings.min_by_key(|standing| (standing.taken.denied.is_none(), standing.taken.remaining))
-        else {
+        let taken = shared.unwrap_or_else(|| self.take_own(&asked, cost));
+        let spent = asked.into_iter().zip(taken).map(|((key, budget), taken)| Spent { key, budget, taken });
+        let Some(least) = spent.min_by_key(|spent| (spent.taken.denied.is_none(), spent.taken.remaining)) else {
             return Ok(());
         };
-        // Set once: one request asks once.
-        let _ = client.standing.set(least);
-        least.taken.denied.map_or(Ok(()), |wait| Err(refused(least, wait)))
+        asks.standing.set(least);
+        let Some(wait) = least.taken.denied else { return Ok(()) };
+        // What is refused one is refused all; what is refused many may have one left.
+        if cost == 1 && matches!(least.key.who, Who::Address(_)) {
+            self.exhausted.insert(least.key, (least, Instant::now()));
+        }
+        Err(refused(least, cost, wait))
     }
 
-    async fn take_shared(&self, asked: &[(Key, Budget)]) -> Option<Vec<Taken>> {
+    async fn take_shared(&self, shared: &Arc<Shared>, asked: &[(Key, Budget)], cost: u32) -> Option<Vec<Taken>> {
         let mut call = self.script.prepare_invoke();
         for (key, budget) in asked {
-            call.key(key.to_string()).arg(budget.interval).arg(budget.burst);
+            call.key(key.to_string()).arg(budget.price(budget.burst)).arg(budget.price(cost));
         }
-        let owed: Vec<u64> = self.shared.as_ref()?.ask(async |redis| call.invoke_async(redis).await).await?;
-        Some(asked.iter().zip(owed).map(|((_, budget), mut owed)| budget.take(&mut owed, 0)).collect())
+        let owed: Vec<u64> = shared.ask(async |redis| call.invoke_async(redis).await).await?;
+        Some(asked.iter().zip(owed).map(|((_, budget), mut owed)| budget.take(&mut owed, 0, cost)).collect())
     }
 
-    fn take_own(&self, asked: &[(Key, Budget)]) -> Vec<Taken> {
+    fn take_own(&self, asked: &[(Key, Budget)], cost: u32) -> Vec<Taken> {
         let mut all = Vec::with_capacity(asked.len());
         for (key, budget) in asked {
-            let taken = self.memory.take(*key, *budget);
+            let taken = self.memory.take(*key, *budget, cost);
             all.push(taken);
             if taken.denied.is_some() {
                 break;
@@ -230,10 +330,11 @@ impl Limits {
     }
 }
 
-fn refused(Standing { key, budget, .. }: Standing, wait: Duration) -> Problem {
+fn refused(Spent { key, budget, .. }: Spent, cost: u32, wait: Duration) -> Problem {
     telemetry::metrics::rate_limited(key.class(), key.whose());
+    let call = if cost > 1 { format!("; what this call asks for counts as {cost}") } else { String::new() };
     let message = format!(
-        "this {} has used up its budget of {} requests ({} at once, then one every {:?}): try again in {} s",
+        "this {} has used up its budget of {} requests ({} at once, then one every {:?}{call}): try again in {} s",
         key.whose(),
         key.class(),
         budget.burst,
@@ -246,6 +347,7 @@ fn refused(Standing { key, budget, .. }: Standing, wait: Duration) -> Problem {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::address;
 
     fn limits() -> Limits {
         let budget = |burst| Budget { burst, interval: 1_500_000 };
@@ -257,21 +359,22 @@ mod tests {
 
     /// Takes one, and tells what became of it and the two headers.
     async fn take(limits: &Limits, class: RateClass, caller: Option<UserId>, address: &str) -> (bool, String, String) {
-        let client = Client::at(address.parse().unwrap());
-        let passed = client.clone().scope(limits.take(class, caller)).await;
+        let (site, standing) = (address::site(address.parse().unwrap()), Standing::default());
+        let asks = Asks { class, site, user: caller, standing: standing.clone() };
+        let passed = limits.draw(&asks, 1).await;
         if let Err(problem) = &passed {
             assert_eq!(problem.reason(), Reason::RateLimited);
             assert!(problem.retry_delay().unwrap() > Duration::ZERO);
         }
         let mut headers = HeaderMap::new();
-        client.tell(&mut headers);
+        standing.write(&mut headers);
         let header = |name| headers.get(name).map_or("", |value: &HeaderValue| value.to_str().unwrap()).to_owned();
         (passed.is_ok(), header(POLICY), header(LIMIT))
     }
 
     #[tokio::test]
     async fn the_headers_tell_of_the_budget_that_has_the_least_left() {
-        use RateClass::{Auth, Read, Unspecified, Write};
+        use RateClass::{Auth, Read, Write};
         let limits = limits();
         let (ann, bob) = (Some(UserId::new()), Some(UserId::new()));
         let table = [
@@ -283,9 +386,9 @@ mod tests {
             (Read, None, true, r#""read-address";q=5;w=8"#, r#""read-address";r=1;t=6"#),
             (Read, None, true, r#""read-address";q=5;w=8"#, r#""read-address";r=0;t=8"#),
             (Read, None, false, r#""read-address";q=5;w=8"#, r#""read-address";r=0;t=8"#),
-            // A class has budgets of its own; one that is not given is WRITE.
+            // A class has budgets of its own.
             (Write, None, true, r#""write-address";q=3;w=5"#, r#""write-address";r=2;t=2"#),
-            (Unspecified, None, true, r#""write-address";q=3;w=5"#, r#""write-address";r=1;t=3"#),
+            (Write, None, true, r#""write-address";q=3;w=5"#, r#""write-address";r=1;t=3"#),
             (Auth, bob, true, r#""auth-address";q=1;w=2"#, r#""auth-address";r=0;t=2"#),
             (Auth, ann, false, r#""auth-address";q=1;w=2"#, r#""auth-address";r=0;t=2"#),
         ];

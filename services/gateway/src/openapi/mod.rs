@@ -1,30 +1,14 @@
-//! OpenAPI 3.1 of a contract, made from its descriptors alone.
+//! The contract as OpenAPI ([`souk_transcode::openapi`]), with what this gateway says of it: access, errors, headers.
 
-mod behavior;
-mod comments;
-mod digits;
-mod example;
-mod kinds;
-mod names;
 mod operation;
-mod path;
 mod problems;
-mod resources;
-pub(crate) mod rules;
-mod schema;
-mod texts;
 
-use std::collections::{BTreeMap, BTreeSet, HashMap};
-
-use prost_reflect::MessageDescriptor;
+use prost_reflect::{DynamicMessage, FieldDescriptor, MessageDescriptor};
 use serde_json::{Map, Value as Json, json};
-use souk_common::contract::Contract;
+use souk_common::contract::{Contract, validate::Text};
+use souk_transcode::openapi::{Checks, Describe};
 
-use self::{names::Names, path::Path, problems::Reasons, schema::Schemas};
-use crate::{
-    routes::{Route, Routes},
-    transcode::scalar,
-};
+use crate::routes::{self, Route, Routes};
 
 /// What holds for every method, told once.
 const ABOUT: &str = "JSON is [proto3 JSON](https://protobuf.dev/programming-guides/json/): names in lowerCamelCase, \
@@ -36,68 +20,95 @@ const ABOUT: &str = "JSON is [proto3 JSON](https://protobuf.dev/programming-guid
     numbers of enums.\n\nErrors are `application/problem+json`; decide by `reason`. Every answer has an `X-Request-Id`, which \
     finds the request in the logs. The same methods are there as gRPC, at the same address.";
 
-/// What OpenAPI 3.1 has a place for.
-const HTTP_METHODS: [&str; 8] = ["GET", "PUT", "POST", "DELETE", "OPTIONS", "HEAD", "PATCH", "TRACE"];
+/// The same for contracts that were not written for souk.
+const ABOUT_FOREIGN: &str = "JSON is [proto3 JSON](https://protobuf.dev/programming-guides/json/): names in lowerCamelCase, \
+    64-bit numbers as text, enums by name, times as RFC 3339. In requests a field may be left out or null.\n\nErrors are \
+    `application/problem+json`: of a service with the name of its gRPC code as `reason` and its `details`, of the gateway \
+    with a reason of its own. Every answer has an `X-Request-Id`, which finds the request in the logs. The same methods are \
+    there as gRPC, at the same address.";
+
+/// Whose API a document is of.
+#[derive(Debug, Clone)]
+pub struct About {
+    /// Its name.
+    pub title: String,
+    /// Its version.
+    pub version: String,
+    description: &'static str,
+    /// It is souk's, whose reasons hold.
+    own: bool,
+    /// Answers lack fields that have their default value.
+    sparse: bool,
+}
+
+impl Default for About {
+    fn default() -> Self {
+        let (title, version) = ("souk".to_owned(), env!("CARGO_PKG_VERSION").to_owned());
+        Self { title, version, description: ABOUT, own: true, sparse: false }
+    }
+}
+
+impl About {
+    /// An API that was not written for souk. `sparse`: answers lack fields that have their default value.
+    pub fn foreign(title: String, version: String, sparse: bool) -> Self {
+        Self { title, version, description: ABOUT_FOREIGN, own: false, sparse }
+    }
+}
+
+/// The document of souk's contract and its routes.
+pub fn document(contract: &Contract, routes: &Routes) -> Json {
+    document_about(contract, routes, &About::default())
+}
 
 /// The document of a contract and its routes.
-pub fn document(contract: &Contract, routes: &Routes) -> Json {
-    let names = Names::of(contract.pool(), routes);
-    let mut schemas = Schemas::new(contract, names);
-    let mut paths: BTreeMap<String, Map<String, Json>> = BTreeMap::new();
-    let mut shapes: HashMap<String, String> = HashMap::new();
-    let mut ids = BTreeSet::new();
-    let mut services = BTreeSet::new();
-    for route in routes.iter().filter(|route| !route.method.descriptor.is_client_streaming()) {
-        let mut path = Path::of(route, &mut schemas);
-        let known = shapes.entry(path.shape()).or_insert_with(|| path.text.clone()).clone();
-        path.rename_as(&known);
-        let id = operation_id(route, &schemas.names, &mut ids);
-        let operation = operation::operation(route, id, &path, &mut schemas);
-        services.insert(route.method.service.to_string());
-        let item = paths.entry(path.text).or_default();
-        match HTTP_METHODS.contains(&route.http_method.as_str()) {
-            true => drop(item.insert(route.http_method.to_lowercase(), operation)),
-            // OpenAPI 3.1 has no place for other methods.
-            false => {
-                let others = item.entry("x-additional-operations").or_insert_with(|| json!({}));
-                others[&route.http_method] = operation;
-            }
+pub fn document_about(contract: &Contract, routes: &Routes, about: &About) -> Json {
+    souk_transcode::openapi::document(contract.pool(), routes, &Served { contract, about })
+}
+
+/// A contract behind this gateway.
+struct Served<'c> {
+    contract: &'c Contract,
+    about: &'c About,
+}
+
+impl Checks for Served<'_> {
+    fn omits_defaults(&self) -> bool {
+        self.about.sparse
+    }
+
+    fn refused_when_empty(&self, message: &MessageDescriptor) -> Vec<String> {
+        let checked = self.contract.validator().check(&DynamicMessage::new(message.clone()));
+        checked.err().into_iter().flatten().map(|violation| violation.field_path).collect()
+    }
+
+    fn text_pattern(&self, field: &FieldDescriptor) -> Option<&str> {
+        self.contract.validator().text(field).map(Text::pattern)
+    }
+}
+
+impl Describe<routes::Served> for Served<'_> {
+    fn info(&self) -> Json {
+        let About { title, version, description, .. } = self.about;
+        json!({"title": title, "version": version, "description": description})
+    }
+
+    fn components(&self) -> Map<String, Json> {
+        components(self.contract, self.about.own)
+    }
+
+    fn operation(&self, route: &Route, operation: &mut Map<String, Json>) {
+        operation::describe(route, operation);
+    }
+}
+
+fn components(contract: &Contract, own: bool) -> Map<String, Json> {
+    let reasons = if own { problems::Reasons::of(contract) } else { problems::Reasons::default() };
+    let bearer = match own {
+        true => {
+            json!({"type": "http", "scheme": "bearer", "bearerFormat": "JWT", "description": "The `accessToken` of a session."})
         }
-    }
-    let tags: Vec<Json> = services.iter().map(|service| tag(service, contract, &schemas)).collect();
-    let reasons = Reasons::of(contract, &schemas.comments);
-    json!({
-        "openapi": "3.1.0",
-        "info": {"title": "souk", "version": env!("CARGO_PKG_VERSION"), "description": ABOUT},
-        "servers": [{"url": "/"}],
-        "tags": tags,
-        "paths": paths,
-        "components": components(&reasons, schemas),
-    })
-}
-
-/// `OrderService_PlaceOrder`; with a number for each further route of the method.
-fn operation_id(route: &Route, names: &Names, taken: &mut BTreeSet<String>) -> String {
-    let service = names.name(&route.method.service).replace('.', "_");
-    let first = format!("{service}_{}", route.method.name);
-    let further = (2..).map(|number| format!("{first}_{number}"));
-    let id = std::iter::once(first.clone()).chain(further).find(|id| !taken.contains(id)).unwrap_or(first);
-    taken.insert(id.clone());
-    id
-}
-
-fn tag(service: &str, contract: &Contract, schemas: &Schemas<'_>) -> Json {
-    let mut tag = json!({"name": schemas.names.name(service)});
-    let found = contract.pool().get_service_by_name(service);
-    if let Some(comment) =
-        found.and_then(|of| schemas.comments.at(of.parent_file().name(), of.path()).map(str::to_owned))
-    {
-        tag["description"] = json!(comment);
-    }
-    tag
-}
-
-fn components(reasons: &Reasons, schemas: Schemas<'_>) -> Json {
+        false => json!({"type": "http", "scheme": "bearer"}),
+    };
     let statuses = [400, 401, 403, 404, 406, 409, 412, 413, 415, 422, 429, 500, 503, 504];
     let mut responses: Map<String, Json> =
         statuses.into_iter().map(|status| (status.to_string(), reasons.response(status))).collect();
@@ -107,10 +118,8 @@ fn components(reasons: &Reasons, schemas: Schemas<'_>) -> Json {
         "431".to_owned(),
         json!({"description": "The path with its query, or the headers, are longer than the gateway takes. Methods that accept more have a form with a body."}),
     );
-    let mut named = schemas.into_named();
-    named.insert("Problem".to_owned(), problems::schema());
-    json!({
-        "schemas": named,
+    let components = json!({
+        "schemas": {"Problem": problems::schema(own)},
         "responses": responses,
         "parameters": {
             "Idempotency-Key": {
@@ -151,12 +160,8 @@ fn components(reasons: &Reasons, schemas: Schemas<'_>) -> Json {
             "Sunset": {"description": "When the method may be gone (RFC 8594).", "schema": {"type": "string"}},
         },
         "securitySchemes": {
-            "bearer": {"type": "http", "scheme": "bearer", "bearerFormat": "JWT", "description": "The `accessToken` of a session."},
+            "bearer": bearer,
         },
-    })
-}
-
-/// Whether proto3 JSON gives the type a form of its own, other than an object with its fields.
-fn has_own_form(message: &MessageDescriptor) -> bool {
-    message.full_name().starts_with("google.protobuf.") || scalar::wrapped(message).is_some()
+    });
+    components.as_object().cloned().unwrap_or_default()
 }

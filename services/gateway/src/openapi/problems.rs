@@ -7,12 +7,12 @@ use souk_common::{
     contract::Contract,
     error::{Problem, Reason},
 };
+use souk_transcode::openapi::Comments;
 
-use super::comments::Comments;
-
-/// The schema of `application/problem+json`, as `Problem::to_json` writes it.
-pub fn schema() -> Json {
-    json!({
+/// The schema of `application/problem+json`, as `Problem::to_json` writes it. Errors of services that are not souk's
+/// `own` have details.
+pub fn schema(own: bool) -> Json {
+    let mut schema = json!({
         "type": "object",
         "description": "An error (RFC 9457). Clients decide by `reason`, which is never renamed.",
         "required": ["type", "title", "status", "detail", "instance", "reason", "request_id"],
@@ -55,15 +55,25 @@ pub fn schema() -> Json {
             "metadata": {"type": "object", "additionalProperties": {"type": "string"}},
             "retry_after": {"type": "integer", "minimum": 0, "description": "Seconds, as in the header Retry-After."},
         },
-    })
+    });
+    if !own {
+        schema["properties"]["details"] = json!({
+            "type": "array",
+            "description": "What the service told of its error, each by its type; in `base64` where that is not known.",
+            "items": {"type": "object", "required": ["@type"], "properties": {"@type": {"type": "string"}}},
+        });
+    }
+    schema
 }
 
 /// The reasons of each status, with their meaning, ordered as in the contract.
+#[derive(Default)]
 pub struct Reasons(BTreeMap<u16, Vec<(&'static str, String)>>);
 
 impl Reasons {
     /// All of them; without words where the contract does not have the enum.
-    pub fn of(contract: &Contract, comments: &Comments) -> Self {
+    pub fn of(contract: &Contract) -> Self {
+        let comments = Comments::of(contract.pool());
         let mut reasons: BTreeMap<u16, Vec<_>> = BTreeMap::new();
         let described = contract.pool().get_enum_by_name("souk.common.v1.ErrorReason");
         let described = described.map(|of| comments.values(&of)).unwrap_or_default();

@@ -1,11 +1,13 @@
 //! What bounds a stream, whatever it is carried in: its deadline, the end of the gateway, and how many there may be.
 
 use std::{
+    collections::{HashMap, hash_map::Entry},
     error::Error,
     future::{Future, pending},
+    net::IpAddr,
     pin::Pin,
     sync::{
-        Arc,
+        Arc, Mutex, MutexGuard, PoisonError,
         atomic::{AtomicBool, Ordering},
     },
     task::{Context, Poll},
@@ -18,47 +20,78 @@ use http_body::Frame;
 use souk_common::{
     context::RequestContext,
     error::{Problem, Reason},
+    ids::UserId,
 };
-use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio_util::sync::CancellationToken;
 use tonic::{Status, body::Body};
+
+use super::Settings;
+use souk_common::quota::{Held, Quota};
 
 /// When a stream must end, and why.
 pub type End = Pin<Box<dyn Future<Output = Problem> + Send>>;
 
-/// Where a client that was sent away may come back: another copy of the gateway, or this one started anew.
+/// Where a client that was sent away may come back: another replica of the gateway, or this one started anew.
 const COME_BACK: Duration = Duration::from_secs(1);
 
 /// All open streams.
 pub struct Streams {
-    places: Arc<Semaphore>,
+    /// By address.
+    open: Arc<Quota>,
+    accounts: Arc<Accounts>,
     /// Cancelled at the begin of the drain, for streams that can be taken up again.
     draining: CancellationToken,
     /// Cancelled before the end of the drain, for all others.
     ending: CancellationToken,
 }
 
+/// Open streams by account, and how many one may have.
+struct Accounts {
+    most: usize,
+    open: Mutex<HashMap<UserId, usize>>,
+}
+
+/// The place of an open stream, until it is dropped.
+pub struct Place {
+    _of_address: Held,
+    _of_account: Option<OfAccount>,
+}
+
+struct OfAccount {
+    accounts: Arc<Accounts>,
+    user: UserId,
+}
+
 impl Streams {
-    /// Lets so many be open at a time.
-    pub fn new(most: usize) -> Self {
-        let places = Arc::new(Semaphore::new(most));
-        Self { places, draining: CancellationToken::new(), ending: CancellationToken::new() }
+    /// Lets as many be open at a time as the settings say.
+    pub fn new(settings: &Settings) -> Self {
+        let count = |number: usize| u64::try_from(number).unwrap_or(u64::MAX);
+        Self {
+            open: Quota::new(count(settings.max_open), count(settings.max_open_per_address)),
+            accounts: Arc::new(Accounts { most: settings.max_open_per_caller, open: Mutex::default() }),
+            draining: CancellationToken::new(),
+            ending: CancellationToken::new(),
+        }
     }
 
-    /// A place for one more, taken until it is dropped.
+    /// A place for one more, of this client and of this account.
     ///
     /// # Errors
-    /// `OVERLOADED`.
-    pub fn place(&self) -> Result<OwnedSemaphorePermit, Problem> {
-        self.places.clone().try_acquire_owned().map_err(|_| {
-            Problem::new(Reason::Overloaded, "the gateway has as many streams open as it can: try again later")
-        })
+    /// `OVERLOADED`, where the account, the address or the gateway has as many streams open as it may.
+    pub fn place(&self, site: IpAddr, user: Option<UserId>) -> Result<Place, Problem> {
+        let full = |whose: &str| {
+            let message = format!("{whose} has as many streams open as it may: close one, or try again later");
+            Problem::new(Reason::Overloaded, message)
+        };
+        let of_account = user.map(|user| Accounts::take(&self.accounts, user).ok_or_else(|| full("this account")));
+        let of_address = self.open.take(site, 1).ok_or_else(|| full("this address, or the gateway,"))?;
+        Ok(Place { _of_address: of_address, _of_account: of_account.transpose()? })
     }
 
-    /// When a stream of the current request ends at the latest. One that can be taken up again elsewhere does not
-    /// wait for the end of the drain.
-    pub fn end(&self, resumable: bool) -> End {
-        let deadline = RequestContext::current().and_then(|context| context.deadline);
+    /// When a stream of a request ends at the latest. One that can be taken up again elsewhere does not wait for the
+    /// end of the drain.
+    pub fn end(&self, request: &RequestContext, resumable: bool) -> End {
+        let deadline = request.deadline;
         let stop = if resumable { &self.draining } else { &self.ending }.clone().cancelled_owned();
         Box::pin(async move {
             let late = async {
@@ -68,7 +101,7 @@ impl Streams {
                 }
             };
             tokio::select! {
-                () = stop => Problem::new(Reason::ServiceUnavailable, "this copy of the gateway stops: call again")
+                () = stop => Problem::new(Reason::ServiceUnavailable, "this replica of the gateway stops: call again")
                     .retry_after(COME_BACK),
                 () = late => Problem::new(Reason::DeadlineExceeded, "the stream lasted as long as it may: call again"),
             }
@@ -86,9 +119,34 @@ impl Streams {
     }
 }
 
+impl Accounts {
+    fn take(accounts: &Arc<Self>, user: UserId) -> Option<OfAccount> {
+        let mut open = accounts.lock();
+        let of_user = open.entry(user).or_default();
+        let fits = *of_user < accounts.most;
+        *of_user += usize::from(fits);
+        fits.then(|| OfAccount { accounts: accounts.clone(), user })
+    }
+
+    fn lock(&self) -> MutexGuard<'_, HashMap<UserId, usize>> {
+        self.open.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Drop for OfAccount {
+    fn drop(&mut self) {
+        if let Entry::Occupied(mut of_user) = self.accounts.lock().entry(self.user) {
+            *of_user.get_mut() -= 1;
+            if *of_user.get() == 0 {
+                of_user.remove();
+            }
+        }
+    }
+}
+
 /// Ends a gRPC answer when it must end, with a status. Its place is free as soon as it has ended. Comes with an [`Ended`]
 /// among the answer's extensions.
-pub fn bound(response: Response<Body>, end: End, place: Option<OwnedSemaphorePermit>) -> Response<Body> {
+pub fn bound(response: Response<Body>, end: End, place: Option<Place>) -> Response<Body> {
     let ended = Ended::default();
     let told = ended.clone();
     let mut response = response.map(|inner| Body::new(Bounded { inner, end: Some(end), ended: told, _place: place }));
@@ -121,7 +179,7 @@ struct Bounded {
     /// `None`: it has ended.
     end: Option<End>,
     ended: Ended,
-    _place: Option<OwnedSemaphorePermit>,
+    _place: Option<Place>,
 }
 
 impl http_body::Body for Bounded {

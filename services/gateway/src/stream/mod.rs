@@ -7,13 +7,13 @@ mod resume;
 use std::{
     convert::Infallible,
     pin::Pin,
-    sync::{Arc, Mutex, PoisonError},
+    sync::{Arc, OnceLock},
     time::Duration,
 };
 
 use bytes::Bytes;
 use futures::{Stream, StreamExt, TryStreamExt, stream, stream::Peekable};
-use http::{HeaderMap, HeaderName, HeaderValue, Response, StatusCode, header};
+use http::{HeaderName, HeaderValue, Response, StatusCode, header, request::Parts};
 use http_body::Frame;
 use http_body_util::StreamBody;
 use prost_reflect::DynamicMessage;
@@ -21,23 +21,23 @@ use serde::Deserialize;
 use serde_json::Value;
 use souk_common::{
     context::RequestContext,
-    error::{OrProblem, Problem, Reason},
+    error::{OrProblem, Problem},
 };
-use tokio::sync::OwnedSemaphorePermit;
 use tonic::{Status, body::Body, client::Grpc};
 
-use self::{
-    bounds::{End, failure},
-    resume::LAST_EVENT_ID,
-};
+use self::{bounds::End, resume::LAST_EVENT_ID};
 pub use self::{
-    bounds::{Ended, Streams, bound},
+    bounds::{Ended, Place, Streams, bound, failure},
     form::Form,
     resume::Resume,
 };
 use crate::{
     answer,
-    gateway::{Gateway, told_when_to_return},
+    foreign::Errors,
+    gateway::Gateway,
+    observe::{self, Record},
+    request,
+    respond::with_retry_delay,
     rest,
     routes::Route,
     upstream::Onward,
@@ -52,6 +52,10 @@ pub struct Settings {
     pub timeout: Duration,
     /// Streams open at a time.
     pub max_open: usize,
+    /// The same, of one address.
+    pub max_open_per_address: usize,
+    /// The same, of one account, from whatever address.
+    pub max_open_per_caller: usize,
     /// How long an answer's status waits for the first message.
     #[serde(with = "souk_common::config::duration")]
     pub hold: Duration,
@@ -70,8 +74,13 @@ impl Settings {
         if !timeout.contains(&self.timeout) {
             return Some(("gateway.stream.timeout", "must be from 1s to 24h"));
         }
-        if self.max_open == 0 {
-            return Some(("gateway.stream.max_open", "must be 1 or more"));
+        let counts = [
+            ("gateway.stream.max_open", self.max_open),
+            ("gateway.stream.max_open_per_address", self.max_open_per_address),
+            ("gateway.stream.max_open_per_caller", self.max_open_per_caller),
+        ];
+        if let Some((name, _)) = counts.into_iter().find(|(_, count)| *count == 0) {
+            return Some((name, "must be 1 or more"));
         }
         (self.heartbeat < Duration::from_millis(10)).then_some(("gateway.stream.heartbeat", "must be 10ms or more"))
     }
@@ -81,51 +90,58 @@ type Messages = Pin<Box<dyn Stream<Item = Result<Bytes, Status>> + Send>>;
 
 impl Gateway {
     /// Answers a REST request for a server stream. Until the first message, or `gateway.stream.hold`, a failure has
-    /// its HTTP status; after that it comes in band. `path` is that of the request.
+    /// its HTTP status; after that it comes in band.
     pub(crate) async fn stream(
         &self,
         route: &Arc<Route>,
         form: Form,
         message: DynamicMessage,
-        headers: &HeaderMap,
-        path: &str,
+        parts: &Parts,
     ) -> Result<Response<Body>, Problem> {
         let upstream = self.upstreams.of(&route.method.service).ok_or_else(Problem::internal)?;
         let settings = &self.config.settings.stream;
-        let place = self.streams.place()?;
-        let end = self.streams.end(route.resume.is_some());
+        let context = request::part::<RequestContext>(&parts.extensions)?;
+        let record = request::part::<Record>(&parts.extensions)?.clone();
+        let place = self.place(parts)?;
+        let end = self.streams.end(context, route.method.resume.is_some());
         let mut client = Grpc::new(upstream.client.clone()).max_decoding_message_size(usize::MAX);
-        let request = rest::onward(message, headers);
+        let request = rest::onward(message, parts, &self.api)?;
+        let told = Arc::new(OnceLock::new());
+        let telling = told.clone();
         let path_onward = route.grpc_path.clone();
         let call = async move {
             client.ready().await.or_unavailable("a service")?;
-            Ok::<_, Status>(client.server_streaming(request, path_onward, Onward).await?.into_inner())
+            let (metadata, messages, _) = client.server_streaming(request, path_onward, Onward).await?.into_parts();
+            let _ = telling.set(metadata.into_headers());
+            Ok::<_, Status>(messages)
         };
         // Some services send their headers only with the first message, so the call itself is part of the wait.
         let messages: Messages = Box::pin(stream::once(call).try_flatten());
         let mut messages = messages.peekable();
         let first = tokio::time::timeout(settings.hold, Pin::new(&mut messages).peek()).await;
         if let Ok(Some(Err(status))) = first {
-            let problem = failure(status);
+            let problem = self.api.errors.in_stream(status);
             // `EventSource` gives up for ever on any status but 200. One that comes back had its stream already: for
             // it this is a late failure, after which it tries again.
             let for_now = problem.http_status() == StatusCode::SERVICE_UNAVAILABLE.as_u16();
-            if !(form == Form::Sse && for_now && headers.contains_key(LAST_EVENT_ID)) {
+            if !(form == Form::Sse && for_now && parts.headers.contains_key(LAST_EVENT_ID)) {
                 return Err(problem);
             }
         }
-        let outcome = Outcome::default();
+        // Until its end is known.
+        record.set(observe::End::left());
         let relay = Relay {
             opening: Some(form.opening(settings.retry)),
             messages,
             end,
             form,
+            errors: self.api.errors.clone(),
             route: route.clone(),
             heartbeat: settings.heartbeat,
-            request_id: RequestContext::current().map(|context| context.request_id).unwrap_or_default(),
-            path: path.to_owned(),
+            request_id: context.request_id.clone(),
+            path: parts.uri.path().to_owned(),
             over: false,
-            outcome: outcome.clone(),
+            record,
             _place: place,
         };
         let frames = stream::unfold(relay, async |mut relay| {
@@ -133,8 +149,10 @@ impl Gateway {
             Some((Ok::<_, Infallible>(Frame::data(bytes)), relay))
         });
         let mut response = Response::new(Body::new(StreamBody::new(frames)));
-        response.extensions_mut().insert(outcome);
         let headers = response.headers_mut();
+        if let Some(told) = told.get() {
+            self.api.response_headers.copy(told, headers);
+        }
         headers.insert(header::CONTENT_TYPE, HeaderValue::from_static(form.media_type()));
         headers.insert(header::X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
         // nginx gathers an answer before it sends any of it, unless told not to.
@@ -150,13 +168,14 @@ struct Relay {
     messages: Peekable<Messages>,
     end: End,
     form: Form,
+    errors: Errors,
     route: Arc<Route>,
     heartbeat: Duration,
     request_id: Arc<str>,
     path: String,
     over: bool,
-    outcome: Outcome,
-    _place: OwnedSemaphorePermit,
+    record: Record,
+    _place: Place,
 }
 
 impl Relay {
@@ -171,22 +190,22 @@ impl Relay {
         let last = tokio::select! {
             biased;
             problem = &mut self.end => {
-                let told = self.form.cut(&self.told(&problem));
-                self.outcome.set(Some(problem), true);
-                told
+                // Nothing failed: the client keeps the status that it has got.
+                self.record.set(observe::End::OK);
+                self.form.cut(&self.told(&problem))
             }
             next = self.messages.next() => match next {
-                Some(next) => match next.map_err(|status| failure(&status)).and_then(|message| self.message(message)) {
+                Some(next) => match next.map_err(|status| self.errors.in_stream(&status)).and_then(|message| self.message(message)) {
                     Ok(bytes) => return Some(bytes),
                     Err(problem) => {
-                        let problem = told_when_to_return(problem);
+                        let problem = with_retry_delay(problem);
                         let told = self.form.failure(&self.told(&problem));
-                        self.outcome.set(Some(problem), false);
+                        self.record.set(observe::End::refused(problem));
                         told
                     }
                 },
                 None => {
-                    self.outcome.set(None, false);
+                    self.record.set(observe::End::OK);
                     self.form.whole()
                 }
             },
@@ -198,7 +217,7 @@ impl Relay {
 
     fn message(&self, message: Bytes) -> Result<Bytes, Problem> {
         let json = self.route.binding.renderer.render(&message).or_internal()?;
-        let id = self.route.resume.as_ref().and_then(|resume| resume.place(message));
+        let id = self.route.method.resume.as_ref().and_then(|resume| resume.place(message));
         Ok(self.form.message(json, id.as_deref()))
     }
 
@@ -215,27 +234,5 @@ async fn silence(form: Form, heartbeat: Duration) -> Bytes {
             beat
         }
         None => std::future::pending().await,
-    }
-}
-
-/// How a stream ended, for the request's record. Comes with the answer's extensions.
-#[derive(Debug, Clone)]
-pub struct Outcome(Arc<Mutex<(Option<Problem>, bool)>>);
-
-impl Outcome {
-    /// What went wrong, and whether the stream was ended here, at its limit or as the gateway stops; until the end is
-    /// known, that the client left before it.
-    pub fn end(&self) -> (Option<Problem>, bool) {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).clone()
-    }
-
-    fn set(&self, problem: Option<Problem>, ended_here: bool) {
-        *self.0.lock().unwrap_or_else(PoisonError::into_inner) = (problem, ended_here);
-    }
-}
-
-impl Default for Outcome {
-    fn default() -> Self {
-        Self(Arc::new(Mutex::new((Some(Problem::new(Reason::Cancelled, "the client left")), false))))
     }
 }

@@ -102,6 +102,58 @@ async fn a_caller_has_one_budget_wherever_they_are_and_takes_none_of_others() {
     assert_eq!(read(&bob, "198.51.100.1").await, 200);
 }
 
+/// Budgets for calls that cost more.
+const COSTS: [(&str, &str); 2] =
+    [("gateway.rate_limits.read.per_address.rate", "1/h"), ("gateway.rate_limits.read.per_address.burst", "40")];
+
+/// Calls cost what the contract says: every call 2, one with a name 5 more, one with tags 1 more for each two.
+async fn calls_cost_what_they_ask_for(souk: &Booted, from: &str) {
+    let get = async |path: &str| souk.send(souk.request("GET", path).header("x-forwarded-for", from)).await;
+    let left =
+        |answer: &Answer| -> String { answer.header("ratelimit").split(';').nth(1).unwrap_or_default().to_owned() };
+    assert_eq!(left(&get("/test/v1/search").await), "r=38");
+    assert_eq!(left(&get("/test/v1/search?name=x").await), "r=31");
+    assert_eq!(left(&get("/test/v1/search?tags=a").await), "r=29");
+    assert_eq!(left(&get("/test/v1/search?tags=a&tags=b&tags=c&tags=d&tags=e").await), "r=25");
+    // The same by Connect, in both of its forms.
+    let connect = |content_type: &str, body: Vec<u8>| {
+        let request = souk.request("POST", "/souk.test.v1.EchoService/Search").header("x-forwarded-for", from);
+        souk.send(request.header("content-type", content_type).body(body))
+    };
+    assert_eq!(left(&connect("application/json", br#"{"name":"x"}"#.to_vec()).await), "r=18");
+    assert_eq!(left(&connect("application/proto", vec![0x0a, 1, b'x']).await), "r=11");
+    // By gRPC, which tells nothing of what is left.
+    let mut client = Grpc::new(souk.channel().await);
+    client.ready().await.unwrap();
+    let mut request = tonic::Request::new(vec![0x0a, 1, b'x']);
+    request.metadata_mut().insert("x-forwarded-for", from.parse().unwrap());
+    let path = || "/souk.test.v1.EchoService/Search".parse().unwrap();
+    client.unary(request, path(), crate::grpc::Raw).await.unwrap();
+    let refused = get("/test/v1/search?name=x").await;
+    let problem = refused.problem(429, "RATE_LIMITED");
+    assert!(problem["detail"].as_str().unwrap().contains("what this call asks for counts as 5"), "{problem}");
+    // What every call costs was taken, the surcharge was not.
+    assert_eq!(left(&refused), "r=2");
+    assert!((7200..=3 * 3600).contains(&refused.header("retry-after").parse().unwrap()), "{refused:?}");
+    get("/test/v1/search").await.ok();
+    get("/test/v1/search").await.problem(429, "RATE_LIMITED");
+}
+
+#[tokio::test]
+async fn calls_cost_what_they_ask_for_on_every_protocol() {
+    calls_cost_what_they_ask_for(&slow(&COSTS).await, "198.51.100.1").await;
+}
+
+#[tokio::test]
+async fn calls_cost_what_they_ask_for_where_budgets_are_shared() {
+    let server = redis(servers::redis).await;
+    let shared_with = [("gateway.redis_url", server.url()), ("gateway.redis_timeout", "5s")];
+    let one = slow(&[&COSTS[..], &shared_with].concat()).await;
+    shared(&one, &sharing(&server).await).await;
+    calls_cost_what_they_ask_for(&one, "198.51.100.1").await;
+    tokio::task::spawn_blocking(move || drop(server)).await.unwrap();
+}
+
 #[tokio::test]
 async fn tokens_that_are_tried_count_by_the_address() {
     let small =
@@ -234,10 +286,10 @@ async fn redis_that_says_nothing_holds_up_the_first_request_alone() {
 
     between.stall();
     let waited = Instant::now();
-    assert_eq!(passing(&souk, "198.51.100.1", 1).await, 1, "the gateway's own budget");
+    assert_eq!(passing(&souk, "198.51.100.2", 1).await, 1, "the gateway's own budget");
     assert!(waited.elapsed() >= Duration::from_secs(2), "it was asked: {:?}", waited.elapsed());
     let waited = Instant::now();
-    assert_eq!(passing(&souk, "198.51.100.1", 6).await, 3);
+    assert_eq!(passing(&souk, "198.51.100.2", 6).await, 3);
     assert!(waited.elapsed() < Duration::from_secs(2), "{:?}", waited.elapsed());
 
     between.restore();

@@ -1,13 +1,16 @@
 //! The gateway as clients meet it, before a real gRPC server of the test contract.
-#![allow(clippy::unwrap_used, clippy::expect_used)]
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::print_stderr, reason = "tests")]
 
 mod added;
+mod backend;
 mod boot;
 mod cache;
 mod connection;
+mod connections;
 mod docs;
 mod echo;
 mod edge;
+mod foreign;
 mod grpc;
 mod limits;
 mod manners;
@@ -15,8 +18,11 @@ mod onward;
 mod openapi;
 mod raw;
 mod rest;
+mod shares;
+mod showcase;
 mod start;
 mod stream;
 mod tls;
+mod unsent;
 mod web;
 mod wire;

@@ -229,7 +229,8 @@ async fn who_may_not_is_refused_before_anything_else() {
     }
     // A service's own token is not one for clients.
     let secret = souk_common::config::Secret::new(crate::boot::SECRET);
-    let service = souk_common::auth::ServiceTokens::new(&secret, "order").bearer().unwrap();
+    let service =
+        souk_common::auth::ServiceTokens::new(&secret, "order").bearer("souk.inventory.v1.ReservationService").unwrap();
     let request = souk.request("GET", "/test/v1/things/1").header("authorization", service);
     souk.send(request).await.problem(401, "TOKEN_INVALID");
 

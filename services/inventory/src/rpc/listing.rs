@@ -35,6 +35,9 @@ const FIELDS: &[Field] = &[
 const ORDERS: &[(&str, Sort)] =
     &[("create_time", Sort::CreateTime), ("sku", Sort::Sku), ("title", Sort::Title), ("price", Sort::Price)];
 
+/// How many words a query has at most.
+const MAX_WORDS: usize = 20;
+
 /// What makes a list of products this one, and what its page tokens are bound to.
 pub type Query = (&'static str, String, String, OrderBy);
 
@@ -46,17 +49,28 @@ pub fn read(request: ListProductsRequest) -> Result<(Query, i64, Listing), Probl
         .map_err(|error| Problem::invalid("order_by", error.to_string()))?;
     let terms =
         page::filter::parse(&request.filter, FIELDS).map_err(|error| Problem::invalid("filter", error.to_string()))?;
-    let mut conditions: Vec<_> = terms.iter().filter_map(condition).collect();
-    if !terms.iter().any(|term| term.field == "state") {
-        conditions.push(Condition::State(Op::Equal, State::Active));
-    }
+    let conditions = terms.iter().filter_map(condition).collect();
     let sort = ORDERS.iter().find(|(name, _)| *name == order.field).map_or(Sort::CreateTime, |(_, sort)| *sort);
     let size = page::size(request.page_size);
     let words = (!request.query.trim().is_empty()).then(|| words(&request.query));
+    if words.as_ref().is_some_and(|words| words.len() > MAX_WORDS) {
+        return Err(Problem::invalid("query", format!("must have at most {MAX_WORDS} words")));
+    }
     let query = ("inventory.products", request.filter, request.query, order);
     let after: Option<Key> = page::decode(&request.page_token, &query).map_err(bad_token)?;
-    let listing = Listing { conditions, words, sort, descending: order.descending, after, limit: size + 1 };
+    let state = state(&terms);
+    let listing = Listing { state, conditions, words, sort, descending: order.descending, after, limit: size + 1 };
     Ok((query, size, listing))
+}
+
+/// The state that fits all terms: the active one, where none says anything of it.
+fn state(terms: &[Term]) -> Option<State> {
+    let mut asked = terms.iter().filter_map(|term| match &term.value {
+        Value::Enum(word) if term.field == "state" => Some(word.ends_with("ARCHIVED") == (term.op == Op::Equal)),
+        _ => None,
+    });
+    let archived = asked.next().unwrap_or_default();
+    asked.all(|other| other == archived).then_some(if archived { State::Archived } else { State::Active })
 }
 
 /// What a term asks of a product. Fields and kinds go together by [`FIELDS`].
@@ -67,10 +81,6 @@ fn condition(term: &Term) -> Option<Condition> {
         ("title", Value::Text(text)) => Condition::Title(op, title_key(text)),
         ("price", Value::Money(amount)) => price(op, *amount),
         ("create_time", Value::Time(time)) => Condition::CreateTime(op, *time),
-        ("state", Value::Enum(word)) => {
-            let archived = word.ends_with("ARCHIVED");
-            Condition::State(op, if archived { State::Archived } else { State::Active })
-        }
         ("stock_tracking", Value::Enum(word)) => {
             let untracked = word.ends_with("UNTRACKED");
             Condition::Tracking(op, if untracked { Tracking::Untracked } else { Tracking::Tracked })
@@ -105,9 +115,47 @@ mod tests {
 
     #[test]
     fn without_a_word_on_state_active_products_alone() {
-        assert_eq!(of(""), [Condition::State(Op::Equal, State::Active)]);
-        assert_eq!(of("state = STATE_ARCHIVED"), [Condition::State(Op::Equal, State::Archived)]);
-        assert_eq!(of("state != ARCHIVED"), [Condition::State(Op::NotEqual, State::Archived)]);
+        for (filter, expected) in [
+            ("", Some(State::Active)),
+            ("state = STATE_ARCHIVED", Some(State::Archived)),
+            ("state != ARCHIVED", Some(State::Active)),
+            ("state != ACTIVE AND state = ARCHIVED", Some(State::Archived)),
+            ("state = ACTIVE AND state = ARCHIVED", None),
+        ] {
+            let request = ListProductsRequest { filter: filter.to_owned(), ..ListProductsRequest::default() };
+            assert_eq!(read(request).unwrap().2.state, expected, "{filter}");
+        }
+    }
+
+    #[test]
+    fn what_no_index_finds_is_looked_for() {
+        for (filter, order_by, scans) in [
+            ("", "", false),
+            ("state = ARCHIVED", "price", false),
+            ("price > 5 AND price < 9", "price", false),
+            ("price > 5 AND price < 9", "price desc", false),
+            ("price > 5", "", true),
+            ("price != 5", "price", true),
+            ("create_time > 2026-01-01", "", false),
+            ("sku = a AND title:b", "price", false),
+            ("title = a", "", false),
+            ("title:a", "title", true),
+            ("sku != a", "sku", true),
+            ("stock_tracking = TRACKED", "", true),
+        ] {
+            let (filter, order_by) = (filter.to_owned(), order_by.to_owned());
+            let request = ListProductsRequest { filter, order_by, ..ListProductsRequest::default() };
+            let listing = read(request.clone()).unwrap().2;
+            assert_eq!(listing.scans(), scans, "{request:?}");
+        }
+    }
+
+    #[test]
+    fn a_query_has_a_limited_number_of_words() {
+        let read = |words: usize| read(ListProductsRequest { query: "a ".repeat(words), ..Default::default() });
+        assert!(read(MAX_WORDS).is_ok());
+        let problem = read(MAX_WORDS + 1).unwrap_err();
+        assert_eq!(problem.field_violations()[0].path, "query");
     }
 
     #[test]

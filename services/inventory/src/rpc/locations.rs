@@ -8,7 +8,7 @@ use souk_proto::inventory::v1::{
 use tonic::{Request, Response, Status};
 
 use super::{Rpc, convert, invalid, stock::bad_token};
-use crate::domain::product::code_key;
+use crate::domain::{product::code_key, stock::Location};
 
 #[tonic::async_trait]
 impl LocationService for Rpc {
@@ -38,8 +38,8 @@ impl LocationService for Rpc {
         let size = page::size(request.page_size);
         let after: Option<(i32, String)> = page::decode(&request.page_token, query).map_err(bad_token)?;
         let found = self.store.list_locations(after.as_ref(), size + 1).await?;
-        let (found, next_page_token) = page::cut(found, size, query, |last| (last.priority, code_key(&last.code)));
-        let locations = found.into_iter().map(convert::location).collect();
+        let key = |location: &Location| (location.priority, code_key(&location.code));
+        let (locations, next_page_token) = page::cut(found, size, query, key, convert::location);
         Ok(Response::new(ListLocationsResponse { locations, next_page_token }))
     }
 }

@@ -56,8 +56,8 @@ impl ProductService for Rpc {
     ) -> Result<Response<ListProductsResponse>, Status> {
         let (query, size, listing) = listing::read(request.into_inner())?;
         let found = self.store.list_products(&listing).await?;
-        let (found, next_page_token) = page::cut(found, size, &query, |last| Key::of(last, listing.sort));
-        let products = found.into_iter().map(convert::product).collect();
+        let key = |product: &Product| Key::of(product, listing.sort);
+        let (products, next_page_token) = page::cut(found, size, &query, key, convert::product);
         Ok(Response::new(ListProductsResponse { products, next_page_token }))
     }
 

@@ -23,7 +23,7 @@ impl Rpc {
         let size = page::size(request.page_size);
         let after: Option<ProductId> = page::decode(&request.page_token, &query).map_err(bad_token)?;
         let (products, balances) = self.store.balances(after, size).await?;
-        let (_, next_page_token) = page::cut(products, size, &query, |last| *last);
+        let (_, next_page_token) = page::cut(products, size, &query, |product| *product, |_| ());
 
         let mut drifts = Vec::new();
         for balance in balances.iter().filter(|balance| balance.drifts()) {

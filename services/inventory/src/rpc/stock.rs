@@ -66,8 +66,7 @@ impl StockService for Rpc {
         let size = page::size(request.page_size);
         let after: Option<ProductId> = page::decode(&request.page_token, query).map_err(bad_token)?;
         let found = self.store.low_stock(after, size + 1).await?;
-        let (found, next_page_token) = page::cut(found, size, &query, |last| last.product);
-        let low_stocks = found.into_iter().map(convert::low_stock).collect();
+        let (low_stocks, next_page_token) = page::cut(found, size, &query, |low| low.product, convert::low_stock);
         Ok(Response::new(ListLowStockResponse { low_stocks, next_page_token }))
     }
 
@@ -154,8 +153,8 @@ impl StockService for Rpc {
         let size = page::size(request.page_size);
         let before: Option<i64> = page::decode(&request.page_token, &query).map_err(bad_token)?;
         let entries = self.store.ledger(product, before, size + 1).await?;
-        let (entries, next_page_token) = page::cut(entries, size, &query, |(seq, _)| *seq);
-        let ledger_entries = entries.into_iter().map(|(_, entry)| convert::ledger_entry(entry)).collect();
+        let message = |(_, entry)| convert::ledger_entry(entry);
+        let (ledger_entries, next_page_token) = page::cut(entries, size, &query, |(seq, _)| *seq, message);
         Ok(Response::new(ListLedgerEntriesResponse { ledger_entries, next_page_token }))
     }
 }

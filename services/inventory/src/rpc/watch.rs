@@ -5,7 +5,7 @@ use std::{collections::HashSet, pin::Pin, sync::Arc};
 use futures::{Stream, StreamExt};
 use souk_common::{
     error::Problem,
-    events::{Event, Log, Responses, Step},
+    events::{Begin, Event, Log, Responses, Step},
 };
 use souk_proto::{
     common::v1::WatchEventsRequest,
@@ -30,11 +30,9 @@ pub(super) async fn stock(log: &Log, request: WatchStockRequest) -> Result<Chang
             ..WatchStockResponse::default()
         })
     };
-    let steps = log.watch(&request.cursor, pick).await?;
-    let response = |Step { position, found }: Step<WatchStockResponse>| WatchStockResponse {
-        cursor: position.to_string(),
-        ..found.unwrap_or_default()
-    };
+    let steps = log.watch(Begin::Cursor(&request.cursor), None, pick).await?;
+    let response =
+        |Step { cursor, found }: Step<WatchStockResponse>| WatchStockResponse { cursor, ..found.unwrap_or_default() };
     Ok(Box::pin(steps.map(move |step| step.map(response))))
 }
 

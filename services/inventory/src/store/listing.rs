@@ -54,17 +54,33 @@ pub enum Condition {
     Title(Op, String),
     /// Of the price's rank.
     Price(Op, i64),
-    /// Of the state: equal, or not equal.
-    State(Op, State),
     /// Of whether stock is counted: equal, or not equal.
     Tracking(Op, Tracking),
     /// Of the time it was made.
     CreateTime(Op, DateTime<Utc>),
 }
 
+impl Condition {
+    /// Whether it says where in an order products begin or end, so that an index in that order finds them.
+    pub fn is_of(&self, sort: Sort) -> bool {
+        match self {
+            Self::Price(op, _) => sort == Sort::Price && *op != Op::NotEqual,
+            Self::CreateTime(op, _) => sort == Sort::CreateTime && *op != Op::NotEqual,
+            Self::Sku(..) | Self::Title(..) | Self::Tracking(..) => false,
+        }
+    }
+
+    /// Whether an index finds the few products that fit.
+    fn finds_few(&self) -> bool {
+        matches!(self, Self::Sku(Op::Equal, _) | Self::Title(Op::Equal, _))
+    }
+}
+
 /// Which products, in which order, from where on.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Listing {
+    /// Their state; `None` where no state will do.
+    pub state: Option<State>,
     /// All of these must be true.
     pub conditions: Vec<Condition>,
     /// All of these words must be among theirs, of the last one its beginning; with none, there are no such products.
@@ -77,4 +93,16 @@ pub struct Listing {
     pub after: Option<Key>,
     /// How many at most.
     pub limit: i64,
+}
+
+impl Listing {
+    /// Whether products must be looked at one by one to see whether they fit.
+    pub fn scans(&self) -> bool {
+        !self.finds_few() && !self.conditions.iter().all(|condition| condition.is_of(self.sort))
+    }
+
+    /// Whether an index finds the few products that can fit.
+    pub fn finds_few(&self) -> bool {
+        self.conditions.iter().any(Condition::finds_few)
+    }
 }

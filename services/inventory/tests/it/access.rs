@@ -79,7 +79,8 @@ async fn each_method_lets_in_whom_its_contract_names() {
     for (who, staff_methods, get_reservation, internal) in [
         (&NOBODY, Some(Reason::TokenMissing), Some(Reason::TokenMissing), denied),
         (&souk.customer, denied, denied, denied),
-        (&souk.service, denied, None, None),
+        (&souk.service, denied, denied, None),
+        (&Bearer::service("gateway"), denied, denied, denied),
         (&souk.staff, None, None, denied),
     ] {
         for (at, (method, refused)) in tried(&souk, who, &product, &order).await.into_iter().enumerate() {

@@ -24,7 +24,7 @@ async fn run_out(souk: &Souk, order: &str, product: &str, pieces: i64) {
 async fn state(souk: &Souk, order: &str) -> State {
     let id = OrderId::parse_name(order).unwrap().uuid();
     let request = GetReservationRequest { name: ReservationId::from_uuid(id).name() };
-    souk.reservations().get_reservation(request).await.unwrap().into_inner().state()
+    souk.reservations_of_staff().get_reservation(request).await.unwrap().into_inner().state()
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -70,21 +70,37 @@ pub struct Souk {
 
 /// Sends a token, if there is one.
 #[derive(Clone)]
-pub struct Bearer(Option<MetadataValue<Ascii>>);
+pub enum Bearer {
+    Nobody,
+    User(MetadataValue<Ascii>),
+    Service(ServiceTokens),
+}
 
-pub const NOBODY: Bearer = Bearer(None);
+pub const NOBODY: Bearer = Bearer::Nobody;
 
 impl Bearer {
     fn token(token: &str) -> Self {
-        Self(Some(MetadataValue::from_str(&format!("Bearer {token}")).unwrap()))
+        Self::User(MetadataValue::from_str(&format!("Bearer {token}")).unwrap())
+    }
+
+    /// Another service.
+    pub fn service(name: &str) -> Self {
+        let secret: Secret = serde_json::from_value(SECRET.into()).unwrap();
+        Self::Service(ServiceTokens::new(&secret, name))
     }
 }
 
 impl Interceptor for Bearer {
     fn call(&mut self, mut request: tonic::Request<()>) -> Result<tonic::Request<()>, Status> {
-        if let Some(header) = &self.0 {
-            request.metadata_mut().insert("authorization", header.clone());
-        }
+        let header = match self {
+            Self::Nobody => return Ok(request),
+            Self::User(header) => header.clone(),
+            Self::Service(tokens) => {
+                let called = request.extensions().get::<tonic::GrpcMethod<'static>>().unwrap().service();
+                MetadataValue::try_from(tokens.bearer(called).unwrap().as_bytes()).unwrap()
+            }
+        };
+        request.metadata_mut().insert("authorization", header);
         Ok(request)
     }
 }
@@ -107,9 +123,7 @@ impl Souk {
         for _ in 0..copies {
             running.push(Running::start(&config).await);
         }
-        let secret: Secret = serde_json::from_value(SECRET.into()).unwrap();
-        let service = ServiceTokens::new(&secret, "order").bearer().unwrap();
-        let service = Bearer(Some(MetadataValue::try_from(service.as_bytes()).unwrap()));
+        let service = Bearer::service("order");
         let souk = Self { copies: running, config, staff, customer, service, users, database, _users: people };
         souk.ready().await;
         souk
@@ -153,6 +167,11 @@ impl Souk {
 
     pub fn reservations(&self) -> ReservationServiceClient<Api> {
         self.reservations_at(0)
+    }
+
+    /// Of staff, who may look at reservations and no more.
+    pub fn reservations_of_staff(&self) -> ReservationServiceClient<Api> {
+        ReservationServiceClient::with_interceptor(self.copies[0].channel(), self.staff.clone())
     }
 
     pub fn reservations_at(&self, copy: usize) -> ReservationServiceClient<Api> {

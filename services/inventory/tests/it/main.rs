@@ -4,6 +4,7 @@
 #![allow(clippy::print_stdout, reason = "a failed test tells its seed")]
 
 mod access;
+mod bounded;
 mod by_hand;
 mod expiry;
 mod feed;

@@ -16,7 +16,7 @@ use crate::harness::{Souk, both, fields, order, refused, reserve, untracked};
 async fn get(souk: &Souk, order: &str) -> Result<Reservation, Status> {
     let id = OrderId::parse_name(order).unwrap().uuid();
     let request = GetReservationRequest { name: ReservationId::from_uuid(id).name() };
-    Ok(souk.reservations().get_reservation(request).await?.into_inner())
+    Ok(souk.reservations_of_staff().get_reservation(request).await?.into_inner())
 }
 
 #[tokio::test(flavor = "multi_thread")]

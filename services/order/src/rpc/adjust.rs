@@ -91,7 +91,8 @@ impl Parts {
         let after: Option<ReturnId> = page::decode(&request.page_token, &query).map_err(bad_token)?;
         let rows = self.store.adjustments((id, caller.grant.owner()), after, size + 1).await;
         let rows = rows.map_err(Error::from)?.ok_or_else(|| missing(caller, id))?;
-        let (rows, next_page_token) = page::cut(rows, size, &query, |last: &Adjustment| last.id);
-        Ok(ListRefundsResponse { refunds: rows.iter().map(reply::refund).collect(), next_page_token })
+        let message = |row| reply::refund(&row);
+        let (refunds, next_page_token) = page::cut(rows, size, &query, |row: &Adjustment| row.id, message);
+        Ok(ListRefundsResponse { refunds, next_page_token })
     }
 }

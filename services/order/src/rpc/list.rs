@@ -1,10 +1,9 @@
 //! ListOrders and ListTimelineEntries.
 
-use chrono::{DateTime, Utc};
 use souk_common::{
     auth::Caller,
     error::{Problem, Reason},
-    ids::{OrderId, UserId},
+    ids::UserId,
     page::{
         self, PageError,
         filter::{self, Field, Kind, Op, Term, Value},
@@ -19,7 +18,7 @@ use crate::{
     domain::{Order, State},
     error::Error,
     reply,
-    store::{Condition, Query, TimelineRow},
+    store::{Condition, OrderKey, Query, TimelineRow},
 };
 
 const STATES: &[&str] = &["STATE_PENDING", "STATE_CONFIRMED", "STATE_REJECTED", "STATE_CANCELLING", "STATE_CANCELLED"];
@@ -45,11 +44,12 @@ impl Parts {
             .collect::<Result<Vec<_>, _>>()?;
         let query = ("orders.list", customer, &request.filter);
         let size = page::size(request.page_size);
-        let after: Option<(DateTime<Utc>, OrderId)> = page::decode(&request.page_token, &query).map_err(bad_token)?;
+        let after: Option<OrderKey> = page::decode(&request.page_token, &query).map_err(bad_token)?;
         let wish = Query { customer, conditions, after, limit: size + 1 };
         let rows = self.store.orders(&wish).await.map_err(Error::from)?;
-        let (rows, next_page_token) = page::cut(rows, size, &query, |last: &Order| (last.create_time, last.id));
-        Ok(ListOrdersResponse { orders: rows.iter().map(reply::order).collect(), next_page_token })
+        let key = |order: &Order| (order.create_time, order.id);
+        let (orders, next_page_token) = page::cut(rows, size, &query, key, |order| reply::order(&order));
+        Ok(ListOrdersResponse { orders, next_page_token })
     }
 
     pub(super) async fn timeline(
@@ -64,11 +64,9 @@ impl Parts {
         let whose = (id, caller.grant.owner());
         let rows = self.store.timeline(whose, after.unwrap_or(0), size + 1).await;
         let rows = rows.map_err(Error::from)?.ok_or_else(|| missing(caller, id))?;
-        let (rows, next_page_token) = page::cut(rows, size, &query, |last: &TimelineRow| last.number);
-        Ok(ListTimelineEntriesResponse {
-            timeline_entries: rows.into_iter().map(reply::entry).collect(),
-            next_page_token,
-        })
+        let key = |row: &TimelineRow| row.number;
+        let (timeline_entries, next_page_token) = page::cut(rows, size, &query, key, reply::entry);
+        Ok(ListTimelineEntriesResponse { timeline_entries, next_page_token })
     }
 }
 

@@ -63,8 +63,9 @@ impl Parts {
         let size = page::size(request.page_size);
         let after: Option<(DateTime<Utc>, Uuid)> = page::decode(&request.page_token, &query).map_err(bad_token)?;
         let rows = self.store.sagas(&SagaQuery { conditions, after, limit: size + 1 }).await.map_err(Error::from)?;
-        let (rows, next_page_token) = page::cut(rows, size, &query, |last: &SagaView| (last.created, last.id.uuid()));
-        Ok(ListSagasResponse { sagas: rows.iter().map(reply::saga).collect(), next_page_token })
+        let key = |row: &SagaView| (row.created, row.id.uuid());
+        let (sagas, next_page_token) = page::cut(rows, size, &query, key, |row| reply::saga(&row));
+        Ok(ListSagasResponse { sagas, next_page_token })
     }
 
     async fn retry(&self, caller: &Caller, request: &RetrySagaRequest) -> Result<SagaMessage, Problem> {

@@ -66,7 +66,8 @@ impl Parts {
         let after: Option<ShipmentId> = page::decode(&request.page_token, &query).map_err(bad_token)?;
         let rows = self.store.shipments((id, caller.grant.owner()), Which::Page(after, size + 1)).await;
         let rows = rows.map_err(Error::from)?.ok_or_else(|| missing(caller, id))?;
-        let (rows, next_page_token) = page::cut(rows, size, &query, |last: &Shipment| last.id);
-        Ok(ListShipmentsResponse { shipments: rows.iter().map(reply::shipment).collect(), next_page_token })
+        let message = |row| reply::shipment(&row);
+        let (shipments, next_page_token) = page::cut(rows, size, &query, |row: &Shipment| row.id, message);
+        Ok(ListShipmentsResponse { shipments, next_page_token })
     }
 }

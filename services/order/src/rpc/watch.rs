@@ -6,7 +6,7 @@ use futures::{Stream, StreamExt};
 use souk_common::{
     auth::Caller,
     error::Problem,
-    events::{DeadLetters, Event, Log, Responses, Step},
+    events::{Begin, DeadLetters, Event, Log, Responses, Step},
 };
 use souk_proto::{
     common::v1::{
@@ -23,22 +23,18 @@ use super::{Rpc, list::customer};
 pub(crate) type Changes = Pin<Box<dyn Stream<Item = Result<WatchOrdersResponse, Status>> + Send>>;
 
 pub(super) async fn orders(log: &Log, caller: &Caller, request: &WatchOrdersRequest) -> Result<Changes, Problem> {
-    let customer = customer(caller, &request.customer)?.map(|customer| customer.name());
-    let pick = move |event: Arc<Event>| {
-        let order = event.read::<Order>()?;
-        let wanted = customer.as_ref().is_none_or(|customer| order.customer == *customer);
-        wanted.then(|| WatchOrdersResponse {
+    let customer = customer(caller, &request.customer)?;
+    let pick = |event: Arc<Event>| {
+        Some(WatchOrdersResponse {
             event_type: event.kind.clone(),
             event_time: Some(event.timestamp()),
-            order: Some(order),
+            order: Some(event.read::<Order>()?),
             ..WatchOrdersResponse::default()
         })
     };
-    let steps = log.watch(&request.cursor, pick).await?;
-    let response = |Step { position, found }: Step<WatchOrdersResponse>| WatchOrdersResponse {
-        cursor: position.to_string(),
-        ..found.unwrap_or_default()
-    };
+    let steps = log.watch(Begin::Cursor(&request.cursor), customer, pick).await?;
+    let response =
+        |Step { cursor, found }: Step<WatchOrdersResponse>| WatchOrdersResponse { cursor, ..found.unwrap_or_default() };
     Ok(Box::pin(steps.map(move |step| step.map(response))))
 }
 

@@ -116,8 +116,8 @@ impl WebhookService for WebhookRpc {
         let size = page::size(request.page_size);
         let after: Option<WebhookEndpointId> = page::decode(&request.page_token, query).map_err(bad_token)?;
         let found = self.store.endpoints(after, size + 1).await.map_err(Error::from)?;
-        let (found, next_page_token) = page::cut(found, size, query, |last| last.id);
-        let webhook_endpoints = found.iter().map(shown).collect();
+        let message = |endpoint| shown(&endpoint);
+        let (webhook_endpoints, next_page_token) = page::cut(found, size, query, |found| found.id, message);
         Ok(Response::new(ListWebhookEndpointsResponse { webhook_endpoints, next_page_token }))
     }
 
@@ -184,9 +184,8 @@ impl WebhookService for WebhookRpc {
         let wish = Query { endpoint, conditions, after, limit: size + 1 };
         let found = self.store.log(&wish).await.map_err(Error::from)?;
         let found = found.ok_or_else(|| Problem::not_found(endpoint.name()))?;
-        let (found, next_page_token) = page::cut(found, size, &query, |last| last.id);
         let listed = |delivery| WebhookDelivery { body: String::new(), ..shown_delivery(delivery) };
-        let deliveries = found.into_iter().map(listed).collect();
+        let (deliveries, next_page_token) = page::cut(found, size, &query, |found| found.id, listed);
         Ok(Response::new(ListWebhookDeliveriesResponse { deliveries, next_page_token }))
     }
 

@@ -19,6 +19,7 @@ use souk_common::{
 
 /// The connection that queries run on.
 pub type Conn = souk_common::db::postgres::Conn;
+pub use souk_common::db::postgres::position;
 /// For boxed queries.
 pub type Backend = diesel::pg::Pg;
 
@@ -147,7 +148,7 @@ pub(super) async fn write(conn: &mut Conn, batch: Batch) -> Result<HashSet<Nth>,
     const WRITE: &str = concat!(
         "WITH asked AS (
             INSERT INTO idempotency_keys (caller, method, key, request_hash, order_id, return_id, created_at)
-            SELECT * FROM unnest($9, $10, $11, $12, $13, $14, $15) ORDER BY 1, 2, 3
+            SELECT * FROM unnest($10, $11, $12, $13, $14, $15, $16) ORDER BY 1, 2, 3
             ON CONFLICT (caller, method, key) DO NOTHING
             RETURNING order_id
         ), saved AS (
@@ -159,11 +160,11 @@ pub(super) async fn write(conn: &mut Conn, batch: Batch) -> Result<HashSet<Nth>,
                 lease = new.lease, due_at = new.due_at, attempts = new.attempts, last_error = new.last_error
             FROM (
                 SELECT * FROM ROWS FROM (
-                    unnest($16), unnest($17), unnest($18), unnest($19),
+                    unnest($17), unnest($18), unnest($19), unnest($20),
                     ",
-        rows!("orders", "$20"),
+        rows!("orders", "$21"),
         "
-                ) AS new (nth, order_id, was, held) LIMIT $21
+                ) AS new (nth, order_id, was, held) LIMIT $22
             ) AS new
             WHERE orders.id = new.order_id AND orders.version = new.was
                 AND (new.held IS NULL OR orders.lease = new.held)
@@ -171,7 +172,7 @@ pub(super) async fn write(conn: &mut Conn, batch: Batch) -> Result<HashSet<Nth>,
         ), done AS (
             SELECT nth FROM saved
             UNION ALL
-            SELECT nth FROM unnest($8, $13) AS new (nth, order_id)
+            SELECT nth FROM unnest($9, $14) AS new (nth, order_id)
             WHERE (order_id IN (SELECT order_id FROM asked)) IS TRUE
         ), placed AS (",
         insert!(
@@ -179,31 +180,31 @@ pub(super) async fn write(conn: &mut Conn, batch: Batch) -> Result<HashSet<Nth>,
             "id, customer_id, state, step, currency, total_minor, refunded_minor, shipping_address, external_id,
              rejection, payment_provider, payment_reference, payment_state, payment_token, placed_at, created_at,
              updated_at, version, entries, pending_returns, lease, due_at, attempts, refunding_minor",
-            "$22",
-            "$23"
+            "$23",
+            "$24"
         ),
         "), bought AS (",
         insert!(
             "order_lines",
             "order_id, number, product_id, sku, title, quantity, unit_price_minor, total_minor, returned, tracked,
              shipped, returned_shipped, cancelled",
-            "$24",
-            "$25"
+            "$25",
+            "$26"
         ),
         "), cancelled AS (
             UPDATE order_lines SET cancelled = quantity - returned FROM saved
             WHERE order_lines.order_id = saved.id AND saved.state = 'CANCELLED'
         ), entered AS (",
-        insert!("timeline_entries", "order_id, number, kind, actor, detail, created_at, internal", "$26", "$27"),
+        insert!("timeline_entries", "order_id, number, kind, actor, detail, created_at, internal", "$27", "$28"),
         "), answered AS (
             UPDATE idempotency_keys SET response = new.response
             FROM (
-                SELECT * FROM unnest($28, $29, $30) AS new (nth, order_id, response)
-                WHERE new.nth IS NULL OR new.nth IN (SELECT nth FROM done) LIMIT $31
+                SELECT * FROM unnest($29, $30, $31) AS new (nth, order_id, response)
+                WHERE new.nth IS NULL OR new.nth IN (SELECT nth FROM done) LIMIT $32
             ) AS new
             WHERE idempotency_keys.order_id = new.order_id AND idempotency_keys.method = 'PlaceOrder'
         ), told AS (",
-        insert_events!(", $7", ", nth", "WHERE new.nth IS NULL OR new.nth IN (SELECT nth FROM done)"),
+        insert_events!(", $8", ", nth", "WHERE new.nth IS NULL OR new.nth IN (SELECT nth FROM done)"),
         ") SELECT nth FROM done"
     );
     let Batch { keys, orders, lines, updates, entries, events, answers, .. } = batch;

@@ -9,6 +9,7 @@ use souk_common::{events::sqlite::append_blocking, ids::OrderId};
 
 /// The connection that queries run on.
 pub type Conn = souk_common::db::sqlite::Conn;
+pub use souk_common::db::sqlite::position;
 /// For boxed queries.
 pub type Backend = diesel::sqlite::Sqlite;
 

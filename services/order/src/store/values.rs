@@ -51,9 +51,22 @@ pub struct Query {
     /// What must hold of each.
     pub conditions: Vec<Condition>,
     /// The last one of the page before.
-    pub after: Option<(DateTime<Utc>, OrderId)>,
+    pub after: Option<OrderKey>,
     /// How many at most.
     pub limit: i64,
+}
+
+/// What orders are listed by.
+pub type OrderKey = (DateTime<Utc>, OrderId);
+
+impl Query {
+    /// Whether orders must be looked at one by one to see whether they fit: no index finds them, as it does by their
+    /// number or in the order of the list.
+    pub fn scans(&self) -> bool {
+        let found = |condition: &Condition| matches!(condition, Condition::ExternalId(Op::Equal, _));
+        let in_order = |condition: &Condition| matches!(condition, Condition::CreateTime(op, _) if *op != Op::NotEqual);
+        !self.conditions.iter().any(found) && !self.conditions.iter().all(in_order)
+    }
 }
 
 /// What must hold of an order to be listed.

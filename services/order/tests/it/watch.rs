@@ -6,9 +6,11 @@ use souk_common::error::Reason;
 use souk_proto::{
     common::v1::WatchEventsRequest,
     order::v1::{
-        Order, WatchOrdersRequest, WatchOrdersResponse, event_service_client::EventServiceClient, order::State,
+        ListOrdersRequest, Order, WatchOrdersRequest, WatchOrdersResponse, event_service_client::EventServiceClient,
+        order::State,
     },
 };
+use souk_testkit::wait;
 use tonic::{Code, Streaming};
 
 use crate::harness::{self, Person, SOON, Souk, order_for, refused};
@@ -86,8 +88,8 @@ async fn a_stream_broken_a_hundred_times_misses_and_repeats_nothing() {
                 souk.restart().await;
             }
             // Each stream is read a bit further, and dropped.
-            let (mut stream, begin) = watch(&souk, &souk.ada, &cursor).await;
-            assert_eq!(begin, cursor);
+            let mut stream;
+            (stream, cursor) = watch(&souk, &souk.ada, &cursor).await;
             for _ in 0..number % 4 {
                 if seen.len() == 2 * placed.len() {
                     break;
@@ -110,13 +112,84 @@ async fn a_stream_broken_a_hundred_times_misses_and_repeats_nothing() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_cursor_of_another_log_is_refused() {
-    let [souk, _] = harness::both().await;
-    for cursor in ["1000000", "later"] {
+async fn a_cursor_is_one_that_was_told_and_shows_nothing() {
+    let [souk, other] = harness::both().await;
+    for cursor in ["0", "1000000", "later"] {
         let request = WatchOrdersRequest { cursor: cursor.to_owned(), ..Default::default() };
         let problem = refused(souk.api(&souk.ada).watch_orders(request).await, Reason::FieldInvalid);
         assert_eq!(problem.field_violations()[0].path, "cursor");
     }
+    let product = souk.stocked("LAMP", 20).await;
+    let (_, empty) = watch(&souk, &souk.bob, "").await;
+    for _ in 0..10 {
+        souk.confirmed(&[(&product, 1)]).await;
+    }
+    let (_, busy) = watch(&souk, &souk.bob, "").await;
+    assert!(empty.len() == 59 && busy.len() == 59, "{empty} {busy}");
+    // Not even that nothing has happened.
+    assert_ne!(busy, watch(&souk, &souk.bob, "").await.1);
+    // Of another shop.
+    let request = WatchOrdersRequest { cursor: busy, ..Default::default() };
+    let problem = refused(other.api(&other.ada).watch_orders(request).await, Reason::CursorExpired);
+    assert_eq!(problem.field_violations()[0].path, "cursor");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_customer_may_begin_with_the_oldest_event_that_is_kept() {
+    for souk in harness::both().await {
+        let product = souk.stocked("LAMP", 20).await;
+        let bobs = souk.place(&souk.bob, order_for(&[(&product, 1)], "tok_approved")).await.unwrap().name;
+        let adas = souk.confirmed(&[(&product, 1)]).await.name;
+        let (mut own, _) = watch(&souk, &souk.ada, "start").await;
+        let (mut all, _) = watch(&souk, &souk.staff, "start").await;
+        for stream in [&mut own, &mut all] {
+            let (event, order) = told(stream).await;
+            assert_eq!(event, "order.placed");
+            assert!(order.name == adas || order.name == bobs);
+        }
+        assert_eq!(told(&mut own).await.1.name, adas);
+        // Staff ask for one customer's.
+        let request = WatchOrdersRequest { customer: souk.bob.name.clone(), cursor: "start".into() };
+        let mut stream = souk.api(&souk.staff).watch_orders(request).await.unwrap().into_inner();
+        next(&mut stream).await;
+        assert_eq!([told(&mut stream).await.1.name, told(&mut stream).await.1.name], [bobs.clone(), bobs]);
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn administrators_see_again_what_came_after_a_position() {
+    for souk in harness::both().await {
+        let product = souk.stocked("LAMP", 20).await;
+        souk.confirmed(&[(&product, 1)]).await;
+        let mut events = EventServiceClient::with_interceptor(souk.orders.channel(), souk.admin.bearer.clone());
+        let after = |position| WatchEventsRequest { after_position: Some(position), ..Default::default() };
+        let mut stream = events.watch_events(after(1)).await.unwrap().into_inner();
+        assert_eq!(stream.message().await.unwrap().unwrap().event, None);
+        let second = stream.message().await.unwrap().unwrap();
+        assert_eq!(second.event.unwrap().position, 2);
+        // A cursor goes first: a stream that broke comes back to the same URL.
+        let request = WatchEventsRequest { cursor: second.cursor.clone(), ..after(0) };
+        let mut stream = events.watch_events(request).await.unwrap().into_inner();
+        assert_eq!(stream.message().await.unwrap().unwrap().event, None);
+        souk.confirmed(&[(&product, 1)]).await;
+        assert_eq!(stream.message().await.unwrap().unwrap().event.unwrap().position, 3);
+        let problem = refused(events.watch_events(after(1000)).await, Reason::FieldInvalid);
+        assert_eq!(problem.field_violations()[0].path, "after_position");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn streams_have_a_budget_and_give_their_places_back() {
+    let [mut souk, _] = harness::both().await;
+    souk.config.common.server.max_streams = 2;
+    souk.restart().await;
+    let (first, _) = watch(&souk, &souk.ada, "").await;
+    let (_second, _) = watch(&souk, &souk.bob, "").await;
+    let open = async || souk.api(&souk.ada).watch_orders(WatchOrdersRequest::default()).await;
+    refused(open().await, Reason::Overloaded);
+    souk.api(&souk.ada).list_orders(ListOrdersRequest::default()).await.unwrap();
+    drop(first);
+    wait::until(SOON, "the place to be free again", async || open().await.is_ok()).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]

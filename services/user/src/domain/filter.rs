@@ -18,6 +18,17 @@ pub enum Term {
     },
 }
 
+impl Term {
+    /// Whether at most one account can fit.
+    pub fn finds_one(&self) -> bool {
+        match self {
+            Self::Email(Text::Is(_)) => true,
+            Self::ExternalId(Text::Is(id)) => !id.is_empty(),
+            _ => false,
+        }
+    }
+}
+
 /// A condition on a text.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Text {

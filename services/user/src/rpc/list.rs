@@ -37,8 +37,9 @@ pub(super) async fn users(db: &Db, request: ListUsersRequest) -> Result<ListUser
     let after: Option<(DateTime<Utc>, UserId)> = page::decode(&request.page_token, &query)
         .map_err(|error| Problem::new(Reason::PageTokenInvalid, format!("page_token {error}")))?;
     let rows = store::users::list(db, &terms, after, size + 1).await?;
-    let (rows, next_page_token) = page::cut(rows, size, &query, |last: &User| (last.create_time, last.id));
-    Ok(ListUsersResponse { users: rows.into_iter().map(convert::user).collect(), next_page_token })
+    let key = |user: &User| (user.create_time, user.id);
+    let (users, next_page_token) = page::cut(rows, size, &query, key, convert::user);
+    Ok(ListUsersResponse { users, next_page_token })
 }
 
 fn term(term: filter::Term) -> Result<Term, Problem> {

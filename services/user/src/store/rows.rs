@@ -12,6 +12,9 @@ use crate::domain::{
     user::{State, User},
 };
 
+/// What accounts are listed by.
+pub type Key = (DateTime<Utc>, UserId);
+
 /// A row of `users`, without the password.
 #[derive(Queryable)]
 pub struct UserRow {

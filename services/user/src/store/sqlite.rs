@@ -8,21 +8,14 @@ mod sessions;
 #[path = "queries/users.rs"]
 mod users;
 
-use diesel::{ExpressionMethods, QueryDsl, QueryResult, define_sql_function, result::OptionalExtension};
+use diesel::{ExpressionMethods, QueryDsl, QueryResult, result::OptionalExtension};
 use diesel_async::RunQueryDsl;
-pub use souk_common::db::sqlite::Conn;
+pub use souk_common::db::sqlite::{Conn, position};
 use souk_common::ids::UserId;
 
 /// All queries, as `q` in the macros.
 pub mod queries {
     pub use super::{keep_user, keys::*, lock_admins, lock_user, sessions::*, users::*};
-}
-
-define_sql_function! {
-    /// Where `needle` begins in `haystack`, from 1; 0 where it does not.
-    #[sql_name = "instr"]
-    fn position(haystack: diesel::sql_types::Nullable<diesel::sql_types::Text>, needle: diesel::sql_types::Text)
-        -> diesel::sql_types::Nullable<diesel::sql_types::Integer>;
 }
 
 /// The account, which nobody else changes until the transaction ends.

@@ -5,9 +5,10 @@ use souk_common::{
     auth::{Role, Roles},
     db::{Db, read, write},
     ids::UserId,
+    page::Scan,
 };
 
-use super::{postgres, sqlite};
+use super::{postgres, rows::Key, sqlite};
 use crate::{
     domain::{
         filter::Term,
@@ -114,14 +115,10 @@ pub async fn admin_exists(db: &Db) -> Result<bool, Error> {
 ///
 /// # Errors
 /// Faults of the database.
-pub async fn list(
-    db: &Db,
-    terms: &[Term],
-    after: Option<(DateTime<Utc>, UserId)>,
-    limit: i64,
-) -> Result<Vec<User>, Error> {
-    let rows = read!(db, |conn, q| -> Result<_, Error> { Ok(q::list_users(conn, terms, after, limit).await?) })?;
-    Ok(rows.into_iter().map(User::from).collect())
+pub async fn list(db: &Db, terms: &[Term], after: Option<Key>, limit: i64) -> Result<Scan<User, Key>, Error> {
+    let found =
+        read!(db, |conn, q| -> Result<Scan<_, _>, Error> { Ok(q::list_users(conn, terms, after, limit).await?) });
+    found?.try_map(|row| Ok(row.into()))
 }
 
 /// Changes an account. `staff`: whether whoever asks runs the shop. A change that changes nothing leaves the etag.

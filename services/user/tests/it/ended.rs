@@ -30,7 +30,7 @@ fn sid(session: &Session) -> String {
 async fn list(service: &Service, cursor: &str, page_size: i32) -> Result<ListEndedSessionsResponse, Status> {
     let tokens = ServiceTokens::new(&Secret::new("0123456789abcdef0123456789abcdef"), "order");
     let mut request = Request::new(ListEndedSessionsRequest { cursor: cursor.to_owned(), page_size });
-    let bearer = tokens.bearer().unwrap().to_str().unwrap().parse().unwrap();
+    let bearer = tokens.bearer("souk.user.v1.SessionService").unwrap().to_str().unwrap().parse().unwrap();
     request.metadata_mut().insert("authorization", bearer);
     Ok(SessionServiceClient::new(service.channel()).list_ended_sessions(request).await?.into_inner())
 }

@@ -10,7 +10,7 @@ use diesel::{ConnectionError, ConnectionResult};
 use sha2::{Digest, Sha256, Sha384, Sha512};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio_postgres::{
-    Client, Connection, NoTls, Socket,
+    CancelToken, Client, Connection, NoTls, Socket,
     tls::{MakeTlsConnect, TlsConnect, TlsStream},
 };
 use tokio_rustls::{TlsConnector, rustls::pki_types::ServerName};
@@ -97,14 +97,30 @@ impl Connector {
             let (client, connection) = settings.connect(NoTls).await.map_err(|error| refused(error.into()))?;
             return finish(client, connection).await;
         }
-        let negotiation = Negotiation {
-            tls: self.server.tls.clone(),
-            limits: self.is_pooled().then(|| Limits::new(&self.limits)),
-            patience: self.patience,
-            host: String::new(),
-        };
-        let (client, connection) = settings.connect(negotiation).await.map_err(|error| refused(error.into()))?;
+        let limits = self.is_pooled().then(|| Limits::new(&self.limits));
+        let (client, connection) =
+            settings.connect(self.negotiation(limits)).await.map_err(|error| refused(error.into()))?;
         finish(client, connection).await
+    }
+
+    fn negotiation(&self, limits: Option<Limits>) -> Negotiation {
+        Negotiation { tls: self.server.tls.clone(), limits, patience: self.patience, host: String::new() }
+    }
+
+    /// Asks the server to cancel what runs on a connection, over another one. Nothing comes of it where the server is
+    /// gone, and nothing is lost by that.
+    pub(super) async fn cancel(&self, token: CancelToken) {
+        let sent = async {
+            match self.server.local {
+                true => token.cancel_query(NoTls).await,
+                false => token.cancel_query(self.negotiation(None)).await,
+            }
+        };
+        match tokio::time::timeout(self.patience, sent).await {
+            Ok(Ok(())) => {}
+            Ok(Err(error)) => tracing::debug!(%error, "a statement was not cancelled"),
+            Err(_) => tracing::debug!("a statement was not cancelled in time"),
+        }
     }
 }
 

@@ -134,8 +134,11 @@ fn money_is_exact() {
 }
 
 #[test]
-fn patterns_find_signs_as_they_are() {
-    assert_eq!(like_pattern(r"50%_\"), r"%50\%\_\\%");
+fn a_filter_has_a_limited_number_of_terms() {
+    let filter = |terms: usize| vec!["price > 1"; terms].join(" AND ");
+    assert_eq!(parse(&filter(MAX_TERMS), FIELDS).unwrap().len(), MAX_TERMS);
+    let error = parse(&filter(MAX_TERMS + 1), FIELDS).unwrap_err();
+    assert!(error.to_string().ends_with("a filter has at most 20 terms"), "{error}");
 }
 
 proptest! {

@@ -1,7 +1,12 @@
 //! What PostgreSQL does in its own way: its clock and its row locks.
 
 use chrono::{DateTime, Utc};
-use diesel::prelude::*;
+use diesel::{
+    dsl::sql,
+    pg::Pg,
+    prelude::*,
+    sql_types::{Bool, Text},
+};
 use diesel_async::RunQueryDsl;
 use souk_common::ids::{OrderId, ProductId};
 
@@ -17,6 +22,16 @@ pub const NOW: &str = "now()";
 
 /// Before and after what [`search_text`] makes, a condition on products, in SQL.
 pub const SEARCH: (&str, &str) = ("search @@ CAST(", " AS tsquery)");
+
+/// Counts the products that [`search_text`] finds, up to a limit.
+pub const MATCHES: &str =
+    "SELECT count(*) AS count FROM (SELECT 1 FROM products WHERE search @@ CAST($1 AS tsquery) LIMIT $2) AS found";
+
+/// Whether a product that is looked at has the words.
+pub fn has_words(words: &[String]) -> Box<dyn BoxableExpression<products::table, Pg, SqlType = Bool>> {
+    let (before, after) = SEARCH;
+    Box::new(sql::<Bool>(before).bind::<Text, _>(search_text(words)).sql(after))
+}
 
 /// Asks for all words, and of the last one for its beginning. Words are letters and digits.
 pub fn search_text(words: &[String]) -> String {

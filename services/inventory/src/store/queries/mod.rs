@@ -3,6 +3,7 @@
 pub mod balances;
 pub mod batch;
 pub mod crosscheck;
+pub mod listing;
 pub mod locations;
 pub mod products;
 pub mod reservations;

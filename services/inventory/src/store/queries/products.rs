@@ -4,18 +4,17 @@ use chrono::{DateTime, Utc};
 use diesel::{
     dsl::{Eq, sql},
     prelude::*,
-    sql_types::{Bool, Text},
+    sql_types::Bool,
 };
 use diesel_async::RunQueryDsl;
 use souk_common::{
     db::DbError,
     ids::ProductId,
     money::{Currency, Money},
-    page::filter::{Op, like_pattern},
 };
 
 use super::{
-    super::{Any, Conn, SEARCH, append_events, clock, schema::products, search_text, write_words},
+    super::{Any, Conn, append_events, clock, schema::products, write_words},
     CHUNK,
 };
 use crate::{
@@ -25,10 +24,7 @@ use crate::{
     },
     error::Error,
     outbox,
-    store::{
-        codes::{value, word},
-        listing::{Condition, Key, Listing, Sort},
-    },
+    store::codes::{value, word},
 };
 
 /// A product as it is stored.
@@ -104,7 +100,7 @@ struct Changed {
     low_stock_threshold: Option<Option<i64>>,
 }
 
-fn read(rows: Vec<Row>) -> Result<Vec<Product>, Error> {
+pub fn read(rows: Vec<Row>) -> Result<Vec<Product>, Error> {
     rows.into_iter().map(Product::try_from).collect()
 }
 
@@ -173,87 +169,6 @@ pub async fn facts(conn: &mut impl Any, ids: &[ProductId]) -> Result<Vec<FactsRo
         all.extend(rows.load::<FactsRow>(conn).await?);
     }
     Ok(all)
-}
-
-pub async fn list(conn: &mut Conn, listing: &Listing) -> Result<Vec<Product>, Error> {
-    let mut query = products::table.select(Row::as_select()).limit(listing.limit).into_boxed();
-
-    macro_rules! compare {
-        ($column:expr, $op:expr, $value:expr) => {
-            match $op {
-                Op::Equal => query.filter($column.eq($value)),
-                Op::NotEqual => query.filter($column.ne($value)),
-                Op::Less => query.filter($column.lt($value)),
-                Op::LessOrEqual => query.filter($column.le($value)),
-                Op::Greater => query.filter($column.gt($value)),
-                Op::GreaterOrEqual => query.filter($column.ge($value)),
-                Op::Contains => query,
-            }
-        };
-    }
-    macro_rules! text {
-        ($column:expr, $op:expr, $value:expr) => {
-            match $op {
-                Op::Contains => query.filter($column.like(like_pattern($value)).escape('\\')),
-                op => compare!($column, op, $value.clone()),
-            }
-        };
-    }
-    for condition in &listing.conditions {
-        query = match condition {
-            Condition::Sku(op, text) => text!(products::sku_key, *op, text),
-            Condition::Title(op, text) => text!(products::title_key, *op, text),
-            Condition::Price(op, rank) => compare!(products::price_rank, *op, *rank),
-            Condition::State(op, state) => compare!(products::state, *op, word(*state)),
-            Condition::Tracking(op, tracking) => compare!(products::tracking, *op, word(*tracking)),
-            Condition::CreateTime(op, time) => compare!(products::created_at, *op, *time),
-        };
-    }
-
-    if let Some(words) = &listing.words {
-        if words.is_empty() {
-            return Ok(Vec::new());
-        }
-        let (before, after) = SEARCH;
-        query = query.filter(sql::<Bool>(before).bind::<Text, _>(search_text(words)).sql(after));
-    }
-
-    // The page goes on behind the last one's end. The first condition finds the place in the index, the second the one
-    // within what is equal there, by id.
-    macro_rules! after {
-        ($column:expr, $value:expr, $id:expr) => {
-            if listing.descending {
-                let from = query.filter($column.le($value.clone()));
-                from.filter($column.lt($value.clone()).or(products::id.lt(*$id)))
-            } else {
-                let from = query.filter($column.ge($value.clone()));
-                from.filter($column.gt($value.clone()).or(products::id.gt(*$id)))
-            }
-        };
-    }
-    query = match (listing.sort, &listing.after) {
-        (Sort::CreateTime, Some(Key::Time(time, id))) => after!(products::created_at, time, id),
-        (Sort::Sku, Some(Key::Text(text, id))) => after!(products::sku_key, text, id),
-        (Sort::Title, Some(Key::Text(text, id))) => after!(products::title_key, text, id),
-        (Sort::Price, Some(Key::Number(rank, id))) => after!(products::price_rank, rank, id),
-        _ => query,
-    };
-    macro_rules! order {
-        ($column:expr) => {
-            if listing.descending {
-                query.order(($column.desc(), products::id.desc()))
-            } else {
-                query.order(($column.asc(), products::id.asc()))
-            }
-        };
-    }
-    query = match listing.sort {
-        Sort::CreateTime => order!(products::created_at),
-        Sort::Sku => order!(products::sku_key),
-        Sort::Title => order!(products::title_key),
-        Sort::Price => order!(products::price_rank),
-    };
-    read(query.load(conn).await?)
 }
 
 /// Makes the words of products whose words are not those of their version.

@@ -1,7 +1,12 @@
 //! What SQLite does in its own way: our clock is its clock, and its one writer needs no row locks.
 
 use chrono::{DateTime, SubsecRound as _, Utc};
-use diesel::prelude::*;
+use diesel::{
+    dsl::sql,
+    prelude::*,
+    sql_types::{Bool, Text},
+    sqlite::Sqlite,
+};
 use diesel_async::RunQueryDsl;
 use souk_common::ids::{OrderId, ProductId};
 
@@ -21,6 +26,20 @@ pub const SEARCH: (&str, &str) = (
         WHERE product_search MATCH ",
     ")",
 );
+
+/// Counts the products that [`search_text`] finds, up to a limit.
+pub const MATCHES: &str = "SELECT count(*) AS count FROM (
+    SELECT 1 FROM product_search WHERE product_search MATCH $1 LIMIT $2)";
+
+/// Whether a product that is looked at has the words. Its own stand with a space between.
+pub fn has_words(words: &[String]) -> Box<dyn BoxableExpression<products::table, Sqlite, SqlType = Bool>> {
+    let Some((last, whole)) = words.split_last() else { return Box::new(sql::<Bool>("FALSE")) };
+    let begins = sql::<Bool>("instr(' ' || products.words, ").bind::<Text, _>(format!(" {last}")).sql(") > 0");
+    whole.iter().fold(Box::new(begins), |others: Box<dyn BoxableExpression<_, _, SqlType = _>>, word| {
+        let is = sql::<Bool>("instr(' ' || products.words || ' ', ").bind::<Text, _>(format!(" {word} ")).sql(") > 0");
+        Box::new(others.and(is))
+    })
+}
 
 /// Asks for all words, and of the last one for its beginning. Words are letters and digits.
 pub fn search_text(words: &[String]) -> String {

@@ -7,12 +7,12 @@ use diesel::prelude::*;
 use diesel_async::RunQueryDsl;
 use souk_common::{
     ids::{OrderId, UserId},
-    page::filter::{Op, like_pattern},
+    page::{MAX_SCANNED, Scan, filter::Op},
 };
 
 use super::{
     super::{
-        Backend, Conn, lock_order,
+        Backend, Conn, lock_order, position,
         schema::{order_lines, orders, timeline_entries},
     },
     keys::recall,
@@ -20,7 +20,7 @@ use super::{
 };
 use crate::{
     domain::{Entry, Kind, Line, Order, Step},
-    store::{Begin, Condition, Key, Query, StoreError, TimelineRow},
+    store::{Begin, Condition, Key, OrderKey, Query, StoreError, TimelineRow},
 };
 
 diesel::define_sql_function! {
@@ -104,8 +104,10 @@ pub(in crate::store) async fn is_at(conn: &mut Conn, order: &Order) -> Result<bo
     }))
 }
 
-/// A page of orders, newest first.
-pub(in crate::store) async fn list(conn: &mut Conn, query: &Query) -> Result<Vec<Order>, StoreError> {
+/// A page of orders, newest first. Where no index finds those that fit, it looks at a limited number of orders.
+pub(in crate::store) async fn list(conn: &mut Conn, query: &Query) -> Result<Scan<Order, OrderKey>, StoreError> {
+    // Before the page is read: what comes in between meanwhile is looked at as well.
+    let end = if query.scans() { end_of_scan(conn, query).await? } else { None };
     let mut rows = orders::table.into_boxed::<Backend>();
     if let Some(customer) = query.customer {
         rows = rows.filter(orders::customer_id.eq(customer));
@@ -117,10 +119,7 @@ pub(in crate::store) async fn list(conn: &mut Conn, query: &Query) -> Result<Vec
             Condition::ExternalId(op, value) => {
                 let (column, value) = (orders::external_id, value.as_str());
                 match op {
-                    Op::Contains => {
-                        let pattern = like_pattern(&value.to_ascii_lowercase());
-                        rows.filter(lower(column).like(pattern).escape('\\'))
-                    }
+                    Op::Contains => rows.filter(position(lower(column), value.to_ascii_lowercase()).gt(0)),
                     // An order without a number has another one.
                     Op::NotEqual => rows.filter(column.ne(value).or(column.is_null())),
                     _ => rows.filter(column.eq(value)),
@@ -134,13 +133,34 @@ pub(in crate::store) async fn list(conn: &mut Conn, query: &Query) -> Result<Vec
         // The first condition finds the place in the index, the second the one within equal times.
         rows = rows.filter(orders::created_at.le(time)).filter(orders::created_at.lt(time).or(orders::id.lt(id)));
     }
+    if let Some((time, id)) = end {
+        rows = rows.filter(orders::created_at.ge(time)).filter(orders::created_at.gt(time).or(orders::id.ge(id)));
+    }
     let rows = rows
         .order((orders::created_at.desc(), orders::id.desc()))
         .limit(query.limit)
         .select(OrderRow::as_select())
         .load(conn)
         .await?;
-    with_lines(conn, rows).await
+    Ok(Scan { rows: with_lines(conn, rows).await?, end })
+}
+
+/// The place of the last order that a page may look at; `None` where the list ends before.
+async fn end_of_scan(conn: &mut Conn, query: &Query) -> Result<Option<OrderKey>, StoreError> {
+    let mut rows = orders::table.select((orders::created_at, orders::id)).into_boxed::<Backend>();
+    if let Some(customer) = query.customer {
+        rows = rows.filter(orders::customer_id.eq(customer));
+    }
+    for condition in &query.conditions {
+        if let Condition::CreateTime(op, time) = condition {
+            rows = compare!(rows, orders::created_at, op, time);
+        }
+    }
+    if let Some((time, id)) = query.after {
+        rows = rows.filter(orders::created_at.le(time)).filter(orders::created_at.lt(time).or(orders::id.lt(id)));
+    }
+    let last = rows.order((orders::created_at.desc(), orders::id.desc())).offset(MAX_SCANNED - 1).limit(1);
+    Ok(last.get_result(conn).await.optional()?)
 }
 
 /// A page of an order's timeline, oldest first; with what is for staff alone where `internal`.

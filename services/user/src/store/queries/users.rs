@@ -1,19 +1,25 @@
 //! Accounts. Compiled once for each engine.
 
-use chrono::{DateTime, Utc};
 use diesel::{
     BoolExpressionMethods, ExpressionMethods, NullableExpressionMethods, QueryDsl, QueryResult, dsl::exists,
     result::OptionalExtension,
 };
 use diesel_async::RunQueryDsl;
-use souk_common::{auth::Role, ids::UserId};
+use souk_common::{
+    auth::Role,
+    ids::UserId,
+    page::{MAX_SCANNED, Scan},
+};
 
 use super::{Conn, position, schema::users};
-use crate::domain::{
-    filter::{Term, Text},
-    user::User,
-};
 pub use crate::store::rows::UserRow as Row;
+use crate::{
+    domain::{
+        filter::{Term, Text},
+        user::User,
+    },
+    store::rows::Key,
+};
 
 type Columns = (
     users::id,
@@ -103,13 +109,17 @@ pub async fn admin_exists(conn: &mut Conn) -> QueryResult<bool> {
     diesel::select(exists(users::table.filter(users::is_admin))).get_result(conn).await
 }
 
-/// Accounts that fit all terms, newest first, after the one that the last page ended with.
+/// Accounts that fit all terms, newest first, after the one that the last page ended with. Where no index finds them, a
+/// limited number of accounts is looked at.
 pub async fn list_users(
     conn: &mut Conn,
     terms: &[Term],
-    after: Option<(DateTime<Utc>, UserId)>,
+    after: Option<Key>,
     limit: i64,
-) -> QueryResult<Vec<Row>> {
+) -> QueryResult<Scan<Row, Key>> {
+    // Before the page is read: what comes in between meanwhile is looked at as well.
+    let scans = !terms.is_empty() && !terms.iter().any(Term::finds_one);
+    let end = if scans { end_of_scan(conn, after).await? } else { None };
     let mut query = users::table.select(COLUMNS).into_boxed();
     for term in terms {
         query = match term {
@@ -131,5 +141,19 @@ pub async fn list_users(
         // The first condition finds the place in the index, the second the one within equal times.
         query = query.filter(users::create_time.le(time)).filter(users::create_time.lt(time).or(users::id.lt(id)));
     }
-    query.order((users::create_time.desc(), users::id.desc())).limit(limit).load(conn).await
+    if let Some((time, id)) = end {
+        query = query.filter(users::create_time.ge(time)).filter(users::create_time.gt(time).or(users::id.ge(id)));
+    }
+    let rows = query.order((users::create_time.desc(), users::id.desc())).limit(limit).load(conn).await?;
+    Ok(Scan { rows, end })
+}
+
+/// The place of the last account that a page may look at; `None` where the list ends before.
+async fn end_of_scan(conn: &mut Conn, after: Option<Key>) -> QueryResult<Option<Key>> {
+    let mut query = users::table.select((users::create_time, users::id)).into_boxed();
+    if let Some((time, id)) = after {
+        query = query.filter(users::create_time.le(time)).filter(users::create_time.lt(time).or(users::id.lt(id)));
+    }
+    let last = query.order((users::create_time.desc(), users::id.desc())).offset(MAX_SCANNED - 1).limit(1);
+    last.get_result(conn).await.optional()
 }

@@ -1,0 +1,149 @@
+//! The access rule of a method, as its contract words it.
+
+use std::fmt;
+
+use souk_proto::options::v1::Access;
+
+/// What a user may do beyond their own account.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub enum Role {
+    /// Runs the shop.
+    Staff,
+    /// Runs souk; includes [`Role::Staff`].
+    Admin,
+}
+
+impl Role {
+    /// Every role.
+    pub const ALL: [Self; 2] = [Self::Staff, Self::Admin];
+
+    /// The name in tokens and in the store: the contract's, without its prefix.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Staff => "STAFF",
+            Self::Admin => "ADMIN",
+        }
+    }
+
+    /// The role with this name.
+    pub fn parse(name: &str) -> Option<Self> {
+        Self::ALL.into_iter().find(|role| role.as_str() == name)
+    }
+}
+
+impl From<Role> for souk_proto::common::v1::Role {
+    fn from(role: Role) -> Self {
+        match role {
+            Role::Staff => Self::Staff,
+            Role::Admin => Self::Admin,
+        }
+    }
+}
+
+impl TryFrom<i32> for Role {
+    type Error = i32;
+
+    /// From the number on the wire; hands back a number that is no role.
+    fn try_from(number: i32) -> Result<Self, i32> {
+        match souk_proto::common::v1::Role::try_from(number) {
+            Ok(souk_proto::common::v1::Role::Staff) => Ok(Self::Staff),
+            Ok(souk_proto::common::v1::Role::Admin) => Ok(Self::Admin),
+            _ => Err(number),
+        }
+    }
+}
+
+/// A set of roles.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Default)]
+pub struct Roles(u8);
+
+impl Roles {
+    /// Whether the set has the role itself or one that includes it.
+    pub fn grant(self, role: Role) -> bool {
+        self.has(role) || (role == Role::Staff && self.has(Role::Admin))
+    }
+
+    /// Whether the set has the role itself.
+    pub fn has(self, role: Role) -> bool {
+        self.0 & (1 << role as u8) != 0
+    }
+
+    /// The roles of the set.
+    pub fn iter(self) -> impl Iterator<Item = Role> {
+        Role::ALL.into_iter().filter(move |role| self.has(*role))
+    }
+}
+
+impl FromIterator<Role> for Roles {
+    fn from_iter<I: IntoIterator<Item = Role>>(roles: I) -> Self {
+        Self(roles.into_iter().fold(0, |set, role| set | 1 << role as u8))
+    }
+}
+
+impl fmt::Debug for Roles {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_set().entries(self.iter()).finish()
+    }
+}
+
+/// Who may call a method: a caller who fits any one of the ways set.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct AccessRule {
+    /// Anyone.
+    pub public: bool,
+    /// Anyone with a valid token.
+    pub signed_in: bool,
+    /// Holders of one of these roles.
+    pub roles: Roles,
+    /// Anyone with a valid token, limited to what is theirs: the request field that says what.
+    pub owner: Option<String>,
+    /// Services of souk that may call it in their own name.
+    pub internal_callers: Vec<String>,
+    /// What a token that is limited to scopes must be good for. A limited token opens no method that names none,
+    /// save public ones.
+    pub scope: Option<String>,
+}
+
+impl AccessRule {
+    /// The rule as written, or `None` where it admits no one, which is no rule.
+    pub(super) fn from_contract(access: Access) -> Option<Self> {
+        let roles = access.roles.iter().filter_map(|number| Role::try_from(*number).ok()).collect();
+        let rule = Self {
+            public: access.public,
+            signed_in: access.signed_in,
+            roles,
+            owner: Some(access.owner).filter(|owner| !owner.is_empty()),
+            internal_callers: access.internal_callers,
+            scope: Some(access.scope).filter(|scope| !scope.is_empty()),
+        };
+        let someone = rule.public || rule.signed_in || !rule.internal_callers.is_empty() || rule.owner.is_some();
+        (someone || rule.roles != Roles::default()).then_some(rule)
+    }
+
+    /// Whether no client may ever call the method.
+    pub fn only_internal(&self) -> bool {
+        let clients = self.public || self.signed_in || self.owner.is_some() || self.roles != Roles::default();
+        !self.internal_callers.is_empty() && !clients
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_rule_that_admits_no_one_is_none() {
+        assert_eq!(AccessRule::from_contract(Access::default()), None);
+        assert_eq!(AccessRule::from_contract(Access { roles: vec![0, 99], ..Access::default() }), None);
+        assert!(AccessRule::from_contract(Access { roles: vec![1], ..Access::default() }).is_some());
+    }
+
+    #[test]
+    fn admin_includes_staff_but_not_the_reverse() {
+        let admin: Roles = [Role::Admin].into_iter().collect();
+        let staff: Roles = [Role::Staff].into_iter().collect();
+        assert!(admin.grant(Role::Staff) && admin.grant(Role::Admin));
+        assert!(staff.grant(Role::Staff) && !staff.grant(Role::Admin));
+        assert!(!admin.has(Role::Staff));
+    }
+}

@@ -1,0 +1,90 @@
+//! How many requests of its budget a call counts as.
+
+use prost_reflect::{DynamicMessage, MessageDescriptor, ReflectMessage as _, Value};
+use souk_proto::options::v1;
+
+/// What calls of a method cost.
+#[derive(Debug, Clone)]
+pub struct Cost {
+    /// Every call, whatever it asks for; 1 at least.
+    pub base: u32,
+    surcharges: Vec<v1::Surcharge>,
+}
+
+impl Default for Cost {
+    fn default() -> Self {
+        Self { base: 1, surcharges: Vec::new() }
+    }
+}
+
+impl Cost {
+    /// What an option says. An error tells what is wrong with it.
+    pub(super) fn read(option: v1::Cost, input: &MessageDescriptor) -> Result<Self, String> {
+        for v1::Surcharge { field, units, per } in &option.surcharges {
+            let Some(found) = input.get_field_by_name(field) else {
+                return Err(format!("names the field `{field}`, which {} does not have", input.full_name()));
+            };
+            if *units == 0 {
+                return Err(format!("the surcharge of `{field}` needs `units`"));
+            }
+            if *per > 0 && !found.is_list() {
+                return Err(format!("`per` goes with repeated fields, and `{field}` is none"));
+            }
+        }
+        Ok(Self { base: option.base.max(1), surcharges: option.surcharges })
+    }
+
+    /// Whether calls differ in what they cost.
+    #[must_use]
+    pub fn depends_on_the_message(&self) -> bool {
+        !self.surcharges.is_empty()
+    }
+
+    /// What a call with this message costs beside the base.
+    #[must_use]
+    pub fn surcharge(&self, message: &DynamicMessage) -> u32 {
+        let of = |surcharge: &v1::Surcharge| {
+            let field = message.descriptor().get_field_by_name(&surcharge.field);
+            let Some(field) = field.filter(|field| message.has_field(field)) else { return 0 };
+            match &*message.get_field(&field) {
+                Value::List(items) if surcharge.per > 0 => {
+                    let times = u32::try_from(items.len()).unwrap_or(u32::MAX) / surcharge.per;
+                    surcharge.units.saturating_mul(times)
+                }
+                _ => surcharge.units,
+            }
+        };
+        self.surcharges.iter().map(of).fold(0, u32::saturating_add)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::Contract;
+    use super::*;
+
+    #[test]
+    fn a_call_costs_more_for_what_it_asks() {
+        let method = |path: &str| Contract::souk().unwrap().method(path).unwrap().clone();
+        let list = method("/souk.inventory.v1.ProductService/ListProducts");
+        let mut message = DynamicMessage::new(list.descriptor.input());
+        assert_eq!((list.cost.base, list.cost.surcharge(&message)), (1, 0));
+        message.set_field_by_name("page_size", Value::I32(500));
+        assert_eq!(list.cost.surcharge(&message), 0);
+        message.set_field_by_name("filter", Value::String("price < 5".to_owned()));
+        assert_eq!(list.cost.surcharge(&message), 9);
+        message.set_field_by_name("query", Value::String("a".to_owned()));
+        assert_eq!(list.cost.surcharge(&message), 18);
+
+        let batch = method("/souk.inventory.v1.ProductService/BatchGetProducts");
+        let mut message = DynamicMessage::new(batch.descriptor.input());
+        for (count, cost) in [(0, 0), (49, 0), (50, 1), (1000, 20)] {
+            let names = vec![Value::String("products/x".to_owned()); count];
+            message.set_field_by_name("names", Value::List(names));
+            assert_eq!(batch.cost.surcharge(&message), cost, "{count}");
+        }
+
+        let get = method("/souk.inventory.v1.ProductService/GetProduct");
+        assert!(get.cost.base == 1 && !get.cost.depends_on_the_message());
+    }
+}

@@ -1,0 +1,322 @@
+//! What the contracts say of each method: route, access, rate class, idempotency, validation. Read once from the
+//! descriptors.
+
+mod access;
+mod cost;
+mod options;
+mod shorten;
+pub mod validate;
+
+use std::{
+    collections::BTreeMap,
+    sync::{Arc, OnceLock},
+    time::Duration,
+};
+
+use prost::Message as _;
+use prost_reflect::{DescriptorPool, DynamicMessage, MethodDescriptor, prost_types::FileDescriptorSet};
+use souk_proto::google::api::HttpRule;
+pub use souk_proto::options::v1::{Cursor, HeaderField, RateClass};
+
+pub use self::{
+    access::{AccessRule, Role, Roles},
+    cost::Cost,
+    options::{Caching, DEFAULT_MAX_REQUEST_BYTES, Deprecation},
+    shorten::shorten,
+};
+use self::{
+    options::Options,
+    validate::{Validator, Violation},
+};
+
+/// A set of contracts, ready to be asked.
+pub struct Contract {
+    pool: DescriptorPool,
+    methods: BTreeMap<String, Arc<Method>>,
+    validator: Validator,
+}
+
+/// What the contract says of one method.
+#[derive(Debug)]
+pub struct Method {
+    /// gRPC path, for example `/souk.order.v1.OrderService/PlaceOrder`.
+    pub path: String,
+    /// Full name of the service, for example `souk.order.v1.OrderService`.
+    pub service: Arc<str>,
+    /// Name within the service, for example `PlaceOrder`.
+    pub name: Arc<str>,
+    /// Request and response types, comments and the rest.
+    pub descriptor: MethodDescriptor,
+    /// Who may call it. `None`: no one, and a service that has it does not start.
+    pub access: Option<AccessRule>,
+    /// Which budget of requests it draws on.
+    pub rate_class: RateClass,
+    /// How long it may take, where that is not the same for every method. No option says it: a setting may.
+    pub deadline: Option<Duration>,
+    /// Request field that holds the caller's idempotency key.
+    pub idempotency_key: Option<String>,
+    /// How long its answers may be kept.
+    pub caching: Option<Caching>,
+    /// Request field that holds the etag which the resource must still have.
+    pub etag: Option<String>,
+    /// Where its stream can be taken up again.
+    pub cursor: Option<Cursor>,
+    /// When it goes out of use.
+    pub deprecation: Option<Deprecation>,
+    /// Headers of a REST request that fill fields of the request.
+    pub headers: Vec<HeaderField>,
+    /// Bytes of the largest request message. `None`: the contract sets no limit.
+    pub max_request_bytes: Option<usize>,
+    /// How many requests of its budget a call counts as.
+    pub cost: Cost,
+    /// It changes nothing (`idempotency_level = NO_SIDE_EFFECTS`).
+    pub safe: bool,
+    /// It may be repeated (`IDEMPOTENT` or `NO_SIDE_EFFECTS`).
+    pub idempotent: bool,
+    /// Its REST routes (`google.api.http`), additional bindings still inside.
+    pub http: Option<HttpRule>,
+}
+
+impl Method {
+    /// Bytes of the largest request message, where no method takes more than `max`.
+    pub fn request_limit(&self, max: usize) -> usize {
+        self.max_request_bytes.map_or(max, |own| own.min(max))
+    }
+}
+
+/// A contract that cannot be served.
+#[derive(Debug, thiserror::Error)]
+pub enum ContractError {
+    /// The descriptor set is not one.
+    #[error("the descriptor set cannot be read")]
+    Descriptors(#[source] prost_reflect::DescriptorError),
+    /// A file in a language that the library does not read.
+    #[error("{file}: the syntax `{syntax}` cannot be read (editions are not supported): write `syntax = \"proto3\";`")]
+    Syntax {
+        /// The `.proto` file.
+        file: String,
+        /// Its syntax, as the compiler wrote it: `editions`.
+        syntax: String,
+    },
+    /// An option has another type than `souk.options.v1` or `google.api` gives it.
+    #[error("method {method}: option {option} cannot be read")]
+    Option {
+        /// Full name of the method.
+        method: String,
+        /// Full name of the option.
+        option: &'static str,
+        /// Why.
+        #[source]
+        source: prost::DecodeError,
+    },
+    /// A method names a field that its request does not have.
+    #[error("method {method}: option {option} names the field `{field}`, which {message} does not have")]
+    Field {
+        /// Full name of the method.
+        method: String,
+        /// Full name of the option.
+        option: &'static str,
+        /// The path as given.
+        field: String,
+        /// Full name of the request type.
+        message: String,
+    },
+    /// An option whose value means nothing.
+    #[error("method {method}: option {option}: {fault}")]
+    Value {
+        /// Full name of the method.
+        method: String,
+        /// Full name of the option.
+        option: &'static str,
+        /// What is wrong, and what would be right.
+        fault: String,
+    },
+    /// Methods that nobody said who may call.
+    #[error("no (souk.options.v1.access) rule on: {}. Give each one in its .proto; without it no one may call it", .0.join(", "))]
+    NoAccess(Vec<String>),
+    /// A service that is not in the contract.
+    #[error("the contract has no service {0}")]
+    NoService(String),
+    /// A message that is not in the contract.
+    #[error("the contract has no message {0}")]
+    NoMessage(String),
+    /// A validation rule that this program does not know.
+    #[error(transparent)]
+    Validation(#[from] validate::Unsupported),
+}
+
+/// Why a message does not pass a check.
+#[derive(Debug, thiserror::Error)]
+pub enum CheckError {
+    /// It is not one of the contract's.
+    #[error(transparent)]
+    Contract(#[from] ContractError),
+    /// Every rule that it breaks; at least one.
+    #[error("{} rules of the contract are broken", .0.len())]
+    Violations(Vec<Violation>),
+}
+
+impl Contract {
+    /// Reads an encoded `FileDescriptorSet` that has all its imports and options.
+    ///
+    /// # Errors
+    /// The set cannot be read, or has an option or a rule that cannot be kept.
+    pub fn load(descriptors: &[u8]) -> Result<Self, ContractError> {
+        let pool = decode(descriptors)?;
+        let validator = Validator::new(&pool)?;
+        let methods = methods(&pool, |_| true)?;
+        Ok(Self { pool, methods, validator })
+    }
+
+    /// Reads a contract that was not written for souk. `keep` says which methods are part of it, and may complete what
+    /// their options leave open. Its servers check requests themselves: rules of `buf.validate` that cannot be checked
+    /// here are no error. They come back, to be logged. See [`Validator::lenient`].
+    ///
+    /// # Errors
+    /// The set cannot be read, or has an option that cannot be kept.
+    pub fn load_leniently(
+        descriptors: &[u8],
+        keep: impl FnMut(&mut Method) -> bool,
+    ) -> Result<(Self, Vec<validate::Unsupported>), ContractError> {
+        let pool = decode(descriptors)?;
+        let (validator, left_out) = Validator::lenient(&pool);
+        let methods = methods(&pool, keep)?;
+        Ok((Self { pool, methods, validator }, left_out))
+    }
+
+    /// souk's own contracts, read once.
+    pub fn souk() -> Result<&'static Arc<Self>, ContractError> {
+        static SOUK: OnceLock<Arc<Contract>> = OnceLock::new();
+        if let Some(contract) = SOUK.get() {
+            return Ok(contract);
+        }
+        let contract = Arc::new(Self::load(souk_proto::DESCRIPTORS)?);
+        Ok(SOUK.get_or_init(|| contract))
+    }
+
+    /// The types behind it.
+    pub fn pool(&self) -> &DescriptorPool {
+        &self.pool
+    }
+
+    /// The checks of `buf.validate`.
+    pub fn validator(&self) -> &Validator {
+        &self.validator
+    }
+
+    /// Checks a message for itself: for methods that take many and answer for each.
+    ///
+    /// # Errors
+    /// Every rule that is broken; or the contracts have no message of that full name.
+    pub fn check(&self, name: &str, message: &impl prost::Message) -> Result<(), CheckError> {
+        let not_ours = || ContractError::NoMessage(name.to_owned());
+        let descriptor = self.pool.get_message_by_name(name).ok_or_else(not_ours)?;
+        let bytes = message.encode_to_vec();
+        let message = DynamicMessage::decode(descriptor, bytes.as_slice()).map_err(|_| not_ours())?;
+        self.validator.check(&message).map_err(CheckError::Violations)
+    }
+
+    /// What is said of the method with this gRPC path.
+    pub fn method(&self, path: &str) -> Option<&Arc<Method>> {
+        self.methods.get(path)
+    }
+
+    /// Every method, ordered by path.
+    pub fn methods(&self) -> impl Iterator<Item = &Arc<Method>> {
+        self.methods.values()
+    }
+
+    /// Fails unless every method of these services says who may call it.
+    pub fn require_access(&self, services: &[&str]) -> Result<(), ContractError> {
+        let mut missing = Vec::new();
+        for service in services {
+            if self.pool.get_service_by_name(service).is_none() {
+                return Err(ContractError::NoService((*service).to_owned()));
+            }
+            let open = self.methods().filter(|method| &*method.service == *service && method.access.is_none());
+            missing.extend(open.map(|method| method.descriptor.full_name().to_owned()));
+        }
+        if missing.is_empty() { Ok(()) } else { Err(ContractError::NoAccess(missing)) }
+    }
+}
+
+fn decode(descriptors: &[u8]) -> Result<DescriptorPool, ContractError> {
+    check_syntax(descriptors)?;
+    DescriptorPool::decode(descriptors).map_err(ContractError::Descriptors)
+}
+
+/// The methods of a set that `keep` wants, by their paths.
+fn methods(
+    pool: &DescriptorPool,
+    mut keep: impl FnMut(&mut Method) -> bool,
+) -> Result<BTreeMap<String, Arc<Method>>, ContractError> {
+    let options = Options::of(pool);
+    let mut methods = BTreeMap::new();
+    for service in pool.services() {
+        for descriptor in service.methods() {
+            let mut method = options.read(descriptor)?;
+            if keep(&mut method) {
+                methods.insert(method.path.clone(), Arc::new(method));
+            }
+        }
+    }
+    Ok(methods)
+}
+
+/// Refuses files whose syntax prost-reflect does not know: it would lose count of the files, and panic.
+fn check_syntax(descriptors: &[u8]) -> Result<(), ContractError> {
+    // What is no descriptor set at all, the pool says better.
+    let Ok(set) = FileDescriptorSet::decode(descriptors) else { return Ok(()) };
+    match set.file.into_iter().find(|file| !matches!(file.syntax(), "" | "proto2" | "proto3")) {
+        Some(file) => Err(ContractError::Syntax { file: file.name().to_owned(), syntax: file.syntax().to_owned() }),
+        None => Ok(()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_file_of_an_edition_is_refused_by_name() {
+        let mut set = FileDescriptorSet::decode(souk_proto::DESCRIPTORS).unwrap();
+        // As protoc writes a file that begins with `edition = "2023";`, between others that refer to each other.
+        let file = set.file.iter_mut().find(|file| file.name() == "souk/inventory/v1/stock.proto").unwrap();
+        file.syntax = Some("editions".to_owned());
+        let error = Contract::load(&set.encode_to_vec()).err().unwrap();
+        assert!(matches!(&error, ContractError::Syntax { .. }), "{error}");
+        assert!(error.to_string().starts_with("souk/inventory/v1/stock.proto: the syntax `editions`"), "{error}");
+        assert!(matches!(Contract::load(b"nonsense").err().unwrap(), ContractError::Descriptors(_)));
+    }
+
+    #[test]
+    fn every_method_of_souk_says_who_may_call_it() {
+        let contract = Contract::souk().unwrap();
+        let services: Vec<_> = contract.pool().services().map(|service| service.full_name().to_owned()).collect();
+        assert!(services.len() >= 7, "{services:?}");
+        contract.require_access(&services.iter().map(String::as_str).collect::<Vec<_>>()).unwrap();
+    }
+
+    #[test]
+    fn options_are_read() {
+        let contract = Contract::souk().unwrap();
+        let place = contract.method("/souk.order.v1.OrderService/PlaceOrder").unwrap();
+        assert_eq!(place.access.as_ref().unwrap().owner.as_deref(), Some("customer"));
+        assert_eq!(place.idempotency_key.as_deref(), Some("request_id"));
+        assert!(place.idempotent && !place.safe && place.http.is_some());
+        let get = contract.method("/souk.inventory.v1.ProductService/GetProduct").unwrap();
+        assert!(get.safe && get.access.as_ref().unwrap().public);
+        assert_eq!(get.caching.unwrap().max_age.as_secs(), 5);
+        let update = contract.method("/souk.inventory.v1.ProductService/UpdateProduct").unwrap();
+        assert_eq!(update.etag.as_deref(), Some("product.etag"));
+        assert_eq!(update.access.as_ref().unwrap().scope.as_deref(), Some("inventory.write"));
+        let reserve = contract.method("/souk.inventory.v1.ReservationService/Reserve").unwrap();
+        assert!(reserve.http.is_none() && reserve.access.as_ref().unwrap().only_internal());
+    }
+
+    #[test]
+    fn an_unknown_service_is_named() {
+        let error = Contract::souk().unwrap().require_access(&["souk.no.v1.Such"]).unwrap_err();
+        assert_eq!(error.to_string(), "the contract has no service souk.no.v1.Such");
+    }
+}

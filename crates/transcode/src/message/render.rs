@@ -1,0 +1,437 @@
+//! The JSON of an answer, written from its bytes on the wire: no message is built on the way.
+//!
+//! What the JSON of each type looks like is worked out once, when the routes are.
+
+use std::{
+    collections::{BTreeMap, HashMap},
+    io::Write,
+};
+
+use base64::{display::Base64Display, prelude::BASE64_STANDARD};
+use chrono::{DateTime, Datelike, SecondsFormat};
+use prost_reflect::{DescriptorPool, FieldDescriptor, MessageDescriptor};
+
+use super::{
+    json::any::{stands_as_value, type_name},
+    known,
+    shape::{Field, Item, Place, Shape, Shapes},
+    wire::{self, Fields, Malformed, Value},
+};
+
+/// Writes answers of one type.
+#[derive(Debug, Clone)]
+pub struct Renderer {
+    shapes: Vec<Shape>,
+    /// The field that is the whole JSON, where the message is not: its index among those of the first shape.
+    alone: Option<usize>,
+    /// Fields with their default value are left out.
+    omits: bool,
+}
+
+/// An answer that JSON cannot say, or that is not of its type.
+#[derive(Debug, thiserror::Error)]
+pub enum RenderError {
+    /// The bytes are no message, or not one of this type.
+    #[error(transparent)]
+    Malformed(#[from] Malformed),
+    /// A text is not UTF-8.
+    #[error("a text is not UTF-8")]
+    Text(#[from] std::str::Utf8Error),
+    /// A time outside of the years 1 to 9999.
+    #[error("a time is not one that JSON can say")]
+    Time,
+    /// Messages in messages, too deep.
+    #[error("the message has too many messages inside each other")]
+    Depth,
+    /// A duration that is too long, or whose seconds and nanoseconds have not the same sign.
+    #[error("a duration is not one that JSON can say")]
+    Duration,
+    /// A path of a mask that would not be the same when it is read again.
+    #[error("a path of a field mask has no name in JSON")]
+    Mask,
+    /// NaN or infinity in a `google.protobuf.Value`.
+    #[error("a google.protobuf.Value is a number that JSON does not have")]
+    Number,
+    /// An `Any` of a type that the contract lacks, or with content and no type.
+    #[error("an Any is of no type that is known")]
+    Any,
+    /// JSON could not be written.
+    #[error("a value cannot be written as JSON")]
+    Write(#[from] serde_json::Error),
+}
+
+/// As deep as prost decodes.
+const DEPTH: usize = 100;
+
+impl Renderer {
+    /// Writes messages of this type; of them the one field alone, where one is given.
+    pub fn new(message: &MessageDescriptor, alone: Option<&FieldDescriptor>) -> Self {
+        let mut shapes = Shapes::default();
+        shapes.of(message);
+        let alone = alone.and_then(|alone| match shapes.list.first() {
+            Some(Shape::Object(fields)) => fields.iter().position(|field| field.number == alone.number()),
+            _ => None,
+        });
+        Self { shapes: shapes.list, alone, omits: false }
+    }
+
+    /// The same, without the fields that have their default value.
+    #[must_use]
+    pub fn omitting_defaults(mut self) -> Self {
+        self.omits = true;
+        self
+    }
+
+    /// The JSON of an encoded message. Fields with their default value are there, so that every answer of a method has
+    /// the same shape; those that know whether they are set, only where they are.
+    ///
+    /// # Errors
+    /// The message is not one of the type, or holds what JSON cannot say.
+    pub fn render(&self, message: &[u8]) -> Result<Vec<u8>, RenderError> {
+        // Names and punctuation make JSON longer than the wire.
+        let mut out = Vec::with_capacity(message.len() * 2 + 128);
+        match (self.alone, self.shapes.first()) {
+            (Some(index), Some(Shape::Object(fields))) => {
+                let found = collect(fields, message)?;
+                let values = of_field(&found, index);
+                self.field(&fields[index], values, &mut out, DEPTH)?;
+                if out.is_empty() {
+                    out.extend_from_slice(b"null");
+                }
+            }
+            _ => self.message(0, message, &mut out, DEPTH)?,
+        }
+        Ok(out)
+    }
+
+    fn message(&self, shape: usize, message: &[u8], out: &mut Vec<u8>, depth: usize) -> Result<(), RenderError> {
+        if depth == 0 {
+            return Err(RenderError::Depth);
+        }
+        match &self.shapes[shape] {
+            Shape::Time => time(message, out),
+            Shape::Duration => duration(message, out),
+            Shape::Mask => mask(message, out),
+            Shape::Field(field) => {
+                let found = collect(std::slice::from_ref(field), message)?;
+                self.field(field, &found, out, depth)
+            }
+            Shape::Value(fields) => {
+                let found = collect(fields, message)?;
+                let Some((index, last)) = found.last() else {
+                    out.extend_from_slice(b"null");
+                    return Ok(());
+                };
+                if let (Item::Double, Value::Fixed64(bits)) = (&fields[*index].item, last)
+                    && !f64::from_bits(*bits).is_finite()
+                {
+                    return Err(RenderError::Number);
+                }
+                self.field(&fields[*index], &found, out, depth)
+            }
+            Shape::Any(pool) => any(pool, message, out, depth),
+            Shape::Object(fields) => {
+                let found = collect(fields, message)?;
+                out.push(b'{');
+                let mut rest = found.as_slice();
+                for (index, field) in fields.iter().enumerate() {
+                    let count = rest.iter().take_while(|(found, _)| *found == index).count();
+                    let (values, after) = rest.split_at(count);
+                    rest = after;
+                    if self.left_out(field, values) {
+                        continue;
+                    }
+                    if out.last() != Some(&b'{') {
+                        out.push(b',');
+                    }
+                    out.extend_from_slice(field.key.as_bytes());
+                    self.field(field, values, out, depth)?;
+                }
+                out.push(b'}');
+                Ok(())
+            }
+        }
+    }
+
+    /// Whether a field of a message has nothing to say.
+    fn left_out(&self, field: &Field, values: &[Found<'_>]) -> bool {
+        match (&field.place, values) {
+            (Place::Present, []) => true,
+            (_, []) => self.omits,
+            // A default that was written all the same.
+            (Place::Single, [.., (_, last)]) => self.omits && *last == field.item.zero(),
+            _ => false,
+        }
+    }
+
+    /// Writes a field's value; nothing where it is not set and has no default.
+    fn field(&self, field: &Field, found: &[Found<'_>], out: &mut Vec<u8>, depth: usize) -> Result<(), RenderError> {
+        match (&field.place, found) {
+            (Place::Present, []) => Ok(()),
+            (Place::Single, []) => self.value(&field.item, field.item.zero(), out, depth),
+            // Of a message that was written in parts, the parts together are the message.
+            (Place::Present | Place::Single, [_, _, ..]) if matches!(field.item, Item::Message(_)) => {
+                let mut whole = Vec::new();
+                for (_, value) in found {
+                    whole.extend_from_slice(bytes(*value)?);
+                }
+                self.value(&field.item, Value::Bytes(&whole), out, depth)
+            }
+            (Place::Present | Place::Single, [.., (_, last)]) => self.value(&field.item, *last, out, depth),
+            (Place::List, _) => self.list(&field.item, found, out, depth),
+            (Place::Map(key), _) => self.map(key, &field.item, found, out, depth),
+        }
+    }
+
+    fn list(&self, item: &Item, found: &[Found<'_>], out: &mut Vec<u8>, depth: usize) -> Result<(), RenderError> {
+        out.push(b'[');
+        let mut first = true;
+        let mut element = |value: Value<'_>, out: &mut Vec<u8>| {
+            if !std::mem::take(&mut first) {
+                out.push(b',');
+            }
+            self.value(item, value, out, depth)
+        };
+        for (_, value) in found {
+            match (item.zero(), *value) {
+                (Value::Bytes(_), _) => element(*value, out)?,
+                (number, Value::Bytes(mut packed)) => {
+                    while !packed.is_empty() {
+                        element(wire::packed(number, &mut packed)?, out)?;
+                    }
+                }
+                _ => element(*value, out)?,
+            }
+        }
+        out.push(b']');
+        Ok(())
+    }
+
+    fn map(
+        &self,
+        key: &Item,
+        item: &Item,
+        found: &[Found<'_>],
+        out: &mut Vec<u8>,
+        depth: usize,
+    ) -> Result<(), RenderError> {
+        // A key that stands there twice counts the last time; and the order is always the same.
+        let mut entries = BTreeMap::new();
+        for (_, entry) in found {
+            let (mut name, mut value) = (key.zero(), item.zero());
+            for field in Fields::of(bytes(*entry)?) {
+                match field? {
+                    (1, found) => name = found,
+                    (2, found) => value = found,
+                    _ => {}
+                }
+            }
+            let mut text = Vec::new();
+            self.value(key, name, &mut text, depth)?;
+            entries.insert(text, value);
+        }
+        out.push(b'{');
+        for (name, value) in entries {
+            if out.last() != Some(&b'{') {
+                out.push(b',');
+            }
+            let quoted = name.first() == Some(&b'"');
+            out.extend_from_slice(if quoted { b"" } else { b"\"" });
+            out.extend_from_slice(&name);
+            out.extend_from_slice(if quoted { b":" } else { b"\":" });
+            self.value(item, value, out, depth)?;
+        }
+        out.push(b'}');
+        Ok(())
+    }
+
+    fn value(&self, item: &Item, value: Value<'_>, out: &mut Vec<u8>, depth: usize) -> Result<(), RenderError> {
+        match (item, value) {
+            (Item::Bool, Value::Varint(number)) => out.extend_from_slice(if number == 0 { b"false" } else { b"true" }),
+            (Item::Int32, Value::Varint(number)) => serde_json::to_writer(out, &(number as i32))?,
+            (Item::Uint32, Value::Varint(number)) => serde_json::to_writer(out, &(number as u32))?,
+            // Decoders take the low half of a number before they undo the zigzag.
+            (Item::Sint32, Value::Varint(number)) => {
+                serde_json::to_writer(out, &(zigzag(u64::from(number as u32)) as i32))?;
+            }
+            (Item::Fixed32, Value::Fixed32(number)) => serde_json::to_writer(out, &number)?,
+            (Item::Sfixed32, Value::Fixed32(number)) => serde_json::to_writer(out, &number.cast_signed())?,
+            // What a double cannot hold is text.
+            (Item::Int64, Value::Varint(number)) => quoted(&number.cast_signed(), out)?,
+            (Item::Uint64, Value::Varint(number)) => quoted(&number, out)?,
+            (Item::Sint64, Value::Varint(number)) => quoted(&zigzag(number), out)?,
+            (Item::Fixed64, Value::Fixed64(number)) => quoted(&number, out)?,
+            (Item::Sfixed64, Value::Fixed64(number)) => quoted(&number.cast_signed(), out)?,
+            (Item::Float, Value::Fixed32(bits)) => {
+                let number = f32::from_bits(bits);
+                match not_a_number(number.into()) {
+                    Some(name) => out.extend_from_slice(name),
+                    None => serde_json::to_writer(out, &number)?,
+                }
+            }
+            (Item::Double, Value::Fixed64(bits)) => {
+                let number = f64::from_bits(bits);
+                match not_a_number(number) {
+                    Some(name) => out.extend_from_slice(name),
+                    None => serde_json::to_writer(out, &number)?,
+                }
+            }
+            (Item::Text, Value::Bytes(text)) => serde_json::to_writer(out, std::str::from_utf8(text)?)?,
+            (Item::Bytes, Value::Bytes(bytes)) => {
+                write!(out, "\"{}\"", Base64Display::new(bytes, &BASE64_STANDARD)).map_err(serde_json::Error::io)?;
+            }
+            (Item::Enum(names), Value::Varint(number)) => {
+                let number = number as i32;
+                match names.iter().find(|(known, _)| *known == number) {
+                    Some((_, name)) => serde_json::to_writer(out, name)?,
+                    None => serde_json::to_writer(out, &number)?,
+                }
+            }
+            (Item::Null, Value::Varint(_)) => out.extend_from_slice(b"null"),
+            (Item::Message(shape), Value::Bytes(message)) => self.message(*shape, message, out, depth - 1)?,
+            _ => return Err(Malformed.into()),
+        }
+        Ok(())
+    }
+}
+
+/// A value, and the index of the field that it is one of.
+type Found<'a> = (usize, Value<'a>);
+
+/// The known fields of a message, ordered by field; within one field, as they were written.
+fn collect<'a>(fields: &[Field], message: &'a [u8]) -> Result<Vec<Found<'a>>, Malformed> {
+    let mut found: Vec<Found<'a>> = Vec::with_capacity(fields.len());
+    let mut chosen = false;
+    for field in Fields::of(message) {
+        let (number, value) = field?;
+        if let Ok(index) = fields.binary_search_by_key(&number, |field| field.number) {
+            chosen |= fields[index].oneof.is_some();
+            found.push((index, value));
+        }
+    }
+    if chosen {
+        // Of the fields of a oneof, the one that was written last counts.
+        let mut last = HashMap::new();
+        for (index, _) in &found {
+            if let Some(oneof) = fields[*index].oneof {
+                last.insert(oneof, *index);
+            }
+        }
+        found.retain(|(index, _)| fields[*index].oneof.is_none_or(|oneof| last.get(&oneof) == Some(index)));
+    }
+    if !found.is_sorted_by_key(|(index, _)| *index) {
+        found.sort_by_key(|(index, _)| *index);
+    }
+    Ok(found)
+}
+
+fn of_field<'f, 'a>(found: &'f [Found<'a>], index: usize) -> &'f [Found<'a>] {
+    let from = found.partition_point(|(found, _)| *found < index);
+    let to = found.partition_point(|(found, _)| *found <= index);
+    &found[from..to]
+}
+
+fn bytes(value: Value<'_>) -> Result<&[u8], Malformed> {
+    match value {
+        Value::Bytes(bytes) => Ok(bytes),
+        _ => Err(Malformed),
+    }
+}
+
+fn zigzag(number: u64) -> i64 {
+    (number >> 1).cast_signed() ^ -((number & 1).cast_signed())
+}
+
+fn quoted(number: &impl serde::Serialize, out: &mut Vec<u8>) -> Result<(), serde_json::Error> {
+    out.push(b'"');
+    serde_json::to_writer(&mut *out, number)?;
+    out.push(b'"');
+    Ok(())
+}
+
+fn not_a_number(number: f64) -> Option<&'static [u8]> {
+    match number {
+        _ if number.is_nan() => Some(b"\"NaN\""),
+        f64::INFINITY => Some(b"\"Infinity\""),
+        f64::NEG_INFINITY => Some(b"\"-Infinity\""),
+        _ => None,
+    }
+}
+
+/// Seconds and nanoseconds of a timestamp or a duration.
+fn seconds_and_nanos(message: &[u8]) -> Result<(i64, i32), Malformed> {
+    let (mut seconds, mut nanos) = (0, 0);
+    for field in Fields::of(message) {
+        match field? {
+            (1, Value::Varint(number)) => seconds = number.cast_signed(),
+            (2, Value::Varint(number)) => nanos = number as i32,
+            _ => {}
+        }
+    }
+    Ok((seconds, nanos))
+}
+
+fn time(message: &[u8], out: &mut Vec<u8>) -> Result<(), RenderError> {
+    let (seconds, nanos) = seconds_and_nanos(message)?;
+    let nanos = u32::try_from(nanos).ok().filter(|nanos| *nanos < 1_000_000_000).ok_or(RenderError::Time)?;
+    let time = DateTime::from_timestamp(seconds, nanos).ok_or(RenderError::Time)?;
+    if !(1..=9999).contains(&time.year()) {
+        return Err(RenderError::Time);
+    }
+    serde_json::to_writer(out, &time.to_rfc3339_opts(SecondsFormat::AutoSi, true))?;
+    Ok(())
+}
+
+fn duration(message: &[u8], out: &mut Vec<u8>) -> Result<(), RenderError> {
+    let (seconds, nanos) = seconds_and_nanos(message)?;
+    serde_json::to_writer(out, &known::write_duration(seconds, nanos).ok_or(RenderError::Duration)?)?;
+    Ok(())
+}
+
+fn mask(message: &[u8], out: &mut Vec<u8>) -> Result<(), RenderError> {
+    let mut paths = Vec::new();
+    for field in Fields::of(message) {
+        if let (1, Value::Bytes(path)) = field? {
+            paths.push(known::write_path(std::str::from_utf8(path)?).ok_or(RenderError::Mask)?);
+        }
+    }
+    serde_json::to_writer(out, &paths.join(","))?;
+    Ok(())
+}
+
+/// A message of any type, with the name of the type. What its JSON looks like is worked out each time: most answers
+/// have such messages only where something went wrong.
+fn any(pool: &DescriptorPool, message: &[u8], out: &mut Vec<u8>, depth: usize) -> Result<(), RenderError> {
+    let (mut url, mut content): (&[u8], &[u8]) = (&[], &[]);
+    for field in Fields::of(message) {
+        match field? {
+            (1, Value::Bytes(found)) => url = found,
+            (2, Value::Bytes(found)) => content = found,
+            _ => {}
+        }
+    }
+    let url = std::str::from_utf8(url)?;
+    if url.is_empty() && content.is_empty() {
+        out.extend_from_slice(b"{}");
+        return Ok(());
+    }
+    let descriptor = type_name(url).and_then(|name| pool.get_message_by_name(name)).ok_or(RenderError::Any)?;
+    let inside = Renderer::new(&descriptor, None);
+    out.extend_from_slice(b"{\"@type\":");
+    serde_json::to_writer(&mut *out, url)?;
+    if stands_as_value(&descriptor) {
+        out.extend_from_slice(b",\"value\":");
+        inside.message(0, content, out, depth - 1)?;
+        out.push(b'}');
+        return Ok(());
+    }
+    // The fields of its object go on where the type's name ended.
+    let at = out.len();
+    inside.message(0, content, out, depth - 1)?;
+    if out.len() == at + b"{}".len() {
+        out.remove(at);
+    } else {
+        out[at] = b',';
+    }
+    Ok(())
+}

@@ -1,0 +1,56 @@
+//! Who calls, and whether they may: the token is checked here, and the method's access rule. What is theirs of what
+//! they ask for, the service decides.
+
+use http::{Request, Response, header};
+use souk_common::{
+    auth::{Admit, Identity},
+    error::{Problem, Reason},
+};
+use tonic::body::Body;
+
+use crate::{
+    gateway::Gateway,
+    layers::Next,
+    request::{self, Caller},
+};
+
+/// Notes who calls a method of the contract. A token that is not valid is noted, too: who tries tokens is counted before
+/// they are refused.
+pub async fn identify(gateway: &Gateway, mut request: Request<Body>, next: &Next) -> Result<Response<Body>, Problem> {
+    if gateway.verifier.is_none() && !gateway.api.passes_authorization {
+        // Checked by nobody here, it must not look to a service as if it were.
+        request.headers_mut().remove(header::AUTHORIZATION);
+    }
+    if request::target(request.extensions())?.method().is_some() {
+        let identified = match &gateway.verifier {
+            Some(verifier) if request.headers().contains_key(header::AUTHORIZATION) => {
+                Box::pin(verifier.identify(request.headers())).await
+            }
+            _ => Ok(Identity::Anonymous),
+        };
+        let identity = match identified {
+            // Services call each other directly: one that comes in here is a stolen token.
+            Ok(Identity::Service { .. }) => {
+                Err(Problem::new(Reason::TokenInvalid, "this token is not one for clients"))
+            }
+            identified => identified,
+        };
+        request.extensions_mut().insert(Caller(identity));
+    }
+    next.run(request).await
+}
+
+/// Lets a caller in as far as the method's access rule does.
+pub async fn authorize(_: &Gateway, request: Request<Body>, next: &Next) -> Result<Response<Body>, Problem> {
+    if let Some(method) = request::target(request.extensions())?.method() {
+        let rule = method.access.as_ref().filter(|rule| !rule.only_internal());
+        let rule =
+            rule.ok_or_else(|| Problem::new(Reason::AccessDenied, "this method is for souk's own services alone"))?;
+        let Caller(identity) = request::part::<Caller>(request.extensions())?;
+        let identity = identity.as_ref().map_err(Problem::clone)?;
+        let kind = if *identity == Identity::Anonymous { "anonymous" } else { "user" };
+        tracing::Span::current().record("souk.caller", kind);
+        rule.admit(identity)?;
+    }
+    next.run(request).await
+}

@@ -1,0 +1,99 @@
+//! Answers are compressed with gzip for those who accept it.
+//!
+//! gzip alone: everyone reads it, and a CDN in front makes what browsers like better of it.
+
+use std::convert::Infallible;
+
+use http::{HeaderMap, Request, Response, header};
+use tonic::body::Body;
+use tower::ServiceExt;
+use tower_http::{
+    CompressionLevel,
+    compression::{Compression, Predicate},
+};
+
+use crate::{gateway::Gateway, layers::NextInfallible, rest::etag};
+
+/// Bytes below which compression saves no packet.
+const WORTH_IT: u64 = 1024;
+/// What gets smaller. gRPC has its own compression, and streams must not wait for more to compress.
+const TEXT: [&str; 7] = [
+    "application/json",
+    "application/problem+json",
+    "application/javascript",
+    "application/yaml",
+    "image/svg+xml",
+    "text/",
+    "application/manifest+json",
+];
+const EVENT_STREAM: &str = "text/event-stream";
+
+/// Compresses a response where it is worth it and the client accepts it. It gets an entity tag of its own then.
+pub async fn compress(
+    gateway: &Gateway,
+    request: Request<Body>,
+    next: &NextInfallible,
+) -> Result<Response<Body>, Infallible> {
+    if !gateway.config.settings.compression || !request.headers().contains_key(header::ACCEPT_ENCODING) {
+        return next.run(request).await;
+    }
+    let compression = Compression::new(next).quality(CompressionLevel::Fastest).compress_when(WorthIt);
+    let Ok(mut response) = Box::pin(compression.oneshot(request)).await;
+    let headers = response.headers_mut();
+    if headers.contains_key(header::CONTENT_ENCODING)
+        && let Some(packed) = headers.get(header::ETAG).and_then(etag::packed)
+    {
+        headers.insert(header::ETAG, packed);
+    }
+    Ok(response.map(Body::new))
+}
+
+/// Whether a request names a coding as accepted (RFC 9110, 12.5.3).
+pub fn accepted(headers: &HeaderMap, wanted: &str) -> bool {
+    let values = headers.get_all(header::ACCEPT_ENCODING).iter().filter_map(|value| value.to_str().ok());
+    let codings = values.flat_map(|value| value.split(','));
+    codings.map(|coding| coding.split_once(';').unwrap_or((coding, ""))).any(|(name, parameters)| {
+        let weight = parameters.trim().strip_prefix("q=").map(str::parse::<f32>);
+        name.trim().eq_ignore_ascii_case(wanted) && !matches!(weight, Some(Ok(0.0)))
+    })
+}
+
+#[derive(Clone, Copy)]
+struct WorthIt;
+
+impl Predicate for WorthIt {
+    fn should_compress<B: http_body::Body>(&self, response: &Response<B>) -> bool {
+        let size = response.body().size_hint().exact();
+        let content_type = response.headers().get(header::CONTENT_TYPE).and_then(|value| value.to_str().ok());
+        size.is_some_and(|size| size >= WORTH_IT)
+            && content_type.is_some_and(|given| {
+                TEXT.iter().any(|text| given.starts_with(text)) && !given.starts_with(EVENT_STREAM)
+            })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use http::HeaderValue;
+
+    use super::*;
+
+    #[test]
+    fn who_accepts_gzip() {
+        let cases = [
+            ("gzip", true),
+            ("GZip, br", true),
+            ("br, gzip;q=0.1", true),
+            ("gzip; q=0", false),
+            ("gzip;q=0.000", false),
+            ("identity", false),
+            ("", false),
+        ];
+        for (accept, expected) in cases {
+            let mut headers = HeaderMap::new();
+            headers.insert(header::ACCEPT_ENCODING, HeaderValue::from_static(accept));
+            assert_eq!(accepted(&headers, "gzip"), expected, "{accept}");
+        }
+        assert!(!accepted(&HeaderMap::new(), "gzip"));
+    }
+}

@@ -1,0 +1,270 @@
+//! `[gateway.contract]`: which contract is served, and what it leaves open.
+
+use std::{collections::BTreeMap, time::Duration};
+
+use serde::{Deserialize, Deserializer, de::Error};
+use serde_json::Value;
+use souk_common::{
+    config::duration,
+    contract::{Contract, RateClass},
+};
+
+use super::HeaderList;
+use crate::{openapi::About, transcode::lenient::Leniency};
+
+/// `[gateway.contract]`.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Settings {
+    /// The file with the descriptors; empty: none.
+    pub descriptors: String,
+    /// Whether the backends are asked for them.
+    pub reflection: bool,
+    /// What the document and the index call the API; empty: by its packages.
+    pub title: String,
+    /// Its version in the document.
+    pub version: String,
+    /// Who may call a method of which neither its contract nor `methods` says so.
+    #[serde(deserialize_with = "unset")]
+    pub access: Option<Access>,
+    /// Whether `authorization` is left to the services.
+    pub pass_authorization: bool,
+    /// Request headers that reach the services.
+    pub request_headers: HeaderList,
+    /// Metadata that clients get as headers.
+    pub response_headers: HeaderList,
+    /// Rules that are relaxed.
+    pub lenient: Lenient,
+    /// What holds for packages, services and methods.
+    pub methods: Rules,
+}
+
+/// Who may call a method.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Access {
+    /// Anyone.
+    Public,
+    /// Anyone with a valid token of souk's.
+    SignedIn,
+    /// Nobody: it is not served.
+    Deny,
+}
+
+/// `[gateway.contract.lenient]`.
+#[derive(Debug, Clone, Copy, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Lenient {
+    all: bool,
+    unknown_parameters: bool,
+    system_parameters: bool,
+    undeclared_body: bool,
+    omit_defaults: bool,
+    raw_bodies: bool,
+}
+
+impl Lenient {
+    /// What is relaxed.
+    pub fn leniency(self) -> Leniency {
+        if self.all {
+            return Leniency::ALL;
+        }
+        Leniency {
+            unknown_parameters: self.unknown_parameters,
+            system_parameters: self.system_parameters,
+            undeclared_body: self.undeclared_body,
+            omit_defaults: self.omit_defaults,
+            raw_bodies: self.raw_bodies,
+        }
+    }
+}
+
+impl Settings {
+    /// Whether the contract is another one than souk's own.
+    pub fn is_foreign(&self) -> bool {
+        self.reflection || !self.descriptors.is_empty()
+    }
+
+    /// The setting that is wrong, and what would be right.
+    pub fn fault(&self) -> Option<(&'static str, &'static str)> {
+        if self.reflection && !self.descriptors.is_empty() {
+            return Some((
+                "reflection",
+                "must be false where gateway.contract.descriptors names a file: one of the two",
+            ));
+        }
+        let only_for_foreign = [
+            ("title", !self.title.is_empty()),
+            ("version", !self.version.is_empty()),
+            ("access", self.access.is_some()),
+            ("pass_authorization", self.pass_authorization),
+            ("request_headers", !self.request_headers.is_empty()),
+            ("response_headers", !self.response_headers.is_empty()),
+            ("lenient", self.lenient.leniency() != Leniency::default()),
+            ("methods", self.methods.names().next().is_some()),
+        ];
+        let unused = only_for_foreign.into_iter().find(|(_, given)| *given && !self.is_foreign());
+        unused.map(|(name, _)| {
+            (name, "is for contracts of your own: set gateway.contract.descriptors (--descriptors) or .reflection, too")
+        })
+    }
+
+    /// What the pages say of a contract.
+    pub fn about(&self, contract: &Contract) -> About {
+        let mut packages: Vec<_> = contract.methods().map(|method| package(&method.service).to_owned()).collect();
+        packages.dedup();
+        let named = |text: &str, otherwise: String| if text.is_empty() { otherwise } else { text.to_owned() };
+        let title = packages.into_iter().filter(|package| !package.is_empty()).collect::<Vec<_>>().join(", ");
+        let title = named(&title, "API".to_owned());
+        About::foreign(
+            named(&self.title, title),
+            named(&self.version, "0".to_owned()),
+            self.lenient.leniency().omit_defaults,
+        )
+    }
+}
+
+fn package(service: &str) -> &str {
+    service.rsplit_once('.').map_or("", |(package, _)| package)
+}
+
+fn unset<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<Access>, D::Error> {
+    match Value::deserialize(deserializer)? {
+        Value::String(text) if text.is_empty() => Ok(None),
+        value => Access::deserialize(value).map(Some).map_err(D::Error::custom),
+    }
+}
+
+/// What settings say of one method.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Rule {
+    /// Who may call it.
+    pub access: Option<Access>,
+    /// Which budget of requests it draws on.
+    pub rate_class: Option<RateClass>,
+    /// How long it may take.
+    pub deadline: Option<Duration>,
+}
+
+/// `[gateway.contract.methods]`, by the name of a package, service or method.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Rules(BTreeMap<String, Rule>);
+
+/// The longest that a method may be given.
+const LONGEST: Duration = Duration::from_secs(24 * 3600);
+
+/// Whether a name is the method, its service or a package around it. Variables have names in capitals: their case does not
+/// count.
+pub fn fits(name: &str, method: &str) -> bool {
+    let head = method.get(..name.len());
+    head.is_some_and(|head| head.eq_ignore_ascii_case(name))
+        && matches!(method.as_bytes().get(name.len()), None | Some(b'.'))
+}
+
+impl Rules {
+    /// What holds for a method: each thing by the longest name that says it.
+    pub fn of(&self, method: &str) -> Rule {
+        let mut fitting: Vec<_> = self.0.iter().filter(|(name, _)| fits(name, method)).collect();
+        fitting.sort_by_key(|(name, _)| std::cmp::Reverse(name.len()));
+        Rule {
+            access: fitting.iter().find_map(|(_, rule)| rule.access),
+            rate_class: fitting.iter().find_map(|(_, rule)| rule.rate_class),
+            deadline: fitting.iter().find_map(|(_, rule)| rule.deadline),
+        }
+    }
+
+    /// The names that something is said of.
+    pub fn names(&self) -> impl Iterator<Item = &str> {
+        self.0.keys().map(String::as_str)
+    }
+}
+
+impl<'de> Deserialize<'de> for Rules {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let mut rules = BTreeMap::new();
+        flatten("", Value::deserialize(deserializer)?, &mut rules).map_err(D::Error::custom)?;
+        Ok(Self(rules))
+    }
+}
+
+/// TOML reads `my.pkg.Service = {…}` as tables in tables. What is no table says something of the name so far.
+fn flatten(path: &str, value: Value, into: &mut BTreeMap<String, Rule>) -> Result<(), String> {
+    let Value::Object(table) = value else { return Err("must be a section".to_owned()) };
+    for (name, value) in table {
+        if value.is_object() {
+            let path = if path.is_empty() { name } else { format!("{path}.{name}") };
+            flatten(&path, value, into)?;
+            continue;
+        }
+        if path.is_empty() {
+            return Err(format!("`{name}` must stand below the name of a package, service or method"));
+        }
+        let rule = into.entry(path.to_owned()).or_default();
+        let wrong = |right: &str| format!("{path}.{name} is {value}, and must be {right}");
+        let text = value.as_str().unwrap_or_default();
+        match name.as_str() {
+            "access" => {
+                let access = Access::deserialize(&value);
+                rule.access = Some(access.map_err(|_| wrong("\"public\", \"signed-in\" or \"deny\""))?);
+            }
+            "rate_class" => {
+                rule.rate_class = Some(match text {
+                    "read" => RateClass::Read,
+                    "write" => RateClass::Write,
+                    "auth" => RateClass::Auth,
+                    _ => return Err(wrong("\"read\", \"write\" or \"auth\"")),
+                });
+            }
+            "deadline" => {
+                let deadline = duration::parse(text).ok();
+                let deadline = deadline.filter(|deadline| !deadline.is_zero() && *deadline <= LONGEST);
+                rule.deadline = Some(deadline.ok_or_else(|| wrong("a duration up to 24h, such as \"2s\""))?);
+            }
+            _ => return Err(format!("{path}.{name} is not known: there are access, rate_class and deadline")),
+        }
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    #[test]
+    fn the_longest_name_wins_for_each_thing_by_itself() {
+        let rules = json!({
+            "my": {"access": "signed-in", "deadline": "2s", "pkg": {
+                "access": "public",
+                "Things": {"rate_class": "auth", "Get": {"deadline": "1m"}},
+            }},
+        });
+        let rules: Rules = serde_json::from_value(rules).unwrap();
+        let of = |method| rules.of(method);
+        let get = of("my.pkg.Things.Get");
+        assert_eq!(get.access, Some(Access::Public));
+        assert_eq!((get.rate_class, get.deadline), (Some(RateClass::Auth), Some(Duration::from_secs(60))));
+        assert_eq!(of("my.other.Things.Get").access, Some(Access::SignedIn));
+        assert_eq!(of("my.pkg.Things.GetAll").deadline, Some(Duration::from_secs(2)));
+        assert_eq!(of("mypkg.Things.Get"), Rule::default());
+        // As a variable has it.
+        assert!(fits("my.pkg.things", "my.pkg.Things.Get"));
+    }
+
+    #[test]
+    fn what_cannot_be_meant_is_named() {
+        let table = [
+            (json!({"access": "public"}), "must stand below the name"),
+            (json!({"a": {"access": "all"}}), "a.access is \"all\", and must be \"public\""),
+            (json!({"a": {"rate_class": "slow"}}), "must be \"read\", \"write\" or \"auth\""),
+            (json!({"a": {"deadline": "25h"}}), "a duration up to 24h"),
+            (json!({"a": {"deadline": 5}}), "a duration up to 24h"),
+            (json!({"a": {"colour": "red"}}), "a.colour is not known"),
+        ];
+        for (rules, says) in table {
+            let error = serde_json::from_value::<Rules>(rules).unwrap_err().to_string();
+            assert!(error.contains(says), "{error}");
+        }
+    }
+}

@@ -1,0 +1,167 @@
+//! The REST routes of a contract ([`souk_transcode::routes`]), each with what the contract says of its method.
+
+use std::{ops::Deref, sync::Arc};
+
+use http::Method as HttpMethod;
+use prost_reflect::MethodDescriptor;
+use souk_common::{
+    contract::{Contract, Method},
+    error::{Problem, Reason},
+};
+pub use souk_transcode::routes::{RouteError, TooLong};
+use souk_transcode::{
+    message::{HeaderField, lenient::Leniency},
+    routes::{self, MethodOptions},
+};
+
+use crate::stream::Resume;
+
+/// A REST route of a method.
+pub type Route = routes::Route<Served>;
+/// A route, and what its path variables captured.
+pub type Matched = routes::Matched<Served>;
+
+/// A method of the contract, as its routes carry it.
+#[derive(Debug)]
+pub struct Served {
+    method: Arc<Method>,
+    /// How its stream is taken up again.
+    pub resume: Option<Resume>,
+}
+
+impl Deref for Served {
+    type Target = Arc<Method>;
+
+    fn deref(&self) -> &Arc<Method> {
+        &self.method
+    }
+}
+
+/// All routes of a contract.
+#[derive(Debug)]
+pub struct Routes(routes::Routes<Served>);
+
+/// Why a request has no route.
+#[derive(Debug)]
+pub enum Miss {
+    /// The path leads nowhere, or cannot be read.
+    Path(Problem),
+    /// The path leads somewhere, with other HTTP methods. Holds the `Allow` header.
+    Method(String),
+}
+
+impl Routes {
+    /// The routes of those methods of a contract that clients may call at all.
+    ///
+    /// # Errors
+    /// The first rule that cannot be served.
+    pub fn of(contract: &Contract) -> Result<Self, RouteError> {
+        let options = Options { contract, leniency: Leniency::default(), taken: &[] };
+        routes::Routes::of(contract.pool(), &options).map(Self)
+    }
+
+    /// The routes of a contract that was not written for souk, and those that cannot be served. Paths that are `taken`
+    /// are not among them.
+    pub fn foreign(contract: &Contract, leniency: Leniency, taken: &[&str]) -> (Self, Vec<RouteError>) {
+        let (routes, skipped) = routes::Routes::leniently(contract.pool(), &Options { contract, leniency, taken });
+        (Self(routes), skipped)
+    }
+
+    /// The route of a request. HEAD finds what GET finds.
+    ///
+    /// # Errors
+    /// Why there is none.
+    pub fn find(&self, method: &HttpMethod, path: &str) -> Result<Matched, Miss> {
+        self.0.find(method, path).map_err(|miss| match miss {
+            routes::Miss::Method(allow) => Miss::Method(allow),
+            routes::Miss::NotFound => Miss::Path(Problem::new(Reason::RouteNotFound, "no method has this path")),
+            routes::Miss::Path(_) => Miss::Path(Problem::new(Reason::MalformedRequest, miss.to_string())),
+        })
+    }
+}
+
+impl Deref for Routes {
+    type Target = routes::Routes<Served>;
+
+    fn deref(&self) -> &Self::Target {
+        &self.0
+    }
+}
+
+/// What a contract says of its methods.
+struct Options<'c> {
+    contract: &'c Contract,
+    leniency: Leniency,
+    /// Paths of the gateway's own pages, where no route may have them.
+    taken: &'c [&'c str],
+}
+
+impl MethodOptions for Options<'_> {
+    type Method = Served;
+
+    fn method(&self, descriptor: &MethodDescriptor) -> Result<Option<Served>, String> {
+        let path = format!("/{}/{}", descriptor.parent_service().full_name(), descriptor.name());
+        // What clients may never call has no place in their world.
+        let reachable = |method: &&Arc<Method>| method.access.as_ref().is_some_and(|rule| !rule.only_internal());
+        let Some(method) = self.contract.method(&path).filter(reachable) else { return Ok(None) };
+        let resume = Resume::of(method).map_err(|fault| format!("(souk.options.v1.cursor): {fault}"))?;
+        Ok(Some(Served { method: method.clone(), resume }))
+    }
+
+    fn headers(&self, method: &Served) -> Vec<HeaderField> {
+        let headers = method.headers.iter();
+        headers.map(|header| HeaderField { name: header.name.clone(), field: header.field.clone() }).collect()
+    }
+
+    fn is_taken(&self, path: &str) -> bool {
+        self.taken.contains(&path)
+    }
+
+    fn leniency(&self) -> Leniency {
+        self.leniency
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn path(found: Result<Matched, Miss>) -> (String, Vec<String>) {
+        let matched = found.unwrap();
+        (matched.route.method.path.clone(), matched.captures)
+    }
+
+    #[test]
+    fn the_routes_of_souk() {
+        let routes = Routes::of(Contract::souk().unwrap()).unwrap();
+        let get = |uri| path(routes.find(&HttpMethod::GET, uri));
+        assert_eq!(get("/v1/users/me").0, "/souk.user.v1.UserService/GetMe");
+        assert_eq!(
+            get("/v1/users/usr_1"),
+            ("/souk.user.v1.UserService/GetUser".to_owned(), vec!["users/usr_1".to_owned()])
+        );
+        assert_eq!(
+            path(routes.find(&HttpMethod::POST, "/v1/orders/ord_1:cancel")),
+            ("/souk.order.v1.OrderService/CancelOrder".to_owned(), vec!["orders/ord_1".to_owned()])
+        );
+        assert_eq!(
+            path(routes.find(&HttpMethod::HEAD, "/v1/products")).0,
+            "/souk.inventory.v1.ProductService/ListProducts"
+        );
+        let Err(Miss::Method(allow)) = routes.find(&HttpMethod::DELETE, "/v1/users/usr_1") else { panic!("found") };
+        assert_eq!(allow, "GET, PATCH, HEAD, OPTIONS");
+        assert!(matches!(routes.find(&HttpMethod::GET, "/v2"), Err(Miss::Path(_))));
+        assert!(matches!(routes.find(&HttpMethod::GET, "/v1/users/%ff"), Err(Miss::Path(_))));
+        let internal = routes.iter().filter(|route| &*route.method.name == "Reserve").count();
+        assert_eq!(internal, 0);
+    }
+
+    #[test]
+    fn all_that_souk_accepts_can_be_sent() {
+        let routes = Routes::of(Contract::souk().unwrap()).unwrap();
+        routes.fit(32 * 1024).unwrap();
+        // What an operator may set instead: at the least, it is told.
+        let error = routes.fit(8 * 1024).unwrap_err().to_string();
+        assert!(error.contains("accepts addresses of"), "{error}");
+    }
+}
