@@ -63,7 +63,7 @@ pub async fn respond(gateway: &Gateway, mut request: Request<Body>, next: &Next)
     })
 }
 
-/// A client that is refused for now is told when to come back, where the service did not say.
+/// Adds to a refusal for now (503) when the client may try again, where the service did not say.
 pub fn with_retry_delay(problem: Problem) -> Problem {
     let for_now = problem.http_status() == StatusCode::SERVICE_UNAVAILABLE.as_u16();
     if for_now && problem.retry_delay().is_none() { problem.retry_after(RETRY_AFTER) } else { problem }

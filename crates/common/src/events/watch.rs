@@ -137,7 +137,7 @@ impl Log {
             Begin::Cursor(cursor) => cursor,
         };
         if cursor.is_empty() {
-            // What was committed before has its position then, and is not told of.
+            // What was committed before has its position then, and is no part of the stream.
             self.look().await?;
             return Ok(self.place_at(self.head()).await?);
         }
@@ -170,7 +170,7 @@ impl Log {
         Ok(self.place_at(position).await?)
     }
 
-    /// Where the log ends. Another replica of the service may have told of a position that this one has not seen yet.
+    /// Where the log ends. Another replica of the service may have given out a position that this one has not seen yet.
     async fn known_to(&self, position: i64) -> Result<i64, DbError> {
         if position > self.head() {
             self.look().await?;

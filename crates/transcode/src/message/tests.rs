@@ -71,7 +71,7 @@ fn reason(error: &BindError) -> Reason {
     }
 }
 
-/// Bytes of all that is told of a request.
+/// Bytes of all violations that a response reports.
 fn told(error: &BindError) -> usize {
     let BindError::Fields(found) = error else { panic!("{error}") };
     let fields = found.list().iter().map(|violation| violation.path.len() + violation.detail.len());
