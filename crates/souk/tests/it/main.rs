@@ -10,6 +10,7 @@ mod cuts;
 mod ended;
 mod failover;
 mod full;
+mod goldens;
 mod grpc;
 mod hostile;
 mod import;
