@@ -3,6 +3,7 @@
 use std::{net::SocketAddr, path::PathBuf, time::Duration};
 
 use clap::{Args, Parser, Subcommand};
+use clap_complete::Shell;
 
 /// souk: a commerce backend that starts with one command and grows to a cluster.
 ///
@@ -38,6 +39,7 @@ EXAMPLES
                                            souk_inventory and souk_order
   souk gateway --descriptors api.binpb --backend my.pkg=http://127.0.0.1:9000 --public
                                            services of your own as REST, gRPC-Web, Connect, gRPC and OpenAPI
+  souk demo                                a small shop to look at, in a running souk
   souk import online-retail sales.csv      a real catalogue and real orders into a running souk
   souk verify                              check the promises on the data at hand
   souk prove                               buyers, duplicates, cancels and kills on services of its own, then verify
@@ -69,6 +71,9 @@ pub enum Command {
     /// Bring data from another system into a running souk through its public API.
     #[command(subcommand)]
     Import(ImportCommand),
+    /// Fill a running souk with a small shop to look at: products, stock, customers, and orders in several states, through
+    /// the public API. Run again, it adds what is missing and changes nothing else. Needs simulated payments.
+    Demo(DemoArgs),
     /// Check the promises on live databases: stock equals its ledger, every order is final or being worked on,
     /// what is confirmed is paid once. Exit status 1 where one is broken, with the rows that break it.
     Verify(DataArgs),
@@ -82,6 +87,16 @@ pub enum Command {
     /// `DIR/authority`, made once, and in `DIR/NAME` what the service NAME needs, made anew each time: `ca.pem`,
     /// `certificate.pem` and `key.pem`. A certificate is valid for a year.
     Certificates(CertificatesArgs),
+    /// Print the completions of this command line for a shell: `source <(souk completions bash)`.
+    Completions {
+        /// Which shell.
+        shell: Shell,
+    },
+    /// Write the manual pages, one for each command: `souk man DIR && man -l DIR/souk.1`.
+    Man {
+        /// Folder to write them to.
+        dir: PathBuf,
+    },
 }
 
 /// Where data lies.
@@ -208,6 +223,17 @@ pub struct OnlineRetailArgs {
     /// Requests under way at a time.
     #[arg(long, default_value_t = 16, value_parser = clap::value_parser!(u16).range(1..=256))]
     pub concurrency: u16,
+}
+
+/// Which souk to fill.
+#[derive(Args, Debug, Clone)]
+pub struct DemoArgs {
+    /// Address of the gateway. Default: that of the souk running on the data folder, or http://127.0.0.1:8080.
+    #[arg(long, value_name = "URL")]
+    pub server: Option<String>,
+    /// Folder with the credentials that `souk up` left there. SOUK_TOKEN goes before them.
+    #[arg(long, value_name = "DIR")]
+    pub data_dir: Option<PathBuf>,
 }
 
 /// What to prove, and where.

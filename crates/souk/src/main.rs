@@ -5,8 +5,10 @@ mod api;
 mod certificates;
 mod cli;
 mod data_dir;
+mod demo;
 mod healthcheck;
 mod import;
+mod manual;
 mod parts;
 mod prove;
 mod settings;
@@ -86,6 +88,9 @@ async fn run(cli: Cli) -> anyhow::Result<()> {
             let data_dir = data_dir(args.data_dir.as_deref(), file)?;
             import::online_retail(&args, &data_dir).await
         }
+        Command::Demo(args) => demo::run(&args, &data_dir(args.data_dir.as_deref(), file)?).await,
+        Command::Completions { shell } => manual::completions(shell),
+        Command::Man { dir } => manual::pages(&dir),
         Command::Verify(data) => verify::run(&settings::load(file, &Given::from_args(&data)?)?).await,
         Command::Prove(args) => Box::pin(prove::run(&args, file)).await,
         Command::Healthcheck(args) => healthcheck::run(&args.address, file).await,
