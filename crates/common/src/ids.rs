@@ -88,19 +88,13 @@ macro_rules! id {
     ($(#[$doc:meta])* $id:ident, $prefix:literal, $collection:literal) => {
         $(#[$doc])*
         #[doc = concat!("\n\nText `", $prefix, "_…`, resource name `", $collection, "/", $prefix, "_…`.")]
-        #[derive(
-            Clone,
-            Copy,
-            PartialEq,
-            Eq,
-            PartialOrd,
-            Ord,
-            Hash,
-            diesel::expression::AsExpression,
-            diesel::deserialize::FromSqlRow,
+        #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+        #[cfg_attr(
+            feature = "columns",
+            derive(diesel::expression::AsExpression, diesel::deserialize::FromSqlRow),
+            diesel(sql_type = diesel::sql_types::Uuid),
+            diesel(sql_type = diesel::sql_types::Binary)
         )]
-        #[diesel(sql_type = diesel::sql_types::Uuid)]
-        #[diesel(sql_type = diesel::sql_types::Binary)]
         pub struct $id(Uuid);
 
         impl $id {
@@ -184,44 +178,8 @@ macro_rules! id {
             }
         }
 
-        impl diesel::serialize::ToSql<diesel::sql_types::Uuid, diesel::pg::Pg> for $id {
-            fn to_sql<'b>(
-                &'b self,
-                out: &mut diesel::serialize::Output<'b, '_, diesel::pg::Pg>,
-            ) -> diesel::serialize::Result {
-                <Uuid as diesel::serialize::ToSql<diesel::sql_types::Uuid, diesel::pg::Pg>>::to_sql(&self.0, out)
-            }
-        }
-
-        impl diesel::deserialize::FromSql<diesel::sql_types::Uuid, diesel::pg::Pg> for $id {
-            fn from_sql(value: diesel::pg::PgValue<'_>) -> diesel::deserialize::Result<Self> {
-                <Uuid as diesel::deserialize::FromSql<diesel::sql_types::Uuid, diesel::pg::Pg>>::from_sql(value)
-                    .map(Self)
-            }
-        }
-
-        impl diesel::serialize::ToSql<diesel::sql_types::Binary, diesel::sqlite::Sqlite> for $id {
-            fn to_sql<'b>(
-                &'b self,
-                out: &mut diesel::serialize::Output<'b, '_, diesel::sqlite::Sqlite>,
-            ) -> diesel::serialize::Result {
-                let bytes: &[u8] = self.0.as_bytes();
-                out.set_value(bytes);
-                Ok(diesel::serialize::IsNull::No)
-            }
-        }
-
-        impl diesel::deserialize::FromSql<diesel::sql_types::Binary, diesel::sqlite::Sqlite> for $id {
-            fn from_sql(
-                value: <diesel::sqlite::Sqlite as diesel::backend::Backend>::RawValue<'_>,
-            ) -> diesel::deserialize::Result<Self> {
-                let bytes = <Vec<u8> as diesel::deserialize::FromSql<
-                    diesel::sql_types::Binary,
-                    diesel::sqlite::Sqlite,
-                >>::from_sql(value)?;
-                Ok(Self(Uuid::from_slice(&bytes)?))
-            }
-        }
+        #[cfg(feature = "columns")]
+        crate::columns::id!($id);
     };
 }
 

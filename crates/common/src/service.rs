@@ -11,7 +11,6 @@ use crate::{
     config::{ConfigError, Settings},
     contract::{Contract, ContractError},
     error::chain,
-    events::nats::{self, NatsError},
     server,
     tls::{ClientTls, GRPC, TlsError},
 };
@@ -27,8 +26,6 @@ pub struct Common {
     pub server: server::Config,
     /// What other services are called with.
     pub client_tls: ClientTls,
-    /// Where events are published.
-    pub events: nats::Settings,
 }
 
 impl Common {
@@ -44,14 +41,12 @@ impl Common {
             data_dir: settings.section("data_dir")?,
             auth: settings.section("auth")?,
             server: settings.section("server")?,
-            events: settings.section("events")?,
             client_tls: client_tls.map_err(|error| unusable("client.tls", &error))?,
         };
         if let Err((name, fault)) = common.server.check() {
             return Err(settings.fault(&format!("server.{name}"), fault));
         }
         common.server.tls.load(GRPC).map_err(|error| unusable("server.tls", &error))?;
-        common.events.nats_tls.pem().map_err(|error| unusable("events.nats_tls", &error))?;
         if let Err(fault) = auth::check_secret(&common.auth.internal_secret) {
             return Err(settings.fault("auth.internal_secret", fault));
         }
@@ -105,9 +100,6 @@ pub enum SetupError {
     /// The contract cannot be served.
     #[error(transparent)]
     Contract(#[from] ContractError),
-    /// Events cannot be published as configured.
-    #[error(transparent)]
-    Nats(#[from] NatsError),
     /// Another service's address is wrong.
     #[error(transparent)]
     Address(#[from] AddressError),

@@ -7,11 +7,7 @@
 use std::{collections::HashSet, time::Duration};
 
 use anyhow::bail;
-use souk_common::{
-    config::Settings,
-    ids::OrderId,
-    verify::{Check, LIMIT},
-};
+use souk_common::{config::Settings, ids::OrderId};
 use souk_inventory::{Reservations, Reserved};
 use souk_order::{
     domain::State,
@@ -20,6 +16,7 @@ use souk_order::{
         verify::{SoldOrder, known_orders, sold_orders},
     },
 };
+use souk_store::verify::{Check, LIMIT};
 
 use crate::settings;
 

@@ -2,10 +2,8 @@
 
 use std::collections::HashMap;
 
-use souk_common::{
-    db::{self, Db},
-    ids::OrderId,
-};
+use souk_common::ids::OrderId;
+use souk_store::db::{self, Db};
 
 use crate::{
     config::Config,

@@ -3,10 +3,12 @@
 use std::sync::Arc;
 
 use souk_common::{
-    coalesce::{BatchError, SubmitError},
-    db::{DbError, Failure},
     error::{Problem, Reason},
     ids::{LocationId, ProductId},
+};
+use souk_store::{
+    coalesce::{BatchError, SubmitError},
+    db::{DbError, Failure},
 };
 
 use crate::domain::{
@@ -130,7 +132,7 @@ impl From<Error> for Problem {
             ),
             Error::ShuttingDown => Self::unavailable("the inventory service"),
             Error::Db(ref cause) if cause.is_unavailable() => {
-                Self::database("the inventory's database", cause).caused_by(error)
+                cause.problem("the inventory's database").caused_by(error)
             }
             Error::Db(ref cause) if cause.is_conflict() => {
                 Self::new(Reason::Conflict, "concurrent changes of the same stock kept colliding: try again")

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use chrono::{TimeDelta, Utc};
 use futures::future::join_all;
-use souk_common::{events::Log, jobs::Jobs};
+use souk_store::{events::Log, jobs::Jobs};
 
 use crate::{
     StockChanges,

@@ -3,7 +3,8 @@
 use std::collections::HashSet;
 
 use chrono::{DateTime, Utc};
-use souk_common::{events::Draft, ids::ProductId};
+use souk_common::ids::ProductId;
+use souk_store::events::Draft;
 
 use crate::{
     domain::{

@@ -13,7 +13,8 @@ mod watch;
 
 use std::sync::Arc;
 
-use souk_common::{auth::Caller, contract::Contract, error::Problem, events::Log};
+use souk_common::{auth::Caller, contract::Contract, error::Problem};
+use souk_store::events::Log;
 
 use crate::{
     StockChanges,

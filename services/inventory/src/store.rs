@@ -12,10 +12,12 @@ use std::{
 use chrono::{DateTime, Utc};
 use diesel_migrations::embed_migrations;
 use souk_common::{
-    db::{self, Db, DbError, EmbeddedMigrations, Migrations},
-    events::Bell,
     ids::{LocationId, OrderId, ProductId},
     page::Scan,
+};
+use souk_store::{
+    db::{self, Db, DbError, EmbeddedMigrations, Migrations},
+    events::Bell,
 };
 
 use crate::{
@@ -37,7 +39,7 @@ mod listing;
 
 /// PostgreSQL: what it has of its own.
 pub(crate) mod postgres {
-    pub type Conn = souk_common::db::postgres::Conn;
+    pub type Conn = souk_store::db::postgres::Conn;
 
     /// A connection, or one that others use at the same time.
     pub trait Any: diesel_async::AsyncConnectionCore<Backend = diesel::pg::Pg> + Send {}
@@ -53,8 +55,8 @@ pub(crate) mod postgres {
             }),+)
         }};
     }
-    pub use souk_common::db::postgres::position;
-    pub use souk_common::events::postgres::append as append_events;
+    pub use souk_store::db::postgres::position;
+    pub use souk_store::events::postgres::append as append_events;
     #[path = "engine.rs"]
     mod engine;
     #[path = "products.rs"]
@@ -74,7 +76,7 @@ pub(crate) mod postgres {
 
 /// SQLite: what it has of its own.
 pub(crate) mod sqlite {
-    pub type Conn = souk_common::db::sqlite::Conn;
+    pub type Conn = souk_store::db::sqlite::Conn;
 
     /// A connection.
     pub trait Any: diesel_async::AsyncConnectionCore<Backend = diesel::sqlite::Sqlite> + Send {}
@@ -86,8 +88,8 @@ pub(crate) mod sqlite {
             async { Ok::<_, $crate::error::Error>(($($($function)::+(&mut *$conn, $($argument),*).await?),+)) }.await
         };
     }
-    pub use souk_common::db::sqlite::position;
-    pub use souk_common::events::sqlite::append as append_events;
+    pub use souk_store::db::sqlite::position;
+    pub use souk_store::events::sqlite::append as append_events;
     #[path = "engine.rs"]
     mod engine;
     #[path = "products.rs"]

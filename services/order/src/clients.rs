@@ -8,7 +8,6 @@ use std::{
 use futures::{StreamExt, TryStreamExt, future::try_join_all};
 use souk_common::{
     client::Client,
-    coalesce::{BatchError, Coalescer, Limits, SubmitError},
     context::RequestContext,
     error::{Problem, Reason},
     ids::{OrderId, ProductId},
@@ -24,6 +23,7 @@ use souk_proto::inventory::v1::{
     reservation_service_client::ReservationServiceClient,
     stock_service_client::StockServiceClient,
 };
+use souk_store::coalesce::{BatchError, Coalescer, Limits, SubmitError};
 
 use crate::{
     domain::{Answer, Goods, Offer, Shortage},

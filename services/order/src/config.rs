@@ -6,8 +6,11 @@ use serde::Deserialize;
 use souk_common::{
     client,
     config::{ConfigError, Secret, Settings as All},
-    db, events,
     service::Common,
+};
+use souk_store::{
+    db,
+    events::{self, nats},
 };
 
 /// The commented defaults of `[order]`.
@@ -18,6 +21,8 @@ pub const DEFAULTS: &str = include_str!("../default.toml");
 pub struct Config {
     /// What every service is configured with.
     pub common: Common,
+    /// Where events are published.
+    pub nats: nats::Settings,
     /// `[order]`.
     pub settings: Settings,
 }
@@ -183,7 +188,8 @@ impl Config {
     /// # Errors
     /// Names the setting that is wrong, and what would be right.
     pub fn from_settings(settings: &All) -> Result<Self, ConfigError> {
-        let config = Self { common: Common::from_settings(settings)?, settings: settings.section("order")? };
+        let (common, nats) = (Common::from_settings(settings)?, nats::Settings::from_settings(settings)?);
+        let config = Self { common, nats, settings: settings.section("order")? };
         config.check(settings)?;
         Ok(config)
     }

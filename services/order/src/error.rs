@@ -23,7 +23,7 @@ impl From<Error> for Problem {
                     .field("external_id", "must not belong to another order")
             }
             Error::Store(StoreError::Db(cause)) if cause.is_unavailable() => {
-                Self::database("the orders' database", cause).caused_by(error)
+                cause.problem("the orders' database").caused_by(error)
             }
             Error::Store(StoreError::Db(cause)) if cause.is_conflict() => {
                 Self::new(Reason::Conflict, "concurrent changes kept colliding: try again").caused_by(error)

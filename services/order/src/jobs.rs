@@ -10,7 +10,8 @@ use std::{
 };
 
 use chrono::TimeDelta;
-use souk_common::{context::RequestContext, error::chain, events::Log, jobs::Jobs};
+use souk_common::{context::RequestContext, error::chain};
+use souk_store::{events::Log, jobs::Jobs};
 use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
 

@@ -19,17 +19,19 @@ use std::{sync::Arc, time::Duration};
 
 use souk_common::{
     contract::Contract,
-    db::{Db, DbError},
-    events::Log,
-    jobs::{JobRpc, Jobs},
     server::{Server, ServerError},
     service::SetupError,
-    verify::Check,
 };
 use souk_proto::order::v1::{
     event_service_server::EventServiceServer, job_service_server::JobServiceServer,
     order_service_server::OrderServiceServer, payment_service_server::PaymentServiceServer,
     saga_service_server::SagaServiceServer, webhook_service_server::WebhookServiceServer,
+};
+use souk_store::{
+    db::{Db, DbError},
+    events::{Log, nats::NatsError},
+    jobs::{JobRpc, Jobs},
+    verify::Check,
 };
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
@@ -57,6 +59,9 @@ pub enum ServeError {
     /// The payment provider cannot be called.
     #[error("the payment provider cannot be called")]
     Payments(#[source] reqwest::Error),
+    /// Events cannot be published as configured.
+    #[error(transparent)]
+    Nats(#[from] NatsError),
     /// The server failed.
     #[error(transparent)]
     Server(#[from] ServerError),
@@ -70,7 +75,7 @@ const LEAST_DRAIN: Duration = Duration::from_secs(1);
 /// # Errors
 /// Before anything is served, where the database or the contract cannot be used; later, where the listener fails.
 pub async fn serve(config: Config, listener: TcpListener, shutdown: CancellationToken) -> Result<(), ServeError> {
-    let Config { common, settings } = config;
+    let Config { common, nats, settings } = config;
     let contract = Contract::souk().map_err(SetupError::from)?;
     let verifier = common.verifier(&settings.clients.user, contract, "order").map_err(SetupError::from)?;
     let inventory = common.client(&settings.clients.inventory, contract, "order").map_err(SetupError::from)?;
@@ -85,7 +90,7 @@ pub async fn serve(config: Config, listener: TcpListener, shutdown: Cancellation
     // A token of its own: the jobs also stop where the server fails.
     let stop_jobs = shutdown.child_token();
     let log = Log::open(store.db(), "order", settings.events.clone(), store.bell(), stop_jobs.clone()).await?;
-    common.events.publish(&log).await.map_err(SetupError::from)?;
+    nats.publish(&log).await?;
     let rpc = Rpc::new(store.clone(), sagas.clone(), inventory, log.clone());
 
     let jobs = Jobs::new("order", store.db().clone(), stop_jobs.clone());

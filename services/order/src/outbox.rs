@@ -1,6 +1,6 @@
 //! What the log of events tells of orders.
 
-use souk_common::events::Draft;
+use souk_store::events::Draft;
 
 use crate::{
     domain::{Entry, Kind, Order},

@@ -67,7 +67,7 @@ pub enum WebhookError {
     Malformed(#[source] serde_json::Error),
     /// It could not be looked up.
     #[error(transparent)]
-    Books(#[from] souk_common::db::DbError),
+    Books(#[from] souk_store::db::DbError),
 }
 
 /// The order of a payment's key; `None` where that is none of souk's.

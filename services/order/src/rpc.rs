@@ -19,7 +19,6 @@ use souk_common::{
     auth::Caller,
     context::RequestContext,
     error::{Problem, Reason},
-    events::Log,
     ids::OrderId,
 };
 use souk_proto::order::v1::{
@@ -29,6 +28,7 @@ use souk_proto::order::v1::{
     RefundOrderRequest, Return, ReturnOrderItemsRequest, Shipment, TimelineEntry, WatchOrdersRequest,
     order_service_server::OrderService,
 };
+use souk_store::events::Log;
 use tonic::{Request, Response, Status, metadata::MetadataValue};
 use tracing::Instrument;
 

@@ -17,10 +17,12 @@ use std::{path::Path, sync::Arc};
 use chrono::{DateTime, SubsecRound, Utc};
 use diesel_migrations::embed_migrations;
 use souk_common::{
-    db::{self, Db, DbError, EmbeddedMigrations, Migrations},
-    events::Bell,
     ids::{OrderId, ReturnId, UserId},
     page::Scan,
+};
+use souk_store::{
+    db::{self, Db, DbError, EmbeddedMigrations, Migrations},
+    events::Bell,
 };
 
 pub(crate) use self::values::{Placing, SavedStep};

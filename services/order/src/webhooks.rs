@@ -17,7 +17,8 @@ pub mod settings;
 use std::{sync::Arc, time::Duration};
 
 use chrono::TimeDelta;
-use souk_common::{error::chain, events::Log, jobs::Jobs};
+use souk_common::error::chain;
+use souk_store::{events::Log, jobs::Jobs};
 use tokio_util::sync::CancellationToken;
 
 use self::{dispatcher::Dispatcher, recorder::Recorder, sender::Sender, settings::Settings};

@@ -3,11 +3,8 @@
 use std::fmt;
 
 use rand::distr::{Alphanumeric, SampleString};
-use souk_common::{
-    auth::Role,
-    db::{Db, DbError},
-    ids::UserId,
-};
+use souk_common::{auth::Role, ids::UserId};
+use souk_store::db::{Db, DbError};
 
 use crate::{
     config::Config,

@@ -6,9 +6,9 @@ use chrono::TimeDelta;
 use serde::Deserialize;
 use souk_common::{
     config::{self, ConfigError},
-    db,
     service::Common,
 };
+use souk_store::db;
 
 use crate::domain::password::{Cost, HashError};
 

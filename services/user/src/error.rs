@@ -2,10 +2,10 @@
 
 use souk_common::{
     auth::{Role, has_ended},
-    db::{DbError, Failure},
     error::{Problem, Reason},
     ids::UserId,
 };
+use souk_store::db::{DbError, Failure};
 
 use crate::domain::{password::HashError, session::Refused, token::TokenError, update::UpdateError};
 
@@ -145,7 +145,7 @@ impl From<Error> for Problem {
 
 fn database(error: DbError) -> Problem {
     if error.is_unavailable() {
-        Problem::database("the database", &error).caused_by(error)
+        error.problem("the database").caused_by(error)
     } else if error.is_conflict() {
         Problem::new(Reason::Conflict, "concurrent changes kept colliding: try again").caused_by(error)
     } else {

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use chrono::TimeDelta;
-use souk_common::{db::Db, jobs::Jobs};
+use souk_store::{db::Db, jobs::Jobs};
 
 use crate::{
     config::{Settings, delta},

@@ -10,7 +10,7 @@ pub mod users;
 use std::path::Path;
 
 use diesel_migrations::embed_migrations;
-use souk_common::db::{Config, Db, DbError, EmbeddedMigrations, Migrations};
+use souk_store::db::{Config, Db, DbError, EmbeddedMigrations, Migrations};
 
 const POSTGRES: EmbeddedMigrations = embed_migrations!("migrations/postgres");
 const SQLITE: EmbeddedMigrations = embed_migrations!("migrations/sqlite");

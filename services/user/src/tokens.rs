@@ -3,10 +3,8 @@
 use std::time::Duration;
 
 use chrono::{DateTime, TimeDelta, Utc};
-use souk_common::{
-    auth::{self, Claims, KeySource, PublishedKey},
-    db::Db,
-};
+use souk_common::auth::{self, Claims, KeySource, PublishedKey};
+use souk_store::db::Db;
 use uuid::Uuid;
 
 use crate::{

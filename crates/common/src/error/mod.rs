@@ -152,7 +152,7 @@ impl Problem {
     }
 
     /// The same, in other words than that it cannot be reached: "takes no changes".
-    pub(crate) fn unavailable_since(what: impl fmt::Display, why: &str) -> Self {
+    pub fn unavailable_since(what: impl fmt::Display, why: &str) -> Self {
         Self::new(Reason::ServiceUnavailable, format!("{what} {why} at the moment: try again"))
             .retry_after(RETRY_UNAVAILABLE)
     }

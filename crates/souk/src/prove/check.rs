@@ -2,7 +2,7 @@
 
 use std::collections::{HashMap, HashSet};
 
-use souk_common::verify::{Check, LIMIT};
+use souk_store::verify::{Check, LIMIT};
 
 use super::{
     answers::{Line, Order, Reply, Told, Trouble},

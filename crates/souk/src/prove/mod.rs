@@ -25,7 +25,8 @@ use chrono::Utc;
 use futures::future::join_all;
 use indicatif::ProgressBar;
 use rand::RngExt;
-use souk_common::{config::Settings, verify::Check};
+use souk_common::config::Settings;
+use souk_store::verify::Check;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 

@@ -5,7 +5,7 @@ use std::{collections::BTreeMap, fmt, path::Path, time::Duration};
 use anyhow::Context;
 use serde::Serialize;
 use serde_json::json;
-use souk_common::verify::Check;
+use souk_store::verify::Check;
 
 use super::answers::{Reply, Told};
 

@@ -7,7 +7,6 @@ use futures::future::try_join_all;
 use prost::Message as _;
 use souk_common::{
     auth::Caller,
-    coalesce::BatchError,
     error::Problem,
     ids::{OrderId, ProductId, ReservationId},
 };
@@ -19,6 +18,7 @@ use souk_proto::inventory::v1::{
     batch_update_reservations_response::{Result as ResultMessage, result},
     reservation_service_server::ReservationService,
 };
+use souk_store::coalesce::BatchError;
 use tonic::{Request, Response, Status};
 
 use super::{Rpc, convert, invalid};

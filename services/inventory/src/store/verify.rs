@@ -1,6 +1,6 @@
 //! Checks of the promises on live data, for `souk verify`.
 
-use souk_common::{
+use souk_store::{
     db::{self, Db},
     verify::Check,
 };

@@ -3,7 +3,8 @@
 use std::{sync::Arc, time::Duration};
 
 use chrono::TimeDelta;
-use souk_common::{error::chain, jobs::Jobs};
+use souk_common::error::chain;
+use souk_store::jobs::Jobs;
 
 use super::{CLEAN_EVERY, LIMIT};
 use crate::{

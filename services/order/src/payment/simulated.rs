@@ -14,10 +14,10 @@ use std::{collections::HashMap, sync::Arc, time::Duration};
 
 use chrono::{DateTime, TimeDelta, Utc};
 use futures::future::BoxFuture;
-use souk_common::{
+use souk_common::money::Money;
+use souk_store::{
     coalesce::{BatchError, Coalescer, Limits},
     db::{self, Db, DbError, Failure},
-    money::Money,
 };
 
 use super::{Notice, PaymentError, PaymentProvider, WebhookError};

@@ -12,10 +12,8 @@ mod webhook;
 
 use chrono::{DateTime, Utc};
 use futures::future::BoxFuture;
-use souk_common::{
-    db::{self, Db, DbError},
-    money::Money,
-};
+use souk_common::money::Money;
+use souk_store::db::{self, Db, DbError};
 
 use self::api::{Api, ApiError, Intent, Refund, Refusal};
 use super::{Notice, PaymentError, PaymentProvider, WebhookError};

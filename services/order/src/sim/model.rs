@@ -368,7 +368,7 @@ async fn the_journal_in_memory_is_what_the_store_is() {
     for seed in 0..HISTORIES {
         for database in both("order").await {
             println!("{} {seed}", database.engine);
-            let config = souk_common::db::Config::at(database.url.clone());
+            let config = souk_store::db::Config::at(database.url.clone());
             let store = Store::open(&config, database.data_dir()).await.unwrap();
             let mut both = Both {
                 store,

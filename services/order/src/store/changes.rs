@@ -1,10 +1,8 @@
 //! Changes of confirmed orders, asked for from outside: cancelled, given back, shipped, noted on. Each is known by a key.
 
 use chrono::{DateTime, Utc};
-use souk_common::{
-    db,
-    ids::{OrderId, UserId},
-};
+use souk_common::ids::{OrderId, UserId};
+use souk_store::db;
 
 use super::{Begin, Cancel, Key, Lease, Shipping, Store, StoreError, TimelineRow, now, postgres, sqlite};
 use crate::domain::{Adjustment, Cancelling, Entry, Kind, Pieces, Refusal, Saga, Shipment, What, Wish};

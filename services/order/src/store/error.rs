@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use souk_common::{
+use souk_store::{
     coalesce::{BatchError, SubmitError},
     db::{DbError, Failure},
 };

@@ -5,7 +5,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use souk_common::{
+use souk_store::{
     coalesce::{Coalescer, Limits},
     db::{self, Db},
 };

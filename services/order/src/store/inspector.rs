@@ -2,10 +2,10 @@
 
 use chrono::{DateTime, Utc};
 use souk_common::{
-    db,
     ids::{OrderId, ReturnId},
     page::filter::Op,
 };
+use souk_store::db;
 use uuid::Uuid;
 
 use super::{Lease, Store, StoreError, now, postgres, sqlite};

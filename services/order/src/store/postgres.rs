@@ -8,18 +8,18 @@ use diesel::{
 };
 use diesel_async::RunQueryDsl;
 use serde::Serialize;
-use souk_common::{
+use souk_common::ids::OrderId;
+use souk_store::{
     db::{
         DbError,
         postgres::{Keep, Statement},
     },
     events::postgres::{bind, insert_events},
-    ids::OrderId,
 };
 
 /// The connection that queries run on.
-pub type Conn = souk_common::db::postgres::Conn;
-pub use souk_common::db::postgres::position;
+pub type Conn = souk_store::db::postgres::Conn;
+pub use souk_store::db::postgres::position;
 /// For boxed queries.
 pub type Backend = diesel::pg::Pg;
 

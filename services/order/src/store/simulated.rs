@@ -3,7 +3,7 @@
 use chrono::{DateTime, Utc};
 use diesel::prelude::*;
 use diesel_async::RunQueryDsl;
-use souk_common::db::DbError;
+use souk_store::db::DbError;
 
 use super::schema::{simulated_payments, simulated_refunds};
 use super::{Backend, Conn};

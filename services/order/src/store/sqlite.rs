@@ -5,11 +5,12 @@ use std::collections::HashSet;
 
 use diesel::{ExpressionMethods, QueryDsl, QueryResult, RunQueryDsl as Blocking};
 use diesel_async::RunQueryDsl;
-use souk_common::{events::sqlite::append_blocking, ids::OrderId};
+use souk_common::ids::OrderId;
+use souk_store::events::sqlite::append_blocking;
 
 /// The connection that queries run on.
-pub type Conn = souk_common::db::sqlite::Conn;
-pub use souk_common::db::sqlite::position;
+pub type Conn = souk_store::db::sqlite::Conn;
+pub use souk_store::db::sqlite::position;
 /// For boxed queries.
 pub type Backend = diesel::sqlite::Sqlite;
 

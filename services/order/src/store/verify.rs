@@ -1,8 +1,8 @@
 //! Checks of the promises on live data, for `souk verify`.
 
-use souk_common::{
+use souk_common::ids::OrderId;
+use souk_store::{
     db::{self, Db},
-    ids::OrderId,
     verify::Check,
 };
 use uuid::Uuid;

@@ -6,10 +6,10 @@ mod schema;
 mod sqlite;
 
 use chrono::{DateTime, Utc};
-use souk_common::{
+use souk_common::ids::{EventId, WebhookDeliveryId, WebhookEndpointId};
+use souk_store::{
     db::{self, Db},
     events::{Event, Events, Seat},
-    ids::{EventId, WebhookDeliveryId, WebhookEndpointId},
 };
 
 use super::StoreError;

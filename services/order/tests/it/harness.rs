@@ -10,7 +10,6 @@ use std::{
 use souk_common::{
     auth::{Role, Roles},
     config::Loader,
-    db::Db,
     error::{Problem, Reason},
     ids::UserId,
 };
@@ -34,6 +33,7 @@ use souk_proto::{
         user_service_client::UserServiceClient,
     },
 };
+use souk_store::db::Db;
 use souk_testkit::{
     db::{Engine, TestDatabase, database},
     proxy::Proxy,

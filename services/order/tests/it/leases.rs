@@ -58,7 +58,7 @@ fn advanced(saga: &Saga) -> (Saga, Vec<Entry>) {
 #[tokio::test(flavor = "multi_thread")]
 async fn only_the_holder_of_the_lease_stores_a_step() {
     for database in both("order").await {
-        let config = souk_common::db::Config::at(database.url.clone());
+        let config = souk_store::db::Config::at(database.url.clone());
         let store = Store::open(&config, database.data_dir()).await.unwrap();
         let (order, entries) = order();
         // Its first runner died: the lease has lapsed.
@@ -102,7 +102,7 @@ async fn only_the_holder_of_the_lease_stores_a_step() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_step_that_someone_else_stored_is_not_taken_for_ones_own() {
     for database in both("order").await {
-        let config = souk_common::db::Config::at(database.url.clone());
+        let config = souk_store::db::Config::at(database.url.clone());
         let store = Store::open(&config, database.data_dir()).await.unwrap();
         let (order, entries) = order();
         store.place(&key("a"), &order, &entries, lease(1, -1)).await.unwrap();
@@ -126,7 +126,7 @@ async fn a_step_that_someone_else_stored_is_not_taken_for_ones_own() {
 #[tokio::test(flavor = "multi_thread")]
 async fn what_is_given_up_is_taken_over() {
     for database in both("order").await {
-        let config = souk_common::db::Config::at(database.url.clone());
+        let config = souk_store::db::Config::at(database.url.clone());
         let store = Store::open(&config, database.data_dir()).await.unwrap();
         let (order, entries) = order();
         store.place(&key("a"), &order, &entries, lease(1, 60)).await.unwrap();
@@ -147,7 +147,7 @@ async fn what_is_given_up_is_taken_over() {
 #[tokio::test(flavor = "multi_thread")]
 async fn answered_keys_are_forgotten_when_their_time_has_come_and_others_never() {
     for database in both("order").await {
-        let config = souk_common::db::Config::at(database.url.clone());
+        let config = souk_store::db::Config::at(database.url.clone());
         let store = Store::open(&config, database.data_dir()).await.unwrap();
         let mut sagas = Vec::new();
         for name in ["a", "b"] {

@@ -1,8 +1,8 @@
 //! `souk verify` finds what was broken by hand.
 
-use souk_common::db::Pools;
 use souk_order::store::verify::sold_orders;
 use souk_proto::order::v1::order::State;
+use souk_store::db::Pools;
 
 use crate::harness::{Souk, back, both, cancel, gbp, order_for, refund, shipment, untracked};
 

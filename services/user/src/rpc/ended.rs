@@ -5,13 +5,13 @@ use std::str::FromStr;
 use chrono::{DateTime, TimeDelta, Utc};
 use souk_common::{
     auth::{Identity, Recheck},
-    db::Db,
     error::Problem,
     ids::SessionId,
 };
 use souk_proto::user::v1::{
     ListEndedSessionsRequest, ListEndedSessionsResponse, list_ended_sessions_response::EndedSession,
 };
+use souk_store::db::Db;
 use uuid::Uuid;
 
 use super::convert;

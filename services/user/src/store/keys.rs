@@ -1,7 +1,7 @@
 //! Keys that access tokens are signed with.
 
 use chrono::{DateTime, Utc};
-use souk_common::db::{Db, read, write};
+use souk_store::db::{Db, read, write};
 
 use super::{postgres, sqlite};
 use crate::{domain::token::SigningKey, error::Error};

@@ -1,10 +1,8 @@
 //! Sessions and their refresh tokens.
 
 use chrono::{DateTime, TimeDelta, Utc};
-use souk_common::{
-    db::{Db, read, write},
-    ids::{SessionId, UserId},
-};
+use souk_common::ids::{SessionId, UserId};
+use souk_store::db::{Db, read, write};
 
 use super::{postgres, sqlite};
 use crate::{

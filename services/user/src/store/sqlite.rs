@@ -10,8 +10,8 @@ mod users;
 
 use diesel::{ExpressionMethods, QueryDsl, QueryResult, result::OptionalExtension};
 use diesel_async::RunQueryDsl;
-pub use souk_common::db::sqlite::{Conn, position};
 use souk_common::ids::UserId;
+pub use souk_store::db::sqlite::{Conn, position};
 
 /// All queries, as `q` in the macros.
 pub mod queries {

@@ -3,10 +3,10 @@
 use chrono::{DateTime, Utc};
 use souk_common::{
     auth::{Role, Roles},
-    db::{Db, read, write},
     ids::UserId,
     page::Scan,
 };
+use souk_store::db::{Db, read, write};
 
 use super::{postgres, rows::Key, sqlite};
 use crate::{

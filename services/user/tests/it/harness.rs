@@ -5,7 +5,6 @@ use std::{net::SocketAddr, str::FromStr};
 use souk_common::{
     auth::{Role, Roles},
     config::Loader,
-    db::Db,
     error::{Problem, Reason},
     ids::UserId,
 };
@@ -13,6 +12,7 @@ use souk_proto::user::v1::{
     LogInRequest, RefreshSessionRequest, RegisterRequest, Session, User, session_service_client::SessionServiceClient,
     user_service_client::UserServiceClient,
 };
+use souk_store::db::Db;
 use souk_testkit::db::{Engine, TestDatabase, database};
 use souk_user::{Config, DEFAULTS, ServeError, domain, store};
 use tokio::{net::TcpListener, task::JoinHandle};

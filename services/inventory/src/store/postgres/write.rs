@@ -7,13 +7,13 @@ use diesel::{
 };
 use diesel_async::RunQueryDsl;
 use futures::join;
-use souk_common::{
+use souk_common::ids::{LedgerEntryId, LocationId, OrderId, ProductId};
+use souk_store::{
     db::{
         DbError,
         postgres::{Keep, together},
     },
     events::{Draft, postgres::append},
-    ids::{LedgerEntryId, LocationId, OrderId, ProductId},
 };
 
 use super::Conn;

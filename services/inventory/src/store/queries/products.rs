@@ -8,10 +8,10 @@ use diesel::{
 };
 use diesel_async::RunQueryDsl;
 use souk_common::{
-    db::DbError,
     ids::ProductId,
     money::{Currency, Money},
 };
+use souk_store::db::DbError;
 
 use super::{
     super::{Any, Conn, append_events, clock, schema::products, write_words},

@@ -5,10 +5,8 @@ use diesel::{
     sql_types::{BigInt, Text},
 };
 use diesel_async::RunQueryDsl;
-use souk_common::{
-    ids::{LocationId, OrderId, ProductId},
-    verify::{Check, LIMIT},
-};
+use souk_common::ids::{LocationId, OrderId, ProductId};
+use souk_store::verify::{Check, LIMIT};
 
 use super::{
     super::{Conn, schema::Id},

@@ -1,6 +1,7 @@
 //! What is written of orders together: PostgreSQL does it in one statement, SQLite in one hop.
 
-use souk_common::{events::Draft, ids::OrderId};
+use souk_common::ids::OrderId;
+use souk_store::events::Draft;
 
 use super::rows::{EntryRow, KeyRow, LineRow, OrderRow, OrderUpdate, entry_rows, line_row, order_row};
 use crate::{

@@ -2,11 +2,11 @@
 
 use diesel_async::RunQueryDsl;
 
-pub(super) type Conn = souk_common::db::postgres::Conn;
+pub(super) type Conn = souk_store::db::postgres::Conn;
 pub(super) type Backend = diesel::pg::Pg;
 pub(super) type Id = diesel::sql_types::Uuid;
 pub(super) type Time = diesel::sql_types::Timestamptz;
-pub(super) use souk_common::events::postgres::advance;
+pub(super) use souk_store::events::postgres::advance;
 
 pub(super) mod schema {
     super::super::schema::tables!(Uuid, Timestamptz, Jsonb);

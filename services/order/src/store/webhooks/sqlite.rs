@@ -2,11 +2,11 @@
 
 use diesel::RunQueryDsl;
 
-pub(super) type Conn = souk_common::db::sqlite::Conn;
+pub(super) type Conn = souk_store::db::sqlite::Conn;
 pub(super) type Backend = diesel::sqlite::Sqlite;
 pub(super) type Id = diesel::sql_types::Binary;
 pub(super) type Time = diesel::sql_types::TimestamptzSqlite;
-pub(super) use souk_common::events::sqlite::advance;
+pub(super) use souk_store::events::sqlite::advance;
 
 pub(super) mod schema {
     super::super::schema::tables!(Binary, TimestamptzSqlite, Json);

@@ -10,10 +10,8 @@ use diesel::{
 };
 use diesel_async::RunQueryDsl;
 use serde_json::Value;
-use souk_common::{
-    events::{Events, Seat},
-    ids::{WebhookDeliveryId, WebhookEndpointId},
-};
+use souk_common::ids::{WebhookDeliveryId, WebhookEndpointId};
+use souk_store::events::{Events, Seat};
 
 pub(in super::super) use self::endpoints::{add, endpoint, endpoint_to_change, endpoints, go_on, remove, update};
 pub(in super::super) use self::rows::DeliveryRow;
