@@ -11,6 +11,7 @@ use anyhow::{Context, bail};
 use rand::{RngExt, distr::Alphanumeric};
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
 use souk_common::config::Secret;
+use souk_import::api::Credentials;
 
 const LOCK: &str = "souk.lock";
 const SECRET: &str = "internal.secret";
@@ -24,15 +25,6 @@ pub struct DataDir(PathBuf);
 /// Keeps the folder for this process.
 #[derive(Debug)]
 pub struct Lock(#[expect(dead_code, reason = "the file is locked while it is open")] File);
-
-/// How to log in as the administrator that `souk up` made.
-#[derive(Serialize, Deserialize)]
-pub struct Credentials {
-    /// Email to log in with.
-    pub email: String,
-    /// The password, which a terminal was shown once.
-    pub password: String,
-}
 
 /// Where the souk that runs on this folder is reached.
 #[derive(Serialize, Deserialize)]

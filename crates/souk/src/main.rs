@@ -1,7 +1,6 @@
 //! souk: a commerce backend that starts with one command and grows to a cluster.
 #![allow(clippy::print_stdout, clippy::print_stderr, reason = "a command line speaks there")]
 
-mod api;
 mod certificates;
 mod cli;
 mod data_dir;
@@ -12,6 +11,7 @@ mod prove;
 mod settings;
 mod signals;
 mod single;
+mod staff;
 mod up;
 mod verify;
 
@@ -84,7 +84,7 @@ async fn run(cli: Cli) -> anyhow::Result<()> {
         }
         Command::Import(ImportCommand::OnlineRetail(args)) => {
             let data_dir = data_dir(args.data_dir.as_deref(), file)?;
-            import::online_retail(&args, &data_dir).await
+            import::online_retail(args, &data_dir).await
         }
         Command::Verify(data) => verify::run(&settings::load(file, &Given::from_args(&data)?)?).await,
         Command::Prove(args) => Box::pin(prove::run(&args, file)).await,

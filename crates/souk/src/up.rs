@@ -15,7 +15,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::{
     cli::UpArgs,
-    data_dir::{Credentials, DataDir, Running},
+    data_dir::{DataDir, Running},
     healthcheck,
     parts::Parts,
     settings::{self, Given},

@@ -3,7 +3,7 @@
 use anyhow::Context;
 use serde::{Deserialize, Deserializer, de::DeserializeOwned};
 
-use crate::api::{Answer, Refusal};
+use souk_import::api::{Answer, Refusal};
 
 /// An order, as placed or as found.
 #[derive(Debug, Clone, Default, Deserialize)]

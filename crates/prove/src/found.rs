@@ -9,7 +9,7 @@ use super::{
     answers::{Order, Told},
     shop::{self, Product},
 };
-use crate::api::{Api, list, text};
+use souk_import::api::{Api, list, text};
 
 /// By when every order must be final, after the last kill.
 pub const RECOVERY: Duration = Duration::from_secs(30);

@@ -18,7 +18,7 @@ use tokio::{
 };
 
 use super::{
-    SOURCE,
+    Options, SOURCE,
     catalogue::money,
     plan::{Invoice, Plan},
     report::Report,
@@ -26,10 +26,7 @@ use super::{
     source::{Line, Source},
     takeback::{Takeback, Taken},
 };
-use crate::{
-    api::{Api, Refusal, list, text},
-    cli::OnlineRetailArgs,
-};
+use crate::api::{Api, Refusal, list, text};
 
 /// The most lines that one order can have (`PlaceOrderRequest.items` of the contract).
 const MAX_LINES: usize = 1000;
@@ -46,7 +43,7 @@ struct Importer {
 /// Runs all invoices of the plan and answers the finished report.
 pub async fn run(
     api: &Arc<Api>,
-    args: &OnlineRetailArgs,
+    args: &Options,
     plan: &Plan,
     products: HashMap<String, String>,
     customers: BTreeMap<String, String>,

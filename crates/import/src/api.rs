@@ -4,15 +4,23 @@ use std::{collections::BTreeMap, sync::PoisonError, time::Duration};
 
 use anyhow::{Context, anyhow, bail};
 use reqwest::{Method, StatusCode, header::RETRY_AFTER};
+use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 use tokio::{sync::Mutex, time::Instant};
-
-use crate::data_dir::{Credentials, DataDir};
 
 /// How long a call is repeated while souk is busy, starting or being restarted.
 const PATIENCE: Duration = Duration::from_secs(60);
 const FIRST_PAUSE: Duration = Duration::from_millis(50);
 const LONGEST_PAUSE: Duration = Duration::from_secs(2);
+
+/// How to log in.
+#[derive(Serialize, Deserialize)]
+pub struct Credentials {
+    /// Email to log in with.
+    pub email: String,
+    /// The password.
+    pub password: String,
+}
 
 /// Who calls.
 pub enum Identity {
@@ -49,21 +57,6 @@ pub struct Refusal {
 pub type Answer = Result<Value, Refusal>;
 
 impl Api {
-    /// As the token in SOUK_TOKEN, or else as the administrator whose credentials lie in the data folder.
-    pub fn as_staff(server: &str, data_dir: &DataDir) -> anyhow::Result<Self> {
-        let identity = match std::env::var("SOUK_TOKEN") {
-            Ok(token) if !token.is_empty() => Identity::Token(token),
-            _ => Identity::Credentials(data_dir.credentials().with_context(|| {
-                format!(
-                    "no credentials: set SOUK_TOKEN to an administrator's access token, or give the --data-dir of a \
-                     `souk up` ({} has none)",
-                    data_dir.path().display()
-                )
-            })?),
-        };
-        Self::new(server, identity)
-    }
-
     /// Connects lazily.
     pub fn new(base: &str, identity: Identity) -> anyhow::Result<Self> {
         if !base.starts_with("http://") {

@@ -1,8 +1,10 @@
-//! `souk import online-retail`: a real catalogue and real orders through the gateway's public API.
+//! What `souk import online-retail` does: a real catalogue and real orders through the gateway's public API.
 //!
 //! Every request carries a key made from the export alone, so a run that was stopped is simply run again: what was
 //! done answers as before, what was not is done. The rules are in docs/import.md.
+#![allow(clippy::print_stdout, reason = "a command of the command line speaks there")]
 
+pub mod api;
 mod catalogue;
 mod orders;
 mod plan;
@@ -11,19 +13,29 @@ mod rules;
 mod source;
 mod takeback;
 
-use std::{sync::Arc, time::Instant};
+use std::{path::PathBuf, sync::Arc, time::Instant};
 
 use anyhow::{Context, bail};
 use indicatif::{ProgressBar, ProgressStyle};
 
-use self::report::Report;
-use crate::{api::Api, cli::OnlineRetailArgs, data_dir::DataDir};
+use self::{api::Api, report::Report};
 
 /// Names this importer in request ids and external ids.
 const SOURCE: &str = "online-retail";
 
-/// Imports an export. `data_dir` is where `souk up` left its credentials.
-pub async fn online_retail(args: &OnlineRetailArgs, data_dir: &DataDir) -> anyhow::Result<()> {
+/// What to import, and how.
+#[derive(Debug, Clone)]
+pub struct Options {
+    /// The export.
+    pub file: PathBuf,
+    /// Where each line goes that could not be imported, with its number and the reason (CSV).
+    pub report: Option<PathBuf>,
+    /// Requests under way at a time.
+    pub concurrency: u16,
+}
+
+/// Imports an export. `connect` gives who imports it, once the export has been read.
+pub async fn online_retail(args: &Options, connect: impl FnOnce() -> anyhow::Result<Api>) -> anyhow::Result<()> {
     let started = Instant::now();
     let mut report = Report::new(args.report.as_deref())?;
 
@@ -39,7 +51,7 @@ pub async fn online_retail(args: &OnlineRetailArgs, data_dir: &DataDir) -> anyho
         plan.customers.keys().filter(|customer| !customer.is_empty()).count(),
     );
 
-    let api = Arc::new(connect(args, data_dir)?);
+    let api = Arc::new(connect()?);
     let width = usize::from(args.concurrency);
     let bar = bar(plan.products.len() as u64, "products");
     let products = catalogue::products(&api, &plan, &bar).await?;
@@ -65,12 +77,6 @@ pub async fn online_retail(args: &OnlineRetailArgs, data_dir: &DataDir) -> anyho
         bail!("the counts do not add up to the file's {} lines: a fault in the importer", plan.lines);
     }
     Ok(())
-}
-
-fn connect(args: &OnlineRetailArgs, data_dir: &DataDir) -> anyhow::Result<Api> {
-    let running = data_dir.running().map(|running| running.gateway);
-    let server = args.server.clone().or(running).unwrap_or_else(|| "http://127.0.0.1:8080".to_owned());
-    Api::as_staff(&server, data_dir)
 }
 
 fn bar(length: u64, what: &'static str) -> ProgressBar {

@@ -2,12 +2,13 @@
 
 use rand::{RngExt, SeedableRng, rngs::StdRng, seq::IndexedRandom};
 
-use crate::single::Which;
-
+/// The services, by the names of their commands.
+pub const SERVICES: [&str; 4] = ["user", "inventory", "order", GATEWAY];
+/// The one that is called by HTTP.
+pub const GATEWAY: &str = "gateway";
 /// What happens to the payment of the simulated provider, and how often in a hundred orders.
 const TOKENS: [(&str, u32); 5] =
     [("tok_approved", 70), ("tok_declined", 8), ("tok_slow", 4), ("tok_fails_once", 9), ("tok_lost_answer", 9)];
-const VICTIMS: [Which; 4] = [Which::User, Which::Inventory, Which::Order, Which::Gateway];
 
 /// What becomes of one order.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -69,7 +70,7 @@ pub struct Strike {
     /// How far the run has come then, 0 to 1.
     pub at: f64,
     /// The services that are killed at the same time.
-    pub victims: Vec<Which>,
+    pub victims: Vec<&'static str>,
     /// Seconds until they are started again.
     pub down: f64,
 }
@@ -82,7 +83,7 @@ pub fn strikes(seed: u64, count: u32) -> Vec<Strike> {
     moments.extend((count > 0).then_some(1.0));
     let strike = |at| {
         let together = if rng.random_bool(0.2) { 2 } else { 1 };
-        Strike { at, victims: VICTIMS.sample(&mut rng, together).copied().collect(), down: rng.random_range(0.0..1.0) }
+        Strike { at, victims: SERVICES.sample(&mut rng, together).copied().collect(), down: rng.random_range(0.0..1.0) }
     };
     moments.into_iter().map(strike).collect()
 }
@@ -118,7 +119,7 @@ mod tests {
             assert!(back.1.pieces <= back.0.items[back.1.line - 1].1);
         }
         let strikes = strikes(1, 200);
-        assert!(VICTIMS.iter().all(|victim| strikes.iter().any(|strike| strike.victims.contains(victim))));
+        assert!(SERVICES.iter().all(|victim| strikes.iter().any(|strike| strike.victims.contains(victim))));
         assert!(strikes.iter().any(|strike| strike.victims.len() == 2));
         assert!(strikes.is_sorted_by(|a, b| a.at <= b.at) && strikes[199].at == 1.0);
     }

@@ -16,7 +16,7 @@ use super::{
     answers::{Order, Reply, Return, Told, reply},
     plan::Plan,
 };
-use crate::api::Api;
+use souk_import::api::Api;
 
 /// What all buyers share.
 pub struct Market<'a> {

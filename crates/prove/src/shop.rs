@@ -8,10 +8,7 @@ use rand::{RngExt, distr::Alphanumeric};
 use serde_json::{Value, json};
 use tokio_util::sync::CancellationToken;
 
-use crate::{
-    api::{Api, Identity, list, text},
-    data_dir::Credentials,
-};
+use souk_import::api::{Api, Credentials, Identity, list, text};
 
 /// How often someone looks for what is nearly sold out.
 const ROUND: Duration = Duration::from_millis(500);
