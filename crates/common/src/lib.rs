@@ -17,5 +17,6 @@ pub mod server;
 pub mod service;
 pub mod telemetry;
 pub mod tls;
+pub mod user_service;
 
 pub use souk_contract as contract;

@@ -6,13 +6,14 @@
 use std::{path::PathBuf, sync::Arc};
 
 use crate::{
-    auth::{self, LONGEST_LEEWAY, RemoteEnded, RemoteKeys, ServiceTokens, Verifier},
+    auth::{self, LONGEST_LEEWAY, ServiceTokens, Verifier},
     client::{self, AddressError, Client},
     config::{ConfigError, Settings},
     contract::{Contract, ContractError},
     error::chain,
     server,
     tls::{ClientTls, GRPC, TlsError},
+    user_service::{RemoteEnded, RemoteKeys},
 };
 
 /// What every service is configured with besides its own section.

@@ -5,15 +5,11 @@
 
 use std::{
     collections::HashMap,
-    str::FromStr,
     sync::{Arc, PoisonError, RwLock, Weak},
     time::Duration,
 };
 
 use chrono::{DateTime, Utc};
-use souk_proto::user::v1::{
-    ListEndedSessionsRequest, ListEndedSessionsResponse, session_service_client::SessionServiceClient,
-};
 use tokio::{
     sync::watch,
     time::{Instant, sleep, timeout},
@@ -21,7 +17,6 @@ use tokio::{
 use tonic::{Code, Status};
 
 use crate::{
-    client::Client,
     error::{Problem, Reason, chain},
     ids::SessionId,
 };
@@ -65,37 +60,6 @@ pub struct EndedSessions {
 pub trait EndedFeed: Send + Sync + 'static {
     /// Those that ended since the last answer, of which this is the cursor; with an empty one, all that matter.
     async fn ended(&self, cursor: String) -> Result<EndedSessions, Status>;
-}
-
-/// Asks the user service. It answers services alone.
-pub struct RemoteEnded(Client);
-
-impl RemoteEnded {
-    /// Asks through this client, which must call in the name of a service.
-    pub fn new(user_service: Client) -> Self {
-        Self(user_service)
-    }
-}
-
-#[tonic::async_trait]
-impl EndedFeed for RemoteEnded {
-    async fn ended(&self, cursor: String) -> Result<EndedSessions, Status> {
-        let request = ListEndedSessionsRequest { cursor, ..ListEndedSessionsRequest::default() };
-        let response = SessionServiceClient::new(self.0.clone()).list_ended_sessions(request).await?.into_inner();
-        Ok(response.into())
-    }
-}
-
-impl From<ListEndedSessionsResponse> for EndedSessions {
-    fn from(response: ListEndedSessionsResponse) -> Self {
-        let read = |ended: souk_proto::user::v1::list_ended_sessions_response::EndedSession| {
-            let session = SessionId::from_str(&ended.session_id).ok()?;
-            let token_expire_time = DateTime::from_timestamp(ended.token_expire_time?.seconds, 0)?;
-            Some(EndedSession { session, token_expire_time })
-        };
-        let sessions = response.sessions.into_iter().filter_map(read).collect();
-        Self { sessions, cursor: response.cursor, more: response.more }
-    }
 }
 
 /// The sessions that are known to have ended.

@@ -12,8 +12,8 @@ use serde::{Deserialize, Serialize};
 
 pub(crate) use self::secret::check as check_secret;
 pub use self::{
-    ended::{EndedFeed, EndedSession, EndedSessions, RemoteEnded, has_ended},
-    keys::{KeySource, PublishedKey, RemoteKeys},
+    ended::{EndedFeed, EndedSession, EndedSessions, has_ended},
+    keys::{KeySource, PublishedKey},
     service::ServiceTokens,
     verifier::{Identified, Verifier},
 };

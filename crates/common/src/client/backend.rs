@@ -13,14 +13,10 @@ use futures::future::join_all;
 use tokio::{sync::watch, time::Instant};
 use tokio_util::sync::{CancellationToken, DropGuard};
 
-use super::{
-    address::Origin,
-    connection::Connection,
-    link::{AddressState, Link},
-};
+use super::{address::Origin, connection::Connection, link::Link};
 use crate::{
     local::Local,
-    telemetry::addresses::{self, Observed},
+    telemetry::addresses::{self, AddressState, Observed},
 };
 
 /// How often names are looked up again.

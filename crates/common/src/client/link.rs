@@ -16,7 +16,7 @@ use super::{
     connection::{Connection, Ended, Health},
     outlier::Outlier,
 };
-use crate::local::Local;
+use crate::{local::Local, telemetry::addresses::AddressState};
 
 /// How often a server is asked how it is.
 const CHECK_EVERY: Duration = Duration::from_secs(1);
@@ -29,34 +29,6 @@ const UNANSWERED: u32 = 4;
 const SHORTEST_PAUSE: Duration = Duration::from_millis(50);
 /// The longest pause between two attempts to connect.
 const LONGEST_PAUSE: Duration = Duration::from_secs(1);
-
-/// How an address is.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-pub enum AddressState {
-    /// There is no connection to it.
-    Down,
-    /// It is connected, and does not answer.
-    Silent,
-    /// It says that it does not serve: it is about to stop, or lacks something it needs.
-    NotServing,
-    /// It says that it is well, but its calls failed: it is left out for a while.
-    Ejected,
-    /// It is called.
-    Up,
-}
-
-impl AddressState {
-    /// Its name in metrics and reports.
-    pub fn name(self) -> &'static str {
-        match self {
-            Self::Down => "down",
-            Self::Silent => "silent",
-            Self::NotServing => "not_serving",
-            Self::Ejected => "ejected",
-            Self::Up => "up",
-        }
-    }
-}
 
 /// An address, for as long as it belongs to a backend.
 pub(super) struct Link {

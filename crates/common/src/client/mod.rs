@@ -25,11 +25,9 @@ use tonic::{Code, Status, body::Body};
 use tower::{Service, retry::budget::TpsBudget};
 use tracing::Instrument;
 
-pub use self::{
-    address::{AddressError, one_or_several},
-    link::AddressState,
-};
+pub use self::address::{AddressError, one_or_several};
 use self::{backend::Backend, call::Call};
+pub use crate::telemetry::addresses::AddressState;
 use crate::{
     auth::ServiceTokens,
     context::{REQUEST_ID, RequestContext},

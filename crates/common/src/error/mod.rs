@@ -14,6 +14,7 @@ use std::{collections::BTreeMap, error::Error, fmt, sync::Arc, time::Duration};
 
 pub use souk_proto::common::v1::ErrorReason as Reason;
 
+pub(crate) use self::reason::code_name;
 pub use self::text::{MESSAGE_BYTES, NAME_BYTES, shorten};
 use self::{
     passed::Passed,

@@ -35,7 +35,7 @@ use crate::{
     contract::{Contract, ContractError},
     error::{Problem, Reason},
     framing::FRAME,
-    local::Local,
+    local::{Local, Whole},
     quota::Quota,
     telemetry, tls,
 };
@@ -240,7 +240,7 @@ impl Server {
             EdgeLayer::new(&self.config, self.name, self.contract, self.verifier, self.recheck, draining.clone());
         let (announced, stopped) = (self.config.stop.announced().clone(), shutdown.clone());
         let service = edge.layer(self.routes.routes().prepare());
-        let local = self.config.local.serve(listener.local_addr()?, service.clone());
+        let local = self.config.local.serve(listener.local_addr()?, Whole::new(service.clone()));
         let (health, services, checks) = (self.health, self.services, self.checks);
         let open = Quota::new(self.config.max_connections, self.config.max_connections_per_address);
         let max_streams = self.config.max_streams_per_connection;

@@ -135,7 +135,7 @@ fn rpc(service: impl Into<StringValue>, method: impl Into<StringValue>, code: to
     [
         KeyValue::new("rpc.service", service.into()),
         KeyValue::new("rpc.method", method.into()),
-        KeyValue::new("rpc.response.status_code", code_name(code)),
+        KeyValue::new("rpc.response.status_code", crate::error::code_name(code)),
     ]
 }
 
@@ -297,29 +297,5 @@ fn observe_pools(meter: &Meter) {
             }
         };
         meter.i64_observable_up_down_counter(name).with_description(description).with_callback(callback).build();
-    }
-}
-
-/// A gRPC code as the protocol spells it.
-pub(crate) fn code_name(code: tonic::Code) -> &'static str {
-    use tonic::Code;
-    match code {
-        Code::Ok => "OK",
-        Code::Cancelled => "CANCELLED",
-        Code::Unknown => "UNKNOWN",
-        Code::InvalidArgument => "INVALID_ARGUMENT",
-        Code::DeadlineExceeded => "DEADLINE_EXCEEDED",
-        Code::NotFound => "NOT_FOUND",
-        Code::AlreadyExists => "ALREADY_EXISTS",
-        Code::PermissionDenied => "PERMISSION_DENIED",
-        Code::ResourceExhausted => "RESOURCE_EXHAUSTED",
-        Code::FailedPrecondition => "FAILED_PRECONDITION",
-        Code::Aborted => "ABORTED",
-        Code::OutOfRange => "OUT_OF_RANGE",
-        Code::Unimplemented => "UNIMPLEMENTED",
-        Code::Internal => "INTERNAL",
-        Code::Unavailable => "UNAVAILABLE",
-        Code::DataLoss => "DATA_LOSS",
-        Code::Unauthenticated => "UNAUTHENTICATED",
     }
 }

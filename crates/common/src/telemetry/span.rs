@@ -129,7 +129,7 @@ pub fn record_code(span: &Span, code: tonic::Code, server_side: bool) {
     if !SENT.load(Ordering::Relaxed) {
         return; // The span ends with this: no log line would show it.
     }
-    span.record("rpc.response.status_code", super::metrics::code_name(code));
+    span.record("rpc.response.status_code", crate::error::code_name(code));
     use tonic::Code;
     let fault = match code {
         Code::Ok => false,
