@@ -49,7 +49,7 @@ impl std::fmt::Display for Engine {
 pub struct TestDatabase {
     /// Which engine it runs on.
     pub engine: Engine,
-    /// What goes into `souk_common::db::Config::url`: `postgres://…` or `sqlite:PATH`.
+    /// What goes into `souk_store::db::Config::url`: `postgres://…` or `sqlite:PATH`.
     pub url: String,
     folder: TempDir,
     _dropper: Option<Dropper>,
@@ -75,7 +75,7 @@ impl TestDatabase {
     }
 }
 
-/// The URL, so that `souk_common::db::Config::at(&database)` works. The kit does not depend on
+/// The URL, so that `souk_store::db::Config::at(&database)` works. The kit does not depend on
 /// souk's crates itself: their tests depend on it.
 impl From<&TestDatabase> for String {
     fn from(database: &TestDatabase) -> Self {

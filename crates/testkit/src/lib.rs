@@ -9,6 +9,7 @@
 //! - [`clock`]: a wall clock of programs that a test starts, set while they run.
 //! - [`process`]: the `souk` binary as a child that can be killed and started again.
 //! - [`hostile`]: a client that holds, floods and breaks what it can, bounded in number and time.
+//! - [`find`]: programs that are installed.
 //! - [`http2`]: HTTP/2 frame by frame.
 //! - [`stripe`]: a stand-in for Stripe, which speaks its HTTP API.
 //! - [`tls`]: certificates signed by an authority of the test's own.
@@ -20,6 +21,7 @@
 
 pub mod clock;
 pub mod db;
+pub mod find;
 pub mod hostile;
 pub mod http2;
 pub mod process;

@@ -10,7 +10,7 @@ use rustix::process::{Pid, Signal};
 use tokio::io::{AsyncBufReadExt, AsyncRead, BufReader};
 use tokio::process::{Child, Command};
 
-use crate::servers::find;
+use crate::find;
 use crate::wait;
 
 /// A program, how to start it, and how it says that it is ready.

@@ -4,7 +4,6 @@
 //! dropped or the process that holds it ends, be it by a panic, a signal or `kill -9`.
 
 mod disk;
-pub mod find;
 pub mod install;
 mod standby;
 mod supervisor;
@@ -23,7 +22,7 @@ use uuid::Uuid;
 pub use self::disk::SmallDisk;
 pub use self::standby::Pair;
 use self::supervisor::{Plan, Supervised};
-use crate::tls::Files;
+use crate::{find, tls::Files};
 
 /// How long a server may take until it answers. Generous: CI machines are slow and busy.
 const START_DEADLINE: Duration = Duration::from_secs(90);

@@ -2,6 +2,8 @@
 
 mod action;
 mod adjustments;
+pub mod delivery;
+pub mod endpoint;
 mod lines;
 mod order;
 mod placement;

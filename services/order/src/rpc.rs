@@ -2,6 +2,7 @@
 
 mod adjust;
 mod cancel;
+mod convert;
 mod list;
 mod notes;
 mod parse;

@@ -1,5 +1,6 @@
 //! The orders' database: one function an operation. Each is one transaction or one read.
 
+pub(crate) mod books;
 mod changes;
 pub mod codes;
 mod error;

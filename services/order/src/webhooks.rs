@@ -6,9 +6,7 @@
 //! nothing is lost, and each event reaches each endpoint at least once, by the same id.
 
 pub(crate) mod address;
-pub(crate) mod delivery;
 mod dispatcher;
-pub(crate) mod endpoint;
 mod metrics;
 mod recorder;
 mod sender;

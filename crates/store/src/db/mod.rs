@@ -211,7 +211,7 @@ impl Db {
         Ok(Self(Arc::new(Inner { pools, migrations, was_ready, _metrics: metrics })))
     }
 
-    /// Runs the migrations that were not run yet, the service's and then common's own (`crates/common/migrations`),
+    /// Runs the migrations that were not run yet, the service's and then this crate's own (`crates/store/migrations`),
     /// and returns their names. May be called by several copies of a service at once.
     ///
     /// # Errors

@@ -17,7 +17,7 @@ use souk_common::ids::UserId;
 use souk_proto::common::v1;
 use souk_store::db::{self, Db};
 use souk_store::events::{Begin, Bell, Draft, Event, Events, Log, Reader, Seat, Settings, Stuck, WatchError, nats};
-use souk_testkit::{process::Program, servers, wait};
+use souk_testkit::{find, process::Program, servers, wait};
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
@@ -332,7 +332,7 @@ async fn nats_has_each_event_once_in_order_though_everything_is_killed() {
         let folder = tempfile::tempdir().unwrap();
         let port = servers::free_port().unwrap();
         let url = format!("nats://127.0.0.1:{port}");
-        let mut server = Program::new(servers::find::binary("nats-server").unwrap(), "Server is ready")
+        let mut server = Program::new(find::binary("nats-server").unwrap(), "Server is ready")
             .args(["--addr", "127.0.0.1", "--jetstream", "--port", &port.to_string(), "--store_dir"])
             .arg(folder.path())
             .start()

@@ -7,7 +7,8 @@ use rustix::process::{Pid, Signal, kill_process};
 use tokio_postgres::NoTls;
 
 use super::supervisor::Plan;
-use super::{Server, find, start_on_free_port, user};
+use super::{Server, start_on_free_port, user};
+use crate::find;
 
 /// How long the standby may take to be where it shall be.
 const PATIENCE: Duration = Duration::from_secs(60);

@@ -5,6 +5,7 @@ use std::process::Stdio;
 use std::time::Duration;
 
 use rustix::process::{Pid, Signal, kill_process, test_kill_process};
+use souk_testkit::find;
 use souk_testkit::servers::{self, Postgres, Server};
 use souk_testkit::wait;
 use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader};
@@ -102,7 +103,7 @@ async fn redis_and_nats_answer_when_installed() {
         ("redis-server", servers::redis as fn() -> anyhow::Result<Server>, "PING\r\n", "+PONG"),
         ("nats-server", servers::nats, "", "INFO {"),
     ] {
-        if servers::find::binary(binary).is_none() {
+        if find::binary(binary).is_none() {
             eprintln!("skipped: {binary} is not installed");
             continue;
         }

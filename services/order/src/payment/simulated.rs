@@ -21,62 +21,16 @@ use souk_store::{
 };
 
 use super::{Notice, PaymentError, PaymentProvider, WebhookError};
-use crate::store::now;
+use crate::store::{
+    books::{Booked, BookedState},
+    now,
+};
 
 mod postgres {
     pub(super) use crate::store::postgres::simulated as queries;
 }
 mod sqlite {
     pub(super) use crate::store::sqlite::simulated as queries;
-}
-
-/// A payment in the provider's books.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) struct Booked {
-    pub key: String,
-    pub reference: String,
-    pub behaviour: String,
-    pub state: BookedState,
-    pub currency: String,
-    pub amount: i64,
-    pub refunded: i64,
-    pub message: String,
-    pub expires_at: DateTime<Utc>,
-    pub authorize_calls: i32,
-    pub capture_calls: i32,
-}
-
-/// How far a payment in the provider's books has come.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum BookedState {
-    New,
-    Authorized,
-    Captured,
-    Voided,
-    Declined,
-}
-
-impl BookedState {
-    pub(crate) fn code(self) -> &'static str {
-        match self {
-            Self::New => "NEW",
-            Self::Authorized => "AUTHORIZED",
-            Self::Captured => "CAPTURED",
-            Self::Voided => "VOIDED",
-            Self::Declined => "DECLINED",
-        }
-    }
-
-    /// The table allows no other words.
-    pub(crate) fn from_code(code: &str) -> Self {
-        match code {
-            "AUTHORIZED" => Self::Authorized,
-            "CAPTURED" => Self::Captured,
-            "VOIDED" => Self::Voided,
-            "DECLINED" => Self::Declined,
-            _ => Self::New,
-        }
-    }
 }
 
 /// Whether an answer reaches whoever asked.

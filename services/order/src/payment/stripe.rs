@@ -17,7 +17,10 @@ use souk_store::db::{self, Db, DbError};
 
 use self::api::{Api, ApiError, Intent, Refund, Refusal};
 use super::{Notice, PaymentError, PaymentProvider, WebhookError};
-use crate::{config::StripeSettings, store::now};
+use crate::{
+    config::StripeSettings,
+    store::{books::Entry, now},
+};
 
 mod postgres {
     pub(super) use crate::store::postgres::stripe as queries;
@@ -35,17 +38,6 @@ const INSTALLATION: &str = "souk_installation";
 const LONGEST_HOLD: chrono::TimeDelta = chrono::TimeDelta::days(8);
 
 const GIVEN_UP: &str = "the payment was given up";
-
-/// What stands for a payment in souk's books. It never changes.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) enum Entry {
-    /// An intent, by Stripe's id.
-    Intent(String),
-    /// Nothing, as there is nothing to pay.
-    Free,
-    /// Nothing, for good. Says why.
-    Closed(String),
-}
 
 /// Money that is held at Stripe.
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -13,7 +13,7 @@ use souk_proto::order::v1::{
     ListOrdersRequest, ListOrdersResponse, ListTimelineEntriesRequest, ListTimelineEntriesResponse,
 };
 
-use super::{Parts, missing, parse};
+use super::{Parts, convert, missing, parse};
 use crate::{
     domain::{Order, State},
     error::Error,
@@ -65,7 +65,7 @@ impl Parts {
         let rows = self.store.timeline(whose, after.unwrap_or(0), size + 1).await;
         let rows = rows.map_err(Error::from)?.ok_or_else(|| missing(caller, id))?;
         let key = |row: &TimelineRow| row.number;
-        let (timeline_entries, next_page_token) = page::cut(rows, size, &query, key, reply::entry);
+        let (timeline_entries, next_page_token) = page::cut(rows, size, &query, key, convert::entry);
         Ok(ListTimelineEntriesResponse { timeline_entries, next_page_token })
     }
 }

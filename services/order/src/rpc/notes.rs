@@ -4,10 +4,9 @@ use prost::Message;
 use souk_common::{auth::Caller, error::Problem};
 use souk_proto::order::v1::{AddOrderNoteRequest, TimelineEntry};
 
-use super::{Answered, Parts, missing, parse, refused};
+use super::{Answered, Parts, convert, missing, parse, refused};
 use crate::{
     error::Error,
-    reply,
     store::{Begin, TimelineRow},
 };
 
@@ -22,14 +21,14 @@ impl Parts {
         if let Some(memory) = self.store.recall(&key).await.map_err(Error::from)? {
             return Answered::again(memory);
         }
-        let respond = |row: &TimelineRow| reply::entry(row.clone()).encode_to_vec();
+        let respond = |row: &TimelineRow| convert::entry(row.clone()).encode_to_vec();
         let note = (request.text.as_str(), !request.visible_to_customer);
         let written = self.store.note((&key, id), note, respond).await;
         match written.map_err(Error::from)? {
             Begin::NotFound => Err(missing(caller, id)),
             Begin::Known(memory) => Answered::again(memory),
             Begin::Refused(refusal) => Err(refused(refusal, id, "take notes")),
-            Begin::Begun(row) => Ok(Answered::new(reply::entry(row))),
+            Begin::Begun(row) => Ok(Answered::new(convert::entry(row))),
         }
     }
 }

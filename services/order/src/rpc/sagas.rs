@@ -17,12 +17,11 @@ use souk_proto::order::v1::{
 use tonic::{Request, Response, Status};
 use uuid::Uuid;
 
-use super::{Parts, RETRY, Rpc, list::bad_token, parse};
+use super::{Parts, RETRY, Rpc, convert, list::bad_token, parse};
 use crate::{
     domain::{Saga, Step, Wish},
     error::Error,
     jobs::saga::response,
-    reply,
     store::{Operated, SagaCondition, SagaId, SagaQuery, SagaView},
 };
 
@@ -64,7 +63,7 @@ impl Parts {
         let after: Option<(DateTime<Utc>, Uuid)> = page::decode(&request.page_token, &query).map_err(bad_token)?;
         let rows = self.store.sagas(&SagaQuery { conditions, after, limit: size + 1 }).await.map_err(Error::from)?;
         let key = |row: &SagaView| (row.created, row.id.uuid());
-        let (sagas, next_page_token) = page::cut(rows, size, &query, key, |row| reply::saga(&row));
+        let (sagas, next_page_token) = page::cut(rows, size, &query, key, |row| convert::saga(&row));
         Ok(ListSagasResponse { sagas, next_page_token })
     }
 
@@ -73,7 +72,7 @@ impl Parts {
         let actor = caller.actor();
         let wish = Wish { actor: &actor, reason: &request.reason, etag: "" };
         match self.store.retry(id, wish).await.map_err(Error::from)? {
-            Operated::Done(saga) => Ok(reply::saga(&saga)),
+            Operated::Done(saga) => Ok(convert::saga(&saga)),
             other => Err(refused(other, &request.name, "there is nothing to try again", "must not be done")),
         }
     }
@@ -97,7 +96,7 @@ impl Parts {
             };
         self.finish(Saga::Order(order), lease, "the compensation").await?;
         let saga = self.store.saga(SagaId::Order(id)).await.map_err(Error::from)?;
-        saga.as_ref().map(reply::saga).ok_or_else(|| Problem::not_found(request.name.as_str()))
+        saga.as_ref().map(convert::saga).ok_or_else(|| Problem::not_found(request.name.as_str()))
     }
 
     async fn finish_by_hand(&self, caller: &Caller, request: &FinishSagaRequest) -> Result<SagaMessage, Problem> {
@@ -106,7 +105,7 @@ impl Parts {
         let actor = caller.actor();
         let wish = Wish { actor: &actor, reason: &request.reason, etag: "" };
         match self.store.finish((id, step), wish, response).await.map_err(Error::from)? {
-            Operated::Done(saga) => Ok(reply::saga(&saga)),
+            Operated::Done(saga) => Ok(convert::saga(&saga)),
             other => {
                 let must = format!("must be at {}", request.step);
                 Err(refused(other, &request.name, "it is not at the step that was done", &must))

@@ -22,17 +22,16 @@ use tonic::{Request, Response, Status};
 
 use super::parse;
 use crate::{
+    domain::{
+        delivery::{Attempt, Delivery, State},
+        endpoint::{Change, DisableReason, Endpoint},
+    },
     error::Error,
     store::{
         now,
         webhooks::{Changed, Condition, Query, Sent, Webhooks as Store},
     },
-    webhooks::{
-        address::Policy,
-        delivery::{Attempt, Delivery, State},
-        endpoint::{Change, DisableReason, Endpoint},
-        settings::Settings,
-    },
+    webhooks::{address::Policy, settings::Settings},
 };
 
 /// The fields that an update may change.

@@ -14,8 +14,9 @@ use crate::{
     domain::Action,
     payment::{
         Notice, PaymentError, PaymentProvider, WebhookError,
-        simulated::{Answer, Ask, Booked, BookedState, Declined, Line, What, answer},
+        simulated::{Answer, Ask, Declined, Line, What, answer},
     },
+    store::books::{Booked, BookedState},
 };
 
 /// Another company's books.

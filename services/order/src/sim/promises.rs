@@ -13,8 +13,7 @@ use super::{log::Published, world::State as World};
 use crate::{
     domain::{Entry, Facts, Goods, Kind, Order, Outcome, State, Step, advance, begin},
     outbox,
-    payment::simulated::BookedState,
-    store::TimelineRow,
+    store::{TimelineRow, books::BookedState},
 };
 
 /// Looks whether every promise was kept, and takes down those that were not.

@@ -1,8 +1,7 @@
 //! The words by which states, steps and kinds stand in the database.
 
-use crate::{
-    domain::{Cause, Kind, PaymentState, State, Step},
-    webhooks::{delivery::State as DeliveryState, endpoint::DisableReason},
+use crate::domain::{
+    Cause, Kind, PaymentState, State, Step, delivery::State as DeliveryState, endpoint::DisableReason,
 };
 
 /// A word in the database that means nothing: a row that souk did not write.

@@ -7,7 +7,7 @@ use souk_store::db::DbError;
 
 use super::schema::{simulated_payments, simulated_refunds};
 use super::{Backend, Conn};
-use crate::payment::simulated::{Booked, BookedState};
+use crate::store::books::{Booked, BookedState};
 
 /// A row of `simulated_payments`.
 #[derive(Queryable, Selectable, Insertable, AsChangeset, serde::Serialize)]

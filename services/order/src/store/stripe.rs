@@ -6,7 +6,7 @@ use diesel_async::RunQueryDsl;
 use souk_store::db::DbError;
 
 use super::{Conn, schema::stripe_payments};
-use crate::payment::stripe::Entry;
+use crate::store::books::Entry;
 
 fn entry((intent, message): (Option<String>, String)) -> Entry {
     match intent {

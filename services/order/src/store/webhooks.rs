@@ -13,7 +13,7 @@ use souk_store::{
 };
 
 use super::StoreError;
-use crate::webhooks::{
+use crate::domain::{
     delivery::{Attempt, Delivery, State, Verdict},
     endpoint::{Change, DisableReason, Endpoint},
 };

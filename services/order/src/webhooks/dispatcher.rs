@@ -13,11 +13,13 @@ use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use uuid::Uuid;
 
 use super::{
-    delivery::{Delivery, judge},
-    endpoint::{DisableReason, Endpoint},
     metrics::{Metrics, word},
     sender::Sender,
     settings::Settings,
+};
+use crate::domain::{
+    delivery::{Delivery, judge},
+    endpoint::{DisableReason, Endpoint},
 };
 use crate::store::{
     StoreError, now,

@@ -5,12 +5,8 @@ use std::{sync::Arc, time::Duration};
 use chrono::SecondsFormat;
 use prost_reflect::{DynamicMessage, SerializeOptions};
 use serde_json::json;
-use souk_common::{
-    contract::Contract,
-    error::chain,
-    events::{Event, Events, Reader, Seat, Stuck},
-    service::SetupError,
-};
+use souk_common::{contract::Contract, error::chain, service::SetupError};
+use souk_store::events::{Event, Events, Reader, Seat, Stuck};
 
 use crate::store::{StoreError, webhooks::Webhooks as Store};
 

@@ -6,11 +6,10 @@ use chrono::{DateTime, Utc};
 use reqwest::{Client, Response, StatusCode, Url, header, redirect};
 use souk_common::error::chain;
 
-use super::{
-    address::Policy,
+use super::{address::Policy, settings::Settings};
+use crate::domain::{
     delivery::{Attempt, Delivery},
     endpoint::Endpoint,
-    settings::Settings,
 };
 use crate::store::now;
 

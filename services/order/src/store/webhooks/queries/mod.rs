@@ -22,11 +22,11 @@ use super::{
     schema::{webhook_deliveries, webhook_endpoints},
 };
 use crate::{
-    store::{StoreError, now},
-    webhooks::{
+    domain::{
         delivery::{Delivery, KEPT, State, Verdict},
         endpoint::{DisableReason, Endpoint},
     },
+    store::{StoreError, now},
 };
 
 diesel::alias!(webhook_deliveries as earlier: Earlier);
