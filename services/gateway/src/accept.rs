@@ -92,6 +92,16 @@ impl Range {
     }
 }
 
+/// Whether a request names a coding as accepted (RFC 9110, 12.5.3).
+pub fn names_coding(headers: &HeaderMap, wanted: &str) -> bool {
+    let values = headers.get_all(header::ACCEPT_ENCODING).iter().filter_map(|value| value.to_str().ok());
+    let codings = values.flat_map(|value| value.split(','));
+    codings.map(|coding| coding.split_once(';').unwrap_or((coding, ""))).any(|(name, parameters)| {
+        let weight = parameters.trim().strip_prefix("q=").map(str::parse::<f32>);
+        name.trim().eq_ignore_ascii_case(wanted) && !matches!(weight, Some(Ok(0.0)))
+    })
+}
+
 #[cfg(test)]
 mod tests {
     use http::HeaderValue;
@@ -155,5 +165,24 @@ mod tests {
         for (values, expected) in table {
             assert_eq!(accept(values).choose(&[NDJSON, SSE]).unwrap(), expected, "{values:?}");
         }
+    }
+
+    #[test]
+    fn who_accepts_gzip() {
+        let cases = [
+            ("gzip", true),
+            ("GZip, br", true),
+            ("br, gzip;q=0.1", true),
+            ("gzip; q=0", false),
+            ("gzip;q=0.000", false),
+            ("identity", false),
+            ("", false),
+        ];
+        for (accept, expected) in cases {
+            let mut headers = HeaderMap::new();
+            headers.insert(header::ACCEPT_ENCODING, HeaderValue::from_static(accept));
+            assert_eq!(names_coding(&headers, "gzip"), expected, "{accept}");
+        }
+        assert!(!names_coding(&HeaderMap::new(), "gzip"));
     }
 }

@@ -15,7 +15,7 @@ use std::{
 };
 
 use bytes::Bytes;
-use http::{Request, Response};
+use http::Response;
 use http_body::{Frame, SizeHint};
 use souk_common::{
     contract::RateClass,
@@ -27,8 +27,6 @@ use tokio::sync::oneshot;
 use tonic::{Status, body::Body};
 
 use self::places::{Entered, Places, Wish};
-use crate::{gateway::Gateway, layers::Next, request};
-
 /// Who asks.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 enum Caller {
@@ -60,30 +58,11 @@ struct Place {
     caller: Caller,
 }
 
-/// Refuses a client at once whose address has as many requests under way as it may: nothing of it is read.
-pub async fn refuse_crowd(gateway: &Gateway, request: Request<Body>, next: &Next) -> Result<Response<Body>, Problem> {
-    if request::target(request.extensions())?.method().is_some() {
-        let site = request::site(request.extensions())?;
-        if !gateway.admission.addresses.has_room(site, 1) {
-            return Err(full());
-        }
+impl Admitted {
+    /// Keeps the place until the last byte of the response has gone.
+    pub fn hold(self, response: Response<Body>) -> Response<Body> {
+        response.map(|inner| Body::new(Holding { inner, _held: self }))
     }
-    next.run(request).await
-}
-
-/// Gives a call of the contract a place, until the last byte of its response has gone. The response of a stream has a
-/// place of its own.
-pub async fn admit(gateway: &Gateway, request: Request<Body>, next: &Next) -> Result<Response<Body>, Problem> {
-    let extensions = request.extensions();
-    let target = request::target(extensions)?;
-    let Some(method) = target.method() else { return next.run(request).await };
-    let (site, user) = (request::site(extensions)?, request::user(extensions)?);
-    let admitted = gateway.admission.admit(site, user, method.rate_class).await?;
-    let response = next.run(request).await?;
-    if target.streams() {
-        return Ok(response);
-    }
-    Ok(response.map(|inner| Body::new(Holding { inner, _held: admitted })))
 }
 
 impl Admission {
@@ -100,11 +79,19 @@ impl Admission {
         }
     }
 
+    /// Refuses a client whose address has as many requests under way as it may.
+    ///
+    /// # Errors
+    /// `OVERLOADED`.
+    pub fn refuse_crowd(&self, site: IpAddr) -> Result<(), Problem> {
+        if self.addresses.has_room(site, 1) { Ok(()) } else { Err(full()) }
+    }
+
     /// Gives a request a place: as its user's, else as its address's.
     ///
     /// # Errors
     /// `OVERLOADED`, where there is none, and none falls free soon.
-    async fn admit(&self, site: IpAddr, user: Option<UserId>, class: RateClass) -> Result<Admitted, Problem> {
+    pub async fn admit(&self, site: IpAddr, user: Option<UserId>, class: RateClass) -> Result<Admitted, Problem> {
         let of_address = self.addresses.take(site, 1).ok_or_else(full)?;
         let place = self.enter(user.map_or(Caller::Address(site), Caller::User), class).await?;
         Ok(Admitted { _place: place, _of_address: of_address })

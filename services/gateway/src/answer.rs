@@ -1,5 +1,7 @@
 //! Answers of the gateway's own: JSON, problems, and what every answer carries.
 
+use std::time::Duration;
+
 use bytes::Bytes;
 use http::{HeaderValue, Response, StatusCode, header};
 use http_body_util::Full;
@@ -124,4 +126,13 @@ pub fn with_body(status: StatusCode, content_type: HeaderValue, body: Bytes) -> 
 /// Keeps an answer out of caches.
 pub fn never_store(response: &mut Response<Body>) {
     response.headers_mut().insert(header::CACHE_CONTROL, NO_STORE);
+}
+
+/// When to come back where no one knows better.
+const RETRY_AFTER: Duration = Duration::from_secs(1);
+
+/// Adds to a refusal for now (503) when the client may try again, where the service did not say.
+pub fn with_retry_delay(problem: Problem) -> Problem {
+    let for_now = problem.http_status() == StatusCode::SERVICE_UNAVAILABLE.as_u16();
+    if for_now && problem.retry_delay().is_none() { problem.retry_after(RETRY_AFTER) } else { problem }
 }

@@ -15,7 +15,7 @@ use crate::{
     address::{self, ForwardedBy, Network},
     body, cache, cors, foreign, limits,
     shared::Shared,
-    stream,
+    streams,
 };
 
 /// The commented defaults of `[gateway]`.
@@ -104,7 +104,7 @@ pub struct Settings {
     /// Budgets of requests.
     pub rate_limits: limits::Settings,
     /// Server streams.
-    pub stream: stream::Settings,
+    pub stream: streams::Settings,
     /// Whose contract is served.
     pub contract: foreign::Settings,
     /// Where the services are.

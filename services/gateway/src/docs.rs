@@ -8,7 +8,7 @@ use http::{HeaderMap, HeaderValue, Response, StatusCode, header};
 use souk_common::error::{OrProblem, Problem};
 use tonic::body::Body;
 
-use crate::{answer, compression};
+use crate::{accept, answer};
 
 /// Nothing comes from another host, and nothing goes to one. The viewer's icons are in its style sheet.
 const POLICY: HeaderValue = HeaderValue::from_static(
@@ -75,7 +75,7 @@ impl File {
     /// # Errors
     /// `INTERNAL`, where what was built in is broken.
     pub fn answer(&self, request: &HeaderMap) -> Result<Response<Body>, Problem> {
-        let as_it_is = !self.packed || compression::accepted(request, "gzip");
+        let as_it_is = !self.packed || accept::names_coding(request, "gzip");
         let body = if as_it_is { Bytes::from_static(self.bytes) } else { self.unpacked()? };
         let content_type = HeaderValue::from_static(self.content_type);
         let mut response = answer::with_body(StatusCode::OK, content_type, body);

@@ -4,16 +4,13 @@
 use std::{fmt::Display, net::Ipv6Addr};
 
 use http::{
-    HeaderMap, HeaderName, HeaderValue, Request, Response, Uri, Version,
+    HeaderMap, HeaderName, HeaderValue, Request, Uri, Version,
     header::{self, AsHeaderName},
 };
 use souk_common::{
-    context::{self, GRPC_TIMEOUT, REQUEST_ID},
+    context::{GRPC_TIMEOUT, REQUEST_ID},
     error::{Problem, Reason},
 };
-use tonic::body::Body;
-
-use crate::{gateway::Gateway, layers::Next, request};
 
 /// Headers that have one value. `Authorization` is one, too: see [`souk_common::auth::Verifier`].
 const SINGLE: [HeaderName; 13] = [
@@ -34,15 +31,6 @@ const SINGLE: [HeaderName; 13] = [
 /// Headers by which a request is found in logs and traces. Proxies set them, so one that has two of them must not fail
 /// for it: it gets a new one (W3C Trace Context, 3.2).
 const NAMES: [HeaderName; 2] = [REQUEST_ID, HeaderName::from_static("traceparent")];
-
-/// Refuses a request whose head can be read in more than one way, before anyone reads it.
-pub async fn require_sound(_: &Gateway, mut request: Request<Body>, next: &Next) -> Result<Response<Body>, Problem> {
-    check(&mut request)?;
-    if request::target(request.extensions())?.takes_timeout() {
-        context::timeout(request.headers())?;
-    }
-    next.run(request).await
-}
 
 /// Checks the head of a request, and takes out of it what cannot be relied on.
 ///

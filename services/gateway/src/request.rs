@@ -1,7 +1,7 @@
 //! What a request carries through the stack, in its extensions: each layer reads what one further out has put there.
 //!
 //! Beside what is here these are [`RequestContext`](souk_common::context::RequestContext) (its id and deadline),
-//! [`Record`](crate::observe::Record) (how it went) and [`Standing`](crate::limits::Standing) (what is left of budgets).
+//! [`Record`](crate::record::Record) (how it went) and [`Standing`](crate::limits::Standing) (what is left of budgets).
 
 use std::{net::IpAddr, sync::Arc};
 

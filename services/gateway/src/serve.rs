@@ -8,11 +8,10 @@ use hyper_util::{
     server::conn::auto,
 };
 use souk_common::{
-    client::AddressError,
-    contract::{Contract, ContractError},
+    contract::Contract,
     server::{self, Age, Aging},
     telemetry,
-    tls::{Acceptor, TlsError},
+    tls::Acceptor,
 };
 use tokio::{
     net::{TcpListener, TcpStream},
@@ -22,53 +21,13 @@ use tokio_rustls::server::TlsStream;
 use tokio_util::{either::Either, sync::CancellationToken, task::TaskTracker};
 
 use crate::{
+    adopt,
     cache::follow::Log,
     config::{Config, Settings},
     connection::{Bounds, Connections, Entry, Linger, Requests, Socket, Staged},
-    foreign::{self, ForeignError},
+    error::ServeError,
     gateway::Gateway,
-    routes::{RouteError, TooLong},
-    transcode::BindingError,
-    upstream::UpstreamError,
 };
-
-/// What keeps the gateway from being put together.
-#[derive(Debug, thiserror::Error)]
-pub enum ServeError {
-    /// The contract cannot be served.
-    #[error(transparent)]
-    Contract(#[from] ContractError),
-    /// A route cannot be served.
-    #[error(transparent)]
-    Route(#[from] RouteError),
-    /// A method accepts requests that are too long to be sent.
-    #[error("{0}, or gateway.max_header_bytes a larger number")]
-    TooLong(#[from] TooLong),
-    /// A method cannot be called with Connect.
-    #[error(transparent)]
-    Connect(#[from] BindingError),
-    /// A backend cannot be called.
-    #[error(transparent)]
-    Upstream(#[from] UpstreamError),
-    /// Nobody said where the keys are that tokens are checked with.
-    #[error("gateway.keys_from is `{0}`, and gateway.backends does not say where that is")]
-    Keys(String),
-    /// The address of the service that has the keys is not one.
-    #[error(transparent)]
-    Address(#[from] AddressError),
-    /// The certificate towards clients cannot be used.
-    #[error("gateway.tls cannot be used")]
-    Tls(#[from] TlsError),
-    /// A contract that is not souk's own cannot be served.
-    #[error(transparent)]
-    Foreign(#[from] ForeignError),
-    /// What is shared with other gateways cannot be.
-    #[error("gateway.redis_url cannot be used")]
-    Redis(#[from] redis::RedisError),
-    /// The descriptors cannot be offered by reflection.
-    #[error("reflection cannot be offered")]
-    Reflection(#[from] tonic_reflection::server::Error),
-}
 
 /// Requests that one HTTP/2 connection may have open.
 const STREAMS: u32 = 256;
@@ -91,11 +50,12 @@ const KEEP_ALIVE: Duration = Duration::from_secs(30);
 /// Before anything is served, where the contract or the settings do not allow it.
 pub async fn serve(config: Config, listener: TcpListener, shutdown: CancellationToken) -> Result<(), ServeError> {
     if config.settings.contract.is_foreign() {
-        let gateway = tokio::select! {
-            gateway = foreign::gateway(config) => gateway?,
+        let parts = tokio::select! {
+            parts = adopt::parts(&config) => parts?,
             // It waits for backends that are still starting.
             () = shutdown.cancelled() => return Ok(()),
         };
+        let gateway = Gateway::of(config, parts)?;
         gateway.serve(listener, shutdown).await;
         return Ok(());
     }

@@ -32,7 +32,7 @@ use tonic::body::Body;
 use tracing::Instrument;
 
 use self::{changes::Changes, shared::Common};
-use crate::{rest::caching::Answer, routes::Route, shared::Shared};
+use crate::{caching::Answer, routes::Route, shared::Shared};
 
 const CACHE_STATUS: HeaderName = HeaderName::from_static("cache-status");
 /// Bytes that an entry takes beside its body, about.

@@ -11,7 +11,7 @@ use redis::Script;
 use souk_common::contract::{Caching, Method};
 
 use super::{Entry, Question};
-use crate::{rest::caching::Answer, shared::Shared};
+use crate::{caching::Answer, shared::Shared};
 
 /// What is remembered of changes goes by itself where a method is no longer asked: longer than any answer is kept.
 const REMEMBER: Duration = Duration::from_secs(24 * 3600);

@@ -44,9 +44,9 @@ use self::{unread::Unread, unsent::Ticket};
 use crate::{
     address, answer,
     config::{Config, Settings},
-    grpc,
-    layers::NextInfallible,
+    handlers::grpc,
     request::ClientAddress,
+    stack::NextInfallible,
 };
 
 /// How much of a body that nobody reads is read and thrown away.

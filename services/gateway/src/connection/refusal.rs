@@ -13,7 +13,7 @@ use souk_common::{
     error::{Problem, Reason},
 };
 
-use crate::{answer, headers};
+use crate::{answer, stack};
 
 /// Statuses that hyper refuses with, and what is wrong then.
 const REFUSALS: [(u16, &str); 3] = [
@@ -69,7 +69,7 @@ pub fn of(bytes: &[u8]) -> Option<Refusal> {
         status.as_u16(),
         body.len(),
     );
-    let security = headers::SECURITY;
+    let security = stack::SECURITY;
     let security = security.iter().filter_map(|(name, value)| Some((name.as_str(), value.to_str().ok()?)));
     for (name, value) in security.chain(date.map(|date| ("date", date))) {
         text.extend([name, ": ", value, "\r\n"]);

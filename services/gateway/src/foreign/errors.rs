@@ -15,7 +15,7 @@ use tonic::Status;
 use tonic_types::{StatusExt, pb};
 
 use super::HeaderList;
-use crate::{stream, transcode::render::Renderer};
+use crate::{streams, transcode::render::Renderer};
 
 /// How errors are told.
 #[derive(Debug, Clone, Default)]
@@ -54,7 +54,7 @@ impl Errors {
     pub fn in_stream(&self, status: &Status) -> Problem {
         match self {
             Self::Passed(passing) if is_the_services(status) => passing.problem(status),
-            _ => stream::failure(status),
+            _ => streams::failure(status),
         }
     }
 }

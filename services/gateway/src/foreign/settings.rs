@@ -6,7 +6,7 @@ use serde::{Deserialize, Deserializer, de::Error};
 use serde_json::Value;
 use souk_common::{
     config::duration,
-    contract::{Contract, RateClass},
+    contract::{AccessRule, Contract, RateClass, Roles},
 };
 
 use super::HeaderList;
@@ -224,6 +224,21 @@ fn flatten(path: &str, value: Value, into: &mut BTreeMap<String, Rule>) -> Resul
         }
     }
     Ok(())
+}
+
+impl Access {
+    /// The access rule of a method that has none; `None`: nobody may call it.
+    pub fn rule(self) -> Option<AccessRule> {
+        let rule = AccessRule {
+            public: self == Self::Public,
+            signed_in: self == Self::SignedIn,
+            roles: Roles::default(),
+            owner: None,
+            internal_callers: Vec::new(),
+            scope: None,
+        };
+        (self != Self::Deny).then_some(rule)
+    }
 }
 
 #[cfg(test)]

@@ -10,7 +10,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use http::{Extensions, HeaderMap, HeaderName, HeaderValue, Request, Response, header, request::Parts};
+use http::{Extensions, HeaderMap, HeaderName, HeaderValue, request::Parts};
 use moka::sync::Cache;
 use prost_reflect::DynamicMessage;
 use serde::Deserialize;
@@ -20,13 +20,12 @@ use souk_common::{
     ids::UserId,
     telemetry,
 };
-use tonic::body::Body;
 
 use self::{
     gcra::{Budget, Taken},
     memory::Memory,
 };
-use crate::{gateway::Gateway, layers::Next, pages::Page, request, shared::Shared, target::To};
+use crate::{request, shared::Shared};
 
 const POLICY: HeaderName = HeaderName::from_static("ratelimit-policy");
 const LIMIT: HeaderName = HeaderName::from_static("ratelimit");
@@ -147,53 +146,21 @@ impl Standing {
     }
 }
 
-/// Refuses a client whose address has used up its budget, before its token is checked. Only what was refused a moment
-/// ago is known here; what is not, [`spend`] finds.
-pub async fn refuse_exhausted(
-    gateway: &Gateway,
-    request: Request<Body>,
-    next: &Next,
-) -> Result<Response<Body>, Problem> {
-    if !is_probe(&request)? {
-        gateway.limits.refuse_exhausted(&Asks::of(request.extensions())?)?;
-    }
-    next.run(request).await
-}
-
-/// Takes what every request of its kind costs from the budgets of its caller and its address. What it costs beyond that
-/// for what it asks for is known later: see [`Limits::surcharge`].
-pub async fn spend(gateway: &Gateway, request: Request<Body>, next: &Next) -> Result<Response<Body>, Problem> {
-    if !is_probe(&request)? {
-        let target = request::target(request.extensions())?;
-        let mut asks = Asks::of(request.extensions())?;
-        let method = target.method();
-        if method.is_some() {
-            asks.user = request::user(request.extensions())?;
-        }
-        gateway.limits.draw(&asks, method.map_or(1, |method| method.cost.base)).await?;
-    }
-    next.run(request).await
-}
-
-/// Whether a request only asks whether the gateway is alive or ready. That is answered however busy an address keeps it,
-/// but not with a token, which would have to be checked.
-fn is_probe(request: &Request<Body>) -> Result<bool, Problem> {
-    let target = request::target(request.extensions())?;
-    let is_page = matches!(target.to, To::Page(Page::Alive | Page::Ready));
-    Ok(is_page && !request.headers().contains_key(header::AUTHORIZATION))
-}
-
 /// What a request draws on.
-struct Asks {
+pub struct Asks {
     class: RateClass,
     site: IpAddr,
-    user: Option<UserId>,
+    /// Who asks, where it is known.
+    pub user: Option<UserId>,
     standing: Standing,
 }
 
 impl Asks {
     /// Of a request whose user is not known yet.
-    fn of(extensions: &Extensions) -> Result<Self, Problem> {
+    ///
+    /// # Errors
+    /// As [`request::part`].
+    pub fn of(extensions: &Extensions) -> Result<Self, Problem> {
         let class = match request::target(extensions)?.method().map(|method| method.rate_class) {
             // What has no class draws on the budget of writes, not on one like it.
             Some(RateClass::Unspecified) => RateClass::Write,
@@ -234,7 +201,11 @@ impl Limits {
         Self { settings, memory, shared, script: redis::Script::new(include_str!("take.lua")), exhausted }
     }
 
-    fn refuse_exhausted(&self, asks: &Asks) -> Result<(), Problem> {
+    /// Refuses an address that has used up its budget a moment ago.
+    ///
+    /// # Errors
+    /// `RATE_LIMITED`.
+    pub fn refuse_exhausted(&self, asks: &Asks) -> Result<(), Problem> {
         let key = Key { class: asks.class, who: Who::Address(asks.site) };
         let Some((mut spent, asked)) = self.exhausted.get(&key) else { return Ok(()) };
         let since = asked.elapsed();
@@ -280,7 +251,7 @@ impl Limits {
     ///
     /// # Errors
     /// `RATE_LIMITED` where one of them has not enough left.
-    async fn draw(&self, asks: &Asks, cost: u32) -> Result<(), Problem> {
+    pub async fn draw(&self, asks: &Asks, cost: u32) -> Result<(), Problem> {
         if !self.settings.enabled {
             return Ok(());
         }

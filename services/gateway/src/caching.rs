@@ -5,8 +5,11 @@ use http::{HeaderMap, HeaderValue, Method as HttpMethod, Response, StatusCode, h
 use souk_common::contract::Method;
 use tonic::body::Body;
 
-use super::etag::{self, Named};
-use crate::{answer, compression, routes::Route};
+use crate::{
+    accept, answer,
+    etag::{self, Named},
+    routes::Route,
+};
 
 /// What else than its address an answer may depend on. A cache that goes by it never gives one caller's answer to
 /// another: a service may tell staff more than it tells everyone, public or not.
@@ -94,7 +97,7 @@ fn known<'k>(headers: &'k HeaderMap, tag: &'k str) -> Option<&'k str> {
         Named::Any => Some(tag),
         Named::Tags(tags) => {
             // A cache may name what it keeps for others: it must not be told to use what this client cannot read.
-            tags.iter().find_map(|known| known.is_as_good_as(tag, |coding| compression::accepted(headers, coding)))
+            tags.iter().find_map(|known| known.is_as_good_as(tag, |coding| accept::names_coding(headers, coding)))
         }
     }
 }

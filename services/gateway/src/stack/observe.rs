@@ -4,16 +4,13 @@
 use std::{
     convert::Infallible,
     pin::Pin,
-    sync::{
-        Arc, Mutex, MutexGuard, PoisonError,
-        atomic::{AtomicU64, Ordering},
-    },
+    sync::Arc,
     task::{Context, Poll},
     time::Instant,
 };
 
 use bytes::Bytes;
-use http::{Method as HttpMethod, Request, Response, StatusCode};
+use http::{Method as HttpMethod, Request, Response};
 use http_body::{Frame, SizeHint};
 use souk_common::{
     context::{REQUEST_ID, RequestContext},
@@ -22,7 +19,12 @@ use souk_common::{
 };
 use tonic::{Code, Status, body::Body};
 
-use crate::{gateway::Gateway, layers::NextInfallible, target::Target};
+use super::{classify, layer::NextInfallible};
+use crate::{
+    gateway::Gateway,
+    record::{End, Record},
+    target::Target,
+};
 
 /// The target of the lines that say how a request went.
 const ACCESS: &str = "access";
@@ -39,7 +41,7 @@ pub async fn observe(
     let started = Instant::now();
     let (mut request, target) = gateway.classify(request);
     let config = &gateway.config;
-    let context = RequestContext::from_headers(request.headers(), target.deadline(config));
+    let context = RequestContext::from_headers(request.headers(), classify::deadline(&target, config));
     let is_head = request.method() == HttpMethod::HEAD;
     let method = target.measured(request.method());
     let span = telemetry::span::http_server("gateway", &method, target.label(), request.headers());
@@ -67,66 +69,6 @@ pub async fn observe(
     Ok(response.map(|inner| Body::new(Counted { inner, done })))
 }
 
-/// How a request went, as far as is known. Shared by whoever learns more of it.
-#[derive(Debug, Clone, Default)]
-pub struct Record(Arc<Inner>);
-
-#[derive(Debug, Default)]
-struct Inner {
-    bytes: AtomicU64,
-    end: Mutex<Option<End>>,
-}
-
-/// How a request ended.
-#[derive(Debug, Clone)]
-pub struct End {
-    /// The status of its response, or the one that stands for its gRPC code.
-    pub status: StatusCode,
-    /// Its gRPC code.
-    pub code: Option<Code>,
-    /// Why it was refused, where it was.
-    pub problem: Option<Problem>,
-}
-
-impl End {
-    /// A request that went well.
-    pub const OK: Self = Self { status: StatusCode::OK, code: None, problem: None };
-
-    /// A request that was refused.
-    pub fn refused(problem: Problem) -> Self {
-        let status = StatusCode::from_u16(problem.http_status()).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
-        Self { status, code: None, problem: Some(problem) }
-    }
-
-    /// A request whose client left before its end.
-    pub fn left() -> Self {
-        Self::refused(Problem::new(Reason::Cancelled, "the client left"))
-    }
-}
-
-impl Record {
-    /// The request ended so. The last word counts.
-    pub fn set(&self, end: End) {
-        *self.lock() = Some(end);
-    }
-
-    /// Its gRPC call ended with this code, and a status that stands for it.
-    pub fn set_code(&self, status: StatusCode, code: Code) {
-        let mut end = self.lock();
-        let problem = end.take().and_then(|end| end.problem);
-        *end = Some(End { status, code: Some(code), problem });
-    }
-
-    /// Its response begins with this status; whether it ends otherwise, someone else knows.
-    fn begun(&self, status: StatusCode) {
-        self.lock().get_or_insert(End { status, code: None, problem: None });
-    }
-
-    fn lock(&self) -> MutexGuard<'_, Option<End>> {
-        self.0.end.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-}
-
 /// A request, to be measured and logged once: when its response has been sent, or its client has left.
 struct Done {
     method: HttpMethod,
@@ -141,7 +83,7 @@ struct Done {
 
 impl Drop for Done {
     fn drop(&mut self) {
-        let End { status, code, problem } = self.record.lock().take().unwrap_or_else(End::left);
+        let End { status, code, problem } = self.record.take();
         let (elapsed, route) = (self.started.elapsed(), self.target.label());
         telemetry::metrics::http_server(&self.method, route, status, elapsed);
         telemetry::span::record_status(self.span.span(), status);
@@ -150,7 +92,7 @@ impl Drop for Done {
             || (refused.is_none() && code == Some(Code::ResourceExhausted));
         let reason = problem.as_ref().map(Problem::reason_name);
         let cause = problem.as_ref().and_then(std::error::Error::source).map(chain);
-        let (method, status, bytes) = (&self.method, status.as_u16(), self.record.0.bytes.load(Ordering::Relaxed));
+        let (method, status, bytes) = (&self.method, status.as_u16(), self.record.bytes());
         // The one place where the gateway logs a request. A fault of a service is in that service's log, by the
         // same request id.
         self.span.in_scope(|| match status {
@@ -193,7 +135,7 @@ impl http_body::Body for Counted {
         if let Poll::Ready(Some(Ok(frame))) = &polled
             && let Some(data) = frame.data_ref()
         {
-            self.done.record.0.bytes.fetch_add(data.len() as u64, Ordering::Relaxed);
+            self.done.record.sent(data.len());
         }
         polled
     }
@@ -209,7 +151,7 @@ impl http_body::Body for Counted {
 
 #[cfg(test)]
 mod tests {
-    use std::io::Write;
+    use std::{io::Write, sync::Mutex};
 
     use super::*;
     use crate::target::{Protocol, To};

@@ -1,6 +1,6 @@
 //! The Connect protocol's unary calls: gRPC's methods by plain HTTP, as JSON or binary protobuf.
 
-use std::{collections::BTreeMap, time::Duration};
+use std::time::Duration;
 
 use base64::{
     Engine, alphabet,
@@ -14,7 +14,7 @@ use prost::Message;
 use serde_json::json;
 use souk_common::{
     context::{GRPC_TIMEOUT, RequestContext, format_timeout},
-    contract::{Contract, Method},
+    contract::Method,
     error::{ACCEPT_ENCODING, OrProblem, Problem, Reason},
     framing::{self, Coding, FRAME},
 };
@@ -24,10 +24,10 @@ use crate::{
     answer,
     foreign::Errors,
     gateway::Gateway,
+    handlers::rest::{self, IDEMPOTENT_REPLAYED},
     percent,
     request::{self, WholeBody},
-    rest::{self, IDEMPOTENT_REPLAYED},
-    transcode::{self, Binding, BindingError, Parts, lenient::Leniency},
+    transcode::{self, Parts},
 };
 
 const TIMEOUT: HeaderName = HeaderName::from_static("connect-timeout-ms");
@@ -43,21 +43,6 @@ enum Codec {
 struct Call {
     codec: Codec,
     message: Bytes,
-}
-
-/// How the messages of each method look as JSON, by its path.
-pub type Bindings = BTreeMap<String, Binding>;
-
-/// The bindings of a contract: with Connect, a body is the message.
-///
-/// # Errors
-/// Never, as nothing in them is named.
-pub fn bindings(contract: &Contract, leniency: Leniency) -> Result<Bindings, BindingError> {
-    let of = |method: &Method| {
-        let (input, output) = (method.descriptor.input(), method.descriptor.output());
-        Ok::<_, BindingError>(Binding::new(&input, &output, [], "*", "")?.leniently(leniency, &output))
-    };
-    contract.methods().map(|method| Ok((method.path.clone(), of(method)?))).collect()
 }
 
 /// Writes the caller's deadline as gRPC does. One that cannot be read is refused with the call.

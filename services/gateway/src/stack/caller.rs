@@ -8,9 +8,9 @@ use souk_common::{
 };
 use tonic::body::Body;
 
+use super::layer::Next;
 use crate::{
     gateway::Gateway,
-    layers::Next,
     request::{self, Caller},
 };
 

@@ -6,7 +6,8 @@ use http::{HeaderMap, HeaderName, HeaderValue, Request, Response, header};
 use souk_common::contract::Deprecation;
 use tonic::body::Body;
 
-use crate::{gateway::Gateway, layers::NextInfallible};
+use super::layer::NextInfallible;
+use crate::gateway::Gateway;
 
 /// Nothing that the gateway answers is a page to frame or to run scripts in. A page that is one sets its own.
 pub const SECURITY: [(HeaderName, HeaderValue); 4] = [

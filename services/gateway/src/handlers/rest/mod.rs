@@ -1,7 +1,5 @@
 //! One REST request: message, checks, call, JSON.
 
-pub mod caching;
-pub mod etag;
 mod idempotency;
 mod precondition;
 
@@ -24,16 +22,16 @@ use tonic::{
     metadata::{MetadataMap, MetadataValue},
 };
 
-use self::caching::Answer;
 use crate::{
     accept::Accept,
     body, cache,
+    caching::{self, Answer},
     foreign::Api,
     gateway::Gateway,
+    handlers::stream::Form,
     head,
     request::{self, WholeBody},
     routes::{Matched, Route},
-    stream::Form,
     transcode,
     upstream::Onward,
 };

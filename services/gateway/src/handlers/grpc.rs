@@ -1,7 +1,6 @@
-//! gRPC through the gateway: passed on without decoding; health and reflection of the whole API.
+//! gRPC through the gateway: passed on without decoding.
 
 use std::{
-    convert::Infallible,
     pin::Pin,
     task::{Context, Poll},
 };
@@ -15,16 +14,14 @@ use souk_common::{
     contract::Method,
     error::{Problem, Reason},
     framing::{self, Coding, FRAME, GRPC_ENCODING},
-    server::REFLECTION_BYTES,
 };
-use tonic::{Code, Status, body::Body, service::Routes};
-use tower::{Service, ServiceExt};
+use tonic::{Code, Status, body::Body};
+use tower::Service;
 
 use crate::{
     gateway::Gateway,
-    health::Readiness,
     request::{self, WholeBody},
-    stream,
+    streams,
 };
 
 /// Request headers that are passed on. All others stay here: those of one HTTP connection mean nothing on another,
@@ -44,70 +41,12 @@ const RESPONSE_HEADERS: [HeaderName; 7] = [
     HeaderName::from_static("idempotent-replayed"),
 ];
 
-/// What the gateway answers itself: health and reflection.
-const OWN: [&str; 3] =
-    ["/grpc.health.v1.Health/", "/grpc.reflection.v1.ServerReflection/", "/grpc.reflection.v1alpha.ServerReflection/"];
-
 /// Whether a request speaks gRPC (and not gRPC-Web).
 pub fn is_grpc<B>(request: &Request<B>) -> bool {
     let content_type = request.headers().get(header::CONTENT_TYPE).map(http::HeaderValue::as_bytes);
     let rest = content_type.and_then(|value| value.strip_prefix(b"application/grpc"));
     rest.is_some_and(|rest| matches!(rest.first(), None | Some(b'+' | b';')))
         && request.version() == http::Version::HTTP_2
-}
-
-/// Whether a gRPC path is one that the gateway answers itself.
-pub fn is_own(path: &str) -> bool {
-    OWN.iter().any(|own| path.starts_with(own))
-}
-
-/// The gateway's own gRPC services.
-pub struct Own(Routes);
-
-/// Health and reflection of these services.
-///
-/// # Errors
-/// The descriptors cannot be read.
-pub fn own(
-    descriptors: &[u8],
-    services: &[&str],
-    readiness: Readiness,
-) -> Result<Own, tonic_reflection::server::Error> {
-    let reflection = || {
-        let builder = tonic_reflection::server::Builder::configure()
-            .register_encoded_file_descriptor_set(descriptors)
-            .register_encoded_file_descriptor_set(tonic_health::pb::FILE_DESCRIPTOR_SET);
-        let names = services.iter().copied().chain(["grpc.health.v1.Health"]);
-        names.fold(builder, tonic_reflection::server::Builder::with_service_name)
-    };
-    let health = tonic_health::pb::health_server::HealthServer::new(readiness);
-    let reflections = (
-        reflection().build_v1()?.max_decoding_message_size(REFLECTION_BYTES),
-        reflection().build_v1alpha()?.max_decoding_message_size(REFLECTION_BYTES),
-    );
-    Ok(Own(Routes::new(health).add_service(reflections.0).add_service(reflections.1).prepare()))
-}
-
-impl Own {
-    /// Answers a call to health or reflection.
-    pub async fn call(&self, request: Request<Body>) -> Response<Body> {
-        let answered: Result<_, Infallible> = self.0.clone().oneshot(request).await;
-        match answered {
-            Ok(response) if is_unreadable(&response) => {
-                let problem = Problem::new(Reason::MalformedRequest, "the message is not of the method's request type");
-                Status::from(problem).into_http()
-            }
-            Ok(response) => response,
-            Err(never) => match never {},
-        }
-    }
-}
-
-/// Whether the request's message could not be read. tonic takes that for a fault of the server.
-fn is_unreadable(response: &Response<Body>) -> bool {
-    const WORDS: &str = "failed to decode Protobuf message";
-    let status = response.extensions().get::<Status>();
-    status.is_some_and(|status| status.code() == Code::Internal && status.message().starts_with(WORDS))
 }
 
 impl Gateway {
@@ -134,7 +73,7 @@ impl Gateway {
         let request = framing::inflated(request, self.config.common.server.max_request_bytes)?;
         let place = self.streams.place(request::site(request.extensions())?, None)?;
         let end = self.streams.end(request::part::<RequestContext>(request.extensions())?, true);
-        Ok(stream::bound(self.own.call(request).await, end, Some(place)))
+        Ok(streams::bound(self.own.call(request).await, end, Some(place)))
     }
 
     /// Calls the service with a body of gRPC frames.
@@ -160,14 +99,14 @@ impl Gateway {
         self.api.response_headers.copy(response.headers(), back.headers_mut());
         *back.body_mut() = response.into_body();
         let end = || self.streams.end(context, method.cursor.is_some());
-        Ok(if streams { stream::bound(back, end(), place) } else { back })
+        Ok(if streams { streams::bound(back, end(), place) } else { back })
     }
 
     /// A place for the stream that a call is answered with.
     ///
     /// # Errors
     /// `OVERLOADED`.
-    pub(crate) fn place(&self, parts: &Parts) -> Result<stream::Place, Problem> {
+    pub(crate) fn place(&self, parts: &Parts) -> Result<streams::Place, Problem> {
         self.streams.place(request::site(&parts.extensions)?, request::user(&parts.extensions)?)
     }
 }

@@ -4,7 +4,7 @@
 
 use std::convert::Infallible;
 
-use http::{HeaderMap, Request, Response, header};
+use http::{Request, Response, header};
 use tonic::body::Body;
 use tower::ServiceExt;
 use tower_http::{
@@ -12,7 +12,8 @@ use tower_http::{
     compression::{Compression, Predicate},
 };
 
-use crate::{gateway::Gateway, layers::NextInfallible, rest::etag};
+use super::layer::NextInfallible;
+use crate::{etag, gateway::Gateway};
 
 /// Bytes below which compression saves no packet.
 const WORTH_IT: u64 = 1024;
@@ -48,16 +49,6 @@ pub async fn compress(
     Ok(response.map(Body::new))
 }
 
-/// Whether a request names a coding as accepted (RFC 9110, 12.5.3).
-pub fn accepted(headers: &HeaderMap, wanted: &str) -> bool {
-    let values = headers.get_all(header::ACCEPT_ENCODING).iter().filter_map(|value| value.to_str().ok());
-    let codings = values.flat_map(|value| value.split(','));
-    codings.map(|coding| coding.split_once(';').unwrap_or((coding, ""))).any(|(name, parameters)| {
-        let weight = parameters.trim().strip_prefix("q=").map(str::parse::<f32>);
-        name.trim().eq_ignore_ascii_case(wanted) && !matches!(weight, Some(Ok(0.0)))
-    })
-}
-
 #[derive(Clone, Copy)]
 struct WorthIt;
 
@@ -69,31 +60,5 @@ impl Predicate for WorthIt {
             && content_type.is_some_and(|given| {
                 TEXT.iter().any(|text| given.starts_with(text)) && !given.starts_with(EVENT_STREAM)
             })
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use http::HeaderValue;
-
-    use super::*;
-
-    #[test]
-    fn who_accepts_gzip() {
-        let cases = [
-            ("gzip", true),
-            ("GZip, br", true),
-            ("br, gzip;q=0.1", true),
-            ("gzip; q=0", false),
-            ("gzip;q=0.000", false),
-            ("identity", false),
-            ("", false),
-        ];
-        for (accept, expected) in cases {
-            let mut headers = HeaderMap::new();
-            headers.insert(header::ACCEPT_ENCODING, HeaderValue::from_static(accept));
-            assert_eq!(accepted(&headers, "gzip"), expected, "{accept}");
-        }
-        assert!(!accepted(&HeaderMap::new(), "gzip"));
     }
 }

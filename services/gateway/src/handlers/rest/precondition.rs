@@ -11,7 +11,7 @@ use souk_common::{
     error::{Problem, Reason},
 };
 
-use super::etag::{self, Named};
+use crate::etag::{self, Named};
 use crate::transcode;
 
 const PRECONDITION_FAILED: u16 = 412;

@@ -17,16 +17,58 @@ use std::{
 use bytes::Bytes;
 use http::{HeaderMap, Response};
 use http_body::Frame;
+use serde::Deserialize;
 use souk_common::{
     context::RequestContext,
     error::{Problem, Reason},
     ids::UserId,
+    quota::{Held, Quota},
 };
 use tokio_util::sync::CancellationToken;
 use tonic::{Status, body::Body};
 
-use super::Settings;
-use souk_common::quota::{Held, Quota};
+/// `[gateway.stream]`.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Settings {
+    /// How long a stream may last at most, from 1 s to 24 h.
+    #[serde(with = "souk_common::config::duration")]
+    pub timeout: Duration,
+    /// Streams open at a time.
+    pub max_open: usize,
+    /// The same, of one address.
+    pub max_open_per_address: usize,
+    /// The same, of one account, from whatever address.
+    pub max_open_per_caller: usize,
+    /// How long an answer's status waits for the first message.
+    #[serde(with = "souk_common::config::duration")]
+    pub hold: Duration,
+    /// How long an event stream may be silent before a comment shows that it lives.
+    #[serde(with = "souk_common::config::duration")]
+    pub heartbeat: Duration,
+    /// How long `EventSource` shall wait before it comes back.
+    #[serde(with = "souk_common::config::duration")]
+    pub retry: Duration,
+}
+
+impl Settings {
+    /// The setting that is wrong, and what would be right.
+    pub fn fault(&self) -> Option<(&'static str, &'static str)> {
+        let timeout = Duration::from_secs(1)..=Duration::from_secs(24 * 3600);
+        if !timeout.contains(&self.timeout) {
+            return Some(("gateway.stream.timeout", "must be from 1s to 24h"));
+        }
+        let counts = [
+            ("gateway.stream.max_open", self.max_open),
+            ("gateway.stream.max_open_per_address", self.max_open_per_address),
+            ("gateway.stream.max_open_per_caller", self.max_open_per_caller),
+        ];
+        if let Some((name, _)) = counts.into_iter().find(|(_, count)| *count == 0) {
+            return Some((name, "must be 1 or more"));
+        }
+        (self.heartbeat < Duration::from_millis(10)).then_some(("gateway.stream.heartbeat", "must be 10ms or more"))
+    }
+}
 
 /// When a stream must end, and why.
 pub type End = Pin<Box<dyn Future<Output = Problem> + Send>>;

@@ -1,27 +1,24 @@
 //! What a request is answered with, in the words of its protocol: the handler's response, or why there is none.
 
-use std::{any::Any, convert::Infallible, panic::AssertUnwindSafe, time::Duration};
+use std::{any::Any, convert::Infallible, panic::AssertUnwindSafe};
 
 use futures::FutureExt;
 use http::{Request, Response, StatusCode};
 use souk_common::{context::RequestContext, error::Problem};
-use tonic::body::Body;
+use tonic::{Status, body::Body};
 
+use super::{headers, layer::Next};
 use crate::{
-    answer,
+    answer::{self, with_retry_delay},
     cache::Change,
     gateway::Gateway,
-    grpc, headers,
-    layers::Next,
+    handlers::{connect, grpc},
     limits::Standing,
-    observe::{End, Record},
+    record::{End, Record},
     request,
-    stream::Ended,
-    target::Protocol,
+    streams::Ended,
+    target::{Protocol, Target, To},
 };
-
-/// When to come back where no one knows better.
-const RETRY_AFTER: Duration = Duration::from_secs(1);
 
 /// Answers a request: with what is inside, or with its problem. A panic is a problem, too.
 pub async fn respond(gateway: &Gateway, mut request: Request<Body>, next: &Next) -> Result<Response<Body>, Infallible> {
@@ -38,7 +35,7 @@ pub async fn respond(gateway: &Gateway, mut request: Request<Body>, next: &Next)
     let answered = answered.unwrap_or_else(|panic| Err(panicked(&*panic)));
     let mut response = answered.unwrap_or_else(|problem| {
         let problem = with_retry_delay(problem);
-        let response = target.refusal(&problem, &context, &path);
+        let response = refusal(&target, &problem, &context, &path);
         record.set(End::refused(problem));
         response
     });
@@ -63,10 +60,21 @@ pub async fn respond(gateway: &Gateway, mut request: Request<Body>, next: &Next)
     })
 }
 
-/// Adds to a refusal for now (503) when the client may try again, where the service did not say.
-pub fn with_retry_delay(problem: Problem) -> Problem {
-    let for_now = problem.http_status() == StatusCode::SERVICE_UNAVAILABLE.as_u16();
-    if for_now && problem.retry_delay().is_none() { problem.retry_after(RETRY_AFTER) } else { problem }
+/// A problem in the words of the protocol. gRPC-Web's is still to be translated from gRPC's.
+fn refusal(target: &Target, problem: &Problem, context: &RequestContext, path: &str) -> Response<Body> {
+    match target.protocol {
+        Protocol::Grpc | Protocol::GrpcWeb(_) => {
+            Status::from(problem.clone().request_id(&*context.request_id)).into_http()
+        }
+        Protocol::Connect => connect::refusal(problem, &context.request_id),
+        Protocol::Rest => {
+            let binding = match &target.to {
+                To::Route(matched) => Some(&matched.route.binding),
+                _ => None,
+            };
+            answer::problem(problem, &context.request_id, path, binding)
+        }
+    }
 }
 
 fn panicked(panic: &(dyn Any + Send)) -> Problem {

@@ -25,7 +25,7 @@ use tonic_reflection::pb::v1::{
 };
 
 use super::descriptors::{MOST_BYTES, check};
-use crate::{config::Config, grpc};
+use crate::{config::Config, own};
 
 /// How long backends may take to start. A gateway and its services are often started together.
 const PATIENCE: Duration = Duration::from_secs(60);
@@ -192,7 +192,7 @@ impl Backend<'_> {
         if services.len() > MOST {
             return Err(self.wrong(format!("it lists more than {MOST} services")));
         }
-        let served = |name: &String| !grpc::is_own(&format!("/{name}/"));
+        let served = |name: &String| !own::is_own(&format!("/{name}/"));
         Ok(services.into_iter().map(|service| service.name).filter(served).collect())
     }
 

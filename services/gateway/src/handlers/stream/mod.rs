@@ -1,8 +1,6 @@
 //! Server streams on REST: each message as it comes, over Server-Sent Events or lines of JSON.
 
-mod bounds;
 mod form;
-mod resume;
 
 use std::{
     convert::Infallible,
@@ -17,7 +15,6 @@ use http::{HeaderName, HeaderValue, Response, StatusCode, header, request::Parts
 use http_body::Frame;
 use http_body_util::StreamBody;
 use prost_reflect::DynamicMessage;
-use serde::Deserialize;
 use serde_json::Value;
 use souk_common::{
     context::RequestContext,
@@ -25,66 +22,19 @@ use souk_common::{
 };
 use tonic::{Status, body::Body, client::Grpc};
 
-use self::{bounds::End, resume::LAST_EVENT_ID};
-pub use self::{
-    bounds::{Ended, Place, Streams, bound, failure},
-    form::Form,
-    resume::Resume,
-};
+pub use self::form::Form;
 use crate::{
-    answer,
+    answer::{self, with_retry_delay},
     foreign::Errors,
     gateway::Gateway,
-    observe::{self, Record},
+    handlers::rest,
+    record::{self, Record},
     request,
-    respond::with_retry_delay,
-    rest,
+    resume::LAST_EVENT_ID,
     routes::Route,
+    streams::{End, Place},
     upstream::Onward,
 };
-
-/// `[gateway.stream]`.
-#[derive(Debug, Clone, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct Settings {
-    /// How long a stream may last at most, from 1 s to 24 h.
-    #[serde(with = "souk_common::config::duration")]
-    pub timeout: Duration,
-    /// Streams open at a time.
-    pub max_open: usize,
-    /// The same, of one address.
-    pub max_open_per_address: usize,
-    /// The same, of one account, from whatever address.
-    pub max_open_per_caller: usize,
-    /// How long an answer's status waits for the first message.
-    #[serde(with = "souk_common::config::duration")]
-    pub hold: Duration,
-    /// How long an event stream may be silent before a comment shows that it lives.
-    #[serde(with = "souk_common::config::duration")]
-    pub heartbeat: Duration,
-    /// How long `EventSource` shall wait before it comes back.
-    #[serde(with = "souk_common::config::duration")]
-    pub retry: Duration,
-}
-
-impl Settings {
-    /// The setting that is wrong, and what would be right.
-    pub fn fault(&self) -> Option<(&'static str, &'static str)> {
-        let timeout = Duration::from_secs(1)..=Duration::from_secs(24 * 3600);
-        if !timeout.contains(&self.timeout) {
-            return Some(("gateway.stream.timeout", "must be from 1s to 24h"));
-        }
-        let counts = [
-            ("gateway.stream.max_open", self.max_open),
-            ("gateway.stream.max_open_per_address", self.max_open_per_address),
-            ("gateway.stream.max_open_per_caller", self.max_open_per_caller),
-        ];
-        if let Some((name, _)) = counts.into_iter().find(|(_, count)| *count == 0) {
-            return Some((name, "must be 1 or more"));
-        }
-        (self.heartbeat < Duration::from_millis(10)).then_some(("gateway.stream.heartbeat", "must be 10ms or more"))
-    }
-}
 
 type Messages = Pin<Box<dyn Stream<Item = Result<Bytes, Status>> + Send>>;
 
@@ -129,7 +79,7 @@ impl Gateway {
             }
         }
         // Until its end is known.
-        record.set(observe::End::left());
+        record.set(record::End::left());
         let relay = Relay {
             opening: Some(form.opening(settings.retry)),
             messages,
@@ -191,7 +141,7 @@ impl Relay {
             biased;
             problem = &mut self.end => {
                 // Nothing failed: the client keeps the status that it has got.
-                self.record.set(observe::End::OK);
+                self.record.set(record::End::OK);
                 self.form.cut(&self.told(&problem))
             }
             next = self.messages.next() => match next {
@@ -200,12 +150,12 @@ impl Relay {
                     Err(problem) => {
                         let problem = with_retry_delay(problem);
                         let told = self.form.failure(&self.told(&problem));
-                        self.record.set(observe::End::refused(problem));
+                        self.record.set(record::End::refused(problem));
                         told
                     }
                 },
                 None => {
-                    self.record.set(observe::End::OK);
+                    self.record.set(record::End::OK);
                     self.form.whole()
                 }
             },
