@@ -4,7 +4,7 @@ use std::{path::Path, process::Command};
 
 use anyhow::{Context, Result, ensure};
 use hdrhistogram::Histogram;
-use souk_testkit::servers::{Server, find};
+use souk_testkit::{find, servers::Server};
 
 use crate::{
     process::Watch,

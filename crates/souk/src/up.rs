@@ -10,6 +10,7 @@ use std::{
 
 use anyhow::{Context, bail};
 use souk_common::{config::Settings, local, telemetry};
+use souk_import::api::Credentials;
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 

@@ -5,7 +5,6 @@ use std::{net::IpAddr, sync::Arc, time::Duration};
 
 use bytes::{Bytes, BytesMut};
 use http::{HeaderMap, header};
-use http_body::Body as _;
 use http_body_util::BodyExt;
 use serde::Deserialize;
 use souk_common::{

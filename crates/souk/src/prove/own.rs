@@ -3,7 +3,7 @@
 use std::{
     net::{Ipv4Addr, TcpListener},
     ops::Range,
-    path::{Path, PathBuf},
+    path::PathBuf,
 };
 
 use anyhow::{Context, bail};

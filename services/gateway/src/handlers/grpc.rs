@@ -12,7 +12,7 @@ use http_body_util::Full;
 use souk_common::{
     context::RequestContext,
     contract::Method,
-    error::{Problem, Reason},
+    error::Problem,
     framing::{self, Coding, FRAME, GRPC_ENCODING},
 };
 use tonic::{Code, Status, body::Body};
