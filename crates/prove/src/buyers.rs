@@ -9,6 +9,7 @@ use std::{
 use futures::future::join_all;
 use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
+use souk_import::api::Api;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
@@ -16,7 +17,6 @@ use super::{
     answers::{Order, Reply, Return, Told, reply},
     plan::Plan,
 };
-use souk_import::api::Api;
 
 /// What all buyers share.
 pub struct Market<'a> {

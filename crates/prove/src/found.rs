@@ -3,13 +3,13 @@
 use std::time::Duration;
 
 use anyhow::Context;
+use souk_import::api::{Api, list, text};
 use tokio::time::Instant;
 
 use super::{
     answers::{Order, Told},
     shop::{self, Product},
 };
-use souk_import::api::{Api, list, text};
 
 /// By when every order must be final, after the last kill.
 pub const RECOVERY: Duration = Duration::from_secs(30);

@@ -19,6 +19,7 @@ use std::{collections::HashMap, time::Duration};
 use anyhow::{Context, bail};
 use futures::future::join_all;
 use indicatif::ProgressBar;
+use souk_import::api::Api;
 use souk_store::verify::Check;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
@@ -30,7 +31,6 @@ pub use self::{
     services::{Ready, Service, Services},
     shop::{Product, archive},
 };
-use souk_import::api::Api;
 
 const DURATION: Duration = Duration::from_secs(30);
 /// Without a word on kills: one in so many seconds, or so many in a number of orders.

@@ -3,11 +3,11 @@
 use std::{future::Future, panic::AssertUnwindSafe, pin::pin};
 
 use futures::{FutureExt as _, StreamExt as _, future::OptionFuture, stream::FuturesUnordered};
+use souk_common::telemetry::metrics;
 use tokio::{sync::mpsc, time::sleep};
 use tokio_util::sync::CancellationToken;
 
 use super::{BatchError, Job, Limits, SubmitError};
-use souk_common::telemetry::metrics;
 
 /// As many batches may be late at a time: then the next one waits until one of them is done.
 pub(super) const LATE: usize = 8;

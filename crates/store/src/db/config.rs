@@ -4,8 +4,9 @@ use std::fmt;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use super::{DbError, Engine, postgres};
 use souk_common::tls::ClientSettings;
+
+use super::{DbError, Engine, postgres};
 
 /// Settings of a service's database. Every one has a default that suits one machine.
 #[derive(Clone, serde::Serialize, serde::Deserialize)]

@@ -99,6 +99,7 @@ use std::sync::{Arc, Mutex};
 
 use diesel_async::RunQueryDsl;
 pub use diesel_migrations::EmbeddedMigrations;
+use souk_common::telemetry::metrics::{self, PoolMetrics};
 
 pub use self::config::{Config, Pooler};
 pub use self::error::{DbError, Failure, Trouble};
@@ -106,7 +107,6 @@ pub use self::session::{Attempts, Commit, Mode, Session};
 pub use crate::{__db_read as read, __db_single as single, __db_snapshot as snapshot, __db_write as write};
 
 use self::config::Target;
-use souk_common::telemetry::metrics::{self, PoolMetrics};
 
 /// Which database a service has.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]

@@ -7,8 +7,9 @@ use aws_lc_rs::aead::{AES_256_GCM_SIV, Aad, NONCE_LEN, Nonce, RandomizedNonceKey
 use base64::{Engine, prelude::BASE64_URL_SAFE_NO_PAD};
 use sha2::{Digest, Sha256};
 
-use super::WatchError;
 use souk_common::{error::Problem, ids::EventId};
+
+use super::WatchError;
 
 /// The cursor of a stream that begins with the oldest event that is kept.
 pub(super) const START: &str = "start";

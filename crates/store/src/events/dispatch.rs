@@ -7,11 +7,11 @@ use std::{
     time::Duration,
 };
 
+use souk_common::{error::chain, ids::UserId};
 use tokio::sync::broadcast;
 
 use super::{Event, Log};
 use crate::db::DbError;
-use souk_common::{error::chain, ids::UserId};
 
 /// Events that wait for a stream to take them. One that falls further behind reads the log.
 const WAITING: usize = 16;

@@ -4,6 +4,7 @@ use std::{collections::VecDeque, future::Future, sync::Arc, time::Duration};
 
 use chrono::{TimeDelta, Utc};
 use serde::Deserialize;
+use souk_common::{error::chain, ids::UserId};
 use tokio::{
     sync::{Mutex, Notify, watch},
     task::JoinHandle,
@@ -18,7 +19,6 @@ use super::{
     postgres, sqlite,
 };
 use crate::db::{self, Db, DbError};
-use souk_common::{error::chain, ids::UserId};
 
 /// Makes the tables with an engine's own types.
 macro_rules! tables {

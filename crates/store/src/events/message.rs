@@ -5,6 +5,10 @@ use std::{pin::Pin, sync::Arc};
 use chrono::{DateTime, Utc};
 use futures::{Stream, StreamExt};
 use prost_types::{Any, Timestamp};
+use souk_common::{
+    error::{Problem, Reason},
+    page,
+};
 use souk_proto::common::v1::{
     self, DeleteDeadLetterRequest, DeleteDeadLetterResponse, ListDeadLettersRequest, ListDeadLettersResponse,
     RequeueDeadLetterRequest, WatchEventsRequest, WatchEventsResponse,
@@ -12,10 +16,6 @@ use souk_proto::common::v1::{
 use tonic::Status;
 
 use super::{Begin, DeadLetter, DeadLetters, Event, Log, Step};
-use souk_common::{
-    error::{Problem, Reason},
-    page,
-};
 
 /// What `WatchEvents` answers with.
 pub type Responses = Pin<Box<dyn Stream<Item = Result<WatchEventsResponse, Status>> + Send>>;

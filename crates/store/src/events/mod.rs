@@ -26,6 +26,8 @@ use bytes::Bytes;
 use chrono::{DateTime, Utc};
 use prost::{Message, Name};
 
+use souk_common::ids::{EventId, UserId};
+
 pub use self::{
     letters::{DeadLetter, DeadLetters},
     log::{Bell, Log, Settings},
@@ -33,7 +35,6 @@ pub use self::{
     reader::{Reader, Seat, Stuck},
     watch::{Begin, Step, WatchError},
 };
-use souk_common::ids::{EventId, UserId};
 
 /// An event that is about to be written.
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -18,14 +18,14 @@ use async_nats::{
 };
 use chrono::SecondsFormat;
 use serde::Deserialize;
-use tokio::{sync::Mutex, task::JoinHandle};
-
-use super::{Event, Events, Log, Reader, Seat, Stuck};
 use souk_common::{
     config::{self, ConfigError, Secret},
     error::chain,
     tls::{ClientSettings, TlsError},
 };
+use tokio::{sync::Mutex, task::JoinHandle};
+
+use super::{Event, Events, Log, Reader, Seat, Stuck};
 
 /// `[events]`, the same for every service.
 #[derive(Debug, Clone, Deserialize)]

@@ -3,6 +3,7 @@
 use chrono::{DateTime, Utc};
 use diesel::{prelude::*, sql_query, sql_types::BigInt};
 use diesel_async::RunQueryDsl;
+use souk_common::ids::{EventId, UserId};
 
 use super::{
     Conn, Id,
@@ -10,7 +11,6 @@ use super::{
 };
 pub(crate) use super::{head, is_any_unplaced, place};
 use crate::events::{AFTER_OF, DeadLetter, Event, Seat, letters::Which};
-use souk_common::ids::{EventId, UserId};
 
 #[derive(Queryable, QueryableByName)]
 #[diesel(table_name = events)]

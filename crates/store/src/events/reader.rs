@@ -2,9 +2,10 @@
 
 use std::{future::Future, sync::Arc, time::Duration};
 
+use souk_common::error::chain;
+
 use super::{DeadLetters, Events, Log, letters::Hopeless, postgres, sqlite};
 use crate::db::{self, DbError};
-use souk_common::error::chain;
 
 /// Up to where a reader has read the log of a source.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -3,6 +3,10 @@
 use std::{collections::VecDeque, future::Future, sync::Arc, time::Duration};
 
 use futures::{Stream, stream};
+use souk_common::{
+    error::{Problem, Reason},
+    ids::UserId,
+};
 use tokio::{sync::watch::Receiver, time::Instant};
 use tonic::Status;
 
@@ -13,10 +17,6 @@ use super::{
     log::PAGE_OF_OWNER,
 };
 use crate::db::DbError;
-use souk_common::{
-    error::{Problem, Reason},
-    ids::UserId,
-};
 
 /// Why a log cannot be followed from a place. Told to customers: no text holds a position.
 #[derive(Debug, thiserror::Error)]

@@ -3,6 +3,7 @@
 use std::{sync::Arc, time::Duration};
 
 use chrono::{DateTime, TimeDelta, Utc};
+use souk_common::error::chain;
 use tokio::time::Instant;
 
 use super::{
@@ -11,7 +12,6 @@ use super::{
     store,
 };
 use crate::db::DbError;
-use souk_common::error::chain;
 
 /// How long a copy that stops tries to give its leases up.
 const GIVE_UP: Duration = Duration::from_secs(5);

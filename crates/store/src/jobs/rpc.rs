@@ -3,14 +3,14 @@
 use std::time::Duration;
 
 use chrono::{DateTime, Utc};
-use souk_proto::common::v1::{Job, ListJobsRequest, ListJobsResponse, RunJobRequest};
-use tonic::{Request, Response, Status as GrpcStatus};
-
-use super::{Jobs, Record, Status, lock};
 use souk_common::{
     error::{Problem, Reason},
     page,
 };
+use souk_proto::common::v1::{Job, ListJobsRequest, ListJobsResponse, RunJobRequest};
+use tonic::{Request, Response, Status as GrpcStatus};
+
+use super::{Jobs, Record, Status, lock};
 
 /// The generated traits of `JobService`, in the packages of all services, over the jobs of one.
 #[derive(Clone)]

@@ -3,6 +3,7 @@
 use std::{fmt::Display, future::Future, sync::Arc, time::Duration};
 
 use chrono::{DateTime, Utc};
+use souk_common::telemetry::span;
 use tokio::{
     sync::watch,
     task::JoinError,
@@ -11,7 +12,6 @@ use tokio::{
 use tokio_util::sync::CancellationToken;
 
 use super::{Held, Inner, Job, Turn, lock, record::Run};
-use souk_common::telemetry::span;
 
 /// How long a run that is under way when the service stops may still take. What it has not done then, the next one does.
 const LAST_RUN: Duration = Duration::from_secs(5);

@@ -4,6 +4,7 @@
 use std::{path::PathBuf, sync::Arc, time::Duration};
 
 use percent_encoding::percent_decode_str;
+use souk_common::tls::{ClientSettings, peer::Verify};
 use tokio_postgres::config::{Host, SslMode as Driver, SslNegotiation};
 use tokio_rustls::rustls::ClientConfig;
 
@@ -11,7 +12,6 @@ use super::super::{
     DbError,
     config::{Chain, Config, Pooler},
 };
-use souk_common::tls::{ClientSettings, peer::Verify};
 
 /// What libpq calls `sslmode`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
