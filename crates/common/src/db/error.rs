@@ -38,6 +38,17 @@ pub enum DbError {
     /// A migration failed.
     #[error("migration failed")]
     Migration(#[source] Box<dyn std::error::Error + Send + Sync>),
+    /// The database has tables that no migration of this version upgrades.
+    #[error(
+        "the database was made by an older, unreleased build of souk, or by another service: it has migration {found} \
+         but not {baseline}, and nothing upgrades it. Use an empty database (on SQLite, move the file away)"
+    )]
+    NotOurs {
+        /// The service's first migration, which is missing.
+        baseline: String,
+        /// A migration that is there.
+        found: String,
+    },
     /// Anything else: a fault of ours.
     #[error("query failed")]
     Query(#[source] Diesel),

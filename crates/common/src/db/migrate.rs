@@ -3,8 +3,9 @@
 //!
 //! The tables of common's own, such as those of jobs, are made in every service's database beside the service's: their
 //! SQL, their schema and their queries stand once, in common, and a new service has them without a line of its own.
-//! Their folders are named `common-000001_what`, so that no service, whose folders begin with a date, ever has one of
-//! the same version. A service's own come first.
+//! The folders are named after their owner, `order-0001_what` and `common-0001_what`, so that no two owners have one of the
+//! same version. A service's own come first. The first of each owner is its baseline, which makes all tables. A database
+//! that has others without it is refused: no migration leads from there to here.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -74,19 +75,23 @@ where
     C: MigrationHarness<DB>,
 {
     let applied = conn.applied_migrations().map_err(DbError::Migration)?;
-    let mut names = Vec::new();
-    for set in sets {
-        let mut pending: Vec<Box<dyn Migration<DB>>> = set
-            .migrations()
-            .map_err(DbError::Migration)?
-            .into_iter()
-            .filter(|migration| !applied.contains(&migration.name().version()))
-            .collect();
-        pending.sort_by(|a, b| a.name().version().cmp(&b.name().version()));
-        for migration in &pending {
-            conn.run_migration(migration).map_err(DbError::Migration)?;
-            names.push(migration.name().to_string());
+    let mut pending: Vec<Box<dyn Migration<DB>>> = Vec::new();
+    for (set, of_service) in sets.into_iter().zip([true, false]) {
+        let mut all = set.migrations().map_err(DbError::Migration)?;
+        all.sort_by(|a: &Box<dyn Migration<DB>>, b| a.name().version().cmp(&b.name().version()));
+        // Common's baseline may be missing for a moment: each migration is a transaction of its own on PostgreSQL.
+        let baseline = all.as_slice().first().filter(|_| of_service).map(|baseline| baseline.name());
+        if let (Some(baseline), Some(other)) = (baseline, applied.as_slice().first())
+            && !applied.contains(&baseline.version())
+        {
+            return Err(DbError::NotOurs { baseline: baseline.to_string(), found: other.to_string() });
         }
+        pending.extend(all.into_iter().filter(|migration| !applied.contains(&migration.name().version())));
+    }
+    let mut names = Vec::new();
+    for migration in &pending {
+        conn.run_migration(migration).map_err(DbError::Migration)?;
+        names.push(migration.name().to_string());
     }
     Ok(names)
 }

@@ -214,7 +214,8 @@ impl Db {
     /// and returns their names. May be called by several copies of a service at once.
     ///
     /// # Errors
-    /// [`DbError::Migration`] where one fails; it left nothing behind. [`DbError::Unavailable`] where the disk is full,
+    /// [`DbError::NotOurs`] where the database has others, but not the first of these. [`DbError::Migration`] where one
+    /// fails; it left nothing behind. [`DbError::Unavailable`] where the disk is full,
     /// for example.
     pub async fn migrate(&self) -> Result<Vec<String>, DbError> {
         let migrations = self.0.migrations.clone();

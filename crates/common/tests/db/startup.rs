@@ -30,11 +30,43 @@ async fn copies_that_start_at_once_migrate_once() {
             ran.extend(copy.unwrap());
         }
         let (common, own): (Vec<_>, Vec<_>) = ran.iter().partition(|name| name.starts_with("common-"));
-        assert_eq!(own, ["0001_accounts", "0002_entries", "0003_events", "0004_event_owners"]);
-        assert_eq!(common.iter().filter(|name| **name == "common-000001_jobs").count(), 1, "{common:?}");
+        assert_eq!(own, ["accounts-0001_baseline"]);
+        assert_eq!(common, ["common-0001_baseline"]);
         let db = connect(&Config::at(&database.url), &database).await;
         assert_eq!(db.migrate().await.unwrap(), Vec::<String>::new());
         db.ping().await.unwrap();
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_database_of_an_older_build_or_of_another_service_is_refused_as_it_is() {
+    /// What the first build wrote, and what another service would.
+    const OTHERS: [&str; 2] = ["20261121000001", "order0001"];
+    for super::Fixture { db, database: _database } in super::both().await {
+        for other in OTHERS {
+            let made =
+                format!("UPDATE __diesel_schema_migrations SET version = '{other}' WHERE version LIKE '%accounts%'");
+            execute(&db, &made).await;
+            let error = db.migrate().await.unwrap_err();
+            assert!(matches!(&error, DbError::NotOurs { baseline, .. } if baseline == "accounts-0001_baseline"));
+            let text = error.to_string();
+            let says = ["older, unreleased build of souk", "but not accounts-0001_baseline", "Use an empty database"];
+            assert!(says.iter().all(|part| text.contains(part)), "{text}");
+            execute(
+                &db,
+                "UPDATE __diesel_schema_migrations SET version = 'accounts0001' WHERE version NOT LIKE 'common%'",
+            )
+            .await;
+            // It was left as it is.
+            assert_eq!(db.migrate().await.unwrap(), Vec::<String>::new());
+        }
+    }
+}
+
+async fn execute(db: &Db, sql: &str) {
+    match db.pools() {
+        Pools::Postgres(pool) => pool.get().await.unwrap().batch_execute(sql).await.unwrap(),
+        Pools::Sqlite(pool) => pool.writer().await.unwrap().batch_execute(sql).await.unwrap(),
     }
 }
 

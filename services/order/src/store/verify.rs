@@ -123,7 +123,7 @@ const PROMISES: &[Promise] = &[
             WHERE o.state IN ('CONFIRMED', 'CANCELLING', 'CANCELLED') AND (
                 o.payment_state IS NULL OR o.payment_state NOT IN ('CAPTURED', 'REFUNDED')
                 OR (o.payment_provider = 'simulated' AND (
-                    p.key IS NULL OR (p.state <> 'CAPTURED' AND NOT o.payment_by_hand) OR p.amount_minor <> o.total_minor
+                    p.key IS NULL OR (p.state <> 'CAPTURED' AND NOT o.payment_settled_manually) OR p.amount_minor <> o.total_minor
                     OR p.currency <> o.currency OR p.reference <> o.payment_reference
                 ))
             )",
@@ -135,7 +135,7 @@ const PROMISES: &[Promise] = &[
                 || ', written down ' || coalesce(s.intent, 'none') AS why
             FROM orders o LEFT JOIN stripe_payments s ON s.key = {key}
             WHERE o.payment_provider = 'stripe' AND o.payment_state <> 'DECLINED'
-                AND ((s.key IS NULL AND NOT (o.payment_by_hand AND o.payment_reference = ''))
+                AND ((s.key IS NULL AND NOT (o.payment_settled_manually AND o.payment_reference = ''))
                     OR (o.payment_reference <> '' AND coalesce(s.intent, '') <> o.payment_reference))",
     },
     Promise {
@@ -153,7 +153,7 @@ const PROMISES: &[Promise] = &[
             FROM orders o LEFT JOIN simulated_payments p ON p.key = {key}
             WHERE o.state = 'REJECTED' AND (
                 o.payment_state IN ('AUTHORIZED', 'CAPTURED', 'REFUNDED')
-                OR (p.state IN ('AUTHORIZED', 'CAPTURED') AND NOT o.payment_by_hand)
+                OR (p.state IN ('AUTHORIZED', 'CAPTURED') AND NOT o.payment_settled_manually)
             )",
     },
     Promise {
@@ -163,7 +163,7 @@ const PROMISES: &[Promise] = &[
             FROM orders o LEFT JOIN simulated_payments p ON p.key = {key}
             WHERE o.state = 'CANCELLED' AND (
                 o.refunded_minor <> o.total_minor
-                OR p.refunded_minor NOT BETWEEN o.total_minor - o.refunded_by_hand_minor AND o.total_minor
+                OR p.refunded_minor NOT BETWEEN o.total_minor - o.refunded_manually_minor AND o.total_minor
                 OR EXISTS (
                     SELECT 1 FROM order_lines l WHERE l.order_id = o.id AND l.returned + l.cancelled <> l.quantity
                 )
@@ -174,7 +174,7 @@ const PROMISES: &[Promise] = &[
         counted: "simulated_payments",
         broken: "SELECT o.id, 'an authorisation hangs' AS why
             FROM simulated_payments p JOIN orders o ON p.key = {key}
-            WHERE p.state = 'AUTHORIZED' AND o.state <> 'PENDING' AND NOT o.payment_by_hand",
+            WHERE p.state = 'AUTHORIZED' AND o.state <> 'PENDING' AND NOT o.payment_settled_manually",
     },
     Promise {
         name: "every payment at the provider has its order",
@@ -202,7 +202,7 @@ const PROMISES: &[Promise] = &[
                 OR coalesce(p.refunded_minor, 0) <> coalesce(s.amount, 0)
                 OR (o.payment_provider = 'simulated' AND o.pending_returns = 0
                     AND coalesce(p.refunded_minor, 0)
-                        NOT BETWEEN o.refunded_minor - o.refunded_by_hand_minor AND o.refunded_minor)
+                        NOT BETWEEN o.refunded_minor - o.refunded_manually_minor AND o.refunded_minor)
                 OR coalesce(p.refunded_minor, 0) > o.total_minor
             )",
     },
@@ -211,7 +211,7 @@ const PROMISES: &[Promise] = &[
         name: "what was settled by hand is so by the word of an operator, and its money adds up",
         counted: "timeline_entries t WHERE t.kind = 'FINISHED_BY_HAND'",
         broken: "SELECT o.id, 'has ' || coalesce(t.found, 0) || ' entries of it, ' || coalesce(r.found, 0)
-                || ' returns, and ' || o.refunded_by_hand_minor || ' given back' AS why
+                || ' returns, and ' || o.refunded_manually_minor || ' given back' AS why
             FROM orders o
             LEFT JOIN (
                 SELECT f.order_id, count(*) AS found,
@@ -223,16 +223,16 @@ const PROMISES: &[Promise] = &[
                 WHERE f.kind = 'FINISHED_BY_HAND' GROUP BY f.order_id
             ) t ON t.order_id = o.id
             LEFT JOIN (
-                SELECT order_id, sum(refund_minor) AS refund, sum(CASE WHEN by_hand THEN 1 ELSE 0 END) AS found,
-                    sum(CASE WHEN by_hand THEN refund_minor ELSE 0 END) AS by_hand
+                SELECT order_id, sum(refund_minor) AS refund, sum(CASE WHEN settled_manually THEN 1 ELSE 0 END) AS found,
+                    sum(CASE WHEN settled_manually THEN refund_minor ELSE 0 END) AS by_hand
                 FROM returns WHERE state = 'COMPLETED' GROUP BY order_id
             ) r ON r.order_id = o.id
             WHERE coalesce(t.found, 0) <> coalesce(t.settled + t.refunds, 0)
-                OR coalesce(t.settled, 0) <> (CASE WHEN o.payment_by_hand THEN 1 ELSE 0 END)
+                OR coalesce(t.settled, 0) <> (CASE WHEN o.payment_settled_manually THEN 1 ELSE 0 END)
                 -- The refund of a cancelled order is its own saga's, and of all that others left.
                 OR coalesce(t.refunds, 0) - coalesce(r.found, 0)
                     NOT BETWEEN 0 AND (CASE WHEN o.state = 'CANCELLED' THEN 1 ELSE 0 END)
-                OR o.refunded_by_hand_minor <> coalesce(r.by_hand, 0)
+                OR o.refunded_manually_minor <> coalesce(r.by_hand, 0)
                     + (coalesce(t.refunds, 0) - coalesce(r.found, 0)) * (o.total_minor - coalesce(r.refund, 0))",
     },
     Promise {

@@ -204,16 +204,16 @@ async fn each_refund_may_be_paid_by_other_means() {
         // Nobody settles anything by hand but by FinishSaga.
         for (statement, undo) in [
             (
-                "UPDATE orders SET payment_by_hand = TRUE WHERE refunded_by_hand_minor > 0",
-                "UPDATE orders SET payment_by_hand = FALSE",
+                "UPDATE orders SET payment_settled_manually = TRUE WHERE refunded_manually_minor > 0",
+                "UPDATE orders SET payment_settled_manually = FALSE",
             ),
             (
-                "UPDATE orders SET refunded_by_hand_minor = refunded_by_hand_minor - 1 WHERE refunded_by_hand_minor > 1",
-                "UPDATE orders SET refunded_by_hand_minor = refunded_by_hand_minor + 1 WHERE refunded_by_hand_minor > 1",
+                "UPDATE orders SET refunded_manually_minor = refunded_manually_minor - 1 WHERE refunded_manually_minor > 1",
+                "UPDATE orders SET refunded_manually_minor = refunded_manually_minor + 1 WHERE refunded_manually_minor > 1",
             ),
             (
-                "UPDATE returns SET by_hand = FALSE WHERE refund_minor = 500",
-                "UPDATE returns SET by_hand = TRUE WHERE refund_minor = 500",
+                "UPDATE returns SET settled_manually = FALSE WHERE refund_minor = 500",
+                "UPDATE returns SET settled_manually = TRUE WHERE refund_minor = 500",
             ),
             (
                 "UPDATE timeline_entries SET actor = 'me' WHERE kind = 'PAYMENT_REFUNDED' AND actor LIKE 'users/%'",

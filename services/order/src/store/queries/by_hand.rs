@@ -27,7 +27,7 @@ pub(in crate::store) async fn settle_by_hand(
     let (by_hand, refunded) =
         order.payment.as_ref().map_or((false, 0), |payment| (payment.by_hand, payment.refunded_by_hand));
     diesel::update(orders::table.find(order.id))
-        .set((orders::payment_by_hand.eq(by_hand), orders::refunded_by_hand_minor.eq(refunded)))
+        .set((orders::payment_settled_manually.eq(by_hand), orders::refunded_manually_minor.eq(refunded)))
         .execute(conn)
         .await?;
     if let Some(response) = response {
