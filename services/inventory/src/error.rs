@@ -68,6 +68,14 @@ impl From<diesel::result::Error> for Error {
 }
 
 impl Error {
+    /// Which products are short, where that is the reason.
+    pub(crate) fn shortages(&self) -> &[Shortage] {
+        match self {
+            Self::Refused(Refusal::OutOfStock(short)) => short,
+            _ => &[],
+        }
+    }
+
     /// Whether concurrent changes got in each other's way, so that the same may work when tried again.
     pub(crate) fn is_conflict(&self) -> bool {
         self.db().is_some_and(DbError::is_conflict)
@@ -217,15 +225,14 @@ fn archived(products: &[ProductId]) -> Problem {
         .fold(problem, |problem, name| problem.violation("PRODUCT_ARCHIVED", name, "the product is archived"))
 }
 
-/// Names each short product twice: in words as a violation, and for programs as metadata `wanted/available`.
+/// Names each short product in a violation. Programs read the numbers from the response of `BatchUpdateReservations`.
 fn out_of_stock(short: &[Shortage]) -> Problem {
     let message = match short {
         [one] => format!("{}: {}", one.product.name(), wanted(one)),
         _ => format!("{} products are not in stock as wanted", short.len()),
     };
     short.iter().fold(Problem::new(Reason::OutOfStock, message), |problem, one| {
-        let numbers = format!("{}/{}", one.wanted, one.available);
-        problem.violation("OUT_OF_STOCK", one.product.name(), wanted(one)).metadata(one.product.name(), numbers)
+        problem.violation("OUT_OF_STOCK", one.product.name(), wanted(one))
     })
 }
 

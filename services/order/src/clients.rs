@@ -18,7 +18,7 @@ use souk_proto::inventory::v1::{
     BatchGetProductsRequest, BatchUpdateReservationsRequest, CommitReservationRequest, GetAvailabilityRequest, Product,
     ReleaseReservationRequest, ReservationItem, ReserveRequest, ReturnReservationRequest,
     batch_update_reservations_request::{Change as ChangeMessage, change::Change},
-    batch_update_reservations_response::result::Result as Changed,
+    batch_update_reservations_response::{Shortage as ShortageMessage, result::Result as Changed},
     product::{State, StockTracking},
     product_service_client::ProductServiceClient,
     reservation_service_client::ReservationServiceClient,
@@ -49,7 +49,7 @@ const PATIENCE: Duration = Duration::from_millis(500);
 #[derive(Clone)]
 pub struct Inventory {
     offers: Coalescer<BTreeSet<ProductId>, Offers, CallFailed>,
-    changes: Coalescer<Change, Result<(), Problem>, CallFailed>,
+    changes: Coalescer<Change, Result<(), Refused>, CallFailed>,
     reservations: ReservationServiceClient<Client>,
     stock: StockServiceClient<Client>,
 }
@@ -81,6 +81,20 @@ pub struct Unanswered {
 impl Unanswered {
     fn to(method: &'static str, why: impl Into<Box<dyn std::error::Error + Send + Sync>>) -> Self {
         Self { method, why: why.into() }
+    }
+}
+
+/// Why inventory did not do what it was asked.
+#[derive(Debug, Clone)]
+pub(crate) struct Refused {
+    problem: Problem,
+    /// Every product that is short, where that is why.
+    shortages: Vec<Shortage>,
+}
+
+impl From<tonic::Status> for Refused {
+    fn from(status: tonic::Status) -> Self {
+        Self { problem: Problem::from_status(&status), shortages: Vec::new() }
     }
 }
 
@@ -181,7 +195,7 @@ impl Inventory {
     }
 
     /// Those who ask while others wait for an answer ask together.
-    async fn change(&self, method: &'static str, change: Change) -> Result<Result<(), Problem>, Unanswered> {
+    async fn change(&self, method: &'static str, change: Change) -> Result<Result<(), Refused>, Unanswered> {
         self.changes.submit(change).await.map_err(|error| Unanswered::to(method, error))
     }
 }
@@ -190,7 +204,7 @@ impl Inventory {
 async fn change(
     reservations: ReservationServiceClient<Client>,
     changes: Vec<Change>,
-) -> Result<Vec<Result<Result<(), Problem>, CallFailed>>, CallFailed> {
+) -> Result<Vec<Result<Result<(), Refused>, CallFailed>>, CallFailed> {
     let mut calls: Vec<Vec<ChangeMessage>> = Vec::new();
     let mut room = 0;
     for change in changes {
@@ -214,7 +228,10 @@ async fn change(
     let results = answers.into_iter().flat_map(|answer| answer.into_inner().results);
     let results = results.map(|result| match result.result {
         Some(Changed::State(_)) => Ok(Ok(())),
-        Some(Changed::Error(status)) => Ok(Err(status.into())),
+        Some(Changed::Error(status)) => match result.shortages.into_iter().map(shortage).collect() {
+            Some(shortages) => Ok(Err(Refused { problem: status.into(), shortages })),
+            None => Err(CallFailed(Problem::internal())),
+        },
         None => Err(CallFailed(Problem::internal())),
     });
     Ok(results.collect())
@@ -260,6 +277,11 @@ fn offer(product: Product) -> Option<(ProductId, Offer)> {
     Some((id, offer))
 }
 
+fn shortage(message: ShortageMessage) -> Option<Shortage> {
+    let ShortageMessage { product, wanted, available } = message;
+    Some(Shortage { product: ProductId::parse_name(&product).ok()?, wanted, available })
+}
+
 fn items(goods: &[Goods]) -> Vec<ReservationItem> {
     goods.iter().map(|goods| ReservationItem { product: goods.product.name(), quantity: goods.quantity }).collect()
 }
@@ -268,9 +290,9 @@ fn items(goods: &[Goods]) -> Vec<ReservationItem> {
 /// stock too: that they are no longer sold, or no longer held.
 pub(crate) fn short_or_done<T>(
     method: &'static str,
-    answer: Result<T, impl Into<Problem>>,
+    answer: Result<T, impl Into<Refused>>,
 ) -> Result<Answer, Unanswered> {
-    let problem: Problem = match answer {
+    let Refused { problem, shortages } = match answer {
         Ok(_) => return Ok(Answer::Done),
         Err(error) => error.into(),
     };
@@ -280,12 +302,12 @@ pub(crate) fn short_or_done<T>(
         Reason::StateConflict | Reason::ResourceNotFound => "the stock is no longer held",
         _ => return Err(Unanswered::to(method, problem)),
     };
-    Ok(Answer::OutOfStock { message: message.to_owned(), items: shortages(&problem) })
+    Ok(Answer::OutOfStock { message: message.to_owned(), items: shortages })
 }
 
 /// Given up, or sold already.
-pub(crate) fn released<T>(answer: Result<T, impl Into<Problem>>) -> Result<Answer, Unanswered> {
-    let problem: Problem = match answer {
+pub(crate) fn released<T>(answer: Result<T, impl Into<Refused>>) -> Result<Answer, Unanswered> {
+    let Refused { problem, .. } = match answer {
         Ok(_) => return Ok(Answer::Done),
         Err(error) => error.into(),
     };
@@ -300,21 +322,4 @@ pub(crate) fn released<T>(answer: Result<T, impl Into<Problem>>) -> Result<Answe
 pub(crate) fn restocked<T>(answer: Result<T, tonic::Status>) -> Result<Answer, Unanswered> {
     let asked_again = |status| Unanswered::to("ReturnReservation", Problem::from_status(&status));
     answer.map(|_| Answer::Done).map_err(asked_again)
-}
-
-/// Which products are short: inventory names each in a violation, and tells `wanted/available` in metadata under
-/// its name.
-fn shortages(problem: &Problem) -> Vec<Shortage> {
-    problem
-        .violations()
-        .iter()
-        .filter_map(|violation| {
-            let product = ProductId::parse_name(&violation.subject).ok()?;
-            let (wanted, available) = problem
-                .get_metadata(&violation.subject)
-                .and_then(|numbers| numbers.split_once('/'))
-                .unwrap_or(("0", "0"));
-            Some(Shortage { product, wanted: wanted.parse().unwrap_or(0), available: available.parse().unwrap_or(0) })
-        })
-        .collect()
 }

@@ -105,10 +105,12 @@ impl Rpc {
     /// The same, where what keeps this one from being done is an answer. What would keep all fails the call: another copy may
     /// do them, or this one in a moment.
     async fn result(&self, caller: &Caller, action: Action) -> Result<ResultMessage, Error> {
+        let mut shortages = Vec::new();
         let result = match self.reservation(caller, action).await {
             Ok(reservation) => result::Result::State(convert::reservation_state(reservation.state).into()),
             Err(error) if error.strikes_all() || matches!(error, Error::ShuttingDown) => return Err(error),
             Err(error) => {
+                shortages.extend(error.shortages().iter().map(convert::shortage));
                 let problem = Problem::from(error);
                 if problem.is_fault() {
                     tracing::error!(cause = problem.source(), "a change of a reservation failed");
@@ -116,7 +118,7 @@ impl Rpc {
                 result::Result::Error(problem.into())
             }
         };
-        Ok(ResultMessage { result: Some(result) })
+        Ok(ResultMessage { result: Some(result), shortages })
     }
 
     async fn reservation(&self, caller: &Caller, action: Action) -> Result<Reservation, Error> {

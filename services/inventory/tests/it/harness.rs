@@ -17,7 +17,7 @@ use souk_proto::{
         GetAvailabilityRequest, GetStockRequest, ListLocationsRequest, Location, Product, ReleaseReservationRequest,
         Reservation, StockLevel,
         batch_update_reservations_request::{Change as ChangeMessage, change::Change},
-        batch_update_reservations_response::result::Result as Changed,
+        batch_update_reservations_response::{Result as BatchResult, result::Result as Changed},
         location_service_client::LocationServiceClient,
         product_service_client::ProductServiceClient,
         reservation::State,
@@ -247,14 +247,18 @@ impl Souk {
 
     /// Asks for changes by one call.
     pub async fn batch(&self, changes: Vec<Change>) -> Result<Vec<Result<State, Problem>>, Status> {
-        let changes = changes.into_iter().map(|change| ChangeMessage { change: Some(change) }).collect();
-        let request = BatchUpdateReservationsRequest { changes };
-        let answer = self.reservations().batch_update_reservations(request).await?.into_inner();
-        let results = answer.results.into_iter().map(|result| match result.result.unwrap() {
+        let results = self.batch_results(changes).await?.into_iter().map(|result| match result.result.unwrap() {
             Changed::State(state) => Ok(State::try_from(state).unwrap()),
             Changed::Error(status) => Err(status.into()),
         });
         Ok(results.collect())
+    }
+
+    /// The same, as the response has it.
+    pub async fn batch_results(&self, changes: Vec<Change>) -> Result<Vec<BatchResult>, Status> {
+        let changes = changes.into_iter().map(|change| ChangeMessage { change: Some(change) }).collect();
+        let request = BatchUpdateReservationsRequest { changes };
+        Ok(self.reservations().batch_update_reservations(request).await?.into_inner().results)
     }
 
     pub async fn give_back(&self, order: &str, key: &str, items: &[(&str, i64)]) -> Result<Reservation, Status> {
