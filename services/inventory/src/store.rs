@@ -34,6 +34,7 @@ use crate::{
 pub use listing::{Condition, Key, Listing, Sort};
 
 mod listing;
+mod schema;
 
 /// PostgreSQL: what it has of its own.
 pub(crate) mod postgres {
@@ -61,10 +62,12 @@ pub(crate) mod postgres {
     mod products;
     #[path = "../queries/mod.rs"]
     pub mod queries;
-    #[path = "schema.rs"]
-    pub mod schema;
     #[path = "write.rs"]
     mod write;
+    /// Its tables.
+    pub mod schema {
+        super::super::schema::tables!(Uuid, Timestamptz);
+    }
     pub use engine::{
         MATCHES, NOW, SEARCH, clock, has_words, lock_products, lock_reservations, lock_stock, search_text,
     };
@@ -94,10 +97,12 @@ pub(crate) mod sqlite {
     mod products;
     #[path = "../queries/mod.rs"]
     pub mod queries;
-    #[path = "schema.rs"]
-    pub mod schema;
     #[path = "write.rs"]
     mod write;
+    /// Its tables.
+    pub mod schema {
+        super::super::schema::tables!(Binary, TimestamptzSqlite);
+    }
     pub use engine::{
         MATCHES, NOW, SEARCH, clock, has_words, lock_products, lock_reservations, lock_stock, search_text,
     };

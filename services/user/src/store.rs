@@ -3,6 +3,7 @@
 pub mod keys;
 mod postgres;
 mod rows;
+mod schema;
 pub mod sessions;
 mod sqlite;
 pub mod users;

@@ -2,11 +2,15 @@
 
 #[path = "queries/keys.rs"]
 mod keys;
-pub mod schema;
 #[path = "queries/sessions.rs"]
 mod sessions;
 #[path = "queries/users.rs"]
 mod users;
+
+/// Its tables.
+pub mod schema {
+    super::super::schema::tables!(Binary, TimestamptzSqlite);
+}
 
 use diesel::{ExpressionMethods, QueryDsl, QueryResult, result::OptionalExtension};
 use diesel_async::RunQueryDsl;
