@@ -198,8 +198,3 @@ impl RequestSpan {
         future.instrument(self.span.clone()).with_context(self.context.clone())
     }
 }
-
-/// Runs a future, to be spawned as a task of its own, in the span and trace context of the caller.
-pub fn inherit<F: Future>(future: F) -> InSpan<F> {
-    future.in_current_span().with_current_context()
-}
