@@ -67,7 +67,7 @@ macro_rules! claimable {
         $query.for_update().skip_locked()
     };
 }
-use claimable;
+pub(super) use claimable;
 
 /// Keeps others from changing the rows until the transaction ends.
 macro_rules! locked {
@@ -75,7 +75,7 @@ macro_rules! locked {
         $query.for_update()
     };
 }
-use locked;
+pub(super) use locked;
 
 /// A table's rows, out of a JSON document, whatever their number: so a statement is prepared once.
 macro_rules! rows {

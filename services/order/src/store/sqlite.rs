@@ -53,7 +53,7 @@ macro_rules! claimable {
         $query
     };
 }
-use claimable;
+pub(super) use claimable;
 
 /// Keeps others from changing the rows until the transaction ends: nobody can.
 macro_rules! locked {
@@ -61,7 +61,7 @@ macro_rules! locked {
         $query
     };
 }
-use locked;
+pub(super) use locked;
 
 pub(super) async fn insert_payments(conn: &mut Conn, rows: Vec<simulated::Row>) -> QueryResult<usize> {
     use schema::simulated_payments::dsl;

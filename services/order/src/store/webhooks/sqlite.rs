@@ -14,19 +14,7 @@ pub(super) mod schema {
 #[path = "queries/mod.rs"]
 pub(super) mod queries;
 
-macro_rules! claimable {
-    ($query:expr) => {
-        $query
-    };
-}
-use claimable;
-
-macro_rules! locked {
-    ($query:expr) => {
-        $query
-    };
-}
-use locked;
+use crate::store::sqlite::{claimable, locked};
 
 pub(super) async fn insert(conn: &mut Conn, rows: Vec<queries::DeliveryRow>) -> diesel::QueryResult<()> {
     conn.spawn_blocking(move |conn| {
