@@ -10,6 +10,7 @@ mod standby;
 mod supervisor;
 mod user;
 
+use std::ffi::OsStr;
 use std::net::{Ipv4Addr, TcpListener};
 use std::ops::Range;
 use std::path::{Path, PathBuf};
@@ -105,44 +106,43 @@ fn private_file(path: &Path, contents: &[u8], run_as: Option<&user::User>) -> Re
     Ok(())
 }
 
+/// A shell that makes the data folder and then becomes its server. `make` is a command in which `$1` is the program,
+/// `$2` the folder and `$3` the argument.
+fn cluster(make: &str, program: &str, argument: &OsStr, (folder, port): (&Path, u16)) -> Result<Plan> {
+    let program = find::binary(program).context(find::missing("PostgreSQL", "postgresql"))?;
+    let postgres = find::binary("postgres").context(find::missing("PostgreSQL", "postgresql"))?;
+    let data = folder.join("data");
+    let script = format!("{make} && shift 3 && exec \"$@\"");
+    let plan = Plan::new("sh").args(["-c", &script, "sh"]).arg(&program).arg(&data).arg(argument);
+    let plan = plan.arg(&postgres).arg("-D").arg(&data).settings([
+        ("listen_addresses", "127.0.0.1"),
+        ("port", &port.to_string()),
+        ("unix_socket_directories", &folder.display().to_string()),
+        ("fsync", "on"),
+        ("max_connections", "400"),
+        ("timezone", "UTC"),
+    ]);
+    // Immediate shutdown: the folder goes anyway, a last checkpoint would be waste.
+    Ok(plan.stop_signal("QUIT"))
+}
+
 impl Postgres {
     /// Starts a PostgreSQL with fsync on, so that what a killed service had committed is there.
     /// Blocks for one to two seconds. Fails when no PostgreSQL is installed or it does not start.
     pub fn start(&self) -> Result<Server> {
-        let initdb = find::binary("initdb").context(find::missing("PostgreSQL", "postgresql"))?;
-        let postgres = find::binary("postgres").context(find::missing("PostgreSQL", "postgresql"))?;
         // It refuses to run as root.
         let run_as = user::unprivileged()?;
         let isolation = self.isolation.as_deref().unwrap_or("read committed");
         let password = self.password.as_deref().unwrap_or("postgres");
         start_on_free_port("postgres", "database system is ready to accept connections", |folder, port| {
-            let data = folder.join("data");
             let word = folder.join("password");
             private_file(&word, password.as_bytes(), run_as.as_ref())?;
             let files = self.tls.as_ref().map(|tls| tls.install(folder, run_as.as_ref())).transpose()?;
-            let script = "\"$1\" --pgdata=\"$2\" --pwfile=\"$3\" --username=postgres --auth=trust --encoding=UTF8 \
-                 --locale=C --no-sync --no-instructions && shift 3 && exec \"$@\"";
-            let plan = Plan::new("sh")
-                .args(["-c", script, "sh"])
-                .arg(&initdb)
-                .arg(&data)
-                .arg(&word)
-                .arg(&postgres)
-                .arg("-D")
-                .arg(&data)
-                .settings([
-                    ("listen_addresses", "127.0.0.1"),
-                    ("port", &port.to_string()),
-                    ("unix_socket_directories", &folder.display().to_string()),
-                    ("fsync", "on"),
-                    ("synchronous_commit", "on"),
-                    ("max_connections", "400"),
-                    ("timezone", "UTC"),
-                    ("default_transaction_isolation", isolation),
-                ])
-                .run_as(run_as.clone())
-                // Immediate shutdown: the folder goes anyway, a last checkpoint would be waste.
-                .stop_signal("QUIT");
+            let make = "\"$1\" --pgdata=\"$2\" --pwfile=\"$3\" --username=postgres --auth=trust --encoding=UTF8 \
+                 --locale=C --no-sync --no-instructions";
+            let plan = cluster(make, "initdb", word.as_os_str(), (folder, port))?
+                .settings([("synchronous_commit", "on"), ("default_transaction_isolation", isolation)])
+                .run_as(run_as.clone());
             let plan = match &self.access {
                 None => plan,
                 Some(lines) => {

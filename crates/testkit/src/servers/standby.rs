@@ -2,12 +2,11 @@
 
 use std::time::{Duration, Instant};
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Result, bail};
 use rustix::process::{Pid, Signal, kill_process};
 use tokio_postgres::NoTls;
 
-use super::supervisor::Plan;
-use super::{Server, find, start_on_free_port, user};
+use super::{Server, cluster, start_on_free_port, user};
 
 /// How long the standby may take to be where it shall be.
 const PATIENCE: Duration = Duration::from_secs(60);
@@ -87,34 +86,12 @@ impl Pair {
 
 /// Starts a server as a standby of another: a backup of its files that follows its log.
 fn standby(primary: &Server) -> Result<Server> {
-    let backup = find::binary("pg_basebackup").context(find::missing("PostgreSQL", "postgresql"))?;
-    let postgres = find::binary("postgres").context(find::missing("PostgreSQL", "postgresql"))?;
     let run_as = user::unprivileged()?;
     let from = primary.url().to_owned();
     let ready = "database system is ready to accept read";
     let (port, process) = start_on_free_port("standby", ready, |folder, port| {
-        let data = folder.join("data");
-        let script = "\"$1\" --dbname=\"$2\" --pgdata=\"$3\" --write-recovery-conf --checkpoint=fast --no-sync \
-             && shift 3 && exec \"$@\"";
-        let plan = Plan::new("sh")
-            .args(["-c", script, "sh"])
-            .arg(&backup)
-            .arg(&from)
-            .arg(&data)
-            .arg(&postgres)
-            .arg("-D")
-            .arg(&data)
-            .settings([
-                ("listen_addresses", "127.0.0.1"),
-                ("port", &port.to_string()),
-                ("unix_socket_directories", &folder.display().to_string()),
-                ("fsync", "on"),
-                ("max_connections", "400"),
-                ("timezone", "UTC"),
-            ])
-            .run_as(run_as.clone())
-            .stop_signal("QUIT");
-        Ok(plan)
+        let make = "\"$1\" --dbname=\"$3\" --pgdata=\"$2\" --write-recovery-conf --checkpoint=fast --no-sync";
+        Ok(cluster(make, "pg_basebackup", from.as_ref(), (folder, port))?.run_as(run_as.clone()))
     })?;
     Ok(Server { url: format!("postgres://postgres@127.0.0.1:{port}/postgres"), port, process })
 }

@@ -120,7 +120,7 @@ impl Client {
     async fn call(&mut self, method: &str, message: Bytes) -> Result<Bytes, Status> {
         self.0.ready().await.unwrap();
         let path = format!("/foreign.bookstore.v1.Bookstore/{method}").parse().unwrap();
-        Ok(self.0.unary(tonic::Request::new(message), path, crate::backend::Verbatim).await?.into_inner())
+        Ok(self.0.unary(tonic::Request::new(message), path, souk_testkit::verbatim::Verbatim).await?.into_inner())
     }
 }
 

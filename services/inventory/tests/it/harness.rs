@@ -2,58 +2,35 @@
 
 mod requests;
 
-use std::{net::SocketAddr, str::FromStr};
-
-use souk_common::{
-    auth::{Role, Roles, ServiceTokens},
-    config::{Loader, Secret},
-    error::{Problem, Reason},
-    ids::UserId,
-};
+use souk_common::{auth::Role, error::Problem};
 use souk_inventory::Config;
-use souk_proto::{
-    inventory::v1::{
-        BatchUpdateReservationsRequest, CommitReservationRequest, CreateLocationRequest, CreateProductRequest,
-        GetAvailabilityRequest, GetStockRequest, ListLocationsRequest, Location, Product, ReleaseReservationRequest,
-        Reservation, StockLevel,
-        batch_update_reservations_request::{Change as ChangeMessage, change::Change},
-        batch_update_reservations_response::{Result as BatchResult, result::Result as Changed},
-        location_service_client::LocationServiceClient,
-        product_service_client::ProductServiceClient,
-        reservation::State,
-        reservation_service_client::ReservationServiceClient,
-        stock_service_client::StockServiceClient,
-    },
-    user::v1::{
-        LogInRequest, RegisterRequest, session_service_client::SessionServiceClient,
-        user_service_client::UserServiceClient,
-    },
+use souk_proto::inventory::v1::{
+    BatchUpdateReservationsRequest, CommitReservationRequest, CreateLocationRequest, CreateProductRequest,
+    GetAvailabilityRequest, GetStockRequest, ListLocationsRequest, Location, Product, ReleaseReservationRequest,
+    Reservation, StockLevel,
+    batch_update_reservations_request::{Change as ChangeMessage, change::Change},
+    batch_update_reservations_response::{Result as BatchResult, result::Result as Changed},
+    location_service_client::LocationServiceClient,
+    product_service_client::ProductServiceClient,
+    reservation::State,
+    reservation_service_client::ReservationServiceClient,
+    stock_service_client::StockServiceClient,
 };
-use souk_testkit::db::{Engine, TestDatabase, database};
-use tokio::{net::TcpListener, task::JoinHandle};
-use tokio_util::sync::CancellationToken;
-use tonic::{
-    Status,
-    metadata::{Ascii, MetadataValue},
-    service::interceptor::{InterceptedService, Interceptor},
-    transport::{Channel, Endpoint},
+pub use souk_testkit::service::{Bearer, fields, refused};
+use souk_testkit::{
+    db::{Engine, TestDatabase, database},
+    people::{Users, people},
+    service::{self, settings},
 };
+use tonic::{Status, service::interceptor::InterceptedService, transport::Channel};
 
 pub use self::requests::{
     adjustment, adjustments, count, draft, gbp, give_back, item, key, order, reserve, transfer, untracked,
 };
 
-const SECRET: &str = "0123456789abcdef0123456789abcdef";
-const PASSWORD: &str = "correct horse battery";
-
 pub type Api = InterceptedService<Channel, Bearer>;
 
-/// A running copy of the inventory service.
-pub struct Running {
-    address: SocketAddr,
-    shutdown: CancellationToken,
-    task: Option<JoinHandle<Result<(), souk_inventory::ServeError>>>,
-}
+type Running = service::Running<souk_inventory::ServeError>;
 
 /// A database with copies of the inventory service, and a user service beside it.
 pub struct Souk {
@@ -62,47 +39,9 @@ pub struct Souk {
     pub staff: Bearer,
     pub customer: Bearer,
     pub service: Bearer,
-    users: CancellationToken,
     /// Goes last.
     pub database: TestDatabase,
-    _users: TestDatabase,
-}
-
-/// Sends a token, if there is one.
-#[derive(Clone)]
-pub enum Bearer {
-    Nobody,
-    User(MetadataValue<Ascii>),
-    Service(ServiceTokens),
-}
-
-pub const NOBODY: Bearer = Bearer::Nobody;
-
-impl Bearer {
-    fn token(token: &str) -> Self {
-        Self::User(MetadataValue::from_str(&format!("Bearer {token}")).unwrap())
-    }
-
-    /// Another service.
-    pub fn service(name: &str) -> Self {
-        let secret: Secret = serde_json::from_value(SECRET.into()).unwrap();
-        Self::Service(ServiceTokens::new(&secret, name))
-    }
-}
-
-impl Interceptor for Bearer {
-    fn call(&mut self, mut request: tonic::Request<()>) -> Result<tonic::Request<()>, Status> {
-        let header = match self {
-            Self::Nobody => return Ok(request),
-            Self::User(header) => header.clone(),
-            Self::Service(tokens) => {
-                let called = request.extensions().get::<tonic::GrpcMethod<'static>>().unwrap().service();
-                MetadataValue::try_from(tokens.bearer(called).unwrap().as_bytes()).unwrap()
-            }
-        };
-        request.metadata_mut().insert("authorization", header);
-        Ok(request)
-    }
+    _users: Users,
 }
 
 /// The service on a fresh database of each engine.
@@ -114,17 +53,20 @@ impl Souk {
     /// So many copies of the service on one fresh database, with settings of `[inventory]` by their variables' last
     /// part.
     pub async fn start(engine: Engine, copies: usize, settings: &[(&str, &str)]) -> Self {
-        let (users, people) = (CancellationToken::new(), database(Engine::Sqlite, "user").await);
-        let (address, staff, customer) = people_of(&people, &users).await;
+        let (users, [staff, customer]) = people([("staff", Some(Role::Staff)), ("customer", None)]).await;
         let database = database(engine, "inventory").await;
-        let config = config(&database, &address, settings);
+        let user = format!("http://{}", users.address());
+        // Where a test does not ask for it, nothing depends on a job.
+        let fixed = [("CLIENTS__USER__ADDRESS", user.as_str()), ("EXPIRY_INTERVAL", "1h")];
+        let given = self::settings("inventory", souk_inventory::DEFAULTS, &database, &[&fixed, settings].concat());
+        let config = Config::from_settings(&given).unwrap();
         let mut running = Vec::new();
         // All at once: the schema is made by one of them.
         for _ in 0..copies {
-            running.push(Running::start(&config).await);
+            running.push(start(&config).await);
         }
-        let service = Bearer::service("order");
-        let souk = Self { copies: running, config, staff, customer, service, users, database, _users: people };
+        let (staff, customer, service) = (staff.bearer, customer.bearer, Bearer::service("order"));
+        let souk = Self { copies: running, config, staff, customer, service, database, _users: users };
         souk.ready().await;
         souk
     }
@@ -274,117 +216,18 @@ impl Souk {
 
     /// Starts a copy anew, after [`Self::stop`].
     pub async fn restart(&mut self) {
-        self.copies.push(Running::start(&self.config).await);
+        self.copies.push(start(&self.config).await);
         self.ready().await;
     }
 
     /// Stops all copies as SIGTERM does.
     pub async fn stop(&mut self) {
         for mut copy in self.copies.drain(..) {
-            copy.shutdown.cancel();
-            copy.task.take().unwrap().await.unwrap().unwrap();
+            copy.stopped().await.unwrap();
         }
     }
 }
 
-impl Drop for Souk {
-    fn drop(&mut self) {
-        self.users.cancel();
-        self.copies.iter().for_each(|copy| copy.shutdown.cancel());
-    }
-}
-
-impl Running {
-    async fn start(config: &Config) -> Self {
-        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-        let address = listener.local_addr().unwrap();
-        let shutdown = CancellationToken::new();
-        let task = tokio::spawn(souk_inventory::serve(config.clone(), listener, shutdown.clone()));
-        Self { address, shutdown, task: Some(task) }
-    }
-
-    fn channel(&self) -> Channel {
-        channel(self.address)
-    }
-}
-
-fn channel(address: SocketAddr) -> Channel {
-    Endpoint::from_shared(format!("http://{address}")).unwrap().connect_lazy()
-}
-
-fn config(database: &TestDatabase, users: &SocketAddr, settings: &[(&str, &str)]) -> Config {
-    let mut variables = vec![
-        ("SOUK_DATA_DIR".to_owned(), database.data_dir().display().to_string()),
-        ("SOUK_AUTH__INTERNAL_SECRET".to_owned(), SECRET.to_owned()),
-        ("SOUK_INVENTORY__DATABASE__URL".to_owned(), database.url.clone()),
-        ("SOUK_INVENTORY__CLIENTS__USER__ADDRESS".to_owned(), format!("http://{users}")),
-        // Where a test does not ask for it, nothing depends on a job.
-        ("SOUK_INVENTORY__EXPIRY_INTERVAL".to_owned(), "1h".to_owned()),
-    ];
-    for (name, value) in settings {
-        variables.push((format!("SOUK_INVENTORY__{name}"), (*value).to_owned()));
-    }
-    let loader = Loader::new().defaults("inventory", souk_inventory::DEFAULTS).variables(variables);
-    Config::from_settings(&loader.load().unwrap()).unwrap()
-}
-
-/// A user service with one of the staff and one customer, logged in.
-async fn people_of(database: &TestDatabase, shutdown: &CancellationToken) -> (SocketAddr, Bearer, Bearer) {
-    let variables = [
-        ("SOUK_DATA_DIR", database.data_dir().display().to_string()),
-        ("SOUK_AUTH__INTERNAL_SECRET", SECRET.to_owned()),
-        ("SOUK_USER__DATABASE__URL", database.url.clone()),
-        ("SOUK_USER__HASHING__MEMORY", "64KiB".to_owned()),
-        ("SOUK_USER__HASHING__ITERATIONS", "1".to_owned()),
-    ];
-    let variables = variables.map(|(name, value)| (name.to_owned(), value));
-    let loader = Loader::new().defaults("user", souk_user::DEFAULTS).variables(variables);
-    let config = souk_user::Config::from_settings(&loader.load().unwrap()).unwrap();
-    let db = souk_user::store::open(&config.settings.database, &config.common.data_dir).await.unwrap();
-    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-    let address = listener.local_addr().unwrap();
-    tokio::spawn(souk_user::serve(config, listener, shutdown.clone()));
-
-    let mut tokens = Vec::new();
-    for (email, roles) in [("staff@example.com", vec![Role::Staff]), ("customer@example.com", vec![])] {
-        let request =
-            RegisterRequest { email: email.to_owned(), password: PASSWORD.to_owned(), display_name: String::new() };
-        let user = UserServiceClient::new(channel(address)).register(request).await.unwrap().into_inner();
-        let (id, roles) = (UserId::parse_name(&user.name).unwrap(), Roles::from_iter(roles));
-        souk_user::store::users::set_roles(
-            &db,
-            souk_user::store::users::Actor::Operator,
-            id,
-            "",
-            roles,
-            souk_user::domain::now(),
-        )
-        .await
-        .unwrap();
-        let request =
-            LogInRequest { email: email.to_owned(), password: PASSWORD.to_owned(), ..LogInRequest::default() };
-        let session = SessionServiceClient::new(channel(address)).log_in(request).await.unwrap().into_inner();
-        tokens.push(Bearer::token(&session.access_token));
-    }
-    db.close();
-    let customer = tokens.pop().unwrap();
-    (address, tokens.pop().unwrap(), customer)
-}
-
-/// That a call was refused for this reason, and that its answer shows nothing of the inside.
-#[track_caller]
-pub fn refused<T: std::fmt::Debug>(result: Result<T, Status>, reason: Reason) -> Problem {
-    let status = result.expect_err("should have been refused");
-    let shown = format!("{} {}", status.message(), String::from_utf8_lossy(status.details())).to_lowercase();
-    for inside in ["diesel", "sql", "constraint", "_key_key", "panick", "/src/", "database error", "tokio"] {
-        assert!(!shown.contains(inside), "{inside:?} in {shown}");
-    }
-    let problem = Problem::from(status);
-    assert_eq!(problem.reason(), reason, "{problem}");
-    problem
-}
-
-/// The paths of the fields that were refused.
-pub fn fields(problem: &Problem) -> Vec<&str> {
-    problem.field_violations().iter().map(|field| field.path.as_str()).collect()
+async fn start(config: &Config) -> Running {
+    Running::start(|listener, stop| souk_inventory::serve(config.clone(), listener, stop)).await
 }

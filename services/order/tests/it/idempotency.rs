@@ -145,6 +145,6 @@ async fn two_copies_of_the_service_make_one_order_of_one_key() {
     }
     assert_eq!(souk.all().await.len(), 10);
     assert_eq!(souk.sums(&lantern).await, (90, 90));
-    copy.stopped().await;
+    copy.stopped().await.unwrap();
     souk.verified().await;
 }

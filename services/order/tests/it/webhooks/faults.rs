@@ -46,7 +46,7 @@ async fn a_service_killed_between_events_and_deliveries_loses_nothing() {
         let lamp = souk.stocked("LAMP", 100).await;
         let receiver = Receiver::start(Manner::Take).await;
         let endpoint = souk.hook(&receiver.url(), &[]).await;
-        souk.orders.stopped().await;
+        souk.orders.stopped().await.unwrap();
         let mut placed = Vec::new();
         for round in 0..ROUNDS {
             let (orders, runtime) = Running::apart(&souk.config).await;
@@ -100,7 +100,7 @@ async fn two_copies_share_the_work_and_repeat_nothing() {
         let kinds: Vec<_> = got.iter().filter(|got| got.order() == order).map(|got| got.kind()).collect();
         assert_eq!(kinds, ["order.placed", "order.confirmed"]);
     }
-    second.stopped().await;
+    second.stopped().await.unwrap();
 }
 
 #[tokio::test(flavor = "multi_thread")]
