@@ -10,7 +10,8 @@
 //! - [`process`]: the `souk` binary as a child that can be killed and started again.
 //! - [`hostile`]: a client that holds, floods and breaks what it can, bounded in number and time.
 //! - [`http2`]: HTTP/2 frame by frame.
-//! - [`service`]: the services in the test's own process, and their callers; [`people`]: a user service with users in it.
+//! - [`service`]: the services in the test's own process, and their callers; [`people`]: a user service with users in it;
+//!   [`goods`]: products.
 //! - [`stripe`]: a stand-in for Stripe, which speaks its HTTP API.
 //! - [`tls`]: certificates signed by an authority of the test's own.
 //! - [`tools`]: programs from PyPI that tests run.
@@ -22,6 +23,7 @@
 
 pub mod clock;
 pub mod db;
+pub mod goods;
 pub mod hostile;
 pub mod http2;
 pub mod people;

@@ -1,4 +1,5 @@
 //! A user service with people in it, for tests of the services beside it.
+#![expect(clippy::unwrap_used, reason = "it stands for the tests that it serves")]
 
 use std::time::Duration;
 
@@ -35,7 +36,9 @@ pub type Users = With<Running<ServeError>, TestDatabase>;
 /// A user, logged in.
 #[derive(Clone)]
 pub struct Person {
+    /// Resource name.
     pub name: String,
+    /// Calls as this user.
     pub bearer: Bearer,
 }
 

@@ -1,4 +1,5 @@
 //! souk's services in the test's own process, and clients that speak to them.
+#![expect(clippy::unwrap_used, clippy::expect_used, reason = "it stands for the tests that it serves")]
 
 use std::{
     collections::BTreeMap,
@@ -48,15 +49,20 @@ impl<E: Debug + Send + 'static> Running<E> {
         Self { address, stop, task }
     }
 
+    /// Where it listens.
     pub fn address(&self) -> SocketAddr {
         self.address
     }
 
+    /// A channel to it.
     pub fn channel(&self) -> Channel {
         channel(self.address)
     }
 
     /// Stops it as SIGTERM does, and waits until it has.
+    ///
+    /// # Errors
+    /// What the service ended with.
     pub async fn stopped(&mut self) -> Result<(), E> {
         self.stop.cancel();
         self.task.take().expect("it runs").await.unwrap()
@@ -71,7 +77,9 @@ impl<E> Drop for Running<E> {
 
 /// A service with what belongs to it, which goes after the service.
 pub struct With<S, T> {
+    /// The service.
     pub service: S,
+    /// What it needs.
     pub database: T,
 }
 
@@ -113,8 +121,11 @@ pub fn settings(service: &str, defaults: &str, database: &TestDatabase, more: &[
 /// Who calls: sends a token, if there is one.
 #[derive(Clone)]
 pub enum Bearer {
+    /// No token.
     Nobody,
+    /// A user's access token.
     User(MetadataValue<Ascii>),
+    /// Another service's tokens, one for each service that it calls.
     Service(ServiceTokens),
 }
 

@@ -16,17 +16,18 @@ use souk_proto::inventory::v1::{
     reservation_service_client::ReservationServiceClient,
     stock_service_client::StockServiceClient,
 };
-pub use souk_testkit::service::{Bearer, fields, refused};
 use souk_testkit::{
     db::{Engine, TestDatabase, database},
     people::{Users, people},
     service::{self, settings},
 };
+pub use souk_testkit::{
+    goods::{draft, gbp, key, untracked},
+    service::{Bearer, fields, refused},
+};
 use tonic::{Status, service::interceptor::InterceptedService, transport::Channel};
 
-pub use self::requests::{
-    adjustment, adjustments, count, draft, gbp, give_back, item, key, order, reserve, transfer, untracked,
-};
+pub use self::requests::{adjustment, adjustments, count, give_back, item, order, reserve, transfer};
 
 pub type Api = InterceptedService<Channel, Bearer>;
 
@@ -58,7 +59,7 @@ impl Souk {
         let user = format!("http://{}", users.address());
         // Where a test does not ask for it, nothing depends on a job.
         let fixed = [("CLIENTS__USER__ADDRESS", user.as_str()), ("EXPIRY_INTERVAL", "1h")];
-        let given = self::settings("inventory", souk_inventory::DEFAULTS, &database, &[&fixed, settings].concat());
+        let given = self::settings("inventory", souk_inventory::DEFAULTS, &database, &[&fixed[..], settings].concat());
         let config = Config::from_settings(&given).unwrap();
         let mut running = Vec::new();
         // All at once: the schema is made by one of them.

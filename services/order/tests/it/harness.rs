@@ -3,7 +3,6 @@
 use std::{
     net::SocketAddr,
     ops::{Deref, DerefMut},
-    sync::atomic::{AtomicU64, Ordering},
     time::Duration,
 };
 
@@ -14,7 +13,7 @@ use souk_proto::{
     google::r#type::Money,
     inventory::v1::{
         AdjustStockRequest, CreateProductRequest, GetStockRequest, Product, adjust_stock_request,
-        ledger_entry::Reason as LedgerReason, product::StockTracking, product_service_client::ProductServiceClient,
+        ledger_entry::Reason as LedgerReason, product_service_client::ProductServiceClient,
         stock_service_client::StockServiceClient,
     },
     order::v1::{
@@ -32,6 +31,7 @@ use souk_testkit::{
     wait,
 };
 pub use souk_testkit::{
+    goods::{draft, gbp, key, untracked},
     people::Person,
     service::{Bearer, fields, refused},
 };
@@ -112,7 +112,7 @@ impl Souk {
             ("CLIENTS__INVENTORY__ADDRESS", through.as_str()),
             ("SAGA__INTERVAL", "50ms"),
         ];
-        let given = self::settings("order", souk_order::DEFAULTS, &database, &[&fixed, settings].concat());
+        let given = self::settings("order", souk_order::DEFAULTS, &database, &[&fixed[..], settings].concat());
         let config = Config::from_settings(&given).unwrap();
         let orders = Running::start(&config).await;
         let souk = Self {
@@ -345,31 +345,6 @@ impl Running {
     pub fn api(&self, who: &Person) -> Api {
         OrderServiceClient::with_interceptor(self.channel(), who.bearer.clone())
     }
-}
-
-pub fn gbp(units: i64, nanos: i32) -> Money {
-    Money { currency_code: "GBP".to_owned(), units, nanos }
-}
-
-/// A product that can be made, at 2.50 GBP.
-pub fn draft(sku: &str) -> Product {
-    Product {
-        sku: sku.to_owned(),
-        title: format!("Title of {sku}"),
-        price: Some(gbp(2, 500_000_000)),
-        ..Product::default()
-    }
-}
-
-/// Postage: a product whose stock nobody counts.
-pub fn untracked(sku: &str) -> Product {
-    Product { stock_tracking: StockTracking::Untracked.into(), ..draft(sku) }
-}
-
-/// A key that no other request has.
-pub fn key() -> String {
-    static NEXT: AtomicU64 = AtomicU64::new(0);
-    format!("key-{}", NEXT.fetch_add(1, Ordering::Relaxed))
 }
 
 pub fn address() -> Address {

@@ -49,8 +49,8 @@ async fn start(engine: Engine, settings: &[(&str, &str)]) -> Souk {
 
 pub fn config(database: &TestDatabase, more: &[(&str, &str)]) -> Config {
     // Here is one clock.
-    let fixed = [&[("SOUK_AUTH__LEEWAY", "0s")], &CHEAP_HASHING[..]].concat();
-    Config::from_settings(&settings("user", DEFAULTS, database, &[&fixed, more].concat())).unwrap()
+    let fixed = [&[("SOUK_AUTH__LEEWAY", "0s")][..], &CHEAP_HASHING].concat();
+    Config::from_settings(&settings("user", DEFAULTS, database, &[&fixed[..], more].concat())).unwrap()
 }
 
 impl Service {
