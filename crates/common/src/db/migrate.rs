@@ -77,8 +77,8 @@ where
     let applied = conn.applied_migrations().map_err(DbError::Migration)?;
     let mut pending: Vec<Box<dyn Migration<DB>>> = Vec::new();
     for (set, of_service) in sets.into_iter().zip([true, false]) {
-        let mut all = set.migrations().map_err(DbError::Migration)?;
-        all.sort_by(|a: &Box<dyn Migration<DB>>, b| a.name().version().cmp(&b.name().version()));
+        let mut all: Vec<Box<dyn Migration<DB>>> = set.migrations().map_err(DbError::Migration)?;
+        all.sort_by(|a, b| a.name().version().cmp(&b.name().version()));
         // Common's baseline may be missing for a moment: each migration is a transaction of its own on PostgreSQL.
         let baseline = all.as_slice().first().filter(|_| of_service).map(|baseline| baseline.name());
         if let (Some(baseline), Some(other)) = (baseline, applied.as_slice().first())
