@@ -1,7 +1,7 @@
 //! The rules of products, stock and reservations: pure types and decisions, no I/O.
 
 pub mod book;
-mod by_hand;
+mod manual;
 pub mod command;
 mod decide;
 pub mod low;

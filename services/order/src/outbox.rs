@@ -44,6 +44,6 @@ pub(crate) const fn event(kind: Kind) -> Option<&'static str> {
         | Kind::Note
         | Kind::RetryRequested
         | Kind::Abandoned
-        | Kind::FinishedByHand => None,
+        | Kind::FinishedManually => None,
     }
 }

@@ -55,8 +55,8 @@ pub(crate) fn order(order: &Order) -> v1::Order {
             state: payment_state(payment.state).into(),
             amount: money(order.total),
             refunded: money(order.refunded),
-            settled_by_hand: payment.by_hand,
-            refunded_by_hand: (payment.refunded_by_hand > 0).then(|| order.money(payment.refunded_by_hand).into()),
+            settled_manually: payment.settled_manually,
+            refunded_manually: (payment.refunded_manually > 0).then(|| order.money(payment.refunded_manually).into()),
         }),
         place_time: Some(timestamp(order.place_time)),
         create_time: Some(timestamp(order.create_time)),
@@ -124,7 +124,7 @@ pub(crate) fn refund(adjustment: &Adjustment) -> v1::Refund {
         amount: Some(Money::into(adjustment.refund)),
         reason: adjustment.reason.clone(),
         create_time: Some(timestamp(adjustment.create_time)),
-        settled_by_hand: adjustment.by_hand,
+        settled_manually: adjustment.settled_manually,
     }
 }
 
@@ -239,7 +239,7 @@ fn kind(kind: Kind) -> timeline_entry::Kind {
         Kind::Note => timeline_entry::Kind::Note,
         Kind::RetryRequested => timeline_entry::Kind::RetryRequested,
         Kind::Abandoned => timeline_entry::Kind::Abandoned,
-        Kind::FinishedByHand => timeline_entry::Kind::FinishedByHand,
+        Kind::FinishedManually => timeline_entry::Kind::FinishedManually,
     }
 }
 

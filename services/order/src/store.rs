@@ -191,8 +191,8 @@ impl Store {
                 Saga::Order(order) => q::is_at(conn, order).await,
                 Saga::Adjustment(adjustment) => {
                     let stored = q::find_adjustment(conn, adjustment.id).await?;
-                    let is = (adjustment.step, adjustment.by_hand);
-                    Ok(stored.is_some_and(|stored| (stored.step, stored.by_hand) == is))
+                    let is = (adjustment.step, adjustment.settled_manually);
+                    Ok(stored.is_some_and(|stored| (stored.step, stored.settled_manually) == is))
                 }
             }
         })

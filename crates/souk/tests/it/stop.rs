@@ -200,6 +200,6 @@ async fn ctrl_c_does_not_wait_and_sigterm_gives_a_balancer_its_time() {
     let began = Instant::now();
     assert!(up.process.terminate(LONG).await.success());
     let took_here = began.elapsed();
-    println!("by hand {took:?}, on this machine alone {took_here:?}");
+    println!("a signal {took:?}, on this machine alone {took_here:?}");
     assert!(took_here < Duration::from_secs(4), "{took_here:?}");
 }

@@ -13,7 +13,7 @@ const LONGEST: i64 = 315_576_000_000;
 pub enum Spelling {
     /// JSON: the names of a mask are in lowerCamelCase.
     Json,
-    /// A URL, which is typed by hand: there the names of the contract will do, too.
+    /// A URL, which is typed: there the names of the contract will do, too.
     Url,
 }
 

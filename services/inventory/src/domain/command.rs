@@ -55,7 +55,7 @@ pub enum Action {
         /// What came back.
         items: Items,
     },
-    /// Change stock by hand.
+    /// Change stock manually.
     Adjust {
         /// The caller's key.
         key: RequestKey,

@@ -5,7 +5,7 @@ use souk_common::ids::{LocationId, OrderId, ProductId};
 
 use super::{
     book::{Answer, Book, Entry, Spent},
-    by_hand::Cause,
+    manual::Cause,
     command::{Action, Command, Refusal, Reply, RequestKey, Shortage},
     product::{State as ProductState, Tracking},
     reservation::{Items, Line, Reservation, State, fingerprint},

@@ -5,7 +5,7 @@
 
 mod access;
 mod bounded;
-mod by_hand;
+mod manual;
 mod expiry;
 mod feed;
 mod harness;

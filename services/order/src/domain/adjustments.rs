@@ -40,7 +40,7 @@ pub struct Adjustment {
     /// How often its saga gave up for a while since its last step.
     pub attempts: i32,
     /// Whether an operator gave the money back by other means.
-    pub by_hand: bool,
+    pub settled_manually: bool,
 }
 
 /// What something is given back for.
@@ -158,7 +158,7 @@ impl Adjustment {
             time: time.unwrap_or(now),
             create_time: now,
             attempts: 0,
-            by_hand: false,
+            settled_manually: false,
         };
         let position = saga::begin(None, adjustment.state, adjustment.facts())?;
         let entries = adjustment.go(position, wish.actor);
@@ -198,12 +198,12 @@ impl Adjustment {
     /// Goes on as if the step had been answered; see [`Order::finish`].
     ///
     /// # Errors
-    /// Where it is not at this step, or the step cannot be done by hand. The adjustment is then unchanged.
+    /// Where it is not at this step, or the step cannot be done manually. The adjustment is then unchanged.
     pub fn finish(&mut self, step: Step, wish: Wish<'_>) -> Result<Vec<Entry>, Illegal> {
-        Illegal::unless_by_hand(self.state, self.step, step)?;
+        Illegal::unless_manual(self.state, self.step, step)?;
         let position = saga::advance(self.state, step, Outcome::Done, self.facts())?;
-        (self.attempts, self.by_hand) = (0, true);
-        let mut entries = vec![Entry::finished_by_hand(wish)];
+        (self.attempts, self.settled_manually) = (0, true);
+        let mut entries = vec![Entry::finished_manually(wish)];
         entries.extend(self.go(position, wish.actor));
         Ok(entries)
     }

@@ -125,15 +125,15 @@ pub struct Payment {
     /// How far it has come.
     pub state: PaymentState,
     /// Whether an operator says so, who took it or gave it up by other means, and not the provider.
-    pub by_hand: bool,
+    pub settled_manually: bool,
     /// Of what was given back, what operators gave back by other means, in minor units.
-    pub refunded_by_hand: i64,
+    pub refunded_manually: i64,
 }
 
 impl Payment {
     fn new(provider: &str, reference: &str, state: PaymentState) -> Self {
         let (provider, reference) = (provider.to_owned(), reference.to_owned());
-        Self { provider, reference, state, by_hand: false, refunded_by_hand: 0 }
+        Self { provider, reference, state, settled_manually: false, refunded_manually: 0 }
     }
 }
 
@@ -347,16 +347,16 @@ impl Order {
     /// Goes on as if the step had been answered: an operator did it by other means.
     ///
     /// # Errors
-    /// Where the order is not at this step, or the step cannot be done by hand. The order is then unchanged.
+    /// Where the order is not at this step, or the step cannot be done manually. The order is then unchanged.
     pub fn finish(&mut self, step: Step, wish: Wish<'_>, now: DateTime<Utc>) -> Result<Vec<Entry>, Illegal> {
-        Illegal::unless_by_hand(self.state, self.step, step)?;
+        Illegal::unless_manual(self.state, self.step, step)?;
         let mut next = self.clone();
-        let mut entries = next.record(Entry::finished_by_hand(wish), now);
+        let mut entries = next.record(Entry::finished_manually(wish), now);
         next.take_in(step, &Answer::Done);
         if let Some(payment) = &mut next.payment {
             match step {
-                Step::Refund => payment.refunded_by_hand += self.total - self.refunded,
-                _ => payment.by_hand = true,
+                Step::Refund => payment.refunded_manually += self.total - self.refunded,
+                _ => payment.settled_manually = true,
             }
         }
         let position = saga::advance(self.state, step, Outcome::Done, next.facts())?;
@@ -446,8 +446,8 @@ impl Order {
             self.pending_returns -= 1;
             self.refunding -= adjustment.refund.minor;
             self.refunded += adjustment.refund.minor;
-            if let (true, Some(payment)) = (adjustment.by_hand, &mut self.payment) {
-                payment.refunded_by_hand += adjustment.refund.minor;
+            if let (true, Some(payment)) = (adjustment.settled_manually, &mut self.payment) {
+                payment.refunded_manually += adjustment.refund.minor;
             }
             if self.refunded == self.total && adjustment.refund.minor > 0 {
                 self.set_payment(PaymentState::Refunded);

@@ -154,8 +154,8 @@ impl Illegal {
     }
 
     /// That an operator has done a step by other means, unless it is the next one and can be done so.
-    pub(super) fn unless_by_hand(state: State, next: Option<Step>, done: Step) -> Result<(), Self> {
-        let fits = next == Some(done) && done.can_be_done_by_hand();
+    pub(super) fn unless_manual(state: State, next: Option<Step>, done: Step) -> Result<(), Self> {
+        let fits = next == Some(done) && done.can_be_done_manually();
         if fits { Ok(()) } else { Err(Self { state, step: Some(done), outcome: Done }) }
     }
 }
@@ -219,7 +219,7 @@ impl Step {
     /// itself, as its book has to agree with the orders; and money that nobody is known to hold could not be taken. Each
     /// of these is its saga's last.
     #[must_use]
-    pub fn can_be_done_by_hand(self) -> bool {
+    pub fn can_be_done_manually(self) -> bool {
         matches!(self, Capture | Void | Refund)
     }
 

@@ -32,7 +32,7 @@ pub enum Kind {
     Note,
     RetryRequested,
     Abandoned,
-    FinishedByHand,
+    FinishedManually,
 }
 
 /// Something that happened to an order.
@@ -55,7 +55,7 @@ impl Entry {
     }
 
     /// That an operator did a step by other means. How, is for staff alone.
-    pub(super) fn finished_by_hand(wish: Wish<'_>) -> Self {
-        Self { internal: true, ..Self::new(Kind::FinishedByHand, wish.actor, wish.reason) }
+    pub(super) fn finished_manually(wish: Wish<'_>) -> Self {
+        Self { internal: true, ..Self::new(Kind::FinishedManually, wish.actor, wish.reason) }
     }
 }

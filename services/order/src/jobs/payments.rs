@@ -54,8 +54,8 @@ async fn is_wanted(store: &Store, held: &Held) -> Result<bool, crate::store::Sto
     let order = store.order(order, None).await?;
     let takes = |order: Order| {
         // What an operator took by other means is not taken from the hold any more.
-        let by_hand = order.payment.is_some_and(|payment| payment.by_hand);
-        !by_hand && !matches!(order.state, State::Rejected | State::Cancelled)
+        let manual = order.payment.is_some_and(|payment| payment.settled_manually);
+        !manual && !matches!(order.state, State::Rejected | State::Cancelled)
     };
     Ok(held.current && order.is_some_and(takes))
 }

@@ -48,7 +48,7 @@ impl SagaService for Rpc {
 
     async fn finish_saga(&self, request: Request<FinishSagaRequest>) -> Result<Response<SagaMessage>, Status> {
         let caller = Caller::of(&request)?;
-        Ok(Response::new(self.0.finish_by_hand(&caller, request.get_ref()).await?))
+        Ok(Response::new(self.0.finish_manually(&caller, request.get_ref()).await?))
     }
 }
 
@@ -100,7 +100,7 @@ impl Parts {
         saga.as_ref().map(reply::saga).ok_or_else(|| Problem::not_found(request.name.as_str()))
     }
 
-    async fn finish_by_hand(&self, caller: &Caller, request: &FinishSagaRequest) -> Result<SagaMessage, Problem> {
+    async fn finish_manually(&self, caller: &Caller, request: &FinishSagaRequest) -> Result<SagaMessage, Problem> {
         let id = saga_id(&request.name)?;
         let step = Step::from_code(&request.step).map_err(|error| Problem::invalid("step", error.to_string()))?;
         let actor = caller.actor();

@@ -181,8 +181,8 @@ impl Journal {
                 stored.version == order.version && (by_version || same == (order.state, order.step, order.update_time))
             }),
             Saga::Adjustment(adjustment) => {
-                let is = (adjustment.step, adjustment.by_hand);
-                self.adjustments.get(&adjustment.id).is_some_and(|row| (row.it.step, row.it.by_hand) == is)
+                let is = (adjustment.step, adjustment.settled_manually);
+                self.adjustments.get(&adjustment.id).is_some_and(|row| (row.it.step, row.it.settled_manually) == is)
             }
         }
     }

@@ -294,7 +294,7 @@ impl Both {
         let time = now();
         let free = |step: Option<Step>, lease: Option<i64>, due: Option<DateTime<Utc>>| {
             let runs = lease.is_some() && due.is_some_and(|due| due > time);
-            step.is_some_and(Step::can_be_done_by_hand) && !runs
+            step.is_some_and(Step::can_be_done_manually) && !runs
         };
         let orders = self.journal.orders.values().filter(|row| free(row.it.step, row.lease, row.due));
         let orders = orders.map(|row| (SagaId::Order(row.it.id), (row.it.id, None)));
@@ -391,7 +391,7 @@ async fn the_journal_in_memory_is_what_the_store_is() {
             let ended = both.journal.orders.values().filter(|row| row.it.state == Reached::Confirmed);
             assert!(ended.count() > 0, "no order was ever confirmed");
             assert!(!both.pairs.is_empty(), "nothing was ever given back");
-            assert!(both.finished > 0, "no step was ever done by hand");
+            assert!(both.finished > 0, "no step was ever done manually");
             both.store.close().await;
         }
     }

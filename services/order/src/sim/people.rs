@@ -243,7 +243,7 @@ async fn operate(service: Service, what: u64, id: OrderId) {
 
 /// An operator who looks now and then at what does not get on: does by other means what a provider leaves undone, and
 /// gives up orders that nothing was taken for.
-/// What was settled so once, no provider can give back: that is done by hand, too, even when all is quiet.
+/// What was settled so once, no provider can give back: that is done manually, too, even when all is quiet.
 pub async fn operator(world: Arc<World>) {
     loop {
         let pause = world.state().dice.millis(200..3_000);
@@ -269,8 +269,8 @@ pub async fn operator(world: Arc<World>) {
             let (id, back, step) = seen;
             // Whoever dies leaves the call without an end.
             tokio::spawn(async move {
-                match step.can_be_done_by_hand() {
-                    true => service.finish_by_hand((id, back), step).await,
+                match step.can_be_done_manually() {
+                    true => service.finish_manually((id, back), step).await,
                     false => drop(service.abandon(id).await),
                 }
             });
@@ -287,9 +287,9 @@ fn running(state: &State) -> Vec<(OrderId, Option<ReturnId>, Step, bool)> {
         Some((order, Some(row.it.id), row.it.step, row.it.attempts))
     });
     let sagas = orders.chain(adjustments).filter_map(|(order, back, step, attempts)| {
-        let by_hand = order.payment.as_ref().is_some_and(|payment| payment.by_hand);
-        let refused = by_hand && step == Some(Step::Refund);
-        let seen = attempts > 0 || step?.can_be_done_by_hand();
+        let manual = order.payment.as_ref().is_some_and(|payment| payment.settled_manually);
+        let refused = manual && step == Some(Step::Refund);
+        let seen = attempts > 0 || step?.can_be_done_manually();
         seen.then_some((order.id, back, step?, refused))
     });
     sagas.collect()

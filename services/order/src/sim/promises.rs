@@ -73,12 +73,12 @@ fn paid(world: &World, order: &Order) -> Option<String> {
         return Some(format!("{back} were given back, by refunds of {refunds}"));
     }
     // What operators did by other means counts as much, and is told apart.
-    let by_hand = (world.bank.taken_by_hand.get(&key).copied(), of_it(&world.bank.refunds_by_hand));
-    let said = order.payment.as_ref().map_or((false, 0), |payment| (payment.by_hand, payment.refunded_by_hand));
-    if by_hand.0.is_some() && !said.0 || by_hand.1 > said.1 {
-        return Some(format!("{by_hand:?} went by hand; it says {said:?}"));
+    let manual = (world.bank.manual_captures.get(&key).copied(), of_it(&world.bank.manual_refunds));
+    let said = order.payment.as_ref().map_or((false, 0), |payment| (payment.settled_manually, payment.refunded_manually));
+    if manual.0.is_some() && !said.0 || manual.1 > said.1 {
+        return Some(format!("{manual:?} were settled manually; it says {said:?}"));
     }
-    let (taken, back) = (taken + by_hand.0.unwrap_or_default(), back + by_hand.1);
+    let (taken, back) = (taken + manual.0.unwrap_or_default(), back + manual.1);
     let (right, kept) = match order.state {
         State::Rejected => (0, 0),
         State::Cancelled => (order.total, order.total),
@@ -118,7 +118,7 @@ fn told(order: &Order, timeline: &[TimelineRow]) -> Option<String> {
     if !numbers.eq(1..=order.entries) {
         return Some(format!("its timeline has gaps: {:?}", kinds(timeline)));
     }
-    let aside = |kind: &Kind| matches!(kind, Kind::Note | Kind::RetryRequested | Kind::Shipped | Kind::FinishedByHand);
+    let aside = |kind: &Kind| matches!(kind, Kind::Note | Kind::RetryRequested | Kind::Shipped | Kind::FinishedManually);
     let kinds: Vec<Kind> = kinds(timeline).into_iter().filter(|kind| !aside(kind)).collect();
     let placed = kinds.iter().position(|kind| matches!(kind, Kind::Confirmed | Kind::Rejected));
     let (placing, later) = kinds.split_at(placed.map_or(kinds.len(), |at| at + 1));

@@ -238,7 +238,7 @@ impl Service {
     }
 
     /// Takes a step for done that an operator sees to by other means, once the order service agrees.
-    pub async fn finish_by_hand(&self, (id, back): (OrderId, Option<ReturnId>), step: Step) {
+    pub async fn finish_manually(&self, (id, back): (OrderId, Option<ReturnId>), step: Step) {
         let copy = self.wire.copy;
         let finish = move |state: &mut State| {
             let now = state.now_at(copy);
@@ -252,8 +252,8 @@ impl Service {
             let State { journal, log, .. } = &mut *state;
             let done = journal.finish((id, back, step), now, (blindly, log));
             if let (true, Some(action)) = (done, action) {
-                state.settle_by_hand(&action, total);
-                state.count("done by hand", name(step));
+                state.settle_manually(&action, total);
+                state.count("done manually", name(step));
             }
             done
         };

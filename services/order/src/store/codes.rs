@@ -104,5 +104,5 @@ codes!(
     Note = "NOTE",
     RetryRequested = "RETRY_REQUESTED",
     Abandoned = "ABANDONED",
-    FinishedByHand = "FINISHED_BY_HAND",
+    FinishedManually = "FINISHED_MANUALLY",
 );

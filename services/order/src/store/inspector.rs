@@ -198,7 +198,7 @@ impl Store {
             // Once more, now that nobody changes it.
             let seen = q::find_saga(conn, id, now).await?;
             let (Some(mut order), Some(seen)) = (order, seen) else { return Ok(Operated::NotFound) };
-            if seen.step != Some(step) || !step.can_be_done_by_hand() {
+            if seen.step != Some(step) || !step.can_be_done_manually() {
                 return Ok(Operated::Illegal(seen));
             }
             match id {
@@ -210,7 +210,7 @@ impl Store {
                         return Err(StoreError::Corrupt("a locked order that changed".into()));
                     }
                     let saga = Saga::Order(Box::new(order.clone()));
-                    q::settle_by_hand(conn, &order, respond(&saga)).await?;
+                    q::settle_manually(conn, &order, respond(&saga)).await?;
                 }
                 SagaId::Adjustment(id) => {
                     if !q::take_over(conn, (id, step), lease, now).await? {

@@ -23,7 +23,7 @@ pub use souk_common::db::postgres::position;
 /// For boxed queries.
 pub type Backend = diesel::pg::Pg;
 
-/// Ids in SQL that is written by hand.
+/// Ids in SQL that is written out.
 pub type Id = diesel::sql_types::Uuid;
 /// The digits of an order's id, in SQL.
 pub(super) const ORDER_KEY: &str = "replace(o.id::text, '-', '')";

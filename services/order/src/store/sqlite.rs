@@ -13,7 +13,7 @@ pub use souk_common::db::sqlite::position;
 /// For boxed queries.
 pub type Backend = diesel::sqlite::Sqlite;
 
-/// Ids in SQL that is written by hand.
+/// Ids in SQL that is written out.
 pub type Id = diesel::sql_types::Binary;
 /// The digits of an order's id, in SQL.
 pub(super) const ORDER_KEY: &str = "lower(hex(o.id))";

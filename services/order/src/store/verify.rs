@@ -208,8 +208,8 @@ const PROMISES: &[Promise] = &[
     },
     Promise {
         // What is excepted above stands here, one by one.
-        name: "what was settled by hand is so by the word of an operator, and its money adds up",
-        counted: "timeline_entries t WHERE t.kind = 'FINISHED_BY_HAND'",
+        name: "what was settled manually is so by the word of an operator, and its money adds up",
+        counted: "timeline_entries t WHERE t.kind = 'FINISHED_MANUALLY'",
         broken: "SELECT o.id, 'has ' || coalesce(t.found, 0) || ' entries of it, ' || coalesce(r.found, 0)
                 || ' returns, and ' || o.refunded_by_hand_minor || ' given back' AS why
             FROM orders o
@@ -220,7 +220,7 @@ const PROMISES: &[Promise] = &[
                 FROM timeline_entries f
                 LEFT JOIN timeline_entries d
                     ON d.order_id = f.order_id AND d.number = f.number + 1 AND d.actor = f.actor
-                WHERE f.kind = 'FINISHED_BY_HAND' GROUP BY f.order_id
+                WHERE f.kind = 'FINISHED_MANUALLY' GROUP BY f.order_id
             ) t ON t.order_id = o.id
             LEFT JOIN (
                 SELECT order_id, sum(refund_minor) AS refund, sum(CASE WHEN by_hand THEN 1 ELSE 0 END) AS found,

@@ -4,7 +4,7 @@
 
 mod access;
 mod adjust;
-mod by_hand;
+mod manual;
 mod cancel;
 mod faults;
 mod harness;

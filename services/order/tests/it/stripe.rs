@@ -1,6 +1,6 @@
 //! Orders paid at Stripe: the real service against `localstripe`, with a line between them that breaks.
 
-mod by_hand;
+mod manual;
 mod faults;
 mod peer;
 mod webhooks;

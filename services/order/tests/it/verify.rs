@@ -1,4 +1,4 @@
-//! `souk verify` finds what was broken by hand.
+//! `souk verify` finds what was broken on purpose.
 
 use souk_common::db::Pools;
 use souk_order::store::verify::sold_orders;

@@ -110,7 +110,7 @@ const PLACES: &[PlacePromise] = &[
             WHERE coalesce(l.total, 0) <> coalesce(c.total, 0)",
     },
     PlacePromise {
-        // Staff may also book goods back in by hand; what reservations took back was asked for by a service.
+        // Staff may also book goods back in manually; what reservations took back was asked for by a service.
         name: "goods that came back to reservations are the returns of the ledger",
         table: "stock",
         broken: "SELECT s.product_id, s.location_id, CAST(coalesce(l.total, 0) AS bigint) AS found,

@@ -16,8 +16,8 @@ refund of nothing is not asked for.
 Both pictures are drawn from the one table in `services/order/src/domain/saga.rs`; a test holds them together.
 ";
 
-const BY_HAND: &str = "may be done by an operator by other means (`FinishSaga`), and go on as done. The entry
-FINISHED_BY_HAND then stands before the step's own in the timeline, with who did it and how. What became of goods,
+const MANUAL: &str = "may be done by an operator by other means (`FinishSaga`), and go on as done. The entry
+FINISHED_MANUALLY then stands before the step's own in the timeline, with who did it and how. What became of goods,
 inventory must know itself; and money that nobody is known to hold cannot be taken.
 ";
 
@@ -87,8 +87,8 @@ fn page() -> String {
         writeln!(page, "| {} | {} | {} | {kind} | {next} |", state.code(), step.code(), outcome(*ended)).unwrap();
     }
     let steps = [Reserve, Authorize, Commit, Capture, Release, Void, Restock, Refund];
-    let by_hand: Vec<_> = steps.into_iter().filter(|step| step.can_be_done_by_hand()).map(Step::code).collect();
-    write!(page, "\n## By hand\n\n{} {BY_HAND}", by_hand.join(", ")).unwrap();
+    let manual: Vec<_> = steps.into_iter().filter(|step| step.can_be_done_manually()).map(Step::code).collect();
+    write!(page, "\n## Manual steps\n\n{} {MANUAL}", manual.join(", ")).unwrap();
     page
 }
 

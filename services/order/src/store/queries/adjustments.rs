@@ -76,7 +76,7 @@ pub(in crate::store) async fn update_adjustment(
             returns::due_at.eq(running.then_some(lease.until)),
             returns::attempts.eq(0),
             returns::last_error.eq(None::<&str>),
-            returns::by_hand.eq(adjustment.by_hand),
+            returns::by_hand.eq(adjustment.settled_manually),
         ))
         .execute(conn)
         .await?;
@@ -106,7 +106,7 @@ pub(in crate::store) async fn write_effects(
             orders::refunded_minor.eq(order.refunded),
             orders::refunding_minor.eq(order.refunding),
             orders::payment_state.eq(order.payment.as_ref().map(|payment| payment.state.code())),
-            orders::refunded_by_hand_minor.eq(order.payment.as_ref().map_or(0, |payment| payment.refunded_by_hand)),
+            orders::refunded_by_hand_minor.eq(order.payment.as_ref().map_or(0, |payment| payment.refunded_manually)),
             orders::updated_at.eq(order.update_time),
             orders::version.eq(order.version),
             orders::entries.eq(order.entries),
@@ -190,7 +190,7 @@ async fn with_pieces(conn: &mut Conn, rows: Vec<ReturnRow>, order: &Order) -> Re
                 time: row.returned_at,
                 create_time: row.created_at,
                 attempts: row.attempts,
-                by_hand: row.by_hand,
+                settled_manually: row.by_hand,
             })
         })
         .collect()

@@ -2,7 +2,7 @@
 
 mod adjustments;
 mod batch;
-mod by_hand;
+mod manual;
 mod inspector;
 mod keys;
 mod notices;
@@ -15,7 +15,7 @@ mod shipments;
 pub(in crate::store) use self::{
     adjustments::{adjustments, begin_adjustment, find_adjustment, update_adjustment, write_effects},
     batch::{After, Batch, Nth},
-    by_hand::{settle_by_hand, take_over},
+    manual::{settle_manually, take_over},
     inspector::{find_saga, list_sagas, make_due},
     keys::{answer_adjustment, forget, recall, remember_answered},
     notices::{forget_notices, is_noticed, notice, wake},

@@ -351,8 +351,8 @@ pub(super) fn read_order(row: OrderRow, lines: Vec<Line>) -> Result<Order, Store
             provider: row.payment_provider.unwrap_or_default(),
             reference: row.payment_reference.unwrap_or_default(),
             state: PaymentState::from_code(&state)?,
-            by_hand: row.payment_by_hand,
-            refunded_by_hand: row.refunded_by_hand_minor,
+            settled_manually: row.payment_by_hand,
+            refunded_manually: row.refunded_by_hand_minor,
         }),
         None => None,
     };

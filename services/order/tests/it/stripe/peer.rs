@@ -135,13 +135,13 @@ impl Shop {
         let paid = |order: &&Order| {
             let state = order.payment.as_ref().map(|payment| payment.state());
             let taken = matches!(state, Some(Payment::Captured | Payment::Refunded));
-            taken && !payment(order).settled_by_hand && minor(order.total.as_ref()) > 0
+            taken && !payment(order).settled_manually && minor(order.total.as_ref()) > 0
         };
         let ours: BTreeMap<String, i64> = orders
             .iter()
             .filter(paid)
             .map(|order| {
-                let refunded = minor(order.refunded_total.as_ref()) - minor(payment(order).refunded_by_hand.as_ref());
+                let refunded = minor(order.refunded_total.as_ref()) - minor(payment(order).refunded_manually.as_ref());
                 (key_of(&order.name), minor(order.total.as_ref()) - refunded)
             })
             .collect();

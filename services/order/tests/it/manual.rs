@@ -42,9 +42,9 @@ async fn finished(souk: &Souk, step: &str) -> Saga {
     rested(async || finish(souk, &souk.staff, &name, step).await).await
 }
 
-async fn settled_by_hand(souk: &Souk, order: &str) -> (Payment, bool, Option<souk_proto::google::r#type::Money>) {
+async fn settled_manually(souk: &Souk, order: &str) -> (Payment, bool, Option<souk_proto::google::r#type::Money>) {
     let payment = souk.get(&souk.ada, order).await.unwrap().payment.unwrap();
-    (payment.state(), payment.settled_by_hand, payment.refunded_by_hand)
+    (payment.state(), payment.settled_manually, payment.refunded_manually)
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -81,17 +81,17 @@ async fn money_is_taken_by_other_means_and_given_back_so() {
         assert_eq!((ended.state.as_str(), ended.step.as_str(), ended.due_time), ("CONFIRMED", "", None));
         let order = souk.get(&souk.ada, &name).await.unwrap();
         assert_eq!(order.state(), State::Confirmed);
-        assert_eq!(settled_by_hand(&souk, &name).await, (Payment::Captured, true, None));
+        assert_eq!(settled_manually(&souk, &name).await, (Payment::Captured, true, None));
         // Whoever placed it learns of it.
         assert_eq!(souk.place(&souk.ada, request).await.unwrap(), order);
         let entries = souk.timeline(&souk.staff, &name).await;
         let [.., told, captured, confirmed] = entries.as_slice() else { panic!("{entries:?}") };
         let staff = souk.staff.name.as_str();
-        assert_eq!((told.kind(), told.actor.as_str(), told.detail.as_str()), (Kind::FinishedByHand, staff, REASON));
+        assert_eq!((told.kind(), told.actor.as_str(), told.detail.as_str()), (Kind::FinishedManually, staff, REASON));
         assert_eq!((captured.kind(), captured.actor.as_str()), (Kind::PaymentCaptured, staff));
         assert_eq!((confirmed.kind(), confirmed.actor.as_str()), (Kind::Confirmed, "services/order"));
         let seen = souk.timeline(&souk.ada, &name).await;
-        assert!(seen.iter().all(|entry| entry.kind() != Kind::FinishedByHand && entry.detail != REASON), "{seen:?}");
+        assert!(seen.iter().all(|entry| entry.kind() != Kind::FinishedManually && entry.detail != REASON), "{seen:?}");
         let problem = refused(finish(&souk, &souk.staff, &saga, "CAPTURE").await, Reason::StateConflict);
         assert!(problem.violations()[0].description.ends_with("but is CONFIRMED"), "{problem}");
 
@@ -107,7 +107,7 @@ async fn money_is_taken_by_other_means_and_given_back_so() {
         assert_eq!(souk.give_back(&souk.staff, request).await.unwrap().refund, Some(gbp(2, 500_000_000)));
         refused(souk.cancel(&souk.ada, &name, "").await, Reason::ServiceUnavailable);
         assert_eq!(finished(&souk, "REFUND").await.state, "CANCELLED");
-        assert_eq!(settled_by_hand(&souk, &name).await, (Payment::Refunded, true, Some(gbp(7, 500_000_000))));
+        assert_eq!(settled_manually(&souk, &name).await, (Payment::Refunded, true, Some(gbp(7, 500_000_000))));
         assert_eq!(souk.sums(&lantern).await, (5, 5));
         souk.verified().await;
         tamper(&souk, "UPDATE simulated_payments SET state = 'CAPTURED'").await;
@@ -132,9 +132,9 @@ async fn a_hold_is_let_go_by_other_means() {
         stuck_at(&souk, "VOID").await;
         refused(finish(&souk, &souk.staff, &saga, "CAPTURE").await, Reason::StateConflict);
         assert_eq!(finished(&souk, "VOID").await.state, "REJECTED");
-        assert_eq!(settled_by_hand(&souk, &name).await, (Payment::Voided, true, None));
+        assert_eq!(settled_manually(&souk, &name).await, (Payment::Voided, true, None));
         let kinds = souk.kinds(&name).await;
-        assert_eq!(kinds[kinds.len() - 3..], [Kind::FinishedByHand, Kind::PaymentVoided, Kind::Rejected]);
+        assert_eq!(kinds[kinds.len() - 3..], [Kind::FinishedManually, Kind::PaymentVoided, Kind::Rejected]);
         assert_eq!(souk.sums(&lantern).await, (5, 5));
         provider(&souk, true).await;
         souk.verified().await;
@@ -168,21 +168,21 @@ async fn each_refund_may_be_paid_by_other_means() {
         provider(&souk, true).await;
 
         // Whoever asked is answered, and nothing is paid again.
-        assert!(souk.refund(staff, sorry).await.unwrap().settled_by_hand);
+        assert!(souk.refund(staff, sorry).await.unwrap().settled_manually);
         souk.give_back(staff, returned).await.unwrap();
         souk.cancel_items(staff, cancelled).await.unwrap();
-        assert_eq!(settled_by_hand(&souk, &order.name).await, (Payment::Captured, false, Some(gbp(8, 500_000_000))));
-        assert_eq!(settled_by_hand(&souk, &whole.name).await, (Payment::Refunded, false, Some(gbp(5, 0))));
+        assert_eq!(settled_manually(&souk, &order.name).await, (Payment::Captured, false, Some(gbp(8, 500_000_000))));
+        assert_eq!(settled_manually(&souk, &whole.name).await, (Payment::Refunded, false, Some(gbp(5, 0))));
         souk.verified().await;
         // What comes later, the provider pays.
         souk.give_back(staff, back(&order.name, &[(1, 1)])).await.unwrap();
         souk.refund(staff, refund(&kept.name, gbp(1, 0))).await.unwrap();
         let request = ListRefundsRequest { parent: order.name.clone(), ..Default::default() };
         let refunds = souk.api(&souk.ada).list_refunds(request).await.unwrap().into_inner().refunds;
-        assert_eq!(refunds.iter().map(|refund| refund.settled_by_hand).collect::<Vec<_>>(), [true, true, true, false]);
+        assert_eq!(refunds.iter().map(|refund| refund.settled_manually).collect::<Vec<_>>(), [true, true, true, false]);
         let now: Order = souk.get(&souk.ada, &order.name).await.unwrap();
         assert_eq!(now.refunded_total, Some(gbp(11, 0)));
-        assert_eq!(settled_by_hand(&souk, &kept.name).await, (Payment::Captured, false, None));
+        assert_eq!(settled_manually(&souk, &kept.name).await, (Payment::Captured, false, None));
         souk.verified().await;
 
         // An answer of the provider that was only late: the refund is in its books after all.
@@ -201,7 +201,7 @@ async fn each_refund_may_be_paid_by_other_means() {
             let found = broken(&souk).await;
             assert_eq!(found.is_empty(), holds, "{minor}: {found:?}");
         }
-        // Nobody settles anything by hand but by FinishSaga.
+        // Nobody settles anything manually but by FinishSaga.
         for (statement, undo) in [
             (
                 "UPDATE orders SET payment_by_hand = TRUE WHERE refunded_by_hand_minor > 0",
@@ -218,9 +218,9 @@ async fn each_refund_may_be_paid_by_other_means() {
             (
                 "UPDATE timeline_entries SET actor = 'me' WHERE kind = 'PAYMENT_REFUNDED' AND actor LIKE 'users/%'",
                 "UPDATE timeline_entries SET actor = (SELECT max(actor) FROM timeline_entries
-                    WHERE kind = 'FINISHED_BY_HAND') WHERE actor = 'me'",
+                    WHERE kind = 'FINISHED_MANUALLY') WHERE actor = 'me'",
             ),
-            ("DELETE FROM timeline_entries WHERE kind = 'FINISHED_BY_HAND'", ""),
+            ("DELETE FROM timeline_entries WHERE kind = 'FINISHED_MANUALLY'", ""),
         ] {
             assert!(tamper(&souk, statement).await > 0, "{statement}");
             let found = broken(&souk).await;

@@ -60,7 +60,7 @@ async fn what_was_taken_by_other_means_is_not_held_at_stripe_for_long() {
         wait::until(SOON, "the money to be let go", async || shop.intent(&intent).await.status == "canceled").await;
         told(&shop, &door, &name, &intent).await;
         let payment = souk.get(&souk.ada, &name).await.unwrap().payment.unwrap();
-        assert_eq!((payment.state(), payment.settled_by_hand), (Payment::Captured, true));
+        assert_eq!((payment.state(), payment.settled_manually), (Payment::Captured, true));
         // Stripe cannot give back what it never took.
         refused(souk.give_back(&souk.staff, back(&name, &[(1, 1)])).await, Reason::ServiceUnavailable);
         assert_eq!(finished(&shop, "REFUND").await.state, "COMPLETED");

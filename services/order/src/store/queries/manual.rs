@@ -19,13 +19,13 @@ use crate::{
 
 /// Writes what an operator settled of an order's payment, which no other step of its saga changes, and the answer to
 /// whoever placed it, where there is one now.
-pub(in crate::store) async fn settle_by_hand(
+pub(in crate::store) async fn settle_manually(
     conn: &mut Conn,
     order: &Order,
     response: Option<Vec<u8>>,
 ) -> Result<(), StoreError> {
     let (by_hand, refunded) =
-        order.payment.as_ref().map_or((false, 0), |payment| (payment.by_hand, payment.refunded_by_hand));
+        order.payment.as_ref().map_or((false, 0), |payment| (payment.settled_manually, payment.refunded_manually));
     diesel::update(orders::table.find(order.id))
         .set((orders::payment_by_hand.eq(by_hand), orders::refunded_by_hand_minor.eq(refunded)))
         .execute(conn)

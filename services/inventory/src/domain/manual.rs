@@ -111,7 +111,7 @@ impl Book {
         Ok(self.told(places))
     }
 
-    /// Where an item's stock lies, when it may be changed by hand.
+    /// Where an item's stock lies, when it may be changed manually.
     fn place_of(&self, item: usize, product: ProductId, location: Option<LocationId>) -> Decision<Place> {
         let facts = self.products.get(&product).ok_or(Refusal::NoItemProduct { item, product })?;
         if facts.tracking == Tracking::Untracked {
