@@ -8,7 +8,7 @@ use souk_testkit::servers::Server;
 use crate::floor::query;
 
 /// How long the server may take to read its settings again.
-const PATIENCE: Duration = Duration::from_secs(10);
+const TIMEOUT: Duration = Duration::from_secs(10);
 /// Process and database stand before each entry.
 const PREFIX: &str = "%p %d ";
 
@@ -44,7 +44,7 @@ impl<'s> Logging<'s> {
         // A session that starts with them starts after all others were told.
         for (name, value) in settings() {
             while query(server, "postgres", &format!("SELECT current_setting('{name}')"))? != value.trim() {
-                ensure!(asked.elapsed() < PATIENCE, "{name} did not become {value:?}");
+                ensure!(asked.elapsed() < TIMEOUT, "{name} did not become {value:?}");
             }
         }
         Ok(Self { server, from: server.log().len() })

@@ -25,7 +25,7 @@ use crate::{
 const SERVICES: [&str; 3] = ["user", "inventory", "order"];
 const WARM: Duration = Duration::from_secs(1);
 /// How long orders may take to become final, and a check of all promises.
-const PATIENCE: Duration = Duration::from_secs(1800);
+const TIMEOUT: Duration = Duration::from_secs(1800);
 
 /// One machine that asks all it can, nobody who reads a log, and tokens that outlast a long run.
 const BARE: [(&str, &str); 3] = [
@@ -228,7 +228,7 @@ impl<'s> Souk<'s> {
     pub async fn check(&self) -> Result<()> {
         let waiting = Instant::now();
         while self.number("order", "SELECT count(*) FROM orders WHERE due_at IS NOT NULL")?.is_some_and(|due| due > 0) {
-            ensure!(waiting.elapsed() < PATIENCE, "orders do not become final");
+            ensure!(waiting.elapsed() < TIMEOUT, "orders do not become final");
             tokio::time::sleep(Duration::from_millis(50)).await;
         }
         self.verify().await?;
@@ -245,7 +245,7 @@ impl<'s> Souk<'s> {
     /// Where one is broken.
     pub async fn verify(&self) -> Result<()> {
         let verify = self.place.of(Program::new(&self.binary, "never ready").arg("verify"), self.folder.path());
-        let (status, log) = verify.deadline(PATIENCE).run().await;
+        let (status, log) = verify.deadline(TIMEOUT).run().await;
         ensure!(status.success(), "a promise is broken: {log}");
         Ok(())
     }

@@ -47,7 +47,7 @@ impl TraceService for Collector {
         for resource_spans in request.into_inner().resource_spans {
             let attributes = resource_spans.resource.unwrap_or_default().attributes;
             let name = text(&attributes, "service.name").expect("a resource has a service.name");
-            assert_eq!(text(&attributes, "service.instance.id").as_deref(), Some("copy-1"));
+            assert_eq!(text(&attributes, "service.instance.id").as_deref(), Some("replica-1"));
             assert_eq!(text(&attributes, "service.version").as_deref(), Some(env!("CARGO_PKG_VERSION")));
             for scope in resource_spans.scope_spans {
                 self.0.spans.lock().unwrap().extend(scope.spans.into_iter().map(|span| (name.clone(), span)));
@@ -107,7 +107,7 @@ static WORLD: LazyLock<World> = LazyLock::new(|| {
             otlp_endpoint: format!("https://{address}"),
             otlp_tls: ClientSettings { ca: authority.certificate(), certificate: ours.certificate, key: ours.key },
             otlp_metrics_interval: Duration::from_millis(100),
-            service_instance: "copy-1".to_owned(),
+            service_instance: "replica-1".to_owned(),
             ..Config::default()
         };
         telemetry::init(&config, "souk").unwrap()

@@ -61,7 +61,7 @@ pub struct Method {
     pub etag: Option<String>,
     /// Where its stream can be taken up again.
     pub cursor: Option<Cursor>,
-    /// When it goes out of use.
+    /// When it is deprecated and removed.
     pub deprecation: Option<Deprecation>,
     /// Headers of a REST request that fill fields of the request.
     pub headers: Vec<HeaderField>,

@@ -24,14 +24,14 @@ pub struct Caching {
     pub stale_while_revalidate: Duration,
 }
 
-/// When a method goes out of use. Days are UTC.
+/// When a method is deprecated and removed. Days are UTC.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Deprecation {
     /// From when it is deprecated.
     pub since: NaiveDate,
     /// After when it may be gone.
     pub sunset: Option<NaiveDate>,
-    /// Where it is told what to use in its place.
+    /// A page that says what to use instead.
     pub link: Option<String>,
 }
 

@@ -1,4 +1,4 @@
-//! souk's public API as `souk import` and `souk prove` use it: REST through the gateway, with log-in and patience.
+//! souk's public API as `souk import` and `souk prove` use it: REST through the gateway, with log-in and retries.
 
 use std::{collections::BTreeMap, sync::PoisonError, time::Duration};
 
@@ -10,7 +10,7 @@ use tokio::{sync::Mutex, time::Instant};
 use crate::data_dir::{Credentials, DataDir};
 
 /// How long a call is repeated while souk is busy, starting or being restarted.
-const PATIENCE: Duration = Duration::from_secs(60);
+const TIMEOUT: Duration = Duration::from_secs(60);
 const FIRST_PAUSE: Duration = Duration::from_millis(50);
 const LONGEST_PAUSE: Duration = Duration::from_secs(2);
 
@@ -137,8 +137,8 @@ impl Api {
                 Ok(answer) => return Ok(answer),
                 Err(error) => anyhow!(error),
             };
-            if started.elapsed() > PATIENCE {
-                return Err(trouble).with_context(|| format!("{} did not answer for {PATIENCE:?}", self.base));
+            if started.elapsed() > TIMEOUT {
+                return Err(trouble).with_context(|| format!("{} did not answer for {TIMEOUT:?}", self.base));
             }
             tokio::time::sleep(self.note(&trouble).unwrap_or_default().max(pause)).await;
             pause = (pause * 2).min(LONGEST_PAUSE);
@@ -201,7 +201,7 @@ impl Api {
                 Ok(Err(refusal)) if !is_passing(&refusal) => {
                     return Err(refusal).with_context(|| format!("souk does not let {} log in", credentials.email));
                 }
-                _ if started.elapsed() < PATIENCE => tokio::time::sleep(LONGEST_PAUSE).await,
+                _ if started.elapsed() < TIMEOUT => tokio::time::sleep(LONGEST_PAUSE).await,
                 Ok(Err(refusal)) => return Err(refusal.into()),
                 Err(error) => return Err(error).with_context(|| format!("{} cannot be reached", self.base)),
             }

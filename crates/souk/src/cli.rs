@@ -25,7 +25,7 @@ pub struct Cli {
 
 const AFTER_HELP: &str = "\
 SETTINGS
-  Every setting has a default. A settings file changes it, a variable SOUK_<SECTION>__<KEY> goes before the file:
+  Every setting has a default. A settings file overrides it, and a variable SOUK_<SECTION>__<KEY> overrides the file:
       SOUK_ORDER__DATABASE__URL=postgres://souk@db/souk_order souk order
   `souk default-config` prints all of them with their meaning, `souk check-config` what is in force.
 
@@ -39,7 +39,7 @@ EXAMPLES
   souk gateway --descriptors api.binpb --backend my.pkg=http://127.0.0.1:9000 --public
                                            services of your own as REST, gRPC-Web, Connect, gRPC and OpenAPI
   souk import online-retail sales.csv      a real catalogue and real orders into a running souk
-  souk verify                              check the promises on the data at hand
+  souk verify                              check the promises on the stored data
   souk prove                               buyers, duplicates, cancels and kills on services of its own, then verify
 
 EXIT STATUS
@@ -73,8 +73,8 @@ pub enum Command {
     /// what is confirmed is paid once. Exit status 1 where one is broken, with the rows that break it.
     Verify(DataArgs),
     /// Put the promises to the test: buyers order from few products, in parallel and twice over, cancel and return,
-    /// while services are killed; then every answer is held against what is there. Exit status 1 where a promise is
-    /// broken, with the orders and products that break it.
+    /// while services are killed; then every response is compared with the stored data. Exit status 1 where a promise
+    /// is broken, with the orders and products that break it.
     Prove(ProveArgs),
     /// Ask a running gateway or service whether it is ready. Exit status 0 if so. For containers' health checks.
     Healthcheck(HealthcheckArgs),
@@ -199,7 +199,7 @@ pub struct OnlineRetailArgs {
     /// Address of the gateway. Default: that of the souk running on the data folder, or http://127.0.0.1:8080.
     #[arg(long, value_name = "URL")]
     pub server: Option<String>,
-    /// Folder with the credentials that `souk up` left there. SOUK_TOKEN goes before them.
+    /// Folder with the credentials that `souk up` left there. SOUK_TOKEN overrides them.
     #[arg(long, value_name = "DIR")]
     pub data_dir: Option<PathBuf>,
     /// Write each line that could not be imported here, with its number and the reason (CSV).

@@ -26,7 +26,7 @@ use crate::{
 /// The first administrator of a fresh data folder.
 pub const ADMIN: &str = "admin@souk.example";
 /// How long everything may take to become ready before something must be wrong.
-const PATIENCE: Duration = Duration::from_secs(60);
+const TIMEOUT: Duration = Duration::from_secs(60);
 
 /// The setting with the origins whose web pages may call.
 const ORIGINS: &str = "gateway.cors.allowed_origins";
@@ -148,7 +148,7 @@ async fn ready(gateway: &str, shutdown: &CancellationToken) -> anyhow::Result<()
     while !shutdown.is_cancelled() {
         match healthcheck::http(gateway).await {
             Ok(()) => return Ok(()),
-            Err(error) if started.elapsed() > PATIENCE => return Err(error).context("not ready in time"),
+            Err(error) if started.elapsed() > TIMEOUT => return Err(error).context("not ready in time"),
             Err(_) => tokio::time::sleep(Duration::from_millis(10)).await,
         }
     }

@@ -1,7 +1,7 @@
 //! Private real servers: PostgreSQL, PgBouncer, NATS and Redis, each in a temporary folder on a free port.
 //!
-//! Each runs under `supervisor`, which takes it down and removes its folder when the handle is
-//! dropped or the process that holds it ends, be it by a panic, a signal or `kill -9`.
+//! Each runs under `supervisor`, which stops it and removes its folder when the handle is dropped or the process
+//! that holds it ends, even by a panic, a signal or `kill -9`.
 
 mod disk;
 pub mod find;

@@ -129,7 +129,7 @@ impl Gateway {
             .layer(around(gateway, cors::cross_origin))
             // Compresses the response, inside of the layers that only add headers to it.
             .layer(around(gateway, compression::compress))
-            // Makes a response of whatever is wrong, in the words of the client's protocol.
+            // Turns errors into responses of the client's protocol.
             .layer(around(gateway, respond::respond));
         let may_refuse = ServiceBuilder::new()
             // Refuses what one server reads so and another one otherwise, before anyone reads it.

@@ -86,7 +86,7 @@ fn host(version: Version, uri: &Uri, headers: &HeaderMap) -> Result<(), Problem>
         })
         .transpose()?;
     if version < Version::HTTP_2 {
-        // A target in absolute form goes before the header, and may be another (RFC 9112, 3.2.2).
+        // A target in absolute form overrides the header, and may differ from it (RFC 9112, 3.2.2).
         return match given {
             None if version == Version::HTTP_11 => Err(malformed("the header Host is missing")),
             _ => Ok(()),

@@ -1,4 +1,4 @@
-//! Headers that every response has, whatever made it, and those of a method that goes out of use.
+//! The headers of every response, and the deprecation headers of a method.
 
 use std::convert::Infallible;
 
@@ -17,7 +17,7 @@ pub const SECURITY: [(HeaderName, HeaderValue); 4] = [
 ];
 /// From now on for a year, never without TLS (RFC 6797).
 const HSTS: HeaderValue = HeaderValue::from_static("max-age=31536000");
-/// When a method goes out of use (RFC 9745).
+/// When a method is deprecated (RFC 9745) and removed (RFC 8594).
 const DEPRECATION: HeaderName = HeaderName::from_static("deprecation");
 /// When it may be gone (RFC 8594).
 const SUNSET: HeaderName = HeaderName::from_static("sunset");
@@ -47,7 +47,7 @@ fn is_grpc(headers: &HeaderMap) -> bool {
     content_type.is_some_and(|value| value == b"application/grpc" || value.starts_with(b"application/grpc+"))
 }
 
-/// Says of a method that it goes out of use.
+/// Adds the deprecation headers of a method.
 pub fn deprecate(headers: &mut HeaderMap, deprecation: &Deprecation) {
     let mut set = |name: HeaderName, text: String| {
         if let Ok(value) = HeaderValue::from_str(&text) {

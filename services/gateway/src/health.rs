@@ -98,7 +98,7 @@ impl Readiness {
 
     async fn ask(&self, backend: &Upstream) -> Backend {
         let addresses = backend.client.check(self.0.timeout).await;
-        // One copy that can be called is enough.
+        // One replica that can be called is enough.
         let best = addresses.iter().map(|(_, state)| *state).max().unwrap_or(AddressState::Down);
         let state = match best {
             AddressState::Up => "SERVING",

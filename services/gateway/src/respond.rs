@@ -1,4 +1,4 @@
-//! What a request is answered with, in the words of its protocol: the handler's response, or why there is none.
+//! Makes the response of a request in its protocol, from the handler's response or its error.
 
 use std::{any::Any, convert::Infallible, panic::AssertUnwindSafe, time::Duration};
 

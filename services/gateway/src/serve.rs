@@ -166,7 +166,7 @@ impl Gateway {
                 tokio::select! {
                     ended = connection => {
                         if let Err(error) = ended {
-                            tracing::debug!(error, "a connection ended early");
+                            tracing::debug!(error, "connection ended early");
                         }
                     }
                     () = entry.0.cut() => {}
@@ -205,7 +205,7 @@ impl Gateway {
             }
         };
         if tokio::time::timeout(drain, drained).await.is_err() {
-            tracing::warn!(?drain, "requests still running at the end of the drain were cut off");
+            tracing::warn!(?drain, "requests still running at the end of the drain were cancelled");
         }
         cut.cancel();
     }

@@ -30,7 +30,7 @@ impl Shared {
     ///
     /// # Errors
     /// The URL is not one, or asks for what this program does not do; or a certificate cannot be used.
-    pub fn new(url: &str, tls: &ClientSettings, patience: Duration) -> RedisResult<Self> {
+    pub fn new(url: &str, tls: &ClientSettings, timeout: Duration) -> RedisResult<Self> {
         let wrong = |why: &'static str| RedisError::from((ErrorKind::InvalidClientConfig, why));
         let info = url.into_connection_info()?;
         let place = info.addr.to_string();
@@ -53,7 +53,7 @@ impl Shared {
             }
             ConnectionAddr::Unix(_) => return Err(wrong("only redis:// and rediss:// are supported")),
         };
-        let settings = AsyncConnectionConfig::new().set_connection_timeout(CONNECT).set_response_timeout(patience);
+        let settings = AsyncConnectionConfig::new().set_connection_timeout(CONNECT).set_response_timeout(timeout);
         Ok(Self { client, place, settings, connection: RwLock::new(None) })
     }
 

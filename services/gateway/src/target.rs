@@ -56,7 +56,7 @@ pub enum To {
     Miss(Miss),
 }
 
-/// The HTTP methods that pages take, and paths of routes that take any method are told of.
+/// The HTTP methods that pages accept, and that responses name for routes that accept any method.
 const PAGE: &str = "GET, HEAD, OPTIONS";
 const ANY: &str = "GET, HEAD, POST, PUT, PATCH, DELETE, OPTIONS";
 
@@ -189,7 +189,7 @@ impl Target {
         matches!(self.protocol, Protocol::Grpc | Protocol::GrpcWeb(_))
     }
 
-    /// A problem in the words of the protocol. gRPC-Web's is still to be translated from gRPC's.
+    /// A problem in the format of the protocol. gRPC-Web's is translated from gRPC's later.
     pub fn refusal(&self, problem: &Problem, context: &RequestContext, path: &str) -> http::Response<Body> {
         match self.protocol {
             Protocol::Grpc | Protocol::GrpcWeb(_) => {

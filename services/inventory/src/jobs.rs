@@ -27,15 +27,15 @@ const LIMIT: Duration = Duration::from_secs(300);
 
 /// Starts the service's jobs.
 pub fn start(jobs: &Jobs, store: &Store, changes: &StockChanges, log: &Log, settings: &Settings) {
-    // Leased: all copies would find the same reservations, and each close them in vain but one. Nobody waits for it.
+    // Leased: all replicas would find the same reservations, and each close them in vain but one. Nobody waits for it.
     let (lapsing, through) = (store.clone(), changes.clone());
     jobs.leased("reservation-expiry", settings.expiry_interval, LIMIT, move || {
         close_lapsed(lapsing.clone(), through.clone())
     });
-    // In every copy, and so when one starts: it finds nothing but right after an older version was there.
+    // In every replica, and so when one starts: it finds nothing but right after an older version was there.
     let searched = store.clone();
     jobs.everywhere("search-words", WORDS_INTERVAL, LIMIT, move || make_words(searched.clone()));
-    // Leased: copies that clean at the same time would only wait for each other's rows.
+    // Leased: replicas that clean at the same time would only wait for each other's rows.
     let answering = store.clone();
     let retention = TimeDelta::from_std(settings.idempotency_retention).unwrap_or(TimeDelta::MAX);
     jobs.leased("request-cleanup", settings.cleanup_interval, LIMIT, move || {

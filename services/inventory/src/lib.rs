@@ -69,7 +69,7 @@ pub async fn serve(config: Config, listener: TcpListener, shutdown: Cancellation
         coalescer(&store, Limits { batch: settings.batch_size, queue: settings.queue_size, ..Limits::default() });
     // A token of its own: the jobs also stop where the server fails.
     let stop_jobs = shutdown.child_token();
-    let log = Log::open(store.db(), "inventory", settings.events.clone(), store.bell(), stop_jobs.clone()).await?;
+    let log = Log::open(store.db(), "inventory", settings.events.clone(), store.notifier(), stop_jobs.clone()).await?;
     common.events.publish(&log).await.map_err(SetupError::from)?;
     let rpc = Rpc::new(store.clone(), changes.clone(), log.clone(), contract.clone());
 

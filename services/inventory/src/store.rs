@@ -13,7 +13,7 @@ use chrono::{DateTime, Utc};
 use diesel_migrations::embed_migrations;
 use souk_common::{
     db::{self, Db, DbError, EmbeddedMigrations, Migrations},
-    events::Bell,
+    events::Notifier,
     ids::{LocationId, OrderId, ProductId},
     page::Scan,
 };
@@ -117,14 +117,14 @@ pub(crate) enum BatchOutcome {
 }
 
 /// How long a batch is tried that others' changes get in the way of. Where transactions are serializable, several
-/// busy copies of the service collide all the time: one of them always gets on, and each in its turn.
-const PATIENCE: Duration = Duration::from_secs(10);
+/// busy replicas of the service collide all the time: one of them always gets on, and each in its turn.
+const TIMEOUT: Duration = Duration::from_secs(10);
 
 /// The service's database.
 #[derive(Debug, Clone)]
 pub struct Store {
     db: Db,
-    bell: Bell,
+    notifier: Notifier,
 }
 
 impl Store {
@@ -134,18 +134,18 @@ impl Store {
         for migration in db.migrate().await? {
             tracing::info!(migration, "migrated");
         }
-        Ok(Self { db, bell: Bell::default() })
+        Ok(Self { db, notifier: Notifier::default() })
     }
 
     /// Rings when it has written events.
-    pub fn bell(&self) -> Bell {
-        self.bell.clone()
+    pub fn notifier(&self) -> Notifier {
+        self.notifier.clone()
     }
 
     /// Tells of the events that a write which went well has written.
-    fn told<T>(&self, written: Result<T, Error>) -> Result<T, Error> {
+    fn notify_if_ok<T>(&self, written: Result<T, Error>) -> Result<T, Error> {
         if written.is_ok() {
-            self.bell.ring();
+            self.notifier.notify();
         }
         written
     }
@@ -171,12 +171,12 @@ impl Store {
                 q::batch::run(conn, commands, &products).await
             });
             match outcome {
-                Ok(BatchOutcome::Decided(answers)) => return self.told(Ok(answers)),
+                Ok(BatchOutcome::Decided(answers)) => return self.notify_if_ok(Ok(answers)),
                 Ok(BatchOutcome::Widen(more)) => products.extend(more),
                 Err(error) if error.is_conflict() => {}
                 Err(error) => return Err(error),
             }
-            if began.elapsed() > PATIENCE {
+            if began.elapsed() > TIMEOUT {
                 return Err(collided());
             }
         }
@@ -184,7 +184,9 @@ impl Store {
 
     /// Adds a product.
     pub async fn create_product(&self, draft: &Draft) -> Result<Product, Error> {
-        self.told(db::write!(self.db, |conn, q| -> Result<Product, Error> { q::products::create(conn, draft).await }))
+        self.notify_if_ok(db::write!(self.db, |conn, q| -> Result<Product, Error> {
+            q::products::create(conn, draft).await
+        }))
     }
 
     /// Products by id, in no order; those that do not exist are left out.
@@ -204,7 +206,7 @@ impl Store {
 
     /// Changes a product. An archived one cannot be changed.
     pub async fn update_product(&self, id: ProductId, etag: Option<&str>, change: &Change) -> Result<Product, Error> {
-        self.told(db::write!(self.db, |conn, q| -> Result<Product, Error> {
+        self.notify_if_ok(db::write!(self.db, |conn, q| -> Result<Product, Error> {
             q::products::update(conn, id, etag, change).await
         }))
     }
@@ -215,14 +217,14 @@ impl Store {
         offers: &[Offer],
         fields: Fields,
     ) -> Result<Vec<Result<Outcome, NotTaken>>, Error> {
-        self.told(db::write!(self.db, |conn, q| -> Result<Vec<Result<Outcome, NotTaken>>, Error> {
+        self.notify_if_ok(db::write!(self.db, |conn, q| -> Result<Vec<Result<Outcome, NotTaken>>, Error> {
             q::upsert::run(conn, offers, fields).await
         }))
     }
 
     /// Takes a product out of sale; one that is out of sale stays as it is.
     pub async fn archive_product(&self, id: ProductId, etag: Option<&str>) -> Result<Product, Error> {
-        self.told(db::write!(self.db, |conn, q| -> Result<Product, Error> {
+        self.notify_if_ok(db::write!(self.db, |conn, q| -> Result<Product, Error> {
             q::products::archive(conn, id, etag).await
         }))
     }
@@ -299,7 +301,7 @@ impl Store {
 
     /// Makes a balance right; `None` where it is by now.
     pub async fn mend(&self, place: Place, actor: &str) -> Result<Option<Mended>, Error> {
-        self.told(db::write!(self.db, |conn, q| -> Result<Option<Mended>, Error> {
+        self.notify_if_ok(db::write!(self.db, |conn, q| -> Result<Option<Mended>, Error> {
             q::balances::mend(conn, place, actor).await
         }))
     }

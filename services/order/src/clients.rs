@@ -41,9 +41,9 @@ const MAX_ITEMS: usize = 10_000;
 /// The longest that anyone waits for prices.
 const LONGEST: Duration = Duration::from_secs(10);
 
-/// How long a call may take until the next one goes out beside it. Where a copy of inventory hangs, calls wait for it then, and
+/// How long a call may take until the next one goes out beside it. Where a replica of inventory hangs, calls wait for it then, and
 /// others are chosen.
-const PATIENCE: Duration = Duration::from_millis(500);
+const TIMEOUT: Duration = Duration::from_millis(500);
 
 /// The inventory service.
 #[derive(Clone)]
@@ -88,7 +88,7 @@ impl Inventory {
     /// Through this client. Must be called within a tokio runtime.
     #[must_use]
     pub fn new(client: Client) -> Self {
-        let limits = Limits { patience: Some(PATIENCE), ..Limits::default() };
+        let limits = Limits { overlap_after: Some(TIMEOUT), ..Limits::default() };
         let products = ProductServiceClient::new(client.clone());
         let offers = Coalescer::new("offers", limits, move |asked| read_offers(products.clone(), asked));
         let reservations = ReservationServiceClient::new(client.clone());
@@ -291,7 +291,7 @@ pub(crate) fn released<T>(answer: Result<T, impl Into<Problem>>) -> Result<Answe
     };
     match problem.reason() {
         // The only state in which a reservation cannot be released.
-        Reason::StateConflict => Ok(Answer::Taken),
+        Reason::StateConflict => Ok(Answer::AlreadyCommitted),
         _ => Err(Unanswered::to("ReleaseReservation", problem)),
     }
 }

@@ -64,7 +64,7 @@ pub struct SagaSettings {
     pub lease: Duration,
     /// How long a runner tries a step before it gives up for a while. Less than the lease.
     #[serde(with = "souk_common::config::duration")]
-    pub step_patience: Duration,
+    pub step_timeout: Duration,
     /// How often it tries within that time.
     pub tries: u32,
     /// How often sagas without a runner are looked for.
@@ -199,9 +199,9 @@ impl Config {
         if saga.lease < Duration::from_secs(1) || saga.lease > Duration::from_secs(3600) {
             return fault("order.saga.lease", "must be from 1s to 1h");
         }
-        if saga.step_patience.is_zero() || saga.step_patience >= saga.lease {
+        if saga.step_timeout.is_zero() || saga.step_timeout >= saga.lease {
             let what = "must be above zero and below order.saga.lease, or two would run one order";
-            return fault("order.saga.step_patience", what);
+            return fault("order.saga.step_timeout", what);
         }
         if saga.tries == 0 {
             return fault("order.saga.tries", "must be 1 or more");
@@ -301,7 +301,7 @@ mod tests {
             ("SOUK_ORDER__LISTEN", "here", "order.listen"),
             ("SOUK_ORDER__IDEMPOTENCY_RETENTION", "23h", "order.idempotency_retention"),
             ("SOUK_ORDER__SAGA__LEASE", "10ms", "order.saga.lease"),
-            ("SOUK_ORDER__SAGA__STEP_PATIENCE", "10s", "order.saga.step_patience"),
+            ("SOUK_ORDER__SAGA__STEP_TIMEOUT", "10s", "order.saga.step_timeout"),
             ("SOUK_ORDER__SAGA__TRIES", "0", "order.saga.tries"),
             ("SOUK_ORDER__SAGA__INTERVAL", "0s", "order.saga.interval"),
             ("SOUK_ORDER__SAGA__CONCURRENCY", "0", "order.saga.concurrency"),

@@ -32,15 +32,15 @@ const CLEAN_EVERY: Duration = Duration::from_secs(3600);
 /// Starts the jobs.
 pub fn start(jobs: &Jobs, settings: &Settings, store: &Store, sagas: &Sagas, log: &Log, shutdown: &CancellationToken) {
     let recovery = Recovery::new(sagas.clone(), settings.saga.concurrency, shutdown.clone());
-    // Everywhere: orders have leases of their own and copies pass over each other's (SKIP LOCKED), so all share the
-    // work, and no order waits for the lease of a copy that died on top of its own.
+    // Everywhere: orders have leases of their own and replicas pass over each other's (SKIP LOCKED), so all share the
+    // work, and no order waits for the lease of a replica that died on top of its own.
     jobs.everywhere("saga", settings.saga.interval, LIMIT, move || {
         let recovery = recovery.clone();
         async move { recovery.run().await.map_err(|error| chain(&error)) }
     });
 
     let (store, retention) = (store.clone(), settings.idempotency_retention);
-    // Leased: copies that clean at the same time would only wait for each other's rows.
+    // Leased: replicas that clean at the same time would only wait for each other's rows.
     jobs.leased("request-cleanup", CLEAN_EVERY, LIMIT, move || {
         let store = store.clone();
         async move {

@@ -84,7 +84,7 @@ pub async fn serve(config: Config, listener: TcpListener, shutdown: Cancellation
     let sagas = Sagas::new(store.clone(), inventory.clone(), payments, settings.saga.clone());
     // A token of its own: the jobs also stop where the server fails.
     let stop_jobs = shutdown.child_token();
-    let log = Log::open(store.db(), "order", settings.events.clone(), store.bell(), stop_jobs.clone()).await?;
+    let log = Log::open(store.db(), "order", settings.events.clone(), store.notifier(), stop_jobs.clone()).await?;
     common.events.publish(&log).await.map_err(SetupError::from)?;
     let rpc = Rpc::new(store.clone(), sagas.clone(), inventory, log.clone());
 
@@ -147,7 +147,7 @@ fn stripe(settings: &config::PaymentSettings, db: &Db) -> Result<Option<Arc<Stri
             Ok(None)
         }
         ProviderKind::Simulated => {
-            tracing::warn!("payments are simulated: orders are confirmed, and no money is taken");
+            tracing::warn!("payments are simulated: orders are confirmed without taking money");
             Ok(None)
         }
         ProviderKind::Stripe => {

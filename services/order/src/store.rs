@@ -1,9 +1,9 @@
 //! The orders' database: one function an operation. Each is one transaction or one read.
 
+mod batch_writer;
 mod changes;
 pub mod codes;
 mod error;
-mod hot;
 pub mod inspector;
 pub mod postgres;
 mod schema;
@@ -18,7 +18,7 @@ use chrono::{DateTime, SubsecRound, Utc};
 use diesel_migrations::embed_migrations;
 use souk_common::{
     db::{self, Db, DbError, EmbeddedMigrations, Migrations},
-    events::Bell,
+    events::Notifier,
     ids::{OrderId, ReturnId, UserId},
     page::Scan,
 };
@@ -27,7 +27,7 @@ pub(crate) use self::values::{Placing, SavedStep};
 pub use self::{
     error::StoreError,
     inspector::{Operated, SagaCondition, SagaId, SagaQuery, SagaView},
-    values::{Begin, Cancel, Condition, Key, Lease, Memory, OrderKey, Query, Shipping, TimelineRow, Which},
+    values::{Begin, Cancel, Condition, IdempotencyRecord, Key, Lease, OrderKey, Query, Shipping, TimelineRow, Which},
 };
 use crate::domain::{Adjustment, Entry, Order, Saga, Shipment};
 
@@ -50,20 +50,20 @@ pub fn now() -> DateTime<Utc> {
 #[derive(Clone)]
 pub struct Store {
     db: Db,
-    hot: hot::Writes,
-    bell: Bell,
+    writer: batch_writer::BatchWriter,
+    notifier: Notifier,
 }
 
 impl Store {
     /// On this database, whose migrations must have run. Must be called within a tokio runtime.
     #[must_use]
     pub fn new(db: Db) -> Self {
-        Self { hot: hot::start(&db), db, bell: Bell::default() }
+        Self { writer: batch_writer::start(&db), db, notifier: Notifier::default() }
     }
 
     /// Ends what is being written, and closes the database.
     pub async fn close(&self) {
-        self.hot.drain().await;
+        self.writer.drain().await;
         self.db.close();
     }
 
@@ -93,27 +93,27 @@ impl Store {
 
     /// Rings when it has written events.
     #[must_use]
-    pub fn bell(&self) -> Bell {
-        self.bell.clone()
+    pub fn notifier(&self) -> Notifier {
+        self.notifier.clone()
     }
 
-    /// Tells of the events that a write which went well has written.
-    fn told<T, E>(&self, written: Result<T, E>) -> Result<T, E> {
+    /// Notifies the event log after a successful write.
+    fn notify_if_ok<T, E>(&self, written: Result<T, E>) -> Result<T, E> {
         if written.is_ok() {
-            self.bell.ring();
+            self.notifier.notify();
         }
         written
     }
 
-    /// What is remembered under a key.
+    /// The idempotency record of a key.
     ///
     /// # Errors
     /// Where the database fails.
-    pub async fn recall(&self, key: &Key) -> Result<Option<Memory>, StoreError> {
-        db::read!(self.db, |conn, q| -> Result<_, StoreError> { q::recall(conn, key).await })
+    pub async fn find_record(&self, key: &Key) -> Result<Option<IdempotencyRecord>, StoreError> {
+        db::read!(self.db, |conn, q| -> Result<_, StoreError> { q::find_record(conn, key).await })
     }
 
-    /// Takes an order down under a lease. `Some` where the key is known already; then nothing was written.
+    /// Records an order under a lease. `Some` if the key is known already; then nothing was written.
     ///
     /// # Errors
     /// [`StoreError::ExternalIdTaken`], or where the database fails.
@@ -123,23 +123,22 @@ impl Store {
         order: &Order,
         entries: &[Entry],
         lease: Lease,
-    ) -> Result<Option<Memory>, StoreError> {
+    ) -> Result<Option<IdempotencyRecord>, StoreError> {
         let placing = Placing { key: key.clone(), order: order.clone(), entries: entries.to_vec(), lease };
-        let write = hot::Write::Place(Arc::new(placing));
-        let mut written = self.hot.submit(write.clone()).await.map_err(StoreError::from);
+        let write = batch_writer::Write::Place(Arc::new(placing));
+        let mut written = self.writer.submit(write.clone()).await.map_err(StoreError::from);
         if written.as_ref().is_err_and(StoreError::is_lost) {
             // It may have happened, and its key tells whether it has.
-            written = self.hot.submit(write).await.map_err(StoreError::from);
+            written = self.writer.submit(write).await.map_err(StoreError::from);
         }
-        match self.told(written)? {
-            hot::Written::Placed(known) => Ok(known),
-            hot::Written::Saved(_) => Err(StoreError::Lost),
+        match self.notify_if_ok(written)? {
+            batch_writer::Written::Placed(known) => Ok(known),
+            batch_writer::Written::Saved(_) => Err(StoreError::Lost),
         }
     }
 
-    /// Stores where a saga has come to since `before`, and its entries in the timeline; `response` is the answer
-    /// to whoever asked for it, once it is final. Only the holder of the lease can; `false` where it is not one's
-    /// own any more.
+    /// Stores a saga's progress since `before`, and its entries in the timeline. `response` is the response to its
+    /// request, once it is final. Only the holder of the lease can do this: `false` if the lease was lost.
     ///
     /// # Errors
     /// Where the database fails.
@@ -161,9 +160,9 @@ impl Store {
                     held,
                     lease,
                 };
-                match self.told(self.hot.submit(hot::Write::Save(Arc::new(step))).await)? {
-                    hot::Written::Saved(saved) => Ok(saved),
-                    hot::Written::Placed(_) => Err(StoreError::Lost),
+                match self.notify_if_ok(self.writer.submit(batch_writer::Write::Save(Arc::new(step))).await)? {
+                    batch_writer::Written::Saved(saved) => Ok(saved),
+                    batch_writer::Written::Placed(_) => Err(StoreError::Lost),
                 }
             }
             (Saga::Adjustment(before), Saga::Adjustment(after)) => {
@@ -175,7 +174,7 @@ impl Store {
                     }
                     Ok(saved)
                 });
-                self.told(written)
+                self.notify_if_ok(written)
             }
             _ => Ok(false),
         }

@@ -76,7 +76,7 @@ pub async fn ensure_admin(config: &Config, email: &str) -> Result<Option<String>
     let password = generate();
     let hash = hasher(config)?.hash(chosen(password.clone())?).await?;
     let made = match store::users::insert_first_admin(&db, &user, &hash).await {
-        // Another copy of the program made the same one in this moment.
+        // Another replica of the program made the same one in this moment.
         Err(Error::EmailTaken) if store::users::admin_exists(&db).await? => false,
         made => made?,
     };

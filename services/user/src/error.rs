@@ -1,4 +1,4 @@
-//! What can go wrong in this service, and what a client is told of it.
+//! The errors of this service, and the statuses that clients get.
 
 use souk_common::{
     auth::{Role, has_ended},

@@ -44,7 +44,7 @@ impl Issuer {
         self.ttl
     }
 
-    /// The key that signs now. Read each time, so that all copies of the service change to a new one together.
+    /// The key that signs now. Read each time, so that all replicas of the service change to a new one together.
     ///
     /// # Errors
     /// [`Error::NoSigningKey`] where none was made yet; faults of the database.
@@ -92,7 +92,7 @@ impl KeySource for Issuer {
     }
 }
 
-/// Makes the first key, if there is none. Copies of the service that start at once agree on one.
+/// Makes the first key, if there is none. Replicas of the service that start at once agree on one.
 ///
 /// # Errors
 /// Where the system has no randomness to give; faults of the database.
@@ -101,7 +101,7 @@ pub async fn ensure_key(db: &Db) -> Result<(), Error> {
         let now = now();
         let key = SigningKey::generate(now, now)?;
         if store::keys::insert_first(db, &key).await? {
-            tracing::info!(kid = key.kid, "made the first signing key");
+            tracing::info!(kid = key.kid, "created the first signing key");
         }
     }
     Ok(())
@@ -117,7 +117,7 @@ pub async fn rotate_key(db: &Db, now: DateTime<Utc>, older_than: DateTime<Utc>) 
     if !store::keys::replace(db, &key, older_than).await? {
         return Ok(None);
     }
-    tracing::info!(kid = key.kid, "made a new signing key");
+    tracing::info!(kid = key.kid, "created a new signing key");
     Ok(Some(key.kid))
 }
 

@@ -36,7 +36,7 @@ const RETRY: Duration = Duration::from_millis(100);
 /// How often all is asked for again, so that whatever went wrong does not last.
 const ANEW: Duration = Duration::from_secs(300);
 /// How long a request waits for the first answer.
-const PATIENCE: Duration = Duration::from_secs(2);
+const TIMEOUT: Duration = Duration::from_secs(2);
 /// The most sessions that are remembered, some 20 MB: more than that ended within the life of an access token.
 const MOST: usize = 500_000;
 
@@ -120,7 +120,7 @@ impl Ended {
     /// `UNAUTHENTICATED` for a session that has ended; `UNAVAILABLE` where no list of them was ever had.
     pub(super) async fn refuse(&self, session: SessionId) -> Result<(), Problem> {
         if *self.version.borrow() == 0 {
-            let answered = timeout(PATIENCE, self.version.subscribe().wait_for(|version| *version > 0)).await.is_ok();
+            let answered = timeout(TIMEOUT, self.version.subscribe().wait_for(|version| *version > 0)).await.is_ok();
             if !answered {
                 return Err(Problem::unavailable("the service that tells which sessions have ended"));
             }
@@ -165,7 +165,7 @@ impl Ended {
             sessions.retain(|_, until| *until > last);
             tracing::warn!(
                 surplus,
-                "more sessions end than can be remembered: access tokens of the first of them work until they expire"
+                "too many ended sessions to track: access tokens of the oldest ones work until they expire"
             );
         }
         added |= before != sessions.len();
@@ -197,7 +197,7 @@ async fn follow(ended: Weak<Ended>, feed: Arc<dyn EndedFeed>) {
         let pause = match asked {
             Ok(told) => {
                 if std::mem::take(&mut failing) {
-                    tracing::info!("the user service tells again which sessions have ended");
+                    tracing::info!("ended sessions can be read from the user service again");
                 }
                 cursor = told.cursor;
                 match &mut whole {
@@ -231,11 +231,11 @@ async fn follow(ended: Weak<Ended>, feed: Arc<dyn EndedFeed>) {
                 if !starting && !std::mem::replace(&mut failing, true) {
                     tracing::warn!(
                         error = chain(&status),
-                        "the user service does not tell which sessions have ended: access tokens of those that end now \
+                        "cannot read ended sessions from the user service: access tokens of those that end now \
                          work until it does, or until they expire"
                     );
                 } else {
-                    tracing::debug!(error = chain(&status), "the user service does not tell which sessions have ended");
+                    tracing::debug!(error = chain(&status), "cannot read ended sessions from the user service");
                 }
                 if answered { EVERY } else { RETRY }
             }

@@ -202,7 +202,7 @@ impl Verifier {
             match DecodingKey::from_ed_components(&key.x) {
                 Ok(decoding) => drop(by_id.insert(key.kid, decoding)),
                 Err(error) => {
-                    tracing::warn!(kid = key.kid, %error, "a published key cannot be read")
+                    tracing::warn!(kid = key.kid, %error, "cannot read a published signing key")
                 }
             }
         }

@@ -91,7 +91,7 @@ impl Backend {
         let mut changes = self.shared.changed.subscribe();
         let mut resolved = self.shared.resolved.subscribe();
         let renewing = self.shared.links().iter().any(|kept| kept.link.is_renewing());
-        let patience = if *changes.borrow() && !renewing { BRIDGE } else { self.shared.connect_timeout };
+        let timeout = if *changes.borrow() && !renewing { BRIDGE } else { self.shared.connect_timeout };
         let wait = async {
             resolved.wait_for(|resolved| *resolved).await.ok()?;
             loop {
@@ -106,7 +106,7 @@ impl Backend {
                 changes.changed().await.ok()?;
             }
         };
-        tokio::time::timeout(patience, wait).await.ok().flatten()
+        tokio::time::timeout(timeout, wait).await.ok().flatten()
     }
 
     fn pick(&self, tried: &[SocketAddr]) -> Option<Lease> {
@@ -138,8 +138,8 @@ impl Backend {
 
     /// Asks every address how it is; at least connects to one, if that is possible. A connection may end just now
     /// because it is old: where no address is up, waits for those that are connected to again.
-    pub(super) async fn check(&self, patience: Duration) -> Vec<(SocketAddr, AddressState)> {
-        let deadline = Instant::now() + patience;
+    pub(super) async fn check(&self, timeout: Duration) -> Vec<(SocketAddr, AddressState)> {
+        let deadline = Instant::now() + timeout;
         loop {
             let _ = tokio::time::timeout_at(deadline, self.acquire(&[])).await;
             let links: Vec<_> = self.shared.links().iter().map(|kept| kept.link.clone()).collect();
@@ -168,7 +168,7 @@ impl Shared {
                     Ok(addresses) => *found = addresses.map(|address| (address, origin.clone())).collect(),
                     Err(error) => {
                         // What it stood for last may well be there still: a resolver that is down is no reason to leave.
-                        tracing::debug!(%origin, %error, "a name was not found");
+                        tracing::debug!(%origin, %error, "host name not resolved");
                         pause = RESOLVE_AGAIN;
                     }
                 }

@@ -81,7 +81,7 @@ impl Connection {
             match running.await {
                 Some(Ok(())) => Ended::Goodbye,
                 Some(Err(error)) => {
-                    tracing::debug!(%address, error = &error as &dyn std::error::Error, "a connection was lost");
+                    tracing::debug!(%address, error = &error as &dyn std::error::Error, "connection lost");
                     Ended::Lost
                 }
                 None => Ended::Lost,
@@ -119,9 +119,9 @@ impl Connection {
 
     /// Asks the server how it is (`grpc.health.v1`). One that does not know the question, or does not answer it to
     /// anyone, is well: it runs.
-    pub(super) async fn check(&self, patience: Duration) -> Health {
+    pub(super) async fn check(&self, timeout: Duration) -> Health {
         let mut client = HealthClient::new(self.clone());
-        match tokio::time::timeout(patience, client.check(HealthCheckRequest::default())).await {
+        match tokio::time::timeout(timeout, client.check(HealthCheckRequest::default())).await {
             Ok(Ok(answer)) if answer.get_ref().status() == ServingStatus::Serving => Health::Serving,
             Ok(Ok(_)) => Health::NotServing,
             Ok(Err(status)) if is_an_answer(status.code()) => Health::Serving,

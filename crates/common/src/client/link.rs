@@ -21,7 +21,7 @@ use crate::local::Local;
 /// How often a server is asked how it is.
 const CHECK_EVERY: Duration = Duration::from_secs(1);
 /// How long it may take to say so. One that takes longer is called only where no other is left.
-const CHECK_PATIENCE: Duration = Duration::from_secs(1);
+const CHECK_TIMEOUT: Duration = Duration::from_secs(1);
 /// So many questions without an answer, and the connection is cut with all that runs on it: a network that swallows
 /// packets would hold the calls for ever.
 const UNANSWERED: u32 = 4;
@@ -133,11 +133,11 @@ impl Link {
         let (mut connection, task) = match Connection::open(self.address, &self.origin).await {
             Ok(opened) => opened,
             Err(error) => {
-                tracing::debug!(address = %self.address, error = &*error, "no connection");
+                tracing::debug!(address = %self.address, error = &*error, "cannot connect");
                 return None;
             }
         };
-        match connection.check(CHECK_PATIENCE).await {
+        match connection.check(CHECK_TIMEOUT).await {
             Health::Silent => {
                 connection.cut();
                 None
@@ -155,7 +155,7 @@ impl Link {
         while unanswered < UNANSWERED {
             let ask = async {
                 tokio::time::sleep(CHECK_EVERY.mul_f64(rand::random_range(0.8..1.2))).await;
-                connection.check(CHECK_PATIENCE).await
+                connection.check(CHECK_TIMEOUT).await
             };
             let health = tokio::select! {
                 ended = &mut task => return ended.unwrap_or(Ended::Lost),
@@ -176,9 +176,9 @@ impl Link {
     }
 
     /// Asks the server now.
-    pub(super) async fn check(&self, patience: Duration) {
+    pub(super) async fn check(&self, timeout: Duration) {
         let Some((connection, _)) = self.connection() else { return };
-        let said = connection.check(patience).await;
+        let said = connection.check(timeout).await;
         // Where it ended meanwhile, its silence says nothing of the connection that comes after it.
         if !connection.is_closed() {
             self.heard(said);
@@ -233,7 +233,7 @@ impl Link {
     /// A call failed. Leaves the address out for a while if it did so too often and `may` be left out.
     pub(super) fn failed(&self, may: bool) {
         if self.state().outlier.failed(Instant::now(), may) {
-            tracing::warn!(address = %self.address, "an address is left out for a while: its calls keep failing");
+            tracing::warn!(address = %self.address, "address ejected for a while: its calls keep failing");
         }
     }
 

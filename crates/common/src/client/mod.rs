@@ -1,8 +1,8 @@
-//! How souk's services call each other: deadline, request id, trace context, service token; addresses that are
-//! watched, and tries within a budget where the contract says that a method may be repeated.
+//! How souk's services call each other: deadline, request id, trace context and service token; health checks of
+//! addresses; retries within a budget if the contract says that a method may be repeated.
 //!
-//! A call's way: [`Client`] dresses it, `call` makes its tries, `backend` picks the address for each, `link` keeps
-//! the addresses connected and asks them how they are.
+//! [`Client`] adds the headers of a call, `call` makes its tries, `backend` picks the address for each try, `link`
+//! keeps the addresses connected and checks their health.
 
 mod address;
 mod backend;
@@ -99,9 +99,9 @@ impl Client {
         self
     }
 
-    /// Asks every address of the service how it is. Each may take as long as `patience`.
-    pub async fn check(&self, patience: Duration) -> Vec<(SocketAddr, AddressState)> {
-        self.backend.check(patience).await
+    /// Asks every address of the service how it is. Each may take as long as `timeout`.
+    pub async fn check(&self, timeout: Duration) -> Vec<(SocketAddr, AddressState)> {
+        self.backend.check(timeout).await
     }
 
     async fn send(self, mut request: Request<Body>) -> Response<Body> {
@@ -119,7 +119,7 @@ impl Client {
             Some(method) => telemetry::span::client(&method.service, &method.name),
             None => tracing::Span::none(),
         };
-        if let Err(status) = self.dress(&mut request, &context, &span) {
+        if let Err(status) = self.add_headers(&mut request, &context, &span) {
             return status.into_http();
         }
         let call = Call::new(&self.backend, &self.budget, method.as_deref(), deadline.into());
@@ -132,8 +132,13 @@ impl Client {
         response
     }
 
-    /// Puts on what every call carries.
-    fn dress(&self, request: &mut Request<Body>, context: &RequestContext, span: &tracing::Span) -> Result<(), Status> {
+    /// Adds the headers of every call: request id, token and trace context.
+    fn add_headers(
+        &self,
+        request: &mut Request<Body>,
+        context: &RequestContext,
+        span: &tracing::Span,
+    ) -> Result<(), Status> {
         let bearer = match &self.tokens {
             Some(tokens) => {
                 let service = request.uri().path().split('/').nth(1).unwrap_or_default();

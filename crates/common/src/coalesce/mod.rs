@@ -32,12 +32,12 @@ pub struct Limits {
     pub queue: usize,
     /// How long a batch may take until the next one begins beside it, so that one call that hangs does not hold up all who
     /// come after. Without it, batches run one at a time.
-    pub patience: Option<Duration>,
+    pub overlap_after: Option<Duration>,
 }
 
 impl Default for Limits {
     fn default() -> Self {
-        Self { batch: 256, queue: 4096, patience: None }
+        Self { batch: 256, queue: 4096, overlap_after: None }
     }
 }
 

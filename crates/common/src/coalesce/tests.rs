@@ -205,8 +205,8 @@ async fn who_has_left_is_in_no_half() {
 
 #[tokio::test]
 async fn a_batch_that_takes_long_is_overtaken() {
-    let patience = Duration::from_millis(10);
-    let bench = Bench::new(Limits { patience: Some(patience), ..Limits::default() });
+    let overlap_after = Duration::from_millis(10);
+    let bench = Bench::new(Limits { overlap_after: Some(overlap_after), ..Limits::default() });
     let mut tasks = Vec::new();
     // All stand at the gate.
     for n in 0..LATE {
@@ -215,7 +215,7 @@ async fn a_batch_that_takes_long_is_overtaken() {
     }
     tasks.push(bench.submit(102));
     until(|| bench.waiting() == 1).await;
-    sleep(10 * patience).await;
+    sleep(10 * overlap_after).await;
     assert_eq!(bench.seen().len(), LATE, "there is an end to it");
     bench.gate.add_permits(1);
     until(|| bench.seen().len() == LATE + 1).await;

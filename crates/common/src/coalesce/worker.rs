@@ -54,7 +54,7 @@ impl<F> Worker<F> {
                 }
             }
             let mut batch = Box::pin(self.serve(jobs));
-            let mut is_late = pin!(OptionFuture::from(self.limits.patience.map(sleep)));
+            let mut is_late = pin!(OptionFuture::from(self.limits.overlap_after.map(sleep)));
             loop {
                 tokio::select! {
                     biased;
@@ -101,7 +101,7 @@ impl<F> Worker<F> {
                     tracing::error!(
                         requests = jobs.len(),
                         answers = answers.len(),
-                        "a batch gave the wrong number of answers"
+                        "batch returned the wrong number of answers"
                     );
                     tell(jobs, &SubmitError::Lost);
                 }

@@ -1,4 +1,4 @@
-//! What runs have found out about a database: which connections are of no more use, and whether it takes writes.
+//! The state of a database as its users have seen it: which connections are unusable, and whether it accepts writes.
 
 use std::hash::{BuildHasher, BuildHasherDefault, DefaultHasher};
 use std::sync::{Mutex, MutexGuard, PoisonError};

@@ -10,22 +10,22 @@ use super::config::Chain;
 use super::postgres::{Conn, Connector, is_refusal};
 
 /// The longest that one of several hosts may take, so that the next has its turn in time.
-const PATIENCE: Duration = Duration::from_secs(2);
+const TIMEOUT: Duration = Duration::from_secs(2);
 
 /// Each host by itself, so that one that answers nothing does not use up the time of all.
 pub(super) struct Hosts {
     each: Vec<Config>,
     /// Which one took us last. It is the first to be asked: only one takes writes.
     last: AtomicUsize,
-    patience: Duration,
+    timeout: Duration,
 }
 
 impl Hosts {
     /// Those of the settings. Of several hosts, only one that takes writes will do; all together get `wait`.
     pub fn of(settings: &Config, wait: Duration) -> Self {
         let each = each(settings);
-        let patience = (wait / u32::try_from(each.len()).unwrap_or(u32::MAX)).min(PATIENCE);
-        Self { each, last: AtomicUsize::new(0), patience }
+        let timeout = (wait / u32::try_from(each.len()).unwrap_or(u32::MAX)).min(TIMEOUT);
+        Self { each, last: AtomicUsize::new(0), timeout }
     }
 
     /// A connection to the first host that takes us.
@@ -37,7 +37,7 @@ impl Hosts {
         let first = self.last.load(Ordering::Relaxed);
         let (mut refusals, mut troubles) = (Vec::new(), Vec::new());
         for at in (first..first + count).map(|at| at % count) {
-            let trouble = match tokio::time::timeout(self.patience, connector.establish(&self.each[at])).await {
+            let trouble = match tokio::time::timeout(self.timeout, connector.establish(&self.each[at])).await {
                 Ok(Ok(conn)) => {
                     self.last.store(at, Ordering::Relaxed);
                     return Ok(conn);
@@ -49,7 +49,7 @@ impl Hosts {
                     }
                     text
                 }
-                Err(_) => format!("no answer for {:?}", self.patience),
+                Err(_) => format!("no answer for {:?}", self.timeout),
             };
             troubles.push(format!("{}: {trouble}", name(&self.each[at])));
         }

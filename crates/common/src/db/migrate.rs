@@ -1,4 +1,4 @@
-//! Brings a database's schema up to date. Several copies of a service may start at once: one migrates, the others
+//! Brings a database's schema up to date. Several replicas of a service may start at once: one migrates, the others
 //! wait and find nothing left to do.
 //!
 //! The tables of common's own, such as those of jobs, are made in every service's database beside the service's: their
@@ -27,17 +27,17 @@ const COMMON_SQLITE: EmbeddedMigrations = embed_migrations!("migrations/sqlite")
 /// The advisory lock that stands for "this database's schema": the text `souk` and a version.
 const LOCK: i64 = 0x736f_756b_0001;
 
-/// How long a copy waits for the one that migrates.
-const PATIENCE: Duration = Duration::from_secs(600);
+/// How long a replica waits for the one that migrates.
+const TIMEOUT: Duration = Duration::from_secs(600);
 
 /// Returns the names of the migrations that were run.
 pub(super) async fn postgres(db: &Postgres, migrations: Arc<Migrations>) -> Result<Vec<String>, DbError> {
-    // An index over a large table takes its time, and so does the copy that we wait for.
-    let mut conn = db.apart(Duration::ZERO, PATIENCE).await?;
+    // An index over a large table takes its time, and so does the replica that we wait for.
+    let mut conn = db.apart(Duration::ZERO, TIMEOUT).await?;
     if db.is_pooled() {
         // A lock of the session's would stay behind with a connection that is another's by then. One transaction has
         // one connection, so what is held until its end is ours; a second connection might never come free, since all
-        // copies that wait hold one.
+        // replicas that wait hold one.
         // At this level, whatever the server's default is: a statement must see what the one that we waited for has made.
         let begin = "BEGIN ISOLATION LEVEL READ COMMITTED";
         AnsiTransactionManager::begin_transaction_sql(&mut conn, begin).await?;

@@ -211,7 +211,7 @@ impl Db {
     }
 
     /// Runs the migrations that were not run yet, the service's and then common's own (`crates/common/migrations`),
-    /// and returns their names. May be called by several copies of a service at once.
+    /// and returns their names. May be called by several replicas of a service at once.
     ///
     /// # Errors
     /// [`DbError::Migration`] where one fails; it left nothing behind. [`DbError::Unavailable`] where the disk is full,

@@ -389,6 +389,6 @@ fn sort(error: PoolError) -> DbError {
         PoolError::Backend(InnerError::QueryError(error)) => error.into(),
         PoolError::Backend(error) => DbError::unavailable_because("cannot connect", error),
         PoolError::Closed => DbError::unavailable("shutting down"),
-        error => DbError::unavailable_because("no connection", error),
+        error => DbError::unavailable_because("cannot connect", error),
     }
 }

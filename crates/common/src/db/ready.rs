@@ -13,7 +13,7 @@ use super::sqlite::Sqlite;
 use super::{Db, DbError, Pools};
 
 /// The longest that a server which lives takes for the answer.
-const PATIENCE: Duration = Duration::from_secs(5);
+const TIMEOUT: Duration = Duration::from_secs(5);
 
 /// Pages enough that a disk with room for them has room for an order, gone when it is committed.
 const POSTGRES: &str = "CREATE TEMPORARY TABLE souk_write_check ON COMMIT DROP AS
@@ -64,7 +64,7 @@ async fn postgres(pool: &Postgres) -> Result<(), DbError> {
         let writable: Answer = crate::__db_run!(@ Read, pool, conn, [Answer], {
             let setting = diesel::dsl::sql::<Bool>("current_setting('transaction_read_only') = 'off'");
             let query = diesel::select(setting).get_result(conn);
-            match tokio::time::timeout(PATIENCE, query).await {
+            match tokio::time::timeout(TIMEOUT, query).await {
                 Ok(answer) => Ok(answer?),
                 Err(_) => Err(DbError::lost("the server does not answer")),
             }

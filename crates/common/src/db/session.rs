@@ -51,7 +51,7 @@ impl Attempts {
     /// looks like a lost connection too.
     pub const MAX_LOST: u32 = 3;
 
-    /// How often a connection was lost, or of no more use.
+    /// How often a connection was lost or became unusable.
     pub(super) fn lost(&self) -> u32 {
         self.lost
     }
@@ -132,7 +132,7 @@ where
             self.condition.note(cause, self.mode.writes());
         }
         let spoiled = cause.is_some_and(DbError::spoils_connection);
-        // One that cannot even roll back is no more use either; `drop` closes it.
+        // A connection that cannot even roll back is unusable, too; `drop` closes it.
         if !spoiled && self.rollback().await.is_ok() {
             self.give_back();
         }

@@ -129,7 +129,7 @@ impl Log {
                 Ok(true) => continue,
                 Ok(false) => false,
                 Err(error) => {
-                    tracing::warn!(error = chain(&error), "new events could not be read; it is tried again");
+                    tracing::warn!(error = chain(&error), "cannot read new events; will retry");
                     true
                 }
             };

@@ -9,7 +9,7 @@ use std::{collections::HashSet, sync::Arc, time::Instant};
 use chrono::{DateTime, SubsecRound, Utc};
 use opentelemetry::{KeyValue, metrics::Counter};
 
-use super::{Event, Events, Log, Reader, Seat, Stuck, postgres, sqlite};
+use super::{Checkpoint, Event, Events, Log, Reader, Stuck, postgres, sqlite};
 use crate::db::{self, DbError};
 
 /// An event that a reader has set aside.
@@ -35,7 +35,7 @@ pub struct DeadLetter {
     pub requeued: Option<DateTime<Utc>>,
 }
 
-/// An event that is tried in vain, as far as this copy knows.
+/// An event that is tried in vain, as far as this replica knows.
 #[derive(Debug, Clone)]
 pub(super) struct Hopeless {
     position: i64,
@@ -137,25 +137,25 @@ impl DeadLetters {
     }
 
     /// Whether a reader has any.
-    pub(super) async fn any(&self, seat: Seat) -> Result<bool, DbError> {
+    pub(super) async fn any(&self, checkpoint: Checkpoint) -> Result<bool, DbError> {
         db::read!(self.log.db(), |conn, q| -> Result<_, DbError> {
-            Ok(q::has_letters(conn, seat.reader, seat.source).await?)
+            Ok(q::has_letters(conn, checkpoint.reader, checkpoint.source).await?)
         })
     }
 
     /// Lets a reader act on the first that it shall. `false` where there is none.
-    pub(super) async fn act<R: Reader>(&self, reader: &R, seat: Seat) -> Result<bool, Stuck> {
-        let Some(letter) = self.find(Which::Requeued(seat.reader)).await?.pop() else { return Ok(false) };
-        let place = Seat { position: letter.event.position - 1, is_letter: true, ..seat };
+    pub(super) async fn act<R: Reader>(&self, reader: &R, checkpoint: Checkpoint) -> Result<bool, Stuck> {
+        let Some(letter) = self.find(Which::Requeued(checkpoint.reader)).await?.pop() else { return Ok(false) };
+        let place = Checkpoint { position: letter.event.position - 1, is_letter: true, ..checkpoint };
         let why = match reader.act(place, &vec![Arc::new(letter.event.clone())]).await {
             Ok(()) => return Ok(true),
             Err(Stuck::Event { why, .. }) => why,
             Err(stuck) => return Err(stuck),
         };
-        self.log_one(&letter.event, seat, &why);
-        let subject = (seat.reader, seat.source, &*letter.event.subject);
+        self.log_one(&letter.event, checkpoint, &why);
+        let subject = (checkpoint.reader, checkpoint.source, &*letter.event.subject);
         db::write!(self.log.db(), |conn, q| -> Result<_, DbError> {
-            q::hold(conn, seat.reader, seat.source).await?;
+            q::hold(conn, checkpoint.reader, checkpoint.source).await?;
             q::tried_again(conn, &letter, &why, now()).await?;
             Ok(q::requeue(conn, subject, None).await?)
         })?;
@@ -163,10 +163,10 @@ impl DeadLetters {
     }
 
     /// Which of these events have a dead letter of their subject before them.
-    pub(super) async fn behind(&self, seat: Seat, events: &Events) -> Result<Vec<bool>, DbError> {
+    pub(super) async fn behind(&self, checkpoint: Checkpoint, events: &Events) -> Result<Vec<bool>, DbError> {
         let subjects = subjects(events);
         let lying = db::read!(self.log.db(), |conn, q| -> Result<_, DbError> {
-            Ok(q::lying(conn, seat.reader, seat.source, &subjects).await?)
+            Ok(q::lying(conn, checkpoint.reader, checkpoint.source, &subjects).await?)
         })?;
         let lying: HashSet<&str> = lying.iter().map(|(subject, _)| &**subject).collect();
         Ok(events.iter().map(|event| lying.contains(&*event.subject)).collect())
@@ -175,7 +175,7 @@ impl DeadLetters {
     /// Sets the event at a reader's turn aside.
     pub(super) async fn give_up(
         &self,
-        seat: Seat,
+        checkpoint: Checkpoint,
         event: &Arc<Event>,
         tried: &Hopeless,
         why: &str,
@@ -185,63 +185,63 @@ impl DeadLetters {
             last_error: Some(why.to_owned()),
             first_tried: Some(tried.first),
             last_tried: Some(now()),
-            ..set_aside(seat, event)
+            ..set_aside(checkpoint, event)
         };
         let done = db::write!(self.log.db(), |conn, q| -> Result<_, DbError> {
-            if !q::advance(conn, seat, event.position).await? {
+            if !q::advance(conn, checkpoint, event.position).await? {
                 return Ok(false);
             }
             q::set_aside(conn, &letter).await?;
             Ok(true)
         })?;
         if done {
-            self.log_one(event, seat, why);
-            self.counter.add(1, &[KeyValue::new("reader", seat.reader)]);
+            self.log_one(event, checkpoint, why);
+            self.counter.add(1, &[KeyValue::new("reader", checkpoint.reader)]);
         }
         Ok(())
     }
 
     /// Sets events at a reader's turn aside that have a dead letter of their subject before them.
-    pub(super) async fn follow(&self, seat: Seat, events: &Events) -> Result<(), DbError> {
+    pub(super) async fn follow(&self, checkpoint: Checkpoint, events: &Events) -> Result<(), DbError> {
         let Some(last) = events.last() else { return Ok(()) };
         let subjects = subjects(events);
         let done = db::write!(self.log.db(), |conn, q| -> Result<_, DbError> {
             // Those before them may have been acted on meanwhile, but not from here on.
-            let held = q::hold(conn, seat.reader, seat.source).await?;
-            let lying = q::lying(conn, seat.reader, seat.source, &subjects).await?;
+            let held = q::hold(conn, checkpoint.reader, checkpoint.source).await?;
+            let lying = q::lying(conn, checkpoint.reader, checkpoint.source, &subjects).await?;
             let before = |event: &Event| lying.iter().find(|(subject, _)| *subject == event.subject);
-            if held != Some(seat.position) || !events.iter().all(|event| before(event).is_some()) {
+            if held != Some(checkpoint.position) || !events.iter().all(|event| before(event).is_some()) {
                 return Ok(false);
             }
             for event in events {
                 let requeued = before(event).and_then(|(_, requeued)| *requeued);
-                q::set_aside(conn, &DeadLetter { requeued, ..set_aside(seat, event) }).await?;
+                q::set_aside(conn, &DeadLetter { requeued, ..set_aside(checkpoint, event) }).await?;
             }
-            Ok(q::advance(conn, seat, last.position).await?)
+            Ok(q::advance(conn, checkpoint, last.position).await?)
         })?;
         if done {
-            self.counter.add(events.len() as u64, &[KeyValue::new("reader", seat.reader)]);
+            self.counter.add(events.len() as u64, &[KeyValue::new("reader", checkpoint.reader)]);
         }
         Ok(())
     }
 
-    fn log_one(&self, event: &Event, seat: Seat, why: &str) {
+    fn log_one(&self, event: &Event, checkpoint: Checkpoint, why: &str) {
         tracing::error!(
-            reader = seat.reader,
+            reader = checkpoint.reader,
             position = event.position,
             event = %event.id,
             subject = event.subject,
             error = why,
-            "an event cannot be acted on: it is a dead letter, and so is what follows of its subject"
+            "event set aside as a dead letter, with later events of its subject"
         );
     }
 }
 
 /// A dead letter that was never tried.
-fn set_aside(seat: Seat, event: &Event) -> DeadLetter {
+fn set_aside(checkpoint: Checkpoint, event: &Event) -> DeadLetter {
     DeadLetter {
-        reader: seat.reader.to_owned(),
-        source: seat.source.to_owned(),
+        reader: checkpoint.reader.to_owned(),
+        source: checkpoint.source.to_owned(),
         event: event.clone(),
         tries: 0,
         last_error: None,

@@ -87,7 +87,7 @@ pub struct Settings {
     /// How long events are kept, for readers that come back and for replay.
     #[serde(with = "crate::config::duration")]
     pub retention: Duration,
-    /// How often events are looked for that other copies of the service have written.
+    /// How often events are looked for that other replicas of the service have written.
     #[serde(with = "crate::config::duration")]
     pub poll: Duration,
 }
@@ -126,7 +126,7 @@ struct Inner {
     db: Db,
     source: &'static str,
     settings: Settings,
-    bell: Bell,
+    notifier: Notifier,
     stop: CancellationToken,
     tasks: TaskTracker,
     /// The last position that is known to be taken.
@@ -136,13 +136,13 @@ struct Inner {
     dispatch: Dispatch,
 }
 
-/// Rung when events were committed, so that they get their positions at once. A clone rings the same.
+/// Notifies the log that events were committed, so that they get their positions at once. Clones notify the same log.
 #[derive(Debug, Clone, Default)]
-pub struct Bell(Arc<Notify>);
+pub struct Notifier(Arc<Notify>);
 
-impl Bell {
+impl Notifier {
     /// Events were committed just now.
-    pub fn ring(&self) {
+    pub fn notify(&self) {
         self.0.notify_one();
     }
 }
@@ -189,7 +189,7 @@ impl Recent {
 
 impl Log {
     /// The log of a service (`order`) in its database, whose migrations must have run, until `stop`. From now on it
-    /// gives positions to what is committed. Whoever writes rings the bell.
+    /// gives positions to what is committed. Writers notify it.
     ///
     /// # Errors
     /// Where the database fails.
@@ -197,7 +197,7 @@ impl Log {
         db: &Db,
         source: &'static str,
         settings: Settings,
-        bell: Bell,
+        notifier: Notifier,
         stop: CancellationToken,
     ) -> Result<Self, DbError> {
         let epoch = db::read!(db, |conn, q| -> Result<_, DbError> { Ok(q::epoch(conn).await?) })?;
@@ -205,7 +205,7 @@ impl Log {
             db: db.clone(),
             source,
             settings,
-            bell,
+            notifier,
             stop,
             tasks: TaskTracker::new(),
             head: watch::Sender::new(0),
@@ -254,13 +254,13 @@ impl Log {
         loop {
             let looked = Instant::now();
             let placed = self.look().await.unwrap_or_else(|error| {
-                tracing::warn!(error = chain(&error), "new events could not be looked for; it is tried again");
+                tracing::warn!(error = chain(&error), "cannot look for new events; will retry");
                 false
             });
             let pace = if placed { PACE } else { GATHER };
             tokio::select! {
                 () = self.0.stop.cancelled() => return,
-                () = self.0.bell.0.notified() => {
+                () = self.0.notifier.0.notified() => {
                     tokio::time::sleep(GATHER.max(pace.saturating_sub(looked.elapsed()))).await;
                 }
                 () = tokio::time::sleep(self.0.settings.poll) => {}

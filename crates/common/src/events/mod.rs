@@ -28,9 +28,9 @@ use prost::{Message, Name};
 
 pub use self::{
     letters::{DeadLetter, DeadLetters},
-    log::{Bell, Log, Settings},
+    log::{Log, Notifier, Settings},
     message::Responses,
-    reader::{Reader, Seat, Stuck},
+    reader::{Checkpoint, Reader, Stuck},
     watch::{Begin, Step, WatchError},
 };
 use crate::ids::{EventId, UserId};

@@ -2,7 +2,7 @@
 //! event once, in the order of the log, and nothing else.
 //!
 //! Only a log's relay writes into its stream, and each message says after which one it must come; so a message that was
-//! sent twice, by a relay whose answer was lost or by two copies at a time, is refused by the server, however long ago
+//! sent twice, by a relay whose answer was lost or by two replicas at a time, is refused by the server, however long ago
 //! the first was. In the stream, sequences follow positions at a fixed distance.
 
 use std::{sync::Arc, time::Duration};
@@ -20,7 +20,7 @@ use chrono::SecondsFormat;
 use serde::Deserialize;
 use tokio::{sync::Mutex, task::JoinHandle};
 
-use super::{Event, Events, Log, Reader, Seat, Stuck};
+use super::{Checkpoint, Event, Events, Log, Reader, Stuck};
 use crate::{
     config::Secret,
     tls::{ClientSettings, TlsError},
@@ -39,7 +39,7 @@ pub struct Settings {
 }
 
 /// How long NATS may take to say that it has a message.
-const PATIENCE: Duration = Duration::from_secs(5);
+const TIMEOUT: Duration = Duration::from_secs(5);
 /// The header with an event's position in its log.
 pub const POSITION: &str = "ce-position";
 
@@ -94,7 +94,7 @@ impl Settings {
         }
         let client = options.connect(url).await.map_err(NatsError::Url)?;
         let mut jetstream = jetstream::new(client);
-        jetstream.set_timeout(PATIENCE);
+        jetstream.set_timeout(TIMEOUT);
         let relay = Relay { log: log.clone(), jetstream, end: Mutex::default() };
         Ok(Some(log.spawn(log.clone().serve(Arc::new(relay)))))
     }
@@ -115,11 +115,11 @@ impl Reader for Relay {
         true
     }
 
-    async fn act(&self, seat: Seat, events: &Events) -> Result<(), Stuck> {
+    async fn act(&self, checkpoint: Checkpoint, events: &Events) -> Result<(), Stuck> {
         let mut known = self.end.lock().await;
         let end = match *known {
             Some(end) => end,
-            None => self.find_end(seat).await?,
+            None => self.find_end(checkpoint).await?,
         };
         // Until all of it is there, what is there is not known.
         *known = None;
@@ -134,7 +134,7 @@ impl Reader for Relay {
         for answer in answers {
             match answer.await {
                 Ok(_) => {}
-                // Another copy was faster. The next turn looks how far it has come.
+                // Another replica was faster. The next turn looks how far it has come.
                 Err(error) if error.kind() == PublishErrorKind::WrongLastSequence => return Ok(()),
                 Err(error) => return Err(failed(error)),
             }
@@ -146,7 +146,7 @@ impl Reader for Relay {
         } else {
             *known = Some(end);
         }
-        if !self.log.advance(seat, events).await? {
+        if !self.log.advance(checkpoint, events).await? {
             *known = None;
         }
         Ok(())
@@ -155,7 +155,7 @@ impl Reader for Relay {
 
 impl Relay {
     /// Looks where the stream ends; makes it where it is not there.
-    async fn find_end(&self, seat: Seat) -> Result<End, Stuck> {
+    async fn find_end(&self, checkpoint: Checkpoint) -> Result<End, Stuck> {
         let source = self.log.source();
         let config = Config {
             name: stream(source),
@@ -168,8 +168,8 @@ impl Relay {
         let stream = self.jetstream.get_or_create_stream(config).await.map_err(failed)?;
         let sequence = stream.cached_info().state.last_sequence;
         if stream.cached_info().state.messages == 0 {
-            // Nothing yet, or all of it is too old to be kept: it was published up to the seat.
-            return Ok(End { sequence, position: seat.position });
+            // Nothing yet, or all of it is too old to be kept: it was published up to the checkpoint.
+            return Ok(End { sequence, position: checkpoint.position });
         }
         let last = stream.get_raw_message(sequence).await.map_err(failed)?;
         let position = last.headers.get(POSITION).and_then(|position| position.as_str().parse().ok());

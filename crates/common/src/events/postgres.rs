@@ -7,7 +7,7 @@ use diesel::{
 };
 use diesel_async::RunQueryDsl;
 
-use super::{Draft, Events, Seat};
+use super::{Checkpoint, Draft, Events};
 use crate::db::postgres::{Keep, Statement};
 
 pub(crate) type Conn = crate::db::postgres::Conn;
@@ -75,14 +75,14 @@ struct Head {
     last: i64,
 }
 
-/// Moves a seat behind the last of these events, as part of the transaction that acts on them. `false` where the seat
+/// Moves a checkpoint behind the last of these events, as part of the transaction that acts on them. `false` where the checkpoint
 /// is elsewhere by now: then somebody else has acted on them, and the transaction must do nothing.
 ///
 /// # Errors
 /// Where the database fails.
-pub async fn advance(conn: &mut Conn, seat: Seat, events: &Events) -> QueryResult<bool> {
+pub async fn advance(conn: &mut Conn, checkpoint: Checkpoint, events: &Events) -> QueryResult<bool> {
     let Some(last) = events.last() else { return Ok(false) };
-    queries::advance(conn, seat, last.position).await
+    queries::advance(conn, checkpoint, last.position).await
 }
 
 /// Whether events wait for a position.

@@ -10,7 +10,7 @@ use super::{
 };
 pub(crate) use super::{head, is_any_unplaced, place};
 use crate::{
-    events::{AFTER_OF, DeadLetter, Event, Seat, letters::Which},
+    events::{AFTER_OF, Checkpoint, DeadLetter, Event, letters::Which},
     ids::{EventId, UserId},
 };
 
@@ -89,7 +89,7 @@ pub(crate) async fn forget(conn: &mut Conn, before: DateTime<Utc>, up_to: i64) -
 }
 
 /// Up to where a reader has read a source.
-pub(crate) async fn seat(conn: &mut Conn, reader: &str, source: &str) -> QueryResult<Option<i64>> {
+pub(crate) async fn checkpoint(conn: &mut Conn, reader: &str, source: &str) -> QueryResult<Option<i64>> {
     event_readers::table.find((reader, source)).select(event_readers::position).first(conn).await.optional()
 }
 
@@ -99,7 +99,7 @@ pub(crate) async fn hindmost(conn: &mut Conn, source: &str) -> QueryResult<Optio
     readers.select(diesel::dsl::min(event_readers::position)).first(conn).await
 }
 
-/// Seats a reader, where it has no seat.
+/// Creates a reader's checkpoint, if it has none.
 pub(crate) async fn take_seat(conn: &mut Conn, reader: &str, source: &str, position: i64) -> QueryResult<()> {
     let row =
         (event_readers::reader.eq(reader), event_readers::source.eq(source), event_readers::position.eq(position));
@@ -107,15 +107,17 @@ pub(crate) async fn take_seat(conn: &mut Conn, reader: &str, source: &str, posit
     Ok(())
 }
 
-/// Moves a reader from its seat to a later position; of a dead letter, takes it away. `false` where it was not there:
-/// somebody else was faster.
-pub(crate) async fn advance(conn: &mut Conn, seat: Seat, to: i64) -> QueryResult<bool> {
-    if seat.is_letter {
+/// Moves a reader's checkpoint to a later position, or removes a dead letter. `false` where it was not there: somebody
+/// else was faster.
+pub(crate) async fn advance(conn: &mut Conn, checkpoint: Checkpoint, to: i64) -> QueryResult<bool> {
+    if checkpoint.is_letter {
         // Whoever sets others of its subject aside waits until this is done, or this for them.
-        hold(conn, seat.reader, seat.source).await?;
-        return remove(conn, seat.reader, seat.source, to).await;
+        hold(conn, checkpoint.reader, checkpoint.source).await?;
+        return remove(conn, checkpoint.reader, checkpoint.source, to).await;
     }
-    let row = event_readers::table.find((seat.reader, seat.source)).filter(event_readers::position.eq(seat.position));
+    let row = event_readers::table
+        .find((checkpoint.reader, checkpoint.source))
+        .filter(event_readers::position.eq(checkpoint.position));
     Ok(diesel::update(row).set(event_readers::position.eq(to)).execute(conn).await? == 1)
 }
 

@@ -8,67 +8,69 @@ use crate::{
     error::chain,
 };
 
-/// Up to where a reader has read the log of a source.
+/// The position up to which a reader has processed the log of a source.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Seat {
+pub struct Checkpoint {
     /// The reader's name, for example `webhooks`.
     pub reader: &'static str,
     /// The service whose log it is.
     pub source: &'static str,
-    /// The position of the last event that it acted on.
+    /// The position of the last event that it processed.
     pub position: i64,
-    /// Whether it is that of a dead letter, which is to be acted on beside the log.
+    /// Whether it stands for a dead letter, which is processed apart from the log.
     pub(super) is_letter: bool,
 }
 
-/// Why a reader does not get on. It tries again: for ever where something is away, for a while where it is an event.
+/// Why a reader could not process events. It retries: for ever if something is unreachable, for a while if an event is
+/// at fault.
 #[derive(Debug, thiserror::Error)]
 pub enum Stuck {
     /// The database failed.
     #[error(transparent)]
     Db(#[from] DbError),
-    /// What it wanted to do could not be done.
+    /// The effect failed.
     #[error("{0}")]
     Other(String),
-    /// It is one event that it cannot act on, however often it tries.
+    /// One event fails, however often it is tried.
     #[error("the event at position {position}: {why}")]
     Event {
-        /// Where the event is.
+        /// The position of the event.
         position: i64,
         /// What is wrong with it.
         why: String,
     },
 }
 
-/// Someone who acts on every event once, in order.
+/// A consumer: processes every event once, in order.
 pub trait Reader: Send + Sync + 'static {
     /// Its name, for example `webhooks`.
     fn name(&self) -> &'static str;
 
-    /// Whether a reader that is new begins with the oldest event that is kept, and not with what comes from now on.
+    /// Whether a new reader begins with the oldest event that is kept. If not, it begins with new events.
     fn begins_with_the_oldest(&self) -> bool {
         false
     }
 
-    /// How long an event is tried that it cannot act on, until it is set aside with all that follows of its subject.
-    /// Long enough for a newer copy of the service to come, which may be able to.
-    fn patience(&self) -> Duration {
+    /// How long a failing event is tried before it is set aside with all later events of its subject. Long enough for a
+    /// newer replica of the service to start, which may be able to process it.
+    fn give_up_after(&self) -> Duration {
         Duration::from_secs(300)
     }
 
-    /// Acts on events, which follow each other from right after the seat, and moves the seat behind the last of them.
+    /// Processes events, which follow each other right after the checkpoint, and moves the checkpoint to the last of
+    /// them.
     ///
-    /// What is done in the database happens in the same transaction as [`advance`](postgres::advance): if that says
-    /// that the seat is elsewhere by now, somebody else has acted on these events, and nothing must be done. What is
-    /// done elsewhere must bear being done twice.
-    fn act(&self, seat: Seat, events: &Events) -> impl Future<Output = Result<(), Stuck>> + Send;
+    /// Effects in the database happen in the same transaction as [`advance`](postgres::advance). If `advance` says that
+    /// the checkpoint has moved, another replica has processed these events, and nothing must be done. Effects
+    /// elsewhere must be idempotent.
+    fn act(&self, checkpoint: Checkpoint, events: &Events) -> impl Future<Output = Result<(), Stuck>> + Send;
 }
 
-/// The longest pause between two tries of a reader that does not get on: soon after what it needs is back, it goes on.
+/// The longest pause between two tries of a reader that fails: it continues soon after what it needs is back.
 const MAX_PAUSE: Duration = Duration::from_secs(5);
 
 impl Log {
-    /// Lets a reader act on every event of the log from its seat on, until the log stops. Several copies may do so at a time: each event is acted on once.
+    /// Lets a reader act on every event of the log from its checkpoint on, until the log stops. Several replicas may do so at a time: each event is acted on once.
     pub async fn serve<R: Reader>(self, reader: Arc<R>) {
         let mut growth = self.growth();
         let letters = DeadLetters::of(&self);
@@ -89,7 +91,7 @@ impl Log {
                         reader = reader.name(),
                         error = chain(&stuck),
                         ?pause,
-                        "a reader of events does not get on"
+                        "event consumer failed; will retry"
                     );
                     Some(pause)
                 }
@@ -109,27 +111,27 @@ impl Log {
         letters: &DeadLetters,
         hopeless: &mut Option<Hopeless>,
     ) -> Result<bool, Stuck> {
-        let seat = self.seat(reader.name(), reader.begins_with_the_oldest()).await?;
-        // After the seat: letters that are written later move it, and then it is no one's to act on from here.
-        let any = letters.any(seat).await?;
-        if any && letters.act(reader, seat).await? {
+        let checkpoint = self.checkpoint(reader.name(), reader.begins_with_the_oldest()).await?;
+        // After the checkpoint: letters that are written later move it, and then it is no one's to act on from here.
+        let any = letters.any(checkpoint).await?;
+        if any && letters.act(reader, checkpoint).await? {
             return Ok(true);
         }
-        let mut events = self.after(seat.position).await?;
+        let mut events = self.after(checkpoint.position).await?;
         if events.is_empty() {
             return Ok(false);
         }
         if any {
-            let behind = letters.behind(seat, &events).await?;
+            let behind = letters.behind(checkpoint, &events).await?;
             if behind.first() == Some(&true) {
                 let run = behind.iter().take_while(|behind| **behind).count();
                 events.truncate(run);
-                letters.follow(seat, &events).await?;
+                letters.follow(checkpoint, &events).await?;
                 return Ok(true);
             }
             events.truncate(behind.iter().take_while(|behind| !**behind).count());
         }
-        let (position, why) = match reader.act(seat, &events).await {
+        let (position, why) = match reader.act(checkpoint, &events).await {
             Ok(()) => return Ok(true),
             Err(Stuck::Event { position, why }) => (position, why),
             Err(stuck) => return Err(stuck),
@@ -137,45 +139,48 @@ impl Log {
         // What comes before it need not wait.
         let before: Events = events.iter().take_while(|event| event.position < position).cloned().collect();
         if !before.is_empty() {
-            reader.act(seat, &before).await?;
+            reader.act(checkpoint, &before).await?;
             return Ok(true);
         }
         let tried = Hopeless::again(hopeless, position);
         match events.first().filter(|event| event.position == position) {
-            Some(event) if tried.since.elapsed() >= reader.patience() => {
-                letters.give_up(seat, event, &tried, &why).await?;
+            Some(event) if tried.since.elapsed() >= reader.give_up_after() => {
+                letters.give_up(checkpoint, event, &tried, &why).await?;
                 Ok(true)
             }
             _ => Err(Stuck::Event { position, why }),
         }
     }
 
-    /// A reader's seat. Where it has none, it gets one before the oldest event that is kept, or at the end of the log.
+    /// A reader's checkpoint. Where it has none, it gets one before the oldest event that is kept, or at the end of the log.
     ///
     /// # Errors
     /// Where the database fails.
-    pub async fn seat(&self, reader: &'static str, from_the_oldest: bool) -> Result<Seat, DbError> {
+    pub async fn checkpoint(&self, reader: &'static str, from_the_oldest: bool) -> Result<Checkpoint, DbError> {
         let source = self.source();
-        let found = db::read!(self.db(), |conn, q| -> Result<_, DbError> { Ok(q::seat(conn, reader, source).await?) })?;
+        let found =
+            db::read!(self.db(), |conn, q| -> Result<_, DbError> { Ok(q::checkpoint(conn, reader, source).await?) })?;
         let position = match found {
             Some(position) => position,
             None => {
                 let begin = if from_the_oldest { self.oldest().await? - 1 } else { self.head() };
                 db::write!(self.db(), |conn, q| -> Result<_, DbError> {
                     q::take_seat(conn, reader, source, begin).await?;
-                    Ok(q::seat(conn, reader, source).await?.unwrap_or(begin))
+                    Ok(q::checkpoint(conn, reader, source).await?.unwrap_or(begin))
                 })?
             }
         };
-        Ok(Seat { reader, source, position, is_letter: false })
+        Ok(Checkpoint { reader, source, position, is_letter: false })
     }
 
-    /// Moves a seat behind the last of these events, for readers whose acts are not in this database.
+    /// Moves a checkpoint behind the last of these events, for readers whose acts are not in this database.
     ///
     /// # Errors
     /// Where the database fails.
-    pub async fn advance(&self, seat: Seat, events: &Events) -> Result<bool, DbError> {
+    pub async fn advance(&self, checkpoint: Checkpoint, events: &Events) -> Result<bool, DbError> {
         let Some(last) = events.last() else { return Ok(false) };
-        db::write!(self.db(), |conn, q| -> Result<_, DbError> { Ok(q::advance(conn, seat, last.position).await?) })
+        db::write!(self.db(), |conn, q| -> Result<_, DbError> {
+            Ok(q::advance(conn, checkpoint, last.position).await?)
+        })
     }
 }

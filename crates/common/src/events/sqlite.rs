@@ -3,7 +3,7 @@
 use diesel::{ExpressionMethods, QueryResult, RunQueryDsl as Blocking, sql_query, sql_types::BigInt};
 use diesel_async::RunQueryDsl;
 
-use super::{Draft, Events, Seat};
+use super::{Checkpoint, Draft, Events};
 
 pub(crate) type Conn = crate::db::sqlite::Conn;
 /// Ids in SQL that is written as text.
@@ -49,14 +49,14 @@ pub fn append_blocking(conn: &mut diesel::SqliteConnection, drafts: &[Draft]) ->
     Ok(())
 }
 
-/// Moves a seat behind the last of these events, as part of the transaction that acts on them. `false` where the seat
+/// Moves a checkpoint behind the last of these events, as part of the transaction that acts on them. `false` where the checkpoint
 /// is elsewhere by now: then somebody else has acted on them, and the transaction must do nothing.
 ///
 /// # Errors
 /// Where the database fails.
-pub async fn advance(conn: &mut Conn, seat: Seat, events: &Events) -> QueryResult<bool> {
+pub async fn advance(conn: &mut Conn, checkpoint: Checkpoint, events: &Events) -> QueryResult<bool> {
     let Some(last) = events.last() else { return Ok(false) };
-    queries::advance(conn, seat, last.position).await
+    queries::advance(conn, checkpoint, last.position).await
 }
 
 /// Whether events wait for a position: they have it from the start.

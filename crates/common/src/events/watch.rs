@@ -293,7 +293,7 @@ async fn apart<T: Send + 'static>(
     Ok(read.map_err(|failed| Problem::internal().caused_by(failed))??)
 }
 
-/// A client that comes back finds another copy, or this one again.
+/// A client that comes back finds another replica, or this one again.
 fn ending() -> Status {
     Problem::new(Reason::ServiceUnavailable, "the service is stopping: go on after the last cursor")
         .retry_after(Duration::from_secs(1))

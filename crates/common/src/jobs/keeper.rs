@@ -1,4 +1,4 @@
-//! Keeps a copy's leases, tells its jobs whose turn it is, and writes down what their runs came to.
+//! Keeps a replica's leases, tells its jobs whose turn it is, and writes down what their runs came to.
 
 use std::{sync::Arc, time::Duration};
 
@@ -12,12 +12,12 @@ use super::{
 };
 use crate::{db::DbError, error::chain};
 
-/// How long a copy that stops tries to give its leases up.
+/// How long a replica that stops tries to give its leases up.
 const GIVE_UP: Duration = Duration::from_secs(5);
 
 pub(super) struct Keeper {
     jobs: Arc<Inner>,
-    /// When this copy last wrote.
+    /// When this replica last wrote.
     written: Option<Instant>,
 }
 
@@ -44,7 +44,7 @@ impl Keeper {
             if let Err(error) = &looked
                 && well
             {
-                tracing::warn!(service = jobs.service, error = chain(error), "the table of jobs cannot be reached");
+                tracing::warn!(service = jobs.service, error = chain(error), "cannot reach the table of jobs");
             }
             well = looked.is_ok();
             tokio::select! {
@@ -56,14 +56,14 @@ impl Keeper {
         match tokio::time::timeout(GIVE_UP, self.give_up()).await {
             Ok(Ok(())) => {}
             Ok(Err(error)) => {
-                tracing::warn!(service = jobs.service, error = chain(&error), "leases of jobs could not be given up");
+                tracing::warn!(service = jobs.service, error = chain(&error), "cannot release job leases");
             }
-            Err(_) => tracing::warn!(service = jobs.service, "leases of jobs could not be given up in time"),
+            Err(_) => tracing::warn!(service = jobs.service, "job leases not released in time"),
         }
     }
 
     /// The time until the next look: a quarter of the lease, so that one is renewed before three quarters of it are
-    /// over, and not the same in all copies; less, where something waits to be written and the last look went well.
+    /// over, and not the same in all replicas; less, where something waits to be written and the last look went well.
     fn pause(&self, well: bool) -> Duration {
         let look = (self.jobs.lease / 4).mul_f64(rand::random_range(0.8..=1.0));
         let waits = lock(&self.jobs.jobs).iter().any(|job| lock(&job.notes).unwritten.urgent);
@@ -84,7 +84,7 @@ impl Keeper {
         let (now, records) = store::read(&self.jobs.db, &names).await?;
         if !self.due(&jobs, &records, now) {
             take_turns(&jobs, &records, now, |job, record| match job.turn.borrow().held {
-                Held::Until(end) if record.is_held_by(&self.jobs.copy, now, self.jobs.lease) => Held::Until(end),
+                Held::Until(end) if record.is_held_by(&self.jobs.replica, now, self.jobs.lease) => Held::Until(end),
                 _ => Held::Not,
             });
             return Ok(());
@@ -94,17 +94,19 @@ impl Keeper {
             .write(&jobs, |job, record, now| {
                 if !job.everywhere
                     && (record.is_free(now, self.jobs.lease)
-                        || record.is_held_by(&self.jobs.copy, now, self.jobs.lease))
+                        || record.is_held_by(&self.jobs.replica, now, self.jobs.lease))
                 {
-                    record.lease(&self.jobs.copy, now + lease);
+                    record.lease(&self.jobs.replica, now + lease);
                 }
             })
             .await?;
         self.written = Some(Instant::now());
-        take_turns(&jobs, &records, now, |_, record| match record.is_held_by(&self.jobs.copy, now, self.jobs.lease) {
-            // From before it was asked for: never longer than the database thinks.
-            true => Held::Until(asked + self.jobs.lease),
-            false => Held::Not,
+        take_turns(&jobs, &records, now, |_, record| {
+            match record.is_held_by(&self.jobs.replica, now, self.jobs.lease) {
+                // From before it was asked for: never longer than the database thinks.
+                true => Held::Until(asked + self.jobs.lease),
+                false => Held::Not,
+            }
         });
         Ok(())
     }
@@ -120,7 +122,7 @@ impl Keeper {
                 Held::Until(end) => end.saturating_duration_since(Instant::now()),
                 _ => Duration::ZERO,
             };
-            let held = record.is_held_by(&self.jobs.copy, now, self.jobs.lease);
+            let held = record.is_held_by(&self.jobs.replica, now, self.jobs.lease);
             let lease = !job.everywhere && (record.is_free(now, self.jobs.lease) || held && left < self.jobs.lease / 2);
             let unwritten = &lock(&job.notes).unwritten;
             let runs = !unwritten.is_empty() && since(self.jobs.lease / 2);
@@ -156,7 +158,7 @@ impl Keeper {
             return Ok(());
         }
         let release = |_: &Job, record: &mut Record, now| {
-            if record.is_held_by(&self.jobs.copy, now, self.jobs.lease) {
+            if record.is_held_by(&self.jobs.replica, now, self.jobs.lease) {
                 record.release();
             }
         };
@@ -181,7 +183,7 @@ fn take_turns(jobs: &[Arc<Job>], records: &[Record], now: DateTime<Utc>, held: i
             let trigger = record.triggered_at.filter(|_| record.triggered_at != lock(&job.notes).begun);
             let gained = held != Held::Not && !turn.held.now();
             if gained {
-                // Another copy's last run counts.
+                // Another replica's last run counts.
                 let wait = record.last_run_at.map_or(Duration::ZERO, |at| job.interval.saturating_sub(ago(at)));
                 turn.due = Instant::now() + wait;
             }

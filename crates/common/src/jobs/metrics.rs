@@ -15,7 +15,7 @@ use super::{Job, lock};
 
 type All = Mutex<Vec<Arc<Job>>>;
 
-/// Of this copy's runs: `souk_job_runs_total{job,outcome}`, `souk_job_items_total{job}`,
+/// Of this replica's runs: `souk_job_runs_total{job,outcome}`, `souk_job_items_total{job}`,
 /// `souk_job_duration_seconds{job}` and `souk_job_last_success_timestamp_seconds{job}`. Of each job:
 /// `souk_job_lag_seconds{job}` and `souk_job_held{job}`.
 pub(super) struct Metrics {
@@ -62,7 +62,9 @@ fn observe(meter: &Meter, jobs: Weak<All>, lease: Duration) {
     meter
         .f64_observable_gauge("souk.job.lag")
         .with_unit("s")
-        .with_description("By how much the last success of a background job, in any copy, is older than its interval")
+        .with_description(
+            "By how much the last success of a background job, in any replica, is older than its interval",
+        )
         .with_callback(move |observer| {
             for job in all.upgrade().iter().flat_map(|jobs| lock(jobs).clone()) {
                 observer.observe(job.lag(lease).as_secs_f64(), &[KeyValue::new("job", job.name)]);
@@ -71,7 +73,9 @@ fn observe(meter: &Meter, jobs: Weak<All>, lease: Duration) {
         .build();
     meter
         .i64_observable_gauge("souk.job.held")
-        .with_description("Whether this copy runs the background job: 1 where it holds its lease, or all copies run it")
+        .with_description(
+            "Whether this replica runs the background job: 1 where it holds its lease, or all replicas run it",
+        )
         .with_callback(move |observer| {
             for job in jobs.upgrade().iter().flat_map(|jobs| lock(jobs).clone()) {
                 observer.observe(job.turn.borrow().held.now().into(), &[KeyValue::new("job", job.name)]);
@@ -81,7 +85,7 @@ fn observe(meter: &Meter, jobs: Weak<All>, lease: Duration) {
 }
 
 impl Job {
-    /// What this copy knows of the lag. Of what another copy runs it learns a lease late at most, which it takes off.
+    /// What this replica knows of the lag. Of what another replica runs it learns a lease late at most, which it takes off.
     fn lag(&self, lease: Duration) -> Duration {
         let since = (Utc::now() - lock(&self.notes).last_success).to_std().unwrap_or_default();
         let late = if self.turn.borrow().held.now() { Duration::ZERO } else { lease };

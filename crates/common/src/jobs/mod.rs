@@ -2,18 +2,18 @@
 //!
 //! A run that fails, panics or hangs never ends its job: it is logged, counted, and the next one comes.
 //!
-//! # One copy of many
-//! A job runs in the one copy of the service that holds its lease ([`Jobs::leased`]), or in each ([`Jobs::everywhere`]).
-//! A copy takes the lease of a job that nobody holds, keeps it over many runs, renews it when half of it is over, and
-//! gives it up when it stops. When a copy dies, another goes on once the lease has run out.
+//! # One replica of many
+//! A job runs in the one replica of the service that holds its lease ([`Jobs::leased`]), or in each ([`Jobs::everywhere`]).
+//! A replica takes the lease of a job that nobody holds, keeps it over many runs, renews it when half of it is over, and
+//! gives it up when it stops. When a replica dies, another goes on once the lease has run out.
 //!
-//! Leases are measured by the database's clock, so the copies' clocks may be as wrong as they like. A holder counts
+//! Leases are measured by the database's clock, so the replicas' clocks may be as wrong as they like. A holder counts
 //! its lease by its own steady clock from before it asked, so it stops no later than another can begin: a run whose
 //! lease could not be renewed is cut off. Only a process that stood still (SIGSTOP, a paused machine) may finish a
 //! statement later than that. So a lease saves work, and the work itself must bear two runs at a time.
 //!
 //! # What is written when
-//! Nothing at a tick. A copy that holds leases writes once in half a lease, all its jobs in one transaction, and what
+//! Nothing at a tick. A replica that holds leases writes once in half a lease, all its jobs in one transaction, and what
 //! its runs came to goes with that; a failure, the first success after one, and the end of a run that was asked for
 //! are written at once, but not more often than every [`WRITE_AT_MOST_EVERY`]. All others only read.
 
@@ -43,18 +43,18 @@ use crate::db::{Db, DbError};
 
 pub use self::{record::Record, rpc::JobRpc};
 
-/// How long a lease lasts: after so long, and a look, another copy runs the jobs of one that died.
+/// How long a lease lasts: after so long, and a look, another replica runs the jobs of one that died.
 pub const LEASE: Duration = Duration::from_secs(15);
 
-/// The least time between two writes of one copy.
+/// The least time between two writes of one replica.
 pub const WRITE_AT_MOST_EVERY: Duration = Duration::from_secs(2);
 
 /// What is known of a job.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Status {
-    /// What the database knows, and what this copy's runs add to it.
+    /// What the database knows, and what this replica's runs add to it.
     pub record: Record,
-    /// Whether every copy runs it.
+    /// Whether every replica runs it.
     pub everywhere: bool,
     /// The time between the end of a run and the next.
     pub interval: Duration,
@@ -68,8 +68,8 @@ pub struct Jobs(Arc<Inner>);
 
 struct Inner {
     service: &'static str,
-    /// Tells this copy from others.
-    copy: String,
+    /// Tells this replica from others.
+    replica: String,
     db: Db,
     lease: Duration,
     shutdown: CancellationToken,
@@ -81,7 +81,7 @@ struct Inner {
     metrics: Metrics,
 }
 
-/// A job as this copy knows it.
+/// A job as this replica knows it.
 struct Job {
     name: &'static str,
     everywhere: bool,
@@ -91,7 +91,7 @@ struct Job {
     notes: Mutex<Notes>,
 }
 
-/// Whether and when it is this copy's turn to run a job.
+/// Whether and when it is this replica's turn to run a job.
 #[derive(Clone, Copy, Debug)]
 struct Turn {
     held: Held,
@@ -121,10 +121,10 @@ impl Held {
 /// What happened, for the table and for the metrics.
 struct Notes {
     unwritten: Unwritten,
-    /// The last run that was asked for and that this copy began.
+    /// The last run that was asked for and that this replica began.
     begun: Option<DateTime<Utc>>,
     failing: bool,
-    /// When a run last ended well in any copy, or when this copy began to look; by its own clock.
+    /// When a run last ended well in any replica, or when this replica began to look; by its own clock.
     last_success: DateTime<Utc>,
 }
 
@@ -139,7 +139,7 @@ impl Jobs {
         let jobs = Arc::default();
         let inner = Inner {
             service,
-            copy: copy_name(),
+            replica: replica_name(),
             db,
             lease,
             shutdown,
@@ -155,7 +155,7 @@ impl Jobs {
         Self(inner)
     }
 
-    /// Runs `work` in one copy of the service: when the last run of any copy is `interval` ago, and then each time
+    /// Runs `work` in one replica of the service: when the last run of any replica is `interval` ago, and then each time
     /// `interval` after the last run ended.
     ///
     /// `work` answers with how many things it did. A run longer than `limit` is stopped and counts as failed.
@@ -168,8 +168,8 @@ impl Jobs {
         self.add(name, false, interval, limit, work);
     }
 
-    /// Runs `work` in every copy of the service, now and then each time `interval` after the last run ended: for work
-    /// that copies share by themselves, and that should not wait for the lease of one that died.
+    /// Runs `work` in every replica of the service, now and then each time `interval` after the last run ended: for work
+    /// that replicas share by themselves, and that should not wait for the lease of one that died.
     ///
     /// `work` answers with how many things it did. A run longer than `limit` is stopped and counts as failed.
     pub fn everywhere<W, F, E>(&self, name: &'static str, interval: Duration, limit: Duration, work: W)
@@ -223,8 +223,8 @@ impl Jobs {
         Ok(jobs.into_iter().map(status).collect())
     }
 
-    /// Asks for a run now, whatever the interval: of the copy that holds the lease, which sees it at once or at its
-    /// next look; of this one, where every copy runs the job. Where a run is under way, another follows it. `None`
+    /// Asks for a run now, whatever the interval: of the replica that holds the lease, which sees it at once or at its
+    /// next look; of this one, where every replica runs the job. Where a run is under way, another follows it. `None`
     /// where there is no such job.
     ///
     /// # Errors
@@ -244,11 +244,11 @@ impl Jobs {
     }
 }
 
-/// What operators see of a copy: its machine, its process, and a number, for a process may be several copies.
-fn copy_name() -> String {
+/// What operators see of a replica: its machine, its process, and a number, for a process may be several replicas.
+fn replica_name() -> String {
     let host = std::env::var("HOSTNAME").ok().or_else(|| std::fs::read_to_string("/proc/sys/kernel/hostname").ok());
     let host = host.unwrap_or_default();
-    let host = if host.trim().is_empty() { "copy" } else { host.trim() };
+    let host = if host.trim().is_empty() { "replica" } else { host.trim() };
     format!("{host}/{}/{:08x}", std::process::id(), rand::random::<u32>())
 }
 

@@ -1,4 +1,4 @@
-//! What the database knows of a job, and how a copy's own runs are added to it.
+//! What the database knows of a job, and how a replica's own runs are added to it.
 
 use std::time::{Duration, Instant};
 
@@ -10,7 +10,7 @@ use diesel::Queryable;
 pub struct Record {
     /// The job's name, for example `saga`.
     pub name: String,
-    /// The copy that runs it; nobody where every copy does.
+    /// The replica that runs it; nobody where every replica does.
     pub holder: Option<String>,
     /// Until when it is the holder's.
     pub lease_until: Option<DateTime<Utc>>,
@@ -34,21 +34,21 @@ pub struct Record {
 
 impl Record {
     /// Whether anyone may take its lease. Leases are given for as long as `length`: one that would last much longer was
-    /// given before the clock was set back, and a copy that died must not keep it for as long as that was. Twice as long
+    /// given before the clock was set back, and a replica that died must not keep it for as long as that was. Twice as long
     /// is left alone: the caller may have read the time before another instance took the lease.
     pub(super) fn is_free(&self, now: DateTime<Utc>, length: Duration) -> bool {
         let too_long = |left: TimeDelta| left.to_std().is_ok_and(|left| left > length.saturating_mul(2));
         self.lease_until.is_none_or(|until| until <= now || too_long(until - now))
     }
 
-    /// Whether this copy holds its lease.
-    pub(super) fn is_held_by(&self, copy: &str, now: DateTime<Utc>, length: Duration) -> bool {
-        !self.is_free(now, length) && self.holder.as_deref() == Some(copy)
+    /// Whether this replica holds its lease.
+    pub(super) fn is_held_by(&self, replica: &str, now: DateTime<Utc>, length: Duration) -> bool {
+        !self.is_free(now, length) && self.holder.as_deref() == Some(replica)
     }
 
-    /// Gives it to a copy, or goes on doing so.
-    pub(super) fn lease(&mut self, copy: &str, until: DateTime<Utc>) {
-        self.holder = Some(copy.to_owned());
+    /// Gives it to a replica, or goes on doing so.
+    pub(super) fn lease(&mut self, replica: &str, until: DateTime<Utc>) {
+        self.holder = Some(replica.to_owned());
         self.lease_until = Some(until);
     }
 
@@ -69,7 +69,7 @@ pub(super) struct Run {
     pub trigger: Option<DateTime<Utc>>,
 }
 
-/// What a copy's runs came to since it last wrote it down.
+/// What a replica's runs came to since it last wrote it down.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Unwritten {
     runs: i64,

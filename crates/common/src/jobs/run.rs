@@ -1,4 +1,4 @@
-//! Runs one job in this copy, as often as it is its turn.
+//! Runs one job in this replica, as often as it is its turn.
 
 use std::{fmt::Display, future::Future, sync::Arc, time::Duration};
 
@@ -76,7 +76,7 @@ where
     let took = began.elapsed();
     jobs.metrics.ran(name, took, &result);
     if let Err(error) = &result {
-        tracing::warn!(job = name, error, "a background job failed; it runs again");
+        tracing::warn!(job = name, error, "background job failed; will retry");
     }
     let mut notes = lock(&job.notes);
     let failed = result.is_err();
@@ -95,7 +95,7 @@ async fn last_run_is_over(shutdown: &CancellationToken) {
     sleep(LAST_RUN).await;
 }
 
-/// Returns when the lease is no longer this copy's.
+/// Returns when the lease is no longer this replica's.
 async fn lost(mut turns: watch::Receiver<Turn>) {
     loop {
         let held = turns.borrow_and_update().held;

@@ -1,4 +1,4 @@
-//! The table `jobs`: read by every copy, written by those that hold leases or ran something.
+//! The table `jobs`: read by every replica, written by those that hold leases or ran something.
 #![allow(clippy::duplicate_mod, reason = "the queries are compiled once for each engine")]
 
 mod postgres;
@@ -15,7 +15,7 @@ pub(super) async fn read(db: &Db, names: &[&str]) -> Result<(DateTime<Utc>, Vec<
     db::read!(db, |conn, q| -> Result<_, DbError> { Ok((q::now(conn).await?, q::read(conn, names).await?)) })
 }
 
-/// Changes the jobs of these names, in one transaction that keeps other copies from changing them; writes those that
+/// Changes the jobs of these names, in one transaction that keeps other replicas from changing them; writes those that
 /// `change` did change. Makes the rows that are not there yet. Answers as [`read`] does, with what was written.
 pub(super) async fn change(
     db: &Db,

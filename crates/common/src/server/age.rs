@@ -79,7 +79,7 @@ impl Age {
                 tokio::select! {
                     ended = connection.as_mut() => return ended,
                     () = tokio::time::sleep(self.grace) => {
-                        tracing::debug!(grace = ?self.grace, "an old connection was cut off");
+                        tracing::debug!(grace = ?self.grace, "old connection closed");
                         return Ok(());
                     }
                     () = stop.cancelled() => {}

@@ -92,8 +92,8 @@ impl Connections {
                             let certificate = PeerCertificate::of(stream.get_ref().1);
                             (Either::Right(stream), certificate)
                         }
-                        Ok(Err(error)) => return tracing::debug!(%error, "a handshake failed"),
-                        Err(_) => return tracing::debug!("a handshake took too long"),
+                        Ok(Err(error)) => return tracing::debug!(%error, "TLS handshake failed"),
+                        Err(_) => return tracing::debug!("TLS handshake timed out"),
                     },
                     None => (Either::Left(stream), None),
                 };
@@ -118,10 +118,10 @@ impl Connections {
                 tokio::select! {
                     served = served => {
                         if let Err(error) = served {
-                            tracing::debug!(error, "a connection ended early");
+                            tracing::debug!(error, "connection ended early");
                         }
                     }
-                    () = unused => tracing::debug!(%peer, "a connection was closed: no call came on it"),
+                    () = unused => tracing::debug!(%peer, "idle connection closed: no call came on it"),
                 }
             };
             running.spawn(cut.clone().run_until_cancelled_owned(connection));
@@ -165,7 +165,7 @@ pub async fn accept(listener: &TcpListener) -> Option<TcpStream> {
         Err(error) => {
             let aborted = matches!(error.kind(), io::ErrorKind::ConnectionAborted | io::ErrorKind::ConnectionReset);
             if !aborted {
-                tracing::warn!(%error, "no connection could be accepted");
+                tracing::warn!(%error, "cannot accept connections");
                 tokio::time::sleep(ACCEPT_PAUSE).await;
             }
             None

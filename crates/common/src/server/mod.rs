@@ -275,7 +275,7 @@ impl Server {
         match tokio::time::timeout(drain, ended).await {
             Ok(()) => {}
             Err(_) => {
-                tracing::warn!(?drain, "requests still running at the end of the drain were cut off");
+                tracing::warn!(?drain, "requests still running at the end of the drain were cancelled");
             }
         }
         Ok(())

@@ -26,7 +26,7 @@ pub struct Config {
     pub otlp_metrics_interval: Duration,
     /// Address of the Prometheus endpoint; port 0: any free one; empty: none.
     pub metrics_listen: String,
-    /// Tells this copy from the others (`service.instance.id`); empty: made at each start.
+    /// Tells this replica from the others (`service.instance.id`); empty: made at each start.
     pub service_instance: String,
 }
 

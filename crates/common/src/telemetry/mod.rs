@@ -229,7 +229,7 @@ impl Guard {
             let _ = done.send(());
         });
         if tokio::time::timeout(FLUSH_LIMIT, wait).await.is_err() {
-            tracing::warn!("the collector did not take the last spans and metrics in time");
+            tracing::warn!("the collector did not accept the last spans and metrics in time");
         }
     }
 
@@ -245,7 +245,7 @@ impl Guard {
             let traces = pipelines.traces.as_ref().map_or(Ok(()), SdkTracerProvider::force_flush);
             for result in [traces, pipelines.metrics.force_flush()] {
                 if let Err(error) = result {
-                    tracing::warn!(%error, "the collector did not take the last spans and metrics");
+                    tracing::warn!(%error, "the collector did not accept the last spans and metrics");
                 }
             }
             done();

@@ -60,7 +60,7 @@ async fn accept(listener: tokio::net::TcpListener, routes: Router) {
         let stream = match listener.accept().await {
             Ok((stream, _)) => stream,
             Err(error) => {
-                tracing::debug!(%error, "no connection for metrics or probes could be accepted");
+                tracing::debug!(%error, "cannot accept connections for metrics or probes");
                 tokio::time::sleep(ACCEPT_PAUSE).await;
                 continue;
             }

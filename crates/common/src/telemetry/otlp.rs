@@ -145,9 +145,9 @@ impl ByService {
         let failed = self.failing.swap(result.is_err(), Ordering::Relaxed);
         match result {
             Err(error) if !failed => {
-                tracing::warn!(%error, "spans cannot be sent to the collector; they are lost until they can");
+                tracing::warn!(%error, "cannot send spans to the collector; spans are lost until it recovers");
             }
-            Ok(()) if failed => tracing::info!("spans can be sent to the collector again"),
+            Ok(()) if failed => tracing::info!("sending spans to the collector again"),
             _ => {}
         }
     }

@@ -65,10 +65,10 @@ impl<T: Clone + Send + 'static> Reloaded<T> {
             let inner = self.0.clone();
             // A task that could not run is one that the end of the process cut off.
             match tokio::task::spawn_blocking(move || inner.look()).await {
-                Ok(Some(Ok(()))) => tracing::info!(files = ?self.0.files, "new TLS files are in force"),
+                Ok(Some(Ok(()))) => tracing::info!(files = ?self.0.files, "new TLS files loaded"),
                 Ok(Some(Err(error))) => {
                     let (setting, error) = (error.setting(), chain(&error));
-                    tracing::error!(setting, error, "the new TLS files cannot be used: the old ones stay in force");
+                    tracing::error!(setting, error, "cannot load the new TLS files: the old ones stay in use");
                 }
                 Ok(None) | Err(_) => {}
             }

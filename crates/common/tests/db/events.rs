@@ -14,7 +14,9 @@ use futures::StreamExt as _;
 use prost::Message as _;
 use souk_common::config::Secret;
 use souk_common::db::{self, Db};
-use souk_common::events::{Begin, Bell, Draft, Event, Events, Log, Reader, Seat, Settings, Stuck, WatchError, nats};
+use souk_common::events::{
+    Begin, Checkpoint, Draft, Event, Events, Log, Notifier, Reader, Settings, Stuck, WatchError, nats,
+};
 use souk_common::ids::UserId;
 use souk_proto::common::v1;
 use souk_testkit::{process::Program, servers, wait};
@@ -44,7 +46,7 @@ fn settings() -> Settings {
 }
 
 pub(super) async fn log(db: &Db, stop: &CancellationToken) -> Log {
-    Log::open(db, "accounts", settings(), Bell::default(), stop.clone()).await.unwrap()
+    Log::open(db, "accounts", settings(), Notifier::default(), stop.clone()).await.unwrap()
 }
 
 /// The number that an event carries.
@@ -71,15 +73,15 @@ pub(super) async fn accounts(db: &Db, count: usize) -> Vec<UserId> {
     ids
 }
 
-/// Follows a log from its beginning, all of it or an owner's events, coming back after each `patience` events, until it has
+/// Follows a log from its beginning, all of it or an owner's events, coming back after each `reopen_after` events, until it has
 /// seen `count`.
-pub(super) async fn follow(log: Log, owner: Option<UserId>, count: usize, patience: usize) -> Vec<Arc<Event>> {
+pub(super) async fn follow(log: Log, owner: Option<UserId>, count: usize, reopen_after: usize) -> Vec<Arc<Event>> {
     let (mut seen, mut cursor) = (Vec::new(), "start".to_owned());
     while seen.len() < count {
         let mut steps = Box::pin(log.watch(Begin::Cursor(&cursor), owner, Some).await.unwrap());
         let first = steps.next().await.unwrap().unwrap();
         assert!(first.found.is_none());
-        for _ in 0..patience.min(count - seen.len()) {
+        for _ in 0..reopen_after.min(count - seen.len()) {
             let step = tokio::time::timeout(DEADLINE, steps.next()).await.unwrap().unwrap().unwrap();
             cursor = step.cursor;
             seen.extend(step.found);
@@ -95,19 +97,19 @@ async fn nothing_is_missed_repeated_or_out_of_order_however_writers_race() {
     for fixture in both().await {
         let (engine, stop) = (fixture.db.engine(), CancellationToken::new());
         let ids = accounts(&fixture.db, 5).await;
-        // Two copies of a service give positions at the same time.
+        // Two replicas of a service give positions at the same time.
         let logs = [log(&fixture.db, &stop).await, log(&fixture.db, &stop).await];
         let told = TASKS * EACH;
         let mut followers = JoinSet::new();
-        for (log, patience) in [(0, usize::MAX), (0, 1), (1, 7), (1, 50)] {
-            followers.spawn(follow(logs[log].clone(), None, told, patience));
+        for (log, reopen_after) in [(0, usize::MAX), (0, 1), (1, 7), (1, 50)] {
+            followers.spawn(follow(logs[log].clone(), None, told, reopen_after));
         }
         // Streams of one owner's events: those that are here live, and those that come back all the time.
         let of_one = told / ids.len();
         let mut owners = JoinSet::new();
-        for (log, owner, patience) in [(0, 0, usize::MAX), (1, 0, 1), (1, 1, usize::MAX), (0, 2, 3), (0, 3, 1)] {
+        for (log, owner, reopen_after) in [(0, 0, usize::MAX), (1, 0, 1), (1, 1, usize::MAX), (0, 2, 3), (0, 3, 1)] {
             let (log, owner) = (logs[log].clone(), ids[owner]);
-            owners.spawn(async move { (owner, follow(log, Some(owner), of_one, patience).await) });
+            owners.spawn(async move { (owner, follow(log, Some(owner), of_one, reopen_after).await) });
         }
         let mut writers = JoinSet::new();
         for task in 0..TASKS {
@@ -226,14 +228,14 @@ impl Reader for Copier {
         "copier"
     }
 
-    async fn act(&self, seat: Seat, events: &Events) -> Result<(), Stuck> {
+    async fn act(&self, checkpoint: Checkpoint, events: &Events) -> Result<(), Stuck> {
         let few: Events = events.iter().take(3).cloned().collect();
         let clumsy = self.clumsy.load(SeqCst);
         if clumsy && rand::random_bool(0.2) {
             return Err(Stuck::Other("before".into()));
         }
         let copied: Result<(), Error> = db::write!(self.db, |conn, q| {
-            if !q::advance(conn, seat, &few).await? {
+            if !q::advance(conn, checkpoint, &few).await? {
                 return Ok(());
             }
             let numbers = few.iter().map(|event| (event.position as i32, number(event))).collect();
@@ -256,7 +258,7 @@ async fn readers_act_on_each_event_once_in_order_though_they_race_fail_and_resta
         let ids = accounts(&fixture.db, 2).await;
         let stop = CancellationToken::new();
         let first = log(&fixture.db, &stop).await;
-        first.seat("copier", false).await.unwrap();
+        first.checkpoint("copier", false).await.unwrap();
         let clumsy = Arc::new(AtomicBool::new(true));
         let reader = || Arc::new(Copier { db: fixture.db.clone(), into: ids[1], clumsy: clumsy.clone() });
         let mut readers = vec![

@@ -1,5 +1,5 @@
-//! Connections that are of no more use: to a server that is not the primary any more, that changed under their prepared
-//! statements, or that is gone without a word.
+//! Unusable connections: to a server that is no longer the primary, that changed under their prepared statements, or
+//! that vanished.
 
 use std::time::{Duration, Instant};
 

@@ -1,4 +1,4 @@
-//! Background jobs: one copy of many runs each, and nothing that a run does ends its job.
+//! Background jobs: one replica of many runs each, and nothing that a run does ends its job.
 
 use std::{
     sync::{
@@ -24,13 +24,13 @@ const TICK: Duration = Duration::from_millis(5);
 /// Long enough that no lease runs out where a test does not want it, short enough to see it taken.
 const LEASE: Duration = Duration::from_secs(4);
 
-/// One copy of a service.
-struct Copy {
+/// One replica of a service.
+struct Replica {
     jobs: Jobs,
     shutdown: CancellationToken,
 }
 
-impl Copy {
+impl Replica {
     fn on(db: Db, lease: Duration) -> Self {
         let shutdown = CancellationToken::new();
         Self { jobs: Jobs::with_lease("test", db, shutdown.clone(), lease), shutdown }
@@ -57,7 +57,7 @@ impl Copy {
         statuses.into_iter().find(|status| status.record.name == name).unwrap()
     }
 
-    /// Waits until this copy sees that.
+    /// Waits until this replica sees that.
     async fn sees(&self, name: &str, reached: impl Fn(&Record) -> bool) -> Status {
         wait::value(DEADLINE, "the list to show it", async || {
             let status = self.status(name).await;
@@ -94,17 +94,17 @@ async fn reaches(runs: &AtomicU64, least: u64) {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn one_of_two_copies_runs_a_job_and_the_other_goes_on_when_it_stops() {
+async fn one_of_two_replicas_runs_a_job_and_the_other_goes_on_when_it_stops() {
     for fixture in both().await {
-        let first = Copy::of(&fixture, LEASE).await;
+        let first = Replica::of(&fixture, LEASE).await;
         let by_first = first.counting("tick", TICK);
         reaches(&by_first, 1).await;
-        let second = Copy::of(&fixture, LEASE).await;
+        let second = Replica::of(&fixture, LEASE).await;
         let by_second = second.counting("tick", TICK);
-        let everywhere = [&first, &second].map(|copy| {
+        let everywhere = [&first, &second].map(|replica| {
             let runs = Arc::new(AtomicU64::new(0));
             let count = runs.clone();
-            copy.jobs.everywhere("each", TICK, HOUR, move || {
+            replica.jobs.everywhere("each", TICK, HOUR, move || {
                 count.fetch_add(1, SeqCst);
                 async { Ok::<_, String>(1) }
             });
@@ -132,20 +132,20 @@ async fn one_of_two_copies_runs_a_job_and_the_other_goes_on_when_it_stops() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn another_copy_goes_on_when_the_lease_of_one_that_died_has_run_out() {
+async fn another_replica_runs_the_job_when_the_lease_of_a_dead_one_has_expired() {
     for fixture in both().await {
         let lease = Duration::from_secs(2);
         let dying = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build().unwrap();
         let (url, data_dir) = (fixture.database.url.clone(), fixture.database.data_dir().to_owned());
         let first = dying.spawn(async move {
             let db = Db::connect(&Config::at(url), &data_dir, "accounts", super::store::migrations()).await.unwrap();
-            let copy = Copy::on(db, lease);
-            (copy.counting("tick", TICK), copy)
+            let replica = Replica::on(db, lease);
+            (replica.counting("tick", TICK), replica)
         });
         let (by_first, _first) = first.await.unwrap();
         reaches(&by_first, 1).await;
 
-        let second = Copy::of(&fixture, lease).await;
+        let second = Replica::of(&fixture, lease).await;
         let began: Arc<Mutex<Option<DateTime<Utc>>>> = Arc::default();
         let note = began.clone();
         second.jobs.leased("tick", TICK, HOUR, move || {
@@ -157,7 +157,7 @@ async fn another_copy_goes_on_when_the_lease_of_one_that_died_has_run_out() {
         dying.shutdown_background();
         let left = second.status("tick").await.record;
         assert!(left.holder.is_some());
-        let began = wait::value(DEADLINE, "the second copy to run", async || *began.lock().unwrap()).await;
+        let began = wait::value(DEADLINE, "the second replica to run", async || *began.lock().unwrap()).await;
         assert!(Some(began) >= left.lease_until, "{began} is before the end of the lease, {left:?}");
         let taken = second.status("tick").await.record;
         assert!(taken.holder.is_some() && taken.holder != left.holder);
@@ -166,12 +166,12 @@ async fn another_copy_goes_on_when_the_lease_of_one_that_died_has_run_out() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_run_that_any_copy_is_asked_for_is_made_by_the_holder() {
+async fn a_run_requested_from_any_replica_is_done_by_the_holder() {
     for fixture in both().await {
-        let first = Copy::of(&fixture, LEASE).await;
+        let first = Replica::of(&fixture, LEASE).await;
         let by_first = first.counting("rare", HOUR);
         reaches(&by_first, 1).await;
-        let second = Copy::of(&fixture, LEASE).await;
+        let second = Replica::of(&fixture, LEASE).await;
         let by_second = second.counting("rare", HOUR);
 
         for (asked, runs) in [(&second, 2), (&first, 3)] {
@@ -184,7 +184,7 @@ async fn a_run_that_any_copy_is_asked_for_is_made_by_the_holder() {
         assert_eq!((by_first.load(SeqCst), by_second.load(SeqCst)), (3, 0));
         assert_eq!(second.jobs.trigger("unknown").await.unwrap(), None);
 
-        // What another copy did an hour ago or less is not done again; but what it was asked for and did not do is.
+        // What another replica did an hour ago or less is not done again; but what it was asked for and did not do is.
         first.stop().await;
         second.sees("rare", |record| record.holder.is_some()).await;
         second.jobs.trigger("rare").await.unwrap();
@@ -197,7 +197,7 @@ async fn a_run_that_any_copy_is_asked_for_is_made_by_the_holder() {
 #[tokio::test(flavor = "multi_thread")]
 async fn an_error_a_panic_and_a_hang_show_and_end_no_job() {
     for fixture in both().await {
-        let [runs, looks] = [Copy::of(&fixture, LEASE).await, Copy::of(&fixture, LEASE).await];
+        let [runs, looks] = [Replica::of(&fixture, LEASE).await, Replica::of(&fixture, LEASE).await];
         let turn = Arc::new(AtomicU64::new(0));
         let go: Arc<AtomicU64> = Arc::default();
         let (turns, gate) = (turn.clone(), go.clone());
@@ -234,15 +234,15 @@ async fn an_error_a_panic_and_a_hang_show_and_end_no_job() {
 #[tokio::test(flavor = "multi_thread")]
 async fn runs_that_go_well_are_not_written_each() {
     for fixture in both().await {
-        let copy = Copy::of(&fixture, 20 * LEASE).await;
-        let runs = copy.counting("tick", TICK);
+        let replica = Replica::of(&fixture, 20 * LEASE).await;
+        let runs = replica.counting("tick", TICK);
         reaches(&runs, 1).await;
         let before = written(&fixture.db).await;
         reaches(&runs, 200).await;
         assert_eq!(written(&fixture.db).await, before, "{}", fixture.db.engine());
         // But they are in the list, and at the end they are written.
-        assert!(copy.status("tick").await.record.runs >= 199);
-        copy.stop().await;
+        assert!(replica.status("tick").await.record.runs >= 199);
+        replica.stop().await;
         assert_eq!(written(&fixture.db).await, i64::try_from(runs.load(SeqCst)).unwrap());
     }
 }
@@ -250,10 +250,10 @@ async fn runs_that_go_well_are_not_written_each() {
 #[tokio::test(flavor = "multi_thread")]
 async fn shutdown_waits_for_the_run_under_way_and_begins_no_other() {
     for fixture in both().await {
-        let copy = Copy::of(&fixture, LEASE).await;
+        let replica = Replica::of(&fixture, LEASE).await;
         let (began, ended) = (Arc::new(AtomicU64::new(0)), Arc::new(AtomicU64::new(0)));
-        let (token, begins, ends) = (copy.shutdown.clone(), began.clone(), ended.clone());
-        copy.jobs.leased("slow", Duration::ZERO, HOUR, move || {
+        let (token, begins, ends) = (replica.shutdown.clone(), began.clone(), ended.clone());
+        replica.jobs.leased("slow", Duration::ZERO, HOUR, move || {
             let (token, begins, ends) = (token.clone(), begins.clone(), ends.clone());
             async move {
                 begins.fetch_add(1, SeqCst);
@@ -263,12 +263,12 @@ async fn shutdown_waits_for_the_run_under_way_and_begins_no_other() {
             }
         });
         reaches(&began, 1).await;
-        copy.stop().await;
+        replica.stop().await;
         assert_eq!((began.load(SeqCst), ended.load(SeqCst)), (1, 1));
     }
 }
 
-/// The copy that cannot renew its lease stops its run before another copy begins one.
+/// The replica that cannot renew its lease stops its run before another replica begins one.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_run_ends_with_the_lease_that_could_not_be_renewed() {
     struct Running(Arc<AtomicU64>);
@@ -282,12 +282,12 @@ async fn a_run_ends_with_the_lease_that_could_not_be_renewed() {
     let proxy = Proxy::before(&fixture.database.url).await;
     let config = Config { acquire_timeout: Duration::from_millis(500), ..Config::at(proxy.url(&fixture.database.url)) };
     let lease = Duration::from_secs(2);
-    let cut_off = Copy::on(connect(&config, &fixture.database).await, lease);
+    let cut_off = Replica::on(connect(&config, &fixture.database).await, lease);
     let (running, met) = (Arc::new(AtomicU64::new(0)), Arc::new(AtomicU64::new(0)));
-    let endless = |copy: &Copy| {
+    let endless = |replica: &Replica| {
         let begun = Arc::new(AtomicU64::new(0));
         let (running, met, begins) = (running.clone(), met.clone(), begun.clone());
-        copy.jobs.leased("endless", TICK, HOUR, move || {
+        replica.jobs.leased("endless", TICK, HOUR, move || {
             met.fetch_max(running.fetch_add(1, SeqCst), SeqCst);
             begins.fetch_add(1, SeqCst);
             let running = Running(running.clone());
@@ -299,7 +299,7 @@ async fn a_run_ends_with_the_lease_that_could_not_be_renewed() {
         begun
     };
     reaches(&endless(&cut_off), 1).await;
-    let other = Copy::of(&fixture, lease).await;
+    let other = Replica::of(&fixture, lease).await;
     let by_other = endless(&other);
     // It holds the lease beyond its first length, and has the run going all the time.
     let until = other.status("endless").await.record.lease_until.unwrap();

@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering::SeqCst};
 use std::time::Duration;
 
 use souk_common::db::{self, Db};
-use souk_common::events::{DeadLetter, DeadLetters, Events, Reader, Seat, Stuck};
+use souk_common::events::{Checkpoint, DeadLetter, DeadLetters, Events, Reader, Stuck};
 use souk_common::ids::UserId;
 use souk_testkit::wait;
 use tokio_util::sync::CancellationToken;
@@ -16,7 +16,7 @@ use super::events::{DEADLINE, accounts, change, log, number, postgres, sqlite};
 use super::store::{self, Error};
 
 /// How long an event is tried.
-const PATIENCE: Duration = Duration::from_millis(300);
+const TIMEOUT: Duration = Duration::from_millis(300);
 /// The event of the sick account that cannot be acted on.
 const POISON: i64 = 3;
 
@@ -34,18 +34,18 @@ impl Reader for Scribe {
         "scribe"
     }
 
-    fn patience(&self) -> Duration {
-        PATIENCE
+    fn give_up_after(&self) -> Duration {
+        TIMEOUT
     }
 
-    async fn act(&self, seat: Seat, events: &Events) -> Result<(), Stuck> {
+    async fn act(&self, checkpoint: Checkpoint, events: &Events) -> Result<(), Stuck> {
         let poison = events.iter().find(|event| event.subject == self.sick && number(event) == POISON);
         if let Some(poison) = poison.filter(|_| self.is_sick.load(SeqCst)) {
             self.tries.fetch_add(1, SeqCst);
             return Err(Stuck::Event { position: poison.position, why: "it is poisoned".into() });
         }
         let written: Result<(), Error> = db::write!(self.db, |conn, q| {
-            if !q::advance(conn, seat, events).await? {
+            if !q::advance(conn, checkpoint, events).await? {
                 return Ok(());
             }
             for event in events {
@@ -86,8 +86,8 @@ async fn an_event_that_cannot_be_acted_on_holds_up_only_its_subject_until_it_is_
             })
         };
         let first = log(&db, &stop).await;
-        first.seat("scribe", false).await.unwrap();
-        // Two copies at a time.
+        first.checkpoint("scribe", false).await.unwrap();
+        // Two replicas at a time.
         for log in [first.clone(), log(&db, &stop).await] {
             tokio::spawn(log.serve(scribe()));
         }
@@ -110,7 +110,7 @@ async fn an_event_that_cannot_be_acted_on_holds_up_only_its_subject_until_it_is_
         assert!(found.iter().all(|letter| letter.reader == "scribe" && letter.event.subject == told[1].name()));
         assert_eq!(found[0].last_error.as_deref(), Some("it is poisoned"));
         let tried = (found[0].last_tried.unwrap() - found[0].first_tried.unwrap()).to_std().unwrap();
-        assert!(found[0].tries > 1 && tried + Duration::from_millis(50) > PATIENCE, "{engine}: {:?}", found[0]);
+        assert!(found[0].tries > 1 && tried + Duration::from_millis(50) > TIMEOUT, "{engine}: {:?}", found[0]);
         assert_eq!((found[1].tries, &found[1].last_error, found[1].first_tried), (0, &None, None));
         // Page by page.
         let page = dead.list(None, 2).await.unwrap();
@@ -128,7 +128,7 @@ async fn an_event_that_cannot_be_acted_on_holds_up_only_its_subject_until_it_is_
         })
         .await;
         assert_eq!(again.last_error.as_deref(), Some("it is poisoned"));
-        assert!((1..=2).contains(&(tries.load(SeqCst) - before)), "{engine}: both copies at most");
+        assert!((1..=2).contains(&(tries.load(SeqCst) - before)), "{engine}: both replicas at most");
         assert_eq!((lying(&dead).await, written(1).await), (vec![3, 4, 5], 2));
 
         // What made it sick is gone: all come in their order, while more happens.
@@ -154,11 +154,11 @@ impl Reader for Picky {
         "picky"
     }
 
-    fn patience(&self) -> Duration {
+    fn give_up_after(&self) -> Duration {
         Duration::ZERO
     }
 
-    async fn act(&self, _: Seat, events: &Events) -> Result<(), Stuck> {
+    async fn act(&self, _: Checkpoint, events: &Events) -> Result<(), Stuck> {
         match events.iter().find(|event| event.subject == self.account) {
             Some(event) => Err(Stuck::Event { position: event.position, why: "never".into() }),
             None => {
@@ -175,7 +175,7 @@ async fn a_bus_that_is_away_makes_no_dead_letters_and_one_that_is_given_up_is_go
         let (db, stop) = (fixture.db.clone(), CancellationToken::new());
         let ids = accounts(&db, 2).await;
         let log = log(&db, &stop).await;
-        log.seat("picky", false).await.unwrap();
+        log.checkpoint("picky", false).await.unwrap();
         let waits = Arc::new(AtomicUsize::new(0));
         let picky = Picky { account: ids[0].name(), waits: waits.clone() };
         tokio::spawn(log.clone().serve(Arc::new(picky)));

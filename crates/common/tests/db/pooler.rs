@@ -68,23 +68,23 @@ async fn setting(conn: &mut souk_common::db::postgres::Conn, name: &str) -> Stri
 #[tokio::test(flavor = "multi_thread")]
 async fn copies_behind_a_pooler_migrate_once_and_prepare_as_ever() {
     let ground = Ground::new().await;
-    // More copies than the pooler has connections: those that wait must not keep the one that works from its own.
-    let mut copies = JoinSet::new();
+    // More replicas than the pooler has connections: those that wait must not keep the one that works from its own.
+    let mut replicas = JoinSet::new();
     for _ in 0..8 {
         let (config, data_dir) = (ground.config(), ground.database.data_dir().to_owned());
-        copies.spawn(async move {
+        replicas.spawn(async move {
             let db = Db::connect(&config, &data_dir, "accounts", store::migrations()).await.unwrap();
             let ran = db.migrate().await.unwrap();
             (db, ran)
         });
     }
-    let (copies, ran): (Vec<_>, Vec<_>) = copies.join_all().await.into_iter().unzip();
+    let (replicas, ran): (Vec<_>, Vec<_>) = replicas.join_all().await.into_iter().unzip();
     let own: Vec<_> = ran.into_iter().flatten().filter(|name| !name.starts_with("common-")).collect();
     assert_eq!(own, ["0001_accounts", "0002_entries", "0003_events", "0004_event_owners"]);
 
     // Each statement many times on many connections, as one that is kept and one that is not, in transactions and alone.
     let mut work = JoinSet::new();
-    for (number, db) in copies.iter().cloned().cycle().take(40).enumerate() {
+    for (number, db) in replicas.iter().cloned().cycle().take(40).enumerate() {
         work.spawn(async move {
             let ann = store::create(&db, &account(&format!("{number}@example.com"), 100)).await.unwrap();
             for taken in 1..=5 {
@@ -104,7 +104,7 @@ async fn copies_behind_a_pooler_migrate_once_and_prepare_as_ever() {
         });
     }
     work.join_all().await;
-    let Pools::Postgres(pool) = copies[0].pools() else { panic!("not PostgreSQL") };
+    let Pools::Postgres(pool) = replicas[0].pools() else { panic!("not PostgreSQL") };
     let conn = &mut *pool.get().await.unwrap();
     let count = diesel::sql_query("SELECT count(*) AS number FROM pg_stat_activity WHERE datname = current_database()");
     let connections = count.get_result::<Number>(conn).await.unwrap().number;

@@ -15,19 +15,19 @@ use super::{connect, store};
 async fn copies_that_start_at_once_migrate_once() {
     let [sqlite, postgres] = souk_testkit::db::both("common").await;
     for database in [sqlite, postgres] {
-        let mut copies = JoinSet::new();
+        let mut replicas = JoinSet::new();
         for _ in 0..6 {
             let mut config = Config::at(&database.url);
             config.max_connections = 2;
             let data_dir = database.data_dir().to_owned();
-            copies.spawn(async move {
+            replicas.spawn(async move {
                 let db = Db::connect(&config, &data_dir, "accounts", store::migrations()).await.unwrap();
                 db.migrate().await.unwrap()
             });
         }
         let mut ran = Vec::new();
-        while let Some(copy) = copies.join_next().await {
-            ran.extend(copy.unwrap());
+        while let Some(replica) = replicas.join_next().await {
+            ran.extend(replica.unwrap());
         }
         let (common, own): (Vec<_>, Vec<_>) = ran.iter().partition(|name| name.starts_with("common-"));
         assert_eq!(own, ["0001_accounts", "0002_entries", "0003_events", "0004_event_owners"]);

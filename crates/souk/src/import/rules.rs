@@ -31,7 +31,7 @@ pub enum Reason {
     NothingToCancel,
     /// souk did not take the order.
     OrderRefused,
-    /// souk took the order down, but could not fill it.
+    /// souk recorded the order, but could not fill it.
     OrderRejected,
 }
 

@@ -1,4 +1,4 @@
-//! What was told, held against what is there: no I/O.
+//! Compares the responses that buyers got with the stored data. No I/O.
 
 use std::collections::{HashMap, HashSet};
 

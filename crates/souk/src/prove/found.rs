@@ -14,7 +14,7 @@ use crate::api::{Api, list, text};
 /// By when every order must be final, after the last kill.
 pub const RECOVERY: Duration = Duration::from_secs(30);
 /// How long is waited for them to become final at all.
-const PATIENCE: Duration = Duration::from_secs(120);
+const TIMEOUT: Duration = Duration::from_secs(120);
 const PAUSE: Duration = Duration::from_millis(200);
 
 /// Everything that the run made, as it is now.
@@ -97,7 +97,7 @@ async fn settle(buyers: &[Api], told: &[Told], staff: &Api, since: Instant) -> a
             let late = format!("the last one became final after {:.1} s", settled.after.as_secs_f64());
             settled.late = if open.is_empty() { vec![late] } else { open.clone() };
         }
-        if open.is_empty() || settled.after > PATIENCE {
+        if open.is_empty() || settled.after > TIMEOUT {
             return Ok(settled);
         }
         tokio::time::sleep(PAUSE).await;

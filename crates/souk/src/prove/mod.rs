@@ -1,8 +1,8 @@
-//! `souk prove`: the promises put to the test on an installation, or on services of its own that it kills.
+//! `souk prove`: tests the promises on an installation, or on services of its own that it kills.
 //!
-//! Buyers order the same few products, in parallel and twice over, cancel and send back, and every answer is
-//! remembered. Then the run waits until everything is final, reads all of it by the public API, and holds the one
-//! against the other; `souk verify` follows where the databases are at hand.
+//! Buyers order the same few products, in parallel and repeatedly, cancel and return, and every response is kept.
+//! Then the run waits until everything is final, reads all data by the public API, and compares it with the
+//! responses. If the databases are known, `souk verify` follows.
 
 mod answers;
 mod buyers;

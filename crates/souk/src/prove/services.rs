@@ -29,7 +29,7 @@ use crate::{
 };
 
 /// How long a service may take to be ready.
-const PATIENCE: Duration = Duration::from_secs(60);
+const TIMEOUT: Duration = Duration::from_secs(60);
 /// Ports that systems do not give out by themselves: a service that was killed finds its own still free.
 const PORTS: Range<u16> = 10_000..30_000;
 const ALL: [Which; 4] = [Which::User, Which::Inventory, Which::Order, Which::Gateway];
@@ -170,7 +170,7 @@ impl Service {
             if let Some(status) = self.process.try_wait()? {
                 bail!("the {} service ended ({status}) before it was ready; see {}", self.which.name(), log.display());
             }
-            if started.elapsed() > PATIENCE {
+            if started.elapsed() > TIMEOUT {
                 let name = self.which.name();
                 return Err(error).with_context(|| format!("the {name} service is not ready; see {}", log.display()));
             }
@@ -195,7 +195,7 @@ fn log(folder: &Path, which: Which) -> PathBuf {
 /// Settings for all four, on free ports.
 fn configure(data_dir: &DataDir, databases: Option<&Databases>) -> anyhow::Result<(Given, Vec<SocketAddr>)> {
     let ports = std::iter::repeat_with(|| rand::rng().random_range(PORTS)).take(PORTS.len());
-    // All are held until all are known, so that none is given out twice.
+    // All ports stay bound until all are known, so that none is assigned twice.
     let free = ports.filter_map(|port| TcpListener::bind((Ipv4Addr::LOCALHOST, port)).ok());
     let listeners: Vec<_> = free.take(ALL.len()).collect();
     if listeners.len() < ALL.len() {

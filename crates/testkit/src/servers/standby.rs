@@ -10,7 +10,7 @@ use super::supervisor::Plan;
 use super::{Server, find, start_on_free_port, user};
 
 /// How long the standby may take to be where it shall be.
-const PATIENCE: Duration = Duration::from_secs(60);
+const TIMEOUT: Duration = Duration::from_secs(60);
 
 /// Two servers that replicate synchronously: what the primary has committed, the standby has on its disk.
 #[derive(Debug)]
@@ -76,7 +76,7 @@ impl Pair {
     async fn replication(&self, condition: &str) -> Result<()> {
         let (began, check) = (Instant::now(), format!("DO $$ BEGIN ASSERT {condition}; END $$"));
         while let Err(error) = execute(&self.primary, &check).await {
-            if began.elapsed() > PATIENCE {
+            if began.elapsed() > TIMEOUT {
                 bail!("the replication is not as expected: {error:#}; the standby's log:\n{}", self.standby.log());
             }
             tokio::time::sleep(Duration::from_millis(50)).await;

@@ -1,4 +1,4 @@
-//! What the services tell of changes, so that kept answers are not given out after them, whoever made them.
+//! Follows the services' event logs, so that cached responses are not served after a change, whoever made it.
 //!
 //! A method that takes `souk.common.v1.WatchEventsRequest` is its package's log of events.
 
@@ -67,13 +67,9 @@ impl Log {
                 let (package, error) = (&self.package, chain(&status));
                 if status.code() == Code::Unavailable {
                     // Its service is starting, stopping or gone, which others tell of.
-                    tracing::debug!(package, error, "a log of events broke off");
+                    tracing::debug!(package, error, "event log stream ended");
                 } else {
-                    tracing::warn!(
-                        package,
-                        error,
-                        "a log of events cannot be followed: what is kept may be out of date"
-                    );
+                    tracing::warn!(package, error, "cannot follow an event log: cached responses may be stale");
                 }
             }
             tokio::select! {

@@ -1,9 +1,9 @@
-//! Answers kept for a while, so that many who ask the same are one call: for methods whose contract allows it, and
-//! only such as everyone may see.
+//! Caches responses, so that many equal requests are one call: for methods whose contract allows it, and only
+//! responses that everyone may see.
 //!
-//! Answers are kept in this gateway's memory; behind it, where there is a Redis, in one that all gateways share. They
-//! are given out no more once something that they show has changed: through this gateway (`Change`), or by what the
-//! services tell of it (`follow`).
+//! Responses are kept in this gateway's memory and, if configured, in a Redis that all gateways share. They are not
+//! served any more once something that they show has changed: through this gateway (`Change`), or by the services'
+//! event logs (`follow`).
 
 mod changes;
 pub mod follow;
@@ -166,7 +166,7 @@ impl Cache {
         Some(Question { method: method.clone(), caching, key })
     }
 
-    /// A service was changed through this gateway: none of its answers is given out again.
+    /// A service was changed through this gateway: none of its cached responses is served again.
     pub fn invalidate(&self, service: &str) {
         for method in self.changes.at_service(service) {
             if let Some(common) = &self.common {
@@ -175,8 +175,8 @@ impl Cache {
         }
     }
 
-    /// A message of a package was changed, as the log of the package's events tells at this position: no answer that
-    /// shows such a message is given out again.
+    /// A message of a package was changed, by the package's event log at this position: no cached response that shows
+    /// such a message is served again.
     pub fn changed(&self, package: &str, message: &str, position: i64) {
         for method in self.changes.of_message(package, message) {
             if let Some(common) = &self.common {

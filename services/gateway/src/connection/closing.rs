@@ -28,13 +28,13 @@ pub struct Staged<S> {
     refusal: Option<Refusal>,
     /// Whether this side is closed.
     closed: bool,
-    patience: Option<Pin<Box<Sleep>>>,
+    deadline: Option<Pin<Box<Sleep>>>,
 }
 
 impl<S> Staged<S> {
     /// Closes at once, unless `linger` says to wait.
     pub fn new(stream: S, linger: Linger, bounds: Bounds) -> Self {
-        Self { stream, linger, bounds, refusal: None, closed: false, patience: None }
+        Self { stream, linger, bounds, refusal: None, closed: false, deadline: None }
     }
 }
 
@@ -91,10 +91,10 @@ impl<S: AsyncRead + AsyncWrite + Unpin> AsyncWrite for Staged<S> {
             this.closed = true;
         }
         let Some(until) = this.linger.until() else { return Poll::Ready(Ok(())) };
-        let patience = this.patience.get_or_insert_with(|| Box::pin(tokio::time::sleep_until(until)));
+        let deadline = this.deadline.get_or_insert_with(|| Box::pin(tokio::time::sleep_until(until)));
         let mut piece = [0; PIECE];
         loop {
-            if patience.as_mut().poll(context).is_ready() {
+            if deadline.as_mut().poll(context).is_ready() {
                 return Poll::Ready(Ok(()));
             }
             let mut buffer = ReadBuf::new(&mut piece);

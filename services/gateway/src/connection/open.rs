@@ -132,7 +132,7 @@ impl Connections {
             match self.places.full(peer).filter(|_| !trusted) {
                 Some(network) if !self.close_idle_in(network) => {
                     telemetry::metrics::connection_closed("refused");
-                    tracing::debug!(%peer, "an address has as many connections as it may: a new one was refused");
+                    tracing::debug!(%peer, "connection refused: its address has reached its limit");
                     return None;
                 }
                 None if !self.close_any_idle() => freed.await,
@@ -319,7 +319,7 @@ impl Connection {
         let blocked = self.write_blocked_since.load(Ordering::Relaxed) > 0;
         if blocked && since(&self.write_blocked_since) >= ms(self.all.write_timeout) {
             telemetry::metrics::connection_closed("unread");
-            tracing::debug!(peer = %self.peer, "a client that takes no bytes was cut off");
+            tracing::debug!(peer = %self.peer, "connection closed: the client reads nothing");
             self.cut.cancel();
             return;
         }
@@ -330,7 +330,7 @@ impl Connection {
                 given_up += 1;
             } else if response.give_up(self.all.write_timeout) {
                 telemetry::metrics::unread("given_up");
-                tracing::debug!(peer = %self.peer, "a response that is not read was given up");
+                tracing::debug!(peer = %self.peer, "response dropped: the client does not read it");
             }
         }
         // What hyper has of them is free only when they are read, or with the connection. Other requests may go on.

@@ -58,7 +58,7 @@ pub fn of(bytes: &[u8]) -> Option<Refusal> {
     }
     let status = StatusCode::from_u16(status).ok()?;
     let request_id = RequestContext::background().request_id;
-    tracing::debug!(request_id = &*request_id, status = status.as_u16(), "a request could not be read");
+    tracing::debug!(request_id = &*request_id, status = status.as_u16(), "cannot parse a request");
     let problem = Problem::new(Reason::MalformedRequest, detail).on_http(status.as_u16());
     // Its path is not known.
     let body = answer::problem_json(&problem, &request_id, "", None).to_string();

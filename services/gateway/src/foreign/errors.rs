@@ -42,7 +42,7 @@ impl Errors {
         Self::Passed(Arc::new(Passing { pools: [contract.clone()].into_iter().chain(usual).collect(), headers }))
     }
 
-    /// What a client is told of a call that ended in this status.
+    /// The error that a client gets for a call that ended with this status.
     pub fn problem(&self, status: &Status) -> Problem {
         match self {
             Self::Passed(passing) if is_the_services(status) => passing.problem(status),

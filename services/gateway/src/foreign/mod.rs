@@ -184,14 +184,14 @@ fn contract(
         return Err(ForeignError::NoKeys { method, keys_from: config.settings.keys_from.clone() });
     }
     for service in without_backend {
-        tracing::info!(%service, "a service of the contract is not served: no backend is named for it");
+        tracing::info!(%service, "service not served: no backend is configured for it");
     }
     if contract.methods().next().is_none() {
         let why = if closed.is_empty() { NO_BACKEND } else { NO_ACCESS };
         return Err(ForeignError::Nothing { from: from.to_owned(), why });
     }
     for method in closed {
-        tracing::warn!(method, "a method is not served: nobody may call it (gateway.contract.access)");
+        tracing::warn!(method, "method not served: nobody may call it (gateway.contract.access)");
     }
     Ok((contract, unsupported))
 }
@@ -208,11 +208,11 @@ fn routes(contract: &Contract, leniency: Leniency) -> Routes {
     let pages: Vec<&str> = Page::ALL.into_iter().map(Page::path).chain(docs::paths()).collect();
     let (routes, skipped) = Routes::foreign(contract, leniency, &pages);
     for error in skipped {
-        tracing::warn!(error = chain(&error), "a route is not served");
+        tracing::warn!(error = chain(&error), "route not served");
     }
     for page in pages {
         if let Some(route) = routes.at(page) {
-            tracing::warn!(%route, page, "the gateway's own page is in the way of a route for this one path");
+            tracing::warn!(%route, page, "route shadowed for this path by a page of the gateway's own");
         }
     }
     routes

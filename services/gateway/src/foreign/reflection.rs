@@ -28,7 +28,7 @@ use super::descriptors::{MOST_BYTES, check};
 use crate::{config::Config, grpc};
 
 /// How long backends may take to start. A gateway and its services are often started together.
-const PATIENCE: Duration = Duration::from_secs(60);
+const TIMEOUT: Duration = Duration::from_secs(60);
 /// How long an answer may take.
 const ANSWER: Duration = Duration::from_secs(10);
 const PAUSE: Duration = Duration::from_millis(500);
@@ -176,7 +176,7 @@ impl Backend<'_> {
                 Err(status) if status.code() == Code::Unimplemented => {
                     return Err(ReflectionError::None(self.name.to_owned()));
                 }
-                Err(status) if status.code() == Code::Unavailable && begun.elapsed() < PATIENCE => {
+                Err(status) if status.code() == Code::Unavailable && begun.elapsed() < TIMEOUT => {
                     if !std::mem::replace(&mut told, true) {
                         tracing::info!(backend = self.name, error = chain(&status), "waiting for a backend to start");
                     }

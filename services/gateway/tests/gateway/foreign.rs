@@ -179,7 +179,7 @@ async fn what_cannot_be_served_is_named_and_the_rest_is_served() {
         "method foreign.bookstore.v1.Odd.Shelves: `GET /shelves` is the same route as `GET /shelves` of \
          foreign.bookstore.v1.Bookstore.ListShelves",
         "method foreign.bookstore.v1.Odd.Nowhere: /nowhere/{name}: the path variable `name`",
-        "a method is not served: nobody may call it",
+        "method not served: nobody may call it",
     ] {
         assert!(log.contains(says), "{says}\n{log}");
     }

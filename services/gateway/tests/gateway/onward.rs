@@ -1,4 +1,4 @@
-//! Calls onward: copies of a service that die, hang, stop or come back, under load; and many callers at once.
+//! Calls onward: replicas of a service that die, hang, stop or come back, under load; and many callers at once.
 
 use std::{
     cell::RefCell,
@@ -25,7 +25,7 @@ const READ: &str = "/test/v1/things/1";
 /// On a fast machine, those who read all the while use up their budget.
 const UNLIMITED: (&str, &str) = ("gateway.rate_limits.enabled", "false");
 
-/// A gateway before two copies of the echo server, each behind a proxy.
+/// A gateway before two replicas of the echo server, each behind a proxy.
 async fn two_copies(settings: &[(&str, &str)]) -> (Booted, Proxy, Proxy) {
     let (first, _) = echo::serve(contract()).await;
     let (second, _) = echo::serve(contract()).await;
@@ -43,7 +43,7 @@ async fn addresses(souk: &Booted) -> Vec<serde_json::Value> {
 }
 
 async fn both_are_up(souk: &Booted) {
-    wait::until(LONG, "both copies to be up", async || {
+    wait::until(LONG, "both replicas to be up", async || {
         let addresses = addresses(souk).await;
         addresses.len() == 2 && addresses.iter().all(|address| address["state"] == "up")
     })
@@ -133,7 +133,7 @@ async fn a_copy_that_stops_in_peace_fails_no_call_at_all() {
     let stop = CancellationToken::new();
     let (stopping, _) = echo::serve_until(contract(), stop.clone()).await;
     let souk = boot_with(&[UNLIMITED], |other| format!("{stopping},{other}")).await;
-    // Not idempotent: each is sent again only where the copy cannot have begun with it.
+    // Not idempotent: each is sent again only where the replica cannot have begun with it.
     let load = under_load(&souk, "PATCH", READ, || stop.cancel()).await;
     assert!(
         load.read > ENOUGH && load.failed.is_empty(),
@@ -147,7 +147,7 @@ async fn a_copy_that_stops_in_peace_fails_no_call_at_all() {
 #[tokio::test]
 async fn what_may_have_been_done_is_not_done_again() {
     let (souk, first, _second) = two_copies(&[]).await;
-    // Calls that hang, on both copies, of a method that is not idempotent.
+    // Calls that hang, on both replicas, of a method that is not idempotent.
     let hanging: Vec<_> = (0..20).map(|_| tokio::spawn(souk.request("GET", "/test/v1/fail/wait").send())).collect();
     let ended = || hanging.iter().filter(|call| call.is_finished()).count();
     // They are there when as many of others, sent later, have been answered.
@@ -156,11 +156,11 @@ async fn what_may_have_been_done_is_not_done_again() {
     }
     assert_eq!(ended(), 0);
     first.cut();
-    wait::until(LONG, "the calls on the copy that was cut to fail", async || ended() > 0).await;
+    wait::until(LONG, "the calls on the replica that was cut to fail", async || ended() > 0).await;
     for _ in 0..20 {
         souk.get(READ).await.ok();
     }
-    assert!(ended() < 20, "those on the other copy go on");
+    assert!(ended() < 20, "those on the other replica go on");
     for call in hanging {
         if call.is_finished() {
             assert_eq!(call.await.unwrap().unwrap().status(), StatusCode::SERVICE_UNAVAILABLE);
@@ -175,7 +175,7 @@ async fn while_no_copy_is_there_calls_fail_at_once_and_the_first_that_is_back_is
     let (souk, first, second) = two_copies(&[]).await;
     first.cut();
     second.cut();
-    wait::until(LONG, "both copies to be gone", async || souk.get(READ).await.status != StatusCode::OK).await;
+    wait::until(LONG, "both replicas to be gone", async || souk.get(READ).await.status != StatusCode::OK).await;
     let started = Instant::now();
     for answer in join_all((0..50).map(|_| souk.get(READ))).await {
         answer.problem(503, "SERVICE_UNAVAILABLE");
@@ -190,7 +190,7 @@ async fn while_no_copy_is_there_calls_fail_at_once_and_the_first_that_is_back_is
     .await;
     second.restore();
     let restored = Instant::now();
-    wait::until(LONG, "a copy to be called", async || souk.get(READ).await.status == StatusCode::OK).await;
+    wait::until(LONG, "a replica to be called", async || souk.get(READ).await.status == StatusCode::OK).await;
     assert!(restored.elapsed() < Duration::from_secs(2), "the breaker stayed open: {:?}", restored.elapsed());
     wait::until(LONG, "the gateway to be ready", async || souk.get("/readyz").await.status == StatusCode::OK).await;
 }
@@ -243,7 +243,7 @@ async fn each_try_is_told_what_is_left_of_the_deadline() {
     };
     assert!((1..=5000).contains(&left().await));
     first.stall();
-    // Of these some are sent to the silent copy, and a moment later to the other one.
+    // Of these some are sent to the silent replica, and a moment later to the other one.
     let least = join_all((0..16).map(|_| left())).await.into_iter().min().unwrap();
     assert!((1..=4750).contains(&least), "{least}");
 }

@@ -213,7 +213,7 @@ impl Book {
         self.ledger.push(entry);
     }
 
-    pub(super) fn remember(&mut self, id: Vec<u8>, answer: Answer) {
+    pub(super) fn insert_record(&mut self, id: Vec<u8>, answer: Answer) {
         self.spent.insert(id.clone(), Spent::Answered(answer.clone()));
         self.answers.insert(id, answer);
     }

@@ -5,8 +5,8 @@ use souk_common::ids::{LocationId, OrderId, ProductId};
 
 use super::{
     book::{Answer, Book, Entry, Spent},
-    manual::Cause,
     command::{Action, Command, Refusal, Reply, RequestKey, Shortage},
+    manual::Cause,
     product::{State as ProductState, Tracking},
     reservation::{Items, Line, Reservation, State, fingerprint},
     stock::{Movement, Reason},
@@ -54,7 +54,7 @@ impl Book {
             None => {}
         }
         let reply = act(self)?;
-        self.remember(key.id.clone(), Answer { hash: key.hash.clone(), reply: reply.clone() });
+        self.insert_record(key.id.clone(), Answer { hash: key.hash.clone(), reply: reply.clone() });
         Ok(reply)
     }
 

@@ -45,7 +45,7 @@ impl Book {
         }
         let places: Vec<_> = trial.steps.iter().map(|(place, ..)| *place).collect();
         self.make(cause, trial);
-        Ok(self.told(places))
+        Ok(self.notify_if_ok(places))
     }
 
     /// Takes every item from one location and puts it into another.
@@ -73,7 +73,7 @@ impl Book {
         }
         let places: Vec<_> = trial.steps.iter().map(|(place, ..)| *place).collect();
         self.make(cause, trial);
-        Ok(self.told(places))
+        Ok(self.notify_if_ok(places))
     }
 
     /// Sets every item's stock to what was counted, unless it changed meanwhile. Where the book says the same, nothing is
@@ -108,7 +108,7 @@ impl Book {
             return Err(Refusal::CountedBelowReserved(below));
         }
         self.make(cause, trial);
-        Ok(self.told(places))
+        Ok(self.notify_if_ok(places))
     }
 
     /// Where an item's stock lies, when it may be changed manually.

@@ -102,7 +102,7 @@ impl Rpc {
         Ok(Response::new(convert::reservation(self.reservation(caller, action).await?)))
     }
 
-    /// The same, where what keeps this one from being done is an answer. What would keep all fails the call: another copy may
+    /// The same, where what keeps this one from being done is an answer. What would keep all fails the call: another replica may
     /// do them, or this one in a moment.
     async fn result(&self, caller: &Caller, action: Action) -> Result<ResultMessage, Error> {
         let result = match self.reservation(caller, action).await {
@@ -111,7 +111,7 @@ impl Rpc {
             Err(error) => {
                 let problem = Problem::from(error);
                 if problem.is_fault() {
-                    tracing::error!(cause = problem.source(), "a change of a reservation failed");
+                    tracing::error!(cause = problem.source(), "reservation change failed");
                 }
                 result::Result::Error(problem.into())
             }

@@ -123,15 +123,15 @@ async fn a_feed_that_is_none_is_refused_whole() {
     }
 }
 
-/// Two copies of the service with the same feed at once, in another order: each product is made once.
+/// Two replicas of the service with the same feed at once, in another order: each product is made once.
 #[tokio::test(flavor = "multi_thread")]
 async fn the_same_feed_at_two_copies_at_once_makes_each_product_once() {
     let souk = Souk::start(Engine::Postgres, 2, &[]).await;
     let feed: Vec<_> = (0..300).map(|number| draft(&format!("P{number}"))).collect();
     let mut reversed = feed.clone();
     reversed.reverse();
-    let send = |copy: usize, products: Vec<Product>| {
-        let mut client = souk.products_at(copy);
+    let send = |replica: usize, products: Vec<Product>| {
+        let mut client = souk.products_at(replica);
         async move {
             let request = BatchUpsertProductsRequest { products, update_mask: None };
             client.batch_upsert_products(request).await.unwrap().into_inner().results

@@ -48,16 +48,16 @@ const PASSWORD: &str = "correct horse battery";
 
 pub type Api = InterceptedService<Channel, Bearer>;
 
-/// A running copy of the inventory service.
+/// A running replica of the inventory service.
 pub struct Running {
     address: SocketAddr,
     shutdown: CancellationToken,
     task: Option<JoinHandle<Result<(), souk_inventory::ServeError>>>,
 }
 
-/// A database with copies of the inventory service, and a user service beside it.
+/// A database with replicas of the inventory service, and a user service beside it.
 pub struct Souk {
-    pub copies: Vec<Running>,
+    pub replicas: Vec<Running>,
     pub config: Config,
     pub staff: Bearer,
     pub customer: Bearer,
@@ -111,28 +111,28 @@ pub async fn both() -> [Souk; 2] {
 }
 
 impl Souk {
-    /// So many copies of the service on one fresh database, with settings of `[inventory]` by their variables' last
+    /// So many replicas of the service on one fresh database, with settings of `[inventory]` by their variables' last
     /// part.
-    pub async fn start(engine: Engine, copies: usize, settings: &[(&str, &str)]) -> Self {
+    pub async fn start(engine: Engine, replicas: usize, settings: &[(&str, &str)]) -> Self {
         let (users, people) = (CancellationToken::new(), database(Engine::Sqlite, "user").await);
         let (address, staff, customer) = people_of(&people, &users).await;
         let database = database(engine, "inventory").await;
         let config = config(&database, &address, settings);
         let mut running = Vec::new();
         // All at once: the schema is made by one of them.
-        for _ in 0..copies {
+        for _ in 0..replicas {
             running.push(Running::start(&config).await);
         }
         let service = Bearer::service("order");
-        let souk = Self { copies: running, config, staff, customer, service, users, database, _users: people };
+        let souk = Self { replicas: running, config, staff, customer, service, users, database, _users: people };
         souk.ready().await;
         souk
     }
 
-    /// Waits until every copy answers.
+    /// Waits until every replica answers.
     async fn ready(&self) {
-        for copy in &self.copies {
-            let mut locations = LocationServiceClient::with_interceptor(copy.channel(), self.staff.clone());
+        for replica in &self.replicas {
+            let mut locations = LocationServiceClient::with_interceptor(replica.channel(), self.staff.clone());
             let deadline = std::time::Duration::from_secs(30);
             souk_testkit::wait::until(deadline, "the service to answer", async || {
                 locations.list_locations(souk_proto::inventory::v1::ListLocationsRequest::default()).await.is_ok()
@@ -142,15 +142,15 @@ impl Souk {
     }
 
     pub fn channel(&self) -> Channel {
-        self.copies[0].channel()
+        self.replicas[0].channel()
     }
 
     pub fn products(&self) -> ProductServiceClient<Api> {
         self.products_at(0)
     }
 
-    pub fn products_at(&self, copy: usize) -> ProductServiceClient<Api> {
-        ProductServiceClient::with_interceptor(self.copies[copy].channel(), self.staff.clone())
+    pub fn products_at(&self, replica: usize) -> ProductServiceClient<Api> {
+        ProductServiceClient::with_interceptor(self.replicas[replica].channel(), self.staff.clone())
     }
 
     pub fn locations(&self) -> LocationServiceClient<Api> {
@@ -161,8 +161,8 @@ impl Souk {
         self.stock_at(0)
     }
 
-    pub fn stock_at(&self, copy: usize) -> StockServiceClient<Api> {
-        StockServiceClient::with_interceptor(self.copies[copy].channel(), self.staff.clone())
+    pub fn stock_at(&self, replica: usize) -> StockServiceClient<Api> {
+        StockServiceClient::with_interceptor(self.replicas[replica].channel(), self.staff.clone())
     }
 
     pub fn reservations(&self) -> ReservationServiceClient<Api> {
@@ -171,11 +171,11 @@ impl Souk {
 
     /// Of staff, who may look at reservations and no more.
     pub fn reservations_of_staff(&self) -> ReservationServiceClient<Api> {
-        ReservationServiceClient::with_interceptor(self.copies[0].channel(), self.staff.clone())
+        ReservationServiceClient::with_interceptor(self.replicas[0].channel(), self.staff.clone())
     }
 
-    pub fn reservations_at(&self, copy: usize) -> ReservationServiceClient<Api> {
-        ReservationServiceClient::with_interceptor(self.copies[copy].channel(), self.service.clone())
+    pub fn reservations_at(&self, replica: usize) -> ReservationServiceClient<Api> {
+        ReservationServiceClient::with_interceptor(self.replicas[replica].channel(), self.service.clone())
     }
 
     /// A new product at 2.50 GBP; its resource name.
@@ -268,17 +268,17 @@ impl Souk {
         }
     }
 
-    /// Starts a copy anew, after [`Self::stop`].
+    /// Starts a replica anew, after [`Self::stop`].
     pub async fn restart(&mut self) {
-        self.copies.push(Running::start(&self.config).await);
+        self.replicas.push(Running::start(&self.config).await);
         self.ready().await;
     }
 
-    /// Stops all copies as SIGTERM does.
+    /// Stops all replicas as SIGTERM does.
     pub async fn stop(&mut self) {
-        for mut copy in self.copies.drain(..) {
-            copy.shutdown.cancel();
-            copy.task.take().unwrap().await.unwrap().unwrap();
+        for mut replica in self.replicas.drain(..) {
+            replica.shutdown.cancel();
+            replica.task.take().unwrap().await.unwrap().unwrap();
         }
     }
 }
@@ -286,7 +286,7 @@ impl Souk {
 impl Drop for Souk {
     fn drop(&mut self) {
         self.users.cancel();
-        self.copies.iter().for_each(|copy| copy.shutdown.cancel());
+        self.replicas.iter().for_each(|replica| replica.shutdown.cancel());
     }
 }
 

@@ -1,4 +1,4 @@
-//! WatchStock and the log of events: what is told of products and stock.
+//! WatchStock and the event log: the events about products and stock.
 
 use std::time::Duration;
 

@@ -110,7 +110,7 @@ pub enum Answer {
         message: String,
     },
     /// The stock that was to be given up is sold already.
-    Taken,
+    AlreadyCommitted,
 }
 
 impl Answer {
@@ -121,7 +121,7 @@ impl Answer {
             Self::Done | Self::Authorized { .. } => Outcome::Done,
             Self::OutOfStock { .. } => Outcome::OutOfStock,
             Self::Refused { .. } => Outcome::Refused,
-            Self::Taken => Outcome::Taken,
+            Self::AlreadyCommitted => Outcome::AlreadyCommitted,
         }
     }
 }

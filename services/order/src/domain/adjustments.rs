@@ -35,7 +35,7 @@ pub struct Adjustment {
     pub reason: String,
     /// When it happened.
     pub time: DateTime<Utc>,
-    /// When souk took it down.
+    /// When it was recorded.
     pub create_time: DateTime<Utc>,
     /// How often its saga gave up for a while since its last step.
     pub attempts: i32,
@@ -115,7 +115,7 @@ impl Order {
 }
 
 impl Adjustment {
-    /// Takes an adjustment down: writes its pieces and money into the order, so that nothing is given back twice.
+    /// Records an adjustment: adds its pieces and money to the order, so that nothing is returned or refunded twice.
     ///
     /// # Errors
     /// Why not, where it cannot be; an [`Illegal`] only where the saga's table is wrong. The order is then

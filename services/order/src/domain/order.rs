@@ -45,7 +45,7 @@ pub struct Order {
     pub payment_token: Option<Token>,
     /// When the customer placed it.
     pub place_time: DateTime<Utc>,
-    /// When souk took it down.
+    /// When it was recorded.
     pub create_time: DateTime<Utc>,
     /// When it last changed.
     pub update_time: DateTime<Utc>,
@@ -190,7 +190,7 @@ pub struct Wish<'a> {
 }
 
 impl Order {
-    /// Takes an order down, with the first entry of its timeline.
+    /// Creates an order, with the first entry of its timeline.
     ///
     /// # Errors
     /// Never, unless the saga's table is wrong.
@@ -396,7 +396,7 @@ impl Order {
                 }
                 _ => {}
             },
-            Answer::Taken => {}
+            Answer::AlreadyCommitted => {}
         }
         if self.payment.is_some() || self.rejection.is_some() {
             self.payment_token = None;

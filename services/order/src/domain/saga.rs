@@ -59,7 +59,7 @@ pub enum Outcome {
     /// The payment provider said no, for good.
     Refused,
     /// Stock that was to be released turned out to be taken already.
-    Taken,
+    AlreadyCommitted,
     /// An operator gave it up. Whether the step took effect is unknown.
     Abandoned,
 }
@@ -90,7 +90,7 @@ enum Next {
 struct Row(State, Step, Outcome, Option<Kind>, Next);
 
 use Next::{Reach, Step as Go};
-use Outcome::{Abandoned, Done, OutOfStock, Refused, Taken};
+use Outcome::{Abandoned, AlreadyCommitted, Done, OutOfStock, Refused};
 use State::{Cancelled, Cancelling, CancellingItems, Completed, Confirmed, Pending, Refunding, Rejected, Returning};
 use Step::{Authorize, Capture, Commit, Refund, Release, Reserve, Restock, Void};
 
@@ -109,7 +109,7 @@ const BEGINNINGS: &[Beginning] = &[
 
 /// Money is never captured before the stock is taken, and never stays held.
 ///
-/// An order that ends in [`State::Rejected`] goes through [`Step::Release`] wherever stock may be held: a late copy
+/// An order that ends in [`State::Rejected`] goes through [`Step::Release`] wherever stock may be held: a late replica
 /// of a request that is still on its way then finds a reservation that cannot be held or taken any more. An operator
 /// can give an order up as long as its money was not asked for: then only money that is held has to go back.
 #[rustfmt::skip]
@@ -126,7 +126,7 @@ const TABLE: &[Row] = &[
     Row(Pending,         Capture,   Done,       Some(Kind::PaymentCaptured),   Reach(Confirmed, Kind::Confirmed)),
     Row(Pending,         Capture,   Refused,    None,                          Go(Restock)),
     Row(Pending,         Release,   Done,       Some(Kind::StockReleased),     Go(Void)),
-    Row(Pending,         Release,   Taken,      Some(Kind::StockCommitted),    Go(Restock)),
+    Row(Pending,         Release,   AlreadyCommitted,      Some(Kind::StockCommitted),    Go(Restock)),
     Row(Pending,         Restock,   Done,       Some(Kind::StockReturned),     Go(Void)),
     Row(Pending,         Void,      Done,       Some(Kind::PaymentVoided),     Reach(Rejected, Kind::Rejected)),
     Row(Cancelling,      Restock,   Done,       Some(Kind::StockReturned),     Go(Refund)),

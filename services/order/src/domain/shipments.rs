@@ -18,7 +18,7 @@ pub struct Shipment {
     pub tracking: Tracking,
     /// When it left.
     pub ship_time: DateTime<Utc>,
-    /// When souk took it down.
+    /// When it was recorded.
     pub create_time: DateTime<Utc>,
 }
 
@@ -32,7 +32,7 @@ pub struct Tracking {
 }
 
 impl Shipment {
-    /// Takes a shipment down, and writes its pieces into the order.
+    /// Records a shipment, and adds its pieces to the order.
     ///
     /// # Errors
     /// Why not, where it cannot be; the order is then unchanged.

@@ -19,7 +19,7 @@ const REMEMBERED: TimeDelta = TimeDelta::days(31);
 /// Starts the jobs of payments at Stripe.
 pub fn start(jobs: &Jobs, settings: &StripeSettings, store: &Store, stripe: &Arc<Stripe>) {
     let (stripe, books, after) = (stripe.clone(), store.clone(), settings.reconcile_after);
-    // Leased: copies would only ask Stripe the same.
+    // Leased: replicas would only ask Stripe the same.
     jobs.leased("payment-reconciliation", settings.reconcile_interval, LIMIT, move || {
         let (stripe, store) = (stripe.clone(), books.clone());
         async move { let_go(&stripe, &store, after).await }
@@ -41,7 +41,11 @@ async fn let_go(stripe: &Stripe, store: &Store, after: Duration) -> Result<u64, 
             continue;
         }
         if stripe.let_go(&held).await.map_err(|error| chain(&error))? {
-            tracing::warn!(payment = held.payment, intent = held.intent, "money was held for nobody, and is let go");
+            tracing::warn!(
+                payment = held.payment,
+                intent = held.intent,
+                "payment authorisation without an order; voiding it"
+            );
             let_go += 1;
         }
     }

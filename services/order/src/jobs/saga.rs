@@ -20,7 +20,7 @@ use crate::{
     store::{Lease, Store, StoreError},
 };
 
-/// The longest pause between two tries of a saga that does not get on: soon after what it waits for is back, it is done.
+/// The longest pause between two tries of a failed saga step: the saga continues soon after what it waits for is back.
 const MAX_BACKOFF: Duration = Duration::from_secs(5);
 
 /// Runs sagas, each in a task of its own that no caller can cancel.
@@ -44,7 +44,7 @@ pub enum End {
     /// It goes on later: something could not be reached.
     Later,
     /// Someone else has taken over.
-    Taken,
+    LeaseLost,
 }
 
 /// Why a step got no answer.
@@ -143,7 +143,7 @@ impl<J: Journal, S: Stock> Sagas<J, S> {
         self.advance(saga, lease, true).await
     }
 
-    /// Runs a saga that was taken down just now.
+    /// Runs a saga that was recorded just now.
     pub async fn run(&self, saga: Saga, lease: Lease) -> End {
         self.advance(saga, lease, false).await
     }
@@ -167,7 +167,7 @@ impl<J: Journal, S: Stock> Sagas<J, S> {
             if !is_stored {
                 match self.store(&stored, &saga, &entries, lease).await {
                     Ok(Some(extended)) => lease = extended,
-                    Ok(None) => return End::Taken,
+                    Ok(None) => return End::LeaseLost,
                     Err(why) => stuck = stuck.or(Some(why)),
                 }
             }
@@ -191,7 +191,7 @@ impl<J: Journal, S: Stock> Sagas<J, S> {
     /// Whether a step has time enough before anyone else may take over, with some to spare.
     fn lasts(&self, lease: Lease) -> bool {
         let settings = &self.0.settings;
-        let needed = settings.step_patience + settings.lease.saturating_sub(settings.step_patience) / 2;
+        let needed = settings.step_timeout + settings.lease.saturating_sub(settings.step_timeout) / 2;
         lease.until - self.0.clock.now() > TimeDelta::from_std(needed).unwrap_or(TimeDelta::MAX)
     }
 
@@ -231,9 +231,9 @@ impl<J: Journal, S: Stock> Sagas<J, S> {
     /// Asks until there is an answer, a few times. Also says whether it had to ask more than once.
     async fn ask(&self, saga: &Saga, action: &Action) -> Result<(Answer, bool), Stuck> {
         let began = Instant::now();
-        let patience = self.0.settings.step_patience;
+        let limit = self.0.settings.step_timeout;
         for (tries, pause) in self.pauses().enumerate() {
-            let left = patience.saturating_sub(began.elapsed());
+            let left = limit.saturating_sub(began.elapsed());
             let answer = tokio::select! {
                 // In this order, so that a run can be repeated: chance comes from the clock alone.
                 biased;
@@ -243,14 +243,14 @@ impl<J: Journal, S: Stock> Sagas<J, S> {
             let stuck = match answer {
                 Ok(Ok(answer)) => return Ok((answer, tries > 0)),
                 Ok(Err(stuck)) => stuck,
-                Err(_) => return Err(Stuck::Slow(patience)),
+                Err(_) => return Err(Stuck::Slow(limit)),
             };
             match pause {
-                Some(pause) if began.elapsed() + pause < patience => self.rest(pause).await?,
+                Some(pause) if began.elapsed() + pause < limit => self.rest(pause).await?,
                 _ => return Err(stuck),
             }
         }
-        Err(Stuck::Slow(patience))
+        Err(Stuck::Slow(limit))
     }
 
     async fn act(&self, saga: &Saga, action: &Action) -> Result<Answer, Stuck> {
@@ -302,13 +302,13 @@ impl<J: Journal, S: Stock> Sagas<J, S> {
             position = ?saga.position(),
             attempts,
             error = why,
-            "an order does not get on; it is tried again",
+            "saga step failed; will retry",
         );
         let due = self.0.clock.now() + TimeDelta::from_std(pause).unwrap_or_default();
         let released = self.0.journal.release(saga, lease.id, due, (attempts, &why));
         if let Err(error) = released.await {
             // The lease lapses by itself.
-            tracing::warn!(error = chain(&error), "a lease could not be given up");
+            tracing::warn!(error = chain(&error), "cannot release a lease");
         }
     }
 

@@ -200,7 +200,7 @@ impl Stripe {
             Ok(made) if made.holds() => Ok(()),
             Ok(_) => Err(unanswered("the refund has failed")),
             Err(ApiError::Refused(refusal)) if refusal.is("charge_already_refunded") => {
-                tracing::warn!(payment = key, "all of a payment was given back at Stripe, by whom souk does not know");
+                tracing::warn!(payment = key, "payment fully refunded at Stripe, but not by souk");
                 Ok(())
             }
             Err(ApiError::Refused(refusal)) => Err(declined(&said(key, &refusal))),

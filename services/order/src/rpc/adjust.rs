@@ -29,8 +29,8 @@ impl Parts {
     ) -> Result<Answered<ReturnMessage>, Problem> {
         let id = parse::order("name", &request.name)?;
         let key = parse::key(caller, "ReturnOrderItems", &request.request_id, &request);
-        if let Some(memory) = self.store.recall(&key).await.map_err(Error::from)? {
-            return Answered::again(memory);
+        if let Some(record) = self.store.find_record(&key).await.map_err(Error::from)? {
+            return Answered::again(record);
         }
         let what = What::Return(parse::pieces(&request.items, |item| (item.line_number, item.quantity)));
         let time = parse::past("return_time", request.return_time)?;
@@ -44,8 +44,8 @@ impl Parts {
     ) -> Result<Answered<RefundMessage>, Problem> {
         let id = parse::order("name", &request.name)?;
         let key = parse::key(caller, "RefundOrder", &request.request_id, &request);
-        if let Some(memory) = self.store.recall(&key).await.map_err(Error::from)? {
-            return Answered::again(memory);
+        if let Some(record) = self.store.find_record(&key).await.map_err(Error::from)? {
+            return Answered::again(record);
         }
         let amount = request.amount.as_ref().ok_or_else(|| Problem::invalid("amount", "must be set"))?;
         let amount = Money::try_from(amount).map_err(|error| Problem::invalid("amount", error.to_string()))?;
@@ -66,7 +66,7 @@ impl Parts {
         let begun = self.store.adjust((key, id), what, wish, lease, reply::encoded_adjustment).await;
         let begun = match begun.map_err(Error::from)? {
             Begin::NotFound => return Err(missing(caller, id)),
-            Begin::Known(memory) => return Answered::again(memory),
+            Begin::Known(record) => return Answered::again(record),
             Begin::Refused(refusal) => return Err(refused(refusal, id, "give goods or money back")),
             Begin::Begun(adjustment) => Saga::Adjustment(adjustment),
         };

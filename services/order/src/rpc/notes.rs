@@ -19,15 +19,15 @@ impl Parts {
     ) -> Result<Answered<TimelineEntry>, Problem> {
         let id = parse::order("name", &request.name)?;
         let key = parse::key(caller, "AddOrderNote", &request.request_id, request);
-        if let Some(memory) = self.store.recall(&key).await.map_err(Error::from)? {
-            return Answered::again(memory);
+        if let Some(record) = self.store.find_record(&key).await.map_err(Error::from)? {
+            return Answered::again(record);
         }
         let respond = |row: &TimelineRow| reply::entry(row.clone()).encode_to_vec();
         let note = (request.text.as_str(), !request.visible_to_customer);
         let written = self.store.note((&key, id), note, respond).await;
         match written.map_err(Error::from)? {
             Begin::NotFound => Err(missing(caller, id)),
-            Begin::Known(memory) => Answered::again(memory),
+            Begin::Known(record) => Answered::again(record),
             Begin::Refused(refusal) => Err(refused(refusal, id, "take notes")),
             Begin::Begun(row) => Ok(Answered::new(reply::entry(row))),
         }

@@ -42,8 +42,8 @@ impl Parts {
             Ok(priced) => priced,
             Err(_) => {
                 // It takes long: whoever was answered before does not wait for it.
-                if !validate_only && let Some(memory) = self.store.recall(&key).await.map_err(Error::from)? {
-                    return Answered::again(memory);
+                if !validate_only && let Some(record) = self.store.find_record(&key).await.map_err(Error::from)? {
+                    return Answered::again(record);
                 }
                 pricing.await
             }
@@ -52,8 +52,8 @@ impl Parts {
             Ok(placed) => placed,
             Err(problem) if validate_only => return Err(problem),
             // What was answered once is answered again, whatever has become of the goods or of who sells them.
-            Err(problem) => match self.store.recall(&key).await.map_err(Error::from)? {
-                Some(memory) => return Answered::again(memory),
+            Err(problem) => match self.store.find_record(&key).await.map_err(Error::from)? {
+                Some(record) => return Answered::again(record),
                 None => return Err(problem),
             },
         };
@@ -62,8 +62,8 @@ impl Parts {
         }
         let lease = self.sagas.lease();
         let known = self.store.place(&key, &order, &entries, lease).await;
-        if let Some(memory) = known.map_err(Error::from)? {
-            return Answered::again(memory);
+        if let Some(record) = known.map_err(Error::from)? {
+            return Answered::again(record);
         }
         let saga = Saga::Order(Box::new(order));
         match self.finish(saga, lease, "the order").await? {

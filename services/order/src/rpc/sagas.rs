@@ -42,7 +42,7 @@ impl SagaService for Rpc {
 
     async fn compensate_saga(&self, request: Request<CompensateSagaRequest>) -> Result<Response<SagaMessage>, Status> {
         let caller = Caller::of(&request)?;
-        let given_up = self.undisturbed(|parts| async move { parts.compensate(&caller, request.get_ref()).await });
+        let given_up = self.spawn_detached(|parts| async move { parts.compensate(&caller, request.get_ref()).await });
         Ok(Response::new(given_up.await?))
     }
 

@@ -22,8 +22,8 @@ impl Parts {
     ) -> Result<Answered<ShipmentMessage>, Problem> {
         let id = parse::order("parent", &request.parent)?;
         let key = parse::key(caller, "CreateShipment", &request.request_id, &request);
-        if let Some(memory) = self.store.recall(&key).await.map_err(Error::from)? {
-            return Answered::again(memory);
+        if let Some(record) = self.store.find_record(&key).await.map_err(Error::from)? {
+            return Answered::again(record);
         }
         let draft = request.shipment.ok_or_else(|| Problem::invalid("shipment", "must be set"))?;
         let shipping = Shipping {
@@ -35,7 +35,7 @@ impl Parts {
         let shipped = self.store.ship((&key, id), &shipping, respond).await;
         match shipped.map_err(Error::from)? {
             Begin::NotFound => Err(missing(caller, id)),
-            Begin::Known(memory) => Answered::again(memory),
+            Begin::Known(record) => Answered::again(record),
             Begin::Refused(refusal) => Err(refused(refusal, id, "are shipped")),
             Begin::Begun(shipment) => Ok(Answered::new(reply::shipment(&shipment))),
         }

@@ -54,7 +54,7 @@ impl Parts {
     async fn heed(&self, notice: &Notice) -> Result<(), Problem> {
         let Notice { id, kind, payment } = notice;
         let Some(key) = payment else {
-            tracing::info!(id, kind, "a webhook is about no payment of an order");
+            tracing::info!(id, kind, "webhook is not about an order's payment");
             return Ok(());
         };
         let order = match order_of(key) {
@@ -67,12 +67,12 @@ impl Parts {
                 Ok(()) => {}
                 // Not by souk. Sending it again would not help.
                 Err(error @ PaymentError::Declined { .. }) => {
-                    tracing::error!(order = %order.id, error = chain(&error), "a rejected order was charged");
+                    tracing::error!(order = %order.id, error = chain(&error), "rejected order was charged");
                 }
                 Err(error) => return Err(Problem::unavailable("the payment provider").caused_by(error)),
             },
             Some(_) => {}
-            None => tracing::warn!(id, kind, payment = key, "a webhook is about a payment without an order"),
+            None => tracing::warn!(id, kind, payment = key, "webhook is about a payment without an order"),
         }
         Ok(())
     }

@@ -1,4 +1,4 @@
-//! The order service's database in memory: the store's rules in few lines. `model` compares the two.
+//! The order service's database in record: the store's rules in few lines. `model` compares the two.
 
 use std::collections::BTreeMap;
 
@@ -13,7 +13,7 @@ use crate::{
     },
     jobs::saga::response,
     reply,
-    store::{Key, Lease, Memory, TimelineRow},
+    store::{IdempotencyRecord, Key, Lease, TimelineRow},
 };
 
 /// A saga with who may run it.
@@ -42,7 +42,7 @@ impl<T> Row<T> {
 #[derive(Clone, Debug)]
 pub enum Wished<T> {
     NotFound,
-    Known(Memory),
+    Known(IdempotencyRecord),
     /// Not now.
     Busy,
     /// Never.
@@ -74,8 +74,8 @@ fn name(key: &Key) -> (String, &'static str, String) {
 }
 
 impl Journal {
-    pub fn recall(&self, key: &Key) -> Option<Memory> {
-        self.keys.get(&name(key)).map(|kept| Memory {
+    pub fn find_record(&self, key: &Key) -> Option<IdempotencyRecord> {
+        self.keys.get(&name(key)).map(|kept| IdempotencyRecord {
             same_request: kept.hash == key.request_hash,
             order: kept.order,
             back: kept.back,
@@ -83,7 +83,7 @@ impl Journal {
         })
     }
 
-    fn remember(&mut self, key: &Key, order: OrderId, back: Option<ReturnId>, response: Option<Vec<u8>>) {
+    fn insert_record(&mut self, key: &Key, order: OrderId, back: Option<ReturnId>, response: Option<Vec<u8>>) {
         self.keys.insert(name(key), Kept { hash: key.request_hash.clone(), order, back, response });
     }
 
@@ -120,11 +120,11 @@ impl Journal {
         entries: &[Entry],
         lease: Lease,
         log: &mut Log,
-    ) -> Option<Memory> {
-        if let Some(memory) = self.recall(key) {
-            return Some(memory);
+    ) -> Option<IdempotencyRecord> {
+        if let Some(record) = self.find_record(key) {
+            return Some(record);
         }
-        self.remember(key, order.id, None, None);
+        self.insert_record(key, order.id, None, None);
         self.put(order.clone(), entries, Some(lease), log);
         None
     }
@@ -229,8 +229,8 @@ impl Journal {
         log: &mut Log,
     ) -> Wished<Saga> {
         let Some(row) = self.orders.get(&id) else { return Wished::NotFound };
-        if let (false, Some(memory)) = (items.is_empty(), self.recall(key)) {
-            return Wished::Known(memory);
+        if let (false, Some(record)) = (items.is_empty(), self.find_record(key)) {
+            return Wished::Known(record);
         }
         let mut order = row.it.clone();
         match order.cancel(items, wish, now).unwrap() {
@@ -255,8 +255,8 @@ impl Journal {
         log: &mut Log,
     ) -> Wished<Saga> {
         let Some(row) = self.orders.get(&id) else { return Wished::NotFound };
-        if let Some(memory) = self.recall(key) {
-            return Wished::Known(memory);
+        if let Some(record) = self.find_record(key) {
+            return Wished::Known(record);
         }
         let mut order = row.it.clone();
         match Adjustment::begin(&mut order, what, wish, None, now).unwrap() {
@@ -279,7 +279,7 @@ impl Journal {
         log: &mut Log,
     ) {
         let done = adjustment.step.is_none();
-        self.remember(key, order.id, Some(adjustment.id), done.then(|| reply::encoded_adjustment(adjustment)));
+        self.insert_record(key, order.id, Some(adjustment.id), done.then(|| reply::encoded_adjustment(adjustment)));
         self.put_effects(order, entries, log);
         let lease = (!done).then_some(lease);
         self.adjustments.insert(adjustment.id, Row::new(adjustment.clone(), lease));
@@ -292,8 +292,8 @@ impl Journal {
         log: &mut Log,
     ) -> Wished<Vec<u8>> {
         let Some(row) = self.orders.get(&id) else { return Wished::NotFound };
-        if let Some(memory) = self.recall(key) {
-            return Wished::Known(memory);
+        if let Some(record) = self.find_record(key) {
+            return Wished::Known(record);
         }
         let mut order = row.it.clone();
         let tracking = Tracking { carrier: String::new(), number: String::new(), url: String::new() };
@@ -302,7 +302,7 @@ impl Journal {
             Err(_) => Wished::Refused,
             Ok((shipment, entries)) => {
                 let answer = prost::Message::encode_to_vec(&reply::shipment(&shipment));
-                self.remember(key, id, None, Some(answer.clone()));
+                self.insert_record(key, id, None, Some(answer.clone()));
                 self.put_effects(order, &entries, log);
                 Wished::Begun(answer)
             }
@@ -312,8 +312,8 @@ impl Journal {
     /// A note, or an operator's wish to have a saga tried again, in an order's timeline.
     pub fn note(&mut self, (id, key): (OrderId, &Key), now: DateTime<Utc>, log: &mut Log) -> Wished<Vec<u8>> {
         let Some(row) = self.orders.get(&id) else { return Wished::NotFound };
-        if let Some(memory) = self.recall(key) {
-            return Wished::Known(memory);
+        if let Some(record) = self.find_record(key) {
+            return Wished::Known(record);
         }
         if row.is_leased(now) {
             return Wished::Busy;
@@ -321,7 +321,7 @@ impl Journal {
         let mut order = row.it.clone();
         let entries = order.record(Entry::new(Kind::Note, key.caller.as_str(), "a note"), now);
         let answer = order.entries.to_be_bytes().to_vec();
-        self.remember(key, id, None, Some(answer.clone()));
+        self.insert_record(key, id, None, Some(answer.clone()));
         self.put_effects(order, &entries, log);
         Wished::Begun(answer)
     }

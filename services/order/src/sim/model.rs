@@ -1,4 +1,4 @@
-//! Whether the journal in memory is what the real store is: the same operations, the same answers, on both engines.
+//! Whether the journal in record is what the real store is: the same operations, the same answers, on both engines.
 
 use chrono::{DateTime, TimeDelta, Utc};
 use souk_common::{
@@ -17,7 +17,7 @@ use crate::{
     domain::{Answer, CancelRefusal, Kind, Order, Pieces, Refusal, Saga, State as Reached, Step, Tracking, What, Wish},
     jobs::saga::response,
     outbox, reply,
-    store::{Begin, Cancel, Key, Lease, Memory, Operated, SagaId, Shipping, Store, now},
+    store::{Begin, Cancel, IdempotencyRecord, Key, Lease, Operated, SagaId, Shipping, Store, now},
 };
 
 /// How many operations each history has.
@@ -35,14 +35,14 @@ enum Said {
     Begun,
 }
 
-fn known(memory: &Memory) -> Said {
-    Said::Known(memory.same_request, memory.order, memory.response.is_some())
+fn known(record: &IdempotencyRecord) -> Said {
+    Said::Known(record.same_request, record.order, record.response.is_some())
 }
 
 fn wished<T>(wished: &Wished<T>) -> Said {
     match wished {
         Wished::NotFound => Said::NotFound,
-        Wished::Known(memory) => known(memory),
+        Wished::Known(record) => known(record),
         Wished::Busy => Said::Busy,
         Wished::Refused => Said::Refused,
         Wished::Already => Said::Already,
@@ -53,7 +53,7 @@ fn wished<T>(wished: &Wished<T>) -> Said {
 fn begun<T>(begin: &Begin<T>) -> Said {
     match begin {
         Begin::NotFound => Said::NotFound,
-        Begin::Known(memory) => known(memory),
+        Begin::Known(record) => known(record),
         Begin::Refused(Refusal::Busy) => Said::Busy,
         Begin::Refused(_) => Said::Refused,
         Begin::Begun(_) => Said::Begun,
@@ -173,7 +173,7 @@ impl Both {
             (Step::Reserve | Step::Commit, 0) => Answer::OutOfStock { message: "none".into(), items: Vec::new() },
             (Step::Authorize | Step::Capture, 0) => Answer::Refused { provider: "p".into(), message: "no".into() },
             (Step::Authorize, _) => Answer::Authorized { provider: "p".into(), reference: "r".into() },
-            (Step::Release, 0) => Answer::Taken,
+            (Step::Release, 0) => Answer::AlreadyCommitted,
             _ => Answer::Done,
         };
         let (mut next, mut next_model, time) = (real.clone(), model.clone(), now());
@@ -215,7 +215,7 @@ impl Both {
             Cancel::Refused(CancelRefusal::Busy, _) => Said::Busy,
             Cancel::Refused(..) => Said::Refused,
             Cancel::Already(_) => Said::Already,
-            Cancel::Known(memory) => known(memory),
+            Cancel::Known(record) => known(record),
             Cancel::Begun(_) => Said::Begun,
         };
         assert_eq!(said, wished(&model));

@@ -17,7 +17,7 @@ use crate::{
     store::TimelineRow,
 };
 
-/// Looks whether every promise was kept, and takes down those that were not.
+/// Checks that every promise was kept, and records those that were not.
 pub fn check(world: &mut World) {
     let mut broken = Vec::new();
     for row in world.journal.orders.values() {
@@ -74,7 +74,8 @@ fn paid(world: &World, order: &Order) -> Option<String> {
     }
     // What operators did by other means counts as much, and is told apart.
     let manual = (world.bank.manual_captures.get(&key).copied(), of_it(&world.bank.manual_refunds));
-    let said = order.payment.as_ref().map_or((false, 0), |payment| (payment.settled_manually, payment.refunded_manually));
+    let said =
+        order.payment.as_ref().map_or((false, 0), |payment| (payment.settled_manually, payment.refunded_manually));
     if manual.0.is_some() && !said.0 || manual.1 > said.1 {
         return Some(format!("{manual:?} were settled manually; it says {said:?}"));
     }
@@ -118,7 +119,8 @@ fn told(order: &Order, timeline: &[TimelineRow]) -> Option<String> {
     if !numbers.eq(1..=order.entries) {
         return Some(format!("its timeline has gaps: {:?}", kinds(timeline)));
     }
-    let aside = |kind: &Kind| matches!(kind, Kind::Note | Kind::RetryRequested | Kind::Shipped | Kind::FinishedManually);
+    let aside =
+        |kind: &Kind| matches!(kind, Kind::Note | Kind::RetryRequested | Kind::Shipped | Kind::FinishedManually);
     let kinds: Vec<Kind> = kinds(timeline).into_iter().filter(|kind| !aside(kind)).collect();
     let placed = kinds.iter().position(|kind| matches!(kind, Kind::Confirmed | Kind::Rejected));
     let (placing, later) = kinds.split_at(placed.map_or(kinds.len(), |at| at + 1));
@@ -146,10 +148,10 @@ fn leads((from, state): (Option<State>, State), kinds: &[Kind]) -> bool {
 }
 
 fn goes_on(state: State, step: Option<Step>, kinds: &[Kind]) -> bool {
-    use Outcome::{Abandoned, Done, OutOfStock, Refused, Taken};
+    use Outcome::{Abandoned, AlreadyCommitted, Done, OutOfStock, Refused};
     let Some(step) = step else { return kinds.is_empty() };
     let mut tried = BTreeSet::new();
-    [Done, OutOfStock, Refused, Taken, Abandoned].into_iter().any(|outcome| {
+    [Done, OutOfStock, Refused, AlreadyCommitted, Abandoned].into_iter().any(|outcome| {
         all_facts().filter_map(|facts| advance(state, step, outcome, facts).ok()).any(|next| {
             tried.insert(format!("{next:?}"))
                 && kinds.strip_prefix(&*next.kinds).is_some_and(|rest| goes_on(next.state, next.step, rest))
@@ -200,7 +202,7 @@ fn placed_once(world: &World) -> Option<String> {
     paid.map(|key| format!("{key} was paid, and is no order"))
 }
 
-/// Each request that was taken down has its answer, and nobody was told another one.
+/// Each recorded request has its response, and nobody got a different one.
 fn answered(world: &World) -> Vec<String> {
     let stored: BTreeMap<&str, Option<&[u8]>> =
         world.journal.keys.iter().map(|(key, kept)| (key.2.as_str(), kept.response.as_deref())).collect();

@@ -10,7 +10,7 @@ use super::{
 
 /// Seeds that once broke a promise, and what they found.
 const KEPT: &[(u64, &str)] =
-    &[(118, "a step that another copy had stored was taken for one's own, as the order's version was the same")];
+    &[(118, "a step that another replica had stored was taken for one's own, as the order's version was the same")];
 
 /// How many seeds are tried where nobody says.
 const SEEDS: u64 = 2_000;
@@ -93,10 +93,10 @@ fn no_seed_breaks_a_promise() {
         ("done manually", "void"),
         ("done manually", "refund"),
         ("reservation ran out", "stock"),
-        ("killed", "copy"),
-        ("drained", "copy"),
+        ("killed", "replica"),
+        ("drained", "replica"),
         ("somebody else had acted", "act"),
-        ("another copy was faster", "publish"),
+        ("another replica was faster", "publish"),
     ] {
         assert!(seen.contains_key(&what), "{what:?} never happened");
     }
@@ -138,7 +138,7 @@ planted! {
     finds_refunds_given_again: RefundAgain;
     finds_forgotten_voids: VoidForgotten;
     finds_steps_finished_blindly: FinishBlindly;
-    finds_seats_moved_first: SeatFirst;
+    finds_checkpoints_moved_first: CheckpointFirst;
     finds_readers_that_go_by_number: ReadByNumber;
     finds_blind_publishing: PublishBlindly;
 }

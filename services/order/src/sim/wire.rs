@@ -1,4 +1,4 @@
-//! A copy's line to everything outside: where requests and answers are lost, late or doubled, and where copies die.
+//! A replica's line to everything outside: where requests and answers are lost, late or doubled, and where replicas die.
 
 use std::{fmt::Debug, future::pending, sync::Arc, time::Duration};
 
@@ -7,9 +7,10 @@ use tokio::time::{Instant, sleep};
 use super::world::{State, World, short};
 
 /// What is asked all the time.
-const OFTEN: [&str; 6] = ["claim", "look for events", "read a seat", "read events", "find the end", "recall"];
+const OFTEN: [&str; 6] =
+    ["claim", "look for events", "read a checkpoint", "read events", "find the end", "find_record"];
 
-/// Whom a copy calls.
+/// Whom a replica calls.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Peer {
     /// The order service's database.
@@ -50,9 +51,9 @@ pub enum Fault {
     Doubled,
     /// It takes effect, slowly, and is answered.
     Slow,
-    /// The copy dies before it is sent.
+    /// The replica dies before it is sent.
     DiesBefore,
-    /// The copy dies after it took effect.
+    /// The replica dies after it took effect.
     DiesAfter,
 }
 
@@ -73,7 +74,7 @@ impl Fault {
             Self::RequestLost => "request lost",
             Self::ReplyLost => "reply lost",
             Self::Down => "peer down",
-            Self::Late => "late copy",
+            Self::Late => "late replica",
             Self::Doubled => "doubled",
             Self::Slow => "slow",
             Self::DiesBefore => "dies before",
@@ -82,20 +83,20 @@ impl Fault {
     }
 }
 
-/// The line of one life of a copy.
+/// The line of one life of a replica.
 #[derive(Clone)]
 pub struct Wire {
     pub world: Arc<World>,
-    pub copy: usize,
+    pub replica: usize,
     pub life: u32,
 }
 
 impl Wire {
     pub fn is_alive(&self) -> bool {
-        self.world.state().copies[self.copy].life == self.life
+        self.world.state().replicas[self.replica].life == self.life
     }
 
-    /// Goes on only while this copy lives: what a killed process was about to do never happens.
+    /// Goes on only while this replica lives: what a killed process was about to do never happens.
     async fn alive(&self) {
         if !self.is_alive() {
             pending::<()>().await;
@@ -127,8 +128,8 @@ impl Wire {
             let hangs = peer != Peer::Journal && state.dice.percent(30);
             if let Some(fault) = fault {
                 state.count(fault.name(), op);
-                let copy = self.copy;
-                state.tell(|| format!("copy {copy}: {op} {about:?}: {}", fault.name()));
+                let replica = self.replica;
+                state.tell(|| format!("replica {replica}: {op} {about:?}: {}", fault.name()));
             }
             (fault, there, back, later, hangs)
         };
@@ -170,7 +171,7 @@ impl Wire {
 
     async fn die<T>(&self) -> Option<T> {
         if self.is_alive() {
-            self.world.state().kill(self.copy);
+            self.world.state().kill(self.replica);
         }
         pending().await
     }
@@ -178,8 +179,8 @@ impl Wire {
     fn happen<T: Debug>(&self, op: &'static str, effect: &impl Fn(&mut State) -> T) -> T {
         let mut state = self.world.state();
         let answer = effect(&mut state);
-        let copy = self.copy;
-        state.tell(|| format!("copy {copy}: {op} → {}", short(&answer)));
+        let replica = self.replica;
+        state.tell(|| format!("replica {replica}: {op} → {}", short(&answer)));
         answer
     }
 

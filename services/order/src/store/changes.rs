@@ -29,9 +29,9 @@ impl Store {
             };
             // The whole order is cancelled once, key or not.
             if !items.is_empty()
-                && let Some(memory) = q::recall(conn, key).await?
+                && let Some(record) = q::find_record(conn, key).await?
             {
-                return Ok(Cancel::Known(memory));
+                return Ok(Cancel::Known(record));
             }
             let version = order.version;
             match order.cancel(items, wish, now)? {
@@ -50,10 +50,10 @@ impl Store {
                 }
             }
         });
-        self.told(written)
+        self.notify_if_ok(written)
     }
 
-    /// Takes an adjustment down under a lease. `respond` gives the answer to one that is final at once.
+    /// Records an adjustment under a lease. `respond` makes the response of one that is final at once.
     ///
     /// # Errors
     /// Where the database fails.
@@ -80,10 +80,10 @@ impl Store {
             q::begin_adjustment(conn, key, (&order, version), begun, (lease, respond(&adjustment))).await?;
             Ok(Begin::Begun(Box::new(adjustment)))
         });
-        self.told(written)
+        self.notify_if_ok(written)
     }
 
-    /// Takes a shipment down, and `respond`'s answer to it.
+    /// Records a shipment, and the response that `respond` makes.
     ///
     /// # Errors
     /// Where the database fails.
@@ -106,12 +106,12 @@ impl Store {
                 Err(refusal) => return Ok(Begin::Refused(refusal)),
                 Ok(begun) => begun,
             };
-            q::remember_answered(conn, key, order.id, (&respond(&shipment), now)).await?;
+            q::insert_answered_record(conn, key, order.id, (&respond(&shipment), now)).await?;
             q::write_effects(conn, &order, version, &shipment.lines, &entries).await?;
             q::insert_shipment(conn, &shipment).await?;
             Ok(Begin::Begun(shipment))
         });
-        self.told(written)
+        self.notify_if_ok(written)
     }
 
     /// Writes a note into an order's timeline, and `respond`'s answer to it. Refused only while someone is at the
@@ -139,10 +139,10 @@ impl Store {
             let entry = Entry { internal, ..Entry::new(Kind::Note, key.caller.as_str(), text) };
             let entries = order.record(entry.clone(), now);
             let row = TimelineRow { number: order.entries, entry, time: now };
-            q::remember_answered(conn, key, order.id, (&respond(&row), now)).await?;
+            q::insert_answered_record(conn, key, order.id, (&respond(&row), now)).await?;
             q::write_effects(conn, &order, version, &[], &entries).await?;
             Ok(Begin::Begun(row))
         });
-        self.told(written)
+        self.notify_if_ok(written)
     }
 }

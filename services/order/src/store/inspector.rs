@@ -39,7 +39,7 @@ pub struct SagaView {
     pub due: Option<DateTime<Utc>>,
     /// Whether someone runs it.
     pub running: bool,
-    /// When it was taken down.
+    /// When it was recorded.
     pub created: DateTime<Utc>,
     /// When it last made a step.
     pub updated: DateTime<Utc>,
@@ -61,7 +61,7 @@ pub struct SagaQuery {
 pub enum SagaCondition {
     /// How often it gave up compares so.
     Attempts(Op, i32),
-    /// When it was taken down compares so.
+    /// Compares the time of recording.
     CreateTime(Op, DateTime<Utc>),
     /// When it last made a step compares so.
     UpdateTime(Op, DateTime<Utc>),
@@ -232,6 +232,6 @@ impl Store {
             let ended = q::find_saga(conn, id, now).await?;
             Ok(ended.map_or(Operated::NotFound, Operated::Done))
         });
-        self.told(written)
+        self.notify_if_ok(written)
     }
 }

@@ -21,16 +21,16 @@ pub struct Key {
     pub request_hash: Vec<u8>,
 }
 
-/// What is remembered under a key.
+/// The idempotency record of a key.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Memory {
+pub struct IdempotencyRecord {
     /// Whether the request was the same.
     pub same_request: bool,
     /// The order that it made or was about.
     pub order: OrderId,
     /// The adjustment that it made.
     pub back: Option<ReturnId>,
-    /// What was answered, encoded, once that is final.
+    /// The encoded response, once it is final.
     pub response: Option<Vec<u8>>,
 }
 
@@ -78,7 +78,7 @@ pub enum Condition {
     ExternalId(Op, String),
     /// When it was placed compares so.
     PlaceTime(Op, DateTime<Utc>),
-    /// When it was taken down compares so.
+    /// Compares the time of recording.
     CreateTime(Op, DateTime<Utc>),
 }
 
@@ -93,7 +93,7 @@ pub struct TimelineRow {
     pub time: DateTime<Utc>,
 }
 
-/// An order to take down.
+/// An order to record.
 #[derive(Clone, Debug)]
 pub(crate) struct Placing {
     pub key: Key,
@@ -126,7 +126,7 @@ pub enum Cancel {
     /// It is cancelled already.
     Already(Box<Order>),
     /// The key is known.
-    Known(Memory),
+    Known(IdempotencyRecord),
     /// Cancelling the order, or pieces of it, has begun under the lease.
     Begun(Saga),
 }
@@ -137,14 +137,14 @@ pub enum Begin<T> {
     /// There is no such order.
     NotFound,
     /// The key is known.
-    Known(Memory),
+    Known(IdempotencyRecord),
     /// It cannot be.
     Refused(Refusal),
-    /// It was taken down.
+    /// It was recorded.
     Begun(T),
 }
 
-/// A shipment to take down.
+/// A shipment to record.
 #[derive(Clone, Debug)]
 pub struct Shipping {
     /// What leaves.

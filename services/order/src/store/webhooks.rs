@@ -8,7 +8,7 @@ mod sqlite;
 use chrono::{DateTime, Utc};
 use souk_common::{
     db::{self, Db},
-    events::{Event, Events, Seat},
+    events::{Checkpoint, Event, Events},
     ids::{EventId, WebhookDeliveryId, WebhookEndpointId},
 };
 
@@ -82,9 +82,14 @@ impl Webhooks {
         Self { db: db.clone() }
     }
 
-    /// Takes down a delivery for each event and each enabled endpoint that it is for, and moves the reader's seat.
-    pub(crate) async fn record(&self, seat: Seat, events: &Events, body: Body<'_>) -> Result<(), StoreError> {
-        db::write!(self.db, |conn, q| -> Result<_, StoreError> { q::record(conn, seat, events, body).await })
+    /// Records a delivery for each event and each enabled endpoint that gets it, and moves the reader's checkpoint.
+    pub(crate) async fn record(
+        &self,
+        checkpoint: Checkpoint,
+        events: &Events,
+        body: Body<'_>,
+    ) -> Result<(), StoreError> {
+        db::write!(self.db, |conn, q| -> Result<_, StoreError> { q::record(conn, checkpoint, events, body).await })
     }
 
     /// Enabled endpoints for which something is due.

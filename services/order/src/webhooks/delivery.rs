@@ -42,7 +42,7 @@ pub struct Delivery {
     pub last_code: i32,
     /// When it is tried next.
     pub due: Option<DateTime<Utc>>,
-    /// When it was taken down.
+    /// When it was recorded.
     pub create_time: DateTime<Utc>,
     /// When it was delivered or given up.
     pub settle_time: Option<DateTime<Utc>>,

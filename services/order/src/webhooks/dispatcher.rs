@@ -117,7 +117,7 @@ impl Dispatcher {
                 let trying = inner.attempt(&endpoint, &delivery, lease);
                 if let Err(error) = trying.await {
                     // Its lease lapses, and it is tried again.
-                    tracing::warn!(error = chain(&error), delivery = %delivery.id, "a webhook's try could not be written");
+                    tracing::warn!(error = chain(&error), delivery = %delivery.id, "cannot record a webhook delivery attempt");
                 }
                 drop(slot);
                 inner.freed.notify_one();
@@ -176,7 +176,7 @@ impl Inner {
             endpoint = %endpoint.id.name(),
             reason = word(reason),
             error,
-            "a webhook endpoint was disabled: nothing is sent to it until an administrator enables it"
+            "webhook endpoint disabled: nothing is sent to it until an administrator enables it"
         );
     }
 }

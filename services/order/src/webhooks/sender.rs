@@ -31,7 +31,7 @@ impl Sender {
         let policy = Policy::new(settings);
         let client = client(settings, policy.clone());
         if let Err(error) = &client {
-            tracing::warn!(error, "no webhook can be sent");
+            tracing::warn!(error, "cannot send webhooks");
         }
         Self { client, policy, timeout: settings.timeout }
     }

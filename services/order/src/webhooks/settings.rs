@@ -14,7 +14,7 @@ pub struct Settings {
     /// How often deliveries are looked for that are due.
     #[serde(with = "duration")]
     pub interval: Duration,
-    /// How many are sent at a time, by each copy of the service.
+    /// How many are sent at a time, by each replica of the service.
     pub concurrency: usize,
     /// How many of them to one endpoint; to one that fails, a single one.
     pub concurrency_per_endpoint: usize,

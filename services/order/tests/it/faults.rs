@@ -145,7 +145,7 @@ async fn callers_who_leave_at_any_moment_leave_no_order_to_its_lease() {
         });
         let left: u64 = futures::future::join_all(calls).await.into_iter().sum();
         assert!(left > 5, "all waited for their answers");
-        wait::until(SOON, "what was taken down to be final", async || {
+        wait::until(SOON, "the recorded orders to be final", async || {
             souk.all().await.iter().all(|order| order.state() == State::Confirmed)
         })
         .await;
@@ -168,7 +168,7 @@ async fn staff_who_leave_at_any_moment_leave_no_refund_to_its_lease() {
         });
         let left: u64 = futures::future::join_all(calls).await.into_iter().sum();
         assert!(left > 5, "all waited for their answers");
-        wait::until(SOON, "what was taken down to be final", async || {
+        wait::until(SOON, "the recorded orders to be final", async || {
             let unfinished = souk.sagas(&souk.staff).list_sagas(ListSagasRequest::default()).await.unwrap();
             unfinished.into_inner().sagas.is_empty()
         })
@@ -203,7 +203,7 @@ async fn stopping_in_the_middle_loses_nothing() {
             tokio::spawn(async move { api.place_order(request).await })
         });
         let placing: Vec<_> = placing.collect();
-        wait::until(SOON, "all orders to be taken down", async || souk.all().await.len() == 10).await;
+        wait::until(SOON, "all orders to be recorded", async || souk.all().await.len() == 10).await;
         souk.restart().await;
         api = souk.api(&souk.ada);
         souk.settled().await;

@@ -74,7 +74,7 @@ pub struct Souk {
     _others: [TestDatabase; 2],
 }
 
-/// A running copy of the order service.
+/// A running replica of the order service.
 pub struct Running {
     address: SocketAddr,
     stop: CancellationToken,

@@ -160,16 +160,16 @@ async fn answered_keys_are_forgotten_when_their_time_has_come_and_others_never()
         let entries = rejected.advance(&answer, false, now()).unwrap();
         let held = (1, lease(1, 60));
         assert!(store.save(&sagas[0], &rejected, &entries, Some(b"answer"), held).await.unwrap());
-        let memory = store.recall(&key("a")).await.unwrap().unwrap();
-        assert_eq!(memory.response.as_deref(), Some(b"answer".as_slice()));
-        assert!(memory.same_request);
+        let record = store.find_record(&key("a")).await.unwrap().unwrap();
+        assert_eq!(record.response.as_deref(), Some(b"answer".as_slice()));
+        assert!(record.same_request);
         let other = Key { request_hash: vec![9], ..key("a") };
-        assert!(!store.recall(&other).await.unwrap().unwrap().same_request);
+        assert!(!store.find_record(&other).await.unwrap().unwrap().same_request);
 
         assert_eq!(store.forget(now() - TimeDelta::hours(1)).await.unwrap(), 0);
         assert_eq!(store.forget(now() + TimeDelta::hours(1)).await.unwrap(), 1);
-        assert_eq!(store.recall(&key("a")).await.unwrap(), None);
-        assert!(store.recall(&key("b")).await.unwrap().is_some());
+        assert_eq!(store.find_record(&key("a")).await.unwrap(), None);
+        assert!(store.find_record(&key("b")).await.unwrap().is_some());
         store.close().await;
     }
 }

@@ -1,4 +1,4 @@
-//! The inspector: what does not get on is seen, tried again, or given up.
+//! The saga service: stuck sagas are listed, retried, or abandoned.
 
 use souk_common::error::Reason;
 use souk_proto::order::v1::{

@@ -169,7 +169,7 @@ impl SigningKey {
     }
 }
 
-/// The key that signs now, of all keys, newest first. Before the first one does, which is when the clock of the copy
+/// The key that signs now, of all keys, newest first. Before the first one does, which is when the clock of the replica
 /// that made it is ahead, it is that one.
 pub fn signer(mut keys: Vec<SigningKey>, now: DateTime<Utc>) -> Option<SigningKey> {
     match keys.iter().position(|key| key.signs(now)) {

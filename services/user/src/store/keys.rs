@@ -46,7 +46,7 @@ pub async fn replace(db: &Db, key: &SigningKey, older_than: DateTime<Utc>) -> Re
     beaten_is_false(replaced)
 }
 
-/// Another copy of the service added its key in the same moment.
+/// Another replica of the service added its key in the same moment.
 fn beaten_is_false(result: Result<bool, Error>) -> Result<bool, Error> {
     match result {
         Err(Error::Db(error)) if error.unique_violation() == Some("signing_keys_newest") => Ok(false),

@@ -27,7 +27,7 @@ use tonic::{
 /// What everyone's password is who does not say otherwise.
 pub const PASSWORD: &str = "correct horse battery";
 
-/// A running copy of the service.
+/// A running replica of the service.
 pub struct Service {
     pub db: Db,
     pub config: Config,
@@ -36,7 +36,7 @@ pub struct Service {
     task: Option<JoinHandle<Result<(), ServeError>>>,
 }
 
-/// A database with one running copy of the service, which goes first when both are dropped.
+/// A database with one running replica of the service, which goes first when both are dropped.
 pub struct Souk {
     pub service: Service,
     pub database: TestDatabase,
@@ -87,7 +87,7 @@ pub fn config(database: &TestDatabase, settings: &[(&str, &str)]) -> Config {
 }
 
 impl Service {
-    /// Another copy of the service, on the same database as any others.
+    /// Another replica of the service, on the same database as any others.
     pub async fn start(database: &TestDatabase, settings: &[(&str, &str)]) -> Self {
         let config = config(database, settings);
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();

@@ -48,10 +48,10 @@ async fn each_refresh_gives_the_next_token() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_client_whose_answer_was_lost_gets_the_same_one_again() {
     for souk in both().await {
-        let copy = Service::start(&souk.database, &[]).await;
+        let replica = Service::start(&souk.database, &[]).await;
         let first = souk.customer("ann@example.com").await;
         let lost = souk.refresh(&first.refresh_token).await.unwrap();
-        for service in [&souk.service, &copy, &souk.service] {
+        for service in [&souk.service, &replica, &souk.service] {
             let again = service.refresh(&first.refresh_token).await.unwrap();
             assert_eq!((&again.refresh_token, name(&again)), (&lost.refresh_token, name(&first)));
             souk.users_as(&again.access_token).get_me(GetMeRequest {}).await.unwrap();

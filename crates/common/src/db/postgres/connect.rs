@@ -36,14 +36,14 @@ pub(in crate::db) struct Connector {
     /// What each session, or behind a pooler each transaction, is told.
     limits: Vec<(String, String)>,
     /// How long a server may take to let us in.
-    patience: Duration,
+    timeout: Duration,
 }
 
 impl Connector {
     /// # Errors
     /// [`DbError::Config`] where the URL's `options` cannot be used behind a pooler.
     pub(super) fn new(server: Server, config: &Config) -> Result<Self, DbError> {
-        let patience = server.settings.get_connect_timeout().copied().unwrap_or(config.acquire_timeout);
+        let timeout = server.settings.get_connect_timeout().copied().unwrap_or(config.acquire_timeout);
         let mut limits = vec![
             // Services ask for rows by their keys. That costs little more than reading on where the pages are in memory or
             // on flash, while PostgreSQL's default is made for disks that turn.
@@ -57,7 +57,7 @@ impl Connector {
             limits.push(("TimeZone".to_owned(), "UTC".to_owned()));
             limits.extend(options(&server.options)?);
         }
-        Ok(Self { server, limits, patience })
+        Ok(Self { server, limits, timeout })
     }
 
     /// Whether connections are shared with others between transactions.
@@ -104,7 +104,7 @@ impl Connector {
     }
 
     fn negotiation(&self, limits: Option<Limits>) -> Negotiation {
-        Negotiation { tls: self.server.tls.clone(), limits, patience: self.patience, host: String::new() }
+        Negotiation { tls: self.server.tls.clone(), limits, timeout: self.timeout, host: String::new() }
     }
 
     /// Asks the server to cancel what runs on a connection, over another one. Nothing comes of it where the server is
@@ -116,10 +116,10 @@ impl Connector {
                 false => token.cancel_query(self.negotiation(None)).await,
             }
         };
-        match tokio::time::timeout(self.patience, sent).await {
+        match tokio::time::timeout(self.timeout, sent).await {
             Ok(Ok(())) => {}
-            Ok(Err(error)) => tracing::debug!(%error, "a statement was not cancelled"),
-            Err(_) => tracing::debug!("a statement was not cancelled in time"),
+            Ok(Err(error)) => tracing::debug!(%error, "cannot cancel a statement"),
+            Err(_) => tracing::debug!("statement not cancelled in time"),
         }
     }
 }
@@ -180,7 +180,7 @@ fn options(text: &str) -> Result<Vec<(String, String)>, DbError> {
 struct Negotiation {
     tls: Tls,
     limits: Option<Limits>,
-    patience: Duration,
+    timeout: Duration,
     host: String,
 }
 
@@ -224,7 +224,7 @@ impl TlsConnect<Socket> for Negotiation {
 
     fn connect(self, socket: Socket) -> Self::Future {
         Box::pin(async move {
-            let deadline = tokio::time::Instant::now() + self.patience;
+            let deadline = tokio::time::Instant::now() + self.timeout;
             let limits = self.limits.clone();
             let (transport, binding) = match tokio::time::timeout_at(deadline, self.secure(socket)).await {
                 Ok(secured) => secured?,

@@ -113,8 +113,7 @@ impl Server {
             let hosts = u32::try_from(settings.get_hosts().len()).unwrap_or(1).max(1);
             settings.connect_timeout(config.acquire_timeout / hosts);
         }
-        // A server that is gone without a word is noticed, sooner than another takes its place; the kernel's own patience
-        // is hours.
+        // Detects a server that vanished before another one replaces it; the kernel's own timeout is hours.
         settings.keepalives_idle(Duration::from_secs(10)).keepalives_interval(Duration::from_secs(3));
         if settings.get_tcp_user_timeout().is_none() {
             settings.tcp_user_timeout(Duration::from_secs(10));

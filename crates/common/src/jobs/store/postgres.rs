@@ -13,13 +13,13 @@ mod schema {
 #[path = "queries.rs"]
 pub(super) mod queries;
 
-/// The server's clock: one for all copies, however wrong their own are.
+/// The server's clock: one for all replicas, however wrong their own are.
 async fn now(conn: &mut Conn) -> QueryResult<DateTime<Utc>> {
     let now = diesel::dsl::sql::<diesel::sql_types::Timestamptz>("clock_timestamp()");
     diesel::select(now).get_result(conn).await
 }
 
-/// Keeps other copies from changing the rows until the transaction ends.
+/// Keeps other replicas from changing the rows until the transaction ends.
 macro_rules! locked {
     ($query:expr) => {
         $query.for_update()

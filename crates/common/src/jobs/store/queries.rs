@@ -15,7 +15,7 @@ pub(in crate::jobs) async fn read(conn: &mut Conn, names: &[&str]) -> QueryResul
     dsl::jobs.filter(dsl::name.eq_any(names)).order(dsl::name).load(conn).await
 }
 
-/// As [`read`], in a transaction that is about to change them. In one order, so that copies do not deadlock.
+/// As [`read`], in a transaction that is about to change them. In one order, so that replicas do not deadlock.
 pub(in crate::jobs) async fn lock(conn: &mut Conn, names: &[&str]) -> QueryResult<Vec<Record>> {
     locked!(dsl::jobs.filter(dsl::name.eq_any(names)).order(dsl::name)).load(conn).await
 }

@@ -12,7 +12,7 @@ mod schema {
 #[path = "queries.rs"]
 pub(super) mod queries;
 
-/// Copies on one file are on one machine, so their clock is one. To the microsecond, as it is stored.
+/// Replicas on one file are on one machine, so their clock is one. To the microsecond, as it is stored.
 async fn now(_: &mut Conn) -> QueryResult<DateTime<Utc>> {
     Ok(Utc::now().trunc_subsecs(6))
 }

@@ -292,7 +292,7 @@ async fn add_ledger(mut conn: &Conn, now: DateTime<Utc>, entries: &[Entry]) -> R
     .kept()
     .execute(&mut conn)
     .await?;
-    // The same key on another copy of the service, at the same time.
+    // The same key on another replica of the service, at the same time.
     if added == entries.len() { Ok(()) } else { Err(collided()) }
 }
 

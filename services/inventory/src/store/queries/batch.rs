@@ -1,6 +1,6 @@
 //! A batch of commands: look, lock, decide, write, all in one transaction.
 //!
-//! Every batch of every copy of the service takes its locks in one order: stock by product and location, then
+//! Every batch of every replica of the service takes its locks in one order: stock by product and location, then
 //! reservations by id, then new rows by key. So batches wait for each other, but never in a circle. What must be
 //! locked is found by looking first; where it turns out after locking that more is needed, the batch begins anew.
 
@@ -60,7 +60,7 @@ pub async fn run(conn: &mut Conn, commands: &[Command], also: &BTreeSet<ProductI
         facts(&sorted(&locked)),
         spent(&keys),
     )?;
-    // Copies of the service begin their transactions in another order than they get the locks in. The ledger's times
+    // Replicas of the service begin their transactions in another order than they get the locks in. The ledger's times
     // never go back at a place all the same, so that its last entry by a time is its last one up to then.
     let posted_at = stock.iter().map(|line| line.updated_at).fold(now, DateTime::max);
     let mut wanted = orders;

@@ -31,7 +31,7 @@ fn outcome(outcome: Outcome) -> &'static str {
         Done => "done",
         OutOfStock => "out of stock",
         Refused => "refused",
-        Taken => "taken already",
+        AlreadyCommitted => "already committed",
         Abandoned => "given up",
     }
 }

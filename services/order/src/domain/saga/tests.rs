@@ -105,7 +105,7 @@ impl World {
                 _ => short(),
             },
             Action::Release => match self.reservation.clone() {
-                Some((Hold::Committed, _)) => Answer::Taken,
+                Some((Hold::Committed, _)) => Answer::AlreadyCommitted,
                 Some((Hold::Open, goods)) => {
                     self.give(&goods);
                     self.reservation = Some((Hold::Released, goods));
@@ -525,7 +525,7 @@ proptest! {
         ];
         let state = states[at.0];
         let step = [Reserve, Authorize, Commit, Capture, Release, Void, Restock, Refund][at.1];
-        let outcome = [Done, OutOfStock, Refused, Taken, Abandoned][at.2];
+        let outcome = [Done, OutOfStock, Refused, AlreadyCommitted, Abandoned][at.2];
         let (goods, held, authorized, money) = facts;
         let facts = Facts { goods, held, authorized, money };
         match advance(state, step, outcome, facts) {

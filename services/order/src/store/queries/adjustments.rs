@@ -12,7 +12,7 @@ use super::{
         self as engine, Backend, Conn,
         schema::{order_lines, orders, return_lines, returns},
     },
-    keys::{answer_adjustment, remember},
+    keys::{answer_adjustment, insert_record},
     orders::record,
     reading::order,
     rows::{ReturnLineRow, ReturnRow, adjustment_row, adjustment_state, step},
@@ -31,7 +31,7 @@ pub(in crate::store) async fn begin_adjustment(
     (adjustment, entries): (&Adjustment, &[Entry]),
     (lease, response): (Lease, Vec<u8>),
 ) -> Result<(), StoreError> {
-    if !remember(conn, key, (order.id, Some(adjustment.id)), adjustment.create_time).await? {
+    if !insert_record(conn, key, (order.id, Some(adjustment.id)), adjustment.create_time).await? {
         // Someone used the key for another order this very moment: nothing must be written.
         return Err(StoreError::KeyRaced);
     }
@@ -61,7 +61,7 @@ pub(in crate::store) async fn update_adjustment(
     (lease, now): (Lease, DateTime<Utc>),
 ) -> Result<bool, StoreError> {
     let running = adjustment.step.is_some();
-    // The order first, as whoever takes an adjustment down does.
+    // The order first, in the same order of locks as when an adjustment is recorded.
     engine::lock_order(conn, adjustment.order).await?;
     let row = returns::table
         .find(adjustment.id)

@@ -40,7 +40,7 @@ pub(in crate::store) struct Batch {
 
 impl Batch {
     /// Remembers a key, where it is new.
-    pub fn remember(&mut self, key: KeyRow) -> Nth {
+    pub fn insert_record(&mut self, key: KeyRow) -> Nth {
         self.next += 1;
         self.keys.push((self.next, key));
         self.next
@@ -54,10 +54,10 @@ impl Batch {
         self.next
     }
 
-    /// Takes an order down, with its key, lines and first entries, where the key is new.
+    /// Records an order, with its key, lines and first entries, if the key is new.
     pub fn place(&mut self, placing: &Placing) -> Result<Nth, StoreError> {
         let Placing { key, order, entries, lease } = placing;
-        let nth = self.remember(KeyRow::new(key, order.id, None, order.create_time));
+        let nth = self.insert_record(KeyRow::new(key, order.id, None, order.create_time));
         self.orders.push(After { nth: Some(nth), row: order_row(order, *lease)? });
         self.lines.extend(order.lines.iter().map(|line| After { nth: Some(nth), row: line_row(order.id, line) }));
         self.record(Some(nth), order, entries);

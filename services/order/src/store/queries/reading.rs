@@ -15,7 +15,7 @@ use super::{
         Backend, Conn, lock_order, position,
         schema::{order_lines, orders, timeline_entries},
     },
-    keys::recall,
+    keys::find_record,
     rows::{EntryRow, LineRow, OrderRow, read_order},
 };
 use crate::{
@@ -90,7 +90,7 @@ pub(in crate::store) async fn order_to_change_once<T>(
     let Some(order) = order_to_change(conn, id, None).await? else {
         return Ok(Err(Begin::NotFound));
     };
-    Ok(recall(conn, key).await?.map_or(Ok(order), |memory| Err(Begin::Known(memory))))
+    Ok(find_record(conn, key).await?.map_or(Ok(order), |record| Err(Begin::Known(record))))
 }
 
 /// Whether an order is stored as it is here. Its version alone does not tell: someone else may have made it, of

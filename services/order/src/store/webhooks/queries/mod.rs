@@ -11,7 +11,7 @@ use diesel::{
 use diesel_async::RunQueryDsl;
 use serde_json::Value;
 use souk_common::{
-    events::{Events, Seat},
+    events::{Checkpoint, Events},
     ids::{WebhookDeliveryId, WebhookEndpointId},
 };
 
@@ -33,14 +33,14 @@ use crate::{
 
 diesel::alias!(webhook_deliveries as earlier: Earlier);
 
-/// Takes down a delivery for each event and each enabled endpoint that it is for, and moves the reader's seat.
+/// Records a delivery for each event and each enabled endpoint that gets it, and moves the reader's checkpoint.
 pub(in super::super) async fn record(
     conn: &mut Conn,
-    seat: Seat,
+    checkpoint: Checkpoint,
     events: &Events,
     body: Body<'_>,
 ) -> Result<(), StoreError> {
-    if !advance(conn, seat, events).await? {
+    if !advance(conn, checkpoint, events).await? {
         return Ok(());
     }
     let enabled = webhook_endpoints::table.filter(webhook_endpoints::disabled_at.is_null());

@@ -1,4 +1,4 @@
-//! The writes of every order, which share their commits: requests that wait while a batch is written form the next.
+//! The batch writer of orders: requests that wait while a batch is written form the next batch.
 
 use std::{
     sync::Arc,
@@ -10,33 +10,33 @@ use souk_common::{
     db::{self, Db},
 };
 
-use super::{Memory, Placing, SavedStep, StoreError, postgres, sqlite};
+use super::{IdempotencyRecord, Placing, SavedStep, StoreError, postgres, sqlite};
 
-/// How long a batch is tried that others' changes get in the way of.
-const PATIENCE: Duration = Duration::from_secs(5);
+/// How long a batch is retried that conflicts with other transactions.
+const TIMEOUT: Duration = Duration::from_secs(5);
 
-/// Writes on their way into a commit that they share.
-pub(super) type Writes = Coalescer<Write, Written, StoreError>;
+/// Writes many requests in one transaction.
+pub(super) type BatchWriter = Coalescer<Write, Written, StoreError>;
 
-/// One of them.
+/// A write.
 #[derive(Clone)]
 pub(super) enum Write {
-    /// Takes an order down.
+    /// Records an order.
     Place(Arc<Placing>),
-    /// Stores how a step of its saga ended.
+    /// Stores the result of a saga step.
     Save(Arc<SavedStep>),
 }
 
-/// What became of it.
+/// The result of a write.
 #[derive(Clone)]
 pub(super) enum Written {
-    /// The order was taken down, or its key is known.
-    Placed(Option<Memory>),
+    /// The order was recorded, or its key is known.
+    Placed(Option<IdempotencyRecord>),
     /// Whether the step was stored.
     Saved(bool),
 }
 
-pub(super) fn start(db: &Db) -> Writes {
+pub(super) fn start(db: &Db) -> BatchWriter {
     let db = db.clone();
     Coalescer::new("orders", Limits::default(), move |writes: Vec<Write>| {
         let db = db.clone();
@@ -58,7 +58,7 @@ async fn run(db: &Db, writes: &[Write]) -> Result<Vec<Result<Written, StoreError
     let (placed, saved) = loop {
         let result = db::single!(db, |conn, q| -> Result<_, StoreError> { q::write(conn, placings, steps).await });
         match result {
-            Err(error) if error.is_conflict() && began.elapsed() < PATIENCE => {}
+            Err(error) if error.is_conflict() && began.elapsed() < TIMEOUT => {}
             result => break result?,
         }
     };
@@ -76,11 +76,11 @@ async fn run(db: &Db, writes: &[Write]) -> Result<Vec<Result<Written, StoreError
     Ok(answers)
 }
 
-/// What is remembered under an order's key; `None` where that is this very order, taken down by a try before whose answer
+/// The idempotency record of an order's key. `None` if it is this very order, recorded by an earlier try whose response
 /// was lost.
-async fn known(db: &Db, placing: &Placing) -> Result<Option<Memory>, StoreError> {
+async fn known(db: &Db, placing: &Placing) -> Result<Option<IdempotencyRecord>, StoreError> {
     let key = &placing.key;
-    let memory = db::read!(db, |conn, q| -> Result<_, StoreError> { q::recall(conn, key).await })?;
-    let memory = memory.ok_or_else(|| StoreError::Corrupt("a key that is and is not there".into()))?;
-    Ok(Some(memory).filter(|memory| memory.order != placing.order.id))
+    let record = db::read!(db, |conn, q| -> Result<_, StoreError> { q::find_record(conn, key).await })?;
+    let record = record.ok_or_else(|| StoreError::Corrupt("a key that is and is not there".into()))?;
+    Ok(Some(record).filter(|record| record.order != placing.order.id))
 }

@@ -1,4 +1,4 @@
-//! HTTP manners: who may keep an answer, what has changed since, who may read it, and how it is packed.
+//! Response headers: caching, conditional requests, CORS and compression.
 
 use std::{
     io::Write,

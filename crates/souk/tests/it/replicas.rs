@@ -1,4 +1,4 @@
-//! Two copies of a service: one is killed under load, and hardly anyone notices.
+//! Two replicas of a service: one is killed under load, and hardly anyone notices.
 
 use std::{
     sync::{
@@ -18,7 +18,7 @@ use super::{
 
 const LONG: Duration = Duration::from_secs(60);
 
-/// What the gateway keeps, nobody reads from a copy.
+/// What the gateway keeps, nobody reads from a replica.
 fn uncached(service: &str, program: Program) -> Program {
     match service {
         "gateway" => program.env("SOUK_GATEWAY__CACHE__ENABLED", "false"),
@@ -56,7 +56,7 @@ async fn one_of_two_inventories_stops_under_reads_and_none_fails() {
     let mut cluster = Cluster::on(Ground::new(Engine::Postgres).await, true, uncached).await;
     let admin = cluster.admin().await;
     let product = admin.product("SKU-1", 5).await;
-    wait::until(LONG, "both copies to be up", async || {
+    wait::until(LONG, "both replicas to be up", async || {
         admin.get("/readyz").await.body.to_string().matches(r#""state":"up""#).count() == 4
     })
     .await;
@@ -78,7 +78,7 @@ async fn one_of_two_inventories_is_killed_under_reads() {
     let admin = cluster.admin().await;
     let product = admin.product("SKU-1", 5).await;
     for killed in ["one", "the other"] {
-        wait::until(LONG, "both copies to be up", async || {
+        wait::until(LONG, "both replicas to be up", async || {
             let ready = admin.get("/readyz").await.body.to_string();
             ready.matches(r#""state":"up""#).count() == 4
         })
@@ -86,16 +86,16 @@ async fn one_of_two_inventories_is_killed_under_reads() {
         let (read, readers) = readers(&cluster.gateway, &product);
         tokio::time::sleep(Duration::from_secs(1)).await;
         let at = Instant::now();
-        let copy = if killed == "one" { &mut cluster.inventory } else { cluster.copy.as_mut().unwrap() };
-        copy.kill().await;
+        let replica = if killed == "one" { &mut cluster.inventory } else { cluster.replica.as_mut().unwrap() };
+        replica.kill().await;
         let failed: Vec<_> = readers.join_all().await.into_iter().flatten().collect();
         let read = read.load(Ordering::Relaxed);
         println!("{killed} killed: {} of {read} reads failed", failed.len());
         assert!(read > 200, "only {read} reads");
         assert!(failed.len() * 1000 < read, "{} of {read} reads failed: {:?}", failed.len(), failed.first());
         assert!(failed.iter().all(|(asked, _)| *asked < at + Duration::from_secs(1)), "{failed:?}");
-        let copy = if killed == "one" { &mut cluster.inventory } else { cluster.copy.as_mut().unwrap() };
-        copy.restart().await;
+        let replica = if killed == "one" { &mut cluster.inventory } else { cluster.replica.as_mut().unwrap() };
+        replica.restart().await;
     }
 }
 
