@@ -62,7 +62,7 @@ impl Quota {
         Arc::new(Self { total, per_address, used: Mutex::default() })
     }
 
-    /// Takes so much for an address, or nothing where it, a network around it or all clients would hold too much.
+    /// Takes so much for an address, or nothing if it, a network around it or all clients would hold too much.
     #[must_use]
     pub fn take(self: &Arc<Self>, address: IpAddr, amount: u64) -> Option<Held> {
         let mut held = Held { quota: self.clone(), address: Some(address), amount: 0 };
@@ -288,7 +288,7 @@ mod tests {
                                 steps in prop::collection::vec(any_step(), 0..80)) {
             let quota = Quota::new(total, per_address);
             let mut all: Vec<Held> = Vec::new();
-            // What each network holds, counted anew.
+            // What each network holds, counted again.
             let sum = |all: &[Held], network: Network| -> u64 {
                 let inside = all.iter().filter(|held| held.networks().any(|other| other == network));
                 inside.map(|held| held.amount).sum()

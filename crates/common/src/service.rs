@@ -64,7 +64,7 @@ impl Common {
     /// A client of another service, in the name of this one (`order`).
     ///
     /// # Errors
-    /// Where the address is not one.
+    /// If the address is not one.
     pub fn client(
         &self,
         config: &client::Config,
@@ -83,7 +83,7 @@ impl Common {
     /// which sessions have ended. Must be called in a tokio runtime.
     ///
     /// # Errors
-    /// Where the user service's address is not one.
+    /// If the user service's address is not one.
     pub fn verifier(
         &self,
         user_service: &client::Config,

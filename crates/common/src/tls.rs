@@ -242,7 +242,7 @@ impl ClientTls {
 
     /// How to secure connections to the service on this host. `None`: no TLS, or no host that a certificate can name.
     pub(crate) fn secured(&self, host: &str) -> Option<Secured> {
-        // An address of IPv6 stands in brackets in a URI.
+        // An address of IPv6 is in brackets in a URI.
         let name = ServerName::try_from(host.trim_matches(['[', ']']).to_owned()).ok()?;
         Some(Secured { config: self.0.clone()?, name })
     }
@@ -345,7 +345,7 @@ fn is_empty(path: &Path) -> bool {
     path.as_os_str().is_empty()
 }
 
-/// Fails where a setting is empty that one of the others needs.
+/// Fails if a setting is empty that one of the others needs.
 fn require(setting: &'static str, path: &Path, others: &[(&'static str, &Path)]) -> Result<(), TlsError> {
     match others.iter().find(|(_, other)| !is_empty(other)) {
         Some((needed_by, _)) if is_empty(path) => Err(TlsError::Missing { setting, needed_by }),

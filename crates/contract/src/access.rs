@@ -105,7 +105,7 @@ pub struct AccessRule {
 }
 
 impl AccessRule {
-    /// The rule as written, or `None` where it admits no one, which is no rule.
+    /// The rule as written, or `None` if it admits no one, which is no rule.
     pub(super) fn from_contract(access: Access) -> Option<Self> {
         let roles = access.roles.iter().filter_map(|number| Role::try_from(*number).ok()).collect();
         let rule = Self {

@@ -51,7 +51,7 @@ pub struct Method {
     pub access: Option<AccessRule>,
     /// Which budget of requests it draws on.
     pub rate_class: RateClass,
-    /// How long it may take, where that is not the same for every method. No option says it: a setting may.
+    /// How long it may take, if that is not the same for every method. No option says it: a setting may.
     pub deadline: Option<Duration>,
     /// Request field that holds the caller's idempotency key.
     pub idempotency_key: Option<String>,

@@ -234,7 +234,7 @@ fn wrong(method: &MethodDescriptor, option: &'static str, fault: impl Into<Strin
     ContractError::Value { method: method.full_name().to_owned(), option, fault: fault.into() }
 }
 
-/// Fails where the message has no field at the dotted path.
+/// Fails if the message has no field at the dotted path.
 fn require_field(
     method: &MethodDescriptor,
     message: &MessageDescriptor,

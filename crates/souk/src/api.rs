@@ -211,7 +211,7 @@ impl Api {
         Ok(fresh)
     }
 
-    /// Drops a token that ran out; `false` where no other can be had.
+    /// Drops a token that expired; `false` if no other can be had.
     async fn forget(&self, expired: Option<String>) -> bool {
         if matches!(self.identity, Identity::Token(_)) {
             return false;

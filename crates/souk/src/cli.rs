@@ -72,14 +72,14 @@ pub enum Command {
     /// Check the promises on live databases: stock equals its ledger, every order is final or being worked on,
     /// what is confirmed is paid once. Exit status 1 where one is broken, with the rows that break it.
     Verify(DataArgs),
-    /// Put the promises to the test: buyers order from few products, in parallel and twice over, cancel and return,
-    /// while services are killed; then every response is compared with the stored data. Exit status 1 where a promise
-    /// is broken, with the orders and products that break it.
+    /// Test the promises: buyers order few products, in parallel and repeatedly, cancel and return, while services are
+    /// killed; then every response is compared with the stored data. Exit status 1 if a promise is broken, with the
+    /// orders and products that break it.
     Prove(ProveArgs),
     /// Ask a running gateway or service whether it is ready. Exit status 0 if so. For containers' health checks.
     Healthcheck(HealthcheckArgs),
     /// Make the certificates that services show each other (`[server.tls]`, `[client.tls]`): an authority in
-    /// `DIR/authority`, made once, and in `DIR/NAME` what the service NAME needs, made anew each time: `ca.pem`,
+    /// `DIR/authority`, made once, and in `DIR/NAME` what the service NAME needs, recreated each time: `ca.pem`,
     /// `certificate.pem` and `key.pem`. A certificate is valid for a year.
     Certificates(CertificatesArgs),
 }
@@ -128,8 +128,8 @@ pub struct GatewayArgs {
     /// (gateway.contract.reflection).
     #[arg(long, conflicts_with = "descriptors")]
     pub reflect: bool,
-    /// Where a service, or all of a package, is: `my.pkg=http://127.0.0.1:9000`. May be given for each, and more than
-    /// once for one with several addresses (gateway.backends).
+    /// The address of a service or of all services of a package: `my.pkg=http://127.0.0.1:9000`. May be given for each,
+    /// and more than once for one with several addresses (gateway.backends).
     #[arg(long, value_name = "NAME=URL", value_parser = backend)]
     pub backend: Vec<(String, String)>,
     /// Anyone may call methods of your own services that nothing else is said of (gateway.contract.access).
@@ -165,7 +165,7 @@ pub enum UserCommand {
         #[command(flatten)]
         data: DataArgs,
     },
-    /// Sign new tokens with a new key. The last one stays published until the last token it signed has run out.
+    /// Sign new tokens with a new key. The last one stays published until the last token it signed has expired.
     RotateKey {
         #[command(flatten)]
         data: DataArgs,

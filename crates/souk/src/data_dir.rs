@@ -102,7 +102,7 @@ impl DataDir {
     /// The secret that the services share, made on first use.
     pub fn internal_secret(&self) -> anyhow::Result<Secret> {
         let path = self.0.join(SECRET);
-        // Whoever makes the file first decides; everyone reads what is there then.
+        // Anyone who makes the file first decides; everyone reads what is there then.
         let text = random_secret();
         match private().create_new(true).open(&path) {
             Ok(mut file) => {
@@ -143,12 +143,12 @@ impl DataDir {
         self.write(RUNNING, running)
     }
 
-    /// Where the souk on this folder is reached, if one said so.
+    /// The address of the souk on this folder, if it has written one.
     pub fn running(&self) -> Option<Running> {
         self.read(RUNNING)
     }
 
-    /// Forgets where souk was reached.
+    /// Deletes where souk was reached.
     pub fn forget_running(&self) {
         let _ = fs::remove_file(self.0.join(RUNNING));
     }

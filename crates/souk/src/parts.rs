@@ -36,7 +36,7 @@ struct Part {
 }
 
 impl Parts {
-    /// None yet. Together they drain for so long at most.
+    /// None yet. Together they drain for this long at most.
     pub fn new(drain: Duration) -> Self {
         Self { running: JoinSet::new(), parts: Vec::new(), local: Local::default(), drain }
     }
@@ -54,7 +54,7 @@ impl Parts {
         Ok(())
     }
 
-    /// When one has ended, and how; `None` where there is none.
+    /// When one has ended, and how; `None` if there is none.
     pub async fn ended(&mut self) -> Option<Result<anyhow::Result<()>, JoinError>> {
         self.running.join_next().await
     }

@@ -90,8 +90,8 @@ pub fn data_dir(settings: &Settings) -> anyhow::Result<DataDir> {
     Ok(DataDir::at(&path))
 }
 
-/// Keeps `souk up` off the data folder while some of these services have their SQLite files there; `None` where none
-/// has. Fails where `souk up` was first.
+/// Keeps `souk up` off the data folder while some of these services have their SQLite files there; `None` if none has.
+/// Fails where `souk up` was first.
 pub fn hold_data_dir(settings: &Settings, services: &[&str]) -> anyhow::Result<Option<(DataDir, Lock)>> {
     let data_dir = data_dir(settings)?;
     for service in services.iter().filter(|service| STORES.contains(service)) {

@@ -176,8 +176,8 @@ async fn ensure_admin(settings: &Settings, data_dir: &DataDir) -> anyhow::Result
     Ok(Some(credentials))
 }
 
-/// Where the gateway is for this machine alone, the pages of a developer's own server may call it, unless something is
-/// set about it.
+/// If the gateway is for this machine alone, the pages of a developer's own server may call it, unless something is set
+/// about it.
 fn let_local_pages_call(settings: &Settings, gateway: &TcpListener, given: &mut Given) -> anyhow::Result<bool> {
     let by_default = settings.is_default(ORIGINS) && gateway.local_addr()?.ip().is_loopback();
     if by_default {

@@ -63,7 +63,7 @@ pub fn report(checks: &[Check]) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// Fails where no souk ever ran: opening its SQLite files would make them.
+/// Fails if no souk ever ran: opening its SQLite files would make them.
 fn there_is_something(settings: &Settings) -> anyhow::Result<()> {
     let data_dir = settings::data_dir(settings)?;
     for store in ["inventory", "order"] {

@@ -17,7 +17,7 @@ use crate::servers::{self, Server};
 /// Names the PostgreSQL server whose user may create databases.
 pub const URL_VARIABLE: &str = "SOUK_TEST_DATABASE_URL";
 
-/// Names a pooler in front of that server. Where it is set, test databases are reached through it, and made and dropped
+/// Names a pooler in front of that server. If it is set, test databases are reached through it, and made and dropped
 /// without it.
 pub const POOLER_VARIABLE: &str = "SOUK_TEST_POOLER_URL";
 
@@ -59,7 +59,7 @@ impl TestDatabase {
     /// One on a server of the test's own, which goes with the server.
     ///
     /// # Panics
-    /// Where there is no room for a temporary folder.
+    /// If there is no room for a temporary folder.
     pub fn on(url: impl Into<String>) -> Self {
         let folder = match tempfile::Builder::new().prefix("souk-").tempdir() {
             Ok(folder) => folder,

@@ -317,8 +317,8 @@ fn start_on_free_port(name: &str, ready: &str, plan: impl Fn(&Path, u16) -> Resu
     bail!("{name} found its port taken {ATTEMPTS} times in a row")
 }
 
-/// Starts what `plan` says and waits until its log contains `ready`; `None` where the port is taken. The log tells
-/// what a connection cannot: that it is this server which answers there, and not the one that was faster.
+/// Starts what `plan` says and waits until its log contains `ready`; `None` if the port is taken. The log tells what
+/// a connection cannot: that it is this server which answers there, and not the one that was faster.
 fn start_on(
     name: &str,
     ready: &str,
@@ -334,7 +334,7 @@ fn start_on(
         if log.contains(ready) && !exited {
             return Ok(Some(process));
         }
-        // PgBouncer goes on without the port, until it finds that it has none.
+        // PgBouncer continues without the port, until it finds that it has none.
         if exited && log.to_lowercase().contains("address already in use") {
             return Ok(None);
         }

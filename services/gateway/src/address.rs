@@ -50,7 +50,7 @@ pub fn client(peer: IpAddr, headers: &HeaderMap, trusted: &[Network], by: Forwar
     let lines = headers.get_all(name).into_iter().collect::<Vec<_>>();
     let mut hops = lines.into_iter().rev().flat_map(|line| line.to_str().unwrap_or_default().rsplit(','));
     while is_trusted(nearest) {
-        // Where a trusted proxy does not tell, it is the nearest that is known.
+        // If a trusted proxy does not tell, it is the nearest that is known.
         let Some(hop) = hops.next().and_then(read) else { break };
         nearest = hop;
     }

@@ -103,7 +103,7 @@ impl Admission {
     /// Gives a request a place: as its user's, else as its address's.
     ///
     /// # Errors
-    /// `OVERLOADED`, where there is none, and none falls free soon.
+    /// `OVERLOADED`, if there is none, and none falls free soon.
     async fn admit(&self, site: IpAddr, user: Option<UserId>, class: RateClass) -> Result<Admitted, Problem> {
         let of_address = self.addresses.take(site, 1).ok_or_else(full)?;
         let place = self.enter(user.map_or(Caller::Address(site), Caller::User), class).await?;

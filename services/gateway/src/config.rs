@@ -66,8 +66,8 @@ pub struct Settings {
     /// How long a service may take to say that it is ready.
     #[serde(with = "souk_common::config::duration")]
     pub ready_timeout: Duration,
-    /// How long a gateway that is told to stop says that it is not ready before it stops taking requests. What stops
-    /// it waits for so long; see [`souk_common::server::Stop`].
+    /// How long a gateway that is told to stop says that it is not ready before it stops taking requests. What stops it
+    /// waits for this long; see [`souk_common::server::Stop`].
     #[serde(with = "souk_common::config::duration")]
     pub shutdown_delay: Duration,
     /// Requests of one caller worked on at a time; 0: half of all that are.

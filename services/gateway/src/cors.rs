@@ -73,7 +73,7 @@ pub struct Settings {
     pub allowed_origins: Vec<String>,
     /// Whether browsers may send cookies and the like, and let the page read the answer.
     pub allow_credentials: bool,
-    /// How long a browser may remember a preflight's answer.
+    /// How long a browser may keep a preflight's answer.
     #[serde(with = "souk_common::config::duration")]
     pub max_age: Duration,
 }

@@ -66,7 +66,7 @@ impl Gateway {
     /// The gateway of a contract. `descriptors` is the encoded set that the contract was read from, for reflection.
     ///
     /// # Errors
-    /// Where a route or the address of a service is missing, clashes or cannot be read.
+    /// If a route or the address of a service is missing, clashes or cannot be read.
     pub fn new(
         config: Config,
         contract: Arc<Contract>,

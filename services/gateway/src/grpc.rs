@@ -191,7 +191,7 @@ pub fn http_status(code: Code) -> StatusCode {
     StatusCode::from_u16(status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR)
 }
 
-/// Calls `done` with the code that a call ends in: it stands in the headers, or else behind the body.
+/// Calls `done` with the code that a call ends in: it is in the headers, or else behind the body.
 pub fn observe(response: Response<Body>, done: impl FnOnce(Code) + Send + Unpin + 'static) -> Response<Body> {
     match code_in(response.headers()) {
         Some(code) => {
@@ -252,7 +252,7 @@ impl<D: FnOnce(Code) + Unpin> http_body::Body for Observed<D> {
     }
 }
 
-/// Dropped before its end: whoever called has left.
+/// Dropped before its end: the caller has left.
 impl<D: FnOnce(Code)> Drop for Observed<D> {
     fn drop(&mut self) {
         self.finish(Code::Cancelled);

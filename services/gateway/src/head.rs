@@ -138,7 +138,7 @@ impl<'t> Host<'t> {
     }
 }
 
-/// A registered name or an IPv4 address. A comma may stand in one by the grammar; it is refused, as that is how two
+/// A registered name or an IPv4 address. A comma may be in one by the grammar; it is refused, as that is how two
 /// headers look that were made one.
 fn is_name(text: &str) -> bool {
     let mut rest = text.bytes();

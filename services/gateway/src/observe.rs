@@ -67,7 +67,7 @@ pub async fn observe(
     Ok(response.map(|inner| Body::new(Counted { inner, done })))
 }
 
-/// How a request went, as far as is known. Shared by whoever learns more of it.
+/// The outcome of a request, as far as it is known. Shared by all layers that add to it.
 #[derive(Debug, Clone, Default)]
 pub struct Record(Arc<Inner>);
 

@@ -176,7 +176,7 @@ impl Gateway {
         };
         let accept = async || {
             let stream = server::accept(&listener).await?;
-            // Fails where the client has left already.
+            // Fails if the client has left already.
             let peer = stream.peer_addr().ok()?;
             Some((stream, open.enter(peer.ip(), &draining, &cut).await?))
         };

@@ -1,4 +1,5 @@
-//! What several gateways share through Redis or Valkey. Where it is lost, each helps itself until it is back.
+//! State that several gateways share through Redis or Valkey. While it is unreachable, each gateway uses
+//! its own.
 
 use std::{
     sync::{Arc, PoisonError, RwLock, Weak},
@@ -57,7 +58,7 @@ impl Shared {
         Ok(Self { client, place, settings, connection: RwLock::new(None) })
     }
 
-    /// Connects. Where that fails, goes on without, and looks for it again by itself.
+    /// Connects. If that fails, the gateway works without Redis and reconnects by itself.
     pub async fn connect(self: &Arc<Self>) {
         match self.try_connect().await {
             Ok(connection) => {
@@ -68,7 +69,7 @@ impl Shared {
         }
     }
 
-    /// Asks Redis something. `None` where it is lost: whoever asked helps itself.
+    /// Asks Redis something. `None` if it is unreachable: the caller works without it.
     pub async fn ask<T: FromRedisValue>(
         self: &Arc<Self>,
         question: impl AsyncFnOnce(&mut MultiplexedConnection) -> RedisResult<T>,

@@ -134,7 +134,7 @@ impl Target {
         }
     }
 
-    /// The HTTP method as it stands in metrics. What a client makes up must not become a time series.
+    /// The HTTP method as it is in metrics. What a client makes up must not become a time series.
     pub fn measured(&self, method: &HttpMethod) -> HttpMethod {
         const KNOWN: [HttpMethod; 7] = [
             HttpMethod::GET,

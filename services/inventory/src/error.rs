@@ -44,7 +44,7 @@ pub enum Error {
     /// The service is shutting down.
     #[error("shutting down")]
     ShuttingDown,
-    /// A batch ended without an answer: a fault of ours.
+    /// A batch ended without an answer: a bug.
     #[error("a change of stock got no answer")]
     Lost,
     /// The database holds what the program cannot have written.

@@ -1,4 +1,4 @@
-//! souk's products, stock and reservations.
+//! The inventory service: products, stock and reservations.
 #![allow(clippy::duplicate_mod, reason = "a query file is compiled once for each engine")]
 
 pub mod config;
@@ -39,7 +39,7 @@ use crate::{
     store::Store,
 };
 
-/// Changes of stock on their way into a commit that they share.
+/// The batch writer of stock changes.
 pub(crate) type StockChanges = Coalescer<Command, Reply, Error>;
 
 /// Why the service could not be served.
@@ -100,7 +100,7 @@ pub async fn serve(config: Config, listener: TcpListener, shutdown: Cancellation
 /// Brings the schema up to date.
 ///
 /// # Errors
-/// Where the database cannot be used, or a migration fails.
+/// If the database cannot be used, or a migration fails.
 pub async fn migrate(config: &Config) -> Result<(), DbError> {
     let store = Store::open(&config.settings.database, &config.common.data_dir).await?;
     store.db().close();
@@ -110,7 +110,7 @@ pub async fn migrate(config: &Config) -> Result<(), DbError> {
 /// Checks the service's promises on the live database.
 ///
 /// # Errors
-/// Where the database cannot be used.
+/// If the database cannot be used.
 pub async fn verify(config: &Config) -> Result<Vec<Check>, Error> {
     let db = Store::connect(&config.settings.database, &config.common.data_dir).await?;
     let checks = store::verify::verify(&db).await;

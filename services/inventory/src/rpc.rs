@@ -32,7 +32,7 @@ pub(crate) struct Rpc {
 }
 
 impl Rpc {
-    /// Answers from this store and its log of events; changes of stock go through the coalescer.
+    /// Uses this store and its event log; changes of stock go through the coalescer.
     pub(crate) fn new(store: Store, changes: StockChanges, log: Log, contract: Arc<Contract>) -> Self {
         Self { store, changes, log, contract }
     }

@@ -1,4 +1,4 @@
-//! What the service keeps, one function an operation. SQL stands below here and nowhere else.
+//! The inventory service's database: one function per operation. All SQL is below this module.
 
 mod codes;
 pub mod verify;
@@ -112,12 +112,12 @@ const SQLITE_MIGRATIONS: EmbeddedMigrations = embed_migrations!("migrations/sqli
 pub(crate) enum BatchOutcome {
     /// Each command's answer, in their order.
     Decided(Vec<Result<Reply, Refusal>>),
-    /// Nothing was done: these products must be locked as well.
+    /// Nothing was done: these products must be locked, too.
     Widen(BTreeSet<ProductId>),
 }
 
-/// How long a batch is tried that others' changes get in the way of. Where transactions are serializable, several
-/// busy replicas of the service collide all the time: one of them always gets on, and each in its turn.
+/// How long a batch is retried that conflicts with other transactions. With serializable transactions, several busy
+/// replicas conflict all the time: one of them always succeeds, and each in its turn.
 const TIMEOUT: Duration = Duration::from_secs(10);
 
 /// The service's database.
@@ -142,7 +142,7 @@ impl Store {
         self.notifier.clone()
     }
 
-    /// Tells of the events that a write which went well has written.
+    /// Notifies the event log after a successful write.
     fn notify_if_ok<T>(&self, written: Result<T, Error>) -> Result<T, Error> {
         if written.is_ok() {
             self.notifier.notify();
@@ -161,8 +161,8 @@ impl Store {
         &self.db
     }
 
-    /// Decides commands in order and writes what follows, all in one transaction: one answer each. Fails as a
-    /// whole only where the database does.
+    /// Decides commands in order and writes their changes, all in one transaction. Returns one result each. Fails as
+    /// a whole only if the database fails.
     pub async fn run(&self, commands: &[Command]) -> Result<Vec<Result<Reply, Refusal>>, Error> {
         let mut products = BTreeSet::new();
         let began = Instant::now();
@@ -222,7 +222,7 @@ impl Store {
         }))
     }
 
-    /// Takes a product out of sale; one that is out of sale stays as it is.
+    /// Archives a product; an archived one stays unchanged.
     pub async fn archive_product(&self, id: ProductId, etag: Option<&str>) -> Result<Product, Error> {
         self.notify_if_ok(db::write!(self.db, |conn, q| -> Result<Product, Error> {
             q::products::archive(conn, id, etag).await
@@ -264,7 +264,7 @@ impl Store {
         })
     }
 
-    /// Pieces of a product that can be reserved now; `None` where its stock is not counted.
+    /// Pieces of a product that can be reserved now; `None` if its stock is not tracked.
     pub async fn availability(&self, product: ProductId) -> Result<Option<i64>, Error> {
         db::read!(self.db, |conn, q| -> Result<Option<i64>, Error> { q::stock::availability(conn, product).await })
     }
@@ -299,7 +299,7 @@ impl Store {
         })
     }
 
-    /// Makes a balance right; `None` where it is by now.
+    /// Corrects a balance; `None` if it is correct by now.
     pub async fn mend(&self, place: Place, actor: &str) -> Result<Option<Mended>, Error> {
         self.notify_if_ok(db::write!(self.db, |conn, q| -> Result<Option<Mended>, Error> {
             q::balances::mend(conn, place, actor).await
@@ -313,12 +313,12 @@ impl Store {
         })
     }
 
-    /// Orders whose reservations have run out, the oldest first.
+    /// Orders whose reservations have expired, the oldest first.
     pub async fn lapsed(&self, limit: i64) -> Result<Vec<OrderId>, Error> {
         db::read!(self.db, |conn, q| -> Result<Vec<OrderId>, Error> { q::reservations::lapsed(conn, limit).await })
     }
 
-    /// Forgets the answers to requests made before a time; returns how many.
+    /// Deletes the answers to requests made before a time; returns how many.
     pub async fn forget_requests(&self, before: DateTime<Utc>) -> Result<u64, Error> {
         db::write!(self.db, |conn, q| -> Result<u64, Error> { q::batch::forget(conn, before).await })
     }

@@ -1,4 +1,4 @@
-//! Calls to the inventory service, in the order's own terms.
+//! Calls to the inventory service, with domain types.
 
 use std::{
     collections::{BTreeSet, HashMap},
@@ -31,18 +31,18 @@ use crate::{
     store::StoreError,
 };
 
-/// What `ReservationItem` takes for one product.
+/// The most pieces of one product that `ReservationItem` allows.
 const MAX_PIECES: i64 = 1_000_000_000;
-/// Products asked for by one call: their descriptions must fit into one answer.
+/// Products in one call: their descriptions must fit into one response.
 const MAX_NAMES: usize = 100;
 /// Items of reservations in one call: they must fit into one request.
 const MAX_ITEMS: usize = 10_000;
 
-/// The longest that anyone waits for prices.
+/// The longest time to wait for prices.
 const LONGEST: Duration = Duration::from_secs(10);
 
-/// How long a call may take until the next one goes out beside it. Where a replica of inventory hangs, calls wait for it then, and
-/// others are chosen.
+/// How long a call may take until the next one is sent in parallel. If a replica of inventory hangs, only the first
+/// call waits for it, and the next ones use other replicas.
 const TIMEOUT: Duration = Duration::from_millis(500);
 
 /// The inventory service.
@@ -54,22 +54,22 @@ pub struct Inventory {
     stock: StockServiceClient<Client>,
 }
 
-/// What the catalogue offers, of those that were asked for and exist.
+/// The offers of the requested products that exist.
 pub type Offers = HashMap<ProductId, Offer>;
 
-/// Why a call for all who wait failed.
+/// Why a batched call failed.
 #[derive(Debug, Clone, thiserror::Error)]
 #[error(transparent)]
 struct CallFailed(Problem);
 
 impl BatchError for CallFailed {
-    /// Unless it may be for what one of them asks.
+    /// True unless one of the requests may be the cause.
     fn strikes_all(&self) -> bool {
         !matches!(self.0.reason(), Reason::FieldInvalid | Reason::Internal)
     }
 }
 
-/// The inventory service gave no usable answer: whether it did what it was asked is unknown. Ask again.
+/// The inventory service gave no usable answer: whether the call took effect is unknown. Retry it.
 #[derive(Debug, thiserror::Error)]
 #[error("no answer from the inventory service to {method}")]
 pub struct Unanswered {
@@ -97,13 +97,13 @@ impl Inventory {
         Self { offers, changes, reservations, stock: StockServiceClient::new(client) }
     }
 
-    /// The catalogue's offers for products as they are now; those that do not exist are left out. Those who ask while
-    /// others wait for an answer ask together.
+    /// The catalogue's current offers for products; products that do not exist are omitted. Waiting requests share a
+    /// call.
     ///
     /// # Errors
-    /// What to tell the caller.
+    /// The error for the caller.
     pub async fn offers(&self, products: BTreeSet<ProductId>) -> Result<Offers, Problem> {
-        // The call is made for all who wait, by the longest deadline there is: each watches over its own.
+        // The call has the longest deadline, because it serves all waiting requests; each request enforces its own.
         let limit = RequestContext::current().map_or(LONGEST, |context| context.remaining(LONGEST));
         let answer = tokio::time::timeout(limit, self.offers.submit(products)).await;
         let answer = answer.map_err(|elapsed| Problem::unavailable("the inventory service").caused_by(elapsed))?;
@@ -114,10 +114,10 @@ impl Inventory {
         })
     }
 
-    /// How many pieces of products whose stock is counted can be bought now.
+    /// How many pieces of tracked products are available now.
     ///
     /// # Errors
-    /// What to tell the caller.
+    /// The error for the caller.
     pub async fn available(
         &self,
         products: impl IntoIterator<Item = ProductId>,
@@ -131,18 +131,18 @@ impl Inventory {
                 Ok((product, if answer.unlimited { i64::MAX } else { answer.available }))
             }
         };
-        // One question a product: a few at a time, for an order may have a thousand.
+        // One call per product, a few at a time: an order may have a thousand.
         let asked: Vec<_> = products.into_iter().map(ask).collect();
         futures::stream::iter(asked).buffer_unordered(8).try_collect().await
     }
 
-    /// Holds goods for an order.
+    /// Reserves goods for an order.
     ///
     /// # Errors
-    /// Where there was no usable answer.
+    /// If there was no usable answer.
     pub async fn reserve(&self, order: OrderId, goods: &[Goods], ttl: Duration) -> Result<Answer, Unanswered> {
         if let Some(much) = goods.iter().find(|goods| goods.quantity > MAX_PIECES) {
-            // No stock is that large, and the contract would not let the request pass.
+            // No stock is that large, and the contract refuses such a request.
             return Ok(Answer::OutOfStock {
                 message: "not enough stock".into(),
                 items: vec![Shortage { product: much.product, wanted: much.quantity, available: 0 }],
@@ -153,40 +153,40 @@ impl Inventory {
         short_or_done("Reserve", self.change("Reserve", Change::Reserve(request)).await?)
     }
 
-    /// Takes the goods that are held for an order.
+    /// Commits the goods that are reserved for an order.
     ///
     /// # Errors
-    /// Where there was no usable answer.
+    /// If there was no usable answer.
     pub async fn commit(&self, order: OrderId) -> Result<Answer, Unanswered> {
         let change = Change::Commit(CommitReservationRequest { order: order.name() });
         short_or_done("CommitReservation", self.change("CommitReservation", change).await?)
     }
 
-    /// Gives up the goods that are held for an order, for good.
+    /// Releases the goods that are reserved for an order, permanently.
     ///
     /// # Errors
-    /// Where there was no usable answer.
+    /// If there was no usable answer.
     pub async fn release(&self, order: OrderId) -> Result<Answer, Unanswered> {
         let change = Change::Release(ReleaseReservationRequest { order: order.name() });
         released(self.change("ReleaseReservation", change).await?)
     }
 
-    /// Takes sold goods of an order back into stock, once for each key.
+    /// Returns committed goods of an order to stock, once for each key.
     ///
     /// # Errors
-    /// Where there was no usable answer.
+    /// If there was no usable answer.
     pub async fn restock(&self, order: OrderId, key: String, goods: &[Goods]) -> Result<Answer, Unanswered> {
         let request = ReturnReservationRequest { order: order.name(), request_id: key, items: items(goods) };
         restocked(self.reservations.clone().return_reservation(request).await)
     }
 
-    /// Those who ask while others wait for an answer ask together.
+    /// Waiting requests share a call.
     async fn change(&self, method: &'static str, change: Change) -> Result<Result<(), Problem>, Unanswered> {
         self.changes.submit(change).await.map_err(|error| Unanswered::to(method, error))
     }
 }
 
-/// Asks for changes of reservations, by as few calls as they fit into.
+/// Sends changes of reservations, in as few calls as possible.
 async fn change(
     reservations: ReservationServiceClient<Client>,
     changes: Vec<Change>,
@@ -239,7 +239,7 @@ async fn read_offers(
     Ok(asked.into_iter().map(|asked| Ok(own(asked))).collect())
 }
 
-/// What to tell a caller whose request needs what could not be read.
+/// The error for a caller when inventory cannot be read.
 fn unread(status: &tonic::Status) -> Problem {
     let problem = Problem::from_status(status);
     match problem.reason() {
@@ -264,8 +264,8 @@ fn items(goods: &[Goods]) -> Vec<ReservationItem> {
     goods.iter().map(|goods| ReservationItem { product: goods.product.name(), quantity: goods.quantity }).collect()
 }
 
-/// Done, or out of stock. Whatever else makes it impossible for good to hold or take the goods counts as out of
-/// stock too: that they are no longer sold, or no longer held.
+/// Done, or out of stock. Other permanent failures to reserve or commit count as out of stock, too: the goods are no
+/// longer sold, or no longer reserved.
 pub(crate) fn short_or_done<T>(
     method: &'static str,
     answer: Result<T, impl Into<Problem>>,
@@ -302,7 +302,7 @@ pub(crate) fn restocked<T>(answer: Result<T, tonic::Status>) -> Result<Answer, U
     answer.map(|_| Answer::Done).map_err(asked_again)
 }
 
-/// Which products are short: inventory names each in a violation, and tells `wanted/available` in metadata under
+/// The products that are short: inventory lists each in a violation, with `wanted/available` in the metadata under
 /// its name.
 fn shortages(problem: &Problem) -> Vec<Shortage> {
     problem

@@ -1,4 +1,4 @@
-//! Settings of the order service: `[order]`, and where its neighbours are.
+//! Settings of the order service: `[order]`, and the addresses of other services.
 
 use std::{net::SocketAddr, time::Duration};
 
@@ -13,10 +13,10 @@ use souk_common::{
 /// The commented defaults of `[order]`.
 pub const DEFAULTS: &str = include_str!("../default.toml");
 
-/// All that the order service is configured with.
+/// The configuration of the order service.
 #[derive(Clone, Debug)]
 pub struct Config {
-    /// What every service is configured with.
+    /// The configuration that all services share.
     pub common: Common,
     /// `[order]`.
     pub settings: Settings,
@@ -34,12 +34,12 @@ pub struct Settings {
     pub clients: Clients,
     /// How sagas run.
     pub saga: SagaSettings,
-    /// How long answered idempotency keys are remembered.
+    /// How long idempotency records with a response are kept.
     #[serde(with = "souk_common::config::duration")]
     pub idempotency_retention: Duration,
     /// The payment provider.
     pub payment: PaymentSettings,
-    /// The log of events.
+    /// The event log.
     pub events: events::Settings,
     /// Merchants' webhooks.
     pub webhooks: crate::webhooks::settings::Settings,
@@ -59,13 +59,13 @@ pub struct Clients {
 #[derive(Clone, Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct SagaSettings {
-    /// How long a runner may take for a step before another may take over.
+    /// How long a runner holds a saga without a completed step before another one may take over.
     #[serde(with = "souk_common::config::duration")]
     pub lease: Duration,
-    /// How long a runner tries a step before it gives up for a while. Less than the lease.
+    /// How long a runner tries a step before it sets the saga aside for a while. Less than the lease.
     #[serde(with = "souk_common::config::duration")]
     pub step_timeout: Duration,
-    /// How often it tries within that time.
+    /// The most tries within that time.
     pub tries: u32,
     /// How often sagas without a runner are looked for.
     #[serde(with = "souk_common::config::duration")]
@@ -93,7 +93,7 @@ pub struct PaymentSettings {
     pub stripe: StripeSettings,
 }
 
-/// The payment providers that there are.
+/// The payment providers.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum ProviderKind {
@@ -122,12 +122,12 @@ pub struct StripeSettings {
     /// How old a webhook may be, by its signed time.
     #[serde(with = "souk_common::config::duration")]
     pub webhook_tolerance: Duration,
-    /// What tells this installation's payments from those of others on the same account.
+    /// Marks this installation's payments among those of others on the same account.
     pub installation: String,
-    /// How often money is looked for that is held for nobody.
+    /// How often authorisations without an order are looked for.
     #[serde(with = "souk_common::config::duration")]
     pub reconcile_interval: Duration,
-    /// How long money must have been held to be looked at.
+    /// The least age of an authorisation to be looked at.
     #[serde(with = "souk_common::config::duration")]
     pub reconcile_after: Duration,
 }

@@ -1,4 +1,4 @@
-//! What can go wrong in this service, and the one mapping to what clients see.
+//! The errors of this service, and their one mapping to statuses.
 
 use souk_common::error::{Problem, Reason};
 
@@ -10,7 +10,7 @@ pub enum Error {
     /// The store failed, or refused.
     #[error(transparent)]
     Store(#[from] StoreError),
-    /// The saga's table has no such transition: a fault of ours.
+    /// The saga's table has no such transition: a bug.
     #[error(transparent)]
     Illegal(#[from] Illegal),
 }

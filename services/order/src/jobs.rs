@@ -1,4 +1,4 @@
-//! Background work: sagas that lost their runner, and keys and events that need no longer be remembered.
+//! Background work: takes over sagas without a runner, and deletes old idempotency records and events.
 
 pub mod payments;
 pub mod ports;
@@ -24,7 +24,7 @@ use crate::{
     store::{Store, StoreError, now},
 };
 
-/// Longer than any job should take; it is then stopped and runs again.
+/// The longest time of a run: longer than any job should take. It is then stopped and runs again.
 const LIMIT: Duration = Duration::from_secs(300);
 /// How often old keys are looked for.
 const CLEAN_EVERY: Duration = Duration::from_secs(3600);
@@ -60,7 +60,7 @@ pub fn start(jobs: &Jobs, settings: &Settings, store: &Store, sagas: &Sagas, log
     });
 }
 
-/// Takes over sagas whose lease has lapsed or whose next try is due.
+/// Runs sagas whose lease has expired or whose next try is due.
 #[derive(Clone)]
 pub(crate) struct Recovery<J = Store, S = Inventory> {
     sagas: Sagas<J, S>,
@@ -74,7 +74,7 @@ impl<J: Journal, S: Stock> Recovery<J, S> {
         Self { sagas, running: Arc::new(Semaphore::new(concurrency)), shutdown }
     }
 
-    /// Goes on until nothing is due, a bounded number at a time. Answers with how many it took over.
+    /// Runs until nothing is due, a bounded number at a time. Returns how many sagas it took over.
     pub(crate) async fn run(&self) -> Result<u64, StoreError> {
         let began = Instant::now();
         let mut taken = 0;

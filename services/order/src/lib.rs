@@ -1,4 +1,4 @@
-//! souk's orders: placed by a saga over stock and payment, cancelled, returned.
+//! The order service: a saga places orders with stock and payment; orders can be cancelled and returned.
 #![allow(clippy::duplicate_mod, reason = "a query file is compiled once for each engine")]
 
 mod clients;
@@ -62,7 +62,7 @@ pub enum ServeError {
     Server(#[from] ServerError),
 }
 
-/// Sagas that run when the service stops may take this long, at least, to end or to give up their leases.
+/// The least time for running sagas to end or release their leases when the service stops.
 const LEAST_DRAIN: Duration = Duration::from_secs(1);
 
 /// Serves until `shutdown`: the one entry, for the program and for tests.
@@ -110,7 +110,7 @@ pub async fn serve(config: Config, listener: TcpListener, shutdown: Cancellation
         .serve(listener, shutdown.clone())
         .await;
     stop_jobs.cancel();
-    // Requests have had their time to end; what they left runs on without them.
+    // Requests have ended by now; their sagas run on without them.
     sagas.drain(LEAST_DRAIN).await;
     jobs.stopped().await;
     log.stopped().await;
@@ -122,7 +122,7 @@ pub async fn serve(config: Config, listener: TcpListener, shutdown: Cancellation
 /// Brings the schema up to date.
 ///
 /// # Errors
-/// Where the database cannot be used, or a migration fails.
+/// If the database cannot be used, or a migration fails.
 pub async fn migrate(config: &Config) -> Result<(), DbError> {
     let store = Store::open(&config.settings.database, &config.common.data_dir).await?;
     store.close().await;
@@ -132,7 +132,7 @@ pub async fn migrate(config: &Config) -> Result<(), DbError> {
 /// Checks the service's promises on the live database.
 ///
 /// # Errors
-/// Where the database cannot be used.
+/// If the database cannot be used.
 pub async fn verify(config: &Config) -> Result<Vec<Check>, StoreError> {
     let db = Store::connect(&config.settings.database, &config.common.data_dir).await?;
     let checks = store::verify::verify(&db).await;

@@ -1,4 +1,4 @@
-//! Orders and returns as the contract's messages.
+//! Converts orders and adjustments to the contract's messages.
 
 use chrono::{DateTime, Utc};
 use prost::Message;

@@ -42,13 +42,13 @@ use crate::{
     store::{IdempotencyRecord, Lease, Store},
 };
 
-/// Says in an answer that it is one that was given before.
+/// Marks a response that was sent before.
 const REPLAYED: &str = "idempotent-replayed";
-/// When to ask again about something that is running.
+/// When to retry a request that is still running.
 const RETRY: Duration = Duration::from_secs(1);
-/// The longest a caller is kept waiting for a saga.
+/// The longest time that a caller waits for a saga.
 const TIMEOUT: Duration = Duration::from_secs(60);
-/// What of a caller's deadline is left for the way back: a fifth, but no more than this.
+/// The part of a caller's deadline that is reserved for the response: a fifth, but at most this.
 const WAY_BACK: Duration = Duration::from_secs(1);
 
 /// The service's generated trait. A clone is another handle.
@@ -63,7 +63,7 @@ struct Parts {
 }
 
 impl Rpc {
-    /// Answers from this store and its log of events, and places orders with these sagas.
+    /// Uses this store and its event log, and runs sagas with this runner.
     #[must_use]
     pub fn new(store: Store, sagas: Sagas, inventory: Inventory, log: Log) -> Self {
         Self(Arc::new(Parts { store, sagas, inventory, log }))
@@ -169,7 +169,7 @@ impl OrderService for Rpc {
     }
 }
 
-/// An answer that may have been given before.
+/// A response that may have been sent before.
 struct Answered<T> {
     message: T,
     replayed: bool,
@@ -191,7 +191,7 @@ impl<T> Answered<T> {
 }
 
 impl<T: Message + Default> Answered<T> {
-    /// What is remembered under an idempotency key.
+    /// The response of an idempotency record.
     fn again(record: IdempotencyRecord) -> Result<Self, Problem> {
         let order = record.order.name();
         if !record.same_request {
@@ -253,7 +253,7 @@ fn refused(refusal: Refusal, order: OrderId, what: &str) -> Problem {
     }
 }
 
-/// The order is not there, or not there for this caller: customers do not learn which.
+/// The error for an order that does not exist or is not the caller's: customers do not learn which.
 fn missing(caller: &Caller, id: OrderId) -> Problem {
     match caller.grant.owner() {
         Some(_) => Problem::access_denied(id.name()),

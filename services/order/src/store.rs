@@ -1,4 +1,4 @@
-//! The orders' database: one function an operation. Each is one transaction or one read.
+//! The order service's database: one function per operation, each one transaction or one read.
 
 mod batch_writer;
 mod changes;
@@ -40,7 +40,7 @@ pub fn migrations() -> Migrations {
     Migrations { postgres: POSTGRES, sqlite: SQLITE }
 }
 
-/// The time, as exact as both engines store it.
+/// The current time, in the precision of both engines.
 #[must_use]
 pub fn now() -> DateTime<Utc> {
     Utc::now().trunc_subsecs(6)
@@ -61,7 +61,7 @@ impl Store {
         Self { writer: batch_writer::start(&db), db, notifier: Notifier::default() }
     }
 
-    /// Ends what is being written, and closes the database.
+    /// Waits for pending writes, and closes the database.
     pub async fn close(&self) {
         self.writer.drain().await;
         self.db.close();
@@ -70,7 +70,7 @@ impl Store {
     /// Opens the database and brings its schema up to date.
     ///
     /// # Errors
-    /// Where it cannot be opened or migrated.
+    /// If it cannot be opened or migrated.
     pub async fn open(config: &db::Config, data_dir: &Path) -> Result<Self, DbError> {
         let db = Self::connect(config, data_dir).await?;
         db.migrate().await?;
@@ -80,7 +80,7 @@ impl Store {
     /// Opens the database as it is.
     ///
     /// # Errors
-    /// Where it cannot be opened.
+    /// If it cannot be opened.
     pub async fn connect(config: &db::Config, data_dir: &Path) -> Result<Db, DbError> {
         Db::connect(config, data_dir, "order", migrations()).await
     }
@@ -108,7 +108,7 @@ impl Store {
     /// The idempotency record of a key.
     ///
     /// # Errors
-    /// Where the database fails.
+    /// If the database fails.
     pub async fn find_record(&self, key: &Key) -> Result<Option<IdempotencyRecord>, StoreError> {
         db::read!(self.db, |conn, q| -> Result<_, StoreError> { q::find_record(conn, key).await })
     }
@@ -128,7 +128,7 @@ impl Store {
         let write = batch_writer::Write::Place(Arc::new(placing));
         let mut written = self.writer.submit(write.clone()).await.map_err(StoreError::from);
         if written.as_ref().is_err_and(StoreError::is_lost) {
-            // It may have happened, and its key tells whether it has.
+            // The write may have taken effect; the key tells.
             written = self.writer.submit(write).await.map_err(StoreError::from);
         }
         match self.notify_if_ok(written)? {
@@ -141,7 +141,7 @@ impl Store {
     /// request, once it is final. Only the holder of the lease can do this: `false` if the lease was lost.
     ///
     /// # Errors
-    /// Where the database fails.
+    /// If the database fails.
     pub async fn save(
         &self,
         before: &Saga,
@@ -180,10 +180,10 @@ impl Store {
         }
     }
 
-    /// Whether a saga has been stored as it is here: for whoever does not know whether a commit went through.
+    /// Whether a saga is stored as it is here, to find out whether a commit with a lost response took effect.
     ///
     /// # Errors
-    /// Where the database fails.
+    /// If the database fails.
     pub async fn is_saved(&self, saga: &Saga) -> Result<bool, StoreError> {
         db::read!(self.db, |conn, q| -> Result<_, StoreError> {
             match saga {
@@ -197,10 +197,10 @@ impl Store {
         })
     }
 
-    /// Gives up a lease: from `due` on anyone may go on. `error` says why, for operators alone.
+    /// Releases a lease: from `due` on any runner may continue. `error` says why, for operators alone.
     ///
     /// # Errors
-    /// Where the database fails; the lease then ends by itself.
+    /// If the database fails; the lease then ends by itself.
     pub async fn release(
         &self,
         saga: &Saga,
@@ -213,10 +213,10 @@ impl Store {
         })
     }
 
-    /// Takes over at most `limit` sagas whose time has come.
+    /// Takes over at most `limit` due sagas.
     ///
     /// # Errors
-    /// Where the database fails.
+    /// If the database fails.
     pub async fn claim(&self, lease: Lease, limit: i64) -> Result<Vec<Saga>, StoreError> {
         let now = now();
         // Looking first keeps an idle service from writing.
@@ -230,7 +230,7 @@ impl Store {
     /// An order; where `owner` is given, only if it is theirs.
     ///
     /// # Errors
-    /// Where the database fails.
+    /// If the database fails.
     pub async fn order(&self, id: OrderId, owner: Option<UserId>) -> Result<Option<Order>, StoreError> {
         db::read!(self.db, |conn, q| -> Result<_, StoreError> { q::order(conn, id, owner).await })
     }
@@ -238,7 +238,7 @@ impl Store {
     /// A page of orders, newest first.
     ///
     /// # Errors
-    /// Where the database fails.
+    /// If the database fails.
     pub async fn orders(&self, query: &Query) -> Result<Scan<Order, OrderKey>, StoreError> {
         db::read!(self.db, |conn, q| -> Result<_, StoreError> { q::list(conn, query).await })
     }
@@ -246,16 +246,16 @@ impl Store {
     /// Whether an order has this number of another system.
     ///
     /// # Errors
-    /// Where the database fails.
+    /// If the database fails.
     pub async fn external_id_is_taken(&self, id: &str) -> Result<bool, StoreError> {
         db::read!(self.db, |conn, q| -> Result<_, StoreError> { q::external_id_is_taken(conn, id).await })
     }
 
-    /// At most `limit` entries of an order's timeline from number `after` on, oldest first; `None` where there is
-    /// no such order, or not of this owner, who does not see what is for staff alone.
+    /// At most `limit` entries of an order's timeline from number `after` on, oldest first; `None` if there is no
+    /// such order, or not of this owner, who does not see what is for staff alone.
     ///
     /// # Errors
-    /// Where the database fails.
+    /// If the database fails.
     pub async fn timeline(
         &self,
         (id, owner): (OrderId, Option<UserId>),
@@ -270,11 +270,11 @@ impl Store {
         })
     }
 
-    /// A page of what was given back of an order that stayed confirmed, oldest first; `None` where there is no such
-    /// order, or not of this owner.
+    /// A page of the adjustments of an order that stayed confirmed, oldest first. `None` if the order does not
+    /// exist or is not this owner's.
     ///
     /// # Errors
-    /// Where the database fails.
+    /// If the database fails.
     pub async fn adjustments(
         &self,
         (id, owner): (OrderId, Option<UserId>),
@@ -287,10 +287,10 @@ impl Store {
         })
     }
 
-    /// Shipments of an order, oldest first; `None` where there is no such order, or not of this owner.
+    /// Shipments of an order, oldest first; `None` if there is no such order, or not of this owner.
     ///
     /// # Errors
-    /// Where the database fails.
+    /// If the database fails.
     pub async fn shipments(
         &self,
         (id, owner): (OrderId, Option<UserId>),
@@ -304,47 +304,47 @@ impl Store {
         })
     }
 
-    /// Forgets answered keys that are older than this, and says how many.
+    /// Deletes answered keys that are older than this, and says how many.
     ///
     /// # Errors
-    /// Where the database fails.
+    /// If the database fails.
     pub async fn forget(&self, before: DateTime<Utc>) -> Result<u64, StoreError> {
         db::write!(self.db, |conn, q| -> Result<_, StoreError> {
             Ok(u64::try_from(q::forget(conn, before).await?).unwrap_or(u64::MAX))
         })
     }
 
-    /// Whether a webhook of the payment provider was taken in before.
+    /// Whether a webhook of the payment provider was received before.
     ///
     /// # Errors
-    /// Where the database fails.
+    /// If the database fails.
     pub async fn is_noticed(&self, id: &str) -> Result<bool, StoreError> {
         db::read!(self.db, |conn, q| -> Result<_, StoreError> { q::is_noticed(conn, id).await })
     }
 
-    /// Remembers that a webhook of the payment provider was taken in.
+    /// Records that a webhook of the payment provider was received.
     ///
     /// # Errors
-    /// Where the database fails.
+    /// If the database fails.
     pub async fn notice(&self, id: &str) -> Result<(), StoreError> {
         let now = now();
         db::write!(self.db, |conn, q| -> Result<_, StoreError> { q::notice(conn, id, now).await })
     }
 
-    /// Forgets webhooks of the payment provider that are older than this, and says how many.
+    /// Deletes webhooks of the payment provider that are older than this, and says how many.
     ///
     /// # Errors
-    /// Where the database fails.
+    /// If the database fails.
     pub async fn forget_notices(&self, before: DateTime<Utc>) -> Result<u64, StoreError> {
         db::write!(self.db, |conn, q| -> Result<_, StoreError> {
             Ok(u64::try_from(q::forget_notices(conn, before).await?).unwrap_or(u64::MAX))
         })
     }
 
-    /// Has an order that waits for its next try be tried by the job's next run.
+    /// Makes the next try of a waiting order due now.
     ///
     /// # Errors
-    /// Where the database fails.
+    /// If the database fails.
     pub async fn wake(&self, id: OrderId) -> Result<(), StoreError> {
         let now = now();
         db::write!(self.db, |conn, q| -> Result<_, StoreError> { q::wake(conn, id, now).await })

@@ -31,7 +31,7 @@ const CLEAN_EVERY: Duration = Duration::from_secs(3600);
 /// Longer than a run of the cleaning should take; it is then stopped and runs again.
 const LIMIT: Duration = Duration::from_secs(300);
 
-/// What takes events down for endpoints, and sends them.
+/// The recorder and the dispatcher of webhooks.
 pub(crate) struct Webhooks {
     dispatcher: Dispatcher,
     recording: tokio::task::JoinHandle<()>,
@@ -41,7 +41,7 @@ impl Webhooks {
     /// Starts both, until `shutdown`, and the job that forgets old deliveries.
     ///
     /// # Errors
-    /// Where the database fails.
+    /// If the database fails.
     pub(crate) async fn start(
         store: &Store,
         settings: &Settings,
@@ -78,7 +78,7 @@ impl Webhooks {
         Ok(Self { dispatcher, recording })
     }
 
-    /// Lets what is being sent come to an end; what has not by `limit` is left to another replica, or to the next start.
+    /// Waits for running tries to end. Those that run after `limit` are left to another replica, or to the next start.
     pub(crate) async fn stopped(self, limit: Duration) {
         self.dispatcher.drain(limit).await;
         let _ = self.recording.await;

@@ -59,14 +59,14 @@ impl Hashing {
     /// The cost of a hash.
     ///
     /// # Errors
-    /// Where argon2 does not allow it.
+    /// If argon2 does not allow it.
     pub fn cost(&self) -> Result<Cost, HashError> {
         let kib = u32::try_from(self.memory / 1024).unwrap_or(u32::MAX);
         Cost::new(kib, self.iterations, self.parallelism)
     }
 }
 
-/// More memory than this for one hash is a slip of the pen.
+/// More memory than this for one hash is a mistake.
 const MOST_MEMORY: usize = 4 << 30;
 const MINUTE: Duration = Duration::from_secs(60);
 const DAY: Duration = Duration::from_secs(24 * 3600);

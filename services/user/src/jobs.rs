@@ -32,9 +32,9 @@ pub fn start(jobs: &Jobs, db: &Db, settings: &Settings) {
     jobs.leased("signing-keys", interval, LIMIT, move || turn_keys(keys.clone(), key_max_age, token_ttl));
 }
 
-/// Deletes sessions that have been over for a while, and used tokens that are older than any session may rest:
-/// by then a copy of one is of no use to anyone. Returns how many. Forgets what successors were made from once the grace
-/// is over within which they may be asked for again.
+/// Deletes sessions that have been over for a while, and used tokens that are older than any session may rest: by then
+/// a copy of one is of no use to anyone. Returns how many. Deletes what successors were made from once the grace is
+/// over within which they may be asked for again.
 ///
 /// # Errors
 /// Faults of the database.

@@ -18,7 +18,7 @@ const SQLITE: EmbeddedMigrations = embed_migrations!("migrations/sqlite");
 /// Opens the database and brings its schema up to date.
 ///
 /// # Errors
-/// Where the settings are wrong, the database cannot be reached, or a migration fails.
+/// If the settings are wrong, the database cannot be reached, or a migration fails.
 pub async fn open(config: &Config, data_dir: &Path) -> Result<Db, DbError> {
     let migrations = Migrations { postgres: POSTGRES, sqlite: SQLITE };
     let db = Db::connect(config, data_dir, "user", migrations).await?;

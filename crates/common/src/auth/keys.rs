@@ -1,4 +1,4 @@
-//! Where the keys come from that access tokens are checked with.
+//! Sources of the public keys that verify access tokens.
 
 use souk_proto::user::v1::{GetJsonWebKeySetRequest, session_service_client::SessionServiceClient};
 
@@ -16,7 +16,7 @@ pub struct PublishedKey {
 /// Gives the keys that are valid now.
 #[tonic::async_trait]
 pub trait KeySource: Send + Sync + 'static {
-    /// The keys in use, and those whose last token has not run out.
+    /// The keys in use, and earlier keys whose last token has not expired.
     async fn keys(&self) -> Result<Vec<PublishedKey>, Box<dyn std::error::Error + Send + Sync>>;
 }
 

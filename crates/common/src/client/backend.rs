@@ -1,4 +1,4 @@
-//! The addresses of a service, and which one the next call goes to.
+//! The addresses of a service, and the choice of the address for the next call.
 //!
 //! tower's `Balance` picks by the same rule, but is one task that all calls queue for, knows no second choice for a
 //! repeated call, and drops an address at its first error for good: more would have to be put around it than is here.
@@ -27,9 +27,9 @@ use crate::{
 const RESOLVE_EVERY: Duration = Duration::from_secs(5);
 /// How soon, where one was not found.
 const RESOLVE_AGAIN: Duration = Duration::from_secs(1);
-/// How long a call waits for an address to come back where all are lost.
+/// How long a call waits for an address to come back if all are lost.
 const BRIDGE: Duration = Duration::from_millis(250);
-/// How soon an address that is being connected to again is asked again how it is.
+/// The interval of health checks of an address that reconnects.
 const RENEWING: Duration = Duration::from_millis(20);
 
 /// The addresses of a service. Dropping it ends what keeps them connected.
@@ -46,7 +46,7 @@ struct Shared {
     links: RwLock<Vec<Kept>>,
     /// Whether the first look for the addresses is over.
     resolved: watch::Sender<bool>,
-    /// Tells that a link has changed; `true` once any has.
+    /// Notifies that a link has changed; `true` once any has.
     changed: watch::Sender<bool>,
 }
 
@@ -80,10 +80,10 @@ impl Backend {
         Self { shared, _observed: observed, _stop: stop.drop_guard() }
     }
 
-    /// A place on the best address for a call: one that is up, and has not been `tried`. Where none is up, the best
-    /// of those that are connected, for it may still answer. Where none is connected, waits for a moment whether one
-    /// can be; `None` where not, at once where that is known: the breaker is open, and one attempt at a time to
-    /// connect, which calls only hurry, closes it.
+    /// A place on the best address for a call: one that is up, and has not been `tried`. If none is up, the best of
+    /// those that are connected, for it may still answer. If none is connected, waits for a moment whether one can be;
+    /// `None` if not, at once where that is known: the breaker is open, and one attempt at a time to connect, which
+    /// calls only hurry, closes it.
     pub(super) async fn acquire(&self, tried: &[SocketAddr]) -> Option<Lease> {
         if let Some(lease) = self.pick(tried) {
             return Some(lease);

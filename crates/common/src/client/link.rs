@@ -1,4 +1,4 @@
-//! One address of a backend: keeps a connection to it, asks it how it is, and knows how its calls went.
+//! One address of a backend: keeps a connection to it, checks its health, and tracks the results of its calls.
 
 use std::{
     net::SocketAddr,
@@ -18,12 +18,12 @@ use super::{
 };
 use crate::local::Local;
 
-/// How often a server is asked how it is.
+/// The interval of health checks.
 const CHECK_EVERY: Duration = Duration::from_secs(1);
-/// How long it may take to say so. One that takes longer is called only where no other is left.
+/// The timeout of a health check. An address that takes longer is called only if no other is left.
 const CHECK_TIMEOUT: Duration = Duration::from_secs(1);
-/// So many questions without an answer, and the connection is cut with all that runs on it: a network that swallows
-/// packets would hold the calls for ever.
+/// After this many health checks without a response the connection is closed with all its calls: a network that
+/// drops packets would hold them for ever.
 const UNANSWERED: u32 = 4;
 /// The pause after a first failure to connect, and the least one while calls are waiting for the address.
 const SHORTEST_PAUSE: Duration = Duration::from_millis(50);
@@ -37,9 +37,9 @@ pub enum AddressState {
     Down,
     /// It is connected, and does not answer.
     Silent,
-    /// It says that it does not serve: it is about to stop, or lacks something it needs.
+    /// It reports that it is not serving: it is about to stop, or lacks something that it needs.
     NotServing,
-    /// It says that it is well, but its calls failed: it is left out for a while.
+    /// It reports that it is serving, but its calls failed: it is ejected for a while.
     Ejected,
     /// It is called.
     Up,
@@ -93,7 +93,7 @@ impl Link {
         Self { address, origin, local, state: Mutex::new(state), in_flight: AtomicUsize::new(0), wanted: Notify::new() }
     }
 
-    /// Keeps the address connected, for ever. Tells of each change.
+    /// Keeps the address connected, and notifies of each change.
     pub(super) async fn keep(&self, connect_timeout: Duration, changed: impl Fn()) {
         let mut pause = SHORTEST_PAUSE;
         loop {
@@ -149,7 +149,7 @@ impl Link {
         }
     }
 
-    /// Asks the server how it is until the connection is lost.
+    /// Checks the server's health until the connection is lost.
     async fn watch(&self, connection: Connection, mut task: JoinHandle<Ended>, changed: &impl Fn()) -> Ended {
         let mut unanswered = 0;
         while unanswered < UNANSWERED {
@@ -179,13 +179,13 @@ impl Link {
     pub(super) async fn check(&self, timeout: Duration) {
         let Some((connection, _)) = self.connection() else { return };
         let said = connection.check(timeout).await;
-        // Where it ended meanwhile, its silence says nothing of the connection that comes after it.
+        // If it ended meanwhile, its silence says nothing of the connection that comes after it.
         if !connection.is_closed() {
             self.heard(said);
         }
     }
 
-    /// The connection, if calls can be sent on it, and how the address is.
+    /// The connection, if calls can be sent on it, and the address's state.
     pub(super) fn connection(&self) -> Option<(Connection, AddressState)> {
         let state = self.state();
         let Phase::Connected { connection, health } = &state.phase else { return None };
@@ -212,7 +212,8 @@ impl Link {
         }
     }
 
-    /// Someone wants to call it: a pause between attempts to connect may end. Says whether there is hope now.
+    /// A call waits for it: ends a pause between attempts to connect. Returns whether an attempt is likely to
+    /// succeed.
     pub(super) fn want(&self) -> bool {
         let mut state = self.state();
         if let Phase::Failed { since } = state.phase {
@@ -230,7 +231,7 @@ impl Link {
         self.state().outlier.succeeded(Instant::now());
     }
 
-    /// A call failed. Leaves the address out for a while if it did so too often and `may` be left out.
+    /// A call failed. Ejects the address for a while after too many failures, if `may` allows it.
     pub(super) fn failed(&self, may: bool) {
         if self.state().outlier.failed(Instant::now(), may) {
             tracing::warn!(address = %self.address, "address ejected for a while: its calls keep failing");

@@ -1,8 +1,8 @@
 //! Writes that share a commit: requests that wait while a batch is in flight form the next one.
 //!
-//! A commit costs a disk flush and a hot row is a queue, so one transaction serves all who wait for it. A lone
-//! request waits for nobody. Each request gets its own answer; where a batch fails as a whole it is halved
-//! until the member that spoils it stands alone, so the others still get through.
+//! A commit costs a disk flush and a hot row is a queue, so one transaction serves all who wait for it. A lone request
+//! waits for nobody. Each request gets its own answer; if a batch fails as a whole it is halved until the member that
+//! spoils it stands alone, so the others still get through.
 //!
 //! A batch runs in the span and under the request id of the first who waits for it.
 
@@ -30,8 +30,8 @@ pub struct Limits {
     pub batch: usize,
     /// Requests that may wait for a batch; one more is refused. 0 counts as 1.
     pub queue: usize,
-    /// How long a batch may take until the next one begins beside it, so that one call that hangs does not hold up all who
-    /// come after. Without it, batches run one at a time.
+    /// How long a batch may take until the next one starts in parallel, so that one hanging call does not block later
+    /// requests. Without it, batches run one at a time.
     pub overlap_after: Option<Duration>,
 }
 
@@ -43,8 +43,8 @@ impl Default for Limits {
 
 /// The failure of a whole batch, or of one member.
 pub trait BatchError: Clone + Send + 'static {
-    /// Whether every member would fail alike, for example because the database cannot be reached. Such a batch
-    /// is not tried again member by member: all of them get this error.
+    /// Whether every member would fail in the same way, for example because the database cannot be reached. Such a
+    /// batch is not retried member by member: all of them get this error.
     fn strikes_all(&self) -> bool;
 }
 
@@ -57,7 +57,7 @@ pub enum SubmitError<E> {
     /// The coalescer is shutting down. Nothing was done.
     #[error("shutting down")]
     Closed,
-    /// The batch broke off without an answer, by a fault in its own code. Whether it took effect is unknown.
+    /// The batch ended without results, because of a bug in its code. Whether it took effect is unknown.
     #[error("the batch ended without an answer")]
     Lost,
     /// What the batch itself answered.
@@ -75,7 +75,7 @@ struct Job<Req, Res, E> {
     reply: oneshot::Sender<Result<Res, SubmitError<E>>>,
 }
 
-/// The span and the request that someone waits in.
+/// The span and the context of a waiting request.
 #[derive(Clone)]
 struct Origin {
     span: RequestSpan,
@@ -87,7 +87,7 @@ impl Origin {
         Self { span: RequestSpan::current(), request: RequestContext::current() }
     }
 
-    /// Runs a batch as if it were asked for here, but for all who wait: by nobody's deadline.
+    /// Runs a batch in this request's span and context, but without its deadline, because it serves others, too.
     async fn run<F: Future>(self, batch: F) -> F::Output {
         match self.request {
             Some(request) => self.span.run(request.detached().scope(batch)).await,
@@ -116,7 +116,7 @@ where
     Res: Send + 'static,
     E: BatchError,
 {
-    /// Starts a coalescer whose batches are done by `run`, in order of arrival. `of` says in the metrics what they are of
+    /// Starts a coalescer whose batches are done by `run`, in order of arrival. `of` is their name in metrics
     /// (`stock`).
     ///
     /// `run` answers with one result for each request, in their order, or with an error for the batch as a whole,
@@ -152,7 +152,7 @@ where
         answer.await.unwrap_or(Err(SubmitError::Lost))
     }
 
-    /// Refuses what comes from now on, serves what waits, and returns when that is done.
+    /// Refuses new requests, serves the waiting ones, and returns when that is done.
     pub async fn drain(&self) {
         self.closing.cancel();
         self.worker.wait().await;

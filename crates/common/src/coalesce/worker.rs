@@ -9,7 +9,7 @@ use tokio_util::sync::CancellationToken;
 use super::{BatchError, Job, Limits, SubmitError};
 use crate::telemetry::metrics;
 
-/// As many batches may be late at a time: then the next one waits until one of them is done.
+/// The most late batches at a time: the next one waits until one of them is done.
 pub(super) const LATE: usize = 8;
 
 /// Runs batches with `run`.
@@ -81,7 +81,7 @@ impl<F> Worker<F> {
         // The next part to run is the last one, so that the order of arrival is kept.
         let mut parts = vec![jobs];
         while let Some(mut jobs) = parts.pop() {
-            // Nobody waits for these any more and they have not begun, or what they were in had no effect.
+            // Nobody waits for these any more, and they have not begun, or their batch had no effect.
             jobs.retain(|job| !job.reply.is_closed());
             let Some(first) = jobs.first() else { continue };
             metrics::batch(self.of, jobs.iter().map(|job| job.since.elapsed()));
@@ -97,7 +97,7 @@ impl<F> Worker<F> {
                     }
                 }
                 Ok(Ok(answers)) => {
-                    // The batch took effect, but which answer is whose cannot be told.
+                    // The batch took effect, but its results cannot be assigned to requests.
                     tracing::error!(
                         requests = jobs.len(),
                         answers = answers.len(),

@@ -32,7 +32,7 @@ impl Condition {
         Self { max_age: config.max_connection_age, max_idle: config.max_idle_time, found: Mutex::default() }
     }
 
-    /// How often connections are worth a look whether their time is over; `None` where that never comes.
+    /// How often connections are worth a look whether their time is over; `None` if that never comes.
     pub fn look_every(&self) -> Option<Duration> {
         let shortest = [self.max_age, self.max_idle].into_iter().filter(|limit| !limit.is_zero()).min()?;
         Some((shortest / 4).clamp(Duration::from_millis(100), Duration::from_secs(30)))
@@ -40,7 +40,7 @@ impl Condition {
 
     /// What a run failed with. `writes`: the run was to write.
     pub fn note(&self, error: &DbError, writes: bool) {
-        // Where the body of a read tries to write, that says nothing of the server.
+        // If the body of a read tries to write, that says nothing of the server.
         if error.is_of_the_connection() && (writes || error.trouble() != Some(Trouble::ReadOnly)) {
             self.retire();
         }

@@ -1,4 +1,4 @@
-//! Where a service's database is, and how long to wait for it.
+//! The address of a service's database, and its timeouts.
 
 use std::fmt;
 use std::path::{Path, PathBuf};
@@ -11,10 +11,10 @@ use crate::tls::ClientSettings;
 #[derive(Clone, serde::Serialize, serde::Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct Config {
-    /// Where it is: empty (a SQLite file in the data directory, named after the service), `sqlite:PATH`, or
+    /// The address: empty (a SQLite file in the data directory, named after the service), `sqlite:PATH`, or
     /// `postgres://user:password@host:5432/name`, which may end in libpq's parameters `sslmode`, `sslrootcert`,
-    /// `sslcert`, `sslkey` and others, and in `pooler`. Several hosts, `host:5432,other:5432`, are those of one database:
-    /// the one that takes writes is used.
+    /// `sslcert`, `sslkey` and others, and in `pooler`. Several hosts, `host:5432,other:5432`, are those of one
+    /// database: the one that takes writes is used.
     pub url: String,
     /// Most connections at a time. 0 chooses: on PostgreSQL two for each core and two more; on SQLite, where this
     /// is the number of readers beside the one writer, one for each core, from 2 to 4.
@@ -22,7 +22,7 @@ pub struct Config {
     /// How long a request waits for a free connection before it fails as unavailable.
     #[serde(with = "crate::config::duration")]
     pub acquire_timeout: Duration,
-    /// How long [`Db::connect`](super::Db::connect) goes on trying while the server is not up yet.
+    /// How long [`Db::connect`](super::Db::connect) continues trying while the server is not up yet.
     #[serde(with = "crate::config::duration")]
     pub startup_timeout: Duration,
     /// PostgreSQL: a connection that is older is replaced, up to a quarter sooner so that not all go at once. 0 for

@@ -1,4 +1,4 @@
-//! What can go wrong with a database, sorted by what one can do about it.
+//! Errors of a database, by how to react to them.
 
 use std::borrow::Cow;
 
@@ -38,7 +38,7 @@ pub enum DbError {
     /// A migration failed.
     #[error("migration failed")]
     Migration(#[source] Box<dyn std::error::Error + Send + Sync>),
-    /// Anything else: a fault of ours.
+    /// Anything else: a bug.
     #[error("query failed")]
     Query(#[source] Diesel),
 }
@@ -81,7 +81,7 @@ impl DbError {
         matches!(self, Self::Query(Diesel::NotFound))
     }
 
-    /// Whether the database could not be reached, was full up or took too long.
+    /// Whether the database could not be reached, was full or took too long.
     #[must_use]
     pub fn is_unavailable(&self) -> bool {
         matches!(self, Self::Unavailable { .. })
@@ -122,7 +122,7 @@ impl DbError {
     }
 
     /// Whether the connection must not be used again. A failure that nobody here knows may be one of those that a
-    /// connection has for as long as it lives, such as a type that was made anew under it.
+    /// connection has for as long as it lives, such as a type that was recreated under it.
     pub(super) fn spoils_connection(&self) -> bool {
         match self {
             Self::Unavailable { trouble: Trouble::NoMemory, .. } => true,
@@ -465,7 +465,7 @@ mod tests {
         }
         let read_only = sorted(Kind::ReadOnlyTransaction, "cannot execute INSERT in a read-only transaction");
         assert_eq!(read_only.trouble(), Some(Trouble::ReadOnly));
-        // What is not known is a fault of ours, and its connection is not used again.
+        // What is not known is a bug, and its connection is not used again.
         let unknown = sorted(Kind::Unknown, "cache lookup failed for type 16390");
         assert!(matches!(unknown, DbError::Query(_)) && unknown.spoils_connection());
         assert!(!sorted(Kind::CheckViolation, "stock_sane").spoils_connection());

@@ -2,7 +2,7 @@
 
 /// Runs statements that change nothing, each for itself: `read!(db, |conn, q| body)`. See [`db`](crate::db).
 ///
-/// Where several statements must see the same moment, use [`snapshot!`](crate::db::snapshot).
+/// If several statements must see the same moment, use [`snapshot!`](crate::db::snapshot).
 #[doc(hidden)]
 #[macro_export]
 macro_rules! __db_read {

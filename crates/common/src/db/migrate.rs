@@ -46,7 +46,7 @@ pub(super) async fn postgres(db: &Postgres, migrations: Arc<Migrations>) -> Resu
             let lock = diesel::sql_query("SELECT pg_advisory_xact_lock($1)").bind::<BigInt, _>(LOCK);
             diesel::RunQueryDsl::execute(lock, &mut conn)?;
             let names = run(&mut conn, [&migrations.postgres, &COMMON_POSTGRES])?;
-            // Where one of them failed, the connection is dropped, and the transaction with it.
+            // If one of them failed, the connection is dropped, and the transaction with it.
             <AsyncConnectionWrapper<AsyncPgConnection> as Connection>::TransactionManager::commit_transaction(
                 &mut conn,
             )?;

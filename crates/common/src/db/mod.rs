@@ -31,11 +31,11 @@
 //! ```
 //!
 //! # The macros
-//! `read!`, `snapshot!`, `write!` and `single!` take the database and a body that looks like a closure:
-//! `|conn, q| body`. In it `conn` is a `&mut Conn` of the engine in use, and `q` is `postgres::queries` or
-//! `sqlite::queries`: modules of these names must be in scope where the macro stands. The body may `.await`, use `?`
-//! and `return`, and is of type `Result<T, E>` with `E:` [`Failure`]; that is the macro's type too. Where the
-//! compiler cannot tell the type, write it: `|conn, q| -> Result<Order, StoreError> { … }`.
+//! `read!`, `snapshot!`, `write!` and `single!` take the database and a body that looks like a closure: `|conn, q|
+//! body`. In it `conn` is a `&mut Conn` of the engine in use, and `q` is `postgres::queries` or `sqlite::queries`:
+//! modules of these names must be in scope where the macro stands. The body may `.await`, use `?` and `return`, and is
+//! of type `Result<T, E>` with `E:` [`Failure`]; that is the macro's type too. If the compiler cannot tell the type,
+//! write it: `|conn, q| -> Result<Order, StoreError> { … }`.
 //!
 //! | | transaction | runs on |
 //! |---|---|---|
@@ -54,7 +54,7 @@
 //! only the caller knows how to find out.
 //!
 //! **A statement that fails ends its transaction**: PostgreSQL takes no other, so let the error out by `?`. A body that
-//! passes over it and returns `Ok` fails at its end. Where a failure is expected, write `ON CONFLICT DO NOTHING`, or put
+//! passes over it and returns `Ok` fails at its end. If a failure is expected, write `ON CONFLICT DO NOTHING`, or put
 //! the statement into `conn.transaction(async |conn| …)`, which is a savepoint here.
 //!
 //! A caller that gives up in the middle leaves nothing behind: the connection is closed and the transaction with it.

@@ -40,7 +40,7 @@ pub type PgSession = Session<Object<Conn>>;
 pub type Statement<'a> = BoxedSqlQuery<'a, Pg, SqlQuery>;
 
 /// A statement whose text is always the same: prepared once on a connection, where diesel prepares updates, and what
-/// [`sql_query`](diesel::sql_query) makes, each time anew, at the cost of round trips, parsing and planning.
+/// [`sql_query`](diesel::sql_query) makes, each time again, at the cost of round trips, parsing and planning.
 #[derive(Debug, Clone, Copy)]
 #[must_use = "a query does nothing until it is executed or loaded"]
 pub struct Kept<Q>(Q);
@@ -86,7 +86,7 @@ diesel::define_sql_function! {
 /// sent. Of failures the one that came first: PostgreSQL answers each statement behind it by saying just that.
 ///
 /// # Errors
-/// Where one of them failed.
+/// If one of them failed.
 pub fn together<T, E: Failure>(results: impl IntoIterator<Item = Result<T, E>>) -> Result<Vec<T>, E> {
     let (mut done, mut failed) = (Vec::new(), None::<E>);
     for result in results {

@@ -12,10 +12,10 @@ use super::postgres::Postgres;
 use super::sqlite::Sqlite;
 use super::{Db, DbError, Pools};
 
-/// The longest that a server which lives takes for the answer.
+/// The timeout of the check.
 const TIMEOUT: Duration = Duration::from_secs(5);
 
-/// Pages enough that a disk with room for them has room for an order, gone when it is committed.
+/// Enough pages to show that the disk has room for an order. They are gone after the commit.
 const POSTGRES: &str = "CREATE TEMPORARY TABLE souk_write_check ON COMMIT DROP AS
     SELECT number FROM generate_series(1, 8000) AS number";
 
@@ -41,7 +41,7 @@ impl Db {
         }
     }
 
-    /// The same as a yes or no, for a server's readiness. A change is logged.
+    /// The same as a boolean, for a server's readiness. A change is logged.
     pub async fn is_ready(&self) -> bool {
         let ready = self.ready().await;
         let now = ready.is_ok();

@@ -10,14 +10,14 @@ use diesel_async::{AsyncConnection, TransactionManager};
 use super::condition::Condition;
 use super::{DbError, Failure, Trouble};
 
-/// What a run needs of its connection.
+/// The kind of transaction of a run.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Mode {
-    /// Statements that change nothing, each for itself.
+    /// Statements that change nothing, without a transaction.
     Read,
-    /// Statements that change nothing and all see the database at one moment.
+    /// Statements that change nothing and see one snapshot.
     Snapshot,
-    /// Statements that happen together or not at all.
+    /// A transaction.
     Write,
     /// One statement that writes, which happens as a whole or not at all.
     Single,
@@ -32,11 +32,11 @@ impl Mode {
 /// How an engine ends a transaction.
 #[doc(hidden)]
 pub trait Commit: AsyncConnection {
-    /// Makes lasting what the transaction did, or fails.
+    /// Commits the transaction.
     fn commit(&mut self) -> impl Future<Output = QueryResult<()>> + Send;
 }
 
-/// How often a transaction was tried, and how long to wait before the next time.
+/// The tries of a transaction, and the pause before the next one.
 #[derive(Debug, Default)]
 pub struct Attempts {
     collided: u32,
@@ -47,8 +47,8 @@ impl Attempts {
     /// How often a transaction is tried at most while it collides with others.
     pub const MAX: u32 = 10;
 
-    /// How often at most on another connection. Few: a body that stands still until the server ends its transaction
-    /// looks like a lost connection too.
+    /// The most retries on another connection. Few, because a body that hangs until the server ends its transaction
+    /// also looks like a lost connection.
     pub const MAX_LOST: u32 = 3;
 
     /// How often a connection was lost or became unusable.
@@ -110,7 +110,7 @@ where
         }
     }
 
-    /// Commits what went well, rolls back what did not, and says whether to run again.
+    /// Commits a success, rolls back a failure, and says whether to retry.
     pub async fn end<T, E: Failure>(
         mut self,
         result: Result<T, E>,

@@ -81,7 +81,7 @@ impl Sqlite {
         Ok(sqlite)
     }
 
-    /// Where the trouble is the file's, says which file it is and what to do.
+    /// If the trouble is the file's, says which file it is and what to do.
     pub(super) fn explain(&self, error: DbError) -> DbError {
         match trouble_within(&error) {
             Some(trouble @ (Trouble::DiskFull | Trouble::DiskFails | Trouble::ReadOnly)) => {
@@ -99,8 +99,8 @@ impl Sqlite {
         &self.condition
     }
 
-    /// Opens the file. Where another process is just turning WAL on or recovering, SQLite refuses at once, busy timeout
-    /// or not.
+    /// Opens the file. If another process is just turning WAL on or recovering, SQLite refuses at once, busy timeout or
+    /// not.
     async fn wait_until_open(&self, limit: Duration) -> Result<(), DbError> {
         let deadline = tokio::time::Instant::now() + limit;
         loop {

@@ -11,12 +11,12 @@ use crate::{
 
 use super::{Problem, Reason};
 
-/// Collisions are over soon: whoever comes back after this long will hardly meet the same ones.
+/// Collisions are over soon: anyone who comes back after this long will hardly meet the same ones.
 const RETRY_CONFLICT: Duration = Duration::from_millis(100);
 
 impl From<DbError> for Problem {
-    /// A unique constraint that its query did not expect is a fault of ours, like everything else that neither time
-    /// nor another try mends.
+    /// A unique constraint that its query did not expect is a bug, like everything else that neither time nor another
+    /// try mends.
     fn from(error: DbError) -> Self {
         let problem = match &error {
             DbError::Unavailable { .. } => Self::database("the database", &error),

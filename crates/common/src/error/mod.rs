@@ -52,7 +52,7 @@ struct Inner {
 /// A field of the request that is not valid.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Field {
-    /// Where it stands, in the names of the contract: `items[0].quantity`, `labels["a"]`.
+    /// Its path, in the names of the contract: `items[0].quantity`, `labels["a"]`.
     pub path: String,
     /// What would be right: "must be at least 1".
     pub description: String,

@@ -13,7 +13,7 @@ pub(super) struct Facts {
     pub title: &'static str,
 }
 
-/// The facts of a reason. An unspecified reason is a fault of ours.
+/// The facts of a reason. An unspecified reason is a bug.
 pub(super) fn facts(reason: Reason) -> Facts {
     use Reason as R;
     let (code, title) = match reason {

@@ -1,4 +1,4 @@
-//! What a client remembers of a stream: a place in the log, encrypted.
+//! A client's cursor: an encrypted position in the log.
 //!
 //! A client can neither read a position from a cursor, which would tell it how much a shop sells, nor make one up. All
 //! cursors are equally long, and no two are equal: else who asks again and again could count what happens in between.
@@ -38,7 +38,7 @@ impl Mark {
 /// Writes and reads the cursors of one log.
 pub(super) struct Cursors {
     key: [u8; 32],
-    /// In front of each cursor, so that one of another log is told from one that is damaged.
+    /// A prefix of each cursor that distinguishes a cursor of another log from a damaged one.
     epoch: [u8; 4],
 }
 

@@ -38,7 +38,7 @@ impl Dispatch {
         self.state().reached = head;
     }
 
-    /// The position from which on events are to be read: `None` where there is nobody to hand them to.
+    /// The position from which on events are to be read: `None` if there is nobody to hand them to.
     fn next(&self, head: i64) -> Option<i64> {
         let mut state = self.state();
         if state.owners.is_empty() {
@@ -52,7 +52,7 @@ impl Dispatch {
         let mut state = self.state();
         for event in events {
             if let Some(watching) = event.owner.and_then(|owner| state.owners.get(&owner)) {
-                // Where it fails, the last of them has just left.
+                // If it fails, the last of them has just left.
                 let _ = watching.send(event.clone());
             }
             state.reached = event.position;
@@ -94,7 +94,7 @@ impl Subscription {
         }
     }
 
-    /// Begins anew after the position that is told.
+    /// Begins again after the position that is told.
     pub(super) fn renew(&mut self) -> i64 {
         let (receiver, reached) = self.log.dispatched().receiver(self.owner);
         self.receiver = Some(receiver);

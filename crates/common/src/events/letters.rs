@@ -1,4 +1,4 @@
-//! Dead letters: events that a reader cannot act on, set aside so that the others go on.
+//! Dead letters: events that a reader cannot act on, set aside so that the others continue.
 //!
 //! What follows of the same subject is set aside behind them, without a try, since a reader acts on each subject's
 //! events in their order. An operator, who has seen to the cause, has all of a subject acted on again, or gives one up.
@@ -95,16 +95,16 @@ impl DeadLetters {
     /// A page, by reader and position, after one of them.
     ///
     /// # Errors
-    /// Where the database fails.
+    /// If the database fails.
     pub async fn list(&self, after: Option<(String, i64)>, limit: i64) -> Result<Vec<DeadLetter>, DbError> {
         self.find(Which::After(after.as_ref(), limit)).await
     }
 
-    /// Has a reader act on a dead letter, and on those behind it, with the oldest of its subject first. Answers with it
-    /// as it is until then; `None` where it is not there.
+    /// Has a reader act on a dead letter, and on those behind it, with the oldest of its subject first. Returns it as
+    /// it is until then; `None` if it is not there.
     ///
     /// # Errors
-    /// Where the database fails.
+    /// If the database fails.
     pub async fn requeue(&self, reader: &str, position: i64) -> Result<Option<DeadLetter>, DbError> {
         let (source, one) = (self.log.source(), Which::One(reader, position));
         let found = db::write!(self.log.db(), |conn, q| -> Result<_, DbError> {
@@ -119,10 +119,10 @@ impl DeadLetters {
         Ok(found)
     }
 
-    /// Gives a dead letter up: its reader never acts on it. `false` where it is not there.
+    /// Gives a dead letter up: its reader never acts on it. `false` if it is not there.
     ///
     /// # Errors
-    /// Where the database fails.
+    /// If the database fails.
     pub async fn discard(&self, reader: &str, position: i64) -> Result<bool, DbError> {
         let source = self.log.source();
         db::write!(self.log.db(), |conn, q| -> Result<_, DbError> {
@@ -143,7 +143,7 @@ impl DeadLetters {
         })
     }
 
-    /// Lets a reader act on the first that it shall. `false` where there is none.
+    /// Lets a reader act on the first that it shall. `false` if there is none.
     pub(super) async fn act<R: Reader>(&self, reader: &R, checkpoint: Checkpoint) -> Result<bool, Stuck> {
         let Some(letter) = self.find(Which::Requeued(checkpoint.reader)).await?.pop() else { return Ok(false) };
         let place = Checkpoint { position: letter.event.position - 1, is_letter: true, ..checkpoint };

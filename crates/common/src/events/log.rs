@@ -192,7 +192,7 @@ impl Log {
     /// gives positions to what is committed. Writers notify it.
     ///
     /// # Errors
-    /// Where the database fails.
+    /// If the database fails.
     pub async fn open(
         db: &Db,
         source: &'static str,
@@ -297,7 +297,7 @@ impl Log {
     /// The events after a position, in order; few enough to be held at a time. Empty at the end of the log.
     ///
     /// # Errors
-    /// Where the database fails.
+    /// If the database fails.
     pub async fn after(&self, position: i64) -> Result<Events, DbError> {
         // Whoever comes while one reads waits for it, and then finds here what it has read.
         let mut recent = self.0.recent.lock().await;
@@ -344,17 +344,17 @@ impl Log {
     /// The position of the oldest event that is kept; one past the end where none is.
     ///
     /// # Errors
-    /// Where the database fails.
+    /// If the database fails.
     pub async fn oldest(&self) -> Result<i64, DbError> {
         let oldest = db::read!(self.0.db, |conn, q| -> Result<_, DbError> { Ok(q::oldest(conn).await?) })?;
         Ok(oldest.unwrap_or_else(|| self.head() + 1))
     }
 
-    /// Forgets events that have been kept long enough. Those that a reader of this database has still to read are kept
-    /// four times as long: a reader that is gone for good must not let the log grow for ever. Answers with how many.
+    /// Deletes events that have been kept long enough. Those that a reader of this database has still to read are kept
+    /// four times as long: a reader that is gone for good must not let the log grow for ever. Returns how many.
     ///
     /// # Errors
-    /// Where the database fails.
+    /// If the database fails.
     pub async fn forget(&self) -> Result<u64, DbError> {
         let retention = TimeDelta::from_std(self.0.settings.retention).unwrap_or(TimeDelta::MAX);
         let Some(before) = Utc::now().checked_sub_signed(retention) else { return Ok(0) };

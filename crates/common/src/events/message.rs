@@ -69,7 +69,7 @@ impl DeadLetters {
     /// Answers `ListDeadLetters`.
     ///
     /// # Errors
-    /// Where the parent is another service, the page token is wrong, or the database fails.
+    /// If the parent is another service, the page token is wrong, or the database fails.
     pub async fn respond_list(&self, request: ListDeadLettersRequest) -> Result<ListDeadLettersResponse, Problem> {
         let parent = format!("services/{}", self.source());
         if request.parent != parent {
@@ -86,7 +86,7 @@ impl DeadLetters {
     /// Answers `RequeueDeadLetter`.
     ///
     /// # Errors
-    /// Where there is no such dead letter, or the database fails.
+    /// If there is no such dead letter, or the database fails.
     pub async fn respond_requeue(&self, request: RequeueDeadLetterRequest) -> Result<v1::DeadLetter, Problem> {
         let requeued = match self.named(&request.name) {
             Some((reader, position)) => self.requeue(reader, position).await?,
@@ -98,7 +98,7 @@ impl DeadLetters {
     /// Answers `DeleteDeadLetter`.
     ///
     /// # Errors
-    /// Where there is no such dead letter, or the database fails.
+    /// If there is no such dead letter, or the database fails.
     pub async fn respond_delete(&self, request: DeleteDeadLetterRequest) -> Result<DeleteDeadLetterResponse, Problem> {
         let gone = match self.named(&request.name) {
             Some((reader, position)) => self.discard(reader, position).await?,
@@ -124,7 +124,7 @@ impl Log {
     /// Answers `WatchEvents`.
     ///
     /// # Errors
-    /// Where there is nothing to go on from.
+    /// If there is nothing to continue from.
     pub async fn respond(&self, request: WatchEventsRequest) -> Result<Responses, Problem> {
         let (source, types, data_types) = (self.source(), request.types, request.data_types);
         let among = |these: &[String], this: &String| these.is_empty() || these.contains(this);
@@ -133,7 +133,7 @@ impl Log {
             wanted.then(|| event.message(source))
         };
         let begin = match request.after_position {
-            // A stream that broke goes on after its cursor, whatever its URL says.
+            // A stream that broke continues after its cursor, whatever its URL says.
             Some(position) if request.cursor.is_empty() => Begin::After(position),
             _ => Begin::Cursor(&request.cursor),
         };

@@ -1,10 +1,10 @@
-//! What happened, told to whoever wants to know: once, in order, and never lost.
+//! Events: each change is recorded once, in order, and never lost.
 //!
 //! A change and its event are one transaction: a service appends events to a table of its own (`append`, an outbox).
-//! Only what is committed gets a position in the service's [`Log`], one after the other without a gap, so whoever
-//! has read up to a position has missed nothing before it: a position is all a reader must remember, and going on
-//! after it is all it takes to read on after a break. Events about one subject have positions in the order in which
-//! its changes were committed.
+//! Only what is committed gets a position in the service's [`Log`], one after the other without a gap, so anyone who
+//! has read up to a position has missed nothing before it: a position is all a reader must keep, and continuing after
+//! it is all it takes to read on after a break. Events about one subject have positions in the order in which its
+//! changes were committed.
 //!
 //! Who reads it: streams to clients ([`Log::watch`]), gateways, consumers in the same database ([`Reader`]), and NATS
 //! JetStream for everyone else ([`nats`]). Clients hold cursors, which show no position.
@@ -91,7 +91,7 @@ pub struct Event {
 }
 
 impl Event {
-    /// What it happened to, where that is such a message; `None` where it is another, or cannot be read.
+    /// What it happened to, where that is such a message; `None` if it is another, or cannot be read.
     #[must_use]
     pub fn read<M: Message + Name + Default>(&self) -> Option<M> {
         (self.data_type == M::full_name()).then(|| M::decode(self.data.clone()).ok()).flatten()

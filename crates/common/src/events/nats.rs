@@ -1,5 +1,5 @@
-//! Events in NATS JetStream, for whoever follows them without asking souk: a stream for each service's log, with every
-//! event once, in the order of the log, and nothing else.
+//! Events in NATS JetStream, for anyone who follows them without asking souk: a stream for each service's log, with
+//! every event once, in the order of the log, and nothing else.
 //!
 //! Only a log's relay writes into its stream, and each message says after which one it must come; so a message that was
 //! sent twice, by a relay whose answer was lost or by two replicas at a time, is refused by the server, however long ago
@@ -32,7 +32,7 @@ use crate::{
 pub struct Settings {
     /// Where NATS is; empty: events are in the services' logs alone. May hold a password.
     pub nats_url: Secret,
-    /// Whom NATS's certificate must be signed by, and what it is shown. Where it says anything, or the URL begins with
+    /// Whom NATS's certificate must be signed by, and what it is shown. If it says anything, or the URL begins with
     /// `tls://`, there is no connection without TLS.
     #[serde(default)]
     pub nats_tls: ClientSettings,
@@ -73,7 +73,7 @@ impl Settings {
     /// Begins to publish a log's events, where it is configured so, until the log stops. Waits for no connection.
     ///
     /// # Errors
-    /// Where the URL is not one, or a certificate cannot be used.
+    /// If the URL is not one, or a certificate cannot be used.
     pub async fn publish(&self, log: &Log) -> Result<Option<JoinHandle<()>>, NatsError> {
         let url = self.nats_url.expose();
         if url.is_empty() {

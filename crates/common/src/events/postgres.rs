@@ -24,7 +24,7 @@ pub(crate) mod queries;
 /// Adds events to the log as part of the transaction that makes them so.
 ///
 /// # Errors
-/// Where the database fails.
+/// If the database fails.
 pub async fn append(mut conn: &Conn, drafts: &[Draft]) -> QueryResult<()> {
     if drafts.is_empty() {
         return Ok(());
@@ -75,11 +75,11 @@ struct Head {
     last: i64,
 }
 
-/// Moves a checkpoint behind the last of these events, as part of the transaction that acts on them. `false` where the checkpoint
-/// is elsewhere by now: then somebody else has acted on them, and the transaction must do nothing.
+/// Moves a checkpoint behind the last of these events, as part of the transaction that acts on them. `false` if the
+/// checkpoint is elsewhere by now: then somebody else has acted on them, and the transaction must do nothing.
 ///
 /// # Errors
-/// Where the database fails.
+/// If the database fails.
 pub async fn advance(conn: &mut Conn, checkpoint: Checkpoint, events: &Events) -> QueryResult<bool> {
     let Some(last) = events.last() else { return Ok(false) };
     queries::advance(conn, checkpoint, last.position).await
@@ -92,8 +92,8 @@ pub(crate) async fn is_any_unplaced(conn: &mut Conn) -> QueryResult<bool> {
     diesel::select(diesel::dsl::exists(waiting)).get_result(conn).await
 }
 
-/// Gives events that are committed their positions, at most `limit`. Answers with the last position given, and how
-/// many it gave now.
+/// Gives events that are committed their positions, at most `limit`. Returns the last position given, and how many it
+/// gave now.
 ///
 /// An event about a subject is written while its transaction holds the subject's row, so the one before it was
 /// committed by then, and has a lower number: by number, what is there to see is in order.

@@ -82,7 +82,7 @@ pub(crate) async fn oldest(conn: &mut Conn) -> QueryResult<Option<i64>> {
     events::table.select(diesel::dsl::min(events::position)).first(conn).await
 }
 
-/// Forgets events from before a time, up to a position. Answers with how many.
+/// Deletes events from before a time, up to a position. Returns how many.
 pub(crate) async fn forget(conn: &mut Conn, before: DateTime<Utc>, up_to: i64) -> QueryResult<u64> {
     let old = events::table.filter(events::position.le(up_to)).filter(events::created_at.lt(before));
     Ok(diesel::delete(old).execute(conn).await? as u64)
@@ -107,7 +107,7 @@ pub(crate) async fn take_seat(conn: &mut Conn, reader: &str, source: &str, posit
     Ok(())
 }
 
-/// Moves a reader's checkpoint to a later position, or removes a dead letter. `false` where it was not there: somebody
+/// Moves a reader's checkpoint to a later position, or removes a dead letter. `false` if it was not there: somebody
 /// else was faster.
 pub(crate) async fn advance(conn: &mut Conn, checkpoint: Checkpoint, to: i64) -> QueryResult<bool> {
     if checkpoint.is_letter {
@@ -241,7 +241,7 @@ pub(crate) async fn tried_again(conn: &mut Conn, letter: &DeadLetter, why: &str,
     Ok(())
 }
 
-/// Takes a dead letter away. `false` where it is not there.
+/// Takes a dead letter away. `false` if it is not there.
 pub(crate) async fn remove(conn: &mut Conn, reader: &str, source: &str, position: i64) -> QueryResult<bool> {
     let row = diesel::delete(letters::table.find((reader, source, position)));
     Ok(row.execute(conn).await? == 1)

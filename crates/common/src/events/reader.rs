@@ -104,7 +104,7 @@ impl Log {
         }
     }
 
-    /// Lets a reader act once. `false` where there was nothing to act on.
+    /// Lets a reader act once. `false` if there was nothing to act on.
     async fn turn<R: Reader>(
         &self,
         reader: &R,
@@ -152,10 +152,11 @@ impl Log {
         }
     }
 
-    /// A reader's checkpoint. Where it has none, it gets one before the oldest event that is kept, or at the end of the log.
+    /// A reader's checkpoint. If it has none, it gets one before the oldest event that is kept, or at the end of the
+    /// log.
     ///
     /// # Errors
-    /// Where the database fails.
+    /// If the database fails.
     pub async fn checkpoint(&self, reader: &'static str, from_the_oldest: bool) -> Result<Checkpoint, DbError> {
         let source = self.source();
         let found =
@@ -176,7 +177,7 @@ impl Log {
     /// Moves a checkpoint behind the last of these events, for readers whose acts are not in this database.
     ///
     /// # Errors
-    /// Where the database fails.
+    /// If the database fails.
     pub async fn advance(&self, checkpoint: Checkpoint, events: &Events) -> Result<bool, DbError> {
         let Some(last) = events.last() else { return Ok(false) };
         db::write!(self.db(), |conn, q| -> Result<_, DbError> {

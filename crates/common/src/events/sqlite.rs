@@ -19,7 +19,7 @@ pub(crate) mod queries;
 /// Adds events to the log as part of the transaction that makes them so.
 ///
 /// # Errors
-/// Where the database fails.
+/// If the database fails.
 pub async fn append(conn: &mut Conn, drafts: &[Draft]) -> QueryResult<()> {
     if drafts.is_empty() {
         return Ok(());
@@ -31,7 +31,7 @@ pub async fn append(conn: &mut Conn, drafts: &[Draft]) -> QueryResult<()> {
 /// [`append`] for code that is on a blocking thread already.
 ///
 /// # Errors
-/// Where the database fails.
+/// If the database fails.
 pub fn append_blocking(conn: &mut diesel::SqliteConnection, drafts: &[Draft]) -> QueryResult<()> {
     use schema::events::dsl;
     for draft in drafts {
@@ -49,11 +49,11 @@ pub fn append_blocking(conn: &mut diesel::SqliteConnection, drafts: &[Draft]) ->
     Ok(())
 }
 
-/// Moves a checkpoint behind the last of these events, as part of the transaction that acts on them. `false` where the checkpoint
-/// is elsewhere by now: then somebody else has acted on them, and the transaction must do nothing.
+/// Moves a checkpoint behind the last of these events, as part of the transaction that acts on them. `false` if the
+/// checkpoint is elsewhere by now: then somebody else has acted on them, and the transaction must do nothing.
 ///
 /// # Errors
-/// Where the database fails.
+/// If the database fails.
 pub async fn advance(conn: &mut Conn, checkpoint: Checkpoint, events: &Events) -> QueryResult<bool> {
     let Some(last) = events.last() else { return Ok(false) };
     queries::advance(conn, checkpoint, last.position).await

@@ -84,7 +84,7 @@ pub enum Begin<'a> {
 /// How far a stream has come.
 #[derive(Debug, Clone)]
 pub struct Step<T> {
-    /// The cursor to go on after.
+    /// The cursor to continue after.
     pub cursor: String,
     /// What was picked there. `None`: nothing for this stream; its first step is so, and one now and then.
     pub found: Option<T>,
@@ -94,11 +94,11 @@ pub struct Step<T> {
 const SIGN_OF_LIFE: Duration = Duration::from_secs(60);
 
 impl Log {
-    /// Follows the log until it stops, passing over events of which nothing is picked; where an `owner` is named, its
+    /// Follows the log until it stops, passing over events of which nothing is picked; if an `owner` is named, its
     /// events alone, which costs nothing for those of others. The first step says where the stream begins.
     ///
     /// # Errors
-    /// Where there is nothing to go on from.
+    /// If there is nothing to continue from.
     pub async fn watch<T, P>(
         &self,
         begin: Begin<'_>,

@@ -33,8 +33,8 @@ pub fn frame(message: &[u8]) -> Bytes {
 ///
 /// # Errors
 /// `UNIMPLEMENTED` for no message or more than one, as gRPC has it for the wrong number of messages (`INTERNAL`, which
-/// some servers answer, would count as a fault of ours). `MALFORMED_REQUEST` for what is no whole frame, or is not
-/// compressed as it says. `BODY_TOO_LARGE`.
+/// some servers answer, would count as a bug). `MALFORMED_REQUEST` for what is no whole frame, or is not compressed as
+/// it says. `BODY_TOO_LARGE`.
 pub fn single(body: Bytes, coding: Coding, limit: usize) -> Result<Bytes, Problem> {
     if body.is_empty() {
         return Err(wrong_number("no"));

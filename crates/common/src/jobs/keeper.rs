@@ -1,4 +1,4 @@
-//! Keeps a replica's leases, tells its jobs whose turn it is, and writes down what their runs came to.
+//! Keeps a replica's leases, starts its jobs, and records the results of their runs.
 
 use std::{sync::Arc, time::Duration};
 
@@ -12,7 +12,7 @@ use super::{
 };
 use crate::{db::DbError, error::chain};
 
-/// How long a replica that stops tries to give its leases up.
+/// How long a stopping replica tries to release its leases.
 const GIVE_UP: Duration = Duration::from_secs(5);
 
 pub(super) struct Keeper {

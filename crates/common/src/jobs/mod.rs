@@ -3,9 +3,10 @@
 //! A run that fails, panics or hangs never ends its job: it is logged, counted, and the next one comes.
 //!
 //! # One replica of many
-//! A job runs in the one replica of the service that holds its lease ([`Jobs::leased`]), or in each ([`Jobs::everywhere`]).
-//! A replica takes the lease of a job that nobody holds, keeps it over many runs, renews it when half of it is over, and
-//! gives it up when it stops. When a replica dies, another goes on once the lease has run out.
+//! A job runs in the one replica of the service that holds its lease ([`Jobs::leased`]), or in each
+//! ([`Jobs::everywhere`]). A replica takes the lease of a job that nobody holds, keeps it over many runs, renews it
+//! when half of it is over, and gives it up when it stops. When a replica dies, another continues once the lease has
+//! expired.
 //!
 //! Leases are measured by the database's clock, so the replicas' clocks may be as wrong as they like. A holder counts
 //! its lease by its own steady clock from before it asked, so it stops no later than another can begin: a run whose
@@ -158,7 +159,7 @@ impl Jobs {
     /// Runs `work` in one replica of the service: when the last run of any replica is `interval` ago, and then each time
     /// `interval` after the last run ended.
     ///
-    /// `work` answers with how many things it did. A run longer than `limit` is stopped and counts as failed.
+    /// `work` returns how many things it did. A run longer than `limit` is stopped and counts as failed.
     pub fn leased<W, F, E>(&self, name: &'static str, interval: Duration, limit: Duration, work: W)
     where
         W: FnMut() -> F + Send + 'static,
@@ -171,7 +172,7 @@ impl Jobs {
     /// Runs `work` in every replica of the service, now and then each time `interval` after the last run ended: for work
     /// that replicas share by themselves, and that should not wait for the lease of one that died.
     ///
-    /// `work` answers with how many things it did. A run longer than `limit` is stopped and counts as failed.
+    /// `work` returns how many things it did. A run longer than `limit` is stopped and counts as failed.
     pub fn everywhere<W, F, E>(&self, name: &'static str, interval: Duration, limit: Duration, work: W)
     where
         W: FnMut() -> F + Send + 'static,
@@ -200,7 +201,7 @@ impl Jobs {
     /// What is known of each job, by name.
     ///
     /// # Errors
-    /// Where the database fails.
+    /// If the database fails.
     pub async fn statuses(&self) -> Result<Vec<Status>, DbError> {
         let mut jobs = lock(&self.0.jobs).clone();
         jobs.sort_by_key(|job| job.name);
@@ -224,11 +225,11 @@ impl Jobs {
     }
 
     /// Asks for a run now, whatever the interval: of the replica that holds the lease, which sees it at once or at its
-    /// next look; of this one, where every replica runs the job. Where a run is under way, another follows it. `None`
-    /// where there is no such job.
+    /// next look; of this one, where every replica runs the job. If a run is under way, another follows it. `None` if
+    /// there is no such job.
     ///
     /// # Errors
-    /// Where the database fails.
+    /// If the database fails.
     pub async fn trigger(&self, name: &str) -> Result<Option<Status>, DbError> {
         let Some(known) = lock(&self.0.jobs).iter().map(|job| job.name).find(|known| *known == name) else {
             return Ok(None);

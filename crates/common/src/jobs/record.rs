@@ -1,4 +1,4 @@
-//! What the database knows of a job, and how a replica's own runs are added to it.
+//! A job's row in the database, and how a replica's own runs are added to it.
 
 use std::time::{Duration, Instant};
 
@@ -22,7 +22,7 @@ pub struct Record {
     pub last_success_at: Option<DateTime<Utc>>,
     /// How long the last run took, in milliseconds.
     pub last_duration_ms: Option<i64>,
-    /// Why the last run failed; `None` where it did not.
+    /// Why the last run failed; `None` if it did not.
     pub last_error: Option<String>,
     /// Runs so far.
     pub runs: i64,
@@ -46,7 +46,7 @@ impl Record {
         !self.is_free(now, length) && self.holder.as_deref() == Some(replica)
     }
 
-    /// Gives it to a replica, or goes on doing so.
+    /// Gives it to a replica, or continues doing so.
     pub(super) fn lease(&mut self, replica: &str, until: DateTime<Utc>) {
         self.holder = Some(replica.to_owned());
         self.lease_until = Some(until);
@@ -69,7 +69,7 @@ pub(super) struct Run {
     pub trigger: Option<DateTime<Utc>>,
 }
 
-/// What a replica's runs came to since it last wrote it down.
+/// The results of a replica's runs since it last recorded them.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Unwritten {
     runs: i64,

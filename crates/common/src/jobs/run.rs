@@ -1,4 +1,4 @@
-//! Runs one job in this replica, as often as it is its turn.
+//! Runs one job in this replica, whenever it is due.
 
 use std::{fmt::Display, future::Future, sync::Arc, time::Duration};
 
@@ -32,7 +32,7 @@ where
             // This holds the sending side, so it is never an error.
             _ = turns.changed() => {}
             () = sleep_until(due), if turn.held.now() => {
-                // The lease may have run out meanwhile.
+                // The lease may have expired meanwhile.
                 if turn.held.now() {
                     run(&jobs, &job, turn.trigger, work()).await;
                     let due = Instant::now() + job.interval;

@@ -124,7 +124,7 @@ pub struct Decimal {
 impl Decimal {
     const PER_UNIT: i128 = 1_000_000_000;
 
-    /// The number in minor units of a currency; `None` where it is finer than they are, or too large.
+    /// The number in minor units of a currency; `None` if it is finer than they are, or too large.
     #[must_use]
     pub fn minor(self, currency: Currency) -> Option<i64> {
         let scaled = self.nanos * i128::from(currency.minor_per_unit());

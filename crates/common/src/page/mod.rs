@@ -67,7 +67,7 @@ pub fn size(page_size: i32) -> i64 {
     }
 }
 
-/// The token of the page that goes on after `key`, for this query alone.
+/// The token of the page that continues after `key`, for this query alone.
 ///
 /// `query` is all that makes the list another one: the method, its parent, filter and order. `key` is what the
 /// order sorts by, for the last row of this page, and must be unique: end it with the id.
@@ -146,7 +146,7 @@ impl<T, K> From<Vec<T>> for Scan<T, K> {
 }
 
 /// Makes a page of rows that were read with a limit of `size + 1`: drops the one too many and what goes beyond
-/// [`MAX_BYTES`], and gives the token of the next page, empty where there is none. `key` gives a row's key, as for
+/// [`MAX_BYTES`], and gives the token of the next page, empty if there is none. `key` gives a row's key, as for
 /// [`encode`]; `message` makes what is answered of a row.
 pub fn cut<T, M, Q, K>(
     scan: impl Into<Scan<T, K>>,

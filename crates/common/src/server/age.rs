@@ -23,7 +23,7 @@ const JITTER: f64 = 0.1;
 /// A connection that is served.
 pub type Served<E> = Pin<Box<dyn Future<Output = Result<(), E>> + Send>>;
 
-/// How old a connection may become, and how long its calls may go on after that.
+/// How old a connection may become, and how long its calls may continue after that.
 #[derive(Debug, Clone, Copy)]
 pub struct Age {
     /// Zero: for ever.
@@ -48,9 +48,9 @@ impl Age {
     }
 
     /// Serves a connection to its end. When it is old, or at `stop`, the client is asked to call over another one: on
-    /// HTTP/2 by GOAWAY, after which the calls under way go on; on HTTP/1.1 by `Connection: close` with the next
-    /// response, for to close it between two requests would lose the one that is on its way. What is left at the end
-    /// of the grace is cut off.
+    /// HTTP/2 by GOAWAY, after which the calls under way continue; on HTTP/1.1 by `Connection: close` with the next
+    /// response, for to close it between two requests would lose the one that is on its way. What is left at the end of
+    /// the grace is cut off.
     ///
     /// # Errors
     /// Those of the connection.

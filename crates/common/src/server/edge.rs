@@ -203,7 +203,7 @@ impl Shared {
                 let Ok(response) = inner.call(request).await;
                 return Ok(response);
             }
-            // A permit is for a request's work; a stream may go on for a day after that.
+            // A permit is for a request's work; a stream may continue for a day after that.
             let place = self.streams.clone().try_acquire_owned().map_err(|_| overloaded())?;
             let Ok(response) = inner.call(request).await;
             Ok(response.map(|body| ended::cut(body, self.verifier.over(&caller), place)))
@@ -245,8 +245,8 @@ impl Shared {
         Ok(caller)
     }
 
-    /// Counts the answer, and logs it where it is a fault of ours: the one place where errors are logged. Refusals for
-    /// want of resources come by the thousand: a line tells of all since the last one.
+    /// Counts the answer, and logs it where it is a bug: the one place where errors are logged. Refusals for want of
+    /// resources come by the thousand: a line tells of all since the last one.
     fn settle(&self, method: &Method, response: &Response<Body>, elapsed: Duration) -> Code {
         let status = response.extensions().get::<Status>();
         let header = || response.headers().get("grpc-status").map(|value| Code::from_bytes(value.as_bytes()));

@@ -68,8 +68,8 @@ pub struct Config {
     pub max_connections_per_address: u64,
     /// Calls on one connection at a time; more wait for their turn.
     pub max_streams_per_connection: u32,
-    /// How long a service that is told to stop says that it is not ready before it stops taking requests. What stops
-    /// it waits for so long; see [`Stop`].
+    /// How long a service that is told to stop says that it is not ready before it stops taking requests. What stops it
+    /// waits for this long; see [`Stop`].
     #[serde(with = "crate::config::duration")]
     pub shutdown_delay: Duration,
     /// How long running requests may take to end once the service shall stop.
@@ -78,7 +78,7 @@ pub struct Config {
     /// How old a connection may become, give or take a tenth; zero: no limit.
     #[serde(with = "crate::config::duration")]
     pub max_connection_age: Duration,
-    /// How long calls under way on an old connection may go on.
+    /// How long calls under way on an old connection may continue.
     #[serde(with = "crate::config::duration")]
     pub max_connection_age_grace: Duration,
     /// Certificate, and whose callers are let in.

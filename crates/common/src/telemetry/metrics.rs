@@ -15,7 +15,7 @@ use opentelemetry_sdk::metrics::{Aggregation, Instrument, InstrumentKind, Stream
 /// Upper ends of the buckets of durations, in seconds: from a cached answer on this machine to a request at its deadline.
 const BOUNDARIES: [f64; 14] = [0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0];
 
-/// Gives every histogram of seconds these buckets, whoever makes it; the SDK's own are meant for milliseconds.
+/// Gives every histogram of seconds these buckets; the SDK's default buckets are meant for milliseconds.
 pub(super) fn buckets(instrument: &Instrument) -> Option<Stream> {
     let fits = instrument.kind() == InstrumentKind::Histogram && instrument.unit() == "s";
     let boundaries = fits.then(|| BOUNDARIES.to_vec())?;

@@ -28,7 +28,7 @@ impl Sampled {
         Self(Mutex::new(BTreeMap::new()))
     }
 
-    /// Counts an event of this name. Where a line is due, how many there were since the last one.
+    /// Counts an event of this name. If a line is due, how many there were since the last one.
     pub fn count(&self, name: &'static str) -> Option<u64> {
         self.count_at(name, Instant::now())
     }

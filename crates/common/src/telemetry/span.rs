@@ -47,12 +47,12 @@ pub type InSpan<F> = WithContext<Instrumented<F>>;
 
 /// The span of an RPC that `service` ("order") serves; `rpc_service` is the full name
 /// (`souk.order.v1.OrderService`). Continues the trace that the request's headers name; `request_id` is
-/// recorded by whoever knows it.
+/// recorded by the layer that knows it.
 pub fn server(service: &str, rpc_service: &str, rpc_method: &str, headers: &HeaderMap) -> RequestSpan {
     let context = propagation::extract(headers);
     let sent = SENT.load(Ordering::Relaxed);
     let span = tracing::error_span!(
-        // Its caller may be of this process, and stands in the headers as any other does.
+        // Its caller may be of this process, and is in the headers as any other does.
         parent: None,
         "rpc",
         otel.name = sent.then(|| format!("{rpc_service}/{rpc_method}")),

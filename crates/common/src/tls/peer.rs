@@ -85,7 +85,7 @@ impl ClientSettings {
     }
 }
 
-/// What stands in the files of [`ClientSettings`].
+/// What is in the files of [`ClientSettings`].
 #[derive(Clone)]
 pub struct Pem {
     /// The authority; `None`: whom the system trusts.

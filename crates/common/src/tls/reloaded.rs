@@ -1,4 +1,4 @@
-//! What is made of files, and made anew when they change: certificates are renewed while a process runs.
+//! What is made of files, and recreated when they change: certificates are renewed while a process runs.
 
 use std::{
     path::PathBuf,
@@ -78,7 +78,7 @@ impl<T: Clone + Send + 'static> Reloaded<T> {
 }
 
 impl<T> Inner<T> {
-    /// Makes it anew where the files have changed since the last look. `None`: they have not.
+    /// Makes it again where the files have changed since the last look. `None`: they have not.
     fn look(&self) -> Option<Result<(), TlsError>> {
         let seen = hash(&self.files);
         if std::mem::replace(&mut self.lock().seen, seen) == seen {

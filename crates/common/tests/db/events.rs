@@ -1,4 +1,4 @@
-//! What a log of events promises: nothing is missed, nothing comes twice, and each subject's events are in order.
+//! What an event log promises: nothing is missed, nothing comes twice, and each subject's events are in order.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -57,7 +57,7 @@ pub(super) fn number(event: &Event) -> i64 {
 /// Changes an account, and tells of it: the balance after the change. Where `fail`, all of it is taken back.
 pub(super) async fn change(db: &Db, id: UserId, fail: bool) -> Result<(), Error> {
     db::write!(db, |conn, q| {
-        // Takes the row's lock, as whoever changes something does before it tells of it.
+        // Takes the row's lock, as anyone who changes something does before it tells of it.
         let balance = q::count_up(conn, id).await?;
         let data = v1::Event { position: balance, ..v1::Event::default() };
         q::append(conn, &[Draft::new("account.changed", id.name(), &data, Utc::now()).owned_by(id)]).await?;
@@ -285,8 +285,8 @@ async fn readers_act_on_each_event_once_in_order_though_they_race_fail_and_resta
     }
 }
 
-/// Copies a stream of NATS into an account, as another company's program would: it remembers the last position with
-/// what it does.
+/// Copies a stream of NATS into an account, as another company's program would: it keeps the last position with what it
+/// does.
 async fn copy_from_nats(url: String, db: Db, into: UserId) {
     loop {
         let last = store::entries(&db, into).await.ok().map(|copied| copied.len() as i64);

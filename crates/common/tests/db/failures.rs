@@ -282,7 +282,7 @@ async fn sleeping(db: &Db) -> i64 {
     count.unwrap()
 }
 
-/// Callers leave while their statements run: by themselves the statements would go on for half a minute.
+/// Callers leave while their statements run: by themselves the statements would continue for half a minute.
 pub(super) async fn statements_end_with_their_callers(db: &Db, watching: &Db) {
     for transaction in [false, true] {
         let slow = async {

@@ -21,7 +21,7 @@ use super::{Fixture, both, connect, postgres};
 const DEADLINE: Duration = Duration::from_secs(30);
 const HOUR: Duration = Duration::from_secs(3600);
 const TICK: Duration = Duration::from_millis(5);
-/// Long enough that no lease runs out where a test does not want it, short enough to see it taken.
+/// Long enough that no lease expires where a test does not want it, short enough to see it taken.
 const LEASE: Duration = Duration::from_secs(4);
 
 /// One replica of a service.
@@ -204,7 +204,7 @@ async fn an_error_a_panic_and_a_hang_show_and_end_no_job() {
         runs.jobs.leased("odd", TICK, Duration::from_millis(100), move || {
             let (turn, gate) = (turns.fetch_add(1, SeqCst), gate.clone());
             async move {
-                // Each goes on failing until it was seen.
+                // Each continues failing until it was seen.
                 match gate.load(SeqCst) {
                     0 => Err(format!("no luck in turn {turn}")),
                     1 => panic!("on purpose"),

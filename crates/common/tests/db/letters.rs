@@ -100,7 +100,7 @@ async fn an_event_that_cannot_be_acted_on_holds_up_only_its_subject_until_it_is_
         let written = async |account: usize| store::entries(&db, mirrors[account]).await.unwrap().len();
         happen(5).await;
 
-        // The others go on, and what follows the poison lies behind it.
+        // The others continue, and what follows the poison lies behind it.
         wait::until(DEADLINE, "the others to be written", async || {
             written(0).await == 5 && written(2).await == 5 && lying(&dead).await == [3, 4, 5]
         })

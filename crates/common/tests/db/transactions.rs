@@ -387,7 +387,7 @@ async fn a_sqlite_batch_is_a_transaction() {
         .await;
     assert!(matches!(panicked, Err(Error::Db(_))));
     assert_eq!(store::entries(&fixture.db, ann.id).await.unwrap().len(), 10);
-    // And the writer goes on.
+    // And the writer continues.
     store::withdraw(&fixture.db, ann.id, 1).await.unwrap();
 }
 

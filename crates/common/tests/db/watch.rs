@@ -168,7 +168,7 @@ async fn a_restored_log_is_noticed_though_it_has_grown_past_the_cursor() {
         // What is still there is gone on after.
         let (mut steps, _) = watch(&log, Begin::Cursor(&cursors[3]), id).await;
         assert_eq!(next(&mut steps).await.found.unwrap().position, 5);
-        // A database that was made anew has another epoch.
+        // A database that was recreated has another epoch.
         let [sqlite, postgres] = both().await;
         let anew = if engine == Engine::Sqlite { sqlite } else { postgres };
         let stop = CancellationToken::new();

@@ -58,7 +58,7 @@ pub struct Unsupported {
 /// The rules of all messages of a contract, ready to check. Make one and share it.
 #[derive(Debug)]
 pub struct Validator {
-    /// By full name, where the plan stands in `plans`.
+    /// By full name, where the plan is in `plans`.
     messages: HashMap<String, usize>,
     plans: Vec<plan::Plan>,
     /// Whether texts are checked without being asked to.
@@ -143,7 +143,7 @@ impl Report {
 /// The most bytes of a map's key in the path of a violation.
 const KEY_BYTES: usize = 64;
 
-/// Where a check stands in the message. Lives on the stack, so that a valid message costs no text.
+/// Where a check is in the message. Lives on the stack, so that a valid message costs no text.
 #[derive(Debug, Clone, Copy)]
 enum Path<'a> {
     Root,

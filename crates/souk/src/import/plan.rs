@@ -28,7 +28,7 @@ pub struct Plan {
     pub products: BTreeMap<String, Product>,
     /// Customers' numbers; the empty one stands for sales without a customer.
     pub customers: BTreeMap<String, ()>,
-    /// Invoices by date, then as they stand in the file.
+    /// Invoices by date, then as they are in the file.
     pub invoices: Vec<Invoice>,
     /// What some cancellation takes back: customer and stock code.
     pub wanted_back: HashSet<(String, String)>,

@@ -31,7 +31,7 @@ pub struct Line {
     pub date: DateTime<Utc>,
     /// Price of one piece in minor units of the currency.
     pub price: i64,
-    /// The customer's number; empty where there is none.
+    /// The customer's number; empty if there is none.
     pub customer: String,
     /// The country's name, as written.
     pub country: String,
@@ -50,7 +50,7 @@ pub struct Unreadable {
     pub why: String,
 }
 
-/// Where consecutive lines stand in the file.
+/// Where consecutive lines are in the file.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Run {
     byte: u64,

@@ -1,4 +1,4 @@
-//! Buyers: each takes the next order's number, does what its plan says, and remembers every answer.
+//! Buyers: each takes the next order's number, does what its plan says, and keeps every answer.
 
 use std::{
     collections::BTreeMap,
@@ -76,7 +76,7 @@ impl<'a> Market<'a> {
         told
     }
 
-    /// Places the next order; `None` where there are enough.
+    /// Places the next order; `None` if there are enough.
     pub async fn next(&self, buyer: &Api) -> Option<Told> {
         let number = self.next.fetch_add(1, Ordering::Relaxed);
         if self.limit.is_some_and(|limit| number >= limit) {

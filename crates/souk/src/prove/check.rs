@@ -50,7 +50,7 @@ fn count(length: usize) -> i64 {
 fn refusals(told: &Told) -> Option<String> {
     let at = |what: &str, trouble: &Trouble| format!("{}: {what} {trouble}", told.request_id);
     let trouble = |what, replies: &[Reply<_>]| replies.iter().find_map(|reply| Some(at(what, reply.as_ref().err()?)));
-    // Goods of an order that is being cancelled cannot come back: whoever is first has them.
+    // Goods of an order that is being cancelled cannot come back: anyone who is first has them.
     let expected = |trouble: &Trouble| {
         !told.cancelled.is_empty() && matches!(trouble, Trouble::Refused { reason, .. } if reason == "STATE_CONFLICT")
     };

@@ -93,7 +93,7 @@ pub fn running(folder: &Path) -> String {
     running["gateway"].as_str().unwrap().to_owned()
 }
 
-/// Where a cluster will be: its empty databases, its ports, its data folder.
+/// What a cluster needs: empty databases, ports, a data folder.
 pub struct Ground {
     folder: TempDir,
     /// Of users, inventory and orders.

@@ -153,7 +153,7 @@ async fn a_gateway_says_that_it_is_not_ready_and_serves_on_for_a_while() {
         .await;
         assert_eq!((&not_ready.body["ready"], &not_ready.body["stopping"]), (&false.into(), &true.into()));
         assert!(began.elapsed() < DELAY / 2, "{:?}", began.elapsed());
-        // Long after that, who comes anew is served.
+        // Long after that, who comes again is served.
         let before = answered.load(Ordering::Relaxed);
         wait::until(DELAY, "time to pass", async || began.elapsed() > DELAY / 2).await;
         Rest::anonymous(&gateway).get("/v1/products").await.ok();

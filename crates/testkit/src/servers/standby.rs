@@ -25,7 +25,7 @@ impl Pair {
     /// Starts both, which takes some seconds.
     ///
     /// # Errors
-    /// Where no PostgreSQL is installed, or it does not start.
+    /// If no PostgreSQL is installed, or it does not start.
     pub async fn start() -> Result<Self> {
         let started = tokio::task::spawn_blocking(|| {
             let primary = super::postgres()?;
@@ -48,7 +48,7 @@ impl Pair {
     /// Kills the primary without warning, as when its machine dies.
     ///
     /// # Errors
-    /// Where it has ended already.
+    /// If it has ended already.
     pub fn kill_primary(&self) -> Result<()> {
         let pid = i32::try_from(self.primary.pid()).ok().and_then(Pid::from_raw).context("no process id")?;
         kill_process(pid, Signal::KILL).context("the primary has ended already")
@@ -57,7 +57,7 @@ impl Pair {
     /// Has the primary refuse every write from now on, and stay up.
     ///
     /// # Errors
-    /// Where it cannot be told.
+    /// If it cannot be told.
     pub async fn make_primary_read_only(&self) -> Result<()> {
         execute(&self.primary, "ALTER SYSTEM SET default_transaction_read_only = on").await?;
         execute(&self.primary, "SELECT pg_reload_conf()").await
@@ -66,7 +66,7 @@ impl Pair {
     /// Makes the standby the primary (what `pg_ctl promote` does), and waits until it takes writes.
     ///
     /// # Errors
-    /// Where it does not become one.
+    /// If it does not become one.
     pub async fn promote(&self) -> Result<()> {
         execute(&self.standby, "SELECT pg_promote(true, 60)").await?;
         execute(&self.standby, "CREATE TABLE promoted (); DROP TABLE promoted").await

@@ -95,7 +95,7 @@ async fn a_request_to_end_reaches_the_command() {
     assert_eq!(status.code(), Some(128 + 15));
 }
 
-/// Redis and NATS are started by the tests that need them; where one is missing, `with-servers` installs it.
+/// Redis and NATS are started by the tests that need them; if one is missing, `with-servers` installs it.
 #[tokio::test]
 async fn redis_and_nats_answer_when_installed() {
     for (binary, start, hello, answer) in [

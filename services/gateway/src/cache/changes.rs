@@ -38,7 +38,7 @@ impl Changes {
         self.0.get(path).map_or(0, |kept| kept.changes.load(Ordering::Acquire))
     }
 
-    /// Counts a change of a service. Answers with the methods that it is one for.
+    /// Counts a change of a service. Returns the methods that it is one for.
     pub(super) fn at_service(&self, service: &str) -> Vec<&Arc<Method>> {
         self.count(|kept| &*kept.method.service == service)
     }

@@ -1,6 +1,6 @@
-//! Follows the services' event logs, so that cached responses are not served after a change, whoever made it.
+//! Follows the services' event logs, so that cached responses are not served after a change by anyone.
 //!
-//! A method that takes `souk.common.v1.WatchEventsRequest` is its package's log of events.
+//! A method that takes `souk.common.v1.WatchEventsRequest` is its package's event log.
 
 use std::{
     sync::Arc,
@@ -22,7 +22,7 @@ const REQUEST: &str = "souk.common.v1.WatchEventsRequest";
 /// How long until a log is asked again that could not be followed.
 const RETRY: Duration = Duration::from_secs(1);
 
-/// A log of events, of a package of which answers are kept.
+/// An event log, of a package of which answers are kept.
 pub struct Log {
     package: String,
     path: http::uri::PathAndQuery,

@@ -99,7 +99,7 @@ pub enum Source {
     Shared,
 }
 
-/// Where the answer came from that this request had made; nowhere, where another one had it made.
+/// The source of the response, if this request made the call; `None` if another request made it.
 #[derive(Clone, Default)]
 struct Origin(Arc<OnceLock<Source>>);
 
@@ -139,7 +139,7 @@ impl Expiry<Key, Arc<Entry>> for Lifetime {
 }
 
 impl Cache {
-    /// Room for the answers of a contract; `None` where none are kept.
+    /// Room for the answers of a contract; `None` if none are cached.
     pub fn new(contract: &Contract, settings: &Settings, shared: Option<Arc<Shared>>) -> Option<Self> {
         let weigh = |_: &Key, entry: &Arc<Entry>| u32::try_from(entry.answer.size() + OVERHEAD).unwrap_or(u32::MAX);
         let entries =
@@ -269,7 +269,7 @@ fn caching(method: &Method) -> Option<Caching> {
     method.caching.filter(|caching| public && !caching.max_age.is_zero())
 }
 
-/// What a request may change. Where it is not known to have been refused, what is asked next is asked anew.
+/// What a request may change. If it is not known to have been refused, what is asked next is asked again.
 pub struct Change {
     cache: Arc<Cache>,
     service: Arc<str>,

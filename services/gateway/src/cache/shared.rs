@@ -13,7 +13,7 @@ use souk_common::contract::{Caching, Method};
 use super::{Entry, Question};
 use crate::{rest::caching::Answer, shared::Shared};
 
-/// What is remembered of changes goes by itself where a method is no longer asked: longer than any answer is kept.
+/// Records of changes expire by themselves when a method is no longer called: later than any cached response.
 const REMEMBER: Duration = Duration::from_secs(24 * 3600);
 /// Moves the position of a method's last change on, never back: every gateway tells of every event.
 const CHANGED_AT: &str = "
@@ -39,7 +39,7 @@ pub(super) struct Common {
 pub(super) struct Look {
     /// An answer that is still good.
     pub entry: Option<Entry>,
-    /// What is known of changes; `None` where Redis is lost.
+    /// What is known of changes; `None` if Redis is lost.
     pub changes: Option<String>,
 }
 
@@ -121,10 +121,10 @@ fn lifetime(caching: Caching) -> Duration {
     caching.max_age.saturating_add(caching.stale_while_revalidate)
 }
 
-/// An answer of another gateway that is kept for so long still, with the age that it has.
+/// A response that another gateway cached, with its age and remaining time.
 fn revived(stored: Stored, left: Duration, question: &Question) -> Option<Entry> {
     let age = lifetime(question.caching).saturating_sub(left);
-    // Past its time it is not fetched anew here: who asks next had better ask the service.
+    // Past its time it is not fetched again here: who asks next had better ask the service.
     if age >= question.caching.max_age {
         return None;
     }

@@ -1,4 +1,5 @@
-//! The connections of clients: how an HTTP/1.1 connection goes on after a request, how one ends, and what one may hold.
+//! The connections of clients: how an HTTP/1.1 connection continues after a request, how one ends, and what one may
+//! hold.
 //!
 //! hyper closes a connection when a request was answered before its body was read (one that is refused for its token,
 //! say), and does not announce it: the client's next request on that connection is lost. So what of a body is not read

@@ -113,9 +113,9 @@ impl Connections {
         self.unsent.used()
     }
 
-    /// Lets a connection in. Where its address has as many as it may, an idle one of that address is closed for it;
-    /// where the gateway has, one of whoever has most. While the gateway has only busy ones, it waits. `None`: the
-    /// address has only busy ones.
+    /// Admits a connection. If its address is at its limit, an idle connection of that address is closed for it. If the
+    /// gateway is at its limit, an idle connection of the address with the most is closed. If all of the gateway's
+    /// connections are busy, it waits. `None`: all connections of the address are busy.
     pub async fn enter(
         self: &Arc<Self>,
         peer: IpAddr,
@@ -333,7 +333,7 @@ impl Connection {
                 tracing::debug!(peer = %self.peer, "response dropped: the client does not read it");
             }
         }
-        // What hyper has of them is free only when they are read, or with the connection. Other requests may go on.
+        // What hyper has of them is free only when they are read, or with the connection. Other requests may continue.
         let alone = self.requests.load(Ordering::Acquire) == 0 || self.http1.load(Ordering::Relaxed);
         if given_up > 0 && alone {
             telemetry::metrics::connection_closed("unread");

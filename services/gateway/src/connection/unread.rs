@@ -1,4 +1,4 @@
-//! The part of a body that nobody reads: thrown away within a bound, so that the connection can go on.
+//! The part of a body that nobody reads: thrown away within a bound, so that the connection can continue.
 
 use std::{
     pin::Pin,
@@ -40,7 +40,7 @@ impl Unread {
         Watched { inner: Some(body), read: false, unread: self.clone() }
     }
 
-    /// Whether the body was dropped with more to come than is thrown away: the connection cannot go on.
+    /// Whether the body was dropped with more to come than is thrown away: the connection cannot continue.
     pub fn is_too_much(&self) -> bool {
         self.too_much.load(Ordering::Acquire)
     }

@@ -174,7 +174,7 @@ impl State {
 }
 
 impl Sending {
-    /// Gives it up where nothing was sent for so long. Whether it did now.
+    /// Gives it up where nothing was sent for this long. Whether it did now.
     pub(super) fn give_up(&self, limit: Duration) -> bool {
         let mut state = self.lock();
         if state.blocked_since.is_none_or(|since| since.elapsed() < limit) {
@@ -184,7 +184,7 @@ impl Sending {
         state.given_up = true;
         let waiting = state.waiting.take();
         drop(state);
-        // Outside of the lock: whoever is told may look here.
+        // Outside of the lock: the notified task may look here.
         drop(content);
         if let Some(waiting) = waiting {
             waiting.wake();

@@ -1,4 +1,4 @@
-//! Where the descriptors of a contract come from: a file, or the backends themselves.
+//! Reads the descriptors of a contract, from a file or from the backends.
 
 use std::{collections::HashSet, fs, io, path::Path};
 

@@ -30,7 +30,7 @@ pub enum Errors {
 /// What it takes to tell errors of others.
 #[derive(Debug)]
 pub struct Passing {
-    /// Where the types of details are looked up: in the contract, then in souk's own, which has Google's.
+    /// The pools for the types of details: the contract, then souk's own contract, which has Google's types.
     pools: Vec<DescriptorPool>,
     headers: HeaderList,
 }

@@ -291,7 +291,7 @@ impl Backend<'_> {
 }
 
 impl Files {
-    /// All as one set. The files stay as they came: encoded anew, they would lose options that are not known here.
+    /// All as one set. The files stay as they came: encoded again, they would lose options that are not known here.
     fn into_set(self) -> Result<Vec<u8>, ReflectionError> {
         let mut set = Vec::with_capacity(self.bytes + self.found.len() * 8);
         for (encoded, _) in self.found.values() {

@@ -51,7 +51,7 @@ pub struct Settings {
 pub struct Budgets {
     /// Of a signed-in user, from wherever they come.
     pub per_caller: Budget,
-    /// Of an address (IPv6: of a /64), whoever is behind it.
+    /// The budget of an address (IPv6: of a /64), shared by everyone behind it.
     pub per_address: Budget,
 }
 

@@ -18,7 +18,7 @@ pub struct Answer {
     json: Bytes,
     /// That of a safe method's answer.
     tag: Option<String>,
-    /// Where it is no JSON but what a service sent as it is: what that says it is.
+    /// The content type, if the body is not JSON but raw bytes of a service.
     content_type: Option<HeaderValue>,
 }
 

@@ -24,7 +24,7 @@ pub struct Tag<'h> {
 }
 
 impl<'h> Tag<'h> {
-    /// The tags that it may have been before it was compressed, the likeliest first. Where it ends as a compressed one
+    /// The tags that it may have been before it was compressed, the likeliest first. If it ends as a compressed one
     /// does, it may still be one that ends so by itself.
     pub fn meant(self) -> impl Iterator<Item = &'h str> {
         let own = self.opaque.strip_suffix(PACKED);
@@ -60,7 +60,7 @@ pub enum Named<'h> {
 #[derive(Debug, PartialEq, Eq)]
 pub struct Malformed;
 
-/// The tags in a request's header; `None` where it has no such header.
+/// The tags in a request's header; `None` if it has no such header.
 pub fn named<'h>(headers: &'h HeaderMap, name: &HeaderName) -> Option<Result<Named<'h>, Malformed>> {
     let mut values = headers.get_all(name).iter().peekable();
     values.peek()?;
@@ -100,7 +100,7 @@ pub fn of(binding: &Binding, message: &[u8], json: &[u8]) -> String {
     binding.own_etag(message).filter(|own| is_opaque(own)).map_or_else(hash, str::to_owned)
 }
 
-/// Whether a text may stand in a tag as it is.
+/// Whether a text may be in a tag as it is.
 fn is_opaque(text: &str) -> bool {
     text.bytes().all(|byte| byte == 0x21 || (0x23..=0x7e).contains(&byte))
 }

@@ -32,7 +32,7 @@ pub fn attempts(message: DynamicMessage, method: &Method, headers: &HeaderMap) -
     };
     let tags = match named {
         Err(_) => return Err(refused("If-Match must be etags in double quotes with commas between, or *")),
-        // Where there is nothing, the service says so, with and without the header.
+        // If there is nothing, the service says so, with and without the header.
         Ok(Named::Any) => return Ok(vec![message]),
         Ok(Named::Tags(tags)) => tags,
     };
@@ -58,7 +58,7 @@ pub fn attempts(message: DynamicMessage, method: &Method, headers: &HeaderMap) -
             Err(problem) => differs = Some(problem),
         }
     }
-    // Where the request has a tag of its own, it is the one of them that counts.
+    // If the request has a tag of its own, it is the one of them that counts.
     match differs {
         Some(problem) if attempts.is_empty() => Err(problem),
         _ => Ok(attempts),

@@ -31,7 +31,7 @@ use souk_common::quota::{Held, Quota};
 /// When a stream must end, and why.
 pub type End = Pin<Box<dyn Future<Output = Problem> + Send>>;
 
-/// Where a client that was sent away may come back: another replica of the gateway, or this one started anew.
+/// When a refused client may come back: to another replica of the gateway, or to this one after a restart.
 const COME_BACK: Duration = Duration::from_secs(1);
 
 /// All open streams.
@@ -154,8 +154,8 @@ pub fn bound(response: Response<Body>, end: End, place: Option<Place>) -> Respon
     response
 }
 
-/// Whether a stream was ended here, at its limit or as the gateway stops. That is no failure: the client was
-/// answered, and goes on by calling again.
+/// Whether a stream was ended here, at its limit or as the gateway stops. That is no failure: the client was answered,
+/// and continues by calling again.
 #[derive(Debug, Clone, Default)]
 pub struct Ended(Arc<AtomicBool>);
 

@@ -226,7 +226,7 @@ impl Relay {
     }
 }
 
-/// What to send when nothing was sent for so long.
+/// What to send when nothing was sent for this long.
 async fn silence(form: Form, heartbeat: Duration) -> Bytes {
     match form.heartbeat() {
         Some(beat) => {

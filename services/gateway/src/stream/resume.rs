@@ -1,4 +1,4 @@
-//! Taking a stream up again: the place that a message tells, and the one to go on after.
+//! Taking a stream up again: the place that a message tells, and the one to continue after.
 
 use base64::{Engine, prelude::BASE64_STANDARD};
 use bytes::Bytes;
@@ -43,8 +43,8 @@ impl Resume {
         Ok(Some(Self { request, response, output: method.descriptor.output() }))
     }
 
-    /// Lets a request go on where the client's last stream broke. The header is newer than what the URL says, which
-    /// stays the same each time `EventSource` calls.
+    /// Lets a request continue where the client's last stream broke. The header is newer than what the URL says,
+    /// which stays the same each time `EventSource` calls.
     ///
     /// # Errors
     /// The header is not what the field takes.

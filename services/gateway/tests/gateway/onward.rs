@@ -197,7 +197,7 @@ async fn while_no_copy_is_there_calls_fail_at_once_and_the_first_that_is_back_is
 
 #[tokio::test]
 async fn a_name_may_stand_for_several_addresses_of_which_some_are_down() {
-    // Where it stands for ::1, too, no one listens there.
+    // If it stands for ::1, too, no one listens there.
     let souk = boot_with(&[], |address| address.replace("127.0.0.1", "localhost")).await;
     for _ in 0..20 {
         souk.get(READ).await.ok();

@@ -1,4 +1,4 @@
-//! Changes of stock that a person makes: adjustments, transfers and counts. All items take effect, or none.
+//! Manual changes of stock: adjustments, transfers and counts. Either all items take effect, or none.
 
 use std::collections::HashMap;
 
@@ -23,7 +23,7 @@ pub(super) struct Cause<'a> {
 /// A change at one place, checked but not made yet.
 type Step = (Place, i64, Reason);
 
-/// Levels as they will be, so that one bad item leaves all as it was.
+/// The levels after the change, so that one bad item leaves everything unchanged.
 #[derive(Default)]
 struct Trial {
     levels: HashMap<Place, Level>,
@@ -31,7 +31,7 @@ struct Trial {
 }
 
 impl Book {
-    /// Changes stock by so many pieces for each item.
+    /// Changes stock by each item's number of pieces.
     pub(super) fn adjust(
         &mut self,
         cause: &Cause<'_>,
@@ -45,7 +45,7 @@ impl Book {
         }
         let places: Vec<_> = trial.steps.iter().map(|(place, ..)| *place).collect();
         self.make(cause, trial);
-        Ok(self.notify_if_ok(places))
+        Ok(self.told(places))
     }
 
     /// Takes every item from one location and puts it into another.
@@ -73,11 +73,11 @@ impl Book {
         }
         let places: Vec<_> = trial.steps.iter().map(|(place, ..)| *place).collect();
         self.make(cause, trial);
-        Ok(self.notify_if_ok(places))
+        Ok(self.told(places))
     }
 
-    /// Sets every item's stock to what was counted, unless it changed meanwhile. Where the book says the same, nothing is
-    /// entered.
+    /// Sets every item's stock to the counted quantity, unless it has changed meanwhile. An item without a difference
+    /// gets no ledger entry.
     pub(super) fn count(&mut self, cause: &Cause<'_>, items: &[Counted]) -> Decision<Vec<StockLevel>> {
         let mut trial = Trial::default();
         let mut places = Vec::with_capacity(items.len());
@@ -108,10 +108,10 @@ impl Book {
             return Err(Refusal::CountedBelowReserved(below));
         }
         self.make(cause, trial);
-        Ok(self.notify_if_ok(places))
+        Ok(self.told(places))
     }
 
-    /// Where an item's stock lies, when it may be changed manually.
+    /// The place of an item's stock, if it may be changed manually.
     fn place_of(&self, item: usize, product: ProductId, location: Option<LocationId>) -> Decision<Place> {
         let facts = self.products.get(&product).ok_or(Refusal::NoItemProduct { item, product })?;
         if facts.tracking == Tracking::Untracked {
@@ -139,7 +139,7 @@ impl Book {
         Ok(())
     }
 
-    /// Makes what was tried. Entries are numbered from 0 without gaps: the first one remembers the key for ever.
+    /// Applies the trial. Entries are numbered from 0 without gaps: the first one keeps the idempotency key for ever.
     fn make(&mut self, cause: &Cause<'_>, trial: Trial) {
         for (number, ((product, location), quantity, reason)) in (0..).zip(trial.steps) {
             let movement = Movement {

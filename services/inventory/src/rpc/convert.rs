@@ -20,7 +20,7 @@ fn time(time: DateTime<Utc>) -> Option<Timestamp> {
     Some(Timestamp { seconds: time.timestamp(), nanos })
 }
 
-/// The time that a message gives; none where it gives none that there is.
+/// The time that a message gives; none if it gives none that there is.
 pub fn moment(given: &Timestamp) -> Option<DateTime<Utc>> {
     DateTime::from_timestamp(given.seconds, u32::try_from(given.nanos).ok()?)
 }

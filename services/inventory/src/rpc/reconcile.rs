@@ -1,4 +1,4 @@
-//! Proves every balance from the ledger and the reservations, and mends what drifted.
+//! ReconcileStock: compares balances with the ledger and the reservations, and corrects drift.
 
 use souk_common::{auth::Caller, ids::ProductId, page};
 use souk_proto::inventory::v1::{

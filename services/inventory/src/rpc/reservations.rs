@@ -102,8 +102,8 @@ impl Rpc {
         Ok(Response::new(convert::reservation(self.reservation(caller, action).await?)))
     }
 
-    /// The same, where what keeps this one from being done is an answer. What would keep all fails the call: another replica may
-    /// do them, or this one in a moment.
+    /// The same, with a refusal of this change as its result. A failure that affects all changes fails the call, and
+    /// the caller retries on another replica.
     async fn result(&self, caller: &Caller, action: Action) -> Result<ResultMessage, Error> {
         let result = match self.reservation(caller, action).await {
             Ok(reservation) => result::Result::State(convert::reservation_state(reservation.state).into()),

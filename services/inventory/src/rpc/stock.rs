@@ -1,4 +1,4 @@
-//! How much there is of what, and why.
+//! Stock levels, their changes and their ledger.
 
 use prost::Message as _;
 use souk_common::{

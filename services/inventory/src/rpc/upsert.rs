@@ -1,4 +1,4 @@
-//! Takes a feed of products, each for itself.
+//! BatchUpsertProducts: imports a product feed, each product on its own.
 
 use prost_types::FieldMask;
 use souk_common::error::Problem;

@@ -15,7 +15,7 @@ use crate::harness::{
     Bearer, NOBODY, Souk, adjustment, count, draft, give_back, key, order, refused, reserve, transfer,
 };
 
-/// The reasons for which these callers are refused; `None` where they were let in, whatever came of it.
+/// The reasons for which these callers are refused; `None` if they were let in, whatever came of it.
 async fn tried(souk: &Souk, bearer: &Bearer, product: &str, order: &str) -> Vec<(&'static str, Option<Reason>)> {
     let mut products = ProductServiceClient::with_interceptor(souk.channel(), bearer.clone());
     let mut locations = LocationServiceClient::with_interceptor(souk.channel(), bearer.clone());

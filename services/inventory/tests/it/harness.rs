@@ -268,7 +268,7 @@ impl Souk {
         }
     }
 
-    /// Starts a replica anew, after [`Self::stop`].
+    /// Starts a replica again, after [`Self::stop`].
     pub async fn restart(&mut self) {
         self.replicas.push(Running::start(&self.config).await);
         self.ready().await;
@@ -314,7 +314,7 @@ fn config(database: &TestDatabase, users: &SocketAddr, settings: &[(&str, &str)]
         ("SOUK_AUTH__INTERNAL_SECRET".to_owned(), SECRET.to_owned()),
         ("SOUK_INVENTORY__DATABASE__URL".to_owned(), database.url.clone()),
         ("SOUK_INVENTORY__CLIENTS__USER__ADDRESS".to_owned(), format!("http://{users}")),
-        // Where a test does not ask for it, nothing depends on a job.
+        // If a test does not ask for it, nothing depends on a job.
         ("SOUK_INVENTORY__EXPIRY_INTERVAL".to_owned(), "1h".to_owned()),
     ];
     for (name, value) in settings {

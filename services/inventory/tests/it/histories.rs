@@ -10,7 +10,7 @@ use tonic::{Code, Status};
 
 use crate::harness::{Api, Souk, adjustment, count, give_back, order, reserve, transfer};
 
-/// A small generator whose seed stands in the test's output.
+/// A small generator whose seed is in the test's output.
 struct Dice(u64);
 
 impl Dice {

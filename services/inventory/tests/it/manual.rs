@@ -165,7 +165,7 @@ async fn a_count_of_what_changed_meanwhile_is_refused() {
         assert_eq!((souk.sums(&a).await, souk.sums(&b).await), ((9, 0, 9), (7, 0, 7)));
         let minus = looked_at([Some(-1), None]);
         assert_eq!(fields(&refused(count_it(&souk, minus).await, Reason::FieldInvalid)), ["items[0].expected_on_hand"]);
-        // Counted anew, with the same key: what was refused was not recorded.
+        // Counted again, with the same key: what was refused was not recorded.
         let levels = count_it(&souk, looked_at([Some(9), None])).await.unwrap();
         assert_eq!(levels.iter().map(|level| level.on_hand).collect::<Vec<_>>(), [9, 7]);
         // An expectation of 0 is one.

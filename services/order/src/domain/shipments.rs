@@ -1,4 +1,4 @@
-//! Goods of an order that leave together.
+//! Shipments: goods of an order that are sent together.
 
 use chrono::{DateTime, Utc};
 use souk_common::ids::{OrderId, ShipmentId};
@@ -12,7 +12,7 @@ pub struct Shipment {
     pub id: ShipmentId,
     /// The order.
     pub order: OrderId,
-    /// What left, by line; each line once.
+    /// The pieces, by line; each line once.
     pub lines: Vec<Pieces>,
     /// How.
     pub tracking: Tracking,
@@ -22,7 +22,7 @@ pub struct Shipment {
     pub create_time: DateTime<Utc>,
 }
 
-/// By whom goods are carried, and where to follow them. Each is empty where it is not known.
+/// The carrier and the tracking of a shipment. Each is empty if it is unknown.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[allow(missing_docs, reason = "the contract says what each means")]
 pub struct Tracking {

@@ -1,4 +1,4 @@
-//! Money that is held at Stripe for nobody: looked for, and let go.
+//! Finds payment authorisations at Stripe without an order, and voids them.
 
 use std::{sync::Arc, time::Duration};
 
@@ -13,7 +13,7 @@ use crate::{
     store::{Store, now},
 };
 
-/// For how long webhooks are remembered. Stripe sends one again for three days, or a month when asked to.
+/// How long the ids of webhooks are kept. Stripe retries for three days, or up to a month on request.
 const REMEMBERED: TimeDelta = TimeDelta::days(31);
 
 /// Starts the jobs of payments at Stripe.
@@ -31,7 +31,7 @@ pub fn start(jobs: &Jobs, settings: &StripeSettings, store: &Store, stripe: &Arc
     });
 }
 
-/// Lets money go that was held before so long, for no order or one that takes it no more. Says how often.
+/// Voids authorisations that are older than `after` and that no order uses. Returns how many.
 async fn let_go(stripe: &Stripe, store: &Store, after: Duration) -> Result<u64, String> {
     let after = TimeDelta::from_std(after).unwrap_or(TimeDelta::MAX);
     let Some(before) = now().checked_sub_signed(after) else { return Ok(0) };
@@ -52,12 +52,12 @@ async fn let_go(stripe: &Stripe, store: &Store, after: Duration) -> Result<u64, 
     Ok(let_go)
 }
 
-/// Whether an order counts on this money.
+/// Whether an order uses this authorisation.
 async fn is_wanted(store: &Store, held: &Held) -> Result<bool, crate::store::StoreError> {
     let Some(order) = order_of(&held.payment) else { return Ok(false) };
     let order = store.order(order, None).await?;
     let takes = |order: Order| {
-        // What an operator took by other means is not taken from the hold any more.
+        // A manually settled payment no longer needs the authorisation.
         let manual = order.payment.is_some_and(|payment| payment.settled_manually);
         !manual && !matches!(order.state, State::Rejected | State::Cancelled)
     };

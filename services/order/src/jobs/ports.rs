@@ -1,4 +1,4 @@
-//! What runners of sagas need from outside: a journal, stock, and the clock. Payment providers have their own trait.
+//! The ports of saga runners: a journal, stock, and the clock. Payment providers have their own trait.
 //!
 //! Production has the order service's database, the inventory service and the machine's clock; the simulation by seeds
 //! (`crate::sim`) has all of them in memory, with everything going wrong that can.
@@ -15,7 +15,7 @@ use crate::{
     store::{self, Lease, Store, StoreError},
 };
 
-/// Where sagas are kept, and who may run them. [`Store`] says what each operation does and how it fails.
+/// Stores sagas and their leases. [`Store`] documents each operation and its errors.
 pub trait Journal: Send + Sync + 'static {
     /// See [`Store::save`].
     fn save(
@@ -43,7 +43,7 @@ pub trait Journal: Send + Sync + 'static {
     fn claim(&self, lease: Lease, limit: i64) -> impl Future<Output = Result<Vec<Saga>, StoreError>> + Send;
 }
 
-/// Who holds and sells goods. [`Inventory`] says what each operation does.
+/// Reserves and commits stock. [`Inventory`] documents each operation.
 pub trait Stock: Send + Sync + 'static {
     /// See [`Inventory::reserve`].
     fn reserve(
@@ -70,13 +70,13 @@ pub trait Stock: Send + Sync + 'static {
 
 /// The time, and chance.
 pub trait Clock: Send + Sync + 'static {
-    /// The time, as exact as the journal stores it.
+    /// The current time, in the precision of the journal.
     fn now(&self) -> DateTime<Utc>;
 
-    /// A number for a lease: no two runners ever get the same.
+    /// A number for a lease, unique among all runners.
     fn lease_number(&self) -> i64;
 
-    /// From half of a pause to all of it, so that those who fail together do not come again together.
+    /// A random pause from half of `pause` to all of it, so that failed runners do not retry at the same time.
     fn jittered(&self, pause: Duration) -> Duration;
 }
 

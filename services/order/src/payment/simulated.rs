@@ -1,5 +1,5 @@
-//! A payment provider that takes no money: the payment's token says what happens. It keeps books of its own, in
-//! transactions of its own, as another company would.
+//! A payment provider that takes no money: the payment's token determines the result. It keeps its own records,
+//! in its own transactions, as another company would.
 //!
 //! | token | what happens |
 //! |---|---|
@@ -79,7 +79,7 @@ impl BookedState {
     }
 }
 
-/// Whether an answer reaches whoever asked.
+/// Whether the answer reaches the caller.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Line {
     Up,
@@ -107,7 +107,7 @@ impl Booked {
         }
     }
 
-    /// A payment that is given up before it was asked for.
+    /// A payment that is voided before it was authorised.
     fn unheld(key: &str, now: DateTime<Utc>) -> Self {
         Self {
             key: key.to_owned(),
@@ -203,7 +203,7 @@ pub struct Simulated {
 /// What the provider answers: the payment as it is then, and whether the answer arrives.
 pub(crate) type Answer = Result<(Booked, Line), Declined>;
 
-/// What is asked of a payment. Those who wait share a commit.
+/// A request about a payment. Waiting requests share a commit.
 #[derive(Clone)]
 pub(crate) struct Ask {
     pub key: String,
@@ -320,7 +320,7 @@ impl Simulated {
     }
 }
 
-/// Answers all that is asked, in order, and writes what follows in one transaction.
+/// Answers all requests in order, and writes their results in one transaction.
 async fn book(db: &Db, asks: &[Ask]) -> Result<Vec<Answer>, BookError> {
     let keys: Vec<String> = asks.iter().map(|ask| ask.key.clone()).collect();
     db::write!(db, |conn, q| -> Result<_, BookError> {
@@ -343,7 +343,7 @@ async fn book(db: &Db, asks: &[Ask]) -> Result<Vec<Answer>, BookError> {
 pub(crate) fn answer(known: &mut HashMap<String, Booked>, ask: &Ask, now: DateTime<Utc>) -> Answer {
     let booked = match &ask.what {
         What::Authorize { new } => known.entry(ask.key.clone()).or_insert_with(|| new.clone()),
-        // Remembered, so that an authorisation that comes late holds nothing.
+        // Recorded, so that a late authorisation has no effect.
         What::Void => known.entry(ask.key.clone()).or_insert_with(|| Booked::unheld(&ask.key, now)),
         What::Capture => known.get_mut(&ask.key).ok_or(Declined("there is no such payment"))?,
     };

@@ -120,7 +120,7 @@ impl Stripe {
                 }
             }
         };
-        // Where another runner was faster, theirs counts, and ours is never confirmed.
+        // If another runner was faster, theirs counts, and ours is never confirmed.
         self.write(key, &new).await.map_err(unanswered)
     }
 
@@ -140,7 +140,7 @@ impl Stripe {
         }
     }
 
-    /// Cancels an intent, and answers with its status then.
+    /// Cancels an intent, and returns its status then.
     async fn cancel(&self, id: &str) -> Result<String, PaymentError> {
         let intent = match self.api.act(id, "cancel").await {
             // Cancelled already, or captured.
@@ -194,7 +194,7 @@ impl Stripe {
         if self.api.intent(&id).await.map_err(unanswered)?.status != "succeeded" {
             return Err(declined("the payment was never taken"));
         }
-        // One that has failed is made anew.
+        // One that has failed is recreated.
         let unique = idempotency(refund, &format!("refund-{}", failed.len()));
         match self.api.refund(&id, units, &[(REFUND, refund)], &unique).await {
             Ok(made) if made.holds() => Ok(()),
@@ -271,8 +271,8 @@ fn said(key: &str, refusal: &Refusal) -> String {
     }
 }
 
-/// A key by which Stripe makes something once. It remembers failures of its own, too, for a day or more: so the key
-/// changes every hour. That what it makes is used once does not depend on it.
+/// A key by which Stripe makes something once. It keeps failures of its own, too, for a day or more: so the key changes
+/// every hour. That what it makes is used once does not depend on it.
 fn idempotency(key: &str, purpose: &str) -> String {
     format!("souk-{key}-{purpose}-{}", Utc::now().timestamp() / 3600)
 }

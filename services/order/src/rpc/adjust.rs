@@ -52,7 +52,7 @@ impl Parts {
         self.adjust(caller, (&key, id), (&What::Refund(amount), None), &request.reason, reply::refund).await
     }
 
-    /// Gives something of an order back, to the end.
+    /// Runs an adjustment to its end.
     async fn adjust<T: prost::Message + Default>(
         &self,
         caller: &Caller,

@@ -52,7 +52,7 @@ impl Parts {
         }
     }
 
-    /// What was cancelled before under the same key: the order as it is by now.
+    /// The response to a repeated cancellation: the order as it is now.
     async fn cancelled_again(
         &self,
         caller: &Caller,

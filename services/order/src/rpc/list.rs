@@ -70,7 +70,7 @@ impl Parts {
     }
 }
 
-/// Whose orders to list or watch; everyone's where `None`.
+/// The customer whose orders to list or watch. `None`: all customers.
 pub(super) fn customer(caller: &Caller, asked: &str) -> Result<Option<UserId>, Problem> {
     if asked.is_empty() {
         return Ok(caller.grant.owner());

@@ -1,4 +1,4 @@
-//! The inspector: ListSagas, RetrySaga, CompensateSaga and FinishSaga.
+//! ListSagas, RetrySaga, CompensateSaga and FinishSaga.
 
 use chrono::{DateTime, Utc};
 use souk_common::{

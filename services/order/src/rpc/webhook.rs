@@ -1,4 +1,4 @@
-//! What a payment provider tells: a nudge to look, never a fact to act on.
+//! Webhooks of payment providers: a hint to look, never a fact to act on.
 
 use souk_common::error::{Problem, Reason, chain};
 use souk_proto::order::v1::{ReceiveWebhookRequest, ReceiveWebhookResponse, payment_service_server::PaymentService};
@@ -45,12 +45,12 @@ impl Parts {
             return Ok(());
         }
         self.heed(&notice).await?;
-        // Only now: one that could not be heeded is sent again.
+        // Recorded last: the provider sends a webhook again that failed.
         Ok(self.store.notice(&notice.id).await.map_err(Error::from)?)
     }
 
-    /// Has souk ask sooner for what it would have asked anyway: an order under way goes on now, and what could not be
-    /// placed gives up its money once more, which changes nothing where that was done.
+    /// Has souk ask sooner for what it would have asked anyway: an order under way continues now, and what could not
+    /// be placed gives up its money once more, which changes nothing if that was done.
     async fn heed(&self, notice: &Notice) -> Result<(), Problem> {
         let Notice { id, kind, payment } = notice;
         let Some(key) = payment else {

@@ -292,7 +292,7 @@ fn test_delivery(endpoint: WebhookEndpointId, now: DateTime<Utc>) -> Delivery {
         body: json!({"type": kind, "timestamp": timestamp, "data": {"webhookEndpoint": subject}}).to_string(),
         kind,
         subject,
-        // It is in no log, and waits for no other.
+        // It has no position in the event log, and waits for no other.
         position: 0,
         state: State::Pending,
         attempt_count: 0,

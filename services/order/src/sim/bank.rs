@@ -1,4 +1,4 @@
-//! A payment provider in memory: the simulated provider's rules over books that stand in a map.
+//! A payment provider in memory: the simulated provider's rules over books that are in a map.
 
 use std::collections::{BTreeMap, HashMap};
 
@@ -81,7 +81,7 @@ impl State {
         match action {
             Action::Capture { payment } | Action::Void { payment } => {
                 let ask = Ask { key: payment.clone(), what: What::Void };
-                // Refused where it was taken.
+                // Refused if it was taken.
                 let let_go = answer(payments, &ask, now).is_ok();
                 match (action, let_go) {
                     (Action::Capture { .. }, true) => drop(manual_captures.insert(payment.clone(), total)),

@@ -52,7 +52,7 @@ pub enum Wished<T> {
     Begun(T),
 }
 
-/// What is remembered under a key.
+/// The idempotency record of a key.
 #[derive(Clone, Debug)]
 pub struct Kept {
     pub hash: Vec<u8>,
@@ -326,7 +326,7 @@ impl Journal {
         Wished::Begun(answer)
     }
 
-    /// Makes the next try of a saga due now. `false` where it cannot be.
+    /// Makes the next try of a saga due now. `false` if it cannot be.
     pub fn retry(&mut self, (id, back): (OrderId, Option<ReturnId>), now: DateTime<Utc>, log: &mut Log) -> bool {
         let Some(row) = self.orders.get(&id) else { return false };
         let (running, step) = match back {
@@ -353,7 +353,7 @@ impl Journal {
         true
     }
 
-    /// Gives up an order that is being placed. `None` where it cannot be.
+    /// Gives up an order that is being placed. `None` if it cannot be.
     pub fn abandon(&mut self, id: OrderId, (lease, now): (Lease, DateTime<Utc>), log: &mut Log) -> Option<Saga> {
         let row = self.orders.get(&id).filter(|row| !row.is_leased(now))?;
         let mut order = row.it.clone();
@@ -363,8 +363,8 @@ impl Journal {
         Some(Saga::Order(Box::new(order)))
     }
 
-    /// Takes a step for done that an operator did by other means. `false` where it cannot be. `blindly`, whatever the step
-    /// is.
+    /// Takes a step for done that an operator did outside of souk. `false` if it cannot be. `blindly`, whatever the
+    /// step is.
     pub fn finish(
         &mut self,
         (id, back, step): (OrderId, Option<ReturnId>, Step),

@@ -1,5 +1,5 @@
-//! The log of events in memory, and two readers of it: one that acts in the same database (as webhooks are recorded),
-//! one that publishes to a stream (as NATS JetStream is fed). The rules are those of `souk_common::events`.
+//! The event log in memory, and two readers of it: one that acts in the same database (as webhooks are recorded), one
+//! that publishes to a stream (as NATS JetStream is fed). The rules are those of `souk_common::events`.
 
 use std::time::Duration;
 

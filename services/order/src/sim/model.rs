@@ -75,12 +75,12 @@ struct Both {
     orders: Vec<OrderId>,
     pairs: Vec<Pair>,
     in_hand: Vec<(Saga, Saga, i64)>,
-    /// How many steps an operator has done by other means.
+    /// How many steps an operator has done outside of souk.
     finished: usize,
 }
 
 impl Both {
-    /// A lease that has lapsed already, or holds for as long as the test runs.
+    /// A lease that has expired already, or holds for as long as the test runs.
     fn lease(&mut self) -> Lease {
         let seconds = self.dice.pick(&[-60, 3_600]);
         Lease { id: self.dice.from(1..6) as i64, until: now() + TimeDelta::seconds(seconds) }
@@ -189,7 +189,7 @@ impl Both {
         let stored = self.store.is_saved(&next).await.unwrap();
         assert_eq!(stored, self.journal.is_saved(&next_model, false), "{next:?}");
         if saved {
-            // A runner that goes on has the new one; one that was too slow keeps the old.
+            // A runner that continues has the new one; one that was too slow keeps the old.
             self.in_hand.push((next.clone(), next_model, held));
         }
         format!("save {:?} by {held}: {saved}, then {stored}", next.position())

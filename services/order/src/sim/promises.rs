@@ -39,7 +39,7 @@ pub fn check(world: &mut World) {
             broken.push("events were missed, or read twice, or in another order".to_owned());
         }
     }
-    // Whatever still holds stock for nobody runs out.
+    // Whatever still holds stock for nobody expires.
     let far = world.now() + TimeDelta::days(30);
     for order in world.shelf.reservations.keys().copied().collect::<Vec<_>>() {
         let _ = world.shelf.run(far, Action::Expire { order });
@@ -72,7 +72,7 @@ fn paid(world: &World, order: &Order) -> Option<String> {
     if back != refunds {
         return Some(format!("{back} were given back, by refunds of {refunds}"));
     }
-    // What operators did by other means counts as much, and is told apart.
+    // What operators did outside of souk counts as much, and is told apart.
     let manual = (world.bank.manual_captures.get(&key).copied(), of_it(&world.bank.manual_refunds));
     let said =
         order.payment.as_ref().map_or((false, 0), |payment| (payment.settled_manually, payment.refunded_manually));
@@ -159,7 +159,7 @@ fn goes_on(state: State, step: Option<Step>, kinds: &[Kind]) -> bool {
     })
 }
 
-/// Whether each adjustment was asked for before it went on, and came to its end.
+/// Whether each adjustment was asked for before it continued, and came to its end.
 fn adjusts(kinds: &[Kind]) -> bool {
     let count = |kinds: &[Kind], kind| kinds.iter().filter(|is| **is == kind).count();
     let pairs = [

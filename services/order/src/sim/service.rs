@@ -68,7 +68,7 @@ pub struct Service {
     stop: CancellationToken,
 }
 
-/// Keeps a replica alive: whenever it dies, it is started anew after a while.
+/// Keeps a replica alive: whenever it dies, it is started again after a while.
 pub async fn keep(world: Arc<World>, replica: usize) {
     loop {
         let died = {
@@ -119,7 +119,7 @@ impl Service {
         Self { wire, sagas, stop }
     }
 
-    /// Ends as a service does that is told to: sagas under way give up their leases.
+    /// Ends as a service does that is told to: sagas under way release their leases.
     pub async fn drain(&self) {
         self.stop.cancel();
         self.sagas.drain(Duration::from_secs(1)).await;
@@ -237,7 +237,7 @@ impl Service {
         }
     }
 
-    /// Takes a step for done that an operator sees to by other means, once the order service agrees.
+    /// Takes a step for done that an operator sees to outside of souk, once the order service agrees.
     pub async fn finish_manually(&self, (id, back): (OrderId, Option<ReturnId>), step: Step) {
         let replica = self.wire.replica;
         let finish = move |state: &mut State| {

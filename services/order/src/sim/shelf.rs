@@ -1,4 +1,4 @@
-//! The inventory service in memory: its own decisions over rows that stand in maps.
+//! The inventory service in memory: its own decisions over rows that are in maps.
 
 use std::{
     collections::{BTreeMap, HashMap},
@@ -42,7 +42,7 @@ pub struct Shelf {
     pub start: BTreeMap<ProductId, i64>,
 }
 
-/// A product of a number: the last one's stock is not counted.
+/// A product of a number: the last one's stock is not tracked.
 pub fn product(number: u64) -> ProductId {
     ProductId::from_uuid(Uuid::from_u128(1 << 64 | u128::from(number)))
 }
@@ -162,7 +162,7 @@ impl Wire {
         }
     }
 
-    /// Closes reservations that have run out, as the inventory service does now and then.
+    /// Closes reservations that have expired, as the inventory service does now and then.
     pub fn close_lapsed(state: &mut State) {
         let now = state.now();
         let lapsed = state.shelf.reservations.values().filter(|held| held.has_lapsed(now));

@@ -107,7 +107,7 @@ const ENOUGH: u64 = 2_000;
 
 fn finds(planted: Planted) {
     let found = (0..ENOUGH).find_map(|seed| {
-        // Where the rules are broken, what stands on them may panic.
+        // If the rules are broken, what stands on them may panic.
         match catch_unwind(AssertUnwindSafe(|| live(seed, Some(planted), false))) {
             Ok(Ok(_)) => None,
             Ok(Err(broken)) => Some((seed, broken.promises.join("; "))),

@@ -96,14 +96,14 @@ impl Wire {
         self.world.state().replicas[self.replica].life == self.life
     }
 
-    /// Goes on only while this replica lives: what a killed process was about to do never happens.
+    /// Continues only while this replica lives: what a killed process was about to do never happens.
     async fn alive(&self) {
         if !self.is_alive() {
             pending::<()>().await;
         }
     }
 
-    /// Asks a peer for something that takes effect at once, all of it or nothing. `None` where no answer came; then
+    /// Asks a peer for something that takes effect at once, all of it or nothing. `None` if no answer came; then
     /// whether it took effect is unknown, and may change yet.
     pub async fn call<T: Debug + Send>(
         &self,
@@ -152,7 +152,7 @@ impl Wire {
             Some(Fault::ReplyLost) => return self.nothing(back, hangs).await,
             _ => {}
         }
-        // Where nothing happened, nobody else could use the time of the way back.
+        // If nothing happened, nobody else could use the time of the way back.
         if fault.is_some() || !OFTEN.contains(&op) {
             sleep(back).await;
         }

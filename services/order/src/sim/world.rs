@@ -19,13 +19,13 @@ pub const REPLICAS: usize = 2;
 /// A rule that is broken on purpose, to see that the simulation finds it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Planted {
-    /// A step is stored whoever holds the lease, and wherever the saga is by now.
+    /// A step is stored anyone who holds the lease, and wherever the saga is by now.
     SaveByAnyone,
     /// Whether a step was stored is told by the order's version alone.
     SavedByVersion,
     /// An order is recorded whether or not its request id is known.
     KeyForgotten,
-    /// Releasing what was never held is not remembered.
+    /// Releasing what was never held is not kept.
     ReleaseForgotten,
     /// Stock is said to be sold before that is durable.
     CommitNotDurable,
@@ -33,7 +33,7 @@ pub enum Planted {
     CaptureFirst,
     /// The provider refunds again under the same key.
     RefundAgain,
-    /// Giving up a payment that is not known is not remembered.
+    /// Giving up a payment that is not known is not kept.
     VoidForgotten,
     /// An operator's word is taken for whatever step a saga is at.
     FinishBlindly,

@@ -1,4 +1,5 @@
-//! Changes of confirmed orders, asked for from outside: cancelled, given back, shipped, noted on. Each is known by a key.
+//! Changes of confirmed orders by requests: cancellations, adjustments, shipments and notes. Each has an idempotency
+//! key.
 
 use chrono::{DateTime, Utc};
 use souk_common::{
@@ -10,10 +11,11 @@ use super::{Begin, Cancel, Key, Lease, Shipping, Store, StoreError, TimelineRow,
 use crate::domain::{Adjustment, Cancelling, Entry, Kind, Pieces, Refusal, Saga, Shipment, What, Wish};
 
 impl Store {
-    /// Begins to cancel an order, or pieces of it, under a lease. `respond` gives the answer to what is final at once.
+    /// Begins to cancel an order, or pieces of it, under a lease. `respond` makes the response of what is final at
+    /// once.
     ///
     /// # Errors
-    /// Where the database fails.
+    /// If the database fails.
     pub async fn cancel(
         &self,
         (id, owner): (OrderId, Option<UserId>),
@@ -27,7 +29,7 @@ impl Store {
             let Some(mut order) = q::order_to_change(conn, id, owner).await? else {
                 return Ok(Cancel::NotFound);
             };
-            // The whole order is cancelled once, key or not.
+            // Cancelling the whole order needs no key.
             if !items.is_empty()
                 && let Some(record) = q::find_record(conn, key).await?
             {
@@ -56,7 +58,7 @@ impl Store {
     /// Records an adjustment under a lease. `respond` makes the response of one that is final at once.
     ///
     /// # Errors
-    /// Where the database fails.
+    /// If the database fails.
     pub async fn adjust(
         &self,
         (key, id): (&Key, OrderId),
@@ -86,7 +88,7 @@ impl Store {
     /// Records a shipment, and the response that `respond` makes.
     ///
     /// # Errors
-    /// Where the database fails.
+    /// If the database fails.
     pub async fn ship(
         &self,
         (key, id): (&Key, OrderId),
@@ -114,11 +116,11 @@ impl Store {
         self.notify_if_ok(written)
     }
 
-    /// Writes a note into an order's timeline, and `respond`'s answer to it. Refused only while someone is at the
-    /// order.
+    /// Adds a note to an order's timeline, and stores the response that `respond` makes. Refused only while the
+    /// order is leased.
     ///
     /// # Errors
-    /// Where the database fails.
+    /// If the database fails.
     pub async fn note(
         &self,
         (key, id): (&Key, OrderId),
@@ -131,7 +133,7 @@ impl Store {
                 Err(begin) => return Ok(begin),
                 Ok(order) => order,
             };
-            // Whoever runs its saga counts the entries: what came in between would be refused there.
+            // The saga's runner counts the entries: its next write would fail after a note in between.
             if q::is_leased(conn, id, now).await? {
                 return Ok(Begin::Refused(Refusal::Busy));
             }

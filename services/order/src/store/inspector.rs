@@ -1,4 +1,4 @@
-//! Sagas as operators see them, and what they may do about them.
+//! Sagas as operators see them, and operations on them.
 
 use chrono::{DateTime, Utc};
 use souk_common::{
@@ -29,13 +29,13 @@ pub struct SagaView {
     pub order: OrderId,
     /// The state it is in.
     pub state: State,
-    /// What it does next; `None` at its end.
+    /// Its next step; `None` at its end.
     pub step: Option<Step>,
-    /// How often it gave up for a while since its last step.
+    /// Failed tries since its last completed step.
     pub attempts: i32,
     /// Why, the last time.
     pub last_error: Option<String>,
-    /// When the next try is due, or until when its runner has it to itself.
+    /// When the next try is due, or when its runner's lease ends.
     pub due: Option<DateTime<Utc>>,
     /// Whether someone runs it.
     pub running: bool,
@@ -45,7 +45,7 @@ pub struct SagaView {
     pub updated: DateTime<Utc>,
 }
 
-/// A wish for a page of sagas that are not done, oldest first.
+/// A query for a page of sagas that are not done, oldest first.
 #[derive(Clone, Debug)]
 pub struct SagaQuery {
     /// What must hold of each.
@@ -56,14 +56,14 @@ pub struct SagaQuery {
     pub limit: i64,
 }
 
-/// What must hold of a saga to be listed.
+/// A condition of the query.
 #[derive(Clone, Debug)]
 pub enum SagaCondition {
     /// How often it gave up compares so.
     Attempts(Op, i32),
     /// Compares the time of recording.
     CreateTime(Op, DateTime<Utc>),
-    /// When it last made a step compares so.
+    /// Compares the time of its last step.
     UpdateTime(Op, DateTime<Utc>),
 }
 
@@ -74,7 +74,7 @@ pub enum Operated<T> {
     NotFound,
     /// Someone runs it at this moment.
     Busy,
-    /// It is done, or the table has no such transition: this is where it is.
+    /// It is done, or the table has no such transition. Has its current state.
     Illegal(SagaView),
     /// It was done.
     Done(T),
@@ -104,7 +104,7 @@ impl Store {
     /// A page of sagas that are not done, oldest first.
     ///
     /// # Errors
-    /// Where the database fails.
+    /// If the database fails.
     pub async fn sagas(&self, query: &SagaQuery) -> Result<Vec<SagaView>, StoreError> {
         let now = now();
         db::read!(self.db, |conn, q| -> Result<_, StoreError> { q::list_sagas(conn, query, now).await })
@@ -113,7 +113,7 @@ impl Store {
     /// A saga, done or not.
     ///
     /// # Errors
-    /// Where the database fails.
+    /// If the database fails.
     pub async fn saga(&self, id: SagaId) -> Result<Option<SagaView>, StoreError> {
         let now = now();
         db::read!(self.db, |conn, q| -> Result<_, StoreError> { q::find_saga(conn, id, now).await })
@@ -122,13 +122,13 @@ impl Store {
     /// Makes the next try of a saga due now.
     ///
     /// # Errors
-    /// Where the database fails.
+    /// If the database fails.
     pub async fn retry(&self, id: SagaId, wish: Wish<'_>) -> Result<Operated<SagaView>, StoreError> {
         let now = now();
         db::write!(self.db, |conn, q| -> Result<_, StoreError> {
             let Some(seen) = q::find_saga(conn, id, now).await? else { return Ok(Operated::NotFound) };
             let order = q::order_to_change(conn, seen.order, None).await?;
-            // Once more, now that nobody changes it.
+            // Read again under the lock.
             let seen = q::find_saga(conn, id, now).await?;
             let (Some(mut order), Some(seen)) = (order, seen) else { return Ok(Operated::NotFound) };
             if seen.step.is_none() {
@@ -146,10 +146,10 @@ impl Store {
         })
     }
 
-    /// Gives up an order that is being placed, under a lease. `provider` is the payment provider in use.
+    /// Abandons an order that is being placed, under a lease. `provider` is the payment provider in use.
     ///
     /// # Errors
-    /// Where the database fails.
+    /// If the database fails.
     pub async fn abandon(
         &self,
         id: OrderId,
@@ -178,11 +178,11 @@ impl Store {
         })
     }
 
-    /// Ends a step that an operator did by other means, and with it its saga. `respond` gives the answer to whoever asked
-    /// for what is final now.
+    /// Finishes a step that an operator did outside of souk, and with it its saga. `respond` makes the stored response
+    /// of the request that is final now.
     ///
     /// # Errors
-    /// Where the database fails.
+    /// If the database fails.
     pub async fn finish(
         &self,
         (id, step): (SagaId, Step),
@@ -190,12 +190,12 @@ impl Store {
         respond: impl Fn(&Saga) -> Option<Vec<u8>> + Sync,
     ) -> Result<Operated<SagaView>, StoreError> {
         let now = now();
-        // Nobody's: were there a step left, it would be due at once.
+        // An expired lease of nobody: if a step were left, it would be due at once.
         let lease = Lease { id: 0, until: now };
         let written = db::write!(self.db, |conn, q| -> Result<_, StoreError> {
             let Some(seen) = q::find_saga(conn, id, now).await? else { return Ok(Operated::NotFound) };
             let order = q::order_to_change(conn, seen.order, None).await?;
-            // Once more, now that nobody changes it.
+            // Read again under the lock.
             let seen = q::find_saga(conn, id, now).await?;
             let (Some(mut order), Some(seen)) = (order, seen) else { return Ok(Operated::NotFound) };
             if seen.step != Some(step) || !step.can_be_done_manually() {

@@ -137,8 +137,8 @@ pub(super) async fn update_payments(mut conn: &Conn, rows: Vec<simulated::Row>) 
     sql_query(UPDATE).bind::<Text, _>(document(&rows)?).bind::<BigInt, _>(count).kept().execute(&mut conn).await
 }
 
-/// Writes a batch by one statement, whatever its size; answers with the numbers of the writes that others depend on and
-/// that were done. Alone, it is a transaction.
+/// Writes a batch by one statement, whatever its size; returns the numbers of the writes that others depend on and that
+/// were done. Alone, it is a transaction.
 ///
 /// What depends on others is written where they were done. `IS TRUE` and `OR` keep PostgreSQL from turning those conditions
 /// into joins, which it would plan by guesses at how many there are: so it asks a hash table. And `LIMIT` has a parameter

@@ -90,7 +90,7 @@ pub(super) async fn update_payments(conn: &mut Conn, rows: Vec<simulated::Row>) 
     .await
 }
 
-/// Writes a batch in one hop, row by row, for such a statement is prepared once; answers with the numbers of the writes that
+/// Writes a batch in one hop, row by row, for such a statement is prepared once; returns the numbers of the writes that
 /// others depend on and that were done.
 pub(super) async fn write(conn: &mut Conn, batch: Batch) -> QueryResult<HashSet<Nth>> {
     conn.spawn_blocking(move |conn| {

@@ -151,7 +151,7 @@ pub struct Shipping {
     pub items: Vec<Pieces>,
     /// How.
     pub tracking: Tracking,
-    /// When it left, where that is not now.
+    /// When it left, if that is not now.
     pub time: Option<DateTime<Utc>>,
 }
 

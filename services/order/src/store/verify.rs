@@ -34,14 +34,14 @@ pub struct SoldOrder {
     pub id: OrderId,
     /// How far it has come.
     pub state: State,
-    /// Whether it has goods whose stock is counted, and so a reservation once it is confirmed.
+    /// Whether it has goods whose stock is tracked, and so a reservation once it is confirmed.
     pub tracked: bool,
 }
 
 /// Checks what must hold at every commit, all at one moment.
 ///
 /// # Errors
-/// Where the database fails; a broken promise is no error but a [`Check`] that does not hold.
+/// If the database fails; a broken promise is no error but a [`Check`] that does not hold.
 pub async fn verify(db: &Db) -> Result<Vec<Check>, StoreError> {
     db::snapshot!(db, |conn, q| -> Result<Vec<Check>, StoreError> {
         let mut checks = Vec::with_capacity(PROMISES.len());
@@ -56,7 +56,7 @@ pub async fn verify(db: &Db) -> Result<Vec<Check>, StoreError> {
 /// first where `None`. Empty at the end.
 ///
 /// # Errors
-/// Where the database fails.
+/// If the database fails.
 pub async fn sold_orders(db: &Db, after: Option<OrderId>, limit: i64) -> Result<Vec<SoldOrder>, StoreError> {
     let after = after.unwrap_or(OrderId::from_uuid(Uuid::nil()));
     db::read!(db, |conn, q| -> Result<Vec<SoldOrder>, StoreError> { q::sold(conn, after, limit).await })
@@ -65,7 +65,7 @@ pub async fn sold_orders(db: &Db, after: Option<OrderId>, limit: i64) -> Result<
 /// Those of these orders that exist, in no order; a few thousand at a time.
 ///
 /// # Errors
-/// Where the database fails.
+/// If the database fails.
 pub async fn known_orders(db: &Db, ids: &[OrderId]) -> Result<Vec<OrderId>, StoreError> {
     db::read!(db, |conn, q| -> Result<Vec<OrderId>, StoreError> { q::known(conn, ids).await })
 }

@@ -110,13 +110,13 @@ impl Webhooks {
         db::write!(self.db, |conn, q| -> Result<_, StoreError> { q::claim(conn, endpoint, limit, now, lease).await })
     }
 
-    /// Writes how a try went, and what follows for the endpoint and for what waits behind. Answers with why the
-    /// endpoint was disabled, if it was. Does nothing where the lease is another's by now.
+    /// Writes how a try went, and what follows for the endpoint and for what waits behind. Returns why the endpoint
+    /// was disabled, if it was. Does nothing if the lease is another's by now.
     pub(crate) async fn settle(&self, report: Report<'_>) -> Result<Option<DisableReason>, StoreError> {
         db::write!(self.db, |conn, q| -> Result<_, StoreError> { q::settle(conn, &report).await })
     }
 
-    /// Gives a lease up: anyone may try at once.
+    /// Releases a lease: anyone may try at once.
     pub(crate) async fn give_up(
         &self,
         id: WebhookDeliveryId,
@@ -126,7 +126,7 @@ impl Webhooks {
         db::write!(self.db, |conn, q| -> Result<_, StoreError> { q::give_up(conn, id, lease, now).await })
     }
 
-    /// Forgets what was delivered or given up, or waits for a disabled endpoint, and is older than this.
+    /// Deletes what was delivered or given up, or waits for a disabled endpoint, and is older than this.
     pub(crate) async fn forget(&self, before: DateTime<Utc>) -> Result<u64, StoreError> {
         db::write!(self.db, |conn, q| -> Result<_, StoreError> { q::forget(conn, before).await })
     }
@@ -228,7 +228,7 @@ impl Webhooks {
         db::read!(self.db, |conn, q| -> Result<_, StoreError> { q::delivery(conn, endpoint, id).await })
     }
 
-    /// A page of an endpoint's log, newest first; `None` where there is no such endpoint.
+    /// A page of an endpoint's log, newest first; `None` if there is no such endpoint.
     pub(crate) async fn log(&self, query: &Query) -> Result<Option<Vec<Delivery>>, StoreError> {
         db::read!(self.db, |conn, q| -> Result<_, StoreError> {
             if q::endpoint(conn, query.endpoint).await?.is_none() {

@@ -1,5 +1,5 @@
-//! Where webhooks may be posted: not into the network that the service itself stands in, where an address given by a
-//! user would reach what nobody outside can (server-side request forgery).
+//! If webhooks may be posted: not into the network that the service itself is in, where an address given by a user
+//! would reach what nobody outside can (server-side request forgery).
 //!
 //! A name is looked up when an event is sent, each time, and a connection is made to the very addresses that were
 //! found fit: a name that points elsewhere by then gains nothing.

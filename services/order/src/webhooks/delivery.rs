@@ -68,7 +68,7 @@ pub struct Attempt {
     pub took_ms: u64,
     /// The HTTP status of the answer; 0 where there was none.
     pub code: u16,
-    /// Why it failed; empty where it did not.
+    /// Why it failed; empty if it did not.
     pub error: String,
     /// How the answer's body begins.
     pub excerpt: String,

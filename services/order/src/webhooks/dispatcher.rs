@@ -1,4 +1,5 @@
-//! Tries what is due: a bounded number at a time, and of each endpoint fewer, so that none holds up the others.
+//! Sends due deliveries: a bounded number at a time, and fewer of each endpoint, so that none blocks the
+//! others.
 
 use std::{
     collections::HashMap,
@@ -68,7 +69,7 @@ impl Dispatcher {
         }))
     }
 
-    /// Goes on until nothing is due. Answers with how many tries it began.
+    /// Runs until nothing is due. Returns how many tries it began.
     pub(super) async fn run(&self) -> Result<u64, StoreError> {
         let inner = &self.0;
         let began = Instant::now();
@@ -94,7 +95,7 @@ impl Dispatcher {
         Ok(begun)
     }
 
-    /// Begins as many tries as there are places for. Answers with how many.
+    /// Begins as many tries as there are places for. Returns how many.
     async fn take_up(&self, endpoint: Arc<Endpoint>) -> Result<u64, StoreError> {
         let mut slots = Vec::new();
         while let Some(slot) = self.slot(&endpoint) {
@@ -116,7 +117,7 @@ impl Dispatcher {
             self.0.tasks.spawn(async move {
                 let trying = inner.attempt(&endpoint, &delivery, lease);
                 if let Err(error) = trying.await {
-                    // Its lease lapses, and it is tried again.
+                    // Its lease expires, and it is tried again.
                     tracing::warn!(error = chain(&error), delivery = %delivery.id, "cannot record a webhook delivery attempt");
                 }
                 drop(slot);
@@ -140,7 +141,8 @@ impl Dispatcher {
         Some(Slot { inner: self.0.clone(), endpoint: endpoint.id, _place: place })
     }
 
-    /// Lets what runs come to an end. What has not by `limit` is given up, for another to try at once.
+    /// Waits for running tries to end. Those that run after `limit` are dropped, so that another replica
+    /// can repeat them at once.
     pub(super) async fn drain(&self, limit: Duration) {
         self.0.tasks.close();
         if tokio::time::timeout(limit, self.0.tasks.wait()).await.is_err() {

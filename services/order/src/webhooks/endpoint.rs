@@ -99,7 +99,7 @@ impl Endpoint {
         self.version.to_string()
     }
 
-    /// Takes over what an administrator wants. Whether what waited for it may go on now.
+    /// Takes over what an administrator wants. Whether what waited for it may continue now.
     pub fn change(&mut self, change: Change, now: DateTime<Utc>) -> bool {
         let enabled = change.disabled == Some(false) && self.disabled.is_some();
         let moved = change.url.as_ref().is_some_and(|url| *url != self.url);
@@ -118,14 +118,14 @@ impl Endpoint {
             _ => {}
         }
         if enabled || moved {
-            // It is another address, or has been seen to: it gets its days anew.
+            // It is another address, or has been seen to: it gets its days again.
             self.failing_since = None;
         }
         self.changed(now);
         enabled || moved
     }
 
-    /// Gives it a new secret; the present one goes on being used as well until a time.
+    /// Gives it a new secret; the present one continues being used as well until a time.
     pub fn rotate(&mut self, until: DateTime<Utc>, now: DateTime<Utc>) {
         let previous = std::mem::replace(&mut self.secrets.current, new_secret());
         self.secrets.previous = Some((previous, until));
@@ -139,7 +139,7 @@ impl Endpoint {
 }
 
 impl Secrets {
-    /// What stands in the header `webhook-signature`: one signature for each secret in use.
+    /// The header `webhook-signature`: one signature for each secret in use.
     #[must_use]
     pub fn signature(&self, event: EventId, now: DateTime<Utc>, body: &str) -> String {
         let previous = self.previous.iter().filter(|(_, until)| now < *until).map(|(secret, _)| secret);

@@ -85,7 +85,7 @@ fn client(settings: &Settings, policy: Policy) -> Result<Client, String> {
     let mut builder = Client::builder()
         .user_agent(concat!("souk-webhooks/", env!("CARGO_PKG_VERSION")))
         .timeout(settings.timeout)
-        // Where it leads has not been looked at, and what is signed is meant for the endpoint alone.
+        // If it leads has not been looked at, and what is signed is meant for the endpoint alone.
         .redirect(redirect::Policy::none())
         // A proxy would look names up by itself.
         .no_proxy()

@@ -44,7 +44,7 @@ async fn an_order_that_was_taken_down_goes_on_when_inventory_is_back() {
         assert_eq!(problem.get_metadata("order"), Some(name.as_str()));
         assert!(problem.retry_delay().is_some());
         assert_eq!(souk.get(&souk.ada, &name).await.unwrap().state(), State::Pending);
-        // Whoever asks again meanwhile is told so.
+        // Anyone who asks again meanwhile is told so.
         let problem = refused(souk.place(&souk.ada, request.clone()).await, Reason::RequestInProgress);
         assert_eq!(problem.get_metadata("order"), Some(name.as_str()));
         souk.link.restore();
@@ -117,7 +117,7 @@ async fn a_caller_who_leaves_does_not_stop_an_order() {
             answer = placing => panic!("too early: {answer:?}"),
             name = souk.paying() => name,
         };
-        // Long before the lease lapses.
+        // Long before the lease expires.
         wait::until(Duration::from_secs(6), "the order to go on", async || {
             souk.get(&souk.ada, &name).await.unwrap().state() == State::Confirmed
         })

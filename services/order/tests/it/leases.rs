@@ -61,7 +61,7 @@ async fn only_the_holder_of_the_lease_stores_a_step() {
         let config = souk_common::db::Config::at(database.url.clone());
         let store = Store::open(&config, database.data_dir()).await.unwrap();
         let (order, entries) = order();
-        // Its first runner died: the lease has lapsed.
+        // Its first runner died: the lease has expired.
         let first = lease(1, -1);
         assert_eq!(store.place(&key("a"), &order, &entries, first).await.unwrap(), None);
         let saga = Saga::Order(Box::new(order.clone()));
@@ -135,7 +135,7 @@ async fn what_is_given_up_is_taken_over() {
         let taken = store.claim(lease(2, 60), 10).await.unwrap();
         assert_eq!(taken.len(), 1);
         assert_eq!(taken[0].attempts(), 3);
-        // A step stored, the count begins anew.
+        // A step stored, the count begins again.
         let (next, entries) = advanced(&taken[0]);
         assert!(store.save(&taken[0], &next, &entries, None, (2, lease(2, -1))).await.unwrap());
         let taken = store.claim(lease(3, 60), 10).await.unwrap();

@@ -1,4 +1,4 @@
-//! An operator does by other means what the payment provider leaves undone, and says so: `FinishSaga`.
+//! An operator does outside of souk what the payment provider leaves undone, and says so: `FinishSaga`.
 
 use souk_common::error::Reason;
 use souk_proto::order::v1::{

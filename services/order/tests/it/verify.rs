@@ -13,7 +13,7 @@ pub async fn tamper(souk: &Souk, statement: &str) -> usize {
     let changed = match db.pools() {
         Pools::Postgres(pool) => {
             let conn = &mut pool.get().await.unwrap();
-            // So it waits for whoever changes the row just then, and does not fail.
+            // So it waits for anyone who changes the row just then, and does not fail.
             diesel::sql_query("SET default_transaction_isolation = 'read committed'").execute(conn).await.unwrap();
             diesel::sql_query(statement).execute(conn).await.unwrap()
         }

@@ -1,4 +1,4 @@
-//! WatchOrders and WatchEvents: what is told, to whom, and how a stream that broke goes on.
+//! WatchOrders and WatchEvents: what is told, to whom, and how a stream that broke continues.
 
 use std::collections::HashMap;
 

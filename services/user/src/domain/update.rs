@@ -62,7 +62,7 @@ impl Change {
     /// Makes the change; whether anything is different now.
     ///
     /// # Errors
-    /// Where it changes `external_id` for someone who is not `staff`. Sending back what was read is no change.
+    /// If it changes `external_id` for someone who is not `staff`. Sending back what was read is no change.
     pub fn apply(self, user: &mut User, staff: bool) -> Result<bool, UpdateError> {
         let before = user.clone();
         if let Some(email) = self.email {

@@ -56,7 +56,7 @@ async fn a_client_whose_answer_was_lost_gets_the_same_one_again() {
             assert_eq!((&again.refresh_token, name(&again)), (&lost.refresh_token, name(&first)));
             souk.users_as(&again.access_token).get_me(GetMeRequest {}).await.unwrap();
         }
-        // It goes on from there.
+        // It continues from there.
         let third = souk.refresh(&lost.refresh_token).await.unwrap();
         assert_ne!(third.refresh_token, lost.refresh_token);
         // Whose successor is in use gets nothing more, and ends nothing: it may be a request that was late.

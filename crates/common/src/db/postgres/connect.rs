@@ -267,7 +267,7 @@ impl fmt::Debug for Negotiation {
     }
 }
 
-/// `tls-server-end-point` (RFC 5929): the hash of the certificate, by the hash function of its signature. `None` where
+/// `tls-server-end-point` (RFC 5929): the hash of the certificate, by the hash function of its signature. `None` if
 /// that has no hash function of its own, as Ed25519, or keeps it among its parameters, as RSASSA-PSS: then there is no
 /// channel binding, as PostgreSQL's own library has it.
 fn end_point(certificate: &[u8]) -> Option<Vec<u8>> {

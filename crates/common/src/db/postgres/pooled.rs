@@ -1,12 +1,12 @@
 //! Speaks to a pooler that gives each transaction another connection to the server, such as PgBouncer in transaction
-//! mode. What a session would remember is lost there, or another client finds it: prepared statements and the limits of
+//! mode. What a session would keep is lost there, or another client finds it: prepared statements and the limits of
 //! statements. So the driver's requests are rewritten on their way:
 //!
 //! - **Prepared statements are known here, not by the server.** When the driver prepares one, the server describes it
 //!   without a name. When the driver executes it, its text goes along, again without a name, in the same message. That
 //!   costs the server parsing and planning, but no round trip; and there is nothing that could be lost, or be there
 //!   already under the same name.
-//! - **Limits hold for one transaction.** They follow `BEGIN` in the same message. Where a statement is its own
+//! - **Limits hold for one transaction.** They follow `BEGIN` in the same message. If a statement is its own
 //!   transaction, they go before it, in the same one.
 //!
 //! The server answers what was put in between; those answers are not passed on. The driver sends each request with a

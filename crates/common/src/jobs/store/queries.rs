@@ -20,7 +20,7 @@ pub(in crate::jobs) async fn lock(conn: &mut Conn, names: &[&str]) -> QueryResul
     locked!(dsl::jobs.filter(dsl::name.eq_any(names)).order(dsl::name)).load(conn).await
 }
 
-/// Makes a row, where there is none.
+/// Makes a row, if there is none.
 pub(in crate::jobs) async fn add(conn: &mut Conn, name: &str) -> QueryResult<usize> {
     diesel::insert_into(dsl::jobs).values(dsl::name.eq(name)).on_conflict(dsl::name).do_nothing().execute(conn).await
 }

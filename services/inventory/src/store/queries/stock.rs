@@ -174,7 +174,7 @@ struct Available {
     available: i64,
 }
 
-/// Pieces that can be reserved now, in one statement: none of an archived product; `None` where stock is not counted.
+/// Pieces that can be reserved now, in one statement: none of an archived product; `None` if stock is not tracked.
 pub async fn availability(conn: &mut Conn, product: ProductId) -> Result<Option<i64>, Error> {
     let query =
         diesel::sql_query(format!("SELECT tracking, state, {} AS available FROM products WHERE id = $1", available()));

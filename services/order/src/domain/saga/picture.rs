@@ -1,5 +1,5 @@
-//! docs/order-states.md is drawn from the table. `SOUK_UPDATE_DOCS=1 cargo test -p souk-order --lib picture` writes it
-//! anew.
+//! docs/order-states.md is drawn from the table. `SOUK_UPDATE_DOCS=1 cargo test -p souk-order --lib picture`
+//! regenerates it.
 #![allow(clippy::unwrap_used)]
 
 use std::{collections::BTreeSet, fmt::Write, fs, path::Path};

@@ -179,9 +179,9 @@ enum Mishap {
     LostAnswer,
     /// A second runner does the same at the same time; one of them stores it.
     Twice,
-    /// The reservation runs out, and someone else buys all that is free.
+    /// The reservation expires, and someone else buys all that is free.
     SoldOut,
-    /// The reservation runs out.
+    /// The reservation expires.
     Expired,
     /// An operator gives the order up, if that is possible.
     Abandoned,
@@ -371,7 +371,7 @@ fn sound(order: &Order) {
     }
 }
 
-/// Pieces whose stock is counted.
+/// Pieces whose stock is tracked.
 fn counted(order: &Order, pieces: impl Fn(&Line) -> i64) -> i64 {
     order.lines.iter().filter(|line| line.tracked).map(pieces).sum()
 }

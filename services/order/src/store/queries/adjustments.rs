@@ -1,4 +1,4 @@
-//! What is given back of orders, and what that changes of them.
+//! Adjustments of orders, and their effects on the orders.
 
 use std::collections::HashMap;
 
@@ -23,7 +23,7 @@ use crate::{
 };
 
 /// Adds an adjustment of an order that had this version, what it changes there, and the key by which it is known. The
-/// answer is remembered where it is final at once.
+/// response is stored if it is final at once.
 pub(in crate::store) async fn begin_adjustment(
     conn: &mut Conn,
     key: &Key,

@@ -1,4 +1,4 @@
-//! What is written of orders together: PostgreSQL does it in one statement, SQLite in one hop.
+//! A batch of writes of orders: one statement on PostgreSQL, one hop to the writer on SQLite.
 
 use souk_common::{events::Draft, ids::OrderId};
 
@@ -19,7 +19,7 @@ pub(in crate::store) struct After<T> {
     pub row: T,
 }
 
-/// The answer to the request that made an order.
+/// The response to the request that made an order.
 pub(in crate::store) struct AnswerRow {
     pub order: OrderId,
     pub response: Vec<u8>,
@@ -64,7 +64,7 @@ impl Batch {
         Ok(nth)
     }
 
-    /// Stores how a step ended, where the order has not moved on and the lease is still held.
+    /// Stores the result of a step, if the order is unchanged and the lease is still held.
     pub fn save(&mut self, step: &SavedStep) -> Result<Nth, StoreError> {
         let SavedStep { order, version, entries, response, held, lease } = step;
         let nth = self.change(OrderUpdate::new(order, *version, Some(*held), *lease)?);
@@ -75,13 +75,13 @@ impl Batch {
         Ok(nth)
     }
 
-    /// Writes down what happened to an order: in its timeline, and for whoever follows the log of events.
+    /// Records timeline entries of an order, and their events.
     pub fn record(&mut self, nth: Option<Nth>, order: &Order, entries: &[Entry]) {
         self.entries.extend(entry_rows(order, entries).map(|row| After { nth, row }));
         self.events.extend(outbox::drafts(order, entries).into_iter().map(|row| After { nth, row }));
     }
 
-    /// Stores the answer to the request that made an order.
+    /// Stores the response to the request that made an order.
     pub fn answer(&mut self, nth: Option<Nth>, order: OrderId, response: Vec<u8>) {
         self.answers.push(After { nth, row: AnswerRow { order, response } });
     }

@@ -1,4 +1,4 @@
-//! What operators settled by other means than souk's.
+//! Writes of manually settled steps.
 
 use chrono::{DateTime, Utc};
 use diesel::prelude::*;
@@ -17,8 +17,8 @@ use crate::{
     store::{Lease, StoreError},
 };
 
-/// Writes what an operator settled of an order's payment, which no other step of its saga changes, and the answer to
-/// whoever placed it, where there is one now.
+/// Stores that an operator settled an order's payment, which no other step of its saga changes, and the response to
+/// its request, if it is final now.
 pub(in crate::store) async fn settle_manually(
     conn: &mut Conn,
     order: &Order,
@@ -38,7 +38,7 @@ pub(in crate::store) async fn settle_manually(
     Ok(())
 }
 
-/// Takes over an adjustment that is at this step. `false` where someone runs it.
+/// Takes over an adjustment that is at this step. `false` if someone runs it.
 pub(in crate::store) async fn take_over(
     conn: &mut Conn,
     (id, step): (ReturnId, Step),

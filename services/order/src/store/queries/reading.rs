@@ -104,7 +104,7 @@ pub(in crate::store) async fn is_at(conn: &mut Conn, order: &Order) -> Result<bo
     }))
 }
 
-/// A page of orders, newest first. Where no index finds those that fit, it looks at a limited number of orders.
+/// A page of orders, newest first. If no index finds those that fit, it looks at a limited number of orders.
 pub(in crate::store) async fn list(conn: &mut Conn, query: &Query) -> Result<Scan<Order, OrderKey>, StoreError> {
     // Before the page is read: what comes in between meanwhile is looked at as well.
     let end = if query.scans() { end_of_scan(conn, query).await? } else { None };
@@ -145,7 +145,7 @@ pub(in crate::store) async fn list(conn: &mut Conn, query: &Query) -> Result<Sca
     Ok(Scan { rows: with_lines(conn, rows).await?, end })
 }
 
-/// The place of the last order that a page may look at; `None` where the list ends before.
+/// The place of the last order that a page may look at; `None` if the list ends before.
 async fn end_of_scan(conn: &mut Conn, query: &Query) -> Result<Option<OrderKey>, StoreError> {
     let mut rows = orders::table.select((orders::created_at, orders::id)).into_boxed::<Backend>();
     if let Some(customer) = query.customer {

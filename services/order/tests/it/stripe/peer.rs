@@ -111,7 +111,7 @@ impl Shop {
     pub async fn refunds(&self, intent: &str) -> Vec<i64> {
         let listed = self.get(&format!("v1/refunds?limit=1000&payment_intent={intent}")).await;
         let mut refunds: Vec<_> = listed["data"].as_array().unwrap().iter().collect();
-        // Those of the same second stand in the order in which they were made.
+        // Those of the same second are in the order in which they were made.
         refunds.sort_by_key(|refund| refund["created"].as_i64());
         refunds.iter().map(|refund| refund["amount"].as_i64().unwrap()).collect()
     }

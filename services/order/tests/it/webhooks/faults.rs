@@ -62,7 +62,7 @@ async fn a_service_killed_between_events_and_deliveries_loses_nothing() {
         receiver.answer_by(Manner::Take);
         souk.orders = Running::start(&souk.config).await;
         souk.ready().await;
-        // What was being tried by a replica that died is tried again when its lease has lapsed.
+        // What was being tried by a replica that died is tried again when its lease has expired.
         wait::until(2 * SOON, "every event to be delivered", async || {
             let pending = souk.deliveries(&endpoint.name, "state = STATE_PENDING").await.len();
             pending == 0 && souk.deliveries(&endpoint.name, "").await.len() == 2 * placed.len()

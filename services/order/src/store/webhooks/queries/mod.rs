@@ -193,7 +193,7 @@ pub(in super::super) async fn settle(
     Ok(disabled)
 }
 
-/// What waits behind a delivery that is settled goes on now.
+/// What waits behind a delivery that is settled continues now.
 async fn release(conn: &mut Conn, delivery: &Delivery, now: DateTime<Utc>) -> Result<(), StoreError> {
     let behind = webhook_deliveries::table
         .filter(webhook_deliveries::endpoint_id.eq(delivery.endpoint))
@@ -227,7 +227,7 @@ async fn disable(
     Ok((written == 1).then_some(reason))
 }
 
-/// Gives a lease up.
+/// Releases a lease.
 pub(in super::super) async fn give_up(
     conn: &mut Conn,
     id: WebhookDeliveryId,
@@ -241,7 +241,7 @@ pub(in super::super) async fn give_up(
     Ok(())
 }
 
-/// Forgets what is older than this and will not be tried.
+/// Deletes what is older than this and will not be tried.
 pub(in super::super) async fn forget(conn: &mut Conn, before: DateTime<Utc>) -> Result<u64, StoreError> {
     let disabled =
         webhook_endpoints::table.filter(webhook_endpoints::disabled_at.is_not_null()).select(webhook_endpoints::id);
