@@ -27,7 +27,10 @@ pub(crate) use self::values::{Placing, SavedStep};
 pub use self::{
     error::StoreError,
     inspector::{Operated, SagaCondition, SagaId, SagaQuery, SagaView},
-    values::{Begin, Cancel, Condition, IdempotencyRecord, Key, Lease, OrderKey, Query, Shipping, TimelineRow, Which},
+    values::{
+        Adjusting, Begin, Cancel, Condition, IdempotencyRecord, Key, Lease, Note, OrderKey, OrderScope, Query, Release,
+        Renewal, Shipping, TimelineRow, Which,
+    },
 };
 use crate::domain::{Adjustment, Entry, Order, Saga, Shipment};
 
@@ -148,7 +151,7 @@ impl Store {
         after: &Saga,
         entries: &[Entry],
         response: Option<&[u8]>,
-        (held, lease): (i64, Lease),
+        Renewal { held, lease }: Renewal,
     ) -> Result<bool, StoreError> {
         match (before, after) {
             (Saga::Order(before), Saga::Order(after)) => {
@@ -168,7 +171,7 @@ impl Store {
             (Saga::Adjustment(before), Saga::Adjustment(after)) => {
                 let now = now();
                 let written = db::write!(self.db, |conn, q| -> Result<_, StoreError> {
-                    let saved = q::update_adjustment(conn, after, before.step, held, entries, (lease, now)).await?;
+                    let saved = q::update_adjustment(conn, after, before.step, held, entries, lease, now).await?;
                     if let (true, Some(response)) = (saved, response) {
                         q::answer_adjustment(conn, after, response).await?;
                     }
@@ -197,20 +200,12 @@ impl Store {
         })
     }
 
-    /// Releases a lease: from `due` on any runner may continue. `error` says why, for operators alone.
+    /// Releases a lease: from `due` on any runner may continue.
     ///
     /// # Errors
     /// If the database fails; the lease then ends by itself.
-    pub async fn release(
-        &self,
-        saga: &Saga,
-        held: i64,
-        due: DateTime<Utc>,
-        (attempts, error): (i32, &str),
-    ) -> Result<(), StoreError> {
-        db::write!(self.db, |conn, q| -> Result<_, StoreError> {
-            q::release(conn, saga, held, due, (attempts, error)).await
-        })
+    pub async fn release(&self, saga: &Saga, release: Release<'_>) -> Result<(), StoreError> {
+        db::write!(self.db, |conn, q| -> Result<_, StoreError> { q::release(conn, saga, release).await })
     }
 
     /// Takes over at most `limit` due sagas.
@@ -258,7 +253,7 @@ impl Store {
     /// If the database fails.
     pub async fn timeline(
         &self,
-        (id, owner): (OrderId, Option<UserId>),
+        OrderScope { id, owner }: OrderScope,
         after: i32,
         limit: i64,
     ) -> Result<Option<Vec<TimelineRow>>, StoreError> {
@@ -266,7 +261,7 @@ impl Store {
             if !q::exists(conn, id, owner).await? {
                 return Ok(None);
             }
-            Ok(Some(q::timeline(conn, (id, owner.is_none()), after, limit).await?))
+            Ok(Some(q::timeline(conn, id, owner.is_none(), after, limit).await?))
         })
     }
 
@@ -277,7 +272,7 @@ impl Store {
     /// If the database fails.
     pub async fn adjustments(
         &self,
-        (id, owner): (OrderId, Option<UserId>),
+        OrderScope { id, owner }: OrderScope,
         after: Option<ReturnId>,
         limit: i64,
     ) -> Result<Option<Vec<Adjustment>>, StoreError> {
@@ -293,7 +288,7 @@ impl Store {
     /// If the database fails.
     pub async fn shipments(
         &self,
-        (id, owner): (OrderId, Option<UserId>),
+        OrderScope { id, owner }: OrderScope,
         which: Which,
     ) -> Result<Option<Vec<Shipment>>, StoreError> {
         db::read!(self.db, |conn, q| -> Result<_, StoreError> {

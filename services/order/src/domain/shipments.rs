@@ -41,7 +41,8 @@ impl Shipment {
         items: &[Pieces],
         tracking: Tracking,
         actor: &str,
-        (ship_time, now): (Option<DateTime<Utc>>, DateTime<Utc>),
+        ship_time: Option<DateTime<Utc>>,
+        now: DateTime<Utc>,
     ) -> Result<(Self, Vec<Entry>), Refusal> {
         order.settled()?;
         let mut next = order.clone();

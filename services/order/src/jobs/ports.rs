@@ -12,7 +12,8 @@ use uuid::Uuid;
 use crate::{
     clients::{Inventory, Unanswered},
     domain::{Answer, Entry, Goods, Saga},
-    store::{self, Lease, Store, StoreError},
+    payment::Provider,
+    store::{self, Lease, Release, Renewal, Store, StoreError},
 };
 
 /// Stores sagas and their leases. [`Store`] documents each operation and its errors.
@@ -24,20 +25,14 @@ pub trait Journal: Send + Sync + 'static {
         after: &Saga,
         entries: &[Entry],
         response: Option<&[u8]>,
-        held: (i64, Lease),
+        renewal: Renewal,
     ) -> impl Future<Output = Result<bool, StoreError>> + Send;
 
     /// See [`Store::is_saved`].
     fn is_saved(&self, saga: &Saga) -> impl Future<Output = Result<bool, StoreError>> + Send;
 
     /// See [`Store::release`].
-    fn release(
-        &self,
-        saga: &Saga,
-        held: i64,
-        due: DateTime<Utc>,
-        failure: (i32, &str),
-    ) -> impl Future<Output = Result<(), StoreError>> + Send;
+    fn release(&self, saga: &Saga, release: Release<'_>) -> impl Future<Output = Result<(), StoreError>> + Send;
 
     /// See [`Store::claim`].
     fn claim(&self, lease: Lease, limit: i64) -> impl Future<Output = Result<Vec<Saga>, StoreError>> + Send;
@@ -80,6 +75,18 @@ pub trait Clock: Send + Sync + 'static {
     fn jittered(&self, pause: Duration) -> Duration;
 }
 
+/// What a saga runner needs.
+pub struct Ports<J, S> {
+    /// Where sagas are stored.
+    pub journal: J,
+    /// Where goods are reserved.
+    pub stock: S,
+    /// The payment provider.
+    pub payments: Provider,
+    /// The clock.
+    pub clock: Box<dyn Clock>,
+}
+
 /// The machine's clock and random numbers.
 pub struct System;
 
@@ -106,23 +113,17 @@ impl Journal for Store {
         after: &Saga,
         entries: &[Entry],
         response: Option<&[u8]>,
-        held: (i64, Lease),
+        renewal: Renewal,
     ) -> Result<bool, StoreError> {
-        self.save(before, after, entries, response, held).await
+        self.save(before, after, entries, response, renewal).await
     }
 
     async fn is_saved(&self, saga: &Saga) -> Result<bool, StoreError> {
         self.is_saved(saga).await
     }
 
-    async fn release(
-        &self,
-        saga: &Saga,
-        held: i64,
-        due: DateTime<Utc>,
-        failure: (i32, &str),
-    ) -> Result<(), StoreError> {
-        self.release(saga, held, due, failure).await
+    async fn release(&self, saga: &Saga, release: Release<'_>) -> Result<(), StoreError> {
+        self.release(saga, release).await
     }
 
     async fn claim(&self, lease: Lease, limit: i64) -> Result<Vec<Saga>, StoreError> {

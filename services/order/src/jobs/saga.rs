@@ -10,14 +10,14 @@ use souk_common::error::chain;
 use tokio::{task::JoinHandle, time::Instant};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
-use super::ports::{Clock, Journal, Stock, System};
+use super::ports::{Clock, Journal, Ports, Stock, System};
 use crate::{
     clients::Inventory,
     config::SagaSettings,
     domain::{Action, Answer, Entry, Saga, State},
     payment::{PaymentError, Provider},
     reply,
-    store::{Lease, Store, StoreError},
+    store::{Lease, Release, Renewal, Store, StoreError},
 };
 
 /// The longest pause between two tries of a failed saga step: the saga continues soon after what it waits for is back.
@@ -74,13 +74,13 @@ impl Sagas {
     /// A runner of sagas.
     #[must_use]
     pub fn new(store: Store, inventory: Inventory, payments: Provider, settings: SagaSettings) -> Self {
-        Self::with((store, inventory, payments), Box::new(System), settings)
+        Self::with(Ports { journal: store, stock: inventory, payments, clock: Box::new(System) }, settings)
     }
 }
 
 impl<J: Journal, S: Stock> Sagas<J, S> {
-    /// A runner with this journal, stock and payment provider.
-    pub fn with((journal, stock, payments): (J, S, Provider), clock: Box<dyn Clock>, settings: SagaSettings) -> Self {
+    /// A runner with these ports.
+    pub fn with(Ports { journal, stock, payments, clock }: Ports<J, S>, settings: SagaSettings) -> Self {
         Self(Arc::new(Inner {
             journal,
             stock,
@@ -209,8 +209,8 @@ impl<J: Journal, S: Stock> Sagas<J, S> {
         for pause in self.pauses() {
             // A row whose indexed columns stay as they are is cheaper to change.
             let extended = if self.lasts(lease) { lease } else { self.extended(lease.id) };
-            let held = (lease.id, extended);
-            let save = self.0.journal.save(before, after, entries, response.as_deref(), held);
+            let renewal = Renewal { held: lease.id, lease: extended };
+            let save = self.0.journal.save(before, after, entries, response.as_deref(), renewal);
             match save.await {
                 Ok(true) => return Ok(Some(extended)),
                 // A commit whose response was lost may have succeeded.
@@ -306,8 +306,8 @@ impl<J: Journal, S: Stock> Sagas<J, S> {
             "saga step failed; will retry",
         );
         let due = self.0.clock.now() + TimeDelta::from_std(pause).unwrap_or_default();
-        let released = self.0.journal.release(saga, lease.id, due, (attempts, &why));
-        if let Err(error) = released.await {
+        let release = Release { held: lease.id, due, attempts, error: &why };
+        if let Err(error) = self.0.journal.release(saga, release).await {
             // The lease expires by itself.
             tracing::warn!(error = chain(&error), "cannot release a lease");
         }

@@ -11,7 +11,7 @@ use crate::{
     domain::{CancelRefusal, Order, Saga, Wish},
     error::Error,
     reply,
-    store::{Cancel, IdempotencyRecord},
+    store::{Cancel, IdempotencyRecord, OrderScope},
 };
 
 impl Parts {
@@ -33,8 +33,8 @@ impl Parts {
         }
         let lease = self.sagas.lease();
         let wish = Wish { actor: &key.caller, reason: &request.reason, etag: &request.etag };
-        let whose = (id, caller.grant.owner());
-        let cancel = self.store.cancel(whose, (&key, &items), wish, lease, reply::encoded_adjustment).await;
+        let scope = OrderScope { id, owner: caller.grant.owner() };
+        let cancel = self.store.cancel(scope, &key, &items, wish, lease, reply::encoded_adjustment).await;
         let begun = match cancel.map_err(Error::from)? {
             Cancel::NotFound => return Err(missing(caller, id)),
             Cancel::Refused(refusal, order) => return Err(refused(refusal, &order)),

@@ -8,7 +8,7 @@ use super::{Answered, Parts, missing, parse, refused};
 use crate::{
     error::Error,
     reply,
-    store::{Begin, TimelineRow},
+    store::{Begin, Note, TimelineRow},
 };
 
 impl Parts {
@@ -23,8 +23,8 @@ impl Parts {
             return Answered::again(record);
         }
         let respond = |row: &TimelineRow| reply::entry(row.clone()).encode_to_vec();
-        let note = (request.text.as_str(), !request.visible_to_customer);
-        let written = self.store.note((&key, id), note, respond).await;
+        let note = Note { text: &request.text, internal: !request.visible_to_customer };
+        let written = self.store.note(&key, id, note, respond).await;
         match written.map_err(Error::from)? {
             Begin::NotFound => Err(missing(caller, id)),
             Begin::Known(record) => Answered::again(record),

@@ -157,7 +157,7 @@ fn total_changed(expected: Money, total: Money) -> Problem {
 /// Whose order it is to be.
 fn customer(caller: &Caller, request: &PlaceOrderRequest) -> Result<UserId, Problem> {
     if request.customer.is_empty() {
-        return caller.user().map_err(|_| Problem::invalid("customer", "must be set where the caller is not a user"));
+        return caller.user().map_err(|_| Problem::invalid("customer", "must be set if the caller is not a user"));
     }
     let customer = UserId::parse_name(&request.customer).map_err(|error| parse::id("customer", &error))?;
     if !caller.grant.covers(customer) {

@@ -79,7 +79,7 @@ impl Parts {
     }
 
     async fn compensate(&self, caller: &Caller, request: &CompensateSagaRequest) -> Result<SagaMessage, Problem> {
-        let (what, must) = ("this cannot be given up", "must be PENDING at RESERVE, AUTHORIZE or COMMIT");
+        let (what, must) = ("this saga cannot be abandoned", "must be PENDING at RESERVE, AUTHORIZE or COMMIT");
         let id = match saga_id(&request.name)? {
             SagaId::Order(id) => id,
             id @ SagaId::Adjustment(_) => {
@@ -105,7 +105,7 @@ impl Parts {
         let step = Step::from_code(&request.step).map_err(|error| Problem::invalid("step", error.to_string()))?;
         let actor = caller.actor();
         let wish = Wish { actor: &actor, reason: &request.reason, etag: "" };
-        match self.store.finish((id, step), wish, response).await.map_err(Error::from)? {
+        match self.store.finish(id, step, wish, response).await.map_err(Error::from)? {
             Operated::Done(saga) => Ok(reply::saga(&saga)),
             other => {
                 let must = format!("must be at {}", request.step);

@@ -297,7 +297,7 @@ impl Journal {
         }
         let mut order = row.it.clone();
         let tracking = Tracking { carrier: String::new(), number: String::new(), url: String::new() };
-        match Shipment::begin(&mut order, items, tracking, &key.caller, (None, now)) {
+        match Shipment::begin(&mut order, items, tracking, &key.caller, None, now) {
             Err(Refusal::Busy) => Wished::Busy,
             Err(_) => Wished::Refused,
             Ok((shipment, entries)) => {

@@ -17,7 +17,10 @@ use crate::{
     domain::{Answer, CancelRefusal, Kind, Order, Pieces, Refusal, Saga, State as Reached, Step, Tracking, What, Wish},
     jobs::saga::response,
     outbox, reply,
-    store::{Begin, Cancel, IdempotencyRecord, Key, Lease, Operated, SagaId, Shipping, Store, now},
+    store::{
+        Adjusting, Begin, Cancel, IdempotencyRecord, Key, Lease, Note, Operated, OrderScope, Release, Renewal, SagaId,
+        Shipping, Store, now,
+    },
 };
 
 /// How many operations each history has.
@@ -181,7 +184,8 @@ impl Both {
         next_model.advance(&answer, true, time).unwrap();
         let response = next.position().1.is_none().then(|| b"the end".to_vec());
         let lease = Lease { id: held, ..lease };
-        let saved = self.store.save(&real, &next, &entries, response.as_deref(), (held, lease)).await.unwrap();
+        let saved =
+            self.store.save(&real, &next, &entries, response.as_deref(), Renewal { held, lease }).await.unwrap();
         let step = (held, lease, self.time(next.order()).await);
         let also =
             self.journal.save((&model, &next_model), &entries, response.as_deref(), step, (false, &mut self.log));
@@ -198,7 +202,7 @@ impl Both {
     async fn release(&mut self) -> String {
         let (real, model, held) = self.in_hand();
         let due = now() + TimeDelta::seconds(self.dice.pick(&[-1, 3_600]));
-        self.store.release(&real, held, due, (7, "why")).await.unwrap();
+        self.store.release(&real, Release { held, due, attempts: 7, error: "why" }).await.unwrap();
         self.journal.release(&model, held, due, 7);
         format!("release {:?} by {held}", real.position())
     }
@@ -207,8 +211,8 @@ impl Both {
         let (id, key) = (self.order(), self.key("CancelOrder"));
         let items = if self.dice.percent(50) { self.pieces() } else { Vec::new() };
         let wish = Wish { actor: "users/1", reason: "", etag: "" };
-        let whose = (id, None);
-        let real = self.store.cancel(whose, (&key, &items), wish, lease, reply::encoded_adjustment).await.unwrap();
+        let scope = OrderScope { id, owner: None };
+        let real = self.store.cancel(scope, &key, &items, wish, lease, reply::encoded_adjustment).await.unwrap();
         let model = self.journal.cancel((id, &key, &items), (wish, self.time(id).await, lease), &mut self.log);
         let said = match &real {
             Cancel::NotFound => Said::NotFound,
@@ -233,7 +237,11 @@ impl Both {
         };
         let wish = Wish { actor: "users/1", reason: "", etag: "" };
         let respond = reply::encoded_adjustment;
-        let real = self.store.adjust((&key, id), (&what, None), wish, lease, respond).await.unwrap();
+        let real = self
+            .store
+            .adjust(&key, Adjusting { order: id, what: &what, time: None }, wish, lease, respond)
+            .await
+            .unwrap();
         let model = self.journal.adjust((id, &key, &what), (wish, self.time(id).await, lease), &mut self.log);
         let said = begun(&real);
         assert_eq!(said, wished(&model));
@@ -255,10 +263,10 @@ impl Both {
         let (real, model) = if self.dice.percent(50) {
             let tracking = Tracking { carrier: String::new(), number: String::new(), url: String::new() };
             let shipping = Shipping { items: self.pieces(), tracking, time: None };
-            let real = self.store.ship((&key, id), &shipping, |_| vec![1]).await.unwrap();
+            let real = self.store.ship(&key, id, &shipping, |_| vec![1]).await.unwrap();
             (begun(&real), self.journal.ship((id, &key, &shipping.items), self.time(id).await, &mut self.log))
         } else {
-            let real = self.store.note((&key, id), ("a note", false), |_| vec![1]).await.unwrap();
+            let real = self.store.note(&key, id, Note { text: "a note", internal: false }, |_| vec![1]).await.unwrap();
             (begun(&real), self.journal.note((id, &key), self.time(id).await, &mut self.log))
         };
         assert_eq!(real, wished(&model));
@@ -316,7 +324,7 @@ impl Both {
         };
         let step = at.filter(|_| self.dice.percent(80)).unwrap_or(Step::Refund);
         let wish = Wish { actor: "operator", reason: "by transfer", etag: "" };
-        let real = matches!(self.store.finish((saga, step), wish, response).await.unwrap(), Operated::Done(_));
+        let real = matches!(self.store.finish(saga, step, wish, response).await.unwrap(), Operated::Done(_));
         let time = self.time(id).await;
         assert_eq!(real, self.journal.finish((id, back, step), time, (false, &mut self.log)));
         self.finished += usize::from(real);
@@ -345,7 +353,7 @@ impl Both {
     async fn same(&self) {
         for (id, row) in &self.journal.orders {
             assert_eq!(self.store.order(*id, None).await.unwrap().as_ref(), Some(&row.it));
-            let timeline = self.store.timeline((*id, None), 0, 1_000).await.unwrap().unwrap();
+            let timeline = self.store.timeline(OrderScope { id: *id, owner: None }, 0, 1_000).await.unwrap().unwrap();
             let kinds = |rows: &[crate::store::TimelineRow]| -> Vec<(i32, Kind)> {
                 rows.iter().map(|row| (row.number, row.entry.kind)).collect()
             };

@@ -18,12 +18,12 @@ use crate::{
     domain::{Entry, Order, Pieces, Placement, Saga, State as Reached, Step, What, Wish},
     jobs::{
         Recovery,
-        ports::{Clock, Journal},
+        ports::{Clock, Journal, Ports},
         saga::{End, Sagas},
     },
     payment::PaymentProvider as _,
     reply,
-    store::{IdempotencyRecord, Key, Lease, StoreError},
+    store::{IdempotencyRecord, Key, Lease, Release, Renewal, StoreError},
 };
 
 /// What a customer asks for.
@@ -100,8 +100,13 @@ impl Service {
             reservation_ttl: state.plan.ttl,
         };
         let (interval, concurrency) = (settings.interval, settings.concurrency);
-        let ports = (wire.clone(), wire.clone(), Arc::new(wire.clone()) as _);
-        let sagas = Sagas::with(ports, Box::new(wire.clone()), settings);
+        let ports = Ports {
+            journal: wire.clone(),
+            stock: wire.clone(),
+            payments: Arc::new(wire.clone()) as _,
+            clock: Box::new(wire.clone()),
+        };
+        let sagas = Sagas::with(ports, settings);
         let stop = CancellationToken::new();
         let recovery = Recovery::new(sagas.clone(), concurrency, stop.clone());
         let (stopped, watched) = (stop.clone(), wire.clone());
@@ -319,7 +324,7 @@ impl Journal for Wire {
         after: &Saga,
         entries: &[Entry],
         response: Option<&[u8]>,
-        (held, lease): (i64, Lease),
+        Renewal { held, lease }: Renewal,
     ) -> Result<bool, StoreError> {
         let (replica, about) = (self.replica, (after.order(), before.position(), after.position()));
         let (before, after, entries) = (before.clone(), after.clone(), entries.to_vec());
@@ -348,13 +353,8 @@ impl Journal for Wire {
         self.call((Peer::Journal, "is saved"), about, look).await.ok_or(StoreError::Lost)
     }
 
-    async fn release(
-        &self,
-        saga: &Saga,
-        held: i64,
-        due: DateTime<Utc>,
-        (attempts, _): (i32, &str),
-    ) -> Result<(), StoreError> {
+    async fn release(&self, saga: &Saga, release: Release<'_>) -> Result<(), StoreError> {
+        let Release { held, due, attempts, .. } = release;
         let about = saga.order();
         let saga = saga.clone();
         let release = move |state: &mut State| state.journal.release(&saga, held, due, attempts);

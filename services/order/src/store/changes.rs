@@ -1,14 +1,13 @@
 //! Changes of confirmed orders by requests: cancellations, adjustments, shipments and notes. Each has an idempotency
 //! key.
 
-use chrono::{DateTime, Utc};
-use souk_common::{
-    db,
-    ids::{OrderId, UserId},
-};
+use souk_common::{db, ids::OrderId};
 
-use super::{Begin, Cancel, Key, Lease, Shipping, Store, StoreError, TimelineRow, now, postgres, sqlite};
-use crate::domain::{Adjustment, Cancelling, Entry, Kind, Pieces, Refusal, Saga, Shipment, What, Wish};
+use super::{
+    Adjusting, Begin, Cancel, Key, Lease, Note, OrderScope, Shipping, Store, StoreError, TimelineRow, now, postgres,
+    sqlite, values::BegunAdjustment,
+};
+use crate::domain::{Adjustment, Cancelling, Entry, Kind, Pieces, Refusal, Saga, Shipment, Wish};
 
 impl Store {
     /// Begins to cancel an order, or pieces of it, under a lease. `respond` makes the response of what is final at
@@ -18,8 +17,9 @@ impl Store {
     /// If the database fails.
     pub async fn cancel(
         &self,
-        (id, owner): (OrderId, Option<UserId>),
-        (key, items): (&Key, &[Pieces]),
+        OrderScope { id, owner }: OrderScope,
+        key: &Key,
+        items: &[Pieces],
         wish: Wish<'_>,
         lease: Lease,
         respond: impl Fn(&Adjustment) -> Vec<u8> + Sync,
@@ -46,8 +46,9 @@ impl Store {
                     Ok(Cancel::Begun(Saga::Order(Box::new(order))))
                 }
                 Ok(Cancelling::Items(adjustment, entries)) => {
-                    let begun = (&*adjustment, entries.as_slice());
-                    q::begin_adjustment(conn, key, (&order, version), begun, (lease, respond(&adjustment))).await?;
+                    let response = respond(&adjustment);
+                    let begun = BegunAdjustment { order: &order, version, adjustment: &adjustment, entries: &entries };
+                    q::begin_adjustment(conn, key, begun, lease, &response).await?;
                     Ok(Cancel::Begun(Saga::Adjustment(adjustment)))
                 }
             }
@@ -61,8 +62,8 @@ impl Store {
     /// If the database fails.
     pub async fn adjust(
         &self,
-        (key, id): (&Key, OrderId),
-        (what, time): (&What, Option<DateTime<Utc>>),
+        key: &Key,
+        Adjusting { order: id, what, time }: Adjusting<'_>,
         wish: Wish<'_>,
         lease: Lease,
         respond: impl Fn(&Adjustment) -> Vec<u8> + Sync,
@@ -78,8 +79,9 @@ impl Store {
                 Err(refusal) => return Ok(Begin::Refused(refusal)),
                 Ok(begun) => begun,
             };
-            let begun = (&adjustment, entries.as_slice());
-            q::begin_adjustment(conn, key, (&order, version), begun, (lease, respond(&adjustment))).await?;
+            let response = respond(&adjustment);
+            let begun = BegunAdjustment { order: &order, version, adjustment: &adjustment, entries: &entries };
+            q::begin_adjustment(conn, key, begun, lease, &response).await?;
             Ok(Begin::Begun(Box::new(adjustment)))
         });
         self.notify_if_ok(written)
@@ -91,7 +93,8 @@ impl Store {
     /// If the database fails.
     pub async fn ship(
         &self,
-        (key, id): (&Key, OrderId),
+        key: &Key,
+        id: OrderId,
         shipping: &Shipping,
         respond: impl Fn(&Shipment) -> Vec<u8> + Sync,
     ) -> Result<Begin<Shipment>, StoreError> {
@@ -102,13 +105,13 @@ impl Store {
                 Ok(order) => order,
             };
             let version = order.version;
-            let (tracking, times) = (shipping.tracking.clone(), (shipping.time, now));
-            let begun = Shipment::begin(&mut order, &shipping.items, tracking, &key.caller, times);
+            let tracking = shipping.tracking.clone();
+            let begun = Shipment::begin(&mut order, &shipping.items, tracking, &key.caller, shipping.time, now);
             let (shipment, entries) = match begun {
                 Err(refusal) => return Ok(Begin::Refused(refusal)),
                 Ok(begun) => begun,
             };
-            q::insert_answered_record(conn, key, order.id, (&respond(&shipment), now)).await?;
+            q::insert_answered_record(conn, key, order.id, &respond(&shipment), now).await?;
             q::write_effects(conn, &order, version, &shipment.lines, &entries).await?;
             q::insert_shipment(conn, &shipment).await?;
             Ok(Begin::Begun(shipment))
@@ -123,8 +126,9 @@ impl Store {
     /// If the database fails.
     pub async fn note(
         &self,
-        (key, id): (&Key, OrderId),
-        (text, internal): (&str, bool),
+        key: &Key,
+        id: OrderId,
+        Note { text, internal }: Note<'_>,
         respond: impl Fn(&TimelineRow) -> Vec<u8> + Sync,
     ) -> Result<Begin<TimelineRow>, StoreError> {
         let now = now();
@@ -141,7 +145,7 @@ impl Store {
             let entry = Entry { internal, ..Entry::new(Kind::Note, key.caller.as_str(), text) };
             let entries = order.record(entry.clone(), now);
             let row = TimelineRow { number: order.entries, entry, time: now };
-            q::insert_answered_record(conn, key, order.id, (&respond(&row), now)).await?;
+            q::insert_answered_record(conn, key, order.id, &respond(&row), now).await?;
             q::write_effects(conn, &order, version, &[], &entries).await?;
             Ok(Begin::Begun(row))
         });

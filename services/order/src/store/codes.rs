@@ -7,7 +7,7 @@ use crate::{
 
 /// An unknown code in the database: a row that souk did not write.
 #[derive(Debug, thiserror::Error)]
-#[error("{0:?} stands where a {1} should")]
+#[error("{0:?} is not a {1}")]
 pub struct UnknownCode(String, &'static str);
 
 macro_rules! codes {

@@ -185,7 +185,8 @@ impl Store {
     /// If the database fails.
     pub async fn finish(
         &self,
-        (id, step): (SagaId, Step),
+        id: SagaId,
+        step: Step,
         wish: Wish<'_>,
         respond: impl Fn(&Saga) -> Option<Vec<u8>> + Sync,
     ) -> Result<Operated<SagaView>, StoreError> {
@@ -213,15 +214,14 @@ impl Store {
                     q::settle_manually(conn, &order, respond(&saga)).await?;
                 }
                 SagaId::Adjustment(id) => {
-                    if !q::take_over(conn, (id, step), lease, now).await? {
+                    if !q::take_over(conn, id, step, lease, now).await? {
                         return Ok(Operated::Busy);
                     }
                     let Some(mut adjustment) = q::find_adjustment(conn, id).await? else {
                         return Ok(Operated::NotFound);
                     };
                     let entries = adjustment.finish(step, wish)?;
-                    let times = (lease, now);
-                    if !q::update_adjustment(conn, &adjustment, Some(step), lease.id, &entries, times).await? {
+                    if !q::update_adjustment(conn, &adjustment, Some(step), lease.id, &entries, lease, now).await? {
                         return Err(StoreError::Corrupt("a locked adjustment that changed".into()));
                     }
                     if let Some(response) = respond(&Saga::Adjustment(Box::new(adjustment.clone()))) {

@@ -6,7 +6,7 @@ use souk_common::{
     page::filter::Op,
 };
 
-use crate::domain::{CancelRefusal, Entry, Order, Pieces, Refusal, Saga, State, Tracking};
+use crate::domain::{Adjustment, CancelRefusal, Entry, Order, Pieces, Refusal, Saga, State, Tracking, What};
 
 /// Who may ask what under which key.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -102,6 +102,17 @@ pub(crate) struct Placing {
     pub lease: Lease,
 }
 
+/// An adjustment to record with its effects on the order.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct BegunAdjustment<'a> {
+    /// The order after it.
+    pub order: &'a Order,
+    /// The order's version before it.
+    pub version: i64,
+    pub adjustment: &'a Adjustment,
+    pub entries: &'a [Entry],
+}
+
 /// A step of an order's saga that has ended.
 #[derive(Clone, Debug)]
 pub(crate) struct SavedStep {
@@ -142,6 +153,57 @@ pub enum Begin<T> {
     Refused(Refusal),
     /// It was recorded.
     Begun(T),
+}
+
+/// An order, as far as a caller may reach it.
+#[derive(Clone, Copy, Debug)]
+pub struct OrderScope {
+    /// The order.
+    pub id: OrderId,
+    /// Only if it is this user's. `None`: anyone's.
+    pub owner: Option<UserId>,
+}
+
+/// An adjustment to begin.
+#[derive(Clone, Copy, Debug)]
+pub struct Adjusting<'a> {
+    /// The order to adjust.
+    pub order: OrderId,
+    /// What to do.
+    pub what: &'a What,
+    /// When it happened, if that is not now.
+    pub time: Option<DateTime<Utc>>,
+}
+
+/// A note to add.
+#[derive(Clone, Copy, Debug)]
+pub struct Note<'a> {
+    /// Its text.
+    pub text: &'a str,
+    /// Whether only staff see it.
+    pub internal: bool,
+}
+
+/// A lease to renew.
+#[derive(Clone, Copy, Debug)]
+pub struct Renewal {
+    /// The number of the lease that must still be held.
+    pub held: i64,
+    /// The lease from then on.
+    pub lease: Lease,
+}
+
+/// A lease to release after a failed try.
+#[derive(Clone, Copy, Debug)]
+pub struct Release<'a> {
+    /// The number of the lease that must still be held.
+    pub held: i64,
+    /// When the next try is due.
+    pub due: DateTime<Utc>,
+    /// Failed tries so far.
+    pub attempts: i32,
+    /// Why the last one failed, for operators alone.
+    pub error: &'a str,
 }
 
 /// A shipment to record.

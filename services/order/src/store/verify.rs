@@ -115,7 +115,7 @@ const PROMISES: &[Promise] = &[
             WHERE o.id IS NULL",
     },
     Promise {
-        name: "each confirmed order has exactly one payment, taken, of its total",
+        name: "each confirmed order has exactly one captured payment of its total",
         counted: "orders o WHERE o.state IN ('CONFIRMED', 'CANCELLING', 'CANCELLED')",
         broken: "SELECT o.id, 'payment here ' || coalesce(o.payment_state, 'none')
                 || ', at the provider ' || coalesce(p.state || ' of ' || p.amount_minor, 'none') AS why
@@ -129,7 +129,7 @@ const PROMISES: &[Promise] = &[
             )",
     },
     Promise {
-        name: "each payment at Stripe was written down before money was held, and is that of its order",
+        name: "each payment at Stripe was recorded before it was authorised, and belongs to its order",
         counted: "orders o WHERE o.payment_provider = 'stripe'",
         broken: "SELECT o.id, 'payment here ' || coalesce(o.payment_reference, 'none')
                 || ', written down ' || coalesce(s.intent, 'none') AS why
@@ -170,7 +170,7 @@ const PROMISES: &[Promise] = &[
             )",
     },
     Promise {
-        name: "no money is held for an order that is final",
+        name: "no final order has an open authorisation",
         counted: "simulated_payments",
         broken: "SELECT o.id, 'an authorisation hangs' AS why
             FROM simulated_payments p JOIN orders o ON p.key = {key}
@@ -184,7 +184,7 @@ const PROMISES: &[Promise] = &[
             WHERE o.id IS NULL",
     },
     Promise {
-        name: "refunds are those of the returns, cancellations and refunds, and never above what was taken",
+        name: "refunds match the returns, cancellations and refunds, and never exceed the captured amount",
         counted: "orders o WHERE o.state = 'CONFIRMED'",
         broken: "SELECT o.id, 'refunded here ' || o.refunded_minor || ', by its parts ' || coalesce(r.refund, 0)
                 || ', at the provider ' || coalesce(p.refunded_minor, 0) AS why
@@ -208,7 +208,7 @@ const PROMISES: &[Promise] = &[
     },
     Promise {
         // What is excepted above stands here, one by one.
-        name: "what was settled manually is so by the word of an operator, and its money adds up",
+        name: "manual settlements match the operators' entries, and their amounts add up",
         counted: "timeline_entries t WHERE t.kind = 'FINISHED_MANUALLY'",
         broken: "SELECT o.id, 'has ' || coalesce(t.found, 0) || ' entries of it, ' || coalesce(r.found, 0)
                 || ' returns, and ' || o.refunded_by_hand_minor || ' given back' AS why
@@ -291,7 +291,7 @@ const PROMISES: &[Promise] = &[
             WHERE o.id IS NULL",
     },
     Promise {
-        name: "every idempotency key leads to what it made, and has its answer once that is final",
+        name: "every idempotency record refers to its order or adjustment, and has a response once that is final",
         counted: "idempotency_keys",
         broken: "SELECT i.order_id AS id, 'key ' || i.key || ' of ' || i.method AS why
             FROM idempotency_keys i

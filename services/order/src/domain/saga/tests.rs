@@ -434,8 +434,8 @@ proptest! {
                 Ask::Ship(pieces) => {
                     let tracking = Tracking { carrier: String::new(), number: String::new(), url: String::new() };
                     let left = order.lines.iter().find(|line| line.number == pieces.number).map_or(0, Line::open);
-                    let times = (None, Utc::now());
-                    let shipped = Shipment::begin(&mut order, &[pieces], tracking, "users/usr_s", times);
+                    let now = Utc::now();
+                    let shipped = Shipment::begin(&mut order, &[pieces], tracking, "users/usr_s", None, now);
                     let possible = before.state == State::Confirmed && pieces.quantity <= left;
                     prop_assert_eq!(shipped.is_ok(), possible, "{:?}", shipped);
                     sound(&order);
@@ -685,7 +685,7 @@ fn cancelling_all_that_is_left_cancels_the_order() {
 }
 
 #[test]
-fn an_order_is_given_up_until_its_money_is_asked_for() {
+fn an_order_can_be_abandoned_until_its_capture_is_requested() {
     let authorized = || Answer::Authorized { provider: "model".into(), reference: "ref".into() };
     let answers = [Answer::Done, authorized(), Answer::Done];
     let mut order = place(vec![line(1, 1, 100, true)]);
@@ -763,7 +763,7 @@ fn a_step_of_money_is_done_manually_and_no_other() {
 }
 
 #[test]
-fn what_is_done_manually_is_the_last_of_its_saga() {
+fn a_manual_step_is_the_last_of_its_saga() {
     for Row(state, step, _, _, next) in TABLE.iter().filter(|row| row.2 == Done && row.1.can_be_done_manually()) {
         assert!(matches!(next, Reach(..)), "{step:?} in {state:?}");
     }

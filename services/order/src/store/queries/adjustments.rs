@@ -19,7 +19,7 @@ use super::{
 };
 use crate::{
     domain::{Adjustment, Cause, Entry, Order, Pieces, State, Step},
-    store::{Key, Lease, StoreError},
+    store::{Key, Lease, StoreError, values::BegunAdjustment},
 };
 
 /// Adds an adjustment of an order that had this version, what it changes there, and the key by which it is known. The
@@ -27,11 +27,11 @@ use crate::{
 pub(in crate::store) async fn begin_adjustment(
     conn: &mut Conn,
     key: &Key,
-    (order, version): (&Order, i64),
-    (adjustment, entries): (&Adjustment, &[Entry]),
-    (lease, response): (Lease, Vec<u8>),
+    BegunAdjustment { order, version, adjustment, entries }: BegunAdjustment<'_>,
+    lease: Lease,
+    response: &[u8],
 ) -> Result<(), StoreError> {
-    if !insert_record(conn, key, (order.id, Some(adjustment.id)), adjustment.create_time).await? {
+    if !insert_record(conn, key, order.id, Some(adjustment.id), adjustment.create_time).await? {
         // Someone used the key for another order this very moment: nothing must be written.
         return Err(StoreError::KeyRaced);
     }
@@ -44,7 +44,7 @@ pub(in crate::store) async fn begin_adjustment(
     });
     engine::insert_return_lines(conn, lines.collect()).await?;
     if adjustment.step.is_none() {
-        answer_adjustment(conn, adjustment, &response).await?;
+        answer_adjustment(conn, adjustment, response).await?;
     }
     Ok(())
 }
@@ -58,7 +58,8 @@ pub(in crate::store) async fn update_adjustment(
     step: Option<Step>,
     held: i64,
     entries: &[Entry],
-    (lease, now): (Lease, DateTime<Utc>),
+    lease: Lease,
+    now: DateTime<Utc>,
 ) -> Result<bool, StoreError> {
     let running = adjustment.step.is_some();
     // The order first, in the same order of locks as when an adjustment is recorded.

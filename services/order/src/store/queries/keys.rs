@@ -41,7 +41,8 @@ pub(in crate::store) async fn find_record(conn: &mut Conn, key: &Key) -> Result<
 pub(super) async fn insert_record(
     conn: &mut Conn,
     key: &Key,
-    (order, back): (OrderId, Option<ReturnId>),
+    order: OrderId,
+    back: Option<ReturnId>,
     now: DateTime<Utc>,
 ) -> Result<bool, StoreError> {
     let mut batch = Batch::default();
@@ -67,9 +68,10 @@ pub(in crate::store) async fn insert_answered_record(
     conn: &mut Conn,
     key: &Key,
     order: OrderId,
-    (response, now): (&[u8], DateTime<Utc>),
+    response: &[u8],
+    now: DateTime<Utc>,
 ) -> Result<(), StoreError> {
-    if !insert_record(conn, key, (order, None), now).await? {
+    if !insert_record(conn, key, order, None, now).await? {
         // Someone used the key for another order this very moment: nothing must be written.
         return Err(StoreError::KeyRaced);
     }

@@ -41,7 +41,8 @@ pub(in crate::store) async fn settle_manually(
 /// Takes over an adjustment that is at this step. `false` if someone runs it.
 pub(in crate::store) async fn take_over(
     conn: &mut Conn,
-    (id, step): (ReturnId, Step),
+    id: ReturnId,
+    step: Step,
     lease: Lease,
     now: DateTime<Utc>,
 ) -> Result<bool, StoreError> {

@@ -166,7 +166,8 @@ async fn end_of_scan(conn: &mut Conn, query: &Query) -> Result<Option<OrderKey>,
 /// A page of an order's timeline, oldest first; with what is for staff alone where `internal`.
 pub(in crate::store) async fn timeline(
     conn: &mut Conn,
-    (order, internal): (OrderId, bool),
+    order: OrderId,
+    internal: bool,
     after: i32,
     limit: i64,
 ) -> Result<Vec<TimelineRow>, StoreError> {

@@ -16,16 +16,14 @@ use super::{
 };
 use crate::{
     domain::Saga,
-    store::{Lease, StoreError},
+    store::{Lease, Release, StoreError},
 };
 
 /// Releases a lease: the saga is due at `due`. Only the holder can.
 pub(in crate::store) async fn release(
     conn: &mut Conn,
     saga: &Saga,
-    held: i64,
-    due: DateTime<Utc>,
-    (attempts, error): (i32, &str),
+    Release { held, due, attempts, error }: Release<'_>,
 ) -> Result<(), StoreError> {
     match saga {
         Saga::Order(order) => {
