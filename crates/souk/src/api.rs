@@ -99,7 +99,7 @@ impl Api {
                 let product = product.with_context(|| format!("product {sku} is neither there nor free"))?;
                 Ok(text(product, "name")?.to_owned())
             }
-            Err(refusal) => Err(refusal).with_context(|| format!("product {sku} was not taken")),
+            Err(refusal) => Err(refusal).with_context(|| format!("product {sku} was refused")),
         }
     }
 

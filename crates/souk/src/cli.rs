@@ -52,31 +52,31 @@ EXIT STATUS
 pub enum Command {
     /// Run everything in one process (the default).
     Up(UpArgs),
-    /// Run the user service alone, or make an administrator.
+    /// Run the user service alone, or create an administrator.
     User(UserArgs),
     /// Run the inventory service alone.
     Inventory(ServiceArgs),
     /// Run the order service alone.
     Order(ServiceArgs),
-    /// Run the API gateway alone, before souk's services or your own (docs/gateway.md).
+    /// Run the API gateway alone, for souk's services or your own (docs/gateway.md).
     Gateway(GatewayArgs),
-    /// Bring the databases to this version's schema and exit. Services do so themselves when they start.
+    /// Migrate the databases to this version's schema and exit. Services migrate by themselves when they start.
     Migrate(MigrateArgs),
-    /// Read all settings, check them, and print what is in force with secrets hidden.
+    /// Read and check all settings, and print their values with secrets hidden.
     CheckConfig(DataArgs),
     /// Print every setting with its default and its meaning: a settings file to start from.
     DefaultConfig,
-    /// Bring data from another system into a running souk through its public API.
+    /// Import data from another system into a running souk through its public API.
     #[command(subcommand)]
     Import(ImportCommand),
-    /// Check the promises on live databases: stock equals its ledger, every order is final or being worked on,
-    /// what is confirmed is paid once. Exit status 1 where one is broken, with the rows that break it.
+    /// Check the promises on live databases: stock equals its ledger, every order is final or in progress, every
+    /// confirmed order is paid once. Exit status 1 if one is broken, with the rows that break it.
     Verify(DataArgs),
     /// Test the promises: buyers order few products, in parallel and repeatedly, cancel and return, while services are
     /// killed; then every response is compared with the stored data. Exit status 1 if a promise is broken, with the
     /// orders and products that break it.
     Prove(ProveArgs),
-    /// Ask a running gateway or service whether it is ready. Exit status 0 if so. For containers' health checks.
+    /// Check whether a running gateway or service is ready. Exit status 0 if it is. For health checks of containers.
     Healthcheck(HealthcheckArgs),
     /// Make the certificates that services show each other (`[server.tls]`, `[client.tls]`): an authority in
     /// `DIR/authority`, made once, and in `DIR/NAME` what the service NAME needs, recreated each time: `ca.pem`,
@@ -132,7 +132,7 @@ pub struct GatewayArgs {
     /// and more than once for one with several addresses (gateway.backends).
     #[arg(long, value_name = "NAME=URL", value_parser = backend)]
     pub backend: Vec<(String, String)>,
-    /// Anyone may call methods of your own services that nothing else is said of (gateway.contract.access).
+    /// Let anyone call methods of your own services that have no other rule (gateway.contract.access).
     #[arg(long)]
     pub public: bool,
 }
@@ -154,10 +154,10 @@ pub struct UserArgs {
     pub service: ServiceArgs,
 }
 
-/// Work on users, straight on their database.
+/// Manage users directly in their database.
 #[derive(Subcommand, Debug)]
 pub enum UserCommand {
-    /// Make an administrator. The password is read from SOUK_ADMIN_PASSWORD, or made up and printed once.
+    /// Create an administrator. The password is read from SOUK_ADMIN_PASSWORD, or generated and printed once.
     CreateAdmin {
         /// Address to log in with.
         #[arg(long)]
@@ -165,7 +165,7 @@ pub enum UserCommand {
         #[command(flatten)]
         data: DataArgs,
     },
-    /// Sign new tokens with a new key. The last one stays published until the last token it signed has expired.
+    /// Sign new tokens with a new key. The old key stays published until the last token that it signed has expired.
     RotateKey {
         #[command(flatten)]
         data: DataArgs,
@@ -175,7 +175,7 @@ pub enum UserCommand {
 /// Which databases to migrate.
 #[derive(Args, Debug)]
 pub struct MigrateArgs {
-    /// Which service's; all three where none is named.
+    /// The services to migrate. Default: all three.
     #[arg(value_parser = ["user", "inventory", "order"])]
     pub services: Vec<String>,
     #[command(flatten)]

@@ -1,4 +1,4 @@
-//! Asks whether a gateway or a service is ready.
+//! Checks whether a gateway or a service is ready.
 
 use std::{path::Path, time::Duration};
 

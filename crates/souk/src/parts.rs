@@ -1,4 +1,4 @@
-//! The gateway and the services of one process: started together, stopped one after the other.
+//! The gateway and the services in one process: they start together and stop one after the other.
 
 use std::time::{Duration, Instant};
 
@@ -59,7 +59,7 @@ impl Parts {
         self.running.join_next().await
     }
 
-    /// Says that nothing is ready, for as long as `delay`, and then stops one after the other.
+    /// Reports not ready for `delay`, and then stops one after the other.
     pub async fn stop(mut self, delay: Duration) {
         self.of(Which::Gateway).for_each(|gateway| gateway.stop.announce());
         tokio::time::sleep(delay).await;

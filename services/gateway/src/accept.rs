@@ -1,4 +1,4 @@
-//! What a client takes for an answer: the `Accept` header (RFC 9110, 12.5.1).
+//! The media types that a client accepts: the `Accept` header (RFC 9110, 12.5.1).
 
 use http::{HeaderMap, header};
 use souk_common::error::{Problem, Reason};
@@ -16,7 +16,8 @@ struct Range {
     quality: f32,
 }
 
-/// How welcome a media type is: its quality from 0 (not at all) to 1, and how exactly it was asked for.
+/// The weight of a media type: its quality from 0 (not accepted) to 1, and how specific the matching
+/// range is.
 #[derive(Debug, Clone, Copy, PartialEq, PartialOrd)]
 pub struct Weight {
     /// 0 to 1.
@@ -26,13 +27,14 @@ pub struct Weight {
 }
 
 impl Accept {
-    /// Reads the headers. What is no media range is left out; where none is left, anything is taken.
+    /// Reads the headers. Invalid media ranges are ignored; without a valid one, everything is
+    /// accepted.
     pub fn of(headers: &HeaderMap) -> Self {
         let values = headers.get_all(header::ACCEPT).iter().filter_map(|value| value.to_str().ok());
         Self(values.flat_map(|value| value.split(',')).filter_map(Range::parse).collect())
     }
 
-    /// How welcome a media type is. The most exact range that fits it decides.
+    /// The weight of a media type, by the most specific range that matches it.
     pub fn weigh(&self, media_type: &str) -> Weight {
         if self.0.is_empty() {
             return Weight { quality: 1.0, exactness: 0 };
@@ -46,10 +48,10 @@ impl Accept {
         best.unwrap_or(Weight { quality: 0.0, exactness: 0 })
     }
 
-    /// The most welcome of the media types that there are; the earlier one where two are as welcome.
+    /// The offered media type with the highest weight; the earlier one if two are equal.
     ///
     /// # Errors
-    /// `NOT_ACCEPTABLE` where none is welcome.
+    /// `NOT_ACCEPTABLE` if none is accepted.
     pub fn choose<'t>(&self, offered: &[&'t str]) -> Result<&'t str, Problem> {
         let mut best: Option<(Weight, &'t str)> = None;
         for media_type in offered {

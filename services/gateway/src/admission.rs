@@ -1,7 +1,7 @@
-//! How many requests are worked on at a time, and whose: no caller takes the gateway for itself.
+//! Limits the number of concurrent requests, and shares them fairly among callers.
 //!
-//! A place that is free is given at once, up to a caller's share. Who finds none waits for a moment, and a place that
-//! falls free goes to the waiting caller who holds the fewest. When as many wait as there are places, who asks for
+//! A free place is given at once, up to a caller's share. Otherwise the request waits for a moment. A place that
+//! becomes free goes to the waiting caller who holds the fewest. When as many wait as there are places, who asks for
 //! the most is refused.
 
 mod places;
@@ -60,7 +60,7 @@ struct Place {
     caller: Caller,
 }
 
-/// Refuses a client at once whose address has as many requests under way as it may: nothing of it is read.
+/// Refuses a client at once if its address has reached its limit of running requests, without reading its request.
 pub async fn refuse_crowd(gateway: &Gateway, request: Request<Body>, next: &Next) -> Result<Response<Body>, Problem> {
     if request::target(request.extensions())?.method().is_some() {
         let site = request::site(request.extensions())?;
@@ -71,8 +71,7 @@ pub async fn refuse_crowd(gateway: &Gateway, request: Request<Body>, next: &Next
     next.run(request).await
 }
 
-/// Gives a call of the contract a place, until the last byte of its response has gone. The response of a stream has a
-/// place of its own.
+/// Gives a call of the contract a place, until the last byte of its response is sent. Streams have places of their own.
 pub async fn admit(gateway: &Gateway, request: Request<Body>, next: &Next) -> Result<Response<Body>, Problem> {
     let extensions = request.extensions();
     let target = request::target(extensions)?;
@@ -87,8 +86,8 @@ pub async fn admit(gateway: &Gateway, request: Request<Body>, next: &Next) -> Re
 }
 
 impl Admission {
-    /// So many places, of which one caller may hold `share` at most; 0: half of them. All callers of an address may hold
-    /// or wait for three quarters of them together. Who waits does so for `queue_timeout`.
+    /// With this many places, of which one caller may hold at most `share`; 0: half of them. All callers of one address
+    /// together may hold or wait for three quarters of them. Requests wait for at most `queue_timeout`.
     pub fn new(places: usize, share: usize, queue_timeout: Duration) -> Self {
         let share = if share == 0 { places.div_ceil(2) } else { share };
         let total = u64::try_from(places.saturating_mul(2)).unwrap_or(u64::MAX);
@@ -103,7 +102,7 @@ impl Admission {
     /// Gives a request a place: as its user's, else as its address's.
     ///
     /// # Errors
-    /// `OVERLOADED`, if there is none, and none falls free soon.
+    /// `OVERLOADED`, if no place becomes free soon.
     async fn admit(&self, site: IpAddr, user: Option<UserId>, class: RateClass) -> Result<Admitted, Problem> {
         let of_address = self.addresses.take(site, 1).ok_or_else(full)?;
         let place = self.enter(user.map_or(Caller::Address(site), Caller::User), class).await?;
@@ -136,7 +135,7 @@ impl Drop for Place {
     fn drop(&mut self) {
         let next = self.admission.lock().leave(&self.caller);
         if let Some((caller, sender)) = next {
-            // Who has left meanwhile gives the place back by not taking it.
+            // A waiting caller who has left returns the place by not taking it.
             drop(sender.send(Self { admission: self.admission.clone(), caller }));
         }
     }
@@ -183,8 +182,8 @@ impl Drop for Waiting<'_> {
     }
 }
 
-/// Of callers who hold as many: a log-in before a change before a read, for what is refused of the first two costs
-/// its user the most.
+/// The order among callers who hold the same number: log-ins before changes before reads, because a refused log-in or
+/// change costs its user the most.
 fn rank(class: RateClass) -> u8 {
     match class {
         RateClass::Auth => 0,

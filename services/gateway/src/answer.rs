@@ -1,4 +1,4 @@
-//! Answers of the gateway's own: JSON, problems, and what every answer carries.
+//! The gateway's own responses: JSON, problems, and common headers.
 
 use bytes::Bytes;
 use http::{HeaderValue, Response, StatusCode, header};
@@ -39,7 +39,7 @@ pub fn problem(problem: &Problem, request_id: &str, instance: &str, binding: Opt
     response
 }
 
-/// Puts on an answer the headers that belong to its problem.
+/// Adds the headers of a problem to its response.
 pub fn explain(response: &mut Response<Body>, problem: &Problem) {
     let status = response.status();
     let headers = response.headers_mut();
@@ -71,7 +71,7 @@ pub fn problem_json(problem: &Problem, request_id: &str, instance: &str, binding
     body
 }
 
-/// RFC 6750: says which kind of token is wanted, and whether the one that came was wrong.
+/// The `WWW-Authenticate` header (RFC 6750): the expected kind of token, and whether the sent one was invalid.
 fn challenge(reason: Reason) -> HeaderValue {
     HeaderValue::from_static(match reason {
         Reason::TokenInvalid | Reason::TokenExpired => "Bearer error=\"invalid_token\"",

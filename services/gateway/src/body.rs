@@ -1,5 +1,5 @@
-//! The request's body, read as a whole before the request takes a place: a client that sends half of one holds nothing
-//! but its own connection.
+//! Reads the request's body as a whole before the request takes a place: a client that sends half a body holds only its
+//! own connection.
 
 use std::{net::IpAddr, sync::Arc, time::Duration};
 
@@ -52,14 +52,14 @@ impl Settings {
 
 /// Bytes that a body counts for at least, so that many small ones count, too.
 const LEAST: u64 = 4096;
-/// A client has this long for any body, and a second more for so many bytes that the method takes: a call whose message is
-/// small is not waited for as long as an import.
+/// The base time for any body. Larger limits of a method add time to it, so that a small call has less time than an
+/// import.
 const GRACE: Duration = Duration::from_secs(5);
 const SLOWEST: u64 = 128 * 1024;
-/// How many times the limit a body that is too large is read on and thrown away. A client that sends all before it
-/// reads would otherwise meet a broken connection instead of the answer.
+/// How much of a body that is too large is read and discarded, as a multiple of the limit. A client that sends
+/// everything before it reads would otherwise get a broken connection instead of the response.
 const READ_ON: usize = 4;
-/// What HTTP has for a client that is too slow.
+/// The HTTP status for a client that is too slow.
 const REQUEST_TIMEOUT: u16 = 408;
 
 /// The bodies of a gateway that are in memory.
@@ -68,8 +68,8 @@ pub fn quota(settings: &Settings) -> Arc<Quota> {
     Quota::new(bytes(settings.max_bytes), bytes(settings.max_bytes_per_address))
 }
 
-/// Reads the body of a call that is one message. That of a stream is read as it is passed on, and one that nobody asked
-/// for is not read at all. What the request's head alone shows to be wrong is refused first.
+/// Reads the body of a call with a single message. A stream's body is read while it is passed on, and an unexpected
+/// body is not read at all. Requests with an invalid head are refused first.
 pub async fn read(gateway: &Gateway, request: Request<Body>, next: &Next) -> Result<Response<Body>, Problem> {
     let target = request::target(request.extensions())?;
     let Some(method) = target.method() else { return next.run(request).await };
@@ -166,7 +166,7 @@ async fn collect(mut body: Body, mut held: Held, limits: &Limits) -> Result<(Byt
 
 /// A body of more than `limit` bytes.
 pub fn too_large(limit: usize) -> Problem {
-    Problem::new(Reason::BodyTooLarge, format!("the body is larger than the {limit} bytes that are taken"))
+    Problem::new(Reason::BodyTooLarge, format!("the body is larger than the limit of {limit} bytes"))
         .metadata("limitBytes", limit)
 }
 

@@ -1,5 +1,5 @@
-//! Who calls, and whether they may: the token is checked here, and the method's access rule. What is theirs of what
-//! they ask for, the service decides.
+//! Authentication and authorisation: checks the token and the method's access rule. The service checks which resources
+//! belong to the caller.
 
 use http::{Request, Response, header};
 use souk_common::{
@@ -14,11 +14,11 @@ use crate::{
     request::{self, Caller},
 };
 
-/// Notes who calls a method of the contract. A token that is not valid is noted, too: who tries tokens is counted before
-/// they are refused.
+/// Identifies the caller of a method. An invalid token is recorded, too, so that attempts count against the rate limits
+/// before they are refused.
 pub async fn identify(gateway: &Gateway, mut request: Request<Body>, next: &Next) -> Result<Response<Body>, Problem> {
     if gateway.verifier.is_none() && !gateway.api.passes_authorization {
-        // Checked by nobody here, it must not look to a service as if it were.
+        // The gateway has not checked it, so a service must not get it.
         request.headers_mut().remove(header::AUTHORIZATION);
     }
     if request::target(request.extensions())?.method().is_some() {
@@ -29,7 +29,7 @@ pub async fn identify(gateway: &Gateway, mut request: Request<Body>, next: &Next
             _ => Ok(Identity::Anonymous),
         };
         let identity = match identified {
-            // Services call each other directly: one that comes in here is a stolen token.
+            // Services call each other directly: a service token that arrives here is stolen.
             Ok(Identity::Service { .. }) => {
                 Err(Problem::new(Reason::TokenInvalid, "this token is not one for clients"))
             }
@@ -40,7 +40,7 @@ pub async fn identify(gateway: &Gateway, mut request: Request<Body>, next: &Next
     next.run(request).await
 }
 
-/// Lets a caller in as far as the method's access rule does.
+/// Checks the method's access rule.
 pub async fn authorize(_: &Gateway, request: Request<Body>, next: &Next) -> Result<Response<Body>, Problem> {
     if let Some(method) = request::target(request.extensions())?.method() {
         let rule = method.access.as_ref().filter(|rule| !rule.only_internal());

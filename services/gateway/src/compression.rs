@@ -1,6 +1,6 @@
-//! Answers are compressed with gzip for those who accept it.
+//! Compresses responses with gzip for clients that accept it.
 //!
-//! gzip alone: everyone reads it, and a CDN in front makes what browsers like better of it.
+//! Only gzip: every client reads it, and a CDN in front can recompress for browsers.
 
 use std::convert::Infallible;
 
@@ -16,7 +16,7 @@ use crate::{gateway::Gateway, layers::NextInfallible, rest::etag};
 
 /// Bytes below which compression saves no packet.
 const WORTH_IT: u64 = 1024;
-/// What gets smaller. gRPC has its own compression, and streams must not wait for more to compress.
+/// The compressible content types. gRPC has its own compression, and streams must not be buffered.
 const TEXT: [&str; 7] = [
     "application/json",
     "application/problem+json",

@@ -90,7 +90,7 @@ impl Gateway {
     /// Answers a unary call.
     ///
     /// # Errors
-    /// What [`refusal`] is to say.
+    /// The problem for [`refusal`].
     pub(crate) async fn connect(&self, method: &Method, request: Request<Body>) -> Result<Response<Body>, Problem> {
         let (mut parts, _) = request.into_parts();
         let limit = self.request_limit(method);
@@ -99,7 +99,7 @@ impl Gateway {
             _ => {
                 let codec = Codec::of_body(&parts.headers)?;
                 let WholeBody(body) = request::part::<WholeBody>(&parts.extensions)?.clone();
-                // The protocol's own word for it, where HTTP has 415.
+                // The protocol's own code, where REST answers 415.
                 Call { codec, message: self.inflated(&parts.headers, body, Reason::Unimplemented, limit)? }
             }
         };
@@ -232,7 +232,7 @@ async fn unary(response: Response<Body>, errors: &Errors) -> Result<Bytes, Probl
     }
 }
 
-/// A problem as Connect words it: the code's name, the message, and the same details as on gRPC.
+/// A problem in Connect's format: the code's name, the message, and the same details as on gRPC.
 pub fn refusal(problem: &Problem, request_id: &str) -> Response<Body> {
     let (name, http_status) = code(problem.code());
     // The one status that the protocol gives to a request rather than to a code.

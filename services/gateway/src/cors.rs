@@ -133,7 +133,7 @@ fn with(always: &[HeaderName], more: &HeaderList) -> Vec<HeaderName> {
     always.iter().chain(more.named()).cloned().collect()
 }
 
-/// What other origins may do, by checked settings.
+/// The CORS rules, from checked settings.
 pub struct Cors {
     layer: CorsLayer,
     /// Whether a response is for one origin and not for another.
@@ -164,8 +164,8 @@ impl Cors {
     }
 }
 
-/// Lets pages of other origins call as the settings say. An OPTIONS that is no preflight is answered by the routes, and
-/// what has no origin is no page's.
+/// Applies CORS. An OPTIONS request that is not a preflight is answered by the routes, and a request without an origin
+/// is not from a page.
 pub async fn cross_origin(
     gateway: &Gateway,
     request: Request<Body>,
@@ -182,7 +182,7 @@ pub async fn cross_origin(
         false => next.run(request).await,
     };
     if cors.varies {
-        // Also where no origin came: the same response must not be kept for one that does.
+        // Also without an origin: the response must not be cached for requests with one.
         response.headers_mut().append(header::VARY, HeaderValue::from_static("origin"));
     }
     Ok(response)

@@ -10,12 +10,13 @@ use tonic::body::Body;
 
 use crate::{answer, compression};
 
-/// Nothing comes from another host, and nothing goes to one. The viewer's icons are in its style sheet.
+/// Allows no requests to other hosts. The viewer's icons are in its style sheet.
 const POLICY: HeaderValue = HeaderValue::from_static(
     "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' data:; connect-src 'self'; \
      base-uri 'none'; form-action 'none'; frame-ancestors 'none'",
 );
-/// It changes with the program alone; asked each time, an old viewer never shows a new document.
+/// It only changes with the program. It is revalidated each time, so that an old viewer never shows
+/// a new document.
 const CACHE: HeaderValue = HeaderValue::from_static("no-cache");
 
 /// A file of the page.

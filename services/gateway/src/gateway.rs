@@ -1,4 +1,4 @@
-//! The stack: what happens to every request, from the outside in, and the handler that answers it.
+//! The stack: the layers that every request passes, from the outside in, and the handlers.
 
 use std::sync::{Arc, OnceLock};
 
@@ -116,36 +116,37 @@ impl Gateway {
         })
     }
 
-    /// Answers requests: one layer a line, from the outside in. What a layer learns of a request travels in the request's
-    /// extensions (`request`), and a layer that misses what it needs refuses the request.
+    /// The layers of a request, one per line, from the outside in. Layers pass data in the request's extensions
+    /// (`request`). A layer refuses a request without the data that it needs.
     pub(crate) fn stack(self: &Arc<Self>) -> NextInfallible {
         let gateway = self;
         let answers_in_any_case = ServiceBuilder::new()
-            // Gives the request its id, deadline and span, and measures and logs it once, whatever becomes of it.
+            // Gives the request its id, deadline and span, and measures and logs it once, whatever its result.
             .layer(around(gateway, observe::observe))
-            // Keeps browsers from taking a response for what it is not.
+            // Adds security headers for browsers.
             .layer(around(gateway, headers::secure))
-            // Says which web pages of other origins may read the response.
+            // Adds CORS headers.
             .layer(around(gateway, cors::cross_origin))
-            // Compresses the response, inside of the layers that only add headers to it.
+            // Compresses the response. The layers outside only add headers.
             .layer(around(gateway, compression::compress))
             // Turns errors into responses of the client's protocol.
             .layer(around(gateway, respond::respond));
         let may_refuse = ServiceBuilder::new()
-            // Refuses what one server reads so and another one otherwise, before anyone reads it.
+            // Refuses ambiguous requests, which different servers would read differently.
             .layer(around(gateway, head::require_sound))
-            // Refuses an address that has used up its budgets or its places, at no more cost than this.
+            // Refuses an address that has used up its rate limits or places, at the least cost.
             .layer(around(gateway, limits::refuse_exhausted))
             .layer(around(gateway, admission::refuse_crowd))
             // Checks the token: budgets and the access rule are the caller's.
             .layer(around(gateway, caller::identify))
-            // Counts the request, also where its token is not valid: who tries tokens is stopped here.
+            // Counts the request against the rate limits, even with an invalid token, to stop attempts with many
+            // tokens.
             .layer(around(gateway, limits::spend))
-            // Asks the contract whether this caller may call this method.
+            // Checks the method's access rule.
             .layer(around(gateway, caller::authorize))
-            // Reads the body before the request takes a place: half a body keeps no one else out.
+            // Reads the body before the request takes a place, so that an incomplete body blocks nobody else.
             .layer(around(gateway, body::read))
-            // Gives the request a place among those that are worked on, or refuses it soon.
+            // Admits the request to the limited number of concurrent requests, or refuses it soon.
             .layer(around(gateway, admission::admit));
         answers_in_any_case.service(may_refuse.service(Next::handlers(gateway)))
     }

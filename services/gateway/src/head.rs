@@ -1,5 +1,4 @@
-//! What the head of every request must be, whatever it is for: one host, one length, and each header that says one
-//! thing only once.
+//! Checks the head of every request: one host, one length, and single-valued headers only once.
 
 use std::{fmt::Display, net::Ipv6Addr};
 
@@ -15,7 +14,7 @@ use tonic::body::Body;
 
 use crate::{gateway::Gateway, layers::Next, request};
 
-/// Headers that have one value. `Authorization` is one, too: see [`souk_common::auth::Verifier`].
+/// Single-valued headers. So is `Authorization`: see [`souk_common::auth::Verifier`].
 const SINGLE: [HeaderName; 13] = [
     header::ACCESS_CONTROL_REQUEST_METHOD,
     header::CONTENT_ENCODING,
@@ -31,8 +30,8 @@ const SINGLE: [HeaderName; 13] = [
     HeaderName::from_static("idempotency-key"),
     HeaderName::from_static("last-event-id"),
 ];
-/// Headers by which a request is found in logs and traces. Proxies set them, so one that has two of them must not fail
-/// for it: it gets a new one (W3C Trace Context, 3.2).
+/// Headers that identify a request in logs and traces. Proxies set them, so a request with two of them does not fail:
+/// it gets a new value (W3C Trace Context, 3.2).
 const NAMES: [HeaderName; 2] = [REQUEST_ID, HeaderName::from_static("traceparent")];
 
 /// Refuses a request whose head can be read in more than one way, before anyone reads it.
@@ -44,7 +43,7 @@ pub async fn require_sound(_: &Gateway, mut request: Request<Body>, next: &Next)
     next.run(request).await
 }
 
-/// Checks the head of a request, and takes out of it what cannot be relied on.
+/// Checks the head of a request, and removes unreliable headers.
 ///
 /// # Errors
 /// `MALFORMED_REQUEST` with what is wrong; `UNIMPLEMENTED` (501) for a transfer coding that is not known.

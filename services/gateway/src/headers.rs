@@ -8,7 +8,7 @@ use tonic::body::Body;
 
 use crate::{gateway::Gateway, layers::NextInfallible};
 
-/// Nothing that the gateway answers is a page to frame or to run scripts in. A page that is one sets its own.
+/// The default security headers: no framing and no scripts. Pages set their own.
 pub const SECURITY: [(HeaderName, HeaderValue); 4] = [
     (header::X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff")),
     (header::REFERRER_POLICY, HeaderValue::from_static("no-referrer")),
@@ -22,7 +22,7 @@ const DEPRECATION: HeaderName = HeaderName::from_static("deprecation");
 /// When it may be gone (RFC 8594).
 const SUNSET: HeaderName = HeaderName::from_static("sunset");
 
-/// Adds to a response what keeps browsers safe, where it does not have it already.
+/// Adds the security headers that a response does not have yet.
 pub async fn secure(
     gateway: &Gateway,
     request: Request<Body>,

@@ -1,4 +1,4 @@
-//! What the layers of the stack are made of: each is one async function of the gateway, the request and what is inside.
+//! Building blocks of layers: each layer is one async function of the gateway, the request and the next layer.
 
 use std::{
     convert::Infallible,
@@ -24,10 +24,10 @@ trait Handle<E>: Send + Sync {
     fn handle(&self, request: Request<Body>) -> Answer<'_, E>;
 }
 
-/// What is inside of a layer. It is always ready.
+/// The next inner layer. It is always ready.
 pub struct Next<E = Problem>(Arc<dyn Handle<E>>);
 
-/// What is inside of a layer that answers in any case.
+/// The next inner layer of a layer that always responds.
 pub type NextInfallible = Next<Infallible>;
 
 impl<E> Next<E> {
@@ -38,7 +38,7 @@ impl<E> Next<E> {
 }
 
 impl Next {
-    /// What is inside of all layers: the handlers of a gateway.
+    /// The innermost layer: the handlers of a gateway.
     pub fn handlers(gateway: &Arc<Gateway>) -> Self {
         struct Handlers(Arc<Gateway>);
         impl Handle<Problem> for Handlers {

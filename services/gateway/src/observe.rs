@@ -24,10 +24,10 @@ use tonic::{Code, Status, body::Body};
 
 use crate::{gateway::Gateway, layers::NextInfallible, target::Target};
 
-/// The target of the lines that say how a request went.
+/// The target of access log lines.
 const ACCESS: &str = "access";
 
-/// Refusals that come by the thousand, for the log.
+/// Samples frequent refusals for the log.
 static REFUSALS: telemetry::Sampled = telemetry::Sampled::new();
 
 /// Gives a request its id, deadline and span, and measures and logs it when its response has gone.
@@ -105,7 +105,7 @@ impl End {
 }
 
 impl Record {
-    /// The request ended so. The last word counts.
+    /// Sets the outcome. The last value counts.
     pub fn set(&self, end: End) {
         *self.lock() = Some(end);
     }
@@ -117,7 +117,7 @@ impl Record {
         *end = Some(End { status, code: Some(code), problem });
     }
 
-    /// Its response begins with this status; whether it ends otherwise, someone else knows.
+    /// Its response begins with this status. A stream may still end differently.
     fn begun(&self, status: StatusCode) {
         self.lock().get_or_insert(End { status, code: None, problem: None });
     }

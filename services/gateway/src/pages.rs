@@ -1,4 +1,4 @@
-//! The gateway's own pages: what is where, is it alive, is it ready, what the API is.
+//! The gateway's own pages: index, liveness, readiness, and the API document.
 
 use bytes::Bytes;
 use http::{HeaderMap, Response, StatusCode};
@@ -96,7 +96,7 @@ impl Gateway {
     }
 }
 
-/// Adds to each backend where it is called, and how each address is.
+/// Adds the addresses of each backend, with their states.
 fn tell_addresses(report: &Report, body: &mut Value) {
     for (at, backend) in report.backends.iter().enumerate() {
         let addresses = backend.addresses.iter();

@@ -1,4 +1,4 @@
-//! What a request carries through the stack, in its extensions: each layer reads what one further out has put there.
+//! The data of a request in its extensions: outer layers set it, and inner layers read it.
 //!
 //! Beside what is here these are [`RequestContext`](souk_common::context::RequestContext) (its id and deadline),
 //! [`Record`](crate::observe::Record) (how it went) and [`Standing`](crate::limits::Standing) (what is left of budgets).
@@ -15,7 +15,7 @@ use crate::{address, target::Target};
 #[derive(Debug, Clone, Copy)]
 pub struct ClientAddress(pub IpAddr);
 
-/// Who calls, or what is wrong with their token.
+/// The caller, or the problem with their token.
 #[derive(Debug, Clone)]
 pub struct Caller(pub Result<Identity, Problem>);
 
@@ -23,16 +23,16 @@ pub struct Caller(pub Result<Identity, Problem>);
 #[derive(Debug, Clone)]
 pub struct WholeBody(pub Bytes);
 
-/// What a layer further out has put there.
+/// Data that an outer layer has set.
 ///
 /// # Errors
-/// `INTERNAL` where it is missing: the stack is wrong, and no request may pass for it.
+/// `INTERNAL` if it is missing: the stack is wrong, and the request must not pass.
 pub fn part<T: Clone + Send + Sync + 'static>(extensions: &Extensions) -> Result<&T, Problem> {
     let missing = || format!("the request has no {}: a layer is missing", std::any::type_name::<T>());
     extensions.get::<T>().ok_or_else(|| Problem::internal().caused_by(missing()))
 }
 
-/// What the request is for.
+/// The target of the request.
 ///
 /// # Errors
 /// As [`part`].

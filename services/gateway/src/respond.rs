@@ -20,10 +20,10 @@ use crate::{
     target::Protocol,
 };
 
-/// When to come back where no one knows better.
+/// The default `Retry-After`.
 const RETRY_AFTER: Duration = Duration::from_secs(1);
 
-/// Answers a request: with what is inside, or with its problem. A panic is a problem, too.
+/// Answers a request with the inner response or its problem. A panic becomes a problem, too.
 pub async fn respond(gateway: &Gateway, mut request: Request<Body>, next: &Next) -> Result<Response<Body>, Infallible> {
     let extensions = request.extensions_mut();
     let standing = Standing::default();
@@ -63,7 +63,7 @@ pub async fn respond(gateway: &Gateway, mut request: Request<Body>, next: &Next)
     })
 }
 
-/// Adds to a refusal for now (503) when the client may try again, where the service did not say.
+/// Adds `Retry-After` to a temporary refusal (503), if the service did not set it.
 pub fn with_retry_delay(problem: Problem) -> Problem {
     let for_now = problem.http_status() == StatusCode::SERVICE_UNAVAILABLE.as_u16();
     if for_now && problem.retry_delay().is_none() { problem.retry_after(RETRY_AFTER) } else { problem }

@@ -44,9 +44,9 @@ pub struct Routes(routes::Routes<Served>);
 /// Why a request has no route.
 #[derive(Debug)]
 pub enum Miss {
-    /// The path leads nowhere, or cannot be read.
+    /// The path has no route, or cannot be parsed.
     Path(Problem),
-    /// The path leads somewhere, with other HTTP methods. Holds the `Allow` header.
+    /// The path has routes, but for other HTTP methods. Holds the `Allow` header.
     Method(String),
 }
 
@@ -101,7 +101,7 @@ impl MethodOptions for Options<'_> {
 
     fn method(&self, descriptor: &MethodDescriptor) -> Result<Option<Served>, String> {
         let path = format!("/{}/{}", descriptor.parent_service().full_name(), descriptor.name());
-        // What clients may never call has no place in their world.
+        // Internal methods have no routes.
         let reachable = |method: &&Arc<Method>| method.access.as_ref().is_some_and(|rule| !rule.only_internal());
         let Some(method) = self.contract.method(&path).filter(reachable) else { return Ok(None) };
         let resume = Resume::of(method).map_err(|fault| format!("(souk.options.v1.cursor): {fault}"))?;

@@ -1,4 +1,4 @@
-//! Accepts connections, HTTP/1.1 and HTTP/2 on one port, and lets them end in peace.
+//! Accepts connections, HTTP/1.1 and HTTP/2 on one port, and closes them gracefully.
 
 use std::{io, sync::Arc, time::Duration};
 
@@ -32,7 +32,7 @@ use crate::{
     upstream::UpstreamError,
 };
 
-/// What keeps the gateway from being put together.
+/// Errors at the start of the gateway.
 #[derive(Debug, thiserror::Error)]
 pub enum ServeError {
     /// The contract cannot be served.
@@ -50,7 +50,7 @@ pub enum ServeError {
     /// A backend cannot be called.
     #[error(transparent)]
     Upstream(#[from] UpstreamError),
-    /// Nobody said where the keys are that tokens are checked with.
+    /// The address of the service with the token keys is missing.
     #[error("gateway.keys_from is `{0}`, and gateway.backends does not say where that is")]
     Keys(String),
     /// The address of the service that has the keys is not one.
@@ -79,8 +79,8 @@ const HEADERS: usize = 100;
 /// How long connections that the system has made before a gateway stops are still taken: closing their listener would
 /// reset them.
 const BACKLOG: Duration = Duration::from_millis(20);
-/// How long idle connections stay open then. Closing one resets the request that its client may just be sending; in this
-/// time who keeps sending is told by an answer to send no more.
+/// How long idle connections stay open then. Closing one would reset a request that its client is just sending. In this
+/// time responses tell clients to open a new connection.
 const LAST_REQUESTS: Duration = Duration::from_millis(100);
 /// A client that is silent for this long is asked whether it is still there, and has as long to answer.
 const KEEP_ALIVE: Duration = Duration::from_secs(30);
@@ -125,7 +125,7 @@ impl Gateway {
             let readiness = readiness.clone();
             async move { readiness.report().await.ready }
         });
-        // Cuts off what still runs at the end of the drain, and ends what runs beside the requests.
+        // Cancels requests that still run at the end of the drain, and stops background tasks.
         let cut = CancellationToken::new();
         let _cut = cut.clone().drop_guard();
         if let Some(cache) = &self.cache {

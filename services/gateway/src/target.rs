@@ -1,4 +1,4 @@
-//! What a request is for, and in which protocol it asks: found before anything else, from its head alone.
+//! The target and protocol of a request, determined first, from its head alone.
 
 use std::{sync::Arc, time::Duration};
 
@@ -97,7 +97,7 @@ impl Gateway {
             return Target { protocol: Protocol::Grpc, to };
         }
         if let HttpMethod::TRACE | HttpMethod::CONNECT = *request.method() {
-            // Not even where a route takes any method: one shows headers to scripts, the other opens tunnels.
+            // Refused even by routes that accept any method: TRACE shows headers to scripts, CONNECT opens tunnels.
             return only(PAGE);
         }
         if let Some(page) = Page::at(path) {
@@ -114,7 +114,7 @@ impl Gateway {
             };
         }
         match self.routes.find(request.method(), path) {
-            // A route that takes any method must not take the browser's question for a call.
+            // A route that accepts any method must not treat a CORS preflight as a call.
             Ok(matched) if matched.route.http_method == "*" && cors::is_preflight(request) => only(ANY),
             Ok(matched) => rest(To::Route(matched)),
             Err(miss) => rest(To::Miss(miss)),

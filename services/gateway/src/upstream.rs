@@ -1,4 +1,4 @@
-//! Where calls go: a client for each backend, found by the service's name.
+//! The backends: a client for each, found by the service's name.
 
 use std::{collections::BTreeMap, sync::Arc};
 

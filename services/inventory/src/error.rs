@@ -21,10 +21,10 @@ pub enum Error {
     #[error(transparent)]
     Refused(#[from] Refusal),
     /// Another product has the stock code, whatever its letter case.
-    #[error("sku {0:?} is taken")]
+    #[error("sku {0:?} exists already")]
     SkuTaken(String),
     /// Another location has the code, whatever its letter case.
-    #[error("location code {0:?} is taken")]
+    #[error("location code {0:?} exists already")]
     LocationCodeTaken(String),
     /// There is no such product.
     #[error("{0} does not exist")]

@@ -277,7 +277,7 @@ pub(crate) fn short_or_done<T>(
     let message = match problem.reason() {
         Reason::OutOfStock => "not enough stock",
         Reason::ProductArchived => "no longer sold",
-        Reason::StateConflict | Reason::ResourceNotFound => "the stock is no longer held",
+        Reason::StateConflict | Reason::ResourceNotFound => "the stock is no longer reserved",
         _ => return Err(Unanswered::to(method, problem)),
     };
     Ok(Answer::OutOfStock { message: message.to_owned(), items: shortages(&problem) })

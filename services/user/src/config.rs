@@ -87,7 +87,7 @@ impl Config {
             return fault("session_ttl", "must be at least access_token_ttl, and at most ten years".into());
         }
         if settings.refresh_grace > MINUTE {
-            return fault("refresh_grace", "must be at most 1m: for so long a stolen token goes unnoticed".into());
+            return fault("refresh_grace", "must be at most 1m: a stolen token goes unnoticed for this long".into());
         }
         if !(MINUTE..=3660 * DAY).contains(&settings.signing_key_max_age) {
             return fault("signing_key_max_age", "must be from 1m to ten years".into());

@@ -33,10 +33,10 @@ pub enum Error {
     #[error("{} does not exist", .0.name())]
     NoSuchUser(UserId),
     /// Another account has this email.
-    #[error("the email is taken")]
+    #[error("the email is in use")]
     EmailTaken,
     /// Another account has this external id.
-    #[error("the external id is taken")]
+    #[error("the external id is in use")]
     ExternalIdTaken,
     /// The account changed since the caller read it.
     #[error("the etag is not the current one")]
@@ -161,7 +161,7 @@ fn refresh(refused: Refused) -> Problem {
         Refused::Expired => Problem::new(Reason::TokenExpired, "the session was not used for too long: log in again"),
         Refused::JustUsed => Problem::new(
             Reason::Conflict,
-            "this refresh token was just exchanged, and what it was exchanged for is in use: go on with that session",
+            "this refresh token was just exchanged, and its successor is in use: continue with that session",
         ),
         Refused::Reused => Problem::new(
             Reason::TokenInvalid,

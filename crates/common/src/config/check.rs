@@ -113,7 +113,7 @@ fn wish(key: &str, wanted: &ValueKind) -> String {
         ValueKind::Float(value) => format!("a number such as {value:?}"),
         ValueKind::Array(_) => "a list (in a variable: values with commas between)".to_owned(),
         _ => {
-            format!("a section: set what stands in it, `{key}.…`")
+            format!("a section: set one of its settings, `{key}.…`")
         }
     }
 }

@@ -110,7 +110,7 @@ impl DbError {
         }
     }
 
-    /// Whether the connection is gone. What it was to commit may have happened.
+    /// Whether the connection is lost. Its commit may have taken effect.
     #[must_use]
     pub fn is_lost(&self) -> bool {
         self.trouble() == Some(Trouble::Lost)
@@ -170,9 +170,9 @@ impl DbError {
 pub enum Trouble {
     /// No connection can be had.
     Unreachable,
-    /// The connection was lost. What it was to commit may have happened.
+    /// The connection was lost. Its commit may have taken effect.
     Lost,
-    /// This server takes no writes, such as one that was the primary before a failover. Nothing happened.
+    /// This server accepts no writes, such as a former primary after a failover. Nothing was written.
     ReadOnly,
     /// The connection's prepared statements do not fit the server any more. Nothing happened.
     Outdated,
@@ -335,8 +335,8 @@ fn by_message(message: &str, hint: Option<&str>) -> Option<Sort> {
     Some(Sort::Unavailable(trouble, reason))
 }
 
-/// What the body of `read!`, `snapshot!` or `write!` fails with: a failure of the database, or a refusal of the
-/// domain. The macros look at [`Failure::db`] to decide whether the transaction is worth another try.
+/// The error of a body of `read!`, `snapshot!` or `write!`: a failure of the database, or a refusal of the domain. The
+/// macros use [`Failure::db`] to decide whether to retry the transaction.
 ///
 /// ```
 /// # use souk_common::db::{DbError, Failure};
@@ -465,7 +465,7 @@ mod tests {
         }
         let read_only = sorted(Kind::ReadOnlyTransaction, "cannot execute INSERT in a read-only transaction");
         assert_eq!(read_only.trouble(), Some(Trouble::ReadOnly));
-        // What is not known is a bug, and its connection is not used again.
+        // An unknown error is a bug, and its connection is not used again.
         let unknown = sorted(Kind::Unknown, "cache lookup failed for type 16390");
         assert!(matches!(unknown, DbError::Query(_)) && unknown.spoils_connection());
         assert!(!sorted(Kind::CheckViolation, "stock_sane").spoils_connection());

@@ -1,4 +1,4 @@
-//! The hosts that a PostgreSQL URL names: where the database is, and where it will be after a failover.
+//! The hosts of a PostgreSQL URL: the primary, and the servers that may replace it in a failover.
 
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
@@ -12,10 +12,10 @@ use super::postgres::{Conn, Connector, is_refusal};
 /// The longest that one of several hosts may take, so that the next has its turn in time.
 const TIMEOUT: Duration = Duration::from_secs(2);
 
-/// Each host by itself, so that one that answers nothing does not use up the time of all.
+/// Tries each host separately, so that one that hangs does not use up the time of all.
 pub(super) struct Hosts {
     each: Vec<Config>,
-    /// Which one took us last. It is the first to be asked: only one takes writes.
+    /// The host of the last connection. It is tried first, because only one host accepts writes.
     last: AtomicUsize,
     timeout: Duration,
 }
@@ -28,7 +28,7 @@ impl Hosts {
         Self { each, last: AtomicUsize::new(0), timeout }
     }
 
-    /// A connection to the first host that takes us.
+    /// A connection to the first host that accepts it.
     pub async fn connect(&self, connector: &Connector) -> ConnectionResult<Conn> {
         if let [only] = self.each.as_slice() {
             return connector.establish(only).await;

@@ -1,6 +1,6 @@
 //! `read!`, `snapshot!`, `write!` and `single!`: one body against either engine's query module.
 
-/// Runs statements that change nothing, each for itself: `read!(db, |conn, q| body)`. See [`db`](crate::db).
+/// Runs read-only statements without a transaction: `read!(db, |conn, q| body)`. See [`db`](crate::db).
 ///
 /// If several statements must see the same moment, use [`snapshot!`](crate::db::snapshot).
 #[doc(hidden)]
@@ -14,8 +14,7 @@ macro_rules! __db_read {
     };
 }
 
-/// Runs statements that change nothing and all see the database at one moment:
-/// `snapshot!(db, |conn, q| body)`. See [`db`](crate::db).
+/// Runs read-only statements in one snapshot: `snapshot!(db, |conn, q| body)`. See [`db`](crate::db).
 #[doc(hidden)]
 #[macro_export]
 macro_rules! __db_snapshot {

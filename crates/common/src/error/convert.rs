@@ -1,5 +1,5 @@
-//! Problems of the errors that mean the same in every service. Ids and money are in some field of the request, which
-//! their errors don't know: [`Problem::invalid`] takes its path.
+//! Converts errors that mean the same in every service to problems. Ids and money are in some field of the request,
+//! which their errors don't know: [`Problem::invalid`] takes its path.
 use std::time::Duration;
 
 use souk_contract::{CheckError, validate::Violation};
@@ -11,12 +11,11 @@ use crate::{
 
 use super::{Problem, Reason};
 
-/// Collisions are over soon: anyone who comes back after this long will hardly meet the same ones.
+/// Conflicts are over soon: a retry after this time hardly meets the same ones.
 const RETRY_CONFLICT: Duration = Duration::from_millis(100);
 
 impl From<DbError> for Problem {
-    /// A unique constraint that its query did not expect is a bug, like everything else that neither time nor another
-    /// try mends.
+    /// An unexpected unique constraint violation is a bug, and so is everything else that a retry does not fix.
     fn from(error: DbError) -> Self {
         let problem = match &error {
             DbError::Unavailable { .. } => Self::database("the database", &error),

@@ -1,4 +1,4 @@
-//! An error that is not souk's own and is passed on as it came: code, message and details untouched.
+//! An error of a foreign service, passed on unchanged: code, message and details.
 
 use bytes::Bytes;
 use http::HeaderMap;

@@ -1,4 +1,4 @@
-//! What follows from a reason: the gRPC code, the HTTP status and a title. The one table of both worlds.
+//! The table of reasons: gRPC code, HTTP status and title.
 use souk_proto::common::v1::ErrorReason as Reason;
 use tonic::Code;
 
@@ -46,7 +46,7 @@ pub(super) fn facts(reason: Reason) -> Facts {
         R::PaymentDeclined => (Code::FailedPrecondition, "The payment was declined"),
         R::OrderShipped => (Code::FailedPrecondition, "Pieces of the order were shipped"),
         R::TotalChanged => (Code::FailedPrecondition, "The order's total has changed"),
-        R::OrderAbandoned => (Code::FailedPrecondition, "The order was given up"),
+        R::OrderAbandoned => (Code::FailedPrecondition, "The order was abandoned"),
         R::RateLimited => (Code::ResourceExhausted, "Too many requests"),
         R::Overloaded => (Code::ResourceExhausted, "The service is overloaded"),
         R::BodyTooLarge => (Code::ResourceExhausted, "The request is too large"),

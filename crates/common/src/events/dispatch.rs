@@ -1,5 +1,5 @@
-//! Hands each event to those who watch its owner's events, and to nobody else: one reader of the log for all of them, so
-//! that what an event costs does not grow with how many watch.
+//! Sends each event to the watchers of its owner only. One reader of the log serves all of them, so that the cost of an
+//! event does not grow with the number of watchers.
 
 use std::{
     collections::HashMap,
@@ -14,7 +14,7 @@ use crate::{db::DbError, error::chain, ids::UserId};
 
 /// Events that wait for a stream to take them. One that falls further behind reads the log.
 const WAITING: usize = 16;
-/// How long until the log is read again that could not be read.
+/// The pause before the log is read again after a failure.
 const RETRY: Duration = Duration::from_secs(1);
 
 /// Who watches whose events.
@@ -33,7 +33,7 @@ impl Dispatch {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// What is before this position is not handed out: nobody watches yet.
+    /// Events before this position are not dispatched: nobody watches yet.
     pub(super) fn begin(&self, head: i64) {
         self.state().reached = head;
     }

@@ -1,8 +1,8 @@
-//! Dead letters: events that a reader cannot act on, set aside so that the others continue.
+//! Dead letters: events that a reader cannot process, set aside so that it can continue.
 //!
-//! What follows of the same subject is set aside behind them, without a try, since a reader acts on each subject's
-//! events in their order. An operator, who has seen to the cause, has all of a subject acted on again, or gives one up.
-//! What is away (a database, a bus) makes no dead letters: a reader waits for that.
+//! Later events of the same subject are set aside behind them, without a try, because a reader processes each subject's
+//! events in order. An operator fixes the cause and requeues all events of a subject, or drops one. An unreachable
+//! database or bus makes no dead letters: a reader waits for it.
 
 use std::{collections::HashSet, sync::Arc, time::Instant};
 

@@ -116,8 +116,11 @@ impl DeadLetters {
 }
 
 fn missing(name: String) -> Problem {
-    Problem::new(Reason::ResourceNotFound, format!("{name} does not exist: it was acted on, given up, or never was"))
-        .resource("souk/DeadLetter", name)
+    Problem::new(
+        Reason::ResourceNotFound,
+        format!("{name} does not exist: it was processed, deleted, or never existed"),
+    )
+    .resource("souk/DeadLetter", name)
 }
 
 impl Log {

@@ -18,7 +18,7 @@ use crate::{
     ids::UserId,
 };
 
-/// Why a log cannot be followed from a place. Told to customers: no text holds a position.
+/// Why a log cannot be followed from a position. The texts are shown to customers, so they contain no position.
 #[derive(Debug, thiserror::Error)]
 pub enum WatchError {
     /// It is not a cursor of ours.
@@ -28,7 +28,7 @@ pub enum WatchError {
     )]
     Malformed,
     /// It is the cursor of another log.
-    #[error("the cursor is of another log: that of another service, or of a database that was made anew since")]
+    #[error("the cursor is of another log: of another service, or of a database that was recreated since")]
     OtherLog,
     /// The log had gone on to this place once, and no longer has.
     #[error("the cursor is of events that the log no longer has: its database was restored from a backup since")]
@@ -90,7 +90,7 @@ pub struct Step<T> {
     pub found: Option<T>,
 }
 
-/// A stream with nothing to tell says at least so often how far it has come, so that its client's cursor stays young.
+/// A stream without events sends its position at least this often, so that its client's cursor stays fresh.
 const SIGN_OF_LIFE: Duration = Duration::from_secs(60);
 
 impl Log {
@@ -197,7 +197,7 @@ struct Follower<P> {
     pick: P,
     place: Place,
     page: VecDeque<Arc<Event>>,
-    /// When the client was last told a place.
+    /// When the client last got a position.
     told: Option<Instant>,
 }
 
@@ -295,7 +295,7 @@ async fn apart<T: Send + 'static>(
 
 /// A client that comes back finds another replica, or this one again.
 fn ending() -> Status {
-    Problem::new(Reason::ServiceUnavailable, "the service is stopping: go on after the last cursor")
+    Problem::new(Reason::ServiceUnavailable, "the service is stopping: resume after the last cursor")
         .retry_after(Duration::from_secs(1))
         .into()
 }

@@ -26,7 +26,7 @@ impl Keeper {
         Self { jobs, written: None }
     }
 
-    /// Until the last run has ended after shutdown.
+    /// Runs until the last run has ended after shutdown.
     pub(super) async fn keep(mut self) {
         let jobs = self.jobs.clone();
         let stopped = async {
@@ -166,7 +166,7 @@ impl Keeper {
     }
 }
 
-/// Tells each job what the table says. `held` is asked for those that are leased.
+/// Passes the table's state to each job. `held` decides for leased jobs.
 fn take_turns(jobs: &[Arc<Job>], records: &[Record], now: DateTime<Utc>, held: impl Fn(&Job, &Record) -> Held) {
     for job in jobs {
         let Some(record) = records.iter().find(|record| record.name == job.name) else {

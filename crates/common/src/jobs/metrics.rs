@@ -74,7 +74,7 @@ fn observe(meter: &Meter, jobs: Weak<All>, lease: Duration) {
     meter
         .i64_observable_gauge("souk.job.held")
         .with_description(
-            "Whether this replica runs the background job: 1 where it holds its lease, or all replicas run it",
+            "Whether this replica runs the background job: 1 if it holds its lease, or if all replicas run it",
         )
         .with_callback(move |observer| {
             for job in jobs.upgrade().iter().flat_map(|jobs| lock(jobs).clone()) {

@@ -53,7 +53,7 @@ pub const WRITE_AT_MOST_EVERY: Duration = Duration::from_secs(2);
 /// What is known of a job.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Status {
-    /// What the database knows, and what this replica's runs add to it.
+    /// The job's row, with this replica's runs added.
     pub record: Record,
     /// Whether every replica runs it.
     pub everywhere: bool,
@@ -76,7 +76,7 @@ struct Inner {
     shutdown: CancellationToken,
     runners: TaskTracker,
     keeper: TaskTracker,
-    /// Something to look at: a job more, a run that was asked for or that should be written down.
+    /// Notified of a new job, a requested run, or a result to record.
     look: Notify,
     jobs: Arc<Mutex<Vec<Arc<Job>>>>,
     metrics: Metrics,
@@ -198,7 +198,7 @@ impl Jobs {
         self.0.look.notify_one();
     }
 
-    /// What is known of each job, by name.
+    /// The status of each job, by name.
     ///
     /// # Errors
     /// If the database fails.
@@ -224,9 +224,9 @@ impl Jobs {
         Ok(jobs.into_iter().map(status).collect())
     }
 
-    /// Asks for a run now, whatever the interval: of the replica that holds the lease, which sees it at once or at its
-    /// next look; of this one, where every replica runs the job. If a run is under way, another follows it. `None` if
-    /// there is no such job.
+    /// Requests a run now, whatever the interval: by the replica that holds the lease, at once or at its next look, or
+    /// by this replica, if every replica runs the job. If a run is in progress, another one follows it. `None` if there
+    /// is no such job.
     ///
     /// # Errors
     /// If the database fails.

@@ -233,7 +233,7 @@ impl Shared {
     async fn admit(&self, method: &Method, request: &mut Request<Body>) -> Result<Identified, Status> {
         // A service whose methods lack a rule does not start; should one get here all the same, no one may call it.
         let rule =
-            method.access.as_ref().ok_or_else(|| Problem::new(Reason::AccessDenied, "no one may call this method"))?;
+            method.access.as_ref().ok_or_else(|| Problem::new(Reason::AccessDenied, "nobody may call this method"))?;
         let mut caller = self.verifier.identify_for_long(request.headers()).await?;
         caller.identity.check_audience(&method.service)?;
         check_certificate(request, &caller.identity)?;

@@ -83,7 +83,7 @@ pub(super) fn install(meter: &Meter) {
                 .build(),
             unread: meter
                 .u64_counter("souk.gateway.unread")
-                .with_description("Responses given up because they were not read, and requests refused for it")
+                .with_description("Responses dropped because they were not read, and requests refused for it")
                 .build(),
             batch_size: meter
                 .u64_histogram("souk.batch.size")

@@ -170,7 +170,7 @@ impl Reader for Picky {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_bus_that_is_away_makes_no_dead_letters_and_one_that_is_given_up_is_gone() {
+async fn an_unreachable_bus_makes_no_dead_letters_and_a_deleted_one_is_gone() {
     for fixture in both().await {
         let (db, stop) = (fixture.db.clone(), CancellationToken::new());
         let ids = accounts(&db, 2).await;

@@ -191,7 +191,7 @@ async fn connections_that_the_pooler_loses_are_made_again() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_pooler_that_souk_does_not_know_of_is_told() {
+async fn an_unconfigured_pooler_is_reported() {
     let ground = Ground::new().await;
     let mut config = ground.config();
     config.startup_timeout = Duration::from_secs(1);

@@ -45,7 +45,7 @@ async fn a_refusal_rolls_back() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn violations_are_told_apart() {
+async fn violations_are_distinguished() {
     for fixture in both().await {
         let engine = fixture.db.engine();
         let ann = account("ann@example.com", 100);
@@ -304,7 +304,7 @@ where
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_caller_that_gives_up_leaves_nothing() {
+async fn a_cancelled_call_leaves_nothing_behind() {
     for fixture in both().await {
         let ann = account("ann@example.com", 100);
         let (written, wrote) = tokio::sync::oneshot::channel();

@@ -25,8 +25,8 @@ use prost_reflect::{DescriptorPool, DynamicMessage, FieldDescriptor, MapKey, Mes
 pub use self::text::Text;
 use crate::shorten;
 
-/// The most violations of one message that are told. Who has more will ask again anyway, and a request of a thousand
-/// bad lines must not become an answer many times its size.
+/// The most violations of one message that are reported. A client with more will try again anyway, and a request with a
+/// thousand bad lines must not cause a response many times its size.
 pub const MAX_VIOLATIONS: usize = 100;
 
 /// A rule that a message breaks.
@@ -37,7 +37,7 @@ pub struct Violation {
     pub field_path: String,
     /// The rule, by protovalidate's name: `int64.gte`, `required`; `souk.text` for [`Text`].
     pub rule_id: String,
-    /// What would be right, as the rest of a sentence that the field begins: "must be at least 1".
+    /// What would be valid, as the rest of a sentence that begins with the field: "must be at least 1".
     pub message: String,
 }
 

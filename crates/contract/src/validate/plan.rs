@@ -8,7 +8,7 @@ use super::{Fault, Path, Report, Text, rules::Rules};
 /// The index of each message's plan, by its full name.
 pub(super) type Index = HashMap<String, usize>;
 
-/// All that is checked of one message type. What cannot fail is not in it.
+/// All checks of one message type, without checks that cannot fail.
 #[derive(Debug, Default)]
 pub(super) struct Plan {
     pub fields: Vec<FieldPlan>,
@@ -51,7 +51,7 @@ pub(super) struct Size {
     pub most: Option<(usize, Fault)>,
 }
 
-/// What is checked of a single value: a field's, an item's, a key's.
+/// The checks of a single value: of a field, an item or a key.
 #[derive(Debug, Default)]
 pub(super) struct ValuePlan {
     pub rules: Rules,

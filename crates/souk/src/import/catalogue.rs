@@ -1,4 +1,4 @@
-//! What must be there before orders: products, customers, opening stock.
+//! Creates what orders need: products, customers, opening stock.
 
 use std::collections::{BTreeMap, HashMap};
 
@@ -24,7 +24,7 @@ pub fn money(minor: i64) -> Value {
     json!({ "currencyCode": "GBP", "units": (minor / 100).to_string(), "nanos": (minor % 100) * 10_000_000 })
 }
 
-/// Finds or makes every product; answers their resource names by stock code.
+/// Finds or creates every product; returns their resource names by stock code.
 pub async fn products(api: &Api, plan: &Plan, bar: &ProgressBar) -> anyhow::Result<HashMap<String, String>> {
     let mut names = HashMap::new();
     let skus: Vec<&String> = plan.products.keys().collect();
@@ -47,7 +47,7 @@ pub async fn products(api: &Api, plan: &Plan, bar: &ProgressBar) -> anyhow::Resu
         let answer = api.post("/v1/products:batchUpsert", &feed).await?.context("the products were not taken")?;
         for ((sku, _), result) in chunk.iter().zip(list(&answer, "results")) {
             if let Some(failure) = result.get("failure").filter(|failure| !failure.is_null()) {
-                bail!("product {sku} was not taken: {}", text(failure, "message")?);
+                bail!("product {sku} was refused: {}", text(failure, "message")?);
             }
             names.insert((*sku).clone(), text(result, "product")?.to_owned());
             bar.inc(1);
@@ -57,7 +57,7 @@ pub async fn products(api: &Api, plan: &Plan, bar: &ProgressBar) -> anyhow::Resu
     Ok(names)
 }
 
-/// Finds or makes every customer; answers their resource names by number.
+/// Finds or creates every customer; returns their resource names by number.
 pub async fn customers(
     api: &Api,
     plan: &Plan,
@@ -101,7 +101,7 @@ pub async fn customers(
                     let user = list(&found, "users").next().with_context(|| format!("customer {id} is neither there nor free"))?;
                     text(user, "name")?.to_owned()
                 }
-                Err(refusal) => return Err(refusal).with_context(|| format!("customer {id} was not taken")),
+                Err(refusal) => return Err(refusal).with_context(|| format!("customer {id} was refused")),
             };
             bar.inc(1);
             anyhow::Ok((number.clone(), name))
@@ -125,7 +125,7 @@ fn customer_of(number: &str) -> &str {
     if number == NOBODY { "" } else { number }
 }
 
-/// Brings in what the export sells, since it does not say what was there.
+/// Adds the stock that the export sells, because the export has no opening stock.
 pub async fn opening_stock(
     api: &Api,
     plan: &Plan,
@@ -152,7 +152,7 @@ pub async fn opening_stock(
             Ok(_) => {}
             // Brought in so long ago that the answer is forgotten; the ledger never forgets the key.
             Err(refusal) if refusal.reason == "IDEMPOTENCY_KEY_REUSED" => {}
-            Err(refusal) => return Err(refusal).context("the opening stock was not taken"),
+            Err(refusal) => return Err(refusal).context("the opening stock was refused"),
         }
         bar.inc(chunk.len() as u64);
     }

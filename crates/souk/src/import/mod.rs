@@ -51,7 +51,7 @@ pub async fn online_retail(args: &OnlineRetailArgs, data_dir: &DataDir) -> anyho
     let bar = self::bar(plan.invoices.len() as u64, "orders");
     let ordering = Instant::now();
     let report = orders::run(&api, args, &plan, products, customers, report, &bar).await;
-    let report = report.context("run the import again to go on where it stopped")?;
+    let report = report.context("run the import again to continue where it stopped")?;
     let took = ordering.elapsed().as_secs_f64();
     bar.finish_and_clear();
 

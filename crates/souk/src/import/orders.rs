@@ -228,7 +228,7 @@ impl Importer {
             };
             answer
                 .map_err(|refusal: Refusal| anyhow::anyhow!(refusal))
-                .with_context(|| format!("{order} was not taken back"))?;
+                .with_context(|| format!("{order} was not returned"))?;
         }
         let mut report = self.report.lock().await;
         report.returns += taken.len() as u64;

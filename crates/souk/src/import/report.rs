@@ -1,4 +1,4 @@
-//! What became of every line: those that are in no order, by number and reason, and the sums.
+//! The report: lines that are in no order, by number and reason, and totals.
 
 use std::{collections::BTreeMap, fmt, fs::File, io::BufWriter, path::Path};
 
@@ -18,9 +18,9 @@ pub struct Report {
     pub orders: u64,
     /// Cancellations and returns done, in this run or before.
     pub returns: u64,
-    /// What the orders come to, in minor units.
+    /// The total of the orders, in minor units.
     pub value: i64,
-    /// What was given back, in minor units.
+    /// The total of the refunds, in minor units.
     pub refunded: i64,
 }
 
@@ -69,7 +69,7 @@ impl Report {
         Ok(())
     }
 
-    /// Whether every line of the file became something.
+    /// Whether every line of the file is accounted for.
     pub fn adds_up(&self, lines: u64) -> bool {
         self.ordered + self.returned + self.rejected() == lines
     }

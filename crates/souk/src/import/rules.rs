@@ -1,4 +1,4 @@
-//! What a merchant would want of each line. The rules in words: docs/import.md.
+//! The rules for each line. docs/import.md describes them.
 
 use std::fmt;
 
@@ -71,7 +71,7 @@ pub enum Kind {
     Cancellation,
 }
 
-/// Codes that are charged to customers but lie in no shelf: postage, carriage, manual entries.
+/// Codes that are charged to customers but have no stock: postage, carriage, manual entries.
 const UNTRACKED: [&str; 4] = ["POST", "DOT", "C2", "M"];
 /// Codes of the shop's own costs and discounts: bank and marketplace fees, samples, bad debt, donations.
 const NOT_SALES: [&str; 7] = ["BANK CHARGES", "AMAZONFEE", "S", "D", "B", "CRUK", "PADS"];
@@ -87,7 +87,7 @@ pub fn tracked(sku: &str) -> bool {
     !UNTRACKED.contains(&sku)
 }
 
-/// What a line is, or why it is nothing that souk can take.
+/// The kind of a line, or why souk cannot import it.
 pub fn judge(line: &Line) -> Result<Kind, Reason> {
     let cancellation = line.invoice.starts_with(['C', 'c']);
     let digits = line.invoice.trim_start_matches(['C', 'c']);
@@ -121,7 +121,7 @@ pub fn judge(line: &Line) -> Result<Kind, Reason> {
     }
 }
 
-/// Whether souk takes this as a stock code (`Product.sku` of the contract).
+/// Whether this is a valid stock code (`Product.sku` of the contract).
 fn is_code(sku: &str) -> bool {
     let mut bytes = sku.bytes();
     let first = bytes.next().is_some_and(|byte| byte.is_ascii_alphanumeric());

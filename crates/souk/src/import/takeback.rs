@@ -1,4 +1,4 @@
-//! What of the earlier orders can still be taken back, and which of it a cancellation means.
+//! The pieces of earlier orders that can still be returned, and the choice of those that a cancellation means.
 //!
 //! A cancellation names customer, product, pieces and price, but no invoice. It takes from the customer's latest
 //! orders that have the product at that price. Everything here follows from the export and souk's answers alone, so

@@ -1,4 +1,4 @@
-//! What souk answers, as far as the run looks at it, and what the run was told.
+//! souk's responses, as far as the run needs them, and what buyers did.
 
 use anyhow::Context;
 use serde::{Deserialize, Deserializer, de::DeserializeOwned};
@@ -176,9 +176,9 @@ pub fn reply<T: DeserializeOwned>(answer: anyhow::Result<Answer>) -> Reply<T> {
     }
 }
 
-/// What a buyer asked for, and was told.
+/// A purchase: what a buyer requested, and the responses.
 #[derive(Debug, Clone)]
-pub struct Told {
+pub struct Purchase {
     /// The key.
     pub request_id: String,
     /// Resource names of products, and pieces.
@@ -191,7 +191,7 @@ pub struct Told {
     pub returned: Option<(usize, i64, Vec<Reply<Return>>)>,
 }
 
-impl Told {
+impl Purchase {
     /// The order that was acknowledged.
     pub fn order(&self) -> Option<&Order> {
         self.placed.iter().flatten().next()

@@ -13,7 +13,7 @@ use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use super::{
-    answers::{Order, Reply, Return, Told, reply},
+    answers::{Order, Purchase, Reply, Return, reply},
     plan::Plan,
 };
 use crate::api::Api;
@@ -64,20 +64,20 @@ impl<'a> Market<'a> {
     }
 
     /// Buys until the end.
-    pub async fn buy(&self, buyer: &Api) -> Vec<Told> {
-        let mut told = Vec::new();
+    pub async fn buy(&self, buyer: &Api) -> Vec<Purchase> {
+        let mut purchases = Vec::new();
         while !self.stop.is_cancelled() {
             match self.next(buyer).await {
-                Some(one) => told.push(one),
+                Some(one) => purchases.push(one),
                 // The others are still at it: the last kill shall find them so.
                 None => self.stop.cancel(),
             }
         }
-        told
+        purchases
     }
 
     /// Places the next order; `None` if there are enough.
-    pub async fn next(&self, buyer: &Api) -> Option<Told> {
+    pub async fn next(&self, buyer: &Api) -> Option<Purchase> {
         let number = self.next.fetch_add(1, Ordering::Relaxed);
         if self.limit.is_some_and(|limit| number >= limit) {
             return None;
@@ -86,7 +86,7 @@ impl<'a> Market<'a> {
     }
 
     /// Places one order by its number, and does to it what its plan says.
-    async fn order(&self, buyer: &Api, number: u64) -> Told {
+    async fn order(&self, buyer: &Api, number: u64) -> Purchase {
         let plan = Plan::of(self.seed, number, self.products.len());
         let request_id = format!("prove:{}:{number}", self.run);
         let items: Vec<(String, i64)> =
@@ -98,7 +98,7 @@ impl<'a> Market<'a> {
         let body = json!({
             "requestId": request_id,
             "items": lines,
-            // By its address an order tells which request it is of, even where nobody was told of it.
+            // The address has the request id, so that an order can be matched even if its response was lost.
             "shippingAddress": { "recipient": "souk prove", "addressLines": [request_id], "regionCode": "ZZ" },
             "paymentToken": self.token.as_deref().unwrap_or(plan.token),
         });
@@ -126,7 +126,7 @@ impl<'a> Market<'a> {
         if plan.again {
             placed.extend(self.send(buyer, "/v1/orders", &body, 1).await);
         }
-        Told { request_id, items, placed, cancelled, returned }
+        Purchase { request_id, items, placed, cancelled, returned }
     }
 
     /// Sends the same so many times at once.

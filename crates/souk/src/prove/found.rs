@@ -6,7 +6,7 @@ use anyhow::Context;
 use tokio::time::Instant;
 
 use super::{
-    answers::{Order, Told},
+    answers::{Order, Purchase},
     shop::{self, Product},
 };
 use crate::api::{Api, list, text};
@@ -53,10 +53,10 @@ pub async fn look(
     staff: &Api,
     buyers: &[Api],
     products: &[Product],
-    told: &[Told],
+    purchases: &[Purchase],
     since: Instant,
 ) -> anyhow::Result<Found> {
-    let settled = settle(buyers, told, staff, since).await?;
+    let settled = settle(buyers, purchases, staff, since).await?;
     let mut orders = Vec::new();
     for buyer in buyers {
         orders.extend(all(buyer, "").await?);
@@ -69,9 +69,9 @@ pub async fn look(
     Ok(Found { orders, stock, settled })
 }
 
-async fn settle(buyers: &[Api], told: &[Told], staff: &Api, since: Instant) -> anyhow::Result<Settled> {
+async fn settle(buyers: &[Api], purchases: &[Purchase], staff: &Api, since: Instant) -> anyhow::Result<Settled> {
     // A list cannot be asked for orders with returns under way: those are looked at one by one.
-    let mut returning: Vec<String> = told.iter().filter_map(under_way).collect();
+    let mut returning: Vec<String> = purchases.iter().filter_map(under_way).collect();
     let mut settled = Settled::default();
     loop {
         let mut open = Vec::new();
@@ -105,10 +105,10 @@ async fn settle(buyers: &[Api], told: &[Told], staff: &Api, since: Instant) -> a
 }
 
 /// The order, if goods of it are on their way back.
-fn under_way(told: &Told) -> Option<String> {
-    let (.., replies) = told.returned.as_ref()?;
+fn under_way(purchase: &Purchase) -> Option<String> {
+    let (.., replies) = purchase.returned.as_ref()?;
     let done = replies.iter().flatten().any(|back| back.state == "STATE_COMPLETED");
-    told.order().filter(|_| !done).map(|order| order.name.clone())
+    purchase.order().filter(|_| !done).map(|order| order.name.clone())
 }
 
 /// All orders of a buyer that the filter lets through.

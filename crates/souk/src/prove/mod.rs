@@ -30,7 +30,7 @@ use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use self::{
-    answers::Told,
+    answers::Purchase,
     buyers::Market,
     databases::Databases,
     report::{Did, seconds},
@@ -191,9 +191,9 @@ async fn prove(
 
     println!("The buyers order; Ctrl-C ends it sooner, and checks what they did");
     let mut traded = Box::pin(trade(args, &market, &buyers, products, own.as_mut())).await?;
-    traded.told.insert(0, first);
+    traded.purchases.insert(0, first);
     let since = traded.kills.last.unwrap_or(traded.stopped);
-    let found = found::look(staff, &buyers, products, &traded.told, since).await?;
+    let found = found::look(staff, &buyers, products, &traded.purchases, since).await?;
 
     let mut did = Did {
         seed,
@@ -206,9 +206,9 @@ async fn prove(
         final_after: seconds(found.settled.after),
         ..Did::default()
     };
-    did.count(&traded.told);
+    did.count(&traded.purchases);
     let prices: HashMap<String, i64> = products.iter().map(|product| (product.name.clone(), product.price)).collect();
-    let mut checks = check::checks(&traded.told, &found, &prices);
+    let mut checks = check::checks(&traded.purchases, &found, &prices);
     if own.is_some() {
         let broken = traded.kills.fallen;
         checks.push(Check { name: "no service ended by itself", counted: 4, broken });
@@ -217,20 +217,21 @@ async fn prove(
 }
 
 /// Places the first order, and stops where the payment provider is one that takes no simulated tokens.
-async fn first(market: &Market<'_>, buyers: &[Api]) -> anyhow::Result<Told> {
-    let told = market.next(buyers.first().context("there are no buyers")?).await.context("there is nothing to buy")?;
-    let provider = told.order().and_then(|order| Some(order.payment.as_ref()?.provider.as_str()));
+async fn first(market: &Market<'_>, buyers: &[Api]) -> anyhow::Result<Purchase> {
+    let purchase =
+        market.next(buyers.first().context("there are no buyers")?).await.context("there is nothing to buy")?;
+    let provider = purchase.order().and_then(|order| Some(order.payment.as_ref()?.provider.as_str()));
     if let (Some(provider), None) = (provider, &market.token)
         && provider != "simulated"
     {
         bail!("the payment provider there is `{provider}`: give a token that it approves with --payment-token");
     }
-    Ok(told)
+    Ok(purchase)
 }
 
 /// What came of the buying.
 struct Traded {
-    told: Vec<Told>,
+    purchases: Vec<Purchase>,
     kills: Kills,
     deliveries: u64,
     took: Duration,
@@ -275,10 +276,10 @@ async fn trade(
         deliveries
     };
     let buying = join_all(buyers.iter().map(|buyer| market.buy(buyer)));
-    let (stopped, kills, deliveries, told) = tokio::join!(clock, killing, delivering, buying);
+    let (stopped, kills, deliveries, purchases) = tokio::join!(clock, killing, delivering, buying);
     bar.finish_and_clear();
-    let told = told.into_iter().flatten().collect();
-    Ok(Traded { told, kills: kills?, deliveries: deliveries?, took: stopped - started, stopped })
+    let purchases = purchases.into_iter().flatten().collect();
+    Ok(Traded { purchases, kills: kills?, deliveries: deliveries?, took: stopped - started, stopped })
 }
 
 /// How often to kill.

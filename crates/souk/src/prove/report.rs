@@ -7,7 +7,7 @@ use serde::Serialize;
 use serde_json::json;
 use souk_common::verify::Check;
 
-use super::answers::{Reply, Told};
+use super::answers::{Purchase, Reply};
 
 /// What a run did.
 #[derive(Debug, Default, Serialize)]
@@ -20,7 +20,7 @@ pub struct Did {
     pub buyers: u16,
     /// How long they did.
     pub seconds: f64,
-    /// What they were told: states, and for what was rejected the reason.
+    /// The final states, and the reasons of rejections.
     pub answers: BTreeMap<String, u64>,
     /// Orders that were sent several times.
     pub sent_again: u64,
@@ -43,10 +43,10 @@ pub struct Did {
 }
 
 impl Did {
-    /// Counts what buyers were told.
-    pub fn count(&mut self, told: &[Told]) {
-        self.orders = told.len() as u64;
-        for one in told {
+    /// Counts the buyers' responses.
+    pub fn count(&mut self, purchases: &[Purchase]) {
+        self.orders = purchases.len() as u64;
+        for one in purchases {
             let answer = match (one.order(), one.placed.first()) {
                 (Some(order), _) => match &order.rejection {
                     Some(rejection) => rejection.reason.clone(),

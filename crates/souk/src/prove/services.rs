@@ -1,4 +1,4 @@
-//! Services of the run's own: a process each, killed without warning and started again.
+//! The run's own services: one process each, killed without warning and restarted.
 
 use std::{
     collections::BTreeMap,
@@ -30,7 +30,7 @@ use crate::{
 
 /// How long a service may take to be ready.
 const TIMEOUT: Duration = Duration::from_secs(60);
-/// Ports that systems do not give out by themselves: a service that was killed finds its own still free.
+/// Ports that systems do not assign by themselves, so that the port of a killed service stays free.
 const PORTS: Range<u16> = 10_000..30_000;
 const ALL: [Which; 4] = [Which::User, Which::Inventory, Which::Order, Which::Gateway];
 
@@ -49,7 +49,7 @@ struct Service {
     process: Child,
 }
 
-/// What was killed, and what fell by itself.
+/// The services that were killed, and those that ended by themselves.
 #[derive(Default)]
 pub struct Kills {
     /// How often each service was.
@@ -65,7 +65,7 @@ impl Services {
     pub async fn start(data_dir: &DataDir, databases: Option<&Databases>) -> anyhow::Result<Self> {
         let (given, addresses) = configure(data_dir, databases)?;
         let settings = settings::alone(&given)?;
-        // Made before there are several who want it.
+        // Created before several services need it.
         data_dir.internal_secret()?;
         let password = souk_user::ensure_admin(&souk_user::Config::from_settings(&settings)?, ADMIN).await?;
         let password = password.context("the databases are not empty: there is an administrator already")?;

@@ -1,4 +1,4 @@
-//! What a run makes for itself in the shop: products, customers, deliveries.
+//! The run's own products, customers and deliveries.
 
 use std::time::Duration;
 
@@ -28,7 +28,7 @@ pub struct Product {
     pub put_in: i64,
 }
 
-/// Makes so many products with so many pieces each.
+/// Creates products with stock.
 pub async fn stock_up(
     staff: &Api,
     run: &str,
@@ -83,7 +83,7 @@ async fn deliver(staff: &Api, request_id: &str, product: &mut Product, pieces: i
     Ok(())
 }
 
-/// Brings in more of what is nearly sold out, some time after it is, until the end; answers how often.
+/// Restocks products that are nearly sold out, after a delay, until the end. Returns how often.
 pub async fn deliveries(
     staff: &Api,
     run: &str,
@@ -95,7 +95,7 @@ pub async fn deliveries(
     while stop.run_until_cancelled(tokio::time::sleep(ROUND)).await.is_some() {
         for (product, was_low) in products.iter_mut().zip(&mut was_low) {
             let is_low = available(staff, product).await? < 3;
-            // Not at once: some shall meet empty shelves.
+            // Not at once: some buyers should find no stock.
             *was_low = if is_low && *was_low {
                 deliver(staff, &format!("prove:{run}:delivery:{done}"), product, pieces).await?;
                 done += 1;

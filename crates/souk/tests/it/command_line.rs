@@ -211,7 +211,7 @@ async fn an_administrator_is_made_once_and_can_log_in() {
 }
 
 #[tokio::test]
-async fn verify_finds_what_is_wrong() {
+async fn verify_finds_broken_promises() {
     let up = Up::start().await;
     let admin = up.admin().await;
     let product = admin.product("A", 3).await;

@@ -87,7 +87,7 @@ pub enum BindingError {
     #[error("the path variable `{0}` must name a single field that is neither repeated nor a message")]
     NotPlain(String),
     /// Two path variables name the same field.
-    #[error("the path variable `{0}` stands there twice")]
+    #[error("the path variable `{0}` is there twice")]
     Twice(String),
     /// `body` or `response_body` names no field.
     #[error("`{option}: \"{name}\"` names no field of {message}")]

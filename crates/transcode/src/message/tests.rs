@@ -366,7 +366,7 @@ fn texts_of_a_client_do_not_come_back_whole() {
 }
 
 #[test]
-fn every_fault_is_told_at_once() {
+fn every_fault_is_reported_at_once() {
     let body = r#"{"kinds": {"int32": "x", "bool": 1}, "tagz": [], "pageSize": []}"#;
     let error = bind(&binding(&[], "*", ""), &[], "", body).unwrap_err();
     let BindError::Fields(found) = &error else { panic!("{error}") };
@@ -376,7 +376,7 @@ fn every_fault_is_told_at_once() {
 }
 
 #[test]
-fn what_is_not_json_is_malformed() {
+fn a_body_that_is_not_json_is_malformed() {
     for body in
         ["{", "[]", "null", "\"x\"", "{}}", "{\"name\": }", "\u{feff}{}", "{\"name\": \"a\",}", "{'name': 1}", "NaN"]
     {

@@ -1,4 +1,4 @@
-//! A connection that is closed in stages: this side first; the other when the client has stopped sending.
+//! Closes a connection in stages: first this side, then the other side when the client has stopped sending.
 
 use std::{
     io,
@@ -24,7 +24,7 @@ pub struct Staged<S> {
     stream: S,
     linger: Linger,
     bounds: Bounds,
-    /// What is sent in place of a refusal of hyper's own.
+    /// The response in place of hyper's own refusal.
     refusal: Option<Refusal>,
     /// Whether this side is closed.
     closed: bool,
@@ -54,7 +54,7 @@ impl<S: AsyncWrite + Unpin> Staged<S> {
     fn poll_refuse(&mut self, context: &mut Context<'_>, bytes: &[u8]) -> Option<Poll<io::Result<usize>>> {
         if self.refusal.is_none() {
             let refusal = refusal::of(bytes)?;
-            // What was refused may still be coming in.
+            // The refused request may still be arriving.
             self.linger.set(Instant::now() + self.bounds.time);
             self.refusal = Some(refusal);
         }

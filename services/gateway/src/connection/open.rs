@@ -1,4 +1,4 @@
-//! All open connections: how many there may be, and which is closed when there are too many.
+//! All open connections: their limits, and which one is closed at a limit.
 //!
 //! An address that has as many connections as it may, and a gateway that has, close one without a request under way, so
 //! that a new client is let in as long as there is any. A task looks from time to time for those that were idle for too
@@ -29,13 +29,13 @@ use crate::{
     config::Settings,
 };
 
-/// How long an idle connection that is closed has for the goodbye.
+/// How long a closed idle connection has for its GOAWAY.
 const GOODBYE: Duration = Duration::from_secs(1);
-/// So many say goodbye at a time. Further ones are cut off, as they have no place any more.
+/// The most connections that close gracefully at a time. Further ones are closed at once.
 const GOODBYES: usize = 256;
 /// Bytes that are counted for a request, whatever it is: its headers, and what is kept of it until its response is sent.
 pub const REQUEST_BYTES: u64 = 8 * 1024;
-/// When to come back where a client has too much unread.
+/// The `Retry-After` for a client with too many unread responses.
 const RETRY_AFTER: Duration = Duration::from_secs(1);
 
 /// The connections of a gateway.
@@ -61,7 +61,7 @@ pub struct Connection {
     id: u64,
     peer: IpAddr,
     trusted: bool,
-    /// Given back when it is closed for another one.
+    /// Returned when it is closed for another connection.
     place: Mutex<Option<Held>>,
     http1: AtomicBool,
     /// Requests that came and whose response is not all sent yet.
@@ -193,7 +193,7 @@ impl Connections {
         found.is_some_and(|connection| connection.close("full"))
     }
 
-    /// Closes connections that were idle for too long, and gives up on clients that do not read. Never done.
+    /// Closes connections that are idle for too long, and drops responses of clients that do not read. Never returns.
     pub async fn watch(self: Arc<Self>) {
         let shortest = self.idle_timeout.min(self.write_timeout);
         let pause = (shortest / 8).clamp(Duration::from_millis(10), Duration::from_secs(1));
@@ -281,7 +281,7 @@ impl Connection {
         let closed = async {
             self.stop.cancelled().await;
             if self.place().is_some() {
-                // The gateway stops, or the connection is old: others see to it.
+                // The gateway stops, or the connection is old: handled elsewhere.
                 return std::future::pending().await;
             }
             let Ok(_goodbye) = self.all.goodbyes.try_acquire() else { return };
@@ -312,7 +312,7 @@ impl Connection {
         place.is_some()
     }
 
-    /// Sees whether its client does nothing, or does not read.
+    /// Checks whether its client is idle or does not read.
     fn look(&self, now: u64) {
         let ms = |time: Duration| u64::try_from(time.as_millis()).unwrap_or(u64::MAX);
         let since = |time: &AtomicU64| now.saturating_sub(time.load(Ordering::Relaxed));
@@ -374,7 +374,7 @@ impl Drop for Entry {
     }
 }
 
-/// The client has to read before it gets more.
+/// The error for a client that must read before it gets more.
 pub fn unread() -> Problem {
     telemetry::metrics::unread("refused");
     let message = "more responses are unread than may be: read them, and try again";

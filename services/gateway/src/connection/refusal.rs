@@ -1,4 +1,4 @@
-//! What hyper refuses by itself, told as a problem.
+//! Turns hyper's own refusals into problems.
 //!
 //! A request that is not HTTP/1.1, or has too large a head, never reaches the gateway: hyper answers it with a status and
 //! no body, and has no place to put one. So its answer is known by its bytes on their way out. It is the only one
@@ -15,11 +15,11 @@ use souk_common::{
 
 use crate::{answer, headers};
 
-/// Statuses that hyper refuses with, and what is wrong then.
+/// The statuses of hyper's refusals, with their meaning.
 const REFUSALS: [(u16, &str); 3] = [
     (400, "the request is not well-formed HTTP/1.1: its request line or one of its headers cannot be read"),
-    (414, "the request's path and query are longer than any that are taken"),
-    (431, "the request's headers are more, or longer, than are taken: see gateway.max_header_bytes"),
+    (414, "the request's path and query are too long"),
+    (431, "the request's headers are too many or too long: see gateway.max_header_bytes"),
 ];
 /// Bytes that hyper's own refusal has at most.
 const LONGEST: usize = 256;

@@ -1,4 +1,4 @@
-//! The part of a body that nobody reads: thrown away within a bound, so that the connection can continue.
+//! The unread part of a request body: discarded up to a limit, so that the connection can be reused.
 
 use std::{
     pin::Pin,
@@ -18,7 +18,7 @@ use tokio::{runtime::Handle, time::Instant};
 
 use super::{Bounds, Linger};
 
-/// What becomes of the body of one request.
+/// The state of one request's body.
 #[derive(Debug, Clone)]
 pub struct Unread {
     bounds: Bounds,

@@ -1,4 +1,5 @@
-//! What becomes of a service's error: souk's own are told in souk's words, those of others are passed on as they came.
+//! Errors of services: those of souk's services become souk's problems, those of other services are passed on
+//! unchanged.
 
 use std::sync::Arc;
 

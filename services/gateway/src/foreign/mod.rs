@@ -27,12 +27,12 @@ use crate::{
     transcode::lenient::Leniency,
 };
 
-/// What a gateway does otherwise for a contract that is not souk's own. The default is souk's.
+/// Differences in the gateway for a foreign contract. The default is souk's own contract.
 #[derive(Debug, Clone, Default)]
 pub struct Api {
     /// What its pages say of it.
     pub about: About,
-    /// What becomes of the errors of its services.
+    /// The handling of its services' errors.
     pub errors: Errors,
     /// Request headers that reach its services.
     pub request_headers: HeaderList,
@@ -49,7 +49,7 @@ pub(crate) struct Parts<'d> {
     pub descriptors: &'d [u8],
     pub routes: Routes,
     pub leniency: Leniency,
-    /// Checks tokens; `None`: nobody does here.
+    /// Checks tokens. `None`: the gateway checks none.
     pub verifier: Option<Arc<Verifier>>,
     pub api: Api,
 }
@@ -160,7 +160,7 @@ fn contract(
         if method.access.is_none() {
             let access = rule.access.unwrap_or(default);
             method.access = access.rule();
-            // Who sees an answer, the contract does not say: then nobody gets what another one was answered.
+            // The contract does not say who may see a response, so responses are not shared between callers.
             method.caching = None;
         }
         match &method.access {

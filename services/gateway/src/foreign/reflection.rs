@@ -1,5 +1,5 @@
-//! Descriptors from the backends themselves, by gRPC server reflection. A backend is believed as to its own services, and
-//! no further: all that it says is bounded, and held against what was asked.
+//! Reads descriptors from the backends by gRPC server reflection. A backend is trusted only about its own services: its
+//! responses are bounded and checked against the request.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -40,7 +40,7 @@ const PATHS: [&str; 2] = [
     "/grpc.reflection.v1alpha.ServerReflection/ServerReflectionInfo",
 ];
 
-/// Backends that do not tell what they are.
+/// Errors of reflection.
 #[derive(Debug, thiserror::Error)]
 pub enum ReflectionError {
     /// souk's own contract cannot be read.
@@ -131,7 +131,7 @@ impl Backend<'_> {
     async fn collect(mut self, of_it: impl Fn(&str) -> bool, files: &mut Files) -> Result<(), ReflectionError> {
         let services: Vec<String> = self.services().await?.into_iter().filter(|service| of_it(service)).collect();
         if services.is_empty() {
-            return Err(self.wrong("it lists no service that its name in gateway.backends stands for"));
+            return Err(self.wrong("it lists no service that matches its name in gateway.backends"));
         }
         let questions = services.iter().cloned().map(Question::FileContainingSymbol).collect();
         let mut open = BTreeSet::new();
@@ -265,7 +265,7 @@ impl Backend<'_> {
         declared.extend(file.service.iter().map(|service| format!("{package}{}", service.name())));
         match files.found.get(&name) {
             Some((known, _)) if *known == encoded => return Ok(()),
-            // What everyone imports comes in many versions, which mean the same here.
+            // Common imports exist in many versions, which are equivalent here.
             Some(_) if usual(&name).is_some() => return Ok(()),
             Some((_, one)) => {
                 return Err(ReflectionError::Differ { one: one.clone(), other: self.name.to_owned(), file: name });

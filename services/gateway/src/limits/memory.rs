@@ -1,4 +1,4 @@
-//! Budgets in the memory of one gateway: bounded, and forgotten when they are full again.
+//! Budgets in the memory of one gateway: bounded in number, and dropped when they are full again.
 
 use std::{
     sync::{

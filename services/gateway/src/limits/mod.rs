@@ -1,4 +1,4 @@
-//! Budgets of requests, by the contract's rate classes: one for each caller, one for each address.
+//! Rate limits by the contract's rate classes: a budget for each caller and one for each address.
 
 pub mod gcra;
 mod memory;
@@ -121,7 +121,7 @@ struct Spent {
     taken: Taken,
 }
 
-/// How much the client of a request may still send, once that is known.
+/// What is left of a client's budgets, once that is known.
 #[derive(Debug, Clone, Default)]
 pub struct Standing(Arc<Mutex<Option<Spent>>>);
 
@@ -141,14 +141,14 @@ impl Standing {
         }
     }
 
-    /// A call may take more once it is known what it asks for: the last word counts.
+    /// A call may cost more once its message is known: the last value counts.
     fn set(&self, spent: Spent) {
         *self.0.lock().unwrap_or_else(PoisonError::into_inner) = Some(spent);
     }
 }
 
-/// Refuses a client whose address has used up its budget, before its token is checked. Only what was refused a moment
-/// ago is known here; what is not, [`spend`] finds.
+/// Refuses a client whose address has used up its budget, before its token is checked. It only knows recent refusals;
+/// [`spend`] finds the others.
 pub async fn refuse_exhausted(
     gateway: &Gateway,
     request: Request<Body>,
@@ -160,8 +160,8 @@ pub async fn refuse_exhausted(
     next.run(request).await
 }
 
-/// Takes what every request of its kind costs from the budgets of its caller and its address. What it costs beyond that
-/// for what it asks for is known later: see [`Limits::surcharge`].
+/// Takes the base cost of a request from the budgets of its caller and its address. Surcharges are taken later, when
+/// the message is known: see [`Limits::surcharge`].
 pub async fn spend(gateway: &Gateway, request: Request<Body>, next: &Next) -> Result<Response<Body>, Problem> {
     if !is_probe(&request)? {
         let target = request::target(request.extensions())?;
@@ -175,8 +175,8 @@ pub async fn spend(gateway: &Gateway, request: Request<Body>, next: &Next) -> Re
     next.run(request).await
 }
 
-/// Whether a request only asks whether the gateway is alive or ready. That is answered however busy an address keeps it,
-/// but not with a token, which would have to be checked.
+/// Whether a request is a liveness or readiness probe. Probes are always answered, unless they have a token, which
+/// would have to be checked.
 fn is_probe(request: &Request<Body>) -> Result<bool, Problem> {
     let target = request::target(request.extensions())?;
     let is_page = matches!(target.to, To::Page(Page::Alive | Page::Ready));
@@ -195,7 +195,7 @@ impl Asks {
     /// Of a request whose user is not known yet.
     fn of(extensions: &Extensions) -> Result<Self, Problem> {
         let class = match request::target(extensions)?.method().map(|method| method.rate_class) {
-            // What has no class draws on the budget of writes, not on one like it.
+            // Methods without a class share the budget of writes.
             Some(RateClass::Unspecified) => RateClass::Write,
             Some(class) => class,
             // The gateway's own pages and services, and what is not there.
@@ -206,12 +206,12 @@ impl Asks {
     }
 }
 
-/// Rounded up: who comes back too early is refused again.
+/// Rounded up: an early retry would be refused again.
 fn whole_seconds(time: Duration) -> u64 {
     time.as_secs() + u64::from(time.subsec_nanos() > 0)
 }
 
-/// For how long it is known without asking that an address has used up a budget.
+/// How long a refusal of an address is cached.
 const KNOWN: Duration = Duration::from_secs(1);
 /// Addresses of which it is.
 const EXHAUSTED: u64 = 100_000;
@@ -247,7 +247,7 @@ impl Limits {
         Err(refused(spent, 1, wait))
     }
 
-    /// Takes what a call costs for what it asks for, once that is known, from the same budgets.
+    /// Takes the surcharges of a call from the same budgets, once its message is known.
     ///
     /// # Errors
     /// `RATE_LIMITED` where a budget has not enough left.
@@ -261,7 +261,7 @@ impl Limits {
         }
     }
 
-    /// The same of an encoded message. What cannot be read costs nothing here: the service refuses it.
+    /// The same for an encoded message. An unreadable message costs nothing here: the service refuses it.
     ///
     /// # Errors
     /// `RATE_LIMITED` where a budget has not enough left.
@@ -301,7 +301,7 @@ impl Limits {
         };
         asks.standing.set(least);
         let Some(wait) = least.taken.denied else { return Ok(()) };
-        // What is refused one is refused all; what is refused many may have one left.
+        // A budget that refuses a cost of one refuses everything; one that refuses more may have some left.
         if cost == 1 && matches!(least.key.who, Who::Address(_)) {
             self.exhausted.insert(least.key, (least, Instant::now()));
         }

@@ -1,4 +1,4 @@
-//! Who may keep an answer, and for how long (RFC 9111); 304 for those who have it already (RFC 9110, 13.1.2).
+//! `Cache-Control` of responses (RFC 9111), and 304 for clients that have the current version (RFC 9110, 13.1.2).
 
 use bytes::Bytes;
 use http::{HeaderMap, HeaderValue, Method as HttpMethod, Response, StatusCode, header, request::Parts};
@@ -12,7 +12,7 @@ use crate::{answer, compression, routes::Route};
 /// another: a service may tell staff more than it tells everyone, public or not.
 const VARY: HeaderValue = HeaderValue::from_static("authorization, accept-encoding");
 
-/// What a call that went well is answered with.
+/// A successful response.
 #[derive(Debug)]
 pub struct Answer {
     json: Bytes,
@@ -66,7 +66,7 @@ impl Answer {
     }
 }
 
-/// The answer to a request that went well.
+/// Makes a successful response.
 pub fn answer(request: &Parts, method: &Method, answer: &Answer) -> Response<Body> {
     let reads = matches!(request.method, HttpMethod::GET | HttpMethod::HEAD);
     let Some(tag) = answer.tag.as_ref().filter(|_| reads) else {
@@ -102,7 +102,7 @@ fn known<'k>(headers: &'k HeaderMap, tag: &'k str) -> Option<&'k str> {
 /// `Cache-Control` of a safe method's answer.
 fn control(method: &Method, headers: &HeaderMap) -> HeaderValue {
     let public = method.access.as_ref().is_some_and(|rule| rule.public);
-    // What was asked with a token may be meant for its holder alone.
+    // A response to a request with a token may be meant for its holder alone.
     let who = if public && !headers.contains_key(header::AUTHORIZATION) { "public" } else { "private" };
     let text = match method.caching {
         Some(caching) if caching.max_age.is_zero() => format!("{who}, no-cache"),

@@ -38,9 +38,9 @@ use crate::{
     upstream::Onward,
 };
 
-/// What every answer is that is no stream.
+/// The content type of responses that are not streams.
 const JSON: &str = "application/json";
-/// A service says by it that the answer is that of the first request with the same key.
+/// Marks a response that is that of the first request with the same key.
 pub const IDEMPOTENT_REPLAYED: &str = "idempotent-replayed";
 
 impl Gateway {
@@ -120,7 +120,7 @@ impl Gateway {
         let cache = self.cache.as_ref().filter(|_| !route.binding.answers_raw());
         let question = cache.and_then(|cache| Some((cache, cache.question(route, &message)?)));
         if let Some((cache, question)) = question {
-            // Asked by no one, as the answer is for everyone: without a token, and without this request's deadline.
+            // Without a token and without this request's deadline, because the response is for everyone.
             let mut anonymous = tonic::Request::new(message);
             anonymous.extensions_mut().insert(context.clone().detached());
             let (route_too, api) = (route.clone(), self.api.clone());
@@ -191,14 +191,12 @@ pub fn inflated(body: Bytes, coding: Coding, limit: usize) -> Result<Bytes, Prob
         Coding::Identity => Ok(body),
         Coding::Gzip => framing::inflate(&body, limit).map_err(|error| match error {
             NotInflated::TooLarge => body::too_large(limit),
-            NotInflated::Malformed(cause) => {
-                malformed("what is sent as compressed with gzip is not, or not whole").caused_by(cause)
-            }
+            NotInflated::Malformed(cause) => malformed("the body is not gzip, or is incomplete").caused_by(cause),
         }),
     }
 }
 
-/// Asks the service. Gives its metadata, too.
+/// Calls the service. Returns the message and the metadata.
 async fn ask(
     client: Client,
     route: &Route,
@@ -223,7 +221,7 @@ pub fn onward(message: DynamicMessage, parts: &Parts, api: &Api) -> Result<tonic
     let metadata = MetadataMap::from_headers(metadata);
     let mut request = tonic::Request::from_parts(metadata, Extensions::default(), message);
     request.extensions_mut().insert(request::part::<RequestContext>(&parts.extensions)?.clone());
-    // The service checks the token again: it believes no one, not even the gateway.
+    // The service checks the token again: it does not trust the gateway.
     if let Some(token) = parts.headers.get(header::AUTHORIZATION)
         && let Ok(token) = MetadataValue::try_from(token.as_bytes())
     {
@@ -232,7 +230,7 @@ pub fn onward(message: DynamicMessage, parts: &Parts, api: &Api) -> Result<tonic
     Ok(request)
 }
 
-/// Whether the body is said to be JSON. Without a word about it, it is taken to be.
+/// Whether the content type is JSON. Without a content type, it counts as JSON.
 fn is_json(headers: &HeaderMap) -> Result<(), Problem> {
     let unsupported = |message: &str| Err(Problem::new(Reason::MediaTypeUnsupported, message));
     let Some(value) = headers.get(header::CONTENT_TYPE) else { return Ok(()) };

@@ -47,7 +47,7 @@ pub fn attempts(message: DynamicMessage, method: &Method, headers: &HeaderMap) -
         return Err(Problem::etag_mismatch().on_http(PRECONDITION_FAILED));
     }
     if possible.len() > MOST_TAGS {
-        return Err(refused("If-Match names more etags than the 8 that are taken"));
+        return Err(refused("If-Match has more than 8 etags"));
     }
     let mut attempts = Vec::with_capacity(possible.len());
     let mut differs = None;

@@ -1,4 +1,4 @@
-//! What bounds a stream, whatever it is carried in: its deadline, the end of the gateway, and how many there may be.
+//! Limits of streams in all protocols: deadline, end of the gateway, and number.
 
 use std::{
     collections::{HashMap, hash_map::Entry},
@@ -166,8 +166,8 @@ impl Ended {
     }
 }
 
-/// What to tell of a stream whose service failed. One that broke off has no status of the service's: its connection
-/// is lost, and the next call may find another.
+/// The problem of a stream whose service failed. A broken stream has no status of the service: its connection is lost,
+/// and the next call may use another one.
 pub fn failure(status: &Status) -> Problem {
     let problem = Problem::from_status(status);
     let cut = status.source().is_some() && matches!(problem.reason(), Reason::Internal | Reason::Cancelled);
@@ -199,7 +199,7 @@ impl http_body::Body for Bounded {
             },
         };
         self.end = None;
-        // What is behind learns that nobody listens any more.
+        // Dropping the body cancels the service's call.
         self.inner = Body::empty();
         let mut trailers = HeaderMap::new();
         Poll::Ready(Some(Status::from(problem).add_header(&mut trailers).map(|()| Frame::trailers(trailers))))

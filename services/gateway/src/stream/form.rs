@@ -21,7 +21,7 @@ pub enum Form {
 }
 
 impl Form {
-    /// What the client likes best; lines where it does not care.
+    /// The form that the client prefers; NDJSON by default.
     ///
     /// # Errors
     /// `NOT_ACCEPTABLE` where it likes neither.
@@ -37,7 +37,7 @@ impl Form {
         }
     }
 
-    /// What stands before the first message: how long to wait before coming back.
+    /// The text before the first message: the reconnection delay.
     pub fn opening(self, retry: Duration) -> Bytes {
         match self {
             Self::Sse => format!("retry: {}\n\n", retry.as_millis()).into(),
@@ -53,7 +53,7 @@ impl Form {
         }
     }
 
-    /// What shows on a silent connection that it lives. `None`: the form has nothing that says nothing.
+    /// A heartbeat for a silent connection. `None`: the form has no comments.
     pub fn heartbeat(self) -> Option<Bytes> {
         match self {
             Self::Sse => Some(Bytes::from_static(b":\n\n")),

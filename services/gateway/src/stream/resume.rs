@@ -1,4 +1,4 @@
-//! Taking a stream up again: the place that a message tells, and the one to continue after.
+//! Resuming a stream: the position of each message, and the position to resume after.
 
 use base64::{Engine, prelude::BASE64_STANDARD};
 use bytes::Bytes;
@@ -63,7 +63,7 @@ impl Resume {
         Ok(())
     }
 
-    /// The place that an encoded message tells. `None`: it tells none, or one that is no `id:`.
+    /// The position of an encoded message. `None`: it has none, or one that cannot be an `id:`.
     pub fn place(&self, message: Bytes) -> Option<String> {
         let message = DynamicMessage::decode(self.output.clone(), message).ok()?;
         let text = match self.response.get(&message)? {

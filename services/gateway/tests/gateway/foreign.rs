@@ -302,7 +302,7 @@ async fn a_backend_that_lies_is_named() {
     };
     let other = prost_reflect::prost_types::FileDescriptorProto { name: Some("x".into()), ..Default::default() };
     let cases = [
-        (list("other.Service"), Vec::new(), "it lists no service that its name"),
+        (list("other.Service"), Vec::new(), "it lists no service that matches its name"),
         (list("foreign.Things"), file(vec![other.encode_to_vec()]), "does not have that service"),
         (list("foreign.Things"), file(vec![b"\xff\xff".to_vec()]), "a file cannot be read"),
         (list("foreign.Things"), list("foreign.Things"), "it gives something else"),

@@ -50,7 +50,7 @@ async fn passing(souk: &Booted, from: &str, times: usize) -> usize {
 }
 
 #[tokio::test]
-async fn a_budget_is_used_up_and_the_client_told_when_to_return() {
+async fn a_used_up_budget_is_refused_with_retry_after() {
     let souk = slow(&[]).await;
     for left in (0..4).rev() {
         let answer = log_in(&souk, "198.51.100.1").await;

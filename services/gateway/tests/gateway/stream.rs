@@ -103,7 +103,7 @@ async fn a_failure_before_the_first_message_has_its_status_a_later_one_comes_in_
 }
 
 #[tokio::test]
-async fn a_stream_goes_on_behind_the_last_event_id() {
+async fn a_stream_resumes_after_the_last_event_id() {
     let souk = boot().await;
     // Over what the URL says: EventSource comes back to the same one.
     let headers = [("accept", "text/event-stream"), ("last-event-id", "7")];

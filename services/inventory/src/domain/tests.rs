@@ -284,7 +284,7 @@ fn what_ran_out_is_free_at_once_and_sold_while_there_is_stock() {
 }
 
 #[test]
-fn an_order_that_ran_out_may_wish_anew() {
+fn an_expired_reservation_can_be_made_again() {
     let mut world = world();
     world.receive(0, 0, 5);
     world.one(reserve(1, &[(0, 5)])).unwrap();

@@ -94,7 +94,7 @@ async fn history(engine: Engine, replicas: usize, seed: u64) {
 
 /// The same key at once, on two replicas and for different products: no row that one of them locks stops the other.
 #[tokio::test(flavor = "multi_thread")]
-async fn one_key_at_two_copies_at_once_takes_effect_once() {
+async fn one_key_at_two_replicas_takes_effect_once() {
     let souk = Souk::start(Engine::Postgres, 2, &[]).await;
     let products = [souk.stocked("A", 15).await, souk.stocked("B", 15).await];
     for round in 0..40 {
@@ -122,6 +122,6 @@ async fn no_history_breaks_a_promise_on_sqlite() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn no_history_breaks_a_promise_on_postgres_with_three_copies() {
+async fn no_history_breaks_a_promise_on_postgres_with_three_replicas() {
     history(Engine::Postgres, 3, seed()).await;
 }

@@ -33,7 +33,7 @@ async fn watched(souk: &Souk, sku: &str, threshold: i64, pieces: i64) -> Product
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn what_is_low_is_listed_by_what_can_be_bought() {
+async fn low_stock_is_listed_by_available_pieces() {
     for souk in both().await {
         let far = souk.location("far", 9).await;
         let split = watched(&souk, "split", 5, 3).await.name;

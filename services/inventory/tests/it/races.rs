@@ -51,12 +51,12 @@ async fn the_last_ten_pieces_are_sold_ten_times_on_sqlite() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn the_last_ten_pieces_are_sold_ten_times_on_postgres_over_two_copies() {
+async fn the_last_ten_pieces_are_sold_ten_times_on_postgres_over_two_replicas() {
     race(&Souk::start(Engine::Postgres, 2, &[]).await).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn it_goes_on_where_a_batch_holds_one_alone() {
+async fn it_continues_after_a_batch_of_one() {
     for engine in Engine::ALL {
         race(&Souk::start(engine, 1, &[("BATCH_SIZE", "1")]).await).await;
     }

@@ -120,7 +120,7 @@ async fn an_order_has_one_reservation() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn what_is_released_is_free_and_stays_released() {
+async fn released_stock_is_free_and_stays_released() {
     for souk in both().await {
         let a = souk.stocked("A", 5).await;
         let (held, never) = (order(), order());

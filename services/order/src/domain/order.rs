@@ -332,7 +332,7 @@ impl Order {
         next.payment_token = None;
         next.rejection = Some(Rejection {
             reason: RejectionReason::OrderAbandoned,
-            message: ["given up by an operator", wish.reason].join(": ").trim_end_matches(": ").to_owned(),
+            message: ["abandoned by an operator", wish.reason].join(": ").trim_end_matches(": ").to_owned(),
             items: Vec::new(),
         });
         if step == Step::Authorize {

@@ -155,7 +155,7 @@ impl Booked {
 
     fn void(&mut self) -> Result<(), Declined> {
         match self.state {
-            BookedState::Captured => Err(Declined("the payment was taken already")),
+            BookedState::Captured => Err(Declined("the payment was captured already")),
             BookedState::New | BookedState::Authorized => {
                 self.state = BookedState::Voided;
                 Ok(())
@@ -167,7 +167,7 @@ impl Booked {
     pub(crate) fn refund(&mut self, amount: i64) -> Result<(), Declined> {
         let left = self.amount - self.refunded;
         if self.state != BookedState::Captured || amount > left {
-            return Err(Declined("more would go back than was taken"));
+            return Err(Declined("the refunds would exceed the captured amount"));
         }
         self.refunded += amount;
         Ok(())

@@ -36,7 +36,7 @@ const INSTALLATION: &str = "souk_installation";
 /// Card authorisations live for seven days, or less: older ones need not be looked for.
 const LONGEST_HOLD: chrono::TimeDelta = chrono::TimeDelta::days(8);
 
-const GIVEN_UP: &str = "the payment was given up";
+const GIVEN_UP: &str = "the payment was voided";
 
 /// What stands for a payment in souk's books. It never changes.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -173,8 +173,8 @@ impl Stripe {
         let Entry::Intent(id) = entry else { return Ok(()) };
         match self.cancel(&id).await?.as_str() {
             "canceled" => Ok(()),
-            "succeeded" => Err(declined("the payment was taken already")),
-            status => Err(unanswered(format!("the payment is {status} and cannot be given up yet"))),
+            "succeeded" => Err(declined("the payment was captured already")),
+            status => Err(unanswered(format!("the payment is {status} and cannot be voided yet"))),
         }
     }
 
@@ -192,7 +192,7 @@ impl Stripe {
         }
         // Nothing was taken: of a hold that was let go, Stripe would say that it was given back.
         if self.api.intent(&id).await.map_err(unanswered)?.status != "succeeded" {
-            return Err(declined("the payment was never taken"));
+            return Err(declined("the payment was never captured"));
         }
         // One that has failed is recreated.
         let unique = idempotency(refund, &format!("refund-{}", failed.len()));

@@ -29,7 +29,7 @@ async fn without_inventory_nothing_is_taken_down() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn an_order_that_was_taken_down_goes_on_when_inventory_is_back() {
+async fn a_recorded_order_continues_when_inventory_is_back() {
     for souk in both().await {
         let lantern = souk.stocked("LANTERN", 5).await;
         let request = order_for(&[(&lantern, 1)], "tok_slow");
@@ -178,7 +178,7 @@ async fn staff_who_leave_at_any_moment_leave_no_refund_to_its_lease() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_deadline_is_answered_in_time_and_the_order_goes_on() {
+async fn a_deadline_is_answered_in_time_and_the_order_continues() {
     for souk in both_with(&[("PAYMENT__SLOW_DELAY", "4s")]).await {
         let lantern = souk.stocked("LANTERN", 5).await;
         let message = order_for(&[(&lantern, 1)], "tok_slow");

@@ -8,7 +8,7 @@ use souk_testkit::db::Engine;
 use crate::harness::{Running, Souk, back, both, fields, order_for, refused};
 
 #[tokio::test(flavor = "multi_thread")]
-async fn the_same_request_gives_the_first_answer_again() {
+async fn the_same_request_returns_the_first_response_again() {
     for souk in both().await {
         let lantern = souk.stocked("LANTERN", 5).await;
         let request = order_for(&[(&lantern, 2)], "tok_approved");
@@ -127,7 +127,7 @@ async fn a_return_is_made_once_for_its_key() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn two_copies_of_the_service_make_one_order_of_one_key() {
+async fn two_replicas_make_one_order_of_one_key() {
     let souk = Souk::start(Engine::Postgres, &[]).await;
     let mut replica = Running::start(&souk.config).await;
     let lantern = souk.stocked("LANTERN", 100).await;

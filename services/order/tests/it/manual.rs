@@ -48,7 +48,7 @@ async fn settled_manually(souk: &Souk, order: &str) -> (Payment, bool, Option<so
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn money_is_taken_by_other_means_and_given_back_so() {
+async fn a_manually_captured_payment_is_refunded_manually() {
     for souk in both().await {
         let lantern = souk.stocked("LANTERN", 5).await;
         let request = order_for(&[(&lantern, 3)], "tok_slow");
@@ -122,7 +122,7 @@ async fn a_hold_is_let_go_by_other_means() {
         let name = stuck(&souk, order_for(&[(&lantern, 1)], "tok_slow")).await;
         let saga = name.replace("orders", "sagas");
         let request = CompensateSagaRequest { name: saga.clone(), reason: "customer called".into() };
-        wait::until(SOON, "the order to be given up", async || {
+        wait::until(SOON, "the order to be abandoned", async || {
             let problem = souk.sagas(&souk.staff).compensate_saga(request.clone()).await.unwrap_err();
             souk_common::error::Problem::from(problem).reason() == Reason::ServiceUnavailable
         })
@@ -224,7 +224,7 @@ async fn each_refund_may_be_paid_by_other_means() {
         ] {
             assert!(tamper(&souk, statement).await > 0, "{statement}");
             let found = broken(&souk).await;
-            assert!(found.iter().any(|name| name.contains("by the word of an operator")), "{statement}: {found:?}");
+            assert!(found.iter().any(|name| name.contains("match the operators' entries")), "{statement}: {found:?}");
             if !undo.is_empty() {
                 tamper(&souk, undo).await;
                 assert!(broken(&souk).await.is_empty(), "{undo}");

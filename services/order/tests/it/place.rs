@@ -95,7 +95,7 @@ async fn each_token_does_what_it_says() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn what_is_out_of_stock_is_rejected_with_the_products() {
+async fn an_order_out_of_stock_is_rejected_with_the_products() {
     for souk in both().await {
         let lantern = souk.stocked("LANTERN", 5).await;
         let candle = souk.stocked("CANDLE", 1).await;
@@ -289,7 +289,7 @@ async fn staff_place_for_others_at_agreed_prices_with_a_number_of_their_own() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_payment_that_cannot_be_captured_gives_the_goods_back() {
+async fn a_payment_that_cannot_be_captured_returns_the_goods() {
     for souk in both_with(&[("PAYMENT__AUTHORIZATION_LIFETIME", "0s")]).await {
         let lantern = souk.stocked("LANTERN", 5).await;
         let order = souk.place(&souk.ada, order_for(&[(&lantern, 2)], "tok_approved")).await.unwrap();

@@ -122,7 +122,7 @@ async fn the_tokens_of_a_session_end_with_it() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn ended_sessions_are_told_page_by_page_and_then_what_is_new() {
+async fn ended_sessions_are_listed_in_pages_then_incrementally() {
     for souk in both().await {
         let log_out = async |session: &Session| {
             let request = LogOutRequest { refresh_token: session.refresh_token.clone() };

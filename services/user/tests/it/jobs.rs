@@ -75,7 +75,7 @@ async fn administrators_list_jobs_and_run_them_from_any_replica() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn what_is_wrong_is_told_and_nobody_else_is_let_in() {
+async fn errors_are_reported_and_nobody_else_is_admitted() {
     for souk in both().await {
         let admin = souk.staff("ann@example.com", Role::Admin).await.access_token;
         let unknown = run(&souk, Some(&admin), "services/user/jobs/sweep").await;

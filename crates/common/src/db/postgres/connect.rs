@@ -1,5 +1,5 @@
-//! Makes connections: asks the server for TLS, keeps the password from those who must not read it, and tells each
-//! connection the limits of its statements.
+//! Opens connections: requests TLS, never sends a password in clear text without TLS, and sets the limits of
+//! statements.
 //!
 //! The driver is told that every connection begins with a handshake of TLS, so it hands us the bare socket. What we give
 //! it back is a [`Stream`], with or without TLS.
@@ -33,9 +33,9 @@ const SSL_REQUEST: [u8; 8] = [0, 0, 0, 8, 4, 210, 22, 47];
 #[derive(Clone)]
 pub(in crate::db) struct Connector {
     server: Server,
-    /// What each session, or behind a pooler each transaction, is told.
+    /// The settings of each session, or behind a pooler of each transaction.
     limits: Vec<(String, String)>,
-    /// How long a server may take to let us in.
+    /// The timeout of connecting and authenticating.
     timeout: Duration,
 }
 

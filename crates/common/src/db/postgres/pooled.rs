@@ -24,7 +24,7 @@ use bytes::{Buf, BufMut, Bytes, BytesMut};
 /// Statements that are a transaction of their own and may run in one with others. The rest, such as `VACUUM`, may not.
 const TRANSACTIONAL: [&str; 7] = ["SELECT", "INSERT", "UPDATE", "DELETE", "WITH", "VALUES", "MERGE"];
 
-/// What every transaction is told.
+/// The settings of every transaction.
 #[derive(Clone)]
 pub(super) struct Limits(Arc<Told>);
 
@@ -103,7 +103,7 @@ impl Pooled {
         }
     }
 
-    /// What is sent in place of what the driver wrote.
+    /// The rewritten requests of the driver.
     ///
     /// # Errors
     /// A request that cannot be made through a pooler.

@@ -1,5 +1,5 @@
-//! Where PostgreSQL is and how it is talked to, as the URL and the settings say. The driver's own reading of URLs knows
-//! neither `verify-ca`, `verify-full` and certificates nor poolers, so these are taken out before.
+//! The address and connection settings of PostgreSQL, from the URL and the settings. The driver's URL parser supports
+//! neither `verify-ca`, `verify-full` and certificates nor poolers, so these are removed before.
 
 use std::{path::PathBuf, sync::Arc, time::Duration};
 
@@ -44,7 +44,7 @@ pub(in crate::db) struct Server {
     pub(super) settings: tokio_postgres::Config,
     pub(super) tls: Tls,
     pub(super) pooler: Pooler,
-    /// What the URL has sessions told, as `-c name=value`.
+    /// The session settings of the URL, as `-c name=value`.
     pub(super) options: String,
     /// Whether it is reached over a Unix socket.
     pub(super) local: bool,
@@ -167,7 +167,7 @@ impl Tls {
                 "certificate" => "tls.certificate (sslcert)",
                 _ => "tls.key (sslkey)",
             };
-            wrong(format!("asks for TLS that cannot be had: {name}: {}", Chain(&error)))
+            wrong(format!("asks for TLS that is not available: {name}: {}", Chain(&error)))
         })?;
         if direct {
             config.alpn_protocols = vec![b"postgresql".to_vec()];

@@ -77,13 +77,13 @@ const PLACES: &[PlacePromise] = &[
             FROM (BOOKS) books WHERE reserved <> held",
     },
     PlacePromise {
-        name: "reserved stock is between nothing and what is on hand",
+        name: "reserved stock is between zero and the stock on hand",
         table: "stock",
         broken: "SELECT product_id, location_id, reserved AS found, on_hand AS expected
             FROM stock WHERE reserved < 0 OR reserved > on_hand",
     },
     PlacePromise {
-        name: "every entry of the ledger and every line of a reservation stands at a balance",
+        name: "every ledger entry and every reservation line has a balance",
         table: "ledger",
         broken: "SELECT l.product_id, l.location_id, count(*) AS found, CAST(0 AS bigint) AS expected
             FROM (

@@ -105,7 +105,7 @@ async fn what_was_let_go_by_other_means_is_held_for_nobody() {
         let name = shop.unconfirmed(&lantern, 1).await;
         shop.line.cut();
         let request = CompensateSagaRequest { name: name.replace("orders", "sagas"), reason: "called".into() };
-        wait::until(SOON, "the order to be given up", async || {
+        wait::until(SOON, "the order to be abandoned", async || {
             // What is held of its money waits for Stripe.
             let problem = souk.sagas(&souk.staff).compensate_saga(request.clone()).await.unwrap_err();
             souk_common::error::Problem::from(problem).reason() == Reason::ServiceUnavailable

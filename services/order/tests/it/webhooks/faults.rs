@@ -19,7 +19,7 @@ use crate::{
 };
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_service_that_stops_goes_on_where_it_was() {
+async fn a_restarted_service_resumes_where_it_stopped() {
     // Long pauses: what was given up at the end is not tried again by the schedule.
     let slow = quick_but(&[("WEBHOOKS__RETRIES", "1h"), ("WEBHOOKS__TIMEOUT", "60s")]);
     for mut souk in both_with(&slow).await {
@@ -81,7 +81,7 @@ async fn a_service_killed_between_events_and_deliveries_loses_nothing() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn two_copies_share_the_work_and_repeat_nothing() {
+async fn two_replicas_share_the_work_and_repeat_nothing() {
     const ORDERS: usize = 10;
     let souk = Souk::start(Engine::Postgres, QUICK).await;
     let mut second = Running::start(&souk.config).await;
@@ -104,7 +104,7 @@ async fn two_copies_share_the_work_and_repeat_nothing() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn the_log_forgets_what_is_done_and_old() {
+async fn the_log_deletes_old_processed_events() {
     for souk in both_with(&quick_but(&[("WEBHOOKS__RETRIES", "1h")])).await {
         let lamp = souk.stocked("LAMP", 5).await;
         let (taking, failing) = (Receiver::start(Manner::Take).await, Receiver::start(Manner::Fail(500)).await);
