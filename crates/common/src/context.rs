@@ -80,10 +80,10 @@ pub fn format_timeout(timeout: Duration) -> HeaderValue {
     HeaderValue::from_str(&format!("{millis}m")).unwrap_or_else(|_| HeaderValue::from_static("1S"))
 }
 
-/// How long the caller waits, where it says so in `grpc-timeout`.
+/// The timeout of the caller in `grpc-timeout`, if it sent one.
 ///
 /// # Errors
-/// `MALFORMED_REQUEST`. To ignore what cannot be read would be to work on for a caller who has left.
+/// `MALFORMED_REQUEST` if it is invalid: ignoring it would mean to work for a caller who may have left.
 pub fn timeout(headers: &HeaderMap) -> Result<Option<Duration>, Problem> {
     let mut values = headers.get_all(&GRPC_TIMEOUT).iter();
     let Some(value) = values.next() else { return Ok(None) };
@@ -114,7 +114,7 @@ fn parse_timeout(text: &str) -> Option<Duration> {
     })
 }
 
-/// Whether an id from outside may be in our logs and headers as it is.
+/// Whether a request id from outside is safe for logs and headers.
 fn is_sane(id: &str) -> bool {
     (1..=128).contains(&id.len()) && id.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"-_.:".contains(&byte))
 }

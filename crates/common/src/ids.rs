@@ -13,19 +13,19 @@ use std::fmt;
 use ulid::Ulid;
 use uuid::Uuid;
 
-/// What is wrong with a text that should have been an id or a resource name. Its message may be shown to clients.
+/// An invalid id or resource name. Its message may be shown to clients.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error(
     "must be `{form}` followed by 26 characters of 0-9 and a-z without i, l, o and u, the first of them 0 to 7: {fault}"
 )]
 pub struct IdError {
-    /// What the right form begins with, for example `orders/ord_`.
+    /// The beginning of a valid text, for example `orders/ord_`.
     form: &'static str,
     fault: Fault,
 }
 
 impl IdError {
-    /// What the right form begins with, for example `orders/ord_` or `ord_`.
+    /// The beginning of a valid text, for example `orders/ord_` or `ord_`.
     #[must_use]
     pub fn form(&self) -> &'static str {
         self.form
@@ -104,9 +104,9 @@ macro_rules! id {
         pub struct $id(Uuid);
 
         impl $id {
-            /// What the text begins with, without the `_`.
+            /// The prefix of the text, without the `_`.
             pub const PREFIX: &'static str = $prefix;
-            /// What the resource name begins with, without the `/`.
+            /// The collection of the resource name, without the `/`.
             pub const COLLECTION: &'static str = $collection;
 
             /// A new id, later than all that this process made before it.

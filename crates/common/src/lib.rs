@@ -1,4 +1,5 @@
-//! What every souk service stands on: configuration, telemetry, contracts, access, servers, clients, databases.
+//! The common base of all souk services: configuration, telemetry, contracts, access, servers, clients,
+//! databases.
 #![allow(clippy::duplicate_mod, reason = "a query file is compiled once for each engine")]
 
 pub mod auth;

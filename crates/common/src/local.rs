@@ -42,7 +42,7 @@ impl Local {
     }
 }
 
-/// What listens on every address is reached on this machine by the loopback one.
+/// A listener on all addresses is reached on this machine by the loopback address.
 pub fn reached(mut listening: SocketAddr) -> SocketAddr {
     if listening.ip().is_unspecified() {
         listening.set_ip(Ipv4Addr::LOCALHOST.into());
@@ -77,7 +77,7 @@ impl Served {
         if self.stopped.is_cancelled() {
             return Err(Stopped);
         }
-        // What is no header and no body would not have come over the network either.
+        // Extensions would not go over the network either.
         request.extensions_mut().clear();
         let Ok(mut response): Result<_, Infallible> = self.service.call(request).await;
         response.extensions_mut().clear();

@@ -185,7 +185,7 @@ impl Money {
         self.with(other, i64::checked_sub)
     }
 
-    /// So many times the amount.
+    /// The amount multiplied by `times`.
     ///
     /// # Errors
     /// [`MoneyError::Overflow`].

@@ -1,6 +1,7 @@
-//! What a check of a live database found: used by each service's `verify` and printed by `souk verify`.
+//! The results of checks of a live database, made by each service's `verify` and printed by `souk
+//! verify`.
 
-/// One promise that was checked on live data.
+/// A promise that was checked on live data.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Check {
     /// The promise, in words: "stock equals the sum of its ledger".
@@ -18,5 +19,5 @@ impl Check {
     }
 }
 
-/// How many offending rows a check names at most.
+/// The most offending rows that a check lists.
 pub const LIMIT: i64 = 20;

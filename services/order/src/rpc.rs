@@ -69,8 +69,8 @@ impl Rpc {
         Self(Arc::new(Parts { store, sagas, inventory, log }))
     }
 
-    /// Runs work that records a saga in a task of its own. If it ran in the caller's task, a caller who disconnects
-    /// at that moment would leave an order behind that nobody runs until its lease expires.
+    /// Runs work that records a saga in a task of its own. In the caller's task, a disconnect at that moment would
+    /// leave an order behind that nobody runs until its lease expires.
     async fn spawn_detached<T, W, F>(&self, work: W) -> Result<T, Problem>
     where
         W: FnOnce(Arc<Parts>) -> F,

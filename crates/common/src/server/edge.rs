@@ -29,8 +29,7 @@ use crate::{
     tls::PeerCertificate,
 };
 
-/// What a request counts for while it is received, besides the bytes of its message: its headers, and what the server
-/// keeps of a stream.
+/// The bytes that a request counts for while it is received, besides its message: headers and stream state.
 pub(super) const REQUEST_BYTES: usize = 4096;
 
 /// Paths that are part of no contract and open to anyone who reaches the port: health and reflection.
@@ -41,7 +40,7 @@ const OPEN: [&str; 3] =
 const PROBES: [&str; 2] = ["/grpc.health.v1.Health/Check", "/grpc.health.v1.Health/List"];
 /// Probes that are answered at a time.
 const MAX_PROBES: usize = 256;
-/// How long a probe may take, which needs no database.
+/// The timeout of a probe, which needs no database.
 const PROBE_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// Puts the edge around a service.
@@ -60,7 +59,7 @@ struct Shared {
     deadline: Duration,
     max_request_bytes: usize,
     receive_timeout: Duration,
-    /// Bytes of requests that are being received.
+    /// Bytes of incoming requests.
     receiving: Arc<Quota>,
     /// Cancelled when the server drains.
     draining: CancellationToken,
@@ -91,7 +90,7 @@ impl EdgeLayer {
             deadline: config.deadline,
             max_request_bytes: config.max_request_bytes,
             receive_timeout: config.receive_timeout,
-            // One address never holds more than half, so that another always finds room.
+            // One address never holds more than half, so that others always have room.
             receiving: Quota::new(receiving, receiving / 2),
             draining,
             refusals: telemetry::Sampled::new(),

@@ -1,4 +1,4 @@
-//! How every souk service is served: one stack around the generated services.
+//! Serves every souk service: one stack around the generated services.
 //!
 //! From the outside in: panics are caught, the request gets its id, span and metrics, the deadline runs, the caller's
 //! token and the method's access rule are checked, the message is read within bounds of bytes and time, work beyond what
@@ -72,7 +72,7 @@ pub struct Config {
     /// waits for this long; see [`Stop`].
     #[serde(with = "crate::config::duration")]
     pub shutdown_delay: Duration,
-    /// How long running requests may take to end once the service shall stop.
+    /// The time for running requests to end when the service stops.
     #[serde(with = "crate::config::duration")]
     pub drain: Duration,
     /// How old a connection may become, give or take a tenth; zero: no limit.

@@ -22,10 +22,10 @@ use super::span::{SERVICE, Service};
 use super::{Config, TelemetryError};
 use crate::tls::ClientSettings;
 
-/// How long one message to the collector may take.
+/// The timeout of one message to the collector.
 const TIMEOUT: Duration = Duration::from_secs(5);
 
-/// How long a span waits for others before they are sent together.
+/// The longest time that spans are collected before they are sent together.
 const BATCH_DELAY: Duration = Duration::from_secs(1);
 
 /// The connection to the collector; it connects when first used and again when lost.

@@ -1,4 +1,4 @@
-//! One line of the log for what happens by the thousand.
+//! Samples frequent log lines.
 
 use std::{
     collections::BTreeMap,
@@ -6,7 +6,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-/// How much time lies between two lines about the same.
+/// The least time between two lines about the same.
 const EVERY: Duration = Duration::from_secs(1);
 
 /// Counts events by name and says when a line about them is due: at once for the first, then one a second at most. A

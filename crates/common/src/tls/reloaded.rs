@@ -1,4 +1,5 @@
-//! What is made of files, and recreated when they change: certificates are renewed while a process runs.
+//! Values that are made of files and reloaded when they change: certificates are renewed while a process
+//! runs.
 
 use std::{
     path::PathBuf,
@@ -11,7 +12,7 @@ use sha2::{Digest, Sha256};
 use super::TlsError;
 use crate::error::chain;
 
-/// How often the files are looked at, at most: when a connection is made.
+/// The least time between two checks of the files, which happen when a connection is made.
 const LOOK_EVERY: Duration = Duration::from_secs(2);
 
 /// A value made of files.
@@ -51,7 +52,7 @@ impl<T: Clone + Send + 'static> Reloaded<T> {
         Ok(Self(Arc::new(Inner { files, make: Box::new(make), state })))
     }
 
-    /// What the files give now; where that cannot be used, what they gave before.
+    /// The value of the current files or, if they are invalid, the last valid one.
     pub async fn current(&self) -> T {
         let is_fresh = {
             let mut state = self.0.lock();

@@ -1,4 +1,4 @@
-//! The order service's database in record: the store's rules in few lines. `model` compares the two.
+//! The order service's database in memory: the store's rules in few lines. `model` compares the two.
 
 use std::collections::BTreeMap;
 
@@ -94,7 +94,7 @@ impl Journal {
         self.orders.insert(order.id, Row::new(Order { attempts: 0, ..order }, lease));
     }
 
-    /// Writes what leaves an order's saga alone.
+    /// Writes changes that do not affect an order's saga.
     fn put_effects(&mut self, order: Order, entries: &[Entry], log: &mut Log) {
         self.record(&order, entries, log);
         if let Some(row) = self.orders.get_mut(&order.id) {
@@ -309,7 +309,7 @@ impl Journal {
         }
     }
 
-    /// A note, or an operator's wish to have a saga tried again, in an order's timeline.
+    /// A note, or an operator's request to retry a saga, in an order's timeline.
     pub fn note(&mut self, (id, key): (OrderId, &Key), now: DateTime<Utc>, log: &mut Log) -> Wished<Vec<u8>> {
         let Some(row) = self.orders.get(&id) else { return Wished::NotFound };
         if let Some(record) = self.find_record(key) {
@@ -353,7 +353,7 @@ impl Journal {
         true
     }
 
-    /// Gives up an order that is being placed. `None` if it cannot be.
+    /// Abandons an order that is being placed. `None` if that is not possible.
     pub fn abandon(&mut self, id: OrderId, (lease, now): (Lease, DateTime<Utc>), log: &mut Log) -> Option<Saga> {
         let row = self.orders.get(&id).filter(|row| !row.is_leased(now))?;
         let mut order = row.it.clone();
@@ -363,8 +363,8 @@ impl Journal {
         Some(Saga::Order(Box::new(order)))
     }
 
-    /// Takes a step for done that an operator did outside of souk. `false` if it cannot be. `blindly`, whatever the
-    /// step is.
+    /// Marks a step as done that an operator did outside of souk. `false` if that is not possible. `blindly`:
+    /// whatever the step is.
     pub fn finish(
         &mut self,
         (id, back, step): (OrderId, Option<ReturnId>, Step),
@@ -412,7 +412,7 @@ impl Journal {
         true
     }
 
-    /// Has an order that waits for its next try be tried now.
+    /// Makes the next try of a waiting order due now.
     pub fn wake(&mut self, id: OrderId, now: DateTime<Utc>) {
         let waiting = |row: &&mut Row<Order>| row.lease.is_none() && row.due.is_some_and(|due| due > now);
         self.orders.get_mut(&id).filter(waiting).into_iter().for_each(|row| row.due = Some(now));

@@ -1,4 +1,4 @@
-//! The simulation by seeds: the real runner of sagas, with all around it in memory and going wrong.
+//! The simulation by seeds: the real saga runner, with everything around it in memory and with faults.
 //!
 //! One thread, virtual time, and a seed that decides everything: which request is lost, late or doubled, which replica of
 //! the service dies at which await, whose clock is how wrong, what customers and operators want and when. Then all goes

@@ -1,4 +1,4 @@
-//! Whether the journal in record is what the real store is: the same operations, the same answers, on both engines.
+//! Compares the journal in memory with the real store: the same operations must give the same results, on both engines.
 
 use chrono::{DateTime, TimeDelta, Utc};
 use souk_common::{
@@ -27,7 +27,7 @@ use crate::{
 const LENGTH: usize = 400;
 const HISTORIES: u64 = 2;
 
-/// What both say of a wish, without what each makes up by itself.
+/// The result of an operation, without generated values.
 #[derive(Debug, PartialEq, Eq)]
 enum Said {
     NotFound,
@@ -69,7 +69,7 @@ struct Pair {
     model: ReturnId,
 }
 
-/// A store, a journal, and the sagas that runners have in hand: as the store and as the journal has them.
+/// A store, a journal, and the sagas that runners hold, as the store and as the journal have them.
 struct Both {
     store: Store,
     journal: Journal,
@@ -97,7 +97,7 @@ impl Both {
         self.dice.pick(if any { &self.orders } else { &confirmed })
     }
 
-    /// What one of the runners has in hand: mostly the newest.
+    /// A saga that one of the runners holds: mostly the newest.
     fn in_hand(&mut self) -> (Saga, Saga, i64) {
         let back = if self.dice.percent(80) { 3 } else { 30 }.min(self.in_hand.len());
         self.in_hand[self.in_hand.len() - 1 - self.dice.from(0..back as u64) as usize].clone()
@@ -168,7 +168,7 @@ impl Both {
         saga
     }
 
-    /// A runner stores a step, or looks whether it did; one that came too late as well as the one that holds the lease.
+    /// A runner stores a step, or checks whether it did: the holder of the lease, or one that lost it.
     async fn save(&mut self, lease: Lease) -> String {
         let (real, model, held) = self.in_hand();
         let (_, Some(step)) = real.position() else { return String::new() };

@@ -1,4 +1,4 @@
-//! Who acts in the world: customers who ask again until they are answered, operators, and what befalls replicas.
+//! The actors of the world: customers who retry until they get a response, operators, and faults of replicas.
 
 use std::{collections::HashMap, sync::Arc, time::Duration};
 
@@ -121,7 +121,7 @@ fn wish(state: &mut State, id: OrderId) -> (&'static str, Ask) {
     }
 }
 
-/// Asks until there is an answer, a few times; now and then twice at once.
+/// Sends a request until there is a response, a few times; sometimes twice at once.
 async fn insist(world: &Arc<World>, key: Key, ask: Ask) -> Option<Reply> {
     for _ in 0..12 {
         let (limit, pause, twice) = {
@@ -174,7 +174,7 @@ fn any(state: &mut State) -> Option<Service> {
     state.replicas[replica].service.clone()
 }
 
-/// What befalls the world while it is not quiet.
+/// The faults of the world until it becomes quiet.
 pub async fn mischief(world: Arc<World>) {
     loop {
         let (pause, what, replica) = {

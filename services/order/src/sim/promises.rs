@@ -1,4 +1,4 @@
-//! What must hold once all is quiet, whatever happened before.
+//! The promises that must hold once all is quiet, whatever happened before.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -72,7 +72,7 @@ fn paid(world: &World, order: &Order) -> Option<String> {
     if back != refunds {
         return Some(format!("{back} were given back, by refunds of {refunds}"));
     }
-    // What operators did outside of souk counts as much, and is told apart.
+    // Manual settlements count as well, but separately.
     let manual = (world.bank.manual_captures.get(&key).copied(), of_it(&world.bank.manual_refunds));
     let said =
         order.payment.as_ref().map_or((false, 0), |payment| (payment.settled_manually, payment.refunded_manually));
@@ -177,7 +177,7 @@ fn adjusts(kinds: &[Kind]) -> bool {
     in_order && pairs.iter().all(|pair| count(kinds, pair.1) == count(kinds, pair.0))
 }
 
-/// Whoever follows the log saw what the timeline tells, each once and in order.
+/// Consumers of the log saw the events of the timeline, each once and in order.
 fn followed(order: OrderId, timeline: &[TimelineRow], read: &[Published]) -> Option<String> {
     let seen: Vec<_> = read.iter().filter(|event| event.order == order).map(|event| event.kind).collect();
     let event = |row: &TimelineRow| -> Option<&'static str> {
@@ -212,7 +212,7 @@ fn answered(world: &World) -> Vec<String> {
     open.chain(other.map(|(name, _)| format!("{name} was told one thing, and another is stored"))).collect()
 }
 
-/// What was there, less what was sold.
+/// The stock at the start, less what was sold.
 fn on_hand(world: &World) -> Option<String> {
     let mut sold = BTreeMap::<ProductId, i64>::new();
     for row in world.journal.orders.values().filter(|row| row.it.state == State::Confirmed) {

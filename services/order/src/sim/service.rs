@@ -1,4 +1,4 @@
-//! A replica of the order service: the real runner of sagas and the real job that takes them over, with what its RPCs do.
+//! A replica of the order service: the real saga runner, the real recovery job, and the logic of its RPCs.
 
 use std::{fmt, sync::Arc, time::Duration};
 
@@ -124,7 +124,7 @@ impl Service {
         Self { wire, sagas, stop }
     }
 
-    /// Ends as a service does that is told to: sagas under way release their leases.
+    /// Stops gracefully: running sagas release their leases.
     pub async fn drain(&self) {
         self.stop.cancel();
         self.sagas.drain(Duration::from_secs(1)).await;
@@ -133,7 +133,7 @@ impl Service {
         }
     }
 
-    /// What an RPC does, in the order in which it does it.
+    /// The steps of an RPC, in their order.
     pub async fn ask(&self, key: Key, ask: Ask) -> Reply {
         if self.stop.is_cancelled() {
             return Reply::Again;
@@ -228,7 +228,7 @@ impl Service {
         }
     }
 
-    /// Gives up an order that is being placed, as an operator may.
+    /// Abandons an order that is being placed, as an operator may.
     pub async fn abandon(&self, id: OrderId) -> Reply {
         let (lease, replica) = (self.sagas.lease(), self.wire.replica);
         let abandon = move |state: &mut State| {
@@ -242,7 +242,7 @@ impl Service {
         }
     }
 
-    /// Takes a step for done that an operator sees to outside of souk, once the order service agrees.
+    /// Marks a step as done that an operator does outside of souk, if the order service agrees.
     pub async fn finish_manually(&self, (id, back): (OrderId, Option<ReturnId>), step: Step) {
         let replica = self.wire.replica;
         let finish = move |state: &mut State| {
@@ -265,7 +265,7 @@ impl Service {
         self.wire.call((Peer::Journal, "finish"), (id, step), finish).await;
     }
 
-    /// Takes a webhook of the payment provider in.
+    /// Receives a webhook of the payment provider.
     pub async fn heed(&self, id: OrderId) {
         let read = move |state: &mut State| state.journal.orders.get(&id).map(|row| row.it.clone());
         let found = self.wire.call((Peer::Journal, "read an order"), id, read).await.flatten();
@@ -308,7 +308,7 @@ fn wished_now(wished: Option<Wished<Vec<u8>>>) -> Reply {
     }
 }
 
-/// What is answered to a request that is known.
+/// The response to a repeated request.
 fn again(record: IdempotencyRecord) -> Reply {
     match record.response {
         _ if !record.same_request => Reply::Refused,

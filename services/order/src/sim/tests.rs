@@ -12,13 +12,13 @@ use super::{
 const KEPT: &[(u64, &str)] =
     &[(118, "a step that another replica had stored was taken for one's own, as the order's version was the same")];
 
-/// How many seeds are tried where nobody says.
+/// The default number of seeds.
 const SEEDS: u64 = 2_000;
 
 const STEPS: [&str; 8] = ["reserve", "authorize", "commit", "capture", "release", "void", "restock", "refund"];
 const WRITES: [&str; 6] = ["place", "save", "claim", "give up a lease", "cancel", "adjust"];
 
-/// Lives through a seed, and says what happened where a promise was broken.
+/// Runs a seed, and prints its history if a promise was broken.
 fn try_seed(seed: u64) -> Seen {
     match live(seed, None, false) {
         Ok((seen, _)) => seen,
@@ -107,7 +107,7 @@ const ENOUGH: u64 = 2_000;
 
 fn finds(planted: Planted) {
     let found = (0..ENOUGH).find_map(|seed| {
-        // If the rules are broken, what stands on them may panic.
+        // Code may panic when the rules that it relies on are broken.
         match catch_unwind(AssertUnwindSafe(|| live(seed, Some(planted), false))) {
             Ok(Ok(_)) => None,
             Ok(Err(broken)) => Some((seed, broken.promises.join("; "))),

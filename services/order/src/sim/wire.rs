@@ -1,4 +1,5 @@
-//! A replica's line to everything outside: where requests and answers are lost, late or doubled, and where replicas die.
+//! A replica's connection to everything outside: requests and responses are lost, late or doubled here, and replicas
+//! die here.
 
 use std::{fmt::Debug, future::pending, sync::Arc, time::Duration};
 
@@ -103,8 +104,8 @@ impl Wire {
         }
     }
 
-    /// Asks a peer for something that takes effect at once, all of it or nothing. `None` if no answer came; then
-    /// whether it took effect is unknown, and may change yet.
+    /// Calls a peer; the call takes effect at once, all of it or nothing. `None` if no response came: then it is
+    /// unknown whether it took effect or still will.
     pub async fn call<T: Debug + Send>(
         &self,
         (peer, op): (Peer, &'static str),
@@ -203,7 +204,7 @@ impl Wire {
 }
 
 impl State {
-    /// What goes wrong with a call to a peer.
+    /// The fault of a call to a peer.
     fn fault(&mut self, peer: Peer, op: &str) -> Option<Fault> {
         if self.quiet {
             return None;

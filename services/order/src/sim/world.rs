@@ -1,5 +1,4 @@
-//! The world that a seed makes: its clock, its services' memories, its replicas of the order service, and what goes
-//! wrong in it.
+//! The world of a seed: its clock, the services' state, the replicas of the order service, and the faults.
 
 use std::{
     collections::BTreeMap,
@@ -19,23 +18,23 @@ pub const REPLICAS: usize = 2;
 /// A rule that is broken on purpose, to see that the simulation finds it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Planted {
-    /// A step is stored anyone who holds the lease, and wherever the saga is by now.
+    /// A step is stored whoever holds the lease, and wherever the saga is by now.
     SaveByAnyone,
-    /// Whether a step was stored is told by the order's version alone.
+    /// The order's version alone decides whether a step was stored.
     SavedByVersion,
     /// An order is recorded whether or not its request id is known.
     KeyForgotten,
-    /// Releasing what was never held is not kept.
+    /// Releasing an order without a reservation leaves no mark.
     ReleaseForgotten,
-    /// Stock is said to be sold before that is durable.
+    /// A commit is acknowledged before it is durable.
     CommitNotDurable,
-    /// The provider takes the money when it should only hold it.
+    /// The provider captures the payment when it should only authorise it.
     CaptureFirst,
     /// The provider refunds again under the same key.
     RefundAgain,
-    /// Giving up a payment that is not known is not kept.
+    /// Voiding an unknown payment leaves no mark.
     VoidForgotten,
-    /// An operator's word is taken for whatever step a saga is at.
+    /// An operator can finish any step.
     FinishBlindly,
     /// A reader moves its checkpoint before it acts.
     CheckpointFirst,
@@ -87,7 +86,7 @@ pub struct Replica {
     pub died: Arc<Notify>,
 }
 
-/// All that there is. Locked for a moment at a time, never over an await.
+/// The whole state. Locked for a moment at a time, never over an await.
 pub struct State {
     pub dice: Dice,
     pub plan: Plan,

@@ -122,15 +122,15 @@ pub(crate) struct SavedStep {
     pub version: i64,
     pub entries: Vec<Entry>,
     pub response: Option<Vec<u8>>,
-    /// The lease that must still be held, and what it becomes.
+    /// The lease that must still be held, and the new one.
     pub held: i64,
     pub lease: Lease,
 }
 
-/// What became of a wish to cancel.
+/// The result of a cancellation.
 #[derive(Clone, Debug)]
 pub enum Cancel {
-    /// There is no such order, or it is someone else's.
+    /// The order does not exist, or it is someone else's.
     NotFound,
     /// It cannot be cancelled.
     Refused(CancelRefusal, Box<Order>),
@@ -142,14 +142,14 @@ pub enum Cancel {
     Begun(Saga),
 }
 
-/// What became of a wish for a change that is known by a key.
+/// The result of a change with an idempotency key.
 #[derive(Clone, Debug)]
 pub enum Begin<T> {
     /// There is no such order.
     NotFound,
     /// The key is known.
     Known(IdempotencyRecord),
-    /// It cannot be.
+    /// It was refused.
     Refused(Refusal),
     /// It was recorded.
     Begun(T),
@@ -209,11 +209,11 @@ pub struct Release<'a> {
 /// A shipment to record.
 #[derive(Clone, Debug)]
 pub struct Shipping {
-    /// What leaves.
+    /// The pieces to send.
     pub items: Vec<Pieces>,
     /// How.
     pub tracking: Tracking,
-    /// When it left, if that is not now.
+    /// When it was sent, if not now.
     pub time: Option<DateTime<Utc>>,
 }
 
@@ -222,6 +222,6 @@ pub struct Shipping {
 pub enum Which {
     /// This one.
     One(ShipmentId),
-    /// So many after this one.
+    /// A page after this one, of this size.
     Page(Option<ShipmentId>, i64),
 }

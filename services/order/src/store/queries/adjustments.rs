@@ -22,7 +22,7 @@ use crate::{
     store::{Key, Lease, StoreError, values::BegunAdjustment},
 };
 
-/// Adds an adjustment of an order that had this version, what it changes there, and the key by which it is known. The
+/// Adds an adjustment of an order that had this version, its effects on the order, and its idempotency record. The
 /// response is stored if it is final at once.
 pub(in crate::store) async fn begin_adjustment(
     conn: &mut Conn,
