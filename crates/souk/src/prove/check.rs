@@ -262,7 +262,7 @@ mod tests {
                 found.orders.push(other);
             }),
             (&[2, 3], "no request was made for `e`", |_, found| found.orders.push(order("e", "STATE_CONFIRMED", 0))),
-            (&[3], "p: 10 were put in, 6 are on hand", |_, found| found.stock[0].on_hand += 1),
+            (&[3], "p: 10 were added, 6 are on hand", |_, found| found.stock[0].on_hand += 1),
             (&[3], "1 are reserved for no order", |_, found| found.stock[0].reserved = 1),
             (&[4], "orders/a is late", |_, found| found.settled.late.push("orders/a is late".into())),
             (&[5], "orders/a (STATE_CONFIRMED) earned 450, but 450 was captured and 150 refunded", |_, found| {
