@@ -61,21 +61,20 @@ struct Place {
 }
 
 /// Refuses a client at once whose address has as many requests under way as it may: nothing of it is read.
-pub async fn refuse_crowd(gateway: &Gateway, request: Request<Body>, next: &Next) -> Result<Response<Body>, Problem> {
-    if request::target(request.extensions())?.method().is_some() {
-        let site = request::site(request.extensions())?;
-        if !gateway.admission.addresses.has_room(site, 1) {
-            return Err(full());
-        }
+pub fn refuse_crowd(gateway: &Gateway, request: &mut Request<Body>) -> Result<(), Problem> {
+    let extensions = request.extensions();
+    let is_call = request::target(extensions)?.method().is_some();
+    if is_call && !gateway.admission.addresses.has_room(request::site(extensions)?, 1) {
+        return Err(full());
     }
-    next.run(request).await
+    Ok(())
 }
 
 /// Gives a call of the contract a place, until the last byte of its response has gone. The response of a stream has a
 /// place of its own.
 pub async fn admit(gateway: &Gateway, request: Request<Body>, next: &Next) -> Result<Response<Body>, Problem> {
     let extensions = request.extensions();
-    let target = request::target(extensions)?;
+    let target = request::target(extensions)?.clone();
     let Some(method) = target.method() else { return next.run(request).await };
     let (site, user) = (request::site(extensions)?, request::user(extensions)?);
     let admitted = gateway.admission.admit(site, user, method.rate_class).await?;

@@ -71,7 +71,7 @@ pub fn quota(settings: &Settings) -> Arc<Quota> {
 /// Reads the body of a call that is one message. That of a stream is read as it is passed on, and one that nobody asked
 /// for is not read at all. What the request's head alone shows to be wrong is refused first.
 pub async fn read(gateway: &Gateway, request: Request<Body>, next: &Next) -> Result<Response<Body>, Problem> {
-    let target = request::target(request.extensions())?;
+    let target = request::target(request.extensions())?.clone();
     let Some(method) = target.method() else { return next.run(request).await };
     match (&target.to, target.protocol) {
         (To::Route(matched), _) => drop(rest::negotiate(matched, request.headers())?),

@@ -26,7 +26,7 @@ use crate::{
     grpc::{self, Own},
     head, headers,
     health::Readiness,
-    layers::{Next, NextInfallible, around},
+    layers::{Next, NextInfallible, around, check},
     limits::{self, Limits},
     observe, request, respond,
     routes::{Miss, Routes},
@@ -133,16 +133,16 @@ impl Gateway {
             .layer(around(gateway, respond::respond));
         let may_refuse = ServiceBuilder::new()
             // Refuses what one server reads so and another one otherwise, before anyone reads it.
-            .layer(around(gateway, head::require_sound))
+            .layer(check(gateway, head::require_sound))
             // Refuses an address that has used up its budgets or its places, at no more cost than this.
-            .layer(around(gateway, limits::refuse_exhausted))
-            .layer(around(gateway, admission::refuse_crowd))
+            .layer(check(gateway, limits::refuse_exhausted))
+            .layer(check(gateway, admission::refuse_crowd))
             // Checks the token: budgets and the access rule are the caller's.
             .layer(around(gateway, caller::identify))
             // Counts the request, also where its token is not valid: who tries tokens is stopped here.
             .layer(around(gateway, limits::spend))
             // Asks the contract whether this caller may call this method.
-            .layer(around(gateway, caller::authorize))
+            .layer(check(gateway, caller::authorize))
             // Reads the body before the request takes a place: half a body keeps no one else out.
             .layer(around(gateway, body::read))
             // Gives the request a place among those that are worked on, or refuses it soon.
@@ -152,7 +152,7 @@ impl Gateway {
 
     /// Answers a request that passed all layers, by its protocol.
     pub(crate) async fn dispatch(&self, request: Request<Body>) -> Result<Response<Body>, Problem> {
-        let target = request::target(request.extensions())?;
+        let target = request::target(request.extensions())?.clone();
         // Each on the heap by itself: the largest of them is ten times the smallest, and all are moved as often.
         match (&target.to, target.protocol) {
             (To::Route(matched), _) => Box::pin(self.rest(matched, request)).await,

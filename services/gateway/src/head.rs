@@ -4,7 +4,7 @@
 use std::{fmt::Display, net::Ipv6Addr};
 
 use http::{
-    HeaderMap, HeaderName, HeaderValue, Request, Response, Uri, Version,
+    HeaderMap, HeaderName, HeaderValue, Request, Uri, Version,
     header::{self, AsHeaderName},
 };
 use souk_common::{
@@ -13,7 +13,7 @@ use souk_common::{
 };
 use tonic::body::Body;
 
-use crate::{gateway::Gateway, layers::Next, request};
+use crate::{gateway::Gateway, request};
 
 /// Headers that have one value. `Authorization` is one, too: see [`souk_common::auth::Verifier`].
 const SINGLE: [HeaderName; 13] = [
@@ -36,12 +36,12 @@ const SINGLE: [HeaderName; 13] = [
 const NAMES: [HeaderName; 2] = [REQUEST_ID, HeaderName::from_static("traceparent")];
 
 /// Refuses a request whose head can be read in more than one way, before anyone reads it.
-pub async fn require_sound(_: &Gateway, mut request: Request<Body>, next: &Next) -> Result<Response<Body>, Problem> {
-    check(&mut request)?;
+pub fn require_sound(_: &Gateway, request: &mut Request<Body>) -> Result<(), Problem> {
+    check(request)?;
     if request::target(request.extensions())?.takes_timeout() {
         context::timeout(request.headers())?;
     }
-    next.run(request).await
+    Ok(())
 }
 
 /// Checks the head of a request, and takes out of it what cannot be relied on.

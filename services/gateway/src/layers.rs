@@ -1,8 +1,9 @@
-//! What the layers of the stack are made of: each is one async function of the gateway, the request and what is inside.
+//! What the layers of the stack are made of: each is one function of the gateway, the request and, where it is async, what
+//! is inside.
 
 use std::{
     convert::Infallible,
-    future::Future,
+    future::{self, Future},
     marker::PhantomData,
     pin::Pin,
     sync::Arc,
@@ -114,6 +115,52 @@ where
     fn layer(&self, inner: Next<In>) -> Next<Out> {
         let (gateway, function) = (self.gateway.clone(), self.function.clone());
         Next(Arc::new(Layered { gateway, function, inner, errors: PhantomData }))
+    }
+}
+
+/// A layer that only looks at the request, and may note something on it or refuse it. Unlike [`around`] it costs no
+/// future of its own.
+pub struct Check<F> {
+    gateway: Arc<Gateway>,
+    function: F,
+}
+
+/// The layer of a check, for this gateway.
+pub fn check<F>(gateway: &Arc<Gateway>, function: F) -> Check<F>
+where
+    F: Fn(&Gateway, &mut Request<Body>) -> Result<(), Problem>,
+{
+    Check { gateway: gateway.clone(), function }
+}
+
+impl<F> Layer<Next> for Check<F>
+where
+    F: Fn(&Gateway, &mut Request<Body>) -> Result<(), Problem> + Clone + Send + Sync + 'static,
+{
+    type Service = Next;
+
+    fn layer(&self, inner: Next) -> Next {
+        let (gateway, function) = (self.gateway.clone(), self.function.clone());
+        Next(Arc::new(Checked { gateway, function, inner }))
+    }
+}
+
+/// A check, and what is inside of it.
+struct Checked<F> {
+    gateway: Arc<Gateway>,
+    function: F,
+    inner: Next,
+}
+
+impl<F> Handle<Problem> for Checked<F>
+where
+    F: Fn(&Gateway, &mut Request<Body>) -> Result<(), Problem> + Send + Sync,
+{
+    fn handle(&self, mut request: Request<Body>) -> Answer<'_, Problem> {
+        match (self.function)(&self.gateway, &mut request) {
+            Ok(()) => self.inner.run(request),
+            Err(problem) => Box::pin(future::ready(Err(problem))),
+        }
     }
 }
 

@@ -19,6 +19,10 @@ pub struct ClientAddress(pub IpAddr);
 #[derive(Debug, Clone)]
 pub struct Caller(pub Result<Identity, Problem>);
 
+/// On a response: its request was refused as its client had used up a budget.
+#[derive(Debug, Clone, Copy)]
+pub struct RefusedForBudget;
+
 /// The whole body of a request that is one message.
 #[derive(Debug, Clone)]
 pub struct WholeBody(pub Bytes);
@@ -36,8 +40,8 @@ pub fn part<T: Clone + Send + Sync + 'static>(extensions: &Extensions) -> Result
 ///
 /// # Errors
 /// As [`part`].
-pub fn target(extensions: &Extensions) -> Result<Arc<Target>, Problem> {
-    part::<Arc<Target>>(extensions).cloned()
+pub fn target(extensions: &Extensions) -> Result<&Arc<Target>, Problem> {
+    part::<Arc<Target>>(extensions)
 }
 
 /// The address, or the network of IPv6, that counts as one client: see [`address::site`].

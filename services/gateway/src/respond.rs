@@ -4,7 +4,10 @@ use std::{any::Any, convert::Infallible, panic::AssertUnwindSafe, time::Duration
 
 use futures::FutureExt;
 use http::{Request, Response, StatusCode};
-use souk_common::{context::RequestContext, error::Problem};
+use souk_common::{
+    context::RequestContext,
+    error::{Problem, Reason},
+};
 use tonic::body::Body;
 
 use crate::{
@@ -15,7 +18,7 @@ use crate::{
     layers::Next,
     limits::Standing,
     observe::{End, Record},
-    request,
+    request::{self, RefusedForBudget},
     stream::Ended,
     target::Protocol,
 };
@@ -28,7 +31,7 @@ pub async fn respond(gateway: &Gateway, mut request: Request<Body>, next: &Next)
     let extensions = request.extensions_mut();
     let standing = Standing::default();
     extensions.insert(standing.clone());
-    let carried = (extensions.get().cloned(), request::target(extensions), extensions.get().cloned());
+    let carried = (extensions.get().cloned(), request::target(extensions).cloned(), extensions.get().cloned());
     let (Some::<RequestContext>(context), Ok(target), Some::<Record>(record)) = carried else {
         return Ok(answer::empty(StatusCode::INTERNAL_SERVER_ERROR));
     };
@@ -38,7 +41,10 @@ pub async fn respond(gateway: &Gateway, mut request: Request<Body>, next: &Next)
     let answered = answered.unwrap_or_else(|panic| Err(panicked(&*panic)));
     let mut response = answered.unwrap_or_else(|problem| {
         let problem = with_retry_delay(problem);
-        let response = target.refusal(&problem, &context, &path);
+        let mut response = target.refusal(&problem, &context, &path);
+        if problem.reason() == Reason::RateLimited {
+            response.extensions_mut().insert(RefusedForBudget);
+        }
         record.set(End::refused(problem));
         response
     });

@@ -13,6 +13,7 @@
 
 mod closing;
 mod open;
+mod pace;
 mod refusal;
 mod socket;
 mod unread;
@@ -46,7 +47,7 @@ use crate::{
     config::{Config, Settings},
     grpc,
     layers::NextInfallible,
-    request::ClientAddress,
+    request::{ClientAddress, RefusedForBudget},
 };
 
 /// How much of a body that nobody reads is read and thrown away.
@@ -125,8 +126,15 @@ impl Requests {
             (request.map(|body| Body::new(unread.watch(body))), Some(unread))
         };
         let mut response = match ticket {
-            Ok(ticket) => held(self.stack.run(request).await?, ticket, &refusal),
+            Ok(ticket) => {
+                let response = self.stack.run(request).await?;
+                if response.extensions().get::<RefusedForBudget>().is_some() {
+                    self.connection.refused(client);
+                }
+                held(response, ticket, &refusal)
+            }
             Err((problem, ticket)) => {
+                self.connection.refused(client);
                 drop(request);
                 refusal.response(&problem, ticket)
             }

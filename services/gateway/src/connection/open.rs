@@ -23,7 +23,10 @@ use souk_common::{
 use tokio::sync::{Notify, Semaphore};
 use tokio_util::sync::CancellationToken;
 
-use super::unsent::{MANY, Sending, Ticket};
+use super::{
+    pace::Pace,
+    unsent::{MANY, Sending, Ticket},
+};
 use crate::{
     address::{self, Network},
     config::Settings,
@@ -50,6 +53,7 @@ pub struct Connections {
     open: Mutex<HashMap<IpAddr, HashMap<u64, Arc<Connection>>>>,
     next: AtomicU64,
     goodbyes: Semaphore,
+    pace: Pace,
     /// A place was given back, or a connection became idle.
     freed: Notify,
     started: Instant,
@@ -70,6 +74,8 @@ pub struct Connection {
     idle_since: AtomicU64,
     /// Since when the client's side takes no bytes, in ms; zero: it does.
     write_blocked_since: AtomicU64,
+    /// Until when nothing is read from it, in ms.
+    paused_until: AtomicU64,
     /// Bytes of responses that are not sent yet.
     pub(super) unsent: AtomicU64,
     sending: Mutex<HashMap<u64, Weak<Sending>>>,
@@ -97,6 +103,7 @@ impl Connections {
             open: Mutex::default(),
             next: AtomicU64::new(0),
             goodbyes: Semaphore::new(GOODBYES),
+            pace: Pace::new(),
             freed: Notify::new(),
             started: Instant::now(),
         })
@@ -159,6 +166,7 @@ impl Connections {
             requests: AtomicUsize::new(0),
             idle_since: AtomicU64::new(self.now()),
             write_blocked_since: AtomicU64::new(0),
+            paused_until: AtomicU64::new(0),
             unsent: AtomicU64::new(0),
             sending: Mutex::default(),
             next_response: AtomicU64::new(0),
@@ -269,6 +277,25 @@ impl Connection {
             (false, 1..) => since.store(0, Ordering::Relaxed),
             _ => {}
         }
+    }
+
+    /// A request from this address was refused for what its client has used up. Too many of these, and nothing is read
+    /// from the connection for a while. A proxy's connection has many clients, and is not held up for one of them.
+    pub fn refused(&self, client: IpAddr) {
+        if !self.trusted
+            && let Some(until) = self.all.pace.refused(address::site(client), self.all.now())
+        {
+            self.paused_until.fetch_max(until, Ordering::Relaxed);
+        }
+    }
+
+    /// For how long nothing is to be read from it.
+    pub fn pause(&self) -> Option<Duration> {
+        let until = self.paused_until.load(Ordering::Relaxed);
+        if until == 0 {
+            return None;
+        }
+        until.checked_sub(self.all.now()).filter(|ms| *ms > 0).map(Duration::from_millis)
     }
 
     /// Asks it to end, gracefully.

@@ -6,7 +6,10 @@ mod memory;
 use std::{
     fmt,
     net::IpAddr,
-    sync::{Arc, Mutex, PoisonError},
+    sync::{
+        Arc, Mutex, PoisonError,
+        atomic::{AtomicU64, Ordering},
+    },
     time::{Duration, Instant},
 };
 
@@ -149,15 +152,11 @@ impl Standing {
 
 /// Refuses a client whose address has used up its budget, before its token is checked. Only what was refused a moment
 /// ago is known here; what is not, [`spend`] finds.
-pub async fn refuse_exhausted(
-    gateway: &Gateway,
-    request: Request<Body>,
-    next: &Next,
-) -> Result<Response<Body>, Problem> {
-    if !is_probe(&request)? {
+pub fn refuse_exhausted(gateway: &Gateway, request: &mut Request<Body>) -> Result<(), Problem> {
+    if gateway.limits.any_exhausted() && !is_probe(request)? {
         gateway.limits.refuse_exhausted(&Asks::of(request.extensions())?)?;
     }
-    next.run(request).await
+    Ok(())
 }
 
 /// Takes what every request of its kind costs from the budgets of its caller and its address. What it costs beyond that
@@ -170,7 +169,8 @@ pub async fn spend(gateway: &Gateway, request: Request<Body>, next: &Next) -> Re
         if method.is_some() {
             asks.user = request::user(request.extensions())?;
         }
-        gateway.limits.draw(&asks, method.map_or(1, |method| method.cost.base)).await?;
+        let cost = method.map_or(1, |method| method.cost.base);
+        gateway.limits.draw(&asks, cost).await?;
     }
     next.run(request).await
 }
@@ -224,6 +224,9 @@ pub struct Limits {
     script: redis::Script,
     /// Budgets of addresses that were used up when they were last asked, and when that was.
     exhausted: Cache<Key, (Spent, Instant)>,
+    /// When the last one was put there, in ms since `started`; zero: never.
+    last_exhausted: AtomicU64,
+    started: Instant,
 }
 
 impl Limits {
@@ -231,7 +234,20 @@ impl Limits {
     pub fn new(settings: Settings, shared: Option<Arc<Shared>>) -> Self {
         let memory = Memory::new(settings.longest_refill());
         let exhausted = Cache::builder().max_capacity(EXHAUSTED).time_to_live(KNOWN).build();
-        Self { settings, memory, shared, script: redis::Script::new(include_str!("take.lua")), exhausted }
+        let script = redis::Script::new(include_str!("take.lua"));
+        let (last_exhausted, started) = (AtomicU64::new(0), Instant::now());
+        Self { settings, memory, shared, script, exhausted, last_exhausted, started }
+    }
+
+    /// Whether any address has used up a budget lately: most of the time none has, and there is nothing to look up.
+    fn any_exhausted(&self) -> bool {
+        let last = self.last_exhausted.load(Ordering::Relaxed);
+        last > 0 && Duration::from_millis(self.now().saturating_sub(last)) <= KNOWN
+    }
+
+    /// In ms, and never zero.
+    fn now(&self) -> u64 {
+        u64::try_from(self.started.elapsed().as_millis()).unwrap_or(u64::MAX).saturating_add(1)
     }
 
     fn refuse_exhausted(&self, asks: &Asks) -> Result<(), Problem> {
@@ -304,6 +320,7 @@ impl Limits {
         // What is refused one is refused all; what is refused many may have one left.
         if cost == 1 && matches!(least.key.who, Who::Address(_)) {
             self.exhausted.insert(least.key, (least, Instant::now()));
+            self.last_exhausted.fetch_max(self.now(), Ordering::Relaxed);
         }
         Err(refused(least, cost, wait))
     }
