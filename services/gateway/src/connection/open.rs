@@ -137,7 +137,8 @@ impl Connections {
                 return Some(self.add(peer, trusted, place, stop, cut));
             }
             match self.places.full(peer).filter(|_| !trusted) {
-                Some(network) if !self.close_idle_in(network) => {
+                // One that opens them by the thousand replaces its own no longer: that costs more than to refuse it.
+                Some(network) if self.replaces_too_often(peer) || !self.close_idle_in(network) => {
                     telemetry::metrics::connection_closed("refused");
                     tracing::debug!(%peer, "an address has as many connections as it may: a new one was refused");
                     return None;
@@ -175,6 +176,10 @@ impl Connections {
         });
         self.open().entry(site(peer)).or_default().insert(connection.id, connection.clone());
         Entry(connection)
+    }
+
+    fn replaces_too_often(&self, peer: IpAddr) -> bool {
+        self.pace.refused(site(peer), self.now()).is_some()
     }
 
     /// Closes an idle connection of a network. Whether there was one.
