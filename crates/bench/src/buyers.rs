@@ -37,7 +37,8 @@ pub enum Demand {
 pub type Basket = Arc<dyn Fn() -> Vec<(String, i64)> + Send + Sync>;
 
 impl Demand {
-    /// Each basket anew. As pgbench has it: one piece of one half of the products, two of the other.
+    /// Each basket again. As pgbench has it: one piece of one half of the products, two of the
+    /// other.
     pub fn of(self, products: Arc<Vec<String>>) -> Basket {
         let half = products.len() / 2;
         let weights = zipf(half);
@@ -71,7 +72,7 @@ impl Buyers {
     /// Fills a souk with as many products as the floor has, and registers who buys them.
     ///
     /// # Errors
-    /// Where it does not take them.
+    /// If it does not take them.
     pub async fn of(souk: &Souk<'_>) -> Result<Self> {
         Self::with(souk, PRODUCTS).await
     }
@@ -79,7 +80,7 @@ impl Buyers {
     /// The same with so many products.
     ///
     /// # Errors
-    /// Where it does not take them.
+    /// If it does not take them.
     pub async fn with(souk: &Souk<'_>, products: usize) -> Result<Self> {
         let products = Arc::new(souk.fill(products).await?);
         let token = souk.register("ann@example.com", "correct horse").await?;
@@ -120,7 +121,7 @@ impl Buyers {
         Target { address, call, token, check: Arc::new(check) }
     }
 
-    /// Each request anew: a key of its own, and products by the demand.
+    /// Each request again: a key of its own, and products by the demand.
     fn body(&self, demand: Demand, write: fn(&PlaceOrderRequest) -> Bytes) -> Body {
         static KEYS: AtomicU64 = AtomicU64::new(0);
         let basket = demand.of(self.products.clone());

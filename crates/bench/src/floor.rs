@@ -4,7 +4,7 @@ use std::{path::Path, process::Command};
 
 use anyhow::{Context, Result, ensure};
 use hdrhistogram::Histogram;
-use souk_testkit::servers::{Server, find};
+use souk_testkit::{find, servers::Server};
 
 use crate::{
     process::Watch,
@@ -41,7 +41,7 @@ impl<'s> Floor<'s> {
     /// One turn of a script.
     ///
     /// # Errors
-    /// Where a transaction failed, or one that was counted is not there.
+    /// If a transaction failed, or one that was counted is not there.
     pub fn turn(&self, script: &str, folder: &Path, clients: usize, seconds: u64) -> Result<Figures> {
         let file = folder.join("floor.sql");
         std::fs::write(&file, script)?;
@@ -102,7 +102,7 @@ fn latency(folder: &Path) -> Result<Histogram<u64>> {
 /// What a statement answers, as text.
 ///
 /// # Errors
-/// Where it fails.
+/// If it fails.
 pub fn query(server: &Server, database: &str, statement: &str) -> Result<String> {
     let psql = find::binary("psql").context(find::missing("psql", "postgresql-client"))?;
     let output = Command::new(psql)

@@ -106,7 +106,7 @@ pub async fn run(rounds: &Rounds) -> Result<()> {
     report.finish(rounds.json.as_deref())
 }
 
-/// Reads and orders, while an attack goes on that has begun shortly before.
+/// Reads and orders, while an attack continues that has begun shortly before.
 async fn turn(
     rounds: &Rounds,
     souk: &Souk<'_>,

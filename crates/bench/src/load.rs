@@ -131,7 +131,7 @@ impl Connection {
     /// Sends the next request and reads the whole answer.
     ///
     /// # Errors
-    /// Where there is none.
+    /// If there is none.
     async fn ask(&mut self, target: &Target) -> Result<Answer> {
         let request = target.request()?;
         let response = match self {
@@ -200,7 +200,7 @@ pub async fn once(target: &Target) -> Result<Bytes> {
     Connection::open(target).await?.ask(target).await?.good()
 }
 
-/// Loads a target over so many connections for so long, and checks every answer.
+/// Loads a target over so many connections for this long, and checks every answer.
 ///
 /// # Errors
 /// The first answer that is not good.

@@ -27,7 +27,7 @@ impl Plans {
     /// Makes a server able to tell plans, in sessions that begin afterwards.
     ///
     /// # Errors
-    /// Where it has no `auto_explain`, which comes with PostgreSQL's own extensions.
+    /// If it has no `auto_explain`, which comes with PostgreSQL's own extensions.
     pub fn prepare(server: &Server) -> Result<()> {
         query(server, "postgres", "LOAD 'auto_explain'")?;
         query(server, "postgres", "ALTER ROLE postgres SET session_preload_libraries = 'auto_explain'")?;
@@ -37,7 +37,7 @@ impl Plans {
     /// Collects the plans of all sessions from now on.
     ///
     /// # Errors
-    /// Where the server was not prepared.
+    /// If the server was not prepared.
     pub fn watch(server: &Server) -> Result<Watching<'_>> {
         let settings = [("auto_explain.log_analyze", "on"), ("auto_explain.log_min_duration", "0")];
         Ok(Watching(Logging::begin(server, &settings)?))
@@ -59,7 +59,7 @@ impl Watching<'_> {
     /// What was collected.
     ///
     /// # Errors
-    /// Where the server does not go back to its settings.
+    /// If the server does not go back to its settings.
     pub fn end(self) -> Result<Plans> {
         Ok(Plans::of(&self.0.end()?))
     }

@@ -49,7 +49,7 @@ impl Watch {
     /// From now on. What the others start and end counts as theirs.
     ///
     /// # Errors
-    /// Where one of them has ended.
+    /// If one of them has ended.
     pub fn begin(own: &[u32], others: &[u32]) -> Result<Self> {
         let mut watch = Self { own: own.to_vec(), others: others.to_vec(), before: Spent::default() };
         watch.before = watch.spent()?;
@@ -59,7 +59,7 @@ impl Watch {
     /// What was used since.
     ///
     /// # Errors
-    /// Where one of them has ended.
+    /// If one of them has ended.
     pub fn spent(&self) -> Result<Spent> {
         let mut others = Usage::default();
         for pid in &self.others {
@@ -78,7 +78,7 @@ impl Watch {
 /// What a process and those it started have used, the ended ones included.
 ///
 /// # Errors
-/// Where it has ended.
+/// If it has ended.
 pub fn usage_of_tree(pid: u32) -> Result<Usage> {
     let children = fs::read_to_string(format!("/proc/{pid}/task/{pid}/children"))?;
     let mut sum = usage(&[pid])?;
@@ -95,7 +95,7 @@ pub fn usage_of_tree(pid: u32) -> Result<Usage> {
 /// What these processes have used, with all their threads.
 ///
 /// # Errors
-/// Where one of them has ended.
+/// If one of them has ended.
 pub fn usage(pids: &[u32]) -> Result<Usage> {
     let mut sum = Usage::default();
     for pid in pids {
@@ -111,16 +111,16 @@ pub fn usage(pids: &[u32]) -> Result<Usage> {
 /// The most that was resident of a process since it began, or since [`forget_peak`], in bytes.
 ///
 /// # Errors
-/// Where it has ended.
+/// If it has ended.
 pub fn peak(pid: u32) -> Result<u64> {
     let status = fs::read_to_string(format!("/proc/{pid}/status"))?;
     Ok(of_status(&status, "VmHWM:").context("no VmHWM")? * 1024)
 }
 
-/// Counts the most that is resident of a process anew.
+/// Counts the most that is resident of a process again.
 ///
 /// # Errors
-/// Where it has ended or is not ours.
+/// If it has ended or is not ours.
 pub fn forget_peak(pid: u32) -> Result<()> {
     Ok(fs::write(format!("/proc/{pid}/clear_refs"), "5")?)
 }

@@ -185,7 +185,7 @@ impl<F: Row> Report<F> {
     /// Prints all, and writes every turn's figures and the ratios where a file is given.
     ///
     /// # Errors
-    /// Where the file cannot be written.
+    /// If the file cannot be written.
     pub fn finish(&self, json: Option<&Path>) -> Result<()> {
         let title = |column: &Column<F>| format!("{:>1$}", column.title, column.width());
         println!("\n{:<26}{}", "", F::COLUMNS.iter().map(title).collect::<String>());

@@ -8,7 +8,7 @@ use souk_testkit::servers::Server;
 use crate::floor::query;
 
 /// How long the server may take to read its settings again.
-const PATIENCE: Duration = Duration::from_secs(10);
+const TIMEOUT: Duration = Duration::from_secs(10);
 /// Process and database stand before each entry.
 const PREFIX: &str = "%p %d ";
 
@@ -33,7 +33,7 @@ impl<'s> Logging<'s> {
     /// From now on, with these settings in every session.
     ///
     /// # Errors
-    /// Where they are none.
+    /// If they are none.
     pub fn begin(server: &'s Server, settings: &[(&str, &str)]) -> Result<Self> {
         let settings = || settings.iter().copied().chain([("log_line_prefix", PREFIX)]);
         for (name, value) in settings() {
@@ -44,7 +44,7 @@ impl<'s> Logging<'s> {
         // A session that starts with them starts after all others were told.
         for (name, value) in settings() {
             while query(server, "postgres", &format!("SELECT current_setting('{name}')"))? != value.trim() {
-                ensure!(asked.elapsed() < PATIENCE, "{name} did not become {value:?}");
+                ensure!(asked.elapsed() < TIMEOUT, "{name} did not become {value:?}");
             }
         }
         Ok(Self { server, from: server.log().len() })
@@ -58,7 +58,7 @@ impl<'s> Logging<'s> {
     /// What was logged; from now on it is as it was before.
     ///
     /// # Errors
-    /// Where the settings cannot be taken back.
+    /// If the settings cannot be taken back.
     pub fn end(self) -> Result<String> {
         let log = self.so_far();
         query(self.server, "postgres", "ALTER SYSTEM RESET ALL")?;
@@ -70,7 +70,7 @@ impl<'s> Logging<'s> {
 /// The entries of a log, messages alone.
 pub fn entries(log: &str) -> Vec<Entry<'_>> {
     let mut entries: Vec<Entry<'_>> = Vec::new();
-    // Whether lines that go on belong to the last entry, not to a detail after it.
+    // Whether lines that continue belong to the last entry, not to a detail after it.
     let mut of_last = false;
     for line in log.lines() {
         if let Some(more) = line.strip_prefix('\t') {

@@ -21,7 +21,7 @@ impl Shop {
     /// The one that has its data in this folder.
     ///
     /// # Errors
-    /// Where it does not let the administrator in.
+    /// If it does not let the administrator in.
     pub async fn open(folder: &Path) -> Result<Self> {
         let read = |file: &str| -> Result<Value> { Ok(serde_json::from_slice(&fs::read(folder.join(file))?)?) };
         let gateway = text(&read("running.json")?["gateway"]);
@@ -49,7 +49,7 @@ impl Shop {
     /// Makes so many products with more stock than anyone will order; their names.
     ///
     /// # Errors
-    /// Where one of them is not made.
+    /// If one of them is not made.
     pub async fn fill(&self, count: usize) -> Result<Vec<String>> {
         let numbers: Vec<usize> = (0..count).collect();
         let mut names = Vec::with_capacity(count);

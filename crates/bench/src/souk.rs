@@ -25,7 +25,7 @@ use crate::{
 const SERVICES: [&str; 3] = ["user", "inventory", "order"];
 const WARM: Duration = Duration::from_secs(1);
 /// How long orders may take to become final, and a check of all promises.
-const PATIENCE: Duration = Duration::from_secs(1800);
+const TIMEOUT: Duration = Duration::from_secs(1800);
 
 /// One machine that asks all it can, nobody who reads a log, and tokens that outlast a long run.
 const BARE: [(&str, &str); 3] = [
@@ -33,7 +33,7 @@ const BARE: [(&str, &str); 3] = [
     ("SOUK_GATEWAY__ACCESS_LOG", "false"),
     ("SOUK_USER__ACCESS_TOKEN_TTL", "24h"),
 ];
-/// Every answer is made anew.
+/// Every answer is recreated.
 pub const NO_CACHE: (&str, &str) = ("SOUK_GATEWAY__CACHE__ENABLED", "false");
 
 /// Where a souk keeps its data.
@@ -87,7 +87,7 @@ impl<'s> Souk<'s> {
     /// Starts one on a fresh folder and fresh databases, with settings besides.
     ///
     /// # Errors
-    /// Where it does not let its administrator in.
+    /// If it does not let its administrator in.
     pub async fn start(binary: &Path, place: Place<'s>, settings: &[(&str, &str)]) -> Result<Self> {
         let folder = tempfile::tempdir()?;
         place.create()?;
@@ -116,7 +116,7 @@ impl<'s> Souk<'s> {
     /// `host:port` of a service itself, as the first screen tells it.
     ///
     /// # Errors
-    /// Where it does not.
+    /// If it does not.
     pub fn service(&self, name: &str) -> Result<String> {
         let log = self.process.log();
         let words = log.lines().map(|line| line.split_whitespace().collect::<Vec<_>>());
@@ -130,7 +130,7 @@ impl<'s> Souk<'s> {
     /// Makes so many products with stock; their names. The database knows of them then, as after its nightly care.
     ///
     /// # Errors
-    /// Where one of them is not made.
+    /// If one of them is not made.
     pub async fn fill(&self, products: usize) -> Result<Vec<String>> {
         let names = self.shop.fill(products).await?;
         self.vacuum()?;
@@ -152,7 +152,7 @@ impl<'s> Souk<'s> {
     /// A new user's token.
     ///
     /// # Errors
-    /// Where they are not let in.
+    /// If they are not let in.
     pub async fn register(&self, email: &str, password: &str) -> Result<String> {
         let user = json!({"email": email, "password": password});
         self.shop.post("/v1/users:register", &user).await?;
@@ -162,7 +162,7 @@ impl<'s> Souk<'s> {
     /// From now on, what it and its database use.
     ///
     /// # Errors
-    /// Where one of them has ended.
+    /// If one of them has ended.
     pub fn watch(&self) -> Result<Watch> {
         match self.place {
             Place::Sqlite => Watch::begin(&[self.pid()], &[]),
@@ -214,7 +214,7 @@ impl<'s> Souk<'s> {
     /// A number that a service's database tells; `None` on SQLite.
     ///
     /// # Errors
-    /// Where the statement fails.
+    /// If the statement fails.
     pub fn number(&self, service: &str, statement: &str) -> Result<Option<u64>> {
         let Place::Postgres(server, prefix) = self.place else { return Ok(None) };
         let answer = floor::query(server, &Place::database(prefix, service), statement)?;
@@ -228,7 +228,7 @@ impl<'s> Souk<'s> {
     pub async fn check(&self) -> Result<()> {
         let waiting = Instant::now();
         while self.number("order", "SELECT count(*) FROM orders WHERE due_at IS NOT NULL")?.is_some_and(|due| due > 0) {
-            ensure!(waiting.elapsed() < PATIENCE, "orders do not become final");
+            ensure!(waiting.elapsed() < TIMEOUT, "orders do not become final");
             tokio::time::sleep(Duration::from_millis(50)).await;
         }
         self.verify().await?;
@@ -242,10 +242,10 @@ impl<'s> Souk<'s> {
     /// The promises alone.
     ///
     /// # Errors
-    /// Where one is broken.
+    /// If one is broken.
     pub async fn verify(&self) -> Result<()> {
         let verify = self.place.of(Program::new(&self.binary, "never ready").arg("verify"), self.folder.path());
-        let (status, log) = verify.deadline(PATIENCE).run().await;
+        let (status, log) = verify.deadline(TIMEOUT).run().await;
         ensure!(status.success(), "a promise is broken: {log}");
         Ok(())
     }

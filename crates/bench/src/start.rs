@@ -23,7 +23,7 @@ const KEPT: &str = "the same folder again";
 const LOADED: &str = "under orders";
 
 /// How long a souk may take to answer at all.
-const PATIENCE: Duration = Duration::from_secs(60);
+const TIMEOUT: Duration = Duration::from_secs(60);
 /// How long it is left alone until its memory is looked at.
 const IDLE: Duration = Duration::from_secs(2);
 
@@ -62,7 +62,7 @@ pub async fn run(rounds: &Rounds, buyers: usize) -> Result<()> {
             tokio::time::sleep(IDLE).await;
             let used = usage(&[process.pid()])?;
             report.add(name, Start { seconds: seconds?, resident_mib: mib(used.resident), cpu: used.cpu });
-            process.terminate(PATIENCE).await;
+            process.terminate(TIMEOUT).await;
         }
         report.add(LOADED, under_load(rounds, buyers, &binary).await?);
         report.show_round();
@@ -82,7 +82,7 @@ async fn first_answer(port: u16, started: Instant) -> Result<f64> {
         {
             return Ok(started.elapsed().as_secs_f64());
         }
-        ensure!(started.elapsed() < PATIENCE, "no answer after {PATIENCE:?}");
+        ensure!(started.elapsed() < TIMEOUT, "no answer after {TIMEOUT:?}");
         tokio::time::sleep(Duration::from_millis(1)).await;
     }
 }

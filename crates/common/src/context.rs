@@ -1,4 +1,4 @@
-//! What a request carries from hop to hop: its id and its deadline.
+//! The context of a request: its id and its deadline, passed on from hop to hop.
 //!
 //! The server's edge puts it around the handler, the client's edge reads it for the calls that the handler makes.
 
@@ -12,17 +12,17 @@ use http::{HeaderMap, HeaderName, HeaderValue};
 
 use crate::error::{Problem, Reason};
 
-/// Names a request in logs and answers, over every hop.
+/// The header with the request id, in logs and responses of every hop.
 pub const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
-/// How long the caller still waits, as gRPC words it.
+/// The header with the remaining time of the caller.
 pub const GRPC_TIMEOUT: HeaderName = HeaderName::from_static("grpc-timeout");
 
-/// What a request carries from hop to hop.
+/// The context of a request.
 #[derive(Debug, Clone)]
 pub struct RequestContext {
-    /// Names the request in logs and answers.
+    /// The request id, in logs and responses.
     pub request_id: Arc<str>,
-    /// When whoever asked stops waiting.
+    /// When anyone who asked stops waiting.
     pub deadline: Option<Instant>,
 }
 
@@ -41,7 +41,7 @@ impl RequestContext {
         Self { request_id, deadline }
     }
 
-    /// For work that no request asked for, such as a job.
+    /// For work without a request, such as a job.
     pub fn background() -> Self {
         Self { request_id: uuid::Uuid::now_v7().to_string().into(), deadline: None }
     }
@@ -56,7 +56,7 @@ impl RequestContext {
         CURRENT.scope(self, work).await
     }
 
-    /// The same request without its deadline: for work that goes on when the caller has left.
+    /// The same request without its deadline: for work that continues when the caller has left.
     pub fn detached(mut self) -> Self {
         self.deadline = None;
         self
@@ -80,10 +80,10 @@ pub fn format_timeout(timeout: Duration) -> HeaderValue {
     HeaderValue::from_str(&format!("{millis}m")).unwrap_or_else(|_| HeaderValue::from_static("1S"))
 }
 
-/// How long the caller waits, where it says so in `grpc-timeout`.
+/// The timeout of the caller in `grpc-timeout`, if it sent one.
 ///
 /// # Errors
-/// `MALFORMED_REQUEST`. To ignore what cannot be read would be to work on for a caller who has left.
+/// `MALFORMED_REQUEST` if it is invalid: ignoring it would mean to work for a caller who may have left.
 pub fn timeout(headers: &HeaderMap) -> Result<Option<Duration>, Problem> {
     let mut values = headers.get_all(&GRPC_TIMEOUT).iter();
     let Some(value) = values.next() else { return Ok(None) };
@@ -114,7 +114,7 @@ fn parse_timeout(text: &str) -> Option<Duration> {
     })
 }
 
-/// Whether an id from outside may stand in our logs and headers as it is.
+/// Whether a request id from outside is safe for logs and headers.
 fn is_sane(id: &str) -> bool {
     (1..=128).contains(&id.len()) && id.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"-_.:".contains(&byte))
 }

@@ -13,19 +13,19 @@ use std::fmt;
 use ulid::Ulid;
 use uuid::Uuid;
 
-/// What is wrong with a text that should have been an id or a resource name. Its message may be shown to clients.
+/// An invalid id or resource name. Its message may be shown to clients.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error(
     "must be `{form}` followed by 26 characters of 0-9 and a-z without i, l, o and u, the first of them 0 to 7: {fault}"
 )]
 pub struct IdError {
-    /// What the right form begins with, for example `orders/ord_`.
+    /// The beginning of a valid text, for example `orders/ord_`.
     form: &'static str,
     fault: Fault,
 }
 
 impl IdError {
-    /// What the right form begins with, for example `orders/ord_` or `ord_`.
+    /// The beginning of a valid text, for example `orders/ord_` or `ord_`.
     #[must_use]
     pub fn form(&self) -> &'static str {
         self.form
@@ -88,25 +88,19 @@ macro_rules! id {
     ($(#[$doc:meta])* $id:ident, $prefix:literal, $collection:literal) => {
         $(#[$doc])*
         #[doc = concat!("\n\nText `", $prefix, "_…`, resource name `", $collection, "/", $prefix, "_…`.")]
-        #[derive(
-            Clone,
-            Copy,
-            PartialEq,
-            Eq,
-            PartialOrd,
-            Ord,
-            Hash,
-            diesel::expression::AsExpression,
-            diesel::deserialize::FromSqlRow,
+        #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+        #[cfg_attr(
+            feature = "columns",
+            derive(diesel::expression::AsExpression, diesel::deserialize::FromSqlRow),
+            diesel(sql_type = diesel::sql_types::Uuid),
+            diesel(sql_type = diesel::sql_types::Binary)
         )]
-        #[diesel(sql_type = diesel::sql_types::Uuid)]
-        #[diesel(sql_type = diesel::sql_types::Binary)]
         pub struct $id(Uuid);
 
         impl $id {
-            /// What the text begins with, without the `_`.
+            /// The prefix of the text, without the `_`.
             pub const PREFIX: &'static str = $prefix;
-            /// What the resource name begins with, without the `/`.
+            /// The collection of the resource name, without the `/`.
             pub const COLLECTION: &'static str = $collection;
 
             /// A new id, later than all that this process made before it.
@@ -184,44 +178,8 @@ macro_rules! id {
             }
         }
 
-        impl diesel::serialize::ToSql<diesel::sql_types::Uuid, diesel::pg::Pg> for $id {
-            fn to_sql<'b>(
-                &'b self,
-                out: &mut diesel::serialize::Output<'b, '_, diesel::pg::Pg>,
-            ) -> diesel::serialize::Result {
-                <Uuid as diesel::serialize::ToSql<diesel::sql_types::Uuid, diesel::pg::Pg>>::to_sql(&self.0, out)
-            }
-        }
-
-        impl diesel::deserialize::FromSql<diesel::sql_types::Uuid, diesel::pg::Pg> for $id {
-            fn from_sql(value: diesel::pg::PgValue<'_>) -> diesel::deserialize::Result<Self> {
-                <Uuid as diesel::deserialize::FromSql<diesel::sql_types::Uuid, diesel::pg::Pg>>::from_sql(value)
-                    .map(Self)
-            }
-        }
-
-        impl diesel::serialize::ToSql<diesel::sql_types::Binary, diesel::sqlite::Sqlite> for $id {
-            fn to_sql<'b>(
-                &'b self,
-                out: &mut diesel::serialize::Output<'b, '_, diesel::sqlite::Sqlite>,
-            ) -> diesel::serialize::Result {
-                let bytes: &[u8] = self.0.as_bytes();
-                out.set_value(bytes);
-                Ok(diesel::serialize::IsNull::No)
-            }
-        }
-
-        impl diesel::deserialize::FromSql<diesel::sql_types::Binary, diesel::sqlite::Sqlite> for $id {
-            fn from_sql(
-                value: <diesel::sqlite::Sqlite as diesel::backend::Backend>::RawValue<'_>,
-            ) -> diesel::deserialize::Result<Self> {
-                let bytes = <Vec<u8> as diesel::deserialize::FromSql<
-                    diesel::sql_types::Binary,
-                    diesel::sqlite::Sqlite,
-                >>::from_sql(value)?;
-                Ok(Self(Uuid::from_slice(&bytes)?))
-            }
-        }
+        #[cfg(feature = "columns")]
+        crate::columns::id!($id);
     };
 }
 

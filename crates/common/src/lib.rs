@@ -1,17 +1,14 @@
-//! What every souk service stands on: configuration, telemetry, contracts, access, servers, clients, databases.
-#![allow(clippy::duplicate_mod, reason = "a query file is compiled once for each engine")]
+//! The common base of all souk services: configuration, telemetry, contracts, access, servers, clients.
 
 pub mod auth;
 pub mod client;
-pub mod coalesce;
+#[cfg(feature = "columns")]
+mod columns;
 pub mod config;
 pub mod context;
-pub mod db;
 pub mod error;
-pub mod events;
 pub mod framing;
 pub mod ids;
-pub mod jobs;
 pub mod local;
 pub mod money;
 pub mod page;
@@ -20,6 +17,6 @@ pub mod server;
 pub mod service;
 pub mod telemetry;
 pub mod tls;
-pub mod verify;
+pub mod user_service;
 
 pub use souk_contract as contract;

@@ -14,10 +14,11 @@ use std::{
 
 use http::{Request, Response};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
-use tonic::{body::Body, service::Routes};
-use tower::Service;
+use tonic::body::Body;
+use tower::{Service, util::BoxCloneSyncService};
 
-use crate::server::Edge;
+/// All that a server does with a request, as its clients see it.
+pub(crate) type Whole = BoxCloneSyncService<Request<Body>, Response<Body>, Infallible>;
 
 /// The servers of a process, by the addresses that they are reached at.
 #[derive(Debug, Clone, Default)]
@@ -30,7 +31,7 @@ impl Local {
     }
 
     /// A server is called at this address, until what is returned is stopped or dropped.
-    pub(crate) fn serve(&self, listening: SocketAddr, service: Edge<Routes>) -> Serving {
+    pub(crate) fn serve(&self, listening: SocketAddr, service: Whole) -> Serving {
         let served = Served { service, running: TaskTracker::new(), stopped: CancellationToken::new() };
         let address = reached(listening);
         self.servers().insert(address, served.clone());
@@ -42,7 +43,7 @@ impl Local {
     }
 }
 
-/// What listens on every address is reached on this machine by the loopback one.
+/// A listener on all addresses is reached on this machine by the loopback address.
 pub fn reached(mut listening: SocketAddr) -> SocketAddr {
     if listening.ip().is_unspecified() {
         listening.set_ip(Ipv4Addr::LOCALHOST.into());
@@ -58,7 +59,7 @@ pub(crate) struct Stopped;
 /// A server that can be called.
 #[derive(Clone)]
 pub(crate) struct Served {
-    service: Edge<Routes>,
+    service: Whole,
     running: TaskTracker,
     stopped: CancellationToken,
 }
@@ -77,7 +78,7 @@ impl Served {
         if self.stopped.is_cancelled() {
             return Err(Stopped);
         }
-        // What is no header and no body would not have come over the network either.
+        // Extensions would not go over the network either.
         request.extensions_mut().clear();
         let Ok(mut response): Result<_, Infallible> = self.service.call(request).await;
         response.extensions_mut().clear();

@@ -7,18 +7,17 @@
 use std::fmt;
 use std::str::FromStr;
 
-use diesel::backend::Backend;
-use diesel::deserialize::{self, FromSql, FromSqlRow};
-use diesel::expression::AsExpression;
-use diesel::serialize::{self, Output, ToSql};
-use diesel::sql_types::Text;
 use souk_proto::google::r#type::Money as Proto;
 
 /// A currency of ISO 4217 in which one can pay: one with a minor unit, so not gold (`XAU`) and not `XXX`.
 ///
 /// Stored as its code, in a text column on both engines.
-#[derive(Clone, Copy, PartialEq, Eq, Hash, AsExpression, FromSqlRow)]
-#[diesel(sql_type = Text)]
+#[derive(Clone, Copy, PartialEq, Eq, Hash)]
+#[cfg_attr(
+    feature = "columns",
+    derive(diesel::expression::AsExpression, diesel::deserialize::FromSqlRow),
+    diesel(sql_type = diesel::sql_types::Text)
+)]
 pub struct Currency(iso_currency::Currency);
 
 /// A text that is not the code of a [`Currency`].
@@ -96,26 +95,6 @@ impl<'de> serde::Deserialize<'de> for Currency {
     }
 }
 
-impl<DB> ToSql<Text, DB> for Currency
-where
-    DB: Backend,
-    str: ToSql<Text, DB>,
-{
-    fn to_sql<'b>(&'b self, out: &mut Output<'b, '_, DB>) -> serialize::Result {
-        self.code().to_sql(out)
-    }
-}
-
-impl<DB> FromSql<Text, DB> for Currency
-where
-    DB: Backend,
-    String: FromSql<Text, DB>,
-{
-    fn from_sql(value: DB::RawValue<'_>) -> deserialize::Result<Self> {
-        Ok(String::from_sql(value)?.parse()?)
-    }
-}
-
 /// An amount of money, exact. Negative where something is owed or given back.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, serde::Serialize, serde::Deserialize)]
 pub struct Money {
@@ -185,7 +164,7 @@ impl Money {
         self.with(other, i64::checked_sub)
     }
 
-    /// So many times the amount.
+    /// The amount multiplied by `times`.
     ///
     /// # Errors
     /// [`MoneyError::Overflow`].

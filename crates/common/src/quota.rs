@@ -9,7 +9,7 @@ use std::{
     sync::{Arc, Mutex, MutexGuard, PoisonError},
 };
 
-/// How much of something all clients together may hold, and each address.
+/// Limits how much all clients together, and each address, may hold.
 #[derive(Debug)]
 pub struct Quota {
     total: u64,
@@ -55,14 +55,14 @@ fn networks(address: IpAddr) -> impl Iterator<Item = Network> {
 }
 
 impl Quota {
-    /// So much for all, and for each address: an IPv4 address or a /64 of IPv6. A /56 may hold twice as much and a /48
-    /// four times, but no more than three quarters and seven eighths of the total.
+    /// With a total limit, and a limit for each address: an IPv4 address or a /64 of IPv6. A /56 may hold twice as much
+    /// and a /48 four times, but at most three quarters and seven eighths of the total.
     #[must_use]
     pub fn new(total: u64, per_address: u64) -> Arc<Self> {
         Arc::new(Self { total, per_address, used: Mutex::default() })
     }
 
-    /// Takes so much for an address, or nothing where it, a network around it or all clients would hold too much.
+    /// Takes so much for an address, or nothing if it, a network around it or all clients would hold too much.
     #[must_use]
     pub fn take(self: &Arc<Self>, address: IpAddr, amount: u64) -> Option<Held> {
         let mut held = Held { quota: self.clone(), address: Some(address), amount: 0 };
@@ -83,7 +83,7 @@ impl Quota {
         networks(address).find(|network| used.networks.get(network).is_some_and(|held| *held >= self.limit(*network)))
     }
 
-    /// Whether an address could take so much now.
+    /// Whether an address could take this amount now.
     #[must_use]
     pub fn has_room(&self, address: IpAddr, amount: u64) -> bool {
         self.fits(&self.lock(), networks(address), amount)
@@ -156,7 +156,7 @@ impl Held {
                 }
             }
         }
-        // So much room is for more networks than hold anything now: after a peak it goes, too.
+        // The capacity exceeds what is in use: shrink it after a peak.
         if used.networks.capacity() > 64 && used.networks.len() < used.networks.capacity() / 8 {
             used.networks.shrink_to_fit();
         }
@@ -288,7 +288,7 @@ mod tests {
                                 steps in prop::collection::vec(any_step(), 0..80)) {
             let quota = Quota::new(total, per_address);
             let mut all: Vec<Held> = Vec::new();
-            // What each network holds, counted anew.
+            // What each network holds, counted again.
             let sum = |all: &[Held], network: Network| -> u64 {
                 let inside = all.iter().filter(|held| held.networks().any(|other| other == network));
                 inside.map(|held| held.amount).sum()

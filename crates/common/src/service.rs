@@ -6,14 +6,14 @@
 use std::{path::PathBuf, sync::Arc};
 
 use crate::{
-    auth::{self, LONGEST_LEEWAY, RemoteEnded, RemoteKeys, ServiceTokens, Verifier},
+    auth::{self, LONGEST_LEEWAY, ServiceTokens, Verifier},
     client::{self, AddressError, Client},
     config::{ConfigError, Settings},
     contract::{Contract, ContractError},
     error::chain,
-    events::nats::{self, NatsError},
     server,
     tls::{ClientTls, GRPC, TlsError},
+    user_service::{RemoteEnded, RemoteKeys},
 };
 
 /// What every service is configured with besides its own section.
@@ -27,8 +27,6 @@ pub struct Common {
     pub server: server::Config,
     /// What other services are called with.
     pub client_tls: ClientTls,
-    /// Where events are published.
-    pub events: nats::Settings,
 }
 
 impl Common {
@@ -44,14 +42,12 @@ impl Common {
             data_dir: settings.section("data_dir")?,
             auth: settings.section("auth")?,
             server: settings.section("server")?,
-            events: settings.section("events")?,
             client_tls: client_tls.map_err(|error| unusable("client.tls", &error))?,
         };
         if let Err((name, fault)) = common.server.check() {
             return Err(settings.fault(&format!("server.{name}"), fault));
         }
         common.server.tls.load(GRPC).map_err(|error| unusable("server.tls", &error))?;
-        common.events.nats_tls.pem().map_err(|error| unusable("events.nats_tls", &error))?;
         if let Err(fault) = auth::check_secret(&common.auth.internal_secret) {
             return Err(settings.fault("auth.internal_secret", fault));
         }
@@ -64,7 +60,7 @@ impl Common {
     /// A client of another service, in the name of this one (`order`).
     ///
     /// # Errors
-    /// Where the address is not one.
+    /// If the address is not one.
     pub fn client(
         &self,
         config: &client::Config,
@@ -83,7 +79,7 @@ impl Common {
     /// which sessions have ended. Must be called in a tokio runtime.
     ///
     /// # Errors
-    /// Where the user service's address is not one.
+    /// If the user service's address is not one.
     pub fn verifier(
         &self,
         user_service: &client::Config,
@@ -105,9 +101,6 @@ pub enum SetupError {
     /// The contract cannot be served.
     #[error(transparent)]
     Contract(#[from] ContractError),
-    /// Events cannot be published as configured.
-    #[error(transparent)]
-    Nats(#[from] NatsError),
     /// Another service's address is wrong.
     #[error(transparent)]
     Address(#[from] AddressError),

@@ -39,11 +39,11 @@ pub const HTTP: &[&[u8]] = &[b"h2", b"http/1.1"];
 #[derive(Debug, Clone, Default, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct ServerSettings {
-    /// What the server shows its callers, with the certificates between it and a root. Empty: no TLS.
+    /// The server's certificate chain. Empty: no TLS.
     pub certificate: PathBuf,
     /// The private key that belongs to it.
     pub key: PathBuf,
-    /// Who signed the certificates of those who may call. Empty: callers need none.
+    /// The authority of the callers' certificates. Empty: callers need none.
     pub client_ca: PathBuf,
     /// The oldest version spoken.
     pub min_version: Version,
@@ -65,10 +65,10 @@ pub enum Version {
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct ClientSettings {
-    /// Who signed the servers' certificates. Empty: for souk's services, no TLS; for other servers, whom the system
-    /// trusts.
+    /// The authority of the servers' certificates. Empty: no TLS for souk's services; the system's authorities for
+    /// other servers.
     pub ca: PathBuf,
-    /// What is shown to servers that ask for it. Empty: nothing.
+    /// The client certificate, for servers that ask for one. Empty: none.
     pub certificate: PathBuf,
     /// The private key that belongs to it.
     pub key: PathBuf,
@@ -242,7 +242,7 @@ impl ClientTls {
 
     /// How to secure connections to the service on this host. `None`: no TLS, or no host that a certificate can name.
     pub(crate) fn secured(&self, host: &str) -> Option<Secured> {
-        // An address of IPv6 stands in brackets in a URI.
+        // An address of IPv6 is in brackets in a URI.
         let name = ServerName::try_from(host.trim_matches(['[', ']']).to_owned()).ok()?;
         Some(Secured { config: self.0.clone()?, name })
     }
@@ -345,7 +345,7 @@ fn is_empty(path: &Path) -> bool {
     path.as_os_str().is_empty()
 }
 
-/// Fails where a setting is empty that one of the others needs.
+/// Fails if a setting is empty that one of the others needs.
 fn require(setting: &'static str, path: &Path, others: &[(&'static str, &Path)]) -> Result<(), TlsError> {
     match others.iter().find(|(_, other)| !is_empty(other)) {
         Some((needed_by, _)) if is_empty(path) => Err(TlsError::Missing { setting, needed_by }),

@@ -1,5 +1,5 @@
 //! docs/errors.md is what the contract and the code say. `SOUK_UPDATE_DOCS=1 cargo test -p souk-common --test docs`
-//! writes it anew.
+//! regenerates it.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::print_stdout, reason = "tests")]
 
 use std::{fmt::Write, fs, path::Path};

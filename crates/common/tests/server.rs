@@ -312,7 +312,7 @@ async fn a_method_without_an_access_rule_keeps_its_service_from_starting() {
 }
 
 #[tokio::test]
-async fn the_access_rule_is_checked_and_the_service_told_who_calls() {
+async fn the_access_rule_is_checked_and_the_service_gets_the_caller() {
     let (channel, _shutdown) = boot().await;
     let mut client = ProductServiceClient::new(channel);
     let name = ProductId::new().name();

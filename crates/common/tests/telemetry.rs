@@ -47,7 +47,7 @@ impl TraceService for Collector {
         for resource_spans in request.into_inner().resource_spans {
             let attributes = resource_spans.resource.unwrap_or_default().attributes;
             let name = text(&attributes, "service.name").expect("a resource has a service.name");
-            assert_eq!(text(&attributes, "service.instance.id").as_deref(), Some("copy-1"));
+            assert_eq!(text(&attributes, "service.instance.id").as_deref(), Some("replica-1"));
             assert_eq!(text(&attributes, "service.version").as_deref(), Some(env!("CARGO_PKG_VERSION")));
             for scope in resource_spans.scope_spans {
                 self.0.spans.lock().unwrap().extend(scope.spans.into_iter().map(|span| (name.clone(), span)));
@@ -107,7 +107,7 @@ static WORLD: LazyLock<World> = LazyLock::new(|| {
             otlp_endpoint: format!("https://{address}"),
             otlp_tls: ClientSettings { ca: authority.certificate(), certificate: ours.certificate, key: ours.key },
             otlp_metrics_interval: Duration::from_millis(100),
-            service_instance: "copy-1".to_owned(),
+            service_instance: "replica-1".to_owned(),
             ..Config::default()
         };
         telemetry::init(&config, "souk").unwrap()
@@ -184,15 +184,7 @@ fn a_collector_sees_one_trace_through_the_services_of_a_process() {
         assert_eq!(sent["tracestate"], "vendor=1");
 
         let served = span::server("order", "souk.order.v1.OrderService", "PlaceOrder/served", &sent);
-        served
-            .run(async {
-                tokio::spawn(span::inherit(async {
-                    tracing::info_span!(target: "souk_order", "query").in_scope(|| {})
-                }))
-                .await
-                .unwrap();
-            })
-            .await;
+        served.run(async { tracing::info_span!(target: "souk_order", "query").in_scope(|| {}) }).await;
         span::record_code(served.span(), tonic::Code::NotFound, true);
         drop(served);
 
@@ -444,13 +436,10 @@ fn without_a_collector_the_callers_trace_goes_on_unchanged_and_is_logged() {
             .run(async {
                 tracing::info!("placing");
                 tokio::task::yield_now().await;
-                let task = span::inherit(async {
-                    let call = span::client("souk.inventory.v1.ReservationService", "Reserve");
-                    let mut sent = HeaderMap::new();
-                    propagation::inject(&call, &mut sent);
-                    sent
-                });
-                tokio::spawn(task).await.unwrap()
+                let call = span::client("souk.inventory.v1.ReservationService", "Reserve");
+                let mut sent = HeaderMap::new();
+                propagation::inject(&call, &mut sent);
+                sent
             })
             .await;
         assert_eq!(sent, headers(TRACEPARENT));

@@ -1,4 +1,4 @@
-//! The access rule of a method, as its contract words it.
+//! The access rule of a method.
 
 use std::fmt;
 
@@ -95,17 +95,17 @@ pub struct AccessRule {
     pub signed_in: bool,
     /// Holders of one of these roles.
     pub roles: Roles,
-    /// Anyone with a valid token, limited to what is theirs: the request field that says what.
+    /// Anyone with a valid token, limited to their own resources: the request field that names the owner.
     pub owner: Option<String>,
     /// Services of souk that may call it in their own name.
     pub internal_callers: Vec<String>,
-    /// What a token that is limited to scopes must be good for. A limited token opens no method that names none,
-    /// save public ones.
+    /// The scope that a token with limited scopes must have. Such a token cannot call a method without a scope,
+    /// except public methods.
     pub scope: Option<String>,
 }
 
 impl AccessRule {
-    /// The rule as written, or `None` where it admits no one, which is no rule.
+    /// The rule as written, or `None` if it admits no one, which is no rule.
     pub(super) fn from_contract(access: Access) -> Option<Self> {
         let roles = access.roles.iter().filter_map(|number| Role::try_from(*number).ok()).collect();
         let rule = Self {

@@ -1,6 +1,6 @@
 //! How many requests of its budget a call counts as.
 
-use prost_reflect::{DynamicMessage, MessageDescriptor, ReflectMessage as _, Value};
+use prost_reflect::{DynamicMessage, Kind, MessageDescriptor, ReflectMessage as _, Value};
 use souk_proto::options::v1;
 
 /// What calls of a method cost.
@@ -20,15 +20,19 @@ impl Default for Cost {
 impl Cost {
     /// What an option says. An error tells what is wrong with it.
     pub(super) fn read(option: v1::Cost, input: &MessageDescriptor) -> Result<Self, String> {
-        for v1::Surcharge { field, units, per } in &option.surcharges {
+        for v1::Surcharge { field, units, per, most } in &option.surcharges {
             let Some(found) = input.get_field_by_name(field) else {
                 return Err(format!("names the field `{field}`, which {} does not have", input.full_name()));
             };
             if *units == 0 {
                 return Err(format!("the surcharge of `{field}` needs `units`"));
             }
-            if *per > 0 && !found.is_list() {
-                return Err(format!("`per` goes with repeated fields, and `{field}` is none"));
+            let is_number = !found.is_list() && matches!(found.kind(), Kind::Int32 | Kind::Uint32);
+            if *per > 0 && !found.is_list() && !is_number {
+                return Err(format!("`per` is for repeated fields, int32 and uint32, and `{field}` is none of these"));
+            }
+            if *most > 0 && (*per == 0 || !is_number) {
+                return Err(format!("`most` is for int32 and uint32 with `per`, and `{field}` is not such a field"));
             }
         }
         Ok(Self { base: option.base.max(1), surcharges: option.surcharges })
@@ -46,13 +50,15 @@ impl Cost {
         let of = |surcharge: &v1::Surcharge| {
             let field = message.descriptor().get_field_by_name(&surcharge.field);
             let Some(field) = field.filter(|field| message.has_field(field)) else { return 0 };
-            match &*message.get_field(&field) {
-                Value::List(items) if surcharge.per > 0 => {
-                    let times = u32::try_from(items.len()).unwrap_or(u32::MAX) / surcharge.per;
-                    surcharge.units.saturating_mul(times)
-                }
-                _ => surcharge.units,
-            }
+            let amount = match &*message.get_field(&field) {
+                Value::List(items) => u32::try_from(items.len()).unwrap_or(u32::MAX),
+                // A negative number asks for nothing: the service refuses it.
+                Value::I32(number) => u32::try_from(*number).unwrap_or(0),
+                Value::U32(number) => *number,
+                _ => return surcharge.units,
+            };
+            let counted = if surcharge.most > 0 { amount.min(surcharge.most) } else { amount };
+            counted.checked_div(surcharge.per).map_or(surcharge.units, |times| surcharge.units.saturating_mul(times))
         };
         self.surcharges.iter().map(of).fold(0, u32::saturating_add)
     }
@@ -69,8 +75,11 @@ mod tests {
         let list = method("/souk.inventory.v1.ProductService/ListProducts");
         let mut message = DynamicMessage::new(list.descriptor.input());
         assert_eq!((list.cost.base, list.cost.surcharge(&message)), (1, 0));
-        message.set_field_by_name("page_size", Value::I32(500));
-        assert_eq!(list.cost.surcharge(&message), 0);
+        for (size, cost) in [(24, 0), (25, 1), (50, 2), (500, 20), (i32::MAX, 20), (-1, 0)] {
+            message.set_field_by_name("page_size", Value::I32(size));
+            assert_eq!(list.cost.surcharge(&message), cost, "a page of {size}");
+        }
+        message.clear_field_by_name("page_size");
         message.set_field_by_name("filter", Value::String("price < 5".to_owned()));
         assert_eq!(list.cost.surcharge(&message), 9);
         message.set_field_by_name("query", Value::String("a".to_owned()));

@@ -1,4 +1,4 @@
-//! What the contracts say of each method: route, access, rate class, idempotency, validation. Read once from the
+//! The options of each method in the contracts: route, access, rate class, idempotency, validation. Read once from the
 //! descriptors.
 
 mod access;
@@ -29,14 +29,14 @@ use self::{
     validate::{Validator, Violation},
 };
 
-/// A set of contracts, ready to be asked.
+/// A set of contracts.
 pub struct Contract {
     pool: DescriptorPool,
     methods: BTreeMap<String, Arc<Method>>,
     validator: Validator,
 }
 
-/// What the contract says of one method.
+/// A method of a contract, with its options.
 #[derive(Debug)]
 pub struct Method {
     /// gRPC path, for example `/souk.order.v1.OrderService/PlaceOrder`.
@@ -49,9 +49,9 @@ pub struct Method {
     pub descriptor: MethodDescriptor,
     /// Who may call it. `None`: no one, and a service that has it does not start.
     pub access: Option<AccessRule>,
-    /// Which budget of requests it draws on.
+    /// The rate limit budget that calls count against.
     pub rate_class: RateClass,
-    /// How long it may take, where that is not the same for every method. No option says it: a setting may.
+    /// How long it may take, if that is not the same for every method. No option says it: a setting may.
     pub deadline: Option<Duration>,
     /// Request field that holds the caller's idempotency key.
     pub idempotency_key: Option<String>,
@@ -59,9 +59,9 @@ pub struct Method {
     pub caching: Option<Caching>,
     /// Request field that holds the etag which the resource must still have.
     pub etag: Option<String>,
-    /// Where its stream can be taken up again.
+    /// The cursor fields of a stream that can be resumed.
     pub cursor: Option<Cursor>,
-    /// When it goes out of use.
+    /// When it is deprecated and removed.
     pub deprecation: Option<Deprecation>,
     /// Headers of a REST request that fill fields of the request.
     pub headers: Vec<HeaderField>,
@@ -131,7 +131,7 @@ pub enum ContractError {
         /// What is wrong, and what would be right.
         fault: String,
     },
-    /// Methods that nobody said who may call.
+    /// Methods without an access rule.
     #[error("no (souk.options.v1.access) rule on: {}. Give each one in its .proto; without it no one may call it", .0.join(", "))]
     NoAccess(Vec<String>),
     /// A service that is not in the contract.
@@ -216,7 +216,7 @@ impl Contract {
         self.validator.check(&message).map_err(CheckError::Violations)
     }
 
-    /// What is said of the method with this gRPC path.
+    /// The method with this gRPC path.
     pub fn method(&self, path: &str) -> Option<&Arc<Method>> {
         self.methods.get(path)
     }
@@ -226,7 +226,7 @@ impl Contract {
         self.methods.values()
     }
 
-    /// Fails unless every method of these services says who may call it.
+    /// Fails unless every method of these services has an access rule.
     pub fn require_access(&self, services: &[&str]) -> Result<(), ContractError> {
         let mut missing = Vec::new();
         for service in services {

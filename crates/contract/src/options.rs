@@ -24,14 +24,14 @@ pub struct Caching {
     pub stale_while_revalidate: Duration,
 }
 
-/// When a method goes out of use. Days are UTC.
+/// When a method is deprecated and removed. Days are UTC.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Deprecation {
     /// From when it is deprecated.
     pub since: NaiveDate,
     /// After when it may be gone.
     pub sunset: Option<NaiveDate>,
-    /// Where it is told what to use in its place.
+    /// A page that says what to use instead.
     pub link: Option<String>,
 }
 
@@ -234,7 +234,7 @@ fn wrong(method: &MethodDescriptor, option: &'static str, fault: impl Into<Strin
     ContractError::Value { method: method.full_name().to_owned(), option, fault: fault.into() }
 }
 
-/// Fails where the message has no field at the dotted path.
+/// Fails if the message has no field at the dotted path.
 fn require_field(
     method: &MethodDescriptor,
     message: &MessageDescriptor,
@@ -357,7 +357,7 @@ mod tests {
             ("option (souk.options.v1.cost) = {surcharges: {field: \"after\"}};", "`after` needs `units`"),
             (
                 "option (souk.options.v1.cost) = {surcharges: {field: \"after\" units: 1 per: 2}};",
-                "`per` goes with repeated fields",
+                "`per` is for repeated fields, int32 and uint32",
             ),
         ];
         for (options, expected) in cases {

@@ -1,4 +1,4 @@
-//! A client's words, kept short: they may be as large as a request, and come back several times over.
+//! Shortens texts of clients: they may be as large as a request, and be repeated several times.
 use std::borrow::Cow;
 
 /// What stands for the part that is left out.

@@ -3,6 +3,7 @@
 use std::{net::SocketAddr, path::PathBuf, time::Duration};
 
 use clap::{Args, Parser, Subcommand};
+use clap_complete::Shell;
 
 /// souk: a commerce backend that starts with one command and grows to a cluster.
 ///
@@ -25,7 +26,7 @@ pub struct Cli {
 
 const AFTER_HELP: &str = "\
 SETTINGS
-  Every setting has a default. A settings file changes it, a variable SOUK_<SECTION>__<KEY> goes before the file:
+  Every setting has a default. A settings file overrides it, and a variable SOUK_<SECTION>__<KEY> overrides the file:
       SOUK_ORDER__DATABASE__URL=postgres://souk@db/souk_order souk order
   `souk default-config` prints all of them with their meaning, `souk check-config` what is in force.
 
@@ -38,8 +39,9 @@ EXAMPLES
                                            souk_inventory and souk_order
   souk gateway --descriptors api.binpb --backend my.pkg=http://127.0.0.1:9000 --public
                                            services of your own as REST, gRPC-Web, Connect, gRPC and OpenAPI
+  souk demo                                a small shop to look at, in a running souk
   souk import online-retail sales.csv      a real catalogue and real orders into a running souk
-  souk verify                              check the promises on the data at hand
+  souk verify                              check the promises on the stored data
   souk prove                               buyers, duplicates, cancels and kills on services of its own, then verify
 
 EXIT STATUS
@@ -52,36 +54,49 @@ EXIT STATUS
 pub enum Command {
     /// Run everything in one process (the default).
     Up(UpArgs),
-    /// Run the user service alone, or make an administrator.
+    /// Run the user service alone, or create an administrator.
     User(UserArgs),
     /// Run the inventory service alone.
     Inventory(ServiceArgs),
     /// Run the order service alone.
     Order(ServiceArgs),
-    /// Run the API gateway alone, before souk's services or your own (docs/gateway.md).
+    /// Run the API gateway alone, for souk's services or your own (docs/gateway.md).
     Gateway(GatewayArgs),
-    /// Bring the databases to this version's schema and exit. Services do so themselves when they start.
+    /// Migrate the databases to this version's schema and exit. Services migrate by themselves when they start.
     Migrate(MigrateArgs),
-    /// Read all settings, check them, and print what is in force with secrets hidden.
+    /// Read and check all settings, and print their values with secrets hidden.
     CheckConfig(DataArgs),
     /// Print every setting with its default and its meaning: a settings file to start from.
     DefaultConfig,
-    /// Bring data from another system into a running souk through its public API.
+    /// Import data from another system into a running souk through its public API.
     #[command(subcommand)]
     Import(ImportCommand),
-    /// Check the promises on live databases: stock equals its ledger, every order is final or being worked on,
-    /// what is confirmed is paid once. Exit status 1 where one is broken, with the rows that break it.
+    /// Fill a running souk with a small shop to look at: products, stock, customers, and orders in several states, through
+    /// the public API. Run again, it adds what is missing and changes nothing else. Needs simulated payments.
+    Demo(DemoArgs),
+    /// Check the promises on live databases: stock equals its ledger, every order is final or in progress, every
+    /// confirmed order is paid once. Exit status 1 if one is broken, with the rows that break it.
     Verify(DataArgs),
-    /// Put the promises to the test: buyers order from few products, in parallel and twice over, cancel and return,
-    /// while services are killed; then every answer is held against what is there. Exit status 1 where a promise is
-    /// broken, with the orders and products that break it.
+    /// Test the promises: buyers order few products, in parallel and repeatedly, cancel and return, while services are
+    /// killed; then every response is compared with the stored data. Exit status 1 if a promise is broken, with the
+    /// orders and products that break it.
     Prove(ProveArgs),
-    /// Ask a running gateway or service whether it is ready. Exit status 0 if so. For containers' health checks.
+    /// Check whether a running gateway or service is ready. Exit status 0 if it is. For health checks of containers.
     Healthcheck(HealthcheckArgs),
     /// Make the certificates that services show each other (`[server.tls]`, `[client.tls]`): an authority in
-    /// `DIR/authority`, made once, and in `DIR/NAME` what the service NAME needs, made anew each time: `ca.pem`,
+    /// `DIR/authority`, made once, and in `DIR/NAME` what the service NAME needs, recreated each time: `ca.pem`,
     /// `certificate.pem` and `key.pem`. A certificate is valid for a year.
     Certificates(CertificatesArgs),
+    /// Print the completions of this command line for a shell: `source <(souk completions bash)`.
+    Completions {
+        /// Which shell.
+        shell: Shell,
+    },
+    /// Write the manual pages, one for each command: `souk man DIR && man -l DIR/souk.1`.
+    Man {
+        /// Folder to write them to.
+        dir: PathBuf,
+    },
 }
 
 /// Where data lies.
@@ -128,11 +143,11 @@ pub struct GatewayArgs {
     /// (gateway.contract.reflection).
     #[arg(long, conflicts_with = "descriptors")]
     pub reflect: bool,
-    /// Where a service, or all of a package, is: `my.pkg=http://127.0.0.1:9000`. May be given for each, and more than
-    /// once for one with several addresses (gateway.backends).
+    /// The address of a service or of all services of a package: `my.pkg=http://127.0.0.1:9000`. May be given for each,
+    /// and more than once for one with several addresses (gateway.backends).
     #[arg(long, value_name = "NAME=URL", value_parser = backend)]
     pub backend: Vec<(String, String)>,
-    /// Anyone may call methods of your own services that nothing else is said of (gateway.contract.access).
+    /// Let anyone call methods of your own services that have no other rule (gateway.contract.access).
     #[arg(long)]
     pub public: bool,
 }
@@ -154,10 +169,10 @@ pub struct UserArgs {
     pub service: ServiceArgs,
 }
 
-/// Work on users, straight on their database.
+/// Manage users directly in their database.
 #[derive(Subcommand, Debug)]
 pub enum UserCommand {
-    /// Make an administrator. The password is read from SOUK_ADMIN_PASSWORD, or made up and printed once.
+    /// Create an administrator. The password is read from SOUK_ADMIN_PASSWORD, or generated and printed once.
     CreateAdmin {
         /// Address to log in with.
         #[arg(long)]
@@ -165,7 +180,7 @@ pub enum UserCommand {
         #[command(flatten)]
         data: DataArgs,
     },
-    /// Sign new tokens with a new key. The last one stays published until the last token it signed has run out.
+    /// Sign new tokens with a new key. The old key stays published until the last token that it signed has expired.
     RotateKey {
         #[command(flatten)]
         data: DataArgs,
@@ -175,7 +190,7 @@ pub enum UserCommand {
 /// Which databases to migrate.
 #[derive(Args, Debug)]
 pub struct MigrateArgs {
-    /// Which service's; all three where none is named.
+    /// The services to migrate. Default: all three.
     #[arg(value_parser = ["user", "inventory", "order"])]
     pub services: Vec<String>,
     #[command(flatten)]
@@ -199,7 +214,7 @@ pub struct OnlineRetailArgs {
     /// Address of the gateway. Default: that of the souk running on the data folder, or http://127.0.0.1:8080.
     #[arg(long, value_name = "URL")]
     pub server: Option<String>,
-    /// Folder with the credentials that `souk up` left there. SOUK_TOKEN goes before them.
+    /// Folder with the credentials that `souk up` left there. SOUK_TOKEN overrides them.
     #[arg(long, value_name = "DIR")]
     pub data_dir: Option<PathBuf>,
     /// Write each line that could not be imported here, with its number and the reason (CSV).
@@ -208,6 +223,17 @@ pub struct OnlineRetailArgs {
     /// Requests under way at a time.
     #[arg(long, default_value_t = 16, value_parser = clap::value_parser!(u16).range(1..=256))]
     pub concurrency: u16,
+}
+
+/// Which souk to fill.
+#[derive(Args, Debug, Clone)]
+pub struct DemoArgs {
+    /// Address of the gateway. Default: that of the souk running on the data folder, or http://127.0.0.1:8080.
+    #[arg(long, value_name = "URL")]
+    pub server: Option<String>,
+    /// Folder with the credentials that `souk up` left there. SOUK_TOKEN overrides them.
+    #[arg(long, value_name = "DIR")]
+    pub data_dir: Option<PathBuf>,
 }
 
 /// What to prove, and where.

@@ -1,4 +1,5 @@
-//! The data folder: who uses it, the secret the services share, the first administrator's credentials.
+//! The data folder: its locks, the secret that the services share, and the first administrator's
+//! credentials.
 
 use std::{
     fs::{self, File, OpenOptions, TryLockError},
@@ -11,6 +12,7 @@ use anyhow::{Context, bail};
 use rand::{RngExt, distr::Alphanumeric};
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
 use souk_common::config::Secret;
+use souk_import::api::Credentials;
 
 const LOCK: &str = "souk.lock";
 const SECRET: &str = "internal.secret";
@@ -25,15 +27,6 @@ pub struct DataDir(PathBuf);
 #[derive(Debug)]
 pub struct Lock(#[expect(dead_code, reason = "the file is locked while it is open")] File);
 
-/// How to log in as the administrator that `souk up` made.
-#[derive(Serialize, Deserialize)]
-pub struct Credentials {
-    /// Email to log in with.
-    pub email: String,
-    /// The password, which a terminal was shown once.
-    pub password: String,
-}
-
 /// Where the souk that runs on this folder is reached.
 #[derive(Serialize, Deserialize)]
 pub struct Running {
@@ -44,7 +37,7 @@ pub struct Running {
 }
 
 impl DataDir {
-    /// The folder, made where it does not exist, readable by its owner alone.
+    /// The folder. It is created if it does not exist, readable by its owner alone.
     pub fn open(path: &Path) -> anyhow::Result<Self> {
         use std::os::unix::fs::DirBuilderExt;
         fs::DirBuilder::new()
@@ -65,17 +58,17 @@ impl DataDir {
         &self.0
     }
 
-    /// Keeps every other souk off the folder.
+    /// Locks the folder for this souk alone.
     pub fn lock(&self) -> anyhow::Result<Lock> {
         self.locked(LOCK, File::try_lock)
     }
 
-    /// Keeps a souk that wants the whole folder off it. Services that run one by one have it together.
+    /// Locks the folder against `souk up`. Single services share it.
     pub fn share(&self) -> anyhow::Result<Lock> {
         self.locked(LOCK, File::try_lock_shared)
     }
 
-    /// Keeps every other process of the same service off its SQLite file.
+    /// Locks the service's SQLite file against other processes of the same service.
     pub fn lock_service(&self, service: &str) -> anyhow::Result<Lock> {
         self.locked(&format!("{service}.lock"), File::try_lock)
     }
@@ -102,7 +95,7 @@ impl DataDir {
     /// The secret that the services share, made on first use.
     pub fn internal_secret(&self) -> anyhow::Result<Secret> {
         let path = self.0.join(SECRET);
-        // Whoever makes the file first decides; everyone reads what is there then.
+        // The first process creates the file; all others read it.
         let text = random_secret();
         match private().create_new(true).open(&path) {
             Ok(mut file) => {
@@ -123,7 +116,7 @@ impl DataDir {
         }
     }
 
-    /// Keeps the first administrator's credentials for `souk import`.
+    /// Stores the first administrator's credentials for `souk import`.
     pub fn keep_credentials(&self, credentials: &Credentials) -> anyhow::Result<()> {
         self.write(CREDENTIALS, credentials)
     }
@@ -138,17 +131,17 @@ impl DataDir {
         self.read(CREDENTIALS)
     }
 
-    /// Says where the souk on this folder is reached.
+    /// Stores the address of the souk on this folder.
     pub fn keep_running(&self, running: &Running) -> anyhow::Result<()> {
         self.write(RUNNING, running)
     }
 
-    /// Where the souk on this folder is reached, if one said so.
+    /// The address of the souk on this folder, if it has written one.
     pub fn running(&self) -> Option<Running> {
         self.read(RUNNING)
     }
 
-    /// Forgets where souk was reached.
+    /// Deletes where souk was reached.
     pub fn forget_running(&self) {
         let _ = fs::remove_file(self.0.join(RUNNING));
     }

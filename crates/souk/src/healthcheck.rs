@@ -1,4 +1,4 @@
-//! Asks whether a gateway or a service is ready.
+//! Checks whether a gateway or a service is ready.
 
 use std::{path::Path, time::Duration};
 
@@ -17,7 +17,7 @@ use tonic_health::pb::{
 
 use crate::settings::{self, Given};
 
-const PATIENCE: Duration = Duration::from_secs(3);
+const TIMEOUT: Duration = Duration::from_secs(3);
 
 /// Asks the address, by its scheme. The settings are read only where they are needed.
 pub async fn run(address: &str, file: Option<&Path>) -> anyhow::Result<()> {
@@ -34,7 +34,7 @@ pub async fn run(address: &str, file: Option<&Path>) -> anyhow::Result<()> {
 
 /// Asks a gateway's `/readyz`.
 pub async fn http(gateway: &str) -> anyhow::Result<()> {
-    let client = reqwest::Client::builder().timeout(PATIENCE).no_proxy().build()?;
+    let client = reqwest::Client::builder().timeout(TIMEOUT).no_proxy().build()?;
     let response = client.get(format!("{}/readyz", gateway.trim_end_matches('/'))).send().await?;
     if !response.status().is_success() {
         bail!("not ready: {}", response.text().await.unwrap_or_default());
@@ -43,7 +43,7 @@ pub async fn http(gateway: &str) -> anyhow::Result<()> {
 }
 
 async fn grpc(address: &str) -> anyhow::Result<()> {
-    let endpoint = Endpoint::from_shared(format!("http://{address}"))?.connect_timeout(PATIENCE).timeout(PATIENCE);
+    let endpoint = Endpoint::from_shared(format!("http://{address}"))?.connect_timeout(TIMEOUT).timeout(TIMEOUT);
     let channel = endpoint.connect().await.with_context(|| format!("{address} cannot be reached"))?;
     serving(HealthClient::new(channel).check(HealthCheckRequest::default()).await)
 }
@@ -55,8 +55,8 @@ async fn grpcs(address: &str, file: Option<&Path>) -> anyhow::Result<()> {
         .map_err(|error| settings.fault(&format!("client.tls.{}", error.setting()), chain(&error)))?;
     let config = client::Config {
         address: format!("https://{address}"),
-        timeout: PATIENCE,
-        connect_timeout: PATIENCE,
+        timeout: TIMEOUT,
+        connect_timeout: TIMEOUT,
         tls,
         local: Local::default(),
     };

@@ -1,17 +1,19 @@
 //! souk: a commerce backend that starts with one command and grows to a cluster.
 #![allow(clippy::print_stdout, clippy::print_stderr, reason = "a command line speaks there")]
 
-mod api;
 mod certificates;
 mod cli;
 mod data_dir;
+mod demo;
 mod healthcheck;
 mod import;
+mod manual;
 mod parts;
 mod prove;
 mod settings;
 mod signals;
 mod single;
+mod staff;
 mod up;
 mod verify;
 
@@ -84,8 +86,11 @@ async fn run(cli: Cli) -> anyhow::Result<()> {
         }
         Command::Import(ImportCommand::OnlineRetail(args)) => {
             let data_dir = data_dir(args.data_dir.as_deref(), file)?;
-            import::online_retail(&args, &data_dir).await
+            import::online_retail(args, &data_dir).await
         }
+        Command::Demo(args) => demo::run(&args, &data_dir(args.data_dir.as_deref(), file)?).await,
+        Command::Completions { shell } => manual::completions(shell),
+        Command::Man { dir } => manual::pages(&dir),
         Command::Verify(data) => verify::run(&settings::load(file, &Given::from_args(&data)?)?).await,
         Command::Prove(args) => Box::pin(prove::run(&args, file)).await,
         Command::Healthcheck(args) => healthcheck::run(&args.address, file).await,

@@ -1,4 +1,4 @@
-//! The gateway and the services of one process: started together, stopped one after the other.
+//! The gateway and the services in one process: they start together and stop one after the other.
 
 use std::time::{Duration, Instant};
 
@@ -36,7 +36,7 @@ struct Part {
 }
 
 impl Parts {
-    /// None yet. Together they drain for so long at most.
+    /// None yet. Together they drain for this long at most.
     pub fn new(drain: Duration) -> Self {
         Self { running: JoinSet::new(), parts: Vec::new(), local: Local::default(), drain }
     }
@@ -54,12 +54,12 @@ impl Parts {
         Ok(())
     }
 
-    /// When one has ended, and how; `None` where there is none.
+    /// When one has ended, and how; `None` if there is none.
     pub async fn ended(&mut self) -> Option<Result<anyhow::Result<()>, JoinError>> {
         self.running.join_next().await
     }
 
-    /// Says that nothing is ready, for as long as `delay`, and then stops one after the other.
+    /// Reports not ready for `delay`, and then stops one after the other.
     pub async fn stop(mut self, delay: Duration) {
         self.of(Which::Gateway).for_each(|gateway| gateway.stop.announce());
         tokio::time::sleep(delay).await;

@@ -1,4 +1,4 @@
-//! Reads the settings: embedded defaults, file, variables, command line, each going before the one before it.
+//! Reads the settings: embedded defaults, file, variables, command line. Each overrides the one before it.
 
 use std::path::{Path, PathBuf};
 
@@ -13,12 +13,12 @@ use crate::{
 /// The services that keep data, by the name of their section.
 pub const STORES: [&str; 3] = ["user", "inventory", "order"];
 
-/// What the command line and the data folder say, as settings.
+/// The settings from the command line and the data folder.
 #[derive(Default)]
 pub struct Given(Vec<(String, String)>);
 
 impl Given {
-    /// What `--data-dir` and `--database-url` say.
+    /// The settings of `--data-dir` and `--database-url`.
     pub fn from_args(data: &DataArgs) -> anyhow::Result<Self> {
         let mut given = Self::default();
         if let Some(folder) = &data.data_dir {
@@ -47,7 +47,7 @@ impl Given {
         self.0.push((name, value.to_string()));
     }
 
-    /// Tells the gateway and every service that calls it where a service is.
+    /// Sets the address of a service for the gateway and every service that calls it.
     pub fn set_address(&mut self, settings: &Settings, service: &str, url: &str) {
         self.set(&format!("gateway.backends.souk.{service}"), url);
         for caller in STORES {
@@ -58,13 +58,13 @@ impl Given {
         }
     }
 
-    /// What was set, as variables for another process.
+    /// The settings as variables for another process.
     pub fn variables(&self) -> impl Iterator<Item = (&str, &str)> {
         self.0.iter().map(|(name, value)| (name.as_str(), value.as_str()))
     }
 }
 
-/// Everything that can be set, with its meaning.
+/// All settings with their meaning.
 pub fn loader() -> Loader {
     Loader::new()
         .defaults("user", souk_user::DEFAULTS)
@@ -90,8 +90,8 @@ pub fn data_dir(settings: &Settings) -> anyhow::Result<DataDir> {
     Ok(DataDir::at(&path))
 }
 
-/// Keeps `souk up` off the data folder while some of these services have their SQLite files there; `None` where none
-/// has. Fails where `souk up` was first.
+/// Keeps `souk up` off the data folder while some of these services have their SQLite files there; `None` if none has.
+/// Fails where `souk up` was first.
 pub fn hold_data_dir(settings: &Settings, services: &[&str]) -> anyhow::Result<Option<(DataDir, Lock)>> {
     let data_dir = data_dir(settings)?;
     for service in services.iter().filter(|service| STORES.contains(service)) {

@@ -8,7 +8,7 @@ use std::sync::{
 use tokio::signal::unix::{SignalKind, signal};
 use tokio_util::sync::CancellationToken;
 
-/// Whether this process was asked to end.
+/// Whether this process got a signal to stop.
 #[derive(Debug, Clone, Default)]
 pub struct Asked {
     /// Cancelled by the first signal.

@@ -1,4 +1,4 @@
-//! One service alone in this process, as in a cluster.
+//! Runs one service in this process, as in a cluster.
 
 use std::{convert::Infallible, future::Future, net::SocketAddr, path::Path, time::Duration};
 

@@ -10,12 +10,13 @@ use std::{
 
 use anyhow::{Context, bail};
 use souk_common::{config::Settings, local, telemetry};
+use souk_import::api::Credentials;
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 
 use crate::{
     cli::UpArgs,
-    data_dir::{Credentials, DataDir, Running},
+    data_dir::{DataDir, Running},
     healthcheck,
     parts::Parts,
     settings::{self, Given},
@@ -25,8 +26,8 @@ use crate::{
 
 /// The first administrator of a fresh data folder.
 pub const ADMIN: &str = "admin@souk.example";
-/// How long everything may take to become ready before something must be wrong.
-const PATIENCE: Duration = Duration::from_secs(60);
+/// How long everything may take to become ready.
+const TIMEOUT: Duration = Duration::from_secs(60);
 
 /// The setting with the origins whose web pages may call.
 const ORIGINS: &str = "gateway.cors.allowed_origins";
@@ -63,7 +64,7 @@ pub async fn run(args: &UpArgs, file: Option<&Path>) -> anyhow::Result<()> {
     let _lock = data_dir.lock()?;
     let settings = settings::with_secret(file, &mut given)?;
 
-    // Bound before anything else, so that a taken port is told at once and nothing has to be undone.
+    // Bound first, so that a port in use is reported at once and nothing has to be undone.
     let gateway = single::bind(&settings, Which::Gateway).await?;
     let mut listeners = Vec::new();
     for which in [Which::User, Which::Inventory, Which::Order] {
@@ -124,7 +125,7 @@ pub async fn run(args: &UpArgs, file: Option<&Path>) -> anyhow::Result<()> {
 async fn watch(parts: &mut Parts, asked: &CancellationToken) -> anyhow::Result<()> {
     tokio::select! {
         () = asked.cancelled() => {
-            println!("\nStopping: letting what is under way end.");
+            println!("\nStopping: waiting for running requests.");
             Ok(())
         }
         ended = parts.ended() => early(ended),
@@ -148,7 +149,7 @@ async fn ready(gateway: &str, shutdown: &CancellationToken) -> anyhow::Result<()
     while !shutdown.is_cancelled() {
         match healthcheck::http(gateway).await {
             Ok(()) => return Ok(()),
-            Err(error) if started.elapsed() > PATIENCE => return Err(error).context("not ready in time"),
+            Err(error) if started.elapsed() > TIMEOUT => return Err(error).context("not ready in time"),
             Err(_) => tokio::time::sleep(Duration::from_millis(10)).await,
         }
     }
@@ -167,7 +168,7 @@ fn drain(settings: &Settings) -> anyhow::Result<Duration> {
     Ok(settings.section::<souk_common::server::Config>("server")?.drain)
 }
 
-/// Makes the first administrator where there is none yet.
+/// Creates the first administrator, if there is none yet.
 async fn ensure_admin(settings: &Settings, data_dir: &DataDir) -> anyhow::Result<Option<Credentials>> {
     let config = souk_user::Config::from_settings(settings)?;
     let Some(password) = souk_user::ensure_admin(&config, ADMIN).await? else { return Ok(None) };
@@ -176,10 +177,10 @@ async fn ensure_admin(settings: &Settings, data_dir: &DataDir) -> anyhow::Result
     Ok(Some(credentials))
 }
 
-/// Where the gateway is for this machine alone, the pages of a developer's own server may call it, unless something is
-/// set about it.
+/// If the gateway is for this machine alone, the pages of a developer's own server may call it, unless something is set
+/// about it.
 fn let_local_pages_call(settings: &Settings, gateway: &TcpListener, given: &mut Given) -> anyhow::Result<bool> {
-    let by_default = settings.is_default(ORIGINS) && gateway.local_addr()?.ip().is_loopback();
+    let by_default = !settings.is_set(ORIGINS) && gateway.local_addr()?.ip().is_loopback();
     if by_default {
         given.set(ORIGINS, "loopback");
     }
@@ -203,8 +204,8 @@ fn place(settings: &Settings, data_dir: &DataDir) -> anyhow::Result<String> {
     })
 }
 
-/// The first screen. The administrator's password is told to a person alone: what is no `terminal` is kept by a journal, a
-/// container's log or a file, and read by others.
+/// The text after the start. The administrator's password is only printed in a `terminal`: other output is kept in a
+/// journal, a container's log or a file, and read by others.
 fn text(screen: &Screen, terminal: bool) -> String {
     let Screen { gateway, local_pages, services, metrics, data, admin, credentials, ready_after } = screen;
     let mut text = format!(

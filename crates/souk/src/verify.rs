@@ -7,11 +7,7 @@
 use std::{collections::HashSet, time::Duration};
 
 use anyhow::bail;
-use souk_common::{
-    config::Settings,
-    ids::OrderId,
-    verify::{Check, LIMIT},
-};
+use souk_common::{config::Settings, ids::OrderId};
 use souk_inventory::{Reservations, Reserved};
 use souk_order::{
     domain::State,
@@ -20,6 +16,7 @@ use souk_order::{
         verify::{SoldOrder, known_orders, sold_orders},
     },
 };
+use souk_store::verify::{Check, LIMIT};
 
 use crate::settings;
 
@@ -63,7 +60,7 @@ pub fn report(checks: &[Check]) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// Fails where no souk ever ran: opening its SQLite files would make them.
+/// Fails if there are no databases: opening the SQLite files would create them.
 fn there_is_something(settings: &Settings) -> anyhow::Result<()> {
     let data_dir = settings::data_dir(settings)?;
     for store in ["inventory", "order"] {
@@ -76,7 +73,7 @@ fn there_is_something(settings: &Settings) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// What orders and reservations promise together.
+/// Promises about orders and reservations together.
 async fn together(inventory: &souk_inventory::Config, order: &souk_order::Config) -> anyhow::Result<[Check; 2]> {
     let stock = Reservations::open(inventory).await?;
     let orders = Store::connect(&order.settings.database, &order.common.data_dir).await?;
@@ -118,7 +115,7 @@ fn note(check: &mut Check, broken: impl Iterator<Item = String>) {
     check.broken.extend(broken.take(room));
 }
 
-/// What is wrong between an order and its reservation, which was read later.
+/// The mismatch between an order and its reservation, which was read later.
 fn mismatch(order: &SoldOrder, reserved: Option<&Reserved>) -> Option<String> {
     let state = reserved.map_or("none", |reserved| reserved.state.as_str());
     let all_back = reserved.is_some_and(|reserved| reserved.returned == reserved.pieces);

@@ -1,5 +1,5 @@
-//! The wall clock of programs under test, which a test sets while they run: libfaketime. Their steady clock goes on as the
-//! machine's does, as where a host's clock is set, or where it slept.
+//! The wall clock of programs under test, which a test sets while they run: libfaketime. Their steady clock continues
+//! as the machine's does, as where a host's clock is set, or where it slept.
 
 use std::io::Write;
 use std::path::{Path, PathBuf};

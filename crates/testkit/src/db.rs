@@ -17,7 +17,7 @@ use crate::servers::{self, Server};
 /// Names the PostgreSQL server whose user may create databases.
 pub const URL_VARIABLE: &str = "SOUK_TEST_DATABASE_URL";
 
-/// Names a pooler in front of that server. Where it is set, test databases are reached through it, and made and dropped
+/// Names a pooler in front of that server. If it is set, test databases are reached through it, and made and dropped
 /// without it.
 pub const POOLER_VARIABLE: &str = "SOUK_TEST_POOLER_URL";
 
@@ -49,7 +49,7 @@ impl std::fmt::Display for Engine {
 pub struct TestDatabase {
     /// Which engine it runs on.
     pub engine: Engine,
-    /// What goes into `souk_common::db::Config::url`: `postgres://…` or `sqlite:PATH`.
+    /// What goes into `souk_store::db::Config::url`: `postgres://…` or `sqlite:PATH`.
     pub url: String,
     folder: TempDir,
     _dropper: Option<Dropper>,
@@ -59,7 +59,7 @@ impl TestDatabase {
     /// One on a server of the test's own, which goes with the server.
     ///
     /// # Panics
-    /// Where there is no room for a temporary folder.
+    /// If there is no room for a temporary folder.
     pub fn on(url: impl Into<String>) -> Self {
         let folder = match tempfile::Builder::new().prefix("souk-").tempdir() {
             Ok(folder) => folder,
@@ -75,7 +75,7 @@ impl TestDatabase {
     }
 }
 
-/// The URL, so that `souk_common::db::Config::at(&database)` works. The kit does not depend on
+/// The URL, so that `souk_store::db::Config::at(&database)` works. The kit does not depend on
 /// souk's crates itself: their tests depend on it.
 impl From<&TestDatabase> for String {
     fn from(database: &TestDatabase) -> Self {

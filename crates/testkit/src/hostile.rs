@@ -64,7 +64,7 @@ impl Attack {
     }
 }
 
-/// Where attacks come from and go to.
+/// If attacks come from and go to.
 #[derive(Debug, Clone)]
 pub struct Attacker {
     /// Its address. All of 127.0.0.0/8 is this machine.
@@ -100,13 +100,13 @@ struct Counters {
 }
 
 impl Attacker {
-    /// Attacks in all these ways at once for so long, and hangs up.
+    /// Attacks in all these ways at once for this long, and hangs up.
     ///
     /// # Panics
-    /// Where it cannot begin.
+    /// If it cannot begin.
     pub async fn attack(&self, attacks: &[Attack], duration: Duration) -> Tally {
         let (attacker, attacks) = (self.clone(), attacks.to_vec());
-        // On a thread of its own: what it sends must not delay whoever is measured beside it.
+        // On a thread of its own: what it sends must not delay anyone who is measured beside it.
         let attack = move || {
             let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
             std::io::Result::Ok(runtime.block_on(attacker.run(&attacks, duration)))
@@ -207,7 +207,7 @@ async fn converse(stream: TcpStream, script: &Script, counters: &Counters) {
 /// Lets this process and those it starts open as many files as the system allows: a connection is one.
 ///
 /// # Errors
-/// Where the system does not.
+/// If the system does not.
 pub fn allow_many_connections() -> std::io::Result<u64> {
     let limit = rustix::process::getrlimit(Resource::Nofile);
     rustix::process::setrlimit(Resource::Nofile, Rlimit { current: limit.maximum, ..limit })?;

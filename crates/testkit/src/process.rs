@@ -10,7 +10,7 @@ use rustix::process::{Pid, Signal};
 use tokio::io::{AsyncBufReadExt, AsyncRead, BufReader};
 use tokio::process::{Child, Command};
 
-use crate::servers::find;
+use crate::find;
 use crate::wait;
 
 /// A program, how to start it, and how it says that it is ready.
@@ -49,8 +49,8 @@ impl Program {
         self
     }
 
-    /// Sets an environment variable. The child inherits the others, save `SOUK_*`, which would
-    /// let the settings of whoever runs the tests leak in.
+    /// Sets an environment variable. The child inherits the others, save `SOUK_*`, which would let
+    /// the settings of anyone who runs the tests leak in.
     pub fn env(mut self, name: impl AsRef<OsStr>, value: impl AsRef<OsStr>) -> Self {
         self.env.push((name.as_ref().into(), value.as_ref().into()));
         self
@@ -253,8 +253,8 @@ fn spawn(program: &Program, log: &Log) -> Child {
     child
 }
 
-/// A command that the kernel kills when we die. `setpriv` turns into the program, so the process
-/// id is the program's own. Where there is none, only `kill_on_drop` stands.
+/// A command that the kernel kills when we die. `setpriv` turns into the program, so the process id
+/// is the program's own. If there is none, only `kill_on_drop` stands.
 fn dying_with_us(path: &Path) -> Command {
     match find::binary("setpriv") {
         Some(setpriv) if cfg!(target_os = "linux") => {

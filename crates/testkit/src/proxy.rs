@@ -37,8 +37,8 @@ pub struct Proxy {
 }
 
 impl Proxy {
-    /// Listens on a free port of 127.0.0.1 and passes all on to `upstream` (`host:port`), to
-    /// which it connects anew for each connection.
+    /// Listens on a free port of 127.0.0.1 and passes all on to `upstream` (`host:port`), to which it connects again
+    /// for each connection.
     ///
     /// # Panics
     /// When no port can be bound.
@@ -118,7 +118,7 @@ impl Proxy {
         self.losing.lock().unwrap_or_else(PoisonError::into_inner).len()
     }
 
-    /// Passes everything at once again, and loses no more answers. What was cut stays closed; clients connect anew.
+    /// Passes everything at once again, and loses no more answers. What was cut stays closed; clients connect again.
     pub fn restore(&self) {
         self.losing.lock().unwrap_or_else(PoisonError::into_inner).clear();
         self.mode.send_replace(Mode::Pass(Duration::ZERO));

@@ -1,15 +1,15 @@
 //! Private real servers: PostgreSQL, PgBouncer, NATS and Redis, each in a temporary folder on a free port.
 //!
-//! Each runs under `supervisor`, which takes it down and removes its folder when the handle is
-//! dropped or the process that holds it ends, be it by a panic, a signal or `kill -9`.
+//! Each runs under `supervisor`, which stops it and removes its folder when the handle is dropped or the process
+//! that holds it ends, even by a panic, a signal or `kill -9`.
 
 mod disk;
-pub mod find;
 pub mod install;
 mod standby;
 mod supervisor;
 mod user;
 
+use std::ffi::OsStr;
 use std::net::{Ipv4Addr, TcpListener};
 use std::ops::Range;
 use std::path::{Path, PathBuf};
@@ -23,7 +23,7 @@ use uuid::Uuid;
 pub use self::disk::SmallDisk;
 pub use self::standby::Pair;
 use self::supervisor::{Plan, Supervised};
-use crate::tls::Files;
+use crate::{find, tls::Files};
 
 /// How long a server may take until it answers. Generous: CI machines are slow and busy.
 const START_DEADLINE: Duration = Duration::from_secs(90);
@@ -105,44 +105,43 @@ fn private_file(path: &Path, contents: &[u8], run_as: Option<&user::User>) -> Re
     Ok(())
 }
 
+/// A shell that makes the data folder and then becomes its server. `make` is a command in which `$1` is the program,
+/// `$2` the folder and `$3` the argument.
+fn cluster(make: &str, program: &str, argument: &OsStr, (folder, port): (&Path, u16)) -> Result<Plan> {
+    let program = find::binary(program).context(find::missing("PostgreSQL", "postgresql"))?;
+    let postgres = find::binary("postgres").context(find::missing("PostgreSQL", "postgresql"))?;
+    let data = folder.join("data");
+    let script = format!("{make} && shift 3 && exec \"$@\"");
+    let plan = Plan::new("sh").args(["-c", &script, "sh"]).arg(&program).arg(&data).arg(argument);
+    let plan = plan.arg(&postgres).arg("-D").arg(&data).settings([
+        ("listen_addresses", "127.0.0.1"),
+        ("port", &port.to_string()),
+        ("unix_socket_directories", &folder.display().to_string()),
+        ("fsync", "on"),
+        ("max_connections", "400"),
+        ("timezone", "UTC"),
+    ]);
+    // Immediate shutdown: the folder goes anyway, a last checkpoint would be waste.
+    Ok(plan.stop_signal("QUIT"))
+}
+
 impl Postgres {
     /// Starts a PostgreSQL with fsync on, so that what a killed service had committed is there.
     /// Blocks for one to two seconds. Fails when no PostgreSQL is installed or it does not start.
     pub fn start(&self) -> Result<Server> {
-        let initdb = find::binary("initdb").context(find::missing("PostgreSQL", "postgresql"))?;
-        let postgres = find::binary("postgres").context(find::missing("PostgreSQL", "postgresql"))?;
         // It refuses to run as root.
         let run_as = user::unprivileged()?;
         let isolation = self.isolation.as_deref().unwrap_or("read committed");
         let password = self.password.as_deref().unwrap_or("postgres");
         start_on_free_port("postgres", "database system is ready to accept connections", |folder, port| {
-            let data = folder.join("data");
             let word = folder.join("password");
             private_file(&word, password.as_bytes(), run_as.as_ref())?;
             let files = self.tls.as_ref().map(|tls| tls.install(folder, run_as.as_ref())).transpose()?;
-            let script = "\"$1\" --pgdata=\"$2\" --pwfile=\"$3\" --username=postgres --auth=trust --encoding=UTF8 \
-                 --locale=C --no-sync --no-instructions && shift 3 && exec \"$@\"";
-            let plan = Plan::new("sh")
-                .args(["-c", script, "sh"])
-                .arg(&initdb)
-                .arg(&data)
-                .arg(&word)
-                .arg(&postgres)
-                .arg("-D")
-                .arg(&data)
-                .settings([
-                    ("listen_addresses", "127.0.0.1"),
-                    ("port", &port.to_string()),
-                    ("unix_socket_directories", &folder.display().to_string()),
-                    ("fsync", "on"),
-                    ("synchronous_commit", "on"),
-                    ("max_connections", "400"),
-                    ("timezone", "UTC"),
-                    ("default_transaction_isolation", isolation),
-                ])
-                .run_as(run_as.clone())
-                // Immediate shutdown: the folder goes anyway, a last checkpoint would be waste.
-                .stop_signal("QUIT");
+            let make = "\"$1\" --pgdata=\"$2\" --pwfile=\"$3\" --username=postgres --auth=trust --encoding=UTF8 \
+                 --locale=C --no-sync --no-instructions";
+            let plan = cluster(make, "initdb", word.as_os_str(), (folder, port))?
+                .settings([("synchronous_commit", "on"), ("default_transaction_isolation", isolation)])
+                .run_as(run_as.clone());
             let plan = match &self.access {
                 None => plan,
                 Some(lines) => {
@@ -317,8 +316,8 @@ fn start_on_free_port(name: &str, ready: &str, plan: impl Fn(&Path, u16) -> Resu
     bail!("{name} found its port taken {ATTEMPTS} times in a row")
 }
 
-/// Starts what `plan` says and waits until its log contains `ready`; `None` where the port is taken. The log tells
-/// what a connection cannot: that it is this server which answers there, and not the one that was faster.
+/// Starts what `plan` says and waits until its log contains `ready`; `None` if the port is taken. The log tells what
+/// a connection cannot: that it is this server which answers there, and not the one that was faster.
 fn start_on(
     name: &str,
     ready: &str,
@@ -334,7 +333,7 @@ fn start_on(
         if log.contains(ready) && !exited {
             return Ok(Some(process));
         }
-        // PgBouncer goes on without the port, until it finds that it has none.
+        // PgBouncer continues without the port, until it finds that it has none.
         if exited && log.to_lowercase().contains("address already in use") {
             return Ok(None);
         }

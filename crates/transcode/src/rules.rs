@@ -1,5 +1,5 @@
-//! The rules of `buf.validate`, as they stand in the options of fields: what limits values, and JSON Schema of it.
-//! They are read, not checked: a rule that is unknown here, or does not fit its field, is left out.
+//! The rules of `buf.validate`, as they are in the options of fields: what limits values, and JSON Schema of it. They
+//! are read, not checked: a rule that is unknown here, or does not fit its field, is left out.
 
 use prost_reflect::{DynamicMessage, EnumDescriptor, FieldDescriptor, ReflectMessage, Value};
 use serde_json::{Map, Value as Json, json};

@@ -1,4 +1,4 @@
-//! What a client takes for an answer: the `Accept` header (RFC 9110, 12.5.1).
+//! The media types that a client accepts: the `Accept` header (RFC 9110, 12.5.1).
 
 use http::{HeaderMap, header};
 use souk_common::error::{Problem, Reason};
@@ -16,7 +16,8 @@ struct Range {
     quality: f32,
 }
 
-/// How welcome a media type is: its quality from 0 (not at all) to 1, and how exactly it was asked for.
+/// The weight of a media type: its quality from 0 (not accepted) to 1, and how specific the matching
+/// range is.
 #[derive(Debug, Clone, Copy, PartialEq, PartialOrd)]
 pub struct Weight {
     /// 0 to 1.
@@ -26,13 +27,14 @@ pub struct Weight {
 }
 
 impl Accept {
-    /// Reads the headers. What is no media range is left out; where none is left, anything is taken.
+    /// Reads the headers. Invalid media ranges are ignored; without a valid one, everything is
+    /// accepted.
     pub fn of(headers: &HeaderMap) -> Self {
         let values = headers.get_all(header::ACCEPT).iter().filter_map(|value| value.to_str().ok());
         Self(values.flat_map(|value| value.split(',')).filter_map(Range::parse).collect())
     }
 
-    /// How welcome a media type is. The most exact range that fits it decides.
+    /// The weight of a media type, by the most specific range that matches it.
     pub fn weigh(&self, media_type: &str) -> Weight {
         if self.0.is_empty() {
             return Weight { quality: 1.0, exactness: 0 };
@@ -46,10 +48,10 @@ impl Accept {
         best.unwrap_or(Weight { quality: 0.0, exactness: 0 })
     }
 
-    /// The most welcome of the media types that there are; the earlier one where two are as welcome.
+    /// The offered media type with the highest weight; the earlier one if two are equal.
     ///
     /// # Errors
-    /// `NOT_ACCEPTABLE` where none is welcome.
+    /// `NOT_ACCEPTABLE` if none is accepted.
     pub fn choose<'t>(&self, offered: &[&'t str]) -> Result<&'t str, Problem> {
         let mut best: Option<(Weight, &'t str)> = None;
         for media_type in offered {
@@ -90,6 +92,16 @@ impl Range {
             own => (own == (kind, subtype)).then_some(2),
         }
     }
+}
+
+/// Whether a request names a coding as accepted (RFC 9110, 12.5.3).
+pub fn names_coding(headers: &HeaderMap, wanted: &str) -> bool {
+    let values = headers.get_all(header::ACCEPT_ENCODING).iter().filter_map(|value| value.to_str().ok());
+    let codings = values.flat_map(|value| value.split(','));
+    codings.map(|coding| coding.split_once(';').unwrap_or((coding, ""))).any(|(name, parameters)| {
+        let weight = parameters.trim().strip_prefix("q=").map(str::parse::<f32>);
+        name.trim().eq_ignore_ascii_case(wanted) && !matches!(weight, Some(Ok(0.0)))
+    })
 }
 
 #[cfg(test)]
@@ -155,5 +167,24 @@ mod tests {
         for (values, expected) in table {
             assert_eq!(accept(values).choose(&[NDJSON, SSE]).unwrap(), expected, "{values:?}");
         }
+    }
+
+    #[test]
+    fn who_accepts_gzip() {
+        let cases = [
+            ("gzip", true),
+            ("GZip, br", true),
+            ("br, gzip;q=0.1", true),
+            ("gzip; q=0", false),
+            ("gzip;q=0.000", false),
+            ("identity", false),
+            ("", false),
+        ];
+        for (accept, expected) in cases {
+            let mut headers = HeaderMap::new();
+            headers.insert(header::ACCEPT_ENCODING, HeaderValue::from_static(accept));
+            assert_eq!(names_coding(&headers, "gzip"), expected, "{accept}");
+        }
+        assert!(!names_coding(&HeaderMap::new(), "gzip"));
     }
 }

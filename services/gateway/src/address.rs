@@ -1,4 +1,4 @@
-//! The address that a request comes from: the peer's, or what a proxy that is trusted says of it.
+//! The client address of a request: the peer's, or the one that a trusted proxy reports.
 
 use std::net::{IpAddr, Ipv6Addr, SocketAddr};
 
@@ -26,7 +26,7 @@ pub fn networks<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Vec<Networ
     Vec::<String>::deserialize(deserializer)?.iter().map(read).collect()
 }
 
-/// The header in which the proxies say where a request came from. One alone: a proxy hands on what a client puts
+/// The header in which proxies report the client address. Only one is read: a proxy passes on what a client puts
 /// into the other.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
 pub enum ForwardedBy {
@@ -38,8 +38,8 @@ pub enum ForwardedBy {
     Forwarded,
 }
 
-/// The address of the client. Each proxy adds at the right who called it, and what stands left of the first that is
-/// not trusted may be made up; so the rightmost address that is not a trusted proxy's is the client.
+/// The address of the client. Each proxy adds its caller at the right, and everything to the left of an untrusted
+/// address may be forged. So the rightmost address that is not a trusted proxy's is the client.
 pub fn client(peer: IpAddr, headers: &HeaderMap, trusted: &[Network], by: ForwardedBy) -> IpAddr {
     let is_trusted = |address: IpAddr| is_trusted(address, trusted);
     let mut nearest = peer.to_canonical();
@@ -50,7 +50,7 @@ pub fn client(peer: IpAddr, headers: &HeaderMap, trusted: &[Network], by: Forwar
     let lines = headers.get_all(name).into_iter().collect::<Vec<_>>();
     let mut hops = lines.into_iter().rev().flat_map(|line| line.to_str().unwrap_or_default().rsplit(','));
     while is_trusted(nearest) {
-        // Where a trusted proxy does not tell, it is the nearest that is known.
+        // If a trusted proxy reports nothing, the proxy counts as the client.
         let Some(hop) = hops.next().and_then(read) else { break };
         nearest = hop;
     }
@@ -62,7 +62,7 @@ pub fn is_trusted(address: IpAddr, trusted: &[Network]) -> bool {
     trusted.iter().any(|network| network.0.contains(&address))
 }
 
-/// What counts as one client: an IPv6 site has a /64 to itself, and would have 2^64 budgets.
+/// What counts as one client: for IPv6 a /64, because a site has a whole /64 and would have 2^64 budgets.
 pub fn site(address: IpAddr) -> IpAddr {
     match address {
         IpAddr::V6(address) => IpAddr::V6(Ipv6Addr::from_bits(address.to_bits() & !u128::from(u64::MAX))),

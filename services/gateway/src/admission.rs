@@ -1,7 +1,7 @@
-//! How many requests are worked on at a time, and whose: no caller takes the gateway for itself.
+//! Limits the number of concurrent requests, and shares them fairly among callers.
 //!
-//! A place that is free is given at once, up to a caller's share. Who finds none waits for a moment, and a place that
-//! falls free goes to the waiting caller who holds the fewest. When as many wait as there are places, who asks for
+//! A free place is given at once, up to a caller's share. Otherwise the request waits for a moment. A place that
+//! becomes free goes to the waiting caller who holds the fewest. When as many wait as there are places, who asks for
 //! the most is refused.
 
 mod places;
@@ -15,7 +15,7 @@ use std::{
 };
 
 use bytes::Bytes;
-use http::{Request, Response};
+use http::Response;
 use http_body::{Frame, SizeHint};
 use souk_common::{
     contract::RateClass,
@@ -27,8 +27,6 @@ use tokio::sync::oneshot;
 use tonic::{Status, body::Body};
 
 use self::places::{Entered, Places, Wish};
-use crate::{gateway::Gateway, layers::Next, request};
-
 /// Who asks.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 enum Caller {
@@ -60,35 +58,16 @@ struct Place {
     caller: Caller,
 }
 
-/// Refuses a client at once whose address has as many requests under way as it may: nothing of it is read.
-pub async fn refuse_crowd(gateway: &Gateway, request: Request<Body>, next: &Next) -> Result<Response<Body>, Problem> {
-    if request::target(request.extensions())?.method().is_some() {
-        let site = request::site(request.extensions())?;
-        if !gateway.admission.addresses.has_room(site, 1) {
-            return Err(full());
-        }
+impl Admitted {
+    /// Keeps the place until the last byte of the response has gone.
+    pub fn hold(self, response: Response<Body>) -> Response<Body> {
+        response.map(|inner| Body::new(Holding { inner, _held: self }))
     }
-    next.run(request).await
-}
-
-/// Gives a call of the contract a place, until the last byte of its response has gone. The response of a stream has a
-/// place of its own.
-pub async fn admit(gateway: &Gateway, request: Request<Body>, next: &Next) -> Result<Response<Body>, Problem> {
-    let extensions = request.extensions();
-    let target = request::target(extensions)?;
-    let Some(method) = target.method() else { return next.run(request).await };
-    let (site, user) = (request::site(extensions)?, request::user(extensions)?);
-    let admitted = gateway.admission.admit(site, user, method.rate_class).await?;
-    let response = next.run(request).await?;
-    if target.streams() {
-        return Ok(response);
-    }
-    Ok(response.map(|inner| Body::new(Holding { inner, _held: admitted })))
 }
 
 impl Admission {
-    /// So many places, of which one caller may hold `share` at most; 0: half of them. All callers of an address may hold
-    /// or wait for three quarters of them together. Who waits does so for `queue_timeout`.
+    /// With this many places, of which one caller may hold at most `share`; 0: half of them. All callers of one address
+    /// together may hold or wait for three quarters of them. Requests wait for at most `queue_timeout`.
     pub fn new(places: usize, share: usize, queue_timeout: Duration) -> Self {
         let share = if share == 0 { places.div_ceil(2) } else { share };
         let total = u64::try_from(places.saturating_mul(2)).unwrap_or(u64::MAX);
@@ -100,11 +79,19 @@ impl Admission {
         }
     }
 
+    /// Refuses a client whose address has as many requests under way as it may.
+    ///
+    /// # Errors
+    /// `OVERLOADED`.
+    pub fn refuse_crowd(&self, site: IpAddr) -> Result<(), Problem> {
+        if self.addresses.has_room(site, 1) { Ok(()) } else { Err(full()) }
+    }
+
     /// Gives a request a place: as its user's, else as its address's.
     ///
     /// # Errors
-    /// `OVERLOADED`, where there is none, and none falls free soon.
-    async fn admit(&self, site: IpAddr, user: Option<UserId>, class: RateClass) -> Result<Admitted, Problem> {
+    /// `OVERLOADED`, if no place becomes free soon.
+    pub async fn admit(&self, site: IpAddr, user: Option<UserId>, class: RateClass) -> Result<Admitted, Problem> {
         let of_address = self.addresses.take(site, 1).ok_or_else(full)?;
         let place = self.enter(user.map_or(Caller::Address(site), Caller::User), class).await?;
         Ok(Admitted { _place: place, _of_address: of_address })
@@ -136,7 +123,7 @@ impl Drop for Place {
     fn drop(&mut self) {
         let next = self.admission.lock().leave(&self.caller);
         if let Some((caller, sender)) = next {
-            // Who has left meanwhile gives the place back by not taking it.
+            // A waiting caller who has left returns the place by not taking it.
             drop(sender.send(Self { admission: self.admission.clone(), caller }));
         }
     }
@@ -183,8 +170,8 @@ impl Drop for Waiting<'_> {
     }
 }
 
-/// Of callers who hold as many: a log-in before a change before a read, for what is refused of the first two costs
-/// its user the most.
+/// The order among callers who hold the same number: log-ins before changes before reads, because a refused log-in or
+/// change costs its user the most.
 fn rank(class: RateClass) -> u8 {
     match class {
         RateClass::Auth => 0,

@@ -1,4 +1,6 @@
-//! Answers of the gateway's own: JSON, problems, and what every answer carries.
+//! The gateway's own responses: JSON, problems, and common headers.
+
+use std::time::Duration;
 
 use bytes::Bytes;
 use http::{HeaderValue, Response, StatusCode, header};
@@ -39,7 +41,7 @@ pub fn problem(problem: &Problem, request_id: &str, instance: &str, binding: Opt
     response
 }
 
-/// Puts on an answer the headers that belong to its problem.
+/// Adds the headers of a problem to its response.
 pub fn explain(response: &mut Response<Body>, problem: &Problem) {
     let status = response.status();
     let headers = response.headers_mut();
@@ -71,7 +73,7 @@ pub fn problem_json(problem: &Problem, request_id: &str, instance: &str, binding
     body
 }
 
-/// RFC 6750: says which kind of token is wanted, and whether the one that came was wrong.
+/// The `WWW-Authenticate` header (RFC 6750): the expected kind of token, and whether the sent one was invalid.
 fn challenge(reason: Reason) -> HeaderValue {
     HeaderValue::from_static(match reason {
         Reason::TokenInvalid | Reason::TokenExpired => "Bearer error=\"invalid_token\"",
@@ -124,4 +126,13 @@ pub fn with_body(status: StatusCode, content_type: HeaderValue, body: Bytes) -> 
 /// Keeps an answer out of caches.
 pub fn never_store(response: &mut Response<Body>) {
     response.headers_mut().insert(header::CACHE_CONTROL, NO_STORE);
+}
+
+/// The default `Retry-After`.
+const RETRY_AFTER: Duration = Duration::from_secs(1);
+
+/// Adds `Retry-After` to a temporary refusal (503), if the service did not set it.
+pub fn with_retry_delay(problem: Problem) -> Problem {
+    let for_now = problem.http_status() == StatusCode::SERVICE_UNAVAILABLE.as_u16();
+    if for_now && problem.retry_delay().is_none() { problem.retry_after(RETRY_AFTER) } else { problem }
 }

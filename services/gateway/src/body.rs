@@ -1,11 +1,10 @@
-//! The request's body, read as a whole before the request takes a place: a client that sends half of one holds nothing
-//! but its own connection.
+//! Reads the request's body as a whole before the request takes a place: a client that sends half a body holds only its
+//! own connection.
 
 use std::{net::IpAddr, sync::Arc, time::Duration};
 
 use bytes::{Bytes, BytesMut};
-use http::{HeaderMap, Request, Response, header};
-use http_body::Body as _;
+use http::{HeaderMap, header};
 use http_body_util::BodyExt;
 use serde::Deserialize;
 use souk_common::{
@@ -14,15 +13,6 @@ use souk_common::{
     quota::{Held, Quota},
 };
 use tonic::body::Body;
-
-use crate::{
-    connect,
-    gateway::Gateway,
-    layers::Next,
-    request::{self, WholeBody},
-    rest,
-    target::{Protocol, To},
-};
 
 /// `[gateway.body]`.
 #[derive(Debug, Clone, Copy, Deserialize)]
@@ -52,14 +42,10 @@ impl Settings {
 
 /// Bytes that a body counts for at least, so that many small ones count, too.
 const LEAST: u64 = 4096;
-/// A client has this long for any body, and a second more for so many bytes that the method takes: a call whose message is
-/// small is not waited for as long as an import.
-const GRACE: Duration = Duration::from_secs(5);
-const SLOWEST: u64 = 128 * 1024;
-/// How many times the limit a body that is too large is read on and thrown away. A client that sends all before it
-/// reads would otherwise meet a broken connection instead of the answer.
+/// How much of a body that is too large is read and discarded, as a multiple of the limit. A client that sends
+/// everything before it reads would otherwise get a broken connection instead of the response.
 const READ_ON: usize = 4;
-/// What HTTP has for a client that is too slow.
+/// The HTTP status for a client that is too slow.
 const REQUEST_TIMEOUT: u16 = 408;
 
 /// The bodies of a gateway that are in memory.
@@ -68,53 +54,21 @@ pub fn quota(settings: &Settings) -> Arc<Quota> {
     Quota::new(bytes(settings.max_bytes), bytes(settings.max_bytes_per_address))
 }
 
-/// Reads the body of a call that is one message. That of a stream is read as it is passed on, and one that nobody asked
-/// for is not read at all. What the request's head alone shows to be wrong is refused first.
-pub async fn read(gateway: &Gateway, request: Request<Body>, next: &Next) -> Result<Response<Body>, Problem> {
-    let target = request::target(request.extensions())?;
-    let Some(method) = target.method() else { return next.run(request).await };
-    match (&target.to, target.protocol) {
-        (To::Route(matched), _) => drop(rest::negotiate(matched, request.headers())?),
-        (_, Protocol::Connect) => connect::negotiate(method, request.method(), request.headers())?,
-        _ => {}
-    }
-    if target.streams_in() {
-        return next.run(request).await;
-    }
-    let limit = gateway.request_limit(method);
-    // The bytes around the message itself.
-    let framing = match target.protocol {
-        Protocol::Grpc | Protocol::GrpcWeb(_) => FRAME,
-        Protocol::Rest | Protocol::Connect => 0,
-    };
-    let (mut parts, body) = request.into_parts();
-    let limits = Limits {
-        bytes: limit,
-        framing,
-        time: gateway.config.settings.body_timeout.min(GRACE + Duration::from_secs(limit as u64 / SLOWEST)),
-    };
-    let site = request::site(&parts.extensions)?;
-    let (bytes, _held) = match body.is_end_stream() {
-        true => (Bytes::new(), None),
-        false => Box::pin(whole(&gateway.bodies, site, &parts.headers, body, limits))
-            .await
-            .map(|(bytes, held)| (bytes, Some(held)))?,
-    };
-    parts.extensions.insert(WholeBody(bytes));
-    next.run(Request::from_parts(parts, Body::empty())).await
-}
-
 /// What a body may be.
-struct Limits {
+pub struct Limits {
     /// Bytes of the message.
-    bytes: usize,
+    pub bytes: usize,
     /// Bytes around the message.
-    framing: usize,
-    time: Duration,
+    pub framing: usize,
+    /// How long it may take to arrive.
+    pub time: Duration,
 }
 
 /// Reads a body, within the limits of size and time.
-async fn whole(
+///
+/// # Errors
+/// `BODY_TOO_LARGE`, `OVERLOADED`, or `MALFORMED_REQUEST` where it breaks off or is late.
+pub async fn whole(
     quota: &Arc<Quota>,
     site: IpAddr,
     headers: &HeaderMap,
@@ -166,7 +120,7 @@ async fn collect(mut body: Body, mut held: Held, limits: &Limits) -> Result<(Byt
 
 /// A body of more than `limit` bytes.
 pub fn too_large(limit: usize) -> Problem {
-    Problem::new(Reason::BodyTooLarge, format!("the body is larger than the {limit} bytes that are taken"))
+    Problem::new(Reason::BodyTooLarge, format!("the body is larger than the limit of {limit} bytes"))
         .metadata("limitBytes", limit)
 }
 

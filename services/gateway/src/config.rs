@@ -15,16 +15,16 @@ use crate::{
     address::{self, ForwardedBy, Network},
     body, cache, cors, foreign, limits,
     shared::Shared,
-    stream,
+    streams,
 };
 
 /// The commented defaults of `[gateway]`.
 pub const DEFAULTS: &str = include_str!("../default.toml");
 
-/// What the gateway is configured with.
+/// The configuration of the gateway.
 #[derive(Debug, Clone)]
 pub struct Config {
-    /// What it shares with the services: tokens, deadline, limits, drain.
+    /// The configuration that it shares with the services: tokens, deadline, limits, drain.
     pub common: Common,
     /// Its own section.
     pub settings: Settings,
@@ -66,8 +66,8 @@ pub struct Settings {
     /// How long a service may take to say that it is ready.
     #[serde(with = "souk_common::config::duration")]
     pub ready_timeout: Duration,
-    /// How long a gateway that is told to stop says that it is not ready before it stops taking requests. What stops
-    /// it waits for so long; see [`souk_common::server::Stop`].
+    /// How long a gateway that is told to stop says that it is not ready before it stops taking requests. What stops it
+    /// waits for this long; see [`souk_common::server::Stop`].
     #[serde(with = "souk_common::config::duration")]
     pub shutdown_delay: Duration,
     /// Requests of one caller worked on at a time; 0: half of all that are.
@@ -85,17 +85,17 @@ pub struct Settings {
     pub compression: bool,
     /// Whether each request is logged, at level info.
     pub access_log: bool,
-    /// Networks of the proxies that are believed about where a request comes from.
+    /// Networks of the proxies that are trusted to report client addresses.
     #[serde(deserialize_with = "address::networks")]
     pub trusted_proxies: Vec<Network>,
     /// The header in which they say it.
     pub forwarded_by: ForwardedBy,
-    /// Where budgets are shared with other gateways; empty: they are this one's own. May hold a password.
+    /// The Redis that shares rate limits with other gateways. Empty: not shared. May contain a password.
     pub redis_url: Secret,
     /// How long Redis may take to answer.
     #[serde(with = "souk_common::config::duration")]
     pub redis_timeout: Duration,
-    /// For `rediss://`: whom its certificate must be signed by, and what it is shown.
+    /// TLS settings for `rediss://`.
     pub redis_tls: ClientSettings,
     /// Bodies of requests.
     pub body: body::Settings,
@@ -104,7 +104,7 @@ pub struct Settings {
     /// Budgets of requests.
     pub rate_limits: limits::Settings,
     /// Server streams.
-    pub stream: stream::Settings,
+    pub stream: streams::Settings,
     /// Whose contract is served.
     pub contract: foreign::Settings,
     /// Where the services are.
@@ -144,7 +144,7 @@ impl Settings {
         .find_map(|(is_right, setting, right)| (!is_right).then_some((setting, right)))
     }
 
-    /// What is shared with other gateways, if anything is.
+    /// The connection to the shared Redis, if one is configured.
     pub(crate) fn shared(&self) -> redis::RedisResult<Option<Arc<Shared>>> {
         let url = self.redis_url.expose();
         if url.is_empty() {
@@ -224,7 +224,7 @@ impl Config {
     /// Names the setting that is wrong, and what would be right.
     pub fn from_settings(settings: &AllSettings) -> Result<Self, ConfigError> {
         let own: Settings = settings.section("gateway")?;
-        // What hyper needs at least to read a request at all.
+        // The least that hyper needs to read a request.
         if own.max_header_bytes < 8 * 1024 {
             return Err(settings.fault("gateway.max_header_bytes", "must be 8KiB or more"));
         }

@@ -4,21 +4,15 @@
 //! where the request itself is addressed to this machine: not through a proxy that serves a name to others, and not for
 //! a page whose name was bound to this machine's address without its knowledge (DNS rebinding).
 
-use std::{convert::Infallible, time::Duration};
+use std::time::Duration;
 
-use http::{HeaderName, HeaderValue, Method as HttpMethod, Request, Response, Uri, header, request::Parts};
+use http::{HeaderName, HeaderValue, Method as HttpMethod, Request, Uri, header, request::Parts};
 use serde::Deserialize;
-use tonic::body::Body;
-use tower::{Layer, ServiceExt};
 use tower_http::cors::{AllowOrigin, CorsLayer};
 
 use crate::{
     foreign::{self, HeaderList},
-    gateway::Gateway,
     head,
-    layers::NextInfallible,
-    request,
-    target::Protocol,
 };
 
 /// Stands for the origins of this machine.
@@ -73,7 +67,7 @@ pub struct Settings {
     pub allowed_origins: Vec<String>,
     /// Whether browsers may send cookies and the like, and let the page read the answer.
     pub allow_credentials: bool,
-    /// How long a browser may remember a preflight's answer.
+    /// How long a browser may keep a preflight's answer.
     #[serde(with = "souk_common::config::duration")]
     pub max_age: Duration,
 }
@@ -133,11 +127,12 @@ fn with(always: &[HeaderName], more: &HeaderList) -> Vec<HeaderName> {
     always.iter().chain(more.named()).cloned().collect()
 }
 
-/// What other origins may do, by checked settings.
+/// The CORS rules, from checked settings.
 pub struct Cors {
-    layer: CorsLayer,
+    /// What tower-http makes of them.
+    pub layer: CorsLayer,
     /// Whether a response is for one origin and not for another.
-    varies: bool,
+    pub varies: bool,
 }
 
 impl Cors {
@@ -162,30 +157,6 @@ impl Cors {
             .vary([]);
         (!settings.allowed_origins.is_empty()).then_some(Self { layer, varies: !any })
     }
-}
-
-/// Lets pages of other origins call as the settings say. An OPTIONS that is no preflight is answered by the routes, and
-/// what has no origin is no page's.
-pub async fn cross_origin(
-    gateway: &Gateway,
-    request: Request<Body>,
-    next: &NextInfallible,
-) -> Result<Response<Body>, Infallible> {
-    // gRPC itself is no page's; gRPC-Web is.
-    let is_grpc = request::target(request.extensions()).is_ok_and(|target| target.protocol == Protocol::Grpc);
-    let Some(cors) = gateway.cors.as_ref().filter(|_| !is_grpc) else {
-        return next.run(request).await;
-    };
-    let is_call = request.headers().contains_key(header::ORIGIN) && *request.method() != HttpMethod::OPTIONS;
-    let Ok(mut response) = match is_call || is_preflight(&request) {
-        true => Box::pin(cors.layer.layer(next).oneshot(request)).await,
-        false => next.run(request).await,
-    };
-    if cors.varies {
-        // Also where no origin came: the same response must not be kept for one that does.
-        response.headers_mut().append(header::VARY, HeaderValue::from_static("origin"));
-    }
-    Ok(response)
 }
 
 #[cfg(test)]

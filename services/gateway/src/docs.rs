@@ -8,14 +8,15 @@ use http::{HeaderMap, HeaderValue, Response, StatusCode, header};
 use souk_common::error::{OrProblem, Problem};
 use tonic::body::Body;
 
-use crate::{answer, compression};
+use crate::{accept, answer};
 
-/// Nothing comes from another host, and nothing goes to one. The viewer's icons are in its style sheet.
+/// Allows no requests to other hosts. The viewer's icons are in its style sheet.
 const POLICY: HeaderValue = HeaderValue::from_static(
     "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' data:; connect-src 'self'; \
      base-uri 'none'; form-action 'none'; frame-ancestors 'none'",
 );
-/// It changes with the program alone; asked each time, an old viewer never shows a new document.
+/// It only changes with the program. It is revalidated each time, so that an old viewer never shows
+/// a new document.
 const CACHE: HeaderValue = HeaderValue::from_static("no-cache");
 
 /// A file of the page.
@@ -75,7 +76,7 @@ impl File {
     /// # Errors
     /// `INTERNAL`, where what was built in is broken.
     pub fn answer(&self, request: &HeaderMap) -> Result<Response<Body>, Problem> {
-        let as_it_is = !self.packed || compression::accepted(request, "gzip");
+        let as_it_is = !self.packed || accept::names_coding(request, "gzip");
         let body = if as_it_is { Bytes::from_static(self.bytes) } else { self.unpacked()? };
         let content_type = HeaderValue::from_static(self.content_type);
         let mut response = answer::with_body(StatusCode::OK, content_type, body);

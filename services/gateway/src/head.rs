@@ -1,21 +1,17 @@
-//! What the head of every request must be, whatever it is for: one host, one length, and each header that says one
-//! thing only once.
+//! Checks the head of every request: one host, one length, and single-valued headers only once.
 
 use std::{fmt::Display, net::Ipv6Addr};
 
 use http::{
-    HeaderMap, HeaderName, HeaderValue, Request, Response, Uri, Version,
+    HeaderMap, HeaderName, HeaderValue, Request, Uri, Version,
     header::{self, AsHeaderName},
 };
 use souk_common::{
-    context::{self, GRPC_TIMEOUT, REQUEST_ID},
+    context::{GRPC_TIMEOUT, REQUEST_ID},
     error::{Problem, Reason},
 };
-use tonic::body::Body;
 
-use crate::{gateway::Gateway, layers::Next, request};
-
-/// Headers that have one value. `Authorization` is one, too: see [`souk_common::auth::Verifier`].
+/// Single-valued headers. So is `Authorization`: see [`souk_common::auth::Verifier`].
 const SINGLE: [HeaderName; 13] = [
     header::ACCESS_CONTROL_REQUEST_METHOD,
     header::CONTENT_ENCODING,
@@ -31,20 +27,11 @@ const SINGLE: [HeaderName; 13] = [
     HeaderName::from_static("idempotency-key"),
     HeaderName::from_static("last-event-id"),
 ];
-/// Headers by which a request is found in logs and traces. Proxies set them, so one that has two of them must not fail
-/// for it: it gets a new one (W3C Trace Context, 3.2).
+/// Headers that identify a request in logs and traces. Proxies set them, so a request with two of them does not fail:
+/// it gets a new value (W3C Trace Context, 3.2).
 const NAMES: [HeaderName; 2] = [REQUEST_ID, HeaderName::from_static("traceparent")];
 
-/// Refuses a request whose head can be read in more than one way, before anyone reads it.
-pub async fn require_sound(_: &Gateway, mut request: Request<Body>, next: &Next) -> Result<Response<Body>, Problem> {
-    check(&mut request)?;
-    if request::target(request.extensions())?.takes_timeout() {
-        context::timeout(request.headers())?;
-    }
-    next.run(request).await
-}
-
-/// Checks the head of a request, and takes out of it what cannot be relied on.
+/// Checks the head of a request, and removes unreliable headers.
 ///
 /// # Errors
 /// `MALFORMED_REQUEST` with what is wrong; `UNIMPLEMENTED` (501) for a transfer coding that is not known.
@@ -86,7 +73,7 @@ fn host(version: Version, uri: &Uri, headers: &HeaderMap) -> Result<(), Problem>
         })
         .transpose()?;
     if version < Version::HTTP_2 {
-        // A target in absolute form goes before the header, and may be another (RFC 9112, 3.2.2).
+        // A target in absolute form overrides the header, and may differ from it (RFC 9112, 3.2.2).
         return match given {
             None if version == Version::HTTP_11 => Err(malformed("the header Host is missing")),
             _ => Ok(()),
@@ -138,7 +125,7 @@ impl<'t> Host<'t> {
     }
 }
 
-/// A registered name or an IPv4 address. A comma may stand in one by the grammar; it is refused, as that is how two
+/// A registered name or an IPv4 address. A comma may be in one by the grammar; it is refused, as that is how two
 /// headers look that were made one.
 fn is_name(text: &str) -> bool {
     let mut rest = text.bytes();

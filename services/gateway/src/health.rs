@@ -1,4 +1,4 @@
-//! Whether the whole of souk is ready: every backend is asked, for REST and for gRPC alike.
+//! Readiness of all backends, for REST and gRPC.
 
 use std::{
     net::SocketAddr,
@@ -18,12 +18,12 @@ use tonic_health::pb::{
 
 use crate::upstream::{Upstream, Upstreams};
 
-/// An answer is good for this long, so that many who ask do not become many who ask the services.
+/// How long a result is reused, so that many probes do not become many calls.
 const FRESH: Duration = Duration::from_millis(200);
 /// How often `Watch` looks.
 const WATCH_EVERY: Duration = Duration::from_secs(1);
 
-/// Asks the backends whether they are ready.
+/// Checks the health of the backends.
 #[derive(Clone)]
 pub struct Readiness(Arc<Inner>);
 
@@ -54,16 +54,16 @@ pub struct Backend {
     pub name: String,
     /// Whether one of its addresses is ready.
     pub ready: bool,
-    /// What the best of them said: `SERVING`, `NOT_SERVING`, or that it cannot be reached.
+    /// The best state of its addresses: `SERVING`, `NOT_SERVING`, or unreachable.
     pub state: &'static str,
-    /// How each of them is. For those who run souk.
+    /// The state of each address, for operators.
     #[serde(skip)]
     pub addresses: Vec<(SocketAddr, AddressState)>,
 }
 
 impl Readiness {
-    /// Asks these backends. One that does not answer within `timeout` is not ready, and none is once a `stop` is
-    /// announced: a balancer shall send requests elsewhere.
+    /// Checks these backends. A backend without a response within `timeout` is not ready. After `stop` none is
+    /// ready, so that a load balancer sends requests elsewhere.
     pub fn new(upstreams: &Upstreams, timeout: Duration, stop: Stop) -> Self {
         let backends = upstreams.all();
         let index = |service: &str| {
@@ -76,7 +76,7 @@ impl Readiness {
 
     /// Who is ready now.
     pub async fn report(&self) -> Arc<Report> {
-        // Held while asking: those who come meanwhile get the same answer.
+        // Held during the check: concurrent probes get the same result.
         let mut last = self.0.last.lock().await;
         if let Some((asked, report)) = &*last
             && asked.elapsed() < FRESH
@@ -98,7 +98,7 @@ impl Readiness {
 
     async fn ask(&self, backend: &Upstream) -> Backend {
         let addresses = backend.client.check(self.0.timeout).await;
-        // One copy that can be called is enough.
+        // One replica that can be called is enough.
         let best = addresses.iter().map(|(_, state)| *state).max().unwrap_or(AddressState::Down);
         let state = match best {
             AddressState::Up => "SERVING",
@@ -146,7 +146,7 @@ impl Health for Readiness {
     }
 }
 
-/// Tells each change of a service's state.
+/// Streams each change of a service's state.
 struct Watch {
     readiness: Readiness,
     service: String,

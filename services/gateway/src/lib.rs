@@ -1,41 +1,41 @@
 //! souk's gateway: serves a contract to clients as REST/JSON and gRPC, from its descriptors alone.
 //!
-//! A request's way: `serve`, `connection` → the layers of `gateway::Gateway::stack` → `rest` (with `routes` and
+//! A request's way: `serve`, `connection` → the layers of `stack` → one of the `handlers`: `rest` (with `routes` and
 //! `transcode`), `grpc` (passed on as it is; `web` for browsers) or `connect` → `upstream` (the service).
 
 mod accept;
 mod address;
 mod admission;
+mod adopt;
 mod answer;
 mod body;
 mod cache;
-mod caller;
-mod compression;
+mod caching;
 pub mod config;
-mod connect;
 mod connection;
 mod cors;
 mod docs;
+mod error;
+mod etag;
 mod foreign;
 #[cfg(test)]
 mod fuzz;
 mod gateway;
-mod grpc;
+mod handlers;
 mod head;
-mod headers;
 mod health;
-mod layers;
 mod limits;
-mod observe;
 pub mod openapi;
-mod pages;
+mod own;
+mod page;
+mod record;
 mod request;
-mod respond;
-mod rest;
+mod resume;
 pub mod routes;
 mod serve;
 mod shared;
-mod stream;
+mod stack;
+mod streams;
 mod target;
 pub mod transcode;
 mod upstream;
@@ -44,9 +44,10 @@ mod web;
 pub use souk_transcode::percent;
 
 pub use self::{
+    adopt::{DescriptorError, ForeignError},
     config::{Backends, Config, DEFAULTS, Settings},
-    foreign::{DescriptorError, ForeignError},
+    error::ServeError,
     gateway::Gateway,
-    serve::{ServeError, serve},
+    serve::serve,
     upstream::UpstreamError,
 };

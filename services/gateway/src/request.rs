@@ -1,7 +1,7 @@
-//! What a request carries through the stack, in its extensions: each layer reads what one further out has put there.
+//! The data of a request in its extensions: outer layers set it, and inner layers read it.
 //!
 //! Beside what is here these are [`RequestContext`](souk_common::context::RequestContext) (its id and deadline),
-//! [`Record`](crate::observe::Record) (how it went) and [`Standing`](crate::limits::Standing) (what is left of budgets).
+//! [`Record`](crate::record::Record) (how it went) and [`Standing`](crate::limits::Standing) (what is left of budgets).
 
 use std::{net::IpAddr, sync::Arc};
 
@@ -15,29 +15,33 @@ use crate::{address, target::Target};
 #[derive(Debug, Clone, Copy)]
 pub struct ClientAddress(pub IpAddr);
 
-/// Who calls, or what is wrong with their token.
+/// The caller, or the problem with their token.
 #[derive(Debug, Clone)]
 pub struct Caller(pub Result<Identity, Problem>);
+
+/// On a response: its request was refused as its client had used up a budget.
+#[derive(Debug, Clone, Copy)]
+pub struct RefusedForBudget;
 
 /// The whole body of a request that is one message.
 #[derive(Debug, Clone)]
 pub struct WholeBody(pub Bytes);
 
-/// What a layer further out has put there.
+/// Data that an outer layer has set.
 ///
 /// # Errors
-/// `INTERNAL` where it is missing: the stack is wrong, and no request may pass for it.
+/// `INTERNAL` if it is missing: the stack is wrong, and the request must not pass.
 pub fn part<T: Clone + Send + Sync + 'static>(extensions: &Extensions) -> Result<&T, Problem> {
     let missing = || format!("the request has no {}: a layer is missing", std::any::type_name::<T>());
     extensions.get::<T>().ok_or_else(|| Problem::internal().caused_by(missing()))
 }
 
-/// What the request is for.
+/// The target of the request.
 ///
 /// # Errors
 /// As [`part`].
-pub fn target(extensions: &Extensions) -> Result<Arc<Target>, Problem> {
-    part::<Arc<Target>>(extensions).cloned()
+pub fn target(extensions: &Extensions) -> Result<&Arc<Target>, Problem> {
+    part::<Arc<Target>>(extensions)
 }
 
 /// The address, or the network of IPv6, that counts as one client: see [`address::site`].

@@ -1,6 +1,6 @@
 //! The REST routes of a contract ([`souk_transcode::routes`]), each with what the contract says of its method.
 
-use std::{ops::Deref, sync::Arc};
+use std::{collections::BTreeMap, ops::Deref, sync::Arc};
 
 use http::Method as HttpMethod;
 use prost_reflect::MethodDescriptor;
@@ -14,7 +14,10 @@ use souk_transcode::{
     routes::{self, MethodOptions},
 };
 
-use crate::stream::Resume;
+use crate::{
+    resume::Resume,
+    transcode::{Binding, BindingError},
+};
 
 /// A REST route of a method.
 pub type Route = routes::Route<Served>;
@@ -44,9 +47,9 @@ pub struct Routes(routes::Routes<Served>);
 /// Why a request has no route.
 #[derive(Debug)]
 pub enum Miss {
-    /// The path leads nowhere, or cannot be read.
+    /// The path has no route, or cannot be parsed.
     Path(Problem),
-    /// The path leads somewhere, with other HTTP methods. Holds the `Allow` header.
+    /// The path has routes, but for other HTTP methods. Holds the `Allow` header.
     Method(String),
 }
 
@@ -101,7 +104,7 @@ impl MethodOptions for Options<'_> {
 
     fn method(&self, descriptor: &MethodDescriptor) -> Result<Option<Served>, String> {
         let path = format!("/{}/{}", descriptor.parent_service().full_name(), descriptor.name());
-        // What clients may never call has no place in their world.
+        // Internal methods have no routes.
         let reachable = |method: &&Arc<Method>| method.access.as_ref().is_some_and(|rule| !rule.only_internal());
         let Some(method) = self.contract.method(&path).filter(reachable) else { return Ok(None) };
         let resume = Resume::of(method).map_err(|fault| format!("(souk.options.v1.cursor): {fault}"))?;
@@ -120,6 +123,21 @@ impl MethodOptions for Options<'_> {
     fn leniency(&self) -> Leniency {
         self.leniency
     }
+}
+
+/// How the messages of each method look as JSON, by its path.
+pub type Bindings = BTreeMap<String, Binding>;
+
+/// The bindings of a contract: with Connect, a body is the message.
+///
+/// # Errors
+/// Never, as nothing in them is named.
+pub fn bindings(contract: &Contract, leniency: Leniency) -> Result<Bindings, BindingError> {
+    let of = |method: &Method| {
+        let (input, output) = (method.descriptor.input(), method.descriptor.output());
+        Ok::<_, BindingError>(Binding::new(&input, &output, [], "*", "")?.leniently(leniency, &output))
+    };
+    contract.methods().map(|method| Ok((method.path.clone(), of(method)?))).collect()
 }
 
 #[cfg(test)]

@@ -1,4 +1,4 @@
-//! Accepts connections, HTTP/1.1 and HTTP/2 on one port, and lets them end in peace.
+//! Accepts connections, HTTP/1.1 and HTTP/2 on one port, and closes them gracefully.
 
 use std::{io, sync::Arc, time::Duration};
 
@@ -8,11 +8,10 @@ use hyper_util::{
     server::conn::auto,
 };
 use souk_common::{
-    client::AddressError,
-    contract::{Contract, ContractError},
+    contract::Contract,
     server::{self, Age, Aging},
     telemetry,
-    tls::{Acceptor, TlsError},
+    tls::Acceptor,
 };
 use tokio::{
     net::{TcpListener, TcpStream},
@@ -22,53 +21,13 @@ use tokio_rustls::server::TlsStream;
 use tokio_util::{either::Either, sync::CancellationToken, task::TaskTracker};
 
 use crate::{
+    adopt,
     cache::follow::Log,
     config::{Config, Settings},
     connection::{Bounds, Connections, Entry, Linger, Requests, Socket, Staged},
-    foreign::{self, ForeignError},
+    error::ServeError,
     gateway::Gateway,
-    routes::{RouteError, TooLong},
-    transcode::BindingError,
-    upstream::UpstreamError,
 };
-
-/// What keeps the gateway from being put together.
-#[derive(Debug, thiserror::Error)]
-pub enum ServeError {
-    /// The contract cannot be served.
-    #[error(transparent)]
-    Contract(#[from] ContractError),
-    /// A route cannot be served.
-    #[error(transparent)]
-    Route(#[from] RouteError),
-    /// A method accepts requests that are too long to be sent.
-    #[error("{0}, or gateway.max_header_bytes a larger number")]
-    TooLong(#[from] TooLong),
-    /// A method cannot be called with Connect.
-    #[error(transparent)]
-    Connect(#[from] BindingError),
-    /// A backend cannot be called.
-    #[error(transparent)]
-    Upstream(#[from] UpstreamError),
-    /// Nobody said where the keys are that tokens are checked with.
-    #[error("gateway.keys_from is `{0}`, and gateway.backends does not say where that is")]
-    Keys(String),
-    /// The address of the service that has the keys is not one.
-    #[error(transparent)]
-    Address(#[from] AddressError),
-    /// The certificate towards clients cannot be used.
-    #[error("gateway.tls cannot be used")]
-    Tls(#[from] TlsError),
-    /// A contract that is not souk's own cannot be served.
-    #[error(transparent)]
-    Foreign(#[from] ForeignError),
-    /// What is shared with other gateways cannot be.
-    #[error("gateway.redis_url cannot be used")]
-    Redis(#[from] redis::RedisError),
-    /// The descriptors cannot be offered by reflection.
-    #[error("reflection cannot be offered")]
-    Reflection(#[from] tonic_reflection::server::Error),
-}
 
 /// Requests that one HTTP/2 connection may have open.
 const STREAMS: u32 = 256;
@@ -79,8 +38,8 @@ const HEADERS: usize = 100;
 /// How long connections that the system has made before a gateway stops are still taken: closing their listener would
 /// reset them.
 const BACKLOG: Duration = Duration::from_millis(20);
-/// How long idle connections stay open then. Closing one resets the request that its client may just be sending; in this
-/// time who keeps sending is told by an answer to send no more.
+/// How long idle connections stay open then. Closing one would reset a request that its client is just sending. In this
+/// time responses tell clients to open a new connection.
 const LAST_REQUESTS: Duration = Duration::from_millis(100);
 /// A client that is silent for this long is asked whether it is still there, and has as long to answer.
 const KEEP_ALIVE: Duration = Duration::from_secs(30);
@@ -91,11 +50,12 @@ const KEEP_ALIVE: Duration = Duration::from_secs(30);
 /// Before anything is served, where the contract or the settings do not allow it.
 pub async fn serve(config: Config, listener: TcpListener, shutdown: CancellationToken) -> Result<(), ServeError> {
     if config.settings.contract.is_foreign() {
-        let gateway = tokio::select! {
-            gateway = foreign::gateway(config) => gateway?,
+        let parts = tokio::select! {
+            parts = adopt::parts(&config) => parts?,
             // It waits for backends that are still starting.
             () = shutdown.cancelled() => return Ok(()),
         };
+        let gateway = Gateway::of(config, parts)?;
         gateway.serve(listener, shutdown).await;
         return Ok(());
     }
@@ -125,7 +85,7 @@ impl Gateway {
             let readiness = readiness.clone();
             async move { readiness.report().await.ready }
         });
-        // Cuts off what still runs at the end of the drain, and ends what runs beside the requests.
+        // Cancels requests that still run at the end of the drain, and stops background tasks.
         let cut = CancellationToken::new();
         let _cut = cut.clone().drop_guard();
         if let Some(cache) = &self.cache {
@@ -166,7 +126,7 @@ impl Gateway {
                 tokio::select! {
                     ended = connection => {
                         if let Err(error) = ended {
-                            tracing::debug!(error, "a connection ended early");
+                            tracing::debug!(error, "connection ended early");
                         }
                     }
                     () = entry.0.cut() => {}
@@ -176,7 +136,7 @@ impl Gateway {
         };
         let accept = async || {
             let stream = server::accept(&listener).await?;
-            // Fails where the client has left already.
+            // Fails if the client has left already.
             let peer = stream.peer_addr().ok()?;
             Some((stream, open.enter(peer.ip(), &draining, &cut).await?))
         };
@@ -205,7 +165,7 @@ impl Gateway {
             }
         };
         if tokio::time::timeout(drain, drained).await.is_err() {
-            tracing::warn!(?drain, "requests still running at the end of the drain were cut off");
+            tracing::warn!(?drain, "requests still running at the end of the drain were cancelled");
         }
         cut.cancel();
     }

@@ -1,4 +1,5 @@
-//! What several gateways share through Redis or Valkey. Where it is lost, each helps itself until it is back.
+//! State that several gateways share through Redis or Valkey. While it is unreachable, each gateway uses
+//! its own.
 
 use std::{
     sync::{Arc, PoisonError, RwLock, Weak},
@@ -30,7 +31,7 @@ impl Shared {
     ///
     /// # Errors
     /// The URL is not one, or asks for what this program does not do; or a certificate cannot be used.
-    pub fn new(url: &str, tls: &ClientSettings, patience: Duration) -> RedisResult<Self> {
+    pub fn new(url: &str, tls: &ClientSettings, timeout: Duration) -> RedisResult<Self> {
         let wrong = |why: &'static str| RedisError::from((ErrorKind::InvalidClientConfig, why));
         let info = url.into_connection_info()?;
         let place = info.addr.to_string();
@@ -53,11 +54,11 @@ impl Shared {
             }
             ConnectionAddr::Unix(_) => return Err(wrong("only redis:// and rediss:// are supported")),
         };
-        let settings = AsyncConnectionConfig::new().set_connection_timeout(CONNECT).set_response_timeout(patience);
+        let settings = AsyncConnectionConfig::new().set_connection_timeout(CONNECT).set_response_timeout(timeout);
         Ok(Self { client, place, settings, connection: RwLock::new(None) })
     }
 
-    /// Connects. Where that fails, goes on without, and looks for it again by itself.
+    /// Connects. If that fails, the gateway works without Redis and reconnects by itself.
     pub async fn connect(self: &Arc<Self>) {
         match self.try_connect().await {
             Ok(connection) => {
@@ -68,7 +69,7 @@ impl Shared {
         }
     }
 
-    /// Asks Redis something. `None` where it is lost: whoever asked helps itself.
+    /// Asks Redis something. `None` if it is unreachable: the caller works without it.
     pub async fn ask<T: FromRedisValue>(
         self: &Arc<Self>,
         question: impl AsyncFnOnce(&mut MultiplexedConnection) -> RedisResult<T>,

@@ -1,18 +1,12 @@
-//! What a request is for, and in which protocol it asks: found before anything else, from its head alone.
+//! The target and protocol of a request.
 
-use std::{sync::Arc, time::Duration};
+use std::sync::Arc;
 
-use http::{Method as HttpMethod, Request};
-use souk_common::{context::RequestContext, contract::Method, error::Problem};
-use tonic::{Status, body::Body};
+use http::Method as HttpMethod;
+use souk_common::contract::Method;
 
 use crate::{
-    answer,
-    config::Config,
-    connect, cors,
-    gateway::Gateway,
-    grpc,
-    pages::Page,
+    page::Page,
     routes::{Matched, Miss},
     web::Encoding,
 };
@@ -56,72 +50,6 @@ pub enum To {
     Miss(Miss),
 }
 
-/// The HTTP methods that pages take, and paths of routes that take any method are told of.
-const PAGE: &str = "GET, HEAD, OPTIONS";
-const ANY: &str = "GET, HEAD, POST, PUT, PATCH, DELETE, OPTIONS";
-
-impl Gateway {
-    /// Finds out what a request is for, and notes it on it. One that is gRPC-Web becomes gRPC, and Connect's deadline
-    /// becomes gRPC's.
-    pub(crate) fn classify(&self, request: Request<Body>) -> (Request<Body>, Arc<Target>) {
-        let web = Encoding::of(&request);
-        let mut request = match web {
-            Some(encoding) => encoding.unwrap(request),
-            None => request,
-        };
-        let mut target = self.target(&request);
-        if let (Some(encoding), Protocol::Grpc) = (web, target.protocol) {
-            target.protocol = Protocol::GrpcWeb(encoding);
-        }
-        if target.protocol == Protocol::Connect {
-            connect::take_timeout(request.headers_mut());
-        }
-        let target = Arc::new(target);
-        request.extensions_mut().insert(target.clone());
-        (request, target)
-    }
-
-    fn target(&self, request: &Request<Body>) -> Target {
-        let path = request.uri().path();
-        let rest = |to| Target { protocol: Protocol::Rest, to };
-        let only = |allow: &str| rest(To::Miss(Miss::Method(allow.to_owned())));
-        if grpc::is_grpc(request) {
-            if *request.method() != HttpMethod::POST {
-                return only("POST");
-            }
-            let to = match self.contract.method(path) {
-                Some(method) => To::Method(method.clone()),
-                None if grpc::is_own(path) => To::Own,
-                None => To::Unknown,
-            };
-            return Target { protocol: Protocol::Grpc, to };
-        }
-        if let HttpMethod::TRACE | HttpMethod::CONNECT = *request.method() {
-            // Not even where a route takes any method: one shows headers to scripts, the other opens tunnels.
-            return only(PAGE);
-        }
-        if let Some(page) = Page::at(path) {
-            return match *request.method() {
-                HttpMethod::GET | HttpMethod::HEAD => rest(To::Page(page)),
-                _ => only(PAGE),
-            };
-        }
-        if let Some(method) = self.contract.method(path) {
-            let takes = *request.method() == HttpMethod::POST || (*request.method() == HttpMethod::GET && method.safe);
-            return match takes {
-                true => Target { protocol: Protocol::Connect, to: To::Method(method.clone()) },
-                false => only(connect::allow(method)),
-            };
-        }
-        match self.routes.find(request.method(), path) {
-            // A route that takes any method must not take the browser's question for a call.
-            Ok(matched) if matched.route.http_method == "*" && cors::is_preflight(request) => only(ANY),
-            Ok(matched) => rest(To::Route(matched)),
-            Err(miss) => rest(To::Miss(miss)),
-        }
-    }
-}
-
 impl Target {
     /// Names the target in logs and metrics: a template, never the path itself.
     pub fn label(&self) -> &str {
@@ -134,7 +62,7 @@ impl Target {
         }
     }
 
-    /// The HTTP method as it stands in metrics. What a client makes up must not become a time series.
+    /// The HTTP method as it is in metrics. What a client makes up must not become a time series.
     pub fn measured(&self, method: &HttpMethod) -> HttpMethod {
         const KNOWN: [HttpMethod; 7] = [
             HttpMethod::GET,
@@ -162,12 +90,6 @@ impl Target {
         }
     }
 
-    /// How long it may take.
-    pub fn deadline(&self, config: &Config) -> Duration {
-        let usual = if self.streams() { config.settings.stream.timeout } else { config.common.server.deadline };
-        self.method().and_then(|method| method.deadline).unwrap_or(usual)
-    }
-
     /// Whether its response may last as long as a stream.
     pub fn streams(&self) -> bool {
         let streams = |method: &Arc<Method>| streams_in(method) || method.descriptor.is_server_streaming();
@@ -187,23 +109,6 @@ impl Target {
     /// Whether it is answered as gRPC has it, in HTTP/2 or for browsers.
     pub fn is_grpc(&self) -> bool {
         matches!(self.protocol, Protocol::Grpc | Protocol::GrpcWeb(_))
-    }
-
-    /// A problem in the words of the protocol. gRPC-Web's is still to be translated from gRPC's.
-    pub fn refusal(&self, problem: &Problem, context: &RequestContext, path: &str) -> http::Response<Body> {
-        match self.protocol {
-            Protocol::Grpc | Protocol::GrpcWeb(_) => {
-                Status::from(problem.clone().request_id(&*context.request_id)).into_http()
-            }
-            Protocol::Connect => connect::refusal(problem, &context.request_id),
-            Protocol::Rest => {
-                let binding = match &self.to {
-                    To::Route(matched) => Some(&matched.route.binding),
-                    _ => None,
-                };
-                answer::problem(problem, &context.request_id, path, binding)
-            }
-        }
     }
 }
 

@@ -1,4 +1,4 @@
-//! JSON and queries to messages and back ([`souk_transcode::message`]), with what is wrong as souk's problems.
+//! Converts JSON and queries to messages and back ([`souk_transcode::message`]), with errors as souk's problems.
 
 use prost_reflect::DynamicMessage;
 use souk_common::error::{Problem, Reason};

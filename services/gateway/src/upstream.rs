@@ -1,4 +1,4 @@
-//! Where calls go: a client for each backend, found by the service's name.
+//! The backends: a client for each, found by the service's name.
 
 use std::{collections::BTreeMap, sync::Arc};
 
@@ -57,7 +57,7 @@ impl Upstreams {
     /// A client for each service of the contract. They begin to connect.
     ///
     /// # Errors
-    /// Where an address is missing or is not one.
+    /// If an address is missing or is not one.
     pub fn new(config: &Config, contract: &Arc<Contract>) -> Result<Self, UpstreamError> {
         let mut clients: BTreeMap<&str, Client> = BTreeMap::new();
         let tokens = ServiceTokens::new(&config.common.auth.internal_secret, "gateway");

@@ -150,7 +150,7 @@ struct Encoded {
 impl Encoded {
     fn end(&mut self, trailers: &HeaderMap) -> Poll<Option<Result<Frame<Bytes>, Status>>> {
         self.over = true;
-        // What is behind learns that nobody listens any more.
+        // Dropping the body cancels the service's call.
         self.inner = Body::empty();
         Poll::Ready(Some(Ok(Frame::data(self.encoding.encode(trailers_frame(trailers))))))
     }

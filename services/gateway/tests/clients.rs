@@ -126,7 +126,7 @@ async fn official_grpc_clients() {
     }
 }
 
-/// Runs a client to its end. Where it says that a stream is gone, waits until the service knows it.
+/// Runs a client to its end. If it says that a stream is gone, waits until the service knows it.
 async fn talk(mut command: Command) -> bool {
     let mut client = command
         .stdin(Stdio::piped())

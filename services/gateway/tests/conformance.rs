@@ -1,7 +1,7 @@
 //! protobuf's own conformance suite over the gateway: Google's runner makes the cases, and this program takes them to a
 //! real gateway by REST and by Connect. `.ci/conformance` brings the runner, and runs this.
 //!
-//! It is two programs in one. Run by hand, it boots a gateway before a backend and starts the runner. The runner then
+//! It is two programs in one. Run directly, it boots a gateway before a backend and starts the runner. The runner then
 //! starts it again, as the program under test: that one reads cases on its standard input, asks the gateway and
 //! writes what it answered.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::print_stdout, clippy::print_stderr, reason = "tests")]

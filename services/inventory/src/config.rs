@@ -6,8 +6,11 @@ use serde::Deserialize;
 use souk_common::{
     client,
     config::{self, ConfigError},
-    db, events,
     service::Common,
+};
+use souk_store::{
+    db,
+    events::{self, nats},
 };
 
 /// The commented defaults of `[inventory]`.
@@ -18,6 +21,8 @@ pub const DEFAULTS: &str = include_str!("../default.toml");
 pub struct Config {
     /// What all services have.
     pub common: Common,
+    /// Where events are published.
+    pub nats: nats::Settings,
     /// `[inventory]`.
     pub settings: Settings,
 }
@@ -81,7 +86,7 @@ impl Config {
         if let Some((setting, what)) = settings.events.fault() {
             return fault(&format!("events.{setting}"), what);
         }
-        Ok(Self { common: Common::from_settings(all)?, settings })
+        Ok(Self { common: Common::from_settings(all)?, nats: nats::Settings::from_settings(all)?, settings })
     }
 }
 

@@ -1,11 +1,9 @@
-//! Reservations for whoever compares them with orders: `souk verify`.
+//! Reservations, for the comparison with orders in `souk verify`.
 
 use std::collections::HashMap;
 
-use souk_common::{
-    db::{self, Db},
-    ids::OrderId,
-};
+use souk_common::ids::OrderId;
+use souk_store::db::{self, Db};
 
 use crate::{
     config::Config,
@@ -32,7 +30,7 @@ impl Reservations {
     /// Opens the database as it is.
     ///
     /// # Errors
-    /// Where the database cannot be used.
+    /// If the database cannot be used.
     pub async fn open(config: &Config) -> Result<Self, Error> {
         Ok(Self(Store::connect(&config.settings.database, &config.common.data_dir).await?))
     }
@@ -40,7 +38,7 @@ impl Reservations {
     /// The reservations of these orders that exist.
     ///
     /// # Errors
-    /// Where the database cannot be used.
+    /// If the database cannot be used.
     pub async fn of(&self, orders: &[OrderId]) -> Result<HashMap<OrderId, Reserved>, Error> {
         db::snapshot!(self.0, |conn, q| -> Result<HashMap<OrderId, Reserved>, Error> {
             q::crosscheck::reserved(conn, orders).await
@@ -50,7 +48,7 @@ impl Reservations {
     /// Orders whose reservations are committed, in order of their ids, after the given one.
     ///
     /// # Errors
-    /// Where the database cannot be used.
+    /// If the database cannot be used.
     pub async fn committed_after(&self, after: Option<OrderId>, limit: i64) -> Result<Vec<OrderId>, Error> {
         db::read!(self.0, |conn, q| -> Result<Vec<OrderId>, Error> {
             q::crosscheck::committed_after(conn, after, limit).await

@@ -1,10 +1,10 @@
 //! The rules of products, stock and reservations: pure types and decisions, no I/O.
 
 pub mod book;
-mod by_hand;
 pub mod command;
 mod decide;
 pub mod low;
+mod manual;
 pub mod product;
 pub mod reconcile;
 pub mod reservation;

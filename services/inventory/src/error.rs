@@ -3,10 +3,12 @@
 use std::sync::Arc;
 
 use souk_common::{
-    coalesce::{BatchError, SubmitError},
-    db::{DbError, Failure},
     error::{Problem, Reason},
     ids::{LocationId, ProductId},
+};
+use souk_store::{
+    coalesce::{BatchError, SubmitError},
+    db::{DbError, Failure},
 };
 
 use crate::domain::{
@@ -21,10 +23,10 @@ pub enum Error {
     #[error(transparent)]
     Refused(#[from] Refusal),
     /// Another product has the stock code, whatever its letter case.
-    #[error("sku {0:?} is taken")]
+    #[error("sku {0:?} exists already")]
     SkuTaken(String),
     /// Another location has the code, whatever its letter case.
-    #[error("location code {0:?} is taken")]
+    #[error("location code {0:?} exists already")]
     LocationCodeTaken(String),
     /// There is no such product.
     #[error("{0} does not exist")]
@@ -44,7 +46,7 @@ pub enum Error {
     /// The service is shutting down.
     #[error("shutting down")]
     ShuttingDown,
-    /// A batch ended without an answer: a fault of ours.
+    /// A batch ended without an answer: a bug.
     #[error("a change of stock got no answer")]
     Lost,
     /// The database holds what the program cannot have written.
@@ -68,6 +70,14 @@ impl From<diesel::result::Error> for Error {
 }
 
 impl Error {
+    /// Which products are short, where that is the reason.
+    pub(crate) fn shortages(&self) -> &[Shortage] {
+        match self {
+            Self::Refused(Refusal::OutOfStock(short)) => short,
+            _ => &[],
+        }
+    }
+
     /// Whether concurrent changes got in each other's way, so that the same may work when tried again.
     pub(crate) fn is_conflict(&self) -> bool {
         self.db().is_some_and(DbError::is_conflict)
@@ -130,7 +140,7 @@ impl From<Error> for Problem {
             ),
             Error::ShuttingDown => Self::unavailable("the inventory service"),
             Error::Db(ref cause) if cause.is_unavailable() => {
-                Self::database("the inventory's database", cause).caused_by(error)
+                cause.problem("the inventory's database").caused_by(error)
             }
             Error::Db(ref cause) if cause.is_conflict() => {
                 Self::new(Reason::Conflict, "concurrent changes of the same stock kept colliding: try again")
@@ -217,15 +227,14 @@ fn archived(products: &[ProductId]) -> Problem {
         .fold(problem, |problem, name| problem.violation("PRODUCT_ARCHIVED", name, "the product is archived"))
 }
 
-/// Names each short product twice: in words as a violation, and for programs as metadata `wanted/available`.
+/// Names each short product in a violation. Programs read the numbers from the response of `BatchUpdateReservations`.
 fn out_of_stock(short: &[Shortage]) -> Problem {
     let message = match short {
         [one] => format!("{}: {}", one.product.name(), wanted(one)),
         _ => format!("{} products are not in stock as wanted", short.len()),
     };
     short.iter().fold(Problem::new(Reason::OutOfStock, message), |problem, one| {
-        let numbers = format!("{}/{}", one.wanted, one.available);
-        problem.violation("OUT_OF_STOCK", one.product.name(), wanted(one)).metadata(one.product.name(), numbers)
+        problem.violation("OUT_OF_STOCK", one.product.name(), wanted(one))
     })
 }
 

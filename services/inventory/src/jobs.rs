@@ -1,12 +1,11 @@
-//! Background work: reservations that ran out are closed, old answers and events forgotten, and products of an older
-//! version of the service made to be found. Housekeeping only: whether stock is free, and whether a key was used, never
-//! depends on a job having run.
+//! Background work: closes expired reservations, deletes old responses and events, and makes the search words of
+//! products of an older version. Only housekeeping: available stock and used keys never depend on a job.
 
 use std::time::Duration;
 
 use chrono::{TimeDelta, Utc};
 use futures::future::join_all;
-use souk_common::{events::Log, jobs::Jobs};
+use souk_store::{events::Log, jobs::Jobs};
 
 use crate::{
     StockChanges,
@@ -20,22 +19,22 @@ use crate::{
 const ACTOR: &str = "services/inventory";
 /// How many reservations are closed at a time, leaving room in the queue for callers.
 const AT_A_TIME: i64 = 200;
-/// How often products are looked for whose words are still to be made. Only an older version of the service leaves any.
+/// How often products without search words are looked for. Only an older version of the service leaves any.
 const WORDS_INTERVAL: Duration = Duration::from_secs(60);
 /// How long one run may take.
 const LIMIT: Duration = Duration::from_secs(300);
 
 /// Starts the service's jobs.
 pub fn start(jobs: &Jobs, store: &Store, changes: &StockChanges, log: &Log, settings: &Settings) {
-    // Leased: all copies would find the same reservations, and each close them in vain but one. Nobody waits for it.
+    // Leased: all replicas would find the same reservations, and only one could close them. Nobody waits for it.
     let (lapsing, through) = (store.clone(), changes.clone());
     jobs.leased("reservation-expiry", settings.expiry_interval, LIMIT, move || {
         close_lapsed(lapsing.clone(), through.clone())
     });
-    // In every copy, and so when one starts: it finds nothing but right after an older version was there.
+    // In every replica, and so at each start: it finds work only after an older version has run.
     let searched = store.clone();
     jobs.everywhere("search-words", WORDS_INTERVAL, LIMIT, move || make_words(searched.clone()));
-    // Leased: copies that clean at the same time would only wait for each other's rows.
+    // Leased: replicas that clean at the same time would only wait for each other's rows.
     let answering = store.clone();
     let retention = TimeDelta::from_std(settings.idempotency_retention).unwrap_or(TimeDelta::MAX);
     jobs.leased("request-cleanup", settings.cleanup_interval, LIMIT, move || {
@@ -61,7 +60,7 @@ async fn make_words(store: Store) -> Result<u64, Error> {
     }
 }
 
-/// Closes the reservations that have run out; returns how many.
+/// Closes the reservations that have expired; returns how many.
 async fn close_lapsed(store: Store, changes: StockChanges) -> Result<u64, Error> {
     let mut closed = 0;
     loop {
@@ -71,7 +70,7 @@ async fn close_lapsed(store: Store, changes: StockChanges) -> Result<u64, Error>
         for answer in join_all(orders.into_iter().map(|order| changes.submit(expire(order)))).await {
             match answer.map_err(Error::from) {
                 Ok(_) => closed += 1,
-                // Callers go first; the next run goes on.
+                // Callers have priority; the next run continues.
                 Err(Error::Overloaded) => return Ok(closed),
                 Err(error) => return Err(error),
             }

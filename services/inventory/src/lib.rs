@@ -1,4 +1,4 @@
-//! souk's products, stock and reservations.
+//! The inventory service: products, stock and reservations.
 #![allow(clippy::duplicate_mod, reason = "a query file is compiled once for each engine")]
 
 pub mod config;
@@ -11,19 +11,21 @@ mod rpc;
 pub mod store;
 
 use souk_common::{
-    coalesce::{Coalescer, Limits},
     contract::Contract,
-    db::DbError,
-    events::Log,
-    jobs::{JobRpc, Jobs},
     server::{Server, ServerError},
     service::SetupError,
-    verify::Check,
 };
 use souk_proto::inventory::v1::{
     event_service_server::EventServiceServer, job_service_server::JobServiceServer,
     location_service_server::LocationServiceServer, product_service_server::ProductServiceServer,
     reservation_service_server::ReservationServiceServer, stock_service_server::StockServiceServer,
+};
+use souk_store::{
+    coalesce::{Coalescer, Limits},
+    db::DbError,
+    events::{Log, nats::NatsError},
+    jobs::{JobRpc, Jobs},
+    verify::Check,
 };
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
@@ -39,7 +41,7 @@ use crate::{
     store::Store,
 };
 
-/// Changes of stock on their way into a commit that they share.
+/// The batch writer of stock changes.
 pub(crate) type StockChanges = Coalescer<Command, Reply, Error>;
 
 /// Why the service could not be served.
@@ -51,6 +53,9 @@ pub enum ServeError {
     /// The database cannot be used.
     #[error("the database of the inventory service cannot be used")]
     Database(#[from] DbError),
+    /// Events cannot be published as configured.
+    #[error(transparent)]
+    Nats(#[from] NatsError),
     /// The server failed.
     #[error(transparent)]
     Server(#[from] ServerError),
@@ -61,7 +66,7 @@ pub enum ServeError {
 /// # Errors
 /// Before anything is served, where the database or the contract cannot be used; later, where the listener fails.
 pub async fn serve(config: Config, listener: TcpListener, shutdown: CancellationToken) -> Result<(), ServeError> {
-    let Config { common, settings } = config;
+    let Config { common, nats, settings } = config;
     let contract = Contract::souk().map_err(SetupError::from)?;
     let verifier = common.verifier(&settings.clients.user, contract, "inventory").map_err(SetupError::from)?;
     let store = Store::open(&settings.database, &common.data_dir).await?;
@@ -69,8 +74,8 @@ pub async fn serve(config: Config, listener: TcpListener, shutdown: Cancellation
         coalescer(&store, Limits { batch: settings.batch_size, queue: settings.queue_size, ..Limits::default() });
     // A token of its own: the jobs also stop where the server fails.
     let stop_jobs = shutdown.child_token();
-    let log = Log::open(store.db(), "inventory", settings.events.clone(), store.bell(), stop_jobs.clone()).await?;
-    common.events.publish(&log).await.map_err(SetupError::from)?;
+    let log = Log::open(store.db(), "inventory", settings.events.clone(), store.notifier(), stop_jobs.clone()).await?;
+    nats.publish(&log).await?;
     let rpc = Rpc::new(store.clone(), changes.clone(), log.clone(), contract.clone());
 
     let jobs = Jobs::new("inventory", store.db().clone(), stop_jobs.clone());
@@ -100,7 +105,7 @@ pub async fn serve(config: Config, listener: TcpListener, shutdown: Cancellation
 /// Brings the schema up to date.
 ///
 /// # Errors
-/// Where the database cannot be used, or a migration fails.
+/// If the database cannot be used, or a migration fails.
 pub async fn migrate(config: &Config) -> Result<(), DbError> {
     let store = Store::open(&config.settings.database, &config.common.data_dir).await?;
     store.db().close();
@@ -110,7 +115,7 @@ pub async fn migrate(config: &Config) -> Result<(), DbError> {
 /// Checks the service's promises on the live database.
 ///
 /// # Errors
-/// Where the database cannot be used.
+/// If the database cannot be used.
 pub async fn verify(config: &Config) -> Result<Vec<Check>, Error> {
     let db = Store::connect(&config.settings.database, &config.common.data_dir).await?;
     let checks = store::verify::verify(&db).await;

@@ -1,9 +1,10 @@
-//! What the log of events tells of products and stock.
+//! The events about products and stock.
 
 use std::collections::HashSet;
 
 use chrono::{DateTime, Utc};
-use souk_common::{events::Draft, ids::ProductId};
+use souk_common::ids::ProductId;
+use souk_store::events::Draft;
 
 use crate::{
     domain::{
@@ -20,8 +21,8 @@ pub(crate) fn product(kind: &'static str, product: &Product) -> Draft {
     Draft::new(kind, message.name.clone(), &message, product.updated_at)
 }
 
-/// Stock is other than before, once for each level however many orders changed it together. Nothing of `archived`
-/// products is available.
+/// `stock.changed`: one event for each level, however many orders changed it together. Archived products have no
+/// available stock.
 pub(crate) fn stock<'a>(
     rows: impl Iterator<Item = &'a StockRow>,
     archived: &HashSet<ProductId>,
@@ -41,7 +42,7 @@ pub(crate) fn stock<'a>(
     rows.map(draft).collect()
 }
 
-/// So few pieces of a product are left that it is low now.
+/// `stock.low`: a product has become low.
 pub(crate) fn low(product: &Product, available: i64, now: DateTime<Utc>) -> Option<Draft> {
     let message = convert::low_stock(LowStock {
         product: product.id,

@@ -13,7 +13,8 @@ mod watch;
 
 use std::sync::Arc;
 
-use souk_common::{auth::Caller, contract::Contract, error::Problem, events::Log};
+use souk_common::{auth::Caller, contract::Contract, error::Problem};
+use souk_store::events::Log;
 
 use crate::{
     StockChanges,
@@ -32,7 +33,7 @@ pub(crate) struct Rpc {
 }
 
 impl Rpc {
-    /// Answers from this store and its log of events; changes of stock go through the coalescer.
+    /// Uses this store and its event log; changes of stock go through the coalescer.
     pub(crate) fn new(store: Store, changes: StockChanges, log: Log, contract: Arc<Contract>) -> Self {
         Self { store, changes, log, contract }
     }

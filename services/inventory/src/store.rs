@@ -1,4 +1,4 @@
-//! What the service keeps, one function an operation. SQL stands below here and nowhere else.
+//! The inventory service's database: one function per operation. All SQL is below this module.
 
 mod codes;
 pub mod verify;
@@ -12,10 +12,12 @@ use std::{
 use chrono::{DateTime, Utc};
 use diesel_migrations::embed_migrations;
 use souk_common::{
-    db::{self, Db, DbError, EmbeddedMigrations, Migrations},
-    events::Bell,
     ids::{LocationId, OrderId, ProductId},
     page::Scan,
+};
+use souk_store::{
+    db::{self, Db, DbError, EmbeddedMigrations, Migrations},
+    events::Notifier,
 };
 
 use crate::{
@@ -34,10 +36,11 @@ use crate::{
 pub use listing::{Condition, Key, Listing, Sort};
 
 mod listing;
+mod schema;
 
 /// PostgreSQL: what it has of its own.
 pub(crate) mod postgres {
-    pub type Conn = souk_common::db::postgres::Conn;
+    pub type Conn = souk_store::db::postgres::Conn;
 
     /// A connection, or one that others use at the same time.
     pub trait Any: diesel_async::AsyncConnectionCore<Backend = diesel::pg::Pg> + Send {}
@@ -53,18 +56,20 @@ pub(crate) mod postgres {
             }),+)
         }};
     }
-    pub use souk_common::db::postgres::position;
-    pub use souk_common::events::postgres::append as append_events;
+    pub use souk_store::db::postgres::position;
+    pub use souk_store::events::postgres::append as append_events;
     #[path = "engine.rs"]
     mod engine;
     #[path = "products.rs"]
     mod products;
     #[path = "../queries/mod.rs"]
     pub mod queries;
-    #[path = "schema.rs"]
-    pub mod schema;
     #[path = "write.rs"]
     mod write;
+    /// Its tables.
+    pub mod schema {
+        super::super::schema::tables!(Uuid, Timestamptz);
+    }
     pub use engine::{
         MATCHES, NOW, SEARCH, clock, has_words, lock_products, lock_reservations, lock_stock, search_text,
     };
@@ -74,7 +79,7 @@ pub(crate) mod postgres {
 
 /// SQLite: what it has of its own.
 pub(crate) mod sqlite {
-    pub type Conn = souk_common::db::sqlite::Conn;
+    pub type Conn = souk_store::db::sqlite::Conn;
 
     /// A connection.
     pub trait Any: diesel_async::AsyncConnectionCore<Backend = diesel::sqlite::Sqlite> + Send {}
@@ -86,18 +91,20 @@ pub(crate) mod sqlite {
             async { Ok::<_, $crate::error::Error>(($($($function)::+(&mut *$conn, $($argument),*).await?),+)) }.await
         };
     }
-    pub use souk_common::db::sqlite::position;
-    pub use souk_common::events::sqlite::append as append_events;
+    pub use souk_store::db::sqlite::position;
+    pub use souk_store::events::sqlite::append as append_events;
     #[path = "engine.rs"]
     mod engine;
     #[path = "products.rs"]
     mod products;
     #[path = "../queries/mod.rs"]
     pub mod queries;
-    #[path = "schema.rs"]
-    pub mod schema;
     #[path = "write.rs"]
     mod write;
+    /// Its tables.
+    pub mod schema {
+        super::super::schema::tables!(Binary, TimestamptzSqlite);
+    }
     pub use engine::{
         MATCHES, NOW, SEARCH, clock, has_words, lock_products, lock_reservations, lock_stock, search_text,
     };
@@ -112,19 +119,19 @@ const SQLITE_MIGRATIONS: EmbeddedMigrations = embed_migrations!("migrations/sqli
 pub(crate) enum BatchOutcome {
     /// Each command's answer, in their order.
     Decided(Vec<Result<Reply, Refusal>>),
-    /// Nothing was done: these products must be locked as well.
+    /// Nothing was done: these products must be locked, too.
     Widen(BTreeSet<ProductId>),
 }
 
-/// How long a batch is tried that others' changes get in the way of. Where transactions are serializable, several
-/// busy copies of the service collide all the time: one of them always gets on, and each in its turn.
-const PATIENCE: Duration = Duration::from_secs(10);
+/// How long a batch is retried that conflicts with other transactions. With serializable transactions, several busy
+/// replicas conflict all the time: one of them always succeeds, and each in its turn.
+const TIMEOUT: Duration = Duration::from_secs(10);
 
 /// The service's database.
 #[derive(Debug, Clone)]
 pub struct Store {
     db: Db,
-    bell: Bell,
+    notifier: Notifier,
 }
 
 impl Store {
@@ -134,18 +141,18 @@ impl Store {
         for migration in db.migrate().await? {
             tracing::info!(migration, "migrated");
         }
-        Ok(Self { db, bell: Bell::default() })
+        Ok(Self { db, notifier: Notifier::default() })
     }
 
     /// Rings when it has written events.
-    pub fn bell(&self) -> Bell {
-        self.bell.clone()
+    pub fn notifier(&self) -> Notifier {
+        self.notifier.clone()
     }
 
-    /// Tells of the events that a write which went well has written.
-    fn told<T>(&self, written: Result<T, Error>) -> Result<T, Error> {
+    /// Notifies the event log after a successful write.
+    fn notify_if_ok<T>(&self, written: Result<T, Error>) -> Result<T, Error> {
         if written.is_ok() {
-            self.bell.ring();
+            self.notifier.notify();
         }
         written
     }
@@ -161,8 +168,8 @@ impl Store {
         &self.db
     }
 
-    /// Decides commands in order and writes what follows, all in one transaction: one answer each. Fails as a
-    /// whole only where the database does.
+    /// Decides commands in order and writes their changes, all in one transaction. Returns one result each. Fails as
+    /// a whole only if the database fails.
     pub async fn run(&self, commands: &[Command]) -> Result<Vec<Result<Reply, Refusal>>, Error> {
         let mut products = BTreeSet::new();
         let began = Instant::now();
@@ -171,12 +178,12 @@ impl Store {
                 q::batch::run(conn, commands, &products).await
             });
             match outcome {
-                Ok(BatchOutcome::Decided(answers)) => return self.told(Ok(answers)),
+                Ok(BatchOutcome::Decided(answers)) => return self.notify_if_ok(Ok(answers)),
                 Ok(BatchOutcome::Widen(more)) => products.extend(more),
                 Err(error) if error.is_conflict() => {}
                 Err(error) => return Err(error),
             }
-            if began.elapsed() > PATIENCE {
+            if began.elapsed() > TIMEOUT {
                 return Err(collided());
             }
         }
@@ -184,7 +191,9 @@ impl Store {
 
     /// Adds a product.
     pub async fn create_product(&self, draft: &Draft) -> Result<Product, Error> {
-        self.told(db::write!(self.db, |conn, q| -> Result<Product, Error> { q::products::create(conn, draft).await }))
+        self.notify_if_ok(db::write!(self.db, |conn, q| -> Result<Product, Error> {
+            q::products::create(conn, draft).await
+        }))
     }
 
     /// Products by id, in no order; those that do not exist are left out.
@@ -204,7 +213,7 @@ impl Store {
 
     /// Changes a product. An archived one cannot be changed.
     pub async fn update_product(&self, id: ProductId, etag: Option<&str>, change: &Change) -> Result<Product, Error> {
-        self.told(db::write!(self.db, |conn, q| -> Result<Product, Error> {
+        self.notify_if_ok(db::write!(self.db, |conn, q| -> Result<Product, Error> {
             q::products::update(conn, id, etag, change).await
         }))
     }
@@ -215,14 +224,14 @@ impl Store {
         offers: &[Offer],
         fields: Fields,
     ) -> Result<Vec<Result<Outcome, NotTaken>>, Error> {
-        self.told(db::write!(self.db, |conn, q| -> Result<Vec<Result<Outcome, NotTaken>>, Error> {
+        self.notify_if_ok(db::write!(self.db, |conn, q| -> Result<Vec<Result<Outcome, NotTaken>>, Error> {
             q::upsert::run(conn, offers, fields).await
         }))
     }
 
-    /// Takes a product out of sale; one that is out of sale stays as it is.
+    /// Archives a product; an archived one stays unchanged.
     pub async fn archive_product(&self, id: ProductId, etag: Option<&str>) -> Result<Product, Error> {
-        self.told(db::write!(self.db, |conn, q| -> Result<Product, Error> {
+        self.notify_if_ok(db::write!(self.db, |conn, q| -> Result<Product, Error> {
             q::products::archive(conn, id, etag).await
         }))
     }
@@ -262,7 +271,7 @@ impl Store {
         })
     }
 
-    /// Pieces of a product that can be reserved now; `None` where its stock is not counted.
+    /// Pieces of a product that can be reserved now; `None` if its stock is not tracked.
     pub async fn availability(&self, product: ProductId) -> Result<Option<i64>, Error> {
         db::read!(self.db, |conn, q| -> Result<Option<i64>, Error> { q::stock::availability(conn, product).await })
     }
@@ -297,9 +306,9 @@ impl Store {
         })
     }
 
-    /// Makes a balance right; `None` where it is by now.
+    /// Corrects a balance; `None` if it is correct by now.
     pub async fn mend(&self, place: Place, actor: &str) -> Result<Option<Mended>, Error> {
-        self.told(db::write!(self.db, |conn, q| -> Result<Option<Mended>, Error> {
+        self.notify_if_ok(db::write!(self.db, |conn, q| -> Result<Option<Mended>, Error> {
             q::balances::mend(conn, place, actor).await
         }))
     }
@@ -311,12 +320,12 @@ impl Store {
         })
     }
 
-    /// Orders whose reservations have run out, the oldest first.
+    /// Orders whose reservations have expired, the oldest first.
     pub async fn lapsed(&self, limit: i64) -> Result<Vec<OrderId>, Error> {
         db::read!(self.db, |conn, q| -> Result<Vec<OrderId>, Error> { q::reservations::lapsed(conn, limit).await })
     }
 
-    /// Forgets the answers to requests made before a time; returns how many.
+    /// Deletes the answers to requests made before a time; returns how many.
     pub async fn forget_requests(&self, before: DateTime<Utc>) -> Result<u64, Error> {
         db::write!(self.db, |conn, q| -> Result<u64, Error> { q::batch::forget(conn, before).await })
     }

@@ -1,4 +1,4 @@
-//! Calls to the inventory service, in the order's own terms.
+//! Calls to the inventory service, with domain types.
 
 use std::{
     collections::{BTreeSet, HashMap},
@@ -8,7 +8,6 @@ use std::{
 use futures::{StreamExt, TryStreamExt, future::try_join_all};
 use souk_common::{
     client::Client,
-    coalesce::{BatchError, Coalescer, Limits, SubmitError},
     context::RequestContext,
     error::{Problem, Reason},
     ids::{OrderId, ProductId},
@@ -18,12 +17,13 @@ use souk_proto::inventory::v1::{
     BatchGetProductsRequest, BatchUpdateReservationsRequest, CommitReservationRequest, GetAvailabilityRequest, Product,
     ReleaseReservationRequest, ReservationItem, ReserveRequest, ReturnReservationRequest,
     batch_update_reservations_request::{Change as ChangeMessage, change::Change},
-    batch_update_reservations_response::result::Result as Changed,
+    batch_update_reservations_response::{Shortage as ShortageMessage, result::Result as Changed},
     product::{State, StockTracking},
     product_service_client::ProductServiceClient,
     reservation_service_client::ReservationServiceClient,
     stock_service_client::StockServiceClient,
 };
+use souk_store::coalesce::{BatchError, Coalescer, Limits, SubmitError};
 
 use crate::{
     domain::{Answer, Goods, Offer, Shortage},
@@ -31,45 +31,45 @@ use crate::{
     store::StoreError,
 };
 
-/// What `ReservationItem` takes for one product.
+/// The most pieces of one product that `ReservationItem` allows.
 const MAX_PIECES: i64 = 1_000_000_000;
-/// Products asked for by one call: their descriptions must fit into one answer.
+/// Products in one call: their descriptions must fit into one response.
 const MAX_NAMES: usize = 100;
 /// Items of reservations in one call: they must fit into one request.
 const MAX_ITEMS: usize = 10_000;
 
-/// The longest that anyone waits for prices.
+/// The longest time to wait for prices.
 const LONGEST: Duration = Duration::from_secs(10);
 
-/// How long a call may take until the next one goes out beside it. Where a copy of inventory hangs, calls wait for it then, and
-/// others are chosen.
-const PATIENCE: Duration = Duration::from_millis(500);
+/// How long a call may take until the next one is sent in parallel. If a replica of inventory hangs, only the first
+/// call waits for it, and the next ones use other replicas.
+const TIMEOUT: Duration = Duration::from_millis(500);
 
 /// The inventory service.
 #[derive(Clone)]
 pub struct Inventory {
     offers: Coalescer<BTreeSet<ProductId>, Offers, CallFailed>,
-    changes: Coalescer<Change, Result<(), Problem>, CallFailed>,
+    changes: Coalescer<Change, Result<(), Refused>, CallFailed>,
     reservations: ReservationServiceClient<Client>,
     stock: StockServiceClient<Client>,
 }
 
-/// What the catalogue offers, of those that were asked for and exist.
+/// The offers of the requested products that exist.
 pub type Offers = HashMap<ProductId, Offer>;
 
-/// Why a call for all who wait failed.
+/// Why a batched call failed.
 #[derive(Debug, Clone, thiserror::Error)]
 #[error(transparent)]
 struct CallFailed(Problem);
 
 impl BatchError for CallFailed {
-    /// Unless it may be for what one of them asks.
+    /// True unless one of the requests may be the cause.
     fn strikes_all(&self) -> bool {
         !matches!(self.0.reason(), Reason::FieldInvalid | Reason::Internal)
     }
 }
 
-/// The inventory service gave no usable answer: whether it did what it was asked is unknown. Ask again.
+/// The inventory service gave no usable answer: whether the call took effect is unknown. Retry it.
 #[derive(Debug, thiserror::Error)]
 #[error("no answer from the inventory service to {method}")]
 pub struct Unanswered {
@@ -84,11 +84,25 @@ impl Unanswered {
     }
 }
 
+/// Why inventory did not do what it was asked.
+#[derive(Debug, Clone)]
+pub(crate) struct Refused {
+    problem: Problem,
+    /// Every product that is short, where that is why.
+    shortages: Vec<Shortage>,
+}
+
+impl From<tonic::Status> for Refused {
+    fn from(status: tonic::Status) -> Self {
+        Self { problem: Problem::from_status(&status), shortages: Vec::new() }
+    }
+}
+
 impl Inventory {
     /// Through this client. Must be called within a tokio runtime.
     #[must_use]
     pub fn new(client: Client) -> Self {
-        let limits = Limits { patience: Some(PATIENCE), ..Limits::default() };
+        let limits = Limits { overlap_after: Some(TIMEOUT), ..Limits::default() };
         let products = ProductServiceClient::new(client.clone());
         let offers = Coalescer::new("offers", limits, move |asked| read_offers(products.clone(), asked));
         let reservations = ReservationServiceClient::new(client.clone());
@@ -97,13 +111,13 @@ impl Inventory {
         Self { offers, changes, reservations, stock: StockServiceClient::new(client) }
     }
 
-    /// The catalogue's offers for products as they are now; those that do not exist are left out. Those who ask while
-    /// others wait for an answer ask together.
+    /// The catalogue's current offers for products; products that do not exist are omitted. Waiting requests share a
+    /// call.
     ///
     /// # Errors
-    /// What to tell the caller.
+    /// The error for the caller.
     pub async fn offers(&self, products: BTreeSet<ProductId>) -> Result<Offers, Problem> {
-        // The call is made for all who wait, by the longest deadline there is: each watches over its own.
+        // The call has the longest deadline, because it serves all waiting requests; each request enforces its own.
         let limit = RequestContext::current().map_or(LONGEST, |context| context.remaining(LONGEST));
         let answer = tokio::time::timeout(limit, self.offers.submit(products)).await;
         let answer = answer.map_err(|elapsed| Problem::unavailable("the inventory service").caused_by(elapsed))?;
@@ -114,10 +128,10 @@ impl Inventory {
         })
     }
 
-    /// How many pieces of products whose stock is counted can be bought now.
+    /// How many pieces of tracked products are available now.
     ///
     /// # Errors
-    /// What to tell the caller.
+    /// The error for the caller.
     pub async fn available(
         &self,
         products: impl IntoIterator<Item = ProductId>,
@@ -131,18 +145,18 @@ impl Inventory {
                 Ok((product, if answer.unlimited { i64::MAX } else { answer.available }))
             }
         };
-        // One question a product: a few at a time, for an order may have a thousand.
+        // One call per product, a few at a time: an order may have a thousand.
         let asked: Vec<_> = products.into_iter().map(ask).collect();
         futures::stream::iter(asked).buffer_unordered(8).try_collect().await
     }
 
-    /// Holds goods for an order.
+    /// Reserves goods for an order.
     ///
     /// # Errors
-    /// Where there was no usable answer.
+    /// If there was no usable answer.
     pub async fn reserve(&self, order: OrderId, goods: &[Goods], ttl: Duration) -> Result<Answer, Unanswered> {
         if let Some(much) = goods.iter().find(|goods| goods.quantity > MAX_PIECES) {
-            // No stock is that large, and the contract would not let the request pass.
+            // No stock is that large, and the contract refuses such a request.
             return Ok(Answer::OutOfStock {
                 message: "not enough stock".into(),
                 items: vec![Shortage { product: much.product, wanted: much.quantity, available: 0 }],
@@ -153,44 +167,44 @@ impl Inventory {
         short_or_done("Reserve", self.change("Reserve", Change::Reserve(request)).await?)
     }
 
-    /// Takes the goods that are held for an order.
+    /// Commits the goods that are reserved for an order.
     ///
     /// # Errors
-    /// Where there was no usable answer.
+    /// If there was no usable answer.
     pub async fn commit(&self, order: OrderId) -> Result<Answer, Unanswered> {
         let change = Change::Commit(CommitReservationRequest { order: order.name() });
         short_or_done("CommitReservation", self.change("CommitReservation", change).await?)
     }
 
-    /// Gives up the goods that are held for an order, for good.
+    /// Releases the goods that are reserved for an order, permanently.
     ///
     /// # Errors
-    /// Where there was no usable answer.
+    /// If there was no usable answer.
     pub async fn release(&self, order: OrderId) -> Result<Answer, Unanswered> {
         let change = Change::Release(ReleaseReservationRequest { order: order.name() });
         released(self.change("ReleaseReservation", change).await?)
     }
 
-    /// Takes sold goods of an order back into stock, once for each key.
+    /// Returns committed goods of an order to stock, once for each key.
     ///
     /// # Errors
-    /// Where there was no usable answer.
+    /// If there was no usable answer.
     pub async fn restock(&self, order: OrderId, key: String, goods: &[Goods]) -> Result<Answer, Unanswered> {
         let request = ReturnReservationRequest { order: order.name(), request_id: key, items: items(goods) };
         restocked(self.reservations.clone().return_reservation(request).await)
     }
 
-    /// Those who ask while others wait for an answer ask together.
-    async fn change(&self, method: &'static str, change: Change) -> Result<Result<(), Problem>, Unanswered> {
+    /// Waiting requests share a call.
+    async fn change(&self, method: &'static str, change: Change) -> Result<Result<(), Refused>, Unanswered> {
         self.changes.submit(change).await.map_err(|error| Unanswered::to(method, error))
     }
 }
 
-/// Asks for changes of reservations, by as few calls as they fit into.
+/// Sends changes of reservations, in as few calls as possible.
 async fn change(
     reservations: ReservationServiceClient<Client>,
     changes: Vec<Change>,
-) -> Result<Vec<Result<Result<(), Problem>, CallFailed>>, CallFailed> {
+) -> Result<Vec<Result<Result<(), Refused>, CallFailed>>, CallFailed> {
     let mut calls: Vec<Vec<ChangeMessage>> = Vec::new();
     let mut room = 0;
     for change in changes {
@@ -214,7 +228,10 @@ async fn change(
     let results = answers.into_iter().flat_map(|answer| answer.into_inner().results);
     let results = results.map(|result| match result.result {
         Some(Changed::State(_)) => Ok(Ok(())),
-        Some(Changed::Error(status)) => Ok(Err(status.into())),
+        Some(Changed::Error(status)) => match result.shortages.into_iter().map(shortage).collect() {
+            Some(shortages) => Ok(Err(Refused { problem: status.into(), shortages })),
+            None => Err(CallFailed(Problem::internal())),
+        },
         None => Err(CallFailed(Problem::internal())),
     });
     Ok(results.collect())
@@ -239,7 +256,7 @@ async fn read_offers(
     Ok(asked.into_iter().map(|asked| Ok(own(asked))).collect())
 }
 
-/// What to tell a caller whose request needs what could not be read.
+/// The error for a caller when inventory cannot be read.
 fn unread(status: &tonic::Status) -> Problem {
     let problem = Problem::from_status(status);
     match problem.reason() {
@@ -260,38 +277,43 @@ fn offer(product: Product) -> Option<(ProductId, Offer)> {
     Some((id, offer))
 }
 
+fn shortage(message: ShortageMessage) -> Option<Shortage> {
+    let ShortageMessage { product, wanted, available } = message;
+    Some(Shortage { product: ProductId::parse_name(&product).ok()?, wanted, available })
+}
+
 fn items(goods: &[Goods]) -> Vec<ReservationItem> {
     goods.iter().map(|goods| ReservationItem { product: goods.product.name(), quantity: goods.quantity }).collect()
 }
 
-/// Done, or out of stock. Whatever else makes it impossible for good to hold or take the goods counts as out of
-/// stock too: that they are no longer sold, or no longer held.
+/// Done, or out of stock. Other permanent failures to reserve or commit count as out of stock, too: the goods are no
+/// longer sold, or no longer reserved.
 pub(crate) fn short_or_done<T>(
     method: &'static str,
-    answer: Result<T, impl Into<Problem>>,
+    answer: Result<T, impl Into<Refused>>,
 ) -> Result<Answer, Unanswered> {
-    let problem: Problem = match answer {
+    let Refused { problem, shortages } = match answer {
         Ok(_) => return Ok(Answer::Done),
         Err(error) => error.into(),
     };
     let message = match problem.reason() {
         Reason::OutOfStock => "not enough stock",
         Reason::ProductArchived => "no longer sold",
-        Reason::StateConflict | Reason::ResourceNotFound => "the stock is no longer held",
+        Reason::StateConflict | Reason::ResourceNotFound => "the stock is no longer reserved",
         _ => return Err(Unanswered::to(method, problem)),
     };
-    Ok(Answer::OutOfStock { message: message.to_owned(), items: shortages(&problem) })
+    Ok(Answer::OutOfStock { message: message.to_owned(), items: shortages })
 }
 
 /// Given up, or sold already.
-pub(crate) fn released<T>(answer: Result<T, impl Into<Problem>>) -> Result<Answer, Unanswered> {
-    let problem: Problem = match answer {
+pub(crate) fn released<T>(answer: Result<T, impl Into<Refused>>) -> Result<Answer, Unanswered> {
+    let Refused { problem, .. } = match answer {
         Ok(_) => return Ok(Answer::Done),
         Err(error) => error.into(),
     };
     match problem.reason() {
         // The only state in which a reservation cannot be released.
-        Reason::StateConflict => Ok(Answer::Taken),
+        Reason::StateConflict => Ok(Answer::AlreadyCommitted),
         _ => Err(Unanswered::to("ReleaseReservation", problem)),
     }
 }
@@ -300,21 +322,4 @@ pub(crate) fn released<T>(answer: Result<T, impl Into<Problem>>) -> Result<Answe
 pub(crate) fn restocked<T>(answer: Result<T, tonic::Status>) -> Result<Answer, Unanswered> {
     let asked_again = |status| Unanswered::to("ReturnReservation", Problem::from_status(&status));
     answer.map(|_| Answer::Done).map_err(asked_again)
-}
-
-/// Which products are short: inventory names each in a violation, and tells `wanted/available` in metadata under
-/// its name.
-fn shortages(problem: &Problem) -> Vec<Shortage> {
-    problem
-        .violations()
-        .iter()
-        .filter_map(|violation| {
-            let product = ProductId::parse_name(&violation.subject).ok()?;
-            let (wanted, available) = problem
-                .get_metadata(&violation.subject)
-                .and_then(|numbers| numbers.split_once('/'))
-                .unwrap_or(("0", "0"));
-            Some(Shortage { product, wanted: wanted.parse().unwrap_or(0), available: available.parse().unwrap_or(0) })
-        })
-        .collect()
 }

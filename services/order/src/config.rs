@@ -1,4 +1,4 @@
-//! Settings of the order service: `[order]`, and where its neighbours are.
+//! Settings of the order service: `[order]`, and the addresses of other services.
 
 use std::{net::SocketAddr, time::Duration};
 
@@ -6,18 +6,23 @@ use serde::Deserialize;
 use souk_common::{
     client,
     config::{ConfigError, Secret, Settings as All},
-    db, events,
     service::Common,
+};
+use souk_store::{
+    db,
+    events::{self, nats},
 };
 
 /// The commented defaults of `[order]`.
 pub const DEFAULTS: &str = include_str!("../default.toml");
 
-/// All that the order service is configured with.
+/// The configuration of the order service.
 #[derive(Clone, Debug)]
 pub struct Config {
-    /// What every service is configured with.
+    /// The configuration that all services share.
     pub common: Common,
+    /// Where events are published.
+    pub nats: nats::Settings,
     /// `[order]`.
     pub settings: Settings,
 }
@@ -34,12 +39,12 @@ pub struct Settings {
     pub clients: Clients,
     /// How sagas run.
     pub saga: SagaSettings,
-    /// How long answered idempotency keys are remembered.
+    /// How long idempotency records with a response are kept.
     #[serde(with = "souk_common::config::duration")]
     pub idempotency_retention: Duration,
     /// The payment provider.
     pub payment: PaymentSettings,
-    /// The log of events.
+    /// The event log.
     pub events: events::Settings,
     /// Merchants' webhooks.
     pub webhooks: crate::webhooks::settings::Settings,
@@ -59,13 +64,13 @@ pub struct Clients {
 #[derive(Clone, Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct SagaSettings {
-    /// How long a runner may take for a step before another may take over.
+    /// How long a runner holds a saga without a completed step before another one may take over.
     #[serde(with = "souk_common::config::duration")]
     pub lease: Duration,
-    /// How long a runner tries a step before it gives up for a while. Less than the lease.
+    /// How long a runner tries a step before it sets the saga aside for a while. Less than the lease.
     #[serde(with = "souk_common::config::duration")]
-    pub step_patience: Duration,
-    /// How often it tries within that time.
+    pub step_timeout: Duration,
+    /// The most tries within that time.
     pub tries: u32,
     /// How often sagas without a runner are looked for.
     #[serde(with = "souk_common::config::duration")]
@@ -93,7 +98,7 @@ pub struct PaymentSettings {
     pub stripe: StripeSettings,
 }
 
-/// The payment providers that there are.
+/// The payment providers.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum ProviderKind {
@@ -122,12 +127,12 @@ pub struct StripeSettings {
     /// How old a webhook may be, by its signed time.
     #[serde(with = "souk_common::config::duration")]
     pub webhook_tolerance: Duration,
-    /// What tells this installation's payments from those of others on the same account.
+    /// Marks this installation's payments among those of others on the same account.
     pub installation: String,
-    /// How often money is looked for that is held for nobody.
+    /// How often authorisations without an order are looked for.
     #[serde(with = "souk_common::config::duration")]
     pub reconcile_interval: Duration,
-    /// How long money must have been held to be looked at.
+    /// The least age of an authorisation to be looked at.
     #[serde(with = "souk_common::config::duration")]
     pub reconcile_after: Duration,
 }
@@ -183,7 +188,8 @@ impl Config {
     /// # Errors
     /// Names the setting that is wrong, and what would be right.
     pub fn from_settings(settings: &All) -> Result<Self, ConfigError> {
-        let config = Self { common: Common::from_settings(settings)?, settings: settings.section("order")? };
+        let (common, nats) = (Common::from_settings(settings)?, nats::Settings::from_settings(settings)?);
+        let config = Self { common, nats, settings: settings.section("order")? };
         config.check(settings)?;
         Ok(config)
     }
@@ -199,9 +205,9 @@ impl Config {
         if saga.lease < Duration::from_secs(1) || saga.lease > Duration::from_secs(3600) {
             return fault("order.saga.lease", "must be from 1s to 1h");
         }
-        if saga.step_patience.is_zero() || saga.step_patience >= saga.lease {
+        if saga.step_timeout.is_zero() || saga.step_timeout >= saga.lease {
             let what = "must be above zero and below order.saga.lease, or two would run one order";
-            return fault("order.saga.step_patience", what);
+            return fault("order.saga.step_timeout", what);
         }
         if saga.tries == 0 {
             return fault("order.saga.tries", "must be 1 or more");
@@ -301,7 +307,7 @@ mod tests {
             ("SOUK_ORDER__LISTEN", "here", "order.listen"),
             ("SOUK_ORDER__IDEMPOTENCY_RETENTION", "23h", "order.idempotency_retention"),
             ("SOUK_ORDER__SAGA__LEASE", "10ms", "order.saga.lease"),
-            ("SOUK_ORDER__SAGA__STEP_PATIENCE", "10s", "order.saga.step_patience"),
+            ("SOUK_ORDER__SAGA__STEP_TIMEOUT", "10s", "order.saga.step_timeout"),
             ("SOUK_ORDER__SAGA__TRIES", "0", "order.saga.tries"),
             ("SOUK_ORDER__SAGA__INTERVAL", "0s", "order.saga.interval"),
             ("SOUK_ORDER__SAGA__CONCURRENCY", "0", "order.saga.concurrency"),

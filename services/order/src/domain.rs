@@ -1,7 +1,9 @@
-//! The rules of orders: what they are, how they are priced, and how they come to their end. No I/O.
+//! The rules of orders: prices, states and transitions. No I/O.
 
 mod action;
 mod adjustments;
+pub mod delivery;
+pub mod endpoint;
 mod lines;
 mod order;
 mod placement;

@@ -1,4 +1,4 @@
-//! What can go wrong in this service, and the one mapping to what clients see.
+//! The errors of this service, and their one mapping to statuses.
 
 use souk_common::error::{Problem, Reason};
 
@@ -10,7 +10,7 @@ pub enum Error {
     /// The store failed, or refused.
     #[error(transparent)]
     Store(#[from] StoreError),
-    /// The saga's table has no such transition: a fault of ours.
+    /// The saga's table has no such transition: a bug.
     #[error(transparent)]
     Illegal(#[from] Illegal),
 }
@@ -23,7 +23,7 @@ impl From<Error> for Problem {
                     .field("external_id", "must not belong to another order")
             }
             Error::Store(StoreError::Db(cause)) if cause.is_unavailable() => {
-                Self::database("the orders' database", cause).caused_by(error)
+                cause.problem("the orders' database").caused_by(error)
             }
             Error::Store(StoreError::Db(cause)) if cause.is_conflict() => {
                 Self::new(Reason::Conflict, "concurrent changes kept colliding: try again").caused_by(error)

@@ -1,4 +1,4 @@
-//! Background work: sagas that lost their runner, and keys and events that need no longer be remembered.
+//! Background work: takes over sagas without a runner, and deletes old idempotency records and events.
 
 pub mod payments;
 pub mod ports;
@@ -10,7 +10,8 @@ use std::{
 };
 
 use chrono::TimeDelta;
-use souk_common::{context::RequestContext, error::chain, events::Log, jobs::Jobs};
+use souk_common::{context::RequestContext, error::chain};
+use souk_store::{events::Log, jobs::Jobs};
 use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
 
@@ -24,7 +25,7 @@ use crate::{
     store::{Store, StoreError, now},
 };
 
-/// Longer than any job should take; it is then stopped and runs again.
+/// The longest time of a run: longer than any job should take. It is then stopped and runs again.
 const LIMIT: Duration = Duration::from_secs(300);
 /// How often old keys are looked for.
 const CLEAN_EVERY: Duration = Duration::from_secs(3600);
@@ -32,15 +33,15 @@ const CLEAN_EVERY: Duration = Duration::from_secs(3600);
 /// Starts the jobs.
 pub fn start(jobs: &Jobs, settings: &Settings, store: &Store, sagas: &Sagas, log: &Log, shutdown: &CancellationToken) {
     let recovery = Recovery::new(sagas.clone(), settings.saga.concurrency, shutdown.clone());
-    // Everywhere: orders have leases of their own and copies pass over each other's (SKIP LOCKED), so all share the
-    // work, and no order waits for the lease of a copy that died on top of its own.
+    // Everywhere: orders have leases of their own and replicas pass over each other's (SKIP LOCKED), so all share the
+    // work, and no order waits for the lease of a replica that died on top of its own.
     jobs.everywhere("saga", settings.saga.interval, LIMIT, move || {
         let recovery = recovery.clone();
         async move { recovery.run().await.map_err(|error| chain(&error)) }
     });
 
     let (store, retention) = (store.clone(), settings.idempotency_retention);
-    // Leased: copies that clean at the same time would only wait for each other's rows.
+    // Leased: replicas that clean at the same time would only wait for each other's rows.
     jobs.leased("request-cleanup", CLEAN_EVERY, LIMIT, move || {
         let store = store.clone();
         async move {
@@ -60,7 +61,7 @@ pub fn start(jobs: &Jobs, settings: &Settings, store: &Store, sagas: &Sagas, log
     });
 }
 
-/// Takes over sagas whose lease has lapsed or whose next try is due.
+/// Runs sagas whose lease has expired or whose next try is due.
 #[derive(Clone)]
 pub(crate) struct Recovery<J = Store, S = Inventory> {
     sagas: Sagas<J, S>,
@@ -74,7 +75,7 @@ impl<J: Journal, S: Stock> Recovery<J, S> {
         Self { sagas, running: Arc::new(Semaphore::new(concurrency)), shutdown }
     }
 
-    /// Goes on until nothing is due, a bounded number at a time. Answers with how many it took over.
+    /// Runs until nothing is due, a bounded number at a time. Returns how many sagas it took over.
     pub(crate) async fn run(&self) -> Result<u64, StoreError> {
         let began = Instant::now();
         let mut taken = 0;

@@ -1,4 +1,4 @@
-//! souk's orders: placed by a saga over stock and payment, cancelled, returned.
+//! The order service: a saga places orders with stock and payment; orders can be cancelled and returned.
 #![allow(clippy::duplicate_mod, reason = "a query file is compiled once for each engine")]
 
 mod clients;
@@ -19,17 +19,19 @@ use std::{sync::Arc, time::Duration};
 
 use souk_common::{
     contract::Contract,
-    db::{Db, DbError},
-    events::Log,
-    jobs::{JobRpc, Jobs},
     server::{Server, ServerError},
     service::SetupError,
-    verify::Check,
 };
 use souk_proto::order::v1::{
     event_service_server::EventServiceServer, job_service_server::JobServiceServer,
     order_service_server::OrderServiceServer, payment_service_server::PaymentServiceServer,
     saga_service_server::SagaServiceServer, webhook_service_server::WebhookServiceServer,
+};
+use souk_store::{
+    db::{Db, DbError},
+    events::{Log, nats::NatsError},
+    jobs::{JobRpc, Jobs},
+    verify::Check,
 };
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
@@ -57,12 +59,15 @@ pub enum ServeError {
     /// The payment provider cannot be called.
     #[error("the payment provider cannot be called")]
     Payments(#[source] reqwest::Error),
+    /// Events cannot be published as configured.
+    #[error(transparent)]
+    Nats(#[from] NatsError),
     /// The server failed.
     #[error(transparent)]
     Server(#[from] ServerError),
 }
 
-/// Sagas that run when the service stops may take this long, at least, to end or to give up their leases.
+/// The least time for running sagas to end or release their leases when the service stops.
 const LEAST_DRAIN: Duration = Duration::from_secs(1);
 
 /// Serves until `shutdown`: the one entry, for the program and for tests.
@@ -70,7 +75,7 @@ const LEAST_DRAIN: Duration = Duration::from_secs(1);
 /// # Errors
 /// Before anything is served, where the database or the contract cannot be used; later, where the listener fails.
 pub async fn serve(config: Config, listener: TcpListener, shutdown: CancellationToken) -> Result<(), ServeError> {
-    let Config { common, settings } = config;
+    let Config { common, nats, settings } = config;
     let contract = Contract::souk().map_err(SetupError::from)?;
     let verifier = common.verifier(&settings.clients.user, contract, "order").map_err(SetupError::from)?;
     let inventory = common.client(&settings.clients.inventory, contract, "order").map_err(SetupError::from)?;
@@ -84,8 +89,8 @@ pub async fn serve(config: Config, listener: TcpListener, shutdown: Cancellation
     let sagas = Sagas::new(store.clone(), inventory.clone(), payments, settings.saga.clone());
     // A token of its own: the jobs also stop where the server fails.
     let stop_jobs = shutdown.child_token();
-    let log = Log::open(store.db(), "order", settings.events.clone(), store.bell(), stop_jobs.clone()).await?;
-    common.events.publish(&log).await.map_err(SetupError::from)?;
+    let log = Log::open(store.db(), "order", settings.events.clone(), store.notifier(), stop_jobs.clone()).await?;
+    nats.publish(&log).await?;
     let rpc = Rpc::new(store.clone(), sagas.clone(), inventory, log.clone());
 
     let jobs = Jobs::new("order", store.db().clone(), stop_jobs.clone());
@@ -110,7 +115,7 @@ pub async fn serve(config: Config, listener: TcpListener, shutdown: Cancellation
         .serve(listener, shutdown.clone())
         .await;
     stop_jobs.cancel();
-    // Requests have had their time to end; what they left runs on without them.
+    // Requests have ended by now; their sagas run on without them.
     sagas.drain(LEAST_DRAIN).await;
     jobs.stopped().await;
     log.stopped().await;
@@ -122,7 +127,7 @@ pub async fn serve(config: Config, listener: TcpListener, shutdown: Cancellation
 /// Brings the schema up to date.
 ///
 /// # Errors
-/// Where the database cannot be used, or a migration fails.
+/// If the database cannot be used, or a migration fails.
 pub async fn migrate(config: &Config) -> Result<(), DbError> {
     let store = Store::open(&config.settings.database, &config.common.data_dir).await?;
     store.close().await;
@@ -132,7 +137,7 @@ pub async fn migrate(config: &Config) -> Result<(), DbError> {
 /// Checks the service's promises on the live database.
 ///
 /// # Errors
-/// Where the database cannot be used.
+/// If the database cannot be used.
 pub async fn verify(config: &Config) -> Result<Vec<Check>, StoreError> {
     let db = Store::connect(&config.settings.database, &config.common.data_dir).await?;
     let checks = store::verify::verify(&db).await;
@@ -147,7 +152,7 @@ fn stripe(settings: &config::PaymentSettings, db: &Db) -> Result<Option<Arc<Stri
             Ok(None)
         }
         ProviderKind::Simulated => {
-            tracing::warn!("payments are simulated: orders are confirmed, and no money is taken");
+            tracing::warn!("payments are simulated: orders are confirmed without taking money");
             Ok(None)
         }
         ProviderKind::Stripe => {

@@ -1,6 +1,6 @@
-//! What the log of events tells of orders.
+//! The events about orders.
 
-use souk_common::events::Draft;
+use souk_store::events::Draft;
 
 use crate::{
     domain::{Entry, Kind, Order},
@@ -18,7 +18,7 @@ pub(crate) fn drafts(order: &Order, entries: &[Entry]) -> Vec<Draft> {
     kinds.into_iter().map(draft).collect()
 }
 
-/// The type of the event; `None` for steps on the way, which are nobody's business outside.
+/// The type of the event; `None` for internal steps.
 pub(crate) const fn event(kind: Kind) -> Option<&'static str> {
     match kind {
         Kind::Placed => Some("order.placed"),
@@ -44,6 +44,6 @@ pub(crate) const fn event(kind: Kind) -> Option<&'static str> {
         | Kind::Note
         | Kind::RetryRequested
         | Kind::Abandoned
-        | Kind::FinishedByHand => None,
+        | Kind::FinishedManually => None,
     }
 }

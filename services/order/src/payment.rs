@@ -1,4 +1,4 @@
-//! Taking money: what a payment provider must be able to do, and those that there are.
+//! Payments: the interface of payment providers, and its implementations.
 
 pub mod simulated;
 pub mod stripe;
@@ -11,10 +11,9 @@ use uuid::Uuid;
 
 pub use self::{simulated::Simulated, stripe::Stripe};
 
-/// A provider that holds, takes and gives back money.
+/// A provider that authorises, captures, voids and refunds payments.
 ///
-/// Every operation may be repeated under the same key and then changes nothing and answers the same: a caller that
-/// got no answer asks again.
+/// Every operation is idempotent by its key and returns the same answer again: a caller without an answer retries.
 pub trait PaymentProvider: Send + Sync + 'static {
     /// Its name, as orders show it.
     fn name(&self) -> &'static str;
@@ -35,19 +34,19 @@ pub trait PaymentProvider: Send + Sync + 'static {
     /// then nothing will be, whatever is still on its way. Refused once it was taken.
     fn void<'a>(&'a self, key: &'a str) -> BoxFuture<'a, Result<(), PaymentError>>;
 
-    /// Gives money back that was taken. `refund` is the refund's own key.
+    /// Refunds captured money. `refund` is the refund's own key.
     fn refund<'a>(&'a self, key: &'a str, refund: &'a str, amount: Money) -> BoxFuture<'a, Result<(), PaymentError>>;
 
-    /// Reads a webhook: what the provider tells of its own accord. Whoever made it is known by the signature alone.
+    /// Verifies and reads a webhook of the provider. Only its signature proves its origin.
     fn webhook<'a>(&'a self, body: &'a [u8], signature: &'a str) -> BoxFuture<'a, Result<Notice, WebhookError>>;
 }
 
-/// That something has happened to a payment. What it is, the provider is asked for.
+/// A notice that a payment has changed. The provider is then asked for its state.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Notice {
     /// The provider's id of it: the same whenever it is sent again.
     pub id: String,
-    /// The provider's word for what has happened, for logs.
+    /// The provider's event type, for logs.
     pub kind: String,
     /// The key of the payment that it is about, where souk has that payment.
     pub payment: Option<String>,
@@ -56,7 +55,7 @@ pub struct Notice {
 /// Why a webhook is not taken in.
 #[derive(Debug, thiserror::Error)]
 pub enum WebhookError {
-    /// This provider sends none, or none is expected of it.
+    /// No webhooks are expected of this provider.
     #[error("no webhooks are expected of this payment provider")]
     Unexpected,
     /// The signature is wrong. Says what of it.
@@ -67,10 +66,10 @@ pub enum WebhookError {
     Malformed(#[source] serde_json::Error),
     /// It could not be looked up.
     #[error(transparent)]
-    Books(#[from] souk_common::db::DbError),
+    Books(#[from] souk_store::db::DbError),
 }
 
-/// The order of a payment's key; `None` where that is none of souk's.
+/// The order of a payment's key; `None` if that is none of souk's.
 #[must_use]
 pub fn order_of(key: &str) -> Option<OrderId> {
     Uuid::try_parse(key).ok().map(OrderId::from_uuid)
@@ -79,7 +78,7 @@ pub fn order_of(key: &str) -> Option<OrderId> {
 /// The provider in use.
 pub type Provider = Arc<dyn PaymentProvider>;
 
-/// Why a provider did not do what it was asked.
+/// Why an operation failed.
 #[derive(Debug, thiserror::Error)]
 pub enum PaymentError {
     /// It refuses, for good.
@@ -88,7 +87,7 @@ pub enum PaymentError {
         /// For the customer.
         message: String,
     },
-    /// It could not be asked, or did not answer: whether it did what it was asked is unknown. Ask again.
+    /// It was unreachable or did not answer: whether the operation took effect is unknown. Retry it.
     #[error("no answer from the payment provider: {0}")]
     Unanswered(#[source] Box<dyn std::error::Error + Send + Sync>),
 }

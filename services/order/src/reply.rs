@@ -1,4 +1,4 @@
-//! Orders and returns as the contract's messages.
+//! Converts orders and adjustments to the contract's messages.
 
 use chrono::{DateTime, Utc};
 use prost::Message;
@@ -6,15 +6,11 @@ use prost_types::Timestamp;
 use souk_common::money::Money;
 use souk_proto::{
     common::v1::Address as AddressMessage,
-    order::v1::{self, order, refund, r#return, shipment, timeline_entry},
+    order::v1::{self, order, refund, r#return, shipment},
 };
 
-use crate::{
-    domain::{
-        Address, Adjustment, Cause, Fulfillment, Kind, Line, Order, PaymentState, Rejection, RejectionReason, Shipment,
-        State, Step,
-    },
-    store::{SagaView, TimelineRow},
+use crate::domain::{
+    Address, Adjustment, Cause, Fulfillment, Line, Order, PaymentState, Rejection, RejectionReason, Shipment, State,
 };
 
 /// An order, encoded: what is stored as the answer to its request.
@@ -55,8 +51,8 @@ pub(crate) fn order(order: &Order) -> v1::Order {
             state: payment_state(payment.state).into(),
             amount: money(order.total),
             refunded: money(order.refunded),
-            settled_by_hand: payment.by_hand,
-            refunded_by_hand: (payment.refunded_by_hand > 0).then(|| order.money(payment.refunded_by_hand).into()),
+            settled_manually: payment.settled_manually,
+            refunded_manually: (payment.refunded_manually > 0).then(|| order.money(payment.refunded_manually).into()),
         }),
         place_time: Some(timestamp(order.place_time)),
         create_time: Some(timestamp(order.create_time)),
@@ -124,22 +120,7 @@ pub(crate) fn refund(adjustment: &Adjustment) -> v1::Refund {
         amount: Some(Money::into(adjustment.refund)),
         reason: adjustment.reason.clone(),
         create_time: Some(timestamp(adjustment.create_time)),
-        settled_by_hand: adjustment.by_hand,
-    }
-}
-
-pub(crate) fn saga(saga: &SagaView) -> v1::Saga {
-    v1::Saga {
-        name: saga.id.name(),
-        order: saga.order.name(),
-        state: saga.state.code().to_owned(),
-        step: saga.step.map_or("", Step::code).to_owned(),
-        attempts: saga.attempts,
-        last_error: saga.last_error.clone().unwrap_or_default(),
-        due_time: saga.due.map(timestamp),
-        running: saga.running,
-        create_time: Some(timestamp(saga.created)),
-        update_time: Some(timestamp(saga.updated)),
+        settled_manually: adjustment.settled_manually,
     }
 }
 
@@ -156,18 +137,6 @@ pub(crate) fn shipment(shipment: &Shipment) -> v1::Shipment {
         tracking_url: shipment.tracking.url.clone(),
         ship_time: Some(timestamp(shipment.ship_time)),
         create_time: Some(timestamp(shipment.create_time)),
-    }
-}
-
-pub(crate) fn entry(row: TimelineRow) -> v1::TimelineEntry {
-    let visible_to_customer = !row.entry.internal;
-    v1::TimelineEntry {
-        number: row.number,
-        kind: kind(row.entry.kind).into(),
-        actor: row.entry.actor,
-        detail: row.entry.detail,
-        create_time: Some(timestamp(row.time)),
-        visible_to_customer,
     }
 }
 
@@ -214,35 +183,6 @@ fn rejection(rejection: &Rejection) -> order::Rejection {
     }
 }
 
-fn kind(kind: Kind) -> timeline_entry::Kind {
-    match kind {
-        Kind::Placed => timeline_entry::Kind::Placed,
-        Kind::StockReserved => timeline_entry::Kind::StockReserved,
-        Kind::PaymentAuthorized => timeline_entry::Kind::PaymentAuthorized,
-        Kind::StockCommitted => timeline_entry::Kind::StockCommitted,
-        Kind::PaymentCaptured => timeline_entry::Kind::PaymentCaptured,
-        Kind::Confirmed => timeline_entry::Kind::Confirmed,
-        Kind::StockReleased => timeline_entry::Kind::StockReleased,
-        Kind::PaymentVoided => timeline_entry::Kind::PaymentVoided,
-        Kind::Rejected => timeline_entry::Kind::Rejected,
-        Kind::CancelRequested => timeline_entry::Kind::CancelRequested,
-        Kind::StockReturned => timeline_entry::Kind::StockReturned,
-        Kind::PaymentRefunded => timeline_entry::Kind::PaymentRefunded,
-        Kind::Cancelled => timeline_entry::Kind::Cancelled,
-        Kind::ReturnRequested => timeline_entry::Kind::ReturnRequested,
-        Kind::ReturnCompleted => timeline_entry::Kind::ReturnCompleted,
-        Kind::Shipped => timeline_entry::Kind::Shipped,
-        Kind::ItemsCancelRequested => timeline_entry::Kind::ItemsCancelRequested,
-        Kind::ItemsCancelled => timeline_entry::Kind::ItemsCancelled,
-        Kind::RefundRequested => timeline_entry::Kind::RefundRequested,
-        Kind::RefundCompleted => timeline_entry::Kind::RefundCompleted,
-        Kind::Note => timeline_entry::Kind::Note,
-        Kind::RetryRequested => timeline_entry::Kind::RetryRequested,
-        Kind::Abandoned => timeline_entry::Kind::Abandoned,
-        Kind::FinishedByHand => timeline_entry::Kind::FinishedByHand,
-    }
-}
-
 fn address(address: &Address) -> AddressMessage {
     AddressMessage {
         recipient: address.recipient.clone(),
@@ -254,7 +194,7 @@ fn address(address: &Address) -> AddressMessage {
     }
 }
 
-fn timestamp(time: DateTime<Utc>) -> Timestamp {
+pub(crate) fn timestamp(time: DateTime<Utc>) -> Timestamp {
     Timestamp {
         seconds: time.timestamp(),
         // Below 10^9.

@@ -2,6 +2,7 @@
 
 mod adjust;
 mod cancel;
+mod convert;
 mod list;
 mod notes;
 mod parse;
@@ -19,7 +20,6 @@ use souk_common::{
     auth::Caller,
     context::RequestContext,
     error::{Problem, Reason},
-    events::Log,
     ids::OrderId,
 };
 use souk_proto::order::v1::{
@@ -29,6 +29,7 @@ use souk_proto::order::v1::{
     RefundOrderRequest, Return, ReturnOrderItemsRequest, Shipment, TimelineEntry, WatchOrdersRequest,
     order_service_server::OrderService,
 };
+use souk_store::events::Log;
 use tonic::{Request, Response, Status, metadata::MetadataValue};
 use tracing::Instrument;
 
@@ -39,16 +40,16 @@ use crate::{
     error::Error,
     jobs::saga::{End, Sagas},
     reply,
-    store::{Lease, Memory, Store},
+    store::{IdempotencyRecord, Lease, Store},
 };
 
-/// Says in an answer that it is one that was given before.
+/// Marks a response that was sent before.
 const REPLAYED: &str = "idempotent-replayed";
-/// When to ask again about something that is running.
+/// When to retry a request that is still running.
 const RETRY: Duration = Duration::from_secs(1);
-/// The longest a caller is kept waiting for a saga.
-const PATIENCE: Duration = Duration::from_secs(60);
-/// What of a caller's deadline is left for the way back: a fifth, but no more than this.
+/// The longest time that a caller waits for a saga.
+const TIMEOUT: Duration = Duration::from_secs(60);
+/// The part of a caller's deadline that is reserved for the response: a fifth, but at most this.
 const WAY_BACK: Duration = Duration::from_secs(1);
 
 /// The service's generated trait. A clone is another handle.
@@ -63,15 +64,15 @@ struct Parts {
 }
 
 impl Rpc {
-    /// Answers from this store and its log of events, and places orders with these sagas.
+    /// Uses this store and its event log, and runs sagas with this runner.
     #[must_use]
     pub fn new(store: Store, sagas: Sagas, inventory: Inventory, log: Log) -> Self {
         Self(Arc::new(Parts { store, sagas, inventory, log }))
     }
 
-    /// Does what takes a saga down in a task of its own. A caller who leaves just then, or whose connection breaks,
-    /// would otherwise leave an order behind that nobody runs until its lease lapses.
-    async fn undisturbed<T, W, F>(&self, work: W) -> Result<T, Problem>
+    /// Runs work that records a saga in a task of its own. In the caller's task, a disconnect at that moment would
+    /// leave an order behind that nobody runs until its lease expires.
+    async fn spawn_detached<T, W, F>(&self, work: W) -> Result<T, Problem>
     where
         W: FnOnce(Arc<Parts>) -> F,
         F: Future<Output = Result<T, Problem>> + Send + 'static,
@@ -87,7 +88,7 @@ impl Rpc {
 impl OrderService for Rpc {
     async fn place_order(&self, request: Request<PlaceOrderRequest>) -> Result<Response<Order>, Status> {
         let caller = Caller::of(&request)?;
-        let placed = self.undisturbed(|parts| async move { parts.place(&caller, request.into_inner()).await });
+        let placed = self.spawn_detached(|parts| async move { parts.place(&caller, request.into_inner()).await });
         Ok(placed.await?.response())
     }
 
@@ -106,19 +107,19 @@ impl OrderService for Rpc {
 
     async fn cancel_order(&self, request: Request<CancelOrderRequest>) -> Result<Response<Order>, Status> {
         let caller = Caller::of(&request)?;
-        let cancelled = self.undisturbed(|parts| async move { parts.cancel(&caller, &request.into_inner()).await });
+        let cancelled = self.spawn_detached(|parts| async move { parts.cancel(&caller, &request.into_inner()).await });
         Ok(cancelled.await?.response())
     }
 
     async fn return_order_items(&self, request: Request<ReturnOrderItemsRequest>) -> Result<Response<Return>, Status> {
         let caller = Caller::of(&request)?;
-        let back = self.undisturbed(|parts| async move { parts.take_back(&caller, request.into_inner()).await });
+        let back = self.spawn_detached(|parts| async move { parts.take_back(&caller, request.into_inner()).await });
         Ok(back.await?.response())
     }
 
     async fn refund_order(&self, request: Request<RefundOrderRequest>) -> Result<Response<Refund>, Status> {
         let caller = Caller::of(&request)?;
-        let refund = self.undisturbed(|parts| async move { parts.refund(&caller, request.into_inner()).await });
+        let refund = self.spawn_detached(|parts| async move { parts.refund(&caller, request.into_inner()).await });
         Ok(refund.await?.response())
     }
 
@@ -169,7 +170,7 @@ impl OrderService for Rpc {
     }
 }
 
-/// An answer that may have been given before.
+/// A response that may have been sent before.
 struct Answered<T> {
     message: T,
     replayed: bool,
@@ -191,17 +192,17 @@ impl<T> Answered<T> {
 }
 
 impl<T: Message + Default> Answered<T> {
-    /// What is remembered under an idempotency key.
-    fn again(memory: Memory) -> Result<Self, Problem> {
-        let order = memory.order.name();
-        if !memory.same_request {
+    /// The response of an idempotency record.
+    fn again(record: IdempotencyRecord) -> Result<Self, Problem> {
+        let order = record.order.name();
+        if !record.same_request {
             let message = "this request_id was used for another request: choose a new one for a new request, \
                  or repeat the first request unchanged";
             return Err(Problem::new(Reason::IdempotencyKeyReused, message)
                 .field("request_id", "must be new for a new request")
                 .metadata("order", order));
         }
-        let Some(response) = memory.response else {
+        let Some(response) = record.response else {
             let message = "the first request with this request_id is still running: try again";
             return Err(Problem::new(Reason::RequestInProgress, message).retry_after(RETRY).metadata("order", order));
         };
@@ -211,12 +212,12 @@ impl<T: Message + Default> Answered<T> {
 }
 
 impl Parts {
-    /// Runs a saga that was taken down just now, to its end or until the caller has to be answered. It goes on when
-    /// the caller does not wait: in a task of its own, and if need be by the job.
+    /// Runs a saga that was recorded just now, to its end or until the caller's deadline. It continues when the
+    /// caller leaves: in a task of its own and, after a failure, in the saga job.
     async fn finish(&self, saga: Saga, lease: Lease, what: &str) -> Result<Saga, Problem> {
         let order = saga.order().name();
         let context = RequestContext::current().unwrap_or_else(RequestContext::background);
-        let remaining = context.remaining(PATIENCE);
+        let remaining = context.remaining(TIMEOUT);
         let wait = remaining - WAY_BACK.min(remaining / 5);
         let sagas = self.sagas.clone();
         let run = context.detached().scope(async move { sagas.run(saga, lease).await }).in_current_span();
@@ -224,10 +225,10 @@ impl Parts {
             Some(Ok(End::Final(saga))) => Ok(saga),
             Some(Ok(End::Later)) | None => {
                 let message =
-                    format!("{what} was taken down and goes on by itself, but is not done yet: try again in a while");
+                    format!("{what} was recorded and continues by itself, but is not done yet: try again later");
                 Err(Problem::new(Reason::ServiceUnavailable, message).retry_after(RETRY).metadata("order", order))
             }
-            Some(Ok(End::Taken)) => {
+            Some(Ok(End::LeaseLost)) => {
                 Err(Problem::new(Reason::RequestInProgress, format!("{what} is still running: try again"))
                     .retry_after(RETRY)
                     .metadata("order", order))
@@ -253,7 +254,7 @@ fn refused(refusal: Refusal, order: OrderId, what: &str) -> Problem {
     }
 }
 
-/// The order is not there, or not there for this caller: customers do not learn which.
+/// The error for an order that does not exist or is not the caller's: customers do not learn which.
 fn missing(caller: &Caller, id: OrderId) -> Problem {
     match caller.grant.owner() {
         Some(_) => Problem::access_denied(id.name()),

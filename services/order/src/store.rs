@@ -1,9 +1,10 @@
-//! The orders' database: one function an operation. Each is one transaction or one read.
+//! The order service's database: one function per operation, each one transaction or one read.
 
+mod batch_writer;
+pub(crate) mod books;
 mod changes;
 pub mod codes;
 mod error;
-mod hot;
 pub mod inspector;
 pub mod postgres;
 mod schema;
@@ -17,17 +18,22 @@ use std::{path::Path, sync::Arc};
 use chrono::{DateTime, SubsecRound, Utc};
 use diesel_migrations::embed_migrations;
 use souk_common::{
-    db::{self, Db, DbError, EmbeddedMigrations, Migrations},
-    events::Bell,
     ids::{OrderId, ReturnId, UserId},
     page::Scan,
+};
+use souk_store::{
+    db::{self, Db, DbError, EmbeddedMigrations, Migrations},
+    events::Notifier,
 };
 
 pub(crate) use self::values::{Placing, SavedStep};
 pub use self::{
     error::StoreError,
     inspector::{Operated, SagaCondition, SagaId, SagaQuery, SagaView},
-    values::{Begin, Cancel, Condition, Key, Lease, Memory, OrderKey, Query, Shipping, TimelineRow, Which},
+    values::{
+        Adjusting, Begin, Cancel, Condition, IdempotencyRecord, Key, Lease, Note, OrderKey, OrderScope, Query, Release,
+        Renewal, Shipping, TimelineRow, Which,
+    },
 };
 use crate::domain::{Adjustment, Entry, Order, Saga, Shipment};
 
@@ -40,7 +46,7 @@ pub fn migrations() -> Migrations {
     Migrations { postgres: POSTGRES, sqlite: SQLITE }
 }
 
-/// The time, as exact as both engines store it.
+/// The current time, in the precision of both engines.
 #[must_use]
 pub fn now() -> DateTime<Utc> {
     Utc::now().trunc_subsecs(6)
@@ -50,27 +56,27 @@ pub fn now() -> DateTime<Utc> {
 #[derive(Clone)]
 pub struct Store {
     db: Db,
-    hot: hot::Writes,
-    bell: Bell,
+    writer: batch_writer::BatchWriter,
+    notifier: Notifier,
 }
 
 impl Store {
     /// On this database, whose migrations must have run. Must be called within a tokio runtime.
     #[must_use]
     pub fn new(db: Db) -> Self {
-        Self { hot: hot::start(&db), db, bell: Bell::default() }
+        Self { writer: batch_writer::start(&db), db, notifier: Notifier::default() }
     }
 
-    /// Ends what is being written, and closes the database.
+    /// Waits for pending writes, and closes the database.
     pub async fn close(&self) {
-        self.hot.drain().await;
+        self.writer.drain().await;
         self.db.close();
     }
 
     /// Opens the database and brings its schema up to date.
     ///
     /// # Errors
-    /// Where it cannot be opened or migrated.
+    /// If it cannot be opened or migrated.
     pub async fn open(config: &db::Config, data_dir: &Path) -> Result<Self, DbError> {
         let db = Self::connect(config, data_dir).await?;
         db.migrate().await?;
@@ -80,7 +86,7 @@ impl Store {
     /// Opens the database as it is.
     ///
     /// # Errors
-    /// Where it cannot be opened.
+    /// If it cannot be opened.
     pub async fn connect(config: &db::Config, data_dir: &Path) -> Result<Db, DbError> {
         Db::connect(config, data_dir, "order", migrations()).await
     }
@@ -93,27 +99,27 @@ impl Store {
 
     /// Rings when it has written events.
     #[must_use]
-    pub fn bell(&self) -> Bell {
-        self.bell.clone()
+    pub fn notifier(&self) -> Notifier {
+        self.notifier.clone()
     }
 
-    /// Tells of the events that a write which went well has written.
-    fn told<T, E>(&self, written: Result<T, E>) -> Result<T, E> {
+    /// Notifies the event log after a successful write.
+    fn notify_if_ok<T, E>(&self, written: Result<T, E>) -> Result<T, E> {
         if written.is_ok() {
-            self.bell.ring();
+            self.notifier.notify();
         }
         written
     }
 
-    /// What is remembered under a key.
+    /// The idempotency record of a key.
     ///
     /// # Errors
-    /// Where the database fails.
-    pub async fn recall(&self, key: &Key) -> Result<Option<Memory>, StoreError> {
-        db::read!(self.db, |conn, q| -> Result<_, StoreError> { q::recall(conn, key).await })
+    /// If the database fails.
+    pub async fn find_record(&self, key: &Key) -> Result<Option<IdempotencyRecord>, StoreError> {
+        db::read!(self.db, |conn, q| -> Result<_, StoreError> { q::find_record(conn, key).await })
     }
 
-    /// Takes an order down under a lease. `Some` where the key is known already; then nothing was written.
+    /// Records an order under a lease. `Some` if the key is known already; then nothing was written.
     ///
     /// # Errors
     /// [`StoreError::ExternalIdTaken`], or where the database fails.
@@ -123,33 +129,32 @@ impl Store {
         order: &Order,
         entries: &[Entry],
         lease: Lease,
-    ) -> Result<Option<Memory>, StoreError> {
+    ) -> Result<Option<IdempotencyRecord>, StoreError> {
         let placing = Placing { key: key.clone(), order: order.clone(), entries: entries.to_vec(), lease };
-        let write = hot::Write::Place(Arc::new(placing));
-        let mut written = self.hot.submit(write.clone()).await.map_err(StoreError::from);
+        let write = batch_writer::Write::Place(Arc::new(placing));
+        let mut written = self.writer.submit(write.clone()).await.map_err(StoreError::from);
         if written.as_ref().is_err_and(StoreError::is_lost) {
-            // It may have happened, and its key tells whether it has.
-            written = self.hot.submit(write).await.map_err(StoreError::from);
+            // The write may have taken effect; the key tells.
+            written = self.writer.submit(write).await.map_err(StoreError::from);
         }
-        match self.told(written)? {
-            hot::Written::Placed(known) => Ok(known),
-            hot::Written::Saved(_) => Err(StoreError::Lost),
+        match self.notify_if_ok(written)? {
+            batch_writer::Written::Placed(known) => Ok(known),
+            batch_writer::Written::Saved(_) => Err(StoreError::Lost),
         }
     }
 
-    /// Stores where a saga has come to since `before`, and its entries in the timeline; `response` is the answer
-    /// to whoever asked for it, once it is final. Only the holder of the lease can; `false` where it is not one's
-    /// own any more.
+    /// Stores a saga's progress since `before`, and its entries in the timeline. `response` is the response to its
+    /// request, once it is final. Only the holder of the lease can do this: `false` if the lease was lost.
     ///
     /// # Errors
-    /// Where the database fails.
+    /// If the database fails.
     pub async fn save(
         &self,
         before: &Saga,
         after: &Saga,
         entries: &[Entry],
         response: Option<&[u8]>,
-        (held, lease): (i64, Lease),
+        Renewal { held, lease }: Renewal,
     ) -> Result<bool, StoreError> {
         match (before, after) {
             (Saga::Order(before), Saga::Order(after)) => {
@@ -161,63 +166,55 @@ impl Store {
                     held,
                     lease,
                 };
-                match self.told(self.hot.submit(hot::Write::Save(Arc::new(step))).await)? {
-                    hot::Written::Saved(saved) => Ok(saved),
-                    hot::Written::Placed(_) => Err(StoreError::Lost),
+                match self.notify_if_ok(self.writer.submit(batch_writer::Write::Save(Arc::new(step))).await)? {
+                    batch_writer::Written::Saved(saved) => Ok(saved),
+                    batch_writer::Written::Placed(_) => Err(StoreError::Lost),
                 }
             }
             (Saga::Adjustment(before), Saga::Adjustment(after)) => {
                 let now = now();
                 let written = db::write!(self.db, |conn, q| -> Result<_, StoreError> {
-                    let saved = q::update_adjustment(conn, after, before.step, held, entries, (lease, now)).await?;
+                    let saved = q::update_adjustment(conn, after, before.step, held, entries, lease, now).await?;
                     if let (true, Some(response)) = (saved, response) {
                         q::answer_adjustment(conn, after, response).await?;
                     }
                     Ok(saved)
                 });
-                self.told(written)
+                self.notify_if_ok(written)
             }
             _ => Ok(false),
         }
     }
 
-    /// Whether a saga has been stored as it is here: for whoever does not know whether a commit went through.
+    /// Whether a saga is stored as it is here, to find out whether a commit with a lost response took effect.
     ///
     /// # Errors
-    /// Where the database fails.
+    /// If the database fails.
     pub async fn is_saved(&self, saga: &Saga) -> Result<bool, StoreError> {
         db::read!(self.db, |conn, q| -> Result<_, StoreError> {
             match saga {
                 Saga::Order(order) => q::is_at(conn, order).await,
                 Saga::Adjustment(adjustment) => {
                     let stored = q::find_adjustment(conn, adjustment.id).await?;
-                    let is = (adjustment.step, adjustment.by_hand);
-                    Ok(stored.is_some_and(|stored| (stored.step, stored.by_hand) == is))
+                    let is = (adjustment.step, adjustment.settled_manually);
+                    Ok(stored.is_some_and(|stored| (stored.step, stored.settled_manually) == is))
                 }
             }
         })
     }
 
-    /// Gives up a lease: from `due` on anyone may go on. `error` says why, for operators alone.
+    /// Releases a lease: from `due` on any runner may continue.
     ///
     /// # Errors
-    /// Where the database fails; the lease then ends by itself.
-    pub async fn release(
-        &self,
-        saga: &Saga,
-        held: i64,
-        due: DateTime<Utc>,
-        (attempts, error): (i32, &str),
-    ) -> Result<(), StoreError> {
-        db::write!(self.db, |conn, q| -> Result<_, StoreError> {
-            q::release(conn, saga, held, due, (attempts, error)).await
-        })
+    /// If the database fails; the lease then ends by itself.
+    pub async fn release(&self, saga: &Saga, release: Release<'_>) -> Result<(), StoreError> {
+        db::write!(self.db, |conn, q| -> Result<_, StoreError> { q::release(conn, saga, release).await })
     }
 
-    /// Takes over at most `limit` sagas whose time has come.
+    /// Takes over at most `limit` due sagas.
     ///
     /// # Errors
-    /// Where the database fails.
+    /// If the database fails.
     pub async fn claim(&self, lease: Lease, limit: i64) -> Result<Vec<Saga>, StoreError> {
         let now = now();
         // Looking first keeps an idle service from writing.
@@ -231,7 +228,7 @@ impl Store {
     /// An order; where `owner` is given, only if it is theirs.
     ///
     /// # Errors
-    /// Where the database fails.
+    /// If the database fails.
     pub async fn order(&self, id: OrderId, owner: Option<UserId>) -> Result<Option<Order>, StoreError> {
         db::read!(self.db, |conn, q| -> Result<_, StoreError> { q::order(conn, id, owner).await })
     }
@@ -239,7 +236,7 @@ impl Store {
     /// A page of orders, newest first.
     ///
     /// # Errors
-    /// Where the database fails.
+    /// If the database fails.
     pub async fn orders(&self, query: &Query) -> Result<Scan<Order, OrderKey>, StoreError> {
         db::read!(self.db, |conn, q| -> Result<_, StoreError> { q::list(conn, query).await })
     }
@@ -247,19 +244,19 @@ impl Store {
     /// Whether an order has this number of another system.
     ///
     /// # Errors
-    /// Where the database fails.
+    /// If the database fails.
     pub async fn external_id_is_taken(&self, id: &str) -> Result<bool, StoreError> {
         db::read!(self.db, |conn, q| -> Result<_, StoreError> { q::external_id_is_taken(conn, id).await })
     }
 
-    /// At most `limit` entries of an order's timeline from number `after` on, oldest first; `None` where there is
-    /// no such order, or not of this owner, who does not see what is for staff alone.
+    /// At most `limit` entries of an order's timeline from number `after` on, oldest first; `None` if there is no
+    /// such order, or not of this owner, who does not see what is for staff alone.
     ///
     /// # Errors
-    /// Where the database fails.
+    /// If the database fails.
     pub async fn timeline(
         &self,
-        (id, owner): (OrderId, Option<UserId>),
+        OrderScope { id, owner }: OrderScope,
         after: i32,
         limit: i64,
     ) -> Result<Option<Vec<TimelineRow>>, StoreError> {
@@ -267,18 +264,18 @@ impl Store {
             if !q::exists(conn, id, owner).await? {
                 return Ok(None);
             }
-            Ok(Some(q::timeline(conn, (id, owner.is_none()), after, limit).await?))
+            Ok(Some(q::timeline(conn, id, owner.is_none(), after, limit).await?))
         })
     }
 
-    /// A page of what was given back of an order that stayed confirmed, oldest first; `None` where there is no such
-    /// order, or not of this owner.
+    /// A page of the adjustments of an order that stayed confirmed, oldest first. `None` if the order does not
+    /// exist or is not this owner's.
     ///
     /// # Errors
-    /// Where the database fails.
+    /// If the database fails.
     pub async fn adjustments(
         &self,
-        (id, owner): (OrderId, Option<UserId>),
+        OrderScope { id, owner }: OrderScope,
         after: Option<ReturnId>,
         limit: i64,
     ) -> Result<Option<Vec<Adjustment>>, StoreError> {
@@ -288,13 +285,13 @@ impl Store {
         })
     }
 
-    /// Shipments of an order, oldest first; `None` where there is no such order, or not of this owner.
+    /// Shipments of an order, oldest first; `None` if there is no such order, or not of this owner.
     ///
     /// # Errors
-    /// Where the database fails.
+    /// If the database fails.
     pub async fn shipments(
         &self,
-        (id, owner): (OrderId, Option<UserId>),
+        OrderScope { id, owner }: OrderScope,
         which: Which,
     ) -> Result<Option<Vec<Shipment>>, StoreError> {
         db::read!(self.db, |conn, q| -> Result<_, StoreError> {
@@ -305,47 +302,47 @@ impl Store {
         })
     }
 
-    /// Forgets answered keys that are older than this, and says how many.
+    /// Deletes answered keys that are older than this, and says how many.
     ///
     /// # Errors
-    /// Where the database fails.
+    /// If the database fails.
     pub async fn forget(&self, before: DateTime<Utc>) -> Result<u64, StoreError> {
         db::write!(self.db, |conn, q| -> Result<_, StoreError> {
             Ok(u64::try_from(q::forget(conn, before).await?).unwrap_or(u64::MAX))
         })
     }
 
-    /// Whether a webhook of the payment provider was taken in before.
+    /// Whether a webhook of the payment provider was received before.
     ///
     /// # Errors
-    /// Where the database fails.
+    /// If the database fails.
     pub async fn is_noticed(&self, id: &str) -> Result<bool, StoreError> {
         db::read!(self.db, |conn, q| -> Result<_, StoreError> { q::is_noticed(conn, id).await })
     }
 
-    /// Remembers that a webhook of the payment provider was taken in.
+    /// Records that a webhook of the payment provider was received.
     ///
     /// # Errors
-    /// Where the database fails.
+    /// If the database fails.
     pub async fn notice(&self, id: &str) -> Result<(), StoreError> {
         let now = now();
         db::write!(self.db, |conn, q| -> Result<_, StoreError> { q::notice(conn, id, now).await })
     }
 
-    /// Forgets webhooks of the payment provider that are older than this, and says how many.
+    /// Deletes webhooks of the payment provider that are older than this, and says how many.
     ///
     /// # Errors
-    /// Where the database fails.
+    /// If the database fails.
     pub async fn forget_notices(&self, before: DateTime<Utc>) -> Result<u64, StoreError> {
         db::write!(self.db, |conn, q| -> Result<_, StoreError> {
             Ok(u64::try_from(q::forget_notices(conn, before).await?).unwrap_or(u64::MAX))
         })
     }
 
-    /// Has an order that waits for its next try be tried by the job's next run.
+    /// Makes the next try of a waiting order due now.
     ///
     /// # Errors
-    /// Where the database fails.
+    /// If the database fails.
     pub async fn wake(&self, id: OrderId) -> Result<(), StoreError> {
         let now = now();
         db::write!(self.db, |conn, q| -> Result<_, StoreError> { q::wake(conn, id, now).await })

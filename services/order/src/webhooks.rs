@@ -1,14 +1,12 @@
-//! Merchants' webhooks: what happens to orders, posted to addresses of the merchants' own and signed as
-//! [Standard Webhooks](https://www.standardwebhooks.com) words it.
+//! Merchants' webhooks: events of orders, posted to the merchants' URLs and signed as [Standard
+//! Webhooks](https://www.standardwebhooks.com) specifies.
 //!
-//! [`Recorder`] reads the service's log of events and takes a delivery down for each event and each endpoint that it
-//! is for; [`Dispatcher`] tries what is due until it is delivered or given up. Both are one transaction a step, so
-//! nothing is lost, and each event reaches each endpoint at least once, by the same id.
+//! [`Recorder`] reads the service's event log and records a delivery for each event and each endpoint that gets it.
+//! [`Dispatcher`] sends due deliveries until they succeed or have failed for good. Each step is one transaction, so
+//! nothing is lost, and each event reaches each endpoint at least once, with the same id.
 
 pub(crate) mod address;
-pub(crate) mod delivery;
 mod dispatcher;
-pub(crate) mod endpoint;
 mod metrics;
 mod recorder;
 mod sender;
@@ -17,7 +15,8 @@ pub mod settings;
 use std::{sync::Arc, time::Duration};
 
 use chrono::TimeDelta;
-use souk_common::{error::chain, events::Log, jobs::Jobs};
+use souk_common::error::chain;
+use souk_store::{events::Log, jobs::Jobs};
 use tokio_util::sync::CancellationToken;
 
 use self::{dispatcher::Dispatcher, recorder::Recorder, sender::Sender, settings::Settings};
@@ -31,7 +30,7 @@ const CLEAN_EVERY: Duration = Duration::from_secs(3600);
 /// Longer than a run of the cleaning should take; it is then stopped and runs again.
 const LIMIT: Duration = Duration::from_secs(300);
 
-/// What takes events down for endpoints, and sends them.
+/// The recorder and the dispatcher of webhooks.
 pub(crate) struct Webhooks {
     dispatcher: Dispatcher,
     recording: tokio::task::JoinHandle<()>,
@@ -41,7 +40,7 @@ impl Webhooks {
     /// Starts both, until `shutdown`, and the job that forgets old deliveries.
     ///
     /// # Errors
-    /// Where the database fails.
+    /// If the database fails.
     pub(crate) async fn start(
         store: &Store,
         settings: &Settings,
@@ -50,21 +49,21 @@ impl Webhooks {
         shutdown: &CancellationToken,
     ) -> Result<Self, ServeError> {
         // Before anyone can add an endpoint, so that it misses nothing from then on.
-        log.seat(recorder::NAME, false).await?;
+        log.checkpoint(recorder::NAME, false).await?;
         let recorder = Recorder::new(store.clone(), settings.set_aside_after)?;
         let recording = tokio::spawn(log.clone().serve(Arc::new(recorder)));
 
         let dispatcher = Dispatcher::new(store.clone(), Sender::new(settings), settings.clone(), shutdown.clone());
         let sending = dispatcher.clone();
-        // Everywhere: deliveries have leases of their own and copies pass over each other's (SKIP LOCKED), so all
-        // share the work, and none waits for the lease of a copy that died on top of its own.
+        // Everywhere: deliveries have leases of their own and replicas pass over each other's (SKIP LOCKED), so all
+        // share the work, and none waits for the lease of a replica that died on top of its own.
         jobs.everywhere("webhooks", settings.interval, dispatcher::LIMIT, move || {
             let dispatcher = sending.clone();
             async move { dispatcher.run().await.map_err(|error| chain(&error)) }
         });
 
         let (store, retention) = (store.clone(), settings.retention);
-        // Leased: copies that clean at the same time would only wait for each other's rows.
+        // Leased: replicas that clean at the same time would only wait for each other's rows.
         jobs.leased("webhook-cleanup", CLEAN_EVERY, LIMIT, move || {
             let store = store.clone();
             async move {
@@ -78,7 +77,7 @@ impl Webhooks {
         Ok(Self { dispatcher, recording })
     }
 
-    /// Lets what is being sent come to an end; what has not by `limit` is left to another copy, or to the next start.
+    /// Waits for running tries to end. Those that run after `limit` are left to another replica, or to the next start.
     pub(crate) async fn stopped(self, limit: Duration) {
         self.dispatcher.drain(limit).await;
         let _ = self.recording.await;

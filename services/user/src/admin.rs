@@ -1,13 +1,10 @@
-//! What the command line does without a server: migrate, the first administrator, another key, locking one out.
+//! Operations of the command line, without a server: migrate, create administrators, rotate keys, disable accounts.
 
 use std::fmt;
 
 use rand::distr::{Alphanumeric, SampleString};
-use souk_common::{
-    auth::Role,
-    db::{Db, DbError},
-    ids::UserId,
-};
+use souk_common::{auth::Role, ids::UserId};
+use souk_store::db::{Db, DbError};
 
 use crate::{
     config::Config,
@@ -27,7 +24,7 @@ use crate::{
 pub struct Created {
     /// The account.
     pub user: UserId,
-    /// The password, where it was made up here: stored nowhere else.
+    /// The password, if it was generated here: it is stored nowhere else.
     pub password: Option<String>,
 }
 
@@ -43,13 +40,13 @@ const GENERATED_LEN: usize = 24;
 /// Brings the database's schema up to date.
 ///
 /// # Errors
-/// Where the database cannot be reached or a migration fails.
+/// If the database cannot be reached or a migration fails.
 pub async fn migrate(config: &Config) -> Result<(), DbError> {
     store::open(&config.settings.database, &config.common.data_dir).await?.close();
     Ok(())
 }
 
-/// Makes an administrator. Without a password, one is made up.
+/// Creates an administrator. Without a password, one is generated.
 ///
 /// # Errors
 /// [`Error::Invalid`], [`Error::EmailTaken`]; faults of the database.
@@ -63,7 +60,8 @@ pub async fn create_admin(config: &Config, email: &str, password: Option<String>
     Ok(Created { user: user.id, password: generated })
 }
 
-/// Makes the first administrator, and the password that this returns; `None`, and nothing is made, where there is one.
+/// Creates the first administrator with a generated password, and returns both. `None` if there is an administrator
+/// already.
 ///
 /// # Errors
 /// [`Error::Invalid`], [`Error::EmailTaken`]; faults of the database.
@@ -76,7 +74,7 @@ pub async fn ensure_admin(config: &Config, email: &str) -> Result<Option<String>
     let password = generate();
     let hash = hasher(config)?.hash(chosen(password.clone())?).await?;
     let made = match store::users::insert_first_admin(&db, &user, &hash).await {
-        // Another copy of the program made the same one in this moment.
+        // Another replica of the program made the same one in this moment.
         Err(Error::EmailTaken) if store::users::admin_exists(&db).await? => false,
         made => made?,
     };
@@ -84,8 +82,8 @@ pub async fn ensure_admin(config: &Config, email: &str) -> Result<Option<String>
     Ok(made.then_some(password))
 }
 
-/// Lets the account of an email be used or not; whose it is. Where not, its sessions end, and its access tokens are
-/// refused within 2 seconds. `None` where nobody has this email.
+/// Enables or disables the account of an email, and returns its id. A disabled account's sessions end, and its
+/// access tokens are refused within 2 seconds. `None` if nobody has this email.
 ///
 /// # Errors
 /// [`Error::LastAdmin`]; faults of the database.
@@ -98,7 +96,7 @@ pub async fn set_state(config: &Config, email: &str, state: State) -> Result<Opt
     Ok(Some(user.id))
 }
 
-/// Makes another signing key; its id. It signs a few seconds later, see [`tokens::rotate_key`].
+/// Creates a new signing key, and returns its id. It signs a few seconds later, see [`tokens::rotate_key`].
 ///
 /// # Errors
 /// Faults of the database; no randomness to be had.

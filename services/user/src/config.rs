@@ -6,9 +6,9 @@ use chrono::TimeDelta;
 use serde::Deserialize;
 use souk_common::{
     config::{self, ConfigError},
-    db,
     service::Common,
 };
+use souk_store::db;
 
 use crate::domain::password::{Cost, HashError};
 
@@ -59,14 +59,14 @@ impl Hashing {
     /// The cost of a hash.
     ///
     /// # Errors
-    /// Where argon2 does not allow it.
+    /// If argon2 does not allow it.
     pub fn cost(&self) -> Result<Cost, HashError> {
         let kib = u32::try_from(self.memory / 1024).unwrap_or(u32::MAX);
         Cost::new(kib, self.iterations, self.parallelism)
     }
 }
 
-/// More memory than this for one hash is a slip of the pen.
+/// More memory than this for one hash is a mistake.
 const MOST_MEMORY: usize = 4 << 30;
 const MINUTE: Duration = Duration::from_secs(60);
 const DAY: Duration = Duration::from_secs(24 * 3600);
@@ -87,7 +87,7 @@ impl Config {
             return fault("session_ttl", "must be at least access_token_ttl, and at most ten years".into());
         }
         if settings.refresh_grace > MINUTE {
-            return fault("refresh_grace", "must be at most 1m: for so long a stolen token goes unnoticed".into());
+            return fault("refresh_grace", "must be at most 1m: a stolen token goes unnoticed for this long".into());
         }
         if !(MINUTE..=3660 * DAY).contains(&settings.signing_key_max_age) {
             return fault("signing_key_max_age", "must be from 1m to ten years".into());

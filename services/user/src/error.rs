@@ -1,11 +1,11 @@
-//! What can go wrong in this service, and what a client is told of it.
+//! The errors of this service, and the statuses that clients get.
 
 use souk_common::{
     auth::{Role, has_ended},
-    db::{DbError, Failure},
     error::{Problem, Reason},
     ids::UserId,
 };
+use souk_store::db::{DbError, Failure};
 
 use crate::domain::{password::HashError, session::Refused, token::TokenError, update::UpdateError};
 
@@ -33,10 +33,10 @@ pub enum Error {
     #[error("{} does not exist", .0.name())]
     NoSuchUser(UserId),
     /// Another account has this email.
-    #[error("the email is taken")]
+    #[error("the email is in use")]
     EmailTaken,
     /// Another account has this external id.
-    #[error("the external id is taken")]
+    #[error("the external id is in use")]
     ExternalIdTaken,
     /// The account changed since the caller read it.
     #[error("the etag is not the current one")]
@@ -145,7 +145,7 @@ impl From<Error> for Problem {
 
 fn database(error: DbError) -> Problem {
     if error.is_unavailable() {
-        Problem::database("the database", &error).caused_by(error)
+        error.problem("the database").caused_by(error)
     } else if error.is_conflict() {
         Problem::new(Reason::Conflict, "concurrent changes kept colliding: try again").caused_by(error)
     } else {
@@ -161,7 +161,7 @@ fn refresh(refused: Refused) -> Problem {
         Refused::Expired => Problem::new(Reason::TokenExpired, "the session was not used for too long: log in again"),
         Refused::JustUsed => Problem::new(
             Reason::Conflict,
-            "this refresh token was just exchanged, and what it was exchanged for is in use: go on with that session",
+            "this refresh token was just exchanged, and its successor is in use: continue with that session",
         ),
         Refused::Reused => Problem::new(
             Reason::TokenInvalid,

@@ -17,10 +17,10 @@ pub struct Hasher {
 }
 
 impl Hasher {
-    /// At this cost, on as many cores as there are.
+    /// At this cost, on all cores but one: a flood of log-ins leaves something for everything else.
     pub fn new(cost: Cost) -> Self {
-        let cores = std::thread::available_parallelism().map_or(2, usize::from);
-        Self { cost, permits: Arc::new(Semaphore::new(cores)) }
+        let cores = std::thread::available_parallelism().map_or(1, usize::from);
+        Self { cost, permits: Arc::new(Semaphore::new((cores - 1).max(1))) }
     }
 
     /// Hashes a password.

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use chrono::TimeDelta;
-use souk_common::{db::Db, jobs::Jobs};
+use souk_store::{db::Db, jobs::Jobs};
 
 use crate::{
     config::{Settings, delta},
@@ -24,17 +24,17 @@ pub fn start(jobs: &Jobs, db: &Db, settings: &Settings) {
     let (session_ttl, token_ttl) = (delta(settings.session_ttl), delta(settings.access_token_ttl));
     let key_max_age = delta(settings.signing_key_max_age);
 
-    // Leased: copies that clean at the same time would only wait for each other's rows.
+    // Leased: replicas that clean at the same time would only wait for each other's rows.
     let sessions = db.clone();
     jobs.leased("session-cleanup", interval, LIMIT, move || clean_sessions(sessions.clone(), session_ttl, grace));
-    // Leased: an old key is replaced once, though copies that did it at a time would not break anything.
+    // Leased: an old key is replaced once, though replicas that did it at a time would not break anything.
     let keys = db.clone();
     jobs.leased("signing-keys", interval, LIMIT, move || turn_keys(keys.clone(), key_max_age, token_ttl));
 }
 
-/// Deletes sessions that have been over for a while, and used tokens that are older than any session may rest:
-/// by then a copy of one is of no use to anyone. Returns how many. Forgets what successors were made from once the grace
-/// is over within which they may be asked for again.
+/// Deletes sessions that have been over for a while, and used tokens that are older than any session may rest: by then
+/// a copy of one is of no use to anyone. Returns how many. Deletes what successors were made from once the grace is
+/// over within which they may be asked for again.
 ///
 /// # Errors
 /// Faults of the database.

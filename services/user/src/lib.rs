@@ -16,14 +16,16 @@ use std::sync::Arc;
 use souk_common::{
     auth::Verifier,
     contract::Contract,
-    db::DbError,
-    jobs::{JobRpc, Jobs},
     server::{Server, ServerError},
     service::SetupError,
 };
 use souk_proto::user::v1::{
     job_service_server::JobServiceServer, session_service_server::SessionServiceServer,
     user_service_server::UserServiceServer,
+};
+use souk_store::{
+    db::DbError,
+    jobs::{JobRpc, Jobs},
 };
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;

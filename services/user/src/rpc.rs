@@ -12,10 +12,10 @@ use std::sync::Arc;
 use chrono::TimeDelta;
 use souk_common::{
     auth::{Caller, Grant, Role},
-    db::Db,
     error::Problem,
     ids::UserId,
 };
+use souk_store::db::Db;
 
 use crate::{
     config::{Settings, delta},

@@ -3,6 +3,7 @@
 pub mod keys;
 mod postgres;
 mod rows;
+mod schema;
 pub mod sessions;
 mod sqlite;
 pub mod users;
@@ -10,7 +11,7 @@ pub mod users;
 use std::path::Path;
 
 use diesel_migrations::embed_migrations;
-use souk_common::db::{Config, Db, DbError, EmbeddedMigrations, Migrations};
+use souk_store::db::{Config, Db, DbError, EmbeddedMigrations, Migrations};
 
 const POSTGRES: EmbeddedMigrations = embed_migrations!("migrations/postgres");
 const SQLITE: EmbeddedMigrations = embed_migrations!("migrations/sqlite");
@@ -18,7 +19,7 @@ const SQLITE: EmbeddedMigrations = embed_migrations!("migrations/sqlite");
 /// Opens the database and brings its schema up to date.
 ///
 /// # Errors
-/// Where the settings are wrong, the database cannot be reached, or a migration fails.
+/// If the settings are wrong, the database cannot be reached, or a migration fails.
 pub async fn open(config: &Config, data_dir: &Path) -> Result<Db, DbError> {
     let migrations = Migrations { postgres: POSTGRES, sqlite: SQLITE };
     let db = Db::connect(config, data_dir, "user", migrations).await?;

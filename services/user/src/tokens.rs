@@ -1,12 +1,10 @@
-//! Access tokens: who signs them, and the keys that check them.
+//! Access tokens: signing, and the published keys that verify them.
 
 use std::time::Duration;
 
 use chrono::{DateTime, TimeDelta, Utc};
-use souk_common::{
-    auth::{self, Claims, KeySource, PublishedKey},
-    db::Db,
-};
+use souk_common::auth::{self, Claims, KeySource, PublishedKey};
+use souk_store::db::Db;
 use uuid::Uuid;
 
 use crate::{
@@ -24,7 +22,7 @@ use crate::{
 /// How long a new key is published before it signs, so that no verifier meets a token whose key it just missed.
 pub const PUBLISHED_BEFORE: TimeDelta = TimeDelta::seconds(10);
 
-/// Makes access tokens, and tells the keys that check them.
+/// Issues access tokens, and publishes the keys that verify them.
 #[derive(Clone)]
 pub struct Issuer {
     db: Db,
@@ -44,7 +42,7 @@ impl Issuer {
         self.ttl
     }
 
-    /// The key that signs now. Read each time, so that all copies of the service change to a new one together.
+    /// The key that signs now. Read each time, so that all replicas of the service change to a new one together.
     ///
     /// # Errors
     /// [`Error::NoSigningKey`] where none was made yet; faults of the database.
@@ -56,7 +54,7 @@ impl Issuer {
     /// A token for a user's session.
     ///
     /// # Errors
-    /// Where the key is not one.
+    /// If the key is not one.
     pub fn issue(&self, key: &SigningKey, user: &User, session: &Session, now: DateTime<Utc>) -> Result<String, Error> {
         let claims = Claims {
             iss: self.issuer.clone(),
@@ -92,36 +90,36 @@ impl KeySource for Issuer {
     }
 }
 
-/// Makes the first key, if there is none. Copies of the service that start at once agree on one.
+/// Makes the first key, if there is none. Replicas of the service that start at once agree on one.
 ///
 /// # Errors
-/// Where the system has no randomness to give; faults of the database.
+/// If the system has no randomness to give; faults of the database.
 pub async fn ensure_key(db: &Db) -> Result<(), Error> {
     if store::keys::all(db).await?.is_empty() {
         let now = now();
         let key = SigningKey::generate(now, now)?;
         if store::keys::insert_first(db, &key).await? {
-            tracing::info!(kid = key.kid, "made the first signing key");
+            tracing::info!(kid = key.kid, "created the first signing key");
         }
     }
     Ok(())
 }
 
 /// Makes a new key, if the newest one was made before `older_than`; its id, if it did. The new key is published at
-/// once and signs [`PUBLISHED_BEFORE`] later; the old one is published until the last token that it signed ran out.
+/// once and signs [`PUBLISHED_BEFORE`] later; the old one is published until the last token that it signed expired.
 ///
 /// # Errors
-/// Where the system has no randomness to give; faults of the database.
+/// If the system has no randomness to give; faults of the database.
 pub async fn rotate_key(db: &Db, now: DateTime<Utc>, older_than: DateTime<Utc>) -> Result<Option<String>, Error> {
     let key = SigningKey::generate(now, now + PUBLISHED_BEFORE)?;
     if !store::keys::replace(db, &key, older_than).await? {
         return Ok(None);
     }
-    tracing::info!(kid = key.kid, "made a new signing key");
+    tracing::info!(kid = key.kid, "created a new signing key");
     Ok(Some(key.kid))
 }
 
-/// Deletes keys that are no longer published; how many.
+/// Deletes keys that are no longer published; returns how many.
 ///
 /// # Errors
 /// Faults of the database.

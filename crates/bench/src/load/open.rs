@@ -96,7 +96,7 @@ impl Idle {
 /// Sends requests as they are due, and waits until all that were sent are answered.
 ///
 /// # Errors
-/// Where the load cannot be made; what requests end in is counted.
+/// If the load cannot be made; what requests end in is counted.
 pub async fn run(target: &Target, arrivals: Arrivals) -> Result<Flow> {
     let total = (arrivals.rate * arrivals.duration.as_secs_f64()) as u64;
     let (target, idle) = (Arc::new(target.clone()), Arc::new(Idle::default()));

@@ -1,19 +1,15 @@
-//! Sessions that ended while an access token of theirs may still be valid: such a token is refused.
+//! Tracks ended sessions whose access tokens may still be valid, and refuses such tokens.
 //!
-//! The user service lists them; the gateway and the services ask it for new ones at short intervals. While it cannot be
-//! asked, what is known counts: a session that ends meanwhile is noticed late, at the latest when its last token expires.
+//! The user service lists them, and the gateway and the services poll it at short intervals. While it is unreachable,
+//! the known list counts: a session that ends meanwhile is noticed late, at the latest when its last token expires.
 
 use std::{
     collections::HashMap,
-    str::FromStr,
     sync::{Arc, PoisonError, RwLock, Weak},
     time::Duration,
 };
 
 use chrono::{DateTime, Utc};
-use souk_proto::user::v1::{
-    ListEndedSessionsRequest, ListEndedSessionsResponse, session_service_client::SessionServiceClient,
-};
 use tokio::{
     sync::watch,
     time::{Instant, sleep, timeout},
@@ -21,23 +17,22 @@ use tokio::{
 use tonic::{Code, Status};
 
 use crate::{
-    client::Client,
     error::{Problem, Reason, chain},
     ids::SessionId,
 };
 
 /// How often is asked what has ended.
 const EVERY: Duration = Duration::from_millis(500);
-/// How long an answer may take. Together with the time between two questions less than the two seconds within which a
-/// session's end is to be known.
+/// The timeout of a poll. With the interval it is less than the two seconds within which the end of a session must be
+/// known.
 const ANSWER: Duration = Duration::from_secs(1);
-/// How soon is asked again that was never answered.
+/// The interval until the first response.
 const RETRY: Duration = Duration::from_millis(100);
-/// How often all is asked for again, so that whatever went wrong does not last.
+/// How often the whole list is read again, so that a wrong state does not last.
 const ANEW: Duration = Duration::from_secs(300);
-/// How long a request waits for the first answer.
-const PATIENCE: Duration = Duration::from_secs(2);
-/// The most sessions that are remembered, some 20 MB: more than that ended within the life of an access token.
+/// How long a request waits for the first response.
+const TIMEOUT: Duration = Duration::from_secs(2);
+/// The most ended sessions to track, some 20 MB: more than that end within the life of an access token.
 const MOST: usize = 500_000;
 
 /// A session that has ended.
@@ -45,7 +40,7 @@ const MOST: usize = 500_000;
 pub struct EndedSession {
     /// The session.
     pub session: SessionId,
-    /// From when on no access token of it can be valid any more.
+    /// When its last access token expires.
     pub token_expire_time: DateTime<Utc>,
 }
 
@@ -63,46 +58,16 @@ pub struct EndedSessions {
 /// Tells which sessions have ended.
 #[tonic::async_trait]
 pub trait EndedFeed: Send + Sync + 'static {
-    /// Those that ended since the last answer, of which this is the cursor; with an empty one, all that matter.
+    /// The sessions that ended since the response with this cursor. With an empty cursor: all whose tokens may be
+    /// valid.
     async fn ended(&self, cursor: String) -> Result<EndedSessions, Status>;
 }
 
-/// Asks the user service. It answers services alone.
-pub struct RemoteEnded(Client);
-
-impl RemoteEnded {
-    /// Asks through this client, which must call in the name of a service.
-    pub fn new(user_service: Client) -> Self {
-        Self(user_service)
-    }
-}
-
-#[tonic::async_trait]
-impl EndedFeed for RemoteEnded {
-    async fn ended(&self, cursor: String) -> Result<EndedSessions, Status> {
-        let request = ListEndedSessionsRequest { cursor, ..ListEndedSessionsRequest::default() };
-        let response = SessionServiceClient::new(self.0.clone()).list_ended_sessions(request).await?.into_inner();
-        Ok(response.into())
-    }
-}
-
-impl From<ListEndedSessionsResponse> for EndedSessions {
-    fn from(response: ListEndedSessionsResponse) -> Self {
-        let read = |ended: souk_proto::user::v1::list_ended_sessions_response::EndedSession| {
-            let session = SessionId::from_str(&ended.session_id).ok()?;
-            let token_expire_time = DateTime::from_timestamp(ended.token_expire_time?.seconds, 0)?;
-            Some(EndedSession { session, token_expire_time })
-        };
-        let sessions = response.sessions.into_iter().filter_map(read).collect();
-        Self { sessions, cursor: response.cursor, more: response.more }
-    }
-}
-
-/// The sessions that are known to have ended.
+/// The known ended sessions.
 pub(super) struct Ended {
-    /// With when each can be forgotten, in seconds since 1970.
+    /// With the time when each can be dropped, in seconds since 1970.
     sessions: RwLock<HashMap<SessionId, i64>>,
-    /// How often something was added; 0 before the first answer.
+    /// Number of additions; 0 before the first response.
     version: watch::Sender<u64>,
 }
 
@@ -120,7 +85,7 @@ impl Ended {
     /// `UNAUTHENTICATED` for a session that has ended; `UNAVAILABLE` where no list of them was ever had.
     pub(super) async fn refuse(&self, session: SessionId) -> Result<(), Problem> {
         if *self.version.borrow() == 0 {
-            let answered = timeout(PATIENCE, self.version.subscribe().wait_for(|version| *version > 0)).await.is_ok();
+            let answered = timeout(TIMEOUT, self.version.subscribe().wait_for(|version| *version > 0)).await.is_ok();
             if !answered {
                 return Err(Problem::unavailable("the service that tells which sessions have ended"));
             }
@@ -142,7 +107,7 @@ impl Ended {
         self.sessions.read().unwrap_or_else(PoisonError::into_inner).contains_key(&session)
     }
 
-    /// Remembers what was told, in place of all before where it is all there is (`whole`).
+    /// Adds sessions, or with `whole` replaces the list by them.
     fn learn(&self, told: Vec<EndedSession>, whole: bool) {
         let now = Utc::now().timestamp();
         let mut sessions = self.sessions.write().unwrap_or_else(PoisonError::into_inner);
@@ -165,7 +130,7 @@ impl Ended {
             sessions.retain(|_, until| *until > last);
             tracing::warn!(
                 surplus,
-                "more sessions end than can be remembered: access tokens of the first of them work until they expire"
+                "too many ended sessions to track: access tokens of the oldest ones work until they expire"
             );
         }
         added |= before != sessions.len();
@@ -178,7 +143,7 @@ impl Ended {
     }
 }
 
-/// What the holder of a token is told whose session has ended.
+/// The error for a token whose session has ended.
 pub fn has_ended() -> Problem {
     Problem::new(Reason::TokenInvalid, "the session of this token has ended: log in again")
 }
@@ -186,7 +151,7 @@ pub fn has_ended() -> Problem {
 async fn follow(ended: Weak<Ended>, feed: Arc<dyn EndedFeed>) {
     let mut cursor = String::new();
     let mut began = Instant::now();
-    // All of a reading from the beginning, until it is complete.
+    // The sessions of a full read, until it is complete.
     let mut whole = Some(Vec::new());
     let mut failing = false;
     let mut answered = false;
@@ -197,7 +162,7 @@ async fn follow(ended: Weak<Ended>, feed: Arc<dyn EndedFeed>) {
         let pause = match asked {
             Ok(told) => {
                 if std::mem::take(&mut failing) {
-                    tracing::info!("the user service tells again which sessions have ended");
+                    tracing::info!("ended sessions can be read from the user service again");
                 }
                 cursor = told.cursor;
                 match &mut whole {
@@ -218,7 +183,7 @@ async fn follow(ended: Weak<Ended>, feed: Arc<dyn EndedFeed>) {
             }
             Err(status) => {
                 if status.code() == Code::Unimplemented {
-                    // A user service of the version before: it knows of no such list.
+                    // A user service of an older version, without this list.
                     ended.learn(Vec::new(), false);
                     answered = true;
                 }
@@ -226,16 +191,16 @@ async fn follow(ended: Weak<Ended>, feed: Arc<dyn EndedFeed>) {
                     // Not a cursor of this service, or no longer.
                     (cursor, began, whole) = (String::new(), Instant::now(), Some(Vec::new()));
                 }
-                // A user service that is still starting is nothing to warn of.
+                // No warning while the user service is still starting.
                 let starting = !answered && matches!(status.code(), Code::Unavailable | Code::DeadlineExceeded);
                 if !starting && !std::mem::replace(&mut failing, true) {
                     tracing::warn!(
                         error = chain(&status),
-                        "the user service does not tell which sessions have ended: access tokens of those that end now \
+                        "cannot read ended sessions from the user service: access tokens of those that end now \
                          work until it does, or until they expire"
                     );
                 } else {
-                    tracing::debug!(error = chain(&status), "the user service does not tell which sessions have ended");
+                    tracing::debug!(error = chain(&status), "cannot read ended sessions from the user service");
                 }
                 if answered { EVERY } else { RETRY }
             }
@@ -253,7 +218,7 @@ mod tests {
 
     use super::*;
 
-    /// Answers what it is told to, and notes what it was asked.
+    /// Returns prepared responses, and records the requests.
     #[derive(Default)]
     struct Feed {
         answers: Mutex<Vec<Result<EndedSessions, Status>>>,
@@ -325,7 +290,7 @@ mod tests {
         ended.clone().until(new).await;
         assert_eq!(reason(ended.refuse(old).await), None);
         assert_eq!(feed.asked.lock().unwrap().iter().filter(|cursor| cursor.is_empty()).count(), 2);
-        // Nobody follows for those who are gone.
+        // Dropping it stops the polling.
         drop(ended);
         sleep(Duration::from_secs(2)).await;
         let asked = feed.asked.lock().unwrap().len();

@@ -1,4 +1,4 @@
-//! Who calls, and whether they may: tokens, identities and the access rule.
+//! Authentication and authorisation: tokens, identities and the access rule.
 
 mod ended;
 mod keys;
@@ -12,8 +12,8 @@ use serde::{Deserialize, Serialize};
 
 pub(crate) use self::secret::check as check_secret;
 pub use self::{
-    ended::{EndedFeed, EndedSession, EndedSessions, RemoteEnded, has_ended},
-    keys::{KeySource, PublishedKey, RemoteKeys},
+    ended::{EndedFeed, EndedSession, EndedSessions, has_ended},
+    keys::{KeySource, PublishedKey},
     service::ServiceTokens,
     verifier::{Identified, Verifier},
 };
@@ -24,7 +24,7 @@ use crate::{
     ids::{SessionId, UserId},
 };
 
-/// The longest that tokens may be accepted after they ran out: as long as their keys are published then.
+/// The longest leeway for expired tokens: their keys are published for as long.
 pub const LONGEST_LEEWAY: Duration = Duration::from_secs(60);
 
 /// Settings of `[auth]`, the same for every service of an installation.
@@ -35,10 +35,10 @@ pub struct Config {
     pub issuer: String,
     /// `aud` of access tokens.
     pub audience: String,
-    /// How long tokens are accepted after they ran out, by this host's clock.
+    /// How long expired tokens are still accepted, by this host's clock.
     #[serde(with = "crate::config::duration")]
     pub leeway: Duration,
-    /// What services prove themselves to each other with: at least 32 bytes, the same everywhere.
+    /// The secret that authenticates services to each other: at least 32 bytes, the same everywhere.
     pub internal_secret: Secret,
 }
 
@@ -56,7 +56,7 @@ pub struct Claims {
     /// Names of roles, as [`Role::as_str`] gives them.
     #[serde(default)]
     pub roles: Vec<String>,
-    /// What the token is limited to (RFC 8693): names of scopes, with spaces between them. Absent: to nothing.
+    /// The scopes that the token is limited to (RFC 8693), separated by spaces. Absent: no limit.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub scope: Option<String>,
     /// Issued at, in seconds since 1970 (UTC).
@@ -91,20 +91,20 @@ pub enum Identity {
         roles: Roles,
         /// The session that the token belongs to.
         session: SessionId,
-        /// What the token is limited to; `None`: to nothing.
+        /// The scopes that the token is limited to. `None`: no limit.
         scopes: Option<Scopes>,
     },
     /// Another souk service.
     Service {
         /// Its name, for example `order`.
         name: String,
-        /// The gRPC service that the token is for: nobody else takes it.
+        /// The gRPC service that the token is for; others refuse it.
         audience: String,
     },
 }
 
 impl Identity {
-    /// Fails where the token is for another gRPC service than this one (`souk.user.v1.SessionService`).
+    /// Fails if the token is for another gRPC service than this one (`souk.user.v1.SessionService`).
     ///
     /// # Errors
     /// `TOKEN_INVALID`: a service's token was sent to the wrong service, or stolen from one that it was sent to.
@@ -119,12 +119,12 @@ impl Identity {
     }
 }
 
-/// What a token is limited to: names of scopes, with spaces between them (RFC 8693).
+/// The scopes that a token is limited to (RFC 8693).
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Scopes(Arc<str>);
 
 impl Scopes {
-    /// Whether the token is good for this scope.
+    /// Whether the token has this scope.
     pub fn has(&self, scope: &str) -> bool {
         self.0.split(' ').any(|name| name == scope)
     }
@@ -136,7 +136,7 @@ impl From<&str> for Scopes {
     }
 }
 
-/// The resource name of whoever acts, for ledgers and timelines: `users/usr_…`, `services/order`, `anonymous`.
+/// The resource name of the actor, for ledgers and timelines: `users/usr_…`, `services/order`, `anonymous`.
 impl fmt::Display for Identity {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
@@ -147,28 +147,27 @@ impl fmt::Display for Identity {
     }
 }
 
-/// Tells what a caller's identity is worth at this moment, where that is known better than their token says: roles may
-/// have changed since it was issued.
+/// Looks up a caller's current identity: roles may have changed since the token was issued.
 #[tonic::async_trait]
 pub trait Recheck: Send + Sync + 'static {
-    /// The identity as it is now.
+    /// The current identity.
     ///
     /// # Errors
-    /// `UNAUTHENTICATED` where it is worth nothing any more.
+    /// `UNAUTHENTICATED` if it is no longer valid.
     async fn now(&self, identity: Identity) -> Result<Identity, Problem>;
 }
 
 /// How far a caller was let in.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Grant {
-    /// To everything that the method reaches.
+    /// Everything that the method reaches.
     All,
-    /// To what is this user's own, and nothing else.
+    /// Only this user's own resources.
     Own(UserId),
 }
 
 impl Grant {
-    /// Whether something of this user's may be reached.
+    /// Whether a resource of this user may be reached.
     pub fn covers(self, owner: UserId) -> bool {
         match self {
             Self::All => true,
@@ -176,7 +175,7 @@ impl Grant {
         }
     }
 
-    /// The user whose things alone may be reached.
+    /// The user, if only their resources may be reached.
     pub fn owner(self) -> Option<UserId> {
         match self {
             Self::All => None,
@@ -198,7 +197,7 @@ impl Caller {
     /// The caller of a request that went through the server's access check.
     ///
     /// # Errors
-    /// `INTERNAL` where it did not: a fault in how the server was put together.
+    /// `INTERNAL` if it did not: a bug in how the server was assembled.
     pub fn of<T>(request: &tonic::Request<T>) -> Result<Self, Problem> {
         request.extensions().get::<Self>().cloned().ok_or_else(Problem::internal)
     }
@@ -225,9 +224,9 @@ impl Caller {
     }
 }
 
-/// Whom a rule of the contract lets in.
+/// An access rule of the contract.
 pub trait Admit {
-    /// How far the rule lets this caller in.
+    /// The grant of this caller under the rule.
     ///
     /// # Errors
     /// `UNAUTHENTICATED` where a token would help, `PERMISSION_DENIED` where none would.

@@ -1,12 +1,12 @@
-//! What the secret that services share must be like.
+//! Rules for the secret that the services share.
 
 use crate::config::Secret;
 
-/// Characters of the shortest secret that tokens may be made under.
+/// The least number of characters of the secret.
 pub(super) const SHORTEST: usize = 32;
-/// What stands in examples, `.env.example` before all, in place of a secret. Letters and digits alone, in small letters.
+/// Placeholders of a secret in examples such as `.env.example`, reduced to lower-case letters and digits.
 const PLACEHOLDERS: [&str; 6] = ["changeme", "changethis", "replaceme", "yoursecret", "secretsecret", "placeholder"];
-/// A secret of fewer different characters is typed, not made.
+/// A secret with fewer different characters was typed, not generated.
 const FEWEST_DIFFERENT: usize = 8;
 
 /// Whether a secret that is set may be used. None (an empty one) may: it is made in the data folder then.

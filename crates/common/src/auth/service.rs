@@ -1,4 +1,4 @@
-//! Tokens that souk's services prove themselves to each other with.
+//! Tokens that authenticate souk's services to each other.
 
 use std::{
     collections::HashMap,
@@ -14,7 +14,7 @@ use super::{Identity, secret::SHORTEST};
 use crate::config::Secret;
 
 const ISSUER: &str = "souk-internal";
-/// A token is used for so many seconds. Short, since it is made anew at no cost.
+/// A token is used for this many seconds. Short, since it is made again at no cost.
 const USED: i64 = 60;
 /// The clock that checks a token may be this many seconds ahead of the clock it was made by. Kerberos allows as much: a
 /// virtual machine that slept, or a host whose clock was never set, is off by that much until its clock is set right.
@@ -28,7 +28,7 @@ struct ServiceClaims {
     iss: String,
     /// The service that calls: `order`.
     sub: String,
-    /// The gRPC service that it calls, by its full name. Tokens of before there was one lack it.
+    /// The full name of the gRPC service that it calls. Old tokens lack it.
     aud: Option<String>,
     exp: i64,
 }
@@ -92,7 +92,7 @@ impl ServiceTokenCheck {
         validation.set_required_spec_claims(&["exp", "iss", "sub"]);
         // Whether it is the service that was called is known only where the call is: `Identity::check_audience`.
         validation.validate_aud = false;
-        // Without a secret worth the name anyone could make tokens: then none is good.
+        // With a weak secret anyone could make tokens: then none is accepted.
         let key = match secret.expose() {
             secret if secret.len() >= SHORTEST => DecodingKey::from_secret(secret.as_bytes()),
             _ => DecodingKey::from_secret(&rand::random::<[u8; 32]>()),
@@ -100,7 +100,7 @@ impl ServiceTokenCheck {
         Self { key, validation }
     }
 
-    /// The service that the token names and the one that it is for, and when the token runs out (seconds since 1970).
+    /// The service that the token names and the one that it is for, and when the token expires (seconds since 1970).
     pub(super) fn check(&self, token: &str) -> Result<(Identity, i64), jsonwebtoken::errors::Error> {
         let claims = jsonwebtoken::decode::<ServiceClaims>(token, &self.key, &self.validation)?.claims;
         let audience = claims.aud.ok_or_else(|| ErrorKind::MissingRequiredClaim("aud".to_owned()))?;

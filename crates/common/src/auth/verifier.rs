@@ -1,4 +1,4 @@
-//! Checks tokens: users' by published keys, services' by the internal secret.
+//! Verifies tokens: those of users with published keys, those of services with the internal secret.
 
 use std::{
     collections::HashMap,
@@ -22,15 +22,15 @@ use crate::error::{Problem, Reason};
 const MIN_REFRESH: Duration = Duration::from_secs(2);
 /// Keys are asked for again after this time in any case, so that a retired one is forgotten.
 const MAX_AGE: Duration = Duration::from_secs(300);
-/// Tokens whose check is remembered.
+/// Tokens whose check is cached.
 const REMEMBERED: u64 = 10_000;
 
-/// Who calls, and for how long that is known.
+/// A caller's identity, and how long it is valid.
 #[derive(Debug, Clone)]
 pub struct Identified {
     /// Who calls.
     pub identity: Identity,
-    /// When the token runs out (seconds since 1970). `None`: there is none.
+    /// When the token expires (seconds since 1970). `None`: no token.
     expires: Option<i64>,
 }
 
@@ -41,7 +41,7 @@ pub struct Verifier {
     refreshing: Mutex<()>,
     validation: Validation,
     services: ServiceTokenCheck,
-    /// Seconds that tokens are accepted after they ran out.
+    /// How many seconds expired tokens are still accepted.
     leeway: i64,
     /// Checked tokens by their SHA-256, with when they run out (seconds since 1970). The clock that they run out by
     /// decides; how long they are kept here only bounds for how long a key that was withdrawn is believed.
@@ -86,7 +86,7 @@ impl Verifier {
     }
 
     /// Waits until this caller's token is worth nothing any more, for ever where there is none, and says why: for what
-    /// goes on after a token was checked.
+    /// continues after a token was checked.
     pub fn over(&self, caller: &Identified) -> impl Future<Output = Problem> + Send + use<> {
         let followed = match &caller.identity {
             Identity::User { session, .. } => self.ended.clone().map(|ended| (ended, *session)),
@@ -108,7 +108,7 @@ impl Verifier {
         }
     }
 
-    /// Who sent a request with these headers.
+    /// The identity of a request's sender, by its headers.
     ///
     /// # Errors
     /// `UNAUTHENTICATED` for a token that is not valid (no token at all is [`Identity::Anonymous`]), or whose session has
@@ -117,7 +117,7 @@ impl Verifier {
         Ok(self.identify_for_long(headers).await?.identity)
     }
 
-    /// The same, for what goes on after the answer has begun.
+    /// The same, for what continues after the answer has begun.
     ///
     /// # Errors
     /// As [`Self::identify`].
@@ -142,7 +142,7 @@ impl Verifier {
         }
     }
 
-    /// Who a token names, and when it runs out (seconds since 1970).
+    /// The identity in a token, and when it expires (seconds since 1970).
     async fn check(&self, token: &str) -> Result<(Identity, i64), Problem> {
         let digest: [u8; 32] = Sha256::digest(token.as_bytes()).into();
         if let Some((identity, expires)) = self.checked.get(&digest) {
@@ -182,7 +182,7 @@ impl Verifier {
         let (known, age) = self.known(kid);
         let stale = age.is_none_or(|age| age >= if known.is_some() { MAX_AGE } else { MIN_REFRESH });
         if stale && let Err(error) = self.refresh().await {
-            // A key that was good minutes ago beats refusing everyone while the user service restarts.
+            // While the user service restarts, recently known keys stay valid, so that not everyone is refused.
             return known.ok_or(error);
         }
         self.known(kid).0.ok_or_else(|| invalid("the token is signed with a key that is not, or no longer, published"))
@@ -202,7 +202,7 @@ impl Verifier {
             match DecodingKey::from_ed_components(&key.x) {
                 Ok(decoding) => drop(by_id.insert(key.kid, decoding)),
                 Err(error) => {
-                    tracing::warn!(kid = key.kid, %error, "a published key cannot be read")
+                    tracing::warn!(kid = key.kid, %error, "cannot read a published signing key")
                 }
             }
         }
@@ -216,8 +216,8 @@ fn has_expired() -> Problem {
     Problem::new(Reason::TokenExpired, "the token has expired: refresh the session or log in again")
 }
 
-/// How long at most until the clock is looked at again that tokens run out by. It may be set, or go on while the machine
-/// sleeps.
+/// How long at most until the clock is looked at again that tokens run out by. It may be set, or continue while the
+/// machine sleeps.
 const LOOK: Duration = Duration::from_secs(30);
 
 /// Waits until this second (since 1970) is over; for ever where there is none.

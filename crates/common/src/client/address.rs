@@ -42,7 +42,7 @@ impl fmt::Display for Origin {
 /// Reads the addresses of a setting.
 ///
 /// # Errors
-/// Where there is none, or one of them is none.
+/// If there is none, or one of them is none.
 pub(super) fn parse(text: &str, tls: &ClientTls) -> Result<Vec<Origin>, AddressError> {
     let parts: Vec<&str> = text.split(',').map(str::trim).filter(|part| !part.is_empty()).collect();
     if parts.is_empty() {
@@ -67,7 +67,7 @@ fn origin(text: &str, tls: &ClientTls) -> Option<Origin> {
 /// Reads a setting that is one text, or a list of texts, into a text with commas between.
 ///
 /// # Errors
-/// Where it is neither.
+/// If it is neither.
 pub fn one_or_several<'de, D: Deserializer<'de>>(deserializer: D) -> Result<String, D::Error> {
     #[derive(Deserialize)]
     #[serde(untagged, expecting = "must be an address such as \"http://127.0.0.1:9001\", or a list of such")]

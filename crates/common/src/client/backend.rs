@@ -1,4 +1,4 @@
-//! The addresses of a service, and which one the next call goes to.
+//! The addresses of a service, and the choice of the address for the next call.
 //!
 //! tower's `Balance` picks by the same rule, but is one task that all calls queue for, knows no second choice for a
 //! repeated call, and drops an address at its first error for good: more would have to be put around it than is here.
@@ -13,23 +13,19 @@ use futures::future::join_all;
 use tokio::{sync::watch, time::Instant};
 use tokio_util::sync::{CancellationToken, DropGuard};
 
-use super::{
-    address::Origin,
-    connection::Connection,
-    link::{AddressState, Link},
-};
+use super::{address::Origin, connection::Connection, link::Link};
 use crate::{
     local::Local,
-    telemetry::addresses::{self, Observed},
+    telemetry::addresses::{self, AddressState, Observed},
 };
 
 /// How often names are looked up again.
 const RESOLVE_EVERY: Duration = Duration::from_secs(5);
 /// How soon, where one was not found.
 const RESOLVE_AGAIN: Duration = Duration::from_secs(1);
-/// How long a call waits for an address to come back where all are lost.
+/// How long a call waits for an address to come back if all are lost.
 const BRIDGE: Duration = Duration::from_millis(250);
-/// How soon an address that is being connected to again is asked again how it is.
+/// The interval of health checks of an address that reconnects.
 const RENEWING: Duration = Duration::from_millis(20);
 
 /// The addresses of a service. Dropping it ends what keeps them connected.
@@ -46,7 +42,7 @@ struct Shared {
     links: RwLock<Vec<Kept>>,
     /// Whether the first look for the addresses is over.
     resolved: watch::Sender<bool>,
-    /// Tells that a link has changed; `true` once any has.
+    /// Notifies that a link has changed; `true` once any has.
     changed: watch::Sender<bool>,
 }
 
@@ -80,10 +76,10 @@ impl Backend {
         Self { shared, _observed: observed, _stop: stop.drop_guard() }
     }
 
-    /// A place on the best address for a call: one that is up, and has not been `tried`. Where none is up, the best
-    /// of those that are connected, for it may still answer. Where none is connected, waits for a moment whether one
-    /// can be; `None` where not, at once where that is known: the breaker is open, and one attempt at a time to
-    /// connect, which calls only hurry, closes it.
+    /// A place on the best address for a call: one that is up, and has not been `tried`. If none is up, the best of
+    /// those that are connected, for it may still answer. If none is connected, waits for a moment whether one can be;
+    /// `None` if not, at once where that is known: the breaker is open, and one attempt at a time to connect, which
+    /// calls only hurry, closes it.
     pub(super) async fn acquire(&self, tried: &[SocketAddr]) -> Option<Lease> {
         if let Some(lease) = self.pick(tried) {
             return Some(lease);
@@ -91,7 +87,7 @@ impl Backend {
         let mut changes = self.shared.changed.subscribe();
         let mut resolved = self.shared.resolved.subscribe();
         let renewing = self.shared.links().iter().any(|kept| kept.link.is_renewing());
-        let patience = if *changes.borrow() && !renewing { BRIDGE } else { self.shared.connect_timeout };
+        let timeout = if *changes.borrow() && !renewing { BRIDGE } else { self.shared.connect_timeout };
         let wait = async {
             resolved.wait_for(|resolved| *resolved).await.ok()?;
             loop {
@@ -106,7 +102,7 @@ impl Backend {
                 changes.changed().await.ok()?;
             }
         };
-        tokio::time::timeout(patience, wait).await.ok().flatten()
+        tokio::time::timeout(timeout, wait).await.ok().flatten()
     }
 
     fn pick(&self, tried: &[SocketAddr]) -> Option<Lease> {
@@ -138,8 +134,8 @@ impl Backend {
 
     /// Asks every address how it is; at least connects to one, if that is possible. A connection may end just now
     /// because it is old: where no address is up, waits for those that are connected to again.
-    pub(super) async fn check(&self, patience: Duration) -> Vec<(SocketAddr, AddressState)> {
-        let deadline = Instant::now() + patience;
+    pub(super) async fn check(&self, timeout: Duration) -> Vec<(SocketAddr, AddressState)> {
+        let deadline = Instant::now() + timeout;
         loop {
             let _ = tokio::time::timeout_at(deadline, self.acquire(&[])).await;
             let links: Vec<_> = self.shared.links().iter().map(|kept| kept.link.clone()).collect();
@@ -168,7 +164,7 @@ impl Shared {
                     Ok(addresses) => *found = addresses.map(|address| (address, origin.clone())).collect(),
                     Err(error) => {
                         // What it stood for last may well be there still: a resolver that is down is no reason to leave.
-                        tracing::debug!(%origin, %error, "a name was not found");
+                        tracing::debug!(%origin, %error, "host name not resolved");
                         pause = RESOLVE_AGAIN;
                     }
                 }

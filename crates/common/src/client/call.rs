@@ -27,7 +27,7 @@ use crate::{
 const MAX_TRIES: u32 = 4;
 /// Before a second try where there is no other address to go to; each further pause is longer.
 const FIRST_PAUSE: Duration = Duration::from_millis(20);
-/// A call that changes nothing is sent to a second address, too, if the first is silent for so long.
+/// A call that changes nothing is sent to a second address, too, if the first is silent for this long.
 const HEDGE_AFTER: Duration = Duration::from_millis(250);
 /// An address that had at least so long for its answer, and gave none, failed. Shorter deadlines are the caller's
 /// own choice, and must not be a way to have an address left out.

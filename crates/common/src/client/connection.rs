@@ -29,7 +29,7 @@ const OURSELVES: HeaderValue = HeaderValue::from_static(concat!("souk/", env!("C
 pub(super) struct Connection {
     sender: http2::SendRequest<Body>,
     origin: Uri,
-    /// The server itself, where it is one of this process.
+    /// The server itself, if it runs in this process.
     local: Option<Served>,
     cut: CancellationToken,
 }
@@ -46,7 +46,7 @@ pub(super) enum CallError {
 /// How a connection ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Ended {
-    /// The server said goodbye: it stops, or the connection has become old.
+    /// The server sent a GOAWAY: it stops, or the connection is old.
     Goodbye,
     /// Without a word, or it was cut.
     Lost,
@@ -57,12 +57,12 @@ pub(super) enum Ended {
 pub(super) enum Health {
     Serving,
     NotServing,
-    /// It said nothing, or nothing of use.
+    /// No response, or an unusable one.
     Silent,
 }
 
 impl Connection {
-    /// Connects. The task ends when no further call can be sent, and says how; calls under way go on without it.
+    /// Connects. The task ends when no further call can be sent, and says how; calls under way continue without it.
     pub(super) async fn open(address: SocketAddr, origin: &Origin) -> Result<(Self, JoinHandle<Ended>), BoxError> {
         let stream = TcpStream::connect(address).await?;
         stream.set_nodelay(true)?;
@@ -81,7 +81,7 @@ impl Connection {
             match running.await {
                 Some(Ok(())) => Ended::Goodbye,
                 Some(Err(error)) => {
-                    tracing::debug!(%address, error = &error as &dyn std::error::Error, "a connection was lost");
+                    tracing::debug!(%address, error = &error as &dyn std::error::Error, "connection lost");
                     Ended::Lost
                 }
                 None => Ended::Lost,
@@ -92,7 +92,7 @@ impl Connection {
 
     /// Takes the shorter way to a server of this process. One that has not answered yet may not be there either.
     pub(super) fn shortened(&mut self, address: SocketAddr, origin: &Origin, local: &Local) {
-        // Over TLS, both sides say who they are; that is not left out for a shorter way.
+        // Over TLS both sides authenticate each other; a shortcut must not skip that.
         self.local = if origin.tls.is_none() { local.find(address) } else { None };
     }
 
@@ -101,7 +101,7 @@ impl Connection {
         self.sender.is_closed()
     }
 
-    /// Ends it with all its calls: nobody answers there.
+    /// Closes it with all its calls: nobody answers there.
     pub(super) fn cut(&self) {
         self.cut.cancel();
     }
@@ -117,11 +117,11 @@ impl Connection {
         }
     }
 
-    /// Asks the server how it is (`grpc.health.v1`). One that does not know the question, or does not answer it to
-    /// anyone, is well: it runs.
-    pub(super) async fn check(&self, patience: Duration) -> Health {
+    /// Checks the server's health (`grpc.health.v1`). A server that does not implement the check, or does not allow it,
+    /// counts as healthy: it runs.
+    pub(super) async fn check(&self, timeout: Duration) -> Health {
         let mut client = HealthClient::new(self.clone());
-        match tokio::time::timeout(patience, client.check(HealthCheckRequest::default())).await {
+        match tokio::time::timeout(timeout, client.check(HealthCheckRequest::default())).await {
             Ok(Ok(answer)) if answer.get_ref().status() == ServingStatus::Serving => Health::Serving,
             Ok(Ok(_)) => Health::NotServing,
             Ok(Err(status)) if is_an_answer(status.code()) => Health::Serving,

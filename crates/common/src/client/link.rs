@@ -1,4 +1,4 @@
-//! One address of a backend: keeps a connection to it, asks it how it is, and knows how its calls went.
+//! One address of a backend: keeps a connection to it, checks its health, and tracks the results of its calls.
 
 use std::{
     net::SocketAddr,
@@ -16,47 +16,19 @@ use super::{
     connection::{Connection, Ended, Health},
     outlier::Outlier,
 };
-use crate::local::Local;
+use crate::{local::Local, telemetry::addresses::AddressState};
 
-/// How often a server is asked how it is.
+/// The interval of health checks.
 const CHECK_EVERY: Duration = Duration::from_secs(1);
-/// How long it may take to say so. One that takes longer is called only where no other is left.
-const CHECK_PATIENCE: Duration = Duration::from_secs(1);
-/// So many questions without an answer, and the connection is cut with all that runs on it: a network that swallows
-/// packets would hold the calls for ever.
+/// The timeout of a health check. An address that takes longer is called only if no other is left.
+const CHECK_TIMEOUT: Duration = Duration::from_secs(1);
+/// After this many health checks without a response the connection is closed with all its calls: a network that
+/// drops packets would hold them for ever.
 const UNANSWERED: u32 = 4;
 /// The pause after a first failure to connect, and the least one while calls are waiting for the address.
 const SHORTEST_PAUSE: Duration = Duration::from_millis(50);
 /// The longest pause between two attempts to connect.
 const LONGEST_PAUSE: Duration = Duration::from_secs(1);
-
-/// How an address is.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-pub enum AddressState {
-    /// There is no connection to it.
-    Down,
-    /// It is connected, and does not answer.
-    Silent,
-    /// It says that it does not serve: it is about to stop, or lacks something it needs.
-    NotServing,
-    /// It says that it is well, but its calls failed: it is left out for a while.
-    Ejected,
-    /// It is called.
-    Up,
-}
-
-impl AddressState {
-    /// Its name in metrics and reports.
-    pub fn name(self) -> &'static str {
-        match self {
-            Self::Down => "down",
-            Self::Silent => "silent",
-            Self::NotServing => "not_serving",
-            Self::Ejected => "ejected",
-            Self::Up => "up",
-        }
-    }
-}
 
 /// An address, for as long as it belongs to a backend.
 pub(super) struct Link {
@@ -93,7 +65,7 @@ impl Link {
         Self { address, origin, local, state: Mutex::new(state), in_flight: AtomicUsize::new(0), wanted: Notify::new() }
     }
 
-    /// Keeps the address connected, for ever. Tells of each change.
+    /// Keeps the address connected, and notifies of each change.
     pub(super) async fn keep(&self, connect_timeout: Duration, changed: impl Fn()) {
         let mut pause = SHORTEST_PAUSE;
         loop {
@@ -133,11 +105,11 @@ impl Link {
         let (mut connection, task) = match Connection::open(self.address, &self.origin).await {
             Ok(opened) => opened,
             Err(error) => {
-                tracing::debug!(address = %self.address, error = &*error, "no connection");
+                tracing::debug!(address = %self.address, error = &*error, "cannot connect");
                 return None;
             }
         };
-        match connection.check(CHECK_PATIENCE).await {
+        match connection.check(CHECK_TIMEOUT).await {
             Health::Silent => {
                 connection.cut();
                 None
@@ -149,13 +121,13 @@ impl Link {
         }
     }
 
-    /// Asks the server how it is until the connection is lost.
+    /// Checks the server's health until the connection is lost.
     async fn watch(&self, connection: Connection, mut task: JoinHandle<Ended>, changed: &impl Fn()) -> Ended {
         let mut unanswered = 0;
         while unanswered < UNANSWERED {
             let ask = async {
                 tokio::time::sleep(CHECK_EVERY.mul_f64(rand::random_range(0.8..1.2))).await;
-                connection.check(CHECK_PATIENCE).await
+                connection.check(CHECK_TIMEOUT).await
             };
             let health = tokio::select! {
                 ended = &mut task => return ended.unwrap_or(Ended::Lost),
@@ -176,16 +148,16 @@ impl Link {
     }
 
     /// Asks the server now.
-    pub(super) async fn check(&self, patience: Duration) {
+    pub(super) async fn check(&self, timeout: Duration) {
         let Some((connection, _)) = self.connection() else { return };
-        let said = connection.check(patience).await;
-        // Where it ended meanwhile, its silence says nothing of the connection that comes after it.
+        let said = connection.check(timeout).await;
+        // If it ended meanwhile, its silence says nothing of the connection that comes after it.
         if !connection.is_closed() {
             self.heard(said);
         }
     }
 
-    /// The connection, if calls can be sent on it, and how the address is.
+    /// The connection, if calls can be sent on it, and the address's state.
     pub(super) fn connection(&self) -> Option<(Connection, AddressState)> {
         let state = self.state();
         let Phase::Connected { connection, health } = &state.phase else { return None };
@@ -212,7 +184,8 @@ impl Link {
         }
     }
 
-    /// Someone wants to call it: a pause between attempts to connect may end. Says whether there is hope now.
+    /// A call waits for it: ends a pause between attempts to connect. Returns whether an attempt is likely to
+    /// succeed.
     pub(super) fn want(&self) -> bool {
         let mut state = self.state();
         if let Phase::Failed { since } = state.phase {
@@ -230,10 +203,10 @@ impl Link {
         self.state().outlier.succeeded(Instant::now());
     }
 
-    /// A call failed. Leaves the address out for a while if it did so too often and `may` be left out.
+    /// A call failed. Ejects the address for a while after too many failures, if `may` allows it.
     pub(super) fn failed(&self, may: bool) {
         if self.state().outlier.failed(Instant::now(), may) {
-            tracing::warn!(address = %self.address, "an address is left out for a while: its calls keep failing");
+            tracing::warn!(address = %self.address, "address ejected for a while: its calls keep failing");
         }
     }
 

@@ -1,8 +1,8 @@
-//! How souk's services call each other: deadline, request id, trace context, service token; addresses that are
-//! watched, and tries within a budget where the contract says that a method may be repeated.
+//! How souk's services call each other: deadline, request id, trace context and service token; health checks of
+//! addresses; retries within a budget if the contract says that a method may be repeated.
 //!
-//! A call's way: [`Client`] dresses it, `call` makes its tries, `backend` picks the address for each, `link` keeps
-//! the addresses connected and asks them how they are.
+//! [`Client`] adds the headers of a call, `call` makes its tries, `backend` picks the address for each try, `link`
+//! keeps the addresses connected and checks their health.
 
 mod address;
 mod backend;
@@ -25,11 +25,9 @@ use tonic::{Code, Status, body::Body};
 use tower::{Service, retry::budget::TpsBudget};
 use tracing::Instrument;
 
-pub use self::{
-    address::{AddressError, one_or_several},
-    link::AddressState,
-};
+pub use self::address::{AddressError, one_or_several};
 use self::{backend::Backend, call::Call};
+pub use crate::telemetry::addresses::AddressState;
 use crate::{
     auth::ServiceTokens,
     context::{REQUEST_ID, RequestContext},
@@ -44,17 +42,17 @@ use crate::{
 #[derive(Debug, Clone, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Config {
-    /// Where it is, for example `http://inventory:9000`: one address, or several with commas between. A name may
-    /// stand for several; it is looked up again and again.
+    /// The service's address, for example `http://inventory:9000`, or several with commas. A name may stand for
+    /// several addresses; it is looked up regularly.
     #[serde(deserialize_with = "one_or_several")]
     pub address: String,
-    /// How long a call may take at most, with its retries. A caller's shorter deadline goes first.
+    /// The longest time of a call with its retries. A shorter deadline of the caller overrides it.
     #[serde(with = "crate::config::duration")]
     pub timeout: Duration,
     /// How long making a connection may take.
     #[serde(with = "crate::config::duration")]
     pub connect_timeout: Duration,
-    /// What it is called with, where its address is `https://…`: `[client.tls]`, the same for every service.
+    /// TLS settings for `https://…` addresses: `[client.tls]`, the same for every service.
     #[serde(skip)]
     pub tls: ClientTls,
     /// The servers of this process.
@@ -79,7 +77,7 @@ impl Client {
     /// Calls in the name of a service. Without tokens, calls are anonymous. Must be called in a tokio runtime.
     ///
     /// # Errors
-    /// Where the address is not one.
+    /// If the address is not one.
     pub fn new(config: &Config, contract: &Arc<Contract>, tokens: Option<ServiceTokens>) -> Result<Self, AddressError> {
         let origins = address::parse(&config.address, &config.tls)?;
         Ok(Self {
@@ -99,9 +97,9 @@ impl Client {
         self
     }
 
-    /// Asks every address of the service how it is. Each may take as long as `patience`.
-    pub async fn check(&self, patience: Duration) -> Vec<(SocketAddr, AddressState)> {
-        self.backend.check(patience).await
+    /// Checks the health of every address of the service, each within `timeout`.
+    pub async fn check(&self, timeout: Duration) -> Vec<(SocketAddr, AddressState)> {
+        self.backend.check(timeout).await
     }
 
     async fn send(self, mut request: Request<Body>) -> Response<Body> {
@@ -112,14 +110,14 @@ impl Client {
         let streams = method
             .as_ref()
             .is_some_and(|method| method.descriptor.is_client_streaming() || method.descriptor.is_server_streaming());
-        // How long a stream lasts is for its caller to say, not for the time that one answer takes.
+        // A stream's caller decides how long it lasts; the timeout is for a single response.
         let usual = method.as_ref().and_then(|method| method.deadline).unwrap_or(self.timeout);
         let deadline = started + context.remaining(if streams { LONGEST_STREAM } else { usual });
         let span = match &method {
             Some(method) => telemetry::span::client(&method.service, &method.name),
             None => tracing::Span::none(),
         };
-        if let Err(status) = self.dress(&mut request, &context, &span) {
+        if let Err(status) = self.add_headers(&mut request, &context, &span) {
             return status.into_http();
         }
         let call = Call::new(&self.backend, &self.budget, method.as_deref(), deadline.into());
@@ -132,8 +130,13 @@ impl Client {
         response
     }
 
-    /// Puts on what every call carries.
-    fn dress(&self, request: &mut Request<Body>, context: &RequestContext, span: &tracing::Span) -> Result<(), Status> {
+    /// Adds the headers of every call: request id, token and trace context.
+    fn add_headers(
+        &self,
+        request: &mut Request<Body>,
+        context: &RequestContext,
+        span: &tracing::Span,
+    ) -> Result<(), Status> {
         let bearer = match &self.tokens {
             Some(tokens) => {
                 let service = request.uri().path().split('/').nth(1).unwrap_or_default();
@@ -159,7 +162,7 @@ impl Service<Request<Body>> for Client {
     type Future = Pin<Box<dyn Future<Output = Result<Self::Response, Self::Error>> + Send>>;
 
     fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<Result<(), Self::Error>> {
-        // The channel is asked when the call is made: each call has a deadline of its own to wait within.
+        // The connection is chosen when the call is made: each call waits within its own deadline.
         Poll::Ready(Ok(()))
     }
 

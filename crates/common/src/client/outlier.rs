@@ -1,14 +1,14 @@
-//! An address whose calls keep failing although it seems well is left out for a while.
+//! Ejects an address for a while if its calls keep failing although its health checks succeed.
 
 use std::time::Duration;
 
 use tokio::time::Instant;
 
-/// So many failures without a success between them, and an address is left out.
+/// The number of failures in a row after which an address is ejected.
 const FAILURES: u32 = 5;
 /// How long, the first time. Each further time it is twice as long.
 const FIRST: Duration = Duration::from_secs(1);
-/// The longest time. Who did well for as long starts with [`FIRST`] again.
+/// The longest time. An address without failures for as long starts with [`FIRST`] again.
 const LONGEST: Duration = Duration::from_secs(30);
 
 /// How the calls to an address went.
@@ -33,8 +33,8 @@ impl Outlier {
         }
     }
 
-    /// A call failed. Says whether the address is left out from now on, which happens only where it `may` be. Once
-    /// back, it has no second chance: only a success gives it one.
+    /// A call failed. Returns whether the address is ejected now, which happens only if `may` is set. After it
+    /// comes back, the next failure ejects it again, until a call succeeds.
     pub(super) fn failed(&mut self, now: Instant, may: bool) -> bool {
         self.failures = self.failures.saturating_add(1);
         let eject = may && self.failures >= FAILURES && !self.is_ejected(now);

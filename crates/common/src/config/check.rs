@@ -1,6 +1,6 @@
-//! Holds every given setting against the defaults: is it known, is it of the right kind.
+//! Checks every given setting against the defaults: whether it is known and has the right type.
 //!
-//! Each legal setting stands in a default text, so what the defaults lack is unknown, and a default's
+//! Each legal setting is in a default text, so what the defaults lack is unknown, and a default's
 //! kind is the kind to be given. An empty table in the defaults is open: any key may stand below it.
 
 use config::{Map, Value, ValueKind};
@@ -113,7 +113,7 @@ fn wish(key: &str, wanted: &ValueKind) -> String {
         ValueKind::Float(value) => format!("a number such as {value:?}"),
         ValueKind::Array(_) => "a list (in a variable: values with commas between)".to_owned(),
         _ => {
-            format!("a section: set what stands in it, `{key}.…`")
+            format!("a section: set one of its settings, `{key}.…`")
         }
     }
 }

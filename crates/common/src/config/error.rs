@@ -1,4 +1,4 @@
-//! What can be wrong with a configuration, said so that it can be put right.
+//! Errors of the configuration, with what would be right.
 
 use std::fmt;
 use std::path::PathBuf;
@@ -7,7 +7,7 @@ use std::path::PathBuf;
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum ConfigError {
-    /// A text built into the program is not valid; a fault of the program, not of its user.
+    /// A built-in default is not valid: a bug of the program.
     #[error("the built-in defaults of {name} are not valid: {source}")]
     Defaults {
         /// Whose defaults.
@@ -47,7 +47,7 @@ pub struct Fault {
     pub what: String,
 }
 
-/// Where a value comes from.
+/// The source of a value.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Origin {
     /// The defaults built into the program.

@@ -206,11 +206,6 @@ impl Settings {
         ConfigError::Settings(vec![Fault { key: path.to_owned(), origin, what: what.into() }])
     }
 
-    /// Whether nobody has set what stands at `path`: neither file nor variable nor command line.
-    pub fn is_default(&self, path: &str) -> bool {
-        self.at(path).is_none_or(|value| origin(value) == Origin::Default)
-    }
-
     fn at(&self, path: &str) -> Option<&Value> {
         path.split('.').try_fold(&self.root, |value, name| match &value.kind {
             ValueKind::Table(table) => table.get(name),

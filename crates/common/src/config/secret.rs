@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize, Serializer};
 /// What is printed in place of a secret.
 pub const REDACTED: &str = "***";
 
-/// A secret setting. `Debug`, `Display` and `Serialize` give [`REDACTED`], or nothing where it is empty.
+/// A secret setting. `Debug`, `Display` and `Serialize` give [`REDACTED`], or nothing if it is empty.
 #[derive(Clone, Default, Deserialize)]
 #[serde(transparent)]
 pub struct Secret(String);

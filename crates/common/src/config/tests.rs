@@ -166,7 +166,7 @@ fn a_value_of_another_kind_is_refused_with_what_would_be_right() {
         ),
         (
             "[order]\ndatabase = \"x\"",
-            "`order.database` (file FILE): found the text \"x\", must be a section: set what stands in it, `order.database.…`",
+            "`order.database` (file FILE): found the text \"x\", must be a section: set one of its settings, `order.database.…`",
         ),
         ("[order.mode]\na = 1", "`order.mode` (file FILE): found a section, must be a text such as \"simple\""),
         ("[auth]\nissuer = true", "`auth.issuer` (file FILE): found true, must be a text such as \"souk\""),
@@ -180,12 +180,12 @@ fn a_value_of_another_kind_is_refused_with_what_would_be_right() {
     );
     assert_eq!(
         refused(&[("SOUK_ORDER", "x")]),
-        "wrong setting `order` (variable SOUK_ORDER): found the text \"x\", must be a section: set what stands in it, `order.…`"
+        "wrong setting `order` (variable SOUK_ORDER): found the text \"x\", must be a section: set one of its settings, `order.…`"
     );
 }
 
 #[test]
-fn all_wrong_settings_are_told_at_once() {
+fn all_wrong_settings_are_reported_at_once() {
     assert_eq!(
         with_file("[order]\nbatch = true\n", &[("SOUK_DATADIR", "x"), ("SOUK_ORDER__FAST", "1")]).unwrap_err(),
         "3 wrong settings:\n  \

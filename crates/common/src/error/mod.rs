@@ -1,7 +1,7 @@
-//! What clients see when something fails: one [`Problem`], the same on gRPC and on REST.
+//! Errors as clients see them: one [`Problem`], the same on gRPC and on REST.
 //!
-//! A service answers with a problem's reason; code, HTTP status and title follow from it. The cause, where there
-//! is one, is for the server's log alone: it travels inside the process as the status' source, never on the wire.
+//! A service returns a problem with a reason. The gRPC code, HTTP status and title follow from the reason. The cause is
+//! for the server's log alone: it stays in the process as the status' source and never goes over the wire.
 
 mod convert;
 mod json;
@@ -14,6 +14,7 @@ use std::{collections::BTreeMap, error::Error, fmt, sync::Arc, time::Duration};
 
 pub use souk_proto::common::v1::ErrorReason as Reason;
 
+pub(crate) use self::reason::code_name;
 pub use self::text::{MESSAGE_BYTES, NAME_BYTES, shorten};
 use self::{
     passed::Passed,
@@ -52,7 +53,7 @@ struct Inner {
 /// A field of the request that is not valid.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Field {
-    /// Where it stands, in the names of the contract: `items[0].quantity`, `labels["a"]`.
+    /// Its path, in the names of the contract: `items[0].quantity`, `labels["a"]`.
     pub path: String,
     /// What would be right: "must be at least 1".
     pub description: String,
@@ -61,7 +62,7 @@ pub struct Field {
 /// A condition outside the request that was not met.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Violation {
-    /// What sort of condition, in capitals: `STOCK`.
+    /// The kind of condition, in capitals: `STOCK`.
     pub kind: String,
     /// What it is about: a resource name.
     pub subject: String,
@@ -141,7 +142,7 @@ impl Problem {
         )
     }
 
-    /// A fault of ours. Says nothing about it: add the cause for the log with [`Problem::caused_by`].
+    /// An internal error. It reveals nothing: add the cause for the log with [`Problem::caused_by`].
     pub fn internal() -> Self {
         Self::new(Reason::Internal, status::neutral(Reason::Internal))
     }
@@ -152,7 +153,7 @@ impl Problem {
     }
 
     /// The same, in other words than that it cannot be reached: "takes no changes".
-    pub(crate) fn unavailable_since(what: impl fmt::Display, why: &str) -> Self {
+    pub fn unavailable_since(what: impl fmt::Display, why: &str) -> Self {
         Self::new(Reason::ServiceUnavailable, format!("{what} {why} at the moment: try again"))
             .retry_after(RETRY_UNAVAILABLE)
     }
@@ -284,7 +285,7 @@ impl Problem {
         self.0.resource.as_ref()
     }
 
-    /// Whether the fault is ours and so worth an error in the log, not the caller's.
+    /// Whether it is souk's fault and not the caller's, so that it is logged as an error.
     pub fn is_fault(&self) -> bool {
         matches!(self.0.reason, Reason::Internal | Reason::Unspecified)
     }
@@ -335,13 +336,13 @@ impl Error for Problem {
 
 /// Turns the error of something internal into a problem that keeps it as its cause.
 pub trait OrProblem<T> {
-    /// What failed is our fault.
+    /// Turns an error into an internal problem.
     ///
     /// # Errors
     /// [`Problem::internal`] with the error as its cause.
     fn or_internal(self) -> Result<T, Problem>;
 
-    /// What failed is out of reach for now.
+    /// Turns an error into an unavailable problem.
     ///
     /// # Errors
     /// [`Problem::unavailable`] with the error as its cause.

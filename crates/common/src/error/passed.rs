@@ -1,4 +1,4 @@
-//! An error that is not souk's own and is passed on as it came: code, message and details untouched.
+//! An error of a foreign service, passed on unchanged: code, message and details.
 
 use bytes::Bytes;
 use http::HeaderMap;
@@ -7,7 +7,6 @@ use tonic::{Code, Status};
 use tonic_types::StatusExt;
 
 use super::{Problem, reason};
-use crate::telemetry::metrics::code_name;
 
 /// What a foreign service said.
 #[derive(Debug, Clone)]
@@ -65,7 +64,7 @@ impl Passed {
 
     /// The name of its code: `OUT_OF_RANGE`.
     pub fn name(&self) -> &'static str {
-        code_name(self.code)
+        reason::code_name(self.code)
     }
 }
 

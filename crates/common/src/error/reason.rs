@@ -1,4 +1,4 @@
-//! What follows from a reason: the gRPC code, the HTTP status and a title. The one table of both worlds.
+//! The table of reasons: gRPC code, HTTP status and title.
 use souk_proto::common::v1::ErrorReason as Reason;
 use tonic::Code;
 
@@ -13,7 +13,7 @@ pub(super) struct Facts {
     pub title: &'static str,
 }
 
-/// The facts of a reason. An unspecified reason is a fault of ours.
+/// The facts of a reason. An unspecified reason is a bug.
 pub(super) fn facts(reason: Reason) -> Facts {
     use Reason as R;
     let (code, title) = match reason {
@@ -46,7 +46,7 @@ pub(super) fn facts(reason: Reason) -> Facts {
         R::PaymentDeclined => (Code::FailedPrecondition, "The payment was declined"),
         R::OrderShipped => (Code::FailedPrecondition, "Pieces of the order were shipped"),
         R::TotalChanged => (Code::FailedPrecondition, "The order's total has changed"),
-        R::OrderAbandoned => (Code::FailedPrecondition, "The order was given up"),
+        R::OrderAbandoned => (Code::FailedPrecondition, "The order was abandoned"),
         R::RateLimited => (Code::ResourceExhausted, "Too many requests"),
         R::Overloaded => (Code::ResourceExhausted, "The service is overloaded"),
         R::BodyTooLarge => (Code::ResourceExhausted, "The request is too large"),
@@ -117,6 +117,30 @@ pub(super) fn name(reason: Reason) -> &'static str {
 /// The reason of such a name.
 pub(super) fn from_name(name: &str) -> Option<Reason> {
     Reason::from_str_name(&format!("{PREFIX}{name}"))
+}
+
+/// A gRPC code as the protocol spells it.
+pub(crate) fn code_name(code: tonic::Code) -> &'static str {
+    use tonic::Code;
+    match code {
+        Code::Ok => "OK",
+        Code::Cancelled => "CANCELLED",
+        Code::Unknown => "UNKNOWN",
+        Code::InvalidArgument => "INVALID_ARGUMENT",
+        Code::DeadlineExceeded => "DEADLINE_EXCEEDED",
+        Code::NotFound => "NOT_FOUND",
+        Code::AlreadyExists => "ALREADY_EXISTS",
+        Code::PermissionDenied => "PERMISSION_DENIED",
+        Code::ResourceExhausted => "RESOURCE_EXHAUSTED",
+        Code::FailedPrecondition => "FAILED_PRECONDITION",
+        Code::Aborted => "ABORTED",
+        Code::OutOfRange => "OUT_OF_RANGE",
+        Code::Unimplemented => "UNIMPLEMENTED",
+        Code::Internal => "INTERNAL",
+        Code::Unavailable => "UNAVAILABLE",
+        Code::DataLoss => "DATA_LOSS",
+        Code::Unauthenticated => "UNAUTHENTICATED",
+    }
 }
 
 #[cfg(test)]

@@ -24,7 +24,7 @@ pub enum Coding {
 #[derive(Debug, thiserror::Error)]
 pub enum NotInflated {
     /// More comes out than is taken.
-    #[error("it is larger than is taken")]
+    #[error("it is larger than allowed")]
     TooLarge,
     /// It is not what it says, or is not whole.
     #[error("it is not gzip, or not whole")]

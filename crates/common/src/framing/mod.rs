@@ -1,4 +1,4 @@
-//! gRPC messages as they lie on the wire: a flag, a length, and the message, which may be compressed.
+//! The framing of gRPC messages: a flag, a length, and the message, which may be compressed.
 //!
 //! Requests are inflated once, where they come in: by the gateway for clients, by a service's edge for those who call
 //! it directly. What is behind sees messages as they are. The size limit counts for what comes out.
@@ -33,8 +33,8 @@ pub fn frame(message: &[u8]) -> Bytes {
 ///
 /// # Errors
 /// `UNIMPLEMENTED` for no message or more than one, as gRPC has it for the wrong number of messages (`INTERNAL`, which
-/// some servers answer, would count as a fault of ours). `MALFORMED_REQUEST` for what is no whole frame, or is not
-/// compressed as it says. `BODY_TOO_LARGE`.
+/// some servers answer, would count as a bug). `MALFORMED_REQUEST` for what is no whole frame, or is not compressed as
+/// it says. `BODY_TOO_LARGE`.
 pub fn single(body: Bytes, coding: Coding, limit: usize) -> Result<Bytes, Problem> {
     if body.is_empty() {
         return Err(wrong_number("no"));
@@ -105,7 +105,7 @@ fn wrong_number(number: &str) -> Problem {
 }
 
 pub(crate) fn too_large(limit: usize) -> Problem {
-    Problem::new(Reason::BodyTooLarge, format!("the request is larger than the {limit} bytes that are taken"))
+    Problem::new(Reason::BodyTooLarge, format!("the request is larger than the limit of {limit} bytes"))
         .metadata("limitBytes", limit)
 }
 

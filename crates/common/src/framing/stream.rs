@@ -11,7 +11,7 @@ use tonic::{Status, body::Body};
 
 use super::{Coding, FRAME, Head, cut_off, too_large};
 
-/// A body whose messages are as they are. Where none is compressed, it is the same one.
+/// A body whose messages are as they are. If none is compressed, it is the same one.
 pub(super) fn inflated(body: Body, coding: Coding, limit: usize) -> Body {
     match coding {
         Coding::Identity => body,

@@ -18,7 +18,7 @@ use chrono::{DateTime, NaiveDate, Utc};
 use super::text::{any_of, instead, short};
 use crate::money::Currency;
 
-/// How many terms a filter has at most. Each is compared with every row that is looked at.
+/// The most terms of a filter. Each is compared with every scanned row.
 pub const MAX_TERMS: usize = 20;
 
 /// A field that a filter may name.
@@ -124,7 +124,7 @@ pub struct Decimal {
 impl Decimal {
     const PER_UNIT: i128 = 1_000_000_000;
 
-    /// The number in minor units of a currency; `None` where it is finer than they are, or too large.
+    /// The number in minor units of a currency; `None` if it is finer than they are, or too large.
     #[must_use]
     pub fn minor(self, currency: Currency) -> Option<i64> {
         let scaled = self.nanos * i128::from(currency.minor_per_unit());
@@ -160,12 +160,12 @@ impl Decimal {
     }
 }
 
-/// One condition of a filter. A row is wanted where all of them hold.
+/// One condition of a filter. A row matches if all of them hold.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Term {
     /// Which field, as [`Field::name`] spells it.
     pub field: &'static str,
-    /// How it is compared; always one that its kind has.
+    /// The operator; always one that the field's kind has.
     pub op: Op,
     /// With what; always of its kind.
     pub value: Value,
@@ -175,9 +175,9 @@ pub struct Term {
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("at character {position}: {message}")]
 pub struct FilterError {
-    /// Where, counted in characters from 1.
+    /// The position, in characters from 1.
     pub position: usize,
-    /// What is wrong, and what would be right.
+    /// What is wrong, and what would be valid.
     pub message: String,
 }
 
@@ -217,7 +217,7 @@ impl<'a> Reader<'a> {
         self.at = self.text.len() - self.rest().trim_start().len();
     }
 
-    /// What stands here up to a character that does not belong to it.
+    /// The characters from here that belong to a token.
     fn take_while(&mut self, belongs: impl Fn(char) -> bool) -> &'a str {
         let rest = self.rest();
         let taken = &rest[..rest.find(|c| !belongs(c)).unwrap_or(rest.len())];
@@ -372,7 +372,7 @@ fn time(text: &str) -> Option<DateTime<Utc>> {
         return Some(time.to_utc());
     }
     let date: NaiveDate = text.parse().ok()?;
-    // Of years beyond four digits there is no RFC 3339 text, and not every database has them.
+    // Years of more than four digits have no RFC 3339 text, and not every database supports them.
     if text.len() != "2026-01-31".len() {
         return None;
     }

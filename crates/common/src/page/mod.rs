@@ -30,14 +30,14 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 use sha2::{Digest, Sha256};
 
-/// How many a page holds where the request does not say.
+/// The default page size.
 pub const DEFAULT_SIZE: i64 = 50;
 /// How many a page holds at most.
 pub const MAX_SIZE: i64 = 500;
-/// How many bytes the messages of a page have at most, encoded; a page holds one message at least, however large.
+/// The most encoded bytes of a page's messages. A page has at least one message, however large.
 pub const MAX_BYTES: usize = 1024 * 1024;
-/// How many rows a page of a list with a filter looks at, at most. Where few of them fit, the page is short, or empty,
-/// and has a token all the same (AIP-158).
+/// The most rows that a page of a filtered list scans. If few of them match, the page is short or empty and still has a
+/// token (AIP-158).
 pub const MAX_SCANNED: i64 = 1000;
 
 /// Longer tokens are not ours.
@@ -47,7 +47,7 @@ const MAX_TOKEN: usize = 4096;
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum PageError {
-    /// It is not one of ours, or is damaged.
+    /// It was not issued by souk, or is damaged.
     #[error("is not a page token of this method: send the last answer's next_page_token, or none for the first page")]
     Malformed,
     /// It belongs to a list with other arguments.
@@ -57,8 +57,8 @@ pub enum PageError {
     OtherQuery,
 }
 
-/// How many rows a page of this `page_size` holds: 50 where it is 0, never more than 500. The contracts refuse
-/// negative sizes; here they count as 0.
+/// The number of rows for a `page_size`: 50 if it is 0, at most 500. The contracts refuse negative sizes; here they
+/// count as 0.
 #[must_use]
 pub fn size(page_size: i32) -> i64 {
     match i64::from(page_size) {
@@ -67,7 +67,7 @@ pub fn size(page_size: i32) -> i64 {
     }
 }
 
-/// The token of the page that goes on after `key`, for this query alone.
+/// The token of the page that continues after `key`, for this query alone.
 ///
 /// `query` is all that makes the list another one: the method, its parent, filter and order. `key` is what the
 /// order sorts by, for the last row of this page, and must be unique: end it with the id.
@@ -146,7 +146,7 @@ impl<T, K> From<Vec<T>> for Scan<T, K> {
 }
 
 /// Makes a page of rows that were read with a limit of `size + 1`: drops the one too many and what goes beyond
-/// [`MAX_BYTES`], and gives the token of the next page, empty where there is none. `key` gives a row's key, as for
+/// [`MAX_BYTES`], and gives the token of the next page, empty if there is none. `key` gives a row's key, as for
 /// [`encode`]; `message` makes what is answered of a row.
 pub fn cut<T, M, Q, K>(
     scan: impl Into<Scan<T, K>>,

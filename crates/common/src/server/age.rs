@@ -1,5 +1,5 @@
-//! How long one connection is served. A balancer that knows connections, not calls, would otherwise never give a client of
-//! many hours a share of the replicas that were started since.
+//! Limits the age of connections. A load balancer of connections would otherwise never move long-lived clients to new
+//! replicas.
 
 use std::{
     future::Future,
@@ -17,13 +17,13 @@ use tokio_util::sync::CancellationToken;
 
 use super::Config;
 
-/// By how much connections may differ, so that those which were made together are not given up together.
+/// The jitter of the age, so that connections that were opened together are not closed together.
 const JITTER: f64 = 0.1;
 
 /// A connection that is served.
 pub type Served<E> = Pin<Box<dyn Future<Output = Result<(), E>> + Send>>;
 
-/// How old a connection may become, and how long its calls may go on after that.
+/// The maximal age of a connection, and the grace for its calls.
 #[derive(Debug, Clone, Copy)]
 pub struct Age {
     /// Zero: for ever.
@@ -31,7 +31,7 @@ pub struct Age {
     grace: Duration,
 }
 
-/// What a connection's age and its requests know of each other.
+/// State shared by a connection's age timer and its requests.
 #[derive(Debug, Clone, Default)]
 pub struct Aging(Arc<State>);
 
@@ -48,9 +48,9 @@ impl Age {
     }
 
     /// Serves a connection to its end. When it is old, or at `stop`, the client is asked to call over another one: on
-    /// HTTP/2 by GOAWAY, after which the calls under way go on; on HTTP/1.1 by `Connection: close` with the next
-    /// response, for to close it between two requests would lose the one that is on its way. What is left at the end
-    /// of the grace is cut off.
+    /// HTTP/2 by GOAWAY, after which the calls under way continue; on HTTP/1.1 by `Connection: close` with the next
+    /// response, for to close it between two requests would lose the one that is on its way. What is left at the end of
+    /// the grace is cut off.
     ///
     /// # Errors
     /// Those of the connection.
@@ -79,7 +79,7 @@ impl Age {
                 tokio::select! {
                     ended = connection.as_mut() => return ended,
                     () = tokio::time::sleep(self.grace) => {
-                        tracing::debug!(grace = ?self.grace, "an old connection was cut off");
+                        tracing::debug!(grace = ?self.grace, "old connection closed");
                         return Ok(());
                     }
                     () = stop.cancelled() => {}

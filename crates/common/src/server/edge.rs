@@ -29,8 +29,7 @@ use crate::{
     tls::PeerCertificate,
 };
 
-/// What a request counts for while it is received, besides the bytes of its message: its headers, and what the server
-/// keeps of a stream.
+/// The bytes that a request counts for while it is received, besides its message: headers and stream state.
 pub(super) const REQUEST_BYTES: usize = 4096;
 
 /// Paths that are part of no contract and open to anyone who reaches the port: health and reflection.
@@ -41,7 +40,7 @@ const OPEN: [&str; 3] =
 const PROBES: [&str; 2] = ["/grpc.health.v1.Health/Check", "/grpc.health.v1.Health/List"];
 /// Probes that are answered at a time.
 const MAX_PROBES: usize = 256;
-/// How long a probe may take, which needs no database.
+/// The timeout of a probe, which needs no database.
 const PROBE_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// Puts the edge around a service.
@@ -60,7 +59,7 @@ struct Shared {
     deadline: Duration,
     max_request_bytes: usize,
     receive_timeout: Duration,
-    /// Bytes of requests that are being received.
+    /// Bytes of incoming requests.
     receiving: Arc<Quota>,
     /// Cancelled when the server drains.
     draining: CancellationToken,
@@ -91,7 +90,7 @@ impl EdgeLayer {
             deadline: config.deadline,
             max_request_bytes: config.max_request_bytes,
             receive_timeout: config.receive_timeout,
-            // One address never holds more than half, so that another always finds room.
+            // One address never holds more than half, so that others always have room.
             receiving: Quota::new(receiving, receiving / 2),
             draining,
             refusals: telemetry::Sampled::new(),
@@ -203,7 +202,7 @@ impl Shared {
                 let Ok(response) = inner.call(request).await;
                 return Ok(response);
             }
-            // A permit is for a request's work; a stream may go on for a day after that.
+            // A permit is for a request's work; a stream may continue for a day after that.
             let place = self.streams.clone().try_acquire_owned().map_err(|_| overloaded())?;
             let Ok(response) = inner.call(request).await;
             Ok(response.map(|body| ended::cut(body, self.verifier.over(&caller), place)))
@@ -233,7 +232,7 @@ impl Shared {
     async fn admit(&self, method: &Method, request: &mut Request<Body>) -> Result<Identified, Status> {
         // A service whose methods lack a rule does not start; should one get here all the same, no one may call it.
         let rule =
-            method.access.as_ref().ok_or_else(|| Problem::new(Reason::AccessDenied, "no one may call this method"))?;
+            method.access.as_ref().ok_or_else(|| Problem::new(Reason::AccessDenied, "nobody may call this method"))?;
         let mut caller = self.verifier.identify_for_long(request.headers()).await?;
         caller.identity.check_audience(&method.service)?;
         check_certificate(request, &caller.identity)?;
@@ -245,8 +244,8 @@ impl Shared {
         Ok(caller)
     }
 
-    /// Counts the answer, and logs it where it is a fault of ours: the one place where errors are logged. Refusals for
-    /// want of resources come by the thousand: a line tells of all since the last one.
+    /// Counts the answer, and logs it where it is a bug: the one place where errors are logged. Refusals for want of
+    /// resources come by the thousand: a line tells of all since the last one.
     fn settle(&self, method: &Method, response: &Response<Body>, elapsed: Duration) -> Code {
         let status = response.extensions().get::<Status>();
         let header = || response.headers().get("grpc-status").map(|value| Code::from_bytes(value.as_bytes()));

@@ -21,7 +21,7 @@ pub(super) fn cut(
     place: OwnedSemaphorePermit,
 ) -> Body {
     if inner.is_end_stream() {
-        // It failed before it began: what it has to say stands in its headers.
+        // It failed before it began: what it has to say is in its headers.
         return inner;
     }
     Body::new(Cut { open: Some((inner, place)), over: Box::pin(over) })

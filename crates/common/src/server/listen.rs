@@ -32,15 +32,15 @@ use crate::{
 const WINDOW: u32 = 4 << 20;
 /// A client that is silent for this long is asked whether it is still there.
 const KEEP_ALIVE: Duration = Duration::from_secs(30);
-/// How long the handshake of TLS may take.
+/// The timeout of the TLS handshake.
 const HANDSHAKE: Duration = Duration::from_secs(10);
-/// How long a connection may be there before its first call: its HTTP/2 preface and the first headers come in it.
+/// The timeout from the connection to its first call, including the HTTP/2 preface.
 const UNUSED: Duration = Duration::from_secs(30);
 /// Bytes of the headers of one call. souk's own callers send less than 2 KiB.
 const HEADERS: u32 = 16 << 10;
 /// How often connections that are refused are logged.
 const LOG_EVERY: Duration = Duration::from_secs(10);
-/// How long to wait where the system is out of file handles or memory.
+/// The pause when the system is out of file handles or memory.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
 
 /// How connections are served.
@@ -75,7 +75,7 @@ impl Connections {
                 () = &mut stop => break,
             };
             let Some(stream) = accepted else { continue };
-            // One without an address is gone already.
+            // A connection without an address is closed already.
             let Ok(peer) = stream.peer_addr() else { continue };
             let Some(held) = self.open.take(peer.ip(), 1) else {
                 refused.one(peer);
@@ -92,8 +92,8 @@ impl Connections {
                             let certificate = PeerCertificate::of(stream.get_ref().1);
                             (Either::Right(stream), certificate)
                         }
-                        Ok(Err(error)) => return tracing::debug!(%error, "a handshake failed"),
-                        Err(_) => return tracing::debug!("a handshake took too long"),
+                        Ok(Err(error)) => return tracing::debug!(%error, "TLS handshake failed"),
+                        Err(_) => return tracing::debug!("TLS handshake timed out"),
                     },
                     None => (Either::Left(stream), None),
                 };
@@ -118,10 +118,10 @@ impl Connections {
                 tokio::select! {
                     served = served => {
                         if let Err(error) = served {
-                            tracing::debug!(error, "a connection ended early");
+                            tracing::debug!(error, "connection ended early");
                         }
                     }
-                    () = unused => tracing::debug!(%peer, "a connection was closed: no call came on it"),
+                    () = unused => tracing::debug!(%peer, "idle connection closed: no call came on it"),
                 }
             };
             running.spawn(cut.clone().run_until_cancelled_owned(connection));
@@ -165,7 +165,7 @@ pub async fn accept(listener: &TcpListener) -> Option<TcpStream> {
         Err(error) => {
             let aborted = matches!(error.kind(), io::ErrorKind::ConnectionAborted | io::ErrorKind::ConnectionReset);
             if !aborted {
-                tracing::warn!(%error, "no connection could be accepted");
+                tracing::warn!(%error, "cannot accept connections");
                 tokio::time::sleep(ACCEPT_PAUSE).await;
             }
             None

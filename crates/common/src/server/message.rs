@@ -77,7 +77,7 @@ pub fn check(
 ) -> Result<Body, Problem> {
     let frame = framing::single(bytes, coding, limit)?;
     // Also where there are no rules: what reaches the service's code must be a message. tonic, which reads it again,
-    // takes one that is not for a fault of ours.
+    // takes one that is not for a bug.
     let decoded = DynamicMessage::decode(method.descriptor.input(), frame.slice(FRAME..))
         .map_err(|_| Problem::new(Reason::MalformedRequest, "the message is not of the method's request type"))?;
     contract.validator().check(&decoded)?;

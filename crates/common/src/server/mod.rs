@@ -1,4 +1,4 @@
-//! How every souk service is served: one stack around the generated services.
+//! Serves every souk service: one stack around the generated services.
 //!
 //! From the outside in: panics are caught, the request gets its id, span and metrics, the deadline runs, the caller's
 //! token and the method's access rule are checked, the message is read within bounds of bytes and time, work beyond what
@@ -35,7 +35,7 @@ use crate::{
     contract::{Contract, ContractError},
     error::{Problem, Reason},
     framing::FRAME,
-    local::Local,
+    local::{Local, Whole},
     quota::Quota,
     telemetry, tls,
 };
@@ -68,17 +68,17 @@ pub struct Config {
     pub max_connections_per_address: u64,
     /// Calls on one connection at a time; more wait for their turn.
     pub max_streams_per_connection: u32,
-    /// How long a service that is told to stop says that it is not ready before it stops taking requests. What stops
-    /// it waits for so long; see [`Stop`].
+    /// How long a service that is told to stop says that it is not ready before it stops taking requests. What stops it
+    /// waits for this long; see [`Stop`].
     #[serde(with = "crate::config::duration")]
     pub shutdown_delay: Duration,
-    /// How long running requests may take to end once the service shall stop.
+    /// The time for running requests to end when the service stops.
     #[serde(with = "crate::config::duration")]
     pub drain: Duration,
     /// How old a connection may become, give or take a tenth; zero: no limit.
     #[serde(with = "crate::config::duration")]
     pub max_connection_age: Duration,
-    /// How long calls under way on an old connection may go on.
+    /// How long calls under way on an old connection may continue.
     #[serde(with = "crate::config::duration")]
     pub max_connection_age_grace: Duration,
     /// Certificate, and whose callers are let in.
@@ -240,7 +240,7 @@ impl Server {
             EdgeLayer::new(&self.config, self.name, self.contract, self.verifier, self.recheck, draining.clone());
         let (announced, stopped) = (self.config.stop.announced().clone(), shutdown.clone());
         let service = edge.layer(self.routes.routes().prepare());
-        let local = self.config.local.serve(listener.local_addr()?, service.clone());
+        let local = self.config.local.serve(listener.local_addr()?, Whole::new(service.clone()));
         let (health, services, checks) = (self.health, self.services, self.checks);
         let open = Quota::new(self.config.max_connections, self.config.max_connections_per_address);
         let max_streams = self.config.max_streams_per_connection;
@@ -275,7 +275,7 @@ impl Server {
         match tokio::time::timeout(drain, ended).await {
             Ok(()) => {}
             Err(_) => {
-                tracing::warn!(?drain, "requests still running at the end of the drain were cut off");
+                tracing::warn!(?drain, "requests still running at the end of the drain were cancelled");
             }
         }
         Ok(())

@@ -1,4 +1,4 @@
-//! How a server stops: what its owner says besides the token that begins the drain.
+//! The announcement of a stop, besides the token that begins the drain.
 
 use std::{
     pin::Pin,
@@ -44,7 +44,7 @@ impl Stop {
         *self.0.drained_by.lock().unwrap_or_else(PoisonError::into_inner) = Some(moment);
     }
 
-    /// How long a drain that begins now may last, where settings allow `drain`.
+    /// The remaining time of a drain that begins now, if the settings allow `drain`.
     pub fn drain(&self, drain: Duration) -> Duration {
         let by = *self.0.drained_by.lock().unwrap_or_else(PoisonError::into_inner);
         by.map_or(drain, |by| drain.min(by.saturating_duration_since(Instant::now())))

@@ -10,7 +10,33 @@ use std::{
 
 use opentelemetry::{KeyValue, StringValue, metrics::Meter};
 
-use crate::client::AddressState;
+/// How an address is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum AddressState {
+    /// There is no connection to it.
+    Down,
+    /// It is connected, and does not answer.
+    Silent,
+    /// It reports that it is not serving: it is about to stop, or lacks something that it needs.
+    NotServing,
+    /// It reports that it is serving, but its calls failed: it is ejected for a while.
+    Ejected,
+    /// It is called.
+    Up,
+}
+
+impl AddressState {
+    /// Its name in metrics and reports.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Down => "down",
+            Self::Silent => "silent",
+            Self::NotServing => "not_serving",
+            Self::Ejected => "ejected",
+            Self::Up => "up",
+        }
+    }
+}
 
 type States = Box<dyn Fn() -> Vec<(SocketAddr, AddressState)> + Send + Sync>;
 

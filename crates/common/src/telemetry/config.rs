@@ -6,11 +6,11 @@ use serde::{Deserialize, Serialize};
 
 use crate::{config, tls::ClientSettings};
 
-/// What is logged, measured and traced, and where it goes.
+/// Settings of logs, metrics and traces.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Config {
-    /// How log lines look. They go to standard error.
+    /// The format of log lines, which go to standard error.
     pub log_format: LogFormat,
     /// Which log lines are written, in `tracing`'s `EnvFilter` syntax.
     pub log_filter: String,
@@ -26,7 +26,7 @@ pub struct Config {
     pub otlp_metrics_interval: Duration,
     /// Address of the Prometheus endpoint; port 0: any free one; empty: none.
     pub metrics_listen: String,
-    /// Tells this copy from the others (`service.instance.id`); empty: made at each start.
+    /// Tells this replica from the others (`service.instance.id`); empty: made at each start.
     pub service_instance: String,
 }
 

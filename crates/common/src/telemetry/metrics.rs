@@ -15,7 +15,7 @@ use opentelemetry_sdk::metrics::{Aggregation, Instrument, InstrumentKind, Stream
 /// Upper ends of the buckets of durations, in seconds: from a cached answer on this machine to a request at its deadline.
 const BOUNDARIES: [f64; 14] = [0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0];
 
-/// Gives every histogram of seconds these buckets, whoever makes it; the SDK's own are meant for milliseconds.
+/// Gives every histogram of seconds these buckets; the SDK's default buckets are meant for milliseconds.
 pub(super) fn buckets(instrument: &Instrument) -> Option<Stream> {
     let fits = instrument.kind() == InstrumentKind::Histogram && instrument.unit() == "s";
     let boundaries = fits.then(|| BOUNDARIES.to_vec())?;
@@ -83,7 +83,7 @@ pub(super) fn install(meter: &Meter) {
                 .build(),
             unread: meter
                 .u64_counter("souk.gateway.unread")
-                .with_description("Responses given up because they were not read, and requests refused for it")
+                .with_description("Responses dropped because they were not read, and requests refused for it")
                 .build(),
             batch_size: meter
                 .u64_histogram("souk.batch.size")
@@ -135,7 +135,7 @@ fn rpc(service: impl Into<StringValue>, method: impl Into<StringValue>, code: to
     [
         KeyValue::new("rpc.service", service.into()),
         KeyValue::new("rpc.method", method.into()),
-        KeyValue::new("rpc.response.status_code", code_name(code)),
+        KeyValue::new("rpc.response.status_code", crate::error::code_name(code)),
     ]
 }
 
@@ -297,29 +297,5 @@ fn observe_pools(meter: &Meter) {
             }
         };
         meter.i64_observable_up_down_counter(name).with_description(description).with_callback(callback).build();
-    }
-}
-
-/// A gRPC code as the protocol spells it.
-pub(crate) fn code_name(code: tonic::Code) -> &'static str {
-    use tonic::Code;
-    match code {
-        Code::Ok => "OK",
-        Code::Cancelled => "CANCELLED",
-        Code::Unknown => "UNKNOWN",
-        Code::InvalidArgument => "INVALID_ARGUMENT",
-        Code::DeadlineExceeded => "DEADLINE_EXCEEDED",
-        Code::NotFound => "NOT_FOUND",
-        Code::AlreadyExists => "ALREADY_EXISTS",
-        Code::PermissionDenied => "PERMISSION_DENIED",
-        Code::ResourceExhausted => "RESOURCE_EXHAUSTED",
-        Code::FailedPrecondition => "FAILED_PRECONDITION",
-        Code::Aborted => "ABORTED",
-        Code::OutOfRange => "OUT_OF_RANGE",
-        Code::Unimplemented => "UNIMPLEMENTED",
-        Code::Internal => "INTERNAL",
-        Code::Unavailable => "UNAVAILABLE",
-        Code::DataLoss => "DATA_LOSS",
-        Code::Unauthenticated => "UNAUTHENTICATED",
     }
 }

@@ -38,7 +38,7 @@ use crate::tls::TlsError;
 pub use config::{Config, LogFormat};
 pub use sampled::Sampled;
 
-/// How long the end of a process waits for its last spans and metrics to be sent.
+/// The longest time to send the last spans and metrics at the end of a process.
 const FLUSH_LIMIT: Duration = Duration::from_secs(5);
 
 /// Why telemetry cannot be set up.
@@ -90,7 +90,7 @@ pub enum TelemetryError {
     NoRuntime(#[from] tokio::runtime::TryCurrentError),
 }
 
-/// What leaves the process: made once in it, by the first [`init`] that asks for anything.
+/// The exporters of the process, created once by the first [`init`] that needs any.
 #[derive(Debug)]
 struct Pipelines {
     traces: Option<SdkTracerProvider>,
@@ -216,7 +216,7 @@ pub struct Guard {
 }
 
 impl Guard {
-    /// Where Prometheus reads, with the port that was really taken.
+    /// The address of the metrics listener, with its actual port.
     pub fn metrics_address(&self) -> Option<SocketAddr> {
         self.metrics_address
     }
@@ -229,7 +229,7 @@ impl Guard {
             let _ = done.send(());
         });
         if tokio::time::timeout(FLUSH_LIMIT, wait).await.is_err() {
-            tracing::warn!("the collector did not take the last spans and metrics in time");
+            tracing::warn!("the collector did not accept the last spans and metrics in time");
         }
     }
 
@@ -245,7 +245,7 @@ impl Guard {
             let traces = pipelines.traces.as_ref().map_or(Ok(()), SdkTracerProvider::force_flush);
             for result in [traces, pipelines.metrics.force_flush()] {
                 if let Err(error) = result {
-                    tracing::warn!(%error, "the collector did not take the last spans and metrics");
+                    tracing::warn!(%error, "the collector did not accept the last spans and metrics");
                 }
             }
             done();

@@ -1,5 +1,5 @@
-//! What those who run souk ask a process: `GET /metrics` for Prometheus, `/livez` and `/readyz` for an orchestrator. On a
-//! port of its own: it is never public by accident, and answers however busy the process is.
+//! The operations endpoint of a process: `GET /metrics` for Prometheus, `/livez` and `/readyz` for an orchestrator. It
+//! has its own port, so that it is never public by accident and answers however busy the process is.
 
 use std::{net::SocketAddr, sync::Arc, time::Duration};
 
@@ -22,9 +22,9 @@ use super::{TelemetryError, probes};
 
 /// Connections at a time. Further ones are closed.
 const MOST: usize = 64;
-/// How long a request and its answer may take.
+/// The timeout of a request.
 const LIMIT: Duration = Duration::from_secs(10);
-/// How long to wait where the system is out of file handles or memory.
+/// The pause when the system is out of file handles or memory.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
 
 /// Takes the port. Nothing is answered before [`serve`].
@@ -51,7 +51,7 @@ pub(super) fn serve(
     Ok(address)
 }
 
-/// One request for each connection, and little time for it: so no one keeps a place.
+/// One request per connection with a short timeout, so that nobody blocks a place.
 async fn accept(listener: tokio::net::TcpListener, routes: Router) {
     let places = Arc::new(Semaphore::new(MOST));
     let mut http = hyper::server::conn::http1::Builder::new();
@@ -60,7 +60,7 @@ async fn accept(listener: tokio::net::TcpListener, routes: Router) {
         let stream = match listener.accept().await {
             Ok((stream, _)) => stream,
             Err(error) => {
-                tracing::debug!(%error, "no connection for metrics or probes could be accepted");
+                tracing::debug!(%error, "cannot accept connections for metrics or probes");
                 tokio::time::sleep(ACCEPT_PAUSE).await;
                 continue;
             }

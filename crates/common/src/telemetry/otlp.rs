@@ -22,10 +22,10 @@ use super::span::{SERVICE, Service};
 use super::{Config, TelemetryError};
 use crate::tls::ClientSettings;
 
-/// How long one message to the collector may take.
+/// The timeout of one message to the collector.
 const TIMEOUT: Duration = Duration::from_secs(5);
 
-/// How long a span waits for others before they are sent together.
+/// The longest time that spans are collected before they are sent together.
 const BATCH_DELAY: Duration = Duration::from_secs(1);
 
 /// The connection to the collector; it connects when first used and again when lost.
@@ -145,9 +145,9 @@ impl ByService {
         let failed = self.failing.swap(result.is_err(), Ordering::Relaxed);
         match result {
             Err(error) if !failed => {
-                tracing::warn!(%error, "spans cannot be sent to the collector; they are lost until they can");
+                tracing::warn!(%error, "cannot send spans to the collector; spans are lost until it recovers");
             }
-            Ok(()) if failed => tracing::info!("spans can be sent to the collector again"),
+            Ok(()) if failed => tracing::info!("sending spans to the collector again"),
             _ => {}
         }
     }

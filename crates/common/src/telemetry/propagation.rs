@@ -21,7 +21,7 @@ pub fn extract(headers: &HeaderMap) -> Context {
 }
 
 /// Writes the trace context of `span` into the headers of a request to be sent: the surrounding one, where
-/// the span is disabled or no collector is set; nothing where there is none.
+/// the span is disabled or no collector is set; nothing if there is none.
 pub fn inject(span: &tracing::Span, headers: &mut HeaderMap) {
     span.in_scope(|| propagator().inject_context(&Context::current(), &mut HeadersMut(headers)));
 }

@@ -1,4 +1,4 @@
-//! One line of the log for what happens by the thousand.
+//! Samples frequent log lines.
 
 use std::{
     collections::BTreeMap,
@@ -6,7 +6,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-/// How much time lies between two lines about the same.
+/// The least time between two lines about the same.
 const EVERY: Duration = Duration::from_secs(1);
 
 /// Counts events by name and says when a line about them is due: at once for the first, then one a second at most. A
@@ -28,7 +28,7 @@ impl Sampled {
         Self(Mutex::new(BTreeMap::new()))
     }
 
-    /// Counts an event of this name. Where a line is due, how many there were since the last one.
+    /// Counts an event of this name. If a line is due, how many there were since the last one.
     pub fn count(&self, name: &'static str) -> Option<u64> {
         self.count_at(name, Instant::now())
     }

@@ -47,12 +47,12 @@ pub type InSpan<F> = WithContext<Instrumented<F>>;
 
 /// The span of an RPC that `service` ("order") serves; `rpc_service` is the full name
 /// (`souk.order.v1.OrderService`). Continues the trace that the request's headers name; `request_id` is
-/// recorded by whoever knows it.
+/// recorded by the layer that knows it.
 pub fn server(service: &str, rpc_service: &str, rpc_method: &str, headers: &HeaderMap) -> RequestSpan {
     let context = propagation::extract(headers);
     let sent = SENT.load(Ordering::Relaxed);
     let span = tracing::error_span!(
-        // Its caller may be of this process, and stands in the headers as any other does.
+        // Its caller may be of this process, and is in the headers as any other does.
         parent: None,
         "rpc",
         otel.name = sent.then(|| format!("{rpc_service}/{rpc_method}")),
@@ -129,7 +129,7 @@ pub fn record_code(span: &Span, code: tonic::Code, server_side: bool) {
     if !SENT.load(Ordering::Relaxed) {
         return; // The span ends with this: no log line would show it.
     }
-    span.record("rpc.response.status_code", super::metrics::code_name(code));
+    span.record("rpc.response.status_code", crate::error::code_name(code));
     use tonic::Code;
     let fault = match code {
         Code::Ok => false,
@@ -197,9 +197,4 @@ impl RequestSpan {
         // The span is entered inside the context, so its own context, where it has one, is the current one.
         future.instrument(self.span.clone()).with_context(self.context.clone())
     }
-}
-
-/// Runs a future, to be spawned as a task of its own, in the span and trace context of the caller.
-pub fn inherit<F: Future>(future: F) -> InSpan<F> {
-    future.in_current_span().with_current_context()
 }

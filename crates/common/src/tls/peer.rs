@@ -16,14 +16,14 @@ use tokio_rustls::rustls::{
 
 use super::{ClientSettings, TlsError, is_empty, read, rejected, require, roots, showing};
 
-/// What a server's certificate must prove.
+/// The verification of a server's certificate.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Verify {
     /// Nothing: what is sent is hidden from those who only listen.
     Nothing,
-    /// That an authority we trust signed it, for whatever name.
+    /// A trusted authority signed it, for any name.
     Chain,
-    /// That an authority we trust signed it for the name that we connect to.
+    /// A trusted authority signed it for the server's name.
     Full,
 }
 
@@ -74,7 +74,7 @@ impl ClientSettings {
         require("key", &self.key, &[("certificate", &self.certificate)])
     }
 
-    /// Whom a server's certificate may be signed by.
+    /// The trusted authorities of server certificates.
     fn trusted(&self) -> Result<RootCertStore, TlsError> {
         if !is_empty(&self.ca) {
             return roots("ca", &self.ca);
@@ -85,7 +85,7 @@ impl ClientSettings {
     }
 }
 
-/// What stands in the files of [`ClientSettings`].
+/// What is in the files of [`ClientSettings`].
 #[derive(Clone)]
 pub struct Pem {
     /// The authority; `None`: whom the system trusts.
@@ -97,7 +97,7 @@ pub struct Pem {
 /// Takes a certificate for whatever name. The handshake itself is checked as ever.
 #[derive(Debug)]
 struct AnyName {
-    /// Who must have signed it; `None`: anyone.
+    /// The trusted authorities. `None`: any.
     roots: Option<RootCertStore>,
     provider: Arc<CryptoProvider>,
 }

@@ -1,4 +1,5 @@
-//! What is made of files, and made anew when they change: certificates are renewed while a process runs.
+//! Values that are made of files and reloaded when they change: certificates are renewed while a process
+//! runs.
 
 use std::{
     path::PathBuf,
@@ -11,7 +12,7 @@ use sha2::{Digest, Sha256};
 use super::TlsError;
 use crate::error::chain;
 
-/// How often the files are looked at, at most: when a connection is made.
+/// The least time between two checks of the files, which happen when a connection is made.
 const LOOK_EVERY: Duration = Duration::from_secs(2);
 
 /// A value made of files.
@@ -51,7 +52,7 @@ impl<T: Clone + Send + 'static> Reloaded<T> {
         Ok(Self(Arc::new(Inner { files, make: Box::new(make), state })))
     }
 
-    /// What the files give now; where that cannot be used, what they gave before.
+    /// The value of the current files or, if they are invalid, the last valid one.
     pub async fn current(&self) -> T {
         let is_fresh = {
             let mut state = self.0.lock();
@@ -65,10 +66,10 @@ impl<T: Clone + Send + 'static> Reloaded<T> {
             let inner = self.0.clone();
             // A task that could not run is one that the end of the process cut off.
             match tokio::task::spawn_blocking(move || inner.look()).await {
-                Ok(Some(Ok(()))) => tracing::info!(files = ?self.0.files, "new TLS files are in force"),
+                Ok(Some(Ok(()))) => tracing::info!(files = ?self.0.files, "new TLS files loaded"),
                 Ok(Some(Err(error))) => {
                     let (setting, error) = (error.setting(), chain(&error));
-                    tracing::error!(setting, error, "the new TLS files cannot be used: the old ones stay in force");
+                    tracing::error!(setting, error, "cannot load the new TLS files: the old ones stay in use");
                 }
                 Ok(None) | Err(_) => {}
             }
@@ -78,7 +79,7 @@ impl<T: Clone + Send + 'static> Reloaded<T> {
 }
 
 impl<T> Inner<T> {
-    /// Makes it anew where the files have changed since the last look. `None`: they have not.
+    /// Makes it again where the files have changed since the last look. `None`: they have not.
     fn look(&self) -> Option<Result<(), TlsError>> {
         let seen = hash(&self.files);
         if std::mem::replace(&mut self.lock().seen, seen) == seen {

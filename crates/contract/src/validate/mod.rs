@@ -25,8 +25,8 @@ use prost_reflect::{DescriptorPool, DynamicMessage, FieldDescriptor, MapKey, Mes
 pub use self::text::Text;
 use crate::shorten;
 
-/// The most violations of one message that are told. Who has more will ask again anyway, and a request of a thousand
-/// bad lines must not become an answer many times its size.
+/// The most violations of one message that are reported. A client with more will try again anyway, and a request with a
+/// thousand bad lines must not cause a response many times its size.
 pub const MAX_VIOLATIONS: usize = 100;
 
 /// A rule that a message breaks.
@@ -37,7 +37,7 @@ pub struct Violation {
     pub field_path: String,
     /// The rule, by protovalidate's name: `int64.gte`, `required`; `souk.text` for [`Text`].
     pub rule_id: String,
-    /// What would be right, as the rest of a sentence that the field begins: "must be at least 1".
+    /// What would be valid, as the rest of a sentence that begins with the field: "must be at least 1".
     pub message: String,
 }
 
@@ -58,7 +58,7 @@ pub struct Unsupported {
 /// The rules of all messages of a contract, ready to check. Make one and share it.
 #[derive(Debug)]
 pub struct Validator {
-    /// By full name, where the plan stands in `plans`.
+    /// By full name, where the plan is in `plans`.
     messages: HashMap<String, usize>,
     plans: Vec<plan::Plan>,
     /// Whether texts are checked without being asked to.
@@ -143,7 +143,7 @@ impl Report {
 /// The most bytes of a map's key in the path of a violation.
 const KEY_BYTES: usize = 64;
 
-/// Where a check stands in the message. Lives on the stack, so that a valid message costs no text.
+/// Where a check is in the message. Lives on the stack, so that a valid message costs no text.
 #[derive(Debug, Clone, Copy)]
 enum Path<'a> {
     Root,

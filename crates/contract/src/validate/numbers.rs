@@ -18,7 +18,7 @@ pub(super) enum NumberTest<T> {
     Finite,
 }
 
-/// Lower and upper limit. Where the upper one is below the lower one, a value must be outside of what lies between.
+/// Lower and upper limit. If the upper one is below the lower one, a value must be outside of what lies between.
 #[derive(Debug)]
 pub(super) struct Range<T> {
     lower: Bound<T>,

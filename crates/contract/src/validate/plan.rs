@@ -5,10 +5,10 @@ use prost_reflect::{DynamicMessage, FieldDescriptor, MapKey, OneofDescriptor, Va
 
 use super::{Fault, Path, Report, Text, rules::Rules};
 
-/// Where the plan of each message stands, by its full name.
+/// The index of each message's plan, by its full name.
 pub(super) type Index = HashMap<String, usize>;
 
-/// All that is checked of one message type. What cannot fail is not in it.
+/// All checks of one message type, without checks that cannot fail.
 #[derive(Debug, Default)]
 pub(super) struct Plan {
     pub fields: Vec<FieldPlan>,
@@ -51,15 +51,15 @@ pub(super) struct Size {
     pub most: Option<(usize, Fault)>,
 }
 
-/// What is checked of a single value: a field's, an item's, a key's.
+/// The checks of a single value: of a field, an item or a key.
 #[derive(Debug, Default)]
 pub(super) struct ValuePlan {
     pub rules: Rules,
-    /// Where the value is a text: of which kind.
+    /// If the value is a text: of which kind.
     pub text: Option<Text>,
     /// For items: whether a zero value is let through.
     pub skip_zero: bool,
-    /// Where the value is a message: the plan of its type.
+    /// If the value is a message: the plan of its type.
     pub message: Option<usize>,
 }
 
@@ -254,7 +254,7 @@ fn is_zero(value: &Value) -> bool {
     }
 }
 
-/// Whether a value stands in the list twice. For scalars and enums.
+/// Whether a value is in the list twice. For scalars and enums.
 fn has_twins(values: &[Value]) -> bool {
     #[derive(PartialEq, Eq, Hash)]
     enum Key<'a> {

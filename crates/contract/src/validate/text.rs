@@ -19,7 +19,7 @@ pub enum Text {
 }
 
 impl Text {
-    /// What a field holds; `None` where it, its items, its keys and its values are no texts.
+    /// What a field holds; `None` if it, its items, its keys and its values are no texts.
     pub fn of(field: &FieldDescriptor) -> Option<Self> {
         Self::by(field, field.parent_file().parent_pool().get_extension_by_name(FREE_TEXT).as_ref())
     }

@@ -1,7 +1,7 @@
 //! Databases of the run's own on a PostgreSQL server.
 
 use anyhow::Context;
-use souk_common::db::{Config, postgres};
+use souk_store::db::{Config, postgres};
 
 use crate::settings::{self, STORES};
 

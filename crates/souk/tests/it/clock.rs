@@ -1,5 +1,5 @@
-//! The wall clock is set while souk runs, as after a machine slept: orders go on within seconds. The steady clock, by which
-//! timeouts are measured, goes on as ever.
+//! The wall clock is set while souk runs, as after a machine slept: orders continue within seconds. The steady clock,
+//! by which timeouts are measured, continues as ever.
 
 use std::time::{Duration, Instant};
 
@@ -10,7 +10,7 @@ use super::{
     rest::{Rest, order},
 };
 
-/// A few seconds, and as much again for a busy machine. A token of services that was used by the one clock and ran out
+/// A few seconds, and as much again for a busy machine. A token of services that was used by the one clock and expired
 /// by the other stopped orders for a minute.
 const SOON: Duration = Duration::from_secs(10);
 

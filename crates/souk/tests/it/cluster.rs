@@ -93,12 +93,12 @@ pub fn running(folder: &Path) -> String {
     running["gateway"].as_str().unwrap().to_owned()
 }
 
-/// Where a cluster will be: its empty databases, its ports, its data folder.
+/// What a cluster needs: empty databases, ports, a data folder.
 pub struct Ground {
     folder: TempDir,
     /// Of users, inventory and orders.
     pub databases: [TestDatabase; 3],
-    /// Of users, inventory, orders, the gateway, and inventory's copy.
+    /// Of users, inventory, orders, the gateway, and inventory's replica.
     pub ports: Vec<u16>,
 }
 
@@ -126,7 +126,7 @@ impl Ground {
 pub struct Cluster {
     pub inventory: Process,
     /// A second one beside it, where there is one.
-    pub copy: Option<Process>,
+    pub replica: Option<Process>,
     pub gateway: String,
     others: [Process; 3],
     databases: [TestDatabase; 3],
@@ -140,11 +140,11 @@ impl Cluster {
         Self::on(Ground::new(engine).await, false, |_, program| program).await
     }
 
-    /// Starts everything where it was prepared, with two copies of inventory on one database where there shall be `two`;
+    /// Starts everything where it was prepared, with two replicas of inventory on one database where there shall be `two`;
     /// `more` gives services (`order`) further arguments or variables.
     pub async fn on(ground: Ground, two: bool, more: impl Fn(&str, Program) -> Program) -> Self {
         let Ground { folder, databases, ports } = ground;
-        let [user, inventory, order, gateway, copy] = ports.as_slice() else { unreachable!() };
+        let [user, inventory, order, gateway, replica] = ports.as_slice() else { unreachable!() };
         let service = |name: &str, port: &u16| {
             let program = Program::new(env!("CARGO_BIN_EXE_souk"), "serving")
                 .args([name, "--listen", &format!("127.0.0.1:{port}"), "--data-dir"])
@@ -153,7 +153,7 @@ impl Cluster {
                 .env("SOUK_TELEMETRY__LOG_FILTER", "info,souk=debug")
                 .env("SOUK_GATEWAY__RATE_LIMITS__ENABLED", "false");
             let program = more(name, configure(program, &databases, &ports));
-            let both = format!("http://127.0.0.1:{inventory},http://127.0.0.1:{copy}");
+            let both = format!("http://127.0.0.1:{inventory},http://127.0.0.1:{replica}");
             if two { program.env("SOUK_GATEWAY__BACKENDS__SOUK__INVENTORY", both) } else { program }
         };
         let admin = configure(souk(), &databases, &ports)
@@ -163,13 +163,13 @@ impl Cluster {
         let (status, log) = admin.run().await;
         assert!(status.success(), "{log}");
         let user = service("user", user).start().await;
-        let copy = if two { Some(service("inventory", copy).start().await) } else { None };
+        let replica = if two { Some(service("inventory", replica).start().await) } else { None };
         let inventory = service("inventory", inventory).start().await;
         let order = service("order", order).start().await;
         let gateway_process = service("gateway", gateway).start().await;
         let gateway = format!("http://127.0.0.1:{gateway}");
         let cluster =
-            Self { inventory, copy, gateway, others: [user, order, gateway_process], databases, ports, folder };
+            Self { inventory, replica, gateway, others: [user, order, gateway_process], databases, ports, folder };
         cluster.ready().await;
         cluster
     }
@@ -184,7 +184,7 @@ impl Cluster {
         (configure(program, &self.databases, &self.ports).start().await, format!("http://{address}"))
     }
 
-    /// Of users, inventory, orders, the gateway, and inventory's copy.
+    /// Of users, inventory, orders, the gateway, and inventory's replica.
     pub fn ports(&self) -> &[u16] {
         &self.ports
     }

@@ -207,11 +207,11 @@ async fn an_administrator_is_made_once_and_can_log_in() {
     assert_eq!(admin.get("/v1/users/me").await.ok()["roles"], json!(["ROLE_ADMIN"]));
     let (status, log) = run(&make, &[("SOUK_ADMIN_PASSWORD", "a good password")]).await;
     assert_eq!(status, 1, "{log}");
-    assert!(log.contains("Second@Example.com") && log.contains("taken"), "{log}");
+    assert!(log.contains("Second@Example.com") && log.contains("in use"), "{log}");
 }
 
 #[tokio::test]
-async fn verify_finds_what_is_wrong() {
+async fn verify_finds_broken_promises() {
     let up = Up::start().await;
     let admin = up.admin().await;
     let product = admin.product("A", 3).await;

@@ -145,7 +145,7 @@ impl Links {
     }
 }
 
-/// Orders that were taken down before a time and are not final.
+/// Orders that were recorded before a time and are not final.
 async fn unfinished(admin: &Rest, before: &str) -> usize {
     let mut count = 0;
     for state in ["STATE_PENDING", "STATE_CANCELLING"] {

@@ -103,7 +103,7 @@ async fn every_gateway_and_service_refuses_a_demoted_user() {
     own.unwrap();
 }
 
-/// One process on SQLite, and a customer who logs out and orders at once anew.
+/// One process on SQLite, and a customer who logs out and orders at once again.
 #[tokio::test(flavor = "multi_thread")]
 async fn who_logs_out_is_out() {
     let up = Up::start().await;
@@ -131,9 +131,9 @@ async fn read_to(stream: &mut reqwest::Response, text: &str) -> String {
     read
 }
 
-/// A stream ends with its token, in band, and goes on where it was with a new one.
+/// A stream ends with its token, in band, and continues where it was with a new one.
 #[tokio::test(flavor = "multi_thread")]
-async fn a_stream_ends_when_its_token_does_and_goes_on_with_a_new_one() {
+async fn a_stream_ends_with_its_token_and_resumes_with_a_new_one() {
     let up =
         Up::start_with(|program| program.env("SOUK_USER__ACCESS_TOKEN_TTL", "4s").env("SOUK_AUTH__LEEWAY", "0s")).await;
     let lamp = up.admin().await.product("LAMP", 10).await;

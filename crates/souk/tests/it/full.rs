@@ -1,5 +1,5 @@
-//! A disk that is full: requests are answered 503 and say why, `/readyz` tells the truth, and all goes on once there is
-//! room. On a real file system without room, each.
+//! A disk that is full: requests are answered 503 and say why, `/readyz` tells the truth, and all continues once there
+//! is room. On a real file system without room, each.
 
 use std::time::Duration;
 
@@ -16,7 +16,7 @@ use super::{
 
 const LONG: Duration = Duration::from_secs(60);
 
-/// `None` where nothing can be mounted; `./test` says so at its start.
+/// `None` if nothing can be mounted; `./test` says so at its start.
 fn disk(mebibytes: u32) -> Option<SmallDisk> {
     SmallDisk::new(mebibytes).inspect_err(|why| println!("NOT TESTED: {why:#}")).ok()
 }

@@ -104,7 +104,7 @@ impl Shop {
         Self { up, product, honest, attacker }
     }
 
-    /// Where a service itself is reached, as the first screen says.
+    /// The address of a service itself, from the first screen.
     fn service(&self, name: &str) -> SocketAddr {
         let log = self.up.process.log();
         let mut words = log.lines().map(|line| line.split_whitespace().collect::<Vec<_>>());

@@ -145,7 +145,7 @@ async fn a_lost_order_and_a_piece_too_many_are_found_without_a_kill() {
 const LOSE: &str =
     "DELETE FROM orders WHERE id = (SELECT id FROM orders WHERE state = 'CONFIRMED' LIMIT 1) RETURNING hex(id)";
 
-/// Python has SQLite built in; the shell tool may not be there. Empty where there is nothing yet.
+/// Python has SQLite built in; the shell tool may not be there. Empty if there is nothing yet.
 pub fn sqlite(file: &Path, sql: &str) -> String {
     if !file.exists() {
         return String::new();

@@ -84,7 +84,7 @@ fn number(rules: Option<&DynamicMessage>, path: &[&str]) -> Option<usize> {
     usize::try_from(at(rules?, path)?.as_u64()?).ok()
 }
 
-/// What stands in a rule, where it is set.
+/// What is in a rule, where it is set.
 fn at(rules: &DynamicMessage, path: &[&str]) -> Option<Value> {
     let (name, inside) = path.split_first()?;
     let value = rules.has_field_by_name(name).then(|| rules.get_field_by_name(name))??.into_owned();

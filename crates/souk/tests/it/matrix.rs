@@ -1,5 +1,5 @@
 //! Who may call what: every method of the contract as every kind of caller, over gRPC at the service that has it, over
-//! gRPC and REST at the gateway. What is expected is worked out here from the options as they stand in the contract.
+//! gRPC and REST at the gateway. What is expected is worked out here from the options as they are in the contract.
 
 use std::{
     collections::{BTreeMap, BTreeSet},

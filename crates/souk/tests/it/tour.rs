@@ -26,7 +26,7 @@ async fn the_readme_works_line_by_line() {
             "cargo run -- verify",
             &format!("{} verify --data-dir {}", souk_binary().display(), up.folder.path().display()),
         );
-    // Where it is in PATH already, its folder is empty, and nothing is added.
+    // If it is in PATH already, its folder is empty, and nothing is added.
     let grpcurl = tools::installed("grpcurl").await;
     let folder = grpcurl.parent().unwrap_or(Path::new("")).to_owned();
     let path = std::env::var_os("PATH").unwrap_or_default();

@@ -1,5 +1,5 @@
-//! Runs a command with private servers: starts them, tells the command where they are, and takes
-//! them down when it ends.
+//! Runs a command with private servers: starts them, gives the command their addresses, and stops them when it
+//! ends.
 
 use std::io::IsTerminal;
 use std::process::ExitCode;

@@ -34,7 +34,7 @@ fn over_http2() -> Vec<Script> {
     bomb.extend([0x40, 1, b'x', 0x7f, 0xa1, 0x1e]);
     bomb.extend([b'y'; 4000]);
     bomb.resize(FRAME, 0xbe);
-    // A header that goes on for ever.
+    // A header that continues for ever.
     open_head.extend([0, 1, b'x', 0x7f, 0xff, 0xff, 0xff, 0x7f]);
     let open = frame(HEADERS, 0, 1, &open_head);
     let goes_on = frame(CONTINUATION, 0, 1, &[b'y'; FRAME]);

@@ -19,7 +19,7 @@ pub struct Script {
     pub connections: usize,
     /// First.
     pub opening: Vec<u8>,
-    /// Then, until the server ends the connection or the time is over; nothing where there is none.
+    /// Then, until the server ends the connection or the time is over; nothing if there is none.
     pub more: Option<More>,
     /// Whether what the server sends is read.
     pub reads: bool,
@@ -163,7 +163,7 @@ impl Attacker {
                 .collect()
         };
         let opening = |ask: &Ask| [http2(WIDE), begun(ask, 0..STREAMS)].concat();
-        // Those that are ended are begun anew.
+        // Those that are ended are begun again.
         let held = |ask: Ask| {
             let first = opening(&ask);
             Script::new(6, first).then(Duration::from_millis(20), move |n| begun(&ask, STREAMS + n..STREAMS + n + 1))

@@ -78,7 +78,7 @@ impl SmallDisk {
     /// Takes all the room there is.
     ///
     /// # Errors
-    /// Where it cannot be written.
+    /// If it cannot be written.
     pub fn fill(&self) -> Result<()> {
         let mut file = File::create(self.filler()).context("cannot fill the disk")?;
         for size in [1 << 20, 4096, 1] {
@@ -97,7 +97,7 @@ impl SmallDisk {
     /// Makes the room free again.
     ///
     /// # Errors
-    /// Where it was not filled.
+    /// If it was not filled.
     pub fn make_room(&self) -> Result<()> {
         std::fs::remove_file(self.filler()).context("the disk was not filled")
     }

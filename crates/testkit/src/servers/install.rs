@@ -6,7 +6,7 @@ use std::process::Command;
 
 use anyhow::{Context, Result, bail};
 
-use super::find;
+use crate::find;
 
 /// Debian's hook for "may this package start its service now?"; 101 says no.
 const POLICY: &str = "/usr/sbin/policy-rc.d";

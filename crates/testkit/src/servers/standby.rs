@@ -6,11 +6,10 @@ use anyhow::{Context, Result, bail};
 use rustix::process::{Pid, Signal, kill_process};
 use tokio_postgres::NoTls;
 
-use super::supervisor::Plan;
-use super::{Server, find, start_on_free_port, user};
+use super::{Server, cluster, start_on_free_port, user};
 
 /// How long the standby may take to be where it shall be.
-const PATIENCE: Duration = Duration::from_secs(60);
+const TIMEOUT: Duration = Duration::from_secs(60);
 
 /// Two servers that replicate synchronously: what the primary has committed, the standby has on its disk.
 #[derive(Debug)]
@@ -25,7 +24,7 @@ impl Pair {
     /// Starts both, which takes some seconds.
     ///
     /// # Errors
-    /// Where no PostgreSQL is installed, or it does not start.
+    /// If no PostgreSQL is installed, or it does not start.
     pub async fn start() -> Result<Self> {
         let started = tokio::task::spawn_blocking(|| {
             let primary = super::postgres()?;
@@ -48,7 +47,7 @@ impl Pair {
     /// Kills the primary without warning, as when its machine dies.
     ///
     /// # Errors
-    /// Where it has ended already.
+    /// If it has ended already.
     pub fn kill_primary(&self) -> Result<()> {
         let pid = i32::try_from(self.primary.pid()).ok().and_then(Pid::from_raw).context("no process id")?;
         kill_process(pid, Signal::KILL).context("the primary has ended already")
@@ -57,7 +56,7 @@ impl Pair {
     /// Has the primary refuse every write from now on, and stay up.
     ///
     /// # Errors
-    /// Where it cannot be told.
+    /// If it cannot be told.
     pub async fn make_primary_read_only(&self) -> Result<()> {
         execute(&self.primary, "ALTER SYSTEM SET default_transaction_read_only = on").await?;
         execute(&self.primary, "SELECT pg_reload_conf()").await
@@ -66,7 +65,7 @@ impl Pair {
     /// Makes the standby the primary (what `pg_ctl promote` does), and waits until it takes writes.
     ///
     /// # Errors
-    /// Where it does not become one.
+    /// If it does not become one.
     pub async fn promote(&self) -> Result<()> {
         execute(&self.standby, "SELECT pg_promote(true, 60)").await?;
         execute(&self.standby, "CREATE TABLE promoted (); DROP TABLE promoted").await
@@ -76,7 +75,7 @@ impl Pair {
     async fn replication(&self, condition: &str) -> Result<()> {
         let (began, check) = (Instant::now(), format!("DO $$ BEGIN ASSERT {condition}; END $$"));
         while let Err(error) = execute(&self.primary, &check).await {
-            if began.elapsed() > PATIENCE {
+            if began.elapsed() > TIMEOUT {
                 bail!("the replication is not as expected: {error:#}; the standby's log:\n{}", self.standby.log());
             }
             tokio::time::sleep(Duration::from_millis(50)).await;
@@ -87,34 +86,12 @@ impl Pair {
 
 /// Starts a server as a standby of another: a backup of its files that follows its log.
 fn standby(primary: &Server) -> Result<Server> {
-    let backup = find::binary("pg_basebackup").context(find::missing("PostgreSQL", "postgresql"))?;
-    let postgres = find::binary("postgres").context(find::missing("PostgreSQL", "postgresql"))?;
     let run_as = user::unprivileged()?;
     let from = primary.url().to_owned();
     let ready = "database system is ready to accept read";
     let (port, process) = start_on_free_port("standby", ready, |folder, port| {
-        let data = folder.join("data");
-        let script = "\"$1\" --dbname=\"$2\" --pgdata=\"$3\" --write-recovery-conf --checkpoint=fast --no-sync \
-             && shift 3 && exec \"$@\"";
-        let plan = Plan::new("sh")
-            .args(["-c", script, "sh"])
-            .arg(&backup)
-            .arg(&from)
-            .arg(&data)
-            .arg(&postgres)
-            .arg("-D")
-            .arg(&data)
-            .settings([
-                ("listen_addresses", "127.0.0.1"),
-                ("port", &port.to_string()),
-                ("unix_socket_directories", &folder.display().to_string()),
-                ("fsync", "on"),
-                ("max_connections", "400"),
-                ("timezone", "UTC"),
-            ])
-            .run_as(run_as.clone())
-            .stop_signal("QUIT");
-        Ok(plan)
+        let make = "\"$1\" --dbname=\"$3\" --pgdata=\"$2\" --write-recovery-conf --checkpoint=fast --no-sync";
+        Ok(cluster(make, "pg_basebackup", from.as_ref(), (folder, port))?.run_as(run_as.clone()))
     })?;
     Ok(Server { url: format!("postgres://postgres@127.0.0.1:{port}/postgres"), port, process })
 }

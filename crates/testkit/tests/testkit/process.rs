@@ -30,7 +30,7 @@ async fn says_when_it_is_ready_and_survives_kill_and_restart() {
 
 #[tokio::test]
 #[should_panic(expected = "ended before it was ready (exit status: 3); log:\nno such setting")]
-async fn an_early_end_is_told_with_its_log() {
+async fn an_early_exit_is_reported_with_its_log() {
     Program::new("/bin/sh", "ready").args(["-c", "echo no such setting >&2; exit 3"]).start().await;
 }
 

@@ -5,6 +5,7 @@ use std::process::Stdio;
 use std::time::Duration;
 
 use rustix::process::{Pid, Signal, kill_process, test_kill_process};
+use souk_testkit::find;
 use souk_testkit::servers::{self, Postgres, Server};
 use souk_testkit::wait;
 use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader};
@@ -95,14 +96,14 @@ async fn a_request_to_end_reaches_the_command() {
     assert_eq!(status.code(), Some(128 + 15));
 }
 
-/// Redis and NATS are started by the tests that need them; where one is missing, `with-servers` installs it.
+/// Redis and NATS are started by the tests that need them; if one is missing, `with-servers` installs it.
 #[tokio::test]
 async fn redis_and_nats_answer_when_installed() {
     for (binary, start, hello, answer) in [
         ("redis-server", servers::redis as fn() -> anyhow::Result<Server>, "PING\r\n", "+PONG"),
         ("nats-server", servers::nats, "", "INFO {"),
     ] {
-        if servers::find::binary(binary).is_none() {
+        if find::binary(binary).is_none() {
             eprintln!("skipped: {binary} is not installed");
             continue;
         }

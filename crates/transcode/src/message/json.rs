@@ -1,4 +1,4 @@
-//! Reads proto3 JSON into messages, strictly, and says of everything that is wrong where it stands.
+//! Reads proto3 JSON into messages, strictly, and reports every error with its place.
 //!
 //! prost-reflect's own reader stops at the first fault and does not tell where it is, and it takes what the
 //! specification forbids: a field given twice, null in a list. It also has numbers from a parser that has made floats of
@@ -73,7 +73,7 @@ fn read(slot: Slot<'_>, body: &[u8], found: &mut Violations) -> Result<Read, ser
 enum Read {
     Value(Value),
     Null,
-    /// Something wrong, which has been written down.
+    /// An error that has been recorded.
     Wrong,
 }
 
@@ -360,7 +360,7 @@ pub(super) fn taken(message: &DynamicMessage, field: &FieldDescriptor) -> Option
     others.find(|other| message.has_field(other)).map(|other| other.json_name().to_owned())
 }
 
-/// What to say of a name that is no field.
+/// The error for an unknown field.
 pub(super) fn unknown_field<'a>(
     name: &str,
     descriptor: &MessageDescriptor,

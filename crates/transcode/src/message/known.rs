@@ -13,7 +13,7 @@ const LONGEST: i64 = 315_576_000_000;
 pub enum Spelling {
     /// JSON: the names of a mask are in lowerCamelCase.
     Json,
-    /// A URL, which is typed by hand: there the names of the contract will do, too.
+    /// A URL, which is typed: there the names of the contract will do, too.
     Url,
 }
 
@@ -64,7 +64,7 @@ fn duration(text: &str) -> Result<(i64, i32), &'static str> {
     Ok(if number.starts_with('-') { (-seconds, -nanos) } else { (seconds, nanos) })
 }
 
-/// The text of a duration; `None` where its parts do not make one.
+/// The text of a duration; `None` if its parts do not make one.
 pub fn write_duration(seconds: i64, nanos: i32) -> Option<String> {
     let (whole, parts) = (seconds.unsigned_abs(), nanos.unsigned_abs());
     let opposed = (seconds < 0 && nanos > 0) || (seconds > 0 && nanos < 0);
@@ -104,7 +104,7 @@ fn snake(path: &str, spelling: Spelling) -> Option<String> {
     whole.then_some(out)
 }
 
-/// The JSON name of a mask's path; `None` where it could not be read back.
+/// The JSON name of a mask's path; `None` if it could not be read back.
 pub fn write_path(path: &str) -> Option<String> {
     let mut out = String::with_capacity(path.len());
     let mut underscore = false;

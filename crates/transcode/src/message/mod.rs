@@ -40,7 +40,7 @@ pub struct Binding {
     body: Body,
     /// Writes the answer, or the field of it that `response_body` names.
     pub renderer: Arc<Renderer>,
-    /// The field of the answer that is its JSON, where it is not the whole.
+    /// The field of the answer that is its JSON, if it is not the whole.
     response_body: Option<FieldDescriptor>,
     headers: Vec<HeaderField>,
     /// Fields that do not come in the query, with the words for where they do.
@@ -87,7 +87,7 @@ pub enum BindingError {
     #[error("the path variable `{0}` must name a single field that is neither repeated nor a message")]
     NotPlain(String),
     /// Two path variables name the same field.
-    #[error("the path variable `{0}` stands there twice")]
+    #[error("the path variable `{0}` is there twice")]
     Twice(String),
     /// `body` or `response_body` names no field.
     #[error("`{option}: \"{name}\"` names no field of {message}")]
@@ -136,7 +136,7 @@ pub struct Parts<'a> {
     pub captures: &'a [String],
     /// The query string, without its `?`.
     pub query: &'a str,
-    /// The body; empty where there is none.
+    /// The body; empty if there is none.
     pub body: &'a [u8],
     /// What the body is said to be. Looked at only where it is taken as it comes.
     pub content_type: &'a str,

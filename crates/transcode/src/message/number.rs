@@ -35,7 +35,7 @@ impl<'a> Decimal<'a> {
         const MOST: usize = 20;
         let whole = self.whole.trim_start_matches('0');
         let fraction = self.fraction.trim_end_matches('0');
-        // Where there is nothing before the point, zeros behind it only move the point.
+        // If there is nothing before the point, zeros behind it only move the point.
         let leading = if whole.is_empty() { fraction.len() - fraction.trim_start_matches('0').len() } else { 0 };
         let significant = whole.len() + fraction.len() - leading;
         if significant == 0 {
@@ -73,7 +73,7 @@ pub fn integer<T: TryFrom<i128>>(text: &str) -> Option<T> {
     T::try_from(Decimal::read(text)?.integer()?).ok()
 }
 
-/// The double nearest to the number that a text is; `None` where it is none, or beyond the largest double.
+/// The double nearest to the number that a text is; `None` if it is none, or beyond the largest double.
 pub fn double(text: &str) -> Option<f64> {
     Decimal::read(text)?;
     text.parse().ok().filter(|value: &f64| value.is_finite())

@@ -129,7 +129,7 @@ fn unknown_parameter(root: &MessageDescriptor, error: &FieldPathError, allowed: 
             unknown_field(name, &holder, known)
         }
         FieldPathError::NoWay { name, .. } => {
-            format!("leads nowhere: `{name}` has no fields that the query could name")
+            format!("does not exist: `{name}` has no fields that the query could set")
         }
     }
 }

@@ -164,7 +164,7 @@ impl Renderer {
         }
     }
 
-    /// Writes a field's value; nothing where it is not set and has no default.
+    /// Writes a field's value; nothing if it is not set and has no default.
     fn field(&self, field: &Field, found: &[Found<'_>], out: &mut Vec<u8>, depth: usize) -> Result<(), RenderError> {
         match (&field.place, found) {
             (Place::Present, []) => Ok(()),
@@ -425,7 +425,7 @@ fn any(pool: &DescriptorPool, message: &[u8], out: &mut Vec<u8>, depth: usize) -
         out.push(b'}');
         return Ok(());
     }
-    // The fields of its object go on where the type's name ended.
+    // The fields of its object continue where the type's name ended.
     let at = out.len();
     inside.message(0, content, out, depth - 1)?;
     if out.len() == at + b"{}".len() {

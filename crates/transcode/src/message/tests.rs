@@ -366,7 +366,7 @@ fn texts_of_a_client_do_not_come_back_whole() {
 }
 
 #[test]
-fn every_fault_is_told_at_once() {
+fn every_fault_is_reported_at_once() {
     let body = r#"{"kinds": {"int32": "x", "bool": 1}, "tagz": [], "pageSize": []}"#;
     let error = bind(&binding(&[], "*", ""), &[], "", body).unwrap_err();
     let BindError::Fields(found) = &error else { panic!("{error}") };
@@ -376,7 +376,7 @@ fn every_fault_is_told_at_once() {
 }
 
 #[test]
-fn what_is_not_json_is_malformed() {
+fn a_body_that_is_not_json_is_malformed() {
     for body in
         ["{", "[]", "null", "\"x\"", "{}}", "{\"name\": }", "\u{feff}{}", "{\"name\": \"a\",}", "{'name': 1}", "NaN"]
     {
@@ -462,8 +462,8 @@ fn what_a_query_must_not_say() {
     }
     for (query, detail) in [
         ("name=x", "is not a query parameter: this field comes in the path"),
-        ("kinds.listOfThings.title=x", "leads nowhere"),
-        ("kinds.int32.x=1", "leads nowhere"),
+        ("kinds.listOfThings.title=x", "does not exist: `listOfThings` has no fields"),
+        ("kinds.int32.x=1", "does not exist: `int32` has no fields"),
         ("kinds..int32=1", "is not a field of Kinds"),
         ("=1", "is not a field of Request"),
     ] {

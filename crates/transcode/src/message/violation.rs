@@ -153,7 +153,7 @@ impl fmt::Display for Violations {
 
 /// What an unknown name may have been meant to be.
 pub fn suggestion<'a>(name: &str, known: impl IntoIterator<Item = &'a str>) -> Option<&'a str> {
-    // Longer names are not typed by hand, and the comparison grows with their square.
+    // Longer names are not typed, and the comparison grows with their square.
     if name.len() > 64 {
         return None;
     }

@@ -130,7 +130,7 @@ pub fn packed(like: Value<'_>, bytes: &mut &[u8]) -> Result<Value<'static>, Malf
     }
 }
 
-/// The text of a message's string field; empty where it is not set.
+/// The text of a message's string field; empty if it is not set.
 pub fn text(message: &[u8], number: u32) -> Option<&str> {
     let values = Fields::of(message).filter_map(|field| match field {
         Ok((found, Value::Bytes(text))) if found == number => Some(text),

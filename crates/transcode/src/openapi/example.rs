@@ -14,7 +14,7 @@ pub fn from_comment(comment: &str) -> Option<String> {
     Some(quoted.replace("01k9…", ID).replace('…', ID))
 }
 
-/// A text that matches a pattern; none where the pattern is none that can be followed.
+/// A text that matches a pattern; none if the pattern is none that can be followed.
 pub fn from_pattern(pattern: &str) -> Option<String> {
     let mut writer = Writer { text: String::new(), at: 0 };
     writer.write(&regex_syntax::parse(pattern).ok()?);

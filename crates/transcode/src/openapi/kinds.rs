@@ -21,7 +21,7 @@ pub enum Side {
     Answer,
 }
 
-/// The schema of a value that is no message of the contract's own; `None` where it is one, or an enum of a body, which
+/// The schema of a value that is no message of the contract's own; `None` if it is one, or an enum of a body, which
 /// has a schema by its name.
 pub fn plain(kind: &Kind, rules: &Rules, side: Side) -> Option<Map<String, Json>> {
     let schema = match kind {

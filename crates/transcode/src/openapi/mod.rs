@@ -33,7 +33,7 @@ const HTTP_METHODS: [&str; 8] = ["GET", "PUT", "POST", "DELETE", "OPTIONS", "HEA
 
 /// What a program checks of requests, beyond their types.
 pub trait Checks {
-    /// The fields and oneofs of a message, by name, that are refused where they are not set: they become `required`.
+    /// The fields and oneofs of a message, by name, that are refused if they are not set: they become `required`.
     fn refused_when_empty(&self, message: &MessageDescriptor) -> Vec<String> {
         let _ = message;
         Vec::new()

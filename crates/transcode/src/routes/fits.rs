@@ -1,4 +1,4 @@
-//! Whether all that a method accepts over REST fits into a request: what has no place in a body must stand in the
+//! Whether all that a method accepts over REST fits into a request: what has no place in a body must be in the
 //! request's head, which is limited.
 
 use prost_reflect::{FieldDescriptor, Kind, MessageDescriptor};
@@ -133,7 +133,7 @@ fn is_plain(message: &MessageDescriptor) -> bool {
     scalar::is_textual(message) || scalar::wrapped(message).is_some() || message.full_name() == "google.protobuf.Value"
 }
 
-/// Bytes of a value in an address, at most; `None` where nothing limits it.
+/// Bytes of a value in an address, at most; `None` if nothing limits it.
 fn of_value(field: &FieldDescriptor, kind: &Kind, rules: &Rules) -> Option<usize> {
     Some(match kind {
         Kind::Bool => "false".len(),
@@ -185,7 +185,7 @@ fn escaped(character: char) -> usize {
     if character.is_ascii_alphanumeric() || "-._~".contains(character) { 1 } else { character.len_utf8() * ESCAPED }
 }
 
-/// Bytes of the longest text that matches a pattern; `None` where there is no longest.
+/// Bytes of the longest text that matches a pattern; `None` if there is no longest.
 fn written(hir: &Hir) -> Option<usize> {
     match hir.kind() {
         HirKind::Empty | HirKind::Look(_) => Some(0),

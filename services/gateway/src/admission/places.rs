@@ -1,6 +1,6 @@
-//! Who holds a place, who waits for one, and who is next: the rule alone, without time.
+//! The rule of admission, without time: who holds a place, who waits, and who is next.
 //!
-//! Nothing here looks through all who wait: in a flash sale they are many, and more come than can be answered.
+//! No operation scans all waiting requests: in a flash sale there are very many.
 
 use std::{
     collections::{BTreeMap, BTreeSet, HashMap},
@@ -39,7 +39,7 @@ pub struct Wish {
     arrival: u64,
 }
 
-/// What became of a caller who wants a place.
+/// The result of a request for a place.
 #[derive(Debug, PartialEq, Eq)]
 pub enum Entered {
     /// They have it.
@@ -104,7 +104,7 @@ impl<K: Copy + Ord + Hash, W> Places<K, W> {
         Entered::Waiting(Wish { rank, arrival })
     }
 
-    /// A caller gives a place back. Hands back who has it now.
+    /// A caller returns a place. Returns the caller who gets it.
     pub fn leave(&mut self, caller: &K) -> Option<(K, W)> {
         self.free += 1;
         self.change(*caller, |party| party.held = party.held.saturating_sub(1));
@@ -225,7 +225,7 @@ mod tests {
         ) {
             let mut places = Places::new(count, share);
             let mut held: Vec<u8> = Vec::new();
-            // Those who were told to wait and have not given up; some of them have been turned away since.
+            // Waiting requests that have not given up; some of them have been refused since.
             let mut wishes: Vec<(u8, Wish)> = Vec::new();
             for step in steps {
                 match step {

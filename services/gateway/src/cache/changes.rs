@@ -1,4 +1,4 @@
-//! How often what answers show was changed: part of what they are found by.
+//! Counts changes of the messages in cached responses. The count is part of a response's cache key.
 
 use std::{
     collections::{BTreeSet, HashMap, HashSet},
@@ -33,12 +33,12 @@ impl Changes {
         Self(kept.collect())
     }
 
-    /// How often what a method's answers show was changed.
+    /// The number of changes of a method's messages.
     pub(super) fn of_method(&self, path: &str) -> u64 {
         self.0.get(path).map_or(0, |kept| kept.changes.load(Ordering::Acquire))
     }
 
-    /// Counts a change of a service. Answers with the methods that it is one for.
+    /// Counts a change of a service. Returns the affected methods.
     pub(super) fn at_service(&self, service: &str) -> Vec<&Arc<Method>> {
         self.count(|kept| &*kept.method.service == service)
     }

@@ -1,6 +1,6 @@
-//! What the services tell of changes, so that kept answers are not given out after them, whoever made them.
+//! Follows the services' event logs, so that cached responses are not served after a change by anyone.
 //!
-//! A method that takes `souk.common.v1.WatchEventsRequest` is its package's log of events.
+//! A method that takes `souk.common.v1.WatchEventsRequest` is its package's event log.
 
 use std::{
     sync::Arc,
@@ -19,10 +19,10 @@ use tonic::{Code, Status, client::Grpc};
 use super::Cache;
 
 const REQUEST: &str = "souk.common.v1.WatchEventsRequest";
-/// How long until a log is asked again that could not be followed.
+/// The pause before the next attempt to follow a log.
 const RETRY: Duration = Duration::from_secs(1);
 
-/// A log of events, of a package of which answers are kept.
+/// The event log of a package with cached responses.
 pub struct Log {
     package: String,
     path: http::uri::PathAndQuery,
@@ -32,7 +32,7 @@ pub struct Log {
 }
 
 impl Log {
-    /// The logs of a contract that matter to this cache; `client` calls a method's service in the gateway's own name.
+    /// The event logs that matter to this cache. `client` calls a method's service in the gateway's own name.
     pub fn all(contract: &Contract, cache: &Cache, client: impl Fn(&Method) -> Option<Client>) -> Vec<Self> {
         let logs = contract.methods().filter(|method| method.descriptor.input().full_name() == REQUEST);
         logs.filter_map(|method| {
@@ -44,7 +44,7 @@ impl Log {
         .collect()
     }
 
-    /// Follows the log until `stop`, and tells the cache.
+    /// Follows the log until `stop`, and updates the cache.
     pub async fn follow(self, cache: Arc<Cache>, stop: CancellationToken) {
         let mut cursor = String::new();
         while !stop.is_cancelled() {
@@ -60,20 +60,17 @@ impl Log {
                     continue;
                 }
                 if matches!(status.code(), Code::OutOfRange | Code::InvalidArgument) {
-                    // What came after the cursor is gone, or the log is another one: anything may have changed.
+                    // The events after the cursor are deleted, or the log is another one: anything may have
+                    // changed.
                     cursor.clear();
                     cache.forget(&self.package);
                 }
                 let (package, error) = (&self.package, chain(&status));
                 if status.code() == Code::Unavailable {
-                    // Its service is starting, stopping or gone, which others tell of.
-                    tracing::debug!(package, error, "a log of events broke off");
+                    // Its service is starting, stopping or gone. Others log that.
+                    tracing::debug!(package, error, "event log stream ended");
                 } else {
-                    tracing::warn!(
-                        package,
-                        error,
-                        "a log of events cannot be followed: what is kept may be out of date"
-                    );
+                    tracing::warn!(package, error, "cannot follow an event log: cached responses may be stale");
                 }
             }
             tokio::select! {
@@ -96,7 +93,7 @@ impl Log {
                 let message = event.data.as_ref().and_then(|data| data.type_url.rsplit('/').next());
                 cache.changed(&self.package, message.unwrap_or_default(), event.position);
             } else if cursor.is_empty() {
-                // What was fetched before the log was followed may show what was changed meanwhile.
+                // Responses from before may be stale: events may have been missed.
                 cache.forget(&self.package);
             }
             *cursor = response.cursor;

@@ -1,9 +1,9 @@
-//! Answers kept for a while, so that many who ask the same are one call: for methods whose contract allows it, and
-//! only such as everyone may see.
+//! Caches responses, so that many equal requests are one call: for methods whose contract allows it, and only
+//! responses that everyone may see.
 //!
-//! Answers are kept in this gateway's memory; behind it, where there is a Redis, in one that all gateways share. They
-//! are given out no more once something that they show has changed: through this gateway (`Change`), or by what the
-//! services tell of it (`follow`).
+//! Responses are kept in this gateway's memory and, if configured, in a Redis that all gateways share. They are not
+//! served any more once something that they show has changed: through this gateway (`Change`), or by the services'
+//! event logs (`follow`).
 
 mod changes;
 pub mod follow;
@@ -32,7 +32,7 @@ use tonic::body::Body;
 use tracing::Instrument;
 
 use self::{changes::Changes, shared::Common};
-use crate::{rest::caching::Answer, routes::Route, shared::Shared};
+use crate::{caching::Answer, routes::Route, shared::Shared};
 
 const CACHE_STATUS: HeaderName = HeaderName::from_static("cache-status");
 /// Bytes that an entry takes beside its body, about.
@@ -53,11 +53,11 @@ pub struct Settings {
 pub struct Cache {
     entries: future::Cache<Key, Arc<Entry>>,
     changes: Changes,
-    /// Those that gateways have in common.
+    /// The cache that gateways share.
     common: Option<Common>,
 }
 
-/// What is asked of a method whose answers may be kept.
+/// A request whose response may be cached.
 #[derive(Debug, Clone)]
 pub struct Question {
     method: Arc<Method>,
@@ -65,11 +65,11 @@ pub struct Question {
     key: Key,
 }
 
-/// An answer is found by what was asked, not by how its URL was written.
+/// The cache key: the method and message of the request, not its URL.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 struct Key {
-    /// How often what the answer shows was changed, as far as is known here: entries from before a change are never
-    /// found again, nor are those that come in late from calls that began before it.
+    /// The number of known changes of the response's messages. So entries from before a change are never found again,
+    /// nor are late entries of calls that began before it.
     changes: u64,
     asked: [u8; 32],
 }
@@ -89,17 +89,17 @@ pub struct Entry {
 pub enum Source {
     /// It was there, and fresh.
     Hit,
-    /// It was there, past its time; a new one is on its way.
+    /// A stale entry; a new one is being fetched.
     Stale,
     /// The service was asked.
     Miss,
-    /// The service had been asked already, by another request.
+    /// Another request was already calling the service.
     Collapsed,
-    /// Another gateway had asked the service.
+    /// From another gateway, by the shared cache.
     Shared,
 }
 
-/// Where the answer came from that this request had made; nowhere, where another one had it made.
+/// The source of the response, if this request made the call; `None` if another request made it.
 #[derive(Clone, Default)]
 struct Origin(Arc<OnceLock<Source>>);
 
@@ -139,7 +139,7 @@ impl Expiry<Key, Arc<Entry>> for Lifetime {
 }
 
 impl Cache {
-    /// Room for the answers of a contract; `None` where none are kept.
+    /// Room for the answers of a contract; `None` if none are cached.
     pub fn new(contract: &Contract, settings: &Settings, shared: Option<Arc<Shared>>) -> Option<Self> {
         let weigh = |_: &Key, entry: &Arc<Entry>| u32::try_from(entry.answer.size() + OVERHEAD).unwrap_or(u32::MAX);
         let entries =
@@ -151,7 +151,7 @@ impl Cache {
         })
     }
 
-    /// What is asked by a request, where the answer may be kept for everyone.
+    /// The question of a request, if its response may be cached for everyone.
     pub fn question(&self, route: &Route, message: &DynamicMessage) -> Option<Question> {
         let method: &Arc<Method> = &route.method;
         let caching = caching(method)?;
@@ -166,7 +166,7 @@ impl Cache {
         Some(Question { method: method.clone(), caching, key })
     }
 
-    /// A service was changed through this gateway: none of its answers is given out again.
+    /// A service was changed through this gateway: none of its cached responses is served again.
     pub fn invalidate(&self, service: &str) {
         for method in self.changes.at_service(service) {
             if let Some(common) = &self.common {
@@ -175,8 +175,8 @@ impl Cache {
         }
     }
 
-    /// A message of a package was changed, as the log of the package's events tells at this position: no answer that
-    /// shows such a message is given out again.
+    /// A message of a package was changed, by the package's event log at this position: no cached response that shows
+    /// such a message is served again.
     pub fn changed(&self, package: &str, message: &str, position: i64) {
         for method in self.changes.of_message(package, message) {
             if let Some(common) = &self.common {
@@ -185,18 +185,18 @@ impl Cache {
         }
     }
 
-    /// Nobody knows what was changed of a package.
+    /// Drops all responses of a package: anything in it may have changed.
     pub fn forget(&self, package: &str) {
         self.changes.of_package(package);
     }
 
-    /// The messages of a package that kept answers show.
+    /// The messages of a package in cached responses.
     pub fn shown(&self, package: &str) -> Vec<String> {
         self.changes.shown(package)
     }
 
-    /// The answer to a request: the kept one, or else that of `fetch`, which runs once however many ask at the same
-    /// time, to its end even if they leave. `wait` is how long this one waits for it.
+    /// The response to a request: from the cache, or else from `fetch`, which runs once for all concurrent requests,
+    /// and to its end even if they leave. `wait` is how long this request waits for it.
     ///
     /// # Errors
     /// Those of `fetch`, which are not kept, and `DEADLINE_EXCEEDED`.
@@ -229,7 +229,7 @@ impl Cache {
             return Ok((entry, Source::Stale));
         }
         let entries = self.entries.clone();
-        // A task of its own: that one client leaves must not spoil the answer that others wait for.
+        // A task of its own: a client that leaves must not cancel the call that others wait for.
         let flight = tokio::spawn(async move { entries.try_get_with(key, make).await }.in_current_span());
         let landed = tokio::time::timeout(wait, flight)
             .await
@@ -239,7 +239,7 @@ impl Cache {
         Ok((entry, origin.source()))
     }
 
-    /// Has an answer made: asks the other gateways first, then the service.
+    /// Fetches a response: from the shared cache, or else from the service.
     async fn make<F>(self: Arc<Self>, question: Question, origin: Origin, fetch: F) -> Result<Arc<Entry>, Problem>
     where
         F: Future<Output = Result<Answer, Problem>>,
@@ -248,7 +248,7 @@ impl Cache {
             origin.set(Source::Miss);
             return Ok(Arc::new(Entry::new(fetch.await?, question.caching)));
         };
-        // What is known of changes before the service is asked: a change meanwhile makes the answer worth nothing.
+        // The known changes before the call: a change during the call makes the response stale.
         let look = common.look(&question).await;
         if let Some(entry) = look.entry {
             origin.set(Source::Shared);
@@ -269,7 +269,7 @@ fn caching(method: &Method) -> Option<Caching> {
     method.caching.filter(|caching| public && !caching.max_age.is_zero())
 }
 
-/// What a request may change. Where it is not known to have been refused, what is asked next is asked anew.
+/// What a request may change. If it is not known to have been refused, what is asked next is asked again.
 pub struct Change {
     cache: Arc<Cache>,
     service: Arc<str>,
@@ -283,9 +283,9 @@ impl Change {
         Some(Self { cache: cache?.clone(), service: method.service.clone(), refused: false })
     }
 
-    /// The request has its answer, which the client has not.
+    /// The service has answered; the client has no response yet.
     pub fn settle(change: Option<Self>, status: StatusCode) {
-        // Nobody knows what became of a request whose caller left, or that failed on the way.
+        // The result of a request is unknown if its caller left or the connection failed.
         const CANCELLED: u16 = 499;
         if let Some(mut change) = change {
             change.refused = status.is_client_error() && status.as_u16() != CANCELLED;
@@ -323,7 +323,7 @@ impl Source {
     }
 }
 
-/// Counts where an answer came from, and says so in its headers, with its age.
+/// Counts the source of a response, and adds it to its headers, with its age.
 pub fn tell(response: &mut Response<Body>, entry: &Entry, source: Source) {
     metrics::response_cache(source.outcome());
     let age = entry.made.elapsed().as_secs();

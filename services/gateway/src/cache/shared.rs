@@ -1,5 +1,5 @@
-//! Answers that gateways have in common, in Redis. Each is kept with what was known of changes before it was fetched,
-//! and is good only while nothing more is known.
+//! The shared cache in Redis. Each response is stored with the changes that were known before it was fetched, and is
+//! valid only until more changes are known.
 
 use std::{
     sync::Arc,
@@ -11,11 +11,11 @@ use redis::Script;
 use souk_common::contract::{Caching, Method};
 
 use super::{Entry, Question};
-use crate::{rest::caching::Answer, shared::Shared};
+use crate::{caching::Answer, shared::Shared};
 
-/// What is remembered of changes goes by itself where a method is no longer asked: longer than any answer is kept.
+/// Records of changes expire by themselves when a method is no longer called: later than any cached response.
 const REMEMBER: Duration = Duration::from_secs(24 * 3600);
-/// Moves the position of a method's last change on, never back: every gateway tells of every event.
+/// Raises the position of a method's last change, never lowers it: every gateway reports every event.
 const CHANGED_AT: &str = "
     local key, position = KEYS[1], tonumber(ARGV[1])
     if position > tonumber(redis.call('HGET', key, 'at') or '-1') then
@@ -27,7 +27,7 @@ const CHANGED_HERE: &str = "
     redis.call('HINCRBY', KEYS[1], 'here', 1)
     redis.call('PEXPIRE', KEYS[1], ARGV[1])";
 
-/// The answers that gateways have in common.
+/// The shared cache.
 pub(super) struct Common {
     redis: Arc<Shared>,
     changed_at: Script,
@@ -39,7 +39,7 @@ pub(super) struct Common {
 pub(super) struct Look {
     /// An answer that is still good.
     pub entry: Option<Entry>,
-    /// What is known of changes; `None` where Redis is lost.
+    /// What is known of changes; `None` if Redis is lost.
     pub changes: Option<String>,
 }
 
@@ -82,7 +82,7 @@ impl Common {
         Look { entry, changes: Some(changes) }
     }
 
-    /// Keeps an answer for the others. Nobody waits for it.
+    /// Stores a response for other gateways, in the background.
     pub(super) fn keep(&self, question: &Question, answer: &Answer, changes: String) {
         let caching = question.caching;
         let stored = Stored { json: answer.json().clone(), tag: answer.tag().map(str::to_owned), changes };
@@ -121,10 +121,10 @@ fn lifetime(caching: Caching) -> Duration {
     caching.max_age.saturating_add(caching.stale_while_revalidate)
 }
 
-/// An answer of another gateway that is kept for so long still, with the age that it has.
+/// A response that another gateway cached, with its age and remaining time.
 fn revived(stored: Stored, left: Duration, question: &Question) -> Option<Entry> {
     let age = lifetime(question.caching).saturating_sub(left);
-    // Past its time it is not fetched anew here: who asks next had better ask the service.
+    // A stale entry is not returned: the caller fetches a new one.
     if age >= question.caching.max_age {
         return None;
     }

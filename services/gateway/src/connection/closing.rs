@@ -1,4 +1,4 @@
-//! A connection that is closed in stages: this side first; the other when the client has stopped sending.
+//! Closes a connection in stages: first this side, then the other side when the client has stopped sending.
 
 use std::{
     io,
@@ -24,17 +24,17 @@ pub struct Staged<S> {
     stream: S,
     linger: Linger,
     bounds: Bounds,
-    /// What is sent in place of a refusal of hyper's own.
+    /// The response in place of hyper's own refusal.
     refusal: Option<Refusal>,
     /// Whether this side is closed.
     closed: bool,
-    patience: Option<Pin<Box<Sleep>>>,
+    deadline: Option<Pin<Box<Sleep>>>,
 }
 
 impl<S> Staged<S> {
     /// Closes at once, unless `linger` says to wait.
     pub fn new(stream: S, linger: Linger, bounds: Bounds) -> Self {
-        Self { stream, linger, bounds, refusal: None, closed: false, patience: None }
+        Self { stream, linger, bounds, refusal: None, closed: false, deadline: None }
     }
 }
 
@@ -54,7 +54,7 @@ impl<S: AsyncWrite + Unpin> Staged<S> {
     fn poll_refuse(&mut self, context: &mut Context<'_>, bytes: &[u8]) -> Option<Poll<io::Result<usize>>> {
         if self.refusal.is_none() {
             let refusal = refusal::of(bytes)?;
-            // What was refused may still be coming in.
+            // The refused request may still be arriving.
             self.linger.set(Instant::now() + self.bounds.time);
             self.refusal = Some(refusal);
         }
@@ -91,10 +91,10 @@ impl<S: AsyncRead + AsyncWrite + Unpin> AsyncWrite for Staged<S> {
             this.closed = true;
         }
         let Some(until) = this.linger.until() else { return Poll::Ready(Ok(())) };
-        let patience = this.patience.get_or_insert_with(|| Box::pin(tokio::time::sleep_until(until)));
+        let deadline = this.deadline.get_or_insert_with(|| Box::pin(tokio::time::sleep_until(until)));
         let mut piece = [0; PIECE];
         loop {
-            if patience.as_mut().poll(context).is_ready() {
+            if deadline.as_mut().poll(context).is_ready() {
                 return Poll::Ready(Ok(()));
             }
             let mut buffer = ReadBuf::new(&mut piece);

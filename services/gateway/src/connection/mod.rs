@@ -1,4 +1,4 @@
-//! The connections of clients: how an HTTP/1.1 connection goes on after a request, how one ends, and what one may hold.
+//! Client connections: reuse of HTTP/1.1 connections, closing, and limits.
 //!
 //! hyper closes a connection when a request was answered before its body was read (one that is refused for its token,
 //! say), and does not announce it: the client's next request on that connection is lost. So what of a body is not read
@@ -13,6 +13,7 @@
 
 mod closing;
 mod open;
+mod pace;
 mod refusal;
 mod socket;
 mod unread;
@@ -44,9 +45,9 @@ use self::{unread::Unread, unsent::Ticket};
 use crate::{
     address, answer,
     config::{Config, Settings},
-    grpc,
-    layers::NextInfallible,
-    request::ClientAddress,
+    handlers::grpc,
+    request::{ClientAddress, RefusedForBudget},
+    stack::NextInfallible,
 };
 
 /// How much of a body that nobody reads is read and thrown away.
@@ -59,7 +60,7 @@ pub struct Bounds {
 }
 
 impl Bounds {
-    /// A body that would have been taken is not too much to be thrown away.
+    /// As much as a request body may have.
     pub fn of(config: &Config) -> Self {
         Self {
             bytes: u64::try_from(config.common.server.max_request_bytes).unwrap_or(u64::MAX),
@@ -89,7 +90,7 @@ impl Linger {
     }
 }
 
-/// What the requests of one connection are answered with.
+/// Answers the requests of one connection.
 pub struct Requests {
     /// The stack of the gateway.
     pub stack: NextInfallible,
@@ -108,8 +109,8 @@ pub struct Requests {
 }
 
 impl Requests {
-    /// Answers a request. What a client does not read counts against it: with too much of that, its requests are
-    /// refused before anything is done for them.
+    /// Answers a request. Unread responses count against the client: with too many of them, its requests are refused
+    /// before any work.
     pub async fn answer(self: Arc<Self>, mut request: Request<Incoming>) -> Result<Response<Unsent>, Infallible> {
         let version = request.version();
         self.aging.request(version);
@@ -125,8 +126,15 @@ impl Requests {
             (request.map(|body| Body::new(unread.watch(body))), Some(unread))
         };
         let mut response = match ticket {
-            Ok(ticket) => held(self.stack.run(request).await?, ticket, &refusal),
+            Ok(ticket) => {
+                let response = self.stack.run(request).await?;
+                if response.extensions().get::<RefusedForBudget>().is_some() {
+                    self.connection.refused(client);
+                }
+                held(response, ticket, &refusal)
+            }
             Err((problem, ticket)) => {
+                self.connection.refused(client);
                 drop(request);
                 refusal.response(&problem, ticket)
             }
@@ -172,7 +180,7 @@ impl Refused {
             response.headers_mut().insert(REQUEST_ID, id);
         }
         if !self.speaks_grpc && ticket.has_many_beside() {
-            // Its headers are sent whether or not the client reads; a body would be one more that it does not.
+            // Only headers: a body would be one more unread response.
             *response.body_mut() = Body::empty();
             response.headers_mut().remove(header::CONTENT_LENGTH);
             response.headers_mut().remove(header::CONTENT_TYPE);

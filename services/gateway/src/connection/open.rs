@@ -1,4 +1,4 @@
-//! All open connections: how many there may be, and which is closed when there are too many.
+//! All open connections: their limits, and which one is closed at a limit.
 //!
 //! An address that has as many connections as it may, and a gateway that has, close one without a request under way, so
 //! that a new client is let in as long as there is any. A task looks from time to time for those that were idle for too
@@ -23,19 +23,22 @@ use souk_common::{
 use tokio::sync::{Notify, Semaphore};
 use tokio_util::sync::CancellationToken;
 
-use super::unsent::{MANY, Sending, Ticket};
+use super::{
+    pace::Pace,
+    unsent::{MANY, Sending, Ticket},
+};
 use crate::{
     address::{self, Network},
     config::Settings,
 };
 
-/// How long an idle connection that is closed has for the goodbye.
+/// How long a closed idle connection has for its GOAWAY.
 const GOODBYE: Duration = Duration::from_secs(1);
-/// So many say goodbye at a time. Further ones are cut off, as they have no place any more.
+/// The most connections that close gracefully at a time. Further ones are closed at once.
 const GOODBYES: usize = 256;
 /// Bytes that are counted for a request, whatever it is: its headers, and what is kept of it until its response is sent.
 pub const REQUEST_BYTES: u64 = 8 * 1024;
-/// When to come back where a client has too much unread.
+/// The `Retry-After` for a client with too many unread responses.
 const RETRY_AFTER: Duration = Duration::from_secs(1);
 
 /// The connections of a gateway.
@@ -50,6 +53,7 @@ pub struct Connections {
     open: Mutex<HashMap<IpAddr, HashMap<u64, Arc<Connection>>>>,
     next: AtomicU64,
     goodbyes: Semaphore,
+    pace: Pace,
     /// A place was given back, or a connection became idle.
     freed: Notify,
     started: Instant,
@@ -61,7 +65,7 @@ pub struct Connection {
     id: u64,
     peer: IpAddr,
     trusted: bool,
-    /// Given back when it is closed for another one.
+    /// Returned when it is closed for another connection.
     place: Mutex<Option<Held>>,
     http1: AtomicBool,
     /// Requests that came and whose response is not all sent yet.
@@ -70,6 +74,8 @@ pub struct Connection {
     idle_since: AtomicU64,
     /// Since when the client's side takes no bytes, in ms; zero: it does.
     write_blocked_since: AtomicU64,
+    /// Until when nothing is read from it, in ms.
+    paused_until: AtomicU64,
     /// Bytes of responses that are not sent yet.
     pub(super) unsent: AtomicU64,
     sending: Mutex<HashMap<u64, Weak<Sending>>>,
@@ -97,6 +103,7 @@ impl Connections {
             open: Mutex::default(),
             next: AtomicU64::new(0),
             goodbyes: Semaphore::new(GOODBYES),
+            pace: Pace::new(),
             freed: Notify::new(),
             started: Instant::now(),
         })
@@ -113,9 +120,9 @@ impl Connections {
         self.unsent.used()
     }
 
-    /// Lets a connection in. Where its address has as many as it may, an idle one of that address is closed for it;
-    /// where the gateway has, one of whoever has most. While the gateway has only busy ones, it waits. `None`: the
-    /// address has only busy ones.
+    /// Admits a connection. If its address is at its limit, an idle connection of that address is closed for it. If the
+    /// gateway is at its limit, an idle connection of the address with the most is closed. If all of the gateway's
+    /// connections are busy, it waits. `None`: all connections of the address are busy.
     pub async fn enter(
         self: &Arc<Self>,
         peer: IpAddr,
@@ -130,9 +137,10 @@ impl Connections {
                 return Some(self.add(peer, trusted, place, stop, cut));
             }
             match self.places.full(peer).filter(|_| !trusted) {
-                Some(network) if !self.close_idle_in(network) => {
+                // One that opens them by the thousand replaces its own no longer: that costs more than to refuse it.
+                Some(network) if self.replaces_too_often(peer) || !self.close_idle_in(network) => {
                     telemetry::metrics::connection_closed("refused");
-                    tracing::debug!(%peer, "an address has as many connections as it may: a new one was refused");
+                    tracing::debug!(%peer, "connection refused: its address has reached its limit");
                     return None;
                 }
                 None if !self.close_any_idle() => freed.await,
@@ -159,6 +167,7 @@ impl Connections {
             requests: AtomicUsize::new(0),
             idle_since: AtomicU64::new(self.now()),
             write_blocked_since: AtomicU64::new(0),
+            paused_until: AtomicU64::new(0),
             unsent: AtomicU64::new(0),
             sending: Mutex::default(),
             next_response: AtomicU64::new(0),
@@ -167,6 +176,10 @@ impl Connections {
         });
         self.open().entry(site(peer)).or_default().insert(connection.id, connection.clone());
         Entry(connection)
+    }
+
+    fn replaces_too_often(&self, peer: IpAddr) -> bool {
+        self.pace.refused(site(peer), self.now()).is_some()
     }
 
     /// Closes an idle connection of a network. Whether there was one.
@@ -193,7 +206,7 @@ impl Connections {
         found.is_some_and(|connection| connection.close("full"))
     }
 
-    /// Closes connections that were idle for too long, and gives up on clients that do not read. Never done.
+    /// Closes connections that are idle for too long, and drops responses of clients that do not read. Never returns.
     pub async fn watch(self: Arc<Self>) {
         let shortest = self.idle_timeout.min(self.write_timeout);
         let pause = (shortest / 8).clamp(Duration::from_millis(10), Duration::from_secs(1));
@@ -271,6 +284,25 @@ impl Connection {
         }
     }
 
+    /// A request from this address was refused for what its client has used up. Too many of these, and nothing is read
+    /// from the connection for a while. A proxy's connection has many clients, and is not held up for one of them.
+    pub fn refused(&self, client: IpAddr) {
+        if !self.trusted
+            && let Some(until) = self.all.pace.refused(address::site(client), self.all.now())
+        {
+            self.paused_until.fetch_max(until, Ordering::Relaxed);
+        }
+    }
+
+    /// For how long nothing is to be read from it.
+    pub fn pause(&self) -> Option<Duration> {
+        let until = self.paused_until.load(Ordering::Relaxed);
+        if until == 0 {
+            return None;
+        }
+        until.checked_sub(self.all.now()).filter(|ms| *ms > 0).map(Duration::from_millis)
+    }
+
     /// Asks it to end, gracefully.
     pub fn stop(&self) -> CancellationToken {
         self.stop.clone()
@@ -281,7 +313,7 @@ impl Connection {
         let closed = async {
             self.stop.cancelled().await;
             if self.place().is_some() {
-                // The gateway stops, or the connection is old: others see to it.
+                // The gateway stops, or the connection is old: handled elsewhere.
                 return std::future::pending().await;
             }
             let Ok(_goodbye) = self.all.goodbyes.try_acquire() else { return };
@@ -312,14 +344,14 @@ impl Connection {
         place.is_some()
     }
 
-    /// Sees whether its client does nothing, or does not read.
+    /// Checks whether its client is idle or does not read.
     fn look(&self, now: u64) {
         let ms = |time: Duration| u64::try_from(time.as_millis()).unwrap_or(u64::MAX);
         let since = |time: &AtomicU64| now.saturating_sub(time.load(Ordering::Relaxed));
         let blocked = self.write_blocked_since.load(Ordering::Relaxed) > 0;
         if blocked && since(&self.write_blocked_since) >= ms(self.all.write_timeout) {
             telemetry::metrics::connection_closed("unread");
-            tracing::debug!(peer = %self.peer, "a client that takes no bytes was cut off");
+            tracing::debug!(peer = %self.peer, "connection closed: the client reads nothing");
             self.cut.cancel();
             return;
         }
@@ -330,10 +362,10 @@ impl Connection {
                 given_up += 1;
             } else if response.give_up(self.all.write_timeout) {
                 telemetry::metrics::unread("given_up");
-                tracing::debug!(peer = %self.peer, "a response that is not read was given up");
+                tracing::debug!(peer = %self.peer, "response dropped: the client does not read it");
             }
         }
-        // What hyper has of them is free only when they are read, or with the connection. Other requests may go on.
+        // What hyper has of them is free only when they are read, or with the connection. Other requests may continue.
         let alone = self.requests.load(Ordering::Acquire) == 0 || self.http1.load(Ordering::Relaxed);
         if given_up > 0 && alone {
             telemetry::metrics::connection_closed("unread");
@@ -374,7 +406,7 @@ impl Drop for Entry {
     }
 }
 
-/// The client has to read before it gets more.
+/// The error for a client that must read before it gets more.
 pub fn unread() -> Problem {
     telemetry::metrics::unread("refused");
     let message = "more responses are unread than may be: read them, and try again";

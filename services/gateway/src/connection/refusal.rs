@@ -1,4 +1,4 @@
-//! What hyper refuses by itself, told as a problem.
+//! Turns hyper's own refusals into problems.
 //!
 //! A request that is not HTTP/1.1, or has too large a head, never reaches the gateway: hyper answers it with a status and
 //! no body, and has no place to put one. So its answer is known by its bytes on their way out. It is the only one
@@ -13,13 +13,13 @@ use souk_common::{
     error::{Problem, Reason},
 };
 
-use crate::{answer, headers};
+use crate::{answer, stack};
 
-/// Statuses that hyper refuses with, and what is wrong then.
+/// The statuses of hyper's refusals, with their meaning.
 const REFUSALS: [(u16, &str); 3] = [
     (400, "the request is not well-formed HTTP/1.1: its request line or one of its headers cannot be read"),
-    (414, "the request's path and query are longer than any that are taken"),
-    (431, "the request's headers are more, or longer, than are taken: see gateway.max_header_bytes"),
+    (414, "the request's path and query are too long"),
+    (431, "the request's headers are too many or too long: see gateway.max_header_bytes"),
 ];
 /// Bytes that hyper's own refusal has at most.
 const LONGEST: usize = 256;
@@ -58,7 +58,7 @@ pub fn of(bytes: &[u8]) -> Option<Refusal> {
     }
     let status = StatusCode::from_u16(status).ok()?;
     let request_id = RequestContext::background().request_id;
-    tracing::debug!(request_id = &*request_id, status = status.as_u16(), "a request could not be read");
+    tracing::debug!(request_id = &*request_id, status = status.as_u16(), "cannot parse a request");
     let problem = Problem::new(Reason::MalformedRequest, detail).on_http(status.as_u16());
     // Its path is not known.
     let body = answer::problem_json(&problem, &request_id, "", None).to_string();
@@ -69,7 +69,7 @@ pub fn of(bytes: &[u8]) -> Option<Refusal> {
         status.as_u16(),
         body.len(),
     );
-    let security = headers::SECURITY;
+    let security = stack::SECURITY;
     let security = security.iter().filter_map(|(name, value)| Some((name.as_str(), value.to_str().ok()?)));
     for (name, value) in security.chain(date.map(|date| ("date", date))) {
         text.extend([name, ": ", value, "\r\n"]);

@@ -4,7 +4,7 @@ use std::{
     io,
     pin::Pin,
     sync::Arc,
-    task::{Context, Poll},
+    task::{Context, Poll, ready},
     time::Duration,
 };
 
@@ -21,6 +21,8 @@ pub struct Socket<S> {
     stream: S,
     /// Bytes still to come, and until when.
     waiting: Option<(usize, Pin<Box<Sleep>>)>,
+    /// While nothing is read: see [`Connection::pause`].
+    pause: Option<Pin<Box<Sleep>>>,
     connection: Arc<Connection>,
 }
 
@@ -30,7 +32,8 @@ const PREFACE: usize = 24;
 impl<S> Socket<S> {
     /// The first bytes must come within `limit`.
     pub fn new(stream: S, limit: Duration, connection: Arc<Connection>) -> Self {
-        Self { stream, waiting: Some((PREFACE, Box::pin(tokio::time::sleep(limit)))), connection }
+        let waiting = Some((PREFACE, Box::pin(tokio::time::sleep(limit))));
+        Self { stream, waiting, pause: None, connection }
     }
 
     fn wrote<T>(&self, polled: Poll<T>) -> Poll<T> {
@@ -45,6 +48,15 @@ impl<S: AsyncRead + Unpin> AsyncRead for Socket<S> {
         context: &mut Context<'_>,
         buffer: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
+        if self.pause.is_none()
+            && let Some(time) = self.connection.pause()
+        {
+            self.pause = Some(Box::pin(tokio::time::sleep(time)));
+        }
+        if let Some(pause) = &mut self.pause {
+            ready!(pause.as_mut().poll(context));
+            self.pause = None;
+        }
         let before = buffer.filled().len();
         let polled = Pin::new(&mut self.stream).poll_read(context, buffer);
         let read = buffer.filled().len() - before;

@@ -1,4 +1,4 @@
-//! The part of a body that nobody reads: thrown away within a bound, so that the connection can go on.
+//! The unread part of a request body: discarded up to a limit, so that the connection can be reused.
 
 use std::{
     pin::Pin,
@@ -18,7 +18,7 @@ use tokio::{runtime::Handle, time::Instant};
 
 use super::{Bounds, Linger};
 
-/// What becomes of the body of one request.
+/// The state of one request's body.
 #[derive(Debug, Clone)]
 pub struct Unread {
     bounds: Bounds,
@@ -40,7 +40,7 @@ impl Unread {
         Watched { inner: Some(body), read: false, unread: self.clone() }
     }
 
-    /// Whether the body was dropped with more to come than is thrown away: the connection cannot go on.
+    /// Whether the body was dropped with more to come than is thrown away: the connection cannot continue.
     pub fn is_too_much(&self) -> bool {
         self.too_much.load(Ordering::Acquire)
     }

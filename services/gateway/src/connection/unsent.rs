@@ -1,5 +1,4 @@
-//! What is kept of a response until its client has read it: counted, handed to hyper in small pieces, and given up when
-//! the client does not read.
+//! The unsent part of a response: counted, passed to hyper in small pieces, and dropped when the client does not read.
 //!
 //! hyper takes one frame of a body, whole, and asks for no more before the client has room for some of it. A body of one
 //! large frame would so stay in memory for as long as the client likes, where nothing can take it away. Here hyper gets
@@ -24,7 +23,7 @@ use souk_common::quota::Held;
 
 /// Bytes of a piece: a frame of HTTP/2.
 const PIECE: usize = 16 * 1024;
-/// So many unsent responses of a connection are many.
+/// The number of unsent responses of a connection that counts as many.
 pub const MANY: usize = 8;
 /// Bytes of a request that are no part of its response's body.
 const HEAD_BYTES: u64 = REQUEST_BYTES / 2;
@@ -112,7 +111,7 @@ struct State {
 
 struct Content {
     body: Body,
-    /// What of its last frame is in no piece yet.
+    /// The part of its last frame that is not in a piece yet.
     rest: Bytes,
     _guard: Box<dyn Send>,
 }
@@ -174,7 +173,7 @@ impl State {
 }
 
 impl Sending {
-    /// Gives it up where nothing was sent for so long. Whether it did now.
+    /// Gives it up where nothing was sent for this long. Whether it did now.
     pub(super) fn give_up(&self, limit: Duration) -> bool {
         let mut state = self.lock();
         if state.blocked_since.is_none_or(|since| since.elapsed() < limit) {
@@ -184,7 +183,7 @@ impl Sending {
         state.given_up = true;
         let waiting = state.waiting.take();
         drop(state);
-        // Outside of the lock: whoever is told may look here.
+        // Outside of the lock: the notified task may look here.
         drop(content);
         if let Some(waiting) = waiting {
             waiting.wake();
@@ -244,7 +243,7 @@ impl http_body::Body for Unsent {
             match polled {
                 Poll::Pending => {
                     if state.out == 0 {
-                        // There is nothing to send: this is no client that does not read.
+                        // Nothing to send: the client is not at fault.
                         state.blocked_since = None;
                     }
                     let waker = context.waker();
@@ -255,7 +254,7 @@ impl http_body::Body for Unsent {
                 }
                 Poll::Ready(None) => return Poll::Ready(None),
                 Poll::Ready(Some(Err(_))) => {
-                    // What went wrong is in the log already.
+                    // The error has been logged already.
                     let content = state.drop_content();
                     drop(guard);
                     drop(content);

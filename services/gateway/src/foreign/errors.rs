@@ -1,4 +1,5 @@
-//! What becomes of a service's error: souk's own are told in souk's words, those of others are passed on as they came.
+//! Errors of services: those of souk's services become souk's problems, those of other services are passed on
+//! unchanged.
 
 use std::sync::Arc;
 
@@ -15,7 +16,7 @@ use tonic::Status;
 use tonic_types::{StatusExt, pb};
 
 use super::HeaderList;
-use crate::{stream, transcode::render::Renderer};
+use crate::{streams, transcode::render::Renderer};
 
 /// How errors are told.
 #[derive(Debug, Clone, Default)]
@@ -30,7 +31,7 @@ pub enum Errors {
 /// What it takes to tell errors of others.
 #[derive(Debug)]
 pub struct Passing {
-    /// Where the types of details are looked up: in the contract, then in souk's own, which has Google's.
+    /// The pools for the types of details: the contract, then souk's own contract, which has Google's types.
     pools: Vec<DescriptorPool>,
     headers: HeaderList,
 }
@@ -42,7 +43,7 @@ impl Errors {
         Self::Passed(Arc::new(Passing { pools: [contract.clone()].into_iter().chain(usual).collect(), headers }))
     }
 
-    /// What a client is told of a call that ended in this status.
+    /// The error that a client gets for a call that ended with this status.
     pub fn problem(&self, status: &Status) -> Problem {
         match self {
             Self::Passed(passing) if is_the_services(status) => passing.problem(status),
@@ -54,7 +55,7 @@ impl Errors {
     pub fn in_stream(&self, status: &Status) -> Problem {
         match self {
             Self::Passed(passing) if is_the_services(status) => passing.problem(status),
-            _ => stream::failure(status),
+            _ => streams::failure(status),
         }
     }
 }

@@ -1,38 +1,22 @@
-//! Contracts that were not written for souk: `[gateway.contract]` names one, and the gateway serves it as it serves souk's
-//! own. What its options leave open, settings say; what the gateway would refuse of souk's own contract at the start, it
-//! leaves out here with a warning.
+//! Contracts that were not written for souk: what settings say of one, and how the gateway treats its calls.
 
-mod descriptors;
 mod errors;
 mod headers;
-mod reflection;
 mod settings;
 
-use std::{collections::BTreeSet, sync::Arc};
-
-use souk_common::{
-    auth::Verifier,
-    contract::{AccessRule, Contract, ContractError, Method, RateClass, Roles},
-    error::chain,
-};
-
 pub use self::{
-    descriptors::DescriptorError,
     errors::Errors,
     headers::HeaderList,
     settings::{Access, Settings, fits},
 };
-use crate::{
-    config::Config, docs, gateway::Gateway, grpc, openapi::About, pages::Page, routes::Routes, serve::ServeError,
-    transcode::lenient::Leniency,
-};
+use crate::openapi::About;
 
-/// What a gateway does otherwise for a contract that is not souk's own. The default is souk's.
+/// Differences in the gateway for a foreign contract. The default is souk's own contract.
 #[derive(Debug, Clone, Default)]
 pub struct Api {
     /// What its pages say of it.
     pub about: About,
-    /// What becomes of the errors of its services.
+    /// The handling of its services' errors.
     pub errors: Errors,
     /// Request headers that reach its services.
     pub request_headers: HeaderList,
@@ -40,194 +24,4 @@ pub struct Api {
     pub response_headers: HeaderList,
     /// `authorization` is for its services to check.
     pub passes_authorization: bool,
-}
-
-/// What a gateway is made of.
-pub(crate) struct Parts<'d> {
-    pub contract: Arc<Contract>,
-    /// The encoded set that the contract was read from.
-    pub descriptors: &'d [u8],
-    pub routes: Routes,
-    pub leniency: Leniency,
-    /// Checks tokens; `None`: nobody does here.
-    pub verifier: Option<Arc<Verifier>>,
-    pub api: Api,
-}
-
-/// A contract of others that cannot be served.
-#[derive(Debug, thiserror::Error)]
-pub enum ForeignError {
-    /// Its descriptors cannot be had.
-    #[error(transparent)]
-    Descriptors(#[from] DescriptorError),
-    /// Its descriptors cannot be read.
-    #[error("the contract of {from} cannot be read")]
-    Contract {
-        /// The file, or the backends.
-        from: String,
-        /// Why.
-        #[source]
-        source: ContractError,
-    },
-    /// Nothing of it is left to be served.
-    #[error("no method of the contract of {from} is served: {why}")]
-    Nothing {
-        /// The file, or the backends.
-        from: String,
-        /// Why, and what would help.
-        why: &'static str,
-    },
-    /// A setting for something that is not there.
-    #[error("gateway.contract.methods.{0}: the contract has no such package, service or method")]
-    NoMethod(String),
-    /// Only those who are signed in may call, and nobody can tell who is.
-    #[error(
-        "{method} is for those who are signed in, and tokens are not checked: give gateway.keys_from (`{keys_from}`) an \
-         address in gateway.backends and leave gateway.contract.pass_authorization false, or make it public"
-    )]
-    NoKeys {
-        /// Full name of the method.
-        method: String,
-        /// The service that would have the keys.
-        keys_from: String,
-    },
-}
-
-const NO_BACKEND: &str = "none of its services has a backend: name one for a service or its package, as in --backend \
-                          my.pkg=http://127.0.0.1:9000 (gateway.backends)";
-const NO_ACCESS: &str = "nobody may call it: say --public (gateway.contract.access = \"public\") where anyone may, or how \
-                         tokens are checked (gateway.keys_from), or set gateway.contract.methods";
-
-/// The gateway of the contract that the settings name.
-///
-/// # Errors
-/// The contract cannot be had, or cannot be served with these settings.
-pub async fn gateway(config: Config) -> Result<Gateway, ServeError> {
-    let settings = config.settings.contract.clone();
-    let (descriptors, from) = descriptors::of(&config).await.map_err(ForeignError::from)?;
-    let verifier = verifier(&config)?;
-    let (contract, unsupported) = contract(&config, &descriptors, &from, verifier.is_some())?;
-    for rule in unsupported {
-        tracing::warn!(rule = chain(&rule), "a validation rule is not checked here: the service checks it itself");
-    }
-    let leniency = settings.lenient.leniency();
-    let routes = routes(&contract, leniency);
-    let api = Api {
-        about: settings.about(&contract),
-        errors: Errors::passed(contract.pool(), settings.response_headers.clone()),
-        request_headers: settings.request_headers,
-        response_headers: settings.response_headers,
-        passes_authorization: settings.pass_authorization,
-    };
-    let parts = Parts { contract: Arc::new(contract), descriptors: &descriptors, routes, leniency, verifier, api };
-    Gateway::of(config, parts)
-}
-
-/// Checks tokens by the keys of souk's user service, where there is one.
-fn verifier(config: &Config) -> Result<Option<Arc<Verifier>>, ServeError> {
-    let Some((_, address)) = config.settings.backends.of(&config.settings.keys_from) else { return Ok(None) };
-    if config.settings.contract.pass_authorization {
-        return Ok(None);
-    }
-    Ok(Some(config.common.verifier(&config.client(address), Contract::souk()?, "gateway")?))
-}
-
-/// The contract, without what is not served.
-fn contract(
-    config: &Config,
-    descriptors: &[u8],
-    from: &str,
-    checks_tokens: bool,
-) -> Result<(Contract, Vec<souk_common::contract::validate::Unsupported>), ForeignError> {
-    let settings = &config.settings.contract;
-    let default = settings.access.unwrap_or(if checks_tokens { Access::SignedIn } else { Access::Deny });
-    let (mut without_backend, mut closed) = (BTreeSet::new(), Vec::new());
-    let mut unchecked = None;
-    let mut names = Vec::new();
-    let keep = |method: &mut Method| {
-        let name = method.descriptor.full_name().to_owned();
-        names.push(name.clone());
-        if grpc::is_own(&method.path) || config.settings.backends.of(&method.service).is_none() {
-            without_backend.insert(method.service.clone());
-            return false;
-        }
-        let rule = settings.methods.of(&name);
-        method.deadline = rule.deadline;
-        if method.rate_class == RateClass::Unspecified {
-            method.rate_class =
-                rule.rate_class.unwrap_or(if reads(method) { RateClass::Read } else { RateClass::Write });
-        }
-        if method.access.is_none() {
-            let access = rule.access.unwrap_or(default);
-            method.access = access.rule();
-            // Who sees an answer, the contract does not say: then nobody gets what another one was answered.
-            method.caching = None;
-        }
-        match &method.access {
-            None => {
-                closed.push(name);
-                return false;
-            }
-            Some(rule) if !rule.public && !rule.only_internal() && !checks_tokens => {
-                unchecked.get_or_insert(name);
-            }
-            Some(_) => {}
-        }
-        true
-    };
-    let (contract, unsupported) = Contract::load_leniently(descriptors, keep)
-        .map_err(|source| ForeignError::Contract { from: from.to_owned(), source })?;
-    if let Some(unknown) = settings.methods.names().find(|rule| !names.iter().any(|name| fits(rule, name))) {
-        return Err(ForeignError::NoMethod(unknown.to_owned()));
-    }
-    if let Some(method) = unchecked {
-        return Err(ForeignError::NoKeys { method, keys_from: config.settings.keys_from.clone() });
-    }
-    for service in without_backend {
-        tracing::info!(%service, "a service of the contract is not served: no backend is named for it");
-    }
-    if contract.methods().next().is_none() {
-        let why = if closed.is_empty() { NO_BACKEND } else { NO_ACCESS };
-        return Err(ForeignError::Nothing { from: from.to_owned(), why });
-    }
-    for method in closed {
-        tracing::warn!(method, "a method is not served: nobody may call it (gateway.contract.access)");
-    }
-    Ok((contract, unsupported))
-}
-
-/// Whether a method reads, as far as its contract tells.
-fn reads(method: &Method) -> bool {
-    use souk_proto::google::api::http_rule::Pattern;
-    let pattern = method.http.as_ref().and_then(|rule| rule.pattern.as_ref());
-    method.safe || matches!(pattern, Some(Pattern::Get(_)))
-}
-
-/// The routes that can be served.
-fn routes(contract: &Contract, leniency: Leniency) -> Routes {
-    let pages: Vec<&str> = Page::ALL.into_iter().map(Page::path).chain(docs::paths()).collect();
-    let (routes, skipped) = Routes::foreign(contract, leniency, &pages);
-    for error in skipped {
-        tracing::warn!(error = chain(&error), "a route is not served");
-    }
-    for page in pages {
-        if let Some(route) = routes.at(page) {
-            tracing::warn!(%route, page, "the gateway's own page is in the way of a route for this one path");
-        }
-    }
-    routes
-}
-
-impl Access {
-    fn rule(self) -> Option<AccessRule> {
-        let rule = AccessRule {
-            public: self == Self::Public,
-            signed_in: self == Self::SignedIn,
-            roles: Roles::default(),
-            owner: None,
-            internal_callers: Vec::new(),
-            scope: None,
-        };
-        (self != Self::Deny).then_some(rule)
-    }
 }

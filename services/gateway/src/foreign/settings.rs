@@ -1,4 +1,4 @@
-//! `[gateway.contract]`: which contract is served, and what it leaves open.
+//! `[gateway.contract]`: the contract to serve, and settings for what its options leave open.
 
 use std::{collections::BTreeMap, time::Duration};
 
@@ -6,7 +6,7 @@ use serde::{Deserialize, Deserializer, de::Error};
 use serde_json::Value;
 use souk_common::{
     config::duration,
-    contract::{Contract, RateClass},
+    contract::{AccessRule, Contract, RateClass, Roles},
 };
 
 use super::HeaderList;
@@ -35,7 +35,7 @@ pub struct Settings {
     pub response_headers: HeaderList,
     /// Rules that are relaxed.
     pub lenient: Lenient,
-    /// What holds for packages, services and methods.
+    /// Rules of packages, services and methods.
     pub methods: Rules,
 }
 
@@ -162,7 +162,7 @@ pub fn fits(name: &str, method: &str) -> bool {
 }
 
 impl Rules {
-    /// What holds for a method: each thing by the longest name that says it.
+    /// The rule of a method: each setting comes from the longest matching name that has it.
     pub fn of(&self, method: &str) -> Rule {
         let mut fitting: Vec<_> = self.0.iter().filter(|(name, _)| fits(name, method)).collect();
         fitting.sort_by_key(|(name, _)| std::cmp::Reverse(name.len()));
@@ -173,7 +173,7 @@ impl Rules {
         }
     }
 
-    /// The names that something is said of.
+    /// The names that have rules.
     pub fn names(&self) -> impl Iterator<Item = &str> {
         self.0.keys().map(String::as_str)
     }
@@ -224,6 +224,21 @@ fn flatten(path: &str, value: Value, into: &mut BTreeMap<String, Rule>) -> Resul
         }
     }
     Ok(())
+}
+
+impl Access {
+    /// The access rule of a method that has none; `None`: nobody may call it.
+    pub fn rule(self) -> Option<AccessRule> {
+        let rule = AccessRule {
+            public: self == Self::Public,
+            signed_in: self == Self::SignedIn,
+            roles: Roles::default(),
+            owner: None,
+            internal_callers: Vec::new(),
+            scope: None,
+        };
+        (self != Self::Deny).then_some(rule)
+    }
 }
 
 #[cfg(test)]

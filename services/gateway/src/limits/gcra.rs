@@ -4,8 +4,7 @@ use std::time::Duration;
 
 use serde::{Deserialize, Deserializer, de::Error};
 
-/// So many requests at once, and so many more in a time. In no span of time are there more than `burst` and what
-/// was refilled in it.
+/// A burst and a refill rate. Any span of time has at most `burst` requests and those that were refilled in it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Budget {
     /// Requests that may come at once, when none came before; 1 at least.
@@ -21,7 +20,7 @@ pub struct Taken {
     pub remaining: u32,
     /// How long until all of the burst is back.
     pub full_in: Duration,
-    /// Not enough was left: how long until there is.
+    /// If the budget was too small: how long until it suffices.
     pub denied: Option<Duration>,
 }
 

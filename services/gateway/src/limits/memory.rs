@@ -1,4 +1,4 @@
-//! Budgets in the memory of one gateway: bounded, and forgotten when they are full again.
+//! Budgets in the memory of one gateway: bounded in number, and dropped when they are full again.
 
 use std::{
     sync::{
@@ -26,7 +26,7 @@ pub struct Memory {
 }
 
 impl Memory {
-    /// Forgets a budget that was not used for `longest_refill`: by then it is full, as a new one is.
+    /// Deletes a budget that was not used for `longest_refill`: by then it is full, as a new one is.
     pub fn new(longest_refill: Duration) -> Self {
         let debts = Cache::builder()
             .max_capacity(KEPT)
@@ -83,7 +83,7 @@ mod tests {
         let budget = Budget { burst: 2, interval: 3_600_000_000 };
         for number in 0..u32::try_from(KEPT).unwrap() + 20_000 {
             memory.take(key(number), budget, 1);
-            // One who keeps asking stays known, whoever else comes.
+            // A caller who keeps sending requests is never evicted by others.
             if number == 0 || number % 1000 == 0 {
                 memory.take(key(0), budget, 1);
             }

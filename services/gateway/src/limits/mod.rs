@@ -1,4 +1,4 @@
-//! Budgets of requests, by the contract's rate classes: one for each caller, one for each address.
+//! Rate limits by the contract's rate classes: a budget for each caller and one for each address.
 
 pub mod gcra;
 mod memory;
@@ -6,11 +6,14 @@ mod memory;
 use std::{
     fmt,
     net::IpAddr,
-    sync::{Arc, Mutex, PoisonError},
+    sync::{
+        Arc, Mutex, PoisonError,
+        atomic::{AtomicU64, Ordering},
+    },
     time::{Duration, Instant},
 };
 
-use http::{Extensions, HeaderMap, HeaderName, HeaderValue, Request, Response, header, request::Parts};
+use http::{Extensions, HeaderMap, HeaderName, HeaderValue, request::Parts};
 use moka::sync::Cache;
 use prost_reflect::DynamicMessage;
 use serde::Deserialize;
@@ -20,13 +23,12 @@ use souk_common::{
     ids::UserId,
     telemetry,
 };
-use tonic::body::Body;
 
 use self::{
     gcra::{Budget, Taken},
     memory::Memory,
 };
-use crate::{gateway::Gateway, layers::Next, pages::Page, request, shared::Shared, target::To};
+use crate::{request, shared::Shared};
 
 const POLICY: HeaderName = HeaderName::from_static("ratelimit-policy");
 const LIMIT: HeaderName = HeaderName::from_static("ratelimit");
@@ -51,7 +53,7 @@ pub struct Settings {
 pub struct Budgets {
     /// Of a signed-in user, from wherever they come.
     pub per_caller: Budget,
-    /// Of an address (IPv6: of a /64), whoever is behind it.
+    /// The budget of an address (IPv6: of a /64), shared by everyone behind it.
     pub per_address: Budget,
 }
 
@@ -121,7 +123,7 @@ struct Spent {
     taken: Taken,
 }
 
-/// How much the client of a request may still send, once that is known.
+/// What is left of a client's budgets, once that is known.
 #[derive(Debug, Clone, Default)]
 pub struct Standing(Arc<Mutex<Option<Spent>>>);
 
@@ -141,61 +143,29 @@ impl Standing {
         }
     }
 
-    /// A call may take more once it is known what it asks for: the last word counts.
+    /// A call may cost more once its message is known: the last value counts.
     fn set(&self, spent: Spent) {
         *self.0.lock().unwrap_or_else(PoisonError::into_inner) = Some(spent);
     }
 }
 
-/// Refuses a client whose address has used up its budget, before its token is checked. Only what was refused a moment
-/// ago is known here; what is not, [`spend`] finds.
-pub async fn refuse_exhausted(
-    gateway: &Gateway,
-    request: Request<Body>,
-    next: &Next,
-) -> Result<Response<Body>, Problem> {
-    if !is_probe(&request)? {
-        gateway.limits.refuse_exhausted(&Asks::of(request.extensions())?)?;
-    }
-    next.run(request).await
-}
-
-/// Takes what every request of its kind costs from the budgets of its caller and its address. What it costs beyond that
-/// for what it asks for is known later: see [`Limits::surcharge`].
-pub async fn spend(gateway: &Gateway, request: Request<Body>, next: &Next) -> Result<Response<Body>, Problem> {
-    if !is_probe(&request)? {
-        let target = request::target(request.extensions())?;
-        let mut asks = Asks::of(request.extensions())?;
-        let method = target.method();
-        if method.is_some() {
-            asks.user = request::user(request.extensions())?;
-        }
-        gateway.limits.draw(&asks, method.map_or(1, |method| method.cost.base)).await?;
-    }
-    next.run(request).await
-}
-
-/// Whether a request only asks whether the gateway is alive or ready. That is answered however busy an address keeps it,
-/// but not with a token, which would have to be checked.
-fn is_probe(request: &Request<Body>) -> Result<bool, Problem> {
-    let target = request::target(request.extensions())?;
-    let is_page = matches!(target.to, To::Page(Page::Alive | Page::Ready));
-    Ok(is_page && !request.headers().contains_key(header::AUTHORIZATION))
-}
-
 /// What a request draws on.
-struct Asks {
+pub struct Asks {
     class: RateClass,
     site: IpAddr,
-    user: Option<UserId>,
+    /// Who asks, where it is known.
+    pub user: Option<UserId>,
     standing: Standing,
 }
 
 impl Asks {
     /// Of a request whose user is not known yet.
-    fn of(extensions: &Extensions) -> Result<Self, Problem> {
+    ///
+    /// # Errors
+    /// As [`request::part`].
+    pub fn of(extensions: &Extensions) -> Result<Self, Problem> {
         let class = match request::target(extensions)?.method().map(|method| method.rate_class) {
-            // What has no class draws on the budget of writes, not on one like it.
+            // Methods without a class share the budget of writes.
             Some(RateClass::Unspecified) => RateClass::Write,
             Some(class) => class,
             // The gateway's own pages and services, and what is not there.
@@ -206,12 +176,12 @@ impl Asks {
     }
 }
 
-/// Rounded up: who comes back too early is refused again.
+/// Rounded up: an early retry would be refused again.
 fn whole_seconds(time: Duration) -> u64 {
     time.as_secs() + u64::from(time.subsec_nanos() > 0)
 }
 
-/// For how long it is known without asking that an address has used up a budget.
+/// How long a refusal of an address is cached.
 const KNOWN: Duration = Duration::from_secs(1);
 /// Addresses of which it is.
 const EXHAUSTED: u64 = 100_000;
@@ -224,6 +194,9 @@ pub struct Limits {
     script: redis::Script,
     /// Budgets of addresses that were used up when they were last asked, and when that was.
     exhausted: Cache<Key, (Spent, Instant)>,
+    /// When the last one was put there, in ms since `started`; zero: never.
+    last_exhausted: AtomicU64,
+    started: Instant,
 }
 
 impl Limits {
@@ -231,10 +204,27 @@ impl Limits {
     pub fn new(settings: Settings, shared: Option<Arc<Shared>>) -> Self {
         let memory = Memory::new(settings.longest_refill());
         let exhausted = Cache::builder().max_capacity(EXHAUSTED).time_to_live(KNOWN).build();
-        Self { settings, memory, shared, script: redis::Script::new(include_str!("take.lua")), exhausted }
+        let script = redis::Script::new(include_str!("take.lua"));
+        let (last_exhausted, started) = (AtomicU64::new(0), Instant::now());
+        Self { settings, memory, shared, script, exhausted, last_exhausted, started }
     }
 
-    fn refuse_exhausted(&self, asks: &Asks) -> Result<(), Problem> {
+    /// Whether any address has used up a budget lately: most of the time none has, and there is nothing to look up.
+    pub fn any_exhausted(&self) -> bool {
+        let last = self.last_exhausted.load(Ordering::Relaxed);
+        last > 0 && Duration::from_millis(self.now().saturating_sub(last)) <= KNOWN
+    }
+
+    /// In ms, and never zero.
+    fn now(&self) -> u64 {
+        u64::try_from(self.started.elapsed().as_millis()).unwrap_or(u64::MAX).saturating_add(1)
+    }
+
+    /// Refuses an address that has used up its budget a moment ago.
+    ///
+    /// # Errors
+    /// `RATE_LIMITED`.
+    pub fn refuse_exhausted(&self, asks: &Asks) -> Result<(), Problem> {
         let key = Key { class: asks.class, who: Who::Address(asks.site) };
         let Some((mut spent, asked)) = self.exhausted.get(&key) else { return Ok(()) };
         let since = asked.elapsed();
@@ -247,7 +237,7 @@ impl Limits {
         Err(refused(spent, 1, wait))
     }
 
-    /// Takes what a call costs for what it asks for, once that is known, from the same budgets.
+    /// Takes the surcharges of a call from the same budgets, once its message is known.
     ///
     /// # Errors
     /// `RATE_LIMITED` where a budget has not enough left.
@@ -261,7 +251,7 @@ impl Limits {
         }
     }
 
-    /// The same of an encoded message. What cannot be read costs nothing here: the service refuses it.
+    /// The same for an encoded message. An unreadable message costs nothing here: the service refuses it.
     ///
     /// # Errors
     /// `RATE_LIMITED` where a budget has not enough left.
@@ -280,7 +270,7 @@ impl Limits {
     ///
     /// # Errors
     /// `RATE_LIMITED` where one of them has not enough left.
-    async fn draw(&self, asks: &Asks, cost: u32) -> Result<(), Problem> {
+    pub async fn draw(&self, asks: &Asks, cost: u32) -> Result<(), Problem> {
         if !self.settings.enabled {
             return Ok(());
         }
@@ -301,9 +291,10 @@ impl Limits {
         };
         asks.standing.set(least);
         let Some(wait) = least.taken.denied else { return Ok(()) };
-        // What is refused one is refused all; what is refused many may have one left.
+        // A budget that refuses a cost of one refuses everything; one that refuses more may have some left.
         if cost == 1 && matches!(least.key.who, Who::Address(_)) {
             self.exhausted.insert(least.key, (least, Instant::now()));
+            self.last_exhausted.fetch_max(self.now(), Ordering::Relaxed);
         }
         Err(refused(least, cost, wait))
     }

@@ -1,4 +1,5 @@
-//! The contract as OpenAPI ([`souk_transcode::openapi`]), with what this gateway says of it: access, errors, headers.
+//! The OpenAPI document of the contract ([`souk_transcode::openapi`]), with the gateway's additions: access, errors,
+//! headers.
 
 mod operation;
 mod problems;
@@ -10,7 +11,7 @@ use souk_transcode::openapi::{Checks, Describe};
 
 use crate::routes::{self, Route, Routes};
 
-/// What holds for every method, told once.
+/// The description of the API: rules for every method.
 const ABOUT: &str = "JSON is [proto3 JSON](https://protobuf.dev/programming-guides/json/): names in lowerCamelCase, \
     64-bit numbers as text, enums by name, times as RFC 3339. Texts of requests have no control characters; what people \
     write at length may have tabs and line breaks, everything else is one line without characters that change the \
@@ -143,7 +144,7 @@ fn components(contract: &Contract, own: bool) -> Map<String, Json> {
             "Last-Event-ID": {
                 "name": "Last-Event-ID",
                 "in": "header",
-                "description": "The place in the stream to go on after.",
+                "description": "The position in the stream to resume after.",
                 "schema": {"type": "string"},
             },
         },

@@ -1,4 +1,4 @@
-//! What the gateway says of an operation: who may call it, the headers that it knows, and the errors.
+//! The gateway's additions to an operation: access, headers and errors.
 
 use serde_json::{Map, Value as Json, json};
 use souk_common::contract::{AccessRule, Method, RateClass, Role};
@@ -61,7 +61,7 @@ fn in_words(rule: &AccessRule) -> String {
         ways.push("anyone who is signed in".to_owned());
     }
     if let Some(owner) = &rule.owner {
-        ways.push(format!("anyone who is signed in, for what is theirs (by `{owner}`)"));
+        ways.push(format!("signed-in callers, for their own resources (by `{owner}`)"));
     }
     for role in rule.roles.iter() {
         ways.push(match role {

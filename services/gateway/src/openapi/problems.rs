@@ -1,4 +1,4 @@
-//! What errors look like, and which ones come with which status.
+//! The schema of errors, and the reasons of each status.
 
 use std::collections::BTreeMap;
 
@@ -59,7 +59,7 @@ pub fn schema(own: bool) -> Json {
     if !own {
         schema["properties"]["details"] = json!({
             "type": "array",
-            "description": "What the service told of its error, each by its type; in `base64` where that is not known.",
+            "description": "The details of the service's error, each by its type; in `base64` if the type is unknown.",
             "items": {"type": "object", "required": ["@type"], "properties": {"@type": {"type": "string"}}},
         });
     }

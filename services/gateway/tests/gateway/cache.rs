@@ -46,7 +46,7 @@ async fn the_same_question_is_asked_once_however_it_is_written() {
 }
 
 #[tokio::test]
-async fn what_is_kept_was_asked_in_nobodys_name_and_who_may_not_ask_gets_none() {
+async fn cached_responses_are_fetched_anonymously_and_only_for_permitted_callers() {
     let souk = boot().await;
     let token = souk.keys.token(&["ADMIN"], 600);
     let first = souk.get_as("/test/v1/kept/a", &token).await;

@@ -195,7 +195,7 @@ async fn what_says_one_thing_says_it_once() {
         let refused = souk.send(twice(name, "text/plain")).await.problem(400, "MALFORMED_REQUEST");
         assert!(refused["detail"].as_str().unwrap().contains(name), "{refused}");
     }
-    // Those that proxies set are set anew.
+    // Those that proxies set are set again.
     let answer = souk.send(twice("x-request-id", "b")).await;
     answer.ok();
     assert_eq!(answer.header("x-request-id").len(), 36);

@@ -39,7 +39,7 @@ async fn both_protocols_share_the_port() {
 }
 
 #[tokio::test]
-async fn the_pages_say_what_is_where() {
+async fn the_pages_list_the_routes() {
     let souk = boot().await;
     let index = souk.get("/").await.ok();
     let routes = index["rest"].as_array().unwrap();
@@ -98,7 +98,7 @@ pub async fn waiting(souk: &Booted) -> tokio::task::JoinHandle<reqwest::Result<r
 }
 
 #[tokio::test]
-async fn what_is_too_much_is_refused_at_once_but_the_pages_answer() {
+async fn overload_is_refused_at_once_but_pages_still_answer() {
     let settings = [("server.max_concurrent_requests", "1"), ("server.deadline", "60s")];
     let souk = boot_with(&settings, |address| address).await;
     let waiting = waiting(&souk).await;

@@ -120,7 +120,7 @@ impl Client {
     async fn call(&mut self, method: &str, message: Bytes) -> Result<Bytes, Status> {
         self.0.ready().await.unwrap();
         let path = format!("/foreign.bookstore.v1.Bookstore/{method}").parse().unwrap();
-        Ok(self.0.unary(tonic::Request::new(message), path, crate::backend::Verbatim).await?.into_inner())
+        Ok(self.0.unary(tonic::Request::new(message), path, souk_testkit::verbatim::Verbatim).await?.into_inner())
     }
 }
 
@@ -179,7 +179,7 @@ async fn what_cannot_be_served_is_named_and_the_rest_is_served() {
         "method foreign.bookstore.v1.Odd.Shelves: `GET /shelves` is the same route as `GET /shelves` of \
          foreign.bookstore.v1.Bookstore.ListShelves",
         "method foreign.bookstore.v1.Odd.Nowhere: /nowhere/{name}: the path variable `name`",
-        "a method is not served: nobody may call it",
+        "method not served: nobody may call it",
     ] {
         assert!(log.contains(says), "{says}\n{log}");
     }
@@ -302,7 +302,7 @@ async fn a_backend_that_lies_is_named() {
     };
     let other = prost_reflect::prost_types::FileDescriptorProto { name: Some("x".into()), ..Default::default() };
     let cases = [
-        (list("other.Service"), Vec::new(), "it lists no service that its name"),
+        (list("other.Service"), Vec::new(), "it lists no service that matches its name"),
         (list("foreign.Things"), file(vec![other.encode_to_vec()]), "does not have that service"),
         (list("foreign.Things"), file(vec![b"\xff\xff".to_vec()]), "a file cannot be read"),
         (list("foreign.Things"), list("foreign.Things"), "it gives something else"),

@@ -11,9 +11,16 @@ use souk_testkit::{
     tls::Authority,
     wait,
 };
+use tokio::{
+    io::{AsyncReadExt, AsyncWriteExt},
+    net::tcp::OwnedReadHalf,
+};
 use tonic::{Code, client::Grpc};
 
-use crate::boot::{Answer, Booted, boot_with};
+use crate::{
+    boot::{Answer, Booted, boot_with},
+    connections::from,
+};
 
 const LONG: Duration = Duration::from_secs(60);
 
@@ -50,7 +57,7 @@ async fn passing(souk: &Booted, from: &str, times: usize) -> usize {
 }
 
 #[tokio::test]
-async fn a_budget_is_used_up_and_the_client_told_when_to_return() {
+async fn a_used_up_budget_is_refused_with_retry_after() {
     let souk = slow(&[]).await;
     for left in (0..4).rev() {
         let answer = log_in(&souk, "198.51.100.1").await;
@@ -307,4 +314,40 @@ async fn a_gateway_starts_without_redis_and_finds_it_later() {
     let server = redis(move || servers::redis_at(port)).await;
     shared(&one, &other).await;
     tokio::task::spawn_blocking(move || drop(server)).await.unwrap();
+}
+
+/// Reads answers until `count` of them have come, or the time is over. How many came.
+async fn answers(stream: &mut OwnedReadHalf, count: usize, time: Duration) -> usize {
+    let end = tokio::time::Instant::now() + time;
+    let (mut text, mut piece) = (Vec::new(), vec![0; 64 * 1024]);
+    let seen = |text: &[u8]| text.windows(9).filter(|window| window == b"HTTP/1.1 ").count();
+    while seen(&text) < count {
+        match tokio::time::timeout_at(end, stream.read(&mut piece)).await {
+            Ok(Ok(read)) if read > 0 => text.extend_from_slice(&piece[..read]),
+            _ => break,
+        }
+    }
+    seen(&text)
+}
+
+#[tokio::test]
+async fn an_address_that_goes_on_while_it_is_refused_is_read_no_further_for_a_while() {
+    const REQUESTS: usize = 3000;
+    let budget =
+        [("gateway.rate_limits.read.per_address.rate", "1/h"), ("gateway.rate_limits.read.per_address.burst", "1")];
+    let souk = boot_with(&budget, |address| address).await;
+    let (mut hasty, mut writer) = from(&souk, 2).await.into_split();
+    let flood = async {
+        let requests = b"GET /test/v1/things/1 HTTP/1.1\r\nhost: a\r\n\r\n".repeat(REQUESTS);
+        writer.write_all(&requests).await.unwrap();
+    };
+    let (answered, ()) = tokio::join!(answers(&mut hasty, REQUESTS, Duration::from_secs(3)), flood);
+    // 200 at once, 100 more a second, and what was read before a pause began.
+    assert!((1..2000).contains(&answered), "{answered} were answered in 3 s");
+    // Another address has its budget as ever.
+    let mut other = from(&souk, 3).await;
+    other.write_all(b"GET /test/v1/things/1 HTTP/1.1\r\nhost: a\r\n\r\n").await.unwrap();
+    let (mut other, _writer) = other.into_split();
+    assert_eq!(answers(&mut other, 1, LONG).await, 1);
+    assert!(answers(&mut hasty, 1, LONG).await > 0, "it goes on when the pause is over");
 }

@@ -1,4 +1,4 @@
-//! Calls onward: copies of a service that die, hang, stop or come back, under load; and many callers at once.
+//! Calls onward: replicas of a service that die, hang, stop or come back, under load; and many callers at once.
 
 use std::{
     cell::RefCell,
@@ -25,8 +25,8 @@ const READ: &str = "/test/v1/things/1";
 /// On a fast machine, those who read all the while use up their budget.
 const UNLIMITED: (&str, &str) = ("gateway.rate_limits.enabled", "false");
 
-/// A gateway before two copies of the echo server, each behind a proxy.
-async fn two_copies(settings: &[(&str, &str)]) -> (Booted, Proxy, Proxy) {
+/// A gateway before two replicas of the echo server, each behind a proxy.
+async fn two_replicas(settings: &[(&str, &str)]) -> (Booted, Proxy, Proxy) {
     let (first, _) = echo::serve(contract()).await;
     let (second, _) = echo::serve(contract()).await;
     let (first, second) = (Proxy::before(&first).await, Proxy::before(&second).await);
@@ -43,7 +43,7 @@ async fn addresses(souk: &Booted) -> Vec<serde_json::Value> {
 }
 
 async fn both_are_up(souk: &Booted) {
-    wait::until(LONG, "both copies to be up", async || {
+    wait::until(LONG, "both replicas to be up", async || {
         let addresses = addresses(souk).await;
         addresses.len() == 2 && addresses.iter().all(|address| address["state"] == "up")
     })
@@ -97,16 +97,16 @@ impl Load {
 }
 
 #[tokio::test]
-async fn one_of_two_copies_is_killed_under_load() {
-    let (souk, first, _second) = two_copies(&[]).await;
+async fn one_of_two_replicas_is_killed_under_load() {
+    let (souk, first, _second) = two_replicas(&[]).await;
     // Its port refuses connections from now on.
     under_load(&souk, "GET", READ, || drop(first)).await.hardly_failed();
     souk.get("/readyz").await.ok();
 }
 
 #[tokio::test]
-async fn a_copy_whose_connections_are_cut_comes_back_and_carries_on_alone() {
-    let (souk, first, second) = two_copies(&[]).await;
+async fn a_replica_whose_connections_are_cut_comes_back_and_serves_alone() {
+    let (souk, first, second) = two_replicas(&[]).await;
     under_load(&souk, "GET", READ, || first.cut()).await.hardly_failed();
     first.restore();
     both_are_up(&souk).await;
@@ -114,8 +114,8 @@ async fn a_copy_whose_connections_are_cut_comes_back_and_carries_on_alone() {
 }
 
 #[tokio::test]
-async fn reads_do_not_wait_for_a_copy_that_has_gone_silent() {
-    let (souk, first, _second) = two_copies(&[]).await;
+async fn reads_do_not_wait_for_a_silent_replica() {
+    let (souk, first, _second) = two_replicas(&[]).await;
     let load = under_load(&souk, "GET", READ, || first.stall()).await;
     load.hardly_failed();
     assert!(load.slowest < Duration::from_secs(3), "a read waited for it: {:?}", load.slowest);
@@ -129,11 +129,11 @@ async fn reads_do_not_wait_for_a_copy_that_has_gone_silent() {
 }
 
 #[tokio::test]
-async fn a_copy_that_stops_in_peace_fails_no_call_at_all() {
+async fn a_replica_that_stops_gracefully_fails_no_call() {
     let stop = CancellationToken::new();
     let (stopping, _) = echo::serve_until(contract(), stop.clone()).await;
     let souk = boot_with(&[UNLIMITED], |other| format!("{stopping},{other}")).await;
-    // Not idempotent: each is sent again only where the copy cannot have begun with it.
+    // Not idempotent: each is sent again only where the replica cannot have begun with it.
     let load = under_load(&souk, "PATCH", READ, || stop.cancel()).await;
     assert!(
         load.read > ENOUGH && load.failed.is_empty(),
@@ -146,8 +146,8 @@ async fn a_copy_that_stops_in_peace_fails_no_call_at_all() {
 
 #[tokio::test]
 async fn what_may_have_been_done_is_not_done_again() {
-    let (souk, first, _second) = two_copies(&[]).await;
-    // Calls that hang, on both copies, of a method that is not idempotent.
+    let (souk, first, _second) = two_replicas(&[]).await;
+    // Calls that hang, on both replicas, of a method that is not idempotent.
     let hanging: Vec<_> = (0..20).map(|_| tokio::spawn(souk.request("GET", "/test/v1/fail/wait").send())).collect();
     let ended = || hanging.iter().filter(|call| call.is_finished()).count();
     // They are there when as many of others, sent later, have been answered.
@@ -156,11 +156,11 @@ async fn what_may_have_been_done_is_not_done_again() {
     }
     assert_eq!(ended(), 0);
     first.cut();
-    wait::until(LONG, "the calls on the copy that was cut to fail", async || ended() > 0).await;
+    wait::until(LONG, "the calls on the replica that was cut to fail", async || ended() > 0).await;
     for _ in 0..20 {
         souk.get(READ).await.ok();
     }
-    assert!(ended() < 20, "those on the other copy go on");
+    assert!(ended() < 20, "those on the other replica go on");
     for call in hanging {
         if call.is_finished() {
             assert_eq!(call.await.unwrap().unwrap().status(), StatusCode::SERVICE_UNAVAILABLE);
@@ -171,11 +171,11 @@ async fn what_may_have_been_done_is_not_done_again() {
 }
 
 #[tokio::test]
-async fn while_no_copy_is_there_calls_fail_at_once_and_the_first_that_is_back_is_called() {
-    let (souk, first, second) = two_copies(&[]).await;
+async fn without_replicas_calls_fail_at_once_and_the_first_one_back_is_called() {
+    let (souk, first, second) = two_replicas(&[]).await;
     first.cut();
     second.cut();
-    wait::until(LONG, "both copies to be gone", async || souk.get(READ).await.status != StatusCode::OK).await;
+    wait::until(LONG, "both replicas to be gone", async || souk.get(READ).await.status != StatusCode::OK).await;
     let started = Instant::now();
     for answer in join_all((0..50).map(|_| souk.get(READ))).await {
         answer.problem(503, "SERVICE_UNAVAILABLE");
@@ -190,14 +190,14 @@ async fn while_no_copy_is_there_calls_fail_at_once_and_the_first_that_is_back_is
     .await;
     second.restore();
     let restored = Instant::now();
-    wait::until(LONG, "a copy to be called", async || souk.get(READ).await.status == StatusCode::OK).await;
+    wait::until(LONG, "a replica to be called", async || souk.get(READ).await.status == StatusCode::OK).await;
     assert!(restored.elapsed() < Duration::from_secs(2), "the breaker stayed open: {:?}", restored.elapsed());
     wait::until(LONG, "the gateway to be ready", async || souk.get("/readyz").await.status == StatusCode::OK).await;
 }
 
 #[tokio::test]
 async fn a_name_may_stand_for_several_addresses_of_which_some_are_down() {
-    // Where it stands for ::1, too, no one listens there.
+    // If it stands for ::1, too, no one listens there.
     let souk = boot_with(&[], |address| address.replace("127.0.0.1", "localhost")).await;
     for _ in 0..20 {
         souk.get(READ).await.ok();
@@ -209,7 +209,7 @@ async fn a_name_may_stand_for_several_addresses_of_which_some_are_down() {
 
 #[tokio::test]
 async fn copies_that_fail_all_alike_are_not_all_left_out() {
-    let (souk, _first, _second) = two_copies(&[]).await;
+    let (souk, _first, _second) = two_replicas(&[]).await;
     for _ in 0..30 {
         souk.get("/test/v1/fail/14").await.problem(503, "SERVICE_UNAVAILABLE");
     }
@@ -218,8 +218,8 @@ async fn copies_that_fail_all_alike_are_not_all_left_out() {
 }
 
 #[tokio::test]
-async fn only_administrators_are_told_the_addresses() {
-    let (souk, first, second) = two_copies(&[]).await;
+async fn only_administrators_see_the_addresses() {
+    let (souk, first, second) = two_replicas(&[]).await;
     for token in [None, Some(souk.keys.token(&["STAFF"], 60)), Some(souk.keys.token(&["ADMIN"], -60))] {
         let request = souk.request("GET", "/readyz");
         let ready = souk.send(token.into_iter().fold(request, |request, token| request.bearer_auth(token))).await;
@@ -235,15 +235,15 @@ async fn only_administrators_are_told_the_addresses() {
 }
 
 #[tokio::test]
-async fn each_try_is_told_what_is_left_of_the_deadline() {
-    let (souk, first, _second) = two_copies(&[("server.deadline", "5s")]).await;
+async fn each_try_gets_the_remaining_deadline() {
+    let (souk, first, _second) = two_replicas(&[("server.deadline", "5s")]).await;
     let left = async || {
         let answer = souk.get(READ).await.ok();
         answer["headers"]["grpc-timeout"].as_str().unwrap().trim_end_matches('m').parse::<u64>().unwrap()
     };
     assert!((1..=5000).contains(&left().await));
     first.stall();
-    // Of these some are sent to the silent copy, and a moment later to the other one.
+    // Of these some are sent to the silent replica, and a moment later to the other one.
     let least = join_all((0..16).map(|_| left())).await.into_iter().min().unwrap();
     assert!((1..=4750).contains(&least), "{least}");
 }

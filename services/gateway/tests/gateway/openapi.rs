@@ -1,5 +1,5 @@
 //! The OpenAPI document: docs/openapi.json is what souk's contracts give (`SOUK_UPDATE_DOCS=1 cargo test -p
-//! souk-gateway --test gateway openapi` writes it anew), and what it says is so.
+//! souk-gateway --test gateway openapi` regenerates it), and what it says is so.
 
 use std::{fs, path::Path};
 
@@ -155,7 +155,7 @@ fn echo() -> Value {
     openapi::document(&contract, &Routes::of(&contract).unwrap())
 }
 
-/// What `left` says must stand in `right`, which may say more.
+/// What `left` says must be in `right`, which may say more.
 fn is_within(left: &Value, right: &Value) -> bool {
     match (left, right) {
         (Value::Object(left), Value::Object(right)) => {

@@ -45,7 +45,7 @@ async fn read_until(stream: &mut TcpStream, text: &str) -> String {
 }
 
 #[tokio::test]
-async fn headers_that_are_too_much_are_told_so() {
+async fn too_large_headers_are_refused_with_431() {
     let souk = boot().await;
     let many: String = (0..150).map(|number| format!("x-{number}: 1\r\n")).collect();
     let large = format!("x-large: {}\r\n", "x".repeat(100 * 1024));

@@ -101,7 +101,7 @@ async fn head_and_options_work_wherever_a_route_is() {
 }
 
 #[tokio::test]
-async fn what_is_wrong_with_a_request_is_told() {
+async fn errors_of_a_request_are_reported() {
     let souk = boot().await;
     for path in ["/test/v1/nothing", "/test/v1/things/", "/test/v1/things/1/2", "/", "/v1/users/me"] {
         if path != "/" {

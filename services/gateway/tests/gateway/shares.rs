@@ -160,7 +160,7 @@ async fn the_gateways_own_services_are_inside_the_budgets() {
 
 /// What a client gets that is refused before its token is looked at is what it gets afterwards.
 #[tokio::test]
-async fn an_exhausted_address_is_refused_at_once_and_in_the_same_words() {
+async fn an_exhausted_address_is_refused_at_once_with_the_same_error() {
     let settings = [
         PROXY,
         ("gateway.rate_limits.read.per_address.rate", "1/h"),

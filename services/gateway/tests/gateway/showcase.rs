@@ -1,6 +1,6 @@
-//! The compliance suite of Google's gapic-showcase through `souk gateway --descriptors`: each request of a group, in each RPC
-//! of the group, must come back equal. The suite is read where it lies beside the repository; elsewhere, requests of the
-//! same form stand in for it.
+//! The compliance suite of Google's gapic-showcase through `souk gateway --descriptors`: each request of a group, in
+//! each RPC of the group, must come back equal. The suite is read where it lies beside the repository; elsewhere,
+//! requests of the same form are in for it.
 
 use std::path::Path;
 

@@ -103,7 +103,7 @@ async fn a_failure_before_the_first_message_has_its_status_a_later_one_comes_in_
 }
 
 #[tokio::test]
-async fn a_stream_goes_on_behind_the_last_event_id() {
+async fn a_stream_resumes_after_the_last_event_id() {
     let souk = boot().await;
     // Over what the URL says: EventSource comes back to the same one.
     let headers = [("accept", "text/event-stream"), ("last-event-id", "7")];
@@ -115,7 +115,7 @@ async fn a_stream_goes_on_behind_the_last_event_id() {
     let wrong = Answer::read(follow(&souk, "until=8", &[("last-event-id", "x")]).await).await;
     let problem = wrong.problem(400, "MALFORMED_REQUEST");
     assert_eq!(problem["errors"][0]["field"], "after");
-    // Where there is no cursor, the header means nothing.
+    // If there is no cursor, the header means nothing.
     let watch = souk.request("GET", "/test/v1/watch").header("last-event-id", "x");
     assert_eq!(souk.send(watch).await.status, 200);
 }
@@ -157,7 +157,7 @@ async fn a_stream_outlives_the_deadline_of_a_single_answer_but_not_its_own() {
     let told = lines(&answer);
     assert_eq!((&told[0], &told[1]["error"]["reason"]), (&tick(1), &json!("DEADLINE_EXCEEDED")));
     wait::until(LONG, "the call to be cancelled", async || echo::open("timeout") == 0).await;
-    // An event stream only ends: whoever reads it comes back.
+    // An event stream only ends: anyone who reads it comes back.
     let accept = [("accept", "text/event-stream")];
     let answer = Answer::read(follow(&souk, "until=1&then=wait", &accept).await).await;
     assert!(answer.text.ends_with("\n\n") && !answer.text.contains("event:"), "{answer:?}");

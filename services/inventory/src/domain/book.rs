@@ -1,4 +1,4 @@
-//! What a batch of commands needs to know, loaded and locked by the store, and what it changes.
+//! A batch of commands in memory: the rows that the store has loaded and locked, and the changes to write.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 
@@ -17,14 +17,14 @@ use super::{
 pub struct Facts {
     /// Whether it can be sold.
     pub state: ProductState,
-    /// Whether its stock is counted.
+    /// Whether its stock is tracked.
     pub tracking: Tracking,
-    /// With how many pieces left it is low.
+    /// The threshold below which it is low.
     pub low_stock_threshold: Option<i64>,
 }
 
 impl Facts {
-    /// Whether it is sold, and its stock counted.
+    /// Whether it is sold and its stock is tracked.
     pub fn is_stocked(&self) -> bool {
         self.state == ProductState::Active && self.tracking == Tracking::Tracked
     }
@@ -35,7 +35,7 @@ impl Facts {
 pub enum Spent {
     /// It was answered.
     Answered(Answer),
-    /// It changed stock, but its answer is no longer kept.
+    /// It changed stock, but its response is no longer kept.
     Forgotten,
 }
 
@@ -57,12 +57,12 @@ pub struct StockRow {
     pub level: Level,
 }
 
-/// What the store knows about the things a batch touches, as of `now`.
+/// The rows that a batch touches, as of `now`.
 #[derive(Debug, Clone)]
 pub struct Known {
     /// The transaction's time.
     pub now: DateTime<Utc>,
-    /// When changes of stock are entered: now, but not before the last one.
+    /// The time of ledger entries: now, but not before the last entry.
     pub posted_at: DateTime<Utc>,
     /// Every location, in the order in which orders are filled from them.
     pub locations: Vec<LocationId>,
@@ -70,13 +70,13 @@ pub struct Known {
     pub products: HashMap<ProductId, Facts>,
     /// Stock of every locked product, at every location that has or had it.
     pub stock: Vec<StockRow>,
-    /// The reservations of the commands' orders, and those of the locked products that have lapsed.
+    /// The reservations of the commands' orders, and those of the locked products that have expired.
     pub reservations: Vec<Reservation>,
     /// The commands' request keys that were used before.
     pub spent: HashMap<Vec<u8>, Spent>,
 }
 
-/// What is to be written. Rows of one kind come in key order.
+/// The changes to write. Rows of one kind are in key order.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Changes {
     /// New places.
@@ -87,7 +87,7 @@ pub struct Changes {
     pub created: Vec<Reservation>,
     /// Reservations that changed state.
     pub moved: Vec<Reservation>,
-    /// Reservations of which the lines no longer hold stock.
+    /// Reservations whose lines no longer hold stock.
     pub freed: Vec<OrderId>,
     /// Reservations of which all lines are replaced.
     pub relined: Vec<Reservation>,
@@ -124,7 +124,7 @@ pub struct Book {
 }
 
 impl Book {
-    /// Opens a book. Reservations that have lapsed are closed first, so that what they held is free.
+    /// Opens a book. Expired reservations are closed first, so that their stock is free.
     pub fn open(known: Known) -> Self {
         let stock: BTreeMap<_, _> = known.stock.iter().map(|row| (row.place, row.level)).collect();
         let reservations: BTreeMap<_, _> =
@@ -175,7 +175,7 @@ impl Book {
         changes
     }
 
-    /// Whether a product can be sold, as far as is known here.
+    /// Whether a product can be sold, by the loaded rows.
     pub(super) fn is_sold(&self, product: ProductId) -> bool {
         self.products.get(&product).is_none_or(|facts| facts.state == ProductState::Active)
     }
@@ -194,7 +194,7 @@ impl Book {
         self.locations.iter().filter_map(place)
     }
 
-    /// Takes an open reservation's stock out of what is reserved, and gives it a final state.
+    /// Closes an open reservation: frees its stock and sets a final state.
     pub(super) fn close(&mut self, reservation: &Reservation, state: State) {
         for line in &reservation.lines {
             let place = (line.product, line.location);
@@ -213,7 +213,7 @@ impl Book {
         self.ledger.push(entry);
     }
 
-    pub(super) fn remember(&mut self, id: Vec<u8>, answer: Answer) {
+    pub(super) fn insert_record(&mut self, id: Vec<u8>, answer: Answer) {
         self.spent.insert(id.clone(), Spent::Answered(answer.clone()));
         self.answers.insert(id, answer);
     }
@@ -244,15 +244,15 @@ fn compare(stored: &Reservation, now: Reservation, changes: &mut Changes) {
 }
 
 impl Known {
-    /// Products of the loaded reservations that are not among the locked ones. Where there are any, the batch
-    /// must begin again and lock these too: something changed between looking and locking.
+    /// Products of the loaded reservations that are not among the locked ones. If there are any, the batch must
+    /// begin again and lock these too: something changed between looking and locking.
     pub fn unlocked(&self, locked: &BTreeSet<ProductId>) -> BTreeSet<ProductId> {
         let lines = self.reservations.iter().flat_map(|reservation| &reservation.lines);
         lines.map(|line| line.product).filter(|product| !locked.contains(product)).collect()
     }
 
-    /// Whether the stock of every line of the loaded reservations is here. Where it is not, it was added while the
-    /// locks were waited for, and the batch must begin again: what is held there must not be taken for nothing.
+    /// Whether the stock of every line of the loaded reservations is here. If it is not, it was added while the
+    /// locks were waited for, and the batch must begin again: stock that is held there must not count as zero.
     pub fn is_whole(&self) -> bool {
         let places: BTreeSet<Place> = self.stock.iter().map(|row| row.place).collect();
         let mut lines = self.reservations.iter().flat_map(|reservation| &reservation.lines);

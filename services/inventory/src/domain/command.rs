@@ -1,4 +1,4 @@
-//! What can be asked of stock, what is answered, and why it may be refused.
+//! Commands on stock, their replies, and the reasons of refusals.
 
 use chrono::TimeDelta;
 use serde::{Deserialize, Serialize};
@@ -10,7 +10,7 @@ use super::{
     stock::{Reason, StockLevel},
 };
 
-/// A change of stock that somebody asks for.
+/// A requested change of stock.
 #[derive(Debug, Clone)]
 pub struct Command {
     /// The resource name of who asks.
@@ -41,7 +41,7 @@ pub enum Action {
         /// The order.
         order: OrderId,
     },
-    /// Close the reservation if it has run out.
+    /// Close the reservation if it has expired.
     Expire {
         /// The order.
         order: OrderId,
@@ -55,7 +55,7 @@ pub enum Action {
         /// What came back.
         items: Items,
     },
-    /// Change stock by hand.
+    /// Change stock manually.
     Adjust {
         /// The caller's key.
         key: RequestKey,
@@ -78,7 +78,7 @@ pub enum Action {
         destination: LocationId,
         /// What is moved, all of it or nothing.
         items: Vec<Moved>,
-        /// What it was for: the same for what leaves and what arrives.
+        /// The reference: the same for both ledger entries.
         reference: String,
         /// A person's words about it.
         note: String,
@@ -120,7 +120,7 @@ impl Action {
         }
     }
 
-    /// The key by which it takes effect once.
+    /// The idempotency key.
     pub fn key(&self) -> Option<&RequestKey> {
         match self {
             Self::Return { key, .. }
@@ -143,7 +143,7 @@ pub struct Adjustment {
     pub quantity: i64,
 }
 
-/// Pieces of one product that go elsewhere.
+/// Pieces of one product to move.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Moved {
     /// The product.
@@ -161,11 +161,11 @@ pub struct Counted {
     pub location: Option<LocationId>,
     /// Pieces that are there.
     pub quantity: i64,
-    /// What the book must say, where the one who counted had looked at it before.
+    /// The recorded quantity that the count is based on, if given.
     pub expected_on_hand: Option<i64>,
 }
 
-/// A caller's key with what tells requests apart that share it.
+/// A caller's idempotency key, with the hash of the request.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct RequestKey {
     /// SHA-256 of the caller, the method and the caller's key.
@@ -177,7 +177,7 @@ pub struct RequestKey {
 impl RequestKey {
     /// The key of one caller's request to one method.
     pub fn new(actor: &str, method: &str, key: &str, request: &[u8]) -> Self {
-        // Zero bytes stand in none of the three, so no two triples run together.
+        // Zero bytes are in none of the three, so no two triples run together.
         let name = format!("{actor}\0{method}\0{key}");
         Self { id: Sha256::digest(name).to_vec(), hash: Sha256::digest(request).to_vec() }
     }
@@ -236,7 +236,7 @@ pub enum Refusal {
     /// Fewer pieces were counted than are reserved.
     #[error("{} items were counted below what is reserved", .0.len())]
     CountedBelowReserved(Vec<Undercount>),
-    /// The book does not say any more what it said when the count began.
+    /// The recorded quantity has changed since the count began.
     #[error("the stock of {} items changed while it was counted", .0.len())]
     ChangedWhileCounted(Vec<Changed>),
     /// There is no location at all.
@@ -262,7 +262,7 @@ pub enum Refusal {
     /// The order has no reservation.
     #[error("{0} has no reservation")]
     NoReservation(OrderId),
-    /// More would come back than was sold.
+    /// More would be returned than was sold.
     #[error("{} products would come back that were not sold", .0.len())]
     NotSold(Vec<Shortage>),
     /// The stock of an item's product is not counted.
@@ -292,7 +292,7 @@ pub enum Refusal {
     /// Stock would be more than can be counted.
     #[error("more stock than can be counted of {0}")]
     TooMuch(ProductId),
-    /// The key was used for another request, or so long ago that its answer is no longer known.
+    /// The key was used for another request, or so long ago that its response is no longer kept.
     #[error("the request key was used before")]
     KeyReused,
 }

@@ -1,12 +1,12 @@
-//! The decisions: one function for each thing that can be asked of stock.
+//! The decisions: one function for each command.
 
 use chrono::TimeDelta;
 use souk_common::ids::{LocationId, OrderId, ProductId};
 
 use super::{
     book::{Answer, Book, Entry, Spent},
-    by_hand::Cause,
     command::{Action, Command, Refusal, Reply, RequestKey, Shortage},
+    manual::Cause,
     product::{State as ProductState, Tracking},
     reservation::{Items, Line, Reservation, State, fingerprint},
     stock::{Movement, Reason},
@@ -22,7 +22,7 @@ impl Book {
             Action::Reserve { order, items, ttl } => self.reserve(*order, items, *ttl).map(Reply::Reservation),
             Action::Commit { order } => self.commit(actor, *order).map(Reply::Reservation),
             Action::Release { order } => self.release(*order).map(Reply::Reservation),
-            // What has lapsed was closed when the book was opened.
+            // What has expired was closed when the book was opened.
             Action::Expire { order } => self.reservation(*order).map(Reply::Reservation),
             Action::Return { order, key, items } => {
                 self.once(key, |book| book.take_back(actor, *order, key, items).map(Reply::Reservation))
@@ -46,7 +46,8 @@ impl Book {
         self.reservations.get(&order).cloned().ok_or(Refusal::NoReservation(order))
     }
 
-    /// Lets a request with a key take effect once. Refusals are not kept: they changed nothing.
+    /// Applies a request with an idempotency key once. Refusals are not recorded: they changed
+    /// nothing.
     fn once(&mut self, key: &RequestKey, act: impl FnOnce(&mut Self) -> Decision<Reply>) -> Decision<Reply> {
         match self.spent.get(&key.id) {
             Some(Spent::Answered(answer)) if answer.hash == key.hash => return Ok(answer.reply.clone()),
@@ -54,7 +55,7 @@ impl Book {
             None => {}
         }
         let reply = act(self)?;
-        self.remember(key.id.clone(), Answer { hash: key.hash.clone(), reply: reply.clone() });
+        self.insert_record(key.id.clone(), Answer { hash: key.hash.clone(), reply: reply.clone() });
         Ok(reply)
     }
 
@@ -69,7 +70,7 @@ impl Book {
                 }
                 State::Open | State::Committed => return Err(Refusal::OtherItems(order)),
                 State::Released => return Err(Refusal::WrongState { order, state: State::Released }),
-                // It ran out: the order may try anew.
+                // It expired: the order may try again.
                 State::Expired => {}
             },
         }
@@ -93,7 +94,7 @@ impl Book {
         Ok(reservation)
     }
 
-    /// The items whose stock is counted, when all products exist and are sold.
+    /// The items whose stock is tracked, when all products exist and are sold.
     fn sellable(&self, items: &Items) -> Decision<Items> {
         let mut archived = Vec::new();
         let mut tracked = Items::new();
@@ -108,7 +109,7 @@ impl Book {
         if archived.is_empty() { Ok(tracked) } else { Err(Refusal::Archived(archived)) }
     }
 
-    /// Finds free stock for all items, or says which are short. Changes nothing.
+    /// Finds available stock for all items, or returns those that are short. Changes nothing.
     fn allocate(&self, items: &Items) -> Decision<Vec<Line>> {
         let mut lines = Vec::new();
         let mut short = Vec::new();
@@ -119,7 +120,7 @@ impl Book {
                 continue;
             }
             let mut parts = self.fill(product, wanted);
-            // Lines stand in key order, as they are stored.
+            // Lines are in key order, as they are stored.
             parts.sort_unstable();
             let line = |(location, quantity)| Line { product, location, quantity, returned: 0 };
             lines.extend(parts.into_iter().map(line));
@@ -131,7 +132,8 @@ impl Book {
         self.places(product).fold(0, |sum, (_, level)| sum.saturating_add(level.available()))
     }
 
-    /// Takes from the first location that has it all; where none does, from one after the other.
+    /// Takes the pieces from the first location that has them all. If none has, from several, in
+    /// order.
     fn fill(&self, product: ProductId, wanted: i64) -> Vec<(LocationId, i64)> {
         if let Some((location, _)) = self.places(product).find(|(_, level)| level.available() >= wanted) {
             return vec![(location, wanted)];
@@ -154,7 +156,7 @@ impl Book {
             State::Committed => return Ok(reservation),
             State::Released => return Err(Refusal::WrongState { order, state: State::Released }),
             State::Open => self.close(&reservation, State::Committed),
-            // It ran out, but is sold all the same while there is stock.
+            // It expired, but is sold all the same while there is stock.
             State::Expired => reservation.lines = self.allocate(&reservation.totals())?,
         }
         for line in &reservation.lines {
@@ -178,7 +180,7 @@ impl Book {
 
     fn release(&mut self, order: OrderId) -> Decision<Reservation> {
         match self.reservations.get(&order).cloned() {
-            // A tombstone: a Reserve that comes late can hold nothing any more.
+            // A tombstone: a late Reserve can hold nothing any more.
             None => self.put(Reservation {
                 order,
                 state: State::Released,
@@ -241,7 +243,7 @@ impl Book {
         Ok(reservation)
     }
 
-    /// The items whose stock is counted, when no more of them come back than was sold.
+    /// The items whose stock is tracked, when no more of them come back than was sold.
     fn returnable(&self, reservation: &Reservation, items: &Items) -> Decision<Items> {
         let mut excess = Vec::new();
         let mut tracked = Items::new();

@@ -1,4 +1,4 @@
-//! Products that a batch leaves with few pieces.
+//! Products that become low by a batch.
 
 use std::collections::{BTreeMap, HashMap};
 
@@ -9,7 +9,7 @@ use super::{
     stock::{Place, became_low},
 };
 
-/// What can be bought of products that have a threshold, by place, before a batch.
+/// The available pieces before a batch, by place, of products with a threshold.
 #[derive(Debug)]
 pub struct Watched {
     thresholds: HashMap<ProductId, i64>,
@@ -17,8 +17,8 @@ pub struct Watched {
 }
 
 impl Watched {
-    /// Of the products whose stock the batch may change. Archived ones, and those whose
-    /// stock is not counted, are never low.
+    /// Of the products whose stock the batch may change. Archived ones, and those whose stock is
+    /// not tracked, are never low.
     pub fn of(products: &HashMap<ProductId, Facts>, stock: &[StockRow]) -> Self {
         let counted = products.iter().filter(|(_, facts)| facts.is_stocked());
         let thresholds: HashMap<_, _> =

@@ -1,4 +1,4 @@
-//! Products: what is sold and for how much.
+//! Products and their prices.
 
 use chrono::{DateTime, Utc};
 use souk_common::{ids::ProductId, money::Money};
@@ -16,9 +16,9 @@ pub struct Product {
     pub description: String,
     /// Price of one piece, never negative.
     pub price: Money,
-    /// Whether its stock is counted.
+    /// Whether its stock is tracked.
     pub tracking: Tracking,
-    /// It is low once no more pieces than this can be bought; never, where there is none.
+    /// The product is low when at most this many pieces are available. `None`: never.
     pub low_stock_threshold: Option<i64>,
     /// Whether it can be sold.
     pub state: State,
@@ -37,7 +37,7 @@ impl Product {
     }
 }
 
-/// Whether a product's stock is counted.
+/// Whether a product's stock is tracked.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Tracking {
     /// Goods: sold only while in stock.
@@ -66,13 +66,13 @@ pub struct Draft {
     pub description: String,
     /// Price of one piece.
     pub price: Price,
-    /// Whether its stock is counted.
+    /// Whether its stock is tracked.
     pub tracking: Tracking,
     /// From how many pieces on it is low.
     pub low_stock_threshold: Option<i64>,
 }
 
-/// What is to change of a product; `None` stays as it is.
+/// Changes of a product; `None` leaves a field unchanged.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Change {
     /// The new title.
@@ -133,12 +133,13 @@ impl TryFrom<Money> for Price {
     }
 }
 
-/// What stock codes and location codes are compared by: no regard to letter case. Codes are ASCII.
+/// The form of stock codes and location codes for comparison, without regard to letter case. Codes
+/// are ASCII.
 pub fn code_key(code: &str) -> String {
     code.to_ascii_uppercase()
 }
 
-/// What titles are searched and ordered by: no regard to letter case.
+/// The form of titles for search and order, without regard to letter case.
 pub fn title_key(title: &str) -> String {
     title.to_lowercase()
 }

@@ -1,8 +1,8 @@
-//! A balance against its proof: the ledger says what is on hand, open reservations what is reserved.
+//! Compares a balance with its proof: the ledger's sum for on hand, the sum of open reservations for reserved.
 
 use super::stock::{Level, Place};
 
-/// What the book says of a place, and what it should say.
+/// A place's recorded balance, and its proof.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Balance {
     /// Which product, where.
@@ -29,8 +29,8 @@ impl Balance {
         self.book != self.proof || reserved < 0 || reserved > on_hand
     }
 
-    /// How to make it right. What is reserved follows from the reservations. What is on hand stays, so that no goods
-    /// come or go that buyers see, and the ledger gets the difference; it is raised only where reservations hold more.
+    /// The correction. `reserved` becomes the sum of the reservations. `on_hand` stays, so that availability does not
+    /// change, and the ledger gets the difference. It is raised only if reservations hold more.
     pub fn mended(&self) -> Mended {
         let reserved = self.proof.reserved;
         let on_hand = self.book.on_hand.max(reserved);

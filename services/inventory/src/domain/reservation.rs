@@ -10,7 +10,7 @@ use souk_common::ids::{LocationId, OrderId, ProductId, ReservationId};
 /// How far a reservation has come.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub enum State {
-    /// Holds stock until it runs out.
+    /// Holds stock until it expires.
     Open,
     /// Sold: the stock has left.
     Committed,
@@ -33,7 +33,7 @@ pub struct Line {
     pub returned: i64,
 }
 
-/// What an order wants, each product once.
+/// The items of an order, each product once.
 pub type Items = BTreeMap<ProductId, i64>;
 
 /// Stock held for one order. Lines stay when it is closed: they say what was held.
@@ -43,7 +43,7 @@ pub struct Reservation {
     pub order: OrderId,
     /// How far it has come.
     pub state: State,
-    /// Tells one wish from another, see [`fingerprint`]; empty where the order never wished for anything.
+    /// Tells one wish from another, see [`fingerprint`]; empty if the order never wished for anything.
     pub items_hash: Vec<u8>,
     /// What is or was held, by product and location.
     pub lines: Vec<Line>,
@@ -61,12 +61,12 @@ impl Reservation {
         ReservationId::from_uuid(self.order.uuid())
     }
 
-    /// Whether it has run out without being closed yet.
+    /// Whether it has expired without being closed yet.
     pub fn has_lapsed(&self, now: DateTime<Utc>) -> bool {
         self.state == State::Open && self.expires_at <= now
     }
 
-    /// Until when its lines hold stock; `None` where they do not.
+    /// Until when its lines hold stock; `None` if they do not.
     pub fn held_until(&self) -> Option<DateTime<Utc>> {
         (self.state == State::Open).then_some(self.expires_at)
     }
@@ -81,7 +81,7 @@ impl Reservation {
     }
 }
 
-/// Sums the items of each product, so that two lines of one product are one wish. `None` where a sum is too large.
+/// Sums the items of each product, so that two lines of one product are one wish. `None` if a sum is too large.
 pub fn sum(items: impl IntoIterator<Item = (ProductId, i64)>) -> Option<Items> {
     let mut sums = Items::new();
     for (product, quantity) in items {

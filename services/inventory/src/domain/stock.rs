@@ -34,13 +34,13 @@ pub struct StockLevel {
     pub on_hand: i64,
     /// Pieces of them that open reservations hold.
     pub reserved: i64,
-    /// Pieces that can be reserved now: what a reservation that ran out holds is free.
+    /// Pieces that can be reserved now: what a reservation that expired holds is free.
     pub available: i64,
     /// When it last changed.
     pub updated_at: DateTime<Utc>,
 }
 
-/// Stock of one product at one location at a time in the past. What was reserved then is not remembered.
+/// Stock of one product at one location at a time in the past. What was reserved then is not kept.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct PastLevel {
     /// The product.

@@ -284,7 +284,7 @@ fn what_ran_out_is_free_at_once_and_sold_while_there_is_stock() {
 }
 
 #[test]
-fn an_order_that_ran_out_may_wish_anew() {
+fn an_expired_reservation_can_be_made_again() {
     let mut world = world();
     world.receive(0, 0, 5);
     world.one(reserve(1, &[(0, 5)])).unwrap();
@@ -386,7 +386,7 @@ fn a_transfer_moves_what_is_not_reserved() {
     assert_eq!(world.one(transfer("b", 0, (1, 1), 1)), Err(Refusal::SameLocation(location(1))));
     let nowhere = Refusal::NoTransferLocation { field: "destination", location: location(7) };
     assert_eq!(world.one(transfer("b", 0, (1, 7), 1)), Err(nowhere));
-    // Reservations that ran out hold nothing back.
+    // Reservations that expired hold nothing back.
     world.now += TimeDelta::seconds(10);
     world.one(transfer("b", 0, (1, 0), 3)).unwrap();
 }
@@ -410,7 +410,7 @@ fn a_count_of_what_changed_meanwhile_is_refused() {
     assert_eq!(world.one(counted("a", [Some(5), Some(3)])), refused);
     assert_eq!(world.one(counted("a", [None, Some(3)])), refused);
     assert_eq!((world.on_hand(0), world.on_hand(1)), (5, 4), "nothing of it took effect");
-    // What changed is told first: counted anew, it may be enough for what is reserved.
+    // What changed is told first: counted again, it may be enough for what is reserved.
     world.one(reserve(1, &[(0, 3)])).unwrap();
     assert_eq!(world.one(counted("a", [None, Some(3)])), refused);
     world.one(Action::Release { order: order(1) }).unwrap();

@@ -9,7 +9,7 @@ use super::product::{Change, Draft, Product, State, Tracking};
 pub struct Offer {
     /// What it is, whole.
     pub draft: Draft,
-    /// Whether its stock is counted, where the feed says so.
+    /// Whether its stock is tracked, where the feed says so.
     pub tracking: Option<Tracking>,
 }
 
@@ -57,13 +57,13 @@ pub enum NotTaken {
     /// The product is archived and so cannot be changed.
     #[error("{0} is archived")]
     Archived(ProductId),
-    /// Whether stock is counted never changes.
+    /// Whether stock is tracked never changes.
     #[error("{0} is tracked otherwise")]
     OtherTracking(ProductId),
 }
 
 impl Offer {
-    /// What is to change of the product that has its stock code; `None` where that is as offered.
+    /// What is to change of the product that has its stock code; `None` if that is as offered.
     pub fn change_of(&self, here: &Product, fields: Fields) -> Result<Option<Change>, NotTaken> {
         if here.state == State::Archived {
             return Err(NotTaken::Archived(here.id));

@@ -4,11 +4,13 @@ use chrono::{DateTime, Utc};
 use prost_types::Timestamp;
 use souk_proto::inventory::v1::{
     LedgerEntry as LedgerEntryMessage, Location as LocationMessage, PastStockLevel, Product as ProductMessage,
-    Reservation as ReservationMessage, StockLevel as StockLevelMessage, ledger_entry,
+    Reservation as ReservationMessage, StockLevel as StockLevelMessage,
+    batch_update_reservations_response::Shortage as ShortageMessage, ledger_entry,
     list_low_stock_response::LowStock as LowStockMessage, product, reservation,
 };
 
 use crate::domain::{
+    command::Shortage,
     product::{Product, State as ProductState, Tracking},
     reservation::{Reservation, State as ReservationState},
     stock::{LedgerEntry, Location, LowStock, PastLevel, Reason, StockLevel},
@@ -20,7 +22,7 @@ fn time(time: DateTime<Utc>) -> Option<Timestamp> {
     Some(Timestamp { seconds: time.timestamp(), nanos })
 }
 
-/// The time that a message gives; none where it gives none that there is.
+/// The time that a message gives; none if it gives none that there is.
 pub fn moment(given: &Timestamp) -> Option<DateTime<Utc>> {
     DateTime::from_timestamp(given.seconds, u32::try_from(given.nanos).ok()?)
 }
@@ -151,6 +153,10 @@ pub fn reservation(reservation: Reservation) -> ReservationMessage {
         create_time: time(reservation.created_at),
         update_time: time(reservation.updated_at),
     }
+}
+
+pub fn shortage(shortage: &Shortage) -> ShortageMessage {
+    ShortageMessage { product: shortage.product.name(), wanted: shortage.wanted, available: shortage.available }
 }
 
 pub fn reservation_state(state: ReservationState) -> reservation::State {

@@ -1,4 +1,4 @@
-//! Reads what a list of products is asked for with.
+//! Parses ListProducts requests.
 
 use souk_common::{
     error::Problem,
@@ -38,7 +38,7 @@ const ORDERS: &[(&str, Sort)] =
 /// How many words a query has at most.
 const MAX_WORDS: usize = 20;
 
-/// What makes a list of products this one, and what its page tokens are bound to.
+/// The parameters of a list, which its page tokens are bound to.
 pub type Query = (&'static str, String, String, OrderBy);
 
 /// Reads a request: the query its page tokens are bound to, how many a page holds, and what to read, one more than
@@ -73,7 +73,7 @@ fn state(terms: &[Term]) -> Option<State> {
     asked.all(|other| other == archived).then_some(if archived { State::Archived } else { State::Active })
 }
 
-/// What a term asks of a product. Fields and kinds go together by [`FIELDS`].
+/// The condition of a filter term. Fields and kinds match by [`FIELDS`].
 fn condition(term: &Term) -> Option<Condition> {
     let op = term.op;
     Some(match (term.field, &term.value) {

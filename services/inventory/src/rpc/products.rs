@@ -128,7 +128,7 @@ impl Rpc {
 /// How many missing products an error names at most.
 const NAMED: usize = 50;
 
-/// The etag that must be the current one; none where it is empty.
+/// The etag that must be the current one; none if it is empty.
 fn etag(given: &str) -> Option<&str> {
     (!given.is_empty()).then_some(given)
 }

@@ -1,4 +1,4 @@
-//! Proves every balance from the ledger and the reservations, and mends what drifted.
+//! ReconcileStock: compares balances with the ledger and the reservations, and corrects drift.
 
 use souk_common::{auth::Caller, ids::ProductId, page};
 use souk_proto::inventory::v1::{
@@ -31,15 +31,15 @@ impl Rpc {
                 true => self.store.mend(balance.place, &caller.actor()).await?,
                 false => None,
             };
-            tracing::warn!(product = %balance.place.0, location = %balance.place.1, ?mended, "a balance drifted");
-            drifts.push(told(balance, mended));
+            tracing::warn!(product = %balance.place.0, location = %balance.place.1, ?mended, "stock balance drifted");
+            drifts.push(drift(balance, mended));
         }
         let checked_count = i32::try_from(balances.len()).map_err(|_| Error::Lost)?;
         Ok(ReconcileStockResponse { checked_count, drifts, next_page_token })
     }
 }
 
-fn told(balance: &Balance, mended: Option<Mended>) -> Drift {
+fn drift(balance: &Balance, mended: Option<Mended>) -> Drift {
     let (product, location) = balance.place;
     Drift {
         product: product.name(),

@@ -7,7 +7,6 @@ use futures::future::try_join_all;
 use prost::Message as _;
 use souk_common::{
     auth::Caller,
-    coalesce::BatchError,
     error::Problem,
     ids::{OrderId, ProductId, ReservationId},
 };
@@ -19,6 +18,7 @@ use souk_proto::inventory::v1::{
     batch_update_reservations_response::{Result as ResultMessage, result},
     reservation_service_server::ReservationService,
 };
+use souk_store::coalesce::BatchError;
 use tonic::{Request, Response, Status};
 
 use super::{Rpc, convert, invalid};
@@ -102,21 +102,23 @@ impl Rpc {
         Ok(Response::new(convert::reservation(self.reservation(caller, action).await?)))
     }
 
-    /// The same, where what keeps this one from being done is an answer. What would keep all fails the call: another copy may
-    /// do them, or this one in a moment.
+    /// The same, with a refusal of this change as its result. A failure that affects all changes fails the call, and
+    /// the caller retries on another replica.
     async fn result(&self, caller: &Caller, action: Action) -> Result<ResultMessage, Error> {
+        let mut shortages = Vec::new();
         let result = match self.reservation(caller, action).await {
             Ok(reservation) => result::Result::State(convert::reservation_state(reservation.state).into()),
             Err(error) if error.strikes_all() || matches!(error, Error::ShuttingDown) => return Err(error),
             Err(error) => {
+                shortages.extend(error.shortages().iter().map(convert::shortage));
                 let problem = Problem::from(error);
                 if problem.is_fault() {
-                    tracing::error!(cause = problem.source(), "a change of a reservation failed");
+                    tracing::error!(cause = problem.source(), "reservation change failed");
                 }
                 result::Result::Error(problem.into())
             }
         };
-        Ok(ResultMessage { result: Some(result) })
+        Ok(ResultMessage { result: Some(result), shortages })
     }
 
     async fn reservation(&self, caller: &Caller, action: Action) -> Result<Reservation, Error> {

@@ -1,4 +1,4 @@
-//! How much there is of what, and why.
+//! Stock levels, their changes and their ledger.
 
 use prost::Message as _;
 use souk_common::{
@@ -78,7 +78,7 @@ impl StockService for Rpc {
         let request = request.into_inner();
         let items = request.items.iter().enumerate().map(adjustment).collect::<Result<_, _>>()?;
         let reason = convert::reason(request.reason)
-            .ok_or_else(|| Problem::invalid("reason", "must be a reason for a change made by hand"))?;
+            .ok_or_else(|| Problem::invalid("reason", "must be a reason for a change made manually"))?;
         let (actor, bytes) = (caller.actor(), request.encode_to_vec());
         let action = Action::Adjust {
             key: RequestKey::new(&actor, "AdjustStock", &request.request_id, &bytes),
@@ -160,7 +160,7 @@ impl StockService for Rpc {
 }
 
 impl Rpc {
-    /// Changes stock by hand; the levels after it.
+    /// Changes stock manually; the levels after it.
     async fn levels_after(&self, caller: &Caller, action: Action) -> Result<Vec<StockLevel>, Status> {
         match self.change(caller, action).await? {
             Reply::Levels(levels) => Ok(levels.into_iter().map(convert::level).collect()),

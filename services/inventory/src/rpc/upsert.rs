@@ -1,4 +1,4 @@
-//! Takes a feed of products, each for itself.
+//! BatchUpsertProducts: imports a product feed, each product on its own.
 
 use prost_types::FieldMask;
 use souk_common::error::Problem;
@@ -79,7 +79,7 @@ fn not_taken(why: NotTaken, places: &[usize]) -> Problem {
     match why {
         NotTaken::Twice(offer) => {
             let place = places.get(offer).copied().unwrap_or_default();
-            Problem::invalid("sku", format!("must stand here once, but products[{place}] has it too"))
+            Problem::invalid("sku", format!("must be unique, but products[{place}] has it, too"))
         }
         NotTaken::Archived(product) => crate::error::Error::Archived(product).into(),
         NotTaken::OtherTracking(_) => Problem::invalid("stock_tracking", "must be as it was when the product was made"),

@@ -3,14 +3,12 @@
 use std::{collections::HashSet, pin::Pin, sync::Arc};
 
 use futures::{Stream, StreamExt};
-use souk_common::{
-    error::Problem,
-    events::{Begin, Event, Log, Responses, Step},
-};
+use souk_common::error::Problem;
 use souk_proto::{
     common::v1::WatchEventsRequest,
     inventory::v1::{WatchStockRequest, WatchStockResponse, event_service_server::EventService},
 };
+use souk_store::events::{Begin, Event, Log, Responses, Step};
 use tonic::{Request, Response, Status};
 
 use super::Rpc;

@@ -1,4 +1,4 @@
-//! The words that stand in the database for states and reasons.
+//! The words that are in the database for states and reasons.
 
 use crate::{
     domain::{

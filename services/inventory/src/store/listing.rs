@@ -1,4 +1,4 @@
-//! What a page of products is asked for with, free of any engine.
+//! The query of a page of products, independent of the engine.
 
 use chrono::{DateTime, Utc};
 use serde::{Deserialize, Serialize};
@@ -54,7 +54,7 @@ pub enum Condition {
     Title(Op, String),
     /// Of the price's rank.
     Price(Op, i64),
-    /// Of whether stock is counted: equal, or not equal.
+    /// Of whether stock is tracked: equal, or not equal.
     Tracking(Op, Tracking),
     /// Of the time it was made.
     CreateTime(Op, DateTime<Utc>),
@@ -79,7 +79,7 @@ impl Condition {
 /// Which products, in which order, from where on.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Listing {
-    /// Their state; `None` where no state will do.
+    /// Their state; `None` if no state will do.
     pub state: Option<State>,
     /// All of these must be true.
     pub conditions: Vec<Condition>,

@@ -11,11 +11,9 @@ use souk_proto::inventory::v1::{
 };
 use souk_testkit::db::Engine;
 
-use crate::harness::{
-    Bearer, NOBODY, Souk, adjustment, count, draft, give_back, key, order, refused, reserve, transfer,
-};
+use crate::harness::{Bearer, Souk, adjustment, count, draft, give_back, key, order, refused, reserve, transfer};
 
-/// The reasons for which these callers are refused; `None` where they were let in, whatever came of it.
+/// The reasons for which these callers are refused; `None` if they were let in, whatever came of it.
 async fn tried(souk: &Souk, bearer: &Bearer, product: &str, order: &str) -> Vec<(&'static str, Option<Reason>)> {
     let mut products = ProductServiceClient::with_interceptor(souk.channel(), bearer.clone());
     let mut locations = LocationServiceClient::with_interceptor(souk.channel(), bearer.clone());
@@ -77,7 +75,7 @@ async fn each_method_lets_in_whom_its_contract_names() {
     let (product, order) = (souk.product("A").await, order());
     let denied = Some(Reason::AccessDenied);
     for (who, staff_methods, get_reservation, internal) in [
-        (&NOBODY, Some(Reason::TokenMissing), Some(Reason::TokenMissing), denied),
+        (&Bearer::Nobody, Some(Reason::TokenMissing), Some(Reason::TokenMissing), denied),
         (&souk.customer, denied, denied, denied),
         (&souk.service, denied, denied, None),
         (&Bearer::service("gateway"), denied, denied, denied),

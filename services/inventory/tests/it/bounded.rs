@@ -57,7 +57,7 @@ async fn a_page_looks_at_a_limited_number_of_products_and_the_list_is_whole() {
         let engine = souk.database.engine;
         let rare = ["L0000", "L0500", "L1000", "L1500", "L2000"];
         for order_by in ["", "create_time", "sku", "sku desc", "title", "title desc", "price", "price desc"] {
-            // Pages that looked at enough products: empty, but the list goes on.
+            // Pages that looked at enough products: empty, but the list continues.
             let none = pages(&souk, request("title:nothing", "", order_by)).await;
             assert_eq!((none.len(), skus(&none).len()), (3, 0), "{engine} {order_by}");
             for (filter, query) in [("title:rare", ""), ("title:rare AND state != ARCHIVED", "com"), ("", "rare")] {

@@ -53,7 +53,7 @@ async fn what_ran_out_is_free_although_no_job_came() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn an_order_that_ran_out_is_sold_reserved_anew_or_released() {
+async fn an_expired_reservation_is_committed_renewed_or_released() {
     for souk in both().await {
         let a = souk.stocked("A", 5).await;
         let (sold, anew, released) = (order(), order(), order());

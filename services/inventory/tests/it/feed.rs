@@ -28,7 +28,7 @@ fn outcomes(results: &[UpsertResult]) -> Vec<Outcome> {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_feed_makes_what_is_new_and_changes_what_differs() {
+async fn a_feed_creates_new_products_and_updates_changed_ones() {
     for souk in both().await {
         let described = |sku: &str, text: &str| Product { description: text.to_owned(), ..draft(sku) };
         let feed = [described("a", "Red."), draft("b"), draft("c")];
@@ -103,7 +103,7 @@ async fn what_cannot_be_taken_is_refused_for_itself() {
             ]
         );
         let twice = results[3].failure.clone().unwrap().field_violations.remove(0).description;
-        assert_eq!(twice, "must stand here once, but products[1] has it too");
+        assert_eq!(twice, "must be unique, but products[1] has it, too");
         assert_eq!(get(&souk, &results[7].product).await.stock_tracking(), StockTracking::Untracked);
     }
 }
@@ -123,15 +123,15 @@ async fn a_feed_that_is_none_is_refused_whole() {
     }
 }
 
-/// Two copies of the service with the same feed at once, in another order: each product is made once.
+/// Two replicas of the service with the same feed at once, in another order: each product is made once.
 #[tokio::test(flavor = "multi_thread")]
-async fn the_same_feed_at_two_copies_at_once_makes_each_product_once() {
+async fn the_same_feed_at_two_replicas_makes_each_product_once() {
     let souk = Souk::start(Engine::Postgres, 2, &[]).await;
     let feed: Vec<_> = (0..300).map(|number| draft(&format!("P{number}"))).collect();
     let mut reversed = feed.clone();
     reversed.reverse();
-    let send = |copy: usize, products: Vec<Product>| {
-        let mut client = souk.products_at(copy);
+    let send = |replica: usize, products: Vec<Product>| {
+        let mut client = souk.products_at(replica);
         async move {
             let request = BatchUpsertProductsRequest { products, update_mask: None };
             client.batch_upsert_products(request).await.unwrap().into_inner().results

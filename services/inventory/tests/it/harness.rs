@@ -2,107 +2,47 @@
 
 mod requests;
 
-use std::{net::SocketAddr, str::FromStr};
-
-use souk_common::{
-    auth::{Role, Roles, ServiceTokens},
-    config::{Loader, Secret},
-    error::{Problem, Reason},
-    ids::UserId,
-};
+use souk_common::{auth::Role, error::Problem};
 use souk_inventory::Config;
-use souk_proto::{
-    inventory::v1::{
-        BatchUpdateReservationsRequest, CommitReservationRequest, CreateLocationRequest, CreateProductRequest,
-        GetAvailabilityRequest, GetStockRequest, ListLocationsRequest, Location, Product, ReleaseReservationRequest,
-        Reservation, StockLevel,
-        batch_update_reservations_request::{Change as ChangeMessage, change::Change},
-        batch_update_reservations_response::result::Result as Changed,
-        location_service_client::LocationServiceClient,
-        product_service_client::ProductServiceClient,
-        reservation::State,
-        reservation_service_client::ReservationServiceClient,
-        stock_service_client::StockServiceClient,
-    },
-    user::v1::{
-        LogInRequest, RegisterRequest, session_service_client::SessionServiceClient,
-        user_service_client::UserServiceClient,
-    },
+use souk_proto::inventory::v1::{
+    BatchUpdateReservationsRequest, CommitReservationRequest, CreateLocationRequest, CreateProductRequest,
+    GetAvailabilityRequest, GetStockRequest, ListLocationsRequest, Location, Product, ReleaseReservationRequest,
+    Reservation, StockLevel,
+    batch_update_reservations_request::{Change as ChangeMessage, change::Change},
+    batch_update_reservations_response::{Result as BatchResult, result::Result as Changed},
+    location_service_client::LocationServiceClient,
+    product_service_client::ProductServiceClient,
+    reservation::State,
+    reservation_service_client::ReservationServiceClient,
+    stock_service_client::StockServiceClient,
 };
-use souk_testkit::db::{Engine, TestDatabase, database};
-use tokio::{net::TcpListener, task::JoinHandle};
-use tokio_util::sync::CancellationToken;
-use tonic::{
-    Status,
-    metadata::{Ascii, MetadataValue},
-    service::interceptor::{InterceptedService, Interceptor},
-    transport::{Channel, Endpoint},
+use souk_testkit::{
+    db::{Engine, TestDatabase, database},
+    people::{Users, people},
+    service::{self, settings},
 };
+pub use souk_testkit::{
+    goods::{draft, gbp, key, untracked},
+    service::{Bearer, fields, refused},
+};
+use tonic::{Status, service::interceptor::InterceptedService, transport::Channel};
 
-pub use self::requests::{
-    adjustment, adjustments, count, draft, gbp, give_back, item, key, order, reserve, transfer, untracked,
-};
-
-const SECRET: &str = "0123456789abcdef0123456789abcdef";
-const PASSWORD: &str = "correct horse battery";
+pub use self::requests::{adjustment, adjustments, count, give_back, item, order, reserve, transfer};
 
 pub type Api = InterceptedService<Channel, Bearer>;
 
-/// A running copy of the inventory service.
-pub struct Running {
-    address: SocketAddr,
-    shutdown: CancellationToken,
-    task: Option<JoinHandle<Result<(), souk_inventory::ServeError>>>,
-}
+type Running = service::Running<souk_inventory::ServeError>;
 
-/// A database with copies of the inventory service, and a user service beside it.
+/// A database with replicas of the inventory service, and a user service beside it.
 pub struct Souk {
-    pub copies: Vec<Running>,
+    pub replicas: Vec<Running>,
     pub config: Config,
     pub staff: Bearer,
     pub customer: Bearer,
     pub service: Bearer,
-    users: CancellationToken,
     /// Goes last.
     pub database: TestDatabase,
-    _users: TestDatabase,
-}
-
-/// Sends a token, if there is one.
-#[derive(Clone)]
-pub enum Bearer {
-    Nobody,
-    User(MetadataValue<Ascii>),
-    Service(ServiceTokens),
-}
-
-pub const NOBODY: Bearer = Bearer::Nobody;
-
-impl Bearer {
-    fn token(token: &str) -> Self {
-        Self::User(MetadataValue::from_str(&format!("Bearer {token}")).unwrap())
-    }
-
-    /// Another service.
-    pub fn service(name: &str) -> Self {
-        let secret: Secret = serde_json::from_value(SECRET.into()).unwrap();
-        Self::Service(ServiceTokens::new(&secret, name))
-    }
-}
-
-impl Interceptor for Bearer {
-    fn call(&mut self, mut request: tonic::Request<()>) -> Result<tonic::Request<()>, Status> {
-        let header = match self {
-            Self::Nobody => return Ok(request),
-            Self::User(header) => header.clone(),
-            Self::Service(tokens) => {
-                let called = request.extensions().get::<tonic::GrpcMethod<'static>>().unwrap().service();
-                MetadataValue::try_from(tokens.bearer(called).unwrap().as_bytes()).unwrap()
-            }
-        };
-        request.metadata_mut().insert("authorization", header);
-        Ok(request)
-    }
+    _users: Users,
 }
 
 /// The service on a fresh database of each engine.
@@ -111,28 +51,31 @@ pub async fn both() -> [Souk; 2] {
 }
 
 impl Souk {
-    /// So many copies of the service on one fresh database, with settings of `[inventory]` by their variables' last
+    /// So many replicas of the service on one fresh database, with settings of `[inventory]` by their variables' last
     /// part.
-    pub async fn start(engine: Engine, copies: usize, settings: &[(&str, &str)]) -> Self {
-        let (users, people) = (CancellationToken::new(), database(Engine::Sqlite, "user").await);
-        let (address, staff, customer) = people_of(&people, &users).await;
+    pub async fn start(engine: Engine, replicas: usize, settings: &[(&str, &str)]) -> Self {
+        let (users, [staff, customer]) = people([("staff", Some(Role::Staff)), ("customer", None)]).await;
         let database = database(engine, "inventory").await;
-        let config = config(&database, &address, settings);
+        let user = format!("http://{}", users.address());
+        // If a test does not ask for it, nothing depends on a job.
+        let fixed = [("CLIENTS__USER__ADDRESS", user.as_str()), ("EXPIRY_INTERVAL", "1h")];
+        let given = self::settings("inventory", souk_inventory::DEFAULTS, &database, &[&fixed[..], settings].concat());
+        let config = Config::from_settings(&given).unwrap();
         let mut running = Vec::new();
         // All at once: the schema is made by one of them.
-        for _ in 0..copies {
-            running.push(Running::start(&config).await);
+        for _ in 0..replicas {
+            running.push(start(&config).await);
         }
-        let service = Bearer::service("order");
-        let souk = Self { copies: running, config, staff, customer, service, users, database, _users: people };
+        let (staff, customer, service) = (staff.bearer, customer.bearer, Bearer::service("order"));
+        let souk = Self { replicas: running, config, staff, customer, service, database, _users: users };
         souk.ready().await;
         souk
     }
 
-    /// Waits until every copy answers.
+    /// Waits until every replica answers.
     async fn ready(&self) {
-        for copy in &self.copies {
-            let mut locations = LocationServiceClient::with_interceptor(copy.channel(), self.staff.clone());
+        for replica in &self.replicas {
+            let mut locations = LocationServiceClient::with_interceptor(replica.channel(), self.staff.clone());
             let deadline = std::time::Duration::from_secs(30);
             souk_testkit::wait::until(deadline, "the service to answer", async || {
                 locations.list_locations(souk_proto::inventory::v1::ListLocationsRequest::default()).await.is_ok()
@@ -142,15 +85,15 @@ impl Souk {
     }
 
     pub fn channel(&self) -> Channel {
-        self.copies[0].channel()
+        self.replicas[0].channel()
     }
 
     pub fn products(&self) -> ProductServiceClient<Api> {
         self.products_at(0)
     }
 
-    pub fn products_at(&self, copy: usize) -> ProductServiceClient<Api> {
-        ProductServiceClient::with_interceptor(self.copies[copy].channel(), self.staff.clone())
+    pub fn products_at(&self, replica: usize) -> ProductServiceClient<Api> {
+        ProductServiceClient::with_interceptor(self.replicas[replica].channel(), self.staff.clone())
     }
 
     pub fn locations(&self) -> LocationServiceClient<Api> {
@@ -161,8 +104,8 @@ impl Souk {
         self.stock_at(0)
     }
 
-    pub fn stock_at(&self, copy: usize) -> StockServiceClient<Api> {
-        StockServiceClient::with_interceptor(self.copies[copy].channel(), self.staff.clone())
+    pub fn stock_at(&self, replica: usize) -> StockServiceClient<Api> {
+        StockServiceClient::with_interceptor(self.replicas[replica].channel(), self.staff.clone())
     }
 
     pub fn reservations(&self) -> ReservationServiceClient<Api> {
@@ -171,11 +114,11 @@ impl Souk {
 
     /// Of staff, who may look at reservations and no more.
     pub fn reservations_of_staff(&self) -> ReservationServiceClient<Api> {
-        ReservationServiceClient::with_interceptor(self.copies[0].channel(), self.staff.clone())
+        ReservationServiceClient::with_interceptor(self.replicas[0].channel(), self.staff.clone())
     }
 
-    pub fn reservations_at(&self, copy: usize) -> ReservationServiceClient<Api> {
-        ReservationServiceClient::with_interceptor(self.copies[copy].channel(), self.service.clone())
+    pub fn reservations_at(&self, replica: usize) -> ReservationServiceClient<Api> {
+        ReservationServiceClient::with_interceptor(self.replicas[replica].channel(), self.service.clone())
     }
 
     /// A new product at 2.50 GBP; its resource name.
@@ -247,14 +190,18 @@ impl Souk {
 
     /// Asks for changes by one call.
     pub async fn batch(&self, changes: Vec<Change>) -> Result<Vec<Result<State, Problem>>, Status> {
-        let changes = changes.into_iter().map(|change| ChangeMessage { change: Some(change) }).collect();
-        let request = BatchUpdateReservationsRequest { changes };
-        let answer = self.reservations().batch_update_reservations(request).await?.into_inner();
-        let results = answer.results.into_iter().map(|result| match result.result.unwrap() {
+        let results = self.batch_results(changes).await?.into_iter().map(|result| match result.result.unwrap() {
             Changed::State(state) => Ok(State::try_from(state).unwrap()),
             Changed::Error(status) => Err(status.into()),
         });
         Ok(results.collect())
+    }
+
+    /// The same, as the response has it.
+    pub async fn batch_results(&self, changes: Vec<Change>) -> Result<Vec<BatchResult>, Status> {
+        let changes = changes.into_iter().map(|change| ChangeMessage { change: Some(change) }).collect();
+        let request = BatchUpdateReservationsRequest { changes };
+        Ok(self.reservations().batch_update_reservations(request).await?.into_inner().results)
     }
 
     pub async fn give_back(&self, order: &str, key: &str, items: &[(&str, i64)]) -> Result<Reservation, Status> {
@@ -268,119 +215,20 @@ impl Souk {
         }
     }
 
-    /// Starts a copy anew, after [`Self::stop`].
+    /// Starts a replica again, after [`Self::stop`].
     pub async fn restart(&mut self) {
-        self.copies.push(Running::start(&self.config).await);
+        self.replicas.push(start(&self.config).await);
         self.ready().await;
     }
 
-    /// Stops all copies as SIGTERM does.
+    /// Stops all replicas as SIGTERM does.
     pub async fn stop(&mut self) {
-        for mut copy in self.copies.drain(..) {
-            copy.shutdown.cancel();
-            copy.task.take().unwrap().await.unwrap().unwrap();
+        for mut replica in self.replicas.drain(..) {
+            replica.stopped().await.unwrap();
         }
     }
 }
 
-impl Drop for Souk {
-    fn drop(&mut self) {
-        self.users.cancel();
-        self.copies.iter().for_each(|copy| copy.shutdown.cancel());
-    }
-}
-
-impl Running {
-    async fn start(config: &Config) -> Self {
-        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-        let address = listener.local_addr().unwrap();
-        let shutdown = CancellationToken::new();
-        let task = tokio::spawn(souk_inventory::serve(config.clone(), listener, shutdown.clone()));
-        Self { address, shutdown, task: Some(task) }
-    }
-
-    fn channel(&self) -> Channel {
-        channel(self.address)
-    }
-}
-
-fn channel(address: SocketAddr) -> Channel {
-    Endpoint::from_shared(format!("http://{address}")).unwrap().connect_lazy()
-}
-
-fn config(database: &TestDatabase, users: &SocketAddr, settings: &[(&str, &str)]) -> Config {
-    let mut variables = vec![
-        ("SOUK_DATA_DIR".to_owned(), database.data_dir().display().to_string()),
-        ("SOUK_AUTH__INTERNAL_SECRET".to_owned(), SECRET.to_owned()),
-        ("SOUK_INVENTORY__DATABASE__URL".to_owned(), database.url.clone()),
-        ("SOUK_INVENTORY__CLIENTS__USER__ADDRESS".to_owned(), format!("http://{users}")),
-        // Where a test does not ask for it, nothing depends on a job.
-        ("SOUK_INVENTORY__EXPIRY_INTERVAL".to_owned(), "1h".to_owned()),
-    ];
-    for (name, value) in settings {
-        variables.push((format!("SOUK_INVENTORY__{name}"), (*value).to_owned()));
-    }
-    let loader = Loader::new().defaults("inventory", souk_inventory::DEFAULTS).variables(variables);
-    Config::from_settings(&loader.load().unwrap()).unwrap()
-}
-
-/// A user service with one of the staff and one customer, logged in.
-async fn people_of(database: &TestDatabase, shutdown: &CancellationToken) -> (SocketAddr, Bearer, Bearer) {
-    let variables = [
-        ("SOUK_DATA_DIR", database.data_dir().display().to_string()),
-        ("SOUK_AUTH__INTERNAL_SECRET", SECRET.to_owned()),
-        ("SOUK_USER__DATABASE__URL", database.url.clone()),
-        ("SOUK_USER__HASHING__MEMORY", "64KiB".to_owned()),
-        ("SOUK_USER__HASHING__ITERATIONS", "1".to_owned()),
-    ];
-    let variables = variables.map(|(name, value)| (name.to_owned(), value));
-    let loader = Loader::new().defaults("user", souk_user::DEFAULTS).variables(variables);
-    let config = souk_user::Config::from_settings(&loader.load().unwrap()).unwrap();
-    let db = souk_user::store::open(&config.settings.database, &config.common.data_dir).await.unwrap();
-    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-    let address = listener.local_addr().unwrap();
-    tokio::spawn(souk_user::serve(config, listener, shutdown.clone()));
-
-    let mut tokens = Vec::new();
-    for (email, roles) in [("staff@example.com", vec![Role::Staff]), ("customer@example.com", vec![])] {
-        let request =
-            RegisterRequest { email: email.to_owned(), password: PASSWORD.to_owned(), display_name: String::new() };
-        let user = UserServiceClient::new(channel(address)).register(request).await.unwrap().into_inner();
-        let (id, roles) = (UserId::parse_name(&user.name).unwrap(), Roles::from_iter(roles));
-        souk_user::store::users::set_roles(
-            &db,
-            souk_user::store::users::Actor::Operator,
-            id,
-            "",
-            roles,
-            souk_user::domain::now(),
-        )
-        .await
-        .unwrap();
-        let request =
-            LogInRequest { email: email.to_owned(), password: PASSWORD.to_owned(), ..LogInRequest::default() };
-        let session = SessionServiceClient::new(channel(address)).log_in(request).await.unwrap().into_inner();
-        tokens.push(Bearer::token(&session.access_token));
-    }
-    db.close();
-    let customer = tokens.pop().unwrap();
-    (address, tokens.pop().unwrap(), customer)
-}
-
-/// That a call was refused for this reason, and that its answer shows nothing of the inside.
-#[track_caller]
-pub fn refused<T: std::fmt::Debug>(result: Result<T, Status>, reason: Reason) -> Problem {
-    let status = result.expect_err("should have been refused");
-    let shown = format!("{} {}", status.message(), String::from_utf8_lossy(status.details())).to_lowercase();
-    for inside in ["diesel", "sql", "constraint", "_key_key", "panick", "/src/", "database error", "tokio"] {
-        assert!(!shown.contains(inside), "{inside:?} in {shown}");
-    }
-    let problem = Problem::from(status);
-    assert_eq!(problem.reason(), reason, "{problem}");
-    problem
-}
-
-/// The paths of the fields that were refused.
-pub fn fields(problem: &Problem) -> Vec<&str> {
-    problem.field_violations().iter().map(|field| field.path.as_str()).collect()
+async fn start(config: &Config) -> Running {
+    Running::start(|listener, stop| souk_inventory::serve(config.clone(), listener, stop)).await
 }

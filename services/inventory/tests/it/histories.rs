@@ -10,7 +10,7 @@ use tonic::{Code, Status};
 
 use crate::harness::{Api, Souk, adjustment, count, give_back, order, reserve, transfer};
 
-/// A small generator whose seed stands in the test's output.
+/// A small generator whose seed is in the test's output.
 struct Dice(u64);
 
 impl Dice {
@@ -73,8 +73,8 @@ async fn act(
     done
 }
 
-async fn history(engine: Engine, copies: usize, seed: u64) {
-    let souk = Souk::start(engine, copies, &[("BATCH_SIZE", "8"), ("EXPIRY_INTERVAL", "1s")]).await;
+async fn history(engine: Engine, replicas: usize, seed: u64) {
+    let souk = Souk::start(engine, replicas, &[("BATCH_SIZE", "8"), ("EXPIRY_INTERVAL", "1s")]).await;
     let places = [souk.main().await, souk.location("far", 9).await];
     let mut products = Vec::new();
     for number in 0..4 {
@@ -82,8 +82,8 @@ async fn history(engine: Engine, copies: usize, seed: u64) {
     }
     let orders: Vec<_> = (0..25).map(|_| order()).collect();
     let actors = (0..12).map(|number| {
-        let copy = number % copies;
-        let clients = (souk.reservations_at(copy), souk.stock_at(copy));
+        let replica = number % replicas;
+        let clients = (souk.reservations_at(replica), souk.stock_at(replica));
         let known = (products.clone(), orders.clone(), places.clone());
         tokio::spawn(act(seed.wrapping_add(number as u64), clients, known))
     });
@@ -92,16 +92,16 @@ async fn history(engine: Engine, copies: usize, seed: u64) {
     souk.verified().await;
 }
 
-/// The same key at once, on two copies and for different products: no row that one of them locks stops the other.
+/// The same key at once, on two replicas and for different products: no row that one of them locks stops the other.
 #[tokio::test(flavor = "multi_thread")]
-async fn one_key_at_two_copies_at_once_takes_effect_once() {
+async fn one_key_at_two_replicas_takes_effect_once() {
     let souk = Souk::start(Engine::Postgres, 2, &[]).await;
     let products = [souk.stocked("A", 15).await, souk.stocked("B", 15).await];
     for round in 0..40 {
         let key = format!("round-{round}");
-        let adjust = async |copy: usize| {
-            let request = adjustment(&key, &products[copy], "", 1);
-            souk.stock_at(copy).adjust_stock(request).await.map_err(|status| status.code())
+        let adjust = async |replica: usize| {
+            let request = adjustment(&key, &products[replica], "", 1);
+            souk.stock_at(replica).adjust_stock(request).await.map_err(|status| status.code())
         };
         let (one, other) = tokio::join!(adjust(0), adjust(1));
         let codes = [one.err(), other.err()];
@@ -122,6 +122,6 @@ async fn no_history_breaks_a_promise_on_sqlite() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn no_history_breaks_a_promise_on_postgres_with_three_copies() {
+async fn no_history_breaks_a_promise_on_postgres_with_three_replicas() {
     history(Engine::Postgres, 3, seed()).await;
 }

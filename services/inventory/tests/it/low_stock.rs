@@ -33,7 +33,7 @@ async fn watched(souk: &Souk, sku: &str, threshold: i64, pieces: i64) -> Product
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn what_is_low_is_listed_by_what_can_be_bought() {
+async fn low_stock_is_listed_by_available_pieces() {
     for souk in both().await {
         let far = souk.location("far", 9).await;
         let split = watched(&souk, "split", 5, 3).await.name;
@@ -52,7 +52,7 @@ async fn what_is_low_is_listed_by_what_can_be_bought() {
         souk.reserve(&order(), &[(&split, 1)]).await.unwrap();
         souk.reserve(&order(), &[(&held, 7)]).await.unwrap();
         assert_eq!(low(&souk).await, low_now(&[("split", 5, 5), ("empty", 0, 0), ("held", 2, 5)]));
-        // What a reservation that ran out holds can be bought.
+        // What a reservation that expired holds can be bought.
         let short = order();
         souk.reservations().reserve(reserve(&short, &[(&held, 2)], 5)).await.unwrap();
         assert!(low(&souk).await.contains(&("held".to_owned(), 0, 5)));

@@ -5,13 +5,13 @@
 
 mod access;
 mod bounded;
-mod by_hand;
 mod expiry;
 mod feed;
 mod harness;
 mod histories;
 mod locations;
 mod low_stock;
+mod manual;
 mod products;
 mod races;
 mod reconcile;

@@ -1,4 +1,4 @@
-//! Many at once, and several copies of the service on one database.
+//! Many at once, and several replicas of the service on one database.
 
 use futures::future::join_all;
 use souk_common::error::Reason;
@@ -7,12 +7,12 @@ use souk_testkit::db::Engine;
 
 use crate::harness::{Souk, adjustment, order, refused, reserve};
 
-/// 64 tasks want the last 10 pieces: 10 get them, over all copies, and all 10 are sold.
+/// 64 tasks want the last 10 pieces: 10 get them, over all replicas, and all 10 are sold.
 async fn race(souk: &Souk) {
     let product = souk.stocked("LAST", 10).await;
     let tasks = (0..64).map(|number| {
         let (order, product) = (order(), product.clone());
-        let mut client = souk.reservations_at(number % souk.copies.len());
+        let mut client = souk.reservations_at(number % souk.replicas.len());
         tokio::spawn(async move {
             let held = client.reserve(reserve(&order, &[(&product, 1)], 600)).await;
             (order, held)
@@ -31,12 +31,13 @@ async fn race(souk: &Souk) {
     assert_eq!((won.len(), lost), (10, 54));
     assert_eq!(souk.sums(&product).await, (10, 10, 0));
 
-    // Each is sold twice, at different copies.
-    let commits = won.iter().flat_map(|order| [(order, 0), (order, souk.copies.len() - 1)]).map(|(order, copy)| {
-        let mut client = souk.reservations_at(copy);
-        let request = CommitReservationRequest { order: order.clone() };
-        tokio::spawn(async move { client.commit_reservation(request).await })
-    });
+    // Each is sold twice, at different replicas.
+    let commits =
+        won.iter().flat_map(|order| [(order, 0), (order, souk.replicas.len() - 1)]).map(|(order, replica)| {
+            let mut client = souk.reservations_at(replica);
+            let request = CommitReservationRequest { order: order.clone() };
+            tokio::spawn(async move { client.commit_reservation(request).await })
+        });
     for sold in join_all(commits).await {
         assert_eq!(sold.unwrap().unwrap().into_inner().state(), State::Committed);
     }
@@ -50,12 +51,12 @@ async fn the_last_ten_pieces_are_sold_ten_times_on_sqlite() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn the_last_ten_pieces_are_sold_ten_times_on_postgres_over_two_copies() {
+async fn the_last_ten_pieces_are_sold_ten_times_on_postgres_over_two_replicas() {
     race(&Souk::start(Engine::Postgres, 2, &[]).await).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn it_goes_on_where_a_batch_holds_one_alone() {
+async fn it_continues_after_a_batch_of_one() {
     for engine in Engine::ALL {
         race(&Souk::start(engine, 1, &[("BATCH_SIZE", "1")]).await).await;
     }
@@ -63,11 +64,11 @@ async fn it_goes_on_where_a_batch_holds_one_alone() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn the_same_request_id_at_once_changes_stock_once() {
-    for (engine, copies) in [(Engine::Sqlite, 1), (Engine::Postgres, 2)] {
-        let souk = Souk::start(engine, copies, &[]).await;
+    for (engine, replicas) in [(Engine::Sqlite, 1), (Engine::Postgres, 2)] {
+        let souk = Souk::start(engine, replicas, &[]).await;
         let product = souk.product("A").await;
         let tasks = (0..20).map(|number| {
-            let mut client = souk.stock_at(number % copies);
+            let mut client = souk.stock_at(number % replicas);
             let request = adjustment("same", &product, "", 5);
             tokio::spawn(async move { client.adjust_stock(request).await.unwrap().into_inner() })
         });
@@ -83,13 +84,13 @@ async fn the_same_request_id_at_once_changes_stock_once() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn an_order_reserved_and_released_at_once_ends_released() {
-    for (engine, copies) in [(Engine::Sqlite, 1), (Engine::Postgres, 2)] {
-        let souk = Souk::start(engine, copies, &[]).await;
+    for (engine, replicas) in [(Engine::Sqlite, 1), (Engine::Postgres, 2)] {
+        let souk = Souk::start(engine, replicas, &[]).await;
         let product = souk.stocked("A", 1000).await;
         let pairs = (0..30).map(|_| {
             let (order, product) = (order(), product.clone());
             let mut reserving = souk.reservations_at(0);
-            let mut releasing = souk.reservations_at(copies - 1);
+            let mut releasing = souk.reservations_at(replicas - 1);
             tokio::spawn(async move {
                 let held = reserve(&order, &[(&product, 1)], 600);
                 let released = souk_proto::inventory::v1::ReleaseReservationRequest { order };
@@ -108,9 +109,9 @@ async fn an_order_reserved_and_released_at_once_ends_released() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn orders_of_the_same_products_in_any_order_never_block_each_other() {
-    for (engine, copies) in [(Engine::Sqlite, 1), (Engine::Postgres, 2)] {
+    for (engine, replicas) in [(Engine::Sqlite, 1), (Engine::Postgres, 2)] {
         // Small batches, so that many transactions meet.
-        let souk = Souk::start(engine, copies, &[("BATCH_SIZE", "2")]).await;
+        let souk = Souk::start(engine, replicas, &[("BATCH_SIZE", "2")]).await;
         let (a, b, c) = (souk.stocked("A", 200).await, souk.stocked("B", 200).await, souk.stocked("C", 200).await);
         let tasks = (0..60).map(|number| {
             let mut wanted = [(a.clone(), 1), (b.clone(), 1), (c.clone(), 1)];
@@ -118,7 +119,7 @@ async fn orders_of_the_same_products_in_any_order_never_block_each_other() {
             if number % 2 == 0 {
                 wanted.reverse();
             }
-            let mut client = souk.reservations_at(number % copies);
+            let mut client = souk.reservations_at(number % replicas);
             tokio::spawn(async move {
                 let wanted: Vec<_> = wanted.iter().map(|(product, pieces)| (product.as_str(), *pieces)).collect();
                 let order = order();

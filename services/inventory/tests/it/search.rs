@@ -106,7 +106,7 @@ async fn words_find_products_alike_on_every_engine() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn what_changes_is_found_by_its_new_words() {
+async fn a_changed_product_is_found_by_its_new_words() {
     for souk in both().await {
         let made = souk.made(product("A", "Old lamp", "", 1)).await;
         souk.made(product("B", "Old chair", "", 1)).await;

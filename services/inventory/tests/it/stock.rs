@@ -30,7 +30,7 @@ pub async fn ledger(souk: &Souk, product: &str) -> Vec<LedgerEntry> {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn stock_changes_by_what_is_said_and_the_ledger_says_why() {
+async fn stock_changes_as_requested_and_the_ledger_has_the_reason() {
     for souk in both().await {
         let (a, b) = (souk.product("A").await, souk.product("B").await);
         let near = souk.location("near", -1).await;

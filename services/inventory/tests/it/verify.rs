@@ -77,13 +77,13 @@ async fn every_broken_promise_is_found_and_named() {
             (
                 "UPDATE ledger SET location_id = product_id WHERE reason = 'SALE'",
                 "UPDATE ledger SET location_id = (SELECT location_id FROM stock)",
-                "every entry of the ledger and every line",
+                "every ledger entry and every reservation line",
                 &product,
             ),
             (
                 "UPDATE reservation_lines SET location_id = product_id WHERE returned = 1",
                 "UPDATE reservation_lines SET location_id = (SELECT location_id FROM stock)",
-                "every entry of the ledger and every line",
+                "every ledger entry and every reservation line",
                 &product,
             ),
             (

@@ -1,4 +1,4 @@
-//! WatchStock and the log of events: what is told of products and stock.
+//! WatchStock and the event log: the events about products and stock.
 
 use std::time::Duration;
 
@@ -29,7 +29,7 @@ async fn next<T>(stream: &mut Streaming<T>) -> T {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn stock_is_told_as_it_changes_and_when_few_pieces_are_left() {
+async fn stock_events_are_sent_for_changes_and_low_stock() {
     for souk in both().await {
         let lamp = souk.made(Product { low_stock_threshold: Some(5), ..draft("LAMP") }).await.name;
         let other = souk.stocked("OTHER", 100).await;

@@ -1,4 +1,4 @@
-//! What a saga asks of the other services, and what they answered.
+//! The actions of saga steps, and their answers.
 
 use std::collections::BTreeMap;
 
@@ -10,7 +10,7 @@ use souk_common::{
 
 use super::{Adjustment, Entry, Illegal, Order, Outcome, Shortage, State, Step};
 
-/// Pieces of a product whose stock is counted.
+/// Pieces of a product whose stock is tracked.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Goods {
     /// The product.
@@ -20,7 +20,7 @@ pub struct Goods {
 }
 
 impl Goods {
-    /// Sums pieces by product, and leaves out products of which there are none.
+    /// Sums pieces by product, and omits products without pieces.
     pub fn sum(pieces: impl Iterator<Item = (ProductId, i64)>) -> Vec<Self> {
         let mut sums = BTreeMap::<ProductId, i64>::new();
         for (product, quantity) in pieces {
@@ -33,8 +33,8 @@ impl Goods {
     }
 }
 
-/// What a step asks of inventory or the payment provider. Asking again changes nothing: each is known there by the
-/// order, the payment's key (the order's id) or a key of its own.
+/// The request of a step to inventory or the payment provider. Each is idempotent, by the order, the payment's key
+/// (the order's id) or a key of its own.
 #[derive(Clone, PartialEq, Eq)]
 pub enum Action {
     /// Hold goods for the order.
@@ -67,7 +67,7 @@ pub enum Action {
     },
     /// Take sold goods back into stock.
     Restock {
-        /// The key by which inventory does it once.
+        /// Inventory's idempotency key.
         request_id: String,
         /// The goods.
         goods: Vec<Goods>,
@@ -76,7 +76,7 @@ pub enum Action {
     Refund {
         /// The payment's key.
         payment: String,
-        /// The key by which the provider does it once.
+        /// The provider's idempotency key.
         key: String,
         /// How much.
         amount: Money,
@@ -109,8 +109,8 @@ pub enum Answer {
         /// For people.
         message: String,
     },
-    /// The stock that was to be given up is sold already.
-    Taken,
+    /// The stock that was to be released is committed already.
+    AlreadyCommitted,
 }
 
 impl Answer {
@@ -121,12 +121,12 @@ impl Answer {
             Self::Done | Self::Authorized { .. } => Outcome::Done,
             Self::OutOfStock { .. } => Outcome::OutOfStock,
             Self::Refused { .. } => Outcome::Refused,
-            Self::Taken => Outcome::Taken,
+            Self::AlreadyCommitted => Outcome::AlreadyCommitted,
         }
     }
 }
 
-/// Something that goes from step to step: an order being placed or cancelled, or an adjustment of one.
+/// A saga: an order that is being placed or cancelled, or an adjustment of an order.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Saga {
     /// An order.
@@ -154,15 +154,14 @@ impl Saga {
         }
     }
 
-    /// Whether it may go on before it is stored that it came this far. Money that is held once is held again when it
-    /// is asked for again, under the same key; so of an order that was stored as being paid, it does not matter how
-    /// far it came, until the money is to be taken.
+    /// Whether the next step may begin before this result is stored. Authorising again under the same key has no
+    /// further effect, so an order that is stored at AUTHORIZE may be further, until its payment is captured.
     #[must_use]
     pub fn may_wait(&self) -> bool {
         self.position() == (State::Pending, Some(Step::Commit))
     }
 
-    /// What it does next; `None` at its end.
+    /// Its next step; `None` at its end.
     #[must_use]
     pub fn action(&self) -> Option<Action> {
         match self {
@@ -171,7 +170,7 @@ impl Saga {
         }
     }
 
-    /// How often it gave up for a while since its last step.
+    /// Failed tries since its last completed step.
     #[must_use]
     pub fn attempts(&self) -> i32 {
         match self {
@@ -180,10 +179,10 @@ impl Saga {
         }
     }
 
-    /// Goes on after the step was answered so; see [`Order::advance`].
+    /// Advances after an answer to its step; see [`Order::advance`].
     ///
     /// # Errors
-    /// Where the table has no such transition.
+    /// If the table has no such transition.
     pub fn advance(&mut self, answer: &Answer, unclear: bool, now: DateTime<Utc>) -> Result<Vec<Entry>, Illegal> {
         match self {
             Self::Order(order) => order.advance(answer, unclear, now),

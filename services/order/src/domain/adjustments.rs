@@ -1,5 +1,5 @@
-//! What is given back of a confirmed order: goods that came back, pieces that are cancelled, money without goods. One
-//! saga runs all three: goods into stock where there are any, then money where there is any.
+//! Adjustments of a confirmed order: returns, cancellations of pieces, and refunds without goods. One saga runs all
+//! three: first it returns the goods to stock, if there are any, then it refunds the money, if there is any.
 
 use chrono::{DateTime, Utc};
 use souk_common::{
@@ -12,7 +12,7 @@ use super::{
     State, Step, Wish, saga,
 };
 
-/// Something of an order that is given back.
+/// An adjustment of an order.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Adjustment {
     /// Its id.
@@ -23,11 +23,11 @@ pub struct Adjustment {
     pub cause: Cause,
     /// How far it has come.
     pub state: State,
-    /// What its saga does next; `None` at its end.
+    /// The next step of its saga; `None` at its end.
     pub step: Option<Step>,
-    /// Which pieces, by line; each line once.
+    /// The pieces, by line; each line once.
     pub lines: Vec<Pieces>,
-    /// Of those, goods whose stock is counted.
+    /// Of those, goods whose stock is tracked.
     pub goods: Vec<Goods>,
     /// What is given back for it.
     pub refund: Money,
@@ -35,12 +35,12 @@ pub struct Adjustment {
     pub reason: String,
     /// When it happened.
     pub time: DateTime<Utc>,
-    /// When souk took it down.
+    /// When it was recorded.
     pub create_time: DateTime<Utc>,
-    /// How often its saga gave up for a while since its last step.
+    /// Failed tries since its saga's last completed step.
     pub attempts: i32,
-    /// Whether an operator gave the money back by other means.
-    pub by_hand: bool,
+    /// Whether an operator refunded the money outside of souk.
+    pub settled_manually: bool,
 }
 
 /// What something is given back for.
@@ -72,12 +72,12 @@ pub enum Refusal {
     Busy,
     /// The order was never paid, or is cancelled.
     State(State),
-    /// What was asked for does not fit the order.
+    /// The request does not fit the order.
     Faults(Vec<Fault>),
 }
 
 impl Cause {
-    /// The state in which it is given back.
+    /// The state while its saga runs.
     #[must_use]
     pub fn running(self) -> State {
         match self {
@@ -89,7 +89,7 @@ impl Cause {
 }
 
 impl Order {
-    /// That pieces and money can be dealt with: the order is paid.
+    /// Checks that the order is paid, so that it can be adjusted.
     pub(super) fn settled(&self) -> Result<(), Refusal> {
         match self.state {
             State::Confirmed => Ok(()),
@@ -98,7 +98,7 @@ impl Order {
         }
     }
 
-    /// That so much can be given back without goods.
+    /// Checks that this amount can be refunded without goods.
     fn can_refund(&self, amount: Money) -> Result<(), Vec<Fault>> {
         let left = self.refundable();
         let message = if amount.currency != self.currency {
@@ -115,10 +115,10 @@ impl Order {
 }
 
 impl Adjustment {
-    /// Takes an adjustment down: writes its pieces and money into the order, so that nothing is given back twice.
+    /// Records an adjustment: adds its pieces and money to the order, so that nothing is returned or refunded twice.
     ///
     /// # Errors
-    /// Why not, where it cannot be; an [`Illegal`] only where the saga's table is wrong. The order is then
+    /// The reason if it is not possible; an [`Illegal`] only if the saga's table is wrong. The order is then
     /// unchanged.
     pub fn begin(
         order: &mut Order,
@@ -142,7 +142,7 @@ impl Adjustment {
         };
         let refund = match what {
             What::Refund(amount) => *amount,
-            // Money that was given back without goods may have been for these already.
+            // Refunds without goods may already have been for these pieces.
             _ => order.money(order.price_of(&lines).min(order.refundable())),
         };
         let mut adjustment = Self {
@@ -158,7 +158,7 @@ impl Adjustment {
             time: time.unwrap_or(now),
             create_time: now,
             attempts: 0,
-            by_hand: false,
+            settled_manually: false,
         };
         let position = saga::begin(None, adjustment.state, adjustment.facts())?;
         let entries = adjustment.go(position, wish.actor);
@@ -169,7 +169,7 @@ impl Adjustment {
         Ok(Ok((adjustment, entries)))
     }
 
-    /// What the saga does next; `None` at its end.
+    /// The saga's next action; `None` at its end.
     #[must_use]
     pub fn action(&self) -> Option<Action> {
         match self.step? {
@@ -183,10 +183,10 @@ impl Adjustment {
         }
     }
 
-    /// Goes on after the step was answered so.
+    /// Advances after an answer to its step.
     ///
     /// # Errors
-    /// Where no saga runs, or the table has no such transition. The adjustment is then unchanged.
+    /// If no saga runs, or the table has no such transition. The adjustment is then unchanged.
     pub fn advance(&mut self, answer: &Answer, _now: DateTime<Utc>) -> Result<Vec<Entry>, Illegal> {
         let outcome = answer.outcome();
         let step = self.step.ok_or(Illegal::idle(self.state, outcome))?;
@@ -195,15 +195,15 @@ impl Adjustment {
         Ok(self.go(position, SERVICE_ACTOR))
     }
 
-    /// Goes on as if the step had been answered; see [`Order::finish`].
+    /// Advances as if the step had been answered; see [`Order::finish`].
     ///
     /// # Errors
-    /// Where it is not at this step, or the step cannot be done by hand. The adjustment is then unchanged.
+    /// If it is not at this step, or the step cannot be done manually. The adjustment is then unchanged.
     pub fn finish(&mut self, step: Step, wish: Wish<'_>) -> Result<Vec<Entry>, Illegal> {
-        Illegal::unless_by_hand(self.state, self.step, step)?;
+        Illegal::unless_manual(self.state, self.step, step)?;
         let position = saga::advance(self.state, step, Outcome::Done, self.facts())?;
-        (self.attempts, self.by_hand) = (0, true);
-        let mut entries = vec![Entry::finished_by_hand(wish)];
+        (self.attempts, self.settled_manually) = (0, true);
+        let mut entries = vec![Entry::finished_manually(wish)];
         entries.extend(self.go(position, wish.actor));
         Ok(entries)
     }

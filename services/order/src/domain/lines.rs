@@ -1,4 +1,4 @@
-//! The lines of an order: how many of their pieces were shipped, cancelled or came back, and how many may yet be.
+//! The lines of an order: how many of their pieces were shipped, cancelled or returned, and how many still can be.
 
 use souk_common::ids::ProductId;
 
@@ -21,15 +21,15 @@ pub struct Line {
     pub unit_price: i64,
     /// Price of the line, in minor units.
     pub total: i64,
-    /// Pieces that came back, or are on their way back.
+    /// Pieces that were returned, or whose return is in progress.
     pub returned: i64,
-    /// Of those, pieces that a shipment had named.
+    /// Of those, pieces that had been shipped.
     pub returned_shipped: i64,
     /// Pieces that were cancelled, or are being cancelled, before they were shipped.
     pub cancelled: i64,
     /// Pieces that shipments name.
     pub shipped: i64,
-    /// Whether its stock is counted.
+    /// Whether its stock is tracked.
     pub tracked: bool,
 }
 
@@ -53,7 +53,7 @@ pub enum Move {
     Return,
 }
 
-/// How much of an order has left. The contract's `Order.FulfillmentState` says what each means.
+/// How much of an order was shipped; see the contract's `Order.FulfillmentState`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[allow(missing_docs, reason = "the contract says what each means")]
 pub enum Fulfillment {
@@ -88,7 +88,7 @@ impl Line {
             Move::Ship => self.shipped += quantity,
             Move::Cancel => self.cancelled += quantity,
             Move::Return => {
-                // Those that were shipped come back first: they alone are known to be with the customer.
+                // Shipped pieces are returned first: only they are known to be with the customer.
                 self.returned_shipped += quantity.min(self.shipped - self.returned_shipped);
                 self.returned += quantity;
             }
@@ -97,7 +97,7 @@ impl Line {
 }
 
 impl Order {
-    /// Does something with pieces of its lines, and answers with each line's pieces, once.
+    /// Applies a change to pieces of its lines, and returns each line's pieces, once.
     ///
     /// # Errors
     /// Each of the pieces that there are none of, as a fault of a field under `field`; some of the others are then

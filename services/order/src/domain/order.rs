@@ -21,7 +21,7 @@ pub struct Order {
     pub customer: UserId,
     /// How far it has come.
     pub state: State,
-    /// What its saga does next; `None` where none runs.
+    /// The next step of its saga; `None` if none runs.
     pub step: Option<Step>,
     /// What was ordered, by number.
     pub lines: Vec<Line>,
@@ -29,23 +29,23 @@ pub struct Order {
     pub currency: Currency,
     /// Sum of the lines, in minor units.
     pub total: i64,
-    /// What was given back of it, in minor units.
+    /// The refunded amount, in minor units.
     pub refunded: i64,
-    /// What adjustments under way will give back of it, in minor units.
+    /// The amount that running adjustments will refund, in minor units.
     pub refunding: i64,
-    /// Where the goods go.
+    /// Where the goods are sent.
     pub address: Address,
     /// Its number in another system.
     pub external_id: Option<String>,
-    /// Why it could not be placed: set as soon as that is certain.
+    /// Why it could not be placed. Set as soon as that is certain.
     pub rejection: Option<Rejection>,
     /// Its payment, once one was tried.
     pub payment: Option<Payment>,
-    /// What the payment provider wants to see, until it has answered. Never to be logged.
+    /// The token for the payment provider, until it has answered. Must never be logged.
     pub payment_token: Option<Token>,
     /// When the customer placed it.
     pub place_time: DateTime<Utc>,
-    /// When souk took it down.
+    /// When it was recorded.
     pub create_time: DateTime<Utc>,
     /// When it last changed.
     pub update_time: DateTime<Utc>,
@@ -53,9 +53,9 @@ pub struct Order {
     pub version: i64,
     /// Entries of its timeline so far.
     pub entries: i32,
-    /// Its adjustments that are under way.
+    /// Its running adjustments.
     pub pending_returns: i32,
-    /// How often its saga gave up for a while since its last step.
+    /// Failed tries since its saga's last completed step.
     pub attempts: i32,
 }
 
@@ -88,7 +88,7 @@ pub struct Rejection {
     pub reason: RejectionReason,
     /// For people.
     pub message: String,
-    /// Of which products there was too little.
+    /// The products that are short.
     pub items: Vec<Shortage>,
 }
 
@@ -104,7 +104,7 @@ pub enum RejectionReason {
     OrderAbandoned,
 }
 
-/// A product of which there was too little.
+/// A product that is short.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Shortage {
     /// The product.
@@ -120,20 +120,20 @@ pub struct Shortage {
 pub struct Payment {
     /// Which provider.
     pub provider: String,
-    /// The provider's id of the payment; empty where it gave none.
+    /// The provider's id of the payment; empty if it gave none.
     pub reference: String,
     /// How far it has come.
     pub state: PaymentState,
-    /// Whether an operator says so, who took it or gave it up by other means, and not the provider.
-    pub by_hand: bool,
-    /// Of what was given back, what operators gave back by other means, in minor units.
-    pub refunded_by_hand: i64,
+    /// Whether an operator settled it manually, outside of souk.
+    pub settled_manually: bool,
+    /// The part of the refunds that operators paid outside of souk, in minor units.
+    pub refunded_manually: i64,
 }
 
 impl Payment {
     fn new(provider: &str, reference: &str, state: PaymentState) -> Self {
         let (provider, reference) = (provider.to_owned(), reference.to_owned());
-        Self { provider, reference, state, by_hand: false, refunded_by_hand: 0 }
+        Self { provider, reference, state, settled_manually: false, refunded_manually: 0 }
     }
 }
 
@@ -157,13 +157,13 @@ pub enum PaymentState {
 pub enum CancelRefusal {
     /// It was never placed.
     Rejected,
-    /// Something runs that comes to an end by itself: try again.
+    /// A saga is running: try again.
     Busy,
     /// It changed since the caller saw it.
     EtagMismatch,
     /// Pieces were shipped.
     Shipped,
-    /// What was asked for does not fit the order.
+    /// The request does not fit the order.
     Faults(Vec<Fault>),
 }
 
@@ -185,12 +185,12 @@ pub struct Wish<'a> {
     pub actor: &'a str,
     /// In their words.
     pub reason: &'a str,
-    /// Which version of the order they saw; empty where that does not matter.
+    /// The etag of the order that they saw. Empty: any.
     pub etag: &'a str,
 }
 
 impl Order {
-    /// Takes an order down, with the first entry of its timeline.
+    /// Creates an order, with the first entry of its timeline.
     ///
     /// # Errors
     /// Never, unless the saga's table is wrong.
@@ -223,11 +223,12 @@ impl Order {
         Ok((order, entries))
     }
 
-    /// Begins to cancel pieces of the order; the whole order where there are none, or where they are all that is left
-    /// of an order of which nothing was shipped.
+    /// Begins to cancel pieces of the order. Without pieces, or if they are all that is left and nothing was shipped,
+    /// the whole order is cancelled.
     ///
     /// # Errors
-    /// Why not, where it cannot be; an [`Illegal`] only where the saga's table is wrong. The order is then unchanged.
+    /// The reason if it is not possible; an [`Illegal`] only if the saga's table is wrong. The order is then
+    /// unchanged.
     pub fn cancel(
         &mut self,
         items: &[Pieces],
@@ -235,7 +236,7 @@ impl Order {
         now: DateTime<Utc>,
     ) -> Result<Result<Cancelling, CancelRefusal>, Illegal> {
         match self.state {
-            // Whoever repeats a call whose answer was lost still has the etag from before it.
+            // A caller who repeats a call after a lost response still has the old etag.
             State::Cancelled => return Ok(Ok(Cancelling::Already)),
             State::Rejected => return Ok(Err(CancelRefusal::Rejected)),
             State::Confirmed => {}
@@ -269,7 +270,7 @@ impl Order {
         Ok(Ok(Cancelling::Whole(self.go(position, wish.actor, wish.reason, now))))
     }
 
-    /// What the saga does next; `None` where none runs.
+    /// The saga's next action; `None` if none runs.
     #[must_use]
     pub fn action(&self) -> Option<Action> {
         let payment = self.payment_key();
@@ -296,11 +297,11 @@ impl Order {
         Some(action)
     }
 
-    /// Goes on after the step was answered so. `unclear` says that an earlier try of this step got no answer and
-    /// may still take effect.
+    /// Advances after an answer to its step. `unclear`: an earlier try of this step got no answer and may still take
+    /// effect.
     ///
     /// # Errors
-    /// Where no saga runs, or the table has no such transition. The order is then unchanged.
+    /// If no saga runs, or the table has no such transition. The order is then unchanged.
     pub fn advance(&mut self, answer: &Answer, unclear: bool, now: DateTime<Utc>) -> Result<Vec<Entry>, Illegal> {
         let step = self.step.ok_or(Illegal::idle(self.state, answer.outcome()))?;
         let mut next = self.clone();
@@ -319,11 +320,11 @@ impl Order {
         Ok(entries)
     }
 
-    /// Gives up an order that is being placed and whose money was not asked for. `provider` is the payment provider in
-    /// use.
+    /// Abandons an order that is being placed and whose capture was not requested. `provider` is the payment provider
+    /// in use.
     ///
     /// # Errors
-    /// Where the table has no such transition. The order is then unchanged.
+    /// If the table has no such transition. The order is then unchanged.
     pub fn abandon(&mut self, wish: Wish<'_>, provider: &str, now: DateTime<Utc>) -> Result<Vec<Entry>, Illegal> {
         let step = self.step.ok_or(Illegal::idle(self.state, Outcome::Abandoned))?;
         let mut next = self.clone();
@@ -331,11 +332,11 @@ impl Order {
         next.payment_token = None;
         next.rejection = Some(Rejection {
             reason: RejectionReason::OrderAbandoned,
-            message: ["given up by an operator", wish.reason].join(": ").trim_end_matches(": ").to_owned(),
+            message: ["abandoned by an operator", wish.reason].join(": ").trim_end_matches(": ").to_owned(),
             items: Vec::new(),
         });
         if step == Step::Authorize {
-            // A try without an answer may have got through.
+            // A try without an answer may have succeeded.
             next.payment = Some(Payment::new(provider, "", PaymentState::Authorized));
         }
         let position = saga::advance(self.state, step, Outcome::Abandoned, next.facts())?;
@@ -344,19 +345,19 @@ impl Order {
         Ok(entries)
     }
 
-    /// Goes on as if the step had been answered: an operator did it by other means.
+    /// Advances as if the step had been answered: an operator did it outside of souk.
     ///
     /// # Errors
-    /// Where the order is not at this step, or the step cannot be done by hand. The order is then unchanged.
+    /// If the order is not at this step, or the step cannot be done manually. The order is then unchanged.
     pub fn finish(&mut self, step: Step, wish: Wish<'_>, now: DateTime<Utc>) -> Result<Vec<Entry>, Illegal> {
-        Illegal::unless_by_hand(self.state, self.step, step)?;
+        Illegal::unless_manual(self.state, self.step, step)?;
         let mut next = self.clone();
-        let mut entries = next.record(Entry::finished_by_hand(wish), now);
+        let mut entries = next.record(Entry::finished_manually(wish), now);
         next.take_in(step, &Answer::Done);
         if let Some(payment) = &mut next.payment {
             match step {
-                Step::Refund => payment.refunded_by_hand += self.total - self.refunded,
-                _ => payment.by_hand = true,
+                Step::Refund => payment.refunded_manually += self.total - self.refunded,
+                _ => payment.settled_manually = true,
             }
         }
         let position = saga::advance(self.state, step, Outcome::Done, next.facts())?;
@@ -365,7 +366,7 @@ impl Order {
         Ok(entries)
     }
 
-    /// What [`advance`](Self::advance) changes besides the position.
+    /// Applies an answer to the order's data, apart from its step.
     fn take_in(&mut self, step: Step, answer: &Answer) {
         self.attempts = 0;
         match answer {
@@ -396,7 +397,7 @@ impl Order {
                 }
                 _ => {}
             },
-            Answer::Taken => {}
+            Answer::AlreadyCommitted => {}
         }
         if self.payment.is_some() || self.rejection.is_some() {
             self.payment_token = None;
@@ -440,14 +441,14 @@ impl Order {
         entries
     }
 
-    /// Notes what an adjustment of this order did: so many new entries of the timeline and, at its end, its money.
+    /// Applies progress of an adjustment: its new timeline entries and, at its end, its refund.
     pub fn take_adjustment(&mut self, adjustment: &Adjustment, entries: usize, now: DateTime<Utc>) {
         if adjustment.state == State::Completed {
             self.pending_returns -= 1;
             self.refunding -= adjustment.refund.minor;
             self.refunded += adjustment.refund.minor;
-            if let (true, Some(payment)) = (adjustment.by_hand, &mut self.payment) {
-                payment.refunded_by_hand += adjustment.refund.minor;
+            if let (true, Some(payment)) = (adjustment.settled_manually, &mut self.payment) {
+                payment.refunded_manually += adjustment.refund.minor;
             }
             if self.refunded == self.total && adjustment.refund.minor > 0 {
                 self.set_payment(PaymentState::Refunded);
@@ -456,7 +457,7 @@ impl Order {
         self.count(entries, now);
     }
 
-    /// Puts down that something happened beside any saga.
+    /// Records an event outside of any saga.
     pub fn record(&mut self, entry: Entry, now: DateTime<Utc>) -> Vec<Entry> {
         self.count(1, now);
         vec![entry]
@@ -468,13 +469,13 @@ impl Order {
         self.update_time = now;
     }
 
-    /// Of what was taken, what is neither given back nor about to be, in minor units.
+    /// Amount still refundable, in minor units.
     #[must_use]
     pub fn refundable(&self) -> i64 {
         self.total - self.refunded - self.refunding
     }
 
-    /// Of these pieces, those whose stock is counted.
+    /// Of these pieces, those whose stock is tracked.
     #[must_use]
     pub fn goods_of(&self, pieces: &[Pieces]) -> Vec<Goods> {
         let product = |number| {
@@ -484,7 +485,7 @@ impl Order {
         Goods::sum(pieces.iter().filter_map(|piece| Some((product(piece.number)?, piece.quantity))))
     }
 
-    /// By what the payment provider knows the order's payment.
+    /// The key of the order's payment at the payment provider.
     #[must_use]
     pub fn payment_key(&self) -> String {
         payment_key(self.id)
@@ -502,7 +503,7 @@ impl Order {
         Money::new(minor, self.currency)
     }
 
-    /// Goods of counted stock that are still with the customer, or are to be.
+    /// Tracked goods that are with the customer, or will be.
     #[must_use]
     pub fn goods(&self) -> Vec<Goods> {
         let lines = self.lines.iter().filter(|line| line.tracked);
@@ -524,7 +525,7 @@ impl Order {
     }
 }
 
-/// By what the payment provider knows an order's payment: the id's digits, which SQL can write too.
+/// The key of an order's payment at the payment provider: the digits of its id, which SQL can also produce.
 pub(super) fn payment_key(order: OrderId) -> String {
     order.uuid().simple().to_string()
 }

@@ -1,4 +1,4 @@
-//! What an order costs: the items asked for, at the catalogue's prices.
+//! Prices an order: its items, at the catalogue's prices.
 
 use std::collections::HashMap;
 
@@ -10,7 +10,7 @@ use souk_common::{
 
 use super::{Address, Goods, Line, Rejection, RejectionReason, Shortage};
 
-/// A number of pieces that someone wants to buy.
+/// A requested item.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Wanted {
     /// The product.
@@ -30,7 +30,7 @@ pub struct Offer {
     pub title: String,
     /// Price of one piece.
     pub price: Money,
-    /// Whether its stock is counted.
+    /// Whether its stock is tracked.
     pub tracked: bool,
     /// Whether it is no longer sold.
     pub archived: bool,
@@ -75,9 +75,9 @@ pub struct Placement {
     pub address: Address,
     /// Its number in another system.
     pub external_id: Option<String>,
-    /// What the payment provider wants to see.
+    /// The payment provider's token.
     pub payment_token: String,
-    /// When the customer placed it, where that is not now.
+    /// When the customer placed it, if that is not now.
     pub place_time: Option<DateTime<Utc>>,
 }
 
@@ -86,14 +86,14 @@ pub struct Placement {
 pub enum Unpriced {
     /// Fields that are wrong.
     Faults(Vec<Fault>),
-    /// All is right but for products that are no longer sold.
+    /// The only faults are products that are no longer sold.
     Archived(Vec<Fault>),
 }
 
 /// Prices what is wanted.
 ///
 /// # Errors
-/// Each field that stands in the way: an unknown or archived product, a second currency, a sum too large.
+/// Each faulty field: an unknown or archived product, a second currency, a sum that is too large.
 pub fn price(items: &[Wanted], offers: &HashMap<ProductId, Offer>) -> Result<Priced, Unpriced> {
     let (mut faults, mut archived) = (Vec::new(), Vec::new());
     let mut lines = Vec::with_capacity(items.len());
@@ -162,7 +162,7 @@ pub fn price(items: &[Wanted], offers: &HashMap<ProductId, Offer>) -> Result<Pri
     }
 }
 
-/// Why an order of these goods would be rejected, where inventory has so many pieces of each.
+/// Why an order of these goods would be rejected, given the available pieces of each.
 #[must_use]
 pub fn shortage(goods: &[Goods], available: &HashMap<ProductId, i64>) -> Option<Rejection> {
     let short = goods.iter().filter_map(|goods| {

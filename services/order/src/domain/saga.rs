@@ -1,11 +1,11 @@
-//! The saga: one table that says how placing, cancelling and returning go from step to step.
+//! The saga: one table of the steps of placing, cancelling and adjusting.
 //!
-//! Everything else follows from [`TABLE`]: which step comes next, which are passed over because there is nothing
-//! to do, when a final state is reached, and what the timeline says. What is not in the table is an error.
+//! Everything else is derived from [`TABLE`]: the next step, steps that are skipped because there is nothing to do,
+//! final states, and timeline entries. A transition that is not in the table is an error.
 
 use super::Kind;
 
-/// How far an order (the first five) or an adjustment of one (the others) has come.
+/// The state of an order (the first five) or of an adjustment (the others).
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum State {
     /// Being placed.
@@ -28,7 +28,7 @@ pub enum State {
     Completed,
 }
 
-/// What a saga does next. A step may be repeated at any time and then changes nothing.
+/// A step of a saga. Every step is idempotent.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Step {
     /// Hold the stock.
@@ -39,9 +39,9 @@ pub enum Step {
     Commit,
     /// Take the money.
     Capture,
-    /// Give back stock that is held but not taken, for good: it cannot be held again.
+    /// Release reserved stock permanently: it cannot be reserved again.
     Release,
-    /// Give back money that is held but not taken.
+    /// Void an authorised payment.
     Void,
     /// Give back stock that was taken.
     Restock,
@@ -49,25 +49,25 @@ pub enum Step {
     Refund,
 }
 
-/// How a step ended. That the other side could not be reached is no end: the step is tried again.
+/// The outcome of a step. An unreachable service is not an outcome: the step is retried.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Outcome {
     /// As it should.
     Done,
     /// There was not enough stock.
     OutOfStock,
-    /// The payment provider said no, for good.
+    /// The payment provider refused permanently.
     Refused,
-    /// Stock that was to be released turned out to be taken already.
-    Taken,
-    /// An operator gave it up. Whether the step took effect is unknown.
+    /// The stock that was to be released is committed already.
+    AlreadyCommitted,
+    /// An operator abandoned the order. Whether the step took effect is unknown.
     Abandoned,
 }
 
-/// What the table needs to know of an order or adjustment, to pass over steps that have nothing to do.
+/// Facts about an order or adjustment, to skip steps that have nothing to do.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Facts {
-    /// There are goods whose stock is counted.
+    /// There are goods whose stock is tracked.
     pub goods: bool,
     /// Stock may be held for it.
     pub held: bool,
@@ -85,17 +85,16 @@ enum Next {
     Reach(State, Kind),
 }
 
-/// One line of the table: in a state, after a step ended so, what the timeline says and where to go. Why an order
-/// is rejected stands in the entry of its end, so those outcomes have none of their own.
+/// A row of the table: state, step, outcome, timeline entry, next. The reason of a rejection is in the final entry, so
+/// these outcomes have no entry of their own.
 struct Row(State, Step, Outcome, Option<Kind>, Next);
 
 use Next::{Reach, Step as Go};
-use Outcome::{Abandoned, Done, OutOfStock, Refused, Taken};
+use Outcome::{Abandoned, AlreadyCommitted, Done, OutOfStock, Refused};
 use State::{Cancelled, Cancelling, CancellingItems, Completed, Confirmed, Pending, Refunding, Rejected, Returning};
 use Step::{Authorize, Capture, Commit, Refund, Release, Reserve, Restock, Void};
 
-/// How a saga begins: from which state (none where there was nothing before), in which one, what the timeline says, and
-/// the first step.
+/// How a saga begins: the state before (if any), the new state, the timeline entry, and the first step.
 struct Beginning(Option<State>, State, Kind, Step);
 
 #[rustfmt::skip]
@@ -107,11 +106,11 @@ const BEGINNINGS: &[Beginning] = &[
     Beginning(None,            Refunding,       Kind::RefundRequested,      Refund),
 ];
 
-/// Money is never captured before the stock is taken, and never stays held.
+/// Money is never captured before the stock is committed, and no authorisation stays open.
 ///
-/// An order that ends in [`State::Rejected`] goes through [`Step::Release`] wherever stock may be held: a late copy
-/// of a request that is still on its way then finds a reservation that cannot be held or taken any more. An operator
-/// can give an order up as long as its money was not asked for: then only money that is held has to go back.
+/// An order that ends in [`State::Rejected`] goes through [`Step::Release`] wherever stock may be held: a late
+/// duplicate of a request then finds a reservation that cannot be made or committed any more. An operator can abandon
+/// an order as long as its capture was not requested: then only an authorisation has to be voided.
 #[rustfmt::skip]
 const TABLE: &[Row] = &[
     Row(Pending,         Reserve,   Done,       Some(Kind::StockReserved),     Go(Authorize)),
@@ -126,7 +125,7 @@ const TABLE: &[Row] = &[
     Row(Pending,         Capture,   Done,       Some(Kind::PaymentCaptured),   Reach(Confirmed, Kind::Confirmed)),
     Row(Pending,         Capture,   Refused,    None,                          Go(Restock)),
     Row(Pending,         Release,   Done,       Some(Kind::StockReleased),     Go(Void)),
-    Row(Pending,         Release,   Taken,      Some(Kind::StockCommitted),    Go(Restock)),
+    Row(Pending,         Release,   AlreadyCommitted,      Some(Kind::StockCommitted),    Go(Restock)),
     Row(Pending,         Restock,   Done,       Some(Kind::StockReturned),     Go(Void)),
     Row(Pending,         Void,      Done,       Some(Kind::PaymentVoided),     Reach(Rejected, Kind::Rejected)),
     Row(Cancelling,      Restock,   Done,       Some(Kind::StockReturned),     Go(Refund)),
@@ -153,9 +152,9 @@ impl Illegal {
         Self { state, step: None, outcome }
     }
 
-    /// That an operator has done a step by other means, unless it is the next one and can be done so.
-    pub(super) fn unless_by_hand(state: State, next: Option<Step>, done: Step) -> Result<(), Self> {
-        let fits = next == Some(done) && done.can_be_done_by_hand();
+    /// Fails unless the step is the next one and can be done manually.
+    pub(super) fn unless_manual(state: State, next: Option<Step>, done: Step) -> Result<(), Self> {
+        let fits = next == Some(done) && done.can_be_done_manually();
         if fits { Ok(()) } else { Err(Self { state, step: Some(done), outcome: Done }) }
     }
 }
@@ -165,16 +164,16 @@ impl Illegal {
 pub struct Position {
     /// The state now.
     pub state: State,
-    /// What to do next; `None` in a final state.
+    /// The next step; `None` in a final state.
     pub step: Option<Step>,
     /// What to write into the timeline, in order.
     pub kinds: Vec<Kind>,
 }
 
-/// Begins a saga in `state`: placing, cancelling, or an adjustment. `from` is the state before, where there was one.
+/// Begins a saga in `state`: placing, cancelling, or an adjustment. `from` is the state before, if there was one.
 ///
 /// # Errors
-/// Where no saga begins so.
+/// If no saga begins so.
 pub fn begin(from: Option<State>, state: State, facts: Facts) -> Result<Position, Illegal> {
     let beginning = BEGINNINGS.iter().find(|beginning| (beginning.0, beginning.1) == (from, state));
     let &Beginning(_, _, kind, step) = beginning.ok_or(Illegal::idle(state, Done))?;
@@ -184,7 +183,7 @@ pub fn begin(from: Option<State>, state: State, facts: Facts) -> Result<Position
 /// Where a saga goes after `step` ended with `outcome`. `facts` are those after the step.
 ///
 /// # Errors
-/// Where the table has no such row.
+/// If the table has no such row.
 pub fn advance(state: State, step: Step, outcome: Outcome, facts: Facts) -> Result<Position, Illegal> {
     let &Row(_, _, _, kind, next) = row(state, step, outcome)?;
     settle(state, next, facts, kind.into_iter().collect())
@@ -198,7 +197,7 @@ fn row(state: State, step: Step, outcome: Outcome) -> Result<&'static Row, Illeg
     })
 }
 
-/// Passes over steps that have nothing to do.
+/// Skips steps that have nothing to do.
 fn settle(state: State, mut next: Next, facts: Facts, mut kinds: Vec<Kind>) -> Result<Position, Illegal> {
     loop {
         match next {
@@ -215,11 +214,11 @@ fn settle(state: State, mut next: Next, facts: Facts, mut kinds: Vec<Kind>) -> R
 }
 
 impl Step {
-    /// Whether an operator may take it for done, having done it by other means. What became of goods inventory must know
-    /// itself, as its book has to agree with the orders; and money that nobody is known to hold could not be taken. Each
-    /// of these is its saga's last.
+    /// Whether an operator may do the step manually, outside of souk. Stock steps cannot be done manually, because
+    /// inventory's ledger must match the orders. Authorising cannot, because an authorisation without a reference
+    /// could not be captured. Each manual step is its saga's last.
     #[must_use]
-    pub fn can_be_done_by_hand(self) -> bool {
+    pub fn can_be_done_manually(self) -> bool {
         matches!(self, Capture | Void | Refund)
     }
 

@@ -1,4 +1,4 @@
-//! Goods of an order that leave together.
+//! Shipments: goods of an order that are sent together.
 
 use chrono::{DateTime, Utc};
 use souk_common::ids::{OrderId, ShipmentId};
@@ -12,17 +12,17 @@ pub struct Shipment {
     pub id: ShipmentId,
     /// The order.
     pub order: OrderId,
-    /// What left, by line; each line once.
+    /// The pieces, by line; each line once.
     pub lines: Vec<Pieces>,
     /// How.
     pub tracking: Tracking,
     /// When it left.
     pub ship_time: DateTime<Utc>,
-    /// When souk took it down.
+    /// When it was recorded.
     pub create_time: DateTime<Utc>,
 }
 
-/// By whom goods are carried, and where to follow them. Each is empty where it is not known.
+/// The carrier and the tracking of a shipment. Each is empty if it is unknown.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[allow(missing_docs, reason = "the contract says what each means")]
 pub struct Tracking {
@@ -32,7 +32,7 @@ pub struct Tracking {
 }
 
 impl Shipment {
-    /// Takes a shipment down, and writes its pieces into the order.
+    /// Records a shipment, and adds its pieces to the order.
     ///
     /// # Errors
     /// Why not, where it cannot be; the order is then unchanged.
@@ -41,7 +41,8 @@ impl Shipment {
         items: &[Pieces],
         tracking: Tracking,
         actor: &str,
-        (ship_time, now): (Option<DateTime<Utc>>, DateTime<Utc>),
+        ship_time: Option<DateTime<Utc>>,
+        now: DateTime<Utc>,
     ) -> Result<(Self, Vec<Entry>), Refusal> {
         order.settled()?;
         let mut next = order.clone();

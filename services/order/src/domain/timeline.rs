@@ -1,11 +1,11 @@
-//! What happens to an order, for its timeline.
+//! Timeline entries of an order.
 
 use super::Wish;
 
 /// Who did what souk did by itself.
 pub const SERVICE_ACTOR: &str = "services/order";
 
-/// What can happen to an order. The contract's `TimelineEntry.Kind` says what each means.
+/// Kinds of timeline entries; see the contract's `TimelineEntry.Kind`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[allow(missing_docs, reason = "the contract says what each means")]
 pub enum Kind {
@@ -32,7 +32,7 @@ pub enum Kind {
     Note,
     RetryRequested,
     Abandoned,
-    FinishedByHand,
+    FinishedManually,
 }
 
 /// Something that happened to an order.
@@ -49,13 +49,13 @@ pub struct Entry {
 }
 
 impl Entry {
-    /// Something that the customer may see.
+    /// An entry that the customer sees.
     pub fn new(kind: Kind, actor: impl Into<String>, detail: impl Into<String>) -> Self {
         Self { kind, actor: actor.into(), detail: detail.into(), internal: false }
     }
 
-    /// That an operator did a step by other means. How, is for staff alone.
-    pub(super) fn finished_by_hand(wish: Wish<'_>) -> Self {
-        Self { internal: true, ..Self::new(Kind::FinishedByHand, wish.actor, wish.reason) }
+    /// The entry of a manual step. Its details are for staff alone.
+    pub(super) fn finished_manually(wish: Wish<'_>) -> Self {
+        Self { internal: true, ..Self::new(Kind::FinishedManually, wish.actor, wish.reason) }
     }
 }

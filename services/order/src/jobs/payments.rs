@@ -1,9 +1,10 @@
-//! Money that is held at Stripe for nobody: looked for, and let go.
+//! Finds payment authorisations at Stripe without an order, and voids them.
 
 use std::{sync::Arc, time::Duration};
 
 use chrono::TimeDelta;
-use souk_common::{error::chain, jobs::Jobs};
+use souk_common::error::chain;
+use souk_store::jobs::Jobs;
 
 use super::{CLEAN_EVERY, LIMIT};
 use crate::{
@@ -13,13 +14,13 @@ use crate::{
     store::{Store, now},
 };
 
-/// For how long webhooks are remembered. Stripe sends one again for three days, or a month when asked to.
+/// How long the ids of webhooks are kept. Stripe retries for three days, or up to a month on request.
 const REMEMBERED: TimeDelta = TimeDelta::days(31);
 
 /// Starts the jobs of payments at Stripe.
 pub fn start(jobs: &Jobs, settings: &StripeSettings, store: &Store, stripe: &Arc<Stripe>) {
     let (stripe, books, after) = (stripe.clone(), store.clone(), settings.reconcile_after);
-    // Leased: copies would only ask Stripe the same.
+    // Leased: replicas would only ask Stripe the same.
     jobs.leased("payment-reconciliation", settings.reconcile_interval, LIMIT, move || {
         let (stripe, store) = (stripe.clone(), books.clone());
         async move { let_go(&stripe, &store, after).await }
@@ -31,7 +32,7 @@ pub fn start(jobs: &Jobs, settings: &StripeSettings, store: &Store, stripe: &Arc
     });
 }
 
-/// Lets money go that was held before so long, for no order or one that takes it no more. Says how often.
+/// Voids authorisations that are older than `after` and that no order uses. Returns how many.
 async fn let_go(stripe: &Stripe, store: &Store, after: Duration) -> Result<u64, String> {
     let after = TimeDelta::from_std(after).unwrap_or(TimeDelta::MAX);
     let Some(before) = now().checked_sub_signed(after) else { return Ok(0) };
@@ -41,21 +42,25 @@ async fn let_go(stripe: &Stripe, store: &Store, after: Duration) -> Result<u64, 
             continue;
         }
         if stripe.let_go(&held).await.map_err(|error| chain(&error))? {
-            tracing::warn!(payment = held.payment, intent = held.intent, "money was held for nobody, and is let go");
+            tracing::warn!(
+                payment = held.payment,
+                intent = held.intent,
+                "payment authorisation without an order; voiding it"
+            );
             let_go += 1;
         }
     }
     Ok(let_go)
 }
 
-/// Whether an order counts on this money.
+/// Whether an order uses this authorisation.
 async fn is_wanted(store: &Store, held: &Held) -> Result<bool, crate::store::StoreError> {
     let Some(order) = order_of(&held.payment) else { return Ok(false) };
     let order = store.order(order, None).await?;
     let takes = |order: Order| {
-        // What an operator took by other means is not taken from the hold any more.
-        let by_hand = order.payment.is_some_and(|payment| payment.by_hand);
-        !by_hand && !matches!(order.state, State::Rejected | State::Cancelled)
+        // A manually settled payment no longer needs the authorisation.
+        let manual = order.payment.is_some_and(|payment| payment.settled_manually);
+        !manual && !matches!(order.state, State::Rejected | State::Cancelled)
     };
     Ok(held.current && order.is_some_and(takes))
 }

@@ -1,4 +1,4 @@
-//! What runners of sagas need from outside: a journal, stock, and the clock. Payment providers have their own trait.
+//! The ports of saga runners: a journal, stock, and the clock. Payment providers have their own trait.
 //!
 //! Production has the order service's database, the inventory service and the machine's clock; the simulation by seeds
 //! (`crate::sim`) has all of them in memory, with everything going wrong that can.
@@ -12,10 +12,11 @@ use uuid::Uuid;
 use crate::{
     clients::{Inventory, Unanswered},
     domain::{Answer, Entry, Goods, Saga},
-    store::{self, Lease, Store, StoreError},
+    payment::Provider,
+    store::{self, Lease, Release, Renewal, Store, StoreError},
 };
 
-/// Where sagas are kept, and who may run them. [`Store`] says what each operation does and how it fails.
+/// Stores sagas and their leases. [`Store`] documents each operation and its errors.
 pub trait Journal: Send + Sync + 'static {
     /// See [`Store::save`].
     fn save(
@@ -24,26 +25,20 @@ pub trait Journal: Send + Sync + 'static {
         after: &Saga,
         entries: &[Entry],
         response: Option<&[u8]>,
-        held: (i64, Lease),
+        renewal: Renewal,
     ) -> impl Future<Output = Result<bool, StoreError>> + Send;
 
     /// See [`Store::is_saved`].
     fn is_saved(&self, saga: &Saga) -> impl Future<Output = Result<bool, StoreError>> + Send;
 
     /// See [`Store::release`].
-    fn release(
-        &self,
-        saga: &Saga,
-        held: i64,
-        due: DateTime<Utc>,
-        failure: (i32, &str),
-    ) -> impl Future<Output = Result<(), StoreError>> + Send;
+    fn release(&self, saga: &Saga, release: Release<'_>) -> impl Future<Output = Result<(), StoreError>> + Send;
 
     /// See [`Store::claim`].
     fn claim(&self, lease: Lease, limit: i64) -> impl Future<Output = Result<Vec<Saga>, StoreError>> + Send;
 }
 
-/// Who holds and sells goods. [`Inventory`] says what each operation does.
+/// Reserves and commits stock. [`Inventory`] documents each operation.
 pub trait Stock: Send + Sync + 'static {
     /// See [`Inventory::reserve`].
     fn reserve(
@@ -70,14 +65,26 @@ pub trait Stock: Send + Sync + 'static {
 
 /// The time, and chance.
 pub trait Clock: Send + Sync + 'static {
-    /// The time, as exact as the journal stores it.
+    /// The current time, in the precision of the journal.
     fn now(&self) -> DateTime<Utc>;
 
-    /// A number for a lease: no two runners ever get the same.
+    /// A number for a lease, unique among all runners.
     fn lease_number(&self) -> i64;
 
-    /// From half of a pause to all of it, so that those who fail together do not come again together.
+    /// A random pause from half of `pause` to all of it, so that failed runners do not retry at the same time.
     fn jittered(&self, pause: Duration) -> Duration;
+}
+
+/// What a saga runner needs.
+pub struct Ports<J, S> {
+    /// Where sagas are stored.
+    pub journal: J,
+    /// Where goods are reserved.
+    pub stock: S,
+    /// The payment provider.
+    pub payments: Provider,
+    /// The clock.
+    pub clock: Box<dyn Clock>,
 }
 
 /// The machine's clock and random numbers.
@@ -106,23 +113,17 @@ impl Journal for Store {
         after: &Saga,
         entries: &[Entry],
         response: Option<&[u8]>,
-        held: (i64, Lease),
+        renewal: Renewal,
     ) -> Result<bool, StoreError> {
-        self.save(before, after, entries, response, held).await
+        self.save(before, after, entries, response, renewal).await
     }
 
     async fn is_saved(&self, saga: &Saga) -> Result<bool, StoreError> {
         self.is_saved(saga).await
     }
 
-    async fn release(
-        &self,
-        saga: &Saga,
-        held: i64,
-        due: DateTime<Utc>,
-        failure: (i32, &str),
-    ) -> Result<(), StoreError> {
-        self.release(saga, held, due, failure).await
+    async fn release(&self, saga: &Saga, release: Release<'_>) -> Result<(), StoreError> {
+        self.release(saga, release).await
     }
 
     async fn claim(&self, lease: Lease, limit: i64) -> Result<Vec<Saga>, StoreError> {

@@ -1,7 +1,7 @@
-//! Runs sagas: asks for what the next step needs, and stores how it ended before the next begins.
+//! The saga runner: does the next step, and stores its result before the following step begins.
 //!
-//! Whoever runs a saga holds its lease: a number that nobody else knows, good until a time. Each stored step
-//! extends it. Once it has lapsed anyone may take over, and what the former runner still tries to store is refused.
+//! A runner holds the saga's lease: a secret number that is valid until a time. Each stored step extends it. When it
+//! has expired, another runner may take over, and writes of the former runner are refused.
 
 use std::{future::Future, sync::Arc, time::Duration};
 
@@ -10,17 +10,17 @@ use souk_common::error::chain;
 use tokio::{task::JoinHandle, time::Instant};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
-use super::ports::{Clock, Journal, Stock, System};
+use super::ports::{Clock, Journal, Ports, Stock, System};
 use crate::{
     clients::Inventory,
     config::SagaSettings,
     domain::{Action, Answer, Entry, Saga, State},
     payment::{PaymentError, Provider},
     reply,
-    store::{Lease, Store, StoreError},
+    store::{Lease, Release, Renewal, Store, StoreError},
 };
 
-/// The longest pause between two tries of a saga that does not get on: soon after what it waits for is back, it is done.
+/// The longest pause between two tries of a failed saga step: the saga continues soon after what it waits for is back.
 const MAX_BACKOFF: Duration = Duration::from_secs(5);
 
 /// Runs sagas, each in a task of its own that no caller can cancel.
@@ -39,12 +39,12 @@ struct Inner<J, S> {
 /// How a run ended.
 #[derive(Clone, Debug)]
 pub enum End {
-    /// It came to its end, which is stored.
+    /// It reached its final state, which is stored.
     Final(Saga),
-    /// It goes on later: something could not be reached.
+    /// It will be retried later: something was unreachable.
     Later,
-    /// Someone else has taken over.
-    Taken,
+    /// Another runner has taken over.
+    LeaseLost,
 }
 
 /// Why a step got no answer.
@@ -74,13 +74,13 @@ impl Sagas {
     /// A runner of sagas.
     #[must_use]
     pub fn new(store: Store, inventory: Inventory, payments: Provider, settings: SagaSettings) -> Self {
-        Self::with((store, inventory, payments), Box::new(System), settings)
+        Self::with(Ports { journal: store, stock: inventory, payments, clock: Box::new(System) }, settings)
     }
 }
 
 impl<J: Journal, S: Stock> Sagas<J, S> {
-    /// A runner of sagas with these around it.
-    pub fn with((journal, stock, payments): (J, S, Provider), clock: Box<dyn Clock>, settings: SagaSettings) -> Self {
+    /// A runner with these ports.
+    pub fn with(Ports { journal, stock, payments, clock }: Ports<J, S>, settings: SagaSettings) -> Self {
         Self(Arc::new(Inner {
             journal,
             stock,
@@ -109,17 +109,17 @@ impl<J: Journal, S: Stock> Sagas<J, S> {
         Lease { id, until: self.0.clock.now() + length }
     }
 
-    /// Takes over at most `limit` sagas whose time has come, all under one new lease.
+    /// Takes over at most `limit` due sagas, all under one new lease.
     ///
     /// # Errors
-    /// Where the database fails.
+    /// If the database fails.
     pub async fn claim(&self, limit: usize) -> Result<(Lease, Vec<Saga>), StoreError> {
         let lease = self.lease();
         let limit = i64::try_from(limit).unwrap_or(i64::MAX);
         Ok((lease, self.0.journal.claim(lease, limit).await?))
     }
 
-    /// Runs something that shall end before the service does.
+    /// Spawns work that must end before the service stops.
     pub fn track<F>(&self, work: F) -> JoinHandle<F::Output>
     where
         F: Future + Send + 'static,
@@ -128,28 +128,29 @@ impl<J: Journal, S: Stock> Sagas<J, S> {
         self.0.tasks.spawn(work)
     }
 
-    /// Lets what runs come to an end. What has not by `limit` gives up its lease at once, for another to go on.
+    /// Waits for running sagas to end. Those that run after `limit` release their leases at once, so that another
+    /// replica can continue.
     pub async fn drain(&self, limit: Duration) {
         self.0.tasks.close();
         if tokio::time::timeout(limit, self.0.tasks.wait()).await.is_err() {
             self.0.stop.cancel();
-            // Giving a lease up is one write; if even that takes too long, the lease lapses by itself.
+            // Releasing a lease is one write; if even that takes too long, the lease expires by itself.
             let _ = tokio::time::timeout(Duration::from_secs(2), self.0.tasks.wait()).await;
         }
     }
 
-    /// Goes on with a saga that someone else began, and may have asked already for what its step needs.
+    /// Continues a saga of another runner, which may already have sent the request of its step.
     pub async fn resume(&self, saga: Saga, lease: Lease) -> End {
         self.advance(saga, lease, true).await
     }
 
-    /// Runs a saga that was taken down just now.
+    /// Runs a saga that was recorded just now.
     pub async fn run(&self, saga: Saga, lease: Lease) -> End {
         self.advance(saga, lease, false).await
     }
 
     async fn advance(&self, mut saga: Saga, mut lease: Lease, mut unclear: bool) -> End {
-        // As it is stored, and what has happened since.
+        // The stored saga, and what has happened since.
         let (mut stored, mut entries, mut is_stored) = (saga.clone(), Vec::new(), true);
         while let (_, Some(_)) = saga.position() {
             let mut stuck = None;
@@ -167,7 +168,7 @@ impl<J: Journal, S: Stock> Sagas<J, S> {
             if !is_stored {
                 match self.store(&stored, &saga, &entries, lease).await {
                     Ok(Some(extended)) => lease = extended,
-                    Ok(None) => return End::Taken,
+                    Ok(None) => return End::LeaseLost,
                     Err(why) => stuck = stuck.or(Some(why)),
                 }
             }
@@ -181,21 +182,21 @@ impl<J: Journal, S: Stock> Sagas<J, S> {
         End::Final(saga)
     }
 
-    /// One step: asks, and decides what follows.
+    /// One step: sends its request, and decides what follows.
     async fn step(&self, saga: &mut Saga, unclear: bool) -> Result<Vec<Entry>, Stuck> {
         let action = saga.action().ok_or(Stuck::NoAction)?;
         let (answer, asked_before) = self.ask(saga, &action).await?;
         Ok(saga.advance(&answer, unclear || asked_before, self.0.clock.now()).map_err(StoreError::from)?)
     }
 
-    /// Whether a step has time enough before anyone else may take over, with some to spare.
+    /// Whether the lease is long enough for a step, with a margin.
     fn lasts(&self, lease: Lease) -> bool {
         let settings = &self.0.settings;
-        let needed = settings.step_patience + settings.lease.saturating_sub(settings.step_patience) / 2;
+        let needed = settings.step_timeout + settings.lease.saturating_sub(settings.step_timeout) / 2;
         lease.until - self.0.clock.now() > TimeDelta::from_std(needed).unwrap_or(TimeDelta::MAX)
     }
 
-    /// Stores where a saga has come to since `before`. `None` where the lease is someone else's by now.
+    /// Stores a saga's progress since `before`. `None` if the lease was lost.
     async fn store(
         &self,
         before: &Saga,
@@ -208,11 +209,11 @@ impl<J: Journal, S: Stock> Sagas<J, S> {
         for pause in self.pauses() {
             // A row whose indexed columns stay as they are is cheaper to change.
             let extended = if self.lasts(lease) { lease } else { self.extended(lease.id) };
-            let held = (lease.id, extended);
-            let save = self.0.journal.save(before, after, entries, response.as_deref(), held);
+            let renewal = Renewal { held: lease.id, lease: extended };
+            let save = self.0.journal.save(before, after, entries, response.as_deref(), renewal);
             match save.await {
                 Ok(true) => return Ok(Some(extended)),
-                // The commit whose answer was lost may have gone through.
+                // A commit whose response was lost may have succeeded.
                 Ok(false) if unsure && self.0.journal.is_saved(after).await? => return Ok(Some(extended)),
                 Ok(false) => return Ok(None),
                 Err(error) if !error.is_transient() => return Err(error.into()),
@@ -228,14 +229,14 @@ impl<J: Journal, S: Stock> Sagas<J, S> {
         Ok(None)
     }
 
-    /// Asks until there is an answer, a few times. Also says whether it had to ask more than once.
+    /// Sends the step's request, with a few retries. Also says whether it had to retry.
     async fn ask(&self, saga: &Saga, action: &Action) -> Result<(Answer, bool), Stuck> {
         let began = Instant::now();
-        let patience = self.0.settings.step_patience;
+        let limit = self.0.settings.step_timeout;
         for (tries, pause) in self.pauses().enumerate() {
-            let left = patience.saturating_sub(began.elapsed());
+            let left = limit.saturating_sub(began.elapsed());
             let answer = tokio::select! {
-                // In this order, so that a run can be repeated: chance comes from the clock alone.
+                // In a fixed order, so that a simulated run is repeatable: randomness comes from the clock alone.
                 biased;
                 answer = tokio::time::timeout(left, self.act(saga, action)) => answer,
                 () = self.0.stop.cancelled() => return Err(Stuck::Stopping),
@@ -243,14 +244,14 @@ impl<J: Journal, S: Stock> Sagas<J, S> {
             let stuck = match answer {
                 Ok(Ok(answer)) => return Ok((answer, tries > 0)),
                 Ok(Err(stuck)) => stuck,
-                Err(_) => return Err(Stuck::Slow(patience)),
+                Err(_) => return Err(Stuck::Slow(limit)),
             };
             match pause {
-                Some(pause) if began.elapsed() + pause < patience => self.rest(pause).await?,
+                Some(pause) if began.elapsed() + pause < limit => self.rest(pause).await?,
                 _ => return Err(stuck),
             }
         }
-        Err(Stuck::Slow(patience))
+        Err(Stuck::Slow(limit))
     }
 
     async fn act(&self, saga: &Saga, action: &Action) -> Result<Answer, Stuck> {
@@ -289,7 +290,7 @@ impl<J: Journal, S: Stock> Sagas<J, S> {
         }
     }
 
-    /// Gives the lease up until the next try is due.
+    /// Releases the lease; the next try is due after a pause.
     async fn give_up(&self, saga: &Saga, lease: Lease, stuck: &Stuck) {
         let attempts = saga.attempts().saturating_add(1);
         let pause = match stuck {
@@ -302,13 +303,13 @@ impl<J: Journal, S: Stock> Sagas<J, S> {
             position = ?saga.position(),
             attempts,
             error = why,
-            "an order does not get on; it is tried again",
+            "saga step failed; will retry",
         );
         let due = self.0.clock.now() + TimeDelta::from_std(pause).unwrap_or_default();
-        let released = self.0.journal.release(saga, lease.id, due, (attempts, &why));
-        if let Err(error) = released.await {
-            // The lease lapses by itself.
-            tracing::warn!(error = chain(&error), "a lease could not be given up");
+        let release = Release { held: lease.id, due, attempts, error: &why };
+        if let Err(error) = self.0.journal.release(saga, release).await {
+            // The lease expires by itself.
+            tracing::warn!(error = chain(&error), "cannot release a lease");
         }
     }
 
@@ -327,7 +328,7 @@ impl<J: Journal, S: Stock> Sagas<J, S> {
     }
 }
 
-/// What whoever asked for it is answered at its end. A cancellation answers nobody who may ask again.
+/// The response to the request at the saga's end. A cancellation stores none: repeated requests read the order.
 pub(crate) fn response(saga: &Saga) -> Option<Vec<u8>> {
     match saga {
         Saga::Order(order) if matches!(order.state, State::Confirmed | State::Rejected) => {

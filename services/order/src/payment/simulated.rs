@@ -1,5 +1,5 @@
-//! A payment provider that takes no money: the payment's token says what happens. It keeps books of its own, in
-//! transactions of its own, as another company would.
+//! A payment provider that takes no money: the payment's token determines the result. It keeps its own records,
+//! in its own transactions, as another company would.
 //!
 //! | token | what happens |
 //! |---|---|
@@ -14,14 +14,17 @@ use std::{collections::HashMap, sync::Arc, time::Duration};
 
 use chrono::{DateTime, TimeDelta, Utc};
 use futures::future::BoxFuture;
-use souk_common::{
+use souk_common::money::Money;
+use souk_store::{
     coalesce::{BatchError, Coalescer, Limits},
     db::{self, Db, DbError, Failure},
-    money::Money,
 };
 
 use super::{Notice, PaymentError, PaymentProvider, WebhookError};
-use crate::store::now;
+use crate::store::{
+    books::{Booked, BookedState},
+    now,
+};
 
 mod postgres {
     pub(super) use crate::store::postgres::simulated as queries;
@@ -30,56 +33,7 @@ mod sqlite {
     pub(super) use crate::store::sqlite::simulated as queries;
 }
 
-/// A payment in the provider's books.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) struct Booked {
-    pub key: String,
-    pub reference: String,
-    pub behaviour: String,
-    pub state: BookedState,
-    pub currency: String,
-    pub amount: i64,
-    pub refunded: i64,
-    pub message: String,
-    pub expires_at: DateTime<Utc>,
-    pub authorize_calls: i32,
-    pub capture_calls: i32,
-}
-
-/// How far a payment in the provider's books has come.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum BookedState {
-    New,
-    Authorized,
-    Captured,
-    Voided,
-    Declined,
-}
-
-impl BookedState {
-    pub(crate) fn code(self) -> &'static str {
-        match self {
-            Self::New => "NEW",
-            Self::Authorized => "AUTHORIZED",
-            Self::Captured => "CAPTURED",
-            Self::Voided => "VOIDED",
-            Self::Declined => "DECLINED",
-        }
-    }
-
-    /// The table allows no other words.
-    pub(crate) fn from_code(code: &str) -> Self {
-        match code {
-            "AUTHORIZED" => Self::Authorized,
-            "CAPTURED" => Self::Captured,
-            "VOIDED" => Self::Voided,
-            "DECLINED" => Self::Declined,
-            _ => Self::New,
-        }
-    }
-}
-
-/// Whether an answer reaches whoever asked.
+/// Whether the answer reaches the caller.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Line {
     Up,
@@ -107,7 +61,7 @@ impl Booked {
         }
     }
 
-    /// A payment that is given up before it was asked for.
+    /// A payment that is voided before it was authorised.
     fn unheld(key: &str, now: DateTime<Utc>) -> Self {
         Self {
             key: key.to_owned(),
@@ -155,7 +109,7 @@ impl Booked {
 
     fn void(&mut self) -> Result<(), Declined> {
         match self.state {
-            BookedState::Captured => Err(Declined("the payment was taken already")),
+            BookedState::Captured => Err(Declined("the payment was captured already")),
             BookedState::New | BookedState::Authorized => {
                 self.state = BookedState::Voided;
                 Ok(())
@@ -167,7 +121,7 @@ impl Booked {
     pub(crate) fn refund(&mut self, amount: i64) -> Result<(), Declined> {
         let left = self.amount - self.refunded;
         if self.state != BookedState::Captured || amount > left {
-            return Err(Declined("more would go back than was taken"));
+            return Err(Declined("the refunds would exceed the captured amount"));
         }
         self.refunded += amount;
         Ok(())
@@ -203,7 +157,7 @@ pub struct Simulated {
 /// What the provider answers: the payment as it is then, and whether the answer arrives.
 pub(crate) type Answer = Result<(Booked, Line), Declined>;
 
-/// What is asked of a payment. Those who wait share a commit.
+/// A request about a payment. Waiting requests share a commit.
 #[derive(Clone)]
 pub(crate) struct Ask {
     pub key: String,
@@ -320,7 +274,7 @@ impl Simulated {
     }
 }
 
-/// Answers all that is asked, in order, and writes what follows in one transaction.
+/// Answers all requests in order, and writes their results in one transaction.
 async fn book(db: &Db, asks: &[Ask]) -> Result<Vec<Answer>, BookError> {
     let keys: Vec<String> = asks.iter().map(|ask| ask.key.clone()).collect();
     db::write!(db, |conn, q| -> Result<_, BookError> {
@@ -343,7 +297,7 @@ async fn book(db: &Db, asks: &[Ask]) -> Result<Vec<Answer>, BookError> {
 pub(crate) fn answer(known: &mut HashMap<String, Booked>, ask: &Ask, now: DateTime<Utc>) -> Answer {
     let booked = match &ask.what {
         What::Authorize { new } => known.entry(ask.key.clone()).or_insert_with(|| new.clone()),
-        // Remembered, so that an authorisation that comes late holds nothing.
+        // Recorded, so that a late authorisation has no effect.
         What::Void => known.entry(ask.key.clone()).or_insert_with(|| Booked::unheld(&ask.key, now)),
         What::Capture => known.get_mut(&ask.key).ok_or(Declined("there is no such payment"))?,
     };

@@ -12,14 +12,15 @@ mod webhook;
 
 use chrono::{DateTime, Utc};
 use futures::future::BoxFuture;
-use souk_common::{
-    db::{self, Db, DbError},
-    money::Money,
-};
+use souk_common::money::Money;
+use souk_store::db::{self, Db, DbError};
 
 use self::api::{Api, ApiError, Intent, Refund, Refusal};
 use super::{Notice, PaymentError, PaymentProvider, WebhookError};
-use crate::{config::StripeSettings, store::now};
+use crate::{
+    config::StripeSettings,
+    store::{books::Entry, now},
+};
 
 mod postgres {
     pub(super) use crate::store::postgres::stripe as queries;
@@ -36,18 +37,7 @@ const INSTALLATION: &str = "souk_installation";
 /// Card authorisations live for seven days, or less: older ones need not be looked for.
 const LONGEST_HOLD: chrono::TimeDelta = chrono::TimeDelta::days(8);
 
-const GIVEN_UP: &str = "the payment was given up";
-
-/// What stands for a payment in souk's books. It never changes.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) enum Entry {
-    /// An intent, by Stripe's id.
-    Intent(String),
-    /// Nothing, as there is nothing to pay.
-    Free,
-    /// Nothing, for good. Says why.
-    Closed(String),
-}
+const GIVEN_UP: &str = "the payment was voided";
 
 /// Money that is held at Stripe.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -120,7 +110,7 @@ impl Stripe {
                 }
             }
         };
-        // Where another runner was faster, theirs counts, and ours is never confirmed.
+        // If another runner was faster, theirs counts, and ours is never confirmed.
         self.write(key, &new).await.map_err(unanswered)
     }
 
@@ -140,7 +130,7 @@ impl Stripe {
         }
     }
 
-    /// Cancels an intent, and answers with its status then.
+    /// Cancels an intent, and returns its status then.
     async fn cancel(&self, id: &str) -> Result<String, PaymentError> {
         let intent = match self.api.act(id, "cancel").await {
             // Cancelled already, or captured.
@@ -173,8 +163,8 @@ impl Stripe {
         let Entry::Intent(id) = entry else { return Ok(()) };
         match self.cancel(&id).await?.as_str() {
             "canceled" => Ok(()),
-            "succeeded" => Err(declined("the payment was taken already")),
-            status => Err(unanswered(format!("the payment is {status} and cannot be given up yet"))),
+            "succeeded" => Err(declined("the payment was captured already")),
+            status => Err(unanswered(format!("the payment is {status} and cannot be voided yet"))),
         }
     }
 
@@ -192,15 +182,15 @@ impl Stripe {
         }
         // Nothing was taken: of a hold that was let go, Stripe would say that it was given back.
         if self.api.intent(&id).await.map_err(unanswered)?.status != "succeeded" {
-            return Err(declined("the payment was never taken"));
+            return Err(declined("the payment was never captured"));
         }
-        // One that has failed is made anew.
+        // One that has failed is recreated.
         let unique = idempotency(refund, &format!("refund-{}", failed.len()));
         match self.api.refund(&id, units, &[(REFUND, refund)], &unique).await {
             Ok(made) if made.holds() => Ok(()),
             Ok(_) => Err(unanswered("the refund has failed")),
             Err(ApiError::Refused(refusal)) if refusal.is("charge_already_refunded") => {
-                tracing::warn!(payment = key, "all of a payment was given back at Stripe, by whom souk does not know");
+                tracing::warn!(payment = key, "payment fully refunded at Stripe, but not by souk");
                 Ok(())
             }
             Err(ApiError::Refused(refusal)) => Err(declined(&said(key, &refusal))),
@@ -271,8 +261,8 @@ fn said(key: &str, refusal: &Refusal) -> String {
     }
 }
 
-/// A key by which Stripe makes something once. It remembers failures of its own, too, for a day or more: so the key
-/// changes every hour. That what it makes is used once does not depend on it.
+/// A key by which Stripe makes something once. It keeps failures of its own, too, for a day or more: so the key changes
+/// every hour. That what it makes is used once does not depend on it.
 fn idempotency(key: &str, purpose: &str) -> String {
     format!("souk-{key}-{purpose}-{}", Utc::now().timestamp() / 3600)
 }

@@ -1,13 +1,6 @@
 //! ReturnOrderItems, RefundOrder and ListRefunds.
 
-use chrono::{DateTime, Utc};
-use souk_common::{
-    auth::Caller,
-    error::Problem,
-    ids::{OrderId, ReturnId},
-    money::Money,
-    page,
-};
+use souk_common::{auth::Caller, error::Problem, ids::ReturnId, money::Money, page};
 use souk_proto::order::v1::{
     ListRefundsRequest, ListRefundsResponse, Refund as RefundMessage, RefundOrderRequest, Return as ReturnMessage,
     ReturnOrderItemsRequest,
@@ -18,7 +11,7 @@ use crate::{
     domain::{Adjustment, Saga, What, Wish},
     error::Error,
     reply,
-    store::{Begin, Key},
+    store::{Adjusting, Begin, Key, OrderScope},
 };
 
 impl Parts {
@@ -29,12 +22,12 @@ impl Parts {
     ) -> Result<Answered<ReturnMessage>, Problem> {
         let id = parse::order("name", &request.name)?;
         let key = parse::key(caller, "ReturnOrderItems", &request.request_id, &request);
-        if let Some(memory) = self.store.recall(&key).await.map_err(Error::from)? {
-            return Answered::again(memory);
+        if let Some(record) = self.store.find_record(&key).await.map_err(Error::from)? {
+            return Answered::again(record);
         }
         let what = What::Return(parse::pieces(&request.items, |item| (item.line_number, item.quantity)));
         let time = parse::past("return_time", request.return_time)?;
-        self.adjust(caller, (&key, id), (&what, time), &request.reason, reply::back).await
+        self.adjust(caller, &key, Adjusting { order: id, what: &what, time }, &request.reason, reply::back).await
     }
 
     pub(super) async fn refund(
@@ -44,33 +37,36 @@ impl Parts {
     ) -> Result<Answered<RefundMessage>, Problem> {
         let id = parse::order("name", &request.name)?;
         let key = parse::key(caller, "RefundOrder", &request.request_id, &request);
-        if let Some(memory) = self.store.recall(&key).await.map_err(Error::from)? {
-            return Answered::again(memory);
+        if let Some(record) = self.store.find_record(&key).await.map_err(Error::from)? {
+            return Answered::again(record);
         }
         let amount = request.amount.as_ref().ok_or_else(|| Problem::invalid("amount", "must be set"))?;
         let amount = Money::try_from(amount).map_err(|error| Problem::invalid("amount", error.to_string()))?;
-        self.adjust(caller, (&key, id), (&What::Refund(amount), None), &request.reason, reply::refund).await
+        let what = What::Refund(amount);
+        let adjusting = Adjusting { order: id, what: &what, time: None };
+        self.adjust(caller, &key, adjusting, &request.reason, reply::refund).await
     }
 
-    /// Gives something of an order back, to the end.
+    /// Runs an adjustment to its end.
     async fn adjust<T: prost::Message + Default>(
         &self,
         caller: &Caller,
-        (key, id): (&Key, OrderId),
-        what: (&What, Option<DateTime<Utc>>),
+        key: &Key,
+        adjusting: Adjusting<'_>,
         reason: &str,
         reply: fn(&Adjustment) -> T,
     ) -> Result<Answered<T>, Problem> {
+        let id = adjusting.order;
         let lease = self.sagas.lease();
         let wish = Wish { actor: &key.caller, reason, etag: "" };
-        let begun = self.store.adjust((key, id), what, wish, lease, reply::encoded_adjustment).await;
+        let begun = self.store.adjust(key, adjusting, wish, lease, reply::encoded_adjustment).await;
         let begun = match begun.map_err(Error::from)? {
             Begin::NotFound => return Err(missing(caller, id)),
-            Begin::Known(memory) => return Answered::again(memory),
+            Begin::Known(record) => return Answered::again(record),
             Begin::Refused(refusal) => return Err(refused(refusal, id, "give goods or money back")),
             Begin::Begun(adjustment) => Saga::Adjustment(adjustment),
         };
-        let what = match what.0 {
+        let what = match adjusting.what {
             What::Refund(_) => "the refund",
             _ => "the return",
         };
@@ -89,7 +85,7 @@ impl Parts {
         let query = ("orders.refunds", id);
         let size = page::size(request.page_size);
         let after: Option<ReturnId> = page::decode(&request.page_token, &query).map_err(bad_token)?;
-        let rows = self.store.adjustments((id, caller.grant.owner()), after, size + 1).await;
+        let rows = self.store.adjustments(OrderScope { id, owner: caller.grant.owner() }, after, size + 1).await;
         let rows = rows.map_err(Error::from)?.ok_or_else(|| missing(caller, id))?;
         let message = |row| reply::refund(&row);
         let (refunds, next_page_token) = page::cut(rows, size, &query, |row: &Adjustment| row.id, message);

@@ -11,7 +11,7 @@ use crate::{
     domain::{CancelRefusal, Order, Saga, Wish},
     error::Error,
     reply,
-    store::{Cancel, Memory},
+    store::{Cancel, IdempotencyRecord, OrderScope},
 };
 
 impl Parts {
@@ -27,19 +27,19 @@ impl Parts {
             if request.request_id.is_empty() {
                 return Err(Problem::invalid("request_id", "must be set to cancel items"));
             }
-            if let Some(memory) = self.store.recall(&key).await.map_err(Error::from)? {
-                return self.cancelled_again(caller, memory).await;
+            if let Some(record) = self.store.find_record(&key).await.map_err(Error::from)? {
+                return self.cancelled_again(caller, record).await;
             }
         }
         let lease = self.sagas.lease();
         let wish = Wish { actor: &key.caller, reason: &request.reason, etag: &request.etag };
-        let whose = (id, caller.grant.owner());
-        let cancel = self.store.cancel(whose, (&key, &items), wish, lease, reply::encoded_adjustment).await;
+        let scope = OrderScope { id, owner: caller.grant.owner() };
+        let cancel = self.store.cancel(scope, &key, &items, wish, lease, reply::encoded_adjustment).await;
         let begun = match cancel.map_err(Error::from)? {
             Cancel::NotFound => return Err(missing(caller, id)),
             Cancel::Refused(refusal, order) => return Err(refused(refusal, &order)),
             Cancel::Already(order) => return Ok(Answered::new(reply::order(&order))),
-            Cancel::Known(memory) => return self.cancelled_again(caller, memory).await,
+            Cancel::Known(record) => return self.cancelled_again(caller, record).await,
             Cancel::Begun(saga) => saga,
         };
         match self.finish(begun, lease, "the cancellation").await? {
@@ -52,10 +52,14 @@ impl Parts {
         }
     }
 
-    /// What was cancelled before under the same key: the order as it is by now.
-    async fn cancelled_again(&self, caller: &Caller, memory: Memory) -> Result<Answered<OrderMessage>, Problem> {
-        let id = memory.order;
-        let Answered { replayed, .. } = Answered::<Refund>::again(memory)?;
+    /// The response to a repeated cancellation: the order as it is now.
+    async fn cancelled_again(
+        &self,
+        caller: &Caller,
+        record: IdempotencyRecord,
+    ) -> Result<Answered<OrderMessage>, Problem> {
+        let id = record.order;
+        let Answered { replayed, .. } = Answered::<Refund>::again(record)?;
         let order = self.store.order(id, caller.grant.owner()).await;
         let order = order.map_err(Error::from)?.ok_or_else(|| missing(caller, id))?;
         Ok(Answered { message: reply::order(&order), replayed })

@@ -13,12 +13,12 @@ use souk_proto::order::v1::{
     ListOrdersRequest, ListOrdersResponse, ListTimelineEntriesRequest, ListTimelineEntriesResponse,
 };
 
-use super::{Parts, missing, parse};
+use super::{Parts, convert, missing, parse};
 use crate::{
     domain::{Order, State},
     error::Error,
     reply,
-    store::{Condition, OrderKey, Query, TimelineRow},
+    store::{Condition, OrderKey, OrderScope, Query, TimelineRow},
 };
 
 const STATES: &[&str] = &["STATE_PENDING", "STATE_CONFIRMED", "STATE_REJECTED", "STATE_CANCELLING", "STATE_CANCELLED"];
@@ -61,16 +61,16 @@ impl Parts {
         let query = ("orders.timeline", id);
         let size = page::size(request.page_size);
         let after: Option<i32> = page::decode(&request.page_token, &query).map_err(bad_token)?;
-        let whose = (id, caller.grant.owner());
-        let rows = self.store.timeline(whose, after.unwrap_or(0), size + 1).await;
+        let scope = OrderScope { id, owner: caller.grant.owner() };
+        let rows = self.store.timeline(scope, after.unwrap_or(0), size + 1).await;
         let rows = rows.map_err(Error::from)?.ok_or_else(|| missing(caller, id))?;
         let key = |row: &TimelineRow| row.number;
-        let (timeline_entries, next_page_token) = page::cut(rows, size, &query, key, reply::entry);
+        let (timeline_entries, next_page_token) = page::cut(rows, size, &query, key, convert::entry);
         Ok(ListTimelineEntriesResponse { timeline_entries, next_page_token })
     }
 }
 
-/// Whose orders to list or watch; everyone's where `None`.
+/// The customer whose orders to list or watch. `None`: all customers.
 pub(super) fn customer(caller: &Caller, asked: &str) -> Result<Option<UserId>, Problem> {
     if asked.is_empty() {
         return Ok(caller.grant.owner());

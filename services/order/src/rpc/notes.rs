@@ -4,11 +4,10 @@ use prost::Message;
 use souk_common::{auth::Caller, error::Problem};
 use souk_proto::order::v1::{AddOrderNoteRequest, TimelineEntry};
 
-use super::{Answered, Parts, missing, parse, refused};
+use super::{Answered, Parts, convert, missing, parse, refused};
 use crate::{
     error::Error,
-    reply,
-    store::{Begin, TimelineRow},
+    store::{Begin, Note, TimelineRow},
 };
 
 impl Parts {
@@ -19,17 +18,17 @@ impl Parts {
     ) -> Result<Answered<TimelineEntry>, Problem> {
         let id = parse::order("name", &request.name)?;
         let key = parse::key(caller, "AddOrderNote", &request.request_id, request);
-        if let Some(memory) = self.store.recall(&key).await.map_err(Error::from)? {
-            return Answered::again(memory);
+        if let Some(record) = self.store.find_record(&key).await.map_err(Error::from)? {
+            return Answered::again(record);
         }
-        let respond = |row: &TimelineRow| reply::entry(row.clone()).encode_to_vec();
-        let note = (request.text.as_str(), !request.visible_to_customer);
-        let written = self.store.note((&key, id), note, respond).await;
+        let respond = |row: &TimelineRow| convert::entry(row.clone()).encode_to_vec();
+        let note = Note { text: &request.text, internal: !request.visible_to_customer };
+        let written = self.store.note(&key, id, note, respond).await;
         match written.map_err(Error::from)? {
             Begin::NotFound => Err(missing(caller, id)),
-            Begin::Known(memory) => Answered::again(memory),
+            Begin::Known(record) => Answered::again(record),
             Begin::Refused(refusal) => Err(refused(refusal, id, "take notes")),
-            Begin::Begun(row) => Ok(Answered::new(reply::entry(row))),
+            Begin::Begun(row) => Ok(Answered::new(convert::entry(row))),
         }
     }
 }

@@ -1,4 +1,4 @@
-//! What stands in a request, in the domain's terms. What the contract's own rules say has been checked already.
+//! Parses requests into domain types. The contract's rules have been checked already.
 
 use chrono::{DateTime, SubsecRound, Utc};
 use prost::Message;
@@ -50,7 +50,7 @@ pub(super) fn past(field: &str, time: Option<Timestamp>) -> Result<Option<DateTi
     Ok(Some(read))
 }
 
-/// Pieces of lines, in whatever message they stand.
+/// Pieces of lines, from any message type.
 pub(super) fn pieces<T>(items: &[T], read: impl Fn(&T) -> (i32, i64)) -> Vec<Pieces> {
     items.iter().map(read).map(|(number, quantity)| Pieces { number, quantity }).collect()
 }

@@ -41,9 +41,9 @@ impl Parts {
         let priced = match timeout(PROMPT, &mut pricing).await {
             Ok(priced) => priced,
             Err(_) => {
-                // It takes long: whoever was answered before does not wait for it.
-                if !validate_only && let Some(memory) = self.store.recall(&key).await.map_err(Error::from)? {
-                    return Answered::again(memory);
+                // It takes long: a repeated request should not wait for it.
+                if !validate_only && let Some(record) = self.store.find_record(&key).await.map_err(Error::from)? {
+                    return Answered::again(record);
                 }
                 pricing.await
             }
@@ -51,9 +51,9 @@ impl Parts {
         let (order, entries) = match priced {
             Ok(placed) => placed,
             Err(problem) if validate_only => return Err(problem),
-            // What was answered once is answered again, whatever has become of the goods or of who sells them.
-            Err(problem) => match self.store.recall(&key).await.map_err(Error::from)? {
-                Some(memory) => return Answered::again(memory),
+            // A repeated request gets its stored response, even if a product is no longer sold.
+            Err(problem) => match self.store.find_record(&key).await.map_err(Error::from)? {
+                Some(record) => return Answered::again(record),
                 None => return Err(problem),
             },
         };
@@ -62,8 +62,8 @@ impl Parts {
         }
         let lease = self.sagas.lease();
         let known = self.store.place(&key, &order, &entries, lease).await;
-        if let Some(memory) = known.map_err(Error::from)? {
-            return Answered::again(memory);
+        if let Some(record) = known.map_err(Error::from)? {
+            return Answered::again(record);
         }
         let saga = Saga::Order(Box::new(order));
         match self.finish(saga, lease, "the order").await? {
@@ -72,7 +72,7 @@ impl Parts {
         }
     }
 
-    /// The order that was asked for, at the prices of this moment.
+    /// The requested order, at current prices.
     async fn priced(
         &self,
         customer: UserId,
@@ -101,7 +101,7 @@ impl Parts {
         Ok(Order::place(placement, now()).map_err(Error::from)?)
     }
 
-    /// The order as it would be, were it placed now with a payment that is approved. Nothing is written.
+    /// The order as it would be if it were placed now with an approved payment. Nothing is written.
     async fn would_be(&self, order: Order) -> Result<OrderMessage, Problem> {
         if let Some(id) = &order.external_id
             && self.store.external_id_is_taken(id).await.map_err(Error::from)?
@@ -144,7 +144,7 @@ fn expected_total(total: Option<&MoneyMessage>) -> Result<Option<Money>, Problem
     }
 }
 
-/// Tells the new total in words, and for programs in the fields of `google.type.Money`.
+/// The error with the new total, as text and in the fields of `google.type.Money`.
 fn total_changed(expected: Money, total: Money) -> Problem {
     let told = MoneyMessage::from(total);
     Problem::new(Reason::TotalChanged, format!("the order's total is {total}, not {expected}: ask the buyer again"))
@@ -157,7 +157,7 @@ fn total_changed(expected: Money, total: Money) -> Problem {
 /// Whose order it is to be.
 fn customer(caller: &Caller, request: &PlaceOrderRequest) -> Result<UserId, Problem> {
     if request.customer.is_empty() {
-        return caller.user().map_err(|_| Problem::invalid("customer", "must be set where the caller is not a user"));
+        return caller.user().map_err(|_| Problem::invalid("customer", "must be set if the caller is not a user"));
     }
     let customer = UserId::parse_name(&request.customer).map_err(|error| parse::id("customer", &error))?;
     if !caller.grant.covers(customer) {

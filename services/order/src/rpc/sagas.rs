@@ -1,4 +1,4 @@
-//! The inspector: ListSagas, RetrySaga, CompensateSaga and FinishSaga.
+//! ListSagas, RetrySaga, CompensateSaga and FinishSaga.
 
 use chrono::{DateTime, Utc};
 use souk_common::{
@@ -17,12 +17,11 @@ use souk_proto::order::v1::{
 use tonic::{Request, Response, Status};
 use uuid::Uuid;
 
-use super::{Parts, RETRY, Rpc, list::bad_token, parse};
+use super::{Parts, RETRY, Rpc, convert, list::bad_token, parse};
 use crate::{
     domain::{Saga, Step, Wish},
     error::Error,
     jobs::saga::response,
-    reply,
     store::{Operated, SagaCondition, SagaId, SagaQuery, SagaView},
 };
 
@@ -42,13 +41,13 @@ impl SagaService for Rpc {
 
     async fn compensate_saga(&self, request: Request<CompensateSagaRequest>) -> Result<Response<SagaMessage>, Status> {
         let caller = Caller::of(&request)?;
-        let given_up = self.undisturbed(|parts| async move { parts.compensate(&caller, request.get_ref()).await });
+        let given_up = self.spawn_detached(|parts| async move { parts.compensate(&caller, request.get_ref()).await });
         Ok(Response::new(given_up.await?))
     }
 
     async fn finish_saga(&self, request: Request<FinishSagaRequest>) -> Result<Response<SagaMessage>, Status> {
         let caller = Caller::of(&request)?;
-        Ok(Response::new(self.0.finish_by_hand(&caller, request.get_ref()).await?))
+        Ok(Response::new(self.0.finish_manually(&caller, request.get_ref()).await?))
     }
 }
 
@@ -64,7 +63,7 @@ impl Parts {
         let after: Option<(DateTime<Utc>, Uuid)> = page::decode(&request.page_token, &query).map_err(bad_token)?;
         let rows = self.store.sagas(&SagaQuery { conditions, after, limit: size + 1 }).await.map_err(Error::from)?;
         let key = |row: &SagaView| (row.created, row.id.uuid());
-        let (sagas, next_page_token) = page::cut(rows, size, &query, key, |row| reply::saga(&row));
+        let (sagas, next_page_token) = page::cut(rows, size, &query, key, |row| convert::saga(&row));
         Ok(ListSagasResponse { sagas, next_page_token })
     }
 
@@ -73,13 +72,13 @@ impl Parts {
         let actor = caller.actor();
         let wish = Wish { actor: &actor, reason: &request.reason, etag: "" };
         match self.store.retry(id, wish).await.map_err(Error::from)? {
-            Operated::Done(saga) => Ok(reply::saga(&saga)),
+            Operated::Done(saga) => Ok(convert::saga(&saga)),
             other => Err(refused(other, &request.name, "there is nothing to try again", "must not be done")),
         }
     }
 
     async fn compensate(&self, caller: &Caller, request: &CompensateSagaRequest) -> Result<SagaMessage, Problem> {
-        let (what, must) = ("this cannot be given up", "must be PENDING at RESERVE, AUTHORIZE or COMMIT");
+        let (what, must) = ("this saga cannot be abandoned", "must be PENDING at RESERVE, AUTHORIZE or COMMIT");
         let id = match saga_id(&request.name)? {
             SagaId::Order(id) => id,
             id @ SagaId::Adjustment(_) => {
@@ -97,16 +96,16 @@ impl Parts {
             };
         self.finish(Saga::Order(order), lease, "the compensation").await?;
         let saga = self.store.saga(SagaId::Order(id)).await.map_err(Error::from)?;
-        saga.as_ref().map(reply::saga).ok_or_else(|| Problem::not_found(request.name.as_str()))
+        saga.as_ref().map(convert::saga).ok_or_else(|| Problem::not_found(request.name.as_str()))
     }
 
-    async fn finish_by_hand(&self, caller: &Caller, request: &FinishSagaRequest) -> Result<SagaMessage, Problem> {
+    async fn finish_manually(&self, caller: &Caller, request: &FinishSagaRequest) -> Result<SagaMessage, Problem> {
         let id = saga_id(&request.name)?;
         let step = Step::from_code(&request.step).map_err(|error| Problem::invalid("step", error.to_string()))?;
         let actor = caller.actor();
         let wish = Wish { actor: &actor, reason: &request.reason, etag: "" };
-        match self.store.finish((id, step), wish, response).await.map_err(Error::from)? {
-            Operated::Done(saga) => Ok(reply::saga(&saga)),
+        match self.store.finish(id, step, wish, response).await.map_err(Error::from)? {
+            Operated::Done(saga) => Ok(convert::saga(&saga)),
             other => {
                 let must = format!("must be at {}", request.step);
                 Err(refused(other, &request.name, "it is not at the step that was done", &must))

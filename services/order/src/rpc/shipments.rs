@@ -11,7 +11,7 @@ use crate::{
     domain::{Shipment, Tracking},
     error::Error,
     reply,
-    store::{Begin, Shipping, Which},
+    store::{Begin, OrderScope, Shipping, Which},
 };
 
 impl Parts {
@@ -22,8 +22,8 @@ impl Parts {
     ) -> Result<Answered<ShipmentMessage>, Problem> {
         let id = parse::order("parent", &request.parent)?;
         let key = parse::key(caller, "CreateShipment", &request.request_id, &request);
-        if let Some(memory) = self.store.recall(&key).await.map_err(Error::from)? {
-            return Answered::again(memory);
+        if let Some(record) = self.store.find_record(&key).await.map_err(Error::from)? {
+            return Answered::again(record);
         }
         let draft = request.shipment.ok_or_else(|| Problem::invalid("shipment", "must be set"))?;
         let shipping = Shipping {
@@ -32,10 +32,10 @@ impl Parts {
             tracking: Tracking { carrier: draft.carrier, number: draft.tracking_number, url: draft.tracking_url },
         };
         let respond = |shipment: &Shipment| reply::shipment(shipment).encode_to_vec();
-        let shipped = self.store.ship((&key, id), &shipping, respond).await;
+        let shipped = self.store.ship(&key, id, &shipping, respond).await;
         match shipped.map_err(Error::from)? {
             Begin::NotFound => Err(missing(caller, id)),
-            Begin::Known(memory) => Answered::again(memory),
+            Begin::Known(record) => Answered::again(record),
             Begin::Refused(refusal) => Err(refused(refusal, id, "are shipped")),
             Begin::Begun(shipment) => Ok(Answered::new(reply::shipment(&shipment))),
         }
@@ -50,7 +50,8 @@ impl Parts {
         let (order, shipment) = request.name.split_once("/shipments/").ok_or_else(nowhere)?;
         let order = parse::order("name", order)?;
         let shipment: ShipmentId = shipment.parse().map_err(|error| parse::id("name", &error))?;
-        let found = self.store.shipments((order, caller.grant.owner()), Which::One(shipment)).await;
+        let found =
+            self.store.shipments(OrderScope { id: order, owner: caller.grant.owner() }, Which::One(shipment)).await;
         let found = found.map_err(Error::from)?.ok_or_else(|| missing(caller, order))?;
         found.first().map(reply::shipment).ok_or_else(|| Problem::not_found(request.name.as_str()))
     }
@@ -64,7 +65,8 @@ impl Parts {
         let query = ("orders.shipments", id);
         let size = page::size(request.page_size);
         let after: Option<ShipmentId> = page::decode(&request.page_token, &query).map_err(bad_token)?;
-        let rows = self.store.shipments((id, caller.grant.owner()), Which::Page(after, size + 1)).await;
+        let rows =
+            self.store.shipments(OrderScope { id, owner: caller.grant.owner() }, Which::Page(after, size + 1)).await;
         let rows = rows.map_err(Error::from)?.ok_or_else(|| missing(caller, id))?;
         let message = |row| reply::shipment(&row);
         let (shipments, next_page_token) = page::cut(rows, size, &query, |row: &Shipment| row.id, message);

@@ -3,11 +3,7 @@
 use std::{pin::Pin, sync::Arc};
 
 use futures::{Stream, StreamExt};
-use souk_common::{
-    auth::Caller,
-    error::Problem,
-    events::{Begin, DeadLetters, Event, Log, Responses, Step},
-};
+use souk_common::{auth::Caller, error::Problem};
 use souk_proto::{
     common::v1::{
         DeadLetter, DeleteDeadLetterRequest, DeleteDeadLetterResponse, ListDeadLettersRequest, ListDeadLettersResponse,
@@ -15,6 +11,7 @@ use souk_proto::{
     },
     order::v1::{Order, WatchOrdersRequest, WatchOrdersResponse, event_service_server::EventService},
 };
+use souk_store::events::{Begin, DeadLetters, Event, Log, Responses, Step};
 use tonic::{Request, Response, Status};
 
 use super::{Rpc, list::customer};

@@ -1,4 +1,4 @@
-//! What a payment provider tells: a nudge to look, never a fact to act on.
+//! Webhooks of payment providers: a hint to look, never a fact to act on.
 
 use souk_common::error::{Problem, Reason, chain};
 use souk_proto::order::v1::{ReceiveWebhookRequest, ReceiveWebhookResponse, payment_service_server::PaymentService};
@@ -45,16 +45,16 @@ impl Parts {
             return Ok(());
         }
         self.heed(&notice).await?;
-        // Only now: one that could not be heeded is sent again.
+        // Recorded last: the provider sends a webhook again that failed.
         Ok(self.store.notice(&notice.id).await.map_err(Error::from)?)
     }
 
-    /// Has souk ask sooner for what it would have asked anyway: an order under way goes on now, and what could not be
-    /// placed gives up its money once more, which changes nothing where that was done.
+    /// Has souk ask sooner for what it would have asked anyway: an order under way continues now, and what could not
+    /// be placed gives up its money once more, which changes nothing if that was done.
     async fn heed(&self, notice: &Notice) -> Result<(), Problem> {
         let Notice { id, kind, payment } = notice;
         let Some(key) = payment else {
-            tracing::info!(id, kind, "a webhook is about no payment of an order");
+            tracing::info!(id, kind, "webhook is not about an order's payment");
             return Ok(());
         };
         let order = match order_of(key) {
@@ -67,12 +67,12 @@ impl Parts {
                 Ok(()) => {}
                 // Not by souk. Sending it again would not help.
                 Err(error @ PaymentError::Declined { .. }) => {
-                    tracing::error!(order = %order.id, error = chain(&error), "a rejected order was charged");
+                    tracing::error!(order = %order.id, error = chain(&error), "rejected order was charged");
                 }
                 Err(error) => return Err(Problem::unavailable("the payment provider").caused_by(error)),
             },
             Some(_) => {}
-            None => tracing::warn!(id, kind, payment = key, "a webhook is about a payment without an order"),
+            None => tracing::warn!(id, kind, payment = key, "webhook is about a payment without an order"),
         }
         Ok(())
     }

@@ -22,17 +22,16 @@ use tonic::{Request, Response, Status};
 
 use super::parse;
 use crate::{
+    domain::{
+        delivery::{Attempt, Delivery, State},
+        endpoint::{Change, DisableReason, Endpoint},
+    },
     error::Error,
     store::{
         now,
         webhooks::{Changed, Condition, Query, Sent, Webhooks as Store},
     },
-    webhooks::{
-        address::Policy,
-        delivery::{Attempt, Delivery, State},
-        endpoint::{Change, DisableReason, Endpoint},
-        settings::Settings,
-    },
+    webhooks::{address::Policy, settings::Settings},
 };
 
 /// The fields that an update may change.
@@ -292,7 +291,7 @@ fn test_delivery(endpoint: WebhookEndpointId, now: DateTime<Utc>) -> Delivery {
         body: json!({"type": kind, "timestamp": timestamp, "data": {"webhookEndpoint": subject}}).to_string(),
         kind,
         subject,
-        // It is in no log, and waits for no other.
+        // It has no position in the event log, and waits for no other.
         position: 0,
         state: State::Pending,
         attempt_count: 0,

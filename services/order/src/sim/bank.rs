@@ -1,4 +1,4 @@
-//! A payment provider in memory: the simulated provider's rules over books that stand in a map.
+//! A payment provider in memory: the simulated provider's rules over books that are in a map.
 
 use std::collections::{BTreeMap, HashMap};
 
@@ -14,8 +14,9 @@ use crate::{
     domain::Action,
     payment::{
         Notice, PaymentError, PaymentProvider, WebhookError,
-        simulated::{Answer, Ask, Booked, BookedState, Declined, Line, What, answer},
+        simulated::{Answer, Ask, Declined, Line, What, answer},
     },
+    store::books::{Booked, BookedState},
 };
 
 /// Another company's books.
@@ -26,9 +27,9 @@ pub struct Bank {
     /// Refunds by key, with their payment's.
     pub refunds: BTreeMap<String, (String, i64)>,
     /// What operators took by a transfer, by the payment's key.
-    pub taken_by_hand: BTreeMap<String, i64>,
+    pub manual_captures: BTreeMap<String, i64>,
     /// What they gave back so: refunds by key, with their payment's.
-    pub refunds_by_hand: BTreeMap<String, (String, i64)>,
+    pub manual_refunds: BTreeMap<String, (String, i64)>,
 }
 
 impl State {
@@ -63,7 +64,7 @@ impl State {
         if self.bank.refunds.contains_key(refund) && self.planted != Some(Planted::RefundAgain) {
             return Ok(());
         }
-        if self.bank.refunds_by_hand.contains_key(refund) {
+        if self.bank.manual_refunds.contains_key(refund) {
             return Err(Declined("the account is closed"));
         }
         booked.refund(minor)?;
@@ -75,24 +76,24 @@ impl State {
 impl State {
     /// An operator sees to what a saga would have asked for: whatever the provider has not done is done by a transfer, and
     /// the provider is kept from doing it later.
-    pub fn settle_by_hand(&mut self, action: &Action, total: i64) {
+    pub fn settle_manually(&mut self, action: &Action, total: i64) {
         let now = self.now();
-        let Bank { payments, refunds, taken_by_hand, refunds_by_hand } = &mut self.bank;
+        let Bank { payments, refunds, manual_captures, manual_refunds } = &mut self.bank;
         match action {
             Action::Capture { payment } | Action::Void { payment } => {
                 let ask = Ask { key: payment.clone(), what: What::Void };
-                // Refused where it was taken.
+                // Refused if it was taken.
                 let let_go = answer(payments, &ask, now).is_ok();
                 match (action, let_go) {
-                    (Action::Capture { .. }, true) => drop(taken_by_hand.insert(payment.clone(), total)),
+                    (Action::Capture { .. }, true) => drop(manual_captures.insert(payment.clone(), total)),
                     (Action::Void { .. }, false) => {
-                        refunds_by_hand.insert(payment.clone(), (payment.clone(), total));
+                        manual_refunds.insert(payment.clone(), (payment.clone(), total));
                     }
                     _ => {}
                 }
             }
             Action::Refund { payment, key, amount } if !refunds.contains_key(key) => {
-                refunds_by_hand.insert(key.clone(), (payment.clone(), amount.minor));
+                manual_refunds.insert(key.clone(), (payment.clone(), amount.minor));
             }
             _ => {}
         }

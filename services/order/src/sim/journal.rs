@@ -13,7 +13,7 @@ use crate::{
     },
     jobs::saga::response,
     reply,
-    store::{Key, Lease, Memory, TimelineRow},
+    store::{IdempotencyRecord, Key, Lease, TimelineRow},
 };
 
 /// A saga with who may run it.
@@ -42,7 +42,7 @@ impl<T> Row<T> {
 #[derive(Clone, Debug)]
 pub enum Wished<T> {
     NotFound,
-    Known(Memory),
+    Known(IdempotencyRecord),
     /// Not now.
     Busy,
     /// Never.
@@ -52,7 +52,7 @@ pub enum Wished<T> {
     Begun(T),
 }
 
-/// What is remembered under a key.
+/// The idempotency record of a key.
 #[derive(Clone, Debug)]
 pub struct Kept {
     pub hash: Vec<u8>,
@@ -74,8 +74,8 @@ fn name(key: &Key) -> (String, &'static str, String) {
 }
 
 impl Journal {
-    pub fn recall(&self, key: &Key) -> Option<Memory> {
-        self.keys.get(&name(key)).map(|kept| Memory {
+    pub fn find_record(&self, key: &Key) -> Option<IdempotencyRecord> {
+        self.keys.get(&name(key)).map(|kept| IdempotencyRecord {
             same_request: kept.hash == key.request_hash,
             order: kept.order,
             back: kept.back,
@@ -83,7 +83,7 @@ impl Journal {
         })
     }
 
-    fn remember(&mut self, key: &Key, order: OrderId, back: Option<ReturnId>, response: Option<Vec<u8>>) {
+    fn insert_record(&mut self, key: &Key, order: OrderId, back: Option<ReturnId>, response: Option<Vec<u8>>) {
         self.keys.insert(name(key), Kept { hash: key.request_hash.clone(), order, back, response });
     }
 
@@ -94,7 +94,7 @@ impl Journal {
         self.orders.insert(order.id, Row::new(Order { attempts: 0, ..order }, lease));
     }
 
-    /// Writes what leaves an order's saga alone.
+    /// Writes changes that do not affect an order's saga.
     fn put_effects(&mut self, order: Order, entries: &[Entry], log: &mut Log) {
         self.record(&order, entries, log);
         if let Some(row) = self.orders.get_mut(&order.id) {
@@ -120,11 +120,11 @@ impl Journal {
         entries: &[Entry],
         lease: Lease,
         log: &mut Log,
-    ) -> Option<Memory> {
-        if let Some(memory) = self.recall(key) {
-            return Some(memory);
+    ) -> Option<IdempotencyRecord> {
+        if let Some(record) = self.find_record(key) {
+            return Some(record);
         }
-        self.remember(key, order.id, None, None);
+        self.insert_record(key, order.id, None, None);
         self.put(order.clone(), entries, Some(lease), log);
         None
     }
@@ -181,8 +181,8 @@ impl Journal {
                 stored.version == order.version && (by_version || same == (order.state, order.step, order.update_time))
             }),
             Saga::Adjustment(adjustment) => {
-                let is = (adjustment.step, adjustment.by_hand);
-                self.adjustments.get(&adjustment.id).is_some_and(|row| (row.it.step, row.it.by_hand) == is)
+                let is = (adjustment.step, adjustment.settled_manually);
+                self.adjustments.get(&adjustment.id).is_some_and(|row| (row.it.step, row.it.settled_manually) == is)
             }
         }
     }
@@ -229,8 +229,8 @@ impl Journal {
         log: &mut Log,
     ) -> Wished<Saga> {
         let Some(row) = self.orders.get(&id) else { return Wished::NotFound };
-        if let (false, Some(memory)) = (items.is_empty(), self.recall(key)) {
-            return Wished::Known(memory);
+        if let (false, Some(record)) = (items.is_empty(), self.find_record(key)) {
+            return Wished::Known(record);
         }
         let mut order = row.it.clone();
         match order.cancel(items, wish, now).unwrap() {
@@ -255,8 +255,8 @@ impl Journal {
         log: &mut Log,
     ) -> Wished<Saga> {
         let Some(row) = self.orders.get(&id) else { return Wished::NotFound };
-        if let Some(memory) = self.recall(key) {
-            return Wished::Known(memory);
+        if let Some(record) = self.find_record(key) {
+            return Wished::Known(record);
         }
         let mut order = row.it.clone();
         match Adjustment::begin(&mut order, what, wish, None, now).unwrap() {
@@ -279,7 +279,7 @@ impl Journal {
         log: &mut Log,
     ) {
         let done = adjustment.step.is_none();
-        self.remember(key, order.id, Some(adjustment.id), done.then(|| reply::encoded_adjustment(adjustment)));
+        self.insert_record(key, order.id, Some(adjustment.id), done.then(|| reply::encoded_adjustment(adjustment)));
         self.put_effects(order, entries, log);
         let lease = (!done).then_some(lease);
         self.adjustments.insert(adjustment.id, Row::new(adjustment.clone(), lease));
@@ -292,28 +292,28 @@ impl Journal {
         log: &mut Log,
     ) -> Wished<Vec<u8>> {
         let Some(row) = self.orders.get(&id) else { return Wished::NotFound };
-        if let Some(memory) = self.recall(key) {
-            return Wished::Known(memory);
+        if let Some(record) = self.find_record(key) {
+            return Wished::Known(record);
         }
         let mut order = row.it.clone();
         let tracking = Tracking { carrier: String::new(), number: String::new(), url: String::new() };
-        match Shipment::begin(&mut order, items, tracking, &key.caller, (None, now)) {
+        match Shipment::begin(&mut order, items, tracking, &key.caller, None, now) {
             Err(Refusal::Busy) => Wished::Busy,
             Err(_) => Wished::Refused,
             Ok((shipment, entries)) => {
                 let answer = prost::Message::encode_to_vec(&reply::shipment(&shipment));
-                self.remember(key, id, None, Some(answer.clone()));
+                self.insert_record(key, id, None, Some(answer.clone()));
                 self.put_effects(order, &entries, log);
                 Wished::Begun(answer)
             }
         }
     }
 
-    /// A note, or an operator's wish to have a saga tried again, in an order's timeline.
+    /// A note, or an operator's request to retry a saga, in an order's timeline.
     pub fn note(&mut self, (id, key): (OrderId, &Key), now: DateTime<Utc>, log: &mut Log) -> Wished<Vec<u8>> {
         let Some(row) = self.orders.get(&id) else { return Wished::NotFound };
-        if let Some(memory) = self.recall(key) {
-            return Wished::Known(memory);
+        if let Some(record) = self.find_record(key) {
+            return Wished::Known(record);
         }
         if row.is_leased(now) {
             return Wished::Busy;
@@ -321,12 +321,12 @@ impl Journal {
         let mut order = row.it.clone();
         let entries = order.record(Entry::new(Kind::Note, key.caller.as_str(), "a note"), now);
         let answer = order.entries.to_be_bytes().to_vec();
-        self.remember(key, id, None, Some(answer.clone()));
+        self.insert_record(key, id, None, Some(answer.clone()));
         self.put_effects(order, &entries, log);
         Wished::Begun(answer)
     }
 
-    /// Makes the next try of a saga due now. `false` where it cannot be.
+    /// Makes the next try of a saga due now. `false` if it cannot be.
     pub fn retry(&mut self, (id, back): (OrderId, Option<ReturnId>), now: DateTime<Utc>, log: &mut Log) -> bool {
         let Some(row) = self.orders.get(&id) else { return false };
         let (running, step) = match back {
@@ -353,7 +353,7 @@ impl Journal {
         true
     }
 
-    /// Gives up an order that is being placed. `None` where it cannot be.
+    /// Abandons an order that is being placed. `None` if that is not possible.
     pub fn abandon(&mut self, id: OrderId, (lease, now): (Lease, DateTime<Utc>), log: &mut Log) -> Option<Saga> {
         let row = self.orders.get(&id).filter(|row| !row.is_leased(now))?;
         let mut order = row.it.clone();
@@ -363,8 +363,8 @@ impl Journal {
         Some(Saga::Order(Box::new(order)))
     }
 
-    /// Takes a step for done that an operator did by other means. `false` where it cannot be. `blindly`, whatever the step
-    /// is.
+    /// Marks a step as done that an operator did outside of souk. `false` if that is not possible. `blindly`:
+    /// whatever the step is.
     pub fn finish(
         &mut self,
         (id, back, step): (OrderId, Option<ReturnId>, Step),
@@ -412,7 +412,7 @@ impl Journal {
         true
     }
 
-    /// Has an order that waits for its next try be tried now.
+    /// Makes the next try of a waiting order due now.
     pub fn wake(&mut self, id: OrderId, now: DateTime<Utc>) {
         let waiting = |row: &&mut Row<Order>| row.lease.is_none() && row.due.is_some_and(|due| due > now);
         self.orders.get_mut(&id).filter(waiting).into_iter().for_each(|row| row.due = Some(now));

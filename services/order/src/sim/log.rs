@@ -1,5 +1,5 @@
-//! The log of events in memory, and two readers of it: one that acts in the same database (as webhooks are recorded),
-//! one that publishes to a stream (as NATS JetStream is fed). The rules are those of `souk_common::events`.
+//! The event log in memory, and two readers of it: one that acts in the same database (as webhooks are recorded), one
+//! that publishes to a stream (as NATS JetStream is fed). The rules are those of `souk_store::events`.
 
 use std::time::Duration;
 
@@ -41,8 +41,8 @@ pub struct Log {
     drawn: i64,
     pub head: i64,
     /// Where the two readers are.
-    pub inbox_seat: i64,
-    pub relay_seat: i64,
+    pub inbox_checkpoint: i64,
+    pub relay_checkpoint: i64,
     /// What the first one did, by position.
     pub inbox: Vec<Published>,
     /// What the second one did.
@@ -77,13 +77,13 @@ impl Log {
         }
     }
 
-    fn after(&self, seat: i64, by_number: bool) -> Vec<Published> {
+    fn after(&self, checkpoint: i64, by_number: bool) -> Vec<Published> {
         let place = |event: &Logged| if by_number { Some(event.number) } else { event.position };
         let mut page: Vec<Published> = self
             .events
             .iter()
             .filter_map(|event| {
-                let position = place(event).filter(|position| *position > seat)?;
+                let position = place(event).filter(|position| *position > checkpoint)?;
                 Some(Published { position, order: event.order, kind: event.kind, id: event.id })
             })
             .collect();
@@ -95,7 +95,7 @@ impl Log {
     /// Whether all was read.
     pub fn is_read(&self) -> bool {
         self.events.iter().all(|event| event.position.is_some())
-            && (self.inbox_seat, self.relay_seat) == (self.head, self.head)
+            && (self.inbox_checkpoint, self.relay_checkpoint) == (self.head, self.head)
     }
 }
 
@@ -117,21 +117,22 @@ impl Wire {
         if self.call((Peer::Journal, "look for events"), (), waits).await? {
             self.call((Peer::Journal, "place events"), (), |state| state.log.place()).await?;
         }
-        let seat = self.call((Peer::Journal, "read a seat"), (), |state| state.log.inbox_seat).await?;
-        let read = move |state: &mut State| state.log.after(seat, by_number);
-        let page = self.call((Peer::Journal, "read events"), seat, read).await?;
+        let checkpoint =
+            self.call((Peer::Journal, "read a checkpoint"), (), |state| state.log.inbox_checkpoint).await?;
+        let read = move |state: &mut State| state.log.after(checkpoint, by_number);
+        let page = self.call((Peer::Journal, "read events"), checkpoint, read).await?;
         let Some(last) = page.last().map(|event| event.position) else { return Some(()) };
         let advance = move |state: &mut State| {
-            let ours = state.log.inbox_seat == seat;
+            let ours = state.log.inbox_checkpoint == checkpoint;
             if ours {
-                state.log.inbox_seat = last;
+                state.log.inbox_checkpoint = last;
             }
             ours
         };
-        if self.world.state().planted == Some(Planted::SeatFirst) {
-            if self.call((Peer::Journal, "advance"), seat, advance).await? {
+        if self.world.state().planted == Some(Planted::CheckpointFirst) {
+            if self.call((Peer::Journal, "advance"), checkpoint, advance).await? {
                 let act = move |state: &mut State| state.log.inbox.extend(page.clone());
-                self.call((Peer::Journal, "act"), seat, act).await?;
+                self.call((Peer::Journal, "act"), checkpoint, act).await?;
             }
             return Some(());
         }
@@ -144,7 +145,7 @@ impl Wire {
             }
             ours
         };
-        self.call((Peer::Journal, "act"), seat, act).await.map(drop)
+        self.call((Peer::Journal, "act"), checkpoint, act).await.map(drop)
     }
 
     /// Publishes events.
@@ -161,37 +162,38 @@ impl Wire {
     }
 
     async fn publish_turn(&self, known: &mut Option<(usize, i64)>) -> Option<()> {
-        let seat = self.call((Peer::Journal, "read a seat"), (), |state| state.log.relay_seat).await?;
-        let read = move |state: &mut State| state.log.after(seat, false);
-        let page = self.call((Peer::Journal, "read events"), seat, read).await?;
+        let checkpoint =
+            self.call((Peer::Journal, "read a checkpoint"), (), |state| state.log.relay_checkpoint).await?;
+        let read = move |state: &mut State| state.log.after(checkpoint, false);
+        let page = self.call((Peer::Journal, "read events"), checkpoint, read).await?;
         let Some(last) = page.last().map(|event| event.position) else { return Some(()) };
         let end = match known.take() {
             Some(end) => end,
             None => {
                 let find = move |state: &mut State| {
                     let stream = &state.log.stream;
-                    (stream.len(), stream.last().map_or(seat, |last| last.position))
+                    (stream.len(), stream.last().map_or(checkpoint, |last| last.position))
                 };
-                self.patient(self.call((Peer::Stream, "find the end"), seat, find)).await?
+                self.patient(self.call((Peer::Stream, "find the end"), checkpoint, find)).await?
             }
         };
         let mut length = end.0;
         for event in page.into_iter().filter(|event| event.position > end.1) {
             let publish = move |state: &mut State| state.publish(length, event.clone());
             if !self.patient(self.call((Peer::Stream, "publish"), length, publish)).await? {
-                self.world.state().count("another copy was faster", "publish");
+                self.world.state().count("another replica was faster", "publish");
                 return Some(());
             }
             length += 1;
         }
         let advance = move |state: &mut State| {
-            let ours = state.log.relay_seat == seat;
+            let ours = state.log.relay_checkpoint == checkpoint;
             if ours {
-                state.log.relay_seat = last;
+                state.log.relay_checkpoint = last;
             }
             ours
         };
-        let ours = self.call((Peer::Journal, "advance"), seat, advance).await?;
+        let ours = self.call((Peer::Journal, "advance"), checkpoint, advance).await?;
         *known = ours.then_some((length, last.max(end.1)));
         Some(())
     }

@@ -1,6 +1,6 @@
-//! The simulation by seeds: the real runner of sagas, with all around it in memory and going wrong.
+//! The simulation by seeds: the real saga runner, with everything around it in memory and with faults.
 //!
-//! One thread, virtual time, and a seed that decides everything: which request is lost, late or doubled, which copy of
+//! One thread, virtual time, and a seed that decides everything: which request is lost, late or doubled, which replica of
 //! the service dies at which await, whose clock is how wrong, what customers and operators want and when. Then all goes
 //! well until everything has ended, and every promise is looked at. `SOUK_TEST_SEEDS=100000` tries so many seeds;
 //! `SOUK_TEST_SEED=7` lives through one and prints what happened.
@@ -23,7 +23,7 @@ use std::time::Duration;
 
 use tokio::{runtime::Builder, task::JoinSet, time::sleep};
 
-use self::world::{COPIES, Planted, Seen, World};
+use self::world::{Planted, REPLICAS, Seen, World};
 
 /// A promise that was broken.
 struct Broken {
@@ -36,8 +36,8 @@ fn live(seed: u64, planted: Option<Planted>, traced: bool) -> Result<(Seen, Vec<
     let runtime = Builder::new_current_thread().enable_time().start_paused(true).build().unwrap();
     runtime.block_on(async {
         let world = World::new(seed, planted, traced);
-        for copy in 0..COPIES {
-            tokio::spawn(service::keep(world.clone(), copy));
+        for replica in 0..REPLICAS {
+            tokio::spawn(service::keep(world.clone(), replica));
         }
         let (chaos, customers) = {
             let state = world.state();
@@ -77,7 +77,7 @@ fn live(seed: u64, planted: Option<Planted>, traced: bool) -> Result<(Seen, Vec<
         }
         promises::check(&mut state);
         // They hold the world that holds them.
-        state.copies.iter_mut().for_each(|copy| copy.service = None);
+        state.replicas.iter_mut().for_each(|replica| replica.service = None);
         let (promises, trace) = (std::mem::take(&mut state.broken), state.trace.take().unwrap_or_default());
         if promises.is_empty() { Ok((std::mem::take(&mut state.seen), trace)) } else { Err(Broken { promises, trace }) }
     })

@@ -1,4 +1,4 @@
-//! Whether the journal in memory is what the real store is: the same operations, the same answers, on both engines.
+//! Compares the journal in memory with the real store: the same operations must give the same results, on both engines.
 
 use chrono::{DateTime, TimeDelta, Utc};
 use souk_common::{
@@ -17,14 +17,17 @@ use crate::{
     domain::{Answer, CancelRefusal, Kind, Order, Pieces, Refusal, Saga, State as Reached, Step, Tracking, What, Wish},
     jobs::saga::response,
     outbox, reply,
-    store::{Begin, Cancel, Key, Lease, Memory, Operated, SagaId, Shipping, Store, now},
+    store::{
+        Adjusting, Begin, Cancel, IdempotencyRecord, Key, Lease, Note, Operated, OrderScope, Release, Renewal, SagaId,
+        Shipping, Store, now,
+    },
 };
 
 /// How many operations each history has.
 const LENGTH: usize = 400;
 const HISTORIES: u64 = 2;
 
-/// What both say of a wish, without what each makes up by itself.
+/// The result of an operation, without generated values.
 #[derive(Debug, PartialEq, Eq)]
 enum Said {
     NotFound,
@@ -35,14 +38,14 @@ enum Said {
     Begun,
 }
 
-fn known(memory: &Memory) -> Said {
-    Said::Known(memory.same_request, memory.order, memory.response.is_some())
+fn known(record: &IdempotencyRecord) -> Said {
+    Said::Known(record.same_request, record.order, record.response.is_some())
 }
 
 fn wished<T>(wished: &Wished<T>) -> Said {
     match wished {
         Wished::NotFound => Said::NotFound,
-        Wished::Known(memory) => known(memory),
+        Wished::Known(record) => known(record),
         Wished::Busy => Said::Busy,
         Wished::Refused => Said::Refused,
         Wished::Already => Said::Already,
@@ -53,7 +56,7 @@ fn wished<T>(wished: &Wished<T>) -> Said {
 fn begun<T>(begin: &Begin<T>) -> Said {
     match begin {
         Begin::NotFound => Said::NotFound,
-        Begin::Known(memory) => known(memory),
+        Begin::Known(record) => known(record),
         Begin::Refused(Refusal::Busy) => Said::Busy,
         Begin::Refused(_) => Said::Refused,
         Begin::Begun(_) => Said::Begun,
@@ -66,7 +69,7 @@ struct Pair {
     model: ReturnId,
 }
 
-/// A store, a journal, and the sagas that runners have in hand: as the store and as the journal has them.
+/// A store, a journal, and the sagas that runners hold, as the store and as the journal have them.
 struct Both {
     store: Store,
     journal: Journal,
@@ -75,12 +78,12 @@ struct Both {
     orders: Vec<OrderId>,
     pairs: Vec<Pair>,
     in_hand: Vec<(Saga, Saga, i64)>,
-    /// How many steps an operator has done by other means.
+    /// How many steps an operator has done outside of souk.
     finished: usize,
 }
 
 impl Both {
-    /// A lease that has lapsed already, or holds for as long as the test runs.
+    /// A lease that has expired already, or holds for as long as the test runs.
     fn lease(&mut self) -> Lease {
         let seconds = self.dice.pick(&[-60, 3_600]);
         Lease { id: self.dice.from(1..6) as i64, until: now() + TimeDelta::seconds(seconds) }
@@ -94,7 +97,7 @@ impl Both {
         self.dice.pick(if any { &self.orders } else { &confirmed })
     }
 
-    /// What one of the runners has in hand: mostly the newest.
+    /// A saga that one of the runners holds: mostly the newest.
     fn in_hand(&mut self) -> (Saga, Saga, i64) {
         let back = if self.dice.percent(80) { 3 } else { 30 }.min(self.in_hand.len());
         self.in_hand[self.in_hand.len() - 1 - self.dice.from(0..back as u64) as usize].clone()
@@ -165,7 +168,7 @@ impl Both {
         saga
     }
 
-    /// A runner stores a step, or looks whether it did; one that came too late as well as the one that holds the lease.
+    /// A runner stores a step, or checks whether it did: the holder of the lease, or one that lost it.
     async fn save(&mut self, lease: Lease) -> String {
         let (real, model, held) = self.in_hand();
         let (_, Some(step)) = real.position() else { return String::new() };
@@ -173,7 +176,7 @@ impl Both {
             (Step::Reserve | Step::Commit, 0) => Answer::OutOfStock { message: "none".into(), items: Vec::new() },
             (Step::Authorize | Step::Capture, 0) => Answer::Refused { provider: "p".into(), message: "no".into() },
             (Step::Authorize, _) => Answer::Authorized { provider: "p".into(), reference: "r".into() },
-            (Step::Release, 0) => Answer::Taken,
+            (Step::Release, 0) => Answer::AlreadyCommitted,
             _ => Answer::Done,
         };
         let (mut next, mut next_model, time) = (real.clone(), model.clone(), now());
@@ -181,7 +184,8 @@ impl Both {
         next_model.advance(&answer, true, time).unwrap();
         let response = next.position().1.is_none().then(|| b"the end".to_vec());
         let lease = Lease { id: held, ..lease };
-        let saved = self.store.save(&real, &next, &entries, response.as_deref(), (held, lease)).await.unwrap();
+        let saved =
+            self.store.save(&real, &next, &entries, response.as_deref(), Renewal { held, lease }).await.unwrap();
         let step = (held, lease, self.time(next.order()).await);
         let also =
             self.journal.save((&model, &next_model), &entries, response.as_deref(), step, (false, &mut self.log));
@@ -189,7 +193,7 @@ impl Both {
         let stored = self.store.is_saved(&next).await.unwrap();
         assert_eq!(stored, self.journal.is_saved(&next_model, false), "{next:?}");
         if saved {
-            // A runner that goes on has the new one; one that was too slow keeps the old.
+            // A runner that continues has the new one; one that was too slow keeps the old.
             self.in_hand.push((next.clone(), next_model, held));
         }
         format!("save {:?} by {held}: {saved}, then {stored}", next.position())
@@ -198,7 +202,7 @@ impl Both {
     async fn release(&mut self) -> String {
         let (real, model, held) = self.in_hand();
         let due = now() + TimeDelta::seconds(self.dice.pick(&[-1, 3_600]));
-        self.store.release(&real, held, due, (7, "why")).await.unwrap();
+        self.store.release(&real, Release { held, due, attempts: 7, error: "why" }).await.unwrap();
         self.journal.release(&model, held, due, 7);
         format!("release {:?} by {held}", real.position())
     }
@@ -207,15 +211,15 @@ impl Both {
         let (id, key) = (self.order(), self.key("CancelOrder"));
         let items = if self.dice.percent(50) { self.pieces() } else { Vec::new() };
         let wish = Wish { actor: "users/1", reason: "", etag: "" };
-        let whose = (id, None);
-        let real = self.store.cancel(whose, (&key, &items), wish, lease, reply::encoded_adjustment).await.unwrap();
+        let scope = OrderScope { id, owner: None };
+        let real = self.store.cancel(scope, &key, &items, wish, lease, reply::encoded_adjustment).await.unwrap();
         let model = self.journal.cancel((id, &key, &items), (wish, self.time(id).await, lease), &mut self.log);
         let said = match &real {
             Cancel::NotFound => Said::NotFound,
             Cancel::Refused(CancelRefusal::Busy, _) => Said::Busy,
             Cancel::Refused(..) => Said::Refused,
             Cancel::Already(_) => Said::Already,
-            Cancel::Known(memory) => known(memory),
+            Cancel::Known(record) => known(record),
             Cancel::Begun(_) => Said::Begun,
         };
         assert_eq!(said, wished(&model));
@@ -233,7 +237,11 @@ impl Both {
         };
         let wish = Wish { actor: "users/1", reason: "", etag: "" };
         let respond = reply::encoded_adjustment;
-        let real = self.store.adjust((&key, id), (&what, None), wish, lease, respond).await.unwrap();
+        let real = self
+            .store
+            .adjust(&key, Adjusting { order: id, what: &what, time: None }, wish, lease, respond)
+            .await
+            .unwrap();
         let model = self.journal.adjust((id, &key, &what), (wish, self.time(id).await, lease), &mut self.log);
         let said = begun(&real);
         assert_eq!(said, wished(&model));
@@ -255,10 +263,10 @@ impl Both {
         let (real, model) = if self.dice.percent(50) {
             let tracking = Tracking { carrier: String::new(), number: String::new(), url: String::new() };
             let shipping = Shipping { items: self.pieces(), tracking, time: None };
-            let real = self.store.ship((&key, id), &shipping, |_| vec![1]).await.unwrap();
+            let real = self.store.ship(&key, id, &shipping, |_| vec![1]).await.unwrap();
             (begun(&real), self.journal.ship((id, &key, &shipping.items), self.time(id).await, &mut self.log))
         } else {
-            let real = self.store.note((&key, id), ("a note", false), |_| vec![1]).await.unwrap();
+            let real = self.store.note(&key, id, Note { text: "a note", internal: false }, |_| vec![1]).await.unwrap();
             (begun(&real), self.journal.note((id, &key), self.time(id).await, &mut self.log))
         };
         assert_eq!(real, wished(&model));
@@ -294,7 +302,7 @@ impl Both {
         let time = now();
         let free = |step: Option<Step>, lease: Option<i64>, due: Option<DateTime<Utc>>| {
             let runs = lease.is_some() && due.is_some_and(|due| due > time);
-            step.is_some_and(Step::can_be_done_by_hand) && !runs
+            step.is_some_and(Step::can_be_done_manually) && !runs
         };
         let orders = self.journal.orders.values().filter(|row| free(row.it.step, row.lease, row.due));
         let orders = orders.map(|row| (SagaId::Order(row.it.id), (row.it.id, None)));
@@ -316,7 +324,7 @@ impl Both {
         };
         let step = at.filter(|_| self.dice.percent(80)).unwrap_or(Step::Refund);
         let wish = Wish { actor: "operator", reason: "by transfer", etag: "" };
-        let real = matches!(self.store.finish((saga, step), wish, response).await.unwrap(), Operated::Done(_));
+        let real = matches!(self.store.finish(saga, step, wish, response).await.unwrap(), Operated::Done(_));
         let time = self.time(id).await;
         assert_eq!(real, self.journal.finish((id, back, step), time, (false, &mut self.log)));
         self.finished += usize::from(real);
@@ -345,7 +353,7 @@ impl Both {
     async fn same(&self) {
         for (id, row) in &self.journal.orders {
             assert_eq!(self.store.order(*id, None).await.unwrap().as_ref(), Some(&row.it));
-            let timeline = self.store.timeline((*id, None), 0, 1_000).await.unwrap().unwrap();
+            let timeline = self.store.timeline(OrderScope { id: *id, owner: None }, 0, 1_000).await.unwrap().unwrap();
             let kinds = |rows: &[crate::store::TimelineRow]| -> Vec<(i32, Kind)> {
                 rows.iter().map(|row| (row.number, row.entry.kind)).collect()
             };
@@ -368,7 +376,7 @@ async fn the_journal_in_memory_is_what_the_store_is() {
     for seed in 0..HISTORIES {
         for database in both("order").await {
             println!("{} {seed}", database.engine);
-            let config = souk_common::db::Config::at(database.url.clone());
+            let config = souk_store::db::Config::at(database.url.clone());
             let store = Store::open(&config, database.data_dir()).await.unwrap();
             let mut both = Both {
                 store,
@@ -391,7 +399,7 @@ async fn the_journal_in_memory_is_what_the_store_is() {
             let ended = both.journal.orders.values().filter(|row| row.it.state == Reached::Confirmed);
             assert!(ended.count() > 0, "no order was ever confirmed");
             assert!(!both.pairs.is_empty(), "nothing was ever given back");
-            assert!(both.finished > 0, "no step was ever done by hand");
+            assert!(both.finished > 0, "no step was ever done manually");
             both.store.close().await;
         }
     }

@@ -1,4 +1,4 @@
-//! Who acts in the world: customers who ask again until they are answered, operators, and what befalls copies.
+//! The actors of the world: customers who retry until they get a response, operators, and faults of replicas.
 
 use std::{collections::HashMap, sync::Arc, time::Duration};
 
@@ -11,10 +11,10 @@ use uuid::Uuid;
 
 use super::{
     dice::Dice,
-    service::{Ask, Service, Told},
+    service::{Ask, Reply, Service},
     shelf::{PRODUCTS, product},
     wire::{Peer, Wire},
-    world::{COPIES, State, World},
+    world::{REPLICAS, State, World},
 };
 use crate::{
     domain::{Address, Offer, Pieces, Placement, Step, Wanted, What, price},
@@ -42,7 +42,7 @@ pub async fn customer(world: Arc<World>, number: u64) {
         placement
     };
     let placed = insist(&world, key(&caller, "PlaceOrder", 0), Ask::Place(Box::new(placement))).await;
-    if !matches!(placed, Some(Told::Done(_))) {
+    if !matches!(placed, Some(Reply::Done(_))) {
         return;
     }
     for asked in 1..=asks {
@@ -121,22 +121,22 @@ fn wish(state: &mut State, id: OrderId) -> (&'static str, Ask) {
     }
 }
 
-/// Asks until there is an answer, a few times; now and then twice at once.
-async fn insist(world: &Arc<World>, key: Key, ask: Ask) -> Option<Told> {
+/// Sends a request until there is a response, a few times; sometimes twice at once.
+async fn insist(world: &Arc<World>, key: Key, ask: Ask) -> Option<Reply> {
     for _ in 0..12 {
-        let (patience, pause, twice) = {
+        let (limit, pause, twice) = {
             let mut state = world.state();
             (state.dice.millis(500..40_000), state.dice.millis(100..3_000), state.dice.percent(10))
         };
         let told = if twice {
-            let first = timeout(patience, once(world, key.clone(), ask.clone()));
-            let second = timeout(patience, once(world, key.clone(), ask.clone()));
+            let first = timeout(limit, once(world, key.clone(), ask.clone()));
+            let second = timeout(limit, once(world, key.clone(), ask.clone()));
             let (first, second) = tokio::join!(biased; first, second);
-            first.ok().filter(|told| *told != Told::Again).or(second.ok())
+            first.ok().filter(|told| *told != Reply::Again).or(second.ok())
         } else {
-            timeout(patience, once(world, key.clone(), ask.clone())).await.ok()
+            timeout(limit, once(world, key.clone(), ask.clone())).await.ok()
         };
-        if let Some(told) = told.filter(|told| *told != Told::Again) {
+        if let Some(told) = told.filter(|told| *told != Reply::Again) {
             return Some(told);
         }
         sleep(pause).await;
@@ -144,8 +144,8 @@ async fn insist(world: &Arc<World>, key: Key, ask: Ask) -> Option<Told> {
     None
 }
 
-/// Asks one of the copies.
-async fn once(world: &Arc<World>, key: Key, mut ask: Ask) -> Told {
+/// Asks one of the replicas.
+async fn once(world: &Arc<World>, key: Key, mut ask: Ask) -> Reply {
     let service = {
         let mut state = world.state();
         // A request that is sent again makes another order, should it be taken for a new one.
@@ -154,12 +154,12 @@ async fn once(world: &Arc<World>, key: Key, mut ask: Ask) -> Told {
         }
         any(&mut state)
     };
-    let Some(service) = service else { return Told::Again };
+    let Some(service) = service else { return Reply::Again };
     let name = key.key.clone();
     let told = service.ask(key, ask).await;
     let mut state = world.state();
     state.tell(|| format!("{name} is told {told:?}"));
-    if let Told::Done(answer) = &told {
+    if let Reply::Done(answer) = &told {
         let first = state.answers.entry(name.clone()).or_insert_with(|| answer.clone()).clone();
         if first != *answer {
             state.broke(format!("{name} was answered in two ways"));
@@ -168,32 +168,32 @@ async fn once(world: &Arc<World>, key: Key, mut ask: Ask) -> Told {
     told
 }
 
-/// A copy that is there.
+/// A replica that is there.
 fn any(state: &mut State) -> Option<Service> {
-    let copy = state.dice.from(0..COPIES as u64) as usize;
-    state.copies[copy].service.clone()
+    let replica = state.dice.from(0..REPLICAS as u64) as usize;
+    state.replicas[replica].service.clone()
 }
 
-/// What befalls the world while it is not quiet.
+/// The faults of the world until it becomes quiet.
 pub async fn mischief(world: Arc<World>) {
     loop {
-        let (pause, what, copy) = {
+        let (pause, what, replica) = {
             let mut state = world.state();
             if state.quiet {
                 return;
             }
-            (state.dice.millis(100..3_000), state.dice.from(0..16), state.dice.from(0..COPIES as u64) as usize)
+            (state.dice.millis(100..3_000), state.dice.from(0..16), state.dice.from(0..REPLICAS as u64) as usize)
         };
         sleep(pause).await;
         let mut state = world.state();
         match what {
             0 => {
-                state.count("killed", "copy");
-                state.kill(copy);
+                state.count("killed", "replica");
+                state.kill(replica);
             }
             1 => {
-                if let Some(service) = state.copies[copy].service.clone() {
-                    state.count("drained", "copy");
+                if let Some(service) = state.replicas[replica].service.clone() {
+                    state.count("drained", "replica");
                     tokio::spawn(async move { service.drain().await });
                 }
             }
@@ -205,7 +205,7 @@ pub async fn mischief(world: Arc<World>) {
             5 => Wire::close_lapsed(&mut state),
             _ => {
                 let Some(service) = any(&mut state) else { continue };
-                // Those that do not get on, if there are any.
+                // Sagas that are stuck, if there are any.
                 let (running, ended): (Vec<_>, Vec<_>) =
                     state.journal.orders.values().partition(|row| row.it.step.is_some());
                 let ids: Vec<OrderId> =
@@ -222,14 +222,14 @@ pub async fn mischief(world: Arc<World>) {
 }
 
 async fn operate(service: Service, what: u64, id: OrderId) {
-    let copy = service.wire.copy;
+    let replica = service.wire.replica;
     match what {
         6..9 => {
             service.abandon(id).await;
         }
         9..12 => {
             let retry = move |state: &mut State| {
-                let now = state.now_at(copy);
+                let now = state.now_at(replica);
                 let backs = state.journal.adjustments.values().filter(|row| row.it.order == id);
                 let back = backs.map(|row| row.it.id).next_back();
                 let State { journal, log, .. } = state;
@@ -241,9 +241,9 @@ async fn operate(service: Service, what: u64, id: OrderId) {
     }
 }
 
-/// An operator who looks now and then at what does not get on: does by other means what a provider leaves undone, and
-/// gives up orders that nothing was taken for.
-/// What was settled so once, no provider can give back: that is done by hand, too, even when all is quiet.
+/// An operator who looks at stuck sagas from time to time: settles manually what the provider leaves undone, and
+/// abandons orders that are not paid. A provider cannot refund what was settled manually: the operator refunds it
+/// manually, too, even when all is quiet.
 pub async fn operator(world: Arc<World>) {
     loop {
         let pause = world.state().dice.millis(200..3_000);
@@ -269,8 +269,8 @@ pub async fn operator(world: Arc<World>) {
             let (id, back, step) = seen;
             // Whoever dies leaves the call without an end.
             tokio::spawn(async move {
-                match step.can_be_done_by_hand() {
-                    true => service.finish_by_hand((id, back), step).await,
+                match step.can_be_done_manually() {
+                    true => service.finish_manually((id, back), step).await,
                     false => drop(service.abandon(id).await),
                 }
             });
@@ -287,9 +287,9 @@ fn running(state: &State) -> Vec<(OrderId, Option<ReturnId>, Step, bool)> {
         Some((order, Some(row.it.id), row.it.step, row.it.attempts))
     });
     let sagas = orders.chain(adjustments).filter_map(|(order, back, step, attempts)| {
-        let by_hand = order.payment.as_ref().is_some_and(|payment| payment.by_hand);
-        let refused = by_hand && step == Some(Step::Refund);
-        let seen = attempts > 0 || step?.can_be_done_by_hand();
+        let manual = order.payment.as_ref().is_some_and(|payment| payment.settled_manually);
+        let refused = manual && step == Some(Step::Refund);
+        let seen = attempts > 0 || step?.can_be_done_manually();
         seen.then_some((order.id, back, step?, refused))
     });
     sagas.collect()

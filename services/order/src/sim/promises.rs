@@ -1,4 +1,4 @@
-//! What must hold once all is quiet, whatever happened before.
+//! The promises that must hold once all is quiet, whatever happened before.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -13,11 +13,10 @@ use super::{log::Published, world::State as World};
 use crate::{
     domain::{Entry, Facts, Goods, Kind, Order, Outcome, State, Step, advance, begin},
     outbox,
-    payment::simulated::BookedState,
-    store::TimelineRow,
+    store::{TimelineRow, books::BookedState},
 };
 
-/// Looks whether every promise was kept, and takes down those that were not.
+/// Checks that every promise was kept, and records those that were not.
 pub fn check(world: &mut World) {
     let mut broken = Vec::new();
     for row in world.journal.orders.values() {
@@ -39,7 +38,7 @@ pub fn check(world: &mut World) {
             broken.push("events were missed, or read twice, or in another order".to_owned());
         }
     }
-    // Whatever still holds stock for nobody runs out.
+    // Whatever still holds stock for nobody expires.
     let far = world.now() + TimeDelta::days(30);
     for order in world.shelf.reservations.keys().copied().collect::<Vec<_>>() {
         let _ = world.shelf.run(far, Action::Expire { order });
@@ -72,13 +71,14 @@ fn paid(world: &World, order: &Order) -> Option<String> {
     if back != refunds {
         return Some(format!("{back} were given back, by refunds of {refunds}"));
     }
-    // What operators did by other means counts as much, and is told apart.
-    let by_hand = (world.bank.taken_by_hand.get(&key).copied(), of_it(&world.bank.refunds_by_hand));
-    let said = order.payment.as_ref().map_or((false, 0), |payment| (payment.by_hand, payment.refunded_by_hand));
-    if by_hand.0.is_some() && !said.0 || by_hand.1 > said.1 {
-        return Some(format!("{by_hand:?} went by hand; it says {said:?}"));
+    // Manual settlements count as well, but separately.
+    let manual = (world.bank.manual_captures.get(&key).copied(), of_it(&world.bank.manual_refunds));
+    let said =
+        order.payment.as_ref().map_or((false, 0), |payment| (payment.settled_manually, payment.refunded_manually));
+    if manual.0.is_some() && !said.0 || manual.1 > said.1 {
+        return Some(format!("{manual:?} were settled manually; it says {said:?}"));
     }
-    let (taken, back) = (taken + by_hand.0.unwrap_or_default(), back + by_hand.1);
+    let (taken, back) = (taken + manual.0.unwrap_or_default(), back + manual.1);
     let (right, kept) = match order.state {
         State::Rejected => (0, 0),
         State::Cancelled => (order.total, order.total),
@@ -118,7 +118,8 @@ fn told(order: &Order, timeline: &[TimelineRow]) -> Option<String> {
     if !numbers.eq(1..=order.entries) {
         return Some(format!("its timeline has gaps: {:?}", kinds(timeline)));
     }
-    let aside = |kind: &Kind| matches!(kind, Kind::Note | Kind::RetryRequested | Kind::Shipped | Kind::FinishedByHand);
+    let aside =
+        |kind: &Kind| matches!(kind, Kind::Note | Kind::RetryRequested | Kind::Shipped | Kind::FinishedManually);
     let kinds: Vec<Kind> = kinds(timeline).into_iter().filter(|kind| !aside(kind)).collect();
     let placed = kinds.iter().position(|kind| matches!(kind, Kind::Confirmed | Kind::Rejected));
     let (placing, later) = kinds.split_at(placed.map_or(kinds.len(), |at| at + 1));
@@ -146,10 +147,10 @@ fn leads((from, state): (Option<State>, State), kinds: &[Kind]) -> bool {
 }
 
 fn goes_on(state: State, step: Option<Step>, kinds: &[Kind]) -> bool {
-    use Outcome::{Abandoned, Done, OutOfStock, Refused, Taken};
+    use Outcome::{Abandoned, AlreadyCommitted, Done, OutOfStock, Refused};
     let Some(step) = step else { return kinds.is_empty() };
     let mut tried = BTreeSet::new();
-    [Done, OutOfStock, Refused, Taken, Abandoned].into_iter().any(|outcome| {
+    [Done, OutOfStock, Refused, AlreadyCommitted, Abandoned].into_iter().any(|outcome| {
         all_facts().filter_map(|facts| advance(state, step, outcome, facts).ok()).any(|next| {
             tried.insert(format!("{next:?}"))
                 && kinds.strip_prefix(&*next.kinds).is_some_and(|rest| goes_on(next.state, next.step, rest))
@@ -157,7 +158,7 @@ fn goes_on(state: State, step: Option<Step>, kinds: &[Kind]) -> bool {
     })
 }
 
-/// Whether each adjustment was asked for before it went on, and came to its end.
+/// Whether each adjustment was asked for before it continued, and came to its end.
 fn adjusts(kinds: &[Kind]) -> bool {
     let count = |kinds: &[Kind], kind| kinds.iter().filter(|is| **is == kind).count();
     let pairs = [
@@ -175,7 +176,7 @@ fn adjusts(kinds: &[Kind]) -> bool {
     in_order && pairs.iter().all(|pair| count(kinds, pair.1) == count(kinds, pair.0))
 }
 
-/// Whoever follows the log saw what the timeline tells, each once and in order.
+/// Consumers of the log saw the events of the timeline, each once and in order.
 fn followed(order: OrderId, timeline: &[TimelineRow], read: &[Published]) -> Option<String> {
     let seen: Vec<_> = read.iter().filter(|event| event.order == order).map(|event| event.kind).collect();
     let event = |row: &TimelineRow| -> Option<&'static str> {
@@ -200,7 +201,7 @@ fn placed_once(world: &World) -> Option<String> {
     paid.map(|key| format!("{key} was paid, and is no order"))
 }
 
-/// Each request that was taken down has its answer, and nobody was told another one.
+/// Each recorded request has its response, and nobody got a different one.
 fn answered(world: &World) -> Vec<String> {
     let stored: BTreeMap<&str, Option<&[u8]>> =
         world.journal.keys.iter().map(|(key, kept)| (key.2.as_str(), kept.response.as_deref())).collect();
@@ -210,7 +211,7 @@ fn answered(world: &World) -> Vec<String> {
     open.chain(other.map(|(name, _)| format!("{name} was told one thing, and another is stored"))).collect()
 }
 
-/// What was there, less what was sold.
+/// The stock at the start, less what was sold.
 fn on_hand(world: &World) -> Option<String> {
     let mut sold = BTreeMap::<ProductId, i64>::new();
     for row in world.journal.orders.values().filter(|row| row.it.state == State::Confirmed) {

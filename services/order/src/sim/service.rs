@@ -1,4 +1,4 @@
-//! A copy of the order service: the real runner of sagas and the real job that takes them over, with what its RPCs do.
+//! A replica of the order service: the real saga runner, the real recovery job, and the logic of its RPCs.
 
 use std::{fmt, sync::Arc, time::Duration};
 
@@ -18,12 +18,12 @@ use crate::{
     domain::{Entry, Order, Pieces, Placement, Saga, State as Reached, Step, What, Wish},
     jobs::{
         Recovery,
-        ports::{Clock, Journal},
+        ports::{Clock, Journal, Ports},
         saga::{End, Sagas},
     },
     payment::PaymentProvider as _,
     reply,
-    store::{Key, Lease, Memory, StoreError},
+    store::{IdempotencyRecord, Key, Lease, Release, Renewal, StoreError},
 };
 
 /// What a customer asks for.
@@ -38,7 +38,7 @@ pub enum Ask {
 
 /// What they are answered.
 #[derive(Clone, PartialEq, Eq)]
-pub enum Told {
+pub enum Reply {
     /// It is done: an order, encoded, or what else it made.
     Done(Vec<u8>),
     /// It is done, and was before.
@@ -49,7 +49,7 @@ pub enum Told {
     Again,
 }
 
-impl fmt::Debug for Told {
+impl fmt::Debug for Reply {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
             Self::Done(_) => "that it is done",
@@ -60,7 +60,7 @@ impl fmt::Debug for Told {
     }
 }
 
-/// One life of a copy.
+/// One life of a replica.
 #[derive(Clone)]
 pub struct Service {
     pub wire: Wire,
@@ -68,21 +68,21 @@ pub struct Service {
     stop: CancellationToken,
 }
 
-/// Keeps a copy alive: whenever it dies, it is started anew after a while.
-pub async fn keep(world: Arc<World>, copy: usize) {
+/// Keeps a replica alive: whenever it dies, it is started again after a while.
+pub async fn keep(world: Arc<World>, replica: usize) {
     loop {
         let died = {
             let mut state = world.state();
-            let wire = Wire { world: world.clone(), copy, life: state.copies[copy].life };
+            let wire = Wire { world: world.clone(), replica, life: state.replicas[replica].life };
             let service = Service::start(wire, &mut state);
-            state.tell(|| format!("copy {copy} starts"));
-            state.copies[copy].service = Some(service);
-            state.copies[copy].died.clone()
+            state.tell(|| format!("replica {replica} starts"));
+            state.replicas[replica].service = Some(service);
+            state.replicas[replica].died.clone()
         };
         died.notified().await;
         let down = {
             let mut state = world.state();
-            state.tell(|| format!("copy {copy} is dead"));
+            state.tell(|| format!("replica {replica} is dead"));
             state.dice.millis(100..9_000)
         };
         sleep(down).await;
@@ -93,15 +93,20 @@ impl Service {
     fn start(wire: Wire, state: &mut State) -> Self {
         let settings = SagaSettings {
             lease: Duration::from_secs(10),
-            step_patience: Duration::from_secs(5),
+            step_timeout: Duration::from_secs(5),
             tries: 4,
             interval: Duration::from_secs(1),
             concurrency: state.dice.pick(&[1, 32]),
             reservation_ttl: state.plan.ttl,
         };
         let (interval, concurrency) = (settings.interval, settings.concurrency);
-        let ports = (wire.clone(), wire.clone(), Arc::new(wire.clone()) as _);
-        let sagas = Sagas::with(ports, Box::new(wire.clone()), settings);
+        let ports = Ports {
+            journal: wire.clone(),
+            stock: wire.clone(),
+            payments: Arc::new(wire.clone()) as _,
+            clock: Box::new(wire.clone()),
+        };
+        let sagas = Sagas::with(ports, settings);
         let stop = CancellationToken::new();
         let recovery = Recovery::new(sagas.clone(), concurrency, stop.clone());
         let (stopped, watched) = (stop.clone(), wire.clone());
@@ -119,35 +124,35 @@ impl Service {
         Self { wire, sagas, stop }
     }
 
-    /// Ends as a service does that is told to: sagas under way give up their leases.
+    /// Stops gracefully: running sagas release their leases.
     pub async fn drain(&self) {
         self.stop.cancel();
         self.sagas.drain(Duration::from_secs(1)).await;
         if self.wire.is_alive() {
-            self.wire.world.state().kill(self.wire.copy);
+            self.wire.world.state().kill(self.wire.replica);
         }
     }
 
-    /// What an RPC does, in the order in which it does it.
-    pub async fn ask(&self, key: Key, ask: Ask) -> Told {
+    /// The steps of an RPC, in their order.
+    pub async fn ask(&self, key: Key, ask: Ask) -> Reply {
         if self.stop.is_cancelled() {
-            return Told::Again;
+            return Reply::Again;
         }
         // An order is priced first; its key is looked up before it is placed only where that fails or takes long.
         if !matches!(ask, Ask::Place(_)) || self.wire.world.state().dice.percent(20) {
             let known = key.clone();
-            let recall = move |state: &mut State| state.journal.recall(&known);
-            match self.wire.call((Peer::Journal, "recall"), &key.key, recall).await {
-                None => return Told::Again,
-                Some(Some(memory)) => return again(memory),
+            let find_record = move |state: &mut State| state.journal.find_record(&known);
+            match self.wire.call((Peer::Journal, "find_record"), &key.key, find_record).await {
+                None => return Reply::Again,
+                Some(Some(record)) => return again(record),
                 Some(None) => {}
             }
         }
         let lease = self.sagas.lease();
-        let (copy, what) = (self.wire.copy, key.key.clone());
+        let (replica, what) = (self.wire.replica, key.key.clone());
         let wished: Option<Wished<Saga>> = match ask {
             Ask::Place(placement) => {
-                let Ok((order, entries)) = Order::place(*placement, self.wire.now()) else { return Told::Refused };
+                let Ok((order, entries)) = Order::place(*placement, self.wire.now()) else { return Reply::Refused };
                 let saga = Saga::Order(Box::new(order.clone()));
                 let place = move |state: &mut State| {
                     let mut key = key.clone();
@@ -162,7 +167,7 @@ impl Service {
             }
             Ask::Cancel(id, items) => {
                 let cancel = move |state: &mut State| {
-                    let now = state.now_at(copy);
+                    let now = state.now_at(replica);
                     let wish = Wish { actor: &key.caller, reason: "", etag: "" };
                     let State { journal, log, .. } = state;
                     journal.cancel((id, &key, &items), (wish, now, lease), log)
@@ -171,7 +176,7 @@ impl Service {
             }
             Ask::Adjust(id, give) => {
                 let adjust = move |state: &mut State| {
-                    let now = state.now_at(copy);
+                    let now = state.now_at(replica);
                     let wish = Wish { actor: &key.caller, reason: "", etag: "" };
                     let State { journal, log, .. } = state;
                     journal.adjust((id, &key, &give), (wish, now, lease), log)
@@ -180,7 +185,7 @@ impl Service {
             }
             Ask::Ship(id, items) => {
                 let ship = move |state: &mut State| {
-                    let now = state.now_at(copy);
+                    let now = state.now_at(replica);
                     let State { journal, log, .. } = state;
                     journal.ship((id, &key, &items), now, log)
                 };
@@ -188,7 +193,7 @@ impl Service {
             }
             Ask::Note(id) => {
                 let note = move |state: &mut State| {
-                    let now = state.now_at(copy);
+                    let now = state.now_at(replica);
                     let State { journal, log, .. } = state;
                     journal.note((id, &key), now, log)
                 };
@@ -197,14 +202,14 @@ impl Service {
         };
         match wished {
             Some(Wished::Begun(saga)) => self.finish(saga, lease).await,
-            Some(Wished::Known(memory)) => again(memory),
-            Some(Wished::Already) => Told::Already,
-            Some(Wished::Refused | Wished::NotFound) => Told::Refused,
-            Some(Wished::Busy) | None => Told::Again,
+            Some(Wished::Known(record)) => again(record),
+            Some(Wished::Already) => Reply::Already,
+            Some(Wished::Refused | Wished::NotFound) => Reply::Refused,
+            Some(Wished::Busy) | None => Reply::Again,
         }
     }
 
-    async fn finish(&self, saga: Saga, lease: Lease) -> Told {
+    async fn finish(&self, saga: Saga, lease: Lease) -> Reply {
         let sagas = self.sagas.clone();
         let run = self.sagas.track(async move { sagas.run(saga, lease).await });
         let end = timeout(Duration::from_secs(60), run).await;
@@ -212,36 +217,36 @@ impl Service {
             std::future::pending::<()>().await;
         }
         match end {
-            Ok(Ok(End::Final(Saga::Order(order)))) if order.state == Reached::Cancelled => Told::Already,
-            Ok(Ok(End::Final(Saga::Order(order)))) => Told::Done(reply::order(&order).encode_to_vec()),
-            Ok(Ok(End::Final(Saga::Adjustment(adjustment)))) => Told::Done(reply::encoded_adjustment(&adjustment)),
-            Ok(Ok(End::Taken)) => {
+            Ok(Ok(End::Final(Saga::Order(order)))) if order.state == Reached::Cancelled => Reply::Already,
+            Ok(Ok(End::Final(Saga::Order(order)))) => Reply::Done(reply::order(&order).encode_to_vec()),
+            Ok(Ok(End::Final(Saga::Adjustment(adjustment)))) => Reply::Done(reply::encoded_adjustment(&adjustment)),
+            Ok(Ok(End::LeaseLost)) => {
                 self.wire.world.state().count("somebody else took over", "saga");
-                Told::Again
+                Reply::Again
             }
-            _ => Told::Again,
+            _ => Reply::Again,
         }
     }
 
-    /// Gives up an order that is being placed, as an operator may.
-    pub async fn abandon(&self, id: OrderId) -> Told {
-        let (lease, copy) = (self.sagas.lease(), self.wire.copy);
+    /// Abandons an order that is being placed, as an operator may.
+    pub async fn abandon(&self, id: OrderId) -> Reply {
+        let (lease, replica) = (self.sagas.lease(), self.wire.replica);
         let abandon = move |state: &mut State| {
-            let now = state.now_at(copy);
+            let now = state.now_at(replica);
             let State { journal, log, .. } = state;
             journal.abandon(id, (lease, now), log)
         };
         match self.wire.call((Peer::Journal, "abandon"), id, abandon).await {
             Some(Some(saga)) => self.finish(saga, lease).await,
-            _ => Told::Again,
+            _ => Reply::Again,
         }
     }
 
-    /// Takes a step for done that an operator sees to by other means, once the order service agrees.
-    pub async fn finish_by_hand(&self, (id, back): (OrderId, Option<ReturnId>), step: Step) {
-        let copy = self.wire.copy;
+    /// Marks a step as done that an operator does outside of souk, if the order service agrees.
+    pub async fn finish_manually(&self, (id, back): (OrderId, Option<ReturnId>), step: Step) {
+        let replica = self.wire.replica;
         let finish = move |state: &mut State| {
-            let now = state.now_at(copy);
+            let now = state.now_at(replica);
             let Some(order) = state.journal.orders.get(&id) else { return false };
             let total = order.it.total;
             let action = match back {
@@ -252,23 +257,23 @@ impl Service {
             let State { journal, log, .. } = &mut *state;
             let done = journal.finish((id, back, step), now, (blindly, log));
             if let (true, Some(action)) = (done, action) {
-                state.settle_by_hand(&action, total);
-                state.count("done by hand", name(step));
+                state.settle_manually(&action, total);
+                state.count("done manually", name(step));
             }
             done
         };
         self.wire.call((Peer::Journal, "finish"), (id, step), finish).await;
     }
 
-    /// Takes a webhook of the payment provider in.
+    /// Receives a webhook of the payment provider.
     pub async fn heed(&self, id: OrderId) {
         let read = move |state: &mut State| state.journal.orders.get(&id).map(|row| row.it.clone());
         let found = self.wire.call((Peer::Journal, "read an order"), id, read).await.flatten();
-        let copy = self.wire.copy;
+        let replica = self.wire.replica;
         match found {
             Some(order) if order.state.is_running() => {
                 let wake = move |state: &mut State| {
-                    let now = state.now_at(copy);
+                    let now = state.now_at(replica);
                     state.journal.wake(id, now);
                 };
                 self.wire.call((Peer::Journal, "wake"), id, wake).await;
@@ -293,22 +298,22 @@ fn name(step: Step) -> &'static str {
     }
 }
 
-fn wished_now(wished: Option<Wished<Vec<u8>>>) -> Told {
+fn wished_now(wished: Option<Wished<Vec<u8>>>) -> Reply {
     match wished {
-        Some(Wished::Begun(answer)) => Told::Done(answer),
-        Some(Wished::Known(memory)) => again(memory),
-        Some(Wished::Already) => Told::Already,
-        Some(Wished::Refused | Wished::NotFound) => Told::Refused,
-        Some(Wished::Busy) | None => Told::Again,
+        Some(Wished::Begun(answer)) => Reply::Done(answer),
+        Some(Wished::Known(record)) => again(record),
+        Some(Wished::Already) => Reply::Already,
+        Some(Wished::Refused | Wished::NotFound) => Reply::Refused,
+        Some(Wished::Busy) | None => Reply::Again,
     }
 }
 
-/// What is answered to a request that is known.
-fn again(memory: Memory) -> Told {
-    match memory.response {
-        _ if !memory.same_request => Told::Refused,
-        Some(response) => Told::Done(response),
-        None => Told::Again,
+/// The response to a repeated request.
+fn again(record: IdempotencyRecord) -> Reply {
+    match record.response {
+        _ if !record.same_request => Reply::Refused,
+        Some(response) => Reply::Done(response),
+        None => Reply::Again,
     }
 }
 
@@ -319,13 +324,13 @@ impl Journal for Wire {
         after: &Saga,
         entries: &[Entry],
         response: Option<&[u8]>,
-        (held, lease): (i64, Lease),
+        Renewal { held, lease }: Renewal,
     ) -> Result<bool, StoreError> {
-        let (copy, about) = (self.copy, (after.order(), before.position(), after.position()));
+        let (replica, about) = (self.replica, (after.order(), before.position(), after.position()));
         let (before, after, entries) = (before.clone(), after.clone(), entries.to_vec());
         let response = response.map(<[u8]>::to_vec);
         let save = move |state: &mut State| {
-            let now = state.now_at(copy);
+            let now = state.now_at(replica);
             let anyone = state.planted == Some(Planted::SaveByAnyone);
             let State { journal, log, .. } = &mut *state;
             let step = (held, lease, now);
@@ -348,13 +353,8 @@ impl Journal for Wire {
         self.call((Peer::Journal, "is saved"), about, look).await.ok_or(StoreError::Lost)
     }
 
-    async fn release(
-        &self,
-        saga: &Saga,
-        held: i64,
-        due: DateTime<Utc>,
-        (attempts, _): (i32, &str),
-    ) -> Result<(), StoreError> {
+    async fn release(&self, saga: &Saga, release: Release<'_>) -> Result<(), StoreError> {
+        let Release { held, due, attempts, .. } = release;
         let about = saga.order();
         let saga = saga.clone();
         let release = move |state: &mut State| state.journal.release(&saga, held, due, attempts);
@@ -362,9 +362,9 @@ impl Journal for Wire {
     }
 
     async fn claim(&self, lease: Lease, limit: i64) -> Result<Vec<Saga>, StoreError> {
-        let copy = self.copy;
+        let replica = self.replica;
         let claim = move |state: &mut State| {
-            let now = state.now_at(copy);
+            let now = state.now_at(replica);
             let sagas = state.journal.claim(lease, limit, now);
             for _ in &sagas {
                 state.count("taken over", "saga");
@@ -377,7 +377,7 @@ impl Journal for Wire {
 
 impl Clock for Wire {
     fn now(&self) -> DateTime<Utc> {
-        self.world.state().now_at(self.copy)
+        self.world.state().now_at(self.replica)
     }
 
     fn lease_number(&self) -> i64 {

@@ -1,4 +1,4 @@
-//! The inventory service in memory: its own decisions over rows that stand in maps.
+//! The inventory service in memory: its own decisions over rows that are in maps.
 
 use std::{
     collections::{BTreeMap, HashMap},
@@ -42,7 +42,7 @@ pub struct Shelf {
     pub start: BTreeMap<ProductId, i64>,
 }
 
-/// A product of a number: the last one's stock is not counted.
+/// A product of a number: the last one's stock is not tracked.
 pub fn product(number: u64) -> ProductId {
     ProductId::from_uuid(Uuid::from_u128(1 << 64 | u128::from(number)))
 }
@@ -113,7 +113,7 @@ impl Shelf {
         self.spent.extend(changes.answers.into_iter().map(|(id, answer)| (id, Spent::Answered(answer))));
     }
 
-    /// What is wrong with the sums, at any moment.
+    /// An error in the sums, if there is one.
     pub fn fault(&self) -> Option<String> {
         let mut reserved = BTreeMap::<Place, i64>::new();
         for line in self.reservations.values().filter(|held| held.state == Held::Open).flat_map(|held| &held.lines) {
@@ -132,7 +132,7 @@ impl Shelf {
     }
 }
 
-/// What the inventory service does when it is asked for something.
+/// Handles a call to the inventory service.
 fn obey(state: &mut State, action: Action) -> Result<Reply, Refusal> {
     let now = state.now();
     let known = action.order().and_then(|order| state.shelf.reservations.get(&order).cloned());
@@ -162,7 +162,7 @@ impl Wire {
         }
     }
 
-    /// Closes reservations that have run out, as the inventory service does now and then.
+    /// Closes expired reservations, as the inventory service's job does.
     pub fn close_lapsed(state: &mut State) {
         let now = state.now();
         let lapsed = state.shelf.reservations.values().filter(|held| held.has_lapsed(now));

@@ -10,15 +10,15 @@ use super::{
 
 /// Seeds that once broke a promise, and what they found.
 const KEPT: &[(u64, &str)] =
-    &[(118, "a step that another copy had stored was taken for one's own, as the order's version was the same")];
+    &[(118, "a step that another replica had stored was taken for one's own, as the order's version was the same")];
 
-/// How many seeds are tried where nobody says.
+/// The default number of seeds.
 const SEEDS: u64 = 2_000;
 
 const STEPS: [&str; 8] = ["reserve", "authorize", "commit", "capture", "release", "void", "restock", "refund"];
 const WRITES: [&str; 6] = ["place", "save", "claim", "give up a lease", "cancel", "adjust"];
 
-/// Lives through a seed, and says what happened where a promise was broken.
+/// Runs a seed, and prints its history if a promise was broken.
 fn try_seed(seed: u64) -> Seen {
     match live(seed, None, false) {
         Ok((seen, _)) => seen,
@@ -89,14 +89,14 @@ fn no_seed_breaks_a_promise() {
         ("refused", "save"),
         ("refused", "authorize"),
         ("refused", "capture"),
-        ("done by hand", "capture"),
-        ("done by hand", "void"),
-        ("done by hand", "refund"),
+        ("done manually", "capture"),
+        ("done manually", "void"),
+        ("done manually", "refund"),
         ("reservation ran out", "stock"),
-        ("killed", "copy"),
-        ("drained", "copy"),
+        ("killed", "replica"),
+        ("drained", "replica"),
         ("somebody else had acted", "act"),
-        ("another copy was faster", "publish"),
+        ("another replica was faster", "publish"),
     ] {
         assert!(seen.contains_key(&what), "{what:?} never happened");
     }
@@ -107,7 +107,7 @@ const ENOUGH: u64 = 2_000;
 
 fn finds(planted: Planted) {
     let found = (0..ENOUGH).find_map(|seed| {
-        // Where the rules are broken, what stands on them may panic.
+        // Code may panic when the rules that it relies on are broken.
         match catch_unwind(AssertUnwindSafe(|| live(seed, Some(planted), false))) {
             Ok(Ok(_)) => None,
             Ok(Err(broken)) => Some((seed, broken.promises.join("; "))),
@@ -138,7 +138,7 @@ planted! {
     finds_refunds_given_again: RefundAgain;
     finds_forgotten_voids: VoidForgotten;
     finds_steps_finished_blindly: FinishBlindly;
-    finds_seats_moved_first: SeatFirst;
+    finds_checkpoints_moved_first: CheckpointFirst;
     finds_readers_that_go_by_number: ReadByNumber;
     finds_blind_publishing: PublishBlindly;
 }

@@ -1,4 +1,5 @@
-//! A copy's line to everything outside: where requests and answers are lost, late or doubled, and where copies die.
+//! A replica's connection to everything outside: requests and responses are lost, late or doubled here, and replicas
+//! die here.
 
 use std::{fmt::Debug, future::pending, sync::Arc, time::Duration};
 
@@ -7,9 +8,10 @@ use tokio::time::{Instant, sleep};
 use super::world::{State, World, short};
 
 /// What is asked all the time.
-const OFTEN: [&str; 6] = ["claim", "look for events", "read a seat", "read events", "find the end", "recall"];
+const OFTEN: [&str; 6] =
+    ["claim", "look for events", "read a checkpoint", "read events", "find the end", "find_record"];
 
-/// Whom a copy calls.
+/// Whom a replica calls.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Peer {
     /// The order service's database.
@@ -50,9 +52,9 @@ pub enum Fault {
     Doubled,
     /// It takes effect, slowly, and is answered.
     Slow,
-    /// The copy dies before it is sent.
+    /// The replica dies before it is sent.
     DiesBefore,
-    /// The copy dies after it took effect.
+    /// The replica dies after it took effect.
     DiesAfter,
 }
 
@@ -73,7 +75,7 @@ impl Fault {
             Self::RequestLost => "request lost",
             Self::ReplyLost => "reply lost",
             Self::Down => "peer down",
-            Self::Late => "late copy",
+            Self::Late => "late replica",
             Self::Doubled => "doubled",
             Self::Slow => "slow",
             Self::DiesBefore => "dies before",
@@ -82,28 +84,28 @@ impl Fault {
     }
 }
 
-/// The line of one life of a copy.
+/// The line of one life of a replica.
 #[derive(Clone)]
 pub struct Wire {
     pub world: Arc<World>,
-    pub copy: usize,
+    pub replica: usize,
     pub life: u32,
 }
 
 impl Wire {
     pub fn is_alive(&self) -> bool {
-        self.world.state().copies[self.copy].life == self.life
+        self.world.state().replicas[self.replica].life == self.life
     }
 
-    /// Goes on only while this copy lives: what a killed process was about to do never happens.
+    /// Continues only while this replica lives: what a killed process was about to do never happens.
     async fn alive(&self) {
         if !self.is_alive() {
             pending::<()>().await;
         }
     }
 
-    /// Asks a peer for something that takes effect at once, all of it or nothing. `None` where no answer came; then
-    /// whether it took effect is unknown, and may change yet.
+    /// Calls a peer; the call takes effect at once, all of it or nothing. `None` if no response came: then it is
+    /// unknown whether it took effect or still will.
     pub async fn call<T: Debug + Send>(
         &self,
         (peer, op): (Peer, &'static str),
@@ -127,8 +129,8 @@ impl Wire {
             let hangs = peer != Peer::Journal && state.dice.percent(30);
             if let Some(fault) = fault {
                 state.count(fault.name(), op);
-                let copy = self.copy;
-                state.tell(|| format!("copy {copy}: {op} {about:?}: {}", fault.name()));
+                let replica = self.replica;
+                state.tell(|| format!("replica {replica}: {op} {about:?}: {}", fault.name()));
             }
             (fault, there, back, later, hangs)
         };
@@ -151,7 +153,7 @@ impl Wire {
             Some(Fault::ReplyLost) => return self.nothing(back, hangs).await,
             _ => {}
         }
-        // Where nothing happened, nobody else could use the time of the way back.
+        // If nothing happened, nobody else could use the time of the way back.
         if fault.is_some() || !OFTEN.contains(&op) {
             sleep(back).await;
         }
@@ -170,7 +172,7 @@ impl Wire {
 
     async fn die<T>(&self) -> Option<T> {
         if self.is_alive() {
-            self.world.state().kill(self.copy);
+            self.world.state().kill(self.replica);
         }
         pending().await
     }
@@ -178,8 +180,8 @@ impl Wire {
     fn happen<T: Debug>(&self, op: &'static str, effect: &impl Fn(&mut State) -> T) -> T {
         let mut state = self.world.state();
         let answer = effect(&mut state);
-        let copy = self.copy;
-        state.tell(|| format!("copy {copy}: {op} → {}", short(&answer)));
+        let replica = self.replica;
+        state.tell(|| format!("replica {replica}: {op} → {}", short(&answer)));
         answer
     }
 
@@ -202,7 +204,7 @@ impl Wire {
 }
 
 impl State {
-    /// What goes wrong with a call to a peer.
+    /// The fault of a call to a peer.
     fn fault(&mut self, peer: Peer, op: &str) -> Option<Fault> {
         if self.quiet {
             return None;

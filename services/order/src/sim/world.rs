@@ -1,5 +1,4 @@
-//! The world that a seed makes: its clock, its services' memories, its copies of the order service, and what goes
-//! wrong in it.
+//! The world of a seed: its clock, the services' state, the replicas of the order service, and the faults.
 
 use std::{
     collections::BTreeMap,
@@ -13,32 +12,32 @@ use tokio::{sync::Notify, time::Instant};
 
 use super::{bank::Bank, dice::Dice, journal::Journal, log::Log, service::Service, shelf::Shelf};
 
-/// How many copies of the order service there are.
-pub const COPIES: usize = 2;
+/// How many replicas of the order service there are.
+pub const REPLICAS: usize = 2;
 
 /// A rule that is broken on purpose, to see that the simulation finds it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Planted {
     /// A step is stored whoever holds the lease, and wherever the saga is by now.
     SaveByAnyone,
-    /// Whether a step was stored is told by the order's version alone.
+    /// The order's version alone decides whether a step was stored.
     SavedByVersion,
-    /// An order is taken down whether or not its request id is known.
+    /// An order is recorded whether or not its request id is known.
     KeyForgotten,
-    /// Releasing what was never held is not remembered.
+    /// Releasing an order without a reservation leaves no mark.
     ReleaseForgotten,
-    /// Stock is said to be sold before that is durable.
+    /// A commit is acknowledged before it is durable.
     CommitNotDurable,
-    /// The provider takes the money when it should only hold it.
+    /// The provider captures the payment when it should only authorise it.
     CaptureFirst,
     /// The provider refunds again under the same key.
     RefundAgain,
-    /// Giving up a payment that is not known is not remembered.
+    /// Voiding an unknown payment leaves no mark.
     VoidForgotten,
-    /// An operator's word is taken for whatever step a saga is at.
+    /// An operator can finish any step.
     FinishBlindly,
-    /// A reader moves its seat before it acts.
-    SeatFirst,
+    /// A reader moves its checkpoint before it acts.
+    CheckpointFirst,
     /// Readers go by the numbers that events get when they are written, and not by positions.
     ReadByNumber,
     /// The relay publishes without saying what it expects to come last.
@@ -50,8 +49,8 @@ pub enum Planted {
 pub struct Plan {
     /// Of a hundred calls, how many go wrong.
     pub faults: u64,
-    /// How wrong each copy's clock is.
-    pub skew: [TimeDelta; COPIES],
+    /// How wrong each replica's clock is.
+    pub skew: [TimeDelta; REPLICAS],
     /// How long stock is held for an order.
     pub ttl: Duration,
     /// How long money is held.
@@ -60,7 +59,7 @@ pub struct Plan {
     pub chaos: Duration,
     /// How many customers come.
     pub customers: u64,
-    /// Of a hundred mishaps, how many are the end of a copy.
+    /// Of a hundred mishaps, how many are the end of a replica.
     pub crashes: u64,
 }
 
@@ -69,7 +68,7 @@ impl Plan {
         let skews = [0, 0, 500, -500, 7_000, -12_000, 60_000];
         Self {
             faults: dice.pick(&[5, 15, 25, 40]),
-            skew: [0; COPIES].map(|_| TimeDelta::milliseconds(dice.pick(&skews))),
+            skew: [0; REPLICAS].map(|_| TimeDelta::milliseconds(dice.pick(&skews))),
             ttl: Duration::from_secs(dice.pick(&[3, 12, 900])),
             hold: TimeDelta::seconds(dice.pick(&[4, 20, 604_800])),
             chaos: dice.millis(10_000..40_000),
@@ -79,15 +78,15 @@ impl Plan {
     }
 }
 
-/// A copy of the order service, dead or alive.
-pub struct Copy {
+/// A replica of the order service, dead or alive.
+pub struct Replica {
     /// Counts its lives.
     pub life: u32,
     pub service: Option<Service>,
     pub died: Arc<Notify>,
 }
 
-/// All that there is. Locked for a moment at a time, never over an await.
+/// The whole state. Locked for a moment at a time, never over an await.
 pub struct State {
     pub dice: Dice,
     pub plan: Plan,
@@ -95,7 +94,7 @@ pub struct State {
     pub log: Log,
     pub shelf: Shelf,
     pub bank: Bank,
-    pub copies: [Copy; COPIES],
+    pub replicas: [Replica; REPLICAS],
     /// Nothing goes wrong any more.
     pub quiet: bool,
     /// Messages that arrive later.
@@ -122,13 +121,13 @@ impl World {
     pub fn new(seed: u64, planted: Option<Planted>, traced: bool) -> Arc<Self> {
         let mut dice = Dice::new(seed);
         let plan = Plan::new(&mut dice);
-        let copy = || Copy { life: 0, service: None, died: Arc::default() };
+        let replica = || Replica { life: 0, service: None, died: Arc::default() };
         let mut state = State {
             shelf: Shelf::new(&mut dice),
             bank: Bank::default(),
             journal: Journal::default(),
             log: Log::default(),
-            copies: [(); COPIES].map(|()| copy()),
+            replicas: [(); REPLICAS].map(|()| replica()),
             dice,
             plan,
             quiet: false,
@@ -159,17 +158,17 @@ impl State {
         (began + TimeDelta::from_std(self.began.elapsed()).unwrap()).trunc_subsecs(6)
     }
 
-    /// The time as a copy has it.
-    pub fn now_at(&self, copy: usize) -> DateTime<Utc> {
-        self.now() + self.plan.skew[copy]
+    /// The time as a replica has it.
+    pub fn now_at(&self, replica: usize) -> DateTime<Utc> {
+        self.now() + self.plan.skew[replica]
     }
 
-    /// Ends a copy at once, wherever it is.
-    pub fn kill(&mut self, copy: usize) {
-        let copy = &mut self.copies[copy];
-        copy.service = None;
-        copy.life += 1;
-        copy.died.notify_one();
+    /// Ends a replica at once, wherever it is.
+    pub fn kill(&mut self, replica: usize) {
+        let replica = &mut self.replicas[replica];
+        replica.service = None;
+        replica.life += 1;
+        replica.died.notify_one();
     }
 
     pub fn count(&mut self, what: &'static str, place: &'static str) {

@@ -5,10 +5,8 @@ use std::collections::HashSet;
 use diesel::prelude::*;
 use diesel::sql_types::{BigInt, Text};
 use diesel_async::RunQueryDsl;
-use souk_common::{
-    ids::OrderId,
-    verify::{Check, LIMIT},
-};
+use souk_common::ids::OrderId;
+use souk_store::verify::{Check, LIMIT};
 
 use super::schema::{order_lines, orders};
 use super::{Conn, Id, NIL, ORDER_KEY};

@@ -1,23 +1,26 @@
-//! Changes of confirmed orders, asked for from outside: cancelled, given back, shipped, noted on. Each is known by a key.
+//! Changes of confirmed orders by requests: cancellations, adjustments, shipments and notes. Each has an idempotency
+//! key.
 
-use chrono::{DateTime, Utc};
-use souk_common::{
-    db,
-    ids::{OrderId, UserId},
+use souk_common::ids::OrderId;
+use souk_store::db;
+
+use super::{
+    Adjusting, Begin, Cancel, Key, Lease, Note, OrderScope, Shipping, Store, StoreError, TimelineRow, now, postgres,
+    sqlite, values::BegunAdjustment,
 };
-
-use super::{Begin, Cancel, Key, Lease, Shipping, Store, StoreError, TimelineRow, now, postgres, sqlite};
-use crate::domain::{Adjustment, Cancelling, Entry, Kind, Pieces, Refusal, Saga, Shipment, What, Wish};
+use crate::domain::{Adjustment, Cancelling, Entry, Kind, Pieces, Refusal, Saga, Shipment, Wish};
 
 impl Store {
-    /// Begins to cancel an order, or pieces of it, under a lease. `respond` gives the answer to what is final at once.
+    /// Begins to cancel an order, or pieces of it, under a lease. `respond` makes the response of what is final at
+    /// once.
     ///
     /// # Errors
-    /// Where the database fails.
+    /// If the database fails.
     pub async fn cancel(
         &self,
-        (id, owner): (OrderId, Option<UserId>),
-        (key, items): (&Key, &[Pieces]),
+        OrderScope { id, owner }: OrderScope,
+        key: &Key,
+        items: &[Pieces],
         wish: Wish<'_>,
         lease: Lease,
         respond: impl Fn(&Adjustment) -> Vec<u8> + Sync,
@@ -27,11 +30,11 @@ impl Store {
             let Some(mut order) = q::order_to_change(conn, id, owner).await? else {
                 return Ok(Cancel::NotFound);
             };
-            // The whole order is cancelled once, key or not.
+            // Cancelling the whole order needs no key.
             if !items.is_empty()
-                && let Some(memory) = q::recall(conn, key).await?
+                && let Some(record) = q::find_record(conn, key).await?
             {
-                return Ok(Cancel::Known(memory));
+                return Ok(Cancel::Known(record));
             }
             let version = order.version;
             match order.cancel(items, wish, now)? {
@@ -44,23 +47,24 @@ impl Store {
                     Ok(Cancel::Begun(Saga::Order(Box::new(order))))
                 }
                 Ok(Cancelling::Items(adjustment, entries)) => {
-                    let begun = (&*adjustment, entries.as_slice());
-                    q::begin_adjustment(conn, key, (&order, version), begun, (lease, respond(&adjustment))).await?;
+                    let response = respond(&adjustment);
+                    let begun = BegunAdjustment { order: &order, version, adjustment: &adjustment, entries: &entries };
+                    q::begin_adjustment(conn, key, begun, lease, &response).await?;
                     Ok(Cancel::Begun(Saga::Adjustment(adjustment)))
                 }
             }
         });
-        self.told(written)
+        self.notify_if_ok(written)
     }
 
-    /// Takes an adjustment down under a lease. `respond` gives the answer to one that is final at once.
+    /// Records an adjustment under a lease. `respond` makes the response of one that is final at once.
     ///
     /// # Errors
-    /// Where the database fails.
+    /// If the database fails.
     pub async fn adjust(
         &self,
-        (key, id): (&Key, OrderId),
-        (what, time): (&What, Option<DateTime<Utc>>),
+        key: &Key,
+        Adjusting { order: id, what, time }: Adjusting<'_>,
         wish: Wish<'_>,
         lease: Lease,
         respond: impl Fn(&Adjustment) -> Vec<u8> + Sync,
@@ -76,20 +80,22 @@ impl Store {
                 Err(refusal) => return Ok(Begin::Refused(refusal)),
                 Ok(begun) => begun,
             };
-            let begun = (&adjustment, entries.as_slice());
-            q::begin_adjustment(conn, key, (&order, version), begun, (lease, respond(&adjustment))).await?;
+            let response = respond(&adjustment);
+            let begun = BegunAdjustment { order: &order, version, adjustment: &adjustment, entries: &entries };
+            q::begin_adjustment(conn, key, begun, lease, &response).await?;
             Ok(Begin::Begun(Box::new(adjustment)))
         });
-        self.told(written)
+        self.notify_if_ok(written)
     }
 
-    /// Takes a shipment down, and `respond`'s answer to it.
+    /// Records a shipment, and the response that `respond` makes.
     ///
     /// # Errors
-    /// Where the database fails.
+    /// If the database fails.
     pub async fn ship(
         &self,
-        (key, id): (&Key, OrderId),
+        key: &Key,
+        id: OrderId,
         shipping: &Shipping,
         respond: impl Fn(&Shipment) -> Vec<u8> + Sync,
     ) -> Result<Begin<Shipment>, StoreError> {
@@ -100,29 +106,30 @@ impl Store {
                 Ok(order) => order,
             };
             let version = order.version;
-            let (tracking, times) = (shipping.tracking.clone(), (shipping.time, now));
-            let begun = Shipment::begin(&mut order, &shipping.items, tracking, &key.caller, times);
+            let tracking = shipping.tracking.clone();
+            let begun = Shipment::begin(&mut order, &shipping.items, tracking, &key.caller, shipping.time, now);
             let (shipment, entries) = match begun {
                 Err(refusal) => return Ok(Begin::Refused(refusal)),
                 Ok(begun) => begun,
             };
-            q::remember_answered(conn, key, order.id, (&respond(&shipment), now)).await?;
+            q::insert_answered_record(conn, key, order.id, &respond(&shipment), now).await?;
             q::write_effects(conn, &order, version, &shipment.lines, &entries).await?;
             q::insert_shipment(conn, &shipment).await?;
             Ok(Begin::Begun(shipment))
         });
-        self.told(written)
+        self.notify_if_ok(written)
     }
 
-    /// Writes a note into an order's timeline, and `respond`'s answer to it. Refused only while someone is at the
-    /// order.
+    /// Adds a note to an order's timeline, and stores the response that `respond` makes. Refused only while the
+    /// order is leased.
     ///
     /// # Errors
-    /// Where the database fails.
+    /// If the database fails.
     pub async fn note(
         &self,
-        (key, id): (&Key, OrderId),
-        (text, internal): (&str, bool),
+        key: &Key,
+        id: OrderId,
+        Note { text, internal }: Note<'_>,
         respond: impl Fn(&TimelineRow) -> Vec<u8> + Sync,
     ) -> Result<Begin<TimelineRow>, StoreError> {
         let now = now();
@@ -131,7 +138,7 @@ impl Store {
                 Err(begin) => return Ok(begin),
                 Ok(order) => order,
             };
-            // Whoever runs its saga counts the entries: what came in between would be refused there.
+            // The saga's runner counts the entries: its next write would fail after a note in between.
             if q::is_leased(conn, id, now).await? {
                 return Ok(Begin::Refused(Refusal::Busy));
             }
@@ -139,10 +146,10 @@ impl Store {
             let entry = Entry { internal, ..Entry::new(Kind::Note, key.caller.as_str(), text) };
             let entries = order.record(entry.clone(), now);
             let row = TimelineRow { number: order.entries, entry, time: now };
-            q::remember_answered(conn, key, order.id, (&respond(&row), now)).await?;
+            q::insert_answered_record(conn, key, order.id, &respond(&row), now).await?;
             q::write_effects(conn, &order, version, &[], &entries).await?;
             Ok(Begin::Begun(row))
         });
-        self.told(written)
+        self.notify_if_ok(written)
     }
 }

@@ -1,13 +1,12 @@
-//! The words by which states, steps and kinds stand in the database.
+//! The words by which states, steps and kinds are in the database.
 
-use crate::{
-    domain::{Cause, Kind, PaymentState, State, Step},
-    webhooks::{delivery::State as DeliveryState, endpoint::DisableReason},
+use crate::domain::{
+    Cause, Kind, PaymentState, State, Step, delivery::State as DeliveryState, endpoint::DisableReason,
 };
 
-/// A word in the database that means nothing: a row that souk did not write.
+/// An unknown code in the database: a row that souk did not write.
 #[derive(Debug, thiserror::Error)]
-#[error("{0:?} stands where a {1} should")]
+#[error("{0:?} is not a {1}")]
 pub struct UnknownCode(String, &'static str);
 
 macro_rules! codes {
@@ -21,10 +20,10 @@ macro_rules! codes {
                 }
             }
 
-            /// What a word in the database stands for.
+            /// Parses a code of the database.
             ///
             /// # Errors
-            /// Where it stands for nothing.
+            /// If the word is unknown.
             pub fn from_code(code: &str) -> Result<Self, UnknownCode> {
                 match code {
                     $($code => Ok(Self::$variant),)+
@@ -104,5 +103,5 @@ codes!(
     Note = "NOTE",
     RetryRequested = "RETRY_REQUESTED",
     Abandoned = "ABANDONED",
-    FinishedByHand = "FINISHED_BY_HAND",
+    FinishedManually = "FINISHED_MANUALLY",
 );

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use souk_common::{
+use souk_store::{
     coalesce::{BatchError, SubmitError},
     db::{DbError, Failure},
 };
@@ -10,19 +10,19 @@ use souk_common::{
 use super::codes::UnknownCode;
 use crate::domain::Illegal;
 
-/// A failure of the store. Cheap to clone, as one may strike a whole batch.
+/// A failure of the store. Cheap to clone, because one may affect a whole batch.
 #[derive(Clone, Debug, thiserror::Error)]
 pub enum StoreError {
     /// Another order has this number of another system.
     #[error("another order has this external id")]
     ExternalIdTaken,
-    /// The same key was used at the same moment; asking again tells how that went.
+    /// The same key was used at the same moment: retry to get the result.
     #[error("the idempotency key was used at the same moment")]
     KeyRaced,
     /// The database holds what souk did not write.
     #[error("the database holds {0}")]
     Corrupt(String),
-    /// An event of the log cannot be told to anyone.
+    /// An event of the log cannot be sent.
     #[error("the event at position {position}: {why}")]
     Event {
         /// Where the event is.
@@ -39,7 +39,7 @@ pub enum StoreError {
     /// The service is shutting down. Nothing was done.
     #[error("shutting down")]
     ShuttingDown,
-    /// A batch ended without an answer, by a fault of ours. Whether it took effect is unknown.
+    /// A batch returned no result, because of a bug. Whether it took effect is unknown.
     #[error("a change of an order got no answer")]
     Lost,
     /// The database failed.
@@ -48,7 +48,7 @@ pub enum StoreError {
 }
 
 impl StoreError {
-    /// Whether the same may work a little later.
+    /// Whether a retry may succeed.
     #[must_use]
     pub fn is_transient(&self) -> bool {
         match self {
@@ -58,7 +58,7 @@ impl StoreError {
         }
     }
 
-    /// Whether the connection was lost, and what it was to do may have happened.
+    /// Whether the connection was lost: the write may have taken effect.
     #[must_use]
     pub fn is_lost(&self) -> bool {
         self.db().is_some_and(DbError::is_lost)

@@ -1,11 +1,11 @@
-//! Sagas as operators see them, and what they may do about them.
+//! Sagas as operators see them, and operations on them.
 
 use chrono::{DateTime, Utc};
 use souk_common::{
-    db,
     ids::{OrderId, ReturnId},
     page::filter::Op,
 };
+use souk_store::db;
 use uuid::Uuid;
 
 use super::{Lease, Store, StoreError, now, postgres, sqlite};
@@ -29,23 +29,23 @@ pub struct SagaView {
     pub order: OrderId,
     /// The state it is in.
     pub state: State,
-    /// What it does next; `None` at its end.
+    /// Its next step; `None` at its end.
     pub step: Option<Step>,
-    /// How often it gave up for a while since its last step.
+    /// Failed tries since its last completed step.
     pub attempts: i32,
     /// Why, the last time.
     pub last_error: Option<String>,
-    /// When the next try is due, or until when its runner has it to itself.
+    /// When the next try is due, or when its runner's lease ends.
     pub due: Option<DateTime<Utc>>,
     /// Whether someone runs it.
     pub running: bool,
-    /// When it was taken down.
+    /// When it was recorded.
     pub created: DateTime<Utc>,
     /// When it last made a step.
     pub updated: DateTime<Utc>,
 }
 
-/// A wish for a page of sagas that are not done, oldest first.
+/// A query for a page of sagas that are not done, oldest first.
 #[derive(Clone, Debug)]
 pub struct SagaQuery {
     /// What must hold of each.
@@ -56,14 +56,14 @@ pub struct SagaQuery {
     pub limit: i64,
 }
 
-/// What must hold of a saga to be listed.
+/// A condition of the query.
 #[derive(Clone, Debug)]
 pub enum SagaCondition {
     /// How often it gave up compares so.
     Attempts(Op, i32),
-    /// When it was taken down compares so.
+    /// Compares the time of recording.
     CreateTime(Op, DateTime<Utc>),
-    /// When it last made a step compares so.
+    /// Compares the time of its last step.
     UpdateTime(Op, DateTime<Utc>),
 }
 
@@ -74,7 +74,7 @@ pub enum Operated<T> {
     NotFound,
     /// Someone runs it at this moment.
     Busy,
-    /// It is done, or the table has no such transition: this is where it is.
+    /// It is done, or the table has no such transition. Has its current state.
     Illegal(SagaView),
     /// It was done.
     Done(T),
@@ -104,7 +104,7 @@ impl Store {
     /// A page of sagas that are not done, oldest first.
     ///
     /// # Errors
-    /// Where the database fails.
+    /// If the database fails.
     pub async fn sagas(&self, query: &SagaQuery) -> Result<Vec<SagaView>, StoreError> {
         let now = now();
         db::read!(self.db, |conn, q| -> Result<_, StoreError> { q::list_sagas(conn, query, now).await })
@@ -113,7 +113,7 @@ impl Store {
     /// A saga, done or not.
     ///
     /// # Errors
-    /// Where the database fails.
+    /// If the database fails.
     pub async fn saga(&self, id: SagaId) -> Result<Option<SagaView>, StoreError> {
         let now = now();
         db::read!(self.db, |conn, q| -> Result<_, StoreError> { q::find_saga(conn, id, now).await })
@@ -122,13 +122,13 @@ impl Store {
     /// Makes the next try of a saga due now.
     ///
     /// # Errors
-    /// Where the database fails.
+    /// If the database fails.
     pub async fn retry(&self, id: SagaId, wish: Wish<'_>) -> Result<Operated<SagaView>, StoreError> {
         let now = now();
         db::write!(self.db, |conn, q| -> Result<_, StoreError> {
             let Some(seen) = q::find_saga(conn, id, now).await? else { return Ok(Operated::NotFound) };
             let order = q::order_to_change(conn, seen.order, None).await?;
-            // Once more, now that nobody changes it.
+            // Read again under the lock.
             let seen = q::find_saga(conn, id, now).await?;
             let (Some(mut order), Some(seen)) = (order, seen) else { return Ok(Operated::NotFound) };
             if seen.step.is_none() {
@@ -146,10 +146,10 @@ impl Store {
         })
     }
 
-    /// Gives up an order that is being placed, under a lease. `provider` is the payment provider in use.
+    /// Abandons an order that is being placed, under a lease. `provider` is the payment provider in use.
     ///
     /// # Errors
-    /// Where the database fails.
+    /// If the database fails.
     pub async fn abandon(
         &self,
         id: OrderId,
@@ -178,27 +178,28 @@ impl Store {
         })
     }
 
-    /// Ends a step that an operator did by other means, and with it its saga. `respond` gives the answer to whoever asked
-    /// for what is final now.
+    /// Finishes a step that an operator did outside of souk, and with it its saga. `respond` makes the stored response
+    /// of the request that is final now.
     ///
     /// # Errors
-    /// Where the database fails.
+    /// If the database fails.
     pub async fn finish(
         &self,
-        (id, step): (SagaId, Step),
+        id: SagaId,
+        step: Step,
         wish: Wish<'_>,
         respond: impl Fn(&Saga) -> Option<Vec<u8>> + Sync,
     ) -> Result<Operated<SagaView>, StoreError> {
         let now = now();
-        // Nobody's: were there a step left, it would be due at once.
+        // An expired lease of nobody: if a step were left, it would be due at once.
         let lease = Lease { id: 0, until: now };
         let written = db::write!(self.db, |conn, q| -> Result<_, StoreError> {
             let Some(seen) = q::find_saga(conn, id, now).await? else { return Ok(Operated::NotFound) };
             let order = q::order_to_change(conn, seen.order, None).await?;
-            // Once more, now that nobody changes it.
+            // Read again under the lock.
             let seen = q::find_saga(conn, id, now).await?;
             let (Some(mut order), Some(seen)) = (order, seen) else { return Ok(Operated::NotFound) };
-            if seen.step != Some(step) || !step.can_be_done_by_hand() {
+            if seen.step != Some(step) || !step.can_be_done_manually() {
                 return Ok(Operated::Illegal(seen));
             }
             match id {
@@ -210,18 +211,17 @@ impl Store {
                         return Err(StoreError::Corrupt("a locked order that changed".into()));
                     }
                     let saga = Saga::Order(Box::new(order.clone()));
-                    q::settle_by_hand(conn, &order, respond(&saga)).await?;
+                    q::settle_manually(conn, &order, respond(&saga)).await?;
                 }
                 SagaId::Adjustment(id) => {
-                    if !q::take_over(conn, (id, step), lease, now).await? {
+                    if !q::take_over(conn, id, step, lease, now).await? {
                         return Ok(Operated::Busy);
                     }
                     let Some(mut adjustment) = q::find_adjustment(conn, id).await? else {
                         return Ok(Operated::NotFound);
                     };
                     let entries = adjustment.finish(step, wish)?;
-                    let times = (lease, now);
-                    if !q::update_adjustment(conn, &adjustment, Some(step), lease.id, &entries, times).await? {
+                    if !q::update_adjustment(conn, &adjustment, Some(step), lease.id, &entries, lease, now).await? {
                         return Err(StoreError::Corrupt("a locked adjustment that changed".into()));
                     }
                     if let Some(response) = respond(&Saga::Adjustment(Box::new(adjustment.clone()))) {
@@ -232,6 +232,6 @@ impl Store {
             let ended = q::find_saga(conn, id, now).await?;
             Ok(ended.map_or(Operated::NotFound, Operated::Done))
         });
-        self.told(written)
+        self.notify_if_ok(written)
     }
 }

@@ -8,22 +8,22 @@ use diesel::{
 };
 use diesel_async::RunQueryDsl;
 use serde::Serialize;
-use souk_common::{
+use souk_common::ids::OrderId;
+use souk_store::{
     db::{
         DbError,
         postgres::{Keep, Statement},
     },
     events::postgres::{bind, insert_events},
-    ids::OrderId,
 };
 
 /// The connection that queries run on.
-pub type Conn = souk_common::db::postgres::Conn;
-pub use souk_common::db::postgres::position;
+pub type Conn = souk_store::db::postgres::Conn;
+pub use souk_store::db::postgres::position;
 /// For boxed queries.
 pub type Backend = diesel::pg::Pg;
 
-/// Ids in SQL that is written by hand.
+/// Ids in SQL that is written out.
 pub type Id = diesel::sql_types::Uuid;
 /// The digits of an order's id, in SQL.
 pub(super) const ORDER_KEY: &str = "replace(o.id::text, '-', '')";
@@ -67,7 +67,7 @@ macro_rules! claimable {
         $query.for_update().skip_locked()
     };
 }
-use claimable;
+pub(super) use claimable;
 
 /// Keeps others from changing the rows until the transaction ends.
 macro_rules! locked {
@@ -75,7 +75,7 @@ macro_rules! locked {
         $query.for_update()
     };
 }
-use locked;
+pub(super) use locked;
 
 /// A table's rows, out of a JSON document, whatever their number: so a statement is prepared once.
 macro_rules! rows {
@@ -137,8 +137,8 @@ pub(super) async fn update_payments(mut conn: &Conn, rows: Vec<simulated::Row>) 
     sql_query(UPDATE).bind::<Text, _>(document(&rows)?).bind::<BigInt, _>(count).kept().execute(&mut conn).await
 }
 
-/// Writes a batch by one statement, whatever its size; answers with the numbers of the writes that others depend on and
-/// that were done. Alone, it is a transaction.
+/// Writes a batch by one statement, whatever its size; returns the numbers of the writes that others depend on and that
+/// were done. Alone, it is a transaction.
 ///
 /// What depends on others is written where they were done. `IS TRUE` and `OR` keep PostgreSQL from turning those conditions
 /// into joins, which it would plan by guesses at how many there are: so it asks a hash table. And `LIMIT` has a parameter

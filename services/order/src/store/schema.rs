@@ -31,8 +31,8 @@ macro_rules! tables {
                 attempts -> Integer,
                 last_error -> Nullable<Text>,
                 refunding_minor -> BigInt,
-                payment_by_hand -> Bool,
-                refunded_by_hand_minor -> BigInt,
+                payment_settled_manually -> Bool,
+                refunded_manually_minor -> BigInt,
             }
         }
         diesel::table! {
@@ -82,7 +82,7 @@ macro_rules! tables {
                 attempts -> Integer,
                 last_error -> Nullable<Text>,
                 cause -> Text,
-                by_hand -> Bool,
+                settled_manually -> Bool,
             }
         }
         diesel::table! {

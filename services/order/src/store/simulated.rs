@@ -3,11 +3,11 @@
 use chrono::{DateTime, Utc};
 use diesel::prelude::*;
 use diesel_async::RunQueryDsl;
-use souk_common::db::DbError;
+use souk_store::db::DbError;
 
 use super::schema::{simulated_payments, simulated_refunds};
 use super::{Backend, Conn};
-use crate::payment::simulated::{Booked, BookedState};
+use crate::store::books::{Booked, BookedState};
 
 /// A row of `simulated_payments`.
 #[derive(Queryable, Selectable, Insertable, AsChangeset, serde::Serialize)]
@@ -67,7 +67,7 @@ pub(crate) async fn find(conn: &mut Conn, keys: &[String]) -> Result<Vec<Booked>
     Ok(booked.collect())
 }
 
-/// Writes new payments into the provider's books. `false` where someone wrote one of them in between.
+/// Writes new payments into the provider's books. `false` if someone wrote one of them in between.
 pub(crate) async fn add(conn: &mut Conn, new: &[&Booked]) -> Result<bool, DbError> {
     let rows: Vec<Row> = new.iter().map(|booked| Row::from(*booked)).collect();
     Ok(new.is_empty() || super::insert_payments(conn, rows).await? == new.len())
@@ -88,7 +88,7 @@ pub(crate) async fn refund(conn: &mut Conn, key: &str) -> Result<Option<i64>, Db
     Ok(simulated_refunds::table.find(key).select(simulated_refunds::amount_minor).first(conn).await.optional()?)
 }
 
-/// Writes a refund into the provider's books. `false` where it is there.
+/// Writes a refund into the provider's books. `false` if it is there.
 pub(crate) async fn add_refund(conn: &mut Conn, key: &str, payment: &str, amount: i64) -> Result<bool, DbError> {
     let written = diesel::insert_into(simulated_refunds::table)
         .values((

@@ -5,15 +5,16 @@ use std::collections::HashSet;
 
 use diesel::{ExpressionMethods, QueryDsl, QueryResult, RunQueryDsl as Blocking};
 use diesel_async::RunQueryDsl;
-use souk_common::{events::sqlite::append_blocking, ids::OrderId};
+use souk_common::ids::OrderId;
+use souk_store::events::sqlite::append_blocking;
 
 /// The connection that queries run on.
-pub type Conn = souk_common::db::sqlite::Conn;
-pub use souk_common::db::sqlite::position;
+pub type Conn = souk_store::db::sqlite::Conn;
+pub use souk_store::db::sqlite::position;
 /// For boxed queries.
 pub type Backend = diesel::sqlite::Sqlite;
 
-/// Ids in SQL that is written by hand.
+/// Ids in SQL that is written out.
 pub type Id = diesel::sql_types::Binary;
 /// The digits of an order's id, in SQL.
 pub(super) const ORDER_KEY: &str = "lower(hex(o.id))";
@@ -53,7 +54,7 @@ macro_rules! claimable {
         $query
     };
 }
-use claimable;
+pub(super) use claimable;
 
 /// Keeps others from changing the rows until the transaction ends: nobody can.
 macro_rules! locked {
@@ -61,7 +62,7 @@ macro_rules! locked {
         $query
     };
 }
-use locked;
+pub(super) use locked;
 
 pub(super) async fn insert_payments(conn: &mut Conn, rows: Vec<simulated::Row>) -> QueryResult<usize> {
     use schema::simulated_payments::dsl;
@@ -90,7 +91,7 @@ pub(super) async fn update_payments(conn: &mut Conn, rows: Vec<simulated::Row>) 
     .await
 }
 
-/// Writes a batch in one hop, row by row, for such a statement is prepared once; answers with the numbers of the writes that
+/// Writes a batch in one hop, row by row, for such a statement is prepared once; returns the numbers of the writes that
 /// others depend on and that were done.
 pub(super) async fn write(conn: &mut Conn, batch: Batch) -> QueryResult<HashSet<Nth>> {
     conn.spawn_blocking(move |conn| {

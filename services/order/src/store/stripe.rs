@@ -3,10 +3,10 @@
 use chrono::{DateTime, Utc};
 use diesel::prelude::*;
 use diesel_async::RunQueryDsl;
-use souk_common::db::DbError;
+use souk_store::db::DbError;
 
 use super::{Conn, schema::stripe_payments};
-use crate::payment::stripe::Entry;
+use crate::store::books::Entry;
 
 fn entry((intent, message): (Option<String>, String)) -> Entry {
     match intent {
@@ -22,7 +22,7 @@ pub(crate) async fn find(conn: &mut Conn, key: &str) -> Result<Option<Entry>, Db
     Ok(row.first(conn).await.optional()?.map(entry))
 }
 
-/// Lets an entry stand for a payment, unless there is one. Answers with the one that stands there then.
+/// Lets an entry stand for a payment, unless there is one. Returns the one that stands there then.
 pub(crate) async fn write(conn: &mut Conn, key: &str, new: &Entry, now: DateTime<Utc>) -> Result<Entry, DbError> {
     let (intent, message) = match new {
         Entry::Intent(intent) => (Some(intent.as_str()), ""),

@@ -6,7 +6,7 @@ use souk_common::{
     page::filter::Op,
 };
 
-use crate::domain::{CancelRefusal, Entry, Order, Pieces, Refusal, Saga, State, Tracking};
+use crate::domain::{Adjustment, CancelRefusal, Entry, Order, Pieces, Refusal, Saga, State, Tracking, What};
 
 /// Who may ask what under which key.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -21,16 +21,16 @@ pub struct Key {
     pub request_hash: Vec<u8>,
 }
 
-/// What is remembered under a key.
+/// The idempotency record of a key.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Memory {
+pub struct IdempotencyRecord {
     /// Whether the request was the same.
     pub same_request: bool,
     /// The order that it made or was about.
     pub order: OrderId,
     /// The adjustment that it made.
     pub back: Option<ReturnId>,
-    /// What was answered, encoded, once that is final.
+    /// The encoded response, once it is final.
     pub response: Option<Vec<u8>>,
 }
 
@@ -78,7 +78,7 @@ pub enum Condition {
     ExternalId(Op, String),
     /// When it was placed compares so.
     PlaceTime(Op, DateTime<Utc>),
-    /// When it was taken down compares so.
+    /// Compares the time of recording.
     CreateTime(Op, DateTime<Utc>),
 }
 
@@ -93,13 +93,24 @@ pub struct TimelineRow {
     pub time: DateTime<Utc>,
 }
 
-/// An order to take down.
+/// An order to record.
 #[derive(Clone, Debug)]
 pub(crate) struct Placing {
     pub key: Key,
     pub order: Order,
     pub entries: Vec<Entry>,
     pub lease: Lease,
+}
+
+/// An adjustment to record with its effects on the order.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct BegunAdjustment<'a> {
+    /// The order after it.
+    pub order: &'a Order,
+    /// The order's version before it.
+    pub version: i64,
+    pub adjustment: &'a Adjustment,
+    pub entries: &'a [Entry],
 }
 
 /// A step of an order's saga that has ended.
@@ -111,47 +122,98 @@ pub(crate) struct SavedStep {
     pub version: i64,
     pub entries: Vec<Entry>,
     pub response: Option<Vec<u8>>,
-    /// The lease that must still be held, and what it becomes.
+    /// The lease that must still be held, and the new one.
     pub held: i64,
     pub lease: Lease,
 }
 
-/// What became of a wish to cancel.
+/// The result of a cancellation.
 #[derive(Clone, Debug)]
 pub enum Cancel {
-    /// There is no such order, or it is someone else's.
+    /// The order does not exist, or it is someone else's.
     NotFound,
     /// It cannot be cancelled.
     Refused(CancelRefusal, Box<Order>),
     /// It is cancelled already.
     Already(Box<Order>),
     /// The key is known.
-    Known(Memory),
+    Known(IdempotencyRecord),
     /// Cancelling the order, or pieces of it, has begun under the lease.
     Begun(Saga),
 }
 
-/// What became of a wish for a change that is known by a key.
+/// The result of a change with an idempotency key.
 #[derive(Clone, Debug)]
 pub enum Begin<T> {
     /// There is no such order.
     NotFound,
     /// The key is known.
-    Known(Memory),
-    /// It cannot be.
+    Known(IdempotencyRecord),
+    /// It was refused.
     Refused(Refusal),
-    /// It was taken down.
+    /// It was recorded.
     Begun(T),
 }
 
-/// A shipment to take down.
+/// An order, as far as a caller may reach it.
+#[derive(Clone, Copy, Debug)]
+pub struct OrderScope {
+    /// The order.
+    pub id: OrderId,
+    /// Only if it is this user's. `None`: anyone's.
+    pub owner: Option<UserId>,
+}
+
+/// An adjustment to begin.
+#[derive(Clone, Copy, Debug)]
+pub struct Adjusting<'a> {
+    /// The order to adjust.
+    pub order: OrderId,
+    /// What to do.
+    pub what: &'a What,
+    /// When it happened, if that is not now.
+    pub time: Option<DateTime<Utc>>,
+}
+
+/// A note to add.
+#[derive(Clone, Copy, Debug)]
+pub struct Note<'a> {
+    /// Its text.
+    pub text: &'a str,
+    /// Whether only staff see it.
+    pub internal: bool,
+}
+
+/// A lease to renew.
+#[derive(Clone, Copy, Debug)]
+pub struct Renewal {
+    /// The number of the lease that must still be held.
+    pub held: i64,
+    /// The lease from then on.
+    pub lease: Lease,
+}
+
+/// A lease to release after a failed try.
+#[derive(Clone, Copy, Debug)]
+pub struct Release<'a> {
+    /// The number of the lease that must still be held.
+    pub held: i64,
+    /// When the next try is due.
+    pub due: DateTime<Utc>,
+    /// Failed tries so far.
+    pub attempts: i32,
+    /// Why the last one failed, for operators alone.
+    pub error: &'a str,
+}
+
+/// A shipment to record.
 #[derive(Clone, Debug)]
 pub struct Shipping {
-    /// What leaves.
+    /// The pieces to send.
     pub items: Vec<Pieces>,
     /// How.
     pub tracking: Tracking,
-    /// When it left, where that is not now.
+    /// When it was sent, if not now.
     pub time: Option<DateTime<Utc>>,
 }
 
@@ -160,6 +222,6 @@ pub struct Shipping {
 pub enum Which {
     /// This one.
     One(ShipmentId),
-    /// So many after this one.
+    /// A page after this one, of this size.
     Page(Option<ShipmentId>, i64),
 }

@@ -1,8 +1,8 @@
 //! Checks of the promises on live data, for `souk verify`.
 
-use souk_common::{
+use souk_common::ids::OrderId;
+use souk_store::{
     db::{self, Db},
-    ids::OrderId,
     verify::Check,
 };
 use uuid::Uuid;
@@ -34,14 +34,14 @@ pub struct SoldOrder {
     pub id: OrderId,
     /// How far it has come.
     pub state: State,
-    /// Whether it has goods whose stock is counted, and so a reservation once it is confirmed.
+    /// Whether it has goods whose stock is tracked, and so a reservation once it is confirmed.
     pub tracked: bool,
 }
 
 /// Checks what must hold at every commit, all at one moment.
 ///
 /// # Errors
-/// Where the database fails; a broken promise is no error but a [`Check`] that does not hold.
+/// If the database fails; a broken promise is no error but a [`Check`] that does not hold.
 pub async fn verify(db: &Db) -> Result<Vec<Check>, StoreError> {
     db::snapshot!(db, |conn, q| -> Result<Vec<Check>, StoreError> {
         let mut checks = Vec::with_capacity(PROMISES.len());
@@ -56,7 +56,7 @@ pub async fn verify(db: &Db) -> Result<Vec<Check>, StoreError> {
 /// first where `None`. Empty at the end.
 ///
 /// # Errors
-/// Where the database fails.
+/// If the database fails.
 pub async fn sold_orders(db: &Db, after: Option<OrderId>, limit: i64) -> Result<Vec<SoldOrder>, StoreError> {
     let after = after.unwrap_or(OrderId::from_uuid(Uuid::nil()));
     db::read!(db, |conn, q| -> Result<Vec<SoldOrder>, StoreError> { q::sold(conn, after, limit).await })
@@ -65,7 +65,7 @@ pub async fn sold_orders(db: &Db, after: Option<OrderId>, limit: i64) -> Result<
 /// Those of these orders that exist, in no order; a few thousand at a time.
 ///
 /// # Errors
-/// Where the database fails.
+/// If the database fails.
 pub async fn known_orders(db: &Db, ids: &[OrderId]) -> Result<Vec<OrderId>, StoreError> {
     db::read!(db, |conn, q| -> Result<Vec<OrderId>, StoreError> { q::known(conn, ids).await })
 }
@@ -115,7 +115,7 @@ const PROMISES: &[Promise] = &[
             WHERE o.id IS NULL",
     },
     Promise {
-        name: "each confirmed order has exactly one payment, taken, of its total",
+        name: "each confirmed order has exactly one captured payment of its total",
         counted: "orders o WHERE o.state IN ('CONFIRMED', 'CANCELLING', 'CANCELLED')",
         broken: "SELECT o.id, 'payment here ' || coalesce(o.payment_state, 'none')
                 || ', at the provider ' || coalesce(p.state || ' of ' || p.amount_minor, 'none') AS why
@@ -123,19 +123,19 @@ const PROMISES: &[Promise] = &[
             WHERE o.state IN ('CONFIRMED', 'CANCELLING', 'CANCELLED') AND (
                 o.payment_state IS NULL OR o.payment_state NOT IN ('CAPTURED', 'REFUNDED')
                 OR (o.payment_provider = 'simulated' AND (
-                    p.key IS NULL OR (p.state <> 'CAPTURED' AND NOT o.payment_by_hand) OR p.amount_minor <> o.total_minor
+                    p.key IS NULL OR (p.state <> 'CAPTURED' AND NOT o.payment_settled_manually) OR p.amount_minor <> o.total_minor
                     OR p.currency <> o.currency OR p.reference <> o.payment_reference
                 ))
             )",
     },
     Promise {
-        name: "each payment at Stripe was written down before money was held, and is that of its order",
+        name: "each payment at Stripe was recorded before it was authorised, and belongs to its order",
         counted: "orders o WHERE o.payment_provider = 'stripe'",
         broken: "SELECT o.id, 'payment here ' || coalesce(o.payment_reference, 'none')
                 || ', written down ' || coalesce(s.intent, 'none') AS why
             FROM orders o LEFT JOIN stripe_payments s ON s.key = {key}
             WHERE o.payment_provider = 'stripe' AND o.payment_state <> 'DECLINED'
-                AND ((s.key IS NULL AND NOT (o.payment_by_hand AND o.payment_reference = ''))
+                AND ((s.key IS NULL AND NOT (o.payment_settled_manually AND o.payment_reference = ''))
                     OR (o.payment_reference <> '' AND coalesce(s.intent, '') <> o.payment_reference))",
     },
     Promise {
@@ -153,7 +153,7 @@ const PROMISES: &[Promise] = &[
             FROM orders o LEFT JOIN simulated_payments p ON p.key = {key}
             WHERE o.state = 'REJECTED' AND (
                 o.payment_state IN ('AUTHORIZED', 'CAPTURED', 'REFUNDED')
-                OR (p.state IN ('AUTHORIZED', 'CAPTURED') AND NOT o.payment_by_hand)
+                OR (p.state IN ('AUTHORIZED', 'CAPTURED') AND NOT o.payment_settled_manually)
             )",
     },
     Promise {
@@ -163,18 +163,18 @@ const PROMISES: &[Promise] = &[
             FROM orders o LEFT JOIN simulated_payments p ON p.key = {key}
             WHERE o.state = 'CANCELLED' AND (
                 o.refunded_minor <> o.total_minor
-                OR p.refunded_minor NOT BETWEEN o.total_minor - o.refunded_by_hand_minor AND o.total_minor
+                OR p.refunded_minor NOT BETWEEN o.total_minor - o.refunded_manually_minor AND o.total_minor
                 OR EXISTS (
                     SELECT 1 FROM order_lines l WHERE l.order_id = o.id AND l.returned + l.cancelled <> l.quantity
                 )
             )",
     },
     Promise {
-        name: "no money is held for an order that is final",
+        name: "no final order has an open authorisation",
         counted: "simulated_payments",
         broken: "SELECT o.id, 'an authorisation hangs' AS why
             FROM simulated_payments p JOIN orders o ON p.key = {key}
-            WHERE p.state = 'AUTHORIZED' AND o.state <> 'PENDING' AND NOT o.payment_by_hand",
+            WHERE p.state = 'AUTHORIZED' AND o.state <> 'PENDING' AND NOT o.payment_settled_manually",
     },
     Promise {
         name: "every payment at the provider has its order",
@@ -184,7 +184,7 @@ const PROMISES: &[Promise] = &[
             WHERE o.id IS NULL",
     },
     Promise {
-        name: "refunds are those of the returns, cancellations and refunds, and never above what was taken",
+        name: "refunds match the returns, cancellations and refunds, and never exceed the captured amount",
         counted: "orders o WHERE o.state = 'CONFIRMED'",
         broken: "SELECT o.id, 'refunded here ' || o.refunded_minor || ', by its parts ' || coalesce(r.refund, 0)
                 || ', at the provider ' || coalesce(p.refunded_minor, 0) AS why
@@ -202,16 +202,16 @@ const PROMISES: &[Promise] = &[
                 OR coalesce(p.refunded_minor, 0) <> coalesce(s.amount, 0)
                 OR (o.payment_provider = 'simulated' AND o.pending_returns = 0
                     AND coalesce(p.refunded_minor, 0)
-                        NOT BETWEEN o.refunded_minor - o.refunded_by_hand_minor AND o.refunded_minor)
+                        NOT BETWEEN o.refunded_minor - o.refunded_manually_minor AND o.refunded_minor)
                 OR coalesce(p.refunded_minor, 0) > o.total_minor
             )",
     },
     Promise {
         // What is excepted above stands here, one by one.
-        name: "what was settled by hand is so by the word of an operator, and its money adds up",
-        counted: "timeline_entries t WHERE t.kind = 'FINISHED_BY_HAND'",
+        name: "manual settlements match the operators' entries, and their amounts add up",
+        counted: "timeline_entries t WHERE t.kind = 'FINISHED_MANUALLY'",
         broken: "SELECT o.id, 'has ' || coalesce(t.found, 0) || ' entries of it, ' || coalesce(r.found, 0)
-                || ' returns, and ' || o.refunded_by_hand_minor || ' given back' AS why
+                || ' returns, and ' || o.refunded_manually_minor || ' given back' AS why
             FROM orders o
             LEFT JOIN (
                 SELECT f.order_id, count(*) AS found,
@@ -220,19 +220,19 @@ const PROMISES: &[Promise] = &[
                 FROM timeline_entries f
                 LEFT JOIN timeline_entries d
                     ON d.order_id = f.order_id AND d.number = f.number + 1 AND d.actor = f.actor
-                WHERE f.kind = 'FINISHED_BY_HAND' GROUP BY f.order_id
+                WHERE f.kind = 'FINISHED_MANUALLY' GROUP BY f.order_id
             ) t ON t.order_id = o.id
             LEFT JOIN (
-                SELECT order_id, sum(refund_minor) AS refund, sum(CASE WHEN by_hand THEN 1 ELSE 0 END) AS found,
-                    sum(CASE WHEN by_hand THEN refund_minor ELSE 0 END) AS by_hand
+                SELECT order_id, sum(refund_minor) AS refund, sum(CASE WHEN settled_manually THEN 1 ELSE 0 END) AS found,
+                    sum(CASE WHEN settled_manually THEN refund_minor ELSE 0 END) AS settled_refund
                 FROM returns WHERE state = 'COMPLETED' GROUP BY order_id
             ) r ON r.order_id = o.id
             WHERE coalesce(t.found, 0) <> coalesce(t.settled + t.refunds, 0)
-                OR coalesce(t.settled, 0) <> (CASE WHEN o.payment_by_hand THEN 1 ELSE 0 END)
+                OR coalesce(t.settled, 0) <> (CASE WHEN o.payment_settled_manually THEN 1 ELSE 0 END)
                 -- The refund of a cancelled order is its own saga's, and of all that others left.
                 OR coalesce(t.refunds, 0) - coalesce(r.found, 0)
                     NOT BETWEEN 0 AND (CASE WHEN o.state = 'CANCELLED' THEN 1 ELSE 0 END)
-                OR o.refunded_by_hand_minor <> coalesce(r.by_hand, 0)
+                OR o.refunded_manually_minor <> coalesce(r.settled_refund, 0)
                     + (coalesce(t.refunds, 0) - coalesce(r.found, 0)) * (o.total_minor - coalesce(r.refund, 0))",
     },
     Promise {
@@ -291,7 +291,7 @@ const PROMISES: &[Promise] = &[
             WHERE o.id IS NULL",
     },
     Promise {
-        name: "every idempotency key leads to what it made, and has its answer once that is final",
+        name: "every idempotency record refers to its order or adjustment, and has a response once that is final",
         counted: "idempotency_keys",
         broken: "SELECT i.order_id AS id, 'key ' || i.key || ' of ' || i.method AS why
             FROM idempotency_keys i

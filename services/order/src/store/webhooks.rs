@@ -6,14 +6,14 @@ mod schema;
 mod sqlite;
 
 use chrono::{DateTime, Utc};
-use souk_common::{
+use souk_common::ids::{EventId, WebhookDeliveryId, WebhookEndpointId};
+use souk_store::{
     db::{self, Db},
-    events::{Event, Events, Seat},
-    ids::{EventId, WebhookDeliveryId, WebhookEndpointId},
+    events::{Checkpoint, Event, Events},
 };
 
 use super::StoreError;
-use crate::webhooks::{
+use crate::domain::{
     delivery::{Attempt, Delivery, State, Verdict},
     endpoint::{Change, DisableReason, Endpoint},
 };
@@ -82,9 +82,14 @@ impl Webhooks {
         Self { db: db.clone() }
     }
 
-    /// Takes down a delivery for each event and each enabled endpoint that it is for, and moves the reader's seat.
-    pub(crate) async fn record(&self, seat: Seat, events: &Events, body: Body<'_>) -> Result<(), StoreError> {
-        db::write!(self.db, |conn, q| -> Result<_, StoreError> { q::record(conn, seat, events, body).await })
+    /// Records a delivery for each event and each enabled endpoint that gets it, and moves the reader's checkpoint.
+    pub(crate) async fn record(
+        &self,
+        checkpoint: Checkpoint,
+        events: &Events,
+        body: Body<'_>,
+    ) -> Result<(), StoreError> {
+        db::write!(self.db, |conn, q| -> Result<_, StoreError> { q::record(conn, checkpoint, events, body).await })
     }
 
     /// Enabled endpoints for which something is due.
@@ -105,13 +110,13 @@ impl Webhooks {
         db::write!(self.db, |conn, q| -> Result<_, StoreError> { q::claim(conn, endpoint, limit, now, lease).await })
     }
 
-    /// Writes how a try went, and what follows for the endpoint and for what waits behind. Answers with why the
-    /// endpoint was disabled, if it was. Does nothing where the lease is another's by now.
+    /// Writes how a try went, and what follows for the endpoint and for what waits behind. Returns why the endpoint
+    /// was disabled, if it was. Does nothing if the lease is another's by now.
     pub(crate) async fn settle(&self, report: Report<'_>) -> Result<Option<DisableReason>, StoreError> {
         db::write!(self.db, |conn, q| -> Result<_, StoreError> { q::settle(conn, &report).await })
     }
 
-    /// Gives a lease up: anyone may try at once.
+    /// Releases a lease: anyone may try at once.
     pub(crate) async fn give_up(
         &self,
         id: WebhookDeliveryId,
@@ -121,7 +126,7 @@ impl Webhooks {
         db::write!(self.db, |conn, q| -> Result<_, StoreError> { q::give_up(conn, id, lease, now).await })
     }
 
-    /// Forgets what was delivered or given up, or waits for a disabled endpoint, and is older than this.
+    /// Deletes what was delivered or given up, or waits for a disabled endpoint, and is older than this.
     pub(crate) async fn forget(&self, before: DateTime<Utc>) -> Result<u64, StoreError> {
         db::write!(self.db, |conn, q| -> Result<_, StoreError> { q::forget(conn, before).await })
     }
@@ -223,7 +228,7 @@ impl Webhooks {
         db::read!(self.db, |conn, q| -> Result<_, StoreError> { q::delivery(conn, endpoint, id).await })
     }
 
-    /// A page of an endpoint's log, newest first; `None` where there is no such endpoint.
+    /// A page of an endpoint's log, newest first; `None` if there is no such endpoint.
     pub(crate) async fn log(&self, query: &Query) -> Result<Option<Vec<Delivery>>, StoreError> {
         db::read!(self.db, |conn, q| -> Result<_, StoreError> {
             if q::endpoint(conn, query.endpoint).await?.is_none() {

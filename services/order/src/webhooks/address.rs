@@ -1,5 +1,5 @@
-//! Where webhooks may be posted: not into the network that the service itself stands in, where an address given by a
-//! user would reach what nobody outside can (server-side request forgery).
+//! If webhooks may be posted: not into the network that the service itself is in, where an address given by a user
+//! would reach what nobody outside can (server-side request forgery).
 //!
 //! A name is looked up when an event is sent, each time, and a connection is made to the very addresses that were
 //! found fit: a name that points elsewhere by then gains nothing.
@@ -123,7 +123,8 @@ fn is_public_v6(address: Ipv6Addr) -> bool {
         [0, 0, 0, 0, 0, 0xffff, ..] | [0x64, 0xff9b, 0, 0, 0, 0, ..] => is_public_v4(inside()),
         // Protocol assignments (Teredo and ORCHID among them), documentation, 6to4, which wraps an IPv4 address.
         [0x2001, 0..=0x1ff, ..] | [0x2001, 0xdb8, ..] | [0x2002, ..] | [0x3fff, 0..=0xfff, ..] => false,
-        // All that is given out as global unicast. Loopback, unique-local, link-local and multicast lie outside.
+        // All addresses that are assigned as global unicast. Loopback, unique-local, link-local and multicast are
+        // outside of it.
         [first, ..] => first & 0xe000 == 0x2000,
     }
 }

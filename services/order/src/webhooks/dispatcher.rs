@@ -1,4 +1,5 @@
-//! Tries what is due: a bounded number at a time, and of each endpoint fewer, so that none holds up the others.
+//! Sends due deliveries: a bounded number at a time, and fewer of each endpoint, so that none blocks the
+//! others.
 
 use std::{
     collections::HashMap,
@@ -13,11 +14,13 @@ use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use uuid::Uuid;
 
 use super::{
-    delivery::{Delivery, judge},
-    endpoint::{DisableReason, Endpoint},
     metrics::{Metrics, word},
     sender::Sender,
     settings::Settings,
+};
+use crate::domain::{
+    delivery::{Delivery, judge},
+    endpoint::{DisableReason, Endpoint},
 };
 use crate::store::{
     StoreError, now,
@@ -68,7 +71,7 @@ impl Dispatcher {
         }))
     }
 
-    /// Goes on until nothing is due. Answers with how many tries it began.
+    /// Runs until nothing is due. Returns how many tries it began.
     pub(super) async fn run(&self) -> Result<u64, StoreError> {
         let inner = &self.0;
         let began = Instant::now();
@@ -94,7 +97,7 @@ impl Dispatcher {
         Ok(begun)
     }
 
-    /// Begins as many tries as there are places for. Answers with how many.
+    /// Begins as many tries as there are places for. Returns how many.
     async fn take_up(&self, endpoint: Arc<Endpoint>) -> Result<u64, StoreError> {
         let mut slots = Vec::new();
         while let Some(slot) = self.slot(&endpoint) {
@@ -116,8 +119,8 @@ impl Dispatcher {
             self.0.tasks.spawn(async move {
                 let trying = inner.attempt(&endpoint, &delivery, lease);
                 if let Err(error) = trying.await {
-                    // Its lease lapses, and it is tried again.
-                    tracing::warn!(error = chain(&error), delivery = %delivery.id, "a webhook's try could not be written");
+                    // Its lease expires, and it is tried again.
+                    tracing::warn!(error = chain(&error), delivery = %delivery.id, "cannot record a webhook delivery attempt");
                 }
                 drop(slot);
                 inner.freed.notify_one();
@@ -140,7 +143,8 @@ impl Dispatcher {
         Some(Slot { inner: self.0.clone(), endpoint: endpoint.id, _place: place })
     }
 
-    /// Lets what runs come to an end. What has not by `limit` is given up, for another to try at once.
+    /// Waits for running tries to end. Those that run after `limit` are dropped, so that another replica
+    /// can repeat them at once.
     pub(super) async fn drain(&self, limit: Duration) {
         self.0.tasks.close();
         if tokio::time::timeout(limit, self.0.tasks.wait()).await.is_err() {
@@ -176,7 +180,7 @@ impl Inner {
             endpoint = %endpoint.id.name(),
             reason = word(reason),
             error,
-            "a webhook endpoint was disabled: nothing is sent to it until an administrator enables it"
+            "webhook endpoint disabled: nothing is sent to it until an administrator enables it"
         );
     }
 }

@@ -7,7 +7,7 @@ use opentelemetry::{
     metrics::{Counter, Histogram},
 };
 
-use super::{
+use crate::domain::{
     delivery::{Attempt, Verdict},
     endpoint::DisableReason,
 };

@@ -1,21 +1,17 @@
-//! Takes a delivery down for each event and each endpoint that it is for.
+//! Records a delivery for each event and each endpoint that gets it.
 
 use std::{sync::Arc, time::Duration};
 
 use chrono::SecondsFormat;
 use prost_reflect::{DynamicMessage, SerializeOptions};
 use serde_json::json;
-use souk_common::{
-    contract::Contract,
-    error::chain,
-    events::{Event, Events, Reader, Seat, Stuck},
-    service::SetupError,
-};
+use souk_common::{contract::Contract, error::chain, service::SetupError};
+use souk_store::events::{Checkpoint, Event, Events, Reader, Stuck};
 
 use crate::store::{StoreError, webhooks::Webhooks as Store};
 
-/// What happens within this time is taken down by one transaction, where it is not very much: under load, orders need
-/// the commits more.
+/// Events within this time are recorded in one transaction, unless they are very many: under load, orders need the
+/// commits more.
 const GATHER: Duration = Duration::from_millis(100);
 const VERY_MUCH: usize = 200;
 
@@ -26,17 +22,17 @@ pub(super) const NAME: &str = "webhooks";
 pub(super) struct Recorder {
     store: Store,
     contract: &'static Arc<Contract>,
-    patience: Duration,
+    give_up_after: Duration,
 }
 
 impl Recorder {
-    pub(super) fn new(store: Store, patience: Duration) -> Result<Self, SetupError> {
-        Ok(Self { store, contract: Contract::souk().map_err(SetupError::from)?, patience })
+    pub(super) fn new(store: Store, give_up_after: Duration) -> Result<Self, SetupError> {
+        Ok(Self { store, contract: Contract::souk().map_err(SetupError::from)?, give_up_after })
     }
 
     /// What is posted of an event. What it happened to is shown as the REST API shows it.
     fn body(&self, event: &Event) -> Result<String, String> {
-        // An event of a newer copy of the service: that copy can.
+        // An event of a newer replica of the service: that replica can.
         let unknown = || format!("{} has a type that this version does not know: {}", event.id, event.data_type);
         let descriptor = self.contract.pool().get_message_by_name(&event.data_type).ok_or_else(unknown)?;
         let data = DynamicMessage::decode(descriptor, event.data.clone()).map_err(|error| chain(&error))?;
@@ -53,15 +49,15 @@ impl Reader for Recorder {
         NAME
     }
 
-    fn patience(&self) -> Duration {
-        self.patience
+    fn give_up_after(&self) -> Duration {
+        self.give_up_after
     }
 
-    async fn act(&self, seat: Seat, events: &Events) -> Result<(), Stuck> {
+    async fn act(&self, checkpoint: Checkpoint, events: &Events) -> Result<(), Stuck> {
         if events.len() < VERY_MUCH {
             tokio::time::sleep(GATHER).await;
         }
-        let recorded = self.store.record(seat, events, &|event| self.body(event)).await;
+        let recorded = self.store.record(checkpoint, events, &|event| self.body(event)).await;
         recorded.map_err(|error| match error {
             StoreError::Event { position, why } => Stuck::Event { position, why },
             error => Stuck::Other(chain(&error)),

@@ -6,11 +6,10 @@ use chrono::{DateTime, Utc};
 use reqwest::{Client, Response, StatusCode, Url, header, redirect};
 use souk_common::error::chain;
 
-use super::{
-    address::Policy,
+use super::{address::Policy, settings::Settings};
+use crate::domain::{
     delivery::{Attempt, Delivery},
     endpoint::Endpoint,
-    settings::Settings,
 };
 use crate::store::now;
 
@@ -31,7 +30,7 @@ impl Sender {
         let policy = Policy::new(settings);
         let client = client(settings, policy.clone());
         if let Err(error) = &client {
-            tracing::warn!(error, "no webhook can be sent");
+            tracing::warn!(error, "cannot send webhooks");
         }
         Self { client, policy, timeout: settings.timeout }
     }
@@ -85,7 +84,7 @@ fn client(settings: &Settings, policy: Policy) -> Result<Client, String> {
     let mut builder = Client::builder()
         .user_agent(concat!("souk-webhooks/", env!("CARGO_PKG_VERSION")))
         .timeout(settings.timeout)
-        // Where it leads has not been looked at, and what is signed is meant for the endpoint alone.
+        // If it leads has not been looked at, and what is signed is meant for the endpoint alone.
         .redirect(redirect::Policy::none())
         // A proxy would look names up by itself.
         .no_proxy()

@@ -14,7 +14,7 @@ pub struct Settings {
     /// How often deliveries are looked for that are due.
     #[serde(with = "duration")]
     pub interval: Duration,
-    /// How many are sent at a time, by each copy of the service.
+    /// How many are sent at a time, by each replica of the service.
     pub concurrency: usize,
     /// How many of them to one endpoint; to one that fails, a single one.
     pub concurrency_per_endpoint: usize,
@@ -24,13 +24,13 @@ pub struct Settings {
     /// The time from each try that failed to the next; after the last the delivery is given up.
     #[serde(deserialize_with = "durations")]
     pub retries: Vec<Duration>,
-    /// An endpoint is disabled when every try has failed for so long.
+    /// An endpoint is disabled when every try has failed for this long.
     #[serde(with = "duration")]
     pub disable_after: Duration,
     /// How long deliveries are kept in the log.
     #[serde(with = "duration")]
     pub retention: Duration,
-    /// How long an event is tried that cannot be told, until it is set aside as a dead letter.
+    /// How long an event is tried that cannot be sent, until it becomes a dead letter.
     #[serde(with = "duration")]
     pub set_aside_after: Duration,
     /// How long events are signed with the secret before the present one as well.

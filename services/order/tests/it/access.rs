@@ -88,9 +88,9 @@ async fn lists_show_ones_own() {
 #[tokio::test(flavor = "multi_thread")]
 async fn nobody_gets_in_without_a_token() {
     for souk in both().await {
-        let nobody = Person { name: String::new(), bearer: Bearer(None) };
+        let nobody = Person { name: String::new(), bearer: Bearer::Nobody };
         refused(souk.all_of(&nobody).await, Reason::TokenMissing);
-        let forged = Person { name: String::new(), bearer: Bearer(Some("Bearer x.y.z".parse().unwrap())) };
+        let forged = Person { name: String::new(), bearer: Bearer::token("x.y.z") };
         refused(souk.all_of(&forged).await, Reason::TokenInvalid);
     }
 }

@@ -145,7 +145,7 @@ async fn refunds_at_once_never_give_back_more_than_was_taken() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_cancellation_in_part_goes_on_when_inventory_is_back() {
+async fn a_partial_cancellation_continues_when_inventory_is_back() {
     for souk in both().await {
         let lantern = souk.stocked("LANTERN", 10).await;
         let order = souk.confirmed(&[(&lantern, 2)]).await;

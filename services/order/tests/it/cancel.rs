@@ -89,7 +89,7 @@ async fn only_what_was_confirmed_can_be_cancelled() {
         // One that is being placed: try again.
         let placing = souk.place(&souk.ada, order_for(&[(&lantern, 1)], "tok_slow"));
         let early = async {
-            let name = souk_testkit::wait::value(crate::harness::SOON, "the order to be taken down", async || {
+            let name = souk_testkit::wait::value(crate::harness::SOON, "the order to be recorded", async || {
                 souk.all().await.into_iter().find(|order| order.state() == State::Pending)
             })
             .await

@@ -29,7 +29,7 @@ async fn without_inventory_nothing_is_taken_down() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn an_order_that_was_taken_down_goes_on_when_inventory_is_back() {
+async fn a_recorded_order_continues_when_inventory_is_back() {
     for souk in both().await {
         let lantern = souk.stocked("LANTERN", 5).await;
         let request = order_for(&[(&lantern, 1)], "tok_slow");
@@ -44,7 +44,7 @@ async fn an_order_that_was_taken_down_goes_on_when_inventory_is_back() {
         assert_eq!(problem.get_metadata("order"), Some(name.as_str()));
         assert!(problem.retry_delay().is_some());
         assert_eq!(souk.get(&souk.ada, &name).await.unwrap().state(), State::Pending);
-        // Whoever asks again meanwhile is told so.
+        // Anyone who asks again meanwhile is told so.
         let problem = refused(souk.place(&souk.ada, request.clone()).await, Reason::RequestInProgress);
         assert_eq!(problem.get_metadata("order"), Some(name.as_str()));
         souk.link.restore();
@@ -117,7 +117,7 @@ async fn a_caller_who_leaves_does_not_stop_an_order() {
             answer = placing => panic!("too early: {answer:?}"),
             name = souk.paying() => name,
         };
-        // Long before the lease lapses.
+        // Long before the lease expires.
         wait::until(Duration::from_secs(6), "the order to go on", async || {
             souk.get(&souk.ada, &name).await.unwrap().state() == State::Confirmed
         })
@@ -145,7 +145,7 @@ async fn callers_who_leave_at_any_moment_leave_no_order_to_its_lease() {
         });
         let left: u64 = futures::future::join_all(calls).await.into_iter().sum();
         assert!(left > 5, "all waited for their answers");
-        wait::until(SOON, "what was taken down to be final", async || {
+        wait::until(SOON, "the recorded orders to be final", async || {
             souk.all().await.iter().all(|order| order.state() == State::Confirmed)
         })
         .await;
@@ -168,7 +168,7 @@ async fn staff_who_leave_at_any_moment_leave_no_refund_to_its_lease() {
         });
         let left: u64 = futures::future::join_all(calls).await.into_iter().sum();
         assert!(left > 5, "all waited for their answers");
-        wait::until(SOON, "what was taken down to be final", async || {
+        wait::until(SOON, "the recorded orders to be final", async || {
             let unfinished = souk.sagas(&souk.staff).list_sagas(ListSagasRequest::default()).await.unwrap();
             unfinished.into_inner().sagas.is_empty()
         })
@@ -178,7 +178,7 @@ async fn staff_who_leave_at_any_moment_leave_no_refund_to_its_lease() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_deadline_is_answered_in_time_and_the_order_goes_on() {
+async fn a_deadline_is_answered_in_time_and_the_order_continues() {
     for souk in both_with(&[("PAYMENT__SLOW_DELAY", "4s")]).await {
         let lantern = souk.stocked("LANTERN", 5).await;
         let message = order_for(&[(&lantern, 1)], "tok_slow");
@@ -203,7 +203,7 @@ async fn stopping_in_the_middle_loses_nothing() {
             tokio::spawn(async move { api.place_order(request).await })
         });
         let placing: Vec<_> = placing.collect();
-        wait::until(SOON, "all orders to be taken down", async || souk.all().await.len() == 10).await;
+        wait::until(SOON, "all orders to be recorded", async || souk.all().await.len() == 10).await;
         souk.restart().await;
         api = souk.api(&souk.ada);
         souk.settled().await;

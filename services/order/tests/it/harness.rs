@@ -2,25 +2,18 @@
 
 use std::{
     net::SocketAddr,
-    str::FromStr,
-    sync::atomic::{AtomicU64, Ordering},
+    ops::{Deref, DerefMut},
     time::Duration,
 };
 
-use souk_common::{
-    auth::{Role, Roles},
-    config::Loader,
-    db::Db,
-    error::{Problem, Reason},
-    ids::UserId,
-};
+use souk_common::{auth::Role, config::Loader};
 use souk_order::{Config, store::Store};
 use souk_proto::{
     common::v1::Address,
     google::r#type::Money,
     inventory::v1::{
         AdjustStockRequest, CreateProductRequest, GetStockRequest, Product, adjust_stock_request,
-        ledger_entry::Reason as LedgerReason, product::StockTracking, product_service_client::ProductServiceClient,
+        ledger_entry::Reason as LedgerReason, product_service_client::ProductServiceClient,
         stock_service_client::StockServiceClient,
     },
     order::v1::{
@@ -29,27 +22,23 @@ use souk_proto::{
         cancel_order_request, order, order_service_client::OrderServiceClient, place_order_request,
         return_order_items_request, saga_service_client::SagaServiceClient, shipment as shipped, timeline_entry::Kind,
     },
-    user::v1::{
-        LogInRequest, RegisterRequest, session_service_client::SessionServiceClient,
-        user_service_client::UserServiceClient,
-    },
 };
+use souk_store::db::Db;
 use souk_testkit::{
     db::{Engine, TestDatabase, database},
+    people::{Users, people},
     proxy::Proxy,
+    service::{self, SECRET, settings},
     wait,
 };
-use tokio::{net::TcpListener, runtime::Runtime, task::JoinHandle};
-use tokio_util::sync::CancellationToken;
-use tonic::{
-    Response, Status,
-    metadata::{Ascii, MetadataValue},
-    service::interceptor::{InterceptedService, Interceptor},
-    transport::{Channel, Endpoint},
+pub use souk_testkit::{
+    goods::{draft, gbp, key, untracked},
+    people::Person,
+    service::{Bearer, fields, refused},
 };
-
-const SECRET: &str = "0123456789abcdef0123456789abcdef";
-const PASSWORD: &str = "correct horse battery";
+use tokio::{net::TcpListener, runtime::Runtime};
+use tokio_util::sync::CancellationToken;
+use tonic::{Response, Status, service::interceptor::InterceptedService, transport::Channel};
 
 /// Longer than anything here should take.
 pub const SOON: Duration = Duration::from_secs(30);
@@ -67,37 +56,29 @@ pub struct Souk {
     /// Orders reach inventory through it.
     pub link: Proxy,
     pub orders: Running,
-    pub inventory: SocketAddr,
+    inventory: service::Running<souk_inventory::ServeError>,
     inventory_config: souk_inventory::Config,
+    /// Stops the gateway.
     stop: CancellationToken,
     database: TestDatabase,
-    _others: [TestDatabase; 2],
+    _goods: TestDatabase,
+    users: Users,
 }
 
-/// A running copy of the order service.
-pub struct Running {
-    address: SocketAddr,
-    stop: CancellationToken,
-    task: Option<JoinHandle<Result<(), souk_order::ServeError>>>,
+/// A running replica of the order service.
+pub struct Running(service::Running<souk_order::ServeError>);
+
+impl Deref for Running {
+    type Target = service::Running<souk_order::ServeError>;
+
+    fn deref(&self) -> &Self::Target {
+        &self.0
+    }
 }
 
-/// A user, logged in.
-#[derive(Clone)]
-pub struct Person {
-    pub name: String,
-    pub bearer: Bearer,
-}
-
-/// Sends a token, if there is one.
-#[derive(Clone)]
-pub struct Bearer(pub Option<MetadataValue<Ascii>>);
-
-impl Interceptor for Bearer {
-    fn call(&mut self, mut request: tonic::Request<()>) -> Result<tonic::Request<()>, Status> {
-        if let Some(header) = &self.0 {
-            request.metadata_mut().insert("authorization", header.clone());
-        }
-        Ok(request)
+impl DerefMut for Running {
+    fn deref_mut(&mut self) -> &mut Self::Target {
+        &mut self.0
     }
 }
 
@@ -113,19 +94,27 @@ pub async fn both_with(settings: &[(&str, &str)]) -> [Souk; 2] {
 
 impl Souk {
     pub async fn start(engine: Engine, settings: &[(&str, &str)]) -> Self {
-        let stop = CancellationToken::new();
-        let people = database(Engine::Sqlite, "user").await;
-        let (users, [admin, staff, ada, bob]) = people_of(&people, &stop).await;
+        let who = [("admin", Some(Role::Admin)), ("staff", Some(Role::Staff)), ("ada", None), ("bob", None)];
+        let (users, [admin, staff, ada, bob]) = people(who).await;
+        let user = format!("http://{}", users.address());
 
         let goods = database(engine, "inventory").await;
-        let inventory_config = inventory_config(&goods, users);
-        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-        let inventory = listener.local_addr().unwrap();
-        tokio::spawn(souk_inventory::serve(inventory_config.clone(), listener, stop.clone()));
-        let link = Proxy::start(inventory.to_string()).await;
+        let fixed = [("CLIENTS__USER__ADDRESS", user.as_str()), ("EXPIRY_INTERVAL", "1s")];
+        let given = self::settings("inventory", souk_inventory::DEFAULTS, &goods, &fixed);
+        let inventory_config = souk_inventory::Config::from_settings(&given).unwrap();
+        let serve = |listener, stop| souk_inventory::serve(inventory_config.clone(), listener, stop);
+        let inventory = service::Running::start(serve).await;
+        let link = Proxy::start(inventory.address().to_string()).await;
 
         let database = database(engine, "order").await;
-        let config = order_config(&database, users, link.address(), settings);
+        let through = format!("http://{}", link.address());
+        let fixed = [
+            ("CLIENTS__USER__ADDRESS", user.as_str()),
+            ("CLIENTS__INVENTORY__ADDRESS", through.as_str()),
+            ("SAGA__INTERVAL", "50ms"),
+        ];
+        let given = self::settings("order", souk_order::DEFAULTS, &database, &[&fixed[..], settings].concat());
+        let config = Config::from_settings(&given).unwrap();
         let orders = Running::start(&config).await;
         let souk = Self {
             engine,
@@ -138,9 +127,10 @@ impl Souk {
             orders,
             inventory,
             inventory_config,
-            stop,
+            stop: CancellationToken::new(),
             database,
-            _others: [people, goods],
+            _goods: goods,
+            users,
         };
         souk.ready().await;
         souk
@@ -160,19 +150,19 @@ impl Souk {
     }
 
     pub fn api(&self, who: &Person) -> Api {
-        OrderServiceClient::with_interceptor(channel(self.orders.address), who.bearer.clone())
+        OrderServiceClient::with_interceptor(self.orders.channel(), who.bearer.clone())
     }
 
     pub fn sagas(&self, who: &Person) -> SagaServiceClient<InterceptedService<Channel, Bearer>> {
-        SagaServiceClient::with_interceptor(channel(self.orders.address), who.bearer.clone())
+        SagaServiceClient::with_interceptor(self.orders.channel(), who.bearer.clone())
     }
 
     pub fn products(&self) -> ProductServiceClient<InterceptedService<Channel, Bearer>> {
-        ProductServiceClient::with_interceptor(channel(self.inventory), self.staff.bearer.clone())
+        ProductServiceClient::with_interceptor(self.inventory.channel(), self.staff.bearer.clone())
     }
 
     pub fn stock(&self) -> StockServiceClient<InterceptedService<Channel, Bearer>> {
-        StockServiceClient::with_interceptor(channel(self.inventory), self.staff.bearer.clone())
+        StockServiceClient::with_interceptor(self.inventory.channel(), self.staff.bearer.clone())
     }
 
     /// A product at 2.50 GBP with so many pieces; its resource name.
@@ -308,13 +298,13 @@ impl Souk {
 
     /// A gateway in front of the three services: its address. It stops with them.
     pub async fn gateway(&self) -> SocketAddr {
-        let variables = vec![("SOUK_AUTH__INTERNAL_SECRET".to_owned(), SECRET.to_owned())];
-        let settings = load("gateway", souk_gateway::DEFAULTS, variables);
-        let mut config = souk_gateway::Config::from_settings(&settings).unwrap();
+        let secret = [("SOUK_AUTH__INTERNAL_SECRET".to_owned(), SECRET.to_owned())];
+        let loader = Loader::new().defaults("gateway", souk_gateway::DEFAULTS).variables(secret);
+        let mut config = souk_gateway::Config::from_settings(&loader.load().unwrap()).unwrap();
         let backends = &mut config.settings.backends;
-        backends.set("souk.user", self.config.settings.clients.user.address.clone());
-        backends.set("souk.order", format!("http://{}", self.orders.address));
-        backends.set("souk.inventory", format!("http://{}", self.inventory));
+        backends.set("souk.user", format!("http://{}", self.users.address()));
+        backends.set("souk.order", format!("http://{}", self.orders.address()));
+        backends.set("souk.inventory", format!("http://{}", self.inventory.address()));
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
         tokio::spawn(souk_gateway::serve(config, listener, self.stop.clone()));
@@ -328,7 +318,7 @@ impl Souk {
 
     /// Stops the order service as SIGTERM does, and starts it again.
     pub async fn restart(&mut self) {
-        self.orders.stopped().await;
+        self.orders.stopped().await.unwrap();
         self.orders = Running::start(&self.config).await;
         self.ready().await;
     }
@@ -337,17 +327,12 @@ impl Souk {
 impl Drop for Souk {
     fn drop(&mut self) {
         self.stop.cancel();
-        self.orders.stop.cancel();
     }
 }
 
 impl Running {
     pub async fn start(config: &Config) -> Self {
-        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-        let address = listener.local_addr().unwrap();
-        let stop = CancellationToken::new();
-        let task = tokio::spawn(souk_order::serve(config.clone(), listener, stop.clone()));
-        Self { address, stop, task: Some(task) }
+        Self(service::Running::start(|listener, stop| souk_order::serve(config.clone(), listener, stop)).await)
     }
 
     /// The same in a runtime of its own: where that is dropped, everything is gone at once, as by SIGKILL.
@@ -359,129 +344,8 @@ impl Running {
     }
 
     pub fn api(&self, who: &Person) -> Api {
-        OrderServiceClient::with_interceptor(channel(self.address), who.bearer.clone())
+        OrderServiceClient::with_interceptor(self.channel(), who.bearer.clone())
     }
-
-    pub fn channel(&self) -> Channel {
-        channel(self.address)
-    }
-
-    pub async fn stopped(&mut self) {
-        self.stop.cancel();
-        self.task.take().unwrap().await.unwrap().unwrap();
-    }
-}
-
-fn channel(address: SocketAddr) -> Channel {
-    Endpoint::from_shared(format!("http://{address}")).unwrap().connect_lazy()
-}
-
-fn load(name: &str, defaults: &str, variables: Vec<(String, String)>) -> souk_common::config::Settings {
-    Loader::new().defaults(name, defaults).variables(variables).load().unwrap()
-}
-
-fn shared(database: &TestDatabase, section: &str) -> Vec<(String, String)> {
-    vec![
-        ("SOUK_DATA_DIR".to_owned(), database.data_dir().display().to_string()),
-        ("SOUK_AUTH__INTERNAL_SECRET".to_owned(), SECRET.to_owned()),
-        (format!("SOUK_{section}__DATABASE__URL"), database.url.clone()),
-    ]
-}
-
-fn inventory_config(database: &TestDatabase, users: SocketAddr) -> souk_inventory::Config {
-    let mut variables = shared(database, "INVENTORY");
-    variables.push(("SOUK_INVENTORY__CLIENTS__USER__ADDRESS".to_owned(), format!("http://{users}")));
-    variables.push(("SOUK_INVENTORY__EXPIRY_INTERVAL".to_owned(), "1s".to_owned()));
-    souk_inventory::Config::from_settings(&load("inventory", souk_inventory::DEFAULTS, variables)).unwrap()
-}
-
-fn order_config(
-    database: &TestDatabase,
-    users: SocketAddr,
-    inventory: SocketAddr,
-    settings: &[(&str, &str)],
-) -> Config {
-    let mut variables = shared(database, "ORDER");
-    let fixed = [
-        ("CLIENTS__USER__ADDRESS", format!("http://{users}")),
-        ("CLIENTS__INVENTORY__ADDRESS", format!("http://{inventory}")),
-        ("SAGA__INTERVAL", "50ms".to_owned()),
-    ];
-    variables.extend(fixed.map(|(name, value)| (format!("SOUK_ORDER__{name}"), value)));
-    for (name, value) in settings {
-        variables.push((format!("SOUK_ORDER__{name}"), (*value).to_owned()));
-    }
-    Config::from_settings(&load("order", souk_order::DEFAULTS, variables)).unwrap()
-}
-
-/// A user service with an administrator, one of the staff and two customers, logged in.
-async fn people_of(database: &TestDatabase, stop: &CancellationToken) -> (SocketAddr, [Person; 4]) {
-    let mut variables = shared(database, "USER");
-    variables.push(("SOUK_USER__HASHING__MEMORY".to_owned(), "64KiB".to_owned()));
-    variables.push(("SOUK_USER__HASHING__ITERATIONS".to_owned(), "1".to_owned()));
-    let config = souk_user::Config::from_settings(&load("user", souk_user::DEFAULTS, variables)).unwrap();
-    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-    let address = listener.local_addr().unwrap();
-    tokio::spawn(souk_user::serve(config.clone(), listener, stop.clone()));
-
-    let mut users = UserServiceClient::new(channel(address));
-    let mut sessions = SessionServiceClient::new(channel(address));
-    let mut people = Vec::new();
-    for (who, role) in [("admin", Some(Role::Admin)), ("staff", Some(Role::Staff)), ("ada", None), ("bob", None)] {
-        let email = format!("{who}@example.com");
-        let request =
-            RegisterRequest { email: email.clone(), password: PASSWORD.to_owned(), display_name: String::new() };
-        let user = wait::value(SOON, "the user service to answer", async || {
-            users.register(request.clone()).await.ok().map(Response::into_inner)
-        })
-        .await;
-        if let Some(role) = role {
-            let db = souk_user::store::open(&config.settings.database, &config.common.data_dir).await.unwrap();
-            let (id, roles) = (UserId::parse_name(&user.name).unwrap(), Roles::from_iter([role]));
-            souk_user::store::users::set_roles(
-                &db,
-                souk_user::store::users::Actor::Operator,
-                id,
-                "",
-                roles,
-                souk_user::domain::now(),
-            )
-            .await
-            .unwrap();
-            db.close();
-        }
-        let request = LogInRequest { email, password: PASSWORD.to_owned(), ..LogInRequest::default() };
-        let session = sessions.log_in(request).await.unwrap().into_inner();
-        let header = MetadataValue::from_str(&format!("Bearer {}", session.access_token)).unwrap();
-        people.push(Person { name: user.name, bearer: Bearer(Some(header)) });
-    }
-    let people: [Person; 4] = people.try_into().unwrap_or_else(|_| panic!("four people"));
-    (address, people)
-}
-
-pub fn gbp(units: i64, nanos: i32) -> Money {
-    Money { currency_code: "GBP".to_owned(), units, nanos }
-}
-
-/// A product that can be made, at 2.50 GBP.
-pub fn draft(sku: &str) -> Product {
-    Product {
-        sku: sku.to_owned(),
-        title: format!("Title of {sku}"),
-        price: Some(gbp(2, 500_000_000)),
-        ..Product::default()
-    }
-}
-
-/// Postage: a product whose stock nobody counts.
-pub fn untracked(sku: &str) -> Product {
-    Product { stock_tracking: StockTracking::Untracked.into(), ..draft(sku) }
-}
-
-/// A key that no other request has.
-pub fn key() -> String {
-    static NEXT: AtomicU64 = AtomicU64::new(0);
-    format!("key-{}", NEXT.fetch_add(1, Ordering::Relaxed))
 }
 
 pub fn address() -> Address {
@@ -553,22 +417,4 @@ pub fn shipment(order: &str, lines: &[(i32, i64)]) -> CreateShipmentRequest {
         ..Shipment::default()
     };
     CreateShipmentRequest { parent: order.to_owned(), request_id: key(), shipment: Some(shipment) }
-}
-
-/// That a call was refused for this reason, and that its answer shows nothing of the inside.
-#[track_caller]
-pub fn refused<T: std::fmt::Debug>(result: Result<T, Status>, reason: Reason) -> Problem {
-    let status = result.expect_err("should have been refused");
-    let shown = format!("{} {}", status.message(), String::from_utf8_lossy(status.details())).to_lowercase();
-    for inside in ["diesel", "sql", "constraint", "panick", "/src/", "database error", "tokio", "127.0.0.1"] {
-        assert!(!shown.contains(inside), "{inside:?} in {shown}");
-    }
-    let problem = Problem::from(status);
-    assert_eq!(problem.reason(), reason, "{problem}");
-    problem
-}
-
-/// The paths of the fields that were refused.
-pub fn fields(problem: &Problem) -> Vec<&str> {
-    problem.field_violations().iter().map(|field| field.path.as_str()).collect()
 }

@@ -8,7 +8,7 @@ use souk_testkit::db::Engine;
 use crate::harness::{Running, Souk, back, both, fields, order_for, refused};
 
 #[tokio::test(flavor = "multi_thread")]
-async fn the_same_request_gives_the_first_answer_again() {
+async fn the_same_request_returns_the_first_response_again() {
     for souk in both().await {
         let lantern = souk.stocked("LANTERN", 5).await;
         let request = order_for(&[(&lantern, 2)], "tok_approved");
@@ -127,13 +127,13 @@ async fn a_return_is_made_once_for_its_key() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn two_copies_of_the_service_make_one_order_of_one_key() {
+async fn two_replicas_make_one_order_of_one_key() {
     let souk = Souk::start(Engine::Postgres, &[]).await;
-    let mut copy = Running::start(&souk.config).await;
+    let mut replica = Running::start(&souk.config).await;
     let lantern = souk.stocked("LANTERN", 100).await;
     for _ in 0..10 {
         let request = order_for(&[(&lantern, 1)], "tok_approved");
-        let (mut one, mut other) = (souk.api(&souk.ada), copy.api(&souk.ada));
+        let (mut one, mut other) = (souk.api(&souk.ada), replica.api(&souk.ada));
         let (one, other) = tokio::join!(one.place_order(request.clone()), other.place_order(request.clone()));
         let again = souk.place(&souk.ada, request).await.unwrap();
         for answer in [one, other] {
@@ -145,6 +145,6 @@ async fn two_copies_of_the_service_make_one_order_of_one_key() {
     }
     assert_eq!(souk.all().await.len(), 10);
     assert_eq!(souk.sums(&lantern).await, (90, 90));
-    copy.stopped().await;
+    replica.stopped().await.unwrap();
     souk.verified().await;
 }

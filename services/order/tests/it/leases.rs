@@ -1,15 +1,23 @@
 //! One runner at a time: what a lease lets through, and what it keeps out.
 
-use chrono::TimeDelta;
+use chrono::{DateTime, TimeDelta, Utc};
 use souk_common::{
     ids::{OrderId, ProductId, UserId},
     money::{Currency, Money},
 };
 use souk_order::{
     domain::{Address, Answer, Entry, Order, Placement, Saga, Wanted, price},
-    store::{Key, Lease, Store, now},
+    store::{Key, Lease, Release, Renewal, Store, now},
 };
 use souk_testkit::db::both;
+
+fn renewal(held: i64, lease: Lease) -> Renewal {
+    Renewal { held, lease }
+}
+
+fn release(held: i64, due: DateTime<Utc>, attempts: i32, error: &str) -> Release<'_> {
+    Release { held, due, attempts, error }
+}
 
 fn lease(id: i64, seconds: i64) -> Lease {
     Lease { id, until: now() + TimeDelta::seconds(seconds) }
@@ -58,10 +66,10 @@ fn advanced(saga: &Saga) -> (Saga, Vec<Entry>) {
 #[tokio::test(flavor = "multi_thread")]
 async fn only_the_holder_of_the_lease_stores_a_step() {
     for database in both("order").await {
-        let config = souk_common::db::Config::at(database.url.clone());
+        let config = souk_store::db::Config::at(database.url.clone());
         let store = Store::open(&config, database.data_dir()).await.unwrap();
         let (order, entries) = order();
-        // Its first runner died: the lease has lapsed.
+        // Its first runner died: the lease has expired.
         let first = lease(1, -1);
         assert_eq!(store.place(&key("a"), &order, &entries, first).await.unwrap(), None);
         let saga = Saga::Order(Box::new(order.clone()));
@@ -79,20 +87,20 @@ async fn only_the_holder_of_the_lease_stores_a_step() {
 
         let (next, entries) = advanced(&saga);
         for stranger in [first, other] {
-            let held = (stranger.id, lease(stranger.id, 60));
+            let held = renewal(stranger.id, lease(stranger.id, 60));
             assert!(!store.save(&saga, &next, &entries, None, held).await.unwrap());
-            store.release(&saga, stranger.id, now(), (1, "stranger")).await.unwrap();
+            store.release(&saga, release(stranger.id, now(), 1, "stranger")).await.unwrap();
         }
         assert!(!store.is_saved(&next).await.unwrap());
         assert_eq!(store.claim(lease(4, 60), 10).await.unwrap(), []);
-        let held = (holder.id, lease(holder.id, 60));
+        let held = renewal(holder.id, lease(holder.id, 60));
         assert!(store.save(&saga, &next, &entries, None, held).await.unwrap());
         assert!(store.is_saved(&next).await.unwrap());
         // The same step a second time, even by the holder, is refused.
         assert!(!store.save(&saga, &next, &entries, None, held).await.unwrap());
 
         // Given up, it is due when that was said, and not before.
-        store.release(&next, holder.id, now() + TimeDelta::seconds(60), (1, "later")).await.unwrap();
+        store.release(&next, release(holder.id, now() + TimeDelta::seconds(60), 1, "later")).await.unwrap();
         assert_eq!(store.claim(lease(5, 60), 10).await.unwrap(), []);
         store.close().await;
     }
@@ -102,7 +110,7 @@ async fn only_the_holder_of_the_lease_stores_a_step() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_step_that_someone_else_stored_is_not_taken_for_ones_own() {
     for database in both("order").await {
-        let config = souk_common::db::Config::at(database.url.clone());
+        let config = souk_store::db::Config::at(database.url.clone());
         let store = Store::open(&config, database.data_dir()).await.unwrap();
         let (order, entries) = order();
         store.place(&key("a"), &order, &entries, lease(1, -1)).await.unwrap();
@@ -113,7 +121,7 @@ async fn a_step_that_someone_else_stored_is_not_taken_for_ones_own() {
 
         let taken = store.claim(lease(2, 60), 10).await.unwrap().remove(0);
         let (held, entries) = advanced(&taken);
-        assert!(store.save(&taken, &held, &entries, None, (2, lease(2, 60))).await.unwrap());
+        assert!(store.save(&taken, &held, &entries, None, renewal(2, lease(2, 60))).await.unwrap());
         assert!(store.is_saved(&held).await.unwrap());
         assert!(!store.is_saved(&short).await.unwrap());
         // Nor is the same step, made at another time.
@@ -124,20 +132,20 @@ async fn a_step_that_someone_else_stored_is_not_taken_for_ones_own() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn what_is_given_up_is_taken_over() {
+async fn a_released_saga_is_taken_over() {
     for database in both("order").await {
-        let config = souk_common::db::Config::at(database.url.clone());
+        let config = souk_store::db::Config::at(database.url.clone());
         let store = Store::open(&config, database.data_dir()).await.unwrap();
         let (order, entries) = order();
         store.place(&key("a"), &order, &entries, lease(1, 60)).await.unwrap();
         let saga = Saga::Order(Box::new(order));
-        store.release(&saga, 1, now(), (3, "no answer")).await.unwrap();
+        store.release(&saga, release(1, now(), 3, "no answer")).await.unwrap();
         let taken = store.claim(lease(2, 60), 10).await.unwrap();
         assert_eq!(taken.len(), 1);
         assert_eq!(taken[0].attempts(), 3);
-        // A step stored, the count begins anew.
+        // A step stored, the count begins again.
         let (next, entries) = advanced(&taken[0]);
-        assert!(store.save(&taken[0], &next, &entries, None, (2, lease(2, -1))).await.unwrap());
+        assert!(store.save(&taken[0], &next, &entries, None, renewal(2, lease(2, -1))).await.unwrap());
         let taken = store.claim(lease(3, 60), 10).await.unwrap();
         assert_eq!(taken[0].attempts(), 0);
         store.close().await;
@@ -147,7 +155,7 @@ async fn what_is_given_up_is_taken_over() {
 #[tokio::test(flavor = "multi_thread")]
 async fn answered_keys_are_forgotten_when_their_time_has_come_and_others_never() {
     for database in both("order").await {
-        let config = souk_common::db::Config::at(database.url.clone());
+        let config = souk_store::db::Config::at(database.url.clone());
         let store = Store::open(&config, database.data_dir()).await.unwrap();
         let mut sagas = Vec::new();
         for name in ["a", "b"] {
@@ -158,18 +166,18 @@ async fn answered_keys_are_forgotten_when_their_time_has_come_and_others_never()
         let mut rejected = sagas[0].clone();
         let answer = Answer::OutOfStock { message: "none".into(), items: vec![] };
         let entries = rejected.advance(&answer, false, now()).unwrap();
-        let held = (1, lease(1, 60));
+        let held = renewal(1, lease(1, 60));
         assert!(store.save(&sagas[0], &rejected, &entries, Some(b"answer"), held).await.unwrap());
-        let memory = store.recall(&key("a")).await.unwrap().unwrap();
-        assert_eq!(memory.response.as_deref(), Some(b"answer".as_slice()));
-        assert!(memory.same_request);
+        let record = store.find_record(&key("a")).await.unwrap().unwrap();
+        assert_eq!(record.response.as_deref(), Some(b"answer".as_slice()));
+        assert!(record.same_request);
         let other = Key { request_hash: vec![9], ..key("a") };
-        assert!(!store.recall(&other).await.unwrap().unwrap().same_request);
+        assert!(!store.find_record(&other).await.unwrap().unwrap().same_request);
 
         assert_eq!(store.forget(now() - TimeDelta::hours(1)).await.unwrap(), 0);
         assert_eq!(store.forget(now() + TimeDelta::hours(1)).await.unwrap(), 1);
-        assert_eq!(store.recall(&key("a")).await.unwrap(), None);
-        assert!(store.recall(&key("b")).await.unwrap().is_some());
+        assert_eq!(store.find_record(&key("a")).await.unwrap(), None);
+        assert!(store.find_record(&key("b")).await.unwrap().is_some());
         store.close().await;
     }
 }

@@ -4,7 +4,6 @@
 
 mod access;
 mod adjust;
-mod by_hand;
 mod cancel;
 mod faults;
 mod harness;
@@ -12,6 +11,7 @@ mod histories;
 mod idempotency;
 mod leases;
 mod lists;
+mod manual;
 mod notes;
 mod place;
 mod returns;

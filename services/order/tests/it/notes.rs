@@ -1,4 +1,4 @@
-//! Notes stand in the timeline, and customers see those that are meant for them.
+//! Notes are in the timeline, and customers see those that are meant for them.
 
 use souk_common::error::Reason;
 use souk_proto::order::v1::{AddOrderNoteRequest, timeline_entry::Kind};

@@ -95,7 +95,7 @@ async fn each_token_does_what_it_says() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn what_is_out_of_stock_is_rejected_with_the_products() {
+async fn an_order_out_of_stock_is_rejected_with_the_products() {
     for souk in both().await {
         let lantern = souk.stocked("LANTERN", 5).await;
         let candle = souk.stocked("CANDLE", 1).await;
@@ -227,7 +227,7 @@ async fn requests_that_cannot_be_orders_are_refused_field_by_field() {
         let request = order_for(&[(&lantern, 1), (nobody, 1), (&old, 1), (&euro, 1)], "tok_approved");
         let problem = refused(souk.place(&souk.ada, request).await, Reason::FieldInvalid);
         assert_eq!(fields(&problem), ["items[1].product", "items[3].product", "items[2].product"]);
-        // Where nothing else is wrong, the reason says what is.
+        // If nothing else is wrong, the reason says what is.
         let request = order_for(&[(&lantern, 1), (&old, 1)], "tok_approved");
         let problem = refused(souk.place(&souk.ada, request).await, Reason::ProductArchived);
         assert_eq!(fields(&problem), ["items[1].product"]);
@@ -280,7 +280,7 @@ async fn staff_place_for_others_at_agreed_prices_with_a_number_of_their_own() {
         let problem = refused(souk.place(&souk.staff, request.clone()).await, Reason::ResourceExists);
         assert_eq!(fields(&problem), ["external_id"]);
         assert_eq!(souk.sums(&lantern).await, (3, 3));
-        // A failure is not remembered: with another number the same key works.
+        // A failure is not kept: with another number the same key works.
         request.external_id = "536366".into();
         let order = souk.place(&souk.staff, request).await.unwrap();
         assert_eq!(order.state(), State::Confirmed);
@@ -289,7 +289,7 @@ async fn staff_place_for_others_at_agreed_prices_with_a_number_of_their_own() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_payment_that_cannot_be_captured_gives_the_goods_back() {
+async fn a_payment_that_cannot_be_captured_returns_the_goods() {
     for souk in both_with(&[("PAYMENT__AUTHORIZATION_LIFETIME", "0s")]).await {
         let lantern = souk.stocked("LANTERN", 5).await;
         let order = souk.place(&souk.ada, order_for(&[(&lantern, 2)], "tok_approved")).await.unwrap();
@@ -324,7 +324,7 @@ async fn a_reservation_that_ran_out_is_sold_while_there_is_stock_and_rejected_wh
         let slow = souk.place(&souk.ada, order_for(&[(&candle, 1)], "tok_slow"));
         let quick = async {
             souk.paying().await;
-            // Bob gets it the moment Ada's hold has run out.
+            // Bob gets it the moment Ada's hold has expired.
             souk_testkit::wait::value(crate::harness::SOON, "the hold to run out", async || {
                 let order = souk.place(&souk.bob, order_for(&[(&candle, 1)], "tok_approved")).await.unwrap();
                 (order.state() == State::Confirmed).then_some(order)
@@ -352,7 +352,7 @@ async fn racing_orders_sell_each_piece_once() {
         for answer in futures::future::join_all(race).await {
             match answer {
                 Ok(order) => assert!(matches!(order.state(), State::Confirmed | State::Rejected)),
-                // Too much at once for this machine: the order goes on by itself.
+                // Too much at once for this machine: the order continues by itself.
                 Err(status) => drop(refused(Err::<(), _>(status), Reason::ServiceUnavailable)),
             }
         }

@@ -1,4 +1,4 @@
-//! The inspector: what does not get on is seen, tried again, or given up.
+//! The saga service: stuck sagas are listed, retried, or abandoned.
 
 use souk_common::error::Reason;
 use souk_proto::order::v1::{
@@ -87,14 +87,14 @@ async fn what_does_not_get_on_is_seen_and_tried_again() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn an_order_is_given_up_before_its_money_is_taken() {
+async fn an_order_is_abandoned_before_its_payment_is_captured() {
     for souk in both().await {
         let lantern = souk.stocked("LANTERN", 5).await;
         let name = stuck(&souk, order_for(&[(&lantern, 1)], "tok_slow")).await;
         let request = CompensateSagaRequest { name: name.replace("orders", "sagas"), reason: "customer called".into() };
         refused(souk.sagas(&souk.ada).compensate_saga(request.clone()).await, Reason::AccessDenied);
         // What it gives back waits for inventory, too.
-        wait::until(SOON, "the order to be given up", async || {
+        wait::until(SOON, "the order to be abandoned", async || {
             let answer = souk.sagas(&souk.staff).compensate_saga(request.clone()).await;
             let problem = souk_common::error::Problem::from(answer.unwrap_err());
             match problem.reason() {
@@ -112,7 +112,7 @@ async fn an_order_is_given_up_before_its_money_is_taken() {
         let order = souk.get(&souk.ada, &name).await.unwrap();
         let rejection = order.rejection.clone().unwrap();
         assert_eq!((order.state(), rejection.reason.as_str()), (State::Rejected, "ORDER_ABANDONED"));
-        assert_eq!(rejection.message, "given up by an operator: customer called");
+        assert_eq!(rejection.message, "abandoned by an operator: customer called");
         assert_eq!(souk.sums(&lantern).await, (5, 5));
         let entries = souk.timeline(&souk.staff, &name).await;
         let given_up = entries.iter().find(|entry| entry.kind() == Kind::Abandoned).unwrap();

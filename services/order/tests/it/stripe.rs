@@ -1,7 +1,7 @@
 //! Orders paid at Stripe: the real service against `localstripe`, with a line between them that breaks.
 
-mod by_hand;
 mod faults;
+mod manual;
 mod peer;
 mod webhooks;
 

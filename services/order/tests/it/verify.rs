@@ -1,8 +1,8 @@
-//! `souk verify` finds what was broken by hand.
+//! `souk verify` finds what was broken on purpose.
 
-use souk_common::db::Pools;
 use souk_order::store::verify::sold_orders;
 use souk_proto::order::v1::order::State;
+use souk_store::db::Pools;
 
 use crate::harness::{Souk, back, both, cancel, gbp, order_for, refund, shipment, untracked};
 
@@ -13,7 +13,7 @@ pub async fn tamper(souk: &Souk, statement: &str) -> usize {
     let changed = match db.pools() {
         Pools::Postgres(pool) => {
             let conn = &mut pool.get().await.unwrap();
-            // So it waits for whoever changes the row just then, and does not fail.
+            // So it waits for anyone who changes the row just then, and does not fail.
             diesel::sql_query("SET default_transaction_isolation = 'read committed'").execute(conn).await.unwrap();
             diesel::sql_query(statement).execute(conn).await.unwrap()
         }
@@ -39,10 +39,10 @@ async fn each_broken_promise_is_found() {
         ("UPDATE orders SET lease = 1 WHERE state = 'CONFIRMED'", "every order is final"),
         ("UPDATE orders SET pending_returns = 1 WHERE state = 'CONFIRMED'", "count of returns"),
         ("UPDATE orders SET total_minor = total_minor + 1 WHERE state = 'CONFIRMED'", "totals are the sums"),
-        ("UPDATE orders SET payment_state = 'AUTHORIZED' WHERE state = 'CONFIRMED'", "exactly one payment"),
+        ("UPDATE orders SET payment_state = 'AUTHORIZED' WHERE state = 'CONFIRMED'", "exactly one captured payment"),
         (
             "UPDATE simulated_payments SET state = 'AUTHORIZED' WHERE refunded_minor = 0 AND state = 'CAPTURED'",
-            "exactly one payment",
+            "exactly one captured payment",
         ),
         ("UPDATE simulated_payments SET state = 'CAPTURED' WHERE state = 'DECLINED'", "could not be placed"),
         ("UPDATE order_lines SET returned = 0 WHERE returned > 0", "pieces that came back"),
@@ -50,12 +50,12 @@ async fn each_broken_promise_is_found() {
         ("UPDATE order_lines SET shipped = shipped + 1 WHERE shipped > 0", "pieces that were shipped"),
         ("UPDATE orders SET refunding_minor = 1 WHERE state = 'CONFIRMED'", "and their money"),
         ("DELETE FROM return_lines WHERE quantity = 2", "cancelled are those"),
-        ("UPDATE orders SET refunded_minor = 1 WHERE state = 'CONFIRMED'", "refunds are those"),
+        ("UPDATE orders SET refunded_minor = 1 WHERE state = 'CONFIRMED'", "refunds match"),
         ("UPDATE orders SET refunded_minor = 1 WHERE state = 'CANCELLED'", "refunded to the last penny"),
         ("DELETE FROM timeline_entries WHERE kind = 'CONFIRMED'", "timelines are whole"),
         ("DELETE FROM orders WHERE state = 'REJECTED'", "every line has its order"),
         ("DELETE FROM orders WHERE state = 'CANCELLED'", "every entry of a timeline has its order"),
-        ("UPDATE idempotency_keys SET response = NULL", "every idempotency key"),
+        ("UPDATE idempotency_keys SET response = NULL", "every idempotency record"),
         ("UPDATE orders SET payment_token = 'tok_approved' WHERE state = 'CONFIRMED'", "payment tokens"),
         (
             "INSERT INTO simulated_payments SELECT 'x', 'x', behaviour, state, currency, amount_minor, refunded_minor,

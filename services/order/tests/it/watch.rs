@@ -1,4 +1,4 @@
-//! WatchOrders and WatchEvents: what is told, to whom, and how a stream that broke goes on.
+//! WatchOrders and WatchEvents: what is told, to whom, and how a stream that broke continues.
 
 use std::collections::HashMap;
 
@@ -112,7 +112,7 @@ async fn a_stream_broken_a_hundred_times_misses_and_repeats_nothing() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_cursor_is_one_that_was_told_and_shows_nothing() {
+async fn only_issued_cursors_are_accepted_and_they_reveal_nothing() {
     let [souk, other] = harness::both().await;
     for cursor in ["0", "1000000", "later"] {
         let request = WatchOrdersRequest { cursor: cursor.to_owned(), ..Default::default() };

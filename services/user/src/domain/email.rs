@@ -18,7 +18,7 @@ impl Email {
     /// Reads an address.
     ///
     /// # Errors
-    /// Where the text does not look like one. The contract's check is stricter; this one is for what does not pass
+    /// If the text does not look like one. The contract's check is stricter; this one is for what does not pass
     /// through it, such as the command line.
     pub fn parse(text: &str) -> Result<Self, EmailError> {
         let email = Self::normalize(text);

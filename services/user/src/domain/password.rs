@@ -49,7 +49,7 @@ impl Password {
     /// A password that someone chose.
     ///
     /// # Errors
-    /// Where it cannot be one.
+    /// If it cannot be one.
     pub fn chosen(text: String) -> Result<Self, PasswordError> {
         let password = Self::typed(text);
         let text = password.normalized.expose();
@@ -95,7 +95,7 @@ impl fmt::Debug for Hash {
     }
 }
 
-/// A hash that cannot be made or read: a fault of ours.
+/// A hash that cannot be made or read: a bug.
 #[derive(Debug, thiserror::Error)]
 #[error("a password hash cannot be made or read: {0}")]
 pub struct HashError(String);
@@ -113,7 +113,7 @@ pub enum Verdict {
     Wrong,
     /// It is.
     Right,
-    /// It is, but its hash is of another cost than new ones, or of the password as it was typed: make it anew.
+    /// It is, but its hash is of another cost than new ones, or of the password as it was typed: make it again.
     RightButOld,
 }
 
@@ -125,7 +125,7 @@ impl Cost {
     /// A cost: memory in KiB, passes over it, lanes.
     ///
     /// # Errors
-    /// Where argon2 does not allow it; the message says why.
+    /// If argon2 does not allow it; the message says why.
     pub fn new(memory_kib: u32, iterations: u32, parallelism: u32) -> Result<Self, HashError> {
         Params::new(memory_kib, iterations, parallelism, None).map(Self).map_err(HashError::new)
     }
@@ -137,7 +137,7 @@ impl Cost {
     /// Hashes a password with a salt of its own.
     ///
     /// # Errors
-    /// Where the system has no randomness or memory to give.
+    /// If the system has no randomness or memory to give.
     pub fn hash(&self, password: &Password) -> Result<Hash, HashError> {
         let password = password.normalized.expose();
         let hash = self.context().hash_password(password.as_bytes()).map_err(HashError::new)?;
@@ -148,7 +148,7 @@ impl Cost {
     /// passwords were normalized are of that. Takes as long where there is no hash to check against.
     ///
     /// # Errors
-    /// Where the stored hash cannot be read.
+    /// If the stored hash cannot be read.
     pub fn verify(&self, password: &Password, hash: Option<&Hash>) -> Result<Verdict, HashError> {
         let verdict = self.verify_text(password.normalized.expose(), hash)?;
         match &password.typed {

@@ -56,7 +56,7 @@ pub enum Refused {
 /// What a token that was used before means now: within the grace two requests at once or an answer that was lost, later
 /// a theft.
 pub fn judge_reuse(use_time: DateTime<Utc>, now: DateTime<Utc>, grace: TimeDelta) -> Refused {
-    // Negative where another copy of the service, whose clock is ahead, used it: that is "just now" as well.
+    // Negative where another replica of the service, whose clock is ahead, used it: that is "just now" as well.
     if now - use_time <= grace { Refused::JustUsed } else { Refused::Reused }
 }
 

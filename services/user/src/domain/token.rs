@@ -42,7 +42,7 @@ impl Salt {
     /// A salt that was never there before.
     ///
     /// # Errors
-    /// Where the system has no randomness to give.
+    /// If the system has no randomness to give.
     pub fn random() -> Result<Self, TokenError> {
         let mut bytes = vec![0; 32];
         rand::fill(&mut bytes).map_err(TokenError::new("making a salt"))?;
@@ -70,7 +70,7 @@ impl RefreshToken {
     /// A token that was never there before.
     ///
     /// # Errors
-    /// Where the system has no randomness to give.
+    /// If the system has no randomness to give.
     pub fn random() -> Result<Self, TokenError> {
         let mut bytes = [0; 32];
         rand::fill(&mut bytes).map_err(TokenError::new("making a refresh token"))?;
@@ -131,7 +131,7 @@ impl SigningKey {
     /// A new key that signs from then on.
     ///
     /// # Errors
-    /// Where the system has no randomness to give.
+    /// If the system has no randomness to give.
     pub fn generate(now: DateTime<Utc>, sign_time: DateTime<Utc>) -> Result<Self, TokenError> {
         const WHAT: &str = "making a signing key";
         let pair = Ed25519KeyPair::generate().map_err(TokenError::new(WHAT))?;
@@ -160,7 +160,7 @@ impl SigningKey {
     /// Signs an access token.
     ///
     /// # Errors
-    /// Where the stored key is not one.
+    /// If the stored key is not one.
     pub fn sign(&self, claims: &Claims) -> Result<String, TokenError> {
         let mut header = Header::new(Algorithm::EdDSA);
         header.kid = Some(self.kid.clone());
@@ -169,7 +169,7 @@ impl SigningKey {
     }
 }
 
-/// The key that signs now, of all keys, newest first. Before the first one does, which is when the clock of the copy
+/// The key that signs now, of all keys, newest first. Before the first one does, which is when the clock of the replica
 /// that made it is ahead, it is that one.
 pub fn signer(mut keys: Vec<SigningKey>, now: DateTime<Utc>) -> Option<SigningKey> {
     match keys.iter().position(|key| key.signs(now)) {
@@ -178,7 +178,7 @@ pub fn signer(mut keys: Vec<SigningKey>, now: DateTime<Utc>) -> Option<SigningKe
     }
 }
 
-/// As long as tokens may be accepted after they ran out; and for one that was being signed as its key retired.
+/// As long as tokens may be accepted after they expired; and for one that was being signed as its key retired.
 pub const LEEWAY: TimeDelta = TimeDelta::seconds(LONGEST_LEEWAY.as_secs() as i64);
 
 impl fmt::Debug for SigningKey {

@@ -62,7 +62,7 @@ impl Change {
     /// Makes the change; whether anything is different now.
     ///
     /// # Errors
-    /// Where it changes `external_id` for someone who is not `staff`. Sending back what was read is no change.
+    /// If it changes `external_id` for someone who is not `staff`. Sending back what was read is no change.
     pub fn apply(self, user: &mut User, staff: bool) -> Result<bool, UpdateError> {
         let before = user.clone();
         if let Some(email) = self.email {
@@ -86,7 +86,7 @@ fn check(mask: &[String]) -> Result<(), UpdateError> {
     for (at, path) in mask.iter().enumerate() {
         let why = match path.as_str() {
             "*" if mask.len() == 1 => continue,
-            "*" => "stands alone or not at all".to_owned(),
+            "*" => "must be the only path".to_owned(),
             known if FIELDS.contains(&known) => continue,
             "name" | "etag" | "state" | "create_time" | "update_time" => {
                 format!("cannot be `{path}`, which is never updated: use {}", names())
@@ -174,7 +174,7 @@ mod tests {
             (&["email.domain"], 0, "no field"),
             (&["displayName"], 0, "no field"),
             (&[""], 0, "no field"),
-            (&["email", "*"], 1, "stands alone"),
+            (&["email", "*"], 1, "must be the only path"),
         ] {
             let error = updated(mask, values("a@b.example", "", ""), true).unwrap_err();
             assert_eq!(error.path, format!("update_mask.paths[{at}]"));

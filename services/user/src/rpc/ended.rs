@@ -1,17 +1,17 @@
-//! Sessions that have ended, for those who check access tokens; and callers checked against them here.
+//! ListEndedSessions, and the check of this service's own callers against ended sessions.
 
 use std::str::FromStr;
 
 use chrono::{DateTime, TimeDelta, Utc};
 use souk_common::{
     auth::{Identity, Recheck},
-    db::Db,
     error::Problem,
     ids::SessionId,
 };
 use souk_proto::user::v1::{
     ListEndedSessionsRequest, ListEndedSessionsResponse, list_ended_sessions_response::EndedSession,
 };
+use souk_store::db::Db;
 use uuid::Uuid;
 
 use super::convert;
@@ -24,8 +24,8 @@ use crate::{
 
 /// Sessions listed at a time.
 const PAGE: i64 = 1000;
-/// How much is told again: a session's end has the time at which its transaction began, by the clock of the replica that
-/// ran it, and others may have been told of later ones before it was committed.
+/// The overlap of two reads: the end of a session has the time at which its transaction began, by the clock of its
+/// replica, and a reader may have seen later ones before it was committed.
 const AGAIN: TimeDelta = TimeDelta::minutes(2);
 
 /// A place in the order of the sessions that have ended.
@@ -70,7 +70,7 @@ fn read(cursor: &str) -> Option<Place> {
     Some((DateTime::from_timestamp_micros(time.parse().ok()?)?, SessionId::from_str(session).ok()?))
 }
 
-/// Callers as the database knows them: this service need not wait until it is told what it wrote itself.
+/// Looks callers up in the database: this service need not poll for what it wrote itself.
 pub struct Accounts(pub Db);
 
 #[tonic::async_trait]

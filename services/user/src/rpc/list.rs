@@ -2,7 +2,6 @@
 
 use chrono::{DateTime, Utc};
 use souk_common::{
-    db::Db,
     error::{Problem, Reason},
     ids::UserId,
     page::{
@@ -11,6 +10,7 @@ use souk_common::{
     },
 };
 use souk_proto::user::v1::{ListUsersRequest, ListUsersResponse, user::State as StateMessage};
+use souk_store::db::Db;
 
 use super::convert;
 use crate::{

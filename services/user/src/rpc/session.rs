@@ -1,4 +1,4 @@
-//! Log-in, and the keys that tokens are checked with.
+//! SessionService: log-in, refresh, log-out, and the published keys.
 
 use souk_proto::user::v1::{
     GetJsonWebKeySetRequest, GetJsonWebKeySetResponse, ListEndedSessionsRequest, ListEndedSessionsResponse,
@@ -35,7 +35,8 @@ impl SessionService for Rpc {
         };
         let (user, hash) = found.unzip();
         let hash = hash.flatten();
-        // Also where there is no account or it is disabled, so that the time taken does not tell.
+        // Also without an account or with a disabled one, so that the response time reveals
+        // nothing.
         let verdict = self.0.hasher.verify(password.clone(), hash.clone()).await?;
         let active = user.filter(|user| user.state == State::Active && verdict != Verdict::Wrong);
         let (Some(user), Some(checked)) = (active, hash) else {
@@ -55,7 +56,7 @@ impl SessionService for Rpc {
 
     async fn refresh_session(&self, request: Request<RefreshSessionRequest>) -> Result<Response<Session>, Status> {
         let token = RefreshToken::sent(request.into_inner().refresh_token);
-        // The key before the exchange: once the token is used, nothing may go wrong any more.
+        // Read the key before the exchange: once the token is used, nothing may fail.
         let key = self.0.issuer.signing_key().await?;
         let salt = Salt::random().map_err(Error::from)?;
         let exchange = Exchange { salt, now: now(), ttl: self.0.session_ttl, grace: self.0.refresh_grace };

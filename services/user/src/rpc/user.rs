@@ -35,7 +35,8 @@ impl UserService for Rpc {
         let request = request.into_inner();
         let email = email("email", &request.email)?;
         let password = chosen("password", request.password)?;
-        // Before the email is looked at, so that the time taken does not tell who is registered.
+        // Before the email is looked up, so that the response time does not reveal who is
+        // registered.
         let hash = self.0.hasher.hash(password).await?;
         let user = User::new(email, request.display_name, String::new(), now());
         store::users::insert(&self.0.db, Actor::Owner, &user, Some(&hash)).await?;

@@ -1,7 +1,7 @@
 //! Keys that access tokens are signed with.
 
 use chrono::{DateTime, Utc};
-use souk_common::db::{Db, read, write};
+use souk_store::db::{Db, read, write};
 
 use super::{postgres, sqlite};
 use crate::{domain::token::SigningKey, error::Error};
@@ -15,7 +15,7 @@ pub async fn all(db: &Db) -> Result<Vec<SigningKey>, Error> {
     Ok(rows.into_iter().map(SigningKey::from).collect())
 }
 
-/// Adds the first key; `false`, and nothing is added, where there is one.
+/// Adds the first key. `false` if there is one already; then nothing is added.
 ///
 /// # Errors
 /// Faults of the database.
@@ -30,8 +30,8 @@ pub async fn insert_first(db: &Db, key: &SigningKey) -> Result<bool, Error> {
     beaten_is_false(added)
 }
 
-/// Puts a new key in the place of the newest one, which signs until the new one does; `false`, and nothing changes,
-/// where the newest one was not made before `older_than`.
+/// Replaces the newest key, which signs until the new one does. `false` if the newest key was not created before
+/// `older_than`; then nothing changes.
 ///
 /// # Errors
 /// Faults of the database.
@@ -46,7 +46,7 @@ pub async fn replace(db: &Db, key: &SigningKey, older_than: DateTime<Utc>) -> Re
     beaten_is_false(replaced)
 }
 
-/// Another copy of the service added its key in the same moment.
+/// Another replica of the service added its key in the same moment.
 fn beaten_is_false(result: Result<bool, Error>) -> Result<bool, Error> {
     match result {
         Err(Error::Db(error)) if error.unique_violation() == Some("signing_keys_newest") => Ok(false),
@@ -54,7 +54,7 @@ fn beaten_is_false(result: Result<bool, Error>) -> Result<bool, Error> {
     }
 }
 
-/// Deletes the keys that were retired before then; how many.
+/// Deletes the keys that were retired before then; returns how many.
 ///
 /// # Errors
 /// Faults of the database.

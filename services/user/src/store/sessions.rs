@@ -1,10 +1,8 @@
 //! Sessions and their refresh tokens.
 
 use chrono::{DateTime, TimeDelta, Utc};
-use souk_common::{
-    db::{Db, read, write},
-    ids::{SessionId, UserId},
-};
+use souk_common::ids::{SessionId, UserId};
+use souk_store::db::{Db, read, write};
 
 use super::{postgres, sqlite};
 use crate::{
@@ -22,13 +20,13 @@ pub type Ended = Vec<(SessionId, DateTime<Utc>)>;
 
 /// A session that is about to begin.
 pub struct Opening<'a> {
-    /// What its tokens shall be limited to; `None`: to nothing.
+    /// The scopes that its tokens are limited to. `None`: no limit.
     pub scope: Option<String>,
     /// Its first refresh token.
     pub token: &'a RefreshToken,
     /// When it begins.
     pub now: DateTime<Utc>,
-    /// How long it lives where it is not used.
+    /// How long it lives while it is not used.
     pub ttl: TimeDelta,
 }
 
@@ -60,7 +58,7 @@ pub async fn begin(
 /// How a refresh token is exchanged.
 #[derive(Debug)]
 pub struct Exchange {
-    /// What its successor is made from, where it was not exchanged before.
+    /// The salt of its successor, if it was not exchanged before.
     pub salt: Salt,
     /// When.
     pub now: DateTime<Utc>,
@@ -90,7 +88,7 @@ pub struct Exchanged {
 pub async fn refresh(db: &Db, token: &RefreshToken, exchange: &Exchange) -> Result<Exchanged, Error> {
     let Exchange { salt, now, ttl, grace } = exchange;
     let (hash, now) = (token.hash(), *now);
-    // A refusal may have ended the session, which must be committed, so it is no error in here.
+    // A refusal may end the session, which must be committed, so it is not an error in the transaction.
     let outcome = write!(db, |conn, q| -> Result<Result<Exchanged, Refused>, Error> {
         let is_first = q::use_refresh_token(conn, &hash, salt.as_bytes(), now).await?;
         let (session, next) = match is_first {
@@ -110,7 +108,8 @@ pub async fn refresh(db: &Db, token: &RefreshToken, exchange: &Exchange) -> Resu
                 let next = token.successor(&Salt::stored(salt));
                 match q::refresh_token(conn, &next.hash()).await? {
                     Some((_, None, _)) => (session, next),
-                    // The next token was used: its answer was not lost, and this request is another client's, or late.
+                    // The next token was used: the response was not lost, and this request is another client's, or
+                    // late.
                     _ => return Ok(Err(Refused::JustUsed)),
                 }
             }
@@ -135,7 +134,7 @@ pub async fn refresh(db: &Db, token: &RefreshToken, exchange: &Exchange) -> Resu
     outcome.map_err(Error::Refresh)
 }
 
-/// The account of a session as it is now; `None` where the session is not this user's, has ended, or may not be used.
+/// The account of a session as it is now; `None` if the session is not this user's, has ended, or may not be used.
 ///
 /// # Errors
 /// Faults of the database.
@@ -166,7 +165,7 @@ pub async fn end(db: &Db, token: &RefreshToken, now: DateTime<Utc>) -> Result<()
     })
 }
 
-/// Forgets what the successors of tokens were made from that were used before then: nobody may ask for them again.
+/// Deletes what the successors of tokens were made from that were used before then: nobody may ask for them again.
 ///
 /// # Errors
 /// Faults of the database.
@@ -174,7 +173,7 @@ pub async fn forget_salts(db: &Db, before: DateTime<Utc>) -> Result<(), Error> {
     write!(db, |conn, q| -> Result<(), Error> { Ok(q::forget_salts(conn, before).await.map(drop)?) })
 }
 
-/// Deletes sessions that were over before then, and tokens that were used before `tokens_before`; how many.
+/// Deletes sessions that were over before then, and tokens that were used before `tokens_before`; returns how many.
 ///
 /// # Errors
 /// Faults of the database.

@@ -2,16 +2,20 @@
 
 #[path = "queries/keys.rs"]
 mod keys;
-pub mod schema;
 #[path = "queries/sessions.rs"]
 mod sessions;
 #[path = "queries/users.rs"]
 mod users;
 
+/// Its tables.
+pub mod schema {
+    super::super::schema::tables!(Binary, TimestamptzSqlite);
+}
+
 use diesel::{ExpressionMethods, QueryDsl, QueryResult, result::OptionalExtension};
 use diesel_async::RunQueryDsl;
-pub use souk_common::db::sqlite::{Conn, position};
 use souk_common::ids::UserId;
+pub use souk_store::db::sqlite::{Conn, position};
 
 /// All queries, as `q` in the macros.
 pub mod queries {

@@ -3,10 +3,10 @@
 use chrono::{DateTime, Utc};
 use souk_common::{
     auth::{Role, Roles},
-    db::{Db, read, write},
     ids::UserId,
     page::Scan,
 };
+use souk_store::db::{Db, read, write};
 
 use super::{postgres, rows::Key, sqlite};
 use crate::{
@@ -20,7 +20,7 @@ use crate::{
     error::Error,
 };
 
-/// On whose behalf an account is changed.
+/// Who changes an account.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Actor {
     /// The person who runs the program: the command line.
@@ -121,7 +121,7 @@ pub async fn list(db: &Db, terms: &[Term], after: Option<Key>, limit: i64) -> Re
     found?.try_map(|row| Ok(row.into()))
 }
 
-/// Changes an account. `staff`: whether whoever asks runs the shop. A change that changes nothing leaves the etag.
+/// Changes an account. `staff`: whether the caller is staff. A change without a difference keeps the etag.
 ///
 /// # Errors
 /// [`Error::NoLonger`], [`Error::NoSuchUser`], [`Error::EtagMismatch`], [`Error::Invalid`], [`Error::EmailTaken`],
@@ -151,7 +151,7 @@ pub async fn update(
     })
 }
 
-/// Replaces an account's roles. Where they change, its sessions end.
+/// Replaces an account's roles. If they change, its sessions end.
 ///
 /// # Errors
 /// [`Error::NoLonger`], [`Error::NoSuchUser`], [`Error::EtagMismatch`], [`Error::LastAdmin`]; faults of the database.
@@ -185,7 +185,7 @@ pub async fn set_roles(
     })
 }
 
-/// Lets an account be used or not. Where not, its sessions end.
+/// Enables or disables an account. A disabled account's sessions end.
 ///
 /// # Errors
 /// [`Error::NoSuchUser`], [`Error::LastAdmin`]; faults of the database.

@@ -44,7 +44,7 @@ fn ids(response: &ListEndedSessionsResponse) -> Vec<&str> {
 #[tokio::test(flavor = "multi_thread")]
 async fn the_tokens_of_a_session_end_with_it() {
     for souk in both().await {
-        let copy = Service::start(&souk.database, &[]).await;
+        let replica = Service::start(&souk.database, &[]).await;
         let admin = souk.staff("admin@example.com", Role::Admin).await;
         let bystander = souk.customer("bo@example.com").await;
         souk.register("ann@example.com").await;
@@ -95,7 +95,7 @@ async fn the_tokens_of_a_session_end_with_it() {
                 }
             }
             for session in gone {
-                for service in [&souk.service, &copy] {
+                for service in [&souk.service, &replica] {
                     let result = service.users_as(&session.access_token).get_me(GetMeRequest {}).await;
                     let problem = refused(result, Reason::TokenInvalid);
                     assert!(problem.message().contains("session of this token has ended"), "{way}: {problem}");
@@ -107,7 +107,7 @@ async fn the_tokens_of_a_session_end_with_it() {
             souk.users_as(&next.access_token).get_me(GetMeRequest {}).await.unwrap();
             assert_eq!(next.user.as_ref().map(id), here.user.as_ref().map(id));
         }
-        for service in [&souk.service, &copy] {
+        for service in [&souk.service, &replica] {
             let told = list(service, "", 0).await.unwrap();
             let (mut told, mut expected) = (ids(&told), ended.iter().map(String::as_str).collect::<Vec<_>>());
             told.sort_unstable();
@@ -122,7 +122,7 @@ async fn the_tokens_of_a_session_end_with_it() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn ended_sessions_are_told_page_by_page_and_then_what_is_new() {
+async fn ended_sessions_are_listed_in_pages_then_incrementally() {
     for souk in both().await {
         let log_out = async |session: &Session| {
             let request = LogOutRequest { refresh_token: session.refresh_token.clone() };

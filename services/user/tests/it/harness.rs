@@ -1,54 +1,35 @@
 //! Boots the service and speaks to it.
 
-use std::{net::SocketAddr, str::FromStr};
-
 use souk_common::{
     auth::{Role, Roles},
-    config::Loader,
-    db::Db,
-    error::{Problem, Reason},
     ids::UserId,
 };
 use souk_proto::user::v1::{
     LogInRequest, RefreshSessionRequest, RegisterRequest, Session, User, session_service_client::SessionServiceClient,
     user_service_client::UserServiceClient,
 };
-use souk_testkit::db::{Engine, TestDatabase, database};
-use souk_user::{Config, DEFAULTS, ServeError, domain, store};
-use tokio::{net::TcpListener, task::JoinHandle};
-use tokio_util::sync::CancellationToken;
-use tonic::{
-    Status,
-    metadata::{Ascii, MetadataValue},
-    service::interceptor::{InterceptedService, Interceptor},
-    transport::{Channel, Endpoint},
+use souk_store::db::Db;
+use souk_testkit::{
+    db::{Engine, TestDatabase, database},
+    people::CHEAP_HASHING,
+    service::{Bearer, Running, With, settings},
 };
+pub use souk_testkit::{
+    people::PASSWORD,
+    service::{fields, refused},
+};
+use souk_user::{Config, DEFAULTS, ServeError, domain, store};
+use tonic::{Status, service::interceptor::InterceptedService, transport::Channel};
 
-/// What everyone's password is who does not say otherwise.
-pub const PASSWORD: &str = "correct horse battery";
-
-/// A running copy of the service.
+/// A running replica of the service.
 pub struct Service {
     pub db: Db,
     pub config: Config,
-    address: SocketAddr,
-    shutdown: CancellationToken,
-    task: Option<JoinHandle<Result<(), ServeError>>>,
+    running: Running<ServeError>,
 }
 
-/// A database with one running copy of the service, which goes first when both are dropped.
-pub struct Souk {
-    pub service: Service,
-    pub database: TestDatabase,
-}
-
-impl std::ops::Deref for Souk {
-    type Target = Service;
-
-    fn deref(&self) -> &Service {
-        &self.service
-    }
-}
+/// A database with one running replica of the service.
+pub type Souk = With<Service, TestDatabase>;
 
 /// The service on a fresh database of each engine.
 pub async fn both() -> [Souk; 2] {
@@ -66,57 +47,38 @@ async fn start(engine: Engine, settings: &[(&str, &str)]) -> Souk {
     Souk { service, database }
 }
 
-pub fn config(database: &TestDatabase, settings: &[(&str, &str)]) -> Config {
-    let mut variables = vec![
-        ("SOUK_DATA_DIR".to_owned(), database.data_dir().display().to_string()),
-        ("SOUK_AUTH__INTERNAL_SECRET".to_owned(), "0123456789abcdef0123456789abcdef".to_owned()),
-        // Here is one clock.
-        ("SOUK_AUTH__LEEWAY".to_owned(), "0s".to_owned()),
-        ("SOUK_USER__DATABASE__URL".to_owned(), database.url.clone()),
-        // Tests hash a lot, and prove nothing by its cost.
-        ("SOUK_USER__HASHING__MEMORY".to_owned(), "64KiB".to_owned()),
-        ("SOUK_USER__HASHING__ITERATIONS".to_owned(), "1".to_owned()),
-    ];
-    for (name, value) in settings {
-        let name = format!("SOUK_USER__{name}");
-        variables.retain(|(default, _)| *default != name);
-        variables.push((name, (*value).to_owned()));
-    }
-    let settings = Loader::new().defaults("user", DEFAULTS).variables(variables).load().unwrap();
-    Config::from_settings(&settings).unwrap()
+pub fn config(database: &TestDatabase, more: &[(&str, &str)]) -> Config {
+    // Here is one clock.
+    let fixed = [&[("SOUK_AUTH__LEEWAY", "0s")][..], &CHEAP_HASHING].concat();
+    Config::from_settings(&settings("user", DEFAULTS, database, &[&fixed[..], more].concat())).unwrap()
 }
 
 impl Service {
-    /// Another copy of the service, on the same database as any others.
+    /// Another replica of the service, on the same database as any others.
     pub async fn start(database: &TestDatabase, settings: &[(&str, &str)]) -> Self {
         let config = config(database, settings);
-        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-        let address = listener.local_addr().unwrap();
-        let shutdown = CancellationToken::new();
-        let task = tokio::spawn(souk_user::serve(config.clone(), listener, shutdown.clone()));
+        let running = Running::start(|listener, stop| souk_user::serve(config.clone(), listener, stop)).await;
         let db = store::open(&config.settings.database, &config.common.data_dir).await.unwrap();
-        Self { db, config, address, shutdown, task: Some(task) }
+        Self { db, config, running }
     }
 
     /// Stops it as SIGTERM does.
     pub async fn stop(mut self) -> Result<(), ServeError> {
-        self.shutdown.cancel();
-        self.task.take().unwrap().await.unwrap()
+        self.running.stopped().await
     }
 
     pub fn channel(&self) -> Channel {
-        Endpoint::from_shared(format!("http://{}", self.address)).unwrap().connect_lazy()
+        self.running.channel()
     }
 
     /// The account methods, as nobody.
     pub fn users(&self) -> UserServiceClient<InterceptedService<Channel, Bearer>> {
-        UserServiceClient::with_interceptor(self.channel(), Bearer(None))
+        UserServiceClient::with_interceptor(self.channel(), Bearer::Nobody)
     }
 
     /// The account methods, with an access token.
     pub fn users_as(&self, token: &str) -> UserServiceClient<InterceptedService<Channel, Bearer>> {
-        let header = MetadataValue::from_str(&format!("Bearer {token}")).unwrap();
-        UserServiceClient::with_interceptor(self.channel(), Bearer(Some(header)))
+        UserServiceClient::with_interceptor(self.channel(), Bearer::token(token))
     }
 
     pub fn sessions(&self) -> SessionServiceClient<Channel> {
@@ -160,47 +122,10 @@ impl Service {
     }
 }
 
-impl Drop for Service {
-    fn drop(&mut self) {
-        self.shutdown.cancel();
-    }
-}
-
-/// Sends an access token, if there is one.
-#[derive(Clone)]
-pub struct Bearer(Option<MetadataValue<Ascii>>);
-
-impl Interceptor for Bearer {
-    fn call(&mut self, mut request: tonic::Request<()>) -> Result<tonic::Request<()>, Status> {
-        if let Some(header) = &self.0 {
-            request.metadata_mut().insert("authorization", header.clone());
-        }
-        Ok(request)
-    }
-}
-
 pub fn id(user: &User) -> UserId {
     UserId::parse_name(&user.name).unwrap()
 }
 
 pub fn name(session: &Session) -> String {
     session.user.as_ref().unwrap().name.clone()
-}
-
-/// That a call was refused for this reason, and that its answer shows nothing of the inside.
-#[track_caller]
-pub fn refused<T: std::fmt::Debug>(result: Result<T, Status>, reason: Reason) -> Problem {
-    let status = result.expect_err("should have been refused");
-    let shown = format!("{} {}", status.message(), String::from_utf8_lossy(status.details())).to_lowercase();
-    for inside in ["diesel", "sql", "constraint", "_key", "argon", "panick", "/src/", "database error", "tokio"] {
-        assert!(!shown.contains(inside), "{inside:?} in {shown}");
-    }
-    let problem = Problem::from(status);
-    assert_eq!(problem.reason(), reason, "{problem}");
-    problem
-}
-
-/// The paths of the fields that were refused.
-pub fn fields(problem: &Problem) -> Vec<&str> {
-    problem.field_violations().iter().map(|field| field.path.as_str()).collect()
 }

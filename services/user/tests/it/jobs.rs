@@ -1,4 +1,4 @@
-//! Background work as its operators see it, over two copies of the service.
+//! Background work as its operators see it, over two replicas of the service.
 
 use std::{str::FromStr, time::Duration};
 
@@ -44,7 +44,7 @@ async fn run(service: &Service, token: Option<&str>, name: &str) -> Result<Job, 
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn administrators_see_who_runs_what_and_have_it_run_by_any_copy() {
+async fn administrators_list_jobs_and_run_them_from_any_replica() {
     for souk in both().await {
         let admin = souk.staff("ann@example.com", Role::Admin).await.access_token;
         let other = Service::start(&souk.database, &[]).await;
@@ -61,11 +61,11 @@ async fn administrators_see_who_runs_what_and_have_it_run_by_any_copy() {
             assert!(job.last_success_time.is_some() && job.last_run_duration.is_some());
             assert_eq!((job.run_count, job.failure_count), (1, 0));
         }
-        for (copy, runs) in [(&other, 2), (&souk.service, 3)] {
-            let answer = run(copy, Some(&admin), names[0]).await.unwrap();
+        for (replica, runs) in [(&other, 2), (&souk.service, 3)] {
+            let answer = run(replica, Some(&admin), names[0]).await.unwrap();
             assert_eq!(answer.name, names[0]);
             wait::until(DEADLINE, "the run that was asked for", async || {
-                let jobs = list(copy, Some(&admin), "services/user").await.unwrap();
+                let jobs = list(replica, Some(&admin), "services/user").await.unwrap();
                 jobs[0].trigger_time.is_none() && jobs[0].run_count == runs && jobs[1].run_count == 1
             })
             .await;
@@ -75,7 +75,7 @@ async fn administrators_see_who_runs_what_and_have_it_run_by_any_copy() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn what_is_wrong_is_told_and_nobody_else_is_let_in() {
+async fn errors_are_reported_and_nobody_else_is_admitted() {
     for souk in both().await {
         let admin = souk.staff("ann@example.com", Role::Admin).await.access_token;
         let unknown = run(&souk, Some(&admin), "services/user/jobs/sweep").await;

@@ -77,7 +77,7 @@ async fn a_new_key_signs_while_the_old_one_still_checks() {
         assert_eq!(keys.len(), 2);
         let new = souk.log_in("ann@example.com", PASSWORD).await.unwrap();
         assert_ne!(decode(&old.access_token, &keys).0["kid"], decode(&new.access_token, &keys).0["kid"]);
-        // A copy that has not seen the keys yet, and one that knows the old key alone.
+        // A replica that has not seen the keys yet, and one that knows the old key alone.
         let fresh = Service::start(&souk.database, &[]).await;
         for session in [&old, &new] {
             fresh.users_as(&session.access_token).get_me(GetMeRequest {}).await.unwrap();

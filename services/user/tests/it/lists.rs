@@ -81,7 +81,7 @@ async fn filters_narrow_the_list_alike_on_both_engines() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn what_is_no_page_and_no_filter_is_refused() {
+async fn invalid_page_tokens_and_filters_are_refused() {
     for souk in both().await {
         let token = filled(&souk, 3).await;
         let mut users = souk.users_as(&token);

@@ -73,7 +73,7 @@ async fn loop_until(most: usize, mut holds: impl AsyncFnMut() -> bool) -> bool {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_hash_of_another_cost_is_made_anew_at_log_in() {
+async fn a_hash_of_another_cost_is_replaced_at_log_in() {
     for souk in both().await {
         let user = souk.register("ann@example.com").await;
         let stored = async || store::users::password_hash(&souk.db, id(&user)).await.unwrap().unwrap();
@@ -157,7 +157,7 @@ async fn a_password_is_the_same_however_it_is_typed() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_hash_of_a_password_as_it_was_typed_works_and_is_made_anew() {
+async fn a_hash_of_an_uncomposed_password_works_and_is_replaced() {
     for souk in both().await {
         let user = User::new(Email::parse("ann@example.com").unwrap(), String::new(), String::new(), now());
         let params = argon2::Params::new(64, 1, 1, None).unwrap();

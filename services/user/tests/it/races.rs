@@ -1,4 +1,4 @@
-//! What happens when many ask for the same thing at once, of two copies of the service.
+//! What happens when many ask for the same thing at once, of two replicas of the service.
 
 use std::sync::Arc;
 
@@ -52,9 +52,9 @@ fn reasons<T>(results: &[Result<T, Status>]) -> Vec<Reason> {
 #[tokio::test(flavor = "multi_thread")]
 async fn of_many_who_register_one_email_one_gets_it() {
     for souk in both().await {
-        let copy = Service::start(&souk.database, &[]).await;
+        let replica = Service::start(&souk.database, &[]).await;
         let attempts = (0..16).map(|at| {
-            let mut users = if at % 2 == 0 { souk.users() } else { copy.users() };
+            let mut users = if at % 2 == 0 { souk.users() } else { replica.users() };
             let email = if at % 3 == 0 { "ANN@example.com" } else { "ann@example.com" };
             let request =
                 RegisterRequest { email: email.into(), password: PASSWORD.into(), display_name: at.to_string() };
@@ -68,11 +68,11 @@ async fn of_many_who_register_one_email_one_gets_it() {
 #[tokio::test(flavor = "multi_thread")]
 async fn all_who_refresh_with_one_token_at_once_get_the_same_next_one() {
     for souk in both().await {
-        let copy = Service::start(&souk.database, &[]).await;
+        let replica = Service::start(&souk.database, &[]).await;
         let mut session = souk.customer("ann@example.com").await;
         for round in 0..3 {
             let attempts = (0..50).map(|at| {
-                let mut sessions = if at % 2 == 0 { souk.sessions() } else { copy.sessions() };
+                let mut sessions = if at % 2 == 0 { souk.sessions() } else { replica.sessions() };
                 let request =
                     souk_proto::user::v1::RefreshSessionRequest { refresh_token: session.refresh_token.clone() };
                 async move { sessions.refresh_session(request).await }
@@ -120,7 +120,7 @@ async fn a_session_that_is_refreshed_as_it_ends_has_ended() {
 #[tokio::test(flavor = "multi_thread")]
 async fn administrators_who_all_go_at_once_leave_one() {
     for souk in both().await {
-        let copy = Service::start(&souk.database, &[]).await;
+        let replica = Service::start(&souk.database, &[]).await;
         let mut admins = vec![souk.staff("chief@example.com", Role::Admin).await.user.unwrap()];
         for round in 0..3 {
             for at in 0..7 {
@@ -128,7 +128,7 @@ async fn administrators_who_all_go_at_once_leave_one() {
                 admins.push(session.user.unwrap());
             }
             let attempts = admins.iter().enumerate().map(|(at, admin)| {
-                let db = if at % 2 == 0 { souk.db.clone() } else { copy.db.clone() };
+                let db = if at % 2 == 0 { souk.db.clone() } else { replica.db.clone() };
                 let id = id(admin);
                 async move {
                     let gone = store::users::set_roles(&db, Actor::Operator, id, "", Roles::default(), now()).await;
@@ -146,14 +146,14 @@ async fn administrators_who_all_go_at_once_leave_one() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_demoted_administrator_does_not_make_himself_one_again() {
     for souk in both().await {
-        let copy = Service::start(&souk.database, &[]).await;
+        let replica = Service::start(&souk.database, &[]).await;
         let chief = souk.staff("chief@example.com", Role::Admin).await;
         for round in 0..8 {
             let mallory = souk.staff(&format!("mallory-{round}@example.com"), Role::Admin).await;
             let friend = souk.customer(&format!("friend-{round}@example.com")).await;
             let roles = |name: String, roles: Vec<i32>| SetUserRolesRequest { name, roles, etag: String::new() };
             let attempts = (0..9).map(|at| {
-                let service = if at % 2 == 0 { &souk.service } else { &copy };
+                let service = if at % 2 == 0 { &souk.service } else { &replica };
                 let (who, request) = match at {
                     4 => (&chief, roles(name(&mallory), vec![])),
                     _ => (&mallory, roles(name(&mallory), vec![2])),
@@ -179,7 +179,7 @@ async fn a_demoted_administrator_does_not_make_himself_one_again() {
                     .map(drop),
             ];
             assert!(results.iter().all(|result| matches!(result, Err(Error::NoLonger(Role::Admin)))), "{results:?}");
-            for service in [&souk.service, &copy] {
+            for service in [&souk.service, &replica] {
                 let mut users = service.users_as(&mallory.access_token);
                 let again = users.set_user_roles(roles(name(&mallory), vec![2])).await;
                 refused(again, Reason::TokenInvalid);
@@ -195,10 +195,10 @@ async fn a_demoted_administrator_does_not_make_himself_one_again() {
 #[tokio::test(flavor = "multi_thread")]
 async fn of_many_updates_with_one_etag_one_is_made() {
     for souk in both().await {
-        let copy = Service::start(&souk.database, &[]).await;
+        let replica = Service::start(&souk.database, &[]).await;
         let ann = souk.customer("ann@example.com").await;
         let attempts = (0..12).map(|at| {
-            let service = if at % 2 == 0 { &souk.service } else { &copy };
+            let service = if at % 2 == 0 { &souk.service } else { &replica };
             let mut users = service.users_as(&ann.access_token);
             let user = User { display_name: at.to_string(), ..ann.user.clone().unwrap() };
             async move { users.update_user(UpdateUserRequest { user: Some(user), update_mask: None }).await }
@@ -212,17 +212,17 @@ async fn of_many_updates_with_one_etag_one_is_made() {
 async fn copies_that_start_at_once_sign_with_one_key() {
     for engine in Engine::ALL {
         let database = database(engine, "user").await;
-        let copies = join_all((0..6).map(|_| Service::start(&database, &[]))).await;
+        let replicas = join_all((0..6).map(|_| Service::start(&database, &[]))).await;
         let mut keys = Vec::new();
-        for copy in &copies {
-            let set = copy.sessions().get_json_web_key_set(GetJsonWebKeySetRequest {}).await.unwrap();
+        for replica in &replicas {
+            let set = replica.sessions().get_json_web_key_set(GetJsonWebKeySetRequest {}).await.unwrap();
             keys.extend(set.into_inner().keys.into_iter().map(|key| key.kid));
         }
-        assert_eq!(keys.len(), copies.len());
+        assert_eq!(keys.len(), replicas.len());
         keys.dedup();
         assert_eq!(keys.len(), 1, "{engine}");
-        for copy in copies {
-            copy.stop().await.unwrap();
+        for replica in replicas {
+            replica.stop().await.unwrap();
         }
     }
 }

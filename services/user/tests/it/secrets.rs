@@ -60,7 +60,7 @@ async fn no_secret_reaches_the_log() {
         souk.sessions().log_out(LogOutRequest { refresh_token: next.refresh_token.clone() }).await.unwrap();
 
         let text = String::from_utf8(log.0.lock().unwrap().clone()).unwrap();
-        assert!(text.contains("made the first signing key"), "the log is empty: {text}");
+        assert!(text.contains("created the first signing key"), "the log is empty: {text}");
         let tokens = [session.access_token, session.refresh_token, next.access_token, next.refresh_token];
         for secret in secrets.iter().chain(&tokens) {
             assert!(!text.contains(secret.as_str()), "{secret} is in the log");

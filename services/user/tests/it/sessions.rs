@@ -48,15 +48,15 @@ async fn each_refresh_gives_the_next_token() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_client_whose_answer_was_lost_gets_the_same_one_again() {
     for souk in both().await {
-        let copy = Service::start(&souk.database, &[]).await;
+        let replica = Service::start(&souk.database, &[]).await;
         let first = souk.customer("ann@example.com").await;
         let lost = souk.refresh(&first.refresh_token).await.unwrap();
-        for service in [&souk.service, &copy, &souk.service] {
+        for service in [&souk.service, &replica, &souk.service] {
             let again = service.refresh(&first.refresh_token).await.unwrap();
             assert_eq!((&again.refresh_token, name(&again)), (&lost.refresh_token, name(&first)));
             souk.users_as(&again.access_token).get_me(GetMeRequest {}).await.unwrap();
         }
-        // It goes on from there.
+        // It continues from there.
         let third = souk.refresh(&lost.refresh_token).await.unwrap();
         assert_ne!(third.refresh_token, lost.refresh_token);
         // Whose successor is in use gets nothing more, and ends nothing: it may be a request that was late.

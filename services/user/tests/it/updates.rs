@@ -16,7 +16,7 @@ fn update(user: User, mask: &[&str]) -> UpdateUserRequest {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn an_owner_changes_what_is_theirs_to_change() {
+async fn an_owner_changes_their_own_fields_only() {
     for souk in both().await {
         let ann = souk.customer("ann@example.com").await;
         let mut users = souk.users_as(&ann.access_token);

@@ -98,7 +98,7 @@ impl Probes {
                 Ok(())
             }
             Ok(answer) => Err(self.read(&answer)),
-            // The gateway's own deadline is shorter than this client's patience.
+            // The gateway's own deadline is shorter than this client's timeout.
             Err(error) => {
                 self.unclear.lock().unwrap().push(format!("{what}: {error:?}"));
                 Err("no answer".to_owned())

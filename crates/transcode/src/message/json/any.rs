@@ -22,7 +22,7 @@ pub fn type_name(url: &str) -> Option<&str> {
     url.rsplit_once('/').map(|(_, name)| name)
 }
 
-/// Whether a type's JSON stands in an `Any` as `value`, as it is no object, or one of its own kind.
+/// Whether a type's JSON is in an `Any` as `value`, as it is no object, or one of its own kind.
 pub fn stands_as_value(message: &MessageDescriptor) -> bool {
     scalar::is_textual(message)
         || scalar::wrapped(message).is_some()

@@ -39,7 +39,7 @@ pub fn search_text(words: &[String]) -> String {
     format!("{}:*", quoted.join(" & "))
 }
 
-/// The time of the transaction, by the server's clock: the same for all copies of the service.
+/// The time of the transaction, by the server's clock: the same for all replicas of the service.
 pub async fn clock(conn: &mut impl Any) -> Result<DateTime<Utc>, Error> {
     let now = diesel::dsl::sql::<diesel::sql_types::Timestamptz>(NOW);
     Ok(diesel::select(now).get_result(conn).await?)

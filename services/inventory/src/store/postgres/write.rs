@@ -7,13 +7,13 @@ use diesel::{
 };
 use diesel_async::RunQueryDsl;
 use futures::join;
-use souk_common::{
+use souk_common::ids::{LedgerEntryId, LocationId, OrderId, ProductId};
+use souk_store::{
     db::{
         DbError,
         postgres::{Keep, together},
     },
     events::{Draft, postgres::append},
-    ids::{LedgerEntryId, LocationId, OrderId, ProductId},
 };
 
 use super::Conn;
@@ -292,7 +292,7 @@ async fn add_ledger(mut conn: &Conn, now: DateTime<Utc>, entries: &[Entry]) -> R
     .kept()
     .execute(&mut conn)
     .await?;
-    // The same key on another copy of the service, at the same time.
+    // The same key on another replica of the service, at the same time.
     if added == entries.len() { Ok(()) } else { Err(collided()) }
 }
 

@@ -1,4 +1,4 @@
-//! Every balance beside its proof, for `souk verify` and for `ReconcileStock`, which also mends it.
+//! Every balance with its proof, for `souk verify` and for `ReconcileStock`, which also corrects it.
 
 use diesel::{QueryableByName, prelude::*, sql_query, sql_types::BigInt};
 use diesel_async::RunQueryDsl;

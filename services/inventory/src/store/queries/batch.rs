@@ -1,8 +1,8 @@
 //! A batch of commands: look, lock, decide, write, all in one transaction.
 //!
-//! Every batch of every copy of the service takes its locks in one order: stock by product and location, then
-//! reservations by id, then new rows by key. So batches wait for each other, but never in a circle. What must be
-//! locked is found by looking first; where it turns out after locking that more is needed, the batch begins anew.
+//! Every batch of every replica of the service takes its locks in one order: stock by product and location, then
+//! reservations by id, then new rows by key. So batches wait for each other, but never in a circle. What must be locked
+//! is found by looking first; if it turns out after locking that more is needed, the batch begins again.
 
 use std::collections::{BTreeSet, HashMap, HashSet};
 
@@ -39,8 +39,8 @@ pub async fn run(conn: &mut Conn, commands: &[Command], also: &BTreeSet<ProductI
     let keys: BTreeSet<_> = commands.iter().filter_map(|command| command.action.key()).map(|key| &key.id).collect();
     let keys: Vec<_> = keys.into_iter().cloned().collect();
 
-    // Look: the products named, those of the orders' reservations, and those of lapsed reservations of the first. What
-    // has lapsed is only guessed by our own clock: all is looked at again below.
+    // Look: the products named, those of the orders' reservations, and those of expired reservations of the first. What
+    // has expired is only guessed by our own clock: all is looked at again below.
     let mut touched = &named | also;
     let (now, reserved, lapsed) = at_once!(
         conn,
@@ -52,7 +52,7 @@ pub async fn run(conn: &mut Conn, commands: &[Command], also: &BTreeSet<ProductI
     let mut locked = touched.clone();
     locked.extend(reservations::products_of(conn, &lapsed).await?);
 
-    // Lock, and look again: what was seen above may have changed before the locks were there.
+    // Lock, and read again: rows may have changed before they were locked.
     let (stock, locations, products, spent) = at_once!(
         conn,
         lock_stock(&sorted(&locked)),
@@ -60,7 +60,7 @@ pub async fn run(conn: &mut Conn, commands: &[Command], also: &BTreeSet<ProductI
         facts(&sorted(&locked)),
         spent(&keys),
     )?;
-    // Copies of the service begin their transactions in another order than they get the locks in. The ledger's times
+    // Replicas of the service begin their transactions in another order than they get the locks in. The ledger's times
     // never go back at a place all the same, so that its last entry by a time is its last one up to then.
     let posted_at = stock.iter().map(|line| line.updated_at).fold(now, DateTime::max);
     let mut wanted = orders;
@@ -124,7 +124,7 @@ async fn facts(conn: &mut impl Any, ids: &[ProductId]) -> Result<HashMap<Product
     rows.into_iter().map(read).collect()
 }
 
-/// What became of the commands' keys before.
+/// Earlier uses of the commands' idempotency keys.
 async fn spent(conn: &mut impl Any, keys: &[Vec<u8>]) -> Result<HashMap<Vec<u8>, Spent>, Error> {
     let mut spent = HashMap::new();
     for chunk in keys.chunks(CHUNK) {
@@ -150,8 +150,8 @@ async fn spent(conn: &mut impl Any, keys: &[Vec<u8>]) -> Result<HashMap<Vec<u8>,
     Ok(spent)
 }
 
-/// Forgets answers given before a time; returns how many. A key that the ledger does not remember stays, without its
-/// answer: a count that found what the book said must not set stock once more.
+/// Deletes responses from before a time; returns how many. A key that is not in the ledger stays, without its response:
+/// a count without a difference must not set stock again.
 pub async fn forget(conn: &mut Conn, before: DateTime<Utc>) -> Result<u64, Error> {
     let emptied = sql_query(
         "UPDATE requests SET answer = '' WHERE answer <> '' AND created_at < $1

@@ -62,8 +62,8 @@ macro_rules! by_order {
 /// Products from the place where a page begins, in the page's order.
 macro_rules! in_order {
     ($query:expr, $listing:expr, $column:expr, $key:path) => {{
-        // The page goes on behind the last one's end. The first condition finds the place in the index, the second the
-        // one within what is equal there, by id.
+        // The page continues behind the last one's end. The first condition finds the place in the index, the second
+        // the one within what is equal there, by id.
         let from = match &$listing.after {
             Some($key(value, id)) if $listing.descending => {
                 $query.filter($column.le(value.clone())).filter($column.lt(value.clone()).or(products::id.lt(*id)))
@@ -132,7 +132,7 @@ pub async fn list(conn: &mut Conn, listing: &Listing) -> Result<Scan<Product, Ke
     Ok(Scan { rows: read(rows)?, end })
 }
 
-/// The place of the last product that a page may look at; `None` where the list ends before. It is found in the index
+/// The place of the last product that a page may look at; `None` if the list ends before. It is found in the index
 /// alone.
 async fn end_of_scan(conn: &mut Conn, listing: &Listing) -> Result<Option<Key>, Error> {
     let Some(state) = listing.state else { return Ok(None) };

@@ -3,7 +3,8 @@
 use chrono::{DateTime, Utc};
 use diesel::prelude::*;
 use diesel_async::RunQueryDsl;
-use souk_common::{db::DbError, ids::LocationId};
+use souk_common::ids::LocationId;
+use souk_store::db::DbError;
 
 use super::super::{Any, Conn, clock, schema::locations};
 use crate::{

@@ -8,10 +8,10 @@ use diesel::{
 };
 use diesel_async::RunQueryDsl;
 use souk_common::{
-    db::DbError,
     ids::ProductId,
     money::{Currency, Money},
 };
+use souk_store::db::DbError;
 
 use super::{
     super::{Any, Conn, append_events, clock, schema::products, write_words},
@@ -173,7 +173,7 @@ pub async fn facts(conn: &mut impl Any, ids: &[ProductId]) -> Result<Vec<FactsRo
 
 /// Makes the words of products whose words are not those of their version.
 pub async fn make_words(conn: &mut Conn, limit: i64) -> Result<u64, Error> {
-    // As it stands in the index' own condition.
+    // As it is in the index' own condition.
     let stale = products::table.filter(sql::<Bool>("words_version <> version"));
     let rows: Vec<Row> = stale.order(products::id).limit(limit).select(Row::as_select()).load(conn).await?;
     Ok(if rows.is_empty() { 0 } else { write_words(conn, rows).await? as u64 })

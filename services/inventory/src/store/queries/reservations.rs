@@ -98,11 +98,11 @@ pub fn with_lines(rows: Vec<ReservationRow>, mut lines: Lines) -> Result<Vec<Res
         .collect()
 }
 
-/// Orders whose reservations have run out, the oldest first.
+/// Orders whose reservations have expired, the oldest first.
 pub async fn lapsed(conn: &mut Conn, limit: i64) -> Result<Vec<OrderId>, Error> {
     let now = clock(conn).await?;
     let orders = reservations::table
-        // As it stands in the index' own condition.
+        // As it is in the index' own condition.
         .filter(sql::<Bool>("state = 'OPEN'"))
         .filter(reservations::expires_at.le(now))
         .order(reservations::expires_at)
@@ -124,7 +124,7 @@ pub async fn products_of(conn: &mut impl Any, orders: &[OrderId]) -> Result<Vec<
     Ok(products)
 }
 
-/// The orders whose reservations hold stock of these products although they have run out.
+/// The orders whose reservations hold stock of these products although they have expired.
 pub async fn lapsed_of(conn: &mut impl Any, products: &[ProductId], now: DateTime<Utc>) -> Result<Vec<OrderId>, Error> {
     let mut orders = Vec::new();
     for chunk in products.chunks(CHUNK) {

@@ -66,7 +66,7 @@ pub async fn levels(conn: &mut Conn, product: ProductId) -> Result<Vec<StockLeve
     for (location, quantity) in lapsed {
         *free.entry(location).or_default() += quantity;
     }
-    let told = |(location, on_hand, reserved, updated_at)| StockLevel {
+    let convert = |(location, on_hand, reserved, updated_at)| StockLevel {
         product,
         location,
         on_hand,
@@ -77,7 +77,7 @@ pub async fn levels(conn: &mut Conn, product: ProductId) -> Result<Vec<StockLeve
         },
         updated_at,
     };
-    Ok(rows.into_iter().map(told).collect())
+    Ok(rows.into_iter().map(convert).collect())
 }
 
 #[derive(QueryableByName)]
@@ -104,13 +104,13 @@ pub async fn levels_at(conn: &mut Conn, product: ProductId, time: DateTime<Utc>)
          ORDER BY locations.priority, locations.code_key",
     );
     let rows: Vec<PastRow> = query.bind::<schema::Id, _>(product).bind::<schema::Time, _>(time).load(conn).await?;
-    let told = |row: PastRow| PastLevel {
+    let convert = |row: PastRow| PastLevel {
         product,
         location: row.location_id,
         on_hand: row.on_hand,
         updated_at: row.changed_at,
     };
-    Ok(rows.into_iter().map(told).collect())
+    Ok(rows.into_iter().map(convert).collect())
 }
 
 async fn known(conn: &mut Conn, product: ProductId) -> Result<State, Error> {
@@ -118,7 +118,7 @@ async fn known(conn: &mut Conn, product: ProductId) -> Result<State, Error> {
     value(&found.ok_or(Error::NoProduct(product))?)
 }
 
-/// Pieces of a product that can be reserved now, in SQL, where `products` is at hand.
+/// Pieces of a product that can be reserved now, as SQL in a query over `products`.
 fn available() -> String {
     format!(
         "CAST(coalesce((SELECT sum(on_hand - reserved) FROM stock WHERE product_id = products.id), 0)
@@ -154,14 +154,14 @@ pub async fn low(conn: &mut Conn, after: Option<ProductId>, limit: i64) -> Resul
         available()
     ));
     let rows: Vec<LowRow> = query.bind::<schema::Id, _>(after).bind::<BigInt, _>(limit).load(conn).await?;
-    let told = |row: LowRow| LowStock {
+    let convert = |row: LowRow| LowStock {
         product: row.id,
         sku: row.sku,
         title: row.title,
         available: row.available,
         threshold: row.low_stock_threshold,
     };
-    Ok(rows.into_iter().map(told).collect())
+    Ok(rows.into_iter().map(convert).collect())
 }
 
 #[derive(QueryableByName)]
@@ -174,7 +174,7 @@ struct Available {
     available: i64,
 }
 
-/// Pieces that can be reserved now, in one statement: none of an archived product; `None` where stock is not counted.
+/// Pieces that can be reserved now, in one statement: none of an archived product; `None` if stock is not tracked.
 pub async fn availability(conn: &mut Conn, product: ProductId) -> Result<Option<i64>, Error> {
     let query =
         diesel::sql_query(format!("SELECT tracking, state, {} AS available FROM products WHERE id = $1", available()));

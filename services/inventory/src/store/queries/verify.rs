@@ -5,10 +5,8 @@ use diesel::{
     sql_types::{BigInt, Text},
 };
 use diesel_async::RunQueryDsl;
-use souk_common::{
-    ids::{LocationId, OrderId, ProductId},
-    verify::{Check, LIMIT},
-};
+use souk_common::ids::{LocationId, OrderId, ProductId};
+use souk_store::verify::{Check, LIMIT};
 
 use super::{
     super::{Conn, schema::Id},
@@ -77,13 +75,13 @@ const PLACES: &[PlacePromise] = &[
             FROM (BOOKS) books WHERE reserved <> held",
     },
     PlacePromise {
-        name: "reserved stock is between nothing and what is on hand",
+        name: "reserved stock is between zero and the stock on hand",
         table: "stock",
         broken: "SELECT product_id, location_id, reserved AS found, on_hand AS expected
             FROM stock WHERE reserved < 0 OR reserved > on_hand",
     },
     PlacePromise {
-        name: "every entry of the ledger and every line of a reservation stands at a balance",
+        name: "every ledger entry and every reservation line has a balance",
         table: "ledger",
         broken: "SELECT l.product_id, l.location_id, count(*) AS found, CAST(0 AS bigint) AS expected
             FROM (
@@ -110,7 +108,7 @@ const PLACES: &[PlacePromise] = &[
             WHERE coalesce(l.total, 0) <> coalesce(c.total, 0)",
     },
     PlacePromise {
-        // Staff may also book goods back in by hand; what reservations took back was asked for by a service.
+        // Staff may also book goods back in manually; what reservations took back was asked for by a service.
         name: "goods that came back to reservations are the returns of the ledger",
         table: "stock",
         broken: "SELECT s.product_id, s.location_id, CAST(coalesce(l.total, 0) AS bigint) AS found,

@@ -2,10 +2,8 @@
 
 use chrono::{DateTime, Utc};
 use diesel::{SqliteConnection, prelude::*};
-use souk_common::{
-    events::{Draft, sqlite::append_blocking},
-    ids::LedgerEntryId,
-};
+use souk_common::ids::LedgerEntryId;
+use souk_store::events::{Draft, sqlite::append_blocking};
 
 use super::{
     Conn,

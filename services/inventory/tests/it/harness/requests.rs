@@ -1,45 +1,15 @@
 //! What is asked of the service.
 
-use std::sync::atomic::{AtomicU64, Ordering};
-
 use souk_common::ids::OrderId;
-use souk_proto::{
-    google::r#type::Money,
-    inventory::v1::{
-        AdjustStockRequest, CountStockRequest, Product, ReservationItem, ReserveRequest, ReturnReservationRequest,
-        TransferStockRequest, adjust_stock_request::Item, count_stock_request, ledger_entry::Reason as LedgerReason,
-        product::StockTracking, transfer_stock_request,
-    },
+use souk_proto::inventory::v1::{
+    AdjustStockRequest, CountStockRequest, ReservationItem, ReserveRequest, ReturnReservationRequest,
+    TransferStockRequest, adjust_stock_request::Item, count_stock_request, ledger_entry::Reason as LedgerReason,
+    transfer_stock_request,
 };
-
-pub fn gbp(units: i64, nanos: i32) -> Money {
-    Money { currency_code: "GBP".to_owned(), units, nanos }
-}
-
-/// A product that can be made.
-pub fn draft(sku: &str) -> Product {
-    Product {
-        sku: sku.to_owned(),
-        title: format!("Title of {sku}"),
-        price: Some(gbp(2, 500_000_000)),
-        ..Product::default()
-    }
-}
-
-/// Postage: a product whose stock nobody counts.
-pub fn untracked(sku: &str) -> Product {
-    Product { stock_tracking: StockTracking::Untracked.into(), ..draft(sku) }
-}
 
 /// A new order's resource name.
 pub fn order() -> String {
     OrderId::new().name()
-}
-
-/// A key that no other request has.
-pub fn key() -> String {
-    static NEXT: AtomicU64 = AtomicU64::new(0);
-    format!("key-{}", NEXT.fetch_add(1, Ordering::Relaxed))
 }
 
 fn items(items: &[(&str, i64)]) -> Vec<ReservationItem> {

@@ -53,7 +53,7 @@ fn names_every_field_that_does_not_fit() {
         ["items[1].product", "items[3].product", "items[4].quantity", "items[5].unit_price", "items[2].product"]
     );
     assert!(faults[1].message.contains("GBP") && faults[1].message.contains("EUR"));
-    // Where nothing else is wrong, that is another matter.
+    // If nothing else is wrong, that is another matter.
     let Err(Unpriced::Archived(faults)) = price(&[items[0].clone(), items[2].clone()], &offers) else {
         panic!("priced")
     };

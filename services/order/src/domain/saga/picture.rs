@@ -1,5 +1,5 @@
-//! docs/order-states.md is drawn from the table. `SOUK_UPDATE_DOCS=1 cargo test -p souk-order --lib picture` writes it
-//! anew.
+//! docs/order-states.md is generated from the table. `SOUK_UPDATE_DOCS=1 cargo test -p souk-order --lib picture`
+//! regenerates it.
 #![allow(clippy::unwrap_used)]
 
 use std::{collections::BTreeSet, fmt::Write, fs, path::Path};
@@ -8,17 +8,17 @@ use super::*;
 
 const HEAD: &str = "# The states of an order
 
-An order is placed and, if need be, cancelled by a saga: a step at a time, stored before anyone is bound by it. What is
-given back of an order that stays confirmed (goods that came back, pieces that are cancelled, money without goods) has
-a saga of its own. A step that has nothing to do is passed over as if it were done: postage is not reserved, and a
-refund of nothing is not asked for.
+A saga places an order and, if requested, cancels it. It stores each step before the next one begins. Returns, partial
+cancellations and refunds of an order that stays confirmed are adjustments, and each of them has a saga of its own. A
+step that has nothing to do is skipped: postage is not reserved, and a refund of zero is not requested.
 
-Both pictures are drawn from the one table in `services/order/src/domain/saga.rs`; a test holds them together.
+Both diagrams are generated from the table in `services/order/src/domain/saga.rs`; a test compares them.
 ";
 
-const BY_HAND: &str = "may be done by an operator by other means (`FinishSaga`), and go on as done. The entry
-FINISHED_BY_HAND then stands before the step's own in the timeline, with who did it and how. What became of goods,
-inventory must know itself; and money that nobody is known to hold cannot be taken.
+const MANUAL: &str = "can be done manually: an operator does the step outside of souk and marks it as done
+(`FinishSaga`). The timeline then has the entry FINISHED_MANUALLY, with who did it and how, before the step's own entry.
+Stock steps cannot be done manually, because stock is known to inventory alone. Nor can AUTHORIZE, because an
+authorisation without a reference cannot be captured.
 ";
 
 /// By what the picture knows a place of the table.
@@ -31,8 +31,8 @@ fn outcome(outcome: Outcome) -> &'static str {
         Done => "done",
         OutOfStock => "out of stock",
         Refused => "refused",
-        Taken => "taken already",
-        Abandoned => "given up",
+        AlreadyCommitted => "already committed",
+        Abandoned => "abandoned",
     }
 }
 
@@ -69,11 +69,11 @@ fn page() -> String {
     let mut page = HEAD.to_owned();
     for (title, running) in [
         ("Placing and cancelling", [Pending, Cancelling].as_slice()),
-        ("Giving back", &[Returning, CancellingItems, Refunding]),
+        ("Adjustments", &[Returning, CancellingItems, Refunding]),
     ] {
         write!(page, "\n## {title}\n\n{}", picture(running)).unwrap();
     }
-    page.push_str("\n## The table\n\n| state | step | how it ended | timeline | next |\n|---|---|---|---|---|\n");
+    page.push_str("\n## The table\n\n| state | step | outcome | timeline | next |\n|---|---|---|---|---|\n");
     for Beginning(from, state, kind, step) in BEGINNINGS {
         let from = from.map_or("", State::code);
         writeln!(page, "| {from} | | | {} | {}: {} |", kind.code(), state.code(), step.code()).unwrap();
@@ -87,13 +87,13 @@ fn page() -> String {
         writeln!(page, "| {} | {} | {} | {kind} | {next} |", state.code(), step.code(), outcome(*ended)).unwrap();
     }
     let steps = [Reserve, Authorize, Commit, Capture, Release, Void, Restock, Refund];
-    let by_hand: Vec<_> = steps.into_iter().filter(|step| step.can_be_done_by_hand()).map(Step::code).collect();
-    write!(page, "\n## By hand\n\n{} {BY_HAND}", by_hand.join(", ")).unwrap();
+    let manual: Vec<_> = steps.into_iter().filter(|step| step.can_be_done_manually()).map(Step::code).collect();
+    write!(page, "\n## Manual steps\n\n{} {MANUAL}", manual.join(", ")).unwrap();
     page
 }
 
 #[test]
-fn the_picture_is_what_the_table_says() {
+fn the_page_matches_the_table() {
     let page = page();
     let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../docs/order-states.md");
     if std::env::var_os("SOUK_UPDATE_DOCS").is_some() {

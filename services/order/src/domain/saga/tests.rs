@@ -105,7 +105,7 @@ impl World {
                 _ => short(),
             },
             Action::Release => match self.reservation.clone() {
-                Some((Hold::Committed, _)) => Answer::Taken,
+                Some((Hold::Committed, _)) => Answer::AlreadyCommitted,
                 Some((Hold::Open, goods)) => {
                     self.give(&goods);
                     self.reservation = Some((Hold::Released, goods));
@@ -179,14 +179,14 @@ enum Mishap {
     LostAnswer,
     /// A second runner does the same at the same time; one of them stores it.
     Twice,
-    /// The reservation runs out, and someone else buys all that is free.
+    /// The reservation expires, and someone else buys all that is free.
     SoldOut,
-    /// The reservation runs out.
+    /// The reservation expires.
     Expired,
     /// An operator gives the order up, if that is possible.
     Abandoned,
     /// An operator does it at the provider's own pages, if that is possible.
-    ByHand,
+    Manual,
 }
 
 fn mishap() -> impl Strategy<Value = Mishap> {
@@ -198,7 +198,7 @@ fn mishap() -> impl Strategy<Value = Mishap> {
         1 => Just(Mishap::SoldOut),
         1 => Just(Mishap::Expired),
         1 => Just(Mishap::Abandoned),
-        1 => Just(Mishap::ByHand),
+        1 => Just(Mishap::Manual),
     ]
 }
 
@@ -254,9 +254,9 @@ fn drive(
                 }
                 continue;
             }
-            Mishap::ByHand => {
+            Mishap::Manual => {
                 let before = saga.clone();
-                if !step.can_be_done_by_hand() {
+                if !step.can_be_done_manually() {
                     assert!(finish(saga, step).is_err(), "{step:?} is not money's");
                     assert_eq!(before, *saga);
                 } else if world.act(&action) == Answer::Done {
@@ -363,15 +363,15 @@ fn ask() -> impl Strategy<Value = Ask> {
 /// That pieces and money of an order fit together.
 fn sound(order: &Order) {
     assert!(order.refunded >= 0 && order.refunding >= 0 && order.refundable() >= 0, "{order:?}");
-    let by_hand = order.payment.as_ref().map_or(0, |payment| payment.refunded_by_hand);
-    assert!((0..=order.refunded).contains(&by_hand), "{order:?}");
+    let manual = order.payment.as_ref().map_or(0, |payment| payment.refunded_manually);
+    assert!((0..=order.refunded).contains(&manual), "{order:?}");
     for line in &order.lines {
         let never = [line.returned_shipped > line.shipped, line.returned_shipped > line.returned];
         assert!(line.open() >= 0 && line.sold() >= line.open() && !never.contains(&true), "{line:?}");
     }
 }
 
-/// Pieces whose stock is counted.
+/// Pieces whose stock is tracked.
 fn counted(order: &Order, pieces: impl Fn(&Line) -> i64) -> i64 {
     order.lines.iter().filter(|line| line.tracked).map(pieces).sum()
 }
@@ -434,8 +434,8 @@ proptest! {
                 Ask::Ship(pieces) => {
                     let tracking = Tracking { carrier: String::new(), number: String::new(), url: String::new() };
                     let left = order.lines.iter().find(|line| line.number == pieces.number).map_or(0, Line::open);
-                    let times = (None, Utc::now());
-                    let shipped = Shipment::begin(&mut order, &[pieces], tracking, "users/usr_s", times);
+                    let now = Utc::now();
+                    let shipped = Shipment::begin(&mut order, &[pieces], tracking, "users/usr_s", None, now);
                     let possible = before.state == State::Confirmed && pieces.quantity <= left;
                     prop_assert_eq!(shipped.is_ok(), possible, "{:?}", shipped);
                     sound(&order);
@@ -525,7 +525,7 @@ proptest! {
         ];
         let state = states[at.0];
         let step = [Reserve, Authorize, Commit, Capture, Release, Void, Restock, Refund][at.1];
-        let outcome = [Done, OutOfStock, Refused, Taken, Abandoned][at.2];
+        let outcome = [Done, OutOfStock, Refused, AlreadyCommitted, Abandoned][at.2];
         let (goods, held, authorized, money) = facts;
         let facts = Facts { goods, held, authorized, money };
         match advance(state, step, outcome, facts) {
@@ -685,7 +685,7 @@ fn cancelling_all_that_is_left_cancels_the_order() {
 }
 
 #[test]
-fn an_order_is_given_up_until_its_money_is_asked_for() {
+fn an_order_can_be_abandoned_until_its_capture_is_requested() {
     let authorized = || Answer::Authorized { provider: "model".into(), reference: "ref".into() };
     let answers = [Answer::Done, authorized(), Answer::Done];
     let mut order = place(vec![line(1, 1, 100, true)]);
@@ -711,7 +711,7 @@ fn an_order_is_given_up_until_its_money_is_asked_for() {
 }
 
 #[test]
-fn a_step_of_money_is_done_by_hand_and_no_other() {
+fn a_step_of_money_is_done_manually_and_no_other() {
     let now = Utc::now();
     let authorized = Answer::Authorized { provider: "model".into(), reference: "ref".into() };
     let mut order = place(vec![line(1, 2, 100, true)]);
@@ -732,17 +732,17 @@ fn a_step_of_money_is_done_by_hand_and_no_other() {
     assert_eq!(
         told,
         [
-            (Kind::FinishedByHand, operator, true),
+            (Kind::FinishedManually, operator, true),
             (Kind::PaymentCaptured, operator, false),
             (Kind::Confirmed, SERVICE_ACTOR, false)
         ]
     );
     assert_eq!((entries[0].detail.as_str(), entries[1].detail.as_str()), ("broken", ""));
-    let by_hand = |order: &Order| {
+    let manual = |order: &Order| {
         let payment = order.payment.clone().unwrap();
-        (payment.state, payment.by_hand, payment.refunded_by_hand)
+        (payment.state, payment.settled_manually, payment.refunded_manually)
     };
-    assert_eq!((order.state, order.step, by_hand(&order)), (Confirmed, None, (PaymentState::Captured, true, 0)));
+    assert_eq!((order.state, order.step, manual(&order)), (Confirmed, None, (PaymentState::Captured, true, 0)));
     assert!(order.finish(Capture, STAFF, now).is_err(), "twice");
 
     // One piece comes back, then all is cancelled: each is counted once.
@@ -752,19 +752,19 @@ fn a_step_of_money_is_done_by_hand_and_no_other() {
     back.advance(&Answer::Done, now).unwrap();
     let entries = back.finish(Refund, STAFF).unwrap();
     let kinds: Vec<_> = entries.iter().map(|entry| entry.kind).collect();
-    assert_eq!(kinds, [Kind::FinishedByHand, Kind::PaymentRefunded, Kind::ReturnCompleted]);
-    assert!(back.by_hand && back.state == Completed);
+    assert_eq!(kinds, [Kind::FinishedManually, Kind::PaymentRefunded, Kind::ReturnCompleted]);
+    assert!(back.settled_manually && back.state == Completed);
     order.take_adjustment(&back, entries.len(), now);
-    assert_eq!(by_hand(&order), (PaymentState::Captured, true, 100));
+    assert_eq!(manual(&order), (PaymentState::Captured, true, 100));
     assert!(matches!(order.cancel(&[], STAFF, now).unwrap(), Ok(Cancel::Whole(_))));
     order.advance(&Answer::Done, false, now).unwrap();
     order.finish(Refund, STAFF, now).unwrap();
-    assert_eq!((order.state, order.refunded, by_hand(&order)), (Cancelled, 200, (PaymentState::Refunded, true, 200)));
+    assert_eq!((order.state, order.refunded, manual(&order)), (Cancelled, 200, (PaymentState::Refunded, true, 200)));
 }
 
 #[test]
-fn what_is_done_by_hand_is_the_last_of_its_saga() {
-    for Row(state, step, _, _, next) in TABLE.iter().filter(|row| row.2 == Done && row.1.can_be_done_by_hand()) {
+fn a_manual_step_is_the_last_of_its_saga() {
+    for Row(state, step, _, _, next) in TABLE.iter().filter(|row| row.2 == Done && row.1.can_be_done_manually()) {
         assert!(matches!(next, Reach(..)), "{step:?} in {state:?}");
     }
 }

@@ -10,7 +10,7 @@ const THREE_DECIMALS: [&str; 5] = ["BHD", "JOD", "KWD", "OMR", "TND"];
 /// Those that Stripe counts in hundredths although it takes whole units only.
 const HUNDREDTHS_OF_WHOLE: [&str; 2] = ["ISK", "UGX"];
 
-/// An amount in Stripe's smallest units; `None` where Stripe cannot take it exactly.
+/// An amount in Stripe's smallest units; `None` if Stripe cannot take it exactly.
 pub fn smallest_units(amount: Money) -> Option<i64> {
     let code = amount.currency.code();
     let (exponent, step) = match code {

@@ -25,7 +25,7 @@ pub struct Api {
 pub struct Intent {
     /// `pi_…`
     pub id: String,
-    /// Where it stands in its life.
+    /// Where it is in its life.
     pub status: String,
     /// When it was made, in seconds since 1970.
     pub created: i64,

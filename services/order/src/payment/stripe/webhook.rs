@@ -75,7 +75,7 @@ impl Event {
     /// Reads one.
     ///
     /// # Errors
-    /// Where it is none.
+    /// If it is none.
     pub fn read(body: &[u8]) -> Result<Self, serde_json::Error> {
         serde_json::from_slice(body)
     }

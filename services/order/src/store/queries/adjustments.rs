@@ -1,4 +1,4 @@
-//! What is given back of orders, and what that changes of them.
+//! Adjustments of orders, and their effects on the orders.
 
 use std::collections::HashMap;
 
@@ -12,26 +12,26 @@ use super::{
         self as engine, Backend, Conn,
         schema::{order_lines, orders, return_lines, returns},
     },
-    keys::{answer_adjustment, remember},
+    keys::{answer_adjustment, insert_record},
     orders::record,
     reading::order,
     rows::{ReturnLineRow, ReturnRow, adjustment_row, adjustment_state, step},
 };
 use crate::{
     domain::{Adjustment, Cause, Entry, Order, Pieces, State, Step},
-    store::{Key, Lease, StoreError},
+    store::{Key, Lease, StoreError, values::BegunAdjustment},
 };
 
-/// Adds an adjustment of an order that had this version, what it changes there, and the key by which it is known. The
-/// answer is remembered where it is final at once.
+/// Adds an adjustment of an order that had this version, its effects on the order, and its idempotency record. The
+/// response is stored if it is final at once.
 pub(in crate::store) async fn begin_adjustment(
     conn: &mut Conn,
     key: &Key,
-    (order, version): (&Order, i64),
-    (adjustment, entries): (&Adjustment, &[Entry]),
-    (lease, response): (Lease, Vec<u8>),
+    BegunAdjustment { order, version, adjustment, entries }: BegunAdjustment<'_>,
+    lease: Lease,
+    response: &[u8],
 ) -> Result<(), StoreError> {
-    if !remember(conn, key, (order.id, Some(adjustment.id)), adjustment.create_time).await? {
+    if !insert_record(conn, key, order.id, Some(adjustment.id), adjustment.create_time).await? {
         // Someone used the key for another order this very moment: nothing must be written.
         return Err(StoreError::KeyRaced);
     }
@@ -44,7 +44,7 @@ pub(in crate::store) async fn begin_adjustment(
     });
     engine::insert_return_lines(conn, lines.collect()).await?;
     if adjustment.step.is_none() {
-        answer_adjustment(conn, adjustment, &response).await?;
+        answer_adjustment(conn, adjustment, response).await?;
     }
     Ok(())
 }
@@ -58,10 +58,11 @@ pub(in crate::store) async fn update_adjustment(
     step: Option<Step>,
     held: i64,
     entries: &[Entry],
-    (lease, now): (Lease, DateTime<Utc>),
+    lease: Lease,
+    now: DateTime<Utc>,
 ) -> Result<bool, StoreError> {
     let running = adjustment.step.is_some();
-    // The order first, as whoever takes an adjustment down does.
+    // The order first, in the same order of locks as when an adjustment is recorded.
     engine::lock_order(conn, adjustment.order).await?;
     let row = returns::table
         .find(adjustment.id)
@@ -76,7 +77,7 @@ pub(in crate::store) async fn update_adjustment(
             returns::due_at.eq(running.then_some(lease.until)),
             returns::attempts.eq(0),
             returns::last_error.eq(None::<&str>),
-            returns::by_hand.eq(adjustment.by_hand),
+            returns::settled_manually.eq(adjustment.settled_manually),
         ))
         .execute(conn)
         .await?;
@@ -106,7 +107,7 @@ pub(in crate::store) async fn write_effects(
             orders::refunded_minor.eq(order.refunded),
             orders::refunding_minor.eq(order.refunding),
             orders::payment_state.eq(order.payment.as_ref().map(|payment| payment.state.code())),
-            orders::refunded_by_hand_minor.eq(order.payment.as_ref().map_or(0, |payment| payment.refunded_by_hand)),
+            orders::refunded_manually_minor.eq(order.payment.as_ref().map_or(0, |payment| payment.refunded_manually)),
             orders::updated_at.eq(order.update_time),
             orders::version.eq(order.version),
             orders::entries.eq(order.entries),
@@ -190,7 +191,7 @@ async fn with_pieces(conn: &mut Conn, rows: Vec<ReturnRow>, order: &Order) -> Re
                 time: row.returned_at,
                 create_time: row.created_at,
                 attempts: row.attempts,
-                by_hand: row.by_hand,
+                settled_manually: row.settled_manually,
             })
         })
         .collect()

@@ -1,6 +1,7 @@
-//! What is written of orders together: PostgreSQL does it in one statement, SQLite in one hop.
+//! A batch of writes of orders: one statement on PostgreSQL, one hop to the writer on SQLite.
 
-use souk_common::{events::Draft, ids::OrderId};
+use souk_common::ids::OrderId;
+use souk_store::events::Draft;
 
 use super::rows::{EntryRow, KeyRow, LineRow, OrderRow, OrderUpdate, entry_rows, line_row, order_row};
 use crate::{
@@ -19,7 +20,7 @@ pub(in crate::store) struct After<T> {
     pub row: T,
 }
 
-/// The answer to the request that made an order.
+/// The response to the request that made an order.
 pub(in crate::store) struct AnswerRow {
     pub order: OrderId,
     pub response: Vec<u8>,
@@ -40,7 +41,7 @@ pub(in crate::store) struct Batch {
 
 impl Batch {
     /// Remembers a key, where it is new.
-    pub fn remember(&mut self, key: KeyRow) -> Nth {
+    pub fn insert_record(&mut self, key: KeyRow) -> Nth {
         self.next += 1;
         self.keys.push((self.next, key));
         self.next
@@ -54,17 +55,17 @@ impl Batch {
         self.next
     }
 
-    /// Takes an order down, with its key, lines and first entries, where the key is new.
+    /// Records an order, with its key, lines and first entries, if the key is new.
     pub fn place(&mut self, placing: &Placing) -> Result<Nth, StoreError> {
         let Placing { key, order, entries, lease } = placing;
-        let nth = self.remember(KeyRow::new(key, order.id, None, order.create_time));
+        let nth = self.insert_record(KeyRow::new(key, order.id, None, order.create_time));
         self.orders.push(After { nth: Some(nth), row: order_row(order, *lease)? });
         self.lines.extend(order.lines.iter().map(|line| After { nth: Some(nth), row: line_row(order.id, line) }));
         self.record(Some(nth), order, entries);
         Ok(nth)
     }
 
-    /// Stores how a step ended, where the order has not moved on and the lease is still held.
+    /// Stores the result of a step, if the order is unchanged and the lease is still held.
     pub fn save(&mut self, step: &SavedStep) -> Result<Nth, StoreError> {
         let SavedStep { order, version, entries, response, held, lease } = step;
         let nth = self.change(OrderUpdate::new(order, *version, Some(*held), *lease)?);
@@ -75,13 +76,13 @@ impl Batch {
         Ok(nth)
     }
 
-    /// Writes down what happened to an order: in its timeline, and for whoever follows the log of events.
+    /// Records timeline entries of an order, and their events.
     pub fn record(&mut self, nth: Option<Nth>, order: &Order, entries: &[Entry]) {
         self.entries.extend(entry_rows(order, entries).map(|row| After { nth, row }));
         self.events.extend(outbox::drafts(order, entries).into_iter().map(|row| After { nth, row }));
     }
 
-    /// Stores the answer to the request that made an order.
+    /// Stores the response to the request that made an order.
     pub fn answer(&mut self, nth: Option<Nth>, order: OrderId, response: Vec<u8>) {
         self.answers.push(After { nth, row: AnswerRow { order, response } });
     }

@@ -1,4 +1,4 @@
-//! Idempotency keys: who asked what, and what was answered.
+//! Idempotency records: the key, the hash of the request, and its response.
 
 use chrono::{DateTime, Utc};
 use diesel::prelude::*;
@@ -12,11 +12,11 @@ use super::{
 };
 use crate::{
     domain::Adjustment,
-    store::{Key, Memory, StoreError},
+    store::{IdempotencyRecord, Key, StoreError},
 };
 
-/// What is remembered under a key.
-pub(in crate::store) async fn recall(conn: &mut Conn, key: &Key) -> Result<Option<Memory>, StoreError> {
+/// The idempotency record of a key.
+pub(in crate::store) async fn find_record(conn: &mut Conn, key: &Key) -> Result<Option<IdempotencyRecord>, StoreError> {
     type Found = (Vec<u8>, OrderId, Option<ReturnId>, Option<Vec<u8>>);
     let found: Option<Found> = idempotency_keys::table
         .find((&key.caller, key.method, &key.key))
@@ -29,7 +29,7 @@ pub(in crate::store) async fn recall(conn: &mut Conn, key: &Key) -> Result<Optio
         .first(conn)
         .await
         .optional()?;
-    Ok(found.map(|(hash, order, back, response)| Memory {
+    Ok(found.map(|(hash, order, back, response)| IdempotencyRecord {
         same_request: hash == key.request_hash,
         order,
         back,
@@ -37,19 +37,20 @@ pub(in crate::store) async fn recall(conn: &mut Conn, key: &Key) -> Result<Optio
     }))
 }
 
-/// Remembers a key. `false` where it is remembered already.
-pub(super) async fn remember(
+/// Inserts an idempotency record. `false` if the key has one already.
+pub(super) async fn insert_record(
     conn: &mut Conn,
     key: &Key,
-    (order, back): (OrderId, Option<ReturnId>),
+    order: OrderId,
+    back: Option<ReturnId>,
     now: DateTime<Utc>,
 ) -> Result<bool, StoreError> {
     let mut batch = Batch::default();
-    let nth = batch.remember(KeyRow::new(key, order, back, now));
+    let nth = batch.insert_record(KeyRow::new(key, order, back, now));
     Ok(engine::write(conn, batch).await?.contains(&nth))
 }
 
-/// Stores the answer to the request that made an adjustment, for those who ask again.
+/// Stores the response to the request that made an adjustment, for repeated requests.
 pub(in crate::store) async fn answer_adjustment(
     conn: &mut Conn,
     adjustment: &Adjustment,
@@ -62,14 +63,15 @@ pub(in crate::store) async fn answer_adjustment(
     Ok(())
 }
 
-/// Remembers a key with its answer, of what is final at once.
-pub(in crate::store) async fn remember_answered(
+/// Inserts an idempotency record with its response, for requests that are final at once.
+pub(in crate::store) async fn insert_answered_record(
     conn: &mut Conn,
     key: &Key,
     order: OrderId,
-    (response, now): (&[u8], DateTime<Utc>),
+    response: &[u8],
+    now: DateTime<Utc>,
 ) -> Result<(), StoreError> {
-    if !remember(conn, key, (order, None), now).await? {
+    if !insert_record(conn, key, order, None, now).await? {
         // Someone used the key for another order this very moment: nothing must be written.
         return Err(StoreError::KeyRaced);
     }
@@ -78,7 +80,7 @@ pub(in crate::store) async fn remember_answered(
     Ok(())
 }
 
-/// Forgets answered keys that are older than this.
+/// Deletes records with a response that are older than this.
 pub(in crate::store) async fn forget(conn: &mut Conn, before: DateTime<Utc>) -> Result<usize, StoreError> {
     use idempotency_keys::dsl;
     let old = dsl::idempotency_keys.filter(dsl::created_at.lt(before)).filter(dsl::response.is_not_null());

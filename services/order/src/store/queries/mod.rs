@@ -2,9 +2,9 @@
 
 mod adjustments;
 mod batch;
-mod by_hand;
 mod inspector;
 mod keys;
+mod manual;
 mod notices;
 mod orders;
 mod reading;
@@ -15,9 +15,9 @@ mod shipments;
 pub(in crate::store) use self::{
     adjustments::{adjustments, begin_adjustment, find_adjustment, update_adjustment, write_effects},
     batch::{After, Batch, Nth},
-    by_hand::{settle_by_hand, take_over},
     inspector::{find_saga, list_sagas, make_due},
-    keys::{answer_adjustment, forget, recall, remember_answered},
+    keys::{answer_adjustment, find_record, forget, insert_answered_record},
+    manual::{settle_manually, take_over},
     notices::{forget_notices, is_noticed, notice, wake},
     orders::{update_order, write},
     reading::{exists, external_id_is_taken, is_at, list, order, order_to_change, order_to_change_once, timeline},

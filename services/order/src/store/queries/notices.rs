@@ -1,4 +1,4 @@
-//! Webhooks of payment providers: which were taken in, and the orders that they wake.
+//! Webhooks of payment providers: those that were received, and the orders that they make due.
 
 use chrono::{DateTime, Utc};
 use diesel::prelude::*;
@@ -11,12 +11,12 @@ use super::super::{
 };
 use crate::store::StoreError;
 
-/// Whether a webhook was taken in before.
+/// Whether a webhook was received before.
 pub(in crate::store) async fn is_noticed(conn: &mut Conn, id: &str) -> Result<bool, StoreError> {
     Ok(diesel::select(diesel::dsl::exists(payment_notices::table.find(id))).get_result(conn).await?)
 }
 
-/// Remembers that a webhook was taken in.
+/// Records that a webhook was received.
 pub(in crate::store) async fn notice(conn: &mut Conn, id: &str, now: DateTime<Utc>) -> Result<(), StoreError> {
     diesel::insert_into(payment_notices::table)
         .values((payment_notices::id.eq(id), payment_notices::received_at.eq(now)))
@@ -27,13 +27,13 @@ pub(in crate::store) async fn notice(conn: &mut Conn, id: &str, now: DateTime<Ut
     Ok(())
 }
 
-/// Forgets webhooks that are older than this.
+/// Deletes webhooks that are older than this.
 pub(in crate::store) async fn forget_notices(conn: &mut Conn, before: DateTime<Utc>) -> Result<usize, StoreError> {
     let old = payment_notices::table.filter(payment_notices::received_at.lt(before));
     Ok(diesel::delete(old).execute(conn).await?)
 }
 
-/// Has an order that waits for its next try be tried now. One that someone runs is left to them.
+/// Makes the next try of a waiting order due now. A running one is left alone.
 pub(in crate::store) async fn wake(conn: &mut Conn, id: OrderId, now: DateTime<Utc>) -> Result<(), StoreError> {
     let waiting = orders::table.find(id).filter(orders::lease.is_null()).filter(orders::due_at.gt(now));
     diesel::update(waiting).set(orders::due_at.eq(now)).execute(conn).await?;

@@ -10,9 +10,9 @@ use crate::{
     store::{Lease, Placing, SavedStep, StoreError},
 };
 
-/// Takes orders down, and stores how steps of others ended. Says of each of the first whether its key was new, and of
-/// each of the others whether its order was still as expected and its lease one's own: nothing was written of it
-/// otherwise. It is one statement on PostgreSQL.
+/// Records orders, and stores step results of others. Returns for each new order whether its key was new, and for
+/// each step whether its order was unchanged and its lease still held. Otherwise nothing of it was written. It is one
+/// statement on PostgreSQL.
 pub(in crate::store) async fn write(
     conn: &mut Conn,
     placings: &[&Placing],
@@ -26,7 +26,7 @@ pub(in crate::store) async fn write(
     Ok((is_done(placings), is_done(steps)))
 }
 
-/// Writes down what happened to an order: in its timeline, and for whoever follows the log of events.
+/// Records timeline entries of an order, and their events.
 pub(super) async fn record(conn: &mut Conn, order: &Order, entries: &[Entry]) -> Result<(), StoreError> {
     let mut batch = Batch::default();
     batch.record(None, order, entries);

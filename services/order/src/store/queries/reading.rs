@@ -15,7 +15,7 @@ use super::{
         Backend, Conn, lock_order, position,
         schema::{order_lines, orders, timeline_entries},
     },
-    keys::recall,
+    keys::find_record,
     rows::{EntryRow, LineRow, OrderRow, read_order},
 };
 use crate::{
@@ -90,7 +90,7 @@ pub(in crate::store) async fn order_to_change_once<T>(
     let Some(order) = order_to_change(conn, id, None).await? else {
         return Ok(Err(Begin::NotFound));
     };
-    Ok(recall(conn, key).await?.map_or(Ok(order), |memory| Err(Begin::Known(memory))))
+    Ok(find_record(conn, key).await?.map_or(Ok(order), |record| Err(Begin::Known(record))))
 }
 
 /// Whether an order is stored as it is here. Its version alone does not tell: someone else may have made it, of
@@ -104,7 +104,7 @@ pub(in crate::store) async fn is_at(conn: &mut Conn, order: &Order) -> Result<bo
     }))
 }
 
-/// A page of orders, newest first. Where no index finds those that fit, it looks at a limited number of orders.
+/// A page of orders, newest first. If no index finds those that fit, it looks at a limited number of orders.
 pub(in crate::store) async fn list(conn: &mut Conn, query: &Query) -> Result<Scan<Order, OrderKey>, StoreError> {
     // Before the page is read: what comes in between meanwhile is looked at as well.
     let end = if query.scans() { end_of_scan(conn, query).await? } else { None };
@@ -145,7 +145,7 @@ pub(in crate::store) async fn list(conn: &mut Conn, query: &Query) -> Result<Sca
     Ok(Scan { rows: with_lines(conn, rows).await?, end })
 }
 
-/// The place of the last order that a page may look at; `None` where the list ends before.
+/// The place of the last order that a page may look at; `None` if the list ends before.
 async fn end_of_scan(conn: &mut Conn, query: &Query) -> Result<Option<OrderKey>, StoreError> {
     let mut rows = orders::table.select((orders::created_at, orders::id)).into_boxed::<Backend>();
     if let Some(customer) = query.customer {
@@ -166,7 +166,8 @@ async fn end_of_scan(conn: &mut Conn, query: &Query) -> Result<Option<OrderKey>,
 /// A page of an order's timeline, oldest first; with what is for staff alone where `internal`.
 pub(in crate::store) async fn timeline(
     conn: &mut Conn,
-    (order, internal): (OrderId, bool),
+    order: OrderId,
+    internal: bool,
     after: i32,
     limit: i64,
 ) -> Result<Vec<TimelineRow>, StoreError> {

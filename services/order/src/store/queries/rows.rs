@@ -51,9 +51,9 @@ pub(in crate::store) struct OrderRow {
     pub attempts: i32,
     pub refunding_minor: i64,
     #[diesel(skip_insertion)]
-    pub payment_by_hand: bool,
+    pub payment_settled_manually: bool,
     #[diesel(skip_insertion)]
-    pub refunded_by_hand_minor: i64,
+    pub refunded_manually_minor: i64,
 }
 
 /// A row of `order_lines`.
@@ -199,7 +199,7 @@ pub(in crate::store) struct ReturnRow {
     pub attempts: i32,
     pub cause: String,
     #[diesel(skip_insertion)]
-    pub by_hand: bool,
+    pub settled_manually: bool,
 }
 
 /// A row of `return_lines`.
@@ -260,8 +260,8 @@ pub(super) fn order_row(order: &Order, lease: Lease) -> Result<OrderRow, StoreEr
         due_at: Some(lease.until),
         attempts: order.attempts,
         refunding_minor: order.refunding,
-        payment_by_hand: false,
-        refunded_by_hand_minor: 0,
+        payment_settled_manually: false,
+        refunded_manually_minor: 0,
     })
 }
 
@@ -300,7 +300,7 @@ pub(super) fn adjustment_row(adjustment: &Adjustment, lease: Lease) -> ReturnRow
         due_at: running.then_some(lease.until),
         attempts: adjustment.attempts,
         cause: adjustment.cause.code().to_owned(),
-        by_hand: false,
+        settled_manually: false,
     }
 }
 
@@ -351,8 +351,8 @@ pub(super) fn read_order(row: OrderRow, lines: Vec<Line>) -> Result<Order, Store
             provider: row.payment_provider.unwrap_or_default(),
             reference: row.payment_reference.unwrap_or_default(),
             state: PaymentState::from_code(&state)?,
-            by_hand: row.payment_by_hand,
-            refunded_by_hand: row.refunded_by_hand_minor,
+            settled_manually: row.payment_settled_manually,
+            refunded_manually: row.refunded_manually_minor,
         }),
         None => None,
     };

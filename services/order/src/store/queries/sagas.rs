@@ -16,16 +16,14 @@ use super::{
 };
 use crate::{
     domain::Saga,
-    store::{Lease, StoreError},
+    store::{Lease, Release, StoreError},
 };
 
-/// Gives a lease up until `due`. Only whoever holds it can.
+/// Releases a lease: the saga is due at `due`. Only the holder can.
 pub(in crate::store) async fn release(
     conn: &mut Conn,
     saga: &Saga,
-    held: i64,
-    due: DateTime<Utc>,
-    (attempts, error): (i32, &str),
+    Release { held, due, attempts, error }: Release<'_>,
 ) -> Result<(), StoreError> {
     match saga {
         Saga::Order(order) => {
@@ -56,13 +54,13 @@ pub(in crate::store) async fn release(
     Ok(())
 }
 
-/// Whether someone runs the saga of an order at this moment.
+/// Whether the saga of an order is being run now.
 pub(in crate::store) async fn is_leased(conn: &mut Conn, id: OrderId, now: DateTime<Utc>) -> Result<bool, StoreError> {
     let running = orders::table.find(id).filter(orders::lease.is_not_null()).filter(orders::due_at.gt(now));
     Ok(diesel::select(diesel::dsl::exists(running)).get_result(conn).await?)
 }
 
-/// Whether the time of any saga has come.
+/// Whether any saga is due.
 pub(in crate::store) async fn is_any_due(conn: &mut Conn, now: DateTime<Utc>) -> Result<bool, StoreError> {
     let orders: bool =
         diesel::select(diesel::dsl::exists(orders::table.filter(orders::due_at.le(now)))).get_result(conn).await?;
@@ -71,7 +69,7 @@ pub(in crate::store) async fn is_any_due(conn: &mut Conn, now: DateTime<Utc>) ->
     Ok(orders || returns)
 }
 
-/// Takes over sagas that nobody has run since they were due, orders before adjustments.
+/// Takes over due sagas, orders before adjustments.
 pub(in crate::store) async fn claim(
     conn: &mut Conn,
     now: DateTime<Utc>,

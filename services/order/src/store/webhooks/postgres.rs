@@ -2,11 +2,11 @@
 
 use diesel_async::RunQueryDsl;
 
-pub(super) type Conn = souk_common::db::postgres::Conn;
+pub(super) type Conn = souk_store::db::postgres::Conn;
 pub(super) type Backend = diesel::pg::Pg;
 pub(super) type Id = diesel::sql_types::Uuid;
 pub(super) type Time = diesel::sql_types::Timestamptz;
-pub(super) use souk_common::events::postgres::advance;
+pub(super) use souk_store::events::postgres::advance;
 
 pub(super) mod schema {
     super::super::schema::tables!(Uuid, Timestamptz, Jsonb);
@@ -14,21 +14,7 @@ pub(super) mod schema {
 #[path = "queries/mod.rs"]
 pub(super) mod queries;
 
-/// Makes what follows pass over rows that others are claiming.
-macro_rules! claimable {
-    ($query:expr) => {
-        $query.for_update().skip_locked()
-    };
-}
-use claimable;
-
-/// Keeps others from changing the rows until the transaction ends.
-macro_rules! locked {
-    ($query:expr) => {
-        $query.for_update()
-    };
-}
-use locked;
+use crate::store::postgres::{claimable, locked};
 
 pub(super) async fn insert(conn: &mut Conn, rows: Vec<queries::DeliveryRow>) -> diesel::QueryResult<()> {
     // A statement has 65,535 parameters at most.

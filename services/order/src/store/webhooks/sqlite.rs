@@ -2,11 +2,11 @@
 
 use diesel::RunQueryDsl;
 
-pub(super) type Conn = souk_common::db::sqlite::Conn;
+pub(super) type Conn = souk_store::db::sqlite::Conn;
 pub(super) type Backend = diesel::sqlite::Sqlite;
 pub(super) type Id = diesel::sql_types::Binary;
 pub(super) type Time = diesel::sql_types::TimestamptzSqlite;
-pub(super) use souk_common::events::sqlite::advance;
+pub(super) use souk_store::events::sqlite::advance;
 
 pub(super) mod schema {
     super::super::schema::tables!(Binary, TimestamptzSqlite, Json);
@@ -14,19 +14,7 @@ pub(super) mod schema {
 #[path = "queries/mod.rs"]
 pub(super) mod queries;
 
-macro_rules! claimable {
-    ($query:expr) => {
-        $query
-    };
-}
-use claimable;
-
-macro_rules! locked {
-    ($query:expr) => {
-        $query
-    };
-}
-use locked;
+use crate::store::sqlite::{claimable, locked};
 
 pub(super) async fn insert(conn: &mut Conn, rows: Vec<queries::DeliveryRow>) -> diesel::QueryResult<()> {
     conn.spawn_blocking(move |conn| {

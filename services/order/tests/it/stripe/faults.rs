@@ -147,7 +147,7 @@ async fn money_that_is_held_for_nobody_is_let_go_and_no_other() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn an_order_that_an_operator_gives_up_holds_nothing_whatever_came_of_its_payment() {
+async fn an_abandoned_order_holds_nothing_whatever_its_payment_did() {
     for shop in shops(&[]).await {
         let souk = &shop.souk;
         let lantern = souk.stocked("LANTERN", 5).await;
@@ -160,7 +160,7 @@ async fn an_order_that_an_operator_gives_up_holds_nothing_whatever_came_of_its_p
             let pending = souk.all().await.into_iter().find(|order| order.state() == State::Pending).unwrap().name;
             assert!(shop.intents_of(&pending).await.iter().all(|intent| intent.status == status));
             let request = CompensateSagaRequest { name: pending.replace("orders", "sagas"), reason: "called".into() };
-            wait::until(SOON, "the order to be given up", async || {
+            wait::until(SOON, "the order to be abandoned", async || {
                 souk.sagas(&souk.staff).compensate_saga(request.clone()).await.is_ok()
             })
             .await;

@@ -111,7 +111,7 @@ impl Shop {
     pub async fn refunds(&self, intent: &str) -> Vec<i64> {
         let listed = self.get(&format!("v1/refunds?limit=1000&payment_intent={intent}")).await;
         let mut refunds: Vec<_> = listed["data"].as_array().unwrap().iter().collect();
-        // Those of the same second stand in the order in which they were made.
+        // Those of the same second are in the order in which they were made.
         refunds.sort_by_key(|refund| refund["created"].as_i64());
         refunds.iter().map(|refund| refund["amount"].as_i64().unwrap()).collect()
     }
@@ -135,13 +135,13 @@ impl Shop {
         let paid = |order: &&Order| {
             let state = order.payment.as_ref().map(|payment| payment.state());
             let taken = matches!(state, Some(Payment::Captured | Payment::Refunded));
-            taken && !payment(order).settled_by_hand && minor(order.total.as_ref()) > 0
+            taken && !payment(order).settled_manually && minor(order.total.as_ref()) > 0
         };
         let ours: BTreeMap<String, i64> = orders
             .iter()
             .filter(paid)
             .map(|order| {
-                let refunded = minor(order.refunded_total.as_ref()) - minor(payment(order).refunded_by_hand.as_ref());
+                let refunded = minor(order.refunded_total.as_ref()) - minor(payment(order).refunded_manually.as_ref());
                 (key_of(&order.name), minor(order.total.as_ref()) - refunded)
             })
             .collect();

@@ -62,7 +62,7 @@ impl Souk {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn what_cannot_be_told_waits_with_its_order_and_the_others_do_not() {
+async fn an_event_that_cannot_be_sent_blocks_only_its_order() {
     for mut souk in both_with(&quick_but(&[("WEBHOOKS__SET_ASIDE_AFTER", "300ms")])).await {
         let lamp = souk.stocked("LAMP", 20).await;
         let receiver = Receiver::start(Manner::Take).await;

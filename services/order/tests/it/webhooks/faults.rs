@@ -1,4 +1,4 @@
-//! The service ends between an event and its delivery, or several copies deliver, or time goes by: nothing is lost
+//! The service ends between an event and its delivery, or several replicas deliver, or time goes by: nothing is lost
 //! before its time.
 
 use std::collections::{BTreeSet, HashMap};
@@ -19,7 +19,7 @@ use crate::{
 };
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_service_that_stops_goes_on_where_it_was() {
+async fn a_restarted_service_resumes_where_it_stopped() {
     // Long pauses: what was given up at the end is not tried again by the schedule.
     let slow = quick_but(&[("WEBHOOKS__RETRIES", "1h"), ("WEBHOOKS__TIMEOUT", "60s")]);
     for mut souk in both_with(&slow).await {
@@ -46,7 +46,7 @@ async fn a_service_killed_between_events_and_deliveries_loses_nothing() {
         let lamp = souk.stocked("LAMP", 100).await;
         let receiver = Receiver::start(Manner::Take).await;
         let endpoint = souk.hook(&receiver.url(), &[]).await;
-        souk.orders.stopped().await;
+        souk.orders.stopped().await.unwrap();
         let mut placed = Vec::new();
         for round in 0..ROUNDS {
             let (orders, runtime) = Running::apart(&souk.config).await;
@@ -62,7 +62,7 @@ async fn a_service_killed_between_events_and_deliveries_loses_nothing() {
         receiver.answer_by(Manner::Take);
         souk.orders = Running::start(&souk.config).await;
         souk.ready().await;
-        // What was being tried by a copy that died is tried again when its lease has lapsed.
+        // What was being tried by a replica that died is tried again when its lease has expired.
         wait::until(2 * SOON, "every event to be delivered", async || {
             let pending = souk.deliveries(&endpoint.name, "state = STATE_PENDING").await.len();
             pending == 0 && souk.deliveries(&endpoint.name, "").await.len() == 2 * placed.len()
@@ -81,7 +81,7 @@ async fn a_service_killed_between_events_and_deliveries_loses_nothing() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn two_copies_share_the_work_and_repeat_nothing() {
+async fn two_replicas_share_the_work_and_repeat_nothing() {
     const ORDERS: usize = 10;
     let souk = Souk::start(Engine::Postgres, QUICK).await;
     let mut second = Running::start(&souk.config).await;
@@ -100,11 +100,11 @@ async fn two_copies_share_the_work_and_repeat_nothing() {
         let kinds: Vec<_> = got.iter().filter(|got| got.order() == order).map(|got| got.kind()).collect();
         assert_eq!(kinds, ["order.placed", "order.confirmed"]);
     }
-    second.stopped().await;
+    second.stopped().await.unwrap();
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn the_log_forgets_what_is_done_and_old() {
+async fn the_log_deletes_old_processed_events() {
     for souk in both_with(&quick_but(&[("WEBHOOKS__RETRIES", "1h")])).await {
         let lamp = souk.stocked("LAMP", 5).await;
         let (taking, failing) = (Receiver::start(Manner::Take).await, Receiver::start(Manner::Fail(500)).await);

@@ -13,7 +13,7 @@ use super::{
 use crate::harness::{SOON, both_with, refused};
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_receiver_that_fails_is_tried_by_the_schedule_and_later_by_hand() {
+async fn a_receiver_that_fails_is_tried_by_the_schedule_and_later_manually() {
     for souk in both_with(QUICK).await {
         let lamp = souk.stocked("LAMP", 5).await;
         let receiver = Receiver::start(Manner::Fail(500)).await;

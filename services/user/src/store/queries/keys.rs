@@ -37,7 +37,7 @@ pub async fn retire_signing_key(
     Ok(rows == 1)
 }
 
-/// Deletes the keys that were retired before then; how many.
+/// Deletes the keys that were retired before then; returns how many.
 pub async fn delete_signing_keys(conn: &mut Conn, retired_before: DateTime<Utc>) -> QueryResult<usize> {
     let old = signing_keys::table.filter(signing_keys::retire_time.lt(retired_before));
     diesel::delete(old).execute(conn).await

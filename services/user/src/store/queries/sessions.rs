@@ -71,7 +71,7 @@ pub async fn refresh_token(conn: &mut Conn, hash: &[u8]) -> QueryResult<Option<T
     refresh_tokens::table.find(hash).select(columns).first(conn).await.optional()
 }
 
-/// Forgets the salts of tokens that were used before then; of how many.
+/// Deletes the salts of tokens that were used before then; of how many.
 pub async fn forget_salts(conn: &mut Conn, before: DateTime<Utc>) -> QueryResult<usize> {
     let salted = refresh_tokens::table.filter(refresh_tokens::successor_salt.is_not_null());
     diesel::update(salted.filter(refresh_tokens::use_time.lt(before)))
@@ -155,14 +155,14 @@ pub async fn end_sessions_of(
     diesel::update(open).set(end).execute(conn).await
 }
 
-/// Deletes some of the sessions that ended or expired before then, with their tokens; how many.
+/// Deletes some of the sessions that ended or expired before then, with their tokens; returns how many.
 pub async fn delete_sessions(conn: &mut Conn, before: DateTime<Utc>, limit: i64) -> QueryResult<usize> {
     let over = sessions::expire_time.nullable().lt(before).or(sessions::end_time.lt(before));
     let some: Vec<SessionId> = sessions::table.filter(over).select(sessions::id).limit(limit).load(conn).await?;
     diesel::delete(sessions::table.filter(sessions::id.eq_any(some))).execute(conn).await
 }
 
-/// Deletes some of the tokens that were used before then, of sessions that go on; how many.
+/// Deletes some of the tokens that were used before then, of sessions that continue; returns how many.
 pub async fn delete_used_tokens(conn: &mut Conn, before: DateTime<Utc>, limit: i64) -> QueryResult<usize> {
     let old = refresh_tokens::table.filter(refresh_tokens::use_time.lt(before));
     let some: Vec<Vec<u8>> = old.select(refresh_tokens::hash).limit(limit).load(conn).await?;

@@ -109,7 +109,7 @@ pub async fn admin_exists(conn: &mut Conn) -> QueryResult<bool> {
     diesel::select(exists(users::table.filter(users::is_admin))).get_result(conn).await
 }
 
-/// Accounts that fit all terms, newest first, after the one that the last page ended with. Where no index finds them, a
+/// Accounts that fit all terms, newest first, after the one that the last page ended with. If no index finds them, a
 /// limited number of accounts is looked at.
 pub async fn list_users(
     conn: &mut Conn,
@@ -148,7 +148,7 @@ pub async fn list_users(
     Ok(Scan { rows, end })
 }
 
-/// The place of the last account that a page may look at; `None` where the list ends before.
+/// The place of the last account that a page may look at; `None` if the list ends before.
 async fn end_of_scan(conn: &mut Conn, after: Option<Key>) -> QueryResult<Option<Key>> {
     let mut query = users::table.select((users::create_time, users::id)).into_boxed();
     if let Some((time, id)) = after {

@@ -13,7 +13,7 @@ use super::{
     },
     rows::{EndpointRow, read_all},
 };
-use crate::{store::StoreError, webhooks::endpoint::Endpoint};
+use crate::{domain::endpoint::Endpoint, store::StoreError};
 
 /// Adds an endpoint.
 pub(in crate::store::webhooks) async fn add(conn: &mut Conn, endpoint: &Endpoint) -> Result<(), StoreError> {

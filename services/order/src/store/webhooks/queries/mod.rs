@@ -10,10 +10,8 @@ use diesel::{
 };
 use diesel_async::RunQueryDsl;
 use serde_json::Value;
-use souk_common::{
-    events::{Events, Seat},
-    ids::{WebhookDeliveryId, WebhookEndpointId},
-};
+use souk_common::ids::{WebhookDeliveryId, WebhookEndpointId};
+use souk_store::events::{Checkpoint, Events};
 
 pub(in super::super) use self::endpoints::{add, endpoint, endpoint_to_change, endpoints, go_on, remove, update};
 pub(in super::super) use self::rows::DeliveryRow;
@@ -24,23 +22,23 @@ use super::{
     schema::{webhook_deliveries, webhook_endpoints},
 };
 use crate::{
-    store::{StoreError, now},
-    webhooks::{
+    domain::{
         delivery::{Delivery, KEPT, State, Verdict},
         endpoint::{DisableReason, Endpoint},
     },
+    store::{StoreError, now},
 };
 
 diesel::alias!(webhook_deliveries as earlier: Earlier);
 
-/// Takes down a delivery for each event and each enabled endpoint that it is for, and moves the reader's seat.
+/// Records a delivery for each event and each enabled endpoint that gets it, and moves the reader's checkpoint.
 pub(in super::super) async fn record(
     conn: &mut Conn,
-    seat: Seat,
+    checkpoint: Checkpoint,
     events: &Events,
     body: Body<'_>,
 ) -> Result<(), StoreError> {
-    if !advance(conn, seat, events).await? {
+    if !advance(conn, checkpoint, events).await? {
         return Ok(());
     }
     let enabled = webhook_endpoints::table.filter(webhook_endpoints::disabled_at.is_null());
@@ -193,7 +191,7 @@ pub(in super::super) async fn settle(
     Ok(disabled)
 }
 
-/// What waits behind a delivery that is settled goes on now.
+/// What waits behind a delivery that is settled continues now.
 async fn release(conn: &mut Conn, delivery: &Delivery, now: DateTime<Utc>) -> Result<(), StoreError> {
     let behind = webhook_deliveries::table
         .filter(webhook_deliveries::endpoint_id.eq(delivery.endpoint))
@@ -227,7 +225,7 @@ async fn disable(
     Ok((written == 1).then_some(reason))
 }
 
-/// Gives a lease up.
+/// Releases a lease.
 pub(in super::super) async fn give_up(
     conn: &mut Conn,
     id: WebhookDeliveryId,
@@ -241,7 +239,7 @@ pub(in super::super) async fn give_up(
     Ok(())
 }
 
-/// Forgets what is older than this and will not be tried.
+/// Deletes what is older than this and will not be tried.
 pub(in super::super) async fn forget(conn: &mut Conn, before: DateTime<Utc>) -> Result<u64, StoreError> {
     let disabled =
         webhook_endpoints::table.filter(webhook_endpoints::disabled_at.is_not_null()).select(webhook_endpoints::id);

@@ -13,11 +13,11 @@ use super::super::{
     schema::{webhook_deliveries, webhook_endpoints},
 };
 use crate::{
-    store::StoreError,
-    webhooks::{
+    domain::{
         delivery::{Delivery, State},
         endpoint::{DisableReason, Endpoint, Secrets},
     },
+    store::StoreError,
 };
 
 /// A row of `webhook_endpoints`.

@@ -1,3 +1,0 @@
-DROP TABLE event_readers;
-DROP TABLE event_head;
-DROP TABLE events;

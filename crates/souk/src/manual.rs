@@ -1,0 +1,27 @@
+//! `souk completions` and `souk man`: made from the command line itself, so that they never differ from it.
+
+use std::{
+    fs,
+    io::{Write, stdout},
+    path::Path,
+};
+
+use anyhow::Context;
+use clap::CommandFactory;
+use clap_complete::Shell;
+
+use crate::cli::Cli;
+
+/// Prints the completions for a shell.
+pub fn completions(shell: Shell) -> anyhow::Result<()> {
+    let mut script = Vec::new();
+    clap_complete::generate(shell, &mut Cli::command(), "souk", &mut script);
+    stdout().write_all(&script).context("the completions cannot be printed")
+}
+
+/// Writes a page for each command.
+pub fn pages(folder: &Path) -> anyhow::Result<()> {
+    fs::create_dir_all(folder).with_context(|| format!("the folder {} cannot be made", folder.display()))?;
+    clap_mangen::generate_to(Cli::command(), folder)
+        .with_context(|| format!("the pages cannot be written to {}", folder.display()))
+}

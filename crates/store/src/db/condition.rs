@@ -1,0 +1,129 @@
+//! The state of a database as its users have seen it: which connections are unusable, and whether it accepts writes.
+
+use std::hash::{BuildHasher, BuildHasherDefault, DefaultHasher};
+use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
+
+use deadpool::managed::Metrics;
+
+use super::{Config, DbError, Trouble};
+
+/// Shared by all that runs on one database.
+#[derive(Debug, Default)]
+pub(super) struct Condition {
+    /// How old a connection gets. Zero is for ever.
+    max_age: Duration,
+    /// How long a connection may lie idle. Zero is for ever.
+    max_idle: Duration,
+    found: Mutex<Found>,
+}
+
+#[derive(Debug, Default)]
+struct Found {
+    /// Connections made before are not used again.
+    retired: Option<Instant>,
+    /// Nothing could be stored, when a run tried last.
+    trouble: Option<Trouble>,
+}
+
+impl Condition {
+    /// With the limits of the settings.
+    pub fn of(config: &Config) -> Self {
+        Self { max_age: config.max_connection_age, max_idle: config.max_idle_time, found: Mutex::default() }
+    }
+
+    /// How often connections are worth a look whether their time is over; `None` if that never comes.
+    pub fn look_every(&self) -> Option<Duration> {
+        let shortest = [self.max_age, self.max_idle].into_iter().filter(|limit| !limit.is_zero()).min()?;
+        Some((shortest / 4).clamp(Duration::from_millis(100), Duration::from_secs(30)))
+    }
+
+    /// What a run failed with. `writes`: the run was to write.
+    pub fn note(&self, error: &DbError, writes: bool) {
+        // If the body of a read tries to write, that says nothing of the server.
+        if error.is_of_the_connection() && (writes || error.trouble() != Some(Trouble::ReadOnly)) {
+            self.retire();
+        }
+        if let Some(trouble) = error.trouble().filter(|trouble| writes && trouble.stops_writes()) {
+            self.note_trouble(trouble);
+        }
+    }
+
+    /// A server that ended one connection, turned read-only, or changed under its prepared statements, has most likely
+    /// done so to all: no connection that there is now is used again once it is back in the pool.
+    pub fn retire(&self) {
+        self.found().retired = Some(Instant::now());
+    }
+
+    pub fn note_trouble(&self, trouble: Trouble) {
+        self.found().trouble = Some(trouble);
+    }
+
+    /// The trouble that was noted last. Taking it clears it: the caller then checks whether it is still there.
+    pub fn take_trouble(&self) -> Option<Trouble> {
+        self.found().trouble.take()
+    }
+
+    /// Whether a connection from the pool may be used.
+    pub fn is_fit(&self, metrics: &Metrics) -> bool {
+        let retired = self.found().retired.is_some_and(|retired| metrics.created <= retired);
+        !retired && !self.is_old(metrics)
+    }
+
+    /// Whether a connection's time is over: it has lived, or lain idle, for too long.
+    pub fn is_old(&self, metrics: &Metrics) -> bool {
+        let over = |limit: Duration, time: Duration| !limit.is_zero() && time >= limit;
+        over(lifetime(self.max_age, metrics.created), metrics.age()) || over(self.max_idle, metrics.last_used())
+    }
+
+    fn found(&self) -> MutexGuard<'_, Found> {
+        self.found.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// Up to a quarter less than the limit, always the same for one connection: those that were made together do not go
+/// together.
+fn lifetime(limit: Duration, created: Instant) -> Duration {
+    let hash = BuildHasherDefault::<DefaultHasher>::default().hash_one(created);
+    limit.mul_f64(1.0 - 0.25 * (hash % 1024) as f64 / 1024.0)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn made(ago: u64, used: u64) -> Metrics {
+        let now = Instant::now();
+        let before = |seconds| now.checked_sub(Duration::from_secs(seconds)).unwrap();
+        Metrics { created: before(ago), recycled: Some(before(used)), recycle_count: 1 }
+    }
+
+    #[test]
+    fn connections_grow_old() {
+        let minute = Duration::from_secs(60);
+        let condition = Condition { max_age: 10 * minute, max_idle: minute, ..Condition::default() };
+        assert!(condition.is_fit(&made(400, 59)));
+        assert!(!condition.is_fit(&made(400, 61)));
+        assert!(!condition.is_fit(&made(601, 0)));
+        // Not all at once.
+        let ages = (0..100).map(|age| lifetime(minute, made(age, 0).created));
+        assert!(ages.clone().all(|age| age <= minute && age >= minute.mul_f64(0.75)));
+        assert!(ages.clone().max().unwrap() - ages.min().unwrap() > minute / 8);
+        let ageless = Condition::default();
+        assert!(ageless.is_fit(&made(100_000, 100_000)));
+    }
+
+    #[test]
+    fn what_was_there_when_a_connection_failed_is_retired() {
+        let condition = Condition::default();
+        let before = made(5, 0);
+        condition.note(&DbError::unavailable("full up"), true);
+        condition.note(&DbError::read_only(), false);
+        assert!(condition.is_fit(&before) && condition.take_trouble().is_none());
+        condition.note(&DbError::read_only(), true);
+        assert!(!condition.is_fit(&before));
+        assert!(condition.is_fit(&Metrics::default()));
+        assert_eq!(condition.take_trouble(), Some(Trouble::ReadOnly));
+        assert_eq!(condition.take_trouble(), None);
+    }
+}

@@ -1,0 +1,394 @@
+//! The PostgreSQL side: one pool of connections, each set up with the timeouts of the settings.
+
+mod connect;
+mod pooled;
+mod server;
+mod stream;
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use deadpool::managed::{QueueMode, WeakPool};
+use diesel::connection::TransactionDepthChange;
+use diesel::pg::Pg;
+use diesel::query_builder::{AstPass, BoxedSqlQuery, Query, QueryFragment, QueryId, SqlQuery};
+use diesel::{ConnectionError, QueryResult};
+use diesel_async::pooled_connection::deadpool::{Hook, HookError, Object, Pool, PoolError};
+use diesel_async::pooled_connection::{
+    AsyncDieselConnectionManager, ManagerConfig, PoolError as InnerError, RecyclingMethod,
+};
+use diesel_async::{AnsiTransactionManager, AsyncPgConnection, RunQueryDsl, SimpleAsyncConnection, TransactionManager};
+use tokio_postgres::error::SqlState;
+use tokio_rustls::rustls;
+
+pub(super) use self::connect::Connector;
+use self::connect::Insecure;
+pub(super) use self::server::Server;
+use super::condition::Condition;
+use super::config::{Chain, Config};
+use super::hosts::Hosts;
+use super::session::{Attempts, Commit, Discard, Mode, Session};
+use super::{DbError, Failure, PoolStatus};
+
+/// What queries of the PostgreSQL side run on.
+pub type Conn = AsyncPgConnection;
+
+/// A run's connection.
+pub type PgSession = Session<Object<Conn>>;
+
+/// A statement whose parameters are bound one after the other.
+pub type Statement<'a> = BoxedSqlQuery<'a, Pg, SqlQuery>;
+
+/// A statement whose text is always the same: prepared once on a connection, where diesel prepares updates, and what
+/// [`sql_query`](diesel::sql_query) makes, each time again, at the cost of round trips, parsing and planning.
+#[derive(Debug, Clone, Copy)]
+#[must_use = "a query does nothing until it is executed or loaded"]
+pub struct Kept<Q>(Q);
+
+/// Says of a statement that its text is always the same.
+pub trait Keep: Sized {
+    /// Prepares it once on a connection. Only for a text that never changes: connections forget none of them.
+    fn kept(self) -> Kept<Self> {
+        Kept(self)
+    }
+}
+
+impl<Q: QueryFragment<Pg>> Keep for Q {}
+
+impl<Q: Query> Query for Kept<Q> {
+    type SqlType = Q::SqlType;
+}
+
+/// The text itself is what it is known by.
+impl<Q> QueryId for Kept<Q> {
+    type QueryId = ();
+    const HAS_STATIC_QUERY_ID: bool = false;
+}
+
+impl<Q: QueryFragment<Pg>> QueryFragment<Pg> for Kept<Q> {
+    fn walk_ast<'b>(&'b self, out: AstPass<'_, 'b, Pg>) -> QueryResult<()> {
+        self.0.walk_ast(out)
+    }
+
+    fn is_safe_to_cache_prepared(&self, _: &Pg) -> QueryResult<bool> {
+        Ok(true)
+    }
+}
+
+diesel::define_sql_function! {
+    /// Where `needle` begins in `haystack`, from 1; 0 where it does not.
+    #[sql_name = "strpos"]
+    fn position(haystack: diesel::sql_types::Nullable<diesel::sql_types::Text>, needle: diesel::sql_types::Text)
+        -> diesel::sql_types::Nullable<diesel::sql_types::Integer>;
+}
+
+/// What became of statements that were sent without waiting for each other's answers, in the order in which they were
+/// sent. Of failures the one that came first: PostgreSQL answers each statement behind it by saying just that.
+///
+/// # Errors
+/// If one of them failed.
+pub fn together<T, E: Failure>(results: impl IntoIterator<Item = Result<T, E>>) -> Result<Vec<T>, E> {
+    let (mut done, mut failed) = (Vec::new(), None::<E>);
+    for result in results {
+        match result {
+            Ok(answer) => done.push(answer),
+            Err(error) if failed.as_ref().is_none_or(|first| first.db().is_some_and(DbError::is_aftermath)) => {
+                failed = Some(error);
+            }
+            Err(_) => {}
+        }
+    }
+    failed.map_or(Ok(done), Err)
+}
+
+/// Runs statements one by one on a connection of their own, each outside any transaction: what a tool does to a server,
+/// such as making databases.
+///
+/// # Errors
+/// [`DbError`] where there is no connection, or one of them fails.
+pub async fn execute(config: &Config, statements: &[String]) -> Result<(), DbError> {
+    let connector = Connector::new(Server::read(config)?, config)?;
+    let connected = Hosts::of(connector.settings(), config.acquire_timeout).connect(&connector).await;
+    let mut conn = connected.map_err(|error| sort(PoolError::Backend(InnerError::ConnectionError(error))))?;
+    for statement in statements {
+        conn.batch_execute(statement).await?;
+    }
+    Ok(())
+}
+
+/// A pool of connections to one PostgreSQL database.
+#[derive(Clone)]
+pub struct Postgres {
+    pool: Pool<Conn>,
+    connector: Arc<Connector>,
+    hosts: Arc<Hosts>,
+    wait: Duration,
+    condition: Arc<Condition>,
+    discard: Discard<Object<Conn>>,
+}
+
+impl Postgres {
+    /// Makes the pool and its first connection. Waits for a server that is not up yet.
+    pub(super) async fn connect(server: Server, config: &Config) -> Result<Self, DbError> {
+        let connector = Arc::new(Connector::new(server, config)?);
+        let hosts = Arc::new(Hosts::of(connector.settings(), config.acquire_timeout));
+        let condition = Arc::new(Condition::of(config));
+        let mut manager = ManagerConfig::default();
+        // Whether a connection still lives is known without a round trip; one that died unnoticed shows at `BEGIN`,
+        // where another is taken.
+        manager.recycling_method = RecyclingMethod::Fast;
+        let setup = (hosts.clone(), connector.clone());
+        manager.custom_setup = Box::new(move |_| {
+            let (hosts, connector) = setup.clone();
+            Box::pin(async move { hosts.connect(&connector).await })
+        });
+        let manager = AsyncDieselConnectionManager::new_with_config("", manager);
+        let found = condition.clone();
+        let pool = Pool::builder(manager)
+            .max_size(config.postgres_connections())
+            // The one used last goes first, so that those that a quiet hour does not need grow idle, and go.
+            .queue_mode(QueueMode::Lifo)
+            .pre_recycle(Hook::sync_fn(move |_, metrics| {
+                if found.is_fit(metrics) { Ok(()) } else { Err(HookError::message("not used again")) }
+            }))
+            .build()
+            .map_err(|error| DbError::Config(format!("cannot be used: {error}")))?;
+        tokio::spawn(close_old(pool.weak(), condition.clone()));
+        let discard = discard_with(connector.clone());
+        let postgres = Self { pool, connector, hosts, wait: config.acquire_timeout, condition, discard };
+        postgres.wait_until_up(config.startup_timeout).await?;
+        postgres.warn_of_other_languages().await;
+        Ok(postgres)
+    }
+
+    /// Deadlocks, timeouts, full disks and outdated statements are known by their English text, for diesel keeps no
+    /// SQLSTATE of them. What speaks the protocol but has no such setting speaks English.
+    async fn warn_of_other_languages(&self) {
+        #[derive(diesel::QueryableByName)]
+        struct Language {
+            #[diesel(sql_type = diesel::sql_types::Text)]
+            language: String,
+        }
+        let Ok(mut conn) = self.get().await else { return };
+        let found: diesel::QueryResult<Language> =
+            diesel::sql_query("SELECT current_setting('lc_messages') AS language").get_result(&mut conn).await;
+        if let Ok(Language { language }) = found
+            && !["", "C", "POSIX", "en"].iter().any(|known| language == *known)
+            && !["C.", "en_"].iter().any(|known| language.starts_with(known))
+        {
+            tracing::warn!(
+                lc_messages = language,
+                "PostgreSQL's messages are not in English: deadlocks are not retried, and a full disk or a timeout is \
+                 taken for a fault of souk; set lc_messages to C"
+            );
+        }
+    }
+
+    /// Connects, and while the server is starting or absent tries again, until `limit` has passed.
+    async fn wait_until_up(&self, limit: Duration) -> Result<(), DbError> {
+        let deadline = tokio::time::Instant::now() + limit;
+        let mut pause = Duration::from_millis(50);
+        loop {
+            let error = match self.get().await {
+                Ok(_) => return Ok(()),
+                Err(error) => error,
+            };
+            let now = tokio::time::Instant::now();
+            if !error.is_unavailable() || now + pause > deadline {
+                return Err(error);
+            }
+            tracing::warn!(error = %Chain(&error), "waiting for PostgreSQL");
+            tokio::time::sleep(pause).await;
+            pause = (pause * 2).min(Duration::from_secs(2));
+        }
+    }
+
+    /// A connection without a transaction, waiting at most the acquire timeout.
+    ///
+    /// # Errors
+    /// [`DbError::Unavailable`] when none comes free or none can be made; [`DbError::Query`] when the server refuses
+    /// us.
+    pub async fn get(&self) -> Result<Object<Conn>, DbError> {
+        match tokio::time::timeout(self.wait, self.pool.get()).await {
+            Ok(Ok(conn)) => Ok(conn),
+            Ok(Err(error)) => Err(sort(error)),
+            Err(_) => Err(DbError::unavailable("no connection came free in time")),
+        }
+    }
+
+    /// A connection for a run, with its transaction begun. For the macros.
+    ///
+    /// # Errors
+    /// Those of [`Postgres::get`].
+    #[doc(hidden)]
+    pub async fn session(&self, mode: Mode, attempts: &Attempts) -> Result<PgSession, DbError> {
+        let begin = match mode {
+            Mode::Read | Mode::Single => None,
+            // Read-only at this level sees one moment and never fails for others' writes.
+            Mode::Snapshot => Some("BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY"),
+            Mode::Write => Some("BEGIN"),
+        };
+        let mut lost = attempts.lost();
+        loop {
+            let conn = self.get().await?;
+            let mut session = Session::new(conn, self.discard.clone(), mode, self.condition.clone());
+            let Some(begin) = begin else {
+                return Ok(session);
+            };
+            let begun = AnsiTransactionManager::begin_transaction_sql(session.conn()?, begin);
+            // A server that lives answers it at once. One whose machine is gone never does.
+            let error = match tokio::time::timeout(self.wait, begun).await {
+                Ok(Ok(())) => return Ok(session),
+                Ok(Err(error)) => DbError::from(error),
+                Err(_) => DbError::lost("the server does not answer"),
+            };
+            self.condition.note(&error, mode == Mode::Write);
+            if !error.is_of_the_connection() || lost >= Attempts::MAX_LOST {
+                return Err(error);
+            }
+            lost += 1;
+        }
+    }
+
+    /// A connection beside the pool, with limits of its own for a statement and for waiting for a lock.
+    pub(super) async fn apart(&self, statement: Duration, lock: Duration) -> Result<Conn, DbError> {
+        let connected = self.hosts.connect(&self.connector.with_limits(statement, lock)).await;
+        connected.map_err(|error| sort(PoolError::Backend(InnerError::ConnectionError(error))))
+    }
+
+    /// Whether connections are shared with others between transactions.
+    pub(super) fn is_pooled(&self) -> bool {
+        self.connector.is_pooled()
+    }
+
+    pub(super) fn condition(&self) -> &Condition {
+        &self.condition
+    }
+
+    pub(super) fn status(&self) -> PoolStatus {
+        let status = self.pool.status();
+        PoolStatus {
+            pool: "postgres",
+            max: status.max_size,
+            size: status.size,
+            idle: status.available,
+            waiting: status.waiting,
+        }
+    }
+
+    pub(super) fn close(&self) {
+        self.pool.close();
+    }
+}
+
+impl Commit for Conn {
+    /// In a transaction in which a statement failed, PostgreSQL answers `COMMIT` with a rollback and no error: a body
+    /// that took no notice of the failure would be told that all is well. Another statement before it does fail.
+    async fn commit(&mut self) -> QueryResult<()> {
+        self.batch_execute("SELECT 1; COMMIT").await?;
+        AnsiTransactionManager::transaction_manager_status_mut(self)
+            .transaction_state()?
+            .change_transaction_depth(TransactionDepthChange::DecreaseDepth)
+    }
+}
+
+/// Closes connections. The server does not notice that its client has left before a statement ends, so one that may
+/// still run is cancelled; until that is sent, the connection keeps its place in the pool, and callers who keep giving
+/// up cannot pile up statements on the server. Not behind a pooler: PgBouncer 1.18 does not pass it on, and needs a
+/// connection for it that others wait for.
+fn discard_with(connector: Arc<Connector>) -> Discard<Object<Conn>> {
+    Arc::new(move |conn, running| match tokio::runtime::Handle::try_current() {
+        Ok(runtime) if running && !connector.is_pooled() => {
+            let connector = connector.clone();
+            runtime.spawn(async move {
+                connector.cancel(conn.cancel_token()).await;
+                drop(Object::take(conn));
+            });
+        }
+        _ => drop(Object::take(conn)),
+    })
+}
+
+/// Closes connections whose time is over and that nobody asks for, until the pool is gone.
+async fn close_old(pool: WeakPool<AsyncDieselConnectionManager<Conn>>, condition: Arc<Condition>) {
+    let Some(every) = condition.look_every() else { return };
+    loop {
+        tokio::time::sleep(every).await;
+        let Some(pool) = pool.upgrade().filter(|pool| !pool.is_closed()) else { return };
+        pool.retain(|_, metrics| !condition.is_old(&metrics));
+    }
+}
+
+/// Why no connection could be made.
+#[derive(Debug, thiserror::Error)]
+enum Refused {
+    /// The driver or the server says so.
+    #[error("{}{}", Chain(.0), hint(.0))]
+    Driver(#[from] tokio_postgres::Error),
+    /// The database keeps texts otherwise than we send them.
+    #[error(
+        "the database's encoding is {0}, which cannot hold every text: souk needs UTF8; \
+         make it by CREATE DATABASE … ENCODING 'UTF8' TEMPLATE template0"
+    )]
+    Encoding(String),
+}
+
+/// What to do where the server's own words do not tell.
+fn hint(error: &tokio_postgres::Error) -> &'static str {
+    match error.as_db_error() {
+        Some(error) if error.message().starts_with("unsupported startup parameter") => {
+            "; behind PgBouncer and the like, say pooler=transaction"
+        }
+        _ => "",
+    }
+}
+
+impl Refused {
+    /// Whether the same may work later. A wrong password or name does not mend itself, nor does a certificate.
+    fn may_pass(&self) -> bool {
+        let Self::Driver(error) = self else { return false };
+        let Some(code) = error.code() else { return !is_insecure(error) };
+        // 08: the connection failed. 53: the server has no connection, memory or disk left. 58: its system fails.
+        let passing = ["08", "53", "58"].iter().any(|class| code.code().starts_with(class));
+        // 57P01, 57P02, 57P03: it is starting, stopping or has crashed.
+        passing || matches!(*code, SqlState::CANNOT_CONNECT_NOW | SqlState::ADMIN_SHUTDOWN | SqlState::CRASH_SHUTDOWN)
+    }
+}
+
+/// Whether TLS is the reason: what one side shows is not what the other asks for.
+fn is_insecure(error: &(dyn std::error::Error + 'static)) -> bool {
+    let mut next = Some(error);
+    while let Some(error) = next {
+        // An I/O error does not count what it wraps among its sources.
+        let wrapped = error.downcast_ref::<std::io::Error>().and_then(std::io::Error::get_ref);
+        let wrapped = wrapped.map_or(error, |wrapped| wrapped as &(dyn std::error::Error + 'static));
+        if wrapped.is::<rustls::Error>() || wrapped.is::<Insecure>() {
+            return true;
+        }
+        next = error.source();
+    }
+    false
+}
+
+/// Whether a server refused us for good: the settings are wrong.
+pub(super) fn is_refusal(error: &ConnectionError) -> bool {
+    let ConnectionError::CouldntSetupConfiguration(diesel::result::Error::QueryBuilderError(refused)) = error else {
+        return false;
+    };
+    refused.downcast_ref::<Refused>().is_some_and(|refused| !refused.may_pass())
+}
+
+fn sort(error: PoolError) -> DbError {
+    match error {
+        PoolError::Backend(InnerError::ConnectionError(error)) if is_refusal(&error) => {
+            DbError::Config(format!("leads to a server that refuses us: {error}"))
+        }
+        PoolError::Backend(InnerError::ConnectionError(ConnectionError::CouldntSetupConfiguration(error))) => {
+            DbError::unavailable_because("cannot connect", error)
+        }
+        PoolError::Backend(InnerError::QueryError(error)) => error.into(),
+        PoolError::Backend(error) => DbError::unavailable_because("cannot connect", error),
+        PoolError::Closed => DbError::unavailable("shutting down"),
+        error => DbError::unavailable_because("cannot connect", error),
+    }
+}

@@ -1,0 +1,300 @@
+//! The SQLite side: one writer, so that writes queue here instead of colliding in the file, and a few readers that
+//! never wait for it (WAL).
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
+
+use diesel::connection::{AnsiTransactionManager, SimpleConnection};
+use diesel::{Connection, ConnectionError, ConnectionResult, QueryResult, SqliteConnection};
+use diesel_async::pooled_connection::deadpool::{Object, Pool, PoolError};
+use diesel_async::pooled_connection::{
+    AsyncDieselConnectionManager, ManagerConfig, PoolError as InnerError, RecyclingMethod,
+};
+use diesel_async::sync_connection_wrapper::SyncConnectionWrapper;
+use diesel_async::{AsyncConnection, TransactionManager};
+
+use super::condition::Condition;
+use super::config::{Chain, Config};
+use super::error::trouble_within;
+use super::session::{Attempts, Commit, Discard, Mode, Session};
+use super::{DbError, Failure, PoolStatus, Trouble};
+
+/// What queries of the SQLite side run on.
+pub type Conn = SyncConnectionWrapper<SqliteConnection>;
+
+/// A run's connection.
+pub type SqliteSession = Session<Object<Conn>>;
+
+// A commit returns when it is on the disk (FULL). The page cache is small: the system's own does the work.
+const EVERY_CONNECTION: &str = "
+    PRAGMA busy_timeout = 5000;
+    PRAGMA synchronous = FULL;
+    PRAGMA foreign_keys = ON;
+    PRAGMA temp_store = MEMORY;
+    PRAGMA mmap_size = 0;
+    PRAGMA cache_size = -1024;
+";
+// The mode is the file's, so the first connection sets it for all.
+const WRITER: &str = "PRAGMA journal_mode = WAL; PRAGMA journal_size_limit = 16777216;";
+const READER: &str = "PRAGMA query_only = ON;";
+
+diesel::define_sql_function! {
+    /// Where `needle` begins in `haystack`, from 1; 0 where it does not.
+    #[sql_name = "instr"]
+    fn position(haystack: diesel::sql_types::Nullable<diesel::sql_types::Text>, needle: diesel::sql_types::Text)
+        -> diesel::sql_types::Nullable<diesel::sql_types::Integer>;
+}
+
+/// The connections to one SQLite file.
+#[derive(Clone)]
+pub struct Sqlite {
+    writer: Pool<Conn>,
+    readers: Pool<Conn>,
+    path: Arc<Path>,
+    wait: Duration,
+    condition: Arc<Condition>,
+    /// A statement that still runs is waited for by the wrapper: SQLite's interrupt cannot be reached safely.
+    discard: Discard<Object<Conn>>,
+}
+
+impl Sqlite {
+    /// Opens the file, and makes it where it is not there, readable by its owner alone.
+    pub(super) async fn connect(path: PathBuf, config: &Config) -> Result<Self, DbError> {
+        let path = std::path::absolute(path).map_err(|error| DbError::Config(format!("is not a path: {error}")))?;
+        let Some(name) = path.to_str().map(str::to_owned) else {
+            return Err(DbError::Config("is a path that is not UTF-8".into()));
+        };
+        create(&path).map_err(|error| match trouble_of(&error) {
+            Some(trouble) => explained(&path, trouble, Box::new(error)),
+            None => DbError::Config(format!("{name} cannot be opened: {error}")),
+        })?;
+        let sqlite = Self {
+            writer: pool(&name, WRITER, 1)?,
+            readers: pool(&name, READER, config.sqlite_readers())?,
+            path: path.into(),
+            wait: config.acquire_timeout,
+            condition: Arc::default(),
+            discard: Arc::new(|conn, _| discard(conn)),
+        };
+        sqlite.wait_until_open(config.startup_timeout).await.map_err(|error| sqlite.explain(error))?;
+        Ok(sqlite)
+    }
+
+    /// If the trouble is the file's, says which file it is and what to do.
+    pub(super) fn explain(&self, error: DbError) -> DbError {
+        match trouble_within(&error) {
+            Some(trouble @ (Trouble::DiskFull | Trouble::DiskFails | Trouble::ReadOnly)) => {
+                let cause = match error {
+                    DbError::Unavailable { source: Some(cause), .. } => cause,
+                    error => Box::new(error),
+                };
+                explained(&self.path, trouble, cause)
+            }
+            _ => error,
+        }
+    }
+
+    pub(super) fn condition(&self) -> &Condition {
+        &self.condition
+    }
+
+    /// Opens the file. If another process is just turning WAL on or recovering, SQLite refuses at once, busy timeout or
+    /// not.
+    async fn wait_until_open(&self, limit: Duration) -> Result<(), DbError> {
+        let deadline = tokio::time::Instant::now() + limit;
+        loop {
+            // The writer first: it turns WAL on, which a reader cannot.
+            let opened = match self.writer().await {
+                Ok(_) => self.reader().await,
+                Err(error) => Err(error),
+            };
+            match opened {
+                Ok(_) => return Ok(()),
+                Err(error) if error.is_busy() && tokio::time::Instant::now() < deadline => {
+                    tracing::debug!(error = %Chain(&error), "waiting for SQLite's file");
+                    tokio::time::sleep(Duration::from_millis(20)).await;
+                }
+                Err(error) => return Err(error),
+            }
+        }
+    }
+
+    /// The one connection that may write, waiting for it at most the acquire timeout.
+    ///
+    /// # Errors
+    /// [`DbError::Unavailable`] when it does not come free.
+    pub async fn writer(&self) -> Result<Object<Conn>, DbError> {
+        get(&self.writer, self.wait).await
+    }
+
+    /// A connection that may read.
+    ///
+    /// # Errors
+    /// [`DbError::Unavailable`] when none comes free.
+    pub async fn reader(&self) -> Result<Object<Conn>, DbError> {
+        get(&self.readers, self.wait).await
+    }
+
+    /// One transaction (`BEGIN IMMEDIATE`) with plain diesel in one hop to a blocking thread: for batches, which
+    /// are faster so, and whose inserts do not compile otherwise. It is committed when `work` returns `Ok`, and
+    /// rolled back when it returns an error or panics.
+    ///
+    /// Unlike a [`write!`](crate::db::write), it finishes even where the caller gives up waiting.
+    ///
+    /// # Errors
+    /// What `work` fails with, and what goes wrong with the database.
+    pub async fn batch<T, E, F>(&self, work: F) -> Result<T, E>
+    where
+        T: Send + 'static,
+        E: Failure + 'static,
+        F: FnOnce(&mut SqliteConnection) -> Result<T, E> + Send + 'static,
+    {
+        let mut conn = self.writer().await?;
+        // Given up in the middle, the wrapper waits for the work to end.
+        match conn.spawn_blocking(move |conn| Ok(conn.immediate_transaction(work))).await {
+            Ok(result) => result,
+            // The work panicked, and left its transaction open.
+            Err(error) => {
+                discard(conn);
+                Err(error.into())
+            }
+        }
+    }
+
+    /// A connection for a run, with its transaction begun. For the macros.
+    ///
+    /// # Errors
+    /// [`DbError::Unavailable`] when none comes free, or when another process holds the file.
+    #[doc(hidden)]
+    pub async fn session(&self, mode: Mode, _attempts: &Attempts) -> Result<SqliteSession, DbError> {
+        let (conn, begin, mode) = match mode {
+            Mode::Read => (self.reader().await?, None, mode),
+            Mode::Snapshot => (self.reader().await?, Some("BEGIN"), mode),
+            // What is one statement on PostgreSQL may be several here.
+            Mode::Write | Mode::Single => (self.writer().await?, Some("BEGIN IMMEDIATE"), Mode::Write),
+        };
+        let mut session = Session::new(conn, self.discard.clone(), mode, self.condition.clone());
+        if let Some(begin) = begin {
+            let conn = session.conn()?;
+            let begun = conn.spawn_blocking(move |conn| AnsiTransactionManager::begin_transaction_sql(conn, begin));
+            if let Err(error) = begun.await {
+                let error = DbError::from(error);
+                self.condition.note(&error, mode == Mode::Write);
+                return Err(error);
+            }
+        }
+        Ok(session)
+    }
+
+    pub(super) fn status(&self) -> [PoolStatus; 2] {
+        [("writer", &self.writer), ("readers", &self.readers)].map(|(name, pool)| {
+            let status = pool.status();
+            PoolStatus {
+                pool: name,
+                max: status.max_size,
+                size: status.size,
+                idle: status.available,
+                waiting: status.waiting,
+            }
+        })
+    }
+
+    pub(super) fn close(&self) {
+        self.readers.close();
+        self.writer.close();
+    }
+}
+
+impl Commit for Conn {
+    async fn commit(&mut self) -> QueryResult<()> {
+        <Conn as AsyncConnection>::TransactionManager::commit_transaction(self).await
+    }
+}
+
+fn discard(conn: Object<Conn>) {
+    drop(Object::take(conn));
+}
+
+/// A file system with less is as good as full: SQLite needs room for its log and its index of it, too.
+const LITTLE: u64 = 256 * 1024;
+
+/// Which of a file's troubles it is that somebody can do something about.
+fn trouble_of(error: &std::io::Error) -> Option<Trouble> {
+    match error.kind() {
+        std::io::ErrorKind::StorageFull | std::io::ErrorKind::QuotaExceeded => Some(Trouble::DiskFull),
+        std::io::ErrorKind::ReadOnlyFilesystem => Some(Trouble::ReadOnly),
+        _ => None,
+    }
+}
+
+fn explained(path: &Path, trouble: Trouble, cause: Box<dyn std::error::Error + Send + Sync>) -> DbError {
+    let folder = path.parent().unwrap_or(path);
+    let free = rustix::fs::statvfs(folder).ok().map(|disk| disk.f_bavail.saturating_mul(disk.f_frsize));
+    // Without room for its index, SQLite speaks of no more than an I/O error.
+    let trouble = if free.is_some_and(|free| free < LITTLE) { Trouble::DiskFull } else { trouble };
+    let (path, folder) = (path.display(), folder.display());
+    let reason = match trouble {
+        Trouble::DiskFull => {
+            let free = free.map(|free| format!(" ({} KiB free)", free / 1024)).unwrap_or_default();
+            format!("the disk of {path} is full{free}: make room in {folder} or on its file system")
+        }
+        Trouble::ReadOnly => {
+            format!("{path} can only be read: the file, {folder} and its file system must be writable for this user")
+        }
+        _ => format!("{path} cannot be read or written: look at its disk, its permissions and the system's log"),
+    };
+    DbError::Unavailable { trouble, reason: reason.into(), source: Some(cause) }
+}
+
+fn create(path: &Path) -> std::io::Result<()> {
+    if let Some(directory) = path.parent() {
+        std::fs::create_dir_all(directory)?;
+    }
+    let mut options = std::fs::OpenOptions::new();
+    options.create(true).append(true);
+    #[cfg(unix)]
+    std::os::unix::fs::OpenOptionsExt::mode(&mut options, 0o600);
+    options.open(path).map(drop)
+}
+
+fn pool(path: &str, pragmas: &'static str, size: usize) -> Result<Pool<Conn>, DbError> {
+    let mut manager = ManagerConfig::default();
+    manager.recycling_method = RecyclingMethod::Fast;
+    manager.custom_setup = Box::new(move |path| {
+        let path = path.to_owned();
+        Box::pin(async move {
+            tokio::task::spawn_blocking(move || open(&path, pragmas))
+                .await
+                .unwrap_or_else(|error| Err(ConnectionError::BadConnection(error.to_string())))
+                .map(Conn::new)
+        })
+    });
+    Pool::builder(AsyncDieselConnectionManager::new_with_config(path, manager))
+        .max_size(size)
+        .build()
+        .map_err(|error| DbError::Config(format!("cannot be used: {error}")))
+}
+
+fn open(path: &str, pragmas: &str) -> ConnectionResult<SqliteConnection> {
+    let mut conn = SqliteConnection::establish(path)?;
+    conn.batch_execute(EVERY_CONNECTION)
+        .and_then(|()| conn.batch_execute(pragmas))
+        .map_err(ConnectionError::CouldntSetupConfiguration)?;
+    Ok(conn)
+}
+
+async fn get(pool: &Pool<Conn>, wait: Duration) -> Result<Object<Conn>, DbError> {
+    match tokio::time::timeout(wait, pool.get()).await {
+        Ok(Ok(conn)) => Ok(conn),
+        Ok(Err(PoolError::Closed)) => Err(DbError::unavailable("shutting down")),
+        Ok(Err(PoolError::Backend(InnerError::ConnectionError(ConnectionError::CouldntSetupConfiguration(error))))) => {
+            Err(error.into())
+        }
+        Ok(Err(error)) => {
+            let trouble = trouble_within(&error).unwrap_or(Trouble::Unreachable);
+            Err(DbError::of(trouble, "cannot open the file", error))
+        }
+        Err(_) => Err(DbError::unavailable("no connection came free in time")),
+    }
+}

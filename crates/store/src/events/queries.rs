@@ -1,0 +1,246 @@
+//! The SQL of a log that both engines share.
+
+use chrono::{DateTime, Utc};
+use diesel::{prelude::*, sql_query, sql_types::BigInt};
+use diesel_async::RunQueryDsl;
+use souk_common::ids::{EventId, UserId};
+
+use super::{
+    Conn, Id,
+    schema::{event_dead_letters as letters, event_epoch, event_readers, events},
+};
+pub(crate) use super::{head, is_any_unplaced, place};
+use crate::events::{AFTER_OF, Checkpoint, DeadLetter, Event, letters::Which};
+
+#[derive(Queryable, QueryableByName)]
+#[diesel(table_name = events)]
+struct Row {
+    #[diesel(sql_type = BigInt)]
+    position: i64,
+    id: EventId,
+    kind: String,
+    subject: String,
+    owner_id: Option<UserId>,
+    data_type: String,
+    data: Vec<u8>,
+    created_at: DateTime<Utc>,
+}
+
+impl From<Row> for Event {
+    fn from(row: Row) -> Self {
+        let Row { position, id, kind, subject, owner_id: owner, data_type, data, created_at: time } = row;
+        Self { position, id, kind, subject, owner, data_type, data: data.into(), time }
+    }
+}
+
+/// The events after a position, in order, at most `limit`.
+pub(crate) async fn after(conn: &mut Conn, position: i64, limit: i64) -> QueryResult<Vec<Event>> {
+    let rows: Vec<Row> = events::table
+        .filter(events::position.gt(position))
+        .order(events::position)
+        .limit(limit)
+        .select((
+            events::position.assume_not_null(),
+            events::id,
+            events::kind,
+            events::subject,
+            events::owner_id,
+            events::data_type,
+            events::data,
+            events::created_at,
+        ))
+        .load(conn)
+        .await?;
+    Ok(rows.into_iter().map(Event::from).collect())
+}
+
+/// An owner's events after a position, in order, at most `limit`.
+pub(crate) async fn after_of(conn: &mut Conn, owner: UserId, position: i64, limit: i64) -> QueryResult<Vec<Event>> {
+    let rows: Vec<Row> = sql_query(AFTER_OF)
+        .bind::<Id, _>(owner)
+        .bind::<BigInt, _>(position)
+        .bind::<BigInt, _>(limit)
+        .load(conn)
+        .await?;
+    Ok(rows.into_iter().map(Event::from).collect())
+}
+
+/// The id of the event at a position, where it is kept.
+pub(crate) async fn id_at(conn: &mut Conn, position: i64) -> QueryResult<Option<EventId>> {
+    events::table.filter(events::position.eq(position)).select(events::id).first(conn).await.optional()
+}
+
+/// What was drawn for the log when its tables were made.
+pub(crate) async fn epoch(conn: &mut Conn) -> QueryResult<Vec<u8>> {
+    event_epoch::table.select(event_epoch::epoch).first(conn).await
+}
+
+/// The position of the oldest event that is kept.
+pub(crate) async fn oldest(conn: &mut Conn) -> QueryResult<Option<i64>> {
+    events::table.select(diesel::dsl::min(events::position)).first(conn).await
+}
+
+/// Deletes events from before a time, up to a position. Returns how many.
+pub(crate) async fn forget(conn: &mut Conn, before: DateTime<Utc>, up_to: i64) -> QueryResult<u64> {
+    let old = events::table.filter(events::position.le(up_to)).filter(events::created_at.lt(before));
+    Ok(diesel::delete(old).execute(conn).await? as u64)
+}
+
+/// Up to where a reader has read a source.
+pub(crate) async fn checkpoint(conn: &mut Conn, reader: &str, source: &str) -> QueryResult<Option<i64>> {
+    event_readers::table.find((reader, source)).select(event_readers::position).first(conn).await.optional()
+}
+
+/// The lowest position that any reader of a source has come to.
+pub(crate) async fn hindmost(conn: &mut Conn, source: &str) -> QueryResult<Option<i64>> {
+    let readers = event_readers::table.filter(event_readers::source.eq(source));
+    readers.select(diesel::dsl::min(event_readers::position)).first(conn).await
+}
+
+/// Creates a reader's checkpoint, if it has none.
+pub(crate) async fn take_seat(conn: &mut Conn, reader: &str, source: &str, position: i64) -> QueryResult<()> {
+    let row =
+        (event_readers::reader.eq(reader), event_readers::source.eq(source), event_readers::position.eq(position));
+    diesel::insert_into(event_readers::table).values(row).on_conflict_do_nothing().execute(conn).await?;
+    Ok(())
+}
+
+/// Moves a reader's checkpoint to a later position, or removes a dead letter. `false` if it was not there: somebody
+/// else was faster.
+pub(crate) async fn advance(conn: &mut Conn, checkpoint: Checkpoint, to: i64) -> QueryResult<bool> {
+    if checkpoint.is_letter {
+        // Whoever sets others of its subject aside waits until this is done, or this for them.
+        hold(conn, checkpoint.reader, checkpoint.source).await?;
+        return remove(conn, checkpoint.reader, checkpoint.source, to).await;
+    }
+    let row = event_readers::table
+        .find((checkpoint.reader, checkpoint.source))
+        .filter(event_readers::position.eq(checkpoint.position));
+    Ok(diesel::update(row).set(event_readers::position.eq(to)).execute(conn).await? == 1)
+}
+
+/// A reader's position, which nobody else changes until the transaction ends.
+pub(crate) async fn hold(conn: &mut Conn, reader: &str, source: &str) -> QueryResult<Option<i64>> {
+    let row = diesel::update(event_readers::table.find((reader, source)));
+    let held = row.set(event_readers::position.eq(event_readers::position)).returning(event_readers::position);
+    held.get_result(conn).await.optional()
+}
+
+/// Whether a reader has any dead letters.
+pub(crate) async fn has_letters(conn: &mut Conn, reader: &str, source: &str) -> QueryResult<bool> {
+    let own = letters::table.filter(letters::reader.eq(reader)).filter(letters::source.eq(source));
+    diesel::select(diesel::dsl::exists(own)).get_result(conn).await
+}
+
+/// Those of these subjects of which a reader has dead letters, and whether these are to be acted on.
+pub(crate) async fn lying(
+    conn: &mut Conn,
+    reader: &str,
+    source: &str,
+    subjects: &[&str],
+) -> QueryResult<Vec<(String, Option<DateTime<Utc>>)>> {
+    let own = letters::table.filter(letters::reader.eq(reader)).filter(letters::source.eq(source));
+    let found = own.filter(letters::subject.eq_any(subjects)).select((letters::subject, letters::requeued_at));
+    found.load(conn).await
+}
+
+/// Writes a dead letter.
+pub(crate) async fn set_aside(conn: &mut Conn, letter: &DeadLetter) -> QueryResult<()> {
+    let event = &letter.event;
+    let row = (
+        letters::reader.eq(&letter.reader),
+        letters::source.eq(&letter.source),
+        letters::position.eq(event.position),
+        letters::id.eq(event.id),
+        letters::kind.eq(&event.kind),
+        letters::subject.eq(&event.subject),
+        letters::data_type.eq(&event.data_type),
+        letters::data.eq(&*event.data),
+        letters::created_at.eq(event.time),
+        letters::tries.eq(letter.tries),
+        letters::last_error.eq(&letter.last_error),
+        letters::first_tried_at.eq(letter.first_tried),
+        letters::last_tried_at.eq(letter.last_tried),
+        letters::set_aside_at.eq(letter.set_aside),
+        letters::requeued_at.eq(letter.requeued),
+    );
+    diesel::insert_into(letters::table).values(row).execute(conn).await?;
+    Ok(())
+}
+
+/// Dead letters, by reader and position.
+pub(crate) async fn dead_letters(conn: &mut Conn, source: &str, which: &Which<'_>) -> QueryResult<Vec<DeadLetter>> {
+    type Place = (String, String, i64, EventId, String, String, String, Vec<u8>, DateTime<Utc>);
+    type Tried = (i32, Option<String>, Option<DateTime<Utc>>, Option<DateTime<Utc>>);
+    type Set = (DateTime<Utc>, Option<DateTime<Utc>>);
+    let own = letters::table.filter(letters::source.eq(source)).order((letters::reader, letters::position));
+    let own = own.into_boxed();
+    let some = match which {
+        Which::After(None, limit) => own.limit(*limit),
+        Which::After(Some((reader, position)), limit) => {
+            let further = letters::reader.eq(reader).and(letters::position.gt(position));
+            own.filter(letters::reader.gt(reader).or(further)).limit(*limit)
+        }
+        Which::One(reader, position) => {
+            own.filter(letters::reader.eq(*reader)).filter(letters::position.eq(position)).limit(1)
+        }
+        Which::Requeued(reader) => {
+            own.filter(letters::reader.eq(*reader)).filter(letters::requeued_at.is_not_null()).limit(1)
+        }
+    };
+    let columns = (
+        (
+            letters::reader,
+            letters::source,
+            letters::position,
+            letters::id,
+            letters::kind,
+            letters::subject,
+            letters::data_type,
+            letters::data,
+            letters::created_at,
+        ),
+        (letters::tries, letters::last_error, letters::first_tried_at, letters::last_tried_at),
+        (letters::set_aside_at, letters::requeued_at),
+    );
+    let rows: Vec<(Place, Tried, Set)> = some.select(columns).load(conn).await?;
+    let letter = |(place, tried, (set_aside, requeued)): (Place, Tried, Set)| {
+        let (reader, source, position, id, kind, subject, data_type, data, time) = place;
+        let (tries, last_error, first_tried, last_tried) = tried;
+        // Nobody watches dead letters.
+        let event = Event { position, id, kind, subject, owner: None, data_type, data: data.into(), time };
+        DeadLetter { reader, source, event, tries, last_error, first_tried, last_tried, set_aside, requeued }
+    };
+    Ok(rows.into_iter().map(letter).collect())
+}
+
+/// Has all of a reader's dead letters of a subject acted on, or no longer.
+pub(crate) async fn requeue(
+    conn: &mut Conn,
+    (reader, source, subject): (&str, &str, &str),
+    at: Option<DateTime<Utc>>,
+) -> QueryResult<()> {
+    let own = letters::table.filter(letters::reader.eq(reader)).filter(letters::source.eq(source));
+    let of_subject = diesel::update(own.filter(letters::subject.eq(subject)));
+    of_subject.set(letters::requeued_at.eq(at)).execute(conn).await?;
+    Ok(())
+}
+
+/// Writes another try of a dead letter down, and why it failed.
+pub(crate) async fn tried_again(conn: &mut Conn, letter: &DeadLetter, why: &str, at: DateTime<Utc>) -> QueryResult<()> {
+    let row = diesel::update(letters::table.find((&letter.reader, &letter.source, letter.event.position)));
+    let tried = (
+        letters::tries.eq(letters::tries + 1),
+        letters::last_error.eq(why),
+        letters::first_tried_at.eq(letter.first_tried.unwrap_or(at)),
+        letters::last_tried_at.eq(at),
+    );
+    row.set(tried).execute(conn).await?;
+    Ok(())
+}
+
+/// Takes a dead letter away. `false` if it is not there.
+pub(crate) async fn remove(conn: &mut Conn, reader: &str, source: &str, position: i64) -> QueryResult<bool> {
+    let row = diesel::delete(letters::table.find((reader, source, position)));
+    Ok(row.execute(conn).await? == 1)
+}

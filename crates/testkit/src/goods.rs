@@ -1,0 +1,34 @@
+//! Products for tests, and keys for what is asked of them.
+
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use souk_proto::{
+    google::r#type::Money,
+    inventory::v1::{Product, product::StockTracking},
+};
+
+/// So much in pounds.
+pub fn gbp(units: i64, nanos: i32) -> Money {
+    Money { currency_code: "GBP".to_owned(), units, nanos }
+}
+
+/// A product that can be made, at 2.50 GBP.
+pub fn draft(sku: &str) -> Product {
+    Product {
+        sku: sku.to_owned(),
+        title: format!("Title of {sku}"),
+        price: Some(gbp(2, 500_000_000)),
+        ..Product::default()
+    }
+}
+
+/// Postage: a product whose stock nobody counts.
+pub fn untracked(sku: &str) -> Product {
+    Product { stock_tracking: StockTracking::Untracked.into(), ..draft(sku) }
+}
+
+/// A key that no other request has.
+pub fn key() -> String {
+    static NEXT: AtomicU64 = AtomicU64::new(0);
+    format!("key-{}", NEXT.fetch_add(1, Ordering::Relaxed))
+}

@@ -1,2 +1,0 @@
-DROP TABLE event_readers;
-DROP TABLE events;

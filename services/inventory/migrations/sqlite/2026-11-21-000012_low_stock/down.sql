@@ -1,2 +1,0 @@
-DROP INDEX products_with_threshold;
-ALTER TABLE products DROP COLUMN low_stock_threshold;

@@ -1,2 +1,0 @@
-DROP TABLE simulated_refunds;
-DROP TABLE simulated_payments;

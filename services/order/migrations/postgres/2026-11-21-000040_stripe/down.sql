@@ -1,2 +1,0 @@
-DROP TABLE payment_notices;
-DROP TABLE stripe_payments;

@@ -1,0 +1,281 @@
+-- What was bought, how far it has come, how it is paid, and who is at it. All money of an order is in its currency,
+-- in minor units.
+CREATE TABLE orders (
+    id uuid PRIMARY KEY,
+    customer_id uuid NOT NULL,
+    state text NOT NULL
+        CHECK (state IN ('PENDING', 'CONFIRMED', 'REJECTED', 'CANCELLING', 'CANCELLED')),
+    -- What the saga does next: set while it runs.
+    step text
+        CHECK (step IN ('RESERVE', 'AUTHORIZE', 'COMMIT', 'CAPTURE', 'RELEASE', 'VOID', 'RESTOCK', 'REFUND')),
+    currency text NOT NULL,
+    total_minor bigint NOT NULL CHECK (total_minor >= 0),
+    -- What was given back.
+    refunded_minor bigint NOT NULL,
+    shipping_address jsonb NOT NULL,
+    external_id text COLLATE "C" UNIQUE,
+    -- Why it could not be placed.
+    rejection jsonb,
+    payment_provider text,
+    payment_reference text,
+    payment_state text
+        CHECK (payment_state IN ('AUTHORIZED', 'CAPTURED', 'VOIDED', 'DECLINED', 'REFUNDED')),
+    -- Kept until the provider has answered.
+    payment_token text,
+    placed_at timestamptz NOT NULL,
+    created_at timestamptz NOT NULL,
+    updated_at timestamptz NOT NULL,
+    version bigint NOT NULL,
+    -- Entries of the timeline so far, and returns that are under way.
+    entries integer NOT NULL,
+    pending_returns integer NOT NULL CHECK (pending_returns >= 0),
+    -- Whoever runs the saga knows this number. From due_at on anyone else may take it over.
+    lease bigint,
+    due_at timestamptz,
+    attempts integer NOT NULL,
+    last_error text,
+    -- What adjustments under way will give back.
+    refunding_minor bigint NOT NULL DEFAULT 0,
+    -- Whether an operator says that the payment was captured or given up, and not the provider.
+    payment_settled_manually boolean NOT NULL DEFAULT false,
+    -- What operators gave back by other means than souk's: a part of refunded_minor.
+    refunded_manually_minor bigint NOT NULL DEFAULT 0,
+    CONSTRAINT orders_refund_within_total CHECK (0 <= refunded_minor AND refunded_minor <= total_minor),
+    CONSTRAINT orders_refunding_within_total
+        CHECK (refunding_minor >= 0 AND refunded_minor + refunding_minor <= total_minor),
+    CONSTRAINT orders_refunded_manually_within_refunded
+        CHECK (0 <= refunded_manually_minor AND refunded_manually_minor <= refunded_minor),
+    -- An order is final, or it has a next step and a time from which anyone may take it up.
+    CONSTRAINT orders_never_stuck CHECK (
+        (state IN ('PENDING', 'CANCELLING')) = (step IS NOT NULL)
+        AND (step IS NOT NULL) = (due_at IS NOT NULL)
+    ),
+    CONSTRAINT orders_rejected_with_reason CHECK (state <> 'REJECTED' OR rejection IS NOT NULL)
+);
+CREATE INDEX orders_by_creation ON orders (created_at, id);
+CREATE INDEX orders_by_customer ON orders (customer_id, created_at, id);
+CREATE INDEX orders_due ON orders (due_at) WHERE due_at IS NOT NULL;
+
+-- This table and the next refer to orders without a foreign key: their rows are written by the statement that writes or
+-- changes the order, and nothing deletes an order. To look for it once more was a quarter of what that statement cost.
+-- souk verify finds rows without an order (docs/adr/0012).
+CREATE TABLE order_lines (
+    order_id uuid NOT NULL,
+    number integer NOT NULL CHECK (number >= 1),
+    product_id uuid NOT NULL,
+    sku text NOT NULL,
+    title text NOT NULL,
+    quantity bigint NOT NULL CHECK (quantity > 0),
+    unit_price_minor bigint NOT NULL CHECK (unit_price_minor >= 0),
+    total_minor bigint NOT NULL,
+    -- Pieces that came back or are on their way back.
+    returned bigint NOT NULL,
+    -- Whether inventory counts the product's stock.
+    tracked boolean NOT NULL,
+    -- Pieces that shipments name, those of them that came back, and those cancelled before they were shipped.
+    shipped bigint NOT NULL DEFAULT 0,
+    returned_shipped bigint NOT NULL DEFAULT 0,
+    cancelled bigint NOT NULL DEFAULT 0,
+    PRIMARY KEY (order_id, number),
+    CONSTRAINT order_lines_total CHECK (total_minor = quantity * unit_price_minor),
+    CONSTRAINT order_lines_never_more_back_than_bought CHECK (0 <= returned AND returned <= quantity),
+    CONSTRAINT order_lines_pieces CHECK (
+        cancelled >= 0 AND shipped >= 0 AND returned_shipped >= 0
+        AND returned_shipped <= shipped AND returned_shipped <= returned
+        AND shipped + cancelled + returned - returned_shipped <= quantity
+    )
+);
+
+-- Everything that happened to an order. Only ever added to.
+CREATE TABLE timeline_entries (
+    order_id uuid NOT NULL,
+    number integer NOT NULL CHECK (number >= 1),
+    kind text NOT NULL,
+    actor text NOT NULL,
+    detail text NOT NULL,
+    created_at timestamptz NOT NULL,
+    -- Whether it is for staff alone.
+    internal boolean NOT NULL DEFAULT false,
+    PRIMARY KEY (order_id, number)
+);
+
+-- A return, a cancellation of pieces or a refund without goods: all that is given back of an order that stays
+-- confirmed. The state RETURNING means that it is under way, whichever it is.
+CREATE TABLE returns (
+    id uuid PRIMARY KEY,
+    order_id uuid NOT NULL REFERENCES orders (id),
+    state text NOT NULL CHECK (state IN ('RETURNING', 'COMPLETED')),
+    step text CHECK (step IN ('RESTOCK', 'REFUND')),
+    refund_minor bigint NOT NULL CHECK (refund_minor >= 0),
+    reason text NOT NULL,
+    returned_at timestamptz NOT NULL,
+    created_at timestamptz NOT NULL,
+    updated_at timestamptz NOT NULL,
+    lease bigint,
+    due_at timestamptz,
+    attempts integer NOT NULL,
+    last_error text,
+    cause text NOT NULL DEFAULT 'RETURN' CHECK (cause IN ('RETURN', 'CANCELLATION', 'REFUND')),
+    -- Whether an operator gave back the money by other means than souk's.
+    settled_manually boolean NOT NULL DEFAULT false,
+    CONSTRAINT returns_never_stuck CHECK (
+        (state = 'RETURNING') = (step IS NOT NULL) AND (step IS NOT NULL) = (due_at IS NOT NULL)
+    )
+);
+CREATE INDEX returns_by_order ON returns (order_id, id);
+CREATE INDEX returns_due ON returns (due_at) WHERE due_at IS NOT NULL;
+
+CREATE TABLE return_lines (
+    return_id uuid NOT NULL REFERENCES returns (id),
+    line_number integer NOT NULL,
+    quantity bigint NOT NULL CHECK (quantity > 0),
+    PRIMARY KEY (return_id, line_number)
+);
+
+CREATE TABLE shipments (
+    id uuid PRIMARY KEY,
+    order_id uuid NOT NULL REFERENCES orders (id),
+    carrier text NOT NULL,
+    tracking_number text NOT NULL,
+    tracking_url text NOT NULL,
+    shipped_at timestamptz NOT NULL,
+    created_at timestamptz NOT NULL
+);
+CREATE INDEX shipments_by_order ON shipments (order_id, id);
+
+CREATE TABLE shipment_lines (
+    shipment_id uuid NOT NULL REFERENCES shipments (id),
+    line_number integer NOT NULL,
+    quantity bigint NOT NULL CHECK (quantity > 0),
+    PRIMARY KEY (shipment_id, line_number)
+);
+
+-- What callers asked with a key of their own, and what they were answered. A row appears in the transaction that
+-- records the order or return, and gets its response in the one that makes it final. It has no foreign key to them, for
+-- it is written first: that decides which of several equal requests goes on.
+CREATE TABLE idempotency_keys (
+    caller text COLLATE "C" NOT NULL,
+    method text COLLATE "C" NOT NULL,
+    key text COLLATE "C" NOT NULL,
+    -- SHA-256 of the request.
+    request_hash bytea NOT NULL,
+    order_id uuid NOT NULL,
+    return_id uuid,
+    response bytea,
+    created_at timestamptz NOT NULL,
+    PRIMARY KEY (caller, method, key)
+);
+CREATE INDEX idempotency_keys_by_order ON idempotency_keys (order_id);
+CREATE INDEX idempotency_keys_by_age ON idempotency_keys (created_at);
+
+-- The simulated payment provider's own books. They stand for another company's database: souk's own tables are never
+-- joined with them but by `souk verify`, which asks whether both sides agree.
+CREATE TABLE simulated_payments (
+    -- The key that souk gave: the order.
+    key text COLLATE "C" PRIMARY KEY,
+    reference text NOT NULL,
+    -- What the token said is to happen.
+    behaviour text NOT NULL,
+    state text NOT NULL
+        CHECK (state IN ('NEW', 'AUTHORIZED', 'CAPTURED', 'VOIDED', 'DECLINED')),
+    currency text NOT NULL,
+    amount_minor bigint NOT NULL CHECK (amount_minor >= 0),
+    refunded_minor bigint NOT NULL,
+    -- Why it was declined.
+    message text NOT NULL,
+    -- Until when an authorisation can be captured.
+    expires_at timestamptz NOT NULL,
+    authorize_calls integer NOT NULL,
+    capture_calls integer NOT NULL,
+    CONSTRAINT simulated_payments_refund CHECK (
+        0 <= refunded_minor AND refunded_minor <= amount_minor
+        AND (refunded_minor = 0 OR state = 'CAPTURED')
+    )
+);
+
+CREATE TABLE simulated_refunds (
+    -- The key that souk gave: the return, or the order's cancellation.
+    key text COLLATE "C" PRIMARY KEY,
+    payment text COLLATE "C" NOT NULL REFERENCES simulated_payments (key),
+    amount_minor bigint NOT NULL CHECK (amount_minor > 0)
+);
+CREATE INDEX simulated_refunds_by_payment ON simulated_refunds (payment);
+
+-- Which of Stripe's intents stands for which order. Written before money is held by the intent, and never changed: of
+-- several that were made for one order, only the one that stands here is ever confirmed.
+CREATE TABLE stripe_payments (
+    -- The key of the payment: the order.
+    key text COLLATE "C" PRIMARY KEY,
+    -- Stripe's id; none where nothing was ever held and nothing will be.
+    intent text COLLATE "C" UNIQUE,
+    -- Where there is no intent: why not, or nothing for an order that costs nothing.
+    message text NOT NULL CHECK (intent IS NULL OR message = ''),
+    created_at timestamptz NOT NULL
+);
+
+-- Webhooks of payment providers that were taken in, by the provider's id of the event.
+CREATE TABLE payment_notices (
+    id text COLLATE "C" PRIMARY KEY,
+    received_at timestamptz NOT NULL
+);
+CREATE INDEX payment_notices_by_age ON payment_notices (received_at);
+
+-- Where events are posted.
+CREATE TABLE webhook_endpoints (
+    id uuid PRIMARY KEY,
+    url text NOT NULL,
+    description text NOT NULL,
+    -- A list of the types it is for; empty: all.
+    event_types jsonb NOT NULL,
+    -- whsec_…, as the receiver has it: events are signed with it.
+    secret text NOT NULL,
+    -- The one before, with which events are signed as well until a time.
+    previous_secret text,
+    previous_secret_until timestamptz,
+    disabled_at timestamptz,
+    disable_reason text CHECK (disable_reason IN ('ADMINISTRATOR', 'GONE', 'FAILING')),
+    -- Since when every try has failed.
+    failing_since timestamptz,
+    created_at timestamptz NOT NULL,
+    updated_at timestamptz NOT NULL,
+    version bigint NOT NULL,
+    CONSTRAINT webhook_endpoints_disabled_with_reason CHECK ((disabled_at IS NULL) = (disable_reason IS NULL))
+);
+
+-- An event on its way to an endpoint, and the log of that.
+CREATE TABLE webhook_deliveries (
+    id uuid PRIMARY KEY,
+    endpoint_id uuid NOT NULL REFERENCES webhook_endpoints (id) ON DELETE CASCADE,
+    event_id uuid NOT NULL,
+    kind text COLLATE "C" NOT NULL,
+    subject text COLLATE "C" NOT NULL,
+    -- The event's place in the log. Of one subject, one goes after the other.
+    position bigint NOT NULL,
+    -- What is posted, to the letter.
+    body text NOT NULL,
+    state text NOT NULL CHECK (state IN ('PENDING', 'DELIVERED', 'FAILED')),
+    -- Tries so far; of them since it was last asked for; the last of them.
+    attempt_count integer NOT NULL,
+    tries integer NOT NULL,
+    attempts jsonb NOT NULL,
+    last_code integer NOT NULL,
+    -- Whoever tries it knows this number. From due_at on anyone else may.
+    lease bigint,
+    due_at timestamptz,
+    created_at timestamptz NOT NULL,
+    settled_at timestamptz,
+    UNIQUE (endpoint_id, event_id),
+    CONSTRAINT webhook_deliveries_never_stuck CHECK (
+        (state = 'PENDING') = (due_at IS NOT NULL) AND (state = 'PENDING') = (settled_at IS NULL)
+    )
+);
+CREATE INDEX webhook_deliveries_due ON webhook_deliveries (endpoint_id, due_at) WHERE due_at IS NOT NULL;
+CREATE INDEX webhook_deliveries_in_order ON webhook_deliveries (endpoint_id, subject, position) WHERE due_at IS NOT NULL;
+CREATE INDEX webhook_deliveries_log ON webhook_deliveries (endpoint_id, id);
+CREATE INDEX webhook_deliveries_by_age ON webhook_deliveries (created_at);
+
+-- Rows that change soon after they are written leave room for that on their page. A change of what no index has then needs
+-- no new entry in any of them.
+ALTER TABLE orders SET (fillfactor = 60);
+ALTER TABLE idempotency_keys SET (fillfactor = 70);
+ALTER TABLE simulated_payments SET (fillfactor = 70);

@@ -1,1 +1,0 @@
--- Here a key costs next to nothing, and a table cannot lose one.
