@@ -9,7 +9,7 @@ use souk_common::ids::OrderId;
 use souk_store::verify::{Check, LIMIT};
 
 use super::schema::{order_lines, orders};
-use super::{Conn, Id, NIL, ORDER_KEY};
+use super::{Conn, Id, NIL, ORDER_KEY, ORDER_OF_PAYMENT};
 use crate::{
     domain::State,
     store::{
@@ -36,15 +36,19 @@ struct Broken {
 pub(in crate::store) async fn check(conn: &mut Conn, promise: &Promise) -> Result<Check, StoreError> {
     let count = format!("SELECT count(*) AS counted FROM {}", promise.counted);
     let counted: Count = diesel::sql_query(count).get_result(conn).await?;
-    // The texts are constants of ours.
-    let broken = promise.broken.replace("{key}", ORDER_KEY).replace("{nil}", NIL);
-    let broken = format!("{broken} ORDER BY 1 LIMIT {LIMIT}");
-    let rows: Vec<Broken> = diesel::sql_query(broken).load(conn).await?;
+    let rows: Vec<Broken> = diesel::sql_query(broken(promise)).load(conn).await?;
     Ok(Check {
         name: promise.name,
         counted: counted.counted,
         broken: rows.into_iter().map(|row| format!("{}: {}", row.id.name(), row.why)).collect(),
     })
+}
+
+/// The statement that finds what breaks a promise. Its parts are constants of ours.
+pub(in crate::store) fn broken(promise: &Promise) -> String {
+    let parts = [("{key}", ORDER_KEY), ("{is_of}", ORDER_OF_PAYMENT), ("{nil}", NIL)];
+    let filled = parts.iter().fold(promise.broken.to_owned(), |text, (name, part)| text.replace(name, part));
+    format!("{filled} ORDER BY 1 LIMIT {LIMIT}")
 }
 
 /// A page of all orders by id, with what inventory should know of each.

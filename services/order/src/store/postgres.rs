@@ -27,6 +27,8 @@ pub type Backend = diesel::pg::Pg;
 pub type Id = diesel::sql_types::Uuid;
 /// The digits of an order's id, in SQL.
 pub(super) const ORDER_KEY: &str = "replace(o.id::text, '-', '')";
+/// Whether payment `p` is that of order `o`. The planner hashes one side.
+pub(super) const ORDER_OF_PAYMENT: &str = "p.key = replace(o.id::text, '-', '')";
 
 /// The id of nothing, in SQL.
 pub(super) const NIL: &str = "CAST('00000000-0000-0000-0000-000000000000' AS uuid)";

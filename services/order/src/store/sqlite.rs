@@ -18,6 +18,8 @@ pub type Backend = diesel::sqlite::Sqlite;
 pub type Id = diesel::sql_types::Binary;
 /// The digits of an order's id, in SQL.
 pub(super) const ORDER_KEY: &str = "lower(hex(o.id))";
+/// Whether payment `p` is that of order `o`.
+pub(super) const ORDER_OF_PAYMENT: &str = "o.id = unhex(p.key)";
 
 /// The id of nothing, in SQL.
 pub(super) const NIL: &str = "zeroblob(16)";
