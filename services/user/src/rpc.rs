@@ -3,8 +3,8 @@
 mod convert;
 mod ended;
 mod list;
-mod session;
-mod user;
+mod sessions;
+mod users;
 
 pub use self::ended::Accounts;
 use std::sync::Arc;
