@@ -6,4 +6,5 @@ pub mod coalesce;
 pub mod db;
 pub mod events;
 pub mod jobs;
+pub mod service;
 pub mod verify;

@@ -49,7 +49,7 @@ impl Webhooks {
         shutdown: &CancellationToken,
     ) -> Result<Self, ServeError> {
         // Before anyone can add an endpoint, so that it misses nothing from then on.
-        log.checkpoint(recorder::NAME, false).await?;
+        log.checkpoint(recorder::NAME, false).await.map_err(ServeError::database("order"))?;
         let recorder = Recorder::new(store.clone(), settings.set_aside_after)?;
         let recording = tokio::spawn(log.clone().serve(Arc::new(recorder)));
 
