@@ -1,28 +1,44 @@
-//! SessionService: log-in, refresh, log-out, and the published keys.
+//! SessionService: log-in, refresh, log-out, sessions that have ended, and the published keys; and the check of this
+//! service's own callers against ended sessions.
 
+use std::str::FromStr;
+
+use chrono::{DateTime, TimeDelta, Utc};
+use souk_common::{
+    auth::{Identity, Recheck},
+    error::Problem,
+    ids::SessionId,
+};
 use souk_proto::user::v1::{
     GetJsonWebKeySetRequest, GetJsonWebKeySetResponse, ListEndedSessionsRequest, ListEndedSessionsResponse,
     LogInRequest, LogOutRequest, LogOutResponse, RefreshSessionRequest, Session,
-    session_service_server::SessionService,
+    list_ended_sessions_response::EndedSession, session_service_server::SessionService,
 };
 use tonic::{Request, Response, Status};
+use uuid::Uuid;
 
-use super::{Rpc, convert, ended};
+use super::{Rpc, convert};
 use crate::{
     domain::{
         email::Email,
         now,
         password::{Password, Verdict},
         session,
-        token::{RefreshToken, Salt, SigningKey},
+        token::{LEEWAY, RefreshToken, Salt, SigningKey},
         user::{State, User},
     },
     error::Error,
-    store::{
-        self,
-        sessions::{Exchange, Exchanged},
-    },
+    store::{Exchange, Exchanged, Opening, Store},
 };
+
+/// Sessions listed at a time.
+const PAGE: i64 = 1000;
+/// The overlap of two reads: the end of a session has the time at which its transaction began, by the clock of its
+/// replica, and a reader may have seen later ones before it was committed.
+const AGAIN: TimeDelta = TimeDelta::minutes(2);
+
+/// A place in the order of the sessions that have ended.
+type Place = (DateTime<Utc>, SessionId);
 
 #[tonic::async_trait]
 impl SessionService for Rpc {
@@ -30,7 +46,7 @@ impl SessionService for Rpc {
         let request = request.into_inner();
         let password = Password::typed(request.password);
         let found = match Email::parse(&request.email) {
-            Ok(email) => store::users::by_email(&self.0.db, email.as_str()).await?,
+            Ok(email) => self.0.store.user_by_email(email.as_str()).await?,
             Err(_) => None,
         };
         let (user, hash) = found.unzip();
@@ -49,8 +65,8 @@ impl SessionService for Rpc {
         let key = self.0.issuer.signing_key().await?;
         let token = RefreshToken::random().map_err(Error::from)?;
         let scope = Some(request.scopes.join(" ")).filter(|scope| !scope.is_empty());
-        let opening = store::sessions::Opening { scope, token: &token, now: now(), ttl: self.0.session_ttl };
-        let begun = store::sessions::begin(&self.0.db, &user, &checked, &hash, opening).await?;
+        let opening = Opening { scope, token: &token, now: now(), ttl: self.0.session_ttl };
+        let begun = self.0.store.begin_session(&user, &checked, &hash, opening).await?;
         self.reply(&key, begun, token)
     }
 
@@ -60,13 +76,13 @@ impl SessionService for Rpc {
         let key = self.0.issuer.signing_key().await?;
         let salt = Salt::random().map_err(Error::from)?;
         let exchange = Exchange { salt, now: now(), ttl: self.0.session_ttl, grace: self.0.refresh_grace };
-        let Exchanged { user, session, token } = store::sessions::refresh(&self.0.db, &token, &exchange).await?;
+        let Exchanged { user, session, token } = self.0.store.refresh_session(&token, &exchange).await?;
         self.reply(&key, (user, session), token)
     }
 
     async fn log_out(&self, request: Request<LogOutRequest>) -> Result<Response<LogOutResponse>, Status> {
         let token = RefreshToken::sent(request.into_inner().refresh_token);
-        store::sessions::end(&self.0.db, &token, now()).await?;
+        self.0.store.end_session(&token, now()).await?;
         Ok(Response::new(LogOutResponse {}))
     }
 
@@ -74,7 +90,34 @@ impl SessionService for Rpc {
         &self,
         request: Request<ListEndedSessionsRequest>,
     ) -> Result<Response<ListEndedSessionsResponse>, Status> {
-        Ok(Response::new(ended::list(&self.0.db, &self.0.issuer, request.get_ref()).await?))
+        let request = request.get_ref();
+        let (begin, no_session) = (now(), SessionId::from_uuid(Uuid::nil()));
+        let life = self.0.issuer.ttl() + LEEWAY;
+        let oldest = (begin - life, no_session);
+        let after = match request.cursor.as_str() {
+            "" => oldest,
+            cursor => {
+                let place = read(cursor).ok_or_else(|| Problem::invalid("cursor", "must be one that was answered"))?;
+                place.max(oldest)
+            }
+        };
+        let size = match i64::from(request.page_size) {
+            1..PAGE => i64::from(request.page_size),
+            _ => PAGE,
+        };
+        let ended = self.0.store.ended_sessions(after, size).await?;
+        let more = ended.len() as i64 == size;
+        let next = match ended.last() {
+            Some(&(session, end_time)) if more => (end_time, session),
+            // All up to now was told.
+            _ => (begin - AGAIN, no_session),
+        };
+        let told = |(session, end_time): (SessionId, DateTime<Utc>)| EndedSession {
+            session_id: session.to_string(),
+            token_expire_time: Some(convert::timestamp(end_time + life)),
+        };
+        let sessions = ended.into_iter().map(told).collect();
+        Ok(Response::new(ListEndedSessionsResponse { sessions, cursor: write(next), more }))
     }
 
     async fn get_json_web_key_set(
@@ -102,5 +145,42 @@ impl Rpc {
             user: Some(convert::user(user)),
             scopes: session.scope.iter().flat_map(|scope| scope.split(' ')).map(str::to_owned).collect(),
         }))
+    }
+}
+
+fn write((time, session): Place) -> String {
+    format!("{}.{session}", time.timestamp_micros())
+}
+
+fn read(cursor: &str) -> Option<Place> {
+    let (time, session) = cursor.split_once('.')?;
+    Some((DateTime::from_timestamp_micros(time.parse().ok()?)?, SessionId::from_str(session).ok()?))
+}
+
+/// Looks callers up in the database: this service need not poll for what it wrote itself.
+pub struct Accounts(pub Store);
+
+#[tonic::async_trait]
+impl Recheck for Accounts {
+    async fn now(&self, identity: Identity) -> Result<Identity, Problem> {
+        let Identity::User { id, roles, session, scopes } = identity else { return Ok(identity) };
+        let user = self.0.session_holder(session, id).await?.ok_or(Error::SessionEnded)?;
+        // Never more than the token says.
+        let roles = roles.iter().filter(|role| user.roles.has(*role)).collect();
+        Ok(Identity::User { id, roles, session, scopes })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_cursor_is_read_as_it_was_written_and_nothing_else_is() {
+        let place = (now(), SessionId::new());
+        assert_eq!(read(&write(place)), Some(place));
+        for text in ["x", "1", "1.", ".ses_00000000000000000000000000", "9999999999999999999.x", "1.ses_x"] {
+            assert_eq!(read(text), None, "{text}");
+        }
     }
 }

@@ -1,27 +1,40 @@
-//! Accounts.
+//! UserService: accounts.
 
+use chrono::{DateTime, Utc};
 use souk_common::{
     auth::{Caller, Role, Roles},
-    error::Problem,
+    error::{Problem, Reason},
+    ids::UserId,
+    page::{
+        self,
+        filter::{self, Field, Kind, Op, Value},
+    },
 };
 use souk_proto::user::v1::{
     ChangePasswordRequest, CreateUserRequest, GetMeRequest, GetUserRequest, ListUsersRequest, ListUsersResponse,
-    RegisterRequest, SetUserRolesRequest, UpdateUserRequest, User as UserMessage, user_service_server::UserService,
+    RegisterRequest, SetUserRolesRequest, UpdateUserRequest, User as UserMessage, user::State as StateMessage,
+    user_service_server::UserService,
 };
 use tonic::{Request, Response, Status};
 
-use super::{Rpc, actor, convert, list, named, reached};
+use super::{Rpc, actor, convert, named, reached};
 use crate::{
     domain::{
         email::Email,
+        filter::{Term, Text},
         now,
         password::{Password, Verdict},
         update::{Change, Values},
-        user::User,
+        user::{State, User},
     },
     error::Error,
-    store::{self, users::Actor},
+    store::Actor,
 };
+
+/// What accounts can be filtered by.
+const STATES: &[&str] = &["STATE_ACTIVE", "STATE_DISABLED"];
+const FIELDS: &[Field] =
+    &[Field::new("email", Kind::Text), Field::new("external_id", Kind::Text), Field::new("state", Kind::Enum(STATES))];
 
 type Reply = Result<Response<UserMessage>, Status>;
 
@@ -39,7 +52,7 @@ impl UserService for Rpc {
         // registered.
         let hash = self.0.hasher.hash(password).await?;
         let user = User::new(email, request.display_name, String::new(), now());
-        store::users::insert(&self.0.db, Actor::Owner, &user, Some(&hash)).await?;
+        self.0.store.create_user(Actor::Owner, &user, Some(&hash)).await?;
         reply(user)
     }
 
@@ -48,22 +61,35 @@ impl UserService for Rpc {
         let user = request.into_inner().user.ok_or_else(|| Problem::invalid("user", "must be set"))?;
         let email = email("user.email", &user.email)?;
         let user = User::new(email, user.display_name, user.external_id, now());
-        store::users::insert(&self.0.db, actor, &user, None).await?;
+        self.0.store.create_user(actor, &user, None).await?;
         reply(user)
     }
 
     async fn get_me(&self, request: Request<GetMeRequest>) -> Reply {
         let id = Caller::of(&request)?.user()?;
-        reply(store::users::get(&self.0.db, id).await?)
+        reply(self.0.store.user(id).await?)
     }
 
     async fn get_user(&self, request: Request<GetUserRequest>) -> Reply {
         let id = reached(&Caller::of(&request)?, "name", &request.get_ref().name)?;
-        reply(store::users::get(&self.0.db, id).await?)
+        reply(self.0.store.user(id).await?)
     }
 
     async fn list_users(&self, request: Request<ListUsersRequest>) -> Result<Response<ListUsersResponse>, Status> {
-        Ok(Response::new(list::users(&self.0.db, request.into_inner()).await?))
+        let request = request.into_inner();
+        let terms = filter::parse(&request.filter, FIELDS)
+            .map_err(|error| Problem::invalid("filter", error.to_string()))?
+            .into_iter()
+            .map(term)
+            .collect::<Result<Vec<_>, _>>()?;
+        let query = ("users.list", &request.filter);
+        let size = page::size(request.page_size);
+        let after: Option<(DateTime<Utc>, UserId)> = page::decode(&request.page_token, &query)
+            .map_err(|error| Problem::new(Reason::PageTokenInvalid, format!("page_token {error}")))?;
+        let rows = self.0.store.list_users(&terms, after, size + 1).await?;
+        let key = |user: &User| (user.create_time, user.id);
+        let (users, next_page_token) = page::cut(rows, size, &query, key, convert::user);
+        Ok(Response::new(ListUsersResponse { users, next_page_token }))
     }
 
     async fn update_user(&self, request: Request<UpdateUserRequest>) -> Reply {
@@ -76,7 +102,7 @@ impl UserService for Rpc {
         let mask = request.update_mask.unwrap_or_default().paths;
         let values = Values { email: user.email, display_name: user.display_name, external_id: user.external_id };
         let change = Change::read(&mask, values, staff).map_err(Error::from)?;
-        reply(store::users::update(&self.0.db, actor, id, &user.etag, &change, staff, now()).await?)
+        reply(self.0.store.update_user(actor, id, &user.etag, &change, staff, now()).await?)
     }
 
     async fn set_user_roles(&self, request: Request<SetUserRolesRequest>) -> Reply {
@@ -87,7 +113,7 @@ impl UserService for Rpc {
             Role::try_from(number).map_err(|_| Problem::invalid(format!("roles[{at}]"), "must be a role"))
         });
         let roles = roles.collect::<Result<Roles, Problem>>()?;
-        reply(store::users::set_roles(&self.0.db, actor, id, &request.etag, roles, now()).await?)
+        reply(self.0.store.set_roles(actor, id, &request.etag, roles, now()).await?)
     }
 
     async fn change_password(&self, request: Request<ChangePasswordRequest>) -> Reply {
@@ -95,13 +121,13 @@ impl UserService for Rpc {
         let request = request.into_inner();
         let id = reached(&caller, "name", &request.name)?;
         let new = chosen("new_password", request.new_password)?;
-        let current = store::users::password_hash(&self.0.db, id).await?;
+        let current = self.0.store.password_hash(id).await?;
         let verdict = self.0.hasher.verify(Password::typed(request.current_password), current.clone()).await?;
         let Some(current) = current.filter(|_| verdict != Verdict::Wrong) else {
             return Err(Error::CurrentPassword.into());
         };
         let new = self.0.hasher.hash(new).await?;
-        reply(store::users::change_password(&self.0.db, id, &current, &new, now()).await?)
+        reply(self.0.store.change_password(id, &current, &new, now()).await?)
     }
 }
 
@@ -111,4 +137,29 @@ fn email(field: &str, text: &str) -> Result<Email, Problem> {
 
 fn chosen(field: &str, password: String) -> Result<Password, Problem> {
     Password::chosen(password).map_err(|error| Problem::invalid(field, error.to_string()))
+}
+
+fn term(term: filter::Term) -> Result<Term, Problem> {
+    match (term.field, term.value) {
+        ("email", Value::Text(text)) => Ok(Term::Email(compare(term.op, Email::normalize(&text))?)),
+        ("external_id", Value::Text(text)) => Ok(Term::ExternalId(compare(term.op, text)?)),
+        ("state", Value::Enum(name)) => {
+            let state = match StateMessage::from_str_name(name) {
+                Some(StateMessage::Active) => State::Active,
+                Some(StateMessage::Disabled) => State::Disabled,
+                _ => return Err(Problem::internal().caused_by(format!("a filter has the state {name}"))),
+            };
+            Ok(Term::State { is: term.op == Op::Equal, state })
+        }
+        (field, value) => Err(Problem::internal().caused_by(format!("a filter has {field} {value:?}"))),
+    }
+}
+
+fn compare(op: Op, text: String) -> Result<Text, Problem> {
+    match op {
+        Op::Equal => Ok(Text::Is(text)),
+        Op::NotEqual => Ok(Text::IsNot(text)),
+        Op::Contains => Ok(Text::Has(text)),
+        op => Err(Problem::internal().caused_by(format!("a filter compares a text by {op}"))),
+    }
 }

@@ -9,8 +9,10 @@ use diesel_async::RunQueryDsl;
 use souk_common::ids::{SessionId, UserId};
 
 use super::{
-    Conn,
-    schema::{refresh_tokens, sessions, users},
+    super::{
+        Conn,
+        schema::{refresh_tokens, sessions, users},
+    },
     users::COLUMNS,
 };
 use crate::{
