@@ -14,7 +14,7 @@ use diesel_migrations::embed_migrations;
 use souk_store::db::{Config, Db, DbError, EmbeddedMigrations, Migrations};
 
 pub use self::{
-    sessions::{Exchange, Exchanged, Opening},
+    sessions::{Exchange, Opened, Opening},
     users::Actor,
 };
 

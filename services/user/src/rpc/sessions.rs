@@ -1,8 +1,6 @@
 //! SessionService: log-in, refresh, log-out, sessions that have ended, and the published keys; and the check of this
 //! service's own callers against ended sessions.
 
-use std::str::FromStr;
-
 use chrono::{DateTime, TimeDelta, Utc};
 use souk_common::{
     auth::{Identity, Recheck},
@@ -23,12 +21,12 @@ use crate::{
         email::Email,
         now,
         password::{Password, Verdict},
-        session,
+        session::Ended,
         token::{LEEWAY, RefreshToken, Salt, SigningKey},
-        user::{State, User},
+        user::State,
     },
     error::Error,
-    store::{Exchange, Exchanged, Opening, Store},
+    store::{Exchange, Opened, Opening, Store},
 };
 
 /// Sessions listed at a time.
@@ -36,9 +34,6 @@ const PAGE: i64 = 1000;
 /// The overlap of two reads: the end of a session has the time at which its transaction began, by the clock of its
 /// replica, and a reader may have seen later ones before it was committed.
 const AGAIN: TimeDelta = TimeDelta::minutes(2);
-
-/// A place in the order of the sessions that have ended.
-type Place = (DateTime<Utc>, SessionId);
 
 #[tonic::async_trait]
 impl SessionService for Rpc {
@@ -65,9 +60,9 @@ impl SessionService for Rpc {
         let key = self.0.issuer.signing_key().await?;
         let token = RefreshToken::random().map_err(Error::from)?;
         let scope = Some(request.scopes.join(" ")).filter(|scope| !scope.is_empty());
-        let opening = Opening { scope, token: &token, now: now(), ttl: self.0.session_ttl };
-        let begun = self.0.store.begin_session(&user, &checked, &hash, opening).await?;
-        self.reply(&key, begun, token)
+        let opening = Opening { scope, token, now: now(), ttl: self.0.session_ttl };
+        let opened = self.0.store.begin_session(&user, &checked, &hash, opening).await?;
+        self.reply(&key, opened)
     }
 
     async fn refresh_session(&self, request: Request<RefreshSessionRequest>) -> Result<Response<Session>, Status> {
@@ -76,8 +71,8 @@ impl SessionService for Rpc {
         let key = self.0.issuer.signing_key().await?;
         let salt = Salt::random().map_err(Error::from)?;
         let exchange = Exchange { salt, now: now(), ttl: self.0.session_ttl, grace: self.0.refresh_grace };
-        let Exchanged { user, session, token } = self.0.store.refresh_session(&token, &exchange).await?;
-        self.reply(&key, (user, session), token)
+        let opened = self.0.store.refresh_session(&token, &exchange).await?;
+        self.reply(&key, opened)
     }
 
     async fn log_out(&self, request: Request<LogOutRequest>) -> Result<Response<LogOutResponse>, Status> {
@@ -91,9 +86,9 @@ impl SessionService for Rpc {
         request: Request<ListEndedSessionsRequest>,
     ) -> Result<Response<ListEndedSessionsResponse>, Status> {
         let request = request.get_ref();
-        let (begin, no_session) = (now(), SessionId::from_uuid(Uuid::nil()));
+        let (begin, nil) = (now(), SessionId::from_uuid(Uuid::nil()));
         let life = self.0.issuer.ttl() + LEEWAY;
-        let oldest = (begin - life, no_session);
+        let oldest = Ended { time: begin - life, session: nil };
         let after = match request.cursor.as_str() {
             "" => oldest,
             cursor => {
@@ -108,13 +103,13 @@ impl SessionService for Rpc {
         let ended = self.0.store.ended_sessions(after, size).await?;
         let more = ended.len() as i64 == size;
         let next = match ended.last() {
-            Some(&(session, end_time)) if more => (end_time, session),
+            Some(last) if more => *last,
             // All up to now was told.
-            _ => (begin - AGAIN, no_session),
+            _ => Ended { time: begin - AGAIN, session: nil },
         };
-        let told = |(session, end_time): (SessionId, DateTime<Utc>)| EndedSession {
-            session_id: session.to_string(),
-            token_expire_time: Some(convert::timestamp(end_time + life)),
+        let told = |ended: Ended| EndedSession {
+            session_id: ended.session.to_string(),
+            token_expire_time: Some(convert::timestamp(ended.time + life)),
         };
         let sessions = ended.into_iter().map(told).collect();
         Ok(Response::new(ListEndedSessionsResponse { sessions, cursor: write(next), more }))
@@ -130,12 +125,8 @@ impl SessionService for Rpc {
 }
 
 impl Rpc {
-    fn reply(
-        &self,
-        key: &SigningKey,
-        (user, session): (User, session::Session),
-        token: RefreshToken,
-    ) -> Result<Response<Session>, Status> {
+    fn reply(&self, key: &SigningKey, opened: Opened) -> Result<Response<Session>, Status> {
+        let Opened { user, session, token } = opened;
         let access_token = self.0.issuer.issue(key, &user, &session, now())?;
         Ok(Response::new(Session {
             access_token,
@@ -148,13 +139,14 @@ impl Rpc {
     }
 }
 
-fn write((time, session): Place) -> String {
+fn write(Ended { time, session }: Ended) -> String {
     format!("{}.{session}", time.timestamp_micros())
 }
 
-fn read(cursor: &str) -> Option<Place> {
+fn read(cursor: &str) -> Option<Ended> {
     let (time, session) = cursor.split_once('.')?;
-    Some((DateTime::from_timestamp_micros(time.parse().ok()?)?, SessionId::from_str(session).ok()?))
+    let time = DateTime::from_timestamp_micros(time.parse().ok()?)?;
+    Some(Ended { time, session: session.parse().ok()? })
 }
 
 /// Looks callers up in the database: this service need not poll for what it wrote itself.
@@ -177,7 +169,7 @@ mod tests {
 
     #[test]
     fn a_cursor_is_read_as_it_was_written_and_nothing_else_is() {
-        let place = (now(), SessionId::new());
+        let place = Ended { time: now(), session: SessionId::new() };
         assert_eq!(read(&write(place)), Some(place));
         for text in ["x", "1", "1.", ".ses_00000000000000000000000000", "9999999999999999999.x", "1.ses_x"] {
             assert_eq!(read(text), None, "{text}");

@@ -4,26 +4,23 @@ use chrono::{DateTime, TimeDelta, Utc};
 use souk_common::ids::{SessionId, UserId};
 use souk_store::db::{read, write};
 
-use super::{Store, postgres, sqlite};
+use super::{Store, postgres, rows::TokenRow, sqlite};
 use crate::{
     domain::{
         password::Hash,
-        session::{EndReason, Refused, Session, judge_reuse},
+        session::{EndReason, Ended, Refused, Session, judge_reuse},
         token::{RefreshToken, Salt},
         user::{State, User},
     },
     error::Error,
 };
 
-/// Of each of a list of sessions, when it ended.
-pub type Ended = Vec<(SessionId, DateTime<Utc>)>;
-
 /// A session that is about to begin.
-pub struct Opening<'a> {
+pub struct Opening {
     /// The scopes that its tokens are limited to. `None`: no limit.
     pub scope: Option<String>,
     /// Its first refresh token.
-    pub token: &'a RefreshToken,
+    pub token: RefreshToken,
     /// When it begins.
     pub now: DateTime<Utc>,
     /// How long it lives while it is not used.
@@ -43,9 +40,9 @@ pub struct Exchange {
     pub grace: TimeDelta,
 }
 
-/// What a refresh token was exchanged for.
+/// A session that began or goes on, and what its client gets.
 #[derive(Debug)]
-pub struct Exchanged {
+pub struct Opened {
     /// Whose session it is.
     pub user: User,
     /// The session.
@@ -58,18 +55,18 @@ impl Store {
     /// Begins a session for an account whose password was checked against `checked`, and keeps `hash` for the next time
     /// (the same one, or one of another cost).
     ///
-    /// # Errors
-    /// [`Error::Credentials`] where the password was replaced or the account disabled meanwhile; faults of the database.
+    /// # Errors [`Error::Credentials`] where the password was replaced or the account disabled meanwhile; faults of the
+    /// database.
     pub async fn begin_session(
         &self,
         user: &User,
         checked: &Hash,
         hash: &Hash,
-        opening: Opening<'_>,
-    ) -> Result<(User, Session), Error> {
+        opening: Opening,
+    ) -> Result<Opened, Error> {
         let Opening { scope, token, now, ttl } = opening;
-        let (id, session, token) = (user.id, Session { id: SessionId::new(), scope }, token.hash());
-        write!(self.db, |conn, q| -> Result<(User, Session), Error> {
+        let (id, session) = (user.id, Session { id: SessionId::new(), scope });
+        write!(self.db, |conn, q| -> Result<Opened, Error> {
             let user: User = q::lock_user(conn, id).await?.ok_or(Error::Credentials)?.into();
             if user.state != State::Active
                 || !q::replace_password_hash(conn, id, checked.as_str(), hash.as_str()).await?
@@ -77,27 +74,29 @@ impl Store {
                 return Err(Error::Credentials);
             }
             q::insert_session(conn, &session, id, now, now + ttl).await?;
-            q::insert_refresh_token(conn, &token, session.id, now).await?;
-            Ok((user, session.clone()))
+            q::insert_refresh_token(conn, &token.hash(), session.id, now).await?;
+            Ok(Opened { user, session: session.clone(), token: token.clone() })
         })
     }
 
-    /// Exchanges a refresh token for the next one. Any number of requests with one token get the same one, whether they run
-    /// at once or the answer to the first was lost, but only within `grace` and while the next one was not used. A token that
-    /// comes again later ends its session.
+    /// Exchanges a refresh token for the next one. Any number of requests with one token get the same one, whether they
+    /// run at once or the answer to the first was lost, but only within `grace` and while the next one was not used. A
+    /// token that comes again later ends its session.
     ///
     /// # Errors
     /// [`Error::Refresh`]; faults of the database.
-    pub async fn refresh_session(&self, token: &RefreshToken, exchange: &Exchange) -> Result<Exchanged, Error> {
+    pub async fn refresh_session(&self, token: &RefreshToken, exchange: &Exchange) -> Result<Opened, Error> {
         let Exchange { salt, now, ttl, grace } = exchange;
         let (hash, now) = (token.hash(), *now);
         // A refusal may end the session, which must be committed, so it is not an error in the transaction.
-        let outcome = write!(self.db, |conn, q| -> Result<Result<Exchanged, Refused>, Error> {
+        let outcome = write!(self.db, |conn, q| -> Result<Result<Opened, Refused>, Error> {
             let is_first = q::use_refresh_token(conn, &hash, salt.as_bytes(), now).await?;
             let (session, next) = match is_first {
                 Some(session) => (session, token.successor(salt)),
                 None => {
-                    let Some((session, Some(use_time), salt)) = q::refresh_token(conn, &hash).await? else {
+                    let Some(TokenRow { session, use_time: Some(use_time), successor_salt }) =
+                        q::refresh_token(conn, &hash).await?
+                    else {
                         return Ok(Err(Refused::Unknown));
                     };
                     if q::session_ended(conn, session).await? {
@@ -107,10 +106,10 @@ impl Store {
                         q::end_session(conn, session, EndReason::TokenReused, now).await?;
                         return Ok(Err(Refused::Reused));
                     }
-                    let Some(salt) = salt else { return Ok(Err(Refused::JustUsed)) };
+                    let Some(salt) = successor_salt else { return Ok(Err(Refused::JustUsed)) };
                     let next = token.successor(&Salt::stored(salt));
                     match q::refresh_token(conn, &next.hash()).await? {
-                        Some((_, None, _)) => (session, next),
+                        Some(TokenRow { use_time: None, .. }) => (session, next),
                         // The next token was used: the response was not lost, and this request is another client's, or
                         // late.
                         _ => return Ok(Err(Refused::JustUsed)),
@@ -132,7 +131,7 @@ impl Store {
             if is_first.is_some() {
                 q::insert_refresh_token(conn, &next.hash(), session, now).await?;
             }
-            Ok(Ok(Exchanged { user, session: Session { id: session, scope }, token: next }))
+            Ok(Ok(Opened { user, session: Session { id: session, scope }, token: next }))
         })?;
         outcome.map_err(Error::Refresh)
     }
@@ -146,12 +145,12 @@ impl Store {
         Ok(row.map(User::from).filter(|user| user.state == State::Active))
     }
 
-    /// Sessions that ended after that moment and, of that moment, after that session: in their order, at most `limit`.
+    /// Sessions that have ended, after this one in their order: at most `limit`.
     ///
     /// # Errors
     /// Faults of the database.
-    pub async fn ended_sessions(&self, after: (DateTime<Utc>, SessionId), limit: i64) -> Result<Ended, Error> {
-        read!(self.db, |conn, q| -> Result<Ended, Error> { Ok(q::ended_sessions(conn, after, limit).await?) })
+    pub async fn ended_sessions(&self, after: Ended, limit: i64) -> Result<Vec<Ended>, Error> {
+        read!(self.db, |conn, q| -> Result<Vec<Ended>, Error> { Ok(q::ended_sessions(conn, after, limit).await?) })
     }
 
     /// Ends the session that a refresh token belongs to, used or not. A token that is unknown is no error.
@@ -161,8 +160,8 @@ impl Store {
     pub async fn end_session(&self, token: &RefreshToken, now: DateTime<Utc>) -> Result<(), Error> {
         let token = token.hash();
         write!(self.db, |conn, q| -> Result<(), Error> {
-            if let Some((session, ..)) = q::refresh_token(conn, &token).await? {
-                q::end_session(conn, session, EndReason::LogOut, now).await?;
+            if let Some(row) = q::refresh_token(conn, &token).await? {
+                q::end_session(conn, row.session, EndReason::LogOut, now).await?;
             }
             Ok(())
         })

@@ -112,7 +112,8 @@ impl Store {
         read!(self.db, |conn, q| -> Result<bool, Error> { Ok(q::admin_exists(conn).await?) })
     }
 
-    /// A page of accounts, newest first: at most `limit` that fit all terms, after the one that the last page ended with.
+    /// A page of accounts, newest first: at most `limit` that fit all terms, after the one that the last page ended
+    /// with.
     ///
     /// # Errors
     /// Faults of the database.
@@ -155,8 +156,8 @@ impl Store {
 
     /// Replaces an account's roles. If they change, its sessions end.
     ///
-    /// # Errors
-    /// [`Error::NoLonger`], [`Error::NoSuchUser`], [`Error::EtagMismatch`], [`Error::LastAdmin`]; faults of the database.
+    /// # Errors [`Error::NoLonger`], [`Error::NoSuchUser`], [`Error::EtagMismatch`], [`Error::LastAdmin`]; faults of
+    /// the database.
     pub async fn set_roles(
         &self,
         actor: Actor,
