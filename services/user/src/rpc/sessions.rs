@@ -1,7 +1,7 @@
 //! SessionService: log-in, refresh, log-out, sessions that have ended, and the published keys; and the check of this
 //! service's own callers against ended sessions.
 
-use chrono::{DateTime, TimeDelta, Utc};
+use chrono::{DateTime, TimeDelta};
 use souk_common::{
     auth::{Identity, Recheck},
     error::Problem,
