@@ -2,11 +2,10 @@
 #![allow(clippy::duplicate_mod, reason = "a query file is compiled once for each engine")]
 
 pub mod config;
-mod crosscheck;
 pub mod domain;
 pub mod error;
+mod events;
 mod jobs;
-mod outbox;
 mod rpc;
 pub mod store;
 
@@ -32,7 +31,7 @@ use tokio_util::sync::CancellationToken;
 
 pub use crate::{
     config::{Config, DEFAULTS},
-    crosscheck::{Reservations, Reserved},
+    store::verify::{Reservations, Reserved},
 };
 use crate::{
     domain::command::{Command, Reply},

@@ -1,36 +1,69 @@
-//! What PostgreSQL does in its own way: its clock and its row locks.
+//! What PostgreSQL alone needs: its types, its clock, row locks and text search. `write` has its batch writes.
 
 use chrono::{DateTime, Utc};
 use diesel::{
     dsl::sql,
     pg::Pg,
-    prelude::*,
-    sql_types::{Bool, Text},
+    sql_types::{Bool, Text, Timestamptz},
 };
 use diesel_async::RunQueryDsl;
-use souk_common::ids::{OrderId, ProductId};
-
-use super::{
-    Any, Conn,
-    queries::{ReservationRow, StockLine, products::Row},
-    schema::{products, reservations, stock},
+pub use souk_store::{
+    db::postgres::{Conn, position},
+    events::postgres::append as append_events,
 };
+
+pub use self::write::{change_products, insert_products, write, write_words};
 use crate::error::Error;
+
+/// What queries answer that need nothing of each other: all are sent before the first answer has come.
+macro_rules! at_once {
+    ($conn:expr, $($($function:ident)::+ ($($argument:expr),*)),+ $(,)?) => {{
+        let conn = &*$conn;
+        futures::try_join!($(async {
+            let mut conn = conn;
+            $($function)::+(&mut conn, $($argument),*).await
+        }),+)
+    }};
+}
+
+/// Keeps others from changing the rows until the transaction ends.
+macro_rules! locked {
+    ($query:expr) => {
+        $query.for_update()
+    };
+}
+
+#[path = "queries/mod.rs"]
+pub mod queries;
+mod write;
+
+/// Its tables.
+pub mod schema {
+    super::super::schema::tables!(Uuid, Timestamptz);
+}
+
+/// A connection, or one that others use at the same time.
+pub trait Any: diesel_async::AsyncConnectionCore<Backend = Pg> + Send {}
+impl<C: diesel_async::AsyncConnectionCore<Backend = Pg> + Send> Any for C {}
 
 /// The transaction's time, in SQL.
 pub const NOW: &str = "now()";
-
-/// Before and after what [`search_text`] makes, a condition on products, in SQL.
-pub const SEARCH: (&str, &str) = ("search @@ CAST(", " AS tsquery)");
 
 /// Counts the products that [`search_text`] finds, up to a limit.
 pub const MATCHES: &str =
     "SELECT count(*) AS count FROM (SELECT 1 FROM products WHERE search @@ CAST($1 AS tsquery) LIMIT $2) AS found";
 
+/// A condition on products.
+type Condition = Box<dyn diesel::BoxableExpression<schema::products::table, Pg, SqlType = Bool>>;
+
+/// Whether a product has the words, found by the index.
+pub fn finds(words: &[String]) -> Condition {
+    Box::new(sql::<Bool>("search @@ CAST(").bind::<Text, _>(search_text(words)).sql(" AS tsquery)"))
+}
+
 /// Whether a product that is looked at has the words.
-pub fn has_words(words: &[String]) -> Box<dyn BoxableExpression<products::table, Pg, SqlType = Bool>> {
-    let (before, after) = SEARCH;
-    Box::new(sql::<Bool>(before).bind::<Text, _>(search_text(words)).sql(after))
+pub fn has_words(words: &[String]) -> Condition {
+    finds(words)
 }
 
 /// Asks for all words, and of the last one for its beginning. Words are letters and digits.
@@ -41,36 +74,5 @@ pub fn search_text(words: &[String]) -> String {
 
 /// The time of the transaction, by the server's clock: the same for all replicas of the service.
 pub async fn clock(conn: &mut impl Any) -> Result<DateTime<Utc>, Error> {
-    let now = diesel::dsl::sql::<diesel::sql_types::Timestamptz>(NOW);
-    Ok(diesel::select(now).get_result(conn).await?)
-}
-
-/// Locks the stock of these products, in key order, so that no two batches wait for each other.
-pub async fn lock_stock(conn: &mut impl Any, products: &[ProductId]) -> Result<Vec<StockLine>, Error> {
-    let rows = stock::table
-        .filter(stock::product_id.eq_any(products))
-        .order((stock::product_id, stock::location_id))
-        .select(StockLine::as_select())
-        .for_update();
-    Ok(rows.load(conn).await?)
-}
-
-/// Locks reservations, in key order.
-pub async fn lock_reservations(conn: &mut impl Any, orders: &[OrderId]) -> Result<Vec<ReservationRow>, Error> {
-    let rows = reservations::table
-        .filter(reservations::id.eq_any(orders))
-        .order(reservations::id)
-        .select(ReservationRow::as_select())
-        .for_update();
-    Ok(rows.load(conn).await?)
-}
-
-/// Locks the products of these stock codes, in key order.
-pub async fn lock_products(conn: &mut Conn, keys: &[String]) -> Result<Vec<Row>, Error> {
-    let rows = products::table
-        .filter(products::sku_key.eq_any(keys))
-        .order(products::sku_key)
-        .select(Row::as_select())
-        .for_update();
-    Ok(rows.load(conn).await?)
+    Ok(diesel::select(sql::<Timestamptz>(NOW)).get_result(conn).await?)
 }

@@ -4,10 +4,8 @@ use std::collections::{BTreeMap, HashMap};
 
 use souk_common::ids::ProductId;
 
-use super::{
-    book::{Changes, Facts, StockRow},
-    stock::{Place, became_low},
-};
+use super::{Changes, Facts, StockRow};
+use crate::domain::stock::{Place, became_low};
 
 /// The available pieces before a batch, by place, of products with a threshold.
 #[derive(Debug)]
@@ -24,7 +22,7 @@ impl Watched {
         let thresholds: HashMap<_, _> =
             counted.filter_map(|(id, facts)| Some((*id, facts.low_stock_threshold?))).collect();
         let rows = stock.iter().filter(|row| thresholds.contains_key(&row.place.0));
-        Self { available: rows.map(|row| (row.place, available(row))).collect(), thresholds }
+        Self { available: rows.map(|row| (row.place, row.level.available())).collect(), thresholds }
     }
 
     /// The products that these changes make low, with what is left of each.
@@ -34,7 +32,7 @@ impl Watched {
         }
         let mut after = self.available.clone();
         for row in changes.stock_added.iter().chain(&changes.stock_changed) {
-            after.insert(row.place, available(row));
+            after.insert(row.place, row.level.available());
         }
         let sum = |places: &HashMap<Place, i64>, product| -> i64 {
             places.iter().filter(|(place, _)| place.0 == product).map(|(_, available)| available).sum()
@@ -47,8 +45,4 @@ impl Watched {
             })
             .collect()
     }
-}
-
-fn available(row: &StockRow) -> i64 {
-    row.level.on_hand - row.level.reserved
 }

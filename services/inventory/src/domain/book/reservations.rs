@@ -1,65 +1,22 @@
-//! The decisions: one function for each command.
+//! Decisions on reservations: one function for each command.
 
 use chrono::TimeDelta;
 use souk_common::ids::{LocationId, OrderId, ProductId};
 
-use super::{
-    book::{Answer, Book, Entry, Spent},
-    command::{Action, Command, Refusal, Reply, RequestKey, Shortage},
-    manual::Cause,
+use super::{Book, Decision, Numbered};
+use crate::domain::{
+    command::{Refusal, RequestKey, Shortage},
     product::{State as ProductState, Tracking},
     reservation::{Items, Line, Reservation, State, fingerprint},
     stock::{Movement, Reason},
 };
 
-pub(super) type Decision<T> = Result<T, Refusal>;
-
 impl Book {
-    /// Decides one command, all of it or nothing.
-    pub(super) fn decide_one(&mut self, command: &Command) -> Decision<Reply> {
-        let actor = &command.actor;
-        match &command.action {
-            Action::Reserve { order, items, ttl } => self.reserve(*order, items, *ttl).map(Reply::Reservation),
-            Action::Commit { order } => self.commit(actor, *order).map(Reply::Reservation),
-            Action::Release { order } => self.release(*order).map(Reply::Reservation),
-            // What has expired was closed when the book was opened.
-            Action::Expire { order } => self.reservation(*order).map(Reply::Reservation),
-            Action::Return { order, key, items } => {
-                self.once(key, |book| book.take_back(actor, *order, key, items).map(Reply::Reservation))
-            }
-            Action::Adjust { key, items, reason, reference, note } => self.once(key, |book| {
-                let cause = Cause { actor, key, reference, note };
-                book.adjust(&cause, *reason, items).map(Reply::Levels)
-            }),
-            Action::Transfer { key, source, destination, items, reference, note } => self.once(key, |book| {
-                let cause = Cause { actor, key, reference, note };
-                book.transfer(&cause, *source, *destination, items).map(Reply::Levels)
-            }),
-            Action::Count { key, items, reference, note } => self.once(key, |book| {
-                let cause = Cause { actor, key, reference, note };
-                book.count(&cause, items).map(Reply::Levels)
-            }),
-        }
-    }
-
-    fn reservation(&self, order: OrderId) -> Decision<Reservation> {
+    pub(super) fn reservation(&self, order: OrderId) -> Decision<Reservation> {
         self.reservations.get(&order).cloned().ok_or(Refusal::NoReservation(order))
     }
 
-    /// Applies a request with an idempotency key once. Refusals are not recorded: they changed
-    /// nothing.
-    fn once(&mut self, key: &RequestKey, act: impl FnOnce(&mut Self) -> Decision<Reply>) -> Decision<Reply> {
-        match self.spent.get(&key.id) {
-            Some(Spent::Answered(answer)) if answer.hash == key.hash => return Ok(answer.reply.clone()),
-            Some(_) => return Err(Refusal::KeyReused),
-            None => {}
-        }
-        let reply = act(self)?;
-        self.insert_record(key.id.clone(), Answer { hash: key.hash.clone(), reply: reply.clone() });
-        Ok(reply)
-    }
-
-    fn reserve(&mut self, order: OrderId, items: &Items, ttl: TimeDelta) -> Decision<Reservation> {
+    pub(super) fn reserve(&mut self, order: OrderId, items: &Items, ttl: TimeDelta) -> Decision<Reservation> {
         let items_hash = fingerprint(items);
         let earlier = self.reservations.get(&order);
         match earlier {
@@ -150,7 +107,7 @@ impl Book {
         parts
     }
 
-    fn commit(&mut self, actor: &str, order: OrderId) -> Decision<Reservation> {
+    pub(super) fn commit(&mut self, actor: &str, order: OrderId) -> Decision<Reservation> {
         let mut reservation = self.reservation(order)?;
         match reservation.state {
             State::Committed => return Ok(reservation),
@@ -178,7 +135,7 @@ impl Book {
         Ok(reservation)
     }
 
-    fn release(&mut self, order: OrderId) -> Decision<Reservation> {
+    pub(super) fn release(&mut self, order: OrderId) -> Decision<Reservation> {
         match self.reservations.get(&order).cloned() {
             // A tombstone: a late Reserve can hold nothing any more.
             None => self.put(Reservation {
@@ -202,7 +159,13 @@ impl Book {
         self.reservation(order)
     }
 
-    fn take_back(&mut self, actor: &str, order: OrderId, key: &RequestKey, items: &Items) -> Decision<Reservation> {
+    pub(super) fn take_back(
+        &mut self,
+        actor: &str,
+        order: OrderId,
+        key: &RequestKey,
+        items: &Items,
+    ) -> Decision<Reservation> {
         let mut reservation = self.reservation(order)?;
         if reservation.state != State::Committed {
             return Err(Refusal::WrongState { order, state: reservation.state });
@@ -237,7 +200,7 @@ impl Book {
             }
         }
         for (number, movement) in (0..).zip(movements) {
-            self.post(movement, Some((key.id.clone(), number)));
+            self.post(movement, Some(Numbered { key: key.id.clone(), number }));
         }
         self.put(reservation.clone());
         Ok(reservation)
@@ -260,15 +223,5 @@ impl Book {
             tracked.insert(product, wanted);
         }
         if excess.is_empty() { Ok(tracked) } else { Err(Refusal::NotSold(excess)) }
-    }
-
-    /// Moves stock and writes it into the ledger. The sum must have been checked.
-    pub(super) fn post(&mut self, mut movement: Movement, request: Option<(Vec<u8>, i32)>) {
-        let place = (movement.product, movement.location);
-        let mut level = self.level(place);
-        level.on_hand = level.on_hand.saturating_add(movement.quantity);
-        movement.on_hand_after = level.on_hand;
-        self.set_level(place, level);
-        self.note(Entry { movement, request });
     }
 }

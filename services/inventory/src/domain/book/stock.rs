@@ -4,11 +4,10 @@ use std::collections::HashMap;
 
 use souk_common::ids::{LocationId, ProductId};
 
-use super::{
-    book::Book,
+use super::{Book, Decision, Numbered, StockRow};
+use crate::domain::{
     command::{Adjustment, Changed, Counted, Moved, Refusal, RequestKey, Undercount},
-    decide::Decision,
-    product::Tracking,
+    product::{State, Tracking},
     stock::{Level, Movement, Place, Reason, StockLevel},
 };
 
@@ -21,7 +20,11 @@ pub(super) struct Cause<'a> {
 }
 
 /// A change at one place, checked but not made yet.
-type Step = (Place, i64, Reason);
+struct Step {
+    place: Place,
+    quantity: i64,
+    reason: Reason,
+}
 
 /// The levels after the change, so that one bad item leaves everything unchanged.
 #[derive(Default)]
@@ -41,11 +44,11 @@ impl Book {
         let mut trial = Trial::default();
         for (item, adjustment) in items.iter().enumerate() {
             let place = self.place_of(item, adjustment.product, adjustment.location)?;
-            self.try_step(&mut trial, item, (place, adjustment.quantity, reason))?;
+            self.try_step(&mut trial, item, Step { place, quantity: adjustment.quantity, reason })?;
         }
-        let places: Vec<_> = trial.steps.iter().map(|(place, ..)| *place).collect();
+        let places: Vec<_> = trial.steps.iter().map(|step| step.place).collect();
         self.make(cause, trial);
-        Ok(self.told(places))
+        Ok(self.levels(places))
     }
 
     /// Takes every item from one location and puts it into another.
@@ -68,12 +71,13 @@ impl Book {
         for (item, moved) in items.iter().enumerate() {
             let from = self.place_of(item, moved.product, Some(source))?;
             let to = (moved.product, destination);
-            self.try_step(&mut trial, item, (from, -moved.quantity, Reason::TransferOut))?;
-            self.try_step(&mut trial, item, (to, moved.quantity, Reason::TransferIn))?;
+            let (taken, put) = (-moved.quantity, moved.quantity);
+            self.try_step(&mut trial, item, Step { place: from, quantity: taken, reason: Reason::TransferOut })?;
+            self.try_step(&mut trial, item, Step { place: to, quantity: put, reason: Reason::TransferIn })?;
         }
-        let places: Vec<_> = trial.steps.iter().map(|(place, ..)| *place).collect();
+        let places: Vec<_> = trial.steps.iter().map(|step| step.place).collect();
         self.make(cause, trial);
-        Ok(self.told(places))
+        Ok(self.levels(places))
     }
 
     /// Sets every item's stock to the counted quantity, unless it has changed meanwhile. An item without a difference
@@ -96,7 +100,7 @@ impl Book {
             if quantity < level.reserved {
                 below.push(Undercount { item, product, counted: quantity, reserved: level.reserved });
             } else if quantity != level.on_hand {
-                trial.steps.push((place, quantity - level.on_hand, Reason::Count));
+                trial.steps.push(Step { place, quantity: quantity - level.on_hand, reason: Reason::Count });
             }
             places.push(place);
         }
@@ -108,7 +112,7 @@ impl Book {
             return Err(Refusal::CountedBelowReserved(below));
         }
         self.make(cause, trial);
-        Ok(self.told(places))
+        Ok(self.levels(places))
     }
 
     /// The place of an item's stock, if it may be changed manually.
@@ -126,7 +130,7 @@ impl Book {
     }
 
     fn try_step(&self, trial: &mut Trial, item: usize, step: Step) -> Decision<()> {
-        let (place, quantity, _) = step;
+        let Step { place, quantity, .. } = step;
         let (product, _) = place;
         let level = trial.levels.entry(place).or_insert_with(|| self.level(place));
         let (on_hand, reserved) = (level.on_hand, level.reserved);
@@ -141,7 +145,7 @@ impl Book {
 
     /// Applies the trial. Entries are numbered from 0 without gaps: the first one keeps the idempotency key for ever.
     fn make(&mut self, cause: &Cause<'_>, trial: Trial) {
-        for (number, ((product, location), quantity, reason)) in (0..).zip(trial.steps) {
+        for (number, Step { place: (product, location), quantity, reason }) in (0..).zip(trial.steps) {
             let movement = Movement {
                 product,
                 location,
@@ -152,23 +156,16 @@ impl Book {
                 note: cause.note.to_owned(),
                 actor: cause.actor.to_owned(),
             };
-            self.post(movement, Some((cause.key.id.clone(), number)));
+            self.post(movement, Some(Numbered { key: cause.key.id.clone(), number }));
         }
     }
 
-    fn told(&self, places: Vec<Place>) -> Vec<StockLevel> {
-        let told = |place: Place| {
-            let level = self.level(place);
-            StockLevel {
-                product: place.0,
-                location: place.1,
-                on_hand: level.on_hand,
-                reserved: level.reserved,
-                // What is archived cannot be reserved.
-                available: if self.is_sold(place.0) { level.available() } else { 0 },
-                updated_at: self.posted_at,
-            }
-        };
-        places.into_iter().map(told).collect()
+    /// The levels at these places, as callers see them.
+    fn levels(&self, places: Vec<Place>) -> Vec<StockLevel> {
+        let archived =
+            |product: &ProductId| self.products.get(product).is_some_and(|facts| facts.state == State::Archived);
+        let shown =
+            |place: Place| StockRow { place, level: self.level(place) }.shown(archived(&place.0), self.posted_at);
+        places.into_iter().map(shown).collect()
     }
 }

@@ -1,15 +1,18 @@
 //! The rules, tried with whole histories that nobody thought of.
 #![allow(clippy::unwrap_used)]
 
+mod reservations;
+mod stock;
+
 use std::collections::{BTreeMap, HashMap};
 
 use chrono::{DateTime, TimeDelta, Utc};
 use proptest::prelude::*;
 use souk_common::ids::{LocationId, OrderId, ProductId};
 
-use super::{
-    book::{Book, Changes, Facts, Known, Spent, StockRow},
-    command::{Action, Adjustment, Changed, Command, Counted, Moved, Refusal, Reply, RequestKey, Shortage, Undercount},
+use super::{Book, Changes, Facts, Known, Spent, StockRow};
+use crate::domain::{
+    command::{Action, Adjustment, Command, Counted, Moved, Refusal, Reply, RequestKey},
     product::{State as ProductState, Tracking},
     reservation::{Items, Reservation, State},
     stock::{Level, Place, Reason},
@@ -211,233 +214,6 @@ fn reservation(answer: Result<Reply, Refusal>) -> Reservation {
 
 fn places(reservation: &Reservation) -> Vec<(LocationId, i64)> {
     reservation.lines.iter().map(|line| (line.location, line.quantity)).collect()
-}
-
-#[test]
-fn orders_are_filled_by_priority_and_from_one_place_where_that_can_be() {
-    let mut world = world();
-    world.receive(0, 1, 3);
-    world.receive(0, 0, 10);
-    let one = reservation(world.one(reserve(1, &[(0, 2)])));
-    assert_eq!(places(&one), [(location(1), 2)], "the first by priority that has it all");
-    let other = reservation(world.one(reserve(2, &[(0, 5)])));
-    assert_eq!(places(&other), [(location(0), 5)], "the first has only 1 left");
-    let split = reservation(world.one(reserve(3, &[(0, 6)])));
-    assert_eq!(places(&split), [(location(0), 5), (location(1), 1)], "no one place has 6");
-}
-
-#[test]
-fn every_short_product_is_named_and_nothing_is_held() {
-    let mut world = world();
-    world.receive(0, 0, 3);
-    world.receive(1, 0, 10);
-    let short = |number, wanted, available| Shortage { product: product(number), wanted, available };
-    assert_eq!(
-        world.one(reserve(1, &[(0, 5), (1, 10), (2, 1), (3, 99)])),
-        Err(Refusal::OutOfStock(vec![short(0, 5, 3), short(2, 1, 0)]))
-    );
-    assert!(world.reservations.is_empty());
-    assert_eq!(world.one(reserve(1, &[(4, 1)])), Err(Refusal::Archived(vec![product(4)])));
-    assert_eq!(world.one(reserve(1, &[(9, 1)])), Err(Refusal::NoProduct(product(9))));
-    assert!(reservation(world.one(reserve(1, &[(3, 1_000_000)]))).lines.is_empty());
-}
-
-#[test]
-fn the_last_pieces_go_to_who_came_first_in_the_batch() {
-    let mut world = world();
-    world.receive(0, 0, 5);
-    let answers = world.run(vec![reserve(1, &[(0, 3)]), reserve(2, &[(0, 3)]), reserve(3, &[(0, 2)])]);
-    let won: Vec<_> = answers.iter().map(Result::is_ok).collect();
-    assert_eq!(won, [true, false, true]);
-}
-
-#[test]
-fn a_reservation_is_repeated_but_not_changed() {
-    let mut world = world();
-    world.receive(0, 0, 5);
-    let first = reservation(world.one(reserve(1, &[(0, 3)])));
-    world.now += TimeDelta::seconds(3);
-    assert_eq!(reservation(world.one(reserve(1, &[(0, 3)]))), first, "not even prolonged");
-    assert_eq!(world.one(reserve(1, &[(0, 2)])), Err(Refusal::OtherItems(order(1))));
-    let sold = reservation(world.one(Action::Commit { order: order(1) }));
-    assert_eq!(reservation(world.one(Action::Commit { order: order(1) })), sold);
-    assert_eq!(reservation(world.one(reserve(1, &[(0, 3)]))), sold);
-    let sold_already = Refusal::WrongState { order: order(1), state: State::Committed };
-    assert_eq!(world.one(Action::Release { order: order(1) }), Err(sold_already));
-    assert_eq!(world.on_hand(0), 2);
-}
-
-#[test]
-fn what_ran_out_is_free_at_once_and_sold_while_there_is_stock() {
-    let mut world = world();
-    world.receive(0, 0, 5);
-    world.one(reserve(1, &[(0, 5)])).unwrap();
-    world.now += TimeDelta::seconds(10);
-    // Nobody swept.
-    world.one(reserve(2, &[(0, 4)])).unwrap();
-    let short = Shortage { product: product(0), wanted: 5, available: 1 };
-    assert_eq!(world.one(Action::Commit { order: order(1) }), Err(Refusal::OutOfStock(vec![short])));
-    assert_eq!(world.reservations[&order(1)].state, State::Expired);
-    world.one(Action::Release { order: order(2) }).unwrap();
-    let sold = reservation(world.one(Action::Commit { order: order(1) }));
-    assert_eq!((sold.state, world.on_hand(0)), (State::Committed, 0));
-}
-
-#[test]
-fn an_expired_reservation_can_be_made_again() {
-    let mut world = world();
-    world.receive(0, 0, 5);
-    world.one(reserve(1, &[(0, 5)])).unwrap();
-    world.now += TimeDelta::seconds(10);
-    let anew = reservation(world.one(reserve(1, &[(0, 2)])));
-    assert_eq!((anew.state, places(&anew)), (State::Open, vec![(location(0), 2)]));
-    assert_eq!(anew.expires_at, world.now + TimeDelta::seconds(10));
-}
-
-#[test]
-fn a_released_order_never_holds_again() {
-    let mut world = world();
-    world.receive(0, 0, 5);
-    let tombstone = reservation(world.one(Action::Release { order: order(1) }));
-    assert_eq!((tombstone.state, tombstone.lines.len()), (State::Released, 0));
-    let released = || Err(Refusal::WrongState { order: order(1), state: State::Released });
-    assert_eq!(world.one(reserve(1, &[(0, 1)])), released());
-    assert_eq!(world.one(Action::Commit { order: order(1) }), released());
-    assert_eq!(reservation(world.one(Action::Release { order: order(1) })), tombstone);
-    assert_eq!(world.one(Action::Commit { order: order(2) }), Err(Refusal::NoReservation(order(2))));
-}
-
-#[test]
-fn goods_come_back_once_for_each_key_to_where_they_came_from() {
-    let mut world = world();
-    world.receive(0, 1, 2);
-    world.receive(0, 0, 3);
-    world.one(reserve(1, &[(0, 5), (3, 1)])).unwrap();
-    let open = Refusal::WrongState { order: order(1), state: State::Open };
-    assert_eq!(world.one(give_back(1, "a", &[(0, 1)])), Err(open));
-    world.one(Action::Commit { order: order(1) }).unwrap();
-    let first = reservation(world.one(give_back(1, "a", &[(0, 3), (3, 1)])));
-    let back: Vec<_> = first.lines.iter().map(|line| (line.location, line.returned)).collect();
-    assert_eq!(back, [(location(0), 1), (location(1), 2)], "the first by priority is filled first");
-    assert_eq!(reservation(world.one(give_back(1, "a", &[(0, 3), (3, 1)]))), first);
-    assert_eq!(world.one(give_back(1, "a", &[(0, 2)])), Err(Refusal::KeyReused));
-    let excess = Shortage { product: product(0), wanted: 3, available: 2 };
-    assert_eq!(world.one(give_back(1, "b", &[(0, 3)])), Err(Refusal::NotSold(vec![excess])));
-    world.one(give_back(1, "b", &[(0, 2)])).unwrap();
-    assert_eq!(world.on_hand(0), 5);
-    let never = Shortage { product: product(1), wanted: 1, available: 0 };
-    assert_eq!(world.one(give_back(1, "c", &[(1, 1)])), Err(Refusal::NotSold(vec![never])));
-}
-
-#[test]
-fn an_adjustment_is_made_once_and_never_cuts_into_what_is_reserved() {
-    let mut world = world();
-    let five = adjust("a", 0, None, 5);
-    let answers = world.run(vec![five.clone(), five.clone()]);
-    assert_eq!(answers[0], answers[1]);
-    assert_eq!(world.on_hand(0), 5);
-    assert_eq!(world.stock[&(product(0), location(1))].on_hand, 5, "the first location by priority");
-    assert_eq!(world.one(adjust("a", 0, None, 6)), Err(Refusal::KeyReused));
-    world.one(reserve(1, &[(0, 4)])).unwrap();
-    let below = Refusal::BelowReserved { item: 0, product: product(0), quantity: -2, on_hand: 5, left: 3, reserved: 4 };
-    assert_eq!(world.one(adjust("b", 0, Some(1), -2)), Err(below));
-    world.one(adjust("b", 0, Some(1), -1)).unwrap();
-    let elsewhere = world.one(adjust("c", 0, Some(0), -1));
-    assert!(matches!(elsewhere, Err(Refusal::BelowReserved { left: -1, reserved: 0, .. })), "{elsewhere:?}");
-    assert_eq!(world.one(adjust("d", 3, None, 1)), Err(Refusal::Untracked { item: 0, product: product(3) }));
-    assert_eq!(world.one(adjust("e", 0, Some(7), 1)), Err(Refusal::NoItemLocation { item: 0, location: location(7) }));
-}
-
-#[test]
-fn one_bad_item_leaves_all_as_it_was() {
-    let mut world = world();
-    world.receive(0, 1, 5);
-    let Action::Adjust { key, reason, .. } = adjust("a", 0, None, 1) else { unreachable!() };
-    let item = |number, quantity| Adjustment { product: product(number), location: None, quantity };
-    let many =
-        |items| Action::Adjust { key: key.clone(), items, reason, reference: String::new(), note: String::new() };
-    let answer = world.one(many(vec![item(0, -3), item(1, 4), item(0, -3)]));
-    assert!(matches!(answer, Err(Refusal::BelowReserved { item: 2, on_hand: 2, left: -1, .. })), "{answer:?}");
-    assert_eq!((world.on_hand(0), world.on_hand(1)), (5, 0));
-    let too_much = world.one(many(vec![item(0, i64::MAX)]));
-    assert_eq!(too_much, Err(Refusal::TooMuch(product(0))));
-}
-
-#[test]
-fn a_key_whose_answer_is_forgotten_is_not_used_again() {
-    let mut world = world();
-    world.one(adjust("a", 0, None, 5)).unwrap();
-    world.spent.values_mut().for_each(|spent| *spent = Spent::Forgotten);
-    assert_eq!(world.one(adjust("a", 0, None, 5)), Err(Refusal::KeyReused));
-    assert_eq!(world.on_hand(0), 5);
-}
-
-#[test]
-fn a_transfer_moves_what_is_not_reserved() {
-    let mut world = world();
-    world.receive(0, 1, 5);
-    world.one(reserve(1, &[(0, 3)])).unwrap();
-    let too_many = world.one(transfer("a", 0, (1, 0), 3));
-    assert!(matches!(too_many, Err(Refusal::BelowReserved { left: 2, reserved: 3, .. })), "{too_many:?}");
-    let first = world.one(transfer("a", 0, (1, 0), 2)).unwrap();
-    assert_eq!(world.one(transfer("a", 0, (1, 0), 2)).unwrap(), first);
-    let at = |number| world.stock[&(product(0), location(number))].on_hand;
-    assert_eq!((at(1), at(0)), (3, 2));
-    assert_eq!(world.one(transfer("b", 0, (1, 1), 1)), Err(Refusal::SameLocation(location(1))));
-    let nowhere = Refusal::NoTransferLocation { field: "destination", location: location(7) };
-    assert_eq!(world.one(transfer("b", 0, (1, 7), 1)), Err(nowhere));
-    // Reservations that expired hold nothing back.
-    world.now += TimeDelta::seconds(10);
-    world.one(transfer("b", 0, (1, 0), 3)).unwrap();
-}
-
-#[test]
-fn a_count_of_what_changed_meanwhile_is_refused() {
-    let mut world = world();
-    world.receive(0, 1, 5);
-    world.receive(1, 1, 4);
-    let counted = |key: &str, expected: [Option<i64>; 2]| {
-        let Action::Count { key, mut items, reference, note } = count(key, &[(0, 1, 2), (1, 1, 9)]) else {
-            unreachable!()
-        };
-        for (item, expected_on_hand) in items.iter_mut().zip(expected) {
-            item.expected_on_hand = expected_on_hand;
-        }
-        Action::Count { key, items, reference, note }
-    };
-    let changed = Changed { item: 1, product: product(1), expected: 3, on_hand: 4 };
-    let refused = Err(Refusal::ChangedWhileCounted(vec![changed]));
-    assert_eq!(world.one(counted("a", [Some(5), Some(3)])), refused);
-    assert_eq!(world.one(counted("a", [None, Some(3)])), refused);
-    assert_eq!((world.on_hand(0), world.on_hand(1)), (5, 4), "nothing of it took effect");
-    // What changed is told first: counted again, it may be enough for what is reserved.
-    world.one(reserve(1, &[(0, 3)])).unwrap();
-    assert_eq!(world.one(counted("a", [None, Some(3)])), refused);
-    world.one(Action::Release { order: order(1) }).unwrap();
-    // The key was not used up. Expected is what is on hand, with what is reserved.
-    let first = world.one(counted("a", [Some(5), Some(4)])).unwrap();
-    assert_eq!((world.on_hand(0), world.on_hand(1)), (2, 9));
-    assert_eq!(world.one(counted("a", [Some(5), Some(4)])).unwrap(), first, "the first answer again");
-}
-
-#[test]
-fn a_count_sets_stock_but_never_below_what_is_reserved() {
-    let mut world = world();
-    world.receive(0, 1, 5);
-    world.one(reserve(1, &[(0, 3)])).unwrap();
-    let below = Undercount { item: 1, product: product(0), counted: 2, reserved: 3 };
-    let counted = world.one(count("a", &[(1, 1, 4), (0, 1, 2)]));
-    assert_eq!(counted, Err(Refusal::CountedBelowReserved(vec![below])));
-    assert_eq!(world.on_hand(1), 0, "nothing of it took effect");
-    assert_eq!(world.one(count("a", &[(0, 1, 4), (0, 1, 4)])), Err(Refusal::CountedTwice { item: 1, first: 0 }));
-    world.one(count("a", &[(0, 1, 3), (1, 0, 7)])).unwrap();
-    assert_eq!((world.on_hand(0), world.on_hand(1)), (3, 7));
-    let entries = world.ledger.clone();
-    let first = world.one(count("b", &[(0, 1, 3)])).unwrap();
-    assert_eq!(world.ledger, entries, "the book was right");
-    world.receive(0, 1, 5);
-    assert_eq!(world.one(count("b", &[(0, 1, 3)])).unwrap(), first);
-    assert_eq!(world.on_hand(0), 8);
 }
 
 fn any_items() -> impl Strategy<Value = Vec<(u8, i64)>> {

@@ -1,10 +1,10 @@
-//! The query of a page of products, independent of the engine.
+//! Which products a list has, and in which order.
 
 use chrono::{DateTime, Utc};
 use serde::{Deserialize, Serialize};
 use souk_common::{ids::ProductId, page::filter::Op};
 
-use crate::domain::product::{Product, State, Tracking, code_key, title_key};
+use super::{Price, Product, State, Tracking, code_key, title_key};
 
 /// What products are ordered by. Products that are equal in it come by id.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
@@ -37,10 +37,7 @@ impl Key {
             Sort::CreateTime => Self::Time(product.created_at, product.id),
             Sort::Sku => Self::Text(code_key(&product.sku), product.id),
             Sort::Title => Self::Text(title_key(&product.title), product.id),
-            Sort::Price => {
-                let rank = crate::domain::product::Price::try_from(product.price).map_or(0, |price| price.rank());
-                Self::Number(rank, product.id)
-            }
+            Sort::Price => Self::Number(Price::try_from(product.price).map_or(0, Price::rank), product.id),
         }
     }
 }

@@ -2,7 +2,7 @@
 
 use souk_common::ids::ProductId;
 
-use super::product::{Change, Draft, Product, State, Tracking};
+use super::{Change, Draft, Product, State, Tracking};
 
 /// One product of a feed.
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -1,6 +1,8 @@
 //! Compares a balance with its proof: the ledger's sum for on hand, the sum of open reservations for reserved.
 
-use super::stock::{Level, Place};
+use souk_common::ids::ProductId;
+
+use super::{Level, Place};
 
 /// A place's recorded balance, and its proof.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -11,6 +13,15 @@ pub struct Balance {
     pub book: Level,
     /// The ledger's sum, and that of what open reservations hold.
     pub proof: Level,
+}
+
+/// The balances of a page of products, all at one moment.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct BalancePage {
+    /// The page's products and one more, if there is one.
+    pub products: Vec<ProductId>,
+    /// The balances of the page's products.
+    pub balances: Vec<Balance>,
 }
 
 /// What a mended balance is.
@@ -41,7 +52,7 @@ impl Balance {
 #[cfg(test)]
 mod tests {
     use proptest::prelude::*;
-    use souk_common::ids::{LocationId, ProductId};
+    use souk_common::ids::LocationId;
 
     use super::*;
 

@@ -10,13 +10,14 @@ use souk_common::{
 };
 use souk_proto::inventory::v1::ListProductsRequest;
 
-use super::stock::bad_token;
 use crate::{
-    domain::{
-        product::{RANK_DECIMALS, State, Tracking, code_key, title_key},
+    domain::product::{
+        RANK_DECIMALS, State, Tracking, code_key,
+        list::{Condition, Key, Listing, Sort},
         search::words,
+        title_key,
     },
-    store::{Condition, Key, Listing, Sort},
+    rpc::bad_token,
 };
 
 // Both the contract's own names and their short forms.
@@ -41,9 +42,19 @@ const MAX_WORDS: usize = 20;
 /// The parameters of a list, which its page tokens are bound to.
 pub type Query = (&'static str, String, String, OrderBy);
 
-/// Reads a request: the query its page tokens are bound to, how many a page holds, and what to read, one more than
-/// that.
-pub fn read(request: ListProductsRequest) -> Result<(Query, i64, Listing), Problem> {
+/// One page of a list.
+#[derive(Debug)]
+pub struct Page {
+    /// What its tokens are bound to.
+    pub query: Query,
+    /// How many products it holds at most.
+    pub size: i64,
+    /// What to read: one product more than that.
+    pub listing: Listing,
+}
+
+/// Reads a request.
+pub fn read(request: ListProductsRequest) -> Result<Page, Problem> {
     let names: Vec<_> = ORDERS.iter().map(|(name, _)| *name).collect();
     let order = page::order::parse(&request.order_by, &names, OrderBy::descending("create_time"))
         .map_err(|error| Problem::invalid("order_by", error.to_string()))?;
@@ -60,7 +71,7 @@ pub fn read(request: ListProductsRequest) -> Result<(Query, i64, Listing), Probl
     let after: Option<Key> = page::decode(&request.page_token, &query).map_err(bad_token)?;
     let state = state(&terms);
     let listing = Listing { state, conditions, words, sort, descending: order.descending, after, limit: size + 1 };
-    Ok((query, size, listing))
+    Ok(Page { query, size, listing })
 }
 
 /// The state that fits all terms: the active one, where none says anything of it.
@@ -110,7 +121,7 @@ mod tests {
 
     fn of(filter: &str) -> Vec<Condition> {
         let request = ListProductsRequest { filter: filter.to_owned(), ..ListProductsRequest::default() };
-        read(request).unwrap().2.conditions
+        read(request).unwrap().listing.conditions
     }
 
     #[test]
@@ -123,7 +134,7 @@ mod tests {
             ("state = ACTIVE AND state = ARCHIVED", None),
         ] {
             let request = ListProductsRequest { filter: filter.to_owned(), ..ListProductsRequest::default() };
-            assert_eq!(read(request).unwrap().2.state, expected, "{filter}");
+            assert_eq!(read(request).unwrap().listing.state, expected, "{filter}");
         }
     }
 
@@ -145,7 +156,7 @@ mod tests {
         ] {
             let (filter, order_by) = (filter.to_owned(), order_by.to_owned());
             let request = ListProductsRequest { filter, order_by, ..ListProductsRequest::default() };
-            let listing = read(request.clone()).unwrap().2;
+            let listing = read(request.clone()).unwrap().listing;
             assert_eq!(listing.scans(), scans, "{request:?}");
         }
     }

@@ -9,8 +9,15 @@ use souk_proto::inventory::v1::{
 };
 use tonic::Status;
 
-use super::{Rpc, product_input};
-use crate::domain::upsert::{Fields, NotTaken, Offer, Outcome, Threshold};
+use super::input;
+use crate::{
+    domain::{
+        command::Refusal,
+        product::upsert::{Fields, NotTaken, Offer, Outcome, Threshold},
+    },
+    error::Error,
+    rpc::Rpc,
+};
 
 impl Rpc {
     /// Takes what can be taken.
@@ -44,7 +51,7 @@ impl Rpc {
     fn offer(&self, given: ProductMessage) -> Result<Offer, Problem> {
         self.contract.check("souk.inventory.v1.Product", &given)?;
         let tracked = given.stock_tracking() != StockTracking::Unspecified;
-        let draft = product_input::draft(given)?;
+        let draft = input::draft(given)?;
         Ok(Offer { tracking: tracked.then_some(draft.tracking), draft })
     }
 }
@@ -52,7 +59,7 @@ impl Rpc {
 /// The fields that a feed changes: those of the mask, or all.
 fn fields(mask: Option<&FieldMask>) -> Result<Fields, Problem> {
     let paths = mask.map_or(&[][..], |mask| &mask.paths);
-    product_input::check_mask(paths)?;
+    input::check_mask(paths)?;
     let named = |field: &str| paths.is_empty() || paths.iter().any(|path| path == "*" || path == field);
     Ok(Fields {
         title: named("title"),
@@ -81,7 +88,7 @@ fn not_taken(why: NotTaken, places: &[usize]) -> Problem {
             let place = places.get(offer).copied().unwrap_or_default();
             Problem::invalid("sku", format!("must be unique, but products[{place}] has it, too"))
         }
-        NotTaken::Archived(product) => crate::error::Error::Archived(product).into(),
+        NotTaken::Archived(product) => Error::from(Refusal::Archived(vec![product])).into(),
         NotTaken::OtherTracking(_) => Problem::invalid("stock_tracking", "must be as it was when the product was made"),
     }
 }

@@ -3,24 +3,23 @@
 //! (docs/adr/0033-bounded-lists.md).
 
 use diesel::{
-    dsl::sql,
     prelude::*,
-    sql_types::{BigInt, Bool, Text},
+    sql_types::{BigInt, Text},
 };
 use diesel_async::RunQueryDsl;
 use souk_common::page::{MAX_SCANNED, Scan, filter::Op};
 
 use super::{
-    super::{Conn, SEARCH, has_words, position, schema::products, search_text},
-    products::{Row, read},
+    super::super::{Conn, MATCHES, finds, has_words, position, schema::products, search_text},
+    Row, read,
 };
 use crate::{
-    domain::product::Product,
-    error::Error,
-    store::{
-        codes::word,
-        listing::{Condition, Key, Listing, Sort},
+    domain::product::{
+        Product,
+        list::{Condition, Key, Listing, Sort},
     },
+    error::Error,
+    store::codes::word,
 };
 
 /// Compares a column that has an order.
@@ -108,10 +107,7 @@ pub async fn list(conn: &mut Conn, listing: &Listing) -> Result<Scan<Product, Ke
     }
     query = match words {
         None => query,
-        Some((words, true)) => {
-            let (before, after) = SEARCH;
-            query.filter(sql::<Bool>(before).bind::<Text, _>(search_text(words)).sql(after))
-        }
+        Some((words, true)) => query.filter(finds(words)),
         Some((words, false)) => query.filter(has_words(words)),
     };
     macro_rules! page {
@@ -162,7 +158,7 @@ struct Count {
 
 /// Whether so few products have these words that all of them can be looked at.
 async fn have_few(conn: &mut Conn, words: &[String]) -> Result<bool, Error> {
-    let query = diesel::sql_query(super::super::MATCHES).bind::<Text, _>(search_text(words));
+    let query = diesel::sql_query(MATCHES).bind::<Text, _>(search_text(words));
     let Count { count } = query.bind::<BigInt, _>(MAX_SCANNED + 1).get_result(conn).await?;
     Ok(count <= MAX_SCANNED)
 }

@@ -5,16 +5,16 @@ use std::collections::HashMap;
 use souk_common::ids::ProductId;
 
 use super::{
-    super::{Conn, append_events, change_products, clock, insert_products, lock_products},
-    products::{Row, row_of},
+    super::super::{Conn, append_events, change_products, clock, insert_products},
+    Row, lock, row_of,
 };
 use crate::{
-    domain::{
-        product::{Change, code_key, title_key},
+    domain::product::{
+        code_key,
         upsert::{Fields, NotTaken, Offer, Outcome},
     },
     error::Error,
-    outbox,
+    events,
     store::collided,
 };
 
@@ -29,11 +29,11 @@ pub async fn run(conn: &mut Conn, offers: &[Offer], fields: Fields) -> Result<Ve
     let mut sorted: Vec<_> = first.keys().cloned().collect();
     sorted.sort_unstable();
     let mut here = HashMap::new();
-    for row in lock_products(conn, &sorted).await? {
+    for row in lock(conn, &sorted).await? {
         here.insert(row.sku_key.clone(), row);
     }
 
-    let mut events = Vec::new();
+    let mut drafts = Vec::new();
     let (mut created, mut changed, mut answers) = (Vec::new(), Vec::new(), Vec::with_capacity(offers.len()));
     for (number, (offer, key)) in offers.iter().zip(&keys).enumerate() {
         if first[key] != number {
@@ -43,16 +43,15 @@ pub async fn run(conn: &mut Conn, offers: &[Offer], fields: Fields) -> Result<Ve
         let Some(row) = here.remove(key) else {
             let row = row_of(ProductId::new(), &offer.draft, now);
             answers.push(Ok(Outcome::Created(row.id)));
-            events.push(outbox::product("product.created", &row.clone().try_into()?));
+            drafts.push(events::product("product.created", &row.clone().try_into()?));
             created.push(row);
             continue;
         };
         let id = row.id;
         answers.push(match offer.change_of(&row.clone().try_into()?, fields) {
             Ok(Some(change)) => {
-                let row = changed_row(row, change);
-                let after = Row { version: row.version + 1, updated_at: now, ..row.clone() };
-                events.push(outbox::product("product.updated", &after.try_into()?));
+                let row = row.with(change);
+                drafts.push(events::product("product.updated", &row.clone().written(now)?));
                 changed.push(row);
                 Ok(Outcome::Updated(id))
             }
@@ -66,26 +65,6 @@ pub async fn run(conn: &mut Conn, offers: &[Offer], fields: Fields) -> Result<Ve
     if (insert_products(conn, created).await?, change_products(conn, now, changed).await?) != wanted {
         return Err(collided());
     }
-    append_events(conn, &events).await?;
+    append_events(conn, &drafts).await?;
     Ok(answers)
-}
-
-/// The row with its change. Its version is still the one that was read.
-fn changed_row(mut row: Row, change: Change) -> Row {
-    if let Some(title) = change.title {
-        row.title_key = title_key(&title);
-        row.title = title;
-    }
-    if let Some(description) = change.description {
-        row.description = description;
-    }
-    if let Some(price) = change.price {
-        row.price_minor = price.money().minor;
-        row.price_currency = price.money().currency;
-        row.price_rank = price.rank();
-    }
-    if let Some(threshold) = change.low_stock_threshold {
-        row.low_stock_threshold = threshold;
-    }
-    row
 }

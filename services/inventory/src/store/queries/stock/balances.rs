@@ -5,20 +5,24 @@ use diesel_async::RunQueryDsl;
 use souk_common::ids::{LocationId, ProductId};
 
 use super::super::{
-    Conn, clock, lock_stock,
-    schema::{Id, stock},
-    write,
+    super::{
+        Conn, clock,
+        schema::{Id, stock},
+        write,
+    },
+    products, stock as levels,
 };
 use crate::{
     domain::{
         book::{Changes, Entry, StockRow},
         product::State,
-        reconcile::{Balance, Mended},
-        stock::{Level, Movement, Place, Reason},
+        stock::{
+            Level, Movement, Place, Reason,
+            balance::{Balance, BalancePage, Mended},
+        },
     },
     error::Error,
-    outbox,
-    store::codes::value,
+    events,
 };
 
 /// A query for the `product_id`, `location_id`, `on_hand` and `reserved` of every place, with the `ledger`'s sum and
@@ -66,8 +70,19 @@ impl From<Row> for Balance {
     }
 }
 
+/// The balances of a page of products. To be read in one snapshot.
+pub async fn page(conn: &mut Conn, after: Option<ProductId>, size: i64) -> Result<BalancePage, Error> {
+    let products = products_after(conn, after, size + 1).await?;
+    let page = &products[..products.len().min(usize::try_from(size).unwrap_or_default())];
+    let balances = match (page.first(), page.last()) {
+        (Some(first), Some(last)) => of(conn, *first, *last).await?,
+        _ => Vec::new(),
+    };
+    Ok(BalancePage { products, balances })
+}
+
 /// Products that have or had stock, by id, after the given one.
-pub async fn products_after(conn: &mut Conn, after: Option<ProductId>, limit: i64) -> Result<Vec<ProductId>, Error> {
+async fn products_after(conn: &mut Conn, after: Option<ProductId>, limit: i64) -> Result<Vec<ProductId>, Error> {
     let mut query =
         stock::table.select(stock::product_id).distinct().order(stock::product_id).limit(limit).into_boxed();
     if let Some(after) = after {
@@ -77,7 +92,7 @@ pub async fn products_after(conn: &mut Conn, after: Option<ProductId>, limit: i6
 }
 
 /// The balances of the products from `first` to `last`, by product and location.
-pub async fn of(conn: &mut Conn, first: ProductId, last: ProductId) -> Result<Vec<Balance>, Error> {
+async fn of(conn: &mut Conn, first: ProductId, last: ProductId) -> Result<Vec<Balance>, Error> {
     let query = format!("{} ORDER BY s.product_id, s.location_id", books("product_id >= $1 AND product_id <= $2"));
     let rows: Vec<Row> = sql_query(query).bind::<Id, _>(first).bind::<Id, _>(last).load(conn).await?;
     Ok(rows.into_iter().map(Balance::from).collect())
@@ -86,7 +101,7 @@ pub async fn of(conn: &mut Conn, first: ProductId, last: ProductId) -> Result<Ve
 /// Makes a place's balance right, if it is still wrong once nobody else can change it.
 pub async fn mend(conn: &mut Conn, place: Place, actor: &str) -> Result<Option<Mended>, Error> {
     let (product, location) = place;
-    let locked = lock_stock(conn, &[product]).await?;
+    let locked = levels::lock(conn, &[product]).await?;
     let balance = of(conn, product, product).await?.into_iter().find(|balance| balance.place == place);
     let Some(balance) = balance.filter(Balance::drifts) else { return Ok(None) };
     let mended = balance.mended();
@@ -106,10 +121,10 @@ pub async fn mend(conn: &mut Conn, place: Place, actor: &str) -> Result<Option<M
     }
     let now = clock(conn).await?;
     let posted_at = locked.iter().map(|line| line.updated_at).fold(now, Ord::max);
-    let facts = super::products::facts(conn, &[product]).await?.into_iter().next();
-    let state = facts.map(|(_, state, ..)| value::<State>(&state)).transpose()?;
-    let archived = (state == Some(State::Archived)).then_some(product).into_iter().collect();
-    let events = outbox::stock(changes.stock_changed.iter(), &archived, posted_at);
-    write(conn, now, posted_at, changes, events).await?;
+    let facts = products::facts(conn, &[product]).await?;
+    let is_archived = facts.get(&product).is_some_and(|facts| facts.state == State::Archived);
+    let archived = is_archived.then_some(product).into_iter().collect();
+    let drafts = events::stock(changes.stock_changed.iter(), &archived, posted_at);
+    write(conn, now, posted_at, changes, drafts).await?;
     Ok(Some(mended))
 }
