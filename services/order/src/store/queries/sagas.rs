@@ -1,104 +1,199 @@
-//! Leases: given up, due, taken over.
+//! Sagas as operators see them: orders and adjustments alike.
 
 use chrono::{DateTime, Utc};
 use diesel::prelude::*;
 use diesel_async::RunQueryDsl;
-use souk_common::ids::{OrderId, ReturnId};
+use souk_common::{
+    ids::{OrderId, ReturnId},
+    page::filter::Op,
+};
 
 use super::{
     super::{
-        Conn, claimable,
+        Backend, Conn,
         schema::{orders, returns},
     },
-    adjustments::find_adjustment,
-    reading::with_lines,
-    rows::OrderRow,
+    reading::compare,
+    rows::step,
 };
 use crate::{
-    domain::Saga,
-    store::{Lease, Release, StoreError},
+    domain::{Cause, State},
+    store::{SagaCondition, SagaId, SagaQuery, SagaView, StoreError},
 };
 
-/// Releases a lease: the saga is due at `due`. Only the holder can.
-pub(in crate::store) async fn release(
+type OrderSaga = (
+    OrderId,
+    String,
+    Option<String>,
+    i32,
+    Option<String>,
+    Option<DateTime<Utc>>,
+    Option<i64>,
+    DateTime<Utc>,
+    DateTime<Utc>,
+);
+
+const ORDER_SAGA: (
+    orders::id,
+    orders::state,
+    orders::step,
+    orders::attempts,
+    orders::last_error,
+    orders::due_at,
+    orders::lease,
+    orders::created_at,
+    orders::updated_at,
+) = (
+    orders::id,
+    orders::state,
+    orders::step,
+    orders::attempts,
+    orders::last_error,
+    orders::due_at,
+    orders::lease,
+    orders::created_at,
+    orders::updated_at,
+);
+
+/// The same of an adjustment, with what it is for and of which order.
+type AdjustmentSaga = (
+    (ReturnId, OrderId, String, String),
+    Option<String>,
+    i32,
+    Option<String>,
+    Option<DateTime<Utc>>,
+    Option<i64>,
+    DateTime<Utc>,
+    DateTime<Utc>,
+);
+
+/// A page of sagas that are not done, oldest first.
+pub(in crate::store) async fn list_sagas(
     conn: &mut Conn,
-    saga: &Saga,
-    Release { held, due, attempts, error }: Release<'_>,
-) -> Result<(), StoreError> {
-    match saga {
-        Saga::Order(order) => {
-            let row = orders::table.find(order.id).filter(orders::lease.eq(held));
-            diesel::update(row)
-                .set((
-                    orders::lease.eq(None::<i64>),
-                    orders::due_at.eq(due),
-                    orders::attempts.eq(attempts),
-                    orders::last_error.eq(error),
-                ))
-                .execute(conn)
-                .await?
+    query: &SagaQuery,
+    now: DateTime<Utc>,
+) -> Result<Vec<SagaView>, StoreError> {
+    /// Narrows one of the two tables.
+    macro_rules! page {
+        ($table:ident, $id:ident) => {{
+            let mut rows = $table::table.filter($table::due_at.is_not_null()).into_boxed::<Backend>();
+            for condition in &query.conditions {
+                rows = match condition {
+                    SagaCondition::Attempts(op, value) => compare!(rows, $table::attempts, op, value),
+                    SagaCondition::CreateTime(op, time) => compare!(rows, $table::created_at, op, time),
+                    SagaCondition::UpdateTime(op, time) => compare!(rows, $table::updated_at, op, time),
+                };
+            }
+            if let Some((time, id)) = query.after {
+                let same = $table::created_at.eq(time).and($table::id.gt($id::from_uuid(id)));
+                rows = rows.filter($table::created_at.gt(time).or(same));
+            }
+            rows.order(($table::created_at, $table::id)).limit(query.limit)
+        }};
+    }
+    let found: Vec<OrderSaga> = page!(orders, OrderId).select(ORDER_SAGA).load(conn).await?;
+    let mut sagas = found.into_iter().map(|row| order_saga(row, now)).collect::<Result<Vec<_>, _>>()?;
+    let found: Vec<AdjustmentSaga> = page!(returns, ReturnId)
+        .select((
+            (returns::id, returns::order_id, returns::cause, returns::state),
+            returns::step,
+            returns::attempts,
+            returns::last_error,
+            returns::due_at,
+            returns::lease,
+            returns::created_at,
+            returns::updated_at,
+        ))
+        .load(conn)
+        .await?;
+    for row in found {
+        sagas.push(adjustment_saga(row, now)?);
+    }
+    sagas.sort_by_key(|saga| (saga.created, saga.id.uuid()));
+    sagas.truncate(usize::try_from(query.limit).unwrap_or(usize::MAX));
+    Ok(sagas)
+}
+
+/// A saga, done or not.
+pub(in crate::store) async fn find_saga(
+    conn: &mut Conn,
+    id: SagaId,
+    now: DateTime<Utc>,
+) -> Result<Option<SagaView>, StoreError> {
+    match id {
+        SagaId::Order(id) => {
+            let row: Option<OrderSaga> = orders::table.find(id).select(ORDER_SAGA).first(conn).await.optional()?;
+            row.map(|row| order_saga(row, now)).transpose()
         }
-        Saga::Adjustment(adjustment) => {
-            let row = returns::table.find(adjustment.id).filter(returns::lease.eq(held));
-            diesel::update(row)
-                .set((
-                    returns::lease.eq(None::<i64>),
-                    returns::due_at.eq(due),
-                    returns::attempts.eq(attempts),
-                    returns::last_error.eq(error),
+        SagaId::Adjustment(id) => {
+            let row: Option<AdjustmentSaga> = returns::table
+                .find(id)
+                .select((
+                    (returns::id, returns::order_id, returns::cause, returns::state),
+                    returns::step,
+                    returns::attempts,
+                    returns::last_error,
+                    returns::due_at,
+                    returns::lease,
+                    returns::created_at,
+                    returns::updated_at,
                 ))
-                .execute(conn)
-                .await?
+                .first(conn)
+                .await
+                .optional()?;
+            row.map(|row| adjustment_saga(row, now)).transpose()
+        }
+    }
+}
+
+/// Makes the next try of a saga due, that nobody runs.
+pub(in crate::store) async fn make_due(conn: &mut Conn, id: SagaId, now: DateTime<Utc>) -> Result<(), StoreError> {
+    match id {
+        SagaId::Order(id) => {
+            let due = (orders::lease.eq(None::<i64>), orders::due_at.eq(now));
+            diesel::update(orders::table.find(id)).set(due).execute(conn).await?
+        }
+        SagaId::Adjustment(id) => {
+            let due = (returns::lease.eq(None::<i64>), returns::due_at.eq(now));
+            diesel::update(returns::table.find(id)).set(due).execute(conn).await?
         }
     };
     Ok(())
 }
 
-/// Whether the saga of an order is being run now.
-pub(in crate::store) async fn is_leased(conn: &mut Conn, id: OrderId, now: DateTime<Utc>) -> Result<bool, StoreError> {
-    let running = orders::table.find(id).filter(orders::lease.is_not_null()).filter(orders::due_at.gt(now));
-    Ok(diesel::select(diesel::dsl::exists(running)).get_result(conn).await?)
-}
-
-/// Whether any saga is due.
-pub(in crate::store) async fn is_any_due(conn: &mut Conn, now: DateTime<Utc>) -> Result<bool, StoreError> {
-    let orders: bool =
-        diesel::select(diesel::dsl::exists(orders::table.filter(orders::due_at.le(now)))).get_result(conn).await?;
-    let returns: bool =
-        diesel::select(diesel::dsl::exists(returns::table.filter(returns::due_at.le(now)))).get_result(conn).await?;
-    Ok(orders || returns)
-}
-
-/// Takes over due sagas, orders before adjustments.
-pub(in crate::store) async fn claim(
-    conn: &mut Conn,
+fn order_saga(
+    (id, state, next, attempts, last_error, due, lease, created, updated): OrderSaga,
     now: DateTime<Utc>,
-    lease: Lease,
-    limit: i64,
-) -> Result<Vec<Saga>, StoreError> {
-    let due = orders::table.filter(orders::due_at.le(now)).order(orders::due_at).limit(limit).select(orders::id);
-    let ids: Vec<OrderId> = claimable!(due).load(conn).await?;
-    let mut sagas = Vec::new();
-    if !ids.is_empty() {
-        diesel::update(orders::table.filter(orders::id.eq_any(ids.clone())))
-            .set((orders::lease.eq(lease.id), orders::due_at.eq(lease.until)))
-            .execute(conn)
-            .await?;
-        let rows = orders::table.filter(orders::id.eq_any(ids)).select(OrderRow::as_select()).load(conn).await?;
-        let orders = with_lines(conn, rows).await?;
-        sagas.extend(orders.into_iter().map(|order| Saga::Order(Box::new(order))));
-    }
-    let left = limit - i64::try_from(sagas.len()).unwrap_or(limit);
-    let due = returns::table.filter(returns::due_at.le(now)).order(returns::due_at).limit(left).select(returns::id);
-    let ids: Vec<ReturnId> = claimable!(due).load(conn).await?;
-    for id in ids {
-        diesel::update(returns::table.find(id))
-            .set((returns::lease.eq(lease.id), returns::due_at.eq(lease.until)))
-            .execute(conn)
-            .await?;
-        if let Some(adjustment) = find_adjustment(conn, id).await? {
-            sagas.push(Saga::Adjustment(Box::new(adjustment)));
-        }
-    }
-    Ok(sagas)
+) -> Result<SagaView, StoreError> {
+    Ok(SagaView {
+        id: SagaId::Order(id),
+        order: id,
+        state: State::from_code(&state)?,
+        step: step(next.as_deref())?,
+        attempts,
+        last_error,
+        due,
+        running: lease.is_some() && due.is_some_and(|due| due > now),
+        created,
+        updated,
+    })
+}
+
+fn adjustment_saga(
+    ((id, order, cause, state), next, attempts, last_error, due, lease, created, updated): AdjustmentSaga,
+    now: DateTime<Utc>,
+) -> Result<SagaView, StoreError> {
+    let step = step(next.as_deref())?;
+    Ok(SagaView {
+        id: SagaId::Adjustment(id),
+        order,
+        state: if step.is_some() { Cause::from_code(&cause)?.running() } else { State::from_code(&state)? },
+        step,
+        attempts,
+        last_error,
+        due,
+        running: lease.is_some() && due.is_some_and(|due| due > now),
+        created,
+        updated,
+    })
 }
