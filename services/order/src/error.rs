@@ -1,18 +1,18 @@
-//! What can go wrong in the store.
+//! The errors of this service, and their one mapping to statuses.
 
 use std::sync::Arc;
 
+use souk_common::error::{Problem, Reason};
 use souk_store::{
     coalesce::{BatchError, SubmitError},
     db::{DbError, Failure},
 };
 
-use super::codes::UnknownCode;
 use crate::domain::Illegal;
 
-/// A failure of the store. Cheap to clone, because one may affect a whole batch.
+/// A failure of an operation. Cheap to clone, because one may affect a whole batch.
 #[derive(Clone, Debug, thiserror::Error)]
-pub enum StoreError {
+pub enum Error {
     /// Another order has this number of another system.
     #[error("another order has this external id")]
     ExternalIdTaken,
@@ -30,7 +30,7 @@ pub enum StoreError {
         /// What is wrong with it.
         why: String,
     },
-    /// The saga's table has no such transition.
+    /// The saga's table has no such transition: a bug.
     #[error(transparent)]
     Illegal(#[from] Illegal),
     /// Too many writes wait already. Nothing was done.
@@ -47,7 +47,7 @@ pub enum StoreError {
     Db(Arc<DbError>),
 }
 
-impl StoreError {
+impl Error {
     /// Whether a retry may succeed.
     #[must_use]
     pub fn is_transient(&self) -> bool {
@@ -71,7 +71,7 @@ impl StoreError {
     }
 }
 
-impl From<DbError> for StoreError {
+impl From<DbError> for Error {
     fn from(error: DbError) -> Self {
         match error.unique_violation() {
             Some("orders_external_id_key" | "orders.external_id") => Self::ExternalIdTaken,
@@ -80,25 +80,19 @@ impl From<DbError> for StoreError {
     }
 }
 
-impl From<diesel::result::Error> for StoreError {
+impl From<diesel::result::Error> for Error {
     fn from(error: diesel::result::Error) -> Self {
         DbError::from(error).into()
     }
 }
 
-impl From<UnknownCode> for StoreError {
-    fn from(error: UnknownCode) -> Self {
-        Self::Corrupt(error.to_string())
-    }
-}
-
-impl From<serde_json::Error> for StoreError {
+impl From<serde_json::Error> for Error {
     fn from(error: serde_json::Error) -> Self {
         Self::Corrupt(format!("a document that cannot be read: {error}"))
     }
 }
 
-impl From<SubmitError<Self>> for StoreError {
+impl From<SubmitError<Self>> for Error {
     fn from(error: SubmitError<Self>) -> Self {
         match error {
             SubmitError::Overloaded => Self::Overloaded,
@@ -109,17 +103,47 @@ impl From<SubmitError<Self>> for StoreError {
     }
 }
 
-impl BatchError for StoreError {
+impl BatchError for Error {
     fn strikes_all(&self) -> bool {
         self.is_transient()
     }
 }
 
-impl Failure for StoreError {
+impl Failure for Error {
     fn db(&self) -> Option<&DbError> {
         match self {
             Self::Db(error) => Some(error),
             _ => None,
         }
+    }
+}
+
+impl From<Error> for Problem {
+    fn from(error: Error) -> Self {
+        match &error {
+            Error::ExternalIdTaken => Self::new(Reason::ResourceExists, "another order has this external_id already")
+                .field("external_id", "must not belong to another order"),
+            Error::Db(cause) if cause.is_unavailable() => cause.problem("the orders' database").caused_by(error),
+            Error::Db(cause) if cause.is_conflict() => {
+                Self::new(Reason::Conflict, "concurrent changes kept colliding: try again").caused_by(error)
+            }
+            Error::KeyRaced => Self::new(
+                Reason::RequestInProgress,
+                "another request used this request_id at the same moment: try again",
+            )
+            .retry_after(std::time::Duration::from_millis(100)),
+            Error::Overloaded => Self::new(
+                Reason::Overloaded,
+                "more changes of orders are waiting than the service can take: try again later",
+            ),
+            Error::ShuttingDown => Self::unavailable("the order service"),
+            _ => Self::internal().caused_by(error),
+        }
+    }
+}
+
+impl From<Error> for tonic::Status {
+    fn from(error: Error) -> Self {
+        Problem::from(error).into()
     }
 }

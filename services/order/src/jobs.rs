@@ -1,8 +1,6 @@
 //! Background work: takes over sagas without a runner, and deletes old idempotency records and events.
 
 pub mod payments;
-pub mod ports;
-pub mod saga;
 
 use std::{
     sync::Arc,
@@ -15,14 +13,15 @@ use souk_store::{events::Log, jobs::Jobs};
 use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
 
-use self::{
-    ports::{Journal, Stock},
-    saga::Sagas,
-};
 use crate::{
     clients::Inventory,
     config::Settings,
-    store::{Store, StoreError, now},
+    error::Error,
+    saga::{
+        ports::{Journal, Stock},
+        runner::Sagas,
+    },
+    store::{Store, now},
 };
 
 /// The longest time of a run: longer than any job should take. It is then stopped and runs again.
@@ -76,7 +75,7 @@ impl<J: Journal, S: Stock> Recovery<J, S> {
     }
 
     /// Runs until nothing is due, a bounded number at a time. Returns how many sagas it took over.
-    pub(crate) async fn run(&self) -> Result<u64, StoreError> {
+    pub(crate) async fn run(&self) -> Result<u64, Error> {
         let began = Instant::now();
         let mut taken = 0;
         while !self.shutdown.is_cancelled() && began.elapsed() < LIMIT / 2 {

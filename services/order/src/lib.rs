@@ -5,11 +5,11 @@ mod clients;
 pub mod config;
 pub mod domain;
 pub mod error;
+mod events;
 mod jobs;
-mod outbox;
 mod payment;
-mod reply;
 mod rpc;
+mod saga;
 #[cfg(test)]
 mod sim;
 pub mod store;
@@ -40,10 +40,11 @@ pub use crate::config::{Config, DEFAULTS};
 use crate::{
     clients::Inventory,
     config::ProviderKind,
-    jobs::saga::Sagas,
+    error::Error,
     payment::{Provider, Simulated, Stripe},
     rpc::{Rpc, WebhookRpc},
-    store::{Store, StoreError, webhooks::Webhooks as WebhookStore},
+    saga::runner::Sagas,
+    store::{Store, webhooks::Webhooks as WebhookStore},
     webhooks::Webhooks,
 };
 
@@ -138,7 +139,7 @@ pub async fn migrate(config: &Config) -> Result<(), DbError> {
 ///
 /// # Errors
 /// If the database cannot be used.
-pub async fn verify(config: &Config) -> Result<Vec<Check>, StoreError> {
+pub async fn verify(config: &Config) -> Result<Vec<Check>, Error> {
     let db = Store::connect(&config.settings.database, &config.common.data_dir).await?;
     let checks = store::verify::verify(&db).await;
     db.close();

@@ -54,7 +54,7 @@ async fn let_go(stripe: &Stripe, store: &Store, after: Duration) -> Result<u64, 
 }
 
 /// Whether an order uses this authorisation.
-async fn is_wanted(store: &Store, held: &Held) -> Result<bool, crate::store::StoreError> {
+async fn is_wanted(store: &Store, held: &Held) -> Result<bool, crate::error::Error> {
     let Some(order) = order_of(&held.payment) else { return Ok(false) };
     let order = store.order(order, None).await?;
     let takes = |order: Order| {

@@ -1,4 +1,4 @@
-//! ReturnOrderItems, RefundOrder and ListRefunds.
+//! Adjustments of orders: returns and refunds.
 
 use souk_common::{auth::Caller, error::Problem, ids::ReturnId, money::Money, page};
 use souk_proto::order::v1::{
@@ -6,11 +6,10 @@ use souk_proto::order::v1::{
     ReturnOrderItemsRequest,
 };
 
-use super::{Answered, Parts, list::bad_token, missing, parse, refused};
+use super::{Answered, Parts, convert, missing, refused};
 use crate::{
     domain::{Adjustment, Saga, What, Wish},
-    error::Error,
-    reply,
+    saga::answer,
     store::{Adjusting, Begin, Key, OrderScope},
 };
 
@@ -20,14 +19,14 @@ impl Parts {
         caller: &Caller,
         request: ReturnOrderItemsRequest,
     ) -> Result<Answered<ReturnMessage>, Problem> {
-        let id = parse::order("name", &request.name)?;
-        let key = parse::key(caller, "ReturnOrderItems", &request.request_id, &request);
-        if let Some(record) = self.store.find_record(&key).await.map_err(Error::from)? {
+        let id = convert::order_id("name", &request.name)?;
+        let key = convert::key(caller, "ReturnOrderItems", &request.request_id, &request);
+        if let Some(record) = self.store.find_record(&key).await? {
             return Answered::again(record);
         }
-        let what = What::Return(parse::pieces(&request.items, |item| (item.line_number, item.quantity)));
-        let time = parse::past("return_time", request.return_time)?;
-        self.adjust(caller, &key, Adjusting { order: id, what: &what, time }, &request.reason, reply::back).await
+        let what = What::Return(convert::pieces(&request.items, |item| (item.line_number, item.quantity)));
+        let time = convert::past("return_time", request.return_time)?;
+        self.adjust(caller, &key, Adjusting { order: id, what: &what, time }, &request.reason, answer::back).await
     }
 
     pub(super) async fn refund(
@@ -35,16 +34,16 @@ impl Parts {
         caller: &Caller,
         request: RefundOrderRequest,
     ) -> Result<Answered<RefundMessage>, Problem> {
-        let id = parse::order("name", &request.name)?;
-        let key = parse::key(caller, "RefundOrder", &request.request_id, &request);
-        if let Some(record) = self.store.find_record(&key).await.map_err(Error::from)? {
+        let id = convert::order_id("name", &request.name)?;
+        let key = convert::key(caller, "RefundOrder", &request.request_id, &request);
+        if let Some(record) = self.store.find_record(&key).await? {
             return Answered::again(record);
         }
         let amount = request.amount.as_ref().ok_or_else(|| Problem::invalid("amount", "must be set"))?;
         let amount = Money::try_from(amount).map_err(|error| Problem::invalid("amount", error.to_string()))?;
         let what = What::Refund(amount);
         let adjusting = Adjusting { order: id, what: &what, time: None };
-        self.adjust(caller, &key, adjusting, &request.reason, reply::refund).await
+        self.adjust(caller, &key, adjusting, &request.reason, answer::refund).await
     }
 
     /// Runs an adjustment to its end.
@@ -59,8 +58,7 @@ impl Parts {
         let id = adjusting.order;
         let lease = self.sagas.lease();
         let wish = Wish { actor: &key.caller, reason, etag: "" };
-        let begun = self.store.adjust(key, adjusting, wish, lease, reply::encoded_adjustment).await;
-        let begun = match begun.map_err(Error::from)? {
+        let begun = match self.store.adjust(key, adjusting, wish, lease, answer::encoded_adjustment).await? {
             Begin::NotFound => return Err(missing(caller, id)),
             Begin::Known(record) => return Answered::again(record),
             Begin::Refused(refusal) => return Err(refused(refusal, id, "give goods or money back")),
@@ -81,13 +79,13 @@ impl Parts {
         caller: &Caller,
         request: &ListRefundsRequest,
     ) -> Result<ListRefundsResponse, Problem> {
-        let id = parse::order("parent", &request.parent)?;
+        let id = convert::order_id("parent", &request.parent)?;
         let query = ("orders.refunds", id);
         let size = page::size(request.page_size);
-        let after: Option<ReturnId> = page::decode(&request.page_token, &query).map_err(bad_token)?;
+        let after: Option<ReturnId> = page::decode(&request.page_token, &query).map_err(convert::bad_token)?;
         let rows = self.store.adjustments(OrderScope { id, owner: caller.grant.owner() }, after, size + 1).await;
-        let rows = rows.map_err(Error::from)?.ok_or_else(|| missing(caller, id))?;
-        let message = |row| reply::refund(&row);
+        let rows = rows?.ok_or_else(|| missing(caller, id))?;
+        let message = |row| answer::refund(&row);
         let (refunds, next_page_token) = page::cut(rows, size, &query, |row: &Adjustment| row.id, message);
         Ok(ListRefundsResponse { refunds, next_page_token })
     }

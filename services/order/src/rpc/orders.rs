@@ -1,31 +1,45 @@
-//! PlaceOrder.
+//! Orders: placing, cancelling and listing them.
 
-use std::{pin::pin, time::Duration};
+use std::{collections::BTreeSet, pin::pin, time::Duration};
 
 use souk_common::{
     auth::Caller,
     error::{Problem, Reason},
     ids::{OrderId, ProductId, UserId},
     money::Money,
+    page::{
+        self,
+        filter::{Field, Kind, Op, Term, Value},
+    },
 };
 use souk_proto::{
-    common::v1::Address as AddressMessage,
     google::r#type::Money as MoneyMessage,
-    order::v1::{Order as OrderMessage, PlaceOrderRequest, place_order_request::Item},
+    order::v1::{
+        CancelOrderRequest, ListOrdersRequest, ListOrdersResponse, Order as OrderMessage, PlaceOrderRequest, Refund,
+    },
 };
-
 use tokio::time::timeout;
 
-use super::{Answered, Parts, parse};
+use super::{Answered, Parts, RETRY, convert, missing};
 use crate::{
-    domain::{self, Address, Entry, Order, Placement, Saga, State, Unpriced, Wanted},
+    domain::{self, CancelRefusal, Entry, Order, Placement, Saga, State, Unpriced, Wanted, Wish},
     error::Error,
-    reply,
-    store::{Key, StoreError, now},
+    events,
+    saga::answer,
+    store::{Cancel, Condition, IdempotencyRecord, Key, OrderKey, OrderScope, Query, now},
 };
 
 /// How long prices take at most, where all is well.
 const PROMPT: Duration = Duration::from_millis(200);
+
+const STATES: &[&str] = &["STATE_PENDING", "STATE_CONFIRMED", "STATE_REJECTED", "STATE_CANCELLING", "STATE_CANCELLED"];
+
+const FIELDS: &[Field] = &[
+    Field::new("state", Kind::Enum(STATES)),
+    Field::new("external_id", Kind::Text),
+    Field::new("place_time", Kind::Time),
+    Field::new("create_time", Kind::Time),
+];
 
 impl Parts {
     pub(super) async fn place(
@@ -35,14 +49,14 @@ impl Parts {
     ) -> Result<Answered<OrderMessage>, Problem> {
         let customer = customer(caller, &request)?;
         staff_only(caller, &request)?;
-        let key = parse::key(caller, "PlaceOrder", &request.request_id, &request);
+        let key = convert::key(caller, "PlaceOrder", &request.request_id, &request);
         let validate_only = request.validate_only;
         let mut pricing = pin!(self.priced(customer, &key, request));
         let priced = match timeout(PROMPT, &mut pricing).await {
             Ok(priced) => priced,
             Err(_) => {
                 // It takes long: a repeated request should not wait for it.
-                if !validate_only && let Some(record) = self.store.find_record(&key).await.map_err(Error::from)? {
+                if !validate_only && let Some(record) = self.store.find_record(&key).await? {
                     return Answered::again(record);
                 }
                 pricing.await
@@ -52,7 +66,7 @@ impl Parts {
             Ok(placed) => placed,
             Err(problem) if validate_only => return Err(problem),
             // A repeated request gets its stored response, even if a product is no longer sold.
-            Err(problem) => match self.store.find_record(&key).await.map_err(Error::from)? {
+            Err(problem) => match self.store.find_record(&key).await? {
                 Some(record) => return Answered::again(record),
                 None => return Err(problem),
             },
@@ -61,13 +75,12 @@ impl Parts {
             return self.would_be(order).await.map(Answered::new);
         }
         let lease = self.sagas.lease();
-        let known = self.store.place(&key, &order, &entries, lease).await;
-        if let Some(record) = known.map_err(Error::from)? {
+        if let Some(record) = self.store.place(&key, &order, &entries, lease).await? {
             return Answered::again(record);
         }
         let saga = Saga::Order(Box::new(order));
         match self.finish(saga, lease, "the order").await? {
-            Saga::Order(order) => Ok(Answered::new(reply::order(&order))),
+            Saga::Order(order) => Ok(Answered::new(events::order(&order))),
             Saga::Adjustment(_) => Err(Problem::internal()),
         }
     }
@@ -79,10 +92,10 @@ impl Parts {
         key: &Key,
         request: PlaceOrderRequest,
     ) -> Result<(Order, Vec<Entry>), Problem> {
-        let place_time = parse::past("place_time", request.place_time)?;
-        let address = address(request.shipping_address)?;
-        let expected_total = expected_total(request.expected_total.as_ref())?;
-        let wanted = wanted(&request.items)?;
+        let place_time = convert::past("place_time", request.place_time)?;
+        let address = convert::address(request.shipping_address)?;
+        let expected_total = convert::expected_total(request.expected_total.as_ref())?;
+        let wanted = convert::wanted(&request.items)?;
         let offers = self.inventory.offers(products(&wanted)).await?;
         let priced = domain::price(&wanted, &offers).map_err(unpriced)?;
         if let Some(expected) = expected_total.filter(|expected| *expected != priced.total) {
@@ -104,9 +117,9 @@ impl Parts {
     /// The order as it would be if it were placed now with an approved payment. Nothing is written.
     async fn would_be(&self, order: Order) -> Result<OrderMessage, Problem> {
         if let Some(id) = &order.external_id
-            && self.store.external_id_is_taken(id).await.map_err(Error::from)?
+            && self.store.external_id_is_taken(id).await?
         {
-            return Err(Error::from(StoreError::ExternalIdTaken).into());
+            return Err(Error::ExternalIdTaken.into());
         }
         let goods = order.goods();
         let available = self.inventory.available(goods.iter().map(|goods| goods.product)).await?;
@@ -119,28 +132,84 @@ impl Parts {
             create_time: None,
             update_time: None,
             etag: String::new(),
-            ..reply::order(&order)
+            ..events::order(&order)
         })
+    }
+
+    pub(super) async fn cancel(
+        &self,
+        caller: &Caller,
+        request: &CancelOrderRequest,
+    ) -> Result<Answered<OrderMessage>, Problem> {
+        let id = convert::order_id("name", &request.name)?;
+        let items = convert::pieces(&request.items, |item| (item.line_number, item.quantity));
+        let key = convert::key(caller, "CancelOrder", &request.request_id, request);
+        if !items.is_empty() {
+            if request.request_id.is_empty() {
+                return Err(Problem::invalid("request_id", "must be set to cancel items"));
+            }
+            if let Some(record) = self.store.find_record(&key).await? {
+                return self.cancelled_again(caller, record).await;
+            }
+        }
+        let lease = self.sagas.lease();
+        let wish = Wish { actor: &key.caller, reason: &request.reason, etag: &request.etag };
+        let scope = OrderScope { id, owner: caller.grant.owner() };
+        let begun = match self.store.cancel(scope, &key, &items, wish, lease, answer::encoded_adjustment).await? {
+            Cancel::NotFound => return Err(missing(caller, id)),
+            Cancel::Refused(refusal, order) => return Err(cannot_cancel(refusal, &order)),
+            Cancel::Already(order) => return Ok(Answered::new(events::order(&order))),
+            Cancel::Known(record) => return self.cancelled_again(caller, record).await,
+            Cancel::Begun(saga) => saga,
+        };
+        match self.finish(begun, lease, "the cancellation").await? {
+            Saga::Order(order) => Ok(Answered::new(events::order(&order))),
+            Saga::Adjustment(_) => Ok(Answered::new(self.order(caller, id).await?)),
+        }
+    }
+
+    /// The response to a repeated cancellation: the order as it is now.
+    async fn cancelled_again(
+        &self,
+        caller: &Caller,
+        record: IdempotencyRecord,
+    ) -> Result<Answered<OrderMessage>, Problem> {
+        let id = record.order;
+        let Answered { replayed, .. } = Answered::<Refund>::again(record)?;
+        Ok(Answered { message: self.order(caller, id).await?, replayed })
+    }
+
+    /// An order, if it is the caller's.
+    pub(super) async fn order(&self, caller: &Caller, id: OrderId) -> Result<OrderMessage, Problem> {
+        let order = self.store.order(id, caller.grant.owner()).await?.ok_or_else(|| missing(caller, id))?;
+        Ok(events::order(&order))
+    }
+
+    pub(super) async fn list(
+        &self,
+        caller: &Caller,
+        request: &ListOrdersRequest,
+    ) -> Result<ListOrdersResponse, Problem> {
+        let customer = listed_customer(caller, &request.customer)?;
+        let conditions = convert::conditions(&request.filter, FIELDS, condition)?;
+        let query = ("orders.list", customer, &request.filter);
+        let size = page::size(request.page_size);
+        let after: Option<OrderKey> = page::decode(&request.page_token, &query).map_err(convert::bad_token)?;
+        let wish = Query { customer, conditions, after, limit: size + 1 };
+        let rows = self.store.orders(&wish).await?;
+        let key = |order: &Order| (order.create_time, order.id);
+        let (orders, next_page_token) = page::cut(rows, size, &query, key, |order| events::order(&order));
+        Ok(ListOrdersResponse { orders, next_page_token })
     }
 }
 
 fn unpriced(unpriced: Unpriced) -> Problem {
     match unpriced {
-        Unpriced::Faults(faults) => parse::faults(faults),
+        Unpriced::Faults(faults) => convert::faults(faults),
         Unpriced::Archived(faults) => {
             let problem = Problem::new(Reason::ProductArchived, "products of the order are no longer sold");
             faults.into_iter().fold(problem, |problem, fault| problem.field(fault.field, fault.message))
         }
-    }
-}
-
-/// What the caller expects to pay, if they say.
-fn expected_total(total: Option<&MoneyMessage>) -> Result<Option<Money>, Problem> {
-    let wrong = |what: String| Problem::invalid("expected_total", what);
-    let total = total.map(Money::try_from).transpose().map_err(|error| wrong(error.to_string()))?;
-    match total {
-        Some(total) if total.minor < 0 => Err(wrong("must not be below zero".to_owned())),
-        total => Ok(total),
     }
 }
 
@@ -159,7 +228,7 @@ fn customer(caller: &Caller, request: &PlaceOrderRequest) -> Result<UserId, Prob
     if request.customer.is_empty() {
         return caller.user().map_err(|_| Problem::invalid("customer", "must be set if the caller is not a user"));
     }
-    let customer = UserId::parse_name(&request.customer).map_err(|error| parse::id("customer", &error))?;
+    let customer = UserId::parse_name(&request.customer).map_err(|error| convert::bad_id("customer", &error))?;
     if !caller.grant.covers(customer) {
         let message = "customer must be empty or yourself: only staff may order for others";
         return Err(Problem::new(Reason::AccessDenied, message)
@@ -192,35 +261,55 @@ fn staff_only(caller: &Caller, request: &PlaceOrderRequest) -> Result<(), Proble
     Err(fields.into_iter().fold(problem, |problem, field| problem.field(field, "is for staff alone: leave it out")))
 }
 
-fn wanted(items: &[Item]) -> Result<Vec<Wanted>, Problem> {
-    items
-        .iter()
-        .enumerate()
-        .map(|(index, item)| {
-            let field = |name: &str| format!("items[{index}].{name}");
-            let unit_price = item.unit_price.as_ref().map(Money::try_from).transpose();
-            Ok(Wanted {
-                product: ProductId::parse_name(&item.product).map_err(|error| parse::id(&field("product"), &error))?,
-                quantity: item.quantity,
-                unit_price: unit_price.map_err(|error| Problem::invalid(field("unit_price"), error.to_string()))?,
-            })
-        })
-        .collect()
-}
-
 /// Each product once.
-fn products(wanted: &[Wanted]) -> std::collections::BTreeSet<ProductId> {
+fn products(wanted: &[Wanted]) -> BTreeSet<ProductId> {
     wanted.iter().map(|item| item.product).collect()
 }
 
-fn address(address: Option<AddressMessage>) -> Result<Address, Problem> {
-    let address = address.ok_or_else(|| Problem::invalid("shipping_address", "must be set"))?;
-    Ok(Address {
-        recipient: address.recipient,
-        address_lines: address.address_lines,
-        locality: address.locality,
-        administrative_area: address.administrative_area,
-        postal_code: address.postal_code,
-        region_code: address.region_code,
-    })
+fn cannot_cancel(refusal: CancelRefusal, order: &Order) -> Problem {
+    let name = order.id.name();
+    match refusal {
+        CancelRefusal::Faults(faults) => convert::faults(faults),
+        CancelRefusal::EtagMismatch => Problem::etag_mismatch().resource("souk/Order", name),
+        CancelRefusal::Busy => {
+            Problem::new(Reason::RequestInProgress, "the order is being placed, cancelled or returned: try again")
+                .retry_after(RETRY)
+                .metadata("order", name)
+        }
+        CancelRefusal::Rejected => Problem::new(
+            Reason::StateConflict,
+            "the order was rejected: there is nothing to cancel",
+        )
+        .violation("ORDER_STATE", name, "must be STATE_CONFIRMED, but is STATE_REJECTED"),
+        CancelRefusal::Shipped => {
+            let message = "pieces of the order were shipped: cancel items that were not, or take them back";
+            Problem::new(Reason::OrderShipped, message).violation("ORDER_SHIPPED", name, "must have no shipment")
+        }
+    }
+}
+
+/// The customer whose orders to list or watch. `None`: all customers.
+pub(super) fn listed_customer(caller: &Caller, asked: &str) -> Result<Option<UserId>, Problem> {
+    if asked.is_empty() {
+        return Ok(caller.grant.owner());
+    }
+    let customer = UserId::parse_name(asked).map_err(|error| convert::bad_id("customer", &error))?;
+    if !caller.grant.covers(customer) {
+        return Err(Problem::access_denied(asked));
+    }
+    Ok(Some(customer))
+}
+
+fn condition(term: Term) -> Result<Condition, Problem> {
+    match (term.field, term.value) {
+        ("state", Value::Enum(name)) => {
+            let code = name.trim_start_matches("STATE_");
+            let state = State::from_code(code).map_err(|error| Problem::internal().caused_by(error))?;
+            Ok(Condition::State(term.op == Op::Equal, state))
+        }
+        ("external_id", Value::Text(text)) => Ok(Condition::ExternalId(term.op, text)),
+        ("place_time", Value::Time(time)) => Ok(Condition::PlaceTime(term.op, time)),
+        ("create_time", Value::Time(time)) => Ok(Condition::CreateTime(term.op, time)),
+        (field, value) => Err(Problem::internal().caused_by(format!("a filter of {field} by {value:?}"))),
+    }
 }

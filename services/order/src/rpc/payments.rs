@@ -39,14 +39,14 @@ impl Parts {
                 let what = "this is no event of the payment provider";
                 return Err(Problem::new(Reason::MalformedRequest, what).caused_by(error));
             }
-            Err(WebhookError::Books(error)) => return Err(Error::Store(error.into()).into()),
+            Err(WebhookError::Books(error)) => return Err(Error::from(error).into()),
         };
-        if self.store.is_noticed(&notice.id).await.map_err(Error::from)? {
+        if self.store.is_noticed(&notice.id).await? {
             return Ok(());
         }
         self.heed(&notice).await?;
         // Recorded last: the provider sends a webhook again that failed.
-        Ok(self.store.notice(&notice.id).await.map_err(Error::from)?)
+        Ok(self.store.notice(&notice.id).await?)
     }
 
     /// Has souk ask sooner for what it would have asked anyway: an order under way continues now, and what could not
@@ -58,11 +58,11 @@ impl Parts {
             return Ok(());
         };
         let order = match order_of(key) {
-            Some(order) => self.store.order(order, None).await.map_err(Error::from)?,
+            Some(order) => self.store.order(order, None).await?,
             None => None,
         };
         match order {
-            Some(order) if order.state.is_running() => self.store.wake(order.id).await.map_err(Error::from)?,
+            Some(order) if order.state.is_running() => self.store.wake(order.id).await?,
             Some(order) if order.state == State::Rejected => match self.sagas.payments().void(key).await {
                 Ok(()) => {}
                 // Not by souk. Sending it again would not help.

@@ -12,8 +12,9 @@ use uuid::Uuid;
 use crate::{
     clients::{Inventory, Unanswered},
     domain::{Answer, Entry, Goods, Saga},
+    error::Error,
     payment::Provider,
-    store::{self, Lease, Release, Renewal, Store, StoreError},
+    store::{self, Lease, Release, Renewal, Store},
 };
 
 /// Stores sagas and their leases. [`Store`] documents each operation and its errors.
@@ -26,16 +27,16 @@ pub trait Journal: Send + Sync + 'static {
         entries: &[Entry],
         response: Option<&[u8]>,
         renewal: Renewal,
-    ) -> impl Future<Output = Result<bool, StoreError>> + Send;
+    ) -> impl Future<Output = Result<bool, Error>> + Send;
 
     /// See [`Store::is_saved`].
-    fn is_saved(&self, saga: &Saga) -> impl Future<Output = Result<bool, StoreError>> + Send;
+    fn is_saved(&self, saga: &Saga) -> impl Future<Output = Result<bool, Error>> + Send;
 
     /// See [`Store::release`].
-    fn release(&self, saga: &Saga, release: Release<'_>) -> impl Future<Output = Result<(), StoreError>> + Send;
+    fn release(&self, saga: &Saga, release: Release<'_>) -> impl Future<Output = Result<(), Error>> + Send;
 
     /// See [`Store::claim`].
-    fn claim(&self, lease: Lease, limit: i64) -> impl Future<Output = Result<Vec<Saga>, StoreError>> + Send;
+    fn claim(&self, lease: Lease, limit: i64) -> impl Future<Output = Result<Vec<Saga>, Error>> + Send;
 }
 
 /// Reserves and commits stock. [`Inventory`] documents each operation.
@@ -114,19 +115,19 @@ impl Journal for Store {
         entries: &[Entry],
         response: Option<&[u8]>,
         renewal: Renewal,
-    ) -> Result<bool, StoreError> {
+    ) -> Result<bool, Error> {
         self.save(before, after, entries, response, renewal).await
     }
 
-    async fn is_saved(&self, saga: &Saga) -> Result<bool, StoreError> {
+    async fn is_saved(&self, saga: &Saga) -> Result<bool, Error> {
         self.is_saved(saga).await
     }
 
-    async fn release(&self, saga: &Saga, release: Release<'_>) -> Result<(), StoreError> {
+    async fn release(&self, saga: &Saga, release: Release<'_>) -> Result<(), Error> {
         self.release(saga, release).await
     }
 
-    async fn claim(&self, lease: Lease, limit: i64) -> Result<Vec<Saga>, StoreError> {
+    async fn claim(&self, lease: Lease, limit: i64) -> Result<Vec<Saga>, Error> {
         self.claim(lease, limit).await
     }
 }

@@ -10,14 +10,17 @@ use souk_common::error::chain;
 use tokio::{task::JoinHandle, time::Instant};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
-use super::ports::{Clock, Journal, Ports, Stock, System};
+use super::{
+    answer::response,
+    ports::{Clock, Journal, Ports, Stock, System},
+};
 use crate::{
     clients::Inventory,
     config::SagaSettings,
-    domain::{Action, Answer, Entry, Saga, State},
+    domain::{Action, Answer, Entry, Saga},
+    error::Error,
     payment::{PaymentError, Provider},
-    reply,
-    store::{Lease, Release, Renewal, Store, StoreError},
+    store::{Lease, Release, Renewal, Store},
 };
 
 /// The longest pause between two tries of a failed saga step: the saga continues soon after what it waits for is back.
@@ -61,7 +64,7 @@ enum Stuck {
     #[error("nothing to do at this step")]
     NoAction,
     #[error(transparent)]
-    Store(#[from] StoreError),
+    Store(#[from] Error),
 }
 
 impl<J, S> Clone for Sagas<J, S> {
@@ -113,7 +116,7 @@ impl<J: Journal, S: Stock> Sagas<J, S> {
     ///
     /// # Errors
     /// If the database fails.
-    pub async fn claim(&self, limit: usize) -> Result<(Lease, Vec<Saga>), StoreError> {
+    pub async fn claim(&self, limit: usize) -> Result<(Lease, Vec<Saga>), Error> {
         let lease = self.lease();
         let limit = i64::try_from(limit).unwrap_or(i64::MAX);
         Ok((lease, self.0.journal.claim(lease, limit).await?))
@@ -186,7 +189,7 @@ impl<J: Journal, S: Stock> Sagas<J, S> {
     async fn step(&self, saga: &mut Saga, unclear: bool) -> Result<Vec<Entry>, Stuck> {
         let action = saga.action().ok_or(Stuck::NoAction)?;
         let (answer, asked_before) = self.ask(saga, &action).await?;
-        Ok(saga.advance(&answer, unclear || asked_before, self.0.clock.now()).map_err(StoreError::from)?)
+        Ok(saga.advance(&answer, unclear || asked_before, self.0.clock.now()).map_err(Error::from)?)
     }
 
     /// Whether the lease is long enough for a step, with a margin.
@@ -325,19 +328,6 @@ impl<J: Journal, S: Stock> Sagas<J, S> {
             () = tokio::time::sleep(pause) => Ok(()),
             () = self.0.stop.cancelled() => Err(Stuck::Stopping),
         }
-    }
-}
-
-/// The response to the request at the saga's end. A cancellation stores none: repeated requests read the order.
-pub(crate) fn response(saga: &Saga) -> Option<Vec<u8>> {
-    match saga {
-        Saga::Order(order) if matches!(order.state, State::Confirmed | State::Rejected) => {
-            Some(reply::encoded_order(order))
-        }
-        Saga::Adjustment(adjustment) if adjustment.state == State::Completed => {
-            Some(reply::encoded_adjustment(adjustment))
-        }
-        _ => None,
     }
 }
 

@@ -1,16 +1,91 @@
-//! Changes of confirmed orders by requests: cancellations, adjustments, shipments and notes. Each has an idempotency
-//! key.
+//! Orders, their timelines, and the idempotency records of requests that change them.
 
-use souk_common::ids::OrderId;
+use std::sync::Arc;
+
+use chrono::{DateTime, Utc};
+use souk_common::{
+    ids::{OrderId, UserId},
+    page::Scan,
+};
 use souk_store::db;
 
 use super::{
-    Adjusting, Begin, Cancel, Key, Lease, Note, OrderScope, Shipping, Store, StoreError, TimelineRow, now, postgres,
-    sqlite, values::BegunAdjustment,
+    Begin, Cancel, IdempotencyRecord, Key, Lease, Note, OrderKey, OrderScope, Placing, Query, Store, TimelineRow,
+    batch_writer, now, postgres, sqlite, values::BegunAdjustment,
 };
-use crate::domain::{Adjustment, Cancelling, Entry, Kind, Pieces, Refusal, Saga, Shipment, Wish};
+use crate::{
+    domain::{Adjustment, Cancelling, Entry, Kind, Order, Pieces, Refusal, Saga, Wish},
+    error::Error,
+};
 
 impl Store {
+    /// Records an order under a lease. `Some` if the key is known already; then nothing was written.
+    ///
+    /// # Errors
+    /// [`Error::ExternalIdTaken`], or where the database fails.
+    pub async fn place(
+        &self,
+        key: &Key,
+        order: &Order,
+        entries: &[Entry],
+        lease: Lease,
+    ) -> Result<Option<IdempotencyRecord>, Error> {
+        let placing = Placing { key: key.clone(), order: order.clone(), entries: entries.to_vec(), lease };
+        let write = batch_writer::Write::Place(Arc::new(placing));
+        let mut written = self.writer.submit(write.clone()).await.map_err(Error::from);
+        if written.as_ref().is_err_and(Error::is_lost) {
+            // The write may have taken effect; the key tells.
+            written = self.writer.submit(write).await.map_err(Error::from);
+        }
+        match self.notify_if_ok(written)? {
+            batch_writer::Written::Placed(known) => Ok(known),
+            batch_writer::Written::Saved(_) => Err(Error::Lost),
+        }
+    }
+
+    /// An order; where `owner` is given, only if it is theirs.
+    ///
+    /// # Errors
+    /// If the database fails.
+    pub async fn order(&self, id: OrderId, owner: Option<UserId>) -> Result<Option<Order>, Error> {
+        db::read!(self.db, |conn, q| -> Result<_, Error> { q::order(conn, id, owner).await })
+    }
+
+    /// A page of orders, newest first.
+    ///
+    /// # Errors
+    /// If the database fails.
+    pub async fn orders(&self, query: &Query) -> Result<Scan<Order, OrderKey>, Error> {
+        db::read!(self.db, |conn, q| -> Result<_, Error> { q::list(conn, query).await })
+    }
+
+    /// Whether an order has this number of another system.
+    ///
+    /// # Errors
+    /// If the database fails.
+    pub async fn external_id_is_taken(&self, id: &str) -> Result<bool, Error> {
+        db::read!(self.db, |conn, q| -> Result<_, Error> { q::external_id_is_taken(conn, id).await })
+    }
+
+    /// At most `limit` entries of an order's timeline from number `after` on, oldest first; `None` if there is no
+    /// such order, or not of this owner, who does not see what is for staff alone.
+    ///
+    /// # Errors
+    /// If the database fails.
+    pub async fn timeline(
+        &self,
+        OrderScope { id, owner }: OrderScope,
+        after: i32,
+        limit: i64,
+    ) -> Result<Option<Vec<TimelineRow>>, Error> {
+        db::read!(self.db, |conn, q| -> Result<_, Error> {
+            if !q::exists(conn, id, owner).await? {
+                return Ok(None);
+            }
+            Ok(Some(q::timeline(conn, id, owner.is_none(), after, limit).await?))
+        })
+    }
+
     /// Begins to cancel an order, or pieces of it, under a lease. `respond` makes the response of what is final at
     /// once.
     ///
@@ -24,9 +99,9 @@ impl Store {
         wish: Wish<'_>,
         lease: Lease,
         respond: impl Fn(&Adjustment) -> Vec<u8> + Sync,
-    ) -> Result<Cancel, StoreError> {
+    ) -> Result<Cancel, Error> {
         let now = now();
-        let written = db::write!(self.db, |conn, q| -> Result<_, StoreError> {
+        let written = db::write!(self.db, |conn, q| -> Result<_, Error> {
             let Some(mut order) = q::order_to_change(conn, id, owner).await? else {
                 return Ok(Cancel::NotFound);
             };
@@ -42,7 +117,7 @@ impl Store {
                 Ok(Cancelling::Already) => Ok(Cancel::Already(Box::new(order))),
                 Ok(Cancelling::Whole(entries)) => {
                     if !q::update_order(conn, &order, version, &entries, lease).await? {
-                        return Err(StoreError::Corrupt("a locked order that changed".into()));
+                        return Err(Error::Corrupt("a locked order that changed".into()));
                     }
                     Ok(Cancel::Begun(Saga::Order(Box::new(order))))
                 }
@@ -53,69 +128,6 @@ impl Store {
                     Ok(Cancel::Begun(Saga::Adjustment(adjustment)))
                 }
             }
-        });
-        self.notify_if_ok(written)
-    }
-
-    /// Records an adjustment under a lease. `respond` makes the response of one that is final at once.
-    ///
-    /// # Errors
-    /// If the database fails.
-    pub async fn adjust(
-        &self,
-        key: &Key,
-        Adjusting { order: id, what, time }: Adjusting<'_>,
-        wish: Wish<'_>,
-        lease: Lease,
-        respond: impl Fn(&Adjustment) -> Vec<u8> + Sync,
-    ) -> Result<Begin<Box<Adjustment>>, StoreError> {
-        let now = now();
-        let written = db::write!(self.db, |conn, q| -> Result<_, StoreError> {
-            let mut order = match q::order_to_change_once(conn, key, id).await? {
-                Err(begin) => return Ok(begin),
-                Ok(order) => order,
-            };
-            let version = order.version;
-            let (adjustment, entries) = match Adjustment::begin(&mut order, what, wish, time, now)? {
-                Err(refusal) => return Ok(Begin::Refused(refusal)),
-                Ok(begun) => begun,
-            };
-            let response = respond(&adjustment);
-            let begun = BegunAdjustment { order: &order, version, adjustment: &adjustment, entries: &entries };
-            q::begin_adjustment(conn, key, begun, lease, &response).await?;
-            Ok(Begin::Begun(Box::new(adjustment)))
-        });
-        self.notify_if_ok(written)
-    }
-
-    /// Records a shipment, and the response that `respond` makes.
-    ///
-    /// # Errors
-    /// If the database fails.
-    pub async fn ship(
-        &self,
-        key: &Key,
-        id: OrderId,
-        shipping: &Shipping,
-        respond: impl Fn(&Shipment) -> Vec<u8> + Sync,
-    ) -> Result<Begin<Shipment>, StoreError> {
-        let now = now();
-        let written = db::write!(self.db, |conn, q| -> Result<_, StoreError> {
-            let mut order = match q::order_to_change_once(conn, key, id).await? {
-                Err(begin) => return Ok(begin),
-                Ok(order) => order,
-            };
-            let version = order.version;
-            let tracking = shipping.tracking.clone();
-            let begun = Shipment::begin(&mut order, &shipping.items, tracking, &key.caller, shipping.time, now);
-            let (shipment, entries) = match begun {
-                Err(refusal) => return Ok(Begin::Refused(refusal)),
-                Ok(begun) => begun,
-            };
-            q::insert_answered_record(conn, key, order.id, &respond(&shipment), now).await?;
-            q::write_effects(conn, &order, version, &shipment.lines, &entries).await?;
-            q::insert_shipment(conn, &shipment).await?;
-            Ok(Begin::Begun(shipment))
         });
         self.notify_if_ok(written)
     }
@@ -131,9 +143,9 @@ impl Store {
         id: OrderId,
         Note { text, internal }: Note<'_>,
         respond: impl Fn(&TimelineRow) -> Vec<u8> + Sync,
-    ) -> Result<Begin<TimelineRow>, StoreError> {
+    ) -> Result<Begin<TimelineRow>, Error> {
         let now = now();
-        let written = db::write!(self.db, |conn, q| -> Result<_, StoreError> {
+        let written = db::write!(self.db, |conn, q| -> Result<_, Error> {
             let mut order = match q::order_to_change_once(conn, key, id).await? {
                 Err(begin) => return Ok(begin),
                 Ok(order) => order,
@@ -151,5 +163,23 @@ impl Store {
             Ok(Begin::Begun(row))
         });
         self.notify_if_ok(written)
+    }
+
+    /// The idempotency record of a key.
+    ///
+    /// # Errors
+    /// If the database fails.
+    pub async fn find_record(&self, key: &Key) -> Result<Option<IdempotencyRecord>, Error> {
+        db::read!(self.db, |conn, q| -> Result<_, Error> { q::find_record(conn, key).await })
+    }
+
+    /// Deletes answered keys that are older than this, and says how many.
+    ///
+    /// # Errors
+    /// If the database fails.
+    pub async fn forget(&self, before: DateTime<Utc>) -> Result<u64, Error> {
+        db::write!(self.db, |conn, q| -> Result<_, Error> {
+            Ok(u64::try_from(q::forget(conn, before).await?).unwrap_or(u64::MAX))
+        })
     }
 }

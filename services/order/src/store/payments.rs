@@ -1,6 +1,11 @@
-//! What is kept of payments: which intent stands for one at Stripe, and the books of the simulated provider.
+//! What is kept of payments: which webhooks of the provider were received, which intent stands for a payment at Stripe,
+//! and the books of the simulated provider.
 
 use chrono::{DateTime, Utc};
+use souk_store::db;
+
+use super::{Store, now, postgres, sqlite};
+use crate::error::Error;
 
 /// What stands for a payment in souk's books. It never changes.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -59,5 +64,34 @@ impl BookedState {
             "DECLINED" => Self::Declined,
             _ => Self::New,
         }
+    }
+}
+
+impl Store {
+    /// Whether a webhook of the payment provider was received before.
+    ///
+    /// # Errors
+    /// If the database fails.
+    pub async fn is_noticed(&self, id: &str) -> Result<bool, Error> {
+        db::read!(self.db, |conn, q| -> Result<_, Error> { q::is_noticed(conn, id).await })
+    }
+
+    /// Records that a webhook of the payment provider was received.
+    ///
+    /// # Errors
+    /// If the database fails.
+    pub async fn notice(&self, id: &str) -> Result<(), Error> {
+        let now = now();
+        db::write!(self.db, |conn, q| -> Result<_, Error> { q::notice(conn, id, now).await })
+    }
+
+    /// Deletes webhooks of the payment provider that are older than this, and says how many.
+    ///
+    /// # Errors
+    /// If the database fails.
+    pub async fn forget_notices(&self, before: DateTime<Utc>) -> Result<u64, Error> {
+        db::write!(self.db, |conn, q| -> Result<_, Error> {
+            Ok(u64::try_from(q::forget_notices(conn, before).await?).unwrap_or(u64::MAX))
+        })
     }
 }

@@ -1,4 +1,6 @@
-//! Sagas as operators see them, and operations on them.
+//! Sagas: the progress that their runners store, their leases, and what operators see and do.
+
+use std::sync::Arc;
 
 use chrono::{DateTime, Utc};
 use souk_common::{
@@ -8,8 +10,11 @@ use souk_common::{
 use souk_store::db;
 use uuid::Uuid;
 
-use super::{Lease, Store, StoreError, now, postgres, sqlite};
-use crate::domain::{Entry, Illegal, Kind, Order, Saga, State, Step, Wish};
+use super::{Lease, Release, Renewal, SavedStep, Store, batch_writer, now, postgres, sqlite};
+use crate::{
+    domain::{Entry, Illegal, Kind, Order, Saga, State, Step, Wish},
+    error::Error,
+};
 
 /// A saga has the id of its order, or of the adjustment.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -101,31 +106,122 @@ impl SagaId {
 }
 
 impl Store {
+    /// Stores a saga's progress since `before`, and its entries in the timeline. `response` is the response to its
+    /// request, once it is final. Only the holder of the lease can do this: `false` if the lease was lost.
+    ///
+    /// # Errors
+    /// If the database fails.
+    pub async fn save(
+        &self,
+        before: &Saga,
+        after: &Saga,
+        entries: &[Entry],
+        response: Option<&[u8]>,
+        Renewal { held, lease }: Renewal,
+    ) -> Result<bool, Error> {
+        match (before, after) {
+            (Saga::Order(before), Saga::Order(after)) => {
+                let step = SavedStep {
+                    order: (**after).clone(),
+                    version: before.version,
+                    entries: entries.to_vec(),
+                    response: response.map(<[u8]>::to_vec),
+                    held,
+                    lease,
+                };
+                match self.notify_if_ok(self.writer.submit(batch_writer::Write::Save(Arc::new(step))).await)? {
+                    batch_writer::Written::Saved(saved) => Ok(saved),
+                    batch_writer::Written::Placed(_) => Err(Error::Lost),
+                }
+            }
+            (Saga::Adjustment(before), Saga::Adjustment(after)) => {
+                let now = now();
+                let written = db::write!(self.db, |conn, q| -> Result<_, Error> {
+                    let saved = q::update_adjustment(conn, after, before.step, held, entries, lease, now).await?;
+                    if let (true, Some(response)) = (saved, response) {
+                        q::answer_adjustment(conn, after, response).await?;
+                    }
+                    Ok(saved)
+                });
+                self.notify_if_ok(written)
+            }
+            _ => Ok(false),
+        }
+    }
+
+    /// Whether a saga is stored as it is here, to find out whether a commit with a lost response took effect.
+    ///
+    /// # Errors
+    /// If the database fails.
+    pub async fn is_saved(&self, saga: &Saga) -> Result<bool, Error> {
+        db::read!(self.db, |conn, q| -> Result<_, Error> {
+            match saga {
+                Saga::Order(order) => q::is_at(conn, order).await,
+                Saga::Adjustment(adjustment) => {
+                    let stored = q::find_adjustment(conn, adjustment.id).await?;
+                    let is = (adjustment.step, adjustment.settled_manually);
+                    Ok(stored.is_some_and(|stored| (stored.step, stored.settled_manually) == is))
+                }
+            }
+        })
+    }
+
+    /// Releases a lease: from `due` on any runner may continue.
+    ///
+    /// # Errors
+    /// If the database fails; the lease then ends by itself.
+    pub async fn release(&self, saga: &Saga, release: Release<'_>) -> Result<(), Error> {
+        db::write!(self.db, |conn, q| -> Result<_, Error> { q::release(conn, saga, release).await })
+    }
+
+    /// Takes over at most `limit` due sagas.
+    ///
+    /// # Errors
+    /// If the database fails.
+    pub async fn claim(&self, lease: Lease, limit: i64) -> Result<Vec<Saga>, Error> {
+        let now = now();
+        // Looking first keeps an idle service from writing.
+        let due = db::read!(self.db, |conn, q| -> Result<_, Error> { q::is_any_due(conn, now).await })?;
+        if !due {
+            return Ok(Vec::new());
+        }
+        db::write!(self.db, |conn, q| -> Result<_, Error> { q::claim(conn, now, lease, limit).await })
+    }
+
+    /// Makes the next try of a waiting order due now.
+    ///
+    /// # Errors
+    /// If the database fails.
+    pub async fn wake(&self, id: OrderId) -> Result<(), Error> {
+        let now = now();
+        db::write!(self.db, |conn, q| -> Result<_, Error> { q::wake(conn, id, now).await })
+    }
+
     /// A page of sagas that are not done, oldest first.
     ///
     /// # Errors
     /// If the database fails.
-    pub async fn sagas(&self, query: &SagaQuery) -> Result<Vec<SagaView>, StoreError> {
+    pub async fn sagas(&self, query: &SagaQuery) -> Result<Vec<SagaView>, Error> {
         let now = now();
-        db::read!(self.db, |conn, q| -> Result<_, StoreError> { q::list_sagas(conn, query, now).await })
+        db::read!(self.db, |conn, q| -> Result<_, Error> { q::list_sagas(conn, query, now).await })
     }
 
     /// A saga, done or not.
     ///
     /// # Errors
     /// If the database fails.
-    pub async fn saga(&self, id: SagaId) -> Result<Option<SagaView>, StoreError> {
+    pub async fn saga(&self, id: SagaId) -> Result<Option<SagaView>, Error> {
         let now = now();
-        db::read!(self.db, |conn, q| -> Result<_, StoreError> { q::find_saga(conn, id, now).await })
+        db::read!(self.db, |conn, q| -> Result<_, Error> { q::find_saga(conn, id, now).await })
     }
 
     /// Makes the next try of a saga due now.
     ///
     /// # Errors
     /// If the database fails.
-    pub async fn retry(&self, id: SagaId, wish: Wish<'_>) -> Result<Operated<SagaView>, StoreError> {
+    pub async fn retry(&self, id: SagaId, wish: Wish<'_>) -> Result<Operated<SagaView>, Error> {
         let now = now();
-        db::write!(self.db, |conn, q| -> Result<_, StoreError> {
+        db::write!(self.db, |conn, q| -> Result<_, Error> {
             let Some(seen) = q::find_saga(conn, id, now).await? else { return Ok(Operated::NotFound) };
             let order = q::order_to_change(conn, seen.order, None).await?;
             // Read again under the lock.
@@ -156,9 +252,9 @@ impl Store {
         wish: Wish<'_>,
         provider: &str,
         lease: Lease,
-    ) -> Result<Operated<Box<Order>>, StoreError> {
+    ) -> Result<Operated<Box<Order>>, Error> {
         let now = now();
-        db::write!(self.db, |conn, q| -> Result<_, StoreError> {
+        db::write!(self.db, |conn, q| -> Result<_, Error> {
             let Some(mut order) = q::order_to_change(conn, id, None).await? else {
                 return Ok(Operated::NotFound);
             };
@@ -172,7 +268,7 @@ impl Store {
                 return Ok(seen.map_or(Operated::NotFound, Operated::Illegal));
             };
             if !q::update_order(conn, &order, version, &entries, lease).await? {
-                return Err(StoreError::Corrupt("a locked order that changed".into()));
+                return Err(Error::Corrupt("a locked order that changed".into()));
             }
             Ok(Operated::Done(Box::new(order)))
         })
@@ -189,11 +285,11 @@ impl Store {
         step: Step,
         wish: Wish<'_>,
         respond: impl Fn(&Saga) -> Option<Vec<u8>> + Sync,
-    ) -> Result<Operated<SagaView>, StoreError> {
+    ) -> Result<Operated<SagaView>, Error> {
         let now = now();
         // An expired lease of nobody: if a step were left, it would be due at once.
         let lease = Lease { id: 0, until: now };
-        let written = db::write!(self.db, |conn, q| -> Result<_, StoreError> {
+        let written = db::write!(self.db, |conn, q| -> Result<_, Error> {
             let Some(seen) = q::find_saga(conn, id, now).await? else { return Ok(Operated::NotFound) };
             let order = q::order_to_change(conn, seen.order, None).await?;
             // Read again under the lock.
@@ -208,7 +304,7 @@ impl Store {
                     let version = order.version;
                     let entries = order.finish(step, wish, now)?;
                     if !q::update_order(conn, &order, version, &entries, lease).await? {
-                        return Err(StoreError::Corrupt("a locked order that changed".into()));
+                        return Err(Error::Corrupt("a locked order that changed".into()));
                     }
                     let saga = Saga::Order(Box::new(order.clone()));
                     q::settle_manually(conn, &order, respond(&saga)).await?;
@@ -222,7 +318,7 @@ impl Store {
                     };
                     let entries = adjustment.finish(step, wish)?;
                     if !q::update_adjustment(conn, &adjustment, Some(step), lease.id, &entries, lease, now).await? {
-                        return Err(StoreError::Corrupt("a locked adjustment that changed".into()));
+                        return Err(Error::Corrupt("a locked adjustment that changed".into()));
                     }
                     if let Some(response) = respond(&Saga::Adjustment(Box::new(adjustment.clone()))) {
                         q::answer_adjustment(conn, &adjustment, &response).await?;

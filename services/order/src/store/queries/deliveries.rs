@@ -1,7 +1,4 @@
-//! The SQL of webhooks, written once and compiled for each engine.
-
-mod endpoints;
-mod rows;
+//! Webhook deliveries.
 
 use chrono::{DateTime, Utc};
 use diesel::{
@@ -10,35 +7,101 @@ use diesel::{
 };
 use diesel_async::RunQueryDsl;
 use serde_json::Value;
-use souk_common::ids::{WebhookDeliveryId, WebhookEndpointId};
+use souk_common::ids::{EventId, WebhookDeliveryId, WebhookEndpointId};
 use souk_store::events::{Checkpoint, Events};
 
-pub(in super::super) use self::endpoints::{add, endpoint, endpoint_to_change, endpoints, go_on, remove, update};
-pub(in super::super) use self::rows::DeliveryRow;
-use self::rows::{EndpointRow, read_all};
 use super::{
-    super::{Body, Condition, Query, Report, Sent},
-    Backend, Conn, Id, Time, advance, claimable, insert,
-    schema::{webhook_deliveries, webhook_endpoints},
+    super::{
+        self as engine, Backend, Conn, Id, Time, claimable,
+        schema::{webhook_deliveries, webhook_endpoints},
+    },
+    endpoints::{EndpointRow, endpoint, read_all},
 };
 use crate::{
     domain::{
         delivery::{Delivery, KEPT, State, Verdict},
         endpoint::{DisableReason, Endpoint},
     },
-    store::{StoreError, now},
+    error::Error,
+    store::{
+        Lease, now,
+        webhooks::{Body, Condition, Query, Report, Sent},
+    },
 };
 
 diesel::alias!(webhook_deliveries as earlier: Earlier);
 
+/// A row of `webhook_deliveries`, save its lease.
+#[derive(Queryable, Selectable, Insertable)]
+#[diesel(table_name = webhook_deliveries, check_for_backend(Backend))]
+pub(in crate::store) struct DeliveryRow {
+    id: WebhookDeliveryId,
+    endpoint_id: WebhookEndpointId,
+    event_id: EventId,
+    kind: String,
+    subject: String,
+    position: i64,
+    body: String,
+    state: String,
+    attempt_count: i32,
+    tries: i32,
+    attempts: Value,
+    last_code: i32,
+    due_at: Option<DateTime<Utc>>,
+    created_at: DateTime<Utc>,
+    settled_at: Option<DateTime<Utc>>,
+}
+
+impl DeliveryRow {
+    fn of(delivery: &Delivery) -> Result<Self, Error> {
+        Ok(Self {
+            id: delivery.id,
+            endpoint_id: delivery.endpoint,
+            event_id: delivery.event,
+            kind: delivery.kind.clone(),
+            subject: delivery.subject.clone(),
+            position: delivery.position,
+            body: delivery.body.clone(),
+            state: delivery.state.code().to_owned(),
+            attempt_count: delivery.attempt_count,
+            tries: delivery.tries,
+            attempts: serde_json::to_value(&delivery.attempts)?,
+            last_code: delivery.last_code,
+            due_at: delivery.due,
+            created_at: delivery.create_time,
+            settled_at: delivery.settle_time,
+        })
+    }
+
+    fn read(self) -> Result<Delivery, Error> {
+        Ok(Delivery {
+            id: self.id,
+            endpoint: self.endpoint_id,
+            event: self.event_id,
+            kind: self.kind,
+            subject: self.subject,
+            position: self.position,
+            body: self.body,
+            state: State::from_code(&self.state)?,
+            attempt_count: self.attempt_count,
+            tries: self.tries,
+            attempts: serde_json::from_value(self.attempts)?,
+            last_code: self.last_code,
+            due: self.due_at,
+            create_time: self.created_at,
+            settle_time: self.settled_at,
+        })
+    }
+}
+
 /// Records a delivery for each event and each enabled endpoint that gets it, and moves the reader's checkpoint.
-pub(in super::super) async fn record(
+pub(in crate::store) async fn record_deliveries(
     conn: &mut Conn,
     checkpoint: Checkpoint,
     events: &Events,
     body: Body<'_>,
-) -> Result<(), StoreError> {
-    if !advance(conn, checkpoint, events).await? {
+) -> Result<(), Error> {
+    if !engine::advance(conn, checkpoint, events).await? {
         return Ok(());
     }
     let enabled = webhook_endpoints::table.filter(webhook_endpoints::disabled_at.is_null());
@@ -50,7 +113,7 @@ pub(in super::super) async fn record(
         if wanting.peek().is_none() {
             continue;
         }
-        let body = body(event).map_err(|why| StoreError::Event { position: event.position, why })?;
+        let body = body(event).map_err(|why| Error::Event { position: event.position, why })?;
         for endpoint in wanting {
             rows.push(DeliveryRow {
                 id: WebhookDeliveryId::new(),
@@ -71,11 +134,11 @@ pub(in super::super) async fn record(
             });
         }
     }
-    Ok(insert(conn, rows).await?)
+    Ok(engine::insert_deliveries(conn, rows).await?)
 }
 
 /// Enabled endpoints for which something is due.
-pub(in super::super) async fn due(conn: &mut Conn, now: DateTime<Utc>) -> Result<Vec<Endpoint>, StoreError> {
+pub(in crate::store) async fn due_endpoints(conn: &mut Conn, now: DateTime<Utc>) -> Result<Vec<Endpoint>, Error> {
     let waiting = webhook_deliveries::table
         .filter(webhook_deliveries::endpoint_id.eq(webhook_endpoints::id))
         .filter(webhook_deliveries::due_at.le(now));
@@ -89,13 +152,13 @@ pub(in super::super) async fn due(conn: &mut Conn, now: DateTime<Utc>) -> Result
 }
 
 /// Takes deliveries whose time has come under a lease; of one subject only the first that is pending.
-pub(in super::super) async fn claim(
+pub(in crate::store) async fn claim_deliveries(
     conn: &mut Conn,
     endpoint: WebhookEndpointId,
     limit: i64,
     now: DateTime<Utc>,
-    (lease, until): (i64, DateTime<Utc>),
-) -> Result<Vec<Delivery>, StoreError> {
+    lease: Lease,
+) -> Result<Vec<Delivery>, Error> {
     let before = earlier
         .filter(earlier.field(webhook_deliveries::endpoint_id).eq(webhook_deliveries::endpoint_id))
         .filter(earlier.field(webhook_deliveries::subject).eq(webhook_deliveries::subject))
@@ -112,7 +175,7 @@ pub(in super::super) async fn claim(
     let ids: Vec<_> = rows.iter().map(|row| row.id).collect();
     if !ids.is_empty() {
         diesel::update(webhook_deliveries::table.filter(webhook_deliveries::id.eq_any(ids)))
-            .set((webhook_deliveries::lease.eq(lease), webhook_deliveries::due_at.eq(until)))
+            .set((webhook_deliveries::lease.eq(lease.id), webhook_deliveries::due_at.eq(lease.until)))
             .execute(conn)
             .await?;
     }
@@ -124,7 +187,7 @@ pub(in super::super) async fn claim(
 
 /// What is due but waits behind another about the same subject is not looked at again before that one is: it may wait
 /// for hours.
-async fn hold_back(conn: &mut Conn, endpoint: WebhookEndpointId, now: DateTime<Utc>) -> Result<(), StoreError> {
+async fn hold_back(conn: &mut Conn, endpoint: WebhookEndpointId, now: DateTime<Utc>) -> Result<(), Error> {
     const HOLD_BACK: &str = "
         UPDATE webhook_deliveries AS d SET due_at = (
             SELECT max(e.due_at) FROM webhook_deliveries e
@@ -139,10 +202,10 @@ async fn hold_back(conn: &mut Conn, endpoint: WebhookEndpointId, now: DateTime<U
 }
 
 /// Writes how a try went, and what follows from it.
-pub(in super::super) async fn settle(
+pub(in crate::store) async fn settle_delivery(
     conn: &mut Conn,
     report: &Report<'_>,
-) -> Result<Option<DisableReason>, StoreError> {
+) -> Result<Option<DisableReason>, Error> {
     let Report { delivery, attempt, now, .. } = report;
     let (state, due) = match report.verdict {
         Verdict::Delivered => (State::Delivered, None),
@@ -169,7 +232,7 @@ pub(in super::super) async fn settle(
         return Ok(None);
     }
     if due.is_none() {
-        release(conn, delivery, *now).await?;
+        resume_behind(conn, delivery, *now).await?;
     }
     let endpoint = webhook_endpoints::table.find(delivery.endpoint);
     if attempt.is_success() {
@@ -192,7 +255,7 @@ pub(in super::super) async fn settle(
 }
 
 /// What waits behind a delivery that is settled continues now.
-async fn release(conn: &mut Conn, delivery: &Delivery, now: DateTime<Utc>) -> Result<(), StoreError> {
+async fn resume_behind(conn: &mut Conn, delivery: &Delivery, now: DateTime<Utc>) -> Result<(), Error> {
     let behind = webhook_deliveries::table
         .filter(webhook_deliveries::endpoint_id.eq(delivery.endpoint))
         .filter(webhook_deliveries::subject.eq(&delivery.subject))
@@ -209,7 +272,7 @@ async fn disable(
     endpoint: webhook_endpoints::BoxedQuery<'_, Backend>,
     reason: DisableReason,
     now: DateTime<Utc>,
-) -> Result<Option<DisableReason>, StoreError> {
+) -> Result<Option<DisableReason>, Error> {
     let enabled = endpoint.filter(webhook_endpoints::disabled_at.is_null()).select(webhook_endpoints::id);
     let Some(id) = enabled.first::<WebhookEndpointId>(conn).await.optional()? else { return Ok(None) };
     let row = webhook_endpoints::table.find(id).filter(webhook_endpoints::disabled_at.is_null());
@@ -226,12 +289,12 @@ async fn disable(
 }
 
 /// Releases a lease.
-pub(in super::super) async fn give_up(
+pub(in crate::store) async fn release_delivery(
     conn: &mut Conn,
     id: WebhookDeliveryId,
     lease: i64,
     now: DateTime<Utc>,
-) -> Result<(), StoreError> {
+) -> Result<(), Error> {
     diesel::update(webhook_deliveries::table.find(id).filter(webhook_deliveries::lease.eq(lease)))
         .set((webhook_deliveries::lease.eq(None::<i64>), webhook_deliveries::due_at.eq(now)))
         .execute(conn)
@@ -240,7 +303,7 @@ pub(in super::super) async fn give_up(
 }
 
 /// Deletes what is older than this and will not be tried.
-pub(in super::super) async fn forget(conn: &mut Conn, before: DateTime<Utc>) -> Result<u64, StoreError> {
+pub(in crate::store) async fn forget_deliveries(conn: &mut Conn, before: DateTime<Utc>) -> Result<u64, Error> {
     let disabled =
         webhook_endpoints::table.filter(webhook_endpoints::disabled_at.is_not_null()).select(webhook_endpoints::id);
     let idle = webhook_deliveries::due_at.is_null().or(webhook_deliveries::endpoint_id.eq_any(disabled));
@@ -249,23 +312,23 @@ pub(in super::super) async fn forget(conn: &mut Conn, before: DateTime<Utc>) -> 
 }
 
 /// Adds a delivery to an enabled endpoint.
-pub(in super::super) async fn send(conn: &mut Conn, delivery: &Delivery) -> Result<Sent, StoreError> {
+pub(in crate::store) async fn insert_delivery(conn: &mut Conn, delivery: &Delivery) -> Result<Sent, Error> {
     match endpoint(conn, delivery.endpoint).await? {
         None => return Ok(Sent::NotFound),
         Some(endpoint) if endpoint.disabled.is_some() => return Ok(Sent::Disabled),
         Some(_) => {}
     }
-    insert(conn, vec![DeliveryRow::of(delivery)?]).await?;
+    engine::insert_deliveries(conn, vec![DeliveryRow::of(delivery)?]).await?;
     Ok(Sent::Due(Box::new(delivery.clone())))
 }
 
 /// Makes a delivery due, from the beginning of the schedule. One that is being tried just now stays as it is.
-pub(in super::super) async fn send_again(
+pub(in crate::store) async fn redeliver(
     conn: &mut Conn,
     to: WebhookEndpointId,
     id: WebhookDeliveryId,
     now: DateTime<Utc>,
-) -> Result<Sent, StoreError> {
+) -> Result<Sent, Error> {
     match endpoint(conn, to).await? {
         None => return Ok(Sent::NotFound),
         Some(endpoint) if endpoint.disabled.is_some() => return Ok(Sent::Disabled),
@@ -285,18 +348,18 @@ pub(in super::super) async fn send_again(
 }
 
 /// A delivery.
-pub(in super::super) async fn delivery(
+pub(in crate::store) async fn delivery(
     conn: &mut Conn,
     endpoint: WebhookEndpointId,
     id: WebhookDeliveryId,
-) -> Result<Option<Delivery>, StoreError> {
+) -> Result<Option<Delivery>, Error> {
     let row = webhook_deliveries::table.find(id).filter(webhook_deliveries::endpoint_id.eq(endpoint));
     let row = row.select(DeliveryRow::as_select()).first(conn).await.optional()?;
     row.map(DeliveryRow::read).transpose()
 }
 
 /// A page of an endpoint's log, newest first.
-pub(in super::super) async fn log(conn: &mut Conn, query: &Query) -> Result<Vec<Delivery>, StoreError> {
+pub(in crate::store) async fn list_deliveries(conn: &mut Conn, query: &Query) -> Result<Vec<Delivery>, Error> {
     /// That a column has a value, or has another.
     macro_rules! is {
         ($rows:expr, $column:expr, $yes:expr, $value:expr) => {

@@ -12,11 +12,12 @@ use super::{
 };
 use crate::{
     domain::Adjustment,
-    store::{IdempotencyRecord, Key, StoreError},
+    error::Error,
+    store::{IdempotencyRecord, Key},
 };
 
 /// The idempotency record of a key.
-pub(in crate::store) async fn find_record(conn: &mut Conn, key: &Key) -> Result<Option<IdempotencyRecord>, StoreError> {
+pub(in crate::store) async fn find_record(conn: &mut Conn, key: &Key) -> Result<Option<IdempotencyRecord>, Error> {
     type Found = (Vec<u8>, OrderId, Option<ReturnId>, Option<Vec<u8>>);
     let found: Option<Found> = idempotency_keys::table
         .find((&key.caller, key.method, &key.key))
@@ -44,7 +45,7 @@ pub(super) async fn insert_record(
     order: OrderId,
     back: Option<ReturnId>,
     now: DateTime<Utc>,
-) -> Result<bool, StoreError> {
+) -> Result<bool, Error> {
     let mut batch = Batch::default();
     let nth = batch.insert_record(KeyRow::new(key, order, back, now));
     Ok(engine::write(conn, batch).await?.contains(&nth))
@@ -55,7 +56,7 @@ pub(in crate::store) async fn answer_adjustment(
     conn: &mut Conn,
     adjustment: &Adjustment,
     response: &[u8],
-) -> Result<(), StoreError> {
+) -> Result<(), Error> {
     use idempotency_keys::dsl;
     let ours =
         dsl::idempotency_keys.filter(dsl::order_id.eq(adjustment.order)).filter(dsl::return_id.eq(adjustment.id));
@@ -70,10 +71,10 @@ pub(in crate::store) async fn insert_answered_record(
     order: OrderId,
     response: &[u8],
     now: DateTime<Utc>,
-) -> Result<(), StoreError> {
+) -> Result<(), Error> {
     if !insert_record(conn, key, order, None, now).await? {
         // Someone used the key for another order this very moment: nothing must be written.
-        return Err(StoreError::KeyRaced);
+        return Err(Error::KeyRaced);
     }
     let ours = idempotency_keys::table.find((&key.caller, key.method, &key.key));
     diesel::update(ours).set(idempotency_keys::response.eq(response)).execute(conn).await?;
@@ -81,7 +82,7 @@ pub(in crate::store) async fn insert_answered_record(
 }
 
 /// Deletes records with a response that are older than this.
-pub(in crate::store) async fn forget(conn: &mut Conn, before: DateTime<Utc>) -> Result<usize, StoreError> {
+pub(in crate::store) async fn forget(conn: &mut Conn, before: DateTime<Utc>) -> Result<usize, Error> {
     use idempotency_keys::dsl;
     let old = dsl::idempotency_keys.filter(dsl::created_at.lt(before)).filter(dsl::response.is_not_null());
     Ok(diesel::delete(old).execute(conn).await?)

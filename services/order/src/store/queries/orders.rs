@@ -1,4 +1,4 @@
-//! Reads of orders and their timelines.
+//! Orders with their lines and timelines.
 
 use std::collections::HashMap;
 
@@ -12,15 +12,17 @@ use souk_common::{
 
 use super::{
     super::{
-        Backend, Conn, lock_order, position,
+        self as engine, Backend, Conn, position,
         schema::{order_lines, orders, timeline_entries},
     },
-    keys::find_record,
-    rows::{EntryRow, LineRow, OrderRow, read_order},
+    batch::Batch,
+    idempotency::find_record,
+    rows::{EntryRow, LineRow, OrderRow, OrderUpdate, read_order},
 };
 use crate::{
     domain::{Entry, Kind, Line, Order, Step},
-    store::{Begin, Condition, Key, OrderKey, Query, StoreError, TimelineRow},
+    error::Error,
+    store::{Begin, Condition, Key, Lease, OrderKey, Placing, Query, SavedStep, TimelineRow},
 };
 
 diesel::define_sql_function! {
@@ -49,7 +51,7 @@ pub(in crate::store) async fn order(
     conn: &mut Conn,
     id: OrderId,
     owner: Option<UserId>,
-) -> Result<Option<Order>, StoreError> {
+) -> Result<Option<Order>, Error> {
     let mut query = orders::table.find(id).into_boxed::<Backend>();
     if let Some(owner) = owner {
         query = query.filter(orders::customer_id.eq(owner));
@@ -59,13 +61,13 @@ pub(in crate::store) async fn order(
 }
 
 /// Whether there is an order; where `owner` is given, whether it is theirs.
-pub(in crate::store) async fn exists(conn: &mut Conn, id: OrderId, owner: Option<UserId>) -> Result<bool, StoreError> {
+pub(in crate::store) async fn exists(conn: &mut Conn, id: OrderId, owner: Option<UserId>) -> Result<bool, Error> {
     let customer: Option<UserId> = orders::table.find(id).select(orders::customer_id).first(conn).await.optional()?;
     Ok(customer.is_some_and(|customer| owner.is_none_or(|owner| owner == customer)))
 }
 
 /// Whether an order has this number of another system.
-pub(in crate::store) async fn external_id_is_taken(conn: &mut Conn, id: &str) -> Result<bool, StoreError> {
+pub(in crate::store) async fn external_id_is_taken(conn: &mut Conn, id: &str) -> Result<bool, Error> {
     let taken = orders::table.filter(orders::external_id.eq(id));
     Ok(diesel::select(diesel::dsl::exists(taken)).get_result(conn).await?)
 }
@@ -75,8 +77,8 @@ pub(in crate::store) async fn order_to_change(
     conn: &mut Conn,
     id: OrderId,
     owner: Option<UserId>,
-) -> Result<Option<Order>, StoreError> {
-    lock_order(conn, id).await?;
+) -> Result<Option<Order>, Error> {
+    engine::lock_order(conn, id).await?;
     order(conn, id, owner).await
 }
 
@@ -86,7 +88,7 @@ pub(in crate::store) async fn order_to_change_once<T>(
     conn: &mut Conn,
     key: &Key,
     id: OrderId,
-) -> Result<Result<Order, Begin<T>>, StoreError> {
+) -> Result<Result<Order, Begin<T>>, Error> {
     let Some(order) = order_to_change(conn, id, None).await? else {
         return Ok(Err(Begin::NotFound));
     };
@@ -95,7 +97,7 @@ pub(in crate::store) async fn order_to_change_once<T>(
 
 /// Whether an order is stored as it is here. Its version alone does not tell: someone else may have made it, of
 /// another answer.
-pub(in crate::store) async fn is_at(conn: &mut Conn, order: &Order) -> Result<bool, StoreError> {
+pub(in crate::store) async fn is_at(conn: &mut Conn, order: &Order) -> Result<bool, Error> {
     let row = orders::table.find(order.id).filter(orders::version.eq(order.version));
     let row = row.select((orders::state, orders::step, orders::updated_at));
     let stored: Option<(String, Option<String>, DateTime<Utc>)> = row.first(conn).await.optional()?;
@@ -105,7 +107,7 @@ pub(in crate::store) async fn is_at(conn: &mut Conn, order: &Order) -> Result<bo
 }
 
 /// A page of orders, newest first. If no index finds those that fit, it looks at a limited number of orders.
-pub(in crate::store) async fn list(conn: &mut Conn, query: &Query) -> Result<Scan<Order, OrderKey>, StoreError> {
+pub(in crate::store) async fn list(conn: &mut Conn, query: &Query) -> Result<Scan<Order, OrderKey>, Error> {
     // Before the page is read: what comes in between meanwhile is looked at as well.
     let end = if query.scans() { end_of_scan(conn, query).await? } else { None };
     let mut rows = orders::table.into_boxed::<Backend>();
@@ -146,7 +148,7 @@ pub(in crate::store) async fn list(conn: &mut Conn, query: &Query) -> Result<Sca
 }
 
 /// The place of the last order that a page may look at; `None` if the list ends before.
-async fn end_of_scan(conn: &mut Conn, query: &Query) -> Result<Option<OrderKey>, StoreError> {
+async fn end_of_scan(conn: &mut Conn, query: &Query) -> Result<Option<OrderKey>, Error> {
     let mut rows = orders::table.select((orders::created_at, orders::id)).into_boxed::<Backend>();
     if let Some(customer) = query.customer {
         rows = rows.filter(orders::customer_id.eq(customer));
@@ -170,7 +172,7 @@ pub(in crate::store) async fn timeline(
     internal: bool,
     after: i32,
     limit: i64,
-) -> Result<Vec<TimelineRow>, StoreError> {
+) -> Result<Vec<TimelineRow>, Error> {
     let rows = timeline_entries::table
         .filter(timeline_entries::order_id.eq(order))
         .filter(timeline_entries::number.gt(after))
@@ -197,7 +199,7 @@ pub(in crate::store) async fn timeline(
 }
 
 /// Puts lines to orders, in the orders' order: one query for all of them.
-pub(super) async fn with_lines(conn: &mut Conn, rows: Vec<OrderRow>) -> Result<Vec<Order>, StoreError> {
+pub(super) async fn with_lines(conn: &mut Conn, rows: Vec<OrderRow>) -> Result<Vec<Order>, Error> {
     if rows.is_empty() {
         return Ok(Vec::new());
     }
@@ -231,4 +233,42 @@ pub(super) async fn with_lines(conn: &mut Conn, rows: Vec<OrderRow>) -> Result<V
             read_order(row, lines)
         })
         .collect()
+}
+
+/// Records orders, and stores step results of others. Returns for each new order whether its key was new, and for
+/// each step whether its order was unchanged and its lease still held. Otherwise nothing of it was written. It is one
+/// statement on PostgreSQL.
+pub(in crate::store) async fn write(
+    conn: &mut Conn,
+    placings: &[&Placing],
+    steps: &[&SavedStep],
+) -> Result<(Vec<bool>, Vec<bool>), Error> {
+    let mut batch = Batch::default();
+    let placings = placings.iter().map(|placing| batch.place(placing)).collect::<Result<Vec<_>, _>>()?;
+    let steps = steps.iter().map(|step| batch.save(step)).collect::<Result<Vec<_>, _>>()?;
+    let done = engine::write(conn, batch).await?;
+    let is_done = |nths: Vec<_>| nths.iter().map(|nth| done.contains(nth)).collect();
+    Ok((is_done(placings), is_done(steps)))
+}
+
+/// Records timeline entries of an order, and their events.
+pub(super) async fn record(conn: &mut Conn, order: &Order, entries: &[Entry]) -> Result<(), Error> {
+    let mut batch = Batch::default();
+    batch.record(None, order, entries);
+    engine::write(conn, batch).await?;
+    Ok(())
+}
+
+/// Writes what changed of an order that had this version, as [`write`] does for a whole batch.
+pub(in crate::store) async fn update_order(
+    conn: &mut Conn,
+    order: &Order,
+    version: i64,
+    entries: &[Entry],
+    lease: Lease,
+) -> Result<bool, Error> {
+    let mut batch = Batch::default();
+    let nth = batch.change(OrderUpdate::new(order, version, None, lease)?);
+    batch.record(Some(nth), order, entries);
+    Ok(engine::write(conn, batch).await?.contains(&nth))
 }

@@ -1,4 +1,5 @@
-//! Sagas as operators see them: orders and adjustments alike.
+//! Sagas: their leases, what operators see of them, and steps that were settled manually. Those of orders and of
+//! adjustments are alike.
 
 use chrono::{DateTime, Utc};
 use diesel::prelude::*;
@@ -10,16 +11,110 @@ use souk_common::{
 
 use super::{
     super::{
-        Backend, Conn,
+        self as engine, Backend, Conn, claimable,
         schema::{orders, returns},
     },
-    reading::compare,
-    rows::step,
+    adjustments::find_adjustment,
+    batch::Batch,
+    orders::{compare, with_lines},
+    rows::{OrderRow, step},
 };
 use crate::{
-    domain::{Cause, State},
-    store::{SagaCondition, SagaId, SagaQuery, SagaView, StoreError},
+    domain::{Cause, Order, Saga, State, Step},
+    error::Error,
+    store::{Lease, Release, SagaCondition, SagaId, SagaQuery, SagaView},
 };
+
+/// Releases a lease: the saga is due at `due`. Only the holder can.
+pub(in crate::store) async fn release(
+    conn: &mut Conn,
+    saga: &Saga,
+    Release { held, due, attempts, error }: Release<'_>,
+) -> Result<(), Error> {
+    match saga {
+        Saga::Order(order) => {
+            let row = orders::table.find(order.id).filter(orders::lease.eq(held));
+            diesel::update(row)
+                .set((
+                    orders::lease.eq(None::<i64>),
+                    orders::due_at.eq(due),
+                    orders::attempts.eq(attempts),
+                    orders::last_error.eq(error),
+                ))
+                .execute(conn)
+                .await?
+        }
+        Saga::Adjustment(adjustment) => {
+            let row = returns::table.find(adjustment.id).filter(returns::lease.eq(held));
+            diesel::update(row)
+                .set((
+                    returns::lease.eq(None::<i64>),
+                    returns::due_at.eq(due),
+                    returns::attempts.eq(attempts),
+                    returns::last_error.eq(error),
+                ))
+                .execute(conn)
+                .await?
+        }
+    };
+    Ok(())
+}
+
+/// Whether the saga of an order is being run now.
+pub(in crate::store) async fn is_leased(conn: &mut Conn, id: OrderId, now: DateTime<Utc>) -> Result<bool, Error> {
+    let running = orders::table.find(id).filter(orders::lease.is_not_null()).filter(orders::due_at.gt(now));
+    Ok(diesel::select(diesel::dsl::exists(running)).get_result(conn).await?)
+}
+
+/// Whether any saga is due.
+pub(in crate::store) async fn is_any_due(conn: &mut Conn, now: DateTime<Utc>) -> Result<bool, Error> {
+    let orders: bool =
+        diesel::select(diesel::dsl::exists(orders::table.filter(orders::due_at.le(now)))).get_result(conn).await?;
+    let returns: bool =
+        diesel::select(diesel::dsl::exists(returns::table.filter(returns::due_at.le(now)))).get_result(conn).await?;
+    Ok(orders || returns)
+}
+
+/// Takes over due sagas, orders before adjustments.
+pub(in crate::store) async fn claim(
+    conn: &mut Conn,
+    now: DateTime<Utc>,
+    lease: Lease,
+    limit: i64,
+) -> Result<Vec<Saga>, Error> {
+    let due = orders::table.filter(orders::due_at.le(now)).order(orders::due_at).limit(limit).select(orders::id);
+    let ids: Vec<OrderId> = claimable!(due).load(conn).await?;
+    let mut sagas = Vec::new();
+    if !ids.is_empty() {
+        diesel::update(orders::table.filter(orders::id.eq_any(ids.clone())))
+            .set((orders::lease.eq(lease.id), orders::due_at.eq(lease.until)))
+            .execute(conn)
+            .await?;
+        let rows = orders::table.filter(orders::id.eq_any(ids)).select(OrderRow::as_select()).load(conn).await?;
+        let orders = with_lines(conn, rows).await?;
+        sagas.extend(orders.into_iter().map(|order| Saga::Order(Box::new(order))));
+    }
+    let left = limit - i64::try_from(sagas.len()).unwrap_or(limit);
+    let due = returns::table.filter(returns::due_at.le(now)).order(returns::due_at).limit(left).select(returns::id);
+    let ids: Vec<ReturnId> = claimable!(due).load(conn).await?;
+    for id in ids {
+        diesel::update(returns::table.find(id))
+            .set((returns::lease.eq(lease.id), returns::due_at.eq(lease.until)))
+            .execute(conn)
+            .await?;
+        if let Some(adjustment) = find_adjustment(conn, id).await? {
+            sagas.push(Saga::Adjustment(Box::new(adjustment)));
+        }
+    }
+    Ok(sagas)
+}
+
+/// Makes the next try of a waiting order due now. A running one is left alone.
+pub(in crate::store) async fn wake(conn: &mut Conn, id: OrderId, now: DateTime<Utc>) -> Result<(), Error> {
+    let waiting = orders::table.find(id).filter(orders::lease.is_null()).filter(orders::due_at.gt(now));
+    diesel::update(waiting).set(orders::due_at.eq(now)).execute(conn).await?;
+    Ok(())
+}
 
 type OrderSaga = (
     OrderId,
@@ -72,7 +167,7 @@ pub(in crate::store) async fn list_sagas(
     conn: &mut Conn,
     query: &SagaQuery,
     now: DateTime<Utc>,
-) -> Result<Vec<SagaView>, StoreError> {
+) -> Result<Vec<SagaView>, Error> {
     /// Narrows one of the two tables.
     macro_rules! page {
         ($table:ident, $id:ident) => {{
@@ -119,7 +214,7 @@ pub(in crate::store) async fn find_saga(
     conn: &mut Conn,
     id: SagaId,
     now: DateTime<Utc>,
-) -> Result<Option<SagaView>, StoreError> {
+) -> Result<Option<SagaView>, Error> {
     match id {
         SagaId::Order(id) => {
             let row: Option<OrderSaga> = orders::table.find(id).select(ORDER_SAGA).first(conn).await.optional()?;
@@ -147,7 +242,7 @@ pub(in crate::store) async fn find_saga(
 }
 
 /// Makes the next try of a saga due, that nobody runs.
-pub(in crate::store) async fn make_due(conn: &mut Conn, id: SagaId, now: DateTime<Utc>) -> Result<(), StoreError> {
+pub(in crate::store) async fn make_due(conn: &mut Conn, id: SagaId, now: DateTime<Utc>) -> Result<(), Error> {
     match id {
         SagaId::Order(id) => {
             let due = (orders::lease.eq(None::<i64>), orders::due_at.eq(now));
@@ -164,7 +259,7 @@ pub(in crate::store) async fn make_due(conn: &mut Conn, id: SagaId, now: DateTim
 fn order_saga(
     (id, state, next, attempts, last_error, due, lease, created, updated): OrderSaga,
     now: DateTime<Utc>,
-) -> Result<SagaView, StoreError> {
+) -> Result<SagaView, Error> {
     Ok(SagaView {
         id: SagaId::Order(id),
         order: id,
@@ -182,7 +277,7 @@ fn order_saga(
 fn adjustment_saga(
     ((id, order, cause, state), next, attempts, last_error, due, lease, created, updated): AdjustmentSaga,
     now: DateTime<Utc>,
-) -> Result<SagaView, StoreError> {
+) -> Result<SagaView, Error> {
     let step = step(next.as_deref())?;
     Ok(SagaView {
         id: SagaId::Adjustment(id),
@@ -196,4 +291,39 @@ fn adjustment_saga(
         created,
         updated,
     })
+}
+
+/// Stores that an operator settled an order's payment, which no other step of its saga changes, and the response to
+/// its request, if it is final now.
+pub(in crate::store) async fn settle_manually(
+    conn: &mut Conn,
+    order: &Order,
+    response: Option<Vec<u8>>,
+) -> Result<(), Error> {
+    let (settled, refunded) =
+        order.payment.as_ref().map_or((false, 0), |payment| (payment.settled_manually, payment.refunded_manually));
+    diesel::update(orders::table.find(order.id))
+        .set((orders::payment_settled_manually.eq(settled), orders::refunded_manually_minor.eq(refunded)))
+        .execute(conn)
+        .await?;
+    if let Some(response) = response {
+        let mut batch = Batch::default();
+        batch.answer(None, order.id, response);
+        engine::write(conn, batch).await?;
+    }
+    Ok(())
+}
+
+/// Takes over an adjustment that is at this step. `false` if someone runs it.
+pub(in crate::store) async fn take_over(
+    conn: &mut Conn,
+    id: ReturnId,
+    step: Step,
+    lease: Lease,
+    now: DateTime<Utc>,
+) -> Result<bool, Error> {
+    let free = returns::lease.is_null().or(returns::due_at.le(now));
+    let row = returns::table.find(id).filter(returns::step.eq(step.code())).filter(free);
+    let taken = (returns::lease.eq(lease.id), returns::due_at.eq(lease.until));
+    Ok(diesel::update(row).set(taken).execute(conn).await? == 1)
 }

@@ -8,14 +8,14 @@ use diesel_async::RunQueryDsl;
 use souk_common::ids::OrderId;
 use souk_store::verify::{Check, LIMIT};
 
-use super::schema::{order_lines, orders};
-use super::{Conn, Id, NIL, ORDER_KEY, ORDER_OF_PAYMENT};
+use super::super::{
+    Conn, Id, NIL, ORDER_KEY, ORDER_OF_PAYMENT,
+    schema::{order_lines, orders},
+};
 use crate::{
     domain::State,
-    store::{
-        StoreError,
-        verify::{Promise, SoldOrder},
-    },
+    error::Error,
+    store::verify::{Promise, SoldOrder},
 };
 
 #[derive(QueryableByName)]
@@ -33,7 +33,7 @@ struct Broken {
 }
 
 /// Counts what a promise is about, and finds what breaks it.
-pub(in crate::store) async fn check(conn: &mut Conn, promise: &Promise) -> Result<Check, StoreError> {
+pub(in crate::store) async fn check_promise(conn: &mut Conn, promise: &Promise) -> Result<Check, Error> {
     let count = format!("SELECT count(*) AS counted FROM {}", promise.counted);
     let counted: Count = diesel::sql_query(count).get_result(conn).await?;
     let rows: Vec<Broken> = diesel::sql_query(broken(promise)).load(conn).await?;
@@ -52,7 +52,11 @@ pub(in crate::store) fn broken(promise: &Promise) -> String {
 }
 
 /// A page of all orders by id, with what inventory should know of each.
-pub(in crate::store) async fn sold(conn: &mut Conn, after: OrderId, limit: i64) -> Result<Vec<SoldOrder>, StoreError> {
+pub(in crate::store) async fn sold_orders(
+    conn: &mut Conn,
+    after: OrderId,
+    limit: i64,
+) -> Result<Vec<SoldOrder>, Error> {
     let rows: Vec<(OrderId, String)> = orders::table
         .filter(orders::id.gt(after))
         .order(orders::id)
@@ -75,6 +79,6 @@ pub(in crate::store) async fn sold(conn: &mut Conn, after: OrderId, limit: i64) 
 }
 
 /// Those of these orders that exist.
-pub(in crate::store) async fn known(conn: &mut Conn, ids: &[OrderId]) -> Result<Vec<OrderId>, StoreError> {
+pub(in crate::store) async fn known_orders(conn: &mut Conn, ids: &[OrderId]) -> Result<Vec<OrderId>, Error> {
     Ok(orders::table.filter(orders::id.eq_any(ids)).select(orders::id).load(conn).await?)
 }
