@@ -205,7 +205,7 @@ fn kind(kind: Kind) -> timeline_entry::Kind {
 }
 
 pub(super) fn endpoint_with_secret(endpoint: &Endpoint) -> WebhookEndpoint {
-    WebhookEndpoint { secret: endpoint.secrets.current.expose().to_owned(), ..shown(endpoint) }
+    WebhookEndpoint { secret: endpoint.secrets.current.expose().to_owned(), ..self::endpoint(endpoint) }
 }
 
 pub(super) fn endpoint(endpoint: &Endpoint) -> WebhookEndpoint {

@@ -180,7 +180,7 @@ impl WebhookService for WebhookRpc {
         let wish = Query { endpoint, conditions, after, limit: size + 1 };
         let found = self.store.log(&wish).await?;
         let found = found.ok_or_else(|| Problem::not_found(endpoint.name()))?;
-        let listed = |delivery| WebhookDelivery { body: String::new(), ..shown_delivery(delivery) };
+        let listed = |delivery| WebhookDelivery { body: String::new(), ..convert::delivery(delivery) };
         let (deliveries, next_page_token) = page::cut(found, size, &query, |found| found.id, listed);
         Ok(Response::new(ListWebhookDeliveriesResponse { deliveries, next_page_token }))
     }
