@@ -116,51 +116,76 @@ pub(in crate::store) async fn wake(conn: &mut Conn, id: OrderId, now: DateTime<U
     Ok(())
 }
 
-type OrderSaga = (
-    OrderId,
-    String,
-    Option<String>,
-    i32,
-    Option<String>,
-    Option<DateTime<Utc>>,
-    Option<i64>,
-    DateTime<Utc>,
-    DateTime<Utc>,
-);
+/// What operators see of a row of `orders`.
+#[derive(Queryable, Selectable)]
+#[diesel(table_name = orders, check_for_backend(Backend))]
+struct OrderSaga {
+    id: OrderId,
+    state: String,
+    step: Option<String>,
+    attempts: i32,
+    last_error: Option<String>,
+    due_at: Option<DateTime<Utc>>,
+    lease: Option<i64>,
+    created_at: DateTime<Utc>,
+    updated_at: DateTime<Utc>,
+}
 
-const ORDER_SAGA: (
-    orders::id,
-    orders::state,
-    orders::step,
-    orders::attempts,
-    orders::last_error,
-    orders::due_at,
-    orders::lease,
-    orders::created_at,
-    orders::updated_at,
-) = (
-    orders::id,
-    orders::state,
-    orders::step,
-    orders::attempts,
-    orders::last_error,
-    orders::due_at,
-    orders::lease,
-    orders::created_at,
-    orders::updated_at,
-);
+/// The same of a row of `returns`, with what it is for and of which order.
+#[derive(Queryable, Selectable)]
+#[diesel(table_name = returns, check_for_backend(Backend))]
+struct AdjustmentSaga {
+    id: ReturnId,
+    order_id: OrderId,
+    cause: String,
+    state: String,
+    step: Option<String>,
+    attempts: i32,
+    last_error: Option<String>,
+    due_at: Option<DateTime<Utc>>,
+    lease: Option<i64>,
+    created_at: DateTime<Utc>,
+    updated_at: DateTime<Utc>,
+}
 
-/// The same of an adjustment, with what it is for and of which order.
-type AdjustmentSaga = (
-    (ReturnId, OrderId, String, String),
-    Option<String>,
-    i32,
-    Option<String>,
-    Option<DateTime<Utc>>,
-    Option<i64>,
-    DateTime<Utc>,
-    DateTime<Utc>,
-);
+impl OrderSaga {
+    fn view(self, now: DateTime<Utc>) -> Result<SagaView, Error> {
+        Ok(SagaView {
+            id: SagaId::Order(self.id),
+            order: self.id,
+            state: State::from_code(&self.state)?,
+            step: step(self.step.as_deref())?,
+            attempts: self.attempts,
+            last_error: self.last_error,
+            due: self.due_at,
+            running: self.lease.is_some() && self.due_at.is_some_and(|due| due > now),
+            created: self.created_at,
+            updated: self.updated_at,
+        })
+    }
+}
+
+impl AdjustmentSaga {
+    fn view(self, now: DateTime<Utc>) -> Result<SagaView, Error> {
+        let step = step(self.step.as_deref())?;
+        Ok(SagaView {
+            id: SagaId::Adjustment(self.id),
+            order: self.order_id,
+            state: if step.is_some() {
+                Cause::from_code(&self.cause)?.running()
+            } else {
+                State::from_code(&self.state)?
+            },
+            step,
+            attempts: self.attempts,
+            last_error: self.last_error,
+            due: self.due_at,
+            running: self.lease.is_some() && self.due_at.is_some_and(|due| due > now),
+            created: self.created_at,
+            updated: self.updated_at,
+        })
+    }
+}
 
 /// A page of sagas that are not done, oldest first.
 pub(in crate::store) async fn list_sagas(
@@ -186,23 +211,11 @@ pub(in crate::store) async fn list_sagas(
             rows.order(($table::created_at, $table::id)).limit(query.limit)
         }};
     }
-    let found: Vec<OrderSaga> = page!(orders, OrderId).select(ORDER_SAGA).load(conn).await?;
-    let mut sagas = found.into_iter().map(|row| order_saga(row, now)).collect::<Result<Vec<_>, _>>()?;
-    let found: Vec<AdjustmentSaga> = page!(returns, ReturnId)
-        .select((
-            (returns::id, returns::order_id, returns::cause, returns::state),
-            returns::step,
-            returns::attempts,
-            returns::last_error,
-            returns::due_at,
-            returns::lease,
-            returns::created_at,
-            returns::updated_at,
-        ))
-        .load(conn)
-        .await?;
+    let found = page!(orders, OrderId).select(OrderSaga::as_select()).load(conn).await?;
+    let mut sagas = found.into_iter().map(|row| row.view(now)).collect::<Result<Vec<_>, _>>()?;
+    let found = page!(returns, ReturnId).select(AdjustmentSaga::as_select()).load(conn).await?;
     for row in found {
-        sagas.push(adjustment_saga(row, now)?);
+        sagas.push(row.view(now)?);
     }
     sagas.sort_by_key(|saga| (saga.created, saga.id.uuid()));
     sagas.truncate(usize::try_from(query.limit).unwrap_or(usize::MAX));
@@ -217,26 +230,12 @@ pub(in crate::store) async fn find_saga(
 ) -> Result<Option<SagaView>, Error> {
     match id {
         SagaId::Order(id) => {
-            let row: Option<OrderSaga> = orders::table.find(id).select(ORDER_SAGA).first(conn).await.optional()?;
-            row.map(|row| order_saga(row, now)).transpose()
+            let row = orders::table.find(id).select(OrderSaga::as_select()).first(conn).await.optional()?;
+            row.map(|row| row.view(now)).transpose()
         }
         SagaId::Adjustment(id) => {
-            let row: Option<AdjustmentSaga> = returns::table
-                .find(id)
-                .select((
-                    (returns::id, returns::order_id, returns::cause, returns::state),
-                    returns::step,
-                    returns::attempts,
-                    returns::last_error,
-                    returns::due_at,
-                    returns::lease,
-                    returns::created_at,
-                    returns::updated_at,
-                ))
-                .first(conn)
-                .await
-                .optional()?;
-            row.map(|row| adjustment_saga(row, now)).transpose()
+            let row = returns::table.find(id).select(AdjustmentSaga::as_select()).first(conn).await.optional()?;
+            row.map(|row| row.view(now)).transpose()
         }
     }
 }
@@ -254,76 +253,4 @@ pub(in crate::store) async fn make_due(conn: &mut Conn, id: SagaId, now: DateTim
         }
     };
     Ok(())
-}
-
-fn order_saga(
-    (id, state, next, attempts, last_error, due, lease, created, updated): OrderSaga,
-    now: DateTime<Utc>,
-) -> Result<SagaView, Error> {
-    Ok(SagaView {
-        id: SagaId::Order(id),
-        order: id,
-        state: State::from_code(&state)?,
-        step: step(next.as_deref())?,
-        attempts,
-        last_error,
-        due,
-        running: lease.is_some() && due.is_some_and(|due| due > now),
-        created,
-        updated,
-    })
-}
-
-fn adjustment_saga(
-    ((id, order, cause, state), next, attempts, last_error, due, lease, created, updated): AdjustmentSaga,
-    now: DateTime<Utc>,
-) -> Result<SagaView, Error> {
-    let step = step(next.as_deref())?;
-    Ok(SagaView {
-        id: SagaId::Adjustment(id),
-        order,
-        state: if step.is_some() { Cause::from_code(&cause)?.running() } else { State::from_code(&state)? },
-        step,
-        attempts,
-        last_error,
-        due,
-        running: lease.is_some() && due.is_some_and(|due| due > now),
-        created,
-        updated,
-    })
-}
-
-/// Stores that an operator settled an order's payment, which no other step of its saga changes, and the response to
-/// its request, if it is final now.
-pub(in crate::store) async fn settle_manually(
-    conn: &mut Conn,
-    order: &Order,
-    response: Option<Vec<u8>>,
-) -> Result<(), Error> {
-    let (settled, refunded) =
-        order.payment.as_ref().map_or((false, 0), |payment| (payment.settled_manually, payment.refunded_manually));
-    diesel::update(orders::table.find(order.id))
-        .set((orders::payment_settled_manually.eq(settled), orders::refunded_manually_minor.eq(refunded)))
-        .execute(conn)
-        .await?;
-    if let Some(response) = response {
-        let mut batch = Batch::default();
-        batch.answer(None, order.id, response);
-        engine::write(conn, batch).await?;
-    }
-    Ok(())
-}
-
-/// Takes over an adjustment that is at this step. `false` if someone runs it.
-pub(in crate::store) async fn take_over(
-    conn: &mut Conn,
-    id: ReturnId,
-    step: Step,
-    lease: Lease,
-    now: DateTime<Utc>,
-) -> Result<bool, Error> {
-    let free = returns::lease.is_null().or(returns::due_at.le(now));
-    let row = returns::table.find(id).filter(returns::step.eq(step.code())).filter(free);
-    let taken = (returns::lease.eq(lease.id), returns::due_at.eq(lease.until));
-    Ok(diesel::update(row).set(taken).execute(conn).await? == 1)
 }
