@@ -7,7 +7,6 @@ use std::{
     time::{Duration, Instant},
 };
 
-use chrono::TimeDelta;
 use souk_common::{context::RequestContext, error::chain};
 use souk_store::{events::Log, jobs::Jobs};
 use tokio::sync::Semaphore;
@@ -21,7 +20,7 @@ use crate::{
         ports::{Journal, Stock},
         runner::Sagas,
     },
-    store::{Store, now},
+    store::{Store, ago},
 };
 
 /// The longest time of a run: longer than any job should take. It is then stopped and runs again.
@@ -44,10 +43,7 @@ pub fn start(jobs: &Jobs, settings: &Settings, store: &Store, sagas: &Sagas, log
     jobs.leased("request-cleanup", CLEAN_EVERY, LIMIT, move || {
         let store = store.clone();
         async move {
-            let retention = TimeDelta::from_std(retention).unwrap_or(TimeDelta::MAX);
-            let Some(before) = now().checked_sub_signed(retention) else {
-                return Ok(0);
-            };
+            let Some(before) = ago(retention) else { return Ok(0) };
             store.forget(before).await.map_err(|error| chain(&error))
         }
     });

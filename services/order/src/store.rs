@@ -14,9 +14,9 @@ mod values;
 pub mod verify;
 pub(crate) mod webhooks;
 
-use std::path::Path;
+use std::{path::Path, time::Duration};
 
-use chrono::{DateTime, SubsecRound, Utc};
+use chrono::{DateTime, SubsecRound, TimeDelta, Utc};
 use diesel_migrations::embed_migrations;
 use souk_store::{
     db::{self, Db, DbError, EmbeddedMigrations, Migrations},
@@ -45,6 +45,12 @@ pub fn migrations() -> Migrations {
 #[must_use]
 pub fn now() -> DateTime<Utc> {
     Utc::now().trunc_subsecs(6)
+}
+
+/// The time that was this long ago; `None` before the beginning of time.
+#[must_use]
+pub fn ago(age: Duration) -> Option<DateTime<Utc>> {
+    now().checked_sub_signed(TimeDelta::from_std(age).ok()?)
 }
 
 /// The orders' database.

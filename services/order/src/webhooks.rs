@@ -14,7 +14,6 @@ pub mod settings;
 
 use std::{sync::Arc, time::Duration};
 
-use chrono::TimeDelta;
 use souk_common::error::chain;
 use souk_store::{events::Log, jobs::Jobs};
 use tokio_util::sync::CancellationToken;
@@ -22,7 +21,7 @@ use tokio_util::sync::CancellationToken;
 use self::{dispatcher::Dispatcher, recorder::Recorder, sender::Sender, settings::Settings};
 use crate::{
     ServeError,
-    store::{now, webhooks::Webhooks as Store},
+    store::{ago, webhooks::Webhooks as Store},
 };
 
 /// How often old deliveries are looked for.
@@ -67,11 +66,8 @@ impl Webhooks {
         jobs.leased("webhook-cleanup", CLEAN_EVERY, LIMIT, move || {
             let store = store.clone();
             async move {
-                let retention = TimeDelta::from_std(retention).unwrap_or(TimeDelta::MAX);
-                match now().checked_sub_signed(retention) {
-                    Some(before) => store.forget(before).await.map_err(|error| chain(&error)),
-                    None => Ok(0),
-                }
+                let Some(before) = ago(retention) else { return Ok(0) };
+                store.forget(before).await.map_err(|error| chain(&error))
             }
         });
         Ok(Self { dispatcher, recording })

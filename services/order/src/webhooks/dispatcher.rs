@@ -164,7 +164,7 @@ impl Inner {
             () = self.abandon.cancelled() => return self.store.give_up(delivery.id, lease, now()).await,
         };
         let now = now();
-        let verdict = judge(&attempt, delivery.tries, &self.settings.retries, (wish, rand::random()), now);
+        let verdict = judge(&attempt, delivery.tries, &self.settings.retries, wish, rand::random(), now);
         self.metrics.tried(&attempt, verdict);
         let disable_before = TimeDelta::from_std(self.settings.disable_after)
             .ok()

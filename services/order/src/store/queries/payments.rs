@@ -37,7 +37,7 @@ pub(in crate::store) async fn forget_notices(conn: &mut Conn, before: DateTime<U
     Ok(diesel::delete(old).execute(conn).await?)
 }
 
-fn stripe_entry((intent, message): (Option<String>, String)) -> Entry {
+fn stripe_entry(intent: Option<String>, message: String) -> Entry {
     match intent {
         Some(intent) => Entry::Intent(intent),
         None if message.is_empty() => Entry::Free,
@@ -48,7 +48,7 @@ fn stripe_entry((intent, message): (Option<String>, String)) -> Entry {
 /// What stands for a payment.
 pub(crate) async fn stripe_payment(conn: &mut Conn, key: &str) -> Result<Option<Entry>, DbError> {
     let row = stripe_payments::table.find(key).select((stripe_payments::intent, stripe_payments::message));
-    Ok(row.first(conn).await.optional()?.map(stripe_entry))
+    Ok(row.first(conn).await.optional()?.map(|(intent, message)| stripe_entry(intent, message)))
 }
 
 /// Lets an entry stand for a payment, unless there is one. Returns the one that stands there then.
@@ -76,7 +76,8 @@ pub(crate) async fn insert_stripe_payment(
         .execute(conn)
         .await?;
     let row = stripe_payments::table.find(key).select((stripe_payments::intent, stripe_payments::message));
-    Ok(stripe_entry(row.first(conn).await?))
+    let (intent, message) = row.first(conn).await?;
+    Ok(stripe_entry(intent, message))
 }
 
 /// The payment for which an intent stands.
