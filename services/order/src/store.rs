@@ -10,7 +10,6 @@ pub mod sagas;
 mod schema;
 mod shipments;
 pub mod sqlite;
-mod values;
 pub mod verify;
 pub(crate) mod webhooks;
 
@@ -23,14 +22,13 @@ use souk_store::{
     events::Notifier,
 };
 
-pub(crate) use self::values::{Placing, SavedStep};
 pub use self::{
-    sagas::{Operated, SagaCondition, SagaId, SagaQuery, SagaView},
-    values::{
-        Adjusting, Begin, Cancel, Condition, IdempotencyRecord, Key, Lease, Note, OrderKey, OrderScope, Query, Release,
-        Renewal, Shipping, TimelineRow, Which,
-    },
+    adjustments::Adjusting,
+    orders::{Begin, Cancel, Condition, IdempotencyRecord, Key, Note, OrderKey, OrderScope, Query, TimelineRow},
+    sagas::{Lease, Operated, Release, Renewal, SagaCondition, SagaId, SagaQuery, SagaView},
+    shipments::{Shipping, Which},
 };
+pub(crate) use self::{orders::Placing, sagas::SavedStep};
 
 const POSTGRES: EmbeddedMigrations = embed_migrations!("migrations/postgres");
 const SQLITE: EmbeddedMigrations = embed_migrations!("migrations/sqlite");

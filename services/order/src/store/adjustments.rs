@@ -1,13 +1,36 @@
 //! Adjustments of orders: returns, refunds and cancelled pieces.
 
-use souk_common::ids::ReturnId;
+use chrono::{DateTime, Utc};
+use souk_common::ids::{OrderId, ReturnId};
 use souk_store::db;
 
-use super::{Adjusting, Begin, Key, Lease, OrderScope, Store, now, postgres, sqlite, values::BegunAdjustment};
+use super::{Begin, Key, Lease, OrderScope, Store, now, postgres, sqlite};
 use crate::{
-    domain::{Adjustment, Wish},
+    domain::{Adjustment, Entry, Order, What, Wish},
     error::Error,
 };
+
+/// An adjustment to begin.
+#[derive(Clone, Copy, Debug)]
+pub struct Adjusting<'a> {
+    /// The order to adjust.
+    pub order: OrderId,
+    /// What to do.
+    pub what: &'a What,
+    /// When it happened, if that is not now.
+    pub time: Option<DateTime<Utc>>,
+}
+
+/// An adjustment to record with its effects on the order.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct BegunAdjustment<'a> {
+    /// The order after it.
+    pub order: &'a Order,
+    /// The order's version before it.
+    pub version: i64,
+    pub adjustment: &'a Adjustment,
+    pub entries: &'a [Entry],
+}
 
 impl Store {
     /// Records an adjustment under a lease. `respond` makes the response of one that is final at once.

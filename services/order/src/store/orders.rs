@@ -4,19 +4,147 @@ use std::sync::Arc;
 
 use chrono::{DateTime, Utc};
 use souk_common::{
-    ids::{OrderId, UserId},
-    page::Scan,
+    ids::{OrderId, ReturnId, UserId},
+    page::{Scan, filter::Op},
 };
 use souk_store::db;
 
-use super::{
-    Begin, Cancel, IdempotencyRecord, Key, Lease, Note, OrderKey, OrderScope, Placing, Query, Store, TimelineRow,
-    batch_writer, now, postgres, sqlite, values::BegunAdjustment,
-};
+use super::{Lease, Store, adjustments::BegunAdjustment, batch_writer, now, postgres, sqlite};
 use crate::{
-    domain::{Adjustment, Cancelling, Entry, Kind, Order, Pieces, Refusal, Saga, Wish},
+    domain::{Adjustment, CancelRefusal, Cancelling, Entry, Kind, Order, Pieces, Refusal, Saga, State, Wish},
     error::Error,
 };
+
+/// Who may ask what under which key.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Key {
+    /// Resource name of the caller.
+    pub caller: String,
+    /// Name of the method.
+    pub method: &'static str,
+    /// The key itself.
+    pub key: String,
+    /// SHA-256 of the request.
+    pub request_hash: Vec<u8>,
+}
+
+/// The idempotency record of a key.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct IdempotencyRecord {
+    /// Whether the request was the same.
+    pub same_request: bool,
+    /// The order that it made or was about.
+    pub order: OrderId,
+    /// The adjustment that it made.
+    pub back: Option<ReturnId>,
+    /// The encoded response, once it is final.
+    pub response: Option<Vec<u8>>,
+}
+
+/// An order, as far as a caller may reach it.
+#[derive(Clone, Copy, Debug)]
+pub struct OrderScope {
+    /// The order.
+    pub id: OrderId,
+    /// Only if it is this user's. `None`: anyone's.
+    pub owner: Option<UserId>,
+}
+
+/// A wish for a page of orders, newest first.
+#[derive(Clone, Debug)]
+pub struct Query {
+    /// Whose orders; all where `None`.
+    pub customer: Option<UserId>,
+    /// What must hold of each.
+    pub conditions: Vec<Condition>,
+    /// The last one of the page before.
+    pub after: Option<OrderKey>,
+    /// How many at most.
+    pub limit: i64,
+}
+
+/// What orders are listed by.
+pub type OrderKey = (DateTime<Utc>, OrderId);
+
+impl Query {
+    /// Whether orders must be looked at one by one to see whether they fit: no index finds them, as it does by their
+    /// number or in the order of the list.
+    pub fn scans(&self) -> bool {
+        let found = |condition: &Condition| matches!(condition, Condition::ExternalId(Op::Equal, _));
+        let in_order = |condition: &Condition| matches!(condition, Condition::CreateTime(op, _) if *op != Op::NotEqual);
+        !self.conditions.iter().any(found) && !self.conditions.iter().all(in_order)
+    }
+}
+
+/// What must hold of an order to be listed.
+#[derive(Clone, Debug)]
+pub enum Condition {
+    /// It is in this state, or (`false`) in another one.
+    State(bool, State),
+    /// Its number in another system compares so. [`Op::Contains`] does not mind the case of ASCII letters.
+    ExternalId(Op, String),
+    /// When it was placed compares so.
+    PlaceTime(Op, DateTime<Utc>),
+    /// Compares the time of recording.
+    CreateTime(Op, DateTime<Utc>),
+}
+
+/// An entry of a timeline with its number and time.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct TimelineRow {
+    /// From 1.
+    pub number: i32,
+    /// What happened.
+    pub entry: Entry,
+    /// When.
+    pub time: DateTime<Utc>,
+}
+
+/// An order to record.
+#[derive(Clone, Debug)]
+pub(crate) struct Placing {
+    pub key: Key,
+    pub order: Order,
+    pub entries: Vec<Entry>,
+    pub lease: Lease,
+}
+
+/// The result of a cancellation.
+#[derive(Clone, Debug)]
+pub enum Cancel {
+    /// The order does not exist, or it is someone else's.
+    NotFound,
+    /// It cannot be cancelled.
+    Refused(CancelRefusal, Box<Order>),
+    /// It is cancelled already.
+    Already(Box<Order>),
+    /// The key is known.
+    Known(IdempotencyRecord),
+    /// Cancelling the order, or pieces of it, has begun under the lease.
+    Begun(Saga),
+}
+
+/// The result of a change with an idempotency key.
+#[derive(Clone, Debug)]
+pub enum Begin<T> {
+    /// There is no such order.
+    NotFound,
+    /// The key is known.
+    Known(IdempotencyRecord),
+    /// It was refused.
+    Refused(Refusal),
+    /// It was recorded.
+    Begun(T),
+}
+
+/// A note to add.
+#[derive(Clone, Copy, Debug)]
+pub struct Note<'a> {
+    /// Its text.
+    pub text: &'a str,
+    /// Whether only staff see it.
+    pub internal: bool,
+}
 
 impl Store {
     /// Records an order under a lease. `Some` if the key is known already; then nothing was written.

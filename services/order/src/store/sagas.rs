@@ -10,11 +10,56 @@ use souk_common::{
 use souk_store::db;
 use uuid::Uuid;
 
-use super::{Lease, Release, Renewal, SavedStep, Store, batch_writer, now, postgres, sqlite};
+use super::{Store, batch_writer, now, postgres, sqlite};
 use crate::{
     domain::{Entry, Illegal, Kind, Order, Saga, State, Step, Wish},
     error::Error,
 };
+
+/// The right to run a saga until a time. Nobody else knows its number.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Lease {
+    /// Its number.
+    pub id: i64,
+    /// From when on others may take over.
+    pub until: DateTime<Utc>,
+}
+
+/// A lease to renew.
+#[derive(Clone, Copy, Debug)]
+pub struct Renewal {
+    /// The number of the lease that must still be held.
+    pub held: i64,
+    /// The lease from then on.
+    pub lease: Lease,
+}
+
+/// A lease to release after a failed try.
+#[derive(Clone, Copy, Debug)]
+pub struct Release<'a> {
+    /// The number of the lease that must still be held.
+    pub held: i64,
+    /// When the next try is due.
+    pub due: DateTime<Utc>,
+    /// Failed tries so far.
+    pub attempts: i32,
+    /// Why the last one failed, for operators alone.
+    pub error: &'a str,
+}
+
+/// A step of an order's saga that has ended.
+#[derive(Clone, Debug)]
+pub(crate) struct SavedStep {
+    /// The order after it.
+    pub order: Order,
+    /// The order's version before it.
+    pub version: i64,
+    pub entries: Vec<Entry>,
+    pub response: Option<Vec<u8>>,
+    /// The lease that must still be held, and the new one.
+    pub held: i64,
+    pub lease: Lease,
+}
 
 /// A saga has the id of its order, or of the adjustment.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

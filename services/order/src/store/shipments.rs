@@ -1,10 +1,34 @@
 //! Shipments of orders.
 
-use souk_common::ids::OrderId;
+use chrono::{DateTime, Utc};
+use souk_common::ids::{OrderId, ShipmentId};
 use souk_store::db;
 
-use super::{Begin, Key, OrderScope, Shipping, Store, Which, now, postgres, sqlite};
-use crate::{domain::Shipment, error::Error};
+use super::{Begin, Key, OrderScope, Store, now, postgres, sqlite};
+use crate::{
+    domain::{Pieces, Shipment, Tracking},
+    error::Error,
+};
+
+/// A shipment to record.
+#[derive(Clone, Debug)]
+pub struct Shipping {
+    /// The pieces to send.
+    pub items: Vec<Pieces>,
+    /// How.
+    pub tracking: Tracking,
+    /// When it was sent, if not now.
+    pub time: Option<DateTime<Utc>>,
+}
+
+/// Which of an order's shipments.
+#[derive(Clone, Copy, Debug)]
+pub enum Which {
+    /// This one.
+    One(ShipmentId),
+    /// A page after this one, of this size.
+    Page(Option<ShipmentId>, i64),
+}
 
 impl Store {
     /// Records a shipment, and the response that `respond` makes.

@@ -19,7 +19,7 @@ use super::{
 use crate::{
     domain::{Adjustment, Cause, Entry, Order, Pieces, State, Step},
     error::Error,
-    store::{Key, Lease, values::BegunAdjustment},
+    store::{Key, Lease, adjustments::BegunAdjustment},
 };
 
 /// Adds an adjustment of an order that had this version, its effects on the order, and its idempotency record. The
