@@ -12,10 +12,7 @@ use souk_proto::user::v1::{
 };
 use souk_user::{
     Config, DEFAULTS, ServeError, domain,
-    store::{
-        self,
-        users::{Actor, set_roles},
-    },
+    store::{Actor, Store},
 };
 
 use crate::{
@@ -59,10 +56,10 @@ pub async fn people<const N: usize>(who: [(&str, Option<Role>); N]) -> (Users, [
         })
         .await;
         if let Some(role) = role {
-            let db = store::open(&config.settings.database, &config.common.data_dir).await.unwrap();
+            let store = Store::open(&config.settings.database, &config.common.data_dir).await.unwrap();
             let (id, roles) = (UserId::parse_name(&user.name).unwrap(), Roles::from_iter([role]));
-            set_roles(&db, Actor::Operator, id, "", roles, domain::now()).await.unwrap();
-            db.close();
+            store.set_roles(Actor::Operator, id, "", roles, domain::now()).await.unwrap();
+            store.db().close();
         }
         let request = LogInRequest { email, password: PASSWORD.to_owned(), ..LogInRequest::default() };
         let session = sessions.log_in(request).await.unwrap().into_inner();

@@ -5,7 +5,7 @@ use std::{net::SocketAddr, time::Duration};
 use serde::Deserialize;
 use souk_common::{
     client,
-    config::{self, ConfigError},
+    config::{self, Checks, ConfigError},
     service::Common,
 };
 use souk_store::{
@@ -63,30 +63,25 @@ impl Config {
     /// # Errors
     /// Names the setting that is wrong, who set it, and what would be right.
     pub fn from_settings(all: &config::Settings) -> Result<Self, ConfigError> {
-        let settings: Settings = all.section("inventory")?;
-        let fault = |key: &str, what: &str| Err(all.fault(&format!("inventory.{key}"), what));
-        if !(1..=10_000).contains(&settings.batch_size) {
-            return fault("batch_size", "must be from 1 to 10000");
-        }
-        if !(1..=1_000_000).contains(&settings.queue_size) {
-            return fault("queue_size", "must be from 1 to 1000000");
-        }
-        if !(SECOND..=DAY).contains(&settings.expiry_interval) {
-            return fault("expiry_interval", "must be from 1s to 1day");
-        }
-        if !(DAY..=3660 * DAY).contains(&settings.idempotency_retention) {
-            return fault("idempotency_retention", "must be from 1day to ten years");
-        }
-        if !(SECOND..=DAY).contains(&settings.cleanup_interval) {
-            return fault("cleanup_interval", "must be from 1s to 1day");
-        }
-        if let Err(error) = settings.database.engine() {
-            return fault("database.url", &error.to_string());
-        }
-        if let Some((setting, what)) = settings.events.fault() {
-            return fault(&format!("events.{setting}"), what);
-        }
-        Ok(Self { common: Common::from_settings(all)?, nats: nats::Settings::from_settings(all)?, settings })
+        let (common, nats) = (Common::from_settings(all)?, nats::Settings::from_settings(all)?);
+        let config = Self { common, nats, settings: all.section("inventory")? };
+        config.settings.check(all.checks("inventory"))?;
+        Ok(config)
+    }
+}
+
+impl Settings {
+    fn check(&self, checks: Checks<'_>) -> Result<(), ConfigError> {
+        checks.require((1..=10_000).contains(&self.batch_size), "batch_size", "must be from 1 to 10000")?;
+        checks.require((1..=1_000_000).contains(&self.queue_size), "queue_size", "must be from 1 to 1000000")?;
+        let expiry = (SECOND..=DAY).contains(&self.expiry_interval);
+        checks.require(expiry, "expiry_interval", "must be from 1s to 1day")?;
+        let retention = (DAY..=3660 * DAY).contains(&self.idempotency_retention);
+        checks.require(retention, "idempotency_retention", "must be from 1day to ten years")?;
+        let cleanup = (SECOND..=DAY).contains(&self.cleanup_interval);
+        checks.require(cleanup, "cleanup_interval", "must be from 1s to 1day")?;
+        self.database.check(checks)?;
+        self.events.check(checks)
     }
 }
 

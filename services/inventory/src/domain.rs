@@ -2,15 +2,7 @@
 
 pub mod book;
 pub mod command;
-mod decide;
-pub mod low;
-mod manual;
+pub mod location;
 pub mod product;
-pub mod reconcile;
 pub mod reservation;
-pub mod search;
 pub mod stock;
-pub mod upsert;
-
-#[cfg(test)]
-mod tests;

@@ -28,18 +28,12 @@ pub enum Error {
     /// Another location has the code, whatever its letter case.
     #[error("location code {0:?} exists already")]
     LocationCodeTaken(String),
-    /// There is no such product.
-    #[error("{0} does not exist")]
-    NoProduct(ProductId),
     /// There is no such location.
     #[error("{0} does not exist")]
     NoLocation(LocationId),
     /// The product changed since the caller read it.
     #[error("the etag is not the current one")]
     EtagMismatch,
-    /// The product is archived and so cannot be changed.
-    #[error("{0} is archived")]
-    Archived(ProductId),
     /// Too many changes wait already.
     #[error("too many changes of stock are waiting")]
     Overloaded,
@@ -130,10 +124,8 @@ impl From<Error> for Problem {
                 format!("a location with the code {code} exists already; letter case makes no difference"),
             )
             .field("location.code", "must be unique"),
-            Error::NoProduct(product) => Self::not_found(product.name()),
             Error::NoLocation(location) => Self::not_found(location.name()),
             Error::EtagMismatch => Self::etag_mismatch(),
-            Error::Archived(product) => archived(&[product]),
             Error::Overloaded => Self::new(
                 Reason::Overloaded,
                 "more changes of stock are waiting than the service can take: try again later",

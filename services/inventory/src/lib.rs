@@ -2,29 +2,24 @@
 #![allow(clippy::duplicate_mod, reason = "a query file is compiled once for each engine")]
 
 pub mod config;
-mod crosscheck;
 pub mod domain;
 pub mod error;
+mod events;
 mod jobs;
-mod outbox;
 mod rpc;
 pub mod store;
 
-use souk_common::{
-    contract::Contract,
-    server::{Server, ServerError},
-    service::SetupError,
-};
 use souk_proto::inventory::v1::{
     event_service_server::EventServiceServer, job_service_server::JobServiceServer,
     location_service_server::LocationServiceServer, product_service_server::ProductServiceServer,
     reservation_service_server::ReservationServiceServer, stock_service_server::StockServiceServer,
 };
+pub use souk_store::service::ServeError;
 use souk_store::{
     coalesce::{Coalescer, Limits},
     db::DbError,
-    events::{Log, nats::NatsError},
-    jobs::{JobRpc, Jobs},
+    jobs::JobRpc,
+    service::Service,
     verify::Check,
 };
 use tokio::net::TcpListener;
@@ -32,7 +27,7 @@ use tokio_util::sync::CancellationToken;
 
 pub use crate::{
     config::{Config, DEFAULTS},
-    crosscheck::{Reservations, Reserved},
+    store::verify::{Reservations, Reserved},
 };
 use crate::{
     domain::command::{Command, Reply},
@@ -44,62 +39,36 @@ use crate::{
 /// The batch writer of stock changes.
 pub(crate) type StockChanges = Coalescer<Command, Reply, Error>;
 
-/// Why the service could not be served.
-#[derive(Debug, thiserror::Error)]
-pub enum ServeError {
-    /// Its parts do not fit together.
-    #[error(transparent)]
-    Setup(#[from] SetupError),
-    /// The database cannot be used.
-    #[error("the database of the inventory service cannot be used")]
-    Database(#[from] DbError),
-    /// Events cannot be published as configured.
-    #[error(transparent)]
-    Nats(#[from] NatsError),
-    /// The server failed.
-    #[error(transparent)]
-    Server(#[from] ServerError),
-}
-
 /// Serves until `shutdown`: the one entry, for the program and for tests.
 ///
 /// # Errors
 /// Before anything is served, where the database or the contract cannot be used; later, where the listener fails.
 pub async fn serve(config: Config, listener: TcpListener, shutdown: CancellationToken) -> Result<(), ServeError> {
     let Config { common, nats, settings } = config;
-    let contract = Contract::souk().map_err(SetupError::from)?;
-    let verifier = common.verifier(&settings.clients.user, contract, "inventory").map_err(SetupError::from)?;
-    let store = Store::open(&settings.database, &common.data_dir).await?;
+    let service = Service::new("inventory", &common, shutdown)?;
+    let verifier = service.verifier(&settings.clients.user)?;
+    let store = Store::open(&settings.database, &common.data_dir).await.map_err(ServeError::database("inventory"))?;
     let changes =
         coalescer(&store, Limits { batch: settings.batch_size, queue: settings.queue_size, ..Limits::default() });
-    // A token of its own: the jobs also stop where the server fails.
-    let stop_jobs = shutdown.child_token();
-    let log = Log::open(store.db(), "inventory", settings.events.clone(), store.notifier(), stop_jobs.clone()).await?;
-    nats.publish(&log).await?;
-    let rpc = Rpc::new(store.clone(), changes.clone(), log.clone(), contract.clone());
+    let log = service.log(store.db(), &settings.events, store.notifier(), &nats).await?;
+    let rpc = Rpc::new(store.clone(), changes.clone(), log.clone(), service.contract().clone());
 
-    let jobs = Jobs::new("inventory", store.db().clone(), stop_jobs.clone());
+    let jobs = service.jobs(store.db());
     jobs::start(&jobs, &store, &changes, &log, &settings);
-    let ready = store.db().clone();
-    let served = Server::new(&common.server, "inventory", contract, verifier)
+    let server = service
+        .server(verifier)
         .with(ProductServiceServer::new(rpc.clone()))
         .with(LocationServiceServer::new(rpc.clone()))
         .with(StockServiceServer::new(rpc.clone()))
         .with(ReservationServiceServer::new(rpc.clone()))
         .with(EventServiceServer::new(rpc))
-        .with(JobServiceServer::new(JobRpc::new(jobs.clone())))
-        .ready_while(move || {
-            let db = ready.clone();
-            async move { db.is_ready().await }
-        })
-        .serve(listener, shutdown)
-        .await;
-    stop_jobs.cancel();
+        .with(JobServiceServer::new(JobRpc::new(jobs.clone())));
+    let served = service.serve(server, store.db(), listener).await;
     jobs.stopped().await;
     log.stopped().await;
     changes.drain().await;
     store.db().close();
-    Ok(served?)
+    served
 }
 
 /// Brings the schema up to date.

@@ -1,24 +1,26 @@
 //! The controller: the generated traits, one short function an RPC: parse, act, reply.
 
-pub(crate) mod convert;
-mod listing;
+mod convert;
 mod locations;
-mod product_input;
 mod products;
-mod reconcile;
 mod reservations;
 mod stock;
-mod upsert;
 mod watch;
 
 use std::sync::Arc;
 
-use souk_common::{auth::Caller, contract::Contract, error::Problem};
+use souk_common::{
+    auth::Caller,
+    contract::Contract,
+    error::{Problem, Reason},
+    ids::IdError,
+    page::PageError,
+};
 use souk_store::events::Log;
 
 use crate::{
     StockChanges,
-    domain::command::{Action, Command, Reply},
+    domain::command::{Action, Command, Reply, RequestKey},
     error::Error,
     store::Store,
 };
@@ -44,7 +46,18 @@ impl Rpc {
     }
 }
 
+/// The idempotency key of a caller's request.
+fn request_key(caller: &Caller, method: &str, request_id: &str, request: &impl prost::Message) -> RequestKey {
+    RequestKey::new(&caller.actor(), method, request_id, &request.encode_to_vec())
+}
+
 /// A field that cannot be read, with what would be right.
-fn invalid(field: impl Into<String>) -> impl FnOnce(souk_common::ids::IdError) -> Problem {
+fn invalid(field: impl Into<String>) -> impl FnOnce(IdError) -> Problem {
     move |error| Problem::invalid(field, error.to_string())
+}
+
+/// A page token that is not one.
+fn bad_token(error: PageError) -> Problem {
+    let text = error.to_string();
+    Problem::new(Reason::PageTokenInvalid, format!("page_token {text}")).field("page_token", text)
 }

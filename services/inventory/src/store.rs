@@ -1,6 +1,9 @@
 //! The inventory service's database: one function per operation. All SQL is below this module.
 
 mod codes;
+mod postgres;
+mod schema;
+mod sqlite;
 pub mod verify;
 
 use std::{
@@ -24,93 +27,20 @@ use crate::{
     domain::{
         book::Answer,
         command::{Command, Refusal, Reply},
-        product::{Change, Draft, Product},
-        reconcile::{Balance, Mended},
+        location::Location,
+        product::{
+            Change, Draft, Product,
+            list::{Key, Listing},
+            upsert::{Fields, NotTaken, Offer, Outcome},
+        },
         reservation::Reservation,
-        stock::{LedgerEntry, Location, LowStock, PastLevel, Place, StockLevel},
-        upsert::{Fields, NotTaken, Offer, Outcome},
+        stock::{
+            LedgerEntry, LowStock, PastLevel, Place, StockLevel,
+            balance::{BalancePage, Mended},
+        },
     },
     error::Error,
 };
-
-pub use listing::{Condition, Key, Listing, Sort};
-
-mod listing;
-mod schema;
-
-/// PostgreSQL: what it has of its own.
-pub(crate) mod postgres {
-    pub type Conn = souk_store::db::postgres::Conn;
-
-    /// A connection, or one that others use at the same time.
-    pub trait Any: diesel_async::AsyncConnectionCore<Backend = diesel::pg::Pg> + Send {}
-    impl<C: diesel_async::AsyncConnectionCore<Backend = diesel::pg::Pg> + Send> Any for C {}
-
-    /// What queries answer that need nothing of each other: all are sent before the first answer has come.
-    macro_rules! at_once {
-        ($conn:expr, $($($function:ident)::+ ($($argument:expr),*)),+ $(,)?) => {{
-            let conn = &*$conn;
-            futures::try_join!($(async {
-                let mut conn = conn;
-                $($function)::+(&mut conn, $($argument),*).await
-            }),+)
-        }};
-    }
-    pub use souk_store::db::postgres::position;
-    pub use souk_store::events::postgres::append as append_events;
-    #[path = "engine.rs"]
-    mod engine;
-    #[path = "products.rs"]
-    mod products;
-    #[path = "../queries/mod.rs"]
-    pub mod queries;
-    #[path = "write.rs"]
-    mod write;
-    /// Its tables.
-    pub mod schema {
-        super::super::schema::tables!(Uuid, Timestamptz);
-    }
-    pub use engine::{
-        MATCHES, NOW, SEARCH, clock, has_words, lock_products, lock_reservations, lock_stock, search_text,
-    };
-    pub use products::{change_products, insert_products, write_words};
-    pub use write::write;
-}
-
-/// SQLite: what it has of its own.
-pub(crate) mod sqlite {
-    pub type Conn = souk_store::db::sqlite::Conn;
-
-    /// A connection.
-    pub trait Any: diesel_async::AsyncConnectionCore<Backend = diesel::sqlite::Sqlite> + Send {}
-    impl<C: diesel_async::AsyncConnectionCore<Backend = diesel::sqlite::Sqlite> + Send> Any for C {}
-
-    /// What queries answer that need nothing of each other.
-    macro_rules! at_once {
-        ($conn:expr, $($($function:ident)::+ ($($argument:expr),*)),+ $(,)?) => {
-            async { Ok::<_, $crate::error::Error>(($($($function)::+(&mut *$conn, $($argument),*).await?),+)) }.await
-        };
-    }
-    pub use souk_store::db::sqlite::position;
-    pub use souk_store::events::sqlite::append as append_events;
-    #[path = "engine.rs"]
-    mod engine;
-    #[path = "products.rs"]
-    mod products;
-    #[path = "../queries/mod.rs"]
-    pub mod queries;
-    #[path = "write.rs"]
-    mod write;
-    /// Its tables.
-    pub mod schema {
-        super::super::schema::tables!(Binary, TimestamptzSqlite);
-    }
-    pub use engine::{
-        MATCHES, NOW, SEARCH, clock, has_words, lock_products, lock_reservations, lock_stock, search_text,
-    };
-    pub use products::{change_products, insert_products, write_words};
-    pub use write::write;
-}
 
 const POSTGRES_MIGRATIONS: EmbeddedMigrations = embed_migrations!("migrations/postgres");
 const SQLITE_MIGRATIONS: EmbeddedMigrations = embed_migrations!("migrations/sqlite");
@@ -208,7 +138,9 @@ impl Store {
 
     /// A page of products and one more, if there is one among those that are looked at.
     pub async fn list_products(&self, listing: &Listing) -> Result<Scan<Product, Key>, Error> {
-        db::read!(self.db, |conn, q| -> Result<Scan<Product, Key>, Error> { q::listing::list(conn, listing).await })
+        db::read!(self.db, |conn, q| -> Result<Scan<Product, Key>, Error> {
+            q::products::list::list(conn, listing).await
+        })
     }
 
     /// Changes a product. An archived one cannot be changed.
@@ -225,7 +157,7 @@ impl Store {
         fields: Fields,
     ) -> Result<Vec<Result<Outcome, NotTaken>>, Error> {
         self.notify_if_ok(db::write!(self.db, |conn, q| -> Result<Vec<Result<Outcome, NotTaken>>, Error> {
-            q::upsert::run(conn, offers, fields).await
+            q::products::upsert::run(conn, offers, fields).await
         }))
     }
 
@@ -281,35 +213,24 @@ impl Store {
         db::read!(self.db, |conn, q| -> Result<Vec<LowStock>, Error> { q::stock::low(conn, after, limit).await })
     }
 
-    /// A product's ledger entries with their sequence numbers, newest first, below a sequence number.
-    pub async fn ledger(
-        &self,
-        product: ProductId,
-        before: Option<i64>,
-        limit: i64,
-    ) -> Result<Vec<(i64, LedgerEntry)>, Error> {
-        db::read!(self.db, |conn, q| -> Result<Vec<(i64, LedgerEntry)>, Error> {
+    /// A product's ledger entries, newest first, below a sequence number.
+    pub async fn ledger(&self, product: ProductId, before: Option<i64>, limit: i64) -> Result<Vec<LedgerEntry>, Error> {
+        db::read!(self.db, |conn, q| -> Result<Vec<LedgerEntry>, Error> {
             q::stock::ledger(conn, product, before, limit).await
         })
     }
 
-    /// The balances of a page of products, all at one moment, and the page's products and one more, if there is one.
-    pub async fn balances(&self, after: Option<ProductId>, size: i64) -> Result<(Vec<ProductId>, Vec<Balance>), Error> {
-        db::snapshot!(self.db, |conn, q| -> Result<(Vec<ProductId>, Vec<Balance>), Error> {
-            let products = q::balances::products_after(conn, after, size + 1).await?;
-            let page = &products[..products.len().min(usize::try_from(size).unwrap_or_default())];
-            let balances = match (page.first(), page.last()) {
-                (Some(first), Some(last)) => q::balances::of(conn, *first, *last).await?,
-                _ => Vec::new(),
-            };
-            Ok((products, balances))
+    /// The balances of a page of products, all at one moment.
+    pub async fn balances(&self, after: Option<ProductId>, size: i64) -> Result<BalancePage, Error> {
+        db::snapshot!(self.db, |conn, q| -> Result<BalancePage, Error> {
+            q::stock::balances::page(conn, after, size).await
         })
     }
 
     /// Corrects a balance; `None` if it is correct by now.
     pub async fn mend(&self, place: Place, actor: &str) -> Result<Option<Mended>, Error> {
         self.notify_if_ok(db::write!(self.db, |conn, q| -> Result<Option<Mended>, Error> {
-            q::balances::mend(conn, place, actor).await
+            q::stock::balances::mend(conn, place, actor).await
         }))
     }
 

@@ -28,7 +28,6 @@ use souk_store::coalesce::{BatchError, Coalescer, Limits, SubmitError};
 use crate::{
     domain::{Answer, Goods, Offer, Shortage},
     error::Error,
-    store::StoreError,
 };
 
 /// The most pieces of one product that `ReservationItem` allows.
@@ -123,7 +122,7 @@ impl Inventory {
         let answer = answer.map_err(|elapsed| Problem::unavailable("the inventory service").caused_by(elapsed))?;
         answer.map_err(|error| match error {
             SubmitError::Failed(CallFailed(problem)) => problem,
-            SubmitError::Overloaded => Error::from(StoreError::Overloaded).into(),
+            SubmitError::Overloaded => Error::Overloaded.into(),
             error => Problem::unavailable("the inventory service").caused_by(error),
         })
     }

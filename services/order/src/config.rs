@@ -5,7 +5,7 @@ use std::{net::SocketAddr, time::Duration};
 use serde::Deserialize;
 use souk_common::{
     client,
-    config::{ConfigError, Secret, Settings as All},
+    config::{self, Checks, ConfigError, Secret},
     service::Common,
 };
 use souk_store::{
@@ -40,7 +40,7 @@ pub struct Settings {
     /// How sagas run.
     pub saga: SagaSettings,
     /// How long idempotency records with a response are kept.
-    #[serde(with = "souk_common::config::duration")]
+    #[serde(with = "config::duration")]
     pub idempotency_retention: Duration,
     /// The payment provider.
     pub payment: PaymentSettings,
@@ -65,20 +65,20 @@ pub struct Clients {
 #[serde(deny_unknown_fields)]
 pub struct SagaSettings {
     /// How long a runner holds a saga without a completed step before another one may take over.
-    #[serde(with = "souk_common::config::duration")]
+    #[serde(with = "config::duration")]
     pub lease: Duration,
     /// How long a runner tries a step before it sets the saga aside for a while. Less than the lease.
-    #[serde(with = "souk_common::config::duration")]
+    #[serde(with = "config::duration")]
     pub step_timeout: Duration,
     /// The most tries within that time.
     pub tries: u32,
     /// How often sagas without a runner are looked for.
-    #[serde(with = "souk_common::config::duration")]
+    #[serde(with = "config::duration")]
     pub interval: Duration,
     /// How many of them run at a time.
     pub concurrency: usize,
     /// How long stock is held.
-    #[serde(with = "souk_common::config::duration")]
+    #[serde(with = "config::duration")]
     pub reservation_ttl: Duration,
 }
 
@@ -89,10 +89,10 @@ pub struct PaymentSettings {
     /// Which provider.
     pub provider: ProviderKind,
     /// How long `tok_slow` takes.
-    #[serde(with = "souk_common::config::duration")]
+    #[serde(with = "config::duration")]
     pub slow_delay: Duration,
     /// How long an authorisation can be captured.
-    #[serde(with = "souk_common::config::duration")]
+    #[serde(with = "config::duration")]
     pub authorization_lifetime: Duration,
     /// Stripe.
     pub stripe: StripeSettings,
@@ -122,49 +122,40 @@ pub struct StripeSettings {
     /// Where Stripe's API is.
     pub api_base: String,
     /// How long an answer may take.
-    #[serde(with = "souk_common::config::duration")]
+    #[serde(with = "config::duration")]
     pub timeout: Duration,
     /// How old a webhook may be, by its signed time.
-    #[serde(with = "souk_common::config::duration")]
+    #[serde(with = "config::duration")]
     pub webhook_tolerance: Duration,
     /// Marks this installation's payments among those of others on the same account.
     pub installation: String,
     /// How often authorisations without an order are looked for.
-    #[serde(with = "souk_common::config::duration")]
+    #[serde(with = "config::duration")]
     pub reconcile_interval: Duration,
     /// The least age of an authorisation to be looked at.
-    #[serde(with = "souk_common::config::duration")]
+    #[serde(with = "config::duration")]
     pub reconcile_after: Duration,
 }
 
 impl StripeSettings {
-    /// The setting that is wrong, and what would be right.
-    fn fault(&self) -> Option<(&'static str, &'static str)> {
-        const SECOND: Duration = Duration::from_secs(1);
-        if self.api_key.is_empty() {
-            return Some(("api_key", "must be set: the secret key (sk_…) or a restricted one (rk_…) of the account"));
-        }
-        if !reqwest::Url::parse(&self.api_base).is_ok_and(|url| matches!(url.scheme(), "https" | "http")) {
-            return Some(("api_base", "must be a URL that begins with https:// (or http://, of a stand-in for tests)"));
-        }
-        if self.timeout.is_zero() {
-            return Some(("timeout", "must be above zero"));
-        }
-        if self.webhook_tolerance < SECOND {
-            return Some(("webhook_tolerance", "must be 1s or more"));
-        }
-        if self.installation.is_empty() || self.installation.len() > 100 {
-            return Some(("installation", "must have from 1 to 100 characters"));
-        }
-        if self.reconcile_interval < SECOND {
-            return Some(("reconcile_interval", "must be 1s or more"));
-        }
-        if self.reconcile_after < SECOND {
-            return Some(("reconcile_after", "must be 1s or more"));
-        }
-        None
+    fn check(&self, checks: Checks<'_>) -> Result<(), ConfigError> {
+        let require = |holds, key: &str, what| checks.require(holds, &format!("payment.stripe.{key}"), what);
+        let what = "must be set: the secret key (sk_…) or a restricted one (rk_…) of the account";
+        require(!self.api_key.is_empty(), "api_key", what)?;
+        let is_url = reqwest::Url::parse(&self.api_base).is_ok_and(|url| matches!(url.scheme(), "https" | "http"));
+        let what = "must be a URL that begins with https:// (or http://, of a stand-in for tests)";
+        require(is_url, "api_base", what)?;
+        require(!self.timeout.is_zero(), "timeout", "must be above zero")?;
+        require(self.webhook_tolerance >= SECOND, "webhook_tolerance", "must be 1s or more")?;
+        require((1..=100).contains(&self.installation.len()), "installation", "must have from 1 to 100 characters")?;
+        require(self.reconcile_interval >= SECOND, "reconcile_interval", "must be 1s or more")?;
+        require(self.reconcile_after >= SECOND, "reconcile_after", "must be 1s or more")
     }
 }
+
+const SECOND: Duration = Duration::from_secs(1);
+const HOUR: Duration = Duration::from_secs(3600);
+const DAY: Duration = Duration::from_secs(24 * 3600);
 
 impl Config {
     /// Refuses to serve others than this machine at `listen` (the setting `key`) with a payment provider that nobody
@@ -172,7 +163,7 @@ impl Config {
     ///
     /// # Errors
     /// Names the setting to be made.
-    pub fn check_provider(&self, settings: &All, key: &str, listen: SocketAddr) -> Result<(), ConfigError> {
+    pub fn check_provider(&self, all: &config::Settings, key: &str, listen: SocketAddr) -> Result<(), ConfigError> {
         if self.settings.payment.provider != ProviderKind::Unchosen || listen.ip().is_loopback() {
             return Ok(());
         }
@@ -180,63 +171,43 @@ impl Config {
             "must be chosen, as {key} is {listen}, where other machines can order: \"stripe\", or \"simulated\", which takes \
              no money and confirms orders all the same. Set SOUK_ORDER__PAYMENT__PROVIDER, or `provider` in [order.payment]"
         );
-        Err(settings.fault("order.payment.provider", what))
+        Err(all.fault("order.payment.provider", what))
     }
 
-    /// From all settings.
+    /// Reads the service's settings.
     ///
     /// # Errors
-    /// Names the setting that is wrong, and what would be right.
-    pub fn from_settings(settings: &All) -> Result<Self, ConfigError> {
-        let (common, nats) = (Common::from_settings(settings)?, nats::Settings::from_settings(settings)?);
-        let config = Self { common, nats, settings: settings.section("order")? };
-        config.check(settings)?;
+    /// Names the setting that is wrong, who set it, and what would be right.
+    pub fn from_settings(all: &config::Settings) -> Result<Self, ConfigError> {
+        let (common, nats) = (Common::from_settings(all)?, nats::Settings::from_settings(all)?);
+        let config = Self { common, nats, settings: all.section("order")? };
+        config.check_provider(all, "order.listen", config.settings.listen)?;
+        config.settings.check(all.checks("order"))?;
         Ok(config)
     }
+}
 
-    fn check(&self, settings: &All) -> Result<(), ConfigError> {
-        const DAY: Duration = Duration::from_secs(24 * 3600);
-        let order = &self.settings;
-        let saga = &order.saga;
-        let fault = |path: &str, what: &str| Err(settings.fault(path, what));
-        if let Err(error) = order.database.engine() {
-            return Err(settings.fault("order.database.url", error.to_string()));
+impl Settings {
+    fn check(&self, checks: Checks<'_>) -> Result<(), ConfigError> {
+        let saga = &self.saga;
+        checks.require((SECOND..=HOUR).contains(&saga.lease), "saga.lease", "must be from 1s to 1h")?;
+        let what = "must be above zero and below order.saga.lease, or two would run one order";
+        checks.require(!saga.step_timeout.is_zero() && saga.step_timeout < saga.lease, "saga.step_timeout", what)?;
+        checks.require(saga.tries > 0, "saga.tries", "must be 1 or more")?;
+        checks.require(!saga.interval.is_zero(), "saga.interval", "must be above zero")?;
+        checks.require((1..=10_000).contains(&saga.concurrency), "saga.concurrency", "must be from 1 to 10000")?;
+        let hold = (SECOND..=7 * DAY).contains(&saga.reservation_ttl);
+        checks.require(hold, "saga.reservation_ttl", "must be from 1s to 7days")?;
+        checks.require(self.idempotency_retention >= DAY, "idempotency_retention", "must be 24h or more")?;
+        if self.payment.provider == ProviderKind::Stripe {
+            self.payment.stripe.check(checks)?;
         }
-        if saga.lease < Duration::from_secs(1) || saga.lease > Duration::from_secs(3600) {
-            return fault("order.saga.lease", "must be from 1s to 1h");
+        self.database.check(checks)?;
+        self.events.check(checks)?;
+        match self.webhooks.fault() {
+            Some((setting, what)) => Err(checks.fault(&format!("webhooks.{setting}"), what)),
+            None => Ok(()),
         }
-        if saga.step_timeout.is_zero() || saga.step_timeout >= saga.lease {
-            let what = "must be above zero and below order.saga.lease, or two would run one order";
-            return fault("order.saga.step_timeout", what);
-        }
-        if saga.tries == 0 {
-            return fault("order.saga.tries", "must be 1 or more");
-        }
-        if saga.interval.is_zero() {
-            return fault("order.saga.interval", "must be above zero");
-        }
-        if saga.concurrency == 0 || saga.concurrency > 10_000 {
-            return fault("order.saga.concurrency", "must be from 1 to 10000");
-        }
-        if saga.reservation_ttl < Duration::from_secs(1) || saga.reservation_ttl > 7 * DAY {
-            return fault("order.saga.reservation_ttl", "must be from 1s to 7days");
-        }
-        if order.idempotency_retention < DAY {
-            return fault("order.idempotency_retention", "must be 24h or more");
-        }
-        self.check_provider(settings, "order.listen", order.listen)?;
-        if order.payment.provider == ProviderKind::Stripe
-            && let Some((setting, what)) = order.payment.stripe.fault()
-        {
-            return fault(&format!("order.payment.stripe.{setting}"), what);
-        }
-        if let Some((setting, what)) = order.events.fault() {
-            return fault(&format!("order.events.{setting}"), what);
-        }
-        if let Some((setting, what)) = order.webhooks.fault() {
-            return fault(&format!("order.webhooks.{setting}"), &what);
-        }
-        Ok(())
     }
 }
 

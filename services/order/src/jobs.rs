@@ -1,28 +1,26 @@
 //! Background work: takes over sagas without a runner, and deletes old idempotency records and events.
 
 pub mod payments;
-pub mod ports;
-pub mod saga;
 
 use std::{
     sync::Arc,
     time::{Duration, Instant},
 };
 
-use chrono::TimeDelta;
 use souk_common::{context::RequestContext, error::chain};
 use souk_store::{events::Log, jobs::Jobs};
 use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
 
-use self::{
-    ports::{Journal, Stock},
-    saga::Sagas,
-};
 use crate::{
     clients::Inventory,
     config::Settings,
-    store::{Store, StoreError, now},
+    error::Error,
+    saga::{
+        ports::{Journal, Stock},
+        runner::Sagas,
+    },
+    store::{Store, ago},
 };
 
 /// The longest time of a run: longer than any job should take. It is then stopped and runs again.
@@ -45,10 +43,7 @@ pub fn start(jobs: &Jobs, settings: &Settings, store: &Store, sagas: &Sagas, log
     jobs.leased("request-cleanup", CLEAN_EVERY, LIMIT, move || {
         let store = store.clone();
         async move {
-            let retention = TimeDelta::from_std(retention).unwrap_or(TimeDelta::MAX);
-            let Some(before) = now().checked_sub_signed(retention) else {
-                return Ok(0);
-            };
+            let Some(before) = ago(retention) else { return Ok(0) };
             store.forget(before).await.map_err(|error| chain(&error))
         }
     });
@@ -76,7 +71,7 @@ impl<J: Journal, S: Stock> Recovery<J, S> {
     }
 
     /// Runs until nothing is due, a bounded number at a time. Returns how many sagas it took over.
-    pub(crate) async fn run(&self) -> Result<u64, StoreError> {
+    pub(crate) async fn run(&self) -> Result<u64, Error> {
         let began = Instant::now();
         let mut taken = 0;
         while !self.shutdown.is_cancelled() && began.elapsed() < LIMIT / 2 {

@@ -1,16 +1,13 @@
 //! The controller: the generated trait, one short function an RPC: parse, act, reply.
 
-mod adjust;
-mod cancel;
-mod convert;
-mod list;
-mod notes;
-mod parse;
-mod place;
+mod adjustments;
+pub(crate) mod convert;
+mod orders;
+mod payments;
 mod sagas;
 mod shipments;
+mod timeline;
 mod watch;
-mod webhook;
 mod webhooks;
 
 use std::{future::Future, sync::Arc, time::Duration};
@@ -37,9 +34,7 @@ pub(crate) use self::webhooks::WebhookRpc;
 use crate::{
     clients::Inventory,
     domain::{Refusal, Saga},
-    error::Error,
-    jobs::saga::{End, Sagas},
-    reply,
+    saga::runner::{End, Sagas},
     store::{IdempotencyRecord, Lease, Store},
 };
 
@@ -94,10 +89,8 @@ impl OrderService for Rpc {
 
     async fn get_order(&self, request: Request<GetOrderRequest>) -> Result<Response<Order>, Status> {
         let caller = Caller::of(&request)?;
-        let id = parse::order("name", &request.get_ref().name)?;
-        let order = self.0.store.order(id, caller.grant.owner()).await;
-        let order = order.map_err(Error::from)?.ok_or_else(|| missing(&caller, id))?;
-        Ok(Response::new(reply::order(&order)))
+        let id = convert::order_id("name", &request.get_ref().name)?;
+        Ok(Response::new(self.0.order(&caller, id).await?))
     }
 
     async fn list_orders(&self, request: Request<ListOrdersRequest>) -> Result<Response<ListOrdersResponse>, Status> {
@@ -245,7 +238,7 @@ async fn within<F: Future>(limit: Duration, work: F) -> Option<F::Output> {
 /// Why an order cannot be changed so.
 fn refused(refusal: Refusal, order: OrderId, what: &str) -> Problem {
     match refusal {
-        Refusal::Faults(faults) => parse::faults(faults),
+        Refusal::Faults(faults) => convert::faults(faults),
         Refusal::Busy => Problem::new(Reason::RequestInProgress, "the order is being placed or changed: try again")
             .retry_after(RETRY)
             .metadata("order", order.name()),

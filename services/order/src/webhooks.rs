@@ -14,7 +14,6 @@ pub mod settings;
 
 use std::{sync::Arc, time::Duration};
 
-use chrono::TimeDelta;
 use souk_common::error::chain;
 use souk_store::{events::Log, jobs::Jobs};
 use tokio_util::sync::CancellationToken;
@@ -22,7 +21,7 @@ use tokio_util::sync::CancellationToken;
 use self::{dispatcher::Dispatcher, recorder::Recorder, sender::Sender, settings::Settings};
 use crate::{
     ServeError,
-    store::{now, webhooks::Webhooks as Store},
+    store::{ago, webhooks::Webhooks as Store},
 };
 
 /// How often old deliveries are looked for.
@@ -49,7 +48,7 @@ impl Webhooks {
         shutdown: &CancellationToken,
     ) -> Result<Self, ServeError> {
         // Before anyone can add an endpoint, so that it misses nothing from then on.
-        log.checkpoint(recorder::NAME, false).await?;
+        log.checkpoint(recorder::NAME, false).await.map_err(ServeError::database("order"))?;
         let recorder = Recorder::new(store.clone(), settings.set_aside_after)?;
         let recording = tokio::spawn(log.clone().serve(Arc::new(recorder)));
 
@@ -67,11 +66,8 @@ impl Webhooks {
         jobs.leased("webhook-cleanup", CLEAN_EVERY, LIMIT, move || {
             let store = store.clone();
             async move {
-                let retention = TimeDelta::from_std(retention).unwrap_or(TimeDelta::MAX);
-                match now().checked_sub_signed(retention) {
-                    Some(before) => store.forget(before).await.map_err(|error| chain(&error)),
-                    None => Ok(0),
-                }
+                let Some(before) = ago(retention) else { return Ok(0) };
+                store.forget(before).await.map_err(|error| chain(&error))
             }
         });
         Ok(Self { dispatcher, recording })

@@ -1,10 +1,9 @@
-//! Operations of the command line, without a server: migrate, create administrators, rotate keys, disable accounts.
+//! Operations of the command line, without a server: create administrators, rotate keys, disable accounts.
 
 use std::fmt;
 
 use rand::distr::{Alphanumeric, SampleString};
 use souk_common::{auth::Role, ids::UserId};
-use souk_store::db::{Db, DbError};
 
 use crate::{
     config::Config,
@@ -16,8 +15,7 @@ use crate::{
     },
     error::Error,
     hasher::Hasher,
-    store::{self, users::Actor},
-    tokens,
+    store::{Actor, Store},
 };
 
 /// An administrator that was made.
@@ -37,15 +35,6 @@ impl fmt::Debug for Created {
 /// 24 letters and digits: 142 bits.
 const GENERATED_LEN: usize = 24;
 
-/// Brings the database's schema up to date.
-///
-/// # Errors
-/// If the database cannot be reached or a migration fails.
-pub async fn migrate(config: &Config) -> Result<(), DbError> {
-    store::open(&config.settings.database, &config.common.data_dir).await?.close();
-    Ok(())
-}
-
 /// Creates an administrator. Without a password, one is generated.
 ///
 /// # Errors
@@ -54,9 +43,9 @@ pub async fn create_admin(config: &Config, email: &str, password: Option<String>
     let user = admin(email)?;
     let generated = password.is_none().then(generate);
     let hash = hasher(config)?.hash(chosen(password.or_else(|| generated.clone()).unwrap_or_default())?).await?;
-    let db = open(config).await?;
-    store::users::insert(&db, Actor::Operator, &user, Some(&hash)).await?;
-    db.close();
+    let store = open(config).await?;
+    store.create_user(Actor::Operator, &user, Some(&hash)).await?;
+    store.db().close();
     Ok(Created { user: user.id, password: generated })
 }
 
@@ -67,18 +56,18 @@ pub async fn create_admin(config: &Config, email: &str, password: Option<String>
 /// [`Error::Invalid`], [`Error::EmailTaken`]; faults of the database.
 pub async fn ensure_admin(config: &Config, email: &str) -> Result<Option<String>, Error> {
     let user = admin(email)?;
-    let db = open(config).await?;
-    if store::users::admin_exists(&db).await? {
+    let store = open(config).await?;
+    if store.admin_exists().await? {
         return Ok(None);
     }
     let password = generate();
     let hash = hasher(config)?.hash(chosen(password.clone())?).await?;
-    let made = match store::users::insert_first_admin(&db, &user, &hash).await {
+    let made = match store.create_first_admin(&user, &hash).await {
         // Another replica of the program made the same one in this moment.
-        Err(Error::EmailTaken) if store::users::admin_exists(&db).await? => false,
+        Err(Error::EmailTaken) if store.admin_exists().await? => false,
         made => made?,
     };
-    db.close();
+    store.db().close();
     Ok(made.then_some(password))
 }
 
@@ -89,32 +78,32 @@ pub async fn ensure_admin(config: &Config, email: &str) -> Result<Option<String>
 /// [`Error::LastAdmin`]; faults of the database.
 pub async fn set_state(config: &Config, email: &str, state: State) -> Result<Option<UserId>, Error> {
     let Ok(email) = Email::parse(email) else { return Ok(None) };
-    let db = open(config).await?;
-    let Some((user, _)) = store::users::by_email(&db, email.as_str()).await? else { return Ok(None) };
-    store::users::set_state(&db, user.id, state, now()).await?;
-    db.close();
+    let store = open(config).await?;
+    let Some((user, _)) = store.user_by_email(email.as_str()).await? else { return Ok(None) };
+    store.set_state(user.id, state, now()).await?;
+    store.db().close();
     Ok(Some(user.id))
 }
 
-/// Creates a new signing key, and returns its id. It signs a few seconds later, see [`tokens::rotate_key`].
+/// Creates a new signing key, and returns its id. It signs a few seconds later, see [`Store::rotate_key`].
 ///
 /// # Errors
 /// Faults of the database; no randomness to be had.
 pub async fn rotate_key(config: &Config) -> Result<String, Error> {
-    let db = open(config).await?;
+    let store = open(config).await?;
     let now = now();
     // In a fresh database the first key is the new one; it is not older than now.
-    tokens::ensure_key(&db).await?;
-    let kid = match tokens::rotate_key(&db, now, now).await? {
+    store.ensure_key().await?;
+    let kid = match store.rotate_key(now, now).await? {
         Some(kid) => kid,
-        None => store::keys::all(&db).await?.into_iter().next().ok_or(Error::NoSigningKey)?.kid,
+        None => store.keys().await?.into_iter().next().ok_or(Error::NoSigningKey)?.kid,
     };
-    db.close();
+    store.db().close();
     Ok(kid)
 }
 
-async fn open(config: &Config) -> Result<Db, Error> {
-    Ok(store::open(&config.settings.database, &config.common.data_dir).await?)
+async fn open(config: &Config) -> Result<Store, Error> {
+    Ok(Store::open(&config.settings.database, &config.common.data_dir).await?)
 }
 
 fn hasher(config: &Config) -> Result<Hasher, Error> {

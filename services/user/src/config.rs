@@ -5,7 +5,7 @@ use std::{net::SocketAddr, time::Duration};
 use chrono::TimeDelta;
 use serde::Deserialize;
 use souk_common::{
-    config::{self, ConfigError},
+    config::{self, Checks, ConfigError},
     service::Common,
 };
 use souk_store::db;
@@ -68,8 +68,10 @@ impl Hashing {
 
 /// More memory than this for one hash is a mistake.
 const MOST_MEMORY: usize = 4 << 30;
+const SECOND: Duration = Duration::from_secs(1);
 const MINUTE: Duration = Duration::from_secs(60);
 const DAY: Duration = Duration::from_secs(24 * 3600);
+const TEN_YEARS: Duration = Duration::from_secs(3660 * 24 * 3600);
 
 impl Config {
     /// Reads the service's settings.
@@ -77,34 +79,42 @@ impl Config {
     /// # Errors
     /// Names the setting that is wrong, who set it, and what would be right.
     pub fn from_settings(all: &config::Settings) -> Result<Self, ConfigError> {
-        let settings: Settings = all.section("user")?;
-        let fault = |key: &str, what: String| Err(all.fault(&format!("user.{key}"), what));
-        let ttl = settings.access_token_ttl;
-        if !(Duration::from_secs(1)..=DAY).contains(&ttl) {
-            return fault("access_token_ttl", "must be from 1s to 1day: ended sessions are listed for as long".into());
-        }
-        if settings.session_ttl < ttl || settings.session_ttl > 3660 * DAY {
-            return fault("session_ttl", "must be at least access_token_ttl, and at most ten years".into());
-        }
-        if settings.refresh_grace > MINUTE {
-            return fault("refresh_grace", "must be at most 1m: a stolen token goes unnoticed for this long".into());
-        }
-        if !(MINUTE..=3660 * DAY).contains(&settings.signing_key_max_age) {
-            return fault("signing_key_max_age", "must be from 1m to ten years".into());
-        }
-        if !(Duration::from_secs(1)..=DAY).contains(&settings.cleanup_interval) {
-            return fault("cleanup_interval", "must be from 1s to 1day".into());
-        }
-        if settings.hashing.memory > MOST_MEMORY {
-            return fault("hashing.memory", "must be at most 4GiB".into());
-        }
-        if let Err(error) = settings.hashing.cost() {
-            return fault("hashing", format!("{error}: use at least 8KiB of memory a lane, 1 iteration and 1 lane"));
-        }
-        if let Err(error) = settings.database.engine() {
-            return fault("database.url", error.to_string());
-        }
-        Ok(Self { common: Common::from_settings(all)?, settings })
+        let config = Self { common: Common::from_settings(all)?, settings: all.section("user")? };
+        config.settings.check(all.checks("user"))?;
+        Ok(config)
+    }
+}
+
+impl Settings {
+    fn check(&self, checks: Checks<'_>) -> Result<(), ConfigError> {
+        checks.require(
+            (SECOND..=DAY).contains(&self.access_token_ttl),
+            "access_token_ttl",
+            "must be from 1s to 1day: ended sessions are listed for as long",
+        )?;
+        checks.require(
+            (self.access_token_ttl..=TEN_YEARS).contains(&self.session_ttl),
+            "session_ttl",
+            "must be at least access_token_ttl, and at most ten years",
+        )?;
+        checks.require(
+            self.refresh_grace <= MINUTE,
+            "refresh_grace",
+            "must be at most 1m: a stolen token goes unnoticed for this long",
+        )?;
+        checks.require(
+            (MINUTE..=TEN_YEARS).contains(&self.signing_key_max_age),
+            "signing_key_max_age",
+            "must be from 1m to ten years",
+        )?;
+        let cleanup = (SECOND..=DAY).contains(&self.cleanup_interval);
+        checks.require(cleanup, "cleanup_interval", "must be from 1s to 1day")?;
+        checks.require(self.hashing.memory <= MOST_MEMORY, "hashing.memory", "must be at most 4GiB")?;
+        self.hashing.cost().map_err(|error| {
+            let right = "use at least 8KiB of memory a lane, 1 iteration and 1 lane";
+            checks.fault("hashing", format!("{error}: {right}"))
+        })?;
+        self.database.check(checks)
     }
 }
 

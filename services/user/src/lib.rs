@@ -13,50 +13,26 @@ pub mod tokens;
 
 use std::sync::Arc;
 
-use souk_common::{
-    auth::Verifier,
-    contract::Contract,
-    server::{Server, ServerError},
-    service::SetupError,
-};
+use souk_common::auth::Verifier;
 use souk_proto::user::v1::{
     job_service_server::JobServiceServer, session_service_server::SessionServiceServer,
     user_service_server::UserServiceServer,
 };
-use souk_store::{
-    db::DbError,
-    jobs::{JobRpc, Jobs},
-};
+pub use souk_store::service::ServeError;
+use souk_store::{db::DbError, jobs::JobRpc, service::Service};
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 
 pub use crate::{
-    admin::{create_admin, ensure_admin, migrate, rotate_key},
+    admin::{create_admin, ensure_admin, rotate_key},
     config::{Config, DEFAULTS},
 };
 use crate::{
-    error::Error,
     hasher::Hasher,
     rpc::{Accounts, Rpc},
+    store::Store,
     tokens::Issuer,
 };
-
-/// Why the service could not be served.
-#[derive(Debug, thiserror::Error)]
-pub enum ServeError {
-    /// Its parts do not fit together.
-    #[error(transparent)]
-    Setup(#[from] SetupError),
-    /// The database cannot be used.
-    #[error("the database of the user service cannot be used")]
-    Database(#[from] DbError),
-    /// It could not get its keys ready.
-    #[error("the user service could not be made ready")]
-    Start(#[from] Error),
-    /// The server failed.
-    #[error(transparent)]
-    Server(#[from] ServerError),
-}
 
 /// Serves until `shutdown`: the one entry, for the program and for tests.
 ///
@@ -64,32 +40,36 @@ pub enum ServeError {
 /// Before anything is served, where the database or the contract cannot be used; later, where the listener fails.
 pub async fn serve(config: Config, listener: TcpListener, shutdown: CancellationToken) -> Result<(), ServeError> {
     let Config { common, settings } = config;
-    let contract = Contract::souk().map_err(SetupError::from)?;
-    let db = store::open(&settings.database, &common.data_dir).await?;
-    tokens::ensure_key(&db).await?;
-    let issuer = Issuer::new(db.clone(), &common.auth, settings.access_token_ttl);
+    let service = Service::new("user", &common, shutdown)?;
+    let store = Store::open(&settings.database, &common.data_dir).await.map_err(ServeError::database("user"))?;
+    store.ensure_key().await.map_err(ServeError::own(NOT_READY))?;
+    let issuer = Issuer::new(store.clone(), &common.auth, settings.access_token_ttl);
     let verifier = Arc::new(Verifier::new(&common.auth, Arc::new(issuer.clone())));
-    let hasher = Hasher::new(settings.hashing.cost().map_err(Error::from)?);
-    let rpc = Rpc::new(db.clone(), hasher, issuer, &settings);
+    let hasher = Hasher::new(settings.hashing.cost().map_err(ServeError::own(NOT_READY))?);
+    let rpc = Rpc::new(store.clone(), hasher, issuer, &settings);
 
-    // A token of its own: the jobs also stop where the server fails.
-    let stop_jobs = shutdown.child_token();
-    let jobs = Jobs::new("user", db.clone(), stop_jobs.clone());
-    jobs::start(&jobs, &db, &settings);
-    let ready = db.clone();
-    let served = Server::new(&common.server, "user", contract, verifier)
-        .rechecking(Arc::new(Accounts(db.clone())))
+    let jobs = service.jobs(store.db());
+    jobs::start(&jobs, &store, &settings);
+    let server = service
+        .server(verifier)
+        .rechecking(Arc::new(Accounts(store.clone())))
         .with(UserServiceServer::new(rpc.clone()))
         .with(SessionServiceServer::new(rpc))
-        .with(JobServiceServer::new(JobRpc::new(jobs.clone())))
-        .ready_while(move || {
-            let db = ready.clone();
-            async move { db.is_ready().await }
-        })
-        .serve(listener, shutdown)
-        .await;
-    stop_jobs.cancel();
+        .with(JobServiceServer::new(JobRpc::new(jobs.clone())));
+    let served = service.serve(server, store.db(), listener).await;
     jobs.stopped().await;
-    db.close();
-    Ok(served?)
+    store.db().close();
+    served
+}
+
+const NOT_READY: &str = "the user service could not be made ready";
+
+/// Brings the schema up to date.
+///
+/// # Errors
+/// If the database cannot be used, or a migration fails.
+pub async fn migrate(config: &Config) -> Result<(), DbError> {
+    let store = Store::open(&config.settings.database, &config.common.data_dir).await?;
+    store.db().close();
+    Ok(())
 }

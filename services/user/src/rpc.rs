@@ -1,12 +1,9 @@
 //! The controller: the generated traits, one short function an RPC: parse, act, reply.
 
 mod convert;
-mod ended;
-mod list;
-mod session;
-mod user;
+mod sessions;
+mod users;
 
-pub use self::ended::Accounts;
 use std::sync::Arc;
 
 use chrono::TimeDelta;
@@ -15,22 +12,23 @@ use souk_common::{
     error::Problem,
     ids::UserId,
 };
-use souk_store::db::Db;
 
 use crate::{
     config::{Settings, delta},
     error::Error,
     hasher::Hasher,
-    store::users::Actor,
+    store::{Actor, Store},
     tokens::Issuer,
 };
+
+pub use self::sessions::Accounts;
 
 /// Both of the service's generated traits. A clone is another handle.
 #[derive(Clone)]
 pub struct Rpc(Arc<Parts>);
 
 struct Parts {
-    db: Db,
+    store: Store,
     hasher: Hasher,
     issuer: Issuer,
     session_ttl: TimeDelta,
@@ -38,10 +36,10 @@ struct Parts {
 }
 
 impl Rpc {
-    /// Answers from this database.
-    pub fn new(db: Db, hasher: Hasher, issuer: Issuer, settings: &Settings) -> Self {
+    /// Answers from this store.
+    pub fn new(store: Store, hasher: Hasher, issuer: Issuer, settings: &Settings) -> Self {
         let (session_ttl, refresh_grace) = (delta(settings.session_ttl), delta(settings.refresh_grace));
-        Self(Arc::new(Parts { db, hasher, issuer, session_ttl, refresh_grace }))
+        Self(Arc::new(Parts { store, hasher, issuer, session_ttl, refresh_grace }))
     }
 }
 

@@ -1,7 +1,6 @@
 //! Authentication and authorisation: tokens, identities and the access rule.
 
 mod ended;
-mod keys;
 mod secret;
 mod service;
 mod verifier;
@@ -13,9 +12,8 @@ use serde::{Deserialize, Serialize};
 pub(crate) use self::secret::check as check_secret;
 pub use self::{
     ended::{EndedFeed, EndedSession, EndedSessions, has_ended},
-    keys::{KeySource, PublishedKey},
     service::ServiceTokens,
-    verifier::{Identified, Verifier},
+    verifier::{Identified, KeySource, PublishedKey, Verifier},
 };
 pub use crate::contract::{AccessRule, Role, Roles};
 use crate::{

@@ -12,7 +12,7 @@ use sha2::{Digest, Sha256};
 use tokio::sync::Mutex;
 
 use super::{
-    Claims, Config, EndedFeed, Identity, KeySource,
+    Claims, Config, EndedFeed, Identity,
     ended::{Ended, has_ended},
     service::ServiceTokenCheck,
 };
@@ -24,6 +24,22 @@ const MIN_REFRESH: Duration = Duration::from_secs(2);
 const MAX_AGE: Duration = Duration::from_secs(300);
 /// Tokens whose check is cached.
 const REMEMBERED: u64 = 10_000;
+
+/// A published Ed25519 key.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct PublishedKey {
+    /// The key's id, as in the header of the tokens that it signs.
+    pub kid: String,
+    /// The public key, base64url without padding.
+    pub x: String,
+}
+
+/// Gives the keys that are valid now.
+#[tonic::async_trait]
+pub trait KeySource: Send + Sync + 'static {
+    /// The keys in use, and earlier keys whose last token has not expired.
+    async fn keys(&self) -> Result<Vec<PublishedKey>, Box<dyn std::error::Error + Send + Sync>>;
+}
 
 /// A caller's identity, and how long it is valid.
 #[derive(Debug, Clone)]

@@ -206,11 +206,38 @@ impl Settings {
         ConfigError::Settings(vec![Fault { key: path.to_owned(), origin, what: what.into() }])
     }
 
+    /// For the checks of a section (`order`).
+    pub fn checks<'a>(&'a self, section: &'a str) -> Checks<'a> {
+        Checks { settings: self, section }
+    }
+
     fn at(&self, path: &str) -> Option<&Value> {
         path.split('.').try_fold(&self.root, |value, name| match &value.kind {
             ValueKind::Table(table) => table.get(name),
             _ => None,
         })
+    }
+}
+
+/// Checks the settings of one section, for what their types cannot say. Keys are relative to the section.
+#[derive(Debug, Clone, Copy)]
+pub struct Checks<'a> {
+    settings: &'a Settings,
+    section: &'a str,
+}
+
+impl Checks<'_> {
+    /// Fails unless it `holds`. `what` says what would be right: "must be from 1s to 1h".
+    ///
+    /// # Errors
+    /// Names the setting, who set it, and what would be right.
+    pub fn require(&self, holds: bool, key: &str, what: &str) -> Result<(), ConfigError> {
+        if holds { Ok(()) } else { Err(self.fault(key, what)) }
+    }
+
+    /// A fault of the setting, see [`Settings::fault`].
+    pub fn fault(&self, key: &str, what: impl Into<String>) -> ConfigError {
+        self.settings.fault(&check::join(self.section, key), what)
     }
 }
 

@@ -4,7 +4,10 @@ use std::fmt;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use souk_common::tls::ClientSettings;
+use souk_common::{
+    config::{Checks, ConfigError},
+    tls::ClientSettings,
+};
 
 use super::{DbError, Engine, postgres};
 
@@ -119,6 +122,14 @@ impl Config {
             Target::Postgres(_) => Ok(Engine::Postgres),
             Target::Sqlite(_) => Ok(Engine::Sqlite),
         }
+    }
+
+    /// Checks the settings of `database` in a service's section.
+    ///
+    /// # Errors
+    /// Names the setting that is wrong, and what would be right.
+    pub fn check(&self, checks: Checks<'_>) -> Result<(), ConfigError> {
+        self.engine().map(drop).map_err(|error| checks.fault("database.url", error.to_string()))
     }
 
     pub(super) fn target(&self, data_dir: &Path, service: &str) -> Result<Target, DbError> {

@@ -4,7 +4,11 @@ use std::{collections::VecDeque, future::Future, sync::Arc, time::Duration};
 
 use chrono::{TimeDelta, Utc};
 use serde::Deserialize;
-use souk_common::{error::chain, ids::UserId};
+use souk_common::{
+    config::{Checks, ConfigError},
+    error::chain,
+    ids::UserId,
+};
 use tokio::{
     sync::{Mutex, Notify, watch},
     task::JoinHandle,
@@ -90,14 +94,14 @@ pub struct Settings {
 }
 
 impl Settings {
-    /// The setting that is wrong, and what would be right. Names are relative to the section.
-    #[must_use]
-    pub fn fault(&self) -> Option<(&'static str, &'static str)> {
-        if self.retention < Duration::from_secs(3600) {
-            return Some(("retention", "must be 1h or more"));
-        }
+    /// Checks the settings of `events` in a service's section.
+    ///
+    /// # Errors
+    /// Names the setting that is wrong, and what would be right.
+    pub fn check(&self, checks: Checks<'_>) -> Result<(), ConfigError> {
+        checks.require(self.retention >= Duration::from_secs(3600), "events.retention", "must be 1h or more")?;
         let poll = Duration::from_millis(10)..=Duration::from_secs(60);
-        (!poll.contains(&self.poll)).then_some(("poll", "must be from 10ms to 1m"))
+        checks.require(poll.contains(&self.poll), "events.poll", "must be from 10ms to 1m")
     }
 }
 

@@ -2,9 +2,8 @@
 
 use std::{pin::Pin, sync::Arc};
 
-use chrono::{DateTime, Utc};
 use futures::{Stream, StreamExt};
-use prost_types::{Any, Timestamp};
+use prost_types::Any;
 use souk_common::{
     error::{Problem, Reason},
     page,
@@ -15,7 +14,7 @@ use souk_proto::common::v1::{
 };
 use tonic::Status;
 
-use super::{Begin, DeadLetter, DeadLetters, Event, Log, Step};
+use super::{Begin, DeadLetter, DeadLetters, Event, Log, Step, timestamp};
 
 /// What `WatchEvents` answers with.
 pub type Responses = Pin<Box<dyn Stream<Item = Result<WatchEventsResponse, Status>> + Send>>;
@@ -34,17 +33,6 @@ impl Event {
             data: Some(Any { type_url: format!("type.googleapis.com/{}", self.data_type), value: self.data.to_vec() }),
         }
     }
-
-    /// When it happened, as a message.
-    #[must_use]
-    pub fn timestamp(&self) -> Timestamp {
-        timestamp(self.time)
-    }
-}
-
-fn timestamp(time: DateTime<Utc>) -> Timestamp {
-    let nanos = i32::try_from(time.timestamp_subsec_nanos()).unwrap_or(0);
-    Timestamp { seconds: time.timestamp(), nanos }
 }
 
 impl DeadLetter {

@@ -25,6 +25,7 @@ use std::sync::Arc;
 use bytes::Bytes;
 use chrono::{DateTime, Utc};
 use prost::{Message, Name};
+use prost_types::Timestamp;
 
 use souk_common::ids::{EventId, UserId};
 
@@ -97,6 +98,18 @@ impl Event {
     pub fn read<M: Message + Name + Default>(&self) -> Option<M> {
         (self.data_type == M::full_name()).then(|| M::decode(self.data.clone()).ok()).flatten()
     }
+
+    /// When it happened, as a message.
+    #[must_use]
+    pub fn timestamp(&self) -> Timestamp {
+        timestamp(self.time)
+    }
+}
+
+/// A time, as a message.
+fn timestamp(time: DateTime<Utc>) -> Timestamp {
+    let nanos = i32::try_from(time.timestamp_subsec_nanos()).unwrap_or(0);
+    Timestamp { seconds: time.timestamp(), nanos }
 }
 
 /// Events, in their order.

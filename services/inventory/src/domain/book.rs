@@ -1,16 +1,26 @@
-//! A batch of commands in memory: the rows that the store has loaded and locked, and the changes to write.
+//! A batch of commands in memory: the rows that the store has loaded and locked, the decisions, and the changes to write.
+
+pub mod low;
+mod reservations;
+mod stock;
+
+#[cfg(test)]
+mod tests;
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 
 use chrono::{DateTime, Utc};
 use souk_common::ids::{LocationId, OrderId, ProductId};
 
+use self::stock::Cause;
 use super::{
-    command::{Command, Refusal, Reply},
+    command::{Action, Command, Refusal, Reply, RequestKey},
     product::{State as ProductState, Tracking},
     reservation::{Line, Reservation, State},
-    stock::{Level, Movement, Place},
+    stock::{Level, Movement, Place, StockLevel},
 };
+
+type Decision<T> = Result<T, Refusal>;
 
 /// What is known of a product here.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -55,6 +65,21 @@ pub struct StockRow {
     pub place: Place,
     /// How much.
     pub level: Level,
+}
+
+impl StockRow {
+    /// What callers see of it. Archived products have no available stock.
+    pub fn shown(self, archived: bool, updated_at: DateTime<Utc>) -> StockLevel {
+        let StockRow { place: (product, location), level } = self;
+        StockLevel {
+            product,
+            location,
+            on_hand: level.on_hand,
+            reserved: level.reserved,
+            available: if archived { 0 } else { level.available() },
+            updated_at,
+        }
+    }
 }
 
 /// The rows that a batch touches, as of `now`.
@@ -104,21 +129,30 @@ pub struct Changes {
 pub struct Entry {
     /// What happened.
     pub movement: Movement,
-    /// The key of the request that made it, and its number among that request's entries.
-    pub request: Option<(Vec<u8>, i32)>,
+    /// The request that made it, if that had a key.
+    pub request: Option<Numbered>,
+}
+
+/// An entry's place among those of its request.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Numbered {
+    /// The request's key.
+    pub key: Vec<u8>,
+    /// Counts the request's entries, from 0.
+    pub number: i32,
 }
 
 /// The state that commands are decided on, one after the other.
 pub struct Book {
-    pub(super) now: DateTime<Utc>,
-    pub(super) posted_at: DateTime<Utc>,
-    pub(super) locations: Vec<LocationId>,
-    pub(super) products: HashMap<ProductId, Facts>,
+    now: DateTime<Utc>,
+    posted_at: DateTime<Utc>,
+    locations: Vec<LocationId>,
+    products: HashMap<ProductId, Facts>,
     stock: BTreeMap<Place, Level>,
     stored_stock: BTreeMap<Place, Level>,
-    pub(super) reservations: BTreeMap<OrderId, Reservation>,
+    reservations: BTreeMap<OrderId, Reservation>,
     stored_reservations: BTreeMap<OrderId, Reservation>,
-    pub(super) spent: HashMap<Vec<u8>, Spent>,
+    spent: HashMap<Vec<u8>, Spent>,
     ledger: Vec<Entry>,
     answers: BTreeMap<Vec<u8>, Answer>,
 }
@@ -175,27 +209,63 @@ impl Book {
         changes
     }
 
-    /// Whether a product can be sold, by the loaded rows.
-    pub(super) fn is_sold(&self, product: ProductId) -> bool {
-        self.products.get(&product).is_none_or(|facts| facts.state == ProductState::Active)
+    /// Decides one command, all of it or nothing.
+    fn decide_one(&mut self, command: &Command) -> Decision<Reply> {
+        let actor = &command.actor;
+        match &command.action {
+            Action::Reserve { order, items, ttl } => self.reserve(*order, items, *ttl).map(Reply::Reservation),
+            Action::Commit { order } => self.commit(actor, *order).map(Reply::Reservation),
+            Action::Release { order } => self.release(*order).map(Reply::Reservation),
+            // What has expired was closed when the book was opened.
+            Action::Expire { order } => self.reservation(*order).map(Reply::Reservation),
+            Action::Return { order, key, items } => {
+                self.once(key, |book| book.take_back(actor, *order, key, items).map(Reply::Reservation))
+            }
+            Action::Adjust { key, items, reason, reference, note } => self.once(key, |book| {
+                let cause = Cause { actor, key, reference, note };
+                book.adjust(&cause, *reason, items).map(Reply::Levels)
+            }),
+            Action::Transfer { key, source, destination, items, reference, note } => self.once(key, |book| {
+                let cause = Cause { actor, key, reference, note };
+                book.transfer(&cause, *source, *destination, items).map(Reply::Levels)
+            }),
+            Action::Count { key, items, reference, note } => self.once(key, |book| {
+                let cause = Cause { actor, key, reference, note };
+                book.count(&cause, items).map(Reply::Levels)
+            }),
+        }
     }
 
-    pub(super) fn level(&self, place: Place) -> Level {
+    /// Applies a request with an idempotency key once. Refusals are not recorded: they changed nothing.
+    fn once(&mut self, key: &RequestKey, act: impl FnOnce(&mut Self) -> Decision<Reply>) -> Decision<Reply> {
+        match self.spent.get(&key.id) {
+            Some(Spent::Answered(answer)) if answer.hash == key.hash => return Ok(answer.reply.clone()),
+            Some(_) => return Err(Refusal::KeyReused),
+            None => {}
+        }
+        let reply = act(self)?;
+        let answer = Answer { hash: key.hash.clone(), reply: reply.clone() };
+        self.spent.insert(key.id.clone(), Spent::Answered(answer.clone()));
+        self.answers.insert(key.id.clone(), answer);
+        Ok(reply)
+    }
+
+    fn level(&self, place: Place) -> Level {
         self.stock.get(&place).copied().unwrap_or_default()
     }
 
-    pub(super) fn set_level(&mut self, place: Place, level: Level) {
+    fn set_level(&mut self, place: Place, level: Level) {
         self.stock.insert(place, level);
     }
 
     /// Places of a product, in the order in which orders are filled from them.
-    pub(super) fn places(&self, product: ProductId) -> impl Iterator<Item = (LocationId, Level)> + '_ {
+    fn places(&self, product: ProductId) -> impl Iterator<Item = (LocationId, Level)> + '_ {
         let place = move |location: &LocationId| Some((*location, *self.stock.get(&(product, *location))?));
         self.locations.iter().filter_map(place)
     }
 
     /// Closes an open reservation: frees its stock and sets a final state.
-    pub(super) fn close(&mut self, reservation: &Reservation, state: State) {
+    fn close(&mut self, reservation: &Reservation, state: State) {
         for line in &reservation.lines {
             let place = (line.product, line.location);
             let mut level = self.level(place);
@@ -205,17 +275,18 @@ impl Book {
         self.put(Reservation { state, updated_at: self.now, ..reservation.clone() });
     }
 
-    pub(super) fn put(&mut self, reservation: Reservation) {
+    fn put(&mut self, reservation: Reservation) {
         self.reservations.insert(reservation.order, reservation);
     }
 
-    pub(super) fn note(&mut self, entry: Entry) {
-        self.ledger.push(entry);
-    }
-
-    pub(super) fn insert_record(&mut self, id: Vec<u8>, answer: Answer) {
-        self.spent.insert(id.clone(), Spent::Answered(answer.clone()));
-        self.answers.insert(id, answer);
+    /// Moves stock and writes it into the ledger. The sum must have been checked.
+    fn post(&mut self, mut movement: Movement, request: Option<Numbered>) {
+        let place = (movement.product, movement.location);
+        let mut level = self.level(place);
+        level.on_hand = level.on_hand.saturating_add(movement.quantity);
+        movement.on_hand_after = level.on_hand;
+        self.set_level(place, level);
+        self.ledger.push(Entry { movement, request });
     }
 }
 

@@ -1,5 +1,9 @@
 //! Products and their prices.
 
+pub mod list;
+pub mod search;
+pub mod upsert;
+
 use chrono::{DateTime, Utc};
 use souk_common::{ids::ProductId, money::Money};
 

@@ -1,5 +1,7 @@
 //! Stock: how many pieces lie where, and the ledger that says why.
 
+pub mod balance;
+
 use chrono::{DateTime, Utc};
 use serde::{Deserialize, Serialize};
 use souk_common::ids::{LedgerEntryId, LocationId, ProductId};
@@ -79,6 +81,8 @@ pub enum Reason {
 pub struct LedgerEntry {
     /// Its id.
     pub id: LedgerEntryId,
+    /// Its number: a later entry has a higher one.
+    pub seq: i64,
     /// What happened.
     pub movement: Movement,
     /// When.
@@ -130,21 +134,6 @@ pub struct LowStock {
     pub available: i64,
     /// From how many on it is low.
     pub threshold: i64,
-}
-
-/// A place where stock lies.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Location {
-    /// Its id.
-    pub id: LocationId,
-    /// The merchant's short code, as given.
-    pub code: String,
-    /// What to call it.
-    pub display_name: String,
-    /// Orders are filled from the lowest number first.
-    pub priority: i32,
-    /// When it was made.
-    pub created_at: DateTime<Utc>,
 }
 
 #[cfg(test)]

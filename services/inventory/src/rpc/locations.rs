@@ -7,8 +7,8 @@ use souk_proto::inventory::v1::{
 };
 use tonic::{Request, Response, Status};
 
-use super::{Rpc, convert, invalid, stock::bad_token};
-use crate::domain::{product::code_key, stock::Location};
+use super::{Rpc, bad_token, convert, invalid};
+use crate::domain::{location::Location, product::code_key};
 
 #[tonic::async_trait]
 impl LocationService for Rpc {

@@ -1,5 +1,9 @@
 //! The catalogue.
 
+mod input;
+mod list;
+mod upsert;
+
 use std::collections::HashMap;
 
 use souk_common::{
@@ -14,11 +18,14 @@ use souk_proto::inventory::v1::{
 };
 use tonic::{Request, Response, Status};
 
-use super::{Rpc, convert, invalid, listing, product_input};
+use self::list::Page;
+use super::{Rpc, convert, invalid};
 use crate::{
-    domain::product::{Product, code_key},
+    domain::{
+        command::Refusal,
+        product::{Product, code_key, list::Key},
+    },
     error::Error,
-    store::Key,
 };
 
 /// Products that one call may ask for.
@@ -27,13 +34,13 @@ const MOST: usize = 1000;
 #[tonic::async_trait]
 impl ProductService for Rpc {
     async fn create_product(&self, request: Request<CreateProductRequest>) -> Result<Response<ProductMessage>, Status> {
-        let draft = product_input::draft(request.into_inner().product.unwrap_or_default())?;
+        let draft = input::draft(request.into_inner().product.unwrap_or_default())?;
         Ok(Response::new(convert::product(self.store.create_product(&draft).await?)))
     }
 
     async fn get_product(&self, request: Request<GetProductRequest>) -> Result<Response<ProductMessage>, Status> {
         let id = ProductId::parse_name(&request.get_ref().name).map_err(invalid("name"))?;
-        let found = self.store.products(&[id]).await?.pop().ok_or(Error::NoProduct(id))?;
+        let found = self.store.products(&[id]).await?.pop().ok_or_else(|| Error::from(Refusal::NoProduct(id)))?;
         Ok(Response::new(convert::product(found)))
     }
 
@@ -54,7 +61,7 @@ impl ProductService for Rpc {
         &self,
         request: Request<ListProductsRequest>,
     ) -> Result<Response<ListProductsResponse>, Status> {
-        let (query, size, listing) = listing::read(request.into_inner())?;
+        let Page { query, size, listing } = list::read(request.into_inner())?;
         let found = self.store.list_products(&listing).await?;
         let key = |product: &Product| Key::of(product, listing.sort);
         let (products, next_page_token) = page::cut(found, size, &query, key, convert::product);
@@ -65,7 +72,7 @@ impl ProductService for Rpc {
         let request = request.into_inner();
         let given = request.product.unwrap_or_default();
         let id = ProductId::parse_name(&given.name).map_err(invalid("product.name"))?;
-        let change = product_input::change(&given, request.update_mask.as_ref())?;
+        let change = input::change(&given, request.update_mask.as_ref())?;
         let changed = self.store.update_product(id, etag(&given.etag), &change).await?;
         Ok(Response::new(convert::product(changed)))
     }

@@ -4,7 +4,6 @@ use std::error::Error as _;
 
 use chrono::TimeDelta;
 use futures::future::try_join_all;
-use prost::Message as _;
 use souk_common::{
     auth::Caller,
     error::Problem,
@@ -21,10 +20,10 @@ use souk_proto::inventory::v1::{
 use souk_store::coalesce::BatchError;
 use tonic::{Request, Response, Status};
 
-use super::{Rpc, convert, invalid};
+use super::{Rpc, convert, invalid, request_key};
 use crate::{
     domain::{
-        command::{Action, Refusal, Reply, RequestKey},
+        command::{Action, Refusal, Reply},
         reservation::{Items, Reservation, sum},
     },
     error::Error,
@@ -61,8 +60,7 @@ impl ReservationService for Rpc {
         let request = request.into_inner();
         let order = order(&request.order)?;
         let items = items(&request.items)?;
-        let (actor, bytes) = (caller.actor(), request.encode_to_vec());
-        let key = RequestKey::new(&actor, "ReturnReservation", &request.request_id, &bytes);
+        let key = request_key(&caller, "ReturnReservation", &request.request_id, &request);
         self.held(&caller, Action::Return { order, key, items }).await
     }
 

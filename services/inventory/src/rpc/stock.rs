@@ -1,9 +1,8 @@
 //! Stock levels, their changes and their ledger.
 
-use prost::Message as _;
 use souk_common::{
     auth::Caller,
-    error::{Problem, Reason},
+    error::Problem,
     ids::{LocationId, ProductId},
     page,
 };
@@ -16,9 +15,12 @@ use souk_proto::inventory::v1::{
 };
 use tonic::{Request, Response, Status};
 
-use super::{Rpc, convert, invalid, watch};
+use super::{Rpc, bad_token, convert, invalid, request_key, watch};
 use crate::{
-    domain::command::{Action, Adjustment, Counted, Moved, Reply, RequestKey},
+    domain::{
+        command::{Action, Adjustment, Counted, Moved, Reply},
+        stock::balance::BalancePage,
+    },
     error::Error,
 };
 
@@ -76,12 +78,15 @@ impl StockService for Rpc {
     ) -> Result<Response<AdjustStockResponse>, Status> {
         let caller = Caller::of(&request)?;
         let request = request.into_inner();
+        let adjustment = |(index, item): (usize, &adjust_stock_request::Item)| {
+            let (product, location) = (item_product(index, &item.product)?, item_location(index, &item.location)?);
+            Ok::<_, Problem>(Adjustment { product, location, quantity: item.quantity })
+        };
         let items = request.items.iter().enumerate().map(adjustment).collect::<Result<_, _>>()?;
         let reason = convert::reason(request.reason)
             .ok_or_else(|| Problem::invalid("reason", "must be a reason for a change made manually"))?;
-        let (actor, bytes) = (caller.actor(), request.encode_to_vec());
         let action = Action::Adjust {
-            key: RequestKey::new(&actor, "AdjustStock", &request.request_id, &bytes),
+            key: request_key(&caller, "AdjustStock", &request.request_id, &request),
             items,
             reason,
             reference: request.reference,
@@ -97,8 +102,7 @@ impl StockService for Rpc {
     ) -> Result<Response<TransferStockResponse>, Status> {
         let caller = Caller::of(&request)?;
         let request = request.into_inner();
-        let (actor, bytes) = (caller.actor(), request.encode_to_vec());
-        let key = RequestKey::new(&actor, "TransferStock", &request.request_id, &bytes);
+        let key = request_key(&caller, "TransferStock", &request.request_id, &request);
         let moved = |(index, item): (usize, &transfer_stock_request::Item)| {
             Ok::<_, Problem>(Moved { product: item_product(index, &item.product)?, quantity: item.quantity })
         };
@@ -117,8 +121,7 @@ impl StockService for Rpc {
     async fn count_stock(&self, request: Request<CountStockRequest>) -> Result<Response<CountStockResponse>, Status> {
         let caller = Caller::of(&request)?;
         let request = request.into_inner();
-        let (actor, bytes) = (caller.actor(), request.encode_to_vec());
-        let key = RequestKey::new(&actor, "CountStock", &request.request_id, &bytes);
+        let key = request_key(&caller, "CountStock", &request.request_id, &request);
         let counted = |(index, item): (usize, &count_stock_request::Item)| {
             let product = item_product(index, &item.product)?;
             let location = item_location(index, &item.location)?;
@@ -140,7 +143,24 @@ impl StockService for Rpc {
         request: Request<ReconcileStockRequest>,
     ) -> Result<Response<ReconcileStockResponse>, Status> {
         let caller = Caller::of(&request)?;
-        Ok(Response::new(self.reconcile(&caller, request.get_ref()).await?))
+        let request = request.into_inner();
+        let query = ("inventory.reconcile", request.repair);
+        let size = page::size(request.page_size);
+        let after: Option<ProductId> = page::decode(&request.page_token, &query).map_err(bad_token)?;
+        let BalancePage { products, balances } = self.store.balances(after, size).await?;
+        let (_, next_page_token) = page::cut(products, size, &query, |product| *product, |_| ());
+
+        let mut drifts = Vec::new();
+        for balance in balances.iter().filter(|balance| balance.drifts()) {
+            let mended = match request.repair {
+                true => self.store.mend(balance.place, &caller.actor()).await?,
+                false => None,
+            };
+            tracing::warn!(product = %balance.place.0, location = %balance.place.1, ?mended, "stock balance drifted");
+            drifts.push(convert::drift(balance, mended));
+        }
+        let checked_count = i32::try_from(balances.len()).map_err(|_| Error::Lost)?;
+        Ok(Response::new(ReconcileStockResponse { checked_count, drifts, next_page_token }))
     }
 
     async fn list_ledger_entries(
@@ -153,8 +173,8 @@ impl StockService for Rpc {
         let size = page::size(request.page_size);
         let before: Option<i64> = page::decode(&request.page_token, &query).map_err(bad_token)?;
         let entries = self.store.ledger(product, before, size + 1).await?;
-        let message = |(_, entry)| convert::ledger_entry(entry);
-        let (ledger_entries, next_page_token) = page::cut(entries, size, &query, |(seq, _)| *seq, message);
+        let (ledger_entries, next_page_token) =
+            page::cut(entries, size, &query, |entry| entry.seq, convert::ledger_entry);
         Ok(Response::new(ListLedgerEntriesResponse { ledger_entries, next_page_token }))
     }
 }
@@ -169,11 +189,6 @@ impl Rpc {
     }
 }
 
-fn adjustment((index, item): (usize, &adjust_stock_request::Item)) -> Result<Adjustment, Problem> {
-    let (product, location) = (item_product(index, &item.product)?, item_location(index, &item.location)?);
-    Ok(Adjustment { product, location, quantity: item.quantity })
-}
-
 fn item_product(index: usize, name: &str) -> Result<ProductId, Problem> {
     ProductId::parse_name(name).map_err(invalid(format!("items[{index}].product")))
 }
@@ -184,10 +199,4 @@ fn item_location(index: usize, name: &str) -> Result<Option<LocationId>, Problem
         "" => Ok(None),
         name => Ok(Some(LocationId::parse_name(name).map_err(invalid(format!("items[{index}].location")))?)),
     }
-}
-
-/// A page token that is not one.
-pub(super) fn bad_token(error: page::PageError) -> Problem {
-    let text = error.to_string();
-    Problem::new(Reason::PageTokenInvalid, format!("page_token {text}")).field("page_token", text)
 }

@@ -1,12 +1,15 @@
-//! Checks of the promises on live data, for `souk verify`.
+//! For `souk verify`: checks of the promises on live data, and reservations to compare with orders.
 
+use std::collections::HashMap;
+
+use souk_common::ids::OrderId;
 use souk_store::{
     db::{self, Db},
     verify::Check,
 };
 
-use super::{postgres, sqlite};
-use crate::error::Error;
+use super::{Store, postgres, sqlite};
+use crate::{config::Config, error::Error};
 
 /// Checks what must hold at every commit, all at one moment.
 ///
@@ -14,4 +17,49 @@ use crate::error::Error;
 /// If the database fails; a broken promise is no error but a [`Check`] that does not hold.
 pub async fn verify(db: &Db) -> Result<Vec<Check>, Error> {
     db::snapshot!(db, |conn, q| -> Result<Vec<Check>, Error> { q::verify::all(conn).await })
+}
+
+/// An order's reservation, as stored.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Reserved {
+    /// `OPEN`, `COMMITTED`, `RELEASED` or `EXPIRED`.
+    pub state: String,
+    /// Pieces of all lines.
+    pub pieces: i64,
+    /// Pieces of them that came back.
+    pub returned: i64,
+}
+
+/// The reservations of a live database.
+#[derive(Debug)]
+pub struct Reservations(Db);
+
+impl Reservations {
+    /// Opens the database as it is.
+    ///
+    /// # Errors
+    /// If the database cannot be used.
+    pub async fn open(config: &Config) -> Result<Self, Error> {
+        Ok(Self(Store::connect(&config.settings.database, &config.common.data_dir).await?))
+    }
+
+    /// The reservations of these orders that exist.
+    ///
+    /// # Errors
+    /// If the database cannot be used.
+    pub async fn of(&self, orders: &[OrderId]) -> Result<HashMap<OrderId, Reserved>, Error> {
+        db::snapshot!(self.0, |conn, q| -> Result<HashMap<OrderId, Reserved>, Error> {
+            q::reservations::reserved(conn, orders).await
+        })
+    }
+
+    /// Orders whose reservations are committed, in order of their ids, after the given one.
+    ///
+    /// # Errors
+    /// If the database cannot be used.
+    pub async fn committed_after(&self, after: Option<OrderId>, limit: i64) -> Result<Vec<OrderId>, Error> {
+        db::read!(self.0, |conn, q| -> Result<Vec<OrderId>, Error> {
+            q::reservations::committed_after(conn, after, limit).await
+        })
+    }
 }

@@ -6,8 +6,8 @@ use souk_common::{auth::Role, error::Problem};
 use souk_inventory::Config;
 use souk_proto::inventory::v1::{
     BatchUpdateReservationsRequest, CommitReservationRequest, CreateLocationRequest, CreateProductRequest,
-    GetAvailabilityRequest, GetStockRequest, ListLocationsRequest, Location, Product, ReleaseReservationRequest,
-    Reservation, StockLevel,
+    GetAvailabilityRequest, GetStockRequest, ListLocationsRequest, ListProductsRequest, Location, Product,
+    ReleaseReservationRequest, Reservation, StockLevel,
     batch_update_reservations_request::{Change as ChangeMessage, change::Change},
     batch_update_reservations_response::{Result as BatchResult, result::Result as Changed},
     location_service_client::LocationServiceClient,
@@ -129,6 +129,19 @@ impl Souk {
     pub async fn made(&self, product: Product) -> Product {
         let request = CreateProductRequest { product: Some(product) };
         self.products().create_product(request).await.unwrap().into_inner()
+    }
+
+    /// The stock codes of all pages of a list.
+    pub async fn listed(&self, mut request: ListProductsRequest) -> Vec<String> {
+        let mut skus = Vec::new();
+        loop {
+            let page = self.products().list_products(request.clone()).await.unwrap().into_inner();
+            skus.extend(page.products.into_iter().map(|product| product.sku));
+            if page.next_page_token.is_empty() {
+                return skus;
+            }
+            request.page_token = page.next_page_token;
+        }
     }
 
     /// A product with so many pieces at the main location.

@@ -30,21 +30,13 @@ async fn archive(souk: &Souk, name: &str, etag: &str) -> Result<Product, Status>
 
 /// The stock codes of all pages.
 async fn listed(souk: &Souk, filter: &str, order_by: &str) -> Vec<String> {
-    let mut request = ListProductsRequest {
+    let request = ListProductsRequest {
         page_size: 2,
         filter: filter.to_owned(),
         order_by: order_by.to_owned(),
         ..Default::default()
     };
-    let mut skus = Vec::new();
-    loop {
-        let page = souk.products().list_products(request.clone()).await.unwrap().into_inner();
-        skus.extend(page.products.into_iter().map(|product| product.sku));
-        if page.next_page_token.is_empty() {
-            return skus;
-        }
-        request.page_token = page.next_page_token;
-    }
+    souk.listed(request).await
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -106,7 +106,8 @@ pub fn judge(
     attempt: &Attempt,
     tries: i32,
     schedule: &[Duration],
-    (wish, chance): (Option<Duration>, f64),
+    wish: Option<Duration>,
+    chance: f64,
     now: DateTime<Utc>,
 ) -> Verdict {
     if attempt.is_success() {
@@ -135,7 +136,7 @@ mod tests {
 
     fn verdict(code: u16, tries: i32, wish: Option<u64>, chance: f64) -> Verdict {
         let wish = wish.map(Duration::from_secs);
-        judge(&answered(code), tries, &SCHEDULE, (wish, chance), DateTime::UNIX_EPOCH)
+        judge(&answered(code), tries, &SCHEDULE, wish, chance, DateTime::UNIX_EPOCH)
     }
 
     fn after(milliseconds: i64) -> Verdict {

@@ -3,13 +3,13 @@
 use chrono::{DateTime, Utc};
 use serde::{Deserialize, Serialize};
 use souk_common::{
-    ids::{OrderId, ProductId, UserId},
+    ids::{OrderId, UserId},
     money::{Currency, Money},
 };
 
 use super::{
-    Action, Adjustment, Answer, Entry, Facts, Fault, Goods, Illegal, Kind, Line, Move, Outcome, Pieces, Placement,
-    Position, Refusal, SERVICE_ACTOR, State, Step, What, saga,
+    Action, Adjustment, Answer, Entry, Facts, Goods, Illegal, Kind, Line, Outcome, Payment, PaymentState, Pieces,
+    Placement, Position, Rejection, RejectionReason, SERVICE_ACTOR, State, Step, Token, saga,
 };
 
 /// An order with its lines.
@@ -59,16 +59,6 @@ pub struct Order {
     pub attempts: i32,
 }
 
-/// A payment token, kept out of logs.
-#[derive(Clone, PartialEq, Eq)]
-pub struct Token(pub String);
-
-impl std::fmt::Debug for Token {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.write_str("Token")
-    }
-}
-
 /// Where goods are sent. Field by field as in the contract.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[allow(missing_docs, reason = "the contract says what each means")]
@@ -79,103 +69,6 @@ pub struct Address {
     pub administrative_area: String,
     pub postal_code: String,
     pub region_code: String,
-}
-
-/// Why an order could not be placed.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Rejection {
-    /// For programs.
-    pub reason: RejectionReason,
-    /// For people.
-    pub message: String,
-    /// The products that are short.
-    pub items: Vec<Shortage>,
-}
-
-/// What stood in an order's way.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "SCREAMING_SNAKE_CASE")]
-pub enum RejectionReason {
-    /// There was not enough stock.
-    OutOfStock,
-    /// The payment provider said no.
-    PaymentDeclined,
-    /// An operator gave the order up.
-    OrderAbandoned,
-}
-
-/// A product that is short.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Shortage {
-    /// The product.
-    pub product: ProductId,
-    /// Pieces ordered.
-    pub wanted: i64,
-    /// Pieces that could be had.
-    pub available: i64,
-}
-
-/// An order's payment. Its amount is the order's total.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Payment {
-    /// Which provider.
-    pub provider: String,
-    /// The provider's id of the payment; empty if it gave none.
-    pub reference: String,
-    /// How far it has come.
-    pub state: PaymentState,
-    /// Whether an operator settled it manually, outside of souk.
-    pub settled_manually: bool,
-    /// The part of the refunds that operators paid outside of souk, in minor units.
-    pub refunded_manually: i64,
-}
-
-impl Payment {
-    fn new(provider: &str, reference: &str, state: PaymentState) -> Self {
-        let (provider, reference) = (provider.to_owned(), reference.to_owned());
-        Self { provider, reference, state, settled_manually: false, refunded_manually: 0 }
-    }
-}
-
-/// How far a payment has come.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub enum PaymentState {
-    /// The money is held, not taken.
-    Authorized,
-    /// The money was taken.
-    Captured,
-    /// The hold was given up.
-    Voided,
-    /// The provider refused.
-    Declined,
-    /// All of it was given back.
-    Refunded,
-}
-
-/// Why an order cannot be cancelled.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum CancelRefusal {
-    /// It was never placed.
-    Rejected,
-    /// A saga is running: try again.
-    Busy,
-    /// It changed since the caller saw it.
-    EtagMismatch,
-    /// Pieces were shipped.
-    Shipped,
-    /// The request does not fit the order.
-    Faults(Vec<Fault>),
-}
-
-/// What became of a wish to cancel.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Cancelling {
-    /// The order is cancelled already.
-    Already,
-    /// The whole order is being cancelled.
-    Whole(Vec<Entry>),
-    /// Some of its pieces are.
-    Items(Box<Adjustment>, Vec<Entry>),
 }
 
 /// Who asks for a change of an order, and why.
@@ -221,53 +114,6 @@ impl Order {
         let position = saga::begin(None, State::Pending, order.facts())?;
         let entries = order.go(position, &placement.actor, "", now);
         Ok((order, entries))
-    }
-
-    /// Begins to cancel pieces of the order. Without pieces, or if they are all that is left and nothing was shipped,
-    /// the whole order is cancelled.
-    ///
-    /// # Errors
-    /// The reason if it is not possible; an [`Illegal`] only if the saga's table is wrong. The order is then
-    /// unchanged.
-    pub fn cancel(
-        &mut self,
-        items: &[Pieces],
-        wish: Wish<'_>,
-        now: DateTime<Utc>,
-    ) -> Result<Result<Cancelling, CancelRefusal>, Illegal> {
-        match self.state {
-            // A caller who repeats a call after a lost response still has the old etag.
-            State::Cancelled => return Ok(Ok(Cancelling::Already)),
-            State::Rejected => return Ok(Err(CancelRefusal::Rejected)),
-            State::Confirmed => {}
-            _ => return Ok(Err(CancelRefusal::Busy)),
-        }
-        if !wish.etag.is_empty() && wish.etag != self.etag() {
-            return Ok(Err(CancelRefusal::EtagMismatch));
-        }
-        let shipped = self.lines.iter().any(|line| line.shipped > 0);
-        if !items.is_empty() {
-            let mut rest = self.clone();
-            if let Err(faults) = rest.book(items, "items", Move::Cancel) {
-                return Ok(Err(CancelRefusal::Faults(faults)));
-            }
-            if shipped || rest.lines.iter().any(|line| line.open() > 0) {
-                let what = What::Cancellation(items.to_vec());
-                return Ok(match Adjustment::begin(self, &what, wish, None, now)? {
-                    Ok((adjustment, entries)) => Ok(Cancelling::Items(Box::new(adjustment), entries)),
-                    Err(Refusal::Faults(faults)) => Err(CancelRefusal::Faults(faults)),
-                    Err(Refusal::Busy | Refusal::State(_)) => Err(CancelRefusal::Busy),
-                });
-            }
-        }
-        if shipped {
-            return Ok(Err(CancelRefusal::Shipped));
-        }
-        if self.pending_returns > 0 {
-            return Ok(Err(CancelRefusal::Busy));
-        }
-        let position = saga::begin(Some(self.state), State::Cancelling, self.facts())?;
-        Ok(Ok(Cancelling::Whole(self.go(position, wish.actor, wish.reason, now))))
     }
 
     /// The saga's next action; `None` if none runs.
@@ -410,7 +256,7 @@ impl Order {
         }
     }
 
-    fn go(&mut self, position: Position, actor: &str, detail: &str, now: DateTime<Utc>) -> Vec<Entry> {
+    pub(super) fn go(&mut self, position: Position, actor: &str, detail: &str, now: DateTime<Utc>) -> Vec<Entry> {
         self.state = position.state;
         self.step = position.step;
         self.version += 1;
@@ -514,7 +360,7 @@ impl Order {
         if self.state == State::Pending { "reject" } else { "cancel" }
     }
 
-    fn facts(&self) -> Facts {
+    pub(super) fn facts(&self) -> Facts {
         let goods = self.lines.iter().any(|line| line.tracked && line.sold() > 0);
         Facts {
             goods,

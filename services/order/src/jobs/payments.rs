@@ -10,8 +10,9 @@ use super::{CLEAN_EVERY, LIMIT};
 use crate::{
     config::StripeSettings,
     domain::{Order, State},
+    error::Error,
     payment::{Stripe, order_of, stripe::Held},
-    store::{Store, now},
+    store::{Store, ago, now},
 };
 
 /// How long the ids of webhooks are kept. Stripe retries for three days, or up to a month on request.
@@ -34,8 +35,7 @@ pub fn start(jobs: &Jobs, settings: &StripeSettings, store: &Store, stripe: &Arc
 
 /// Voids authorisations that are older than `after` and that no order uses. Returns how many.
 async fn let_go(stripe: &Stripe, store: &Store, after: Duration) -> Result<u64, String> {
-    let after = TimeDelta::from_std(after).unwrap_or(TimeDelta::MAX);
-    let Some(before) = now().checked_sub_signed(after) else { return Ok(0) };
+    let Some(before) = ago(after) else { return Ok(0) };
     let mut let_go = 0;
     for held in stripe.held(before).await.map_err(|error| chain(&error))? {
         if is_wanted(store, &held).await.map_err(|error| chain(&error))? {
@@ -54,7 +54,7 @@ async fn let_go(stripe: &Stripe, store: &Store, after: Duration) -> Result<u64, 
 }
 
 /// Whether an order uses this authorisation.
-async fn is_wanted(store: &Store, held: &Held) -> Result<bool, crate::store::StoreError> {
+async fn is_wanted(store: &Store, held: &Held) -> Result<bool, Error> {
     let Some(order) = order_of(&held.payment) else { return Ok(false) };
     let order = store.order(order, None).await?;
     let takes = |order: Order| {

@@ -22,16 +22,10 @@ use souk_store::{
 
 use super::{Notice, PaymentError, PaymentProvider, WebhookError};
 use crate::store::{
-    books::{Booked, BookedState},
     now,
+    payments::{Booked, BookedState},
+    postgres, sqlite,
 };
-
-mod postgres {
-    pub(super) use crate::store::postgres::simulated as queries;
-}
-mod sqlite {
-    pub(super) use crate::store::sqlite::simulated as queries;
-}
 
 /// Whether the answer reaches the caller.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -254,18 +248,18 @@ impl Simulated {
         let minor = amount.minor;
         let keys = [key.to_owned()];
         let result = db::write!(self.db, |conn, q| -> Result<_, BookError> {
-            let Some(mut booked) = q::find(conn, &keys).await?.pop() else {
+            let Some(mut booked) = q::simulated_payments(conn, &keys).await?.pop() else {
                 return Ok(Err(Declined("there is no such payment")));
             };
             // The payment is locked, so nobody writes the same refund meanwhile.
-            if q::refund(conn, refund).await?.is_some() {
+            if q::simulated_refund(conn, refund).await?.is_some() {
                 return Ok(Ok(()));
             }
             if let Err(declined) = booked.refund(minor) {
                 return Ok(Err(declined));
             }
-            q::update(conn, &[&booked]).await?;
-            if !q::add_refund(conn, refund, key, minor).await? {
+            q::update_simulated_payments(conn, &[&booked]).await?;
+            if !q::insert_simulated_refund(conn, refund, key, minor).await? {
                 return Err(BookError::Collided);
             }
             Ok(Ok(()))
@@ -278,17 +272,17 @@ impl Simulated {
 async fn book(db: &Db, asks: &[Ask]) -> Result<Vec<Answer>, BookError> {
     let keys: Vec<String> = asks.iter().map(|ask| ask.key.clone()).collect();
     db::write!(db, |conn, q| -> Result<_, BookError> {
-        let found = q::find(conn, &keys).await?;
+        let found = q::simulated_payments(conn, &keys).await?;
         let before: HashMap<String, Booked> = found.into_iter().map(|booked| (booked.key.clone(), booked)).collect();
         let mut after = before.clone();
         let answers = asks.iter().map(|ask| answer(&mut after, ask, now())).collect();
         let (old, new): (Vec<&Booked>, Vec<&Booked>) =
             after.values().partition(|booked| before.contains_key(&booked.key));
         let changed: Vec<&Booked> = old.into_iter().filter(|booked| before.get(&booked.key) != Some(*booked)).collect();
-        if !q::add(conn, &new).await? {
+        if !q::insert_simulated_payments(conn, &new).await? {
             return Err(BookError::Collided);
         }
-        q::update(conn, &changed).await?;
+        q::update_simulated_payments(conn, &changed).await?;
         Ok(answers)
     })
 }

@@ -19,15 +19,8 @@ use self::api::{Api, ApiError, Intent, Refund, Refusal};
 use super::{Notice, PaymentError, PaymentProvider, WebhookError};
 use crate::{
     config::StripeSettings,
-    store::{books::Entry, now},
+    store::{now, payments::Entry, postgres, sqlite},
 };
-
-mod postgres {
-    pub(super) use crate::store::postgres::stripe as queries;
-}
-mod sqlite {
-    pub(super) use crate::store::sqlite::stripe as queries;
-}
 
 /// Names the order in an intent's metadata, and the refund in a refund's.
 const ORDER: &str = "souk_order";
@@ -67,13 +60,13 @@ impl Stripe {
     }
 
     async fn find(&self, key: &str) -> Result<Option<Entry>, DbError> {
-        db::read!(self.db, |conn, q| -> Result<_, DbError> { q::find(conn, key).await })
+        db::read!(self.db, |conn, q| -> Result<_, DbError> { q::stripe_payment(conn, key).await })
     }
 
     /// Lets an entry stand for a payment, unless there is one; answers with the one that does then.
     async fn write(&self, key: &str, new: &Entry) -> Result<Entry, DbError> {
         let now = now();
-        db::write!(self.db, |conn, q| -> Result<_, DbError> { q::write(conn, key, new, now).await })
+        db::write!(self.db, |conn, q| -> Result<_, DbError> { q::insert_stripe_payment(conn, key, new, now).await })
     }
 
     async fn do_authorize(&self, key: &str, amount: Money, token: &str) -> Result<String, PaymentError> {
@@ -231,7 +224,9 @@ impl Stripe {
         webhook::verify(body, signature, &self.settings, Utc::now().timestamp())?;
         let event = webhook::Event::read(body).map_err(WebhookError::Malformed)?;
         let payment = match event.intent() {
-            Some(intent) => db::read!(self.db, |conn, q| -> Result<_, DbError> { q::key_of(conn, intent).await })?,
+            Some(intent) => {
+                db::read!(self.db, |conn, q| -> Result<_, DbError> { q::stripe_payment_key(conn, intent).await })?
+            }
             None => None,
         };
         Ok(Notice { id: event.id, kind: event.kind, payment })

@@ -7,7 +7,7 @@ use souk_common::{
     ids::{OrderId, ReturnId},
     page::{
         self,
-        filter::{self, Field, Kind, Term, Value},
+        filter::{Field, Kind, Term, Value},
     },
 };
 use souk_proto::order::v1::{
@@ -17,11 +17,10 @@ use souk_proto::order::v1::{
 use tonic::{Request, Response, Status};
 use uuid::Uuid;
 
-use super::{Parts, RETRY, Rpc, convert, list::bad_token, parse};
+use super::{Parts, RETRY, Rpc, convert};
 use crate::{
     domain::{Saga, Step, Wish},
-    error::Error,
-    jobs::saga::response,
+    saga::answer::response,
     store::{Operated, SagaCondition, SagaId, SagaQuery, SagaView},
 };
 
@@ -53,15 +52,12 @@ impl SagaService for Rpc {
 
 impl Parts {
     async fn sagas(&self, request: &ListSagasRequest) -> Result<ListSagasResponse, Problem> {
-        let conditions = filter::parse(&request.filter, FIELDS)
-            .map_err(|error| Problem::invalid("filter", error.to_string()))?
-            .into_iter()
-            .map(condition)
-            .collect::<Result<Vec<_>, _>>()?;
+        let conditions = convert::conditions(&request.filter, FIELDS, condition)?;
         let query = ("sagas.list", &request.filter);
         let size = page::size(request.page_size);
-        let after: Option<(DateTime<Utc>, Uuid)> = page::decode(&request.page_token, &query).map_err(bad_token)?;
-        let rows = self.store.sagas(&SagaQuery { conditions, after, limit: size + 1 }).await.map_err(Error::from)?;
+        let after: Option<(DateTime<Utc>, Uuid)> =
+            page::decode(&request.page_token, &query).map_err(convert::bad_token)?;
+        let rows = self.store.sagas(&SagaQuery { conditions, after, limit: size + 1 }).await?;
         let key = |row: &SagaView| (row.created, row.id.uuid());
         let (sagas, next_page_token) = page::cut(rows, size, &query, key, |row| convert::saga(&row));
         Ok(ListSagasResponse { sagas, next_page_token })
@@ -71,7 +67,7 @@ impl Parts {
         let id = saga_id(&request.name)?;
         let actor = caller.actor();
         let wish = Wish { actor: &actor, reason: &request.reason, etag: "" };
-        match self.store.retry(id, wish).await.map_err(Error::from)? {
+        match self.store.retry(id, wish).await? {
             Operated::Done(saga) => Ok(convert::saga(&saga)),
             other => Err(refused(other, &request.name, "there is nothing to try again", "must not be done")),
         }
@@ -82,20 +78,19 @@ impl Parts {
         let id = match saga_id(&request.name)? {
             SagaId::Order(id) => id,
             id @ SagaId::Adjustment(_) => {
-                let seen = self.store.saga(id).await.map_err(Error::from)?;
+                let seen = self.store.saga(id).await?;
                 let seen = seen.map_or(Operated::<()>::NotFound, Operated::Illegal);
                 return Err(refused(seen, &request.name, what, must));
             }
         };
         let (lease, actor) = (self.sagas.lease(), caller.actor());
         let wish = Wish { actor: &actor, reason: &request.reason, etag: "" };
-        let order =
-            match self.store.abandon(id, wish, self.sagas.payments().name(), lease).await.map_err(Error::from)? {
-                Operated::Done(order) => order,
-                other => return Err(refused(other, &request.name, what, must)),
-            };
+        let order = match self.store.abandon(id, wish, self.sagas.payments().name(), lease).await? {
+            Operated::Done(order) => order,
+            other => return Err(refused(other, &request.name, what, must)),
+        };
         self.finish(Saga::Order(order), lease, "the compensation").await?;
-        let saga = self.store.saga(SagaId::Order(id)).await.map_err(Error::from)?;
+        let saga = self.store.saga(SagaId::Order(id)).await?;
         saga.as_ref().map(convert::saga).ok_or_else(|| Problem::not_found(request.name.as_str()))
     }
 
@@ -104,7 +99,7 @@ impl Parts {
         let step = Step::from_code(&request.step).map_err(|error| Problem::invalid("step", error.to_string()))?;
         let actor = caller.actor();
         let wish = Wish { actor: &actor, reason: &request.reason, etag: "" };
-        match self.store.finish(id, step, wish, response).await.map_err(Error::from)? {
+        match self.store.finish(id, step, wish, response).await? {
             Operated::Done(saga) => Ok(convert::saga(&saga)),
             other => {
                 let must = format!("must be at {}", request.step);
@@ -117,11 +112,11 @@ impl Parts {
 fn saga_id(name: &str) -> Result<SagaId, Problem> {
     let id = name.trim_start_matches("sagas/");
     if id.starts_with(OrderId::PREFIX) {
-        id.parse().map(SagaId::Order).map_err(|error| parse::id("name", &error))
+        id.parse().map(SagaId::Order).map_err(|error| convert::bad_id("name", &error))
     } else {
         id.parse()
             .map(SagaId::Adjustment)
-            .map_err(|error: <ReturnId as std::str::FromStr>::Err| parse::id("name", &error))
+            .map_err(|error: <ReturnId as std::str::FromStr>::Err| convert::bad_id("name", &error))
     }
 }
 

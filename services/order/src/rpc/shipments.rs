@@ -1,4 +1,4 @@
-//! CreateShipment, GetShipment and ListShipments.
+//! Shipments of orders.
 
 use prost::Message;
 use souk_common::{auth::Caller, error::Problem, ids::ShipmentId, page};
@@ -6,11 +6,9 @@ use souk_proto::order::v1::{
     CreateShipmentRequest, GetShipmentRequest, ListShipmentsRequest, ListShipmentsResponse, Shipment as ShipmentMessage,
 };
 
-use super::{Answered, Parts, list::bad_token, missing, parse, refused};
+use super::{Answered, Parts, convert, missing, refused};
 use crate::{
     domain::{Shipment, Tracking},
-    error::Error,
-    reply,
     store::{Begin, OrderScope, Shipping, Which},
 };
 
@@ -20,24 +18,23 @@ impl Parts {
         caller: &Caller,
         request: CreateShipmentRequest,
     ) -> Result<Answered<ShipmentMessage>, Problem> {
-        let id = parse::order("parent", &request.parent)?;
-        let key = parse::key(caller, "CreateShipment", &request.request_id, &request);
-        if let Some(record) = self.store.find_record(&key).await.map_err(Error::from)? {
+        let id = convert::order_id("parent", &request.parent)?;
+        let key = convert::key(caller, "CreateShipment", &request.request_id, &request);
+        if let Some(record) = self.store.find_record(&key).await? {
             return Answered::again(record);
         }
         let draft = request.shipment.ok_or_else(|| Problem::invalid("shipment", "must be set"))?;
         let shipping = Shipping {
-            items: parse::pieces(&draft.lines, |line| (line.line_number, line.quantity)),
-            time: parse::past("shipment.ship_time", draft.ship_time)?,
+            items: convert::pieces(&draft.lines, |line| (line.line_number, line.quantity)),
+            time: convert::past("shipment.ship_time", draft.ship_time)?,
             tracking: Tracking { carrier: draft.carrier, number: draft.tracking_number, url: draft.tracking_url },
         };
-        let respond = |shipment: &Shipment| reply::shipment(shipment).encode_to_vec();
-        let shipped = self.store.ship(&key, id, &shipping, respond).await;
-        match shipped.map_err(Error::from)? {
+        let respond = |shipment: &Shipment| convert::shipment(shipment).encode_to_vec();
+        match self.store.ship(&key, id, &shipping, respond).await? {
             Begin::NotFound => Err(missing(caller, id)),
             Begin::Known(record) => Answered::again(record),
             Begin::Refused(refusal) => Err(refused(refusal, id, "are shipped")),
-            Begin::Begun(shipment) => Ok(Answered::new(reply::shipment(&shipment))),
+            Begin::Begun(shipment) => Ok(Answered::new(convert::shipment(&shipment))),
         }
     }
 
@@ -48,12 +45,12 @@ impl Parts {
     ) -> Result<ShipmentMessage, Problem> {
         let nowhere = || Problem::invalid("name", "must be `orders/ord_…/shipments/shp_…`");
         let (order, shipment) = request.name.split_once("/shipments/").ok_or_else(nowhere)?;
-        let order = parse::order("name", order)?;
-        let shipment: ShipmentId = shipment.parse().map_err(|error| parse::id("name", &error))?;
+        let order = convert::order_id("name", order)?;
+        let shipment: ShipmentId = shipment.parse().map_err(|error| convert::bad_id("name", &error))?;
         let found =
             self.store.shipments(OrderScope { id: order, owner: caller.grant.owner() }, Which::One(shipment)).await;
-        let found = found.map_err(Error::from)?.ok_or_else(|| missing(caller, order))?;
-        found.first().map(reply::shipment).ok_or_else(|| Problem::not_found(request.name.as_str()))
+        let found = found?.ok_or_else(|| missing(caller, order))?;
+        found.first().map(convert::shipment).ok_or_else(|| Problem::not_found(request.name.as_str()))
     }
 
     pub(super) async fn shipments(
@@ -61,14 +58,14 @@ impl Parts {
         caller: &Caller,
         request: &ListShipmentsRequest,
     ) -> Result<ListShipmentsResponse, Problem> {
-        let id = parse::order("parent", &request.parent)?;
+        let id = convert::order_id("parent", &request.parent)?;
         let query = ("orders.shipments", id);
         let size = page::size(request.page_size);
-        let after: Option<ShipmentId> = page::decode(&request.page_token, &query).map_err(bad_token)?;
+        let after: Option<ShipmentId> = page::decode(&request.page_token, &query).map_err(convert::bad_token)?;
         let rows =
             self.store.shipments(OrderScope { id, owner: caller.grant.owner() }, Which::Page(after, size + 1)).await;
-        let rows = rows.map_err(Error::from)?.ok_or_else(|| missing(caller, id))?;
-        let message = |row| reply::shipment(&row);
+        let rows = rows?.ok_or_else(|| missing(caller, id))?;
+        let message = |row| convert::shipment(&row);
         let (shipments, next_page_token) = page::cut(rows, size, &query, |row: &Shipment| row.id, message);
         Ok(ListShipmentsResponse { shipments, next_page_token })
     }

@@ -14,13 +14,13 @@ use souk_proto::{
 use souk_store::events::{Begin, DeadLetters, Event, Log, Responses, Step};
 use tonic::{Request, Response, Status};
 
-use super::{Rpc, list::customer};
+use super::{Rpc, orders::listed_customer};
 
 /// What `WatchOrders` answers with.
 pub(crate) type Changes = Pin<Box<dyn Stream<Item = Result<WatchOrdersResponse, Status>> + Send>>;
 
 pub(super) async fn orders(log: &Log, caller: &Caller, request: &WatchOrdersRequest) -> Result<Changes, Problem> {
-    let customer = customer(caller, &request.customer)?;
+    let customer = listed_customer(caller, &request.customer)?;
     let pick = |event: Arc<Event>| {
         Some(WatchOrdersResponse {
             event_type: event.kind.clone(),

@@ -1,32 +1,31 @@
 //! Webhooks: endpoints, and the log of what was sent to them. For administrators alone, as the contract says.
 
 use chrono::{DateTime, SecondsFormat, TimeDelta, Utc};
-use prost_types::{Duration as DurationMessage, FieldMask, Timestamp};
+use prost_types::FieldMask;
 use serde_json::json;
 use souk_common::{
     error::{Problem, Reason},
     ids::{EventId, WebhookDeliveryId, WebhookEndpointId},
     page::{
-        self, PageError,
-        filter::{self, Field, Kind, Op, Term, Value},
+        self,
+        filter::{Field, Kind, Op, Term, Value},
     },
 };
 use souk_proto::order::v1::{
     CreateWebhookEndpointRequest, DeleteWebhookEndpointRequest, DeleteWebhookEndpointResponse,
     GetWebhookDeliveryRequest, GetWebhookEndpointRequest, ListWebhookDeliveriesRequest, ListWebhookDeliveriesResponse,
     ListWebhookEndpointsRequest, ListWebhookEndpointsResponse, RedeliverWebhookRequest, RotateWebhookSecretRequest,
-    SendTestWebhookRequest, UpdateWebhookEndpointRequest, WebhookDelivery, WebhookEndpoint, webhook_delivery,
-    webhook_endpoint, webhook_service_server::WebhookService,
+    SendTestWebhookRequest, UpdateWebhookEndpointRequest, WebhookDelivery, WebhookEndpoint,
+    webhook_service_server::WebhookService,
 };
 use tonic::{Request, Response, Status};
 
-use super::parse;
+use super::convert;
 use crate::{
     domain::{
-        delivery::{Attempt, Delivery, State},
-        endpoint::{Change, DisableReason, Endpoint},
+        delivery::{Delivery, State},
+        endpoint::{Change, Endpoint},
     },
-    error::Error,
     store::{
         now,
         webhooks::{Changed, Condition, Query, Sent, Webhooks as Store},
@@ -93,8 +92,8 @@ impl WebhookService for WebhookRpc {
             disabled.unwrap_or_default(),
             now(),
         );
-        self.store.add(&endpoint).await.map_err(Error::from)?;
-        Ok(Response::new(with_secret(&endpoint)))
+        self.store.add(&endpoint).await?;
+        Ok(Response::new(convert::endpoint_with_secret(&endpoint)))
     }
 
     async fn get_webhook_endpoint(
@@ -102,8 +101,8 @@ impl WebhookService for WebhookRpc {
         request: Request<GetWebhookEndpointRequest>,
     ) -> Result<Response<WebhookEndpoint>, Status> {
         let id = endpoint_id("name", &request.get_ref().name)?;
-        let found = self.store.endpoint(id).await.map_err(Error::from)?;
-        Ok(Response::new(shown(&found.ok_or_else(|| Problem::not_found(id.name()))?)))
+        let found = self.store.endpoint(id).await?;
+        Ok(Response::new(convert::endpoint(&found.ok_or_else(|| Problem::not_found(id.name()))?)))
     }
 
     async fn list_webhook_endpoints(
@@ -113,9 +112,9 @@ impl WebhookService for WebhookRpc {
         let request = request.into_inner();
         let query = "webhooks.endpoints";
         let size = page::size(request.page_size);
-        let after: Option<WebhookEndpointId> = page::decode(&request.page_token, query).map_err(bad_token)?;
-        let found = self.store.endpoints(after, size + 1).await.map_err(Error::from)?;
-        let message = |endpoint| shown(&endpoint);
+        let after: Option<WebhookEndpointId> = page::decode(&request.page_token, query).map_err(convert::bad_token)?;
+        let found = self.store.endpoints(after, size + 1).await?;
+        let message = |endpoint| convert::endpoint(&endpoint);
         let (webhook_endpoints, next_page_token) = page::cut(found, size, query, |found| found.id, message);
         Ok(Response::new(ListWebhookEndpointsResponse { webhook_endpoints, next_page_token }))
     }
@@ -133,8 +132,8 @@ impl WebhookService for WebhookRpc {
             true => set,
             false => paths.iter().any(|path| path == "*" || path == field),
         })?;
-        let changed = self.store.change(id, &etag, &change, now()).await.map_err(Error::from)?;
-        Ok(Response::new(shown(&done(changed, id)?)))
+        let changed = self.store.change(id, &etag, &change, now()).await?;
+        Ok(Response::new(convert::endpoint(&done(changed, id)?)))
     }
 
     async fn delete_webhook_endpoint(
@@ -143,7 +142,7 @@ impl WebhookService for WebhookRpc {
     ) -> Result<Response<DeleteWebhookEndpointResponse>, Status> {
         let request = request.into_inner();
         let id = endpoint_id("name", &request.name)?;
-        done(self.store.remove(id, &request.etag).await.map_err(Error::from)?, id)?;
+        done(self.store.remove(id, &request.etag).await?, id)?;
         Ok(Response::new(DeleteWebhookEndpointResponse {}))
     }
 
@@ -154,8 +153,8 @@ impl WebhookService for WebhookRpc {
         let request = request.into_inner();
         let id = endpoint_id("name", &request.name)?;
         let now = now();
-        let rotated = self.store.rotate(id, &request.etag, now + self.secret_grace, now).await.map_err(Error::from)?;
-        Ok(Response::new(with_secret(&done(rotated, id)?)))
+        let rotated = self.store.rotate(id, &request.etag, now + self.secret_grace, now).await?;
+        Ok(Response::new(convert::endpoint_with_secret(&done(rotated, id)?)))
     }
 
     async fn send_test_webhook(
@@ -164,8 +163,8 @@ impl WebhookService for WebhookRpc {
     ) -> Result<Response<WebhookDelivery>, Status> {
         let id = endpoint_id("name", &request.get_ref().name)?;
         let delivery = test_delivery(id, now());
-        let sent = self.store.send(&delivery).await.map_err(Error::from)?;
-        Ok(Response::new(shown_delivery(due(sent, &id.name(), id)?)))
+        let sent = self.store.send(&delivery).await?;
+        Ok(Response::new(convert::delivery(due(sent, &id.name(), id)?)))
     }
 
     async fn list_webhook_deliveries(
@@ -174,16 +173,14 @@ impl WebhookService for WebhookRpc {
     ) -> Result<Response<ListWebhookDeliveriesResponse>, Status> {
         let request = request.into_inner();
         let endpoint = endpoint_id("parent", &request.parent)?;
-        let terms =
-            filter::parse(&request.filter, FIELDS).map_err(|error| Problem::invalid("filter", error.to_string()))?;
-        let conditions = terms.into_iter().map(condition).collect::<Result<_, _>>()?;
+        let conditions = convert::conditions(&request.filter, FIELDS, condition)?;
         let query = ("webhooks.deliveries", endpoint, &request.filter);
         let size = page::size(request.page_size);
-        let after: Option<WebhookDeliveryId> = page::decode(&request.page_token, &query).map_err(bad_token)?;
+        let after: Option<WebhookDeliveryId> = page::decode(&request.page_token, &query).map_err(convert::bad_token)?;
         let wish = Query { endpoint, conditions, after, limit: size + 1 };
-        let found = self.store.log(&wish).await.map_err(Error::from)?;
+        let found = self.store.log(&wish).await?;
         let found = found.ok_or_else(|| Problem::not_found(endpoint.name()))?;
-        let listed = |delivery| WebhookDelivery { body: String::new(), ..shown_delivery(delivery) };
+        let listed = |delivery| WebhookDelivery { body: String::new(), ..convert::delivery(delivery) };
         let (deliveries, next_page_token) = page::cut(found, size, &query, |found| found.id, listed);
         Ok(Response::new(ListWebhookDeliveriesResponse { deliveries, next_page_token }))
     }
@@ -194,8 +191,8 @@ impl WebhookService for WebhookRpc {
     ) -> Result<Response<WebhookDelivery>, Status> {
         let name = &request.get_ref().name;
         let (endpoint, id) = delivery_id(name)?;
-        let found = self.store.delivery(endpoint, id).await.map_err(Error::from)?;
-        Ok(Response::new(shown_delivery(found.ok_or_else(|| Problem::not_found(name))?)))
+        let found = self.store.delivery(endpoint, id).await?;
+        Ok(Response::new(convert::delivery(found.ok_or_else(|| Problem::not_found(name))?)))
     }
 
     async fn redeliver_webhook(
@@ -204,19 +201,19 @@ impl WebhookService for WebhookRpc {
     ) -> Result<Response<WebhookDelivery>, Status> {
         let name = &request.get_ref().name;
         let (endpoint, id) = delivery_id(name)?;
-        let sent = self.store.send_again(endpoint, id, now()).await.map_err(Error::from)?;
-        Ok(Response::new(shown_delivery(due(sent, name, endpoint)?)))
+        let sent = self.store.send_again(endpoint, id, now()).await?;
+        Ok(Response::new(convert::delivery(due(sent, name, endpoint)?)))
     }
 }
 
 fn endpoint_id(field: &str, name: &str) -> Result<WebhookEndpointId, Problem> {
-    WebhookEndpointId::parse_name(name).map_err(|error| parse::id(field, &error))
+    WebhookEndpointId::parse_name(name).map_err(|error| convert::bad_id(field, &error))
 }
 
 fn delivery_id(name: &str) -> Result<(WebhookEndpointId, WebhookDeliveryId), Problem> {
     // The contract has seen to its form.
     let at = name.find("/deliveries/").ok_or_else(|| Problem::invalid("name", "must be that of a delivery"))?;
-    let id = WebhookDeliveryId::parse_name(&name[at + 1..]).map_err(|error| parse::id("name", &error))?;
+    let id = WebhookDeliveryId::parse_name(&name[at + 1..]).map_err(|error| convert::bad_id("name", &error))?;
     Ok((endpoint_id("name", &name[..at])?, id))
 }
 
@@ -252,10 +249,6 @@ fn condition(term: Term) -> Result<(bool, Condition), Problem> {
         (field, value) => return Err(Problem::internal().caused_by(format!("a filter of {field} by {value:?}"))),
     };
     Ok((equal, condition))
-}
-
-fn bad_token(error: PageError) -> Problem {
-    Problem::new(Reason::PageTokenInvalid, format!("page_token {error}")).field("page_token", error.to_string())
 }
 
 fn done<T>(changed: Changed<T>, id: WebhookEndpointId) -> Result<T, Problem> {
@@ -302,71 +295,4 @@ fn test_delivery(endpoint: WebhookEndpointId, now: DateTime<Utc>) -> Delivery {
         create_time: now,
         settle_time: None,
     }
-}
-
-fn with_secret(endpoint: &Endpoint) -> WebhookEndpoint {
-    WebhookEndpoint { secret: endpoint.secrets.current.expose().to_owned(), ..shown(endpoint) }
-}
-
-fn shown(endpoint: &Endpoint) -> WebhookEndpoint {
-    let reason = match endpoint.disabled {
-        None => webhook_endpoint::DisableReason::Unspecified,
-        Some((_, DisableReason::Administrator)) => webhook_endpoint::DisableReason::Administrator,
-        Some((_, DisableReason::Gone)) => webhook_endpoint::DisableReason::Gone,
-        Some((_, DisableReason::Failing)) => webhook_endpoint::DisableReason::Failing,
-    };
-    let previous = endpoint.secrets.previous.as_ref().map(|(_, until)| *until).filter(|until| now() < *until);
-    WebhookEndpoint {
-        name: endpoint.id.name(),
-        url: endpoint.url.clone(),
-        description: endpoint.description.clone(),
-        event_types: endpoint.event_types.clone(),
-        disabled: endpoint.disabled.is_some(),
-        disable_reason: reason.into(),
-        disable_time: endpoint.disabled.map(|(at, _)| timestamp(at)),
-        failing_since_time: endpoint.failing_since.map(timestamp),
-        secret: String::new(),
-        previous_secret_expire_time: previous.map(timestamp),
-        create_time: Some(timestamp(endpoint.create_time)),
-        update_time: Some(timestamp(endpoint.update_time)),
-        etag: endpoint.etag(),
-    }
-}
-
-fn shown_delivery(delivery: Delivery) -> WebhookDelivery {
-    WebhookDelivery {
-        name: format!("{}/{}", delivery.endpoint.name(), delivery.id.name()),
-        event_id: delivery.event.to_string(),
-        event_type: delivery.kind,
-        subject: delivery.subject,
-        state: match delivery.state {
-            State::Pending => webhook_delivery::State::Pending,
-            State::Delivered => webhook_delivery::State::Delivered,
-            State::Failed => webhook_delivery::State::Failed,
-        }
-        .into(),
-        attempt_count: delivery.attempt_count,
-        attempts: delivery.attempts.into_iter().map(attempt).collect(),
-        last_response_code: delivery.last_code,
-        next_attempt_time: delivery.due.map(timestamp),
-        create_time: Some(timestamp(delivery.create_time)),
-        complete_time: delivery.settle_time.map(timestamp),
-        body: delivery.body,
-    }
-}
-
-fn attempt(attempt: Attempt) -> webhook_delivery::Attempt {
-    let took = std::time::Duration::from_millis(attempt.took_ms);
-    webhook_delivery::Attempt {
-        time: Some(timestamp(attempt.time)),
-        duration: DurationMessage::try_from(took).ok(),
-        response_code: attempt.code.into(),
-        error: attempt.error,
-        response_excerpt: attempt.excerpt,
-    }
-}
-
-fn timestamp(time: DateTime<Utc>) -> Timestamp {
-    // Below 10^9.
-    Timestamp { seconds: time.timestamp(), nanos: i32::try_from(time.timestamp_subsec_nanos()).unwrap_or_default() }
 }

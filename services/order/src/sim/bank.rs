@@ -16,7 +16,7 @@ use crate::{
         Notice, PaymentError, PaymentProvider, WebhookError,
         simulated::{Answer, Ask, Declined, Line, What, answer},
     },
-    store::books::{Booked, BookedState},
+    store::payments::{Booked, BookedState},
 };
 
 /// Another company's books.

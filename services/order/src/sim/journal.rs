@@ -11,8 +11,8 @@ use crate::{
         Adjustment, Answer, CancelRefusal, Cancelling, Entry, Kind, Order, Pieces, Refusal, Saga, Shipment, State,
         Step, Tracking, What, Wish,
     },
-    jobs::saga::response,
-    reply,
+    rpc::convert,
+    saga::answer::{self, response},
     store::{IdempotencyRecord, Key, Lease, TimelineRow},
 };
 
@@ -279,7 +279,7 @@ impl Journal {
         log: &mut Log,
     ) {
         let done = adjustment.step.is_none();
-        self.insert_record(key, order.id, Some(adjustment.id), done.then(|| reply::encoded_adjustment(adjustment)));
+        self.insert_record(key, order.id, Some(adjustment.id), done.then(|| answer::encoded_adjustment(adjustment)));
         self.put_effects(order, entries, log);
         let lease = (!done).then_some(lease);
         self.adjustments.insert(adjustment.id, Row::new(adjustment.clone(), lease));
@@ -301,7 +301,7 @@ impl Journal {
             Err(Refusal::Busy) => Wished::Busy,
             Err(_) => Wished::Refused,
             Ok((shipment, entries)) => {
-                let answer = prost::Message::encode_to_vec(&reply::shipment(&shipment));
+                let answer = prost::Message::encode_to_vec(&convert::shipment(&shipment));
                 self.insert_record(key, id, None, Some(answer.clone()));
                 self.put_effects(order, &entries, log);
                 Wished::Begun(answer)

@@ -12,7 +12,7 @@ use super::{
 };
 use crate::{
     domain::{Entry, Order},
-    outbox,
+    events,
 };
 
 /// An event that was written.
@@ -54,7 +54,7 @@ const PAGE: usize = 3;
 
 impl Log {
     pub fn append(&mut self, order: &Order, entries: &[Entry]) {
-        for draft in outbox::drafts(order, entries) {
+        for draft in events::drafts(order, entries) {
             self.drawn += 10;
             // Whoever changes an order holds its row, so its own events have numbers in order; others' mix.
             let before = self.events.iter().filter(|event| event.order == order.id).map(|event| event.number).max();

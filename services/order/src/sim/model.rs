@@ -15,8 +15,8 @@ use super::{
 };
 use crate::{
     domain::{Answer, CancelRefusal, Kind, Order, Pieces, Refusal, Saga, State as Reached, Step, Tracking, What, Wish},
-    jobs::saga::response,
-    outbox, reply,
+    events,
+    saga::answer::{self, response},
     store::{
         Adjusting, Begin, Cancel, IdempotencyRecord, Key, Lease, Note, Operated, OrderScope, Release, Renewal, SagaId,
         Shipping, Store, now,
@@ -212,7 +212,7 @@ impl Both {
         let items = if self.dice.percent(50) { self.pieces() } else { Vec::new() };
         let wish = Wish { actor: "users/1", reason: "", etag: "" };
         let scope = OrderScope { id, owner: None };
-        let real = self.store.cancel(scope, &key, &items, wish, lease, reply::encoded_adjustment).await.unwrap();
+        let real = self.store.cancel(scope, &key, &items, wish, lease, answer::encoded_adjustment).await.unwrap();
         let model = self.journal.cancel((id, &key, &items), (wish, self.time(id).await, lease), &mut self.log);
         let said = match &real {
             Cancel::NotFound => Said::NotFound,
@@ -236,7 +236,7 @@ impl Both {
             false => What::Refund(Money::new(self.dice.from(1..200) as i64, Currency::GBP)),
         };
         let wish = Wish { actor: "users/1", reason: "", etag: "" };
-        let respond = reply::encoded_adjustment;
+        let respond = answer::encoded_adjustment;
         let real = self
             .store
             .adjust(&key, Adjusting { order: id, what: &what, time: None }, wish, lease, respond)
@@ -358,7 +358,7 @@ impl Both {
                 rows.iter().map(|row| (row.number, row.entry.kind)).collect()
             };
             assert_eq!(kinds(&timeline), kinds(&self.journal.timelines[id]));
-            let told: Vec<_> = timeline.iter().filter_map(|row| outbox::event(row.entry.kind)).collect();
+            let told: Vec<_> = timeline.iter().filter_map(|row| events::event(row.entry.kind)).collect();
             let logged = self.log.events.iter().filter(|event| event.order == *id).map(|event| event.kind);
             assert_eq!(told, logged.collect::<Vec<_>>());
         }

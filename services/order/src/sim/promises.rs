@@ -12,8 +12,8 @@ use souk_inventory::domain::{
 use super::{log::Published, world::State as World};
 use crate::{
     domain::{Entry, Facts, Goods, Kind, Order, Outcome, State, Step, advance, begin},
-    outbox,
-    store::{TimelineRow, books::BookedState},
+    events,
+    store::{TimelineRow, payments::BookedState},
 };
 
 /// Checks that every promise was kept, and records those that were not.
@@ -181,7 +181,7 @@ fn followed(order: OrderId, timeline: &[TimelineRow], read: &[Published]) -> Opt
     let seen: Vec<_> = read.iter().filter(|event| event.order == order).map(|event| event.kind).collect();
     let event = |row: &TimelineRow| -> Option<&'static str> {
         let Entry { kind, .. } = row.entry;
-        outbox::event(kind)
+        events::event(kind)
     };
     let happened: Vec<_> = timeline.iter().filter_map(event).collect();
     (seen != happened).then(|| format!("{happened:?} happened, and a reader saw {seen:?}"))

@@ -16,14 +16,16 @@ use super::{
 use crate::{
     config::SagaSettings,
     domain::{Entry, Order, Pieces, Placement, Saga, State as Reached, Step, What, Wish},
-    jobs::{
-        Recovery,
-        ports::{Clock, Journal, Ports},
-        saga::{End, Sagas},
-    },
+    error::Error,
+    events,
+    jobs::Recovery,
     payment::PaymentProvider as _,
-    reply,
-    store::{IdempotencyRecord, Key, Lease, Release, Renewal, StoreError},
+    saga::{
+        answer,
+        ports::{Clock, Journal, Ports},
+        runner::{End, Sagas},
+    },
+    store::{IdempotencyRecord, Key, Lease, Release, Renewal},
 };
 
 /// What a customer asks for.
@@ -218,8 +220,8 @@ impl Service {
         }
         match end {
             Ok(Ok(End::Final(Saga::Order(order)))) if order.state == Reached::Cancelled => Reply::Already,
-            Ok(Ok(End::Final(Saga::Order(order)))) => Reply::Done(reply::order(&order).encode_to_vec()),
-            Ok(Ok(End::Final(Saga::Adjustment(adjustment)))) => Reply::Done(reply::encoded_adjustment(&adjustment)),
+            Ok(Ok(End::Final(Saga::Order(order)))) => Reply::Done(events::order(&order).encode_to_vec()),
+            Ok(Ok(End::Final(Saga::Adjustment(adjustment)))) => Reply::Done(answer::encoded_adjustment(&adjustment)),
             Ok(Ok(End::LeaseLost)) => {
                 self.wire.world.state().count("somebody else took over", "saga");
                 Reply::Again
@@ -325,7 +327,7 @@ impl Journal for Wire {
         entries: &[Entry],
         response: Option<&[u8]>,
         Renewal { held, lease }: Renewal,
-    ) -> Result<bool, StoreError> {
+    ) -> Result<bool, Error> {
         let (replica, about) = (self.replica, (after.order(), before.position(), after.position()));
         let (before, after, entries) = (before.clone(), after.clone(), entries.to_vec());
         let response = response.map(<[u8]>::to_vec);
@@ -340,28 +342,28 @@ impl Journal for Wire {
             }
             saved
         };
-        self.call((Peer::Journal, "save"), about, save).await.ok_or(StoreError::Lost)
+        self.call((Peer::Journal, "save"), about, save).await.ok_or(Error::Lost)
     }
 
-    async fn is_saved(&self, saga: &Saga) -> Result<bool, StoreError> {
+    async fn is_saved(&self, saga: &Saga) -> Result<bool, Error> {
         let about = saga.order();
         let saga = saga.clone();
         let look = move |state: &mut State| {
             let by_version = state.planted == Some(Planted::SavedByVersion);
             state.journal.is_saved(&saga, by_version)
         };
-        self.call((Peer::Journal, "is saved"), about, look).await.ok_or(StoreError::Lost)
+        self.call((Peer::Journal, "is saved"), about, look).await.ok_or(Error::Lost)
     }
 
-    async fn release(&self, saga: &Saga, release: Release<'_>) -> Result<(), StoreError> {
+    async fn release(&self, saga: &Saga, release: Release<'_>) -> Result<(), Error> {
         let Release { held, due, attempts, .. } = release;
         let about = saga.order();
         let saga = saga.clone();
         let release = move |state: &mut State| state.journal.release(&saga, held, due, attempts);
-        self.call((Peer::Journal, "give up a lease"), about, release).await.ok_or(StoreError::Lost)
+        self.call((Peer::Journal, "give up a lease"), about, release).await.ok_or(Error::Lost)
     }
 
-    async fn claim(&self, lease: Lease, limit: i64) -> Result<Vec<Saga>, StoreError> {
+    async fn claim(&self, lease: Lease, limit: i64) -> Result<Vec<Saga>, Error> {
         let replica = self.replica;
         let claim = move |state: &mut State| {
             let now = state.now_at(replica);
@@ -371,7 +373,7 @@ impl Journal for Wire {
             }
             sagas
         };
-        self.call((Peer::Journal, "claim"), (), claim).await.ok_or(StoreError::Lost)
+        self.call((Peer::Journal, "claim"), (), claim).await.ok_or(Error::Lost)
     }
 }
 

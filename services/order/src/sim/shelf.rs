@@ -25,7 +25,7 @@ use super::{
 use crate::{
     clients::{Unanswered, released, restocked, short_or_done},
     domain::{Answer, Goods},
-    jobs::ports::Stock,
+    saga::ports::Stock,
 };
 
 /// Who calls the inventory service.

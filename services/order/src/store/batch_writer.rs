@@ -10,13 +10,14 @@ use souk_store::{
     db::{self, Db},
 };
 
-use super::{IdempotencyRecord, Placing, SavedStep, StoreError, postgres, sqlite};
+use super::{IdempotencyRecord, Placing, SavedStep, postgres, sqlite};
+use crate::error::Error;
 
 /// How long a batch is retried that conflicts with other transactions.
 const TIMEOUT: Duration = Duration::from_secs(5);
 
 /// Writes many requests in one transaction.
-pub(super) type BatchWriter = Coalescer<Write, Written, StoreError>;
+pub(super) type BatchWriter = Coalescer<Write, Written, Error>;
 
 /// A write.
 #[derive(Clone)]
@@ -44,7 +45,7 @@ pub(super) fn start(db: &Db) -> BatchWriter {
     })
 }
 
-async fn run(db: &Db, writes: &[Write]) -> Result<Vec<Result<Written, StoreError>>, StoreError> {
+async fn run(db: &Db, writes: &[Write]) -> Result<Vec<Result<Written, Error>>, Error> {
     let mut placings: Vec<&Placing> = Vec::new();
     let mut steps: Vec<&SavedStep> = Vec::new();
     for write in writes {
@@ -56,7 +57,7 @@ async fn run(db: &Db, writes: &[Write]) -> Result<Vec<Result<Written, StoreError
     let (placings, steps) = (placings.as_slice(), steps.as_slice());
     let began = Instant::now();
     let (placed, saved) = loop {
-        let result = db::single!(db, |conn, q| -> Result<_, StoreError> { q::write(conn, placings, steps).await });
+        let result = db::single!(db, |conn, q| -> Result<_, Error> { q::write(conn, placings, steps).await });
         match result {
             Err(error) if error.is_conflict() && began.elapsed() < TIMEOUT => {}
             result => break result?,
@@ -70,7 +71,7 @@ async fn run(db: &Db, writes: &[Write]) -> Result<Vec<Result<Written, StoreError
                 Some(true) => Ok(Written::Placed(None)),
                 _ => known(db, placing).await.map(Written::Placed),
             },
-            Write::Save(_) => saved.next().map(Written::Saved).ok_or(StoreError::Lost),
+            Write::Save(_) => saved.next().map(Written::Saved).ok_or(Error::Lost),
         });
     }
     Ok(answers)
@@ -78,9 +79,9 @@ async fn run(db: &Db, writes: &[Write]) -> Result<Vec<Result<Written, StoreError
 
 /// The idempotency record of an order's key. `None` if it is this very order, recorded by an earlier try whose response
 /// was lost.
-async fn known(db: &Db, placing: &Placing) -> Result<Option<IdempotencyRecord>, StoreError> {
+async fn known(db: &Db, placing: &Placing) -> Result<Option<IdempotencyRecord>, Error> {
     let key = &placing.key;
-    let record = db::read!(db, |conn, q| -> Result<_, StoreError> { q::find_record(conn, key).await })?;
-    let record = record.ok_or_else(|| StoreError::Corrupt("a key that is and is not there".into()))?;
+    let record = db::read!(db, |conn, q| -> Result<_, Error> { q::find_record(conn, key).await })?;
+    let record = record.ok_or_else(|| Error::Corrupt("a key that is and is not there".into()))?;
     Ok(Some(record).filter(|record| record.order != placing.order.id))
 }

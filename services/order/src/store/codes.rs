@@ -1,13 +1,20 @@
 //! The words by which states, steps and kinds are in the database.
 
-use crate::domain::{
-    Cause, Kind, PaymentState, State, Step, delivery::State as DeliveryState, endpoint::DisableReason,
+use crate::{
+    domain::{Cause, Kind, PaymentState, State, Step, delivery::State as DeliveryState, endpoint::DisableReason},
+    error::Error,
 };
 
 /// An unknown code in the database: a row that souk did not write.
 #[derive(Debug, thiserror::Error)]
 #[error("{0:?} is not a {1}")]
 pub struct UnknownCode(String, &'static str);
+
+impl From<UnknownCode> for Error {
+    fn from(error: UnknownCode) -> Self {
+        Self::Corrupt(error.to_string())
+    }
+}
 
 macro_rules! codes {
     ($type:ident, $what:literal, $($variant:ident = $code:literal),+ $(,)?) => {

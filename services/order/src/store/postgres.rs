@@ -17,6 +17,8 @@ use souk_store::{
     events::postgres::{bind, insert_events},
 };
 
+pub(super) use souk_store::events::postgres::advance;
+
 /// The connection that queries run on.
 pub type Conn = souk_store::db::postgres::Conn;
 pub use souk_store::db::postgres::position;
@@ -25,6 +27,8 @@ pub type Backend = diesel::pg::Pg;
 
 /// Ids in SQL that is written out.
 pub type Id = diesel::sql_types::Uuid;
+/// Times in SQL that is written out.
+pub type Time = diesel::sql_types::Timestamptz;
 /// The digits of an order's id, in SQL.
 pub(super) const ORDER_KEY: &str = "replace(o.id::text, '-', '')";
 /// Whether payment `p` is that of order `o`. The planner hashes one side.
@@ -39,16 +43,10 @@ pub mod schema {
     super::super::schema::tables!(Uuid, Timestamptz, Jsonb);
 }
 
-#[path = "audit.rs"]
-pub mod audit;
 #[path = "queries/mod.rs"]
 pub mod queries;
-#[path = "simulated.rs"]
-pub mod simulated;
-#[path = "stripe.rs"]
-pub mod stripe;
 
-use queries::{After, Batch, Nth, ReturnLineRow, ShipmentLineRow};
+use queries::{After, Batch, DeliveryRow, Nth, PaymentRow, ReturnLineRow, ShipmentLineRow};
 
 /// Keeps others from changing an order until the transaction ends. Whether there is one.
 pub(super) async fn lock_order(conn: &mut Conn, id: OrderId) -> QueryResult<bool> {
@@ -110,7 +108,7 @@ fn document<T: Serialize>(rows: &[T]) -> QueryResult<String> {
     serde_json::to_string(rows).map_err(|error| diesel::result::Error::SerializationError(error.into()))
 }
 
-pub(super) async fn insert_payments(mut conn: &Conn, rows: Vec<simulated::Row>) -> QueryResult<usize> {
+pub(super) async fn insert_payments(mut conn: &Conn, rows: Vec<PaymentRow>) -> QueryResult<usize> {
     const INSERT: &str = concat!(
         "INSERT INTO simulated_payments
             (key, reference, behaviour, state, currency, amount_minor, refunded_minor, message, expires_at,
@@ -125,7 +123,7 @@ pub(super) async fn insert_payments(mut conn: &Conn, rows: Vec<simulated::Row>) 
 }
 
 /// Changes payments. As for `LIMIT`, see [`write`].
-pub(super) async fn update_payments(mut conn: &Conn, rows: Vec<simulated::Row>) -> QueryResult<usize> {
+pub(super) async fn update_payments(mut conn: &Conn, rows: Vec<PaymentRow>) -> QueryResult<usize> {
     const UPDATE: &str = concat!(
         "UPDATE simulated_payments SET
             state = new.state, refunded_minor = new.refunded_minor, message = new.message,
@@ -268,4 +266,12 @@ pub(super) async fn insert_return_lines(conn: &mut Conn, rows: Vec<ReturnLineRow
 
 pub(super) async fn insert_shipment_lines(conn: &mut Conn, rows: Vec<ShipmentLineRow>) -> QueryResult<usize> {
     diesel::insert_into(schema::shipment_lines::table).values(rows).execute(conn).await
+}
+
+pub(super) async fn insert_deliveries(conn: &mut Conn, rows: Vec<DeliveryRow>) -> QueryResult<()> {
+    // A statement has 65,535 parameters at most.
+    for rows in rows.chunks(1000) {
+        diesel::insert_into(schema::webhook_deliveries::table).values(rows).execute(conn).await?;
+    }
+    Ok(())
 }

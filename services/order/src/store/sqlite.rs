@@ -6,6 +6,7 @@ use std::collections::HashSet;
 use diesel::{ExpressionMethods, QueryDsl, QueryResult, RunQueryDsl as Blocking};
 use diesel_async::RunQueryDsl;
 use souk_common::ids::OrderId;
+pub(super) use souk_store::events::sqlite::advance;
 use souk_store::events::sqlite::append_blocking;
 
 /// The connection that queries run on.
@@ -16,6 +17,8 @@ pub type Backend = diesel::sqlite::Sqlite;
 
 /// Ids in SQL that is written out.
 pub type Id = diesel::sql_types::Binary;
+/// Times in SQL that is written out.
+pub type Time = diesel::sql_types::TimestamptzSqlite;
 /// The digits of an order's id, in SQL.
 pub(super) const ORDER_KEY: &str = "lower(hex(o.id))";
 /// Whether payment `p` is that of order `o`.
@@ -30,17 +33,11 @@ pub mod schema {
     super::super::schema::tables!(Binary, TimestamptzSqlite, Json);
 }
 
-#[path = "audit.rs"]
-pub mod audit;
 #[path = "queries/mod.rs"]
 pub mod queries;
-#[path = "simulated.rs"]
-pub mod simulated;
-#[path = "stripe.rs"]
-pub mod stripe;
 
 use crate::domain::State;
-use queries::{After, Batch, Nth, ReturnLineRow, ShipmentLineRow};
+use queries::{After, Batch, DeliveryRow, Nth, PaymentRow, ReturnLineRow, ShipmentLineRow};
 
 /// Keeps others from changing an order until the transaction ends. Whether there is one.
 pub(super) async fn lock_order(conn: &mut Conn, id: OrderId) -> QueryResult<bool> {
@@ -66,7 +63,7 @@ macro_rules! locked {
 }
 pub(super) use locked;
 
-pub(super) async fn insert_payments(conn: &mut Conn, rows: Vec<simulated::Row>) -> QueryResult<usize> {
+pub(super) async fn insert_payments(conn: &mut Conn, rows: Vec<PaymentRow>) -> QueryResult<usize> {
     use schema::simulated_payments::dsl;
     conn.spawn_blocking(move |conn| {
         let mut new = 0;
@@ -80,7 +77,7 @@ pub(super) async fn insert_payments(conn: &mut Conn, rows: Vec<simulated::Row>) 
 }
 
 /// Changes payments, in one hop.
-pub(super) async fn update_payments(conn: &mut Conn, rows: Vec<simulated::Row>) -> QueryResult<usize> {
+pub(super) async fn update_payments(conn: &mut Conn, rows: Vec<PaymentRow>) -> QueryResult<usize> {
     use schema::simulated_payments::dsl;
     conn.spawn_blocking(move |conn| {
         let mut changed = 0;
@@ -164,6 +161,16 @@ pub(super) async fn insert_return_lines(conn: &mut Conn, rows: Vec<ReturnLineRow
 pub(super) async fn insert_shipment_lines(conn: &mut Conn, rows: Vec<ShipmentLineRow>) -> QueryResult<usize> {
     conn.spawn_blocking(move |conn| {
         Blocking::execute(diesel::insert_into(schema::shipment_lines::table).values(rows), conn)
+    })
+    .await
+}
+
+pub(super) async fn insert_deliveries(conn: &mut Conn, rows: Vec<DeliveryRow>) -> QueryResult<()> {
+    conn.spawn_blocking(move |conn| {
+        for row in rows {
+            Blocking::execute(diesel::insert_into(schema::webhook_deliveries::table).values(row), conn)?;
+        }
+        Ok(())
     })
     .await
 }

@@ -7,15 +7,8 @@ use souk_store::{
 };
 use uuid::Uuid;
 
-use super::StoreError;
-use crate::domain::State;
-
-mod postgres {
-    pub(super) use crate::store::postgres::audit as queries;
-}
-mod sqlite {
-    pub(super) use crate::store::sqlite::audit as queries;
-}
+use super::{postgres, sqlite};
+use crate::{domain::State, error::Error};
 
 /// Something that must hold at every commit.
 pub(super) struct Promise {
@@ -43,11 +36,11 @@ pub struct SoldOrder {
 ///
 /// # Errors
 /// If the database fails; a broken promise is no error but a [`Check`] that does not hold.
-pub async fn verify(db: &Db) -> Result<Vec<Check>, StoreError> {
-    db::snapshot!(db, |conn, q| -> Result<Vec<Check>, StoreError> {
+pub async fn verify(db: &Db) -> Result<Vec<Check>, Error> {
+    db::snapshot!(db, |conn, q| -> Result<Vec<Check>, Error> {
         let mut checks = Vec::with_capacity(PROMISES.len());
         for promise in PROMISES {
-            checks.push(q::check(conn, promise).await?);
+            checks.push(q::check_promise(conn, promise).await?);
         }
         Ok(checks)
     })
@@ -58,17 +51,17 @@ pub async fn verify(db: &Db) -> Result<Vec<Check>, StoreError> {
 ///
 /// # Errors
 /// If the database fails.
-pub async fn sold_orders(db: &Db, after: Option<OrderId>, limit: i64) -> Result<Vec<SoldOrder>, StoreError> {
+pub async fn sold_orders(db: &Db, after: Option<OrderId>, limit: i64) -> Result<Vec<SoldOrder>, Error> {
     let after = after.unwrap_or(OrderId::from_uuid(Uuid::nil()));
-    db::read!(db, |conn, q| -> Result<Vec<SoldOrder>, StoreError> { q::sold(conn, after, limit).await })
+    db::read!(db, |conn, q| -> Result<Vec<SoldOrder>, Error> { q::sold_orders(conn, after, limit).await })
 }
 
 /// Those of these orders that exist, in no order; a few thousand at a time.
 ///
 /// # Errors
 /// If the database fails.
-pub async fn known_orders(db: &Db, ids: &[OrderId]) -> Result<Vec<OrderId>, StoreError> {
-    db::read!(db, |conn, q| -> Result<Vec<OrderId>, StoreError> { q::known(conn, ids).await })
+pub async fn known_orders(db: &Db, ids: &[OrderId]) -> Result<Vec<OrderId>, Error> {
+    db::read!(db, |conn, q| -> Result<Vec<OrderId>, Error> { q::known_orders(conn, ids).await })
 }
 
 const PROMISES: &[Promise] = &[
@@ -343,7 +336,7 @@ mod tests {
         Store::open(&config, std::path::Path::new(".")).await.unwrap().close().await;
         let mut conn = SqliteConnection::establish(database.url.trim_start_matches("sqlite:")).unwrap();
         for promise in PROMISES {
-            let plan = format!("EXPLAIN QUERY PLAN {}", sqlite::queries::broken(promise));
+            let plan = format!("EXPLAIN QUERY PLAN {}", crate::store::sqlite::queries::verify::broken(promise));
             let steps: Vec<Step> = diesel::sql_query(plan).load(&mut conn).unwrap();
             let mut joined = HashSet::new();
             for Step { parent, detail } in

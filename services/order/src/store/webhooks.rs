@@ -1,10 +1,6 @@
 //! The tables of webhooks: endpoints, and the deliveries to them. One function an operation, each one transaction or
 //! one read.
 
-mod postgres;
-mod schema;
-mod sqlite;
-
 use chrono::{DateTime, Utc};
 use souk_common::ids::{EventId, WebhookDeliveryId, WebhookEndpointId};
 use souk_store::{
@@ -12,10 +8,13 @@ use souk_store::{
     events::{Checkpoint, Event, Events},
 };
 
-use super::StoreError;
-use crate::domain::{
-    delivery::{Attempt, Delivery, State, Verdict},
-    endpoint::{Change, DisableReason, Endpoint},
+use super::{Lease, postgres, sqlite};
+use crate::{
+    domain::{
+        delivery::{Attempt, Delivery, State, Verdict},
+        endpoint::{Change, DisableReason, Endpoint},
+    },
+    error::Error,
 };
 
 /// How a try went.
@@ -83,18 +82,15 @@ impl Webhooks {
     }
 
     /// Records a delivery for each event and each enabled endpoint that gets it, and moves the reader's checkpoint.
-    pub(crate) async fn record(
-        &self,
-        checkpoint: Checkpoint,
-        events: &Events,
-        body: Body<'_>,
-    ) -> Result<(), StoreError> {
-        db::write!(self.db, |conn, q| -> Result<_, StoreError> { q::record(conn, checkpoint, events, body).await })
+    pub(crate) async fn record(&self, checkpoint: Checkpoint, events: &Events, body: Body<'_>) -> Result<(), Error> {
+        db::write!(self.db, |conn, q| -> Result<_, Error> {
+            q::record_deliveries(conn, checkpoint, events, body).await
+        })
     }
 
     /// Enabled endpoints for which something is due.
-    pub(crate) async fn due(&self, now: DateTime<Utc>) -> Result<Vec<Endpoint>, StoreError> {
-        db::read!(self.db, |conn, q| -> Result<_, StoreError> { q::due(conn, now).await })
+    pub(crate) async fn due(&self, now: DateTime<Utc>) -> Result<Vec<Endpoint>, Error> {
+        db::read!(self.db, |conn, q| -> Result<_, Error> { q::due_endpoints(conn, now).await })
     }
 
     /// Takes at most `limit` deliveries whose time has come, under a lease; of one subject only the first that is
@@ -104,50 +100,43 @@ impl Webhooks {
         endpoint: WebhookEndpointId,
         limit: usize,
         now: DateTime<Utc>,
-        lease: (i64, DateTime<Utc>),
-    ) -> Result<Vec<Delivery>, StoreError> {
+        lease: Lease,
+    ) -> Result<Vec<Delivery>, Error> {
         let limit = i64::try_from(limit).unwrap_or(i64::MAX);
-        db::write!(self.db, |conn, q| -> Result<_, StoreError> { q::claim(conn, endpoint, limit, now, lease).await })
+        db::write!(self.db, |conn, q| -> Result<_, Error> {
+            q::claim_deliveries(conn, endpoint, limit, now, lease).await
+        })
     }
 
     /// Writes how a try went, and what follows for the endpoint and for what waits behind. Returns why the endpoint
     /// was disabled, if it was. Does nothing if the lease is another's by now.
-    pub(crate) async fn settle(&self, report: Report<'_>) -> Result<Option<DisableReason>, StoreError> {
-        db::write!(self.db, |conn, q| -> Result<_, StoreError> { q::settle(conn, &report).await })
+    pub(crate) async fn settle(&self, report: Report<'_>) -> Result<Option<DisableReason>, Error> {
+        db::write!(self.db, |conn, q| -> Result<_, Error> { q::settle_delivery(conn, &report).await })
     }
 
     /// Releases a lease: anyone may try at once.
-    pub(crate) async fn give_up(
-        &self,
-        id: WebhookDeliveryId,
-        lease: i64,
-        now: DateTime<Utc>,
-    ) -> Result<(), StoreError> {
-        db::write!(self.db, |conn, q| -> Result<_, StoreError> { q::give_up(conn, id, lease, now).await })
+    pub(crate) async fn give_up(&self, id: WebhookDeliveryId, lease: i64, now: DateTime<Utc>) -> Result<(), Error> {
+        db::write!(self.db, |conn, q| -> Result<_, Error> { q::release_delivery(conn, id, lease, now).await })
     }
 
     /// Deletes what was delivered or given up, or waits for a disabled endpoint, and is older than this.
-    pub(crate) async fn forget(&self, before: DateTime<Utc>) -> Result<u64, StoreError> {
-        db::write!(self.db, |conn, q| -> Result<_, StoreError> { q::forget(conn, before).await })
+    pub(crate) async fn forget(&self, before: DateTime<Utc>) -> Result<u64, Error> {
+        db::write!(self.db, |conn, q| -> Result<_, Error> { q::forget_deliveries(conn, before).await })
     }
 
     /// Adds an endpoint.
-    pub(crate) async fn add(&self, endpoint: &Endpoint) -> Result<(), StoreError> {
-        db::write!(self.db, |conn, q| -> Result<_, StoreError> { q::add(conn, endpoint).await })
+    pub(crate) async fn add(&self, endpoint: &Endpoint) -> Result<(), Error> {
+        db::write!(self.db, |conn, q| -> Result<_, Error> { q::insert_endpoint(conn, endpoint).await })
     }
 
     /// An endpoint.
-    pub(crate) async fn endpoint(&self, id: WebhookEndpointId) -> Result<Option<Endpoint>, StoreError> {
-        db::read!(self.db, |conn, q| -> Result<_, StoreError> { q::endpoint(conn, id).await })
+    pub(crate) async fn endpoint(&self, id: WebhookEndpointId) -> Result<Option<Endpoint>, Error> {
+        db::read!(self.db, |conn, q| -> Result<_, Error> { q::endpoint(conn, id).await })
     }
 
     /// A page of endpoints, oldest first.
-    pub(crate) async fn endpoints(
-        &self,
-        after: Option<WebhookEndpointId>,
-        limit: i64,
-    ) -> Result<Vec<Endpoint>, StoreError> {
-        db::read!(self.db, |conn, q| -> Result<_, StoreError> { q::endpoints(conn, after, limit).await })
+    pub(crate) async fn endpoints(&self, after: Option<WebhookEndpointId>, limit: i64) -> Result<Vec<Endpoint>, Error> {
+        db::read!(self.db, |conn, q| -> Result<_, Error> { q::endpoints(conn, after, limit).await })
     }
 
     /// Changes an endpoint.
@@ -157,16 +146,16 @@ impl Webhooks {
         etag: &str,
         change: &Change,
         now: DateTime<Utc>,
-    ) -> Result<Changed<Endpoint>, StoreError> {
-        db::write!(self.db, |conn, q| -> Result<_, StoreError> {
+    ) -> Result<Changed<Endpoint>, Error> {
+        db::write!(self.db, |conn, q| -> Result<_, Error> {
             let mut endpoint = match q::endpoint_to_change(conn, id, etag).await? {
                 Changed::Done(endpoint) => endpoint,
                 other => return Ok(other),
             };
             let go_on = endpoint.change(change.clone(), now);
-            q::update(conn, &endpoint).await?;
+            q::update_endpoint(conn, &endpoint).await?;
             if go_on {
-                q::go_on(conn, id, now).await?;
+                q::resume_deliveries(conn, id, now).await?;
             }
             Ok(Changed::Done(endpoint))
         })
@@ -179,34 +168,34 @@ impl Webhooks {
         etag: &str,
         until: DateTime<Utc>,
         now: DateTime<Utc>,
-    ) -> Result<Changed<Endpoint>, StoreError> {
-        db::write!(self.db, |conn, q| -> Result<_, StoreError> {
+    ) -> Result<Changed<Endpoint>, Error> {
+        db::write!(self.db, |conn, q| -> Result<_, Error> {
             let mut endpoint = match q::endpoint_to_change(conn, id, etag).await? {
                 Changed::Done(endpoint) => endpoint,
                 other => return Ok(other),
             };
             endpoint.rotate(until, now);
-            q::update(conn, &endpoint).await?;
+            q::update_endpoint(conn, &endpoint).await?;
             Ok(Changed::Done(endpoint))
         })
     }
 
     /// Removes an endpoint with its log.
-    pub(crate) async fn remove(&self, id: WebhookEndpointId, etag: &str) -> Result<Changed<()>, StoreError> {
-        db::write!(self.db, |conn, q| -> Result<_, StoreError> {
+    pub(crate) async fn remove(&self, id: WebhookEndpointId, etag: &str) -> Result<Changed<()>, Error> {
+        db::write!(self.db, |conn, q| -> Result<_, Error> {
             match q::endpoint_to_change(conn, id, etag).await? {
                 Changed::Done(_) => {}
                 Changed::NotFound => return Ok(Changed::NotFound),
                 Changed::OtherEtag => return Ok(Changed::OtherEtag),
             }
-            q::remove(conn, id).await?;
+            q::delete_endpoint(conn, id).await?;
             Ok(Changed::Done(()))
         })
     }
 
     /// Adds a delivery that no event stands behind.
-    pub(crate) async fn send(&self, delivery: &Delivery) -> Result<Sent, StoreError> {
-        db::write!(self.db, |conn, q| -> Result<_, StoreError> { q::send(conn, delivery).await })
+    pub(crate) async fn send(&self, delivery: &Delivery) -> Result<Sent, Error> {
+        db::write!(self.db, |conn, q| -> Result<_, Error> { q::insert_delivery(conn, delivery).await })
     }
 
     /// Sends a delivery again.
@@ -215,8 +204,8 @@ impl Webhooks {
         endpoint: WebhookEndpointId,
         id: WebhookDeliveryId,
         now: DateTime<Utc>,
-    ) -> Result<Sent, StoreError> {
-        db::write!(self.db, |conn, q| -> Result<_, StoreError> { q::send_again(conn, endpoint, id, now).await })
+    ) -> Result<Sent, Error> {
+        db::write!(self.db, |conn, q| -> Result<_, Error> { q::redeliver(conn, endpoint, id, now).await })
     }
 
     /// A delivery.
@@ -224,17 +213,17 @@ impl Webhooks {
         &self,
         endpoint: WebhookEndpointId,
         id: WebhookDeliveryId,
-    ) -> Result<Option<Delivery>, StoreError> {
-        db::read!(self.db, |conn, q| -> Result<_, StoreError> { q::delivery(conn, endpoint, id).await })
+    ) -> Result<Option<Delivery>, Error> {
+        db::read!(self.db, |conn, q| -> Result<_, Error> { q::delivery(conn, endpoint, id).await })
     }
 
     /// A page of an endpoint's log, newest first; `None` if there is no such endpoint.
-    pub(crate) async fn log(&self, query: &Query) -> Result<Option<Vec<Delivery>>, StoreError> {
-        db::read!(self.db, |conn, q| -> Result<_, StoreError> {
+    pub(crate) async fn log(&self, query: &Query) -> Result<Option<Vec<Delivery>>, Error> {
+        db::read!(self.db, |conn, q| -> Result<_, Error> {
             if q::endpoint(conn, query.endpoint).await?.is_none() {
                 return Ok(None);
             }
-            Ok(Some(q::log(conn, query).await?))
+            Ok(Some(q::list_deliveries(conn, query).await?))
         })
     }
 }

@@ -18,13 +18,16 @@ use super::{
     sender::Sender,
     settings::Settings,
 };
-use crate::domain::{
-    delivery::{Delivery, judge},
-    endpoint::{DisableReason, Endpoint},
-};
-use crate::store::{
-    StoreError, now,
-    webhooks::{Report, Webhooks as Store},
+use crate::{
+    domain::{
+        delivery::{Delivery, judge},
+        endpoint::{DisableReason, Endpoint},
+    },
+    error::Error,
+    store::{
+        Lease, now,
+        webhooks::{Report, Webhooks as Store},
+    },
 };
 
 /// The longest that a run may take.
@@ -72,7 +75,7 @@ impl Dispatcher {
     }
 
     /// Runs until nothing is due. Returns how many tries it began.
-    pub(super) async fn run(&self) -> Result<u64, StoreError> {
+    pub(super) async fn run(&self) -> Result<u64, Error> {
         let inner = &self.0;
         let began = Instant::now();
         let mut begun = 0;
@@ -98,7 +101,7 @@ impl Dispatcher {
     }
 
     /// Begins as many tries as there are places for. Returns how many.
-    async fn take_up(&self, endpoint: Arc<Endpoint>) -> Result<u64, StoreError> {
+    async fn take_up(&self, endpoint: Arc<Endpoint>) -> Result<u64, Error> {
         let mut slots = Vec::new();
         while let Some(slot) = self.slot(&endpoint) {
             slots.push(slot);
@@ -110,7 +113,7 @@ impl Dispatcher {
         let until = now() + TimeDelta::from_std(length).unwrap_or(TimeDelta::minutes(2));
         // Half of a random UUID: no two ever hold the same.
         let lease = i64::from_be_bytes(Uuid::new_v4().as_u64_pair().0.to_be_bytes());
-        let found = self.0.store.claim(endpoint.id, slots.len(), now(), (lease, until)).await?;
+        let found = self.0.store.claim(endpoint.id, slots.len(), now(), Lease { id: lease, until }).await?;
         let mut begun = 0;
         for (delivery, slot) in found.into_iter().zip(slots) {
             begun += 1;
@@ -155,13 +158,13 @@ impl Dispatcher {
 }
 
 impl Inner {
-    async fn attempt(&self, endpoint: &Endpoint, delivery: &Delivery, lease: i64) -> Result<(), StoreError> {
+    async fn attempt(&self, endpoint: &Endpoint, delivery: &Delivery, lease: i64) -> Result<(), Error> {
         let (attempt, wish) = tokio::select! {
             answered = self.sender.send(endpoint, delivery) => answered,
             () = self.abandon.cancelled() => return self.store.give_up(delivery.id, lease, now()).await,
         };
         let now = now();
-        let verdict = judge(&attempt, delivery.tries, &self.settings.retries, (wish, rand::random()), now);
+        let verdict = judge(&attempt, delivery.tries, &self.settings.retries, wish, rand::random(), now);
         self.metrics.tried(&attempt, verdict);
         let disable_before = TimeDelta::from_std(self.settings.disable_after)
             .ok()

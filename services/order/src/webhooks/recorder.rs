@@ -8,7 +8,7 @@ use serde_json::json;
 use souk_common::{contract::Contract, error::chain, service::SetupError};
 use souk_store::events::{Checkpoint, Event, Events, Reader, Stuck};
 
-use crate::store::{StoreError, webhooks::Webhooks as Store};
+use crate::{error::Error, store::webhooks::Webhooks as Store};
 
 /// Events within this time are recorded in one transaction, unless they are very many: under load, orders need the
 /// commits more.
@@ -59,7 +59,7 @@ impl Reader for Recorder {
         }
         let recorded = self.store.record(checkpoint, events, &|event| self.body(event)).await;
         recorded.map_err(|error| match error {
-            StoreError::Event { position, why } => Stuck::Event { position, why },
+            Error::Event { position, why } => Stuck::Event { position, why },
             error => Stuck::Other(chain(&error)),
         })
     }

@@ -1,10 +1,10 @@
 //! Passwords and their argon2id hashes. Slow by intent: call it through [`crate::hasher`].
 //!
 //! One password can be typed in several ways: a Mac sends `ü` as two code points where Windows sends one. So passwords
-//! are hashed and compared as RFC 8265 (OpaqueString) has it: every space is U+0020, and the text is composed (NFC). Letter
-//! case, width and all else count. Of what the RFC refuses, control characters are refused in new passwords. Code points
-//! that Unicode added since the RFC's tables were made, and those that join emoji, are let through: they are in people's
-//! passwords.
+//! are hashed and compared as RFC 8265 (OpaqueString) has it: every space is U+0020, and the text is composed (NFC).
+//! Letter case, width and all else count. Of what the RFC refuses, control characters are refused in new passwords.
+//! Code points that Unicode added since the RFC's tables were made, and those that join emoji, are let through: they
+//! are in people's passwords.
 
 use std::{borrow::Cow, fmt};
 

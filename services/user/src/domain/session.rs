@@ -12,6 +12,15 @@ pub struct Session {
     pub scope: Option<String>,
 }
 
+/// A session that has ended. In their order they are listed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Ended {
+    /// When it ended.
+    pub time: DateTime<Utc>,
+    /// Which.
+    pub session: SessionId,
+}
+
 /// Why a session ended before its time.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum EndReason {

@@ -82,8 +82,8 @@ impl RefreshToken {
         Self(text)
     }
 
-    /// The token that this one is exchanged for. The same salt gives the same one, so that a client whose answer was lost
-    /// gets it again; without the salt nobody can tell it from this one, nor from the salt without this one.
+    /// The token that this one is exchanged for. The same salt gives the same one, so that a client whose answer was
+    /// lost gets it again; without the salt nobody can tell it from this one, nor from the salt without this one.
     #[must_use]
     pub fn successor(&self, salt: &Salt) -> Self {
         let key = hmac::Key::new(hmac::HMAC_SHA256, salt.as_bytes());

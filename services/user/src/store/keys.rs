@@ -1,49 +1,85 @@
-//! Keys that access tokens are signed with.
+//! Operations on the keys that access tokens are signed with.
 
-use chrono::{DateTime, Utc};
-use souk_store::db::{Db, read, write};
+use chrono::{DateTime, TimeDelta, Utc};
+use souk_store::db::{read, write};
 
-use super::{postgres, sqlite};
-use crate::{domain::token::SigningKey, error::Error};
+use super::{Store, postgres, sqlite};
+use crate::{
+    domain::{
+        now,
+        token::{LEEWAY, SigningKey},
+    },
+    error::Error,
+};
 
-/// All keys, newest first.
-///
-/// # Errors
-/// Faults of the database.
-pub async fn all(db: &Db) -> Result<Vec<SigningKey>, Error> {
-    let rows = read!(db, |conn, q| -> Result<_, Error> { Ok(q::signing_keys(conn).await?) })?;
-    Ok(rows.into_iter().map(SigningKey::from).collect())
-}
+/// How long a new key is published before it signs, so that no verifier meets a token whose key it just missed.
+pub const PUBLISHED_BEFORE: TimeDelta = TimeDelta::seconds(10);
 
-/// Adds the first key. `false` if there is one already; then nothing is added.
-///
-/// # Errors
-/// Faults of the database.
-pub async fn insert_first(db: &Db, key: &SigningKey) -> Result<bool, Error> {
-    let added = write!(db, |conn, q| -> Result<bool, Error> {
-        if !q::signing_keys(conn).await?.is_empty() {
-            return Ok(false);
+impl Store {
+    /// All keys, newest first.
+    ///
+    /// # Errors
+    /// Faults of the database.
+    pub async fn keys(&self) -> Result<Vec<SigningKey>, Error> {
+        let rows = read!(self.db, |conn, q| -> Result<_, Error> { Ok(q::signing_keys(conn).await?) })?;
+        Ok(rows.into_iter().map(SigningKey::from).collect())
+    }
+
+    /// Makes the first key, if there is none. Replicas of the service that start at once agree on one.
+    ///
+    /// # Errors
+    /// If the system has no randomness to give; faults of the database.
+    pub async fn ensure_key(&self) -> Result<(), Error> {
+        if !self.keys().await?.is_empty() {
+            return Ok(());
         }
-        q::insert_signing_key(conn, key).await?;
-        Ok(true)
-    });
-    beaten_is_false(added)
-}
-
-/// Replaces the newest key, which signs until the new one does. `false` if the newest key was not created before
-/// `older_than`; then nothing changes.
-///
-/// # Errors
-/// Faults of the database.
-pub async fn replace(db: &Db, key: &SigningKey, older_than: DateTime<Utc>) -> Result<bool, Error> {
-    let replaced = write!(db, |conn, q| -> Result<bool, Error> {
-        if !q::retire_signing_key(conn, older_than, key.sign_time).await? {
-            return Ok(false);
+        let now = now();
+        let key = SigningKey::generate(now, now)?;
+        let added = write!(self.db, |conn, q| -> Result<bool, Error> {
+            if !q::signing_keys(conn).await?.is_empty() {
+                return Ok(false);
+            }
+            q::insert_signing_key(conn, &key).await?;
+            Ok(true)
+        });
+        if beaten_is_false(added)? {
+            tracing::info!(kid = key.kid, "created the first signing key");
         }
-        q::insert_signing_key(conn, key).await?;
-        Ok(true)
-    });
-    beaten_is_false(replaced)
+        Ok(())
+    }
+
+    /// Makes a new key, if the newest one was made before `older_than`; its id, if it did. The new key is published at
+    /// once and signs [`PUBLISHED_BEFORE`] later; the old one is published until the last token that it signed expired.
+    ///
+    /// # Errors
+    /// If the system has no randomness to give; faults of the database.
+    pub async fn rotate_key(&self, now: DateTime<Utc>, older_than: DateTime<Utc>) -> Result<Option<String>, Error> {
+        let key = SigningKey::generate(now, now + PUBLISHED_BEFORE)?;
+        let replaced = write!(self.db, |conn, q| -> Result<bool, Error> {
+            if !q::retire_signing_key(conn, older_than, key.sign_time).await? {
+                return Ok(false);
+            }
+            q::insert_signing_key(conn, &key).await?;
+            Ok(true)
+        });
+        if !beaten_is_false(replaced)? {
+            return Ok(None);
+        }
+        tracing::info!(kid = key.kid, "created a new signing key");
+        Ok(Some(key.kid))
+    }
+
+    /// Deletes keys that are no longer published, where tokens live for `ttl`; returns how many.
+    ///
+    /// # Errors
+    /// Faults of the database.
+    pub async fn clean_keys(&self, now: DateTime<Utc>, ttl: TimeDelta) -> Result<u64, Error> {
+        let retired_before = now - ttl - LEEWAY;
+        let rows = write!(self.db, |conn, q| -> Result<usize, Error> {
+            Ok(q::delete_signing_keys(conn, retired_before).await?)
+        })?;
+        Ok(rows as u64)
+    }
 }
 
 /// Another replica of the service added its key in the same moment.
@@ -52,14 +88,4 @@ fn beaten_is_false(result: Result<bool, Error>) -> Result<bool, Error> {
         Err(Error::Db(error)) if error.unique_violation() == Some("signing_keys_newest") => Ok(false),
         other => other,
     }
-}
-
-/// Deletes the keys that were retired before then; returns how many.
-///
-/// # Errors
-/// Faults of the database.
-pub async fn clean(db: &Db, retired_before: DateTime<Utc>) -> Result<u64, Error> {
-    let rows =
-        write!(db, |conn, q| -> Result<usize, Error> { Ok(q::delete_signing_keys(conn, retired_before).await?) })?;
-    Ok(rows as u64)
 }

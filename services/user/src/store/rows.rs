@@ -48,8 +48,16 @@ impl From<UserRow> for User {
     }
 }
 
-/// Of a row of `refresh_tokens`: its session, when it was used, its successor's salt.
-pub type TokenRow = (SessionId, Option<DateTime<Utc>>, Option<Vec<u8>>);
+/// A row of `refresh_tokens`, without its hash.
+#[derive(Queryable)]
+pub struct TokenRow {
+    /// Its session.
+    pub session: SessionId,
+    /// When it was used, if it was.
+    pub use_time: Option<DateTime<Utc>>,
+    /// What its successor was made from.
+    pub successor_salt: Option<Vec<u8>>,
+}
 
 /// A row of `signing_keys`.
 #[derive(Queryable)]

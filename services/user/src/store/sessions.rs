@@ -1,58 +1,30 @@
-//! Sessions and their refresh tokens.
+//! Operations on sessions and their refresh tokens.
 
 use chrono::{DateTime, TimeDelta, Utc};
 use souk_common::ids::{SessionId, UserId};
-use souk_store::db::{Db, read, write};
+use souk_store::db::{read, write};
 
-use super::{postgres, sqlite};
+use super::{Store, postgres, rows::TokenRow, sqlite};
 use crate::{
     domain::{
         password::Hash,
-        session::{EndReason, Refused, Session, judge_reuse},
+        session::{EndReason, Ended, Refused, Session, judge_reuse},
         token::{RefreshToken, Salt},
         user::{State, User},
     },
     error::Error,
 };
 
-/// Of each of a list of sessions, when it ended.
-pub type Ended = Vec<(SessionId, DateTime<Utc>)>;
-
 /// A session that is about to begin.
-pub struct Opening<'a> {
+pub struct Opening {
     /// The scopes that its tokens are limited to. `None`: no limit.
     pub scope: Option<String>,
     /// Its first refresh token.
-    pub token: &'a RefreshToken,
+    pub token: RefreshToken,
     /// When it begins.
     pub now: DateTime<Utc>,
     /// How long it lives while it is not used.
     pub ttl: TimeDelta,
-}
-
-/// Begins a session for an account whose password was checked against `checked`, and keeps `hash` for the next time
-/// (the same one, or one of another cost).
-///
-/// # Errors
-/// [`Error::Credentials`] where the password was replaced or the account disabled meanwhile; faults of the database.
-pub async fn begin(
-    db: &Db,
-    user: &User,
-    checked: &Hash,
-    hash: &Hash,
-    opening: Opening<'_>,
-) -> Result<(User, Session), Error> {
-    let Opening { scope, token, now, ttl } = opening;
-    let (id, session, token) = (user.id, Session { id: SessionId::new(), scope }, token.hash());
-    write!(db, |conn, q| -> Result<(User, Session), Error> {
-        let user: User = q::lock_user(conn, id).await?.ok_or(Error::Credentials)?.into();
-        if user.state != State::Active || !q::replace_password_hash(conn, id, checked.as_str(), hash.as_str()).await? {
-            return Err(Error::Credentials);
-        }
-        q::insert_session(conn, &session, id, now, now + ttl).await?;
-        q::insert_refresh_token(conn, &token, session.id, now).await?;
-        Ok((user, session.clone()))
-    })
 }
 
 /// How a refresh token is exchanged.
@@ -68,9 +40,9 @@ pub struct Exchange {
     pub grace: TimeDelta,
 }
 
-/// What a refresh token was exchanged for.
+/// A session that began or goes on, and what its client gets.
 #[derive(Debug)]
-pub struct Exchanged {
+pub struct Opened {
     /// Whose session it is.
     pub user: User,
     /// The session.
@@ -79,116 +51,147 @@ pub struct Exchanged {
     pub token: RefreshToken,
 }
 
-/// Exchanges a refresh token for the next one. Any number of requests with one token get the same one, whether they run
-/// at once or the answer to the first was lost, but only within `grace` and while the next one was not used. A token that
-/// comes again later ends its session.
-///
-/// # Errors
-/// [`Error::Refresh`]; faults of the database.
-pub async fn refresh(db: &Db, token: &RefreshToken, exchange: &Exchange) -> Result<Exchanged, Error> {
-    let Exchange { salt, now, ttl, grace } = exchange;
-    let (hash, now) = (token.hash(), *now);
-    // A refusal may end the session, which must be committed, so it is not an error in the transaction.
-    let outcome = write!(db, |conn, q| -> Result<Result<Exchanged, Refused>, Error> {
-        let is_first = q::use_refresh_token(conn, &hash, salt.as_bytes(), now).await?;
-        let (session, next) = match is_first {
-            Some(session) => (session, token.successor(salt)),
-            None => {
-                let Some((session, Some(use_time), salt)) = q::refresh_token(conn, &hash).await? else {
-                    return Ok(Err(Refused::Unknown));
-                };
-                if q::session_ended(conn, session).await? {
-                    return Ok(Err(Refused::Unknown));
-                }
-                if judge_reuse(use_time, now, *grace) == Refused::Reused {
-                    q::end_session(conn, session, EndReason::TokenReused, now).await?;
-                    return Ok(Err(Refused::Reused));
-                }
-                let Some(salt) = salt else { return Ok(Err(Refused::JustUsed)) };
-                let next = token.successor(&Salt::stored(salt));
-                match q::refresh_token(conn, &next.hash()).await? {
-                    Some((_, None, _)) => (session, next),
-                    // The next token was used: the response was not lost, and this request is another client's, or
-                    // late.
-                    _ => return Ok(Err(Refused::JustUsed)),
-                }
+impl Store {
+    /// Begins a session for an account whose password was checked against `checked`, and keeps `hash` for the next time
+    /// (the same one, or one of another cost).
+    ///
+    /// # Errors [`Error::Credentials`] where the password was replaced or the account disabled meanwhile; faults of the
+    /// database.
+    pub async fn begin_session(
+        &self,
+        user: &User,
+        checked: &Hash,
+        hash: &Hash,
+        opening: Opening,
+    ) -> Result<Opened, Error> {
+        let Opening { scope, token, now, ttl } = opening;
+        let (id, session) = (user.id, Session { id: SessionId::new(), scope });
+        write!(self.db, |conn, q| -> Result<Opened, Error> {
+            let user: User = q::lock_user(conn, id).await?.ok_or(Error::Credentials)?.into();
+            if user.state != State::Active
+                || !q::replace_password_hash(conn, id, checked.as_str(), hash.as_str()).await?
+            {
+                return Err(Error::Credentials);
             }
-        };
-        let open = match is_first {
-            Some(_) => q::extend_session(conn, session, now, now + *ttl).await?,
-            None => q::open_session(conn, session, now).await?,
-        };
-        let Some((user, scope)) = open else {
-            let ended = q::session_ended(conn, session).await?;
-            return Ok(Err(if ended { Refused::Unknown } else { Refused::Expired }));
-        };
-        let user: Option<User> = q::user(conn, user).await?.map(User::from);
-        let Some(user) = user.filter(|user| user.state == State::Active) else {
-            return Ok(Err(Refused::Unknown));
-        };
-        if is_first.is_some() {
-            q::insert_refresh_token(conn, &next.hash(), session, now).await?;
-        }
-        Ok(Ok(Exchanged { user, session: Session { id: session, scope }, token: next }))
-    })?;
-    outcome.map_err(Error::Refresh)
-}
+            q::insert_session(conn, &session, id, now, now + ttl).await?;
+            q::insert_refresh_token(conn, &token.hash(), session.id, now).await?;
+            Ok(Opened { user, session: session.clone(), token: token.clone() })
+        })
+    }
 
-/// The account of a session as it is now; `None` if the session is not this user's, has ended, or may not be used.
-///
-/// # Errors
-/// Faults of the database.
-pub async fn holder(db: &Db, session: SessionId, user: UserId) -> Result<Option<User>, Error> {
-    let row = read!(db, |conn, q| -> Result<_, Error> { Ok(q::user_of_session(conn, session, user).await?) })?;
-    Ok(row.map(User::from).filter(|user| user.state == State::Active))
-}
-
-/// Sessions that ended after that moment and, of that moment, after that session: in their order, at most `limit`.
-///
-/// # Errors
-/// Faults of the database.
-pub async fn ended(db: &Db, after: (DateTime<Utc>, SessionId), limit: i64) -> Result<Ended, Error> {
-    read!(db, |conn, q| -> Result<Ended, Error> { Ok(q::ended_sessions(conn, after, limit).await?) })
-}
-
-/// Ends the session that a refresh token belongs to, used or not. A token that is unknown is no error.
-///
-/// # Errors
-/// Faults of the database.
-pub async fn end(db: &Db, token: &RefreshToken, now: DateTime<Utc>) -> Result<(), Error> {
-    let token = token.hash();
-    write!(db, |conn, q| -> Result<(), Error> {
-        if let Some((session, ..)) = q::refresh_token(conn, &token).await? {
-            q::end_session(conn, session, EndReason::LogOut, now).await?;
-        }
-        Ok(())
-    })
-}
-
-/// Deletes what the successors of tokens were made from that were used before then: nobody may ask for them again.
-///
-/// # Errors
-/// Faults of the database.
-pub async fn forget_salts(db: &Db, before: DateTime<Utc>) -> Result<(), Error> {
-    write!(db, |conn, q| -> Result<(), Error> { Ok(q::forget_salts(conn, before).await.map(drop)?) })
-}
-
-/// Deletes sessions that were over before then, and tokens that were used before `tokens_before`; returns how many.
-///
-/// # Errors
-/// Faults of the database.
-pub async fn clean(db: &Db, before: DateTime<Utc>, tokens_before: DateTime<Utc>) -> Result<u64, Error> {
-    // In small transactions, so that nobody waits long for the one writer of SQLite.
-    const BATCH: i64 = 500;
-    let mut deleted = 0;
-    loop {
-        let rows = write!(db, |conn, q| -> Result<usize, Error> {
-            let sessions = q::delete_sessions(conn, before, BATCH).await?;
-            Ok(sessions + q::delete_used_tokens(conn, tokens_before, BATCH).await?)
+    /// Exchanges a refresh token for the next one. Any number of requests with one token get the same one, whether they
+    /// run at once or the answer to the first was lost, but only within `grace` and while the next one was not used. A
+    /// token that comes again later ends its session.
+    ///
+    /// # Errors
+    /// [`Error::Refresh`]; faults of the database.
+    pub async fn refresh_session(&self, token: &RefreshToken, exchange: &Exchange) -> Result<Opened, Error> {
+        let Exchange { salt, now, ttl, grace } = exchange;
+        let (hash, now) = (token.hash(), *now);
+        // A refusal may end the session, which must be committed, so it is not an error in the transaction.
+        let outcome = write!(self.db, |conn, q| -> Result<Result<Opened, Refused>, Error> {
+            let is_first = q::use_refresh_token(conn, &hash, salt.as_bytes(), now).await?;
+            let (session, next) = match is_first {
+                Some(session) => (session, token.successor(salt)),
+                None => {
+                    let Some(TokenRow { session, use_time: Some(use_time), successor_salt }) =
+                        q::refresh_token(conn, &hash).await?
+                    else {
+                        return Ok(Err(Refused::Unknown));
+                    };
+                    if q::session_ended(conn, session).await? {
+                        return Ok(Err(Refused::Unknown));
+                    }
+                    if judge_reuse(use_time, now, *grace) == Refused::Reused {
+                        q::end_session(conn, session, EndReason::TokenReused, now).await?;
+                        return Ok(Err(Refused::Reused));
+                    }
+                    let Some(salt) = successor_salt else { return Ok(Err(Refused::JustUsed)) };
+                    let next = token.successor(&Salt::stored(salt));
+                    match q::refresh_token(conn, &next.hash()).await? {
+                        Some(TokenRow { use_time: None, .. }) => (session, next),
+                        // The next token was used: the response was not lost, and this request is another client's, or
+                        // late.
+                        _ => return Ok(Err(Refused::JustUsed)),
+                    }
+                }
+            };
+            let open = match is_first {
+                Some(_) => q::extend_session(conn, session, now, now + *ttl).await?,
+                None => q::open_session(conn, session, now).await?,
+            };
+            let Some((user, scope)) = open else {
+                let ended = q::session_ended(conn, session).await?;
+                return Ok(Err(if ended { Refused::Unknown } else { Refused::Expired }));
+            };
+            let user: Option<User> = q::user(conn, user).await?.map(User::from);
+            let Some(user) = user.filter(|user| user.state == State::Active) else {
+                return Ok(Err(Refused::Unknown));
+            };
+            if is_first.is_some() {
+                q::insert_refresh_token(conn, &next.hash(), session, now).await?;
+            }
+            Ok(Ok(Opened { user, session: Session { id: session, scope }, token: next }))
         })?;
-        deleted += rows as u64;
-        if rows == 0 {
-            return Ok(deleted);
+        outcome.map_err(Error::Refresh)
+    }
+
+    /// The account of a session as it is now; `None` if the session is not this user's, has ended, or may not be used.
+    ///
+    /// # Errors
+    /// Faults of the database.
+    pub async fn session_holder(&self, session: SessionId, user: UserId) -> Result<Option<User>, Error> {
+        let row = read!(self.db, |conn, q| -> Result<_, Error> { Ok(q::user_of_session(conn, session, user).await?) })?;
+        Ok(row.map(User::from).filter(|user| user.state == State::Active))
+    }
+
+    /// Sessions that have ended, after this one in their order: at most `limit`.
+    ///
+    /// # Errors
+    /// Faults of the database.
+    pub async fn ended_sessions(&self, after: Ended, limit: i64) -> Result<Vec<Ended>, Error> {
+        read!(self.db, |conn, q| -> Result<Vec<Ended>, Error> { Ok(q::ended_sessions(conn, after, limit).await?) })
+    }
+
+    /// Ends the session that a refresh token belongs to, used or not. A token that is unknown is no error.
+    ///
+    /// # Errors
+    /// Faults of the database.
+    pub async fn end_session(&self, token: &RefreshToken, now: DateTime<Utc>) -> Result<(), Error> {
+        let token = token.hash();
+        write!(self.db, |conn, q| -> Result<(), Error> {
+            if let Some(row) = q::refresh_token(conn, &token).await? {
+                q::end_session(conn, row.session, EndReason::LogOut, now).await?;
+            }
+            Ok(())
+        })
+    }
+
+    /// Deletes what the successors of tokens were made from that were used before then: nobody may ask for them again.
+    ///
+    /// # Errors
+    /// Faults of the database.
+    pub async fn forget_salts(&self, before: DateTime<Utc>) -> Result<(), Error> {
+        write!(self.db, |conn, q| -> Result<(), Error> { Ok(q::forget_salts(conn, before).await.map(drop)?) })
+    }
+
+    /// Deletes sessions that were over before then, and tokens that were used before `tokens_before`; returns how many.
+    ///
+    /// # Errors
+    /// Faults of the database.
+    pub async fn clean_sessions(&self, before: DateTime<Utc>, tokens_before: DateTime<Utc>) -> Result<u64, Error> {
+        // In small transactions, so that nobody waits long for the one writer of SQLite.
+        const BATCH: i64 = 500;
+        let mut deleted = 0;
+        loop {
+            let rows = write!(self.db, |conn, q| -> Result<usize, Error> {
+                let sessions = q::delete_sessions(conn, before, BATCH).await?;
+                Ok(sessions + q::delete_used_tokens(conn, tokens_before, BATCH).await?)
+            })?;
+            deleted += rows as u64;
+            if rows == 0 {
+                return Ok(deleted);
+            }
         }
     }
 }

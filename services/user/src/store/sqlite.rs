@@ -1,11 +1,7 @@
 //! What SQLite alone needs: its schema and functions. A write transaction is the only one, so it locks nothing.
 
-#[path = "queries/keys.rs"]
-mod keys;
-#[path = "queries/sessions.rs"]
-mod sessions;
-#[path = "queries/users.rs"]
-mod users;
+#[path = "queries/mod.rs"]
+pub mod queries;
 
 /// Its tables.
 pub mod schema {
@@ -17,10 +13,7 @@ use diesel_async::RunQueryDsl;
 use souk_common::ids::UserId;
 pub use souk_store::db::sqlite::{Conn, position};
 
-/// All queries, as `q` in the macros.
-pub mod queries {
-    pub use super::{keep_user, keys::*, lock_admins, lock_user, sessions::*, users::*};
-}
+use self::queries::users;
 
 /// The account, which nobody else changes until the transaction ends.
 pub async fn lock_user(conn: &mut Conn, id: UserId) -> QueryResult<Option<users::Row>> {

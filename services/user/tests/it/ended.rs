@@ -14,7 +14,7 @@ use souk_proto::user::v1::{
     ChangePasswordRequest, GetMeRequest, ListEndedSessionsRequest, ListEndedSessionsResponse, LogOutRequest, Session,
     SetUserRolesRequest, session_service_client::SessionServiceClient,
 };
-use souk_user::{admin, domain::user::State, store};
+use souk_user::{admin, domain::user::State, store::Exchange};
 use tonic::{Request, Status};
 
 use crate::harness::{PASSWORD, Service, both, fields, id, name, refused};
@@ -83,13 +83,13 @@ async fn the_tokens_of_a_session_end_with_it() {
                     let long_ago = Utc::now() - TimeDelta::hours(1);
                     // As if it had been exchanged an hour ago.
                     let token = souk_user::domain::token::RefreshToken::sent(here.refresh_token.clone());
-                    let exchange = store::sessions::Exchange {
+                    let exchange = Exchange {
                         salt: souk_user::domain::token::Salt::random().unwrap(),
                         now: long_ago,
                         ttl: TimeDelta::days(30),
                         grace: TimeDelta::zero(),
                     };
-                    let exchanged = store::sessions::refresh(&souk.db, &token, &exchange).await.unwrap();
+                    let exchanged = souk.store.refresh_session(&token, &exchange).await.unwrap();
                     assert_eq!(exchanged.session.id, session);
                     refused(souk.refresh(&here.refresh_token).await, Reason::TokenInvalid);
                 }
@@ -157,7 +157,7 @@ async fn ended_sessions_are_listed_in_pages_then_incrementally() {
         let ago = Utc::now() - TimeDelta::minutes(17);
         let old = souk.log_in("ann@example.com", PASSWORD).await.unwrap();
         let token = souk_user::domain::token::RefreshToken::sent(old.refresh_token.clone());
-        store::sessions::end(&souk.db, &token, ago).await.unwrap();
+        souk.store.end_session(&token, ago).await.unwrap();
         let page = list(&souk, "", 0).await.unwrap();
         assert!(!ids(&page).contains(&sid(&old).as_str()) && ids(&page).contains(&sid(&next).as_str()));
 

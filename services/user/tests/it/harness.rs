@@ -8,7 +8,6 @@ use souk_proto::user::v1::{
     LogInRequest, RefreshSessionRequest, RegisterRequest, Session, User, session_service_client::SessionServiceClient,
     user_service_client::UserServiceClient,
 };
-use souk_store::db::Db;
 use souk_testkit::{
     db::{Engine, TestDatabase, database},
     people::CHEAP_HASHING,
@@ -18,12 +17,15 @@ pub use souk_testkit::{
     people::PASSWORD,
     service::{fields, refused},
 };
-use souk_user::{Config, DEFAULTS, ServeError, domain, store};
+use souk_user::{
+    Config, DEFAULTS, ServeError, domain,
+    store::{Actor, Store},
+};
 use tonic::{Status, service::interceptor::InterceptedService, transport::Channel};
 
 /// A running replica of the service.
 pub struct Service {
-    pub db: Db,
+    pub store: Store,
     pub config: Config,
     running: Running<ServeError>,
 }
@@ -58,8 +60,8 @@ impl Service {
     pub async fn start(database: &TestDatabase, settings: &[(&str, &str)]) -> Self {
         let config = config(database, settings);
         let running = Running::start(|listener, stop| souk_user::serve(config.clone(), listener, stop)).await;
-        let db = store::open(&config.settings.database, &config.common.data_dir).await.unwrap();
-        Self { db, config, running }
+        let store = Store::open(&config.settings.database, &config.common.data_dir).await.unwrap();
+        Self { store, config, running }
     }
 
     /// Stops it as SIGTERM does.
@@ -95,9 +97,7 @@ impl Service {
     pub async fn staff(&self, email: &str, role: Role) -> Session {
         let user = self.register(email).await;
         let roles: Roles = [role].into_iter().collect();
-        store::users::set_roles(&self.db, store::users::Actor::Operator, id(&user), "", roles, domain::now())
-            .await
-            .unwrap();
+        self.store.set_roles(Actor::Operator, id(&user), "", roles, domain::now()).await.unwrap();
         self.log_in(email, PASSWORD).await.unwrap()
     }
 

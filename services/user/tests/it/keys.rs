@@ -10,7 +10,7 @@ use serde_json::Value;
 use souk_common::error::Reason;
 use souk_proto::user::v1::{GetJsonWebKeySetRequest, GetMeRequest, JsonWebKey};
 use souk_testkit::wait;
-use souk_user::{domain, jobs, tokens};
+use souk_user::{domain, jobs};
 
 use crate::harness::{PASSWORD, Service, Souk, both, both_with, id, refused};
 
@@ -35,7 +35,7 @@ fn decode(token: &str, keys: &[JsonWebKey]) -> (Value, Value) {
 /// Replaces the key as if it had been that long ago, so that the new one signs now.
 async fn rotate(souk: &Souk, ago: TimeDelta) {
     let now = domain::now() - ago;
-    assert!(tokens::rotate_key(&souk.db, now, Utc::now()).await.unwrap().is_some());
+    assert!(souk.store.rotate_key(now, Utc::now()).await.unwrap().is_some());
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -106,8 +106,8 @@ async fn a_key_whose_last_token_ran_out_is_forgotten() {
         let keys = published(&souk).await;
         assert_eq!(keys.len(), 1);
         let day = TimeDelta::days(1);
-        assert_eq!(jobs::turn_keys(souk.db.clone(), day, TimeDelta::minutes(15)).await.unwrap(), 1);
-        assert_eq!(jobs::turn_keys(souk.db.clone(), day, TimeDelta::minutes(15)).await.unwrap(), 0);
+        assert_eq!(jobs::turn_keys(souk.store.clone(), day, TimeDelta::minutes(15)).await.unwrap(), 1);
+        assert_eq!(jobs::turn_keys(souk.store.clone(), day, TimeDelta::minutes(15)).await.unwrap(), 0);
         assert_eq!(published(&souk).await, keys);
 
         let fresh = Service::start(&souk.database, &[]).await;
@@ -115,7 +115,10 @@ async fn a_key_whose_last_token_ran_out_is_forgotten() {
         let new = fresh.log_in("ann@example.com", PASSWORD).await.unwrap();
         fresh.users_as(&new.access_token).get_me(GetMeRequest {}).await.unwrap();
         // Old enough now: replaced, and published beside the new one.
-        assert_eq!(jobs::turn_keys(souk.db.clone(), TimeDelta::minutes(1), TimeDelta::minutes(15)).await.unwrap(), 1);
+        assert_eq!(
+            jobs::turn_keys(souk.store.clone(), TimeDelta::minutes(1), TimeDelta::minutes(15)).await.unwrap(),
+            1
+        );
         assert_eq!(published(&souk).await.len(), 2);
     }
 }

@@ -12,7 +12,7 @@ use souk_user::{
         password::{Cost, Hash, Password},
         user::User,
     },
-    store::{self, users::Actor},
+    store::Actor,
 };
 use tonic::Code;
 
@@ -76,7 +76,7 @@ async fn loop_until(most: usize, mut holds: impl AsyncFnMut() -> bool) -> bool {
 async fn a_hash_of_another_cost_is_replaced_at_log_in() {
     for souk in both().await {
         let user = souk.register("ann@example.com").await;
-        let stored = async || store::users::password_hash(&souk.db, id(&user)).await.unwrap().unwrap();
+        let stored = async || souk.store.password_hash(id(&user)).await.unwrap().unwrap();
         let before = stored().await;
         souk.log_in("ann@example.com", PASSWORD).await.unwrap();
         assert_eq!(stored().await, before);
@@ -164,8 +164,8 @@ async fn a_hash_of_an_uncomposed_password_works_and_is_replaced() {
         let argon2 = argon2::Argon2::new(argon2::Algorithm::Argon2id, argon2::Version::V0x13, params);
         let raw = argon2::PasswordHasher::hash_password(&argon2, DECOMPOSED.as_bytes()).unwrap().to_string();
         let raw = Hash::stored(raw);
-        store::users::insert(&souk.db, Actor::Operator, &user, Some(&raw)).await.unwrap();
-        let stored = async || store::users::password_hash(&souk.db, user.id).await.unwrap().unwrap();
+        souk.store.create_user(Actor::Operator, &user, Some(&raw)).await.unwrap();
+        let stored = async || souk.store.password_hash(user.id).await.unwrap().unwrap();
 
         refused(souk.log_in("ann@example.com", COMPOSED).await, Reason::CredentialsInvalid);
         assert_eq!(stored().await, raw);

@@ -20,7 +20,7 @@ use souk_user::{
         update::{Change, Values},
     },
     error::Error,
-    store::{self, users::Actor},
+    store::Actor,
 };
 use tokio::sync::Barrier;
 use tonic::Status;
@@ -128,10 +128,10 @@ async fn administrators_who_all_go_at_once_leave_one() {
                 admins.push(session.user.unwrap());
             }
             let attempts = admins.iter().enumerate().map(|(at, admin)| {
-                let db = if at % 2 == 0 { souk.db.clone() } else { replica.db.clone() };
+                let store = if at % 2 == 0 { souk.store.clone() } else { replica.store.clone() };
                 let id = id(admin);
                 async move {
-                    let gone = store::users::set_roles(&db, Actor::Operator, id, "", Roles::default(), now()).await;
+                    let gone = store.set_roles(Actor::Operator, id, "", Roles::default(), now()).await;
                     gone.map_err(Status::from)
                 }
             });
@@ -163,20 +163,18 @@ async fn a_demoted_administrator_does_not_make_himself_one_again() {
             });
             let results = together(attempts).await;
             results[4].as_ref().unwrap();
-            let after = store::users::get(&souk.db, id(mallory.user.as_ref().unwrap())).await.unwrap();
+            let after = souk.store.user(id(mallory.user.as_ref().unwrap())).await.unwrap();
             assert_eq!(after.roles, Roles::default(), "{} round {round}", souk.database.engine);
             // A request that was let in before the roles changed, and gets to the database after that.
-            let (user, db) = (id(mallory.user.as_ref().unwrap()), &souk.db);
+            let (user, store) = (id(mallory.user.as_ref().unwrap()), &souk.store);
             let late = Actor::Holder { user, role: Role::Admin };
             let admin = Roles::from_iter([Role::Admin]);
             let new = domain::user::User::new(Email::parse("x@example.com").unwrap(), "".into(), "".into(), now());
             let change = Change::read(&[], Values { display_name: "X".into(), ..Values::default() }, true).unwrap();
             let results = [
-                store::users::set_roles(db, late, user, "", admin, now()).await.map(drop),
-                store::users::insert(db, late, &new, None).await,
-                store::users::update(db, late, id(friend.user.as_ref().unwrap()), "", &change, true, now())
-                    .await
-                    .map(drop),
+                store.set_roles(late, user, "", admin, now()).await.map(drop),
+                store.create_user(late, &new, None).await,
+                store.update_user(late, id(friend.user.as_ref().unwrap()), "", &change, true, now()).await.map(drop),
             ];
             assert!(results.iter().all(|result| matches!(result, Err(Error::NoLonger(Role::Admin)))), "{results:?}");
             for service in [&souk.service, &replica] {

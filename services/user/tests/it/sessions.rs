@@ -12,7 +12,7 @@ use souk_user::{
     },
     error::Error,
     jobs,
-    store::{self, sessions::Exchange},
+    store::Exchange,
 };
 use tonic::Code;
 
@@ -78,7 +78,7 @@ async fn after_the_grace_a_token_that_comes_again_was_stolen() {
                 ttl: TimeDelta::days(30),
                 grace: TimeDelta::seconds(30),
             };
-            store::sessions::refresh(&souk.db, &token, &exchange).await
+            souk.store.refresh_session(&token, &exchange).await
         };
         let next = refresh(0).await.unwrap().token.expose();
         assert_eq!(refresh(30).await.unwrap().token.expose(), next);
@@ -96,9 +96,9 @@ async fn what_a_successor_is_made_from_is_forgotten_after_the_grace() {
         let ann = souk.customer("ann@example.com").await;
         let lost = souk.refresh(&ann.refresh_token).await.unwrap();
         let month = TimeDelta::days(30);
-        jobs::clean_sessions(souk.db.clone(), month, TimeDelta::minutes(1)).await.unwrap();
+        jobs::clean_sessions(souk.store.clone(), month, TimeDelta::minutes(1)).await.unwrap();
         assert_eq!(souk.refresh(&ann.refresh_token).await.unwrap().refresh_token, lost.refresh_token);
-        jobs::clean_sessions(souk.db.clone(), month, TimeDelta::seconds(-1)).await.unwrap();
+        jobs::clean_sessions(souk.store.clone(), month, TimeDelta::seconds(-1)).await.unwrap();
         refused(souk.refresh(&ann.refresh_token).await, Reason::Conflict);
         souk.refresh(&lost.refresh_token).await.unwrap();
     }
@@ -160,7 +160,7 @@ async fn a_session_that_rests_too_long_has_expired() {
         let refresh = async |token: &RefreshToken, days| {
             let (salt, now) = (Salt::random().unwrap(), Utc::now() + TimeDelta::days(days));
             let exchange = Exchange { salt, now, ttl: TimeDelta::days(30), grace: TimeDelta::zero() };
-            store::sessions::refresh(&souk.db, token, &exchange).await
+            souk.store.refresh_session(token, &exchange).await
         };
         // Used after 29 days, it lives on for 30 from then.
         let next = refresh(&token, 29).await.unwrap().token;
@@ -199,10 +199,13 @@ async fn cleaning_deletes_what_is_over_and_nothing_else() {
         let over = souk.log_in("ann@example.com", PASSWORD).await.unwrap();
         let request = LogOutRequest { refresh_token: over.refresh_token };
         souk.sessions().log_out(request).await.unwrap();
-        assert_eq!(jobs::clean_sessions(souk.db.clone(), TimeDelta::days(30), TimeDelta::minutes(1)).await.unwrap(), 0);
+        assert_eq!(
+            jobs::clean_sessions(souk.store.clone(), TimeDelta::days(30), TimeDelta::minutes(1)).await.unwrap(),
+            0
+        );
 
         let later = Utc::now() + TimeDelta::seconds(1);
-        assert_eq!(store::sessions::clean(&souk.db, later, later).await.unwrap(), 2);
+        assert_eq!(souk.store.clean_sessions(later, later).await.unwrap(), 2);
         souk.refresh(&next.refresh_token).await.unwrap();
         // The used token was deleted, so it is one that was never there.
         refused(souk.refresh(&alive.refresh_token).await, Reason::TokenInvalid);

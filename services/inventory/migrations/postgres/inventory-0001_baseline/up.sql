@@ -16,7 +16,7 @@ CREATE TABLE products (
     version bigint NOT NULL,
     created_at timestamptz NOT NULL,
     updated_at timestamptz NOT NULL,
-    -- The words that a product is found by, made by the service (src/domain/search.rs), not by a text search configuration,
+    -- The words that a product is found by, made by the service (src/domain/product/search.rs), not by a text search configuration,
     -- whose words depend on the database's locale. words_version is the product's version that they were made of.
     words text NOT NULL DEFAULT '',
     words_version bigint NOT NULL DEFAULT 0,

@@ -16,7 +16,7 @@ CREATE TABLE products (
     version INTEGER NOT NULL,
     created_at TEXT NOT NULL,
     updated_at TEXT NOT NULL,
-    -- The words that a product is found by, made by the service (src/domain/search.rs). words_version is the product's
+    -- The words that a product is found by, made by the service (src/domain/product/search.rs). words_version is the product's
     -- version that they were made of.
     words TEXT NOT NULL DEFAULT '',
     words_version INTEGER NOT NULL DEFAULT 0,

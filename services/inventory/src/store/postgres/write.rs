@@ -1,4 +1,4 @@
-//! Writes a batch's changes: one statement for each kind of row, whatever their number.
+//! Writes many rows at once: one statement for each kind of row, whatever their number.
 
 use chrono::{DateTime, Utc};
 use diesel::{
@@ -7,7 +7,7 @@ use diesel::{
 };
 use diesel_async::RunQueryDsl;
 use futures::join;
-use souk_common::ids::{LedgerEntryId, LocationId, OrderId, ProductId};
+use souk_common::ids::{LedgerEntryId, OrderId};
 use souk_store::{
     db::{
         DbError,
@@ -16,7 +16,7 @@ use souk_store::{
     events::{Draft, postgres::append},
 };
 
-use super::Conn;
+use super::{Conn, queries::products::Row};
 use crate::{
     domain::{
         book::{Answer, Changes, Entry, StockRow},
@@ -52,30 +52,25 @@ pub async fn write(
     add_lines(conn, &changes.relined).await
 }
 
-/// The rows' products, locations, pieces on hand and pieces reserved.
-type StockColumns = (Vec<ProductId>, Vec<LocationId>, (Vec<i64>, Vec<i64>));
-
-fn stock_columns(rows: &[StockRow]) -> StockColumns {
-    let numbers = rows.iter().map(|row| (row.level.on_hand, row.level.reserved)).unzip();
-    let products = rows.iter().map(|row| row.place.0).collect();
-    (products, rows.iter().map(|row| row.place.1).collect(), numbers)
+/// One value of each row: a parameter of a statement.
+fn column<'a, R, T>(rows: &'a [R], of: impl Fn(&'a R) -> T) -> Vec<T> {
+    rows.iter().map(of).collect()
 }
 
 async fn add_stock(mut conn: &Conn, now: DateTime<Utc>, rows: &[StockRow]) -> Result<(), Error> {
     if rows.is_empty() {
         return Ok(());
     }
-    let (products, locations, (on_hand, reserved)) = stock_columns(rows);
     let added = sql_query(
         "INSERT INTO stock (product_id, location_id, on_hand, reserved, updated_at)
          SELECT product_id, location_id, on_hand, reserved, $5
          FROM unnest($1, $2, $3, $4) AS new (product_id, location_id, on_hand, reserved)
          ON CONFLICT DO NOTHING",
     )
-    .bind::<Array<Uuid>, _>(products)
-    .bind::<Array<Uuid>, _>(locations)
-    .bind::<Array<BigInt>, _>(on_hand)
-    .bind::<Array<BigInt>, _>(reserved)
+    .bind::<Array<Uuid>, _>(column(rows, |row| row.place.0))
+    .bind::<Array<Uuid>, _>(column(rows, |row| row.place.1))
+    .bind::<Array<BigInt>, _>(column(rows, |row| row.level.on_hand))
+    .bind::<Array<BigInt>, _>(column(rows, |row| row.level.reserved))
     .bind::<Timestamptz, _>(now)
     .kept()
     .execute(&mut conn)
@@ -87,16 +82,15 @@ async fn change_stock(mut conn: &Conn, now: DateTime<Utc>, rows: &[StockRow]) ->
     if rows.is_empty() {
         return Ok(());
     }
-    let (products, locations, (on_hand, reserved)) = stock_columns(rows);
     sql_query(
         "UPDATE stock SET on_hand = new.on_hand, reserved = new.reserved, updated_at = $5
          FROM unnest($1, $2, $3, $4) AS new (product_id, location_id, on_hand, reserved)
          WHERE stock.product_id = new.product_id AND stock.location_id = new.location_id",
     )
-    .bind::<Array<Uuid>, _>(products)
-    .bind::<Array<Uuid>, _>(locations)
-    .bind::<Array<BigInt>, _>(on_hand)
-    .bind::<Array<BigInt>, _>(reserved)
+    .bind::<Array<Uuid>, _>(column(rows, |row| row.place.0))
+    .bind::<Array<Uuid>, _>(column(rows, |row| row.place.1))
+    .bind::<Array<BigInt>, _>(column(rows, |row| row.level.on_hand))
+    .bind::<Array<BigInt>, _>(column(rows, |row| row.level.reserved))
     .bind::<Timestamptz, _>(now)
     .kept()
     .execute(&mut conn)
@@ -104,24 +98,11 @@ async fn change_stock(mut conn: &Conn, now: DateTime<Utc>, rows: &[StockRow]) ->
     Ok(())
 }
 
-/// The reservations' orders, states, hashes, and when they run out.
-type ReservationColumns = (Vec<OrderId>, Vec<&'static str>, Vec<Vec<u8>>, Vec<DateTime<Utc>>);
-
-fn reservation_columns(rows: &[Reservation]) -> ReservationColumns {
-    (
-        rows.iter().map(|row| row.order).collect(),
-        rows.iter().map(|row| word(row.state)).collect(),
-        rows.iter().map(|row| row.items_hash.clone()).collect(),
-        rows.iter().map(|row| row.expires_at).collect(),
-    )
-}
-
 async fn add_reservations(mut conn: &Conn, now: DateTime<Utc>, rows: &[Reservation]) -> Result<(), Error> {
     if rows.is_empty() {
         return Ok(());
     }
-    let (orders, states, hashes, expires_at) = reservation_columns(rows);
-    let (of, products, locations, (quantities, returned), held_until) = line_columns(rows);
+    let lines = lines_of(rows);
     sql_query(
         "WITH made AS (
             INSERT INTO reservations (id, state, items_hash, expires_at, created_at, updated_at)
@@ -131,17 +112,17 @@ async fn add_reservations(mut conn: &Conn, now: DateTime<Utc>, rows: &[Reservati
          INSERT INTO reservation_lines (reservation_id, product_id, location_id, quantity, returned, held_until)
          SELECT * FROM unnest($6, $7, $8, $9, $10, $11)",
     )
-    .bind::<Array<Uuid>, _>(orders)
-    .bind::<Array<Text>, _>(states)
-    .bind::<Array<Binary>, _>(hashes)
-    .bind::<Array<Timestamptz>, _>(expires_at)
+    .bind::<Array<Uuid>, _>(column(rows, |row| row.order))
+    .bind::<Array<Text>, _>(column(rows, |row| word(row.state)))
+    .bind::<Array<Binary>, _>(column(rows, |row| &row.items_hash))
+    .bind::<Array<Timestamptz>, _>(column(rows, |row| row.expires_at))
     .bind::<Timestamptz, _>(now)
-    .bind::<Array<Uuid>, _>(of)
-    .bind::<Array<Uuid>, _>(products)
-    .bind::<Array<Uuid>, _>(locations)
-    .bind::<Array<BigInt>, _>(quantities)
-    .bind::<Array<BigInt>, _>(returned)
-    .bind::<Array<Nullable<Timestamptz>>, _>(held_until)
+    .bind::<Array<Uuid>, _>(column(&lines, |line| line.of.order))
+    .bind::<Array<Uuid>, _>(column(&lines, |line| line.held.product))
+    .bind::<Array<Uuid>, _>(column(&lines, |line| line.held.location))
+    .bind::<Array<BigInt>, _>(column(&lines, |line| line.held.quantity))
+    .bind::<Array<BigInt>, _>(column(&lines, |line| line.held.returned))
+    .bind::<Array<Nullable<Timestamptz>>, _>(column(&lines, |line| line.of.held_until()))
     .kept()
     .execute(&mut conn)
     .await
@@ -159,17 +140,16 @@ async fn move_reservations(mut conn: &Conn, now: DateTime<Utc>, rows: &[Reservat
     if rows.is_empty() {
         return Ok(());
     }
-    let (orders, states, hashes, expires_at) = reservation_columns(rows);
     sql_query(
         "UPDATE reservations
          SET state = new.state, items_hash = new.items_hash, expires_at = new.expires_at, updated_at = $5
          FROM unnest($1, $2, $3, $4) AS new (id, state, items_hash, expires_at)
          WHERE reservations.id = new.id",
     )
-    .bind::<Array<Uuid>, _>(orders)
-    .bind::<Array<Text>, _>(states)
-    .bind::<Array<Binary>, _>(hashes)
-    .bind::<Array<Timestamptz>, _>(expires_at)
+    .bind::<Array<Uuid>, _>(column(rows, |row| row.order))
+    .bind::<Array<Text>, _>(column(rows, |row| word(row.state)))
+    .bind::<Array<Binary>, _>(column(rows, |row| &row.items_hash))
+    .bind::<Array<Timestamptz>, _>(column(rows, |row| row.expires_at))
     .bind::<Timestamptz, _>(now)
     .kept()
     .execute(&mut conn)
@@ -193,44 +173,39 @@ async fn drop_lines(mut conn: &Conn, rows: &[Reservation]) -> Result<(), Error> 
     if rows.is_empty() {
         return Ok(());
     }
-    let orders: Vec<_> = rows.iter().map(|row| row.order).collect();
     sql_query("DELETE FROM reservation_lines WHERE reservation_id = ANY($1)")
-        .bind::<Array<Uuid>, _>(orders)
+        .bind::<Array<Uuid>, _>(column(rows, |row| row.order))
         .kept()
         .execute(&mut conn)
         .await?;
     Ok(())
 }
 
-/// The lines' orders, products, locations, quantities and pieces that came back, and until when they hold stock.
-type LineColumns = (Vec<OrderId>, Vec<ProductId>, Vec<LocationId>, (Vec<i64>, Vec<i64>), Vec<Option<DateTime<Utc>>>);
+/// A line of a reservation.
+struct HeldLine<'a> {
+    of: &'a Reservation,
+    held: &'a Line,
+}
 
-fn line_columns(rows: &[Reservation]) -> LineColumns {
-    let lines = || rows.iter().flat_map(|row| row.lines.iter().map(move |line| (row, line)));
-    (
-        lines().map(|(row, _)| row.order).collect(),
-        lines().map(|(_, line)| line.product).collect(),
-        lines().map(|(_, line)| line.location).collect(),
-        lines().map(|(_, line)| (line.quantity, line.returned)).unzip(),
-        lines().map(|(row, _)| row.held_until()).collect(),
-    )
+fn lines_of(rows: &[Reservation]) -> Vec<HeldLine<'_>> {
+    rows.iter().flat_map(|of| of.lines.iter().map(move |held| HeldLine { of, held })).collect()
 }
 
 async fn add_lines(mut conn: &Conn, rows: &[Reservation]) -> Result<(), Error> {
     if rows.is_empty() {
         return Ok(());
     }
-    let (orders, products, locations, (quantities, returned), held_until) = line_columns(rows);
+    let lines = lines_of(rows);
     sql_query(
         "INSERT INTO reservation_lines (reservation_id, product_id, location_id, quantity, returned, held_until)
          SELECT * FROM unnest($1, $2, $3, $4, $5, $6)",
     )
-    .bind::<Array<Uuid>, _>(orders)
-    .bind::<Array<Uuid>, _>(products)
-    .bind::<Array<Uuid>, _>(locations)
-    .bind::<Array<BigInt>, _>(quantities)
-    .bind::<Array<BigInt>, _>(returned)
-    .bind::<Array<Nullable<Timestamptz>>, _>(held_until)
+    .bind::<Array<Uuid>, _>(column(&lines, |line| line.of.order))
+    .bind::<Array<Uuid>, _>(column(&lines, |line| line.held.product))
+    .bind::<Array<Uuid>, _>(column(&lines, |line| line.held.location))
+    .bind::<Array<BigInt>, _>(column(&lines, |line| line.held.quantity))
+    .bind::<Array<BigInt>, _>(column(&lines, |line| line.held.returned))
+    .bind::<Array<Nullable<Timestamptz>>, _>(column(&lines, |line| line.of.held_until()))
     .kept()
     .execute(&mut conn)
     .await?;
@@ -247,10 +222,10 @@ async fn return_lines(mut conn: &Conn, rows: &[(OrderId, Line)]) -> Result<(), E
          WHERE line.reservation_id = new.reservation_id
             AND line.product_id = new.product_id AND line.location_id = new.location_id",
     )
-    .bind::<Array<Uuid>, _>(rows.iter().map(|(order, _)| *order).collect::<Vec<_>>())
-    .bind::<Array<Uuid>, _>(rows.iter().map(|(_, line)| line.product).collect::<Vec<_>>())
-    .bind::<Array<Uuid>, _>(rows.iter().map(|(_, line)| line.location).collect::<Vec<_>>())
-    .bind::<Array<BigInt>, _>(rows.iter().map(|(_, line)| line.returned).collect::<Vec<_>>())
+    .bind::<Array<Uuid>, _>(column(rows, |(order, _)| *order))
+    .bind::<Array<Uuid>, _>(column(rows, |(_, line)| line.product))
+    .bind::<Array<Uuid>, _>(column(rows, |(_, line)| line.location))
+    .bind::<Array<BigInt>, _>(column(rows, |(_, line)| line.returned))
     .kept()
     .execute(&mut conn)
     .await?;
@@ -261,11 +236,8 @@ async fn add_ledger(mut conn: &Conn, now: DateTime<Utc>, entries: &[Entry]) -> R
     if entries.is_empty() {
         return Ok(());
     }
-    let of = |entry: &Entry| (entry.movement.quantity, entry.movement.on_hand_after);
-    let (quantities, on_hand_after): (Vec<i64>, Vec<i64>) = entries.iter().map(of).unzip();
-    let request = |entry: &Entry| entry.request.clone().unzip();
-    let (requests, items): (Vec<_>, Vec<_>) = entries.iter().map(request).unzip();
-    let text = |field: fn(&Entry) -> &str| entries.iter().map(field).collect::<Vec<_>>();
+    let key = |entry: &Entry| entry.request.as_ref().map(|of| of.key.clone());
+    let number = |entry: &Entry| entry.request.as_ref().map_or(0, |of| of.number);
     let added = sql_query(
         "INSERT INTO ledger (id, product_id, location_id, quantity, on_hand_after, reason, reference, note, actor,
             request, item, created_at)
@@ -277,17 +249,17 @@ async fn add_ledger(mut conn: &Conn, now: DateTime<Utc>, entries: &[Entry]) -> R
          ORDER BY number
          ON CONFLICT DO NOTHING",
     )
-    .bind::<Array<Uuid>, _>(entries.iter().map(|_| LedgerEntryId::new()).collect::<Vec<_>>())
-    .bind::<Array<Uuid>, _>(entries.iter().map(|entry| entry.movement.product).collect::<Vec<_>>())
-    .bind::<Array<Uuid>, _>(entries.iter().map(|entry| entry.movement.location).collect::<Vec<_>>())
-    .bind::<Array<BigInt>, _>(quantities)
-    .bind::<Array<BigInt>, _>(on_hand_after)
-    .bind::<Array<Text>, _>(text(|entry| word(entry.movement.reason)))
-    .bind::<Array<Text>, _>(text(|entry| &entry.movement.reference))
-    .bind::<Array<Text>, _>(text(|entry| &entry.movement.note))
-    .bind::<Array<Text>, _>(text(|entry| &entry.movement.actor))
-    .bind::<Array<Nullable<Binary>>, _>(requests)
-    .bind::<Array<Integer>, _>(items.into_iter().map(Option::unwrap_or_default).collect::<Vec<i32>>())
+    .bind::<Array<Uuid>, _>(column(entries, |_| LedgerEntryId::new()))
+    .bind::<Array<Uuid>, _>(column(entries, |entry| entry.movement.product))
+    .bind::<Array<Uuid>, _>(column(entries, |entry| entry.movement.location))
+    .bind::<Array<BigInt>, _>(column(entries, |entry| entry.movement.quantity))
+    .bind::<Array<BigInt>, _>(column(entries, |entry| entry.movement.on_hand_after))
+    .bind::<Array<Text>, _>(column(entries, |entry| word(entry.movement.reason)))
+    .bind::<Array<Text>, _>(column(entries, |entry| &entry.movement.reference))
+    .bind::<Array<Text>, _>(column(entries, |entry| &entry.movement.note))
+    .bind::<Array<Text>, _>(column(entries, |entry| &entry.movement.actor))
+    .bind::<Array<Nullable<Binary>>, _>(column(entries, key))
+    .bind::<Array<Integer>, _>(column(entries, number))
     .bind::<Timestamptz, _>(now)
     .kept()
     .execute(&mut conn)
@@ -306,12 +278,92 @@ async fn add_answers(mut conn: &Conn, now: DateTime<Utc>, answers: &[(Vec<u8>, A
          SELECT id, hash, answer, $4 FROM unnest($1, $2, $3) AS new (id, hash, answer)
          ON CONFLICT DO NOTHING",
     )
-    .bind::<Array<Binary>, _>(answers.iter().map(|(id, _)| id.clone()).collect::<Vec<_>>())
-    .bind::<Array<Binary>, _>(answers.iter().map(|(_, answer)| answer.hash.clone()).collect::<Vec<_>>())
+    .bind::<Array<Binary>, _>(column(answers, |(id, _)| id))
+    .bind::<Array<Binary>, _>(column(answers, |(_, answer)| &answer.hash))
     .bind::<Array<Text>, _>(texts)
     .bind::<Timestamptz, _>(now)
     .kept()
     .execute(&mut conn)
     .await?;
     if added == answers.len() { Ok(()) } else { Err(collided()) }
+}
+
+/// Adds products; how many were. A stock code that is there by now is left out.
+pub async fn insert_products(conn: &mut Conn, rows: Vec<Row>) -> Result<usize, Error> {
+    if rows.is_empty() {
+        return Ok(0);
+    }
+    let query = sql_query(
+        "INSERT INTO products (id, sku, sku_key, title, title_key, description, price_minor, price_currency, price_rank,
+            tracking, state, version, created_at, updated_at, words, low_stock_threshold,
+            words_version)
+         SELECT new.*, new.version FROM unnest($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15,
+            $16)
+            AS new (id, sku, sku_key, title, title_key, description, price_minor, price_currency, price_rank, tracking,
+                state, version, created_at, updated_at, words, low_stock_threshold)
+         ON CONFLICT DO NOTHING",
+    );
+    let query = query
+        .bind::<Array<Uuid>, _>(column(&rows, |row| row.id))
+        .bind::<Array<Text>, _>(column(&rows, |row| &row.sku))
+        .bind::<Array<Text>, _>(column(&rows, |row| &row.sku_key))
+        .bind::<Array<Text>, _>(column(&rows, |row| &row.title))
+        .bind::<Array<Text>, _>(column(&rows, |row| &row.title_key))
+        .bind::<Array<Text>, _>(column(&rows, |row| &row.description))
+        .bind::<Array<BigInt>, _>(column(&rows, |row| row.price_minor))
+        .bind::<Array<Text>, _>(column(&rows, |row| row.price_currency))
+        .bind::<Array<BigInt>, _>(column(&rows, |row| row.price_rank))
+        .bind::<Array<Text>, _>(column(&rows, |row| &row.tracking))
+        .bind::<Array<Text>, _>(column(&rows, |row| &row.state))
+        .bind::<Array<BigInt>, _>(column(&rows, |row| row.version))
+        .bind::<Array<Timestamptz>, _>(column(&rows, |row| row.created_at))
+        .bind::<Array<Timestamptz>, _>(column(&rows, |row| row.updated_at))
+        .bind::<Array<Text>, _>(column(&rows, Row::words))
+        .bind::<Array<Nullable<BigInt>>, _>(column(&rows, |row| row.low_stock_threshold));
+    Ok(query.execute(conn).await?)
+}
+
+/// Changes products that still have the version which their rows give; how many were.
+pub async fn change_products(conn: &mut Conn, now: DateTime<Utc>, rows: Vec<Row>) -> Result<usize, Error> {
+    if rows.is_empty() {
+        return Ok(0);
+    }
+    let query = sql_query(
+        "UPDATE products SET title = new.title, title_key = new.title_key, description = new.description,
+            price_minor = new.price_minor, price_currency = new.price_currency, price_rank = new.price_rank,
+            version = new.version + 1, updated_at = $9, words = new.words, words_version = new.version + 1,
+            low_stock_threshold = new.low_stock_threshold, state = new.state
+         FROM unnest($1, $2, $3, $4, $5, $6, $7, $8, $10, $11, $12)
+            AS new (id, version, title, title_key, description, price_minor, price_currency, price_rank, words,
+                low_stock_threshold, state)
+         WHERE products.id = new.id AND products.version = new.version",
+    );
+    let query = query
+        .bind::<Array<Uuid>, _>(column(&rows, |row| row.id))
+        .bind::<Array<BigInt>, _>(column(&rows, |row| row.version))
+        .bind::<Array<Text>, _>(column(&rows, |row| &row.title))
+        .bind::<Array<Text>, _>(column(&rows, |row| &row.title_key))
+        .bind::<Array<Text>, _>(column(&rows, |row| &row.description))
+        .bind::<Array<BigInt>, _>(column(&rows, |row| row.price_minor))
+        .bind::<Array<Text>, _>(column(&rows, |row| row.price_currency))
+        .bind::<Array<BigInt>, _>(column(&rows, |row| row.price_rank))
+        .bind::<Timestamptz, _>(now)
+        .bind::<Array<Text>, _>(column(&rows, Row::words))
+        .bind::<Array<Nullable<BigInt>>, _>(column(&rows, |row| row.low_stock_threshold))
+        .bind::<Array<Text>, _>(column(&rows, |row| &row.state));
+    Ok(query.execute(conn).await?)
+}
+
+/// Writes the words of products that still have the version which their rows give.
+pub async fn write_words(conn: &mut Conn, rows: Vec<Row>) -> Result<usize, Error> {
+    let query = sql_query(
+        "UPDATE products SET words = new.words, words_version = new.version
+         FROM unnest($1, $2, $3) AS new (id, version, words)
+         WHERE products.id = new.id AND products.version = new.version",
+    );
+    let query = query
+        .bind::<Array<Uuid>, _>(column(&rows, |row| row.id))
+        .bind::<Array<BigInt>, _>(column(&rows, |row| row.version))
+        .bind::<Array<Text>, _>(column(&rows, Row::words));
+    Ok(query.execute(conn).await?)
 }

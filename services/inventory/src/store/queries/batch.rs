@@ -13,22 +13,21 @@ use souk_common::ids::{OrderId, ProductId};
 
 use super::{
     super::{
-        Any, Conn, clock, lock_reservations, lock_stock,
+        Any, Conn, clock,
         schema::{Time, ledger, requests},
         write,
     },
-    CHUNK, locations, products, reservations,
+    CHUNK, locations, products, reservations, stock,
 };
 use crate::{
     domain::{
-        book::{Answer, Book, Facts, Known, Spent, StockRow},
+        book::{Answer, Book, Known, Spent, StockRow, low::Watched},
         command::Command,
-        low::Watched,
         product::State,
     },
     error::Error,
-    outbox,
-    store::{BatchOutcome, codes::value, collided},
+    events,
+    store::{BatchOutcome, collided},
 };
 
 /// Runs a batch. `also` are products that an earlier attempt found it must lock as well.
@@ -53,16 +52,16 @@ pub async fn run(conn: &mut Conn, commands: &[Command], also: &BTreeSet<ProductI
     locked.extend(reservations::products_of(conn, &lapsed).await?);
 
     // Lock, and read again: rows may have changed before they were locked.
-    let (stock, locations, products, spent) = at_once!(
+    let (levels, locations, facts, spent) = at_once!(
         conn,
-        lock_stock(&sorted(&locked)),
+        stock::lock(&sorted(&locked)),
         locations::filling_order(),
-        facts(&sorted(&locked)),
+        products::facts(&sorted(&locked)),
         spent(&keys),
     )?;
     // Replicas of the service begin their transactions in another order than they get the locks in. The ledger's times
     // never go back at a place all the same, so that its last entry by a time is its last one up to then.
-    let posted_at = stock.iter().map(|line| line.updated_at).fold(now, DateTime::max);
+    let posted_at = levels.iter().map(|line| line.updated_at).fold(now, DateTime::max);
     let mut wanted = orders;
     wanted.extend(lapsed);
     // Whoever changes a reservation that has lines holds their stock, as this batch does now. So of these three none must be
@@ -71,20 +70,20 @@ pub async fn run(conn: &mut Conn, commands: &[Command], also: &BTreeSet<ProductI
     let (lapsed, mut rows, mut lines) = at_once!(
         conn,
         reservations::lapsed_of(&sorted(&touched), now),
-        lock_reservations(&ids),
+        reservations::lock(&ids),
         reservations::lines(&ids),
     )?;
     let more: Vec<_> = lapsed.into_iter().filter(|order| !wanted.contains(order)).collect();
     if !more.is_empty() {
-        rows.extend(lock_reservations(conn, &more).await?);
+        rows.extend(reservations::lock(conn, &more).await?);
         lines.extend(reservations::lines(conn, &more).await?);
     }
     let known = Known {
         now,
         posted_at,
         locations,
-        products,
-        stock: stock.into_iter().map(StockRow::from).collect(),
+        products: facts,
+        stock: levels.into_iter().map(StockRow::from).collect(),
         reservations: reservations::with_lines(rows, lines)?,
         spent,
     };
@@ -102,26 +101,18 @@ pub async fn run(conn: &mut Conn, commands: &[Command], also: &BTreeSet<ProductI
     let mut book = Book::open(known);
     let answers = book.decide(commands);
     let changes = book.into_changes();
-    let mut events = outbox::stock(changes.stock_added.iter().chain(&changes.stock_changed), &archived, posted_at);
+    let mut drafts = events::stock(changes.stock_added.iter().chain(&changes.stock_changed), &archived, posted_at);
     let low = watched.made_low(&changes);
     if !low.is_empty() {
         let products = products::by_id(conn, &low.keys().copied().collect::<Vec<_>>()).await?;
-        events.extend(products.iter().filter_map(|product| outbox::low(product, *low.get(&product.id)?, posted_at)));
+        drafts.extend(products.iter().filter_map(|product| events::low(product, *low.get(&product.id)?, posted_at)));
     }
-    write(conn, now, posted_at, changes, events).await?;
+    write(conn, now, posted_at, changes, drafts).await?;
     Ok(BatchOutcome::Decided(answers))
 }
 
 fn sorted<T: Copy>(set: &BTreeSet<T>) -> Vec<T> {
     set.iter().copied().collect()
-}
-
-async fn facts(conn: &mut impl Any, ids: &[ProductId]) -> Result<HashMap<ProductId, Facts>, Error> {
-    let rows = products::facts(conn, ids).await?;
-    let read = |(id, state, tracking, low_stock_threshold): products::FactsRow| {
-        Ok((id, Facts { state: value(&state)?, tracking: value(&tracking)?, low_stock_threshold }))
-    };
-    rows.into_iter().map(read).collect()
 }
 
 /// Earlier uses of the commands' idempotency keys.

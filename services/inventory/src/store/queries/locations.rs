@@ -8,7 +8,7 @@ use souk_store::db::DbError;
 
 use super::super::{Any, Conn, clock, schema::locations};
 use crate::{
-    domain::{product::code_key, stock::Location},
+    domain::{location::Location, product::code_key},
     error::Error,
 };
 

@@ -1,18 +1,11 @@
 //! The SQL that both engines share: compiled once for each.
 
-pub mod balances;
 pub mod batch;
-pub mod crosscheck;
-pub mod listing;
 pub mod locations;
 pub mod products;
 pub mod reservations;
 pub mod stock;
-pub mod upsert;
 pub mod verify;
-
-pub use reservations::ReservationRow;
-pub use stock::StockLine;
 
 /// How many values a statement binds at most in one list: SQLite takes 32,766 in all.
 pub const CHUNK: usize = 8_000;

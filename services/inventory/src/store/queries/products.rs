@@ -1,5 +1,10 @@
 //! The catalogue.
 
+pub mod list;
+pub mod upsert;
+
+use std::collections::HashMap;
+
 use chrono::{DateTime, Utc};
 use diesel::{
     dsl::{Eq, sql},
@@ -14,17 +19,21 @@ use souk_common::{
 use souk_store::db::DbError;
 
 use super::{
-    super::{Any, Conn, append_events, clock, schema::products, write_words},
+    super::{Any, Conn, append_events, change_products, clock, schema::products, write_words},
     CHUNK,
 };
 use crate::{
     domain::{
-        product::{Change, Draft, Product, State, code_key, title_key},
-        search::words_of,
+        book::Facts,
+        command::Refusal,
+        product::{Change, Draft, Product, State, code_key, search::words_of, title_key},
     },
     error::Error,
-    outbox,
-    store::codes::{value, word},
+    events,
+    store::{
+        codes::{value, word},
+        collided,
+    },
 };
 
 /// A product as it is stored.
@@ -57,6 +66,35 @@ impl Row {
         words_of(&self.sku, &self.title, &self.description)
     }
 
+    /// The row with a change. Its version is still the one that was read.
+    pub fn with(mut self, change: Change) -> Self {
+        if let Some(title) = change.title {
+            self.title_key = title_key(&title);
+            self.title = title;
+        }
+        if let Some(description) = change.description {
+            self.description = description;
+        }
+        if let Some(price) = change.price {
+            self.price_minor = price.money().minor;
+            self.price_currency = price.money().currency;
+            self.price_rank = price.rank();
+        }
+        if let Some(threshold) = change.low_stock_threshold {
+            self.low_stock_threshold = threshold;
+        }
+        self
+    }
+
+    /// The product once its change is written.
+    pub fn written(self, now: DateTime<Utc>) -> Result<Product, Error> {
+        Row { version: self.version + 1, updated_at: now, ..self }.try_into()
+    }
+
+    fn is_archived(&self) -> bool {
+        self.state == word(State::Archived)
+    }
+
     /// The row with its words.
     pub fn insertable(&self) -> WithWords<'_> {
         (self, products::words.eq(self.words()), products::words_version.eq(self.version))
@@ -81,23 +119,6 @@ impl TryFrom<Row> for Product {
             updated_at: row.updated_at,
         })
     }
-}
-
-#[derive(AsChangeset)]
-#[diesel(table_name = products)]
-struct Changed {
-    title: Option<String>,
-    title_key: Option<String>,
-    description: Option<String>,
-    price_minor: Option<i64>,
-    price_currency: Option<Currency>,
-    price_rank: Option<i64>,
-    state: Option<&'static str>,
-    version: i64,
-    updated_at: DateTime<Utc>,
-    words: String,
-    words_version: i64,
-    low_stock_threshold: Option<Option<i64>>,
 }
 
 pub fn read(rows: Vec<Row>) -> Result<Vec<Product>, Error> {
@@ -132,7 +153,7 @@ pub async fn create(conn: &mut Conn, draft: &Draft) -> Result<Product, Error> {
     match inserted.map_err(DbError::from) {
         Ok(_) => {
             let product = row.try_into()?;
-            append_events(conn, &[outbox::product("product.created", &product)]).await?;
+            append_events(conn, &[events::product("product.created", &product)]).await?;
             Ok(product)
         }
         Err(error) => match error.unique_violation() {
@@ -153,22 +174,37 @@ pub async fn by_sku(conn: &mut Conn, skus: &[String]) -> Result<Vec<Product>, Er
     read(rows.load(conn).await?)
 }
 
-/// A product's id, state, tracking and low-stock threshold.
-pub type FactsRow = (ProductId, String, String, Option<i64>);
+/// What a batch must know of a product.
+#[derive(Queryable, Selectable)]
+#[diesel(table_name = products)]
+struct FactsRow {
+    id: ProductId,
+    state: String,
+    tracking: String,
+    low_stock_threshold: Option<i64>,
+}
 
-/// What a batch must know of products, in no order.
-pub async fn facts(conn: &mut impl Any, ids: &[ProductId]) -> Result<Vec<FactsRow>, Error> {
-    let mut all = Vec::new();
+/// What a batch must know of products.
+pub async fn facts(conn: &mut impl Any, ids: &[ProductId]) -> Result<HashMap<ProductId, Facts>, Error> {
+    let mut all = HashMap::new();
     for chunk in ids.chunks(CHUNK) {
-        let rows = products::table.filter(products::id.eq_any(chunk)).select((
-            products::id,
-            products::state,
-            products::tracking,
-            products::low_stock_threshold,
-        ));
-        all.extend(rows.load::<FactsRow>(conn).await?);
+        let rows = products::table.filter(products::id.eq_any(chunk)).select(FactsRow::as_select());
+        for FactsRow { id, state, tracking, low_stock_threshold } in rows.load(conn).await? {
+            all.insert(id, Facts { state: value(&state)?, tracking: value(&tracking)?, low_stock_threshold });
+        }
     }
     Ok(all)
+}
+
+/// Locks the products of these stock codes, in key order.
+pub async fn lock(conn: &mut Conn, keys: &[String]) -> Result<Vec<Row>, Error> {
+    let mut rows = Vec::new();
+    for chunk in keys.chunks(CHUNK) {
+        let part =
+            products::table.filter(products::sku_key.eq_any(chunk)).order(products::sku_key).select(Row::as_select());
+        rows.extend(locked!(part).load(conn).await?);
+    }
+    Ok(rows)
 }
 
 /// Makes the words of products whose words are not those of their version.
@@ -180,73 +216,41 @@ pub async fn make_words(conn: &mut Conn, limit: i64) -> Result<u64, Error> {
 }
 
 pub async fn update(conn: &mut Conn, id: ProductId, etag: Option<&str>, change: &Change) -> Result<Product, Error> {
-    let product = current(conn, id, etag).await?;
-    if product.state == State::Archived {
-        return Err(Error::Archived(id));
+    let row = current(conn, id, etag).await?;
+    if row.is_archived() {
+        return Err(Refusal::Archived(vec![id]).into());
     }
     if *change == Change::default() {
-        return Ok(product);
+        return row.try_into();
     }
-    let changed = Changed {
-        title: change.title.clone(),
-        title_key: change.title.as_deref().map(title_key),
-        description: change.description.clone(),
-        price_minor: change.price.map(|price| price.money().minor),
-        price_currency: change.price.map(|price| price.money().currency),
-        price_rank: change.price.map(|price| price.rank()),
-        state: None,
-        version: product.version + 1,
-        updated_at: clock(conn).await?,
-        low_stock_threshold: change.low_stock_threshold,
-        words: words_of(
-            &product.sku,
-            change.title.as_deref().unwrap_or(&product.title),
-            change.description.as_deref().unwrap_or(&product.description),
-        ),
-        words_version: product.version + 1,
-    };
-    save(conn, &product, &changed, "product.updated").await
+    save(conn, row.with(change.clone()), "product.updated").await
 }
 
 pub async fn archive(conn: &mut Conn, id: ProductId, etag: Option<&str>) -> Result<Product, Error> {
-    let product = current(conn, id, etag).await?;
-    if product.state == State::Archived {
-        return Ok(product);
+    let row = current(conn, id, etag).await?;
+    if row.is_archived() {
+        return row.try_into();
     }
-    let changed = Changed {
-        title: None,
-        title_key: None,
-        description: None,
-        price_minor: None,
-        price_currency: None,
-        price_rank: None,
-        state: Some(word(State::Archived)),
-        version: product.version + 1,
-        updated_at: clock(conn).await?,
-        low_stock_threshold: None,
-        words: words_of(&product.sku, &product.title, &product.description),
-        words_version: product.version + 1,
-    };
-    save(conn, &product, &changed, "product.archived").await
+    save(conn, Row { state: word(State::Archived).to_owned(), ..row }, "product.archived").await
 }
 
 /// The product as it is, if the caller saw it so.
-async fn current(conn: &mut Conn, id: ProductId, etag: Option<&str>) -> Result<Product, Error> {
-    let product = by_id(conn, &[id]).await?.pop().ok_or(Error::NoProduct(id))?;
+async fn current(conn: &mut Conn, id: ProductId, etag: Option<&str>) -> Result<Row, Error> {
+    let found = products::table.find(id).select(Row::as_select()).first::<Row>(conn).await.optional()?;
+    let row = found.ok_or(Refusal::NoProduct(id))?;
     match etag {
-        Some(etag) if etag != product.etag() => Err(Error::EtagMismatch),
-        _ => Ok(product),
+        Some(etag) if etag != Product::try_from(row.clone())?.etag() => Err(Error::EtagMismatch),
+        _ => Ok(row),
     }
 }
 
 /// Writes a change and its event, unless another one came between reading and writing.
-async fn save(conn: &mut Conn, product: &Product, changed: &Changed, event: &'static str) -> Result<Product, Error> {
-    let same = products::table.filter(products::id.eq(product.id)).filter(products::version.eq(product.version));
-    let saved = diesel::update(same).set(changed).execute(conn).await?;
-    if saved == 0 {
-        return Err(crate::store::collided());
+async fn save(conn: &mut Conn, row: Row, event: &'static str) -> Result<Product, Error> {
+    let now = clock(conn).await?;
+    if change_products(conn, now, vec![row.clone()]).await? == 0 {
+        return Err(collided());
     }
-    let product = by_id(conn, &[product.id]).await?.pop().ok_or(Error::NoProduct(product.id))?;
-    append_events(conn, &[outbox::product(event, &product)]).await?;
+    let product = row.written(now)?;
+    append_events(conn, &[events::product(event, &product)]).await?;
     Ok(product)
 }

@@ -17,7 +17,10 @@ use super::{
 use crate::{
     domain::reservation::{Line, Reservation, State},
     error::Error,
-    store::codes::value,
+    store::{
+        codes::{value, word},
+        verify::Reserved,
+    },
 };
 
 /// A reservation without its lines.
@@ -98,6 +101,19 @@ pub fn with_lines(rows: Vec<ReservationRow>, mut lines: Lines) -> Result<Vec<Res
         .collect()
 }
 
+/// Locks reservations, in key order.
+pub async fn lock(conn: &mut impl Any, orders: &[OrderId]) -> Result<Vec<ReservationRow>, Error> {
+    let mut rows = Vec::new();
+    for chunk in orders.chunks(CHUNK) {
+        let part = reservations::table
+            .filter(reservations::id.eq_any(chunk))
+            .order(reservations::id)
+            .select(ReservationRow::as_select());
+        rows.extend(locked!(part).load(conn).await?);
+    }
+    Ok(rows)
+}
+
 /// Orders whose reservations have expired, the oldest first.
 pub async fn lapsed(conn: &mut Conn, limit: i64) -> Result<Vec<OrderId>, Error> {
     let now = clock(conn).await?;
@@ -136,4 +152,37 @@ pub async fn lapsed_of(conn: &mut impl Any, products: &[ProductId], now: DateTim
         orders.extend(found.load::<OrderId>(conn).await?);
     }
     Ok(orders)
+}
+
+/// The reservations of these orders that exist, as stored.
+pub async fn reserved(conn: &mut Conn, orders: &[OrderId]) -> Result<HashMap<OrderId, Reserved>, Error> {
+    let mut lines = lines(conn, orders).await?;
+    let mut found = HashMap::new();
+    for chunk in orders.chunks(CHUNK) {
+        let states: Vec<(OrderId, String)> = reservations::table
+            .filter(reservations::id.eq_any(chunk))
+            .select((reservations::id, reservations::state))
+            .load(conn)
+            .await?;
+        for (id, state) in states {
+            let lines = lines.remove(&id).unwrap_or_default();
+            let (pieces, returned) = (lines.iter().map(|line| line.quantity), lines.iter().map(|line| line.returned));
+            found.insert(id, Reserved { state, pieces: pieces.sum(), returned: returned.sum() });
+        }
+    }
+    Ok(found)
+}
+
+/// Orders whose reservations are committed, in order of their ids.
+pub async fn committed_after(conn: &mut Conn, after: Option<OrderId>, limit: i64) -> Result<Vec<OrderId>, Error> {
+    let mut query = reservations::table
+        .filter(reservations::state.eq(word(State::Committed)))
+        .select(reservations::id)
+        .order(reservations::id)
+        .limit(limit)
+        .into_boxed();
+    if let Some(after) = after {
+        query = query.filter(reservations::id.gt(after));
+    }
+    Ok(query.load(conn).await?)
 }

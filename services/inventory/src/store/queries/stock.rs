@@ -1,5 +1,7 @@
 //! Stock levels and the ledger.
 
+pub mod balances;
+
 use std::collections::HashMap;
 
 use chrono::{DateTime, Utc};
@@ -10,13 +12,17 @@ use diesel::{
 use diesel_async::RunQueryDsl;
 use souk_common::ids::{LedgerEntryId, LocationId, ProductId};
 
-use super::super::{
-    Conn, NOW, clock,
-    schema::{self, ledger, locations, products, reservation_lines, stock},
+use super::{
+    super::{
+        Any, Conn, NOW, clock,
+        schema::{self, ledger, locations, products, reservation_lines, stock},
+    },
+    CHUNK,
 };
 use crate::{
     domain::{
         book::StockRow,
+        command::Refusal,
         product::{State, Tracking},
         stock::{LedgerEntry, Level, LowStock, Movement, PastLevel, StockLevel},
     },
@@ -43,6 +49,19 @@ impl From<StockLine> for StockRow {
             level: Level { on_hand: line.on_hand, reserved: line.reserved },
         }
     }
+}
+
+/// Locks the stock of these products, in key order, so that no two batches wait for each other.
+pub async fn lock(conn: &mut impl Any, products: &[ProductId]) -> Result<Vec<StockLine>, Error> {
+    let mut rows = Vec::new();
+    for chunk in products.chunks(CHUNK) {
+        let part = stock::table
+            .filter(stock::product_id.eq_any(chunk))
+            .order((stock::product_id, stock::location_id))
+            .select(StockLine::as_select());
+        rows.extend(locked!(part).load(conn).await?);
+    }
+    Ok(rows)
 }
 
 /// A product's stock, in the order in which orders are filled. To be read in one snapshot.
@@ -115,7 +134,7 @@ pub async fn levels_at(conn: &mut Conn, product: ProductId, time: DateTime<Utc>)
 
 async fn known(conn: &mut Conn, product: ProductId) -> Result<State, Error> {
     let found = products::table.find(product).select(products::state).first::<String>(conn).await.optional()?;
-    value(&found.ok_or(Error::NoProduct(product))?)
+    value(&found.ok_or(Refusal::NoProduct(product))?)
 }
 
 /// Pieces of a product that can be reserved now, as SQL in a query over `products`.
@@ -179,7 +198,7 @@ pub async fn availability(conn: &mut Conn, product: ProductId) -> Result<Option<
     let query =
         diesel::sql_query(format!("SELECT tracking, state, {} AS available FROM products WHERE id = $1", available()));
     let row: Option<Available> = query.bind::<schema::Id, _>(product).get_result(conn).await.optional()?;
-    let row = row.ok_or(Error::NoProduct(product))?;
+    let row = row.ok_or(Refusal::NoProduct(product))?;
     if value::<State>(&row.state)? == State::Archived {
         return Ok(Some(0));
     }
@@ -207,7 +226,7 @@ pub async fn ledger(
     product: ProductId,
     before: Option<i64>,
     limit: i64,
-) -> Result<Vec<(i64, LedgerEntry)>, Error> {
+) -> Result<Vec<LedgerEntry>, Error> {
     known(conn, product).await?;
     let mut query = ledger::table
         .filter(ledger::product_id.eq(product))
@@ -230,7 +249,7 @@ pub async fn ledger(
             note: row.note,
             actor: row.actor,
         };
-        Ok((row.seq, LedgerEntry { id: row.id, movement, created_at: row.created_at }))
+        Ok(LedgerEntry { id: row.id, seq: row.seq, movement, created_at: row.created_at })
     };
     rows.into_iter().map(read).collect()
 }

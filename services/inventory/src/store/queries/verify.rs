@@ -10,7 +10,7 @@ use souk_store::verify::{Check, LIMIT};
 
 use super::{
     super::{Conn, schema::Id},
-    balances::books,
+    stock::balances::books,
 };
 use crate::error::Error;
 

@@ -12,14 +12,14 @@ use super::{
         self as engine, Backend, Conn,
         schema::{order_lines, orders, return_lines, returns},
     },
-    keys::{answer_adjustment, insert_record},
-    orders::record,
-    reading::order,
+    idempotency::{answer_adjustment, insert_record},
+    orders::{order, record},
     rows::{ReturnLineRow, ReturnRow, adjustment_row, adjustment_state, step},
 };
 use crate::{
     domain::{Adjustment, Cause, Entry, Order, Pieces, State, Step},
-    store::{Key, Lease, StoreError, values::BegunAdjustment},
+    error::Error,
+    store::{Key, Lease, adjustments::BegunAdjustment},
 };
 
 /// Adds an adjustment of an order that had this version, its effects on the order, and its idempotency record. The
@@ -30,10 +30,10 @@ pub(in crate::store) async fn begin_adjustment(
     BegunAdjustment { order, version, adjustment, entries }: BegunAdjustment<'_>,
     lease: Lease,
     response: &[u8],
-) -> Result<(), StoreError> {
+) -> Result<(), Error> {
     if !insert_record(conn, key, order.id, Some(adjustment.id), adjustment.create_time).await? {
         // Someone used the key for another order this very moment: nothing must be written.
-        return Err(StoreError::KeyRaced);
+        return Err(Error::KeyRaced);
     }
     write_effects(conn, order, version, &adjustment.lines, entries).await?;
     diesel::insert_into(returns::table).values(adjustment_row(adjustment, lease)).execute(conn).await?;
@@ -60,7 +60,7 @@ pub(in crate::store) async fn update_adjustment(
     entries: &[Entry],
     lease: Lease,
     now: DateTime<Utc>,
-) -> Result<bool, StoreError> {
+) -> Result<bool, Error> {
     let running = adjustment.step.is_some();
     // The order first, in the same order of locks as when an adjustment is recorded.
     engine::lock_order(conn, adjustment.order).await?;
@@ -85,7 +85,7 @@ pub(in crate::store) async fn update_adjustment(
         return Ok(false);
     }
     let Some(mut order) = order(conn, adjustment.order, None).await? else {
-        return Err(StoreError::Corrupt("an adjustment without its order".into()));
+        return Err(Error::Corrupt("an adjustment without its order".into()));
     };
     let version = order.version;
     order.take_adjustment(adjustment, entries.len(), now);
@@ -101,7 +101,7 @@ pub(in crate::store) async fn write_effects(
     version: i64,
     pieces: &[Pieces],
     entries: &[Entry],
-) -> Result<(), StoreError> {
+) -> Result<(), Error> {
     let written = diesel::update(orders::table.find(order.id).filter(orders::version.eq(version)))
         .set((
             orders::refunded_minor.eq(order.refunded),
@@ -116,7 +116,7 @@ pub(in crate::store) async fn write_effects(
         .execute(conn)
         .await?;
     if written == 0 {
-        return Err(StoreError::Corrupt("a locked order that changed".into()));
+        return Err(Error::Corrupt("a locked order that changed".into()));
     }
     for line in order.lines.iter().filter(|line| pieces.iter().any(|piece| piece.number == line.number)) {
         diesel::update(order_lines::table.find((order.id, line.number)))
@@ -133,11 +133,11 @@ pub(in crate::store) async fn write_effects(
 }
 
 /// An adjustment.
-pub(in crate::store) async fn find_adjustment(conn: &mut Conn, id: ReturnId) -> Result<Option<Adjustment>, StoreError> {
+pub(in crate::store) async fn find_adjustment(conn: &mut Conn, id: ReturnId) -> Result<Option<Adjustment>, Error> {
     let row = returns::table.find(id).select(ReturnRow::as_select()).first(conn).await.optional()?;
     let Some(row) = row else { return Ok(None) };
     let Some(order) = order(conn, row.order_id, None).await? else {
-        return Err(StoreError::Corrupt("an adjustment without its order".into()));
+        return Err(Error::Corrupt("an adjustment without its order".into()));
     };
     Ok(with_pieces(conn, vec![row], &order).await?.pop())
 }
@@ -148,7 +148,7 @@ pub(in crate::store) async fn adjustments(
     order: &Order,
     after: Option<ReturnId>,
     limit: i64,
-) -> Result<Vec<Adjustment>, StoreError> {
+) -> Result<Vec<Adjustment>, Error> {
     let mut rows = returns::table
         .filter(returns::order_id.eq(order.id))
         .filter(returns::refund_minor.gt(0))
@@ -161,7 +161,7 @@ pub(in crate::store) async fn adjustments(
 }
 
 /// Puts pieces to adjustments of one order, in the rows' order: one query for all of them.
-async fn with_pieces(conn: &mut Conn, rows: Vec<ReturnRow>, order: &Order) -> Result<Vec<Adjustment>, StoreError> {
+async fn with_pieces(conn: &mut Conn, rows: Vec<ReturnRow>, order: &Order) -> Result<Vec<Adjustment>, Error> {
     let ids: Vec<ReturnId> = rows.iter().map(|row| row.id).collect();
     let lines = return_lines::table
         .filter(return_lines::return_id.eq_any(ids))

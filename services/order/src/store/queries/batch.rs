@@ -6,8 +6,9 @@ use souk_store::events::Draft;
 use super::rows::{EntryRow, KeyRow, LineRow, OrderRow, OrderUpdate, entry_rows, line_row, order_row};
 use crate::{
     domain::{Entry, Order},
-    outbox,
-    store::{Placing, SavedStep, StoreError},
+    error::Error,
+    events,
+    store::{Placing, SavedStep},
 };
 
 /// The number of a write on which others depend.
@@ -56,7 +57,7 @@ impl Batch {
     }
 
     /// Records an order, with its key, lines and first entries, if the key is new.
-    pub fn place(&mut self, placing: &Placing) -> Result<Nth, StoreError> {
+    pub fn place(&mut self, placing: &Placing) -> Result<Nth, Error> {
         let Placing { key, order, entries, lease } = placing;
         let nth = self.insert_record(KeyRow::new(key, order.id, None, order.create_time));
         self.orders.push(After { nth: Some(nth), row: order_row(order, *lease)? });
@@ -66,7 +67,7 @@ impl Batch {
     }
 
     /// Stores the result of a step, if the order is unchanged and the lease is still held.
-    pub fn save(&mut self, step: &SavedStep) -> Result<Nth, StoreError> {
+    pub fn save(&mut self, step: &SavedStep) -> Result<Nth, Error> {
         let SavedStep { order, version, entries, response, held, lease } = step;
         let nth = self.change(OrderUpdate::new(order, *version, Some(*held), *lease)?);
         self.record(Some(nth), order, entries);
@@ -79,7 +80,7 @@ impl Batch {
     /// Records timeline entries of an order, and their events.
     pub fn record(&mut self, nth: Option<Nth>, order: &Order, entries: &[Entry]) {
         self.entries.extend(entry_rows(order, entries).map(|row| After { nth, row }));
-        self.events.extend(outbox::drafts(order, entries).into_iter().map(|row| After { nth, row }));
+        self.events.extend(events::drafts(order, entries).into_iter().map(|row| After { nth, row }));
     }
 
     /// Stores the response to the request that made an order.

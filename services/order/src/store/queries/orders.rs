@@ -1,14 +1,239 @@
-//! Writes of orders, a batch at a time.
+//! Orders with their lines and timelines.
+
+use std::collections::HashMap;
+
+use chrono::{DateTime, Utc};
+use diesel::prelude::*;
+use diesel_async::RunQueryDsl;
+use souk_common::{
+    ids::{OrderId, UserId},
+    page::{MAX_SCANNED, Scan, filter::Op},
+};
 
 use super::{
-    super::{self as engine, Conn},
+    super::{
+        self as engine, Backend, Conn, position,
+        schema::{order_lines, orders, timeline_entries},
+    },
     batch::Batch,
-    rows::OrderUpdate,
+    idempotency::find_record,
+    rows::{EntryRow, LineRow, OrderRow, OrderUpdate, read_order},
 };
 use crate::{
-    domain::{Entry, Order},
-    store::{Lease, Placing, SavedStep, StoreError},
+    domain::{Entry, Kind, Line, Order, Step},
+    error::Error,
+    store::{Begin, Condition, Key, Lease, OrderKey, Placing, Query, SavedStep, TimelineRow},
 };
+
+diesel::define_sql_function! {
+    /// In small letters; of an ASCII text the same on both engines.
+    fn lower(text: diesel::sql_types::Nullable<diesel::sql_types::Text>) -> diesel::sql_types::Nullable<diesel::sql_types::Text>;
+}
+
+/// Compares a column that has an order.
+macro_rules! compare {
+    ($rows:expr, $column:expr, $op:expr, $value:expr) => {
+        match $op {
+            Op::Equal | Op::Contains => $rows.filter($column.eq($value)),
+            Op::NotEqual => $rows.filter($column.ne($value)),
+            Op::Less => $rows.filter($column.lt($value)),
+            Op::LessOrEqual => $rows.filter($column.le($value)),
+            Op::Greater => $rows.filter($column.gt($value)),
+            Op::GreaterOrEqual => $rows.filter($column.ge($value)),
+        }
+    };
+}
+
+pub(super) use compare;
+
+/// An order; where `owner` is given, only if it is theirs.
+pub(in crate::store) async fn order(
+    conn: &mut Conn,
+    id: OrderId,
+    owner: Option<UserId>,
+) -> Result<Option<Order>, Error> {
+    let mut query = orders::table.find(id).into_boxed::<Backend>();
+    if let Some(owner) = owner {
+        query = query.filter(orders::customer_id.eq(owner));
+    }
+    let rows = query.select(OrderRow::as_select()).load(conn).await?;
+    Ok(with_lines(conn, rows).await?.pop())
+}
+
+/// Whether there is an order; where `owner` is given, whether it is theirs.
+pub(in crate::store) async fn exists(conn: &mut Conn, id: OrderId, owner: Option<UserId>) -> Result<bool, Error> {
+    let customer: Option<UserId> = orders::table.find(id).select(orders::customer_id).first(conn).await.optional()?;
+    Ok(customer.is_some_and(|customer| owner.is_none_or(|owner| owner == customer)))
+}
+
+/// Whether an order has this number of another system.
+pub(in crate::store) async fn external_id_is_taken(conn: &mut Conn, id: &str) -> Result<bool, Error> {
+    let taken = orders::table.filter(orders::external_id.eq(id));
+    Ok(diesel::select(diesel::dsl::exists(taken)).get_result(conn).await?)
+}
+
+/// An order, locked until the transaction ends; where `owner` is given, only if it is theirs.
+pub(in crate::store) async fn order_to_change(
+    conn: &mut Conn,
+    id: OrderId,
+    owner: Option<UserId>,
+) -> Result<Option<Order>, Error> {
+    engine::lock_order(conn, id).await?;
+    order(conn, id, owner).await
+}
+
+/// An order for staff to change, locked until the transaction ends; or what is answered where it is not there, or where
+/// the key is known.
+pub(in crate::store) async fn order_to_change_once<T>(
+    conn: &mut Conn,
+    key: &Key,
+    id: OrderId,
+) -> Result<Result<Order, Begin<T>>, Error> {
+    let Some(order) = order_to_change(conn, id, None).await? else {
+        return Ok(Err(Begin::NotFound));
+    };
+    Ok(find_record(conn, key).await?.map_or(Ok(order), |record| Err(Begin::Known(record))))
+}
+
+/// Whether an order is stored as it is here. Its version alone does not tell: someone else may have made it, of
+/// another answer.
+pub(in crate::store) async fn is_at(conn: &mut Conn, order: &Order) -> Result<bool, Error> {
+    let row = orders::table.find(order.id).filter(orders::version.eq(order.version));
+    let row = row.select((orders::state, orders::step, orders::updated_at));
+    let stored: Option<(String, Option<String>, DateTime<Utc>)> = row.first(conn).await.optional()?;
+    Ok(stored.is_some_and(|(state, step, time)| {
+        state == order.state.code() && step.as_deref() == order.step.map(Step::code) && time == order.update_time
+    }))
+}
+
+/// A page of orders, newest first. If no index finds those that fit, it looks at a limited number of orders.
+pub(in crate::store) async fn list(conn: &mut Conn, query: &Query) -> Result<Scan<Order, OrderKey>, Error> {
+    // Before the page is read: what comes in between meanwhile is looked at as well.
+    let end = if query.scans() { end_of_scan(conn, query).await? } else { None };
+    let mut rows = orders::table.into_boxed::<Backend>();
+    if let Some(customer) = query.customer {
+        rows = rows.filter(orders::customer_id.eq(customer));
+    }
+    for condition in &query.conditions {
+        rows = match condition {
+            Condition::State(true, state) => rows.filter(orders::state.eq(state.code())),
+            Condition::State(false, state) => rows.filter(orders::state.ne(state.code())),
+            Condition::ExternalId(op, value) => {
+                let (column, value) = (orders::external_id, value.as_str());
+                match op {
+                    Op::Contains => rows.filter(position(lower(column), value.to_ascii_lowercase()).gt(0)),
+                    // An order without a number has another one.
+                    Op::NotEqual => rows.filter(column.ne(value).or(column.is_null())),
+                    _ => rows.filter(column.eq(value)),
+                }
+            }
+            Condition::PlaceTime(op, time) => compare!(rows, orders::placed_at, op, time),
+            Condition::CreateTime(op, time) => compare!(rows, orders::created_at, op, time),
+        };
+    }
+    if let Some((time, id)) = query.after {
+        // The first condition finds the place in the index, the second the one within equal times.
+        rows = rows.filter(orders::created_at.le(time)).filter(orders::created_at.lt(time).or(orders::id.lt(id)));
+    }
+    if let Some((time, id)) = end {
+        rows = rows.filter(orders::created_at.ge(time)).filter(orders::created_at.gt(time).or(orders::id.ge(id)));
+    }
+    let rows = rows
+        .order((orders::created_at.desc(), orders::id.desc()))
+        .limit(query.limit)
+        .select(OrderRow::as_select())
+        .load(conn)
+        .await?;
+    Ok(Scan { rows: with_lines(conn, rows).await?, end })
+}
+
+/// The place of the last order that a page may look at; `None` if the list ends before.
+async fn end_of_scan(conn: &mut Conn, query: &Query) -> Result<Option<OrderKey>, Error> {
+    let mut rows = orders::table.select((orders::created_at, orders::id)).into_boxed::<Backend>();
+    if let Some(customer) = query.customer {
+        rows = rows.filter(orders::customer_id.eq(customer));
+    }
+    for condition in &query.conditions {
+        if let Condition::CreateTime(op, time) = condition {
+            rows = compare!(rows, orders::created_at, op, time);
+        }
+    }
+    if let Some((time, id)) = query.after {
+        rows = rows.filter(orders::created_at.le(time)).filter(orders::created_at.lt(time).or(orders::id.lt(id)));
+    }
+    let last = rows.order((orders::created_at.desc(), orders::id.desc())).offset(MAX_SCANNED - 1).limit(1);
+    Ok(last.get_result(conn).await.optional()?)
+}
+
+/// A page of an order's timeline, oldest first; with what is for staff alone where `internal`.
+pub(in crate::store) async fn timeline(
+    conn: &mut Conn,
+    order: OrderId,
+    internal: bool,
+    after: i32,
+    limit: i64,
+) -> Result<Vec<TimelineRow>, Error> {
+    let rows = timeline_entries::table
+        .filter(timeline_entries::order_id.eq(order))
+        .filter(timeline_entries::number.gt(after))
+        .filter(timeline_entries::internal.eq(false).or(timeline_entries::internal.eq(internal)))
+        .order(timeline_entries::number)
+        .limit(limit)
+        .select(EntryRow::as_select())
+        .load(conn)
+        .await?;
+    rows.into_iter()
+        .map(|row| {
+            Ok(TimelineRow {
+                number: row.number,
+                entry: Entry {
+                    kind: Kind::from_code(&row.kind)?,
+                    actor: row.actor,
+                    detail: row.detail,
+                    internal: row.internal,
+                },
+                time: row.created_at,
+            })
+        })
+        .collect()
+}
+
+/// Puts lines to orders, in the orders' order: one query for all of them.
+pub(super) async fn with_lines(conn: &mut Conn, rows: Vec<OrderRow>) -> Result<Vec<Order>, Error> {
+    if rows.is_empty() {
+        return Ok(Vec::new());
+    }
+    let ids: Vec<OrderId> = rows.iter().map(|row| row.id).collect();
+    let lines = order_lines::table
+        .filter(order_lines::order_id.eq_any(ids))
+        .order((order_lines::order_id, order_lines::number))
+        .select(LineRow::as_select())
+        .load(conn)
+        .await?;
+    let mut by_order = HashMap::<OrderId, Vec<Line>>::new();
+    for line in lines {
+        by_order.entry(line.order_id).or_default().push(Line {
+            number: line.number,
+            product: line.product_id,
+            sku: line.sku,
+            title: line.title,
+            quantity: line.quantity,
+            unit_price: line.unit_price_minor,
+            total: line.total_minor,
+            returned: line.returned,
+            returned_shipped: line.returned_shipped,
+            cancelled: line.cancelled,
+            shipped: line.shipped,
+            tracked: line.tracked,
+        });
+    }
+    rows.into_iter()
+        .map(|row| {
+            let lines = by_order.remove(&row.id).unwrap_or_default();
+            read_order(row, lines)
+        })
+        .collect()
+}
 
 /// Records orders, and stores step results of others. Returns for each new order whether its key was new, and for
 /// each step whether its order was unchanged and its lease still held. Otherwise nothing of it was written. It is one
@@ -17,7 +242,7 @@ pub(in crate::store) async fn write(
     conn: &mut Conn,
     placings: &[&Placing],
     steps: &[&SavedStep],
-) -> Result<(Vec<bool>, Vec<bool>), StoreError> {
+) -> Result<(Vec<bool>, Vec<bool>), Error> {
     let mut batch = Batch::default();
     let placings = placings.iter().map(|placing| batch.place(placing)).collect::<Result<Vec<_>, _>>()?;
     let steps = steps.iter().map(|step| batch.save(step)).collect::<Result<Vec<_>, _>>()?;
@@ -27,7 +252,7 @@ pub(in crate::store) async fn write(
 }
 
 /// Records timeline entries of an order, and their events.
-pub(super) async fn record(conn: &mut Conn, order: &Order, entries: &[Entry]) -> Result<(), StoreError> {
+pub(super) async fn record(conn: &mut Conn, order: &Order, entries: &[Entry]) -> Result<(), Error> {
     let mut batch = Batch::default();
     batch.record(None, order, entries);
     engine::write(conn, batch).await?;
@@ -41,7 +266,7 @@ pub(in crate::store) async fn update_order(
     version: i64,
     entries: &[Entry],
     lease: Lease,
-) -> Result<bool, StoreError> {
+) -> Result<bool, Error> {
     let mut batch = Batch::default();
     let nth = batch.change(OrderUpdate::new(order, version, None, lease)?);
     batch.record(Some(nth), order, entries);

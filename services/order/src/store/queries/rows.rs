@@ -16,7 +16,8 @@ use super::super::{
 };
 use crate::{
     domain::{Adjustment, Entry, Line, Order, Payment, PaymentState, Shipment, State, Step, Token, Tracking},
-    store::{Key, Lease, StoreError},
+    error::Error,
+    store::{Key, Lease},
 };
 
 /// A row of `orders`.
@@ -155,7 +156,7 @@ pub(in crate::store) struct OrderValues {
 }
 
 impl OrderUpdate {
-    pub(super) fn new(order: &Order, version: i64, held: Option<i64>, lease: Lease) -> Result<Self, StoreError> {
+    pub(super) fn new(order: &Order, version: i64, held: Option<i64>, lease: Lease) -> Result<Self, Error> {
         let running = order.step.is_some();
         let payment = order.payment.as_ref();
         let values = OrderValues {
@@ -233,7 +234,7 @@ pub(in crate::store) struct ShipmentLineRow {
     pub quantity: i64,
 }
 
-pub(super) fn order_row(order: &Order, lease: Lease) -> Result<OrderRow, StoreError> {
+pub(super) fn order_row(order: &Order, lease: Lease) -> Result<OrderRow, Error> {
     let payment = order.payment.as_ref();
     Ok(OrderRow {
         id: order.id,
@@ -345,7 +346,7 @@ pub(super) fn entry_rows<'a>(order: &'a Order, entries: &'a [Entry]) -> impl Ite
     })
 }
 
-pub(super) fn read_order(row: OrderRow, lines: Vec<Line>) -> Result<Order, StoreError> {
+pub(super) fn read_order(row: OrderRow, lines: Vec<Line>) -> Result<Order, Error> {
     let payment = match row.payment_state {
         Some(state) => Some(Payment {
             provider: row.payment_provider.unwrap_or_default(),
@@ -381,6 +382,6 @@ pub(super) fn read_order(row: OrderRow, lines: Vec<Line>) -> Result<Order, Store
     })
 }
 
-pub(super) fn step(code: Option<&str>) -> Result<Option<Step>, StoreError> {
+pub(super) fn step(code: Option<&str>) -> Result<Option<Step>, Error> {
     Ok(code.map(Step::from_code).transpose()?)
 }

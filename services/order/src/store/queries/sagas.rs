@@ -1,22 +1,28 @@
-//! Leases: given up, due, taken over.
+//! Sagas: their leases, what operators see of them, and steps that were settled manually. Those of orders and of
+//! adjustments are alike.
 
 use chrono::{DateTime, Utc};
 use diesel::prelude::*;
 use diesel_async::RunQueryDsl;
-use souk_common::ids::{OrderId, ReturnId};
+use souk_common::{
+    ids::{OrderId, ReturnId},
+    page::filter::Op,
+};
 
 use super::{
     super::{
-        Conn, claimable,
+        self as engine, Backend, Conn, claimable,
         schema::{orders, returns},
     },
     adjustments::find_adjustment,
-    reading::with_lines,
-    rows::OrderRow,
+    batch::Batch,
+    orders::{compare, with_lines},
+    rows::{OrderRow, step},
 };
 use crate::{
-    domain::Saga,
-    store::{Lease, Release, StoreError},
+    domain::{Cause, Order, Saga, State, Step},
+    error::Error,
+    store::{Lease, Release, SagaCondition, SagaId, SagaQuery, SagaView},
 };
 
 /// Releases a lease: the saga is due at `due`. Only the holder can.
@@ -24,7 +30,7 @@ pub(in crate::store) async fn release(
     conn: &mut Conn,
     saga: &Saga,
     Release { held, due, attempts, error }: Release<'_>,
-) -> Result<(), StoreError> {
+) -> Result<(), Error> {
     match saga {
         Saga::Order(order) => {
             let row = orders::table.find(order.id).filter(orders::lease.eq(held));
@@ -55,13 +61,13 @@ pub(in crate::store) async fn release(
 }
 
 /// Whether the saga of an order is being run now.
-pub(in crate::store) async fn is_leased(conn: &mut Conn, id: OrderId, now: DateTime<Utc>) -> Result<bool, StoreError> {
+pub(in crate::store) async fn is_leased(conn: &mut Conn, id: OrderId, now: DateTime<Utc>) -> Result<bool, Error> {
     let running = orders::table.find(id).filter(orders::lease.is_not_null()).filter(orders::due_at.gt(now));
     Ok(diesel::select(diesel::dsl::exists(running)).get_result(conn).await?)
 }
 
 /// Whether any saga is due.
-pub(in crate::store) async fn is_any_due(conn: &mut Conn, now: DateTime<Utc>) -> Result<bool, StoreError> {
+pub(in crate::store) async fn is_any_due(conn: &mut Conn, now: DateTime<Utc>) -> Result<bool, Error> {
     let orders: bool =
         diesel::select(diesel::dsl::exists(orders::table.filter(orders::due_at.le(now)))).get_result(conn).await?;
     let returns: bool =
@@ -75,7 +81,7 @@ pub(in crate::store) async fn claim(
     now: DateTime<Utc>,
     lease: Lease,
     limit: i64,
-) -> Result<Vec<Saga>, StoreError> {
+) -> Result<Vec<Saga>, Error> {
     let due = orders::table.filter(orders::due_at.le(now)).order(orders::due_at).limit(limit).select(orders::id);
     let ids: Vec<OrderId> = claimable!(due).load(conn).await?;
     let mut sagas = Vec::new();
@@ -101,4 +107,185 @@ pub(in crate::store) async fn claim(
         }
     }
     Ok(sagas)
+}
+
+/// Makes the next try of a waiting order due now. A running one is left alone.
+pub(in crate::store) async fn wake(conn: &mut Conn, id: OrderId, now: DateTime<Utc>) -> Result<(), Error> {
+    let waiting = orders::table.find(id).filter(orders::lease.is_null()).filter(orders::due_at.gt(now));
+    diesel::update(waiting).set(orders::due_at.eq(now)).execute(conn).await?;
+    Ok(())
+}
+
+/// What operators see of a row of `orders`.
+#[derive(Queryable, Selectable)]
+#[diesel(table_name = orders, check_for_backend(Backend))]
+struct OrderSaga {
+    id: OrderId,
+    state: String,
+    step: Option<String>,
+    attempts: i32,
+    last_error: Option<String>,
+    due_at: Option<DateTime<Utc>>,
+    lease: Option<i64>,
+    created_at: DateTime<Utc>,
+    updated_at: DateTime<Utc>,
+}
+
+/// The same of a row of `returns`, with what it is for and of which order.
+#[derive(Queryable, Selectable)]
+#[diesel(table_name = returns, check_for_backend(Backend))]
+struct AdjustmentSaga {
+    id: ReturnId,
+    order_id: OrderId,
+    cause: String,
+    state: String,
+    step: Option<String>,
+    attempts: i32,
+    last_error: Option<String>,
+    due_at: Option<DateTime<Utc>>,
+    lease: Option<i64>,
+    created_at: DateTime<Utc>,
+    updated_at: DateTime<Utc>,
+}
+
+impl OrderSaga {
+    fn view(self, now: DateTime<Utc>) -> Result<SagaView, Error> {
+        Ok(SagaView {
+            id: SagaId::Order(self.id),
+            order: self.id,
+            state: State::from_code(&self.state)?,
+            step: step(self.step.as_deref())?,
+            attempts: self.attempts,
+            last_error: self.last_error,
+            due: self.due_at,
+            running: self.lease.is_some() && self.due_at.is_some_and(|due| due > now),
+            created: self.created_at,
+            updated: self.updated_at,
+        })
+    }
+}
+
+impl AdjustmentSaga {
+    fn view(self, now: DateTime<Utc>) -> Result<SagaView, Error> {
+        let step = step(self.step.as_deref())?;
+        Ok(SagaView {
+            id: SagaId::Adjustment(self.id),
+            order: self.order_id,
+            state: if step.is_some() {
+                Cause::from_code(&self.cause)?.running()
+            } else {
+                State::from_code(&self.state)?
+            },
+            step,
+            attempts: self.attempts,
+            last_error: self.last_error,
+            due: self.due_at,
+            running: self.lease.is_some() && self.due_at.is_some_and(|due| due > now),
+            created: self.created_at,
+            updated: self.updated_at,
+        })
+    }
+}
+
+/// A page of sagas that are not done, oldest first.
+pub(in crate::store) async fn list_sagas(
+    conn: &mut Conn,
+    query: &SagaQuery,
+    now: DateTime<Utc>,
+) -> Result<Vec<SagaView>, Error> {
+    /// Narrows one of the two tables.
+    macro_rules! page {
+        ($table:ident, $id:ident) => {{
+            let mut rows = $table::table.filter($table::due_at.is_not_null()).into_boxed::<Backend>();
+            for condition in &query.conditions {
+                rows = match condition {
+                    SagaCondition::Attempts(op, value) => compare!(rows, $table::attempts, op, value),
+                    SagaCondition::CreateTime(op, time) => compare!(rows, $table::created_at, op, time),
+                    SagaCondition::UpdateTime(op, time) => compare!(rows, $table::updated_at, op, time),
+                };
+            }
+            if let Some((time, id)) = query.after {
+                let same = $table::created_at.eq(time).and($table::id.gt($id::from_uuid(id)));
+                rows = rows.filter($table::created_at.gt(time).or(same));
+            }
+            rows.order(($table::created_at, $table::id)).limit(query.limit)
+        }};
+    }
+    let found = page!(orders, OrderId).select(OrderSaga::as_select()).load(conn).await?;
+    let mut sagas = found.into_iter().map(|row| row.view(now)).collect::<Result<Vec<_>, _>>()?;
+    let found = page!(returns, ReturnId).select(AdjustmentSaga::as_select()).load(conn).await?;
+    for row in found {
+        sagas.push(row.view(now)?);
+    }
+    sagas.sort_by_key(|saga| (saga.created, saga.id.uuid()));
+    sagas.truncate(usize::try_from(query.limit).unwrap_or(usize::MAX));
+    Ok(sagas)
+}
+
+/// A saga, done or not.
+pub(in crate::store) async fn find_saga(
+    conn: &mut Conn,
+    id: SagaId,
+    now: DateTime<Utc>,
+) -> Result<Option<SagaView>, Error> {
+    match id {
+        SagaId::Order(id) => {
+            let row = orders::table.find(id).select(OrderSaga::as_select()).first(conn).await.optional()?;
+            row.map(|row| row.view(now)).transpose()
+        }
+        SagaId::Adjustment(id) => {
+            let row = returns::table.find(id).select(AdjustmentSaga::as_select()).first(conn).await.optional()?;
+            row.map(|row| row.view(now)).transpose()
+        }
+    }
+}
+
+/// Makes the next try of a saga due, that nobody runs.
+pub(in crate::store) async fn make_due(conn: &mut Conn, id: SagaId, now: DateTime<Utc>) -> Result<(), Error> {
+    match id {
+        SagaId::Order(id) => {
+            let due = (orders::lease.eq(None::<i64>), orders::due_at.eq(now));
+            diesel::update(orders::table.find(id)).set(due).execute(conn).await?
+        }
+        SagaId::Adjustment(id) => {
+            let due = (returns::lease.eq(None::<i64>), returns::due_at.eq(now));
+            diesel::update(returns::table.find(id)).set(due).execute(conn).await?
+        }
+    };
+    Ok(())
+}
+
+/// Stores that an operator settled an order's payment, which no other step of its saga changes, and the response to
+/// its request, if it is final now.
+pub(in crate::store) async fn settle_manually(
+    conn: &mut Conn,
+    order: &Order,
+    response: Option<Vec<u8>>,
+) -> Result<(), Error> {
+    let (settled, refunded) =
+        order.payment.as_ref().map_or((false, 0), |payment| (payment.settled_manually, payment.refunded_manually));
+    diesel::update(orders::table.find(order.id))
+        .set((orders::payment_settled_manually.eq(settled), orders::refunded_manually_minor.eq(refunded)))
+        .execute(conn)
+        .await?;
+    if let Some(response) = response {
+        let mut batch = Batch::default();
+        batch.answer(None, order.id, response);
+        engine::write(conn, batch).await?;
+    }
+    Ok(())
+}
+
+/// Takes over an adjustment that is at this step. `false` if someone runs it.
+pub(in crate::store) async fn take_over(
+    conn: &mut Conn,
+    id: ReturnId,
+    step: Step,
+    lease: Lease,
+    now: DateTime<Utc>,
+) -> Result<bool, Error> {
+    let free = returns::lease.is_null().or(returns::due_at.le(now));
+    let row = returns::table.find(id).filter(returns::step.eq(step.code())).filter(free);
+    let taken = (returns::lease.eq(lease.id), returns::due_at.eq(lease.until));
+    Ok(diesel::update(row).set(taken).execute(conn).await? == 1)
 }

@@ -15,11 +15,12 @@ use super::{
 };
 use crate::{
     domain::{Pieces, Shipment},
-    store::{StoreError, Which},
+    error::Error,
+    store::Which,
 };
 
 /// Adds a shipment with its lines.
-pub(in crate::store) async fn insert_shipment(conn: &mut Conn, shipment: &Shipment) -> Result<(), StoreError> {
+pub(in crate::store) async fn insert_shipment(conn: &mut Conn, shipment: &Shipment) -> Result<(), Error> {
     diesel::insert_into(table::table).values(shipment_row(shipment)).execute(conn).await?;
     let lines = shipment.lines.iter().map(|line| ShipmentLineRow {
         shipment_id: shipment.id,
@@ -31,11 +32,7 @@ pub(in crate::store) async fn insert_shipment(conn: &mut Conn, shipment: &Shipme
 }
 
 /// Shipments of an order, oldest first.
-pub(in crate::store) async fn shipments(
-    conn: &mut Conn,
-    order: OrderId,
-    which: Which,
-) -> Result<Vec<Shipment>, StoreError> {
+pub(in crate::store) async fn shipments(conn: &mut Conn, order: OrderId, which: Which) -> Result<Vec<Shipment>, Error> {
     let rows = table::table.filter(table::order_id.eq(order)).order(table::id).into_boxed::<Backend>();
     let rows = match which {
         Which::One(id) => rows.filter(table::id.eq(id)),

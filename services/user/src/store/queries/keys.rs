@@ -4,7 +4,7 @@ use chrono::{DateTime, Utc};
 use diesel::{ExpressionMethods, QueryDsl, QueryResult};
 use diesel_async::RunQueryDsl;
 
-use super::{Conn, schema::signing_keys};
+use super::super::{Conn, schema::signing_keys};
 use crate::{domain::token::SigningKey, store::rows::KeyRow};
 
 /// All keys, newest first. There are a handful.

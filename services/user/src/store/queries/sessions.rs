@@ -9,12 +9,14 @@ use diesel_async::RunQueryDsl;
 use souk_common::ids::{SessionId, UserId};
 
 use super::{
-    Conn,
-    schema::{refresh_tokens, sessions, users},
+    super::{
+        Conn,
+        schema::{refresh_tokens, sessions, users},
+    },
     users::COLUMNS,
 };
 use crate::{
-    domain::session::{EndReason, Session},
+    domain::session::{EndReason, Ended, Session},
     store::rows::{TokenRow, UserRow},
 };
 
@@ -112,21 +114,19 @@ pub async fn user_of_session(conn: &mut Conn, id: SessionId, user: UserId) -> Qu
     open.inner_join(users::table).select(COLUMNS).first(conn).await.optional()
 }
 
-/// Sessions that ended after a place in their order, with when they did.
-pub async fn ended_sessions(
-    conn: &mut Conn,
-    (time, id): (DateTime<Utc>, SessionId),
-    limit: i64,
-) -> QueryResult<Vec<(SessionId, DateTime<Utc>)>> {
-    sessions::table
+/// Sessions that have ended, after this one in their order.
+pub async fn ended_sessions(conn: &mut Conn, after: Ended, limit: i64) -> QueryResult<Vec<Ended>> {
+    let Ended { time, session } = after;
+    let rows: Vec<(DateTime<Utc>, SessionId)> = sessions::table
         // The first condition finds the place in the index, the second the one within equal times.
         .filter(sessions::end_time.ge(time))
-        .filter(sessions::end_time.gt(time).or(sessions::id.nullable().gt(id)))
+        .filter(sessions::end_time.gt(time).or(sessions::id.nullable().gt(session)))
         .order((sessions::end_time.asc(), sessions::id.asc()))
         .limit(limit)
-        .select((sessions::id, sessions::end_time.assume_not_null()))
+        .select((sessions::end_time.assume_not_null(), sessions::id))
         .load(conn)
-        .await
+        .await?;
+    Ok(rows.into_iter().map(|(time, session)| Ended { time, session }).collect())
 }
 
 /// Whether a session was ended before its time.

@@ -11,7 +11,7 @@ use souk_common::{
     page::{MAX_SCANNED, Scan},
 };
 
-use super::{Conn, position, schema::users};
+use super::super::{Conn, position, schema::users};
 pub use crate::store::rows::UserRow as Row;
 use crate::{
     domain::{

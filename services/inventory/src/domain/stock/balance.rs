@@ -1,0 +1,92 @@
+//! Compares a balance with its proof: the ledger's sum for on hand, the sum of open reservations for reserved.
+
+use souk_common::ids::ProductId;
+
+use super::{Level, Place};
+
+/// A place's recorded balance, and its proof.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Balance {
+    /// Which product, where.
+    pub place: Place,
+    /// What the book says.
+    pub book: Level,
+    /// The ledger's sum, and that of what open reservations hold.
+    pub proof: Level,
+}
+
+/// The balances of a page of products, all at one moment.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct BalancePage {
+    /// The page's products and one more, if there is one.
+    pub products: Vec<ProductId>,
+    /// The balances of the page's products.
+    pub balances: Vec<Balance>,
+}
+
+/// What a mended balance is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Mended {
+    /// What the book says from now on.
+    pub level: Level,
+    /// Pieces that the ledger gets an entry of, above or below zero; 0 where it needs none.
+    pub entry: i64,
+}
+
+impl Balance {
+    /// Whether the book is wrong.
+    pub fn drifts(&self) -> bool {
+        let Level { on_hand, reserved } = self.book;
+        self.book != self.proof || reserved < 0 || reserved > on_hand
+    }
+
+    /// The correction. `reserved` becomes the sum of the reservations. `on_hand` stays, so that availability does not
+    /// change, and the ledger gets the difference. It is raised only if reservations hold more.
+    pub fn mended(&self) -> Mended {
+        let reserved = self.proof.reserved;
+        let on_hand = self.book.on_hand.max(reserved);
+        Mended { level: Level { on_hand, reserved }, entry: on_hand.saturating_sub(self.proof.on_hand) }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+    use souk_common::ids::LocationId;
+
+    use super::*;
+
+    fn balance(book: (i64, i64), proof: (i64, i64)) -> Balance {
+        let level = |(on_hand, reserved)| Level { on_hand, reserved };
+        Balance { place: (ProductId::new(), LocationId::new()), book: level(book), proof: level(proof) }
+    }
+
+    #[test]
+    fn what_is_on_hand_stays_and_what_is_reserved_is_counted_anew() {
+        for (book, proof, level, entry) in [
+            ((11, 2), (10, 2), (11, 2), 1),
+            ((10, 3), (10, 2), (10, 2), 0),
+            ((3, 3), (10, 5), (5, 5), -5),
+            ((-1, 0), (0, 0), (0, 0), 0),
+        ] {
+            let balance = balance(book, proof);
+            assert!(balance.drifts());
+            let mended = balance.mended();
+            assert_eq!(((mended.level.on_hand, mended.level.reserved), mended.entry), (level, entry));
+        }
+        assert!(!balance((10, 2), (10, 2)).drifts());
+        assert!(balance((1, 2), (1, 2)).drifts(), "more is reserved than there is");
+    }
+
+    proptest! {
+        /// Whatever was wrong, nothing is afterwards.
+        #[test]
+        fn a_mended_balance_does_not_drift(on_hand in -9..9_i64, reserved in -9..9_i64, sum in 0..9_i64, held in 0..9_i64) {
+            let before = balance((on_hand, reserved), (sum, held));
+            let Mended { level, entry } = before.mended();
+            let proof = Level { on_hand: sum + entry, reserved: held };
+            let after = Balance { book: level, proof, ..before };
+            prop_assert!(!after.drifts(), "{after:?}");
+        }
+    }
+}

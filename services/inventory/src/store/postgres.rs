@@ -1,0 +1,78 @@
+//! What PostgreSQL alone needs: its types, its clock, row locks and text search. `write` has its batch writes.
+
+use chrono::{DateTime, Utc};
+use diesel::{
+    dsl::sql,
+    pg::Pg,
+    sql_types::{Bool, Text, Timestamptz},
+};
+use diesel_async::RunQueryDsl;
+pub use souk_store::{
+    db::postgres::{Conn, position},
+    events::postgres::append as append_events,
+};
+
+pub use self::write::{change_products, insert_products, write, write_words};
+use crate::error::Error;
+
+/// What queries answer that need nothing of each other: all are sent before the first answer has come.
+macro_rules! at_once {
+    ($conn:expr, $($($function:ident)::+ ($($argument:expr),*)),+ $(,)?) => {{
+        let conn = &*$conn;
+        futures::try_join!($(async {
+            let mut conn = conn;
+            $($function)::+(&mut conn, $($argument),*).await
+        }),+)
+    }};
+}
+
+/// Keeps others from changing the rows until the transaction ends.
+macro_rules! locked {
+    ($query:expr) => {
+        $query.for_update()
+    };
+}
+
+#[path = "queries/mod.rs"]
+pub mod queries;
+mod write;
+
+/// Its tables.
+pub mod schema {
+    super::super::schema::tables!(Uuid, Timestamptz);
+}
+
+/// A connection, or one that others use at the same time.
+pub trait Any: diesel_async::AsyncConnectionCore<Backend = Pg> + Send {}
+impl<C: diesel_async::AsyncConnectionCore<Backend = Pg> + Send> Any for C {}
+
+/// The transaction's time, in SQL.
+pub const NOW: &str = "now()";
+
+/// Counts the products that [`search_text`] finds, up to a limit.
+pub const MATCHES: &str =
+    "SELECT count(*) AS count FROM (SELECT 1 FROM products WHERE search @@ CAST($1 AS tsquery) LIMIT $2) AS found";
+
+/// A condition on products.
+type Condition = Box<dyn diesel::BoxableExpression<schema::products::table, Pg, SqlType = Bool>>;
+
+/// Whether a product has the words, found by the index.
+pub fn finds(words: &[String]) -> Condition {
+    Box::new(sql::<Bool>("search @@ CAST(").bind::<Text, _>(search_text(words)).sql(" AS tsquery)"))
+}
+
+/// Whether a product that is looked at has the words.
+pub fn has_words(words: &[String]) -> Condition {
+    finds(words)
+}
+
+/// Asks for all words, and of the last one for its beginning. Words are letters and digits.
+pub fn search_text(words: &[String]) -> String {
+    let quoted: Vec<_> = words.iter().map(|word| format!("'{word}'")).collect();
+    format!("{}:*", quoted.join(" & "))
+}
+
+/// The time of the transaction, by the server's clock: the same for all replicas of the service.
+pub async fn clock(conn: &mut impl Any) -> Result<DateTime<Utc>, Error> {
+    Ok(diesel::select(sql::<Timestamptz>(NOW)).get_result(conn).await?)
+}

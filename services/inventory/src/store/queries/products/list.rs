@@ -1,0 +1,164 @@
+//! Pages of products. What a page costs does not grow with the catalogue: it is read from an index in the page's order,
+//! or of a few products that have the words asked for, or it looks at a limited number of products
+//! (docs/adr/0033-bounded-lists.md).
+
+use diesel::{
+    prelude::*,
+    sql_types::{BigInt, Text},
+};
+use diesel_async::RunQueryDsl;
+use souk_common::page::{MAX_SCANNED, Scan, filter::Op};
+
+use super::{
+    super::super::{Conn, MATCHES, finds, has_words, position, schema::products, search_text},
+    Row, read,
+};
+use crate::{
+    domain::product::{
+        Product,
+        list::{Condition, Key, Listing, Sort},
+    },
+    error::Error,
+    store::codes::word,
+};
+
+/// Compares a column that has an order.
+macro_rules! compare {
+    ($query:expr, $column:expr, $op:expr, $value:expr) => {
+        match $op {
+            Op::Equal | Op::Contains => $query.filter($column.eq($value)),
+            Op::NotEqual => $query.filter($column.ne($value)),
+            Op::Less => $query.filter($column.lt($value)),
+            Op::LessOrEqual => $query.filter($column.le($value)),
+            Op::Greater => $query.filter($column.gt($value)),
+            Op::GreaterOrEqual => $query.filter($column.ge($value)),
+        }
+    };
+}
+
+/// Compares a text.
+macro_rules! text {
+    ($query:expr, $column:expr, $op:expr, $value:expr) => {
+        match $op {
+            Op::Contains => $query.filter(position($column.nullable(), $value).gt(0)),
+            op => compare!($query, $column, op, $value),
+        }
+    };
+}
+
+/// Calls a macro with the column that products are ordered by, and the keys that go with it.
+macro_rules! by_order {
+    ($listing:expr, $with:ident) => {
+        match $listing.sort {
+            Sort::CreateTime => $with!(products::created_at, Key::Time),
+            Sort::Sku => $with!(products::sku_key, Key::Text),
+            Sort::Title => $with!(products::title_key, Key::Text),
+            Sort::Price => $with!(products::price_rank, Key::Number),
+        }
+    };
+}
+
+/// Products from the place where a page begins, in the page's order.
+macro_rules! in_order {
+    ($query:expr, $listing:expr, $column:expr, $key:path) => {{
+        // The page continues behind the last one's end. The first condition finds the place in the index, the second
+        // the one within what is equal there, by id.
+        let from = match &$listing.after {
+            Some($key(value, id)) if $listing.descending => {
+                $query.filter($column.le(value.clone())).filter($column.lt(value.clone()).or(products::id.lt(*id)))
+            }
+            Some($key(value, id)) => {
+                $query.filter($column.ge(value.clone())).filter($column.gt(value.clone()).or(products::id.gt(*id)))
+            }
+            _ => $query,
+        };
+        if $listing.descending {
+            from.order(($column.desc(), products::id.desc()))
+        } else {
+            from.order(($column.asc(), products::id.asc()))
+        }
+    }};
+}
+
+pub async fn list(conn: &mut Conn, listing: &Listing) -> Result<Scan<Product, Key>, Error> {
+    let nothing = Ok(Scan { rows: Vec::new(), end: None });
+    let Some(state) = listing.state else { return nothing };
+    let words = match &listing.words {
+        None => None,
+        Some(words) if words.is_empty() => return nothing,
+        Some(words) => Some((words, have_few(conn, words).await?)),
+    };
+    let scans = match &words {
+        Some((_, few)) => !few && !listing.finds_few(),
+        None => listing.scans(),
+    };
+    // Before the page is read: what comes in between meanwhile is looked at as well.
+    let end = if scans { end_of_scan(conn, listing).await? } else { None };
+
+    let mut query = products::table.filter(products::state.eq(word(state))).select(Row::as_select()).into_boxed();
+    for condition in &listing.conditions {
+        query = match condition {
+            Condition::Sku(op, value) => text!(query, products::sku_key, *op, value),
+            Condition::Title(op, value) => text!(query, products::title_key, *op, value),
+            Condition::Price(op, rank) => compare!(query, products::price_rank, *op, *rank),
+            Condition::Tracking(op, tracking) => compare!(query, products::tracking, *op, word(*tracking)),
+            Condition::CreateTime(op, time) => compare!(query, products::created_at, *op, *time),
+        };
+    }
+    query = match words {
+        None => query,
+        Some((words, true)) => query.filter(finds(words)),
+        Some((words, false)) => query.filter(has_words(words)),
+    };
+    macro_rules! page {
+        ($column:expr, $key:path) => {{
+            let query = match &end {
+                Some($key(value, id)) if listing.descending => {
+                    query.filter($column.ge(value.clone())).filter($column.gt(value.clone()).or(products::id.ge(*id)))
+                }
+                Some($key(value, id)) => {
+                    query.filter($column.le(value.clone())).filter($column.lt(value.clone()).or(products::id.le(*id)))
+                }
+                _ => query,
+            };
+            in_order!(query, listing, $column, $key).limit(listing.limit).load(conn).await?
+        }};
+    }
+    let rows: Vec<Row> = by_order!(listing, page);
+    Ok(Scan { rows: read(rows)?, end })
+}
+
+/// The place of the last product that a page may look at; `None` if the list ends before. It is found in the index
+/// alone.
+async fn end_of_scan(conn: &mut Conn, listing: &Listing) -> Result<Option<Key>, Error> {
+    let Some(state) = listing.state else { return Ok(None) };
+    macro_rules! end {
+        ($column:expr, $key:path) => {{
+            let mut query =
+                products::table.filter(products::state.eq(word(state))).select(($column, products::id)).into_boxed();
+            for condition in listing.conditions.iter().filter(|condition| condition.is_of(listing.sort)) {
+                query = match condition {
+                    Condition::Price(op, rank) => compare!(query, products::price_rank, *op, *rank),
+                    Condition::CreateTime(op, time) => compare!(query, products::created_at, *op, *time),
+                    _ => query,
+                };
+            }
+            let last = in_order!(query, listing, $column, $key).offset(MAX_SCANNED - 1).limit(1);
+            last.get_result(conn).await.optional()?.map(|(value, id)| $key(value, id))
+        }};
+    }
+    Ok(by_order!(listing, end))
+}
+
+#[derive(QueryableByName)]
+struct Count {
+    #[diesel(sql_type = BigInt)]
+    count: i64,
+}
+
+/// Whether so few products have these words that all of them can be looked at.
+async fn have_few(conn: &mut Conn, words: &[String]) -> Result<bool, Error> {
+    let query = diesel::sql_query(MATCHES).bind::<Text, _>(search_text(words));
+    let Count { count } = query.bind::<BigInt, _>(MAX_SCANNED + 1).get_result(conn).await?;
+    Ok(count <= MAX_SCANNED)
+}

@@ -1,0 +1,378 @@
+//! Sagas: the progress that their runners store, their leases, and what operators see and do.
+
+use std::sync::Arc;
+
+use chrono::{DateTime, Utc};
+use souk_common::{
+    ids::{OrderId, ReturnId},
+    page::filter::Op,
+};
+use souk_store::db;
+use uuid::Uuid;
+
+use super::{Store, batch_writer, now, postgres, sqlite};
+use crate::{
+    domain::{Entry, Illegal, Kind, Order, Saga, State, Step, Wish},
+    error::Error,
+};
+
+/// The right to run a saga until a time. Nobody else knows its number.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Lease {
+    /// Its number.
+    pub id: i64,
+    /// From when on others may take over.
+    pub until: DateTime<Utc>,
+}
+
+/// A lease to renew.
+#[derive(Clone, Copy, Debug)]
+pub struct Renewal {
+    /// The number of the lease that must still be held.
+    pub held: i64,
+    /// The lease from then on.
+    pub lease: Lease,
+}
+
+/// A lease to release after a failed try.
+#[derive(Clone, Copy, Debug)]
+pub struct Release<'a> {
+    /// The number of the lease that must still be held.
+    pub held: i64,
+    /// When the next try is due.
+    pub due: DateTime<Utc>,
+    /// Failed tries so far.
+    pub attempts: i32,
+    /// Why the last one failed, for operators alone.
+    pub error: &'a str,
+}
+
+/// A step of an order's saga that has ended.
+#[derive(Clone, Debug)]
+pub(crate) struct SavedStep {
+    /// The order after it.
+    pub order: Order,
+    /// The order's version before it.
+    pub version: i64,
+    pub entries: Vec<Entry>,
+    pub response: Option<Vec<u8>>,
+    /// The lease that must still be held, and the new one.
+    pub held: i64,
+    pub lease: Lease,
+}
+
+/// A saga has the id of its order, or of the adjustment.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum SagaId {
+    /// An order's own.
+    Order(OrderId),
+    /// An adjustment's.
+    Adjustment(ReturnId),
+}
+
+/// A saga from outside.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct SagaView {
+    /// Which.
+    pub id: SagaId,
+    /// The order it is about.
+    pub order: OrderId,
+    /// The state it is in.
+    pub state: State,
+    /// Its next step; `None` at its end.
+    pub step: Option<Step>,
+    /// Failed tries since its last completed step.
+    pub attempts: i32,
+    /// Why, the last time.
+    pub last_error: Option<String>,
+    /// When the next try is due, or when its runner's lease ends.
+    pub due: Option<DateTime<Utc>>,
+    /// Whether someone runs it.
+    pub running: bool,
+    /// When it was recorded.
+    pub created: DateTime<Utc>,
+    /// When it last made a step.
+    pub updated: DateTime<Utc>,
+}
+
+/// A query for a page of sagas that are not done, oldest first.
+#[derive(Clone, Debug)]
+pub struct SagaQuery {
+    /// What must hold of each.
+    pub conditions: Vec<SagaCondition>,
+    /// The last one of the page before.
+    pub after: Option<(DateTime<Utc>, Uuid)>,
+    /// How many at most.
+    pub limit: i64,
+}
+
+/// A condition of the query.
+#[derive(Clone, Debug)]
+pub enum SagaCondition {
+    /// How often it gave up compares so.
+    Attempts(Op, i32),
+    /// Compares the time of recording.
+    CreateTime(Op, DateTime<Utc>),
+    /// Compares the time of its last step.
+    UpdateTime(Op, DateTime<Utc>),
+}
+
+/// What became of an operator's wish.
+#[derive(Clone, Debug)]
+pub enum Operated<T> {
+    /// There is no such saga.
+    NotFound,
+    /// Someone runs it at this moment.
+    Busy,
+    /// It is done, or the table has no such transition. Has its current state.
+    Illegal(SagaView),
+    /// It was done.
+    Done(T),
+}
+
+impl SagaId {
+    /// Its resource name.
+    #[must_use]
+    pub fn name(self) -> String {
+        match self {
+            Self::Order(id) => format!("sagas/{id}"),
+            Self::Adjustment(id) => format!("sagas/{id}"),
+        }
+    }
+
+    /// The UUID inside.
+    #[must_use]
+    pub fn uuid(self) -> Uuid {
+        match self {
+            Self::Order(id) => id.uuid(),
+            Self::Adjustment(id) => id.uuid(),
+        }
+    }
+}
+
+impl Store {
+    /// Stores a saga's progress since `before`, and its entries in the timeline. `response` is the response to its
+    /// request, once it is final. Only the holder of the lease can do this: `false` if the lease was lost.
+    ///
+    /// # Errors
+    /// If the database fails.
+    pub async fn save(
+        &self,
+        before: &Saga,
+        after: &Saga,
+        entries: &[Entry],
+        response: Option<&[u8]>,
+        Renewal { held, lease }: Renewal,
+    ) -> Result<bool, Error> {
+        match (before, after) {
+            (Saga::Order(before), Saga::Order(after)) => {
+                let step = SavedStep {
+                    order: (**after).clone(),
+                    version: before.version,
+                    entries: entries.to_vec(),
+                    response: response.map(<[u8]>::to_vec),
+                    held,
+                    lease,
+                };
+                match self.notify_if_ok(self.writer.submit(batch_writer::Write::Save(Arc::new(step))).await)? {
+                    batch_writer::Written::Saved(saved) => Ok(saved),
+                    batch_writer::Written::Placed(_) => Err(Error::Lost),
+                }
+            }
+            (Saga::Adjustment(before), Saga::Adjustment(after)) => {
+                let now = now();
+                let written = db::write!(self.db, |conn, q| -> Result<_, Error> {
+                    let saved = q::update_adjustment(conn, after, before.step, held, entries, lease, now).await?;
+                    if let (true, Some(response)) = (saved, response) {
+                        q::answer_adjustment(conn, after, response).await?;
+                    }
+                    Ok(saved)
+                });
+                self.notify_if_ok(written)
+            }
+            _ => Ok(false),
+        }
+    }
+
+    /// Whether a saga is stored as it is here, to find out whether a commit with a lost response took effect.
+    ///
+    /// # Errors
+    /// If the database fails.
+    pub async fn is_saved(&self, saga: &Saga) -> Result<bool, Error> {
+        db::read!(self.db, |conn, q| -> Result<_, Error> {
+            match saga {
+                Saga::Order(order) => q::is_at(conn, order).await,
+                Saga::Adjustment(adjustment) => {
+                    let stored = q::find_adjustment(conn, adjustment.id).await?;
+                    let is = (adjustment.step, adjustment.settled_manually);
+                    Ok(stored.is_some_and(|stored| (stored.step, stored.settled_manually) == is))
+                }
+            }
+        })
+    }
+
+    /// Releases a lease: from `due` on any runner may continue.
+    ///
+    /// # Errors
+    /// If the database fails; the lease then ends by itself.
+    pub async fn release(&self, saga: &Saga, release: Release<'_>) -> Result<(), Error> {
+        db::write!(self.db, |conn, q| -> Result<_, Error> { q::release(conn, saga, release).await })
+    }
+
+    /// Takes over at most `limit` due sagas.
+    ///
+    /// # Errors
+    /// If the database fails.
+    pub async fn claim(&self, lease: Lease, limit: i64) -> Result<Vec<Saga>, Error> {
+        let now = now();
+        // Looking first keeps an idle service from writing.
+        let due = db::read!(self.db, |conn, q| -> Result<_, Error> { q::is_any_due(conn, now).await })?;
+        if !due {
+            return Ok(Vec::new());
+        }
+        db::write!(self.db, |conn, q| -> Result<_, Error> { q::claim(conn, now, lease, limit).await })
+    }
+
+    /// Makes the next try of a waiting order due now.
+    ///
+    /// # Errors
+    /// If the database fails.
+    pub async fn wake(&self, id: OrderId) -> Result<(), Error> {
+        let now = now();
+        db::write!(self.db, |conn, q| -> Result<_, Error> { q::wake(conn, id, now).await })
+    }
+
+    /// A page of sagas that are not done, oldest first.
+    ///
+    /// # Errors
+    /// If the database fails.
+    pub async fn sagas(&self, query: &SagaQuery) -> Result<Vec<SagaView>, Error> {
+        let now = now();
+        db::read!(self.db, |conn, q| -> Result<_, Error> { q::list_sagas(conn, query, now).await })
+    }
+
+    /// A saga, done or not.
+    ///
+    /// # Errors
+    /// If the database fails.
+    pub async fn saga(&self, id: SagaId) -> Result<Option<SagaView>, Error> {
+        let now = now();
+        db::read!(self.db, |conn, q| -> Result<_, Error> { q::find_saga(conn, id, now).await })
+    }
+
+    /// Makes the next try of a saga due now.
+    ///
+    /// # Errors
+    /// If the database fails.
+    pub async fn retry(&self, id: SagaId, wish: Wish<'_>) -> Result<Operated<SagaView>, Error> {
+        let now = now();
+        db::write!(self.db, |conn, q| -> Result<_, Error> {
+            let Some(seen) = q::find_saga(conn, id, now).await? else { return Ok(Operated::NotFound) };
+            let order = q::order_to_change(conn, seen.order, None).await?;
+            // Read again under the lock.
+            let seen = q::find_saga(conn, id, now).await?;
+            let (Some(mut order), Some(seen)) = (order, seen) else { return Ok(Operated::NotFound) };
+            if seen.step.is_none() {
+                return Ok(Operated::Illegal(seen));
+            }
+            if seen.running || q::is_leased(conn, order.id, now).await? {
+                return Ok(Operated::Busy);
+            }
+            let version = order.version;
+            let entry = Entry { internal: true, ..Entry::new(Kind::RetryRequested, wish.actor, wish.reason) };
+            let entries = order.record(entry, now);
+            q::write_effects(conn, &order, version, &[], &entries).await?;
+            q::make_due(conn, id, now).await?;
+            Ok(Operated::Done(SagaView { due: Some(now), ..seen }))
+        })
+    }
+
+    /// Abandons an order that is being placed, under a lease. `provider` is the payment provider in use.
+    ///
+    /// # Errors
+    /// If the database fails.
+    pub async fn abandon(
+        &self,
+        id: OrderId,
+        wish: Wish<'_>,
+        provider: &str,
+        lease: Lease,
+    ) -> Result<Operated<Box<Order>>, Error> {
+        let now = now();
+        db::write!(self.db, |conn, q| -> Result<_, Error> {
+            let Some(mut order) = q::order_to_change(conn, id, None).await? else {
+                return Ok(Operated::NotFound);
+            };
+            if q::is_leased(conn, id, now).await? {
+                return Ok(Operated::Busy);
+            }
+            let version = order.version;
+            let entries: Result<_, Illegal> = order.abandon(wish, provider, now);
+            let Ok(entries) = entries else {
+                let seen = q::find_saga(conn, SagaId::Order(id), now).await?;
+                return Ok(seen.map_or(Operated::NotFound, Operated::Illegal));
+            };
+            if !q::update_order(conn, &order, version, &entries, lease).await? {
+                return Err(Error::Corrupt("a locked order that changed".into()));
+            }
+            Ok(Operated::Done(Box::new(order)))
+        })
+    }
+
+    /// Finishes a step that an operator did outside of souk, and with it its saga. `respond` makes the stored response
+    /// of the request that is final now.
+    ///
+    /// # Errors
+    /// If the database fails.
+    pub async fn finish(
+        &self,
+        id: SagaId,
+        step: Step,
+        wish: Wish<'_>,
+        respond: impl Fn(&Saga) -> Option<Vec<u8>> + Sync,
+    ) -> Result<Operated<SagaView>, Error> {
+        let now = now();
+        // An expired lease of nobody: if a step were left, it would be due at once.
+        let lease = Lease { id: 0, until: now };
+        let written = db::write!(self.db, |conn, q| -> Result<_, Error> {
+            let Some(seen) = q::find_saga(conn, id, now).await? else { return Ok(Operated::NotFound) };
+            let order = q::order_to_change(conn, seen.order, None).await?;
+            // Read again under the lock.
+            let seen = q::find_saga(conn, id, now).await?;
+            let (Some(mut order), Some(seen)) = (order, seen) else { return Ok(Operated::NotFound) };
+            if seen.step != Some(step) || !step.can_be_done_manually() {
+                return Ok(Operated::Illegal(seen));
+            }
+            match id {
+                SagaId::Order(_) if seen.running => return Ok(Operated::Busy),
+                SagaId::Order(_) => {
+                    let version = order.version;
+                    let entries = order.finish(step, wish, now)?;
+                    if !q::update_order(conn, &order, version, &entries, lease).await? {
+                        return Err(Error::Corrupt("a locked order that changed".into()));
+                    }
+                    let saga = Saga::Order(Box::new(order.clone()));
+                    q::settle_manually(conn, &order, respond(&saga)).await?;
+                }
+                SagaId::Adjustment(id) => {
+                    if !q::take_over(conn, id, step, lease, now).await? {
+                        return Ok(Operated::Busy);
+                    }
+                    let Some(mut adjustment) = q::find_adjustment(conn, id).await? else {
+                        return Ok(Operated::NotFound);
+                    };
+                    let entries = adjustment.finish(step, wish)?;
+                    if !q::update_adjustment(conn, &adjustment, Some(step), lease.id, &entries, lease, now).await? {
+                        return Err(Error::Corrupt("a locked adjustment that changed".into()));
+                    }
+                    if let Some(response) = respond(&Saga::Adjustment(Box::new(adjustment.clone()))) {
+                        q::answer_adjustment(conn, &adjustment, &response).await?;
+                    }
+                }
+            }
+            let ended = q::find_saga(conn, id, now).await?;
+            Ok(ended.map_or(Operated::NotFound, Operated::Done))
+        });
+        self.notify_if_ok(written)
+    }
+}

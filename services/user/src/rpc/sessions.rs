@@ -1,0 +1,178 @@
+//! SessionService: log-in, refresh, log-out, sessions that have ended, and the published keys; and the check of this
+//! service's own callers against ended sessions.
+
+use chrono::{DateTime, TimeDelta};
+use souk_common::{
+    auth::{Identity, Recheck},
+    error::Problem,
+    ids::SessionId,
+};
+use souk_proto::user::v1::{
+    GetJsonWebKeySetRequest, GetJsonWebKeySetResponse, ListEndedSessionsRequest, ListEndedSessionsResponse,
+    LogInRequest, LogOutRequest, LogOutResponse, RefreshSessionRequest, Session,
+    list_ended_sessions_response::EndedSession, session_service_server::SessionService,
+};
+use tonic::{Request, Response, Status};
+use uuid::Uuid;
+
+use super::{Rpc, convert};
+use crate::{
+    domain::{
+        email::Email,
+        now,
+        password::{Password, Verdict},
+        session::Ended,
+        token::{LEEWAY, RefreshToken, Salt, SigningKey},
+        user::State,
+    },
+    error::Error,
+    store::{Exchange, Opened, Opening, Store},
+};
+
+/// Sessions listed at a time.
+const PAGE: i64 = 1000;
+/// The overlap of two reads: the end of a session has the time at which its transaction began, by the clock of its
+/// replica, and a reader may have seen later ones before it was committed.
+const AGAIN: TimeDelta = TimeDelta::minutes(2);
+
+#[tonic::async_trait]
+impl SessionService for Rpc {
+    async fn log_in(&self, request: Request<LogInRequest>) -> Result<Response<Session>, Status> {
+        let request = request.into_inner();
+        let password = Password::typed(request.password);
+        let found = match Email::parse(&request.email) {
+            Ok(email) => self.0.store.user_by_email(email.as_str()).await?,
+            Err(_) => None,
+        };
+        let (user, hash) = found.unzip();
+        let hash = hash.flatten();
+        // Also without an account or with a disabled one, so that the response time reveals
+        // nothing.
+        let verdict = self.0.hasher.verify(password.clone(), hash.clone()).await?;
+        let active = user.filter(|user| user.state == State::Active && verdict != Verdict::Wrong);
+        let (Some(user), Some(checked)) = (active, hash) else {
+            return Err(Error::Credentials.into());
+        };
+        let hash = match verdict {
+            Verdict::RightButOld => self.0.hasher.hash(password).await?,
+            _ => checked.clone(),
+        };
+        let key = self.0.issuer.signing_key().await?;
+        let token = RefreshToken::random().map_err(Error::from)?;
+        let scope = Some(request.scopes.join(" ")).filter(|scope| !scope.is_empty());
+        let opening = Opening { scope, token, now: now(), ttl: self.0.session_ttl };
+        let opened = self.0.store.begin_session(&user, &checked, &hash, opening).await?;
+        self.reply(&key, opened)
+    }
+
+    async fn refresh_session(&self, request: Request<RefreshSessionRequest>) -> Result<Response<Session>, Status> {
+        let token = RefreshToken::sent(request.into_inner().refresh_token);
+        // Read the key before the exchange: once the token is used, nothing may fail.
+        let key = self.0.issuer.signing_key().await?;
+        let salt = Salt::random().map_err(Error::from)?;
+        let exchange = Exchange { salt, now: now(), ttl: self.0.session_ttl, grace: self.0.refresh_grace };
+        let opened = self.0.store.refresh_session(&token, &exchange).await?;
+        self.reply(&key, opened)
+    }
+
+    async fn log_out(&self, request: Request<LogOutRequest>) -> Result<Response<LogOutResponse>, Status> {
+        let token = RefreshToken::sent(request.into_inner().refresh_token);
+        self.0.store.end_session(&token, now()).await?;
+        Ok(Response::new(LogOutResponse {}))
+    }
+
+    async fn list_ended_sessions(
+        &self,
+        request: Request<ListEndedSessionsRequest>,
+    ) -> Result<Response<ListEndedSessionsResponse>, Status> {
+        let request = request.get_ref();
+        let (begin, nil) = (now(), SessionId::from_uuid(Uuid::nil()));
+        let life = self.0.issuer.ttl() + LEEWAY;
+        let oldest = Ended { time: begin - life, session: nil };
+        let after = match request.cursor.as_str() {
+            "" => oldest,
+            cursor => {
+                let place = read(cursor).ok_or_else(|| Problem::invalid("cursor", "must be one that was answered"))?;
+                place.max(oldest)
+            }
+        };
+        let size = match i64::from(request.page_size) {
+            1..PAGE => i64::from(request.page_size),
+            _ => PAGE,
+        };
+        let ended = self.0.store.ended_sessions(after, size).await?;
+        let more = ended.len() as i64 == size;
+        let next = match ended.last() {
+            Some(last) if more => *last,
+            // All up to now was told.
+            _ => Ended { time: begin - AGAIN, session: nil },
+        };
+        let told = |ended: Ended| EndedSession {
+            session_id: ended.session.to_string(),
+            token_expire_time: Some(convert::timestamp(ended.time + life)),
+        };
+        let sessions = ended.into_iter().map(told).collect();
+        Ok(Response::new(ListEndedSessionsResponse { sessions, cursor: write(next), more }))
+    }
+
+    async fn get_json_web_key_set(
+        &self,
+        _: Request<GetJsonWebKeySetRequest>,
+    ) -> Result<Response<GetJsonWebKeySetResponse>, Status> {
+        let keys = self.0.issuer.published().await?.into_iter().map(convert::key).collect();
+        Ok(Response::new(GetJsonWebKeySetResponse { keys }))
+    }
+}
+
+impl Rpc {
+    fn reply(&self, key: &SigningKey, opened: Opened) -> Result<Response<Session>, Status> {
+        let Opened { user, session, token } = opened;
+        let access_token = self.0.issuer.issue(key, &user, &session, now())?;
+        Ok(Response::new(Session {
+            access_token,
+            token_type: "Bearer".into(),
+            expires_in: Some(convert::duration(self.0.issuer.ttl())),
+            refresh_token: token.expose(),
+            user: Some(convert::user(user)),
+            scopes: session.scope.iter().flat_map(|scope| scope.split(' ')).map(str::to_owned).collect(),
+        }))
+    }
+}
+
+fn write(Ended { time, session }: Ended) -> String {
+    format!("{}.{session}", time.timestamp_micros())
+}
+
+fn read(cursor: &str) -> Option<Ended> {
+    let (time, session) = cursor.split_once('.')?;
+    let time = DateTime::from_timestamp_micros(time.parse().ok()?)?;
+    Some(Ended { time, session: session.parse().ok()? })
+}
+
+/// Looks callers up in the database: this service need not poll for what it wrote itself.
+pub struct Accounts(pub Store);
+
+#[tonic::async_trait]
+impl Recheck for Accounts {
+    async fn now(&self, identity: Identity) -> Result<Identity, Problem> {
+        let Identity::User { id, roles, session, scopes } = identity else { return Ok(identity) };
+        let user = self.0.session_holder(session, id).await?.ok_or(Error::SessionEnded)?;
+        // Never more than the token says.
+        let roles = roles.iter().filter(|role| user.roles.has(*role)).collect();
+        Ok(Identity::User { id, roles, session, scopes })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_cursor_is_read_as_it_was_written_and_nothing_else_is() {
+        let place = Ended { time: now(), session: SessionId::new() };
+        assert_eq!(read(&write(place)), Some(place));
+        for text in ["x", "1", "1.", ".ses_00000000000000000000000000", "9999999999999999999.x", "1.ses_x"] {
+            assert_eq!(read(text), None, "{text}");
+        }
+    }
+}
