@@ -1,5 +1,5 @@
-//! Ids and currencies as values of columns. Only a crate that defines a type may implement diesel's traits for it, so
-//! this stands here, behind a feature that `souk-store` turns on.
+//! Diesel's traits for ids and currencies, so that columns can hold them. Only the crate that defines a type may
+//! implement them, so the code is here, behind a feature that `souk-store` enables.
 
 use diesel::backend::Backend;
 use diesel::deserialize::{self, FromSql};

@@ -1,6 +1,6 @@
-//! The context of a request: its id and its deadline, passed on from hop to hop.
+//! The context of a request: its id and its deadline, which are passed on with every call to another service.
 //!
-//! The server's edge puts it around the handler, the client's edge reads it for the calls that the handler makes.
+//! The server's edge sets the context for the handler. The client reads it for the calls that the handler makes.
 
 use std::{
     future::Future,
@@ -12,17 +12,17 @@ use http::{HeaderMap, HeaderName, HeaderValue};
 
 use crate::error::{Problem, Reason};
 
-/// The header with the request id, in logs and responses of every hop.
+/// The header with the request id, which all log lines and responses of a request contain.
 pub const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
-/// The header with the remaining time of the caller.
+/// The header with the time that the caller still waits.
 pub const GRPC_TIMEOUT: HeaderName = HeaderName::from_static("grpc-timeout");
 
 /// The context of a request.
 #[derive(Debug, Clone)]
 pub struct RequestContext {
-    /// The request id, in logs and responses.
+    /// The request id, which all log lines and responses of a request contain.
     pub request_id: Arc<str>,
-    /// When anyone who asked stops waiting.
+    /// The time when the caller stops waiting. `None`: no limit.
     pub deadline: Option<Instant>,
 }
 
@@ -31,8 +31,8 @@ tokio::task_local! {
 }
 
 impl RequestContext {
-    /// From the headers of an incoming request: its id where it has a sane one, and its deadline, at most `limit`
-    /// from now. Whether the deadline was sent as it should be, [`timeout`] says.
+    /// Reads the context from the headers of an incoming request: its id if it has a valid one, and its deadline, at
+    /// most `limit` from now. An invalid timeout is not reported here but by [`timeout`].
     pub fn from_headers(headers: &HeaderMap, limit: Duration) -> Self {
         let sent = headers.get(&REQUEST_ID).and_then(|value| value.to_str().ok()).filter(|id| is_sane(id));
         let request_id = sent.map_or_else(|| uuid::Uuid::now_v7().to_string().into(), Into::into);
@@ -41,22 +41,22 @@ impl RequestContext {
         Self { request_id, deadline }
     }
 
-    /// For work without a request, such as a job.
+    /// A context for work that does not belong to a request, such as a job.
     pub fn background() -> Self {
         Self { request_id: uuid::Uuid::now_v7().to_string().into(), deadline: None }
     }
 
-    /// The context around the code that runs now, if there is one.
+    /// The context of the running code, if it has one.
     pub fn current() -> Option<Self> {
         CURRENT.try_with(Clone::clone).ok()
     }
 
-    /// Runs this with the context around it.
+    /// Runs a future in this context.
     pub async fn scope<F: Future>(self, work: F) -> F::Output {
         CURRENT.scope(self, work).await
     }
 
-    /// The same request without its deadline: for work that continues when the caller has left.
+    /// The same context without a deadline, for work that continues after the caller has left.
     pub fn detached(mut self) -> Self {
         self.deadline = None;
         self
@@ -68,22 +68,22 @@ impl RequestContext {
         left.map_or(limit, |left| left.min(limit))
     }
 
-    /// The id as a header.
+    /// The request id as a header value. `None`: it is not valid in a header.
     pub fn request_id_header(&self) -> Option<HeaderValue> {
         HeaderValue::from_str(&self.request_id).ok()
     }
 }
 
-/// A timeout as gRPC writes it: at most 8 digits and a unit. Rounded up, so that a deadline is never shortened to 0.
+/// Formats a timeout for gRPC: at most 8 digits and a unit. Rounds up, so that a short timeout never becomes 0.
 pub fn format_timeout(timeout: Duration) -> HeaderValue {
     let millis = timeout.as_micros().div_ceil(1000).clamp(1, 99_999_999);
     HeaderValue::from_str(&format!("{millis}m")).unwrap_or_else(|_| HeaderValue::from_static("1S"))
 }
 
-/// The timeout of the caller in `grpc-timeout`, if it sent one.
+/// Reads the caller's timeout from `grpc-timeout`, if the header is present.
 ///
 /// # Errors
-/// `MALFORMED_REQUEST` if it is invalid: ignoring it would mean to work for a caller who may have left.
+/// `MALFORMED_REQUEST` if it is invalid. If it were ignored, the server could work for a caller that has left.
 pub fn timeout(headers: &HeaderMap) -> Result<Option<Duration>, Problem> {
     let mut values = headers.get_all(&GRPC_TIMEOUT).iter();
     let Some(value) = values.next() else { return Ok(None) };
@@ -114,7 +114,7 @@ fn parse_timeout(text: &str) -> Option<Duration> {
     })
 }
 
-/// Whether a request id from outside is safe for logs and headers.
+/// True if a client's request id is safe in logs and headers.
 fn is_sane(id: &str) -> bool {
     (1..=128).contains(&id.len()) && id.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"-_.:".contains(&byte))
 }

@@ -1,11 +1,11 @@
 //! Typed ids: a UUIDv7 inside, `ord_01k9…` outside, `orders/ord_01k9…` as a resource name.
 //!
-//! The text is a [TypeID](https://github.com/jetify-com/typeid): a prefix that says what the id is of, `_`, and
-//! the UUID's 128 bits as 26 characters of Crockford's base 32 in lower case. UUIDv7 begins with the time, so ids
-//! made later sort later, as text and in an index alike. One id has one text: upper case, and a first character
-//! above `7` (more than 128 bits), are refused.
+//! The text is a [TypeID](https://github.com/jetify-com/typeid): a prefix for the type of the id, `_`, and the UUID's
+//! 128 bits as 26 characters of Crockford's base 32 in lower case. A UUIDv7 begins with the time, so newer ids sort
+//! after older ones, both as text and in an index. Each id has exactly one valid text: upper case is refused, and so is
+//! a first character above `7` (more than 128 bits).
 //!
-//! In a database an id is a `uuid` (PostgreSQL) or a 16-byte `blob` (SQLite); the same struct field fits both
+//! In a database an id is a `uuid` (PostgreSQL) or a 16-byte `blob` (SQLite). The same struct field works with both
 //! schemas.
 
 use std::fmt;
@@ -48,7 +48,7 @@ enum Fault {
 
 const LEN: usize = ulid::ULID_LEN;
 
-/// Reads the part after the prefix. `form` is what the whole should begin with, for the error.
+/// Parses the part after the prefix. `form` is the beginning of a valid text, for the error.
 fn decode(text: &str, form: &'static str) -> Result<Uuid, IdError> {
     let fail = |fault| Err(IdError { form, fault });
     if text.is_empty() {
@@ -57,7 +57,7 @@ fn decode(text: &str, form: &'static str) -> Result<Uuid, IdError> {
     let Some(rest) = text.strip_prefix(form) else {
         return fail(Fault::Prefix);
     };
-    // Canonical text alone: the decoder would take upper case too, and drop the bits above 128.
+    // Only the canonical text is accepted. The decoder would also accept upper case and ignore bits above 128.
     for (at, character) in rest.chars().enumerate() {
         if !matches!(character, '0'..='9' | 'a'..='z') || matches!(character, 'i' | 'l' | 'o' | 'u') {
             return fail(Fault::Character(character, form.len() + at + 1));
@@ -103,20 +103,20 @@ macro_rules! id {
             /// The collection of the resource name, without the `/`.
             pub const COLLECTION: &'static str = $collection;
 
-            /// A new id, later than all that this process made before it.
+            /// Creates an id that is later than every id that this process created before.
             #[must_use]
             #[allow(clippy::new_without_default, reason = "a default should not differ from call to call")]
             pub fn new() -> Self {
                 Self(Uuid::now_v7())
             }
 
-            /// The id that has this UUID inside, of whatever version.
+            /// The id with this UUID, which may be of any version.
             #[must_use]
             pub const fn from_uuid(uuid: Uuid) -> Self {
                 Self(uuid)
             }
 
-            /// The UUID inside.
+            /// The UUID of the id.
             #[must_use]
             pub const fn uuid(self) -> Uuid {
                 self.0
@@ -131,7 +131,7 @@ macro_rules! id {
             #[doc = concat!("Reads a resource name: `", $collection, "/", $prefix, "_…`.")]
             ///
             /// # Errors
-            /// [`IdError`] says what the right form is.
+            /// [`IdError`] with the beginning of a valid text.
             pub fn parse_name(name: &str) -> Result<Self, IdError> {
                 decode(name, concat!($collection, "/", $prefix, "_")).map(Self)
             }
@@ -184,55 +184,55 @@ macro_rules! id {
 }
 
 id!(
-    /// An account.
+    /// The id of a user.
     UserId, "usr", "users"
 );
 id!(
-    /// A login: a family of refresh tokens.
+    /// The id of a session: a login with its family of refresh tokens.
     SessionId, "ses", "sessions"
 );
 id!(
-    /// A product.
+    /// The id of a product.
     ProductId, "prd", "products"
 );
 id!(
-    /// A place where stock lies.
+    /// The id of a location where stock is kept.
     LocationId, "loc", "locations"
 );
 id!(
-    /// A movement of stock.
+    /// The id of a ledger entry: a change of stock.
     LedgerEntryId, "led", "ledgerEntries"
 );
 id!(
-    /// A hold on stock.
+    /// The id of a reservation of stock.
     ReservationId, "res", "reservations"
 );
 id!(
-    /// An order.
+    /// The id of an order.
     OrderId, "ord", "orders"
 );
 id!(
-    /// Goods of an order that come back.
+    /// The id of a return: goods of an order that come back.
     ReturnId, "ret", "returns"
 );
 id!(
-    /// Something that happened.
+    /// The id of an event.
     EventId, "evt", "events"
 );
 id!(
-    /// Money of an order that goes back.
+    /// The id of a refund of an order.
     RefundId, "rfd", "refunds"
 );
 id!(
-    /// Goods of an order that left together.
+    /// The id of a shipment: goods of an order that were sent together.
     ShipmentId, "shp", "shipments"
 );
 id!(
-    /// An address to which events are posted.
+    /// The id of an endpoint: a URL that receives events.
     WebhookEndpointId, "whe", "webhookEndpoints"
 );
 id!(
-    /// An event on its way to such an address.
+    /// The id of the delivery of an event to an endpoint.
     WebhookDeliveryId, "whd", "deliveries"
 );
 
@@ -245,7 +245,7 @@ mod tests {
 
     #[test]
     fn text_is_that_of_a_typeid() {
-        // From the TypeID specification's valid.yml.
+        // From the file valid.yml of the TypeID specification.
         let uuid: Uuid = "0110c853-1d09-52d8-d73e-1194e95b5f19".parse().unwrap();
         assert_eq!(OrderId::from_uuid(uuid).to_string(), "ord_0123456789abcdefghjkmnpqrs");
         assert_eq!(OrderId::from_uuid(Uuid::max()).to_string(), "ord_7zzzzzzzzzzzzzzzzzzzzzzzzz");

@@ -1,9 +1,9 @@
-//! Servers of this process: [`client`](crate::client) makes its unary calls to them as they are, without socket and
+//! The servers of this process. [`client`](crate::client) makes unary calls to them directly, without a socket and
 //! HTTP/2.
 //!
-//! `souk up` gives all its services the same [`Local`]. They listen for everyone else all the same, and a client keeps
-//! its connection: it tells how the server is, and streams go over it, for one that its reader leaves alone must not
-//! stop in the middle of what it does.
+//! `souk up` gives all its services the same [`Local`]. The services still listen for other clients. A client also
+//! keeps a connection to such a server: it checks the server's health there, and uses it for streams. Streams need the
+//! connection, because the server must not be blocked in the middle of its work when a client does not read.
 
 use std::{
     collections::HashMap,
@@ -17,20 +17,20 @@ use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use tonic::body::Body;
 use tower::{Service, util::BoxCloneSyncService};
 
-/// All that a server does with a request, as its clients see it.
+/// A server with all its layers, as its clients see it.
 pub(crate) type Whole = BoxCloneSyncService<Request<Body>, Response<Body>, Infallible>;
 
-/// The servers of a process, by the addresses that they are reached at.
+/// The servers of a process by their addresses.
 #[derive(Debug, Clone, Default)]
 pub struct Local(Arc<Mutex<HashMap<SocketAddr, Served>>>);
 
 impl Local {
-    /// The server at this address, where it is one of these.
+    /// The server at this address, if it belongs to this process.
     pub(crate) fn find(&self, address: SocketAddr) -> Option<Served> {
         self.servers().get(&address).cloned()
     }
 
-    /// A server is called at this address, until what is returned is stopped or dropped.
+    /// Registers a server at this address until the returned value is stopped or dropped.
     pub(crate) fn serve(&self, listening: SocketAddr, service: Whole) -> Serving {
         let served = Served { service, running: TaskTracker::new(), stopped: CancellationToken::new() };
         let address = reached(listening);
@@ -43,7 +43,7 @@ impl Local {
     }
 }
 
-/// A listener on all addresses is reached on this machine by the loopback address.
+/// The address at which this machine can reach a listener: a listener on all addresses is reached by loopback.
 pub fn reached(mut listening: SocketAddr) -> SocketAddr {
     if listening.ip().is_unspecified() {
         listening.set_ip(Ipv4Addr::LOCALHOST.into());
@@ -51,12 +51,12 @@ pub fn reached(mut listening: SocketAddr) -> SocketAddr {
     listening
 }
 
-/// A server has stopped: it takes no more calls.
+/// The server has stopped and accepts no more calls.
 #[derive(Debug, thiserror::Error)]
 #[error("the service has stopped")]
 pub(crate) struct Stopped;
 
-/// A server that can be called.
+/// A server that can be called directly.
 #[derive(Clone)]
 pub(crate) struct Served {
     service: Whole,
@@ -71,14 +71,15 @@ impl std::fmt::Debug for Served {
 }
 
 impl Served {
-    /// Makes a unary call. Dropping the future gives it up.
+    /// Makes a unary call. Dropping the future cancels it.
     pub(crate) async fn call(mut self, mut request: Request<Body>) -> Result<Response<Body>, Stopped> {
-        // In this order: either the server waits for this call, or the call sees that the server has stopped.
+        // The order matters: with it, either the server waits for this call, or the call notices that the server has
+        // stopped.
         let _running = self.running.token();
         if self.stopped.is_cancelled() {
             return Err(Stopped);
         }
-        // Extensions would not go over the network either.
+        // Extensions are removed, because a network call would not transfer them either.
         request.extensions_mut().clear();
         let Ok(mut response): Result<_, Infallible> = self.service.call(request).await;
         response.extensions_mut().clear();
@@ -86,7 +87,7 @@ impl Served {
     }
 }
 
-/// A server's own end of it.
+/// The server's own handle of its registration.
 pub(crate) struct Serving {
     local: Local,
     address: SocketAddr,
@@ -94,14 +95,14 @@ pub(crate) struct Serving {
 }
 
 impl Serving {
-    /// Takes no more calls.
+    /// Stops accepting calls.
     pub(crate) fn stop(&self) {
         self.served.stopped.cancel();
         let left = self.local.servers().remove(&self.address);
         drop(left);
     }
 
-    /// Waits until it has stopped, and the calls under way have ended.
+    /// Waits until the server has stopped and its running calls have ended.
     pub(crate) async fn ended(&self) {
         self.served.running.close();
         self.served.running.wait().await;

@@ -1,15 +1,16 @@
-//! Money: whole minor units and a currency inside, `google.type.Money` outside.
+//! Money: integer minor units and a currency inside, `google.type.Money` outside.
 //!
-//! A price of 12.50 GBP is `Money { minor: 1250, currency: GBP }`. How many decimals a currency has comes from
-//! ISO 4217: JPY has none, KWD three. Nothing is ever rounded: an amount finer than the currency's minor unit is an
-//! error, and so is a sum that does not fit.
+//! A price of 12.50 GBP is `Money { minor: 1250, currency: GBP }`. The number of decimals comes from ISO 4217: JPY has
+//! none, KWD has three. Nothing is ever rounded: an amount that is finer than the currency's minor unit is an error,
+//! and so is a sum that is too large.
 
 use std::fmt;
 use std::str::FromStr;
 
 use souk_proto::google::r#type::Money as Proto;
 
-/// A currency of ISO 4217 in which one can pay: one with a minor unit, so not gold (`XAU`) and not `XXX`.
+/// A currency of ISO 4217 that can be used for payments. It must have a minor unit, which excludes gold (`XAU`) and
+/// `XXX`.
 ///
 /// Stored as its code, in a text column on both engines.
 #[derive(Clone, Copy, PartialEq, Eq, Hash)]
@@ -20,7 +21,7 @@ use souk_proto::google::r#type::Money as Proto;
 )]
 pub struct Currency(iso_currency::Currency);
 
-/// A text that is not the code of a [`Currency`].
+/// The text is not the code of a [`Currency`].
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("must be the three capital letters of an ISO 4217 currency in use, such as `GBP`")]
 pub struct CurrencyError;
@@ -35,20 +36,20 @@ impl Currency {
     /// Yen, no decimals.
     pub const JPY: Self = Self(iso_currency::Currency::JPY);
 
-    /// The three letters, for example `GBP`.
+    /// The three-letter code, for example `GBP`.
     #[must_use]
     pub fn code(self) -> &'static str {
         self.0.code()
     }
 
-    /// How many decimals the minor unit has: 2 for GBP, 0 for JPY, at most 4.
+    /// The number of decimals of the minor unit: 2 for GBP, 0 for JPY, at most 4.
     #[must_use]
     pub fn exponent(self) -> u32 {
-        // `from_str` let no currency in that has none.
+        // `from_str` refuses currencies without an exponent, so the default is never used.
         self.0.exponent().map_or(0, u32::from)
     }
 
-    /// Minor units in one unit: 100 for GBP, 1 for JPY.
+    /// The number of minor units in one unit: 100 for GBP, 1 for JPY.
     #[must_use]
     pub fn minor_per_unit(self) -> i64 {
         10_i64.pow(self.exponent())
@@ -58,10 +59,10 @@ impl Currency {
 impl FromStr for Currency {
     type Err = CurrencyError;
 
-    /// Reads an ISO 4217 code, in capital letters.
+    /// Parses an ISO 4217 code in capital letters.
     fn from_str(code: &str) -> Result<Self, CurrencyError> {
         match iso_currency::Currency::from_code(code) {
-            // Nanos hold nine decimals; ISO has no currency with more than four.
+            // `google.type.Money` has nine decimals. No currency of ISO 4217 has more than four.
             Some(currency) if currency.code() == code && currency.exponent().is_some_and(|e| e <= 9) => {
                 Ok(Self(currency))
             }
@@ -95,26 +96,26 @@ impl<'de> serde::Deserialize<'de> for Currency {
     }
 }
 
-/// An amount of money, exact. Negative where something is owed or given back.
+/// An exact amount of money. Negative amounts are debts or refunds.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, serde::Serialize, serde::Deserialize)]
 pub struct Money {
-    /// The amount in minor units of the currency: pence of GBP.
+    /// The amount in minor units of the currency, for example in pence for GBP.
     pub minor: i64,
     /// The currency.
     pub currency: Currency,
 }
 
-/// Why an amount is none, or two do not go together. Its message may be shown to clients.
+/// The reason why an amount is invalid or two amounts cannot be combined. Its message may be shown to clients.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum MoneyError {
-    /// The currency is not one in which one can pay.
+    /// The currency cannot be used for payments.
     #[error("currency_code {0}")]
     Currency(#[from] CurrencyError),
-    /// `nanos` is a whole unit or more.
+    /// `nanos` is one unit or more.
     #[error("nanos must be between -999,999,999 and 999,999,999")]
     NanosRange,
-    /// `units` and `nanos` are of opposite signs.
+    /// `units` and `nanos` have opposite signs.
     #[error("units and nanos must have the same sign")]
     MixedSigns,
     /// The amount is finer than the currency's minor unit.
@@ -123,10 +124,10 @@ pub enum MoneyError {
         /// The amount's currency.
         currency: Currency,
     },
-    /// The amount in minor units is more than 64 bits hold.
+    /// The amount in minor units does not fit into 64 bits.
     #[error("the amount is too large")]
     Overflow,
-    /// Two amounts are of different currencies.
+    /// The two amounts have different currencies.
     #[error("{0} and {1} cannot be added: the currencies differ")]
     CurrencyMismatch(Currency, Currency),
 }
@@ -136,19 +137,19 @@ fn nanos_per_minor(currency: Currency) -> i32 {
 }
 
 impl Money {
-    /// So many minor units.
+    /// Creates an amount of minor units.
     #[must_use]
     pub const fn new(minor: i64, currency: Currency) -> Self {
         Self { minor, currency }
     }
 
-    /// Nothing, in a currency.
+    /// A zero amount of a currency.
     #[must_use]
     pub const fn zero(currency: Currency) -> Self {
         Self { minor: 0, currency }
     }
 
-    /// The sum.
+    /// Adds two amounts.
     ///
     /// # Errors
     /// [`MoneyError::CurrencyMismatch`] or [`MoneyError::Overflow`].
@@ -156,7 +157,7 @@ impl Money {
         self.with(other, i64::checked_add)
     }
 
-    /// The difference.
+    /// Subtracts an amount.
     ///
     /// # Errors
     /// [`MoneyError::CurrencyMismatch`] or [`MoneyError::Overflow`].
@@ -164,7 +165,7 @@ impl Money {
         self.with(other, i64::checked_sub)
     }
 
-    /// The amount multiplied by `times`.
+    /// Multiplies the amount by `times`.
     ///
     /// # Errors
     /// [`MoneyError::Overflow`].
@@ -197,7 +198,7 @@ impl TryFrom<&Proto> for Money {
         if nanos % nanos_per_minor(currency) != 0 {
             return Err(MoneyError::TooFine { currency });
         }
-        // In 128 bits, for the sum may fit where the product of the units alone does not.
+        // Computed with 128 bits: the sum may fit into 64 bits even if the product of the units does not.
         let minor =
             i128::from(units) * i128::from(currency.minor_per_unit()) + i128::from(nanos / nanos_per_minor(currency));
         let minor = i64::try_from(minor).map_err(|_| MoneyError::Overflow)?;
@@ -216,7 +217,7 @@ impl TryFrom<Proto> for Money {
 impl From<Money> for Proto {
     fn from(money: Money) -> Self {
         let per_unit = money.currency.minor_per_unit();
-        // The remainder is less than a unit, so its nanos fit 32 bits.
+        // The remainder is less than one unit, so its nanos fit into 32 bits.
         let rest = i32::try_from(money.minor % per_unit).unwrap_or_default();
         Self {
             currency_code: money.currency.code().to_owned(),
@@ -226,7 +227,7 @@ impl From<Money> for Proto {
     }
 }
 
-/// For people: `12.50 GBP`.
+/// Formats the amount for people: `12.50 GBP`.
 impl fmt::Display for Money {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let per_unit = self.currency.minor_per_unit().unsigned_abs();

@@ -1,7 +1,8 @@
-//! Counts what clients hold of something that is limited (connections, bytes, streams): per address and in total.
+//! Limits how much of a resource (connections, bytes, streams) clients hold: per address and in total.
 //!
-//! A client with IPv6 usually has a whole /64, and often a /56 or a /48, so the networks around its address count, too.
-//! They get more than one address does, and never all there is: another client always finds some left.
+//! A client with IPv6 usually controls a whole /64, and often a /56 or a /48. So the networks around an IPv6 address
+//! have limits, too. These are higher than the limit of one address and lower than the total, so that other clients
+//! always find a part of the resource free.
 
 use std::{
     collections::{HashMap, hash_map::Entry},
@@ -20,11 +21,11 @@ pub struct Quota {
 #[derive(Debug, Default)]
 struct Used {
     total: u64,
-    /// Networks that hold something; the others take no memory.
+    /// The amount that each network holds. Networks that hold nothing are removed.
     networks: HashMap<Network, u64>,
 }
 
-/// An address, or a network of IPv6.
+/// An IPv4 address, or a network of IPv6.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct Network {
     first: IpAddr,
@@ -32,14 +33,14 @@ pub struct Network {
 }
 
 impl Network {
-    /// Whether the address is in it.
+    /// True if the address is in this network.
     #[must_use]
     pub fn contains(self, address: IpAddr) -> bool {
         networks(address).any(|network| network == self)
     }
 }
 
-/// The networks that count an address.
+/// The networks that an address counts in.
 fn networks(address: IpAddr) -> impl Iterator<Item = Network> {
     let (prefixes, address): (&[u8], _) = match address.to_canonical() {
         v4 @ IpAddr::V4(_) => (&[32], v4),
@@ -55,35 +56,37 @@ fn networks(address: IpAddr) -> impl Iterator<Item = Network> {
 }
 
 impl Quota {
-    /// With a total limit, and a limit for each address: an IPv4 address or a /64 of IPv6. A /56 may hold twice as much
-    /// and a /48 four times, but at most three quarters and seven eighths of the total.
+    /// Creates a quota with a total limit and a limit for each address: an IPv4 address, or a /64 of IPv6. The limit of
+    /// a /56 is twice as high, but at most three quarters of the total. The limit of a /48 is four times as high, but
+    /// at most seven eighths of the total.
     #[must_use]
     pub fn new(total: u64, per_address: u64) -> Arc<Self> {
         Arc::new(Self { total, per_address, used: Mutex::default() })
     }
 
-    /// Takes so much for an address, or nothing if it, a network around it or all clients would hold too much.
+    /// Takes an amount for an address. `None`: a limit of the address, of a network around it or of the total would be
+    /// exceeded.
     #[must_use]
     pub fn take(self: &Arc<Self>, address: IpAddr, amount: u64) -> Option<Held> {
         let mut held = Held { quota: self.clone(), address: Some(address), amount: 0 };
         held.grow(amount).then_some(held)
     }
 
-    /// Takes so much for someone who has no limit but the total.
+    /// Takes an amount that only counts against the total limit.
     #[must_use]
     pub fn take_of_total(self: &Arc<Self>, amount: u64) -> Option<Held> {
         let mut held = Held { quota: self.clone(), address: None, amount: 0 };
         held.grow(amount).then_some(held)
     }
 
-    /// The smallest network around an address that holds all that it may.
+    /// The smallest network around an address that has reached its limit.
     #[must_use]
     pub fn full(&self, address: IpAddr) -> Option<Network> {
         let used = self.lock();
         networks(address).find(|network| used.networks.get(network).is_some_and(|held| *held >= self.limit(*network)))
     }
 
-    /// Whether an address could take this amount now.
+    /// True if an address could take this amount now.
     #[must_use]
     pub fn has_room(&self, address: IpAddr, amount: u64) -> bool {
         self.fits(&self.lock(), networks(address), amount)
@@ -95,7 +98,7 @@ impl Quota {
         fits(used.total, self.total) && networks.all(|network| fits(held(&network), self.limit(network)))
     }
 
-    /// How much all clients hold now.
+    /// The amount that all clients hold now.
     #[must_use]
     pub fn used(&self) -> u64 {
         self.lock().total
@@ -114,18 +117,18 @@ impl Quota {
     }
 }
 
-/// A part of a quota. Given back when it is dropped.
+/// A part of a quota. It is released when the value is dropped.
 #[derive(Debug)]
 #[must_use = "dropping it gives it back"]
 pub struct Held {
     quota: Arc<Quota>,
-    /// `None`: counts in the total alone.
+    /// `None`: the amount only counts against the total limit.
     address: Option<IpAddr>,
     amount: u64,
 }
 
 impl Held {
-    /// Takes more, all of it or nothing. Whether it did.
+    /// Takes an additional amount, completely or not at all. Returns true if it was taken.
     #[must_use]
     pub fn grow(&mut self, more: u64) -> bool {
         let mut used = self.quota.lock();
@@ -140,7 +143,7 @@ impl Held {
         has_room
     }
 
-    /// Gives a part back; at most all of it.
+    /// Releases a part, at most the amount that is held.
     pub fn shrink(&mut self, less: u64) {
         let less = less.min(self.amount);
         if less == 0 {
@@ -156,14 +159,14 @@ impl Held {
                 }
             }
         }
-        // The capacity exceeds what is in use: shrink it after a peak.
+        // Shrinks the map after a peak, when its capacity is much larger than needed.
         if used.networks.capacity() > 64 && used.networks.len() < used.networks.capacity() / 8 {
             used.networks.shrink_to_fit();
         }
         self.amount -= less;
     }
 
-    /// How much it is.
+    /// The amount that is held.
     #[must_use]
     pub fn amount(&self) -> u64 {
         self.amount
@@ -190,7 +193,8 @@ mod tests {
         text.parse().unwrap()
     }
 
-    /// How much of 1,000 can be held in all from these addresses, one after the other, where each may hold 100.
+    /// How much of a total of 1,000 these addresses can hold, one after the other, with a limit of 100 for each
+    /// address.
     fn most(addresses: impl IntoIterator<Item = String>) -> u64 {
         let quota = Quota::new(1000, 100);
         let mut held = Vec::new();
@@ -255,7 +259,7 @@ mod tests {
         assert!(quota.lock().networks.is_empty());
     }
 
-    /// Addresses that share networks of each size.
+    /// Addresses that share networks of every size.
     fn any_address() -> impl Strategy<Value = IpAddr> {
         let v4 = (0..3_u8).prop_map(|host| IpAddr::from([192, 0, 2, host]));
         let v6 = (0..2_u16, 0..2_u16, 0..2_u16, 0..2_u16).prop_map(|(site, block, subnet, host)| {
@@ -288,7 +292,7 @@ mod tests {
                                 steps in prop::collection::vec(any_step(), 0..80)) {
             let quota = Quota::new(total, per_address);
             let mut all: Vec<Held> = Vec::new();
-            // What each network holds, counted again.
+            // The amount that each network holds, computed again from the held parts.
             let sum = |all: &[Held], network: Network| -> u64 {
                 let inside = all.iter().filter(|held| held.networks().any(|other| other == network));
                 inside.map(|held| held.amount).sum()

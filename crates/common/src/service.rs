@@ -1,7 +1,7 @@
-//! The shape all services share: what each is configured with besides its own section, and how it is built up.
+//! The parts that all services share: the common settings, and the setup of clients and verifiers.
 //!
 //! A service crate offers `DEFAULTS` (its commented default.toml), `Config::from_settings(&Settings)` and
-//! `serve(config, listener, shutdown)`. Its `Config` holds a [`Common`] beside the settings of its own section.
+//! `serve(config, listener, shutdown)`. Its `Config` contains a [`Common`] and the settings of its own section.
 
 use std::{path::PathBuf, sync::Arc};
 
@@ -16,24 +16,24 @@ use crate::{
     user_service::{RemoteEnded, RemoteKeys},
 };
 
-/// What every service is configured with besides its own section.
+/// The settings of every service outside of its own section.
 #[derive(Debug, Clone)]
 pub struct Common {
-    /// Folder of SQLite files.
+    /// The folder of SQLite files.
     pub data_dir: PathBuf,
-    /// Tokens.
+    /// The settings of authentication.
     pub auth: auth::Config,
-    /// The server stack.
+    /// The settings of the server.
     pub server: server::Config,
-    /// What other services are called with.
+    /// TLS for calls to other services.
     pub client_tls: ClientTls,
 }
 
 impl Common {
-    /// From the settings' top level, `[auth]` and `[server]`.
+    /// Reads the top-level settings and the shared sections, such as `[auth]` and `[server]`.
     ///
     /// # Errors
-    /// Names the setting that is wrong, and what would be right.
+    /// Names the wrong setting and what would be right.
     pub fn from_settings(settings: &Settings) -> Result<Self, ConfigError> {
         let unusable =
             |section: &str, error: &TlsError| settings.fault(&format!("{section}.{}", error.setting()), chain(error));
@@ -57,10 +57,10 @@ impl Common {
         Ok(common)
     }
 
-    /// A client of another service, in the name of this one (`order`).
+    /// Creates a client of another service. It authenticates as `own_name`, the name of this service (`order`).
     ///
     /// # Errors
-    /// If the address is not one.
+    /// If the address is invalid.
     pub fn client(
         &self,
         config: &client::Config,
@@ -75,18 +75,20 @@ impl Common {
         client::Config { tls: self.client_tls.clone(), local: self.server.local.clone(), ..config.clone() }
     }
 
-    /// Checks tokens by the keys that the user service publishes, and asks it, in the name of this service (`order`),
-    /// which sessions have ended. Must be called in a tokio runtime.
+    /// Creates a verifier. It checks tokens with the keys that the user service publishes, and gets the list of ended
+    /// sessions from the user service, where it authenticates as this service (`order`). Must be called in a tokio
+    /// runtime.
     ///
     /// # Errors
-    /// If the user service's address is not one.
+    /// If the user service's address is invalid.
     pub fn verifier(
         &self,
         user_service: &client::Config,
         contract: &Arc<Contract>,
         own_name: &str,
     ) -> Result<Arc<Verifier>, AddressError> {
-        // Anonymous: the keys are public, and asking for them must not need a token check that needs the keys.
+        // The keys are read anonymously: they are public, and the user service could not check a token without the
+        // keys.
         let config = self.reaching(user_service);
         let client = Client::new(&config, contract, None)?;
         let named = client.clone().in_the_name_of(ServiceTokens::new(&self.auth.internal_secret, own_name));
@@ -95,13 +97,13 @@ impl Common {
     }
 }
 
-/// What keeps a service from being put together, the same for all.
+/// The reasons why a service cannot be set up.
 #[derive(Debug, thiserror::Error)]
 pub enum SetupError {
-    /// The contract cannot be served.
+    /// The contract is invalid.
     #[error(transparent)]
     Contract(#[from] ContractError),
-    /// Another service's address is wrong.
+    /// Another service's address is invalid.
     #[error(transparent)]
     Address(#[from] AddressError),
 }

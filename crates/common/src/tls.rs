@@ -1,5 +1,5 @@
-//! TLS of souk's servers, towards clients and each other, and of those who call them. Certificates, keys and authorities
-//! are read again when their files change. What souk itself calls, such as PostgreSQL, is in [`peer`].
+//! TLS of souk's servers and of the clients that call them. Certificates, keys and authorities are read again when
+//! their files change. TLS to other systems, such as PostgreSQL, is in [`peer`].
 
 pub mod peer;
 mod reloaded;
@@ -30,51 +30,51 @@ use tokio_rustls::{
 
 use self::reloaded::Reloaded;
 
-/// What gRPC speaks over TLS.
+/// The ALPN protocols of gRPC.
 pub const GRPC: &[&[u8]] = &[b"h2"];
-/// HTTP/2 before HTTP/1.1, where the client has both.
+/// The ALPN protocols of HTTP: HTTP/2 is preferred to HTTP/1.1 if the client supports both.
 pub const HTTP: &[&[u8]] = &[b"h2", b"http/1.1"];
 
-/// `[server.tls]` and `[gateway.tls]`: files in PEM.
+/// Settings of `[server.tls]` and `[gateway.tls]`. The files are in PEM format.
 #[derive(Debug, Clone, Default, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct ServerSettings {
     /// The server's certificate chain. Empty: no TLS.
     pub certificate: PathBuf,
-    /// The private key that belongs to it.
+    /// The private key of the certificate.
     pub key: PathBuf,
-    /// The authority of the callers' certificates. Empty: callers need none.
+    /// The authority that signs client certificates. Empty: clients need no certificate.
     pub client_ca: PathBuf,
-    /// The oldest version spoken.
+    /// The minimum TLS version.
     pub min_version: Version,
 }
 
 /// A version of TLS.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Deserialize)]
 pub enum Version {
-    /// 1.2, for clients from before 2018.
+    /// TLS 1.2, for clients from before 2018.
     #[serde(rename = "1.2")]
     V12,
-    /// 1.3.
+    /// TLS 1.3.
     #[default]
     #[serde(rename = "1.3")]
     V13,
 }
 
-/// `[client.tls]`, and the same shape for every other server that souk calls: files in PEM.
+/// Settings of `[client.tls]`, and of every other server that souk connects to. The files are in PEM format.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct ClientSettings {
-    /// The authority of the servers' certificates. Empty: no TLS for souk's services; the system's authorities for
-    /// other servers.
+    /// The authority that signs the servers' certificates. Empty: no TLS for souk's services; the system's authorities
+    /// for other servers.
     pub ca: PathBuf,
-    /// The client certificate, for servers that ask for one. Empty: none.
+    /// The client certificate, for servers that require one. Empty: none.
     pub certificate: PathBuf,
-    /// The private key that belongs to it.
+    /// The private key of the certificate.
     pub key: PathBuf,
 }
 
-/// Files that cannot be used.
+/// An error in TLS settings or their files.
 #[derive(Debug, thiserror::Error)]
 pub enum TlsError {
     /// A file cannot be read.
@@ -84,39 +84,39 @@ pub enum TlsError {
         setting: &'static str,
         /// The file.
         path: PathBuf,
-        /// Why.
+        /// The cause.
         #[source]
         source: io::Error,
     },
-    /// A file does not hold what it should.
+    /// A file does not contain the expected PEM section.
     #[error("{} does not hold it in PEM", path.display())]
     Pem {
         /// The setting, below `server.tls` or `client.tls`.
         setting: &'static str,
         /// The file.
         path: PathBuf,
-        /// Why.
+        /// The cause.
         #[source]
         source: pem::Error,
     },
-    /// What a file holds cannot be used.
+    /// The content of a file is invalid.
     #[error("cannot be used")]
     Rejected {
         /// The setting, below `server.tls` or `client.tls`.
         setting: &'static str,
-        /// Why.
+        /// The cause.
         #[source]
         source: rustls::Error,
     },
-    /// A setting is missing that another one needs.
+    /// A setting is missing, but another setting needs it.
     #[error("must be set where `{needed_by}` is")]
     Missing {
         /// The setting, below `server.tls` or `client.tls`.
         setting: &'static str,
-        /// The other one.
+        /// The setting that needs it.
         needed_by: &'static str,
     },
-    /// No authority is given, and the system trusts none.
+    /// No authority is set, and the system trusts none.
     #[error("is empty, and the system has no certificates of its own that it trusts: name a file")]
     NoSystemRoots {
         /// The setting.
@@ -125,7 +125,7 @@ pub enum TlsError {
 }
 
 impl TlsError {
-    /// The setting that is wrong, below `server.tls` or `client.tls`.
+    /// The name of the wrong setting, below `server.tls` or `client.tls`.
     pub fn setting(&self) -> &'static str {
         match self {
             Self::NoSystemRoots { setting }
@@ -138,16 +138,16 @@ impl TlsError {
 }
 
 impl ServerSettings {
-    /// Whether callers speak TLS.
+    /// True if clients must connect with TLS.
     #[must_use]
     pub fn is_on(&self) -> bool {
         !is_empty(&self.certificate)
     }
 
-    /// Reads the files, for a server that speaks these protocols. `None`: no TLS.
+    /// Loads the files for a server with these ALPN protocols. `None`: no TLS.
     ///
     /// # Errors
-    /// A file that cannot be read or used, or is missing.
+    /// If a file is missing, cannot be read or is invalid.
     pub fn load(&self, protocols: &'static [&'static [u8]]) -> Result<Option<Acceptor>, TlsError> {
         require("certificate", &self.certificate, &[("key", &self.key), ("client_ca", &self.client_ca)])?;
         if !self.is_on() {
@@ -185,31 +185,31 @@ impl ServerSettings {
     }
 }
 
-/// Takes connections in with the certificate in force.
+/// Accepts TLS connections with the current certificate.
 #[derive(Clone)]
 pub struct Acceptor(Reloaded<TlsAcceptor>);
 
 impl Acceptor {
-    /// Shakes hands with a caller.
+    /// Performs the TLS handshake with a client.
     ///
     /// # Errors
-    /// The caller's, or the connection's.
+    /// If the client fails the handshake, or if the connection is lost.
     pub async fn accept(&self, stream: TcpStream) -> io::Result<tokio_rustls::server::TlsStream<TcpStream>> {
         self.0.current().await.accept(stream).await
     }
 }
 
-/// The certificate that the client of a connection has shown, and that the server's authority has signed.
+/// The certificate of the client of a connection. The server's authority has signed it.
 #[derive(Debug, Clone)]
 pub(crate) struct PeerCertificate(CertificateDer<'static>);
 
 impl PeerCertificate {
-    /// `None`: the server asks for none.
+    /// The certificate of a connection. `None`: the server requires none.
     pub(crate) fn of(connection: &rustls::ServerConnection) -> Option<Self> {
         Some(Self(connection.peer_certificates()?.first()?.clone().into_owned()))
     }
 
-    /// Whether this is one of its names (DNS names in `subjectAltName`).
+    /// True if the certificate is for this name (a DNS name in `subjectAltName`).
     pub(crate) fn is_for(&self, name: &str) -> bool {
         let (Ok(certificate), Ok(name)) = (ParsedCertificate::try_from(&self.0), ServerName::try_from(name)) else {
             return false;
@@ -218,15 +218,15 @@ impl PeerCertificate {
     }
 }
 
-/// What a process calls services with.
+/// The TLS configuration for calls to souk's services.
 #[derive(Clone, Default)]
 pub struct ClientTls(Option<Reloaded<Arc<ClientConfig>>>);
 
 impl ClientTls {
-    /// Reads the files.
+    /// Loads the files of these settings.
     ///
     /// # Errors
-    /// A file that cannot be read or used, or is missing.
+    /// If a file is missing, cannot be read or is invalid.
     pub fn load(settings: &ClientSettings) -> Result<Self, TlsError> {
         let ClientSettings { ca, certificate, key } = settings;
         require("ca", ca, &[("certificate", certificate), ("key", key)])?;
@@ -240,9 +240,9 @@ impl ClientTls {
         Ok(Self(Some(config)))
     }
 
-    /// How to secure connections to the service on this host. `None`: no TLS, or no host that a certificate can name.
+    /// TLS for connections to the service on this host. `None`: no TLS, or a certificate cannot name this host.
     pub(crate) fn secured(&self, host: &str) -> Option<Secured> {
-        // An address of IPv6 is in brackets in a URI.
+        // In a URI, an IPv6 address is in brackets.
         let name = ServerName::try_from(host.trim_matches(['[', ']']).to_owned()).ok()?;
         Some(Secured { config: self.0.clone()?, name })
     }
@@ -255,7 +255,7 @@ impl fmt::Debug for ClientTls {
 }
 
 impl ClientSettings {
-    /// What souk's own services are called with.
+    /// The TLS configuration for calls to souk's own services.
     fn config(&self) -> Result<Arc<ClientConfig>, TlsError> {
         let builder = ClientConfig::builder_with_provider(provider())
             .with_protocol_versions(&[&TLS13])
@@ -267,7 +267,7 @@ impl ClientSettings {
     }
 }
 
-/// How connections to one host are secured.
+/// TLS for connections to one host.
 #[derive(Clone)]
 pub(crate) struct Secured {
     config: Reloaded<Arc<ClientConfig>>,
@@ -275,10 +275,11 @@ pub(crate) struct Secured {
 }
 
 impl Secured {
-    /// Shakes hands with the service.
+    /// Performs the TLS handshake with the service.
     ///
     /// # Errors
-    /// It is not who it should be, or does not take us for one of its callers; or the connection is lost.
+    /// If the server's certificate is not for this host, if the server rejects the client, or if the connection is
+    /// lost.
     pub(crate) async fn connect(&self, stream: TcpStream) -> io::Result<TlsStream<TcpStream>> {
         TlsConnector::from(self.config.current().await).connect(self.name.clone(), stream).await
     }
@@ -298,7 +299,7 @@ fn rejected(setting: &'static str) -> impl Fn(rustls::Error) -> TlsError {
     move |source| TlsError::Rejected { setting, source }
 }
 
-/// The authorities in a file.
+/// Reads the authorities in a file.
 fn roots(setting: &'static str, path: &Path) -> Result<RootCertStore, TlsError> {
     let mut roots = RootCertStore::empty();
     for root in certificates(setting, path)? {
@@ -307,7 +308,7 @@ fn roots(setting: &'static str, path: &Path) -> Result<RootCertStore, TlsError> 
     Ok(roots)
 }
 
-/// With a certificate for servers that ask for one, where it is given.
+/// Adds the client certificate, if one is set.
 fn showing(
     builder: rustls::ConfigBuilder<ClientConfig, rustls::client::WantsClientCert>,
     certificate: &Path,
@@ -336,7 +337,7 @@ fn not_pem(setting: &'static str, path: &Path) -> impl FnOnce(pem::Error) -> Tls
     move |source| TlsError::Pem { setting, path, source }
 }
 
-/// The files that are given.
+/// The paths that are set.
 fn files<const N: usize>(paths: [&PathBuf; N]) -> Vec<PathBuf> {
     paths.into_iter().filter(|path| !is_empty(path)).cloned().collect()
 }
@@ -345,7 +346,7 @@ fn is_empty(path: &Path) -> bool {
     path.as_os_str().is_empty()
 }
 
-/// Fails if a setting is empty that one of the others needs.
+/// Fails if the setting is empty although one of the others is set.
 fn require(setting: &'static str, path: &Path, others: &[(&'static str, &Path)]) -> Result<(), TlsError> {
     match others.iter().find(|(_, other)| !is_empty(other)) {
         Some((needed_by, _)) if is_empty(path) => Err(TlsError::Missing { setting, needed_by }),

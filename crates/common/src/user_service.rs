@@ -1,4 +1,4 @@
-//! What is asked of the user service to check tokens: its published keys, and which sessions have ended.
+//! Reads from the user service what a token check needs: the published keys and the ended sessions.
 
 use std::str::FromStr;
 
@@ -15,11 +15,11 @@ use crate::{
     ids::SessionId,
 };
 
-/// Asks the user service for its published keys.
+/// Reads the published keys from the user service.
 pub struct RemoteKeys(Client);
 
 impl RemoteKeys {
-    /// Asks through this client.
+    /// Reads the keys with this client.
     pub fn new(user_service: Client) -> Self {
         Self(user_service)
     }
@@ -35,11 +35,11 @@ impl KeySource for RemoteKeys {
     }
 }
 
-/// Reads the list from the user service, which accepts calls of services only.
+/// Reads the list of ended sessions from the user service, which accepts only services as callers.
 pub struct RemoteEnded(Client);
 
 impl RemoteEnded {
-    /// Uses this client, which must call in the name of a service.
+    /// Reads the list with this client, which must authenticate as a service.
     pub fn new(user_service: Client) -> Self {
         Self(user_service)
     }

@@ -1,7 +1,8 @@
 //! Tracks ended sessions whose access tokens may still be valid, and refuses such tokens.
 //!
-//! The user service lists them, and the gateway and the services poll it at short intervals. While it is unreachable,
-//! the known list counts: a session that ends meanwhile is noticed late, at the latest when its last token expires.
+//! The user service lists them. The gateway and the services poll the list at short intervals. While the user service
+//! is unreachable, they use the last known list. They then learn late of a session that has just ended, but its tokens
+//! still expire as usual.
 
 use std::{
     collections::HashMap,
@@ -21,18 +22,19 @@ use crate::{
     ids::SessionId,
 };
 
-/// How often is asked what has ended.
+/// The interval of polls.
 const EVERY: Duration = Duration::from_millis(500);
-/// The timeout of a poll. With the interval it is less than the two seconds within which the end of a session must be
-/// known.
+/// The timeout of a poll. A poll and the interval before it must take less than two seconds, the time within which the
+/// end of a session must take effect.
 const ANSWER: Duration = Duration::from_secs(1);
-/// The interval until the first response.
+/// The interval of polls until the first response.
 const RETRY: Duration = Duration::from_millis(100);
-/// How often the whole list is read again, so that a wrong state does not last.
+/// The interval at which the whole list is read again, so that an error in the local list does not last.
 const ANEW: Duration = Duration::from_secs(300);
-/// How long a request waits for the first response.
+/// How long a request waits for the first response of the feed.
 const TIMEOUT: Duration = Duration::from_secs(2);
-/// The most ended sessions to track, some 20 MB: more than that end within the life of an access token.
+/// The maximum number of tracked sessions, which takes about 20 MB. If more end within the life of an access token, the
+/// list keeps the sessions whose tokens expire last.
 const MOST: usize = 500_000;
 
 /// A session that has ended.
@@ -44,35 +46,35 @@ pub struct EndedSession {
     pub token_expire_time: DateTime<Utc>,
 }
 
-/// What a feed tells at a time.
+/// One page of a feed.
 #[derive(Debug, Clone, Default)]
 pub struct EndedSessions {
     /// The sessions. One may be listed more than once.
     pub sessions: Vec<EndedSession>,
-    /// Asks for what comes after these.
+    /// The cursor of the next page.
     pub cursor: String,
-    /// Whether more can be had at once.
+    /// True if the next page is available now.
     pub more: bool,
 }
 
-/// Tells which sessions have ended.
+/// A source of ended sessions.
 #[tonic::async_trait]
 pub trait EndedFeed: Send + Sync + 'static {
-    /// The sessions that ended since the response with this cursor. With an empty cursor: all whose tokens may be
-    /// valid.
+    /// The sessions that ended since the response with this cursor. With an empty cursor: all ended sessions whose
+    /// tokens may still be valid.
     async fn ended(&self, cursor: String) -> Result<EndedSessions, Status>;
 }
 
 /// The known ended sessions.
 pub(super) struct Ended {
-    /// With the time when each can be dropped, in seconds since 1970.
+    /// By session, the time when it can be removed, in seconds since 1970.
     sessions: RwLock<HashMap<SessionId, i64>>,
     /// Number of additions; 0 before the first response.
     version: watch::Sender<u64>,
 }
 
 impl Ended {
-    /// Follows a feed for as long as this is in use. Must be called in a tokio runtime.
+    /// Polls a feed until the returned value is dropped. Must be called in a tokio runtime.
     pub(super) fn follow(feed: Arc<dyn EndedFeed>) -> Arc<Self> {
         let ended = Arc::new(Self { sessions: RwLock::default(), version: watch::Sender::new(0) });
         tokio::spawn(follow(Arc::downgrade(&ended), feed));
@@ -82,7 +84,7 @@ impl Ended {
     /// Refuses a session that has ended.
     ///
     /// # Errors
-    /// `UNAUTHENTICATED` for a session that has ended; `UNAVAILABLE` where no list of them was ever had.
+    /// `UNAUTHENTICATED` if the session has ended; `UNAVAILABLE` if the feed has never responded.
     pub(super) async fn refuse(&self, session: SessionId) -> Result<(), Problem> {
         if *self.version.borrow() == 0 {
             let answered = timeout(TIMEOUT, self.version.subscribe().wait_for(|version| *version > 0)).await.is_ok();
@@ -93,7 +95,7 @@ impl Ended {
         if self.has(session) { Err(has_ended()) } else { Ok(()) }
     }
 
-    /// Waits until a session has ended, for ever if it does not.
+    /// Waits until a session has ended. Never completes if the session does not end.
     pub(super) async fn until(self: Arc<Self>, session: SessionId) {
         let mut version = self.version.subscribe();
         while !self.has(session) {
@@ -107,7 +109,7 @@ impl Ended {
         self.sessions.read().unwrap_or_else(PoisonError::into_inner).contains_key(&session)
     }
 
-    /// Adds sessions, or with `whole` replaces the list by them.
+    /// Adds sessions. If `whole` is true, replaces the list with them.
     fn learn(&self, told: Vec<EndedSession>, whole: bool) {
         let now = Utc::now().timestamp();
         let mut sessions = self.sessions.write().unwrap_or_else(PoisonError::into_inner);
@@ -151,7 +153,7 @@ pub fn has_ended() -> Problem {
 async fn follow(ended: Weak<Ended>, feed: Arc<dyn EndedFeed>) {
     let mut cursor = String::new();
     let mut began = Instant::now();
-    // The sessions of a full read, until it is complete.
+    // The sessions of a complete read of the list, until it is finished.
     let mut whole = Some(Vec::new());
     let mut failing = false;
     let mut answered = false;
@@ -183,12 +185,12 @@ async fn follow(ended: Weak<Ended>, feed: Arc<dyn EndedFeed>) {
             }
             Err(status) => {
                 if status.code() == Code::Unimplemented {
-                    // A user service of an older version, without this list.
+                    // The user service has an older version, without this list.
                     ended.learn(Vec::new(), false);
                     answered = true;
                 }
                 if status.code() == Code::InvalidArgument {
-                    // Not a cursor of this service, or no longer.
+                    // The cursor is invalid or no longer valid: read the whole list again.
                     (cursor, began, whole) = (String::new(), Instant::now(), Some(Vec::new()));
                 }
                 // No warning while the user service is still starting.
@@ -218,7 +220,7 @@ mod tests {
 
     use super::*;
 
-    /// Returns prepared responses, and records the requests.
+    /// A feed that returns prepared responses and records the requests.
     #[derive(Default)]
     struct Feed {
         answers: Mutex<Vec<Result<EndedSessions, Status>>>,
@@ -257,7 +259,7 @@ mod tests {
         assert_eq!(reason(ended.refuse(ids[1]).await), Some(Reason::TokenInvalid));
         assert_eq!(reason(ended.refuse(ids[0]).await), Some(Reason::TokenInvalid));
         assert_eq!(reason(ended.refuse(ids[2]).await), None);
-        // What ends later is known within two seconds, over a failure too.
+        // A session that ends later is known within two seconds, even if a poll fails in between.
         feed.answers.lock().unwrap().extend([Err(Status::unavailable("")), told(&ids[2..], "c", false)]);
         tokio::time::timeout(Duration::from_secs(2), ended.clone().until(ids[2])).await.unwrap();
         assert_eq!(reason(ended.refuse(ids[2]).await), Some(Reason::TokenInvalid));
@@ -290,7 +292,7 @@ mod tests {
         ended.clone().until(new).await;
         assert_eq!(reason(ended.refuse(old).await), None);
         assert_eq!(feed.asked.lock().unwrap().iter().filter(|cursor| cursor.is_empty()).count(), 2);
-        // Dropping it stops the polling.
+        // Dropping `ended` stops the polling.
         drop(ended);
         sleep(Duration::from_secs(2)).await;
         let asked = feed.asked.lock().unwrap().len();

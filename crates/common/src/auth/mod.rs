@@ -22,7 +22,7 @@ use crate::{
     ids::{SessionId, UserId},
 };
 
-/// The longest leeway for expired tokens: their keys are published for as long.
+/// The maximum leeway for expired tokens. Retired signing keys stay published for this long.
 pub const LONGEST_LEEWAY: Duration = Duration::from_secs(60);
 
 /// Settings of `[auth]`, the same for every service of an installation.
@@ -33,14 +33,14 @@ pub struct Config {
     pub issuer: String,
     /// `aud` of access tokens.
     pub audience: String,
-    /// How long expired tokens are still accepted, by this host's clock.
+    /// How long expired tokens are still accepted, by the clock of this host.
     #[serde(with = "crate::config::duration")]
     pub leeway: Duration,
-    /// The secret that authenticates services to each other: at least 32 bytes, the same everywhere.
+    /// The secret that authenticates services to each other: at least 32 bytes, the same for all services.
     pub internal_secret: Secret,
 }
 
-/// What an access token says.
+/// The claims of an access token.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct Claims {
     /// Issuer.
@@ -51,15 +51,15 @@ pub struct Claims {
     pub sub: String,
     /// The session's id.
     pub sid: String,
-    /// Names of roles, as [`Role::as_str`] gives them.
+    /// The names of the user's roles, as [`Role::as_str`] returns them.
     #[serde(default)]
     pub roles: Vec<String>,
     /// The scopes that the token is limited to (RFC 8693), separated by spaces. Absent: no limit.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub scope: Option<String>,
-    /// Issued at, in seconds since 1970 (UTC).
+    /// Time of issue, in seconds since 1970 (UTC).
     pub iat: i64,
-    /// Expires at, in seconds since 1970 (UTC).
+    /// Time of expiry, in seconds since 1970 (UTC).
     pub exp: i64,
     /// The token's own id.
     pub jti: String,
@@ -76,7 +76,7 @@ impl Claims {
     }
 }
 
-/// Who calls.
+/// The identity of a caller.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Identity {
     /// No token was sent.
@@ -85,7 +85,7 @@ pub enum Identity {
     User {
         /// The user.
         id: UserId,
-        /// Their roles when the token was issued.
+        /// The user's roles when the token was issued.
         roles: Roles,
         /// The session that the token belongs to.
         session: SessionId,
@@ -96,16 +96,16 @@ pub enum Identity {
     Service {
         /// Its name, for example `order`.
         name: String,
-        /// The gRPC service that the token is for; others refuse it.
+        /// The gRPC service that the token is for. Other services refuse it.
         audience: String,
     },
 }
 
 impl Identity {
-    /// Fails if the token is for another gRPC service than this one (`souk.user.v1.SessionService`).
+    /// Checks that a service's token is for the gRPC service that was called (`souk.user.v1.SessionService`).
     ///
     /// # Errors
-    /// `TOKEN_INVALID`: a service's token was sent to the wrong service, or stolen from one that it was sent to.
+    /// `TOKEN_INVALID` if the token is for another gRPC service: it was sent to the wrong one, or it was stolen.
     pub fn check_audience(&self, called: &str) -> Result<(), Problem> {
         match self {
             Self::Service { audience, .. } if audience != called => {
@@ -122,7 +122,7 @@ impl Identity {
 pub struct Scopes(Arc<str>);
 
 impl Scopes {
-    /// Whether the token has this scope.
+    /// True if the token has this scope.
     pub fn has(&self, scope: &str) -> bool {
         self.0.split(' ').any(|name| name == scope)
     }
@@ -155,17 +155,17 @@ pub trait Recheck: Send + Sync + 'static {
     async fn now(&self, identity: Identity) -> Result<Identity, Problem>;
 }
 
-/// How far a caller was let in.
+/// What a caller may reach with a method.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Grant {
-    /// Everything that the method reaches.
+    /// All resources that the method can reach.
     All,
     /// Only this user's own resources.
     Own(UserId),
 }
 
 impl Grant {
-    /// Whether a resource of this user may be reached.
+    /// True if a resource of this user may be reached.
     pub fn covers(self, owner: UserId) -> bool {
         match self {
             Self::All => true,
@@ -173,7 +173,7 @@ impl Grant {
         }
     }
 
-    /// The user, if only their resources may be reached.
+    /// The user to whose resources the caller is limited. `None`: no limit.
     pub fn owner(self) -> Option<UserId> {
         match self {
             Self::All => None,
@@ -187,7 +187,7 @@ impl Grant {
 pub struct Caller {
     /// Who calls.
     pub identity: Identity,
-    /// How far they were let in.
+    /// What they may reach.
     pub grant: Grant,
 }
 
@@ -195,7 +195,7 @@ impl Caller {
     /// The caller of a request that went through the server's access check.
     ///
     /// # Errors
-    /// `INTERNAL` if it did not: a bug in how the server was assembled.
+    /// `INTERNAL` if the request did not: a bug in how the server was assembled.
     pub fn of<T>(request: &tonic::Request<T>) -> Result<Self, Problem> {
         request.extensions().get::<Self>().cloned().ok_or_else(Problem::internal)
     }
@@ -211,7 +211,7 @@ impl Caller {
         }
     }
 
-    /// Whether the caller is a user who holds the role, or one that includes it.
+    /// True if the caller is a user who has the role, or a role that includes it.
     pub fn has_role(&self, role: Role) -> bool {
         matches!(self.identity, Identity::User { roles, .. } if roles.grant(role))
     }
@@ -227,7 +227,7 @@ pub trait Admit {
     /// The grant of this caller under the rule.
     ///
     /// # Errors
-    /// `UNAUTHENTICATED` where a token would help, `PERMISSION_DENIED` where none would.
+    /// `UNAUTHENTICATED` if a token would help, `PERMISSION_DENIED` if it would not.
     fn admit(&self, identity: &Identity) -> Result<Grant, Problem>;
 }
 

@@ -2,17 +2,17 @@
 
 use crate::config::Secret;
 
-/// The least number of characters of the secret.
+/// The minimum length of the secret.
 pub(super) const SHORTEST: usize = 32;
-/// Placeholders of a secret in examples such as `.env.example`, reduced to lower-case letters and digits.
+/// Placeholder secrets of examples such as `.env.example`, reduced to lower-case letters and digits.
 const PLACEHOLDERS: [&str; 6] = ["changeme", "changethis", "replaceme", "yoursecret", "secretsecret", "placeholder"];
-/// A secret with fewer different characters was typed, not generated.
+/// The minimum number of different characters. A secret with fewer was typed, not generated.
 const FEWEST_DIFFERENT: usize = 8;
 
-/// Whether a secret that is set may be used. None (an empty one) may: it is made in the data folder then.
+/// Checks that a secret is strong enough. An empty secret is allowed: a secret is then generated in the data folder.
 ///
 /// # Errors
-/// What is wrong with it, and what would be right; never the secret itself.
+/// What is wrong with the secret and what would be right. The text never contains the secret.
 pub fn check(secret: &Secret) -> Result<(), String> {
     let text = secret.expose();
     if text.is_empty() {

@@ -14,50 +14,51 @@ use super::{Identity, secret::SHORTEST};
 use crate::config::Secret;
 
 const ISSUER: &str = "souk-internal";
-/// A token is used for this many seconds. Short, since it is made again at no cost.
+/// How long a token is used, in seconds. Short, because making a new token is cheap.
 const USED: i64 = 60;
-/// The clock that checks a token may be this many seconds ahead of the clock it was made by. Kerberos allows as much: a
-/// virtual machine that slept, or a host whose clock was never set, is off by that much until its clock is set right.
+/// The maximum difference between the clock that a token was made by and the clock that checks it, in seconds. Kerberos
+/// allows the same difference: the clock of a virtual machine that slept, or of a host whose time was never set, can be
+/// off by that much until it is corrected.
 const SKEW: i64 = 300;
-/// How many seconds a token is valid. Whether it is still used and whether it is still valid are told by one clock, that
-/// of the wall: a steady clock stands still while a machine sleeps, and does not jump when the other one is set.
+/// How long a token is valid, in seconds. Use and validity are measured by the same clock, the wall clock. A monotonic
+/// clock would differ: it stands still while a machine sleeps, and does not jump when the wall clock is set.
 const VALID: i64 = USED + SKEW;
 
 #[derive(Serialize, Deserialize)]
 struct ServiceClaims {
     iss: String,
-    /// The service that calls: `order`.
+    /// The calling service: `order`.
     sub: String,
-    /// The full name of the gRPC service that it calls. Old tokens lack it.
+    /// The full name of the called gRPC service. Tokens of older versions lack it.
     aud: Option<String>,
     exp: i64,
 }
 
-/// Makes the tokens of one service: JWTs under the installation's internal secret (HS256).
+/// Makes the tokens of one service: JWTs, signed with the installation's internal secret (HS256).
 #[derive(Clone)]
 pub struct ServiceTokens {
     service: Arc<str>,
     key: EncodingKey,
-    /// By audience, with when it was made, in seconds since 1970.
+    /// By audience: the token as a header value, and when it was made, in seconds since 1970.
     current: Arc<Mutex<HashMap<String, (HeaderValue, i64)>>>,
 }
 
 impl ServiceTokens {
-    /// Tokens that say "I am `service`".
+    /// Makes tokens that authenticate the service of this name.
     pub fn new(secret: &Secret, service: &str) -> Self {
         let key = EncodingKey::from_secret(secret.expose().as_bytes());
         Self { service: service.into(), key, current: Arc::default() }
     }
 
-    /// The value of an `authorization` header, valid for five minutes at least, and for calls of one gRPC service alone:
-    /// `audience` is its full name, such as `souk.user.v1.SessionService`.
+    /// Returns the value of an `authorization` header. It is valid for at least five minutes, and only for calls of one
+    /// gRPC service: `audience` is its full name, such as `souk.user.v1.SessionService`.
     pub fn bearer(&self, audience: &str) -> Result<HeaderValue, jsonwebtoken::errors::Error> {
         self.bearer_at(audience, chrono::Utc::now().timestamp())
     }
 
     fn bearer_at(&self, audience: &str, now: i64) -> Result<HeaderValue, jsonwebtoken::errors::Error> {
         let mut current = self.current.lock().unwrap_or_else(PoisonError::into_inner);
-        // One from the future was made before the clock was set back.
+        // A token with a time in the future was made before the clock was set back. It is replaced.
         if let Some((value, made)) = current.get(audience)
             && (0..USED).contains(&now.saturating_sub(*made))
         {
@@ -84,15 +85,15 @@ pub(super) struct ServiceTokenCheck {
 }
 
 impl ServiceTokenCheck {
-    /// Of tokens under this secret, which are good for `leeway` more than they say.
+    /// Checks tokens that are signed with this secret. They are accepted for `leeway` after they expire.
     pub(super) fn new(secret: &Secret, leeway: Duration) -> Self {
         let mut validation = Validation::new(Algorithm::HS256);
         validation.leeway = leeway.as_secs();
         validation.set_issuer(&[ISSUER]);
         validation.set_required_spec_claims(&["exp", "iss", "sub"]);
-        // Whether it is the service that was called is known only where the call is: `Identity::check_audience`.
+        // The called service is not known here. `Identity::check_audience` checks the audience later.
         validation.validate_aud = false;
-        // With a weak secret anyone could make tokens: then none is accepted.
+        // With a weak secret, anyone could make tokens. No token is accepted then.
         let key = match secret.expose() {
             secret if secret.len() >= SHORTEST => DecodingKey::from_secret(secret.as_bytes()),
             _ => DecodingKey::from_secret(&rand::random::<[u8; 32]>()),
@@ -100,7 +101,8 @@ impl ServiceTokenCheck {
         Self { key, validation }
     }
 
-    /// The service that the token names and the one that it is for, and when the token expires (seconds since 1970).
+    /// Returns the service that a token authenticates, with the audience of the token, and the time of its expiry
+    /// (seconds since 1970).
     pub(super) fn check(&self, token: &str) -> Result<(Identity, i64), jsonwebtoken::errors::Error> {
         let claims = jsonwebtoken::decode::<ServiceClaims>(token, &self.key, &self.validation)?.claims;
         let audience = claims.aud.ok_or_else(|| ErrorKind::MissingRequiredClaim("aud".to_owned()))?;
@@ -155,7 +157,7 @@ mod tests {
             let bearer = ServiceTokens::new(&secret, "order").bearer_at(AUDIENCE, made).unwrap();
             check.check(bearer.to_str().unwrap().trim_start_matches("Bearer ")).is_ok()
         };
-        // In the last second of its use, at a checker who is that much ahead.
+        // The last second in which the token is used, checked by a clock that is ahead by the maximum.
         assert!(good(now - USED - SKEW + 1) && good(now - USED - SKEW - 20) && good(now + 3_600));
         assert!(!good(now - USED - SKEW - 60));
     }

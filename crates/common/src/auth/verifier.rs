@@ -1,4 +1,4 @@
-//! Verifies tokens: those of users with published keys, those of services with the internal secret.
+//! Verifies tokens: users' tokens with the published keys, services' tokens with the internal secret.
 
 use std::{
     collections::HashMap,
@@ -18,30 +18,30 @@ use super::{
 };
 use crate::error::{Problem, Reason};
 
-/// Keys are asked for again when a token names an unknown one, but not more often than this.
+/// The minimum time between two reads of the keys. A token that names an unknown key causes a read.
 const MIN_REFRESH: Duration = Duration::from_secs(2);
-/// Keys are asked for again after this time in any case, so that a retired one is forgotten.
+/// The maximum age of the known keys. They are read again after this time, so that retired keys are forgotten.
 const MAX_AGE: Duration = Duration::from_secs(300);
-/// Tokens whose check is cached.
+/// The maximum number of cached results of token checks.
 const REMEMBERED: u64 = 10_000;
 
 /// A published Ed25519 key.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct PublishedKey {
-    /// The key's id, as in the header of the tokens that it signs.
+    /// The id of the key, as in the header of the tokens that it signs.
     pub kid: String,
     /// The public key, base64url without padding.
     pub x: String,
 }
 
-/// Gives the keys that are valid now.
+/// A source of the keys that are valid now.
 #[tonic::async_trait]
 pub trait KeySource: Send + Sync + 'static {
-    /// The keys in use, and earlier keys whose last token has not expired.
+    /// Returns the keys in use, and earlier keys whose tokens have not all expired.
     async fn keys(&self) -> Result<Vec<PublishedKey>, Box<dyn std::error::Error + Send + Sync>>;
 }
 
-/// A caller's identity, and how long it is valid.
+/// A caller's identity and the time of its expiry.
 #[derive(Debug, Clone)]
 pub struct Identified {
     /// Who calls.
@@ -50,17 +50,18 @@ pub struct Identified {
     expires: Option<i64>,
 }
 
-/// Turns the `authorization` header of a request into an [`Identity`].
+/// Converts the `authorization` header of a request to an [`Identity`].
 pub struct Verifier {
     source: Arc<dyn KeySource>,
     keys: RwLock<Keys>,
     refreshing: Mutex<()>,
     validation: Validation,
     services: ServiceTokenCheck,
-    /// How many seconds expired tokens are still accepted.
+    /// How long expired tokens are still accepted, in seconds.
     leeway: i64,
-    /// Checked tokens by their SHA-256, with when they run out (seconds since 1970). The clock that they run out by
-    /// decides; how long they are kept here only bounds for how long a key that was withdrawn is believed.
+    /// Results of checks by the SHA-256 of the token, with the time when the token expires (seconds since 1970). A
+    /// cached result does not extend a token's life. The lifetime of a cache entry only limits how long the tokens of a
+    /// withdrawn key are still accepted.
     checked: moka::sync::Cache<[u8; 32], (Identity, i64)>,
     /// Sessions whose tokens are refused before they expire.
     ended: Option<Arc<Ended>>,
@@ -73,7 +74,7 @@ struct Keys {
 }
 
 impl Verifier {
-    /// Checks user tokens by the keys of this source.
+    /// Creates a verifier that checks user tokens with the keys of this source.
     pub fn new(config: &Config, source: Arc<dyn KeySource>) -> Self {
         let mut validation = Validation::new(Algorithm::EdDSA);
         validation.set_issuer(&[&config.issuer]);
@@ -93,16 +94,16 @@ impl Verifier {
         }
     }
 
-    /// The same, which also refuses tokens of sessions that have ended, as soon as this feed tells. Must be called in a
-    /// tokio runtime.
+    /// Makes the verifier also refuse the tokens of ended sessions, as soon as this feed reports the end. Must be
+    /// called in a tokio runtime.
     #[must_use]
     pub fn with_ended_sessions(mut self, feed: Arc<dyn EndedFeed>) -> Self {
         self.ended = Some(Ended::follow(feed));
         self
     }
 
-    /// Waits until this caller's token is worth nothing any more, for ever where there is none, and says why: for what
-    /// continues after a token was checked.
+    /// Waits until this caller's token is no longer valid, and returns the reason. Never completes if there is no
+    /// token. For work that continues after a token was checked, such as a stream.
     pub fn over(&self, caller: &Identified) -> impl Future<Output = Problem> + Send + use<> {
         let followed = match &caller.identity {
             Identity::User { session, .. } => self.ended.clone().map(|ended| (ended, *session)),
@@ -114,7 +115,7 @@ impl Verifier {
                 None => std::future::pending().await,
             }
         };
-        // Good up to the end of this second.
+        // The token is valid until the end of this second.
         let last = caller.expires.map(|expires| expires.saturating_add(self.leeway));
         async move {
             tokio::select! {
@@ -124,19 +125,19 @@ impl Verifier {
         }
     }
 
-    /// The identity of a request's sender, by its headers.
+    /// Identifies the sender of a request by its headers.
     ///
     /// # Errors
-    /// `UNAUTHENTICATED` for a token that is not valid (no token at all is [`Identity::Anonymous`]), or whose session has
-    /// ended; `UNAVAILABLE` where the keys, or the list of ended sessions, cannot be had.
+    /// `UNAUTHENTICATED` if the token is invalid or its session has ended (a request without a token is
+    /// [`Identity::Anonymous`]); `UNAVAILABLE` if the keys or the list of ended sessions cannot be read.
     pub async fn identify(&self, headers: &HeaderMap) -> Result<Identity, Problem> {
         Ok(self.identify_for_long(headers).await?.identity)
     }
 
-    /// The same, for what continues after the answer has begun.
+    /// Like [`Self::identify`], with the token's expiry: for a response that continues after it has begun.
     ///
     /// # Errors
-    /// As [`Self::identify`].
+    /// See [`Self::identify`].
     pub async fn identify_for_long(&self, headers: &HeaderMap) -> Result<Identified, Problem> {
         let mut values = headers.get_all(AUTHORIZATION).iter();
         let Some(value) = values.next() else {
@@ -158,7 +159,7 @@ impl Verifier {
         }
     }
 
-    /// The identity in a token, and when it expires (seconds since 1970).
+    /// Checks a token. Returns its identity and when it expires (seconds since 1970).
     async fn check(&self, token: &str) -> Result<(Identity, i64), Problem> {
         let digest: [u8; 32] = Sha256::digest(token.as_bytes()).into();
         if let Some((identity, expires)) = self.checked.get(&digest) {
@@ -193,12 +194,12 @@ impl Verifier {
         {
             return Ok(key);
         }
-        // One caller asks; those who wait here find what it brought.
+        // Only one request reads the keys. Requests that wait for this lock find the new keys afterwards.
         let _guard = self.refreshing.lock().await;
         let (known, age) = self.known(kid);
         let stale = age.is_none_or(|age| age >= if known.is_some() { MAX_AGE } else { MIN_REFRESH });
         if stale && let Err(error) = self.refresh().await {
-            // While the user service restarts, recently known keys stay valid, so that not everyone is refused.
+            // While the user service restarts, recently read keys stay valid, so that not every request is refused.
             return known.ok_or(error);
         }
         self.known(kid).0.ok_or_else(|| invalid("the token is signed with a key that is not, or no longer, published"))
@@ -232,11 +233,11 @@ fn has_expired() -> Problem {
     Problem::new(Reason::TokenExpired, "the token has expired: refresh the session or log in again")
 }
 
-/// How long at most until the clock is looked at again that tokens run out by. It may be set, or continue while the
-/// machine sleeps.
+/// The maximum time between two looks at the clock that tokens expire by. The clock may be set, or may run on while the
+/// machine sleeps, so one long wait would not be exact.
 const LOOK: Duration = Duration::from_secs(30);
 
-/// Waits until this second (since 1970) is over; for ever where there is none.
+/// Waits until the end of this second (since 1970). Never completes if there is none.
 async fn until_after(last: Option<i64>) {
     let Some(last) = last else { return std::future::pending().await };
     let end = last.saturating_add(1).saturating_mul(1000);

@@ -1,4 +1,4 @@
-//! Where a service is: one address, several, or a name that stands for several.
+//! The addresses of a service: one, several, or a host name that resolves to several.
 
 use std::{fmt, net::SocketAddr};
 
@@ -7,7 +7,7 @@ use serde::{Deserialize, Deserializer};
 
 use crate::tls::{ClientTls, Secured};
 
-/// An address that cannot be called.
+/// An invalid address of a service.
 #[derive(Debug, thiserror::Error)]
 #[error(
     "`{0}` is not an address of a service: it must look like http://host:port, or https://host:port where \
@@ -15,19 +15,19 @@ use crate::tls::{ClientTls, Secured};
 )]
 pub struct AddressError(String);
 
-/// One configured address: a host, by number or by name, and a port.
+/// One configured address: a host (IP address or name) and a port.
 #[derive(Debug, Clone)]
 pub(super) struct Origin {
-    /// `http://host:port`, as calls name their target.
+    /// `http://host:port`, the target of calls.
     pub(super) uri: Uri,
-    /// `host:port`, as resolvers take it.
+    /// `host:port`, the form that resolvers take.
     pub(super) authority: String,
-    /// What its connections are secured with, where it is `https://…`.
+    /// TLS for connections to an `https://…` address.
     pub(super) tls: Option<Secured>,
 }
 
 impl Origin {
-    /// The socket address, where the host is given by its number.
+    /// The socket address, if the host is an IP address.
     pub(super) fn fixed(&self) -> Option<SocketAddr> {
         self.authority.parse().ok()
     }
@@ -39,10 +39,10 @@ impl fmt::Display for Origin {
     }
 }
 
-/// Reads the addresses of a setting.
+/// Parses the addresses of a setting.
 ///
 /// # Errors
-/// If there is none, or one of them is none.
+/// If there is no address, or if one of them is invalid.
 pub(super) fn parse(text: &str, tls: &ClientTls) -> Result<Vec<Origin>, AddressError> {
     let parts: Vec<&str> = text.split(',').map(str::trim).filter(|part| !part.is_empty()).collect();
     if parts.is_empty() {
@@ -64,10 +64,10 @@ fn origin(text: &str, tls: &ClientTls) -> Option<Origin> {
     whole.then(|| Origin { authority: format!("{host}:{port}"), uri: uri.clone(), tls })
 }
 
-/// Reads a setting that is one text, or a list of texts, into a text with commas between.
+/// Deserializes a setting that is one text or a list of texts. Returns the texts joined with commas.
 ///
 /// # Errors
-/// If it is neither.
+/// If the value is neither a text nor a list of texts.
 pub fn one_or_several<'de, D: Deserializer<'de>>(deserializer: D) -> Result<String, D::Error> {
     #[derive(Deserialize)]
     #[serde(untagged, expecting = "must be an address such as \"http://127.0.0.1:9001\", or a list of such")]

@@ -1,7 +1,8 @@
 //! The addresses of a service, and the choice of the address for the next call.
 //!
-//! tower's `Balance` picks by the same rule, but is one task that all calls queue for, knows no second choice for a
-//! repeated call, and drops an address at its first error for good: more would have to be put around it than is here.
+//! tower's `Balance` picks by the same rule. But it is one task that all calls wait for, it cannot choose another
+//! address for a retry, and it drops an address for good after the first error. Working around this would take more
+//! code than this module has.
 
 use std::{
     net::SocketAddr,
@@ -19,16 +20,16 @@ use crate::{
     telemetry::addresses::{self, AddressState, Observed},
 };
 
-/// How often names are looked up again.
+/// The interval at which host names are resolved.
 const RESOLVE_EVERY: Duration = Duration::from_secs(5);
-/// How soon, where one was not found.
+/// The interval after a host name could not be resolved.
 const RESOLVE_AGAIN: Duration = Duration::from_secs(1);
-/// How long a call waits for an address to come back if all are lost.
+/// How long a call waits for an address to come back if no address is connected.
 const BRIDGE: Duration = Duration::from_millis(250);
 /// The interval of health checks of an address that reconnects.
 const RENEWING: Duration = Duration::from_millis(20);
 
-/// The addresses of a service. Dropping it ends what keeps them connected.
+/// The addresses of a service. Dropping the value stops the tasks that keep them connected.
 pub(super) struct Backend {
     shared: Arc<Shared>,
     _observed: Observed,
@@ -40,9 +41,9 @@ struct Shared {
     connect_timeout: Duration,
     local: Local,
     links: RwLock<Vec<Kept>>,
-    /// Whether the first look for the addresses is over.
+    /// True after the first attempt to resolve the addresses.
     resolved: watch::Sender<bool>,
-    /// Notifies that a link has changed; `true` once any has.
+    /// Notifies of each change of a link. `true` after the first change.
     changed: watch::Sender<bool>,
 }
 
@@ -52,7 +53,7 @@ struct Kept {
 }
 
 impl Backend {
-    /// Connects to these addresses, and keeps connected.
+    /// Connects to these addresses and keeps them connected.
     pub(super) fn new(origins: Vec<Origin>, connect_timeout: Duration, local: Local) -> Self {
         let target = origins.iter().map(ToString::to_string).collect::<Vec<_>>().join(",");
         let fixed: Option<Vec<_>> = origins.iter().map(|origin| Some((origin.fixed()?, origin.clone()))).collect();
@@ -76,10 +77,11 @@ impl Backend {
         Self { shared, _observed: observed, _stop: stop.drop_guard() }
     }
 
-    /// A place on the best address for a call: one that is up, and has not been `tried`. If none is up, the best of
-    /// those that are connected, for it may still answer. If none is connected, waits for a moment whether one can be;
-    /// `None` if not, at once where that is known: the breaker is open, and one attempt at a time to connect, which
-    /// calls only hurry, closes it.
+    /// Returns a lease of the best address for a call: one that is up and not among the `tried`. If no address is up,
+    /// returns the best of those that are connected, since it may still answer. If no address is connected, waits a
+    /// moment for a connection. Returns `None` if there is none in that time, or at once if all recent attempts failed:
+    /// then only the one attempt that each link makes at a time can bring the address back, and calls can only make it
+    /// start sooner.
     pub(super) async fn acquire(&self, tried: &[SocketAddr]) -> Option<Lease> {
         if let Some(lease) = self.pick(tried) {
             return Some(lease);
@@ -95,7 +97,7 @@ impl Backend {
                 if let Some(lease) = self.pick(tried) {
                     return Some(lease);
                 }
-                // All of them, for each must be told.
+                // Counts all links, because `want` must be called on each of them.
                 if self.shared.links().iter().filter(|kept| kept.link.want()).count() == 0 {
                     return None;
                 }
@@ -116,13 +118,14 @@ impl Backend {
         Some(Lease { link: link.clone(), connection })
     }
 
-    /// Whether an address is up that has not been tried.
+    /// True if an address that has not been tried is up.
     pub(super) fn has_other(&self, tried: &[SocketAddr]) -> bool {
         let up = |link: &Link| link.address_state() == AddressState::Up;
         self.shared.links().iter().any(|kept| !tried.contains(&kept.link.address) && up(&kept.link))
     }
 
-    /// A call on this address failed as it should not. Never more than half of the addresses are left out.
+    /// Records that a call to this address failed in a way that counts against it. At most half of the addresses are
+    /// ejected at a time.
     pub(super) fn failed(&self, address: SocketAddr) {
         let links = self.shared.links();
         let ejected = links.iter().filter(|kept| kept.link.address_state() == AddressState::Ejected).count();
@@ -132,8 +135,8 @@ impl Backend {
         }
     }
 
-    /// Asks every address how it is; at least connects to one, if that is possible. A connection may end just now
-    /// because it is old: where no address is up, waits for those that are connected to again.
+    /// Checks the health of every address, and connects to at least one if possible. If no address is up because
+    /// connections are being replaced after their maximum age, waits for the new connections.
     pub(super) async fn check(&self, timeout: Duration) -> Vec<(SocketAddr, AddressState)> {
         let deadline = Instant::now() + timeout;
         loop {
@@ -152,7 +155,7 @@ impl Backend {
 }
 
 impl Shared {
-    /// Looks names up again and again.
+    /// Resolves the host names at intervals.
     async fn discover(self: Arc<Self>, stop: CancellationToken) {
         let mut found = vec![Vec::new(); self.origins.len()];
         loop {
@@ -163,7 +166,8 @@ impl Shared {
                 match looked_up {
                     Ok(addresses) => *found = addresses.map(|address| (address, origin.clone())).collect(),
                     Err(error) => {
-                        // What it stood for last may well be there still: a resolver that is down is no reason to leave.
+                        // Keeps the addresses of the last successful lookup: if a resolver is down, they are probably
+                        // still valid.
                         tracing::debug!(%origin, %error, "host name not resolved");
                         pause = RESOLVE_AGAIN;
                     }
@@ -175,7 +179,7 @@ impl Shared {
         }
     }
 
-    /// Keeps just these addresses. Calls under way to one that is gone may end.
+    /// Replaces the set of addresses by `wanted`. Running calls to a removed address may end.
     fn update(self: &Arc<Self>, wanted: Vec<(SocketAddr, Origin)>, stop: &CancellationToken) {
         let mut links = self.links.write().unwrap_or_else(PoisonError::into_inner);
         links.retain(|kept| wanted.iter().any(|(address, _)| *address == kept.link.address));
@@ -205,7 +209,7 @@ impl Shared {
     }
 }
 
-/// Of the candidates with the highest rank, the one with less `load` of two taken at random.
+/// Chooses among the candidates of the highest rank: of two random ones, the one with less `load`.
 fn choose<R: Ord + Copy, L, C>(mut candidates: Vec<(R, L, C)>, load: impl Fn(&L) -> usize) -> Option<(L, C)> {
     let best = candidates.iter().map(|(rank, ..)| *rank).max()?;
     candidates.retain(|(rank, ..)| *rank == best);
@@ -217,7 +221,7 @@ fn choose<R: Ord + Copy, L, C>(mut candidates: Vec<(R, L, C)>, load: impl Fn(&L)
     Some((link, connection))
 }
 
-/// A call's place on an address.
+/// A call's lease of an address. It counts the call as running until it is dropped.
 pub(super) struct Lease {
     link: Arc<Link>,
     pub(super) connection: Connection,
@@ -228,7 +232,7 @@ impl Lease {
         self.link.address
     }
 
-    /// The call went well.
+    /// Records that the call succeeded.
     pub(super) fn succeeded(&self) {
         self.link.succeeded();
     }
@@ -244,7 +248,7 @@ impl Drop for Lease {
 mod tests {
     use super::*;
 
-    /// How often each of these is chosen, of 2,000 times.
+    /// How often each candidate is chosen in 2,000 runs.
     fn chosen(candidates: &[(u8, usize)]) -> Vec<u32> {
         let mut counts = vec![0; candidates.len()];
         for _ in 0..2000 {

@@ -1,4 +1,4 @@
-//! One call: its tries, each on the best address left, and what becomes of them.
+//! One call: sends it to the best address, and repeats it on another one where that is allowed.
 
 use std::{net::SocketAddr, sync::Mutex, sync::PoisonError, time::Duration};
 
@@ -25,19 +25,19 @@ use crate::{
 };
 
 const MAX_TRIES: u32 = 4;
-/// Before a second try where there is no other address to go to; each further pause is longer.
+/// The pause before a retry if there is no other address. Each further pause is longer.
 const FIRST_PAUSE: Duration = Duration::from_millis(20);
-/// A call that changes nothing is sent to a second address, too, if the first is silent for this long.
+/// Hedging: a read-only call is also sent to a second address if the first one does not answer within this time.
 const HEDGE_AFTER: Duration = Duration::from_millis(250);
-/// An address that had at least so long for its answer, and gave none, failed. Shorter deadlines are the caller's
-/// own choice, and must not be a way to have an address left out.
+/// An address that does not answer within this time has failed. If a caller's deadline is shorter, the address does not
+/// count as failed: callers must not be able to eject an address by short deadlines.
 const FAIR: Duration = Duration::from_secs(1);
-/// When to come back where no address can be reached.
+/// The retry delay that is sent to the client if no address can be reached.
 const RETRY_AFTER: Duration = Duration::from_secs(1);
 
 type BoxError = Box<dyn std::error::Error + Send + Sync>;
 
-/// A call under way.
+/// A running call.
 pub(super) struct Call<'a> {
     backend: &'a Backend,
     budget: &'a TpsBudget,
@@ -46,19 +46,19 @@ pub(super) struct Call<'a> {
     tried: Mutex<Vec<SocketAddr>>,
 }
 
-/// What became of a try.
+/// The result of one try.
 pub(super) enum Outcome {
-    /// The service answered, whatever it said.
+    /// The service answered, with success or an error.
     Answered(Response<Body>),
-    /// The service answered that it cannot for now.
+    /// The service answered that it is unavailable for now.
     Refused(Response<Body>),
-    /// The service never saw it.
+    /// The request did not reach the service.
     Unsent(BoxError),
-    /// The connection was lost before the answer: it may have been done, or not.
+    /// The connection was lost before the response. The request may or may not have taken effect.
     Lost(BoxError),
-    /// The deadline is over.
+    /// The deadline was exceeded.
     Late,
-    /// There is no address to send it to.
+    /// No address is connected.
     Unreachable,
 }
 
@@ -72,11 +72,11 @@ impl<'a> Call<'a> {
         Self { backend, budget, method, deadline, tried: Mutex::default() }
     }
 
-    /// Sends it, more than once where that does no harm.
+    /// Sends the call, and repeats it if the contract allows that.
     pub(super) async fn send(&self, request: Request<Body>) -> Outcome {
         match self.method {
             Some(method) if !method.descriptor.is_client_streaming() => self.repeat(method, request).await,
-            // What streams in is gone when a try has failed.
+            // The messages of a client stream are consumed by the first try, so they cannot be sent again.
             _ => self.once(request).await,
         }
     }
@@ -107,7 +107,7 @@ impl<'a> Call<'a> {
             }
             metrics::rpc_client_retry(method.service.clone(), method.name.clone(), "retry");
             if !other {
-                // Jitter, so that those who failed together do not come back together.
+                // Jitter, so that calls that failed at the same time are not repeated at the same time.
                 sleep(pause.mul_f64(rand::random_range(0.5..1.5))).await;
                 pause *= 4;
             }
@@ -115,7 +115,7 @@ impl<'a> Call<'a> {
         Outcome::Late
     }
 
-    /// A try that is joined by a second one, on another address, if it takes long. The first answer counts.
+    /// Sends a try, and a second one to another address if the first takes long. The first response counts.
     async fn hedged(&self, parts: &Parts, bytes: &Bytes) -> Outcome {
         let before = self.tried().len();
         let mut first = std::pin::pin!(self.once(again(parts, bytes)));
@@ -141,7 +141,7 @@ impl<'a> Call<'a> {
         }
     }
 
-    /// One try, within what is left of the deadline.
+    /// Sends one try, within the rest of the deadline.
     async fn once(&self, mut request: Request<Body>) -> Outcome {
         let tried = self.tried();
         let lease = match timeout_at(self.deadline, self.backend.acquire(&tried)).await {
@@ -169,7 +169,7 @@ impl<'a> Call<'a> {
             _ => self.backend.failed(address),
         }
         match outcome {
-            // The place is taken until the stream ends.
+            // The lease is held until the stream ends.
             Outcome::Answered(response) if streams => Outcome::Answered(response.map(|body| {
                 Body::new(body.map_frame(move |frame| {
                     let _held = &lease;
@@ -185,7 +185,8 @@ impl<'a> Call<'a> {
     }
 }
 
-/// Sends a request and takes the answer in: whole, where it is one message, for what breaks off can be repeated then.
+/// Sends a request and reads the response. A response of a single message is read completely, so that the call can be
+/// repeated if the connection breaks off.
 async fn exchange(lease: &Lease, request: Request<Body>, method: Option<&Method>) -> Outcome {
     let streams = answers_a_stream(method);
     let sent = if streams || method.is_some_and(|method| method.descriptor.is_client_streaming()) {
@@ -215,23 +216,23 @@ async fn exchange(lease: &Lease, request: Request<Body>, method: Option<&Method>
     }
 }
 
-/// The body of an answer that was taken in. One that was its headers alone must stay so (gRPC's Trailers-Only): where a
-/// server sends an empty piece of data after the status, most clients see a broken answer.
+/// The body of a response that was read completely. A response that consists of headers only (gRPC's Trailers-Only)
+/// must stay that way: if a server sends an empty data frame after the status, most clients report a broken response.
 fn whole(collected: Collected<Bytes>) -> Body {
     match collected.trailers() {
         Some(_) => Body::new(collected),
-        // Unlike what was collected, it says beforehand that nothing comes.
+        // `Full` reports in advance that an empty body has no frames. `Collected` does not.
         None => Body::new(Full::new(collected.to_bytes())),
     }
 }
 
-/// What is not known may be a stream.
+/// True if the method answers with a stream. An unknown method may do so.
 fn answers_a_stream(method: Option<&Method>) -> bool {
     method.is_none_or(|method| method.descriptor.is_server_streaming())
 }
 
-/// Whether the server is known not to have begun with a request: it never left, or was refused, or came after the
-/// last one that the server said goodbye with.
+/// True if the server certainly did not process the request: it was never sent, or the server refused it, or its stream
+/// id is above the last one in the server's GOAWAY.
 fn unsent(error: &CallError) -> bool {
     let CallError::Network(error) = error else { return true };
     let source = std::error::Error::source(error).and_then(|source| source.downcast_ref::<h2::Error>());
@@ -245,13 +246,13 @@ fn again(parts: &Parts, bytes: &Bytes) -> Request<Body> {
     Request::from_parts(parts.clone(), Body::new(Full::new(bytes.clone())))
 }
 
-/// The gRPC code in headers or trailers, if it stands there.
+/// The gRPC code in headers or trailers, if there is one.
 pub(super) fn code_of(headers: &HeaderMap) -> Option<Code> {
     headers.get("grpc-status").map(|value| Code::from_bytes(value.as_bytes()))
 }
 
 impl Outcome {
-    /// The answer, or what stands for it.
+    /// The response, or a response made from the failure.
     pub(super) fn into_response(self) -> Response<Body> {
         let problem = match self {
             Self::Answered(response) | Self::Refused(response) => return response,

@@ -1,5 +1,5 @@
-//! One HTTP/2 connection to one address. hyper's own rather than tonic's `Channel`: that one reconnects behind its
-//! caller's back and hides when a connection is lost, and each call through it hops over one task more.
+//! One HTTP/2 connection to one address. This uses hyper's client instead of tonic's `Channel`: a `Channel` reconnects
+//! on its own without reporting that the connection was lost, and each call passes through one more task.
 
 use std::{
     net::SocketAddr,
@@ -24,17 +24,17 @@ type BoxError = Box<dyn std::error::Error + Send + Sync>;
 
 const OURSELVES: HeaderValue = HeaderValue::from_static(concat!("souk/", env!("CARGO_PKG_VERSION")));
 
-/// A connection that calls can share.
+/// A connection that calls share.
 #[derive(Clone)]
 pub(super) struct Connection {
     sender: http2::SendRequest<Body>,
     origin: Uri,
-    /// The server itself, if it runs in this process.
+    /// The server, if it runs in this process.
     local: Option<Served>,
     cut: CancellationToken,
 }
 
-/// Why a call has no answer.
+/// The reason why a call has no response.
 #[derive(Debug, thiserror::Error)]
 pub(super) enum CallError {
     #[error(transparent)]
@@ -43,33 +43,34 @@ pub(super) enum CallError {
     Stopped(#[from] Stopped),
 }
 
-/// How a connection ended.
+/// The way a connection ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Ended {
-    /// The server sent a GOAWAY: it stops, or the connection is old.
+    /// The server sent a GOAWAY: it is stopping, or the connection reached its maximum age.
     Goodbye,
-    /// Without a word, or it was cut.
+    /// The connection ended without a GOAWAY, or it was cut.
     Lost,
 }
 
-/// What a server says of itself.
+/// The health of a server, as the server reports it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Health {
     Serving,
     NotServing,
-    /// No response, or an unusable one.
+    /// The server did not respond, or the response was unusable.
     Silent,
 }
 
 impl Connection {
-    /// Connects. The task ends when no further call can be sent, and says how; calls under way continue without it.
+    /// Connects. The returned task ends with the way the connection ended, as soon as no further call can be sent.
+    /// Running calls continue after that.
     pub(super) async fn open(address: SocketAddr, origin: &Origin) -> Result<(Self, JoinHandle<Ended>), BoxError> {
         let stream = TcpStream::connect(address).await?;
         stream.set_nodelay(true)?;
         let cut = CancellationToken::new();
         let mut builder = http2::Builder::new(Tasks(cut.clone()));
-        // No adaptive window: it begins so small that a hundred short answers at a time count as an attack (h2's
-        // `too_many_data_frames`), and only large ones make it grow.
+        // No adaptive window: its initial size is so small that h2 treats a hundred short concurrent responses as an
+        // attack (`too_many_data_frames`), and it grows only with large responses.
         builder.timer(TokioTimer::new());
         let stream = match &origin.tls {
             Some(tls) => Either::Right(tls.connect(stream).await?),
@@ -90,23 +91,24 @@ impl Connection {
         Ok((Self { sender, origin: origin.uri.clone(), local: None, cut }, task))
     }
 
-    /// Takes the shorter way to a server of this process. One that has not answered yet may not be there either.
+    /// Uses the direct path to a server of this process, if the address has one. Not called before the server has
+    /// answered over the network.
     pub(super) fn shortened(&mut self, address: SocketAddr, origin: &Origin, local: &Local) {
-        // Over TLS both sides authenticate each other; a shortcut must not skip that.
+        // With TLS both sides authenticate each other. The direct path must not bypass that.
         self.local = if origin.tls.is_none() { local.find(address) } else { None };
     }
 
-    /// Whether no call can be sent any more: it is lost, or the server has said goodbye.
+    /// True if no further call can be sent: the connection is lost, or the server has sent a GOAWAY.
     pub(super) fn is_closed(&self) -> bool {
         self.sender.is_closed()
     }
 
-    /// Closes it with all its calls: nobody answers there.
+    /// Closes the connection with all its calls, because the server no longer responds.
     pub(super) fn cut(&self) {
         self.cut.cancel();
     }
 
-    /// Makes a call of one message that is answered with one.
+    /// Makes a unary call.
     pub(super) async fn unary(&self, mut request: Request<Body>) -> Result<Response<Body>, CallError> {
         match &self.local {
             Some(local) => {
@@ -117,8 +119,8 @@ impl Connection {
         }
     }
 
-    /// Checks the server's health (`grpc.health.v1`). A server that does not implement the check, or does not allow it,
-    /// counts as healthy: it runs.
+    /// Checks the server's health (`grpc.health.v1`). A server that does not implement the check, or refuses it, counts
+    /// as healthy: it is running.
     pub(super) async fn check(&self, timeout: Duration) -> Health {
         let mut client = HealthClient::new(self.clone());
         match tokio::time::timeout(timeout, client.check(HealthCheckRequest::default())).await {
@@ -130,13 +132,14 @@ impl Connection {
     }
 }
 
-/// Whether the refusal of a health check is a running server's.
+/// True if this error code of a health check can only come from a running server.
 fn is_an_answer(code: Code) -> bool {
     matches!(code, Code::Unimplemented | Code::NotFound | Code::Unauthenticated | Code::PermissionDenied)
 }
 
-/// A response that is not gRPC's, such as a proxy's page, as the status that gRPC has for it
-/// (<https://github.com/grpc/grpc/blob/master/doc/http-grpc-status-mapping.md>): its body must not be read as a message.
+/// Converts a response that is not gRPC, such as a proxy's error page, to the gRPC status for its HTTP status
+/// (<https://github.com/grpc/grpc/blob/master/doc/http-grpc-status-mapping.md>). Its body must not be read as a
+/// message.
 fn as_grpc(response: Response<Body>) -> Response<Body> {
     let http = response.status();
     if http == StatusCode::OK || response.headers().contains_key("grpc-status") {
@@ -176,7 +179,7 @@ impl Service<Request<Body>> for Connection {
     }
 }
 
-/// Runs a connection's tasks until it is cut.
+/// Runs the tasks of a connection until the connection is cut.
 #[derive(Clone)]
 struct Tasks(CancellationToken);
 

@@ -20,17 +20,17 @@ use crate::{local::Local, telemetry::addresses::AddressState};
 
 /// The interval of health checks.
 const CHECK_EVERY: Duration = Duration::from_secs(1);
-/// The timeout of a health check. An address that takes longer is called only if no other is left.
+/// The timeout of a health check. An address that takes longer is called only if there is no other.
 const CHECK_TIMEOUT: Duration = Duration::from_secs(1);
-/// After this many health checks without a response the connection is closed with all its calls: a network that
-/// drops packets would hold them for ever.
+/// After this many health checks without a response, the connection is closed with all its calls. If the network drops
+/// packets, the calls would otherwise hang for ever.
 const UNANSWERED: u32 = 4;
-/// The pause after a first failure to connect, and the least one while calls are waiting for the address.
+/// The pause after the first failed attempt to connect, and the minimum pause while calls wait for the address.
 const SHORTEST_PAUSE: Duration = Duration::from_millis(50);
-/// The longest pause between two attempts to connect.
+/// The maximum pause between two attempts to connect.
 const LONGEST_PAUSE: Duration = Duration::from_secs(1);
 
-/// An address, for as long as it belongs to a backend.
+/// One address of a backend, with its connection.
 pub(super) struct Link {
     pub(super) address: SocketAddr,
     origin: Origin,
@@ -46,7 +46,7 @@ struct State {
 }
 
 enum Phase {
-    /// `renewing`: after a goodbye, so that it is likely to be there again in a moment.
+    /// `renewing`: the server closed the last connection with a GOAWAY, so the next attempt is likely to succeed.
     Trying {
         renewing: bool,
     },
@@ -65,7 +65,7 @@ impl Link {
         Self { address, origin, local, state: Mutex::new(state), in_flight: AtomicUsize::new(0), wanted: Notify::new() }
     }
 
-    /// Keeps the address connected, and notifies of each change.
+    /// Keeps the address connected. Calls `changed` after each change of its state.
     pub(super) async fn keep(&self, connect_timeout: Duration, changed: impl Fn()) {
         let mut pause = SHORTEST_PAUSE;
         loop {
@@ -86,7 +86,7 @@ impl Link {
             }
             self.enter(Phase::Failed { since: Instant::now() });
             changed();
-            // Jitter, so that those who lost a server together do not come back together.
+            // Jitter, so that clients that lost a server at the same time do not reconnect at the same time.
             let jittered = pause.mul_f64(rand::random_range(0.5..1.5));
             let _ = tokio::time::timeout(jittered, self.wanted.notified()).await;
             self.enter(Phase::Trying { renewing: false });
@@ -96,11 +96,12 @@ impl Link {
 
     fn enter(&self, phase: Phase) {
         let left = std::mem::replace(&mut self.state().phase, phase);
-        // Not under the lock: with a connection to a server of this process may go the last of that server.
+        // Dropped after the lock is released: this connection may hold the last reference to a server of this process,
+        // and dropping that server must not happen under the lock.
         drop(left);
     }
 
-    /// A connection whose server answers.
+    /// Opens a connection and checks that the server responds.
     async fn connect(&self) -> Option<(Connection, Health, JoinHandle<Ended>)> {
         let (mut connection, task) = match Connection::open(self.address, &self.origin).await {
             Ok(opened) => opened,
@@ -121,7 +122,7 @@ impl Link {
         }
     }
 
-    /// Checks the server's health until the connection is lost.
+    /// Checks the server's health at intervals until the connection is lost.
     async fn watch(&self, connection: Connection, mut task: JoinHandle<Ended>, changed: &impl Fn()) -> Ended {
         let mut unanswered = 0;
         while unanswered < UNANSWERED {
@@ -147,17 +148,17 @@ impl Link {
         }
     }
 
-    /// Asks the server now.
+    /// Checks the server's health now.
     pub(super) async fn check(&self, timeout: Duration) {
         let Some((connection, _)) = self.connection() else { return };
         let said = connection.check(timeout).await;
-        // If it ended meanwhile, its silence says nothing of the connection that comes after it.
+        // If this connection ended during the check, the result says nothing about the next connection.
         if !connection.is_closed() {
             self.heard(said);
         }
     }
 
-    /// The connection, if calls can be sent on it, and the address's state.
+    /// The connection, if calls can be sent on it, and the state of the address.
     pub(super) fn connection(&self) -> Option<(Connection, AddressState)> {
         let state = self.state();
         let Phase::Connected { connection, health } = &state.phase else { return None };
@@ -170,12 +171,12 @@ impl Link {
         (!connection.is_closed()).then(|| (connection.clone(), state))
     }
 
-    /// How the address is.
+    /// The state of the address.
     pub(super) fn address_state(&self) -> AddressState {
         self.connection().map_or(AddressState::Down, |(_, state)| state)
     }
 
-    /// Whether its connection has just ended, or its server said goodbye, and a new one is being made.
+    /// True if the connection has just ended or received a GOAWAY, and a new one is being opened.
     pub(super) fn is_renewing(&self) -> bool {
         match &self.state().phase {
             Phase::Trying { renewing } => *renewing,
@@ -184,8 +185,8 @@ impl Link {
         }
     }
 
-    /// A call waits for it: ends a pause between attempts to connect. Returns whether an attempt is likely to
-    /// succeed.
+    /// Reports that a call is waiting for the address. This ends a pause between attempts to connect. Returns true if
+    /// an attempt is likely to succeed.
     pub(super) fn want(&self) -> bool {
         let mut state = self.state();
         if let Phase::Failed { since } = state.phase {
@@ -198,19 +199,19 @@ impl Link {
         true
     }
 
-    /// A call went well.
+    /// Records a successful call.
     pub(super) fn succeeded(&self) {
         self.state().outlier.succeeded(Instant::now());
     }
 
-    /// A call failed. Ejects the address for a while after too many failures, if `may` allows it.
+    /// Records a failed call. After too many failures the address is ejected for a while, if `may` is true.
     pub(super) fn failed(&self, may: bool) {
         if self.state().outlier.failed(Instant::now(), may) {
             tracing::warn!(address = %self.address, "address ejected for a while: its calls keep failing");
         }
     }
 
-    /// Calls under way.
+    /// The number of running calls.
     pub(super) fn in_flight(&self) -> usize {
         self.in_flight.load(Ordering::Relaxed)
     }

@@ -1,8 +1,8 @@
-//! How souk's services call each other: deadline, request id, trace context and service token; health checks of
-//! addresses; retries within a budget if the contract says that a method may be repeated.
+//! Calls between souk's services: deadline, request id, trace context and service token; health checks of addresses;
+//! retries within a budget, if the contract allows a method to be repeated.
 //!
-//! [`Client`] adds the headers of a call, `call` makes its tries, `backend` picks the address for each try, `link`
-//! keeps the addresses connected and checks their health.
+//! [`Client`] adds the headers of a call, `call` sends it and repeats it, `backend` picks the address for each try,
+//! `link` keeps the addresses connected and checks their health.
 
 mod address;
 mod backend;
@@ -42,25 +42,25 @@ use crate::{
 #[derive(Debug, Clone, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Config {
-    /// The service's address, for example `http://inventory:9000`, or several with commas. A name may stand for
-    /// several addresses; it is looked up regularly.
+    /// The service's address, for example `http://inventory:9000`, or several addresses separated by commas. A host
+    /// name may resolve to several addresses. It is resolved at regular intervals.
     #[serde(deserialize_with = "one_or_several")]
     pub address: String,
-    /// The longest time of a call with its retries. A shorter deadline of the caller overrides it.
+    /// The maximum duration of a call with its retries. A shorter deadline of the caller overrides it.
     #[serde(with = "crate::config::duration")]
     pub timeout: Duration,
-    /// How long making a connection may take.
+    /// The timeout of opening a connection.
     #[serde(with = "crate::config::duration")]
     pub connect_timeout: Duration,
     /// TLS settings for `https://…` addresses: `[client.tls]`, the same for every service.
     #[serde(skip)]
     pub tls: ClientTls,
-    /// The servers of this process.
+    /// The servers of this process, which can be called without the network.
     #[serde(skip)]
     pub local: Local,
 }
 
-/// Calls to one other service. Connects at once, and again whenever a connection is lost.
+/// A client of one other service. It connects at once, and reconnects whenever a connection is lost.
 #[derive(Clone)]
 pub struct Client {
     backend: Arc<Backend>,
@@ -70,14 +70,15 @@ pub struct Client {
     budget: Arc<TpsBudget>,
 }
 
-/// About the longest that gRPC can say in milliseconds.
+/// About the longest timeout that `grpc-timeout` can express in milliseconds.
 const LONGEST_STREAM: Duration = Duration::from_secs(24 * 3600);
 
 impl Client {
-    /// Calls in the name of a service. Without tokens, calls are anonymous. Must be called in a tokio runtime.
+    /// Creates a client that authenticates with these tokens. Without tokens, calls are anonymous. Must be called in a
+    /// tokio runtime.
     ///
     /// # Errors
-    /// If the address is not one.
+    /// If the address is invalid.
     pub fn new(config: &Config, contract: &Arc<Contract>, tokens: Option<ServiceTokens>) -> Result<Self, AddressError> {
         let origins = address::parse(&config.address, &config.tls)?;
         Ok(Self {
@@ -85,12 +86,13 @@ impl Client {
             tokens,
             contract: contract.clone(),
             timeout: config.timeout,
-            // At most a fifth of the calls may be repeats, and 10 a second where there are few calls.
+            // At most a fifth of the calls may be retries, plus 10 a second so that retries are possible when calls are
+            // few.
             budget: Arc::new(TpsBudget::new(Duration::from_secs(10), 10, 0.2)),
         })
     }
 
-    /// The same, over the same connections, in the name of a service.
+    /// A client that uses the same connections and authenticates with these tokens.
     #[must_use]
     pub fn in_the_name_of(mut self, tokens: ServiceTokens) -> Self {
         self.tokens = Some(tokens);
@@ -110,7 +112,7 @@ impl Client {
         let streams = method
             .as_ref()
             .is_some_and(|method| method.descriptor.is_client_streaming() || method.descriptor.is_server_streaming());
-        // A stream's caller decides how long it lasts; the timeout is for a single response.
+        // The caller decides how long a stream lasts. The timeout applies to single responses only.
         let usual = method.as_ref().and_then(|method| method.deadline).unwrap_or(self.timeout);
         let deadline = started + context.remaining(if streams { LONGEST_STREAM } else { usual });
         let span = match &method {
@@ -130,7 +132,7 @@ impl Client {
         response
     }
 
-    /// Adds the headers of every call: request id, token and trace context.
+    /// Adds the headers that every call has: request id, token and trace context.
     fn add_headers(
         &self,
         request: &mut Request<Body>,
@@ -162,7 +164,7 @@ impl Service<Request<Body>> for Client {
     type Future = Pin<Box<dyn Future<Output = Result<Self::Response, Self::Error>> + Send>>;
 
     fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<Result<(), Self::Error>> {
-        // The connection is chosen when the call is made: each call waits within its own deadline.
+        // Always ready: the connection is chosen in `call`, so that each call waits within its own deadline.
         Poll::Ready(Ok(()))
     }
 

@@ -4,14 +4,14 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
-/// The number of failures in a row after which an address is ejected.
+/// The number of consecutive failures after which an address is ejected.
 const FAILURES: u32 = 5;
-/// How long, the first time. Each further time it is twice as long.
+/// Duration of the first ejection. Each further ejection lasts twice as long as the last one.
 const FIRST: Duration = Duration::from_secs(1);
-/// The longest time. An address without failures for as long starts with [`FIRST`] again.
+/// The longest ejection. After as long without failures, an address starts with [`FIRST`] again.
 const LONGEST: Duration = Duration::from_secs(30);
 
-/// How the calls to an address went.
+/// The results of the calls to an address.
 #[derive(Debug, Default)]
 pub(super) struct Outlier {
     failures: u32,
@@ -20,12 +20,12 @@ pub(super) struct Outlier {
 }
 
 impl Outlier {
-    /// Whether it is left out.
+    /// True while the address is ejected.
     pub(super) fn is_ejected(&self, now: Instant) -> bool {
         self.until.is_some_and(|until| now < until)
     }
 
-    /// A call went well.
+    /// Records a successful call.
     pub(super) fn succeeded(&mut self, now: Instant) {
         self.failures = 0;
         if self.until.is_some_and(|until| now > until + LONGEST) {
@@ -33,8 +33,8 @@ impl Outlier {
         }
     }
 
-    /// A call failed. Returns whether the address is ejected now, which happens only if `may` is set. After it
-    /// comes back, the next failure ejects it again, until a call succeeds.
+    /// Records a failed call. Returns true if the address is ejected now, which requires that `may` is true. After an
+    /// ejection ends, the next failure ejects the address again, until a call succeeds.
     pub(super) fn failed(&mut self, now: Instant, may: bool) -> bool {
         self.failures = self.failures.saturating_add(1);
         let eject = may && self.failures >= FAILURES && !self.is_ejected(now);

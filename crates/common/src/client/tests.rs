@@ -1,4 +1,4 @@
-//! Tries and addresses before servers that do with a call what they are told, by raw HTTP/2.
+//! Tests retries and the choice of addresses against raw HTTP/2 servers with a prescribed behaviour.
 
 use std::sync::{
     Mutex,
@@ -17,7 +17,7 @@ const ARCHIVE: &str = "/souk.inventory.v1.ProductService/ArchiveProduct";
 const GET: &str = "/souk.inventory.v1.ProductService/GetProduct";
 const LONG: Duration = Duration::from_secs(10);
 
-/// What a server does with a call.
+/// The behaviour of a server for each call.
 #[derive(Debug, Clone, Copy)]
 enum Does {
     Answer(Code),
@@ -25,7 +25,7 @@ enum Does {
     Nothing,
 }
 
-/// A server, and how many calls it has seen.
+/// A server that counts its calls.
 #[derive(Clone)]
 struct Server {
     does: Arc<Mutex<Does>>,
@@ -56,7 +56,7 @@ impl Server {
                 response.header("grpc-status", code as i32).body(()).unwrap()
             };
             if request.uri().path().starts_with("/grpc.health.") {
-                // It knows no such service: it counts as well.
+                // The answer to health checks. A server that does not implement them counts as healthy.
                 respond.send_response(answer(Code::Unimplemented), true)?;
                 continue;
             }
@@ -80,7 +80,7 @@ impl Server {
     }
 }
 
-/// A client of two servers, both up.
+/// Starts two servers, and a client that has connected to both.
 async fn two(first: Does, second: Does) -> (Client, Server, Server) {
     let ((first, a), (second, b)) = (Server::start(first).await, Server::start(second).await);
     let address = format!("http://{a},http://{b}");
@@ -160,7 +160,7 @@ async fn who_fail_all_alike_are_still_called_within_the_budget() {
     let codes = join_all((0..MANY).map(|_| call(&client, ARCHIVE))).await;
     assert!(codes.iter().all(|code| *code == Code::Unavailable), "{codes:?}");
     let sent = first.calls() + second.calls();
-    // A fifth of the calls, and 10 a second for 10 s.
+    // The budget allows a fifth of the calls, and 10 a second for 10 s.
     assert!((MANY..=MANY + MANY / 5 + 100).contains(&sent), "{sent}");
     let states = client.check(LONG).await;
     assert!(states.iter().any(|(_, state)| *state == AddressState::Up), "{states:?}");

@@ -1,14 +1,14 @@
-//! Checks every given setting against the defaults: whether it is known and has the right type.
+//! Checks every given setting against the defaults: it must be known and have the right type.
 //!
-//! Each legal setting is in a default text, so what the defaults lack is unknown, and a default's
-//! kind is the kind to be given. An empty table in the defaults is open: any key may stand below it.
+//! Every legal setting is in a default text. So a setting that the defaults lack is unknown, and a setting must have
+//! the same type as its default. An empty table in the defaults is open: it accepts any key.
 
 use config::{Map, Value, ValueKind};
 
 use super::error::{Fault, Origin};
 use super::secret::redact;
 
-/// Compares a table of a source with the defaults' and collects what is wrong with it.
+/// Compares a table of a source with the table of the defaults, and collects the faults.
 pub(super) fn table(
     known: &Map<String, Value>,
     given: &Map<String, Value>,
@@ -28,7 +28,7 @@ pub(super) fn table(
             (ValueKind::Table(known), ValueKind::Table(given)) => {
                 table(known, given, &key, origin, root, faults);
             }
-            // Where a service is: in one place, or in several.
+            // The address of a service may be one address or a list.
             (ValueKind::String(_), ValueKind::Array(_)) if name == "address" => {}
             (wanted, found) if fits(wanted, found) => {}
             (wanted, found) => {
@@ -38,10 +38,10 @@ pub(super) fn table(
     }
 }
 
-/// Turns a variable's text into the kind of value that the defaults have at `key`.
+/// Converts the text of a variable to a value of the same type as the default at `key`.
 ///
 /// # Errors
-/// The fault, when the key is unknown or the text is of another kind.
+/// A [`Fault`] if the key is unknown or the text has the wrong type.
 pub(super) fn variable(root: &Map<String, Value>, key: &str, text: &str, origin: &Origin) -> Result<ValueKind, Fault> {
     let fault = |what| Fault { key: key.to_owned(), origin: origin.clone(), what };
     let default = find(root, key).ok_or_else(|| fault(unknown(key, origin, root)))?;
@@ -64,7 +64,7 @@ fn scalar(wanted: &ValueKind, text: &str) -> Option<ValueKind> {
     })
 }
 
-/// The default at a dotted path. Below an open table everything is text.
+/// The default at a dotted path. Below an open table, every value is a text.
 fn find<'a>(root: &'a Map<String, Value>, key: &str) -> Option<&'a ValueKind> {
     const TEXT: &ValueKind = &ValueKind::String(String::new());
     let mut table = root;
@@ -91,7 +91,7 @@ fn mismatch(key: &str, wanted: &ValueKind, found: &ValueKind) -> String {
     format!("found {}, must be {}", describe(key, found), wish(key, wanted))
 }
 
-/// A found value in words, without secrets.
+/// Describes a value that was found, without secrets.
 pub(super) fn describe(key: &str, kind: &ValueKind) -> String {
     match kind {
         ValueKind::String(text) => format!("the text {:?}", redact(key, text)),
@@ -125,7 +125,7 @@ fn unknown(key: &str, origin: &Origin, root: &Map<String, Value>) -> String {
         Origin::Variable(_) => variable_name(key),
         _ => format!("`{key}`"),
     };
-    // A variable with one underscore too few should still find its setting.
+    // A variable with one underscore too few should still get a suggestion.
     let plain = |key: &str| key.replace('.', "_");
     let nearest = known
         .iter()
@@ -139,12 +139,12 @@ fn unknown(key: &str, origin: &Origin, root: &Map<String, Value>) -> String {
     }
 }
 
-/// The variable that sets a key: `order.database.url` → `SOUK_ORDER__DATABASE__URL`.
+/// The name of the variable that sets a key: `order.database.url` becomes `SOUK_ORDER__DATABASE__URL`.
 pub(super) fn variable_name(key: &str) -> String {
     format!("{}{}", super::PREFIX, key.replace('.', "__").to_uppercase())
 }
 
-/// The full paths of all settings, sections that hold settings left out.
+/// Collects the full paths of all settings. Sections that contain settings are not listed.
 pub(super) fn leaves(table: &Map<String, Value>, path: &str, into: &mut Vec<String>) {
     for (name, value) in table {
         let key = join(path, name);

@@ -1,4 +1,4 @@
-//! Prints the settings in force as TOML, with the source of what is not default and without secrets.
+//! Prints the effective settings as TOML: without secrets, and with the source of every value that is not a default.
 
 use std::collections::BTreeMap;
 use std::fmt::Write;
@@ -9,7 +9,7 @@ use super::check::join;
 use super::secret::redact;
 use super::{Origin, origin};
 
-/// The table as TOML: single settings first, then a header for each section, by name.
+/// Prints a table as TOML, sorted by name: first the settings, then each section with a header.
 pub(super) fn print(table: &Map<String, Value>, path: &str, out: &mut String) {
     let sorted: BTreeMap<_, _> = table.iter().collect();
     let (sections, settings): (Vec<_>, Vec<_>) =

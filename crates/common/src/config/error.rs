@@ -1,37 +1,37 @@
-//! Errors of the configuration, with what would be right.
+//! Errors of the configuration. They say what would be right.
 
 use std::fmt;
 use std::path::PathBuf;
 
-/// Why the configuration cannot be used.
+/// The reason why the configuration is invalid.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum ConfigError {
-    /// A built-in default is not valid: a bug of the program.
+    /// A built-in default is invalid: a bug of the program.
     #[error("the built-in defaults of {name} are not valid: {source}")]
     Defaults {
-        /// Whose defaults.
+        /// The name of the default text.
         name: String,
-        /// What the parser says.
+        /// The error of the parser.
         source: Box<config::ConfigError>,
     },
     /// The file cannot be read.
     #[error("cannot read the configuration file {}: {source}", path.display())]
     Unreadable {
-        /// The file named by `--config` or `SOUK_CONFIG`.
+        /// The file that `--config` or `SOUK_CONFIG` names.
         path: PathBuf,
-        /// What the system says.
+        /// The error of the operating system.
         source: std::io::Error,
     },
-    /// The file is not TOML.
+    /// The file is not valid TOML.
     #[error("the configuration file {} is not valid TOML: {source}", path.display())]
     Syntax {
-        /// The file named by `--config` or `SOUK_CONFIG`.
+        /// The file that `--config` or `SOUK_CONFIG` names.
         path: PathBuf,
-        /// What the parser says, with line and column.
+        /// The error of the parser, with line and column.
         source: Box<config::ConfigError>,
     },
-    /// Settings that are unknown or hold a wrong value: all of them, not only the first.
+    /// Settings that are unknown or have a wrong value. The list has all of them, not only the first.
     #[error("{}", Faults(.0))]
     Settings(Vec<Fault>),
 }
@@ -39,9 +39,9 @@ pub enum ConfigError {
 /// One wrong setting.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Fault {
-    /// Its full path, such as `order.database.url`.
+    /// The full path of the setting, such as `order.database.url`.
     pub key: String,
-    /// Who set it.
+    /// The source that set it.
     pub origin: Origin,
     /// What is wrong and what would be right.
     pub what: String,
@@ -50,11 +50,11 @@ pub struct Fault {
 /// The source of a value.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Origin {
-    /// The defaults built into the program.
+    /// The built-in defaults.
     Default,
-    /// The configuration file, by its path.
+    /// The configuration file with this path.
     File(String),
-    /// An environment variable, by its name.
+    /// The environment variable with this name.
     Variable(String),
 }
 

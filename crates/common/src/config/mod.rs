@@ -1,4 +1,5 @@
-//! Settings: built-in commented defaults, then a file, then `SOUK_*` variables; all checked before anything binds.
+//! Settings: built-in commented defaults, then a file, then `SOUK_*` variables. They are checked before a port is
+//! bound.
 //!
 //! ```no_run
 //! # #[derive(serde::Deserialize)] struct OrderConfig {}
@@ -15,8 +16,8 @@
 //! # }
 //! ```
 //!
-//! Every legal setting stands, uncommented, in one of the default texts. That makes three things one: what
-//! `souk default-config` prints, which settings are known, and of which kind each is.
+//! Every legal setting is in one of the default texts, and is not commented out. So the default texts define three
+//! things at once: the output of `souk default-config`, the known settings, and the type of each setting.
 
 mod check;
 mod effective;
@@ -33,19 +34,19 @@ pub use error::{ConfigError, Fault, Origin};
 pub use secret::{REDACTED, Secret, redact};
 pub use units::{byte_size, duration};
 
-/// The defaults of what every service shares: `data_dir`, `[auth]`, `[server]`, `[telemetry]`.
+/// The defaults of the settings that every service has: `data_dir`, `[auth]`, `[server]`, `[telemetry]`.
 pub const COMMON_DEFAULTS: &str = include_str!("default.toml");
 
-/// What the names of variables that set something begin with.
+/// The prefix of variables that set something.
 pub const PREFIX: &str = "SOUK_";
 
-/// The variable that names the configuration file.
+/// The name of the variable with the path of the configuration file.
 pub const FILE_VARIABLE: &str = "SOUK_CONFIG";
 
-/// Variables with our prefix that are no settings: the command line's and the tests' own.
+/// Variables with this prefix that are not settings. The command line and the tests use them.
 const NOT_SETTINGS: [&str; 3] = [FILE_VARIABLE, "SOUK_TOKEN", "SOUK_ADMIN_PASSWORD"];
 
-/// Gathers the sources of the settings; [`Loader::load`] reads them.
+/// Collects the sources of the settings. [`Loader::load`] reads them.
 #[derive(Debug, Clone)]
 pub struct Loader {
     defaults: Vec<(String, String)>,
@@ -60,37 +61,38 @@ impl Default for Loader {
 }
 
 impl Loader {
-    /// A loader that knows the settings every service shares.
+    /// Creates a loader that knows the settings of every service.
     pub fn new() -> Self {
         Self { defaults: Vec::new(), file: None, variables: Vec::new() }.defaults("common", COMMON_DEFAULTS)
     }
 
-    /// Adds a text of defaults, TOML with all its settings inside sections of its own (so that the texts
-    /// one after the other are one valid file). `name` is used in errors.
+    /// Adds a text of defaults in TOML. All its settings must be in sections of its own, so that the concatenated texts
+    /// are one valid file. `name` is used in errors.
     #[must_use]
     pub fn defaults(mut self, name: &str, toml: &str) -> Self {
         self.defaults.push((name.to_owned(), toml.to_owned()));
         self
     }
 
-    /// The file to read over the defaults. With `None`, the one that `SOUK_CONFIG` names, if any.
+    /// Sets the file that is read after the defaults. `None`: the file that `SOUK_CONFIG` names, if the variable is
+    /// set.
     #[must_use]
     pub fn file(mut self, path: Option<PathBuf>) -> Self {
         self.file = path;
         self
     }
 
-    /// Takes the process's `SOUK_*` variables, the last and strongest source.
+    /// Reads the `SOUK_*` variables of the process. They override all other sources.
     #[must_use]
     pub fn env(self) -> Self {
-        // What is not Unicode is kept with replacement characters: as a wrong value it is then refused.
+        // Invalid Unicode is replaced with replacement characters. Such a value is refused later, as a wrong value.
         let read = |(name, value): (std::ffi::OsString, std::ffi::OsString)| {
             (name.to_string_lossy().into_owned(), value.to_string_lossy().into_owned())
         };
         self.variables(std::env::vars_os().map(read))
     }
 
-    /// Takes these variables in place of the process's.
+    /// Uses these variables instead of those of the process.
     #[must_use]
     pub fn variables(mut self, variables: impl IntoIterator<Item = (String, String)>) -> Self {
         self.variables.extend(variables.into_iter().filter(|(name, _)| name.starts_with(PREFIX)));
@@ -98,7 +100,7 @@ impl Loader {
         self
     }
 
-    /// All default texts, one after the other: a complete and commented configuration file.
+    /// All default texts, concatenated: a complete and commented configuration file.
     pub fn default_text(&self) -> String {
         let texts: Vec<&str> = self.defaults.iter().map(|(_, text)| text.trim_end()).collect();
         texts.join("\n\n") + "\n"
@@ -107,8 +109,8 @@ impl Loader {
     /// Reads all sources.
     ///
     /// # Errors
-    /// When the file cannot be read or is not TOML; when a setting is unknown or of the wrong kind: all of
-    /// those at once, each with its path, the source that set it and what would be right.
+    /// If the file cannot be read or is not TOML, or if settings are unknown or have the wrong type. The error lists
+    /// all such settings, each with its path, its source and what would be right.
     pub fn load(self) -> Result<Settings, ConfigError> {
         let mut builder = config::Config::builder();
         for (name, text) in &self.defaults {
@@ -155,18 +157,18 @@ impl Loader {
     }
 }
 
-/// The settings in force.
+/// The effective settings.
 #[derive(Debug, Clone)]
 pub struct Settings {
     root: Value,
 }
 
 impl Settings {
-    /// The settings below a dotted path as a type: a section (`order`, `order.database`) or a single one
+    /// Deserializes the settings at a dotted path: a section (`order`, `order.database`) or a single setting
     /// (`data_dir`).
     ///
     /// # Errors
-    /// When a value does not fit the type, with its path, its source, what was found and what would be right.
+    /// If a value does not fit the type. The error has its path, its source, the value and what would be right.
     pub fn section<T: DeserializeOwned>(&self, path: &str) -> Result<T, ConfigError> {
         let value = self.at(path).map_or(serde_json::Value::Null, json);
         serde_path_to_error::deserialize(value).map_err(|error| {
@@ -174,7 +176,7 @@ impl Settings {
             let key = if below == "." { path.to_owned() } else { check::join(path, &below) };
             let found = self.at(&key);
             let what = match found.map(|value| &value.kind) {
-                // The inner error may repeat the value.
+                // The inner error is dropped, because it may contain the secret value.
                 _ if secret::is_secret(&key) => "not a value that can be used here".to_owned(),
                 None => format!("not set: {}", error.inner()),
                 Some(ValueKind::Table(_)) => error.inner().to_string(),
@@ -184,13 +186,13 @@ impl Settings {
         })
     }
 
-    /// Whether someone set the setting at `path`, to whatever value: it is not only a default.
+    /// True if a source other than the defaults set the setting at `path`, whatever its value.
     pub fn is_set(&self, path: &str) -> bool {
         self.at(path).is_some_and(|value| !matches!(origin(value), Origin::Default))
     }
 
-    /// Everything in force as TOML. Secrets and passwords in URLs are replaced by `***`; what is not a
-    /// default has its source beside it.
+    /// All effective settings as TOML. Secrets, and passwords in URLs, are replaced by `***`. A value that is not a
+    /// default has its source in a comment beside it.
     pub fn effective(&self) -> String {
         let mut out = String::new();
         if let ValueKind::Table(table) = &self.root.kind {
@@ -199,14 +201,15 @@ impl Settings {
         out
     }
 
-    /// A fault of the setting at `path`, for what only its service can judge (two settings that do not go
-    /// together, an address that cannot be parsed): it says who set it, like the errors of this module.
+    /// Creates a fault of the setting at `path`, for errors that only its service can detect (two settings that
+    /// conflict, an address that cannot be parsed). Like the other errors of this module, it names the source of the
+    /// setting.
     pub fn fault(&self, path: &str, what: impl Into<String>) -> ConfigError {
         let origin = self.at(path).map_or(Origin::Default, origin);
         ConfigError::Settings(vec![Fault { key: path.to_owned(), origin, what: what.into() }])
     }
 
-    /// For the checks of a section (`order`).
+    /// Returns checks for the settings of a section (`order`).
     pub fn checks<'a>(&'a self, section: &'a str) -> Checks<'a> {
         Checks { settings: self, section }
     }
@@ -219,7 +222,7 @@ impl Settings {
     }
 }
 
-/// Checks the settings of one section, for what their types cannot say. Keys are relative to the section.
+/// Checks settings of one section beyond their types. Keys are relative to the section.
 #[derive(Debug, Clone, Copy)]
 pub struct Checks<'a> {
     settings: &'a Settings,
@@ -227,21 +230,21 @@ pub struct Checks<'a> {
 }
 
 impl Checks<'_> {
-    /// Fails unless it `holds`. `what` says what would be right: "must be from 1s to 1h".
+    /// Fails if `holds` is false. `what` says what would be right: "must be from 1s to 1h".
     ///
     /// # Errors
-    /// Names the setting, who set it, and what would be right.
+    /// Names the setting, its source, and what would be right.
     pub fn require(&self, holds: bool, key: &str, what: &str) -> Result<(), ConfigError> {
         if holds { Ok(()) } else { Err(self.fault(key, what)) }
     }
 
-    /// A fault of the setting, see [`Settings::fault`].
+    /// Creates a fault of the setting, see [`Settings::fault`].
     pub fn fault(&self, key: &str, what: impl Into<String>) -> ConfigError {
         self.settings.fault(&check::join(self.section, key), what)
     }
 }
 
-/// A source already read.
+/// A source that has already been read.
 #[derive(Debug, Clone)]
 struct Marked(Map<String, Value>);
 
@@ -263,7 +266,7 @@ fn read(path: &PathBuf) -> Result<Map<String, Value>, ConfigError> {
         .map_err(|source| ConfigError::Syntax { path: path.clone(), source: source.into() })
 }
 
-/// Writes the origin into every value, where [`origin`] finds it after the sources are merged.
+/// Marks every value with its origin. [`origin`] returns it after the sources are merged.
 fn mark(table: Map<String, Value>, origin: &Origin) -> Map<String, Value> {
     let tag = tag(origin);
     let marked = |value: Value| match value.kind {
@@ -293,8 +296,8 @@ fn origin(value: &Value) -> Origin {
     }
 }
 
-/// Whether a `SOUK_*` variable is meant as a setting. Kubernetes gives each container variables for every
-/// service of its namespace, such as `SOUK_ORDER_SERVICE_HOST` and `SOUK_ORDER_PORT_8080_TCP`: not ours.
+/// True if a `SOUK_*` variable is a setting. Kubernetes gives each container variables for every service of its
+/// namespace, such as `SOUK_ORDER_SERVICE_HOST` and `SOUK_ORDER_PORT_8080_TCP`. Those are not settings.
 fn is_setting(name: &str) -> bool {
     let from_kubernetes = !name.contains("__")
         && (["_SERVICE_HOST", "_SERVICE_PORT", "_PORT_"].iter().any(|part| name.contains(part))
@@ -311,7 +314,7 @@ fn json(value: &Value) -> serde_json::Value {
         ValueKind::String(text) => text.as_str().into(),
         ValueKind::Array(values) => values.iter().map(json).collect(),
         ValueKind::Table(table) => table.iter().map(|(name, value)| (name.clone(), json(value))).collect(),
-        // TOML and variables give none of the wider numbers.
+        // TOML and variables never contain the wider number types.
         other => other.to_string().into(),
     }
 }

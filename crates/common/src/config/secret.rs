@@ -1,29 +1,29 @@
-//! Text that must not be seen: redacted wherever it is printed.
+//! Secret text, which is redacted wherever it is printed.
 
 use std::fmt;
 
 use serde::{Deserialize, Serialize, Serializer};
 
-/// What is printed in place of a secret.
+/// The text that is printed instead of a secret.
 pub const REDACTED: &str = "***";
 
-/// A secret setting. `Debug`, `Display` and `Serialize` give [`REDACTED`], or nothing if it is empty.
+/// A secret setting. `Debug`, `Display` and `Serialize` write [`REDACTED`], or nothing if the secret is empty.
 #[derive(Clone, Default, Deserialize)]
 #[serde(transparent)]
 pub struct Secret(String);
 
 impl Secret {
-    /// Wraps a secret text.
+    /// Creates a secret from a text.
     pub fn new(text: impl Into<String>) -> Self {
         Self(text.into())
     }
 
-    /// The secret itself. Keep it out of logs and errors.
+    /// The text of the secret. Keep it out of logs and errors.
     pub fn expose(&self) -> &str {
         &self.0
     }
 
-    /// Whether no secret was set.
+    /// True if no secret is set.
     pub fn is_empty(&self) -> bool {
         self.0.is_empty()
     }
@@ -57,9 +57,9 @@ impl Serialize for Secret {
     }
 }
 
-/// Whether a setting of this name holds a secret. The program prints settings it knows only by name
-/// (`souk check-config`, errors), so the name has to tell: `secret`, `password`, `token`, `private_key`,
-/// `api_key`, alone or after an underscore.
+/// True if a setting of this name is a secret. The program prints some settings of which it only knows the name (`souk
+/// check-config`, errors), so the name decides: `secret`, `password`, `token`, `private_key`, `api_key`, alone or after
+/// an underscore.
 pub fn is_secret(key: &str) -> bool {
     let name = key.rsplit('.').next().unwrap_or(key);
     ["secret", "password", "token", "private_key", "api_key"]
@@ -67,7 +67,7 @@ pub fn is_secret(key: &str) -> bool {
         .any(|word| name.strip_suffix(word).is_some_and(|rest| rest.is_empty() || rest.ends_with('_')))
 }
 
-/// A setting's text as it may be shown: nothing of a secret, a URL without its password.
+/// The text of a setting for display: a secret is redacted, and so is the password in a URL.
 pub fn redact(key: &str, text: &str) -> String {
     if is_secret(key) {
         return Secret::new(text).shown().to_owned();
@@ -79,8 +79,8 @@ pub fn redact(key: &str, text: &str) -> String {
     redact_parameter(text)
 }
 
-/// `postgres://user:password@host` → `postgres://user:***@host`. Takes the last `@`, so a password with
-/// an unescaped `/` or `@` is hidden too; hiding too much is the safe side.
+/// Converts `postgres://user:password@host` to `postgres://user:***@host`. The userinfo ends at the last `@`, so that a
+/// password with an unescaped `/` or `@` is hidden, too. This may hide too much, which is safe.
 fn redact_userinfo(url: &str, start: usize) -> String {
     let rest = &url[start..];
     match rest.rfind('@').and_then(|at| Some((rest[..at].find(':')?, at))) {
@@ -91,7 +91,7 @@ fn redact_userinfo(url: &str, start: usize) -> String {
     }
 }
 
-/// Hides the value of a `password=` parameter, as PostgreSQL URLs and key-value strings may carry one.
+/// Redacts the value of a `password=` parameter, which PostgreSQL URLs and key-value strings may contain.
 fn redact_parameter(text: String) -> String {
     const NAME: &str = "password=";
     match text.find(NAME) {

@@ -54,7 +54,7 @@ fn loader(variables: &[(&str, &str)]) -> Loader {
     Loader::new().defaults("order", ORDER).variables(variables)
 }
 
-/// The file's path is part of the errors; the tests see it as FILE.
+/// Errors contain the path of the file. The path is replaced by FILE for the tests.
 fn with_file(toml: &str, variables: &[(&str, &str)]) -> Result<Settings, String> {
     let file = tempfile::NamedTempFile::new().unwrap();
     std::fs::write(file.path(), toml).unwrap();

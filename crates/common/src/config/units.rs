@@ -1,4 +1,4 @@
-//! Durations and sizes as people write them, for `#[serde(with = "…")]` on settings.
+//! Durations and sizes in a readable form, for `#[serde(with = "…")]` on settings.
 
 /// A [`std::time::Duration`] written as `"250ms"`, `"30s"`, `"15m"` or `"1h 30m"`.
 pub mod duration {
@@ -6,7 +6,7 @@ pub mod duration {
 
     use serde::{Deserialize, Deserializer, Serializer, de::Error};
 
-    /// Reads a duration; the error says what would be right.
+    /// Parses a duration. The error says what would be right.
     pub fn parse(text: &str) -> Result<Duration, String> {
         humantime::parse_duration(text).map_err(|error| {
             format!(
@@ -15,18 +15,18 @@ pub mod duration {
         })
     }
 
-    /// Reads a duration from its text.
+    /// Deserializes a duration from its text.
     ///
     /// # Errors
-    /// When the text is not a duration.
+    /// If the text is not a duration.
     pub fn deserialize<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Duration, D::Error> {
         parse(&String::deserialize(deserializer)?).map_err(D::Error::custom)
     }
 
-    /// Writes a duration as text that [`deserialize`] reads back.
+    /// Serializes a duration as text that [`deserialize`] accepts.
     ///
     /// # Errors
-    /// Only those of the serializer.
+    /// The errors of the serializer.
     pub fn serialize<S: Serializer>(value: &Duration, serializer: S) -> Result<S::Ok, S::Error> {
         serializer.collect_str(&humantime::format_duration(*value))
     }
@@ -38,7 +38,7 @@ pub mod byte_size {
 
     const UNITS: [(&str, usize); 4] = [("GiB", 1 << 30), ("MiB", 1 << 20), ("KiB", 1 << 10), ("B", 1)];
 
-    /// Reads a size in bytes; the error says what would be right.
+    /// Parses a size in bytes. The error says what would be right.
     pub fn parse(text: &str) -> Result<usize, String> {
         UNITS
             .iter()
@@ -49,18 +49,18 @@ pub mod byte_size {
             })
     }
 
-    /// Reads a size in bytes from its text.
+    /// Deserializes a size in bytes from its text.
     ///
     /// # Errors
-    /// When the text is not a size or is too large for this machine.
+    /// If the text is not a size, or if the size is too large for this machine.
     pub fn deserialize<'de, D: Deserializer<'de>>(deserializer: D) -> Result<usize, D::Error> {
         parse(&String::deserialize(deserializer)?).map_err(D::Error::custom)
     }
 
-    /// Writes a size in the largest unit that divides it.
+    /// Serializes a size in the largest unit that divides it.
     ///
     /// # Errors
-    /// Only those of the serializer.
+    /// The errors of the serializer.
     pub fn serialize<S: Serializer>(value: &usize, serializer: S) -> Result<S::Ok, S::Error> {
         match UNITS.iter().find(|(_, bytes)| *value >= *bytes && value.is_multiple_of(*bytes)) {
             Some((unit, bytes)) => serializer.collect_str(&format_args!("{}{unit}", value / bytes)),

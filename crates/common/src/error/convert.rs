@@ -1,5 +1,5 @@
-//! Converts errors that mean the same in every service to problems. Ids and money are in some field of the request,
-//! which their errors don't know: [`Problem::invalid`] takes its path.
+//! Converts errors that mean the same in every service to problems. Errors of ids and money do not know which field of
+//! the request they belong to: for those, use [`Problem::invalid`] with the field's path.
 use souk_contract::{CheckError, validate::Violation};
 
 use crate::page::{PageError, filter::FilterError, order::OrderError};

@@ -1,11 +1,11 @@
-//! A problem on REST: `application/problem+json` of RFC 9457.
+//! The form of a problem on REST: `application/problem+json` of RFC 9457.
 use serde_json::{Map, Value, json};
 
 use super::{NAME_BYTES, Problem, shorten};
 
 impl Problem {
-    /// The problem as `application/problem+json`. `request_id` finds it in the logs; `instance` is the path of the
-    /// request. Members without a value are left out.
+    /// The problem as `application/problem+json`. `request_id` is the key to find the request in the logs, and
+    /// `instance` is the path of the request. Members without a value are omitted.
     pub fn to_json(&self, request_id: &str, instance: &str) -> Value {
         let inner = &*self.0;
         let mut body = Map::new();
@@ -50,7 +50,7 @@ impl Problem {
             passed.write(&mut body);
         }
         if let Some(delay) = inner.retry_after {
-            // Whole seconds, as in the header: too early would be refused again.
+            // Rounded up to whole seconds, as in the header: a retry that comes too early would be refused again.
             let seconds = delay.as_secs() + u64::from(delay.subsec_nanos() > 0);
             body.insert("retry_after".into(), seconds.into());
         }
@@ -58,8 +58,8 @@ impl Problem {
     }
 }
 
-/// A field path of the contract as a JSON pointer (RFC 6901) into the request's JSON, whose names are in
-/// lowerCamelCase: `items[0].unit_price` is `/items/0/unitPrice`, `labels["a/b"]` is `/labels/a~1b`.
+/// Converts a field path of the contract to a JSON pointer (RFC 6901) into the JSON of the request, whose names are in
+/// lowerCamelCase: `items[0].unit_price` becomes `/items/0/unitPrice`, `labels["a/b"]` becomes `/labels/a~1b`.
 fn pointer(path: &str) -> String {
     let mut pointer = String::with_capacity(path.len() + 1);
     let mut rest = path;
@@ -80,7 +80,7 @@ fn pointer(path: &str) -> String {
     pointer
 }
 
-/// The key of a subscript (after its opening bracket) and what follows the closing one.
+/// Splits a subscript (without its opening bracket) into its key and the text after its closing bracket.
 fn subscripted(subscript: &str) -> (String, &str) {
     let Some(quoted) = subscript.strip_prefix('"') else {
         let end = subscript.find(']').unwrap_or(subscript.len());
@@ -98,7 +98,7 @@ fn subscripted(subscript: &str) -> (String, &str) {
     (key, "")
 }
 
-/// The name that protobuf's JSON gives to a field.
+/// Appends the name that protobuf's JSON mapping gives to a field.
 fn push_json_name(pointer: &mut String, field: &str) {
     let mut capital = false;
     for character in field.chars() {
@@ -130,7 +130,7 @@ mod tests {
             (r#"labels["a/b~c"].value"#, "/labels/a~1b~0c/value"),
             (r#"labels["a\"].b"]"#, r#"/labels/a"].b"#),
             ("counts[-3]", "/counts/-3"),
-            // What nobody writes must not panic either.
+            // Malformed paths, which must not cause a panic.
             ("a[", "/a/"),
             (r#"a["b"#, "/a/b"),
             ("a..b", "/a//b"),

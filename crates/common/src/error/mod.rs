@@ -1,7 +1,7 @@
-//! Errors as clients see them: one [`Problem`], the same on gRPC and on REST.
+//! Errors as clients see them: one type, [`Problem`], for gRPC and REST.
 //!
 //! A service returns a problem with a reason. The gRPC code, HTTP status and title follow from the reason. The cause is
-//! for the server's log alone: it stays in the process as the status' source and never goes over the wire.
+//! only for the server's log: it stays in the process as the status' source and is never sent.
 
 mod convert;
 mod json;
@@ -23,15 +23,15 @@ use self::{
 
 /// The domain of souk's reasons in `google.rpc.ErrorInfo`.
 pub const DOMAIN: &str = "souk";
-/// Metadata of a problem with how a request was compressed: the codings that are accepted. It is a header of the
-/// response, too: `grpc-accept-encoding` on gRPC, `accept-encoding` (RFC 7694) on HTTP.
+/// Metadata key for the accepted compression codings, if a request was compressed in another way. The value is also a
+/// header of the response: `grpc-accept-encoding` on gRPC, `accept-encoding` (RFC 7694) on HTTP.
 pub const ACCEPT_ENCODING: &str = "acceptEncoding";
 
-/// How long a client should wait before it asks a service again that could not be reached.
+/// The retry delay for clients if a service cannot be reached.
 const RETRY_UNAVAILABLE: Duration = Duration::from_secs(1);
 
-/// An error as a client sees it. Cheap to move; everything in it may be shown to anyone, its cause excepted. None of its
-/// texts is longer than [`MESSAGE_BYTES`], no name longer than [`NAME_BYTES`]: what is longer is shortened in the middle.
+/// An error as a client sees it. Cheap to move. Everything except the cause may be shown to anyone. Texts have at most
+/// [`MESSAGE_BYTES`] and names at most [`NAME_BYTES`]; longer ones are shortened in the middle.
 #[derive(Debug, Clone)]
 pub struct Problem(Box<Inner>);
 
@@ -50,38 +50,38 @@ struct Inner {
     cause: Option<Arc<dyn Error + Send + Sync>>,
 }
 
-/// A field of the request that is not valid.
+/// An invalid field of the request.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Field {
-    /// Its path, in the names of the contract: `items[0].quantity`, `labels["a"]`.
+    /// The path of the field, with the names of the contract: `items[0].quantity`, `labels["a"]`.
     pub path: String,
-    /// What would be right: "must be at least 1".
+    /// What a valid value looks like: "must be at least 1".
     pub description: String,
 }
 
 /// A condition outside the request that was not met.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Violation {
-    /// The kind of condition, in capitals: `STOCK`.
+    /// The type of condition, in capitals: `STOCK`.
     pub kind: String,
-    /// What it is about: a resource name.
+    /// The name of the resource that the condition is about.
     pub subject: String,
-    /// What is missing.
+    /// What does not meet the condition.
     pub description: String,
 }
 
 /// The resource that a problem is about.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Resource {
-    /// Its type in the contract, `souk/Order`; empty where only the name is known.
+    /// The type of the resource in the contract, `souk/Order`. Empty if only the name is known.
     pub kind: String,
-    /// Its resource name, `orders/ord_…`.
+    /// The resource name, `orders/ord_…`.
     pub name: String,
 }
 
-/// Making problems.
+/// Constructors.
 impl Problem {
-    /// A problem for a reason, with a message for people that says what is wrong and what would be right.
+    /// Creates a problem with a reason, and a message for people that says what is wrong and what would be right.
     pub fn new(reason: Reason, message: impl Into<String>) -> Self {
         Self(Box::new(Inner {
             reason,
@@ -98,12 +98,12 @@ impl Problem {
         }))
     }
 
-    /// One field of the request is not valid: where, and what would be right.
+    /// One field of the request is invalid: its path, and what would be right.
     pub fn invalid(path: impl Into<String>, description: impl Into<String>) -> Self {
         Self::fields([(path, description)])
     }
 
-    /// Fields of the request are not valid: where, and what would be right.
+    /// Fields of the request are invalid: their paths, and what would be right.
     pub fn fields<P, D>(fields: impl IntoIterator<Item = (P, D)>) -> Self
     where
         P: Into<String>,
@@ -121,14 +121,14 @@ impl Problem {
         problem
     }
 
-    /// The caller may not do this with the resource, or it does not exist: the answer is the same, so that nobody
+    /// The caller may not use the resource, or it does not exist. Both cases have the same response, so that nobody
     /// learns which names exist.
     pub fn access_denied(resource: impl Into<String>) -> Self {
         let name = bounded(resource, NAME_BYTES);
         Self::new(Reason::AccessDenied, format!("{name} is not yours to use, or does not exist")).resource("", name)
     }
 
-    /// The resource does not exist. For those who may know: see [`Problem::access_denied`].
+    /// The resource does not exist. Only for callers who may know this: see [`Problem::access_denied`].
     pub fn not_found(resource: impl Into<String>) -> Self {
         let name = bounded(resource, NAME_BYTES);
         Self::new(Reason::ResourceNotFound, format!("{name} does not exist")).resource("", name)
@@ -142,33 +142,33 @@ impl Problem {
         )
     }
 
-    /// An internal error. It reveals nothing: add the cause for the log with [`Problem::caused_by`].
+    /// An internal error, without any details. Add the cause for the log with [`Problem::caused_by`].
     pub fn internal() -> Self {
         Self::new(Reason::Internal, status::neutral(Reason::Internal))
     }
 
-    /// A part of souk or a peer cannot be reached now: "the payment provider".
+    /// `what`, for example "the payment provider", cannot be reached at the moment.
     pub fn unavailable(what: impl fmt::Display) -> Self {
         Self::unavailable_since(what, "cannot be reached")
     }
 
-    /// The same, in other words than that it cannot be reached: "takes no changes".
+    /// Like [`Problem::unavailable`], with another explanation: "takes no changes".
     pub fn unavailable_since(what: impl fmt::Display, why: &str) -> Self {
         Self::new(Reason::ServiceUnavailable, format!("{what} {why} at the moment: try again"))
             .retry_after(RETRY_UNAVAILABLE)
     }
 }
 
-/// Saying more.
+/// Methods that add details.
 impl Problem {
-    /// Adds a field that is not valid: where, and what would be right.
+    /// Adds an invalid field: its path, and what would be right.
     #[must_use]
     pub fn field(mut self, path: impl Into<String>, description: impl Into<String>) -> Self {
         self.0.fields.push(Field::new(path, description));
         self
     }
 
-    /// Adds a condition that was not met: its sort in capitals, the resource it is about, what is missing.
+    /// Adds a condition that was not met: its type in capitals, the name of the resource, what is missing.
     #[must_use]
     pub fn violation(
         mut self,
@@ -180,43 +180,43 @@ impl Problem {
         self
     }
 
-    /// Adds a value for programs, by a key in lowerCamelCase.
+    /// Adds a value for programs. The key is in lowerCamelCase.
     #[must_use]
     pub fn metadata(mut self, key: impl Into<String>, value: impl fmt::Display) -> Self {
         self.0.metadata.insert(key.into(), shown(value));
         self
     }
 
-    /// How long the client should wait before it tries again.
+    /// Sets how long the client should wait before it tries again.
     #[must_use]
     pub fn retry_after(mut self, delay: Duration) -> Self {
         self.0.retry_after = Some(delay);
         self
     }
 
-    /// Which resource it is about: its type in the contract (`souk/Order`, or empty) and its name.
+    /// Sets the resource that the problem is about: its type in the contract (`souk/Order`, or empty) and its name.
     #[must_use]
     pub fn resource(mut self, kind: impl Into<String>, name: impl Into<String>) -> Self {
         self.0.resource = Some(Resource::new(kind, name));
         self
     }
 
-    /// The request's id, by which the logs tell more.
+    /// Sets the request id, with which the request can be found in the logs.
     #[must_use]
     pub fn request_id(mut self, id: impl Into<String>) -> Self {
         self.0.request_id = Some(id.into());
         self
     }
 
-    /// Has an HTTP status of its own instead of its reason's, where HTTP has one for how the request was made: 412
-    /// for an `If-Match` that no longer holds. gRPC and the next hop see the reason alone.
+    /// Sets an HTTP status that differs from the reason's, for cases where HTTP has a more precise one: 412 for an
+    /// `If-Match` that does not match. gRPC clients and the next hop only see the reason.
     #[must_use]
     pub fn on_http(mut self, status: u16) -> Self {
         self.0.http_status = Some(status);
         self
     }
 
-    /// Keeps what caused it, for the server's log. No client sees it.
+    /// Sets the cause, for the server's log. It is never sent to clients.
     #[must_use]
     pub fn caused_by(mut self, cause: impl Into<Box<dyn Error + Send + Sync>>) -> Self {
         self.0.cause = Some(Arc::from(cause.into()));
@@ -224,24 +224,24 @@ impl Problem {
     }
 }
 
-/// Reading problems.
+/// Methods that read a problem.
 impl Problem {
-    /// Why, for programs.
+    /// The reason, for programs.
     pub fn reason(&self) -> Reason {
         self.0.reason
     }
 
-    /// The reason as clients see it: `OUT_OF_STOCK`; of a foreign service's error, the name of its code.
+    /// The reason as clients see it: `OUT_OF_STOCK`. For the error of a foreign service, the name of its gRPC code.
     pub fn reason_name(&self) -> &'static str {
         self.0.passed.as_ref().map_or_else(|| reason::name(self.0.reason), Passed::name)
     }
 
-    /// The gRPC code, which follows from the reason.
+    /// The gRPC code of the reason, or of a foreign service's error.
     pub fn code(&self) -> tonic::Code {
         self.0.passed.as_ref().map_or_else(|| reason::facts(self.0.reason).code, |passed| passed.code)
     }
 
-    /// The HTTP status, which follows from the reason, save where [`Problem::on_http`] set another.
+    /// The HTTP status: that of [`Problem::on_http`], or else the status that follows from the reason.
     pub fn http_status(&self) -> u16 {
         let usual = || match &self.0.passed {
             Some(passed) => passed.http_status(),
@@ -250,17 +250,17 @@ impl Problem {
         self.0.http_status.unwrap_or_else(usual)
     }
 
-    /// Why, for people; the same for every problem of the reason.
+    /// A short explanation for people, the same for every problem of the reason.
     pub fn title(&self) -> &'static str {
         reason::facts(self.0.reason).title
     }
 
-    /// What is wrong this time, for people.
+    /// The explanation of this problem, for people.
     pub fn message(&self) -> &str {
         &self.0.message
     }
 
-    /// The fields of the request that are not valid.
+    /// The invalid fields of the request.
     pub fn field_violations(&self) -> &[Field] {
         &self.0.fields
     }
@@ -270,7 +270,7 @@ impl Problem {
         &self.0.violations
     }
 
-    /// A value for programs.
+    /// The value of a metadata key.
     pub fn get_metadata(&self, key: &str) -> Option<&str> {
         self.0.metadata.get(key).map(String::as_str)
     }
@@ -280,12 +280,12 @@ impl Problem {
         self.0.retry_after
     }
 
-    /// The resource it is about.
+    /// The resource that the problem is about.
     pub fn about(&self) -> Option<&Resource> {
         self.0.resource.as_ref()
     }
 
-    /// Whether it is souk's fault and not the caller's, so that it is logged as an error.
+    /// True if the error is a fault of souk and not of the caller. Such problems are logged as errors.
     pub fn is_fault(&self) -> bool {
         matches!(self.0.reason, Reason::Internal | Reason::Unspecified)
     }
@@ -334,15 +334,15 @@ impl Error for Problem {
     }
 }
 
-/// Turns the error of something internal into a problem that keeps it as its cause.
+/// Converts errors of internal code to problems that keep the error as their cause.
 pub trait OrProblem<T> {
-    /// Turns an error into an internal problem.
+    /// Converts an error to an internal problem.
     ///
     /// # Errors
     /// [`Problem::internal`] with the error as its cause.
     fn or_internal(self) -> Result<T, Problem>;
 
-    /// Turns an error into an unavailable problem.
+    /// Converts an error to an unavailable problem.
     ///
     /// # Errors
     /// [`Problem::unavailable`] with the error as its cause.
@@ -359,7 +359,7 @@ impl<T, E: Into<Box<dyn Error + Send + Sync>>> OrProblem<T> for Result<T, E> {
     }
 }
 
-/// An error and all its causes in one line, for the log. Causes that their parent's text ends with are not repeated.
+/// An error and all its causes in one line, for the log. A cause is skipped if the text before it already ends with it.
 pub fn chain(error: &dyn Error) -> String {
     let mut text = error.to_string();
     let mut source = error.source();

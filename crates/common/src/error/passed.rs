@@ -8,21 +8,22 @@ use tonic_types::StatusExt;
 
 use super::{Problem, reason};
 
-/// What a foreign service said.
+/// The error of a foreign service.
 #[derive(Debug, Clone)]
 pub(super) struct Passed {
     pub code: Code,
     message: String,
     details: Bytes,
-    /// The details as JSON, those whose type is not known by their type alone.
+    /// The details as JSON. A detail of an unknown type only has the name of its type.
     json: Vec<Value>,
-    /// Headers for the client.
+    /// Headers of the response to the client.
     pub headers: HeaderMap,
 }
 
 impl Problem {
-    /// The error of a service that is not souk's, in its own words. `details` are its details as JSON, `headers` go to
-    /// the client with it. Only for services whose words are meant for clients: see [`Problem::from_status`].
+    /// A problem with the unchanged error of a service that is not part of souk. `details` are the error's details as
+    /// JSON; `headers` are sent to the client. Only for services whose messages are meant for clients: see
+    /// [`Problem::from_status`].
     pub fn passed(status: &Status, details: Vec<Value>, headers: HeaderMap) -> Self {
         let mut problem = Self::new(reason::of_code(status.code()), status.message());
         problem.0.retry_after = status.get_details_retry_info().and_then(|retry| retry.retry_delay);
@@ -36,19 +37,19 @@ impl Problem {
         problem
     }
 
-    /// Headers that a foreign service gave its error.
+    /// The headers of a foreign service's error.
     pub fn headers(&self) -> Option<&HeaderMap> {
         self.0.passed.as_ref().map(|passed| &passed.headers)
     }
 }
 
 impl Passed {
-    /// The error as gRPC has it.
+    /// The error as a gRPC status.
     pub fn status(self) -> Status {
         Status::with_details(self.code, self.message, self.details)
     }
 
-    /// What `application/problem+json` says otherwise than of a problem of souk's.
+    /// Writes the members of `application/problem+json` that differ from those of souk's own problems.
     pub fn write(&self, body: &mut serde_json::Map<String, Value>) {
         body.insert("title".into(), self.code.description().into());
         body.insert("detail".into(), self.message.as_str().into());
@@ -57,12 +58,12 @@ impl Passed {
         }
     }
 
-    /// The HTTP status of its code.
+    /// The HTTP status of the gRPC code.
     pub fn http_status(&self) -> u16 {
         reason::http_status(self.code)
     }
 
-    /// The name of its code: `OUT_OF_RANGE`.
+    /// The name of the gRPC code: `OUT_OF_RANGE`.
     pub fn name(&self) -> &'static str {
         reason::code_name(self.code)
     }

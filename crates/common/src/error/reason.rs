@@ -4,16 +4,16 @@ use tonic::Code;
 
 const PREFIX: &str = "ERROR_REASON_";
 
-/// What follows from a reason alone.
+/// The properties that follow from a reason.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Facts {
     pub code: Code,
     pub http_status: u16,
-    /// For people, and the same for every problem of the reason.
+    /// A short explanation for people, the same for every problem of the reason.
     pub title: &'static str,
 }
 
-/// The facts of a reason. An unspecified reason is a bug.
+/// The properties of a reason. An unspecified reason is a bug.
 pub(super) fn facts(reason: Reason) -> Facts {
     use Reason as R;
     let (code, title) = match reason {
@@ -55,7 +55,7 @@ pub(super) fn facts(reason: Reason) -> Facts {
         R::Cancelled => (Code::Cancelled, "The request was cancelled"),
         R::Internal | R::Unspecified => (Code::Internal, "Internal error"),
     };
-    // Overrides of google.rpc.Code's table stand here alone.
+    // Reasons whose HTTP status differs from the table of google.rpc.Code.
     let http_status = match reason {
         R::IdempotencyKeyReused => 422,
         R::MethodNotAllowed => 405,
@@ -69,7 +69,7 @@ pub(super) fn facts(reason: Reason) -> Facts {
     Facts { code, http_status, title }
 }
 
-/// The HTTP status of a gRPC code, as the comments of google.rpc.Code give it.
+/// The HTTP status of a gRPC code, according to the comments of google.rpc.Code.
 pub(super) fn http_status(code: Code) -> u16 {
     match code {
         Code::Ok => 200,
@@ -87,7 +87,7 @@ pub(super) fn http_status(code: Code) -> u16 {
     }
 }
 
-/// The reason that comes closest to a status that is not souk's.
+/// The reason that is closest to the code of a foreign status.
 pub(super) fn of_code(code: Code) -> Reason {
     match code {
         Code::InvalidArgument => Reason::MalformedRequest,
@@ -98,7 +98,7 @@ pub(super) fn of_code(code: Code) -> Reason {
         Code::FailedPrecondition => Reason::StateConflict,
         Code::Aborted => Reason::Conflict,
         Code::ResourceExhausted => Reason::Overloaded,
-        // tonic's answer to a message above the limit of its size.
+        // tonic returns this code for a message above the size limit.
         Code::OutOfRange => Reason::BodyTooLarge,
         Code::Unimplemented => Reason::Unimplemented,
         Code::Unavailable => Reason::ServiceUnavailable,
@@ -108,18 +108,18 @@ pub(super) fn of_code(code: Code) -> Reason {
     }
 }
 
-/// The reason's name without the enum's prefix, as clients see it: `OUT_OF_STOCK`.
+/// The name of a reason as clients see it, without the enum's prefix: `OUT_OF_STOCK`.
 pub(super) fn name(reason: Reason) -> &'static str {
     let name = reason.as_str_name();
     name.strip_prefix(PREFIX).unwrap_or(name)
 }
 
-/// The reason of such a name.
+/// The reason with this name, without the enum's prefix.
 pub(super) fn from_name(name: &str) -> Option<Reason> {
     Reason::from_str_name(&format!("{PREFIX}{name}"))
 }
 
-/// A gRPC code as the protocol spells it.
+/// The name of a gRPC code in the protocol.
 pub(crate) fn code_name(code: tonic::Code) -> &'static str {
     use tonic::Code;
     match code {
@@ -147,7 +147,7 @@ pub(crate) fn code_name(code: tonic::Code) -> &'static str {
 mod tests {
     use super::*;
 
-    /// All reasons of the contract, so that a new one cannot be missed here.
+    /// All reasons of the contract, so that the tests also cover new ones.
     fn all() -> impl Iterator<Item = Reason> {
         (0..1000).filter_map(|number| Reason::try_from(number).ok())
     }

@@ -1,4 +1,4 @@
-//! A problem on the wire of gRPC: a status with the details of `google.rpc`, and back.
+//! Converts between a problem and a gRPC status with the details of `google.rpc`.
 use std::{collections::HashMap, error::Error, sync::Arc};
 
 use prost::Message as _;
@@ -11,11 +11,11 @@ use super::{
     text::{bounded, shown},
 };
 
-/// A status travels in headers, and peers refuse more than some 16 KiB of those. Each text is bounded by itself; lists of
-/// violations end when their text reaches this many bytes (a third more as base64), and the metadata says how many are
-/// left out.
+/// The maximum size of the lists of violations in a status, in bytes of their text (a third more as base64). A status
+/// is sent in headers, and peers refuse headers of more than about 16 KiB. Every single text has a limit of its own.
+/// Violations beyond this limit are omitted, and the metadata contains their number.
 const LIST_BYTES: usize = 6 * 1024;
-/// Key of the metadata that tells how many violations were left out.
+/// Metadata key for the number of omitted violations.
 const OMITTED: &str = "violationsOmitted";
 
 impl From<Problem> for Status {
@@ -73,11 +73,11 @@ impl From<Problem> for Status {
     }
 }
 
-/// As a message, for an answer that tells what became of many things.
+/// Converts a problem to a message, for responses that report the results of several operations.
 impl From<Problem> for rpc::Status {
     fn from(problem: Problem) -> Self {
         let status = Status::from(problem);
-        // What says everything else says code and message as well.
+        // The details contain the encoded status with its code and message.
         Self::decode(status.details()).unwrap_or_else(|_| Self {
             code: status.code().into(),
             message: status.message().to_owned(),
@@ -100,8 +100,8 @@ impl From<Status> for Problem {
 }
 
 impl Problem {
-    /// Reads a status, of souk's own services or of anyone else. Of others only the code and what tells the client
-    /// about its own request is taken over; the rest of their words may be internal, and is kept as the cause.
+    /// Converts a status of one of souk's services, or of any other service. From other services it takes only the
+    /// code, and the details about the client's own request. The rest may be internal, so it is kept as the cause.
     pub fn from_status(status: &Status) -> Self {
         let details = status.get_error_details();
         let ours = details.error_info().filter(|info| info.domain == DOMAIN);
@@ -148,7 +148,7 @@ impl Problem {
     }
 }
 
-/// A text for a reason that tells nothing.
+/// A message that reveals nothing, for a reason.
 pub(super) fn neutral(reason: Reason) -> &'static str {
     match reason {
         Reason::Internal | Reason::Unspecified => "something went wrong in souk; the request id finds it in the logs",
@@ -161,7 +161,8 @@ pub(super) fn neutral(reason: Reason) -> &'static str {
     }
 }
 
-/// Whether a foreign status' text is about the caller's request rather than about the callee's inside.
+/// True if the message of a foreign status with this code is about the caller's request, not about internals of the
+/// called service.
 fn is_about_the_request(code: Code) -> bool {
     matches!(
         code,
@@ -169,7 +170,7 @@ fn is_about_the_request(code: Code) -> bool {
     )
 }
 
-/// tonic's own timeouts come as CANCELLED.
+/// True if the status is a timeout of tonic itself, which has the code CANCELLED.
 fn timed_out(status: &Status) -> bool {
     let mut source = status.source();
     while let Some(error) = source {
@@ -181,15 +182,15 @@ fn timed_out(status: &Status) -> bool {
     status.code() == Code::Cancelled && status.message() == TimeoutExpired(()).to_string()
 }
 
-/// How far a list got.
+/// The size of a list after it was shortened.
 struct Listed {
     bytes: usize,
     omitted: usize,
 }
 
-/// Ends a list where its bytes, with those already spent, pass the limit.
+/// Shortens a list so that its bytes, plus the bytes already `spent`, do not exceed the limit.
 fn shorten<T>(list: &mut Vec<T>, spent: usize, size: impl Fn(&T) -> usize) -> Listed {
-    // Tags and lengths of the encoding.
+    // Bytes of tags and lengths in the encoding.
     const OVERHEAD: usize = 12;
     let before = list.len();
     let mut bytes = spent;
@@ -249,7 +250,7 @@ mod tests {
         assert_eq!(status.source().unwrap().to_string(), secret);
         assert!(!status.message().contains("hunter2"));
         assert!(!String::from_utf8_lossy(status.details()).contains("hunter2"));
-        // Handed on, it is still there for the log.
+        // After the problem is passed on, the cause is still available for the log.
         let again = Status::from(Problem::from_status(&status));
         assert!(super::super::chain(&again).contains("hunter2"));
         assert!(!String::from_utf8_lossy(again.details()).contains("hunter2"));

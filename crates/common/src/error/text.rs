@@ -1,18 +1,18 @@
-//! How much of a text a problem repeats.
+//! Limits for the texts of a problem.
 //!
-//! Part of most problems is the client's own words: a field's name, a path, a value. They may be as large as a request,
-//! and come back several times over, so every text of a problem is bounded here, wherever it comes from.
+//! Most problems contain words of the client: a field's name, a path, a value. Such words can be as long as the request
+//! and can occur several times. So every text of a problem is limited here, whatever its source.
 use std::{borrow::Cow, fmt};
 
 pub use souk_contract::shorten;
 
-/// The most bytes of a problem's message, and of what describes one fault in it.
+/// The maximum size of a problem's message, and of the description of one violation, in bytes.
 pub const MESSAGE_BYTES: usize = 1024;
 
-/// The most bytes of a name in a problem: a field's path, a resource's name, a key.
+/// The maximum size of a name in a problem, in bytes: a field's path, a resource name, a key.
 pub const NAME_BYTES: usize = 256;
 
-/// The same for a text that is owned.
+/// Shortens an owned text to at most `most` bytes.
 pub(super) fn bounded(text: impl Into<String>, most: usize) -> String {
     let text = text.into();
     match shorten(&text, most) {
@@ -21,7 +21,7 @@ pub(super) fn bounded(text: impl Into<String>, most: usize) -> String {
     }
 }
 
-/// A value as a text that is no longer than a message may be.
+/// Formats a value and shortens it to [`MESSAGE_BYTES`].
 pub(super) fn shown(value: impl fmt::Display) -> String {
     bounded(value.to_string(), MESSAGE_BYTES)
 }

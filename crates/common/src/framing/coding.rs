@@ -1,4 +1,4 @@
-//! How requests may be compressed, and inflating them.
+//! The compression codings of requests, and decompression.
 
 use std::io::{self, Read};
 
@@ -8,34 +8,34 @@ use http::{HeaderMap, HeaderName};
 
 use crate::error::{ACCEPT_ENCODING, Problem, Reason};
 
-/// How the messages of a call are compressed.
+/// The header with the coding of a call's messages.
 pub const GRPC_ENCODING: HeaderName = HeaderName::from_static("grpc-encoding");
 
-/// How a request is compressed.
+/// The coding of a request.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Coding {
-    /// Not at all.
+    /// No compression.
     Identity,
-    /// With gzip, which everyone can write.
+    /// gzip, which all clients support.
     Gzip,
 }
 
-/// What cannot be inflated.
+/// The reasons why data cannot be decompressed.
 #[derive(Debug, thiserror::Error)]
 pub enum NotInflated {
-    /// More comes out than is taken.
+    /// The decompressed data exceeds the limit.
     #[error("it is larger than allowed")]
     TooLarge,
-    /// It is not what it says, or is not whole.
+    /// The data is not gzip, or is incomplete.
     #[error("it is not gzip, or not whole")]
     Malformed(#[source] io::Error),
 }
 
 impl Coding {
-    /// The codings that are accepted beside none.
+    /// The accepted codings other than identity.
     pub const ACCEPTED: &str = "gzip";
 
-    /// What a header names. `None`: something else, or more than one.
+    /// The coding that a header names. `None`: an unknown coding, or more than one.
     pub fn named(headers: &HeaderMap, name: &HeaderName) -> Option<Self> {
         let mut coding = Self::Identity;
         for value in headers.get_all(name) {
@@ -53,10 +53,10 @@ impl Coding {
         Some(coding)
     }
 
-    /// That of the messages of a gRPC call.
+    /// The coding of the messages of a gRPC call.
     ///
     /// # Errors
-    /// `UNIMPLEMENTED`, with what is accepted.
+    /// `UNIMPLEMENTED` for an unknown coding. The error names the accepted ones.
     pub fn of_messages(headers: &HeaderMap) -> Result<Self, Problem> {
         Self::named(headers, &GRPC_ENCODING).ok_or_else(|| {
             let message = "the messages are compressed in a way that is not accepted: send them with `grpc-encoding` \
@@ -66,7 +66,7 @@ impl Coding {
     }
 }
 
-/// Inflates what gzip made. Stops as soon as more than `limit` bytes come out.
+/// Decompresses gzip data. Stops as soon as the output exceeds `limit` bytes.
 ///
 /// # Errors
 /// See [`NotInflated`].
@@ -128,7 +128,7 @@ pub(super) mod tests {
         let bomb = gzip(&vec![0; 50 << 20]);
         assert!(bomb.len() < 100 << 10);
         assert!(matches!(inflate(&bomb, 1 << 20), Err(NotInflated::TooLarge)));
-        // Also in several members, which together are one file.
+        // Several gzip members, which together are one file.
         let members = [gzip(&[1; 600]), gzip(&[2; 600])].concat();
         assert_eq!(inflate(&members, 1200).unwrap().len(), 1200);
         assert!(matches!(inflate(&members, 1199), Err(NotInflated::TooLarge)));

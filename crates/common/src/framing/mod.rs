@@ -1,7 +1,8 @@
 //! The framing of gRPC messages: a flag, a length, and the message, which may be compressed.
 //!
-//! Requests are inflated once, where they come in: by the gateway for clients, by a service's edge for those who call
-//! it directly. What is behind sees messages as they are. The size limit counts for what comes out.
+//! Requests are decompressed once, at the point of entry: by the gateway for its clients, by a service's edge for
+//! direct callers. Everything after that handles uncompressed messages. The size limit applies to the decompressed
+//! message.
 
 mod coding;
 mod stream;
@@ -13,28 +14,28 @@ use tonic::body::Body;
 pub use self::coding::{Coding, GRPC_ENCODING, NotInflated, inflate};
 use crate::error::{Problem, Reason};
 
-/// Bytes of a frame before its message: a flag and the length.
+/// The size of a frame's header, in bytes: a flag and the length.
 pub const FRAME: usize = 5;
 
 const PLAIN: u8 = 0;
 const COMPRESSED: u8 = 1;
 
-/// A message in a frame, as it is.
+/// Puts an uncompressed message into a frame.
 pub fn frame(message: &[u8]) -> Bytes {
     let mut frame = BytesMut::with_capacity(FRAME + message.len());
     frame.put_u8(PLAIN);
-    // Requests are limited to far less than 4 GiB.
+    // Requests are limited to far less than 4 GiB, so the length always fits.
     frame.put_u32(u32::try_from(message.len()).unwrap_or(u32::MAX));
     frame.put_slice(message);
     frame.freeze()
 }
 
-/// The one frame that the body of a call with a single request message has, inflated: at most `limit` bytes of it.
+/// Returns the frame of a body that has a single message, decompressed. The message has at most `limit` bytes.
 ///
 /// # Errors
-/// `UNIMPLEMENTED` for no message or more than one, as gRPC has it for the wrong number of messages (`INTERNAL`, which
-/// some servers answer, would count as a bug). `MALFORMED_REQUEST` for what is no whole frame, or is not compressed as
-/// it says. `BODY_TOO_LARGE`.
+/// `UNIMPLEMENTED` if there is no message or more than one, as gRPC specifies it for the wrong number of messages (some
+/// servers return `INTERNAL`, but that would count as a bug). `MALFORMED_REQUEST` if a frame is incomplete, or is not
+/// compressed in the way that it claims. `BODY_TOO_LARGE` if the message exceeds the limit.
 pub fn single(body: Bytes, coding: Coding, limit: usize) -> Result<Bytes, Problem> {
     if body.is_empty() {
         return Err(wrong_number("no"));
@@ -42,24 +43,24 @@ pub fn single(body: Bytes, coding: Coding, limit: usize) -> Result<Bytes, Proble
     let head = Head::of(&body).ok_or_else(cut_off)?;
     let behind = (body.len() - FRAME).checked_sub(head.length).ok_or_else(cut_off)?;
     if behind > 0 {
-        // A second message, or bytes that belong to none.
+        // The rest is a second message, or bytes that are not a frame.
         let second = Head::of(&body[FRAME + head.length..]);
         return Err(if second.is_some() { wrong_number("more than one") } else { cut_off() });
     }
     head.inflated(body, coding, limit)
 }
 
-/// A call with all its messages inflated as they come, each of at most `limit` bytes.
+/// Returns a call whose messages are decompressed as they arrive. Each message has at most `limit` bytes.
 ///
 /// # Errors
-/// `UNIMPLEMENTED` where they are compressed in a way that is not accepted.
+/// `UNIMPLEMENTED` if the coding of the messages is not accepted.
 pub fn inflated(mut request: Request<Body>, limit: usize) -> Result<Request<Body>, Problem> {
     let coding = Coding::of_messages(request.headers())?;
     request.headers_mut().remove(GRPC_ENCODING);
     Ok(request.map(|body| stream::inflated(body, coding, limit)))
 }
 
-/// What stands before a message.
+/// The header of a frame.
 struct Head {
     flag: u8,
     length: usize,
@@ -71,7 +72,7 @@ impl Head {
         Some(Self { flag, length: usize::try_from(u32::from_be_bytes(length)).unwrap_or(usize::MAX) })
     }
 
-    /// The frame with its message inflated. `frame` is the whole of it.
+    /// Decompresses the message of a frame. `frame` is the whole frame.
     fn inflated(&self, frame: Bytes, coding: Coding, limit: usize) -> Result<Bytes, Problem> {
         match (self.flag, coding) {
             (PLAIN, _) if self.length > limit => Err(too_large(limit)),

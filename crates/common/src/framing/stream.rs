@@ -1,4 +1,4 @@
-//! The messages of a stream, inflated one after the other.
+//! Decompresses the messages of a stream, one after the other.
 
 use std::{
     pin::Pin,
@@ -11,7 +11,7 @@ use tonic::{Status, body::Body};
 
 use super::{Coding, FRAME, Head, cut_off, too_large};
 
-/// A body whose messages are as they are. If none is compressed, it is the same one.
+/// A body with uncompressed messages. A body that is not compressed is returned unchanged.
 pub(super) fn inflated(body: Body, coding: Coding, limit: usize) -> Body {
     match coding {
         Coding::Identity => body,
@@ -23,13 +23,13 @@ struct Inflated {
     inner: Body,
     coding: Coding,
     limit: usize,
-    /// The begin of a frame whose end is still to come.
+    /// The beginning of a frame that has not arrived completely.
     buffer: BytesMut,
     over: bool,
 }
 
 impl Inflated {
-    /// The next frame, once all of it is here.
+    /// Takes the next frame, if all of it has arrived.
     fn next(&mut self) -> Option<Result<Bytes, Status>> {
         let head = Head::of(&self.buffer)?;
         if head.length > self.limit {
@@ -125,7 +125,7 @@ mod tests {
         let table = [
             (packed(&[0; LIMIT + 1]), Reason::BodyTooLarge),
             (frame(&[0; LIMIT + 1]).to_vec(), Reason::BodyTooLarge),
-            // So much is announced, and will never be kept.
+            // The frame announces this length, which exceeds the limit. It must not be buffered.
             (vec![COMPRESSED, 0xff, 0xff, 0xff, 0xff], Reason::BodyTooLarge),
             (cut[..cut.len() - 1].to_vec(), Reason::MalformedRequest),
             (vec![0, 0], Reason::MalformedRequest),

@@ -1,5 +1,5 @@
-//! Filters: the part of [AIP-160](https://google.aip.dev/160) that every store can answer. Terms
-//! `field operator value`, joined by `AND`:
+//! Filters: the part of [AIP-160](https://google.aip.dev/160) that every store supports. A filter has terms `field
+//! operator value`, joined by `AND`:
 //!
 //! `price <= 5.00 AND title:"lantern" AND create_time > 2026-01-31T12:00:00Z`
 //!
@@ -9,7 +9,7 @@
 //! | enum | `=` `!=` | one of its values |
 //! | integer, money, time | `=` `!=` `<` `<=` `>` `>=` | `12`, `5.00`, an RFC 3339 time or a date (its first moment, UTC) |
 //!
-//! In quotes (single or double) a backslash takes the next character as it is.
+//! In quotes (single or double), a backslash escapes the next character.
 
 use std::fmt;
 
@@ -18,42 +18,42 @@ use chrono::{DateTime, NaiveDate, Utc};
 use super::text::{any_of, instead, short};
 use crate::money::Currency;
 
-/// The most terms of a filter. Each is compared with every scanned row.
+/// The maximum number of terms of a filter. Each term is compared with every scanned row.
 pub const MAX_TERMS: usize = 20;
 
-/// A field that a filter may name.
+/// A field that a filter can use.
 #[derive(Debug, Clone, Copy)]
 pub struct Field {
-    /// As the filter spells it.
+    /// The name of the field in a filter.
     pub name: &'static str,
-    /// What its values are.
+    /// The type of the field's values.
     pub kind: Kind,
 }
 
 impl Field {
-    /// A field of this name and kind.
+    /// Creates a field with this name and type.
     #[must_use]
     pub const fn new(name: &'static str, kind: Kind) -> Self {
         Self { name, kind }
     }
 }
 
-/// What the values of a field are.
+/// The type of a field's values.
 #[derive(Debug, Clone, Copy)]
 pub enum Kind {
     /// Any text.
     Text,
-    /// One of these words.
+    /// One of these values.
     Enum(&'static [&'static str]),
     /// A whole number.
     Int,
-    /// An amount of money, in units of whatever currency the row has.
+    /// An amount of money, in units of the row's currency.
     Money,
-    /// A moment.
+    /// A time.
     Time,
 }
 
-/// How a field and a value are compared.
+/// A comparison of a field with a value.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Op {
     /// `=`
@@ -68,11 +68,11 @@ pub enum Op {
     Greater,
     /// `>=`
     GreaterOrEqual,
-    /// `:`, of texts: the value is a part of the field.
+    /// `:`, for texts only: the field contains the value.
     Contains,
 }
 
-/// Longer ones first, for reading.
+/// The operators in the order of parsing: longer ones come first.
 const OPS: &[(&str, Op)] = &[
     ("!=", Op::NotEqual),
     ("<=", Op::LessOrEqual),
@@ -100,22 +100,22 @@ impl Kind {
     }
 }
 
-/// A value, of the field's kind.
+/// A value of a term. Its type is that of the field.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Value {
-    /// Of [`Kind::Text`].
+    /// A value of a [`Kind::Text`] field.
     Text(String),
-    /// Of [`Kind::Enum`]: one of its words.
+    /// A value of a [`Kind::Enum`] field, from the list of the field.
     Enum(&'static str),
-    /// Of [`Kind::Int`].
+    /// A value of a [`Kind::Int`] field.
     Int(i64),
-    /// Of [`Kind::Money`].
+    /// A value of a [`Kind::Money`] field.
     Money(Decimal),
-    /// Of [`Kind::Time`].
+    /// A value of a [`Kind::Time`] field.
     Time(DateTime<Utc>),
 }
 
-/// An exact decimal number with up to nine decimals, as `google.type.Money` has.
+/// An exact decimal number with up to nine decimals, like `google.type.Money`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Decimal {
     nanos: i128,
@@ -124,7 +124,7 @@ pub struct Decimal {
 impl Decimal {
     const PER_UNIT: i128 = 1_000_000_000;
 
-    /// The number in minor units of a currency; `None` if it is finer than they are, or too large.
+    /// The number in minor units of a currency. `None`: it has more decimals than the currency, or it is too large.
     #[must_use]
     pub fn minor(self, currency: Currency) -> Option<i64> {
         let scaled = self.nanos * i128::from(currency.minor_per_unit());
@@ -160,31 +160,31 @@ impl Decimal {
     }
 }
 
-/// One condition of a filter. A row matches if all of them hold.
+/// One condition of a filter. A row must meet all of them.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Term {
-    /// Which field, as [`Field::name`] spells it.
+    /// The name of the field, see [`Field::name`].
     pub field: &'static str,
-    /// The operator; always one that the field's kind has.
+    /// The operator. It is always valid for the type of the field.
     pub op: Op,
-    /// With what; always of its kind.
+    /// The value to compare with. It always has the type of the field.
     pub value: Value,
 }
 
-/// Why a text is no filter. Its message may be shown to clients.
+/// The reason why a filter is invalid. Its message may be shown to clients.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("at character {position}: {message}")]
 pub struct FilterError {
-    /// The position, in characters from 1.
+    /// The position of the error, in characters, from 1.
     pub position: usize,
     /// What is wrong, and what would be valid.
     pub message: String,
 }
 
-/// Reads a filter over these fields. An empty text is no condition.
+/// Parses a filter over these fields. An empty text has no terms.
 ///
 /// # Errors
-/// [`FilterError`] says where, what is wrong and what would be right.
+/// [`FilterError`] with the position, what is wrong and what would be right.
 pub fn parse(text: &str, fields: &[Field]) -> Result<Vec<Term>, FilterError> {
     let mut reader = Reader { text, at: 0 };
     let mut terms = Vec::new();
@@ -204,7 +204,7 @@ pub fn parse(text: &str, fields: &[Field]) -> Result<Vec<Term>, FilterError> {
 
 struct Reader<'a> {
     text: &'a str,
-    /// In bytes, at a character's boundary.
+    /// The position in bytes, always on a character boundary.
     at: usize,
 }
 
@@ -217,7 +217,7 @@ impl<'a> Reader<'a> {
         self.at = self.text.len() - self.rest().trim_start().len();
     }
 
-    /// The characters from here that belong to a token.
+    /// Consumes the following characters as long as they belong to the token.
     fn take_while(&mut self, belongs: impl Fn(char) -> bool) -> &'a str {
         let rest = self.rest();
         let taken = &rest[..rest.find(|c| !belongs(c)).unwrap_or(rest.len())];
@@ -290,7 +290,7 @@ impl<'a> Reader<'a> {
         Ok(*op)
     }
 
-    /// A value's text, out of its quotes. A number in quotes is a number too.
+    /// Reads the text of a value, without quotes. A number may be quoted, too.
     fn value(&mut self, field: &Field, op: Op) -> Result<String, FilterError> {
         let start = self.at;
         match self.rest().chars().next() {
@@ -344,7 +344,7 @@ fn is_name(character: char) -> bool {
 }
 
 impl Kind {
-    /// The value a text stands for, or what it should have been.
+    /// Converts a text to a value. The error says what a valid value would be.
     fn read(self, text: &str) -> Result<Value, String> {
         match self {
             Self::Text => Ok(Value::Text(text.to_owned())),
@@ -365,14 +365,15 @@ impl Kind {
 }
 
 fn time(text: &str) -> Option<DateTime<Utc>> {
-    // A leap second has no place in a database: chrono counts it as nanoseconds beyond a second.
+    // Leap seconds are refused, because databases do not support them. chrono stores one as nanoseconds beyond a
+    // second.
     if let Ok(time) = DateTime::parse_from_rfc3339(text)
         && time.timestamp_subsec_nanos() < 1_000_000_000
     {
         return Some(time.to_utc());
     }
     let date: NaiveDate = text.parse().ok()?;
-    // Years of more than four digits have no RFC 3339 text, and not every database supports them.
+    // A year of more than four digits has no RFC 3339 form, and not every database supports it.
     if text.len() != "2026-01-31".len() {
         return None;
     }

@@ -1,7 +1,7 @@
-//! Lists in pages: how many, from where on, which ones and in what order (AIP-158, 160, 132).
+//! Lists in pages: page size, page token, filter and order (AIP-158, 160, 132).
 //!
-//! A list method reads one row more than a page holds, and lets [`cut`] make the page and its token. A list with a filter
-//! reads no more than [`MAX_SCANNED`] rows for a page ([`Scan`]), so that its cost does not grow with the table:
+//! A list method reads one row more than fits on a page, and calls [`cut`] to make the page and its token. A list with
+//! a filter reads at most [`MAX_SCANNED`] rows for a page ([`Scan`]), so that its cost does not grow with the table:
 //!
 //! ```
 //! # use souk_common::page;
@@ -32,33 +32,33 @@ use sha2::{Digest, Sha256};
 
 /// The default page size.
 pub const DEFAULT_SIZE: i64 = 50;
-/// How many a page holds at most.
+/// The maximum page size.
 pub const MAX_SIZE: i64 = 500;
-/// The most encoded bytes of a page's messages. A page has at least one message, however large.
+/// The maximum size of a page's encoded messages, in bytes. A page has at least one message, whatever its size.
 pub const MAX_BYTES: usize = 1024 * 1024;
-/// The most rows that a page of a filtered list scans. If few of them match, the page is short or empty and still has a
-/// token (AIP-158).
+/// The maximum number of rows that are scanned for a page of a filtered list. If few of them match, the page is short
+/// or empty, but still has a token (AIP-158).
 pub const MAX_SCANNED: i64 = 1000;
 
-/// Longer tokens are not ours.
+/// The maximum length of a page token. Longer tokens were not issued by souk.
 const MAX_TOKEN: usize = 4096;
 
-/// Why a page token cannot be used. Its message may be shown to clients.
+/// The reason why a page token is invalid. Its message may be shown to clients.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum PageError {
-    /// It was not issued by souk, or is damaged.
+    /// The token was not issued by souk, or it is damaged.
     #[error("is not a page token of this method: send the last answer's next_page_token, or none for the first page")]
     Malformed,
-    /// It belongs to a list with other arguments.
+    /// The token belongs to a list with other arguments.
     #[error(
         "belongs to a list with other arguments: keep all but page_size and page_token as they were, or start again without it"
     )]
     OtherQuery,
 }
 
-/// The number of rows for a `page_size`: 50 if it is 0, at most 500. The contracts refuse negative sizes; here they
-/// count as 0.
+/// The number of rows for a `page_size`: 50 if it is 0, at most 500. The contracts refuse negative sizes; here they are
+/// treated as 0.
 #[must_use]
 pub fn size(page_size: i32) -> i64 {
     match i64::from(page_size) {
@@ -67,21 +67,21 @@ pub fn size(page_size: i32) -> i64 {
     }
 }
 
-/// The token of the page that continues after `key`, for this query alone.
+/// The token of the page that continues after `key`. It is only valid for this query.
 ///
-/// `query` is all that makes the list another one: the method, its parent, filter and order. `key` is what the
-/// order sorts by, for the last row of this page, and must be unique: end it with the id.
+/// `query` contains everything that identifies the list: the method, its parent, filter and order. `key` has the values
+/// that the list is sorted by, for the last row of this page. It must be unique, so its last part is the id.
 pub fn encode<Q: Serialize + ?Sized, K: Serialize + ?Sized>(query: &Q, key: &K) -> String {
-    // A key that cannot be written (no tuple of plain values is one) makes a token that `decode` refuses, rather
-    // than an empty one, which would end the list in silence.
+    // A key that cannot be serialized (tuples of plain values always can) becomes a token that `decode` refuses. An
+    // empty token would end the list silently.
     let token = serde_json::to_vec(&(fingerprint(query), key)).unwrap_or_else(|_| b"!".to_vec());
     URL_SAFE_NO_PAD.encode(token)
 }
 
-/// The key after which the page begins; `None` for the first page.
+/// The key after which the page begins. `None`: the first page.
 ///
 /// # Errors
-/// [`PageError`] for what [`encode`] did not make, or made for another query.
+/// [`PageError`] if [`encode`] did not make the token, or made it for another query.
 pub fn decode<Q: Serialize + ?Sized, K: DeserializeOwned>(token: &str, query: &Q) -> Result<Option<K>, PageError> {
     if token.is_empty() {
         return Ok(None);
@@ -90,20 +90,20 @@ pub fn decode<Q: Serialize + ?Sized, K: DeserializeOwned>(token: &str, query: &Q
         return Err(PageError::Malformed);
     }
     let json = URL_SAFE_NO_PAD.decode(token).map_err(|_| PageError::Malformed)?;
-    // The key's type belongs to its query, so the fingerprint is looked at first.
+    // The fingerprint is checked before the key is decoded, because the type of the key depends on the query.
     let (fingerprint_of_token, key): (String, serde_json::Value) =
         serde_json::from_slice(&json).map_err(|_| PageError::Malformed)?;
     if fingerprint_of_token != fingerprint(query) {
         return Err(PageError::OtherQuery);
     }
-    // A token can be forged, and its texts go to the database as they are: PostgreSQL fails at U+0000.
+    // A token can be forged, and its texts are sent to the database: PostgreSQL fails on U+0000.
     if has_nul(&key) {
         return Err(PageError::Malformed);
     }
     serde_json::from_value(key).map(Some).map_err(|_| PageError::Malformed)
 }
 
-/// Whether a text in a key has U+0000, which no row's has.
+/// True if a text in a key contains U+0000. The texts of rows never do.
 fn has_nul(key: &serde_json::Value) -> bool {
     match key {
         serde_json::Value::String(text) => text.contains('\0'),
@@ -113,26 +113,26 @@ fn has_nul(key: &serde_json::Value) -> bool {
     }
 }
 
-/// Rows of a list in its order, one more than a page holds where there are as many.
+/// The rows of a list in its order, one more than fits on a page if there are enough.
 #[derive(Debug)]
 pub struct Scan<T, K> {
     /// The rows.
     pub rows: Vec<T>,
-    /// The key of the last row that was looked at, where the list was not read to its end.
+    /// The key of the last row that was scanned, if the scan stopped before the end of the list.
     pub end: Option<K>,
 }
 
 impl<T, K> Scan<T, K> {
-    /// Rows that were not looked for among others.
+    /// Rows of a list that was read without a filter.
     #[must_use]
     pub fn all(rows: Vec<T>) -> Self {
         Self { rows, end: None }
     }
 
-    /// The same with other rows.
+    /// Converts each row.
     ///
     /// # Errors
-    /// That of the first row that becomes no other one.
+    /// The error of the first row that cannot be converted.
     pub fn try_map<U, E>(self, other: impl FnMut(T) -> Result<U, E>) -> Result<Scan<U, K>, E> {
         let rows = self.rows.into_iter().map(other).collect::<Result<_, E>>()?;
         Ok(Scan { rows, end: self.end })
@@ -145,9 +145,9 @@ impl<T, K> From<Vec<T>> for Scan<T, K> {
     }
 }
 
-/// Makes a page of rows that were read with a limit of `size + 1`: drops the one too many and what goes beyond
-/// [`MAX_BYTES`], and gives the token of the next page, empty if there is none. `key` gives a row's key, as for
-/// [`encode`]; `message` makes what is answered of a row.
+/// Makes a page of rows that were read with a limit of `size + 1`. It drops the extra row and the rows beyond
+/// [`MAX_BYTES`], and returns the token of the next page, empty if there is none. `key` returns a row's key, see
+/// [`encode`]; `message` converts a row to the message of the response.
 pub fn cut<T, M, Q, K>(
     scan: impl Into<Scan<T, K>>,
     size: i64,
@@ -179,12 +179,12 @@ where
     (messages, token(query, end))
 }
 
-/// The token of the page behind a key; empty without one.
+/// The token of the page after a key. Empty if there is no key.
 fn token<Q: Serialize + ?Sized, K: Serialize>(query: &Q, key: Option<K>) -> String {
     key.map(|key| encode(query, &key)).unwrap_or_default()
 }
 
-/// Tells one query from another. 72 bits do: a token is no secret and grants nothing.
+/// Identifies a query. 72 bits are enough: a token is not a secret and grants nothing.
 fn fingerprint<Q: Serialize + ?Sized>(query: &Q) -> String {
     let json = serde_json::to_vec(query).unwrap_or_default();
     URL_SAFE_NO_PAD.encode(&Sha256::digest(json)[..9])
@@ -216,7 +216,7 @@ mod tests {
         let token = encode(&QUERY, &("a", 1));
         assert_eq!(decode::<_, Key>(&token, &QUERY), Ok(Some(("a".into(), 1))));
         assert_eq!(decode::<_, Key>(&token, &("orders.list", "")), Err(PageError::OtherQuery));
-        // The same text, cut elsewhere.
+        // The same characters, but split in another way.
         assert_eq!(decode::<_, Key>(&token, &("orders.lists", "tate = ACTIVE")), Err(PageError::OtherQuery));
     }
 
@@ -228,10 +228,10 @@ mod tests {
         {
             assert_eq!(decode::<_, Key>(bad, &QUERY), Err(PageError::Malformed), "{bad}");
         }
-        // Forged: no row has such a text.
+        // A forged token: no row has such a text.
         let forged = encode(&QUERY, &("a\0b", 1));
         assert_eq!(decode::<_, Key>(&forged, &QUERY), Err(PageError::Malformed));
-        // Ours, but with a key of another shape.
+        // A token of souk, but with a key of another type.
         let other = encode(&QUERY, &1);
         assert_eq!(decode::<_, Key>(&other, &QUERY), Err(PageError::Malformed));
     }

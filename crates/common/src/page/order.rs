@@ -1,39 +1,39 @@
-//! `order_by`: one field, and ` desc` for the reverse (AIP-132).
+//! `order_by`: one field, with ` desc` for descending order (AIP-132).
 
 use super::text::{any_of, instead, short};
 
-/// What a list is ordered by.
+/// The order of a list.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Serialize)]
 pub struct OrderBy {
-    /// The field, one of those allowed.
+    /// The field, one of the allowed ones.
     pub field: &'static str,
-    /// Whether the largest comes first.
+    /// True if the largest value comes first.
     pub descending: bool,
 }
 
 impl OrderBy {
-    /// The smallest first.
+    /// Ascending order of a field.
     #[must_use]
     pub const fn ascending(field: &'static str) -> Self {
         Self { field, descending: false }
     }
 
-    /// The largest first.
+    /// Descending order of a field.
     #[must_use]
     pub const fn descending(field: &'static str) -> Self {
         Self { field, descending: true }
     }
 }
 
-/// Why a text is no order. Its message may be shown to clients.
+/// The reason why an order is invalid. Its message may be shown to clients.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("{0}")]
 pub struct OrderError(String);
 
-/// Reads `field`, `field asc` or `field desc`; an empty text is the default.
+/// Parses `field`, `field asc` or `field desc`. An empty text is the default order.
 ///
 /// # Errors
-/// [`OrderError`] says what would be right.
+/// [`OrderError`] with a message that says what would be right.
 pub fn parse(text: &str, allowed: &[&'static str], default: OrderBy) -> Result<OrderBy, OrderError> {
     if text.contains(',') {
         return Err(OrderError(format!("takes one field: {}", any_of(allowed))));

@@ -1,6 +1,6 @@
-//! Words for errors: what would have been right.
+//! Texts for errors, which say what would be right.
 
-/// `` `a`, `b` or `c` ``.
+/// Formats words as a list: `` `a`, `b` or `c` ``.
 pub(super) fn any_of(words: &[&str]) -> String {
     let quoted: Vec<String> = words.iter().map(|word| format!("`{word}`")).collect();
     match quoted.split_last() {
@@ -10,7 +10,7 @@ pub(super) fn any_of(words: &[&str]) -> String {
     }
 }
 
-/// `; did you mean …?` where a word is near enough, else which words there are.
+/// `; did you mean …?` if one of the words is similar, or else a list of all words.
 pub(super) fn instead(given: &str, words: &[&str]) -> String {
     let given = given.to_lowercase();
     let near = words
@@ -24,7 +24,7 @@ pub(super) fn instead(given: &str, words: &[&str]) -> String {
     }
 }
 
-/// A client's word as it is repeated in an error: not without end.
+/// Shortens a client's word before an error repeats it.
 pub(super) fn short(given: &str) -> String {
     const MAX: usize = 40;
     match given.char_indices().nth(MAX) {

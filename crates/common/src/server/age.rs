@@ -1,5 +1,5 @@
-//! Limits the age of connections. A load balancer of connections would otherwise never move long-lived clients to new
-//! replicas.
+//! Limits the age of connections. Without a limit, a load balancer that balances connections would never move
+//! long-lived clients to new replicas.
 
 use std::{
     future::Future,
@@ -20,13 +20,13 @@ use super::Config;
 /// The jitter of the age, so that connections that were opened together are not closed together.
 const JITTER: f64 = 0.1;
 
-/// A connection that is served.
+/// The future that serves one connection to its end.
 pub type Served<E> = Pin<Box<dyn Future<Output = Result<(), E>> + Send>>;
 
-/// The maximal age of a connection, and the grace for its calls.
+/// The maximum age of a connection, and the grace period for its running calls.
 #[derive(Debug, Clone, Copy)]
 pub struct Age {
-    /// Zero: for ever.
+    /// The maximum age. Zero: no limit.
     most: Duration,
     grace: Duration,
 }
@@ -42,18 +42,18 @@ struct State {
 }
 
 impl Age {
-    /// As the settings have it.
+    /// The limits of the `[server]` settings.
     pub fn of(config: &Config) -> Self {
         Self { most: config.max_connection_age, grace: config.max_connection_age_grace }
     }
 
-    /// Serves a connection to its end. When it is old, or at `stop`, the client is asked to call over another one: on
-    /// HTTP/2 by GOAWAY, after which the calls under way continue; on HTTP/1.1 by `Connection: close` with the next
-    /// response, for to close it between two requests would lose the one that is on its way. What is left at the end of
-    /// the grace is cut off.
+    /// Serves a connection to its end. When the connection reaches its maximum age, or at `stop`, the client is asked
+    /// to open another one. On HTTP/2 the server sends a GOAWAY; running calls continue. On HTTP/1.1 the server sends
+    /// `Connection: close` with the next response: if it closed the connection between two requests, a request that is
+    /// already on its way would be lost. What still runs at the end of the grace period is cut off.
     ///
     /// # Errors
-    /// Those of the connection.
+    /// The errors of the connection.
     pub fn serve<C>(self, connection: C, aging: Aging, stop: CancellationToken) -> Served<C::Error>
     where
         C: GracefulConnection + Send + 'static,
@@ -92,21 +92,21 @@ impl Age {
 }
 
 impl Aging {
-    /// A request came over the connection.
+    /// Records that a request of this HTTP version arrived on the connection.
     pub fn request(&self, version: Version) {
         if version < Version::HTTP_2 {
             self.0.http1.store(true, Ordering::Relaxed);
         }
     }
 
-    /// Says so in a response where the connection is to end with it.
+    /// Adds `Connection: close` to a response if an HTTP/1.1 connection must end after it.
     pub fn response(&self, headers: &mut HeaderMap) {
         if self.0.old.load(Ordering::Relaxed) && self.0.http1.load(Ordering::Relaxed) {
             headers.insert(CONNECTION, HeaderValue::from_static("close"));
         }
     }
 
-    /// Says whether the next response can tell it.
+    /// Marks the connection as old. Returns true if the next response can announce this (HTTP/1.1).
     fn become_old(&self) -> bool {
         self.0.old.store(true, Ordering::Relaxed);
         self.0.http1.load(Ordering::Relaxed)

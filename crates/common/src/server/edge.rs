@@ -1,4 +1,4 @@
-//! The edge of a service: what happens to every request before and after the service's own code.
+//! The edge of a service: the processing of every request before and after the service's own code.
 
 use std::{
     convert::Infallible,
@@ -29,21 +29,21 @@ use crate::{
     tls::PeerCertificate,
 };
 
-/// The bytes that a request counts for while it is received, besides its message: headers and stream state.
+/// Bytes that each request counts in addition to its message while it is received: headers and stream state.
 pub(super) const REQUEST_BYTES: usize = 4096;
 
-/// Paths that are part of no contract and open to anyone who reaches the port: health and reflection.
+/// Paths that belong to no contract and are open to everyone who can reach the port: health and reflection.
 const OPEN: [&str; 3] =
     ["/grpc.health.v1.Health/", "/grpc.reflection.v1.ServerReflection/", "/grpc.reflection.v1alpha.ServerReflection/"];
-/// Probes: the only open paths that are no streams. They must be answered however many streams are open, and however much
-/// else there is to do.
+/// Probes: the only open paths that are not streams. The server must answer them no matter how many streams are open
+/// and how busy it is.
 const PROBES: [&str; 2] = ["/grpc.health.v1.Health/Check", "/grpc.health.v1.Health/List"];
-/// Probes that are answered at a time.
+/// The maximum number of probes that are answered at a time.
 const MAX_PROBES: usize = 256;
-/// The timeout of a probe, which needs no database.
+/// The timeout of a probe. Probes need no database.
 const PROBE_TIMEOUT: Duration = Duration::from_secs(5);
 
-/// Puts the edge around a service.
+/// The tower layer that adds the edge to a service.
 #[derive(Clone)]
 pub struct EdgeLayer(Arc<Shared>);
 
@@ -59,16 +59,16 @@ struct Shared {
     deadline: Duration,
     max_request_bytes: usize,
     receive_timeout: Duration,
-    /// Bytes of incoming requests.
+    /// Counts the bytes of requests that are being received.
     receiving: Arc<Quota>,
     /// Cancelled when the server drains.
     draining: CancellationToken,
-    /// Refusals for want of resources, for the log.
+    /// Samples the log lines about requests that were refused because resources ran out.
     refusals: telemetry::Sampled,
 }
 
 impl EdgeLayer {
-    /// An edge with these settings.
+    /// Creates the edge of the service called `name` from the `[server]` settings.
     pub fn new(
         config: &Config,
         name: Arc<str>,
@@ -90,7 +90,7 @@ impl EdgeLayer {
             deadline: config.deadline,
             max_request_bytes: config.max_request_bytes,
             receive_timeout: config.receive_timeout,
-            // One address never holds more than half, so that others always have room.
+            // One address can hold at most half of the budget, so that other addresses always have room.
             receiving: Quota::new(receiving, receiving / 2),
             draining,
             refusals: telemetry::Sampled::new(),
@@ -145,7 +145,7 @@ where
 }
 
 impl Shared {
-    /// Answers what is part of no contract, within budgets of its own.
+    /// Handles requests to the [`OPEN`] paths. They have budgets of their own.
     async fn handle_open<S>(&self, mut inner: S, request: Request<Body>) -> Result<Response<Body>, Problem>
     where
         S: Service<Request<Body>, Response = Response<Body>, Error = Infallible> + Send,
@@ -153,7 +153,7 @@ impl Shared {
     {
         let (budget, limit) = match PROBES.contains(&request.uri().path()) {
             true => (&self.probes, PROBE_TIMEOUT),
-            // To the begin of the stream.
+            // For a stream, the deadline limits only the time until the stream begins.
             false => (&self.health_streams, self.deadline),
         };
         let place = budget.clone().try_acquire_owned().map_err(|_| overloaded())?;
@@ -191,7 +191,8 @@ impl Shared {
                 let bounds = message::Bounds { limit, time: self.receive_timeout, held: receiving.as_mut() };
                 Some((coding, message::read(body, bounds).await?))
             };
-            // Only now: who has no valid token, or does not send the whole message, keeps nobody else from being served.
+            // The permit is acquired this late on purpose: a client that has no valid token, or does not send its whole
+            // message, must not keep other requests from being served.
             let _permit = self.permits.try_acquire().map_err(|_| overloaded())?;
             drop(receiving);
             if let Some((coding, bytes)) = received {
@@ -202,7 +203,7 @@ impl Shared {
                 let Ok(response) = inner.call(request).await;
                 return Ok(response);
             }
-            // A permit is for a request's work; a stream may continue for a day after that.
+            // The permit is held only while the request is handled. A stream may continue for a day after that.
             let place = self.streams.clone().try_acquire_owned().map_err(|_| overloaded())?;
             let Ok(response) = inner.call(request).await;
             Ok(response.map(|body| ended::cut(body, self.verifier.over(&caller), place)))
@@ -222,15 +223,17 @@ impl Shared {
         response
     }
 
-    /// Counts a request until its message has arrived. `None`: it comes from this process, with its message.
+    /// Counts a request until its message has arrived. `None`: the request comes from this process and is complete.
     fn receive(&self, request: &Request<Body>) -> Result<Option<Held>, Problem> {
         let peer = request.extensions().get::<TcpConnectInfo>().and_then(TcpConnectInfo::remote_addr);
         peer.map(|peer| self.receiving.take(peer.ip(), REQUEST_BYTES as u64).ok_or_else(overloaded)).transpose()
     }
 
-    /// Lets the caller in as far as the contract does, and says so to the service's code. Who calls.
+    /// Identifies the caller, checks the method's access rule, and stores the [`Caller`] in the request's extensions.
+    /// Returns the identity.
     async fn admit(&self, method: &Method, request: &mut Request<Body>) -> Result<Identified, Status> {
-        // A service whose methods lack a rule does not start; should one get here all the same, no one may call it.
+        // A service whose methods lack a rule does not start. If such a method is reached nevertheless, access is
+        // denied.
         let rule =
             method.access.as_ref().ok_or_else(|| Problem::new(Reason::AccessDenied, "nobody may call this method"))?;
         let mut caller = self.verifier.identify_for_long(request.headers()).await?;
@@ -244,8 +247,9 @@ impl Shared {
         Ok(caller)
     }
 
-    /// Counts the answer, and logs it where it is a bug: the one place where errors are logged. Refusals for want of
-    /// resources come by the thousand: a line tells of all since the last one.
+    /// Counts the response, and logs it if it is a bug. This is the only place where errors are logged. Refusals
+    /// because of a lack of resources can come by the thousand, so one log line reports all refusals since the last
+    /// line.
     fn settle(&self, method: &Method, response: &Response<Body>, elapsed: Duration) -> Code {
         let status = response.extensions().get::<Status>();
         let header = || response.headers().get("grpc-status").map(|value| Code::from_bytes(value.as_bytes()));
@@ -273,8 +277,8 @@ impl Shared {
     }
 }
 
-/// Holds a service's token against the certificate that its connection was made with: every service has the secret that
-/// tokens are made under, and none has another's key.
+/// Checks a service's token against the client certificate of its connection. Every service has the secret that tokens
+/// are signed with, but no service has the private key of another one.
 fn check_certificate(request: &Request<Body>, identity: &Identity) -> Result<(), Problem> {
     let Identity::Service { name, .. } = identity else { return Ok(()) };
     match request.extensions().get::<PeerCertificate>() {
@@ -287,7 +291,7 @@ fn check_certificate(request: &Request<Body>, identity: &Identity) -> Result<(),
     }
 }
 
-/// gRPC is POST alone. Anything else is answered as HTTP has it, for no gRPC client sends it.
+/// gRPC only uses POST. Other methods get a plain HTTP response, because no gRPC client sends them.
 fn only_post() -> Response<Body> {
     let mut response = Response::new(Body::empty());
     *response.status_mut() = StatusCode::METHOD_NOT_ALLOWED;

@@ -1,4 +1,4 @@
-//! Ends a stream when the token is worth nothing any more with which it was opened: it has expired, or its session ended.
+//! Ends a stream when the token that opened it is no longer valid: the token has expired, or its session has ended.
 
 use std::{
     future::Future,
@@ -14,21 +14,22 @@ use tonic::{Status, body::Body};
 
 use crate::error::Problem;
 
-/// The stream, until `over` says why it fails. Its place among the open streams is free as soon as it has ended.
+/// Returns the stream, which fails with the problem of `over` as soon as that future completes. Its place among the
+/// open streams is released when the stream ends.
 pub(super) fn cut(
     inner: Body,
     over: impl Future<Output = Problem> + Send + 'static,
     place: OwnedSemaphorePermit,
 ) -> Body {
     if inner.is_end_stream() {
-        // It failed before it began: what it has to say is in its headers.
+        // The call failed before the stream began: its status is already in the headers.
         return inner;
     }
     Body::new(Cut { open: Some((inner, place)), over: Box::pin(over) })
 }
 
 struct Cut {
-    /// None once it was cut.
+    /// `None` after the stream was cut.
     open: Option<(Body, OwnedSemaphorePermit)>,
     over: Pin<Box<dyn Future<Output = Problem> + Send>>,
 }
@@ -40,7 +41,8 @@ impl http_body::Body for Cut {
     fn poll_frame(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Status>>> {
         let this = &mut *self;
         let Some((inner, _)) = &mut this.open else { return Poll::Ready(None) };
-        // First, since a stream may have something to tell all the time. Frames are whole messages.
+        // Polled before the stream, because a stream may always have a frame that is ready. Each frame is a whole
+        // message.
         if let Poll::Ready(problem) = this.over.as_mut().poll(context) {
             this.open = None;
             return Poll::Ready(Some(Ok(Frame::trailers(trailers(problem)))));

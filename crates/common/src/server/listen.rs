@@ -1,5 +1,5 @@
-//! Accepts connections and serves HTTP/2 on them. hyper's own rather than tonic's server: that one gives all connections
-//! the same age, and with a grace never says goodbye at all.
+//! Accepts connections and serves HTTP/2 on them. This uses hyper's server instead of tonic's: tonic's server gives all
+//! connections the same maximum age, and it never sends a GOAWAY if a grace period is set.
 
 use std::{
     future::Future,
@@ -27,35 +27,37 @@ use crate::{
     tls::{Acceptor, PeerCertificate},
 };
 
-/// Bytes that may be under way to a server on one connection. Half of it is what h2 lets small frames cost: with what
-/// an adaptive window begins with, a hundred short requests at a time counted as an attack (`too_many_data_frames`).
+/// The HTTP/2 flow-control window of a connection to a server, in bytes. h2 limits the cost of small frames to half of
+/// the window. With the initial size of an adaptive window, h2 treated a hundred short concurrent requests as an attack
+/// (`too_many_data_frames`).
 const WINDOW: u32 = 4 << 20;
-/// A client that is silent for this long is asked whether it is still there.
+/// The server sends a keep-alive ping to a client that is silent for this long.
 const KEEP_ALIVE: Duration = Duration::from_secs(30);
 /// The timeout of the TLS handshake.
 const HANDSHAKE: Duration = Duration::from_secs(10);
-/// The timeout from the connection to its first call, including the HTTP/2 preface.
+/// The timeout from the start of a connection to its first call, including the HTTP/2 preface.
 const UNUSED: Duration = Duration::from_secs(30);
-/// Bytes of the headers of one call. souk's own callers send less than 2 KiB.
+/// The maximum size of the headers of a call, in bytes. Clients that are part of souk send less than 2 KiB.
 const HEADERS: u32 = 16 << 10;
-/// How often connections that are refused are logged.
+/// The interval of log lines about refused connections.
 const LOG_EVERY: Duration = Duration::from_secs(10);
-/// The pause when the system is out of file handles or memory.
+/// The pause after the system ran out of file handles or memory.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
 
-/// How connections are served.
+/// Accepts and serves connections.
 pub(super) struct Connections {
     pub tls: Option<Acceptor>,
     pub age: Age,
-    /// Counts connections.
+    /// Counts open connections.
     pub open: Arc<Quota>,
-    /// Calls on one connection at a time.
+    /// The maximum number of concurrent calls on a connection.
     pub max_streams: u32,
     pub service: Edge<Routes>,
 }
 
 impl Connections {
-    /// Serves until `stop`, then until the last connection has ended. Dropping it cuts off what is left.
+    /// Serves until `stop`, then until the last connection has ended. Dropping the future cuts off the remaining
+    /// connections.
     pub async fn serve(self, listener: TcpListener, stop: impl Future<Output = ()>) {
         let (running, stopping, cut) = (TaskTracker::new(), CancellationToken::new(), CancellationToken::new());
         let _cut = cut.clone().drop_guard();
@@ -75,7 +77,7 @@ impl Connections {
                 () = &mut stop => break,
             };
             let Some(stream) = accepted else { continue };
-            // A connection without an address is closed already.
+            // A connection without a peer address is already closed.
             let Ok(peer) = stream.peer_addr() else { continue };
             let Some(held) = self.open.take(peer.ip(), 1) else {
                 refused.one(peer);
@@ -133,7 +135,7 @@ impl Connections {
     }
 }
 
-/// Connections that were refused, logged once for many.
+/// Counts refused connections, so that one log line reports many of them.
 #[derive(Default)]
 struct Refused {
     count: u64,
@@ -152,11 +154,12 @@ impl Refused {
     }
 }
 
-/// The next connection to a listener. `None`: this one failed, others may come.
+/// Accepts the next connection of a listener. `None`: this connection failed, but others may follow.
 pub async fn accept(listener: &TcpListener) -> Option<TcpStream> {
     match listener.accept().await {
         Ok((stream, _)) => {
-            // Answers are written in pieces; waiting to fill a packet holds them up for the peer's delayed ACK, 40 ms.
+            // Responses are written in several pieces. With Nagle's algorithm a piece would wait for the peer's delayed
+            // ACK, 40 ms.
             if let Err(error) = stream.set_nodelay(true) {
                 tracing::debug!(%error, "TCP_NODELAY could not be set");
             }

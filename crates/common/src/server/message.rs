@@ -1,4 +1,4 @@
-//! Reads the message of a unary call, and checks it against the contract, before the service's code sees it.
+//! Reads the message of a unary call and checks it against the contract, before the service's code runs.
 
 use std::time::Duration;
 
@@ -15,21 +15,21 @@ use crate::{
     quota::Held,
 };
 
-/// What the body of a unary request is read within.
+/// Limits for reading the body of a unary request.
 pub struct Bounds<'a> {
-    /// Bytes of the message.
+    /// The maximum size of the message, in bytes.
     pub limit: usize,
-    /// How long it may take to arrive.
+    /// The longest time that the message may take to arrive.
     pub time: Duration,
-    /// Counts what has arrived. `None`: the caller is this process.
+    /// Counts the bytes that have arrived. `None`: the caller is this process.
     pub held: Option<&'a mut Held>,
 }
 
 /// Reads the whole body.
 ///
 /// # Errors
-/// `RESOURCE_EXHAUSTED` for more than the limit, `INVALID_ARGUMENT` for a body that breaks off or takes too long, and
-/// `OVERLOADED` where too many bytes are being received.
+/// `RESOURCE_EXHAUSTED` if the body is larger than the limit; `INVALID_ARGUMENT` if it is incomplete or takes too long
+/// to arrive; `OVERLOADED` if the server is receiving too many bytes at the moment.
 pub async fn read(body: Body, mut bounds: Bounds<'_>) -> Result<Bytes, Problem> {
     let (limit, time) = (bounds.limit, bounds.time);
     let reading = async {
@@ -45,7 +45,7 @@ pub async fn read(body: Body, mut bounds: Bounds<'_>) -> Result<Bytes, Problem> 
             if bounds.held.as_mut().is_some_and(|held| !held.grow(arrived)) {
                 return Err(overloaded());
             }
-            // Most messages come in one piece, which need not be copied.
+            // Most messages arrive in one piece, which needs no copy.
             if first.is_empty() && more.is_empty() {
                 first = data;
             } else {
@@ -63,11 +63,11 @@ fn malformed(message: &str) -> Problem {
     Problem::new(Reason::MalformedRequest, message)
 }
 
-/// Checks the body of a unary request, and gives it back with its message inflated.
+/// Checks the body of a unary request, and returns it with its message decompressed.
 ///
 /// # Errors
-/// `INVALID_ARGUMENT` with every field that breaks a rule; `RESOURCE_EXHAUSTED` for a message over `limit` bytes;
-/// see [`framing::single`] for what is no message.
+/// `INVALID_ARGUMENT` with every field that breaks a rule; `RESOURCE_EXHAUSTED` if the message is larger than `limit`
+/// bytes; the errors of [`framing::single`] for an invalid frame.
 pub fn check(
     contract: &Contract,
     method: &Method,
@@ -76,8 +76,8 @@ pub fn check(
     limit: usize,
 ) -> Result<Body, Problem> {
     let frame = framing::single(bytes, coding, limit)?;
-    // Also where there are no rules: what reaches the service's code must be a message. tonic, which reads it again,
-    // takes one that is not for a bug.
+    // Decoded even if the message has no rules: the service's code must only get valid messages. tonic decodes it
+    // again, and would report an invalid one as a bug of the server.
     let decoded = DynamicMessage::decode(method.descriptor.input(), frame.slice(FRAME..))
         .map_err(|_| Problem::new(Reason::MalformedRequest, "the message is not of the method's request type"))?;
     contract.validator().check(&decoded)?;
@@ -95,7 +95,7 @@ mod tests {
         let mut kinds = [0, 0];
         for method in contract.methods() {
             kinds[usize::from(has_rules(method))] += 1;
-            // A number that breaks off, a field of number 0, and the end of a group that did not begin.
+            // An incomplete number, a field with number 0, and the end of a group that never began.
             for broken in [&b"\x08\xff"[..], b"\x00\x00", b"\x0c"] {
                 let frame = [&[0, 0, 0, 0, u8::try_from(broken.len()).unwrap()], broken].concat();
                 let problem = check(contract, method, Coding::Identity, frame.into(), 1024).unwrap_err();

@@ -1,9 +1,9 @@
-//! Serves every souk service: one stack around the generated services.
+//! Serves every souk service: one stack of layers around the generated services.
 //!
-//! From the outside in: panics are caught, the request gets its id, span and metrics, the deadline runs, the caller's
-//! token and the method's access rule are checked, the message is read within bounds of bytes and time, work beyond what
-//! the service can do is refused at once, the message is checked against the contract. Only then does a service's own
-//! code see it.
+//! From the outermost layer to the innermost: panics are caught; the request gets its id, span and metrics; the
+//! deadline starts; the caller's token and the method's access rule are checked; the message is read within limits of
+//! bytes and time; requests beyond the server's capacity are refused at once; the message is checked against the
+//! contract. Only then does the service's own code run.
 
 mod age;
 mod edge;
@@ -44,55 +44,56 @@ use crate::{
 #[derive(Debug, Clone, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Config {
-    /// The longest a request may take; a caller's shorter deadline goes first.
+    /// The maximum duration of a request. A shorter deadline of the caller overrides it.
     #[serde(with = "crate::config::duration")]
     pub deadline: Duration,
-    /// Requests worked on at a time. More are refused at once.
+    /// The maximum number of concurrent requests. Further requests are refused at once.
     pub max_concurrent_requests: usize,
-    /// Streams to clients that are open at a time. More are refused at once.
+    /// The maximum number of open streams. Further streams are refused at once.
     pub max_streams: usize,
-    /// The same of those that watch health or ask reflection, which need no token.
+    /// The maximum number of open streams of health and reflection, which need no token.
     pub max_health_streams: usize,
-    /// Bytes of the largest request message that any method takes.
+    /// The maximum size of a request message of any method, in bytes.
     #[serde(with = "crate::config::byte_size")]
     pub max_request_bytes: usize,
-    /// Bytes of requests that are being received at a time; half of them for one address.
+    /// The maximum number of bytes of requests that are being received at a time. One address can use half of it.
     #[serde(with = "crate::config::byte_size")]
     pub max_receiving_bytes: usize,
-    /// How long the message of a request may take to arrive.
+    /// The longest time that the message of a request may take to arrive.
     #[serde(with = "crate::config::duration")]
     pub receive_timeout: Duration,
-    /// Connections to a service at a time.
+    /// The maximum number of open connections.
     pub max_connections: u64,
-    /// Of these, from one address.
+    /// The maximum number of open connections from one address.
     pub max_connections_per_address: u64,
-    /// Calls on one connection at a time; more wait for their turn.
+    /// The maximum number of concurrent calls on a connection. Further calls wait.
     pub max_streams_per_connection: u32,
-    /// How long a service that is told to stop says that it is not ready before it stops taking requests. What stops it
-    /// waits for this long; see [`Stop`].
+    /// Duration between the announcement of a stop and the drain. In this time the service reports that it is not
+    /// ready, but still accepts requests. The owner of the server waits for this duration; see [`Stop`].
     #[serde(with = "crate::config::duration")]
     pub shutdown_delay: Duration,
-    /// The time for running requests to end when the service stops.
+    /// The time that running requests get to end when the service stops.
     #[serde(with = "crate::config::duration")]
     pub drain: Duration,
-    /// How old a connection may become, give or take a tenth; zero: no limit.
+    /// The maximum age of a connection, plus or minus a tenth. Zero: no limit.
     #[serde(with = "crate::config::duration")]
     pub max_connection_age: Duration,
-    /// How long calls under way on an old connection may continue.
+    /// The time that running calls get to end on a connection that has reached its maximum age.
     #[serde(with = "crate::config::duration")]
     pub max_connection_age_grace: Duration,
-    /// Certificate, and whose callers are let in.
+    /// The server's certificate, and the authority of client certificates.
     pub tls: tls::ServerSettings,
-    /// The servers of this process, which this one joins.
+    /// The servers of this process. This server registers itself there.
     #[serde(skip)]
     pub local: Local,
-    /// How it is stopped.
+    /// The handle with which the owner announces a stop.
     #[serde(skip)]
     pub stop: Stop,
 }
 
 impl Config {
-    /// Fails where nothing could be served by these settings: the setting's name, and what would be right.
+    /// Fails if the server could not work with these settings. The error has the name of the wrong setting and what
+    /// would be right.
     pub(crate) fn check(&self) -> Result<(), (&'static str, String)> {
         let at_least_one = [
             ("max_concurrent_requests", self.max_concurrent_requests == 0),
@@ -112,7 +113,7 @@ impl Config {
         if self.receive_timeout.is_zero() {
             return Err(("receive_timeout", "must be more than 0s".to_owned()));
         }
-        // Of its half, an address needs room for the largest message and its headers.
+        // One address can use half of the budget. That half must have room for the largest message and its headers.
         let least = self.max_request_bytes.saturating_add(FRAME + edge::REQUEST_BYTES).saturating_mul(2);
         if self.max_receiving_bytes < least {
             let right =
@@ -123,19 +124,20 @@ impl Config {
     }
 }
 
-/// Bytes of the largest question to reflection. Its library repeats a name that it does not know whole, in a header.
+/// The maximum size of a reflection request, in bytes. The reflection library repeats the whole of an unknown name in a
+/// header of the response.
 pub const REFLECTION_BYTES: usize = 4096;
 
 /// A service that cannot be served.
 #[derive(Debug, thiserror::Error)]
 pub enum ServerError {
-    /// The contract does not allow it.
+    /// The contract is invalid for a server, for example a method without an access rule.
     #[error(transparent)]
     Contract(#[from] ContractError),
-    /// The descriptors cannot be offered by reflection.
+    /// The descriptors are invalid for the reflection service.
     #[error("reflection cannot be offered")]
     Reflection(#[from] tonic_reflection::server::Error),
-    /// The files of `[server.tls]` cannot be read.
+    /// The files of `[server.tls]` cannot be read or are invalid.
     #[error("server.tls cannot be used")]
     Tls(#[from] tls::TlsError),
     /// The listener has no address.
@@ -143,7 +145,7 @@ pub enum ServerError {
     Listener(#[from] std::io::Error),
 }
 
-/// Puts a service's parts together and serves them.
+/// Assembles a server from a service's parts and serves it.
 pub struct Server {
     config: Config,
     name: Arc<str>,
@@ -157,13 +159,14 @@ pub struct Server {
     checks: Vec<tokio::task::JoinHandle<()>>,
 }
 
-/// How often a readiness check is repeated.
+/// The interval of readiness checks.
 const CHECK_EVERY: Duration = Duration::from_secs(2);
-/// How often while it fails: who waits for it is not to wait longer than for the cause.
+/// The interval of readiness checks while one fails. It is short, so that the service becomes ready soon after the
+/// cause is gone.
 const CHECK_AGAIN: Duration = Duration::from_millis(500);
 
 impl Server {
-    /// A server without services, for the service with this name, for example `order`.
+    /// Creates a server without services, for the service of this name, for example `order`.
     pub fn new(config: &Config, name: &str, contract: &Arc<Contract>, verifier: Arc<Verifier>) -> Self {
         let health = HealthReporter::new();
         let health_service = tonic_health::server::HealthService::from_health_reporter(health.clone());
@@ -181,14 +184,15 @@ impl Server {
         }
     }
 
-    /// Asks this what each caller is worth at the moment, before the access rule of any method that is not public.
+    /// Looks up the current identity of each caller with `recheck`, before the access rule of a method that is not
+    /// public is checked.
     #[must_use]
     pub fn rechecking(mut self, recheck: Arc<dyn Recheck>) -> Self {
         self.recheck = Some(recheck);
         self
     }
 
-    /// Adds a generated service. Every one of its methods needs an access rule in the contract.
+    /// Adds a generated service. Each of its methods needs an access rule in the contract.
     #[must_use]
     pub fn with<S>(mut self, service: S) -> Self
     where
@@ -219,11 +223,11 @@ impl Server {
         self
     }
 
-    /// Serves until `shutdown`, then lets running requests end for the configured time. Says that it is not ready from
-    /// then on, or from when [`Stop`] announces it.
+    /// Serves until `shutdown`, then lets running requests end within the configured drain time. The server reports
+    /// that it is not ready from `shutdown` on, or from the moment when [`Stop`] announces it.
     ///
     /// # Errors
-    /// Before anything is served, where a method has no access rule or the certificate cannot be used.
+    /// Fails before anything is served if a method has no access rule, or if the certificate is invalid.
     pub async fn serve(mut self, listener: TcpListener, shutdown: CancellationToken) -> Result<(), ServerError> {
         self.contract.require_access(&self.services)?;
         self.routes.add_service(self.health_service);
@@ -250,8 +254,8 @@ impl Server {
                 () = announced.cancelled() => {}
                 () = stopped.cancelled() => {}
             }
-            // Balancers look here: they stop sending before the last request has ended. A check that is just reporting
-            // must not have the last word.
+            // Load balancers check readiness: they must stop sending requests before the server stops. The checks are
+            // stopped first, so that a check that is still running cannot report the service as ready again.
             for check in checks {
                 check.abort();
                 let _ = check.await;
@@ -262,7 +266,8 @@ impl Server {
         });
         tokio::pin!(serving);
         tokio::select! {
-            // First, since after it the other may end at once, and rightly so.
+            // The shutdown branch is polled first, because `serving` may end immediately after a shutdown, and that is
+            // no error.
             biased;
             () = shutdown.cancelled() => local.stop(),
             () = &mut serving => return Ok(()),
@@ -282,7 +287,7 @@ impl Server {
     }
 }
 
-/// For work that there is no room for.
+/// The error for requests beyond the server's capacity.
 fn overloaded() -> Problem {
     Problem::new(Reason::Overloaded, "the service has as much work as it can do: try again later")
         .retry_after(Duration::from_secs(1))
@@ -295,7 +300,7 @@ async fn report(health: &HealthReporter, services: &[&'static str], ready: bool)
     }
 }
 
-/// Tells those who run the service the same as gRPC's health does.
+/// Registers the server for `/readyz`, with the same result as the gRPC health check.
 fn probe(name: &Arc<str>, health: &HealthReporter) -> telemetry::probes::Probe {
     let reporter = health.clone();
     telemetry::probes::ready_while(name.clone(), move || {

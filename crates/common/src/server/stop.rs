@@ -1,4 +1,4 @@
-//! The announcement of a stop, besides the token that begins the drain.
+//! Announces that a server is about to stop, before the drain begins.
 
 use std::{
     pin::Pin,
@@ -16,9 +16,9 @@ use tonic::{Status, body::Body};
 
 use crate::error::{Problem, Reason};
 
-/// Shared by a server and its owner, who stops it. Stopping has two steps: it is announced, and the server says that it
-/// is not ready but serves as before, for balancers to notice; then its shutdown token begins the drain. Without an
-/// announcement the token does both.
+/// Shared by a server and its owner. A stop has two steps. First the owner announces it: the server reports that it is
+/// not ready but still serves, so that load balancers notice. Then the owner cancels the shutdown token, and the drain
+/// begins. Without an announcement, the shutdown token does both.
 #[derive(Debug, Clone, Default)]
 pub struct Stop(Arc<Inner>);
 
@@ -29,7 +29,7 @@ struct Inner {
 }
 
 impl Stop {
-    /// The server is about to stop: from now on it says that it is not ready.
+    /// Announces that the server is about to stop: from now on it reports that it is not ready.
     pub fn announce(&self) {
         self.0.announced.cancel();
     }
@@ -39,20 +39,21 @@ impl Stop {
         &self.0.announced
     }
 
-    /// The drain is over at this moment, even where `server.drain` would let it last longer.
+    /// Sets the time by which the drain must be over, even if `server.drain` would allow more.
     pub fn drained_by(&self, moment: Instant) {
         *self.0.drained_by.lock().unwrap_or_else(PoisonError::into_inner) = Some(moment);
     }
 
-    /// The remaining time of a drain that begins now, if the settings allow `drain`.
+    /// The duration of a drain that begins now: `drain`, or less if [`Self::drained_by`] set an earlier end.
     pub fn drain(&self, drain: Duration) -> Duration {
         let by = *self.0.drained_by.lock().unwrap_or_else(PoisonError::into_inner);
         by.map_or(drain, |by| drain.min(by.saturating_duration_since(Instant::now())))
     }
 }
 
-/// Ends a response when the server drains: health and reflection have streams that would otherwise hold it up for as
-/// long as it may last. What was ready to be sent before is sent. Its place is free when it has ended.
+/// Ends the stream of a response when the server drains. Streams of health and reflection would otherwise delay the
+/// stop until the end of the drain time. Frames that are already ready are still sent. The stream's place is released
+/// when it has ended.
 pub(super) fn bound(
     response: Response<Body>,
     draining: &CancellationToken,
@@ -64,7 +65,7 @@ pub(super) fn bound(
 
 struct Bounded {
     inner: Body,
-    /// `None`: it has ended.
+    /// `None`: the stream has ended.
     end: Option<Pin<Box<WaitForCancellationFutureOwned>>>,
     _place: OwnedSemaphorePermit,
 }

@@ -1,4 +1,4 @@
-//! The addresses that calls to other services go to, among the metrics.
+//! Metrics of the addresses that calls to other services go to.
 
 use std::{
     net::SocketAddr,
@@ -10,23 +10,23 @@ use std::{
 
 use opentelemetry::{KeyValue, StringValue, metrics::Meter};
 
-/// How an address is.
+/// The state of an address.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub enum AddressState {
-    /// There is no connection to it.
+    /// There is no connection to the address.
     Down,
-    /// It is connected, and does not answer.
+    /// The address is connected but does not respond.
     Silent,
-    /// It reports that it is not serving: it is about to stop, or lacks something that it needs.
+    /// The address reports that it is not serving: it is about to stop, or a dependency is missing.
     NotServing,
-    /// It reports that it is serving, but its calls failed: it is ejected for a while.
+    /// The address reports that it is serving, but its calls failed, so it is ejected for a while.
     Ejected,
-    /// It is called.
+    /// The address is up and receives calls.
     Up,
 }
 
 impl AddressState {
-    /// Its name in metrics and reports.
+    /// The name of the state in metrics and reports.
     pub fn name(self) -> &'static str {
         match self {
             Self::Down => "down",
@@ -42,7 +42,7 @@ type States = Box<dyn Fn() -> Vec<(SocketAddr, AddressState)> + Send + Sync>;
 
 static TARGETS: Mutex<Vec<(u64, StringValue, States)>> = Mutex::new(Vec::new());
 
-/// Shows the addresses of a target among the metrics until the returned value is dropped. `states` is asked at each
+/// Adds the addresses of a target to the metrics until the returned value is dropped. `states` is called at each
 /// reading and must not block.
 pub(crate) fn observe(
     target: impl Into<StringValue>,
@@ -54,14 +54,14 @@ pub(crate) fn observe(
     Observed(id)
 }
 
-/// Keeps a target's addresses among the metrics.
+/// Keeps the addresses of a target in the metrics.
 #[derive(Debug)]
 #[must_use = "dropping it takes the addresses out of the metrics"]
 pub(crate) struct Observed(u64);
 
 impl Drop for Observed {
     fn drop(&mut self) {
-        // Taken out first: what is dropped with it must not find the list locked.
+        // Removed from the list first and dropped later: dropping the closure must not happen while the list is locked.
         let found = {
             let mut targets = targets();
             let at = targets.iter().position(|(id, ..)| *id == self.0);
@@ -75,7 +75,7 @@ fn targets() -> MutexGuard<'static, Vec<(u64, StringValue, States)>> {
     TARGETS.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-/// Makes the instruments. `grpc.target` is gRPC's own name for what a client was told to call.
+/// Creates the instruments. `grpc.target` is gRPC's own term for the configured target of a client.
 pub(super) fn install(meter: &Meter) {
     let addresses = |observer: &dyn opentelemetry::metrics::AsyncInstrument<i64>| {
         for (_, target, states) in targets().iter() {

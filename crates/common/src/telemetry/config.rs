@@ -12,36 +12,36 @@ use crate::{config, tls::ClientSettings};
 pub struct Config {
     /// The format of log lines, which go to standard error.
     pub log_format: LogFormat,
-    /// Which log lines are written, in `tracing`'s `EnvFilter` syntax.
+    /// The filter of log lines, in the syntax of `EnvFilter` of `tracing`.
     pub log_filter: String,
-    /// gRPC address of an OpenTelemetry collector, `http://host:port` or `https://host:port`; empty: nothing is sent.
+    /// gRPC address of an OpenTelemetry collector, `http://host:port` or `https://host:port`. Empty: nothing is sent.
     pub otlp_endpoint: String,
-    /// For `https://`: whom the collector's certificate must be signed by, and what it is shown.
+    /// TLS for `https://` collectors: the authority of the collector's certificate, and souk's client certificate.
     #[serde(default)]
     pub otlp_tls: ClientSettings,
-    /// Share of the traces begun here that are sent, 0 to 1.
+    /// The share of the traces begun in this process that is sent, from 0 to 1.
     pub otlp_sample_ratio: f64,
-    /// How often metrics are sent to the collector.
+    /// The interval at which metrics are sent to the collector.
     #[serde(with = "config::duration")]
     pub otlp_metrics_interval: Duration,
-    /// Address of the Prometheus endpoint; port 0: any free one; empty: none.
+    /// Address of the Prometheus endpoint. Port 0: any free port. Empty: no endpoint.
     pub metrics_listen: String,
-    /// Tells this replica from the others (`service.instance.id`); empty: made at each start.
+    /// Identifies this replica (`service.instance.id`). Empty: a new id at each start.
     pub service_instance: String,
 }
 
-/// How log lines look.
+/// The format of log lines.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum LogFormat {
-    /// For people; coloured on a terminal.
+    /// A format for people, coloured on a terminal.
     Pretty,
-    /// One JSON object a line.
+    /// One JSON object per line.
     Json,
 }
 
 impl Default for Config {
-    /// As in the default text; a test holds the two together.
+    /// The same values as in the default text. A test compares the two.
     fn default() -> Self {
         Self {
             log_format: LogFormat::Pretty,

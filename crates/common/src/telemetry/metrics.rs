@@ -1,8 +1,8 @@
-//! The metrics of all services: small functions to call where something happened.
+//! The metrics of all services: small functions that the code calls when something happens.
 //!
-//! Names follow OpenTelemetry's semantic conventions; Prometheus shows `rpc.server.duration` as
-//! `rpc_server_duration_seconds`. Before [`super::init`], or where metrics are off, each function returns at
-//! once. Labels must be few: a route's template, never its path; a method, never an id.
+//! Names follow OpenTelemetry's semantic conventions. Prometheus shows `rpc.server.duration` as
+//! `rpc_server_duration_seconds`. Before [`super::init`], or if metrics are off, each function returns at once. Labels
+//! must have few values: use the template of a route, never its path; a method, never an id.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Mutex, OnceLock, PoisonError};
@@ -12,10 +12,11 @@ use opentelemetry::metrics::{Counter, Gauge, Histogram, Meter, UpDownCounter};
 use opentelemetry::{KeyValue, StringValue};
 use opentelemetry_sdk::metrics::{Aggregation, Instrument, InstrumentKind, Stream};
 
-/// Upper ends of the buckets of durations, in seconds: from a cached answer on this machine to a request at its deadline.
+/// Upper bounds of duration buckets, in seconds. They range from a cached response on this machine to a request at its
+/// deadline.
 const BOUNDARIES: [f64; 14] = [0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0];
 
-/// Gives every histogram of seconds these buckets; the SDK's default buckets are meant for milliseconds.
+/// Sets these buckets for every histogram in seconds. The default buckets of the SDK are meant for milliseconds.
 pub(super) fn buckets(instrument: &Instrument) -> Option<Stream> {
     let fits = instrument.kind() == InstrumentKind::Histogram && instrument.unit() == "s";
     let boundaries = fits.then(|| BOUNDARIES.to_vec())?;
@@ -23,7 +24,7 @@ pub(super) fn buckets(instrument: &Instrument) -> Option<Stream> {
     Stream::builder().with_aggregation(aggregation).build().ok()
 }
 
-/// Upper ends of the buckets of batches, in requests.
+/// Upper bounds of batch size buckets, in requests.
 const SIZES: [f64; 9] = [1.0, 2.0, 4.0, 8.0, 16.0, 32.0, 64.0, 128.0, 256.0];
 
 static INSTRUMENTS: OnceLock<Instruments> = OnceLock::new();
@@ -44,7 +45,7 @@ struct Instruments {
     batch_wait: Histogram<f64>,
 }
 
-/// Makes the instruments, once in a process.
+/// Creates the instruments, once per process.
 pub(super) fn install(meter: &Meter) {
     INSTRUMENTS.get_or_init(|| {
         observe_pools(meter);
@@ -95,7 +96,7 @@ pub(super) fn install(meter: &Meter) {
     });
 }
 
-/// An RPC was answered. `service` is the full name, `souk.order.v1.OrderService`.
+/// Records a finished RPC of this server. `service` is the full name, `souk.order.v1.OrderService`.
 pub fn rpc_server(
     service: impl Into<StringValue>,
     method: impl Into<StringValue>,
@@ -107,7 +108,7 @@ pub fn rpc_server(
     }
 }
 
-/// A call to another service ended.
+/// Records a finished call to another service.
 pub fn rpc_client(
     service: impl Into<StringValue>,
     method: impl Into<StringValue>,
@@ -119,7 +120,7 @@ pub fn rpc_client(
     }
 }
 
-/// A call to another service is tried once more: after a failure (`retry`), or beside a slow try (`hedge`).
+/// Counts a repeated call to another service: after a failure (`retry`), or in addition to a slow try (`hedge`).
 pub fn rpc_client_retry(service: impl Into<StringValue>, method: impl Into<StringValue>, kind: &'static str) {
     if let Some(instruments) = INSTRUMENTS.get() {
         let attributes = [
@@ -139,12 +140,12 @@ fn rpc(service: impl Into<StringValue>, method: impl Into<StringValue>, code: to
     ]
 }
 
-/// Counts an RPC of this service as being answered until the value is dropped.
+/// Counts an RPC of this service as running until the value is dropped.
 pub fn rpc_in_flight(service: impl Into<StringValue>) -> InFlight {
     InFlight::new(|instruments| &instruments.rpc_active, || vec![KeyValue::new("rpc.service", service.into())])
 }
 
-/// An HTTP request was answered; `route` is the template (`/v1/orders/{order}`), "" where none matched.
+/// Records a finished HTTP request. `route` is the template (`/v1/orders/{order}`), or "" if no route matched.
 pub fn http_server(method: &http::Method, route: &str, status: http::StatusCode, elapsed: Duration) {
     if let Some(instruments) = INSTRUMENTS.get() {
         let attributes = [
@@ -156,48 +157,52 @@ pub fn http_server(method: &http::Method, route: &str, status: http::StatusCode,
     }
 }
 
-/// Counts an HTTP request as being answered until the value is dropped.
+/// Counts an HTTP request as running until the value is dropped.
 pub fn http_in_flight() -> InFlight {
     InFlight::new(|instruments| &instruments.http_active, Vec::new)
 }
 
-/// A request was refused because a budget of this rate class (`read`) was used up: that of its `caller` or its `address`.
+/// Counts a request that was refused because a budget of this rate class (`read`) was used up. `whose` is `caller` or
+/// `address`.
 pub fn rate_limited(class: &'static str, whose: &'static str) {
     if let Some(instruments) = INSTRUMENTS.get() {
         instruments.rate_limited.add(1, &[KeyValue::new("class", class), KeyValue::new("whose", whose)]);
     }
 }
 
-/// An answer that may be kept was given: a `hit`, a `stale` one, a `miss`, or `collapsed` into another's miss.
+/// Counts a cacheable response. `outcome` is `hit`, `stale`, `miss`, or `collapsed` if the request shared the miss of
+/// another one.
 pub fn response_cache(outcome: &'static str) {
     if let Some(instruments) = INSTRUMENTS.get() {
         instruments.response_cache.add(1, &[KeyValue::new("outcome", outcome)]);
     }
 }
 
-/// Redis is there, or is lost.
+/// Records whether Redis is connected.
 pub fn redis_up(up: bool) {
     if let Some(instruments) = INSTRUMENTS.get() {
         instruments.redis_up.record(up.into(), &[]);
     }
 }
 
-/// A client's connection was closed because it was `idle`, or idle when too many were open (`full`), or because its client
-/// does not read (`unread`); or it was `refused`.
+/// Counts a client connection that was closed because it was `idle`, because it was idle when too many were open
+/// (`full`), or because its client does not read (`unread`); or a connection that was `refused`.
 pub fn connection_closed(why: &'static str) {
     if let Some(instruments) = INSTRUMENTS.get() {
         instruments.connections_closed.add(1, &[KeyValue::new("why", why)]);
     }
 }
 
-/// A response that its client does not read was `given_up`, or a request `refused` as there are too many of them.
+/// Counts a response that was `given_up` because its client does not read it, or a request that was `refused` because
+/// there are too many such responses.
 pub fn unread(outcome: &'static str) {
     if let Some(instruments) = INSTRUMENTS.get() {
         instruments.unread.add(1, &[KeyValue::new("outcome", outcome)]);
     }
 }
 
-/// A batch began, of requests that have waited so long. `of` says what they ask for (`stock`).
+/// Records the start of a batch. `waits` has the waiting time of each of its requests. `of` names what they ask for
+/// (`stock`).
 pub fn batch(of: &'static str, waits: impl ExactSizeIterator<Item = Duration>) {
     if let Some(instruments) = INSTRUMENTS.get() {
         let of = [KeyValue::new("of", of)];
@@ -208,7 +213,7 @@ pub fn batch(of: &'static str, waits: impl ExactSizeIterator<Item = Duration>) {
     }
 }
 
-/// Something under way; its end is counted when this is dropped, however it ends.
+/// An operation that is counted as running. Dropping the value ends the count, however the operation ends.
 #[derive(Debug)]
 #[must_use = "dropping it ends the count at once"]
 pub struct InFlight(Option<(&'static UpDownCounter<i64>, Vec<KeyValue>)>);
@@ -237,13 +242,13 @@ impl Drop for InFlight {
 /// The state of a pool of database connections.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct PoolStatus {
-    /// Connections lent out.
+    /// The number of connections in use.
     pub used: usize,
-    /// Open connections nobody uses.
+    /// The number of open connections that are not in use.
     pub idle: usize,
-    /// How many there may be.
+    /// The maximum number of connections.
     pub max: usize,
-    /// Who waits for one.
+    /// The number of tasks that wait for a connection.
     pub pending: usize,
 }
 
@@ -251,8 +256,8 @@ type Observer = Box<dyn Fn() -> PoolStatus + Send + Sync>;
 
 static POOLS: Mutex<Vec<(u64, StringValue, Observer)>> = Mutex::new(Vec::new());
 
-/// Shows a pool among the metrics, under its name ("order"), until the returned value is dropped. `status` is
-/// asked at each reading and must not block.
+/// Adds a pool to the metrics under this name ("order") until the returned value is dropped. `status` is called at each
+/// reading and must not block.
 pub fn db_pool(name: impl Into<StringValue>, status: impl Fn() -> PoolStatus + Send + Sync + 'static) -> PoolMetrics {
     static NEXT: AtomicU64 = AtomicU64::new(0);
     let id = NEXT.fetch_add(1, Ordering::Relaxed);
@@ -260,7 +265,7 @@ pub fn db_pool(name: impl Into<StringValue>, status: impl Fn() -> PoolStatus + S
     PoolMetrics(id)
 }
 
-/// Keeps a pool among the metrics.
+/// Keeps a pool in the metrics.
 #[derive(Debug)]
 #[must_use = "dropping it takes the pool out of the metrics"]
 pub struct PoolMetrics(u64);

@@ -1,8 +1,7 @@
 //! Logs, traces and metrics of a process: set up once at its start, flushed at its end.
 //!
-//! Without a collector (`otlp_endpoint` empty) no OpenTelemetry layer exists and a span costs what a log
-//! filter costs; the trace context of a caller is still handed on and its trace id logged
-//! (see [`propagation`]).
+//! Without a collector (`otlp_endpoint` is empty) there is no OpenTelemetry layer, and a span costs no more than a log
+//! filter. The trace context of a caller is still passed on, and its trace id is logged (see [`propagation`]).
 
 pub(crate) mod addresses;
 mod config;
@@ -38,59 +37,59 @@ use crate::tls::TlsError;
 pub use config::{Config, LogFormat};
 pub use sampled::Sampled;
 
-/// The longest time to send the last spans and metrics at the end of a process.
+/// The timeout of sending the last spans and metrics at the end of a process.
 const FLUSH_LIMIT: Duration = Duration::from_secs(5);
 
-/// Why telemetry cannot be set up.
+/// The reason why telemetry cannot be set up.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum TelemetryError {
-    /// `telemetry.log_filter` cannot be read.
+    /// `telemetry.log_filter` is invalid.
     #[error(
         "telemetry.log_filter is {filter:?}: {source}; write a level such as \"info\" or \"warn,souk_order=debug\""
     )]
     Filter {
-        /// The setting.
+        /// The value of the setting.
         filter: String,
-        /// What the parser says.
+        /// The error of the parser.
         source: tracing_subscriber::filter::ParseError,
     },
     /// `telemetry.otlp_sample_ratio` is out of range.
     #[error("telemetry.otlp_sample_ratio is {0}: it must be from 0 (none) to 1 (all)")]
     Ratio(f64),
-    /// `telemetry.otlp_endpoint` is no address of a collector.
+    /// `telemetry.otlp_endpoint` is not the address of a collector.
     #[error("telemetry.otlp_endpoint is {endpoint:?}: {why}, such as \"http://127.0.0.1:4317\"")]
     Endpoint {
-        /// The setting.
+        /// The value of the setting.
         endpoint: String,
         /// What is wrong.
         why: String,
     },
-    /// A file of `telemetry.otlp_tls` cannot be used.
+    /// A file of `telemetry.otlp_tls` is missing, unreadable or invalid.
     #[error("telemetry.otlp_tls.{}: {}", .0.setting(), crate::error::chain(.0))]
     Tls(TlsError),
-    /// `telemetry.metrics_listen` cannot be listened on.
+    /// The process cannot listen on `telemetry.metrics_listen`.
     #[error(
         "cannot listen on telemetry.metrics_listen {address:?}: {source}; port 0 takes a free one, \"\" turns the endpoint off"
     )]
     Bind {
-        /// The setting.
+        /// The value of the setting.
         address: String,
-        /// What the system says.
+        /// The error of the operating system.
         source: std::io::Error,
     },
-    /// An exporter cannot be made.
+    /// An exporter cannot be created.
     #[error("cannot set up OpenTelemetry export: {0}")]
     Exporter(#[from] opentelemetry_otlp::ExporterBuildError),
-    /// The Prometheus reader cannot be made.
+    /// The Prometheus reader cannot be created.
     #[error("cannot set up metrics: {0}")]
     Metrics(#[from] opentelemetry_sdk::error::OTelSdkError),
-    /// Called outside of a tokio runtime.
+    /// [`init`] was called outside of a tokio runtime.
     #[error("telemetry must be set up inside a tokio runtime")]
     NoRuntime(#[from] tokio::runtime::TryCurrentError),
 }
 
-/// The exporters of the process, created once by the first [`init`] that needs any.
+/// The exporters of the process, created once by the first [`init`] that needs one.
 #[derive(Debug)]
 struct Pipelines {
     traces: Option<SdkTracerProvider>,
@@ -100,14 +99,14 @@ struct Pipelines {
 
 static PIPELINES: Mutex<Option<Arc<Pipelines>>> = Mutex::new(None);
 
-/// Sets up logs, traces and metrics as configured. `service` ("order"; "souk" for all in one process) is the
-/// `service.name` of what no service's span claims.
+/// Sets up logs, traces and metrics as configured. `service` ("order", or "souk" for all in one process) is the
+/// `service.name` of spans that belong to no service.
 ///
-/// Called again in the same process it takes its own metrics listener, and leaves logs and export as the
-/// first call set them.
+/// A second call in the same process opens its own metrics listener, and leaves logs and export as the first call set
+/// them up.
 ///
 /// # Errors
-/// When a setting is wrong or the metrics port is taken; nothing is left half set up then.
+/// If a setting is wrong or the metrics port is in use. In that case nothing is set up.
 pub fn init(config: &Config, service: &str) -> Result<Guard, TelemetryError> {
     tokio::runtime::Handle::try_current()?;
     let filter = EnvFilter::try_new(&config.log_filter)
@@ -181,15 +180,15 @@ fn resource(config: &Config, service: &str) -> Resource {
         .build()
 }
 
-/// Sends log lines and spans where they belong. Each way has its own filter: what is logged does not decide
-/// what is traced.
+/// Sets up the output of log lines and spans. Each has its own filter, so that the log filter does not affect traces.
 fn log(config: &Config, filter: EnvFilter, traces: Option<&SdkTracerProvider>) {
     let lines = tracing_subscriber::fmt::layer().with_writer(std::io::stderr);
     let lines: Box<dyn Layer<Registry> + Send + Sync> = match config.log_format {
         LogFormat::Pretty => lines.compact().with_ansi(std::io::stderr().is_terminal()).with_filter(filter).boxed(),
         LogFormat::Json => lines.json().flatten_event(true).with_current_span(false).with_filter(filter).boxed(),
     };
-    // Our own spans only: those of the HTTP and gRPC libraries would drown them, and the exporter's feed itself.
+    // Only the spans of souk. Those of the HTTP and gRPC libraries are too many, and the exporter would trace its own
+    // calls.
     let spans = traces.map(|traces| {
         tracing_opentelemetry::layer()
             .with_tracer(traces.tracer("souk"))
@@ -205,7 +204,7 @@ fn log(config: &Config, filter: EnvFilter, traces: Option<&SdkTracerProvider>) {
     }
 }
 
-/// Keeps telemetry going. Flushes what is not yet sent when [`shut down`](Guard::shutdown) or dropped.
+/// Keeps telemetry running. Flushes what has not been sent when [`shut down`](Guard::shutdown) or dropped.
 #[derive(Debug)]
 #[must_use = "dropping it closes the metrics endpoint"]
 pub struct Guard {
@@ -216,12 +215,12 @@ pub struct Guard {
 }
 
 impl Guard {
-    /// The address of the metrics listener, with its actual port.
+    /// The address of the metrics listener, with the actual port.
     pub fn metrics_address(&self) -> Option<SocketAddr> {
         self.metrics_address
     }
 
-    /// Closes the metrics endpoint and sends what is not yet sent; takes five seconds at most.
+    /// Closes the metrics endpoint and sends what has not been sent. Takes at most five seconds.
     pub async fn shutdown(mut self) {
         self.flushed = true;
         let (done, wait) = tokio::sync::oneshot::channel();
@@ -233,8 +232,8 @@ impl Guard {
         }
     }
 
-    /// Flushes on a thread of its own: flushing blocks, and the connection may need this one's runtime.
-    /// The pipelines themselves live as long as the process, as the subscriber and the instruments do.
+    /// Flushes on a separate thread: flushing blocks, and the connection may need the runtime of the current thread.
+    /// The pipelines exist as long as the process, because the subscriber and the instruments use them.
     fn flush(&self, done: impl FnOnce() + Send + 'static) {
         self.stop.cancel();
         let pipelines = self.pipelines.clone();
@@ -256,7 +255,7 @@ impl Guard {
 impl Drop for Guard {
     fn drop(&mut self) {
         if !self.flushed {
-            // Best effort: on a runtime of one thread the connection cannot move while this waits.
+            // Best effort: on a single-threaded runtime, the connection makes no progress while this thread waits.
             let (done, wait) = std::sync::mpsc::channel();
             self.flush(move || {
                 let _ = done.send(());

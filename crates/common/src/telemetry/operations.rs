@@ -1,5 +1,5 @@
 //! The operations endpoint of a process: `GET /metrics` for Prometheus, `/livez` and `/readyz` for an orchestrator. It
-//! has its own port, so that it is never public by accident and answers however busy the process is.
+//! has its own port, so that it is never public by accident and answers even if the process is busy.
 
 use std::{net::SocketAddr, sync::Arc, time::Duration};
 
@@ -20,14 +20,14 @@ use tokio_util::sync::CancellationToken;
 
 use super::{TelemetryError, probes};
 
-/// Connections at a time. Further ones are closed.
+/// The maximum number of connections. Further ones are closed.
 const MOST: usize = 64;
 /// The timeout of a request.
 const LIMIT: Duration = Duration::from_secs(10);
-/// The pause when the system is out of file handles or memory.
+/// The pause after the system ran out of file handles or memory.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
 
-/// Takes the port. Nothing is answered before [`serve`].
+/// Binds the port. Requests are not answered before [`serve`].
 pub(super) fn bind(address: &str) -> Result<std::net::TcpListener, TelemetryError> {
     let failed = |source| TelemetryError::Bind { address: address.to_owned(), source };
     let listener = std::net::TcpListener::bind(address).map_err(failed)?;
@@ -35,7 +35,7 @@ pub(super) fn bind(address: &str) -> Result<std::net::TcpListener, TelemetryErro
     Ok(listener)
 }
 
-/// Answers in a task until `stop`; gives the address bound.
+/// Answers requests in a task until `stop`. Returns the bound address.
 pub(super) fn serve(
     listener: std::net::TcpListener,
     registry: Registry,
@@ -51,7 +51,7 @@ pub(super) fn serve(
     Ok(address)
 }
 
-/// One request per connection with a short timeout, so that nobody blocks a place.
+/// Accepts connections. Each serves one request with a short timeout, so that no client occupies a connection for long.
 async fn accept(listener: tokio::net::TcpListener, routes: Router) {
     let places = Arc::new(Semaphore::new(MOST));
     let mut http = hyper::server::conn::http1::Builder::new();
@@ -68,7 +68,7 @@ async fn accept(listener: tokio::net::TcpListener, routes: Router) {
         let Ok(place) = places.clone().try_acquire_owned() else { continue };
         let connection = http.serve_connection(TokioIo::new(stream), TowerToHyperService::new(routes.clone()));
         tokio::spawn(async move {
-            // A client that leaves or is slow is no fault here.
+            // A client that disconnects or is slow is not an error of this process.
             let _ = tokio::time::timeout(LIMIT, connection).await;
             drop(place);
         });

@@ -25,10 +25,10 @@ use crate::tls::ClientSettings;
 /// The timeout of one message to the collector.
 const TIMEOUT: Duration = Duration::from_secs(5);
 
-/// The longest time that spans are collected before they are sent together.
+/// The maximum time that spans are collected before they are sent in a batch.
 const BATCH_DELAY: Duration = Duration::from_secs(1);
 
-/// The connection to the collector; it connects when first used and again when lost.
+/// The connection to the collector. It is opened at the first use and reopened when it is lost.
 pub(super) fn channel(endpoint: &str, tls: &ClientSettings) -> Result<Channel, TelemetryError> {
     let wrong = |why: String| TelemetryError::Endpoint { endpoint: endpoint.to_owned(), why };
     let secure = endpoint.starts_with("https://");
@@ -55,7 +55,7 @@ pub(super) fn channel(endpoint: &str, tls: &ClientSettings) -> Result<Channel, T
     Ok(channel.connect_lazy())
 }
 
-/// The maker of spans that reach the collector.
+/// Creates the provider of spans that are sent to the collector.
 pub(super) fn traces(
     config: &Config,
     channel: Channel,
@@ -79,7 +79,7 @@ pub(super) fn traces(
         .build())
 }
 
-/// The reader that sends the metrics at intervals.
+/// Creates the reader that sends the metrics at intervals.
 pub(super) fn metrics(config: &Config, channel: Channel) -> Result<PeriodicReader<MetricExporter>, TelemetryError> {
     let exporter = MetricExporter::builder().with_tonic().with_channel(channel).with_timeout(TIMEOUT).build()?;
     Ok(PeriodicReader::builder(exporter).with_interval(config.otlp_metrics_interval).build())
@@ -89,7 +89,7 @@ fn exporter(channel: &Channel) -> Result<SpanExporter, opentelemetry_otlp::Expor
     SpanExporter::builder().with_tonic().with_channel(channel.clone()).with_timeout(TIMEOUT).build()
 }
 
-/// Writes on each span which service it belongs to, as its context knows.
+/// Sets the service of each span from its context.
 #[derive(Debug)]
 struct NameService;
 
@@ -111,9 +111,9 @@ impl SpanProcessor for NameService {
     }
 }
 
-/// Sends spans with the `service.name` of the service they belong to. A collector takes the name from the
-/// resource, which one process has but one of; so each service found gets an exporter with its own, over the
-/// same connection.
+/// Sends spans with the `service.name` of the service they belong to. A collector reads the name from the resource, but
+/// a process has only one resource. So each service gets its own exporter with its own resource. All of them share one
+/// connection.
 #[derive(Debug)]
 struct ByService {
     own: SpanExporter,
@@ -140,7 +140,7 @@ impl ByService {
 }
 
 impl ByService {
-    /// Logs when the collector goes and when it is back, where the SDK would log each batch lost between.
+    /// Logs when the collector becomes unreachable and when it is back. The SDK would log every lost batch in between.
     fn report(&self, result: OTelSdkResult) {
         let failed = self.failing.swap(result.is_err(), Ordering::Relaxed);
         match result {

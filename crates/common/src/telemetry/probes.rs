@@ -1,4 +1,4 @@
-//! Whether this process is ready, for `GET /readyz` beside the metrics. Each server in the process says for itself.
+//! The readiness of this process, for `GET /readyz` beside the metrics. Each server in the process has its own check.
 
 use std::{
     pin::Pin,
@@ -12,7 +12,7 @@ use std::{
 use futures::future::join_all;
 use serde_json::{Value, json};
 
-/// How long one may take to say it.
+/// The timeout of a readiness check.
 const LIMIT: Duration = Duration::from_secs(2);
 
 type Ready = Pin<Box<dyn Future<Output = bool> + Send>>;
@@ -20,7 +20,7 @@ type Check = Arc<dyn Fn() -> Ready + Send + Sync>;
 
 static PARTS: Mutex<Vec<(u64, Arc<str>, Check)>> = Mutex::new(Vec::new());
 
-/// Has `/readyz` ask this server, under its name ("order"), until the returned value is dropped.
+/// Makes `/readyz` check this server, under this name ("order"), until the returned value is dropped.
 pub fn ready_while<F>(name: impl Into<Arc<str>>, check: impl Fn() -> F + Send + Sync + 'static) -> Probe
 where
     F: Future<Output = bool> + Send + 'static,
@@ -31,7 +31,7 @@ where
     Probe(id)
 }
 
-/// Keeps a server among those that are asked.
+/// Keeps a server in the readiness report.
 #[derive(Debug)]
 #[must_use = "dropping it takes the server out of the probe"]
 pub struct Probe(u64);
@@ -46,7 +46,7 @@ fn parts() -> MutexGuard<'static, Vec<(u64, Arc<str>, Check)>> {
     PARTS.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-/// Whether every server is ready, and each one. With none yet, or none any more, the process is not.
+/// Reports whether all servers are ready, and the readiness of each one. Without any server the process is not ready.
 pub(super) async fn report() -> (bool, Value) {
     let asked: Vec<_> = parts().iter().map(|(_, name, check)| (name.clone(), check())).collect();
     let answers = join_all(

@@ -1,9 +1,9 @@
-//! Carries W3C trace context (`traceparent`, `tracestate`) from hop to hop.
+//! Passes W3C trace context (`traceparent`, `tracestate`) from service to service.
 //!
-//! One rule makes this work with and without a collector: the context to hand on is always OpenTelemetry's
-//! current one. With a collector, entering a span puts that span there. Without one there are no
-//! OpenTelemetry spans; then [`super::span::RequestSpan::run`] has put the caller's context there, and it is
-//! handed on as it came.
+//! One rule makes this work with and without a collector: the context that is passed on is always OpenTelemetry's
+//! current context. With a collector, entering a span makes its context the current one. Without a collector there are
+//! no OpenTelemetry spans: then [`super::span::RequestSpan::run`] makes the caller's context the current one, and it is
+//! passed on unchanged.
 
 use std::sync::OnceLock;
 
@@ -12,7 +12,7 @@ use opentelemetry::Context;
 use opentelemetry::propagation::{Extractor, Injector, TextMapPropagator};
 use opentelemetry_sdk::propagation::TraceContextPropagator;
 
-/// The trace context a request came with; an empty one where it has none or a broken one.
+/// The trace context of a request. Empty if the request has none or an invalid one.
 pub fn extract(headers: &HeaderMap) -> Context {
     if !headers.contains_key("traceparent") {
         return Context::new();
@@ -20,8 +20,8 @@ pub fn extract(headers: &HeaderMap) -> Context {
     propagator().extract_with_context(&Context::new(), &Headers(headers))
 }
 
-/// Writes the trace context of `span` into the headers of a request to be sent: the surrounding one, where
-/// the span is disabled or no collector is set; nothing if there is none.
+/// Writes the trace context of `span` into the headers of an outgoing request. If the span is disabled or there is no
+/// collector, writes the surrounding context. Writes nothing if there is no context.
 pub fn inject(span: &tracing::Span, headers: &mut HeaderMap) {
     span.in_scope(|| propagator().inject_context(&Context::current(), &mut HeadersMut(headers)));
 }
@@ -47,7 +47,7 @@ struct HeadersMut<'a>(&'a mut HeaderMap);
 
 impl Injector for HeadersMut<'_> {
     fn set(&mut self, key: &str, value: String) {
-        // The propagator also gives an empty tracestate; a header that says nothing is left out.
+        // The propagator also sets an empty tracestate. Such a header has no use and is left out.
         if value.is_empty() {
             return;
         }

@@ -6,29 +6,30 @@ use std::{
     time::{Duration, Instant},
 };
 
-/// The least time between two lines about the same.
+/// The minimum time between two lines of the same name.
 const EVERY: Duration = Duration::from_secs(1);
 
-/// Counts events by name and says when a line about them is due: at once for the first, then one a second at most. A
-/// flood that is refused must not become one of lines. Metrics count every event; this is for the log alone.
+/// Counts events by name and decides when a log line about them is due: at once for the first event, then at most one
+/// line a second. A flood of refused requests must not become a flood of log lines. This is only for the log: metrics
+/// count every event.
 #[derive(Debug, Default)]
 pub struct Sampled(Mutex<BTreeMap<&'static str, Seen>>);
 
 #[derive(Debug, Default)]
 struct Seen {
-    /// Events since the last line.
+    /// The number of events since the last line.
     count: u64,
     logged: Option<Instant>,
 }
 
 impl Sampled {
-    /// Nothing counted yet.
+    /// Creates a sampler without any events.
     #[must_use]
     pub const fn new() -> Self {
         Self(Mutex::new(BTreeMap::new()))
     }
 
-    /// Counts an event of this name. If a line is due, how many there were since the last one.
+    /// Counts an event of this name. If a line is due, returns the number of events since the last line.
     pub fn count(&self, name: &'static str) -> Option<u64> {
         self.count_at(name, Instant::now())
     }

@@ -1,8 +1,8 @@
-//! The spans that requests, calls and jobs run in: their names and attributes, in one place.
+//! The spans of requests, calls and jobs, with their names and attributes.
 //!
-//! Spans at the edge are of level ERROR, which says nothing of how they go: so a log filter of "warn" keeps
-//! them, and with them the request and trace id on each line it lets through. The `otel.*` fields, which mean
-//! nothing to a reader of logs, are set only where spans are sent to a collector.
+//! Spans at the edge always have the level ERROR, whether the request succeeds or not. So a log filter of "warn" keeps
+//! them, and each line that it lets through has the request id and the trace id. The `otel.*` fields have no use in
+//! logs, so they are set only if spans are sent to a collector.
 
 use std::future::Future;
 use std::sync::Arc;
@@ -19,19 +19,19 @@ use tracing_opentelemetry::OpenTelemetrySpanExt;
 
 use super::propagation;
 
-/// The span attribute that names the service whose work a span is.
+/// The span attribute with the name of the service that does the work.
 pub const SERVICE: &str = "souk.service";
 
-/// Whether spans of this process are sent to a collector.
+/// True if spans of this process are sent to a collector.
 static SENT: AtomicBool = AtomicBool::new(false);
 
-/// From now on spans are sent to a collector.
+/// Records that spans are now sent to a collector.
 pub(super) fn sent() {
     SENT.store(true, Ordering::Relaxed);
 }
 
-/// Which service the work belongs to. It travels in the context, so every span below inherits it: in
-/// `souk up` four services share a process and so cannot be told apart by the process's resource.
+/// The service that the work belongs to. It is part of the context, so every span below inherits it. In `souk up` four
+/// services share a process, so the resource of the process does not identify the service.
 #[derive(Debug, Clone)]
 pub(super) struct Service(pub(super) Arc<str>);
 
@@ -45,14 +45,13 @@ pub struct RequestSpan {
 /// A future that runs in a [`RequestSpan`].
 pub type InSpan<F> = WithContext<Instrumented<F>>;
 
-/// The span of an RPC that `service` ("order") serves; `rpc_service` is the full name
-/// (`souk.order.v1.OrderService`). Continues the trace that the request's headers name; `request_id` is
-/// recorded by the layer that knows it.
+/// The span of an RPC that `service` ("order") serves. `rpc_service` is the full name (`souk.order.v1.OrderService`).
+/// Continues the trace of the request's headers. The layer that knows the `request_id` records it.
 pub fn server(service: &str, rpc_service: &str, rpc_method: &str, headers: &HeaderMap) -> RequestSpan {
     let context = propagation::extract(headers);
     let sent = SENT.load(Ordering::Relaxed);
     let span = tracing::error_span!(
-        // Its caller may be of this process, and is in the headers as any other does.
+        // No parent: the trace comes from the headers, even if the caller is in this process.
         parent: None,
         "rpc",
         otel.name = sent.then(|| format!("{rpc_service}/{rpc_method}")),
@@ -69,7 +68,7 @@ pub fn server(service: &str, rpc_service: &str, rpc_method: &str, headers: &Head
     RequestSpan::continuing(span, service, context)
 }
 
-/// The span of an HTTP request that `service` ("gateway") serves; `route` is the template, such as
+/// The span of an HTTP request that `service` ("gateway") serves. `route` is the template, such as
 /// `/v1/orders/{order}`, never the path itself.
 pub fn http_server(service: &str, method: &http::Method, route: &str, headers: &HeaderMap) -> RequestSpan {
     let context = propagation::extract(headers);
@@ -90,7 +89,7 @@ pub fn http_server(service: &str, method: &http::Method, route: &str, headers: &
     RequestSpan::continuing(span, service, context)
 }
 
-/// The span of one run of a background job ("saga") of `service`: a trace of its own.
+/// The span of one run of a background job ("saga") of `service`. It begins a new trace.
 pub fn job(service: &str, job: &str) -> RequestSpan {
     let sent = SENT.load(Ordering::Relaxed);
     let span = tracing::error_span!(
@@ -106,8 +105,8 @@ pub fn job(service: &str, job: &str) -> RequestSpan {
     RequestSpan::continuing(span, service, Context::new())
 }
 
-/// The span of a call to another service, below the current span. Give it to [`propagation::inject`], run
-/// the call in it, then [`record_code`].
+/// The span of a call to another service, below the current span. Pass it to [`propagation::inject`], run the call in
+/// it, then call [`record_code`].
 pub fn client(rpc_service: &str, rpc_method: &str) -> Span {
     let sent = SENT.load(Ordering::Relaxed);
     tracing::info_span!(
@@ -122,9 +121,9 @@ pub fn client(rpc_service: &str, rpc_method: &str) -> Span {
     )
 }
 
-/// Notes the outcome of an RPC, for the collector, on its span: [`RequestSpan::span`] or that of [`client`].
-/// On the server's side only the codes that are the server's fault make the span an error, on the client's
-/// every one but OK, as OpenTelemetry's conventions have it.
+/// Records the outcome of an RPC on its span ([`RequestSpan::span`] or that of [`client`]), for the collector. As
+/// OpenTelemetry's conventions require, on the server's side only the codes that are the server's fault make the span
+/// an error; on the client's side, all codes but OK do.
 pub fn record_code(span: &Span, code: tonic::Code, server_side: bool) {
     if !SENT.load(Ordering::Relaxed) {
         return; // The span ends with this: no log line would show it.
@@ -146,7 +145,7 @@ pub fn record_code(span: &Span, code: tonic::Code, server_side: bool) {
     }
 }
 
-/// Notes the outcome of an HTTP request, for the collector, on its span; 5xx is an error.
+/// Records the outcome of an HTTP request on its span, for the collector. 5xx is an error.
 pub fn record_status(span: &Span, status: http::StatusCode) {
     if !SENT.load(Ordering::Relaxed) {
         return;
@@ -163,7 +162,7 @@ fn trace_of(context: &Context) -> Option<TraceId> {
 }
 
 impl RequestSpan {
-    /// The one around the code that runs now.
+    /// The span of the running code.
     #[must_use]
     pub fn current() -> Self {
         Self { span: Span::current(), context: Context::current() }
@@ -180,21 +179,21 @@ impl RequestSpan {
         Self { span, context }
     }
 
-    /// The span, to record on.
+    /// The span, for recording fields.
     pub fn span(&self) -> &Span {
         &self.span
     }
 
-    /// Does something short in the span, such as logging the outcome.
+    /// Runs a short function in the span, for example to log the outcome.
     pub fn in_scope<T>(&self, work: impl FnOnce() -> T) -> T {
         let _context = self.context.clone().attach();
         self.span.in_scope(work)
     }
 
-    /// Runs the future in the span. Whatever it sends with [`propagation::inject`] continues the trace.
-    /// A task it spawns does so only when run in [`RequestSpan::run`] too.
+    /// Runs the future in the span. Requests with [`propagation::inject`] continue the trace. A task that the future
+    /// spawns does so only if it is also run with [`RequestSpan::run`].
     pub fn run<F: Future>(&self, future: F) -> InSpan<F> {
-        // The span is entered inside the context, so its own context, where it has one, is the current one.
+        // The span is entered inside the context, so that the span's own context, if it has one, is the current one.
         future.instrument(self.span.clone()).with_context(self.context.clone())
     }
 }

@@ -1,5 +1,6 @@
-//! TLS to servers that are not souk's own: PostgreSQL, Redis, NATS, a collector. They have one shape of settings,
-//! [`ClientSettings`]: a private authority, or whom the system trusts; and a certificate for those that ask for one.
+//! TLS to servers that are not part of souk: PostgreSQL, Redis, NATS, a collector. They share one shape of settings,
+//! [`ClientSettings`]: an authority (a private one, or those that the system trusts), and a client certificate for
+//! servers that require one.
 
 use std::sync::Arc;
 
@@ -16,28 +17,28 @@ use tokio_rustls::rustls::{
 
 use super::{ClientSettings, TlsError, is_empty, read, rejected, require, roots, showing};
 
-/// The verification of a server's certificate.
+/// How a server's certificate is verified.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Verify {
-    /// Nothing: what is sent is hidden from those who only listen.
+    /// No verification. This protects against eavesdropping only.
     Nothing,
-    /// A trusted authority signed it, for any name.
+    /// The certificate must be signed by a trusted authority, but may be for any name.
     Chain,
-    /// A trusted authority signed it for the server's name.
+    /// The certificate must be signed by a trusted authority and be for the server's name.
     Full,
 }
 
 impl ClientSettings {
-    /// Whether nothing is set.
+    /// True if no setting is set.
     #[must_use]
     pub fn is_empty(&self) -> bool {
         [&self.ca, &self.certificate, &self.key].into_iter().all(|path| is_empty(path))
     }
 
-    /// What connections to a server are made with, by TLS 1.2 or newer.
+    /// The TLS configuration for connections to a server, with TLS 1.2 or later.
     ///
     /// # Errors
-    /// A file that cannot be read or used, or is missing.
+    /// If a file is missing, cannot be read or is invalid.
     pub fn connector(&self, verify: Verify) -> Result<ClientConfig, TlsError> {
         self.check_pair()?;
         let provider = Arc::new(aws_lc_rs::default_provider());
@@ -55,10 +56,10 @@ impl ClientSettings {
         showing(builder, &self.certificate, &self.key)
     }
 
-    /// The files' contents, for libraries that read them themselves. Both have been found usable.
+    /// The contents of the files, for libraries that parse PEM themselves. The contents have been validated.
     ///
     /// # Errors
-    /// A file that cannot be read or used, or is missing.
+    /// If a file is missing, cannot be read or is invalid.
     pub fn pem(&self) -> Result<Pem, TlsError> {
         self.connector(if is_empty(&self.ca) { Verify::Nothing } else { Verify::Full })?;
         let ca = if is_empty(&self.ca) { None } else { Some(read("ca", &self.ca)?) };
@@ -74,7 +75,7 @@ impl ClientSettings {
         require("key", &self.key, &[("certificate", &self.certificate)])
     }
 
-    /// The trusted authorities of server certificates.
+    /// The trusted authorities for server certificates.
     fn trusted(&self) -> Result<RootCertStore, TlsError> {
         if !is_empty(&self.ca) {
             return roots("ca", &self.ca);
@@ -85,19 +86,19 @@ impl ClientSettings {
     }
 }
 
-/// What is in the files of [`ClientSettings`].
+/// The contents of the files of [`ClientSettings`].
 #[derive(Clone)]
 pub struct Pem {
-    /// The authority; `None`: whom the system trusts.
+    /// The authority. `None`: the authorities that the system trusts.
     pub ca: Option<Vec<u8>>,
-    /// Our certificate and its key.
+    /// The client certificate and its key.
     pub identity: Option<(Vec<u8>, Vec<u8>)>,
 }
 
-/// Takes a certificate for whatever name. The handshake itself is checked as ever.
+/// Accepts a server certificate for any name. The signatures of the handshake are still verified.
 #[derive(Debug)]
 struct AnyName {
-    /// The trusted authorities. `None`: any.
+    /// The trusted authorities. `None`: any authority is trusted.
     roots: Option<RootCertStore>,
     provider: Arc<CryptoProvider>,
 }

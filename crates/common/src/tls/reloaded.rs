@@ -1,5 +1,4 @@
-//! Values that are made of files and reloaded when they change: certificates are renewed while a process
-//! runs.
+//! Values that are made from files and reloaded when the files change: certificates are renewed while a process runs.
 
 use std::{
     path::PathBuf,
@@ -12,10 +11,10 @@ use sha2::{Digest, Sha256};
 use super::TlsError;
 use crate::error::chain;
 
-/// The least time between two checks of the files, which happen when a connection is made.
+/// The minimum time between two checks of the files. A check happens when a connection is made.
 const LOOK_EVERY: Duration = Duration::from_secs(2);
 
-/// A value made of files.
+/// A value made from files.
 pub(super) struct Reloaded<T>(Arc<Inner<T>>);
 
 struct Inner<T> {
@@ -26,7 +25,7 @@ struct Inner<T> {
 
 struct State<T> {
     value: T,
-    /// Hash of the files as they were at the last look, good or not.
+    /// Hash of the files at the last check, whether they were valid or not.
     seen: [u8; 32],
     looked: Instant,
 }
@@ -38,15 +37,15 @@ impl<T> Clone for Reloaded<T> {
 }
 
 impl<T: Clone + Send + 'static> Reloaded<T> {
-    /// Makes it of these files.
+    /// Makes the value from these files.
     ///
     /// # Errors
-    /// Those of `make`.
+    /// The errors of `make`.
     pub fn load(
         files: Vec<PathBuf>,
         make: impl Fn() -> Result<T, TlsError> + Send + Sync + 'static,
     ) -> Result<Self, TlsError> {
-        // The hash first: files that change meanwhile are read again at the next look.
+        // The hash is computed first: if the files change while the value is made, the next check reads them again.
         let seen = hash(&files);
         let state = Mutex::new(State { value: make()?, seen, looked: Instant::now() });
         Ok(Self(Arc::new(Inner { files, make: Box::new(make), state })))
@@ -64,7 +63,7 @@ impl<T: Clone + Send + 'static> Reloaded<T> {
         };
         if !is_fresh {
             let inner = self.0.clone();
-            // A task that could not run is one that the end of the process cut off.
+            // The task fails to run only if the process is ending.
             match tokio::task::spawn_blocking(move || inner.look()).await {
                 Ok(Some(Ok(()))) => tracing::info!(files = ?self.0.files, "new TLS files loaded"),
                 Ok(Some(Err(error))) => {
@@ -79,7 +78,7 @@ impl<T: Clone + Send + 'static> Reloaded<T> {
 }
 
 impl<T> Inner<T> {
-    /// Makes it again where the files have changed since the last look. `None`: they have not.
+    /// Makes the value again if the files have changed since the last check. `None`: no change.
     fn look(&self) -> Option<Result<(), TlsError>> {
         let seen = hash(&self.files);
         if std::mem::replace(&mut self.lock().seen, seen) == seen {
@@ -93,7 +92,7 @@ impl<T> Inner<T> {
     }
 }
 
-/// Of what the files hold. One that cannot be read counts as empty.
+/// Hash of the contents of the files. A file that cannot be read counts as empty.
 fn hash(files: &[PathBuf]) -> [u8; 32] {
     let mut hash = Sha256::new();
     for file in files {

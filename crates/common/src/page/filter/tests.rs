@@ -1,4 +1,4 @@
-//! What is read, and what is said of the rest.
+//! Tests of valid filters, and of the errors of invalid ones.
 
 use proptest::prelude::*;
 
