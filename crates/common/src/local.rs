@@ -2,8 +2,8 @@
 //! HTTP/2.
 //!
 //! `souk up` gives all its services the same [`Local`]. The services still listen for other clients. A client also
-//! keeps a connection to such a server: it checks the server's health there, and uses it for streams. Streams need the
-//! connection, because the server must not be blocked in the middle of its work when a client does not read.
+//! keeps a network connection to such a server, for health checks and for streams. Streams use the connection because a
+//! client that does not read its stream must not block the server in the middle of its work.
 
 use std::{
     collections::HashMap,

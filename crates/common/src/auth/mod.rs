@@ -185,7 +185,7 @@ impl Grant {
 /// A caller who passed a method's access rule.
 #[derive(Debug, Clone)]
 pub struct Caller {
-    /// Who calls.
+    /// The caller's identity.
     pub identity: Identity,
     /// What they may reach.
     pub grant: Grant,

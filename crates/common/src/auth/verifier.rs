@@ -44,7 +44,7 @@ pub trait KeySource: Send + Sync + 'static {
 /// A caller's identity and the time of its expiry.
 #[derive(Debug, Clone)]
 pub struct Identified {
-    /// Who calls.
+    /// The caller's identity.
     pub identity: Identity,
     /// When the token expires (seconds since 1970). `None`: no token.
     expires: Option<i64>,

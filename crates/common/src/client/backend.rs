@@ -79,9 +79,9 @@ impl Backend {
 
     /// Returns a lease of the best address for a call: one that is up and not among the `tried`. If no address is up,
     /// returns the best of those that are connected, since it may still answer. If no address is connected, waits a
-    /// moment for a connection. Returns `None` if there is none in that time, or at once if all recent attempts failed:
-    /// then only the one attempt that each link makes at a time can bring the address back, and calls can only make it
-    /// start sooner.
+    /// moment for a connection. Returns `None` if there is none in that time, or at once if the last attempt to connect
+    /// failed just now for every address. This is a circuit breaker: each address has one attempt to connect at a time,
+    /// calls can only make it start sooner, and its success closes the breaker.
     pub(super) async fn acquire(&self, tried: &[SocketAddr]) -> Option<Lease> {
         if let Some(lease) = self.pick(tried) {
             return Some(lease);

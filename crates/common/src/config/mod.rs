@@ -85,7 +85,7 @@ impl Loader {
     /// Reads the `SOUK_*` variables of the process. They override all other sources.
     #[must_use]
     pub fn env(self) -> Self {
-        // Invalid Unicode is replaced with replacement characters. Such a value is refused later, as a wrong value.
+        // Invalid Unicode is replaced with replacement characters. The value is then refused as a wrong value.
         let read = |(name, value): (std::ffi::OsString, std::ffi::OsString)| {
             (name.to_string_lossy().into_owned(), value.to_string_lossy().into_owned())
         };

@@ -1,7 +1,7 @@
 //! Limits for the texts of a problem.
 //!
-//! Most problems contain words of the client: a field's name, a path, a value. Such words can be as long as the request
-//! and can occur several times. So every text of a problem is limited here, whatever its source.
+//! Most problems contain words of the client: a field's name, a path, a value. They can be as long as the request and
+//! can occur several times. So every text of a problem is limited here, whatever its source.
 use std::{borrow::Cow, fmt};
 
 pub use souk_contract::shorten;

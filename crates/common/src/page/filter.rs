@@ -5,7 +5,7 @@
 //!
 //! | field's kind | operators | value |
 //! |---|---|---|
-//! | text | `=` `!=` `:` (contains) | quoted, or bare where it has no space, quote, parenthesis, comma, `=`, `<`, `>` |
+//! | text | `=` `!=` `:` (contains) | quoted, or bare if it has no space, quote, parenthesis, comma, `=`, `<`, `>` |
 //! | enum | `=` `!=` | one of its values |
 //! | integer, money, time | `=` `!=` `<` `<=` `>` `>=` | `12`, `5.00`, an RFC 3339 time or a date (its first moment, UTC) |
 //!

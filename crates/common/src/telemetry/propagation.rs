@@ -47,7 +47,7 @@ struct HeadersMut<'a>(&'a mut HeaderMap);
 
 impl Injector for HeadersMut<'_> {
     fn set(&mut self, key: &str, value: String) {
-        // The propagator also sets an empty tracestate. Such a header has no use and is left out.
+        // The propagator also sets an empty tracestate header, which is useless. It is left out.
         if value.is_empty() {
             return;
         }
