@@ -3,7 +3,7 @@
 //!
 //! `price <= 5.00 AND title:"lantern" AND create_time > 2026-01-31T12:00:00Z`
 //!
-//! | field's kind | operators | value |
+//! | field type | operators | value |
 //! |---|---|---|
 //! | text | `=` `!=` `:` (contains) | quoted, or bare if it has no space, quote, parenthesis, comma, `=`, `<`, `>` |
 //! | enum | `=` `!=` | one of its values |

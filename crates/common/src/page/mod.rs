@@ -9,7 +9,7 @@
 //! # fn message(row: Row) -> String { row.title }
 //! # fn rows(_after: Option<(String, u32)>, _limit: i64) -> Vec<Row> { Vec::new() }
 //! # fn list(page_size: i32, page_token: &str, filter: &str) -> Result<(), page::PageError> {
-//! // Everything that makes this list another one, but neither page_size nor page_token.
+//! // Everything that identifies the list: all arguments except page_size and page_token.
 //! let query = ("products.list", filter, "title");
 //! let size = page::size(page_size);
 //! let after: Option<(String, u32)> = page::decode(page_token, &query)?;

@@ -140,7 +140,7 @@ pub enum ServerError {
     /// The files of `[server.tls]` cannot be read or are invalid.
     #[error("server.tls cannot be used")]
     Tls(#[from] tls::TlsError),
-    /// The listener has no address.
+    /// The address of the listener cannot be read.
     #[error("the listener failed")]
     Listener(#[from] std::io::Error),
 }
@@ -205,7 +205,7 @@ impl Server {
         self
     }
 
-    /// Reports SERVING only while this check succeeds.
+    /// Adds a readiness check: the health service reports SERVING only while it succeeds.
     #[must_use]
     pub fn ready_while<C, F>(mut self, check: C) -> Self
     where
