@@ -57,9 +57,9 @@ impl Serialize for Secret {
     }
 }
 
-/// True if a setting of this name is a secret. The program prints some settings of which it only knows the name (`souk
-/// check-config`, errors), so the name decides: `secret`, `password`, `token`, `private_key`, `api_key`, alone or after
-/// an underscore.
+/// True if a setting of this name is a secret. The program prints some settings of which it only knows the name
+/// (`souk check-config`, errors), so the name decides: `secret`, `password`, `token`, `private_key`, `api_key`, alone
+/// or after an underscore.
 pub fn is_secret(key: &str) -> bool {
     let name = key.rsplit('.').next().unwrap_or(key);
     ["secret", "password", "token", "private_key", "api_key"]

@@ -1,5 +1,5 @@
-//! Filters: the part of [AIP-160](https://google.aip.dev/160) that every store supports. A filter has terms `field
-//! operator value`, joined by `AND`:
+//! Filters: the part of [AIP-160](https://google.aip.dev/160) that every store supports. A filter has terms
+//! `field operator value`, joined by `AND`:
 //!
 //! `price <= 5.00 AND title:"lantern" AND create_time > 2026-01-31T12:00:00Z`
 //!
