@@ -1,5 +1,5 @@
-//! How a service is served, and what it keeps its data with: two database engines, migrations, batches that share a
-//! commit, the log of events, jobs.
+//! The common parts of a service: its server, and its storage with two database engines, migrations, batch writers, the
+//! event log and jobs.
 #![allow(clippy::duplicate_mod, reason = "a query file is compiled once for each engine")]
 
 pub mod coalesce;

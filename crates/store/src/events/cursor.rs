@@ -1,7 +1,8 @@
 //! A client's cursor: an encrypted position in the log.
 //!
-//! A client can neither read a position from a cursor, which would tell it how much a shop sells, nor make one up. All
-//! cursors are equally long, and no two are equal: else who asks again and again could count what happens in between.
+//! A client can neither read a position from a cursor, which would reveal how much a shop sells, nor forge a cursor.
+//! All cursors have the same length, and no two are equal; otherwise a client that repeats a request could count the
+//! events in between.
 
 use aws_lc_rs::aead::{AES_256_GCM_SIV, Aad, NONCE_LEN, Nonce, RandomizedNonceKey};
 use base64::{Engine, prelude::BASE64_URL_SAFE_NO_PAD};
@@ -14,29 +15,29 @@ use super::WatchError;
 /// The cursor of a stream that begins with the oldest event that is kept.
 pub(super) const START: &str = "start";
 
-/// A place in a log: behind an event.
+/// A place in a log: right after an event.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Place {
-    /// The event's position; 0 before the first.
+    /// The event's position; 0 if the place is before the first event.
     pub(super) position: i64,
-    /// Which event that is.
+    /// The mark of the event.
     pub(super) mark: Mark,
 }
 
-/// Tells an event from another that has its position: a log that was restored from a backup gives positions again.
-/// Zeros where no event is kept.
+/// Distinguishes an event from another one with the same position: a log that was restored from a backup assigns
+/// positions again. All zeros if no event is stored at the position.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub(super) struct Mark([u8; 4]);
 
 impl Mark {
-    /// The end of its id, which is random.
+    /// The last bytes of the event's id, which are random.
     pub(super) fn of(event: EventId) -> Self {
         let [.., a, b, c, d] = *event.uuid().as_bytes();
         Self([a, b, c, d])
     }
 }
 
-/// Writes and reads the cursors of one log.
+/// Encrypts and decrypts the cursors of one log.
 pub(super) struct Cursors {
     key: [u8; 32],
     /// A prefix of each cursor that distinguishes a cursor of another log from a damaged one.
@@ -44,7 +45,7 @@ pub(super) struct Cursors {
 }
 
 impl Cursors {
-    /// Of a service's log, in whose database this epoch was drawn.
+    /// Derives the keys of a service's log from the log's epoch.
     pub(super) fn new(source: &str, epoch: &[u8]) -> Self {
         let derive = |purpose: &str| {
             let parts = [purpose.as_bytes(), source.as_bytes(), epoch];
@@ -61,7 +62,7 @@ impl Cursors {
             .map_err(|_| Problem::internal().caused_by("no key of cursors"))
     }
 
-    /// The cursor of a place.
+    /// Encrypts a place to a cursor.
     pub(super) fn write(&self, place: Place) -> Result<String, Problem> {
         let mut sealed = [&place.position.to_be_bytes()[..], &place.mark.0].concat();
         let nonce = self
@@ -71,7 +72,7 @@ impl Cursors {
         Ok(BASE64_URL_SAFE_NO_PAD.encode([&self.epoch[..], &nonce.as_ref()[..], &sealed].concat()))
     }
 
-    /// The place of a cursor.
+    /// Decrypts a cursor to its place.
     pub(super) fn read(&self, cursor: &str) -> Result<Place, WatchError> {
         let mut bytes = [0; EPOCH + NONCE_LEN + PLACE + TAG];
         let length = BASE64_URL_SAFE_NO_PAD.decode_slice(cursor, &mut bytes);
@@ -111,7 +112,7 @@ mod tests {
         let cursors = Cursors::new("order", &[7; 32]);
         let (first, millionth) = (cursors.write(place(1)).unwrap(), cursors.write(place(1_000_000)).unwrap());
         assert_eq!((first.len(), millionth.len()), (59, 59));
-        // What two of the same place have in common is the epoch: 32 of 352 bits, 5 of 59 characters.
+        // Two cursors of the same place share only the epoch: 32 of 352 bits, 5 of 59 characters.
         let here = place(2);
         let [one, other] = [cursors.write(here).unwrap(), cursors.write(here).unwrap()];
         let common = one.bytes().zip(other.bytes()).take_while(|(one, other)| one == other).count();

@@ -1,4 +1,4 @@
-//! Sends each event to the watchers of its owner only. One reader of the log serves all of them, so that the cost of an
+//! Sends each event only to the watchers of its owner. One reader of the log serves all of them, so the cost of an
 //! event does not grow with the number of watchers.
 
 use std::{
@@ -13,18 +13,18 @@ use tokio::sync::broadcast;
 use super::{Event, Log};
 use crate::db::DbError;
 
-/// Events that wait for a stream to take them. One that falls further behind reads the log.
+/// The most events that wait for a stream to take them. A stream that falls further behind reads the log.
 const WAITING: usize = 16;
-/// The pause before the log is read again after a failure.
+/// The pause after a failure before the log is read again.
 const RETRY: Duration = Duration::from_secs(1);
 
-/// Who watches whose events.
+/// The watchers, by the owner of the events.
 #[derive(Default)]
 pub(super) struct Dispatch(Mutex<State>);
 
 #[derive(Default)]
 struct State {
-    /// Events up to this position have been handed out.
+    /// Events up to this position have been dispatched.
     reached: i64,
     owners: HashMap<UserId, broadcast::Sender<Arc<Event>>>,
 }
@@ -34,12 +34,12 @@ impl Dispatch {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Events before this position are not dispatched: nobody watches yet.
+    /// Starts at the end of the log: nobody watches yet, so earlier events are not dispatched.
     pub(super) fn begin(&self, head: i64) {
         self.state().reached = head;
     }
 
-    /// The position from which on events are to be read: `None` if there is nobody to hand them to.
+    /// The position after which events must be read; `None` if nobody watches.
     fn next(&self, head: i64) -> Option<i64> {
         let mut state = self.state();
         if state.owners.is_empty() {
@@ -53,7 +53,7 @@ impl Dispatch {
         let mut state = self.state();
         for event in events {
             if let Some(watching) = event.owner.and_then(|owner| state.owners.get(&owner)) {
-                // If it fails, the last of them has just left.
+                // Sending fails if the last watcher has just left. That does no harm.
                 let _ = watching.send(event.clone());
             }
             state.reached = event.position;
@@ -68,16 +68,16 @@ impl Dispatch {
     }
 }
 
-/// Gets one owner's events.
+/// A subscription to one owner's events.
 pub(super) struct Subscription {
     log: Log,
     owner: UserId,
-    /// `None` only while it is dropped.
+    /// `None` only while the subscription is dropped.
     receiver: Option<broadcast::Receiver<Arc<Event>>>,
 }
 
 impl Subscription {
-    /// To the events after the position that is told, too.
+    /// Subscribes, and returns the position after which the subscription gets events.
     pub(super) fn new(log: &Log, owner: UserId) -> (Self, i64) {
         let (receiver, reached) = log.dispatched().receiver(owner);
         (Self { log: log.clone(), owner, receiver: Some(receiver) }, reached)
@@ -87,7 +87,7 @@ impl Subscription {
         self.owner
     }
 
-    /// The next event. `None`: some were missed.
+    /// The next event; `None` if some were missed.
     pub(super) async fn next(&mut self) -> Option<Arc<Event>> {
         match &mut self.receiver {
             Some(receiver) => receiver.recv().await.ok(),
@@ -95,16 +95,16 @@ impl Subscription {
         }
     }
 
-    /// Begins again after the position that is told.
+    /// Subscribes again, and returns the position after which the subscription gets events.
     pub(super) fn renew(&mut self) -> i64 {
         let (receiver, reached) = self.log.dispatched().receiver(self.owner);
         self.receiver = Some(receiver);
         reached
     }
 
-    /// The position up to which the owner's events were all taken. `None`: some wait to be.
+    /// The position up to which all of the owner's events were taken; `None` if some still wait.
     pub(super) fn taken_up_to(&self) -> Option<i64> {
-        // In this order: what is handed out in between shows as waiting.
+        // The position is read first, so that an event that is dispatched in between counts as waiting.
         let reached = self.log.dispatched().state().reached;
         self.receiver.as_ref().is_some_and(broadcast::Receiver::is_empty).then_some(reached)
     }
@@ -121,7 +121,7 @@ impl Drop for Subscription {
 }
 
 impl Log {
-    /// Hands events out until the log stops.
+    /// Dispatches events until the log stops.
     pub(super) async fn dispatch(self) {
         let mut growth = self.growth();
         loop {
@@ -142,7 +142,7 @@ impl Log {
         }
     }
 
-    /// Whether there was anything to hand out.
+    /// Dispatches a page. Returns true if there was anything to dispatch.
     async fn dispatch_page(&self) -> Result<bool, DbError> {
         let head = self.head();
         let Some(position) = self.dispatched().next(head).filter(|position| *position < head) else {

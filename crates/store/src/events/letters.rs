@@ -17,11 +17,11 @@ use crate::db::{self, DbError};
 pub struct DeadLetter {
     /// The reader's name, for example `webhooks`.
     pub reader: String,
-    /// The service in whose log the event is, or was.
+    /// The service whose log has, or had, the event.
     pub source: String,
     /// The event.
     pub event: Event,
-    /// How often it was tried; 0 where it only follows another one of its subject.
+    /// Number of tries; 0 if it was set aside only because it follows another dead letter of its subject.
     pub tries: i32,
     /// Why the last try failed.
     pub last_error: Option<String>,
@@ -31,11 +31,11 @@ pub struct DeadLetter {
     pub last_tried: Option<DateTime<Utc>>,
     /// When it was set aside.
     pub set_aside: DateTime<Utc>,
-    /// When an operator asked to have it acted on after all.
+    /// When an operator requeued it.
     pub requeued: Option<DateTime<Utc>>,
 }
 
-/// An event that is tried in vain, as far as this replica knows.
+/// An event that keeps failing, as this replica has seen it.
 #[derive(Debug, Clone)]
 pub(super) struct Hopeless {
     position: i64,
@@ -54,13 +54,13 @@ impl Hopeless {
     }
 }
 
-/// Which dead letters of a source.
+/// Selects dead letters of a source.
 pub(crate) enum Which<'a> {
-    /// After one of a reader at a position, at most so many; from the first where `None`.
+    /// A page: at most so many after the letter of this reader and position; from the first one if `None`.
     After(Option<&'a (String, i64)>, i64),
-    /// A reader's at a position.
+    /// A reader's dead letter at a position.
     One(&'a str, i64),
-    /// A reader's first that is to be acted on.
+    /// A reader's first requeued dead letter.
     Requeued(&'a str),
 }
 
@@ -72,7 +72,7 @@ pub struct DeadLetters {
 }
 
 impl DeadLetters {
-    /// Those of this log, in the database where it is.
+    /// The dead letters of the readers of this log, in the log's database.
     #[must_use]
     pub fn of(log: &Log) -> Self {
         let counter = opentelemetry::global::meter("souk")
@@ -82,17 +82,17 @@ impl DeadLetters {
         Self { log: log.clone(), counter }
     }
 
-    /// A counter that begins at one shows no increase to Prometheus.
+    /// Initialises the counter with 0: Prometheus sees no increase in a counter that begins at 1.
     pub(super) fn begin(&self, reader: &'static str) {
         self.counter.add(0, &[KeyValue::new("reader", reader)]);
     }
 
-    /// The service whose log it is.
+    /// The service that the log belongs to.
     pub(super) fn source(&self) -> &'static str {
         self.log.source()
     }
 
-    /// A page, by reader and position, after one of them.
+    /// A page of dead letters, sorted by reader and position, beginning after one of them.
     ///
     /// # Errors
     /// If the database fails.
@@ -100,8 +100,8 @@ impl DeadLetters {
         self.find(Which::After(after.as_ref(), limit)).await
     }
 
-    /// Has a reader act on a dead letter, and on those behind it, with the oldest of its subject first. Returns it as
-    /// it is until then; `None` if it is not there.
+    /// Requeues a dead letter and all others of its subject, so that the reader processes them again, oldest first.
+    /// Returns the dead letter; `None` if it does not exist.
     ///
     /// # Errors
     /// If the database fails.
@@ -119,7 +119,7 @@ impl DeadLetters {
         Ok(found)
     }
 
-    /// Gives a dead letter up: its reader never acts on it. `false` if it is not there.
+    /// Deletes a dead letter: its reader never processes it. Returns `false` if it does not exist.
     ///
     /// # Errors
     /// If the database fails.
@@ -136,14 +136,14 @@ impl DeadLetters {
         db::read!(self.log.db(), |conn, q| -> Result<_, DbError> { Ok(q::dead_letters(conn, source, &which).await?) })
     }
 
-    /// Whether a reader has any.
+    /// True if a reader has any dead letters.
     pub(super) async fn any(&self, checkpoint: Checkpoint) -> Result<bool, DbError> {
         db::read!(self.log.db(), |conn, q| -> Result<_, DbError> {
             Ok(q::has_letters(conn, checkpoint.reader, checkpoint.source).await?)
         })
     }
 
-    /// Lets a reader act on the first that it shall. `false` if there is none.
+    /// Lets a reader process its first requeued dead letter. Returns `false` if there is none.
     pub(super) async fn act<R: Reader>(&self, reader: &R, checkpoint: Checkpoint) -> Result<bool, Stuck> {
         let Some(letter) = self.find(Which::Requeued(checkpoint.reader)).await?.pop() else { return Ok(false) };
         let place = Checkpoint { position: letter.event.position - 1, is_letter: true, ..checkpoint };
@@ -162,7 +162,7 @@ impl DeadLetters {
         Ok(true)
     }
 
-    /// Which of these events have a dead letter of their subject before them.
+    /// For each of these events: true if a dead letter of its subject precedes it.
     pub(super) async fn behind(&self, checkpoint: Checkpoint, events: &Events) -> Result<Vec<bool>, DbError> {
         let subjects = subjects(events);
         let lying = db::read!(self.log.db(), |conn, q| -> Result<_, DbError> {
@@ -172,7 +172,7 @@ impl DeadLetters {
         Ok(events.iter().map(|event| lying.contains(&*event.subject)).collect())
     }
 
-    /// Sets the event at a reader's turn aside.
+    /// Sets aside the event that is next for a reader.
     pub(super) async fn give_up(
         &self,
         checkpoint: Checkpoint,
@@ -201,12 +201,12 @@ impl DeadLetters {
         Ok(())
     }
 
-    /// Sets events at a reader's turn aside that have a dead letter of their subject before them.
+    /// Sets aside the next events of a reader if dead letters of their subjects precede them.
     pub(super) async fn follow(&self, checkpoint: Checkpoint, events: &Events) -> Result<(), DbError> {
         let Some(last) = events.last() else { return Ok(()) };
         let subjects = subjects(events);
         let done = db::write!(self.log.db(), |conn, q| -> Result<_, DbError> {
-            // Those before them may have been acted on meanwhile, but not from here on.
+            // Earlier letters may have been processed in the meantime, but none from here on: the checkpoint is locked.
             let held = q::hold(conn, checkpoint.reader, checkpoint.source).await?;
             let lying = q::lying(conn, checkpoint.reader, checkpoint.source, &subjects).await?;
             let before = |event: &Event| lying.iter().find(|(subject, _)| *subject == event.subject);
@@ -252,13 +252,13 @@ fn set_aside(checkpoint: Checkpoint, event: &Event) -> DeadLetter {
     }
 }
 
-/// Each subject once.
+/// The distinct subjects of events.
 fn subjects(events: &Events) -> Vec<&str> {
     let subjects: HashSet<&str> = events.iter().map(|event| &*event.subject).collect();
     subjects.into_iter().collect()
 }
 
-/// To the microsecond, as it is stored.
+/// The current time, truncated to the microsecond, as it is stored.
 fn now() -> DateTime<Utc> {
     Utc::now().trunc_subsecs(6)
 }

@@ -1,4 +1,4 @@
-//! A service's log: gives positions to what is committed, and lets readers have it.
+//! A service's log: assigns positions to committed events, and serves them to readers.
 
 use std::{collections::VecDeque, future::Future, sync::Arc, time::Duration};
 
@@ -24,13 +24,13 @@ use super::{
 };
 use crate::db::{self, Db, DbError};
 
-/// Makes the tables with an engine's own types.
+/// Declares the tables with an engine's own types.
 macro_rules! tables {
     ($id:ident, $time:ident) => {
         diesel::table! {
             use diesel::sql_types::*;
             events (number) {
-                // PostgreSQL's alone: in SQLite the position is the key.
+                // Only in PostgreSQL: in SQLite the position is the key.
                 number -> BigInt,
                 position -> Nullable<BigInt>,
                 id -> $id,
@@ -44,7 +44,7 @@ macro_rules! tables {
         }
         diesel::table! {
             use diesel::sql_types::*;
-            // One row.
+            // The table has one row.
             event_epoch (epoch) {
                 epoch -> Binary,
             }
@@ -81,14 +81,14 @@ macro_rules! tables {
 }
 pub(super) use tables;
 
-/// `[<service>.events]`.
+/// The section `[<service>.events]`.
 #[derive(Debug, Clone, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Settings {
-    /// How long events are kept, for readers that come back and for replay.
+    /// How long events are stored, for readers that reconnect and for replay.
     #[serde(with = "souk_common::config::duration")]
     pub retention: Duration,
-    /// How often events are looked for that other replicas of the service have written.
+    /// The interval at which the log looks for events that other replicas of the service have written.
     #[serde(with = "souk_common::config::duration")]
     pub poll: Duration,
 }
@@ -105,17 +105,19 @@ impl Settings {
     }
 }
 
-/// Events read at a time.
+/// Number of events read at a time.
 pub(super) const PAGE: i64 = 500;
-/// Events of one owner read at a time. Each stream that catches up holds some of its own.
+/// Number of events of one owner read at a time. Each stream that catches up holds this many.
 pub(super) const PAGE_OF_OWNER: i64 = 50;
-/// Events placed by one transaction.
+/// Number of events placed by one transaction.
 const PLACED_AT_ONCE: i64 = 5_000;
-/// What is written within this time is placed together.
+/// Events that are committed within this time are placed together.
 const GATHER: Duration = Duration::from_millis(5);
-/// The least time between two looks: where more and more is written, giving positions must not take more and more.
+/// The least time between two rounds of placing, so that the work of placing stays bounded when many events are
+/// written.
 const PACE: Duration = Duration::from_millis(40);
-/// The newest events are kept in memory, at most so many and so many bytes of them: most readers stand near the end.
+/// The newest events are cached in memory, up to this number and this many bytes, because most readers are near the
+/// end.
 const RECENT_EVENTS: usize = 2_048;
 const RECENT_BYTES: usize = 8 << 20;
 
@@ -130,7 +132,7 @@ struct Inner {
     notifier: Notifier,
     stop: CancellationToken,
     tasks: TaskTracker,
-    /// The last position that is known to be taken.
+    /// The last assigned position that is known here.
     head: watch::Sender<i64>,
     recent: Mutex<Recent>,
     cursors: Cursors,
@@ -142,7 +144,7 @@ struct Inner {
 pub struct Notifier(Arc<Notify>);
 
 impl Notifier {
-    /// Events were committed just now.
+    /// Reports that events were just committed.
     pub fn notify(&self) {
         self.0.notify_one();
     }
@@ -156,7 +158,7 @@ struct Recent {
 }
 
 impl Recent {
-    /// The events after a position, where they are all here.
+    /// The events after a position; `None` if they are not all cached.
     fn after(&self, position: i64) -> Option<Events> {
         let first = self.events.front()?.position;
         let skip = usize::try_from(position.checked_add(1)?.checked_sub(first)?).ok()?;
@@ -164,7 +166,7 @@ impl Recent {
         (!page.is_empty()).then_some(page)
     }
 
-    /// The event at a position, where it is here.
+    /// The event at a position; `None` if it is not cached.
     fn at(&self, position: i64) -> Option<&Event> {
         let first = self.events.front()?.position;
         let nth = usize::try_from(position.checked_sub(first)?).ok()?;
@@ -189,8 +191,8 @@ impl Recent {
 }
 
 impl Log {
-    /// The log of a service (`order`) in its database, whose migrations must have run, until `stop`. From now on it
-    /// gives positions to what is committed. Writers notify it.
+    /// Opens the log of a service (`order`) in its database, whose migrations must have run, until `stop`. From now on
+    /// the log assigns positions to committed events. Writers notify it.
     ///
     /// # Errors
     /// If the database fails.
@@ -221,36 +223,36 @@ impl Log {
         Ok(log)
     }
 
-    /// Runs something that reads the log until it stops.
+    /// Spawns a task that reads the log until the log stops.
     pub(super) fn spawn(&self, reading: impl Future<Output = ()> + Send + 'static) -> JoinHandle<()> {
         self.0.tasks.spawn(reading)
     }
 
-    /// Waits until nothing places or publishes events any more, after the stop.
+    /// After the stop, waits until all tasks that place or publish events have ended.
     pub async fn stopped(&self) {
         self.0.tasks.close();
         self.0.tasks.wait().await;
     }
 
-    /// The service whose log it is.
+    /// The service that the log belongs to.
     #[must_use]
     pub fn source(&self) -> &'static str {
         self.0.source
     }
 
-    /// How long events are kept.
+    /// How long events are stored.
     #[must_use]
     pub fn retention(&self) -> Duration {
         self.0.settings.retention
     }
 
-    /// The last position taken, as far as is known here.
+    /// The last assigned position, as far as this replica knows.
     #[must_use]
     pub fn head(&self) -> i64 {
         *self.0.head.borrow()
     }
 
-    /// Gives positions to what is committed, until the log stops.
+    /// Assigns positions to committed events, until the log stops.
     async fn place(self) {
         loop {
             let looked = Instant::now();
@@ -269,7 +271,7 @@ impl Log {
         }
     }
 
-    /// Places what waits for a position, and learns where the log ends. Whether anything was placed.
+    /// Places waiting events, and finds the end of the log. Returns true if any event was placed.
     pub(super) async fn look(&self) -> Result<bool, DbError> {
         let db = &self.0.db;
         if !db::read!(db, |conn, q| -> Result<_, DbError> { Ok(q::is_any_unplaced(conn).await?) })? {
@@ -290,17 +292,18 @@ impl Log {
         self.0.head.send_if_modified(|known| std::mem::replace(known, head) != head);
     }
 
-    /// Tells when the log has grown.
+    /// A receiver that is notified when the log has grown.
     pub(super) fn growth(&self) -> watch::Receiver<i64> {
         self.0.head.subscribe()
     }
 
-    /// The events after a position, in order; few enough to be held at a time. Empty at the end of the log.
+    /// The events after a position, in order; one page at most. Empty at the end of the log.
     ///
     /// # Errors
     /// If the database fails.
     pub async fn after(&self, position: i64) -> Result<Events, DbError> {
-        // Whoever comes while one reads waits for it, and then finds here what it has read.
+        // A caller that comes while another one reads waits here, and then finds what the other one has read in the
+        // cache.
         let mut recent = self.0.recent.lock().await;
         if let Some(page) = recent.after(position) {
             return Ok(page);
@@ -320,7 +323,7 @@ impl Log {
         Ok(page.into_iter().map(Arc::new).collect())
     }
 
-    /// The owner's events after a position, in order; few enough to be held by every stream at a time.
+    /// The owner's events after a position, in order; one small page at most, because every stream holds one.
     pub(super) async fn after_of(&self, position: i64, owner: UserId) -> Result<Events, DbError> {
         let page = db::read!(self.0.db, |conn, q| -> Result<_, DbError> {
             Ok(q::after_of(conn, owner, position, PAGE_OF_OWNER).await?)
@@ -328,7 +331,7 @@ impl Log {
         Ok(page.into_iter().map(Arc::new).collect())
     }
 
-    /// The mark of the event at a position. `None`: it is not kept.
+    /// The mark of the event at a position; `None` if the event is no longer stored.
     pub(super) async fn mark_at(&self, position: i64) -> Result<Option<Mark>, DbError> {
         if let Some(event) = self.0.recent.lock().await.at(position) {
             return Ok(Some(Mark::of(event.id)));
@@ -337,12 +340,12 @@ impl Log {
         Ok(id.map(Mark::of))
     }
 
-    /// The place behind a position.
+    /// The place after the event at a position.
     pub(super) async fn place_at(&self, position: i64) -> Result<Place, DbError> {
         Ok(Place { position, mark: self.mark_at(position).await?.unwrap_or_default() })
     }
 
-    /// The position of the oldest event that is kept; one past the end where none is.
+    /// The position of the oldest stored event; one past the end if none is stored.
     ///
     /// # Errors
     /// If the database fails.
@@ -351,8 +354,9 @@ impl Log {
         Ok(oldest.unwrap_or_else(|| self.head() + 1))
     }
 
-    /// Deletes events that have been kept long enough. Those that a reader of this database has still to read are kept
-    /// four times as long: a reader that is gone for good must not let the log grow for ever. Returns how many.
+    /// Deletes events that are older than the retention. Events that a reader of this database has not read yet are
+    /// kept four times as long; after that they are deleted too, so that a reader that is gone for good does not let
+    /// the log grow without end. Returns how many were deleted.
     ///
     /// # Errors
     /// If the database fails.
@@ -369,12 +373,12 @@ impl Log {
         })
     }
 
-    /// Wakes those who wait for it to grow: there is something else to do.
+    /// Wakes tasks that wait for the log to grow, because they have other work to do.
     pub(super) fn wake(&self) {
         self.0.head.send_modify(|_| {});
     }
 
-    /// Says when to stop following it.
+    /// The token that stops tasks that follow the log.
     pub(super) fn stop(&self) -> &CancellationToken {
         &self.0.stop
     }

@@ -1,4 +1,4 @@
-//! Events as the contract's messages, and the streams of them that services offer each other.
+//! Converts events to the messages of the contract, and implements the streams that services offer each other.
 
 use std::{pin::Pin, sync::Arc};
 
@@ -16,11 +16,11 @@ use tonic::Status;
 
 use super::{Begin, DeadLetter, DeadLetters, Event, Log, Step, timestamp};
 
-/// What `WatchEvents` answers with.
+/// The response stream of `WatchEvents`.
 pub type Responses = Pin<Box<dyn Stream<Item = Result<WatchEventsResponse, Status>> + Send>>;
 
 impl Event {
-    /// The event as a message; `source` is the service whose log it is in.
+    /// The event as a message. `source` is the service that has the event in its log.
     #[must_use]
     pub fn message(&self, source: &str) -> v1::Event {
         v1::Event {
@@ -52,9 +52,9 @@ impl DeadLetter {
     }
 }
 
-/// The answers of `EventService` about dead letters.
+/// Handlers of `EventService` for dead letters.
 impl DeadLetters {
-    /// Answers `ListDeadLetters`.
+    /// Handles `ListDeadLetters`.
     ///
     /// # Errors
     /// If the parent is another service, the page token is wrong, or the database fails.
@@ -71,7 +71,7 @@ impl DeadLetters {
         Ok(ListDeadLettersResponse { dead_letters, next_page_token })
     }
 
-    /// Answers `RequeueDeadLetter`.
+    /// Handles `RequeueDeadLetter`.
     ///
     /// # Errors
     /// If there is no such dead letter, or the database fails.
@@ -83,7 +83,7 @@ impl DeadLetters {
         requeued.map(|letter| letter.message()).ok_or_else(|| missing(request.name))
     }
 
-    /// Answers `DeleteDeadLetter`.
+    /// Handles `DeleteDeadLetter`.
     ///
     /// # Errors
     /// If there is no such dead letter, or the database fails.
@@ -95,7 +95,7 @@ impl DeadLetters {
         if gone { Ok(DeleteDeadLetterResponse {}) } else { Err(missing(request.name)) }
     }
 
-    /// The reader and the position in a resource name of ours.
+    /// The reader and the position in the resource name of a dead letter of this log.
     fn named<'a>(&self, name: &'a str) -> Option<(&'a str, i64)> {
         let own = name.strip_prefix("services/")?.strip_prefix(self.source())?.strip_prefix("/deadLetters/")?;
         let (reader, position) = own.rsplit_once('-')?;
@@ -112,10 +112,10 @@ fn missing(name: String) -> Problem {
 }
 
 impl Log {
-    /// Answers `WatchEvents`.
+    /// Handles `WatchEvents`.
     ///
     /// # Errors
-    /// If there is nothing to continue from.
+    /// If the stream cannot begin at the requested position.
     pub async fn respond(&self, request: WatchEventsRequest) -> Result<Responses, Problem> {
         let (source, types, data_types) = (self.source(), request.types, request.data_types);
         let among = |these: &[String], this: &String| these.is_empty() || these.contains(this);
@@ -124,7 +124,7 @@ impl Log {
             wanted.then(|| event.message(source))
         };
         let begin = match request.after_position {
-            // A stream that broke continues after its cursor, whatever its URL says.
+            // A client that reconnects sends its cursor, which overrides the position in the URL.
             Some(position) if request.cursor.is_empty() => Begin::After(position),
             _ => Begin::Cursor(&request.cursor),
         };

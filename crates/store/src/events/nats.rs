@@ -1,9 +1,9 @@
-//! Events in NATS JetStream, for anyone who follows them without asking souk: a stream for each service's log, with
-//! every event once, in the order of the log, and nothing else.
+//! Events in NATS JetStream, for clients that follow them without a connection to souk. Each service's log has a
+//! stream, which contains every event of the log once and in order, and nothing else.
 //!
-//! Only a log's relay writes into its stream, and each message says after which one it must come; so a message that was
-//! sent twice, by a relay whose answer was lost or by two replicas at a time, is refused by the server, however long ago
-//! the first was. In the stream, sequences follow positions at a fixed distance.
+//! Only a log's relay writes to its stream, and each message names the sequence that it must follow. So the server
+//! refuses a message that was sent twice (by a relay whose answer was lost, or by two replicas), however long ago the
+//! first one was. The difference between a sequence and its position is constant in a stream.
 
 use std::{sync::Arc, time::Duration};
 
@@ -27,39 +27,39 @@ use tokio::{sync::Mutex, task::JoinHandle};
 
 use super::{Checkpoint, Event, Events, Log, Reader, Stuck};
 
-/// `[events]`, the same for every service.
+/// The section `[events]`, which is the same for every service.
 #[derive(Debug, Clone, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Settings {
-    /// Where NATS is; empty: events are in the services' logs alone. May hold a password.
+    /// The URL of NATS. If it is empty, events are stored in the services' logs only. May contain a password.
     pub nats_url: Secret,
-    /// Whom NATS's certificate must be signed by, and what it is shown. If it says anything, or the URL begins with
-    /// `tls://`, there is no connection without TLS.
+    /// The authorities that may sign NATS's certificate, and the client's own certificate. If any of this is set, or
+    /// the URL begins with `tls://`, the connection requires TLS.
     #[serde(default)]
     pub nats_tls: ClientSettings,
 }
 
-/// How long NATS may take to say that it has a message.
+/// Timeout of NATS's acknowledgement of a message.
 const TIMEOUT: Duration = Duration::from_secs(5);
-/// The header with an event's position in its log.
+/// Name of the header with an event's position in its log.
 pub const POSITION: &str = "ce-position";
 
-/// NATS cannot be used as it is configured.
+/// The configuration of NATS is invalid.
 #[derive(Debug, thiserror::Error)]
 pub enum NatsError {
-    /// The URL is not one.
+    /// The URL is invalid.
     #[error("events.nats_url cannot be used")]
     Url(#[source] async_nats::ConnectError),
-    /// A certificate cannot be used.
+    /// A certificate is invalid.
     #[error("events.nats_tls.{} cannot be used", .0.setting())]
     Tls(#[source] TlsError),
 }
 
-/// Publishes a log's events, from its oldest on.
+/// Publishes a log's events, beginning with the oldest.
 pub struct Relay {
     log: Log,
     jetstream: Context,
-    /// Where the stream ends, as far as is known.
+    /// The end of the stream; `None` if it is not known.
     end: Mutex<Option<End>>,
 }
 
@@ -71,7 +71,7 @@ struct End {
 }
 
 impl Settings {
-    /// The section `[events]`.
+    /// Reads the section `[events]`.
     ///
     /// # Errors
     /// Names the setting that is wrong, and what would be right.
@@ -83,10 +83,10 @@ impl Settings {
         Ok(own)
     }
 
-    /// Begins to publish a log's events, where it is configured so, until the log stops. Waits for no connection.
+    /// If NATS is configured, publishes a log's events until the log stops. Does not wait for a connection.
     ///
     /// # Errors
-    /// If the URL is not one, or a certificate cannot be used.
+    /// If the URL or a certificate is invalid.
     pub async fn publish(&self, log: &Log) -> Result<Option<JoinHandle<()>>, NatsError> {
         let url = self.nats_url.expose();
         if url.is_empty() {
@@ -94,7 +94,7 @@ impl Settings {
         }
         let mut options = ConnectOptions::new().name(format!("souk {}", log.source())).retry_on_initial_connect();
         if !self.nats_tls.is_empty() {
-            // Read here once, so that what is wrong is said now and not at each attempt to connect.
+            // Read here once, so that an error is reported now and not at each attempt to connect.
             let pem = self.nats_tls.pem().map_err(NatsError::Tls)?;
             options = options.require_tls(true);
             if pem.ca.is_some() {
@@ -113,7 +113,7 @@ impl Settings {
     }
 }
 
-/// The stream of a service's events: `SOUK_ORDER`.
+/// The name of the stream of a service's events, for example `SOUK_ORDER`.
 #[must_use]
 pub fn stream(source: &str) -> String {
     format!("SOUK_{}", source.to_uppercase())
@@ -134,9 +134,9 @@ impl Reader for Relay {
             Some(end) => end,
             None => self.find_end(checkpoint).await?,
         };
-        // Until all of it is there, what is there is not known.
+        // The end of the stream is unknown until all messages are acknowledged.
         *known = None;
-        // In order on one connection, and answered in that order.
+        // The messages are sent in order on one connection, and acknowledged in that order.
         let mut answers = Vec::new();
         for event in events.iter().filter(|event| event.position > end.position) {
             let sequence = end.sequence.saturating_add_signed(event.position - end.position);
@@ -147,7 +147,7 @@ impl Reader for Relay {
         for answer in answers {
             match answer.await {
                 Ok(_) => {}
-                // Another replica was faster. The next turn looks how far it has come.
+                // Another replica was faster. The next turn finds out how far it has come.
                 Err(error) if error.kind() == PublishErrorKind::WrongLastSequence => return Ok(()),
                 Err(error) => return Err(failed(error)),
             }
@@ -167,7 +167,7 @@ impl Reader for Relay {
 }
 
 impl Relay {
-    /// Looks where the stream ends; makes it where it is not there.
+    /// Finds the end of the stream. Creates the stream if it does not exist.
     async fn find_end(&self, checkpoint: Checkpoint) -> Result<End, Stuck> {
         let source = self.log.source();
         let config = Config {
@@ -181,7 +181,7 @@ impl Relay {
         let stream = self.jetstream.get_or_create_stream(config).await.map_err(failed)?;
         let sequence = stream.cached_info().state.last_sequence;
         if stream.cached_info().state.messages == 0 {
-            // Nothing yet, or all of it is too old to be kept: it was published up to the checkpoint.
+            // The stream is empty, or all its messages have expired. Events up to the checkpoint were published.
             return Ok(End { sequence, position: checkpoint.position });
         }
         let last = stream.get_raw_message(sequence).await.map_err(failed)?;
@@ -192,7 +192,7 @@ impl Relay {
         Ok(End { sequence, position })
     }
 
-    /// An event as CloudEvents' binding to NATS has it, in binary mode.
+    /// Encodes an event by the NATS binding of CloudEvents, in binary mode.
     fn message(&self, event: &Event) -> PublishMessage {
         let mut headers = HeaderMap::new();
         headers.insert("ce-specversion", "1.0");

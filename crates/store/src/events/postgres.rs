@@ -1,5 +1,5 @@
-//! The log in PostgreSQL. Several transactions write at a time and commit in an order of their own, so a position is
-//! given afterwards, by one at a time.
+//! The log in PostgreSQL. Several transactions write at a time and commit in any order, so positions are assigned after
+//! the commit, by one transaction at a time.
 
 use diesel::{
     QueryResult, sql_query,
@@ -11,7 +11,7 @@ use super::{Checkpoint, Draft, Events};
 use crate::db::postgres::{Keep, Statement};
 
 pub(crate) type Conn = crate::db::postgres::Conn;
-/// Ids in SQL that is written as text.
+/// The type of an id in SQL text.
 pub(crate) type Id = Uuid;
 
 pub(crate) mod schema {
@@ -21,7 +21,7 @@ pub(crate) mod schema {
 #[path = "queries.rs"]
 pub(crate) mod queries;
 
-/// Adds events to the log as part of the transaction that makes them so.
+/// Appends events to the log, in the transaction of the change that they record.
 ///
 /// # Errors
 /// If the database fails.
@@ -34,8 +34,9 @@ pub async fn append(mut conn: &Conn, drafts: &[Draft]) -> QueryResult<()> {
     Ok(())
 }
 
-/// The text of a statement that adds events, to be part of a larger one. They are its first seven parameters, by [`bind`]; of
-/// further parameters that belong to them it says which, how they are called, and which events are added.
+/// The SQL text that inserts events, as a part of a larger statement. The events are the statement's first seven
+/// parameters, bound by [`bind`]. The macro's arguments name further parameters, their columns, and the condition that
+/// selects the events to insert.
 #[doc(hidden)]
 #[macro_export]
 macro_rules! __insert_events {
@@ -49,7 +50,7 @@ macro_rules! __insert_events {
             $columns,
             ", number) ",
             $condition,
-            // That of two events about one subject matters.
+            // The order matters if two events have the same subject.
             " ORDER BY number"
         )
     };
@@ -75,8 +76,8 @@ struct Head {
     last: i64,
 }
 
-/// Moves a checkpoint behind the last of these events, as part of the transaction that acts on them. `false` if the
-/// checkpoint is elsewhere by now: then somebody else has acted on them, and the transaction must do nothing.
+/// Moves a checkpoint to the last of these events, in the transaction that processes them. Returns `false` if the
+/// checkpoint has moved: then another replica has processed the events, and the transaction must do nothing.
 ///
 /// # Errors
 /// If the database fails.
@@ -85,20 +86,20 @@ pub async fn advance(conn: &mut Conn, checkpoint: Checkpoint, events: &Events) -
     queries::advance(conn, checkpoint, last.position).await
 }
 
-/// Whether events wait for a position.
+/// True if events wait for a position.
 pub(crate) async fn is_any_unplaced(conn: &mut Conn) -> QueryResult<bool> {
     use diesel::{ExpressionMethods, QueryDsl};
     let waiting = schema::events::table.filter(schema::events::position.is_null());
     diesel::select(diesel::dsl::exists(waiting)).get_result(conn).await
 }
 
-/// Gives events that are committed their positions, at most `limit`. Returns the last position given, and how many it
-/// gave now.
+/// Assigns positions to committed events, at most `limit`. Returns the last assigned position, and how many were
+/// assigned now.
 ///
-/// An event about a subject is written while its transaction holds the subject's row, so the one before it was
-/// committed by then, and has a lower number: by number, what is there to see is in order.
+/// A transaction writes an event while it holds the lock of the subject's row. So an earlier event of the subject was
+/// committed by then and has a lower number: sorted by number, the visible events of a subject are in order.
 pub(crate) async fn place(conn: &mut Conn, limit: i64) -> QueryResult<(i64, i64)> {
-    // A statement of its own: the next one then sees what whoever held the lock before has placed.
+    // A separate statement, so that the next one sees what the previous holder of the lock has placed.
     let head: Head = sql_query("SELECT last FROM event_head FOR UPDATE").kept().get_result(conn).await?;
     let placed: Head = sql_query(
         "WITH waiting AS (
@@ -117,7 +118,7 @@ pub(crate) async fn place(conn: &mut Conn, limit: i64) -> QueryResult<(i64, i64)
     Ok((placed.last, placed.last - head.last))
 }
 
-/// The last position given.
+/// The last assigned position.
 pub(crate) async fn head(conn: &mut Conn) -> QueryResult<i64> {
     let head: Head = sql_query("SELECT last FROM event_head").kept().get_result(conn).await?;
     Ok(head.last)

@@ -65,33 +65,33 @@ pub(crate) async fn after_of(conn: &mut Conn, owner: UserId, position: i64, limi
     Ok(rows.into_iter().map(Event::from).collect())
 }
 
-/// The id of the event at a position, where it is kept.
+/// The id of the event at a position, if the event is still stored.
 pub(crate) async fn id_at(conn: &mut Conn, position: i64) -> QueryResult<Option<EventId>> {
     events::table.filter(events::position.eq(position)).select(events::id).first(conn).await.optional()
 }
 
-/// What was drawn for the log when its tables were made.
+/// The log's epoch: random bytes that were chosen when its tables were created.
 pub(crate) async fn epoch(conn: &mut Conn) -> QueryResult<Vec<u8>> {
     event_epoch::table.select(event_epoch::epoch).first(conn).await
 }
 
-/// The position of the oldest event that is kept.
+/// The position of the oldest stored event.
 pub(crate) async fn oldest(conn: &mut Conn) -> QueryResult<Option<i64>> {
     events::table.select(diesel::dsl::min(events::position)).first(conn).await
 }
 
-/// Deletes events from before a time, up to a position. Returns how many.
+/// Deletes events older than `before`, up to a position. Returns how many.
 pub(crate) async fn forget(conn: &mut Conn, before: DateTime<Utc>, up_to: i64) -> QueryResult<u64> {
     let old = events::table.filter(events::position.le(up_to)).filter(events::created_at.lt(before));
     Ok(diesel::delete(old).execute(conn).await? as u64)
 }
 
-/// Up to where a reader has read a source.
+/// A reader's checkpoint in a source: the position up to which it has read.
 pub(crate) async fn checkpoint(conn: &mut Conn, reader: &str, source: &str) -> QueryResult<Option<i64>> {
     event_readers::table.find((reader, source)).select(event_readers::position).first(conn).await.optional()
 }
 
-/// The lowest position that any reader of a source has come to.
+/// The lowest checkpoint of all readers of a source.
 pub(crate) async fn hindmost(conn: &mut Conn, source: &str) -> QueryResult<Option<i64>> {
     let readers = event_readers::table.filter(event_readers::source.eq(source));
     readers.select(diesel::dsl::min(event_readers::position)).first(conn).await
@@ -105,11 +105,12 @@ pub(crate) async fn take_seat(conn: &mut Conn, reader: &str, source: &str, posit
     Ok(())
 }
 
-/// Moves a reader's checkpoint to a later position, or removes a dead letter. `false` if it was not there: somebody
-/// else was faster.
+/// Moves a reader's checkpoint to a later position, or removes a dead letter. Returns `false` if the checkpoint or
+/// letter is no longer there: another replica was faster.
 pub(crate) async fn advance(conn: &mut Conn, checkpoint: Checkpoint, to: i64) -> QueryResult<bool> {
     if checkpoint.is_letter {
-        // Whoever sets others of its subject aside waits until this is done, or this for them.
+        // The lock makes a transaction that sets aside later events of the subject wait for this one, or this one for
+        // it.
         hold(conn, checkpoint.reader, checkpoint.source).await?;
         return remove(conn, checkpoint.reader, checkpoint.source, to).await;
     }
@@ -119,20 +120,20 @@ pub(crate) async fn advance(conn: &mut Conn, checkpoint: Checkpoint, to: i64) ->
     Ok(diesel::update(row).set(event_readers::position.eq(to)).execute(conn).await? == 1)
 }
 
-/// A reader's position, which nobody else changes until the transaction ends.
+/// Locks a reader's checkpoint until the transaction ends, and returns its position.
 pub(crate) async fn hold(conn: &mut Conn, reader: &str, source: &str) -> QueryResult<Option<i64>> {
     let row = diesel::update(event_readers::table.find((reader, source)));
     let held = row.set(event_readers::position.eq(event_readers::position)).returning(event_readers::position);
     held.get_result(conn).await.optional()
 }
 
-/// Whether a reader has any dead letters.
+/// True if a reader has any dead letters.
 pub(crate) async fn has_letters(conn: &mut Conn, reader: &str, source: &str) -> QueryResult<bool> {
     let own = letters::table.filter(letters::reader.eq(reader)).filter(letters::source.eq(source));
     diesel::select(diesel::dsl::exists(own)).get_result(conn).await
 }
 
-/// Those of these subjects of which a reader has dead letters, and whether these are to be acted on.
+/// Returns those of these subjects that have dead letters of this reader, and whether the letters are requeued.
 pub(crate) async fn lying(
     conn: &mut Conn,
     reader: &str,
@@ -144,7 +145,7 @@ pub(crate) async fn lying(
     found.load(conn).await
 }
 
-/// Writes a dead letter.
+/// Stores a dead letter.
 pub(crate) async fn set_aside(conn: &mut Conn, letter: &DeadLetter) -> QueryResult<()> {
     let event = &letter.event;
     let row = (
@@ -168,7 +169,7 @@ pub(crate) async fn set_aside(conn: &mut Conn, letter: &DeadLetter) -> QueryResu
     Ok(())
 }
 
-/// Dead letters, by reader and position.
+/// Dead letters, sorted by reader and position.
 pub(crate) async fn dead_letters(conn: &mut Conn, source: &str, which: &Which<'_>) -> QueryResult<Vec<DeadLetter>> {
     type Place = (String, String, i64, EventId, String, String, String, Vec<u8>, DateTime<Utc>);
     type Tried = (i32, Option<String>, Option<DateTime<Utc>>, Option<DateTime<Utc>>);
@@ -207,14 +208,14 @@ pub(crate) async fn dead_letters(conn: &mut Conn, source: &str, which: &Which<'_
     let letter = |(place, tried, (set_aside, requeued)): (Place, Tried, Set)| {
         let (reader, source, position, id, kind, subject, data_type, data, time) = place;
         let (tries, last_error, first_tried, last_tried) = tried;
-        // Nobody watches dead letters.
+        // Nobody watches dead letters, so the owner is not stored.
         let event = Event { position, id, kind, subject, owner: None, data_type, data: data.into(), time };
         DeadLetter { reader, source, event, tries, last_error, first_tried, last_tried, set_aside, requeued }
     };
     Ok(rows.into_iter().map(letter).collect())
 }
 
-/// Has all of a reader's dead letters of a subject acted on, or no longer.
+/// Requeues all of a reader's dead letters of a subject, or cancels that.
 pub(crate) async fn requeue(
     conn: &mut Conn,
     (reader, source, subject): (&str, &str, &str),
@@ -226,7 +227,7 @@ pub(crate) async fn requeue(
     Ok(())
 }
 
-/// Writes another try of a dead letter down, and why it failed.
+/// Records another try of a dead letter, and why it failed.
 pub(crate) async fn tried_again(conn: &mut Conn, letter: &DeadLetter, why: &str, at: DateTime<Utc>) -> QueryResult<()> {
     let row = diesel::update(letters::table.find((&letter.reader, &letter.source, letter.event.position)));
     let tried = (
@@ -239,7 +240,7 @@ pub(crate) async fn tried_again(conn: &mut Conn, letter: &DeadLetter, why: &str,
     Ok(())
 }
 
-/// Takes a dead letter away. `false` if it is not there.
+/// Deletes a dead letter. Returns `false` if there is none.
 pub(crate) async fn remove(conn: &mut Conn, reader: &str, source: &str, position: i64) -> QueryResult<bool> {
     let row = diesel::delete(letters::table.find((reader, source, position)));
     Ok(row.execute(conn).await? == 1)

@@ -1,4 +1,4 @@
-//! Readers that act on every event once: up to where each has read is stored with what it did.
+//! Readers that process every event once. A reader's checkpoint is stored together with its effects.
 
 use std::{future::Future, sync::Arc, time::Duration};
 
@@ -16,12 +16,12 @@ pub struct Checkpoint {
     pub source: &'static str,
     /// The position of the last event that it processed.
     pub position: i64,
-    /// Whether it stands for a dead letter, which is processed apart from the log.
+    /// True if it represents a dead letter, which is processed apart from the log.
     pub(super) is_letter: bool,
 }
 
-/// Why a reader could not process events. It retries: for ever if something is unreachable, for a while if an event is
-/// at fault.
+/// Why a reader could not process events. It retries: without end if something is unreachable, for a limited time if an
+/// event cannot be processed.
 #[derive(Debug, thiserror::Error)]
 pub enum Stuck {
     /// The database failed.
@@ -30,7 +30,7 @@ pub enum Stuck {
     /// The effect failed.
     #[error("{0}")]
     Other(String),
-    /// One event fails, however often it is tried.
+    /// One event fails at every try.
     #[error("the event at position {position}: {why}")]
     Event {
         /// The position of the event.
@@ -45,7 +45,7 @@ pub trait Reader: Send + Sync + 'static {
     /// Its name, for example `webhooks`.
     fn name(&self) -> &'static str;
 
-    /// Whether a new reader begins with the oldest event that is kept. If not, it begins with new events.
+    /// True if a new reader begins with the oldest stored event. If false, it begins with new events.
     fn begins_with_the_oldest(&self) -> bool {
         false
     }
@@ -56,20 +56,22 @@ pub trait Reader: Send + Sync + 'static {
         Duration::from_secs(300)
     }
 
-    /// Processes events, which follow each other right after the checkpoint, and moves the checkpoint to the last of
+    /// Processes consecutive events, which begin right after the checkpoint, and moves the checkpoint to the last of
     /// them.
     ///
-    /// Effects in the database happen in the same transaction as [`advance`](postgres::advance). If `advance` says that
-    /// the checkpoint has moved, another replica has processed these events, and nothing must be done. Effects
+    /// Effects in the database must be in the same transaction as [`advance`](postgres::advance). If `advance` returns
+    /// `false`, the checkpoint has moved: another replica has processed these events, and nothing must be done. Effects
     /// elsewhere must be idempotent.
     fn act(&self, checkpoint: Checkpoint, events: &Events) -> impl Future<Output = Result<(), Stuck>> + Send;
 }
 
-/// The longest pause between two tries of a reader that fails: it continues soon after what it needs is back.
+/// The longest pause between two tries of a reader that fails. A reader continues within this time after a dependency
+/// has recovered.
 const MAX_PAUSE: Duration = Duration::from_secs(5);
 
 impl Log {
-    /// Lets a reader act on every event of the log from its checkpoint on, until the log stops. Several replicas may do so at a time: each event is acted on once.
+    /// Lets a reader process every event of the log from its checkpoint on, until the log stops. Several replicas may
+    /// do so at the same time: each event is processed once.
     pub async fn serve<R: Reader>(self, reader: Arc<R>) {
         let mut growth = self.growth();
         let letters = DeadLetters::of(&self);
@@ -103,7 +105,7 @@ impl Log {
         }
     }
 
-    /// Lets a reader act once. `false` if there was nothing to act on.
+    /// Runs one turn of a reader. Returns `false` if there was nothing to process.
     async fn turn<R: Reader>(
         &self,
         reader: &R,
@@ -111,7 +113,8 @@ impl Log {
         hopeless: &mut Option<Hopeless>,
     ) -> Result<bool, Stuck> {
         let checkpoint = self.checkpoint(reader.name(), reader.begins_with_the_oldest()).await?;
-        // After the checkpoint: letters that are written later move it, and then it is no one's to act on from here.
+        // Read after the checkpoint: if a letter is set aside later, that moves the checkpoint, and this turn's
+        // `advance` fails.
         let any = letters.any(checkpoint).await?;
         if any && letters.act(reader, checkpoint).await? {
             return Ok(true);
@@ -135,7 +138,7 @@ impl Log {
             Err(Stuck::Event { position, why }) => (position, why),
             Err(stuck) => return Err(stuck),
         };
-        // What comes before it need not wait.
+        // The events before the failing one need not wait.
         let before: Events = events.iter().take_while(|event| event.position < position).cloned().collect();
         if !before.is_empty() {
             reader.act(checkpoint, &before).await?;
@@ -151,8 +154,7 @@ impl Log {
         }
     }
 
-    /// A reader's checkpoint. If it has none, it gets one before the oldest event that is kept, or at the end of the
-    /// log.
+    /// A reader's checkpoint. If it has none, one is created: before the oldest stored event, or at the end of the log.
     ///
     /// # Errors
     /// If the database fails.
@@ -173,7 +175,7 @@ impl Log {
         Ok(Checkpoint { reader, source, position, is_letter: false })
     }
 
-    /// Moves a checkpoint behind the last of these events, for readers whose acts are not in this database.
+    /// Moves a checkpoint to the last of these events, for readers whose effects are not in this database.
     ///
     /// # Errors
     /// If the database fails.

@@ -1,4 +1,4 @@
-//! The log in SQLite. One transaction writes at a time, so the row's number is the position.
+//! The log in SQLite. Only one transaction writes at a time, so the row's number is the position.
 
 use diesel::{ExpressionMethods, QueryResult, RunQueryDsl as Blocking, sql_query, sql_types::BigInt};
 use diesel_async::RunQueryDsl;
@@ -6,7 +6,7 @@ use diesel_async::RunQueryDsl;
 use super::{Checkpoint, Draft, Events};
 
 pub(crate) type Conn = crate::db::sqlite::Conn;
-/// Ids in SQL that is written as text.
+/// The type of an id in SQL text.
 pub(crate) type Id = diesel::sql_types::Binary;
 
 pub(crate) mod schema {
@@ -16,7 +16,7 @@ pub(crate) mod schema {
 #[path = "queries.rs"]
 pub(crate) mod queries;
 
-/// Adds events to the log as part of the transaction that makes them so.
+/// Appends events to the log, in the transaction of the change that they record.
 ///
 /// # Errors
 /// If the database fails.
@@ -28,7 +28,7 @@ pub async fn append(conn: &mut Conn, drafts: &[Draft]) -> QueryResult<()> {
     conn.spawn_blocking(move |conn| append_blocking(conn, &drafts)).await
 }
 
-/// [`append`] for code that is on a blocking thread already.
+/// [`append`] for code that already runs on a blocking thread.
 ///
 /// # Errors
 /// If the database fails.
@@ -49,8 +49,8 @@ pub fn append_blocking(conn: &mut diesel::SqliteConnection, drafts: &[Draft]) ->
     Ok(())
 }
 
-/// Moves a checkpoint behind the last of these events, as part of the transaction that acts on them. `false` if the
-/// checkpoint is elsewhere by now: then somebody else has acted on them, and the transaction must do nothing.
+/// Moves a checkpoint to the last of these events, in the transaction that processes them. Returns `false` if the
+/// checkpoint has moved: then another replica has processed the events, and the transaction must do nothing.
 ///
 /// # Errors
 /// If the database fails.
@@ -59,17 +59,17 @@ pub async fn advance(conn: &mut Conn, checkpoint: Checkpoint, events: &Events) -
     queries::advance(conn, checkpoint, last.position).await
 }
 
-/// Whether events wait for a position: they have it from the start.
+/// True if events wait for a position. In SQLite they have it from the start.
 pub(crate) async fn is_any_unplaced(_: &mut Conn) -> QueryResult<bool> {
     Ok(false)
 }
 
-/// Gives events their positions: they have them from the start.
+/// Gives events their positions. In SQLite they have them from the start.
 pub(crate) async fn place(conn: &mut Conn, _: i64) -> QueryResult<(i64, i64)> {
     Ok((head(conn).await?, 0))
 }
 
-/// The last position given, whether or not its event is still kept.
+/// The last assigned position, even if its event is no longer stored.
 pub(crate) async fn head(conn: &mut Conn) -> QueryResult<i64> {
     #[derive(diesel::QueryableByName)]
     struct Head {

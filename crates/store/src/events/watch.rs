@@ -18,31 +18,31 @@ use super::{
 };
 use crate::db::DbError;
 
-/// Why a log cannot be followed from a position. The texts are shown to customers, so they contain no position.
+/// Why a log cannot be followed from a position. Customers see the texts, so they contain no position.
 #[derive(Debug, thiserror::Error)]
 pub enum WatchError {
-    /// It is not a cursor of ours.
+    /// The text is not a valid cursor.
     #[error(
         "must be the last answer's `cursor`, to go on after it; `start`, to begin with the oldest event that is kept; or \
          empty, to begin with what comes"
     )]
     Malformed,
-    /// It is the cursor of another log.
+    /// The cursor belongs to another log.
     #[error("the cursor is of another log: of another service, or of a database that was recreated since")]
     OtherLog,
-    /// The log had gone on to this place once, and no longer has.
+    /// The log had reached this position once, and no longer has: it was restored from a backup.
     #[error("the cursor is of events that the log no longer has: its database was restored from a backup since")]
     Restored,
-    /// What came after the place is no longer kept.
+    /// The events after the cursor are no longer stored.
     #[error("the cursor is too old: what came after it is no longer kept")]
     Expired,
-    /// What came after the position is no longer kept.
+    /// The events after the position are no longer stored.
     #[error("is too low: events are kept after position {oldest}")]
     Forgotten {
-        /// The lowest position that can be gone on after.
+        /// The lowest position after which a stream can begin.
         oldest: i64,
     },
-    /// There is no such position yet.
+    /// The log has not reached this position yet.
     #[error("is beyond the end of the log, which is at position {head}")]
     Beyond {
         /// The last position.
@@ -72,33 +72,35 @@ impl From<WatchError> for Problem {
     }
 }
 
-/// Where a stream begins.
+/// The start of a stream.
 #[derive(Debug, Clone, Copy)]
 pub enum Begin<'a> {
-    /// Where a client says: after its cursor; `start`: with the oldest event that is kept; empty: with what comes.
+    /// As the client requests: after its cursor; `start`: with the oldest stored event; empty: with new events.
     Cursor(&'a str),
-    /// After a position, for those who may know one.
+    /// After a position, for callers that may know positions.
     After(i64),
 }
 
-/// How far a stream has come.
+/// A step of a stream.
 #[derive(Debug, Clone)]
 pub struct Step<T> {
-    /// The cursor to continue after.
+    /// The cursor from which a client can resume.
     pub cursor: String,
-    /// What was picked there. `None`: nothing for this stream; its first step is so, and one now and then.
+    /// The selected part of the event. `None` if there is none: in the first step, and in one now and then.
     pub found: Option<T>,
 }
 
-/// A stream without events sends its position at least this often, so that its client's cursor stays fresh.
+/// The longest time without a message on a stream. An idle stream sends its cursor, so that the client's cursor stays
+/// fresh.
 const SIGN_OF_LIFE: Duration = Duration::from_secs(60);
 
 impl Log {
-    /// Follows the log until it stops, passing over events of which nothing is picked; if an `owner` is named, its
-    /// events alone, which costs nothing for those of others. The first step says where the stream begins.
+    /// Follows the log until it stops, and skips events from which `pick` selects nothing. If an `owner` is given, only
+    /// the owner's events are read; other events then cost nothing. The first step has the cursor of the stream's
+    /// start.
     ///
     /// # Errors
-    /// If there is nothing to continue from.
+    /// If the stream cannot begin at the requested position.
     pub async fn watch<T, P>(
         &self,
         begin: Begin<'_>,
@@ -109,7 +111,7 @@ impl Log {
         P: Fn(Arc<Event>) -> Option<T> + Send + 'static,
         T: Send,
     {
-        // Before the place is known, so that nothing is missed between the two.
+        // Subscribes before the start is known, so that no event between the two is missed.
         let mut source = match owner {
             Some(owner) => {
                 let (subscription, reached) = Subscription::new(self, owner);
@@ -137,7 +139,7 @@ impl Log {
             Begin::Cursor(cursor) => cursor,
         };
         if cursor.is_empty() {
-            // What was committed before has its position then, and is no part of the stream.
+            // Events that were committed before get their positions now, and are not part of the stream.
             self.look().await?;
             return Ok(self.place_at(self.head()).await?);
         }
@@ -153,7 +155,7 @@ impl Log {
         }
         match self.mark_at(place.position).await? {
             Some(mark) if mark != place.mark => Err(WatchError::Restored),
-            // The same event, or one that is just no longer kept.
+            // The same event, or one that has just been deleted.
             _ => Ok(place),
         }
     }
@@ -170,7 +172,7 @@ impl Log {
         Ok(self.place_at(position).await?)
     }
 
-    /// Where the log ends. Another replica of the service may have given out a position that this one has not seen yet.
+    /// The end of the log. Another replica of the service may have assigned a position that this one has not seen yet.
     async fn known_to(&self, position: i64) -> Result<i64, DbError> {
         if position > self.head() {
             self.look().await?;
@@ -179,14 +181,14 @@ impl Log {
     }
 }
 
-/// Where a stream's events come from.
+/// The source of a stream's events.
 enum Source {
-    /// The log, whenever it has grown.
+    /// The log, read whenever it has grown.
     All(Receiver<i64>),
     /// The dispatch of one owner's events.
     Own {
         subscription: Subscription,
-        /// Events up to this position were handed out before, and must be read from the log.
+        /// Events up to this position were dispatched before, and must be read from the log.
         behind: Option<i64>,
     },
 }
@@ -197,7 +199,7 @@ struct Follower<P> {
     pick: P,
     place: Place,
     page: VecDeque<Arc<Event>>,
-    /// When the client last got a position.
+    /// When the client last got a cursor.
     told: Option<Instant>,
 }
 
@@ -237,7 +239,7 @@ impl<P> Follower<P> {
 }
 
 impl Source {
-    /// Waits for events after a position. May be dropped at any time.
+    /// Waits for events after a position. This future may be dropped at any time.
     async fn more(&mut self, log: &Log, position: i64) -> Result<VecDeque<Arc<Event>>, Status> {
         match self {
             Self::All(growth) => loop {
@@ -263,7 +265,7 @@ impl Source {
                 loop {
                     match subscription.next().await {
                         Some(event) if event.position > position => return Ok(VecDeque::from([event])),
-                        // It was among those that were read.
+                        // The event was among those that were read.
                         Some(_) => {}
                         None => {
                             *behind = Some(subscription.renew());
@@ -275,7 +277,7 @@ impl Source {
         }
     }
 
-    /// The position up to which nothing is left for this stream.
+    /// The position up to which the stream has no more events to send.
     fn passed_over(&self) -> Option<i64> {
         match self {
             Self::Own { subscription, behind: None } => subscription.taken_up_to(),
@@ -284,8 +286,8 @@ impl Source {
     }
 }
 
-/// Runs a reading in a task of its own: where a client does not read, nobody polls its stream any more, and that must
-/// not hold the log's lock or a connection then.
+/// Runs a read in a task of its own. If a client does not read, its stream is no longer polled; a read that stops
+/// halfway would hold the log's lock or a connection.
 async fn apart<T: Send + 'static>(
     reading: impl Future<Output = Result<T, DbError>> + Send + 'static,
 ) -> Result<T, Problem> {
@@ -293,7 +295,7 @@ async fn apart<T: Send + 'static>(
     Ok(read.map_err(|failed| Problem::internal().caused_by(failed))??)
 }
 
-/// A client that comes back finds another replica, or this one again.
+/// The error of a stream when the service stops. A client that reconnects reaches another replica, or this one again.
 fn ending() -> Status {
     Problem::new(Reason::ServiceUnavailable, "the service is stopping: resume after the last cursor")
         .retry_after(Duration::from_secs(1))

@@ -13,12 +13,12 @@ use super::{
 };
 use crate::db::DbError;
 
-/// How long a stopping replica tries to release its leases.
+/// The time in which a stopping replica tries to release its leases.
 const GIVE_UP: Duration = Duration::from_secs(5);
 
 pub(super) struct Keeper {
     jobs: Arc<Inner>,
-    /// When this replica last wrote.
+    /// When this replica last wrote to the table.
     written: Option<Instant>,
 }
 
@@ -27,7 +27,7 @@ impl Keeper {
         Self { jobs, written: None }
     }
 
-    /// Runs until the last run has ended after shutdown.
+    /// Runs until shutdown, and then until the last run has ended.
     pub(super) async fn keep(mut self) {
         let jobs = self.jobs.clone();
         let stopped = async {
@@ -63,8 +63,9 @@ impl Keeper {
         }
     }
 
-    /// The time until the next look: a quarter of the lease, so that one is renewed before three quarters of it are
-    /// over, and not the same in all replicas; less, where something waits to be written and the last look went well.
+    /// The time until the next look at the table: at most a quarter of the lease, so that a lease is renewed before
+    /// three quarters of it are over. It is random, so that replicas do not look at the same time. It is shorter if
+    /// results wait to be stored and the last look succeeded (`well`).
     fn pause(&self, well: bool) -> Duration {
         let look = (self.jobs.lease / 4).mul_f64(rand::random_range(0.8..=1.0));
         let waits = lock(&self.jobs.jobs).iter().any(|job| lock(&job.notes).unwritten.urgent);
@@ -74,7 +75,7 @@ impl Keeper {
         }
     }
 
-    /// Looks at the table, and writes where something is due.
+    /// Reads the table, and writes if something is due.
     async fn look(&mut self) -> Result<(), DbError> {
         let jobs = lock(&self.jobs.jobs).clone();
         let names: Vec<_> = jobs.iter().map(|job| job.name).collect();
@@ -104,7 +105,7 @@ impl Keeper {
         self.written = Some(Instant::now());
         take_turns(&jobs, &records, now, |_, record| {
             match record.is_held_by(&self.jobs.replica, now, self.jobs.lease) {
-                // From before it was asked for: never longer than the database thinks.
+                // Counted from before the request, so this replica's lease never ends later than the database's.
                 true => Held::Until(asked + self.jobs.lease),
                 false => Held::Not,
             }
@@ -112,7 +113,7 @@ impl Keeper {
         Ok(())
     }
 
-    /// Whether something is to be written: a job more, a lease to take or to renew, runs.
+    /// True if there is something to write: a new job, a lease to take or to renew, or results of runs.
     fn due(&self, jobs: &[Arc<Job>], records: &[Record], now: DateTime<Utc>) -> bool {
         let since = |limit: Duration| self.written.is_none_or(|written| written.elapsed() >= limit);
         jobs.iter().any(|job| {
@@ -131,7 +132,7 @@ impl Keeper {
         })
     }
 
-    /// Writes down all runs, and what else there is to change.
+    /// Stores the results of all runs, and all other changes.
     async fn write(
         &self,
         jobs: &[Arc<Job>],
@@ -167,7 +168,7 @@ impl Keeper {
     }
 }
 
-/// Passes the table's state to each job. `held` decides for leased jobs.
+/// Passes the table's state to each job. `held` decides whether this replica holds the lease of a leased job.
 fn take_turns(jobs: &[Arc<Job>], records: &[Record], now: DateTime<Utc>, held: impl Fn(&Job, &Record) -> Held) {
     for job in jobs {
         let Some(record) = records.iter().find(|record| record.name == job.name) else {
@@ -180,11 +181,12 @@ fn take_turns(jobs: &[Arc<Job>], records: &[Record], now: DateTime<Utc>, held: i
             notes.last_success = notes.last_success.max(Utc::now() - ago);
         }
         job.turn.send_if_modified(|turn| {
-            // Looked at with the turn in hand: a run that begins now says so before it takes the wish out of the turn.
+            // Read while the turn is locked: a run that begins now records the request as begun before it removes it
+            // from the turn.
             let trigger = record.triggered_at.filter(|_| record.triggered_at != lock(&job.notes).begun);
             let gained = held != Held::Not && !turn.held.now();
             if gained {
-                // Another replica's last run counts.
+                // The last run counts, even if another replica did it.
                 let wait = record.last_run_at.map_or(Duration::ZERO, |at| job.interval.saturating_sub(ago(at)));
                 turn.due = Instant::now() + wait;
             }

@@ -1,4 +1,4 @@
-//! What a dashboard shows of background jobs.
+//! Metrics of background jobs.
 
 use std::{
     sync::{Arc, Mutex, Weak},
@@ -15,8 +15,8 @@ use super::{Job, lock};
 
 type All = Mutex<Vec<Arc<Job>>>;
 
-/// Of this replica's runs: `souk_job_runs_total{job,outcome}`, `souk_job_items_total{job}`,
-/// `souk_job_duration_seconds{job}` and `souk_job_last_success_timestamp_seconds{job}`. Of each job:
+/// Metrics of this replica's runs: `souk_job_runs_total{job,outcome}`, `souk_job_items_total{job}`,
+/// `souk_job_duration_seconds{job}` and `souk_job_last_success_timestamp_seconds{job}`. Metrics of each job:
 /// `souk_job_lag_seconds{job}` and `souk_job_held{job}`.
 pub(super) struct Metrics {
     runs: Counter<u64>,
@@ -85,7 +85,8 @@ fn observe(meter: &Meter, jobs: Weak<All>, lease: Duration) {
 }
 
 impl Job {
-    /// What this replica knows of the lag. Of what another replica runs it learns a lease late at most, which it takes off.
+    /// The lag as this replica sees it. It learns of another replica's run up to one lease late, so one lease is
+    /// subtracted.
     fn lag(&self, lease: Duration) -> Duration {
         let since = (Utc::now() - lock(&self.notes).last_success).to_std().unwrap_or_default();
         let late = if self.turn.borrow().held.now() { Duration::ZERO } else { lease };

@@ -1,22 +1,24 @@
-//! Background work: named jobs that run again and again until shutdown, seen and triggered through the database.
+//! Background work: named jobs that run repeatedly until shutdown. Their state is in the database, where operators can
+//! see it and request a run.
 //!
-//! A run that fails, panics or hangs never ends its job: it is logged, counted, and the next one comes.
+//! A run that fails, panics or hangs never ends its job. It is logged and counted, and the next run follows.
 //!
-//! # One replica of many
-//! A job runs in the one replica of the service that holds its lease ([`Jobs::leased`]), or in each
+//! # Which replica runs a job
+//! A job runs in the one replica of the service that holds its lease ([`Jobs::leased`]), or in every replica
 //! ([`Jobs::everywhere`]). A replica takes the lease of a job that nobody holds, keeps it over many runs, renews it
-//! when half of it is over, and gives it up when it stops. When a replica dies, another continues once the lease has
-//! expired.
+//! when half of it is over, and releases it when it stops. When a replica dies, another one continues once the lease
+//! has expired.
 //!
-//! Leases are measured by the database's clock, so the replicas' clocks may be as wrong as they like. A holder counts
-//! its lease by its own steady clock from before it asked, so it stops no later than another can begin: a run whose
-//! lease could not be renewed is cut off. Only a process that stood still (SIGSTOP, a paused machine) may finish a
-//! statement later than that. So a lease saves work, and the work itself must bear two runs at a time.
+//! Leases are measured by the database's clock, so wrong clocks of replicas do no harm. A holder measures its lease by
+//! its own monotonic clock from before its request, so it stops no later than another replica can begin: a run whose
+//! lease could not be renewed is aborted. Only a process that was suspended (SIGSTOP, a paused machine) may finish a
+//! statement later than that. So a lease saves work, but the work must tolerate two runs at the same time.
 //!
-//! # What is written when
-//! Nothing at a tick. A replica that holds leases writes once in half a lease, all its jobs in one transaction, and what
-//! its runs came to goes with that; a failure, the first success after one, and the end of a run that was asked for
-//! are written at once, but not more often than every [`WRITE_AT_MOST_EVERY`]. All others only read.
+//! # When a replica writes
+//! A run alone writes nothing. A replica that holds leases writes once in half a lease, for all its jobs in one
+//! transaction, and this stores the results of its runs, too. A failure, the first success after a failure, and the end
+//! of a requested run are written at once, but not more often than every [`WRITE_AT_MOST_EVERY`]. All other replicas
+//! only read.
 
 mod keeper;
 mod metrics;
@@ -44,22 +46,22 @@ use crate::db::{Db, DbError};
 
 pub use self::{record::Record, rpc::JobRpc};
 
-/// How long a lease lasts: after so long, and a look, another replica runs the jobs of one that died.
+/// Duration of a lease. If a replica dies, another one runs its jobs after this time and one look at the table.
 pub const LEASE: Duration = Duration::from_secs(15);
 
 /// The least time between two writes of one replica.
 pub const WRITE_AT_MOST_EVERY: Duration = Duration::from_secs(2);
 
-/// What is known of a job.
+/// The state of a job.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Status {
-    /// The job's row, with this replica's runs added.
+    /// The job's row, with the results of this replica's runs added.
     pub record: Record,
-    /// Whether every replica runs it.
+    /// True if every replica runs the job.
     pub everywhere: bool,
-    /// The time between the end of a run and the next.
+    /// The time between the end of a run and the next run.
     pub interval: Duration,
-    /// By how much the last success is older than the interval.
+    /// How much older the last success is than the interval.
     pub lag: Duration,
 }
 
@@ -69,7 +71,7 @@ pub struct Jobs(Arc<Inner>);
 
 struct Inner {
     service: &'static str,
-    /// Tells this replica from others.
+    /// The name that distinguishes this replica from the others.
     replica: String,
     db: Db,
     lease: Duration,
@@ -82,7 +84,7 @@ struct Inner {
     metrics: Metrics,
 }
 
-/// A job as this replica knows it.
+/// A job in this replica.
 struct Job {
     name: &'static str,
     everywhere: bool,
@@ -92,13 +94,13 @@ struct Job {
     notes: Mutex<Notes>,
 }
 
-/// Whether and when it is this replica's turn to run a job.
+/// Whether this replica may run a job, and when.
 #[derive(Clone, Copy, Debug)]
 struct Turn {
     held: Held,
     /// When the next run is due.
     due: Instant,
-    /// Somebody asks for a run now.
+    /// The time of a request for a run, if there is one.
     trigger: Option<DateTime<Utc>>,
 }
 
@@ -119,23 +121,24 @@ impl Held {
     }
 }
 
-/// What happened, for the table and for the metrics.
+/// Results of runs, for the table and for the metrics.
 struct Notes {
     unwritten: Unwritten,
-    /// The last run that was asked for and that this replica began.
+    /// The last requested run that this replica began.
     begun: Option<DateTime<Utc>>,
     failing: bool,
-    /// When a run last ended well in any replica, or when this replica began to look; by its own clock.
+    /// When a run last succeeded in any replica, or when this replica started; by its own clock.
     last_success: DateTime<Utc>,
 }
 
 impl Jobs {
-    /// No jobs of this service yet. After `shutdown` no run begins; one that is under way is waited for.
+    /// Creates the service's list of jobs, which is empty at first. After `shutdown` no run begins; a run in progress
+    /// is waited for.
     pub fn new(service: &'static str, db: Db, shutdown: CancellationToken) -> Self {
         Self::with_lease(service, db, shutdown, LEASE)
     }
 
-    /// As [`Jobs::new`], with leases of another length than [`LEASE`].
+    /// Like [`Jobs::new`], with leases of another duration than [`LEASE`].
     pub fn with_lease(service: &'static str, db: Db, shutdown: CancellationToken, lease: Duration) -> Self {
         let jobs = Arc::default();
         let inner = Inner {
@@ -156,10 +159,10 @@ impl Jobs {
         Self(inner)
     }
 
-    /// Runs `work` in one replica of the service: when the last run of any replica is `interval` ago, and then each time
-    /// `interval` after the last run ended.
+    /// Runs `work` in one replica of the service: when the last run of any replica is `interval` ago, and then each
+    /// time `interval` after the last run ended.
     ///
-    /// `work` returns how many things it did. A run longer than `limit` is stopped and counts as failed.
+    /// `work` returns how many items it processed. A run longer than `limit` is stopped and counts as failed.
     pub fn leased<W, F, E>(&self, name: &'static str, interval: Duration, limit: Duration, work: W)
     where
         W: FnMut() -> F + Send + 'static,
@@ -169,10 +172,11 @@ impl Jobs {
         self.add(name, false, interval, limit, work);
     }
 
-    /// Runs `work` in every replica of the service, now and then each time `interval` after the last run ended: for work
-    /// that replicas share by themselves, and that should not wait for the lease of one that died.
+    /// Runs `work` in every replica of the service, now and then each time `interval` after the last run ended. Use it
+    /// for work that replicas can share without a lease, and that should not wait until the lease of a dead replica
+    /// ends.
     ///
-    /// `work` returns how many things it did. A run longer than `limit` is stopped and counts as failed.
+    /// `work` returns how many items it processed. A run longer than `limit` is stopped and counts as failed.
     pub fn everywhere<W, F, E>(&self, name: &'static str, interval: Duration, limit: Duration, work: W)
     where
         W: FnMut() -> F + Send + 'static,
@@ -198,7 +202,7 @@ impl Jobs {
         self.0.look.notify_one();
     }
 
-    /// The status of each job, by name.
+    /// The status of each job, sorted by name.
     ///
     /// # Errors
     /// If the database fails.
@@ -239,13 +243,14 @@ impl Jobs {
         Ok(self.statuses().await?.into_iter().find(|status| status.record.name == name))
     }
 
-    /// Returns when all jobs have stopped and their leases are given up, which happens only after shutdown.
+    /// Returns when all jobs have stopped and their leases are released, which happens only after shutdown.
     pub async fn stopped(&self) {
         self.0.keeper.wait().await;
     }
 }
 
-/// What operators see of a replica: its machine, its process, and a number, for a process may be several replicas.
+/// A replica's name, as operators see it: its machine, its process, and a number, because a process may be several
+/// replicas.
 fn replica_name() -> String {
     let host = std::env::var("HOSTNAME").ok().or_else(|| std::fs::read_to_string("/proc/sys/kernel/hostname").ok());
     let host = host.unwrap_or_default();

@@ -1,71 +1,71 @@
-//! A job's row in the database, and how a replica's own runs are added to it.
+//! A job's row in the database, and how a replica adds the results of its own runs to it.
 
 use std::time::{Duration, Instant};
 
 use chrono::{DateTime, SubsecRound, TimeDelta, Utc};
 use diesel::Queryable;
 
-/// A job's row. Times are the database's.
+/// A job's row. All times are by the database's clock.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Queryable)]
 pub struct Record {
     /// The job's name, for example `saga`.
     pub name: String,
-    /// The replica that runs it; nobody where every replica does.
+    /// The replica that holds the lease; `None` if every replica runs the job.
     pub holder: Option<String>,
-    /// Until when it is the holder's.
+    /// When the lease ends.
     pub lease_until: Option<DateTime<Utc>>,
-    /// When somebody asked for a run that has not ended yet.
+    /// When a run was requested that has not ended yet.
     pub triggered_at: Option<DateTime<Utc>>,
     /// When the last run began.
     pub last_run_at: Option<DateTime<Utc>>,
-    /// When a run last ended well.
+    /// When a run last succeeded.
     pub last_success_at: Option<DateTime<Utc>>,
-    /// How long the last run took, in milliseconds.
+    /// Duration of the last run, in milliseconds.
     pub last_duration_ms: Option<i64>,
-    /// Why the last run failed; `None` if it did not.
+    /// Why the last run failed; `None` if it succeeded.
     pub last_error: Option<String>,
-    /// Runs so far.
+    /// Number of runs so far.
     pub runs: i64,
-    /// Runs of them that failed.
+    /// Number of runs that failed.
     pub failures: i64,
-    /// Things done so far, by what the runs reported.
+    /// Number of items processed so far, as the runs reported.
     pub items: i64,
 }
 
 impl Record {
-    /// Whether anyone may take its lease. Leases are given for as long as `length`: one that would last much longer was
-    /// given before the clock was set back, and a replica that died must not keep it for as long as that was. Twice as long
-    /// is left alone: the caller may have read the time before another instance took the lease.
+    /// True if any replica may take the lease. A lease lasts for `length`. A lease that would last much longer was
+    /// taken before the clock was set back; a replica that died must not keep it for that time. The limit is twice
+    /// `length`, because the caller may have read the time before another replica took the lease.
     pub(super) fn is_free(&self, now: DateTime<Utc>, length: Duration) -> bool {
         let too_long = |left: TimeDelta| left.to_std().is_ok_and(|left| left > length.saturating_mul(2));
         self.lease_until.is_none_or(|until| until <= now || too_long(until - now))
     }
 
-    /// Whether this replica holds its lease.
+    /// True if this replica holds the lease.
     pub(super) fn is_held_by(&self, replica: &str, now: DateTime<Utc>, length: Duration) -> bool {
         !self.is_free(now, length) && self.holder.as_deref() == Some(replica)
     }
 
-    /// Gives it to a replica, or continues doing so.
+    /// Gives the lease to a replica, or renews it.
     pub(super) fn lease(&mut self, replica: &str, until: DateTime<Utc>) {
         self.holder = Some(replica.to_owned());
         self.lease_until = Some(until);
     }
 
-    /// Leaves it to anyone.
+    /// Releases the lease, so that any replica may take it.
     pub(super) fn release(&mut self) {
         self.holder = None;
         self.lease_until = None;
     }
 }
 
-/// How a run went.
+/// The result of a run.
 pub(super) struct Run {
     pub began: Instant,
     pub took: Duration,
-    /// How many things it did, or why it failed.
+    /// How many items it processed, or why it failed.
     pub result: Result<u64, String>,
-    /// What it was asked for by, if it did not come by itself.
+    /// The time of the request for this run; `None` if the run was due by its interval.
     pub trigger: Option<DateTime<Utc>>,
 }
 
@@ -78,7 +78,7 @@ pub(super) struct Unwritten {
     last: Option<(Instant, Duration, Option<String>)>,
     succeeded: Option<Instant>,
     answered: Option<DateTime<Utc>>,
-    /// Whether someone waits to see it: it failed, works again after that, or was asked for.
+    /// True if the results must be stored at once: a run failed, succeeded after a failure, or was requested.
     pub urgent: bool,
 }
 
@@ -87,7 +87,7 @@ impl Unwritten {
         self.runs == 0
     }
 
-    /// Adds a run that ended now.
+    /// Adds a run that has just ended.
     pub(super) fn add(&mut self, run: Run, failed_before: bool) {
         let Run { began, took, result, trigger } = run;
         self.runs += 1;
@@ -107,7 +107,7 @@ impl Unwritten {
         self.last = Some((began, took, error));
     }
 
-    /// Adds it to what the database knows.
+    /// Adds these results to the row in the database.
     pub(super) fn apply(&self, record: &mut Record, now: DateTime<Utc>) {
         let Some((began, took, error)) = self.last.as_ref().filter(|_| !self.is_empty()) else {
             return;
@@ -125,7 +125,7 @@ impl Unwritten {
         }
     }
 
-    /// Takes out what was written down.
+    /// Removes the results that were stored.
     pub(super) fn subtract(&mut self, written: &Self) {
         self.runs -= written.runs;
         self.failures -= written.failures;
@@ -134,7 +134,7 @@ impl Unwritten {
     }
 }
 
-/// The time so long ago, to the microsecond, as it is stored.
+/// The time `ago` before `now`, truncated to the microsecond, as the database stores it.
 fn before(now: DateTime<Utc>, ago: Duration) -> DateTime<Utc> {
     let ago = TimeDelta::from_std(ago).unwrap_or(TimeDelta::MAX);
     now.checked_sub_signed(ago).unwrap_or(now).trunc_subsecs(6)

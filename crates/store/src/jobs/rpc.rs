@@ -1,4 +1,4 @@
-//! `JobService`, which every service has under its own package.
+//! `JobService`, which every service has in its own package.
 
 use std::time::Duration;
 
@@ -12,12 +12,12 @@ use tonic::{Request, Response, Status as GrpcStatus};
 
 use super::{Jobs, Record, Status, lock};
 
-/// The generated traits of `JobService`, in the packages of all services, over the jobs of one.
+/// Implements the generated traits of `JobService` of all services' packages, for the jobs of one service.
 #[derive(Clone)]
 pub struct JobRpc(Jobs);
 
 impl JobRpc {
-    /// Lists and triggers these jobs.
+    /// Serves these jobs.
     #[must_use]
     pub fn new(jobs: Jobs) -> Self {
         Self(jobs)
@@ -58,7 +58,7 @@ impl JobRpc {
     }
 }
 
-/// The same for the trait of each package.
+/// Implements the trait of each package in the same way.
 macro_rules! serve {
     ($($package:ident),*) => {$(
         #[tonic::async_trait]
@@ -100,7 +100,7 @@ fn message(parent: &str, status: Status) -> Job {
     }
 }
 
-/// `None` for what no message holds: 292 billion years.
+/// `None` if the duration is longer than a message can hold (292 billion years).
 fn duration(duration: Duration) -> Option<prost_types::Duration> {
     duration.try_into().ok()
 }

@@ -13,7 +13,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::{Held, Inner, Job, Turn, lock, record::Run};
 
-/// How long a run that is under way when the service stops may still take. What it has not done then, the next one does.
+/// The time that a run in progress gets when the service stops. The next run does the rest.
 const LAST_RUN: Duration = Duration::from_secs(5);
 
 pub(super) async fn again_and_again<W, F, E>(jobs: Arc<Inner>, job: Arc<Job>, mut work: W)
@@ -29,10 +29,10 @@ where
         tokio::select! {
             biased;
             () = jobs.shutdown.cancelled() => return,
-            // This holds the sending side, so it is never an error.
+            // The sender is in `job`, so this never fails.
             _ = turns.changed() => {}
             () = sleep_until(due), if turn.held.now() => {
-                // The lease may have expired meanwhile.
+                // The lease may have expired in the meantime.
                 if turn.held.now() {
                     run(&jobs, &job, turn.trigger, work()).await;
                     let due = Instant::now() + job.interval;
@@ -54,7 +54,7 @@ where
         job.turn.send_modify(|turn| turn.trigger = None);
     }
     let began = Instant::now();
-    // In a task of its own, so that a panic ends the run and not the job.
+    // The run has a task of its own, so that a panic ends the run and not the job.
     let mut run =
         tokio::spawn(span::job(jobs.service, name).run(async move { tokio::time::timeout(limit, work).await }));
     let result = tokio::select! {
@@ -95,7 +95,7 @@ async fn last_run_is_over(shutdown: &CancellationToken) {
     sleep(LAST_RUN).await;
 }
 
-/// Returns when the lease is no longer this replica's.
+/// Returns when this replica no longer holds the lease.
 async fn lost(mut turns: watch::Receiver<Turn>) {
     loop {
         let held = turns.borrow_and_update().held;

@@ -10,13 +10,13 @@ use chrono::{DateTime, Utc};
 use super::record::Record;
 use crate::db::{self, Db, DbError};
 
-/// The database's time, and the jobs of these names that it knows, by name.
+/// The database's time, and the rows of the jobs with these names, sorted by name.
 pub(super) async fn read(db: &Db, names: &[&str]) -> Result<(DateTime<Utc>, Vec<Record>), DbError> {
     db::read!(db, |conn, q| -> Result<_, DbError> { Ok((q::now(conn).await?, q::read(conn, names).await?)) })
 }
 
-/// Changes the jobs of these names, in one transaction that keeps other replicas from changing them; writes those that
-/// `change` did change. Makes the rows that are not there yet. Answers as [`read`] does, with what was written.
+/// Changes the jobs of these names in one transaction that locks their rows, and writes those that `change` did change.
+/// Creates missing rows. Returns what [`read`] does, as it is after the change.
 pub(super) async fn change(
     db: &Db,
     names: &[&str],

@@ -1,4 +1,4 @@
-//! What is PostgreSQL's own: its type of a time, its clock, row locks.
+//! The PostgreSQL part: its type of a time, its clock, row locks.
 
 use chrono::{DateTime, Utc};
 use diesel::QueryResult;
@@ -13,13 +13,13 @@ mod schema {
 #[path = "queries.rs"]
 pub(super) mod queries;
 
-/// The server's clock: one for all replicas, however wrong their own are.
+/// The server's clock, which all replicas share.
 async fn now(conn: &mut Conn) -> QueryResult<DateTime<Utc>> {
     let now = diesel::dsl::sql::<diesel::sql_types::Timestamptz>("clock_timestamp()");
     diesel::select(now).get_result(conn).await
 }
 
-/// Keeps other replicas from changing the rows until the transaction ends.
+/// Locks the rows of a query until the transaction ends.
 macro_rules! locked {
     ($query:expr) => {
         $query.for_update()

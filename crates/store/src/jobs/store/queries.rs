@@ -15,12 +15,12 @@ pub(in crate::jobs) async fn read(conn: &mut Conn, names: &[&str]) -> QueryResul
     dsl::jobs.filter(dsl::name.eq_any(names)).order(dsl::name).load(conn).await
 }
 
-/// As [`read`], in a transaction that is about to change them. In one order, so that replicas do not deadlock.
+/// Like [`read`], but locks the rows for a change. The order is always the same, so that replicas do not deadlock.
 pub(in crate::jobs) async fn lock(conn: &mut Conn, names: &[&str]) -> QueryResult<Vec<Record>> {
     locked!(dsl::jobs.filter(dsl::name.eq_any(names)).order(dsl::name)).load(conn).await
 }
 
-/// Makes a row, if there is none.
+/// Creates a row, if there is none.
 pub(in crate::jobs) async fn add(conn: &mut Conn, name: &str) -> QueryResult<usize> {
     diesel::insert_into(dsl::jobs).values(dsl::name.eq(name)).on_conflict(dsl::name).do_nothing().execute(conn).await
 }

@@ -1,6 +1,6 @@
-//! The table, written once; what an engine calls a time is put in.
+//! The table, written once; each engine gives its own type of a time.
 
-/// Makes the table with an engine's own type.
+/// Declares the table with an engine's own type.
 macro_rules! tables {
     ($time:ident) => {
         diesel::table! {

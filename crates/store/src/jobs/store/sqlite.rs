@@ -1,4 +1,4 @@
-//! What is SQLite's own: its type of a time. A write transaction has the file to itself, so there is nothing to lock.
+//! The SQLite part: its type of a time. A write transaction locks the whole file, so rows need no locks.
 
 use chrono::{DateTime, SubsecRound, Utc};
 use diesel::QueryResult;
@@ -12,12 +12,12 @@ mod schema {
 #[path = "queries.rs"]
 pub(super) mod queries;
 
-/// Replicas on one file are on one machine, so their clock is one. To the microsecond, as it is stored.
+/// Replicas on one file are on one machine, so they share a clock. Truncated to the microsecond, as it is stored.
 async fn now(_: &mut Conn) -> QueryResult<DateTime<Utc>> {
     Ok(Utc::now().trunc_subsecs(6))
 }
 
-/// Keeps others from changing the rows until the transaction ends: nobody can.
+/// Locks the rows of a query until the transaction ends. SQLite has locked the whole file already.
 macro_rules! locked {
     ($query:expr) => {
         $query
