@@ -1,7 +1,7 @@
-//! How a service is served, the same for all that have a database: what it needs to begin, what runs beside its server,
-//! and in which order all of it stops.
+//! Serves a service that has a database: what it needs to start, which tasks run beside its server,
+//! and in which order everything stops.
 //!
-//! A service's `serve` is a list of what it has. It ends the same way in each:
+//! A service's `serve` creates the parts of the service. It ends in the same way in each service:
 //!
 //! ```ignore
 //! let served = service.serve(server, store.db(), listener).await;
@@ -37,7 +37,7 @@ type AnyError = Box<dyn std::error::Error + Send + Sync>;
 /// Why a service could not be served.
 #[derive(Debug, thiserror::Error)]
 pub enum ServeError {
-    /// Its parts do not fit together.
+    /// The service's parts do not fit together.
     #[error(transparent)]
     Setup(#[from] SetupError),
     /// The database cannot be used.
@@ -45,18 +45,18 @@ pub enum ServeError {
     Database {
         /// The service, for example `order`.
         service: &'static str,
-        /// What the database says.
+        /// The error of the database.
         source: DbError,
     },
-    /// Events cannot be published as configured.
+    /// The configuration of NATS is invalid, so events cannot be published.
     #[error(transparent)]
     Nats(#[from] NatsError),
-    /// Something that only this service has cannot be used.
+    /// A part that only this service has cannot be used.
     #[error("{what}")]
     Own {
-        /// What cannot be used, in words.
+        /// The part that cannot be used, in words.
         what: &'static str,
-        /// Why.
+        /// The cause.
         source: AnyError,
     },
     /// The server failed.
@@ -65,18 +65,18 @@ pub enum ServeError {
 }
 
 impl ServeError {
-    /// For `map_err`: the database of this service cannot be used.
+    /// For `map_err`: converts an error of this service's database.
     pub fn database(service: &'static str) -> impl FnOnce(DbError) -> Self {
         move |source| Self::Database { service, source }
     }
 
-    /// For `map_err`: something that only this service has cannot be used.
+    /// For `map_err`: converts an error of a part that only this service has.
     pub fn own<E: Into<AnyError>>(what: &'static str) -> impl FnOnce(E) -> Self {
         move |source| Self::Own { what, source: source.into() }
     }
 }
 
-/// A service that is about to be served.
+/// A service before it is served.
 pub struct Service {
     name: &'static str,
     common: Common,
@@ -86,51 +86,51 @@ pub struct Service {
 }
 
 impl Service {
-    /// The service with this name, for example `order`, until `shutdown`.
+    /// A service with this name, for example `order`, which runs until `shutdown`.
     ///
     /// # Errors
-    /// If the contract cannot be used.
+    /// If the contract is invalid.
     pub fn new(name: &'static str, common: &Common, shutdown: CancellationToken) -> Result<Self, SetupError> {
-        // A token of its own: what runs beside the server stops also where the server fails.
+        // A separate token: the tasks beside the server also stop if the server fails.
         let stop = shutdown.child_token();
         Ok(Self { name, common: common.clone(), contract: Contract::souk()?, shutdown, stop })
     }
 
-    /// The contract.
+    /// The contract of all services.
     pub fn contract(&self) -> &Arc<Contract> {
         self.contract
     }
 
-    /// Cancelled when nothing is served any more.
+    /// The token that is cancelled when the service stops serving.
     pub fn stop(&self) -> &CancellationToken {
         &self.stop
     }
 
-    /// Checks callers' tokens by the keys of the user service. Must be called in a tokio runtime.
+    /// A verifier that checks callers' tokens with the keys of the user service. Must be called in a tokio runtime.
     ///
     /// # Errors
-    /// If the user service's address is not one.
+    /// If the user service's address is invalid.
     pub fn verifier(&self, user_service: &client::Config) -> Result<Arc<Verifier>, SetupError> {
         Ok(self.common.verifier(user_service, self.contract, self.name)?)
     }
 
-    /// A client of another service, in the name of this one.
+    /// A client of another service, which identifies itself as this service.
     ///
     /// # Errors
-    /// If the address is not one.
+    /// If the address is invalid.
     pub fn client(&self, config: &client::Config) -> Result<Client, SetupError> {
         Ok(self.common.client(config, self.contract, self.name)?)
     }
 
-    /// Its jobs, none yet.
+    /// The service's list of jobs, which is empty at first.
     pub fn jobs(&self, db: &Db) -> Jobs {
         Jobs::new(self.name, db.clone(), self.stop.clone())
     }
 
-    /// Its event log, published to NATS where that is configured.
+    /// Opens the service's event log. If NATS is configured, the log is also published there.
     ///
     /// # Errors
-    /// If the database fails, or NATS cannot be used as configured.
+    /// If the database fails, or the configuration of NATS is invalid.
     pub async fn log(
         &self,
         db: &Db,
@@ -144,17 +144,17 @@ impl Service {
         Ok(log)
     }
 
-    /// Its server, without services yet.
+    /// The service's server, which has no services yet.
     pub fn server(&self, verifier: Arc<Verifier>) -> Server {
         Server::new(&self.common.server, self.name, self.contract, verifier)
     }
 
-    /// Serves until the shutdown, and reports ready while the database is. Then tells what runs beside the server to
-    /// stop, and does not wait for it.
+    /// Serves until shutdown. Reports ready while the database is ready. At the end it tells the tasks beside the
+    /// server to stop, but does not wait for them.
     ///
     /// # Errors
-    /// Before anything is served, where a method has no access rule or the certificate cannot be used; later, where the
-    /// listener fails.
+    /// Before anything is served, if a method has no access rule or the certificate is invalid; later, if the listener
+    /// fails.
     pub async fn serve(self, server: Server, db: &Db, listener: TcpListener) -> Result<(), ServeError> {
         let db = db.clone();
         let ready = move || {

@@ -1,10 +1,10 @@
 //! Writes that share a commit: requests that wait while a batch is in flight form the next one.
 //!
-//! A commit costs a disk flush and a hot row is a queue, so one transaction serves all who wait for it. A lone request
-//! waits for nobody. Each request gets its own answer; if a batch fails as a whole it is halved until the member that
-//! spoils it stands alone, so the others still get through.
+//! A commit costs a disk flush, and writers of the same row must queue, so one transaction serves all waiting requests.
+//! A single request does not wait for others. Each request gets its own answer. If a batch fails as a whole, it is
+//! halved until the failing member is alone, so the other members succeed.
 //!
-//! A batch runs in the span and under the request id of the first who waits for it.
+//! A batch runs in the span and with the request id of its first member that still has a caller.
 
 mod worker;
 
@@ -23,15 +23,15 @@ use worker::Worker;
 
 use souk_common::{context::RequestContext, telemetry::span::RequestSpan};
 
-/// How much a coalescer takes at once.
+/// The limits of a coalescer.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Limits {
-    /// Requests in one batch at most; 0 counts as 1.
+    /// Most requests in one batch; 0 counts as 1.
     pub batch: usize,
-    /// Requests that may wait for a batch; one more is refused. 0 counts as 1.
+    /// Most requests that may wait for a batch; further requests are refused. 0 counts as 1.
     pub queue: usize,
-    /// How long a batch may take until the next one starts in parallel, so that one hanging call does not block later
-    /// requests. Without it, batches run one at a time.
+    /// The time after which the next batch starts while this one still runs, so that one hanging call does not block
+    /// later requests. If `None`, batches run one at a time.
     pub overlap_after: Option<Duration>,
 }
 
@@ -43,15 +43,15 @@ impl Default for Limits {
 
 /// The failure of a whole batch, or of one member.
 pub trait BatchError: Clone + Send + 'static {
-    /// Whether every member would fail in the same way, for example because the database cannot be reached. Such a
-    /// batch is not retried member by member: all of them get this error.
+    /// True if every member would fail in the same way, for example because the database is unreachable. Such a batch
+    /// is not retried member by member: all members get this error.
     fn strikes_all(&self) -> bool;
 }
 
 /// Why a request got no result.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum SubmitError<E> {
-    /// Too many requests wait already. Nothing was done; try again later.
+    /// Too many requests are waiting. Nothing was done; try again later.
     #[error("too many requests are waiting")]
     Overloaded,
     /// The coalescer is shutting down. Nothing was done.
@@ -60,17 +60,17 @@ pub enum SubmitError<E> {
     /// The batch ended without results, because of a bug in its code. Whether it took effect is unknown.
     #[error("the batch ended without an answer")]
     Lost,
-    /// What the batch itself answered.
+    /// The error that the batch returned.
     #[error(transparent)]
     Failed(E),
 }
 
-/// One waiting request and where its answer goes.
+/// A waiting request and the sender of its answer.
 struct Job<Req, Res, E> {
     request: Req,
-    /// Since when it waits.
+    /// When it began to wait.
     since: Instant,
-    /// What it waits in.
+    /// The span and context of its caller.
     origin: Origin,
     reply: oneshot::Sender<Result<Res, SubmitError<E>>>,
 }
@@ -96,8 +96,8 @@ impl Origin {
     }
 }
 
-/// Gathers requests into batches. Clones share one queue. Dropping the last clone lets the queue run empty and
-/// then stops; [`Coalescer::drain`] does so at once and waits for it.
+/// Gathers requests into batches. Clones share one queue. After the last clone is dropped, the coalescer serves the
+/// queued requests and stops; [`Coalescer::drain`] does this at once and waits for it.
 pub struct Coalescer<Req, Res, E> {
     queue: mpsc::Sender<Job<Req, Res, E>>,
     closing: CancellationToken,
@@ -116,11 +116,11 @@ where
     Res: Send + 'static,
     E: BatchError,
 {
-    /// Starts a coalescer whose batches are done by `run`, in order of arrival. `of` is their name in metrics
+    /// Starts a coalescer that runs batches with `run`, in order of arrival. `of` is the name of the batches in metrics
     /// (`stock`).
     ///
-    /// `run` answers with one result for each request, in their order, or with an error for the batch as a whole,
-    /// which then must have had no effect. It must be called within a tokio runtime.
+    /// `run` returns one result for each request, in their order, or an error for the batch as a whole, which then must
+    /// have had no effect. This function must be called within a tokio runtime.
     pub fn new<F, Fut>(of: &'static str, limits: Limits, run: F) -> Self
     where
         F: Fn(Vec<Req>) -> Fut + Send + Sync + 'static,
@@ -136,8 +136,7 @@ where
 
     /// Puts a request into the next batch and waits for its answer.
     ///
-    /// A caller that stops waiting does not stop a batch under way; a request that has not begun by then is left
-    /// out.
+    /// If the caller stops waiting, a batch in flight continues; a request that has not begun is left out.
     pub async fn submit(&self, request: Req) -> Result<Res, SubmitError<E>> {
         if self.closing.is_cancelled() {
             return Err(SubmitError::Closed);
@@ -152,7 +151,7 @@ where
         answer.await.unwrap_or(Err(SubmitError::Lost))
     }
 
-    /// Refuses new requests, serves the waiting ones, and returns when that is done.
+    /// Refuses new requests, serves the waiting ones, and returns when they are done.
     pub async fn drain(&self) {
         self.closing.cancel();
         self.worker.wait().await;

@@ -1,4 +1,4 @@
-//! The coalescer's promises, with a batch that the test holds back by a gate.
+//! Tests of the coalescer, with batches that the test holds back at a gate.
 #![allow(clippy::unwrap_used, clippy::panic)]
 
 use std::sync::{Arc, Mutex};
@@ -24,7 +24,7 @@ impl BatchError for Failure {
     }
 }
 
-/// Doubles numbers. Odd ones below 100 fail alone, 666 fails its batch, 999 fails all, 555 panics.
+/// A coalescer that doubles numbers. Odd numbers below 100 fail alone, 666 fails its batch, 999 fails all, 555 panics.
 struct Bench {
     coalescer: Coalescer<u32, u32, Failure>,
     gate: Arc<Semaphore>,
@@ -76,7 +76,7 @@ impl Bench {
         self.coalescer.queue.max_capacity() - self.coalescer.queue.capacity()
     }
 
-    /// Holds a first batch of `0` in flight and puts `rest` behind it, in order.
+    /// Holds a first batch of `0` in flight and queues `rest` behind it, in order.
     async fn queue_up(&self, rest: &[u32]) -> Vec<JoinHandle<Result<u32, SubmitError<Failure>>>> {
         let mut tasks = vec![self.submit(0)];
         until(|| self.seen().len() == 1).await;
@@ -174,7 +174,7 @@ async fn a_full_queue_refuses() {
 async fn a_caller_that_leaves_stops_neither_its_batch_nor_its_neighbours() {
     let bench = Bench::new(Limits::default());
     let mut tasks = bench.queue_up(&[2, 4, 6]).await;
-    // One is in flight, the other has not begun.
+    // One request is in flight, the other has not begun.
     let (flying, queued) = (tasks.remove(0), tasks.remove(1));
     flying.abort();
     queued.abort();
@@ -208,7 +208,7 @@ async fn a_batch_that_takes_long_is_overtaken() {
     let overlap_after = Duration::from_millis(10);
     let bench = Bench::new(Limits { overlap_after: Some(overlap_after), ..Limits::default() });
     let mut tasks = Vec::new();
-    // All stand at the gate.
+    // All late batches wait at the gate.
     for n in 0..LATE {
         tasks.push(bench.submit(100));
         until(|| bench.seen().len() == n + 1).await;

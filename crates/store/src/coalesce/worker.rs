@@ -1,4 +1,4 @@
-//! The task that takes waiting requests and runs them batch by batch.
+//! The task that takes waiting requests and runs them in batches.
 
 use std::{future::Future, panic::AssertUnwindSafe, pin::pin};
 
@@ -9,7 +9,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::{BatchError, Job, Limits, SubmitError};
 
-/// The most late batches at a time: the next one waits until one of them is done.
+/// The most late batches at a time. The next batch waits until one of them has ended.
 pub(super) const LATE: usize = 8;
 
 /// Runs batches with `run`.
@@ -70,7 +70,7 @@ impl<F> Worker<F> {
         late.collect().await
     }
 
-    /// Runs one batch, and its halves where it fails through one of its members.
+    /// Runs one batch. If it fails because of one of its members, runs its halves.
     async fn serve<Req, Res, E, Fut>(&self, jobs: Vec<Job<Req, Res, E>>)
     where
         Req: Clone,
@@ -81,13 +81,13 @@ impl<F> Worker<F> {
         // The next part to run is the last one, so that the order of arrival is kept.
         let mut parts = vec![jobs];
         while let Some(mut jobs) = parts.pop() {
-            // Nobody waits for these any more, and they have not begun, or their batch had no effect.
+            // Drops requests without a caller. They have not begun, or their batch had no effect.
             jobs.retain(|job| !job.reply.is_closed());
             let Some(first) = jobs.first() else { continue };
             metrics::batch(self.of, jobs.iter().map(|job| job.since.elapsed()));
             let origin = first.origin.clone();
             let requests = jobs.iter().map(|job| job.request.clone()).collect();
-            // Only the answer is looked at afterwards: nothing half-changed is seen behind a panic.
+            // Only the result is used afterwards, so nobody sees state that a panic left half changed.
             let outcome = AssertUnwindSafe(origin.run(async { (self.run)(requests).await })).catch_unwind().await;
             match outcome {
                 Ok(Ok(answers)) if answers.len() == jobs.len() => {

@@ -8,39 +8,39 @@ use deadpool::managed::Metrics;
 
 use super::{Config, DbError, Trouble};
 
-/// Shared by all that runs on one database.
+/// The state that all users of one database share.
 #[derive(Debug, Default)]
 pub(super) struct Condition {
-    /// How old a connection gets. Zero is for ever.
+    /// Maximum age of a connection. Zero means no limit.
     max_age: Duration,
-    /// How long a connection may lie idle. Zero is for ever.
+    /// Maximum idle time of a connection. Zero means no limit.
     max_idle: Duration,
     found: Mutex<Found>,
 }
 
 #[derive(Debug, Default)]
 struct Found {
-    /// Connections made before are not used again.
+    /// Connections that were made before this time are not used again.
     retired: Option<Instant>,
-    /// Nothing could be stored, when a run tried last.
+    /// The reason why the last run that tried could not store anything.
     trouble: Option<Trouble>,
 }
 
 impl Condition {
-    /// With the limits of the settings.
+    /// Takes the limits from the settings.
     pub fn of(config: &Config) -> Self {
         Self { max_age: config.max_connection_age, max_idle: config.max_idle_time, found: Mutex::default() }
     }
 
-    /// How often connections are worth a look whether their time is over; `None` if that never comes.
+    /// The interval at which to look for connections that exceed a limit; `None` if there is no limit.
     pub fn look_every(&self) -> Option<Duration> {
         let shortest = [self.max_age, self.max_idle].into_iter().filter(|limit| !limit.is_zero()).min()?;
         Some((shortest / 4).clamp(Duration::from_millis(100), Duration::from_secs(30)))
     }
 
-    /// What a run failed with. `writes`: the run was to write.
+    /// Notes the error of a run. `writes` is true if the run was to write.
     pub fn note(&self, error: &DbError, writes: bool) {
-        // If the body of a read tries to write, that says nothing of the server.
+        // If the body of a read tries to write, its error says nothing about the server.
         if error.is_of_the_connection() && (writes || error.trouble() != Some(Trouble::ReadOnly)) {
             self.retire();
         }
@@ -49,8 +49,8 @@ impl Condition {
         }
     }
 
-    /// A server that ended one connection, turned read-only, or changed under its prepared statements, has most likely
-    /// done so to all: no connection that there is now is used again once it is back in the pool.
+    /// Retires all present connections: they are not used again once they are back in the pool. A server that ended one
+    /// connection, became read-only, or changed under its prepared statements has most likely affected all of them.
     pub fn retire(&self) {
         self.found().retired = Some(Instant::now());
     }
@@ -59,18 +59,18 @@ impl Condition {
         self.found().trouble = Some(trouble);
     }
 
-    /// The trouble that was noted last. Taking it clears it: the caller then checks whether it is still there.
+    /// The trouble that was noted last. This clears it: the caller then checks whether the trouble persists.
     pub fn take_trouble(&self) -> Option<Trouble> {
         self.found().trouble.take()
     }
 
-    /// Whether a connection from the pool may be used.
+    /// True if a connection from the pool may be used.
     pub fn is_fit(&self, metrics: &Metrics) -> bool {
         let retired = self.found().retired.is_some_and(|retired| metrics.created <= retired);
         !retired && !self.is_old(metrics)
     }
 
-    /// Whether a connection's time is over: it has lived, or lain idle, for too long.
+    /// True if a connection has exceeded its maximum age or idle time.
     pub fn is_old(&self, metrics: &Metrics) -> bool {
         let over = |limit: Duration, time: Duration| !limit.is_zero() && time >= limit;
         over(lifetime(self.max_age, metrics.created), metrics.age()) || over(self.max_idle, metrics.last_used())
@@ -81,8 +81,8 @@ impl Condition {
     }
 }
 
-/// Up to a quarter less than the limit, always the same for one connection: those that were made together do not go
-/// together.
+/// The limit, shortened by up to a quarter. It is always the same for one connection, and differs between connections,
+/// so that connections that were made together are not closed together.
 fn lifetime(limit: Duration, created: Instant) -> Duration {
     let hash = BuildHasherDefault::<DefaultHasher>::default().hash_one(created);
     limit.mul_f64(1.0 - 0.25 * (hash % 1024) as f64 / 1024.0)
@@ -105,7 +105,7 @@ mod tests {
         assert!(condition.is_fit(&made(400, 59)));
         assert!(!condition.is_fit(&made(400, 61)));
         assert!(!condition.is_fit(&made(601, 0)));
-        // Not all at once.
+        // Connections are not closed all at once.
         let ages = (0..100).map(|age| lifetime(minute, made(age, 0).created));
         assert!(ages.clone().all(|age| age <= minute && age >= minute.mul_f64(0.75)));
         assert!(ages.clone().max().unwrap() - ages.min().unwrap() > minute / 8);

@@ -11,51 +11,51 @@ use souk_common::{
 
 use super::{DbError, Engine, postgres};
 
-/// Settings of a service's database. Every one has a default that suits one machine.
+/// Settings of a service's database. Every setting has a default that suits one machine.
 #[derive(Clone, serde::Serialize, serde::Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct Config {
     /// The address: empty (a SQLite file in the data directory, named after the service), `sqlite:PATH`, or
-    /// `postgres://user:password@host:5432/name`, which may end in libpq's parameters `sslmode`, `sslrootcert`,
-    /// `sslcert`, `sslkey` and others, and in `pooler`. Several hosts, `host:5432,other:5432`, are those of one
-    /// database: the one that takes writes is used.
+    /// `postgres://user:password@host:5432/name`, optionally with libpq's parameters `sslmode`, `sslrootcert`,
+    /// `sslcert`, `sslkey` and others, and with `pooler`. Several hosts, `host:5432,other:5432`, serve one database:
+    /// the host that accepts writes is used.
     pub url: String,
-    /// Most connections at a time. 0 chooses: on PostgreSQL two for each core and two more; on SQLite, where this
-    /// is the number of readers beside the one writer, one for each core, from 2 to 4.
+    /// Maximum number of connections. 0 chooses a default: on PostgreSQL two for each core and two more. On SQLite this
+    /// is the number of readers beside the one writer, by default one for each core, from 2 to 4.
     pub max_connections: usize,
-    /// How long a request waits for a free connection before it fails as unavailable.
+    /// The time that a request waits for a free connection before it fails as unavailable.
     #[serde(with = "souk_common::config::duration")]
     pub acquire_timeout: Duration,
-    /// How long [`Db::connect`](super::Db::connect) continues trying while the server is not up yet.
+    /// The time for which [`Db::connect`](super::Db::connect) retries while the server is not up yet.
     #[serde(with = "souk_common::config::duration")]
     pub startup_timeout: Duration,
-    /// PostgreSQL: a connection that is older is replaced, up to a quarter sooner so that not all go at once. 0 for
-    /// never.
+    /// PostgreSQL: maximum age of a connection, after which it is replaced. The limit is up to a quarter shorter for
+    /// some connections, so that not all are replaced at once. 0 means no limit.
     #[serde(with = "souk_common::config::duration")]
     pub max_connection_age: Duration,
-    /// PostgreSQL: a connection that nobody has used for longer is closed. 0 for never.
+    /// PostgreSQL: maximum idle time of a connection, after which it is closed. 0 means no limit.
     #[serde(with = "souk_common::config::duration")]
     pub max_idle_time: Duration,
-    /// PostgreSQL: a statement that runs longer is cancelled. 0 for never.
+    /// PostgreSQL: time after which a running statement is cancelled. 0 means no limit.
     #[serde(with = "souk_common::config::duration")]
     pub statement_timeout: Duration,
-    /// PostgreSQL: a transaction that is left idle longer is ended by the server. 0 for never.
+    /// PostgreSQL: time after which the server ends an idle transaction. 0 means no limit.
     #[serde(with = "souk_common::config::duration")]
     pub idle_in_transaction_timeout: Duration,
-    /// PostgreSQL: a statement that waits longer for a lock fails. 0 for never.
+    /// PostgreSQL: time after which a statement that waits for a lock fails. 0 means no limit.
     #[serde(with = "souk_common::config::duration")]
     pub lock_timeout: Duration,
-    /// PostgreSQL: what stands before the server.
+    /// PostgreSQL: the kind of pooler before the server.
     pub pooler: Pooler,
-    /// PostgreSQL: whom the server's certificate must be signed by, and what it is shown.
+    /// PostgreSQL: the authorities that may sign the server's certificate, and the client's own certificate.
     pub tls: ClientSettings,
 }
 
-/// What stands between us and PostgreSQL.
+/// The kind of pooler between souk and PostgreSQL.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Pooler {
-    /// Nothing, or what gives each of our connections one of the server's for as long as it lives.
+    /// None, or a pooler that assigns a server connection to each client connection for its whole life.
     #[default]
     None,
     /// A pooler that may give each transaction another connection, such as PgBouncer in transaction mode.
@@ -80,7 +80,7 @@ impl Default for Config {
     }
 }
 
-/// Without the URL's password.
+/// Omits the URL's password.
 impl fmt::Debug for Config {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Config")
@@ -99,24 +99,24 @@ impl fmt::Debug for Config {
     }
 }
 
-/// What a URL points at.
+/// The database that a URL points to.
 pub(super) enum Target {
     Postgres(Box<postgres::Server>),
     Sqlite(PathBuf),
 }
 
 impl Config {
-    /// The settings with another URL: for tests and tools.
+    /// Default settings with another URL, for tests and tools.
     #[must_use]
     pub fn at(url: impl Into<String>) -> Self {
         Self { url: url.into(), ..Self::default() }
     }
 
-    /// Reads the URL, and the certificates that it or the settings name, without touching the database: for a check
+    /// Checks the URL, and the certificates that the URL or the settings name, without access to the database. Used
     /// before anything starts.
     ///
     /// # Errors
-    /// [`DbError::Config`] says what a URL looks like.
+    /// [`DbError::Config`] with the forms that a URL may have.
     pub fn engine(&self) -> Result<Engine, DbError> {
         match self.target(Path::new(""), "service")? {
             Target::Postgres(_) => Ok(Engine::Postgres),
@@ -170,7 +170,7 @@ fn cores() -> usize {
     std::thread::available_parallelism().map_or(2, usize::from)
 }
 
-/// An error with what caused it, in one line.
+/// Formats an error with its causes, in one line.
 pub(super) struct Chain<'a>(pub &'a dyn std::error::Error);
 
 impl fmt::Display for Chain<'_> {

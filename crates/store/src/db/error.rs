@@ -1,38 +1,38 @@
-//! Errors of a database, by how to react to them.
+//! Database errors, sorted by how to react to them.
 
 use std::borrow::Cow;
 
 use diesel::result::{DatabaseErrorKind as Kind, Error as Diesel};
 
-/// A failure of the database. Its message is for logs: it may name tables, so it is never shown to clients.
+/// A failure of the database. Its message is for logs: it may name tables, so clients never see it.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum DbError {
-    /// It cannot be reached, cannot store anything, or took too long. The same may work later.
+    /// The database cannot be reached, cannot store anything, or took too long. The same request may succeed later.
     #[error("the database is unavailable: {reason}")]
     Unavailable {
-        /// What kind of trouble it is.
+        /// The kind of trouble.
         trouble: Trouble,
-        /// What happened.
+        /// A description of the trouble.
         reason: Cow<'static, str>,
         /// The driver's error, if there is one.
         #[source]
         source: Option<Box<dyn std::error::Error + Send + Sync>>,
     },
-    /// Concurrent transactions kept colliding, more often than `write!` tries. Try again later.
+    /// Transactions collided more often than `write!` retries. Try again later.
     #[error("concurrent changes kept colliding")]
     Conflict(#[source] Diesel),
-    /// A value that must be unique is there already.
+    /// A value that must be unique exists already.
     #[error("unique constraint {constraint:?} violated")]
     Unique {
-        /// PostgreSQL: the constraint's name. SQLite: the columns, as `table.column, table.column`, or the name of
-        /// an index over expressions.
+        /// On PostgreSQL: the constraint's name. On SQLite: the columns, as `table.column, table.column`, or the name
+        /// of an index of expressions.
         constraint: String,
         /// The driver's error.
         #[source]
         source: Diesel,
     },
-    /// The settings are wrong. Its text says what would be right.
+    /// The settings are wrong. The text says what would be right.
     #[error("database url {0}")]
     Config(String),
     /// A migration failed.
@@ -46,7 +46,7 @@ pub enum DbError {
     NotOurs {
         /// The service's first migration, which is missing.
         baseline: String,
-        /// A migration that is there.
+        /// A migration that the database has.
         found: String,
     },
     /// Anything else: a bug.
@@ -55,9 +55,8 @@ pub enum DbError {
 }
 
 impl DbError {
-    /// Which unique constraint was violated, if one was: on PostgreSQL its name (`users_email_key`), on SQLite its
-    /// columns (`users.email`), so a caller matches both:
-    /// `Some("users_email_key" | "users.email") => …`.
+    /// The violated unique constraint, if there is one: on PostgreSQL its name (`users_email_key`), on SQLite its
+    /// columns (`users.email`). A caller matches both: `Some("users_email_key" | "users.email") => …`.
     #[must_use]
     pub fn unique_violation(&self) -> Option<&str> {
         match self {
@@ -66,7 +65,7 @@ impl DbError {
         }
     }
 
-    /// Which `CHECK` was violated, by its name, if one was.
+    /// The name of the violated `CHECK` constraint, if there is one.
     #[must_use]
     pub fn check_violation(&self) -> Option<&str> {
         match self {
@@ -80,25 +79,25 @@ impl DbError {
         }
     }
 
-    /// Whether a foreign key was violated.
+    /// True if a foreign key was violated.
     #[must_use]
     pub fn is_foreign_key_violation(&self) -> bool {
         matches!(self, Self::Query(Diesel::DatabaseError(Kind::ForeignKeyViolation, _)))
     }
 
-    /// Whether a query that must find a row found none.
+    /// True if a query that must find a row found none.
     #[must_use]
     pub fn is_not_found(&self) -> bool {
         matches!(self, Self::Query(Diesel::NotFound))
     }
 
-    /// Whether the database could not be reached, was full or took too long.
+    /// True if the database could not be reached, was full or took too long.
     #[must_use]
     pub fn is_unavailable(&self) -> bool {
         matches!(self, Self::Unavailable { .. })
     }
 
-    /// Whether it says only that an earlier statement of the transaction failed (25P02).
+    /// True if the error only means that an earlier statement of the transaction failed (25P02).
     #[must_use]
     pub fn is_aftermath(&self) -> bool {
         use diesel::result::Error;
@@ -106,13 +105,13 @@ impl DbError {
         what.message().starts_with("current transaction is aborted")
     }
 
-    /// Whether concurrent transactions kept colliding.
+    /// True if concurrent transactions collided too often.
     #[must_use]
     pub fn is_conflict(&self) -> bool {
         matches!(self, Self::Conflict(_))
     }
 
-    /// What kind of trouble makes it unavailable, if it is.
+    /// Why the database is unavailable, if it is.
     #[must_use]
     pub fn trouble(&self) -> Option<Trouble> {
         match self {
@@ -121,19 +120,19 @@ impl DbError {
         }
     }
 
-    /// Whether the connection is lost. Its commit may have taken effect.
+    /// True if the connection is lost. Its commit may have taken effect.
     #[must_use]
     pub fn is_lost(&self) -> bool {
         self.trouble() == Some(Trouble::Lost)
     }
 
-    /// Whether another connection may do at once what this one could not.
+    /// True if the same request may succeed at once on another connection.
     pub(super) fn is_of_the_connection(&self) -> bool {
         matches!(self.trouble(), Some(Trouble::Lost | Trouble::ReadOnly | Trouble::Outdated))
     }
 
-    /// Whether the connection must not be used again. A failure that nobody here knows may be one of those that a
-    /// connection has for as long as it lives, such as a type that was recreated under it.
+    /// True if the connection must not be used again. An unknown error may be one that persists for the life of a
+    /// connection, for example because a type was recreated.
     pub(super) fn spoils_connection(&self) -> bool {
         match self {
             Self::Unavailable { trouble: Trouble::NoMemory, .. } => true,
@@ -142,7 +141,7 @@ impl DbError {
         }
     }
 
-    /// Whether another process holds the SQLite file.
+    /// True if another process holds the SQLite file.
     pub(super) fn is_busy(&self) -> bool {
         self.trouble() == Some(Trouble::Held)
     }
@@ -175,40 +174,40 @@ impl DbError {
     }
 }
 
-/// Why a database is unavailable, by what one can do about it.
+/// Why a database is unavailable, sorted by how to react.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Trouble {
-    /// No connection can be had.
+    /// No connection can be made, or none is free.
     Unreachable,
     /// The connection was lost. Its commit may have taken effect.
     Lost,
     /// This server accepts no writes, such as a former primary after a failover. Nothing was written.
     ReadOnly,
-    /// The connection's prepared statements do not fit the server any more. Nothing happened.
+    /// The server has changed, so the connection's prepared statements no longer fit. Nothing was done.
     Outdated,
-    /// A lock or an idle transaction took too long.
+    /// The wait for a lock or an idle transaction took too long.
     TooLong,
-    /// A statement ran into its time limit, or was cancelled. It did nothing, and the connection is as good as before.
+    /// A statement exceeded its time limit, or was cancelled. It had no effect, and the connection can be used again.
     CutOff,
     /// Another process holds the SQLite file.
     Held,
-    /// The disk is full.
+    /// The disk has no space left.
     DiskFull,
-    /// The disk fails.
+    /// The disk reports errors.
     DiskFails,
-    /// There is no memory.
+    /// The server or SQLite has no memory left.
     NoMemory,
 }
 
 impl Trouble {
-    /// Whether it keeps the database from storing anything, until somebody does something about it.
+    /// True if nothing can be stored until somebody fixes the cause.
     #[must_use]
     pub fn stops_writes(self) -> bool {
         matches!(self, Self::ReadOnly | Self::DiskFull | Self::DiskFails | Self::NoMemory)
     }
 
-    /// What clients are told about it.
+    /// The text that clients see.
     #[must_use]
     pub fn for_clients(self) -> &'static str {
         match self {
@@ -228,7 +227,7 @@ impl From<Diesel> for DbError {
     fn from(error: Diesel) -> Self {
         let Diesel::DatabaseError(kind, information) = &error else {
             return match error {
-                // The transaction manager has lost track: the connection died within BEGIN or COMMIT.
+                // The transaction manager does not know the state: the connection died during BEGIN or COMMIT.
                 Diesel::BrokenTransactionManager => Self::of(Trouble::Lost, LOST, error),
                 Diesel::RollbackErrorOnCommit { commit_error, .. } => Self::from(*commit_error),
                 error => Self::Query(error),
@@ -239,7 +238,7 @@ impl From<Diesel> for DbError {
             Kind::UniqueViolation => Self::Unique { constraint: unique_constraint(&**information), source: error },
             Kind::UnableToSendCommand | Kind::ClosedConnection => Self::of(Trouble::Lost, LOST, error),
             Kind::ReadOnlyTransaction => Self::of(Trouble::ReadOnly, READ_ONLY, error),
-            // diesel keeps no SQLSTATE for the rest, nor SQLite's code, so their texts must do.
+            // For other errors diesel keeps neither the SQLSTATE nor SQLite's code, so they are sorted by their texts.
             Kind::Unknown => match by_message(information.message(), information.hint()) {
                 Some(Sort::Conflict) => Self::Conflict(error),
                 Some(Sort::Unavailable(trouble, reason)) => Self::of(trouble, reason, error),
@@ -250,7 +249,7 @@ impl From<Diesel> for DbError {
     }
 }
 
-/// The trouble that stands somewhere among an error's causes, as where a migration failed. Those of migrations are texts:
+/// The trouble in an error's chain of causes, for example when a migration failed. Causes of migrations are texts:
 /// `Failed to run NAME with: MESSAGE`.
 pub(super) fn trouble_within(error: &(dyn std::error::Error + 'static)) -> Option<Trouble> {
     let mut next = Some(error);
@@ -282,7 +281,7 @@ enum Sort {
     Unavailable(Trouble, &'static str),
 }
 
-/// Sorts by the server's English text. `Db::connect` warns of a PostgreSQL that speaks another language.
+/// Sorts by the server's English text. `Db::connect` warns of a PostgreSQL server with another language.
 fn by_message(message: &str, hint: Option<&str>) -> Option<Sort> {
     use Trouble::{CutOff, DiskFails, DiskFull, Held, Lost, NoMemory, Outdated, ReadOnly, TooLong, Unreachable};
     let starts = |texts: &[&str]| texts.iter().any(|text| message.starts_with(text));
@@ -294,9 +293,9 @@ fn by_message(message: &str, hint: Option<&str>) -> Option<Sort> {
         "canceling statement due to statement timeout" => (CutOff, "statement timeout"),
         "canceling statement due to lock timeout" => (TooLong, "lock timeout"),
         "canceling statement due to user request" => (CutOff, "statement cancelled"),
-        // 0A000, for a statement that was prepared before a migration changed what it gives.
+        // 0A000, for a statement that was prepared before a migration changed its result type.
         "cached plan must not change result type" => (Outdated, "prepared statements are outdated"),
-        // 26000, 42P05: a pooler between us and the server has given us another connection to it.
+        // 26000, 42P05: a pooler has switched to another connection to the server.
         _ if message.starts_with("prepared statement \"") && ends(&["\" does not exist", "\" already exists"]) => {
             (Outdated, "prepared statements are lost")
         }
@@ -309,7 +308,7 @@ fn by_message(message: &str, hint: Option<&str>) -> Option<Sort> {
         "unable to open database file" => (DiskFails, "the file cannot be opened"),
         // 53200; SQLITE_NOMEM
         "out of memory" | "out of shared memory" => (NoMemory, "out of memory"),
-        // 53100; the hint is there where a file was written in part.
+        // 53100. The hint is present if a file was written in part.
         _ if ends(&["No space left on device", "Disk quota exceeded"]) || hint == Some("Check free disk space.") => {
             (DiskFull, "disk full")
         }
@@ -325,9 +324,9 @@ fn by_message(message: &str, hint: Option<&str>) -> Option<Sort> {
         }
         // 57P01, 57P02, 57P04, 57P05
         _ if message.starts_with("terminating connection") => (Lost, LOST),
-        // 08P01 of PgBouncer, which has lost its server.
+        // 08P01 of PgBouncer that has lost its server.
         "server conn crashed?" | "server closed the connection unexpectedly" => (Lost, LOST),
-        // 08P01 of PgBouncer, which has no server connection for us.
+        // 08P01 of PgBouncer that has no server connection for this client.
         _ if starts(&["query_wait_timeout", "pgbouncer cannot connect to server", "server login has been failing"]) => {
             (Unreachable, "the pooler has no connection to the server")
         }
@@ -346,7 +345,7 @@ fn by_message(message: &str, hint: Option<&str>) -> Option<Sort> {
     Some(Sort::Unavailable(trouble, reason))
 }
 
-/// The error of a body of `read!`, `snapshot!` or `write!`: a failure of the database, or a refusal of the domain. The
+/// The error of a body of `read!`, `snapshot!` or `write!`: a database error, or a violated rule of the domain. The
 /// macros use [`Failure::db`] to decide whether to retry the transaction.
 ///
 /// ```
@@ -380,8 +379,8 @@ fn by_message(message: &str, hint: Option<&str>) -> Option<Sort> {
 /// }
 /// ```
 pub trait Failure: From<Diesel> + From<DbError> + Send {
-    /// The database's failure in it, if there is one. It must be kept as it came: a failure that is hidden here is
-    /// not retried.
+    /// The database error inside, if there is one. It must be the original error: an error that is hidden here is not
+    /// retried.
     fn db(&self) -> Option<&DbError>;
 }
 
@@ -424,7 +423,7 @@ mod tests {
         assert!(sorted(Kind::ForeignKeyViolation, "FOREIGN KEY").is_foreign_key_violation());
     }
 
-    /// Texts as PostgreSQL 15 and 17, PgBouncer and SQLite have them.
+    /// The texts are those of PostgreSQL 15 and 17, PgBouncer and SQLite.
     #[test]
     fn troubles_are_known_by_their_texts() {
         let lost = [

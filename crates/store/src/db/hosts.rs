@@ -9,10 +9,10 @@ use tokio_postgres::config::{Config, Host, TargetSessionAttrs};
 use super::config::Chain;
 use super::postgres::{Conn, Connector, is_refusal};
 
-/// The longest that one of several hosts may take, so that the next has its turn in time.
+/// The longest time for one of several hosts, so that the next one is tried in time.
 const TIMEOUT: Duration = Duration::from_secs(2);
 
-/// Tries each host separately, so that one that hangs does not use up the time of all.
+/// The hosts. Each is tried separately, so that one that hangs does not use up the time of all.
 pub(super) struct Hosts {
     each: Vec<Config>,
     /// The host of the last connection. It is tried first, because only one host accepts writes.
@@ -21,7 +21,8 @@ pub(super) struct Hosts {
 }
 
 impl Hosts {
-    /// Those of the settings. Of several hosts, only one that takes writes will do; all together get `wait`.
+    /// The hosts of the settings. If there are several, only one that accepts writes is used. All together get the time
+    /// `wait`.
     pub fn of(settings: &Config, wait: Duration) -> Self {
         let each = each(settings);
         let timeout = (wait / u32::try_from(each.len()).unwrap_or(u32::MAX)).min(TIMEOUT);
@@ -54,14 +55,14 @@ impl Hosts {
             troubles.push(format!("{}: {trouble}", name(&self.each[at])));
         }
         match refusals.pop() {
-            // The settings are wrong only where no host is left that may yet take us.
+            // The settings are wrong only if every host refused for good.
             Some(refusal) if refusals.len() + 1 == count => Err(refusal),
             _ => Err(ConnectionError::BadConnection(troubles.join("; "))),
         }
     }
 }
 
-/// The same settings for each host alone.
+/// The settings of each host alone.
 fn each(settings: &Config) -> Vec<Config> {
     let (hosts, addresses, ports) = (settings.get_hosts(), settings.get_hostaddrs(), settings.get_ports());
     let count = hosts.len().max(addresses.len());
@@ -105,14 +106,14 @@ fn without_host(from: &Config) -> Config {
     to.channel_binding(from.get_channel_binding());
     to.load_balance_hosts(from.get_load_balance_hosts());
     to.target_session_attrs(match from.get_target_session_attrs() {
-        // Which of several hosts takes writes changes with a failover, so it is always asked.
+        // A failover changes which of several hosts accepts writes, so every connection checks this.
         TargetSessionAttrs::Any => TargetSessionAttrs::ReadWrite,
         asked => asked,
     });
     to
 }
 
-/// A host for people. Settings that lead nowhere else have a name or an address.
+/// A host's name for messages. Each host has a name or an address.
 fn name(of: &Config) -> String {
     let host = match of.get_hosts().first() {
         Some(Host::Tcp(host)) => host.clone(),
@@ -140,7 +141,7 @@ mod tests {
         assert_eq!(hosts(url), [url.parse().unwrap()]);
     }
 
-    /// Every setting of the URL is there for each host: a new one that is forgotten fails here.
+    /// Each host must get every setting of the URL. If a new setting is forgotten, this test fails.
     #[test]
     fn each_of_several_hosts_has_all_settings() {
         let rest = "options=-c%20geqo%3Doff&application_name=x&connect_timeout=3&tcp_user_timeout=4&keepalives=0\

@@ -1,8 +1,8 @@
-//! `read!`, `snapshot!`, `write!` and `single!`: one body against either engine's query module.
+//! `read!`, `snapshot!`, `write!` and `single!`: run one body with the query module of either engine.
 
 /// Runs read-only statements without a transaction: `read!(db, |conn, q| body)`. See [`db`](crate::db).
 ///
-/// If several statements must see the same moment, use [`snapshot!`](crate::db::snapshot).
+/// If several statements must see the same snapshot, use [`snapshot!`](crate::db::snapshot).
 #[doc(hidden)]
 #[macro_export]
 macro_rules! __db_read {
@@ -28,7 +28,7 @@ macro_rules! __db_snapshot {
 
 /// Runs statements in one transaction: `write!(db, |conn, q| body)`. See [`db`](crate::db).
 ///
-/// The body may run more than once, so it must give its values away by clone, and change nothing outside the
+/// The body may run more than once, so it must clone the values that it passes on, and change nothing outside the
 /// database.
 #[doc(hidden)]
 #[macro_export]

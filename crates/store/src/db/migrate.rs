@@ -1,11 +1,12 @@
 //! Brings a database's schema up to date. Several replicas of a service may start at once: one migrates, the others
-//! wait and find nothing left to do.
+//! wait and then have nothing to do.
 //!
-//! The tables of common's own, such as those of jobs, are made in every service's database beside the service's: their
-//! SQL, their schema and their queries stand once, in common, and a new service has them without a line of its own.
-//! The folders are named after their owner, `order-0001_what` and `common-0001_what`, so that no two owners have one of the
-//! same version. A service's own come first. The first of each owner is its baseline, which makes all tables. A database
-//! that has others without it is refused: no migration leads from there to here.
+//! Tables that every service has, such as the table of jobs, belong to common. They are created in every service's
+//! database beside the service's own tables. Their SQL, schema and queries are written once, so a new service gets them
+//! without code of its own. The folders of migrations have the name of their owner, `order-0001_what` and
+//! `common-0001_what`, so that versions of two owners never collide. The service's own migrations run first. The first
+//! migration of each owner is its baseline, which creates all tables. A database that has other migrations but not the
+//! baseline is refused, because no migration upgrades it.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -25,21 +26,22 @@ use super::{DbError, Migrations};
 const COMMON_POSTGRES: EmbeddedMigrations = embed_migrations!("migrations/postgres");
 const COMMON_SQLITE: EmbeddedMigrations = embed_migrations!("migrations/sqlite");
 
-/// The advisory lock that stands for "this database's schema": the text `souk` and a version.
+/// The key of the advisory lock for a database's schema: the text `souk` and a version.
 const LOCK: i64 = 0x736f_756b_0001;
 
-/// How long a replica waits for the one that migrates.
+/// The time that a replica waits for the one that migrates.
 const TIMEOUT: Duration = Duration::from_secs(600);
 
-/// Returns the names of the migrations that were run.
+/// Runs the migrations in PostgreSQL. Returns the names of those that were run.
 pub(super) async fn postgres(db: &Postgres, migrations: Arc<Migrations>) -> Result<Vec<String>, DbError> {
-    // An index over a large table takes its time, and so does the replica that we wait for.
+    // The limits are long, because an index of a large table takes time, and another replica may be migrating.
     let mut conn = db.apart(Duration::ZERO, TIMEOUT).await?;
     if db.is_pooled() {
-        // A lock of the session's would stay behind with a connection that is another's by then. One transaction has
-        // one connection, so what is held until its end is ours; a second connection might never come free, since all
-        // replicas that wait hold one.
-        // At this level, whatever the server's default is: a statement must see what the one that we waited for has made.
+        // A session's lock would stay behind on a connection that another client then uses. A transaction has one
+        // connection, so a lock that lasts until its end is safe. A second connection might never become free, since
+        // all waiting replicas hold one.
+        // The isolation level is set here and not by the server's default: a statement must see the changes of the
+        // replica that this one waited for.
         let begin = "BEGIN ISOLATION LEVEL READ COMMITTED";
         AnsiTransactionManager::begin_transaction_sql(&mut conn, begin).await?;
         return blocking(move || {
@@ -47,7 +49,7 @@ pub(super) async fn postgres(db: &Postgres, migrations: Arc<Migrations>) -> Resu
             let lock = diesel::sql_query("SELECT pg_advisory_xact_lock($1)").bind::<BigInt, _>(LOCK);
             diesel::RunQueryDsl::execute(lock, &mut conn)?;
             let names = run(&mut conn, [&migrations.postgres, &COMMON_POSTGRES])?;
-            // If one of them failed, the connection is dropped, and the transaction with it.
+            // If a migration failed, the connection is dropped, and its transaction is rolled back.
             <AsyncConnectionWrapper<AsyncPgConnection> as Connection>::TransactionManager::commit_transaction(
                 &mut conn,
             )?;
@@ -55,7 +57,7 @@ pub(super) async fn postgres(db: &Postgres, migrations: Arc<Migrations>) -> Resu
         })
         .await;
     }
-    // It goes with the connection, whatever happens.
+    // The lock ends with the connection in any case.
     diesel::sql_query("SELECT pg_advisory_lock($1)").bind::<BigInt, _>(LOCK).execute(&mut conn).await?;
     blocking(move || {
         let mut conn = AsyncConnectionWrapper::<AsyncPgConnection>::from(conn);
@@ -64,7 +66,7 @@ pub(super) async fn postgres(db: &Postgres, migrations: Arc<Migrations>) -> Resu
     .await
 }
 
-/// All in one transaction: a schema is never half new.
+/// Runs the migrations in SQLite, all in one transaction, so that a schema is never half upgraded.
 pub(super) async fn sqlite(db: &Sqlite, migrations: Arc<Migrations>) -> Result<Vec<String>, DbError> {
     db.batch(move |conn: &mut SqliteConnection| run(conn, [&migrations.sqlite, &COMMON_SQLITE])).await
 }
@@ -79,7 +81,8 @@ where
     for (set, of_service) in sets.into_iter().zip([true, false]) {
         let mut all: Vec<Box<dyn Migration<DB>>> = set.migrations().map_err(DbError::Migration)?;
         all.sort_by(|a, b| a.name().version().cmp(&b.name().version()));
-        // Common's baseline may be missing for a moment: each migration is a transaction of its own on PostgreSQL.
+        // Only the service's baseline is checked. Common's may be missing for a moment, because each migration is a
+        // transaction of its own on PostgreSQL.
         let baseline = all.as_slice().first().filter(|_| of_service).map(|baseline| baseline.name());
         if let (Some(baseline), Some(other)) = (baseline, applied.as_slice().first())
             && !applied.contains(&baseline.version())

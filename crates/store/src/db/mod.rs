@@ -1,6 +1,6 @@
 //! A service's database: one set of queries on two engines, PostgreSQL and SQLite.
 //!
-//! # The rooms
+//! # Query modules
 //! A query file is written once and compiled under both engines. In `src/store.rs` of a service:
 //!
 //! ```ignore
@@ -22,7 +22,7 @@
 //! pub async fn confirm(db: &Db, id: OrderId) -> Result<Order, StoreError> {
 //!     db::write!(db, |conn, q| {
 //!         let order = q::order(conn, id).await?.ok_or(StoreError::NotFound)?;
-//!         let order = order.confirm()?;                  // a refusal rolls back
+//!         let order = order.confirm()?;                  // an error rolls back
 //!         q::update(conn, &order).await?;
 //!         q::add_event(conn, &order).await?;
 //!         Ok(order)
@@ -33,36 +33,36 @@
 //! # The macros
 //! `read!`, `snapshot!`, `write!` and `single!` take the database and a body that looks like a closure: `|conn, q|
 //! body`. In it `conn` is a `&mut Conn` of the engine in use, and `q` is `postgres::queries` or `sqlite::queries`:
-//! modules of these names must be in scope where the macro stands. The body may `.await`, use `?` and `return`, and is
+//! modules of these names must be in scope at the macro. The body may `.await`, use `?` and `return`, and is
 //! of type `Result<T, E>` with `E:` [`Failure`]; that is the macro's type too. If the compiler cannot tell the type,
 //! write it: `|conn, q| -> Result<Order, StoreError> { … }`.
 //!
 //! | | transaction | runs on |
 //! |---|---|---|
-//! | `read!` | none: each statement for itself | any connection / a reader |
-//! | `snapshot!` | read-only, all statements see one moment | any connection / a reader |
+//! | `read!` | none: each statement alone | any connection / a reader |
+//! | `snapshot!` | read-only, all statements see one snapshot | any connection / a reader |
 //! | `write!` | all or nothing: `Ok` commits, `Err` rolls back | any connection / the one writer (`BEGIN IMMEDIATE`) |
-//! | `single!` | the one statement that the body is on PostgreSQL; on SQLite as `write!` | as `write!` |
+//! | `single!` | on PostgreSQL the one statement of the body; on SQLite as `write!` | as `write!` |
 //!
-//! **A body may run again.** On PostgreSQL a run that collides with another (SQLSTATE `40001`, `40P01`, in a
-//! statement or at `COMMIT`) is rolled back and tried again after a jittered pause, [`Attempts::MAX`] times in all. One
-//! whose connection is lost before `COMMIT` is tried again on another, [`Attempts::MAX_LOST`] times, and so is one that
+//! **A body may run again.** On PostgreSQL a run that collides with another one (SQLSTATE `40001`, `40P01`, in a
+//! statement or at `COMMIT`) is rolled back and retried after a random pause, up to [`Attempts::MAX`] tries. A run
+//! whose connection is lost before `COMMIT` is retried on another connection, [`Attempts::MAX_LOST`] times. So is a run that
 //! finds its server read-only (`25006`, after a failover) or its prepared statements outdated (`0A000`, after a
-//! migration); connections made before are not used again. Then it fails as [`DbError::Conflict`] or
+//! migration); earlier connections are not used again. After the last try it fails with [`DbError::Conflict`] or
 //! [`DbError::Unavailable`]. So a body changes nothing but the database, calls no other service, and gives values away
-//! by clone. A `COMMIT` whose answer is lost is not tried again, nor is a `single!` statement: it may have happened, and
+//! by clone. A `COMMIT` whose answer is lost is not retried, nor is a `single!` statement: it may have taken effect, and
 //! only the caller knows how to find out.
 //!
-//! **A statement that fails ends its transaction**: PostgreSQL takes no other, so let the error out by `?`. A body that
-//! passes over it and returns `Ok` fails at its end. If a failure is expected, write `ON CONFLICT DO NOTHING`, or put
+//! **A failed statement ends its transaction**: PostgreSQL accepts no other, so return the error with `?`. A body that
+//! ignores it and returns `Ok` fails at its end. If a failure is expected, write `ON CONFLICT DO NOTHING`, or put
 //! the statement into `conn.transaction(async |conn| …)`, which is a savepoint here.
 //!
-//! A caller that gives up in the middle leaves nothing behind: the connection is closed and the transaction with it.
-//! SQLite's half needs tokio's multi-threaded runtime (tests: `#[tokio::test(flavor = "multi_thread")]`).
+//! If a caller gives up in the middle, the connection is closed and its transaction is rolled back.
+//! SQLite needs tokio's multi-threaded runtime (tests: `#[tokio::test(flavor = "multi_thread")]`).
 //!
 //! # Batches
 //! A batch insert compiles on PostgreSQL, but not on SQLite through the async wrapper. Give both engines' modules a
-//! function of one name and call it from `queries.rs` as `super::insert_lines`:
+//! function with the same name and call it from `queries.rs` as `super::insert_lines`:
 //!
 //! ```ignore
 //! // store/postgres.rs
@@ -78,7 +78,7 @@
 //! }
 //! ```
 //!
-//! That is part of the `write!` it is called in. For a whole transaction in one hop there is
+//! The insert is part of the `write!` around it. To run a whole transaction in one blocking call, use
 //! [`Sqlite::batch`](sqlite::Sqlite::batch), reached through [`Db::pools`].
 
 mod condition;
@@ -108,10 +108,10 @@ pub use crate::{__db_read as read, __db_single as single, __db_snapshot as snaps
 
 use self::config::Target;
 
-/// Which database a service has.
+/// The database engine of a service.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Engine {
-    /// PostgreSQL, or what speaks its protocol.
+    /// PostgreSQL, or another server with its protocol.
     Postgres,
     /// A SQLite file.
     Sqlite,
@@ -140,26 +140,26 @@ pub struct Migrations {
     pub sqlite: EmbeddedMigrations,
 }
 
-/// The connections of the engine in use, for code that is written for one engine.
+/// The connections of the engine in use, for code that is specific to an engine.
 pub enum Pools {
-    /// To PostgreSQL.
+    /// Connections to PostgreSQL.
     Postgres(postgres::Postgres),
-    /// To a SQLite file.
+    /// Connections to a SQLite file.
     Sqlite(sqlite::Sqlite),
 }
 
-/// How full a pool is.
+/// The use of a pool.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct PoolStatus {
-    /// Which one: `postgres`, or `writer` and `readers` of SQLite.
+    /// The pool's name: `postgres`, or `writer` and `readers` of SQLite.
     pub pool: &'static str,
-    /// How many connections it may have.
+    /// Maximum number of connections.
     pub max: usize,
-    /// How many it has.
+    /// Number of open connections.
     pub size: usize,
-    /// How many of them nobody uses.
+    /// Number of open connections that are not in use.
     pub idle: usize,
-    /// How many requests wait for one.
+    /// Number of requests that wait for a connection.
     pub waiting: usize,
 }
 
@@ -170,20 +170,20 @@ pub struct Db(Arc<Inner>);
 struct Inner {
     pools: Pools,
     migrations: Arc<Migrations>,
-    /// What [`Db::is_ready`] answered last.
+    /// The last answer of [`Db::is_ready`].
     was_ready: Mutex<Option<bool>>,
     _metrics: Vec<PoolMetrics>,
 }
 
 impl Db {
-    /// Opens the database: connects to PostgreSQL, waiting for a server that is not up yet, or opens the SQLite
-    /// file, which is made where it is not there. Runs no migration.
+    /// Opens the database: connects to PostgreSQL, and waits for a server that is not up yet, or opens the SQLite file,
+    /// and creates it if it does not exist. Runs no migration.
     ///
-    /// `service` names the file `<data_dir>/<service>.db` where the settings give no URL.
+    /// If the settings have no URL, the file is `<data_dir>/<service>.db`.
     ///
     /// # Errors
-    /// [`DbError::Config`] where the settings are wrong, the server refuses us or the file cannot be opened;
-    /// [`DbError::Unavailable`] where the server did not come up in time.
+    /// [`DbError::Config`] if the settings are wrong, the server refuses the client or the file cannot be opened;
+    /// [`DbError::Unavailable`] if the server did not come up in time.
     pub async fn connect(
         config: &Config,
         data_dir: &Path,
@@ -211,13 +211,12 @@ impl Db {
         Ok(Self(Arc::new(Inner { pools, migrations, was_ready, _metrics: metrics })))
     }
 
-    /// Runs the migrations that were not run yet, the service's and then this crate's own (`crates/store/migrations`),
-    /// and returns their names. May be called by several replicas of a service at once.
+    /// Runs the pending migrations, the service's and then this crate's own (`crates/store/migrations`), and returns
+    /// their names. Several replicas of a service may call it at once.
     ///
     /// # Errors
-    /// [`DbError::NotOurs`] where the database has others, but not the first of these. [`DbError::Migration`] where one
-    /// fails; it left nothing behind. [`DbError::Unavailable`] where the disk is full,
-    /// for example.
+    /// [`DbError::NotOurs`] if the database has other migrations, but not the first of these. [`DbError::Migration`] if
+    /// a migration fails; it then had no effect. [`DbError::Unavailable`] for example if the disk is full.
     pub async fn migrate(&self) -> Result<Vec<String>, DbError> {
         let migrations = self.0.migrations.clone();
         match self.pools() {
@@ -226,10 +225,10 @@ impl Db {
         }
     }
 
-    /// Asks the database for an answer.
+    /// Runs a trivial query.
     ///
     /// # Errors
-    /// [`DbError::Unavailable`] where none comes.
+    /// [`DbError::Unavailable`] if the database does not answer.
     pub async fn ping(&self) -> Result<(), DbError> {
         type Answer = Result<i32, DbError>;
         let one = || diesel::select(diesel::dsl::sql::<diesel::sql_types::Integer>("1"));
@@ -244,7 +243,7 @@ impl Db {
         answer.map(drop)
     }
 
-    /// Which engine it is.
+    /// The engine in use.
     #[must_use]
     pub fn engine(&self) -> Engine {
         match self.pools() {
@@ -253,13 +252,13 @@ impl Db {
         }
     }
 
-    /// The connections, for code that is written for one engine. The macros use it too.
+    /// The connections, for code that is specific to an engine. The macros use them too.
     #[must_use]
     pub fn pools(&self) -> &Pools {
         &self.0.pools
     }
 
-    /// How full each pool is.
+    /// The use of each pool.
     #[must_use]
     pub fn pool_status(&self) -> Vec<PoolStatus> {
         match self.pools() {
@@ -268,8 +267,8 @@ impl Db {
         }
     }
 
-    /// Closes the connections, those in use when they come back. What asks for one from now on is told that the
-    /// database is unavailable.
+    /// Closes the connections; those in use are closed when they are returned. Later requests for a connection fail as
+    /// unavailable.
     pub fn close(&self) {
         match self.pools() {
             Pools::Postgres(db) => db.close(),
@@ -278,7 +277,7 @@ impl Db {
     }
 }
 
-/// Puts a pool among the metrics for as long as the answer lives.
+/// Reports a pool in the metrics until the returned value is dropped.
 fn watch(name: String, status: impl Fn() -> PoolStatus + Send + Sync + 'static) -> PoolMetrics {
     metrics::db_pool(name, move || {
         let PoolStatus { max, size, idle, waiting, .. } = status();

@@ -1,4 +1,4 @@
-//! The PostgreSQL side: one pool of connections, each set up with the timeouts of the settings.
+//! The PostgreSQL engine: one pool of connections, each with the timeouts of the settings.
 
 mod connect;
 mod pooled;
@@ -30,24 +30,26 @@ use super::hosts::Hosts;
 use super::session::{Attempts, Commit, Discard, Mode, Session};
 use super::{DbError, Failure, PoolStatus};
 
-/// What queries of the PostgreSQL side run on.
+/// The connection type that PostgreSQL queries use.
 pub type Conn = AsyncPgConnection;
 
-/// A run's connection.
+/// The connection of one run.
 pub type PgSession = Session<Object<Conn>>;
 
 /// A statement whose parameters are bound one after the other.
 pub type Statement<'a> = BoxedSqlQuery<'a, Pg, SqlQuery>;
 
-/// A statement whose text is always the same: prepared once on a connection, where diesel prepares updates, and what
-/// [`sql_query`](diesel::sql_query) makes, each time again, at the cost of round trips, parsing and planning.
+/// A statement with a constant text, which is prepared once on a connection. By default diesel prepares updates, and
+/// statements made by [`sql_query`](diesel::sql_query), each time again, at the cost of round trips, parsing and
+/// planning.
 #[derive(Debug, Clone, Copy)]
 #[must_use = "a query does nothing until it is executed or loaded"]
 pub struct Kept<Q>(Q);
 
-/// Says of a statement that its text is always the same.
+/// Marks a statement as one with a constant text.
 pub trait Keep: Sized {
-    /// Prepares it once on a connection. Only for a text that never changes: connections forget none of them.
+    /// Prepares the statement once on a connection. Only for a text that never changes: connections never drop a
+    /// prepared statement.
     fn kept(self) -> Kept<Self> {
         Kept(self)
     }
@@ -59,7 +61,7 @@ impl<Q: Query> Query for Kept<Q> {
     type SqlType = Q::SqlType;
 }
 
-/// The text itself is what it is known by.
+/// The statement's text is its key in the cache.
 impl<Q> QueryId for Kept<Q> {
     type QueryId = ();
     const HAS_STATIC_QUERY_ID: bool = false;
@@ -76,14 +78,14 @@ impl<Q: QueryFragment<Pg>> QueryFragment<Pg> for Kept<Q> {
 }
 
 diesel::define_sql_function! {
-    /// Where `needle` begins in `haystack`, from 1; 0 where it does not.
+    /// The index of `needle` in `haystack`, counted from 1; 0 if it does not occur.
     #[sql_name = "strpos"]
     fn position(haystack: diesel::sql_types::Nullable<diesel::sql_types::Text>, needle: diesel::sql_types::Text)
         -> diesel::sql_types::Nullable<diesel::sql_types::Integer>;
 }
 
-/// What became of statements that were sent without waiting for each other's answers, in the order in which they were
-/// sent. Of failures the one that came first: PostgreSQL answers each statement behind it by saying just that.
+/// The results of pipelined statements, in the order in which they were sent. If several failed, the result is the
+/// first failure: PostgreSQL answers every later statement only with the fact that an earlier one failed.
 ///
 /// # Errors
 /// If one of them failed.
@@ -101,11 +103,11 @@ pub fn together<T, E: Failure>(results: impl IntoIterator<Item = Result<T, E>>) 
     failed.map_or(Ok(done), Err)
 }
 
-/// Runs statements one by one on a connection of their own, each outside any transaction: what a tool does to a server,
-/// such as making databases.
+/// Runs statements one by one on a separate connection, each outside a transaction. Tools use it to administer a
+/// server, for example to create databases.
 ///
 /// # Errors
-/// [`DbError`] where there is no connection, or one of them fails.
+/// [`DbError`] if no connection can be made, or a statement fails.
 pub async fn execute(config: &Config, statements: &[String]) -> Result<(), DbError> {
     let connector = Connector::new(Server::read(config)?, config)?;
     let connected = Hosts::of(connector.settings(), config.acquire_timeout).connect(&connector).await;
@@ -128,14 +130,14 @@ pub struct Postgres {
 }
 
 impl Postgres {
-    /// Makes the pool and its first connection. Waits for a server that is not up yet.
+    /// Creates the pool and its first connection. Waits for a server that is not up yet.
     pub(super) async fn connect(server: Server, config: &Config) -> Result<Self, DbError> {
         let connector = Arc::new(Connector::new(server, config)?);
         let hosts = Arc::new(Hosts::of(connector.settings(), config.acquire_timeout));
         let condition = Arc::new(Condition::of(config));
         let mut manager = ManagerConfig::default();
-        // Whether a connection still lives is known without a round trip; one that died unnoticed shows at `BEGIN`,
-        // where another is taken.
+        // The check whether a connection is alive needs no round trip. If a connection has died unnoticed, `BEGIN`
+        // fails, and another one is used.
         manager.recycling_method = RecyclingMethod::Fast;
         let setup = (hosts.clone(), connector.clone());
         manager.custom_setup = Box::new(move |_| {
@@ -146,7 +148,8 @@ impl Postgres {
         let found = condition.clone();
         let pool = Pool::builder(manager)
             .max_size(config.postgres_connections())
-            // The one used last goes first, so that those that a quiet hour does not need grow idle, and go.
+            // The pool uses the connection that was used last, so that connections that are not needed in a quiet hour
+            // become idle and are closed.
             .queue_mode(QueueMode::Lifo)
             .pre_recycle(Hook::sync_fn(move |_, metrics| {
                 if found.is_fit(metrics) { Ok(()) } else { Err(HookError::message("not used again")) }
@@ -161,8 +164,9 @@ impl Postgres {
         Ok(postgres)
     }
 
-    /// Deadlocks, timeouts, full disks and outdated statements are known by their English text, for diesel keeps no
-    /// SQLSTATE of them. What speaks the protocol but has no such setting speaks English.
+    /// Warns if the server's messages are not in English. Deadlocks, timeouts, full disks and outdated statements are
+    /// recognised by their English texts, because diesel does not keep their SQLSTATE. A server without this setting is
+    /// assumed to speak English.
     async fn warn_of_other_languages(&self) {
         #[derive(diesel::QueryableByName)]
         struct Language {
@@ -184,7 +188,7 @@ impl Postgres {
         }
     }
 
-    /// Connects, and while the server is starting or absent tries again, until `limit` has passed.
+    /// Connects. While the server is starting or absent, tries again, until `limit` has passed.
     async fn wait_until_up(&self, limit: Duration) -> Result<(), DbError> {
         let deadline = tokio::time::Instant::now() + limit;
         let mut pause = Duration::from_millis(50);
@@ -203,11 +207,11 @@ impl Postgres {
         }
     }
 
-    /// A connection without a transaction, waiting at most the acquire timeout.
+    /// A connection without a transaction. Waits at most for the acquire timeout.
     ///
     /// # Errors
-    /// [`DbError::Unavailable`] when none comes free or none can be made; [`DbError::Query`] when the server refuses
-    /// us.
+    /// [`DbError::Unavailable`] if no connection becomes free or can be made; [`DbError::Query`] if the server refuses
+    /// the client.
     pub async fn get(&self) -> Result<Object<Conn>, DbError> {
         match tokio::time::timeout(self.wait, self.pool.get()).await {
             Ok(Ok(conn)) => Ok(conn),
@@ -216,15 +220,15 @@ impl Postgres {
         }
     }
 
-    /// A connection for a run, with its transaction begun. For the macros.
+    /// A connection for a run, in which the transaction has begun. Used by the macros.
     ///
     /// # Errors
-    /// Those of [`Postgres::get`].
+    /// The errors of [`Postgres::get`].
     #[doc(hidden)]
     pub async fn session(&self, mode: Mode, attempts: &Attempts) -> Result<PgSession, DbError> {
         let begin = match mode {
             Mode::Read | Mode::Single => None,
-            // Read-only at this level sees one moment and never fails for others' writes.
+            // A read-only transaction at this level sees one snapshot, and never fails because of others' writes.
             Mode::Snapshot => Some("BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY"),
             Mode::Write => Some("BEGIN"),
         };
@@ -236,7 +240,7 @@ impl Postgres {
                 return Ok(session);
             };
             let begun = AnsiTransactionManager::begin_transaction_sql(session.conn()?, begin);
-            // A server that lives answers it at once. One whose machine is gone never does.
+            // A live server answers at once. A server whose machine is gone never answers.
             let error = match tokio::time::timeout(self.wait, begun).await {
                 Ok(Ok(())) => return Ok(session),
                 Ok(Err(error)) => DbError::from(error),
@@ -250,13 +254,13 @@ impl Postgres {
         }
     }
 
-    /// A connection beside the pool, with limits of its own for a statement and for waiting for a lock.
+    /// A connection outside the pool, with its own limits for a statement and for the wait for a lock.
     pub(super) async fn apart(&self, statement: Duration, lock: Duration) -> Result<Conn, DbError> {
         let connected = self.hosts.connect(&self.connector.with_limits(statement, lock)).await;
         connected.map_err(|error| sort(PoolError::Backend(InnerError::ConnectionError(error))))
     }
 
-    /// Whether connections are shared with others between transactions.
+    /// True if a pooler shares the connections with other clients between transactions.
     pub(super) fn is_pooled(&self) -> bool {
         self.connector.is_pooled()
     }
@@ -282,8 +286,8 @@ impl Postgres {
 }
 
 impl Commit for Conn {
-    /// In a transaction in which a statement failed, PostgreSQL answers `COMMIT` with a rollback and no error: a body
-    /// that took no notice of the failure would be told that all is well. Another statement before it does fail.
+    /// If a statement in the transaction has failed, PostgreSQL answers `COMMIT` with a rollback and no error. A body
+    /// that ignored the failure would then seem to have succeeded. A statement before the `COMMIT` fails in that case.
     async fn commit(&mut self) -> QueryResult<()> {
         self.batch_execute("SELECT 1; COMMIT").await?;
         AnsiTransactionManager::transaction_manager_status_mut(self)
@@ -292,10 +296,10 @@ impl Commit for Conn {
     }
 }
 
-/// Closes connections. The server does not notice that its client has left before a statement ends, so one that may
-/// still run is cancelled; until that is sent, the connection keeps its place in the pool, and callers who keep giving
-/// up cannot pile up statements on the server. Not behind a pooler: PgBouncer 1.18 does not pass it on, and needs a
-/// connection for it that others wait for.
+/// Closes connections. The server does not notice that its client has left before a statement ends, so a statement that
+/// may still run is cancelled. Until the cancel request is sent, the connection keeps its place in the pool, so that
+/// callers that give up repeatedly cannot pile up statements on the server. With a pooler nothing is cancelled:
+/// PgBouncer 1.18 does not pass the request on, and needs a connection for it that others wait for.
 fn discard_with(connector: Arc<Connector>) -> Discard<Object<Conn>> {
     Arc::new(move |conn, running| match tokio::runtime::Handle::try_current() {
         Ok(runtime) if running && !connector.is_pooled() => {
@@ -309,7 +313,7 @@ fn discard_with(connector: Arc<Connector>) -> Discard<Object<Conn>> {
     })
 }
 
-/// Closes connections whose time is over and that nobody asks for, until the pool is gone.
+/// Closes unused connections that have exceeded their maximum age or idle time, until the pool is dropped.
 async fn close_old(pool: WeakPool<AsyncDieselConnectionManager<Conn>>, condition: Arc<Condition>) {
     let Some(every) = condition.look_every() else { return };
     loop {
@@ -322,10 +326,10 @@ async fn close_old(pool: WeakPool<AsyncDieselConnectionManager<Conn>>, condition
 /// Why no connection could be made.
 #[derive(Debug, thiserror::Error)]
 enum Refused {
-    /// The driver or the server says so.
+    /// The driver or the server reported an error.
     #[error("{}{}", Chain(.0), hint(.0))]
     Driver(#[from] tokio_postgres::Error),
-    /// The database keeps texts otherwise than we send them.
+    /// The database's encoding is not the one in which texts are sent.
     #[error(
         "the database's encoding is {0}, which cannot hold every text: souk needs UTF8; \
          make it by CREATE DATABASE … ENCODING 'UTF8' TEMPLATE template0"
@@ -333,7 +337,7 @@ enum Refused {
     Encoding(String),
 }
 
-/// What to do where the server's own words do not tell.
+/// Advice for errors whose own message does not say what to do.
 fn hint(error: &tokio_postgres::Error) -> &'static str {
     match error.as_db_error() {
         Some(error) if error.message().starts_with("unsupported startup parameter") => {
@@ -344,22 +348,22 @@ fn hint(error: &tokio_postgres::Error) -> &'static str {
 }
 
 impl Refused {
-    /// Whether the same may work later. A wrong password or name does not mend itself, nor does a certificate.
+    /// True if the same attempt may succeed later. A wrong password, name or certificate stays wrong.
     fn may_pass(&self) -> bool {
         let Self::Driver(error) = self else { return false };
         let Some(code) = error.code() else { return !is_insecure(error) };
-        // 08: the connection failed. 53: the server has no connection, memory or disk left. 58: its system fails.
+        // Class 08: the connection failed. 53: the server has no connection, memory or disk left. 58: a system error.
         let passing = ["08", "53", "58"].iter().any(|class| code.code().starts_with(class));
-        // 57P01, 57P02, 57P03: it is starting, stopping or has crashed.
+        // 57P01, 57P02, 57P03: the server is starting, is stopping or has crashed.
         passing || matches!(*code, SqlState::CANNOT_CONNECT_NOW | SqlState::ADMIN_SHUTDOWN | SqlState::CRASH_SHUTDOWN)
     }
 }
 
-/// Whether TLS is the reason: what one side shows is not what the other asks for.
+/// True if TLS is the cause: the certificate or protocol of one side does not satisfy the other.
 fn is_insecure(error: &(dyn std::error::Error + 'static)) -> bool {
     let mut next = Some(error);
     while let Some(error) = next {
-        // An I/O error does not count what it wraps among its sources.
+        // The source of an I/O error is not the error that it wraps.
         let wrapped = error.downcast_ref::<std::io::Error>().and_then(std::io::Error::get_ref);
         let wrapped = wrapped.map_or(error, |wrapped| wrapped as &(dyn std::error::Error + 'static));
         if wrapped.is::<rustls::Error>() || wrapped.is::<Insecure>() {
@@ -370,7 +374,7 @@ fn is_insecure(error: &(dyn std::error::Error + 'static)) -> bool {
     false
 }
 
-/// Whether a server refused us for good: the settings are wrong.
+/// True if a server refused the client for good, because the settings are wrong.
 pub(super) fn is_refusal(error: &ConnectionError) -> bool {
     let ConnectionError::CouldntSetupConfiguration(diesel::result::Error::QueryBuilderError(refused)) = error else {
         return false;

@@ -1,4 +1,4 @@
-//! Problems of a database's errors, the same in every service.
+//! Converts database errors to problems, in the same way in every service.
 
 use std::{fmt, time::Duration};
 
@@ -6,11 +6,11 @@ use souk_common::error::{Problem, Reason};
 
 use super::{DbError, Trouble};
 
-/// Conflicts are over soon: a retry after this time hardly meets the same ones.
+/// The delay before a retry. Collisions are short, so a retry after this time is unlikely to collide again.
 const RETRY_CONFLICT: Duration = Duration::from_millis(100);
 
 impl From<DbError> for Problem {
-    /// An unexpected unique constraint violation is a bug, and so is everything else that a retry does not fix.
+    /// An unexpected violation of a unique constraint is a bug, and so is every other error that a retry does not fix.
     fn from(error: DbError) -> Self {
         let problem = match &error {
             DbError::Unavailable { .. } => error.problem("the database"),
@@ -24,8 +24,8 @@ impl From<DbError> for Problem {
 }
 
 impl DbError {
-    /// The problem of a database that is unavailable, such as "the orders' database", and in which way. A statement
-    /// that was cut off has used up its time: the same again would take as long.
+    /// The problem for an unavailable database. `what` names the database, for example "the orders' database". A
+    /// statement that was cancelled by its time limit is not worth a retry: it would take as long again.
     pub fn problem(&self, what: impl fmt::Display) -> Problem {
         match self.trouble().unwrap_or(Trouble::Unreachable) {
             Trouble::CutOff => {

@@ -1,4 +1,4 @@
-//! Whether a database can serve requests now: it answers, and it takes writes.
+//! Checks whether a database can serve requests now: it answers, and it accepts writes.
 
 use std::sync::PoisonError;
 use std::time::Duration;
@@ -15,22 +15,23 @@ use super::{Db, DbError, Pools};
 /// The timeout of the check.
 const TIMEOUT: Duration = Duration::from_secs(5);
 
-/// Enough pages to show that the disk has room for an order. They are gone after the commit.
+/// Writes enough pages to prove that the disk has room for an order. They are dropped at the commit.
 const POSTGRES: &str = "CREATE TEMPORARY TABLE souk_write_check ON COMMIT DROP AS
     SELECT number FROM generate_series(1, 8000) AS number";
 
-/// The same. What is dropped before it is committed is never written, so this is committed, and dropped then.
+/// The same for SQLite. A table that is dropped before the commit is never written, so this one is committed first, and
+/// then dropped.
 const SQLITE: &str = "DROP TABLE IF EXISTS souk_write_check;
     CREATE TABLE souk_write_check (bytes BLOB);
     INSERT INTO souk_write_check VALUES (zeroblob(262144));";
 
 impl Db {
-    /// Whether requests can be served: the database answers and is not read-only, as a standby is or what was the
-    /// primary before a failover. After a run has found that nothing can be stored, such as where the disk is full, it
+    /// Checks that requests can be served: the database answers and is not read-only, unlike a standby or a former
+    /// primary. If a run has found that nothing can be stored, for example because the disk is full, the check also
     /// tries to store something.
     ///
     /// # Errors
-    /// [`DbError::Unavailable`] says why not.
+    /// [`DbError::Unavailable`] with the reason.
     pub async fn ready(&self) -> Result<(), DbError> {
         match self.pools() {
             Pools::Postgres(pool) => postgres(pool).await,
@@ -41,7 +42,7 @@ impl Db {
         }
     }
 
-    /// The same as a boolean, for a server's readiness. A change is logged.
+    /// Like [`Self::ready`], but returns a boolean for a server's readiness, and logs a change.
     pub async fn is_ready(&self) -> bool {
         let ready = self.ready().await;
         let now = ready.is_ok();
@@ -72,7 +73,8 @@ async fn postgres(pool: &Postgres) -> Result<(), DbError> {
         asked += 1;
         match writable? {
             true => break,
-            // It may have become so long after the connection was made, and another server be the primary now.
+            // The server may have become read-only long after the connection was made, and another server may be the
+            // primary now.
             false => pool.condition().retire(),
         }
         if asked == 2 {
@@ -83,7 +85,7 @@ async fn postgres(pool: &Postgres) -> Result<(), DbError> {
     type Done = Result<(), DbError>;
     let stored = crate::__db_run!(@ Write, pool, conn, [Done], Ok(conn.batch_execute(POSTGRES).await?));
     match stored {
-        // A role that may not make temporary tables cannot try.
+        // Any other error is ignored: a role that may not create temporary tables cannot check this.
         Err(error) if error.is_unavailable() => {
             pool.condition().note_trouble(trouble);
             Err(error)

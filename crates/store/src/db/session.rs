@@ -1,4 +1,4 @@
-//! One run of a `read!`, `snapshot!` or `write!`: a connection, the transaction on it, and the decision to try again.
+//! One run of a `read!`, `snapshot!` or `write!`: its connection, its transaction, and the decision whether to retry.
 
 use std::ops::{ControlFlow, DerefMut};
 use std::sync::Arc;
@@ -13,13 +13,13 @@ use super::{DbError, Failure, Trouble};
 /// The kind of transaction of a run.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Mode {
-    /// Statements that change nothing, without a transaction.
+    /// Read-only statements without a transaction.
     Read,
-    /// Statements that change nothing and see one snapshot.
+    /// Read-only statements that see one snapshot.
     Snapshot,
-    /// A transaction.
+    /// A transaction that writes.
     Write,
-    /// One statement that writes, which happens as a whole or not at all.
+    /// One statement that writes, which takes effect as a whole or not at all.
     Single,
 }
 
@@ -36,7 +36,7 @@ pub trait Commit: AsyncConnection {
     fn commit(&mut self) -> impl Future<Output = QueryResult<()>> + Send;
 }
 
-/// The tries of a transaction, and the pause before the next one.
+/// Counts the tries of a transaction, and chooses the pause before the next one.
 #[derive(Debug, Default)]
 pub struct Attempts {
     collided: u32,
@@ -44,23 +44,24 @@ pub struct Attempts {
 }
 
 impl Attempts {
-    /// How often a transaction is tried at most while it collides with others.
+    /// The most tries of a transaction that collides with others.
     pub const MAX: u32 = 10;
 
-    /// The most retries on another connection. Few, because a body that hangs until the server ends its transaction
-    /// also looks like a lost connection.
+    /// The most retries on another connection. The number is small, because a body that hangs until the server ends its
+    /// transaction also looks like a lost connection.
     pub const MAX_LOST: u32 = 3;
 
-    /// How often a connection was lost or became unusable.
+    /// Number of connections that were lost or became unusable.
     pub(super) fn lost(&self) -> u32 {
         self.lost
     }
 
-    /// Counts a failure. The pause before another try, if one is due.
+    /// Counts a failure. Returns the pause before the next try; `None` if there is to be none.
     pub(super) fn another(&mut self, error: &DbError) -> Option<Duration> {
         if error.is_conflict() {
             self.collided += 1;
-            // Full jitter under a doubling bound, so that those who collided do not meet again.
+            // Random between zero and a bound that doubles each time (full jitter), so that transactions that collided
+            // do not collide again.
             let bound = Duration::from_millis(4 << self.collided.min(7));
             (self.collided < Self::MAX).then(|| bound.mul_f64(rand::random()))
         } else if error.is_of_the_connection() {
@@ -72,18 +73,18 @@ impl Attempts {
     }
 }
 
-/// What becomes of a connection that is not used again: it is taken out of its pool and closed. With `true`, a
-/// statement may still run on it, which is to stop.
+/// Removes a connection from its pool and closes it. If the flag is true, a statement may still run on the connection
+/// and is cancelled.
 pub(super) type Discard<P> = Arc<dyn Fn(P, bool) + Send + Sync>;
 
-/// A connection for one run. Dropped before [`Session::end`], as when a caller gives up or a deadline passes, it takes
-/// its connection out of the pool and closes it, so that neither an open transaction nor a statement still running is
-/// left to the next.
+/// A connection for one run. If it is dropped before [`Session::end`], because a caller gives up or a deadline passes,
+/// the connection is removed from the pool and closed, so that the next run gets neither an open transaction nor a
+/// running statement.
 pub struct Session<P: DerefMut> {
-    /// `None` once it went back to the pool.
+    /// `None` after the connection has returned to the pool.
     conn: Option<P>,
     discard: Discard<P>,
-    /// The body has not come to its end.
+    /// True until the body has ended.
     running: bool,
     mode: Mode,
     condition: Arc<Condition>,
@@ -94,15 +95,15 @@ where
     P: DerefMut,
     P::Target: Commit,
 {
-    /// Of a connection from a pool.
+    /// Creates a session with a connection from a pool.
     pub(super) fn new(conn: P, discard: Discard<P>, mode: Mode, condition: Arc<Condition>) -> Self {
         Self { conn: Some(conn), discard, running: true, mode, condition }
     }
 
-    /// The connection. An error only once it is gone, which the macros do not let happen.
+    /// The connection. Fails only after the connection was returned, which the macros rule out.
     ///
     /// # Errors
-    /// [`DbError::Unavailable`] after the connection was given back.
+    /// [`DbError::Unavailable`] after the connection was returned to the pool.
     pub fn conn(&mut self) -> Result<&mut P::Target, DbError> {
         match &mut self.conn {
             Some(conn) => Ok(&mut **conn),
@@ -110,7 +111,7 @@ where
         }
     }
 
-    /// Commits a success, rolls back a failure, and says whether to retry.
+    /// Commits if the body succeeded, rolls back if it failed, and decides whether to retry.
     pub async fn end<T, E: Failure>(
         mut self,
         result: Result<T, E>,
@@ -132,15 +133,15 @@ where
             self.condition.note(cause, self.mode.writes());
         }
         let spoiled = cause.is_some_and(DbError::spoils_connection);
-        // A connection that cannot even roll back is unusable, too; `drop` closes it.
+        // A connection that cannot roll back is unusable, too; `drop` closes it.
         if !spoiled && self.rollback().await.is_ok() {
             self.give_back();
         }
         let pause = match cause {
-            // A commit whose answer was lost is not tried again: it may have happened. What was lost before went with
-            // its connection.
+            // A commit whose answer was lost is not retried, because it may have taken effect. Work that was lost
+            // before the commit was rolled back with its connection.
             Some(cause) if committing && cause.is_lost() => None,
-            // No other server lets the body of a read write.
+            // The body of a read cannot write on another server either.
             Some(cause) if !self.mode.writes() && cause.trouble() == Some(Trouble::ReadOnly) => None,
             Some(cause) => attempts.another(cause),
             None => None,
@@ -155,7 +156,7 @@ where
         ControlFlow::Continue(())
     }
 
-    /// Whether it began one that it must end.
+    /// True if the session began a transaction, which it must end.
     fn has_transaction(&self) -> bool {
         matches!(self.mode, Mode::Snapshot | Mode::Write)
     }

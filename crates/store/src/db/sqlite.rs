@@ -1,5 +1,5 @@
-//! The SQLite side: one writer, so that writes queue here instead of colliding in the file, and a few readers that
-//! never wait for it (WAL).
+//! The SQLite engine: one writer, so that writes queue here and do not collide in the file, and a few readers that
+//! never wait for the writer (WAL).
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -20,13 +20,14 @@ use super::error::trouble_within;
 use super::session::{Attempts, Commit, Discard, Mode, Session};
 use super::{DbError, Failure, PoolStatus, Trouble};
 
-/// What queries of the SQLite side run on.
+/// The connection type that SQLite queries use.
 pub type Conn = SyncConnectionWrapper<SqliteConnection>;
 
-/// A run's connection.
+/// The connection of one run.
 pub type SqliteSession = Session<Object<Conn>>;
 
-// A commit returns when it is on the disk (FULL). The page cache is small: the system's own does the work.
+// A commit returns when the data is on the disk (FULL). The page cache is small, because the operating system caches
+// the file anyway.
 const EVERY_CONNECTION: &str = "
     PRAGMA busy_timeout = 5000;
     PRAGMA synchronous = FULL;
@@ -35,12 +36,12 @@ const EVERY_CONNECTION: &str = "
     PRAGMA mmap_size = 0;
     PRAGMA cache_size = -1024;
 ";
-// The mode is the file's, so the first connection sets it for all.
+// The journal mode is stored in the file, so the first connection sets it for all.
 const WRITER: &str = "PRAGMA journal_mode = WAL; PRAGMA journal_size_limit = 16777216;";
 const READER: &str = "PRAGMA query_only = ON;";
 
 diesel::define_sql_function! {
-    /// Where `needle` begins in `haystack`, from 1; 0 where it does not.
+    /// The index of `needle` in `haystack`, counted from 1; 0 if it does not occur.
     #[sql_name = "instr"]
     fn position(haystack: diesel::sql_types::Nullable<diesel::sql_types::Text>, needle: diesel::sql_types::Text)
         -> diesel::sql_types::Nullable<diesel::sql_types::Integer>;
@@ -54,12 +55,12 @@ pub struct Sqlite {
     path: Arc<Path>,
     wait: Duration,
     condition: Arc<Condition>,
-    /// A statement that still runs is waited for by the wrapper: SQLite's interrupt cannot be reached safely.
+    /// The async wrapper waits for a statement that still runs, because SQLite's interrupt cannot be called safely.
     discard: Discard<Object<Conn>>,
 }
 
 impl Sqlite {
-    /// Opens the file, and makes it where it is not there, readable by its owner alone.
+    /// Opens the file. Creates it if it does not exist, readable only by its owner.
     pub(super) async fn connect(path: PathBuf, config: &Config) -> Result<Self, DbError> {
         let path = std::path::absolute(path).map_err(|error| DbError::Config(format!("is not a path: {error}")))?;
         let Some(name) = path.to_str().map(str::to_owned) else {
@@ -81,7 +82,7 @@ impl Sqlite {
         Ok(sqlite)
     }
 
-    /// If the trouble is the file's, says which file it is and what to do.
+    /// If the file causes the trouble, adds to the error which file it is and what to do.
     pub(super) fn explain(&self, error: DbError) -> DbError {
         match trouble_within(&error) {
             Some(trouble @ (Trouble::DiskFull | Trouble::DiskFails | Trouble::ReadOnly)) => {
@@ -99,12 +100,12 @@ impl Sqlite {
         &self.condition
     }
 
-    /// Opens the file. If another process is just turning WAL on or recovering, SQLite refuses at once, busy timeout or
-    /// not.
+    /// Opens the file, with retries. While another process turns WAL on or recovers, SQLite refuses at once, in spite
+    /// of the busy timeout.
     async fn wait_until_open(&self, limit: Duration) -> Result<(), DbError> {
         let deadline = tokio::time::Instant::now() + limit;
         loop {
-            // The writer first: it turns WAL on, which a reader cannot.
+            // The writer comes first: it turns WAL on, which a reader cannot do.
             let opened = match self.writer().await {
                 Ok(_) => self.reader().await,
                 Err(error) => Err(error),
@@ -120,10 +121,10 @@ impl Sqlite {
         }
     }
 
-    /// The one connection that may write, waiting for it at most the acquire timeout.
+    /// The one connection that may write. Waits for it at most for the acquire timeout.
     ///
     /// # Errors
-    /// [`DbError::Unavailable`] when it does not come free.
+    /// [`DbError::Unavailable`] if it does not become free in time.
     pub async fn writer(&self) -> Result<Object<Conn>, DbError> {
         get(&self.writer, self.wait).await
     }
@@ -131,19 +132,19 @@ impl Sqlite {
     /// A connection that may read.
     ///
     /// # Errors
-    /// [`DbError::Unavailable`] when none comes free.
+    /// [`DbError::Unavailable`] if none becomes free in time.
     pub async fn reader(&self) -> Result<Object<Conn>, DbError> {
         get(&self.readers, self.wait).await
     }
 
-    /// One transaction (`BEGIN IMMEDIATE`) with plain diesel in one hop to a blocking thread: for batches, which
-    /// are faster so, and whose inserts do not compile otherwise. It is committed when `work` returns `Ok`, and
-    /// rolled back when it returns an error or panics.
+    /// Runs one transaction (`BEGIN IMMEDIATE`) with plain diesel, in a single call on a blocking thread. Use it for
+    /// batches: they are faster this way, and their inserts do not compile through the async wrapper. The transaction
+    /// is committed if `work` returns `Ok`, and rolled back if it returns an error or panics.
     ///
-    /// Unlike a [`write!`](crate::db::write), it finishes even where the caller gives up waiting.
+    /// Unlike a [`write!`](crate::db::write), it finishes even if the caller stops waiting.
     ///
     /// # Errors
-    /// What `work` fails with, and what goes wrong with the database.
+    /// The error of `work`, or a failure of the database.
     pub async fn batch<T, E, F>(&self, work: F) -> Result<T, E>
     where
         T: Send + 'static,
@@ -151,10 +152,10 @@ impl Sqlite {
         F: FnOnce(&mut SqliteConnection) -> Result<T, E> + Send + 'static,
     {
         let mut conn = self.writer().await?;
-        // Given up in the middle, the wrapper waits for the work to end.
+        // If the caller stops waiting, the wrapper waits for the work to end.
         match conn.spawn_blocking(move |conn| Ok(conn.immediate_transaction(work))).await {
             Ok(result) => result,
-            // The work panicked, and left its transaction open.
+            // The work panicked and left its transaction open.
             Err(error) => {
                 discard(conn);
                 Err(error.into())
@@ -162,16 +163,16 @@ impl Sqlite {
         }
     }
 
-    /// A connection for a run, with its transaction begun. For the macros.
+    /// A connection for a run, in which the transaction has begun. Used by the macros.
     ///
     /// # Errors
-    /// [`DbError::Unavailable`] when none comes free, or when another process holds the file.
+    /// [`DbError::Unavailable`] if no connection becomes free, or another process holds the file.
     #[doc(hidden)]
     pub async fn session(&self, mode: Mode, _attempts: &Attempts) -> Result<SqliteSession, DbError> {
         let (conn, begin, mode) = match mode {
             Mode::Read => (self.reader().await?, None, mode),
             Mode::Snapshot => (self.reader().await?, Some("BEGIN"), mode),
-            // What is one statement on PostgreSQL may be several here.
+            // What is one statement on PostgreSQL may be several statements here.
             Mode::Write | Mode::Single => (self.writer().await?, Some("BEGIN IMMEDIATE"), Mode::Write),
         };
         let mut session = Session::new(conn, self.discard.clone(), mode, self.condition.clone());
@@ -216,10 +217,11 @@ fn discard(conn: Object<Conn>) {
     drop(Object::take(conn));
 }
 
-/// A file system with less is as good as full: SQLite needs room for its log and its index of it, too.
+/// A file system with less free space (in bytes) counts as full: SQLite also needs room for its WAL and the WAL's
+/// index.
 const LITTLE: u64 = 256 * 1024;
 
-/// Which of a file's troubles it is that somebody can do something about.
+/// The kind of trouble of an I/O error; `None` if nobody can fix it.
 fn trouble_of(error: &std::io::Error) -> Option<Trouble> {
     match error.kind() {
         std::io::ErrorKind::StorageFull | std::io::ErrorKind::QuotaExceeded => Some(Trouble::DiskFull),
@@ -231,7 +233,7 @@ fn trouble_of(error: &std::io::Error) -> Option<Trouble> {
 fn explained(path: &Path, trouble: Trouble, cause: Box<dyn std::error::Error + Send + Sync>) -> DbError {
     let folder = path.parent().unwrap_or(path);
     let free = rustix::fs::statvfs(folder).ok().map(|disk| disk.f_bavail.saturating_mul(disk.f_frsize));
-    // Without room for its index, SQLite speaks of no more than an I/O error.
+    // If there is no room for the WAL's index, SQLite reports only an I/O error.
     let trouble = if free.is_some_and(|free| free < LITTLE) { Trouble::DiskFull } else { trouble };
     let (path, folder) = (path.display(), folder.display());
     let reason = match trouble {

@@ -1,8 +1,8 @@
 //! Opens connections: requests TLS, never sends a password in clear text without TLS, and sets the limits of
 //! statements.
 //!
-//! The driver is told that every connection begins with a handshake of TLS, so it hands us the bare socket. What we give
-//! it back is a [`Stream`], with or without TLS.
+//! The driver is configured so that every connection begins with a TLS handshake, so it hands over the bare socket. It
+//! gets back a [`Stream`], with or without TLS.
 
 use std::{fmt, future::Future, io, pin::Pin, time::Duration};
 
@@ -26,46 +26,48 @@ use crate::db::{
     config::{Config, Pooler},
 };
 
-/// `SSLRequest`: its length and its number.
+/// The message `SSLRequest`: its length and its number.
 const SSL_REQUEST: [u8; 8] = [0, 0, 0, 8, 4, 210, 22, 47];
 
-/// Makes connections to one database.
+/// Opens connections to one database.
 #[derive(Clone)]
 pub(in crate::db) struct Connector {
     server: Server,
-    /// The settings of each session, or behind a pooler of each transaction.
+    /// The settings of each session, or of each transaction if there is a pooler.
     limits: Vec<(String, String)>,
     /// The timeout of connecting and authenticating.
     timeout: Duration,
 }
 
 impl Connector {
+    /// Creates a connector.
+    ///
     /// # Errors
-    /// [`DbError::Config`] where the URL's `options` cannot be used behind a pooler.
+    /// [`DbError::Config`] if the URL's `options` cannot be used with a pooler.
     pub(super) fn new(server: Server, config: &Config) -> Result<Self, DbError> {
         let timeout = server.settings.get_connect_timeout().copied().unwrap_or(config.acquire_timeout);
         let mut limits = vec![
-            // Services ask for rows by their keys. That costs little more than reading on where the pages are in memory or
-            // on flash, while PostgreSQL's default is made for disks that turn.
+            // Services look up rows by their keys. With pages in memory or on flash, that costs little more than a
+            // sequential read; PostgreSQL's default assumes spinning disks.
             ("random_page_cost".to_owned(), "1.1".to_owned()),
             limit("statement_timeout", config.statement_timeout),
             limit("idle_in_transaction_session_timeout", config.idle_in_transaction_timeout),
             limit("lock_timeout", config.lock_timeout),
         ];
         if server.pooler == Pooler::Transaction {
-            // On whatever connection a transaction runs.
+            // Every transaction needs this setting, because each may run on another connection.
             limits.push(("TimeZone".to_owned(), "UTC".to_owned()));
             limits.extend(options(&server.options)?);
         }
         Ok(Self { server, limits, timeout })
     }
 
-    /// Whether connections are shared with others between transactions.
+    /// True if a pooler shares the connections with other clients between transactions.
     pub(super) fn is_pooled(&self) -> bool {
         self.server.pooler == Pooler::Transaction
     }
 
-    /// The same with other limits of a statement and of waiting for a lock; zero for none.
+    /// The same connector with other limits for a statement and for the wait for a lock; zero means no limit.
     pub(super) fn with_limits(&self, statement: Duration, lock: Duration) -> Self {
         let mut other = self.clone();
         for changed in [limit("statement_timeout", statement), limit("lock_timeout", lock)] {
@@ -75,19 +77,20 @@ impl Connector {
         other
     }
 
-    /// The server's settings for the driver, with all of its hosts.
+    /// The server's settings for the driver, with all hosts.
     pub(super) fn settings(&self) -> &tokio_postgres::Config {
         &self.server.settings
     }
 
-    /// Makes a connection with the server's settings, or with those of one of its hosts.
+    /// Opens a connection with the server's settings, or with those of one of its hosts.
     ///
     /// # Errors
-    /// With [`Refused`] inside. The driver's own error is kept, with its SQLSTATE: diesel's would say only "db error".
+    /// An error with [`Refused`] inside. It keeps the driver's own error with its SQLSTATE; diesel's would say only "db
+    /// error".
     pub(in crate::db) async fn establish(&self, settings: &tokio_postgres::Config) -> ConnectionResult<Conn> {
         let mut settings = settings.clone();
         if !self.is_pooled() {
-            // What the URL says itself goes last, and so wins.
+            // The URL's own options come last, so they override the others.
             let mut options: Vec<String> =
                 self.limits.iter().map(|(name, value)| format!("-c {name}={value}")).collect();
             options.push(self.server.options.clone());
@@ -107,8 +110,8 @@ impl Connector {
         Negotiation { tls: self.server.tls.clone(), limits, timeout: self.timeout, host: String::new() }
     }
 
-    /// Asks the server to cancel what runs on a connection, over another one. Nothing comes of it where the server is
-    /// gone, and nothing is lost by that.
+    /// Asks the server, over another connection, to cancel what runs on a connection. If the server is unreachable,
+    /// this has no effect and does no harm.
     pub(super) async fn cancel(&self, token: CancelToken) {
         let sent = async {
             match self.server.local {
@@ -124,7 +127,7 @@ impl Connector {
     }
 }
 
-/// The connection of diesel's, where the database keeps texts as we send them.
+/// Turns it into a connection of diesel. The database must have the encoding in which texts are sent.
 async fn finish<S>(client: Client, connection: Connection<Socket, S>) -> ConnectionResult<Conn>
 where
     S: TlsStream + Unpin + Send + 'static,
@@ -144,7 +147,7 @@ fn limit(name: &str, limit: Duration) -> (String, String) {
     (name.to_owned(), limit.as_millis().to_string())
 }
 
-/// `-c name=value -c …`, where a backslash keeps a space.
+/// Parses `-c name=value -c …`, in which a backslash escapes a space.
 fn options(text: &str) -> Result<Vec<(String, String)>, DbError> {
     let wrong = || DbError::Config("has `options` other than `-c name=value`, which a pooler does not take".into());
     let (mut words, mut word, mut escaped) = (Vec::new(), String::new(), false);
@@ -175,7 +178,7 @@ fn options(text: &str) -> Result<Vec<(String, String)>, DbError> {
     Ok(found)
 }
 
-/// Asks the server for TLS, where the settings say so.
+/// Asks the server for TLS, if the settings require it.
 #[derive(Clone)]
 struct Negotiation {
     tls: Tls,
@@ -187,16 +190,16 @@ struct Negotiation {
 /// Why a connection is not secure enough, or cannot be secured.
 #[derive(Debug, thiserror::Error)]
 pub(super) enum Insecure {
-    /// The server does not do TLS.
+    /// The server does not support TLS.
     #[error("the server does not offer TLS, and sslmode={0} asks for it")]
     NotOffered(&'static str),
-    /// Whatever it is.
+    /// The server does not speak PostgreSQL's protocol.
     #[error("what answers there does not speak PostgreSQL's protocol")]
     NotPostgres,
-    /// A host's name that cannot be in a certificate.
+    /// The host's name cannot occur in a certificate.
     #[error("{0:?} is not a name that a certificate can be for")]
     Name(String),
-    /// It would have to be sent for everyone to read.
+    /// The password would be sent in clear text without TLS.
     #[error(
         "the server asks for the password in clear text over a connection without TLS; it was not sent: \
          use scram-sha-256 in pg_hba.conf, or sslmode=verify-full"
@@ -244,7 +247,7 @@ impl Negotiation {
         if !self.tls.direct {
             socket.write_all(&SSL_REQUEST).await?;
             let mut answer = [0];
-            // Not one byte more: what follows is TLS's.
+            // Reads exactly one byte: all further bytes belong to TLS.
             socket.read_exact(&mut answer).await?;
             match answer {
                 [b'S'] => {}
@@ -267,9 +270,9 @@ impl fmt::Debug for Negotiation {
     }
 }
 
-/// `tls-server-end-point` (RFC 5929): the hash of the certificate, by the hash function of its signature. `None` if
-/// that has no hash function of its own, as Ed25519, or keeps it among its parameters, as RSASSA-PSS: then there is no
-/// channel binding, as PostgreSQL's own library has it.
+/// The channel binding `tls-server-end-point` (RFC 5929): the hash of the certificate, by the hash function of its
+/// signature. `None` if the signature has no hash function of its own, such as Ed25519, or has it in its parameters,
+/// such as RSASSA-PSS. Then there is no channel binding, as in libpq.
 fn end_point(certificate: &[u8]) -> Option<Vec<u8>> {
     const RSA: &[u8] = &[0x2a, 0x86, 0x48, 0x86, 0xf7, 0x0d, 0x01, 0x01];
     const ECDSA: &[u8] = &[0x2a, 0x86, 0x48, 0xce, 0x3d, 0x04];
@@ -287,7 +290,7 @@ fn end_point(certificate: &[u8]) -> Option<Vec<u8>> {
     }
 }
 
-/// The contents of the first element, and what follows it.
+/// The content of the first DER element, and the bytes after it.
 fn der(bytes: &[u8]) -> Option<(&[u8], &[u8])> {
     let (_tag, rest) = bytes.split_first()?;
     let (&first, mut rest) = rest.split_first()?;

@@ -1,17 +1,17 @@
-//! Speaks to a pooler that gives each transaction another connection to the server, such as PgBouncer in transaction
-//! mode. What a session would keep is lost there, or another client finds it: prepared statements and the limits of
-//! statements. So the driver's requests are rewritten on their way:
+//! Support for a pooler that gives each transaction another connection to the server, such as PgBouncer in transaction
+//! mode. State of a session is lost there, or another client sees it: prepared statements and statement limits. So this
+//! module rewrites the driver's requests:
 //!
-//! - **Prepared statements are known here, not by the server.** When the driver prepares one, the server describes it
-//!   without a name. When the driver executes it, its text goes along, again without a name, in the same message. That
-//!   costs the server parsing and planning, but no round trip; and there is nothing that could be lost, or be there
-//!   already under the same name.
+//! - **Prepared statements are stored here, not in the server.** When the driver prepares a statement, the server
+//!   describes it without a name. When the driver executes it, its text is sent again, without a name, in the same
+//!   message. The server must parse and plan it each time, but there is no further round trip, and no name can be lost
+//!   or already be taken.
 //! - **Limits hold for one transaction.** They follow `BEGIN` in the same message. If a statement is its own
-//!   transaction, they go before it, in the same one.
+//!   transaction, they precede it in the same transaction.
 //!
-//! The server answers what was put in between; those answers are not passed on. The driver sends each request with a
-//! `Sync` (or as a simple `Query`), and the server ends the answer to each with `ReadyForQuery`, in the same order; so it
-//! is enough to know of each how many answers come first that nobody asked for.
+//! The server also answers the inserted messages; the driver does not see these answers. The driver sends each request
+//! with a `Sync` (or as a simple `Query`), and the server ends the answer to each with `ReadyForQuery`, in the same
+//! order. So it is enough to know for each request how many answers to inserted messages come first.
 
 use std::{
     collections::{HashMap, VecDeque},
@@ -21,7 +21,8 @@ use std::{
 
 use bytes::{Buf, BufMut, Bytes, BytesMut};
 
-/// Statements that are a transaction of their own and may run in one with others. The rest, such as `VACUUM`, may not.
+/// First words of statements that are a transaction of their own and may run in one with others. Other statements, such
+/// as `VACUUM`, may not.
 const TRANSACTIONAL: [&str; 7] = ["SELECT", "INSERT", "UPDATE", "DELETE", "WITH", "VALUES", "MERGE"];
 
 /// The settings of every transaction.
@@ -29,14 +30,14 @@ const TRANSACTIONAL: [&str; 7] = ["SELECT", "INSERT", "UPDATE", "DELETE", "WITH"
 pub(super) struct Limits(Arc<Told>);
 
 struct Told {
-    /// As a statement.
+    /// The limits as a statement.
     statement: String,
-    /// The same as messages.
+    /// The limits as protocol messages.
     messages: Bytes,
 }
 
 impl Limits {
-    /// Settings of PostgreSQL's and their values.
+    /// Limits from names and values of PostgreSQL settings.
     pub(super) fn new(settings: &[(String, String)]) -> Self {
         let quoted = |text: &str| text.replace('\'', "''");
         let each: Vec<String> = settings
@@ -50,17 +51,17 @@ impl Limits {
             body.put_slice(statement.as_bytes());
             body.put_slice(&[0, 0, 0]);
         });
-        // No name of portal and statement, no parameters, no formats.
+        // No names of portal and statement, no parameters, no formats.
         message(&mut messages, b'B', |body| body.put_slice(&[0; 8]));
         message(&mut messages, b'E', |body| body.put_slice(&[0; 5]));
         Self(Arc::new(Told { statement, messages: messages.freeze() }))
     }
 
-    /// ParseComplete, BindComplete, DataRow, CommandComplete.
+    /// Number of answers to the limits: ParseComplete, BindComplete, DataRow, CommandComplete.
     const ANSWERS: usize = 4;
 }
 
-/// Inside `E'…'`.
+/// Escapes a text for `E'…'`.
 fn escaped(text: &str) -> String {
     text.replace('\\', "\\\\").replace('\'', "\\'")
 }
@@ -68,24 +69,24 @@ fn escaped(text: &str) -> String {
 /// The state of one connection.
 pub(super) struct Pooled {
     limits: Limits,
-    /// Whether the first message, which has no tag, was sent.
+    /// True if the first message, which has no tag, was sent.
     started: bool,
-    /// What the driver wrote that is not whole yet.
+    /// The beginning of a message that the driver has not written completely.
     partial: BytesMut,
-    /// Statements by the driver's names: text and types of parameters.
+    /// Prepared statements by the driver's names: text and parameter types.
     statements: HashMap<Bytes, Bytes>,
     /// Requests that wait for their answers.
     requests: VecDeque<Request>,
-    /// What was sent of the next one.
+    /// The part of the next request that was sent.
     next: Request,
-    /// Whether there is no transaction, as far as the server has told.
+    /// True if no transaction is open, by the server's last answer.
     idle: bool,
 }
 
 /// A request up to its `Sync`.
 #[derive(Default)]
 struct Request {
-    /// How many answers come first that nobody asked for.
+    /// Number of answers to inserted messages, which come first.
     unasked: usize,
     begins: bool,
 }
@@ -103,10 +104,10 @@ impl Pooled {
         }
     }
 
-    /// The rewritten requests of the driver.
+    /// Rewrites the driver's requests.
     ///
     /// # Errors
-    /// A request that cannot be made through a pooler.
+    /// If the driver makes a request that does not work through a pooler.
     pub(super) fn requests(&mut self, written: &[u8], out: &mut BytesMut) -> io::Result<()> {
         self.partial.extend_from_slice(written);
         loop {
@@ -144,7 +145,7 @@ impl Pooled {
                 });
             }
             b'D' if body.first() == Some(&b'S') => message(out, b'D', |body| body.put_slice(b"S\0")),
-            // The server knows of none.
+            // The statement exists only here, not in the server.
             b'C' if body.first() == Some(&b'S') => {
                 self.statements.remove(&text(&body.slice(1..))?.0);
             }
@@ -184,7 +185,7 @@ impl Pooled {
         Ok(())
     }
 
-    /// Sends a statement again, because it is about to be executed, and before it the limits.
+    /// Sends a statement's text again, because it is about to be executed, with the limits before it.
     fn bring(&mut self, name: &Bytes, out: &mut BytesMut) -> io::Result<()> {
         let statement = self.statements.get(name).ok_or_else(|| unsupported("a statement that was not prepared"))?;
         if self.next.unasked > 0 {
@@ -207,13 +208,13 @@ impl Pooled {
         self.requests.push_back(std::mem::take(&mut self.next));
     }
 
-    /// Whether the driver is to see an answer.
+    /// True if the driver is to see an answer.
     ///
     /// # Errors
-    /// An answer that does not go through a pooler.
+    /// If the answer does not work through a pooler.
     pub(super) fn answer(&mut self, tag: u8, body: &[u8]) -> io::Result<bool> {
         match tag {
-            // NoticeResponse, ParameterStatus, NotificationResponse: at any time.
+            // NoticeResponse, ParameterStatus, NotificationResponse: may come at any time.
             b'N' | b'S' | b'A' => Ok(true),
             // CopyInResponse, CopyOutResponse, CopyBothResponse
             b'G' | b'H' | b'W' => Err(unsupported("COPY")),
@@ -226,7 +227,7 @@ impl Pooled {
             _ => {
                 let Some(request) = self.requests.front_mut() else { return Ok(true) };
                 if tag == b'E' {
-                    // Of what comes behind a failure, nothing is executed.
+                    // After a failure, the server executes nothing more of the request.
                     request.unasked = 0;
                 }
                 let unasked = request.unasked > 0;
@@ -241,13 +242,13 @@ fn unsupported(what: &str) -> io::Error {
     io::Error::new(io::ErrorKind::Unsupported, format!("{what} cannot be used behind a pooler"))
 }
 
-/// A text that ends with a zero, and what follows it.
+/// A text that ends with a zero byte, and the bytes after it.
 fn text(body: &Bytes) -> io::Result<(Bytes, Bytes)> {
     let end = body.iter().position(|byte| *byte == 0).ok_or(io::ErrorKind::InvalidData)?;
     Ok((body.slice(..end), body.slice(end + 1..)))
 }
 
-/// Whether a statement's first words are these, in whatever case.
+/// True if a statement begins with these words, in upper or lower case.
 fn starts_with(statement: &[u8], words: &str) -> bool {
     let statement = statement.trim_ascii_start();
     let statement = statement.strip_prefix(b"(").unwrap_or(statement);
@@ -268,7 +269,7 @@ fn message(out: &mut BytesMut, tag: u8, body: impl FnOnce(&mut BytesMut)) {
 mod tests {
     use super::*;
 
-    /// Tag and body of each message.
+    /// The tag and body of each message.
     fn messages(mut bytes: &[u8]) -> Vec<(char, String)> {
         let mut found = Vec::new();
         while bytes.has_remaining() {
@@ -325,7 +326,7 @@ mod tests {
         assert_eq!(prepared, [('P', ".SELECT 1...".into()), ('D', "S.".into()), ('S', String::new())]);
         assert_eq!(answered(&mut pooled, "1tTZ", "I"), "1tTZ");
         let execute = [(b'B', ".s1......."), (b'E', "....."), (b'S', "")];
-        // A transaction of its own: limits first, in the same one.
+        // The statement is a transaction of its own: the limits precede it in the same transaction.
         let alone = sent(&mut pooled, &execute);
         let expected = [
             ('P', format!(".{LIMITS}...")),
@@ -338,7 +339,7 @@ mod tests {
         ];
         assert_eq!(alone, expected);
         assert_eq!(answered(&mut pooled, "12DC12DDCZ", "I"), "2DDCZ");
-        // Within a transaction: limits came with its beginning.
+        // Within a transaction: the limits were sent at its beginning.
         assert_eq!(sent(&mut pooled, &[(b'Q', "BEGIN READ ONLY.")]), [('Q', format!("BEGIN READ ONLY;{LIMITS}."))]);
         let within = sent(&mut pooled, &execute);
         assert_eq!(within[..2], [('P', ".SELECT 1...".into()), ('B', "........".into())]);
@@ -346,7 +347,7 @@ mod tests {
         assert_eq!(answered(&mut pooled, "12SDCZ", "T"), "2SDCZ");
         assert_eq!(sent(&mut pooled, &[(b'Q', "SELECT 1; COMMIT.")]), [('Q', "SELECT 1; COMMIT.".into())]);
         assert_eq!(answered(&mut pooled, "TDCCZ", "I"), "TDCCZ");
-        // Given up: nothing for the server to do but to say so.
+        // The driver drops a prepared statement: the server only needs to answer the `Sync`.
         assert_eq!(sent(&mut pooled, &[(b'C', "Ss1."), (b'S', "")]), [('S', String::new())]);
         assert_eq!(answered(&mut pooled, "Z", "I"), "Z");
         let mut out = BytesMut::new();
@@ -361,10 +362,10 @@ mod tests {
         let first = [(b'B', ".s1......."), (b'E', "....."), (b'S', "")];
         let second = [(b'B', ".s2......."), (b'E', "....."), (b'S', "")];
         sent(&mut pooled, &first);
-        // Not together with anything else.
+        // `VACUUM` cannot run together with other statements.
         assert_eq!(sent(&mut pooled, &second)[0], ('P', ".VACUUM...".into()));
         sent(&mut pooled, &first);
-        // The first one's text is refused, the second runs, of the third the limits are.
+        // The server refuses the first statement's text, runs the second, and answers the limits before the third.
         assert_eq!(answered(&mut pooled, "12DCEZ", "I"), "EZ");
         assert_eq!(answered(&mut pooled, "1N2CZ", "I"), "N2CZ");
         assert_eq!(answered(&mut pooled, "EZ", "I"), "EZ");

@@ -1,5 +1,5 @@
 //! The address and connection settings of PostgreSQL, from the URL and the settings. The driver's URL parser supports
-//! neither `verify-ca`, `verify-full` and certificates nor poolers, so these are removed before.
+//! neither `verify-ca`, `verify-full` and certificates nor poolers, so these parameters are removed first.
 
 use std::{path::PathBuf, sync::Arc, time::Duration};
 
@@ -13,7 +13,7 @@ use super::super::{
     config::{Chain, Config, Pooler},
 };
 
-/// What libpq calls `sslmode`.
+/// libpq's `sslmode`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum SslMode {
     Disable,
@@ -37,30 +37,30 @@ impl SslMode {
     }
 }
 
-/// A server, or several of which one is connected to.
+/// A server, or several servers of which one is used.
 #[derive(Clone)]
 pub(in crate::db) struct Server {
-    /// For the driver. It leaves TLS to us.
+    /// The driver's settings. They leave TLS to this module.
     pub(super) settings: tokio_postgres::Config,
     pub(super) tls: Tls,
     pub(super) pooler: Pooler,
     /// The session settings of the URL, as `-c name=value`.
     pub(super) options: String,
-    /// Whether it is reached over a Unix socket.
+    /// True if the server is reached over a Unix socket.
     pub(super) local: bool,
 }
 
-/// How connections are secured.
+/// The TLS settings of connections.
 #[derive(Clone)]
 pub(super) struct Tls {
     pub(super) mode: SslMode,
-    /// Whether the handshake comes first, without asking whether the server wants one.
+    /// True if the TLS handshake comes first, without an `SSLRequest`.
     pub(super) direct: bool,
-    /// `None`: they are not.
+    /// `None` if connections do not use TLS.
     pub(super) config: Option<Arc<ClientConfig>>,
 }
 
-/// What a URL says that the driver does not read.
+/// The URL parameters that the driver does not parse.
 #[derive(Default)]
 struct Ours {
     mode: Option<SslMode>,
@@ -71,17 +71,18 @@ struct Ours {
 }
 
 impl Server {
-    /// Reads the URL, and the certificates that it or the settings name.
+    /// Reads the URL, and the certificates that the URL or the settings name.
     ///
     /// # Errors
-    /// [`DbError::Config`] says what is wrong.
+    /// [`DbError::Config`] with what is wrong.
     pub(in crate::db) fn read(config: &Config) -> Result<Self, DbError> {
         let (url, mut ours) = split(&config.url)?;
         let mut settings: tokio_postgres::Config = url.parse().map_err(|error| {
             wrong(format!("cannot be read as `postgres://user:password@host:5432/name`: {}", Chain(&error)))
         })?;
         if settings.get_hosts().is_empty() {
-            // What a certificate is compared with is a host's name, and of those there are none.
+            // A certificate is compared with a host's name. A URL with `hostaddr` alone has none, so the address is
+            // used.
             for address in settings.get_hostaddrs().to_vec() {
                 settings.host(address.to_string());
             }
@@ -100,7 +101,7 @@ impl Server {
         if local && !matches!(tls.mode, SslMode::Disable | SslMode::Prefer) {
             return Err(wrong(format!("names a Unix socket, over which there is no sslmode={}", tls.mode.name())));
         }
-        // The driver hands us each connection before anything is sent, and we ask the server for TLS.
+        // The driver hands over each connection before it sends anything, and this module asks the server for TLS.
         match local {
             true => settings.ssl_mode(Driver::Disable).ssl_negotiation(SslNegotiation::Postgres),
             false => settings.ssl_mode(Driver::Require).ssl_negotiation(SslNegotiation::Direct),
@@ -109,11 +110,11 @@ impl Server {
             settings.application_name("souk");
         }
         if settings.get_connect_timeout().is_none() {
-            // Of several hosts each gets its turn before a caller has waited too long.
+            // With several hosts, each gets a part of the timeout, so that all are tried before it is over.
             let hosts = u32::try_from(settings.get_hosts().len()).unwrap_or(1).max(1);
             settings.connect_timeout(config.acquire_timeout / hosts);
         }
-        // Detects a server that vanished before another one replaces it; the kernel's own timeout is hours.
+        // Detects a server that vanished before another one replaces it. The kernel's own timeout is hours.
         settings.keepalives_idle(Duration::from_secs(10)).keepalives_interval(Duration::from_secs(3));
         if settings.get_tcp_user_timeout().is_none() {
             settings.tcp_user_timeout(Duration::from_secs(10));
@@ -133,7 +134,7 @@ impl Tls {
             files.key.clone_from(&settings.key);
         }
         let authority = ours.system_roots || !files.ca.as_os_str().is_empty();
-        // Naming an authority means that it must be checked.
+        // If the settings name an authority, the certificate must be verified.
         let mode = ours.mode.unwrap_or(if authority { SslMode::VerifyFull } else { SslMode::Prefer });
         let verify = match mode {
             SslMode::Disable | SslMode::Prefer if authority => {
@@ -150,7 +151,7 @@ impl Tls {
                 return Err(wrong("says sslnegotiation=direct, which needs sslmode=require, verify-ca or verify-full"));
             }
             SslMode::Prefer => Verify::Nothing,
-            // As libpq has it.
+            // As in libpq.
             SslMode::Require => {
                 if authority {
                     Verify::Chain
@@ -180,10 +181,10 @@ fn wrong(what: impl Into<String>) -> DbError {
     DbError::Config(what.into())
 }
 
-/// The URL as the driver reads it, and what it does not.
+/// Splits the URL into the part for the driver and the parameters that the driver does not parse.
 fn split(url: &str) -> Result<(String, Ours), DbError> {
     let mut ours = Ours::default();
-    // A password may hold a question mark.
+    // A password may contain a question mark.
     let start = url.find('@').unwrap_or(0);
     let Some(question) = url[start..].find('?').map(|at| start + at) else { return Ok((url.to_owned(), ours)) };
     let mut theirs = Vec::new();
@@ -208,7 +209,7 @@ fn split(url: &str) -> Result<(String, Ours), DbError> {
             },
             "sslcert" => ours.tls.certificate = PathBuf::from(value()?),
             "sslkey" => ours.tls.key = PathBuf::from(value()?),
-            // A driver that has any sends them, and a pooler refuses them.
+            // A driver with options sends them, and a pooler refuses them.
             "options" => ours.options = value()?,
             "pooler" => {
                 ours.pooler = Some(match value()?.as_str() {

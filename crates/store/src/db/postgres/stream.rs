@@ -1,6 +1,6 @@
-//! A connection to PostgreSQL as the driver sees it. While the server lets us in, its messages are looked at one by one:
-//! the driver answers whatever it is asked, and a password must not go over a connection that everyone can read. Behind
-//! a pooler they are looked at for as long as the connection lives ([`Pooled`]).
+//! A connection to PostgreSQL as the driver sees it. Until the server has authenticated the client, each of its
+//! messages is inspected, because the driver answers every request and a password must not be sent in clear text. With
+//! a pooler, messages are inspected for the whole life of the connection ([`Pooled`]).
 
 use std::{
     future::Future,
@@ -25,18 +25,18 @@ use super::{
     pooled::{Limits, Pooled},
 };
 
-/// The longest message of a server that has not let us in yet.
+/// The longest message of a server before authentication has ended, in bytes.
 const LONGEST_GREETING: usize = 64 * 1024;
-/// Tag and length.
+/// The length of a message's tag and length, in bytes.
 const HEAD: usize = 5;
 
-/// What carries the bytes.
+/// The transport of the bytes.
 pub(super) enum Transport {
     Plain(Socket),
     Tls(Box<tokio_rustls::client::TlsStream<Socket>>),
 }
 
-/// Sends to whichever it is.
+/// Calls a method of either transport.
 macro_rules! carried {
     ($transport:expr, $carrier:ident => $result:expr) => {
         match $transport {
@@ -52,19 +52,19 @@ macro_rules! carried {
     };
 }
 
-/// A connection.
+/// A connection to the server, as the driver reads and writes it.
 pub(super) struct Stream {
     transport: Transport,
     binding: Option<Vec<u8>>,
-    /// Until when the server must have let us in; `None` once it has.
+    /// The deadline of authentication; `None` once it has succeeded.
     deadline: Option<Pin<Box<Sleep>>>,
-    /// Messages of the server that are not whole yet.
+    /// Messages of the server that have not arrived completely.
     incoming: BytesMut,
-    /// What the driver has not read yet.
+    /// Messages that the driver has not read yet.
     passed: BytesMut,
     ended: bool,
     pooled: Option<Pooled>,
-    /// What is to be sent, behind a pooler.
+    /// Bytes to be sent, if there is a pooler.
     outgoing: BytesMut,
 }
 
@@ -87,12 +87,12 @@ impl Stream {
         }
     }
 
-    /// Passes on what is whole.
+    /// Passes complete messages on.
     fn sort(&mut self) -> io::Result<()> {
         while self.deadline.is_some() || self.pooled.is_some() {
             let Some(head) = self.incoming.first_chunk::<HEAD>() else { return Ok(()) };
             let [tag, length @ ..] = *head;
-            // The length counts itself.
+            // The length includes itself.
             let length = u32::from_be_bytes(length) as usize;
             if length < 4 || self.deadline.is_some() && length > LONGEST_GREETING {
                 return Err(io::Error::new(io::ErrorKind::InvalidData, Insecure::NotPostgres));
