@@ -4,12 +4,12 @@ use std::fmt;
 
 use souk_proto::options::v1::Access;
 
-/// What a user may do beyond their own account.
+/// A role, which allows a user more than access to their own account.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub enum Role {
-    /// Runs the shop.
+    /// Staff of the shop.
     Staff,
-    /// Runs souk; includes [`Role::Staff`].
+    /// Operators of souk; includes [`Role::Staff`].
     Admin,
 }
 
@@ -17,7 +17,7 @@ impl Role {
     /// Every role.
     pub const ALL: [Self; 2] = [Self::Staff, Self::Admin];
 
-    /// The name in tokens and in the store: the contract's, without its prefix.
+    /// The role's name in tokens and in the database: the contract's name without its prefix.
     pub const fn as_str(self) -> &'static str {
         match self {
             Self::Staff => "STAFF",
@@ -43,7 +43,7 @@ impl From<Role> for souk_proto::common::v1::Role {
 impl TryFrom<i32> for Role {
     type Error = i32;
 
-    /// From the number on the wire; hands back a number that is no role.
+    /// Converts the number in a message. An unknown number is returned as the error.
     fn try_from(number: i32) -> Result<Self, i32> {
         match souk_proto::common::v1::Role::try_from(number) {
             Ok(souk_proto::common::v1::Role::Staff) => Ok(Self::Staff),
@@ -58,12 +58,12 @@ impl TryFrom<i32> for Role {
 pub struct Roles(u8);
 
 impl Roles {
-    /// Whether the set has the role itself or one that includes it.
+    /// True if the set contains the role or one that includes it.
     pub fn grant(self, role: Role) -> bool {
         self.has(role) || (role == Role::Staff && self.has(Role::Admin))
     }
 
-    /// Whether the set has the role itself.
+    /// True if the set contains the role itself.
     pub fn has(self, role: Role) -> bool {
         self.0 & (1 << role as u8) != 0
     }
@@ -86,26 +86,26 @@ impl fmt::Debug for Roles {
     }
 }
 
-/// Who may call a method: a caller who fits any one of the ways set.
+/// Who may call a method. A caller needs to satisfy only one of the conditions that are set.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct AccessRule {
-    /// Anyone.
+    /// Anyone, without a token.
     pub public: bool,
     /// Anyone with a valid token.
     pub signed_in: bool,
-    /// Holders of one of these roles.
+    /// Users with one of these roles.
     pub roles: Roles,
-    /// Anyone with a valid token, limited to their own resources: the request field that names the owner.
+    /// Anyone with a valid token, limited to their own resources. The value is the request field with the owner.
     pub owner: Option<String>,
-    /// Services of souk that may call it in their own name.
+    /// Services of souk that may call the method as themselves.
     pub internal_callers: Vec<String>,
-    /// The scope that a token with limited scopes must have. Such a token cannot call a method without a scope,
-    /// except public methods.
+    /// The scope that a token with limited scopes must have. Such a token cannot call a method without a scope, unless
+    /// the method is public.
     pub scope: Option<String>,
 }
 
 impl AccessRule {
-    /// The rule as written, or `None` if it admits no one, which is no rule.
+    /// The rule as written; `None` if it admits no one, which counts as no rule.
     pub(super) fn from_contract(access: Access) -> Option<Self> {
         let roles = access.roles.iter().filter_map(|number| Role::try_from(*number).ok()).collect();
         let rule = Self {
@@ -120,7 +120,7 @@ impl AccessRule {
         (someone || rule.roles != Roles::default()).then_some(rule)
     }
 
-    /// Whether no client may ever call the method.
+    /// True if no client may ever call the method.
     pub fn only_internal(&self) -> bool {
         let clients = self.public || self.signed_in || self.owner.is_some() || self.roles != Roles::default();
         !self.internal_callers.is_empty() && !clients

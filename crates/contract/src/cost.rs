@@ -1,12 +1,12 @@
-//! How many requests of its budget a call counts as.
+//! The cost of a call: how many requests of its budget it counts as.
 
 use prost_reflect::{DynamicMessage, Kind, MessageDescriptor, ReflectMessage as _, Value};
 use souk_proto::options::v1;
 
-/// What calls of a method cost.
+/// The cost of calls of a method.
 #[derive(Debug, Clone)]
 pub struct Cost {
-    /// Every call, whatever it asks for; 1 at least.
+    /// The cost of every call, whatever its message says; at least 1.
     pub base: u32,
     surcharges: Vec<v1::Surcharge>,
 }
@@ -18,7 +18,7 @@ impl Default for Cost {
 }
 
 impl Cost {
-    /// What an option says. An error tells what is wrong with it.
+    /// Reads the option. An error says what is wrong with it.
     pub(super) fn read(option: v1::Cost, input: &MessageDescriptor) -> Result<Self, String> {
         for v1::Surcharge { field, units, per, most } in &option.surcharges {
             let Some(found) = input.get_field_by_name(field) else {
@@ -38,13 +38,13 @@ impl Cost {
         Ok(Self { base: option.base.max(1), surcharges: option.surcharges })
     }
 
-    /// Whether calls differ in what they cost.
+    /// True if the cost of a call depends on its message.
     #[must_use]
     pub fn depends_on_the_message(&self) -> bool {
         !self.surcharges.is_empty()
     }
 
-    /// What a call with this message costs beside the base.
+    /// The cost of a call with this message, in addition to the base.
     #[must_use]
     pub fn surcharge(&self, message: &DynamicMessage) -> u32 {
         let of = |surcharge: &v1::Surcharge| {
@@ -52,7 +52,7 @@ impl Cost {
             let Some(field) = field.filter(|field| message.has_field(field)) else { return 0 };
             let amount = match &*message.get_field(&field) {
                 Value::List(items) => u32::try_from(items.len()).unwrap_or(u32::MAX),
-                // A negative number asks for nothing: the service refuses it.
+                // A negative number costs nothing, because the service refuses it.
                 Value::I32(number) => u32::try_from(*number).unwrap_or(0),
                 Value::U32(number) => *number,
                 _ => return surcharge.units,

@@ -1,5 +1,5 @@
-//! The options of each method in the contracts: route, access, rate class, idempotency, validation. Read once from the
-//! descriptors.
+//! The options of each method in the contracts: route, access, rate class, idempotency, validation. They are read once
+//! from the descriptors.
 
 mod access;
 mod cost;
@@ -45,52 +45,52 @@ pub struct Method {
     pub service: Arc<str>,
     /// Name within the service, for example `PlaceOrder`.
     pub name: Arc<str>,
-    /// Request and response types, comments and the rest.
+    /// The method's descriptor: request and response types, comments and all other properties.
     pub descriptor: MethodDescriptor,
-    /// Who may call it. `None`: no one, and a service that has it does not start.
+    /// Who may call the method. `None`: no one may, and a service with such a method does not start.
     pub access: Option<AccessRule>,
     /// The rate limit budget that calls count against.
     pub rate_class: RateClass,
-    /// How long it may take, if that is not the same for every method. No option says it: a setting may.
+    /// The longest time that a call may take, if the method has its own limit. A setting gives it, not an option.
     pub deadline: Option<Duration>,
-    /// Request field that holds the caller's idempotency key.
+    /// The request field with the caller's idempotency key.
     pub idempotency_key: Option<String>,
-    /// How long its answers may be kept.
+    /// How long its responses may be cached.
     pub caching: Option<Caching>,
-    /// Request field that holds the etag which the resource must still have.
+    /// The request field with the etag that the resource must still have.
     pub etag: Option<String>,
     /// The cursor fields of a stream that can be resumed.
     pub cursor: Option<Cursor>,
-    /// When it is deprecated and removed.
+    /// When the method is deprecated and removed.
     pub deprecation: Option<Deprecation>,
     /// Headers of a REST request that fill fields of the request.
     pub headers: Vec<HeaderField>,
-    /// Bytes of the largest request message. `None`: the contract sets no limit.
+    /// Size of the largest request message, in bytes. `None`: the contract sets no limit.
     pub max_request_bytes: Option<usize>,
     /// How many requests of its budget a call counts as.
     pub cost: Cost,
-    /// It changes nothing (`idempotency_level = NO_SIDE_EFFECTS`).
+    /// True if the method changes nothing (`idempotency_level = NO_SIDE_EFFECTS`).
     pub safe: bool,
-    /// It may be repeated (`IDEMPOTENT` or `NO_SIDE_EFFECTS`).
+    /// True if a call may be repeated (`IDEMPOTENT` or `NO_SIDE_EFFECTS`).
     pub idempotent: bool,
-    /// Its REST routes (`google.api.http`), additional bindings still inside.
+    /// The method's REST routes (`google.api.http`), including additional bindings.
     pub http: Option<HttpRule>,
 }
 
 impl Method {
-    /// Bytes of the largest request message, where no method takes more than `max`.
+    /// Size of the largest request message in bytes, where `max` is the limit for all methods.
     pub fn request_limit(&self, max: usize) -> usize {
         self.max_request_bytes.map_or(max, |own| own.min(max))
     }
 }
 
-/// A contract that cannot be served.
+/// Why a contract cannot be served.
 #[derive(Debug, thiserror::Error)]
 pub enum ContractError {
-    /// The descriptor set is not one.
+    /// The descriptor set is invalid.
     #[error("the descriptor set cannot be read")]
     Descriptors(#[source] prost_reflect::DescriptorError),
-    /// A file in a language that the library does not read.
+    /// A file has a syntax that the library does not support.
     #[error("{file}: the syntax `{syntax}` cannot be read (editions are not supported): write `syntax = \"proto3\";`")]
     Syntax {
         /// The `.proto` file.
@@ -98,14 +98,14 @@ pub enum ContractError {
         /// Its syntax, as the compiler wrote it: `editions`.
         syntax: String,
     },
-    /// An option has another type than `souk.options.v1` or `google.api` gives it.
+    /// An option's type is not the one that `souk.options.v1` or `google.api` defines.
     #[error("method {method}: option {option} cannot be read")]
     Option {
         /// Full name of the method.
         method: String,
         /// Full name of the option.
         option: &'static str,
-        /// Why.
+        /// The cause.
         #[source]
         source: prost::DecodeError,
     },
@@ -116,12 +116,12 @@ pub enum ContractError {
         method: String,
         /// Full name of the option.
         option: &'static str,
-        /// The path as given.
+        /// The field's path, as given.
         field: String,
         /// Full name of the request type.
         message: String,
     },
-    /// An option whose value means nothing.
+    /// An option has an invalid value.
     #[error("method {method}: option {option}: {fault}")]
     Value {
         /// Full name of the method.
@@ -131,16 +131,16 @@ pub enum ContractError {
         /// What is wrong, and what would be right.
         fault: String,
     },
-    /// Methods without an access rule.
+    /// Methods have no access rule.
     #[error("no (souk.options.v1.access) rule on: {}. Give each one in its .proto; without it no one may call it", .0.join(", "))]
     NoAccess(Vec<String>),
-    /// A service that is not in the contract.
+    /// A service is not in the contract.
     #[error("the contract has no service {0}")]
     NoService(String),
-    /// A message that is not in the contract.
+    /// A message is not in the contract.
     #[error("the contract has no message {0}")]
     NoMessage(String),
-    /// A validation rule that this program does not know.
+    /// A validation rule is not supported.
     #[error(transparent)]
     Validation(#[from] validate::Unsupported),
 }
@@ -148,19 +148,19 @@ pub enum ContractError {
 /// Why a message does not pass a check.
 #[derive(Debug, thiserror::Error)]
 pub enum CheckError {
-    /// It is not one of the contract's.
+    /// The message's type is not in the contract.
     #[error(transparent)]
     Contract(#[from] ContractError),
-    /// Every rule that it breaks; at least one.
+    /// All violations of the rules; at least one.
     #[error("{} rules of the contract are broken", .0.len())]
     Violations(Vec<Violation>),
 }
 
 impl Contract {
-    /// Reads an encoded `FileDescriptorSet` that has all its imports and options.
+    /// Reads an encoded `FileDescriptorSet` with all its imports and options.
     ///
     /// # Errors
-    /// The set cannot be read, or has an option or a rule that cannot be kept.
+    /// If the set is invalid, or has an option or a rule that is not supported.
     pub fn load(descriptors: &[u8]) -> Result<Self, ContractError> {
         let pool = decode(descriptors)?;
         let validator = Validator::new(&pool)?;
@@ -168,12 +168,12 @@ impl Contract {
         Ok(Self { pool, methods, validator })
     }
 
-    /// Reads a contract that was not written for souk. `keep` says which methods are part of it, and may complete what
-    /// their options leave open. Its servers check requests themselves: rules of `buf.validate` that cannot be checked
-    /// here are no error. They come back, to be logged. See [`Validator::lenient`].
+    /// Reads a contract that was not written for souk. `keep` decides which methods are part of it, and may complete
+    /// their options. The servers of the contract check requests themselves, so rules of `buf.validate` that are not
+    /// supported here are no errors. They are returned, so that the caller can log them. See [`Validator::lenient`].
     ///
     /// # Errors
-    /// The set cannot be read, or has an option that cannot be kept.
+    /// If the set is invalid, or has an option that is not supported.
     pub fn load_leniently(
         descriptors: &[u8],
         keep: impl FnMut(&mut Method) -> bool,
@@ -184,7 +184,7 @@ impl Contract {
         Ok((Self { pool, methods, validator }, left_out))
     }
 
-    /// souk's own contracts, read once.
+    /// souk's own contracts, which are read once.
     pub fn souk() -> Result<&'static Arc<Self>, ContractError> {
         static SOUK: OnceLock<Arc<Contract>> = OnceLock::new();
         if let Some(contract) = SOUK.get() {
@@ -194,20 +194,20 @@ impl Contract {
         Ok(SOUK.get_or_init(|| contract))
     }
 
-    /// The types behind it.
+    /// The descriptors of all types.
     pub fn pool(&self) -> &DescriptorPool {
         &self.pool
     }
 
-    /// The checks of `buf.validate`.
+    /// The validator of `buf.validate` rules.
     pub fn validator(&self) -> &Validator {
         &self.validator
     }
 
-    /// Checks a message for itself: for methods that take many and answer for each.
+    /// Checks a single message, for methods that take many messages and report errors for each.
     ///
     /// # Errors
-    /// Every rule that is broken; or the contracts have no message of that full name.
+    /// All violated rules; or the contract has no message with this full name.
     pub fn check(&self, name: &str, message: &impl prost::Message) -> Result<(), CheckError> {
         let not_ours = || ContractError::NoMessage(name.to_owned());
         let descriptor = self.pool.get_message_by_name(name).ok_or_else(not_ours)?;
@@ -221,7 +221,7 @@ impl Contract {
         self.methods.get(path)
     }
 
-    /// Every method, ordered by path.
+    /// All methods, sorted by path.
     pub fn methods(&self) -> impl Iterator<Item = &Arc<Method>> {
         self.methods.values()
     }
@@ -245,7 +245,7 @@ fn decode(descriptors: &[u8]) -> Result<DescriptorPool, ContractError> {
     DescriptorPool::decode(descriptors).map_err(ContractError::Descriptors)
 }
 
-/// The methods of a set that `keep` wants, by their paths.
+/// The methods that `keep` selects, by their paths.
 fn methods(
     pool: &DescriptorPool,
     mut keep: impl FnMut(&mut Method) -> bool,
@@ -263,9 +263,9 @@ fn methods(
     Ok(methods)
 }
 
-/// Refuses files whose syntax prost-reflect does not know: it would lose count of the files, and panic.
+/// Refuses files with a syntax that prost-reflect does not know: it would lose count of the files, and panic.
 fn check_syntax(descriptors: &[u8]) -> Result<(), ContractError> {
-    // What is no descriptor set at all, the pool says better.
+    // If the bytes are not a descriptor set at all, the pool has a better error message.
     let Ok(set) = FileDescriptorSet::decode(descriptors) else { return Ok(()) };
     match set.file.into_iter().find(|file| !matches!(file.syntax(), "" | "proto2" | "proto3")) {
         Some(file) => Err(ContractError::Syntax { file: file.name().to_owned(), syntax: file.syntax().to_owned() }),
@@ -280,7 +280,7 @@ mod tests {
     #[test]
     fn a_file_of_an_edition_is_refused_by_name() {
         let mut set = FileDescriptorSet::decode(souk_proto::DESCRIPTORS).unwrap();
-        // As protoc writes a file that begins with `edition = "2023";`, between others that refer to each other.
+        // As protoc writes a file that begins with `edition = "2023";`, among other files that refer to each other.
         let file = set.file.iter_mut().find(|file| file.name() == "souk/inventory/v1/stock.proto").unwrap();
         file.syntax = Some("editions".to_owned());
         let error = Contract::load(&set.encode_to_vec()).err().unwrap();

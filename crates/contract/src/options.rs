@@ -15,30 +15,30 @@ use souk_proto::{
 
 use super::{AccessRule, ContractError, Cost, Method};
 
-/// How long an answer may be kept.
+/// How long a response may be cached.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Caching {
-    /// For how long it is fresh.
+    /// The time for which a response is fresh.
     pub max_age: Duration,
-    /// For how long after that it may be used while a new one is fetched.
+    /// The time after that in which a stale response may be used while a new one is fetched.
     pub stale_while_revalidate: Duration,
 }
 
-/// When a method is deprecated and removed. Days are UTC.
+/// When a method is deprecated and removed. All days are in UTC.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Deprecation {
-    /// From when it is deprecated.
+    /// The first day on which the method is deprecated.
     pub since: NaiveDate,
-    /// After when it may be gone.
+    /// The day after which the method may be removed.
     pub sunset: Option<NaiveDate>,
-    /// A page that says what to use instead.
+    /// URL of a page that says what to use instead.
     pub link: Option<String>,
 }
 
-/// Bytes of the largest request message of a method that has an access rule and no `max_request_bytes`.
+/// Size limit in bytes of the request message of a method with an access rule but without `max_request_bytes`.
 pub const DEFAULT_MAX_REQUEST_BYTES: u32 = 64 << 10;
 
-/// The options' extensions, looked up once. A contract that does not import one simply has none of it.
+/// The extensions of the options, looked up once. If a contract does not import one, no method has that option.
 pub(super) struct Options(HashMap<&'static str, ExtensionDescriptor>);
 
 const ACCESS: &str = "souk.options.v1.access";
@@ -151,7 +151,7 @@ impl Options {
         let max_request_bytes = match self.get(&options, MAX_REQUEST_BYTES) {
             Some(Value::U32(0)) => return Err(wrong(&descriptor, MAX_REQUEST_BYTES, "must be more than 0")),
             Some(Value::U32(bytes)) => Some(bytes),
-            // A contract that says nothing in souk's terms says nothing of sizes either.
+            // A contract without souk's options has no size limits either.
             _ => access.is_some().then_some(DEFAULT_MAX_REQUEST_BYTES),
         };
         let max_request_bytes = max_request_bytes.map(|bytes| usize::try_from(bytes).unwrap_or(usize::MAX));
@@ -264,7 +264,7 @@ mod tests {
 
     use super::super::{Contract, ContractError, Method};
 
-    /// The one method of a contract, with these options.
+    /// The only method of a contract, with these options.
     fn method(options: &str) -> Result<Arc<Method>, ContractError> {
         let folder = tempfile::tempdir().unwrap();
         let text = format!(

@@ -1,4 +1,4 @@
-//! Reads the `buf.validate` options of a message and makes a plan of them.
+//! Reads the `buf.validate` options of a message and compiles them to a plan.
 use std::{cell::RefCell, collections::HashSet};
 
 use prost_reflect::{
@@ -14,7 +14,7 @@ use super::{
     text::FREE_TEXT,
 };
 
-/// The options that validate.proto and souk's own add, if the contracts use them at all.
+/// The extensions of validate.proto and of souk, if the contracts use them.
 struct Options {
     message: Option<ExtensionDescriptor>,
     oneof: Option<ExtensionDescriptor>,
@@ -34,13 +34,13 @@ impl Options {
     }
 }
 
-/// An option's value, where it is set.
+/// The value of an option, if it is set.
 fn option(options: &DynamicMessage, extension: Option<&ExtensionDescriptor>) -> Option<DynamicMessage> {
     let extension = extension.filter(|extension| options.has_extension(extension))?;
     options.get_extension(extension).as_message().cloned()
 }
 
-/// When a field's rules do not apply.
+/// When a field's rules are ignored.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Ignore {
     Unspecified,
@@ -57,7 +57,7 @@ struct Common {
 pub(super) struct Compiler<'a> {
     options: Options,
     index: &'a Index,
-    /// Where rules go that cannot be checked. `None`: they are errors.
+    /// Collects rules that are not supported. `None`: such rules are errors.
     left_out: Option<&'a RefCell<Vec<Unsupported>>>,
 }
 
@@ -66,7 +66,7 @@ impl<'a> Compiler<'a> {
         Self { options: Options::of(pool), index, left_out }
     }
 
-    /// What was read; or, where that failed and rules may be left out, what holds without the rules.
+    /// The result of reading; if reading failed and rules may be left out, the value without the rules.
     fn or_without<T>(
         &self,
         read: Result<T, Unsupported>,
@@ -101,7 +101,8 @@ impl<'a> Compiler<'a> {
             }
         }
         let grouped: HashSet<_> = groups.iter().flat_map(|group| &group.fields).map(|field| field.number()).collect();
-        // In the order of the contract's text, not of the numbers: as a reader expects the answer.
+        // In the order of the contract's text, not of the field numbers, because readers expect this order of
+        // violations.
         let declared = message.descriptor_proto().field.iter();
         let fields = declared
             .filter_map(|field| message.get_field_by_name(field.name()))
@@ -111,7 +112,7 @@ impl<'a> Compiler<'a> {
         Ok(Plan { fields, oneofs, groups })
     }
 
-    /// The plan of a field; none where its rules are ignored.
+    /// The plan of a field; `None` if its rules are ignored.
     fn field(&self, field: &FieldDescriptor, grouped: bool) -> Result<Option<FieldPlan>, Unsupported> {
         let rules = option(&field.options(), self.options.field.as_ref());
         self.or_without(self.ruled(field, grouped, rules.as_ref()), || self.ruled(field, grouped, None))
@@ -149,7 +150,7 @@ impl<'a> Compiler<'a> {
         Ok(Some(plan))
     }
 
-    /// The plan of a field whose rules are ignored: what holds for every text holds for it all the same.
+    /// The plan of a field whose rules are ignored. The rule for every text applies to it all the same.
     fn ignored(&self, field: &FieldDescriptor) -> Option<FieldPlan> {
         let plan = |kind: &Kind| ValuePlan { text: self.text(field, kind), ..ValuePlan::default() };
         let shape = match field.kind() {
@@ -165,7 +166,7 @@ impl<'a> Compiler<'a> {
         plan.has_own_rules().then_some(plan)
     }
 
-    /// What kind of text a field's value, item, key or map value of this kind is.
+    /// The kind of text of a field's value, item, key or map value of this kind.
     fn text(&self, field: &FieldDescriptor, kind: &Kind) -> Option<Text> {
         let text = Text::by(field, self.options.free_text.as_ref());
         text.filter(|_| *kind == Kind::String && self.left_out.is_none())
@@ -242,7 +243,7 @@ impl<'a> Compiler<'a> {
         })
     }
 
-    /// An item, key or value: it has rules of its own.
+    /// The plan of an item, a key or a map value, which has its own rules.
     fn element(
         &self,
         field: &FieldDescriptor,
@@ -278,7 +279,7 @@ impl<'a> Compiler<'a> {
     }
 }
 
-/// The rules for the field's type and their name in `FieldRules`: `string`.
+/// The rules of the field's type, and their name in `FieldRules`, for example `string`.
 fn typed(rules: Option<&DynamicMessage>) -> Option<(String, DynamicMessage)> {
     rules?.fields().find_map(|(field, value)| {
         field.containing_oneof()?;
@@ -304,7 +305,7 @@ fn read_common(field: &FieldDescriptor, rules: &DynamicMessage) -> Result<Common
     Ok(common)
 }
 
-/// Refuses what is not of validate.proto as vendored.
+/// Refuses rules that the vendored validate.proto does not define.
 fn refuse_extensions(field: &FieldDescriptor, kind: &str, rules: &DynamicMessage) -> Result<(), Unsupported> {
     match (rules.extensions().next(), rules.unknown_fields().next()) {
         (None, None) => Ok(()),
@@ -312,7 +313,7 @@ fn refuse_extensions(field: &FieldDescriptor, kind: &str, rules: &DynamicMessage
     }
 }
 
-/// A limit of size; one past what a machine can count is none that could be broken.
+/// A size limit and its fault. A limit beyond `usize` cannot be violated.
 fn limit(source: &Source<'_>, rule: &str, number: u64, message: String) -> (usize, Fault) {
     (usize::try_from(number).unwrap_or(usize::MAX), source.fault(rule, message))
 }
@@ -335,7 +336,7 @@ fn is_required(oneof: &OneofDescriptor, rules: &DynamicMessage) -> Result<bool, 
     Ok(required)
 }
 
-/// The sets of fields that exclude each other.
+/// The groups of fields that exclude each other.
 fn groups(message: &MessageDescriptor, rules: &DynamicMessage) -> Result<Vec<Group>, Unsupported> {
     let error = |rule: &str, why: &str| Unsupported {
         file: message.parent_file().name().to_owned(),

@@ -1,9 +1,10 @@
 //! Email addresses.
 
-/// What one is, in words that follow "must be".
+/// What an email address is, in words that follow "must be".
 pub(super) const WORDS: &str = "an email address (for example name@example.com)";
 
-/// As HTML defines `<input type="email">`, which protovalidate follows.
+/// True if a text is an email address as HTML defines it for `<input type="email">`. protovalidate uses the same
+/// definition.
 pub(super) fn is_email(text: &str) -> bool {
     const SPECIAL: &[u8] = b".!#$%&'*+/=?^_`{|}~-";
     let Some((local, domain)) = text.split_once('@') else {

@@ -1,4 +1,4 @@
-//! Which messages are checked, and the plans of all of them.
+//! Selects the messages to check, and compiles their plans.
 use std::{cell::RefCell, collections::HashSet};
 
 use prost_reflect::{DescriptorPool, FieldDescriptor, MessageDescriptor};
@@ -9,7 +9,7 @@ use super::{
     plan::{FieldPlan, Index, Plan},
 };
 
-/// The plans of every message of package souk and below.
+/// The plans of every message in package souk and its subpackages.
 pub(super) fn compile(pool: &DescriptorPool) -> Result<(Index, Vec<Plan>), Unsupported> {
     let of_souk = |message: &MessageDescriptor| {
         let package = message.package_name();
@@ -19,7 +19,7 @@ pub(super) fn compile(pool: &DescriptorPool) -> Result<(Index, Vec<Plan>), Unsup
     plans(pool, messages, None)
 }
 
-/// The plans of every message that a method takes; and the rules that are left out, as they cannot be checked.
+/// The plans of every message that a method takes, and the rules that are left out because they are not supported.
 pub(super) fn compile_leniently(pool: &DescriptorPool) -> (Index, Vec<Plan>, Vec<Unsupported>) {
     let methods = pool.services().flat_map(|service| service.methods().collect::<Vec<_>>());
     let mut inputs: Vec<_> = methods.map(|method| method.input()).collect();
@@ -30,7 +30,7 @@ pub(super) fn compile_leniently(pool: &DescriptorPool) -> (Index, Vec<Plan>, Vec
     (index, plans, left_out.into_inner())
 }
 
-/// The plans of these messages, and of every message in one of them.
+/// The plans of these messages, and of every message inside them.
 fn plans(
     pool: &DescriptorPool,
     messages: Vec<MessageDescriptor>,
@@ -44,7 +44,7 @@ fn plans(
     Ok((index, plans))
 }
 
-/// These messages, and every message in one of them.
+/// These messages, and every message inside them.
 fn reachable(mut messages: Vec<MessageDescriptor>) -> Vec<MessageDescriptor> {
     let mut known: HashSet<_> = messages.iter().map(|message| message.full_name().to_owned()).collect();
     let mut at = 0;
@@ -61,7 +61,7 @@ fn reachable(mut messages: Vec<MessageDescriptor>) -> Vec<MessageDescriptor> {
     messages
 }
 
-/// The type of the messages that a field holds: itself, as items or as values.
+/// The type of the messages in a field: of its value, its items or its map values.
 fn message_of(field: &FieldDescriptor) -> Option<MessageDescriptor> {
     let kind = field.kind();
     let message = kind.as_message()?;
@@ -71,9 +71,9 @@ fn message_of(field: &FieldDescriptor) -> Option<MessageDescriptor> {
     message.map_entry_value_field().kind().as_message().cloned()
 }
 
-/// Takes out what cannot fail: messages without a rule in them, and the fields that hold those.
+/// Removes plans that cannot fail: of messages without rules, and of fields with only such messages.
 fn prune(plans: &mut [Plan]) {
-    // Whether a plan can fail follows from the plans within it, which may go in circles: spread it until it settles.
+    // A plan can fail if a plan inside it can. Plans may contain each other in cycles, so repeat until nothing changes.
     let mut can_fail: Vec<_> = plans
         .iter()
         .map(|plan| {

@@ -1,10 +1,10 @@
-//! Checks messages against the `buf.validate` rules of their contract, compiled once from the descriptors.
+//! Checks messages by the `buf.validate` rules of their contract, which are compiled once from the descriptors.
 //!
-//! This is a subset of [protovalidate](https://protovalidate.com) without CEL: every rule it does not know is an
-//! error when the [`Validator`] is made, so that a contract cannot promise a check that does not happen. The rules
-//! mean what protovalidate says they mean; the messages are our own, in plain words.
+//! This is a subset of [protovalidate](https://protovalidate.com) without CEL. A rule that is not supported is an error
+//! when the [`Validator`] is created, so a contract cannot promise a check that does not happen. The rules have the
+//! meaning that protovalidate defines; the messages are souk's own, in plain words.
 //!
-//! One rule needs no option: every text is checked for characters that have no place in it, see [`Text`].
+//! One rule needs no option: every text is checked for invalid characters, see [`Text`].
 
 mod compile;
 mod email;
@@ -25,14 +25,14 @@ use prost_reflect::{DescriptorPool, DynamicMessage, FieldDescriptor, MapKey, Mes
 pub use self::text::Text;
 use crate::shorten;
 
-/// The most violations of one message that are reported. A client with more will try again anyway, and a request with a
-/// thousand bad lines must not cause a response many times its size.
+/// The most violations that are reported for one message. A client with more of them will try again anyway, and a
+/// request with a thousand wrong lines must not cause a response many times its size.
 pub const MAX_VIOLATIONS: usize = 100;
 
-/// A rule that a message breaks.
+/// A violation of a rule by a message.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Violation {
-    /// The field in the names of the contract: `items[0].quantity`, `labels["a"]`; a oneof's name where none of its
+    /// The field's path in the names of the contract: `items[0].quantity`, `labels["a"]`. A oneof's name if none of its
     /// fields is set; empty for the whole message.
     pub field_path: String,
     /// The rule, by protovalidate's name: `int64.gte`, `required`; `souk.text` for [`Text`].
@@ -41,7 +41,7 @@ pub struct Violation {
     pub message: String,
 }
 
-/// A rule in a contract that cannot be checked as written.
+/// A rule in a contract that is not supported.
 #[derive(Debug, thiserror::Error)]
 #[error("{file}: {element}: rule {rule}: {why}")]
 pub struct Unsupported {
@@ -51,47 +51,47 @@ pub struct Unsupported {
     pub element: String,
     /// The rule: `string.pattern`.
     pub rule: String,
-    /// What is the matter with it.
+    /// Why the rule is not supported.
     pub why: String,
 }
 
-/// The rules of all messages of a contract, ready to check. Make one and share it.
+/// The compiled rules of all messages of a contract. Create one and share it.
 #[derive(Debug)]
 pub struct Validator {
-    /// By full name, where the plan is in `plans`.
+    /// The index of each message's plan in `plans`, by full name.
     messages: HashMap<String, usize>,
     plans: Vec<plan::Plan>,
-    /// Whether texts are checked without being asked to.
+    /// True if texts without rules are checked, too.
     texts: bool,
 }
 
 impl Validator {
-    /// Compiles the rules of the messages in package `souk` and below, and of every message they use.
+    /// Compiles the rules of the messages in package `souk` and its subpackages, and of every message inside them.
     ///
     /// # Errors
-    /// The first rule that is unknown here, does not fit its field, or does not compile.
+    /// The first rule that is unknown, does not fit its field, or does not compile.
     pub fn new(pool: &DescriptorPool) -> Result<Self, Unsupported> {
         let (messages, plans) = messages::compile(pool)?;
         Ok(Self { messages, plans, texts: true })
     }
 
-    /// Compiles the rules of every message that a service of the pool takes, for contracts of others, whose servers
-    /// check requests themselves. A field, oneof or message with a rule that cannot be checked here is not checked by any
-    /// of its own; these come back, to be logged. Texts may have all characters.
+    /// Compiles the rules of every message that a service of the pool takes. For contracts of others, whose servers
+    /// check requests themselves. If a field, oneof or message has a rule that is not supported, none of its own rules
+    /// are checked; the unsupported rules are returned, so that the caller can log them. Texts may have all characters.
     pub fn lenient(pool: &DescriptorPool) -> (Self, Vec<Unsupported>) {
         let (messages, plans, left_out) = messages::compile_leniently(pool);
         (Self { messages, plans, texts: false }, left_out)
     }
 
-    /// What kind of text a field holds, where texts are checked: see [`Text::of`].
+    /// The kind of text in a field, if texts are checked: see [`Text::of`].
     pub fn text(&self, field: &FieldDescriptor) -> Option<Text> {
         Text::of(field).filter(|_| self.texts)
     }
 
-    /// Checks a message and all messages in it. A message of a type that is not in the contracts has no rules.
+    /// Checks a message and all messages inside it. A message of a type that is not in the contract has no rules.
     ///
     /// # Errors
-    /// Every rule that is broken, in the order of the fields' declaration, at most [`MAX_VIOLATIONS`].
+    /// All violated rules, in the order of the fields' declaration, at most [`MAX_VIOLATIONS`].
     pub fn check(&self, message: &DynamicMessage) -> Result<(), Vec<Violation>> {
         let Some(&plan) = self.messages.get(message.descriptor().full_name()) else {
             return Ok(());
@@ -101,13 +101,13 @@ impl Validator {
         if report.violations.is_empty() { Ok(()) } else { Err(report.violations) }
     }
 
-    /// Whether anything can be wrong with a message of this type, itself or in a message within it.
+    /// True if a message of this type can have violations, itself or in a message inside it.
     pub fn has_rules(&self, message: &MessageDescriptor) -> bool {
         self.messages.get(message.full_name()).is_some_and(|&plan| !self.plans[plan].is_empty())
     }
 }
 
-/// What to say where a rule is broken: made once, when the rule is compiled.
+/// The id and message of a violated rule, created once when the rule is compiled.
 #[derive(Debug, Clone)]
 struct Fault {
     rule_id: String,
@@ -140,10 +140,10 @@ impl Report {
     }
 }
 
-/// The most bytes of a map's key in the path of a violation.
+/// The most bytes of a map key in the path of a violation.
 const KEY_BYTES: usize = 64;
 
-/// Where a check is in the message. Lives on the stack, so that a valid message costs no text.
+/// The current place of a check in the message. It is on the stack, so that a valid message allocates no text.
 #[derive(Debug, Clone, Copy)]
 enum Path<'a> {
     Root,

@@ -1,4 +1,4 @@
-//! Rules of numbers of every kind, and of durations, which are numbers too.
+//! Rules of numbers of every kind, and of durations, which are checked as numbers.
 use std::ops::Bound;
 
 use prost_reflect::Value;
@@ -9,7 +9,7 @@ use super::{
     time,
 };
 
-/// What is asked of a number.
+/// The test of a number.
 #[derive(Debug)]
 pub(super) enum NumberTest<T> {
     Range(Range<T>),
@@ -18,16 +18,16 @@ pub(super) enum NumberTest<T> {
     Finite,
 }
 
-/// Lower and upper limit. If the upper one is below the lower one, a value must be outside of what lies between.
+/// Lower and upper limit. If the upper limit is below the lower one, a value must be outside the gap between them.
 #[derive(Debug)]
 pub(super) struct Range<T> {
     lower: Bound<T>,
     upper: Bound<T>,
 }
 
-/// A number that rules can be about.
+/// A number type that can have rules.
 pub(super) trait Number: Copy + PartialOrd {
-    /// From a rule's value.
+    /// Converts the value of a rule.
     fn of(value: &Value) -> Option<Self>;
     fn is_finite(self) -> bool {
         true
@@ -76,7 +76,7 @@ impl<T: Number> Test<T> for NumberTest<T> {
 
 impl<T: Number> Range<T> {
     fn admits(&self, value: T) -> bool {
-        // Written so that a NaN fails every limit.
+        // Written so that a NaN violates every limit.
         let above = match self.lower {
             Bound::Unbounded => true,
             Bound::Included(lower) => value >= lower,
@@ -97,7 +97,7 @@ impl<T: Number> Range<T> {
         }
     }
 
-    /// The rule's id and what to say, by protovalidate's naming: `gte_lt`, `gt_lte_exclusive`.
+    /// The rule's id and the message. The id follows protovalidate: `gte_lt`, `gt_lte_exclusive`.
     fn describe(&self, show: impl Fn(T) -> String) -> (String, String) {
         let lower = match self.lower {
             Bound::Unbounded => None,
@@ -129,7 +129,7 @@ fn limit<T: Copy>(bound: &Bound<T>) -> Option<T> {
     }
 }
 
-/// Reads the rules of a number; `show` writes one as people do.
+/// Reads the rules of a number. `show` formats a number for messages.
 pub(super) fn read<T: Number>(
     source: &Source<'_>,
     show: impl Fn(T) -> String,
@@ -143,7 +143,7 @@ pub(super) fn read<T: Number>(
     Ok(reader.finish())
 }
 
-/// Collects rules of a number: limits come one by one and make one rule.
+/// Collects the rules of a number: several limits are combined into one rule.
 pub(super) struct Reader<'a, T, S> {
     source: &'a Source<'a>,
     show: S,
@@ -157,7 +157,7 @@ impl<'a, T: Number, S: Fn(T) -> String> Reader<'a, T, S> {
         Self { source, show, range, rules: Vec::new() }
     }
 
-    /// Takes a rule; false where it is none that all numbers have.
+    /// Adds a rule. Returns false if it is not one that all numbers have.
     pub fn take(&mut self, name: &str, value: &Value) -> Result<bool, Unsupported> {
         let source = self.source;
         let number = || T::of(value).ok_or_else(|| source.unsupported(name, "is not a number of the field's type"));

@@ -1,4 +1,4 @@
-//! The compiled rules of a message, and the walk that checks a message by them.
+//! The compiled rules of a message, and the check of a message by them.
 use std::collections::{HashMap, HashSet};
 
 use prost_reflect::{DynamicMessage, FieldDescriptor, MapKey, OneofDescriptor, Value};
@@ -12,27 +12,27 @@ pub(super) type Index = HashMap<String, usize>;
 #[derive(Debug, Default)]
 pub(super) struct Plan {
     pub fields: Vec<FieldPlan>,
-    /// Oneofs of the contract of which one field must be set.
+    /// Oneofs in which one field must be set.
     pub oneofs: Vec<(OneofDescriptor, Fault)>,
-    /// Sets of fields that exclude each other.
+    /// Groups of fields that exclude each other.
     pub groups: Vec<Group>,
 }
 
-/// Fields of which one at most may be set.
+/// Fields of which at most one may be set.
 #[derive(Debug)]
 pub(super) struct Group {
     pub fields: Vec<FieldDescriptor>,
     pub too_many: Fault,
-    /// Where exactly one must be set: what to say where none is.
+    /// The fault if none is set; `None` if all may be unset.
     pub none: Option<Fault>,
 }
 
 #[derive(Debug)]
 pub(super) struct FieldPlan {
     pub field: FieldDescriptor,
-    /// What to say where it must be set and is not.
+    /// The fault if the field is not set; `None` if it may be unset.
     pub required: Option<Fault>,
-    /// Whether the rules wait until it is set.
+    /// True if the rules apply only when the field is set.
     pub only_if_set: bool,
     pub shape: Shape,
 }
@@ -44,7 +44,7 @@ pub(super) enum Shape {
     Map { size: Size, keys: ValuePlan, values: ValuePlan },
 }
 
-/// How many items there may be.
+/// Limits of the number of items.
 #[derive(Debug, Default)]
 pub(super) struct Size {
     pub least: Option<(usize, Fault)>,
@@ -55,9 +55,9 @@ pub(super) struct Size {
 #[derive(Debug, Default)]
 pub(super) struct ValuePlan {
     pub rules: Rules,
-    /// If the value is a text: of which kind.
+    /// The kind of text, if the value is a text.
     pub text: Option<Text>,
-    /// For items: whether a zero value is let through.
+    /// For items: true if the rules do not apply to a zero value.
     pub skip_zero: bool,
     /// If the value is a message: the plan of its type.
     pub message: Option<usize>,
@@ -70,7 +70,7 @@ impl Plan {
 }
 
 impl FieldPlan {
-    /// Whether it has a rule of its own, whatever the messages within say.
+    /// True if the field has rules of its own, apart from those of messages inside it.
     pub fn has_own_rules(&self) -> bool {
         self.required.is_some()
             || match &self.shape {
@@ -82,7 +82,7 @@ impl FieldPlan {
             }
     }
 
-    /// Whether nothing is asked of the field where it is empty: it need not be looked at then.
+    /// True if an empty field is always valid, so that it can be skipped.
     pub fn passes_empty(&self) -> bool {
         self.required.is_none()
             && match &self.shape {
@@ -91,7 +91,7 @@ impl FieldPlan {
             }
     }
 
-    /// The plan of the messages within, if it holds messages.
+    /// The plan of the messages inside the field, if it has messages.
     pub fn nested(&mut self) -> &mut Option<usize> {
         match &mut self.shape {
             Shape::One(value) | Shape::List { items: value, .. } | Shape::Map { values: value, .. } => {
@@ -129,13 +129,13 @@ impl ValuePlan {
         !self.has_own_rules() && self.message.is_none()
     }
 
-    /// Whether nothing is asked of a value that is empty.
+    /// True if an empty value is always valid.
     fn passes_empty(&self) -> bool {
         self.rules.is_empty() && self.message.is_none()
     }
 }
 
-/// One walk over a message.
+/// The state of one check of a message.
 pub(super) struct Check<'a> {
     pub plans: &'a [Plan],
     pub report: &'a mut Report,
@@ -171,7 +171,7 @@ impl Check<'_> {
                     self.entries(keys, values, entries, &path);
                 }
                 (Shape::One(plan), value) => self.value(plan, value, &path),
-                // A repeated field holds a list, a map field a map.
+                // A repeated field always holds a list, and a map field a map.
                 (Shape::List { .. } | Shape::Map { .. }, _) => {}
             }
         }
@@ -206,7 +206,7 @@ impl Check<'_> {
         if keys.is_empty() && values.is_empty() {
             return;
         }
-        // In the order of their keys, so that the same request gets the same answer.
+        // Sorted by key, so that the same request always gets the same response.
         let mut ordered: Vec<_> = entries.iter().collect();
         ordered.sort_unstable_by(|(one, _), (other, _)| one.partial_cmp(other).unwrap_or(std::cmp::Ordering::Equal));
         for (key, value) in ordered {
@@ -228,7 +228,7 @@ impl Check<'_> {
         if let (Some(text), Value::String(value)) = (plan.text, value)
             && let Some(message) = text.fault(value)
         {
-            // What else is wrong with it, it is wrong by the same character.
+            // Other rules are skipped, because the same character may be the cause of their violations, too.
             return self.report.tell(path, "souk.text", &message);
         }
         plan.rules.check(value, path, self.report);
@@ -238,7 +238,7 @@ impl Check<'_> {
     }
 }
 
-/// Whether a single value is its type's zero. A message is there or not: it has none.
+/// True if a single value is the zero of its type. A message has no zero.
 fn is_zero(value: &Value) -> bool {
     match value {
         Value::Bool(value) => !value,
@@ -254,7 +254,7 @@ fn is_zero(value: &Value) -> bool {
     }
 }
 
-/// Whether a value is in the list twice. For scalars and enums.
+/// True if a list has a value twice. For scalars and enums.
 fn has_twins(values: &[Value]) -> bool {
     #[derive(PartialEq, Eq, Hash)]
     enum Key<'a> {
@@ -266,7 +266,7 @@ fn has_twins(values: &[Value]) -> bool {
     }
     let mut seen = HashSet::with_capacity(values.len());
     values.iter().any(|value| {
-        // Adding zero makes -0 and 0 one; a NaN equals nothing.
+        // Adding zero makes -0 and 0 equal. A NaN equals nothing.
         let float = |value: f64| (!value.is_nan()).then(|| Key::Float((value + 0.0).to_bits()));
         let key = match value {
             Value::Bool(value) => Some(Key::Unsigned((*value).into())),

@@ -1,4 +1,4 @@
-//! The rules of a single value by its kind, and how each kind's rules are read from a contract.
+//! The rules of a single value by its kind, and the reader of each kind's rules.
 use std::fmt::Display;
 
 use prost_reflect::{DynamicMessage, EnumDescriptor, FieldDescriptor, Kind, Value};
@@ -10,12 +10,12 @@ use super::{
     time::{self, TimeTest},
 };
 
-/// Something that is asked of a value.
+/// A test of a value.
 pub(super) trait Test<V> {
     fn admits(&self, value: V) -> bool;
 }
 
-/// A test, and what to say where it fails.
+/// A test, and the fault if it fails.
 #[derive(Debug)]
 pub(super) struct Rule<T> {
     pub test: T,
@@ -34,9 +34,9 @@ pub(super) enum Rules {
     Text(Vec<Rule<StringTest>>),
     Bytes(Vec<Rule<BytesTest>>),
     Enum(Vec<Rule<EnumTest>>),
-    /// In nanoseconds.
+    /// Durations, in nanoseconds.
     Duration(Vec<Rule<NumberTest<i128>>>),
-    /// In nanoseconds from 1970.
+    /// Timestamps, in nanoseconds since 1970.
     Timestamp(Vec<Rule<TimeTest>>),
 }
 
@@ -74,7 +74,7 @@ impl Rules {
             (Self::Timestamp(rules), Value::Message(value)) => {
                 each(rules, time::nanoseconds(value), path, report);
             }
-            // Rules are compiled for the kind of their field.
+            // Rules are compiled for the kind of their field, so no other combination occurs.
             _ => {}
         }
     }
@@ -94,7 +94,7 @@ impl Test<bool> for bool {
     }
 }
 
-/// What is asked of an enum, by number.
+/// The test of an enum, by number.
 #[derive(Debug)]
 pub(super) enum EnumTest {
     In(Vec<i32>),
@@ -110,11 +110,11 @@ impl Test<i32> for EnumTest {
     }
 }
 
-/// The rules of one kind as a contract has them: `string {min_len: 1}`, with where they stand.
+/// The rules of one kind as the contract has them, for example `string {min_len: 1}`, and where they are.
 pub(super) struct Source<'a> {
-    /// The field's file and full name, for errors.
+    /// The field with the rules, for errors.
     pub field: &'a FieldDescriptor,
-    /// The kind's name, and the first half of its rules' ids: `string`.
+    /// The kind's name, which begins the ids of its rules: `string`.
     pub kind: &'a str,
     pub rules: &'a DynamicMessage,
 }
@@ -128,17 +128,17 @@ impl Source<'_> {
         Rule { test, fault: self.fault(rule, message) }
     }
 
-    /// The rule cannot be checked as written.
+    /// The error of a rule that is not supported as written.
     pub fn unsupported(&self, rule: &str, why: impl Into<String>) -> Unsupported {
         unsupported(self.field, &format!("{}.{rule}", self.kind), why)
     }
 
-    /// The rule is none that this validator knows.
+    /// The error of a rule that this validator does not know.
     pub fn unknown(&self, rule: &str) -> Unsupported {
         self.unsupported(rule, "souk's validator does not implement it")
     }
 
-    /// Refuses rules that came as extensions, or that validate.proto does not have.
+    /// Refuses rules that are extensions, or that validate.proto does not define.
     fn refuse_extensions(&self) -> Result<(), Unsupported> {
         if let Some((extension, _)) = self.rules.extensions().next() {
             return Err(self.unknown(&format!("({})", extension.full_name())));
@@ -160,7 +160,7 @@ pub(super) fn unsupported(field: &FieldDescriptor, rule: &str, why: impl Into<St
     }
 }
 
-/// Reads the rules of a value of `kind`. The name of the rules' field (`string` in `FieldRules`) must fit it.
+/// Reads the rules of a value of `kind`. The name of the rules in `FieldRules` (`string`) must fit the kind.
 pub(super) fn read(source: &Source<'_>, kind: &Kind) -> Result<Rules, Unsupported> {
     source.refuse_extensions()?;
     Ok(match (source.kind, kind) {
@@ -178,7 +178,7 @@ pub(super) fn read(source: &Source<'_>, kind: &Kind) -> Result<Rules, Unsupporte
         | ("uint64", Kind::Uint64)
         | ("fixed32", Kind::Fixed32)
         | ("fixed64", Kind::Fixed64) => Rules::Unsigned(numbers::read(source, |n: u64| n.to_string())?),
-        // As written in the contract: 0.1 is not 0.10000000149011612.
+        // Formatted as in the contract: 0.1, not 0.10000000149011612.
         #[allow(clippy::cast_possible_truncation)]
         ("float", Kind::Float) => Rules::Float(numbers::read(source, |n: f64| (n as f32).to_string())?),
         ("double", Kind::Double) => Rules::Float(numbers::read(source, |n: f64| n.to_string())?),
@@ -210,7 +210,7 @@ fn read_bool(source: &Source<'_>) -> Result<Vec<Rule<bool>>, Unsupported> {
 }
 
 fn read_enum(source: &Source<'_>, of: &EnumDescriptor) -> Result<Vec<Rule<EnumTest>>, Unsupported> {
-    // Past so many the type's name tells more than the list.
+    // If there are more values, the type's name is more helpful than the list.
     const LISTED: usize = 24;
     let name = |number: i32| match of.get_value(number) {
         Some(value) => value.name().to_owned(),

@@ -9,7 +9,7 @@ use super::{
     rules::{Rule, Source, Test, one_of, texts},
 };
 
-/// What is asked of a string. Lengths are in characters (Unicode code points) where they don't say bytes.
+/// The test of a string. Lengths are in characters (Unicode code points) unless the name says bytes.
 #[derive(Debug)]
 pub(super) enum StringTest {
     In(Vec<String>),
@@ -26,7 +26,7 @@ pub(super) enum StringTest {
     Contains(String),
     NotContains(String),
     NotEmpty,
-    /// Empty ones are left to [`StringTest::NotEmpty`], which has a rule id of its own.
+    /// An empty string passes: [`StringTest::NotEmpty`] refuses it, with its own rule id.
     Email,
 }
 
@@ -120,7 +120,7 @@ pub(super) fn at_most(number: u64, noun: &str) -> String {
     format!("must have at most {}", count(number, noun))
 }
 
-/// Compiles a pattern, in the part of the syntax that means the same here as in RE2, which the rule is defined by.
+/// Compiles a pattern. Refuses syntax that does not mean the same in Rust as in RE2, which defines the rule.
 fn compile(pattern: &str) -> Result<Regex, String> {
     let mut characters = pattern.chars();
     while let Some(character) = characters.next() {
@@ -135,7 +135,7 @@ fn compile(pattern: &str) -> Result<Regex, String> {
     Regex::new(pattern).map_err(|error| error.to_string())
 }
 
-/// "must match ^orders/ord_[0-7][0-9a-hjkmnp-tv-z]{25}$ (for example orders/ord_01k9…)".
+/// The message, for example "must match ^orders/ord_[0-7][0-9a-hjkmnp-tv-z]{25}$ (for example orders/ord_01k9…)".
 fn pattern_message(pattern: &str, source: &Source<'_>) -> String {
     let mut message = format!("must match {pattern}");
     let examples = source.rules.get_field_by_name("example");
@@ -147,14 +147,14 @@ fn pattern_message(pattern: &str, source: &Source<'_>) -> String {
     message
 }
 
-/// A name that fits the pattern of a resource's names: a literal, then an id.
+/// An example for the pattern of a resource's names: a literal, then an id.
 fn resource_name(pattern: &str) -> Option<String> {
     let literal = pattern.strip_prefix('^')?.strip_suffix("[0-7][0-9a-hjkmnp-tv-z]{25}$")?;
     let plain = literal.chars().all(|character| character.is_ascii_alphanumeric() || "_/".contains(character));
     plain.then(|| format!("{literal}01k9xj6v3te2q8s4m5n7r0p1wz"))
 }
 
-/// What is asked of bytes.
+/// The test of bytes.
 #[derive(Debug)]
 pub(super) enum BytesTest {
     In(Vec<Vec<u8>>),

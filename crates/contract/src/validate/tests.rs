@@ -1,4 +1,4 @@
-//! The validator against a contract with every rule, against a naive model, and against souk's own contracts.
+//! Tests the validator with a contract with every rule, with a naive model, and with souk's own contracts.
 use std::{fmt::Write, path::Path, sync::LazyLock};
 
 use proptest::prelude::*;
@@ -12,7 +12,7 @@ mod texts;
 
 const CONTRACT: &str = include_str!("test.proto");
 
-/// Finds a contract's text, and validate.proto, which is long and so read once.
+/// Resolves a contract's text, and validate.proto, which is long and therefore read once.
 struct Files(String);
 
 impl FileResolver for Files {
@@ -53,7 +53,7 @@ fn broken(validator: &Validator, message: &DynamicMessage) -> Vec<(String, Strin
     }
 }
 
-/// A message of the test contract, and the path and rule of every violation.
+/// A message of the test contract, and the expected path and rule of every violation.
 type Case = (&'static str, serde_json::Value, &'static [(&'static str, &'static str)]);
 
 #[test]
@@ -299,7 +299,7 @@ fn a_flood_of_faults_is_cut() {
     assert_eq!(validator.check(&message).unwrap_err().len(), MAX_VIOLATIONS);
 }
 
-/// A rule that is not checked must not look as if it were.
+/// A contract must not appear to be checked by a rule that is not checked.
 #[test]
 fn rules_that_cannot_be_checked_are_refused() {
     let cases = [
@@ -371,7 +371,7 @@ fn rules_that_cannot_be_checked_are_refused() {
     }
 }
 
-/// Rules that others hang on to validate.proto's messages are none that we know.
+/// Extensions of the rule messages of validate.proto are not supported.
 #[test]
 fn predefined_rules_are_refused() {
     let contract = "syntax = \"proto2\"; package souk.test.v1; import \"buf/validate/validate.proto\"; \
@@ -388,7 +388,7 @@ fn rules_outside_of_souk_do_not_matter_until_souk_uses_them() {
     assert!(Validator::new(&pool(&format!("{head} {foreign}"))).is_ok());
 }
 
-/// A contract of others keeps what can be checked of it, and what cannot is named, not refused.
+/// In a contract of others, supported rules are checked, and unsupported ones are reported, not refused.
 #[test]
 fn a_contract_of_others_is_checked_as_far_as_possible() {
     let contract = "syntax = \"proto3\"; package other; import \"buf/validate/validate.proto\";
@@ -408,13 +408,13 @@ fn a_contract_of_others_is_checked_as_far_as_possible() {
     let bad = message(&pool, "other.M", &json!({"b": "abc", "n": [{"c": 1}, {}]}));
     let expected = [("b", "string.max_len"), ("n[1].c", "int32.gte")];
     assert_eq!(broken(&validator, &bad), expected.map(|(path, rule)| (path.to_owned(), rule.to_owned())));
-    // Which characters a text may have is souk's own rule.
+    // The rule about characters in texts applies only to souk's contracts.
     let odd = message(&pool, "other.M", &json!({"a": "\0", "n": [{"c": 1}]}));
     assert_eq!(validator.check(&odd), Ok(()));
     assert!(validator.text(&pool.get_message_by_name("other.M").unwrap().get_field(1).unwrap()).is_none());
 }
 
-/// A limit of a range, and whether it belongs to the range.
+/// A limit of a range, and whether the limit itself is in the range.
 type Limit = Option<(i64, bool)>;
 
 const KINDS: [&str; 4] = ["int32", "sint64", "float", "double"];
@@ -451,7 +451,7 @@ fn ranges() -> impl Iterator<Item = (&'static str, Limit, Limit)> {
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(2000))]
 
-    /// A range's limits in any combination against what they say one by one.
+    /// Compares a range's limits, in any combination, with a model that checks each limit separately.
     #[test]
     fn ranges_equal_a_naive_model(
         at in 0..ranges().count(),
@@ -521,7 +521,8 @@ fn an_order_with_several_faults_names_all_of_them() {
     assert_eq!(paths, ["request_id", "items", "shipping_address", "payment_token"]);
 }
 
-/// Every message with rules in souk's contracts: an empty one is either well or told why not, and never panics.
+/// Checks an empty message of every type with rules in souk's contracts: it is valid or has violations, and the check
+/// never panics.
 #[test]
 fn all_of_souks_messages_can_be_checked() {
     let (pool, validator) = souk();
@@ -540,7 +541,7 @@ fn all_of_souks_messages_can_be_checked() {
     assert!(with_rules > 20, "{with_rules} messages with rules");
 }
 
-/// The check also works on what came over the wire as generated types, by their descriptors.
+/// The check also works on messages that were decoded as generated types, by their descriptors.
 #[test]
 fn a_decoded_message_is_checked() {
     use prost::Message;

@@ -1,30 +1,30 @@
-//! Which characters a text of a request may have: one rule for every text, whatever else its contract asks of it.
+//! The characters that a text in a request may have: one rule for every text, in addition to the rules of its contract.
 //!
-//! PostgreSQL cannot store U+0000 and SQLite can, so that without the rule the same request failed on the one and was
-//! accepted on the other. Characters that reorder the text around them let a name look like another one (Unicode TR36,
-//! "Trojan Source"). docs/adr/0018 says why the rule is what it is.
+//! PostgreSQL cannot store U+0000, but SQLite can. Without the rule, the same request would fail on one and succeed on
+//! the other. Characters that reorder the text around them make a name look like another one (Unicode TR36, "Trojan
+//! Source"). docs/adr/0018 explains the rule.
 
 use prost_reflect::{ExtensionDescriptor, FieldDescriptor, Kind};
 
-/// The option that makes a text free.
+/// The option that marks a field as free text.
 pub(super) const FREE_TEXT: &str = "souk.options.v1.free_text";
 
-/// What kind of text a field holds.
+/// The kind of text in a field.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Text {
-    /// A name, an id, a token: one line, and nothing in it that reorders text.
+    /// A name, an id or a token: one line, without characters that reorder text.
     Line,
-    /// What people write at length (`(souk.options.v1.free_text) = true`): with line breaks and tabs, in any direction.
+    /// Longer prose (`(souk.options.v1.free_text) = true`): with line breaks and tabs, in any direction.
     Free,
 }
 
 impl Text {
-    /// What a field holds; `None` if it, its items, its keys and its values are no texts.
+    /// The kind of text in a field; `None` if neither the field nor its items, keys or values are texts.
     pub fn of(field: &FieldDescriptor) -> Option<Self> {
         Self::by(field, field.parent_file().parent_pool().get_extension_by_name(FREE_TEXT).as_ref())
     }
 
-    /// As [`Text::of`], with the option looked up before.
+    /// Like [`Text::of`], with the option's extension already looked up.
     pub(super) fn by(field: &FieldDescriptor, free_text: Option<&ExtensionDescriptor>) -> Option<Self> {
         let is_text = match field.kind() {
             Kind::Message(entry) if field.is_map() => [entry.map_entry_key_field(), entry.map_entry_value_field()]
@@ -37,7 +37,7 @@ impl Text {
         is_text.then_some(if free { Self::Free } else { Self::Line })
     }
 
-    /// A regular expression of the texts that pass, in the syntax that ECMAScript, Python, Java and Rust share.
+    /// A regular expression for the valid texts, in the syntax that ECMAScript, Python, Java and Rust share.
     pub const fn pattern(self) -> &'static str {
         match self {
             Self::Line => r"^[^\x00-\x1F\x7F-\x9F\u2028-\u202E\u2066-\u2069]*$",
@@ -45,10 +45,10 @@ impl Text {
         }
     }
 
-    /// What would be right, as the rest of a sentence that the field begins, and which character is wrong. `None` for a
-    /// text that passes.
+    /// If a text is invalid: what would be valid, as the rest of a sentence that begins with the field, and which
+    /// character is wrong. `None` if the text is valid.
     pub fn fault(self, text: &str) -> Option<String> {
-        // Nearly every text passes, and is told by its bytes: those of characters that are refused, or may be.
+        // Nearly every text is valid. A quick look at the bytes finds those that may contain a refused character.
         let suspect = |byte: u8| byte < b' ' || matches!(byte, 0x7F | 0xC2 | 0xE2);
         if !text.bytes().any(suspect) {
             return None;
@@ -65,8 +65,8 @@ impl Text {
     fn admits(self, character: char) -> bool {
         match self {
             Self::Free => !character.is_control() || matches!(character, '\t' | '\n' | '\r'),
-            // Line and paragraph separator; embeddings, overrides and isolates. The marks U+200E, U+200F and U+061C
-            // reorder nothing but themselves, and right-to-left names need them.
+            // Line and paragraph separators; embeddings, overrides and isolates. The marks U+200E, U+200F and U+061C do
+            // not reorder other characters, and right-to-left names need them.
             Self::Line => {
                 !character.is_control() && !matches!(character, '\u{2028}'..='\u{202E}' | '\u{2066}'..='\u{2069}')
             }
@@ -84,7 +84,7 @@ mod tests {
     fn each_character_passes_as_the_pattern_says() {
         for kind in [Text::Line, Text::Free] {
             let pattern = Regex::new(kind.pattern()).unwrap();
-            // All up to where CJK begins, and some of the rest.
+            // All characters below the CJK block, and a sample of the rest.
             for character in ('\0'..'\u{3000}').chain(('\u{3000}'..=char::MAX).step_by(997)) {
                 let text = character.to_string();
                 assert_eq!(kind.fault(&text).is_none(), pattern.is_match(&text), "{kind:?} {character:?}");

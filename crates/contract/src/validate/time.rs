@@ -1,4 +1,4 @@
-//! Rules of `google.protobuf.Timestamp` and `Duration`, both counted in nanoseconds.
+//! Rules of `google.protobuf.Timestamp` and `Duration`, both in nanoseconds.
 use chrono::{DateTime, SecondsFormat, Utc};
 use prost_reflect::{DynamicMessage, Value};
 
@@ -10,7 +10,7 @@ use super::{
 
 const SECOND: i128 = 1_000_000_000;
 
-/// What is asked of a point in time.
+/// The test of a point in time.
 #[derive(Debug)]
 pub(super) enum TimeTest {
     Fixed(NumberTest<i128>),
@@ -31,7 +31,8 @@ fn now() -> i128 {
     i128::from(now.timestamp()) * SECOND + i128::from(now.timestamp_subsec_nanos())
 }
 
-/// The nanoseconds of a timestamp (from 1970) or a duration: both have seconds and nanos, by the same numbers.
+/// The nanoseconds of a timestamp (since 1970) or a duration. Both types have seconds and nanos, with the same field
+/// numbers.
 pub(super) fn nanoseconds(message: &DynamicMessage) -> i128 {
     let seconds = message.get_field_by_number(1);
     let seconds = seconds.as_deref().and_then(Value::as_i64).unwrap_or_default();
@@ -51,7 +52,7 @@ pub(super) fn read(source: &Source<'_>) -> Result<Vec<Rule<TimeTest>>, Unsupport
                     rules.push(source.rule("lt_now", TimeTest::Past, "must be in the past"));
                 }
             }
-            // Timestamps have no lists, unlike other numbers.
+            // Timestamps have no rules with lists, unlike other numbers.
             ("in" | "not_in", _) => return Err(source.unknown(field.name())),
             (name, value) => {
                 if !numbers.take(name, value)? {
@@ -65,7 +66,7 @@ pub(super) fn read(source: &Source<'_>) -> Result<Vec<Rule<TimeTest>>, Unsupport
     Ok(rules)
 }
 
-/// As protobuf's JSON writes it: `90s`, `1.5s`.
+/// Formats a duration as in protobuf's JSON: `90s`, `1.5s`.
 pub(super) fn show_duration(nanoseconds: i128) -> String {
     let sign = if nanoseconds < 0 { "-" } else { "" };
     let (seconds, rest) = (nanoseconds.abs() / SECOND, nanoseconds.abs() % SECOND);
@@ -73,7 +74,7 @@ pub(super) fn show_duration(nanoseconds: i128) -> String {
     format!("{sign}{seconds}{}s", fraction.trim_end_matches('0').trim_end_matches('.'))
 }
 
-/// As protobuf's JSON writes it: `2026-11-21T15:00:00Z`.
+/// Formats a timestamp as in protobuf's JSON: `2026-11-21T15:00:00Z`.
 fn show_timestamp(nanoseconds: i128) -> String {
     let seconds = i64::try_from(nanoseconds.div_euclid(SECOND)).ok();
     let rest = u32::try_from(nanoseconds.rem_euclid(SECOND)).unwrap_or_default();

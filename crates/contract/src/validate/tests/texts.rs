@@ -1,4 +1,4 @@
-//! The rule for every text: wherever one stands, in a contract with every place and in souk's own.
+//! Tests the rule for every text, in a contract with a text in every place and in souk's own contracts.
 
 use prost_reflect::{FieldDescriptor, Kind, MapKey, MethodDescriptor, Value};
 
@@ -30,7 +30,7 @@ fn a_text_is_checked_wherever_it_stands() {
                 r#"struct.fields["a"].list_value.values[0].struct_value.fields["b"].string_value"#,
             ],
         ),
-        // Bytes are no text.
+        // Bytes are not text.
         (json!({"other": "AAA=", "line": "שלום\u{200F} £5", "plain": {"number": 1}}), &[]),
     ];
     for (json, expected) in cases {
@@ -45,7 +45,7 @@ fn a_text_is_checked_wherever_it_stands() {
     assert_eq!(broken(&validator, &message), [("mask.paths[0]".to_owned(), "souk.text".to_owned())]);
 }
 
-/// Reported once for a text, and not again by every other rule that it breaks for the same reason.
+/// A wrong character is reported once for a text, and not again by other rules that fail for the same reason.
 #[test]
 fn what_is_told_of_a_text() {
     let (pool, validator) = souk();
@@ -58,10 +58,10 @@ fn what_is_told_of_a_text() {
     assert_eq!(validator.check(&message), Err(vec![expected]));
 }
 
-/// Where in a message a text stands: the fields on the way, each of them set.
+/// The path to a text in a message: fields, each of which is set.
 type Way = Vec<FieldDescriptor>;
 
-/// The ways to every text of a message. A message inside itself is entered once.
+/// The paths to all texts of a message. A message inside itself is visited once.
 fn ways(message: &MessageDescriptor, so_far: &Way, inside: &mut Vec<String>, found: &mut Vec<Way>) {
     if inside.iter().any(|name| name == message.full_name()) {
         return;
@@ -84,7 +84,7 @@ fn ways(message: &MessageDescriptor, so_far: &Way, inside: &mut Vec<String>, fou
     inside.pop();
 }
 
-/// Puts a text at the end of a way, and says where that is as violations do.
+/// Puts a text at the end of a path, and returns its place as violations report it.
 fn put(message: &mut DynamicMessage, way: &[FieldDescriptor], text: &str) -> String {
     let [field, rest @ ..] = way else { return String::new() };
     let kind = match field.kind() {
@@ -115,7 +115,7 @@ fn methods(pool: &DescriptorPool) -> Vec<MethodDescriptor> {
     services.flat_map(|service| service.methods().collect::<Vec<_>>()).collect()
 }
 
-/// U+0000 in each text of each request of souk, one at a time: every one is refused by the contract, so that none
+/// Puts U+0000 into each text of each request of souk, one at a time. The contract must refuse each, so that none
 /// reaches a database.
 #[test]
 fn no_request_of_souk_has_a_text_that_is_not_checked() {
@@ -143,13 +143,13 @@ fn no_request_of_souk_has_a_text_that_is_not_checked() {
             }
         }
     }
-    // Each product of a feed is checked by the service and answered for itself.
+    // The service checks each product of a feed, and reports errors for each.
     unchecked.retain(|text| !text.starts_with("BatchUpsertProducts products[0]."));
     assert_eq!(unchecked, Vec::<String>::new());
     assert!(tried > 400, "{tried}");
 }
 
-/// Texts that people write at length. A text that is added to a contract is one line unless it is listed here.
+/// The list of free texts. A text that is added to a contract is one line unless it is listed here.
 #[test]
 fn free_texts_are_these() {
     let (pool, _) = souk();
