@@ -1,24 +1,24 @@
-//! Percent-decoding that refuses what is not valid instead of guessing.
+//! Percent-decoding that refuses invalid input.
 
 use std::borrow::Cow;
 
 /// Why a part of a URL cannot be decoded.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum DecodeError {
-    /// A `%` without two hexadecimal digits behind it.
+    /// A `%` without two hexadecimal digits after it.
     #[error("has a `%` that is not followed by two hexadecimal digits")]
     Escape,
-    /// Bytes that are no UTF-8.
+    /// The decoded bytes are not UTF-8.
     #[error("is not UTF-8")]
     Utf8,
 }
 
-/// What to leave or to turn besides `%XX`.
+/// The rules that apply in addition to `%XX`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Mode {
-    /// A path segment: nothing else.
+    /// A path segment: no further rules.
     Segment,
-    /// A path segment of a variable that spans several: `%2F` stays as it is (google.api.http).
+    /// A path segment of a variable with several segments: `%2F` is not decoded (google.api.http).
     SegmentOfMany,
     /// A query string: `+` is a space.
     Query,
@@ -27,7 +27,7 @@ pub enum Mode {
 /// Decodes `%XX`.
 ///
 /// # Errors
-/// An escape that is not one, or bytes that are not UTF-8.
+/// If an escape is invalid, or the bytes are not UTF-8.
 pub fn decode(text: &str, mode: Mode) -> Result<Cow<'_, str>, DecodeError> {
     let plus = mode == Mode::Query;
     if !text.bytes().any(|byte| byte == b'%' || (plus && byte == b'+')) {

@@ -1,5 +1,5 @@
-//! The rules of `buf.validate`, as they are in the options of fields: what limits values, and JSON Schema of it. They
-//! are read, not checked: a rule that is unknown here, or does not fit its field, is left out.
+//! Reads the rules of `buf.validate` from the options of fields, as limits of values and as JSON Schema. The rules are
+//! not checked: a rule that is unknown, or does not fit its field, is ignored.
 
 use prost_reflect::{DynamicMessage, EnumDescriptor, FieldDescriptor, ReflectMessage, Value};
 use serde_json::{Map, Value as Json, json};
@@ -10,9 +10,9 @@ pub type Range = (i128, i128);
 /// The rules of a field, of its items, keys or values.
 #[derive(Debug, Default)]
 pub struct Rules {
-    /// A zero value is let through, whatever the other rules say.
+    /// True if a zero value is valid, whatever the other rules say.
     pub zero_passes: bool,
-    /// Those of the type, and its name in `FieldRules`: `string`.
+    /// The rules of the field's type, and their name in `FieldRules`: `string`.
     typed: Option<(String, DynamicMessage)>,
 }
 
@@ -45,7 +45,7 @@ impl Rules {
         }
     }
 
-    /// A rule of the type that is set.
+    /// The value of a rule of the type, if it is set.
     fn get(&self, rule: &str) -> Option<Value> {
         let rules = &self.typed.as_ref()?.1;
         let field = rules.descriptor().get_field_by_name(rule)?;
@@ -64,23 +64,23 @@ impl Rules {
         self.get("pattern")?.as_str().map(str::to_owned)
     }
 
-    /// Characters of the longest string, or bytes of the longest bytes, that are let through; none without a limit.
+    /// The maximum length of a valid string in characters, or of valid bytes in bytes; `None` if there is no limit.
     pub fn longest(&self) -> Option<usize> {
         let limits = ["len", "max_len", "len_bytes", "max_bytes"];
         limits.iter().filter_map(|rule| usize::try_from(self.get(rule)?.as_u64()?).ok()).min()
     }
 
-    /// How many items a list may have; none without a limit.
+    /// The most items of a valid list; `None` if there is no limit.
     pub fn most_items(&self) -> Option<usize> {
         usize::try_from(self.get("max_items")?.as_u64()?).ok()
     }
 
-    /// The example that the contract gives.
+    /// The example in the contract.
     pub fn example(&self) -> Option<String> {
         self.list("example").first()?.as_str().map(str::to_owned)
     }
 
-    /// The whole numbers that are let through, of those in `all`.
+    /// The valid whole numbers, among those in `all`.
     pub fn ranges(&self, all: Range) -> Vec<Range> {
         let number = |rule: &str| self.get(rule).as_ref().and_then(whole);
         let numbers = |rule: &str| self.list(rule).iter().filter_map(whole).collect::<Vec<_>>();
@@ -93,7 +93,7 @@ impl Rules {
         let low = number("gte").or(number("gt").map(|limit| limit + 1));
         let high = number("lte").or(number("lt").map(|limit| limit - 1));
         let mut ranges = match (low, high) {
-            // Upside down, the limits say what is left out.
+            // If the limits are reversed, the numbers between them are invalid.
             (Some(low), Some(high)) if high < low => vec![(all.0, high), (low, all.1)],
             (low, high) => vec![(low.unwrap_or(all.0), high.unwrap_or(all.1))],
         };
@@ -107,7 +107,7 @@ impl Rules {
         ranges
     }
 
-    /// The numbers of an enum that are let through; none where any number is.
+    /// The valid numbers of an enum; `None` if any number is valid.
     pub fn numbers(&self, of: &EnumDescriptor) -> Option<Vec<i32>> {
         let mut only: Vec<i32> = self.list("in").iter().filter_map(Value::as_i32).collect();
         only.extend(self.get("const").and_then(|value| value.as_i32()));
@@ -123,8 +123,8 @@ impl Rules {
         Some(only)
     }
 
-    /// Writes the rules of strings, bytes, lists, maps, booleans and fractions into a schema. What JSON Schema has no
-    /// word for is named in the description.
+    /// Writes the rules of strings, bytes, lists, maps, booleans and fractions into a schema. Rules that JSON Schema
+    /// cannot express are named in the description.
     pub fn write(&self, schema: &mut Map<String, Json>) {
         let Some((kind, rules)) = &self.typed else { return };
         let mut unsaid = Vec::new();
@@ -142,7 +142,7 @@ impl Rules {
     }
 }
 
-/// Writes one rule. Whether JSON Schema has a word for it.
+/// Writes one rule. Returns false if JSON Schema cannot express it.
 fn write(kind: &str, rule: &str, value: &Value, schema: &mut Map<String, Json>) -> bool {
     let mut put = |key: &str, value: Json| drop(schema.insert(key.to_owned(), value));
     match (kind, rule, value) {
@@ -165,7 +165,7 @@ fn write(kind: &str, rule: &str, value: &Value, schema: &mut Map<String, Json>) 
         }
         ("string", "uri_ref", Value::Bool(true)) => put("format", json!("uri-reference")),
         ("string", "ip", Value::Bool(true)) => put("anyOf", json!([{"format": "ipv4"}, {"format": "ipv6"}])),
-        // Four characters of base64 for each three bytes.
+        // Base64 has four characters for each three bytes.
         ("bytes", "max_len", Value::U64(n)) => put("maxLength", json!(n.div_ceil(3) * 4)),
         ("bytes", "min_len", Value::U64(n)) => put("minLength", json!((n * 4).div_ceil(3))),
         ("repeated", "min_items", Value::U64(n)) => put("minItems", json!(n)),
@@ -173,14 +173,14 @@ fn write(kind: &str, rule: &str, value: &Value, schema: &mut Map<String, Json>) 
         ("repeated", "unique", Value::Bool(unique)) => put("uniqueItems", json!(unique)),
         ("map", "min_pairs", Value::U64(n)) => put("minProperties", json!(n)),
         ("map", "max_pairs", Value::U64(n)) => put("maxProperties", json!(n)),
-        // Written by those who hold the inner schemas.
+        // The callers write these into the schemas of items, keys and values.
         ("repeated", "items", _) | ("map", "keys" | "values", _) => {}
         ("float" | "double", "gte", value) => put("minimum", plain(value)),
         ("float" | "double", "gt", value) => put("exclusiveMinimum", plain(value)),
         ("float" | "double", "lte", value) => put("maximum", plain(value)),
         ("float" | "double", "lt", value) => put("exclusiveMaximum", plain(value)),
         ("float" | "double", "finite", _) => {}
-        // Whole numbers and enums have all theirs in ranges and lists.
+        // Whole numbers and enums have their rules in ranges and lists.
         ("enum", _, _) => {}
         (kind, _, _) if kind.contains("int") || kind.contains("fixed") => {}
         _ => return false,

@@ -1,11 +1,11 @@
-//! A client's words, kept short: they may be as large as a request, and come back several times over.
+//! Shortens texts of clients: they may be as large as a request, and a response may repeat them several times.
 use std::borrow::Cow;
 
-/// What stands for the part that is left out.
+/// Replaces the part that is left out.
 const GAP: &str = "…";
 
-/// A text of at most `most` bytes. Of a longer one the beginning and the end are kept: the one says what it is, the
-/// other, in a problem's message, what is wrong with it.
+/// Shortens a text to at most `most` bytes. Keeps the beginning, which says what the text is, and the end, which in a
+/// problem's message says what is wrong.
 pub fn shorten(text: &str, most: usize) -> Cow<'_, str> {
     if text.len() <= most {
         return Cow::Borrowed(text);

@@ -1,17 +1,17 @@
-//! Dotted field paths of a contract, resolved once, and setting what they lead to.
+//! Field paths of a contract, resolved once, and access to the fields that they lead to.
 
 use prost_reflect::{DynamicMessage, FieldDescriptor, MessageDescriptor, Value};
 
-/// A path such as `user.name`, from a message down to a field; never empty.
+/// A path such as `user.name`, from a message to a field. Never empty.
 #[derive(Debug, Clone)]
 pub struct FieldPath {
-    /// As written in the contract.
+    /// The path, as written in the contract.
     pub text: String,
     parents: Vec<FieldDescriptor>,
     last: FieldDescriptor,
 }
 
-/// A path that cannot be followed.
+/// Why a path cannot be resolved.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum FieldPathError {
     /// No field has this name.
@@ -22,7 +22,7 @@ pub enum FieldPathError {
         /// The name.
         name: String,
     },
-    /// A field on the way is no single message.
+    /// A field before the last one is not a single message.
     #[error("`{name}` of {message} is not a message, or is repeated: no path leads through it")]
     NoWay {
         /// Full name of the message.
@@ -33,10 +33,10 @@ pub enum FieldPathError {
 }
 
 impl FieldPath {
-    /// Follows names of the contract (`page_size`) or of JSON (`pageSize`).
+    /// Resolves a path. Its names may be those of the contract (`page_size`) or of JSON (`pageSize`).
     ///
     /// # Errors
-    /// The first name that leads nowhere.
+    /// The first name that cannot be resolved.
     pub fn resolve(message: &MessageDescriptor, path: &str) -> Result<Self, FieldPathError> {
         let mut parents = Vec::new();
         let mut current = message.clone();
@@ -64,31 +64,31 @@ impl FieldPath {
             }
             parents.push(field);
         }
-        // `split` gives one name at least.
+        // `split` returns at least one name.
         Err(FieldPathError::Missing { message: current.full_name().to_owned(), name: String::new() })
     }
 
-    /// The field itself.
+    /// The field at the end of the path.
     pub fn field(&self) -> &FieldDescriptor {
         &self.last
     }
 
-    /// How many messages lie on the way.
+    /// The number of messages between the start and the field.
     pub fn depth(&self) -> usize {
         self.parents.len()
     }
 
-    /// Whether this is the other path, or leads through it.
+    /// True if this path is the other one, or leads through it.
     pub fn is_within(&self, other: &str) -> bool {
         self.text.strip_prefix(other).is_some_and(|rest| rest.is_empty() || rest.starts_with('.'))
     }
 
-    /// The value that stands there, where it is set.
+    /// The value of the field, if it is set.
     pub fn get(&self, message: &DynamicMessage) -> Option<Value> {
         get(message, &self.parents, &self.last)
     }
 
-    /// The message that holds the field; those on the way are made where they are not there.
+    /// The message that contains the field. Missing messages on the path are created.
     pub fn holder<'m>(&self, message: &'m mut DynamicMessage) -> Option<&'m mut DynamicMessage> {
         let mut current = message;
         for parent in &self.parents {

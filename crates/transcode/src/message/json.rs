@@ -1,8 +1,8 @@
 //! Reads proto3 JSON into messages, strictly, and reports every error with its place.
 //!
-//! prost-reflect's own reader stops at the first fault and does not tell where it is, and it takes what the
-//! specification forbids: a field given twice, null in a list. It also has numbers from a parser that has made floats of
-//! them. So this one walks the whole, and takes numbers as they were written.
+//! prost-reflect's own reader stops at the first error and does not say where it is. It also accepts JSON that the
+//! specification forbids: a field given twice, null in a list. And its parser has already converted numbers to floats.
+//! So this reader visits the whole document, and reads numbers as they were written.
 
 mod dynamic;
 
@@ -19,13 +19,13 @@ use super::{
     violation::{Path, Violations, suggestion},
 };
 
-/// Messages inside messages: less than protobuf's own decoders take, which is 100.
+/// The deepest nesting of messages. Less than the limit of protobuf's own decoders, which is 100.
 const DEEPEST: usize = 90;
 
 /// Reads a body that is a whole message.
 ///
 /// # Errors
-/// The body is not JSON. Everything else goes to `found`.
+/// If the body is not JSON. All other errors are added to `found`.
 pub fn message(
     descriptor: &MessageDescriptor,
     body: &[u8],
@@ -44,10 +44,10 @@ pub fn message(
     })
 }
 
-/// Reads a body that is the value of one field. `None`: it is null, or wrong.
+/// Reads a body that is the value of one field. `None` if the value is null or wrong.
 ///
 /// # Errors
-/// The body is not JSON. Everything else goes to `found`.
+/// If the body is not JSON. All other errors are added to `found`.
 pub fn field(
     descriptor: &FieldDescriptor,
     body: &[u8],
@@ -69,7 +69,7 @@ fn read(slot: Slot<'_>, body: &[u8], found: &mut Violations) -> Result<Read, ser
     Ok(read)
 }
 
-/// What stood in a place.
+/// The result of reading a slot.
 enum Read {
     Value(Value),
     Null,
@@ -77,7 +77,7 @@ enum Read {
     Wrong,
 }
 
-/// A place for a value.
+/// A place that takes a value.
 #[derive(Clone, Copy)]
 struct Slot<'a> {
     kind: &'a Kind,
@@ -112,7 +112,7 @@ impl Slot<'_> {
         }
     }
 
-    /// The message type of the slot, where it holds a single one.
+    /// The message type of the slot, if it holds a single message.
     fn message(&self) -> Option<&MessageDescriptor> {
         match self.kind {
             Kind::Message(message) if self.shape == Shape::One => Some(message),
@@ -145,7 +145,7 @@ impl Seed<'_, '_> {
         }
     }
 
-    /// Takes the text of a JSON value where a number belongs.
+    /// Reads a JSON value as text if a number is expected.
     fn number(self, text: &str) -> Result<Read, serde_json::Error> {
         match text.as_bytes().first() {
             Some(b'"') => {
@@ -160,7 +160,7 @@ impl Seed<'_, '_> {
         }
     }
 
-    /// Whether the place lies deeper than messages may. Then it is written down.
+    /// True if the slot is nested too deeply. Then a violation was added.
     fn is_too_deep(&mut self) -> bool {
         let too_deep = self.slot.depth >= DEEPEST;
         if too_deep {
@@ -208,7 +208,7 @@ impl<'de> Visitor<'de> for Seed<'_, '_> {
         Ok(self.scalar(Raw::Bool(value)))
     }
 
-    // A number that came here belongs into a `Value`, or nowhere.
+    // Only a `Value` takes a number here; otherwise it is an error.
     fn visit_i64<E: Error>(self, value: i64) -> Result<Read, E> {
         self.visit_f64(value as f64)
     }
@@ -347,13 +347,13 @@ impl Seed<'_, '_> {
     }
 }
 
-/// Reads over what is wrong as a whole.
+/// Skips an object that is wrong as a whole.
 fn skip<'de, A: MapAccess<'de>>(mut map: A) -> Result<Read, A::Error> {
     while map.next_entry::<IgnoredAny, IgnoredAny>()?.is_some() {}
     Ok(Read::Wrong)
 }
 
-/// The other field of the same oneof that is set already.
+/// The other field of the same oneof that is already set.
 pub(super) fn taken(message: &DynamicMessage, field: &FieldDescriptor) -> Option<String> {
     let oneof = field.containing_oneof()?;
     let mut others = oneof.fields().filter(|other| other.number() != field.number());

@@ -1,23 +1,23 @@
-//! Well-known types that are written as one text: `Timestamp`, `Duration`, `FieldMask`. Both ways, and strictly: what
-//! cannot be kept is refused, not rounded.
+//! Well-known types whose JSON is one string: `Timestamp`, `Duration`, `FieldMask`. Reading and writing are strict:
+//! values that cannot be represented are refused, not rounded.
 
 use prost_reflect::{DynamicMessage, MessageDescriptor, Value};
 
 use super::timestamp;
 
-/// Whole seconds of the longest duration, about 10,000 years.
+/// The longest duration in whole seconds, about 10,000 years.
 const LONGEST: i64 = 315_576_000_000;
 
-/// Where a text comes from.
+/// The source of a text.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Spelling {
-    /// JSON: the names of a mask are in lowerCamelCase.
+    /// JSON: the names in a mask are in lowerCamelCase.
     Json,
-    /// A URL, which is typed: there the names of the contract will do, too.
+    /// A URL, which people type: the names of the contract are also accepted.
     Url,
 }
 
-/// Reads a text into a message of one of these types; `None` for all others.
+/// Reads a text into a message of one of these types; `None` for all other types.
 pub fn read(message: &MessageDescriptor, text: &str, spelling: Spelling) -> Option<Result<DynamicMessage, String>> {
     let made = |fields: Vec<(&str, Value)>| {
         let mut made = DynamicMessage::new(message.clone());
@@ -40,7 +40,7 @@ pub fn read(message: &MessageDescriptor, text: &str, spelling: Spelling) -> Opti
     })
 }
 
-/// Seconds and nanoseconds of `-1.5s`; both have the sign.
+/// Seconds and nanoseconds of a duration such as `-1.5s`; both have the same sign.
 fn duration(text: &str) -> Result<(i64, i32), &'static str> {
     const FORM: &str = "must be a duration in seconds such as 1.5s";
     const DIGITS: &str = "must be a duration in seconds such as 1.5s, with at most 9 digits after the point";
@@ -64,7 +64,7 @@ fn duration(text: &str) -> Result<(i64, i32), &'static str> {
     Ok(if number.starts_with('-') { (-seconds, -nanos) } else { (seconds, nanos) })
 }
 
-/// The text of a duration; `None` if its parts do not make one.
+/// The text of a duration; `None` if the parts are not a valid duration.
 pub fn write_duration(seconds: i64, nanos: i32) -> Option<String> {
     let (whole, parts) = (seconds.unsigned_abs(), nanos.unsigned_abs());
     let opposed = (seconds < 0 && nanos > 0) || (seconds > 0 && nanos < 0);
@@ -89,14 +89,14 @@ fn mask(text: &str, spelling: Spelling) -> Result<Vec<String>, &'static str> {
     text.split(',').map(|path| snake(path, spelling).ok_or(FORM)).collect()
 }
 
-/// `displayName.first` as `display_name.first`.
+/// Converts `displayName.first` to `display_name.first`.
 fn snake(path: &str, spelling: Spelling) -> Option<String> {
     let mut out = String::with_capacity(path.len() + 4);
     for character in path.chars() {
         match character {
             '_' if spelling == Spelling::Json => return None,
             'A'..='Z' => out.extend(['_', character.to_ascii_lowercase()]),
-            // Whether there is such a field, the service says, which also knows `*`.
+            // The service checks whether the field exists; it also accepts `*`.
             other => out.push(other),
         }
     }
@@ -104,7 +104,7 @@ fn snake(path: &str, spelling: Spelling) -> Option<String> {
     whole.then_some(out)
 }
 
-/// The JSON name of a mask's path; `None` if it could not be read back.
+/// The JSON form of a mask's path; `None` if reading it would give another path.
 pub fn write_path(path: &str) -> Option<String> {
     let mut out = String::with_capacity(path.len());
     let mut underscore = false;

@@ -1,27 +1,27 @@
-//! Rules that a program may relax, for clients that are used to another gateway.
+//! Rules that a program may relax, for clients that were written for another gateway.
 
 use bytes::Bytes;
 use prost_reflect::{FieldDescriptor, MessageDescriptor};
 
 use super::wire::{Fields, Malformed, Value};
 
-/// Which rules are relaxed.
+/// The rules that are relaxed.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Leniency {
-    /// Query parameters that name no field are ignored.
+    /// Query parameters that match no field are ignored.
     pub unknown_parameters: bool,
-    /// So are Google's system parameters (`$alt`, `alt`, `$prettyPrint`, …) where no field has their name.
+    /// Google's system parameters (`$alt`, `alt`, `$prettyPrint`, …) are ignored if no field has their name.
     pub system_parameters: bool,
-    /// A body where the method takes none is ignored.
+    /// A body is ignored if the method takes none.
     pub undeclared_body: bool,
-    /// Fields with their default value are left out of answers.
+    /// Responses omit fields with their default value.
     pub omit_defaults: bool,
-    /// An answer that is a `google.api.HttpBody` is sent as it is, with its own content type.
+    /// A response that is a `google.api.HttpBody` is sent as it is, with its own content type.
     pub raw_bodies: bool,
 }
 
 impl Leniency {
-    /// Everything.
+    /// All rules are relaxed.
     pub const ALL: Self = Self {
         unknown_parameters: true,
         system_parameters: true,
@@ -30,14 +30,14 @@ impl Leniency {
         raw_bodies: true,
     };
 
-    /// Whether a query parameter that names no field is ignored.
+    /// True if a query parameter that matches no field is ignored.
     pub(super) fn ignores(self, parameter: &str) -> bool {
         let system = parameter.starts_with('$') || matches!(parameter, "alt" | "prettyPrint" | "fields" | "callback");
         self.unknown_parameters || (self.system_parameters && system)
     }
 }
 
-/// Whether a message is bytes with a content type.
+/// True if the message is a `google.api.HttpBody`: bytes with a content type.
 pub(super) fn is_http_body(message: &MessageDescriptor) -> bool {
     message.full_name() == "google.api.HttpBody"
 }
@@ -51,7 +51,7 @@ pub(super) fn unpacked(message: &[u8], field: Option<&FieldDescriptor>) -> Resul
     unpacked(&joined(message, field.number(), true)?, None)
 }
 
-/// The value of a field; of a message that was written in parts, all of them together.
+/// The value of a field. If the field is a message that was written in parts, the parts are joined.
 fn joined(message: &[u8], number: u32, parts: bool) -> Result<Vec<u8>, Malformed> {
     let mut found = Vec::new();
     for field in Fields::of(message) {

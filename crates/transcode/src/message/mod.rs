@@ -1,6 +1,7 @@
-//! Between REST and protobuf: path, query and body become a request message, and an answer becomes JSON.
+//! Converts between REST and protobuf: path, query and body become a request message, and a response message becomes
+//! JSON.
 //!
-//! [`Binding::bind`] makes the message of a request, [`render::Renderer::render`] writes the JSON of an answer.
+//! [`Binding::bind`] builds the message of a request, [`render::Renderer::render`] writes the JSON of a response.
 
 pub mod fields;
 pub mod json;
@@ -31,38 +32,38 @@ use self::{
     violation::{Path, Place, Violations},
 };
 
-/// How the parts of an HTTP request make up a message, from one binding of `google.api.http`.
+/// Builds a message from the parts of an HTTP request, by one binding of `google.api.http`.
 #[derive(Debug, Clone)]
 pub struct Binding {
     input: MessageDescriptor,
-    /// One for each variable of the path template, in its order.
+    /// The field of each variable in the path template, in order.
     variables: Vec<FieldPath>,
     body: Body,
-    /// Writes the answer, or the field of it that `response_body` names.
+    /// Writes the response, or the field of it that `response_body` names.
     pub renderer: Arc<Renderer>,
-    /// The field of the answer that is its JSON, if it is not the whole.
+    /// The field that is the whole JSON of the response, if `response_body` names one.
     response_body: Option<FieldDescriptor>,
     headers: Vec<HeaderField>,
-    /// Fields that do not come in the query, with the words for where they do.
+    /// Fields that cannot come in the query, with a text that says where they come from.
     elsewhere: Vec<(String, &'static str)>,
-    /// Number of the answer's field `etag`.
+    /// Number of the field `etag` in the response.
     etag: Option<u32>,
     leniency: Leniency,
-    /// The answer is sent as it is.
+    /// True if the response is sent as it is.
     raw: bool,
 }
 
-/// What the body holds.
+/// The content of the body.
 #[derive(Debug, Clone)]
 enum Body {
     None,
     All,
     Field(FieldDescriptor),
-    /// Anything, taken as it comes: the message is a `google.api.HttpBody`, or this field of it is one.
+    /// Any bytes, unparsed: the message is a `google.api.HttpBody`, or this field of it is one.
     Raw(Option<FieldDescriptor>),
 }
 
-/// A header of the request that fills a field of the message.
+/// A request header that fills a field of the message.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct HeaderField {
     /// Name of the header, in lower case.
@@ -71,47 +72,48 @@ pub struct HeaderField {
     pub field: String,
 }
 
-/// A binding that the types do not allow.
+/// Why a binding does not fit the types.
 #[derive(Debug, thiserror::Error)]
 pub enum BindingError {
-    /// A path variable names no field.
+    /// A path variable names a field that does not exist.
     #[error("the path variable `{variable}`: {source}")]
     Variable {
-        /// As written.
+        /// The variable, as written.
         variable: String,
-        /// Why.
+        /// The cause.
         #[source]
         source: FieldPathError,
     },
-    /// A path variable names a field that holds more than one plain value.
+    /// The field of a path variable is not a single plain value.
     #[error("the path variable `{0}` must name a single field that is neither repeated nor a message")]
     NotPlain(String),
     /// Two path variables name the same field.
     #[error("the path variable `{0}` is there twice")]
     Twice(String),
-    /// `body` or `response_body` names no field.
+    /// `body` or `response_body` names a field that does not exist.
     #[error("`{option}: \"{name}\"` names no field of {message}")]
     NoField {
         /// `body` or `response_body`.
         option: &'static str,
-        /// As written.
+        /// The name, as written.
         name: String,
         /// Full name of the message.
         message: String,
     },
 }
 
-/// Why a request makes no message. Fit to be shown to who sent it: a part of the request that is repeated is short.
+/// Why a request cannot be converted to a message. The text may be shown to the client: repeated parts of the request
+/// are shortened.
 #[derive(Debug, thiserror::Error)]
 pub enum BindError {
-    /// There is a body, and the method takes none.
+    /// The request has a body, but the method takes none.
     #[error("this method takes no body: leave it out")]
     NoBody,
-    /// The body begins with U+FEFF, which JSON must not.
+    /// The body begins with U+FEFF, which JSON does not allow.
     #[error("the body begins with a byte order mark (U+FEFF): send UTF-8 without it")]
     ByteOrderMark,
     /// The body is not JSON.
-    // serde_json's words name the place and what it expected, and nothing of the body.
+    // serde_json's message gives the position and what was expected, and does not repeat the body.
     #[error("the body is not JSON: {0}")]
     NotJson(#[from] serde_json::Error),
     /// Fields that are wrong; at least one.
@@ -123,30 +125,30 @@ pub enum BindError {
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("the header {header} and the field {field} differ: send one of them, or both the same")]
 pub struct FillError {
-    /// The header's name, as given to [`fill`].
+    /// The header's name, as passed to [`fill`].
     pub header: String,
     /// The field's path.
     pub field: String,
 }
 
-/// What of an HTTP request becomes a message.
+/// The parts of an HTTP request that become a message.
 #[derive(Debug, Clone, Copy)]
 pub struct Parts<'a> {
-    /// What the path's variables captured, in the template's order.
+    /// The values of the path's variables, in the template's order.
     pub captures: &'a [String],
     /// The query string, without its `?`.
     pub query: &'a str,
     /// The body; empty if there is none.
     pub body: &'a [u8],
-    /// What the body is said to be. Looked at only where it is taken as it comes.
+    /// The body's content type. Used only if the body is not parsed.
     pub content_type: &'a str,
 }
 
 impl Binding {
-    /// Resolves the names of a binding against the types of its method.
+    /// Resolves the names of a binding by the types of its method.
     ///
     /// # Errors
-    /// What the types do not have.
+    /// If a name does not fit the types.
     pub fn new<'v>(
         input: &MessageDescriptor,
         output: &MessageDescriptor,
@@ -188,7 +190,7 @@ impl Binding {
             elsewhere.push((field.name().to_owned(), "body"));
         }
         let renderer = Arc::new(Renderer::new(output, response_body.as_ref()));
-        // An answer that is one field has no place for it.
+        // A response that is only one field has no `etag`.
         let etag = output
             .get_field_by_name("etag")
             .filter(|field| response_body.is_none() && field.kind() == prost_reflect::Kind::String && !field.is_list());
@@ -198,8 +200,8 @@ impl Binding {
         Ok(Self { input, variables, body, renderer, response_body, headers, elsewhere, etag, leniency, raw: false })
     }
 
-    /// The binding as REST has it, beyond what is JSON: a `google.api.HttpBody` stands for the body as it comes, and
-    /// headers fill fields, which then cannot come in the query.
+    /// Adds the rules of REST that go beyond JSON: a `google.api.HttpBody` takes the body unparsed, and headers fill
+    /// fields, which then cannot come in the query.
     #[must_use]
     pub fn over_rest(mut self, headers: Vec<HeaderField>) -> Self {
         let is_raw = lenient::is_http_body;
@@ -215,12 +217,12 @@ impl Binding {
         self
     }
 
-    /// The headers that fill fields. [`fill`] does it: `bind` knows no headers.
+    /// The headers that fill fields. `bind` does not use them: the caller passes them to [`fill`].
     pub fn headers(&self) -> &[HeaderField] {
         &self.headers
     }
 
-    /// The binding with some rules relaxed. `output` is the type of the method's answer.
+    /// Relaxes some rules of the binding. `output` is the type of the method's response.
     #[must_use]
     pub fn leniently(mut self, leniency: Leniency, output: &MessageDescriptor) -> Self {
         if leniency.omit_defaults {
@@ -235,15 +237,15 @@ impl Binding {
         self
     }
 
-    /// Whether an answer is no JSON: bytes of a type that the service gives.
+    /// True if a response is not JSON but bytes with a content type from the service.
     pub fn answers_raw(&self) -> bool {
         self.raw
     }
 
-    /// An encoded answer as it is sent: its JSON, or its bytes with their own content type.
+    /// Converts an encoded response to what is sent: its JSON, or its bytes with their own content type.
     ///
     /// # Errors
-    /// The message is not one of the type, or holds what JSON cannot say.
+    /// If the message does not have the type, or cannot be represented in JSON.
     pub fn write(&self, answer: &[u8]) -> Result<(Bytes, Option<String>), RenderError> {
         if self.raw {
             let (content_type, bytes) = lenient::unpacked(answer, self.response_body.as_ref())?;
@@ -257,12 +259,12 @@ impl Binding {
         !matches!(self.body, Body::None)
     }
 
-    /// Whether the body may be anything, and is taken as it comes.
+    /// True if the body may have any content, which is not parsed.
     pub fn takes_anything(&self) -> bool {
         matches!(self.body, Body::Raw(_))
     }
 
-    /// The field that the body holds, where it holds only one.
+    /// The field that the body contains, if it contains only one.
     pub fn body_field(&self) -> Option<&FieldDescriptor> {
         match &self.body {
             Body::Field(field) | Body::Raw(Some(field)) => Some(field),
@@ -270,17 +272,17 @@ impl Binding {
         }
     }
 
-    /// The field that an answer's JSON holds, where it holds only one.
+    /// The field that a response's JSON contains, if it contains only one.
     pub fn response_field(&self) -> Option<&FieldDescriptor> {
         self.response_body.as_ref()
     }
 
-    /// The etag that an encoded answer has itself, where it has one.
+    /// The etag in an encoded response, if it has one.
     pub fn own_etag<'a>(&self, answer: &'a [u8]) -> Option<&'a str> {
         wire::text(answer, self.etag?).filter(|etag| !etag.is_empty())
     }
 
-    /// Where a field (a path in the names of the contract) comes from.
+    /// The part of the request from which a field is filled. `path` is in the names of the contract.
     pub fn place(&self, path: &str) -> Place {
         if self.variables.iter().any(|variable| variable.text == path) {
             return Place::Path;
@@ -295,7 +297,7 @@ impl Binding {
         }
     }
 
-    /// The part of a JSON pointer into the message that lies inside the body.
+    /// Converts a JSON pointer into the message to a pointer into the body.
     pub fn pointer_in_body<'p>(&self, pointer: &'p str) -> &'p str {
         match &self.body {
             Body::Field(field) => {
@@ -306,10 +308,10 @@ impl Binding {
         }
     }
 
-    /// Makes the request message.
+    /// Builds the request message.
     ///
     /// # Errors
-    /// Every field that is wrong; or the body is none that could be read.
+    /// All fields that are wrong; or the body is invalid.
     pub fn bind(&self, parts: Parts<'_>) -> Result<DynamicMessage, BindError> {
         let mut found = Violations::default();
         let mut message = self.body(&parts, &mut found)?;
@@ -332,7 +334,7 @@ impl Binding {
         match &self.body {
             Body::None if body.is_empty() || self.leniency.undeclared_body => Ok(empty()),
             Body::None => Err(BindError::NoBody),
-            // No body at all means no fields, as `{}` does.
+            // A missing body means no fields, like `{}`.
             _ if body.is_empty() => Ok(empty()),
             Body::Raw(None) => Ok(as_it_comes(&self.input, parts)),
             Body::Raw(Some(field)) => {
@@ -356,10 +358,10 @@ impl Binding {
     }
 }
 
-/// U+FEFF in UTF-8. JSON must not begin with it (RFC 8259, 8.1); some editors write it unseen.
+/// U+FEFF in UTF-8. JSON must not begin with it (RFC 8259, 8.1), but some editors insert it.
 const BYTE_ORDER_MARK: &[u8] = b"\xef\xbb\xbf";
 
-/// A `google.api.HttpBody`: what came, and what it is said to be.
+/// A `google.api.HttpBody` with the body and its content type.
 fn as_it_comes(http_body: &MessageDescriptor, parts: &Parts<'_>) -> DynamicMessage {
     let mut message = DynamicMessage::new(http_body.clone());
     message.set_field_by_name("content_type", Value::String(parts.content_type.to_owned()));
@@ -367,12 +369,12 @@ fn as_it_comes(http_body: &MessageDescriptor, parts: &Parts<'_>) -> DynamicMessa
     message
 }
 
-/// Whether a path is a field, or leads into it.
+/// True if a path is the field, or leads into it.
 fn within(path: &str, field: &str) -> bool {
     path.strip_prefix(field).is_some_and(|rest| rest.is_empty() || rest.starts_with(['.', '[']))
 }
 
-/// The path decides which resource is meant. A body may repeat it, but not contradict it.
+/// Sets a field from the path. The path identifies the resource: a body may repeat it, but not contradict it.
 fn set_variable(variable: &FieldPath, text: &str, message: &mut DynamicMessage, found: &mut Violations) {
     let value = match convert(&variable.field().kind(), Raw::Text(text)) {
         Ok(value) => value,
@@ -390,10 +392,10 @@ fn set_variable(variable: &FieldPath, text: &str, message: &mut DynamicMessage, 
     }
 }
 
-/// Sets a field from a header, where the request leaves it empty.
+/// Sets a field from a header, if the request leaves it empty.
 ///
 /// # Errors
-/// The request has another value there.
+/// If the request has another value for the field.
 pub fn fill(message: &mut DynamicMessage, field: &str, header: &str, value: &str) -> Result<(), FillError> {
     let Ok(path) = FieldPath::resolve(&message.descriptor(), field) else { return Ok(()) };
     if path.field().kind() != prost_reflect::Kind::String || path.field().is_list() {

@@ -1,19 +1,19 @@
-//! Numbers as text, decided exactly: whether `1e3`, `5.0` or `9223372036854775807.0` is a whole number, and which one.
+//! Exact parsing of numbers in text: whether `1e3`, `5.0` or `9223372036854775807.0` is a whole number, and which one.
 //!
-//! A float in between would turn a number of more than 53 bits into a neighbour of it.
+//! A conversion through a float would change numbers of more than 53 bits.
 
-/// A decimal number: its digits, without zeros around them, times a power of ten.
+/// A decimal number: its digits, times a power of ten.
 struct Decimal<'a> {
     negative: bool,
-    /// Those before the point.
+    /// The digits before the point.
     whole: &'a str,
-    /// Those behind it.
+    /// The digits after the point.
     fraction: &'a str,
     exponent: i64,
 }
 
 impl<'a> Decimal<'a> {
-    /// Reads a number as JSON has it. Zeros in front are taken as well: in a string or a URL they mean nothing else.
+    /// Reads a number in JSON's syntax. Leading zeros are accepted, too: in a string or a URL they are unambiguous.
     fn read(text: &'a str) -> Option<Self> {
         let unsigned = text.strip_prefix('-');
         let negative = unsigned.is_some();
@@ -29,13 +29,13 @@ impl<'a> Decimal<'a> {
         fits.then(|| Self { negative, whole, fraction: fraction.unwrap_or_default(), exponent })
     }
 
-    /// The whole number that it is. `None`: it is none, or one beyond what any integer of protobuf holds.
+    /// The number as an integer. `None` if it is not whole, or larger than any integer of protobuf.
     fn integer(&self) -> Option<i128> {
-        /// As many digits as `u64::MAX` has.
+        /// The number of digits of `u64::MAX`.
         const MOST: usize = 20;
         let whole = self.whole.trim_start_matches('0');
         let fraction = self.fraction.trim_end_matches('0');
-        // If there is nothing before the point, zeros behind it only move the point.
+        // If there are no digits before the point, zeros after it are not significant.
         let leading = if whole.is_empty() { fraction.len() - fraction.trim_start_matches('0').len() } else { 0 };
         let significant = whole.len() + fraction.len() - leading;
         if significant == 0 {
@@ -43,7 +43,7 @@ impl<'a> Decimal<'a> {
         }
         let trailing = if fraction.is_empty() { whole.len() - whole.trim_end_matches('0').len() } else { 0 };
         let places = i64::try_from(fraction.len()).ok()?;
-        // The power of ten of the last digit that is not zero, and how many digits the number then has.
+        // The power of ten of the last digit that is not zero, and the number of significant digits.
         let lowest = self.exponent.saturating_sub(places).saturating_add(i64::try_from(trailing).ok()?);
         let kept = significant - trailing;
         let zeros = usize::try_from(lowest).ok().filter(|zeros| zeros.saturating_add(kept) <= MOST)?;
@@ -54,7 +54,7 @@ impl<'a> Decimal<'a> {
     }
 }
 
-/// An exponent. One beyond all numbers is as good as the largest.
+/// Reads an exponent. An exponent that is too large is replaced by the largest one.
 fn power(text: &str) -> Option<i64> {
     let digits = text.strip_prefix(['+', '-']).unwrap_or(text);
     if !is_digits(digits) {
@@ -68,18 +68,18 @@ fn is_digits(text: &str) -> bool {
     !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit())
 }
 
-/// The whole number that a text is, where it is one of the type: `5`, `-0`, `5.0`, `1e3`.
+/// The whole number in a text, if it is one and fits the type: `5`, `-0`, `5.0`, `1e3`.
 pub fn integer<T: TryFrom<i128>>(text: &str) -> Option<T> {
     T::try_from(Decimal::read(text)?.integer()?).ok()
 }
 
-/// The double nearest to the number that a text is; `None` if it is none, or beyond the largest double.
+/// The double nearest to the number in a text; `None` if it is no number, or is larger than the largest double.
 pub fn double(text: &str) -> Option<f64> {
     Decimal::read(text)?;
     text.parse().ok().filter(|value: &f64| value.is_finite())
 }
 
-/// The float nearest to the number that a text is: rounded once, not by way of a double.
+/// The float nearest to the number in a text. It is rounded once, not through a double.
 pub fn float(text: &str) -> Option<f32> {
     Decimal::read(text)?;
     text.parse().ok().filter(|value: &f32| value.is_finite())
@@ -151,7 +151,7 @@ mod tests {
 
     #[test]
     fn floats_are_rounded_once() {
-        // By way of a double, this would be the float above: the double is exactly between two of them.
+        // Through a double this would become the float above, because the double is exactly between two floats.
         let text = "1.000000178813934326171874999999999999";
         assert_eq!(float(text), Some(1.000_000_1));
         assert_ne!(Some(double(text).unwrap() as f32), float(text));
@@ -160,7 +160,7 @@ mod tests {
         assert_eq!(double("-0").map(f64::is_sign_negative), Some(true));
     }
 
-    /// A spelling of a whole number: with the point moved, zeros around, an exponent.
+    /// A spelling of a whole number: with the point moved, extra zeros, and an exponent.
     fn spelled(value: i128, shift: usize, before: usize, behind: usize) -> String {
         let sign = if value < 0 { "-" } else { "" };
         let digits = value.unsigned_abs().to_string();

@@ -1,4 +1,4 @@
-//! Binds query parameters to fields: `a.b=1`, repeated ones, enums, times, masks, wrappers.
+//! Binds query parameters to fields: `a.b=1`, repeated parameters, enums, times, masks, wrappers.
 
 use std::collections::HashSet;
 
@@ -13,17 +13,17 @@ use super::{
 };
 use crate::percent::{self, Mode};
 
-/// Messages on the way to a field: types may contain themselves.
+/// The most messages on the path to a field. The limit is needed because types may contain themselves.
 const DEEPEST: usize = 16;
 
-/// What of a request may come in the query.
+/// The fields of a request that the query may set.
 #[derive(Debug, Clone, Copy)]
 pub struct Allowed<'a> {
-    /// The whole message comes in the body.
+    /// True if no field may come in the query, because the whole message is in the body.
     pub none: bool,
-    /// Paths of fields that come in the path or in the body, with the words for where.
+    /// Paths of fields that come in the path or in the body, with a text that says where.
     pub elsewhere: &'a [(String, &'static str)],
-    /// What is ignored.
+    /// The rules that are relaxed.
     pub leniency: Leniency,
 }
 
@@ -97,7 +97,7 @@ fn parameter(
     }
 }
 
-/// Why a field cannot come in a query at all.
+/// Why a field can never come in a query.
 fn unfit(field: &FieldDescriptor, kind: &Kind) -> Option<String> {
     if field.is_map() {
         return Some("is a map: it cannot be given in the query".to_owned());

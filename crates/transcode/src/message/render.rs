@@ -1,6 +1,6 @@
-//! The JSON of an answer, written from its bytes on the wire: no message is built on the way.
+//! Writes the JSON of a response directly from its encoded bytes, without decoding it to a message.
 //!
-//! What the JSON of each type looks like is worked out once, when the routes are.
+//! The JSON form of each type is computed once, with the routes.
 
 use std::{
     collections::{BTreeMap, HashMap},
@@ -18,41 +18,41 @@ use super::{
     wire::{self, Fields, Malformed, Value},
 };
 
-/// Writes answers of one type.
+/// Writes responses of one type.
 #[derive(Debug, Clone)]
 pub struct Renderer {
     shapes: Vec<Shape>,
-    /// The field that is the whole JSON, where the message is not: its index among those of the first shape.
+    /// The field that is the whole JSON, if there is one: its index in the first shape.
     alone: Option<usize>,
-    /// Fields with their default value are left out.
+    /// True if fields with their default value are omitted.
     omits: bool,
 }
 
-/// An answer that JSON cannot say, or that is not of its type.
+/// Why a response cannot be written as JSON.
 #[derive(Debug, thiserror::Error)]
 pub enum RenderError {
-    /// The bytes are no message, or not one of this type.
+    /// The bytes are not a valid message of the type.
     #[error(transparent)]
     Malformed(#[from] Malformed),
     /// A text is not UTF-8.
     #[error("a text is not UTF-8")]
     Text(#[from] std::str::Utf8Error),
-    /// A time outside of the years 1 to 9999.
+    /// A time is outside the years 1 to 9999.
     #[error("a time is not one that JSON can say")]
     Time,
-    /// Messages in messages, too deep.
+    /// Messages are nested too deeply.
     #[error("the message has too many messages inside each other")]
     Depth,
-    /// A duration that is too long, or whose seconds and nanoseconds have not the same sign.
+    /// A duration is too long, or its seconds and nanoseconds have different signs.
     #[error("a duration is not one that JSON can say")]
     Duration,
-    /// A path of a mask that would not be the same when it is read again.
+    /// A path of a mask would change when it is read again.
     #[error("a path of a field mask has no name in JSON")]
     Mask,
-    /// NaN or infinity in a `google.protobuf.Value`.
+    /// A `google.protobuf.Value` contains NaN or infinity.
     #[error("a google.protobuf.Value is a number that JSON does not have")]
     Number,
-    /// An `Any` of a type that the contract lacks, or with content and no type.
+    /// An `Any` has a type that the contract does not contain, or content without a type.
     #[error("an Any is of no type that is known")]
     Any,
     /// JSON could not be written.
@@ -60,11 +60,11 @@ pub enum RenderError {
     Write(#[from] serde_json::Error),
 }
 
-/// As deep as prost decodes.
+/// The deepest nesting of messages: the same as prost's.
 const DEPTH: usize = 100;
 
 impl Renderer {
-    /// Writes messages of this type; of them the one field alone, where one is given.
+    /// A renderer of messages of this type. If `alone` is given, only that field is written.
     pub fn new(message: &MessageDescriptor, alone: Option<&FieldDescriptor>) -> Self {
         let mut shapes = Shapes::default();
         shapes.of(message);
@@ -75,20 +75,20 @@ impl Renderer {
         Self { shapes: shapes.list, alone, omits: false }
     }
 
-    /// The same, without the fields that have their default value.
+    /// Omits the fields with their default value.
     #[must_use]
     pub fn omitting_defaults(mut self) -> Self {
         self.omits = true;
         self
     }
 
-    /// The JSON of an encoded message. Fields with their default value are there, so that every answer of a method has
-    /// the same shape; those that know whether they are set, only where they are.
+    /// The JSON of an encoded message. Fields with their default value are written, so that every response of a method
+    /// has the same shape. Fields with presence are written only if they are set.
     ///
     /// # Errors
-    /// The message is not one of the type, or holds what JSON cannot say.
+    /// If the message does not have the type, or cannot be represented in JSON.
     pub fn render(&self, message: &[u8]) -> Result<Vec<u8>, RenderError> {
-        // Names and punctuation make JSON longer than the wire.
+        // Names and punctuation make JSON longer than the encoded message.
         let mut out = Vec::with_capacity(message.len() * 2 + 128);
         match (self.alone, self.shapes.first()) {
             (Some(index), Some(Shape::Object(fields))) => {
@@ -153,23 +153,23 @@ impl Renderer {
         }
     }
 
-    /// Whether a field of a message has nothing to say.
+    /// True if a field is omitted from the JSON.
     fn left_out(&self, field: &Field, values: &[Found<'_>]) -> bool {
         match (&field.place, values) {
             (Place::Present, []) => true,
             (_, []) => self.omits,
-            // A default that was written all the same.
+            // A default value that the encoded message contains explicitly.
             (Place::Single, [.., (_, last)]) => self.omits && *last == field.item.zero(),
             _ => false,
         }
     }
 
-    /// Writes a field's value; nothing if it is not set and has no default.
+    /// Writes a field's value. Writes nothing if it is not set and has no default.
     fn field(&self, field: &Field, found: &[Found<'_>], out: &mut Vec<u8>, depth: usize) -> Result<(), RenderError> {
         match (&field.place, found) {
             (Place::Present, []) => Ok(()),
             (Place::Single, []) => self.value(&field.item, field.item.zero(), out, depth),
-            // Of a message that was written in parts, the parts together are the message.
+            // A message that was written in parts is the concatenation of its parts.
             (Place::Present | Place::Single, [_, _, ..]) if matches!(field.item, Item::Message(_)) => {
                 let mut whole = Vec::new();
                 for (_, value) in found {
@@ -215,7 +215,7 @@ impl Renderer {
         out: &mut Vec<u8>,
         depth: usize,
     ) -> Result<(), RenderError> {
-        // A key that stands there twice counts the last time; and the order is always the same.
+        // If a key occurs twice, the last one counts. The entries are sorted, so that the order is always the same.
         let mut entries = BTreeMap::new();
         for (_, entry) in found {
             let (mut name, mut value) = (key.zero(), item.zero());
@@ -250,13 +250,13 @@ impl Renderer {
             (Item::Bool, Value::Varint(number)) => out.extend_from_slice(if number == 0 { b"false" } else { b"true" }),
             (Item::Int32, Value::Varint(number)) => serde_json::to_writer(out, &(number as i32))?,
             (Item::Uint32, Value::Varint(number)) => serde_json::to_writer(out, &(number as u32))?,
-            // Decoders take the low half of a number before they undo the zigzag.
+            // Decoders use the low half of a number before they undo the zigzag encoding.
             (Item::Sint32, Value::Varint(number)) => {
                 serde_json::to_writer(out, &(zigzag(u64::from(number as u32)) as i32))?;
             }
             (Item::Fixed32, Value::Fixed32(number)) => serde_json::to_writer(out, &number)?,
             (Item::Sfixed32, Value::Fixed32(number)) => serde_json::to_writer(out, &number.cast_signed())?,
-            // What a double cannot hold is text.
+            // Numbers that a double cannot represent exactly are written as text.
             (Item::Int64, Value::Varint(number)) => quoted(&number.cast_signed(), out)?,
             (Item::Uint64, Value::Varint(number)) => quoted(&number, out)?,
             (Item::Sint64, Value::Varint(number)) => quoted(&zigzag(number), out)?,
@@ -295,10 +295,10 @@ impl Renderer {
     }
 }
 
-/// A value, and the index of the field that it is one of.
+/// The index of a known field, and its value.
 type Found<'a> = (usize, Value<'a>);
 
-/// The known fields of a message, ordered by field; within one field, as they were written.
+/// The known fields of a message, sorted by field; the values of one field are in their original order.
 fn collect<'a>(fields: &[Field], message: &'a [u8]) -> Result<Vec<Found<'a>>, Malformed> {
     let mut found: Vec<Found<'a>> = Vec::with_capacity(fields.len());
     let mut chosen = false;
@@ -399,8 +399,8 @@ fn mask(message: &[u8], out: &mut Vec<u8>) -> Result<(), RenderError> {
     Ok(())
 }
 
-/// A message of any type, with the name of the type. What its JSON looks like is worked out each time: most answers
-/// have such messages only where something went wrong.
+/// Writes a message of any type, with its type name. The shape is computed each time, because most responses contain
+/// such messages only in errors.
 fn any(pool: &DescriptorPool, message: &[u8], out: &mut Vec<u8>, depth: usize) -> Result<(), RenderError> {
     let (mut url, mut content): (&[u8], &[u8]) = (&[], &[]);
     for field in Fields::of(message) {
@@ -425,7 +425,7 @@ fn any(pool: &DescriptorPool, message: &[u8], out: &mut Vec<u8>, depth: usize) -
         out.push(b'}');
         return Ok(());
     }
-    // The fields of its object continue where the type's name ended.
+    // The members of the message's object follow the type's name in the same object.
     let at = out.len();
     inside.message(0, content, out, depth - 1)?;
     if out.len() == at + b"{}".len() {

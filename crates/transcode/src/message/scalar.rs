@@ -1,4 +1,4 @@
-//! Single values: from JSON's types or from the text of a URL to those of protobuf.
+//! Single values: converts values of JSON or texts of a URL to protobuf values.
 
 use base64::{
     Engine, alphabet,
@@ -12,23 +12,23 @@ use super::{
     violation::suggestion,
 };
 
-/// A value before it has a type.
+/// A value whose protobuf type is not known yet.
 #[derive(Debug, Clone, Copy)]
 pub enum Raw<'a> {
     /// `true` or `false`.
     Bool(bool),
-    /// A JSON number, as it was written: a float in between would round what is to be exact.
+    /// A JSON number as it was written. A conversion to a float would round it.
     Number(&'a str),
     /// A JSON string.
     String(&'a str),
-    /// The text of a path variable or query parameter, where everything is text.
+    /// The text of a path variable or query parameter.
     Text(&'a str),
 }
 
-/// Turns a value into what a kind needs.
+/// Converts a value to a kind.
 ///
 /// # Errors
-/// What would be right: "must be true or false".
+/// What would be valid: "must be true or false".
 pub fn convert(kind: &Kind, raw: Raw<'_>) -> Result<Value, String> {
     let whole = || expected(kind);
     match kind {
@@ -90,7 +90,7 @@ pub fn expected(kind: &Kind) -> String {
     }
 }
 
-/// Whether messages of this type are written as one string.
+/// True if JSON has messages of this type as one string.
 pub fn is_textual(message: &MessageDescriptor) -> bool {
     matches!(
         message.full_name(),
@@ -98,7 +98,7 @@ pub fn is_textual(message: &MessageDescriptor) -> bool {
     )
 }
 
-/// The kind that a wrapper (`google.protobuf.Int32Value` and its like) wraps.
+/// The kind inside a wrapper type such as `google.protobuf.Int32Value`.
 pub fn wrapped(message: &MessageDescriptor) -> Option<Kind> {
     let wrapper = matches!(
         message.full_name(),
@@ -115,7 +115,7 @@ pub fn wrapped(message: &MessageDescriptor) -> Option<Kind> {
     wrapper.then(|| Some(message.get_field_by_name("value")?.kind()))?
 }
 
-/// Whether the values of a kind are numbers, so that their text counts.
+/// True if values of the kind are numbers, so that their original text matters.
 pub fn is_number(kind: &Kind) -> bool {
     match kind {
         Kind::Bool | Kind::String | Kind::Bytes => false,

@@ -1,4 +1,4 @@
-//! What the JSON of each type looks like, worked out once from its descriptor.
+//! The JSON form of each type, computed once from its descriptor.
 
 use std::collections::HashMap;
 
@@ -6,7 +6,7 @@ use prost_reflect::{Cardinality, DescriptorPool, FieldDescriptor, Kind, MessageD
 
 use super::{scalar, wire::Value};
 
-/// How a type looks in JSON.
+/// The JSON form of a type.
 #[derive(Debug, Clone)]
 pub(super) enum Shape {
     /// An object with these fields, in the order of their numbers.
@@ -17,33 +17,33 @@ pub(super) enum Shape {
     Duration,
     /// `google.protobuf.FieldMask`.
     Mask,
-    /// The JSON of its one field: wrappers, `google.protobuf.Struct` and `ListValue`.
+    /// The JSON of the type's only field: wrappers, `google.protobuf.Struct` and `ListValue`.
     Field(Box<Field>),
-    /// `google.protobuf.Value`: the JSON of the one of its fields that is set.
+    /// `google.protobuf.Value`: the JSON of its field that is set.
     Value(Vec<Field>),
-    /// `google.protobuf.Any`, of a type among these.
+    /// `google.protobuf.Any`, whose content has a type of this pool.
     Any(DescriptorPool),
 }
 
 #[derive(Debug, Clone)]
 pub(super) struct Field {
     pub number: u32,
-    /// `"name":`.
+    /// The text `"name":`.
     pub key: String,
     pub place: Place,
     pub item: Item,
-    /// Which oneof it belongs to.
+    /// The index of the field's oneof.
     pub oneof: Option<usize>,
 }
 
 #[derive(Debug, Clone)]
 pub(super) enum Place {
-    /// One, and there only where it was set.
+    /// A single value, which is written only if it is set.
     Present,
-    /// One, with a default.
+    /// A single value, which is written with its default if it is not set.
     Single,
     List,
-    /// From keys of this type.
+    /// A map with keys of this type.
     Map(Item),
 }
 
@@ -65,16 +65,16 @@ pub(super) enum Item {
     Double,
     Text,
     Bytes,
-    /// Names by number.
+    /// The names of an enum's values, by number.
     Enum(Vec<(i32, String)>),
     /// `google.protobuf.NullValue`.
     Null,
-    /// A message of the shape with this index.
+    /// A message with the shape at this index.
     Message(usize),
 }
 
 impl Item {
-    /// The value of a field that was not written.
+    /// The value of a field that is not set.
     pub fn zero(&self) -> Value<'static> {
         match self {
             Self::Fixed32 | Self::Sfixed32 | Self::Float => Value::Fixed32(0),
@@ -85,7 +85,7 @@ impl Item {
     }
 }
 
-/// Shapes, while they are worked out.
+/// The shapes that were computed so far.
 #[derive(Default)]
 pub(super) struct Shapes {
     pub list: Vec<Shape>,
@@ -99,7 +99,7 @@ impl Shapes {
         }
         let index = self.list.len();
         self.known.insert(message.full_name().to_owned(), index);
-        // Its place is taken before its fields are looked at: they may be of the same type.
+        // Reserves the index before the fields are computed, because they may have the same type.
         self.list.push(Shape::Object(Vec::new()));
         let mut fields: Vec<Field> = message.fields().map(|field| self.field(&field)).collect();
         fields.sort_by_key(|field| field.number);

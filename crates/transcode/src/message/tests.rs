@@ -1,4 +1,5 @@
-//! Binding and JSON over the test contract: a table of the specifications' cases, and no panic on any input.
+//! Binding and JSON with the test contract: a table of the specifications' cases, and checks that no input causes a
+//! panic.
 
 use std::sync::LazyLock;
 
@@ -27,7 +28,7 @@ fn binding(variables: &[&str], body: &str, response_body: &str) -> Binding {
         .unwrap()
 }
 
-/// The JSON of a message without its defaults: easy to compare.
+/// The JSON of a message without default values, which is easy to compare.
 fn plain(message: &DynamicMessage) -> Value {
     serde_json::to_value(message).unwrap()
 }
@@ -57,7 +58,7 @@ fn fault(result: Result<Value, BindError>) -> (Reason, String, String) {
     (reason(&error), path, detail)
 }
 
-/// What a client is told to decide by.
+/// The reason in an error, which a client uses to decide what to do.
 #[derive(Debug, PartialEq, Eq)]
 enum Reason {
     MalformedRequest,
@@ -71,7 +72,7 @@ fn reason(error: &BindError) -> Reason {
     }
 }
 
-/// Bytes of all violations that a response reports.
+/// Bytes of all violations in a response.
 fn told(error: &BindError) -> usize {
     let BindError::Fields(found) = error else { panic!("{error}") };
     let fields = found.list().iter().map(|violation| violation.path.len() + violation.detail.len());
@@ -87,7 +88,7 @@ fn proto3_json_as_the_specification_has_it() {
         (r#"{"int32": "5.0"}"#, json!({"int32": 5})),
         (r#"{"uint64": "18446744073709551615"}"#, json!({"uint64": "18446744073709551615"})),
         (r#"{"uint64": 18446744073709551615}"#, json!({"uint64": "18446744073709551615"})),
-        // Exactly, however they are written.
+        // Numbers are read exactly, however they are written.
         (r#"{"int64": 9223372036854775807.0}"#, json!({"int64": "9223372036854775807"})),
         (r#"{"int64": "9223372036854775807.0"}"#, json!({"int64": "9223372036854775807"})),
         (r#"{"int64": -9223372036854775808}"#, json!({"int64": "-9223372036854775808"})),
@@ -100,7 +101,7 @@ fn proto3_json_as_the_specification_has_it() {
         (r#"{"int32": -0, "uint32": -0, "int64": 1E+2}"#, json!({"int64": "100"})),
         (r#"{"color": 1.0}"#, json!({"color": "COLOR_RED"})),
         (r#"{"double": "NaN", "float": "-Infinity"}"#, json!({"double": "NaN", "float": "-Infinity"})),
-        // Read to the last bit.
+        // Doubles are read to the last bit.
         (r#"{"double": -6.136841772495593e+258}"#, json!({"double": -6.136841772495593e258})),
         (r#"{"double": 1, "float": "1.5"}"#, json!({"double": 1.0, "float": 1.5})),
         (r#"{"bytes": "_-8"}"#, json!({"bytes": "/+8="})),
@@ -129,7 +130,7 @@ fn proto3_json_as_the_specification_has_it() {
             json!({"any": {"@type": "type.googleapis.com/google.protobuf.Duration", "value": "1s"}}),
         ),
         (r#"{"int64Value": "7", "boolValue": false}"#, json!({"int64Value": "7", "boolValue": false})),
-        // The contract's own names are taken, too.
+        // The contract's own field names are accepted, too.
         (r#"{"int64_value": 7}"#, json!({"int64Value": "7"})),
         (r#"{"int64Value": null, "left": null, "numbers": null, "byNumber": null}"#, json!({})),
         (r#"{"left": null, "right": 0}"#, json!({"right": 0})),
@@ -311,7 +312,7 @@ fn an_any_is_read_whatever_comes_first() {
     ] {
         assert_eq!(from_body(&format!(r#"{{"any": {any}}}"#)).unwrap(), thing, "{any}");
     }
-    // prost-reflect cannot write an empty one, so without it.
+    // prost-reflect cannot write an empty `Any`, so the test removes it.
     let bind = |any: &str| {
         let body = format!(r#"{{"kinds": {{"any": {any}}}}}"#);
         let parts = Parts { captures: &[], query: "", body: body.as_bytes(), content_type: "" };
@@ -337,7 +338,7 @@ fn an_any_is_read_whatever_comes_first() {
     let (reason, path, detail) = fault(bind(r#"{"tilte": 1, "@type": "x/souk.test.v1.Thing"}"#).map(|_| Value::Null));
     assert_eq!((reason, path.as_str()), (Reason::UnknownField, "kinds.any.tilte"));
     assert_eq!(detail, "is not a field of Thing; did you mean `title`?");
-    // Any of an Any of an Any …, with the type last, so that each would be read once more.
+    // An Any inside an Any inside an Any …, with the type last, so that each would be read once more.
     let deep = format!("{}{{}}{}", r#"{"value": "#.repeat(40), r#", "@type": "x/google.protobuf.Any"}"#.repeat(40));
     assert!(fault(bind(&deep).map(|_| Value::Null)).2.starts_with("must not lie deeper"));
 }
@@ -483,7 +484,7 @@ fn path_query_and_body_make_one_message() {
         bound,
         json!({"thing": {"name": "things/1", "title": "t", "counts": {"a": 1}}, "tags": ["a"], "pageSize": 5})
     );
-    // The body may repeat the path, not contradict it.
+    // The body may repeat the path, but not contradict it.
     assert!(bind(&patch, &["things/1"], "", r#"{"name": "things/1"}"#).is_ok());
     let (_, path, detail) = fault(bind(&patch, &["things/1"], "", r#"{"name": "things/2"}"#));
     assert_eq!(path, "thing.name");
@@ -533,7 +534,7 @@ fn bindings_that_the_types_do_not_allow() {
     assert!(twice.unwrap_err().to_string().contains("twice"));
 }
 
-/// The JSON of an answer of this type, written by the gateway from its bytes.
+/// The JSON of a response of this type, which the gateway writes from its bytes.
 fn rendered(name: &str, alone: &str, message: &[u8]) -> Result<Value, render::RenderError> {
     let message_type = message_type(name);
     let alone = message_type.get_field_by_name(alone);
@@ -541,7 +542,7 @@ fn rendered(name: &str, alone: &str, message: &[u8]) -> Result<Value, render::Re
     Ok(serde_json::from_slice(&json).unwrap_or_else(|error| panic!("{error}: {}", String::from_utf8_lossy(&json))))
 }
 
-/// The same by the library, for comparison.
+/// The same JSON from the library, for comparison.
 fn by_the_library(message: &DynamicMessage) -> Option<Value> {
     let mut json = serde_json::Serializer::new(Vec::new());
     message
@@ -555,7 +556,7 @@ fn answers_have_every_field_and_can_be_one_field() {
     let mut reply = DynamicMessage::new(message_type("Reply"));
     reply.set_field_by_name("tags", prost_reflect::Value::List(vec![prost_reflect::Value::String("a".into())]));
     let reply = reply.encode_to_vec();
-    // Fields that know whether they are set (`thing`, `request`) are there only where they are.
+    // Fields with presence (`thing`, `request`) are written only if they are set.
     assert_eq!(rendered("Reply", "", &reply).unwrap(), json!({"method": "", "headers": {}, "tags": ["a"], "etag": ""}));
     assert_eq!(rendered("Reply", "tags", &reply).unwrap(), json!(["a"]));
     assert_eq!(rendered("Reply", "thing", &reply).unwrap(), Value::Null);
@@ -583,7 +584,7 @@ fn answers_that_are_none_are_refused() {
         kinds.set_field_by_name("time", prost_reflect::Value::Message(time));
         assert!(matches!(rendered("Kinds", "", &kinds.encode_to_vec()), Err(render::RenderError::Time)));
     }
-    // Messages inside each other, deeper than anyone means them.
+    // Messages nested deeper than any real message.
     let mut thing = Vec::new();
     for _ in 0..200 {
         let mut outer = vec![0x1a];
@@ -601,34 +602,34 @@ fn answers_say_what_json_can_say() {
     for (number, text) in [(f64::NAN, "NaN"), (f64::INFINITY, "Infinity"), (f64::NEG_INFINITY, "-Infinity")] {
         let bytes = [&b"\xf2\x01\x09\x09"[..], &number.to_le_bytes()].concat();
         assert_eq!(kinds(&bytes).unwrap()["doubleValue"], text);
-        // In a Value (field 23) there is no text for it.
+        // A Value (field 23) has no text form for NaN and infinity.
         let bytes = [&b"\xba\x01\x09\x11"[..], &number.to_le_bytes()].concat();
         assert!(matches!(kinds(&bytes), Err(render::RenderError::Number)));
     }
-    // An Any (field 25) without anything in it, and one with content but no type.
+    // An empty Any (field 25), and one with content but no type.
     assert_eq!(kinds(b"\xca\x01\x00").unwrap()["any"], json!({}));
     assert!(matches!(kinds(b"\xca\x01\x03\x12\x01x"), Err(render::RenderError::Any)));
     assert!(matches!(kinds(b"\xca\x01\x05\x0a\x03x/y"), Err(render::RenderError::Any)));
-    // Groups of no known field, before and behind a known one (5, a uint32).
+    // Groups with unknown field numbers, before and after a known field (5, a uint32).
     let grouped = b"\xcb\x3e\x08\x01\xcc\x3e\x28\x07\xcb\x3e\xd3\x3e\xd4\x3e\xcc\x3e";
     assert_eq!(kinds(grouped).unwrap()["uint32"], 7);
     // A Duration (field 20) of a second and minus one nanosecond.
     let opposed = b"\xa2\x01\x0d\x08\x01\x10\xff\xff\xff\xff\xff\xff\xff\xff\xff\x01";
     assert!(matches!(kinds(opposed), Err(render::RenderError::Duration)));
-    // Numbers of 32 bits (3 int32, 5 uint32, 7 sint32, 16 enum) written with more: the low half counts.
+    // Numbers of 32 bits (3 int32, 5 uint32, 7 sint32, 16 enum) written with more bits: the low half counts.
     let wide = b"\x18\x81\x80\x80\x80\x10\x28\x82\x80\x80\x80\x10\x38\x83\x80\x80\x80\x10\x80\x01\x81\x80\x80\x80\x10";
     let wide = kinds(wide).unwrap();
     assert_eq!(json!([wide["int32"], wide["uint32"], wide["sint32"], wide["color"]]), json!([1, 2, -2, "COLOR_RED"]));
     let library = DynamicMessage::decode(message_type("Kinds"), &b"\x38\xff\xff\xff\xff\xff\x01"[..]).unwrap();
     let ours = kinds(b"\x38\xff\xff\xff\xff\xff\x01").unwrap();
     assert_eq!(ours["sint32"], by_the_library(&library).unwrap()["sint32"]);
-    // Masks (field 21) that would be read as others.
+    // Masks (field 21) whose JSON would be read as another mask.
     for path in ["foo__bar", "fooBar", "a,b", "foo_3", ""] {
         let length = u8::try_from(path.len()).unwrap();
         let bytes = [b"\xaa\x01", &[length + 2, 0x0a, length][..], path.as_bytes()].concat();
         assert!(matches!(kinds(&bytes), Err(render::RenderError::Mask)), "{path}");
     }
-    // A Value that is none of its kinds; its members in parts, of which the last kind counts.
+    // A Value without a kind, and a Value with several kinds, of which the last one counts.
     assert_eq!(kinds(b"\xba\x01\x00").unwrap()["value"], Value::Null);
     assert_eq!(kinds(b"\xba\x01\x05\x20\x01\x1a\x01x").unwrap()["value"], "x");
 }
@@ -655,7 +656,7 @@ fn fields_know_where_they_came_from() {
     assert_eq!(binding.pointer_in_body("/things/a"), "/things/a");
 }
 
-/// JSON of any shape, with names that often hit a field.
+/// JSON of any shape, in which names often match a field.
 fn any_json() -> impl Strategy<Value = Value> {
     let name = prop_oneof![
         proptest::sample::select(vec![
@@ -716,7 +717,7 @@ fn any_json() -> impl Strategy<Value = Value> {
     })
 }
 
-/// JSON of a message of this type, right in everything, with each value spelled in one of the ways that it may be.
+/// Valid JSON of a message of this type, in which each value has one of its allowed spellings.
 fn json_of(message: &MessageDescriptor, depth: u32) -> BoxedStrategy<Value> {
     let wrapped = |field: prost_reflect::FieldDescriptor| json_value(&field.kind(), depth);
     match message.full_name() {
@@ -740,7 +741,7 @@ fn json_of(message: &MessageDescriptor, depth: u32) -> BoxedStrategy<Value> {
             Just(json!({"@type": "type.googleapis.com/google.protobuf.Duration", "value": "1.5s"})).boxed()
         }
         "google.protobuf.Empty" => Just(json!({})).boxed(),
-        // The library writes an infinity there as null.
+        // The library writes an infinity in a wrapper as null.
         name if name.starts_with("google.protobuf.") => wrapped(message.get_field_by_name("value").unwrap())
             .prop_filter("finite", |value| !value.as_str().is_some_and(|text| text.ends_with("Infinity")))
             .boxed(),
@@ -826,7 +827,7 @@ fn json_value(kind: &Kind, depth: u32) -> BoxedStrategy<Value> {
     }
 }
 
-/// Requests that are right.
+/// Valid requests.
 fn request() -> BoxedStrategy<Value> {
     json_of(&message_type("Request"), 3)
 }
@@ -834,7 +835,7 @@ fn request() -> BoxedStrategy<Value> {
 proptest! {
     #![proptest_config(crate::fuzz::cases())]
 
-    /// What is right is taken, and means what it means to others; and its answer is written as others write it.
+    /// Valid JSON is accepted and read as the library reads it, and the response is written as the library writes it.
     #[test]
     fn json_means_what_it_means_to_others(json in request()) {
         let text = json.to_string();
@@ -848,7 +849,7 @@ proptest! {
         }
     }
 
-    /// Fields may come in any order and more than once, messages in parts: the answer is what a decoder makes of it.
+    /// Fields may come in any order and repeatedly, and messages in parts: the JSON must match what a decoder reads.
     #[test]
     fn answers_in_parts_are_written_whole(first in request(), second in request()) {
         let bind = |json: &Value| binding(&[], "*", "").bind(Parts { captures: &[], query: "", body: json.to_string().as_bytes(), content_type: "" }).unwrap();
@@ -859,7 +860,7 @@ proptest! {
         }
     }
 
-    /// Whatever JSON comes: a message, which is written as JSON that means the same, or a error.
+    /// Any JSON is either bound to a message, whose JSON means the same, or refused with an error.
     #[test]
     fn any_json_is_bound_or_refused(json in any_json()) {
         let bind = |body: &str| binding(&[], "*", "").bind(Parts { captures: &[], query: "", body: body.as_bytes(), content_type: "" });

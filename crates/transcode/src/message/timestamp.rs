@@ -1,27 +1,27 @@
-//! Times as clients write them: RFC 3339 to the letter, and nothing that would be dropped in silence.
+//! Parses times by RFC 3339, strictly: nothing is dropped silently.
 use chrono::{DateTime, Datelike, NaiveDate, TimeDelta, Utc};
 
-/// A text that is no time.
+/// Why a text is not a valid time.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum TimestampError {
-    /// It does not look like one, or has a day that the calendar lacks.
+    /// The text does not have the form of a time, or has a day that does not exist.
     #[error("must be a time such as 2026-01-31T12:00:00Z")]
     Form,
-    /// Seconds of 60 or more. Leap seconds have no place in `google.protobuf.Timestamp`.
+    /// The seconds are 60 or more. `google.protobuf.Timestamp` has no leap seconds.
     #[error("must be a time such as 2026-01-31T12:00:00Z, with a second from 00 to 59")]
     Second,
-    /// Finer than a nanosecond.
+    /// The fraction is finer than a nanosecond.
     #[error("must be a time such as 2026-01-31T12:00:00Z, with at most 9 digits after the point")]
     Digits,
-    /// Before the year 1 or after the year 9999, in UTC.
+    /// The time is before the year 1 or after the year 9999, in UTC.
     #[error("must be a time such as 2026-01-31T12:00:00Z, in the years 0001 to 9999 of UTC")]
     Range,
 }
 
-/// Reads an RFC 3339 time: `2026-01-31T12:00:00Z`, `2026-01-31T12:00:00.123456789+02:00`.
+/// Parses an RFC 3339 time: `2026-01-31T12:00:00Z`, `2026-01-31T12:00:00.123456789+02:00`.
 ///
 /// # Errors
-/// What is not one, in words that begin with "must be".
+/// What is wrong, in words that begin with "must be".
 pub fn parse(text: &str) -> Result<DateTime<Utc>, TimestampError> {
     use TimestampError::Form;
     let mut rest = text;
@@ -50,7 +50,7 @@ fn after(rest: &mut &str, mark: char) -> Result<(), TimestampError> {
     Ok(())
 }
 
-/// Takes so many digits off the front.
+/// Reads this number of digits from the front.
 fn digits(rest: &mut &str, count: usize) -> Result<u32, TimestampError> {
     let (head, tail) = rest.split_at_checked(count).ok_or(TimestampError::Form)?;
     if !head.bytes().all(|byte| byte.is_ascii_digit()) {
@@ -71,7 +71,7 @@ fn nanos<'a>(fraction: &'a str, rest: &mut &'a str) -> Result<u32, TimestampErro
     }
 }
 
-/// How far the local time is ahead of UTC.
+/// The offset of the local time from UTC.
 fn offset(text: &str) -> Result<TimeDelta, TimestampError> {
     if text == "Z" {
         return Ok(TimeDelta::zero());

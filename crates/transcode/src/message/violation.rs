@@ -1,23 +1,23 @@
-//! What is wrong with a request, and where: collected, so that one answer names it all.
+//! The violations of a request, with their places. They are collected, so that one response reports all.
 
 use std::fmt;
 
 use crate::shorten::shorten;
 
-/// More than this are not listed.
+/// The most violations that are listed.
 const MOST: usize = 50;
 
-/// The most bytes of a whole path.
+/// The most bytes of a path.
 const PATH_BYTES: usize = 256;
 
-/// The most bytes of what is said about one field.
+/// The most bytes of the detail of one violation.
 const DETAIL_BYTES: usize = 1024;
 
-/// The most bytes of one name or key in a path: a client may send some that are as large as its request.
+/// The most bytes of one name or key in a path. A client may send a key as large as its request.
 const STEP_BYTES: usize = 64;
 
-/// A place in a request, in the names of the contract. Lives on the stack: nothing is written down until
-/// something is wrong there.
+/// A place in a request, in the names of the contract. It is on the stack, so that nothing is allocated unless there is
+/// a violation.
 #[derive(Debug, Clone, Copy)]
 pub struct Path<'a> {
     parent: Option<&'a Path<'a>>,
@@ -33,7 +33,7 @@ enum Step<'a> {
 }
 
 impl<'a> Path<'a> {
-    /// The request itself.
+    /// The place of the request itself.
     pub const ROOT: Path<'static> = Path { parent: None, step: Step::Root };
 
     /// A field of the message at this place.
@@ -52,7 +52,7 @@ impl<'a> Path<'a> {
     }
 }
 
-/// As `google.rpc.BadRequest` writes it: `items[0].quantity`, `labels["a"]`.
+/// Written as in `google.rpc.BadRequest`: `items[0].quantity`, `labels["a"]`.
 impl fmt::Display for Path<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         if let Some(parent) = self.parent {
@@ -70,31 +70,31 @@ impl fmt::Display for Path<'_> {
     }
 }
 
-/// Where a part of a request came from.
+/// The part of the HTTP request that a value came from.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Place {
     /// A variable of the path.
     Path,
     /// A query parameter.
     Query,
-    /// A header that the method names.
+    /// A header that the method maps to a field.
     Header,
     /// The body.
     Body,
 }
 
-/// One thing that is wrong.
+/// A violation of the contract in a request.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Violation {
-    /// Where.
+    /// The path of the field.
     pub path: String,
-    /// What would be right.
+    /// What would be valid.
     pub detail: String,
-    /// The field does not exist, where otherwise its value is wrong.
+    /// True if the field does not exist. If false, its value is wrong.
     pub unknown: bool,
 }
 
-/// All that is wrong with a request.
+/// All violations of a request.
 #[derive(Debug, Default)]
 pub struct Violations {
     list: Vec<Violation>,
@@ -102,12 +102,12 @@ pub struct Violations {
 }
 
 impl Violations {
-    /// A value that cannot be what its field needs. `detail` says what would be right: "must be a string".
+    /// Adds a value that does not fit its field. `detail` says what would be valid: "must be a string".
     pub fn wrong(&mut self, path: impl fmt::Display, detail: impl Into<String>) {
         self.push(path, detail.into(), false);
     }
 
-    /// A field that does not exist. `detail` says so, and which one may be meant.
+    /// Adds a field that does not exist. `detail` says so, and suggests a similar name.
     pub fn unknown(&mut self, path: impl fmt::Display, detail: impl Into<String>) {
         self.push(path, detail.into(), true);
     }
@@ -122,23 +122,23 @@ impl Violations {
         }
     }
 
-    /// What was found so far.
+    /// The violations found so far.
     pub fn list(&self) -> &[Violation] {
         &self.list
     }
 
-    /// How many more were found, beyond those that are listed.
+    /// The number of further violations, which are not listed.
     pub fn omitted(&self) -> usize {
         self.omitted
     }
 
-    /// The one to tell first: a field that does not exist explains more than a wrong value.
+    /// The most important violation: a field that does not exist explains more than a wrong value.
     pub fn first(&self) -> Option<&Violation> {
         self.list.iter().find(|violation| violation.unknown).or(self.list.first())
     }
 }
 
-/// The first one in words, and how many more there are: `items[0].quantity must be a whole number (and 2 more)`.
+/// The first violation in words, and the number of others: `items[0].quantity must be a whole number (and 2 more)`.
 impl fmt::Display for Violations {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Some(first) = self.first() else { return f.write_str("nothing is wrong") };
@@ -151,9 +151,9 @@ impl fmt::Display for Violations {
     }
 }
 
-/// What an unknown name may have been meant to be.
+/// The known name that is most similar to an unknown name, if any is similar.
 pub fn suggestion<'a>(name: &str, known: impl IntoIterator<Item = &'a str>) -> Option<&'a str> {
-    // Longer names are not typed, and the comparison grows with their square.
+    // Nobody types longer names, and the cost of the comparison grows with the square of the length.
     if name.len() > 64 {
         return None;
     }
@@ -167,7 +167,7 @@ pub fn suggestion<'a>(name: &str, known: impl IntoIterator<Item = &'a str>) -> O
         .map(|(_, candidate)| candidate)
 }
 
-/// Without what differs between spellings of the same name.
+/// Removes the characters that differ between spellings of the same name.
 fn squeeze(name: &str) -> String {
     name.chars().filter(|character| character.is_alphanumeric()).flat_map(char::to_lowercase).collect()
 }

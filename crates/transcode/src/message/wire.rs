@@ -1,6 +1,6 @@
-//! Fields of a message as they lie on the wire, without decoding what is in them.
+//! Reads the fields of an encoded message without decoding their content.
 
-/// A field's value: what it means depends on its type.
+/// The value of a field in the wire format. Its meaning depends on the field's type.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Value<'a> {
     /// A number of variable length.
@@ -11,11 +11,11 @@ pub enum Value<'a> {
     Bytes(&'a [u8]),
     /// Four bytes.
     Fixed32(u32),
-    /// A group, which proto3 has no fields for.
+    /// A group. proto3 has no fields of this kind.
     Group,
 }
 
-/// Bytes that are no message.
+/// The bytes are not a valid message.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[error("the message breaks off, or has a field that cannot be read")]
 pub struct Malformed;
@@ -24,7 +24,7 @@ pub struct Malformed;
 pub struct Fields<'a>(&'a [u8]);
 
 impl<'a> Fields<'a> {
-    /// Those of this message.
+    /// The fields of this message.
     pub fn of(message: &'a [u8]) -> Self {
         Self(message)
     }
@@ -59,17 +59,17 @@ impl<'a> Iterator for Fields<'a> {
         }
         let field = self.next_field();
         if field.is_err() {
-            // What comes after a field that cannot be read cannot be read either.
+            // After a field that is invalid, nothing more can be read.
             self.0 = &[];
         }
         Some(field)
     }
 }
 
-/// Groups inside each other that are read over: as many as prost does.
+/// The deepest nesting of groups that are skipped: the same as prost's.
 const GROUPS: usize = 100;
 
-/// Reads over what is left of a group: up to the end that has its number.
+/// Skips the rest of a group, up to the end tag with its number.
 fn skip_group(bytes: &mut &[u8], number: u32) -> Result<(), Malformed> {
     let mut open = vec![number];
     while let Some(innermost) = open.last() {
@@ -103,7 +103,7 @@ fn array<const N: usize>(bytes: &mut &[u8]) -> Result<[u8; N], Malformed> {
     Ok(*head)
 }
 
-/// Takes a number of variable length off the front.
+/// Reads a number of variable length from the front.
 pub fn varint(bytes: &mut &[u8]) -> Result<u64, Malformed> {
     let mut value = 0;
     for (index, byte) in bytes.iter().take(10).enumerate() {
@@ -120,7 +120,7 @@ pub fn varint(bytes: &mut &[u8]) -> Result<u64, Malformed> {
     Err(Malformed)
 }
 
-/// Takes the next of packed numbers off the front: one that is written as `like` is.
+/// Reads the next packed number from the front, with the encoding of `like`.
 pub fn packed(like: Value<'_>, bytes: &mut &[u8]) -> Result<Value<'static>, Malformed> {
     match like {
         Value::Varint(_) => varint(bytes).map(Value::Varint),
@@ -130,7 +130,7 @@ pub fn packed(like: Value<'_>, bytes: &mut &[u8]) -> Result<Value<'static>, Malf
     }
 }
 
-/// The text of a message's string field; empty if it is not set.
+/// The text of a string field of a message; empty if it is not set.
 pub fn text(message: &[u8], number: u32) -> Option<&str> {
     let values = Fields::of(message).filter_map(|field| match field {
         Ok((found, Value::Bytes(text))) if found == number => Some(text),
@@ -153,7 +153,7 @@ mod tests {
         assert_eq!(all(b"\x1a\x03\x08\x96\x01").unwrap(), [(3, Value::Bytes(&[8, 0x96, 1]))]);
         assert_eq!(all(&[0x0d, 1, 0, 0, 0]).unwrap(), [(1, Value::Fixed32(1))]);
         assert_eq!(all(&[0x09, 1, 0, 0, 0, 0, 0, 0, 0]).unwrap(), [(1, Value::Fixed64(1))]);
-        // A group: number 1, in it a number, bytes, and another group; then field 2.
+        // A group with number 1, which contains a number, bytes, and another group; then field 2.
         assert_eq!(
             all(b"\x0b\x08\x01\x12\x02\x0c\x0c\x1b\x1d\x01\0\0\0\x1c\x0c\x10\x05").unwrap(),
             [(1, Value::Group), (2, Value::Varint(5))]
@@ -162,7 +162,7 @@ mod tests {
         assert_eq!(Fields::of(&deep[1..201]).collect::<Result<Vec<_>, _>>(), Ok(vec![(1, Value::Group)]));
         assert_eq!(Fields::of(&deep).collect::<Result<Vec<_>, _>>(), Err(Malformed));
         for broken in [
-            // Without an end, with the end of another, and an end alone.
+            // A group without an end, one with the end of another group, and an end alone.
             &[0x0b, 0x08, 1][..],
             &[0x0b, 0x14],
             &[0x0b, 0x03, 0x0c],

@@ -1,17 +1,17 @@
-//! `google.api.field_behavior`: which fields a client must send, and which it need not.
+//! `google.api.field_behavior`: the fields that a client must send, and those that it need not send.
 
 use prost_reflect::{FieldDescriptor, Kind, MessageDescriptor, Value};
 
-/// What the contract says of a field, beyond its type.
+/// The contract's options of a field.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct Behavior {
-    /// It must be sent, and not be empty.
+    /// The field must be sent and must not be empty.
     pub required: bool,
-    /// The service gives it; one that is sent is not looked at.
+    /// The service sets the field, and ignores it in requests.
     pub output_only: bool,
-    /// It is sent, never answered.
+    /// The field occurs only in requests, never in responses.
     pub input_only: bool,
-    /// It stays what it was first.
+    /// The field cannot be changed after its resource was created.
     pub immutable: bool,
 }
 
@@ -25,7 +25,7 @@ impl Behavior {
         };
         let options = field.options();
         let behaviors = options.get_extension(&extension);
-        // The numbers of google.api.FieldBehavior; an identifier is given by the service, too.
+        // The numbers of google.api.FieldBehavior. The service sets identifiers, too.
         for behavior in behaviors.as_list().unwrap_or_default() {
             match behavior {
                 Value::EnumNumber(2) => this.required = true,
@@ -38,19 +38,19 @@ impl Behavior {
         this
     }
 
-    /// Whether a client may change the field of a resource that is there.
+    /// True if a client may change the field of an existing resource.
     pub fn changeable(self) -> bool {
         !self.output_only && !self.immutable
     }
 }
 
-/// Whether messages of this type are resources, with names of their own.
+/// True if messages of this type are resources with names.
 pub fn is_resource(message: &MessageDescriptor) -> bool {
     let extension = message.parent_pool().get_extension_by_name("google.api.resource");
     extension.is_some_and(|extension| message.options().has_extension(&extension))
 }
 
-/// The resource that a request is about: the first field that holds one, or several of a kind.
+/// The resource of a request: the type of the first field that holds one resource, or a list of them.
 pub fn resource_in(request: &MessageDescriptor) -> Option<MessageDescriptor> {
     request.fields().find_map(|field| match field.kind() {
         Kind::Message(message) if is_resource(&message) => Some(message),

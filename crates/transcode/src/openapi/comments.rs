@@ -1,14 +1,14 @@
-//! The comments of the contracts, which the descriptors carry beside them.
+//! The comments of the contracts, from the source info of the descriptors.
 
 use std::collections::HashMap;
 
 use prost_reflect::{DescriptorPool, EnumDescriptor, FieldDescriptor, MessageDescriptor};
 
-/// Comments by file and by place in it.
+/// Comments by file and by path in the file.
 pub struct Comments(HashMap<String, HashMap<Vec<i32>, String>>);
 
 impl Comments {
-    /// Every comment that stands before something. Descriptors that were made without source info have none.
+    /// Reads all leading comments. Descriptors without source info have none.
     pub fn of(pool: &DescriptorPool) -> Self {
         let files = pool.files().map(|file| {
             let source = file.file_descriptor_proto().source_code_info.iter();
@@ -21,29 +21,29 @@ impl Comments {
         Self(files.collect())
     }
 
-    /// What stands before a message.
+    /// The comment before a message.
     pub fn message(&self, message: &MessageDescriptor) -> Option<&str> {
         self.at(message.parent_file().name(), message.path())
     }
 
-    /// What stands before a field.
+    /// The comment before a field.
     pub fn field(&self, field: &FieldDescriptor) -> Option<&str> {
         self.at(field.parent_message().parent_file().name(), field.path())
     }
 
-    /// What stands before each value of an enum, with the value's name.
+    /// The comment before each value of an enum, with the value's name.
     pub fn values(&self, of: &EnumDescriptor) -> Vec<(String, Option<&str>)> {
         let file = of.parent_file();
         of.values().map(|value| (value.name().to_owned(), self.at(file.name(), value.path()))).collect()
     }
 
-    /// What stands at a place of a file: a path of `google.protobuf.SourceCodeInfo`.
+    /// The comment at a path of `google.protobuf.SourceCodeInfo` in a file.
     pub fn at(&self, file: &str, path: &[i32]) -> Option<&str> {
         Some(self.0.get(file)?.get(path)?.as_str())
     }
 }
 
-/// Without the blank after `//`, which is none of the text.
+/// Removes the space after `//`, which is not part of the text.
 fn plain(comment: &str) -> String {
     let lines: Vec<_> = comment.lines().map(|line| line.strip_prefix(' ').unwrap_or(line).trim_end()).collect();
     lines.join("\n").trim().to_owned()

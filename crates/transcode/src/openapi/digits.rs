@@ -1,10 +1,12 @@
-//! Regular expressions for whole numbers within bounds: JSON Schema's limits are for numbers, not for their text.
+//! Regular expressions for whole numbers within bounds. JSON Schema's limits apply to numbers, but not to numbers in
+//! strings.
 
 use std::fmt::Write;
 
 use crate::rules::Range;
 
-/// What matches the decimal text of every number in the ranges, and of no other. Leading zeros may be there.
+/// A pattern that matches the decimal text of every number in the ranges, and of no other number. It allows leading
+/// zeros.
 pub fn pattern(ranges: &[Range]) -> String {
     let positive: Vec<_> = ranges.iter().filter(|range| range.1 >= 0).map(|range| (range.0.max(0), range.1)).collect();
     let negative: Vec<_> =
@@ -26,7 +28,7 @@ fn magnitudes(ranges: &[Range]) -> String {
     parts.join("|")
 }
 
-/// Splits a range by the number of digits; whole lengths that follow each other become one part.
+/// Splits a range by the number of digits. Consecutive lengths that are covered completely become one part.
 fn by_length(low: i128, high: i128, parts: &mut Vec<String>) {
     let mut whole: Option<(usize, usize)> = None;
     for length in low.to_string().len()..=high.to_string().len() {
@@ -47,7 +49,7 @@ fn lengths((shortest, longest): (usize, usize)) -> String {
     format!("[1-9]{}", repeated(shortest - 1, longest - 1))
 }
 
-/// So many of any digit.
+/// A pattern for `least` to `most` arbitrary digits.
 fn repeated(least: usize, most: usize) -> String {
     match (least, most) {
         (_, 0) => String::new(),
@@ -57,7 +59,7 @@ fn repeated(least: usize, most: usize) -> String {
     }
 }
 
-/// Numbers between two of as many digits.
+/// A pattern for the numbers between two numbers with equally many digits.
 fn same_length(low: &[u8], high: &[u8]) -> String {
     let (Some((&first, low_rest)), Some((&last, high_rest))) = (low.split_first(), high.split_first()) else {
         return String::new();

@@ -1,12 +1,12 @@
-//! Example values: the contract's own where it has one, else made from its rules. The same each time.
+//! Example values: from the contract's comments, or else made from its rules. They are the same each time.
 
 use regex::Regex;
 use regex_syntax::hir::{Class, Hir, HirKind};
 
-/// What the ids in examples end in: letters and digits, as ids have them.
+/// The end of the ids in examples: letters and digits, as in real ids.
 const ID: &str = "01k9xj6v3te2q8s4m5n7r0p1wz";
 
-/// The example that a comment gives: "for example `orders/ord_01k9…`", its `…` filled in.
+/// The example in a comment: "for example `orders/ord_01k9…`", with the `…` filled in.
 pub fn from_comment(comment: &str) -> Option<String> {
     let flat = comment.replace('\n', " ");
     let (_, after) = flat.split_once("for example `").or_else(|| flat.split_once("For example `"))?;
@@ -14,22 +14,22 @@ pub fn from_comment(comment: &str) -> Option<String> {
     Some(quoted.replace("01k9…", ID).replace('…', ID))
 }
 
-/// A text that matches a pattern; none if the pattern is none that can be followed.
+/// A text that matches a pattern; `None` if the pattern is not supported.
 pub fn from_pattern(pattern: &str) -> Option<String> {
     let mut writer = Writer { text: String::new(), at: 0 };
     writer.write(&regex_syntax::parse(pattern).ok()?);
-    // What lookarounds ask for was not looked at.
+    // The writer ignores lookarounds, so the text is checked.
     matches(pattern, &writer.text).then_some(writer.text)
 }
 
-/// Whether a text matches a pattern.
+/// True if a text matches a pattern.
 pub fn matches(pattern: &str, text: &str) -> bool {
     Regex::new(pattern).is_ok_and(|pattern| pattern.is_match(text))
 }
 
 struct Writer {
     text: String,
-    /// How many characters since the last literal were free to choose.
+    /// Number of freely chosen characters since the last literal.
     at: usize,
 }
 
@@ -44,17 +44,17 @@ impl Writer {
             HirKind::Class(class) => self.pick(class),
             HirKind::Capture(capture) => self.write(&capture.sub),
             HirKind::Concat(parts) => parts.iter().for_each(|part| self.write(part)),
-            // The last one is rarely the special case.
+            // The last alternative is rarely a special case.
             HirKind::Alternation(parts) => parts.last().into_iter().for_each(|part| self.write(part)),
             HirKind::Repetition(repetition) => {
-                // A few, so that it looks like something.
+                // A few repetitions, so that the example looks real.
                 let count = repetition.min.max(repetition.max.unwrap_or(u32::MAX).min(6));
                 (0..count).for_each(|_| self.write(&repetition.sub));
             }
         }
     }
 
-    /// The character of the id at this place, if the class has it, else the class's first.
+    /// Writes the character of the id at this place if the class contains it, else the first of the class.
     fn pick(&mut self, class: &Class) {
         let wanted = ID.as_bytes().get(self.at % ID.len()).map(|byte| char::from(*byte));
         let Class::Unicode(class) = class else { return };

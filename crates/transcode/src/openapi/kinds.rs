@@ -1,4 +1,4 @@
-//! Single values of proto3 JSON as JSON Schema: numbers, enums, and the types with a form of their own.
+//! JSON Schemas of single values of proto3 JSON: numbers, enums, and types with a JSON form of their own.
 
 use prost_reflect::{EnumDescriptor, EnumValueDescriptor, Kind, MessageDescriptor};
 use serde_json::{Map, Value as Json, json};
@@ -9,20 +9,20 @@ use crate::{
     rules::{Range, Rules},
 };
 
-/// Which way a value goes. Each has one form for each value: the gateway reads more than one, as proto3 JSON wants it,
-/// but generators of clients make no usable types of a choice.
+/// The direction of a value. A schema describes one form for each value. The gateway accepts several, as proto3 JSON
+/// requires, but generators of clients make no usable types of a choice.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Side {
-    /// In the body of a request.
+    /// A value in the body of a request.
     Body,
-    /// In its path or query, where everything is text.
+    /// A value in a request's path or query, which consist of text.
     Parameter,
-    /// In an answer.
+    /// A value in a response.
     Answer,
 }
 
-/// The schema of a value that is no message of the contract's own; `None` if it is one, or an enum of a body, which
-/// has a schema by its name.
+/// The schema of a value. `None` if the value is a message of the contract itself, or an enum in a body: those have a
+/// schema of their own, with a name.
 pub fn plain(kind: &Kind, rules: &Rules, side: Side) -> Option<Map<String, Json>> {
     let schema = match kind {
         Kind::Int32 | Kind::Sint32 | Kind::Sfixed32 => {
@@ -42,7 +42,7 @@ pub fn plain(kind: &Kind, rules: &Rules, side: Side) -> Option<Map<String, Json>
             "contentEncoding": "base64",
             "pattern": match side {
                 Side::Answer => "^(?:[A-Za-z0-9+/]{4})*(?:[A-Za-z0-9+/]{2}==|[A-Za-z0-9+/]{3}=)?$",
-                // One alphabet or the other, padded or not.
+                // Either alphabet of base64, padded or not.
                 _ => "^(?:[A-Za-z0-9+/]*={0,2}|[A-Za-z0-9_-]*={0,2})$",
             },
         }),
@@ -64,7 +64,7 @@ pub fn plain(kind: &Kind, rules: &Rules, side: Side) -> Option<Map<String, Json>
     Some(schema)
 }
 
-/// Digits that every number of 64 bits can have: the pattern of the text stops there.
+/// The most digits with which every number fits into 64 bits. The pattern of the text allows no more.
 const DIGITS: u32 = 18;
 
 fn integer(rules: &Rules, all: Range, format: &str, side: Side) -> Json {
@@ -85,7 +85,7 @@ fn integer(rules: &Rules, all: Range, format: &str, side: Side) -> Json {
             true => format!("^{}[0-9]{{1,{DIGITS}}}$", if all.0 < 0 { "-?" } else { "" }),
             false => digits::pattern(&written),
         };
-        // Small, above zero where that may be.
+        // A small example, above zero if that is allowed.
         let example = 1.clamp(*low, (*high).max(*low));
         return json!({"type": "string", "format": format, "pattern": pattern, "examples": [example.to_string()]});
     }
@@ -97,7 +97,7 @@ fn integer(rules: &Rules, all: Range, format: &str, side: Side) -> Json {
     schema
 }
 
-/// A number as it is, for bounds may lie beyond `i64`.
+/// A JSON number without rounding. Bounds may be outside the range of `i64`.
 fn exact(number: i128) -> Json {
     match (i64::try_from(number), u64::try_from(number)) {
         (Ok(number), _) => json!(number),
@@ -118,7 +118,7 @@ fn fraction(format: &str, side: Side) -> Json {
     }
 }
 
-/// The names of an enum's values: those that the rules let through, and the others.
+/// The names of an enum's values: those that the rules allow, and the others.
 pub fn names(of: &EnumDescriptor, rules: &Rules) -> (Vec<String>, Vec<String>) {
     let allowed = rules.numbers(of);
     let is_allowed = |number: i32| allowed.as_ref().is_none_or(|allowed| allowed.contains(&number));
@@ -127,7 +127,7 @@ pub fn names(of: &EnumDescriptor, rules: &Rules) -> (Vec<String>, Vec<String>) {
     (named(yes), named(no))
 }
 
-/// Types of protobuf that have a JSON form of their own.
+/// The schema of a protobuf type that has a JSON form of its own.
 fn well_known(message: &MessageDescriptor) -> Option<Json> {
     Some(match message.full_name() {
         "google.protobuf.Timestamp" => json!({"type": "string", "format": "date-time"}),

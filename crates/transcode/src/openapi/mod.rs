@@ -1,8 +1,8 @@
 //! OpenAPI 3.1 of an API, made from its descriptors and routes.
 //!
-//! Schemas follow from types, from the rules of `buf.validate`, from `google.api.field_behavior` and
-//! `google.api.resource`; texts from the comments of the `.proto` files, where the descriptors carry them (source info).
-//! What else a program says of its API comes from [`Describe`] and [`Checks`]. [`Plain`] says nothing.
+//! Schemas are derived from types, the rules of `buf.validate`, `google.api.field_behavior` and `google.api.resource`.
+//! Texts are the comments of the `.proto` files, if the descriptors contain them (source info). A program adds the rest
+//! of its documentation with [`Describe`] and [`Checks`]. [`Plain`] adds nothing.
 
 mod behavior;
 mod comments;
@@ -28,59 +28,60 @@ use crate::{
     routes::{Route, Routes},
 };
 
-/// What OpenAPI 3.1 has a place for.
+/// The HTTP methods that OpenAPI 3.1 supports.
 const HTTP_METHODS: [&str; 8] = ["GET", "PUT", "POST", "DELETE", "OPTIONS", "HEAD", "PATCH", "TRACE"];
 
-/// What a program checks of requests, beyond their types.
+/// The checks of requests in a program, in addition to their types.
 pub trait Checks {
-    /// The fields and oneofs of a message, by name, that are refused if they are not set: they become `required`.
+    /// The names of the fields and oneofs of a message that must be set. They become `required`.
     fn refused_when_empty(&self, message: &MessageDescriptor) -> Vec<String> {
         let _ = message;
         Vec::new()
     }
 
-    /// Whether answers lack the fields that have their default value.
+    /// True if responses omit the fields with their default value.
     fn omits_defaults(&self) -> bool {
         false
     }
 
-    /// A regular expression (ECMAScript) that each text of a field matches; of a map, its keys and values.
+    /// A regular expression (ECMAScript) that each text in a field matches; for a map, its keys and values.
     fn text_pattern(&self, field: &FieldDescriptor) -> Option<&str> {
         let _ = field;
         None
     }
 }
 
-/// What a program says of its API, beyond what follows from descriptors and routes.
+/// A program's description of its API, in addition to its descriptors and routes.
 pub trait Describe<M>: Checks {
-    /// The document's `info`: an object with `title` and `version` at the least.
+    /// The document's `info`: an object with at least `title` and `version`.
     fn info(&self) -> Json {
         json!({"title": "API", "version": "1"})
     }
 
-    /// The document's `components`: `responses`, `parameters`, `headers`, `securitySchemes` and so on. Those under
-    /// `schemas` stand beside the messages; a message of the same name gets its full name.
+    /// The document's `components`: `responses`, `parameters`, `headers`, `securitySchemes` and so on. Schemas under
+    /// `schemas` are added to those of the messages; a message with the same name gets its full name.
     fn components(&self) -> Map<String, Json> {
         Map::new()
     }
 
-    /// Adds to the operation of a route what the program knows of it: `security`, headers, errors. All else is there:
-    /// `operationId`, `tags`, `summary` and `description` where there is a comment, `parameters`, `requestBody`, and the
-    /// response `200`.
+    /// Adds what the program knows to the operation of a route: `security`, headers, errors. The operation has all else
+    /// already: `operationId`, `tags`, `summary` and `description` if there is a comment, `parameters`, `requestBody`,
+    /// and the response `200`.
     fn operation(&self, route: &Route<M>, operation: &mut Map<String, Json>) {
         let _ = route;
         operation["responses"]["default"] = json!({"description": "An error."});
     }
 }
 
-/// An API of which nothing is known but its descriptors.
+/// The description of an API by its descriptors alone.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct Plain;
 
 impl Checks for Plain {}
 impl<M> Describe<M> for Plain {}
 
-/// The document of an API and its routes. Methods that take a stream are not in it: HTTP has no form for them.
+/// The OpenAPI document of an API and its routes. Methods that take a stream are left out, because HTTP has no form for
+/// them.
 pub fn document<M>(pool: &DescriptorPool, routes: &Routes<M>, about: &impl Describe<M>) -> Json {
     let mut components = about.components();
     let taken = components.get("schemas").and_then(Json::as_object).cloned().unwrap_or_default();
@@ -103,7 +104,7 @@ pub fn document<M>(pool: &DescriptorPool, routes: &Routes<M>, about: &impl Descr
         let item = paths.entry(path.text).or_default();
         match HTTP_METHODS.contains(&route.http_method.as_str()) {
             true => drop(item.insert(route.http_method.to_lowercase(), operation)),
-            // OpenAPI 3.1 has no place for other methods.
+            // OpenAPI 3.1 does not support other HTTP methods.
             false => {
                 let others = item.entry("x-additional-operations").or_insert_with(|| json!({}));
                 others[&route.http_method] = operation;
@@ -124,7 +125,7 @@ pub fn document<M>(pool: &DescriptorPool, routes: &Routes<M>, about: &impl Descr
     })
 }
 
-/// `OrderService_PlaceOrder`; with a number for each further route of the method.
+/// The operation's id, for example `OrderService_PlaceOrder`. Further routes of the same method get a number.
 fn operation_id<M>(route: &Route<M>, names: &Names, taken: &mut BTreeSet<String>) -> String {
     let service = names.name(route.descriptor.parent_service().full_name()).replace('.', "_");
     let first = format!("{service}_{}", route.descriptor.name());
@@ -145,7 +146,7 @@ fn tag(service: &str, pool: &DescriptorPool, schemas: &Schemas<'_>) -> Json {
     tag
 }
 
-/// Whether proto3 JSON gives the type a form of its own, other than an object with its fields.
+/// True if proto3 JSON defines a form for the type other than an object with its fields.
 fn has_own_form(message: &MessageDescriptor) -> bool {
     message.full_name().starts_with("google.protobuf.") || scalar::wrapped(message).is_some()
 }

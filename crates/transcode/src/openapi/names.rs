@@ -1,4 +1,4 @@
-//! Names in the document: short where they are unique in the contract, full where they are not.
+//! Names in the document: short names if they are unique in the contract, otherwise full names.
 
 use std::collections::{BTreeMap, HashMap, HashSet};
 
@@ -6,14 +6,14 @@ use prost_reflect::{DescriptorPool, Kind, MessageDescriptor};
 
 use crate::routes::Routes;
 
-/// The names of messages, enums and services, and which messages are part of an answer.
+/// The names of messages, enums and services, and the messages that responses contain.
 pub struct Names {
     short: HashMap<String, String>,
     answered: HashSet<String>,
 }
 
 impl Names {
-    /// Names everything in the pool; `taken` are names that no message may have.
+    /// Names everything in the pool. No message gets a name in `taken`.
     pub fn of<M>(pool: &DescriptorPool, routes: &Routes<M>, taken: impl Iterator<Item = String>) -> Self {
         let messages = pool.all_messages().map(|message| (message.full_name().to_owned(), message.parent_file()));
         let enums = pool.all_enums().map(|of| (of.full_name().to_owned(), of.parent_file()));
@@ -43,14 +43,15 @@ impl Names {
         self.short.get(full).cloned().unwrap_or_else(|| full.to_owned())
     }
 
-    /// The name of a message as clients send it: another one than it has in answers, for there it looks different.
+    /// The name of a message in requests. If responses contain it too, the name differs from theirs, because the
+    /// schemas differ.
     pub fn sent(&self, full: &str) -> String {
         let name = self.name(full);
         if self.answered.contains(full) { name + "Input" } else { name }
     }
 }
 
-/// A message and all in it.
+/// Collects a message and all messages inside it.
 fn reach(message: &MessageDescriptor, into: &mut HashSet<String>) {
     if into.insert(message.full_name().to_owned()) {
         for field in message.fields() {

@@ -1,4 +1,4 @@
-//! One route as an OpenAPI operation: its parameters, its body, and what it answers where all is well.
+//! One route as an OpenAPI operation: its parameters, its body, and its successful response.
 
 use prost_reflect::{FieldDescriptor, Kind, MessageDescriptor};
 use serde_json::{Value as Json, json};
@@ -13,7 +13,7 @@ use crate::{
     routes::Route,
 };
 
-/// Messages inside messages that a query may reach, as far as it is told.
+/// The deepest nesting of messages whose fields are documented as query parameters.
 const DEEPEST: usize = 4;
 
 /// The operation of a route.
@@ -51,14 +51,14 @@ pub fn operation<M>(route: &Route<M>, id: String, path: &Path, schemas: &mut Sch
     operation
 }
 
-/// The first sentence, without its full stop.
+/// The first sentence of a comment, without its full stop.
 fn summary(comment: &str) -> String {
     let flat = comment.replace('\n', " ");
     let first = flat.split_once(". ").map_or(flat.as_str(), |(first, _)| first);
     first.trim_end_matches('.').to_owned()
 }
 
-/// Adds a parameter for each field that comes in the query.
+/// Adds a parameter for each field that the query may contain.
 fn query<M>(
     route: &Route<M>,
     message: &MessageDescriptor,
@@ -121,13 +121,13 @@ fn body<M>(route: &Route<M>, input: &MessageDescriptor, schemas: &mut Schemas<'_
     let field = route.binding.body_field();
     if route.binding.takes_anything() {
         let required = field.is_some_and(|field| schemas.is_required(field));
-        // Whatever type it has; but generators of clients know no body of any type.
+        // Any type is accepted, but generators of clients have no type for such a body.
         let content = json!({"application/octet-stream": {"schema": {"type": "string", "format": "binary"}}});
         let about = "Taken as it comes, whatever its `Content-Type`.";
         return Some(json!({"required": required, "description": about, "content": content}));
     }
     let inside = field.map(|field| format!("{}.", field.name())).unwrap_or_default();
-    // Fields at the body's top that the path has already.
+    // Top-level fields of the body that the path already contains.
     let without: Vec<String> = route
         .template
         .variables
@@ -145,7 +145,7 @@ fn body<M>(route: &Route<M>, input: &MessageDescriptor, schemas: &mut Schemas<'_
         Some(message) => schemas.object(&message, Side::Body, Part { without: &without, update }),
         None => field.map(|field| Json::Object(schemas.field(field, Side::Body, true)))?,
     };
-    // Without a body a message is empty; where that is refused, the body must be there.
+    // A request without a body is an empty message. If that is refused, the body is required.
     let required = match field {
         Some(field) => schemas.is_required(field),
         None => schemas.requires_some(&schema),

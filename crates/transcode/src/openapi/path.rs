@@ -1,4 +1,4 @@
-//! A route's path as OpenAPI writes it: `/v1/{name=orders/*}:cancel` is `/v1/orders/{order}:cancel`.
+//! A route's path in OpenAPI's form: `/v1/{name=orders/*}:cancel` is `/v1/orders/{order}:cancel`.
 
 use prost_reflect::FieldDescriptor;
 use serde_json::{Value as Json, json};
@@ -16,9 +16,9 @@ use crate::{
 /// A path and its parameters.
 #[derive(Debug)]
 pub struct Path {
-    /// With parameters in braces.
+    /// The path, with its parameters in braces.
     pub text: String,
-    /// As OpenAPI wants them, in their order.
+    /// OpenAPI's parameter objects, in order.
     pub parameters: Vec<Json>,
 }
 
@@ -64,7 +64,7 @@ impl Path {
         path
     }
 
-    /// The path with its parameters' names left out: two that are the same so are one for OpenAPI.
+    /// The path without the names of its parameters. OpenAPI treats two paths with the same shape as one.
     pub fn shape(&self) -> String {
         let mut shape = String::new();
         let mut inside = false;
@@ -81,7 +81,7 @@ impl Path {
         shape
     }
 
-    /// Takes over the text and names of a path of the same shape.
+    /// Adopts the text and parameter names of a path with the same shape.
     pub fn rename_as(&mut self, text: &str) {
         let names = text.split('{').skip(1).filter_map(|rest| rest.split_once('}')).map(|(name, _)| name);
         for (parameter, name) in self.parameters.iter_mut().zip(names) {
@@ -99,7 +99,7 @@ impl Path {
     }
 }
 
-/// Name and schema of the wildcard of a variable that stands at this place.
+/// Name and schema of the wildcard at this index, as a part of its variable.
 fn wildcard(
     atoms: &[Atom],
     (variable, at): (&Variable, usize),
@@ -119,7 +119,7 @@ fn wildcard(
         (true, "") => field.json_name().to_owned(),
         (true, plural) => plural.strip_suffix('s').unwrap_or(plural).to_owned(),
     };
-    // What the field's own rule says of this segment, where it has as many.
+    // The part of the field's own pattern for this segment, if the pattern has equally many segments.
     let rule = Rules::of(field).pattern();
     let segments: Vec<&str> = rule
         .as_ref()

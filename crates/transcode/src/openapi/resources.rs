@@ -1,4 +1,4 @@
-//! The contract's resources (`google.api.resource`): what their names look like, for paths and examples.
+//! The contract's resources (`google.api.resource`) and the form of their names, for paths and examples.
 
 use std::collections::BTreeMap;
 
@@ -9,18 +9,19 @@ use crate::rules::Rules;
 /// A resource, such as an order.
 #[derive(Debug, Clone, Default)]
 pub struct Resource {
-    /// One of them: `order`.
+    /// The singular of the resource's type, for example `order`.
     pub singular: String,
-    /// What the last part of its names matches, where a rule of the contract says so: `ord_[0-7][0-9a-hjkmnp-tv-z]{25}`.
+    /// The pattern of the last part of the resource's names, if a rule of the contract has one:
+    /// `ord_[0-7][0-9a-hjkmnp-tv-z]{25}`.
     pub id: Option<String>,
 }
 
-/// The resources of a contract, by what their names begin with: `orders`.
+/// The resources of a contract, by the first part of their names, for example `orders`.
 #[derive(Debug, Default)]
 pub struct Resources(BTreeMap<String, Resource>);
 
 impl Resources {
-    /// Reads the options of all messages, and looks for rules about names in those of all fields.
+    /// Reads the options of all messages, and finds patterns of names in the rules of all fields.
     pub fn of(pool: &DescriptorPool) -> Self {
         let mut found = BTreeMap::new();
         if let Some(extension) = pool.get_extension_by_name("google.api.resource") {
@@ -43,7 +44,7 @@ impl Resources {
         this
     }
 
-    /// `^orders/ord_[0-7][0-9a-hjkmnp-tv-z]{25}$` tells the ids of orders.
+    /// Reads the pattern of ids from a pattern of names, such as `^orders/ord_[0-7][0-9a-hjkmnp-tv-z]{25}$`.
     fn learn(&mut self, pattern: &str) {
         let Some((plural, id)) = pattern.strip_prefix('^').and_then(|rest| rest.strip_suffix('$')?.split_once('/'))
         else {
@@ -56,12 +57,12 @@ impl Resources {
         }
     }
 
-    /// The resource whose names begin so.
+    /// The resource whose names begin with this plural.
     pub fn plural(&self, plural: &str) -> Option<&Resource> {
         self.0.get(plural)
     }
 
-    /// What matches the whole name of a resource, by the word for one of them.
+    /// A pattern for the whole name of a resource, found by its singular.
     pub fn name_pattern(&self, singular: &str) -> Option<String> {
         let (plural, resource) = self.0.iter().find(|(_, resource)| resource.singular == singular)?;
         Some(format!("^{plural}/{}$", resource.id.as_ref()?))

@@ -1,4 +1,4 @@
-//! Messages as JSON Schema: as clients send them, and as they are answered.
+//! JSON Schemas of messages, as clients send them and as responses contain them.
 
 use std::collections::{BTreeMap, HashSet};
 
@@ -17,26 +17,26 @@ use super::{
 };
 use crate::rules::Rules;
 
-/// Fields that mean the same in every contract (Google's API Improvement Proposals), with a format for what JSON
-/// Schema has no word for.
+/// Fields that have the same meaning in every contract (Google's API Improvement Proposals), with a format for rules
+/// that JSON Schema cannot express.
 const STANDARD: [(&str, &str); 3] =
     [("page_token", "aip-158-page-token"), ("filter", "aip-160-filter"), ("order_by", "aip-132-order-by")];
 
-/// What of a message a body holds.
+/// The part of a message that a body contains.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct Part<'p> {
-    /// Fields that come elsewhere.
+    /// Fields that are sent in the path or query.
     pub without: &'p [String],
-    /// It is an update: what is not to change need not be there.
+    /// True for an update: fields that are not to change may be omitted.
     pub update: bool,
 }
 
-/// Makes schemas, and keeps those that have a name.
+/// Creates schemas, and collects those that have a name.
 pub struct Schemas<'c> {
     checks: &'c dyn Checks,
-    /// The contract's words.
+    /// The contract's comments.
     pub comments: Comments,
-    /// The document's names.
+    /// The names in the document.
     pub names: Names,
     /// The contract's resources.
     pub resources: Resources,
@@ -44,23 +44,23 @@ pub struct Schemas<'c> {
 }
 
 impl<'c> Schemas<'c> {
-    /// None yet.
+    /// Creates an empty collection.
     pub fn new(pool: &DescriptorPool, checks: &'c dyn Checks, names: Names) -> Self {
         let (comments, resources) = (Comments::of(pool), Resources::of(pool));
         Self { checks, comments, names, resources, named: BTreeMap::new() }
     }
 
-    /// Those with names.
+    /// All schemas that have a name.
     pub fn into_named(self) -> BTreeMap<String, Json> {
         self.named
     }
 
-    /// A reference to a message's schema, which is made if it is not there yet.
+    /// A reference to a message's schema, which is created if it does not exist.
     pub fn reference(&mut self, message: &MessageDescriptor, side: Side) -> Json {
         let full = message.full_name();
         let name = if side == Side::Answer { self.names.name(full) } else { self.names.sent(full) };
         if !self.named.contains_key(&name) {
-            // Holds the place, for a message may contain itself.
+            // Reserves the name, because a message may contain itself.
             self.named.insert(name.clone(), Json::Null);
             let schema = self.object(message, side, Part::default());
             self.named.insert(name.clone(), schema);
@@ -76,7 +76,7 @@ impl<'c> Schemas<'c> {
         for field in message.fields().filter(|field| !part.without.iter().any(|name| name == field.name())) {
             let behavior = Behavior::of(&field);
             let must = match side {
-                // Written always, if only with their default, unless they know that they are not set.
+                // A field in a response is always present, if only with its default, unless it has presence.
                 Side::Answer => !field.supports_presence() && !self.checks.omits_defaults(),
                 _ => {
                     let wanted = behavior.required && (!part.update || behavior.changeable());
@@ -84,7 +84,7 @@ impl<'c> Schemas<'c> {
                     !behavior.output_only && (refused.contains(field.name()) || wanted)
                 }
             };
-            // What the service gives is not looked at in a request: it may look as it was answered.
+            // Requests may contain output-only fields, which the service ignores, in the same form as in a response.
             let side = if behavior.output_only { Side::Answer } else { side };
             let mut schema = self.field(&field, side, must);
             if sent {
@@ -108,7 +108,8 @@ impl<'c> Schemas<'c> {
         if !required.is_empty() {
             schema["required"] = json!(required);
         }
-        // Answers stay open: a field more must not break a client that checks them by the document of today.
+        // Schemas of responses stay open: a new field must not break a client that validates responses by today's
+        // document.
         if sent {
             schema["additionalProperties"] = json!(false);
         }
@@ -123,7 +124,7 @@ impl<'c> Schemas<'c> {
         schema
     }
 
-    /// The schema of a field. `must`: it is there, and not null.
+    /// The schema of a field. `must` is true if the field must be present and not null.
     pub fn field(&mut self, field: &FieldDescriptor, side: Side, must: bool) -> Map<String, Json> {
         let rules = if side == Side::Answer { Rules::default() } else { Rules::of(field) };
         let behavior = Behavior::of(field);
@@ -190,7 +191,7 @@ impl<'c> Schemas<'c> {
         reference.as_object().cloned().unwrap_or_default()
     }
 
-    /// An enum, by the names of its values.
+    /// The schema of an enum, with the names of its values.
     fn enumeration(&self, of: &prost_reflect::EnumDescriptor) -> Json {
         let values = self.comments.values(of);
         let names: Vec<_> = values.iter().map(|(name, _)| name).collect();
@@ -201,8 +202,8 @@ impl<'c> Schemas<'c> {
         let description = text.join("\n\n");
         let mut schema =
             json!({"type": "string", "enum": names, "examples": [example], "description": description.trim()});
-        // Languages without scopes for constants, such as Go, get names that are unique in all of the contract: those
-        // of an enum inside a message are so only in there.
+        // Some languages, such as Go, have no scopes for constants and need names that are unique in the whole
+        // contract. The value names of an enum inside a message are unique only in that message.
         if let Some((holder, _)) = self.names.name(of.full_name()).rsplit_once('.') {
             let names = names.iter().map(|name| format!("{}_{name}", constant(holder)));
             schema["x-enum-varnames"] = names.collect();
@@ -235,25 +236,25 @@ impl<'c> Schemas<'c> {
         map
     }
 
-    /// Whether a request without the field is refused.
+    /// True if a request without the field is refused.
     pub fn is_required(&self, field: &FieldDescriptor) -> bool {
         Behavior::of(field).required || self.refused_when_empty(field.parent_message()).contains(field.name())
     }
 
-    /// Whether a body's schema asks for any field at all.
+    /// True if a body's schema requires any field.
     pub fn requires_some(&self, schema: &Json) -> bool {
         let name = schema["$ref"].as_str().and_then(|reference| reference.rsplit('/').next());
         let schema = name.and_then(|name| self.named.get(name)).unwrap_or(schema);
         schema.get("required").is_some()
     }
 
-    /// What the checks of the contract refuse where it is empty: the names of fields and oneofs.
+    /// The names of the fields and oneofs that the contract's checks refuse if they are empty.
     fn refused_when_empty(&self, message: &MessageDescriptor) -> HashSet<String> {
         self.checks.refused_when_empty(message).into_iter().collect()
     }
 }
 
-/// A name as constants are written: `PlaceOrderRequest.Item` is `PLACE_ORDER_REQUEST_ITEM`.
+/// A name in the form of a constant: `PlaceOrderRequest.Item` becomes `PLACE_ORDER_REQUEST_ITEM`.
 fn constant(name: &str) -> String {
     let mut text = String::with_capacity(name.len() + 8);
     let mut before = '_';
@@ -267,11 +268,11 @@ fn constant(name: &str) -> String {
     text
 }
 
-/// What a field of this name means in every contract, and one that is required.
+/// Adds the meaning of a standard field to its schema, and of a required field.
 fn standard(field: &FieldDescriptor, schema: &mut Map<String, Json>, required: bool) {
     let mut put = |key: &str, value: Json| drop(schema.insert(key.to_owned(), value));
     match field.full_name() {
-        // As their comments have it.
+        // Patterns by the comments of the types.
         "google.type.Money.currency_code" => {
             put("pattern", json!("^[A-Z]{3}$"));
             put("format", json!("iso-4217"));
@@ -303,7 +304,7 @@ fn one_of(fields: &[FieldDescriptor], required: bool) -> Json {
     json!({"oneOf": choices})
 }
 
-/// Lets null through, which means "not set".
+/// Also allows null, which means "not set".
 fn or_null(mut schema: Map<String, Json>) -> Map<String, Json> {
     if let Some(Json::Array(values)) = schema.get_mut("enum") {
         values.push(Json::Null);
@@ -330,29 +331,29 @@ fn or_null(mut schema: Map<String, Json>) -> Map<String, Json> {
     schema
 }
 
-/// What the contract's checks take for an email address: as HTML defines it.
+/// The pattern of the contract's checks for an email address, as HTML defines it.
 const EMAIL: &str = "^[A-Za-z0-9.!#$%&'*+/=?^_`{|}~-]+@[A-Za-z0-9](?:[A-Za-z0-9-]{0,61}[A-Za-z0-9])?\
     (?:\\.[A-Za-z0-9](?:[A-Za-z0-9-]{0,61}[A-Za-z0-9])?)*$";
 
-/// Lets an empty string through, which means "not set" just as well.
+/// Also allows an empty string, which means "not set", too.
 fn or_empty(mut schema: Map<String, Json>) -> Map<String, Json> {
     let mut set = Map::new();
     for key in ["pattern", "format", "minLength", "enum", "const", "anyOf"] {
         set.extend(schema.remove(key).map(|value| (key.to_owned(), value)));
     }
-    // A format that is one pattern: generators of clients make no types of a choice between texts.
+    // Replaces the format by a pattern, because generators of clients make no types of a choice between texts.
     if set.len() == 1 && set.get("format") == Some(&json!("email")) {
         set = Map::from_iter([("pattern".to_owned(), json!(EMAIL))]);
     }
     match set.get("pattern").and_then(Json::as_str) {
-        // Said in the pattern's own words, where there is nothing else to say.
+        // If the schema has only a pattern, the pattern itself allows the empty string.
         Some(pattern) if set.len() == 1 => schema.insert("pattern".to_owned(), json!(format!("^$|{pattern}"))),
         _ => schema.insert("anyOf".to_owned(), json!([{"maxLength": 0}, set])),
     };
     schema
 }
 
-/// A mask names fields of the resource in the same request that can change.
+/// Describes a field mask: it names fields that can change, of the resource in the same request.
 fn mask(checks: &dyn Checks, field: &FieldDescriptor, schema: &mut Map<String, Json>, side: Side) {
     if side == Side::Answer {
         return;
@@ -371,7 +372,7 @@ fn mask(checks: &dyn Checks, field: &FieldDescriptor, schema: &mut Map<String, J
     schema.insert("examples".to_owned(), json!([names.first()]));
 }
 
-/// Adds an example, where one can be told that is right.
+/// Adds an example, if a valid one can be derived.
 fn give_example(schema: &mut Map<String, Json>, rules: &Rules, comment: Option<&str>, name_pattern: Option<&str>) {
     if schema.contains_key("examples") || schema.contains_key("$ref") {
         return;
@@ -388,12 +389,12 @@ fn give_example(schema: &mut Map<String, Json>, rules: &Rules, comment: Option<&
         (_, Some("email")) => json!("ann@example.com"),
         (_, Some("int64" | "uint64" | "int32" | "uint32")) => {
             let limit = |key: &str| schema.get(key).and_then(Json::as_i64);
-            // Small, above zero where that may be.
+            // A small example, above zero if that is allowed.
             let number = 1.clamp(limit("minimum").unwrap_or(1), limit("maximum").unwrap_or(1).max(1));
             if kind.as_deref() == Some("string") { json!(number.to_string()) } else { json!(number) }
         }
         (Some("string"), _) if schema.contains_key("enum") => {
-            // The first one is most often "not given".
+            // The first value usually means "not given".
             let names = schema.get("enum").and_then(Json::as_array).map(Vec::as_slice).unwrap_or_default();
             let given = names.iter().find(|name| name.as_str().is_some_and(|name| !name.ends_with("_UNSPECIFIED")));
             json!(given.or(names.first()))

@@ -1,13 +1,13 @@
-//! Which characters the texts of requests may have, as patterns.
+//! Patterns for the characters that texts in requests may have.
 
 use prost_reflect::{FieldDescriptor, Kind};
 use serde_json::{Map, Value as Json, json};
 
 use super::Checks;
 
-/// What says already which texts there can be, or which characters they have.
+/// Keywords that already limit the texts or their characters.
 const SAID: [&str; 3] = ["pattern", "enum", "const"];
-/// Formats without a place for other characters.
+/// Formats that already exclude invalid characters.
 const FORMATS: [&str; 7] = ["email", "hostname", "ipv4", "ipv6", "uri", "uri-reference", "uuid"];
 
 /// Adds the rule for every text to the schema of a field, of its items, or of its keys and values.
@@ -40,7 +40,7 @@ fn write(schema: &mut Map<String, Json>, pattern: &str) {
         let format = schema.get("format").and_then(Json::as_str).unwrap_or_default();
         SAID.iter().any(|key| schema.contains_key(*key)) || FORMATS.contains(&format)
     };
-    // One that may be empty says so beside what else it may be.
+    // A text that may be empty has its other rules in one of the choices of `anyOf`.
     let choices = schema.get("anyOf").and_then(Json::as_array);
     let in_choice = choices.is_some_and(|choices| choices.iter().filter_map(Json::as_object).any(said));
     if !said(schema) && !in_choice {

@@ -1,5 +1,5 @@
-//! Whether all that a method accepts over REST fits into a request: what has no place in a body must be in the
-//! request's head, which is limited.
+//! Checks that the longest valid REST request of each method can be sent: fields that cannot be in a body must fit into
+//! the request's head, whose size is limited.
 
 use prost_reflect::{FieldDescriptor, Kind, MessageDescriptor};
 use regex_syntax::hir::{Class, Hir, HirKind};
@@ -10,27 +10,28 @@ use crate::{
     rules::Rules,
 };
 
-/// Bytes of a request's head that are left for its headers: a token, cookies, and what browsers and proxies add.
+/// Bytes of a request's head that are reserved for its headers: a token, cookies, and additions of browsers and
+/// proxies.
 pub const FOR_HEADERS: usize = 8 * 1024;
-/// Bytes of the longest address that the `http` crate reads, whatever room the head has.
+/// The longest URI that the `http` crate parses, in bytes, whatever the limit of the head is.
 const LONGEST_ADDRESS: usize = u16::MAX as usize - 1;
 
-/// A method that accepts requests which no client can send.
+/// A method with valid requests that no client can send.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("method {method}: {fault}")]
 pub struct TooLong {
     /// Full name of the method.
     pub method: String,
-    /// Which route, and why.
+    /// The route, and the cause.
     pub fault: String,
 }
 
 impl<M> Routes<M> {
-    /// Checks that each method has a route that takes the longest request which the contract accepts, in a head of so
-    /// many bytes.
+    /// Checks that each method has a route for the longest request that the contract allows, with a head of at most
+    /// this many bytes.
     ///
     /// # Errors
-    /// The first method that has none.
+    /// The first method that has no such route.
     pub fn fit(&self, max_header_bytes: usize) -> Result<(), TooLong> {
         let room = max_header_bytes.saturating_sub(FOR_HEADERS).min(LONGEST_ADDRESS);
         for routes in self.list.chunk_by(|one, other| one.descriptor == other.descriptor) {
@@ -45,7 +46,7 @@ impl<M> Routes<M> {
     }
 }
 
-/// What is wrong with a route that accepts more than fits into so many bytes.
+/// Describes the fault if the longest request of a route has more than `room` bytes.
 fn fault<M>(route: &Route<M>, room: usize) -> Option<String> {
     match longest(route) {
         Ok(bytes) if bytes <= room => None,
@@ -57,7 +58,7 @@ fn fault<M>(route: &Route<M>, room: usize) -> Option<String> {
     }
 }
 
-/// Bytes of the longest address that a route accepts; or the field without a limit.
+/// Bytes of the longest URI of a route; the error is a field without a limit.
 fn longest<M>(route: &Route<M>) -> Result<usize, String> {
     let mut bytes: usize = route
         .template
@@ -86,14 +87,14 @@ fn of_message<M>(
         let dotted = |name: fn(&FieldDescriptor) -> &str| way.iter().map(name).collect::<Vec<_>>().join(".");
         let path = dotted(FieldDescriptor::name);
         let place = route.binding.place(&path);
-        // The query has no form for maps; a path without a wildcard is counted already.
+        // The query has no form for maps. A path without a wildcard is already counted.
         let in_head = match place {
             Place::Path => !is_literal(route, &path),
             Place::Query => !field.is_map(),
             Place::Header | Place::Body => false,
         };
         match field.kind() {
-            // Lists of messages, and types of protobuf that are no text, have no form in an address.
+            // Lists of messages, and protobuf types that are not text, have no form in a URI.
             Kind::Message(inner) if in_head && !is_plain(&inner) => {
                 let written = !field.is_list() && !inner.full_name().starts_with("google.protobuf.");
                 let again = way.iter().rev().skip(1).any(|outer| outer.kind().as_message() == Some(&inner));
@@ -105,7 +106,7 @@ fn of_message<M>(
             }
             kind if in_head => {
                 let rules = Rules::of(&field);
-                // `&name=`.
+                // The bytes of `&name=`.
                 let name = dotted(FieldDescriptor::json_name).len() + 2;
                 let (times, rules) = match field.is_list() {
                     true => (rules.most_items().ok_or_else(|| path.clone())?, rules.inner("items")),
@@ -121,35 +122,35 @@ fn of_message<M>(
     Ok(())
 }
 
-/// Whether the path fixes what a field is: `{parent=services/order}`.
+/// True if the path determines the field's value: `{parent=services/order}`.
 fn is_literal<M>(route: &Route<M>, path: &str) -> bool {
     let variable = route.template.variables.iter().find(|variable| variable.field == path);
     let atoms = variable.and_then(|variable| route.template.atoms.get(variable.start..variable.end));
     atoms.is_some_and(|atoms| atoms.iter().all(|atom| matches!(atom, Atom::Literal(_))))
 }
 
-/// Whether a message is written as a single value.
+/// True if a message is written as a single value.
 fn is_plain(message: &MessageDescriptor) -> bool {
     scalar::is_textual(message) || scalar::wrapped(message).is_some() || message.full_name() == "google.protobuf.Value"
 }
 
-/// Bytes of a value in an address, at most; `None` if nothing limits it.
+/// The most bytes of a value in a URI; `None` if there is no limit.
 fn of_value(field: &FieldDescriptor, kind: &Kind, rules: &Rules) -> Option<usize> {
     Some(match kind {
         Kind::Bool => "false".len(),
         Kind::Int32 | Kind::Sint32 | Kind::Sfixed32 | Kind::Uint32 | Kind::Fixed32 => i32::MIN.to_string().len(),
         Kind::Int64 | Kind::Sint64 | Kind::Sfixed64 | Kind::Uint64 | Kind::Fixed64 => i64::MIN.to_string().len(),
-        // As long as a shortest form gets: `-1.7976931348623157e%2B308`.
+        // The longest shortest form of a double: `-1.7976931348623157e%2B308`.
         Kind::Float | Kind::Double => 27,
         Kind::Enum(of) => of.values().map(|value| value.name().len()).max().unwrap_or_default(),
         Kind::String => of_text(field, rules)?,
-        // Base64, with what of it is escaped.
+        // Base64, with all characters escaped.
         Kind::Bytes => rules.longest()?.div_ceil(3) * 4 * 3,
         Kind::Message(message) => match (message.full_name(), scalar::wrapped(message)) {
             // Nine digits of a fraction and an offset; colons and a plus are escaped.
             ("google.protobuf.Timestamp", _) => 48,
             ("google.protobuf.Duration", _) => 24,
-            // Each field of a resource in the request, with an escaped comma.
+            // Every field of a resource in the request, each with an escaped comma.
             ("google.protobuf.FieldMask", _) => {
                 let others = field.parent_message().fields();
                 let resources = others.filter_map(|other| other.kind().as_message().cloned());
@@ -166,7 +167,8 @@ fn of_value(field: &FieldDescriptor, kind: &Kind, rules: &Rules) -> Option<usize
 
 fn of_text(field: &FieldDescriptor, rules: &Rules) -> Option<usize> {
     let pattern = rules.pattern().and_then(|pattern| regex_syntax::parse(&pattern).ok());
-    // A character takes up to four bytes, each of them three when escaped. A page token is base64 for addresses.
+    // A character has up to four bytes, and each byte has three characters when escaped. A page token is URL-safe
+    // base64.
     let widest = match (&pattern, field.name()) {
         (Some(pattern), _) => widest(pattern),
         (None, "page_token") => 1,
@@ -177,15 +179,15 @@ fn of_text(field: &FieldDescriptor, rules: &Rules) -> Option<usize> {
     by_length.into_iter().chain(by_pattern).min()
 }
 
-/// Bytes of an escaped byte: `%2F`.
+/// The bytes of an escaped byte: `%2F`.
 const ESCAPED: usize = 3;
 
-/// Bytes of a character in an address.
+/// The bytes of a character in a URI.
 fn escaped(character: char) -> usize {
     if character.is_ascii_alphanumeric() || "-._~".contains(character) { 1 } else { character.len_utf8() * ESCAPED }
 }
 
-/// Bytes of the longest text that matches a pattern; `None` if there is no longest.
+/// The bytes of the longest text that matches a pattern; `None` if there is no longest text.
 fn written(hir: &Hir) -> Option<usize> {
     match hir.kind() {
         HirKind::Empty | HirKind::Look(_) => Some(0),
@@ -201,7 +203,7 @@ fn written(hir: &Hir) -> Option<usize> {
     }
 }
 
-/// Bytes of the widest character in any text that matches a pattern.
+/// The bytes of the longest character in any text that matches a pattern.
 fn widest(hir: &Hir) -> usize {
     match hir.kind() {
         HirKind::Empty | HirKind::Look(_) => 0,
@@ -215,7 +217,7 @@ fn widest(hir: &Hir) -> usize {
 
 fn widest_of(class: &Class) -> usize {
     let Class::Unicode(class) = class else { return 4 * ESCAPED };
-    // Beyond ASCII, the last character of a range is its widest.
+    // Beyond ASCII, the last character of a range has the most bytes.
     let of_range = |start: char, end: char| match end.is_ascii() {
         true => (start..=end).map(escaped).max().unwrap_or_default(),
         false => escaped(end),
@@ -246,7 +248,7 @@ mod tests {
         }
     }
 
-    /// The numbers by which the check decides: those of names are exact.
+    /// Checks the numbers that decide whether a route fits. Those of names are exact.
     #[test]
     fn a_route_is_measured() {
         let root = env!("CARGO_MANIFEST_DIR");

@@ -24,21 +24,21 @@ use crate::{
     percent::DecodeError,
 };
 
-/// A REST route: one HTTP method and path template of one RPC. `M` is what the program that serves it has to know of
-/// the RPC, see [`MethodOptions`].
+/// A REST route: one HTTP method and path template of one RPC. `M` is the data of the serving program, see
+/// [`MethodOptions`].
 #[derive(Debug)]
 pub struct Route<M = ()> {
-    /// What the program knows of the RPC.
+    /// The serving program's data of the RPC.
     pub method: M,
     /// The RPC.
     pub descriptor: MethodDescriptor,
     /// Its gRPC path: `/shop.v1.OrderService/GetOrder`.
     pub grpc_path: PathAndQuery,
-    /// Name of the HTTP method; `*` is any.
+    /// Name of the HTTP method; `*` means any.
     pub http_method: String,
-    /// The path.
+    /// The path template.
     pub template: Template,
-    /// How a request becomes a message, and an answer JSON.
+    /// Converts requests to messages and responses to JSON.
     pub binding: Binding,
 }
 
@@ -49,36 +49,37 @@ pub struct Routes<M = ()> {
     list: Vec<Arc<Route<M>>>,
 }
 
-/// A route, and what its path variables captured.
+/// A route, and the values of its path variables.
 #[derive(Debug)]
 pub struct Matched<M = ()> {
     /// The route.
     pub route: Arc<Route<M>>,
-    /// One for each variable of the template, in its order; decoded.
+    /// The decoded value of each variable of the template, in order.
     pub captures: Vec<String>,
 }
 
 /// Why a request has no route.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum Miss {
-    /// The path leads nowhere: 404.
+    /// No route has this path: 404.
     #[error("no method has this path")]
     NotFound,
-    /// The path cannot be read: 400.
+    /// The path is invalid: 400.
     #[error("the path {0}")]
     Path(#[from] DecodeError),
-    /// The path leads somewhere, with other HTTP methods: 405. Holds the `Allow` header: `GET, PATCH, HEAD, OPTIONS`.
+    /// Routes have this path, but with other HTTP methods: 405. Contains the `Allow` header: `GET, PATCH, HEAD,
+    /// OPTIONS`.
     #[error("this path is for {0}")]
     Method(String),
 }
 
-/// A method whose routes cannot be served.
+/// A method with a route that cannot be served.
 #[derive(Debug, thiserror::Error)]
 #[error("method {method}: {fault}")]
 pub struct RouteError {
     /// Full name of the RPC.
     pub method: String,
-    /// What is wrong with its route.
+    /// What is wrong with the route.
     #[source]
     pub fault: Box<RouteFault>,
 }
@@ -86,36 +87,36 @@ pub struct RouteError {
 /// What is wrong with a route.
 #[derive(Debug, thiserror::Error)]
 pub enum RouteFault {
-    /// The path.
+    /// The path template is invalid.
     #[error(transparent)]
     Template(#[from] TemplateError),
-    /// The variables, `body` or `response_body`.
+    /// The variables, `body` or `response_body` are invalid.
     #[error("{template}: {source}")]
     Binding {
         /// The path.
         template: String,
-        /// What is wrong.
+        /// The cause.
         #[source]
         source: BindingError,
     },
-    /// No path, or no HTTP method that is one.
+    /// The path is missing, or the HTTP method is missing or invalid.
     #[error("its google.api.http rule names no HTTP method and path")]
     Pattern,
-    /// What [`MethodOptions`] found.
+    /// [`MethodOptions`] refused the method.
     #[error("{0}")]
     Options(String),
-    /// Bindings inside additional bindings.
+    /// Additional bindings contain further bindings.
     #[error("its additional_bindings have additional_bindings of their own, which google.api.http does not allow")]
     Nested,
-    /// The program has the path for something of its own.
+    /// The program uses the path itself.
     #[error("`{0}` is a page of the gateway's own: give the method another path")]
     Taken(String),
     /// Another RPC has the same route.
     #[error("`{route}` is the same route as `{other_route}` of {other}: change one of them")]
     Clash {
-        /// This one.
+        /// This route.
         route: String,
-        /// The other one.
+        /// The other route.
         other_route: String,
         /// Full name of the RPC that has it.
         other: String,
@@ -129,7 +130,7 @@ impl<M> Default for Routes<M> {
 }
 
 impl<M> Routes<M> {
-    /// The routes of all methods that have a `google.api.http` rule, in the order of their gRPC paths.
+    /// The routes of all methods with a `google.api.http` rule, sorted by gRPC path.
     ///
     /// # Errors
     /// The first route that cannot be served.
@@ -138,7 +139,7 @@ impl<M> Routes<M> {
         skipped.into_iter().next().map_or(Ok(routes), Err)
     }
 
-    /// The same without the routes that cannot be served, which come back as errors.
+    /// Like [`Self::of`], but skips the routes that cannot be served, and returns their errors.
     pub fn leniently(pool: &DescriptorPool, options: &impl MethodOptions<Method = M>) -> (Self, Vec<RouteError>) {
         let mut methods: Vec<_> = pool.services().flat_map(|service| service.methods().collect::<Vec<_>>()).collect();
         methods.sort_by_key(grpc_path);
@@ -147,7 +148,7 @@ impl<M> Routes<M> {
         (routes, skipped)
     }
 
-    /// Adds the routes of one method. Gives what of it cannot be served.
+    /// Adds the routes of one method. Returns the errors of those that cannot be served.
     fn add(&mut self, descriptor: &MethodDescriptor, options: &impl MethodOptions<Method = M>) -> Vec<RouteError> {
         let Some(rule) = HttpRule::of(descriptor) else { return Vec::new() };
         let mut skipped = Vec::new();
@@ -198,22 +199,22 @@ impl<M> Routes<M> {
         Ok(())
     }
 
-    /// Every route; those of one RPC stand together.
+    /// All routes; those of one RPC are consecutive.
     pub fn iter(&self) -> impl Iterator<Item = &Arc<Route<M>>> {
         self.list.iter()
     }
 
-    /// A route that a path leads to, whatever the HTTP method.
+    /// A route with this path, whatever its HTTP method.
     pub fn at(&self, path: &str) -> Option<&Arc<Route<M>>> {
         let found = self.trie.find(path)?;
         let method = found.methods().next().and_then(|name| HttpMethod::from_bytes(name.as_bytes()).ok());
         method.and_then(|method| found.method(&method)).or_else(|| found.any())
     }
 
-    /// The route of a request. HEAD finds what GET finds. `path` comes as it was sent, without the query.
+    /// The route of a request. HEAD finds the routes of GET. `path` is still encoded, without the query.
     ///
     /// # Errors
-    /// Why there is none.
+    /// Why there is no route.
     pub fn find(&self, method: &HttpMethod, path: &str) -> Result<Matched<M>, Miss> {
         let found = self.trie.find(path).ok_or(Miss::NotFound)?;
         let get = if *method == HttpMethod::HEAD { found.method(&HttpMethod::GET) } else { None };
@@ -234,7 +235,7 @@ fn grpc_path(descriptor: &MethodDescriptor) -> String {
     format!("/{}/{}", descriptor.parent_service().full_name(), descriptor.name())
 }
 
-/// As in logs: `GET /v1/{name=orders/*}`.
+/// Written as in logs: `GET /v1/{name=orders/*}`.
 impl<M> std::fmt::Display for Route<M> {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         write!(f, "{} {}", self.http_method, self.template.text)

@@ -1,41 +1,41 @@
-//! What a method says of itself in its options: its `google.api.http` rule, which is read here, and what the program
-//! that serves it has to know beyond that.
+//! The options of a method: its `google.api.http` rule, which is read here, and further options that the serving
+//! program reads.
 
 use prost_reflect::{DynamicMessage, MethodDescriptor, Value};
 
 use crate::message::{HeaderField, lenient::Leniency};
 
-/// What the program that serves routes knows of a method beyond its types and its `google.api.http` rule. A program
-/// that knows nothing takes [`NoOptions`].
+/// Gives the routes what the serving program knows of a method, beyond its types and its `google.api.http` rule. A
+/// program without such knowledge uses [`NoOptions`].
 pub trait MethodOptions {
-    /// What each route of a method carries, for example its access rule.
+    /// The data that each route of a method carries, for example its access rule.
     type Method;
 
-    /// What the routes of this method carry; `None` for a method that clients may never call: it has no routes.
+    /// The data of this method's routes. `None` if clients may never call the method: then it has no routes.
     ///
     /// # Errors
-    /// Options that cannot be served, in words that say which option and what would be right.
+    /// If the options are invalid: which option, and what would be right.
     fn method(&self, descriptor: &MethodDescriptor) -> Result<Option<Self::Method>, String>;
 
-    /// The headers of a request that fill fields of its message. Such a field cannot come in the query.
+    /// The request headers that fill fields of the message. Such a field cannot come in the query.
     fn headers(&self, method: &Self::Method) -> Vec<HeaderField> {
         let _ = method;
         Vec::new()
     }
 
-    /// Whether a path is the program's own, so that no route may have it.
+    /// True if the program uses the path itself, so that no route may have it.
     fn is_taken(&self, path: &str) -> bool {
         let _ = path;
         false
     }
 
-    /// Which rules of requests and answers are relaxed.
+    /// The rules of requests and responses that are relaxed.
     fn leniency(&self) -> Leniency {
         Leniency::default()
     }
 }
 
-/// Methods without options: all of them have routes, and the routes carry nothing.
+/// No options: all methods have routes, and the routes carry no data.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct NoOptions;
 
@@ -58,7 +58,7 @@ pub(super) struct HttpRule {
 }
 
 impl HttpRule {
-    /// The rule of a method, where it has one.
+    /// The rule of a method, if it has one.
     pub fn of(descriptor: &MethodDescriptor) -> Option<Self> {
         let extension = descriptor.parent_pool().get_extension_by_name("google.api.http")?;
         let options = descriptor.options();

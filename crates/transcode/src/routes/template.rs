@@ -7,66 +7,66 @@ use crate::percent::{self, DecodeError, Mode};
 /// A template such as `/v1/{name=orders/*}:cancel`.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Template {
-    /// The template as written: the name of the route in logs and metrics.
+    /// The template as written, which is the route's name in logs and metrics.
     pub text: String,
-    /// What each path segment must be.
+    /// The pattern of each path segment.
     pub atoms: Vec<Atom>,
-    /// Which segments go into which field.
+    /// The segments of each variable, and its field.
     pub variables: Vec<Variable>,
-    /// What follows the last `:`.
+    /// The text after the last `:`.
     pub verb: Option<String>,
 }
 
-/// What a path segment must be.
+/// The pattern of a path segment.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Atom {
     /// Exactly this text, decoded.
     Literal(String),
     /// `*`: any one segment that is not empty.
     Single,
-    /// `**`: all that is left, be it nothing.
+    /// `**`: all remaining segments, or none.
     Rest,
 }
 
-/// A run of segments that goes into a field.
+/// A range of segments that sets a field.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Variable {
     /// Dotted path of the field.
     pub field: String,
-    /// Index of its first atom.
+    /// Index of the variable's first atom.
     pub start: usize,
-    /// Index behind its last atom.
+    /// Index after the variable's last atom.
     pub end: usize,
 }
 
-/// A template that cannot be used.
+/// Why a template is invalid.
 #[derive(Debug, thiserror::Error)]
 pub enum TemplateError {
-    /// Not a template.
+    /// The syntax is invalid.
     #[error("`{template}` is not a path template")]
     Syntax {
-        /// As written.
+        /// The template, as written.
         template: String,
-        /// What is wrong.
+        /// The cause.
         #[source]
         source: ParseError,
     },
-    /// A literal that cannot be decoded.
+    /// A literal cannot be decoded.
     #[error("the literal `{literal}` {source}")]
     Literal {
-        /// As written.
+        /// The literal, as written.
         literal: String,
-        /// What is wrong.
+        /// The cause.
         #[source]
         source: DecodeError,
     },
 }
 
 impl Template {
-    /// Reads a template as `google.api.http` defines it.
+    /// Parses a template as `google.api.http` defines it.
     ///
     /// # Errors
-    /// What keeps it from being one.
+    /// Why the template is invalid.
     pub fn parse(text: &str) -> Result<Self, TemplateError> {
         let parsed = PathTemplate::parse(text, Grammar::default())
             .map_err(|source| TemplateError::Syntax { template: text.to_owned(), source })?;
@@ -88,10 +88,10 @@ impl Template {
         Ok(Self { text: text.to_owned(), atoms, variables, verb })
     }
 
-    /// The text that each variable captures from a path that matched: the decoded segments, joined by `/`.
+    /// The value of each variable in a path that matched: the decoded segments, joined by `/`.
     ///
     /// # Errors
-    /// The path is not UTF-8, or has a broken escape.
+    /// If the path is not UTF-8, or has an invalid escape.
     pub fn captures(&self, segments: &[&str]) -> Result<Vec<String>, DecodeError> {
         self.variables
             .iter()
@@ -100,7 +100,8 @@ impl Template {
                     self.atoms.get(variable.start..variable.end).is_some_and(|atoms| atoms.contains(&Atom::Rest));
                 let end = if rest { segments.len() } else { variable.end };
                 let own = segments.get(variable.start..end).unwrap_or_default();
-                // `{x}` and `{x=*}` are decoded whole; of longer ones `%2F` stays, or it would look like a `/`.
+                // `{x}` and `{x=*}` are decoded completely. In longer variables `%2F` stays encoded; otherwise it would
+                // look like a `/`.
                 let single = variable.end - variable.start == 1 && !rest;
                 let mode = if single { Mode::Segment } else { Mode::SegmentOfMany };
                 let decoded: Result<Vec<_>, _> = own.iter().map(|segment| percent::decode(segment, mode)).collect();
@@ -115,7 +116,7 @@ fn atom(segment: &Segment<'_>) -> Result<Atom, TemplateError> {
         Segment::Single => Ok(Atom::Single),
         Segment::Rest => Ok(Atom::Rest),
         Segment::Literal(text) => literal(text).map(Atom::Literal),
-        // The strict grammar has no other; a variable inside a variable is refused by the parser.
+        // The strict grammar has no other segments, and the parser refuses a variable inside a variable.
         other => literal(&format!("{other:?}")).map(Atom::Literal),
     }
 }

@@ -1,4 +1,5 @@
-//! Finds the route of a path: literal segments win over `*`, `*` over `**`, a matching `:verb` over none.
+//! Finds the route of a path. Literal segments have precedence over `*`, `*` over `**`, and a matching `:verb` over
+//! none.
 
 use std::collections::{BTreeMap, HashMap};
 
@@ -7,7 +8,7 @@ use http::Method;
 use super::template::{Atom, Template};
 use crate::percent::{self, Mode};
 
-/// Templates by their segments. `T` is what a route leads to.
+/// Templates, sorted by their segments. `T` is the type of a route.
 #[derive(Debug)]
 pub struct Trie<T> {
     root: Node<T>,
@@ -17,7 +18,7 @@ pub struct Trie<T> {
 struct Node<T> {
     literals: HashMap<String, Node<T>>,
     single: Option<Box<Node<T>>>,
-    /// Routes whose last atom is `**`, here.
+    /// Routes that continue here with `**` as the last atom.
     rest: Leaves<T>,
     /// Routes that end here.
     ends: Leaves<T>,
@@ -39,7 +40,7 @@ impl<T> Default for Trie<T> {
     }
 }
 
-/// What a path leads to: a place with a route for each of some HTTP methods.
+/// The routes of a path, one for each of some HTTP methods.
 #[derive(Debug)]
 pub struct Found<'t, 'p, T> {
     leaf: &'t Leaf<T>,
@@ -48,12 +49,12 @@ pub struct Found<'t, 'p, T> {
 }
 
 impl<'t, T> Found<'t, '_, T> {
-    /// The route of an HTTP method.
+    /// The route for an HTTP method.
     pub fn method(&self, method: &Method) -> Option<&'t T> {
         self.leaf.get(method.as_str())
     }
 
-    /// The route of any HTTP method that has none of its own (`custom: {kind: "*"}`).
+    /// The route for all HTTP methods without a route of their own (`custom: {kind: "*"}`).
     pub fn any(&self) -> Option<&'t T> {
         self.leaf.get("*")
     }
@@ -65,7 +66,7 @@ impl<'t, T> Found<'t, '_, T> {
 }
 
 impl<T> Trie<T> {
-    /// Adds a route. Hands back the one that is already there, where there is one.
+    /// Adds a route. If the place already has one, returns that one.
     pub fn insert(&mut self, method: &Method, template: &Template, route: T) -> Option<&T> {
         let mut node = &mut self.root;
         let mut rest = false;
@@ -73,7 +74,7 @@ impl<T> Trie<T> {
             match atom {
                 Atom::Literal(text) => node = node.literals.entry(text.clone()).or_default(),
                 Atom::Single => node = node.single.get_or_insert_with(Box::default),
-                // The template's parser made sure that it is the last.
+                // The template's parser ensures that it is the last atom.
                 Atom::Rest => rest = true,
             }
         }
@@ -88,7 +89,7 @@ impl<T> Trie<T> {
         }
     }
 
-    /// The most specific place that a path (without its query) leads to.
+    /// The most specific routes of a path (without its query).
     pub fn find<'p>(&self, path: &'p str) -> Option<Found<'_, 'p, T>> {
         let path = path.strip_prefix('/')?;
         let segments: Vec<&str> = if path.is_empty() { Vec::new() } else { path.split('/').collect() };
@@ -109,7 +110,7 @@ impl<T> Trie<T> {
 }
 
 impl<T> Node<T> {
-    /// Visits each node once at most, since a node stands at one depth.
+    /// Visits each node at most once, because a node has one depth.
     fn find(&self, segments: &[&str], verb: &Option<String>) -> Option<&Leaf<T>> {
         let Some((first, others)) = segments.split_first() else {
             return self.ends.get(verb).or_else(|| self.rest.get(verb));
@@ -161,7 +162,7 @@ mod tests {
         assert_eq!(get("/v1/users/m%65"), Some("/v1/users/me"));
         assert_eq!(get("/v1/users/usr_1"), Some("/v1/{name=users/*}"));
         assert_eq!(get("/v1/users"), Some("/v1/users"));
-        // Goes back from the literal `users` to the wildcard that has the rest of the path.
+        // The search backtracks from the literal `users` to the wildcard that has the rest of the path.
         assert_eq!(get("/v1/users/x/y"), Some("/v1/{a}/x/y"));
         assert_eq!(get("/v1/a/b/c/d"), Some("/v1/{path=**}"));
         assert_eq!(get("/v1"), Some("/v1/{path=**}"));
@@ -170,9 +171,9 @@ mod tests {
         let post = |path| find(&trie, Method::POST, path);
         assert_eq!(post("/v1/users:register"), Some("/v1/users:register"));
         assert_eq!(post("/v1/users/usr_1:setRoles"), Some("/v1/{name=users/*}:setRoles"));
-        // A path with a verb that no route has is a path without one.
+        // A verb that no route has is part of the last segment.
         assert_eq!(get("/v1/users/usr_1:other"), Some("/v1/{name=users/*}"));
-        // A place that is there without this method: 405, not another place.
+        // The most specific path has no such method: the answer is 405, not another route.
         let found = trie.find("/v1/users/usr_1:setRoles").unwrap();
         assert_eq!(found.methods().collect::<Vec<_>>(), ["POST"]);
         assert_eq!(trie.find("/v1/users/usr_1").unwrap().methods().collect::<Vec<_>>(), ["GET", "PATCH"]);

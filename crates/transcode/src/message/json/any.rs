@@ -1,4 +1,4 @@
-//! `Any`: a message of a type that stands beside its fields, as `@type`.
+//! `Any`: a message whose type is given by `@type`, beside its fields.
 
 use std::{borrow::Cow, vec};
 
@@ -10,19 +10,20 @@ use serde_json::value::RawValue;
 use super::{Read, Seed, Shape, Slot, skip, unknown_field};
 use crate::message::scalar;
 
-/// What a message in an `Any` counts for, of the depth that messages may have. `@type` may come last, so each level may
-/// have what is inside read once more.
+/// The number of nesting levels that a message in an `Any` counts for. `@type` may come last, so each level may cause
+/// its content to be read once more.
 const LEVELS: usize = 8;
 
 pub(super) const TYPE: &str = "@type";
 const UNKNOWN: &str = "must be an object with an `@type` of this API";
 
-/// The part of a type's URL that names the type.
+/// The type's name in a type URL.
 pub fn type_name(url: &str) -> Option<&str> {
     url.rsplit_once('/').map(|(_, name)| name)
 }
 
-/// Whether a type's JSON is in an `Any` as `value`, as it is no object, or one of its own kind.
+/// True if the type's JSON is the member `value` of an `Any`, because it is not an object, or is an object of a special
+/// form.
 pub fn stands_as_value(message: &MessageDescriptor) -> bool {
     scalar::is_textual(message)
         || scalar::wrapped(message).is_some()
@@ -37,7 +38,7 @@ pub fn stands_as_value(message: &MessageDescriptor) -> bool {
 }
 
 impl Seed<'_, '_> {
-    /// An object as an `Any`. `{}` is one that holds nothing.
+    /// Reads an object into an `Any`. `{}` is an empty `Any`.
     pub(super) fn any<'de, A: MapAccess<'de>>(mut self, any: &MessageDescriptor, mut map: A) -> Result<Read, A::Error> {
         if self.is_too_deep() {
             return skip(map);
@@ -74,7 +75,7 @@ impl Seed<'_, '_> {
         Ok(Read::Value(Value::Message(made)))
     }
 
-    /// The message that the object holds as `value`.
+    /// Reads the message in the member `value` of the object.
     fn in_value<'de, A: MapAccess<'de>>(self, payload: &MessageDescriptor, mut map: A) -> Result<Read, A::Error> {
         let path = self.slot.path.field("value");
         let mut read = None;
@@ -107,10 +108,10 @@ impl Seed<'_, '_> {
     }
 }
 
-/// The entries of an object but its `@type`: those that stood before it, then those behind it.
+/// The members of an object without its `@type`: first those before it, then those after it.
 struct Rest<'de, A> {
     before: vec::IntoIter<(String, &'de RawValue)>,
-    /// That of the key that was read last, where it stood before `@type`.
+    /// The value of the last key, if it was before `@type`.
     value: Option<&'de RawValue>,
     map: A,
 }

@@ -1,11 +1,11 @@
-//! `Struct`, `ListValue` and `Value`: any JSON, kept as messages.
+//! `Struct`, `ListValue` and `Value`: any JSON, stored as messages.
 
 use prost_reflect::{DynamicMessage, Kind, MessageDescriptor, Value};
 use serde::de::{IgnoredAny, MapAccess, SeqAccess, Visitor};
 
 use super::{Read, Seed, Shape, Slot, skip};
 
-/// The type of a place for a `google.protobuf.Value`.
+/// The message type, if the slot holds a `google.protobuf.Value`.
 pub(super) fn value_type<'a>(slot: &Slot<'a>) -> Option<&'a MessageDescriptor> {
     match slot.kind {
         Kind::Message(message) if slot.shape == Shape::One && message.full_name() == "google.protobuf.Value" => {
@@ -15,7 +15,7 @@ pub(super) fn value_type<'a>(slot: &Slot<'a>) -> Option<&'a MessageDescriptor> {
     }
 }
 
-/// A `google.protobuf.Value` that is this.
+/// Wraps a value in a `google.protobuf.Value`.
 pub(super) fn value(message: &MessageDescriptor, field: &str, value: Value) -> Read {
     let mut made = DynamicMessage::new(message.clone());
     made.set_field_by_name(field, value);
@@ -23,7 +23,7 @@ pub(super) fn value(message: &MessageDescriptor, field: &str, value: Value) -> R
 }
 
 impl Seed<'_, '_> {
-    /// An array as a `ListValue`, or as a `Value` that is one.
+    /// Reads an array into a `ListValue`, or into a `Value` that holds one.
     pub(super) fn array<'de, A: SeqAccess<'de>>(
         mut self,
         message: &MessageDescriptor,
@@ -36,7 +36,7 @@ impl Seed<'_, '_> {
         self.filled(message, "list_value", "values", Shape::List, |seed| seed.visit_seq(list))
     }
 
-    /// An object as a `Struct`, or as a `Value` that is one.
+    /// Reads an object into a `Struct`, or into a `Value` that holds one.
     pub(super) fn dynamic_object<'de, A: MapAccess<'de>>(
         mut self,
         message: &MessageDescriptor,
@@ -48,7 +48,7 @@ impl Seed<'_, '_> {
         self.filled(message, "struct_value", "fields", Shape::Map, |seed| seed.visit_map(map))
     }
 
-    /// Has the one field filled that a `Struct` or a `ListValue` has; `choice` is what a `Value` calls such a message.
+    /// Fills the only field of a `Struct` or a `ListValue`. `choice` is the name of that message's field in a `Value`.
     fn filled<E>(
         self,
         message: &MessageDescriptor,
@@ -60,7 +60,7 @@ impl Seed<'_, '_> {
         let chosen = message.get_field_by_name(choice).map(|field| field.kind());
         let inner = chosen.as_ref().and_then(Kind::as_message).unwrap_or(message);
         let Some(field) = inner.get_field_by_name(field) else { return Ok(self.wrong()) };
-        // A value is a message around the list, which is another.
+        // A `Value` is a message around the list, which is also a message.
         let depth = self.slot.depth + if chosen.is_some() { 2 } else { 1 };
         let slot = Slot { kind: &field.kind(), shape, path: self.slot.path, depth };
         let Read::Value(content) = read(Seed { slot, found: self.found })? else { return Ok(Read::Wrong) };
