@@ -1,5 +1,5 @@
-//! Serves a service that has a database: what it needs to start, which tasks run beside its server,
-//! and in which order everything stops.
+//! Serves a service that has a database: what it needs to start, which tasks run beside its server, and in which order
+//! everything stops.
 //!
 //! A service's `serve` creates the parts of the service. It ends in the same way in each service:
 //!

@@ -92,7 +92,7 @@ impl<F> Worker<F> {
             match outcome {
                 Ok(Ok(answers)) if answers.len() == jobs.len() => {
                     for (job, answer) in jobs.into_iter().zip(answers) {
-                        // A caller that has left needs no answer.
+                        // Sending fails if the caller has stopped waiting. Then nobody needs the answer.
                         let _ = job.reply.send(answer.map_err(SubmitError::Failed));
                     }
                 }
@@ -121,7 +121,7 @@ impl<F> Worker<F> {
 
 fn tell<Req, Res, E: Clone>(jobs: Vec<Job<Req, Res, E>>, error: &SubmitError<E>) {
     for job in jobs {
-        // A caller that has left needs no answer.
+        // Sending fails if the caller has stopped waiting. Then nobody needs the answer.
         let _ = job.reply.send(Err(error.clone()));
     }
 }

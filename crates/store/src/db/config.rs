@@ -127,7 +127,7 @@ impl Config {
     /// Checks the settings of `database` in a service's section.
     ///
     /// # Errors
-    /// Names the setting that is wrong, and what would be right.
+    /// If a setting is wrong: names it, and says what would be right.
     pub fn check(&self, checks: Checks<'_>) -> Result<(), ConfigError> {
         self.engine().map(drop).map_err(|error| checks.fault("database.url", error.to_string()))
     }

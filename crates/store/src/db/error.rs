@@ -49,7 +49,7 @@ pub enum DbError {
         /// A migration that the database has.
         found: String,
     },
-    /// Anything else: a bug.
+    /// Any other error, which is a bug.
     #[error("query failed")]
     Query(#[source] Diesel),
 }

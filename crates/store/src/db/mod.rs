@@ -34,7 +34,7 @@
 //! `read!`, `snapshot!`, `write!` and `single!` take the database and a body that looks like a closure: `|conn, q|
 //! body`. In it `conn` is a `&mut Conn` of the engine in use, and `q` is `postgres::queries` or `sqlite::queries`:
 //! modules of these names must be in scope at the macro. The body may `.await`, use `?` and `return`, and is
-//! of type `Result<T, E>` with `E:` [`Failure`]; that is the macro's type too. If the compiler cannot tell the type,
+//! of type `Result<T, E>` with `E:` [`Failure`]; that is the macro's type too. If the compiler cannot infer it,
 //! write it: `|conn, q| -> Result<Order, StoreError> { … }`.
 //!
 //! | | transaction | runs on |
@@ -46,12 +46,12 @@
 //!
 //! **A body may run again.** On PostgreSQL a run that collides with another one (SQLSTATE `40001`, `40P01`, in a
 //! statement or at `COMMIT`) is rolled back and retried after a random pause, up to [`Attempts::MAX`] tries. A run
-//! whose connection is lost before `COMMIT` is retried on another connection, [`Attempts::MAX_LOST`] times. So is a run that
-//! finds its server read-only (`25006`, after a failover) or its prepared statements outdated (`0A000`, after a
+//! whose connection is lost before `COMMIT` is retried on another connection, [`Attempts::MAX_LOST`] times. So is a run
+//! that finds its server read-only (`25006`, after a failover) or its prepared statements outdated (`0A000`, after a
 //! migration); earlier connections are not used again. After the last try it fails with [`DbError::Conflict`] or
-//! [`DbError::Unavailable`]. So a body changes nothing but the database, calls no other service, and gives values away
-//! by clone. A `COMMIT` whose answer is lost is not retried, nor is a `single!` statement: it may have taken effect, and
-//! only the caller knows how to find out.
+//! [`DbError::Unavailable`]. So a body must change nothing but the database, must not call other services, and must
+//! clone the values that it passes on. A `COMMIT` whose answer is lost is not retried, nor is a `single!` statement: it
+//! may have taken effect, and only the caller knows how to find out.
 //!
 //! **A failed statement ends its transaction**: PostgreSQL accepts no other, so return the error with `?`. A body that
 //! ignores it and returns `Ok` fails at its end. If a failure is expected, write `ON CONFLICT DO NOTHING`, or put

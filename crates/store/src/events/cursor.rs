@@ -12,7 +12,7 @@ use souk_common::{error::Problem, ids::EventId};
 
 use super::WatchError;
 
-/// The cursor of a stream that begins with the oldest event that is kept.
+/// The cursor of a stream that begins with the oldest stored event.
 pub(super) const START: &str = "start";
 
 /// A place in a log: right after an event.

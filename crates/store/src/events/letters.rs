@@ -2,7 +2,7 @@
 //!
 //! Later events of the same subject are set aside behind them, without a try, because a reader processes each subject's
 //! events in order. An operator fixes the cause and requeues all events of a subject, or drops one. An unreachable
-//! database or bus makes no dead letters: a reader waits for it.
+//! database or bus causes no dead letters: a reader waits until it is reachable again.
 
 use std::{collections::HashSet, sync::Arc, time::Instant};
 

@@ -97,7 +97,7 @@ impl Settings {
     /// Checks the settings of `events` in a service's section.
     ///
     /// # Errors
-    /// Names the setting that is wrong, and what would be right.
+    /// If a setting is wrong: names it, and says what would be right.
     pub fn check(&self, checks: Checks<'_>) -> Result<(), ConfigError> {
         checks.require(self.retention >= Duration::from_secs(3600), "events.retention", "must be 1h or more")?;
         let poll = Duration::from_millis(10)..=Duration::from_secs(60);

@@ -74,7 +74,7 @@ impl Settings {
     /// Reads the section `[events]`.
     ///
     /// # Errors
-    /// Names the setting that is wrong, and what would be right.
+    /// If a setting is wrong: names it, and says what would be right.
     pub fn from_settings(settings: &config::Settings) -> Result<Self, ConfigError> {
         let own: Self = settings.section("events")?;
         own.nats_tls

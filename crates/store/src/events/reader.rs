@@ -12,7 +12,7 @@ use crate::db::{self, DbError};
 pub struct Checkpoint {
     /// The reader's name, for example `webhooks`.
     pub reader: &'static str,
-    /// The service whose log it is.
+    /// The service that the log belongs to.
     pub source: &'static str,
     /// The position of the last event that it processed.
     pub position: i64,
@@ -35,7 +35,7 @@ pub enum Stuck {
     Event {
         /// The position of the event.
         position: i64,
-        /// What is wrong with it.
+        /// Why it fails.
         why: String,
     },
 }

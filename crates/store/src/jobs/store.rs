@@ -1,4 +1,4 @@
-//! The table `jobs`: read by every replica, written by those that hold leases or ran something.
+//! The table `jobs`: read by every replica, written by replicas that hold leases or have run a job.
 #![allow(clippy::duplicate_mod, reason = "the queries are compiled once for each engine")]
 
 mod postgres;

@@ -145,7 +145,7 @@ impl Seed<'_, '_> {
         }
     }
 
-    /// Reads a JSON value as text if a number is expected.
+    /// Reads the raw text of a JSON value into a slot that takes a number.
     fn number(self, text: &str) -> Result<Read, serde_json::Error> {
         match text.as_bytes().first() {
             Some(b'"') => {

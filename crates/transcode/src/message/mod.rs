@@ -254,7 +254,7 @@ impl Binding {
         Ok((self.renderer.render(answer)?.into(), None))
     }
 
-    /// Whether the method takes a body.
+    /// True if the method takes a body.
     pub fn takes_body(&self) -> bool {
         !matches!(self.body, Body::None)
     }

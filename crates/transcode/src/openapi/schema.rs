@@ -241,7 +241,7 @@ impl<'c> Schemas<'c> {
         Behavior::of(field).required || self.refused_when_empty(field.parent_message()).contains(field.name())
     }
 
-    /// True if a body's schema requires any field.
+    /// True if a body's schema has a required field.
     pub fn requires_some(&self, schema: &Json) -> bool {
         let name = schema["$ref"].as_str().and_then(|reference| reference.rsplit('/').next());
         let schema = name.and_then(|name| self.named.get(name)).unwrap_or(schema);
