@@ -3,7 +3,7 @@
 use http::{HeaderMap, header};
 use souk_common::error::{Problem, Reason};
 
-/// The media ranges of a request. Parameters other than `q` are not told apart: no answer here has any.
+/// The media ranges of a request. Parameters other than `q` are ignored: no response here has any.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Accept(Vec<Range>);
 
@@ -16,19 +16,17 @@ struct Range {
     quality: f32,
 }
 
-/// The weight of a media type: its quality from 0 (not accepted) to 1, and how specific the matching
-/// range is.
+/// The weight of a media type: its quality from 0 (not accepted) to 1, and the specificity of the matching range.
 #[derive(Debug, Clone, Copy, PartialEq, PartialOrd)]
 pub struct Weight {
-    /// 0 to 1.
+    /// Quality from 0 to 1.
     pub quality: f32,
-    /// 2: by name, 1: by its type alone, 0: with everything else.
+    /// Specificity of the match: 2 for type and subtype, 1 for the type only, 0 for `*/*`.
     pub exactness: u8,
 }
 
 impl Accept {
-    /// Reads the headers. Invalid media ranges are ignored; without a valid one, everything is
-    /// accepted.
+    /// Reads the headers. Invalid media ranges are ignored. Without a valid one, everything is accepted.
     pub fn of(headers: &HeaderMap) -> Self {
         let values = headers.get_all(header::ACCEPT).iter().filter_map(|value| value.to_str().ok());
         Self(values.flat_map(|value| value.split(',')).filter_map(Range::parse).collect())
@@ -48,7 +46,7 @@ impl Accept {
         best.unwrap_or(Weight { quality: 0.0, exactness: 0 })
     }
 
-    /// The offered media type with the highest weight; the earlier one if two are equal.
+    /// Returns the offered media type with the highest weight, or the first of several equal ones.
     ///
     /// # Errors
     /// `NOT_ACCEPTABLE` if none is accepted.
@@ -94,7 +92,7 @@ impl Range {
     }
 }
 
-/// Whether a request names a coding as accepted (RFC 9110, 12.5.3).
+/// True if `Accept-Encoding` names a coding as accepted (RFC 9110, 12.5.3).
 pub fn names_coding(headers: &HeaderMap, wanted: &str) -> bool {
     let values = headers.get_all(header::ACCEPT_ENCODING).iter().filter_map(|value| value.to_str().ok());
     let codings = values.flat_map(|value| value.split(','));

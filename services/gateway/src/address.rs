@@ -6,14 +6,14 @@ use http::{HeaderMap, HeaderName, header};
 use ipnet::IpNet;
 use serde::{Deserialize, Deserializer, de::Error};
 
-/// A network of proxies: `10.0.0.0/8`, or one address.
+/// A network of proxies, such as `10.0.0.0/8`, or a single address.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Network(IpNet);
 
 /// Reads a list of networks.
 ///
 /// # Errors
-/// Names the one that is none. The list is read as a whole, so that the error is that of a setting that exists.
+/// Names the entry that is not a network. The list is read as a whole, so that the error names the setting.
 pub fn networks<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Vec<Network>, D::Error> {
     let read = |text: &String| {
         let network = text.parse().or_else(|_| text.parse::<IpAddr>().map(IpNet::from));
@@ -26,8 +26,8 @@ pub fn networks<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Vec<Networ
     Vec::<String>::deserialize(deserializer)?.iter().map(read).collect()
 }
 
-/// The header in which proxies report the client address. Only one is read: a proxy passes on what a client puts
-/// into the other.
+/// The header in which proxies report the client address. Only one header is read, because a proxy passes on whatever a
+/// client writes into the other.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
 pub enum ForwardedBy {
     /// `X-Forwarded-For: client, proxy`
@@ -50,19 +50,20 @@ pub fn client(peer: IpAddr, headers: &HeaderMap, trusted: &[Network], by: Forwar
     let lines = headers.get_all(name).into_iter().collect::<Vec<_>>();
     let mut hops = lines.into_iter().rev().flat_map(|line| line.to_str().unwrap_or_default().rsplit(','));
     while is_trusted(nearest) {
-        // If a trusted proxy reports nothing, the proxy counts as the client.
+        // If a trusted proxy reports no address, the proxy counts as the client.
         let Some(hop) = hops.next().and_then(read) else { break };
         nearest = hop;
     }
     nearest
 }
 
-/// Whether it is a proxy's that is believed.
+/// True if the address belongs to a trusted proxy.
 pub fn is_trusted(address: IpAddr, trusted: &[Network]) -> bool {
     trusted.iter().any(|network| network.0.contains(&address))
 }
 
-/// What counts as one client: for IPv6 a /64, because a site has a whole /64 and would have 2^64 budgets.
+/// The network that counts as one client. For IPv6 this is a /64: a site owns a whole /64 and would otherwise have 2^64
+/// budgets.
 pub fn site(address: IpAddr) -> IpAddr {
     match address {
         IpAddr::V6(address) => IpAddr::V6(Ipv6Addr::from_bits(address.to_bits() & !u128::from(u64::MAX))),
@@ -70,7 +71,7 @@ pub fn site(address: IpAddr) -> IpAddr {
     }
 }
 
-/// An address as proxies write it, with or without a port: `192.0.2.1:80`, `[2001:db8::1]:80`, `2001:db8::1`.
+/// Parses an address as proxies write it, with or without a port: `192.0.2.1:80`, `[2001:db8::1]:80`, `2001:db8::1`.
 fn address(text: &str) -> Option<IpAddr> {
     let text = text.trim();
     let bare = || text.parse().or_else(|_| text.trim_start_matches('[').trim_end_matches(']').parse()).ok();
@@ -97,34 +98,34 @@ mod tests {
         use ForwardedBy::{Forwarded as F, XForwardedFor as X};
         let trusted = networks(json!(["10.0.0.0/8", "192.0.2.7", "fd00::/8"])).unwrap();
         let table: [(&str, ForwardedBy, &[&str], &str); 17] = [
-            // Who is not trusted is not believed.
+            // Headers of an untrusted peer are ignored.
             ("203.0.113.9", X, &["198.51.100.1"], "203.0.113.9"),
             ("10.0.0.1", X, &["198.51.100.1"], "198.51.100.1"),
             ("::ffff:10.0.0.1", X, &["198.51.100.1"], "198.51.100.1"),
             ("10.0.0.1", X, &["198.51.100.1, 192.0.2.7, 10.2.3.4"], "198.51.100.1"),
-            // Left of the client stands what it made up.
+            // Addresses to the left of the client's are forged by the client.
             ("10.0.0.1", X, &["10.9.9.9, 127.0.0.1, 198.51.100.1, 10.2.3.4"], "198.51.100.1"),
-            // Two lines are one list.
+            // Two header lines form one list.
             ("10.0.0.1", X, &["1.1.1.1", "198.51.100.1", "10.2.3.4"], "198.51.100.1"),
             ("10.0.0.1", X, &["198.51.100.1:4711"], "198.51.100.1"),
             ("fd00::1", X, &["[2001:db8::5]:4711"], "2001:db8::5"),
             ("fd00::1", X, &["2001:db8::5"], "2001:db8::5"),
-            // Nothing, or nothing that can be read: the proxy it is.
+            // Without a readable address, the last known proxy counts as the client.
             ("10.0.0.1", X, &[], "10.0.0.1"),
             ("10.0.0.1", X, &["198.51.100.1, unknown"], "10.0.0.1"),
             ("10.0.0.1", X, &["198.51.100.1, unknown, 10.2.3.4"], "10.2.3.4"),
-            // All of it within.
+            // All addresses belong to trusted proxies.
             ("10.0.0.1", X, &["10.0.0.3, 10.0.0.2"], "10.0.0.3"),
             ("10.0.0.1", F, &["for=1.1.1.1, For=198.51.100.1;proto=https;by=10.0.0.1"], "198.51.100.1"),
             ("10.0.0.1", F, &["for=1.1.1.1", "proto=https;for=\"[2001:db8::5]:4711\", for=10.2.3.4"], "2001:db8::5"),
             ("10.0.0.1", F, &["for=_hidden"], "10.0.0.1"),
-            // A quote that a client leaves open takes nothing with it.
+            // An unclosed quote of the client does not hide the entries after it.
             ("10.0.0.1", F, &["for=\"1.1.1.1, for=198.51.100.1"], "198.51.100.1"),
         ];
         for (peer, by, lines, expected) in table {
             let mut headers = HeaderMap::new();
             for line in lines {
-                // What a client sends in both must not matter.
+                // The header that is not configured must have no effect.
                 headers.append(if by == X { "x-forwarded-for" } else { "forwarded" }, line.parse().unwrap());
             }
             headers.append(if by == X { "forwarded" } else { "x-forwarded-for" }, "for=6.6.6.6".parse().unwrap());

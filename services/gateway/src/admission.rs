@@ -1,8 +1,8 @@
 //! Limits the number of concurrent requests, and shares them fairly among callers.
 //!
 //! A free place is given at once, up to a caller's share. Otherwise the request waits for a moment. A place that
-//! becomes free goes to the waiting caller who holds the fewest. When as many wait as there are places, who asks for
-//! the most is refused.
+//! becomes free goes to the waiting caller that holds the fewest places. If as many requests wait as there are places,
+//! the caller with the most requests is refused.
 
 mod places;
 
@@ -27,47 +27,48 @@ use tokio::sync::oneshot;
 use tonic::{Status, body::Body};
 
 use self::places::{Entered, Places, Wish};
-/// Who asks.
+/// The caller that a request counts for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 enum Caller {
-    /// Someone signed in.
+    /// A signed-in user.
     User(UserId),
-    /// Someone else, by the address they come from.
+    /// An anonymous client, identified by its address.
     Address(IpAddr),
 }
 
-/// Gives out the places.
+/// Assigns the places.
 #[derive(Clone)]
 pub struct Admission {
     places: Arc<Mutex<Places<Caller, oneshot::Sender<Place>>>>,
-    /// Places held and waited for, by address.
+    /// Number of places held and waited for, by address.
     addresses: Arc<Quota>,
     queue_timeout: Duration,
 }
 
-/// A place, and what it takes of the address's share, until it is dropped.
+/// A place, and its part of the address's share, until it is dropped.
 #[must_use = "dropping it gives the place back"]
 pub struct Admitted {
     _place: Place,
     _of_address: Held,
 }
 
-/// A place, until it is dropped.
+/// A place that is returned when it is dropped.
 struct Place {
     admission: Admission,
     caller: Caller,
 }
 
 impl Admitted {
-    /// Keeps the place until the last byte of the response has gone.
+    /// Keeps the place until the last byte of the response was sent.
     pub fn hold(self, response: Response<Body>) -> Response<Body> {
         response.map(|inner| Body::new(Holding { inner, _held: self }))
     }
 }
 
 impl Admission {
-    /// With this many places, of which one caller may hold at most `share`; 0: half of them. All callers of one address
-    /// together may hold or wait for three quarters of them. Requests wait for at most `queue_timeout`.
+    /// Creates the limit with this number of places. One caller may hold at most `share` of them; 0 means half. All
+    /// callers of one address together may hold or wait for three quarters. A request waits for at most
+    /// `queue_timeout`.
     pub fn new(places: usize, share: usize, queue_timeout: Duration) -> Self {
         let share = if share == 0 { places.div_ceil(2) } else { share };
         let total = u64::try_from(places.saturating_mul(2)).unwrap_or(u64::MAX);
@@ -79,18 +80,18 @@ impl Admission {
         }
     }
 
-    /// Refuses a client whose address has as many requests under way as it may.
+    /// Refuses a client whose address has reached its limit of running requests.
     ///
     /// # Errors
-    /// `OVERLOADED`.
+    /// `OVERLOADED` if the address is at its limit.
     pub fn refuse_crowd(&self, site: IpAddr) -> Result<(), Problem> {
         if self.addresses.has_room(site, 1) { Ok(()) } else { Err(full()) }
     }
 
-    /// Gives a request a place: as its user's, else as its address's.
+    /// Gives a request a place, for its user if it has one, and otherwise for its address.
     ///
     /// # Errors
-    /// `OVERLOADED`, if no place becomes free soon.
+    /// `OVERLOADED` if no place becomes free in time.
     pub async fn admit(&self, site: IpAddr, user: Option<UserId>, class: RateClass) -> Result<Admitted, Problem> {
         let of_address = self.addresses.take(site, 1).ok_or_else(full)?;
         let place = self.enter(user.map_or(Caller::Address(site), Caller::User), class).await?;
@@ -123,13 +124,13 @@ impl Drop for Place {
     fn drop(&mut self) {
         let next = self.admission.lock().leave(&self.caller);
         if let Some((caller, sender)) = next {
-            // A waiting caller who has left returns the place by not taking it.
+            // If the waiting caller has left, the send fails. That drops the place, which returns it.
             drop(sender.send(Self { admission: self.admission.clone(), caller }));
         }
     }
 }
 
-/// A body that holds something until it is gone: sent, or given up.
+/// A body that keeps its place until it was sent or aborted.
 struct Holding {
     inner: Body,
     _held: Admitted,
@@ -152,12 +153,12 @@ impl http_body::Body for Holding {
     }
 }
 
-/// There is no place.
+/// The error if no place is free.
 fn full() -> Problem {
     Problem::new(Reason::Overloaded, "the gateway has as much work as it can do: try again later")
 }
 
-/// One who waits, until it is dropped.
+/// A waiting request. Its drop ends the wait.
 struct Waiting<'a> {
     admission: &'a Admission,
     caller: Caller,
@@ -170,7 +171,7 @@ impl Drop for Waiting<'_> {
     }
 }
 
-/// The order among callers who hold the same number: log-ins before changes before reads, because a refused log-in or
+/// The order among callers that hold the same number of places: log-ins, then changes, then reads. A refused log-in or
 /// change costs its user the most.
 fn rank(class: RateClass) -> u8 {
     match class {
@@ -198,9 +199,9 @@ mod tests {
         let refused = admission.enter(caller(2), RateClass::Read).await.err().unwrap();
         assert_eq!(refused.reason(), Reason::Overloaded);
         assert!(started.elapsed() >= Duration::from_millis(100));
-        // Polled in this order: the second waits already when the first leaves.
+        // Polled in this order: the second request already waits when the first one returns its place.
         let (second, ()) = tokio::join!(biased; admission.enter(caller(2), RateClass::Read), async { drop(first) });
-        // Who waits and leaves takes no place along.
+        // A request that stops waiting must not take a place.
         assert!(
             tokio::time::timeout(Duration::from_millis(10), admission.enter(caller(3), RateClass::Read)).await.is_err()
         );

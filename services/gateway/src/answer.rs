@@ -1,4 +1,4 @@
-//! The gateway's own responses: JSON, problems, and common headers.
+//! The gateway's own responses: JSON, problems and common headers.
 
 use std::time::Duration;
 
@@ -16,23 +16,23 @@ const PROBLEM: HeaderValue = HeaderValue::from_static("application/problem+json"
 const NO_STORE: HeaderValue = HeaderValue::from_static("no-store");
 const NO_SNIFF: HeaderValue = HeaderValue::from_static("nosniff");
 
-/// Metadata of a problem that is its `Allow` header, too.
+/// The metadata of a problem that also becomes its `Allow` header.
 pub const ALLOW: &str = "allow";
 
-/// An answer with a body of JSON.
+/// A response with a JSON body.
 pub fn json(status: StatusCode, body: impl Into<Bytes>) -> Response<Body> {
     with_body(status, JSON, body.into())
 }
 
-/// An answer without a body.
+/// A response without a body.
 pub fn empty(status: StatusCode) -> Response<Body> {
     let mut response = Response::new(Body::empty());
     *response.status_mut() = status;
     response
 }
 
-/// A problem as `application/problem+json` (RFC 9457), with the headers that belong to it. `instance` is the path
-/// of the request; `binding` tells where its fields came from.
+/// A problem as `application/problem+json` (RFC 9457), with its headers. `instance` is the path of the request.
+/// `binding` says in which part of the request each field was sent.
 pub fn problem(problem: &Problem, request_id: &str, instance: &str, binding: Option<&Binding>) -> Response<Body> {
     let status = StatusCode::from_u16(problem.http_status()).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
     let body = problem_json(problem, request_id, instance, binding);
@@ -50,7 +50,7 @@ pub fn explain(response: &mut Response<Body>, problem: &Problem) {
         headers.insert(header::WWW_AUTHENTICATE, challenge(problem.reason()));
     }
     if let Some(delay) = problem.retry_delay() {
-        // Whole seconds: too early would be refused again.
+        // Rounded up to whole seconds: an earlier retry would be refused again.
         headers.insert(header::RETRY_AFTER, (delay.as_secs() + u64::from(delay.subsec_nanos() > 0)).into());
     }
     for (name, value) in problem.headers().into_iter().flatten() {
@@ -64,7 +64,8 @@ pub fn explain(response: &mut Response<Body>, problem: &Problem) {
     }
 }
 
-/// A problem's JSON; `instance` is the path of the request, `binding` tells where its fields came from.
+/// The JSON of a problem. `instance` is the path of the request. `binding` says in which part of the request each field
+/// was sent.
 pub fn problem_json(problem: &Problem, request_id: &str, instance: &str, binding: Option<&Binding>) -> Value {
     let mut body = problem.to_json(request_id, instance);
     if let (Some(binding), Some(Value::Array(errors))) = (binding, body.get_mut("errors")) {
@@ -73,7 +74,8 @@ pub fn problem_json(problem: &Problem, request_id: &str, instance: &str, binding
     body
 }
 
-/// The `WWW-Authenticate` header (RFC 6750): the expected kind of token, and whether the sent one was invalid.
+/// The `WWW-Authenticate` header (RFC 6750): the expected kind of token, and whether the token in the request was
+/// invalid.
 fn challenge(reason: Reason) -> HeaderValue {
     HeaderValue::from_static(match reason {
         Reason::TokenInvalid | Reason::TokenExpired => "Bearer error=\"invalid_token\"",
@@ -81,8 +83,8 @@ fn challenge(reason: Reason) -> HeaderValue {
     })
 }
 
-/// A pointer leads into the body that was sent, which may be one field of the message; what came in the path, the
-/// query or a header has no pointer but a parameter's name.
+/// Adds the part of the request that an invalid field came from. A JSON pointer refers to the request body, which may
+/// be one field of the message. So a field from the path, the query or a header has a parameter name and no pointer.
 fn locate(error: &mut Value, binding: &Binding) {
     let Some(members) = error.as_object_mut() else { return };
     let Some(field) = members.get("field").and_then(Value::as_str).map(str::to_owned) else { return };
@@ -110,20 +112,20 @@ fn locate(error: &mut Value, binding: &Binding) {
     members.insert("in".to_owned(), place.into());
 }
 
-/// An answer with a body of some type.
+/// A response with a body of the given type.
 pub fn with_body(status: StatusCode, content_type: HeaderValue, body: Bytes) -> Response<Body> {
     let length = body.len();
     let mut response = Response::new(Body::new(Full::new(body)));
     *response.status_mut() = status;
     let headers = response.headers_mut();
     headers.insert(header::CONTENT_TYPE, content_type);
-    // Set here, so that HEAD tells it, too.
+    // Set here, so that the response to HEAD has it, too.
     headers.insert(header::CONTENT_LENGTH, length.into());
     headers.insert(header::X_CONTENT_TYPE_OPTIONS, NO_SNIFF);
     response
 }
 
-/// Keeps an answer out of caches.
+/// Forbids caches from storing a response.
 pub fn never_store(response: &mut Response<Body>) {
     response.headers_mut().insert(header::CACHE_CONTROL, NO_STORE);
 }

@@ -1,5 +1,5 @@
-//! Reads the request's body as a whole before the request takes a place: a client that sends half a body holds only its
-//! own connection.
+//! Reads the whole request body before the request takes a place. A client that sends only half a body blocks nothing
+//! but its own connection.
 
 use std::{net::IpAddr, sync::Arc, time::Duration};
 
@@ -18,18 +18,19 @@ use tonic::body::Body;
 #[derive(Debug, Clone, Copy, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Settings {
-    /// Bytes of requests' bodies that are in memory at a time.
+    /// Maximum size of all request bodies in memory, in bytes.
     #[serde(with = "souk_common::config::byte_size")]
     pub max_bytes: usize,
-    /// The same, of one address.
+    /// Maximum size of one address's request bodies in memory, in bytes.
     #[serde(with = "souk_common::config::byte_size")]
     pub max_bytes_per_address: usize,
 }
 
 impl Settings {
-    /// The setting that is wrong, and what would be right, where requests have at most so many bytes.
+    /// Returns the name of an invalid setting and its valid values. `max_request_bytes` is the largest size of a
+    /// request.
     pub fn fault(&self, max_request_bytes: usize) -> Option<(&'static str, String)> {
-        // The largest message, in its frame.
+        // The largest message with its frame.
         let least = max_request_bytes.saturating_add(FRAME);
         [("body.max_bytes", self.max_bytes), ("body.max_bytes_per_address", self.max_bytes_per_address)]
             .into_iter()
@@ -40,7 +41,7 @@ impl Settings {
     }
 }
 
-/// Bytes that a body counts for at least, so that many small ones count, too.
+/// Minimum size that a body counts with, in bytes. So many small bodies count, too.
 const LEAST: u64 = 4096;
 /// How much of a body that is too large is read and discarded, as a multiple of the limit. A client that sends
 /// everything before it reads would otherwise get a broken connection instead of the response.
@@ -48,26 +49,26 @@ const READ_ON: usize = 4;
 /// The HTTP status for a client that is too slow.
 const REQUEST_TIMEOUT: u16 = 408;
 
-/// The bodies of a gateway that are in memory.
+/// The quota of request bodies in the memory of a gateway.
 pub fn quota(settings: &Settings) -> Arc<Quota> {
     let bytes = |size: usize| u64::try_from(size).unwrap_or(u64::MAX);
     Quota::new(bytes(settings.max_bytes), bytes(settings.max_bytes_per_address))
 }
 
-/// What a body may be.
+/// Limits of one request body.
 pub struct Limits {
-    /// Bytes of the message.
+    /// Maximum size of the message, in bytes.
     pub bytes: usize,
-    /// Bytes around the message.
+    /// Size of the framing around the message, in bytes.
     pub framing: usize,
-    /// How long it may take to arrive.
+    /// Maximum time until the body has arrived.
     pub time: Duration,
 }
 
-/// Reads a body, within the limits of size and time.
+/// Reads a whole body, within its limits of size and time.
 ///
 /// # Errors
-/// `BODY_TOO_LARGE`, `OVERLOADED`, or `MALFORMED_REQUEST` where it breaks off or is late.
+/// `BODY_TOO_LARGE`, `OVERLOADED`, or `MALFORMED_REQUEST` if the body breaks off or is late.
 pub async fn whole(
     quota: &Arc<Quota>,
     site: IpAddr,
@@ -95,7 +96,7 @@ async fn collect(mut body: Body, mut held: Held, limits: &Limits) -> Result<(Byt
     let mut seen = 0;
     while let Some(frame) = body.frame().await {
         let frame = frame.map_err(|status| match status.code() {
-            // Of a body that is decoded while it is read: what is wrong with it.
+            // The body is decoded while it is read. This status says what is wrong with its content.
             tonic::Code::InvalidArgument => Problem::from(status),
             _ => malformed("the body broke off").caused_by(status),
         })?;
@@ -118,7 +119,7 @@ async fn collect(mut body: Body, mut held: Held, limits: &Limits) -> Result<(Byt
     if seen > most { Err(too_large(limits.bytes)) } else { Ok((kept.freeze(), held)) }
 }
 
-/// A body of more than `limit` bytes.
+/// The error for a body larger than `limit` bytes.
 pub fn too_large(limit: usize) -> Problem {
     Problem::new(Reason::BodyTooLarge, format!("the body is larger than the limit of {limit} bytes"))
         .metadata("limitBytes", limit)

@@ -11,22 +11,23 @@ use crate::{
     routes::Route,
 };
 
-/// What else than its address an answer may depend on. A cache that goes by it never gives one caller's answer to
-/// another: a service may tell staff more than it tells everyone, public or not.
+/// The request headers that a response may depend on besides its URL. A cache that respects them never serves one
+/// caller's response to another. This matters for public methods, too: a service may show staff more than everyone
+/// else.
 const VARY: HeaderValue = HeaderValue::from_static("authorization, accept-encoding");
 
 /// A successful response.
 #[derive(Debug)]
 pub struct Answer {
     json: Bytes,
-    /// That of a safe method's answer.
+    /// Entity tag of the response to a safe method.
     tag: Option<String>,
-    /// The content type, if the body is not JSON but raw bytes of a service.
+    /// Content type, if the body is not JSON but raw bytes of a service.
     content_type: Option<HeaderValue>,
 }
 
 impl Answer {
-    /// From the encoded message and the JSON of it, or its bytes and what they are.
+    /// Creates a response from an encoded message and its JSON, or from raw bytes and their content type.
     pub fn of(route: &Route, message: &[u8], json: Bytes, content_type: Option<String>) -> Self {
         let tag = route.method.safe.then(|| etag::of(&route.binding, message, &json));
         let unknown = HeaderValue::from_static("application/octet-stream");
@@ -35,23 +36,23 @@ impl Answer {
         Self { json, tag, content_type }
     }
 
-    /// One that was kept as it is.
+    /// Creates a response from a stored body and its entity tag.
     pub fn kept(json: Bytes, tag: Option<String>) -> Self {
         Self { json, tag, content_type: None }
     }
 
-    /// Without a message behind it.
+    /// Creates a response without a message behind it.
     #[cfg(test)]
     pub fn plain(json: impl Into<Bytes>) -> Self {
         Self { json: json.into(), tag: None, content_type: None }
     }
 
-    /// Its entity tag, without quotes.
+    /// The entity tag, without quotes.
     pub fn tag(&self) -> Option<&str> {
         self.tag.as_deref()
     }
 
-    /// Its JSON.
+    /// The JSON body.
     pub fn json(&self) -> &Bytes {
         &self.json
     }
@@ -63,13 +64,13 @@ impl Answer {
         }
     }
 
-    /// Bytes that it takes.
+    /// Size in memory, in bytes.
     pub fn size(&self) -> usize {
         self.json.len() + self.tag.as_ref().map_or(0, String::len)
     }
 }
 
-/// Makes a successful response.
+/// Builds the HTTP response for a successful call.
 pub fn answer(request: &Parts, method: &Method, answer: &Answer) -> Response<Body> {
     let reads = matches!(request.method, HttpMethod::GET | HttpMethod::HEAD);
     let Some(tag) = answer.tag.as_ref().filter(|_| reads) else {
@@ -91,21 +92,22 @@ pub fn answer(request: &Parts, method: &Method, answer: &Answer) -> Response<Bod
     response
 }
 
-/// The tag that the client has this representation by. Weak tags count: what it has is as good.
+/// The tag by which the client already has this representation. Weak tags count: the client's version is equivalent.
 fn known<'k>(headers: &'k HeaderMap, tag: &'k str) -> Option<&'k str> {
     match etag::named(headers, &header::IF_NONE_MATCH)?.ok()? {
         Named::Any => Some(tag),
         Named::Tags(tags) => {
-            // A cache may name what it keeps for others: it must not be told to use what this client cannot read.
+            // A cache may send tags of what it stores for other clients. It must not reuse a version that this client
+            // cannot decode.
             tags.iter().find_map(|known| known.is_as_good_as(tag, |coding| accept::names_coding(headers, coding)))
         }
     }
 }
 
-/// `Cache-Control` of a safe method's answer.
+/// The `Cache-Control` header for the response of a safe method.
 fn control(method: &Method, headers: &HeaderMap) -> HeaderValue {
     let public = method.access.as_ref().is_some_and(|rule| rule.public);
-    // A response to a request with a token may be meant for its holder alone.
+    // The response to a request with a token may be meant for the token's holder only.
     let who = if public && !headers.contains_key(header::AUTHORIZATION) { "public" } else { "private" };
     let text = match method.caching {
         Some(caching) if caching.max_age.is_zero() => format!("{who}, no-cache"),
@@ -115,7 +117,7 @@ fn control(method: &Method, headers: &HeaderMap) -> HeaderValue {
             format!("{who}, max-age={fresh}{stale}")
         }
         None if public => format!("{who}, no-cache"),
-        // Personal, and the contract does not say that it may be kept anywhere.
+        // The response is personal, and the contract does not allow caching it anywhere.
         None => "no-store".to_owned(),
     };
     HeaderValue::from_str(&text).unwrap_or(HeaderValue::from_static("no-store"))

@@ -1,4 +1,4 @@
-//! Settings of `[gateway]`.
+//! The settings of `[gateway]`.
 
 use std::{collections::BTreeMap, net::SocketAddr, sync::Arc, time::Duration};
 
@@ -18,15 +18,15 @@ use crate::{
     streams,
 };
 
-/// The commented defaults of `[gateway]`.
+/// The default settings of `[gateway]`, with comments.
 pub const DEFAULTS: &str = include_str!("../default.toml");
 
 /// The configuration of the gateway.
 #[derive(Debug, Clone)]
 pub struct Config {
-    /// The configuration that it shares with the services: tokens, deadline, limits, drain.
+    /// The configuration that the gateway and the services have in common: tokens, deadline, limits, drain.
     pub common: Common,
-    /// Its own section.
+    /// The section `[gateway]`.
     pub settings: Settings,
 }
 
@@ -34,80 +34,80 @@ pub struct Config {
 #[derive(Debug, Clone, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Settings {
-    /// Where clients reach it.
+    /// Address on which the gateway listens.
     pub listen: SocketAddr,
-    /// How long making a connection to a service may take.
+    /// Timeout for connecting to a service.
     #[serde(with = "souk_common::config::duration")]
     pub connect_timeout: Duration,
-    /// How long a client may take to send a request's headers.
+    /// Longest time that a client may take to send the headers of a request.
     #[serde(with = "souk_common::config::duration")]
     pub header_timeout: Duration,
-    /// How long a client may take to send a request's body.
+    /// Longest time that a client may take to send the body of a request.
     #[serde(with = "souk_common::config::duration")]
     pub body_timeout: Duration,
-    /// How long the body of a request that was answered without it is still taken from the connection.
+    /// How long the gateway still reads the body of a request after it responded early.
     #[serde(with = "souk_common::config::duration")]
     pub unread_timeout: Duration,
-    /// Bytes that the headers of a request may take; 8 KiB at least.
+    /// Maximum size of a request's headers, in bytes. At least 8 KiB.
     #[serde(with = "souk_common::config::byte_size")]
     pub max_header_bytes: usize,
-    /// Connections held open at a time.
+    /// Maximum number of open connections.
     pub max_connections: usize,
-    /// Of these, those of one address.
+    /// Maximum number of open connections of one address.
     pub max_connections_per_address: usize,
-    /// How long a connection may be without a request.
+    /// How long a connection may be idle.
     #[serde(with = "souk_common::config::duration")]
     pub idle_timeout: Duration,
-    /// How long a client may read nothing of a response.
+    /// How long a client may stop reading a response before it is dropped.
     #[serde(with = "souk_common::config::duration")]
     pub write_timeout: Duration,
-    /// Responses that clients have not read yet.
+    /// Limits on responses that clients have not read yet.
     pub unsent: Unsent,
-    /// How long a service may take to say that it is ready.
+    /// Timeout of a readiness check of a service.
     #[serde(with = "souk_common::config::duration")]
     pub ready_timeout: Duration,
-    /// How long a gateway that is told to stop says that it is not ready before it stops taking requests. What stops it
+    /// How long a stopping gateway reports that it is not ready but still accepts requests. The process that stops it
     /// waits for this long; see [`souk_common::server::Stop`].
     #[serde(with = "souk_common::config::duration")]
     pub shutdown_delay: Duration,
-    /// Requests of one caller worked on at a time; 0: half of all that are.
+    /// Maximum number of concurrent requests of one caller. 0: half of the total limit.
     pub max_concurrent_per_caller: usize,
-    /// How long a request waits for its turn where too many are worked on.
+    /// How long a request waits for a place if too many requests are running.
     #[serde(with = "souk_common::config::duration")]
     pub queue_timeout: Duration,
-    /// Name of the service whose published keys tokens are checked with.
+    /// Name of the service that publishes the keys for checking tokens.
     pub keys_from: String,
-    /// Which web pages of other origins may call.
+    /// Web pages of other origins that may call the gateway.
     pub cors: cors::Settings,
-    /// The certificate towards clients.
+    /// TLS certificate for clients.
     pub tls: ServerSettings,
-    /// Whether answers are compressed for those who accept it.
+    /// True if responses are compressed for clients that accept it.
     pub compression: bool,
-    /// Whether each request is logged, at level info.
+    /// True if each request is logged, at level info.
     pub access_log: bool,
     /// Networks of the proxies that are trusted to report client addresses.
     #[serde(deserialize_with = "address::networks")]
     pub trusted_proxies: Vec<Network>,
-    /// The header in which they say it.
+    /// The header in which trusted proxies report the client address.
     pub forwarded_by: ForwardedBy,
     /// The Redis that shares rate limits with other gateways. Empty: not shared. May contain a password.
     pub redis_url: Secret,
-    /// How long Redis may take to answer.
+    /// Timeout of a call to Redis.
     #[serde(with = "souk_common::config::duration")]
     pub redis_timeout: Duration,
     /// TLS settings for `rediss://`.
     pub redis_tls: ClientSettings,
-    /// Bodies of requests.
+    /// Limits of request bodies.
     pub body: body::Settings,
-    /// Answers that are kept.
+    /// The response cache.
     pub cache: cache::Settings,
-    /// Budgets of requests.
+    /// Rate limits.
     pub rate_limits: limits::Settings,
-    /// Server streams.
+    /// Limits of server streams.
     pub stream: streams::Settings,
-    /// Whose contract is served.
+    /// The contract to serve.
     pub contract: foreign::Settings,
-    /// Where the services are.
+    /// Addresses of the services.
     pub backends: Backends,
 }
 
@@ -115,19 +115,19 @@ pub struct Settings {
 #[derive(Debug, Clone, Copy, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Unsent {
-    /// Bytes of all clients' responses.
+    /// Maximum size of all unread responses, in bytes.
     #[serde(with = "souk_common::config::byte_size")]
     pub max_bytes: usize,
-    /// Of these, those of one address.
+    /// Maximum size of the unread responses of one address, in bytes.
     #[serde(with = "souk_common::config::byte_size")]
     pub max_bytes_per_address: usize,
-    /// Of these, those of one connection.
+    /// Maximum size of the unread responses on one connection, in bytes.
     #[serde(with = "souk_common::config::byte_size")]
     pub max_bytes_per_connection: usize,
 }
 
 impl Settings {
-    /// The setting of connections that is wrong, and what would be right.
+    /// Returns the name of an invalid connection setting and its valid values.
     fn fault_of_connections(&self) -> Option<(&'static str, &'static str)> {
         let Unsent { max_bytes, max_bytes_per_address, max_bytes_per_connection } = self.unsent;
         let at_least = |size: usize| size >= 64 * 1024;
@@ -155,17 +155,18 @@ impl Settings {
     }
 }
 
-/// Addresses of services, by package or full name.
+/// Addresses of services, by the name of a package or a service.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Backends(BTreeMap<String, String>);
 
 impl Backends {
-    /// Adds an address, or several with commas between, or replaces them.
+    /// Sets the address of a name, or several addresses separated by commas.
     pub fn set(&mut self, name: impl Into<String>, address: impl Into<String>) {
         self.0.insert(name.into(), address.into());
     }
 
-    /// Adds those of a command line: they replace others of their names, and one that is there twice has two addresses.
+    /// Adds the backends of a command line. They replace earlier addresses of the same name. A name that is given twice
+    /// has two addresses.
     pub fn add(&mut self, backends: &[(String, String)]) {
         let mut given = BTreeMap::<&str, Vec<&str>>::new();
         for (name, address) in backends {
@@ -176,20 +177,20 @@ impl Backends {
         }
     }
 
-    /// The name and address for a service: of the names that are the service or a package around it, the longest.
-    /// Variables have names in capitals: their case does not count.
+    /// The configured name and address for a service. The name is the longest one that is the service itself or an
+    /// enclosing package. Case is ignored, because environment variables are in capitals.
     pub fn of(&self, service: &str) -> Option<(&str, &str)> {
         let fitting = self.0.iter().filter(|(name, _)| foreign::fits(name, service));
         fitting.max_by_key(|(name, _)| name.len()).map(|(name, address)| (name.as_str(), address.as_str()))
     }
 
-    /// Every name and address.
+    /// All names and their addresses.
     pub fn iter(&self) -> impl Iterator<Item = (&str, &str)> {
         self.0.iter().map(|(name, address)| (name.as_str(), address.as_str()))
     }
 }
 
-/// TOML reads `souk.user = "…"` as tables in tables, and so do variables.
+/// TOML and environment variables present `souk.user = "…"` as nested tables.
 impl<'de> Deserialize<'de> for Backends {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         let mut flat = BTreeMap::new();
@@ -218,13 +219,13 @@ fn flatten(
 }
 
 impl Config {
-    /// From all settings.
+    /// Builds the configuration from all settings.
     ///
     /// # Errors
-    /// Names the setting that is wrong, and what would be right.
+    /// An invalid setting, with its valid values.
     pub fn from_settings(settings: &AllSettings) -> Result<Self, ConfigError> {
         let own: Settings = settings.section("gateway")?;
-        // The least that hyper needs to read a request.
+        // hyper needs at least this much to read a request.
         if own.max_header_bytes < 8 * 1024 {
             return Err(settings.fault("gateway.max_header_bytes", "must be 8KiB or more"));
         }
@@ -254,7 +255,7 @@ impl Config {
         Ok(Self { common, settings: own })
     }
 
-    /// How to call the service at an address.
+    /// The client configuration for a service at this address.
     pub(crate) fn client(&self, address: &str) -> client::Config {
         client::Config {
             address: address.to_owned(),

@@ -1,8 +1,8 @@
-//! CORS: which web pages of other origins may call (<https://fetch.spec.whatwg.org/#http-cors-protocol>).
+//! CORS: the web pages of other origins that may call (<https://fetch.spec.whatwg.org/#http-cors-protocol>).
 //!
-//! `loopback` among the origins means the pages of this machine, as a developer's own server shows them. They may call
-//! where the request itself is addressed to this machine: not through a proxy that serves a name to others, and not for
-//! a page whose name was bound to this machine's address without its knowledge (DNS rebinding).
+//! The origin `loopback` means pages that are served on this machine, for example by a developer's own server. They may
+//! call only if the request is addressed to this machine. This excludes requests through a proxy that serves a public
+//! name, and pages whose name was bound to this machine's address by an attacker (DNS rebinding).
 
 use std::time::Duration;
 
@@ -15,13 +15,13 @@ use crate::{
     head,
 };
 
-/// Stands for the origins of this machine.
+/// The setting that represents all origins of this machine.
 const LOOPBACK: &str = "loopback";
 
-/// Methods that a page may send: those that some route takes. Which of them a path takes, it says itself.
+/// Methods that a page may send: all methods that some route accepts. Each path reports its own methods in `Allow`.
 const METHODS: [HttpMethod; 6] =
     [HttpMethod::GET, HttpMethod::HEAD, HttpMethod::POST, HttpMethod::PUT, HttpMethod::PATCH, HttpMethod::DELETE];
-/// Request headers that a page may send: those that mean something here, gRPC-Web's and Connect's among them.
+/// Request headers that a page may send: all headers that the gateway reads, including those of gRPC-Web and Connect.
 const REQUEST_HEADERS: [HeaderName; 14] = [
     HeaderName::from_static("authorization"),
     HeaderName::from_static("content-type"),
@@ -38,7 +38,7 @@ const REQUEST_HEADERS: [HeaderName; 14] = [
     HeaderName::from_static("connect-protocol-version"),
     HeaderName::from_static("connect-timeout-ms"),
 ];
-/// Response headers that a page may read, besides those that each may.
+/// Response headers that a page may read, in addition to those that every page may read.
 const RESPONSE_HEADERS: [HeaderName; 17] = [
     HeaderName::from_static("x-request-id"),
     HeaderName::from_static("etag"),
@@ -63,20 +63,20 @@ const RESPONSE_HEADERS: [HeaderName; 17] = [
 #[derive(Debug, Clone, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Settings {
-    /// Origins such as `https://shop.example`, `loopback`, or `*` alone. Empty: none.
+    /// Allowed origins, such as `https://shop.example`, `loopback`, or `*` alone. Empty: none.
     pub allowed_origins: Vec<String>,
-    /// Whether browsers may send cookies and the like, and let the page read the answer.
+    /// True if browsers may send cookies and other credentials, and may let the page read the response.
     pub allow_credentials: bool,
-    /// How long a browser may keep a preflight's answer.
+    /// How long a browser may cache the response to a preflight.
     #[serde(with = "souk_common::config::duration")]
     pub max_age: Duration,
 }
 
 impl Settings {
-    /// Checks what a type cannot.
+    /// Checks the rules that the types do not enforce.
     ///
     /// # Errors
-    /// The setting's name below `gateway.cors`, and what would be right.
+    /// The name of the invalid setting below `gateway.cors`, and its valid values.
     pub fn check(&self) -> Result<(), (&'static str, String)> {
         let any = self.allowed_origins.iter().any(|origin| origin == "*");
         if any && self.allowed_origins.len() > 1 {
@@ -98,7 +98,8 @@ impl Settings {
     }
 }
 
-/// Scheme, host and port where it is not the scheme's own, in lower case, without a `/` at the end.
+/// True if a text is a valid origin: scheme, host, and the port unless it is the default, in lower case, without a `/`
+/// at the end.
 fn is_origin(text: &str) -> bool {
     let Some((scheme, authority)) = text.split_once("://") else { return false };
     let default_port = match scheme {
@@ -108,13 +109,13 @@ fn is_origin(text: &str) -> bool {
     };
     let parsed = text.parse::<Uri>().ok().and_then(|uri| uri.authority().map(ToString::to_string));
     parsed.as_deref() == Some(authority)
-        // No user, and no pattern.
+        // Origins have no user, and patterns are not supported.
         && !authority.contains(['@', '*'])
         && !text.bytes().any(|byte| byte.is_ascii_uppercase())
         && (default_port.is_empty() || !authority.ends_with(default_port))
 }
 
-/// Whether a request asks if another one may be sent.
+/// True if a request is a CORS preflight.
 pub fn is_preflight<B>(request: &Request<B>) -> bool {
     let headers = request.headers();
     *request.method() == HttpMethod::OPTIONS
@@ -122,28 +123,28 @@ pub fn is_preflight<B>(request: &Request<B>) -> bool {
         && headers.contains_key(header::ACCESS_CONTROL_REQUEST_METHOD)
 }
 
-/// The headers that each page may use, and those that the contract's settings name.
+/// The default headers and the headers that the contract's settings name.
 fn with(always: &[HeaderName], more: &HeaderList) -> Vec<HeaderName> {
     always.iter().chain(more.named()).cloned().collect()
 }
 
-/// The CORS rules, from checked settings.
+/// The CORS rules from checked settings.
 pub struct Cors {
-    /// What tower-http makes of them.
+    /// The layer of tower-http that applies the rules.
     pub layer: CorsLayer,
-    /// Whether a response is for one origin and not for another.
+    /// True if a response depends on the origin of the request.
     pub varies: bool,
 }
 
 impl Cors {
-    /// `None`: no other origin may call.
+    /// Creates the rules. `None` if no other origin may call.
     pub fn of(settings: &Settings, contract: &foreign::Settings) -> Option<Self> {
         let has = |word: &str| settings.allowed_origins.iter().any(|origin| origin == word);
         let origins: Vec<HeaderValue> =
             settings.allowed_origins.iter().filter_map(|origin| HeaderValue::from_str(origin).ok()).collect();
         let (any, loopback) = (has("*"), has(LOOPBACK));
         let is_allowed = move |origin: &HeaderValue, request: &Parts| {
-            // No origin has the name of a word here: each has a scheme.
+            // `*` and `loopback` never equal an origin, because every origin has a scheme.
             origins.contains(origin)
                 || loopback && head::is_loopback_origin(origin) && head::is_for_loopback(&request.uri, &request.headers)
         };

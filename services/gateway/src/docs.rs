@@ -1,4 +1,4 @@
-//! The documentation page at `/docs`: a viewer for `/openapi.json`, all of it in this program.
+//! The documentation page at `/docs`: a viewer for `/openapi.json`. All its files are part of the binary.
 
 use std::io::Read;
 
@@ -10,30 +10,30 @@ use tonic::body::Body;
 
 use crate::{accept, answer};
 
-/// Allows no requests to other hosts. The viewer's icons are in its style sheet.
+/// Allows no requests to other hosts. The style sheet contains the viewer's icons.
 const POLICY: HeaderValue = HeaderValue::from_static(
     "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' data:; connect-src 'self'; \
      base-uri 'none'; form-action 'none'; frame-ancestors 'none'",
 );
-/// It only changes with the program. It is revalidated each time, so that an old viewer never shows
-/// a new document.
+/// The files change only with the binary. Browsers revalidate them each time, so that an old viewer never shows a new
+/// document.
 const CACHE: HeaderValue = HeaderValue::from_static("no-cache");
 
-/// A file of the page.
+/// A file of the documentation page.
 #[derive(Debug, PartialEq, Eq)]
 pub struct File {
-    /// Where it is served.
+    /// Path of the file.
     pub path: &'static str,
     content_type: &'static str,
     bytes: &'static [u8],
-    /// `bytes` are compressed with gzip.
+    /// True if `bytes` are compressed with gzip.
     packed: bool,
 }
 
-/// The page itself.
+/// Path of the documentation page.
 pub const PATH: &str = "/docs";
 
-/// Where its files are served.
+/// Paths of all files of the documentation page.
 pub fn paths() -> impl Iterator<Item = &'static str> {
     FILES.iter().map(|file| file.path)
 }
@@ -65,16 +65,16 @@ static FILES: [File; 4] = [
     },
 ];
 
-/// The file at a path.
+/// Finds the file at a path.
 pub fn at(path: &str) -> Option<&'static File> {
     FILES.iter().find(|file| file.path == path)
 }
 
 impl File {
-    /// The file, packed for those who can unpack it.
+    /// Responds with the file, compressed if the client accepts gzip.
     ///
     /// # Errors
-    /// `INTERNAL`, where what was built in is broken.
+    /// `INTERNAL` if the embedded file is corrupt.
     pub fn answer(&self, request: &HeaderMap) -> Result<Response<Body>, Problem> {
         let as_it_is = !self.packed || accept::names_coding(request, "gzip");
         let body = if as_it_is { Bytes::from_static(self.bytes) } else { self.unpacked()? };

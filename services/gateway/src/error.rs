@@ -1,4 +1,4 @@
-//! Why a gateway cannot be put together.
+//! Errors at the start of the gateway.
 
 use souk_common::{client::AddressError, contract::ContractError, tls::TlsError};
 
@@ -9,7 +9,7 @@ use crate::{
     upstream::UpstreamError,
 };
 
-/// Errors at the start of the gateway.
+/// Why a gateway cannot start.
 #[derive(Debug, thiserror::Error)]
 pub enum ServeError {
     /// The contract cannot be served.
@@ -18,7 +18,7 @@ pub enum ServeError {
     /// A route cannot be served.
     #[error(transparent)]
     Route(#[from] RouteError),
-    /// A method accepts requests that are too long to be sent.
+    /// The requests of a method can be longer than the limit for headers.
     #[error("{0}, or gateway.max_header_bytes a larger number")]
     TooLong(#[from] TooLong),
     /// A method cannot be called with Connect.
@@ -27,22 +27,22 @@ pub enum ServeError {
     /// A backend cannot be called.
     #[error(transparent)]
     Upstream(#[from] UpstreamError),
-    /// The address of the service with the token keys is missing.
+    /// The address of the service that publishes the token keys is missing.
     #[error("gateway.keys_from is `{0}`, and gateway.backends does not say where that is")]
     Keys(String),
-    /// The address of the service that has the keys is not one.
+    /// The address of the service that publishes the token keys is invalid.
     #[error(transparent)]
     Address(#[from] AddressError),
-    /// The certificate towards clients cannot be used.
+    /// The TLS certificate for clients is invalid.
     #[error("gateway.tls cannot be used")]
     Tls(#[from] TlsError),
-    /// A contract that is not souk's own cannot be served.
+    /// The foreign contract cannot be served.
     #[error(transparent)]
     Foreign(#[from] ForeignError),
-    /// What is shared with other gateways cannot be.
+    /// The Redis for state shared with other gateways cannot be used.
     #[error("gateway.redis_url cannot be used")]
     Redis(#[from] redis::RedisError),
-    /// The descriptors cannot be offered by reflection.
+    /// The reflection service cannot be built from the descriptors.
     #[error("reflection cannot be offered")]
     Reflection(#[from] tonic_reflection::server::Error),
 }

@@ -1,4 +1,4 @@
-//! Entity tags (RFC 9110, 8.8.3): read from the headers of a request, made for an answer.
+//! Entity tags (RFC 9110, 8.8.3): parsing them from request headers, and creating them for responses.
 
 use base64::{Engine, prelude::BASE64_URL_SAFE_NO_PAD};
 use http::{HeaderMap, HeaderName, HeaderValue};
@@ -6,26 +6,27 @@ use sha2::{Digest, Sha256};
 
 use crate::transcode::Binding;
 
-/// Bytes of a hash that a tag is made of: none will ever meet another by chance.
+/// Number of hash bytes in a tag. Enough to exclude collisions.
 const HASHED: usize = 16;
-/// What the tag of a compressed representation ends in: it is another one than that of the same as it is.
+/// Suffix for the tag of a compressed representation, which must differ from the tag of the uncompressed one.
 const PACKED: &str = "--gzip";
-/// What proxies that compress add to a tag, with the coding: Apache (`DeflateAlterETag`, `BrotliAlterETag`) and Caddy.
+/// Suffixes that compressing proxies add to a tag, with their coding: Apache (`DeflateAlterETag`, `BrotliAlterETag`)
+/// and Caddy.
 const PACKED_BY_OTHERS: [(&str, &str); 4] =
     [("-gzip", "gzip"), ("-br", "br"), ("-zstd", "zstd"), ("-deflate", "deflate")];
 
 /// A tag that a client sent.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Tag<'h> {
-    /// Whether it began with `W/`.
+    /// True if the tag began with `W/`.
     pub weak: bool,
-    /// What stands between the quotes.
+    /// The text between the quotes.
     pub opaque: &'h str,
 }
 
 impl<'h> Tag<'h> {
-    /// The tags that it may have been before it was compressed, the likeliest first. If it ends as a compressed one
-    /// does, it may still be one that ends so by itself.
+    /// The tags that the resource may have had before compression, the most likely first. A tag with the suffix of a
+    /// compressed one is also tried unchanged, because it may end like that by itself.
     pub fn meant(self) -> impl Iterator<Item = &'h str> {
         let own = self.opaque.strip_suffix(PACKED);
         let others = self.opaque;
@@ -33,8 +34,9 @@ impl<'h> Tag<'h> {
         [own, Some(self.opaque), others.filter(|_| own.is_none())].into_iter().flatten()
     }
 
-    /// Whether it is that of the same thing as `tag`, in a coding that `reads` says yes to. Gives what the answer is to
-    /// be tagged with: a proxy adds again what it added itself.
+    /// Compares this tag with the current tag of the uncompressed representation. If both name the same content in a
+    /// coding that the client `reads`, returns the tag for the response. A proxy adds its own suffix again, so the
+    /// returned tag lacks it.
     pub fn is_as_good_as(self, tag: &'h str, reads: impl Fn(&str) -> bool) -> Option<&'h str> {
         if self.opaque == tag {
             return Some(tag);
@@ -47,20 +49,20 @@ impl<'h> Tag<'h> {
     }
 }
 
-/// What an `If-Match` or `If-None-Match` names.
+/// The content of an `If-Match` or `If-None-Match` header.
 #[derive(Debug, PartialEq, Eq)]
 pub enum Named<'h> {
-    /// `*`: anything that there is.
+    /// `*`: any existing version.
     Any,
-    /// These.
+    /// A list of tags.
     Tags(Vec<Tag<'h>>),
 }
 
-/// A header that is no list of tags.
+/// The header is not a valid list of tags.
 #[derive(Debug, PartialEq, Eq)]
 pub struct Malformed;
 
-/// The tags in a request's header; `None` if it has no such header.
+/// Parses the tags of a request header. `None` if the request has no such header.
 pub fn named<'h>(headers: &'h HeaderMap, name: &HeaderName) -> Option<Result<Named<'h>, Malformed>> {
     let mut values = headers.get_all(name).iter().peekable();
     values.peek()?;
@@ -93,24 +95,24 @@ fn list<'h>(text: &'h str, tags: &mut Vec<Tag<'h>>) -> Option<()> {
     Some(())
 }
 
-/// The tag of an answer, without quotes: the message's own field `etag`, which `If-Match` is then held against; else
-/// a hash of its JSON.
+/// The tag of a response, without quotes. This is the message's own field `etag`, which `If-Match` is then compared
+/// with, or else a hash of the JSON.
 pub fn of(binding: &Binding, message: &[u8], json: &[u8]) -> String {
     let hash = || BASE64_URL_SAFE_NO_PAD.encode(&Sha256::digest(json)[..HASHED]);
     binding.own_etag(message).filter(|own| is_opaque(own)).map_or_else(hash, str::to_owned)
 }
 
-/// Whether a text may be in a tag as it is.
+/// True if a text is valid in a tag without encoding.
 fn is_opaque(text: &str) -> bool {
     text.bytes().all(|byte| byte == 0x21 || (0x23..=0x7e).contains(&byte))
 }
 
-/// A tag as a header.
+/// Formats a tag as a header value.
 pub fn header(opaque: &str) -> Option<HeaderValue> {
     HeaderValue::from_str(&format!("\"{opaque}\"")).ok()
 }
 
-/// The tag of the compressed representation, from the header that the other one has.
+/// The tag of the compressed representation, derived from the header of the uncompressed one.
 pub fn packed(plain: &HeaderValue) -> Option<HeaderValue> {
     let opaque = plain.to_str().ok()?.strip_suffix('"')?;
     HeaderValue::from_str(&format!("{opaque}{PACKED}\"")).ok()

@@ -1,4 +1,4 @@
-//! What a gateway is made of.
+//! The parts of a gateway.
 
 use std::sync::{Arc, OnceLock};
 
@@ -38,14 +38,14 @@ pub struct Gateway {
     pub(crate) own: Own,
     pub(crate) openapi: OnceLock<Bytes>,
     pub(crate) cache: Option<Arc<Cache>>,
-    /// With other gateways.
+    /// State that is shared with other gateways.
     pub(crate) shared: Option<Arc<Shared>>,
     pub(crate) limits: Limits,
     pub(crate) bodies: Arc<Quota>,
     pub(crate) admission: Admission,
     pub(crate) streams: Streams,
     pub(crate) connect: routes::Bindings,
-    /// Checks tokens; `None`: the services do, or nobody.
+    /// Checks tokens. `None`: the gateway does not check them, and leaves it to the services.
     pub(crate) verifier: Option<Arc<Verifier>>,
     pub(crate) api: Arc<Api>,
     pub(crate) cors: Option<Cors>,
@@ -53,10 +53,10 @@ pub struct Gateway {
 }
 
 impl Gateway {
-    /// The gateway of a contract. `descriptors` is the encoded set that the contract was read from, for reflection.
+    /// Creates the gateway of a contract. `descriptors` is the encoded descriptor set of the contract, for reflection.
     ///
     /// # Errors
-    /// If a route or the address of a service is missing, clashes or cannot be read.
+    /// A route or the address of a service is missing, in conflict or invalid.
     pub fn new(
         config: Config,
         contract: Arc<Contract>,
@@ -68,7 +68,7 @@ impl Gateway {
         Self::of(config, adopt::Parts { contract, descriptors: descriptors.into(), routes, leniency, verifier, api })
     }
 
-    /// The gateway of any contract.
+    /// Creates the gateway of any contract, souk's or a foreign one.
     pub(crate) fn of(config: Config, parts: adopt::Parts<'_>) -> Result<Self, ServeError> {
         let adopt::Parts { contract, descriptors, routes, leniency, verifier, api } = parts;
         let upstreams = Upstreams::new(&config, &contract)?;

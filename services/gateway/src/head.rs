@@ -1,4 +1,4 @@
-//! Checks the head of every request: one host, one length, and single-valued headers only once.
+//! Checks the head of every request: it has one host, one length, and no repeated single-valued headers.
 
 use std::{fmt::Display, net::Ipv6Addr};
 
@@ -11,7 +11,7 @@ use souk_common::{
     error::{Problem, Reason},
 };
 
-/// Single-valued headers. So is `Authorization`: see [`souk_common::auth::Verifier`].
+/// Headers that may have only one value. `Authorization` is another one: see [`souk_common::auth::Verifier`].
 const SINGLE: [HeaderName; 13] = [
     header::ACCESS_CONTROL_REQUEST_METHOD,
     header::CONTENT_ENCODING,
@@ -27,14 +27,14 @@ const SINGLE: [HeaderName; 13] = [
     HeaderName::from_static("idempotency-key"),
     HeaderName::from_static("last-event-id"),
 ];
-/// Headers that identify a request in logs and traces. Proxies set them, so a request with two of them does not fail:
-/// it gets a new value (W3C Trace Context, 3.2).
+/// Headers that identify a request in logs and traces. Proxies set them, so a request with two different values does
+/// not fail. It gets a new value (W3C Trace Context, 3.2).
 const NAMES: [HeaderName; 2] = [REQUEST_ID, HeaderName::from_static("traceparent")];
 
-/// Checks the head of a request, and removes unreliable headers.
+/// Checks the head of a request, and removes ambiguous identifying headers.
 ///
 /// # Errors
-/// `MALFORMED_REQUEST` with what is wrong; `UNIMPLEMENTED` (501) for a transfer coding that is not known.
+/// `MALFORMED_REQUEST` with the fault; `UNIMPLEMENTED` (501) for an unknown transfer coding.
 pub fn check<B>(request: &mut Request<B>) -> Result<(), Problem> {
     for name in NAMES {
         if single(request.headers(), &name).is_err() {
@@ -46,10 +46,10 @@ pub fn check<B>(request: &mut Request<B>) -> Result<(), Problem> {
     SINGLE.iter().try_for_each(|name| single(request.headers(), name).map(drop))
 }
 
-/// The value of a header that has one.
+/// The value of a header that may have only one value.
 ///
 /// # Errors
-/// `MALFORMED_REQUEST` where it comes with several that differ: whichever is taken, someone else takes the other.
+/// `MALFORMED_REQUEST` if the header has several different values. Another server might use another one of them.
 pub fn single(headers: &HeaderMap, name: impl AsHeaderName + Display + Copy) -> Result<Option<&HeaderValue>, Problem> {
     let mut values = headers.get_all(name).iter();
     let first = values.next();
@@ -59,7 +59,7 @@ pub fn single(headers: &HeaderMap, name: impl AsHeaderName + Display + Copy) -> 
     Ok(first)
 }
 
-/// RFC 9112, 3.2, and RFC 9113, 8.3.1.
+/// Checks the host of a request (RFC 9112, 3.2; RFC 9113, 8.3.1).
 fn host(version: Version, uri: &Uri, headers: &HeaderMap) -> Result<(), Problem> {
     let mut values = headers.get_all(header::HOST).iter();
     let given = values.next();
@@ -91,7 +91,7 @@ fn host(version: Version, uri: &Uri, headers: &HeaderMap) -> Result<(), Problem>
     }
 }
 
-/// What a request is addressed to.
+/// The host and port that a request is addressed to.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 struct Host<'t> {
     name: &'t str,
@@ -99,7 +99,7 @@ struct Host<'t> {
 }
 
 impl<'t> Host<'t> {
-    /// `uri-host [ ":" port ]` (RFC 9110, 7.2; RFC 3986, 3.2.2).
+    /// Parses `uri-host [ ":" port ]` (RFC 9110, 7.2; RFC 3986, 3.2.2).
     fn parse(text: &'t str) -> Option<Self> {
         let (name, port) = match text.strip_prefix('[') {
             Some(rest) => {
@@ -118,15 +118,15 @@ impl<'t> Host<'t> {
         Some(Self { name, port })
     }
 
-    /// Whether this is the same as another in a request for this URI.
+    /// True if both are equal for a request with this URI, whose scheme defines the default port.
     fn is(self, other: &Self, uri: &Uri) -> bool {
         let usual = if uri.scheme_str() == Some("https") { 443 } else { 80 };
         self.name.eq_ignore_ascii_case(other.name) && self.port.unwrap_or(usual) == other.port.unwrap_or(usual)
     }
 }
 
-/// A registered name or an IPv4 address. A comma may be in one by the grammar; it is refused, as that is how two
-/// headers look that were made one.
+/// True if a text is a registered name or an IPv4 address. The grammar allows a comma, but it is refused: two headers
+/// that were merged into one look like that.
 fn is_name(text: &str) -> bool {
     let mut rest = text.bytes();
     while let Some(byte) = rest.next() {
@@ -144,8 +144,8 @@ fn is_name(text: &str) -> bool {
     !text.is_empty()
 }
 
-/// A body that was packed on the way is not known here but in pieces (RFC 9112, 6.1). That `chunked` comes last, hyper
-/// has checked.
+/// Checks the transfer coding. Only `chunked` is supported (RFC 9112, 6.1). hyper has already checked that `chunked`
+/// comes last.
 fn transfer_coding(headers: &HeaderMap) -> Result<(), Problem> {
     let values = headers.get_all(header::TRANSFER_ENCODING).iter().map(|value| value.to_str().unwrap_or("?"));
     let mut codings = values.flat_map(|value| value.split(',')).map(str::trim).filter(|coding| !coding.is_empty());
@@ -164,14 +164,14 @@ fn transfer_coding(headers: &HeaderMap) -> Result<(), Problem> {
     Ok(())
 }
 
-/// Whether a request is addressed to this machine by a name that means it everywhere.
+/// True if a request is addressed to this machine by a name that always means the local machine.
 pub fn is_for_loopback(uri: &Uri, headers: &HeaderMap) -> bool {
     let host = headers.get(header::HOST).and_then(|value| value.to_str().ok());
     let authority = uri.authority().map(http::uri::Authority::as_str);
     authority.or(host).and_then(Host::parse).is_some_and(|host| is_loopback(host.name))
 }
 
-/// Whether an origin is a page of this machine, as a browser writes it, whatever its port.
+/// True if an origin, as a browser formats it, is a page of this machine on any port.
 pub fn is_loopback_origin(origin: &HeaderValue) -> bool {
     let text = origin.to_str().unwrap_or_default();
     let authority = text.strip_prefix("http://").or_else(|| text.strip_prefix("https://"));
@@ -204,7 +204,7 @@ mod tests {
             (Version::HTTP_11, "/", &["127.0.0.1"], true),
             (Version::HTTP_11, "/", &["[::1]:80"], true),
             (Version::HTTP_11, "/", &["a_b%20c"], true),
-            // A target without an authority has an empty one.
+            // The Host header is empty if the target has no authority.
             (Version::HTTP_11, "/", &[""], true),
             (Version::HTTP_11, "http://a/", &["b"], true),
             (Version::HTTP_10, "/", &[], true),

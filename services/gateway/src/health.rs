@@ -1,4 +1,4 @@
-//! Readiness of all backends, for REST and gRPC.
+//! Readiness of all backends, over REST and gRPC.
 
 use std::{
     net::SocketAddr,
@@ -18,9 +18,9 @@ use tonic_health::pb::{
 
 use crate::upstream::{Upstream, Upstreams};
 
-/// How long a result is reused, so that many probes do not become many calls.
+/// How long a result is reused, so that many probes do not cause many calls.
 const FRESH: Duration = Duration::from_millis(200);
-/// How often `Watch` looks.
+/// Interval at which `Watch` checks the state.
 const WATCH_EVERY: Duration = Duration::from_secs(1);
 
 /// Checks the health of the backends.
@@ -29,32 +29,32 @@ pub struct Readiness(Arc<Inner>);
 
 struct Inner {
     backends: Vec<Upstream>,
-    /// Full names of services, with the index of their backend.
+    /// Full names of the services, each with the index of its backend.
     services: Vec<(String, usize)>,
     timeout: Duration,
     stop: Stop,
     last: Mutex<Option<(Instant, Arc<Report>)>>,
 }
 
-/// What the backends said.
+/// The readiness of the gateway and its backends.
 #[derive(Debug, Clone, Serialize)]
 pub struct Report {
-    /// Whether every one is ready, and the gateway is not about to stop.
+    /// True if every backend is ready and the gateway is not about to stop.
     pub ready: bool,
-    /// Whether the gateway is about to stop.
+    /// True if the gateway is about to stop.
     pub stopping: bool,
-    /// Each one, by its configured name.
+    /// The backends, by their configured names.
     pub backends: Vec<Backend>,
 }
 
-/// What one backend said.
+/// The readiness of one backend.
 #[derive(Debug, Clone, Serialize)]
 pub struct Backend {
-    /// Its configured name.
+    /// The configured name.
     pub name: String,
-    /// Whether one of its addresses is ready.
+    /// True if at least one address of the backend is ready.
     pub ready: bool,
-    /// The best state of its addresses: `SERVING`, `NOT_SERVING`, or unreachable.
+    /// The best state of the backend's addresses: `SERVING`, `NOT_SERVING` or unreachable.
     pub state: &'static str,
     /// The state of each address, for operators.
     #[serde(skip)]
@@ -62,8 +62,8 @@ pub struct Backend {
 }
 
 impl Readiness {
-    /// Checks these backends. A backend without a response within `timeout` is not ready. After `stop` none is
-    /// ready, so that a load balancer sends requests elsewhere.
+    /// Checks these backends. A backend that does not respond within `timeout` is not ready. After `stop` no backend
+    /// counts as ready, so that a load balancer sends requests elsewhere.
     pub fn new(upstreams: &Upstreams, timeout: Duration, stop: Stop) -> Self {
         let backends = upstreams.all();
         let index = |service: &str| {
@@ -74,9 +74,9 @@ impl Readiness {
         Self(Arc::new(Inner { backends, services, timeout, stop, last: Mutex::new(None) }))
     }
 
-    /// Who is ready now.
+    /// The current readiness of the backends.
     pub async fn report(&self) -> Arc<Report> {
-        // Held during the check: concurrent probes get the same result.
+        // The lock is held during the check, so that concurrent probes get the same result.
         let mut last = self.0.last.lock().await;
         if let Some((asked, report)) = &*last
             && asked.elapsed() < FRESH
@@ -98,7 +98,7 @@ impl Readiness {
 
     async fn ask(&self, backend: &Upstream) -> Backend {
         let addresses = backend.client.check(self.0.timeout).await;
-        // One replica that can be called is enough.
+        // A backend is ready if one of its replicas can be called.
         let best = addresses.iter().map(|(_, state)| *state).max().unwrap_or(AddressState::Down);
         let state = match best {
             AddressState::Up => "SERVING",
@@ -110,7 +110,7 @@ impl Readiness {
         Backend { name: backend.name.clone(), ready: best == AddressState::Up, state, addresses }
     }
 
-    /// The state of a service; of all of souk where the name is empty.
+    /// The state of a service, or of all services if the name is empty.
     async fn status(&self, service: &str) -> Result<ServingStatus, Status> {
         let backend = match service {
             "" => None,
@@ -156,7 +156,7 @@ struct Watch {
 impl Watch {
     async fn next(mut self) -> Option<(Result<HealthCheckResponse, Status>, Self)> {
         loop {
-            // As the protocol has it, an unknown service is one that may yet come.
+            // The protocol reports an unknown service as a state, because the service may be added later.
             let status = self.readiness.status(&self.service).await.unwrap_or(ServingStatus::ServiceUnknown);
             if self.last.replace(status) != Some(status) {
                 return Some((Ok(answer(status)), self));

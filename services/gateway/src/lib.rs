@@ -1,7 +1,7 @@
 //! souk's gateway: serves a contract to clients as REST/JSON and gRPC, from its descriptors alone.
 //!
-//! A request's way: `serve`, `connection` → the layers of `stack` → one of the `handlers`: `rest` (with `routes` and
-//! `transcode`), `grpc` (passed on as it is; `web` for browsers) or `connect` → `upstream` (the service).
+//! The path of a request: `serve`, `connection` → the layers of `stack` → one of the `handlers`: `rest` (with `routes`
+//! and `transcode`), `grpc` (forwarded without decoding; `web` for browsers) or `connect` → `upstream` (the service).
 
 mod accept;
 mod address;

@@ -1,4 +1,4 @@
-//! The gateway's own gRPC services: health and reflection of the whole API.
+//! The gateway's own gRPC services: health, and reflection of the whole API.
 
 use std::convert::Infallible;
 
@@ -12,11 +12,11 @@ use tower::ServiceExt;
 
 use crate::health::Readiness;
 
-/// What the gateway answers itself: health and reflection.
+/// Path prefixes of the gateway's own gRPC services: health and reflection.
 const OWN: [&str; 3] =
     ["/grpc.health.v1.Health/", "/grpc.reflection.v1.ServerReflection/", "/grpc.reflection.v1alpha.ServerReflection/"];
 
-/// Whether a gRPC path is one that the gateway answers itself.
+/// True if a gRPC path belongs to one of the gateway's own services.
 pub fn is_own(path: &str) -> bool {
     OWN.iter().any(|own| path.starts_with(own))
 }
@@ -24,10 +24,10 @@ pub fn is_own(path: &str) -> bool {
 /// The gateway's own gRPC services.
 pub struct Own(Routes);
 
-/// Health and reflection of these services.
+/// Creates the health and reflection services for these services.
 ///
 /// # Errors
-/// The descriptors cannot be read.
+/// The descriptors are invalid.
 pub fn own(
     descriptors: &[u8],
     services: &[&str],
@@ -49,7 +49,7 @@ pub fn own(
 }
 
 impl Own {
-    /// Answers a call to health or reflection.
+    /// Handles a call of health or reflection.
     pub async fn call(&self, request: Request<Body>) -> Response<Body> {
         let answered: Result<_, Infallible> = self.0.clone().oneshot(request).await;
         match answered {
@@ -63,7 +63,7 @@ impl Own {
     }
 }
 
-/// Whether the request's message could not be read. tonic takes that for a fault of the server.
+/// True if the request message could not be decoded. tonic reports that as an internal error.
 fn is_unreadable(response: &Response<Body>) -> bool {
     const WORDS: &str = "failed to decode Protobuf message";
     let status = response.extensions().get::<Status>();

@@ -1,32 +1,32 @@
-//! Which pages the gateway has of its own, and where.
+//! The gateway's own pages and their paths.
 
 use crate::docs;
 
-/// A page that is part of no contract.
+/// A page that is not part of a contract.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Page {
-    /// What is where.
+    /// The index: lists the other pages.
     Index,
-    /// Whether the gateway runs at all.
+    /// Liveness: the gateway runs.
     Alive,
-    /// Whether every service is ready.
+    /// Readiness: all services are ready.
     Ready,
-    /// The API, as OpenAPI describes it.
+    /// The OpenAPI document.
     OpenApi,
-    /// The same for people.
+    /// The documentation viewer.
     Docs(&'static docs::File),
 }
 
 impl Page {
-    /// All but the documentation's.
+    /// All pages except those of the documentation viewer.
     pub const ALL: [Self; 4] = [Self::Index, Self::Alive, Self::Ready, Self::OpenApi];
 
-    /// The page at a path.
+    /// Finds the page at a path.
     pub fn at(path: &str) -> Option<Self> {
         Self::ALL.into_iter().find(|page| page.path() == path).or_else(|| docs::at(path).map(Self::Docs))
     }
 
-    /// Its path.
+    /// The path of the page.
     pub fn path(self) -> &'static str {
         match self {
             Self::Index => "/",

@@ -1,4 +1,4 @@
-//! How a request went, and what it ended in: noted by whoever learns it, told once when the response has gone.
+//! The outcome of a request. The layer or handler that learns it records it, and it is logged once, after the response.
 
 use std::sync::{
     Arc, Mutex, MutexGuard, PoisonError,
@@ -9,7 +9,7 @@ use http::StatusCode;
 use souk_common::error::{Problem, Reason};
 use tonic::Code;
 
-/// The outcome of a request, as far as it is known. Shared by all layers that add to it.
+/// The outcome of a request as far as it is known. All layers that add to it share it.
 #[derive(Debug, Clone, Default)]
 pub struct Record(Arc<Inner>);
 
@@ -22,25 +22,25 @@ struct Inner {
 /// How a request ended.
 #[derive(Debug, Clone)]
 pub struct End {
-    /// The status of its response, or the one that stands for its gRPC code.
+    /// HTTP status of the response, or the status that represents the gRPC code.
     pub status: StatusCode,
-    /// Its gRPC code.
+    /// The gRPC code, if the request was a gRPC call.
     pub code: Option<Code>,
-    /// Why it was refused, where it was.
+    /// The reason of a refusal, if the request was refused.
     pub problem: Option<Problem>,
 }
 
 impl End {
-    /// A request that went well.
+    /// The outcome of a successful request.
     pub const OK: Self = Self { status: StatusCode::OK, code: None, problem: None };
 
-    /// A request that was refused.
+    /// The outcome of a refused request.
     pub fn refused(problem: Problem) -> Self {
         let status = StatusCode::from_u16(problem.http_status()).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
         Self { status, code: None, problem: Some(problem) }
     }
 
-    /// A request whose client left before its end.
+    /// The outcome of a request whose client left before its end.
     pub fn left() -> Self {
         Self::refused(Problem::new(Reason::Cancelled, "the client left"))
     }
@@ -52,29 +52,29 @@ impl Record {
         *self.lock() = Some(end);
     }
 
-    /// Its gRPC call ended with this code, and a status that stands for it.
+    /// Records the final code of a gRPC call, and the status that represents it.
     pub fn set_code(&self, status: StatusCode, code: Code) {
         let mut end = self.lock();
         let problem = end.take().and_then(|end| end.problem);
         *end = Some(End { status, code: Some(code), problem });
     }
 
-    /// Its response begins with this status. A stream may still end differently.
+    /// Records the status at the beginning of the response. A stream may still end differently.
     pub fn begun(&self, status: StatusCode) {
         self.lock().get_or_insert(End { status, code: None, problem: None });
     }
 
-    /// Takes out how it ended: the client left, where nothing is known.
+    /// Takes the outcome. If none was recorded, the client left.
     pub fn take(&self) -> End {
         self.lock().take().unwrap_or_else(End::left)
     }
 
-    /// So many more bytes of its response's body were sent.
+    /// Counts bytes of the response body that were sent.
     pub fn sent(&self, bytes: usize) {
         self.0.bytes.fetch_add(bytes as u64, Ordering::Relaxed);
     }
 
-    /// Bytes of its response's body so far.
+    /// Number of bytes of the response body that were sent so far.
     pub fn bytes(&self) -> u64 {
         self.0.bytes.load(Ordering::Relaxed)
     }

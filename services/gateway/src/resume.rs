@@ -1,4 +1,4 @@
-//! Resuming a stream: the position of each message, and the position to resume after.
+//! Resuming a stream: the position of each message, and the position after which a stream resumes.
 
 use base64::{Engine, prelude::BASE64_STANDARD};
 use bytes::Bytes;
@@ -14,10 +14,10 @@ use crate::transcode::{
     scalar::{Raw, convert},
 };
 
-/// Sent by `EventSource` when it comes back: the last `id:` it saw.
+/// Sent by `EventSource` when it reconnects: the last `id:` that it received.
 pub const LAST_EVENT_ID: HeaderName = HeaderName::from_static("last-event-id");
 
-/// The fields of a method's `(souk.options.v1.cursor)`.
+/// The fields that a method's option `(souk.options.v1.cursor)` names.
 #[derive(Debug, Clone)]
 pub struct Resume {
     request: FieldPath,
@@ -26,10 +26,10 @@ pub struct Resume {
 }
 
 impl Resume {
-    /// The cursor of a method, where it has one.
+    /// The cursor fields of a method, if it has the option.
     ///
     /// # Errors
-    /// The path that does not name one plain value.
+    /// A path in the option does not name a single scalar field.
     pub fn of(method: &Method) -> Result<Option<Self>, String> {
         let Some(cursor) = &method.cursor else { return Ok(None) };
         let plain = |message: MessageDescriptor, path: &str| {
@@ -43,14 +43,14 @@ impl Resume {
         Ok(Some(Self { request, response, output: method.descriptor.output() }))
     }
 
-    /// Lets a request continue where the client's last stream broke. The header is newer than what the URL says,
-    /// which stays the same each time `EventSource` calls.
+    /// Lets a request continue where the client's last stream broke off. The header overrides the position in the URL,
+    /// because `EventSource` sends the same URL each time.
     ///
     /// # Errors
-    /// The header is not what the field takes.
+    /// The header has no valid value for the field.
     pub fn fill(&self, message: &mut DynamicMessage, headers: &HeaderMap) -> Result<(), Problem> {
         let Some(id) = headers.get(LAST_EVENT_ID) else { return Ok(()) };
-        // Not `to_str`, which knows ASCII alone: `EventSource` sends UTF-8.
+        // `to_str` accepts only ASCII, but `EventSource` sends UTF-8.
         let text = std::str::from_utf8(id.as_bytes()).map_err(|_| "is not UTF-8".to_owned());
         let field = self.request.field();
         let value = text.and_then(|text| convert(&field.kind(), Raw::Text(text))).map_err(|detail| {
@@ -63,7 +63,7 @@ impl Resume {
         Ok(())
     }
 
-    /// The position of an encoded message. `None`: it has none, or one that cannot be an `id:`.
+    /// The position of an encoded message. `None` if it has none, or none that is a valid `id:`.
     pub fn place(&self, message: Bytes) -> Option<String> {
         let message = DynamicMessage::decode(self.output.clone(), message).ok()?;
         let text = match self.response.get(&message)? {
@@ -78,7 +78,7 @@ impl Resume {
             Value::F64(value) => value.to_string(),
             Value::Message(_) | Value::List(_) | Value::Map(_) => return None,
         };
-        // These would end the line, or make the client throw the id away.
+        // These characters would end the line or make the client ignore the id.
         (!text.is_empty() && !text.contains(['\r', '\n', '\0'])).then_some(text)
     }
 }

@@ -1,4 +1,4 @@
-//! The REST routes of a contract ([`souk_transcode::routes`]), each with what the contract says of its method.
+//! The REST routes of a contract ([`souk_transcode::routes`]), each with its method and the method's options.
 
 use std::{collections::BTreeMap, ops::Deref, sync::Arc};
 
@@ -21,14 +21,14 @@ use crate::{
 
 /// A REST route of a method.
 pub type Route = routes::Route<Served>;
-/// A route, and what its path variables captured.
+/// A route, and the values of its path variables.
 pub type Matched = routes::Matched<Served>;
 
-/// A method of the contract, as its routes carry it.
+/// A method of the contract, as its routes refer to it.
 #[derive(Debug)]
 pub struct Served {
     method: Arc<Method>,
-    /// How its stream is taken up again.
+    /// How a client resumes the method's stream.
     pub resume: Option<Resume>,
 }
 
@@ -44,36 +44,36 @@ impl Deref for Served {
 #[derive(Debug)]
 pub struct Routes(routes::Routes<Served>);
 
-/// Why a request has no route.
+/// Why a request matches no route.
 #[derive(Debug)]
 pub enum Miss {
-    /// The path has no route, or cannot be parsed.
+    /// No route has this path, or the path is invalid.
     Path(Problem),
-    /// The path has routes, but for other HTTP methods. Holds the `Allow` header.
+    /// The path has routes only for other HTTP methods. Contains the value of the `Allow` header.
     Method(String),
 }
 
 impl Routes {
-    /// The routes of those methods of a contract that clients may call at all.
+    /// Builds the routes of all methods of a contract that clients may call.
     ///
     /// # Errors
-    /// The first rule that cannot be served.
+    /// The first HTTP rule that cannot be served.
     pub fn of(contract: &Contract) -> Result<Self, RouteError> {
         let options = Options { contract, leniency: Leniency::default(), taken: &[] };
         routes::Routes::of(contract.pool(), &options).map(Self)
     }
 
-    /// The routes of a contract that was not written for souk, and those that cannot be served. Paths that are `taken`
-    /// are not among them.
+    /// Builds the routes of a foreign contract. Returns them, and the errors of routes that cannot be served. Routes
+    /// with a `taken` path are skipped.
     pub fn foreign(contract: &Contract, leniency: Leniency, taken: &[&str]) -> (Self, Vec<RouteError>) {
         let (routes, skipped) = routes::Routes::leniently(contract.pool(), &Options { contract, leniency, taken });
         (Self(routes), skipped)
     }
 
-    /// The route of a request. HEAD finds what GET finds.
+    /// Finds the route of a request. HEAD matches the routes of GET.
     ///
     /// # Errors
-    /// Why there is none.
+    /// Why no route matches.
     pub fn find(&self, method: &HttpMethod, path: &str) -> Result<Matched, Miss> {
         self.0.find(method, path).map_err(|miss| match miss {
             routes::Miss::Method(allow) => Miss::Method(allow),
@@ -91,11 +91,11 @@ impl Deref for Routes {
     }
 }
 
-/// What a contract says of its methods.
+/// The settings and contract options that routes are built from.
 struct Options<'c> {
     contract: &'c Contract,
     leniency: Leniency,
-    /// Paths of the gateway's own pages, where no route may have them.
+    /// Paths of the gateway's own pages. No route may have one of them.
     taken: &'c [&'c str],
 }
 
@@ -125,13 +125,13 @@ impl MethodOptions for Options<'_> {
     }
 }
 
-/// How the messages of each method look as JSON, by its path.
+/// The JSON format of each method's messages, by method path.
 pub type Bindings = BTreeMap<String, Binding>;
 
-/// The bindings of a contract: with Connect, a body is the message.
+/// The bindings of all methods of a contract for Connect, where the body is the whole message.
 ///
 /// # Errors
-/// Never, as nothing in them is named.
+/// None in practice: these bindings name no field that could be missing.
 pub fn bindings(contract: &Contract, leniency: Leniency) -> Result<Bindings, BindingError> {
     let of = |method: &Method| {
         let (input, output) = (method.descriptor.input(), method.descriptor.output());
@@ -178,7 +178,7 @@ mod tests {
     fn all_that_souk_accepts_can_be_sent() {
         let routes = Routes::of(Contract::souk().unwrap()).unwrap();
         routes.fit(32 * 1024).unwrap();
-        // What an operator may set instead: at the least, it is told.
+        // An operator may set a smaller limit. The error then says how large it must be.
         let error = routes.fit(8 * 1024).unwrap_err().to_string();
         assert!(error.contains("accepts addresses of"), "{error}");
     }

@@ -29,30 +29,31 @@ use crate::{
     gateway::Gateway,
 };
 
-/// Requests that one HTTP/2 connection may have open.
+/// Maximum number of concurrent requests on one HTTP/2 connection.
 const STREAMS: u32 = 256;
-/// Bytes of one response that HTTP/2 takes before they can be sent.
+/// Send buffer of one HTTP/2 response, in bytes.
 const SEND_BUFFER: usize = 64 * 1024;
-/// Header fields that an HTTP/1.1 request may have.
+/// Maximum number of header fields in an HTTP/1.1 request.
 const HEADERS: usize = 100;
-/// How long connections that the system has made before a gateway stops are still taken: closing their listener would
-/// reset them.
+/// How long a stopping gateway still accepts connections that the system has already established. Closing the listener
+/// would reset them.
 const BACKLOG: Duration = Duration::from_millis(20);
-/// How long idle connections stay open then. Closing one would reset a request that its client is just sending. In this
-/// time responses tell clients to open a new connection.
+/// How long idle connections stay open after that. Closing one could reset a request that is being sent. In this time,
+/// responses tell clients to open a new connection.
 const LAST_REQUESTS: Duration = Duration::from_millis(100);
-/// A client that is silent for this long is asked whether it is still there, and has as long to answer.
+/// A client that was silent for this long gets a ping, and has the same time to answer it.
 const KEEP_ALIVE: Duration = Duration::from_secs(30);
 
-/// Serves souk's contract, or the one that the settings name, until `shutdown`, then lets running requests end for the configured time.
+/// Serves souk's contract, or the one that the settings name, until `shutdown`. Then it lets running requests end for
+/// the configured time.
 ///
 /// # Errors
-/// Before anything is served, where the contract or the settings do not allow it.
+/// The contract or the settings are invalid. Nothing has been served then.
 pub async fn serve(config: Config, listener: TcpListener, shutdown: CancellationToken) -> Result<(), ServeError> {
     if config.settings.contract.is_foreign() {
         let parts = tokio::select! {
             parts = adopt::parts(&config) => parts?,
-            // It waits for backends that are still starting.
+            // `adopt::parts` waits for backends that are still starting.
             () = shutdown.cancelled() => return Ok(()),
         };
         let gateway = Gateway::of(config, parts)?;
@@ -71,7 +72,7 @@ pub async fn serve(config: Config, listener: TcpListener, shutdown: Cancellation
 }
 
 impl Gateway {
-    /// Serves until `shutdown`, then lets running requests end for the configured time.
+    /// Serves until `shutdown`. Then it lets running requests end for the configured time.
     pub async fn serve(mut self, listener: TcpListener, shutdown: CancellationToken) {
         let (drain, stop) = (self.config.common.server.drain, self.config.common.server.stop.clone());
         let settings = Arc::new(self.config.settings.clone());
@@ -97,7 +98,7 @@ impl Gateway {
         let stack = gateway.stack();
         let protocol = protocol(&settings);
         let age = Age::of(&gateway.config.common.server);
-        // Asks every connection to end, and waits until all have.
+        // Tells every connection to end, and waits until all have ended.
         let (draining, connections) = (CancellationToken::new(), TaskTracker::new());
         let open = Connections::new(&settings);
         tokio::spawn(cut.clone().run_until_cancelled_owned(open.clone().watch()));
@@ -136,7 +137,7 @@ impl Gateway {
         };
         let accept = async || {
             let stream = server::accept(&listener).await?;
-            // Fails if the client has left already.
+            // This fails if the client has already left.
             let peer = stream.peer_addr().ok()?;
             Some((stream, open.enter(peer.ip(), &draining, &cut).await?))
         };
@@ -190,7 +191,7 @@ fn protocol(settings: &Settings) -> auto::Builder<TokioExecutor> {
     builder
 }
 
-/// The connection, after the handshake where there is one.
+/// Completes the TLS handshake, if TLS is configured, and returns the connection.
 async fn shaken(
     stream: TcpStream,
     acceptor: Option<Acceptor>,

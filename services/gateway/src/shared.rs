@@ -1,5 +1,5 @@
-//! State that several gateways share through Redis or Valkey. While it is unreachable, each gateway uses
-//! its own.
+//! State that several gateways share through Redis or Valkey. While the server is unreachable, each gateway uses its
+//! own state.
 
 use std::{
     sync::{Arc, PoisonError, RwLock, Weak},
@@ -12,25 +12,25 @@ use redis::{
 };
 use souk_common::{error::chain, telemetry, tls::ClientSettings};
 
-/// How long making a connection may take.
+/// Timeout for connecting to Redis.
 const CONNECT: Duration = Duration::from_secs(1);
-/// How long between two looks whether Redis is back.
+/// Time between two attempts to reconnect to Redis.
 const RETRY: Duration = Duration::from_millis(500);
 
-/// A connection to Redis, while there is one.
+/// A connection to Redis that is restored after a failure.
 pub struct Shared {
     client: Client,
-    /// Host and port, for people.
+    /// Host and port, for log lines.
     place: String,
     settings: AsyncConnectionConfig,
     connection: RwLock<Option<MultiplexedConnection>>,
 }
 
 impl Shared {
-    /// Where Redis is, and how long an answer of it may take. Connects to nothing yet.
+    /// Reads the URL of Redis. `timeout` is the longest time that a response may take. Does not connect yet.
     ///
     /// # Errors
-    /// The URL is not one, or asks for what this program does not do; or a certificate cannot be used.
+    /// The URL is invalid or requests an unsupported feature, or a certificate is invalid.
     pub fn new(url: &str, tls: &ClientSettings, timeout: Duration) -> RedisResult<Self> {
         let wrong = |why: &'static str| RedisError::from((ErrorKind::InvalidClientConfig, why));
         let info = url.into_connection_info()?;
@@ -69,7 +69,7 @@ impl Shared {
         }
     }
 
-    /// Asks Redis something. `None` if it is unreachable: the caller works without it.
+    /// Sends a query to Redis. `None` if Redis is unreachable: the caller must work without it.
     pub async fn ask<T: FromRedisValue>(
         self: &Arc<Self>,
         question: impl AsyncFnOnce(&mut MultiplexedConnection) -> RedisResult<T>,
@@ -78,7 +78,7 @@ impl Shared {
         match question(&mut connection?).await {
             Ok(answer) => Some(answer),
             Err(error) => {
-                // Many may fail at once; one of them says so.
+                // Many queries may fail at once, but only one of them logs the failure.
                 if self.put(None) {
                     self.lost(&error);
                 }
@@ -99,12 +99,12 @@ impl Shared {
 
     async fn try_connect(&self) -> RedisResult<MultiplexedConnection> {
         let mut connection = self.client.get_multiplexed_async_connection_with_config(&self.settings).await?;
-        // A server that is full, loading or a replica connects well and takes nothing.
+        // A server that is full, loading or read-only accepts connections but no writes.
         redis::cmd("SET").arg("souk:probe").arg(1).arg("PX").arg(1000).exec_async(&mut connection).await?;
         Ok(connection)
     }
 
-    /// Whether there was a connection before.
+    /// Sets the connection. Returns whether there was one before.
     fn put(&self, connection: Option<MultiplexedConnection>) -> bool {
         let mut place = self.connection.write().unwrap_or_else(PoisonError::into_inner);
         std::mem::replace(&mut *place, connection).is_some()

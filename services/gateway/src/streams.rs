@@ -1,4 +1,4 @@
-//! Limits of streams in all protocols: deadline, end of the gateway, and number.
+//! Limits of streams in all protocols: their deadline, their number, and their end when the gateway stops.
 
 use std::{
     collections::{HashMap, hash_map::Entry},
@@ -31,28 +31,28 @@ use tonic::{Status, body::Body};
 #[derive(Debug, Clone, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Settings {
-    /// How long a stream may last at most, from 1 s to 24 h.
+    /// Longest duration of a stream, from 1 s to 24 h.
     #[serde(with = "souk_common::config::duration")]
     pub timeout: Duration,
-    /// Streams open at a time.
+    /// Maximum number of open streams.
     pub max_open: usize,
-    /// The same, of one address.
+    /// Maximum number of open streams of one address.
     pub max_open_per_address: usize,
-    /// The same, of one account, from whatever address.
+    /// Maximum number of open streams of one account, across all addresses.
     pub max_open_per_caller: usize,
-    /// How long an answer's status waits for the first message.
+    /// How long the HTTP status is held back to wait for the first message.
     #[serde(with = "souk_common::config::duration")]
     pub hold: Duration,
-    /// How long an event stream may be silent before a comment shows that it lives.
+    /// Longest silence of an event stream before a comment is sent as a heartbeat.
     #[serde(with = "souk_common::config::duration")]
     pub heartbeat: Duration,
-    /// How long `EventSource` shall wait before it comes back.
+    /// How long `EventSource` must wait before it reconnects.
     #[serde(with = "souk_common::config::duration")]
     pub retry: Duration,
 }
 
 impl Settings {
-    /// The setting that is wrong, and what would be right.
+    /// Returns the name of an invalid setting and its valid values.
     pub fn fault(&self) -> Option<(&'static str, &'static str)> {
         let timeout = Duration::from_secs(1)..=Duration::from_secs(24 * 3600);
         if !timeout.contains(&self.timeout) {
@@ -70,30 +70,31 @@ impl Settings {
     }
 }
 
-/// When a stream must end, and why.
+/// Completes when a stream must end. Its output is the reason.
 pub type End = Pin<Box<dyn Future<Output = Problem> + Send>>;
 
-/// When a refused client may come back: to another replica of the gateway, or to this one after a restart.
+/// The `Retry-After` for a client whose stream ends because the gateway stops. It reconnects to another replica, or to
+/// this one after a restart.
 const COME_BACK: Duration = Duration::from_secs(1);
 
 /// All open streams.
 pub struct Streams {
-    /// By address.
+    /// Number of open streams, by address.
     open: Arc<Quota>,
     accounts: Arc<Accounts>,
-    /// Cancelled at the begin of the drain, for streams that can be taken up again.
+    /// Cancelled at the start of the drain. Ends streams that a client can resume.
     draining: CancellationToken,
-    /// Cancelled before the end of the drain, for all others.
+    /// Cancelled before the end of the drain. Ends all other streams.
     ending: CancellationToken,
 }
 
-/// Open streams by account, and how many one may have.
+/// Number of open streams by account, and the limit for one account.
 struct Accounts {
     most: usize,
     open: Mutex<HashMap<UserId, usize>>,
 }
 
-/// The place of an open stream, until it is dropped.
+/// The place of an open stream. Dropping it frees the place.
 pub struct Place {
     _of_address: Held,
     _of_account: Option<OfAccount>,
@@ -105,7 +106,7 @@ struct OfAccount {
 }
 
 impl Streams {
-    /// Lets as many be open at a time as the settings say.
+    /// Creates the limits from the settings.
     pub fn new(settings: &Settings) -> Self {
         let count = |number: usize| u64::try_from(number).unwrap_or(u64::MAX);
         Self {
@@ -116,10 +117,10 @@ impl Streams {
         }
     }
 
-    /// A place for one more, of this client and of this account.
+    /// Takes a place for a stream of this address and account.
     ///
     /// # Errors
-    /// `OVERLOADED`, where the account, the address or the gateway has as many streams open as it may.
+    /// `OVERLOADED` if the account, the address or the gateway has reached its limit of open streams.
     pub fn place(&self, site: IpAddr, user: Option<UserId>) -> Result<Place, Problem> {
         let full = |whose: &str| {
             let message = format!("{whose} has as many streams open as it may: close one, or try again later");
@@ -130,8 +131,8 @@ impl Streams {
         Ok(Place { _of_address: of_address, _of_account: of_account.transpose()? })
     }
 
-    /// When a stream of a request ends at the latest. One that can be taken up again elsewhere does not wait for the
-    /// end of the drain.
+    /// The future that completes when a stream must end. A resumable stream ends at the start of the drain, because its
+    /// client can continue on another replica.
     pub fn end(&self, request: &RequestContext, resumable: bool) -> End {
         let deadline = request.deadline;
         let stop = if resumable { &self.draining } else { &self.ending }.clone().cancelled_owned();
@@ -150,11 +151,11 @@ impl Streams {
         })
     }
 
-    /// Ends the streams of a gateway that stops within `drain`. Never done: whoever waits for the end of all
-    /// connections stops it.
+    /// Ends the streams of a gateway that stops within `drain`. Never completes: the caller drops it when all
+    /// connections have ended.
     pub async fn close(&self, drain: Duration) {
         self.draining.cancel();
-        // Leaves time to tell the clients.
+        // The remaining tenth of the drain is for sending the final status to clients.
         tokio::time::sleep(drain.mul_f32(0.9)).await;
         self.ending.cancel();
         pending().await
@@ -186,8 +187,8 @@ impl Drop for OfAccount {
     }
 }
 
-/// Ends a gRPC answer when it must end, with a status. Its place is free as soon as it has ended. Comes with an [`Ended`]
-/// among the answer's extensions.
+/// Ends a gRPC response with a status when `end` completes, and frees its place then. The response has an [`Ended`] in
+/// its extensions.
 pub fn bound(response: Response<Body>, end: End, place: Option<Place>) -> Response<Body> {
     let ended = Ended::default();
     let told = ended.clone();
@@ -196,20 +197,20 @@ pub fn bound(response: Response<Body>, end: End, place: Option<Place>) -> Respon
     response
 }
 
-/// Whether a stream was ended here, at its limit or as the gateway stops. That is no failure: the client was answered,
-/// and continues by calling again.
+/// Whether the gateway itself ended a stream, because of its time limit or because the gateway stops. That is no
+/// failure: the client was served and continues with another call.
 #[derive(Debug, Clone, Default)]
 pub struct Ended(Arc<AtomicBool>);
 
 impl Ended {
-    /// Whether it was, so far.
+    /// True if the gateway has ended the stream.
     pub fn here(&self) -> bool {
         self.0.load(Ordering::Relaxed)
     }
 }
 
-/// The problem of a stream whose service failed. A broken stream has no status of the service: its connection is lost,
-/// and the next call may use another one.
+/// The problem of a stream whose service failed. If the connection broke, there is no status of the service, and the
+/// next call may use another connection.
 pub fn failure(status: &Status) -> Problem {
     let problem = Problem::from_status(status);
     let cut = status.source().is_some() && matches!(problem.reason(), Reason::Internal | Reason::Cancelled);
@@ -218,7 +219,7 @@ pub fn failure(status: &Status) -> Problem {
 
 struct Bounded {
     inner: Body,
-    /// `None`: it has ended.
+    /// `None` after the end of the stream.
     end: Option<End>,
     ended: Ended,
     _place: Option<Place>,
@@ -241,7 +242,7 @@ impl http_body::Body for Bounded {
             },
         };
         self.end = None;
-        // Dropping the body cancels the service's call.
+        // Dropping the body cancels the call of the service.
         self.inner = Body::empty();
         let mut trailers = HeaderMap::new();
         Poll::Ready(Some(Status::from(problem).add_header(&mut trailers).map(|()| Frame::trailers(trailers))))
@@ -252,7 +253,7 @@ impl http_body::Body for Bounded {
     }
 
     fn size_hint(&self) -> http_body::SizeHint {
-        // It may end before its time.
+        // The body may end early, so its size is unknown.
         http_body::SizeHint::default()
     }
 }

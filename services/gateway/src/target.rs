@@ -11,16 +11,16 @@ use crate::{
     web::Encoding,
 };
 
-/// Where a request leads.
+/// The target of a request.
 #[derive(Debug)]
 pub struct Target {
-    /// How it asks, and is answered.
+    /// Protocol of the request and its response.
     pub protocol: Protocol,
-    /// What it asks for.
+    /// The requested method, page or service.
     pub to: To,
 }
 
-/// A protocol, as far as requests and responses differ by it.
+/// A protocol of requests and responses.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Protocol {
     /// JSON over HTTP.
@@ -36,22 +36,22 @@ pub enum Protocol {
 /// What a request asks for.
 #[derive(Debug)]
 pub enum To {
-    /// A method of the contract, by its gRPC path.
+    /// A method of the contract, addressed by its gRPC path.
     Method(Arc<Method>),
-    /// A method of the contract, by a REST route.
+    /// A method of the contract, addressed by a REST route.
     Route(Matched),
     /// The gateway's own gRPC services: health and reflection.
     Own,
-    /// A gRPC method that is not known.
+    /// An unknown gRPC method.
     Unknown,
     /// One of the gateway's own pages.
     Page(Page),
-    /// A path that is not known, or not with this HTTP method.
+    /// An unknown path, or a path without a route for the HTTP method.
     Miss(Miss),
 }
 
 impl Target {
-    /// Names the target in logs and metrics: a template, never the path itself.
+    /// Name of the target in logs and metrics. It is a template and never the actual path.
     pub fn label(&self) -> &str {
         match &self.to {
             To::Method(method) => &method.path,
@@ -62,7 +62,8 @@ impl Target {
         }
     }
 
-    /// The HTTP method as it is in metrics. What a client makes up must not become a time series.
+    /// The HTTP method as it appears in metrics. Clients can send arbitrary methods, and these must not become time
+    /// series.
     pub fn measured(&self, method: &HttpMethod) -> HttpMethod {
         const KNOWN: [HttpMethod; 7] = [
             HttpMethod::GET,
@@ -77,11 +78,11 @@ impl Target {
         if of_route || KNOWN.contains(method) {
             return method.clone();
         }
-        // OpenTelemetry's name for all others.
+        // The OpenTelemetry name for all other methods.
         HttpMethod::from_bytes(b"_OTHER").unwrap_or(HttpMethod::GET)
     }
 
-    /// The method of the contract that it leads to.
+    /// The method of the contract, if the target is one.
     pub fn method(&self) -> Option<&Arc<Method>> {
         match &self.to {
             To::Method(method) => Some(method),
@@ -90,23 +91,23 @@ impl Target {
         }
     }
 
-    /// Whether its response may last as long as a stream.
+    /// True if the response may last as long as a stream.
     pub fn streams(&self) -> bool {
         let streams = |method: &Arc<Method>| streams_in(method) || method.descriptor.is_server_streaming();
         matches!(self.to, To::Own) || self.method().is_some_and(streams)
     }
 
-    /// Whether its body is a stream of messages, which no one reads as a whole.
+    /// True if the request body is a stream of messages, which is not read as a whole.
     pub fn streams_in(&self) -> bool {
         matches!(self.to, To::Own) || self.method().is_some_and(streams_in)
     }
 
-    /// Whether a deadline that its client sends means anything.
+    /// True if the client's deadline applies to this target.
     pub fn takes_timeout(&self) -> bool {
         !matches!(self.to, To::Page(_) | To::Miss(_))
     }
 
-    /// Whether it is answered as gRPC has it, in HTTP/2 or for browsers.
+    /// True if the response is gRPC or gRPC-Web.
     pub fn is_grpc(&self) -> bool {
         matches!(self.protocol, Protocol::Grpc | Protocol::GrpcWeb(_))
     }

@@ -4,8 +4,8 @@ use prost_reflect::DynamicMessage;
 use souk_common::error::{Problem, Reason};
 pub use souk_transcode::message::*;
 
-/// The problem to answer a request with that makes no message: `MALFORMED_REQUEST` or `UNKNOWN_FIELD`, with every field
-/// that is wrong.
+/// The problem for a request that cannot be converted to a message: `MALFORMED_REQUEST` or `UNKNOWN_FIELD`, with every
+/// invalid field.
 pub fn problem(error: BindError) -> Problem {
     let unknown = matches!(&error, BindError::Fields(found) if found.first().is_some_and(|first| first.unknown));
     let reason = if unknown { Reason::UnknownField } else { Reason::MalformedRequest };
@@ -18,10 +18,10 @@ pub fn problem(error: BindError) -> Problem {
     problem
 }
 
-/// Sets a field from a header, where the request leaves it empty.
+/// Sets a field from a header, if the request leaves the field empty.
 ///
 /// # Errors
-/// The request has another value there.
+/// The request sets the field to another value.
 pub fn fill(message: &mut DynamicMessage, field: &str, header: &str, value: &str) -> Result<(), Problem> {
     souk_transcode::message::fill(message, field, header, value).map_err(|error| {
         Problem::new(Reason::MalformedRequest, error.to_string())

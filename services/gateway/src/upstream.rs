@@ -1,4 +1,4 @@
-//! The backends: a client for each, found by the service's name.
+//! The backends: one client for each, found by the name of the service.
 
 use std::{collections::BTreeMap, sync::Arc};
 
@@ -21,43 +21,43 @@ use crate::config::Config;
 /// Clients of all backends.
 #[derive(Clone)]
 pub struct Upstreams {
-    /// By full name of the service, with the configured name of its backend.
+    /// The backends by the full name of the service.
     services: BTreeMap<Arc<str>, Upstream>,
 }
 
 /// A backend.
 #[derive(Clone)]
 pub struct Upstream {
-    /// Its name in the configuration, for people.
+    /// The configured name of the backend.
     pub name: String,
-    /// Calls it. Hands on the caller's deadline, request id and trace; adds no token of its own.
+    /// The client for calls of clients. It forwards the caller's deadline, request id and trace, and adds no token.
     pub client: Client,
-    /// Calls it in the gateway's own name.
+    /// The client for the gateway's own calls, with the gateway's own token.
     own: Client,
 }
 
-/// A backend that cannot be called.
+/// Why a backend cannot be called.
 #[derive(Debug, thiserror::Error)]
 pub enum UpstreamError {
-    /// Services of the contract that nobody said where to find.
+    /// Services of the contract that have no configured address.
     #[error("gateway.backends says nothing of {}: set the address of each one, or of its package", .0.join(", "))]
     Missing(Vec<Arc<str>>),
-    /// An address that is not one.
+    /// An address is invalid.
     #[error("gateway.backends.{name}: {source}")]
     Address {
-        /// The backend's name.
+        /// Name of the backend.
         name: String,
-        /// What is wrong.
+        /// What is wrong with the address.
         #[source]
         source: AddressError,
     },
 }
 
 impl Upstreams {
-    /// A client for each service of the contract. They begin to connect.
+    /// Creates a client for each service of the contract. The clients start to connect.
     ///
     /// # Errors
-    /// If an address is missing or is not one.
+    /// An address is missing or invalid.
     pub fn new(config: &Config, contract: &Arc<Contract>) -> Result<Self, UpstreamError> {
         let mut clients: BTreeMap<&str, Client> = BTreeMap::new();
         let tokens = ServiceTokens::new(&config.common.auth.internal_secret, "gateway");
@@ -90,25 +90,26 @@ impl Upstreams {
         self.services.get(service)
     }
 
-    /// Calls a method's service in the gateway's own name.
+    /// A client that calls the service of a method with the gateway's own token.
     pub fn own(&self, method: &Method) -> Option<Client> {
         Some(self.of(&method.service)?.own.clone())
     }
 
-    /// Every backend once.
+    /// All backends, each of them once.
     pub fn all(&self) -> Vec<Upstream> {
         let by_name: BTreeMap<_, _> =
             self.services.values().map(|upstream| (upstream.name.clone(), upstream)).collect();
         by_name.into_values().cloned().collect()
     }
 
-    /// Full names of the services that are served.
+    /// Full names of all services that are served.
     pub fn services(&self) -> impl Iterator<Item = &str> {
         self.services.keys().map(|name| &**name)
     }
 }
 
-/// Writes a request that was made here, and takes the answer as it came.
+/// The codec for requests whose message was built here. It encodes the request and returns the encoded response without
+/// decoding it.
 pub struct Onward;
 
 impl Codec for Onward {

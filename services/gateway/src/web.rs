@@ -1,5 +1,5 @@
-//! gRPC-Web: gRPC without HTTP trailers, for browsers. Messages pass untouched, in binary or as base64; the trailers
-//! are a last frame of the body.
+//! gRPC-Web: gRPC without HTTP trailers, for browsers. Messages are not decoded; they are sent in binary or as base64.
+//! The last frame of the body contains the trailers.
 
 mod base64;
 
@@ -19,23 +19,23 @@ use tonic::{Code, Status, body::Body};
 
 use self::base64::Decoder;
 
-/// How frames are written.
+/// The encoding of frames.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Encoding {
-    /// As they are.
+    /// Unchanged, in binary.
     Binary,
-    /// In base64, piece by piece, for clients that read text alone.
+    /// As base64, piece by piece, for clients that can read only text.
     Text,
 }
 
 const BINARY: &str = "application/grpc-web";
 const TEXT: &str = "application/grpc-web-text";
 
-/// Flag of the frame that holds the trailers.
+/// Flag of the frame that contains the trailers.
 const TRAILERS: u8 = 0x80;
 
 impl Encoding {
-    /// That of a request, if it is gRPC-Web.
+    /// The encoding of a request. `None` if it is not gRPC-Web.
     pub fn of(request: &Request<Body>) -> Option<Self> {
         let content_type = request.headers().get(header::CONTENT_TYPE)?.to_str().ok()?;
         let essence = content_type.split(';').next()?.trim().to_ascii_lowercase();
@@ -47,7 +47,7 @@ impl Encoding {
         (*request.method() == Method::POST).then_some(encoding)
     }
 
-    /// The request as gRPC has it.
+    /// Converts a request to plain gRPC.
     pub fn unwrap(self, request: Request<Body>) -> Request<Body> {
         let (mut parts, body) = request.into_parts();
         parts.version = Version::HTTP_2;
@@ -60,8 +60,8 @@ impl Encoding {
         Request::from_parts(parts, body)
     }
 
-    /// The answer as gRPC-Web has it. A status in its headers becomes a frame, too: browsers do not show headers of
-    /// other origins to a page that they were not told to.
+    /// Converts a response to gRPC-Web. A status in its headers becomes a frame, too: browsers hide response headers of
+    /// other origins from a page unless CORS exposes them.
     pub fn wrap(self, response: Response<Body>) -> Response<Body> {
         let (mut parts, inner) = response.into_parts();
         let mut status = HeaderMap::new();
@@ -88,7 +88,7 @@ impl Encoding {
     }
 }
 
-/// Trailers as a frame: a flag, the length, and lines as in HTTP/1.1.
+/// Encodes trailers as a frame: a flag, the length, and lines as in HTTP/1.1.
 fn trailers_frame(trailers: &HeaderMap) -> Bytes {
     let mut lines = BytesMut::new();
     for (name, value) in trailers {
@@ -99,13 +99,13 @@ fn trailers_frame(trailers: &HeaderMap) -> Bytes {
     }
     let mut frame = BytesMut::with_capacity(lines.len() + FRAME);
     frame.put_u8(TRAILERS);
-    // Headers are limited to far less than 4 GiB.
+    // Headers are limited to far less than 4 GiB, so the length fits.
     frame.put_u32(u32::try_from(lines.len()).unwrap_or(u32::MAX));
     frame.put(lines);
     frame.freeze()
 }
 
-/// The trailers of an answer that broke off, or that never had any.
+/// The trailers of a response that broke off or has no trailers.
 fn broken(status: Status) -> HeaderMap {
     let mut trailers = HeaderMap::new();
     if status.add_header(&mut trailers).is_err() {
@@ -114,7 +114,7 @@ fn broken(status: Status) -> HeaderMap {
     trailers
 }
 
-/// A body of base64, decoded.
+/// Decodes a body of base64.
 struct Decoded {
     inner: Body,
     decoder: Decoder,
@@ -138,11 +138,11 @@ impl http_body::Body for Decoded {
     }
 }
 
-/// An answer with its trailers as a frame.
+/// A response whose trailers are encoded as a frame.
 struct Encoded {
     inner: Body,
     encoding: Encoding,
-    /// What was in the headers: the answer has no body of its own.
+    /// The status from the headers, if the response has no body.
     early: Option<HeaderMap>,
     over: bool,
 }
@@ -150,7 +150,7 @@ struct Encoded {
 impl Encoded {
     fn end(&mut self, trailers: &HeaderMap) -> Poll<Option<Result<Frame<Bytes>, Status>>> {
         self.over = true;
-        // Dropping the body cancels the service's call.
+        // Dropping the body cancels the call of the service.
         self.inner = Body::empty();
         Poll::Ready(Some(Ok(Frame::data(self.encoding.encode(trailers_frame(trailers))))))
     }
@@ -241,7 +241,8 @@ mod tests {
     proptest! {
         #![proptest_config(crate::fuzz::cases())]
 
-        /// What the gateway writes is what a client reads, however the network cuts it, and so the other way round.
+        /// A client reads exactly what the gateway wrote, however the network splits the bytes. The same holds in the
+        /// other direction.
         #[test]
         fn an_answer_survives_any_chunks(
             data in prop::collection::vec(prop::collection::vec(any::<u8>(), 0..40), 0..8),

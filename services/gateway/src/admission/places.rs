@@ -1,38 +1,39 @@
-//! The rule of admission, without time: who holds a place, who waits, and who is next.
+//! The rules of admission, without time: who holds a place, who waits, and who is next.
 //!
-//! No operation scans all waiting requests: in a flash sale there are very many.
+//! No operation scans all waiting requests, because a flash sale has very many of them.
 
 use std::{
     collections::{BTreeMap, BTreeSet, HashMap},
     hash::Hash,
 };
 
-/// The places that there are.
+/// The places and the callers that hold or want them.
 pub struct Places<K, W> {
     free: usize,
     share: usize,
-    /// As many may wait as there are places.
+    /// Maximum number of waiting requests. Equal to the number of places.
     queue: usize,
     waiting: usize,
     arrivals: u64,
-    /// Everyone who holds a place or waits for one.
+    /// All callers that hold a place or wait for one.
     parties: HashMap<K, Party<W>>,
-    /// Those who wait and may have one more, by places held, then by the lowest rank and the arrival of their next wish.
+    /// Waiting callers that may get another place, ordered by places held, then by the rank and the arrival of their
+    /// next wish.
     next: BTreeSet<(usize, u8, u64, K)>,
-    /// Those who wait, by places held and waited for, then by the arrival of their newest wish.
+    /// Waiting callers, ordered by the number of places held and waited for, then by the arrival of their newest wish.
     greediest: BTreeSet<(usize, u64, K)>,
 }
 
-/// What one caller holds and wants.
+/// The places and wishes of one caller.
 struct Party<W> {
     held: usize,
-    /// By rank, then arrival.
+    /// The waiters, by rank and arrival.
     wishes: BTreeMap<(u8, u64), W>,
-    /// Their ranks, by arrival.
+    /// The rank of each wish, by arrival.
     arrivals: BTreeMap<u64, u8>,
 }
 
-/// A wish of a caller who waits.
+/// Identifies a waiting request of a caller.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Wish {
     rank: u8,
@@ -42,11 +43,11 @@ pub struct Wish {
 /// The result of a request for a place.
 #[derive(Debug, PartialEq, Eq)]
 pub enum Entered {
-    /// They have it.
+    /// The caller has a place.
     At,
-    /// They wait, until they are given one, or their waiter is dropped: then another one's wish goes first.
+    /// The caller waits until it gets a place or its waiter is dropped. A drop lets another wish go first.
     Waiting(Wish),
-    /// Too many wait already.
+    /// Refused, because too many requests wait.
     Refused,
 }
 
@@ -57,14 +58,14 @@ impl<W> Default for Party<W> {
 }
 
 impl<W> Party<W> {
-    /// Places held and waited for.
+    /// Number of places held and waited for.
     fn asked(&self) -> usize {
         self.held + self.wishes.len()
     }
 }
 
 impl<K: Copy + Ord + Hash, W> Places<K, W> {
-    /// So many places, of which a caller may hold `share`.
+    /// Creates this number of places. One caller may hold at most `share` of them.
     pub fn new(places: usize, share: usize) -> Self {
         Self {
             free: places,
@@ -78,10 +79,10 @@ impl<K: Copy + Ord + Hash, W> Places<K, W> {
         }
     }
 
-    /// A caller wants a place. Of those who hold as many, the lowest rank is first.
+    /// Requests a place for a caller. Among callers with the same number of places, the lowest rank comes first.
     pub fn enter(&mut self, caller: K, rank: u8, waiter: W) -> Entered {
         let (held, asked) = self.parties.get(&caller).map_or((0, 0), |party| (party.held, party.asked()));
-        // No one can be waiting for what is free: it would have been given to them.
+        // Nobody waits for a free place that they may have: they would have got it already.
         if self.free > 0 && held < self.share {
             self.take(caller);
             return Entered::At;
@@ -104,7 +105,7 @@ impl<K: Copy + Ord + Hash, W> Places<K, W> {
         Entered::Waiting(Wish { rank, arrival })
     }
 
-    /// A caller returns a place. Returns the caller who gets it.
+    /// Returns a caller's place. If a waiting caller gets it, returns that caller and its waiter.
     pub fn leave(&mut self, caller: &K) -> Option<(K, W)> {
         self.free += 1;
         self.change(*caller, |party| party.held = party.held.saturating_sub(1));
@@ -114,7 +115,7 @@ impl<K: Copy + Ord + Hash, W> Places<K, W> {
         Some((next, waiter))
     }
 
-    /// A caller does not wait any more, where they still did.
+    /// Ends the wait of a caller. `None` if the caller no longer waits for this wish.
     pub fn give_up(&mut self, caller: &K, Wish { rank, arrival }: Wish) -> Option<W> {
         self.change(*caller, |party| {
             party.arrivals.remove(&arrival);
@@ -127,7 +128,7 @@ impl<K: Copy + Ord + Hash, W> Places<K, W> {
         self.change(caller, |party| party.held += 1);
     }
 
-    /// Changes what a caller holds or wants, and with it their turn.
+    /// Changes the places or wishes of a caller, and updates the order of the waiting callers.
     fn change<T>(&mut self, caller: K, change: impl FnOnce(&mut Party<W>) -> T) -> T {
         let party = self.parties.entry(caller).or_default();
         if let (Some((&(rank, first), _)), Some((&newest, _))) =
@@ -225,7 +226,7 @@ mod tests {
         ) {
             let mut places = Places::new(count, share);
             let mut held: Vec<u8> = Vec::new();
-            // Waiting requests that have not given up; some of them have been refused since.
+            // Waiting requests that have not given up. Some of them have been refused in the meantime.
             let mut wishes: Vec<(u8, Wish)> = Vec::new();
             for step in steps {
                 match step {
@@ -265,7 +266,7 @@ mod tests {
             }
         }
 
-        /// However many one asks for, another who asks for one gets the next place that falls free.
+        /// However many places one caller wants, another caller that wants one gets the next free place.
         #[test]
         fn a_flood_does_not_keep_others_out(count in 1..6usize, flood in 1..50usize) {
             let mut places = Places::new(count, count);

@@ -8,38 +8,38 @@ use prost_reflect::prost_types::{FileDescriptorProto, FileDescriptorSet};
 use super::reflection::{self, ReflectionError};
 use crate::config::Config;
 
-/// The most that descriptors may be. The largest contracts that are known have a tenth of it.
+/// Maximum size of the descriptors, in bytes. The largest known contracts have a tenth of it.
 pub const MOST_BYTES: usize = 64 << 20;
 
-/// Descriptors that cannot be had.
+/// Why the descriptors of a contract cannot be loaded.
 #[derive(Debug, thiserror::Error)]
 pub enum DescriptorError {
     /// The file cannot be read.
     #[error("gateway.contract.descriptors: {file} cannot be read")]
     Unreadable {
-        /// The file.
+        /// Path of the file.
         file: String,
-        /// What the system says.
+        /// The error of the operating system.
         #[source]
         source: io::Error,
     },
-    /// The file is something else.
+    /// The file is not a valid descriptor set.
     #[error(
         "gateway.contract.descriptors: {file} {what}: make it with `protoc --include_imports \
          --descriptor_set_out={file}` or `buf build -o {file}`"
     )]
     NotDescriptors {
-        /// The file.
+        /// Path of the file.
         file: String,
-        /// What is the matter with it.
+        /// What is wrong with the file.
         what: String,
     },
-    /// The backends do not tell.
+    /// The backends do not provide the descriptors.
     #[error(transparent)]
     Reflection(#[from] ReflectionError),
 }
 
-/// The encoded descriptor set that the settings name, and where it is from.
+/// Loads the encoded descriptor set that the settings name. Returns it with a description of its source.
 pub async fn of(config: &Config) -> Result<(Vec<u8>, String), DescriptorError> {
     let file = &config.settings.contract.descriptors;
     if file.is_empty() {
@@ -60,7 +60,7 @@ fn read(file: &str) -> Result<Vec<u8>, DescriptorError> {
     Ok(bytes)
 }
 
-/// Checks what a set must be before its types are looked at.
+/// Checks that a descriptor set is complete, before its types are read.
 pub fn check(descriptors: &[u8]) -> Result<(), String> {
     let set = FileDescriptorSet::decode(descriptors).map_err(|error| format!("is no descriptor set ({error})"))?;
     if set.file.is_empty() {

@@ -1,6 +1,6 @@
-//! Contracts that were not written for souk: `[gateway.contract]` names one, and the gateway serves it as it serves souk's
-//! own. What its options leave open, settings say; what the gateway would refuse of souk's own contract at the start, it
-//! leaves out here with a warning.
+//! Contracts that were not written for souk. `[gateway.contract]` names such a contract, and the gateway serves it like
+//! souk's own. Settings define what the contract's options leave open. A fault that would stop the start with souk's
+//! own contract only excludes the affected method or route here, with a warning.
 
 mod descriptors;
 mod reflection;
@@ -25,10 +25,10 @@ use crate::{
     transcode::lenient::Leniency,
 };
 
-/// What a gateway is made of.
+/// The parts that a gateway is built from.
 pub(crate) struct Parts<'d> {
     pub contract: Arc<Contract>,
-    /// The encoded set that the contract was read from.
+    /// The encoded descriptor set of the contract.
     pub descriptors: Cow<'d, [u8]>,
     pub routes: Routes,
     pub leniency: Leniency,
@@ -37,39 +37,39 @@ pub(crate) struct Parts<'d> {
     pub api: Api,
 }
 
-/// A contract of others that cannot be served.
+/// Why a foreign contract cannot be served.
 #[derive(Debug, thiserror::Error)]
 pub enum ForeignError {
-    /// Its descriptors cannot be had.
+    /// The descriptors cannot be loaded.
     #[error(transparent)]
     Descriptors(#[from] DescriptorError),
     /// souk's own contract cannot be read.
     #[error(transparent)]
     Souk(#[from] ContractError),
-    /// The address of the service that has the keys is not one.
+    /// The address of the service that publishes the token keys is invalid.
     #[error(transparent)]
     Address(#[from] AddressError),
-    /// Its descriptors cannot be read.
+    /// The contract is invalid.
     #[error("the contract of {from} cannot be read")]
     Contract {
-        /// The file, or the backends.
+        /// The descriptor file, or the backends.
         from: String,
-        /// Why.
+        /// Why it is invalid.
         #[source]
         source: ContractError,
     },
-    /// Nothing of it is left to be served.
+    /// No method of the contract can be served.
     #[error("no method of the contract of {from} is served: {why}")]
     Nothing {
-        /// The file, or the backends.
+        /// The descriptor file, or the backends.
         from: String,
-        /// Why, and what would help.
+        /// The reason and a remedy.
         why: &'static str,
     },
-    /// A setting for something that is not there.
+    /// A setting names an unknown package, service or method.
     #[error("gateway.contract.methods.{0}: the contract has no such package, service or method")]
     NoMethod(String),
-    /// Only those who are signed in may call, and nobody can tell who is.
+    /// A method requires a signed-in caller, but the gateway checks no tokens.
     #[error(
         "{method} is for those who are signed in, and tokens are not checked: give gateway.keys_from (`{keys_from}`) an \
          address in gateway.backends and leave gateway.contract.pass_authorization false, or make it public"
@@ -77,7 +77,7 @@ pub enum ForeignError {
     NoKeys {
         /// Full name of the method.
         method: String,
-        /// The service that would have the keys.
+        /// The service that would publish the keys.
         keys_from: String,
     },
 }
@@ -87,10 +87,10 @@ const NO_BACKEND: &str = "none of its services has a backend: name one for a ser
 const NO_ACCESS: &str = "nobody may call it: say --public (gateway.contract.access = \"public\") where anyone may, or how \
                          tokens are checked (gateway.keys_from), or set gateway.contract.methods";
 
-/// What a gateway of the contract that the settings name is made of.
+/// Builds the parts of a gateway for the contract that the settings name.
 ///
 /// # Errors
-/// The contract cannot be had, or cannot be served with these settings.
+/// The contract cannot be loaded, or cannot be served with these settings.
 pub(crate) async fn parts(config: &Config) -> Result<Parts<'static>, ForeignError> {
     let settings = config.settings.contract.clone();
     let (descriptors, from) = descriptors::of(config).await?;
@@ -111,7 +111,8 @@ pub(crate) async fn parts(config: &Config) -> Result<Parts<'static>, ForeignErro
     Ok(Parts { contract: Arc::new(contract), descriptors: descriptors.into(), routes, leniency, verifier, api })
 }
 
-/// Checks tokens by the keys of souk's user service, where there is one.
+/// Checks tokens with the keys of souk's user service. `None` if no such service is configured or the services check
+/// tokens.
 fn verifier(config: &Config) -> Result<Option<Arc<Verifier>>, ForeignError> {
     let Some((_, address)) = config.settings.backends.of(&config.settings.keys_from) else { return Ok(None) };
     if config.settings.contract.pass_authorization {
@@ -120,7 +121,7 @@ fn verifier(config: &Config) -> Result<Option<Arc<Verifier>>, ForeignError> {
     Ok(Some(config.common.verifier(&config.client(address), Contract::souk()?, "gateway")?))
 }
 
-/// The contract, without what is not served.
+/// Loads the contract, without methods that are not served.
 fn contract(
     config: &Config,
     descriptors: &[u8],
@@ -184,14 +185,14 @@ fn contract(
     Ok((contract, unsupported))
 }
 
-/// Whether a method reads, as far as its contract tells.
+/// True if a method only reads, according to its contract.
 fn reads(method: &Method) -> bool {
     use souk_proto::google::api::http_rule::Pattern;
     let pattern = method.http.as_ref().and_then(|rule| rule.pattern.as_ref());
     method.safe || matches!(pattern, Some(Pattern::Get(_)))
 }
 
-/// The routes that can be served.
+/// The routes of the contract that can be served. Logs a warning for each of the others.
 fn routes(contract: &Contract, leniency: Leniency) -> Routes {
     let pages: Vec<&str> = Page::ALL.into_iter().map(Page::path).chain(docs::paths()).collect();
     let (routes, skipped) = Routes::foreign(contract, leniency, &pages);

@@ -1,5 +1,5 @@
-//! Reads descriptors from the backends by gRPC server reflection. A backend is trusted only about its own services: its
-//! responses are bounded and checked against the request.
+//! Reads descriptors from the backends by gRPC server reflection. A backend is trusted only for its own services: its
+//! responses are limited in size and checked against the request.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -27,12 +27,12 @@ use tonic_reflection::pb::v1::{
 use super::descriptors::{MOST_BYTES, check};
 use crate::{config::Config, own};
 
-/// How long backends may take to start. A gateway and its services are often started together.
+/// How long the gateway waits for backends to start. A gateway and its services are often started together.
 const TIMEOUT: Duration = Duration::from_secs(60);
-/// How long an answer may take.
+/// Timeout of a reflection call.
 const ANSWER: Duration = Duration::from_secs(10);
 const PAUSE: Duration = Duration::from_millis(500);
-/// The most files and services that a backend may have.
+/// Maximum number of files and services of a backend.
 const MOST: usize = 10_000;
 
 const PATHS: [&str; 2] = [
@@ -46,69 +46,70 @@ pub enum ReflectionError {
     /// souk's own contract cannot be read.
     #[error(transparent)]
     Contract(#[from] ContractError),
-    /// There is nobody to ask.
+    /// No backend is configured.
     #[error(
         "gateway.contract.reflection: gateway.backends names no backend to ask: --backend my.pkg=http://127.0.0.1:9000"
     )]
     NoBackend,
-    /// Its address is not one.
+    /// The address of a backend is invalid.
     #[error("gateway.backends.{backend}: {source}")]
     Address {
-        /// The backend.
+        /// Name of the backend.
         backend: String,
-        /// What is wrong.
+        /// What is wrong with the address.
         #[source]
         source: AddressError,
     },
-    /// It cannot be asked, or does not answer.
+    /// The backend cannot be reached, or does not respond.
     #[error("the backend `{backend}` cannot be asked for its services")]
     Unreachable {
-        /// The backend.
+        /// Name of the backend.
         backend: String,
-        /// What it, or the connection, says.
+        /// The error of the backend or of the connection.
         #[source]
         source: Box<Status>,
     },
-    /// It has no reflection.
+    /// The backend does not offer reflection.
     #[error(
         "the backend `{0}` has no server reflection: turn it on there, or give its descriptors in a file (--descriptors)"
     )]
     None(String),
-    /// What it says makes no sense.
+    /// The response of the backend is invalid.
     #[error("the backend `{backend}` answers questions by reflection wrongly: {what}")]
     Wrong {
-        /// The backend.
+        /// Name of the backend.
         backend: String,
-        /// In which way.
+        /// What is wrong with the response.
         what: String,
     },
-    /// Two backends do not agree.
+    /// Two backends have different files of the same name.
     #[error(
         "the backends `{one}` and `{other}` have different files `{file}`: give the descriptors in a file (--descriptors)"
     )]
     Differ {
-        /// The one.
+        /// Name of the first backend.
         one: String,
-        /// The other.
+        /// Name of the second backend.
         other: String,
-        /// The file's name.
+        /// Name of the file.
         file: String,
     },
 }
 
-/// The files of all backends.
+/// The descriptor files of all backends.
 #[derive(Default)]
 struct Files {
-    /// By name: the encoded file, and the backend that has it.
+    /// The encoded file and the name of its backend, by file name.
     found: BTreeMap<String, (Vec<u8>, String)>,
     bytes: usize,
 }
 
-/// The encoded descriptor set of the services that the backends have, each those that its name stands for.
+/// Returns the encoded descriptor set of the backends' services. From each backend it reads only the services that
+/// match the backend's name.
 pub async fn descriptors(config: &Config) -> Result<Vec<u8>, ReflectionError> {
     let mut files = Files::default();
     let mut any = false;
-    // souk's own user service is asked for keys, and not served.
+    // souk's own user service only publishes the keys. It is not served.
     let keys = config.settings.backends.of(&config.settings.keys_from).map(|(name, _)| name);
     for (backend, address) in config.settings.backends.iter().filter(|(name, _)| keys != Some(name)) {
         let address = config.client(address);
@@ -150,7 +151,7 @@ impl Backend<'_> {
             let wanted: Vec<String> = std::mem::take(&mut open).into_iter().collect();
             let answers = self.ask(wanted.iter().cloned().map(Question::FileByFilename).collect()).await?;
             for (name, answer) in wanted.iter().zip(answers) {
-                // Some servers do not have the files that only options are from.
+                // Some servers lack the files that only define options.
                 if matches!(answer, Answer::ErrorResponse(_))
                     && let Some(usual) = usual(name)
                 {
@@ -165,7 +166,8 @@ impl Backend<'_> {
         }
     }
 
-    /// The services that it says it has, without those that the gateway has itself. Waits until the backend is there.
+    /// Lists the services of the backend, without those that the gateway itself provides. Waits until the backend has
+    /// started.
     async fn services(&mut self) -> Result<Vec<String>, ReflectionError> {
         let begun = Instant::now();
         let mut told = false;
@@ -200,7 +202,7 @@ impl Backend<'_> {
         self.try_ask(questions).await.map_err(|status| self.unreachable(status))
     }
 
-    /// Asks all on one stream; the answers come in the same order.
+    /// Sends all questions on one stream. The responses arrive in the same order.
     async fn try_ask(&self, questions: Vec<Question>) -> Result<Vec<Answer>, Status> {
         let count = questions.len();
         let requests = questions
@@ -230,7 +232,7 @@ impl Backend<'_> {
         timeout(ANSWER, work).await.unwrap_or_else(|_| Err(Status::deadline_exceeded("no answer in time")))
     }
 
-    /// Takes the files of an answer.
+    /// Adds the files of a response.
     fn take(
         &self,
         answer: Answer,
@@ -291,11 +293,12 @@ impl Backend<'_> {
 }
 
 impl Files {
-    /// All as one set. The files stay as they came: encoded again, they would lose options that are not known here.
+    /// Encodes all files as one descriptor set. The files are copied unchanged: encoding them again would lose unknown
+    /// options.
     fn into_set(self) -> Result<Vec<u8>, ReflectionError> {
         let mut set = Vec::with_capacity(self.bytes + self.found.len() * 8);
         for (encoded, _) in self.found.values() {
-            // Field 1, with a length before it.
+            // Field 1, followed by its length.
             set.put_u8(0x0a);
             encode_varint(encoded.len() as u64, &mut set);
             set.extend_from_slice(encoded);
@@ -306,14 +309,14 @@ impl Files {
     }
 }
 
-/// A file of Google's or protovalidate's that every contract may import, as souk has it.
+/// A file by Google or protovalidate that every contract may import, in souk's version.
 fn usual(name: &str) -> Option<Vec<u8>> {
     if !(name.starts_with("google/") || name.starts_with("buf/validate/")) {
         return None;
     }
     let set = FileDescriptorSet::decode(souk_proto::DESCRIPTORS).ok()?;
     let at = set.file.iter().position(|file| file.name() == name)?;
-    // Not the decoded file, which has lost its options.
+    // Taken from the encoded set, because the decoded file has lost its options.
     let mut bytes = souk_proto::DESCRIPTORS;
     let mut files = Vec::new();
     while let Ok((1, prost::encoding::WireType::LengthDelimited)) = prost::encoding::decode_key(&mut bytes) {

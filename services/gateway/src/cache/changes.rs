@@ -13,12 +13,12 @@ use souk_common::contract::{Contract, Method};
 
 use super::caching;
 
-/// The changes of all methods whose answers may be kept, by their paths.
+/// The change counters of all methods whose responses may be cached, by method path.
 pub(super) struct Changes(HashMap<String, Kept>);
 
 struct Kept {
     method: Arc<Method>,
-    /// Full names of the messages that its answers hold.
+    /// Full names of the messages that the method's responses contain.
     shows: HashSet<String>,
     changes: AtomicU64,
 }
@@ -33,27 +33,27 @@ impl Changes {
         Self(kept.collect())
     }
 
-    /// The number of changes of a method's messages.
+    /// Number of changes of the messages that a method's responses contain.
     pub(super) fn of_method(&self, path: &str) -> u64 {
         self.0.get(path).map_or(0, |kept| kept.changes.load(Ordering::Acquire))
     }
 
-    /// Counts a change of a service. Returns the affected methods.
+    /// Counts a change in a service. Returns the affected methods.
     pub(super) fn at_service(&self, service: &str) -> Vec<&Arc<Method>> {
         self.count(|kept| &*kept.method.service == service)
     }
 
-    /// Counts a change of a message.
+    /// Counts a change of a message. Returns the affected methods.
     pub(super) fn of_message(&self, package: &str, message: &str) -> Vec<&Arc<Method>> {
         self.count(|kept| of_package(&kept.method, package) && kept.shows.contains(message))
     }
 
-    /// Counts a change of a whole package.
+    /// Counts a change in a whole package.
     pub(super) fn of_package(&self, package: &str) {
         self.count(|kept| of_package(&kept.method, package));
     }
 
-    /// Full names of the messages that kept answers of a package hold.
+    /// Full names of the messages that cached responses of a package contain.
     pub(super) fn shown(&self, package: &str) -> Vec<String> {
         let kept = self.0.values().filter(|kept| of_package(&kept.method, package));
         let names: BTreeSet<&String> = kept.flat_map(|kept| &kept.shows).collect();
@@ -75,7 +75,8 @@ fn of_package(method: &Method, package: &str) -> bool {
     method.descriptor.parent_service().package_name() == package
 }
 
-/// The messages that can be in a message, itself included. Those that are no one's resource do no harm.
+/// Collects the message types that can occur in a message, including its own type. Types that are no resource do no
+/// harm.
 fn gather(message: &MessageDescriptor, names: &mut HashSet<String>) {
     if names.insert(message.full_name().to_owned()) {
         for field in message.fields() {

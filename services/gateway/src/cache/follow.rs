@@ -1,4 +1,4 @@
-//! Follows the services' event logs, so that cached responses are not served after a change by anyone.
+//! Follows the services' event logs, so that no cached response is served after a change, whoever made it.
 //!
 //! A method that takes `souk.common.v1.WatchEventsRequest` is its package's event log.
 
@@ -26,13 +26,14 @@ const RETRY: Duration = Duration::from_secs(1);
 pub struct Log {
     package: String,
     path: http::uri::PathAndQuery,
-    /// Full names of the messages whose changes matter.
+    /// Full names of the messages whose changes matter to the cache.
     messages: Vec<String>,
     client: Client,
 }
 
 impl Log {
-    /// The event logs that matter to this cache. `client` calls a method's service in the gateway's own name.
+    /// The event logs that matter to this cache. `client` returns a client that calls a method's service with the
+    /// gateway's own token.
     pub fn all(contract: &Contract, cache: &Cache, client: impl Fn(&Method) -> Option<Client>) -> Vec<Self> {
         let logs = contract.methods().filter(|method| method.descriptor.input().full_name() == REQUEST);
         logs.filter_map(|method| {
@@ -56,18 +57,17 @@ impl Log {
             if let Err(status) = ended {
                 let expired = Problem::from_status(&status).reason() == Reason::TokenExpired;
                 if expired && began.elapsed() > RETRY {
-                    // A stream ends with the token that it was opened with. The next one has a newer token.
+                    // The stream ended because its token expired. The next stream opens with a newer token.
                     continue;
                 }
                 if matches!(status.code(), Code::OutOfRange | Code::InvalidArgument) {
-                    // The events after the cursor are deleted, or the log is another one: anything may have
-                    // changed.
+                    // The events after the cursor are deleted, or the log was replaced: anything may have changed.
                     cursor.clear();
                     cache.forget(&self.package);
                 }
                 let (package, error) = (&self.package, chain(&status));
                 if status.code() == Code::Unavailable {
-                    // Its service is starting, stopping or gone. Others log that.
+                    // The service is starting, stopping or unreachable. Other code logs that.
                     tracing::debug!(package, error, "event log stream ended");
                 } else {
                     tracing::warn!(package, error, "cannot follow an event log: cached responses may be stale");
@@ -93,7 +93,7 @@ impl Log {
                 let message = event.data.as_ref().and_then(|data| data.type_url.rsplit('/').next());
                 cache.changed(&self.package, message.unwrap_or_default(), event.position);
             } else if cursor.is_empty() {
-                // Responses from before may be stale: events may have been missed.
+                // Events may have been missed, so cached responses may be stale.
                 cache.forget(&self.package);
             }
             *cursor = response.cursor;

@@ -1,9 +1,9 @@
-//! Caches responses, so that many equal requests are one call: for methods whose contract allows it, and only
-//! responses that everyone may see.
+//! Caches responses, so that many equal requests need only one call. It covers only methods whose contract allows
+//! caching, and only responses that everyone may see.
 //!
-//! Responses are kept in this gateway's memory and, if configured, in a Redis that all gateways share. They are not
-//! served any more once something that they show has changed: through this gateway (`Change`), or by the services'
-//! event logs (`follow`).
+//! Responses are stored in this gateway's memory and, if configured, in a Redis that all gateways share. A response is
+//! no longer served once a resource in it has changed. The cache learns of changes from requests through this gateway
+//! (`Change`) and from the services' event logs (`follow`).
 
 mod changes;
 pub mod follow;
@@ -35,21 +35,21 @@ use self::{changes::Changes, shared::Common};
 use crate::{caching::Answer, routes::Route, shared::Shared};
 
 const CACHE_STATUS: HeaderName = HeaderName::from_static("cache-status");
-/// Bytes that an entry takes beside its body, about.
+/// Approximate size of a cache entry without its body, in bytes.
 const OVERHEAD: usize = 256;
 
 /// `[gateway.cache]`.
 #[derive(Debug, Clone, Copy, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Settings {
-    /// Whether answers are kept at all.
+    /// True if responses are cached at all.
     pub enabled: bool,
-    /// Bytes that they may take.
+    /// Maximum size of all cached responses, in bytes.
     #[serde(with = "souk_common::config::byte_size")]
     pub max_bytes: usize,
 }
 
-/// The answers of one gateway.
+/// The response cache of one gateway.
 pub struct Cache {
     entries: future::Cache<Key, Arc<Entry>>,
     changes: Changes,
@@ -68,34 +68,34 @@ pub struct Question {
 /// The cache key: the method and message of the request, not its URL.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 struct Key {
-    /// The number of known changes of the response's messages. So entries from before a change are never found again,
-    /// nor are late entries of calls that began before it.
+    /// The number of known changes of the messages in the response. So entries from before a change are never found
+    /// again, nor are late entries of calls that began before the change.
     changes: u64,
     asked: [u8; 32],
 }
 
-/// A kept answer.
+/// A cached response.
 #[derive(Debug)]
 pub struct Entry {
-    /// What it is.
+    /// The response.
     pub answer: Answer,
     made: Instant,
     caching: Caching,
     refreshing: AtomicBool,
 }
 
-/// Where an answer came from.
+/// The source of a response.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Source {
-    /// It was there, and fresh.
+    /// A fresh entry of this gateway's cache.
     Hit,
-    /// A stale entry; a new one is being fetched.
+    /// A stale entry of this gateway's cache. A new one is being fetched.
     Stale,
-    /// The service was asked.
+    /// A call of the service.
     Miss,
-    /// Another request was already calling the service.
+    /// A call of the service that another request had already begun.
     Collapsed,
-    /// From another gateway, by the shared cache.
+    /// The shared cache, filled by another gateway.
     Shared,
 }
 
@@ -105,7 +105,7 @@ struct Origin(Arc<OnceLock<Source>>);
 
 impl Origin {
     fn set(&self, source: Source) {
-        // Made once.
+        // Each request makes at most one call, so the value is set once.
         let _ = self.0.set(source);
     }
 
@@ -139,7 +139,7 @@ impl Expiry<Key, Arc<Entry>> for Lifetime {
 }
 
 impl Cache {
-    /// Room for the answers of a contract; `None` if none are cached.
+    /// Creates the cache for a contract. `None` if no response may be cached.
     pub fn new(contract: &Contract, settings: &Settings, shared: Option<Arc<Shared>>) -> Option<Self> {
         let weigh = |_: &Key, entry: &Arc<Entry>| u32::try_from(entry.answer.size() + OVERHEAD).unwrap_or(u32::MAX);
         let entries =
@@ -151,12 +151,12 @@ impl Cache {
         })
     }
 
-    /// The question of a request, if its response may be cached for everyone.
+    /// The cache lookup for a request, if its response may be cached for everyone.
     pub fn question(&self, route: &Route, message: &DynamicMessage) -> Option<Question> {
         let method: &Arc<Method> = &route.method;
         let caching = caching(method)?;
         let mut asked = Sha256::new();
-        // Routes of a method may show different parts of its answer.
+        // Routes of the same method may show different parts of its response.
         asked.update(method.path.as_bytes());
         asked.update([0]);
         asked.update(route.binding.response_field().map_or("", FieldDescriptor::name));
@@ -166,7 +166,7 @@ impl Cache {
         Some(Question { method: method.clone(), caching, key })
     }
 
-    /// A service was changed through this gateway: none of its cached responses is served again.
+    /// Records a change of a service through this gateway: none of the service's cached responses is served again.
     pub fn invalidate(&self, service: &str) {
         for method in self.changes.at_service(service) {
             if let Some(common) = &self.common {
@@ -175,8 +175,8 @@ impl Cache {
         }
     }
 
-    /// A message of a package was changed, by the package's event log at this position: no cached response that shows
-    /// such a message is served again.
+    /// Records a change of a message at this position of the package's event log: no cached response that contains such
+    /// a message is served again.
     pub fn changed(&self, package: &str, message: &str, position: i64) {
         for method in self.changes.of_message(package, message) {
             if let Some(common) = &self.common {
@@ -185,21 +185,21 @@ impl Cache {
         }
     }
 
-    /// Drops all responses of a package: anything in it may have changed.
+    /// Drops all responses of a package. Used if anything in the package may have changed.
     pub fn forget(&self, package: &str) {
         self.changes.of_package(package);
     }
 
-    /// The messages of a package in cached responses.
+    /// Full names of the messages in cached responses of a package.
     pub fn shown(&self, package: &str) -> Vec<String> {
         self.changes.shown(package)
     }
 
-    /// The response to a request: from the cache, or else from `fetch`, which runs once for all concurrent requests,
-    /// and to its end even if they leave. `wait` is how long this request waits for it.
+    /// Returns the response to a request, from the cache or else from `fetch`. Concurrent equal requests share one run
+    /// of `fetch`, which completes even if all of them leave. `wait` is the longest time that this request waits.
     ///
     /// # Errors
-    /// Those of `fetch`, which are not kept, and `DEADLINE_EXCEEDED`.
+    /// Errors of `fetch`, which are not cached, and `DEADLINE_EXCEEDED`.
     pub async fn get<F>(
         self: &Arc<Self>,
         question: Question,
@@ -229,7 +229,7 @@ impl Cache {
             return Ok((entry, Source::Stale));
         }
         let entries = self.entries.clone();
-        // A task of its own: a client that leaves must not cancel the call that others wait for.
+        // Spawned detached: a client that leaves must not cancel the call that others wait for.
         let flight = tokio::spawn(async move { entries.try_get_with(key, make).await }.in_current_span());
         let landed = tokio::time::timeout(wait, flight)
             .await
@@ -239,7 +239,7 @@ impl Cache {
         Ok((entry, origin.source()))
     }
 
-    /// Fetches a response: from the shared cache, or else from the service.
+    /// Fetches a response from the shared cache, or else from the service.
     async fn make<F>(self: Arc<Self>, question: Question, origin: Origin, fetch: F) -> Result<Arc<Entry>, Problem>
     where
         F: Future<Output = Result<Answer, Problem>>,
@@ -248,7 +248,7 @@ impl Cache {
             origin.set(Source::Miss);
             return Ok(Arc::new(Entry::new(fetch.await?, question.caching)));
         };
-        // The known changes before the call: a change during the call makes the response stale.
+        // These are the changes known before the call. A change during the call makes the response stale.
         let look = common.look(&question).await;
         if let Some(entry) = look.entry {
             origin.set(Source::Shared);
@@ -263,13 +263,14 @@ impl Cache {
     }
 }
 
-/// For how long an answer of a method may be kept for everyone; `None`: not at all.
+/// How long responses of a method may be cached for everyone. `None`: not at all.
 fn caching(method: &Method) -> Option<Caching> {
     let public = method.access.as_ref().is_some_and(|rule| rule.public);
     method.caching.filter(|caching| public && !caching.max_age.is_zero())
 }
 
-/// What a request may change. If it is not known to have been refused, what is asked next is asked again.
+/// A possible change of a service by a request. Its drop invalidates the cached responses of the service, unless the
+/// request is known to have been refused.
 pub struct Change {
     cache: Arc<Cache>,
     service: Arc<str>,
@@ -277,15 +278,15 @@ pub struct Change {
 }
 
 impl Change {
-    /// The change that a call of a method makes, where answers are kept and the method is not safe.
+    /// The change that a call of a method may make. `None` if nothing is cached or the method is safe.
     pub fn of(cache: Option<&Arc<Cache>>, method: Option<&Arc<Method>>) -> Option<Self> {
         let method = method.filter(|method| !method.safe)?;
         Some(Self { cache: cache?.clone(), service: method.service.clone(), refused: false })
     }
 
-    /// The service has answered; the client has no response yet.
+    /// Records the result of the call. Must run before the client gets the response.
     pub fn settle(change: Option<Self>, status: StatusCode) {
-        // The result of a request is unknown if its caller left or the connection failed.
+        // The effect of a request is unknown if its caller left or the connection failed.
         const CANCELLED: u16 = 499;
         if let Some(mut change) = change {
             change.refused = status.is_client_error() && status.as_u16() != CANCELLED;
@@ -302,7 +303,7 @@ impl Drop for Change {
 }
 
 impl Source {
-    /// As RFC 9211 has it, for an answer that is fresh for `ttl` seconds more.
+    /// The value of the `Cache-Status` header (RFC 9211). `ttl` is the remaining freshness in seconds.
     fn status(self, ttl: i64) -> String {
         match self {
             Self::Hit | Self::Stale => format!("souk; hit; ttl={ttl}"),
@@ -323,7 +324,7 @@ impl Source {
     }
 }
 
-/// Counts the source of a response, and adds it to its headers, with its age.
+/// Counts the source of a response in the metrics, and adds its source and age to the headers.
 pub fn tell(response: &mut Response<Body>, entry: &Entry, source: Source) {
     metrics::response_cache(source.outcome());
     let age = entry.made.elapsed().as_secs();
@@ -367,7 +368,7 @@ mod tests {
 
     const LONG: Duration = Duration::from_secs(30);
 
-    /// A service that counts its calls and answers when it is let.
+    /// A service that counts its calls and responds when the test allows it.
     #[derive(Clone)]
     struct Service {
         calls: Arc<AtomicUsize>,

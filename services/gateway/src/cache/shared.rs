@@ -1,5 +1,5 @@
-//! The shared cache in Redis. Each response is stored with the changes that were known before it was fetched, and is
-//! valid only until more changes are known.
+//! The shared cache in Redis. Each response is stored with the changes that were known before the call, and is valid
+//! only until further changes are known.
 
 use std::{
     sync::Arc,
@@ -13,16 +13,16 @@ use souk_common::contract::{Caching, Method};
 use super::{Entry, Question};
 use crate::{caching::Answer, shared::Shared};
 
-/// Records of changes expire by themselves when a method is no longer called: later than any cached response.
+/// How long Redis keeps the record of a method's changes after its last use. Longer than any cached response.
 const REMEMBER: Duration = Duration::from_secs(24 * 3600);
-/// Raises the position of a method's last change, never lowers it: every gateway reports every event.
+/// Raises the position of a method's last change and never lowers it: every gateway reports every event.
 const CHANGED_AT: &str = "
     local key, position = KEYS[1], tonumber(ARGV[1])
     if position > tonumber(redis.call('HGET', key, 'at') or '-1') then
         redis.call('HSET', key, 'at', ARGV[1])
     end
     redis.call('PEXPIRE', key, ARGV[2])";
-/// Counts a change that a gateway has made, whose event is still to come.
+/// Counts a change made through a gateway, whose event has not arrived yet.
 const CHANGED_HERE: &str = "
     redis.call('HINCRBY', KEYS[1], 'here', 1)
     redis.call('PEXPIRE', KEYS[1], ARGV[1])";
@@ -34,24 +34,24 @@ pub(super) struct Common {
     changed_here: Script,
 }
 
-/// What Redis knows of a question.
+/// The result of a cache lookup in Redis.
 #[derive(Default)]
 pub(super) struct Look {
-    /// An answer that is still good.
+    /// A valid cached response, if there is one.
     pub entry: Option<Entry>,
-    /// What is known of changes; `None` if Redis is lost.
+    /// The known changes. `None` if Redis is unreachable.
     pub changes: Option<String>,
 }
 
-/// An answer as it is kept. How old it is, Redis tells by how long it still keeps it: by one clock for all gateways,
-/// which no one sets. (Tag 3 was the time when it was fetched.)
+/// A cached response as Redis stores it. Its age follows from the remaining lifetime that Redis reports. So all
+/// gateways use the same clock, and clock changes do not matter. (Tag 3 was the time of the fetch.)
 #[derive(Clone, PartialEq, Message)]
 struct Stored {
     #[prost(bytes = "bytes", tag = "1")]
     json: bytes::Bytes,
     #[prost(string, optional, tag = "2")]
     tag: Option<String>,
-    /// What was known of changes then.
+    /// The changes that were known when the response was fetched.
     #[prost(string, tag = "4")]
     changes: String,
 }
@@ -61,13 +61,13 @@ impl Common {
         Self { redis, changed_at: Script::new(CHANGED_AT), changed_here: Script::new(CHANGED_HERE) }
     }
 
-    /// Looks for an answer, and for what is known of changes.
+    /// Looks up a response and the known changes.
     pub(super) async fn look(&self, question: &Question) -> Look {
         let mut pipe = redis::pipe();
         pipe.cmd("HMGET").arg(changes_key(&question.method)).arg("at").arg("here");
         pipe.cmd("GET").arg(answer_key(question));
         pipe.cmd("PTTL").arg(answer_key(question));
-        // The last one is negative where there is no answer.
+        // The remaining lifetime is negative if there is no entry.
         type Found = ((Option<String>, Option<String>), Option<Vec<u8>>, i64);
         let Some(((at, here), stored, left)) =
             self.redis.ask::<Found>(async |redis| pipe.query_async(redis).await).await
@@ -93,12 +93,12 @@ impl Common {
         tokio::spawn(async move { redis.ask::<()>(async |redis| set.query_async(redis).await).await });
     }
 
-    /// What a method shows was changed, as an event at this position tells.
+    /// Records a change of a method's resources by the position of its event.
     pub(super) fn changed_at(&self, method: &Method, position: i64) {
         self.note(&self.changed_at, method, Some(position));
     }
 
-    /// What a method shows was changed by a request to this gateway.
+    /// Records a change of a method's resources by a request to this gateway.
     pub(super) fn changed_here(&self, method: &Method) {
         self.note(&self.changed_here, method, None);
     }
@@ -116,12 +116,12 @@ impl Common {
     }
 }
 
-/// How long Redis keeps an answer.
+/// How long Redis keeps a response.
 fn lifetime(caching: Caching) -> Duration {
     caching.max_age.saturating_add(caching.stale_while_revalidate)
 }
 
-/// A response that another gateway cached, with its age and remaining time.
+/// Restores a response that another gateway cached, with its age and remaining time.
 fn revived(stored: Stored, left: Duration, question: &Question) -> Option<Entry> {
     let age = lifetime(question.caching).saturating_sub(left);
     // A stale entry is not returned: the caller fetches a new one.

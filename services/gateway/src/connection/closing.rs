@@ -1,4 +1,4 @@
-//! Closes a connection in stages: first this side, then the other side when the client has stopped sending.
+//! Closes a connection in stages: first this side, then the client's side when it has stopped sending.
 
 use std::{
     io,
@@ -16,7 +16,7 @@ use super::{
     refusal::{self, Refusal},
 };
 
-/// Bytes read at a time to be thrown away.
+/// Size of a read whose bytes are discarded.
 const PIECE: usize = 8 * 1024;
 
 /// A connection to a client, below HTTP.
@@ -24,15 +24,15 @@ pub struct Staged<S> {
     stream: S,
     linger: Linger,
     bounds: Bounds,
-    /// The response in place of hyper's own refusal.
+    /// The response that replaces hyper's own refusal.
     refusal: Option<Refusal>,
-    /// Whether this side is closed.
+    /// True if this side is closed.
     closed: bool,
     deadline: Option<Pin<Box<Sleep>>>,
 }
 
 impl<S> Staged<S> {
-    /// Closes at once, unless `linger` says to wait.
+    /// Wraps a stream. Its shutdown completes at once, unless `linger` sets a time to wait for the client.
     pub fn new(stream: S, linger: Linger, bounds: Bounds) -> Self {
         Self { stream, linger, bounds, refusal: None, closed: false, deadline: None }
     }
@@ -49,8 +49,8 @@ impl<S: AsyncRead + Unpin> AsyncRead for Staged<S> {
 }
 
 impl<S: AsyncWrite + Unpin> Staged<S> {
-    /// Sends a refusal of hyper's own with a body. `Ready` when all of it is out; `None`: these bytes are no such
-    /// refusal.
+    /// Replaces a refusal by hyper with one that has a body. `Ready` when all of it was sent. `None` if these bytes are
+    /// not such a refusal.
     fn poll_refuse(&mut self, context: &mut Context<'_>, bytes: &[u8]) -> Option<Poll<io::Result<usize>>> {
         if self.refusal.is_none() {
             let refusal = refusal::of(bytes)?;
@@ -100,7 +100,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> AsyncWrite for Staged<S> {
             let mut buffer = ReadBuf::new(&mut piece);
             match ready!(Pin::new(&mut this.stream).poll_read(context, &mut buffer)) {
                 Ok(()) if !buffer.filled().is_empty() => {}
-                // The client has closed its side, or is gone.
+                // The client has closed its side or is gone.
                 Ok(()) | Err(_) => return Poll::Ready(Ok(())),
             }
         }

@@ -1,15 +1,16 @@
 //! Client connections: reuse of HTTP/1.1 connections, closing, and limits.
 //!
-//! hyper closes a connection when a request was answered before its body was read (one that is refused for its token,
-//! say), and does not announce it: the client's next request on that connection is lost. So what of a body is not read
-//! is read here and thrown away, within a bound (`unread`). Where that is too much, the answer says `Connection: close`,
-//! and the connection ends in stages (`closing`): a socket that is closed while bytes are still coming in is reset, and
-//! the reset takes the answer with it before the client has read it. What hyper refuses by itself gets a problem as its
-//! body (`refusal`).
+//! hyper closes a connection if it responded to a request before the request body was read, for example because of an
+//! invalid token. It does not announce this, so the client's next request on the connection is lost. The gateway
+//! therefore reads the rest of the body and discards it, up to a limit (`unread`). If the rest is too large, the
+//! response has `Connection: close`, and the connection closes in stages (`closing`): closing a socket while bytes
+//! still arrive resets it, and the reset destroys the response before the client has read it. Refusals by hyper itself
+//! get a problem as their body (`refusal`).
 //!
-//! On HTTP/2 none of this is needed: there a stream ends alone (RFC 9113, 8.1).
+//! HTTP/2 needs none of this, because each stream ends on its own (RFC 9113, 8.1).
 //!
-//! What a client may hold is limited: connections (`open`), and responses that it does not read (`unsent`, `socket`).
+//! Each client's resources are limited: its connections (`open`), and the responses that it does not read (`unsent`,
+//! `socket`).
 
 mod closing;
 mod open;
@@ -50,17 +51,17 @@ use crate::{
     stack::NextInfallible,
 };
 
-/// How much of a body that nobody reads is read and thrown away.
+/// Limits for reading and discarding a request body that nothing else reads.
 #[derive(Debug, Clone, Copy)]
 pub struct Bounds {
-    /// Bytes of it.
+    /// Maximum number of bytes to read.
     pub bytes: u64,
-    /// How long it is waited for, and then for the client to read the answer.
+    /// How long to wait for the body, and then for the client to read the response.
     pub time: Duration,
 }
 
 impl Bounds {
-    /// As much as a request body may have.
+    /// Limits of the same size as the largest request body.
     pub fn of(config: &Config) -> Self {
         Self {
             bytes: u64::try_from(config.common.server.max_request_bytes).unwrap_or(u64::MAX),
@@ -69,8 +70,8 @@ impl Bounds {
     }
 }
 
-/// Until when a connection that ends waits for its client to stop sending. Shared by the connection and the bodies of
-/// its requests.
+/// The time until which a closing connection waits for its client to stop sending. The connection and the bodies of its
+/// requests share it.
 #[derive(Debug, Clone, Default)]
 pub struct Linger(Arc<Mutex<Option<Instant>>>);
 
@@ -79,7 +80,7 @@ impl Linger {
         *self.0.lock().unwrap_or_else(PoisonError::into_inner) = Some(until);
     }
 
-    /// Takes back what was set, unless a later request has set another.
+    /// Clears the time `until`, unless a later request has set another one.
     fn take_back(&self, until: Instant) {
         let mut held = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         *held = held.filter(|other| *other != until);
@@ -92,25 +93,25 @@ impl Linger {
 
 /// Answers the requests of one connection.
 pub struct Requests {
-    /// The stack of the gateway.
+    /// The layers and handlers of the gateway.
     pub stack: NextInfallible,
-    /// How the gateway is set.
+    /// The settings of the gateway.
     pub settings: Arc<Settings>,
-    /// Of bodies that nobody reads.
+    /// Limits for bodies that nothing else reads.
     pub bounds: Bounds,
-    /// How long the connection waits when it ends.
+    /// Until when the closing connection waits for its client.
     pub linger: Linger,
-    /// How old the connection may become.
+    /// The age limits of the connection.
     pub aging: Aging,
-    /// How the gateway is stopped.
+    /// The stop signal of the gateway.
     pub stop: Stop,
-    /// The connection.
+    /// The connection that the requests arrive on.
     pub connection: Arc<Connection>,
 }
 
 impl Requests {
-    /// Answers a request. Unread responses count against the client: with too many of them, its requests are refused
-    /// before any work.
+    /// Responds to a request. Unread responses count against the client. If a client has too many of them, its requests
+    /// are refused before any work.
     pub async fn answer(self: Arc<Self>, mut request: Request<Incoming>) -> Result<Response<Unsent>, Infallible> {
         let version = request.version();
         self.aging.request(version);
@@ -156,7 +157,7 @@ fn held(response: Response<Body>, ticket: Ticket, refused: &Refused) -> Response
     unsent::hold(response, ticket, ()).unwrap_or_else(|(problem, ticket)| refused.response(&problem, ticket))
 }
 
-/// What is needed to refuse a request.
+/// The data of a request that its refusal needs.
 struct Refused {
     speaks_grpc: bool,
     request_id: Option<HeaderValue>,
@@ -180,7 +181,7 @@ impl Refused {
             response.headers_mut().insert(REQUEST_ID, id);
         }
         if !self.speaks_grpc && ticket.has_many_beside() {
-            // Only headers: a body would be one more unread response.
+            // Headers only, because a body would be one more unread response.
             *response.body_mut() = Body::empty();
             response.headers_mut().remove(header::CONTENT_LENGTH);
             response.headers_mut().remove(header::CONTENT_TYPE);

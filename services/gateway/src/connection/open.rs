@@ -1,8 +1,8 @@
-//! All open connections: their limits, and which one is closed at a limit.
+//! All open connections: their limits, and the choice of connection that is closed at a limit.
 //!
-//! An address that has as many connections as it may, and a gateway that has, close one without a request under way, so
-//! that a new client is let in as long as there is any. A task looks from time to time for those that were idle for too
-//! long, and for clients that do not read what is sent to them.
+//! If an address or the whole gateway is at its limit of connections, a connection without a running request is closed.
+//! So a new client is admitted as long as any connection is idle. A task checks regularly for connections that were
+//! idle for too long, and for clients that do not read their responses.
 
 use std::{
     collections::HashMap,
@@ -32,16 +32,17 @@ use crate::{
     config::Settings,
 };
 
-/// How long a closed idle connection has for its GOAWAY.
+/// Time for a closing idle connection to send its GOAWAY.
 const GOODBYE: Duration = Duration::from_secs(1);
-/// The most connections that close gracefully at a time. Further ones are closed at once.
+/// Maximum number of connections that close gracefully at the same time. Further ones are closed at once.
 const GOODBYES: usize = 256;
-/// Bytes that are counted for a request, whatever it is: its headers, and what is kept of it until its response is sent.
+/// Number of bytes that every request counts with. They cover its headers and the state that it needs until its
+/// response is sent.
 pub const REQUEST_BYTES: u64 = 8 * 1024;
 /// The `Retry-After` for a client with too many unread responses.
 const RETRY_AFTER: Duration = Duration::from_secs(1);
 
-/// The connections of a gateway.
+/// All connections of a gateway.
 pub struct Connections {
     places: Arc<Quota>,
     unsent: Arc<Quota>,
@@ -49,48 +50,48 @@ pub struct Connections {
     write_timeout: Duration,
     idle_timeout: Duration,
     trusted: Vec<Network>,
-    /// By address, of IPv6 by /64.
+    /// Connections by address. For IPv6, the address is the /64.
     open: Mutex<HashMap<IpAddr, HashMap<u64, Arc<Connection>>>>,
     next: AtomicU64,
     goodbyes: Semaphore,
     pace: Pace,
-    /// A place was given back, or a connection became idle.
+    /// Signals that a place became free or a connection became idle.
     freed: Notify,
     started: Instant,
 }
 
-/// One of them.
+/// A client connection.
 pub struct Connection {
     all: Arc<Connections>,
     id: u64,
     peer: IpAddr,
     trusted: bool,
-    /// Returned when it is closed for another connection.
+    /// Taken when the connection is closed in favour of another one.
     place: Mutex<Option<Held>>,
     http1: AtomicBool,
-    /// Requests that came and whose response is not all sent yet.
+    /// Number of requests whose response has not been sent completely.
     requests: AtomicUsize,
-    /// Since when there are none, in ms of the gateway's time.
+    /// When the connection became idle, in ms of the gateway's clock.
     idle_since: AtomicU64,
-    /// Since when the client's side takes no bytes, in ms; zero: it does.
+    /// When the client's side stopped accepting bytes, in ms of that clock. Zero: it accepts them.
     write_blocked_since: AtomicU64,
-    /// Until when nothing is read from it, in ms.
+    /// Time until which nothing is read from the connection, in ms of that clock.
     paused_until: AtomicU64,
-    /// Bytes of responses that are not sent yet.
+    /// Size of the responses that are not sent yet, in bytes.
     pub(super) unsent: AtomicU64,
     sending: Mutex<HashMap<u64, Weak<Sending>>>,
     next_response: AtomicU64,
-    /// Asks it to end.
+    /// Tells the connection to end gracefully.
     stop: CancellationToken,
-    /// Cuts it off.
+    /// Closes the connection at once.
     cut: CancellationToken,
 }
 
-/// An open connection, as long as it is served.
+/// An open connection, held while it is served.
 pub struct Entry(pub Arc<Connection>);
 
 impl Connections {
-    /// With the limits of these settings.
+    /// Creates an empty set with the limits of these settings.
     pub fn new(settings: &Settings) -> Arc<Self> {
         let bytes = |size: usize| u64::try_from(size).unwrap_or(u64::MAX);
         Arc::new(Self {
@@ -109,20 +110,20 @@ impl Connections {
         })
     }
 
-    /// Whether there are none.
+    /// True if no connection is open.
     pub fn is_empty(&self) -> bool {
         self.open().is_empty()
     }
 
-    /// Bytes of responses that are not read yet.
+    /// Size of all unread responses, in bytes.
     #[cfg(test)]
     pub(super) fn unsent_bytes(&self) -> u64 {
         self.unsent.used()
     }
 
-    /// Admits a connection. If its address is at its limit, an idle connection of that address is closed for it. If the
-    /// gateway is at its limit, an idle connection of the address with the most is closed. If all of the gateway's
-    /// connections are busy, it waits. `None`: all connections of the address are busy.
+    /// Admits a connection. If its address is at its limit, an idle connection of that address is closed. If the
+    /// gateway is at its limit, an idle connection of the address with the most connections is closed. If all
+    /// connections of the gateway are busy, this waits. `None`: all connections of the address are busy.
     pub async fn enter(
         self: &Arc<Self>,
         peer: IpAddr,
@@ -137,7 +138,8 @@ impl Connections {
                 return Some(self.add(peer, trusted, place, stop, cut));
             }
             match self.places.full(peer).filter(|_| !trusted) {
-                // One that opens them by the thousand replaces its own no longer: that costs more than to refuse it.
+                // An address that opens thousands of connections may no longer replace its own. Replacing costs more
+                // than refusing.
                 Some(network) if self.replaces_too_often(peer) || !self.close_idle_in(network) => {
                     telemetry::metrics::connection_closed("refused");
                     tracing::debug!(%peer, "connection refused: its address has reached its limit");
@@ -182,7 +184,7 @@ impl Connections {
         self.pace.refused(site(peer), self.now()).is_some()
     }
 
-    /// Closes an idle connection of a network. Whether there was one.
+    /// Closes an idle connection of a network. Returns whether there was one.
     fn close_idle_in(&self, network: quota::Network) -> bool {
         let open = self.open();
         let of_network =
@@ -192,8 +194,8 @@ impl Connections {
         found.is_some_and(|connection| connection.close("full"))
     }
 
-    /// Closes an idle connection, of the address that has most. Those of trusted proxies come last: many clients share
-    /// one.
+    /// Closes an idle connection of the address with the most connections. Connections of trusted proxies come last,
+    /// because many clients share one.
     fn close_any_idle(&self) -> bool {
         let open = self.open();
         let mut sites: Vec<_> = open.values().collect();
@@ -206,7 +208,7 @@ impl Connections {
         found.is_some_and(|connection| connection.close("full"))
     }
 
-    /// Closes connections that are idle for too long, and drops responses of clients that do not read. Never returns.
+    /// Closes connections that were idle for too long, and drops responses of clients that do not read. Never returns.
     pub async fn watch(self: Arc<Self>) {
         let shortest = self.idle_timeout.min(self.write_timeout);
         let pause = (shortest / 8).clamp(Duration::from_millis(10), Duration::from_secs(1));
@@ -223,13 +225,13 @@ impl Connections {
         self.open.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// In ms, and never zero.
+    /// Time since `started` in ms, never zero.
     fn now(&self) -> u64 {
         u64::try_from(self.started.elapsed().as_millis()).unwrap_or(u64::MAX).saturating_add(1)
     }
 }
 
-/// Whose connections are counted together.
+/// The network whose connections are counted together.
 fn site(peer: IpAddr) -> IpAddr {
     address::site(peer.to_canonical())
 }
@@ -239,10 +241,10 @@ fn longest_idle<'a>(connections: impl Iterator<Item = &'a Arc<Connection>>) -> O
 }
 
 impl Connection {
-    /// Begins a request from this address, which may be another one than the connection's where a proxy sent it.
+    /// Begins a request from this client address. Behind a proxy, it is not the address of the connection.
     ///
     /// # Errors
-    /// `OVERLOADED` where the client, or all clients together, do not read what was sent to them.
+    /// `OVERLOADED` if this client, or all clients together, have too many unread responses.
     pub fn begin(self: &Arc<Self>, client: IpAddr, version: Version) -> Result<Ticket, (Problem, Ticket)> {
         self.http1.store(version < Version::HTTP_2, Ordering::Relaxed);
         self.requests.fetch_add(1, Ordering::AcqRel);
@@ -253,12 +255,12 @@ impl Connection {
         }
     }
 
-    /// The address at the other end.
+    /// The address of the peer.
     pub fn peer(&self) -> IpAddr {
         self.peer
     }
 
-    /// A request is over: its response was sent, or given up.
+    /// Ends a request whose response was sent or dropped.
     pub(super) fn end(&self) {
         self.idle_since.store(self.all.now(), Ordering::Relaxed);
         if self.requests.fetch_sub(1, Ordering::AcqRel) == 1 {
@@ -266,15 +268,15 @@ impl Connection {
         }
     }
 
-    /// Counts more unsent bytes of this connection, up to what one may have. Whether it did.
+    /// Adds to the unsent bytes of this connection. Returns false and adds nothing if they would exceed the limit.
     pub(super) fn grow_unsent(&self, more: u64) -> bool {
-        // A proxy's connection has many clients, and each has a limit.
+        // A proxy's connection serves many clients, and each of them has its own limit.
         let most = if self.trusted { u64::MAX } else { self.all.unsent_per_connection };
         let grown = |unsent: u64| unsent.checked_add(more).filter(|sum| *sum <= most);
         self.unsent.fetch_update(Ordering::Relaxed, Ordering::Relaxed, grown).is_ok()
     }
 
-    /// Whether the client's side takes no bytes now.
+    /// Records whether the client's side currently accepts no bytes.
     pub fn set_write_blocked(&self, blocked: bool) {
         let since = &self.write_blocked_since;
         match (blocked, since.load(Ordering::Relaxed)) {
@@ -284,8 +286,9 @@ impl Connection {
         }
     }
 
-    /// A request from this address was refused for what its client has used up. Too many of these, and nothing is read
-    /// from the connection for a while. A proxy's connection has many clients, and is not held up for one of them.
+    /// Records that a request from this address was refused because its client exceeded a limit. After too many such
+    /// refusals, nothing is read from the connection for a while. A proxy's connection is not paused, because it serves
+    /// many clients.
     pub fn refused(&self, client: IpAddr) {
         if !self.trusted
             && let Some(until) = self.all.pace.refused(address::site(client), self.all.now())
@@ -294,7 +297,7 @@ impl Connection {
         }
     }
 
-    /// For how long nothing is to be read from it.
+    /// How long nothing may be read from the connection.
     pub fn pause(&self) -> Option<Duration> {
         let until = self.paused_until.load(Ordering::Relaxed);
         if until == 0 {
@@ -303,23 +306,23 @@ impl Connection {
         until.checked_sub(self.all.now()).filter(|ms| *ms > 0).map(Duration::from_millis)
     }
 
-    /// Asks it to end, gracefully.
+    /// Cancelled when the connection must end gracefully.
     pub fn stop(&self) -> CancellationToken {
         self.stop.clone()
     }
 
-    /// Done when it must be cut off.
+    /// Completes when the connection must be closed at once.
     pub async fn cut(&self) {
         let closed = async {
             self.stop.cancelled().await;
             if self.place().is_some() {
-                // The gateway stops, or the connection is old: handled elsewhere.
+                // The connection ends because the gateway stops or the connection is old. Other code handles that.
                 return std::future::pending().await;
             }
             let Ok(_goodbye) = self.all.goodbyes.try_acquire() else { return };
             let until = Instant::now() + self.all.write_timeout;
             tokio::time::sleep(GOODBYE).await;
-            // A request may have come before the client learned of the end.
+            // A request may have arrived before the client saw the GOAWAY.
             while self.requests.load(Ordering::Acquire) > 0 && Instant::now() < until {
                 tokio::time::sleep(GOODBYE).await;
             }
@@ -334,7 +337,7 @@ impl Connection {
         self.requests.load(Ordering::Acquire) == 0 && !self.stop.is_cancelled()
     }
 
-    /// Gives its place to another one, and ends it. Whether it was still there to be closed.
+    /// Frees the place of the connection and ends it. Returns whether it still had a place.
     fn close(&self, why: &'static str) -> bool {
         let place = self.place().take();
         if place.is_some() {
@@ -344,7 +347,7 @@ impl Connection {
         place.is_some()
     }
 
-    /// Checks whether its client is idle or does not read.
+    /// Closes the connection if it is idle for too long, and drops responses that its client does not read.
     fn look(&self, now: u64) {
         let ms = |time: Duration| u64::try_from(time.as_millis()).unwrap_or(u64::MAX);
         let since = |time: &AtomicU64| now.saturating_sub(time.load(Ordering::Relaxed));
@@ -365,7 +368,8 @@ impl Connection {
                 tracing::debug!(peer = %self.peer, "response dropped: the client does not read it");
             }
         }
-        // What hyper has of them is free only when they are read, or with the connection. Other requests may continue.
+        // hyper frees its part of the dropped responses only when the client reads them or the connection closes. If
+        // other HTTP/2 requests are running, the connection stays open for them.
         let alone = self.requests.load(Ordering::Acquire) == 0 || self.http1.load(Ordering::Relaxed);
         if given_up > 0 && alone {
             telemetry::metrics::connection_closed("unread");
@@ -406,7 +410,7 @@ impl Drop for Entry {
     }
 }
 
-/// The error for a client that must read before it gets more.
+/// The error for a client that must read its responses before it gets more.
 pub fn unread() -> Problem {
     telemetry::metrics::unread("refused");
     let message = "more responses are unread than may be: read them, and try again";

@@ -1,8 +1,8 @@
-//! Slows down addresses that go on asking while they are refused.
+//! Slows down addresses that keep sending requests while they are refused.
 //!
-//! A refusal costs the gateway little, but a client that sends as fast as it can takes all of a core with them. So an
-//! address that was refused more often than a client that waits as it is told ever is gets no more of its bytes read for a
-//! while. What it sent stays in the system's buffers, and its own sending comes to a halt.
+//! A refusal costs the gateway little. But a client that sends as fast as it can would use a whole core with refusals.
+//! So the gateway stops reading from an address for a while if it was refused more often than any client that respects
+//! `Retry-After`. Its bytes stay in the system's buffers, which fill up and stop the client.
 
 use std::{
     net::IpAddr,
@@ -15,18 +15,19 @@ use std::{
 
 use moka::sync::Cache;
 
-/// Refusals of one address that may come at once.
+/// Number of refusals of one address that cause no pause if they come at once.
 const BURST: u64 = 200;
-/// Milliseconds after which there may be one more.
+/// Time in which one more refusal is allowed, in milliseconds.
 const INTERVAL: u64 = 10;
-/// The longest pause. The other clients behind the same address wait as long, and only once they are refused, too.
+/// The longest pause, in milliseconds. Other clients behind the same address wait as long, but only if they are
+/// refused, too.
 const LONGEST: u64 = 5_000;
-/// Addresses that are known at a time.
+/// Maximum number of addresses that are tracked.
 const KEPT: u64 = 10_000;
 
-/// How often addresses were refused lately.
+/// Recent refusals of addresses.
 pub struct Pace {
-    /// When the last refusal of an address will be forgotten, in ms of the gateway's time.
+    /// For each address, the time when its refusals are forgotten, in ms of the gateway's clock.
     until: Cache<IpAddr, Arc<AtomicU64>>,
 }
 
@@ -36,7 +37,7 @@ impl Pace {
         Self { until: Cache::builder().max_capacity(KEPT).time_to_idle(forgotten).build() }
     }
 
-    /// An address was refused. Until when nothing more is to be read from it.
+    /// Counts a refusal of an address. If it must pause, returns the time until which nothing is read from it.
     pub fn refused(&self, site: IpAddr, now: u64) -> Option<u64> {
         let until = self.until.get_with(site, Arc::default);
         let later = |until: u64| Some((until.max(now) + INTERVAL).min(now + BURST * INTERVAL + LONGEST));

@@ -1,10 +1,10 @@
 //! Turns hyper's own refusals into problems.
 //!
-//! A request that is not HTTP/1.1, or has too large a head, never reaches the gateway: hyper answers it with a status and
-//! no body, and has no place to put one. So its answer is known by its bytes on their way out. It is the only one
-//! without a content type that has one of these statuses; should hyper ever word it another way, it goes out as it is,
-//! and a test says so. On HTTP/2 there is no such answer: what is malformed ends its stream or connection, and a head
-//! that is too large is 431 without a body.
+//! hyper itself responds to a request that is not HTTP/1.1 or whose head is too large. That response has a status and
+//! no body, and hyper offers no way to add one. So this module recognises the response by its bytes: no other response
+//! with one of these statuses lacks a content type. If hyper changes its format, the response is sent unchanged, and a
+//! test fails. HTTP/2 has no such response: a malformed request ends its stream or connection, and a head that is too
+//! large gets a 431 without a body.
 
 use bytes::{Buf, Bytes};
 use http::StatusCode;
@@ -21,25 +21,25 @@ const REFUSALS: [(u16, &str); 3] = [
     (414, "the request's path and query are too long"),
     (431, "the request's headers are too many or too long: see gateway.max_header_bytes"),
 ];
-/// Bytes that hyper's own refusal has at most.
+/// Maximum length of hyper's own refusal, in bytes.
 const LONGEST: usize = 256;
 
-/// An answer on its way out.
+/// A refusal that is being sent.
 pub struct Refusal(Bytes);
 
 impl Refusal {
-    /// What was not sent yet.
+    /// The bytes that were not sent yet.
     pub fn rest(&self) -> &[u8] {
         &self.0
     }
 
-    /// So much was.
+    /// Marks `sent` bytes as sent.
     pub fn advance(&mut self, sent: usize) {
         self.0.advance(sent);
     }
 }
 
-/// The refusal in place of hyper's own, if these bytes are one.
+/// Creates the replacement for a refusal by hyper. `None` if the bytes are something else.
 pub fn of(bytes: &[u8]) -> Option<Refusal> {
     if bytes.len() > LONGEST || !bytes.starts_with(b"HTTP/1.") {
         return None;
@@ -60,7 +60,7 @@ pub fn of(bytes: &[u8]) -> Option<Refusal> {
     let request_id = RequestContext::background().request_id;
     tracing::debug!(request_id = &*request_id, status = status.as_u16(), "cannot parse a request");
     let problem = Problem::new(Reason::MalformedRequest, detail).on_http(status.as_u16());
-    // Its path is not known.
+    // The path of the request is not known.
     let body = answer::problem_json(&problem, &request_id, "", None).to_string();
     let reason = status.canonical_reason().unwrap_or_default();
     let mut text = format!(

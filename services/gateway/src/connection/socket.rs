@@ -1,4 +1,4 @@
-//! A client's socket, below HTTP: its first bytes must come soon, and it must take what is sent to it.
+//! A client's socket, below HTTP. Its first bytes must arrive in time, and the client must accept what is sent to it.
 
 use std::{
     io,
@@ -15,22 +15,22 @@ use tokio::{
 
 use super::Connection;
 
-/// A socket of a connection. Until the first bytes have told HTTP/1.1 from HTTP/2, no timeout of either runs, and a
-/// client that sends nothing would hold its place for ever.
+/// The socket of a connection. It limits the time for the first bytes. hyper starts no timeout before these have shown
+/// if the protocol is HTTP/1.1 or HTTP/2, so a silent client would hold its place forever.
 pub struct Socket<S> {
     stream: S,
-    /// Bytes still to come, and until when.
+    /// Number of first bytes that are still missing, and the timer that limits the wait.
     waiting: Option<(usize, Pin<Box<Sleep>>)>,
-    /// While nothing is read: see [`Connection::pause`].
+    /// The timer of a pause in reading: see [`Connection::pause`].
     pause: Option<Pin<Box<Sleep>>>,
     connection: Arc<Connection>,
 }
 
-/// Length of HTTP/2's preface: with it, the protocol is known.
+/// Length of the HTTP/2 preface. The protocol is known after that many bytes.
 const PREFACE: usize = 24;
 
 impl<S> Socket<S> {
-    /// The first bytes must come within `limit`.
+    /// Wraps a socket whose first bytes must arrive within `limit`.
     pub fn new(stream: S, limit: Duration, connection: Arc<Connection>) -> Self {
         let waiting = Some((PREFACE, Box::pin(tokio::time::sleep(limit))));
         Self { stream, waiting, pause: None, connection }

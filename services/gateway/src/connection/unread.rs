@@ -1,4 +1,4 @@
-//! The unread part of a request body: discarded up to a limit, so that the connection can be reused.
+//! The unread part of a request body. It is discarded up to a limit, so that the connection can be reused.
 
 use std::{
     pin::Pin,
@@ -23,32 +23,33 @@ use super::{Bounds, Linger};
 pub struct Unread {
     bounds: Bounds,
     linger: Linger,
-    /// The client waits to be told to send its body, and may never send it where it is not.
+    /// True if the client waits for `100 Continue` before it sends the body. Without it, the body may never arrive.
     waits: bool,
     too_much: Arc<AtomicBool>,
 }
 
 impl Unread {
-    /// For a request with these headers.
+    /// The state for a request with these headers.
     pub fn of(headers: &HeaderMap, bounds: Bounds, linger: Linger) -> Self {
         let waits = headers.get(header::EXPECT).is_some_and(|value| value.as_bytes().eq_ignore_ascii_case(CONTINUE));
         Self { bounds, linger, waits, too_much: Arc::default() }
     }
 
-    /// The body, which is seen to when it is dropped before its end.
+    /// Wraps a body. If it is dropped before its end, the rest is discarded.
     pub fn watch(&self, body: Incoming) -> Watched {
         Watched { inner: Some(body), read: false, unread: self.clone() }
     }
 
-    /// Whether the body was dropped with more to come than is thrown away: the connection cannot continue.
+    /// True if a body was dropped and its rest is too large to discard. The connection must then be closed.
     pub fn is_too_much(&self) -> bool {
         self.too_much.load(Ordering::Acquire)
     }
 
-    /// Reads the rest and throws it away. The answer is sent meanwhile.
+    /// Reads the rest and discards it, while the response is being sent.
     fn throw_away(&self, rest: Incoming) {
         let until = Instant::now() + self.bounds.time;
-        // Until the rest has come: should it not, the connection ends, and the client may still be sending.
+        // Set until the rest has arrived. If it does not arrive, the connection closes while the client may still be
+        // sending.
         self.linger.set(until);
         let too_much = rest.size_hint().lower() > self.bounds.bytes || self.waits;
         let runtime = Handle::try_current().ok().filter(|_| !too_much);
@@ -68,7 +69,7 @@ impl Unread {
 
 const CONTINUE: &[u8] = b"100-continue";
 
-/// Whether a body ends after so many bytes at most. It is read no further.
+/// Reads a body of at most `most` bytes. Returns false if the body is larger or breaks off.
 async fn is_all_within(mut body: Incoming, most: u64) -> bool {
     let mut seen: u64 = 0;
     while let Some(frame) = body.frame().await {
@@ -81,11 +82,11 @@ async fn is_all_within(mut body: Incoming, most: u64) -> bool {
     true
 }
 
-/// A request's body.
+/// A request body whose unread part is discarded when it is dropped.
 pub struct Watched {
-    /// Until its end.
+    /// The body. `None` after its end.
     inner: Option<Incoming>,
-    /// Whether any of it was asked for.
+    /// True if any part of the body was read.
     read: bool,
     unread: Unread,
 }
@@ -104,7 +105,7 @@ impl http_body::Body for Watched {
         match &polled {
             Poll::Ready(None) => self.inner = None,
             Poll::Ready(Some(Err(_))) => {
-                // Broken: what comes after it cannot be told apart from it, and hyper closes.
+                // The body is broken, so the next request cannot be found in the stream. hyper closes the connection.
                 self.inner = None;
                 self.unread.linger.set(Instant::now() + self.unread.bounds.time);
             }
@@ -125,7 +126,7 @@ impl http_body::Body for Watched {
 impl Drop for Watched {
     fn drop(&mut self) {
         if let Some(rest) = self.inner.take().filter(|rest| !rest.is_end_stream()) {
-            // Once it was asked for, hyper has told the client to send it.
+            // As soon as the body is read, hyper sends `100 Continue`.
             self.unread.waits &= !self.read;
             self.unread.throw_away(rest);
         }

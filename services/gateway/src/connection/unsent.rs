@@ -1,9 +1,10 @@
-//! The unsent part of a response: counted, passed to hyper in small pieces, and dropped when the client does not read.
+//! The unsent part of a response. It is counted, passed to hyper in small pieces, and dropped if the client does not
+//! read.
 //!
-//! hyper takes one frame of a body, whole, and asks for no more before the client has room for some of it. A body of one
-//! large frame would so stay in memory for as long as the client likes, where nothing can take it away. Here hyper gets
-//! pieces, and each counts until its last byte is on its way. The rest stays in a place that the watch over all
-//! connections can empty, while hyper waits.
+//! hyper takes a whole frame of a body and asks for the next one only when the client has accepted some of it. A body
+//! of one large frame would therefore stay in memory for as long as the client wants. So hyper gets small pieces here,
+//! and each piece counts until its last byte was sent. The task that watches all connections can drop the rest while
+//! hyper waits.
 
 use std::{
     pin::Pin,
@@ -21,18 +22,18 @@ use tonic::body::Body;
 use super::open::{Connection, REQUEST_BYTES, unread};
 use souk_common::quota::Held;
 
-/// Bytes of a piece: a frame of HTTP/2.
+/// Maximum size of a piece, in bytes. This is the size of an HTTP/2 frame.
 const PIECE: usize = 16 * 1024;
-/// The number of unsent responses of a connection that counts as many.
+/// A connection with at least this number of unsent responses has many.
 pub const MANY: usize = 8;
-/// Bytes of a request that are no part of its response's body.
+/// Part of [`REQUEST_BYTES`] that covers a request apart from its response body, in bytes.
 const HEAD_BYTES: u64 = REQUEST_BYTES / 2;
 
-/// A request from when it comes until its response is sent.
+/// A request from its arrival until its response is sent.
 pub struct Ticket {
     connection: Arc<Connection>,
     id: u64,
-    /// None for a request that was refused.
+    /// The counted bytes. `None` for a refused request.
     held: Option<Held>,
     over: bool,
 }
@@ -47,12 +48,12 @@ impl Ticket {
         self
     }
 
-    /// Whether its connection has many responses that are not sent yet.
+    /// True if the connection has many unsent responses.
     pub fn has_many_beside(&self) -> bool {
         self.connection.sending().len() >= MANY
     }
 
-    /// Counts so many bytes of the response. Whether there was room.
+    /// Sets the number of unsent bytes of the response. Returns false if that exceeds a limit.
     fn count(&mut self, bytes: u64) -> bool {
         let Some(held) = &mut self.held else { return true };
         let (before, now) = (held.amount(), bytes.saturating_add(HEAD_BYTES).max(REQUEST_BYTES));
@@ -71,7 +72,7 @@ impl Ticket {
         grown
     }
 
-    /// The request is no longer under way, though some of it may not be sent yet.
+    /// Marks the request as finished. Part of its response may not be sent yet.
     fn end(&mut self) {
         if !std::mem::replace(&mut self.over, true) {
             self.connection.end();
@@ -89,38 +90,38 @@ impl Drop for Ticket {
     }
 }
 
-/// A response of which something is to be sent.
+/// A response that is being sent.
 pub struct Sending(Mutex<State>);
 
 struct State {
     ticket: Ticket,
-    /// None once it was given up, or failed.
+    /// The unsent content. `None` if the response was dropped or failed.
     content: Option<Content>,
     given_up: bool,
-    /// Bytes that the body announced and did not give yet.
+    /// Size of the part of the body that is announced but not received yet, in bytes.
     announced: u64,
-    /// Bytes of the body's last frame, of which not all are in pieces yet.
+    /// Size of the body's last frame, in bytes. Zero if all of it was passed on in pieces.
     frame: u64,
-    /// Bytes of pieces that hyper has.
+    /// Size of the pieces that hyper holds, in bytes.
     out: u64,
-    /// Since when there is something to send that is not.
+    /// When sending stalled: since then there were bytes to send, and none was sent.
     blocked_since: Option<Instant>,
-    /// Who waits for the body's next frame.
+    /// Wakes the task that waits for the body's next frame.
     waiting: Option<Waker>,
 }
 
 struct Content {
     body: Body,
-    /// The part of its last frame that is not in a piece yet.
+    /// The part of the last frame that was not passed on in a piece yet.
     rest: Bytes,
     _guard: Box<dyn Send>,
 }
 
-/// A response whose body is counted and can be given up. The guard is dropped when all of it is sent, or it is given up;
-/// this may be within hyper, so its drop must do little, and not touch the connection.
+/// Wraps a response so that its body is counted and can be dropped. The guard is dropped when the whole response was
+/// sent or dropped. This can happen inside hyper, so its drop must be quick and must not use the connection.
 ///
 /// # Errors
-/// `OVERLOADED` where the client has too much unread already.
+/// `OVERLOADED` if the client already has too many unread responses.
 pub fn hold(
     response: Response<Body>,
     ticket: Ticket,
@@ -151,18 +152,18 @@ pub fn hold(
 }
 
 impl State {
-    /// Counts what is held now. Whether there was room.
+    /// Updates the count of unsent bytes. Returns false if that exceeds a limit.
     fn count(&mut self) -> bool {
         self.ticket.count(self.announced.saturating_add(self.frame).saturating_add(self.out))
     }
 
-    /// Something was sent, or there is something new to send.
+    /// Restarts the timer for a blocked response: bytes were sent, or there are new bytes to send.
     fn moved(&mut self) {
         let has_more = self.out > 0 || self.frame > 0 || (self.announced > 0 && self.waiting.is_none());
         self.blocked_since = has_more.then(Instant::now);
     }
 
-    /// Frees all but what hyper has.
+    /// Drops everything except the pieces that hyper holds.
     fn drop_content(&mut self) -> Option<Content> {
         (self.announced, self.frame, self.blocked_since) = (0, 0, None);
         let content = self.content.take();
@@ -173,7 +174,7 @@ impl State {
 }
 
 impl Sending {
-    /// Gives it up where nothing was sent for this long. Whether it did now.
+    /// Drops the response if nothing was sent for `limit`. Returns whether it did so now.
     pub(super) fn give_up(&self, limit: Duration) -> bool {
         let mut state = self.lock();
         if state.blocked_since.is_none_or(|since| since.elapsed() < limit) {
@@ -183,7 +184,7 @@ impl Sending {
         state.given_up = true;
         let waiting = state.waiting.take();
         drop(state);
-        // Outside of the lock: the notified task may look here.
+        // Dropped outside of the lock, because the woken task may take it.
         drop(content);
         if let Some(waiting) = waiting {
             waiting.wake();
@@ -191,7 +192,7 @@ impl Sending {
         true
     }
 
-    /// Whether it was given up, and some of it is not gone yet.
+    /// True if the response was dropped, but hyper still holds a part of it.
     pub(super) fn is_given_up(&self) -> bool {
         self.lock().given_up
     }
@@ -210,7 +211,7 @@ impl Sending {
     }
 }
 
-/// The body of a response, in pieces. None: it is empty.
+/// The body of a response, in pieces. `None`: the body is empty.
 #[derive(Default)]
 pub struct Unsent(Option<Arc<Sending>>);
 
@@ -230,7 +231,7 @@ impl http_body::Body for Unsent {
                 if content.rest.is_empty() {
                     state.frame = 0;
                 }
-                // Its bytes were counted with the frame's.
+                // The piece was counted as part of the frame until now.
                 state.count();
                 state.blocked_since.get_or_insert_with(Instant::now);
                 let piece = Piece { length: bytes.len(), bytes, sending: sending.clone() };
@@ -243,7 +244,7 @@ impl http_body::Body for Unsent {
             match polled {
                 Poll::Pending => {
                     if state.out == 0 {
-                        // Nothing to send: the client is not at fault.
+                        // There is nothing to send, so the client is not too slow.
                         state.blocked_since = None;
                     }
                     let waker = context.waker();
@@ -307,8 +308,8 @@ impl Drop for Unsent {
         let Some(sending) = &self.0 else { return };
         let mut state = sending.lock();
         (state.announced, state.frame) = (0, 0);
-        // Here and not with the last piece: hyper drops that one with its connection locked, and the body may end a
-        // request of the same connection.
+        // Dropped here and not with the last piece: hyper drops that piece while it holds the lock of its connection,
+        // and the body may end a request of the same connection.
         let content = state.content.as_mut();
         let rest = content.map(|content| (std::mem::take(&mut content.rest), std::mem::take(&mut content.body)));
         state.count();
@@ -317,7 +318,8 @@ impl Drop for Unsent {
     }
 }
 
-/// Part of a frame that has `frame` bytes. A part of a large one is copied: it would keep all of it in memory.
+/// Takes the next piece of a frame with `frame` bytes. A piece of a large frame is copied, because a slice would keep
+/// the whole frame in memory.
 fn next_piece(rest: &mut Bytes, frame: u64) -> Bytes {
     if frame <= PIECE as u64 {
         return std::mem::take(rest);
@@ -330,12 +332,12 @@ fn next_piece(rest: &mut Bytes, frame: u64) -> Bytes {
     piece
 }
 
-/// The stream is reset: `CANCEL`, as the client did not want it.
+/// The error of a dropped response. It resets the stream with `CANCEL`, because the client did not read it.
 fn given_up() -> h2::Error {
     h2::Reason::CANCEL.into()
 }
 
-/// A part of a body on its way. It counts until it is gone.
+/// A piece of a body that is being sent. It counts until it is dropped.
 pub struct Piece {
     bytes: Bytes,
     length: usize,
@@ -382,7 +384,7 @@ mod tests {
 
     const KIB: usize = 1024;
 
-    /// A connection of a gateway where an address may have 256 KiB unread.
+    /// A connection of a gateway on which an address may have 256 KiB of unread responses.
     async fn connection() -> (Arc<Connections>, Entry) {
         let settings = Loader::new().defaults("gateway", DEFAULTS).load().unwrap();
         let mut settings: Settings = settings.section("gateway").unwrap();
@@ -509,7 +511,7 @@ mod tests {
         assert_eq!(open.unsent_bytes(), 0);
     }
 
-    /// The next frame, if there is one now.
+    /// The next frame, if one is ready.
     fn now(body: &mut Unsent) -> Option<Result<Frame<Piece>, h2::Error>> {
         futures::FutureExt::now_or_never(body.frame()).map(Option::unwrap)
     }

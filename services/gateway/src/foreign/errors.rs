@@ -1,4 +1,4 @@
-//! Errors of services: those of souk's services become souk's problems, those of other services are passed on
+//! Errors of services. Errors of souk's services become souk's problems. Errors of other services are passed on
 //! unchanged.
 
 use std::sync::Arc;
@@ -18,32 +18,33 @@ use tonic_types::{StatusExt, pb};
 use super::HeaderList;
 use crate::{streams, transcode::render::Renderer};
 
-/// How errors are told.
+/// How errors of services are reported to clients.
 #[derive(Debug, Clone, Default)]
 pub enum Errors {
-    /// By souk's reasons; what may be internal is kept for the log.
+    /// As souk's problems, by reason. Internal details go only to the log.
     #[default]
     Own,
-    /// In the service's own words.
+    /// Unchanged, with the service's own code, message and details.
     Passed(Arc<Passing>),
 }
 
-/// What it takes to tell errors of others.
+/// The data needed to pass on errors of foreign services.
 #[derive(Debug)]
 pub struct Passing {
-    /// The pools for the types of details: the contract, then souk's own contract, which has Google's types.
+    /// Descriptor pools for the types of error details: the contract, then souk's own contract, which has Google's
+    /// types.
     pools: Vec<DescriptorPool>,
     headers: HeaderList,
 }
 
 impl Errors {
-    /// Passes errors on. Types of details are those of the contract and Google's usual ones.
+    /// Passes errors on. Known types of details are those of the contract and Google's common types.
     pub fn passed(contract: &DescriptorPool, headers: HeaderList) -> Self {
         let usual = Contract::souk().ok().map(|souk| souk.pool().clone());
         Self::Passed(Arc::new(Passing { pools: [contract.clone()].into_iter().chain(usual).collect(), headers }))
     }
 
-    /// The error that a client gets for a call that ended with this status.
+    /// The problem that a client gets for a call that ended with this status.
     pub fn problem(&self, status: &Status) -> Problem {
         match self {
             Self::Passed(passing) if is_the_services(status) => passing.problem(status),
@@ -51,7 +52,7 @@ impl Errors {
         }
     }
 
-    /// The same for a stream, which may also have broken off.
+    /// The problem for a stream that ended with this status. The connection may also have broken off.
     pub fn in_stream(&self, status: &Status) -> Problem {
         match self {
             Self::Passed(passing) if is_the_services(status) => passing.problem(status),
@@ -60,7 +61,8 @@ impl Errors {
     }
 }
 
-/// Whether the service itself said so. What is made on this side of the connection has a cause, or is souk's by its domain.
+/// True if the service itself returned this status. A status that was created on this side has a cause, or an error
+/// info with souk's domain.
 fn is_the_services(status: &Status) -> bool {
     let ours = status.get_details_error_info().is_some_and(|info| info.domain == DOMAIN);
     !ours && std::error::Error::source(status).is_none()
@@ -75,7 +77,7 @@ impl Passing {
         Problem::passed(status, details, headers)
     }
 
-    /// A detail as JSON writes an `Any`; in base64 where its type is not known, or it is not of its type.
+    /// Encodes an error detail as JSON, like an `Any`. Uses base64 if the type is unknown or the bytes do not match it.
     fn json(&self, type_url: &str, value: &[u8]) -> Value {
         let name = type_url.rsplit('/').next().unwrap_or_default();
         let message = self.pools.iter().find_map(|pool| pool.get_message_by_name(name));
@@ -129,7 +131,7 @@ mod tests {
         let body = passed().problem(&status).to_json("id", "/");
         assert_eq!(body["details"][0], json!({"@type": "x.example/my.Type", "base64": "AQI="}));
         assert_eq!(body["details"][1], json!({"@type": "google.rpc.ErrorInfo", "base64": "Cn8="}));
-        // No details at all is no panic either.
+        // Invalid details cause no panic.
         let garbled = Status::with_details(Code::Unknown, "x", vec![0xff; 9].into());
         assert_eq!(passed().problem(&garbled).to_json("", "")["details"], Value::Null);
     }
@@ -143,7 +145,7 @@ mod tests {
         let own = Status::from(Problem::unavailable("a service"));
         assert_eq!(passed().problem(&own).reason(), Reason::ServiceUnavailable);
         assert_eq!(passed().problem(&own).reason_name(), "SERVICE_UNAVAILABLE");
-        // And souk's own services never have their words passed on.
+        // Messages of souk's own services are never passed on.
         let internal = Status::new(Code::Internal, "postgres://10.0.0.7");
         assert!(!Errors::Own.problem(&internal).message().contains("10.0.0.7"));
         assert!(passed().problem(&internal).to_json("", "").to_string().contains("10.0.0.7"));

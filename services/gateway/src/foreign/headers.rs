@@ -1,16 +1,16 @@
-//! Lists of headers that pass between clients and services.
+//! Lists of headers that are forwarded between clients and services.
 
 use http::{HeaderMap, HeaderName, header};
 use serde::{Deserialize, Deserializer, de::Error};
 
-/// Headers by their name, or by what their name begins with.
+/// A list of headers, by full names and by prefixes.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct HeaderList {
     exact: Vec<HeaderName>,
     prefixes: Vec<String>,
 }
 
-/// Headers that belong to one connection, to one message on it, or to the gateway itself: never passed on by a list.
+/// Headers of a single connection, of a single message on it, or of the gateway itself. A list never forwards them.
 const RESERVED: [HeaderName; 16] = [
     header::AUTHORIZATION,
     header::CONNECTION,
@@ -36,10 +36,10 @@ fn is_reserved(name: &str) -> bool {
 }
 
 impl HeaderList {
-    /// Reads names such as `x-tenant` and beginnings such as `x-shop-*`.
+    /// Parses full names such as `x-tenant` and prefixes such as `x-shop-*`.
     ///
     /// # Errors
-    /// The first entry that is neither, or names what is not passed on.
+    /// The first entry that is invalid, or that names a header that is never forwarded.
     pub fn parse(entries: &[String]) -> Result<Self, String> {
         let mut list = Self::default();
         for entry in entries {
@@ -62,24 +62,24 @@ impl HeaderList {
         Ok(list)
     }
 
-    /// Whether a header passes.
+    /// True if the list contains a header.
     pub fn has(&self, name: &HeaderName) -> bool {
         let name = name.as_str();
         let named = self.exact.iter().any(|exact| exact == name);
         (named || self.prefixes.iter().any(|prefix| name.starts_with(prefix))) && !is_reserved(name)
     }
 
-    /// Whether none passes.
+    /// True if the list contains no header.
     pub fn is_empty(&self) -> bool {
         self.exact.is_empty() && self.prefixes.is_empty()
     }
 
-    /// The headers that are named whole.
+    /// The headers that the list contains by full name.
     pub fn named(&self) -> impl Iterator<Item = &HeaderName> {
         self.exact.iter()
     }
 
-    /// Adds those that pass.
+    /// Appends all headers of `from` that the list contains to `to`.
     pub fn copy(&self, from: &HeaderMap, to: &mut HeaderMap) {
         for (name, value) in from.iter().filter(|(name, _)| self.has(name)) {
             to.append(name, value.clone());

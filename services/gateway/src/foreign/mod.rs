@@ -1,4 +1,4 @@
-//! Contracts that were not written for souk: what settings say of one, and how the gateway treats its calls.
+//! Contracts that were not written for souk: their settings, and how the gateway handles their calls.
 
 mod errors;
 mod headers;
@@ -14,14 +14,14 @@ use crate::openapi::About;
 /// Differences in the gateway for a foreign contract. The default is souk's own contract.
 #[derive(Debug, Clone, Default)]
 pub struct Api {
-    /// What its pages say of it.
+    /// Title, version and description for the OpenAPI document and the index.
     pub about: About,
-    /// The handling of its services' errors.
+    /// How errors of the services are reported.
     pub errors: Errors,
-    /// Request headers that reach its services.
+    /// Request headers that are forwarded to the services.
     pub request_headers: HeaderList,
-    /// Metadata of its answers that are headers for the client.
+    /// Response metadata of the services that clients get as headers.
     pub response_headers: HeaderList,
-    /// `authorization` is for its services to check.
+    /// True if the header `authorization` is forwarded for the services to check.
     pub passes_authorization: bool,
 }

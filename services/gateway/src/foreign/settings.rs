@@ -1,4 +1,4 @@
-//! `[gateway.contract]`: the contract to serve, and settings for what its options leave open.
+//! `[gateway.contract]`: the contract to serve, and settings for everything that its options do not define.
 
 use std::{collections::BTreeMap, time::Duration};
 
@@ -16,26 +16,26 @@ use crate::{openapi::About, transcode::lenient::Leniency};
 #[derive(Debug, Clone, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Settings {
-    /// The file with the descriptors; empty: none.
+    /// Path of the descriptor file. Empty: none.
     pub descriptors: String,
-    /// Whether the backends are asked for them.
+    /// True if the gateway reads the descriptors from the backends by reflection.
     pub reflection: bool,
-    /// What the document and the index call the API; empty: by its packages.
+    /// Title of the API in the OpenAPI document and the index. Empty: derived from the packages.
     pub title: String,
-    /// Its version in the document.
+    /// Version of the API in the OpenAPI document.
     pub version: String,
-    /// Who may call a method of which neither its contract nor `methods` says so.
+    /// Who may call a method if neither the contract nor `methods` defines it.
     #[serde(deserialize_with = "unset")]
     pub access: Option<Access>,
-    /// Whether `authorization` is left to the services.
+    /// True if the services check `authorization` themselves.
     pub pass_authorization: bool,
-    /// Request headers that reach the services.
+    /// Request headers that are forwarded to the services.
     pub request_headers: HeaderList,
-    /// Metadata that clients get as headers.
+    /// Response metadata of the services that clients get as headers.
     pub response_headers: HeaderList,
     /// Rules that are relaxed.
     pub lenient: Lenient,
-    /// Rules of packages, services and methods.
+    /// Rules for packages, services and methods.
     pub methods: Rules,
 }
 
@@ -45,9 +45,9 @@ pub struct Settings {
 pub enum Access {
     /// Anyone.
     Public,
-    /// Anyone with a valid token of souk's.
+    /// Anyone with a valid token of souk.
     SignedIn,
-    /// Nobody: it is not served.
+    /// Nobody: the method is not served.
     Deny,
 }
 
@@ -64,7 +64,7 @@ pub struct Lenient {
 }
 
 impl Lenient {
-    /// What is relaxed.
+    /// The rules that these settings relax.
     pub fn leniency(self) -> Leniency {
         if self.all {
             return Leniency::ALL;
@@ -80,12 +80,12 @@ impl Lenient {
 }
 
 impl Settings {
-    /// Whether the contract is another one than souk's own.
+    /// True if the contract is not souk's own.
     pub fn is_foreign(&self) -> bool {
         self.reflection || !self.descriptors.is_empty()
     }
 
-    /// The setting that is wrong, and what would be right.
+    /// Returns the name of an invalid setting and its valid values.
     pub fn fault(&self) -> Option<(&'static str, &'static str)> {
         if self.reflection && !self.descriptors.is_empty() {
             return Some((
@@ -109,7 +109,7 @@ impl Settings {
         })
     }
 
-    /// What the pages say of a contract.
+    /// The title, version and description of a contract.
     pub fn about(&self, contract: &Contract) -> About {
         let mut packages: Vec<_> = contract.methods().map(|method| package(&method.service).to_owned()).collect();
         packages.dedup();
@@ -135,14 +135,14 @@ fn unset<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<Access>, D
     }
 }
 
-/// What settings say of one method.
+/// The settings of one method.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Rule {
     /// Who may call it.
     pub access: Option<Access>,
-    /// Which budget of requests it draws on.
+    /// Rate class whose budgets the method is charged to.
     pub rate_class: Option<RateClass>,
-    /// How long it may take.
+    /// Longest time that a call may take.
     pub deadline: Option<Duration>,
 }
 
@@ -150,11 +150,11 @@ pub struct Rule {
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Rules(BTreeMap<String, Rule>);
 
-/// The longest that a method may be given.
+/// The longest deadline that a method can have.
 const LONGEST: Duration = Duration::from_secs(24 * 3600);
 
-/// Whether a name is the method, its service or a package around it. Variables have names in capitals: their case does not
-/// count.
+/// True if a name is the method, its service or an enclosing package. Case is ignored, because environment variables
+/// are in capitals.
 pub fn fits(name: &str, method: &str) -> bool {
     let head = method.get(..name.len());
     head.is_some_and(|head| head.eq_ignore_ascii_case(name))
@@ -162,7 +162,7 @@ pub fn fits(name: &str, method: &str) -> bool {
 }
 
 impl Rules {
-    /// The rule of a method: each setting comes from the longest matching name that has it.
+    /// The rule of a method. Each setting comes from the longest matching name that defines it.
     pub fn of(&self, method: &str) -> Rule {
         let mut fitting: Vec<_> = self.0.iter().filter(|(name, _)| fits(name, method)).collect();
         fitting.sort_by_key(|(name, _)| std::cmp::Reverse(name.len()));
@@ -187,7 +187,7 @@ impl<'de> Deserialize<'de> for Rules {
     }
 }
 
-/// TOML reads `my.pkg.Service = {…}` as tables in tables. What is no table says something of the name so far.
+/// TOML parses `my.pkg.Service = {…}` as nested tables. A value that is not a table is a setting of the name so far.
 fn flatten(path: &str, value: Value, into: &mut BTreeMap<String, Rule>) -> Result<(), String> {
     let Value::Object(table) = value else { return Err("must be a section".to_owned()) };
     for (name, value) in table {
@@ -227,7 +227,7 @@ fn flatten(path: &str, value: Value, into: &mut BTreeMap<String, Rule>) -> Resul
 }
 
 impl Access {
-    /// The access rule of a method that has none; `None`: nobody may call it.
+    /// The access rule for a method that has none. `None`: nobody may call the method.
     pub fn rule(self) -> Option<AccessRule> {
         let rule = AccessRule {
             public: self == Self::Public,
@@ -263,7 +263,7 @@ mod tests {
         assert_eq!(of("my.other.Things.Get").access, Some(Access::SignedIn));
         assert_eq!(of("my.pkg.Things.GetAll").deadline, Some(Duration::from_secs(2)));
         assert_eq!(of("mypkg.Things.Get"), Rule::default());
-        // As a variable has it.
+        // Environment variables ignore case.
         assert!(fits("my.pkg.things", "my.pkg.Things.Get"));
     }
 

@@ -1,4 +1,4 @@
-//! The Connect protocol's unary calls: gRPC's methods by plain HTTP, as JSON or binary protobuf.
+//! Unary calls of the Connect protocol: gRPC methods over plain HTTP, as JSON or binary protobuf.
 
 use std::time::Duration;
 
@@ -32,27 +32,28 @@ use crate::{
 
 const TIMEOUT: HeaderName = HeaderName::from_static("connect-timeout-ms");
 
-/// How messages are written.
+/// The encoding of messages.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Codec {
     Json,
     Proto,
 }
 
-/// A unary call: how it is written, and its message.
+/// A unary call: its encoding and its message.
 struct Call {
     codec: Codec,
     message: Bytes,
 }
 
-/// Writes the caller's deadline as gRPC does. One that cannot be read is refused with the call.
+/// Copies the caller's timeout into gRPC's timeout header. A header that cannot be parsed is ignored here: it is
+/// refused with the call.
 pub fn take_timeout(headers: &mut HeaderMap) {
     if let Ok(Some(timeout)) = timeout(headers) {
         headers.insert(GRPC_TIMEOUT, format_timeout(timeout));
     }
 }
 
-/// How long the caller waits, where it says so in `connect-timeout-ms`.
+/// The caller's timeout from `connect-timeout-ms`, if present.
 fn timeout(headers: &HeaderMap) -> Result<Option<Duration>, Problem> {
     let mut values = headers.get_all(TIMEOUT).iter();
     let Some(value) = values.next() else { return Ok(None) };
@@ -66,16 +67,16 @@ fn timeout(headers: &HeaderMap) -> Result<Option<Duration>, Problem> {
     }
 }
 
-/// The HTTP methods that a method takes. GET is for those that change nothing.
+/// The `Allow` header of a method. GET is allowed only for methods that change nothing.
 pub fn allow(method: &Method) -> &'static str {
     if method.safe { "GET, POST, OPTIONS" } else { "POST, OPTIONS" }
 }
 
 impl Gateway {
-    /// Answers a unary call.
+    /// Handles a unary call.
     ///
     /// # Errors
-    /// The problem for [`refusal`].
+    /// The problem, to be formatted by [`refusal`].
     pub(crate) async fn connect(&self, method: &Method, request: Request<Body>) -> Result<Response<Body>, Problem> {
         let (mut parts, _) = request.into_parts();
         let limit = self.request_limit(method);
@@ -84,7 +85,7 @@ impl Gateway {
             _ => {
                 let codec = Codec::of_body(&parts.headers)?;
                 let WholeBody(body) = request::part::<WholeBody>(&parts.extensions)?.clone();
-                // The protocol's own code, where REST answers 415.
+                // Connect requires its own code here. REST responds with 415.
                 Call { codec, message: self.inflated(&parts.headers, body, Reason::Unimplemented, limit)? }
             }
         };
@@ -122,10 +123,10 @@ impl Gateway {
     }
 }
 
-/// Refuses a call that its head alone shows to be wrong.
+/// Refuses a call whose head is invalid.
 ///
 /// # Errors
-/// `MALFORMED_REQUEST`, `UNIMPLEMENTED` for a method that streams, `MEDIA_TYPE_UNSUPPORTED`.
+/// `MALFORMED_REQUEST`, `UNIMPLEMENTED` for a streaming method, `MEDIA_TYPE_UNSUPPORTED`.
 pub fn negotiate(method: &Method, http_method: &http::Method, headers: &HeaderMap) -> Result<(), Problem> {
     timeout(headers)?;
     if method.descriptor.is_client_streaming() || method.descriptor.is_server_streaming() {
@@ -156,8 +157,8 @@ impl Codec {
     }
 }
 
-/// The call of a GET: `?connect=v1&encoding=json&message=…`, with `base64=1` where the message is in base64url,
-/// and `compression=gzip` where it is compressed: to at most `limit` bytes.
+/// Parses the call of a GET: `?connect=v1&encoding=json&message=…`. `base64=1` marks a message in base64url, and
+/// `compression=gzip` a compressed one. The decompressed message may have at most `limit` bytes.
 fn in_query(parts: &Head, limit: usize) -> Result<Call, Problem> {
     const BASE64URL: GeneralPurpose = GeneralPurpose::new(
         &alphabet::URL_SAFE,
@@ -196,14 +197,14 @@ fn in_query(parts: &Head, limit: usize) -> Result<Call, Problem> {
     Ok(Call { codec, message: rest::inflated(message.into(), coding, limit)? })
 }
 
-/// The message of a gRPC frame that must be the only one.
+/// The message of a gRPC frame that must be the only frame.
 fn unframed(frame: &Bytes) -> Option<Bytes> {
     let [flag, length @ ..] = *frame.first_chunk::<FRAME>()?;
     let message = frame.slice(FRAME..);
     (flag == 0 && message.len() == u32::from_be_bytes(length) as usize).then_some(message)
 }
 
-/// The message of a unary gRPC answer, or the status that it failed with.
+/// Reads the message of a unary gRPC response, or the status of its failure.
 async fn unary(response: Response<Body>, errors: &Errors) -> Result<Bytes, Problem> {
     let broken = || Problem::internal().caused_by("a service's answer is not one gRPC message");
     if let Some(status) = Status::from_header_map(response.headers()) {
@@ -217,10 +218,10 @@ async fn unary(response: Response<Body>, errors: &Errors) -> Result<Bytes, Probl
     }
 }
 
-/// A problem in Connect's format: the code's name, the message, and the same details as on gRPC.
+/// A problem in Connect's format: name of the code, message, and the same details as in gRPC.
 pub fn refusal(problem: &Problem, request_id: &str) -> Response<Body> {
     let (name, http_status) = code(problem.code());
-    // The one status that the protocol gives to a request rather than to a code.
+    // The only HTTP status that the protocol assigns to a request and not to a code.
     let http_status = if problem.reason() == Reason::MediaTypeUnsupported { 415 } else { http_status };
     let status = Status::from(problem.clone().request_id(request_id));
     let details = tonic_types::pb::Status::decode(status.details()).map(|status| status.details).unwrap_or_default();
@@ -235,7 +236,7 @@ pub fn refusal(problem: &Problem, request_id: &str) -> Response<Body> {
     response
 }
 
-/// Connect's name and HTTP status of a code.
+/// The Connect name and the HTTP status of a code.
 fn code(code: Code) -> (&'static str, u16) {
     match code {
         Code::Cancelled => ("canceled", 499),

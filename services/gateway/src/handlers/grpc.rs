@@ -1,4 +1,4 @@
-//! gRPC through the gateway: passed on without decoding.
+//! Forwards gRPC calls without decoding their messages.
 
 use std::{
     pin::Pin,
@@ -24,13 +24,13 @@ use crate::{
     streams,
 };
 
-/// Request headers that are passed on. All others stay here: those of one HTTP connection mean nothing on another,
-/// and none that a client makes up may reach a service. Request id, trace and deadline are set by the client's edge.
-/// Messages are inflated here, so that `grpc-encoding` ends here, too.
+/// Request headers that are forwarded. No other header is: the headers of one HTTP connection mean nothing on another,
+/// and no header that a client makes up may reach a service. The client towards the service sets request id, trace and
+/// deadline. Messages are decompressed here, so `grpc-encoding` is not forwarded either.
 const REQUEST_HEADERS: [HeaderName; 4] =
     [header::CONTENT_TYPE, header::TE, header::AUTHORIZATION, HeaderName::from_static("grpc-accept-encoding")];
 
-/// Response headers that are passed back. The first four are an answer that has no body.
+/// Response headers that are returned to the client. A response without a body consists of the first four.
 const RESPONSE_HEADERS: [HeaderName; 7] = [
     header::CONTENT_TYPE,
     HeaderName::from_static("grpc-status"),
@@ -41,7 +41,7 @@ const RESPONSE_HEADERS: [HeaderName; 7] = [
     HeaderName::from_static("idempotent-replayed"),
 ];
 
-/// Whether a request speaks gRPC (and not gRPC-Web).
+/// True if a request is gRPC (and not gRPC-Web).
 pub fn is_grpc<B>(request: &Request<B>) -> bool {
     let content_type = request.headers().get(header::CONTENT_TYPE).map(http::HeaderValue::as_bytes);
     let rest = content_type.and_then(|value| value.strip_prefix(b"application/grpc"));
@@ -50,15 +50,15 @@ pub fn is_grpc<B>(request: &Request<B>) -> bool {
 }
 
 impl Gateway {
-    /// Passes a call on. Messages go through as they came, but for their compression.
+    /// Forwards a call. Messages are forwarded unchanged, except for their compression.
     pub(crate) async fn pass(&self, method: &Method, request: Request<Body>) -> Result<Response<Body>, Problem> {
         let limit = self.request_limit(method);
         if method.descriptor.is_client_streaming() {
             let (parts, body) = framing::inflated(request, limit)?.into_parts();
             return self.forward(method, &parts, body).await;
         }
-        // A single message is taken in whole, so that one too large gets an answer and not a broken stream, and none at
-        // all does not leave the service waiting for one.
+        // A single message is read whole. So a message that is too large gets a proper response instead of a broken
+        // stream, and a missing message does not leave the service waiting for it.
         let (parts, _) = request.into_parts();
         let coding = Coding::of_messages(&parts.headers)?;
         let WholeBody(body) = request::part::<WholeBody>(&parts.extensions)?.clone();
@@ -68,7 +68,8 @@ impl Gateway {
         self.forward(method, &parts, body).await
     }
 
-    /// Answers a call to health or reflection. Both have streams, so that any of their calls has a stream's place.
+    /// Handles a call of health or reflection. Both services have streaming methods, so each of their calls takes the
+    /// place of a stream.
     pub(crate) async fn own(&self, request: Request<Body>) -> Result<Response<Body>, Problem> {
         let request = framing::inflated(request, self.config.common.server.max_request_bytes)?;
         let place = self.streams.place(request::site(request.extensions())?, None)?;
@@ -91,7 +92,7 @@ impl Gateway {
         self.api.request_headers.copy(&parts.headers, onward.headers_mut());
         let Ok(response) = upstream.client.clone().call(onward).await;
         if let Some(status) = response.extensions().get::<Status>() {
-            // Made on this side of the connection: the service was not reached, or not in time.
+            // The status was created by the client of the service: the service was not reached, or not in time.
             return Err(Problem::from_status(status));
         }
         let mut back = Response::new(Body::empty());
@@ -102,10 +103,10 @@ impl Gateway {
         Ok(if streams { streams::bound(back, end(), place) } else { back })
     }
 
-    /// A place for the stream that a call is answered with.
+    /// Takes a place for the response stream of a call.
     ///
     /// # Errors
-    /// `OVERLOADED`.
+    /// `OVERLOADED` if no place is free.
     pub(crate) fn place(&self, parts: &Parts) -> Result<streams::Place, Problem> {
         self.streams.place(request::site(&parts.extensions)?, request::user(&parts.extensions)?)
     }
@@ -121,7 +122,7 @@ fn only(headers: &HeaderMap, names: &[HeaderName]) -> HeaderMap {
     kept
 }
 
-/// The HTTP status that stands for a gRPC code in metrics.
+/// The HTTP status that represents a gRPC code in metrics.
 pub fn http_status(code: Code) -> StatusCode {
     if code == Code::Ok {
         return StatusCode::OK;
@@ -130,7 +131,7 @@ pub fn http_status(code: Code) -> StatusCode {
     StatusCode::from_u16(status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR)
 }
 
-/// Calls `done` with the code that a call ends in: it is in the headers, or else behind the body.
+/// Calls `done` with the final gRPC code of a call, from the headers or from the trailers.
 pub fn observe(response: Response<Body>, done: impl FnOnce(Code) + Send + Unpin + 'static) -> Response<Body> {
     match code_in(response.headers()) {
         Some(code) => {
@@ -145,7 +146,7 @@ fn code_in(headers: &HeaderMap) -> Option<Code> {
     headers.get("grpc-status").map(|value| Code::from_bytes(value.as_bytes()))
 }
 
-/// A body that tells how the call ended.
+/// A body that reports the final code of its call.
 struct Observed<D: FnOnce(Code)> {
     inner: Body,
     done: Option<D>,
@@ -175,7 +176,7 @@ impl<D: FnOnce(Code) + Unpin> http_body::Body for Observed<D> {
                 let code = status.code();
                 self.finish(code);
             }
-            // A gRPC answer without trailers is a broken one.
+            // A gRPC response without trailers is broken.
             Poll::Ready(None) => self.finish(Code::Unknown),
             Poll::Pending => {}
         }
@@ -191,7 +192,7 @@ impl<D: FnOnce(Code) + Unpin> http_body::Body for Observed<D> {
     }
 }
 
-/// Dropped before its end: the caller has left.
+/// A body that is dropped before its end means that the client has left.
 impl<D: FnOnce(Code)> Drop for Observed<D> {
     fn drop(&mut self) {
         self.finish(Code::Cancelled);

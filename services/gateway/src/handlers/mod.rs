@@ -1,4 +1,4 @@
-//! The handlers: each answers the requests of one protocol that passed all layers of the stack.
+//! The handlers. Each responds to the requests of one protocol after they passed all layers of the stack.
 
 pub mod connect;
 pub mod grpc;

@@ -30,7 +30,7 @@ impl Gateway {
         Ok(response)
     }
 
-    /// Made when it is first asked for: most gateways never are.
+    /// Built at the first request: most gateways never need it.
     fn openapi(&self) -> Bytes {
         let made = || openapi::document_about(&self.contract, &self.routes, &self.api.about).to_string().into();
         self.openapi.get_or_init(made).clone()

@@ -1,32 +1,33 @@
-//! The generic cell rate algorithm: a budget that refills evenly, kept as one number a key.
+//! The generic cell rate algorithm: a budget that refills evenly. Each key stores one number.
 
 use std::time::Duration;
 
 use serde::{Deserialize, Deserializer, de::Error};
 
-/// A burst and a refill rate. Any span of time has at most `burst` requests and those that were refilled in it.
+/// A burst and a refill rate. In any period, at most `burst` requests plus those refilled in that period are admitted.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Budget {
-    /// Requests that may come at once, when none came before; 1 at least.
+    /// Number of requests that are admitted at once from a full budget. At least 1.
     pub burst: u32,
-    /// Microseconds in which one request is refilled; 1 at least.
+    /// Time in which the budget regains one request, in microseconds. At least 1.
     pub interval: u64,
 }
 
-/// What a request took from a budget.
+/// The result of charging a request to a budget.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Taken {
-    /// Requests that may still come at once, each of a cost of one.
+    /// Number of requests of cost 1 that are still admitted at once.
     pub remaining: u32,
-    /// How long until all of the burst is back.
+    /// Time until the budget is full again.
     pub full_in: Duration,
-    /// If the budget was too small: how long until it suffices.
+    /// Set if the budget was too small for the request: the time until it suffices.
     pub denied: Option<Duration>,
 }
 
 impl Budget {
-    /// Takes what a request costs at `now`, all of the budget at most. `debt_until` is the time by which the budget will
-    /// be full again; it is moved on where the request is let in. Both in microseconds of the same clock.
+    /// Charges a request at the time `now`, at most the whole budget. `debt_until` is the time at which the budget is
+    /// full again. This method advances it if the request is admitted. Both times are in microseconds of the same
+    /// clock.
     pub fn take(self, debt_until: &mut u64, now: u64, cost: u32) -> Taken {
         let owed = debt_until.saturating_sub(now);
         let after = owed.saturating_add(self.price(cost));
@@ -41,18 +42,18 @@ impl Budget {
         Taken { remaining, full_in: Duration::from_micros(after), denied: None }
     }
 
-    /// How long all of the burst takes to come back.
+    /// Time that an empty budget takes to become full.
     pub fn refill(self) -> Duration {
         Duration::from_micros(self.capacity())
     }
 
-    /// How many microseconds of refilling a request of this cost takes. One that costs more than the whole budget gets
-    /// in when that is full.
+    /// Refill time for the cost of a request, in microseconds. A request that costs more than the whole budget is
+    /// admitted when the budget is full.
     pub fn price(self, cost: u32) -> u64 {
         u64::from(cost.clamp(1, self.burst)).saturating_mul(self.interval)
     }
 
-    /// How many requests are refilled in so many microseconds.
+    /// Number of requests that are refilled in a time, in microseconds.
     fn whole(self, micros: u64) -> u32 {
         u32::try_from(micros / self.interval).unwrap_or(u32::MAX)
     }
@@ -62,7 +63,7 @@ impl Budget {
     }
 }
 
-/// Written `{rate = "10/min", burst = 20}`.
+/// The format is `{rate = "10/min", burst = 20}`.
 impl<'de> Deserialize<'de> for Budget {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         #[derive(Deserialize)]
@@ -134,11 +135,11 @@ mod tests {
         let micros = Duration::from_micros;
         let denied = budget.take(&mut debt, 5200, 1);
         assert_eq!(denied, Taken { remaining: 0, full_in: micros(2800), denied: Some(micros(800)) });
-        // Who was refused and comes back when told is let in, and no earlier.
+        // A refused client that returns after the reported delay is admitted, but not earlier.
         assert!(budget.take(&mut debt, 5999, 1).denied.is_some());
         assert_eq!(budget.take(&mut debt, 6000, 1).denied, None);
         assert!(budget.take(&mut debt, 6000, 1).denied.is_some());
-        // Full again, and no fuller.
+        // A budget that is full again does not grow further.
         assert_eq!(budget.take(&mut debt, 100_000, 1).remaining, 2);
     }
 
@@ -150,7 +151,7 @@ mod tests {
         let denied = budget.take(&mut debt, 0, 4);
         assert_eq!((denied.remaining, denied.denied), (3, Some(Duration::from_micros(1000))));
         assert_eq!(budget.take(&mut debt, 0, 3).remaining, 0);
-        // More than the whole budget: when it is full.
+        // A request that costs more than the whole budget is admitted when the budget is full.
         assert_eq!(budget.take(&mut debt, 9_999, 1_000_000).denied, Some(Duration::from_micros(1)));
         assert_eq!(budget.take(&mut debt, 10_000, 1_000_000).remaining, 0);
     }
@@ -158,7 +159,7 @@ mod tests {
     proptest! {
         #![proptest_config(crate::fuzz::cases())]
 
-        /// Never more than the burst and what was refilled, in any window; and never fewer than could be let in.
+        /// Any period admits at most the burst and the requests refilled in it, and never fewer than the budget allows.
         #[test]
         fn in_no_window_more_than_burst_and_refill(
             burst in 1u32..20,

@@ -1,4 +1,4 @@
-//! Budgets in the memory of one gateway: bounded in number, and dropped when they are full again.
+//! Budgets in the memory of one gateway. Their number is limited, and a budget is dropped when it is full again.
 
 use std::{
     sync::{
@@ -15,18 +15,19 @@ use super::{
     gcra::{Budget, Taken},
 };
 
-/// Budgets kept at a time, about 20 MB of them. Past that those go that were not used for the longest time: an
-/// attacker with as many addresses has as many budgets anyway.
+/// Maximum number of budgets, about 20 MB. Beyond it, the least recently used budgets are evicted. This weakens
+/// nothing: an attacker with that many addresses has that many budgets in any case.
 const KEPT: u64 = 100_000;
 
-/// Budgets by key.
+/// Rate limit budgets by key.
 pub struct Memory {
     debts: Cache<Key, Arc<AtomicU64>>,
     started: Instant,
 }
 
 impl Memory {
-    /// Deletes a budget that was not used for `longest_refill`: by then it is full, as a new one is.
+    /// Creates an empty store. A budget that is not used for `longest_refill` is deleted: it is full by then, like a
+    /// new one.
     pub fn new(longest_refill: Duration) -> Self {
         let debts = Cache::builder()
             .max_capacity(KEPT)
@@ -36,7 +37,7 @@ impl Memory {
         Self { debts, started: Instant::now() }
     }
 
-    /// Takes what a request costs from the budget of a key.
+    /// Charges a request to the budget of a key.
     pub fn take(&self, key: Key, budget: Budget, cost: u32) -> Taken {
         let now = u64::try_from(self.started.elapsed().as_micros()).unwrap_or(u64::MAX);
         let debt = self.debts.get_with(key, Arc::default);
@@ -83,7 +84,7 @@ mod tests {
         let budget = Budget { burst: 2, interval: 3_600_000_000 };
         for number in 0..u32::try_from(KEPT).unwrap() + 20_000 {
             memory.take(key(number), budget, 1);
-            // A caller who keeps sending requests is never evicted by others.
+            // A caller that keeps sending requests is never evicted because of others.
             if number == 0 || number % 1000 == 0 {
                 memory.take(key(0), budget, 1);
             }

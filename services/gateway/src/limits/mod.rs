@@ -1,4 +1,4 @@
-//! Rate limits by the contract's rate classes: a budget for each caller and one for each address.
+//! Rate limits by the rate classes of the contract. Each caller and each address has a budget in every class.
 
 pub mod gcra;
 mod memory;
@@ -37,23 +37,23 @@ const LIMIT: HeaderName = HeaderName::from_static("ratelimit");
 #[derive(Debug, Clone, Copy, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Settings {
-    /// Whether requests are counted at all.
+    /// True if requests count against budgets at all.
     pub enabled: bool,
-    /// Cheap reads.
+    /// Budgets for cheap reads.
     pub read: Budgets,
-    /// Changes, and what has no class.
+    /// Budgets for changes, and for methods without a rate class.
     pub write: Budgets,
-    /// Log-in, registration and the like.
+    /// Budgets for log-in, registration and similar methods.
     pub auth: Budgets,
 }
 
-/// The budgets of a class.
+/// The budgets of a rate class.
 #[derive(Debug, Clone, Copy, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Budgets {
-    /// Of a signed-in user, from wherever they come.
+    /// Budget of a signed-in user, across all their addresses.
     pub per_caller: Budget,
-    /// The budget of an address (IPv6: of a /64), shared by everyone behind it.
+    /// Budget of an address (for IPv6, of a /64), shared by all clients behind it.
     pub per_address: Budget,
 }
 
@@ -73,14 +73,14 @@ impl Settings {
     }
 }
 
-/// Whose budget it is.
+/// The owner of a budget.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 enum Who {
     Caller(UserId),
     Address(IpAddr),
 }
 
-/// Names a budget.
+/// Identifies a budget by its rate class and its owner.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 struct Key {
     class: RateClass,
@@ -104,7 +104,7 @@ impl Key {
     }
 }
 
-/// The key in Redis.
+/// Formats the key under which Redis stores the budget.
 impl fmt::Display for Key {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "souk:limit:{}:{}:", self.class(), self.whose())?;
@@ -115,7 +115,7 @@ impl fmt::Display for Key {
     }
 }
 
-/// What a request took from one budget.
+/// The result of charging a request to one budget.
 #[derive(Debug, Clone, Copy)]
 struct Spent {
     key: Key,
@@ -123,13 +123,13 @@ struct Spent {
     taken: Taken,
 }
 
-/// What is left of a client's budgets, once that is known.
+/// What remains of the client's budgets. `None` until the request has been charged.
 #[derive(Debug, Clone, Default)]
 pub struct Standing(Arc<Mutex<Option<Spent>>>);
 
 impl Standing {
-    /// Writes it into the response's headers (draft-ietf-httpapi-ratelimit-headers): of the client's budgets the one
-    /// that has the least left.
+    /// Sets the rate limit headers of the response (draft-ietf-httpapi-ratelimit-headers). They report the one of the
+    /// client's budgets that has the least left.
     pub fn write(&self, headers: &mut HeaderMap) {
         let Some(Spent { key, budget, taken }) = *self.0.lock().unwrap_or_else(PoisonError::into_inner) else { return };
         let (class, whose) = (key.class(), key.whose());
@@ -143,23 +143,23 @@ impl Standing {
         }
     }
 
-    /// A call may cost more once its message is known: the last value counts.
+    /// Replaces the stored value. A call may cost more once its message is known, so the last value counts.
     fn set(&self, spent: Spent) {
         *self.0.lock().unwrap_or_else(PoisonError::into_inner) = Some(spent);
     }
 }
 
-/// What a request draws on.
+/// The rate class, address and user that a request is charged to.
 pub struct Asks {
     class: RateClass,
     site: IpAddr,
-    /// Who asks, where it is known.
+    /// The calling user, if known.
     pub user: Option<UserId>,
     standing: Standing,
 }
 
 impl Asks {
-    /// Of a request whose user is not known yet.
+    /// Reads the values from the extensions of a request whose user is not known yet.
     ///
     /// # Errors
     /// As [`request::part`].
@@ -168,7 +168,7 @@ impl Asks {
             // Methods without a class share the budget of writes.
             Some(RateClass::Unspecified) => RateClass::Write,
             Some(class) => class,
-            // The gateway's own pages and services, and what is not there.
+            // The gateway's own pages and services, and unknown paths.
             None => RateClass::Read,
         };
         let standing = request::part::<Standing>(extensions)?.clone();
@@ -176,31 +176,31 @@ impl Asks {
     }
 }
 
-/// Rounded up: an early retry would be refused again.
+/// Converts a time to seconds, rounded up: an earlier retry would be refused again.
 fn whole_seconds(time: Duration) -> u64 {
     time.as_secs() + u64::from(time.subsec_nanos() > 0)
 }
 
-/// How long a refusal of an address is cached.
+/// How long the refusal of an address is cached.
 const KNOWN: Duration = Duration::from_secs(1);
-/// Addresses of which it is.
+/// Maximum number of addresses with a cached refusal.
 const EXHAUSTED: u64 = 100_000;
 
-/// All budgets.
+/// The rate limits of a gateway.
 pub struct Limits {
     settings: Settings,
     memory: Memory,
     shared: Option<Arc<Shared>>,
     script: redis::Script,
-    /// Budgets of addresses that were used up when they were last asked, and when that was.
+    /// Budgets of addresses that were found exhausted, and the time when that was found.
     exhausted: Cache<Key, (Spent, Instant)>,
-    /// When the last one was put there, in ms since `started`; zero: never.
+    /// Time of the last insertion into `exhausted`, in ms since `started`. Zero: none yet.
     last_exhausted: AtomicU64,
     started: Instant,
 }
 
 impl Limits {
-    /// Budgets of these sizes, in the memory of this gateway or shared with others.
+    /// Creates limits with budgets of these sizes, in the memory of this gateway or shared with other gateways.
     pub fn new(settings: Settings, shared: Option<Arc<Shared>>) -> Self {
         let memory = Memory::new(settings.longest_refill());
         let exhausted = Cache::builder().max_capacity(EXHAUSTED).time_to_live(KNOWN).build();
@@ -209,21 +209,21 @@ impl Limits {
         Self { settings, memory, shared, script, exhausted, last_exhausted, started }
     }
 
-    /// Whether any address has used up a budget lately: most of the time none has, and there is nothing to look up.
+    /// True if any address has exhausted a budget recently. This is rare, so most requests need no lookup.
     pub fn any_exhausted(&self) -> bool {
         let last = self.last_exhausted.load(Ordering::Relaxed);
         last > 0 && Duration::from_millis(self.now().saturating_sub(last)) <= KNOWN
     }
 
-    /// In ms, and never zero.
+    /// Time since `started` in ms, never zero.
     fn now(&self) -> u64 {
         u64::try_from(self.started.elapsed().as_millis()).unwrap_or(u64::MAX).saturating_add(1)
     }
 
-    /// Refuses an address that has used up its budget a moment ago.
+    /// Refuses an address whose budget was found exhausted a moment ago.
     ///
     /// # Errors
-    /// `RATE_LIMITED`.
+    /// `RATE_LIMITED` if the address is refused.
     pub fn refuse_exhausted(&self, asks: &Asks) -> Result<(), Problem> {
         let key = Key { class: asks.class, who: Who::Address(asks.site) };
         let Some((mut spent, asked)) = self.exhausted.get(&key) else { return Ok(()) };
@@ -237,10 +237,10 @@ impl Limits {
         Err(refused(spent, 1, wait))
     }
 
-    /// Takes the surcharges of a call from the same budgets, once its message is known.
+    /// Charges the surcharges of a call to the same budgets, once its message is known.
     ///
     /// # Errors
-    /// `RATE_LIMITED` where a budget has not enough left.
+    /// `RATE_LIMITED` if a budget has not enough left.
     pub async fn surcharge(&self, method: &Method, message: &DynamicMessage, parts: &Parts) -> Result<(), Problem> {
         match method.cost.surcharge(message) {
             0 => Ok(()),
@@ -251,10 +251,11 @@ impl Limits {
         }
     }
 
-    /// The same for an encoded message. An unreadable message costs nothing here: the service refuses it.
+    /// Like [`Self::surcharge`], for an encoded message. A message that cannot be decoded costs nothing here: the
+    /// service refuses it.
     ///
     /// # Errors
-    /// `RATE_LIMITED` where a budget has not enough left.
+    /// `RATE_LIMITED` if a budget has not enough left.
     pub async fn surcharge_encoded(&self, method: &Method, message: &[u8], parts: &Parts) -> Result<(), Problem> {
         if !method.cost.depends_on_the_message() {
             return Ok(());
@@ -265,11 +266,11 @@ impl Limits {
         }
     }
 
-    /// Takes a cost from the budgets of the caller and of the address that it comes from. The caller's comes first: one
-    /// who asks too much takes nothing from others behind the same address.
+    /// Charges a cost to the budgets of the caller and of their address. The caller's budget is charged first, so that
+    /// a caller who sends too much uses up nothing that others behind the same address need.
     ///
     /// # Errors
-    /// `RATE_LIMITED` where one of them has not enough left.
+    /// `RATE_LIMITED` if one of the budgets has not enough left.
     pub async fn draw(&self, asks: &Asks, cost: u32) -> Result<(), Problem> {
         if !self.settings.enabled {
             return Ok(());
@@ -280,7 +281,7 @@ impl Limits {
         let caller = asks.user.map(|id| (key(Who::Caller(id)), budgets.per_caller));
         let asked: Vec<(Key, Budget)> = caller.into_iter().chain([address]).collect();
         let shared = match &self.shared {
-            // On the heap: most gateways have none, and all would move what it takes.
+            // Boxed, to keep this future small: most gateways have no shared state.
             Some(shared) => Box::pin(self.take_shared(shared, &asked, cost)).await,
             None => None,
         };
@@ -291,7 +292,8 @@ impl Limits {
         };
         asks.standing.set(least);
         let Some(wait) = least.taken.denied else { return Ok(()) };
-        // A budget that refuses a cost of one refuses everything; one that refuses more may have some left.
+        // A budget that refuses a cost of one refuses every request. A budget that refuses a higher cost may have some
+        // left.
         if cost == 1 && matches!(least.key.who, Who::Address(_)) {
             self.exhausted.insert(least.key, (least, Instant::now()));
             self.last_exhausted.fetch_max(self.now(), Ordering::Relaxed);
@@ -348,7 +350,7 @@ mod tests {
         Limits::new(settings, None)
     }
 
-    /// Takes one, and tells what became of it and the two headers.
+    /// Charges one request. Returns whether it was admitted, and the two rate limit headers.
     async fn take(limits: &Limits, class: RateClass, caller: Option<UserId>, address: &str) -> (bool, String, String) {
         let (site, standing) = (address::site(address.parse().unwrap()), Standing::default());
         let asks = Asks { class, site, user: caller, standing: standing.clone() };
@@ -372,12 +374,12 @@ mod tests {
             (Read, ann, true, r#""read-caller";q=2;w=3"#, r#""read-caller";r=1;t=2"#),
             (Read, ann, true, r#""read-caller";q=2;w=3"#, r#""read-caller";r=0;t=3"#),
             (Read, ann, false, r#""read-caller";q=2;w=3"#, r#""read-caller";r=0;t=3"#),
-            // What was refused to ann took nothing from the address.
+            // The refused requests of ann cost the address nothing.
             (Read, bob, true, r#""read-caller";q=2;w=3"#, r#""read-caller";r=1;t=2"#),
             (Read, None, true, r#""read-address";q=5;w=8"#, r#""read-address";r=1;t=6"#),
             (Read, None, true, r#""read-address";q=5;w=8"#, r#""read-address";r=0;t=8"#),
             (Read, None, false, r#""read-address";q=5;w=8"#, r#""read-address";r=0;t=8"#),
-            // A class has budgets of its own.
+            // Each class has its own budgets.
             (Write, None, true, r#""write-address";q=3;w=5"#, r#""write-address";r=2;t=2"#),
             (Write, None, true, r#""write-address";q=3;w=5"#, r#""write-address";r=1;t=3"#),
             (Auth, bob, true, r#""auth-address";q=1;w=2"#, r#""auth-address";r=0;t=2"#),
@@ -387,7 +389,7 @@ mod tests {
             let (passed, told_policy, told_limit) = take(&limits, class, caller, "192.0.2.1").await;
             assert_eq!((passed, &*told_policy, &*told_limit), (passes, policy, limit), "row {row}");
         }
-        // The caller's budget goes along to another address; an address's does not.
+        // The caller's budget is the same at another address. The budget of an address is not.
         assert!(!take(&limits, Read, ann, "192.0.2.2").await.0);
         assert!(take(&limits, Read, None, "192.0.2.2").await.0);
     }

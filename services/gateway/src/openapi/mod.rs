@@ -11,7 +11,7 @@ use souk_transcode::openapi::{Checks, Describe};
 
 use crate::routes::{self, Route, Routes};
 
-/// The description of the API: rules for every method.
+/// Description of the API: the rules that apply to every method.
 const ABOUT: &str = "JSON is [proto3 JSON](https://protobuf.dev/programming-guides/json/): names in lowerCamelCase, \
     64-bit numbers as text, enums by name, times as RFC 3339. Texts of requests have no control characters; what people \
     write at length may have tabs and line breaks, everything else is one line without characters that change the \
@@ -21,24 +21,24 @@ const ABOUT: &str = "JSON is [proto3 JSON](https://protobuf.dev/programming-guid
     numbers of enums.\n\nErrors are `application/problem+json`; decide by `reason`. Every answer has an `X-Request-Id`, which \
     finds the request in the logs. The same methods are there as gRPC, at the same address.";
 
-/// The same for contracts that were not written for souk.
+/// Description of an API that was not written for souk.
 const ABOUT_FOREIGN: &str = "JSON is [proto3 JSON](https://protobuf.dev/programming-guides/json/): names in lowerCamelCase, \
     64-bit numbers as text, enums by name, times as RFC 3339. In requests a field may be left out or null.\n\nErrors are \
     `application/problem+json`: of a service with the name of its gRPC code as `reason` and its `details`, of the gateway \
     with a reason of its own. Every answer has an `X-Request-Id`, which finds the request in the logs. The same methods are \
     there as gRPC, at the same address.";
 
-/// Whose API a document is of.
+/// Metadata of the documented API.
 #[derive(Debug, Clone)]
 pub struct About {
-    /// Its name.
+    /// Title of the API.
     pub title: String,
-    /// Its version.
+    /// Version of the API.
     pub version: String,
     description: &'static str,
-    /// It is souk's, whose reasons hold.
+    /// True for souk's own API, whose errors have souk's reasons.
     own: bool,
-    /// Answers lack fields that have their default value.
+    /// True if responses omit fields that have their default value.
     sparse: bool,
 }
 
@@ -50,23 +50,24 @@ impl Default for About {
 }
 
 impl About {
-    /// An API that was not written for souk. `sparse`: answers lack fields that have their default value.
+    /// The metadata of an API that was not written for souk. `sparse`: responses omit fields that have their default
+    /// value.
     pub fn foreign(title: String, version: String, sparse: bool) -> Self {
         Self { title, version, description: ABOUT_FOREIGN, own: false, sparse }
     }
 }
 
-/// The document of souk's contract and its routes.
+/// The OpenAPI document of souk's contract and its routes.
 pub fn document(contract: &Contract, routes: &Routes) -> Json {
     document_about(contract, routes, &About::default())
 }
 
-/// The document of a contract and its routes.
+/// The OpenAPI document of a contract and its routes.
 pub fn document_about(contract: &Contract, routes: &Routes, about: &About) -> Json {
     souk_transcode::openapi::document(contract.pool(), routes, &Served { contract, about })
 }
 
-/// A contract behind this gateway.
+/// A contract as this gateway serves it.
 struct Served<'c> {
     contract: &'c Contract,
     about: &'c About,
@@ -114,7 +115,7 @@ fn components(contract: &Contract, own: bool) -> Map<String, Json> {
     let mut responses: Map<String, Json> =
         statuses.into_iter().map(|status| (status.to_string(), reasons.response(status))).collect();
     responses.insert("304".to_owned(), json!({"description": "It is still what the client has, by `If-None-Match`."}));
-    // Said by the server before there is a request that could have a problem.
+    // The HTTP server sends this before a request exists that could have a problem.
     responses.insert(
         "431".to_owned(),
         json!({"description": "The path with its query, or the headers, are longer than the gateway takes. Methods that accept more have a form with a body."}),

@@ -5,7 +5,7 @@ use souk_common::contract::{AccessRule, Method, RateClass, Role};
 
 use crate::routes::Route;
 
-/// Adds it to the operation of a route.
+/// Adds access, headers and errors to the operation of a route.
 pub fn describe(route: &Route, operation: &mut Map<String, Json>) {
     let method = &route.method;
     let access = method.access.as_ref().map(in_words).unwrap_or_default();
@@ -24,11 +24,11 @@ pub fn describe(route: &Route, operation: &mut Map<String, Json>) {
         put("deprecated", json!(true));
     }
     let given = operation.entry("parameters").or_insert_with(|| json!([]));
-    // The query can be longer than a request's head may be.
+    // The query can be longer than the head of a request may be.
     let long = given.as_array().into_iter().flatten().any(|parameter| parameter["schema"]["type"] == "array");
     let ours = parameters(route);
     if let Some(given) = given.as_array_mut() {
-        // Behind the path and the query, before the headers that are fields.
+        // After the parameters of the path and the query, before the headers that set fields.
         let at = given.iter().position(|parameter| parameter["in"] == "header").unwrap_or(given.len());
         given.splice(at..at, ours);
         if given.is_empty() {
@@ -51,7 +51,7 @@ fn rate_class(class: RateClass) -> &'static str {
     }
 }
 
-/// An access rule as people say it.
+/// Describes an access rule in words.
 fn in_words(rule: &AccessRule) -> String {
     let mut ways = Vec::new();
     if rule.public {
@@ -82,19 +82,19 @@ fn in_words(rule: &AccessRule) -> String {
 fn security(method: &Method) -> Json {
     let public = method.access.as_ref().is_some_and(|rule| rule.public);
     match (public, method.rate_class) {
-        // Who registers or logs in has no token yet.
+        // A caller who registers or logs in has no token yet.
         (true, RateClass::Auth) => json!([]),
         (true, _) => json!([{}, {"bearer": []}]),
         (false, _) => json!([{"bearer": []}]),
     }
 }
 
-/// Whether an answer has an entity tag that a client can keep it by: answers to POST are never stored.
+/// True if the response has an entity tag for caching. Responses to POST are never stored.
 fn is_kept(route: &Route) -> bool {
     route.method.safe && !route.descriptor.is_server_streaming() && route.http_method == "GET"
 }
 
-/// The headers of requests that the gateway knows, by the method's options.
+/// The request headers of a route, by the options of its method.
 fn parameters(route: &Route) -> Vec<Json> {
     let method = &route.method;
     let mut parameters = Vec::new();
@@ -114,7 +114,7 @@ fn parameters(route: &Route) -> Vec<Json> {
     parameters
 }
 
-/// The headers of an answer.
+/// The response headers of a route.
 fn headers(route: &Route) -> Json {
     let method = &route.method;
     let mut headers = vec!["X-Request-Id"];
@@ -134,7 +134,7 @@ fn headers(route: &Route) -> Json {
     Json::Object(headers.into_iter().map(reference).collect())
 }
 
-/// The statuses of the errors that a method can give.
+/// The error statuses that a method can return.
 fn statuses(route: &Route) -> Vec<u16> {
     let method = &route.method;
     let mut statuses = vec![400, 401, 406, 429, 500, 503, 504];

@@ -1,4 +1,4 @@
-//! The schema of errors, and the reasons of each status.
+//! The schema of errors, and the reasons by HTTP status.
 
 use std::collections::BTreeMap;
 
@@ -9,8 +9,8 @@ use souk_common::{
 };
 use souk_transcode::openapi::Comments;
 
-/// The schema of `application/problem+json`, as `Problem::to_json` writes it. Errors of services that are not souk's
-/// `own` have details.
+/// The schema of `application/problem+json`, as `Problem::to_json` writes it. `own` is false for a foreign API, whose
+/// errors have details.
 pub fn schema(own: bool) -> Json {
     let mut schema = json!({
         "type": "object",
@@ -66,18 +66,18 @@ pub fn schema(own: bool) -> Json {
     schema
 }
 
-/// The reasons of each status, with their meaning, ordered as in the contract.
+/// The reasons of each status with their meaning, in the order of the contract.
 #[derive(Default)]
 pub struct Reasons(BTreeMap<u16, Vec<(&'static str, String)>>);
 
 impl Reasons {
-    /// All of them; without words where the contract does not have the enum.
+    /// All reasons. Their descriptions are empty if the contract does not have the enum.
     pub fn of(contract: &Contract) -> Self {
         let comments = Comments::of(contract.pool());
         let mut reasons: BTreeMap<u16, Vec<_>> = BTreeMap::new();
         let described = contract.pool().get_enum_by_name("souk.common.v1.ErrorReason");
         let described = described.map(|of| comments.values(&of)).unwrap_or_default();
-        // Numbers are dealt out by subject, with gaps between.
+        // The numbers are grouped by subject, with gaps between the groups.
         for reason in (1..1000).filter_map(|number| Reason::try_from(number).ok()) {
             let problem = Problem::new(reason, "");
             let comment =
@@ -85,14 +85,14 @@ impl Reasons {
             let words = comment.map_or_else(|| problem.title().to_owned(), |comment| comment.replace('\n', " "));
             reasons.entry(problem.http_status()).or_default().push((problem.reason_name(), words));
         }
-        // If-Match: HTTP has a status of its own for the reason.
+        // With If-Match, this reason has an HTTP status of its own.
         let mismatch: Vec<_> =
             reasons.get(&409).into_iter().flatten().filter(|(name, _)| *name == "ETAG_MISMATCH").cloned().collect();
         reasons.insert(412, mismatch);
         Self(reasons)
     }
 
-    /// The response of a status, as it stands among the components.
+    /// The response component for a status.
     pub fn response(&self, status: u16) -> Json {
         let reasons = self.0.get(&status).map(Vec::as_slice).unwrap_or_default();
         let told: Vec<_> = reasons.iter().map(|(name, words)| format!("- `{name}`: {words}")).collect();

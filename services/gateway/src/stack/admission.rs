@@ -1,4 +1,4 @@
-//! Gives requests a place among those that are worked on.
+//! Admits requests to the limited number of concurrent requests.
 
 use http::{Request, Response};
 use souk_common::error::Problem;
@@ -7,7 +7,7 @@ use tonic::body::Body;
 use super::layer::Next;
 use crate::{gateway::Gateway, request};
 
-/// Refuses a client at once if its address has reached its limit of running requests, without reading its request.
+/// Refuses a client if its address has reached its limit of running requests, before the request is read.
 pub fn refuse_crowd(gateway: &Gateway, request: &mut Request<Body>) -> Result<(), Problem> {
     let extensions = request.extensions();
     match request::target(extensions)?.method() {
@@ -16,7 +16,7 @@ pub fn refuse_crowd(gateway: &Gateway, request: &mut Request<Body>) -> Result<()
     }
 }
 
-/// Gives a call of the contract a place, until the last byte of its response is sent. Streams have places of their own.
+/// Gives a call of the contract a place until the last byte of its response is sent. Streams have their own places.
 pub async fn admit(gateway: &Gateway, request: Request<Body>, next: &Next) -> Result<Response<Body>, Problem> {
     let extensions = request.extensions();
     let target = request::target(extensions)?.clone();

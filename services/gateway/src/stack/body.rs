@@ -1,4 +1,4 @@
-//! Reads the request's body as a whole, before the request takes a place.
+//! Reads the whole request body before the request takes a place.
 
 use std::time::Duration;
 
@@ -17,12 +17,12 @@ use crate::{
     target::{Protocol, To},
 };
 
-/// The base time for any body. Larger limits of a method add time to it, so that a small call has less time than an
+/// The minimum time for any body. A larger size limit of a method adds time, so that a small call has less time than an
 /// import.
 const GRACE: Duration = Duration::from_secs(5);
 const SLOWEST: u64 = 128 * 1024;
 
-/// Reads the body of a call with a single message. A stream's body is read while it is passed on, and an unexpected
+/// Reads the body of a call with a single message. A stream's body is read while it is forwarded, and an unexpected
 /// body is not read at all. Requests with an invalid head are refused first.
 pub async fn read(gateway: &Gateway, request: Request<Body>, next: &Next) -> Result<Response<Body>, Problem> {
     let target = request::target(request.extensions())?.clone();
@@ -36,7 +36,7 @@ pub async fn read(gateway: &Gateway, request: Request<Body>, next: &Next) -> Res
         return next.run(request).await;
     }
     let limit = gateway.request_limit(method);
-    // The bytes around the message itself.
+    // Size of the framing around the message, in bytes.
     let framing = match target.protocol {
         Protocol::Grpc | Protocol::GrpcWeb(_) => FRAME,
         Protocol::Rest | Protocol::Connect => 0,

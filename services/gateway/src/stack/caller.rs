@@ -18,7 +18,7 @@ use crate::{
 /// before they are refused.
 pub async fn identify(gateway: &Gateway, mut request: Request<Body>, next: &Next) -> Result<Response<Body>, Problem> {
     if gateway.verifier.is_none() && !gateway.api.passes_authorization {
-        // The gateway has not checked it, so a service must not get it.
+        // The gateway has not checked the token, so no service may receive it.
         request.headers_mut().remove(header::AUTHORIZATION);
     }
     if request::target(request.extensions())?.method().is_some() {
@@ -29,7 +29,7 @@ pub async fn identify(gateway: &Gateway, mut request: Request<Body>, next: &Next
             _ => Ok(Identity::Anonymous),
         };
         let identity = match identified {
-            // Services call each other directly: a service token that arrives here is stolen.
+            // Services call each other directly, so a service token that arrives here is stolen.
             Ok(Identity::Service { .. }) => {
                 Err(Problem::new(Reason::TokenInvalid, "this token is not one for clients"))
             }

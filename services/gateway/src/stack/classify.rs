@@ -1,4 +1,4 @@
-//! Finds out what a request is for, before anything else and from its head alone.
+//! Determines the target of a request from its head, before any other layer.
 
 use std::{sync::Arc, time::Duration};
 
@@ -22,8 +22,8 @@ const PAGE: &str = "GET, HEAD, OPTIONS";
 const ANY: &str = "GET, HEAD, POST, PUT, PATCH, DELETE, OPTIONS";
 
 impl Gateway {
-    /// Finds out what a request is for, and notes it on it. One that is gRPC-Web becomes gRPC, and Connect's deadline
-    /// becomes gRPC's.
+    /// Determines the target of a request and stores it in the request. A gRPC-Web request becomes a gRPC request, and
+    /// the timeout of Connect becomes the timeout of gRPC.
     pub(crate) fn classify(&self, request: Request<Body>) -> (Request<Body>, Arc<Target>) {
         let web = Encoding::of(&request);
         let mut request = match web {
@@ -58,7 +58,7 @@ impl Gateway {
             return Target { protocol: Protocol::Grpc, to };
         }
         if let HttpMethod::TRACE | HttpMethod::CONNECT = *request.method() {
-            // Refused even by routes that accept any method: TRACE shows headers to scripts, CONNECT opens tunnels.
+            // Refused even by routes that accept any method: TRACE shows headers to scripts, and CONNECT opens tunnels.
             return only(PAGE);
         }
         if let Some(page) = Page::at(path) {
@@ -83,7 +83,7 @@ impl Gateway {
     }
 }
 
-/// How long a request may take.
+/// The longest time that a request may take.
 pub fn deadline(target: &Target, config: &Config) -> Duration {
     let usual = if target.streams() { config.settings.stream.timeout } else { config.common.server.deadline };
     target.method().and_then(|method| method.deadline).unwrap_or(usual)

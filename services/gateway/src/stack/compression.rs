@@ -1,6 +1,6 @@
 //! Compresses responses with gzip for clients that accept it.
 //!
-//! Only gzip: every client reads it, and a CDN in front can recompress for browsers.
+//! It uses only gzip: every client can read it, and a CDN in front can compress again for browsers.
 
 use std::convert::Infallible;
 
@@ -15,7 +15,7 @@ use tower_http::{
 use super::layer::NextInfallible;
 use crate::{etag, gateway::Gateway};
 
-/// Bytes below which compression saves no packet.
+/// Minimum size of a compressed response, in bytes. Below it, compression saves no packet.
 const WORTH_IT: u64 = 1024;
 /// The compressible content types. gRPC has its own compression, and streams must not be buffered.
 const TEXT: [&str; 7] = [
@@ -29,7 +29,8 @@ const TEXT: [&str; 7] = [
 ];
 const EVENT_STREAM: &str = "text/event-stream";
 
-/// Compresses a response where it is worth it and the client accepts it. It gets an entity tag of its own then.
+/// Compresses a response if it is large enough and the client accepts gzip. A compressed response has its own entity
+/// tag.
 pub async fn compress(
     gateway: &Gateway,
     request: Request<Body>,

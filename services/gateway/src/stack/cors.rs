@@ -1,4 +1,4 @@
-//! Lets web pages of other origins call.
+//! CORS: allows calls from web pages of other origins.
 
 use std::convert::Infallible;
 
@@ -9,14 +9,14 @@ use tower::{Layer, ServiceExt};
 use super::layer::NextInfallible;
 use crate::{cors::is_preflight, gateway::Gateway, request, target::Protocol};
 
-/// Applies CORS. An OPTIONS request that is not a preflight is answered by the routes, and a request without an origin
-/// is not from a page.
+/// Applies CORS. An OPTIONS request that is not a preflight is left to the routes. A request without an origin does not
+/// come from a web page.
 pub async fn cross_origin(
     gateway: &Gateway,
     request: Request<Body>,
     next: &NextInfallible,
 ) -> Result<Response<Body>, Infallible> {
-    // gRPC itself is no page's; gRPC-Web is.
+    // Web pages cannot send plain gRPC, but they can send gRPC-Web.
     let is_grpc = request::target(request.extensions()).is_ok_and(|target| target.protocol == Protocol::Grpc);
     let Some(cors) = gateway.cors.as_ref().filter(|_| !is_grpc) else {
         return next.run(request).await;
@@ -27,7 +27,7 @@ pub async fn cross_origin(
         false => next.run(request).await,
     };
     if cors.varies {
-        // Also without an origin: the response must not be cached for requests with one.
+        // Set without an origin, too: the response must not be cached for requests with one.
         response.headers_mut().append(header::VARY, HeaderValue::from_static("origin"));
     }
     Ok(response)

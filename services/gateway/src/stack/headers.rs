@@ -16,11 +16,11 @@ pub const SECURITY: [(HeaderName, HeaderValue); 4] = [
     (header::X_FRAME_OPTIONS, HeaderValue::from_static("DENY")),
     (header::CONTENT_SECURITY_POLICY, HeaderValue::from_static("default-src 'none'; frame-ancestors 'none'")),
 ];
-/// From now on for a year, never without TLS (RFC 6797).
+/// Requires TLS for one year from now (RFC 6797).
 const HSTS: HeaderValue = HeaderValue::from_static("max-age=31536000");
-/// When a method is deprecated (RFC 9745) and removed (RFC 8594).
+/// The date since when a method is deprecated (RFC 9745).
 const DEPRECATION: HeaderName = HeaderName::from_static("deprecation");
-/// When it may be gone (RFC 8594).
+/// The date after which a method may be removed (RFC 8594).
 const SUNSET: HeaderName = HeaderName::from_static("sunset");
 
 /// Adds the security headers that a response does not have yet.
@@ -42,7 +42,7 @@ pub async fn secure(
     Ok(response)
 }
 
-/// No browser sees a response of gRPC itself. One of gRPC-Web has another content type.
+/// True for plain gRPC, whose responses no browser reads. gRPC-Web has another content type.
 fn is_grpc(headers: &HeaderMap) -> bool {
     let content_type = headers.get(header::CONTENT_TYPE).map(HeaderValue::as_bytes);
     content_type.is_some_and(|value| value == b"application/grpc" || value.starts_with(b"application/grpc+"))
@@ -58,7 +58,7 @@ pub fn deprecate(headers: &mut HeaderMap, deprecation: &Deprecation) {
     if let Some(since) = deprecation.since.and_hms_opt(0, 0, 0) {
         set(DEPRECATION, format!("@{}", since.and_utc().timestamp()));
     }
-    // It works to the end of that day.
+    // The method works until the end of that day.
     if let Some(sunset) = deprecation.sunset.and_then(|day| day.and_hms_opt(23, 59, 59)) {
         set(SUNSET, sunset.format("%a, %d %b %Y %H:%M:%S GMT").to_string());
     }

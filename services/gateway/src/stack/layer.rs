@@ -1,4 +1,4 @@
-//! Building blocks of layers: each layer is one function of the gateway, the request and, if it is async, the next layer.
+//! Building blocks of layers. A layer is a function of the gateway, the request and, if it is async, the next layer.
 
 use std::{
     convert::Infallible,
@@ -16,10 +16,10 @@ use tower::{Layer, Service};
 
 use crate::gateway::Gateway;
 
-/// A response to come.
+/// The future of a response.
 pub type Answer<'a, E> = Pin<Box<dyn Future<Output = Result<Response<Body>, E>> + Send + 'a>>;
 
-/// Answers requests.
+/// Responds to requests.
 trait Handle<E>: Send + Sync {
     fn handle(&self, request: Request<Body>) -> Answer<'_, E>;
 }
@@ -31,14 +31,14 @@ pub struct Next<E = Problem>(Arc<dyn Handle<E>>);
 pub type NextInfallible = Next<Infallible>;
 
 impl<E> Next<E> {
-    /// Has a request answered.
+    /// Passes a request to the layer and returns its response.
     pub fn run(&self, request: Request<Body>) -> Answer<'_, E> {
         self.0.handle(request)
     }
 }
 
 impl Next {
-    /// The innermost layer: the handlers of a gateway.
+    /// The handlers of a gateway, inside all layers.
     pub fn handlers(gateway: &Arc<Gateway>) -> Self {
         struct Handlers(Arc<Gateway>);
         impl Handle<Problem> for Handlers {
@@ -56,7 +56,7 @@ impl<E> Clone for Next<E> {
     }
 }
 
-/// For layers of tower-http, made for one request.
+/// For the layers of tower-http, which are built for a single request.
 impl<'a, E> Service<Request<Body>> for &'a Next<E> {
     type Response = Response<Body>;
     type Error = E;
@@ -71,12 +71,12 @@ impl<'a, E> Service<Request<Body>> for &'a Next<E> {
     }
 }
 
-/// The async functions that can be a layer: around what answers with `In` for an error, answering with `Out` for one.
-/// They borrow the gateway, as a reference counted for each layer of each request would be written to by all cores.
+/// The async functions that can be a layer. The inner service fails with `In` and the layer with `Out`. A layer borrows
+/// the gateway: with an `Arc` per layer and request, all cores would write to the same reference count.
 pub trait LayerFn<'a, In: 'a, Out>:
     Fn(&'a Gateway, Request<Body>, &'a Next<In>) -> Self::Future + Send + Sync + 'static
 {
-    /// The response to come.
+    /// The future of the response.
     type Future: Future<Output = Result<Response<Body>, Out>> + Send + 'a;
 }
 
@@ -88,14 +88,14 @@ where
     type Future = A;
 }
 
-/// A layer that is one function of a gateway.
+/// A layer that consists of one async function.
 pub struct Around<F, In, Out> {
     gateway: Arc<Gateway>,
     function: F,
     errors: PhantomData<fn(In) -> Out>,
 }
 
-/// The layer of a function, for this gateway.
+/// Makes a layer of an async function, for this gateway.
 pub fn around<F, In, Out>(gateway: &Arc<Gateway>, function: F) -> Around<F, In, Out>
 where
     F: for<'a> LayerFn<'a, In, Out>,
@@ -117,14 +117,14 @@ where
     }
 }
 
-/// A layer that only looks at the request, and may note something on it or refuse it. Unlike [`around`] it costs no
-/// future of its own.
+/// A layer that only reads a request, stores data in it or refuses it. Unlike [`around`], it needs no future of its
+/// own.
 pub struct Check<F> {
     gateway: Arc<Gateway>,
     function: F,
 }
 
-/// The layer of a check, for this gateway.
+/// Makes a layer of a check, for this gateway.
 pub fn check<F>(gateway: &Arc<Gateway>, function: F) -> Check<F>
 where
     F: Fn(&Gateway, &mut Request<Body>) -> Result<(), Problem>,
@@ -144,7 +144,7 @@ where
     }
 }
 
-/// A check, and what is inside of it.
+/// A check with its inner service.
 struct Checked<F> {
     gateway: Arc<Gateway>,
     function: F,
@@ -163,7 +163,7 @@ where
     }
 }
 
-/// A layer, and what is inside of it.
+/// A layer with its inner service.
 struct Layered<F, In, Out> {
     gateway: Arc<Gateway>,
     function: F,

@@ -1,4 +1,4 @@
-//! Counts requests against the budgets of their address and their caller.
+//! Charges requests to the budgets of their address and their caller.
 
 use http::{Request, Response, header};
 use souk_common::error::Problem;
@@ -7,7 +7,7 @@ use tonic::body::Body;
 use super::layer::Next;
 use crate::{gateway::Gateway, limits::Asks, page::Page, request, target::To};
 
-/// Refuses a client whose address has used up its budget, before its token is checked. It only knows recent refusals;
+/// Refuses a client whose address has exhausted its budget, before the token is checked. It knows only recent refusals;
 /// [`spend`] finds the others.
 pub fn refuse_exhausted(gateway: &Gateway, request: &mut Request<Body>) -> Result<(), Problem> {
     if gateway.limits.any_exhausted() && !is_probe(request)? {
@@ -16,8 +16,8 @@ pub fn refuse_exhausted(gateway: &Gateway, request: &mut Request<Body>) -> Resul
     Ok(())
 }
 
-/// Takes what every request of its kind costs from the budgets of its caller and its address. What it costs beyond that
-/// for what it asks for is known later: see [`Limits::surcharge`](crate::limits::Limits::surcharge).
+/// Charges the base cost of a request to the budgets of its caller and its address. Surcharges for the content of a
+/// request follow later: see [`Limits::surcharge`](crate::limits::Limits::surcharge).
 pub async fn spend(gateway: &Gateway, request: Request<Body>, next: &Next) -> Result<Response<Body>, Problem> {
     if !is_probe(&request)? {
         let target = request::target(request.extensions())?;
@@ -32,8 +32,8 @@ pub async fn spend(gateway: &Gateway, request: Request<Body>, next: &Next) -> Re
     next.run(request).await
 }
 
-/// Whether a request is a liveness or readiness probe. Probes are always answered, unless they have a token, which
-/// would have to be checked.
+/// True if a request is a liveness or readiness probe. Probes are never limited, unless they have a token, which would
+/// have to be checked.
 fn is_probe(request: &Request<Body>) -> Result<bool, Problem> {
     let target = request::target(request.extensions())?;
     let is_page = matches!(target.to, To::Page(Page::Alive | Page::Ready));

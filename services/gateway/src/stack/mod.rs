@@ -52,10 +52,10 @@ impl Gateway {
             // Refuses an address that has used up its rate limits or places, at the least cost.
             .layer(check(gateway, limits::refuse_exhausted))
             .layer(check(gateway, admission::refuse_crowd))
-            // Checks the token: budgets and the access rule are the caller's.
+            // Checks the token: the rate limits and the access rule depend on the caller.
             .layer(around(gateway, caller::identify))
-            // Counts the request against the rate limits, even with an invalid token, to stop attempts with many
-            // tokens.
+            // Charges the request to the rate limits. This includes requests with an invalid token, to stop attempts
+            // with many tokens.
             .layer(around(gateway, limits::spend))
             // Checks the method's access rule.
             .layer(check(gateway, caller::authorize))
@@ -69,7 +69,8 @@ impl Gateway {
     /// Answers a request that passed all layers, by its protocol.
     pub(crate) async fn dispatch(&self, request: Request<Body>) -> Result<Response<Body>, Problem> {
         let target = request::target(request.extensions())?.clone();
-        // Each on the heap by itself: the largest of them is ten times the smallest, and all are moved as often.
+        // Each future is boxed: the largest is ten times the size of the smallest, and an unboxed one would be moved as
+        // often.
         match (&target.to, target.protocol) {
             (To::Route(matched), _) => Box::pin(self.rest(matched, request)).await,
             (To::Method(method), Protocol::Connect) => Box::pin(self.connect(method, request)).await,
@@ -85,7 +86,7 @@ impl Gateway {
     }
 }
 
-/// OPTIONS is answered for every path that has a route; any other method is refused.
+/// Responds to OPTIONS on every path that has a route. Other methods are refused.
 fn not_allowed(method: &HttpMethod, allow: &str) -> Result<Response<Body>, Problem> {
     if *method != HttpMethod::OPTIONS {
         let message = format!("this path takes {allow}, not {method}");

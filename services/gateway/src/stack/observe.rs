@@ -1,5 +1,5 @@
-//! The record of a request: it gets its id, deadline and span, and is measured and logged once, when the last byte of
-//! its response has gone out.
+//! The record of a request. A request gets its id, deadline and span at the start. It is measured and logged once, when
+//! the last byte of its response was sent.
 
 use std::{
     convert::Infallible,
@@ -32,7 +32,7 @@ const ACCESS: &str = "access";
 /// Samples frequent refusals for the log.
 static REFUSALS: telemetry::Sampled = telemetry::Sampled::new();
 
-/// Gives a request its id, deadline and span, and measures and logs it when its response has gone.
+/// Gives a request its id, deadline and span. Measures and logs it when its response was sent.
 pub async fn observe(
     gateway: &Gateway,
     request: Request<Body>,
@@ -69,14 +69,14 @@ pub async fn observe(
     Ok(response.map(|inner| Body::new(Counted { inner, done })))
 }
 
-/// A request, to be measured and logged once: when its response has been sent, or its client has left.
+/// A request that is measured and logged once: when its response was sent or its client has left.
 struct Done {
     method: HttpMethod,
     target: Arc<Target>,
     started: Instant,
     span: telemetry::span::RequestSpan,
     record: Record,
-    /// Whether it is logged at level info, however it went.
+    /// True if every request is logged at level info, whatever its outcome.
     access_log: bool,
     _in_flight: telemetry::metrics::InFlight,
 }
@@ -93,8 +93,7 @@ impl Drop for Done {
         let reason = problem.as_ref().map(Problem::reason_name);
         let cause = problem.as_ref().and_then(std::error::Error::source).map(chain);
         let (method, status, bytes) = (&self.method, status.as_u16(), self.record.bytes());
-        // The one place where the gateway logs a request. A fault of a service is in that service's log, by the
-        // same request id.
+        // The only place where the gateway logs a request. The service logs its own failures under the same request id.
         self.span.in_scope(|| match status {
             _ if comes_often => {
                 let name = reason.unwrap_or("RESOURCE_EXHAUSTED");
@@ -119,10 +118,10 @@ impl Drop for Done {
     }
 }
 
-/// A body whose bytes are counted, headers and trailers not among them.
+/// Counts the bytes of a body, without headers and trailers.
 struct Counted {
     inner: Body,
-    /// The request is done when the body is gone: sent, or given up.
+    /// Dropped with the body, when the response was sent or aborted. The request is logged then.
     done: Done,
 }
 

@@ -1,4 +1,4 @@
-//! Makes the response of a request in its protocol, from the handler's response or its error.
+//! Builds the response of a request in its protocol, from the handler's response or its error.
 
 use std::{any::Any, convert::Infallible, panic::AssertUnwindSafe};
 
@@ -66,7 +66,7 @@ pub async fn respond(gateway: &Gateway, mut request: Request<Body>, next: &Next)
     })
 }
 
-/// A problem in the format of the protocol. gRPC-Web's is translated from gRPC's later.
+/// Formats a problem for the protocol. For gRPC-Web, the gRPC form is converted later.
 fn refusal(target: &Target, problem: &Problem, context: &RequestContext, path: &str) -> Response<Body> {
     match target.protocol {
         Protocol::Grpc | Protocol::GrpcWeb(_) => {

@@ -1,33 +1,33 @@
-//! base64 that comes in pieces: each may be padded for itself, and the network cuts them anywhere.
+//! base64 that arrives in pieces. Each piece may have its own padding, and the network may split it anywhere.
 
 use base64::{DecodeError, Engine, prelude::BASE64_STANDARD};
 
-/// Characters that stand for three bytes.
+/// Number of characters that encode three bytes.
 const GROUP: usize = 4;
 
-/// Decodes pieces of base64 in their order.
+/// Decodes consecutive pieces of base64.
 #[derive(Debug, Default)]
 pub struct Decoder {
-    /// The begin of a group whose end is still to come.
+    /// The start of an incomplete group.
     rest: Vec<u8>,
 }
 
-/// What is not base64.
+/// Errors of base64 input.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum NotBase64 {
-    /// A character or its place.
+    /// A character is invalid, or is in an invalid place.
     #[error(transparent)]
     Wrong(#[from] DecodeError),
-    /// The last group is not whole.
+    /// The last group is incomplete.
     #[error("the last group of four characters is not whole")]
     Cut,
 }
 
 impl Decoder {
-    /// The bytes of all groups that are whole now.
+    /// Adds a piece. Returns the bytes of all groups that are complete now.
     ///
     /// # Errors
-    /// A character that is none of the alphabet's, or padding inside a group.
+    /// A character is not in the alphabet, or a group has padding inside.
     pub fn push(&mut self, piece: &[u8]) -> Result<Vec<u8>, NotBase64> {
         self.rest.extend_from_slice(piece);
         let whole = self.rest.len() / GROUP * GROUP;
@@ -35,7 +35,7 @@ impl Decoder {
         let mut start = 0;
         while start < whole {
             let run = &self.rest[start..whole];
-            // Padding ends what was encoded at a time; another such may follow.
+            // Padding ends one encoded part. Another part may follow.
             let padding = run.iter().position(|character| *character == b'=');
             let end = padding.map_or(run.len(), |at| (at / GROUP + 1) * GROUP);
             BASE64_STANDARD.decode_vec(&run[..end], &mut bytes)?;
@@ -45,16 +45,16 @@ impl Decoder {
         Ok(bytes)
     }
 
-    /// Whether all that came is decoded.
+    /// Checks that all input has been decoded.
     ///
     /// # Errors
-    /// The last group is not whole.
+    /// The last group is incomplete.
     pub fn finish(&self) -> Result<(), NotBase64> {
         if self.rest.is_empty() { Ok(()) } else { Err(NotBase64::Cut) }
     }
 }
 
-/// Encodes bytes for themselves, padded.
+/// Encodes bytes as one padded part.
 pub fn encode(bytes: &[u8]) -> String {
     BASE64_STANDARD.encode(bytes)
 }

@@ -1,5 +1,6 @@
-//! `Idempotency-Key`: as it is, or as the IETF's draft has it (draft-ietf-httpapi-idempotency-key-header): a text in
-//! quotes, where `\"` and `\\` stand for a quote and a backslash (RFC 9651, 3.3.3).
+//! The header `Idempotency-Key`. The key is either plain text or, as in the IETF draft
+//! (draft-ietf-httpapi-idempotency-key-header), a string in quotes in which `\"` and `\\` represent a quote and a
+//! backslash (RFC 9651, 3.3.3).
 
 use std::borrow::Cow;
 
@@ -10,10 +11,11 @@ use crate::head;
 
 const IDEMPOTENCY_KEY: HeaderName = HeaderName::from_static("idempotency-key");
 
-/// The key of a request, if it has one, which is for this field of it. `"abc"` and `abc` are the same key.
+/// Reads the key of a request, if it has one. `field` is the field of the message that the key is for. `"abc"` and
+/// `abc` are the same key.
 ///
 /// # Errors
-/// `MALFORMED_REQUEST` where it is no text, is empty, or begins with a quote and is no text in quotes.
+/// `MALFORMED_REQUEST` if the key is not text, is empty, or begins with a quote and is not a valid quoted string.
 pub fn key<'h>(headers: &'h HeaderMap, field: &str) -> Result<Option<Cow<'h, str>>, Problem> {
     let malformed = |what: &str| malformed(what).field(field, format!("the header Idempotency-Key {what}"));
     let Some(value) = head::single(headers, &IDEMPOTENCY_KEY)? else { return Ok(None) };
@@ -22,11 +24,11 @@ pub fn key<'h>(headers: &'h HeaderMap, field: &str) -> Result<Option<Cow<'h, str
         Some(rest) => unquoted(rest).ok_or_else(|| malformed("begins with a quote: send \"key\" or key"))?,
         None => Cow::Borrowed(text),
     };
-    // Who sends one relies on it.
+    // A client that sends a key relies on it, so an empty key is refused and not ignored.
     if key.is_empty() { Err(malformed("is empty: send a key, or leave it out")) } else { Ok(Some(key)) }
 }
 
-/// What stands before the closing quote, which must be the end.
+/// Decodes the text after the opening quote, up to the closing quote at the end.
 fn unquoted(text: &str) -> Option<Cow<'_, str>> {
     let inner = text.strip_suffix('"')?;
     if !inner.contains(['"', '\\']) {
@@ -68,7 +70,7 @@ mod tests {
             assert_eq!(read(&[same, same]), is("abc"));
         }
         assert_eq!(read(&[r#""a \"b\" \\""#]), is(r#"a "b" \"#));
-        // Only at the beginning is a quote one.
+        // A quote has a special meaning only at the beginning.
         assert_eq!(read(&[r#"a"b\"#]), is(r#"a"b\"#));
         for wrong in [r#"""#, r#""""#, "", r#""a"#, r#""a"b""#, r#""a\b""#, r#""a\""#, r#""a";x=1"#, r#""a", "b""#] {
             assert_eq!(read(&[wrong]), Err(400), "{wrong}");

@@ -1,4 +1,4 @@
-//! One REST request: message, checks, call, JSON.
+//! Handles one REST request: parses the message, checks it, calls the service and encodes the response as JSON.
 
 mod idempotency;
 mod precondition;
@@ -38,11 +38,11 @@ use crate::{
 
 /// The content type of responses that are not streams.
 const JSON: &str = "application/json";
-/// Marks a response that is that of the first request with the same key.
+/// Header of a response that repeats the response to the first request with the same key.
 pub const IDEMPOTENT_REPLAYED: &str = "idempotent-replayed";
 
 impl Gateway {
-    /// Answers a REST request that has a route.
+    /// Handles a REST request that has a route.
     pub(crate) async fn rest(&self, matched: &Matched, request: Request<Body>) -> Result<Response<Body>, Problem> {
         let route = &*matched.route;
         let (parts, _) = request.into_parts();
@@ -65,7 +65,7 @@ impl Gateway {
         answered.map_err(|problem| precondition::failed(problem, &parts.headers))
     }
 
-    /// The message that a request means: from its path, query and body, and the headers that stand for fields.
+    /// Builds the request message from the path, the query, the body and the headers that set fields.
     fn message(&self, matched: &Matched, parts: &Parts) -> Result<DynamicMessage, Problem> {
         let route = &*matched.route;
         let limit = self.request_limit(&route.method);
@@ -101,7 +101,7 @@ impl Gateway {
     /// Checks a message against the rules of its contract.
     ///
     /// # Errors
-    /// `FIELD_INVALID` with every field that breaks one.
+    /// `FIELD_INVALID` with every invalid field.
     pub(crate) fn check(&self, message: &DynamicMessage) -> Result<(), Problem> {
         Ok(self.contract.validator().check(message)?)
     }
@@ -118,7 +118,8 @@ impl Gateway {
         let cache = self.cache.as_ref().filter(|_| !route.binding.answers_raw());
         let question = cache.and_then(|cache| Some((cache, cache.question(route, &message)?)));
         if let Some((cache, question)) = question {
-            // Without a token and without this request's deadline, because the response is for everyone.
+            // The call has no token and does not end with this request's deadline, because its response is shared by
+            // everyone.
             let mut anonymous = tonic::Request::new(message);
             anonymous.extensions_mut().insert(context.clone().detached());
             let (route_too, api) = (route.clone(), self.api.clone());
@@ -138,13 +139,13 @@ impl Gateway {
         Ok(response)
     }
 
-    /// Bytes of the largest request message that a method takes.
+    /// Maximum size of a method's request message, in bytes.
     pub(crate) fn request_limit(&self, method: &Method) -> usize {
         method.request_limit(self.config.common.server.max_request_bytes)
     }
 
-    /// A body as it was before its `content-encoding`, within the limit of size. One that is compressed in a way that is
-    /// not accepted is refused for the reason `otherwise`.
+    /// Decompresses a body by its `content-encoding`, within the size limit. An unsupported compression is refused with
+    /// the reason `otherwise`.
     pub(crate) fn inflated(
         &self,
         headers: &HeaderMap,
@@ -161,10 +162,11 @@ impl Gateway {
     }
 }
 
-/// How the answer of a route is written: in which form, where it is a stream. This follows from the head alone.
+/// Negotiates the format of a route's response from the request's head. Returns the format of a stream; `None` if the
+/// response is not a stream.
 ///
 /// # Errors
-/// `NOT_ACCEPTABLE`, or `UNIMPLEMENTED` for a method that takes a stream.
+/// `NOT_ACCEPTABLE`, or `UNIMPLEMENTED` for a method with a client stream.
 pub fn negotiate(matched: &Matched, headers: &HeaderMap) -> Result<Option<Form>, Problem> {
     let descriptor = &matched.route.method.descriptor;
     if descriptor.is_client_streaming() {
@@ -180,10 +182,10 @@ pub fn negotiate(matched: &Matched, headers: &HeaderMap) -> Result<Option<Form>,
     Ok(None)
 }
 
-/// What was compressed, of at most `limit` bytes before.
+/// Decompresses a body to at most `limit` bytes.
 ///
 /// # Errors
-/// `BODY_TOO_LARGE`, or `MALFORMED_REQUEST` where it is not what it says.
+/// `BODY_TOO_LARGE`, or `MALFORMED_REQUEST` if the body is not in the announced format.
 pub fn inflated(body: Bytes, coding: Coding, limit: usize) -> Result<Bytes, Problem> {
     match coding {
         Coding::Identity => Ok(body),
@@ -209,7 +211,7 @@ async fn ask(
     Ok((Answer::of(route, &message, body, content_type), metadata.into_headers()))
 }
 
-/// The message for the service, with what of the request it gets.
+/// The request to the service: the message, and the headers that are forwarded.
 ///
 /// # Errors
 /// As [`request::part`].
@@ -228,7 +230,7 @@ pub fn onward(message: DynamicMessage, parts: &Parts, api: &Api) -> Result<tonic
     Ok(request)
 }
 
-/// Whether the content type is JSON. Without a content type, it counts as JSON.
+/// Checks that the content type is JSON. A missing content type counts as JSON.
 fn is_json(headers: &HeaderMap) -> Result<(), Problem> {
     let unsupported = |message: &str| Err(Problem::new(Reason::MediaTypeUnsupported, message));
     let Some(value) = headers.get(header::CONTENT_TYPE) else { return Ok(()) };

@@ -1,8 +1,9 @@
-//! `If-Match` (RFC 9110, 13.1.1): a change of what the client has seen, and of nothing newer.
+//! `If-Match` (RFC 9110, 13.1.1): the change applies only to the version that the client has seen.
 //!
-//! RFC 9110 compares strongly: a weak tag never matches. Here it does, as the tag it is made of. What a method is guarded
-//! by is the resource's own `etag`, which names a state of the resource and not the bytes of an answer, and a proxy that
-//! compresses answers weakens it (nginx) or adds to it (Apache) without asking: see ADR 0017.
+//! RFC 9110 compares strongly: a weak tag never matches. Here a weak tag matches like the strong one. The precondition
+//! of a method is the resource's own `etag`, which names a state of the resource and not the bytes of a response.
+//! Proxies that compress responses change the tag without notice: nginx makes it weak, and Apache adds a suffix. See
+//! ADR 0017.
 
 use http::{HeaderMap, header};
 use prost_reflect::DynamicMessage;
@@ -15,16 +16,16 @@ use crate::etag::{self, Named};
 use crate::transcode;
 
 const PRECONDITION_FAILED: u16 = 412;
-/// Tags that one request may name: each may cost a call.
+/// Maximum number of tags in one request. Each tag may cost a call.
 const MOST_TAGS: usize = 8;
 
-/// The message in all the forms that `If-Match` lets it have: with each tag in the field that the method has for it. To
-/// be sent one after the other until the service finds the tag to be the current one; as it refuses any other without a
-/// change, at most one is carried out.
+/// Returns one copy of the message per tag of `If-Match`, with the tag in the method's etag field. The caller sends
+/// them in turn until the service accepts one. The service refuses an outdated tag without a change, so at most one of
+/// them takes effect.
 ///
 /// # Errors
-/// `MALFORMED_REQUEST` where the method has no such field, the header is no list of tags, or the request has another tag
-/// in that field; 412 where no tag can be that of anything.
+/// `MALFORMED_REQUEST` if the method has no such field, if the header is not a list of tags, or if the field already
+/// has another tag. 412 if no tag of the header can be the tag of a resource.
 pub fn attempts(message: DynamicMessage, method: &Method, headers: &HeaderMap) -> Result<Vec<DynamicMessage>, Problem> {
     let Some(named) = etag::named(headers, &header::IF_MATCH) else { return Ok(vec![message]) };
     let Some(field) = &method.etag else {
@@ -32,13 +33,13 @@ pub fn attempts(message: DynamicMessage, method: &Method, headers: &HeaderMap) -
     };
     let tags = match named {
         Err(_) => return Err(refused("If-Match must be etags in double quotes with commas between, or *")),
-        // If there is nothing, the service says so, with and without the header.
+        // If the resource does not exist, the service reports that with or without the header.
         Ok(Named::Any) => return Ok(vec![message]),
         Ok(Named::Tags(tags)) => tags,
     };
     let mut possible: Vec<&str> = Vec::new();
     for tag in tags.iter().flat_map(|tag| tag.meant()) {
-        // Empty, it would guard nothing.
+        // An empty tag would set no precondition.
         if !tag.is_empty() && !possible.contains(&tag) {
             possible.push(tag);
         }
@@ -58,20 +59,21 @@ pub fn attempts(message: DynamicMessage, method: &Method, headers: &HeaderMap) -
             Err(problem) => differs = Some(problem),
         }
     }
-    // If the request has a tag of its own, it is the one of them that counts.
+    // If the request sets the field itself, only the equal tag counts.
     match differs {
         Some(problem) if attempts.is_empty() => Err(problem),
         _ => Ok(attempts),
     }
 }
 
-/// Whether another attempt may go better: this one's tag is not the current one. The key of a request that was carried
-/// out before is known with the tag that it had then alone.
+/// True if the next tag should be tried, because this one is not the current tag. A repeated request matches its
+/// idempotency record only with the tag of the first request. Any other tag gives `IDEMPOTENCY_KEY_REUSED`.
 pub fn try_next(problem: &Problem) -> bool {
     matches!(problem.reason(), Reason::EtagMismatch | Reason::IdempotencyKeyReused)
 }
 
-/// What a client asked by header fails as HTTP has it: 412, where the field alone gives 409.
+/// A failed precondition from the header has the status 412, as HTTP requires. If only the field sets it, the status is
+/// 409.
 pub fn failed(problem: Problem, headers: &HeaderMap) -> Problem {
     let by_header = problem.reason() == Reason::EtagMismatch && headers.contains_key(header::IF_MATCH);
     if by_header { problem.on_http(PRECONDITION_FAILED) } else { problem }

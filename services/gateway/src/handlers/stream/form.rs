@@ -1,4 +1,4 @@
-//! The forms a stream takes on REST: Server-Sent Events and lines of JSON.
+//! The formats of a stream over REST: Server-Sent Events and newline-delimited JSON.
 
 use std::{fmt::Write, time::Duration};
 
@@ -11,25 +11,25 @@ use crate::accept::Accept;
 const SSE: &str = "text/event-stream";
 const NDJSON: &str = "application/x-ndjson";
 
-/// How a stream is written.
+/// The format of a stream.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Form {
     /// Server-Sent Events, for browsers' `EventSource`.
     Sse,
-    /// One JSON text a line.
+    /// Newline-delimited JSON: one JSON text per line.
     Ndjson,
 }
 
 impl Form {
-    /// The form that the client prefers; NDJSON by default.
+    /// Chooses the format that the client prefers. The default is NDJSON.
     ///
     /// # Errors
-    /// `NOT_ACCEPTABLE` where it likes neither.
+    /// `NOT_ACCEPTABLE` if the client accepts neither.
     pub fn choose(accept: &Accept) -> Result<Self, Problem> {
         Ok(if accept.choose(&[NDJSON, SSE])? == SSE { Self::Sse } else { Self::Ndjson })
     }
 
-    /// Its `content-type`.
+    /// The `content-type` of this format.
     pub fn media_type(self) -> &'static str {
         match self {
             Self::Sse => SSE,
@@ -37,7 +37,7 @@ impl Form {
         }
     }
 
-    /// The text before the first message: the reconnection delay.
+    /// The bytes before the first message: the reconnection delay.
     pub fn opening(self, retry: Duration) -> Bytes {
         match self {
             Self::Sse => format!("retry: {}\n\n", retry.as_millis()).into(),
@@ -45,7 +45,7 @@ impl Form {
         }
     }
 
-    /// A message; `id` is its place in the stream.
+    /// Encodes a message. `id` is its position in the stream.
     pub fn message(self, json: Vec<u8>, id: Option<&str>) -> Bytes {
         match self {
             Self::Sse => event(None, id, &String::from_utf8_lossy(&json)),
@@ -53,7 +53,7 @@ impl Form {
         }
     }
 
-    /// A heartbeat for a silent connection. `None`: the form has no comments.
+    /// A heartbeat for a silent connection. `None` if the format has no comments.
     pub fn heartbeat(self) -> Option<Bytes> {
         match self {
             Self::Sse => Some(Bytes::from_static(b":\n\n")),
@@ -61,7 +61,7 @@ impl Form {
         }
     }
 
-    /// A failure after the first message, as problem+json.
+    /// Encodes a failure after the first message, as problem+json.
     pub fn failure(self, problem: &Value) -> Bytes {
         match self {
             Self::Sse => event(Some("error"), None, &problem.to_string()),
@@ -69,8 +69,8 @@ impl Form {
         }
     }
 
-    /// The end of a stream that is whole. Without it `EventSource`, which calls again after every end, could not tell
-    /// that there is nothing more to come.
+    /// The end of a complete stream. `EventSource` reconnects after every end of a response. This event tells it that
+    /// nothing more will come.
     pub fn whole(self) -> Bytes {
         match self {
             Self::Sse => event(Some("end"), None, "{}"),
@@ -78,8 +78,8 @@ impl Form {
         }
     }
 
-    /// The end of a stream that the gateway itself ends, not for a fault but for its time. Lines must say that they are
-    /// not whole; `EventSource` comes back by itself.
+    /// The end of a stream that the gateway ends at its time limit and not because of a failure. NDJSON must mark the
+    /// stream as incomplete. `EventSource` reconnects by itself.
     pub fn cut(self, problem: &Value) -> Bytes {
         match self {
             Self::Sse => Bytes::new(),
@@ -93,7 +93,7 @@ fn line(mut json: Vec<u8>) -> Bytes {
     json.into()
 }
 
-/// An event. Each line of its data has a `data:` of its own; the client puts them together again.
+/// Encodes an event. Each line of its data has its own `data:` field; the client joins them again.
 fn event(name: Option<&str>, id: Option<&str>, data: &str) -> Bytes {
     let mut text = String::with_capacity(data.len() + 32);
     for (field, value) in [("event", name), ("id", id)] {

@@ -1,4 +1,4 @@
-//! Server streams on REST: each message as it comes, over Server-Sent Events or lines of JSON.
+//! Server streams over REST: each message is sent as it arrives, as Server-Sent Events or NDJSON.
 
 mod form;
 
@@ -39,8 +39,8 @@ use crate::{
 type Messages = Pin<Box<dyn Stream<Item = Result<Bytes, Status>> + Send>>;
 
 impl Gateway {
-    /// Answers a REST request for a server stream. Until the first message, or `gateway.stream.hold`, a failure has
-    /// its HTTP status; after that it comes in band.
+    /// Handles a REST request for a server stream. A failure has its own HTTP status until the first message arrives or
+    /// `gateway.stream.hold` has passed. After that it is sent as part of the stream.
     pub(crate) async fn stream(
         &self,
         route: &Arc<Route>,
@@ -65,20 +65,20 @@ impl Gateway {
             let _ = telling.set(metadata.into_headers());
             Ok::<_, Status>(messages)
         };
-        // Some services send their headers only with the first message, so the call itself is part of the wait.
+        // Some services send their headers only with the first message, so this wait includes the call itself.
         let messages: Messages = Box::pin(stream::once(call).try_flatten());
         let mut messages = messages.peekable();
         let first = tokio::time::timeout(settings.hold, Pin::new(&mut messages).peek()).await;
         if let Ok(Some(Err(status))) = first {
             let problem = self.api.errors.in_stream(status);
-            // `EventSource` gives up for ever on any status but 200. One that comes back had its stream already: for
-            // it this is a late failure, after which it tries again.
+            // `EventSource` never reconnects after a status other than 200. A client that reconnects has already had
+            // its stream. So a temporary failure is sent as part of the stream, and the client tries again.
             let for_now = problem.http_status() == StatusCode::SERVICE_UNAVAILABLE.as_u16();
             if !(form == Form::Sse && for_now && parts.headers.contains_key(LAST_EVENT_ID)) {
                 return Err(problem);
             }
         }
-        // Until its end is known.
+        // The outcome until the end of the stream is known.
         record.set(record::End::left());
         let relay = Relay {
             opening: Some(form.opening(settings.retry)),
@@ -105,7 +105,7 @@ impl Gateway {
         }
         headers.insert(header::CONTENT_TYPE, HeaderValue::from_static(form.media_type()));
         headers.insert(header::X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
-        // nginx gathers an answer before it sends any of it, unless told not to.
+        // nginx buffers a whole response before it sends any of it, unless this header forbids it.
         headers.insert(HeaderName::from_static("x-accel-buffering"), HeaderValue::from_static("no"));
         answer::never_store(&mut response);
         Ok(response)
@@ -129,7 +129,7 @@ struct Relay {
 }
 
 impl Relay {
-    /// The next piece of the body.
+    /// Returns the next piece of the body.
     async fn next(&mut self) -> Option<Bytes> {
         if let Some(opening) = self.opening.take().filter(|opening| !opening.is_empty()) {
             return Some(opening);
@@ -140,7 +140,7 @@ impl Relay {
         let last = tokio::select! {
             biased;
             problem = &mut self.end => {
-                // Nothing failed: the client keeps the status that it has got.
+                // This is no failure: the client has already received its status.
                 self.record.set(record::End::OK);
                 self.form.cut(&self.told(&problem))
             }
@@ -176,7 +176,7 @@ impl Relay {
     }
 }
 
-/// What to send when nothing was sent for this long.
+/// Waits until nothing was sent for the heartbeat interval. Returns the bytes to send then.
 async fn silence(form: Form, heartbeat: Duration) -> Bytes {
     match form.heartbeat() {
         Some(beat) => {
