@@ -14,7 +14,7 @@ use souk_common::{
 };
 use tonic::body::Body;
 
-/// `[gateway.body]`.
+/// The settings of `[gateway.body]`.
 #[derive(Debug, Clone, Copy, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Settings {

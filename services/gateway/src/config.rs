@@ -30,7 +30,7 @@ pub struct Config {
     pub settings: Settings,
 }
 
-/// `[gateway]`.
+/// The settings of `[gateway]`.
 #[derive(Debug, Clone, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Settings {
@@ -90,7 +90,8 @@ pub struct Settings {
     pub trusted_proxies: Vec<Network>,
     /// The header in which trusted proxies report the client address.
     pub forwarded_by: ForwardedBy,
-    /// The Redis that shares rate limits with other gateways. Empty: not shared. May contain a password.
+    /// URL of the Redis that shares rate limits and cached responses with other gateways. Empty: none. May contain a
+    /// password.
     pub redis_url: Secret,
     /// Timeout of a call to Redis.
     #[serde(with = "souk_common::config::duration")]
@@ -111,7 +112,7 @@ pub struct Settings {
     pub backends: Backends,
 }
 
-/// `[gateway.unsent]`.
+/// The settings of `[gateway.unsent]`.
 #[derive(Debug, Clone, Copy, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Unsent {

@@ -59,7 +59,7 @@ const RESPONSE_HEADERS: [HeaderName; 17] = [
     HeaderName::from_static("grpc-status-details-bin"),
 ];
 
-/// `[gateway.cors]`.
+/// The settings of `[gateway.cors]`.
 #[derive(Debug, Clone, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Settings {

@@ -45,7 +45,7 @@ pub struct Gateway {
     pub(crate) admission: Admission,
     pub(crate) streams: Streams,
     pub(crate) connect: routes::Bindings,
-    /// Checks tokens. `None`: the gateway does not check them, and leaves it to the services.
+    /// Checks tokens. `None`: the gateway checks none. The services check them, or nobody does.
     pub(crate) verifier: Option<Arc<Verifier>>,
     pub(crate) api: Arc<Api>,
     pub(crate) cors: Option<Cors>,

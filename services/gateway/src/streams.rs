@@ -27,7 +27,7 @@ use souk_common::{
 use tokio_util::sync::CancellationToken;
 use tonic::{Status, body::Body};
 
-/// `[gateway.stream]`.
+/// The settings of `[gateway.stream]`.
 #[derive(Debug, Clone, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Settings {

@@ -25,7 +25,7 @@ pub struct Upstreams {
     services: BTreeMap<Arc<str>, Upstream>,
 }
 
-/// A backend.
+/// A backend with its clients.
 #[derive(Clone)]
 pub struct Upstream {
     /// The configured name of the backend.

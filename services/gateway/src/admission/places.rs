@@ -7,7 +7,7 @@ use std::{
     hash::Hash,
 };
 
-/// The places and the callers that hold or want them.
+/// The places, and the callers that hold or want them.
 pub struct Places<K, W> {
     free: usize,
     share: usize,

@@ -38,7 +38,7 @@ const CACHE_STATUS: HeaderName = HeaderName::from_static("cache-status");
 /// Approximate size of a cache entry without its body, in bytes.
 const OVERHEAD: usize = 256;
 
-/// `[gateway.cache]`.
+/// The settings of `[gateway.cache]`.
 #[derive(Debug, Clone, Copy, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Settings {

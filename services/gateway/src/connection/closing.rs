@@ -19,7 +19,7 @@ use super::{
 /// Size of a read whose bytes are discarded.
 const PIECE: usize = 8 * 1024;
 
-/// A connection to a client, below HTTP.
+/// A connection to a client, below HTTP, that closes in stages.
 pub struct Staged<S> {
     stream: S,
     linger: Linger,

@@ -18,7 +18,7 @@ use tokio::{runtime::Handle, time::Instant};
 
 use super::{Bounds, Linger};
 
-/// The state of one request's body.
+/// Tracks one request's body, so that its unread part is discarded.
 #[derive(Debug, Clone)]
 pub struct Unread {
     bounds: Bounds,

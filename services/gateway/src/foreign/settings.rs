@@ -12,7 +12,7 @@ use souk_common::{
 use super::HeaderList;
 use crate::{openapi::About, transcode::lenient::Leniency};
 
-/// `[gateway.contract]`.
+/// The settings of `[gateway.contract]`.
 #[derive(Debug, Clone, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Settings {
@@ -51,7 +51,7 @@ pub enum Access {
     Deny,
 }
 
-/// `[gateway.contract.lenient]`.
+/// The settings of `[gateway.contract.lenient]`.
 #[derive(Debug, Clone, Copy, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Lenient {
@@ -138,7 +138,7 @@ fn unset<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<Access>, D
 /// The settings of one method.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Rule {
-    /// Who may call it.
+    /// Who may call the method.
     pub access: Option<Access>,
     /// Rate class whose budgets the method is charged to.
     pub rate_class: Option<RateClass>,
@@ -146,7 +146,7 @@ pub struct Rule {
     pub deadline: Option<Duration>,
 }
 
-/// `[gateway.contract.methods]`, by the name of a package, service or method.
+/// The settings of `[gateway.contract.methods]`, by the name of a package, service or method.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Rules(BTreeMap<String, Rule>);
 

@@ -33,7 +33,7 @@ use crate::{request, shared::Shared};
 const POLICY: HeaderName = HeaderName::from_static("ratelimit-policy");
 const LIMIT: HeaderName = HeaderName::from_static("ratelimit");
 
-/// `[gateway.rate_limits]`.
+/// The settings of `[gateway.rate_limits]`.
 #[derive(Debug, Clone, Copy, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Settings {
@@ -162,7 +162,7 @@ impl Asks {
     /// Reads the values from the extensions of a request whose user is not known yet.
     ///
     /// # Errors
-    /// As [`request::part`].
+    /// Those of [`request::part`].
     pub fn of(extensions: &Extensions) -> Result<Self, Problem> {
         let class = match request::target(extensions)?.method().map(|method| method.rate_class) {
             // Methods without a class share the budget of writes.

@@ -23,7 +23,7 @@ use crate::{
     target::{Protocol, Target, To},
 };
 
-/// Answers a request with the inner response or its problem. A panic becomes a problem, too.
+/// Responds to a request with the inner response or a problem. A panic becomes a problem, too.
 pub async fn respond(gateway: &Gateway, mut request: Request<Body>, next: &Next) -> Result<Response<Body>, Infallible> {
     let extensions = request.extensions_mut();
     let standing = Standing::default();

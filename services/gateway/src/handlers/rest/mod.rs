@@ -214,7 +214,7 @@ async fn ask(
 /// The request to the service: the message, and the headers that are forwarded.
 ///
 /// # Errors
-/// As [`request::part`].
+/// Those of [`request::part`].
 pub fn onward(message: DynamicMessage, parts: &Parts, api: &Api) -> Result<tonic::Request<DynamicMessage>, Problem> {
     let mut metadata = HeaderMap::new();
     api.request_headers.copy(&parts.headers, &mut metadata);

@@ -25,7 +25,7 @@ const MOST_TAGS: usize = 8;
 ///
 /// # Errors
 /// `MALFORMED_REQUEST` if the method has no such field, if the header is not a list of tags, or if the field already
-/// has another tag. 412 if no tag of the header can be the tag of a resource.
+/// has another tag. 412 if all tags of the header are empty.
 pub fn attempts(message: DynamicMessage, method: &Method, headers: &HeaderMap) -> Result<Vec<DynamicMessage>, Problem> {
     let Some(named) = etag::named(headers, &header::IF_MATCH) else { return Ok(vec![message]) };
     let Some(field) = &method.etag else {
