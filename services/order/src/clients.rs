@@ -32,16 +32,16 @@ use crate::{
 
 /// The most pieces of one product that `ReservationItem` allows.
 const MAX_PIECES: i64 = 1_000_000_000;
-/// Products in one call: their descriptions must fit into one response.
+/// The most products in one call. Their descriptions must fit into one response.
 const MAX_NAMES: usize = 100;
-/// Items of reservations in one call: they must fit into one request.
+/// The most reservation items in one call. They must fit into one request.
 const MAX_ITEMS: usize = 10_000;
 
 /// The longest time to wait for prices.
 const LONGEST: Duration = Duration::from_secs(10);
 
-/// How long a call may take until the next one is sent in parallel. If a replica of inventory hangs, only the first
-/// call waits for it, and the next ones use other replicas.
+/// How long a call may run before the next one is sent in parallel. If a replica of inventory hangs, only the first
+/// call waits for it, and the next calls use other replicas.
 const TIMEOUT: Duration = Duration::from_millis(500);
 
 /// The inventory service.
@@ -62,13 +62,13 @@ pub type Offers = HashMap<ProductId, Offer>;
 struct CallFailed(Problem);
 
 impl BatchError for CallFailed {
-    /// True unless one of the requests may be the cause.
+    /// True if the error affects all requests of the batch; false if a single request may be its cause.
     fn strikes_all(&self) -> bool {
         !matches!(self.0.reason(), Reason::FieldInvalid | Reason::Internal)
     }
 }
 
-/// The inventory service gave no usable answer: whether the call took effect is unknown. Retry it.
+/// The inventory service gave no usable answer, so it is unknown whether the call took effect. Retry it.
 #[derive(Debug, thiserror::Error)]
 #[error("no answer from the inventory service to {method}")]
 pub struct Unanswered {
@@ -83,11 +83,11 @@ impl Unanswered {
     }
 }
 
-/// Why inventory did not do what it was asked.
+/// Why inventory refused a change.
 #[derive(Debug, Clone)]
 pub(crate) struct Refused {
     problem: Problem,
-    /// Every product that is short, where that is why.
+    /// The products that are short, if that is the reason.
     shortages: Vec<Shortage>,
 }
 
@@ -98,7 +98,7 @@ impl From<tonic::Status> for Refused {
 }
 
 impl Inventory {
-    /// Through this client. Must be called within a tokio runtime.
+    /// Creates a client on this channel. Must be called within a tokio runtime.
     #[must_use]
     pub fn new(client: Client) -> Self {
         let limits = Limits { overlap_after: Some(TIMEOUT), ..Limits::default() };
@@ -110,7 +110,7 @@ impl Inventory {
         Self { offers, changes, reservations, stock: StockServiceClient::new(client) }
     }
 
-    /// The catalogue's current offers for products; products that do not exist are omitted. Waiting requests share a
+    /// The catalogue's current offers for products. Products that do not exist are omitted. Waiting requests share a
     /// call.
     ///
     /// # Errors
@@ -155,7 +155,7 @@ impl Inventory {
     /// If there was no usable answer.
     pub async fn reserve(&self, order: OrderId, goods: &[Goods], ttl: Duration) -> Result<Answer, Unanswered> {
         if let Some(much) = goods.iter().find(|goods| goods.quantity > MAX_PIECES) {
-            // No stock is that large, and the contract refuses such a request.
+            // No stock is that large, and the contract refuses such a request. So the goods count as out of stock.
             return Ok(Answer::OutOfStock {
                 message: "not enough stock".into(),
                 items: vec![Shortage { product: much.product, wanted: much.quantity, available: 0 }],
@@ -193,7 +193,7 @@ impl Inventory {
         restocked(self.reservations.clone().return_reservation(request).await)
     }
 
-    /// Waiting requests share a call.
+    /// Sends a change. Waiting requests share a call.
     async fn change(&self, method: &'static str, change: Change) -> Result<Result<(), Refused>, Unanswered> {
         self.changes.submit(change).await.map_err(|error| Unanswered::to(method, error))
     }
@@ -285,8 +285,8 @@ fn items(goods: &[Goods]) -> Vec<ReservationItem> {
     goods.iter().map(|goods| ReservationItem { product: goods.product.name(), quantity: goods.quantity }).collect()
 }
 
-/// Done, or out of stock. Other permanent failures to reserve or commit count as out of stock, too: the goods are no
-/// longer sold, or no longer reserved.
+/// The step's answer to a reservation or a commit: done, or out of stock. Other permanent failures count as out of
+/// stock, too: the goods are no longer sold, or no longer reserved.
 pub(crate) fn short_or_done<T>(
     method: &'static str,
     answer: Result<T, impl Into<Refused>>,
@@ -304,7 +304,7 @@ pub(crate) fn short_or_done<T>(
     Ok(Answer::OutOfStock { message: message.to_owned(), items: shortages })
 }
 
-/// Given up, or sold already.
+/// The step's answer to a release: released, or already committed.
 pub(crate) fn released<T>(answer: Result<T, impl Into<Refused>>) -> Result<Answer, Unanswered> {
     let Refused { problem, .. } = match answer {
         Ok(_) => return Ok(Answer::Done),
@@ -317,7 +317,7 @@ pub(crate) fn released<T>(answer: Result<T, impl Into<Refused>>) -> Result<Answe
     }
 }
 
-/// Taken back, or it is asked again.
+/// The step's answer to a restock: done, or no answer, so that the runner retries.
 pub(crate) fn restocked<T>(answer: Result<T, tonic::Status>) -> Result<Answer, Unanswered> {
     let asked_again = |status| Unanswered::to("ReturnReservation", Problem::from_status(&status));
     answer.map(|_| Answer::Done).map_err(asked_again)

@@ -21,23 +21,23 @@ pub const DEFAULTS: &str = include_str!("../default.toml");
 pub struct Config {
     /// The configuration that all services share.
     pub common: Common,
-    /// Where events are published.
+    /// The NATS server that events are published to.
     pub nats: nats::Settings,
-    /// `[order]`.
+    /// The section `[order]`.
     pub settings: Settings,
 }
 
-/// `[order]`.
+/// The section `[order]`. Its default text explains each setting.
 #[derive(Clone, Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Settings {
-    /// Where to listen.
+    /// The address to listen on.
     pub listen: SocketAddr,
     /// The database.
     pub database: db::Config,
-    /// Other services that are called.
+    /// The addresses of other services.
     pub clients: Clients,
-    /// How sagas run.
+    /// The settings of sagas.
     pub saga: SagaSettings,
     /// How long idempotency records with a response are kept.
     #[serde(with = "config::duration")]
@@ -50,51 +50,51 @@ pub struct Settings {
     pub webhooks: crate::webhooks::settings::Settings,
 }
 
-/// `[order.clients]`.
+/// The section `[order.clients]`.
 #[derive(Clone, Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Clients {
     /// The inventory service.
     pub inventory: client::Config,
-    /// The user service, whose keys tokens are checked with.
+    /// The user service, which publishes the keys that verify tokens.
     pub user: client::Config,
 }
 
-/// `[order.saga]`.
+/// The section `[order.saga]`.
 #[derive(Clone, Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct SagaSettings {
-    /// How long a runner holds a saga without a completed step before another one may take over.
+    /// Duration of a lease. If no step is completed in this time, another runner may take over.
     #[serde(with = "config::duration")]
     pub lease: Duration,
-    /// How long a runner tries a step before it sets the saga aside for a while. Less than the lease.
+    /// How long a runner tries a step before it pauses the saga. Must be shorter than the lease.
     #[serde(with = "config::duration")]
     pub step_timeout: Duration,
-    /// The most tries within that time.
+    /// The most tries of a step within that time.
     pub tries: u32,
-    /// How often sagas without a runner are looked for.
+    /// The interval of the search for sagas without a runner.
     #[serde(with = "config::duration")]
     pub interval: Duration,
-    /// How many of them run at a time.
+    /// How many sagas the job runs at a time.
     pub concurrency: usize,
-    /// How long stock is held.
+    /// How long stock is reserved.
     #[serde(with = "config::duration")]
     pub reservation_ttl: Duration,
 }
 
-/// `[order.payment]`.
+/// The section `[order.payment]`.
 #[derive(Clone, Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct PaymentSettings {
-    /// Which provider.
+    /// The payment provider to use.
     pub provider: ProviderKind,
-    /// How long `tok_slow` takes.
+    /// The delay of `tok_slow`.
     #[serde(with = "config::duration")]
     pub slow_delay: Duration,
-    /// How long an authorisation can be captured.
+    /// The time in which the simulated provider lets an authorisation be captured.
     #[serde(with = "config::duration")]
     pub authorization_lifetime: Duration,
-    /// Stripe.
+    /// The settings of Stripe.
     pub stripe: StripeSettings,
 }
 
@@ -102,37 +102,38 @@ pub struct PaymentSettings {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum ProviderKind {
-    /// None was chosen: [`ProviderKind::Simulated`], where only this machine is served.
+    /// No provider was chosen. This means [`ProviderKind::Simulated`], and is allowed only if the service listens on
+    /// this machine alone.
     #[serde(rename = "")]
     Unchosen,
-    /// Takes no money: the payment's token says what happens.
+    /// Takes no money: the payment's token determines the result.
     Simulated,
     /// Stripe.
     Stripe,
 }
 
-/// `[order.payment.stripe]`.
+/// The section `[order.payment.stripe]`.
 #[derive(Clone, Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct StripeSettings {
-    /// The secret key, or a restricted one.
+    /// The secret key, or a restricted key.
     pub api_key: Secret,
-    /// The signing secret of the webhook endpoint; empty: no webhooks are taken.
+    /// The signing secret of the webhook endpoint. If it is empty, webhooks are rejected.
     pub webhook_secret: Secret,
-    /// Where Stripe's API is.
+    /// The base URL of Stripe's API.
     pub api_base: String,
-    /// How long an answer may take.
+    /// The timeout of a request.
     #[serde(with = "config::duration")]
     pub timeout: Duration,
-    /// How old a webhook may be, by its signed time.
+    /// The maximum age of a webhook, by its signed time.
     #[serde(with = "config::duration")]
     pub webhook_tolerance: Duration,
-    /// Marks this installation's payments among those of others on the same account.
+    /// Identifies this installation's payments among others on the same account.
     pub installation: String,
-    /// How often authorisations without an order are looked for.
+    /// The interval of the search for authorisations without an order.
     #[serde(with = "config::duration")]
     pub reconcile_interval: Duration,
-    /// The least age of an authorisation to be looked at.
+    /// The minimum age of an authorisation in this search.
     #[serde(with = "config::duration")]
     pub reconcile_after: Duration,
 }
@@ -158,11 +159,11 @@ const HOUR: Duration = Duration::from_secs(3600);
 const DAY: Duration = Duration::from_secs(24 * 3600);
 
 impl Config {
-    /// Refuses to serve others than this machine at `listen` (the setting `key`) with a payment provider that nobody
-    /// chose: the one that takes no money must not be how a shop opens by oversight.
+    /// Fails if the service would serve other machines at `listen` (the setting `key`) and no payment provider was
+    /// chosen. Otherwise a shop could open by oversight with the provider that takes no money.
     ///
     /// # Errors
-    /// Names the setting to be made.
+    /// Names the setting that must be set.
     pub fn check_provider(&self, all: &config::Settings, key: &str, listen: SocketAddr) -> Result<(), ConfigError> {
         if self.settings.payment.provider != ProviderKind::Unchosen || listen.ip().is_loopback() {
             return Ok(());
@@ -177,7 +178,7 @@ impl Config {
     /// Reads the service's settings.
     ///
     /// # Errors
-    /// Names the setting that is wrong, who set it, and what would be right.
+    /// Names the invalid setting, its source, and a valid value.
     pub fn from_settings(all: &config::Settings) -> Result<Self, ConfigError> {
         let (common, nats) = (Common::from_settings(all)?, nats::Settings::from_settings(all)?);
         let config = Self { common, nats, settings: all.section("order")? };

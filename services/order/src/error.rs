@@ -10,33 +10,33 @@ use souk_store::{
 
 use crate::domain::Illegal;
 
-/// A failure of an operation. Cheap to clone, because one may affect a whole batch.
+/// A failure of an operation. Cheap to clone, because one failure may affect a whole batch.
 #[derive(Clone, Debug, thiserror::Error)]
 pub enum Error {
-    /// Another order has this number of another system.
+    /// Another order has this external id.
     #[error("another order has this external id")]
     ExternalIdTaken,
-    /// The same key was used at the same moment: retry to get the result.
+    /// Another request used the same key at the same moment. Retry to get its result.
     #[error("the idempotency key was used at the same moment")]
     KeyRaced,
-    /// The database holds what souk did not write.
+    /// The database has a value that souk did not write.
     #[error("the database holds {0}")]
     Corrupt(String),
     /// An event of the log cannot be sent.
     #[error("the event at position {position}: {why}")]
     Event {
-        /// Where the event is.
+        /// The position of the event.
         position: i64,
-        /// What is wrong with it.
+        /// The reason.
         why: String,
     },
-    /// The saga's table has no such transition: a bug.
+    /// The saga's table has no such transition, because of a bug.
     #[error(transparent)]
     Illegal(#[from] Illegal),
-    /// Too many writes wait already. Nothing was done.
+    /// Too many writes are waiting already. Nothing was written.
     #[error("too many changes of orders are waiting")]
     Overloaded,
-    /// The service is shutting down. Nothing was done.
+    /// The service is shutting down. Nothing was written.
     #[error("shutting down")]
     ShuttingDown,
     /// A batch returned no result, because of a bug. Whether it took effect is unknown.
@@ -48,7 +48,7 @@ pub enum Error {
 }
 
 impl Error {
-    /// Whether a retry may succeed.
+    /// True if a retry may succeed.
     #[must_use]
     pub fn is_transient(&self) -> bool {
         match self {
@@ -58,13 +58,13 @@ impl Error {
         }
     }
 
-    /// Whether the connection was lost: the write may have taken effect.
+    /// True if the connection was lost. The write may have taken effect.
     #[must_use]
     pub fn is_lost(&self) -> bool {
         self.db().is_some_and(DbError::is_lost)
     }
 
-    /// Whether concurrent transactions kept colliding.
+    /// True if concurrent transactions kept conflicting.
     #[must_use]
     pub fn is_conflict(&self) -> bool {
         self.db().is_some_and(DbError::is_conflict)

@@ -1,4 +1,4 @@
-//! The events about orders: what is announced, and the message of an order, which events and responses share.
+//! The events about orders, and the order message, which events and responses share.
 
 use chrono::{DateTime, Utc};
 use prost_types::Timestamp;
@@ -10,7 +10,7 @@ use souk_store::events::Draft;
 
 use crate::domain::{Address, Entry, Fulfillment, Kind, Line, Order, PaymentState, Rejection, RejectionReason, State};
 
-/// The events that go with entries of an order's timeline. Each shows the order as it is after all of them.
+/// The events for new entries of an order's timeline. Each event has the order as it is after all of these entries.
 pub(crate) fn drafts(order: &Order, entries: &[Entry]) -> Vec<Draft> {
     let kinds: Vec<&'static str> = entries.iter().filter_map(|entry| event(entry.kind)).collect();
     if kinds.is_empty() {
@@ -63,7 +63,7 @@ pub(crate) fn order(order: &Order) -> v1::Order {
         refunded_total: money(order.refunded),
         shipping_address: Some(address(&order.address)),
         external_id: order.external_id.clone().unwrap_or_default(),
-        // Known a little earlier, but the contract promises it with the state.
+        // The rejection is known a little earlier, but the contract promises it together with the state.
         rejection: match (order.state, &order.rejection) {
             (State::Rejected, Some(why)) => Some(rejection(why)),
             _ => None,
@@ -113,7 +113,7 @@ fn order_state(state: State) -> order::State {
         State::Rejected => order::State::Rejected,
         State::Cancelling => order::State::Cancelling,
         State::Cancelled => order::State::Cancelled,
-        // Of adjustments alone.
+        // Orders never have these states, only adjustments.
         State::Returning | State::CancellingItems | State::Refunding | State::Completed => order::State::Unspecified,
     }
 }
@@ -160,11 +160,11 @@ fn address(address: &Address) -> AddressMessage {
     }
 }
 
-/// A time of the contract.
+/// Converts a time to the contract's type.
 pub(crate) fn timestamp(time: DateTime<Utc>) -> Timestamp {
     Timestamp {
         seconds: time.timestamp(),
-        // Below 10^9.
+        // The nanoseconds of a second are below 10^9, so they fit.
         nanos: i32::try_from(time.timestamp_subsec_nanos()).unwrap_or_default(),
     }
 }

@@ -23,23 +23,23 @@ use crate::{
     store::{Store, ago},
 };
 
-/// The longest time of a run: longer than any job should take. It is then stopped and runs again.
+/// The longest duration of a job's run. No job should take this long; if one does, it is stopped and starts again.
 const LIMIT: Duration = Duration::from_secs(300);
-/// How often old keys are looked for.
+/// The interval of the deletion of old idempotency records.
 const CLEAN_EVERY: Duration = Duration::from_secs(3600);
 
 /// Starts the jobs.
 pub fn start(jobs: &Jobs, settings: &Settings, store: &Store, sagas: &Sagas, log: &Log, shutdown: &CancellationToken) {
     let recovery = Recovery::new(sagas.clone(), settings.saga.concurrency, shutdown.clone());
-    // Everywhere: orders have leases of their own and replicas pass over each other's (SKIP LOCKED), so all share the
-    // work, and no order waits for the lease of a replica that died on top of its own.
+    // Runs on every replica: orders have leases of their own, and each replica skips orders that another one is
+    // claiming (SKIP LOCKED). So all replicas share the work. A job lease would add a delay when its replica dies.
     jobs.everywhere("saga", settings.saga.interval, LIMIT, move || {
         let recovery = recovery.clone();
         async move { recovery.run().await.map_err(|error| chain(&error)) }
     });
 
     let (store, retention) = (store.clone(), settings.idempotency_retention);
-    // Leased: replicas that clean at the same time would only wait for each other's rows.
+    // Leased, because replicas that clean at the same time would only wait for each other's row locks.
     jobs.leased("request-cleanup", CLEAN_EVERY, LIMIT, move || {
         let store = store.clone();
         async move {
@@ -48,7 +48,7 @@ pub fn start(jobs: &Jobs, settings: &Settings, store: &Store, sagas: &Sagas, log
         }
     });
 
-    // Leased: as above.
+    // Leased for the same reason.
     let log = log.clone();
     jobs.leased("event-cleanup", CLEAN_EVERY, LIMIT, move || {
         let log = log.clone();
@@ -65,7 +65,7 @@ pub(crate) struct Recovery<J = Store, S = Inventory> {
 }
 
 impl<J: Journal, S: Stock> Recovery<J, S> {
-    /// Of these sagas, so many at a time.
+    /// Creates the job, which runs at most `concurrency` sagas at a time.
     pub(crate) fn new(sagas: Sagas<J, S>, concurrency: usize, shutdown: CancellationToken) -> Self {
         Self { sagas, running: Arc::new(Semaphore::new(concurrency)), shutdown }
     }

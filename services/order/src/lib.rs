@@ -47,10 +47,10 @@ use crate::{
 /// The least time for running sagas to end or release their leases when the service stops.
 const LEAST_DRAIN: Duration = Duration::from_secs(1);
 
-/// Serves until `shutdown`: the one entry, for the program and for tests.
+/// Serves until `shutdown`. The program and the tests both use this function.
 ///
 /// # Errors
-/// Before anything is served, where the database or the contract cannot be used; later, where the listener fails.
+/// Before it serves, if the database or the contract cannot be used; later, if the listener fails.
 pub async fn serve(config: Config, listener: TcpListener, shutdown: CancellationToken) -> Result<(), ServeError> {
     let Config { common, nats, settings } = config;
     let service = Service::new("order", &common, shutdown)?;
@@ -82,7 +82,7 @@ pub async fn serve(config: Config, listener: TcpListener, shutdown: Cancellation
         .with(JobServiceServer::new(JobRpc::new(jobs.clone())))
         .with(WebhookServiceServer::new(WebhookRpc::new(hooks, &settings.webhooks)));
     let served = service.serve(server, store.db(), listener).await;
-    // Requests have ended by now; their sagas run on without them.
+    // All requests have ended by now. Their sagas continue without them.
     sagas.drain(LEAST_DRAIN).await;
     jobs.stopped().await;
     log.stopped().await;

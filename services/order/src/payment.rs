@@ -13,13 +13,14 @@ pub use self::{simulated::Simulated, stripe::Stripe};
 
 /// A provider that authorises, captures, voids and refunds payments.
 ///
-/// Every operation is idempotent by its key and returns the same answer again: a caller without an answer retries.
+/// Every operation is idempotent by its key: a repeated request gets the same response. A caller without a response
+/// retries.
 pub trait PaymentProvider: Send + Sync + 'static {
-    /// Its name, as orders show it.
+    /// The provider's name, as orders show it.
     fn name(&self) -> &'static str;
 
-    /// Holds money, and answers with the provider's own id of the payment. `key` is the order's id; `token` is what
-    /// the customer's means of payment is known by, and is never logged.
+    /// Authorises a payment, and returns the provider's own id of it. `key` is derived from the order's id. `token`
+    /// represents the customer's means of payment. Never log it.
     fn authorize<'a>(
         &'a self,
         key: &'a str,
@@ -27,49 +28,49 @@ pub trait PaymentProvider: Send + Sync + 'static {
         token: &'a str,
     ) -> BoxFuture<'a, Result<String, PaymentError>>;
 
-    /// Takes the money that is held.
+    /// Captures an authorised payment.
     fn capture<'a>(&'a self, key: &'a str) -> BoxFuture<'a, Result<(), PaymentError>>;
 
-    /// Gives up the money that is held, for good. Succeeds where that was done before, and where nothing was held:
-    /// then nothing will be, whatever is still on its way. Refused once it was taken.
+    /// Voids a payment, permanently. Succeeds if it was voided before, or was never authorised: then no authorisation
+    /// that arrives later has an effect. Refused once the payment was captured.
     fn void<'a>(&'a self, key: &'a str) -> BoxFuture<'a, Result<(), PaymentError>>;
 
     /// Refunds captured money. `refund` is the refund's own key.
     fn refund<'a>(&'a self, key: &'a str, refund: &'a str, amount: Money) -> BoxFuture<'a, Result<(), PaymentError>>;
 
-    /// Verifies and reads a webhook of the provider. Only its signature proves its origin.
+    /// Verifies and reads a webhook of the provider. Only the signature proves where it comes from.
     fn webhook<'a>(&'a self, body: &'a [u8], signature: &'a str) -> BoxFuture<'a, Result<Notice, WebhookError>>;
 }
 
-/// A notice that a payment has changed. The provider is then asked for its state.
+/// A notice that a payment has changed. souk then asks the provider for the payment's state.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Notice {
-    /// The provider's id of it: the same whenever it is sent again.
+    /// The provider's id of the notice. It is the same each time the notice is sent.
     pub id: String,
     /// The provider's event type, for logs.
     pub kind: String,
-    /// The key of the payment that it is about, where souk has that payment.
+    /// The payment's key, if souk has this payment.
     pub payment: Option<String>,
 }
 
-/// Why a webhook is not taken in.
+/// Why a webhook is rejected.
 #[derive(Debug, thiserror::Error)]
 pub enum WebhookError {
-    /// No webhooks are expected of this provider.
+    /// This provider sends no webhooks.
     #[error("no webhooks are expected of this payment provider")]
     Unexpected,
-    /// The signature is wrong. Says what of it.
+    /// The signature is wrong. Has the reason.
     #[error("the webhook's signature {0}")]
     Signature(&'static str),
-    /// It is signed, and still not what the provider sends.
+    /// The signature is right, but the body is not in the provider's format.
     #[error("the webhook cannot be read")]
     Malformed(#[source] serde_json::Error),
-    /// It could not be looked up.
+    /// The payment could not be looked up.
     #[error(transparent)]
     Books(#[from] souk_store::db::DbError),
 }
 
-/// The order of a payment's key; `None` if that is none of souk's.
+/// The order of a payment's key; `None` if the key is not one of souk's.
 #[must_use]
 pub fn order_of(key: &str) -> Option<OrderId> {
     Uuid::try_parse(key).ok().map(OrderId::from_uuid)
@@ -78,16 +79,16 @@ pub fn order_of(key: &str) -> Option<OrderId> {
 /// The provider in use.
 pub type Provider = Arc<dyn PaymentProvider>;
 
-/// Why an operation failed.
+/// Why a payment operation failed.
 #[derive(Debug, thiserror::Error)]
 pub enum PaymentError {
-    /// It refuses, for good.
+    /// The provider refused the operation permanently.
     #[error("declined: {message}")]
     Declined {
-        /// For the customer.
+        /// The reason, for the customer.
         message: String,
     },
-    /// It was unreachable or did not answer: whether the operation took effect is unknown. Retry it.
+    /// The provider was unreachable or did not answer, so it is unknown whether the operation took effect. Retry it.
     #[error("no answer from the payment provider: {0}")]
     Unanswered(#[source] Box<dyn std::error::Error + Send + Sync>),
 }

@@ -1,4 +1,4 @@
-//! The controller: the generated trait, one short function an RPC: parse, act, reply.
+//! The controller: the generated trait. Each RPC is one short function: parse, act, reply.
 
 mod adjustments;
 pub(crate) mod convert;
@@ -38,9 +38,9 @@ use crate::{
     store::{IdempotencyRecord, Lease, Store},
 };
 
-/// Marks a response that was sent before.
+/// The header of a response that was sent before.
 const REPLAYED: &str = "idempotent-replayed";
-/// When to retry a request that is still running.
+/// The pause before a client should retry a request that is still running.
 const RETRY: Duration = Duration::from_secs(1);
 /// The longest time that a caller waits for a saga.
 const TIMEOUT: Duration = Duration::from_secs(60);
@@ -65,8 +65,8 @@ impl Rpc {
         Self(Arc::new(Parts { store, sagas, inventory, log }))
     }
 
-    /// Runs work that records a saga in a task of its own. In the caller's task, a disconnect at that moment would
-    /// leave an order behind that nobody runs until its lease expires.
+    /// Runs work that records a saga in a task of its own. If it ran in the caller's task, a disconnect at that moment
+    /// could leave an order that nobody runs until its lease expires.
     async fn spawn_detached<T, W, F>(&self, work: W) -> Result<T, Problem>
     where
         W: FnOnce(Arc<Parts>) -> F,
@@ -163,7 +163,7 @@ impl OrderService for Rpc {
     }
 }
 
-/// A response that may have been sent before.
+/// A response, and whether it was sent before.
 struct Answered<T> {
     message: T,
     replayed: bool,
@@ -205,8 +205,8 @@ impl<T: Message + Default> Answered<T> {
 }
 
 impl Parts {
-    /// Runs a saga that was recorded just now, to its end or until the caller's deadline. It continues when the
-    /// caller leaves: in a task of its own and, after a failure, in the saga job.
+    /// Runs a newly recorded saga until it ends or until the caller's deadline. The saga continues after the caller
+    /// leaves: in a task of its own and, after a failure, in the saga job.
     async fn finish(&self, saga: Saga, lease: Lease, what: &str) -> Result<Saga, Problem> {
         let order = saga.order().name();
         let context = RequestContext::current().unwrap_or_else(RequestContext::background);
@@ -235,7 +235,7 @@ async fn within<F: Future>(limit: Duration, work: F) -> Option<F::Output> {
     tokio::time::timeout(limit, work).await.ok()
 }
 
-/// Why an order cannot be changed so.
+/// The error for a refused change of an order.
 fn refused(refusal: Refusal, order: OrderId, what: &str) -> Problem {
     match refusal {
         Refusal::Faults(faults) => convert::faults(faults),
@@ -247,7 +247,7 @@ fn refused(refusal: Refusal, order: OrderId, what: &str) -> Problem {
     }
 }
 
-/// The error for an order that does not exist or is not the caller's: customers do not learn which.
+/// The error for an order that does not exist or belongs to another customer. Customers cannot distinguish the two.
 fn missing(caller: &Caller, id: OrderId) -> Problem {
     match caller.grant.owner() {
         Some(_) => Problem::access_denied(id.name()),

@@ -45,7 +45,7 @@ pub fn now() -> DateTime<Utc> {
     Utc::now().trunc_subsecs(6)
 }
 
-/// The time that was this long ago; `None` before the beginning of time.
+/// The time that was this long ago; `None` if it is out of range.
 #[must_use]
 pub fn ago(age: Duration) -> Option<DateTime<Utc>> {
     now().checked_sub_signed(TimeDelta::from_std(age).ok()?)
@@ -60,13 +60,13 @@ pub struct Store {
 }
 
 impl Store {
-    /// On this database, whose migrations must have run. Must be called within a tokio runtime.
+    /// Uses this database, whose migrations must have run. Must be called within a tokio runtime.
     #[must_use]
     pub fn new(db: Db) -> Self {
         Self { writer: batch_writer::start(&db), db, notifier: Notifier::default() }
     }
 
-    /// Waits for pending writes, and closes the database.
+    /// Waits for pending writes, then closes the database.
     pub async fn close(&self) {
         self.writer.drain().await;
         self.db.close();
@@ -82,7 +82,7 @@ impl Store {
         Ok(Self::new(db))
     }
 
-    /// Opens the database as it is.
+    /// Opens the database without migrating it.
     ///
     /// # Errors
     /// If it cannot be opened.
@@ -96,7 +96,7 @@ impl Store {
         &self.db
     }
 
-    /// Rings when it has written events.
+    /// Notifies those who wait for events, after a write with events.
     #[must_use]
     pub fn notifier(&self) -> Notifier {
         self.notifier.clone()

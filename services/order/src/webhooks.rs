@@ -24,9 +24,9 @@ use crate::{
     store::{ago, webhooks::Webhooks as Store},
 };
 
-/// How often old deliveries are looked for.
+/// The interval of the deletion of old deliveries.
 const CLEAN_EVERY: Duration = Duration::from_secs(3600);
-/// Longer than a run of the cleaning should take; it is then stopped and runs again.
+/// The longest duration of a cleanup. It should end sooner; otherwise it is stopped and runs again.
 const LIMIT: Duration = Duration::from_secs(300);
 
 /// The recorder and the dispatcher of webhooks.
@@ -36,7 +36,7 @@ pub(crate) struct Webhooks {
 }
 
 impl Webhooks {
-    /// Starts both, until `shutdown`, and the job that forgets old deliveries.
+    /// Starts both, until `shutdown`, and the job that deletes old deliveries.
     ///
     /// # Errors
     /// If the database fails.
@@ -47,22 +47,23 @@ impl Webhooks {
         jobs: &Jobs,
         shutdown: &CancellationToken,
     ) -> Result<Self, ServeError> {
-        // Before anyone can add an endpoint, so that it misses nothing from then on.
+        // Created before anyone can add an endpoint, so that a new endpoint gets every event from then on.
         log.checkpoint(recorder::NAME, false).await.map_err(ServeError::database("order"))?;
         let recorder = Recorder::new(store.clone(), settings.set_aside_after)?;
         let recording = tokio::spawn(log.clone().serve(Arc::new(recorder)));
 
         let dispatcher = Dispatcher::new(store.clone(), Sender::new(settings), settings.clone(), shutdown.clone());
         let sending = dispatcher.clone();
-        // Everywhere: deliveries have leases of their own and replicas pass over each other's (SKIP LOCKED), so all
-        // share the work, and none waits for the lease of a replica that died on top of its own.
+        // Runs on every replica: deliveries have leases of their own, and each replica skips deliveries that another
+        // one is claiming (SKIP LOCKED). So all replicas share the work. A job lease would add a delay when its replica
+        // dies.
         jobs.everywhere("webhooks", settings.interval, dispatcher::LIMIT, move || {
             let dispatcher = sending.clone();
             async move { dispatcher.run().await.map_err(|error| chain(&error)) }
         });
 
         let (store, retention) = (store.clone(), settings.retention);
-        // Leased: replicas that clean at the same time would only wait for each other's rows.
+        // Leased, because replicas that clean at the same time would only wait for each other's row locks.
         jobs.leased("webhook-cleanup", CLEAN_EVERY, LIMIT, move || {
             let store = store.clone();
             async move {
@@ -73,7 +74,8 @@ impl Webhooks {
         Ok(Self { dispatcher, recording })
     }
 
-    /// Waits for running tries to end. Those that run after `limit` are left to another replica, or to the next start.
+    /// Waits for running tries to end. Tries that run longer than `limit` are left to another replica, or to the next
+    /// start.
     pub(crate) async fn stopped(self, limit: Duration) {
         self.dispatcher.drain(limit).await;
         let _ = self.recording.await;

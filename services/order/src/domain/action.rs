@@ -20,7 +20,7 @@ pub struct Goods {
 }
 
 impl Goods {
-    /// Sums pieces by product, and omits products without pieces.
+    /// Sums pieces by product. Omits products without pieces.
     pub fn sum(pieces: impl Iterator<Item = (ProductId, i64)>) -> Vec<Self> {
         let mut sums = BTreeMap::<ProductId, i64>::new();
         for (product, quantity) in pieces {
@@ -33,80 +33,80 @@ impl Goods {
     }
 }
 
-/// The request of a step to inventory or the payment provider. Each is idempotent, by the order, the payment's key
-/// (the order's id) or a key of its own.
+/// The request of a step to inventory or the payment provider. Each is idempotent, by the order's id, by the payment's
+/// key (derived from the order's id) or by a key of its own.
 #[derive(Clone, PartialEq, Eq)]
 pub enum Action {
-    /// Hold goods for the order.
+    /// Reserve goods for the order.
     Reserve {
         /// The goods.
         goods: Vec<Goods>,
     },
-    /// Hold money.
+    /// Authorise the payment.
     Authorize {
         /// The payment's key.
         payment: String,
-        /// How much.
+        /// The amount to hold.
         amount: Money,
-        /// What the provider wants to see.
+        /// The payment token for the provider.
         token: String,
     },
-    /// Take the goods that are held.
+    /// Commit the reserved goods.
     Commit,
-    /// Take the money that is held.
+    /// Capture the payment.
     Capture {
         /// The payment's key.
         payment: String,
     },
-    /// Give up the goods that are held.
+    /// Release the reserved goods.
     Release,
-    /// Give up the money that is held.
+    /// Void the payment.
     Void {
         /// The payment's key.
         payment: String,
     },
-    /// Take sold goods back into stock.
+    /// Return sold goods to stock.
     Restock {
         /// Inventory's idempotency key.
         request_id: String,
         /// The goods.
         goods: Vec<Goods>,
     },
-    /// Give money back.
+    /// Refund money.
     Refund {
         /// The payment's key.
         payment: String,
         /// The provider's idempotency key.
         key: String,
-        /// How much.
+        /// The amount to refund.
         amount: Money,
     },
 }
 
-/// What the other side answered.
+/// The answer of inventory or the payment provider to a step.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Answer {
-    /// It is done.
+    /// The step is done.
     Done,
-    /// The money is held.
+    /// The payment is authorised.
     Authorized {
-        /// Which provider.
+        /// The name of the provider.
         provider: String,
         /// The provider's id of the payment.
         reference: String,
     },
     /// There is not enough stock.
     OutOfStock {
-        /// For people.
+        /// The reason, for people.
         message: String,
-        /// Of which products.
+        /// The products that are short.
         items: Vec<Shortage>,
     },
-    /// The provider refuses, for good.
+    /// The provider refused permanently.
     Refused {
-        /// Which provider.
+        /// The name of the provider.
         provider: String,
-        /// For people.
+        /// The reason, for people.
         message: String,
     },
     /// The stock that was to be released is committed already.
@@ -114,7 +114,7 @@ pub enum Answer {
 }
 
 impl Answer {
-    /// What the saga's table makes of it.
+    /// The outcome in the saga's table.
     #[must_use]
     pub fn outcome(&self) -> Outcome {
         match self {
@@ -136,7 +136,7 @@ pub enum Saga {
 }
 
 impl Saga {
-    /// The order it is about.
+    /// The order of the saga.
     #[must_use]
     pub fn order(&self) -> OrderId {
         match self {
@@ -145,7 +145,7 @@ impl Saga {
         }
     }
 
-    /// How far it has come.
+    /// The state, and the next step.
     #[must_use]
     pub fn position(&self) -> (State, Option<Step>) {
         match self {
@@ -154,14 +154,14 @@ impl Saga {
         }
     }
 
-    /// Whether the next step may begin before this result is stored. Authorising again under the same key has no
-    /// further effect, so an order that is stored at AUTHORIZE may be further, until its payment is captured.
+    /// True if the next step may begin before this result is stored. Authorising again under the same key has no
+    /// further effect. So an order that is stored at AUTHORIZE may be further on, until its payment is captured.
     #[must_use]
     pub fn may_wait(&self) -> bool {
         self.position() == (State::Pending, Some(Step::Commit))
     }
 
-    /// Its next step; `None` at its end.
+    /// The saga's next step; `None` at its end.
     #[must_use]
     pub fn action(&self) -> Option<Action> {
         match self {

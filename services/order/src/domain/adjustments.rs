@@ -15,69 +15,69 @@ use super::{
 /// An adjustment of an order.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Adjustment {
-    /// Its id.
+    /// The adjustment's id.
     pub id: ReturnId,
-    /// The order.
+    /// The order that is adjusted.
     pub order: OrderId,
-    /// What for.
+    /// The kind of adjustment.
     pub cause: Cause,
-    /// How far it has come.
+    /// The state of the adjustment.
     pub state: State,
     /// The next step of its saga; `None` at its end.
     pub step: Option<Step>,
-    /// The pieces, by line; each line once.
+    /// The pieces, by line. Each line occurs once.
     pub lines: Vec<Pieces>,
-    /// Of those, goods whose stock is tracked.
+    /// Those of the pieces whose stock is tracked, by product.
     pub goods: Vec<Goods>,
-    /// What is given back for it.
+    /// The amount to refund.
     pub refund: Money,
-    /// Why.
+    /// The reason, in the user's words.
     pub reason: String,
-    /// When it happened.
+    /// When the change happened.
     pub time: DateTime<Utc>,
-    /// When it was recorded.
+    /// When the adjustment was recorded.
     pub create_time: DateTime<Utc>,
-    /// Failed tries since its saga's last completed step.
+    /// Failed tries since the saga's last completed step.
     pub attempts: i32,
-    /// Whether an operator refunded the money outside of souk.
+    /// True if an operator refunded the money outside of souk.
     pub settled_manually: bool,
 }
 
-/// What something is given back for.
+/// The kind of adjustment.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Cause {
-    /// Goods came back.
+    /// Goods were returned.
     Return,
     /// Pieces were cancelled before they were shipped.
     Cancellation,
-    /// No goods.
+    /// Money is refunded without goods.
     Refund,
 }
 
-/// What is to be given back.
+/// A requested adjustment.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum What {
-    /// Goods that came back.
+    /// The returned pieces.
     Return(Vec<Pieces>),
-    /// Pieces that are to be cancelled.
+    /// The pieces to cancel.
     Cancellation(Vec<Pieces>),
-    /// Money without goods.
+    /// The amount to refund without goods.
     Refund(Money),
 }
 
-/// Why an order cannot be changed so.
+/// Why an order cannot be adjusted.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Refusal {
-    /// The order is being placed: try again.
+    /// The order is being placed: the client should retry.
     Busy,
-    /// The order was never paid, or is cancelled.
+    /// The order was never paid, or is cancelled. Has its state.
     State(State),
-    /// The request does not fit the order.
+    /// Some fields of the request do not fit the order.
     Faults(Vec<Fault>),
 }
 
 impl Cause {
-    /// The state while its saga runs.
+    /// The state while the adjustment's saga runs.
     #[must_use]
     pub fn running(self) -> State {
         match self {
@@ -115,7 +115,7 @@ impl Order {
 }
 
 impl Adjustment {
-    /// Records an adjustment: adds its pieces and money to the order, so that nothing is returned or refunded twice.
+    /// Begins an adjustment: adds its pieces and money to the order, so that nothing is returned or refunded twice.
     ///
     /// # Errors
     /// The reason if it is not possible; an [`Illegal`] only if the saga's table is wrong. The order is then
@@ -142,7 +142,7 @@ impl Adjustment {
         };
         let refund = match what {
             What::Refund(amount) => *amount,
-            // Refunds without goods may already have been for these pieces.
+            // Earlier refunds without goods may have covered these pieces already.
             _ => order.money(order.price_of(&lines).min(order.refundable())),
         };
         let mut adjustment = Self {
@@ -169,7 +169,7 @@ impl Adjustment {
         Ok(Ok((adjustment, entries)))
     }
 
-    /// The saga's next action; `None` at its end.
+    /// The action of the saga's next step; `None` at the end.
     #[must_use]
     pub fn action(&self) -> Option<Action> {
         match self.step? {
@@ -183,7 +183,7 @@ impl Adjustment {
         }
     }
 
-    /// Advances after an answer to its step.
+    /// Advances the saga after an answer to the current step.
     ///
     /// # Errors
     /// If no saga runs, or the table has no such transition. The adjustment is then unchanged.
@@ -195,10 +195,10 @@ impl Adjustment {
         Ok(self.go(position, SERVICE_ACTOR))
     }
 
-    /// Advances as if the step had been answered; see [`Order::finish`].
+    /// Advances the saga as if the step had been answered; see [`Order::finish`].
     ///
     /// # Errors
-    /// If it is not at this step, or the step cannot be done manually. The adjustment is then unchanged.
+    /// If the adjustment is not at this step, or the step cannot be done manually. The adjustment is then unchanged.
     pub fn finish(&mut self, step: Step, wish: Wish<'_>) -> Result<Vec<Entry>, Illegal> {
         Illegal::unless_manual(self.state, self.step, step)?;
         let position = saga::advance(self.state, step, Outcome::Done, self.facts())?;
@@ -208,13 +208,13 @@ impl Adjustment {
         Ok(entries)
     }
 
-    /// The resource name of its goods' return.
+    /// The resource name of the return.
     #[must_use]
     pub fn return_name(&self) -> String {
         format!("{}/{}", self.order.name(), self.id.name())
     }
 
-    /// The resource name of its refund.
+    /// The resource name of the refund.
     #[must_use]
     pub fn refund_name(&self) -> String {
         format!("{}/{}", self.order.name(), RefundId::from_uuid(self.id.uuid()).name())

@@ -1,4 +1,4 @@
-//! Cancelling an order, or pieces of it.
+//! Cancels an order, or some of its pieces.
 
 use chrono::{DateTime, Utc};
 
@@ -7,32 +7,32 @@ use super::{Adjustment, Entry, Fault, Illegal, Move, Order, Pieces, Refusal, Sta
 /// Why an order cannot be cancelled.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum CancelRefusal {
-    /// It was never placed.
+    /// The order was rejected, so there is nothing to cancel.
     Rejected,
-    /// A saga is running: try again.
+    /// A saga is running: the client should retry.
     Busy,
-    /// It changed since the caller saw it.
+    /// The order has changed since the caller saw it.
     EtagMismatch,
-    /// Pieces were shipped.
+    /// Some pieces were shipped already.
     Shipped,
-    /// The request does not fit the order.
+    /// Some fields of the request do not fit the order.
     Faults(Vec<Fault>),
 }
 
-/// What became of a wish to cancel.
+/// The result of a request to cancel.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Cancelling {
-    /// The order is cancelled already.
+    /// The order was cancelled before.
     Already,
     /// The whole order is being cancelled.
     Whole(Vec<Entry>),
-    /// Some of its pieces are.
+    /// Some pieces are being cancelled.
     Items(Box<Adjustment>, Vec<Entry>),
 }
 
 impl Order {
-    /// Begins to cancel pieces of the order. Without pieces, or if they are all that is left and nothing was shipped,
-    /// the whole order is cancelled.
+    /// Begins to cancel pieces of the order. If no pieces are given, or they are all that is left and nothing was
+    /// shipped, the whole order is cancelled.
     ///
     /// # Errors
     /// The reason if it is not possible; an [`Illegal`] only if the saga's table is wrong. The order is then
@@ -44,7 +44,7 @@ impl Order {
         now: DateTime<Utc>,
     ) -> Result<Result<Cancelling, CancelRefusal>, Illegal> {
         match self.state {
-            // A caller who repeats a call after a lost response still has the old etag.
+            // Checked before the etag: a caller who repeats a request after a lost response still has the old etag.
             State::Cancelled => return Ok(Ok(Cancelling::Already)),
             State::Rejected => return Ok(Err(CancelRefusal::Rejected)),
             State::Confirmed => {}

@@ -1,4 +1,4 @@
-//! Deliveries: an event on its way to an endpoint, its tries, and what follows from each.
+//! Webhook deliveries: an event for an endpoint, its tries, and the decision after each try.
 
 use std::time::Duration;
 
@@ -6,101 +6,101 @@ use chrono::{DateTime, TimeDelta, Utc};
 use serde::{Deserialize, Serialize};
 use souk_common::ids::{EventId, WebhookDeliveryId, WebhookEndpointId};
 
-/// So many tries are kept in the log.
+/// The most tries that a delivery's log keeps.
 pub const KEPT: usize = 20;
-/// A receiver that asks to be spared (`Retry-After`) is spared so long at most.
+/// The longest pause that a receiver can ask for with `Retry-After`.
 const LONGEST_PAUSE: Duration = Duration::from_secs(12 * 3600);
-/// By how much a pause is made longer at random, so that not all come back at the same moment.
+/// The most by which a pause is extended at random, as a fraction. It spreads retries over time.
 const JITTER: f64 = 0.1;
 
-/// An event on its way to an endpoint.
+/// The delivery of an event to an endpoint.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Delivery {
-    /// Its id.
+    /// The delivery's id.
     pub id: WebhookDeliveryId,
-    /// Where it goes.
+    /// The endpoint to post to.
     pub endpoint: WebhookEndpointId,
-    /// The event: the same in every try, and at every endpoint.
+    /// The event's id: the same in every try, and at every endpoint.
     pub event: EventId,
-    /// What happened.
+    /// The event's type.
     pub kind: String,
-    /// Resource name of what it happened to.
+    /// The resource name of the event's subject.
     pub subject: String,
-    /// The event's place in the log.
+    /// The event's position in the log.
     pub position: i64,
-    /// What is posted.
+    /// The request body.
     pub body: String,
-    /// How far it has come.
+    /// The state of the delivery.
     pub state: State,
-    /// Tries so far.
+    /// The number of all tries so far.
     pub attempt_count: i32,
-    /// Tries since it was last asked for.
+    /// The number of tries since the delivery was recorded or last requested again.
     pub tries: i32,
-    /// The last [`KEPT`] of them.
+    /// The last [`KEPT`] tries.
     pub attempts: Vec<Attempt>,
-    /// The HTTP status of the last answer; 0 where there was none.
+    /// The HTTP status of the last response; 0 if there was none.
     pub last_code: i32,
-    /// When it is tried next.
+    /// When the next try is due.
     pub due: Option<DateTime<Utc>>,
-    /// When it was recorded.
+    /// When the delivery was recorded.
     pub create_time: DateTime<Utc>,
-    /// When it was delivered or given up.
+    /// When the delivery succeeded or failed permanently.
     pub settle_time: Option<DateTime<Utc>>,
 }
 
-/// How far a delivery has come.
+/// The state of a delivery.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum State {
-    /// It is tried again.
+    /// Not delivered yet; it will be tried.
     Pending,
-    /// It has been taken.
+    /// The receiver accepted the event.
     Delivered,
-    /// It has been given up.
+    /// Failed permanently: it will not be tried again.
     Failed,
 }
 
-/// A try.
+/// One try of a delivery.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Attempt {
-    /// When it began.
+    /// When the try began.
     pub time: DateTime<Utc>,
-    /// How long it took, in milliseconds.
+    /// Duration of the try, in milliseconds.
     pub took_ms: u64,
-    /// The HTTP status of the answer; 0 where there was none.
+    /// The HTTP status of the response; 0 if there was none.
     pub code: u16,
-    /// Why it failed; empty if it did not.
+    /// Why the try failed; empty if it succeeded.
     pub error: String,
-    /// How the answer's body begins.
+    /// The beginning of the response's body.
     pub excerpt: String,
 }
 
 impl Attempt {
-    /// Whether the receiver has taken it.
+    /// True if the receiver accepted the event.
     #[must_use]
     pub fn is_success(&self) -> bool {
         (200..300).contains(&self.code)
     }
 
-    /// Whether the receiver wants nothing any more.
+    /// True if the receiver answered that it wants no more events.
     #[must_use]
     pub fn is_gone(&self) -> bool {
         self.code == 410
     }
 }
 
-/// What follows from a try.
+/// The decision after a try.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Verdict {
-    /// It is done.
+    /// The delivery succeeded.
     Delivered,
-    /// It is tried again, from then on.
+    /// The next try is due at this time.
     Retry(DateTime<Utc>),
-    /// It is given up.
+    /// The delivery failed permanently.
     Failed,
 }
 
-/// Judges a try that came after `tries` others, by the pauses of the schedule. `wish` is how long the receiver asked to
-/// be spared, `chance` a number from 0 to 1.
+/// Decides what follows from a try that came after `tries` others, by the pauses of the schedule. `wish` is the pause
+/// that the receiver asked for. `chance` is a random number from 0 to 1.
 #[must_use]
 pub fn judge(
     attempt: &Attempt,

@@ -1,4 +1,4 @@
-//! Endpoints: addresses that want events, and the secrets that these are signed with.
+//! Webhook endpoints: URLs that events are posted to, and the secrets that sign these events.
 
 use aws_lc_rs::hmac;
 use base64::{Engine, engine::general_purpose::STANDARD};
@@ -8,69 +8,69 @@ use souk_common::{
     ids::{EventId, WebhookEndpointId},
 };
 
-/// What the text of a secret begins with.
+/// The prefix of a secret's text form.
 const PREFIX: &str = "whsec_";
 
-/// An address that wants events.
+/// A webhook endpoint: a URL that events are posted to.
 #[derive(Clone, Debug)]
 pub struct Endpoint {
-    /// Its id.
+    /// The endpoint's id.
     pub id: WebhookEndpointId,
-    /// Where events are posted.
+    /// The URL that events are posted to.
     pub url: String,
-    /// What it is for.
+    /// The merchant's description of the endpoint.
     pub description: String,
-    /// The types of events that it is for; all where empty.
+    /// The event types that the endpoint subscribes to. Empty: all types.
     pub event_types: Vec<String>,
-    /// What events are signed with.
+    /// The secrets that events are signed with.
     pub secrets: Secrets,
-    /// Since when and why nothing is sent.
+    /// When and why the endpoint was disabled; `None` if it is enabled.
     pub disabled: Option<(DateTime<Utc>, DisableReason)>,
-    /// Since when every try has failed.
+    /// The time since when every try has failed; `None` if the last one succeeded.
     pub failing_since: Option<DateTime<Utc>>,
-    /// When it was made.
+    /// When the endpoint was created.
     pub create_time: DateTime<Utc>,
-    /// When it last changed.
+    /// When the endpoint last changed.
     pub update_time: DateTime<Utc>,
-    /// Counts its changes.
+    /// The version of the endpoint: counts its changes.
     pub version: i64,
 }
 
-/// Why nothing is sent to an endpoint.
+/// Why an endpoint is disabled.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum DisableReason {
-    /// An administrator wants it so.
+    /// An administrator disabled it.
     Administrator,
-    /// It answered 410.
+    /// The endpoint answered with 410 (Gone).
     Gone,
-    /// Every try has failed for long.
+    /// All tries have failed for a long time.
     Failing,
 }
 
-/// The secret, and the one before it for a while.
+/// The current secret, and the previous one for a time after a rotation.
 #[derive(Clone, Debug)]
 pub struct Secrets {
-    /// The secret.
+    /// The current secret.
     pub current: Secret,
-    /// The one before, and until when it is used as well.
+    /// The previous secret, and the end of the time in which it is also used.
     pub previous: Option<(Secret, DateTime<Utc>)>,
 }
 
-/// What an administrator changes of an endpoint.
+/// An administrator's change of an endpoint. `None` leaves a field unchanged.
 #[derive(Clone, Debug, Default)]
 pub struct Change {
-    /// Its new address.
+    /// The new URL.
     pub url: Option<String>,
-    /// What it is for from now on.
+    /// The new description.
     pub description: Option<String>,
-    /// The types that it is for from now on.
+    /// The new event types.
     pub event_types: Option<Vec<String>>,
-    /// Whether nothing is sent.
+    /// True to disable the endpoint, false to enable it.
     pub disabled: Option<bool>,
 }
 
 impl Endpoint {
-    /// A new one, with a new secret.
+    /// Creates an endpoint with a new secret.
     #[must_use]
     pub fn new(url: String, description: String, event_types: Vec<String>, disabled: bool, now: DateTime<Utc>) -> Self {
         Self {
@@ -87,19 +87,19 @@ impl Endpoint {
         }
     }
 
-    /// Whether it is for events of this type.
+    /// True if the endpoint subscribes to events of this type.
     #[must_use]
     pub fn wants(&self, kind: &str) -> bool {
         self.event_types.is_empty() || self.event_types.iter().any(|wanted| wanted == kind)
     }
 
-    /// Changes with every change.
+    /// The etag. It changes with every change of the endpoint.
     #[must_use]
     pub fn etag(&self) -> String {
         self.version.to_string()
     }
 
-    /// Takes over what an administrator wants. Whether what waited for it may continue now.
+    /// Applies an administrator's change. Returns true if waiting deliveries may be tried now.
     pub fn change(&mut self, change: Change, now: DateTime<Utc>) -> bool {
         let enabled = change.disabled == Some(false) && self.disabled.is_some();
         let moved = change.url.as_ref().is_some_and(|url| *url != self.url);
@@ -118,14 +118,14 @@ impl Endpoint {
             _ => {}
         }
         if enabled || moved {
-            // It is another address, or has been seen to: it gets its days again.
+            // The URL is new or has been repaired, so the time of failures begins again.
             self.failing_since = None;
         }
         self.changed(now);
         enabled || moved
     }
 
-    /// Gives it a new secret; the present one continues being used as well until a time.
+    /// Creates a new secret. The current one is also used until the given time.
     pub fn rotate(&mut self, until: DateTime<Utc>, now: DateTime<Utc>) {
         let previous = std::mem::replace(&mut self.secrets.current, new_secret());
         self.secrets.previous = Some((previous, until));
@@ -139,7 +139,7 @@ impl Endpoint {
 }
 
 impl Secrets {
-    /// The header `webhook-signature`: one signature for each secret in use.
+    /// The value of the header `webhook-signature`: one signature for each secret in use.
     #[must_use]
     pub fn signature(&self, event: EventId, now: DateTime<Utc>, body: &str) -> String {
         let previous = self.previous.iter().filter(|(_, until)| now < *until).map(|(secret, _)| secret);
@@ -150,7 +150,8 @@ impl Secrets {
 
 fn sign(secret: &Secret, event: EventId, now: DateTime<Utc>, body: &str) -> String {
     let text = secret.expose();
-    // It was made below; a text that is no base64 would be its own key, which no receiver takes.
+    // souk generated the secret, so it is valid base64. Any other text would be used as the key itself, and receivers
+    // would reject the signature.
     let key = STANDARD.decode(text.trim_start_matches(PREFIX)).unwrap_or_else(|_| text.as_bytes().to_vec());
     let mut context = hmac::Context::with_key(&hmac::Key::new(hmac::HMAC_SHA256, &key));
     context.update(format!("{event}.{}.", now.timestamp()).as_bytes());
@@ -158,7 +159,7 @@ fn sign(secret: &Secret, event: EventId, now: DateTime<Utc>, body: &str) -> Stri
     format!("v1,{}", STANDARD.encode(context.sign()))
 }
 
-/// 256 random bits.
+/// Generates a secret of 256 random bits.
 fn new_secret() -> Secret {
     Secret::new(format!("{PREFIX}{}", STANDARD.encode(rand::random::<[u8; 32]>())))
 }
@@ -183,6 +184,7 @@ mod tests {
         let secrets = Secrets { current: Secret::new("whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw"), previous: None };
         let event = EventId::from_uuid(uuid::Uuid::nil());
         let signature = secrets.signature(event, now(), r#"{"test": 2432232314}"#);
+        // Generated with:
         // printf '%s' 'evt_0….1614265330.{…}' | openssl dgst -sha256 -mac HMAC -macopt hexkey:… -binary | base64
         assert_eq!(signature, "v1,8Y/5afuU9v1suQAfoMPSeHPVEWKuu9TJ7KRZ0D5JIg0=");
     }

@@ -27,29 +27,29 @@ pub struct Line {
     pub returned_shipped: i64,
     /// Pieces that were cancelled, or are being cancelled, before they were shipped.
     pub cancelled: i64,
-    /// Pieces that shipments name.
+    /// Pieces in shipments.
     pub shipped: i64,
-    /// Whether its stock is tracked.
+    /// True if the product's stock is tracked.
     pub tracked: bool,
 }
 
 /// Pieces of one line.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Pieces {
-    /// The order's line, from 1.
+    /// The number of the order's line, from 1.
     pub number: i32,
     /// Pieces, at least 1.
     pub quantity: i64,
 }
 
-/// What can be done with pieces of a line.
+/// A change of pieces of a line.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Move {
-    /// They are shipped.
+    /// The pieces are shipped.
     Ship,
-    /// They are cancelled.
+    /// The pieces are cancelled.
     Cancel,
-    /// They come back.
+    /// The pieces are returned.
     Return,
 }
 
@@ -64,13 +64,13 @@ pub enum Fulfillment {
 }
 
 impl Line {
-    /// Pieces that have still to be shipped.
+    /// Pieces that still have to be shipped.
     #[must_use]
     pub fn open(&self) -> i64 {
         self.sold() - (self.shipped - self.returned_shipped)
     }
 
-    /// Pieces that are still bought.
+    /// Pieces that the customer has bought and not returned or cancelled.
     #[must_use]
     pub fn sold(&self) -> i64 {
         self.quantity - self.cancelled - self.returned
@@ -88,7 +88,7 @@ impl Line {
             Move::Ship => self.shipped += quantity,
             Move::Cancel => self.cancelled += quantity,
             Move::Return => {
-                // Shipped pieces are returned first: only they are known to be with the customer.
+                // Shipped pieces count as returned first, because only these are known to be with the customer.
                 self.returned_shipped += quantity.min(self.shipped - self.returned_shipped);
                 self.returned += quantity;
             }
@@ -97,11 +97,11 @@ impl Line {
 }
 
 impl Order {
-    /// Applies a change to pieces of its lines, and returns each line's pieces, once.
+    /// Applies a change to pieces of the order's lines. Returns the changed pieces, each line once.
     ///
     /// # Errors
-    /// Each of the pieces that there are none of, as a fault of a field under `field`; some of the others are then
-    /// booked already.
+    /// A fault for each item with more pieces than the line has left, as a field under `field`. Other items may have
+    /// been applied already.
     pub(super) fn book(&mut self, items: &[Pieces], field: &str, what: Move) -> Result<Vec<Pieces>, Vec<Fault>> {
         let (mut pieces, mut faults) = (Vec::<Pieces>::new(), Vec::new());
         let count = self.lines.len();
@@ -130,14 +130,14 @@ impl Order {
         if faults.is_empty() { Ok(pieces) } else { Err(faults) }
     }
 
-    /// What pieces cost, in minor units.
+    /// The price of the pieces, in minor units.
     pub(super) fn price_of(&self, pieces: &[Pieces]) -> i64 {
         let price = |number| self.lines.iter().find(|line| line.number == number).map_or(0, |line| line.unit_price);
-        // Cannot overflow: no more than the lines' totals.
+        // Cannot overflow: the sum is at most the sum of the lines' totals.
         pieces.iter().map(|piece| piece.quantity * price(piece.number)).sum()
     }
 
-    /// How much of it has left.
+    /// The fulfillment state of the order.
     #[must_use]
     pub fn fulfillment(&self) -> Fulfillment {
         let counts = |line: &&Line| line.tracked || self.lines.iter().all(|line| !line.tracked);

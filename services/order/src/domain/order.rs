@@ -1,4 +1,4 @@
-//! An order and its transitions. State, money and step change through these methods alone.
+//! An order and its transitions. Its state, money and step change only through these methods.
 
 use chrono::{DateTime, Utc};
 use serde::{Deserialize, Serialize};
@@ -15,17 +15,17 @@ use super::{
 /// An order with its lines.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Order {
-    /// Its id.
+    /// The order's id.
     pub id: OrderId,
-    /// Whose it is.
+    /// The customer who owns the order.
     pub customer: UserId,
-    /// How far it has come.
+    /// The state of the order.
     pub state: State,
-    /// The next step of its saga; `None` if none runs.
+    /// The next step of the order's saga; `None` if none runs.
     pub step: Option<Step>,
-    /// What was ordered, by number.
+    /// The lines, by number.
     pub lines: Vec<Line>,
-    /// The currency of all its money.
+    /// The currency of all amounts of the order.
     pub currency: Currency,
     /// Sum of the lines, in minor units.
     pub total: i64,
@@ -33,33 +33,33 @@ pub struct Order {
     pub refunded: i64,
     /// The amount that running adjustments will refund, in minor units.
     pub refunding: i64,
-    /// Where the goods are sent.
+    /// The delivery address.
     pub address: Address,
-    /// Its number in another system.
+    /// The order's id in another system.
     pub external_id: Option<String>,
-    /// Why it could not be placed. Set as soon as that is certain.
+    /// Why the order could not be placed. Set as soon as that is certain.
     pub rejection: Option<Rejection>,
-    /// Its payment, once one was tried.
+    /// The payment, once an authorisation was tried.
     pub payment: Option<Payment>,
-    /// The token for the payment provider, until it has answered. Must never be logged.
+    /// The token for the payment provider, until the provider has answered. Never log it.
     pub payment_token: Option<Token>,
-    /// When the customer placed it.
+    /// When the customer placed the order.
     pub place_time: DateTime<Utc>,
-    /// When it was recorded.
+    /// When the order was recorded.
     pub create_time: DateTime<Utc>,
-    /// When it last changed.
+    /// When the order last changed.
     pub update_time: DateTime<Utc>,
-    /// Counts its changes, from 1.
+    /// The version of the order: counts its changes, from 1.
     pub version: i64,
-    /// Entries of its timeline so far.
+    /// The number of timeline entries so far.
     pub entries: i32,
-    /// Its running adjustments.
+    /// The number of running adjustments.
     pub pending_returns: i32,
-    /// Failed tries since its saga's last completed step.
+    /// Failed tries since the saga's last completed step.
     pub attempts: i32,
 }
 
-/// Where goods are sent. Field by field as in the contract.
+/// A delivery address. Its fields are those of the contract.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[allow(missing_docs, reason = "the contract says what each means")]
 pub struct Address {
@@ -71,14 +71,14 @@ pub struct Address {
     pub region_code: String,
 }
 
-/// Who asks for a change of an order, and why.
+/// A requested change of an order: who asks for it, and why.
 #[derive(Clone, Copy, Debug)]
 pub struct Wish<'a> {
-    /// A user's resource name.
+    /// The resource name of the user.
     pub actor: &'a str,
-    /// In their words.
+    /// The reason, in the user's words.
     pub reason: &'a str,
-    /// The etag of the order that they saw. Empty: any.
+    /// The etag of the order that the user saw. Empty: any etag.
     pub etag: &'a str,
 }
 
@@ -116,7 +116,7 @@ impl Order {
         Ok((order, entries))
     }
 
-    /// The saga's next action; `None` if none runs.
+    /// The action of the saga's next step; `None` if none runs.
     #[must_use]
     pub fn action(&self) -> Option<Action> {
         let payment = self.payment_key();
@@ -143,8 +143,8 @@ impl Order {
         Some(action)
     }
 
-    /// Advances after an answer to its step. `unclear`: an earlier try of this step got no answer and may still take
-    /// effect.
+    /// Advances the saga after an answer to the current step. `unclear`: an earlier try of this step got no answer, and
+    /// may still take effect.
     ///
     /// # Errors
     /// If no saga runs, or the table has no such transition. The order is then unchanged.
@@ -166,8 +166,8 @@ impl Order {
         Ok(entries)
     }
 
-    /// Abandons an order that is being placed and whose capture was not requested. `provider` is the payment provider
-    /// in use.
+    /// Abandons an order that is being placed and whose capture was not requested. `provider` is the name of the
+    /// payment provider in use.
     ///
     /// # Errors
     /// If the table has no such transition. The order is then unchanged.
@@ -182,7 +182,7 @@ impl Order {
             items: Vec::new(),
         });
         if step == Step::Authorize {
-            // A try without an answer may have succeeded.
+            // A try without an answer may have succeeded, so the payment counts as authorised.
             next.payment = Some(Payment::new(provider, "", PaymentState::Authorized));
         }
         let position = saga::advance(self.state, step, Outcome::Abandoned, next.facts())?;
@@ -191,7 +191,7 @@ impl Order {
         Ok(entries)
     }
 
-    /// Advances as if the step had been answered: an operator did it outside of souk.
+    /// Advances the saga as if the step had been answered: an operator did it outside of souk.
     ///
     /// # Errors
     /// If the order is not at this step, or the step cannot be done manually. The order is then unchanged.
@@ -212,7 +212,7 @@ impl Order {
         Ok(entries)
     }
 
-    /// Applies an answer to the order's data, apart from its step.
+    /// Applies an answer to the order's fields, except its step.
     fn take_in(&mut self, step: Step, answer: &Answer) {
         self.attempts = 0;
         match answer {
@@ -287,7 +287,7 @@ impl Order {
         entries
     }
 
-    /// Applies progress of an adjustment: its new timeline entries and, at its end, its refund.
+    /// Applies the progress of an adjustment: its new timeline entries and, at its end, its refund.
     pub fn take_adjustment(&mut self, adjustment: &Adjustment, entries: usize, now: DateTime<Utc>) {
         if adjustment.state == State::Completed {
             self.pending_returns -= 1;
@@ -303,7 +303,7 @@ impl Order {
         self.count(entries, now);
     }
 
-    /// Records an event outside of any saga.
+    /// Records a timeline entry outside of any saga.
     pub fn record(&mut self, entry: Entry, now: DateTime<Utc>) -> Vec<Entry> {
         self.count(1, now);
         vec![entry]
@@ -315,13 +315,13 @@ impl Order {
         self.update_time = now;
     }
 
-    /// Amount still refundable, in minor units.
+    /// The amount that can still be refunded, in minor units.
     #[must_use]
     pub fn refundable(&self) -> i64 {
         self.total - self.refunded - self.refunding
     }
 
-    /// Of these pieces, those whose stock is tracked.
+    /// Sums the given pieces by product, if their stock is tracked.
     #[must_use]
     pub fn goods_of(&self, pieces: &[Pieces]) -> Vec<Goods> {
         let product = |number| {
@@ -337,7 +337,7 @@ impl Order {
         payment_key(self.id)
     }
 
-    /// Changes with every change.
+    /// The etag. It changes with every change of the order.
     #[must_use]
     pub fn etag(&self) -> String {
         self.version.to_string()
@@ -349,7 +349,7 @@ impl Order {
         Money::new(minor, self.currency)
     }
 
-    /// Tracked goods that are with the customer, or will be.
+    /// The tracked goods that the customer has, or will get.
     #[must_use]
     pub fn goods(&self) -> Vec<Goods> {
         let lines = self.lines.iter().filter(|line| line.tracked);
@@ -371,7 +371,7 @@ impl Order {
     }
 }
 
-/// The key of an order's payment at the payment provider: the digits of its id, which SQL can also produce.
+/// The key of an order's payment at the payment provider: the digits of the order's id. SQL can compute it, too.
 pub(super) fn payment_key(order: OrderId) -> String {
     order.uuid().simple().to_string()
 }

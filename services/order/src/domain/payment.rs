@@ -13,15 +13,15 @@ impl std::fmt::Debug for Token {
 /// An order's payment. Its amount is the order's total.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Payment {
-    /// Which provider.
+    /// The name of the provider.
     pub provider: String,
     /// The provider's id of the payment; empty if it gave none.
     pub reference: String,
-    /// How far it has come.
+    /// The state of the payment.
     pub state: PaymentState,
-    /// Whether an operator settled it manually, outside of souk.
+    /// True if an operator settled the payment manually, outside of souk.
     pub settled_manually: bool,
-    /// The part of the refunds that operators paid outside of souk, in minor units.
+    /// The part of the refunds that operators paid manually, outside of souk, in minor units.
     pub refunded_manually: i64,
 }
 
@@ -32,17 +32,17 @@ impl Payment {
     }
 }
 
-/// How far a payment has come.
+/// The state of a payment.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum PaymentState {
-    /// The money is held, not taken.
+    /// The money is held, but not captured.
     Authorized,
-    /// The money was taken.
+    /// The money was captured.
     Captured,
-    /// The hold was given up.
+    /// The authorisation was voided.
     Voided,
-    /// The provider refused.
+    /// The provider refused the payment.
     Declined,
-    /// All of it was given back.
+    /// The whole amount was refunded.
     Refunded,
 }

@@ -1,4 +1,4 @@
-//! Prices an order: its items, at the catalogue's prices.
+//! Prices an order: multiplies its items by the catalogue's prices.
 
 use std::collections::HashMap;
 
@@ -17,7 +17,7 @@ pub struct Wanted {
     pub product: ProductId,
     /// Pieces, at least 1.
     pub quantity: i64,
-    /// Price of one piece instead of the catalogue's.
+    /// Price of one piece, if it differs from the catalogue's.
     pub unit_price: Option<Money>,
 }
 
@@ -30,18 +30,18 @@ pub struct Offer {
     pub title: String,
     /// Price of one piece.
     pub price: Money,
-    /// Whether its stock is tracked.
+    /// True if the product's stock is tracked.
     pub tracked: bool,
-    /// Whether it is no longer sold.
+    /// True if the product is no longer sold.
     pub archived: bool,
 }
 
-/// What is wrong with one field of a request.
+/// A fault of one field of a request.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Fault {
     /// The field, for example `items[2].product`.
     pub field: String,
-    /// What would be right.
+    /// A description of a valid value.
     pub message: String,
 }
 
@@ -56,24 +56,24 @@ impl Fault {
 pub struct Priced {
     /// The lines, numbered from 1.
     pub lines: Vec<Line>,
-    /// Their sum.
+    /// The sum of the lines.
     pub total: Money,
 }
 
-/// All that makes an order.
+/// The data of a new order.
 #[derive(Clone, Debug)]
 pub struct Placement {
     /// The order's id.
     pub id: OrderId,
-    /// Whose it is.
+    /// The customer who owns the order.
     pub customer: UserId,
-    /// Who places it.
+    /// The resource name of the user who places the order.
     pub actor: String,
-    /// What is ordered.
+    /// The lines and the total.
     pub priced: Priced,
-    /// Where the goods go.
+    /// The delivery address.
     pub address: Address,
-    /// Its number in another system.
+    /// The order's id in another system.
     pub external_id: Option<String>,
     /// The payment provider's token.
     pub payment_token: String,
@@ -81,16 +81,16 @@ pub struct Placement {
     pub place_time: Option<DateTime<Utc>>,
 }
 
-/// Why something has no price.
+/// Why items could not be priced.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Unpriced {
-    /// Fields that are wrong.
+    /// The invalid fields.
     Faults(Vec<Fault>),
     /// The only faults are products that are no longer sold.
     Archived(Vec<Fault>),
 }
 
-/// Prices what is wanted.
+/// Prices the items of an order.
 ///
 /// # Errors
 /// Each faulty field: an unknown or archived product, a second currency, a sum that is too large.
@@ -162,7 +162,7 @@ pub fn price(items: &[Wanted], offers: &HashMap<ProductId, Offer>) -> Result<Pri
     }
 }
 
-/// Why an order of these goods would be rejected, given the available pieces of each.
+/// Why an order of these goods would be rejected, given the available pieces of each product.
 #[must_use]
 pub fn shortage(goods: &[Goods], available: &HashMap<ProductId, i64>) -> Option<Rejection> {
     let short = goods.iter().filter_map(|goods| {

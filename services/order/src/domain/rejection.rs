@@ -6,23 +6,23 @@ use souk_common::ids::ProductId;
 /// Why an order could not be placed.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Rejection {
-    /// For programs.
+    /// The reason, for programs.
     pub reason: RejectionReason,
-    /// For people.
+    /// The reason, for people.
     pub message: String,
     /// The products that are short.
     pub items: Vec<Shortage>,
 }
 
-/// What stood in an order's way.
+/// The kind of reason.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "SCREAMING_SNAKE_CASE")]
 pub enum RejectionReason {
     /// There was not enough stock.
     OutOfStock,
-    /// The payment provider said no.
+    /// The payment provider refused the payment.
     PaymentDeclined,
-    /// An operator gave the order up.
+    /// An operator abandoned the order.
     OrderAbandoned,
 }
 
@@ -33,6 +33,6 @@ pub struct Shortage {
     pub product: ProductId,
     /// Pieces ordered.
     pub wanted: i64,
-    /// Pieces that could be had.
+    /// Pieces that were available.
     pub available: i64,
 }

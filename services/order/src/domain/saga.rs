@@ -10,7 +10,7 @@ use super::Kind;
 pub enum State {
     /// Being placed.
     Pending,
-    /// Paid, and its stock was taken.
+    /// Paid, and its stock is committed.
     Confirmed,
     /// Could not be placed. Final.
     Rejected,
@@ -18,41 +18,41 @@ pub enum State {
     Cancelling,
     /// Cancelled. Final.
     Cancelled,
-    /// A return under way.
+    /// A return in progress.
     Returning,
     /// Pieces are being cancelled.
     CancellingItems,
-    /// Money is being given back without goods.
+    /// Money is being refunded without a return of goods.
     Refunding,
-    /// An adjustment that is done. Final.
+    /// The adjustment is done. Final.
     Completed,
 }
 
 /// A step of a saga. Every step is idempotent.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Step {
-    /// Hold the stock.
+    /// Reserve the stock.
     Reserve,
-    /// Hold the money.
+    /// Authorise the payment.
     Authorize,
-    /// Take the stock.
+    /// Commit the reserved stock.
     Commit,
-    /// Take the money.
+    /// Capture the payment.
     Capture,
     /// Release reserved stock permanently: it cannot be reserved again.
     Release,
     /// Void an authorised payment.
     Void,
-    /// Give back stock that was taken.
+    /// Return sold goods to stock.
     Restock,
-    /// Give back money that was taken.
+    /// Refund captured money.
     Refund,
 }
 
 /// The outcome of a step. An unreachable service is not an outcome: the step is retried.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Outcome {
-    /// As it should.
+    /// The step succeeded.
     Done,
     /// There was not enough stock.
     OutOfStock,
@@ -64,29 +64,29 @@ pub enum Outcome {
     Abandoned,
 }
 
-/// Facts about an order or adjustment, to skip steps that have nothing to do.
+/// Facts about an order or adjustment. They decide which steps can be skipped.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Facts {
-    /// There are goods whose stock is tracked.
+    /// The order has goods whose stock is tracked.
     pub goods: bool,
-    /// Stock may be held for it.
+    /// Stock may be reserved for the order.
     pub held: bool,
-    /// Money is held for it.
+    /// The payment is authorised.
     pub authorized: bool,
-    /// There is money to give back.
+    /// There is money to refund.
     pub money: bool,
 }
 
-/// Where a transition leads.
+/// The target of a transition.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Next {
     Step(Step),
-    /// A final state, and what the timeline says of it.
+    /// A final state, and the timeline entry for it.
     Reach(State, Kind),
 }
 
-/// A row of the table: state, step, outcome, timeline entry, next. The reason of a rejection is in the final entry, so
-/// these outcomes have no entry of their own.
+/// A row of the table: state, step, outcome, timeline entry, next. The final entry has the reason of a rejection, so
+/// outcomes that lead to one have no entry of their own.
 struct Row(State, Step, Outcome, Option<Kind>, Next);
 
 use Next::{Reach, Step as Go};
@@ -107,10 +107,9 @@ const BEGINNINGS: &[Beginning] = &[
 ];
 
 /// Money is never captured before the stock is committed, and no authorisation stays open.
-///
-/// An order that ends in [`State::Rejected`] goes through [`Step::Release`] wherever stock may be held: a late
+/// | An order that ends in [`State::Rejected`] goes through [`Step::Release`] if stock may be reserved for it. A late
 /// duplicate of a request then finds a reservation that cannot be made or committed any more. An operator can abandon
-/// an order as long as its capture was not requested: then only an authorisation has to be voided.
+/// an order until its capture is requested: before that, only an authorisation has to be voided.
 #[rustfmt::skip]
 const TABLE: &[Row] = &[
     Row(Pending,         Reserve,   Done,       Some(Kind::StockReserved),     Go(Authorize)),
@@ -137,7 +136,7 @@ const TABLE: &[Row] = &[
     Row(Refunding,       Refund,    Done,       Some(Kind::PaymentRefunded),   Reach(Completed, Kind::RefundCompleted)),
 ];
 
-/// A state, step and outcome that the table does not have.
+/// The table has no row for this state, step and outcome.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("{outcome:?} at {step:?} in {state:?} is no transition")]
 pub struct Illegal {
@@ -147,7 +146,7 @@ pub struct Illegal {
 }
 
 impl Illegal {
-    /// An answer where nothing was asked.
+    /// An answer although no step was running.
     pub(super) fn idle(state: State, outcome: Outcome) -> Self {
         Self { state, step: None, outcome }
     }
@@ -159,28 +158,28 @@ impl Illegal {
     }
 }
 
-/// Where a transition has led.
+/// The result of a transition.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Position {
-    /// The state now.
+    /// The new state.
     pub state: State,
     /// The next step; `None` in a final state.
     pub step: Option<Step>,
-    /// What to write into the timeline, in order.
+    /// The kinds of timeline entries to write, in order.
     pub kinds: Vec<Kind>,
 }
 
-/// Begins a saga in `state`: placing, cancelling, or an adjustment. `from` is the state before, if there was one.
+/// Begins a saga in `state`: placing, cancelling, or an adjustment. `from` is the previous state, if there was one.
 ///
 /// # Errors
-/// If no saga begins so.
+/// If the table has no such beginning.
 pub fn begin(from: Option<State>, state: State, facts: Facts) -> Result<Position, Illegal> {
     let beginning = BEGINNINGS.iter().find(|beginning| (beginning.0, beginning.1) == (from, state));
     let &Beginning(_, _, kind, step) = beginning.ok_or(Illegal::idle(state, Done))?;
     settle(state, Go(step), facts, vec![kind])
 }
 
-/// Where a saga goes after `step` ended with `outcome`. `facts` are those after the step.
+/// The position of a saga after `step` ended with `outcome`. `facts` are those after the step.
 ///
 /// # Errors
 /// If the table has no such row.
@@ -214,9 +213,9 @@ fn settle(state: State, mut next: Next, facts: Facts, mut kinds: Vec<Kind>) -> R
 }
 
 impl Step {
-    /// Whether an operator may do the step manually, outside of souk. Stock steps cannot be done manually, because
-    /// inventory's ledger must match the orders. Authorising cannot, because an authorisation without a reference
-    /// could not be captured. Each manual step is its saga's last.
+    /// True if an operator may do the step manually, outside of souk. Stock steps cannot be done manually, because
+    /// inventory's ledger must match the orders. Neither can an authorisation, because a payment without the provider's
+    /// reference cannot be captured. Each manual step is the last one of its saga.
     #[must_use]
     pub fn can_be_done_manually(self) -> bool {
         matches!(self, Capture | Void | Refund)
@@ -234,7 +233,7 @@ impl Step {
 }
 
 impl State {
-    /// Whether a saga runs in this state.
+    /// True if a saga runs in this state.
     #[must_use]
     pub fn is_running(self) -> bool {
         matches!(self, Pending | Cancelling | Returning | CancellingItems | Refunding)

@@ -5,24 +5,24 @@ use souk_common::ids::{OrderId, ShipmentId};
 
 use super::{Entry, Kind, Move, Order, Pieces, Refusal};
 
-/// Goods that left together.
+/// Goods of an order that were sent together.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Shipment {
-    /// Its id.
+    /// The shipment's id.
     pub id: ShipmentId,
-    /// The order.
+    /// The order of the goods.
     pub order: OrderId,
-    /// The pieces, by line; each line once.
+    /// The pieces, by line. Each line occurs once.
     pub lines: Vec<Pieces>,
-    /// How.
+    /// The carrier and the tracking number.
     pub tracking: Tracking,
-    /// When it left.
+    /// When the goods were sent.
     pub ship_time: DateTime<Utc>,
-    /// When it was recorded.
+    /// When the shipment was recorded.
     pub create_time: DateTime<Utc>,
 }
 
-/// The carrier and the tracking of a shipment. Each is empty if it is unknown.
+/// The carrier and the tracking of a shipment. Unknown fields are empty.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[allow(missing_docs, reason = "the contract says what each means")]
 pub struct Tracking {
@@ -35,7 +35,7 @@ impl Shipment {
     /// Records a shipment, and adds its pieces to the order.
     ///
     /// # Errors
-    /// Why not, where it cannot be; the order is then unchanged.
+    /// The reason if it is not possible. The order is then unchanged.
     pub fn begin(
         order: &mut Order,
         items: &[Pieces],
@@ -61,7 +61,7 @@ impl Shipment {
         Ok((shipment, entries))
     }
 
-    /// Its resource name.
+    /// The resource name of the shipment.
     #[must_use]
     pub fn name(&self) -> String {
         format!("{}/{}", self.order.name(), self.id.name())

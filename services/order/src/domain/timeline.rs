@@ -2,7 +2,7 @@
 
 use super::Wish;
 
-/// Who did what souk did by itself.
+/// The actor of changes that souk made by itself.
 pub const SERVICE_ACTOR: &str = "services/order";
 
 /// Kinds of timeline entries; see the contract's `TimelineEntry.Kind`.
@@ -38,13 +38,13 @@ pub enum Kind {
 /// Something that happened to an order.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Entry {
-    /// What happened.
+    /// The kind of the entry.
     pub kind: Kind,
     /// Who did it: a user's resource name or [`SERVICE_ACTOR`].
     pub actor: String,
-    /// More about it, for people.
+    /// Details, for people.
     pub detail: String,
-    /// Whether it is for staff alone.
+    /// True if only staff may see the entry.
     pub internal: bool,
 }
 

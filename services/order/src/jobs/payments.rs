@@ -1,4 +1,4 @@
-//! Finds payment authorisations at Stripe without an order, and voids them.
+//! Finds payment authorisations at Stripe that belong to no order, and voids them.
 
 use std::{sync::Arc, time::Duration};
 
@@ -21,7 +21,7 @@ const REMEMBERED: TimeDelta = TimeDelta::days(31);
 /// Starts the jobs of payments at Stripe.
 pub fn start(jobs: &Jobs, settings: &StripeSettings, store: &Store, stripe: &Arc<Stripe>) {
     let (stripe, books, after) = (stripe.clone(), store.clone(), settings.reconcile_after);
-    // Leased: replicas would only ask Stripe the same.
+    // Leased, because all replicas would send the same queries to Stripe.
     jobs.leased("payment-reconciliation", settings.reconcile_interval, LIMIT, move || {
         let (stripe, store) = (stripe.clone(), books.clone());
         async move { let_go(&stripe, &store, after).await }
@@ -53,7 +53,7 @@ async fn let_go(stripe: &Stripe, store: &Store, after: Duration) -> Result<u64, 
     Ok(let_go)
 }
 
-/// Whether an order uses this authorisation.
+/// True if an order uses this authorisation.
 async fn is_wanted(store: &Store, held: &Held) -> Result<bool, Error> {
     let Some(order) = order_of(&held.payment) else { return Ok(false) };
     let order = store.order(order, None).await?;

@@ -27,7 +27,7 @@ use crate::store::{
     postgres, sqlite,
 };
 
-/// Whether the answer reaches the caller.
+/// True if the response reaches the caller.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Line {
     Up,
@@ -42,7 +42,7 @@ impl Booked {
         Self {
             key: key.to_owned(),
             reference: format!("sim_{key}"),
-            // An unknown token may be a real one: it is not written down.
+            // An unknown token may be a real one, so it is not stored.
             behaviour: behaviour.unwrap_or("unknown").to_owned(),
             state: BookedState::New,
             currency: amount.currency.code().to_owned(),
@@ -55,14 +55,14 @@ impl Booked {
         }
     }
 
-    /// A payment that is voided before it was authorised.
+    /// A payment that was voided before it was authorised.
     fn unheld(key: &str, now: DateTime<Utc>) -> Self {
         Self {
             key: key.to_owned(),
             reference: format!("sim_{key}"),
             behaviour: "unknown".to_owned(),
             state: BookedState::New,
-            // ISO 4217's code for no currency.
+            // ISO 4217's code for no currency, because the currency is unknown.
             currency: "XXX".to_owned(),
             amount: 0,
             refunded: 0,
@@ -134,9 +134,9 @@ impl Booked {
 /// How the simulated provider behaves.
 #[derive(Clone, Copy, Debug)]
 pub struct Settings {
-    /// How long `tok_slow` takes.
+    /// The delay of `tok_slow`.
     pub slow_delay: Duration,
-    /// How long an authorisation can be captured.
+    /// The time in which an authorisation can be captured.
     pub authorization_lifetime: Duration,
 }
 
@@ -148,7 +148,7 @@ pub struct Simulated {
     books: Coalescer<Ask, Answer, BookError>,
 }
 
-/// What the provider answers: the payment as it is then, and whether the answer arrives.
+/// The provider's result: the payment after the request, and whether the response arrives.
 pub(crate) type Answer = Result<(Booked, Line), Declined>;
 
 /// A request about a payment. Waiting requests share a commit.
@@ -175,7 +175,7 @@ impl From<Declined> for PaymentError {
     }
 }
 
-/// Why nothing was written into the books.
+/// Why a request was not recorded.
 #[derive(Clone, Debug, thiserror::Error)]
 enum BookError {
     #[error("the same payment was changed at the same moment")]
@@ -212,7 +212,7 @@ impl BatchError for BookError {
 }
 
 impl Simulated {
-    /// With its books in this database. Must be called within a tokio runtime.
+    /// Creates the provider, which stores its records in this database. Must be called within a tokio runtime.
     #[must_use]
     pub fn new(db: Db, settings: Settings) -> Self {
         let books = db.clone();
@@ -251,7 +251,7 @@ impl Simulated {
             let Some(mut booked) = q::simulated_payments(conn, &keys).await?.pop() else {
                 return Ok(Err(Declined("there is no such payment")));
             };
-            // The payment is locked, so nobody writes the same refund meanwhile.
+            // The payment is locked, so no other transaction inserts the same refund meanwhile.
             if q::simulated_refund(conn, refund).await?.is_some() {
                 return Ok(Ok(()));
             }
@@ -268,7 +268,7 @@ impl Simulated {
     }
 }
 
-/// Answers all requests in order, and writes their results in one transaction.
+/// Decides all requests in order, and writes their results in one transaction.
 async fn book(db: &Db, asks: &[Ask]) -> Result<Vec<Answer>, BookError> {
     let keys: Vec<String> = asks.iter().map(|ask| ask.key.clone()).collect();
     db::write!(db, |conn, q| -> Result<_, BookError> {
@@ -287,11 +287,11 @@ async fn book(db: &Db, asks: &[Ask]) -> Result<Vec<Answer>, BookError> {
     })
 }
 
-/// Answers what is asked of one payment, and notes it among those that are known.
+/// Decides one request on a payment, and records its result in `known`.
 pub(crate) fn answer(known: &mut HashMap<String, Booked>, ask: &Ask, now: DateTime<Utc>) -> Answer {
     let booked = match &ask.what {
         What::Authorize { new } => known.entry(ask.key.clone()).or_insert_with(|| new.clone()),
-        // Recorded, so that a late authorisation has no effect.
+        // The void of an unknown payment is recorded, so that a late authorisation has no effect.
         What::Void => known.entry(ask.key.clone()).or_insert_with(|| Booked::unheld(&ask.key, now)),
         What::Capture => known.get_mut(&ask.key).ok_or(Declined("there is no such payment"))?,
     };

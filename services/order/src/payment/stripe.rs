@@ -1,10 +1,10 @@
 //! Payments by Stripe: PaymentIntents with manual capture, over its HTTP API.
 //!
-//! No money is ever held that souk does not know of. An intent is made first, which holds nothing yet; then it is written
-//! down as the one that stands for the order; and only what is written down is confirmed. So when any answer is lost, the
-//! intent is known, and is asked how far it has come: an intent can be confirmed, captured and cancelled only once, which
-//! needs no idempotency keys. A payment that is given up or declined has its intent cancelled, for good: a confirmation
-//! that is still on its way then holds nothing.
+//! souk knows of every amount that is held. It first creates an intent, which holds no money yet. Then it records the
+//! intent as the order's payment. Only a recorded intent is confirmed. If a response is lost, the intent is known, and
+//! souk reads its status. An intent can be confirmed, captured and cancelled only once, so these calls need no
+//! idempotency keys. If a payment is voided or declined, souk cancels its intent permanently: a confirmation that
+//! arrives later then holds no money.
 
 mod amount;
 mod api;
@@ -22,28 +22,28 @@ use crate::{
     store::{now, payments::Entry, postgres, sqlite},
 };
 
-/// Names the order in an intent's metadata, and the refund in a refund's.
+/// The metadata key of the payment's key, on intents. `REFUND` is that of the refund's key, on refunds.
 const ORDER: &str = "souk_order";
 const REFUND: &str = "souk_refund";
-/// Names the installation in an intent's metadata.
+/// The metadata key of the installation, on intents.
 const INSTALLATION: &str = "souk_installation";
-/// Card authorisations live for seven days, or less: older ones need not be looked for.
+/// Card authorisations last seven days or less, so the search for them skips older intents.
 const LONGEST_HOLD: chrono::TimeDelta = chrono::TimeDelta::days(8);
 
 const GIVEN_UP: &str = "the payment was voided";
 
-/// Money that is held at Stripe.
+/// An authorisation at Stripe.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Held {
     /// Stripe's id of the intent.
     pub intent: String,
-    /// The key of the payment that it was made for.
+    /// The key of the payment that the intent was created for.
     pub payment: String,
-    /// Whether it is the one that stands for the payment.
+    /// True if the intent is the one that is recorded for the payment.
     pub current: bool,
 }
 
-/// Stripe.
+/// The payment provider Stripe.
 pub struct Stripe {
     api: Api,
     db: Db,
@@ -51,10 +51,9 @@ pub struct Stripe {
 }
 
 impl Stripe {
-    /// With its books in this database.
-    ///
-    /// # Errors
-    /// Where TLS cannot be set up.
+    /// Creates the provider, which stores its records in this database.
+    /// | # Errors
+    /// If TLS cannot be set up.
     pub fn new(db: Db, settings: StripeSettings) -> Result<Self, reqwest::Error> {
         Ok(Self { api: Api::new(&settings)?, db, settings })
     }
@@ -63,7 +62,7 @@ impl Stripe {
         db::read!(self.db, |conn, q| -> Result<_, DbError> { q::stripe_payment(conn, key).await })
     }
 
-    /// Lets an entry stand for a payment, unless there is one; answers with the one that does then.
+    /// Records an entry for a payment, unless there is one already. Returns the entry that is recorded then.
     async fn write(&self, key: &str, new: &Entry) -> Result<Entry, DbError> {
         let now = now();
         db::write!(self.db, |conn, q| -> Result<_, DbError> { q::insert_stripe_payment(conn, key, new, now).await })
@@ -79,7 +78,7 @@ impl Stripe {
             Entry::Closed(message) => Err(PaymentError::Declined { message }),
             Entry::Intent(id) => {
                 let intent = match self.api.act(&id, "confirm").await {
-                    // Whatever it says: how far the intent has come decides.
+                    // The reason does not matter: the intent's status decides.
                     Err(ApiError::Refused(_)) => self.api.intent(&id).await,
                     answered => answered,
                 };
@@ -88,7 +87,7 @@ impl Stripe {
         }
     }
 
-    /// Makes an intent that holds nothing yet, and lets it stand for the payment.
+    /// Creates an intent, which holds no money yet, and records it for the payment.
     async fn open(&self, key: &str, amount: Money, token: &str) -> Result<Entry, PaymentError> {
         let new = match amount::smallest_units(amount) {
             _ if amount.minor == 0 => Entry::Free,
@@ -103,11 +102,11 @@ impl Stripe {
                 }
             }
         };
-        // If another runner was faster, theirs counts, and ours is never confirmed.
+        // If another runner was faster, its entry is recorded, and this intent is never confirmed.
         self.write(key, &new).await.map_err(unanswered)
     }
 
-    /// What came of confirming an intent. One that is not confirmed never will be.
+    /// The result of the confirmation of an intent. An intent that is not confirmed is cancelled permanently.
     async fn confirmed(&self, intent: Intent) -> Result<String, PaymentError> {
         match intent.status.as_str() {
             "requires_capture" | "succeeded" => Ok(intent.id),
@@ -123,10 +122,10 @@ impl Stripe {
         }
     }
 
-    /// Cancels an intent, and returns its status then.
+    /// Cancels an intent, and returns its status afterwards.
     async fn cancel(&self, id: &str) -> Result<String, PaymentError> {
         let intent = match self.api.act(id, "cancel").await {
-            // Cancelled already, or captured.
+            // The intent was cancelled before, or is captured.
             Err(ApiError::Refused(_)) => self.api.intent(id).await,
             answered => answered,
         };
@@ -140,7 +139,7 @@ impl Stripe {
             Some(Entry::Closed(_)) | None => return Err(declined("no payment is authorised")),
         };
         let intent = match self.api.act(&id, "capture").await {
-            // Captured already, or expired.
+            // The intent was captured before, or has expired.
             Err(ApiError::Refused(_)) => self.api.intent(&id).await,
             answered => answered,
         };
@@ -166,18 +165,18 @@ impl Stripe {
             return Err(declined("there is no such payment"));
         };
         let units = amount::smallest_units(amount).ok_or_else(|| declined("Stripe cannot give back this amount"))?;
-        // Stripe forgets idempotency keys after a day, but never the refunds themselves.
+        // Stripe deletes idempotency keys after a day, but keeps the refunds. So look for the refund itself.
         let made = self.api.refunds(&id).await.map_err(unanswered)?;
         let ours = made.into_iter().filter(|made| made.metadata.get(REFUND).is_some_and(|of| of == refund));
         let (hold, failed): (Vec<Refund>, Vec<Refund>) = ours.partition(Refund::holds);
         if !hold.is_empty() {
             return Ok(());
         }
-        // Nothing was taken: of a hold that was let go, Stripe would say that it was given back.
+        // A payment that was not captured cannot be refunded. For a voided authorisation, Stripe would report a refund.
         if self.api.intent(&id).await.map_err(unanswered)?.status != "succeeded" {
             return Err(declined("the payment was never captured"));
         }
-        // One that has failed is recreated.
+        // A refund that failed is created again, with another key.
         let unique = idempotency(refund, &format!("refund-{}", failed.len()));
         match self.api.refund(&id, units, &[(REFUND, refund)], &unique).await {
             Ok(made) if made.holds() => Ok(()),
@@ -191,10 +190,9 @@ impl Stripe {
         }
     }
 
-    /// The money that this installation has held since before `before`.
-    ///
-    /// # Errors
-    /// Where Stripe or the database gives no answer.
+    /// The authorisations of this installation that were made before `before`.
+    /// | # Errors
+    /// If Stripe or the database does not answer.
     pub async fn held(&self, before: DateTime<Utc>) -> Result<Vec<Held>, PaymentError> {
         let oldest = (before - LONGEST_HOLD).timestamp();
         let mut held = Vec::new();
@@ -209,10 +207,9 @@ impl Stripe {
         Ok(held)
     }
 
-    /// Gives up money that is held. Says whether it was still held.
-    ///
-    /// # Errors
-    /// Where Stripe gives no answer.
+    /// Voids an authorisation. Returns true if it was still held.
+    /// | # Errors
+    /// If Stripe does not answer.
     pub async fn let_go(&self, held: &Held) -> Result<bool, PaymentError> {
         Ok(self.cancel(&held.intent).await? == "canceled")
     }
@@ -233,7 +230,7 @@ impl Stripe {
     }
 }
 
-/// Why an intent is not confirmed, for the customer.
+/// The reason why an intent is not confirmed, for the customer.
 fn why(intent: &Intent) -> String {
     match (&intent.last_payment_error, intent.status.as_str()) {
         (Some(Refusal { message: Some(message), .. }), _) => message.clone(),
@@ -245,7 +242,8 @@ fn why(intent: &Intent) -> String {
     }
 }
 
-/// Why Stripe refuses, for the customer. Only what it says of a card is meant for them; the rest is for operators.
+/// The reason of a refusal, for the customer. Only messages about the card are meant for customers; others are logged
+/// for operators.
 fn said(key: &str, refusal: &Refusal) -> String {
     match &refusal.message {
         Some(message) if refusal.is_of_the_card() => message.clone(),
@@ -256,8 +254,8 @@ fn said(key: &str, refusal: &Refusal) -> String {
     }
 }
 
-/// A key by which Stripe makes something once. It keeps failures of its own, too, for a day or more: so the key changes
-/// every hour. That what it makes is used once does not depend on it.
+/// An idempotency key for Stripe. Stripe also stores failures under a key, for a day or more, so the key changes every
+/// hour. Correctness does not depend on the key.
 fn idempotency(key: &str, purpose: &str) -> String {
     format!("souk-{key}-{purpose}-{}", Utc::now().timestamp() / 3600)
 }

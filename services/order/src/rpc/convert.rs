@@ -1,6 +1,6 @@
-//! Conversions between the contract's messages and the domain's types. What the contract demands of requests was checked
-//! before. The message of an order is in [`events`](crate::events), those of its adjustments in
-//! [`saga::answer`](crate::saga::answer), as both are stored, too.
+//! Conversions between the contract's messages and the domain's types. Requests were checked against the contract
+//! before. The order message is in [`events`](crate::events), and the messages of adjustments are in
+//! [`saga::answer`](crate::saga::answer), because both are stored, too.
 
 use chrono::{DateTime, SubsecRound, Utc};
 use prost::Message;
@@ -43,7 +43,7 @@ pub(super) fn bad_id(field: &str, error: &IdError) -> Problem {
     Problem::invalid(field, error.to_string())
 }
 
-/// A request's key, scoped to the caller and the method, with the digest of all that it asks.
+/// A request's idempotency key, scoped to the caller and the method, with a digest of the request.
 pub(super) fn key(caller: &Caller, method: &'static str, request_id: &str, request: &impl Message) -> Key {
     Key {
         caller: caller.actor(),
@@ -53,10 +53,10 @@ pub(super) fn key(caller: &Caller, method: &'static str, request_id: &str, reque
     }
 }
 
-/// A time that has passed.
+/// Reads a time that must be in the past.
 pub(super) fn past(field: &str, time: Option<Timestamp>) -> Result<Option<DateTime<Utc>>, Problem> {
     let Some(time) = time else { return Ok(None) };
-    // As far as the contract's Timestamp reaches: the years 1 to 9999.
+    // The range of the contract's Timestamp: the years 1 to 9999.
     const RANGE: std::ops::RangeInclusive<i64> = -62_135_596_800..=253_402_300_799;
     let read = u32::try_from(time.nanos)
         .ok()
@@ -70,7 +70,7 @@ pub(super) fn past(field: &str, time: Option<Timestamp>) -> Result<Option<DateTi
     Ok(Some(read))
 }
 
-/// Pieces of lines, from any message type.
+/// Reads pieces of lines from any message type.
 pub(super) fn pieces<T>(items: &[T], read: impl Fn(&T) -> (i32, i64)) -> Vec<Pieces> {
     items.iter().map(read).map(|(number, quantity)| Pieces { number, quantity }).collect()
 }
@@ -83,7 +83,7 @@ pub(super) fn bad_token(error: PageError) -> Problem {
     Problem::new(Reason::PageTokenInvalid, format!("page_token {error}")).field("page_token", error.to_string())
 }
 
-/// What a filter asks for, each of its terms read by `condition`.
+/// The conditions of a filter. `condition` reads each term.
 pub(super) fn conditions<T>(
     text: &str,
     fields: &[Field],
@@ -93,7 +93,7 @@ pub(super) fn conditions<T>(
     terms.into_iter().map(condition).collect()
 }
 
-/// What the caller expects to pay, if they say.
+/// The total that the caller expects to pay, if the request has one.
 pub(super) fn expected_total(total: Option<&MoneyMessage>) -> Result<Option<Money>, Problem> {
     let wrong = |what: String| Problem::invalid("expected_total", what);
     let total = total.map(Money::try_from).transpose().map_err(|error| wrong(error.to_string()))?;

@@ -29,7 +29,7 @@ use crate::{
     store::{Cancel, Condition, IdempotencyRecord, Key, OrderKey, OrderScope, Query, now},
 };
 
-/// How long prices take at most, where all is well.
+/// The longest time that reading prices normally takes.
 const PROMPT: Duration = Duration::from_millis(200);
 
 const STATES: &[&str] = &["STATE_PENDING", "STATE_CONFIRMED", "STATE_REJECTED", "STATE_CANCELLING", "STATE_CANCELLED"];
@@ -55,7 +55,7 @@ impl Parts {
         let priced = match timeout(PROMPT, &mut pricing).await {
             Ok(priced) => priced,
             Err(_) => {
-                // It takes long: a repeated request should not wait for it.
+                // Prices take unusually long. A repeated request should not wait for them.
                 if !validate_only && let Some(record) = self.store.find_record(&key).await? {
                     return Answered::again(record);
                 }
@@ -114,7 +114,7 @@ impl Parts {
         Ok(Order::place(placement, now()).map_err(Error::from)?)
     }
 
-    /// The order as it would be if it were placed now with an approved payment. Nothing is written.
+    /// The order as it would be if it were placed now and the payment were approved. Nothing is written.
     async fn would_be(&self, order: Order) -> Result<OrderMessage, Problem> {
         if let Some(id) = &order.external_id
             && self.store.external_id_is_taken(id).await?
@@ -179,7 +179,7 @@ impl Parts {
         Ok(Answered { message: self.order(caller, id).await?, replayed })
     }
 
-    /// An order, if it is the caller's.
+    /// An order, if the caller may see it.
     pub(super) async fn order(&self, caller: &Caller, id: OrderId) -> Result<OrderMessage, Problem> {
         let order = self.store.order(id, caller.grant.owner()).await?.ok_or_else(|| missing(caller, id))?;
         Ok(events::order(&order))
@@ -213,7 +213,7 @@ fn unpriced(unpriced: Unpriced) -> Problem {
     }
 }
 
-/// The error with the new total, as text and in the fields of `google.type.Money`.
+/// The error with the new total, as text and as the fields of `google.type.Money`.
 fn total_changed(expected: Money, total: Money) -> Problem {
     let told = MoneyMessage::from(total);
     Problem::new(Reason::TotalChanged, format!("the order's total is {total}, not {expected}: ask the buyer again"))
@@ -223,7 +223,7 @@ fn total_changed(expected: Money, total: Money) -> Problem {
         .metadata("nanos", told.nanos)
 }
 
-/// Whose order it is to be.
+/// The customer of the new order.
 fn customer(caller: &Caller, request: &PlaceOrderRequest) -> Result<UserId, Problem> {
     if request.customer.is_empty() {
         return caller.user().map_err(|_| Problem::invalid("customer", "must be set if the caller is not a user"));
@@ -238,7 +238,7 @@ fn customer(caller: &Caller, request: &PlaceOrderRequest) -> Result<UserId, Prob
     Ok(customer)
 }
 
-/// Refuses what only staff may say.
+/// Refuses fields that only staff may set.
 fn staff_only(caller: &Caller, request: &PlaceOrderRequest) -> Result<(), Problem> {
     if caller.grant.owner().is_none() {
         return Ok(());
@@ -261,7 +261,7 @@ fn staff_only(caller: &Caller, request: &PlaceOrderRequest) -> Result<(), Proble
     Err(fields.into_iter().fold(problem, |problem, field| problem.field(field, "is for staff alone: leave it out")))
 }
 
-/// Each product once.
+/// The requested products, each once.
 fn products(wanted: &[Wanted]) -> BTreeSet<ProductId> {
     wanted.iter().map(|item| item.product).collect()
 }

@@ -1,4 +1,4 @@
-//! Webhooks of payment providers: a hint to look, never a fact to act on.
+//! Webhooks of payment providers. A webhook is a hint to ask the provider; its content is never trusted as a fact.
 
 use souk_common::error::{Problem, Reason, chain};
 use souk_proto::order::v1::{ReceiveWebhookRequest, ReceiveWebhookResponse, payment_service_server::PaymentService};
@@ -45,12 +45,12 @@ impl Parts {
             return Ok(());
         }
         self.heed(&notice).await?;
-        // Recorded last: the provider sends a webhook again that failed.
+        // Recorded last, because the provider repeats a webhook that failed.
         Ok(self.store.notice(&notice.id).await?)
     }
 
-    /// Has souk ask sooner for what it would have asked anyway: an order under way continues now, and what could not
-    /// be placed gives up its money once more, which changes nothing if that was done.
+    /// Brings forward what souk would do later anyway. The next try of a running order is due now. If an order could
+    /// not be placed, its payment is voided once more, which has no effect if it was voided before.
     async fn heed(&self, notice: &Notice) -> Result<(), Problem> {
         let Notice { id, kind, payment } = notice;
         let Some(key) = payment else {
@@ -65,7 +65,7 @@ impl Parts {
             Some(order) if order.state.is_running() => self.store.wake(order.id).await?,
             Some(order) if order.state == State::Rejected => match self.sagas.payments().void(key).await {
                 Ok(()) => {}
-                // Not by souk. Sending it again would not help.
+                // The refusal is permanent, so it would not help if the provider repeated the webhook.
                 Err(error @ PaymentError::Declined { .. }) => {
                     tracing::error!(order = %order.id, error = chain(&error), "rejected order was charged");
                 }

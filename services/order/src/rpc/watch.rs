@@ -16,7 +16,7 @@ use tonic::{Request, Response, Status};
 
 use super::{Rpc, orders::listed_customer};
 
-/// What `WatchOrders` answers with.
+/// The response stream of `WatchOrders`.
 pub(crate) type Changes = Pin<Box<dyn Stream<Item = Result<WatchOrdersResponse, Status>> + Send>>;
 
 pub(super) async fn orders(log: &Log, caller: &Caller, request: &WatchOrdersRequest) -> Result<Changes, Problem> {

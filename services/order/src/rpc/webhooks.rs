@@ -1,4 +1,5 @@
-//! Webhooks: endpoints, and the log of what was sent to them. For administrators alone, as the contract says.
+//! Webhooks: endpoints, and the log of deliveries to them. Only administrators may call these methods, as the contract
+//! specifies.
 
 use chrono::{DateTime, SecondsFormat, TimeDelta, Utc};
 use prost_types::FieldMask;
@@ -45,7 +46,7 @@ const FIELDS: &[Field] = &[
     Field::new("subject", Kind::Text),
 ];
 
-/// The generated trait.
+/// Implements the generated trait.
 pub(crate) struct WebhookRpc {
     store: Store,
     policy: Policy,
@@ -53,13 +54,13 @@ pub(crate) struct WebhookRpc {
 }
 
 impl WebhookRpc {
-    /// Answers from this store.
+    /// Creates the RPCs on this store.
     pub(crate) fn new(store: Store, settings: &Settings) -> Self {
         let secret_grace = TimeDelta::from_std(settings.secret_grace).unwrap_or(TimeDelta::days(1));
         Self { store, policy: Policy::new(settings), secret_grace }
     }
 
-    /// Reads the fields that an administrator sets. `wanted` says which.
+    /// Reads the fields that an administrator sets. `wanted` decides which fields are read.
     fn read(&self, given: WebhookEndpoint, wanted: impl Fn(&str, bool) -> bool) -> Result<Change, Problem> {
         let mut change = Change::default();
         if wanted("url", !given.url.is_empty()) {
@@ -211,7 +212,7 @@ fn endpoint_id(field: &str, name: &str) -> Result<WebhookEndpointId, Problem> {
 }
 
 fn delivery_id(name: &str) -> Result<(WebhookEndpointId, WebhookDeliveryId), Problem> {
-    // The contract has seen to its form.
+    // The contract has already checked the form of the name.
     let at = name.find("/deliveries/").ok_or_else(|| Problem::invalid("name", "must be that of a delivery"))?;
     let id = WebhookDeliveryId::parse_name(&name[at + 1..]).map_err(|error| convert::bad_id("name", &error))?;
     Ok((endpoint_id("name", &name[..at])?, id))
@@ -284,7 +285,7 @@ fn test_delivery(endpoint: WebhookEndpointId, now: DateTime<Utc>) -> Delivery {
         body: json!({"type": kind, "timestamp": timestamp, "data": {"webhookEndpoint": subject}}).to_string(),
         kind,
         subject,
-        // It has no position in the event log, and waits for no other.
+        // A test event has no position in the event log, and waits for no other event.
         position: 0,
         state: State::Pending,
         attempt_count: 0,

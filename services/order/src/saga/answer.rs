@@ -1,4 +1,5 @@
-//! What the request that began a saga is answered with: stored at the saga's end, and sent again to repeated requests.
+//! The responses to requests that began a saga. Each is stored when the saga ends, and returned again to repeated
+//! requests.
 
 use prost::Message;
 use souk_common::money::Money;
@@ -20,8 +21,8 @@ pub(crate) fn response(saga: &Saga) -> Option<Vec<u8>> {
     }
 }
 
-/// An adjustment, encoded: what is stored as the answer to its request. That of a cancellation only says that it is
-/// done: the answer is the order.
+/// An encoded adjustment, which is stored as the response to its request. For a cancellation of pieces it only marks
+/// the request as completed: the response to the client is the order.
 pub(crate) fn encoded_adjustment(adjustment: &Adjustment) -> Vec<u8> {
     match adjustment.cause {
         Cause::Return => back(adjustment).encode_to_vec(),

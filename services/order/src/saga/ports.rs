@@ -1,7 +1,7 @@
 //! The ports of saga runners: a journal, stock, and the clock. Payment providers have their own trait.
 //!
-//! Production has the order service's database, the inventory service and the machine's clock; the simulation by seeds
-//! (`crate::sim`) has all of them in memory, with everything going wrong that can.
+//! In production, these are the order service's database, the inventory service and the machine's clock. The simulation
+//! by seeds (`crate::sim`) implements all of them in memory and injects faults.
 
 use std::{future::Future, time::Duration};
 
@@ -64,7 +64,7 @@ pub trait Stock: Send + Sync + 'static {
     ) -> impl Future<Output = Result<Answer, Unanswered>> + Send;
 }
 
-/// The time, and chance.
+/// The clock, and a source of randomness.
 pub trait Clock: Send + Sync + 'static {
     /// The current time, in the precision of the journal.
     fn now(&self) -> DateTime<Utc>;

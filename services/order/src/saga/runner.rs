@@ -1,4 +1,4 @@
-//! The saga runner: does the next step, and stores its result before the following step begins.
+//! The saga runner: executes the next step, and stores its result before the following step begins.
 //!
 //! A runner holds the saga's lease: a secret number that is valid until a time. Each stored step extends it. When it
 //! has expired, another runner may take over, and writes of the former runner are refused.
@@ -23,7 +23,8 @@ use crate::{
     store::{Lease, Release, Renewal, Store},
 };
 
-/// The longest pause between two tries of a failed saga step: the saga continues soon after what it waits for is back.
+/// The longest pause between two tries of a failed saga step. It is short, so that a saga continues soon after an
+/// unreachable service is back.
 const MAX_BACKOFF: Duration = Duration::from_secs(5);
 
 /// Runs sagas, each in a task of its own that no caller can cancel.
@@ -42,11 +43,11 @@ struct Inner<J, S> {
 /// How a run ended.
 #[derive(Clone, Debug)]
 pub enum End {
-    /// It reached its final state, which is stored.
+    /// The saga reached its final state, which is stored.
     Final(Saga),
-    /// It will be retried later: something was unreachable.
+    /// The saga will be retried later, because a service was unreachable.
     Later,
-    /// Another runner has taken over.
+    /// Another runner has taken over the saga.
     LeaseLost,
 }
 
@@ -74,7 +75,7 @@ impl<J, S> Clone for Sagas<J, S> {
 }
 
 impl Sagas {
-    /// A runner of sagas.
+    /// Creates a runner of sagas.
     #[must_use]
     pub fn new(store: Store, inventory: Inventory, payments: Provider, settings: SagaSettings) -> Self {
         Self::with(Ports { journal: store, stock: inventory, payments, clock: Box::new(System) }, settings)
@@ -82,7 +83,7 @@ impl Sagas {
 }
 
 impl<J: Journal, S: Stock> Sagas<J, S> {
-    /// A runner with these ports.
+    /// Creates a runner that uses these ports.
     pub fn with(Ports { journal, stock, payments, clock }: Ports<J, S>, settings: SagaSettings) -> Self {
         Self(Arc::new(Inner {
             journal,
@@ -101,7 +102,7 @@ impl<J: Journal, S: Stock> Sagas<J, S> {
         &self.0.payments
     }
 
-    /// A new lease, from now on.
+    /// A new lease that begins now.
     #[must_use]
     pub fn lease(&self) -> Lease {
         self.extended(self.0.clock.lease_number())
@@ -153,7 +154,7 @@ impl<J: Journal, S: Stock> Sagas<J, S> {
     }
 
     async fn advance(&self, mut saga: Saga, mut lease: Lease, mut unclear: bool) -> End {
-        // The stored saga, and what has happened since.
+        // The saga as it is stored, and the timeline entries since then.
         let (mut stored, mut entries, mut is_stored) = (saga.clone(), Vec::new(), true);
         while let (_, Some(_)) = saga.position() {
             let mut stuck = None;
@@ -185,14 +186,14 @@ impl<J: Journal, S: Stock> Sagas<J, S> {
         End::Final(saga)
     }
 
-    /// One step: sends its request, and decides what follows.
+    /// Executes one step: sends its request, and decides what follows.
     async fn step(&self, saga: &mut Saga, unclear: bool) -> Result<Vec<Entry>, Stuck> {
         let action = saga.action().ok_or(Stuck::NoAction)?;
         let (answer, asked_before) = self.ask(saga, &action).await?;
         Ok(saga.advance(&answer, unclear || asked_before, self.0.clock.now()).map_err(Error::from)?)
     }
 
-    /// Whether the lease is long enough for a step, with a margin.
+    /// True if the lease is long enough for one step, with a margin.
     fn lasts(&self, lease: Lease) -> bool {
         let settings = &self.0.settings;
         let needed = settings.step_timeout + settings.lease.saturating_sub(settings.step_timeout) / 2;
@@ -210,7 +211,8 @@ impl<J: Journal, S: Stock> Sagas<J, S> {
         let response = response(after);
         let mut unsure = false;
         for pause in self.pauses() {
-            // A row whose indexed columns stay as they are is cheaper to change.
+            // An update that leaves the indexed columns unchanged is cheaper, so a lease that is long enough is not
+            // extended.
             let extended = if self.lasts(lease) { lease } else { self.extended(lease.id) };
             let renewal = Renewal { held: lease.id, lease: extended };
             let save = self.0.journal.save(before, after, entries, response.as_deref(), renewal);
@@ -232,7 +234,7 @@ impl<J: Journal, S: Stock> Sagas<J, S> {
         Ok(None)
     }
 
-    /// Sends the step's request, with a few retries. Also says whether it had to retry.
+    /// Sends the step's request, with a few retries. Also returns whether it had to retry.
     async fn ask(&self, saga: &Saga, action: &Action) -> Result<(Answer, bool), Stuck> {
         let began = Instant::now();
         let limit = self.0.settings.step_timeout;
@@ -293,7 +295,7 @@ impl<J: Journal, S: Stock> Sagas<J, S> {
         }
     }
 
-    /// Releases the lease; the next try is due after a pause.
+    /// Releases the lease. The next try is due after a pause.
     async fn give_up(&self, saga: &Saga, lease: Lease, stuck: &Stuck) {
         let attempts = saga.attempts().saturating_add(1);
         let pause = match stuck {
@@ -311,7 +313,7 @@ impl<J: Journal, S: Stock> Sagas<J, S> {
         let due = self.0.clock.now() + TimeDelta::from_std(pause).unwrap_or_default();
         let release = Release { held: lease.id, due, attempts, error: &why };
         if let Err(error) = self.0.journal.release(saga, release).await {
-            // The lease expires by itself.
+            // No further action is needed: the lease expires by itself.
             tracing::warn!(error = chain(&error), "cannot release a lease");
         }
     }

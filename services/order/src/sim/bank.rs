@@ -1,4 +1,4 @@
-//! A payment provider in memory: the simulated provider's rules over books that are in a map.
+//! A payment provider in memory: the simulated provider's rules on payments that are kept in a map.
 
 use std::collections::{BTreeMap, HashMap};
 
@@ -19,16 +19,16 @@ use crate::{
     store::payments::{Booked, BookedState},
 };
 
-/// Another company's books.
+/// The books of the payment provider.
 #[derive(Default)]
 pub struct Bank {
     /// Payments by key.
     pub payments: HashMap<String, Booked>,
-    /// Refunds by key, with their payment's.
+    /// Refunds by key, with the key of their payment and the amount.
     pub refunds: BTreeMap<String, (String, i64)>,
-    /// What operators took by a transfer, by the payment's key.
+    /// Amounts that operators captured by bank transfer, by the payment's key.
     pub manual_captures: BTreeMap<String, i64>,
-    /// What they gave back so: refunds by key, with their payment's.
+    /// Amounts that operators refunded by bank transfer: by the refund's key, with the key of the payment.
     pub manual_refunds: BTreeMap<String, (String, i64)>,
 }
 
@@ -74,15 +74,15 @@ impl State {
 }
 
 impl State {
-    /// An operator sees to what a saga would have asked for: whatever the provider has not done is done by a transfer, and
-    /// the provider is kept from doing it later.
+    /// An operator does the step of a saga by bank transfer, if the provider has not done it. The provider is kept from
+    /// doing it later.
     pub fn settle_manually(&mut self, action: &Action, total: i64) {
         let now = self.now();
         let Bank { payments, refunds, manual_captures, manual_refunds } = &mut self.bank;
         match action {
             Action::Capture { payment } | Action::Void { payment } => {
                 let ask = Ask { key: payment.clone(), what: What::Void };
-                // Refused if it was taken.
+                // The void is refused if the payment was captured.
                 let let_go = answer(payments, &ask, now).is_ok();
                 match (action, let_go) {
                     (Action::Capture { .. }, true) => drop(manual_captures.insert(payment.clone(), total)),

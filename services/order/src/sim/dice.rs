@@ -1,8 +1,8 @@
-//! Chance that a seed decides.
+//! Random decisions that the seed determines.
 
 use std::{ops::Range, time::Duration};
 
-/// A small generator (SplitMix64). Of our own, so that a seed means the same whatever becomes of crates.
+/// A small generator (SplitMix64). It is implemented here, so that updates of crates do not change what a seed does.
 #[derive(Clone)]
 pub struct Dice(u64);
 
@@ -23,7 +23,7 @@ impl Dice {
         range.start + self.next() % (range.end - range.start)
     }
 
-    /// So many times in a hundred.
+    /// True with a probability of `percent` in a hundred.
     pub fn percent(&mut self, percent: u64) -> bool {
         self.from(0..100) < percent
     }

@@ -1,4 +1,4 @@
-//! The order service's database in memory: the store's rules in few lines. `model` compares the two.
+//! The order service's database in memory: the store's rules in little code. `model` compares the two.
 
 use std::collections::BTreeMap;
 
@@ -16,7 +16,7 @@ use crate::{
     store::{IdempotencyRecord, Key, Lease, TimelineRow},
 };
 
-/// A saga with who may run it.
+/// A saga and its lease.
 #[derive(Clone, Debug)]
 pub struct Row<T> {
     pub it: T,
@@ -38,16 +38,16 @@ impl<T> Row<T> {
     }
 }
 
-/// What became of a wish.
+/// The result of a requested change.
 #[derive(Clone, Debug)]
 pub enum Wished<T> {
     NotFound,
     Known(IdempotencyRecord),
-    /// Not now.
+    /// A saga is running: try again.
     Busy,
-    /// Never.
+    /// The change is refused permanently.
     Refused,
-    /// It is so already.
+    /// The change was made before.
     Already,
     Begun(T),
 }
@@ -87,7 +87,7 @@ impl Journal {
         self.keys.insert(name(key), Kept { hash: key.request_hash.clone(), order, back, response });
     }
 
-    /// Writes an order with what happened to it.
+    /// Writes an order and its new timeline entries.
     fn put(&mut self, order: Order, entries: &[Entry], lease: Option<Lease>, log: &mut Log) {
         self.record(&order, entries, log);
         let lease = lease.filter(|_| order.step.is_some());
@@ -309,7 +309,7 @@ impl Journal {
         }
     }
 
-    /// A note, or an operator's request to retry a saga, in an order's timeline.
+    /// Adds a note, or an operator's request to retry a saga, to an order's timeline.
     pub fn note(&mut self, (id, key): (OrderId, &Key), now: DateTime<Utc>, log: &mut Log) -> Wished<Vec<u8>> {
         let Some(row) = self.orders.get(&id) else { return Wished::NotFound };
         if let Some(record) = self.find_record(key) {
@@ -326,7 +326,7 @@ impl Journal {
         Wished::Begun(answer)
     }
 
-    /// Makes the next try of a saga due now. `false` if it cannot be.
+    /// Makes the next try of a saga due now. `false` if that is not possible.
     pub fn retry(&mut self, (id, back): (OrderId, Option<ReturnId>), now: DateTime<Utc>, log: &mut Log) -> bool {
         let Some(row) = self.orders.get(&id) else { return false };
         let (running, step) = match back {
@@ -363,8 +363,8 @@ impl Journal {
         Some(Saga::Order(Box::new(order)))
     }
 
-    /// Marks a step as done that an operator did outside of souk. `false` if that is not possible. `blindly`:
-    /// whatever the step is.
+    /// Marks a step as done that an operator did outside of souk. `false` if that is not possible. `blindly` accepts
+    /// any step.
     pub fn finish(
         &mut self,
         (id, back, step): (OrderId, Option<ReturnId>, Step),
@@ -418,7 +418,7 @@ impl Journal {
         self.orders.get_mut(&id).filter(waiting).into_iter().for_each(|row| row.due = Some(now));
     }
 
-    /// Whether no saga runs.
+    /// True if every saga has ended.
     pub fn is_final(&self) -> bool {
         let running = |state: State| state.is_running();
         !self.orders.values().any(|row| running(row.it.state) || row.it.step.is_some())

@@ -1,5 +1,5 @@
-//! The event log in memory, and two readers of it: one that acts in the same database (as webhooks are recorded), one
-//! that publishes to a stream (as NATS JetStream is fed). The rules are those of `souk_store::events`.
+//! The event log in memory, and two consumers. One acts in the same database, as the webhook recorder does. The other
+//! one publishes to a stream, as the relay to NATS JetStream does. The rules are those of `souk_store::events`.
 
 use std::time::Duration;
 
@@ -15,10 +15,10 @@ use crate::{
     events,
 };
 
-/// An event that was written.
+/// An event that was written to the log.
 #[derive(Clone, Debug)]
 pub struct Logged {
-    /// Drawn from a sequence before the commit: neighbours are not committed in its order.
+    /// Drawn from a sequence before the commit. Concurrent transactions may commit in another order.
     number: i64,
     pub position: Option<i64>,
     pub id: EventId,
@@ -40,23 +40,24 @@ pub struct Log {
     pub events: Vec<Logged>,
     drawn: i64,
     pub head: i64,
-    /// Where the two readers are.
+    /// The checkpoint of the consumer in the same database.
     pub inbox_checkpoint: i64,
     pub relay_checkpoint: i64,
-    /// What the first one did, by position.
+    /// What that consumer recorded, by position.
     pub inbox: Vec<Published>,
-    /// What the second one did.
+    /// What the publishing consumer sent to the stream.
     pub stream: Vec<Published>,
 }
 
-/// Few, so that there are many turns.
+/// Events in a page. The number is small, so that consumers read many pages.
 const PAGE: usize = 3;
 
 impl Log {
     pub fn append(&mut self, order: &Order, entries: &[Entry]) {
         for draft in events::drafts(order, entries) {
             self.drawn += 10;
-            // Whoever changes an order holds its row, so its own events have numbers in order; others' mix.
+            // A transaction that changes an order holds its row lock, so the order's own events have ascending numbers.
+            // Events of different orders mix.
             let before = self.events.iter().filter(|event| event.order == order.id).map(|event| event.number).max();
             let mixed = self.drawn + (self.drawn / 10 * 7919) % 37;
             let mut number = mixed.max(before.unwrap_or(0) + 1);
@@ -67,7 +68,7 @@ impl Log {
         }
     }
 
-    /// Gives positions to what is committed.
+    /// Assigns positions to committed events.
     fn place(&mut self) {
         let mut waiting: Vec<&mut Logged> = self.events.iter_mut().filter(|event| event.position.is_none()).collect();
         waiting.sort_by_key(|event| event.number);
@@ -92,7 +93,7 @@ impl Log {
         page
     }
 
-    /// Whether all was read.
+    /// True if both consumers have read all events.
     pub fn is_read(&self) -> bool {
         self.events.iter().all(|event| event.position.is_some())
             && (self.inbox_checkpoint, self.relay_checkpoint) == (self.head, self.head)
@@ -100,7 +101,7 @@ impl Log {
 }
 
 impl Wire {
-    /// Places events, and acts on them in the same database.
+    /// Assigns positions to events, and processes them in the same database.
     pub async fn record_events(self) {
         loop {
             let pause = self.world.state().dice.millis(500..4_000);
@@ -150,7 +151,7 @@ impl Wire {
 
     /// Publishes events.
     pub async fn publish_events(self) {
-        // Where the stream ends, as far as is known: how many messages, and the last one's position.
+        // The known end of the stream: the number of messages, and the position of the last one.
         let mut end = None;
         loop {
             let pause = self.world.state().dice.millis(500..4_000);
@@ -204,8 +205,8 @@ impl Wire {
 }
 
 impl State {
-    /// Takes a message into the stream, where the one before it is the last. A message whose id is there counts as
-    /// taken.
+    /// Appends a message to the stream if the expected message is the last one. A message whose id is already in the
+    /// stream counts as accepted.
     fn publish(&mut self, expected: usize, event: Published) -> bool {
         let stream = &mut self.log.stream;
         let blind = self.planted == Some(Planted::PublishBlindly);

@@ -1,9 +1,9 @@
 //! The simulation by seeds: the real saga runner, with everything around it in memory and with faults.
 //!
-//! One thread, virtual time, and a seed that decides everything: which request is lost, late or doubled, which replica of
-//! the service dies at which await, whose clock is how wrong, what customers and operators want and when. Then all goes
-//! well until everything has ended, and every promise is looked at. `SOUK_TEST_SEEDS=100000` tries so many seeds;
-//! `SOUK_TEST_SEED=7` lives through one and prints what happened.
+//! The simulation has one thread and virtual time, and the seed decides everything: which requests are lost, delayed or
+//! duplicated, at which await a replica of the service dies, how wrong each clock is, and what customers and operators
+//! request and when. Then the faults stop until everything has ended, and every promise is checked.
+//! `SOUK_TEST_SEEDS=100000` sets the number of seeds; `SOUK_TEST_SEED=7` runs one seed and prints its history.
 #![allow(clippy::unwrap_used, clippy::panic, reason = "a test that cannot go on has failed")]
 
 mod bank;
@@ -25,13 +25,13 @@ use tokio::{runtime::Builder, task::JoinSet, time::sleep};
 
 use self::world::{Planted, REPLICAS, Seen, World};
 
-/// A promise that was broken.
+/// A broken promise, with the history that led to it.
 struct Broken {
     promises: Vec<String>,
     trace: Vec<String>,
 }
 
-/// Lives through one seed.
+/// Runs one seed.
 fn live(seed: u64, planted: Option<Planted>, traced: bool) -> Result<(Seen, Vec<String>), Broken> {
     let runtime = Builder::new_current_thread().enable_time().start_paused(true).build().unwrap();
     runtime.block_on(async {
@@ -76,7 +76,7 @@ fn live(seed: u64, planted: Option<Planted>, traced: bool) -> Result<(Seen, Vec<
             state.broke("it does not come to its end");
         }
         promises::check(&mut state);
-        // They hold the world that holds them.
+        // Drops the services, which hold the world that holds them.
         state.replicas.iter_mut().for_each(|replica| replica.service = None);
         let (promises, trace) = (std::mem::take(&mut state.broken), state.trace.take().unwrap_or_default());
         if promises.is_empty() { Ok((std::mem::take(&mut state.seen), trace)) } else { Err(Broken { promises, trace }) }

@@ -23,7 +23,7 @@ use crate::{
     },
 };
 
-/// How many operations each history has.
+/// The number of operations in each history.
 const LENGTH: usize = 400;
 const HISTORIES: u64 = 2;
 
@@ -63,13 +63,13 @@ fn begun<T>(begin: &Begin<T>) -> Said {
     }
 }
 
-/// Adjustments have an id of their own on each side.
+/// The ids of one adjustment, which differ between the store and the journal.
 struct Pair {
     real: ReturnId,
     model: ReturnId,
 }
 
-/// A store, a journal, and the sagas that runners hold, as the store and as the journal have them.
+/// A store and a journal, and the sagas that runners hold, each as the store and as the journal have it.
 struct Both {
     store: Store,
     journal: Journal,
@@ -78,18 +78,18 @@ struct Both {
     orders: Vec<OrderId>,
     pairs: Vec<Pair>,
     in_hand: Vec<(Saga, Saga, i64)>,
-    /// How many steps an operator has done outside of souk.
+    /// The number of steps that an operator did outside of souk.
     finished: usize,
 }
 
 impl Both {
-    /// A lease that has expired already, or holds for as long as the test runs.
+    /// A lease that has expired already, or one that lasts until the test ends.
     fn lease(&mut self) -> Lease {
         let seconds = self.dice.pick(&[-60, 3_600]);
         Lease { id: self.dice.from(1..6) as i64, until: now() + TimeDelta::seconds(seconds) }
     }
 
-    /// One of the orders: mostly one that was placed.
+    /// The id of an order: mostly of one that was placed.
     fn order(&mut self) -> OrderId {
         let confirmed = self.journal.orders.values().filter(|row| row.it.state == Reached::Confirmed);
         let confirmed: Vec<_> = confirmed.map(|row| row.it.id).collect();
@@ -97,7 +97,7 @@ impl Both {
         self.dice.pick(if any { &self.orders } else { &confirmed })
     }
 
-    /// A saga that one of the runners holds: mostly the newest.
+    /// A saga that one of the runners holds: mostly the newest one.
     fn in_hand(&mut self) -> (Saga, Saga, i64) {
         let back = if self.dice.percent(80) { 3 } else { 30 }.min(self.in_hand.len());
         self.in_hand[self.in_hand.len() - 1 - self.dice.from(0..back as u64) as usize].clone()
@@ -159,7 +159,7 @@ impl Both {
         format!("claim {lease:?}: {}", real.len())
     }
 
-    /// A saga of the store as the journal has it.
+    /// A saga of the store with the ids that the journal uses.
     fn like_model(&self, saga: &Saga) -> Saga {
         let mut saga = saga.clone();
         if let Saga::Adjustment(adjustment) = &mut saga {
@@ -168,7 +168,7 @@ impl Both {
         saga
     }
 
-    /// A runner stores a step, or checks whether it did: the holder of the lease, or one that lost it.
+    /// A runner stores a step, or checks whether it was stored. The runner holds the lease or has lost it.
     async fn save(&mut self, lease: Lease) -> String {
         let (real, model, held) = self.in_hand();
         let (_, Some(step)) = real.position() else { return String::new() };
@@ -193,7 +193,7 @@ impl Both {
         let stored = self.store.is_saved(&next).await.unwrap();
         assert_eq!(stored, self.journal.is_saved(&next_model, false), "{next:?}");
         if saved {
-            // A runner that continues has the new one; one that was too slow keeps the old.
+            // A runner that continues has the new saga. A runner that was too slow keeps the old one.
             self.in_hand.push((next.clone(), next_model, held));
         }
         format!("save {:?} by {held}: {saved}, then {stored}", next.position())
@@ -288,7 +288,7 @@ impl Both {
         format!("retry {saga:?}: {real}")
     }
 
-    /// The saga of this order, or the newest of what is given back, on each side.
+    /// The saga of this order or of the newest adjustment, in the store and in the journal.
     fn saga(&mut self, id: OrderId) -> (SagaId, (OrderId, Option<ReturnId>)) {
         let ours = self.pairs.iter().map(|pair| (pair.real, pair.model)).next_back();
         match ours.filter(|_| self.dice.percent(50)) {
@@ -297,7 +297,7 @@ impl Both {
         }
     }
 
-    /// Mostly of a saga that is about money and that nobody runs, if there is one.
+    /// An operator marks a step as done. Mostly the saga is at a step about money and nobody runs it, if there is one.
     async fn finish(&mut self) -> String {
         let time = now();
         let free = |step: Option<Step>, lease: Option<i64>, due: Option<DateTime<Utc>>| {
@@ -344,12 +344,12 @@ impl Both {
         format!("abandon: {done}")
     }
 
-    /// When the store last changed an order: its clock is its own.
+    /// When the store last changed an order. The store uses its own clock.
     async fn time(&self, id: OrderId) -> DateTime<Utc> {
         self.store.order(id, None).await.unwrap().map_or_else(now, |order| order.update_time)
     }
 
-    /// That both hold the same.
+    /// Checks that the store and the journal hold the same data.
     async fn same(&self) {
         for (id, row) in &self.journal.orders {
             assert_eq!(self.store.order(*id, None).await.unwrap().as_ref(), Some(&row.it));

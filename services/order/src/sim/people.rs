@@ -1,4 +1,4 @@
-//! The actors of the world: customers who retry until they get a response, operators, and faults of replicas.
+//! The actors of the world: customers who retry until they get a response, operators, and faults that hit replicas.
 
 use std::{collections::HashMap, sync::Arc, time::Duration};
 
@@ -21,10 +21,10 @@ use crate::{
     store::Key,
 };
 
-/// What one piece costs, in pence.
+/// Price of one piece, in pence.
 const PRICE: i64 = 100;
 
-/// One customer: an order, and what they want of it later.
+/// One customer: places an order, and changes it later.
 pub async fn customer(world: Arc<World>, number: u64) {
     let (caller, pause, asks) = {
         let mut state = world.state();
@@ -60,7 +60,7 @@ fn key(caller: &str, method: &'static str, number: u64) -> Key {
     Key { caller: caller.to_owned(), method, key: format!("{caller} {number} {method}"), request_hash: vec![1] }
 }
 
-/// The order that a customer's first request made.
+/// The order that a customer's first request created.
 fn order_of(state: &State, caller: &str) -> Option<OrderId> {
     let mut keys = state.journal.keys.iter();
     keys.find(|(key, _)| key.0 == caller && key.1 == "PlaceOrder").map(|(_, kept)| kept.order)
@@ -121,7 +121,7 @@ fn wish(state: &mut State, id: OrderId) -> (&'static str, Ask) {
     }
 }
 
-/// Sends a request until there is a response, a few times; sometimes twice at once.
+/// Sends a request a few times until there is a response. Sometimes it sends two requests at once.
 async fn insist(world: &Arc<World>, key: Key, ask: Ask) -> Option<Reply> {
     for _ in 0..12 {
         let (limit, pause, twice) = {
@@ -144,11 +144,11 @@ async fn insist(world: &Arc<World>, key: Key, ask: Ask) -> Option<Reply> {
     None
 }
 
-/// Asks one of the replicas.
+/// Sends a request to one of the replicas.
 async fn once(world: &Arc<World>, key: Key, mut ask: Ask) -> Reply {
     let service = {
         let mut state = world.state();
-        // A request that is sent again makes another order, should it be taken for a new one.
+        // A repeated request gets another order id, so that the check notices if the request was taken for a new one.
         if let Ask::Place(placement) = &mut ask {
             placement.id = OrderId::from_uuid(Uuid::from_u128(u128::from(state.dice.next())));
         }
@@ -168,13 +168,13 @@ async fn once(world: &Arc<World>, key: Key, mut ask: Ask) -> Reply {
     told
 }
 
-/// A replica that is there.
+/// A replica that is running.
 fn any(state: &mut State) -> Option<Service> {
     let replica = state.dice.from(0..REPLICAS as u64) as usize;
     state.replicas[replica].service.clone()
 }
 
-/// The faults of the world until it becomes quiet.
+/// Injects faults until the world becomes quiet.
 pub async fn mischief(world: Arc<World>) {
     loop {
         let (pause, what, replica) = {
@@ -205,7 +205,7 @@ pub async fn mischief(world: Arc<World>) {
             5 => Wire::close_lapsed(&mut state),
             _ => {
                 let Some(service) = any(&mut state) else { continue };
-                // Sagas that are stuck, if there are any.
+                // Pick an order whose saga runs, or an ended order if none runs.
                 let (running, ended): (Vec<_>, Vec<_>) =
                     state.journal.orders.values().partition(|row| row.it.step.is_some());
                 let ids: Vec<OrderId> =
@@ -241,9 +241,9 @@ async fn operate(service: Service, what: u64, id: OrderId) {
     }
 }
 
-/// An operator who looks at stuck sagas from time to time: settles manually what the provider leaves undone, and
-/// abandons orders that are not paid. A provider cannot refund what was settled manually: the operator refunds it
-/// manually, too, even when all is quiet.
+/// An operator who looks at stuck sagas from time to time. The operator manually settles what the provider does not do,
+/// and abandons orders that are not paid. A provider cannot refund a payment that was settled manually, so the operator
+/// also refunds it manually, even after the faults have stopped.
 pub async fn operator(world: Arc<World>) {
     loop {
         let pause = world.state().dice.millis(200..3_000);
@@ -258,7 +258,7 @@ pub async fn operator(world: Arc<World>) {
             if !refused && (state.quiet || state.dice.percent(50)) {
                 continue;
             }
-            // Now and then they mistake one step for another.
+            // Now and then the operator mistakes one step for another.
             let mistaken = state.dice.percent(10);
             let step = if mistaken { state.dice.pick(&[Step::Capture, Step::Void, Step::Refund]) } else { at };
             ((id, back, step), state.dice.millis(1..3_000))
@@ -267,7 +267,7 @@ pub async fn operator(world: Arc<World>) {
         let service = any(&mut world.state());
         if let Some(service) = service {
             let (id, back, step) = seen;
-            // Whoever dies leaves the call without an end.
+            // A task of its own, because the call never returns if the replica dies.
             tokio::spawn(async move {
                 match step.can_be_done_manually() {
                     true => service.finish_manually((id, back), step).await,
@@ -278,8 +278,8 @@ pub async fn operator(world: Arc<World>) {
     }
 }
 
-/// Sagas that have given up for a while or are about money, with their steps, and whether the provider will never do
-/// what they ask.
+/// Sagas that had failed tries or are at a step about money, with their steps. The flag is true if the provider will
+/// never do what the step asks.
 fn running(state: &State) -> Vec<(OrderId, Option<ReturnId>, Step, bool)> {
     let orders = state.journal.orders.values().map(|row| (&row.it, None, row.it.step, row.it.attempts));
     let adjustments = state.journal.adjustments.values().filter_map(|row| {
@@ -295,5 +295,5 @@ fn running(state: &State) -> Vec<(OrderId, Option<ReturnId>, Step, bool)> {
     sagas.collect()
 }
 
-/// Long enough for whatever is late.
+/// Longer than any late message takes.
 pub const LONG: Duration = Duration::from_secs(3_600);

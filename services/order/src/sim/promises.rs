@@ -1,4 +1,4 @@
-//! The promises that must hold once all is quiet, whatever happened before.
+//! The promises that must hold once the faults have stopped and all work has ended.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -16,7 +16,7 @@ use crate::{
     store::{TimelineRow, payments::BookedState},
 };
 
-/// Checks that every promise was kept, and records those that were not.
+/// Checks every promise, and records those that are broken.
 pub fn check(world: &mut World) {
     let mut broken = Vec::new();
     for row in world.journal.orders.values() {
@@ -38,7 +38,7 @@ pub fn check(world: &mut World) {
             broken.push("events were missed, or read twice, or in another order".to_owned());
         }
     }
-    // Whatever still holds stock for nobody expires.
+    // Expires all open reservations. None of them belongs to a running order any more.
     let far = world.now() + TimeDelta::days(30);
     for order in world.shelf.reservations.keys().copied().collect::<Vec<_>>() {
         let _ = world.shelf.run(far, Action::Expire { order });
@@ -58,7 +58,7 @@ fn ended(order: &Order) -> Option<String> {
     })
 }
 
-/// What the provider took and gave back is what the order says.
+/// Checks that the provider's captures and refunds match the order.
 fn paid(world: &World, order: &Order) -> Option<String> {
     let key = order.payment_key();
     let booked = world.bank.payments.get(&key);
@@ -71,7 +71,7 @@ fn paid(world: &World, order: &Order) -> Option<String> {
     if back != refunds {
         return Some(format!("{back} were given back, by refunds of {refunds}"));
     }
-    // Manual settlements count as well, but separately.
+    // Manual settlements count as well, but are recorded separately.
     let manual = (world.bank.manual_captures.get(&key).copied(), of_it(&world.bank.manual_refunds));
     let said =
         order.payment.as_ref().map_or((false, 0), |payment| (payment.settled_manually, payment.refunded_manually));
@@ -94,7 +94,7 @@ fn paid(world: &World, order: &Order) -> Option<String> {
     held.then(|| "money is held for ever".to_owned())
 }
 
-/// What inventory sold and took back is what the order says.
+/// Checks that the sales and returns in inventory match the order.
 fn stocked(world: &World, order: &Order, timeline: &[TimelineRow]) -> Option<String> {
     let held = world.shelf.reservations.get(&order.id);
     let gone = held.filter(|held| held.state == Held::Committed).map_or(Vec::new(), sold);
@@ -112,7 +112,7 @@ fn sold(held: &Reservation) -> Vec<Goods> {
     Goods::sum(held.lines.iter().map(|line| (line.product, line.quantity - line.returned)))
 }
 
-/// The timeline counts from 1, and goes as the saga's table does.
+/// Checks that timeline entries are numbered from 1 and follow the saga's table.
 fn told(order: &Order, timeline: &[TimelineRow]) -> Option<String> {
     let numbers = timeline.iter().map(|row| row.number);
     if !numbers.eq(1..=order.entries) {
@@ -139,7 +139,7 @@ fn all_facts() -> impl Iterator<Item = Facts> {
     (0..16).map(|bits| Facts { goods: bits & 1 > 0, held: bits & 2 > 0, authorized: bits & 4 > 0, money: bits & 8 > 0 })
 }
 
-/// Whether the table can lead from a beginning to an end through these entries.
+/// True if the table allows these entries from a beginning to a final state.
 fn leads((from, state): (Option<State>, State), kinds: &[Kind]) -> bool {
     all_facts().filter_map(|facts| begin(from, state, facts).ok()).any(|position| {
         kinds.strip_prefix(&*position.kinds).is_some_and(|rest| goes_on(position.state, position.step, rest))
@@ -158,7 +158,7 @@ fn goes_on(state: State, step: Option<Step>, kinds: &[Kind]) -> bool {
     })
 }
 
-/// Whether each adjustment was asked for before it continued, and came to its end.
+/// True if each adjustment was requested before it continued, and ended.
 fn adjusts(kinds: &[Kind]) -> bool {
     let count = |kinds: &[Kind], kind| kinds.iter().filter(|is| **is == kind).count();
     let pairs = [
@@ -176,7 +176,7 @@ fn adjusts(kinds: &[Kind]) -> bool {
     in_order && pairs.iter().all(|pair| count(kinds, pair.1) == count(kinds, pair.0))
 }
 
-/// Consumers of the log saw the events of the timeline, each once and in order.
+/// Checks that consumers of the log read the timeline's events, each once and in order.
 fn followed(order: OrderId, timeline: &[TimelineRow], read: &[Published]) -> Option<String> {
     let seen: Vec<_> = read.iter().filter(|event| event.order == order).map(|event| event.kind).collect();
     let event = |row: &TimelineRow| -> Option<&'static str> {
@@ -201,7 +201,7 @@ fn placed_once(world: &World) -> Option<String> {
     paid.map(|key| format!("{key} was paid, and is no order"))
 }
 
-/// Each recorded request has its response, and nobody got a different one.
+/// Checks that each recorded request has a response, and that no client got a different one.
 fn answered(world: &World) -> Vec<String> {
     let stored: BTreeMap<&str, Option<&[u8]>> =
         world.journal.keys.iter().map(|(key, kept)| (key.2.as_str(), kept.response.as_deref())).collect();
@@ -211,7 +211,7 @@ fn answered(world: &World) -> Vec<String> {
     open.chain(other.map(|(name, _)| format!("{name} was told one thing, and another is stored"))).collect()
 }
 
-/// The stock at the start, less what was sold.
+/// Checks that the stock on hand is the stock at the start less the sales.
 fn on_hand(world: &World) -> Option<String> {
     let mut sold = BTreeMap::<ProductId, i64>::new();
     for row in world.journal.orders.values().filter(|row| row.it.state == State::Confirmed) {

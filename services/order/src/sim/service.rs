@@ -28,7 +28,7 @@ use crate::{
     store::{IdempotencyRecord, Key, Lease, Release, Renewal},
 };
 
-/// What a customer asks for.
+/// A customer's request.
 #[derive(Clone, Debug)]
 pub enum Ask {
     Place(Box<Placement>),
@@ -38,16 +38,16 @@ pub enum Ask {
     Note(OrderId),
 }
 
-/// What they are answered.
+/// The response to a request.
 #[derive(Clone, PartialEq, Eq)]
 pub enum Reply {
-    /// It is done: an order, encoded, or what else it made.
+    /// The request was done. Has the encoded order, adjustment or shipment.
     Done(Vec<u8>),
-    /// It is done, and was before.
+    /// The request had been done before.
     Already,
-    /// It cannot be done.
+    /// The request is refused permanently.
     Refused,
-    /// Ask again.
+    /// The client should retry.
     Again,
 }
 
@@ -70,7 +70,7 @@ pub struct Service {
     stop: CancellationToken,
 }
 
-/// Keeps a replica alive: whenever it dies, it is started again after a while.
+/// Keeps a replica running: whenever it dies, it is started again after a while.
 pub async fn keep(world: Arc<World>, replica: usize) {
     loop {
         let died = {
@@ -115,7 +115,7 @@ impl Service {
         tokio::spawn(async move {
             while !stopped.is_cancelled() {
                 if !watched.world.state().has_ended() {
-                    // What fails is tried again.
+                    // A failed run is repeated at the next interval.
                     let _ = recovery.run().await;
                 }
                 sleep(interval).await;
@@ -135,12 +135,12 @@ impl Service {
         }
     }
 
-    /// The steps of an RPC, in their order.
+    /// Handles a request with the same steps as the RPC.
     pub async fn ask(&self, key: Key, ask: Ask) -> Reply {
         if self.stop.is_cancelled() {
             return Reply::Again;
         }
-        // An order is priced first; its key is looked up before it is placed only where that fails or takes long.
+        // Placing an order reads the prices first. It looks up the key before only if prices fail or take long.
         if !matches!(ask, Ask::Place(_)) || self.wire.world.state().dice.percent(20) {
             let known = key.clone();
             let find_record = move |state: &mut State| state.journal.find_record(&known);
@@ -230,7 +230,7 @@ impl Service {
         }
     }
 
-    /// Abandons an order that is being placed, as an operator may.
+    /// Abandons an order that is being placed, as operators may do.
     pub async fn abandon(&self, id: OrderId) -> Reply {
         let (lease, replica) = (self.sagas.lease(), self.wire.replica);
         let abandon = move |state: &mut State| {
@@ -244,7 +244,7 @@ impl Service {
         }
     }
 
-    /// Marks a step as done that an operator does outside of souk, if the order service agrees.
+    /// Marks a step as done that an operator does outside of souk, if the order service accepts it.
     pub async fn finish_manually(&self, (id, back): (OrderId, Option<ReturnId>), step: Step) {
         let replica = self.wire.replica;
         let finish = move |state: &mut State| {

@@ -1,4 +1,4 @@
-//! The inventory service in memory: its own decisions over rows that are in maps.
+//! The inventory service in memory: its real decisions on rows that are kept in maps.
 
 use std::{
     collections::{BTreeMap, HashMap},
@@ -28,7 +28,7 @@ use crate::{
     saga::ports::Stock,
 };
 
-/// Who calls the inventory service.
+/// The resource name of the caller of the inventory service.
 const CALLER: &str = "services/order";
 
 /// Stock, reservations, and the keys of requests.
@@ -38,16 +38,16 @@ pub struct Shelf {
     pub stock: BTreeMap<Place, Level>,
     pub reservations: BTreeMap<OrderId, Reservation>,
     spent: HashMap<Vec<u8>, Spent>,
-    /// What there was at first.
+    /// The stock at the start.
     pub start: BTreeMap<ProductId, i64>,
 }
 
-/// A product of a number: the last one's stock is not tracked.
+/// The product with this number. The stock of the last one is not tracked.
 pub fn product(number: u64) -> ProductId {
     ProductId::from_uuid(Uuid::from_u128(1 << 64 | u128::from(number)))
 }
 
-/// How many products there are.
+/// The number of products.
 pub const PRODUCTS: u64 = 3;
 
 impl Shelf {
@@ -77,7 +77,7 @@ impl Shelf {
         shelf
     }
 
-    /// Decides one command and writes what follows, as one transaction.
+    /// Decides one command and applies its changes, as one transaction.
     pub fn run(&mut self, now: DateTime<Utc>, action: Action) -> Result<Reply, Refusal> {
         let order = action.order();
         let concerned = |held: &&Reservation| Some(held.order) == order || held.has_lapsed(now);
@@ -113,7 +113,7 @@ impl Shelf {
         self.spent.extend(changes.answers.into_iter().map(|(id, answer)| (id, Spent::Answered(answer))));
     }
 
-    /// An error in the sums, if there is one.
+    /// The first inconsistency of the stock's sums, if there is one.
     pub fn fault(&self) -> Option<String> {
         let mut reserved = BTreeMap::<Place, i64>::new();
         for line in self.reservations.values().filter(|held| held.state == Held::Open).flat_map(|held| &held.lines) {
@@ -126,7 +126,7 @@ impl Shelf {
         })
     }
 
-    /// Pieces of a product, over all locations.
+    /// Pieces of a product on hand, over all locations.
     pub fn on_hand(&self, product: ProductId) -> i64 {
         self.stock.iter().filter(|(place, _)| place.0 == product).map(|(_, level)| level.on_hand).sum()
     }

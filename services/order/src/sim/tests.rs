@@ -1,4 +1,4 @@
-//! The seeds that are tried.
+//! Runs the simulation with many seeds.
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
@@ -8,7 +8,7 @@ use super::{
     world::{Planted, Seen},
 };
 
-/// Seeds that once broke a promise, and what they found.
+/// Seeds that once broke a promise, and the faults that they found.
 const KEPT: &[(u64, &str)] =
     &[(118, "a step that another replica had stored was taken for one's own, as the order's version was the same")];
 
@@ -55,7 +55,7 @@ fn seeds_that_once_broke_a_promise_do_so_no_more() {
     }
 }
 
-/// `SOUK_TEST_SEEDS=100000` makes it the number that is claimed.
+/// `SOUK_TEST_SEEDS=100000` sets the number of seeds. The default is [`SEEDS`].
 #[test]
 fn no_seed_breaks_a_promise() {
     let seeds = std::env::var("SOUK_TEST_SEEDS").map_or(SEEDS, |seeds| seeds.parse().unwrap());
@@ -102,12 +102,12 @@ fn no_seed_breaks_a_promise() {
     }
 }
 
-/// How many seeds a planted fault may hide from.
+/// A planted fault must be found within this many seeds.
 const ENOUGH: u64 = 2_000;
 
 fn finds(planted: Planted) {
     let found = (0..ENOUGH).find_map(|seed| {
-        // Code may panic when the rules that it relies on are broken.
+        // Code may panic when its invariants are broken on purpose. That counts as found.
         match catch_unwind(AssertUnwindSafe(|| live(seed, Some(planted), false))) {
             Ok(Ok(_)) => None,
             Ok(Err(broken)) => Some((seed, broken.promises.join("; "))),
@@ -118,7 +118,7 @@ fn finds(planted: Planted) {
     assert!(found.is_some(), "{planted:?} is not found within {ENOUGH} seeds");
 }
 
-/// One test each, so that they run side by side.
+/// Each planted fault has its own test, so that the tests run in parallel.
 macro_rules! planted {
     ($($name:ident: $planted:ident;)*) => {
         $(#[test]

@@ -1,5 +1,4 @@
-//! A replica's connection to everything outside: requests and responses are lost, late or doubled here, and replicas
-//! die here.
+//! A replica's connection to its peers. Here, requests and responses are lost, delayed or duplicated, and replicas die.
 
 use std::{fmt::Debug, future::pending, sync::Arc, time::Duration};
 
@@ -7,11 +6,11 @@ use tokio::time::{Instant, sleep};
 
 use super::world::{State, World, short};
 
-/// What is asked all the time.
+/// Operations that run all the time.
 const OFTEN: [&str; 6] =
     ["claim", "look for events", "read a checkpoint", "read events", "find the end", "find_record"];
 
-/// Whom a replica calls.
+/// The peer of a call.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Peer {
     /// The order service's database.
@@ -37,24 +36,24 @@ impl Peer {
     }
 }
 
-/// What may go wrong with a call.
+/// The faults that a call can have.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Fault {
-    /// It never arrives.
+    /// The request never arrives.
     RequestLost,
-    /// It takes effect; the answer is lost, or the other side dies right after its commit.
+    /// The call takes effect, but the response is lost, or the peer dies right after its commit.
     ReplyLost,
-    /// Nobody is there.
+    /// The peer is unreachable.
     Down,
-    /// It arrives when nobody waits for the answer any more.
+    /// The request arrives after the caller has stopped waiting.
     Late,
-    /// It arrives twice: at once, and much later.
+    /// The request arrives twice: at once, and much later.
     Doubled,
-    /// It takes effect, slowly, and is answered.
+    /// The call takes effect and is answered, but slowly.
     Slow,
-    /// The replica dies before it is sent.
+    /// The replica dies before it sends the request.
     DiesBefore,
-    /// The replica dies after it took effect.
+    /// The replica dies after the call took effect.
     DiesAfter,
 }
 
@@ -84,7 +83,7 @@ impl Fault {
     }
 }
 
-/// The line of one life of a replica.
+/// The connection of one life of a replica.
 #[derive(Clone)]
 pub struct Wire {
     pub world: Arc<World>,
@@ -97,15 +96,15 @@ impl Wire {
         self.world.state().replicas[self.replica].life == self.life
     }
 
-    /// Continues only while this replica lives: what a killed process was about to do never happens.
+    /// Continues only while this replica lives. A killed replica never resumes here.
     async fn alive(&self) {
         if !self.is_alive() {
             pending::<()>().await;
         }
     }
 
-    /// Calls a peer; the call takes effect at once, all of it or nothing. `None` if no response came: then it is
-    /// unknown whether it took effect or still will.
+    /// Calls a peer. The call takes effect at once, all of it or nothing. `None` if no response came: then it is
+    /// unknown whether the call took effect, or still will.
     pub async fn call<T: Debug + Send>(
         &self,
         (peer, op): (Peer, &'static str),
@@ -118,14 +117,14 @@ impl Wire {
             let fault = state.fault(peer, op);
             let slow = fault == Some(Fault::Slow);
             let there = if slow { state.dice.millis(500..7_000) } else { state.dice.millis(1..4) };
-            // That an answer is lost may take its time to be seen.
+            // The caller may notice only after some time that a response is lost.
             let back = if fault.is_some() { state.dice.millis(1..4_000) } else { state.dice.millis(1..4) };
             let later = match peer {
-                // A commit whose connection is lost ends soon, one way or the other.
+                // A commit whose connection was lost soon ends, either way.
                 Peer::Journal => state.dice.millis(1..12_000),
                 _ => state.dice.millis(1..40_000),
             };
-            // A database has a time limit; others may be silent for as long as one waits.
+            // The database has a timeout. Other peers may stay silent until the caller's own timeout.
             let hangs = peer != Peer::Journal && state.dice.percent(30);
             if let Some(fault) = fault {
                 state.count(fault.name(), op);
@@ -153,7 +152,8 @@ impl Wire {
             Some(Fault::ReplyLost) => return self.nothing(back, hangs).await,
             _ => {}
         }
-        // If nothing happened, nobody else could use the time of the way back.
+        // The pause of the way back is skipped for a frequent operation without a fault, because nothing can happen
+        // meanwhile.
         if fault.is_some() || !OFTEN.contains(&op) {
             sleep(back).await;
         }
@@ -204,7 +204,7 @@ impl Wire {
 }
 
 impl State {
-    /// The fault of a call to a peer.
+    /// Draws the fault of a call to a peer, if it has one.
     fn fault(&mut self, peer: Peer, op: &str) -> Option<Fault> {
         if self.quiet {
             return None;
@@ -212,14 +212,14 @@ impl State {
         if self.down.get(peer.name()).is_some_and(|until| *until > Instant::now()) {
             return Some(Fault::Down);
         }
-        // What is done all the time need not go wrong as often.
+        // Frequent operations have faults less often.
         if !self.dice.percent(if OFTEN.contains(&op) { self.plan.faults.div_ceil(4) } else { self.plan.faults }) {
             return None;
         }
         if self.dice.percent(self.plan.crashes) {
             return Some(self.dice.pick(&[Fault::DiesBefore, Fault::DiesAfter]));
         }
-        // Nobody sends a statement to a database twice.
+        // A statement to a database is never sent twice.
         match peer {
             Peer::Journal => {
                 let faults = [Fault::RequestLost, Fault::ReplyLost, Fault::Down, Fault::Late, Fault::Slow];

@@ -1,4 +1,4 @@
-//! The world of a seed: its clock, the services' state, the replicas of the order service, and the faults.
+//! The world of a seed: its clock, the states of the services, the replicas of the order service, and the faults.
 
 use std::{
     collections::BTreeMap,
@@ -12,19 +12,19 @@ use tokio::{sync::Notify, time::Instant};
 
 use super::{bank::Bank, dice::Dice, journal::Journal, log::Log, service::Service, shelf::Shelf};
 
-/// How many replicas of the order service there are.
+/// The number of replicas of the order service.
 pub const REPLICAS: usize = 2;
 
-/// A rule that is broken on purpose, to see that the simulation finds it.
+/// A rule that is broken on purpose, to prove that the simulation finds the fault.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Planted {
-    /// A step is stored whoever holds the lease, and wherever the saga is by now.
+    /// A step is stored without a check of the lease and of the saga's current step.
     SaveByAnyone,
-    /// The order's version alone decides whether a step was stored.
+    /// The check whether a step was stored compares only the order's version.
     SavedByVersion,
-    /// An order is recorded whether or not its request id is known.
+    /// An order is recorded even if its request id was used before.
     KeyForgotten,
-    /// Releasing an order without a reservation leaves no mark.
+    /// Releasing the stock of an order without a reservation leaves no tombstone.
     ReleaseForgotten,
     /// A commit is acknowledged before it is durable.
     CommitNotDurable,
@@ -32,34 +32,34 @@ pub enum Planted {
     CaptureFirst,
     /// The provider refunds again under the same key.
     RefundAgain,
-    /// Voiding an unknown payment leaves no mark.
+    /// Voiding an unknown payment leaves no tombstone.
     VoidForgotten,
-    /// An operator can finish any step.
+    /// An operator can mark any step as done.
     FinishBlindly,
-    /// A reader moves its checkpoint before it acts.
+    /// A consumer moves its checkpoint before it processes the event.
     CheckpointFirst,
-    /// Readers go by the numbers that events get when they are written, and not by positions.
+    /// Consumers read events by the number that an event gets when it is written, instead of by position.
     ReadByNumber,
-    /// The relay publishes without saying what it expects to come last.
+    /// The relay publishes without the expected last message.
     PublishBlindly,
 }
 
-/// How a world is made.
+/// The parameters of a world.
 #[derive(Clone, Debug)]
 pub struct Plan {
-    /// Of a hundred calls, how many go wrong.
+    /// Percentage of calls that fail.
     pub faults: u64,
-    /// How wrong each replica's clock is.
+    /// The error of each replica's clock.
     pub skew: [TimeDelta; REPLICAS],
-    /// How long stock is held for an order.
+    /// How long stock is reserved for an order.
     pub ttl: Duration,
-    /// How long money is held.
+    /// How long an authorisation can be captured.
     pub hold: TimeDelta,
-    /// For how long things go wrong.
+    /// Duration of the phase with faults.
     pub chaos: Duration,
-    /// How many customers come.
+    /// The number of customers.
     pub customers: u64,
-    /// Of a hundred mishaps, how many are the end of a replica.
+    /// Percentage of mishaps that kill a replica.
     pub crashes: u64,
 }
 
@@ -78,15 +78,15 @@ impl Plan {
     }
 }
 
-/// A replica of the order service, dead or alive.
+/// A replica of the order service, running or dead.
 pub struct Replica {
-    /// Counts its lives.
+    /// Counts the starts of this replica.
     pub life: u32,
     pub service: Option<Service>,
     pub died: Arc<Notify>,
 }
 
-/// The whole state. Locked for a moment at a time, never over an await.
+/// The whole state. The lock is held only briefly, never across an await.
 pub struct State {
     pub dice: Dice,
     pub plan: Plan,
@@ -95,24 +95,24 @@ pub struct State {
     pub shelf: Shelf,
     pub bank: Bank,
     pub replicas: [Replica; REPLICAS],
-    /// Nothing goes wrong any more.
+    /// True once no more faults are injected.
     pub quiet: bool,
-    /// Messages that arrive later.
+    /// The number of messages that arrive later.
     pub under_way: usize,
-    /// Until when each peer is down.
+    /// Until when each peer is unreachable.
     pub down: BTreeMap<&'static str, Instant>,
-    /// What was answered to requests, by their ids.
+    /// The responses that were sent, by request id.
     pub answers: BTreeMap<String, Vec<u8>>,
-    /// How often each happened, by what went wrong and where.
+    /// The number of faults, by kind and peer.
     pub seen: Seen,
-    /// Promises that were broken on the way.
+    /// Promises that were found broken while the seed ran.
     pub broken: Vec<String>,
     pub trace: Option<Vec<String>>,
     pub planted: Option<Planted>,
     began: Instant,
 }
 
-/// How often what happened where.
+/// The number of faults, by kind and place.
 pub type Seen = BTreeMap<(&'static str, &'static str), u64>;
 
 pub struct World(Mutex<State>);
@@ -145,25 +145,25 @@ impl World {
         Arc::new(Self(Mutex::new(state)))
     }
 
-    /// The state, for a moment.
+    /// Locks the state. Hold the guard only briefly.
     pub fn state(&self) -> MutexGuard<'_, State> {
         self.0.lock().unwrap()
     }
 }
 
 impl State {
-    /// The right time.
+    /// The true time.
     pub fn now(&self) -> DateTime<Utc> {
         let began = DateTime::from_timestamp(1_767_225_600, 0).unwrap();
         (began + TimeDelta::from_std(self.began.elapsed()).unwrap()).trunc_subsecs(6)
     }
 
-    /// The time as a replica has it.
+    /// The time by a replica's clock.
     pub fn now_at(&self, replica: usize) -> DateTime<Utc> {
         self.now() + self.plan.skew[replica]
     }
 
-    /// Ends a replica at once, wherever it is.
+    /// Kills a replica at once, wherever it is.
     pub fn kill(&mut self, replica: usize) {
         let replica = &mut self.replicas[replica];
         replica.service = None;
@@ -175,12 +175,12 @@ impl State {
         *self.seen.entry((what, place)).or_default() += 1;
     }
 
-    /// Whether all has ended, as far as is known: then nobody need look for more to do.
+    /// True if all work has ended as far as the state shows. Then no job needs to look for more.
     pub fn has_ended(&self) -> bool {
         self.quiet && self.journal.is_final() && self.log.is_read()
     }
 
-    /// Writes down what happens, where somebody will read it.
+    /// Records a message in the history, if the history is traced.
     pub fn tell(&mut self, what: impl FnOnce() -> String) {
         let elapsed = self.began.elapsed().as_secs_f64();
         if let Some(trace) = &mut self.trace {
@@ -188,7 +188,7 @@ impl State {
         }
     }
 
-    /// A promise is broken.
+    /// Records that a promise was broken.
     pub fn broke(&mut self, promise: impl Into<String>) {
         let promise = promise.into();
         self.tell(|| format!("BROKEN: {promise}"));
@@ -196,7 +196,7 @@ impl State {
     }
 }
 
-/// The beginning of what something looks like, without ids that are new in each life.
+/// The beginning of a value's debug output, without ids, which differ between runs.
 pub fn short(it: &impl Debug) -> String {
     let mut text = format!("{it:?}");
     for prefix in ["evt_", "ret_", "shp_"] {

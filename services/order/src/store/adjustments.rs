@@ -21,19 +21,19 @@ pub struct Adjusting<'a> {
     pub time: Option<DateTime<Utc>>,
 }
 
-/// An adjustment to record with its effects on the order.
+/// An adjustment to record together with its effects on the order.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct BegunAdjustment<'a> {
-    /// The order after it.
+    /// The order after the adjustment.
     pub order: &'a Order,
-    /// The order's version before it.
+    /// The order's version before the adjustment.
     pub version: i64,
     pub adjustment: &'a Adjustment,
     pub entries: &'a [Entry],
 }
 
 impl Store {
-    /// Records an adjustment under a lease. `respond` makes the response of one that is final at once.
+    /// Records an adjustment under a lease. `respond` creates the response of an adjustment that is final at once.
     ///
     /// # Errors
     /// If the database fails.
@@ -64,8 +64,8 @@ impl Store {
         self.notify_if_ok(written)
     }
 
-    /// A page of the adjustments of an order that stayed confirmed, oldest first. `None` if the order does not
-    /// exist or is not this owner's.
+    /// A page of an order's adjustments for which the order stayed confirmed, oldest first. `None` if the order does
+    /// not exist or belongs to another customer than `owner`.
     ///
     /// # Errors
     /// If the database fails.

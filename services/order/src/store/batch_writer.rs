@@ -13,7 +13,7 @@ use souk_store::{
 use super::{IdempotencyRecord, Placing, SavedStep, postgres, sqlite};
 use crate::error::Error;
 
-/// How long a batch is retried that conflicts with other transactions.
+/// How long a batch is retried after conflicts with other transactions.
 const TIMEOUT: Duration = Duration::from_secs(5);
 
 /// Writes many requests in one transaction.
@@ -31,9 +31,9 @@ pub(super) enum Write {
 /// The result of a write.
 #[derive(Clone)]
 pub(super) enum Written {
-    /// The order was recorded, or its key is known.
+    /// `None` if the order was recorded. Otherwise the record of its key, which is known already.
     Placed(Option<IdempotencyRecord>),
-    /// Whether the step was stored.
+    /// True if the step was stored.
     Saved(bool),
 }
 
@@ -77,8 +77,8 @@ async fn run(db: &Db, writes: &[Write]) -> Result<Vec<Result<Written, Error>>, E
     Ok(answers)
 }
 
-/// The idempotency record of an order's key. `None` if it is this very order, recorded by an earlier try whose response
-/// was lost.
+/// The idempotency record of an order's key. `None` if an earlier try recorded this very order and its response was
+/// lost.
 async fn known(db: &Db, placing: &Placing) -> Result<Option<IdempotencyRecord>, Error> {
     let key = &placing.key;
     let record = db::read!(db, |conn, q| -> Result<_, Error> { q::find_record(conn, key).await })?;

@@ -1,4 +1,4 @@
-//! The words by which states, steps and kinds are in the database.
+//! The codes of states, steps and kinds in the database.
 
 use crate::{
     domain::{Cause, Kind, PaymentState, State, Step, delivery::State as DeliveryState, endpoint::DisableReason},
@@ -19,7 +19,7 @@ impl From<UnknownCode> for Error {
 macro_rules! codes {
     ($type:ident, $what:literal, $($variant:ident = $code:literal),+ $(,)?) => {
         impl $type {
-            /// Its word in the database.
+            /// The code in the database.
             #[must_use]
             pub fn code(self) -> &'static str {
                 match self {
@@ -30,7 +30,7 @@ macro_rules! codes {
             /// Parses a code of the database.
             ///
             /// # Errors
-            /// If the word is unknown.
+            /// If the code is unknown.
             pub fn from_code(code: &str) -> Result<Self, UnknownCode> {
                 match code {
                     $($code => Ok(Self::$variant),)+

@@ -15,7 +15,7 @@ use crate::{
     error::Error,
 };
 
-/// Who may ask what under which key.
+/// An idempotency key, with its scope and the hash of the request.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Key {
     /// Resource name of the caller.
@@ -31,44 +31,44 @@ pub struct Key {
 /// The idempotency record of a key.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct IdempotencyRecord {
-    /// Whether the request was the same.
+    /// True if the record is of the same request.
     pub same_request: bool,
-    /// The order that it made or was about.
+    /// The order that the request created or changed.
     pub order: OrderId,
-    /// The adjustment that it made.
+    /// The adjustment that the request created.
     pub back: Option<ReturnId>,
     /// The encoded response, once it is final.
     pub response: Option<Vec<u8>>,
 }
 
-/// An order, as far as a caller may reach it.
+/// Identifies an order that a caller wants to reach.
 #[derive(Clone, Copy, Debug)]
 pub struct OrderScope {
     /// The order.
     pub id: OrderId,
-    /// Only if it is this user's. `None`: anyone's.
+    /// The order must belong to this user. `None`: any user.
     pub owner: Option<UserId>,
 }
 
-/// A wish for a page of orders, newest first.
+/// A query for a page of orders, newest first.
 #[derive(Clone, Debug)]
 pub struct Query {
-    /// Whose orders; all where `None`.
+    /// Only orders of this customer. `None`: all customers.
     pub customer: Option<UserId>,
-    /// What must hold of each.
+    /// The conditions that each order must meet.
     pub conditions: Vec<Condition>,
-    /// The last one of the page before.
+    /// The last order of the previous page.
     pub after: Option<OrderKey>,
-    /// How many at most.
+    /// The most orders of the page.
     pub limit: i64,
 }
 
-/// What orders are listed by.
+/// The sort key of listed orders.
 pub type OrderKey = (DateTime<Utc>, OrderId);
 
 impl Query {
-    /// Whether orders must be looked at one by one to see whether they fit: no index finds them, as it does by their
-    /// number or in the order of the list.
+    /// True if no index finds the matching orders, so that orders must be read one by one. An index serves a search by
+    /// external id, and the order of the list.
     pub fn scans(&self) -> bool {
         let found = |condition: &Condition| matches!(condition, Condition::ExternalId(Op::Equal, _));
         let in_order = |condition: &Condition| matches!(condition, Condition::CreateTime(op, _) if *op != Op::NotEqual);
@@ -76,27 +76,27 @@ impl Query {
     }
 }
 
-/// What must hold of an order to be listed.
+/// A condition on listed orders.
 #[derive(Clone, Debug)]
 pub enum Condition {
-    /// It is in this state, or (`false`) in another one.
+    /// The order is in this state, or, with `false`, in another one.
     State(bool, State),
-    /// Its number in another system compares so. [`Op::Contains`] does not mind the case of ASCII letters.
+    /// Compares the external id. [`Op::Contains`] ignores the case of ASCII letters.
     ExternalId(Op, String),
-    /// When it was placed compares so.
+    /// Compares the time at which the order was placed.
     PlaceTime(Op, DateTime<Utc>),
-    /// Compares the time of recording.
+    /// Compares the time at which the order was recorded.
     CreateTime(Op, DateTime<Utc>),
 }
 
 /// An entry of a timeline with its number and time.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct TimelineRow {
-    /// From 1.
+    /// The number of the entry, from 1.
     pub number: i32,
     /// What happened.
     pub entry: Entry,
-    /// When.
+    /// When it happened.
     pub time: DateTime<Utc>,
 }
 
@@ -112,15 +112,15 @@ pub(crate) struct Placing {
 /// The result of a cancellation.
 #[derive(Clone, Debug)]
 pub enum Cancel {
-    /// The order does not exist, or it is someone else's.
+    /// The order does not exist, or belongs to another customer.
     NotFound,
-    /// It cannot be cancelled.
+    /// The order cannot be cancelled.
     Refused(CancelRefusal, Box<Order>),
-    /// It is cancelled already.
+    /// The order was cancelled before.
     Already(Box<Order>),
-    /// The key is known.
+    /// The idempotency key was used before.
     Known(IdempotencyRecord),
-    /// Cancelling the order, or pieces of it, has begun under the lease.
+    /// The cancellation of the order, or of some pieces, has begun under the lease.
     Begun(Saga),
 }
 
@@ -129,28 +129,28 @@ pub enum Cancel {
 pub enum Begin<T> {
     /// There is no such order.
     NotFound,
-    /// The key is known.
+    /// The idempotency key was used before.
     Known(IdempotencyRecord),
-    /// It was refused.
+    /// The change was refused.
     Refused(Refusal),
-    /// It was recorded.
+    /// The change was recorded.
     Begun(T),
 }
 
 /// A note to add.
 #[derive(Clone, Copy, Debug)]
 pub struct Note<'a> {
-    /// Its text.
+    /// The text of the note.
     pub text: &'a str,
-    /// Whether only staff see it.
+    /// True if only staff may see the note.
     pub internal: bool,
 }
 
 impl Store {
-    /// Records an order under a lease. `Some` if the key is known already; then nothing was written.
+    /// Records an order under a lease. Returns the record if the key is known already; then nothing was written.
     ///
     /// # Errors
-    /// [`Error::ExternalIdTaken`], or where the database fails.
+    /// [`Error::ExternalIdTaken`], or if the database fails.
     pub async fn place(
         &self,
         key: &Key,
@@ -162,7 +162,7 @@ impl Store {
         let write = batch_writer::Write::Place(Arc::new(placing));
         let mut written = self.writer.submit(write.clone()).await.map_err(Error::from);
         if written.as_ref().is_err_and(Error::is_lost) {
-            // The write may have taken effect; the key tells.
+            // The write may have taken effect. The idempotency record shows whether it did.
             written = self.writer.submit(write).await.map_err(Error::from);
         }
         match self.notify_if_ok(written)? {
@@ -171,7 +171,7 @@ impl Store {
         }
     }
 
-    /// An order; where `owner` is given, only if it is theirs.
+    /// An order. If `owner` is given, the order must belong to this user.
     ///
     /// # Errors
     /// If the database fails.
@@ -187,7 +187,7 @@ impl Store {
         db::read!(self.db, |conn, q| -> Result<_, Error> { q::list(conn, query).await })
     }
 
-    /// Whether an order has this number of another system.
+    /// True if an order has this external id.
     ///
     /// # Errors
     /// If the database fails.
@@ -195,8 +195,8 @@ impl Store {
         db::read!(self.db, |conn, q| -> Result<_, Error> { q::external_id_is_taken(conn, id).await })
     }
 
-    /// At most `limit` entries of an order's timeline from number `after` on, oldest first; `None` if there is no
-    /// such order, or not of this owner, who does not see what is for staff alone.
+    /// At most `limit` entries of an order's timeline after number `after`, oldest first. `None` if the order does not
+    /// exist or belongs to another customer than `owner`. An owner does not see internal entries.
     ///
     /// # Errors
     /// If the database fails.
@@ -214,8 +214,8 @@ impl Store {
         })
     }
 
-    /// Begins to cancel an order, or pieces of it, under a lease. `respond` makes the response of what is final at
-    /// once.
+    /// Begins to cancel an order, or some of its pieces, under a lease. `respond` creates the response of a
+    /// cancellation that is final at once.
     ///
     /// # Errors
     /// If the database fails.
@@ -233,7 +233,7 @@ impl Store {
             let Some(mut order) = q::order_to_change(conn, id, owner).await? else {
                 return Ok(Cancel::NotFound);
             };
-            // Cancelling the whole order needs no key.
+            // The cancellation of a whole order needs no key.
             if !items.is_empty()
                 && let Some(record) = q::find_record(conn, key).await?
             {
@@ -260,8 +260,8 @@ impl Store {
         self.notify_if_ok(written)
     }
 
-    /// Adds a note to an order's timeline, and stores the response that `respond` makes. Refused only while the
-    /// order is leased.
+    /// Adds a note to an order's timeline, and stores the response that `respond` creates. Fails if the order is
+    /// leased.
     ///
     /// # Errors
     /// If the database fails.
@@ -278,7 +278,7 @@ impl Store {
                 Err(begin) => return Ok(begin),
                 Ok(order) => order,
             };
-            // The saga's runner counts the entries: its next write would fail after a note in between.
+            // The saga's runner counts the entries. Its next write would fail if a note were added in between.
             if q::is_leased(conn, id, now).await? {
                 return Ok(Begin::Refused(Refusal::Busy));
             }
@@ -301,7 +301,7 @@ impl Store {
         db::read!(self.db, |conn, q| -> Result<_, Error> { q::find_record(conn, key).await })
     }
 
-    /// Deletes answered keys that are older than this, and says how many.
+    /// Deletes idempotency records with a response that are older than `before`. Returns how many.
     ///
     /// # Errors
     /// If the database fails.

@@ -1,5 +1,5 @@
-//! What is kept of payments: which webhooks of the provider were received, which intent stands for a payment at Stripe,
-//! and the books of the simulated provider.
+//! Records about payments: webhooks that were received from the provider, the Stripe intent of each payment, and the
+//! books of the simulated provider.
 
 use chrono::{DateTime, Utc};
 use souk_store::db;
@@ -7,14 +7,14 @@ use souk_store::db;
 use super::{Store, now, postgres, sqlite};
 use crate::error::Error;
 
-/// What stands for a payment in souk's books. It never changes.
+/// The entry for a payment in souk's records at Stripe. It never changes.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum Entry {
-    /// An intent, by Stripe's id.
+    /// Stripe's id of the intent.
     Intent(String),
-    /// Nothing, as there is nothing to pay.
+    /// The payment has no intent, because there is nothing to pay.
     Free,
-    /// Nothing, for good. Says why.
+    /// The payment will never have an intent. Has the reason.
     Closed(String),
 }
 
@@ -55,7 +55,7 @@ impl BookedState {
         }
     }
 
-    /// The table allows no other words.
+    /// A constraint of the table allows no other codes.
     pub(crate) fn from_code(code: &str) -> Self {
         match code {
             "AUTHORIZED" => Self::Authorized,
@@ -68,7 +68,7 @@ impl BookedState {
 }
 
 impl Store {
-    /// Whether a webhook of the payment provider was received before.
+    /// True if this webhook of the payment provider was received before.
     ///
     /// # Errors
     /// If the database fails.
@@ -85,7 +85,7 @@ impl Store {
         db::write!(self.db, |conn, q| -> Result<_, Error> { q::notice(conn, id, now).await })
     }
 
-    /// Deletes webhooks of the payment provider that are older than this, and says how many.
+    /// Deletes the records of webhooks that are older than `before`. Returns how many.
     ///
     /// # Errors
     /// If the database fails.

@@ -1,4 +1,4 @@
-//! What is PostgreSQL's own: its types, row locks and batch inserts.
+//! Code for PostgreSQL alone: its types, row locks and batch inserts.
 
 use std::collections::HashSet;
 
@@ -22,22 +22,22 @@ pub(super) use souk_store::events::postgres::advance;
 /// The connection that queries run on.
 pub type Conn = souk_store::db::postgres::Conn;
 pub use souk_store::db::postgres::position;
-/// For boxed queries.
+/// The backend type of boxed queries.
 pub type Backend = diesel::pg::Pg;
 
-/// Ids in SQL that is written out.
+/// The type of ids in handwritten SQL.
 pub type Id = diesel::sql_types::Uuid;
-/// Times in SQL that is written out.
+/// The type of times in handwritten SQL.
 pub type Time = diesel::sql_types::Timestamptz;
-/// The digits of an order's id, in SQL.
+/// The payment key of order `o`, in SQL: the digits of the order's id.
 pub(super) const ORDER_KEY: &str = "replace(o.id::text, '-', '')";
-/// Whether payment `p` is that of order `o`. The planner hashes one side.
+/// A join condition: payment `p` belongs to order `o`. It allows the planner to use a hash join.
 pub(super) const ORDER_OF_PAYMENT: &str = "p.key = replace(o.id::text, '-', '')";
 
-/// The id of nothing, in SQL.
+/// An id that no row has, in SQL.
 pub(super) const NIL: &str = "CAST('00000000-0000-0000-0000-000000000000' AS uuid)";
 
-/// Its tables.
+/// PostgreSQL's tables.
 #[allow(missing_docs, reason = "the migrations say what each column is")]
 pub mod schema {
     super::super::schema::tables!(Uuid, Timestamptz, Jsonb);
@@ -48,7 +48,7 @@ pub mod queries;
 
 use queries::{After, Batch, DeliveryRow, Nth, PaymentRow, ReturnLineRow, ShipmentLineRow};
 
-/// Keeps others from changing an order until the transaction ends. Whether there is one.
+/// Locks an order until the transaction ends. `false` if it does not exist.
 pub(super) async fn lock_order(conn: &mut Conn, id: OrderId) -> QueryResult<bool> {
     use diesel::OptionalExtension;
     let found = schema::orders::table
@@ -61,7 +61,7 @@ pub(super) async fn lock_order(conn: &mut Conn, id: OrderId) -> QueryResult<bool
     Ok(found.is_some())
 }
 
-/// Makes what follows pass over rows that others are claiming.
+/// Skips rows that other transactions are claiming.
 macro_rules! claimable {
     ($query:expr) => {
         $query.for_update().skip_locked()
@@ -69,7 +69,7 @@ macro_rules! claimable {
 }
 pub(super) use claimable;
 
-/// Keeps others from changing the rows until the transaction ends.
+/// Locks the rows until the transaction ends.
 macro_rules! locked {
     ($query:expr) => {
         $query.for_update()
@@ -77,14 +77,15 @@ macro_rules! locked {
 }
 pub(super) use locked;
 
-/// A table's rows, out of a JSON document, whatever their number: so a statement is prepared once.
+/// SQL that reads a table's rows out of a JSON document. The statement is the same for any number of rows, so it is
+/// prepared only once.
 macro_rules! rows {
     ($table:literal, $document:literal) => {
         concat!("json_populate_recordset(NULL::", $table, ", CAST(", $document, " AS json))")
     };
 }
 
-/// The statement that inserts rows out of a JSON document: those whose number is none or among what is `done`.
+/// A statement that inserts rows out of a JSON document, if their write number is null or among those in `done`.
 macro_rules! insert {
     ($table:literal, $columns:literal, $nths:literal, $document:literal) => {
         concat!(
@@ -103,7 +104,7 @@ macro_rules! insert {
     };
 }
 
-/// Rows as a JSON document.
+/// Encodes rows as a JSON document.
 fn document<T: Serialize>(rows: &[T]) -> QueryResult<String> {
     serde_json::to_string(rows).map_err(|error| diesel::result::Error::SerializationError(error.into()))
 }
@@ -122,7 +123,7 @@ pub(super) async fn insert_payments(mut conn: &Conn, rows: Vec<PaymentRow>) -> Q
     sql_query(INSERT).bind::<Text, _>(document(&rows)?).kept().execute(&mut conn).await
 }
 
-/// Changes payments. As for `LIMIT`, see [`write`].
+/// Updates payments. [`write`] explains the `LIMIT`.
 pub(super) async fn update_payments(mut conn: &Conn, rows: Vec<PaymentRow>) -> QueryResult<usize> {
     const UPDATE: &str = concat!(
         "UPDATE simulated_payments SET
@@ -137,13 +138,12 @@ pub(super) async fn update_payments(mut conn: &Conn, rows: Vec<PaymentRow>) -> Q
     sql_query(UPDATE).bind::<Text, _>(document(&rows)?).bind::<BigInt, _>(count).kept().execute(&mut conn).await
 }
 
-/// Writes a batch by one statement, whatever its size; returns the numbers of the writes that others depend on and that
-/// were done. Alone, it is a transaction.
-///
-/// What depends on others is written where they were done. `IS TRUE` and `OR` keep PostgreSQL from turning those conditions
-/// into joins, which it would plan by guesses at how many there are: so it asks a hash table. And `LIMIT` has a parameter
-/// as PostgreSQL then expects a tenth of the rows: few enough to look each one up by its key, however small the table was
-/// when the plan was made.
+/// Writes a batch with one statement, whatever its size. Returns the numbers of the conditional writes that took
+/// effect. Outside of a transaction, the statement is a transaction of its own.
+/// | Dependent rows are written only if the write that they depend on took effect. `IS TRUE` and `OR` keep PostgreSQL
+/// from turning those conditions into joins, which it would plan by guessed row counts. It uses a hashed subplan
+/// instead. `LIMIT` has a parameter, because PostgreSQL then expects a tenth of the rows. That estimate is small enough
+/// that it looks up each row by its key, even if the table was small when the plan was made.
 pub(super) async fn write(conn: &mut Conn, batch: Batch) -> Result<HashSet<Nth>, DbError> {
     const WRITE: &str = concat!(
         "WITH asked AS (
@@ -251,7 +251,7 @@ fn nths<T>(rows: &[After<T>]) -> Vec<Option<Nth>> {
     rows.iter().map(|row| row.nth).collect()
 }
 
-/// Binds what [`insert`] takes.
+/// Binds the parameters of [`insert`].
 fn bind_rows<'a, T: Serialize>(query: Statement<'a>, rows: &[After<T>]) -> QueryResult<Statement<'a>> {
     let documents: Vec<_> = rows.iter().map(|row| &row.row).collect();
     Ok(query.bind::<Array<Nullable<Integer>>, _>(nths(rows)).bind::<Text, _>(document(&documents)?))

@@ -16,12 +16,12 @@ use crate::{
     error::Error,
 };
 
-/// The right to run a saga until a time. Nobody else knows its number.
+/// The right to run a saga until a time. Only its holder knows its number.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Lease {
-    /// Its number.
+    /// The number of the lease.
     pub id: i64,
-    /// From when on others may take over.
+    /// The end of the lease. Other runners may take over from then on.
     pub until: DateTime<Utc>,
 }
 
@@ -30,7 +30,7 @@ pub struct Lease {
 pub struct Renewal {
     /// The number of the lease that must still be held.
     pub held: i64,
-    /// The lease from then on.
+    /// The new lease.
     pub lease: Lease,
 }
 
@@ -43,16 +43,16 @@ pub struct Release<'a> {
     pub due: DateTime<Utc>,
     /// Failed tries so far.
     pub attempts: i32,
-    /// Why the last one failed, for operators alone.
+    /// The error of the last try, for operators only.
     pub error: &'a str,
 }
 
-/// A step of an order's saga that has ended.
+/// A completed step of an order's saga.
 #[derive(Clone, Debug)]
 pub(crate) struct SavedStep {
-    /// The order after it.
+    /// The order after the step.
     pub order: Order,
-    /// The order's version before it.
+    /// The order's version before the step.
     pub version: i64,
     pub entries: Vec<Entry>,
     pub response: Option<Vec<u8>>,
@@ -61,77 +61,77 @@ pub(crate) struct SavedStep {
     pub lease: Lease,
 }
 
-/// A saga has the id of its order, or of the adjustment.
+/// The id of a saga: that of its order or of its adjustment.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum SagaId {
-    /// An order's own.
+    /// The saga that places or cancels an order.
     Order(OrderId),
-    /// An adjustment's.
+    /// The saga of an adjustment.
     Adjustment(ReturnId),
 }
 
-/// A saga from outside.
+/// A saga as operators see it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct SagaView {
-    /// Which.
+    /// The id of the saga.
     pub id: SagaId,
-    /// The order it is about.
+    /// The order of the saga.
     pub order: OrderId,
-    /// The state it is in.
+    /// The state of the order or the adjustment.
     pub state: State,
-    /// Its next step; `None` at its end.
+    /// The next step; `None` at the end.
     pub step: Option<Step>,
     /// Failed tries since its last completed step.
     pub attempts: i32,
-    /// Why, the last time.
+    /// The error of the last failed try.
     pub last_error: Option<String>,
     /// When the next try is due, or when its runner's lease ends.
     pub due: Option<DateTime<Utc>>,
-    /// Whether someone runs it.
+    /// True if a runner holds the lease.
     pub running: bool,
-    /// When it was recorded.
+    /// When the saga was recorded.
     pub created: DateTime<Utc>,
-    /// When it last made a step.
+    /// When a step was last stored.
     pub updated: DateTime<Utc>,
 }
 
-/// A query for a page of sagas that are not done, oldest first.
+/// A query for a page of sagas that have not ended, oldest first.
 #[derive(Clone, Debug)]
 pub struct SagaQuery {
-    /// What must hold of each.
+    /// The conditions that each saga must meet.
     pub conditions: Vec<SagaCondition>,
-    /// The last one of the page before.
+    /// The last saga of the previous page.
     pub after: Option<(DateTime<Utc>, Uuid)>,
-    /// How many at most.
+    /// The most sagas of the page.
     pub limit: i64,
 }
 
-/// A condition of the query.
+/// A condition on sagas.
 #[derive(Clone, Debug)]
 pub enum SagaCondition {
-    /// How often it gave up compares so.
+    /// Compares the number of failed tries.
     Attempts(Op, i32),
-    /// Compares the time of recording.
+    /// Compares the time at which the saga was recorded.
     CreateTime(Op, DateTime<Utc>),
-    /// Compares the time of its last step.
+    /// Compares the time of the last step.
     UpdateTime(Op, DateTime<Utc>),
 }
 
-/// What became of an operator's wish.
+/// The result of an operator's request.
 #[derive(Clone, Debug)]
 pub enum Operated<T> {
     /// There is no such saga.
     NotFound,
-    /// Someone runs it at this moment.
+    /// A runner holds the lease at this moment.
     Busy,
-    /// It is done, or the table has no such transition. Has its current state.
+    /// The saga has ended, or the table has no such transition. Has the saga's current state.
     Illegal(SagaView),
-    /// It was done.
+    /// The request was done.
     Done(T),
 }
 
 impl SagaId {
-    /// Its resource name.
+    /// The resource name of the order, return or refund.
     #[must_use]
     pub fn name(self) -> String {
         match self {
@@ -140,7 +140,7 @@ impl SagaId {
         }
     }
 
-    /// The UUID inside.
+    /// The UUID of the id.
     #[must_use]
     pub fn uuid(self) -> Uuid {
         match self {
@@ -194,7 +194,7 @@ impl Store {
         }
     }
 
-    /// Whether a saga is stored as it is here, to find out whether a commit with a lost response took effect.
+    /// True if a saga is stored as it is here. Used to find out whether a commit with a lost response took effect.
     ///
     /// # Errors
     /// If the database fails.
@@ -211,10 +211,10 @@ impl Store {
         })
     }
 
-    /// Releases a lease: from `due` on any runner may continue.
+    /// Releases a lease. Any runner may continue from `due` on.
     ///
     /// # Errors
-    /// If the database fails; the lease then ends by itself.
+    /// If the database fails. The lease then expires by itself.
     pub async fn release(&self, saga: &Saga, release: Release<'_>) -> Result<(), Error> {
         db::write!(self.db, |conn, q| -> Result<_, Error> { q::release(conn, saga, release).await })
     }
@@ -225,7 +225,7 @@ impl Store {
     /// If the database fails.
     pub async fn claim(&self, lease: Lease, limit: i64) -> Result<Vec<Saga>, Error> {
         let now = now();
-        // Looking first keeps an idle service from writing.
+        // A read first, so that an idle service does not write.
         let due = db::read!(self.db, |conn, q| -> Result<_, Error> { q::is_any_due(conn, now).await })?;
         if !due {
             return Ok(Vec::new());
@@ -242,7 +242,7 @@ impl Store {
         db::write!(self.db, |conn, q| -> Result<_, Error> { q::wake(conn, id, now).await })
     }
 
-    /// A page of sagas that are not done, oldest first.
+    /// A page of sagas that have not ended, oldest first.
     ///
     /// # Errors
     /// If the database fails.
@@ -251,7 +251,7 @@ impl Store {
         db::read!(self.db, |conn, q| -> Result<_, Error> { q::list_sagas(conn, query, now).await })
     }
 
-    /// A saga, done or not.
+    /// A saga, ended or not.
     ///
     /// # Errors
     /// If the database fails.
@@ -319,8 +319,8 @@ impl Store {
         })
     }
 
-    /// Finishes a step that an operator did outside of souk, and with it its saga. `respond` makes the stored response
-    /// of the request that is final now.
+    /// Finishes a step that an operator did outside of souk, and with it the saga. `respond` creates the response that
+    /// is stored for the request that ends now.
     ///
     /// # Errors
     /// If the database fails.
@@ -332,7 +332,7 @@ impl Store {
         respond: impl Fn(&Saga) -> Option<Vec<u8>> + Sync,
     ) -> Result<Operated<SagaView>, Error> {
         let now = now();
-        // An expired lease of nobody: if a step were left, it would be due at once.
+        // An expired lease without a holder. If the saga had another step, that would be due at once.
         let lease = Lease { id: 0, until: now };
         let written = db::write!(self.db, |conn, q| -> Result<_, Error> {
             let Some(seen) = q::find_saga(conn, id, now).await? else { return Ok(Operated::NotFound) };

@@ -1,6 +1,6 @@
-//! The tables, written once; what an engine calls an id, a time and a JSON value is put in.
+//! The tables, written once for both engines. The types of ids, times and JSON values are parameters.
 
-/// Makes the tables with an engine's own types.
+/// Declares the tables with an engine's own types.
 macro_rules! tables {
     ($id:ident, $time:ident, $json:ident) => {
         diesel::table! {

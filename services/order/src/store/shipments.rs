@@ -15,23 +15,23 @@ use crate::{
 pub struct Shipping {
     /// The pieces to send.
     pub items: Vec<Pieces>,
-    /// How.
+    /// The carrier and the tracking number.
     pub tracking: Tracking,
     /// When it was sent, if not now.
     pub time: Option<DateTime<Utc>>,
 }
 
-/// Which of an order's shipments.
+/// Selects shipments of an order.
 #[derive(Clone, Copy, Debug)]
 pub enum Which {
-    /// This one.
+    /// A single shipment.
     One(ShipmentId),
-    /// A page after this one, of this size.
+    /// A page: the shipments after this one, and the page size.
     Page(Option<ShipmentId>, i64),
 }
 
 impl Store {
-    /// Records a shipment, and the response that `respond` makes.
+    /// Records a shipment, and the response that `respond` creates.
     ///
     /// # Errors
     /// If the database fails.
@@ -63,7 +63,8 @@ impl Store {
         self.notify_if_ok(written)
     }
 
-    /// Shipments of an order, oldest first; `None` if there is no such order, or not of this owner.
+    /// Shipments of an order, oldest first. `None` if the order does not exist or belongs to another customer than
+    /// `owner`.
     ///
     /// # Errors
     /// If the database fails.

@@ -1,5 +1,5 @@
-//! What is SQLite's own: its types, and batch inserts in one hop. A write transaction has the file to itself, so
-//! there is nothing to lock.
+//! Code for SQLite alone: its types, and batch inserts with a single hop to a blocking thread. A write transaction
+//! locks the whole file, so rows need no locks.
 
 use std::collections::HashSet;
 
@@ -12,22 +12,22 @@ use souk_store::events::sqlite::append_blocking;
 /// The connection that queries run on.
 pub type Conn = souk_store::db::sqlite::Conn;
 pub use souk_store::db::sqlite::position;
-/// For boxed queries.
+/// The backend type of boxed queries.
 pub type Backend = diesel::sqlite::Sqlite;
 
-/// Ids in SQL that is written out.
+/// The type of ids in handwritten SQL.
 pub type Id = diesel::sql_types::Binary;
-/// Times in SQL that is written out.
+/// The type of times in handwritten SQL.
 pub type Time = diesel::sql_types::TimestamptzSqlite;
-/// The digits of an order's id, in SQL.
+/// The payment key of order `o`, in SQL: the digits of the order's id.
 pub(super) const ORDER_KEY: &str = "lower(hex(o.id))";
-/// Whether payment `p` is that of order `o`.
+/// A join condition: payment `p` belongs to order `o`.
 pub(super) const ORDER_OF_PAYMENT: &str = "o.id = unhex(p.key)";
 
-/// The id of nothing, in SQL.
+/// An id that no row has, in SQL.
 pub(super) const NIL: &str = "zeroblob(16)";
 
-/// Its tables.
+/// SQLite's tables.
 #[allow(missing_docs, reason = "the migrations say what each column is")]
 pub mod schema {
     super::super::schema::tables!(Binary, TimestamptzSqlite, Json);
@@ -39,7 +39,7 @@ pub mod queries;
 use crate::domain::State;
 use queries::{After, Batch, DeliveryRow, Nth, PaymentRow, ReturnLineRow, ShipmentLineRow};
 
-/// Keeps others from changing an order until the transaction ends. Whether there is one.
+/// Locks an order until the transaction ends. `false` if it does not exist.
 pub(super) async fn lock_order(conn: &mut Conn, id: OrderId) -> QueryResult<bool> {
     use diesel::OptionalExtension;
     let query = schema::orders::table.find(id).select(schema::orders::id);
@@ -47,7 +47,8 @@ pub(super) async fn lock_order(conn: &mut Conn, id: OrderId) -> QueryResult<bool
     Ok(found.is_some())
 }
 
-/// Makes what follows pass over rows that others are claiming: nobody can.
+/// On PostgreSQL, skips rows that other transactions are claiming. SQLite has no concurrent writers, so this changes
+/// nothing.
 macro_rules! claimable {
     ($query:expr) => {
         $query
@@ -55,7 +56,7 @@ macro_rules! claimable {
 }
 pub(super) use claimable;
 
-/// Keeps others from changing the rows until the transaction ends: nobody can.
+/// On PostgreSQL, locks the rows until the transaction ends. SQLite has no concurrent writers, so this changes nothing.
 macro_rules! locked {
     ($query:expr) => {
         $query
@@ -76,7 +77,7 @@ pub(super) async fn insert_payments(conn: &mut Conn, rows: Vec<PaymentRow>) -> Q
     .await
 }
 
-/// Changes payments, in one hop.
+/// Updates payments in one hop.
 pub(super) async fn update_payments(conn: &mut Conn, rows: Vec<PaymentRow>) -> QueryResult<usize> {
     use schema::simulated_payments::dsl;
     conn.spawn_blocking(move |conn| {
@@ -90,8 +91,8 @@ pub(super) async fn update_payments(conn: &mut Conn, rows: Vec<PaymentRow>) -> Q
     .await
 }
 
-/// Writes a batch in one hop, row by row, for such a statement is prepared once; returns the numbers of the writes that
-/// others depend on and that were done.
+/// Writes a batch in one hop. It writes row by row, because such a statement is prepared only once. Returns the numbers
+/// of the conditional writes that took effect.
 pub(super) async fn write(conn: &mut Conn, batch: Batch) -> QueryResult<HashSet<Nth>> {
     conn.spawn_blocking(move |conn| {
         let Batch { keys, orders, lines, updates, entries, events, answers, .. } = batch;
@@ -146,7 +147,7 @@ pub(super) async fn write(conn: &mut Conn, batch: Batch) -> QueryResult<HashSet<
     .await
 }
 
-/// What is to be written, now that these writes are done.
+/// The rows to write, given the numbers of the writes that took effect.
 fn after<T>(rows: Vec<After<T>>, done: &HashSet<Nth>) -> impl Iterator<Item = T> {
     rows.into_iter().filter(|row| row.nth.is_none_or(|nth| done.contains(&nth))).map(|row| row.row)
 }

@@ -10,32 +10,33 @@ use uuid::Uuid;
 use super::{postgres, sqlite};
 use crate::{domain::State, error::Error};
 
-/// Something that must hold at every commit.
+/// A promise: a condition that must hold at every commit.
 pub(super) struct Promise {
     pub name: &'static str,
-    /// What it is about, as a `FROM` clause.
+    /// The rows that the promise covers, as a `FROM` clause.
     pub counted: &'static str,
-    /// Finds what breaks it: the order's `id`, and `why`. `{key}` is the key of order `o`'s payment, for a join from
-    /// orders to payments; `{is_of}` is the condition of a join from payments `p` to their orders `o`; `{nil}` is no
-    /// order's id. Each is served by an index: without one, the check takes hours in a large shop.
+    /// A query that finds violations: the order's `id`, and `why`. `{key}` is the key of order `o`'s payment, for a
+    /// join from orders to payments. `{is_of}` is the condition of a join from payments `p` to their orders `o`.
+    /// `{nil}` is an id that no order has. An index serves each of these joins: without one, the check takes hours in a
+    /// large shop.
     pub broken: &'static str,
 }
 
-/// An order, and what inventory should know of it.
+/// An order, with the facts that its reservation must match.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct SoldOrder {
-    /// Its id, which its reservation shares.
+    /// The id of the order, which is also the id of its reservation.
     pub id: OrderId,
-    /// How far it has come.
+    /// The state of the order.
     pub state: State,
-    /// Whether it has goods whose stock is tracked, and so a reservation once it is confirmed.
+    /// True if the order has goods whose stock is tracked. It then has a reservation once it is confirmed.
     pub tracked: bool,
 }
 
-/// Checks what must hold at every commit, all at one moment.
+/// Checks all promises in one snapshot.
 ///
 /// # Errors
-/// If the database fails; a broken promise is no error but a [`Check`] that does not hold.
+/// If the database fails. A broken promise is not an error but a [`Check`] that does not hold.
 pub async fn verify(db: &Db) -> Result<Vec<Check>, Error> {
     db::snapshot!(db, |conn, q| -> Result<Vec<Check>, Error> {
         let mut checks = Vec::with_capacity(PROMISES.len());
@@ -46,8 +47,8 @@ pub async fn verify(db: &Db) -> Result<Vec<Check>, Error> {
     })
 }
 
-/// A page of all orders by id, for the comparison with inventory's reservations: those after `after`, from the
-/// first where `None`. Empty at the end.
+/// A page of all orders by id, for the comparison with inventory's reservations. It begins after `after`, or with the
+/// first order if that is `None`. Empty at the end.
 ///
 /// # Errors
 /// If the database fails.
@@ -56,7 +57,7 @@ pub async fn sold_orders(db: &Db, after: Option<OrderId>, limit: i64) -> Result<
     db::read!(db, |conn, q| -> Result<Vec<SoldOrder>, Error> { q::sold_orders(conn, after, limit).await })
 }
 
-/// Those of these orders that exist, in no order; a few thousand at a time.
+/// The given ids for which an order exists, in no order. Pass at most a few thousand.
 ///
 /// # Errors
 /// If the database fails.
@@ -201,7 +202,7 @@ const PROMISES: &[Promise] = &[
             )",
     },
     Promise {
-        // What is excepted above stands here, one by one.
+        // This promise checks the manually settled payments, which the promises above exclude.
         name: "manual settlements match the operators' entries, and their amounts add up",
         counted: "timeline_entries t WHERE t.kind = 'FINISHED_MANUALLY'",
         broken: "SELECT o.id, 'has ' || coalesce(t.found, 0) || ' entries of it, ' || coalesce(r.found, 0)
@@ -327,8 +328,8 @@ mod tests {
         detail: String,
     }
 
-    /// SQLite joins in nested loops: a table or subquery that an inner loop reads through, for each row of the outer
-    /// one, makes a check quadratic.
+    /// SQLite joins with nested loops. If an inner loop scans a whole table or subquery for each row of the outer one,
+    /// the check takes quadratic time.
     #[tokio::test]
     async fn no_check_reads_a_table_through_for_each_row_of_another_one() {
         let database = database(Engine::Sqlite, "order").await;

@@ -1,4 +1,4 @@
-//! The tables of webhooks: endpoints, and the deliveries to them. One function an operation, each one transaction or
+//! The tables of webhooks: endpoints, and the deliveries to them. Each function is one operation: one transaction or
 //! one read.
 
 use chrono::{DateTime, Utc};
@@ -17,48 +17,48 @@ use crate::{
     error::Error,
 };
 
-/// How a try went.
+/// The result of a try.
 pub(crate) struct Report<'a> {
-    /// The delivery as it was claimed, and the lease.
+    /// The delivery as it was claimed, and its lease.
     pub(crate) delivery: &'a Delivery,
     pub(crate) lease: i64,
     pub(crate) attempt: &'a Attempt,
     pub(crate) verdict: Verdict,
     pub(crate) now: DateTime<Utc>,
-    /// An endpoint that has failed since before is disabled.
+    /// The endpoint is disabled if all tries have failed since before this time.
     pub(crate) disable_before: DateTime<Utc>,
 }
 
-/// What became of a wish to change something that has an etag.
+/// The result of a change that is guarded by an etag.
 pub(crate) enum Changed<T> {
-    /// It is so.
+    /// The change was made.
     Done(T),
-    /// There is no such thing.
+    /// The endpoint does not exist.
     NotFound,
-    /// It has changed meanwhile.
+    /// The etag is not the current one.
     OtherEtag,
 }
 
-/// What became of a wish to send something.
+/// The result of a request to send something.
 pub(crate) enum Sent {
-    /// It is on its way.
+    /// The delivery is due.
     Due(Box<Delivery>),
-    /// There is no such thing.
+    /// The endpoint or the delivery does not exist.
     NotFound,
     /// The endpoint is disabled.
     Disabled,
 }
 
-/// A wish for a page of an endpoint's log, newest first.
+/// A query for a page of an endpoint's log, newest first.
 pub(crate) struct Query {
     pub(crate) endpoint: WebhookEndpointId,
     pub(crate) conditions: Vec<(bool, Condition)>,
-    /// The last one of the page before.
+    /// The last delivery of the previous page.
     pub(crate) after: Option<WebhookDeliveryId>,
     pub(crate) limit: i64,
 }
 
-/// What must hold of a delivery to be listed (or, with `false`, must not).
+/// A condition on listed deliveries. With `false`, it is negated.
 pub(crate) enum Condition {
     State(State),
     Kind(String),
@@ -66,7 +66,7 @@ pub(crate) enum Condition {
     Subject(String),
 }
 
-/// Makes what is posted of an event.
+/// Creates the request body for an event.
 pub(crate) type Body<'a> = &'a (dyn Fn(&Event) -> Result<String, String> + Send + Sync);
 
 /// The tables of webhooks.
@@ -76,25 +76,26 @@ pub(crate) struct Webhooks {
 }
 
 impl Webhooks {
-    /// In this database, whose migrations must have run.
+    /// Uses this database, whose migrations must have run.
     pub(crate) fn new(db: &Db) -> Self {
         Self { db: db.clone() }
     }
 
-    /// Records a delivery for each event and each enabled endpoint that gets it, and moves the reader's checkpoint.
+    /// Records a delivery for each event and each enabled endpoint that subscribes to it, and moves the consumer's
+    /// checkpoint.
     pub(crate) async fn record(&self, checkpoint: Checkpoint, events: &Events, body: Body<'_>) -> Result<(), Error> {
         db::write!(self.db, |conn, q| -> Result<_, Error> {
             q::record_deliveries(conn, checkpoint, events, body).await
         })
     }
 
-    /// Enabled endpoints for which something is due.
+    /// Enabled endpoints that have due deliveries.
     pub(crate) async fn due(&self, now: DateTime<Utc>) -> Result<Vec<Endpoint>, Error> {
         db::read!(self.db, |conn, q| -> Result<_, Error> { q::due_endpoints(conn, now).await })
     }
 
-    /// Takes at most `limit` deliveries whose time has come, under a lease; of one subject only the first that is
-    /// pending.
+    /// Claims at most `limit` due deliveries under a lease. Of each subject, only the first pending delivery can be
+    /// claimed.
     pub(crate) async fn claim(
         &self,
         endpoint: WebhookEndpointId,
@@ -108,18 +109,18 @@ impl Webhooks {
         })
     }
 
-    /// Writes how a try went, and what follows for the endpoint and for what waits behind. Returns why the endpoint
-    /// was disabled, if it was. Does nothing if the lease is another's by now.
+    /// Records the result of a try, and its effects on the endpoint and on deliveries that wait behind this one.
+    /// Returns why the endpoint was disabled, if it was. Does nothing if the lease was lost.
     pub(crate) async fn settle(&self, report: Report<'_>) -> Result<Option<DisableReason>, Error> {
         db::write!(self.db, |conn, q| -> Result<_, Error> { q::settle_delivery(conn, &report).await })
     }
 
-    /// Releases a lease: anyone may try at once.
+    /// Releases a lease, so that any replica may retry at once.
     pub(crate) async fn give_up(&self, id: WebhookDeliveryId, lease: i64, now: DateTime<Utc>) -> Result<(), Error> {
         db::write!(self.db, |conn, q| -> Result<_, Error> { q::release_delivery(conn, id, lease, now).await })
     }
 
-    /// Deletes what was delivered or given up, or waits for a disabled endpoint, and is older than this.
+    /// Deletes deliveries older than `before` that succeeded, failed permanently, or wait for a disabled endpoint.
     pub(crate) async fn forget(&self, before: DateTime<Utc>) -> Result<u64, Error> {
         db::write!(self.db, |conn, q| -> Result<_, Error> { q::forget_deliveries(conn, before).await })
     }
@@ -161,7 +162,7 @@ impl Webhooks {
         })
     }
 
-    /// Gives an endpoint a new secret; the one before is good until a time.
+    /// Gives an endpoint a new secret. The previous one remains valid until a time.
     pub(crate) async fn rotate(
         &self,
         id: WebhookEndpointId,
@@ -180,7 +181,7 @@ impl Webhooks {
         })
     }
 
-    /// Removes an endpoint with its log.
+    /// Deletes an endpoint and its log.
     pub(crate) async fn remove(&self, id: WebhookEndpointId, etag: &str) -> Result<Changed<()>, Error> {
         db::write!(self.db, |conn, q| -> Result<_, Error> {
             match q::endpoint_to_change(conn, id, etag).await? {
@@ -193,12 +194,12 @@ impl Webhooks {
         })
     }
 
-    /// Adds a delivery that no event stands behind.
+    /// Adds a delivery that has no event in the log.
     pub(crate) async fn send(&self, delivery: &Delivery) -> Result<Sent, Error> {
         db::write!(self.db, |conn, q| -> Result<_, Error> { q::insert_delivery(conn, delivery).await })
     }
 
-    /// Sends a delivery again.
+    /// Makes a delivery due again.
     pub(crate) async fn send_again(
         &self,
         endpoint: WebhookEndpointId,

@@ -1,8 +1,8 @@
-//! If webhooks may be posted: not into the network that the service itself is in, where an address given by a user
-//! would reach what nobody outside can (server-side request forgery).
+//! The addresses that webhooks may be posted to. Addresses in the service's own network are not allowed: a user could
+//! enter one to reach systems that are not reachable from outside (server-side request forgery).
 //!
-//! A name is looked up when an event is sent, each time, and a connection is made to the very addresses that were
-//! found fit: a name that points elsewhere by then gains nothing.
+//! A name is resolved each time an event is sent, and the connection uses exactly the addresses that passed the check.
+//! So a name that later resolves to another address cannot bypass it.
 
 use std::{
     net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr},
@@ -18,7 +18,7 @@ use url::Host;
 
 use super::settings::Settings;
 
-/// Which addresses may be posted to.
+/// The policy: the addresses that webhooks may be posted to.
 #[derive(Clone, Debug)]
 pub(crate) struct Policy {
     http: bool,
@@ -26,7 +26,7 @@ pub(crate) struct Policy {
     networks: Arc<[IpNet]>,
 }
 
-/// A name that leads nowhere that may be posted to.
+/// The name has no address that webhooks may be posted to.
 #[derive(Debug, thiserror::Error)]
 #[error("{0} has no public address, and others are not allowed")]
 struct Refused(String);
@@ -37,16 +37,16 @@ impl Policy {
         Self { http: settings.allow_http, private: settings.allow_private, networks }
     }
 
-    /// Whether this address may be posted to.
+    /// True if webhooks may be posted to this address.
     pub(crate) fn permits(&self, address: IpAddr) -> bool {
         let listed = |address: IpAddr| self.networks.iter().any(|network| network.contains(&address));
         self.private || is_public(address) || listed(address) || listed(address.to_canonical())
     }
 
-    /// Reads an endpoint's address. What its name leads to is looked at when an event is sent.
+    /// Parses an endpoint's URL. The addresses of a host name are checked when an event is sent.
     ///
     /// # Errors
-    /// What would be right.
+    /// Describes a valid URL.
     pub(crate) fn read(&self, text: &str) -> Result<Url, String> {
         let wanted = if self.http { "`https://` or `http://`" } else { "`https://`" };
         let url = Url::parse(text).map_err(|error| format!("must be an address that begins with {wanted}: {error}"))?;
@@ -74,7 +74,8 @@ impl Policy {
     }
 }
 
-/// Names are looked up through it. Addresses in numbers are not: [`Policy::read`] has looked at them.
+/// The HTTP client resolves names through this type. It does not resolve numeric addresses, which [`Policy::read`] has
+/// checked.
 impl Resolve for Policy {
     fn resolve(&self, name: Name) -> Resolving {
         let policy = self.clone();
@@ -89,7 +90,7 @@ impl Resolve for Policy {
     }
 }
 
-/// Whether an address is one of the internet at large, by IANA's registries of special-purpose addresses.
+/// True if an address is publicly reachable, by IANA's registries of special-purpose addresses.
 fn is_public(address: IpAddr) -> bool {
     match address {
         IpAddr::V4(address) => is_public_v4(address),
@@ -100,9 +101,9 @@ fn is_public(address: IpAddr) -> bool {
 fn is_public_v4(address: Ipv4Addr) -> bool {
     let [a, b, c, _] = address.octets();
     let special = match (a, b, c) {
-        // This network, private, loopback, multicast and all that is reserved above it, broadcast.
+        // "This network", private, loopback, multicast, reserved and broadcast addresses.
         (0 | 10 | 127 | 224..=255, _, _) => true,
-        // Shared by carriers (RFC 6598), link-local, private.
+        // Carrier-grade NAT (RFC 6598), link-local, private.
         (100, 64..=127, _) | (169, 254, _) | (172, 16..=31, _) | (192, 168, _) => true,
         // Protocol assignments, documentation, 6to4 relays, benchmarks.
         (192, 0, 0 | 2) | (192, 88, 99) | (198, 18 | 19, _) | (198, 51, 100) | (203, 0, 113) => true,
@@ -119,12 +120,12 @@ fn is_public_v6(address: Ipv6Addr) -> bool {
         Ipv4Addr::new(a, b, c, d)
     };
     match segments {
-        // An IPv4 address in another form, mapped or by NAT64.
+        // An IPv4 address in another form: IPv4-mapped or NAT64.
         [0, 0, 0, 0, 0, 0xffff, ..] | [0x64, 0xff9b, 0, 0, 0, 0, ..] => is_public_v4(inside()),
-        // Protocol assignments (Teredo and ORCHID among them), documentation, 6to4, which wraps an IPv4 address.
+        // Protocol assignments (Teredo and ORCHID among them), documentation, and 6to4, which embeds an IPv4 address.
         [0x2001, 0..=0x1ff, ..] | [0x2001, 0xdb8, ..] | [0x2002, ..] | [0x3fff, 0..=0xfff, ..] => false,
-        // All addresses that are assigned as global unicast. Loopback, unique-local, link-local and multicast are
-        // outside of it.
+        // All addresses that are assigned as global unicast. Loopback, unique-local, link-local and multicast addresses
+        // are outside of this range.
         [first, ..] => first & 0xe000 == 0x2000,
     }
 }
@@ -233,7 +234,7 @@ mod tests {
             ("https://ada:pw@shop.example/", "no user"),
             ("https://shop.example/#x", "no fragment"),
             ("https://127.0.0.1/", "public address"),
-            // The same in forms that browsers, and so the parser, take.
+            // Other notations of the same address, which browsers and therefore the parser accept.
             ("https://2130706433/", "public address"),
             ("https://0x7f.1/", "public address"),
             ("https://[::1]:8443/", "public address"),

@@ -1,5 +1,5 @@
-//! Sends due deliveries: a bounded number at a time, and fewer of each endpoint, so that none blocks the
-//! others.
+//! Sends due deliveries. Their number at a time is bounded, and the number for each endpoint is lower, so that no
+//! endpoint blocks the others.
 
 use std::{
     collections::HashMap,
@@ -30,14 +30,14 @@ use crate::{
     },
 };
 
-/// The longest that a run may take.
+/// The longest duration of a run.
 pub(super) const LIMIT: Duration = Duration::from_secs(300);
-/// A lease is longer than a try by so much: for what is written before and after it.
+/// The time by which a lease is longer than a try, for the writes before and after it.
 const MARGIN: Duration = Duration::from_secs(15);
-/// How long deliveries that are given up at the end may take to be written.
+/// The timeout for releasing the leases of dropped deliveries at shutdown.
 const GIVE_UP: Duration = Duration::from_secs(2);
 
-/// A clone is another handle.
+/// Sends deliveries. A clone is another handle to the same dispatcher.
 #[derive(Clone)]
 pub(super) struct Dispatcher(Arc<Inner>);
 
@@ -47,14 +47,14 @@ struct Inner {
     settings: Settings,
     metrics: Metrics,
     places: Arc<Semaphore>,
-    /// How many are being sent to each endpoint.
+    /// The number of running tries for each endpoint.
     busy: Mutex<HashMap<WebhookEndpointId, usize>>,
-    /// A place is free again.
+    /// Notified when a try ends, so that there is room for another one.
     freed: Notify,
     tasks: TaskTracker,
-    /// No new tries.
+    /// Cancelled when no new tries may begin.
     stop: CancellationToken,
-    /// No tries at all.
+    /// Cancelled when running tries must end, too.
     abandon: CancellationToken,
 }
 
@@ -89,7 +89,7 @@ impl Dispatcher {
                 begun += self.take_up(Arc::new(endpoint)).await?;
             }
             if begun == before {
-                // All that is due waits for a place, or for an earlier event about the same subject.
+                // All due deliveries wait for a slot, or for an earlier event of the same subject.
                 tokio::select! {
                     () = inner.freed.notified() => {}
                     () = tokio::time::sleep(inner.settings.interval) => {}
@@ -100,7 +100,7 @@ impl Dispatcher {
         Ok(begun)
     }
 
-    /// Begins as many tries as there are places for. Returns how many.
+    /// Begins as many tries as there are free slots. Returns their number.
     async fn take_up(&self, endpoint: Arc<Endpoint>) -> Result<u64, Error> {
         let mut slots = Vec::new();
         while let Some(slot) = self.slot(&endpoint) {
@@ -111,7 +111,7 @@ impl Dispatcher {
         }
         let length = self.0.settings.timeout + MARGIN;
         let until = now() + TimeDelta::from_std(length).unwrap_or(TimeDelta::minutes(2));
-        // Half of a random UUID: no two ever hold the same.
+        // Half of a random UUID, so that lease numbers are unique.
         let lease = i64::from_be_bytes(Uuid::new_v4().as_u64_pair().0.to_be_bytes());
         let found = self.0.store.claim(endpoint.id, slots.len(), now(), Lease { id: lease, until }).await?;
         let mut begun = 0;
@@ -122,7 +122,7 @@ impl Dispatcher {
             self.0.tasks.spawn(async move {
                 let trying = inner.attempt(&endpoint, &delivery, lease);
                 if let Err(error) = trying.await {
-                    // Its lease expires, and it is tried again.
+                    // The lease expires, and the delivery is tried again.
                     tracing::warn!(error = chain(&error), delivery = %delivery.id, "cannot record a webhook delivery attempt");
                 }
                 drop(slot);
@@ -132,7 +132,7 @@ impl Dispatcher {
         Ok(begun)
     }
 
-    /// A place for one more try at an endpoint.
+    /// Takes a slot for one more try at an endpoint, if one is free.
     fn slot(&self, endpoint: &Endpoint) -> Option<Slot> {
         let settings = &self.0.settings;
         let most = if endpoint.failing_since.is_some() { 1 } else { settings.concurrency_per_endpoint };
@@ -188,7 +188,7 @@ impl Inner {
     }
 }
 
-/// A place among those that may be sent at a time.
+/// The right to run one of a limited number of tries.
 struct Slot {
     inner: Arc<Inner>,
     endpoint: WebhookEndpointId,

@@ -1,4 +1,4 @@
-//! What a dashboard shows of webhooks.
+//! The metrics of webhooks.
 
 use std::time::Duration;
 
@@ -38,7 +38,7 @@ impl Metrics {
                 .with_description("Endpoints that were disabled because they do not take events, by reason")
                 .build(),
         };
-        // A counter that begins at one shows no increase to Prometheus.
+        // Registered with 0: Prometheus sees no increase if a counter's first value is 1.
         for reason in [DisableReason::Gone, DisableReason::Failing] {
             metrics.disabled.add(0, &[KeyValue::new("reason", word(reason))]);
         }
@@ -60,7 +60,7 @@ impl Metrics {
     }
 }
 
-/// A reason in metrics and logs.
+/// The label of a reason in metrics and logs.
 pub(super) const fn word(reason: DisableReason) -> &'static str {
     match reason {
         DisableReason::Administrator => "administrator",

@@ -1,4 +1,4 @@
-//! Records a delivery for each event and each endpoint that gets it.
+//! Records a delivery for each event and each endpoint that subscribes to it.
 
 use std::{sync::Arc, time::Duration};
 
@@ -10,15 +10,15 @@ use souk_store::events::{Checkpoint, Event, Events, Reader, Stuck};
 
 use crate::{error::Error, store::webhooks::Webhooks as Store};
 
-/// Events within this time are recorded in one transaction, unless they are very many: under load, orders need the
-/// commits more.
+/// Waiting time before a batch, so that events of this time are recorded in one transaction. It is skipped if there are
+/// very many events. Under load, orders need the commits more.
 const GATHER: Duration = Duration::from_millis(100);
 const VERY_MUCH: usize = 200;
 
-/// The reader's name.
+/// The consumer's name.
 pub(super) const NAME: &str = "webhooks";
 
-/// Reads the log for the endpoints.
+/// The consumer that reads the event log for webhooks.
 pub(super) struct Recorder {
     store: Store,
     contract: &'static Arc<Contract>,
@@ -30,9 +30,9 @@ impl Recorder {
         Ok(Self { store, contract: Contract::souk().map_err(SetupError::from)?, give_up_after })
     }
 
-    /// What is posted of an event. What it happened to is shown as the REST API shows it.
+    /// The request body for an event. Its resource has the form of the REST API.
     fn body(&self, event: &Event) -> Result<String, String> {
-        // An event of a newer replica of the service: that replica can.
+        // The event comes from a newer version of the service, whose replicas can record it.
         let unknown = || format!("{} has a type that this version does not know: {}", event.id, event.data_type);
         let descriptor = self.contract.pool().get_message_by_name(&event.data_type).ok_or_else(unknown)?;
         let data = DynamicMessage::decode(descriptor, event.data.clone()).map_err(|error| chain(&error))?;

@@ -1,4 +1,4 @@
-//! One try: posts an event to an endpoint and reads what is answered, as little of it as will do.
+//! One try: posts an event to an endpoint, and reads only the beginning of the response.
 
 use std::time::{Duration, Instant};
 
@@ -13,13 +13,13 @@ use crate::domain::{
 };
 use crate::store::now;
 
-/// So much of an answer is read, and so many characters of it are kept.
+/// The most bytes of a response that are read. [`EXCERPT`] is the most characters that are stored.
 const READ: usize = 4 << 10;
 const EXCERPT: usize = 500;
 
 /// Posts events.
 pub(super) struct Sender {
-    /// Or why there is none: that must not keep orders from being taken.
+    /// The client, or the reason why there is none. Orders must be accepted even without a client.
     client: Result<Client, String>,
     policy: Policy,
     timeout: Duration,
@@ -35,7 +35,7 @@ impl Sender {
         Self { client, policy, timeout: settings.timeout }
     }
 
-    /// A try, and how long the receiver asks to be spared.
+    /// Makes one try. Also returns the pause that the receiver asks for.
     pub(super) async fn send(&self, endpoint: &Endpoint, delivery: &Delivery) -> (Attempt, Option<Duration>) {
         let (time, began) = (now(), Instant::now());
         let answer = self.post(endpoint, delivery, time).await;
@@ -59,7 +59,7 @@ impl Sender {
 
     async fn post(&self, endpoint: &Endpoint, delivery: &Delivery, time: DateTime<Utc>) -> Result<Response, String> {
         let client = self.client.as_ref().map_err(Clone::clone)?;
-        // Again, as the settings may have become stricter since it was added.
+        // Checked again, because the settings may have become stricter since the endpoint was added.
         let url: Url = self.policy.read(&endpoint.url).map_err(|what| format!("the endpoint's address {what}"))?;
         client
             .post(url)
@@ -84,9 +84,9 @@ fn client(settings: &Settings, policy: Policy) -> Result<Client, String> {
     let mut builder = Client::builder()
         .user_agent(concat!("souk-webhooks/", env!("CARGO_PKG_VERSION")))
         .timeout(settings.timeout)
-        // If it leads has not been looked at, and what is signed is meant for the endpoint alone.
+        // The target of a redirect is not checked, and the signed body is meant for this endpoint alone.
         .redirect(redirect::Policy::none())
-        // A proxy would look names up by itself.
+        // A proxy would resolve names by itself, without the check of their addresses.
         .no_proxy()
         .referer(false)
         .pool_idle_timeout(Duration::from_secs(30))
@@ -106,7 +106,7 @@ fn refusal(status: StatusCode) -> String {
     }
 }
 
-/// `Retry-After` of an answer that may have one: seconds, or a time.
+/// The `Retry-After` of a response, if it has one: seconds, or a time.
 fn asked_pause(response: &Response, now: DateTime<Utc>) -> Option<Duration> {
     if !matches!(response.status(), StatusCode::TOO_MANY_REQUESTS | StatusCode::SERVICE_UNAVAILABLE) {
         return None;
@@ -118,7 +118,7 @@ fn asked_pause(response: &Response, now: DateTime<Utc>) -> Option<Duration> {
     }
 }
 
-/// How the body begins. One that breaks off, or does not come in time, changes nothing about the answer.
+/// The beginning of the body. If the body breaks off or is late, the result of the try stays the same.
 async fn excerpt(response: &mut Response) -> String {
     let mut read = Vec::new();
     while let Ok(Some(chunk)) = response.chunk().await {

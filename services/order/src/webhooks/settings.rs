@@ -1,4 +1,4 @@
-//! `[order.webhooks]`.
+//! The section `[order.webhooks]`.
 
 use std::{net::IpAddr, time::Duration};
 
@@ -7,21 +7,22 @@ use reqwest::Certificate;
 use serde::{Deserialize, Deserializer, de::Error};
 use souk_common::config::duration;
 
-/// How webhooks are sent, and where to.
+/// The settings of webhooks.
 #[derive(Clone, Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Settings {
-    /// How often deliveries are looked for that are due.
+    /// The interval of the search for due deliveries.
     #[serde(with = "duration")]
     pub interval: Duration,
-    /// How many are sent at a time, by each replica of the service.
+    /// How many deliveries each replica of the service sends at a time.
     pub concurrency: usize,
-    /// How many of them to one endpoint; to one that fails, a single one.
+    /// How many of them may go to one endpoint. An endpoint that fails gets one at a time.
     pub concurrency_per_endpoint: usize,
-    /// How long an endpoint may take to answer.
+    /// The timeout for an endpoint's response.
     #[serde(with = "duration")]
     pub timeout: Duration,
-    /// The time from each try that failed to the next; after the last the delivery is given up.
+    /// The pauses between a failed try and the next one. When a try fails after the last pause, the delivery fails
+    /// permanently.
     #[serde(deserialize_with = "durations")]
     pub retries: Vec<Duration>,
     /// An endpoint is disabled when every try has failed for this long.
@@ -30,25 +31,25 @@ pub struct Settings {
     /// How long deliveries are kept in the log.
     #[serde(with = "duration")]
     pub retention: Duration,
-    /// How long an event is tried that cannot be sent, until it becomes a dead letter.
+    /// How long the recording of an invalid event is retried before it becomes a dead letter.
     #[serde(with = "duration")]
     pub set_aside_after: Duration,
-    /// How long events are signed with the secret before the present one as well.
+    /// How long events are also signed with the previous secret after a rotation.
     #[serde(with = "duration")]
     pub secret_grace: Duration,
-    /// Whether endpoints may be `http://`.
+    /// True if endpoints may use `http://`.
     pub allow_http: bool,
-    /// Whether endpoints may be in any network, this machine included.
+    /// True if endpoints may be in any network, including this machine.
     pub allow_private: bool,
-    /// Networks that endpoints may be in though they are not public.
+    /// Networks that endpoints may be in although they are not public.
     #[serde(deserialize_with = "networks")]
     pub allow_networks: Vec<IpNet>,
-    /// PEM file of authorities that are trusted besides the system's; empty: none.
+    /// PEM file of certificate authorities that are trusted in addition to the system's. Empty: none.
     pub ca_file: String,
 }
 
 impl Settings {
-    /// The setting that is wrong, and what would be right. Names are relative to the section.
+    /// The first invalid setting, with a description of a valid value. Names are relative to the section.
     #[must_use]
     pub fn fault(&self) -> Option<(&'static str, String)> {
         const DAY: Duration = Duration::from_secs(24 * 3600);
@@ -87,10 +88,10 @@ impl Settings {
         self.authorities().err().map(|what| ("ca_file", what))
     }
 
-    /// The authorities in `ca_file`.
+    /// Reads the certificate authorities in `ca_file`.
     ///
     /// # Errors
-    /// Why it has none.
+    /// Says why the file has none.
     pub fn authorities(&self) -> Result<Vec<Certificate>, String> {
         if self.ca_file.is_empty() {
             return Ok(Vec::new());
@@ -108,7 +109,7 @@ fn durations<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Vec<Duration>
     texts.iter().map(|text| duration::parse(text).map_err(D::Error::custom)).collect()
 }
 
-/// Read as a whole, so that the error is that of a setting that exists.
+/// Read as one value, so that an error names a setting that exists.
 fn networks<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Vec<IpNet>, D::Error> {
     let read = |text: &String| {
         let network = text.parse().or_else(|_| text.parse::<IpAddr>().map(IpNet::from));

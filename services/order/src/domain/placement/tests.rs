@@ -1,4 +1,4 @@
-//! Prices come from the catalogue unless agreed, and what does not fit is named field by field.
+//! Prices come from the catalogue unless agreed otherwise, and each invalid field has a fault.
 #![allow(clippy::unwrap_used, clippy::panic)]
 
 use std::collections::HashMap;
@@ -53,7 +53,7 @@ fn names_every_field_that_does_not_fit() {
         ["items[1].product", "items[3].product", "items[4].quantity", "items[5].unit_price", "items[2].product"]
     );
     assert!(faults[1].message.contains("GBP") && faults[1].message.contains("EUR"));
-    // If nothing else is wrong, that is another matter.
+    // Archived products are a separate error if there are no other faults.
     let Err(Unpriced::Archived(faults)) = price(&[items[0].clone(), items[2].clone()], &offers) else {
         panic!("priced")
     };

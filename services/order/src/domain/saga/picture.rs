@@ -21,7 +21,7 @@ Stock steps cannot be done manually, because stock is known to inventory alone. 
 authorisation without a reference cannot be captured.
 ";
 
-/// By what the picture knows a place of the table.
+/// The id of a state and step in the diagram.
 fn place(state: State, step: Step) -> String {
     format!("{}_{}", state.code(), step.code())
 }
@@ -36,7 +36,7 @@ fn outcome(outcome: Outcome) -> &'static str {
     }
 }
 
-/// Sagas that begin in these states, as a Mermaid state diagram.
+/// A Mermaid state diagram of the sagas in these states.
 fn picture(running: &[State]) -> String {
     let mut lines = BTreeSet::new();
     let mut arrows = Vec::new();

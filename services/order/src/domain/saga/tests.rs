@@ -1,5 +1,5 @@
-//! The saga against a model of inventory and the payment provider: whatever happens, it ends, and stock and money
-//! add up.
+//! Tests the saga against a model of inventory and the payment provider. Whatever happens, the saga must end, and stock
+//! and money must add up.
 #![allow(clippy::unwrap_used, clippy::panic)]
 
 use std::collections::HashMap;
@@ -17,10 +17,10 @@ use super::super::{
 };
 use super::{super::Move, *};
 
-/// The other side: inventory and the payment provider, both idempotent.
+/// A model of inventory and the payment provider. Both are idempotent.
 #[derive(Debug, Default)]
 struct World {
-    /// Pieces of every product that are on hand and not held.
+    /// Available pieces of every product.
     free: HashMap<ProductId, i64>,
     reservation: Option<(Hold, Vec<Goods>)>,
     restocked: Vec<String>,
@@ -56,7 +56,7 @@ fn refused() -> Answer {
 }
 
 impl World {
-    /// Takes the goods out of what is free, all or none.
+    /// Removes goods from the available stock, all of them or none.
     fn take(&mut self, goods: &[Goods]) -> bool {
         let fits = goods.iter().all(|goods| self.free.get(&goods.product).copied().unwrap_or(0) >= goods.quantity);
         if fits {
@@ -168,24 +168,24 @@ impl World {
     }
 }
 
-/// What goes wrong at one try of one step.
+/// The fault at one try of one step.
 #[derive(Clone, Copy, Debug)]
 enum Mishap {
-    /// Nothing.
+    /// No fault.
     None,
     /// The request never arrives.
     LostRequest,
-    /// It is done, but nobody hears of it: the runner dies, or the answer is lost.
+    /// The step takes effect, but the runner dies or the response is lost.
     LostAnswer,
-    /// A second runner does the same at the same time; one of them stores it.
+    /// A second runner runs the same step at the same time. One of them stores the result.
     Twice,
-    /// The reservation expires, and someone else buys all that is free.
+    /// The reservation expires, and another customer buys all available stock.
     SoldOut,
     /// The reservation expires.
     Expired,
-    /// An operator gives the order up, if that is possible.
+    /// An operator abandons the order, if that is possible.
     Abandoned,
-    /// An operator does it at the provider's own pages, if that is possible.
+    /// An operator does the step in the provider's own dashboard, if that is possible.
     Manual,
 }
 
@@ -202,7 +202,7 @@ fn mishap() -> impl Strategy<Value = Mishap> {
     ]
 }
 
-/// Runs a saga to its end; `outside` gets what others buy.
+/// Runs a saga to its end. `outside` counts the pieces that other customers buy.
 fn drive(
     saga: &mut Saga,
     world: &mut World,
@@ -341,7 +341,7 @@ fn order_of(saga: Saga) -> Order {
 
 const STAFF: Wish<'_> = Wish { actor: "users/usr_s", reason: "broken", etag: "" };
 
-/// Something that is asked of a confirmed order.
+/// A change that is requested of a confirmed order.
 #[derive(Clone, Debug)]
 enum Ask {
     Return(Pieces),
@@ -360,7 +360,7 @@ fn ask() -> impl Strategy<Value = Ask> {
     ]
 }
 
-/// That pieces and money of an order fit together.
+/// Checks that the order's pieces and amounts are consistent.
 fn sound(order: &Order) {
     assert!(order.refunded >= 0 && order.refunding >= 0 && order.refundable() >= 0, "{order:?}");
     let manual = order.payment.as_ref().map_or(0, |payment| payment.refunded_manually);
@@ -371,7 +371,7 @@ fn sound(order: &Order) {
     }
 }
 
-/// Pieces whose stock is tracked.
+/// The number of pieces whose stock is tracked.
 fn counted(order: &Order, pieces: impl Fn(&Line) -> i64) -> i64 {
     order.lines.iter().filter(|line| line.tracked).map(pieces).sum()
 }
@@ -408,7 +408,8 @@ proptest! {
             State::Rejected => {
                 prop_assert_eq!(ended, Kind::Rejected);
                 prop_assert!(order.rejection.is_some());
-                // A hold may be left where nothing had been unclear: never here, as released is for good.
+                // Stock may still be reserved here, but never after a step with an unclear result: then it was released
+                // permanently. The rest expires.
                 world.expire();
                 let free: i64 = world.free.values().sum();
                 prop_assert_eq!(free + outside, all, "stock went missing");
@@ -427,7 +428,7 @@ proptest! {
             other => prop_assert!(false, "ended in {other:?}"),
         }
 
-        // Things are given back and shipped, as far as there are any.
+        // Returns, refunds and shipments of what is left of the order.
         for ask in asks {
             let before = order.clone();
             let what = match ask {
@@ -532,7 +533,7 @@ proptest! {
             Ok(position) => {
                 prop_assert!(state.is_running(), "a final state moved");
                 prop_assert_eq!(position.state.is_running(), position.step.is_some());
-                // The only ways out of a running state are its own ends.
+                // A running state can only be left for its own final states.
                 let end = match state {
                     Pending => vec![Pending, Confirmed, Rejected],
                     Cancelling => vec![Cancelling, Cancelled],
@@ -603,7 +604,7 @@ fn more_than_is_left_cannot_come_back() {
     let Err(Refusal::Faults(faults)) = again else { panic!("{again:?}") };
     assert_eq!(faults[0].field, "items[0].quantity");
     assert!(faults[0].message.contains("at most 1"), "{}", faults[0].message);
-    // The same line twice in one request counts together.
+    // A line that a request names twice counts with the sum of both.
     let one = Pieces { number: 1, quantity: 1 };
     assert!(begin(&mut order, &[one, one]).is_err());
 }
@@ -615,11 +616,11 @@ fn what_came_back_unshipped_cannot_be_shipped_and_what_was_shipped_comes_back_fi
     line.quantity = 4;
     let pieces = |quantity| [Pieces { number: 1, quantity }];
     let mut book = |quantity, what| order.book(&pieces(quantity), "items", what).map(|_| ());
-    // One comes back though no shipment names it: three are left to ship.
+    // One piece is returned although no shipment names it. Three are left to ship.
     assert_eq!(book(1, Move::Return), Ok(()));
     assert!(book(4, Move::Ship).is_err());
     assert_eq!(book(2, Move::Ship), Ok(()));
-    // Those two come back: one is still open, to be shipped or cancelled.
+    // Those two are returned. One piece is still open: it can be shipped or cancelled.
     assert_eq!(book(2, Move::Return), Ok(()));
     assert!(book(2, Move::Cancel).is_err());
     assert_eq!(book(1, Move::Cancel), Ok(()));
@@ -674,7 +675,7 @@ fn cancelling_all_that_is_left_cancels_the_order() {
     let mut order = confirmed();
     let Ok(Cancel::Items(part, _)) = order.cancel(&all[..1], STAFF, Utc::now()).unwrap() else { panic!("not in part") };
     assert_eq!((part.cause, part.refund.minor, order.state), (Cause::Cancellation, 300, State::Confirmed));
-    // The rest has to wait for the first part.
+    // The rest can be cancelled only after the first cancellation has ended.
     assert_eq!(order.cancel(&all[1..], STAFF, Utc::now()).unwrap(), Err(CancelRefusal::Busy));
     let mut order = confirmed();
     assert!(matches!(order.cancel(&all, STAFF, Utc::now()).unwrap(), Ok(Cancel::Whole(_))));
@@ -698,7 +699,7 @@ fn an_order_can_be_abandoned_until_its_capture_is_requested() {
         );
         assert_eq!((order.step, given_up.step), (Some(step), Some(Release)));
         assert!(given_up.rejection.unwrap().message.ends_with("operator: broken"));
-        // A hold whose answer never came has to be given back, too.
+        // An authorisation without a response must be voided, too.
         let held = given_up.payment.map(|payment| payment.state);
         assert_eq!(held, (step != Reserve).then_some(PaymentState::Authorized), "{step:?}");
         order.advance(&answer, false, Utc::now()).unwrap();
@@ -745,7 +746,7 @@ fn a_step_of_money_is_done_manually_and_no_other() {
     assert_eq!((order.state, order.step, manual(&order)), (Confirmed, None, (PaymentState::Captured, true, 0)));
     assert!(order.finish(Capture, STAFF, now).is_err(), "twice");
 
-    // One piece comes back, then all is cancelled: each is counted once.
+    // One piece is returned, then the rest is cancelled. Each piece counts once.
     let what = What::Return(vec![Pieces { number: 1, quantity: 1 }]);
     let (mut back, _) = Adjustment::begin(&mut order, &what, STAFF, None, now).unwrap().unwrap();
     assert!(back.finish(Restock, STAFF).is_err() && back.finish(Refund, STAFF).is_err());

@@ -1,13 +1,13 @@
-//! Amounts as Stripe counts them: mostly in ISO 4217's minor units, but not always.
+//! Amounts in Stripe's units, which mostly are the minor units of ISO 4217.
 
 use souk_common::money::Money;
 
 /// Currencies that Stripe counts in whole units.
 const WHOLE: [&str; 15] =
     ["BIF", "CLP", "DJF", "GNF", "JPY", "KMF", "KRW", "MGA", "PYG", "RWF", "VND", "VUV", "XAF", "XOF", "XPF"];
-/// Those with three decimals, of which Stripe wants the last to be zero.
+/// Currencies with three decimals. Stripe requires that the last one is zero.
 const THREE_DECIMALS: [&str; 5] = ["BHD", "JOD", "KWD", "OMR", "TND"];
-/// Those that Stripe counts in hundredths although it takes whole units only.
+/// Currencies that Stripe counts in hundredths although it accepts only whole units.
 const HUNDREDTHS_OF_WHOLE: [&str; 2] = ["ISK", "UGX"];
 
 /// An amount in Stripe's smallest units; `None` if Stripe cannot take it exactly.

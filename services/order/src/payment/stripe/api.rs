@@ -1,4 +1,4 @@
-//! Stripe's HTTP API, as far as souk needs it. Tells a refusal from having no answer.
+//! The parts of Stripe's HTTP API that souk needs. Distinguishes a refusal from a missing answer.
 
 use std::{collections::HashMap, error::Error, fmt};
 
@@ -8,9 +8,9 @@ use souk_common::{config::Secret, money::Currency};
 
 use crate::config::StripeSettings;
 
-/// The version of the API that is spoken, whatever the account's own is.
+/// The version of the API that souk requests, independent of the account's default version.
 const VERSION: &str = "2024-06-20";
-/// How many of a list come at a time: the most that Stripe gives.
+/// The page size of lists: the most that Stripe allows.
 const PAGE: &str = "100";
 
 /// A client of the API.
@@ -25,13 +25,13 @@ pub struct Api {
 pub struct Intent {
     /// `pi_…`
     pub id: String,
-    /// Where it is in its life.
+    /// The status of the intent.
     pub status: String,
-    /// When it was made, in seconds since 1970.
+    /// When the intent was created, in seconds since 1970.
     pub created: i64,
     #[serde(default)]
     pub metadata: HashMap<String, String>,
-    /// Why it was declined last.
+    /// The error of the last declined try.
     #[serde(default)]
     pub last_payment_error: Option<Refusal>,
 }
@@ -47,20 +47,20 @@ pub struct Refund {
 }
 
 impl Refund {
-    /// Whether the money goes back, or has.
+    /// True if the refund is pending or has succeeded.
     pub fn holds(&self) -> bool {
         !matches!(self.status.as_deref(), Some("failed" | "canceled"))
     }
 }
 
-/// A part of a list.
+/// A page of a list.
 #[derive(Deserialize)]
 struct Page<T> {
     data: Vec<T>,
     has_more: bool,
 }
 
-/// What Stripe says of a request that it refuses, or of a card.
+/// Stripe's error object, about a refused request or a card.
 #[derive(Clone, Debug, Default, Deserialize)]
 pub struct Refusal {
     #[serde(skip)]
@@ -73,24 +73,24 @@ pub struct Refusal {
     decline_code: Option<String>,
     #[serde(default)]
     param: Option<String>,
-    /// For the customer, where it is about the card.
+    /// A message for the customer, if the error is about the card.
     #[serde(default)]
     pub message: Option<String>,
 }
 
 impl Refusal {
-    /// Whether it gives this code.
+    /// True if the error has this code.
     pub fn is(&self, code: &str) -> bool {
         self.code.as_deref() == Some(code)
     }
 
-    /// Whether the card is what is refused.
+    /// True if the error is about the card.
     pub fn is_of_the_card(&self) -> bool {
         self.status == StatusCode::PAYMENT_REQUIRED || self.kind.as_deref() == Some("card_error")
     }
 
-    /// Whether the same request may go through later: what is refused is not what it asks for, but that it is asked
-    /// now (409, 429, a lock, another request with its key), or by whom (401, 403).
+    /// True if the same request may succeed later. Then the reason is not the content of the request but its time (409,
+    /// 429, a lock, another request with the same key) or the credentials (401, 403).
     fn may_pass(&self) -> bool {
         let code = self.code.as_deref().unwrap_or_default();
         !(400..500).contains(&self.status)
@@ -100,7 +100,7 @@ impl Refusal {
     }
 }
 
-/// Without the message, which may repeat what was sent.
+/// Omits Stripe's message, which may repeat the content of the request.
 impl fmt::Display for Refusal {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "HTTP {}", self.status)?;
@@ -114,22 +114,22 @@ impl fmt::Display for Refusal {
     }
 }
 
-/// Why a request was not done.
+/// Why a request failed.
 #[derive(Debug, thiserror::Error)]
 pub enum ApiError {
-    /// Stripe refuses what is asked, for good.
+    /// Stripe refused the request permanently.
     #[error("Stripe refuses: {0}")]
     Refused(Refusal),
-    /// Whether it was done is unknown, or it may be done when asked again.
+    /// It is unknown whether the request took effect, or it may succeed when it is retried.
     #[error("no answer from Stripe: {0}")]
     Unanswered(#[source] Box<dyn Error + Send + Sync>),
 }
 
 impl Api {
-    /// A client. Connects when it is first used.
+    /// Creates a client. It connects on the first request.
     ///
     /// # Errors
-    /// Where TLS cannot be set up.
+    /// If TLS cannot be set up.
     pub fn new(settings: &StripeSettings) -> Result<Self, reqwest::Error> {
         let http = reqwest::Client::builder()
             .timeout(settings.timeout)
@@ -140,7 +140,7 @@ impl Api {
         Ok(Self { http, base, key: settings.api_key.clone() })
     }
 
-    /// Makes an intent to be paid by this payment method, and captured later. It holds nothing yet.
+    /// Creates an intent with this payment method and manual capture. It holds no money yet.
     pub async fn create(
         &self,
         units: i64,
@@ -161,19 +161,20 @@ impl Api {
         self.send(request.header("Idempotency-Key", idempotency)).await
     }
 
-    /// An intent as it is.
+    /// Reads an intent.
     pub async fn intent(&self, id: &str) -> Result<Intent, ApiError> {
         self.send(self.http.get(self.url(&format!("payment_intents/{id}")))).await
     }
 
-    /// Confirms, captures or cancels an intent: each can be done once only, so it may be asked again.
+    /// Confirms, captures or cancels an intent. Each has an effect only once, so a caller can retry.
     pub async fn act(&self, id: &str, action: &str) -> Result<Intent, ApiError> {
         self.send(self.http.post(self.url(&format!("payment_intents/{id}/{action}")))).await
     }
 
-    /// The intents made since a time in seconds since 1970, those of others on the account included.
+    /// The intents created since a time in seconds since 1970. They include those of other installations on the
+    /// account.
     pub async fn intents_since(&self, oldest: i64) -> Result<Vec<Intent>, ApiError> {
-        // Newest first: once a page has none of the time, there are no more.
+        // The list is newest first: after a page without intents of this period, there are no more.
         let of_the_time = |intent: &Intent| intent.created >= oldest;
         let path = self.url("payment_intents");
         self.list(&path, &[], |page| page.iter().any(of_the_time), |intent: &Intent| &intent.id).await
@@ -185,7 +186,7 @@ impl Api {
         self.list(&path, &[("payment_intent", intent)], |_| true, |refund: &Refund| &refund.id).await
     }
 
-    /// Gives money back.
+    /// Creates a refund.
     pub async fn refund(
         &self,
         intent: &str,
@@ -250,7 +251,7 @@ fn unanswered(error: reqwest::Error) -> ApiError {
     ApiError::Unanswered(error.into())
 }
 
-/// Reads what Stripe says of an error; only the status, where that is nothing.
+/// Reads Stripe's error object. If the body has none, the refusal has only the status.
 fn refusal(status: u16, body: &[u8]) -> Refusal {
     #[derive(Deserialize)]
     struct Body {

@@ -1,12 +1,12 @@
-//! Stripe's webhooks: whether one is Stripe's, and what it is about.
+//! Stripe's webhooks: checks signatures, and finds the payment of an event.
 
 use aws_lc_rs::hmac;
 use serde::Deserialize;
 
 use crate::{config::StripeSettings, payment::WebhookError};
 
-/// Checks the header `Stripe-Signature`: `t=1700000000,v1=hex,…`, where each `v1` is an HMAC-SHA256 over time and body.
-/// There are several while a secret is replaced.
+/// Checks the header `Stripe-Signature`: `t=1700000000,v1=hex,…`, where each `v1` is an HMAC-SHA256 of the time and the
+/// body. The header has several signatures while a secret is being replaced.
 ///
 /// # Errors
 /// What is wrong with it. `now` is in seconds since 1970.
@@ -28,7 +28,7 @@ pub fn verify(body: &[u8], header: &str, settings: &StripeSettings, now: i64) ->
     }
     let key = hmac::Key::new(hmac::HMAC_SHA256, settings.webhook_secret.expose().as_bytes());
     let signed = [text.as_bytes(), b".", body].concat();
-    // In constant time.
+    // The comparison takes constant time.
     if !signatures.iter().any(|signature| hmac::verify(&key, &signed, signature).is_ok()) {
         return Err(WebhookError::Signature("is not that of this body with the secret that is set"));
     }
@@ -43,12 +43,12 @@ fn bytes(hex: &str) -> Option<Vec<u8>> {
     digits.map(|pair| u8::from_str_radix(pair.filter(|pair| pair.len() == 2)?, 16).ok()).collect()
 }
 
-/// An event, as far as souk wants to know.
+/// The fields of a Stripe event that souk reads.
 #[derive(Debug, Deserialize)]
 pub struct Event {
     /// `evt_…`
     pub id: String,
-    /// What has happened.
+    /// The type of the event.
     #[serde(rename = "type")]
     pub kind: String,
     data: Data,
@@ -59,28 +59,28 @@ struct Data {
     object: Object,
 }
 
-/// What it has happened to.
+/// The object of the event.
 #[derive(Debug, Deserialize)]
 struct Object {
     #[serde(default)]
     id: Option<String>,
     #[serde(default)]
     object: Option<String>,
-    /// Of a charge, refund or dispute: its intent.
+    /// For a charge, refund or dispute: the id of its intent.
     #[serde(default)]
     payment_intent: Option<serde_json::Value>,
 }
 
 impl Event {
-    /// Reads one.
+    /// Reads an event.
     ///
     /// # Errors
-    /// If it is none.
+    /// If the body is not an event.
     pub fn read(body: &[u8]) -> Result<Self, serde_json::Error> {
         serde_json::from_slice(body)
     }
 
-    /// The intent that it is about, if it is about any.
+    /// The id of the event's intent, if it has one.
     pub fn intent(&self) -> Option<&str> {
         let object = &self.data.object;
         match object.object.as_deref() {
@@ -120,7 +120,7 @@ mod tests {
 
     #[test]
     fn only_what_stripe_signed_lately_is_taken() {
-        // Made with Python's hmac: hmac.new(b"whsec_test", b'1700000000.{"id": "evt_1"}', "sha256").
+        // Generated with Python: hmac.new(b"whsec_test", b'1700000000.{"id": "evt_1"}', "sha256").
         let good = "a0c091828640f0b68061abc7c03981ad1100ff7160c5dba6b656239494a2b537";
         let header = format!("t=1700000000,v1={good}");
         let now = 1_700_000_000;

@@ -22,8 +22,8 @@ use crate::{
     store::{Key, Lease, adjustments::BegunAdjustment},
 };
 
-/// Adds an adjustment of an order that had this version, its effects on the order, and its idempotency record. The
-/// response is stored if it is final at once.
+/// Inserts an adjustment of an order that had this version, its effects on the order, and its idempotency record. The
+/// response is stored if the adjustment is final at once.
 pub(in crate::store) async fn begin_adjustment(
     conn: &mut Conn,
     key: &Key,
@@ -32,7 +32,7 @@ pub(in crate::store) async fn begin_adjustment(
     response: &[u8],
 ) -> Result<(), Error> {
     if !insert_record(conn, key, order.id, Some(adjustment.id), adjustment.create_time).await? {
-        // Someone used the key for another order this very moment: nothing must be written.
+        // Another request used the key for another order at the same moment. The transaction must not commit.
         return Err(Error::KeyRaced);
     }
     write_effects(conn, order, version, &adjustment.lines, entries).await?;
@@ -49,7 +49,8 @@ pub(in crate::store) async fn begin_adjustment(
     Ok(())
 }
 
-/// Writes what changed of an adjustment that was at this step, and of its order. `false` as in [`update_order`].
+/// Stores the progress of an adjustment that was at this step, and its effects on the order. Returns `false` under the
+/// same conditions as [`update_order`].
 ///
 /// [`update_order`]: super::update_order
 pub(in crate::store) async fn update_adjustment(
@@ -62,7 +63,7 @@ pub(in crate::store) async fn update_adjustment(
     now: DateTime<Utc>,
 ) -> Result<bool, Error> {
     let running = adjustment.step.is_some();
-    // The order first, in the same order of locks as when an adjustment is recorded.
+    // The order is locked first, in the same lock order as when an adjustment is recorded.
     engine::lock_order(conn, adjustment.order).await?;
     let row = returns::table
         .find(adjustment.id)
@@ -93,8 +94,8 @@ pub(in crate::store) async fn update_adjustment(
     Ok(true)
 }
 
-/// Of an order that had this version, and that this transaction has locked, what adjustments, shipments and notes
-/// change: of its lines, those that `pieces` names.
+/// Writes the fields that adjustments, shipments and notes change, of an order that had this version and is locked in
+/// this transaction. Of its lines, writes only those that `pieces` names.
 pub(in crate::store) async fn write_effects(
     conn: &mut Conn,
     order: &Order,
@@ -142,7 +143,7 @@ pub(in crate::store) async fn find_adjustment(conn: &mut Conn, id: ReturnId) -> 
     Ok(with_pieces(conn, vec![row], &order).await?.pop())
 }
 
-/// A page of an order's adjustments that give money back, oldest first.
+/// A page of an order's adjustments with a refund, oldest first.
 pub(in crate::store) async fn adjustments(
     conn: &mut Conn,
     order: &Order,
@@ -160,7 +161,7 @@ pub(in crate::store) async fn adjustments(
     with_pieces(conn, rows, order).await
 }
 
-/// Puts pieces to adjustments of one order, in the rows' order: one query for all of them.
+/// Adds the pieces to adjustments of one order, with one query. Keeps the order of the rows.
 async fn with_pieces(conn: &mut Conn, rows: Vec<ReturnRow>, order: &Order) -> Result<Vec<Adjustment>, Error> {
     let ids: Vec<ReturnId> = rows.iter().map(|row| row.id).collect();
     let lines = return_lines::table

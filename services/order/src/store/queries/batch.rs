@@ -11,11 +11,11 @@ use crate::{
     store::{Placing, SavedStep},
 };
 
-/// The number of a write on which others depend.
+/// The number of a write on which other writes depend.
 pub(in crate::store) type Nth = i32;
 
-/// Something that is written only if the write of this number was: that of a key that was new, or a change of an order
-/// that was still as expected. `None`: in any case.
+/// A row that is written only if the write with this number took effect: an insert of a new key, or a change of an
+/// order that was still as expected. `None`: the row is always written.
 pub(in crate::store) struct After<T> {
     pub nth: Option<Nth>,
     pub row: T,
@@ -27,7 +27,7 @@ pub(in crate::store) struct AnswerRow {
     pub response: Vec<u8>,
 }
 
-/// Writes that happen together.
+/// Writes for one transaction.
 #[derive(Default)]
 pub(in crate::store) struct Batch {
     next: Nth,
@@ -41,15 +41,15 @@ pub(in crate::store) struct Batch {
 }
 
 impl Batch {
-    /// Remembers a key, where it is new.
+    /// Inserts an idempotency record if the key is new.
     pub fn insert_record(&mut self, key: KeyRow) -> Nth {
         self.next += 1;
         self.keys.push((self.next, key));
         self.next
     }
 
-    /// Changes an order, where it is as expected. One that is cancelled has all its pieces cancelled that did not come
-    /// back.
+    /// Changes an order if it is as expected. If the order is cancelled, all its pieces that were not returned are
+    /// cancelled.
     pub fn change(&mut self, update: OrderUpdate) -> Nth {
         self.next += 1;
         self.updates.push((self.next, update));

@@ -31,7 +31,7 @@ use crate::{
 
 diesel::alias!(webhook_deliveries as earlier: Earlier);
 
-/// A row of `webhook_deliveries`, save its lease.
+/// A row of `webhook_deliveries`, without its lease.
 #[derive(Queryable, Selectable, Insertable)]
 #[diesel(table_name = webhook_deliveries, check_for_backend(Backend))]
 pub(in crate::store) struct DeliveryRow {
@@ -94,7 +94,8 @@ impl DeliveryRow {
     }
 }
 
-/// Records a delivery for each event and each enabled endpoint that gets it, and moves the reader's checkpoint.
+/// Records a delivery for each event and each enabled endpoint that subscribes to it, and moves the consumer's
+/// checkpoint.
 pub(in crate::store) async fn record_deliveries(
     conn: &mut Conn,
     checkpoint: Checkpoint,
@@ -137,7 +138,7 @@ pub(in crate::store) async fn record_deliveries(
     Ok(engine::insert_deliveries(conn, rows).await?)
 }
 
-/// Enabled endpoints for which something is due.
+/// Enabled endpoints that have due deliveries.
 pub(in crate::store) async fn due_endpoints(conn: &mut Conn, now: DateTime<Utc>) -> Result<Vec<Endpoint>, Error> {
     let waiting = webhook_deliveries::table
         .filter(webhook_deliveries::endpoint_id.eq(webhook_endpoints::id))
@@ -151,7 +152,7 @@ pub(in crate::store) async fn due_endpoints(conn: &mut Conn, now: DateTime<Utc>)
     read_all(rows)
 }
 
-/// Takes deliveries whose time has come under a lease; of one subject only the first that is pending.
+/// Claims due deliveries under a lease. Of each subject, only the first pending delivery can be claimed.
 pub(in crate::store) async fn claim_deliveries(
     conn: &mut Conn,
     endpoint: WebhookEndpointId,
@@ -185,8 +186,8 @@ pub(in crate::store) async fn claim_deliveries(
     rows.into_iter().map(DeliveryRow::read).collect()
 }
 
-/// What is due but waits behind another about the same subject is not looked at again before that one is: it may wait
-/// for hours.
+/// Postpones due deliveries that wait behind another one of the same subject until that one is due. Otherwise they
+/// would be read again and again, for hours.
 async fn hold_back(conn: &mut Conn, endpoint: WebhookEndpointId, now: DateTime<Utc>) -> Result<(), Error> {
     const HOLD_BACK: &str = "
         UPDATE webhook_deliveries AS d SET due_at = (
@@ -201,7 +202,7 @@ async fn hold_back(conn: &mut Conn, endpoint: WebhookEndpointId, now: DateTime<U
     Ok(())
 }
 
-/// Writes how a try went, and what follows from it.
+/// Records the result of a try, and its effects on other deliveries and on the endpoint.
 pub(in crate::store) async fn settle_delivery(
     conn: &mut Conn,
     report: &Report<'_>,
@@ -254,7 +255,7 @@ pub(in crate::store) async fn settle_delivery(
     Ok(disabled)
 }
 
-/// What waits behind a delivery that is settled continues now.
+/// Makes deliveries due that wait behind a delivery that is settled now.
 async fn resume_behind(conn: &mut Conn, delivery: &Delivery, now: DateTime<Utc>) -> Result<(), Error> {
     let behind = webhook_deliveries::table
         .filter(webhook_deliveries::endpoint_id.eq(delivery.endpoint))
@@ -266,7 +267,7 @@ async fn resume_behind(conn: &mut Conn, delivery: &Delivery, now: DateTime<Utc>)
     Ok(())
 }
 
-/// Disables an endpoint that is not disabled yet; answers with the reason where it was not.
+/// Disables an endpoint. Returns the reason if the endpoint was enabled before.
 async fn disable(
     conn: &mut Conn,
     endpoint: webhook_endpoints::BoxedQuery<'_, Backend>,
@@ -302,7 +303,7 @@ pub(in crate::store) async fn release_delivery(
     Ok(())
 }
 
-/// Deletes what is older than this and will not be tried.
+/// Deletes deliveries older than `before` that will not be tried again.
 pub(in crate::store) async fn forget_deliveries(conn: &mut Conn, before: DateTime<Utc>) -> Result<u64, Error> {
     let disabled =
         webhook_endpoints::table.filter(webhook_endpoints::disabled_at.is_not_null()).select(webhook_endpoints::id);
@@ -322,7 +323,7 @@ pub(in crate::store) async fn insert_delivery(conn: &mut Conn, delivery: &Delive
     Ok(Sent::Due(Box::new(delivery.clone())))
 }
 
-/// Makes a delivery due, from the beginning of the schedule. One that is being tried just now stays as it is.
+/// Makes a delivery due, from the start of the schedule. A delivery that is being tried now stays unchanged.
 pub(in crate::store) async fn redeliver(
     conn: &mut Conn,
     to: WebhookEndpointId,
@@ -360,7 +361,7 @@ pub(in crate::store) async fn delivery(
 
 /// A page of an endpoint's log, newest first.
 pub(in crate::store) async fn list_deliveries(conn: &mut Conn, query: &Query) -> Result<Vec<Delivery>, Error> {
-    /// That a column has a value, or has another.
+    /// A condition that a column equals a value, or differs from it.
     macro_rules! is {
         ($rows:expr, $column:expr, $yes:expr, $value:expr) => {
             if *$yes { $rows.filter($column.eq($value)) } else { $rows.filter($column.ne($value)) }

@@ -1,4 +1,4 @@
-//! Webhook endpoints, as merchants set them up.
+//! Webhook endpoints.
 
 use chrono::{DateTime, Utc};
 use diesel::prelude::*;
@@ -91,7 +91,7 @@ pub(in crate::store) async fn endpoint(conn: &mut Conn, id: WebhookEndpointId) -
     row.map(EndpointRow::read).transpose()
 }
 
-/// An endpoint that has this etag, locked until the transaction ends; any etag will do where it is empty.
+/// An endpoint that has this etag, locked until the transaction ends. An empty etag matches any endpoint.
 pub(in crate::store) async fn endpoint_to_change(
     conn: &mut Conn,
     id: WebhookEndpointId,
@@ -124,7 +124,7 @@ pub(in crate::store) async fn update_endpoint(conn: &mut Conn, endpoint: &Endpoi
     Ok(())
 }
 
-/// Lets what waits for an endpoint be tried at once.
+/// Makes the deliveries that wait for an endpoint due now.
 pub(in crate::store) async fn resume_deliveries(
     conn: &mut Conn,
     endpoint: WebhookEndpointId,
@@ -138,7 +138,7 @@ pub(in crate::store) async fn resume_deliveries(
     Ok(())
 }
 
-/// Removes an endpoint with its log.
+/// Deletes an endpoint and its log.
 pub(in crate::store) async fn delete_endpoint(conn: &mut Conn, id: WebhookEndpointId) -> Result<(), Error> {
     diesel::delete(webhook_endpoints::table.find(id)).execute(conn).await?;
     Ok(())

@@ -73,7 +73,7 @@ pub(in crate::store) async fn insert_answered_record(
     now: DateTime<Utc>,
 ) -> Result<(), Error> {
     if !insert_record(conn, key, order, None, now).await? {
-        // Someone used the key for another order this very moment: nothing must be written.
+        // Another request used the key for another order at the same moment. The transaction must not commit.
         return Err(Error::KeyRaced);
     }
     let ours = idempotency_keys::table.find((&key.caller, key.method, &key.key));
@@ -81,7 +81,7 @@ pub(in crate::store) async fn insert_answered_record(
     Ok(())
 }
 
-/// Deletes records with a response that are older than this.
+/// Deletes records with a response that are older than `before`.
 pub(in crate::store) async fn forget(conn: &mut Conn, before: DateTime<Utc>) -> Result<usize, Error> {
     use idempotency_keys::dsl;
     let old = dsl::idempotency_keys.filter(dsl::created_at.lt(before)).filter(dsl::response.is_not_null());

@@ -26,11 +26,11 @@ use crate::{
 };
 
 diesel::define_sql_function! {
-    /// In small letters; of an ASCII text the same on both engines.
+    /// Converts text to lower case. For ASCII text, both engines give the same result.
     fn lower(text: diesel::sql_types::Nullable<diesel::sql_types::Text>) -> diesel::sql_types::Nullable<diesel::sql_types::Text>;
 }
 
-/// Compares a column that has an order.
+/// Adds a comparison of a column to a query.
 macro_rules! compare {
     ($rows:expr, $column:expr, $op:expr, $value:expr) => {
         match $op {
@@ -46,7 +46,7 @@ macro_rules! compare {
 
 pub(super) use compare;
 
-/// An order; where `owner` is given, only if it is theirs.
+/// An order. If `owner` is given, the order must belong to this user.
 pub(in crate::store) async fn order(
     conn: &mut Conn,
     id: OrderId,
@@ -60,19 +60,19 @@ pub(in crate::store) async fn order(
     Ok(with_lines(conn, rows).await?.pop())
 }
 
-/// Whether there is an order; where `owner` is given, whether it is theirs.
+/// True if the order exists and, if `owner` is given, belongs to this user.
 pub(in crate::store) async fn exists(conn: &mut Conn, id: OrderId, owner: Option<UserId>) -> Result<bool, Error> {
     let customer: Option<UserId> = orders::table.find(id).select(orders::customer_id).first(conn).await.optional()?;
     Ok(customer.is_some_and(|customer| owner.is_none_or(|owner| owner == customer)))
 }
 
-/// Whether an order has this number of another system.
+/// True if an order has this external id.
 pub(in crate::store) async fn external_id_is_taken(conn: &mut Conn, id: &str) -> Result<bool, Error> {
     let taken = orders::table.filter(orders::external_id.eq(id));
     Ok(diesel::select(diesel::dsl::exists(taken)).get_result(conn).await?)
 }
 
-/// An order, locked until the transaction ends; where `owner` is given, only if it is theirs.
+/// An order, locked until the transaction ends. If `owner` is given, the order must belong to this user.
 pub(in crate::store) async fn order_to_change(
     conn: &mut Conn,
     id: OrderId,
@@ -82,8 +82,8 @@ pub(in crate::store) async fn order_to_change(
     order(conn, id, owner).await
 }
 
-/// An order for staff to change, locked until the transaction ends; or what is answered where it is not there, or where
-/// the key is known.
+/// An order for staff to change, locked until the transaction ends. Otherwise the result of the request: the order does
+/// not exist, or the key is known.
 pub(in crate::store) async fn order_to_change_once<T>(
     conn: &mut Conn,
     key: &Key,
@@ -95,7 +95,7 @@ pub(in crate::store) async fn order_to_change_once<T>(
     Ok(find_record(conn, key).await?.map_or(Ok(order), |record| Err(Begin::Known(record))))
 }
 
-/// Whether an order is stored as it is here. Its version alone does not tell: someone else may have made it, of
+/// True if an order is stored as it is here. The version alone is not enough: another runner may have stored it after
 /// another answer.
 pub(in crate::store) async fn is_at(conn: &mut Conn, order: &Order) -> Result<bool, Error> {
     let row = orders::table.find(order.id).filter(orders::version.eq(order.version));
@@ -106,9 +106,9 @@ pub(in crate::store) async fn is_at(conn: &mut Conn, order: &Order) -> Result<bo
     }))
 }
 
-/// A page of orders, newest first. If no index finds those that fit, it looks at a limited number of orders.
+/// A page of orders, newest first. If no index finds the matching orders, a limited number of orders is read.
 pub(in crate::store) async fn list(conn: &mut Conn, query: &Query) -> Result<Scan<Order, OrderKey>, Error> {
-    // Before the page is read: what comes in between meanwhile is looked at as well.
+    // Found before the page is read, so that the page also covers orders that are inserted in between.
     let end = if query.scans() { end_of_scan(conn, query).await? } else { None };
     let mut rows = orders::table.into_boxed::<Backend>();
     if let Some(customer) = query.customer {
@@ -122,7 +122,7 @@ pub(in crate::store) async fn list(conn: &mut Conn, query: &Query) -> Result<Sca
                 let (column, value) = (orders::external_id, value.as_str());
                 match op {
                     Op::Contains => rows.filter(position(lower(column), value.to_ascii_lowercase()).gt(0)),
-                    // An order without a number has another one.
+                    // An order without an external id counts as having another one.
                     Op::NotEqual => rows.filter(column.ne(value).or(column.is_null())),
                     _ => rows.filter(column.eq(value)),
                 }
@@ -132,7 +132,7 @@ pub(in crate::store) async fn list(conn: &mut Conn, query: &Query) -> Result<Sca
         };
     }
     if let Some((time, id)) = query.after {
-        // The first condition finds the place in the index, the second the one within equal times.
+        // The first condition finds the place in the index, the second one the place among equal times.
         rows = rows.filter(orders::created_at.le(time)).filter(orders::created_at.lt(time).or(orders::id.lt(id)));
     }
     if let Some((time, id)) = end {
@@ -147,7 +147,7 @@ pub(in crate::store) async fn list(conn: &mut Conn, query: &Query) -> Result<Sca
     Ok(Scan { rows: with_lines(conn, rows).await?, end })
 }
 
-/// The place of the last order that a page may look at; `None` if the list ends before.
+/// The sort key of the last order that a page may read; `None` if the list ends before.
 async fn end_of_scan(conn: &mut Conn, query: &Query) -> Result<Option<OrderKey>, Error> {
     let mut rows = orders::table.select((orders::created_at, orders::id)).into_boxed::<Backend>();
     if let Some(customer) = query.customer {
@@ -165,7 +165,7 @@ async fn end_of_scan(conn: &mut Conn, query: &Query) -> Result<Option<OrderKey>,
     Ok(last.get_result(conn).await.optional()?)
 }
 
-/// A page of an order's timeline, oldest first; with what is for staff alone where `internal`.
+/// A page of an order's timeline, oldest first. Includes internal entries if `internal` is true.
 pub(in crate::store) async fn timeline(
     conn: &mut Conn,
     order: OrderId,
@@ -198,7 +198,7 @@ pub(in crate::store) async fn timeline(
         .collect()
 }
 
-/// Puts lines to orders, in the orders' order: one query for all of them.
+/// Adds the lines to orders, with one query. Keeps the order of the rows.
 pub(super) async fn with_lines(conn: &mut Conn, rows: Vec<OrderRow>) -> Result<Vec<Order>, Error> {
     if rows.is_empty() {
         return Ok(Vec::new());
@@ -235,9 +235,9 @@ pub(super) async fn with_lines(conn: &mut Conn, rows: Vec<OrderRow>) -> Result<V
         .collect()
 }
 
-/// Records orders, and stores step results of others. Returns for each new order whether its key was new, and for
-/// each step whether its order was unchanged and its lease still held. Otherwise nothing of it was written. It is one
-/// statement on PostgreSQL.
+/// Records orders, and stores step results of other orders. Returns for each new order whether its key was new, and for
+/// each step whether its order was unchanged and its lease still held. If not, nothing of that write took effect. On
+/// PostgreSQL, all of this is one statement.
 pub(in crate::store) async fn write(
     conn: &mut Conn,
     placings: &[&Placing],
@@ -259,7 +259,7 @@ pub(super) async fn record(conn: &mut Conn, order: &Order, entries: &[Entry]) ->
     Ok(())
 }
 
-/// Writes what changed of an order that had this version, as [`write`] does for a whole batch.
+/// Updates an order that had this version, as [`write`] does for a whole batch.
 pub(in crate::store) async fn update_order(
     conn: &mut Conn,
     order: &Order,

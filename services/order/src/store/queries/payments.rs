@@ -1,5 +1,5 @@
-//! What is kept of payments: which webhooks of the provider were received, which intent stands for a payment at Stripe,
-//! and the books of the simulated provider, which stands for another company.
+//! Records about payments: webhooks that were received from the provider, the Stripe intent of each payment, and the
+//! books of the simulated provider, which simulates another company.
 
 use chrono::{DateTime, Utc};
 use diesel::prelude::*;
@@ -15,7 +15,7 @@ use crate::{
     store::payments::{Booked, BookedState, Entry},
 };
 
-/// Whether a webhook was received before.
+/// True if a webhook was received before.
 pub(in crate::store) async fn is_noticed(conn: &mut Conn, id: &str) -> Result<bool, Error> {
     Ok(diesel::select(diesel::dsl::exists(payment_notices::table.find(id))).get_result(conn).await?)
 }
@@ -31,7 +31,7 @@ pub(in crate::store) async fn notice(conn: &mut Conn, id: &str, now: DateTime<Ut
     Ok(())
 }
 
-/// Deletes webhooks that are older than this.
+/// Deletes the records of webhooks that are older than `before`.
 pub(in crate::store) async fn forget_notices(conn: &mut Conn, before: DateTime<Utc>) -> Result<usize, Error> {
     let old = payment_notices::table.filter(payment_notices::received_at.lt(before));
     Ok(diesel::delete(old).execute(conn).await?)
@@ -45,13 +45,13 @@ fn stripe_entry(intent: Option<String>, message: String) -> Entry {
     }
 }
 
-/// What stands for a payment.
+/// The entry of a payment at Stripe.
 pub(crate) async fn stripe_payment(conn: &mut Conn, key: &str) -> Result<Option<Entry>, DbError> {
     let row = stripe_payments::table.find(key).select((stripe_payments::intent, stripe_payments::message));
     Ok(row.first(conn).await.optional()?.map(|(intent, message)| stripe_entry(intent, message)))
 }
 
-/// Lets an entry stand for a payment, unless there is one. Returns the one that stands there then.
+/// Records an entry for a payment, unless there is one already. Returns the entry that is recorded then.
 pub(crate) async fn insert_stripe_payment(
     conn: &mut Conn,
     key: &str,
@@ -80,7 +80,7 @@ pub(crate) async fn insert_stripe_payment(
     Ok(stripe_entry(intent, message))
 }
 
-/// The payment for which an intent stands.
+/// The key of the payment that has this intent.
 pub(crate) async fn stripe_payment_key(conn: &mut Conn, intent: &str) -> Result<Option<String>, DbError> {
     let row = stripe_payments::table.filter(stripe_payments::intent.eq(intent)).select(stripe_payments::key);
     Ok(row.first(conn).await.optional()?)
@@ -144,13 +144,13 @@ pub(crate) async fn simulated_payments(conn: &mut Conn, keys: &[String]) -> Resu
     Ok(booked.collect())
 }
 
-/// Writes new payments into the provider's books. `false` if someone wrote one of them in between.
+/// Inserts new payments into the provider's books. `false` if one of them was inserted meanwhile.
 pub(crate) async fn insert_simulated_payments(conn: &mut Conn, new: &[&Booked]) -> Result<bool, DbError> {
     let rows: Vec<PaymentRow> = new.iter().map(|booked| PaymentRow::from(*booked)).collect();
     Ok(new.is_empty() || engine::insert_payments(conn, rows).await? == new.len())
 }
 
-/// Writes changes of payments that this transaction has locked.
+/// Updates payments that this transaction has locked.
 pub(crate) async fn update_simulated_payments(conn: &mut Conn, changed: &[&Booked]) -> Result<(), DbError> {
     if changed.is_empty() {
         return Ok(());
@@ -160,12 +160,12 @@ pub(crate) async fn update_simulated_payments(conn: &mut Conn, changed: &[&Booke
     Ok(())
 }
 
-/// Whether a refund is in the provider's books, and of how much.
+/// The amount of a refund in the provider's books; `None` if it does not exist.
 pub(crate) async fn simulated_refund(conn: &mut Conn, key: &str) -> Result<Option<i64>, DbError> {
     Ok(simulated_refunds::table.find(key).select(simulated_refunds::amount_minor).first(conn).await.optional()?)
 }
 
-/// Writes a refund into the provider's books. `false` if it is there.
+/// Inserts a refund into the provider's books. `false` if it exists already.
 pub(crate) async fn insert_simulated_refund(
     conn: &mut Conn,
     key: &str,

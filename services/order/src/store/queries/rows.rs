@@ -1,4 +1,4 @@
-//! Rows of the tables, and what they are in the domain.
+//! Rows of the tables, and their conversion to domain types.
 
 use chrono::{DateTime, Utc};
 use diesel::prelude::*;
@@ -21,7 +21,7 @@ use crate::{
 };
 
 /// A row of `orders`.
-/// PostgreSQL reads a whole batch of new ones out of one JSON document.
+/// On PostgreSQL, all new rows of a batch come from one JSON document.
 #[derive(Queryable, Selectable, Insertable, serde::Serialize)]
 #[diesel(table_name = orders, check_for_backend(Backend))]
 pub(in crate::store) struct OrderRow {
@@ -92,7 +92,7 @@ pub(in crate::store) struct EntryRow {
     pub internal: bool,
 }
 
-/// As PostgreSQL reads it.
+/// Serializes an id in the text form that PostgreSQL reads.
 fn as_uuid<I: Copy + Into<Uuid>, S: serde::Serializer>(id: &I, serializer: S) -> Result<S::Ok, S::Error> {
     let id: Uuid = (*id).into();
     serializer.collect_str(&id)
@@ -125,7 +125,7 @@ impl KeyRow {
     }
 }
 
-/// A change of a row of `orders` that still has this version and, where it must, this lease.
+/// A change of a row of `orders`, if the row still has this version and, if given, this lease.
 pub(in crate::store) struct OrderUpdate {
     pub id: OrderId,
     pub version: i64,
@@ -133,7 +133,7 @@ pub(in crate::store) struct OrderUpdate {
     pub values: OrderValues,
 }
 
-/// What may change of a row of `orders`.
+/// The columns of `orders` that can change.
 #[derive(AsChangeset, serde::Serialize)]
 #[diesel(table_name = orders, treat_none_as_null = true)]
 pub(in crate::store) struct OrderValues {
@@ -174,7 +174,7 @@ impl OrderUpdate {
             pending_returns: order.pending_returns,
             lease: running.then_some(lease.id),
             due_at: running.then_some(lease.until),
-            // A step forward: whatever went wrong before is over.
+            // The saga has progressed, so its failed tries are reset.
             attempts: 0,
             last_error: None,
         };
@@ -284,7 +284,8 @@ pub(super) fn line_row(order: OrderId, line: &Line) -> LineRow {
     }
 }
 
-/// A new adjustment. Its row says RETURNING of each that is under way: `cause` tells them apart.
+/// The row of a new adjustment. The state in the row is RETURNING for every running adjustment; `cause` distinguishes
+/// them.
 pub(super) fn adjustment_row(adjustment: &Adjustment, lease: Lease) -> ReturnRow {
     let running = adjustment.step.is_some();
     ReturnRow {
@@ -332,7 +333,7 @@ pub(super) fn read_shipment(row: ShipmentRow) -> Shipment {
     }
 }
 
-/// New entries of an order's timeline, the last of which has the number that the order counts.
+/// The rows of new entries of an order's timeline. The last entry's number is the order's number of entries.
 pub(super) fn entry_rows<'a>(order: &'a Order, entries: &'a [Entry]) -> impl Iterator<Item = EntryRow> + 'a {
     let first = order.entries - i32::try_from(entries.len()).unwrap_or(0) + 1;
     entries.iter().zip(first..).map(|(entry, number)| EntryRow {

@@ -1,5 +1,5 @@
-//! Sagas: their leases, what operators see of them, and steps that were settled manually. Those of orders and of
-//! adjustments are alike.
+//! Sagas: their leases, their data for operators, and steps that were settled manually. Sagas of orders and of
+//! adjustments share this code.
 
 use chrono::{DateTime, Utc};
 use diesel::prelude::*;
@@ -25,7 +25,7 @@ use crate::{
     store::{Lease, Release, SagaCondition, SagaId, SagaQuery, SagaView},
 };
 
-/// Releases a lease: the saga is due at `due`. Only the holder can.
+/// Releases a lease and makes the saga due at `due`. Only the holder can do this.
 pub(in crate::store) async fn release(
     conn: &mut Conn,
     saga: &Saga,
@@ -60,13 +60,13 @@ pub(in crate::store) async fn release(
     Ok(())
 }
 
-/// Whether the saga of an order is being run now.
+/// True if a runner holds the lease of the order's saga.
 pub(in crate::store) async fn is_leased(conn: &mut Conn, id: OrderId, now: DateTime<Utc>) -> Result<bool, Error> {
     let running = orders::table.find(id).filter(orders::lease.is_not_null()).filter(orders::due_at.gt(now));
     Ok(diesel::select(diesel::dsl::exists(running)).get_result(conn).await?)
 }
 
-/// Whether any saga is due.
+/// True if any saga is due.
 pub(in crate::store) async fn is_any_due(conn: &mut Conn, now: DateTime<Utc>) -> Result<bool, Error> {
     let orders: bool =
         diesel::select(diesel::dsl::exists(orders::table.filter(orders::due_at.le(now)))).get_result(conn).await?;
@@ -109,14 +109,14 @@ pub(in crate::store) async fn claim(
     Ok(sagas)
 }
 
-/// Makes the next try of a waiting order due now. A running one is left alone.
+/// Makes the next try of a waiting order due now. A running saga is not affected.
 pub(in crate::store) async fn wake(conn: &mut Conn, id: OrderId, now: DateTime<Utc>) -> Result<(), Error> {
     let waiting = orders::table.find(id).filter(orders::lease.is_null()).filter(orders::due_at.gt(now));
     diesel::update(waiting).set(orders::due_at.eq(now)).execute(conn).await?;
     Ok(())
 }
 
-/// What operators see of a row of `orders`.
+/// The columns of `orders` that operators see.
 #[derive(Queryable, Selectable)]
 #[diesel(table_name = orders, check_for_backend(Backend))]
 struct OrderSaga {
@@ -131,7 +131,7 @@ struct OrderSaga {
     updated_at: DateTime<Utc>,
 }
 
-/// The same of a row of `returns`, with what it is for and of which order.
+/// The columns of `returns` that operators see, with the cause and the order.
 #[derive(Queryable, Selectable)]
 #[diesel(table_name = returns, check_for_backend(Backend))]
 struct AdjustmentSaga {
@@ -187,13 +187,13 @@ impl AdjustmentSaga {
     }
 }
 
-/// A page of sagas that are not done, oldest first.
+/// A page of sagas that have not ended, oldest first.
 pub(in crate::store) async fn list_sagas(
     conn: &mut Conn,
     query: &SagaQuery,
     now: DateTime<Utc>,
 ) -> Result<Vec<SagaView>, Error> {
-    /// Narrows one of the two tables.
+    /// Applies the query to one of the two tables.
     macro_rules! page {
         ($table:ident, $id:ident) => {{
             let mut rows = $table::table.filter($table::due_at.is_not_null()).into_boxed::<Backend>();
@@ -222,7 +222,7 @@ pub(in crate::store) async fn list_sagas(
     Ok(sagas)
 }
 
-/// A saga, done or not.
+/// A saga, ended or not.
 pub(in crate::store) async fn find_saga(
     conn: &mut Conn,
     id: SagaId,
@@ -240,7 +240,7 @@ pub(in crate::store) async fn find_saga(
     }
 }
 
-/// Makes the next try of a saga due, that nobody runs.
+/// Makes the next try of a saga due now, if nobody runs it.
 pub(in crate::store) async fn make_due(conn: &mut Conn, id: SagaId, now: DateTime<Utc>) -> Result<(), Error> {
     match id {
         SagaId::Order(id) => {
@@ -255,8 +255,8 @@ pub(in crate::store) async fn make_due(conn: &mut Conn, id: SagaId, now: DateTim
     Ok(())
 }
 
-/// Stores that an operator settled an order's payment, which no other step of its saga changes, and the response to
-/// its request, if it is final now.
+/// Stores that an operator settled an order's payment, which no other step of the saga changes. If the request is final
+/// now, also stores its response.
 pub(in crate::store) async fn settle_manually(
     conn: &mut Conn,
     order: &Order,
@@ -276,7 +276,7 @@ pub(in crate::store) async fn settle_manually(
     Ok(())
 }
 
-/// Takes over an adjustment that is at this step. `false` if someone runs it.
+/// Takes over an adjustment that is at this step. `false` if a runner holds its lease.
 pub(in crate::store) async fn take_over(
     conn: &mut Conn,
     id: ReturnId,

@@ -1,4 +1,4 @@
-//! The SQL of `souk verify`, compiled for each engine: what would break a promise.
+//! The SQL of `souk verify`, compiled for each engine: it finds broken promises.
 
 use std::collections::HashSet;
 
@@ -32,7 +32,7 @@ struct Broken {
     why: String,
 }
 
-/// Counts what a promise is about, and finds what breaks it.
+/// Counts the rows that a promise covers, and finds its violations.
 pub(in crate::store) async fn check_promise(conn: &mut Conn, promise: &Promise) -> Result<Check, Error> {
     let count = format!("SELECT count(*) AS counted FROM {}", promise.counted);
     let counted: Count = diesel::sql_query(count).get_result(conn).await?;
@@ -44,14 +44,14 @@ pub(in crate::store) async fn check_promise(conn: &mut Conn, promise: &Promise) 
     })
 }
 
-/// The statement that finds what breaks a promise. Its parts are constants of ours.
+/// The statement that finds violations of a promise. All its parts are constants of the program.
 pub(in crate::store) fn broken(promise: &Promise) -> String {
     let parts = [("{key}", ORDER_KEY), ("{is_of}", ORDER_OF_PAYMENT), ("{nil}", NIL)];
     let filled = parts.iter().fold(promise.broken.to_owned(), |text, (name, part)| text.replace(name, part));
     format!("{filled} ORDER BY 1 LIMIT {LIMIT}")
 }
 
-/// A page of all orders by id, with what inventory should know of each.
+/// A page of all orders by id, with the facts that their reservations must match.
 pub(in crate::store) async fn sold_orders(
     conn: &mut Conn,
     after: OrderId,
@@ -64,7 +64,7 @@ pub(in crate::store) async fn sold_orders(
         .select((orders::id, orders::state))
         .load(conn)
         .await?;
-    // By itself: as a part of the statement above, PostgreSQL looks for them among the lines of all orders.
+    // A separate query: as a part of the statement above, PostgreSQL would search the lines of all orders.
     let tracked: HashSet<OrderId> = order_lines::table
         .filter(order_lines::order_id.eq_any(rows.iter().map(|(id, _)| *id)))
         .filter(order_lines::tracked.eq(true))
@@ -78,7 +78,7 @@ pub(in crate::store) async fn sold_orders(
         .collect()
 }
 
-/// Those of these orders that exist.
+/// The given ids for which an order exists.
 pub(in crate::store) async fn known_orders(conn: &mut Conn, ids: &[OrderId]) -> Result<Vec<OrderId>, Error> {
     Ok(orders::table.filter(orders::id.eq_any(ids)).select(orders::id).load(conn).await?)
 }
