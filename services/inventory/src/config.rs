@@ -16,18 +16,18 @@ use souk_store::{
 /// The commented defaults of `[inventory]`.
 pub const DEFAULTS: &str = include_str!("../default.toml");
 
-/// What the service is configured with.
+/// The configuration of the inventory service.
 #[derive(Debug, Clone)]
 pub struct Config {
-    /// What all services have.
+    /// The configuration that all services share.
     pub common: Common,
-    /// Where events are published.
+    /// The NATS server that events are published to.
     pub nats: nats::Settings,
-    /// `[inventory]`.
+    /// The section `[inventory]`.
     pub settings: Settings,
 }
 
-/// The section `[inventory]`. Its default text says what each setting means.
+/// The section `[inventory]`. Its default text explains each setting.
 #[derive(Debug, Clone, Deserialize)]
 #[serde(deny_unknown_fields)]
 #[allow(missing_docs, reason = "documented in default.toml, once")]
@@ -46,7 +46,7 @@ pub struct Settings {
     pub events: events::Settings,
 }
 
-/// The section `[inventory.clients]`: other services that are called.
+/// The section `[inventory.clients]`: the addresses of other services.
 #[derive(Debug, Clone, Deserialize)]
 #[serde(deny_unknown_fields)]
 #[allow(missing_docs, reason = "documented in default.toml, once")]
@@ -61,7 +61,7 @@ impl Config {
     /// Reads the service's settings.
     ///
     /// # Errors
-    /// Names the setting that is wrong, who set it, and what would be right.
+    /// Names the invalid setting, its source, and a valid value.
     pub fn from_settings(all: &config::Settings) -> Result<Self, ConfigError> {
         let (common, nats) = (Common::from_settings(all)?, nats::Settings::from_settings(all)?);
         let config = Self { common, nats, settings: all.section("inventory")? };

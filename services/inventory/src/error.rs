@@ -1,4 +1,4 @@
-//! What can go wrong in this service, and the one mapping to what clients see.
+//! The errors of this service, and their one mapping to statuses.
 
 use std::sync::Arc;
 
@@ -16,34 +16,34 @@ use crate::domain::{
     reservation::State,
 };
 
-/// A failure of an operation. Cheap to clone, as one may strike a whole batch.
+/// A failure of an operation. Cheap to clone, because one failure may affect a whole batch.
 #[derive(Debug, Clone, thiserror::Error)]
 pub enum Error {
-    /// The rules forbid it.
+    /// A rule of the domain refused the operation.
     #[error(transparent)]
     Refused(#[from] Refusal),
-    /// Another product has the stock code, whatever its letter case.
+    /// Another product has this stock code. Letter case is ignored.
     #[error("sku {0:?} exists already")]
     SkuTaken(String),
-    /// Another location has the code, whatever its letter case.
+    /// Another location has this code. Letter case is ignored.
     #[error("location code {0:?} exists already")]
     LocationCodeTaken(String),
-    /// There is no such location.
+    /// The location does not exist.
     #[error("{0} does not exist")]
     NoLocation(LocationId),
     /// The product changed since the caller read it.
     #[error("the etag is not the current one")]
     EtagMismatch,
-    /// Too many changes wait already.
+    /// Too many changes are waiting already.
     #[error("too many changes of stock are waiting")]
     Overloaded,
     /// The service is shutting down.
     #[error("shutting down")]
     ShuttingDown,
-    /// A batch ended without an answer: a bug.
+    /// A batch returned no result, because of a bug.
     #[error("a change of stock got no answer")]
     Lost,
-    /// The database holds what the program cannot have written.
+    /// The database has a value that souk did not write.
     #[error("the database holds {0}")]
     Corrupt(String),
     /// The database failed.
@@ -64,7 +64,7 @@ impl From<diesel::result::Error> for Error {
 }
 
 impl Error {
-    /// Which products are short, where that is the reason.
+    /// The products that are short, if that is the reason.
     pub(crate) fn shortages(&self) -> &[Shortage] {
         match self {
             Self::Refused(Refusal::OutOfStock(short)) => short,
@@ -72,7 +72,7 @@ impl Error {
         }
     }
 
-    /// Whether concurrent changes got in each other's way, so that the same may work when tried again.
+    /// True if concurrent transactions conflicted, so that a retry may succeed.
     pub(crate) fn is_conflict(&self) -> bool {
         self.db().is_some_and(DbError::is_conflict)
     }
@@ -219,7 +219,8 @@ fn archived(products: &[ProductId]) -> Problem {
         .fold(problem, |problem, name| problem.violation("PRODUCT_ARCHIVED", name, "the product is archived"))
 }
 
-/// Names each short product in a violation. Programs read the numbers from the response of `BatchUpdateReservations`.
+/// The error for products that are short, with a violation for each. Programs can read the numbers from the response of
+/// `BatchUpdateReservations`.
 fn out_of_stock(short: &[Shortage]) -> Problem {
     let message = match short {
         [one] => format!("{}: {}", one.product.name(), wanted(one)),
@@ -230,7 +231,7 @@ fn out_of_stock(short: &[Shortage]) -> Problem {
     })
 }
 
-/// How many items an error names at most.
+/// The most items that an error names.
 const NAMED: usize = 50;
 
 fn counted_below_reserved(below: &[Undercount]) -> Problem {
@@ -251,7 +252,8 @@ fn counted_below_reserved(below: &[Undercount]) -> Problem {
     })
 }
 
-/// Names each changed product twice: in words as a violation, and for programs as metadata `expected/on_hand`.
+/// The error for stock that changed during a count. Each product has a violation in words, and the metadata
+/// `expected/on_hand` for programs.
 fn changed_while_counted(changed: &[Changed]) -> Problem {
     let text = |one: &Changed| format!("{} on hand were expected, the book says {}", one.expected, one.on_hand);
     let message = match changed {

@@ -1,4 +1,4 @@
-//! What is announced about products and stock, and how: the messages of events, which responses have, too.
+//! The events about products and stock. Responses share their messages.
 
 use std::collections::HashSet;
 
@@ -18,14 +18,14 @@ use crate::domain::{
     stock::{LowStock, StockLevel},
 };
 
-/// Something happened to a product: `product.created`, `product.updated` or `product.archived`.
+/// The event of a change of a product: `product.created`, `product.updated` or `product.archived`.
 pub(crate) fn product(kind: &'static str, product: &Product) -> Draft {
     let message = product_message(product.clone());
     Draft::new(kind, message.name.clone(), &message, product.updated_at)
 }
 
-/// `stock.changed`: one event for each level, however many orders changed it together. Archived products have no
-/// available stock.
+/// `stock.changed`: one event for each changed level, even if several orders changed it together. Archived products
+/// have no available stock.
 pub(crate) fn stock<'a>(
     rows: impl Iterator<Item = &'a StockRow>,
     archived: &HashSet<ProductId>,
@@ -50,7 +50,7 @@ pub(crate) fn low(product: &Product, available: i64, now: DateTime<Utc>) -> Opti
     Some(Draft::new("stock.low", message.product.clone(), &message, now))
 }
 
-/// A product, in events and in responses.
+/// The message of a product, for events and responses.
 pub(crate) fn product_message(product: Product) -> ProductMessage {
     ProductMessage {
         name: product.id.name(),
@@ -75,7 +75,7 @@ pub(crate) fn product_message(product: Product) -> ProductMessage {
     }
 }
 
-/// A stock level, in events and in responses.
+/// The message of a stock level, for events and responses.
 pub(crate) fn level_message(level: StockLevel) -> StockLevelMessage {
     StockLevelMessage {
         product: level.product.name(),
@@ -87,7 +87,7 @@ pub(crate) fn level_message(level: StockLevel) -> StockLevelMessage {
     }
 }
 
-/// A product that is low, in events and in responses.
+/// The message of a product that is low, for events and responses.
 pub(crate) fn low_stock_message(low: LowStock) -> LowStockMessage {
     LowStockMessage {
         product: low.product.name(),
@@ -98,9 +98,9 @@ pub(crate) fn low_stock_message(low: LowStock) -> LowStockMessage {
     }
 }
 
-/// A time, as messages have it.
+/// Converts a time to the contract's type.
 pub(crate) fn timestamp(time: DateTime<Utc>) -> Timestamp {
-    // A fraction of a second is less than 10^9 nanoseconds, so it fits.
+    // The nanoseconds of a second are below 10^9, so they fit.
     let nanos = i32::try_from(time.timestamp_subsec_nanos()).unwrap_or_default();
     Timestamp { seconds: time.timestamp(), nanos }
 }

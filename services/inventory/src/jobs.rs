@@ -1,5 +1,5 @@
-//! Background work: closes expired reservations, deletes old responses and events, and makes the search words of
-//! products of an older version. Only housekeeping: available stock and used keys never depend on a job.
+//! Background work: closes expired reservations, deletes old responses and events, and creates the search words of
+//! products that an older version wrote. Available stock and idempotency keys do not depend on these jobs.
 
 use std::time::Duration;
 
@@ -15,33 +15,35 @@ use crate::{
     store::Store,
 };
 
-/// Who closes reservations.
+/// The actor of closed reservations.
 const ACTOR: &str = "services/inventory";
-/// How many reservations are closed at a time, leaving room in the queue for callers.
+/// The number of reservations closed at a time. It leaves room in the queue for callers.
 const AT_A_TIME: i64 = 200;
-/// How often products without search words are looked for. Only an older version of the service leaves any.
+/// The interval of the search for products without search words. Only an older version of the service writes such
+/// products.
 const WORDS_INTERVAL: Duration = Duration::from_secs(60);
-/// How long one run may take.
+/// The longest duration of a run.
 const LIMIT: Duration = Duration::from_secs(300);
 
 /// Starts the service's jobs.
 pub fn start(jobs: &Jobs, store: &Store, changes: &StockChanges, log: &Log, settings: &Settings) {
-    // Leased: all replicas would find the same reservations, and only one could close them. Nobody waits for it.
+    // Leased, because all replicas would find the same reservations, and only one could close them. No caller waits for
+    // this.
     let (lapsing, through) = (store.clone(), changes.clone());
     jobs.leased("reservation-expiry", settings.expiry_interval, LIMIT, move || {
         close_lapsed(lapsing.clone(), through.clone())
     });
-    // In every replica, and so at each start: it finds work only after an older version has run.
+    // On every replica, and so at each start. It finds work only after an older version has run.
     let searched = store.clone();
     jobs.everywhere("search-words", WORDS_INTERVAL, LIMIT, move || make_words(searched.clone()));
-    // Leased: replicas that clean at the same time would only wait for each other's rows.
+    // Leased, because replicas that clean at the same time would only wait for each other's row locks.
     let answering = store.clone();
     let retention = TimeDelta::from_std(settings.idempotency_retention).unwrap_or(TimeDelta::MAX);
     jobs.leased("request-cleanup", settings.cleanup_interval, LIMIT, move || {
         let store = answering.clone();
         async move { store.forget_requests(Utc::now() - retention).await }
     });
-    // Leased: as above.
+    // Leased for the same reason.
     let log = log.clone();
     jobs.leased("event-cleanup", settings.cleanup_interval, LIMIT, move || {
         let log = log.clone();
@@ -49,7 +51,7 @@ pub fn start(jobs: &Jobs, store: &Store, changes: &StockChanges, log: &Log, sett
     });
 }
 
-/// Makes the words that products are found by, where they are missing; returns of how many.
+/// Creates the search words of products that have none. Returns the number of these products.
 async fn make_words(store: Store) -> Result<u64, Error> {
     let mut made = 0;
     loop {
@@ -60,7 +62,7 @@ async fn make_words(store: Store) -> Result<u64, Error> {
     }
 }
 
-/// Closes the reservations that have expired; returns how many.
+/// Closes expired reservations. Returns their number.
 async fn close_lapsed(store: Store, changes: StockChanges) -> Result<u64, Error> {
     let mut closed = 0;
     loop {

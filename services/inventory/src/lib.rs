@@ -39,10 +39,10 @@ use crate::{
 /// The batch writer of stock changes.
 pub(crate) type StockChanges = Coalescer<Command, Reply, Error>;
 
-/// Serves until `shutdown`: the one entry, for the program and for tests.
+/// Serves until `shutdown`. The program and the tests both use this function.
 ///
 /// # Errors
-/// Before anything is served, where the database or the contract cannot be used; later, where the listener fails.
+/// Before it serves, if the database or the contract cannot be used; later, if the listener fails.
 pub async fn serve(config: Config, listener: TcpListener, shutdown: CancellationToken) -> Result<(), ServeError> {
     let Config { common, nats, settings } = config;
     let service = Service::new("inventory", &common, shutdown)?;

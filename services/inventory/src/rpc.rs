@@ -1,4 +1,4 @@
-//! The controller: the generated traits, one short function an RPC: parse, act, reply.
+//! The controller: the generated traits. Each RPC is one short function: parse, act, reply.
 
 mod convert;
 mod locations;
@@ -25,7 +25,7 @@ use crate::{
     store::Store,
 };
 
-/// All of the service's generated traits. A clone is another handle.
+/// Implements all of the service's generated traits. A clone is another handle.
 #[derive(Clone)]
 pub(crate) struct Rpc {
     store: Store,
@@ -35,12 +35,12 @@ pub(crate) struct Rpc {
 }
 
 impl Rpc {
-    /// Uses this store and its event log; changes of stock go through the coalescer.
+    /// Uses this store and its event log. Changes of stock go through the coalescer.
     pub(crate) fn new(store: Store, changes: StockChanges, log: Log, contract: Arc<Contract>) -> Self {
         Self { store, changes, log, contract }
     }
 
-    /// Asks for a change of stock in the caller's name.
+    /// Submits a change of stock on behalf of the caller.
     async fn change(&self, caller: &Caller, action: Action) -> Result<Reply, Error> {
         Ok(self.changes.submit(Command { actor: caller.actor(), action }).await?)
     }
@@ -51,12 +51,12 @@ fn request_key(caller: &Caller, method: &str, request_id: &str, request: &impl p
     RequestKey::new(&caller.actor(), method, request_id, &request.encode_to_vec())
 }
 
-/// A field that cannot be read, with what would be right.
+/// The error for an invalid field, with a description of a valid value.
 fn invalid(field: impl Into<String>) -> impl FnOnce(IdError) -> Problem {
     move |error| Problem::invalid(field, error.to_string())
 }
 
-/// A page token that is not one.
+/// The error for an invalid page token.
 fn bad_token(error: PageError) -> Problem {
     let text = error.to_string();
     Problem::new(Reason::PageTokenInvalid, format!("page_token {text}")).field("page_token", text)

@@ -45,16 +45,16 @@ use crate::{
 const POSTGRES_MIGRATIONS: EmbeddedMigrations = embed_migrations!("migrations/postgres");
 const SQLITE_MIGRATIONS: EmbeddedMigrations = embed_migrations!("migrations/sqlite");
 
-/// What became of a batch.
+/// The result of a batch.
 pub(crate) enum BatchOutcome {
-    /// Each command's answer, in their order.
+    /// The result of each command, in the order of the commands.
     Decided(Vec<Result<Reply, Refusal>>),
-    /// Nothing was done: these products must be locked, too.
+    /// Nothing was written: the batch must also lock these products.
     Widen(BTreeSet<ProductId>),
 }
 
-/// How long a batch is retried that conflicts with other transactions. With serializable transactions, several busy
-/// replicas conflict all the time: one of them always succeeds, and each in its turn.
+/// How long a batch is retried after conflicts with other transactions. With serializable isolation, several busy
+/// replicas conflict all the time. In each conflict one of them succeeds, so all make progress.
 const TIMEOUT: Duration = Duration::from_secs(10);
 
 /// The service's database.
@@ -74,7 +74,7 @@ impl Store {
         Ok(Self { db, notifier: Notifier::default() })
     }
 
-    /// Rings when it has written events.
+    /// Notifies those who wait for events, after a write with events.
     pub fn notifier(&self) -> Notifier {
         self.notifier.clone()
     }
@@ -87,7 +87,7 @@ impl Store {
         written
     }
 
-    /// Opens the database as it is.
+    /// Opens the database without migrating it.
     pub async fn connect(config: &db::Config, data_dir: &Path) -> Result<Db, DbError> {
         let migrations = Migrations { postgres: POSTGRES_MIGRATIONS, sqlite: SQLITE_MIGRATIONS };
         Db::connect(config, data_dir, "inventory", migrations).await
@@ -98,8 +98,8 @@ impl Store {
         &self.db
     }
 
-    /// Decides commands in order and writes their changes, all in one transaction. Returns one result each. Fails as
-    /// a whole only if the database fails.
+    /// Decides commands in order, and writes their changes, all in one transaction. Returns one result each. Fails as a
+    /// whole only if the database fails.
     pub async fn run(&self, commands: &[Command]) -> Result<Vec<Result<Reply, Refusal>>, Error> {
         let mut products = BTreeSet::new();
         let began = Instant::now();
@@ -126,31 +126,31 @@ impl Store {
         }))
     }
 
-    /// Products by id, in no order; those that do not exist are left out.
+    /// Products by id, in no order. Ids without a product are omitted.
     pub async fn products(&self, ids: &[ProductId]) -> Result<Vec<Product>, Error> {
         db::read!(self.db, |conn, q| -> Result<Vec<Product>, Error> { q::products::by_id(conn, ids).await })
     }
 
-    /// Products by stock code without regard to letter case, in no order; those that do not exist are left out.
+    /// Products by stock code, in no order. Letter case is ignored. Codes without a product are omitted.
     pub async fn products_by_sku(&self, skus: &[String]) -> Result<Vec<Product>, Error> {
         db::read!(self.db, |conn, q| -> Result<Vec<Product>, Error> { q::products::by_sku(conn, skus).await })
     }
 
-    /// A page of products and one more, if there is one among those that are looked at.
+    /// A page of products and one more, if the scanned products have that many matches.
     pub async fn list_products(&self, listing: &Listing) -> Result<Scan<Product, Key>, Error> {
         db::read!(self.db, |conn, q| -> Result<Scan<Product, Key>, Error> {
             q::products::list::list(conn, listing).await
         })
     }
 
-    /// Changes a product. An archived one cannot be changed.
+    /// Changes a product. Archived products cannot be changed.
     pub async fn update_product(&self, id: ProductId, etag: Option<&str>, change: &Change) -> Result<Product, Error> {
         self.notify_if_ok(db::write!(self.db, |conn, q| -> Result<Product, Error> {
             q::products::update(conn, id, etag, change).await
         }))
     }
 
-    /// Takes a feed: one answer for each offer.
+    /// Imports a product feed. Returns one result for each offer.
     pub async fn upsert_products(
         &self,
         offers: &[Offer],
@@ -161,15 +161,15 @@ impl Store {
         }))
     }
 
-    /// Archives a product; an archived one stays unchanged.
+    /// Archives a product. If it is archived already, nothing changes.
     pub async fn archive_product(&self, id: ProductId, etag: Option<&str>) -> Result<Product, Error> {
         self.notify_if_ok(db::write!(self.db, |conn, q| -> Result<Product, Error> {
             q::products::archive(conn, id, etag).await
         }))
     }
 
-    /// Makes the words of products that have none, or those of an earlier version; how many, and 0 once all are made.
-    /// So it is with products that a version of the service wrote which did not know of search.
+    /// Creates the search words of products that have none or outdated ones. Returns the number of these products,
+    /// which is 0 once all are done. Such products were written by a version of the service without search.
     pub async fn make_words(&self, limit: i64) -> Result<u64, Error> {
         db::write!(self.db, |conn, q| -> Result<u64, Error> { q::products::make_words(conn, limit).await })
     }
@@ -196,7 +196,7 @@ impl Store {
         db::snapshot!(self.db, |conn, q| -> Result<Vec<StockLevel>, Error> { q::stock::levels(conn, product).await })
     }
 
-    /// A product's stock at a time in the past, at every location that had had it by then.
+    /// A product's stock at a time in the past, at every location that had had the product by then.
     pub async fn stock_at(&self, product: ProductId, time: DateTime<Utc>) -> Result<Vec<PastLevel>, Error> {
         db::snapshot!(self.db, |conn, q| -> Result<Vec<PastLevel>, Error> {
             q::stock::levels_at(conn, product, time).await
@@ -220,21 +220,21 @@ impl Store {
         })
     }
 
-    /// The balances of a page of products, all at one moment.
+    /// The balances of a page of products, in one snapshot.
     pub async fn balances(&self, after: Option<ProductId>, size: i64) -> Result<BalancePage, Error> {
         db::snapshot!(self.db, |conn, q| -> Result<BalancePage, Error> {
             q::stock::balances::page(conn, after, size).await
         })
     }
 
-    /// Corrects a balance; `None` if it is correct by now.
+    /// Corrects a balance. `None` if it is correct by now.
     pub async fn mend(&self, place: Place, actor: &str) -> Result<Option<Mended>, Error> {
         self.notify_if_ok(db::write!(self.db, |conn, q| -> Result<Option<Mended>, Error> {
             q::stock::balances::mend(conn, place, actor).await
         }))
     }
 
-    /// An order's reservation, with the state that the clock gives it.
+    /// An order's reservation. Its state takes account of the current time.
     pub async fn reservation(&self, order: OrderId) -> Result<Option<Reservation>, Error> {
         db::snapshot!(self.db, |conn, q| -> Result<Option<Reservation>, Error> {
             q::reservations::get(conn, order).await
@@ -246,18 +246,18 @@ impl Store {
         db::read!(self.db, |conn, q| -> Result<Vec<OrderId>, Error> { q::reservations::lapsed(conn, limit).await })
     }
 
-    /// Deletes the answers to requests made before a time; returns how many.
+    /// Deletes responses to requests from before this time. Returns their number.
     pub async fn forget_requests(&self, before: DateTime<Utc>) -> Result<u64, Error> {
         db::write!(self.db, |conn, q| -> Result<u64, Error> { q::batch::forget(conn, before).await })
     }
 }
 
-/// Somebody else was faster: the transaction is worth another try.
+/// The error for a conflict with a concurrent transaction. A retry may succeed.
 pub(crate) fn collided() -> Error {
     DbError::Conflict(diesel::result::Error::RollbackTransaction).into()
 }
 
-/// An answer as it is kept.
+/// An answer in the form in which it is stored.
 fn answer_text(answer: &Answer) -> Result<String, Error> {
     serde_json::to_string(&answer.reply)
         .map_err(|error| Error::Corrupt(format!("an answer that cannot be written: {error}")))

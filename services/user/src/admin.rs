@@ -1,4 +1,4 @@
-//! Operations of the command line, without a server: create administrators, rotate keys, disable accounts.
+//! Operations of the command line, which need no running server: create administrators, rotate keys, disable accounts.
 
 use std::fmt;
 
@@ -18,11 +18,11 @@ use crate::{
     store::{Actor, Store},
 };
 
-/// An administrator that was made.
+/// The result of the creation of an administrator.
 pub struct Created {
     /// The account.
     pub user: UserId,
-    /// The password, if it was generated here: it is stored nowhere else.
+    /// The password, if it was generated here. It is stored nowhere else.
     pub password: Option<String>,
 }
 
@@ -32,13 +32,13 @@ impl fmt::Debug for Created {
     }
 }
 
-/// 24 letters and digits: 142 bits.
+/// The length of a generated password: 24 letters and digits, which have 142 bits.
 const GENERATED_LEN: usize = 24;
 
 /// Creates an administrator. Without a password, one is generated.
 ///
 /// # Errors
-/// [`Error::Invalid`], [`Error::EmailTaken`]; faults of the database.
+/// [`Error::Invalid`], [`Error::EmailTaken`]. Also if the database fails.
 pub async fn create_admin(config: &Config, email: &str, password: Option<String>) -> Result<Created, Error> {
     let user = admin(email)?;
     let generated = password.is_none().then(generate);
@@ -49,11 +49,11 @@ pub async fn create_admin(config: &Config, email: &str, password: Option<String>
     Ok(Created { user: user.id, password: generated })
 }
 
-/// Creates the first administrator with a generated password, and returns both. `None` if there is an administrator
-/// already.
+/// Creates the first administrator with a generated password, and returns the password. `None` if there is an
+/// administrator already.
 ///
 /// # Errors
-/// [`Error::Invalid`], [`Error::EmailTaken`]; faults of the database.
+/// [`Error::Invalid`], [`Error::EmailTaken`]. Also if the database fails.
 pub async fn ensure_admin(config: &Config, email: &str) -> Result<Option<String>, Error> {
     let user = admin(email)?;
     let store = open(config).await?;
@@ -63,7 +63,7 @@ pub async fn ensure_admin(config: &Config, email: &str) -> Result<Option<String>
     let password = generate();
     let hash = hasher(config)?.hash(chosen(password.clone())?).await?;
     let made = match store.create_first_admin(&user, &hash).await {
-        // Another replica of the program made the same one in this moment.
+        // Another replica of the program created the same administrator at this moment.
         Err(Error::EmailTaken) if store.admin_exists().await? => false,
         made => made?,
     };
@@ -71,11 +71,11 @@ pub async fn ensure_admin(config: &Config, email: &str) -> Result<Option<String>
     Ok(made.then_some(password))
 }
 
-/// Enables or disables the account of an email, and returns its id. A disabled account's sessions end, and its
-/// access tokens are refused within 2 seconds. `None` if nobody has this email.
+/// Enables or disables the account with this email, and returns its id. `None` if no account has this email. The
+/// sessions of a disabled account end, and its access tokens are refused within 2 seconds.
 ///
 /// # Errors
-/// [`Error::LastAdmin`]; faults of the database.
+/// [`Error::LastAdmin`]. Also if the database fails.
 pub async fn set_state(config: &Config, email: &str, state: State) -> Result<Option<UserId>, Error> {
     let Ok(email) = Email::parse(email) else { return Ok(None) };
     let store = open(config).await?;
@@ -88,11 +88,11 @@ pub async fn set_state(config: &Config, email: &str, state: State) -> Result<Opt
 /// Creates a new signing key, and returns its id. It signs a few seconds later, see [`Store::rotate_key`].
 ///
 /// # Errors
-/// Faults of the database; no randomness to be had.
+/// If the database fails, or the system has no randomness.
 pub async fn rotate_key(config: &Config) -> Result<String, Error> {
     let store = open(config).await?;
     let now = now();
-    // In a fresh database the first key is the new one; it is not older than now.
+    // In a new database, this creates the first key. It is not older than `now`, so it is not rotated.
     store.ensure_key().await?;
     let kid = match store.rotate_key(now, now).await? {
         Some(kid) => kid,

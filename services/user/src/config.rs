@@ -15,16 +15,16 @@ use crate::domain::password::{Cost, HashError};
 /// The commented defaults of `[user]`.
 pub const DEFAULTS: &str = include_str!("../default.toml");
 
-/// What the service is configured with.
+/// The configuration of the user service.
 #[derive(Debug, Clone)]
 pub struct Config {
-    /// What all services have.
+    /// The configuration that all services share.
     pub common: Common,
-    /// `[user]`.
+    /// The section `[user]`.
     pub settings: Settings,
 }
 
-/// The section `[user]`. Its default text says what each setting means.
+/// The section `[user]`. Its default text explains each setting.
 #[derive(Debug, Clone, Deserialize)]
 #[serde(deny_unknown_fields)]
 #[allow(missing_docs, reason = "documented in default.toml, once")]
@@ -66,7 +66,7 @@ impl Hashing {
     }
 }
 
-/// More memory than this for one hash is a mistake.
+/// The most memory for one hash, in bytes. A larger setting is a mistake.
 const MOST_MEMORY: usize = 4 << 30;
 const SECOND: Duration = Duration::from_secs(1);
 const MINUTE: Duration = Duration::from_secs(60);
@@ -77,7 +77,7 @@ impl Config {
     /// Reads the service's settings.
     ///
     /// # Errors
-    /// Names the setting that is wrong, who set it, and what would be right.
+    /// Names the invalid setting, its source, and a valid value.
     pub fn from_settings(all: &config::Settings) -> Result<Self, ConfigError> {
         let config = Self { common: Common::from_settings(all)?, settings: all.section("user")? };
         config.settings.check(all.checks("user"))?;
@@ -118,7 +118,7 @@ impl Settings {
     }
 }
 
-/// For arithmetic on times. What [`Config::from_settings`] lets through always fits.
+/// Converts a duration for arithmetic on times. Every duration that [`Config::from_settings`] accepts fits.
 pub(crate) fn delta(duration: Duration) -> TimeDelta {
     TimeDelta::from_std(duration).unwrap_or(TimeDelta::MAX)
 }

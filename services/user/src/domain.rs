@@ -10,7 +10,7 @@ pub mod user;
 
 use chrono::{DateTime, SubsecRound, Utc};
 
-/// Now, in the microseconds that both engines keep, so that a time compares equal after it was stored.
+/// The current time in microseconds, the precision of both engines, so that a stored time compares equal.
 pub fn now() -> DateTime<Utc> {
     Utc::now().trunc_subsecs(6)
 }

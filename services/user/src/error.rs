@@ -12,21 +12,22 @@ use crate::domain::{password::HashError, session::Refused, token::TokenError, up
 /// A failure of this service.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
-    /// A field of the request is not valid: where, and what would be right.
+    /// A field of the request is invalid.
     #[error("{path} {description}")]
     Invalid {
-        /// Where, in the names of the contract.
+        /// The path of the field, with the names of the contract.
         path: String,
-        /// What would be right.
+        /// A description of a valid value.
         description: String,
     },
-    /// The account is not the caller's. Also said of one that does not exist.
+    /// The account is not the caller's. Also used if the account does not exist, so that callers cannot distinguish the
+    /// two.
     #[error("{} is not the caller's", .0.name())]
     Denied(UserId),
     /// The caller lost this role while the change was being made.
     #[error("the role {} is needed, and was lost meanwhile", .0.as_str())]
     NoLonger(Role),
-    /// The session is not in use, or no session of theirs.
+    /// The session is not active, or does not belong to the user.
     #[error("the session has ended")]
     SessionEnded,
     /// The account does not exist.
@@ -41,7 +42,7 @@ pub enum Error {
     /// The account changed since the caller read it.
     #[error("the etag is not the current one")]
     EtagMismatch,
-    /// Nobody would administer souk any more.
+    /// The change would leave souk without an administrator.
     #[error("{} is the last administrator", .0.name())]
     LastAdmin(UserId),
     /// Wrong email or password, or the account is disabled.
@@ -50,7 +51,7 @@ pub enum Error {
     /// The current password is wrong.
     #[error("the current password is wrong")]
     CurrentPassword,
-    /// The refresh token gives no session.
+    /// The refresh token was refused.
     #[error("the refresh token is refused: {0:?}")]
     Refresh(Refused),
     /// No key signs tokens at the moment.
@@ -59,10 +60,10 @@ pub enum Error {
     /// A password could not be hashed.
     #[error(transparent)]
     Hash(#[from] HashError),
-    /// The task that hashes a password died.
+    /// The task that hashes a password ended without a result.
     #[error("hashing a password was broken off")]
     Hasher(#[source] Box<dyn std::error::Error + Send + Sync>),
-    /// A token could not be made.
+    /// A token could not be created.
     #[error(transparent)]
     Token(#[from] TokenError),
     /// The database failed.
@@ -77,7 +78,7 @@ impl From<UpdateError> for Error {
 }
 
 impl From<DbError> for Error {
-    /// A unique value that is taken is the caller's affair; the rest is ours.
+    /// A unique value that is taken is a fault of the request. Everything else is a fault of the service.
     fn from(error: DbError) -> Self {
         match error.unique_violation() {
             Some("users_email_key" | "users.email") => Self::EmailTaken,

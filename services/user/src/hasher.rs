@@ -1,4 +1,5 @@
-//! Hashes passwords off the async threads, and only so many at a time: each takes a core and megabytes for a while.
+//! Hashes passwords outside of the async threads. The number at a time is limited, because each hash uses a core and
+//! megabytes of memory for a while.
 
 use std::sync::Arc;
 
@@ -9,7 +10,7 @@ use crate::{
     error::Error,
 };
 
-/// Hashes and checks passwords. A clone shares the bound.
+/// Hashes and checks passwords. Clones share the limit.
 #[derive(Debug, Clone)]
 pub struct Hasher {
     cost: Cost,
@@ -17,7 +18,7 @@ pub struct Hasher {
 }
 
 impl Hasher {
-    /// At this cost, on all cores but one: a flood of log-ins leaves something for everything else.
+    /// Hashes at this cost, on all cores but one. So a flood of log-ins leaves a core for other work.
     pub fn new(cost: Cost) -> Self {
         let cores = std::thread::available_parallelism().map_or(1, usize::from);
         Self { cost, permits: Arc::new(Semaphore::new((cores - 1).max(1))) }
@@ -26,15 +27,15 @@ impl Hasher {
     /// Hashes a password.
     ///
     /// # Errors
-    /// Only faults of ours.
+    /// If hashing fails because of a fault of the service.
     pub async fn hash(&self, password: Password) -> Result<Hash, Error> {
         self.run(move |cost| cost.hash(&password)).await
     }
 
-    /// Checks a password. Takes as long where the account has none or does not exist (`None`).
+    /// Checks a password. It takes the same time if the account has no password or does not exist (`None`).
     ///
     /// # Errors
-    /// Only faults of ours.
+    /// If hashing fails because of a fault of the service.
     pub async fn verify(&self, password: Password, hash: Option<Hash>) -> Result<Verdict, Error> {
         self.run(move |cost| cost.verify(&password, hash.as_ref())).await
     }
@@ -47,7 +48,7 @@ impl Hasher {
         let permit = self.permits.clone().acquire_owned().await.map_err(|error| Error::Hasher(error.into()))?;
         let cost = self.cost.clone();
         let work = move || {
-            // Held until the work is done, even where the caller has left.
+            // Held until the work is done, even if the caller has left.
             let _permit = permit;
             work(&cost)
         };

@@ -1,4 +1,4 @@
-//! Background work: ended sessions and old keys are cleaned away, and the signing key is replaced in time.
+//! Background work: deletes ended sessions and old keys, and rotates the signing key in time.
 
 use std::time::Duration;
 
@@ -12,9 +12,9 @@ use crate::{
     store::Store,
 };
 
-/// How long a session that is over is kept, for those who look into what happened.
+/// How long an ended session is kept for investigations.
 const KEEP_SESSIONS: TimeDelta = TimeDelta::days(7);
-/// How long one run may take.
+/// The longest duration of a run.
 const LIMIT: Duration = Duration::from_secs(300);
 
 /// Starts the service's jobs.
@@ -24,31 +24,31 @@ pub fn start(jobs: &Jobs, store: &Store, settings: &Settings) {
     let (session_ttl, token_ttl) = (delta(settings.session_ttl), delta(settings.access_token_ttl));
     let key_max_age = delta(settings.signing_key_max_age);
 
-    // Leased: replicas that clean at the same time would only wait for each other's rows.
+    // Leased, because replicas that clean at the same time would only wait for each other's row locks.
     let sessions = store.clone();
     jobs.leased("session-cleanup", interval, LIMIT, move || clean_sessions(sessions.clone(), session_ttl, grace));
-    // Leased: an old key is replaced once, though replicas that did it at a time would not break anything.
+    // Leased, because one rotation is enough. Concurrent rotations would not break anything.
     let keys = store.clone();
     jobs.leased("signing-keys", interval, LIMIT, move || turn_keys(keys.clone(), key_max_age, token_ttl));
 }
 
-/// Deletes sessions that have been over for a while, and used tokens that are older than any session may rest: by then
-/// a copy of one is of no use to anyone. Returns how many. Deletes what successors were made from once the grace is
-/// over within which they may be asked for again.
+/// Deletes sessions that ended or expired some time ago. Also deletes used refresh tokens that are older than the
+/// lifetime of an unused session: a stolen copy of such a token is useless. Returns the number of deleted rows. Also
+/// deletes the salts of successor tokens after the grace period, in which a client may request the successor again.
 ///
 /// # Errors
-/// Faults of the database.
+/// If the database fails.
 pub async fn clean_sessions(store: Store, session_ttl: TimeDelta, grace: TimeDelta) -> Result<u64, Error> {
     let now = now();
     store.forget_salts(now - grace).await?;
     store.clean_sessions(now - KEEP_SESSIONS, now - session_ttl).await
 }
 
-/// Replaces the signing key when it is old, and deletes those no longer published. Returns how many it made or
-/// deleted.
+/// Rotates the signing key when it is old, and deletes keys that are no longer published. Returns the number of created
+/// and deleted keys.
 ///
 /// # Errors
-/// Faults of the database; no randomness to be had.
+/// If the database fails, or the system has no randomness.
 pub async fn turn_keys(store: Store, max_age: TimeDelta, token_ttl: TimeDelta) -> Result<u64, Error> {
     let now = now();
     let rotated = store.rotate_key(now, now - max_age).await?;

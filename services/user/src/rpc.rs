@@ -1,4 +1,4 @@
-//! The controller: the generated traits, one short function an RPC: parse, act, reply.
+//! The controller: the generated traits. Each RPC is one short function: parse, act, reply.
 
 mod convert;
 mod sessions;
@@ -23,7 +23,7 @@ use crate::{
 
 pub use self::sessions::Accounts;
 
-/// Both of the service's generated traits. A clone is another handle.
+/// Implements both of the service's generated traits. A clone is another handle.
 #[derive(Clone)]
 pub struct Rpc(Arc<Parts>);
 
@@ -36,7 +36,7 @@ struct Parts {
 }
 
 impl Rpc {
-    /// Answers from this store.
+    /// Creates the RPCs on this store.
     pub fn new(store: Store, hasher: Hasher, issuer: Issuer, settings: &Settings) -> Self {
         let (session_ttl, refresh_grace) = (delta(settings.session_ttl), delta(settings.refresh_grace));
         Self(Arc::new(Parts { store, hasher, issuer, session_ttl, refresh_grace }))
@@ -48,7 +48,7 @@ fn named(field: &str, name: &str) -> Result<UserId, Problem> {
     UserId::parse_name(name).map_err(|error| Problem::invalid(field, error.to_string()))
 }
 
-/// On whose behalf an account is changed, by a method that lets in owners and holders of a role.
+/// The actor of a change of an account, for methods that allow owners and holders of a role.
 fn actor(caller: &Caller, role: Role) -> Result<Actor, Problem> {
     Ok(match caller.grant {
         Grant::Own(_) => Actor::Owner,
@@ -56,7 +56,7 @@ fn actor(caller: &Caller, role: Role) -> Result<Actor, Problem> {
     })
 }
 
-/// The account that a request names, if it is the caller's or they may reach any.
+/// The account that a request names. Fails unless it is the caller's own or the caller may reach all accounts.
 fn reached(caller: &Caller, field: &str, name: &str) -> Result<UserId, Problem> {
     let id = named(field, name)?;
     if !caller.grant.covers(id) {

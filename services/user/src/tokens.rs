@@ -28,29 +28,30 @@ pub struct Issuer {
 }
 
 impl Issuer {
-    /// Tokens that are valid for `ttl`.
+    /// Issues tokens that are valid for `ttl`.
     pub fn new(store: Store, auth: &auth::Config, ttl: Duration) -> Self {
         Self { store, issuer: auth.issuer.clone(), audience: auth.audience.clone(), ttl: delta(ttl) }
     }
 
-    /// How long a token is valid.
+    /// The validity of a token.
     pub fn ttl(&self) -> TimeDelta {
         self.ttl
     }
 
-    /// The key that signs now. Read each time, so that all replicas of the service change to a new one together.
+    /// The key that signs new tokens now. It is read each time, so that all replicas of the service change to a new key
+    /// at the same time.
     ///
     /// # Errors
-    /// [`Error::NoSigningKey`] where none was made yet; faults of the database.
+    /// [`Error::NoSigningKey`] if there is no key yet. Also if the database fails.
     pub async fn signing_key(&self) -> Result<SigningKey, Error> {
         let keys = self.store.keys().await?;
         signer(keys, now()).ok_or(Error::NoSigningKey)
     }
 
-    /// A token for a user's session.
+    /// Issues a token for a user's session.
     ///
     /// # Errors
-    /// If the key is not one.
+    /// If the key is invalid.
     pub fn issue(&self, key: &SigningKey, user: &User, session: &Session, now: DateTime<Utc>) -> Result<String, Error> {
         let claims = Claims {
             iss: self.issuer.clone(),
@@ -66,10 +67,10 @@ impl Issuer {
         Ok(key.sign(&claims)?)
     }
 
-    /// The keys that tokens are checked with.
+    /// The keys that verify tokens.
     ///
     /// # Errors
-    /// Faults of the database.
+    /// If the database fails.
     pub async fn published(&self) -> Result<Vec<SigningKey>, Error> {
         let now = now();
         let mut keys = self.store.keys().await?;

@@ -22,30 +22,30 @@ use super::{
 
 type Decision<T> = Result<T, Refusal>;
 
-/// What is known of a product here.
+/// The facts about a product that decisions need.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Facts {
-    /// Whether it can be sold.
+    /// Whether the product can be sold.
     pub state: ProductState,
-    /// Whether its stock is tracked.
+    /// Whether the product's stock is tracked.
     pub tracking: Tracking,
-    /// The threshold below which it is low.
+    /// The product is low when at most this many pieces are available.
     pub low_stock_threshold: Option<i64>,
 }
 
 impl Facts {
-    /// Whether it is sold and its stock is tracked.
+    /// True if the product is active and its stock is tracked.
     pub fn is_stocked(&self) -> bool {
         self.state == ProductState::Active && self.tracking == Tracking::Tracked
     }
 }
 
-/// What became of a request key.
+/// The earlier use of an idempotency key.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Spent {
-    /// It was answered.
+    /// The response is stored.
     Answered(Answer),
-    /// It changed stock, but its response is no longer kept.
+    /// The request changed stock, but its response was deleted.
     Forgotten,
 }
 
@@ -54,21 +54,21 @@ pub enum Spent {
 pub struct Answer {
     /// SHA-256 of the request.
     pub hash: Vec<u8>,
-    /// What was answered.
+    /// The response.
     pub reply: Reply,
 }
 
 /// Stock at one place.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct StockRow {
-    /// Which product, where.
+    /// The product and the location.
     pub place: Place,
-    /// How much.
+    /// The pieces on hand and reserved.
     pub level: Level,
 }
 
 impl StockRow {
-    /// What callers see of it. Archived products have no available stock.
+    /// The level as clients see it. Archived products have no available stock.
     pub fn shown(self, archived: bool, updated_at: DateTime<Utc>) -> StockLevel {
         let StockRow { place: (product, location), level } = self;
         StockLevel {
@@ -89,7 +89,7 @@ pub struct Known {
     pub now: DateTime<Utc>,
     /// The time of ledger entries: now, but not before the last entry.
     pub posted_at: DateTime<Utc>,
-    /// Every location, in the order in which orders are filled from them.
+    /// All locations in filling order.
     pub locations: Vec<LocationId>,
     /// The products that the commands name, and all others whose stock is locked.
     pub products: HashMap<ProductId, Facts>,
@@ -104,9 +104,9 @@ pub struct Known {
 /// The changes to write. Rows of one kind are in key order.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Changes {
-    /// New places.
+    /// Levels of new places.
     pub stock_added: Vec<StockRow>,
-    /// Places with their new numbers.
+    /// New levels of existing places.
     pub stock_changed: Vec<StockRow>,
     /// New reservations, with their lines.
     pub created: Vec<Reservation>,
@@ -114,35 +114,35 @@ pub struct Changes {
     pub moved: Vec<Reservation>,
     /// Reservations whose lines no longer hold stock.
     pub freed: Vec<OrderId>,
-    /// Reservations of which all lines are replaced.
+    /// Reservations whose lines are all replaced.
     pub relined: Vec<Reservation>,
-    /// Lines of which more came back.
+    /// Lines with more returned pieces.
     pub returned: Vec<(OrderId, Line)>,
     /// New ledger entries, in the order in which they happened.
     pub ledger: Vec<Entry>,
-    /// Request keys with their answers.
+    /// Idempotency keys with their responses.
     pub answers: Vec<(Vec<u8>, Answer)>,
 }
 
 /// A new ledger entry.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Entry {
-    /// What happened.
+    /// The change of stock.
     pub movement: Movement,
-    /// The request that made it, if that had a key.
+    /// The idempotency key of the request that caused the entry, if it had one.
     pub request: Option<Numbered>,
 }
 
-/// An entry's place among those of its request.
+/// The position of a ledger entry among those of its request.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Numbered {
-    /// The request's key.
+    /// The idempotency key of the request.
     pub key: Vec<u8>,
-    /// Counts the request's entries, from 0.
+    /// The number of the entry, from 0.
     pub number: i32,
 }
 
-/// The state that commands are decided on, one after the other.
+/// The state of a batch: commands are decided on it one after the other.
 pub struct Book {
     now: DateTime<Utc>,
     posted_at: DateTime<Utc>,
@@ -183,12 +183,12 @@ impl Book {
         book
     }
 
-    /// Decides the commands in order of arrival: one answer each.
+    /// Decides the commands in order of arrival. Returns one result each.
     pub fn decide(&mut self, commands: &[Command]) -> Vec<Result<Reply, Refusal>> {
         commands.iter().map(|command| self.decide_one(command)).collect()
     }
 
-    /// What changed since the book was opened.
+    /// The changes since the book was opened.
     pub fn into_changes(self) -> Changes {
         let mut changes =
             Changes { ledger: self.ledger, answers: self.answers.into_iter().collect(), ..Changes::default() };
@@ -209,14 +209,14 @@ impl Book {
         changes
     }
 
-    /// Decides one command, all of it or nothing.
+    /// Decides one command. Either all of it takes effect, or nothing.
     fn decide_one(&mut self, command: &Command) -> Decision<Reply> {
         let actor = &command.actor;
         match &command.action {
             Action::Reserve { order, items, ttl } => self.reserve(*order, items, *ttl).map(Reply::Reservation),
             Action::Commit { order } => self.commit(actor, *order).map(Reply::Reservation),
             Action::Release { order } => self.release(*order).map(Reply::Reservation),
-            // What has expired was closed when the book was opened.
+            // Expired reservations were closed when the book was opened.
             Action::Expire { order } => self.reservation(*order).map(Reply::Reservation),
             Action::Return { order, key, items } => {
                 self.once(key, |book| book.take_back(actor, *order, key, items).map(Reply::Reservation))
@@ -236,7 +236,7 @@ impl Book {
         }
     }
 
-    /// Applies a request with an idempotency key once. Refusals are not recorded: they changed nothing.
+    /// Applies a request with an idempotency key once. Refusals are not recorded, because they changed nothing.
     fn once(&mut self, key: &RequestKey, act: impl FnOnce(&mut Self) -> Decision<Reply>) -> Decision<Reply> {
         match self.spent.get(&key.id) {
             Some(Spent::Answered(answer)) if answer.hash == key.hash => return Ok(answer.reply.clone()),
@@ -258,13 +258,13 @@ impl Book {
         self.stock.insert(place, level);
     }
 
-    /// Places of a product, in the order in which orders are filled from them.
+    /// The places of a product, in filling order.
     fn places(&self, product: ProductId) -> impl Iterator<Item = (LocationId, Level)> + '_ {
         let place = move |location: &LocationId| Some((*location, *self.stock.get(&(product, *location))?));
         self.locations.iter().filter_map(place)
     }
 
-    /// Closes an open reservation: frees its stock and sets a final state.
+    /// Closes an open reservation: releases its stock and sets a final state.
     fn close(&mut self, reservation: &Reservation, state: State) {
         for line in &reservation.lines {
             let place = (line.product, line.location);
@@ -279,7 +279,7 @@ impl Book {
         self.reservations.insert(reservation.order, reservation);
     }
 
-    /// Moves stock and writes it into the ledger. The sum must have been checked.
+    /// Changes the stock of a place, and writes the ledger entry. The caller must have checked the sum.
     fn post(&mut self, mut movement: Movement, request: Option<Numbered>) {
         let place = (movement.product, movement.location);
         let mut level = self.level(place);
@@ -315,15 +315,15 @@ fn compare(stored: &Reservation, now: Reservation, changes: &mut Changes) {
 }
 
 impl Known {
-    /// Products of the loaded reservations that are not among the locked ones. If there are any, the batch must
-    /// begin again and lock these too: something changed between looking and locking.
+    /// Products of the loaded reservations that are not locked. If there are any, the data changed between the first
+    /// read and the locking, and the batch must begin again and lock these products, too.
     pub fn unlocked(&self, locked: &BTreeSet<ProductId>) -> BTreeSet<ProductId> {
         let lines = self.reservations.iter().flat_map(|reservation| &reservation.lines);
         lines.map(|line| line.product).filter(|product| !locked.contains(product)).collect()
     }
 
-    /// Whether the stock of every line of the loaded reservations is here. If it is not, it was added while the
-    /// locks were waited for, and the batch must begin again: stock that is held there must not count as zero.
+    /// True if the stock of every line of the loaded reservations was loaded. If not, the stock was added while the
+    /// batch waited for locks. The batch must then begin again, because reserved stock must not count as zero.
     pub fn is_whole(&self) -> bool {
         let places: BTreeSet<Place> = self.stock.iter().map(|row| row.place).collect();
         let mut lines = self.reservations.iter().flat_map(|reservation| &reservation.lines);

@@ -13,30 +13,30 @@ use super::{
 /// A requested change of stock.
 #[derive(Debug, Clone)]
 pub struct Command {
-    /// The resource name of who asks.
+    /// The resource name of the user or service that requests the change.
     pub actor: String,
-    /// What they ask for.
+    /// The requested action.
     pub action: Action,
 }
 
-/// What is asked for.
+/// The kind of change, with its parameters.
 #[derive(Debug, Clone)]
 pub enum Action {
-    /// Hold stock for an order, all of it or none.
+    /// Reserve stock for an order, all of it or none.
     Reserve {
         /// The order.
         order: OrderId,
-        /// What it wants.
+        /// The requested items.
         items: Items,
-        /// How long to hold it.
+        /// Duration of the reservation.
         ttl: TimeDelta,
     },
-    /// Sell what is held.
+    /// Commit the reserved stock: it is sold.
     Commit {
         /// The order.
         order: OrderId,
     },
-    /// Give back what is held.
+    /// Release the reserved stock.
     Release {
         /// The order.
         order: OrderId,
@@ -46,58 +46,58 @@ pub enum Action {
         /// The order.
         order: OrderId,
     },
-    /// Take sold goods back.
+    /// Return sold goods to stock.
     Return {
         /// The order.
         order: OrderId,
-        /// The return's own key.
+        /// The idempotency key of the return.
         key: RequestKey,
-        /// What came back.
+        /// The returned items.
         items: Items,
     },
     /// Change stock manually.
     Adjust {
-        /// The caller's key.
+        /// The caller's idempotency key.
         key: RequestKey,
-        /// The changes, all of them or none.
+        /// The changes. Either all take effect, or none.
         items: Vec<Adjustment>,
-        /// Why.
+        /// The reason of the change.
         reason: Reason,
-        /// What it was for.
+        /// The cause of the change, for example an order's resource name.
         reference: String,
-        /// A person's words about it.
+        /// A note by the user who made the change.
         note: String,
     },
     /// Move stock from one location to another.
     Transfer {
-        /// The caller's key.
+        /// The caller's idempotency key.
         key: RequestKey,
-        /// Where it is taken.
+        /// The location that loses the stock.
         source: LocationId,
-        /// Where it goes.
+        /// The location that gets the stock.
         destination: LocationId,
-        /// What is moved, all of it or nothing.
+        /// The items to move. Either all are moved, or none.
         items: Vec<Moved>,
-        /// The reference: the same for both ledger entries.
+        /// The reference of both ledger entries.
         reference: String,
-        /// A person's words about it.
+        /// A note by the user who made the change.
         note: String,
     },
-    /// Set stock to what was counted.
+    /// Set stock to the counted quantities.
     Count {
-        /// The caller's key.
+        /// The caller's idempotency key.
         key: RequestKey,
-        /// What was counted, all of it or nothing. Each place once.
+        /// The counted items. Either all take effect, or none. Each place occurs once.
         items: Vec<Counted>,
-        /// What it was for.
+        /// The cause of the change.
         reference: String,
-        /// A person's words about it.
+        /// A note by the user who made the change.
         note: String,
     },
 }
 
 impl Action {
-    /// The order whose reservation it is about.
+    /// The order whose reservation the action changes.
     pub fn order(&self) -> Option<OrderId> {
         match self {
             Self::Reserve { order, .. }
@@ -109,7 +109,7 @@ impl Action {
         }
     }
 
-    /// The products that it names.
+    /// The products that the action names.
     pub fn products(&self) -> Vec<ProductId> {
         match self {
             Self::Reserve { items, .. } | Self::Return { items, .. } => items.keys().copied().collect(),
@@ -137,9 +137,9 @@ impl Action {
 pub struct Adjustment {
     /// The product.
     pub product: ProductId,
-    /// The location; the first in filling order where none is given.
+    /// The location. `None`: the first one in filling order.
     pub location: Option<LocationId>,
-    /// Pieces to add (above zero) or take (below).
+    /// Pieces to add (above zero) or remove (below zero).
     pub quantity: i64,
 }
 
@@ -148,18 +148,18 @@ pub struct Adjustment {
 pub struct Moved {
     /// The product.
     pub product: ProductId,
-    /// Pieces, at least 1.
+    /// Pieces to move, at least 1.
     pub quantity: i64,
 }
 
-/// What a count found of one product.
+/// The counted quantity of one product.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Counted {
     /// The product.
     pub product: ProductId,
-    /// The location; the first in filling order where none is given.
+    /// The location. `None`: the first one in filling order.
     pub location: Option<LocationId>,
-    /// Pieces that are there.
+    /// Pieces that were counted.
     pub quantity: i64,
     /// The recorded quantity that the count is based on, if given.
     pub expected_on_hand: Option<i64>,
@@ -175,62 +175,62 @@ pub struct RequestKey {
 }
 
 impl RequestKey {
-    /// The key of one caller's request to one method.
+    /// Creates the key of one caller's request to one method.
     pub fn new(actor: &str, method: &str, key: &str, request: &[u8]) -> Self {
-        // Zero bytes are in none of the three, so no two triples run together.
+        // None of the three contains a zero byte, so different triples give different texts.
         let name = format!("{actor}\0{method}\0{key}");
         Self { id: Sha256::digest(name).to_vec(), hash: Sha256::digest(request).to_vec() }
     }
 }
 
-/// What is answered.
+/// The result of a command.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Reply {
     /// The order's reservation after the change.
     Reservation(Reservation),
-    /// The stock after the change, one for each item.
+    /// The stock levels after the change, one for each item.
     Levels(Vec<StockLevel>),
 }
 
-/// Why a change is refused. Nothing of it took effect.
+/// Why a change was refused. Then nothing of it took effect.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum Refusal {
-    /// There is no such product.
+    /// The product does not exist.
     #[error("{0} does not exist")]
     NoProduct(ProductId),
-    /// An item names no product.
+    /// An item's product does not exist.
     #[error("item {item}: {product} does not exist")]
     NoItemProduct {
-        /// Which item, from 0.
+        /// The index of the item, from 0.
         item: usize,
-        /// What it names.
+        /// The product that it names.
         product: ProductId,
     },
-    /// An item names no location.
+    /// An item's location does not exist.
     #[error("item {item}: {location} does not exist")]
     NoItemLocation {
-        /// Which item, from 0.
+        /// The index of the item, from 0.
         item: usize,
-        /// What it names.
+        /// The location that it names.
         location: LocationId,
     },
     /// A transfer's location does not exist.
     #[error("{field}: {location} does not exist")]
     NoTransferLocation {
-        /// The request's field that names it.
+        /// The field of the request that names the location.
         field: &'static str,
-        /// What it names.
+        /// The location that it names.
         location: LocationId,
     },
-    /// A transfer's two locations are one.
+    /// The source and the destination of a transfer are the same location.
     #[error("{0} is both source and destination")]
     SameLocation(LocationId),
-    /// Two items of a count are of one place.
+    /// Two items of a count have the same product and location.
     #[error("items {first} and {item} are of one place")]
     CountedTwice {
-        /// The later item, from 0.
+        /// The index of the later item, from 0.
         item: usize,
-        /// The item before it, from 0.
+        /// The index of the earlier item, from 0.
         first: usize,
     },
     /// Fewer pieces were counted than are reserved.
@@ -239,97 +239,97 @@ pub enum Refusal {
     /// The recorded quantity has changed since the count began.
     #[error("the stock of {} items changed while it was counted", .0.len())]
     ChangedWhileCounted(Vec<Changed>),
-    /// There is no location at all.
+    /// No location exists.
     #[error("there is no location")]
     NoLocation,
-    /// Products that are no longer sold.
+    /// Some products are archived.
     #[error("{} products are archived", .0.len())]
     Archived(Vec<ProductId>),
-    /// Not enough stock.
+    /// Some products are short.
     #[error("{} products are short", .0.len())]
     OutOfStock(Vec<Shortage>),
-    /// The order holds other items already.
+    /// The order has a reservation of other items already.
     #[error("{0} holds other items")]
     OtherItems(OrderId),
-    /// The order's reservation is in a state that does not allow it.
+    /// The state of the order's reservation does not allow the change.
     #[error("{order} is {state:?}")]
     WrongState {
         /// The order.
         order: OrderId,
-        /// Where its reservation stands.
+        /// The state of the order's reservation.
         state: State,
     },
     /// The order has no reservation.
     #[error("{0} has no reservation")]
     NoReservation(OrderId),
-    /// More would be returned than was sold.
+    /// More pieces would be returned than were sold.
     #[error("{} products would come back that were not sold", .0.len())]
     NotSold(Vec<Shortage>),
-    /// The stock of an item's product is not counted.
+    /// The stock of an item's product is not tracked.
     #[error("item {item}: {product} is not tracked")]
     Untracked {
-        /// Which item, from 0.
+        /// The index of the item, from 0.
         item: usize,
-        /// Its product.
+        /// The item's product.
         product: ProductId,
     },
     /// An item would leave less on hand than is reserved.
     #[error("item {item}: {left} would be left of {product}, {reserved} are reserved")]
     BelowReserved {
-        /// Which item, from 0.
+        /// The index of the item, from 0.
         item: usize,
-        /// Its product.
+        /// The item's product.
         product: ProductId,
         /// Pieces that the item adds.
         quantity: i64,
-        /// Pieces that there are.
+        /// Pieces on hand.
         on_hand: i64,
-        /// Pieces that would be left.
+        /// Pieces on hand that would be left.
         left: i64,
         /// Pieces that open reservations hold.
         reserved: i64,
     },
-    /// Stock would be more than can be counted.
+    /// The stock would exceed the largest number.
     #[error("more stock than can be counted of {0}")]
     TooMuch(ProductId),
-    /// The key was used for another request, or so long ago that its response is no longer kept.
+    /// The key was used for another request, or so long ago that its response was deleted.
     #[error("the request key was used before")]
     KeyReused,
 }
 
-/// An item of a count that found less than reservations hold.
+/// An item of a count with fewer pieces than reservations hold.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Undercount {
-    /// Which item, from 0.
+    /// The index of the item, from 0.
     pub item: usize,
-    /// Its product.
+    /// The item's product.
     pub product: ProductId,
-    /// Pieces counted.
+    /// Pieces that were counted.
     pub counted: i64,
     /// Pieces that open reservations hold.
     pub reserved: i64,
 }
 
-/// An item of a count whose stock changed since it was looked at.
+/// An item of a count whose stock has changed since the count began.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Changed {
-    /// Which item, from 0.
+    /// The index of the item, from 0.
     pub item: usize,
-    /// Its product.
+    /// The item's product.
     pub product: ProductId,
-    /// Pieces that were on hand, as the count says.
+    /// Pieces on hand that the count expected.
     pub expected: i64,
     /// Pieces that are on hand.
     pub on_hand: i64,
 }
 
-/// A product of which there is less than wanted.
+/// A product with fewer available pieces than requested.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Shortage {
     /// The product.
     pub product: ProductId,
-    /// Pieces wanted.
+    /// Pieces requested.
     pub wanted: i64,
-    /// Pieces that there are.
+    /// Pieces available.
     pub available: i64,
 }

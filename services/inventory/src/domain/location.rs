@@ -1,19 +1,19 @@
-//! Places where stock lies.
+//! Locations that hold stock.
 
 use chrono::{DateTime, Utc};
 use souk_common::ids::LocationId;
 
-/// A place where stock lies.
+/// A location that holds stock.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Location {
-    /// Its id.
+    /// The location's id.
     pub id: LocationId,
     /// The merchant's short code, as given.
     pub code: String,
-    /// What to call it.
+    /// The name that users see.
     pub display_name: String,
     /// Orders are filled from the lowest number first.
     pub priority: i32,
-    /// When it was made.
+    /// When the location was created.
     pub created_at: DateTime<Utc>,
 }

@@ -7,35 +7,35 @@ pub mod upsert;
 use chrono::{DateTime, Utc};
 use souk_common::{ids::ProductId, money::Money};
 
-/// Something that is sold.
+/// A product of the catalogue.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Product {
-    /// Its id.
+    /// The product's id.
     pub id: ProductId,
     /// The merchant's stock code, as given.
     pub sku: String,
-    /// What buyers see.
+    /// The title that customers see.
     pub title: String,
-    /// More words about it.
+    /// The description that customers see.
     pub description: String,
     /// Price of one piece, never negative.
     pub price: Money,
-    /// Whether its stock is tracked.
+    /// Whether the product's stock is tracked.
     pub tracking: Tracking,
     /// The product is low when at most this many pieces are available. `None`: never.
     pub low_stock_threshold: Option<i64>,
-    /// Whether it can be sold.
+    /// Whether the product can be sold.
     pub state: State,
-    /// Counts its changes, from 1.
+    /// The version of the product: counts its changes, from 1.
     pub version: i64,
-    /// When it was made.
+    /// When the product was created.
     pub created_at: DateTime<Utc>,
-    /// When it last changed.
+    /// When the product last changed.
     pub updated_at: DateTime<Utc>,
 }
 
 impl Product {
-    /// Changes with every change of the product.
+    /// The etag. It changes with every change of the product.
     pub fn etag(&self) -> String {
         format!("v{}", self.version)
     }
@@ -44,9 +44,9 @@ impl Product {
 /// Whether a product's stock is tracked.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Tracking {
-    /// Goods: sold only while in stock.
+    /// Goods, which can be sold only while they are in stock.
     Tracked,
-    /// Postage, services, downloads: always available.
+    /// Postage, services and downloads, which are always available.
     Untracked,
 }
 
@@ -59,20 +59,20 @@ pub enum State {
     Archived,
 }
 
-/// What a new product is made of.
+/// The data of a new product.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Draft {
     /// The merchant's stock code, as given.
     pub sku: String,
-    /// What buyers see.
+    /// The title that customers see.
     pub title: String,
-    /// More words about it.
+    /// The description that customers see.
     pub description: String,
     /// Price of one piece.
     pub price: Price,
-    /// Whether its stock is tracked.
+    /// Whether the product's stock is tracked.
     pub tracking: Tracking,
-    /// From how many pieces on it is low.
+    /// The product is low when at most this many pieces are available. `None`: never.
     pub low_stock_threshold: Option<i64>,
 }
 
@@ -85,33 +85,33 @@ pub struct Change {
     pub description: Option<String>,
     /// The new price.
     pub price: Option<Price>,
-    /// The new threshold, or none any more.
+    /// The new threshold. `Some(None)` removes it.
     pub low_stock_threshold: Option<Option<i64>>,
 }
 
-/// An amount that can be a price: not negative, and comparable with every other.
+/// A valid price: an amount that is not negative, and can be compared with every other price.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Price {
     money: Money,
     rank: i64,
 }
 
-/// Decimals of a [`Price::rank`]: no currency has more.
+/// The decimals of a [`Price::rank`]. No currency has more.
 pub const RANK_DECIMALS: u32 = 4;
 
 /// Why an amount cannot be a price.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum PriceError {
-    /// Less than nothing.
+    /// The amount is negative.
     #[error("must not be negative")]
     Negative,
-    /// More than can be compared.
+    /// The amount is too large to be compared.
     #[error("must be less than 922,337,203,685,477 of the currency's units")]
     TooLarge,
 }
 
 impl Price {
-    /// The amount in ten-thousandths of the currency's unit: what prices are ordered and compared by.
+    /// The amount in ten-thousandths of the currency's unit. Prices are sorted and compared by it.
     pub fn rank(self) -> i64 {
         self.rank
     }
@@ -137,13 +137,12 @@ impl TryFrom<Money> for Price {
     }
 }
 
-/// The form of stock codes and location codes for comparison, without regard to letter case. Codes
-/// are ASCII.
+/// The form of stock codes and location codes for comparison, which ignores letter case. Codes are ASCII.
 pub fn code_key(code: &str) -> String {
     code.to_ascii_uppercase()
 }
 
-/// The form of titles for search and order, without regard to letter case.
+/// The form of titles for search and sorting, which ignores letter case.
 pub fn title_key(title: &str) -> String {
     title.to_lowercase()
 }

@@ -1,4 +1,4 @@
-//! Reservations: stock held for an order until it is paid.
+//! Reservations: stock held for an order until it is committed.
 
 use std::collections::BTreeMap;
 
@@ -7,20 +7,20 @@ use serde::{Deserialize, Serialize};
 use sha2::{Digest as _, Sha256};
 use souk_common::ids::{LocationId, OrderId, ProductId, ReservationId};
 
-/// How far a reservation has come.
+/// The state of a reservation.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub enum State {
-    /// Holds stock until it expires.
+    /// Reserved stock, until it expires.
     Open,
-    /// Sold: the stock has left.
+    /// Sold: the stock was committed.
     Committed,
-    /// Given back before it was sold.
+    /// Released before it was sold.
     Released,
-    /// Ran out before it was sold.
+    /// Expired before it was sold.
     Expired,
 }
 
-/// Stock held, or sold, at one location.
+/// Reserved or sold stock at one location.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Line {
     /// The product.
@@ -29,44 +29,44 @@ pub struct Line {
     pub location: LocationId,
     /// Pieces, at least 1.
     pub quantity: i64,
-    /// Pieces of them that came back after the sale.
+    /// Pieces that were returned after the sale.
     pub returned: i64,
 }
 
-/// The items of an order, each product once.
+/// The items of an order. Each product occurs once.
 pub type Items = BTreeMap<ProductId, i64>;
 
-/// Stock held for one order. Lines stay when it is closed: they say what was held.
+/// Stock reserved for one order. The lines are kept when the reservation is closed, as a record of the reserved stock.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Reservation {
-    /// The order, whose id is the reservation's too.
+    /// The order. Its id is also the reservation's id.
     pub order: OrderId,
-    /// How far it has come.
+    /// The state of the reservation.
     pub state: State,
-    /// Tells one wish from another, see [`fingerprint`]; empty if the order never wished for anything.
+    /// A digest of the items, see [`fingerprint`]. Empty if the order never reserved anything.
     pub items_hash: Vec<u8>,
-    /// What is or was held, by product and location.
+    /// The lines, by product and location.
     pub lines: Vec<Line>,
-    /// From when it no longer holds stock, while open.
+    /// When an open reservation expires and no longer holds stock.
     pub expires_at: DateTime<Utc>,
-    /// When it was made.
+    /// When the reservation was created.
     pub created_at: DateTime<Utc>,
-    /// When its state last changed.
+    /// When the state last changed.
     pub updated_at: DateTime<Utc>,
 }
 
 impl Reservation {
-    /// The reservation's own id.
+    /// The id of the reservation.
     pub fn id(&self) -> ReservationId {
         ReservationId::from_uuid(self.order.uuid())
     }
 
-    /// Whether it has expired without being closed yet.
+    /// True if the reservation has expired but is not closed yet.
     pub fn has_lapsed(&self, now: DateTime<Utc>) -> bool {
         self.state == State::Open && self.expires_at <= now
     }
 
-    /// Until when its lines hold stock; `None` if they do not.
+    /// The time until which the lines hold stock; `None` if they do not hold any.
     pub fn held_until(&self) -> Option<DateTime<Utc>> {
         (self.state == State::Open).then_some(self.expires_at)
     }
@@ -81,7 +81,7 @@ impl Reservation {
     }
 }
 
-/// Sums the items of each product, so that two lines of one product are one wish. `None` if a sum is too large.
+/// Sums the items of each product, so that each product occurs once. `None` if a sum is too large.
 pub fn sum(items: impl IntoIterator<Item = (ProductId, i64)>) -> Option<Items> {
     let mut sums = Items::new();
     for (product, quantity) in items {
@@ -91,7 +91,7 @@ pub fn sum(items: impl IntoIterator<Item = (ProductId, i64)>) -> Option<Items> {
     Some(sums)
 }
 
-/// A digest of what an order wants: the same for the same items in whatever order.
+/// A digest of the items. It does not depend on their order.
 pub fn fingerprint(items: &Items) -> Vec<u8> {
     let mut digest = Sha256::new();
     for (product, quantity) in items {

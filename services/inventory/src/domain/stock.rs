@@ -1,4 +1,4 @@
-//! Stock: how many pieces lie where, and the ledger that says why.
+//! Stock levels, and the ledger that explains every change.
 
 pub mod balance;
 
@@ -12,7 +12,7 @@ pub type Place = (ProductId, LocationId);
 /// Pieces at one place. Always `0 <= reserved <= on_hand`.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Level {
-    /// Pieces that are there.
+    /// Pieces on hand.
     pub on_hand: i64,
     /// Pieces of them that open reservations hold.
     pub reserved: i64,
@@ -25,98 +25,98 @@ impl Level {
     }
 }
 
-/// Stock of one product at one location, as it is told to callers.
+/// Stock of one product at one location, as clients see it.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct StockLevel {
     /// The product.
     pub product: ProductId,
     /// The location.
     pub location: LocationId,
-    /// Pieces that are there.
+    /// Pieces on hand.
     pub on_hand: i64,
     /// Pieces of them that open reservations hold.
     pub reserved: i64,
-    /// Pieces that can be reserved now: what a reservation that expired holds is free.
+    /// Pieces that can be reserved now. Pieces of expired reservations are available.
     pub available: i64,
-    /// When it last changed.
+    /// When the stock last changed.
     pub updated_at: DateTime<Utc>,
 }
 
-/// Stock of one product at one location at a time in the past. What was reserved then is not kept.
+/// Stock of one product at one location at a time in the past. The reserved pieces of that time are not stored.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct PastLevel {
     /// The product.
     pub product: ProductId,
     /// The location.
     pub location: LocationId,
-    /// Pieces that were there.
+    /// Pieces on hand at that time.
     pub on_hand: i64,
-    /// When it had last changed by then.
+    /// When the stock had last changed before that time.
     pub updated_at: DateTime<Utc>,
 }
 
 /// Why stock changed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Reason {
-    /// Goods came in.
+    /// Goods were received.
     Receipt,
-    /// Counting found another number.
+    /// A count found another quantity.
     Count,
-    /// Broken, lost or thrown away.
+    /// Goods were broken, lost or thrown away.
     Damage,
     /// Any other correction.
     Correction,
     /// A reservation was committed.
     Sale,
-    /// Sold goods came back.
+    /// Sold goods were returned.
     Return,
-    /// Left for another location.
+    /// Goods were moved to another location.
     TransferOut,
-    /// Arrived from another location.
+    /// Goods arrived from another location.
     TransferIn,
 }
 
 /// One change of stock.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct LedgerEntry {
-    /// Its id.
+    /// The entry's id.
     pub id: LedgerEntryId,
-    /// Its number: a later entry has a higher one.
+    /// The sequence number. A later entry has a higher one.
     pub seq: i64,
-    /// What happened.
+    /// The change of stock.
     pub movement: Movement,
-    /// When.
+    /// When the entry was written.
     pub created_at: DateTime<Utc>,
 }
 
-/// What happened to the stock at one place.
+/// A change of the stock at one place.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Movement {
     /// The product.
     pub product: ProductId,
     /// The location.
     pub location: LocationId,
-    /// Pieces added (above zero) or taken (below).
+    /// Pieces added (above zero) or removed (below zero).
     pub quantity: i64,
     /// Pieces on hand afterwards.
     pub on_hand_after: i64,
-    /// Why.
+    /// The reason of the change.
     pub reason: Reason,
-    /// What it was for, for example an order's resource name.
+    /// The cause of the change, for example an order's resource name.
     pub reference: String,
-    /// A person's words about it.
+    /// A note by the user who made the change.
     pub note: String,
-    /// The resource name of who did it.
+    /// The resource name of the user or service that made the change.
     pub actor: String,
 }
 
-/// Whether a product with this threshold is low while so many pieces can be bought.
+/// True if a product with this threshold is low when this many pieces are available.
 pub fn is_low(available: i64, threshold: Option<i64>) -> bool {
     threshold.is_some_and(|threshold| available <= threshold)
 }
 
-/// Whether a change from so many pieces to so many made a product low that was not: what a merchant is told, once, and
-/// again only after it was filled up.
+/// True if a change of the available pieces from `before` to `after` made a product low that was not low. Merchants get
+/// one event for this, and another one only after the product was restocked.
 pub fn became_low(before: i64, after: i64, threshold: Option<i64>) -> bool {
     !is_low(before, threshold) && is_low(after, threshold)
 }
@@ -130,9 +130,9 @@ pub struct LowStock {
     pub sku: String,
     /// Its title.
     pub title: String,
-    /// Pieces that can be bought now.
+    /// Pieces that are available now.
     pub available: i64,
-    /// From how many on it is low.
+    /// The product is low when at most this many pieces are available.
     pub threshold: i64,
 }
 
@@ -147,10 +147,10 @@ mod tests {
             (9, 0, Some(5), true),
             (6, 6, Some(5), false),
             (7, 6, Some(5), false),
-            // It was low before.
+            // The product was low before.
             (5, 4, Some(5), false),
             (5, 5, Some(5), false),
-            // It was filled up.
+            // The product was restocked.
             (5, 6, Some(5), false),
             (1, 0, Some(0), true),
             (2, 1, Some(0), false),

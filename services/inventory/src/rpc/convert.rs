@@ -1,4 +1,4 @@
-//! Between the contract's messages and the domain's types. The messages that events have, too, are in `events`.
+//! Conversions between the contract's messages and the domain's types. Messages that events share are in `events`.
 
 use chrono::{DateTime, Utc};
 use prost_types::Timestamp;
@@ -24,7 +24,7 @@ use crate::{
     events::timestamp,
 };
 
-/// The time that a message gives; none if it gives none that there is.
+/// Converts a timestamp; `None` if it is out of range.
 pub(super) fn moment(given: &Timestamp) -> Option<DateTime<Utc>> {
     DateTime::from_timestamp(given.seconds, u32::try_from(given.nanos).ok()?)
 }
@@ -75,8 +75,8 @@ pub(super) fn ledger_entry(entry: LedgerEntry) -> LedgerEntryMessage {
     }
 }
 
-/// The reasons that a person may give for a change. A sale is none, that is made by
-/// a commit; nor is half a transfer.
+/// The reason for a manual change. Sales are excluded, because only a commit makes them. So are the two halves of a
+/// transfer.
 pub(super) fn reason(number: i32) -> Option<Reason> {
     match ledger_entry::Reason::try_from(number).ok()? {
         ledger_entry::Reason::Receipt => Some(Reason::Receipt),

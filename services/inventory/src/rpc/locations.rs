@@ -1,4 +1,4 @@
-//! Places where stock lies.
+//! Locations that hold stock.
 
 use souk_common::{error::Problem, ids::LocationId, page};
 use souk_proto::inventory::v1::{

@@ -28,7 +28,7 @@ use crate::{
     error::Error,
 };
 
-/// Products that one call may ask for.
+/// The most products in one call.
 const MOST: usize = 1000;
 
 #[tonic::async_trait]
@@ -96,7 +96,7 @@ impl ProductService for Rpc {
 }
 
 impl Rpc {
-    /// The products asked for, in the order asked: first those by name, then those by stock code.
+    /// The requested products, in the order of the request: first those by name, then those by stock code.
     async fn batch_get(&self, request: &BatchGetProductsRequest) -> Result<Vec<Product>, Status> {
         let mut ids = Vec::with_capacity(request.names.len());
         for (index, name) in request.names.iter().enumerate() {
@@ -132,10 +132,10 @@ impl Rpc {
     }
 }
 
-/// How many missing products an error names at most.
+/// The most missing products that an error names.
 const NAMED: usize = 50;
 
-/// The etag that must be the current one; none if it is empty.
+/// The etag that must be the current one; `None` if it is empty.
 fn etag(given: &str) -> Option<&str> {
     (!given.is_empty()).then_some(given)
 }

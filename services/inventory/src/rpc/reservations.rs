@@ -1,4 +1,4 @@
-//! Holding stock for orders.
+//! Reservations of stock for orders.
 
 use std::error::Error as _;
 
@@ -76,7 +76,7 @@ impl ReservationService for Rpc {
             None => Err(Problem::invalid("changes", "must each say what to do")),
         });
         let actions = actions.collect::<Result<Vec<_>, _>>()?;
-        // All wait at once, so they share a commit as a rule.
+        // All changes are submitted at once, so they usually share a commit.
         let results = try_join_all(actions.into_iter().map(|action| self.result(&caller, action))).await?;
         Ok(Response::new(BatchUpdateReservationsResponse { results }))
     }
@@ -95,13 +95,13 @@ impl ReservationService for Rpc {
 }
 
 impl Rpc {
-    /// Asks for a change of a reservation.
+    /// Changes a reservation.
     async fn held(&self, caller: &Caller, action: Action) -> Result<Response<ReservationMessage>, Status> {
         Ok(Response::new(convert::reservation(self.reservation(caller, action).await?)))
     }
 
-    /// The same, with a refusal of this change as its result. A failure that affects all changes fails the call, and
-    /// the caller retries on another replica.
+    /// Changes a reservation, and returns a refusal as the result of this change. A failure that affects all changes
+    /// fails the call; the caller then retries on another replica.
     async fn result(&self, caller: &Caller, action: Action) -> Result<ResultMessage, Error> {
         let mut shortages = Vec::new();
         let result = match self.reservation(caller, action).await {

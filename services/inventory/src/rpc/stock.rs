@@ -180,7 +180,7 @@ impl StockService for Rpc {
 }
 
 impl Rpc {
-    /// Changes stock manually; the levels after it.
+    /// Changes stock manually. Returns the new stock levels.
     async fn levels_after(&self, caller: &Caller, action: Action) -> Result<Vec<StockLevel>, Status> {
         match self.change(caller, action).await? {
             Reply::Levels(levels) => Ok(levels.into_iter().map(convert::level).collect()),
@@ -193,7 +193,7 @@ fn item_product(index: usize, name: &str) -> Result<ProductId, Problem> {
     ProductId::parse_name(name).map_err(invalid(format!("items[{index}].product")))
 }
 
-/// The location that an item names, if it names one.
+/// The location of an item, if it names one.
 fn item_location(index: usize, name: &str) -> Result<Option<LocationId>, Problem> {
     match name {
         "" => Ok(None),

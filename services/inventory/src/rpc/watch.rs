@@ -13,7 +13,7 @@ use tonic::{Request, Response, Status};
 
 use super::Rpc;
 
-/// What `WatchStock` answers with.
+/// The response stream of `WatchStock`.
 pub(crate) type Changes = Pin<Box<dyn Stream<Item = Result<WatchStockResponse, Status>> + Send>>;
 
 pub(super) async fn stock(log: &Log, request: WatchStockRequest) -> Result<Changes, Problem> {

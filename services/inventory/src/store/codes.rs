@@ -1,4 +1,4 @@
-//! The words that are in the database for states and reasons.
+//! The codes of states and reasons in the database.
 
 use crate::{
     domain::{
@@ -9,9 +9,9 @@ use crate::{
     error::Error,
 };
 
-/// A value that is stored as a word.
+/// A value that is stored as a code.
 pub trait Code: Copy + PartialEq + 'static {
-    /// Every value with its word.
+    /// All values with their codes.
     const WORDS: &'static [(Self, &'static str)];
 }
 
@@ -45,12 +45,12 @@ impl Code for Reason {
     ];
 }
 
-/// The word that stands for a value.
+/// The code of a value.
 pub fn word<T: Code>(value: T) -> &'static str {
     T::WORDS.iter().find(|(known, _)| *known == value).map_or("", |(_, word)| word)
 }
 
-/// The value that a word stands for.
+/// The value of a code.
 pub fn value<T: Code>(word: &str) -> Result<T, Error> {
     let found = T::WORDS.iter().find(|(_, known)| *known == word);
     found.map(|(value, _)| *value).ok_or_else(|| Error::Corrupt(format!("the unknown word {word:?}")))

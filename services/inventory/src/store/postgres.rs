@@ -1,4 +1,4 @@
-//! What PostgreSQL alone needs: its types, its clock, row locks and text search. `write` has its batch writes.
+//! Code for PostgreSQL alone: its types, its clock, row locks and text search. Batch writes are in `write`.
 
 use chrono::{DateTime, Utc};
 use diesel::{
@@ -15,7 +15,7 @@ pub use souk_store::{
 pub use self::write::{change_products, insert_products, write, write_words};
 use crate::error::Error;
 
-/// What queries answer that need nothing of each other: all are sent before the first answer has come.
+/// Runs independent queries concurrently: all are sent before the first result arrives.
 macro_rules! at_once {
     ($conn:expr, $($($function:ident)::+ ($($argument:expr),*)),+ $(,)?) => {{
         let conn = &*$conn;
@@ -26,7 +26,7 @@ macro_rules! at_once {
     }};
 }
 
-/// Keeps others from changing the rows until the transaction ends.
+/// Locks the rows until the transaction ends.
 macro_rules! locked {
     ($query:expr) => {
         $query.for_update()
@@ -37,16 +37,16 @@ macro_rules! locked {
 pub mod queries;
 mod write;
 
-/// Its tables.
+/// PostgreSQL's tables.
 pub mod schema {
     super::super::schema::tables!(Uuid, Timestamptz);
 }
 
-/// A connection, or one that others use at the same time.
+/// A connection, either exclusive or shared by concurrent queries.
 pub trait Any: diesel_async::AsyncConnectionCore<Backend = Pg> + Send {}
 impl<C: diesel_async::AsyncConnectionCore<Backend = Pg> + Send> Any for C {}
 
-/// The transaction's time, in SQL.
+/// The time of the transaction, in SQL.
 pub const NOW: &str = "now()";
 
 /// Counts the products that [`search_text`] finds, up to a limit.
@@ -56,23 +56,24 @@ pub const MATCHES: &str =
 /// A condition on products.
 type Condition = Box<dyn diesel::BoxableExpression<schema::products::table, Pg, SqlType = Bool>>;
 
-/// Whether a product has the words, found by the index.
+/// A condition that a product matches the words, by the search index.
 pub fn finds(words: &[String]) -> Condition {
     Box::new(sql::<Bool>("search @@ CAST(").bind::<Text, _>(search_text(words)).sql(" AS tsquery)"))
 }
 
-/// Whether a product that is looked at has the words.
+/// A condition that a product matches the words, without the index.
 pub fn has_words(words: &[String]) -> Condition {
     finds(words)
 }
 
-/// Asks for all words, and of the last one for its beginning. Words are letters and digits.
+/// The search expression for products that have all these words. The last word may be the beginning of a word. Words
+/// consist of letters and digits.
 pub fn search_text(words: &[String]) -> String {
     let quoted: Vec<_> = words.iter().map(|word| format!("'{word}'")).collect();
     format!("{}:*", quoted.join(" & "))
 }
 
-/// The time of the transaction, by the server's clock: the same for all replicas of the service.
+/// The time of the transaction, by the server's clock, so that all replicas of the service use one clock.
 pub async fn clock(conn: &mut impl Any) -> Result<DateTime<Utc>, Error> {
     Ok(diesel::select(sql::<Timestamptz>(NOW)).get_result(conn).await?)
 }

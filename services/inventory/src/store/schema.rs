@@ -1,12 +1,12 @@
-//! The tables, written once; what an engine calls an id and a time is put in.
+//! The tables, written once for both engines. The types of ids and times are parameters.
 
-/// Makes the tables with an engine's own types.
+/// Declares the tables with an engine's own types.
 macro_rules! tables {
     ($id:ident, $time:ident) => {
-        /// What an id is here.
+        /// The SQL type of an id.
         pub type Id = diesel::sql_types::$id;
 
-        /// What a time is here.
+        /// The SQL type of a time.
         pub type Time = diesel::sql_types::$time;
 
         diesel::table! {

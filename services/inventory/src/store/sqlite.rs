@@ -1,5 +1,5 @@
-//! What SQLite alone needs: its types, our clock, text search, and batch writes with plain diesel in one hop to a
-//! blocking thread. A write transaction is the only one, so it locks nothing.
+//! Code for SQLite alone: its types, the service's clock, text search, and batch writes with plain diesel in one hop to
+//! a blocking thread. A write transaction locks the whole file, so rows need no locks.
 
 use chrono::{DateTime, SubsecRound as _, Utc};
 use diesel::{
@@ -28,14 +28,14 @@ use crate::{
     store::{answer_text, codes::word},
 };
 
-/// What queries answer that need nothing of each other.
+/// Runs independent queries. On SQLite they run one after the other.
 macro_rules! at_once {
     ($conn:expr, $($($function:ident)::+ ($($argument:expr),*)),+ $(,)?) => {
         async { Ok::<_, $crate::error::Error>(($($($function)::+(&mut *$conn, $($argument),*).await?),+)) }.await
     };
 }
 
-/// Keeps others from changing the rows until the transaction ends: nobody can.
+/// On PostgreSQL, locks the rows until the transaction ends. SQLite has no concurrent writers, so this changes nothing.
 macro_rules! locked {
     ($query:expr) => {
         $query
@@ -45,16 +45,16 @@ macro_rules! locked {
 #[path = "queries/mod.rs"]
 pub mod queries;
 
-/// Its tables.
+/// SQLite's tables.
 pub mod schema {
     super::super::schema::tables!(Binary, TimestamptzSqlite);
 }
 
-/// A connection.
+/// A connection. On PostgreSQL, it can also be a shared one.
 pub trait Any: diesel_async::AsyncConnectionCore<Backend = Sqlite> + Send {}
 impl<C: diesel_async::AsyncConnectionCore<Backend = Sqlite> + Send> Any for C {}
 
-/// The statement's time, in SQL, as times are stored.
+/// The time of the statement, in SQL, in the format of stored times.
 pub const NOW: &str = "strftime('%Y-%m-%d %H:%M:%f+00:00', 'now')";
 
 /// Counts the products that [`search_text`] finds, up to a limit.
@@ -64,7 +64,7 @@ pub const MATCHES: &str = "SELECT count(*) AS count FROM (
 /// A condition on products.
 type Condition = Box<dyn BoxableExpression<products::table, Sqlite, SqlType = Bool>>;
 
-/// Whether a product has the words, found by the index.
+/// A condition that a product matches the words, by the search index.
 pub fn finds(words: &[String]) -> Condition {
     let found = sql::<Bool>(
         "products.id IN (SELECT product_id FROM product_search JOIN product_numbers ON number = product_search.rowid
@@ -73,7 +73,8 @@ pub fn finds(words: &[String]) -> Condition {
     Box::new(found.bind::<Text, _>(search_text(words)).sql(")"))
 }
 
-/// Whether a product that is looked at has the words. Its own stand with a space between.
+/// A condition that a product matches the words, without the index. A product's words are stored with a space between
+/// them.
 pub fn has_words(words: &[String]) -> Condition {
     let Some((last, whole)) = words.split_last() else { return Box::new(sql::<Bool>("FALSE")) };
     let begins = sql::<Bool>("instr(' ' || products.words, ").bind::<Text, _>(format!(" {last}")).sql(") > 0");
@@ -83,18 +84,19 @@ pub fn has_words(words: &[String]) -> Condition {
     })
 }
 
-/// Asks for all words, and of the last one for its beginning. Words are letters and digits.
+/// The search expression for products that have all these words. The last word may be the beginning of a word. Words
+/// consist of letters and digits.
 pub fn search_text(words: &[String]) -> String {
     let quoted: Vec<_> = words.iter().map(|word| format!("\"{word}\"")).collect();
     format!("{}*", quoted.join(" "))
 }
 
-/// The time now, no finer than PostgreSQL keeps it.
+/// The current time, with PostgreSQL's precision.
 pub async fn clock(_: &mut Conn) -> Result<DateTime<Utc>, Error> {
     Ok(Utc::now().trunc_subsecs(6))
 }
 
-/// Adds products; how many were.
+/// Inserts products. Returns the number of inserted rows.
 pub async fn insert_products(conn: &mut Conn, rows: Vec<Row>) -> Result<usize, Error> {
     let insert = move |conn: &mut SqliteConnection| {
         let values: Vec<_> = rows.iter().map(Row::insertable).collect();
@@ -103,7 +105,7 @@ pub async fn insert_products(conn: &mut Conn, rows: Vec<Row>) -> Result<usize, E
     Ok(conn.spawn_blocking(insert).await?)
 }
 
-/// Changes products that still have the version which their rows give; how many were.
+/// Updates products that still have the version of their row. Returns the number of updated rows.
 pub async fn change_products(conn: &mut Conn, now: DateTime<Utc>, rows: Vec<Row>) -> Result<usize, Error> {
     let change = move |conn: &mut SqliteConnection| {
         let mut changed = 0;
@@ -131,7 +133,7 @@ pub async fn change_products(conn: &mut Conn, now: DateTime<Utc>, rows: Vec<Row>
     Ok(conn.spawn_blocking(change).await?)
 }
 
-/// Writes the words of products that still have the version which their rows give.
+/// Writes the search words of products that still have the version of their row.
 pub async fn write_words(conn: &mut Conn, rows: Vec<Row>) -> Result<usize, Error> {
     let write = move |conn: &mut SqliteConnection| {
         let mut written = 0;
@@ -145,7 +147,7 @@ pub async fn write_words(conn: &mut Conn, rows: Vec<Row>) -> Result<usize, Error
     Ok(conn.spawn_blocking(write).await?)
 }
 
-/// Writes all changes, those of stock as of `posted_at`.
+/// Writes all changes. Changes of stock get the time `posted_at`.
 pub async fn write(
     conn: &mut Conn,
     now: DateTime<Utc>,

@@ -1,4 +1,4 @@
-//! For `souk verify`: checks of the promises on live data, and reservations to compare with orders.
+//! For `souk verify`: checks of the promises on live data, and the reservations to compare with orders.
 
 use std::collections::HashMap;
 
@@ -11,10 +11,10 @@ use souk_store::{
 use super::{Store, postgres, sqlite};
 use crate::{config::Config, error::Error};
 
-/// Checks what must hold at every commit, all at one moment.
+/// Checks all promises in one snapshot.
 ///
 /// # Errors
-/// If the database fails; a broken promise is no error but a [`Check`] that does not hold.
+/// If the database fails. A broken promise is not an error but a [`Check`] that does not hold.
 pub async fn verify(db: &Db) -> Result<Vec<Check>, Error> {
     db::snapshot!(db, |conn, q| -> Result<Vec<Check>, Error> { q::verify::all(conn).await })
 }
@@ -26,7 +26,7 @@ pub struct Reserved {
     pub state: String,
     /// Pieces of all lines.
     pub pieces: i64,
-    /// Pieces of them that came back.
+    /// Pieces that were returned.
     pub returned: i64,
 }
 
@@ -35,7 +35,7 @@ pub struct Reserved {
 pub struct Reservations(Db);
 
 impl Reservations {
-    /// Opens the database as it is.
+    /// Opens the database without migrating it.
     ///
     /// # Errors
     /// If the database cannot be used.

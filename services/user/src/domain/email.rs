@@ -5,21 +5,21 @@ use std::fmt;
 /// The longest address that mail can be sent to, in bytes (RFC 5321).
 const MAX_LEN: usize = 254;
 
-/// What is wrong with a text that should have been an address. May be shown to clients.
+/// A fault of an email address. May be shown to clients.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[error("must be an email address such as ann@example.com, of at most {MAX_LEN} characters")]
 pub struct EmailError;
 
-/// A normalised address.
+/// A normalised email address.
 #[derive(Clone, PartialEq, Eq, Hash)]
 pub struct Email(String);
 
 impl Email {
-    /// Reads an address.
+    /// Parses an email address.
     ///
     /// # Errors
-    /// If the text does not look like one. The contract's check is stricter; this one is for what does not pass
-    /// through it, such as the command line.
+    /// If the text does not look like an email address. The contract's check is stricter. This one is for input that
+    /// does not pass through the contract, such as the command line.
     pub fn parse(text: &str) -> Result<Self, EmailError> {
         let email = Self::normalize(text);
         let looks_right = email
@@ -32,12 +32,12 @@ impl Email {
         Ok(Self(email))
     }
 
-    /// The form in which addresses are compared, of whatever text.
+    /// The normalised form of any text, in which addresses are compared.
     pub fn normalize(text: &str) -> String {
         text.trim().to_lowercase()
     }
 
-    /// The address.
+    /// The address as text.
     pub fn as_str(&self) -> &str {
         &self.0
     }

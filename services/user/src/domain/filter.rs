@@ -1,17 +1,17 @@
-//! What a list of accounts can be narrowed by.
+//! The filters of a list of accounts.
 
 use super::user::State;
 
-/// One condition. A list shows the accounts that fit all of them.
+/// A condition on accounts. Listed accounts meet all conditions.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Term {
     /// On the email, in its normalised form.
     Email(Text),
-    /// On the number in another system; an account without one has the empty text.
+    /// On the account's id in another system. An account without one has the empty text.
     ExternalId(Text),
     /// On the state.
     State {
-        /// Whether it must be this state, or must not.
+        /// True if the account must be in this state, false if it must not.
         is: bool,
         /// The state.
         state: State,
@@ -19,7 +19,7 @@ pub enum Term {
 }
 
 impl Term {
-    /// Whether at most one account can fit.
+    /// True if at most one account can match.
     pub fn finds_one(&self) -> bool {
         match self {
             Self::Email(Text::Is(_)) => true,
@@ -32,10 +32,10 @@ impl Term {
 /// A condition on a text.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Text {
-    /// It equals this.
+    /// The text equals this one.
     Is(String),
-    /// It does not equal this.
+    /// The text does not equal this one.
     IsNot(String),
-    /// This stands somewhere in it.
+    /// The text contains this one.
     Has(String),
 }

@@ -1,10 +1,10 @@
-//! Passwords and their argon2id hashes. Slow by intent: call it through [`crate::hasher`].
+//! Passwords and their argon2id hashes. Hashing is slow on purpose: call it through [`crate::hasher`].
 //!
-//! One password can be typed in several ways: a Mac sends `ü` as two code points where Windows sends one. So passwords
-//! are hashed and compared as RFC 8265 (OpaqueString) has it: every space is U+0020, and the text is composed (NFC).
-//! Letter case, width and all else count. Of what the RFC refuses, control characters are refused in new passwords.
-//! Code points that Unicode added since the RFC's tables were made, and those that join emoji, are let through: they
-//! are in people's passwords.
+//! One password can be typed in several ways: a Mac sends `ü` as two code points, but Windows sends one. So passwords
+//! are hashed and compared in the form of RFC 8265 (OpaqueString): every space becomes U+0020, and the text is composed
+//! (NFC). Letter case, width and all other differences count. Of the characters that the RFC forbids, only control
+//! characters are refused in new passwords. Code points that are newer than the RFC's tables, and those that join
+//! emoji, are allowed, because people's passwords contain them.
 
 use std::{borrow::Cow, fmt};
 
@@ -15,30 +15,30 @@ use argon2::{
 use souk_common::config::Secret;
 use unicode_normalization::{UnicodeNormalization, is_nfc};
 
-/// Characters of the shortest and the longest password, once it is normalized.
+/// The minimum and maximum length of a password in characters, after normalization.
 const LENGTH: std::ops::RangeInclusive<usize> = 10..=256;
 
-/// A password in the form in which it is hashed.
+/// A password in its normalized form, which is hashed.
 #[derive(Debug, Clone)]
 pub struct Password {
     normalized: Secret,
-    /// As it was typed, where that differs.
+    /// The password as it was typed, if it differs from the normalized form.
     typed: Option<Secret>,
 }
 
-/// Why a text cannot be a password. May be shown to clients.
+/// Why a text is not a valid password. May be shown to clients.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum PasswordError {
-    /// It has too few or too many characters.
+    /// The password has too few or too many characters.
     #[error("must have from {} to {} characters, counted once it is composed (NFC)", LENGTH.start(), LENGTH.end())]
     Length,
-    /// It has a control character.
+    /// The password contains a control character.
     #[error("must have no control characters")]
     Control,
 }
 
 impl Password {
-    /// A password as someone typed it, to be compared.
+    /// A password that a user typed, to be checked.
     pub fn typed(text: String) -> Self {
         match normalize(&text) {
             Cow::Borrowed(_) => Self { normalized: Secret::new(text), typed: None },
@@ -46,10 +46,10 @@ impl Password {
         }
     }
 
-    /// A password that someone chose.
+    /// A new password that a user chose.
     ///
     /// # Errors
-    /// If it cannot be one.
+    /// If the password is invalid.
     pub fn chosen(text: String) -> Result<Self, PasswordError> {
         let password = Self::typed(text);
         let text = password.normalized.expose();
@@ -60,7 +60,7 @@ impl Password {
     }
 }
 
-/// OpaqueString of RFC 8265, section 4.2.2, without its checks. Borrowed where nothing changes.
+/// Normalizes a text by OpaqueString of RFC 8265, section 4.2.2, without its checks. Borrowed if nothing changes.
 fn normalize(text: &str) -> Cow<'_, str> {
     if !text.contains(is_other_space) && is_nfc(text) {
         return Cow::Borrowed(text);
@@ -68,7 +68,7 @@ fn normalize(text: &str) -> Cow<'_, str> {
     Cow::Owned(text.chars().map(|character| if is_other_space(character) { ' ' } else { character }).nfc().collect())
 }
 
-/// Whether it is a space (general category Zs) outside of ASCII.
+/// True for a space (general category Zs) outside of ASCII.
 fn is_other_space(character: char) -> bool {
     matches!(character, '\u{a0}' | '\u{1680}' | '\u{2000}'..='\u{200a}' | '\u{202f}' | '\u{205f}' | '\u{3000}')
 }
@@ -78,12 +78,12 @@ fn is_other_space(character: char) -> bool {
 pub struct Hash(String);
 
 impl Hash {
-    /// A hash that was stored.
+    /// A hash from the database.
     pub fn stored(text: String) -> Self {
         Self(text)
     }
 
-    /// For the store.
+    /// The text of the hash, for the database.
     pub fn as_str(&self) -> &str {
         &self.0
     }
@@ -95,7 +95,7 @@ impl fmt::Debug for Hash {
     }
 }
 
-/// A hash that cannot be made or read: a bug.
+/// A hash cannot be created or parsed, because of a bug.
 #[derive(Debug, thiserror::Error)]
 #[error("a password hash cannot be made or read: {0}")]
 pub struct HashError(String);
@@ -106,23 +106,24 @@ impl HashError {
     }
 }
 
-/// Whether a password is the right one.
+/// The result of a check of a password.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Verdict {
-    /// It is not.
+    /// The password is wrong.
     Wrong,
-    /// It is.
+    /// The password is right.
     Right,
-    /// It is, but its hash is of another cost than new ones, or of the password as it was typed: make it again.
+    /// The password is right, but its hash has another cost than new ones, or is of the text as it was typed. Hash it
+    /// again.
     RightButOld,
 }
 
-/// Hashes and checks at one cost.
+/// Hashes and checks passwords at one cost.
 #[derive(Debug, Clone)]
 pub struct Cost(Params);
 
 impl Cost {
-    /// A cost: memory in KiB, passes over it, lanes.
+    /// Creates a cost: memory in KiB, passes over the memory, and lanes.
     ///
     /// # Errors
     /// If argon2 does not allow it; the message says why.
@@ -134,18 +135,19 @@ impl Cost {
         Argon2::new(Algorithm::Argon2id, Version::V0x13, self.0.clone())
     }
 
-    /// Hashes a password with a salt of its own.
+    /// Hashes a password with a new salt.
     ///
     /// # Errors
-    /// If the system has no randomness or memory to give.
+    /// If the system has no randomness or memory.
     pub fn hash(&self, password: &Password) -> Result<Hash, HashError> {
         let password = password.normalized.expose();
         let hash = self.context().hash_password(password.as_bytes()).map_err(HashError::new)?;
         Ok(Hash(hash.to_string()))
     }
 
-    /// Checks a password: normalized and then, where that is another text, as it was typed, since hashes made before
-    /// passwords were normalized are of that. Takes as long where there is no hash to check against.
+    /// Checks a password. First checks the normalized text and then, if it differs, the text as it was typed, because
+    /// hashes from before the normalization are of that text. It takes the same time if there is no hash to check
+    /// against.
     ///
     /// # Errors
     /// If the stored hash cannot be read.
@@ -174,7 +176,7 @@ impl Cost {
         }
     }
 
-    /// Whether the hash is one that this cost makes.
+    /// True if the hash has this cost.
     fn made(&self, hash: &PasswordHash) -> bool {
         let same = |params: Params| {
             (params.m_cost(), params.t_cost(), params.p_cost()) == (self.0.m_cost(), self.0.t_cost(), self.0.p_cost())
@@ -182,7 +184,7 @@ impl Cost {
         hash.algorithm == argon2::ARGON2ID_IDENT && Params::try_from(hash).is_ok_and(same)
     }
 
-    /// A hash of this cost that no known password has.
+    /// A hash of this cost that no known password matches.
     fn hash_of_nothing(&self) -> Result<PasswordHash, HashError> {
         Ok(PasswordHash {
             algorithm: argon2::ARGON2ID_IDENT,
@@ -206,7 +208,7 @@ mod tests {
         Password::typed(text.to_owned())
     }
 
-    /// A hash as it was made before passwords were normalized.
+    /// A hash from before passwords were normalized.
     fn raw_hash(text: &str) -> Hash {
         Hash(cost(1).context().hash_password(text.as_bytes()).unwrap().to_string())
     }
@@ -223,7 +225,7 @@ mod tests {
             for text in [COMPOSED, DECOMPOSED, &spaces, &DECOMPOSED.replace(' ', "\u{3000}")] {
                 assert_eq!(cost(1).verify(&typed(text), Some(&hash)).unwrap(), Verdict::Right, "{chosen} {text}");
             }
-            // All else counts: letter case, width, compatibility forms, how many spaces.
+            // All other differences count: letter case, width, compatibility forms, the number of spaces.
             for text in ["Gr\u{fc}\u{df}e aus k\u{f6}ln", "gr\u{fc}sse aus k\u{f6}ln", "gr\u{fc}\u{df}e  aus k\u{f6}ln"]
             {
                 assert_eq!(cost(1).verify(&typed(text), Some(&hash)).unwrap(), Verdict::Wrong, "{chosen} {text}");
@@ -255,7 +257,7 @@ mod tests {
         for control in ['\0', '\t', '\n', '\u{7f}', '\u{85}'] {
             assert_eq!(chosen(&format!("correct{control}horse")), Err(PasswordError::Control));
         }
-        // A family of four, and an emoji that is younger than the RFC.
+        // The emoji of a family of four, and an emoji that is newer than the RFC.
         assert_eq!(chosen("family \u{1f468}\u{200d}\u{1f469}\u{200d}\u{1f467} \u{1fae0}"), Ok(()));
         let shown = format!("{:?}", Password::chosen(DECOMPOSED.to_owned()).unwrap());
         assert!(!shown.contains("aus"), "{shown}");

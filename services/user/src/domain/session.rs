@@ -1,38 +1,38 @@
-//! Sessions, and what becomes of a refresh token that is sent.
+//! Sessions, and the decisions about refresh tokens that were used before.
 
 use chrono::{DateTime, TimeDelta, Utc};
 use souk_common::ids::SessionId;
 
-/// What the tokens of a session are made from.
+/// The data of a session that its tokens contain.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Session {
-    /// The session.
+    /// The session's id.
     pub id: SessionId,
-    /// What its tokens are limited to (RFC 8693): names with spaces between them. `None`: to nothing.
+    /// The scope that the session's tokens are limited to (RFC 8693): names separated by spaces. `None`: no limit.
     pub scope: Option<String>,
 }
 
-/// A session that has ended. In their order they are listed.
+/// A session that has ended. The order of this type is the order of the list.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Ended {
     /// When it ended.
     pub time: DateTime<Utc>,
-    /// Which.
+    /// The session's id.
     pub session: SessionId,
 }
 
-/// Why a session ended before its time.
+/// Why a session was ended before it expired.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum EndReason {
     /// Its user logged out.
     LogOut,
     /// Its user changed the password.
     PasswordChanged,
-    /// The account got other roles: tokens that say the old ones must not live on.
+    /// The roles of the account changed, so tokens with the old roles must become invalid.
     RolesChanged,
-    /// The account may no longer be used.
+    /// The account was disabled.
     AccountDisabled,
-    /// One of its refresh tokens came twice: someone has a copy.
+    /// One of the session's refresh tokens was used twice, so someone has a copy.
     TokenReused,
 }
 
@@ -49,23 +49,24 @@ impl EndReason {
     }
 }
 
-/// Why a refresh token gives no session.
+/// Why a refresh token was refused.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Refused {
-    /// No such token was ever given out, or its session has ended.
+    /// The token was never issued, or its session has ended.
     Unknown,
-    /// Its session was not used for too long.
+    /// The session expired, because it was not used for too long.
     Expired,
-    /// It was exchanged a moment ago, and what it was exchanged for is in use already.
+    /// The token was exchanged a moment ago, and its successor was used already.
     JustUsed,
-    /// It was exchanged before: its session is ended now.
+    /// The token was exchanged before. Its session was ended now.
     Reused,
 }
 
-/// What a token that was used before means now: within the grace two requests at once or an answer that was lost, later
-/// a theft.
+/// Decides about a token that was used before. Within the grace period, two requests ran at once or a response was
+/// lost. Later, the reuse counts as a theft.
 pub fn judge_reuse(use_time: DateTime<Utc>, now: DateTime<Utc>, grace: TimeDelta) -> Refused {
-    // Negative where another replica of the service, whose clock is ahead, used it: that is "just now" as well.
+    // The difference is negative if another replica of the service, whose clock is ahead, used the token. That counts
+    // as within the grace period, too.
     if now - use_time <= grace { Refused::JustUsed } else { Refused::Reused }
 }
 

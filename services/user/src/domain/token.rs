@@ -1,4 +1,4 @@
-//! Refresh tokens and the keys that access tokens are signed with.
+//! Refresh tokens, and the keys that sign access tokens.
 
 use std::fmt;
 
@@ -12,7 +12,7 @@ use jsonwebtoken::{Algorithm, EncodingKey, Header};
 use sha2::{Digest, Sha256};
 use souk_common::auth::{Claims, LONGEST_LEEWAY};
 
-/// The system gave no randomness, or a key cannot be used.
+/// The system had no randomness, or a key is invalid.
 #[derive(Debug, thiserror::Error)]
 #[error("{what} failed")]
 pub struct TokenError {
@@ -30,31 +30,32 @@ impl TokenError {
     }
 }
 
-/// A refresh token: 256 bits in base64url that nobody can guess. Its holder alone has it; the store has its hash.
+/// A refresh token: 256 bits in base64url that nobody can guess. Only the client has the token; the store has its hash.
 #[derive(Clone)]
 pub struct RefreshToken(String);
 
-/// What a token's successor is made from, beside the token itself: 256 random bits. Alone it tells nothing.
+/// The salt from which, together with a token, the token's successor is derived: 256 random bits. The salt alone
+/// reveals nothing.
 #[derive(Clone)]
 pub struct Salt(Vec<u8>);
 
 impl Salt {
-    /// A salt that was never there before.
+    /// Creates a random salt.
     ///
     /// # Errors
-    /// If the system has no randomness to give.
+    /// If the system has no randomness.
     pub fn random() -> Result<Self, TokenError> {
         let mut bytes = vec![0; 32];
         rand::fill(&mut bytes).map_err(TokenError::new("making a salt"))?;
         Ok(Self(bytes))
     }
 
-    /// A salt that was stored.
+    /// A salt from the database.
     pub fn stored(bytes: Vec<u8>) -> Self {
         Self(bytes)
     }
 
-    /// For the store.
+    /// The bytes of the salt, for the database.
     pub fn as_bytes(&self) -> &[u8] {
         &self.0
     }
@@ -67,23 +68,24 @@ impl fmt::Debug for Salt {
 }
 
 impl RefreshToken {
-    /// A token that was never there before.
+    /// Creates a random token.
     ///
     /// # Errors
-    /// If the system has no randomness to give.
+    /// If the system has no randomness.
     pub fn random() -> Result<Self, TokenError> {
         let mut bytes = [0; 32];
         rand::fill(&mut bytes).map_err(TokenError::new("making a refresh token"))?;
         Ok(Self(URL_SAFE_NO_PAD.encode(bytes)))
     }
 
-    /// A token as a client sent it, whether it is one or not.
+    /// A token from a client. It may be invalid.
     pub fn sent(text: String) -> Self {
         Self(text)
     }
 
-    /// The token that this one is exchanged for. The same salt gives the same one, so that a client whose answer was
-    /// lost gets it again; without the salt nobody can tell it from this one, nor from the salt without this one.
+    /// The token that this one is exchanged for. The same salt gives the same successor, so that a client whose
+    /// response was lost gets the same one again. The successor cannot be computed from this token without the salt,
+    /// nor from the salt without this token.
     #[must_use]
     pub fn successor(&self, salt: &Salt) -> Self {
         let key = hmac::Key::new(hmac::HMAC_SHA256, salt.as_bytes());
@@ -93,12 +95,12 @@ impl RefreshToken {
         Self(URL_SAFE_NO_PAD.encode(context.sign()))
     }
 
-    /// What the store knows it by.
+    /// The hash of the token, by which the store finds it.
     pub fn hash(&self) -> Vec<u8> {
         Sha256::digest(self.0.as_bytes()).to_vec()
     }
 
-    /// The text, for its holder.
+    /// The text of the token, for the client.
     pub fn expose(self) -> String {
         self.0
     }
@@ -110,28 +112,28 @@ impl fmt::Debug for RefreshToken {
     }
 }
 
-/// An Ed25519 key that access tokens are signed with.
+/// An Ed25519 key that signs access tokens.
 #[derive(Clone)]
 pub struct SigningKey {
-    /// Its id: the RFC 7638 thumbprint.
+    /// The key's id: its RFC 7638 thumbprint.
     pub kid: String,
-    /// PKCS#8, DER.
+    /// The private key, in PKCS#8 DER.
     pub private_key: Vec<u8>,
-    /// 32 bytes.
+    /// The public key, 32 bytes.
     pub public_key: Vec<u8>,
-    /// When it was made and first published.
+    /// When the key was created and first published.
     pub create_time: DateTime<Utc>,
-    /// From when it signs.
+    /// When the key begins to sign.
     pub sign_time: DateTime<Utc>,
-    /// Until when it signs; `None` for the newest one.
+    /// When the key stops signing; `None` for the newest one.
     pub retire_time: Option<DateTime<Utc>>,
 }
 
 impl SigningKey {
-    /// A new key that signs from then on.
+    /// Creates a key that signs from `sign_time` on.
     ///
     /// # Errors
-    /// If the system has no randomness to give.
+    /// If the system has no randomness.
     pub fn generate(now: DateTime<Utc>, sign_time: DateTime<Utc>) -> Result<Self, TokenError> {
         const WHAT: &str = "making a signing key";
         let pair = Ed25519KeyPair::generate().map_err(TokenError::new(WHAT))?;
@@ -142,17 +144,17 @@ impl SigningKey {
         Ok(Self { kid, private_key, public_key, create_time: now, sign_time, retire_time: None })
     }
 
-    /// The public key, base64url.
+    /// The public key in base64url.
     pub fn x(&self) -> String {
         URL_SAFE_NO_PAD.encode(&self.public_key)
     }
 
-    /// Whether new tokens are signed with it.
+    /// True if new tokens are signed with this key now.
     pub fn signs(&self, now: DateTime<Utc>) -> bool {
         self.sign_time <= now && self.retire_time.is_none_or(|retired| now < retired)
     }
 
-    /// Whether a token that it signed may still be valid. `ttl` is how long tokens are.
+    /// True if a token that this key signed may still be valid. `ttl` is the validity of tokens.
     pub fn is_published(&self, now: DateTime<Utc>, ttl: TimeDelta) -> bool {
         self.retire_time.is_none_or(|retired| now < retired + ttl + LEEWAY)
     }
@@ -160,7 +162,7 @@ impl SigningKey {
     /// Signs an access token.
     ///
     /// # Errors
-    /// If the stored key is not one.
+    /// If the stored key is invalid.
     pub fn sign(&self, claims: &Claims) -> Result<String, TokenError> {
         let mut header = Header::new(Algorithm::EdDSA);
         header.kid = Some(self.kid.clone());
@@ -169,8 +171,8 @@ impl SigningKey {
     }
 }
 
-/// The key that signs now, of all keys, newest first. Before the first one does, which is when the clock of the replica
-/// that made it is ahead, it is that one.
+/// The key that signs now. `keys` are all keys, newest first. If none signs yet, it is the oldest one: the clock of the
+/// replica that created it is ahead.
 pub fn signer(mut keys: Vec<SigningKey>, now: DateTime<Utc>) -> Option<SigningKey> {
     match keys.iter().position(|key| key.signs(now)) {
         Some(at) => Some(keys.swap_remove(at)),
@@ -178,7 +180,8 @@ pub fn signer(mut keys: Vec<SigningKey>, now: DateTime<Utc>) -> Option<SigningKe
     }
 }
 
-/// As long as tokens may be accepted after they expired; and for one that was being signed as its key retired.
+/// The longest time for which tokens are accepted after they expired. It also covers a token that was being signed when
+/// its key retired.
 pub const LEEWAY: TimeDelta = TimeDelta::seconds(LONGEST_LEEWAY.as_secs() as i64);
 
 impl fmt::Debug for SigningKey {

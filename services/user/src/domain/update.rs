@@ -1,32 +1,32 @@
-//! Which fields of an account an update changes, and to what (AIP-134).
+//! Updates of accounts: the fields that change, and their new values (AIP-134).
 
 use super::{email::Email, user::User};
 
 /// The fields that an update may change.
 pub const FIELDS: [&str; 3] = ["email", "display_name", "external_id"];
 
-/// A field that cannot be changed as asked. `path` is the request's; `description` says what would be right.
+/// A field cannot be changed as requested. `path` is its path in the request; `description` describes a valid value.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("{path} {description}")]
 pub struct UpdateError {
-    /// Where in the request.
+    /// The path of the field in the request.
     pub path: String,
-    /// What would be right.
+    /// A description of a valid value.
     pub description: String,
 }
 
-/// New values, as the request has them.
+/// The new values of a request.
 #[derive(Debug, Clone, Default)]
 pub struct Values {
     /// See [`User::email`].
     pub email: String,
     /// See [`User::display_name`].
     pub display_name: String,
-    /// See [`User::external_id`]; empty for none.
+    /// See [`User::external_id`]; empty to remove it.
     pub external_id: String,
 }
 
-/// A change that was understood: each field that is set replaces the account's.
+/// A valid change: each field that is set replaces the account's value.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Change {
     email: Option<Email>,
@@ -35,12 +35,13 @@ pub struct Change {
 }
 
 impl Change {
-    /// Reads an update mask and the new values. An empty mask means the fields that are not empty; `*` all of them.
+    /// Reads an update mask and the new values. An empty mask names the fields that are not empty; `*` names all.
     ///
-    /// `external_id` is for those who run the shop (`staff`): an owner's `*` leaves it alone.
+    /// Only staff may change `external_id`. The `*` of an owner does not include it, unless the request has a value for
+    /// it.
     ///
     /// # Errors
-    /// A path that is no field, or one that cannot be changed; a value that its field cannot have.
+    /// If the mask has an unknown or immutable field, or a field has an invalid value.
     pub fn read(mask: &[String], values: Values, staff: bool) -> Result<Self, UpdateError> {
         let named = |field: &str, value: &str| match mask {
             [] => !value.is_empty(),
@@ -59,10 +60,10 @@ impl Change {
         })
     }
 
-    /// Makes the change; whether anything is different now.
+    /// Applies the change. Returns true if anything has changed.
     ///
     /// # Errors
-    /// If it changes `external_id` for someone who is not `staff`. Sending back what was read is no change.
+    /// If someone who is not `staff` changes `external_id`. Sending the current value is not a change.
     pub fn apply(self, user: &mut User, staff: bool) -> Result<bool, UpdateError> {
         let before = user.clone();
         if let Some(email) = self.email {

@@ -1,4 +1,4 @@
-//! An account.
+//! User accounts.
 
 use chrono::{DateTime, Utc};
 use souk_common::{
@@ -11,32 +11,32 @@ use super::email::Email;
 /// An account, without its password.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct User {
-    /// Its id.
+    /// The account's id.
     pub id: UserId,
-    /// Address for log-in and mail, normalised.
+    /// The email address for log-in and mail, normalised.
     pub email: String,
-    /// What to call the person; may be empty.
+    /// The name of the person; may be empty.
     pub display_name: String,
-    /// The account's number in another system.
+    /// The account's id in another system.
     pub external_id: Option<String>,
-    /// Roles beyond being a customer.
+    /// The roles of the account, beyond that of a customer.
     pub roles: Roles,
-    /// Whether it may be used.
+    /// Whether the account may be used.
     pub state: State,
-    /// Grows with every change.
+    /// The version of the account: grows with every change.
     pub revision: i64,
-    /// When it was made.
+    /// When the account was created.
     pub create_time: DateTime<Utc>,
-    /// When it last changed.
+    /// When the account last changed.
     pub update_time: DateTime<Utc>,
 }
 
 /// Whether an account may be used.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum State {
-    /// May log in.
+    /// The user may log in.
     Active,
-    /// May not; every session has ended.
+    /// The user may not log in, and every session has ended.
     Disabled,
 }
 
@@ -52,14 +52,14 @@ impl State {
         }
     }
 
-    /// The state of this name.
+    /// The state with this name.
     pub fn parse(name: &str) -> Option<Self> {
         Self::ALL.into_iter().find(|state| state.as_str() == name)
     }
 }
 
 impl User {
-    /// A new account of a customer.
+    /// Creates an account of a customer.
     pub fn new(email: Email, display_name: String, external_id: String, now: DateTime<Utc>) -> Self {
         Self {
             id: UserId::new(),
@@ -74,25 +74,25 @@ impl User {
         }
     }
 
-    /// Changes with every change of the account.
+    /// The etag. It changes with every change of the account.
     pub fn etag(&self) -> String {
         format!("v{}", self.revision)
     }
 
-    /// Whether the etag that a caller sent, if any, is the current one.
+    /// True if the etag of a request is the current one, or is empty.
     pub fn matches(&self, etag: &str) -> bool {
         etag.is_empty() || etag == self.etag()
     }
 
-    /// Whether the account administers souk now.
+    /// True if the account is an active administrator.
     pub fn is_active_admin(&self) -> bool {
         self.roles.has(Role::Admin) && self.state == State::Active
     }
 
-    /// Notes that the account is another one from now on.
+    /// Records that the account has changed.
     pub fn touch(&mut self, now: DateTime<Utc>) {
         self.revision += 1;
-        // A clock that was set back must not make the last change seem older than the one before.
+        // The update time never decreases, even if the clock was set back.
         self.update_time = now.max(self.update_time);
     }
 }

@@ -1,4 +1,4 @@
-//! Between the contract's messages and the domain.
+//! Conversions between the contract's messages and the domain's types.
 
 use chrono::{DateTime, TimeDelta, Utc};
 use prost_types::{Duration, Timestamp};

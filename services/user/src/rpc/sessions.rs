@@ -1,4 +1,4 @@
-//! SessionService: log-in, refresh, log-out, sessions that have ended, and the published keys; and the check of this
+//! SessionService: log-in, refresh, log-out, the list of ended sessions, and the published keys. Also the check of this
 //! service's own callers against ended sessions.
 
 use chrono::{DateTime, TimeDelta};
@@ -29,10 +29,10 @@ use crate::{
     store::{Exchange, Opened, Opening, Store},
 };
 
-/// Sessions listed at a time.
+/// The most sessions in a page.
 const PAGE: i64 = 1000;
-/// The overlap of two reads: the end of a session has the time at which its transaction began, by the clock of its
-/// replica, and a reader may have seen later ones before it was committed.
+/// The overlap of two reads. A session's end time is the begin of its transaction, by the clock of its replica. A
+/// reader may have seen later end times before this transaction was committed.
 const AGAIN: TimeDelta = TimeDelta::minutes(2);
 
 #[tonic::async_trait]
@@ -46,8 +46,7 @@ impl SessionService for Rpc {
         };
         let (user, hash) = found.unzip();
         let hash = hash.flatten();
-        // Also without an account or with a disabled one, so that the response time reveals
-        // nothing.
+        // Also done if the account does not exist or is disabled, so that the response time reveals nothing.
         let verdict = self.0.hasher.verify(password.clone(), hash.clone()).await?;
         let active = user.filter(|user| user.state == State::Active && verdict != Verdict::Wrong);
         let (Some(user), Some(checked)) = (active, hash) else {
@@ -67,7 +66,7 @@ impl SessionService for Rpc {
 
     async fn refresh_session(&self, request: Request<RefreshSessionRequest>) -> Result<Response<Session>, Status> {
         let token = RefreshToken::sent(request.into_inner().refresh_token);
-        // Read the key before the exchange: once the token is used, nothing may fail.
+        // The key is read before the exchange: nothing may fail after the token was used.
         let key = self.0.issuer.signing_key().await?;
         let salt = Salt::random().map_err(Error::from)?;
         let exchange = Exchange { salt, now: now(), ttl: self.0.session_ttl, grace: self.0.refresh_grace };
@@ -104,7 +103,7 @@ impl SessionService for Rpc {
         let more = ended.len() as i64 == size;
         let next = match ended.last() {
             Some(last) if more => *last,
-            // All up to now was told.
+            // All sessions that ended until now were returned.
             _ => Ended { time: begin - AGAIN, session: nil },
         };
         let told = |ended: Ended| EndedSession {
@@ -149,7 +148,8 @@ fn read(cursor: &str) -> Option<Ended> {
     Some(Ended { time, session: session.parse().ok()? })
 }
 
-/// Looks callers up in the database: this service need not poll for what it wrote itself.
+/// Reads the caller's account in the database. Other services poll for ended sessions; this service has them in its own
+/// database.
 pub struct Accounts(pub Store);
 
 #[tonic::async_trait]
@@ -157,7 +157,7 @@ impl Recheck for Accounts {
     async fn now(&self, identity: Identity) -> Result<Identity, Problem> {
         let Identity::User { id, roles, session, scopes } = identity else { return Ok(identity) };
         let user = self.0.session_holder(session, id).await?.ok_or(Error::SessionEnded)?;
-        // Never more than the token says.
+        // Never grant more roles than the token has.
         let roles = roles.iter().filter(|role| user.roles.has(*role)).collect();
         Ok(Identity::User { id, roles, session, scopes })
     }

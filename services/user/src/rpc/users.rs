@@ -31,7 +31,7 @@ use crate::{
     store::Actor,
 };
 
-/// What accounts can be filtered by.
+/// The states that accounts can be filtered by.
 const STATES: &[&str] = &["STATE_ACTIVE", "STATE_DISABLED"];
 const FIELDS: &[Field] =
     &[Field::new("email", Kind::Text), Field::new("external_id", Kind::Text), Field::new("state", Kind::Enum(STATES))];
@@ -48,8 +48,7 @@ impl UserService for Rpc {
         let request = request.into_inner();
         let email = email("email", &request.email)?;
         let password = chosen("password", request.password)?;
-        // Before the email is looked up, so that the response time does not reveal who is
-        // registered.
+        // Done before the email is looked up, so that the response time does not reveal which emails are registered.
         let hash = self.0.hasher.hash(password).await?;
         let user = User::new(email, request.display_name, String::new(), now());
         self.0.store.create_user(Actor::Owner, &user, Some(&hash)).await?;

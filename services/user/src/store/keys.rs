@@ -1,4 +1,4 @@
-//! Operations on the keys that access tokens are signed with.
+//! Operations on the keys that sign access tokens.
 
 use chrono::{DateTime, TimeDelta, Utc};
 use souk_store::db::{read, write};
@@ -12,23 +12,24 @@ use crate::{
     error::Error,
 };
 
-/// How long a new key is published before it signs, so that no verifier meets a token whose key it just missed.
+/// How long a new key is published before it signs. In this time, all verifiers read the new key.
 pub const PUBLISHED_BEFORE: TimeDelta = TimeDelta::seconds(10);
 
 impl Store {
     /// All keys, newest first.
     ///
     /// # Errors
-    /// Faults of the database.
+    /// If the database fails.
     pub async fn keys(&self) -> Result<Vec<SigningKey>, Error> {
         let rows = read!(self.db, |conn, q| -> Result<_, Error> { Ok(q::signing_keys(conn).await?) })?;
         Ok(rows.into_iter().map(SigningKey::from).collect())
     }
 
-    /// Makes the first key, if there is none. Replicas of the service that start at once agree on one.
+    /// Creates the first key, if there is none. If several replicas of the service start at once, all of them use the
+    /// same key.
     ///
     /// # Errors
-    /// If the system has no randomness to give; faults of the database.
+    /// If the system has no randomness, or the database fails.
     pub async fn ensure_key(&self) -> Result<(), Error> {
         if !self.keys().await?.is_empty() {
             return Ok(());
@@ -48,11 +49,12 @@ impl Store {
         Ok(())
     }
 
-    /// Makes a new key, if the newest one was made before `older_than`; its id, if it did. The new key is published at
-    /// once and signs [`PUBLISHED_BEFORE`] later; the old one is published until the last token that it signed expired.
+    /// Creates a new key if the newest one was created before `older_than`. Returns its id, or `None` if no key was
+    /// created. The new key is published at once and signs [`PUBLISHED_BEFORE`] later. The old one is published until
+    /// the last token that it signed has expired.
     ///
     /// # Errors
-    /// If the system has no randomness to give; faults of the database.
+    /// If the system has no randomness, or the database fails.
     pub async fn rotate_key(&self, now: DateTime<Utc>, older_than: DateTime<Utc>) -> Result<Option<String>, Error> {
         let key = SigningKey::generate(now, now + PUBLISHED_BEFORE)?;
         let replaced = write!(self.db, |conn, q| -> Result<bool, Error> {
@@ -69,10 +71,10 @@ impl Store {
         Ok(Some(key.kid))
     }
 
-    /// Deletes keys that are no longer published, where tokens live for `ttl`; returns how many.
+    /// Deletes keys that are no longer published. `ttl` is the validity of tokens. Returns the number of deleted keys.
     ///
     /// # Errors
-    /// Faults of the database.
+    /// If the database fails.
     pub async fn clean_keys(&self, now: DateTime<Utc>, ttl: TimeDelta) -> Result<u64, Error> {
         let retired_before = now - ttl - LEEWAY;
         let rows = write!(self.db, |conn, q| -> Result<usize, Error> {
@@ -82,7 +84,7 @@ impl Store {
     }
 }
 
-/// Another replica of the service added its key in the same moment.
+/// Turns a conflict into `false`: another replica of the service added its key at the same moment.
 fn beaten_is_false(result: Result<bool, Error>) -> Result<bool, Error> {
     match result {
         Err(Error::Db(error)) if error.unique_violation() == Some("signing_keys_newest") => Ok(false),

@@ -1,4 +1,4 @@
-//! Rows as both engines give them, and what they mean.
+//! Rows of both engines, and their conversion to domain types.
 
 use chrono::{DateTime, Utc};
 use diesel::Queryable;
@@ -12,7 +12,7 @@ use crate::domain::{
     user::{State, User},
 };
 
-/// What accounts are listed by.
+/// The sort key of listed accounts.
 pub type Key = (DateTime<Utc>, UserId);
 
 /// A row of `users`, without the password.
@@ -39,7 +39,7 @@ impl From<UserRow> for User {
             display_name: row.display_name,
             external_id: row.external_id,
             roles: roles.into_iter().filter_map(|(held, role)| held.then_some(role)).collect(),
-            // A state that this version does not know lets nobody in.
+            // If this version does not know the state, the account cannot log in.
             state: State::parse(&row.state).unwrap_or(State::Disabled),
             revision: row.revision,
             create_time: row.create_time,
@@ -51,11 +51,11 @@ impl From<UserRow> for User {
 /// A row of `refresh_tokens`, without its hash.
 #[derive(Queryable)]
 pub struct TokenRow {
-    /// Its session.
+    /// The session of the token.
     pub session: SessionId,
-    /// When it was used, if it was.
+    /// When the token was used; `None` if it was not.
     pub use_time: Option<DateTime<Utc>>,
-    /// What its successor was made from.
+    /// The salt of the successor token.
     pub successor_salt: Option<Vec<u8>>,
 }
 

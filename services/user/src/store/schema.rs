@@ -1,6 +1,6 @@
-//! The tables, written once; what an engine calls an id and a time is put in.
+//! The tables, written once for both engines. The types of ids and times are parameters.
 
-/// Makes the tables with an engine's own types.
+/// Declares the tables with an engine's own types.
 macro_rules! tables {
     ($id:ident, $time:ident) => {
         diesel::table! {

@@ -15,35 +15,35 @@ use crate::{
     error::Error,
 };
 
-/// A session that is about to begin.
+/// A session to begin.
 pub struct Opening {
-    /// The scopes that its tokens are limited to. `None`: no limit.
+    /// The scopes that the session's tokens are limited to. `None`: no limit.
     pub scope: Option<String>,
-    /// Its first refresh token.
+    /// The first refresh token.
     pub token: RefreshToken,
-    /// When it begins.
+    /// When the session begins.
     pub now: DateTime<Utc>,
-    /// How long it lives while it is not used.
+    /// Duration after which an unused session expires.
     pub ttl: TimeDelta,
 }
 
-/// How a refresh token is exchanged.
+/// The parameters of an exchange of a refresh token.
 #[derive(Debug)]
 pub struct Exchange {
-    /// The salt of its successor, if it was not exchanged before.
+    /// The salt of the successor, if the token was not exchanged before.
     pub salt: Salt,
-    /// When.
+    /// The time of the exchange.
     pub now: DateTime<Utc>,
-    /// How long its session lives from then on where it is not used.
+    /// Duration after which the session expires if it is not used again.
     pub ttl: TimeDelta,
-    /// For how long it may come again.
+    /// The grace period: how long a used token may be sent again.
     pub grace: TimeDelta,
 }
 
-/// A session that began or goes on, and what its client gets.
+/// A session that began or continues, with the data for its client.
 #[derive(Debug)]
 pub struct Opened {
-    /// Whose session it is.
+    /// The user of the session.
     pub user: User,
     /// The session.
     pub session: Session,
@@ -52,11 +52,12 @@ pub struct Opened {
 }
 
 impl Store {
-    /// Begins a session for an account whose password was checked against `checked`, and keeps `hash` for the next time
-    /// (the same one, or one of another cost).
+    /// Begins a session for an account whose password was checked against the hash `checked`. Stores `hash` for the
+    /// next check: the same hash, or one of another cost.
     ///
-    /// # Errors [`Error::Credentials`] where the password was replaced or the account disabled meanwhile; faults of the
-    /// database.
+    /// # Errors
+    /// [`Error::Credentials`] if the password was replaced or the account was disabled meanwhile. Also if the database
+    /// fails.
     pub async fn begin_session(
         &self,
         user: &User,
@@ -79,16 +80,16 @@ impl Store {
         })
     }
 
-    /// Exchanges a refresh token for the next one. Any number of requests with one token get the same one, whether they
-    /// run at once or the answer to the first was lost, but only within `grace` and while the next one was not used. A
-    /// token that comes again later ends its session.
+    /// Exchanges a refresh token for the next one. If several requests use the same token, all of them get the same
+    /// next token. They may run at once, or a client may repeat a request after a lost response. This applies only
+    /// within `grace`, and only until the next token is used. A token that is sent again later ends its session.
     ///
     /// # Errors
-    /// [`Error::Refresh`]; faults of the database.
+    /// [`Error::Refresh`] if the token is refused. Also if the database fails.
     pub async fn refresh_session(&self, token: &RefreshToken, exchange: &Exchange) -> Result<Opened, Error> {
         let Exchange { salt, now, ttl, grace } = exchange;
         let (hash, now) = (token.hash(), *now);
-        // A refusal may end the session, which must be committed, so it is not an error in the transaction.
+        // A refusal may end the session. That must be committed, so the refusal is not an error in the transaction.
         let outcome = write!(self.db, |conn, q| -> Result<Result<Opened, Refused>, Error> {
             let is_first = q::use_refresh_token(conn, &hash, salt.as_bytes(), now).await?;
             let (session, next) = match is_first {
@@ -110,8 +111,8 @@ impl Store {
                     let next = token.successor(&Salt::stored(salt));
                     match q::refresh_token(conn, &next.hash()).await? {
                         Some(TokenRow { use_time: None, .. }) => (session, next),
-                        // The next token was used: the response was not lost, and this request is another client's, or
-                        // late.
+                        // The next token was used, so the response was not lost. This request is late, or comes from
+                        // another client.
                         _ => return Ok(Err(Refused::JustUsed)),
                     }
                 }
@@ -136,27 +137,28 @@ impl Store {
         outcome.map_err(Error::Refresh)
     }
 
-    /// The account of a session as it is now; `None` if the session is not this user's, has ended, or may not be used.
+    /// The current account of a session. `None` if the session does not belong to this user, has ended, or its account
+    /// is disabled.
     ///
     /// # Errors
-    /// Faults of the database.
+    /// If the database fails.
     pub async fn session_holder(&self, session: SessionId, user: UserId) -> Result<Option<User>, Error> {
         let row = read!(self.db, |conn, q| -> Result<_, Error> { Ok(q::user_of_session(conn, session, user).await?) })?;
         Ok(row.map(User::from).filter(|user| user.state == State::Active))
     }
 
-    /// Sessions that have ended, after this one in their order: at most `limit`.
+    /// At most `limit` ended sessions after this one, in their order.
     ///
     /// # Errors
-    /// Faults of the database.
+    /// If the database fails.
     pub async fn ended_sessions(&self, after: Ended, limit: i64) -> Result<Vec<Ended>, Error> {
         read!(self.db, |conn, q| -> Result<Vec<Ended>, Error> { Ok(q::ended_sessions(conn, after, limit).await?) })
     }
 
-    /// Ends the session that a refresh token belongs to, used or not. A token that is unknown is no error.
+    /// Ends the session of a refresh token, used or not. An unknown token is not an error.
     ///
     /// # Errors
-    /// Faults of the database.
+    /// If the database fails.
     pub async fn end_session(&self, token: &RefreshToken, now: DateTime<Utc>) -> Result<(), Error> {
         let token = token.hash();
         write!(self.db, |conn, q| -> Result<(), Error> {
@@ -167,20 +169,22 @@ impl Store {
         })
     }
 
-    /// Deletes what the successors of tokens were made from that were used before then: nobody may ask for them again.
+    /// Deletes the successor salts of tokens that were used before this time. After that, clients can no longer request
+    /// these successors.
     ///
     /// # Errors
-    /// Faults of the database.
+    /// If the database fails.
     pub async fn forget_salts(&self, before: DateTime<Utc>) -> Result<(), Error> {
         write!(self.db, |conn, q| -> Result<(), Error> { Ok(q::forget_salts(conn, before).await.map(drop)?) })
     }
 
-    /// Deletes sessions that were over before then, and tokens that were used before `tokens_before`; returns how many.
+    /// Deletes sessions that ended or expired before `before`, and tokens that were used before `tokens_before`.
+    /// Returns their number.
     ///
     /// # Errors
-    /// Faults of the database.
+    /// If the database fails.
     pub async fn clean_sessions(&self, before: DateTime<Utc>, tokens_before: DateTime<Utc>) -> Result<u64, Error> {
-        // In small transactions, so that nobody waits long for the one writer of SQLite.
+        // In small transactions, so that others do not wait long for SQLite's only writer.
         const BATCH: i64 = 500;
         let mut deleted = 0;
         loop {

@@ -20,25 +20,25 @@ use crate::{
     error::Error,
 };
 
-/// Who changes an account.
+/// The actor of a change of an account.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Actor {
-    /// The person who runs the program: the command line.
+    /// The operator who runs the command line.
     Operator,
-    /// A user, who may change their own account.
+    /// A user who changes their own account.
     Owner,
-    /// A user who may do it by a role alone, and must still hold it when it is done: roles may change between the check
-    /// at the service's edge and the change itself.
+    /// A user who is allowed to make the change only by a role. The user must still have the role when the change is
+    /// written, because roles may change after the check of the request.
     Holder {
         /// The user.
         user: UserId,
-        /// The role, or one that includes it.
+        /// The required role. A role that includes it is sufficient, too.
         role: Role,
     },
 }
 
 impl Actor {
-    /// Whether this account, the actor's own where they need a role, may act now.
+    /// Checks that the actor may act now. `own` is the actor's own account, if a role is required.
     fn check(self, own: Option<&User>) -> Result<(), Error> {
         let Self::Holder { user, role } = self else { return Ok(()) };
         match own {
@@ -52,16 +52,16 @@ impl Store {
     /// One account.
     ///
     /// # Errors
-    /// [`Error::NoSuchUser`]; faults of the database.
+    /// [`Error::NoSuchUser`] if the account does not exist. Also if the database fails.
     pub async fn user(&self, id: UserId) -> Result<User, Error> {
         let row = read!(self.db, |conn, q| -> Result<_, Error> { Ok(q::user(conn, id).await?) })?;
         row.map(User::from).ok_or(Error::NoSuchUser(id))
     }
 
-    /// The account of a normalised address, with the hash of its password.
+    /// The account of a normalised email, with the hash of its password.
     ///
     /// # Errors
-    /// Faults of the database.
+    /// If the database fails.
     pub async fn user_by_email(&self, email: &str) -> Result<Option<(User, Option<Hash>)>, Error> {
         let found = read!(self.db, |conn, q| -> Result<_, Error> { Ok(q::user_by_email(conn, email).await?) })?;
         Ok(found.map(|(row, hash)| (row.into(), hash.map(Hash::stored))))
@@ -70,7 +70,7 @@ impl Store {
     /// The hash of an account's password.
     ///
     /// # Errors
-    /// Faults of the database.
+    /// If the database fails.
     pub async fn password_hash(&self, id: UserId) -> Result<Option<Hash>, Error> {
         let found = read!(self.db, |conn, q| -> Result<_, Error> { Ok(q::password_hash(conn, id).await?) })?;
         Ok(found.flatten().map(Hash::stored))
@@ -79,7 +79,7 @@ impl Store {
     /// Adds an account.
     ///
     /// # Errors
-    /// [`Error::NoLonger`], [`Error::EmailTaken`], [`Error::ExternalIdTaken`]; faults of the database.
+    /// [`Error::NoLonger`], [`Error::EmailTaken`], [`Error::ExternalIdTaken`]. Also if the database fails.
     pub async fn create_user(&self, actor: Actor, user: &User, password: Option<&Hash>) -> Result<(), Error> {
         let hash = password.map(Hash::as_str);
         write!(self.db, |conn, q| -> Result<(), Error> {
@@ -90,10 +90,10 @@ impl Store {
         })
     }
 
-    /// Adds the first administrator; `false`, and nothing is added, where there is one.
+    /// Adds the first administrator. If there is one already, adds nothing and returns `false`.
     ///
     /// # Errors
-    /// [`Error::EmailTaken`]; faults of the database.
+    /// [`Error::EmailTaken`]. Also if the database fails.
     pub async fn create_first_admin(&self, admin: &User, password: &Hash) -> Result<bool, Error> {
         write!(self.db, |conn, q| -> Result<bool, Error> {
             if q::admin_exists(conn).await? {
@@ -104,19 +104,19 @@ impl Store {
         })
     }
 
-    /// Whether any account administers souk.
+    /// True if any account is an active administrator.
     ///
     /// # Errors
-    /// Faults of the database.
+    /// If the database fails.
     pub async fn admin_exists(&self) -> Result<bool, Error> {
         read!(self.db, |conn, q| -> Result<bool, Error> { Ok(q::admin_exists(conn).await?) })
     }
 
-    /// A page of accounts, newest first: at most `limit` that fit all terms, after the one that the last page ended
-    /// with.
+    /// A page of accounts, newest first: at most `limit` accounts that meet all terms, after the last account of the
+    /// previous page.
     ///
     /// # Errors
-    /// Faults of the database.
+    /// If the database fails.
     pub async fn list_users(&self, terms: &[Term], after: Option<Key>, limit: i64) -> Result<Scan<User, Key>, Error> {
         let found = read!(self.db, |conn, q| -> Result<Scan<_, _>, Error> {
             Ok(q::list_users(conn, terms, after, limit).await?)
@@ -124,11 +124,11 @@ impl Store {
         found?.try_map(|row| Ok(row.into()))
     }
 
-    /// Changes an account. `staff`: whether the caller is staff. A change without a difference keeps the etag.
+    /// Changes an account. `staff` is true if the caller is staff. A change without a difference keeps the etag.
     ///
     /// # Errors
     /// [`Error::NoLonger`], [`Error::NoSuchUser`], [`Error::EtagMismatch`], [`Error::Invalid`], [`Error::EmailTaken`],
-    /// [`Error::ExternalIdTaken`]; faults of the database.
+    /// [`Error::ExternalIdTaken`]. Also if the database fails.
     pub async fn update_user(
         &self,
         actor: Actor,
@@ -156,8 +156,9 @@ impl Store {
 
     /// Replaces an account's roles. If they change, its sessions end.
     ///
-    /// # Errors [`Error::NoLonger`], [`Error::NoSuchUser`], [`Error::EtagMismatch`], [`Error::LastAdmin`]; faults of
-    /// the database.
+    /// # Errors
+    /// [`Error::NoLonger`], [`Error::NoSuchUser`], [`Error::EtagMismatch`], [`Error::LastAdmin`]. Also if the database
+    /// fails.
     pub async fn set_roles(
         &self,
         actor: Actor,
@@ -191,7 +192,7 @@ impl Store {
     /// Enables or disables an account. A disabled account's sessions end.
     ///
     /// # Errors
-    /// [`Error::NoSuchUser`], [`Error::LastAdmin`]; faults of the database.
+    /// [`Error::NoSuchUser`], [`Error::LastAdmin`]. Also if the database fails.
     pub async fn set_state(&self, id: UserId, state: State, now: DateTime<Utc>) -> Result<User, Error> {
         write!(self.db, |conn, q| -> Result<User, Error> {
             let admins = q::lock_admins(conn).await?.into_iter().map(User::from).collect::<Vec<_>>();
@@ -211,10 +212,11 @@ impl Store {
         })
     }
 
-    /// Replaces an account's password, if it still is the one that was checked, and ends every session.
+    /// Replaces an account's password, if it is still the one that was checked, and ends all sessions of the account.
     ///
     /// # Errors
-    /// [`Error::CurrentPassword`] where it was replaced meanwhile; [`Error::NoSuchUser`]; faults of the database.
+    /// [`Error::CurrentPassword`] if the password was replaced meanwhile; [`Error::NoSuchUser`]. Also if the database
+    /// fails.
     pub async fn change_password(
         &self,
         id: UserId,
@@ -235,7 +237,7 @@ impl Store {
     }
 }
 
-/// Whether this account administers souk and no other one does.
+/// True if this account is the only administrator.
 fn is_last(admins: &[User], user: &User) -> bool {
     user.is_active_admin() && !admins.iter().any(|admin| admin.id != user.id && admin.is_active_admin())
 }

@@ -1,4 +1,4 @@
-//! Products that become low by a batch.
+//! Finds products that become low through a batch.
 
 use std::collections::{BTreeMap, HashMap};
 
@@ -15,8 +15,8 @@ pub struct Watched {
 }
 
 impl Watched {
-    /// Of the products whose stock the batch may change. Archived ones, and those whose stock is
-    /// not tracked, are never low.
+    /// The levels of the products whose stock the batch may change. Archived products, and those whose stock is not
+    /// tracked, are never low.
     pub fn of(products: &HashMap<ProductId, Facts>, stock: &[StockRow]) -> Self {
         let counted = products.iter().filter(|(_, facts)| facts.is_stocked());
         let thresholds: HashMap<_, _> =
@@ -25,7 +25,7 @@ impl Watched {
         Self { available: rows.map(|row| (row.place, row.level.available())).collect(), thresholds }
     }
 
-    /// The products that these changes make low, with what is left of each.
+    /// The products that these changes make low, with the available pieces of each.
     pub fn made_low(self, changes: &Changes) -> BTreeMap<ProductId, i64> {
         if self.thresholds.is_empty() {
             return BTreeMap::new();

@@ -27,7 +27,7 @@ impl Book {
                 }
                 State::Open | State::Committed => return Err(Refusal::OtherItems(order)),
                 State::Released => return Err(Refusal::WrongState { order, state: State::Released }),
-                // It expired: the order may try again.
+                // The reservation expired: the order may try again.
                 State::Expired => {}
             },
         }
@@ -51,7 +51,7 @@ impl Book {
         Ok(reservation)
     }
 
-    /// The items whose stock is tracked, when all products exist and are sold.
+    /// The items whose stock is tracked. Fails unless all products exist and are active.
     fn sellable(&self, items: &Items) -> Decision<Items> {
         let mut archived = Vec::new();
         let mut tracked = Items::new();
@@ -89,7 +89,7 @@ impl Book {
         self.places(product).fold(0, |sum, (_, level)| sum.saturating_add(level.available()))
     }
 
-    /// Takes the pieces from the first location that has them all. If none has, from several, in
+    /// Takes the pieces from the first location that has all of them. If no location has, takes them from several, in
     /// order.
     fn fill(&self, product: ProductId, wanted: i64) -> Vec<(LocationId, i64)> {
         if let Some((location, _)) = self.places(product).find(|(_, level)| level.available() >= wanted) {
@@ -113,7 +113,7 @@ impl Book {
             State::Committed => return Ok(reservation),
             State::Released => return Err(Refusal::WrongState { order, state: State::Released }),
             State::Open => self.close(&reservation, State::Committed),
-            // It expired, but is sold all the same while there is stock.
+            // The reservation expired, but it can still be committed while there is stock.
             State::Expired => reservation.lines = self.allocate(&reservation.totals())?,
         }
         for line in &reservation.lines {
@@ -137,7 +137,7 @@ impl Book {
 
     pub(super) fn release(&mut self, order: OrderId) -> Decision<Reservation> {
         match self.reservations.get(&order).cloned() {
-            // A tombstone: a late Reserve can hold nothing any more.
+            // A tombstone: a late Reserve can no longer reserve stock.
             None => self.put(Reservation {
                 order,
                 state: State::Released,
@@ -206,7 +206,7 @@ impl Book {
         Ok(reservation)
     }
 
-    /// The items whose stock is tracked, when no more of them come back than was sold.
+    /// The items whose stock is tracked. Fails if more pieces are returned than were sold.
     fn returnable(&self, reservation: &Reservation, items: &Items) -> Decision<Items> {
         let mut excess = Vec::new();
         let mut tracked = Items::new();

@@ -11,7 +11,7 @@ use crate::domain::{
     stock::{Level, Movement, Place, Reason, StockLevel},
 };
 
-/// What all ledger entries of one change have in common.
+/// The fields that all ledger entries of one change share.
 pub(super) struct Cause<'a> {
     pub(super) actor: &'a str,
     pub(super) key: &'a RequestKey,
@@ -19,14 +19,14 @@ pub(super) struct Cause<'a> {
     pub(super) note: &'a str,
 }
 
-/// A change at one place, checked but not made yet.
+/// A change at one place that is checked but not applied yet.
 struct Step {
     place: Place,
     quantity: i64,
     reason: Reason,
 }
 
-/// The levels after the change, so that one bad item leaves everything unchanged.
+/// The levels after the change. They are applied only if all items are valid.
 #[derive(Default)]
 struct Trial {
     levels: HashMap<Place, Level>,
@@ -34,7 +34,7 @@ struct Trial {
 }
 
 impl Book {
-    /// Changes stock by each item's number of pieces.
+    /// Adds each item's quantity to its stock.
     pub(super) fn adjust(
         &mut self,
         cause: &Cause<'_>,
@@ -51,7 +51,7 @@ impl Book {
         Ok(self.levels(places))
     }
 
-    /// Takes every item from one location and puts it into another.
+    /// Moves every item from one location to another.
     pub(super) fn transfer(
         &mut self,
         cause: &Cause<'_>,
@@ -80,8 +80,8 @@ impl Book {
         Ok(self.levels(places))
     }
 
-    /// Sets every item's stock to the counted quantity, unless it has changed meanwhile. An item without a difference
-    /// gets no ledger entry.
+    /// Sets every item's stock to the counted quantity, unless the stock has changed meanwhile. An item without a
+    /// difference gets no ledger entry.
     pub(super) fn count(&mut self, cause: &Cause<'_>, items: &[Counted]) -> Decision<Vec<StockLevel>> {
         let mut trial = Trial::default();
         let mut places = Vec::with_capacity(items.len());
@@ -104,7 +104,7 @@ impl Book {
             }
             places.push(place);
         }
-        // First: a new count may find more than is reserved.
+        // Reported first, because a new count may find more than is reserved.
         if !changed.is_empty() {
             return Err(Refusal::ChangedWhileCounted(changed));
         }
@@ -143,7 +143,8 @@ impl Book {
         Ok(())
     }
 
-    /// Applies the trial. Entries are numbered from 0 without gaps: the first one keeps the idempotency key for ever.
+    /// Applies the trial. Its entries are numbered from 0 without gaps. The first one keeps the idempotency key
+    /// permanently.
     fn make(&mut self, cause: &Cause<'_>, trial: Trial) {
         for (number, Step { place: (product, location), quantity, reason }) in (0..).zip(trial.steps) {
             let movement = Movement {
@@ -160,7 +161,7 @@ impl Book {
         }
     }
 
-    /// The levels at these places, as callers see them.
+    /// The levels at these places, as clients see them.
     fn levels(&self, places: Vec<Place>) -> Vec<StockLevel> {
         let archived =
             |product: &ProductId| self.products.get(product).is_some_and(|facts| facts.state == State::Archived);

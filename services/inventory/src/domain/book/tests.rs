@@ -1,4 +1,4 @@
-//! The rules, tried with whole histories that nobody thought of.
+//! Tests the rules with random histories.
 #![allow(clippy::unwrap_used)]
 
 mod reservations;
@@ -18,7 +18,7 @@ use crate::domain::{
     stock::{Level, Place, Reason},
 };
 
-/// What a store would hold, without a store.
+/// The data of a store, in memory.
 struct World {
     now: DateTime<Utc>,
     locations: Vec<LocationId>,
@@ -54,7 +54,7 @@ fn world() -> World {
     };
     World {
         now: DateTime::UNIX_EPOCH,
-        // By priority, which is not the order of ids.
+        // Sorted by priority, which differs from the order of ids.
         locations: vec![location(1), location(0)],
         products: (0..5).map(|number| (product(number), facts(number))).collect(),
         stock: BTreeMap::new(),
@@ -125,7 +125,7 @@ impl World {
         }
     }
 
-    /// The invariants.
+    /// Checks the invariants.
     fn check(&self) {
         let mut reserved = BTreeMap::<Place, i64>::new();
         for reservation in self.reservations.values().filter(|r| r.state == State::Open) {
@@ -147,7 +147,7 @@ impl World {
         self.stock.iter().filter(|((p, _), _)| *p == product(number)).map(|(_, level)| level.on_hand).sum()
     }
 
-    /// Puts goods somewhere, under a key of its own.
+    /// Receives goods at a location, under a new idempotency key.
     fn receive(&mut self, number: u8, at: u8, quantity: i64) {
         let key = format!("{number}/{at}/{quantity}/{}", self.spent.len());
         self.one(adjust(&key, number, Some(at), quantity)).unwrap();
@@ -238,7 +238,7 @@ fn any_action() -> impl Strategy<Value = Action> {
 }
 
 proptest! {
-    /// Batches of anything, with time going by: [`World::run`] checks the invariants after each.
+    /// Random batches, with time passing between them. [`World::run`] checks the invariants after each.
     #[test]
     fn no_history_breaks_the_invariants(
         history in prop::collection::vec((prop::collection::vec(any_action(), 1..8), 0..8_i64), 1..20),
@@ -250,7 +250,7 @@ proptest! {
         }
     }
 
-    /// What comes in one batch ends as if it had come one by one.
+    /// A batch has the same results as its commands one by one.
     #[test]
     fn a_batch_is_its_members_one_after_the_other(
         before in prop::collection::vec(any_action(), 0..10),

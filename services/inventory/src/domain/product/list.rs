@@ -1,4 +1,4 @@
-//! Which products a list has, and in which order.
+//! The selection and the order of listed products.
 
 use chrono::{DateTime, Utc};
 use serde::{Deserialize, Serialize};
@@ -6,32 +6,32 @@ use souk_common::{ids::ProductId, page::filter::Op};
 
 use super::{Price, Product, State, Tracking, code_key, title_key};
 
-/// What products are ordered by. Products that are equal in it come by id.
+/// The sort field of a list. Products with the same value are sorted by id.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub enum Sort {
-    /// When they were made.
+    /// The time of creation.
     CreateTime,
-    /// Stock code without regard to letter case.
+    /// The stock code. Letter case is ignored.
     Sku,
-    /// Title without regard to letter case.
+    /// The title. Letter case is ignored.
     Title,
-    /// Price, whatever the currency.
+    /// The price. The currency is ignored.
     Price,
 }
 
-/// Where a page ends: what its last product is ordered by.
+/// The end of a page: the sort key of its last product.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Key {
-    /// By time.
+    /// The sort key is a time.
     Time(DateTime<Utc>, ProductId),
-    /// By stock code or title.
+    /// The sort key is a stock code or a title.
     Text(String, ProductId),
-    /// By price.
+    /// The sort key is a price.
     Number(i64, ProductId),
 }
 
 impl Key {
-    /// Where a page that ends with this product ends.
+    /// The sort key of a product.
     pub fn of(product: &Product, sort: Sort) -> Self {
         match sort {
             Sort::CreateTime => Self::Time(product.created_at, product.id),
@@ -42,23 +42,23 @@ impl Key {
     }
 }
 
-/// One thing that must be true of a listed product.
+/// A condition on listed products.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Condition {
-    /// Of the stock code, upper case.
+    /// On the stock code, in upper case.
     Sku(Op, String),
-    /// Of the title, lower case.
+    /// On the title, in lower case.
     Title(Op, String),
-    /// Of the price's rank.
+    /// On the price's rank.
     Price(Op, i64),
-    /// Of whether stock is tracked: equal, or not equal.
+    /// On whether stock is tracked. The operator is equal or not equal.
     Tracking(Op, Tracking),
-    /// Of the time it was made.
+    /// On the time of creation.
     CreateTime(Op, DateTime<Utc>),
 }
 
 impl Condition {
-    /// Whether it says where in an order products begin or end, so that an index in that order finds them.
+    /// True if the condition limits the range of the sort field, so that an index in this order finds the products.
     pub fn is_of(&self, sort: Sort) -> bool {
         match self {
             Self::Price(op, _) => sort == Sort::Price && *op != Op::NotEqual,
@@ -67,38 +67,39 @@ impl Condition {
         }
     }
 
-    /// Whether an index finds the few products that fit.
+    /// True if an index finds the few matching products.
     fn finds_few(&self) -> bool {
         matches!(self, Self::Sku(Op::Equal, _) | Self::Title(Op::Equal, _))
     }
 }
 
-/// Which products, in which order, from where on.
+/// The parameters of a page: which products, in which order, from which place on.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Listing {
-    /// Their state; `None` if no state will do.
+    /// The state of the products; `None` if no state matches the filter.
     pub state: Option<State>,
-    /// All of these must be true.
+    /// The conditions. All of them must be met.
     pub conditions: Vec<Condition>,
-    /// All of these words must be among theirs, of the last one its beginning; with none, there are no such products.
+    /// The search words. A product must have all of them; the last one may be the beginning of a word. An empty list
+    /// matches no product.
     pub words: Option<Vec<String>>,
-    /// What they are ordered by.
+    /// The sort field.
     pub sort: Sort,
-    /// Whether the order is reversed.
+    /// True if the order is reversed.
     pub descending: bool,
-    /// Where the last page ended.
+    /// The end of the previous page.
     pub after: Option<Key>,
-    /// How many at most.
+    /// The most products of the page.
     pub limit: i64,
 }
 
 impl Listing {
-    /// Whether products must be looked at one by one to see whether they fit.
+    /// True if products must be read one by one to find those that match.
     pub fn scans(&self) -> bool {
         !self.finds_few() && !self.conditions.iter().all(|condition| condition.is_of(self.sort))
     }
 
-    /// Whether an index finds the few products that can fit.
+    /// True if an index finds the few products that can match.
     pub fn finds_few(&self) -> bool {
         self.conditions.iter().any(Condition::finds_few)
     }

@@ -1,20 +1,21 @@
-//! The words that products are found by. They are made here and not by an engine, so that every engine finds the same.
+//! The search words of products. They are created here and not by the database, so that both engines find the same
+//! products.
 
 use std::collections::BTreeSet;
 
 use unicode_normalization::{UnicodeNormalization as _, char::is_combining_mark};
 
-/// Longer words are cut: nobody types more, and engines have limits of their own.
+/// The longest word, in characters. Longer words are cut: nobody types more, and engines have limits of their own.
 const LONGEST: usize = 60;
 
-/// The words of a text, in its order: lower case, without accents, of letters and digits alone.
+/// The words of a text, in the text's order: in lower case, without accents, only letters and digits.
 pub fn words(text: &str) -> Vec<String> {
     let plain: String = text.nfkd().filter(|c| !is_combining_mark(*c)).flat_map(char::to_lowercase).collect();
     let words = plain.split(|c: char| !c.is_alphanumeric()).filter(|word| !word.is_empty());
     words.map(|word| word.chars().take(LONGEST).collect()).collect()
 }
 
-/// A product's words, each once, with a space between.
+/// A product's words, each once, separated by spaces.
 pub fn words_of(sku: &str, title: &str, description: &str) -> String {
     let all: BTreeSet<String> = [sku, title, description].into_iter().flat_map(words).collect();
     all.into_iter().collect::<Vec<_>>().join(" ")
@@ -44,7 +45,7 @@ mod tests {
     }
 
     proptest! {
-        /// No text makes a word that an engine's syntax could see anything in.
+        /// No word contains characters with a meaning in an engine's search syntax.
         #[test]
         fn words_are_letters_and_digits_alone(text in "\\PC*") {
             for word in words(&text) {

@@ -1,4 +1,4 @@
-//! Feeds: products as somebody else lists them, beside those that are here.
+//! Product feeds: products of another system, compared with those of the catalogue.
 
 use souk_common::ids::ProductId;
 
@@ -7,63 +7,63 @@ use super::{Change, Draft, Product, State, Tracking};
 /// One product of a feed.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Offer {
-    /// What it is, whole.
+    /// The data of the product.
     pub draft: Draft,
-    /// Whether its stock is tracked, where the feed says so.
+    /// Whether its stock is tracked, if the feed says so.
     pub tracking: Option<Tracking>,
 }
 
-/// Which fields of a product that is here already a feed may change.
+/// The fields of existing products that a feed may change.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Fields {
-    /// Its title.
+    /// True to change the title.
     pub title: bool,
-    /// Its description.
+    /// True to change the description.
     pub description: bool,
-    /// Its price.
+    /// True to change the price.
     pub price: bool,
-    /// Its low-stock threshold.
+    /// Which low-stock thresholds to change.
     pub low_stock_threshold: Threshold,
 }
 
 /// Which low-stock thresholds a feed may change.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Threshold {
-    /// All: where an offer has none, the product has none from then on.
+    /// All: if an offer has no threshold, the product's threshold is removed.
     All,
-    /// Those of offers that have one.
+    /// Only those of offers that have one.
     Given,
     /// None.
     Keep,
 }
 
-/// What became of an offer, and of which product.
+/// The result of an offer, with the product.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Outcome {
-    /// It was made.
+    /// The product was created.
     Created(ProductId),
-    /// It was changed.
+    /// The product was changed.
     Updated(ProductId),
-    /// It was here as offered.
+    /// The product was the same as the offer.
     Unchanged(ProductId),
 }
 
-/// Why an offer is not taken. The others are.
+/// Why an offer was refused. Other offers of the feed are not affected.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum NotTaken {
-    /// An offer before it has the same stock code.
+    /// An earlier offer has the same stock code.
     #[error("offer {0} has the same stock code")]
     Twice(usize),
-    /// The product is archived and so cannot be changed.
+    /// The product is archived, so it cannot be changed.
     #[error("{0} is archived")]
     Archived(ProductId),
-    /// Whether stock is tracked never changes.
+    /// The offer and the product differ in whether stock is tracked, which never changes.
     #[error("{0} is tracked otherwise")]
     OtherTracking(ProductId),
 }
 
 impl Offer {
-    /// What is to change of the product that has its stock code; `None` if that is as offered.
+    /// The change that makes the existing product like the offer; `None` if there is no difference.
     pub fn change_of(&self, here: &Product, fields: Fields) -> Result<Option<Change>, NotTaken> {
         if here.state == State::Archived {
             return Err(NotTaken::Archived(here.id));

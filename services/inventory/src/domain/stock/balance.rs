@@ -1,47 +1,49 @@
-//! Compares a balance with its proof: the ledger's sum for on hand, the sum of open reservations for reserved.
+//! Compares a balance with its proof. The proof of on hand is the ledger's sum; the proof of reserved is the sum of
+//! open reservations.
 
 use souk_common::ids::ProductId;
 
 use super::{Level, Place};
 
-/// A place's recorded balance, and its proof.
+/// The recorded balance of a place, and its proof.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Balance {
-    /// Which product, where.
+    /// The product and the location.
     pub place: Place,
-    /// What the book says.
+    /// The recorded balance.
     pub book: Level,
-    /// The ledger's sum, and that of what open reservations hold.
+    /// The ledger's sum, and the sum of open reservations.
     pub proof: Level,
 }
 
-/// The balances of a page of products, all at one moment.
+/// The balances of a page of products, in one snapshot.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct BalancePage {
-    /// The page's products and one more, if there is one.
+    /// The page's products, and one more if there is a next page.
     pub products: Vec<ProductId>,
     /// The balances of the page's products.
     pub balances: Vec<Balance>,
 }
 
-/// What a mended balance is.
+/// The correction of a balance.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Mended {
-    /// What the book says from now on.
+    /// The corrected balance.
     pub level: Level,
-    /// Pieces that the ledger gets an entry of, above or below zero; 0 where it needs none.
+    /// Quantity of the ledger entry that corrects the difference, above or below zero; 0 if no entry is needed.
     pub entry: i64,
 }
 
 impl Balance {
-    /// Whether the book is wrong.
+    /// True if the balance differs from its proof.
     pub fn drifts(&self) -> bool {
         let Level { on_hand, reserved } = self.book;
         self.book != self.proof || reserved < 0 || reserved > on_hand
     }
 
-    /// The correction. `reserved` becomes the sum of the reservations. `on_hand` stays, so that availability does not
-    /// change, and the ledger gets the difference. It is raised only if reservations hold more.
+    /// The correction. `reserved` becomes the sum of the reservations. `on_hand` stays the same, so that availability
+    /// does not change, and the ledger gets an entry with the difference. `on_hand` is raised only if reservations hold
+    /// more.
     pub fn mended(&self) -> Mended {
         let reserved = self.proof.reserved;
         let on_hand = self.book.on_hand.max(reserved);
@@ -79,7 +81,7 @@ mod tests {
     }
 
     proptest! {
-        /// Whatever was wrong, nothing is afterwards.
+        /// After the correction, the balance equals its proof, whatever the drift was.
         #[test]
         fn a_mended_balance_does_not_drift(on_hand in -9..9_i64, reserved in -9..9_i64, sum in 0..9_i64, held in 0..9_i64) {
             let before = balance((on_hand, reserved), (sum, held));

@@ -1,4 +1,4 @@
-//! Reads a product that a client sends: all of its faults at once.
+//! Reads the product of a request, and reports all of its faults at once.
 
 use prost_types::FieldMask;
 use souk_common::{
@@ -15,7 +15,7 @@ use crate::domain::product::{Change, Draft, Price, Tracking};
 /// The fields that an update may change.
 const MUTABLE: [&str; 4] = ["title", "description", "price", "low_stock_threshold"];
 
-/// Faults found so far: where, and what would be right.
+/// The faults found so far: the field, and a description of a valid value.
 type Faults = Vec<(&'static str, String)>;
 
 /// Reads a new product.
@@ -41,7 +41,8 @@ pub fn draft(given: ProductMessage) -> Result<Draft, Problem> {
     }
 }
 
-/// Reads a change: the fields that the mask names; without a mask, those that are not empty; `*` for all.
+/// Reads a change. It has the fields that the mask names. An empty mask names the fields that are not empty; `*` names
+/// all.
 pub fn change(given: &ProductMessage, mask: Option<&FieldMask>) -> Result<Change, Problem> {
     let paths = mask.map_or(&[][..], |mask| &mask.paths);
     let mut faults = mask_faults(paths);
@@ -67,7 +68,7 @@ pub fn change(given: &ProductMessage, mask: Option<&FieldMask>) -> Result<Change
     })
 }
 
-/// Refuses a mask that names what cannot be changed.
+/// Fails if the mask names fields that cannot be changed.
 pub fn check_mask(paths: &[String]) -> Result<(), Problem> {
     let faults = mask_faults(paths);
     if faults.is_empty() { Ok(()) } else { Err(Problem::fields(faults)) }
@@ -107,7 +108,7 @@ fn price(given: Option<&MoneyMessage>, faults: &mut Faults) -> Option<Price> {
     None
 }
 
-/// So much of a client's text that an error stays readable.
+/// The beginning of a client's text, so that an error stays readable.
 fn short(text: &str) -> String {
     text.chars().take(40).collect()
 }

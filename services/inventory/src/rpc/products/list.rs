@@ -20,7 +20,7 @@ use crate::{
     rpc::bad_token,
 };
 
-// Both the contract's own names and their short forms.
+// Both the names of the contract and their short forms.
 const STATES: &[&str] = &["ACTIVE", "ARCHIVED", "STATE_ACTIVE", "STATE_ARCHIVED"];
 const TRACKINGS: &[&str] = &["TRACKED", "UNTRACKED", "STOCK_TRACKING_TRACKED", "STOCK_TRACKING_UNTRACKED"];
 
@@ -36,20 +36,20 @@ const FIELDS: &[Field] = &[
 const ORDERS: &[(&str, Sort)] =
     &[("create_time", Sort::CreateTime), ("sku", Sort::Sku), ("title", Sort::Title), ("price", Sort::Price)];
 
-/// How many words a query has at most.
+/// The most words of a search query.
 const MAX_WORDS: usize = 20;
 
-/// The parameters of a list, which its page tokens are bound to.
+/// The parameters of a list. Page tokens are valid only for the same parameters.
 pub type Query = (&'static str, String, String, OrderBy);
 
 /// One page of a list.
 #[derive(Debug)]
 pub struct Page {
-    /// What its tokens are bound to.
+    /// The parameters that the page tokens are bound to.
     pub query: Query,
-    /// How many products it holds at most.
+    /// The most products of the page.
     pub size: i64,
-    /// What to read: one product more than that.
+    /// The products to read: one more than the page has, to find out if there is a next page.
     pub listing: Listing,
 }
 
@@ -74,7 +74,7 @@ pub fn read(request: ListProductsRequest) -> Result<Page, Problem> {
     Ok(Page { query, size, listing })
 }
 
-/// The state that fits all terms: the active one, where none says anything of it.
+/// The state that fits all terms; `None` if no state does. Without a term about the state, it is the active one.
 fn state(terms: &[Term]) -> Option<State> {
     let mut asked = terms.iter().filter_map(|term| match &term.value {
         Value::Enum(word) if term.field == "state" => Some(word.ends_with("ARCHIVED") == (term.op == Op::Equal)),
@@ -84,7 +84,7 @@ fn state(terms: &[Term]) -> Option<State> {
     asked.all(|other| other == archived).then_some(if archived { State::Archived } else { State::Active })
 }
 
-/// The condition of a filter term. Fields and kinds match by [`FIELDS`].
+/// The condition of a filter term. [`FIELDS`] guarantees that the field and the kind of value match.
 fn condition(term: &Term) -> Option<Condition> {
     let op = term.op;
     Some(match (term.field, &term.value) {
@@ -100,14 +100,14 @@ fn condition(term: &Term) -> Option<Condition> {
     })
 }
 
-/// Prices are compared by rank. An amount between two ranks, or beyond the last, is compared with the one next to it
-/// that gives the same answer.
+/// The condition on the price's rank. If the amount lies between two ranks or beyond the last one, it is replaced by a
+/// neighbouring rank that gives the same result.
 fn price(op: Op, amount: Decimal) -> Condition {
     let nanos_per_rank = 10_i128.pow(9 - RANK_DECIMALS);
     let (rank, exact) = (amount.nanos().div_euclid(nanos_per_rank), amount.nanos().rem_euclid(nanos_per_rank) == 0);
     let clamped = i64::try_from(rank).unwrap_or(if rank < 0 { -1 } else { i64::MAX });
     match op {
-        // No price has it: ranks are never negative.
+        // No price has this rank, because ranks are never negative.
         Op::Equal | Op::NotEqual if !exact || i128::from(clamped) != rank => Condition::Price(op, -1),
         Op::Less if !exact => Condition::Price(Op::LessOrEqual, clamped),
         Op::GreaterOrEqual if !exact => Condition::Price(Op::Greater, clamped),

@@ -1,4 +1,4 @@
-//! BatchUpsertProducts: imports a product feed, each product on its own.
+//! BatchUpsertProducts: imports a product feed. Each product succeeds or fails on its own.
 
 use prost_types::FieldMask;
 use souk_common::error::Problem;
@@ -20,14 +20,14 @@ use crate::{
 };
 
 impl Rpc {
-    /// Takes what can be taken.
+    /// Imports all valid products.
     pub(super) async fn upsert(
         &self,
         request: BatchUpsertProductsRequest,
     ) -> Result<BatchUpsertProductsResponse, Status> {
         let fields = fields(request.update_mask.as_ref())?;
         let read: Vec<_> = request.products.into_iter().map(|product| self.offer(product)).collect();
-        // Where each offer that can be read stood.
+        // The valid offers, and the position of each in the request.
         let (mut offers, mut places) = (Vec::new(), Vec::new());
         for (place, offer) in read.iter().enumerate() {
             if let Ok(offer) = offer {
@@ -56,7 +56,7 @@ impl Rpc {
     }
 }
 
-/// The fields that a feed changes: those of the mask, or all.
+/// The fields that a feed may change: those of the mask, or all.
 fn fields(mask: Option<&FieldMask>) -> Result<Fields, Problem> {
     let paths = mask.map_or(&[][..], |mask| &mask.paths);
     input::check_mask(paths)?;

@@ -1,4 +1,4 @@
-//! Writes many rows at once: one statement for each kind of row, whatever their number.
+//! Writes many rows at once: one statement for each kind of row, whatever the number of rows.
 
 use chrono::{DateTime, Utc};
 use diesel::{
@@ -26,8 +26,8 @@ use crate::{
     store::{answer_text, codes::word, collided},
 };
 
-/// Writes all changes, those of stock as of `posted_at`. Rows that somebody else has added meanwhile make it collide.
-/// What does not depend on each other is under way at once.
+/// Writes all changes. Changes of stock get the time `posted_at`. Fails with a conflict if another transaction has
+/// inserted one of the rows meanwhile. Independent statements run concurrently.
 pub async fn write(
     conn: &mut Conn,
     now: DateTime<Utc>,
@@ -52,7 +52,7 @@ pub async fn write(
     add_lines(conn, &changes.relined).await
 }
 
-/// One value of each row: a parameter of a statement.
+/// One value of each row, as an array parameter of a statement.
 fn column<'a, R, T>(rows: &'a [R], of: impl Fn(&'a R) -> T) -> Vec<T> {
     rows.iter().map(of).collect()
 }
@@ -130,7 +130,7 @@ async fn add_reservations(mut conn: &Conn, now: DateTime<Utc>, rows: &[Reservati
     Ok(())
 }
 
-/// Where somebody else has just added a row of the same key, the transaction is worth another try.
+/// Converts an error. If another transaction has just inserted a row with the same key, a retry may succeed.
 fn taken(error: diesel::result::Error) -> Error {
     let error = DbError::from(error);
     if error.unique_violation().is_some() { collided() } else { error.into() }
@@ -264,7 +264,7 @@ async fn add_ledger(mut conn: &Conn, now: DateTime<Utc>, entries: &[Entry]) -> R
     .kept()
     .execute(&mut conn)
     .await?;
-    // The same key on another replica of the service, at the same time.
+    // A missing row means that another replica of the service used the same key at the same time.
     if added == entries.len() { Ok(()) } else { Err(collided()) }
 }
 
@@ -288,7 +288,7 @@ async fn add_answers(mut conn: &Conn, now: DateTime<Utc>, answers: &[(Vec<u8>, A
     if added == answers.len() { Ok(()) } else { Err(collided()) }
 }
 
-/// Adds products; how many were. A stock code that is there by now is left out.
+/// Inserts products, except those whose stock code exists by now. Returns the number of inserted rows.
 pub async fn insert_products(conn: &mut Conn, rows: Vec<Row>) -> Result<usize, Error> {
     if rows.is_empty() {
         return Ok(0);
@@ -323,7 +323,7 @@ pub async fn insert_products(conn: &mut Conn, rows: Vec<Row>) -> Result<usize, E
     Ok(query.execute(conn).await?)
 }
 
-/// Changes products that still have the version which their rows give; how many were.
+/// Updates products that still have the version of their row. Returns the number of updated rows.
 pub async fn change_products(conn: &mut Conn, now: DateTime<Utc>, rows: Vec<Row>) -> Result<usize, Error> {
     if rows.is_empty() {
         return Ok(0);
@@ -354,7 +354,7 @@ pub async fn change_products(conn: &mut Conn, now: DateTime<Utc>, rows: Vec<Row>
     Ok(query.execute(conn).await?)
 }
 
-/// Writes the words of products that still have the version which their rows give.
+/// Writes the search words of products that still have the version of their row.
 pub async fn write_words(conn: &mut Conn, rows: Vec<Row>) -> Result<usize, Error> {
     let query = sql_query(
         "UPDATE products SET words = new.words, words_version = new.version

@@ -1,8 +1,8 @@
-//! A batch of commands: look, lock, decide, write, all in one transaction.
+//! A batch of commands: it reads, locks, decides and writes, all in one transaction.
 //!
-//! Every batch of every replica of the service takes its locks in one order: stock by product and location, then
-//! reservations by id, then new rows by key. So batches wait for each other, but never in a circle. What must be locked
-//! is found by looking first; if it turns out after locking that more is needed, the batch begins again.
+//! Every batch of every replica of the service takes its locks in the same order: stock by product and location, then
+//! reservations by id, then new rows by key. So batches can wait for each other, but cannot deadlock. A first read
+//! finds the rows to lock. If more rows are needed after locking, the batch begins again.
 
 use std::collections::{BTreeSet, HashMap, HashSet};
 
@@ -30,7 +30,7 @@ use crate::{
     store::{BatchOutcome, collided},
 };
 
-/// Runs a batch. `also` are products that an earlier attempt found it must lock as well.
+/// Runs a batch. `also` has products that an earlier try found it must lock as well.
 pub async fn run(conn: &mut Conn, commands: &[Command], also: &BTreeSet<ProductId>) -> Result<BatchOutcome, Error> {
     let orders: BTreeSet<OrderId> = commands.iter().filter_map(|command| command.action.order()).collect();
     let named: BTreeSet<ProductId> = commands.iter().flat_map(|command| command.action.products()).collect();
@@ -38,8 +38,9 @@ pub async fn run(conn: &mut Conn, commands: &[Command], also: &BTreeSet<ProductI
     let keys: BTreeSet<_> = commands.iter().filter_map(|command| command.action.key()).map(|key| &key.id).collect();
     let keys: Vec<_> = keys.into_iter().cloned().collect();
 
-    // Look: the products named, those of the orders' reservations, and those of expired reservations of the first. What
-    // has expired is only guessed by our own clock: all is looked at again below.
+    // First read: the products of the commands, those of the orders' reservations, and those of expired reservations of
+    // the commands' products. The process's own clock only estimates which ones have expired. Everything is read again
+    // below.
     let mut touched = &named | also;
     let (now, reserved, lapsed) = at_once!(
         conn,
@@ -51,7 +52,7 @@ pub async fn run(conn: &mut Conn, commands: &[Command], also: &BTreeSet<ProductI
     let mut locked = touched.clone();
     locked.extend(reservations::products_of(conn, &lapsed).await?);
 
-    // Lock, and read again: rows may have changed before they were locked.
+    // Lock the rows and read them again, because they may have changed before they were locked.
     let (levels, locations, facts, spent) = at_once!(
         conn,
         stock::lock(&sorted(&locked)),
@@ -59,13 +60,13 @@ pub async fn run(conn: &mut Conn, commands: &[Command], also: &BTreeSet<ProductI
         products::facts(&sorted(&locked)),
         spent(&keys),
     )?;
-    // Replicas of the service begin their transactions in another order than they get the locks in. The ledger's times
-    // never go back at a place all the same, so that its last entry by a time is its last one up to then.
+    // Transactions get their locks in another order than they begin in. The ledger's times must still never decrease at
+    // a place, so that the last entry up to a time is the latest one of that time.
     let posted_at = levels.iter().map(|line| line.updated_at).fold(now, DateTime::max);
     let mut wanted = orders;
     wanted.extend(lapsed);
-    // Whoever changes a reservation that has lines holds their stock, as this batch does now. So of these three none must be
-    // first, and what they lock is waited for by nobody who holds stock.
+    // A transaction that changes a reservation with lines holds the lock of their stock, as this batch does now. So
+    // these three queries can run in any order, and no transaction that holds stock waits for their locks.
     let ids = sorted(&wanted);
     let (lapsed, mut rows, mut lines) = at_once!(
         conn,
@@ -141,8 +142,8 @@ async fn spent(conn: &mut impl Any, keys: &[Vec<u8>]) -> Result<HashMap<Vec<u8>,
     Ok(spent)
 }
 
-/// Deletes responses from before a time; returns how many. A key that is not in the ledger stays, without its response:
-/// a count without a difference must not set stock again.
+/// Deletes responses from before a time. Returns their number. A key without a ledger entry is kept without its
+/// response: a count that found no difference must not set the stock later.
 pub async fn forget(conn: &mut Conn, before: DateTime<Utc>) -> Result<u64, Error> {
     let emptied = sql_query(
         "UPDATE requests SET answer = '' WHERE answer <> '' AND created_at < $1

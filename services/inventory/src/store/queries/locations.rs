@@ -73,7 +73,7 @@ pub async fn list(conn: &mut Conn, after: Option<&(i32, String)>, limit: i64) ->
     Ok(rows.into_iter().map(Location::from).collect())
 }
 
-/// Every location, in the order in which orders are filled from them.
+/// All locations in filling order, that is, the order in which orders are filled from them.
 pub async fn filling_order(conn: &mut impl Any) -> Result<Vec<LocationId>, Error> {
     let ids = locations::table.order((locations::priority, locations::code_key)).select(locations::id);
     Ok(ids.load(conn).await?)

@@ -7,5 +7,5 @@ pub mod reservations;
 pub mod stock;
 pub mod verify;
 
-/// How many values a statement binds at most in one list: SQLite takes 32,766 in all.
+/// The most values of a list in one statement. SQLite allows 32,766 parameters in all.
 pub const CHUNK: usize = 8_000;

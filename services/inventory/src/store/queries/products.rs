@@ -57,11 +57,11 @@ pub struct Row {
     pub low_stock_threshold: Option<i64>,
 }
 
-/// A row with its words: what is inserted.
+/// A row with its search words, as it is inserted.
 type WithWords<'a> = (&'a Row, Eq<products::words, String>, Eq<products::words_version, i64>);
 
 impl Row {
-    /// The words that the product is found by.
+    /// The search words of the product.
     pub fn words(&self) -> String {
         words_of(&self.sku, &self.title, &self.description)
     }
@@ -86,7 +86,7 @@ impl Row {
         self
     }
 
-    /// The product once its change is written.
+    /// The product after its change was written.
     pub fn written(self, now: DateTime<Utc>) -> Result<Product, Error> {
         Row { version: self.version + 1, updated_at: now, ..self }.try_into()
     }
@@ -95,7 +95,7 @@ impl Row {
         self.state == word(State::Archived)
     }
 
-    /// The row with its words.
+    /// The row with its search words.
     pub fn insertable(&self) -> WithWords<'_> {
         (self, products::words.eq(self.words()), products::words_version.eq(self.version))
     }
@@ -174,7 +174,7 @@ pub async fn by_sku(conn: &mut Conn, skus: &[String]) -> Result<Vec<Product>, Er
     read(rows.load(conn).await?)
 }
 
-/// What a batch must know of a product.
+/// The facts about a product that a batch needs.
 #[derive(Queryable, Selectable)]
 #[diesel(table_name = products)]
 struct FactsRow {
@@ -184,7 +184,7 @@ struct FactsRow {
     low_stock_threshold: Option<i64>,
 }
 
-/// What a batch must know of products.
+/// The facts about products that a batch needs.
 pub async fn facts(conn: &mut impl Any, ids: &[ProductId]) -> Result<HashMap<ProductId, Facts>, Error> {
     let mut all = HashMap::new();
     for chunk in ids.chunks(CHUNK) {
@@ -207,9 +207,9 @@ pub async fn lock(conn: &mut Conn, keys: &[String]) -> Result<Vec<Row>, Error> {
     Ok(rows)
 }
 
-/// Makes the words of products whose words are not those of their version.
+/// Creates the search words of products whose words are outdated.
 pub async fn make_words(conn: &mut Conn, limit: i64) -> Result<u64, Error> {
-    // As it is in the index' own condition.
+    // Written as in the index's condition, so that the planner uses the index.
     let stale = products::table.filter(sql::<Bool>("words_version <> version"));
     let rows: Vec<Row> = stale.order(products::id).limit(limit).select(Row::as_select()).load(conn).await?;
     Ok(if rows.is_empty() { 0 } else { write_words(conn, rows).await? as u64 })
@@ -234,7 +234,7 @@ pub async fn archive(conn: &mut Conn, id: ProductId, etag: Option<&str>) -> Resu
     save(conn, Row { state: word(State::Archived).to_owned(), ..row }, "product.archived").await
 }
 
-/// The product as it is, if the caller saw it so.
+/// The current product, if it has the etag that the caller sent.
 async fn current(conn: &mut Conn, id: ProductId, etag: Option<&str>) -> Result<Row, Error> {
     let found = products::table.find(id).select(Row::as_select()).first::<Row>(conn).await.optional()?;
     let row = found.ok_or(Refusal::NoProduct(id))?;
@@ -244,7 +244,7 @@ async fn current(conn: &mut Conn, id: ProductId, etag: Option<&str>) -> Result<R
     }
 }
 
-/// Writes a change and its event, unless another one came between reading and writing.
+/// Writes a change and its event, unless another change was written after the read.
 async fn save(conn: &mut Conn, row: Row, event: &'static str) -> Result<Product, Error> {
     let now = clock(conn).await?;
     if change_products(conn, now, vec![row.clone()]).await? == 0 {

@@ -49,7 +49,7 @@ impl ReservationRow {
     }
 }
 
-/// One reservation, with the state that the clock gives it. To be read in one snapshot.
+/// One reservation. Its state takes account of the current time. Call it within one snapshot.
 pub async fn get(conn: &mut Conn, order: OrderId) -> Result<Option<Reservation>, Error> {
     let row: Option<ReservationRow> =
         reservations::table.find(order).select(ReservationRow::as_select()).first(conn).await.optional()?;
@@ -118,7 +118,7 @@ pub async fn lock(conn: &mut impl Any, orders: &[OrderId]) -> Result<Vec<Reserva
 pub async fn lapsed(conn: &mut Conn, limit: i64) -> Result<Vec<OrderId>, Error> {
     let now = clock(conn).await?;
     let orders = reservations::table
-        // As it is in the index' own condition.
+        // Written as in the index's condition, so that the planner uses the index.
         .filter(sql::<Bool>("state = 'OPEN'"))
         .filter(reservations::expires_at.le(now))
         .order(reservations::expires_at)
@@ -127,7 +127,7 @@ pub async fn lapsed(conn: &mut Conn, limit: i64) -> Result<Vec<OrderId>, Error> 
     Ok(orders.load(conn).await?)
 }
 
-/// The products that these orders' reservations are of.
+/// The products in these orders' reservations.
 pub async fn products_of(conn: &mut impl Any, orders: &[OrderId]) -> Result<Vec<ProductId>, Error> {
     let mut products = Vec::new();
     for chunk in orders.chunks(CHUNK) {
@@ -140,7 +140,7 @@ pub async fn products_of(conn: &mut impl Any, orders: &[OrderId]) -> Result<Vec<
     Ok(products)
 }
 
-/// The orders whose reservations hold stock of these products although they have expired.
+/// The orders whose expired reservations still have lines of these products.
 pub async fn lapsed_of(conn: &mut impl Any, products: &[ProductId], now: DateTime<Utc>) -> Result<Vec<OrderId>, Error> {
     let mut orders = Vec::new();
     for chunk in products.chunks(CHUNK) {

@@ -30,7 +30,7 @@ use crate::{
     store::codes::value,
 };
 
-/// One place's numbers.
+/// The stock of one product at one location.
 #[derive(Queryable, Selectable)]
 #[diesel(table_name = stock)]
 pub struct StockLine {
@@ -38,7 +38,7 @@ pub struct StockLine {
     location_id: LocationId,
     on_hand: i64,
     reserved: i64,
-    /// When it last changed.
+    /// When the stock last changed.
     pub updated_at: DateTime<Utc>,
 }
 
@@ -51,7 +51,7 @@ impl From<StockLine> for StockRow {
     }
 }
 
-/// Locks the stock of these products, in key order, so that no two batches wait for each other.
+/// Locks the stock of these products, in key order, so that batches cannot deadlock.
 pub async fn lock(conn: &mut impl Any, products: &[ProductId]) -> Result<Vec<StockLine>, Error> {
     let mut rows = Vec::new();
     for chunk in products.chunks(CHUNK) {
@@ -64,7 +64,7 @@ pub async fn lock(conn: &mut impl Any, products: &[ProductId]) -> Result<Vec<Sto
     Ok(rows)
 }
 
-/// A product's stock, in the order in which orders are filled. To be read in one snapshot.
+/// A product's stock, in filling order. Call it within one snapshot.
 pub async fn levels(conn: &mut Conn, product: ProductId) -> Result<Vec<StockLevel>, Error> {
     let state = known(conn, product).await?;
     let rows: Vec<(LocationId, i64, i64, DateTime<Utc>)> = stock::table
@@ -109,8 +109,8 @@ struct PastRow {
     changed_at: DateTime<Utc>,
 }
 
-/// A product's stock at a time in the past, in the order in which orders are filled: for each location the last ledger
-/// entry by then, which an index finds.
+/// A product's stock at a time in the past, in filling order. For each location, an index finds the last ledger entry
+/// up to then.
 pub async fn levels_at(conn: &mut Conn, product: ProductId, time: DateTime<Utc>) -> Result<Vec<PastLevel>, Error> {
     known(conn, product).await?;
     let query = diesel::sql_query(
@@ -137,7 +137,7 @@ async fn known(conn: &mut Conn, product: ProductId) -> Result<State, Error> {
     value(&found.ok_or(Refusal::NoProduct(product))?)
 }
 
-/// Pieces of a product that can be reserved now, as SQL in a query over `products`.
+/// An SQL expression for the available pieces of a product, for queries over `products`.
 fn available() -> String {
     format!(
         "CAST(coalesce((SELECT sum(on_hand - reserved) FROM stock WHERE product_id = products.id), 0)
@@ -193,7 +193,7 @@ struct Available {
     available: i64,
 }
 
-/// Pieces that can be reserved now, in one statement: none of an archived product; `None` if stock is not tracked.
+/// The available pieces, in one statement: 0 for an archived product, `None` if stock is not tracked.
 pub async fn availability(conn: &mut Conn, product: ProductId) -> Result<Option<i64>, Error> {
     let query =
         diesel::sql_query(format!("SELECT tracking, state, {} AS available FROM products WHERE id = $1", available()));

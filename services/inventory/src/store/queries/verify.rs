@@ -1,4 +1,4 @@
-//! The checks of `souk verify`: each finds rows that break a promise.
+//! The checks of `souk verify`. Each one finds rows that break a promise.
 
 use diesel::{
     QueryableByName, sql_query,
@@ -20,7 +20,7 @@ struct Count {
     counted: i64,
 }
 
-/// A place where two numbers should be one.
+/// A place with two numbers that should be equal.
 #[derive(QueryableByName)]
 struct Differing {
     #[diesel(sql_type = Id)]
@@ -33,7 +33,7 @@ struct Differing {
     expected: i64,
 }
 
-/// A reservation with what is odd about it.
+/// A reservation that breaks a promise.
 #[derive(QueryableByName)]
 struct Odd {
     #[diesel(sql_type = Id)]
@@ -42,8 +42,8 @@ struct Odd {
     state: String,
 }
 
-/// A promise about places: what is counted, and a query for `product_id`, `location_id`, `found` and `expected`.
-/// `BOOKS` stands for every balance with its proof.
+/// A promise about places: the table that it covers, and a query for `product_id`, `location_id`, `found` and
+/// `expected`. `BOOKS` is replaced by the query for every balance with its proof.
 struct PlacePromise {
     name: &'static str,
     table: &'static str,
@@ -108,7 +108,7 @@ const PLACES: &[PlacePromise] = &[
             WHERE coalesce(l.total, 0) <> coalesce(c.total, 0)",
     },
     PlacePromise {
-        // Staff may also book goods back in manually; what reservations took back was asked for by a service.
+        // Staff can also return goods manually. Only returns that a service requested belong to reservations.
         name: "goods that came back to reservations are the returns of the ledger",
         table: "stock",
         broken: "SELECT s.product_id, s.location_id, CAST(coalesce(l.total, 0) AS bigint) AS found,

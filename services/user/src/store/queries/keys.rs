@@ -1,4 +1,4 @@
-//! Keys that access tokens are signed with. Compiled once for each engine.
+//! The keys that sign access tokens. Compiled once for each engine.
 
 use chrono::{DateTime, Utc};
 use diesel::{ExpressionMethods, QueryDsl, QueryResult};
@@ -7,12 +7,12 @@ use diesel_async::RunQueryDsl;
 use super::super::{Conn, schema::signing_keys};
 use crate::{domain::token::SigningKey, store::rows::KeyRow};
 
-/// All keys, newest first. There are a handful.
+/// All keys, newest first. There are only a few.
 pub async fn signing_keys(conn: &mut Conn) -> QueryResult<Vec<KeyRow>> {
     signing_keys::table.order(signing_keys::sign_time.desc()).load(conn).await
 }
 
-/// Adds a key. Fails on the unique index where there is a newest one already.
+/// Inserts a key. Violates the unique index if there is a key that is not retired.
 pub async fn insert_signing_key(conn: &mut Conn, key: &SigningKey) -> QueryResult<()> {
     let row = (
         signing_keys::kid.eq(&key.kid),
@@ -25,7 +25,7 @@ pub async fn insert_signing_key(conn: &mut Conn, key: &SigningKey) -> QueryResul
     diesel::insert_into(signing_keys::table).values(row).execute(conn).await.map(drop)
 }
 
-/// Retires the newest key, if it was made before `older_than`, from then on; whether it did.
+/// Sets the time at which the newest key retires, if it was created before `older_than`. Returns true if it was.
 pub async fn retire_signing_key(
     conn: &mut Conn,
     older_than: DateTime<Utc>,
@@ -37,7 +37,7 @@ pub async fn retire_signing_key(
     Ok(rows == 1)
 }
 
-/// Deletes the keys that were retired before then; returns how many.
+/// Deletes the keys that were retired before this time. Returns their number.
 pub async fn delete_signing_keys(conn: &mut Conn, retired_before: DateTime<Utc>) -> QueryResult<usize> {
     let old = signing_keys::table.filter(signing_keys::retire_time.lt(retired_before));
     diesel::delete(old).execute(conn).await

@@ -50,8 +50,8 @@ pub async fn insert_refresh_token(
     diesel::insert_into(refresh_tokens::table).values(row).execute(conn).await.map(drop)
 }
 
-/// Uses a token up, if it was not: of any number of requests with it, one gets its session. The salt is that of its
-/// successor.
+/// Marks an unused token as used, and returns its session. Of several requests with the same token, only one gets the
+/// session. `salt` is the salt of the successor token.
 pub async fn use_refresh_token(
     conn: &mut Conn,
     hash: &[u8],
@@ -67,13 +67,13 @@ pub async fn use_refresh_token(
         .optional()
 }
 
-/// A token's session, when it was used, and its successor's salt.
+/// A token's session, the time when it was used, and the salt of its successor.
 pub async fn refresh_token(conn: &mut Conn, hash: &[u8]) -> QueryResult<Option<TokenRow>> {
     let columns = (refresh_tokens::session_id, refresh_tokens::use_time, refresh_tokens::successor_salt);
     refresh_tokens::table.find(hash).select(columns).first(conn).await.optional()
 }
 
-/// Deletes the salts of tokens that were used before then; of how many.
+/// Deletes the salts of tokens that were used before this time. Returns the number of these tokens.
 pub async fn forget_salts(conn: &mut Conn, before: DateTime<Utc>) -> QueryResult<usize> {
     let salted = refresh_tokens::table.filter(refresh_tokens::successor_salt.is_not_null());
     diesel::update(salted.filter(refresh_tokens::use_time.lt(before)))
@@ -82,7 +82,7 @@ pub async fn forget_salts(conn: &mut Conn, before: DateTime<Utc>) -> QueryResult
         .await
 }
 
-/// Moves on when a session expires; whose it is and what it is limited to, if it had neither ended nor expired.
+/// Extends a session that has neither ended nor expired. Returns its user and scope; `None` if it had ended or expired.
 pub async fn extend_session(
     conn: &mut Conn,
     id: SessionId,
@@ -98,7 +98,7 @@ pub async fn extend_session(
         .optional()
 }
 
-/// Whose session it is and what it is limited to, if it has neither ended nor expired.
+/// The user and the scope of a session; `None` if it has ended or expired.
 pub async fn open_session(
     conn: &mut Conn,
     id: SessionId,
@@ -108,17 +108,17 @@ pub async fn open_session(
     open.select((sessions::user_id, sessions::scope)).first(conn).await.optional()
 }
 
-/// The account of a session that was not ended.
+/// The account of a session of this user; `None` if the session was ended.
 pub async fn user_of_session(conn: &mut Conn, id: SessionId, user: UserId) -> QueryResult<Option<UserRow>> {
     let open = sessions::table.find(id).filter(sessions::user_id.eq(user)).filter(sessions::end_time.is_null());
     open.inner_join(users::table).select(COLUMNS).first(conn).await.optional()
 }
 
-/// Sessions that have ended, after this one in their order.
+/// Ended sessions after this one, in their order.
 pub async fn ended_sessions(conn: &mut Conn, after: Ended, limit: i64) -> QueryResult<Vec<Ended>> {
     let Ended { time, session } = after;
     let rows: Vec<(DateTime<Utc>, SessionId)> = sessions::table
-        // The first condition finds the place in the index, the second the one within equal times.
+        // The first condition finds the place in the index, the second one the place among equal times.
         .filter(sessions::end_time.ge(time))
         .filter(sessions::end_time.gt(time).or(sessions::id.nullable().gt(session)))
         .order((sessions::end_time.asc(), sessions::id.asc()))
@@ -129,21 +129,21 @@ pub async fn ended_sessions(conn: &mut Conn, after: Ended, limit: i64) -> QueryR
     Ok(rows.into_iter().map(|(time, session)| Ended { time, session }).collect())
 }
 
-/// Whether a session was ended before its time.
+/// True if a session was ended before it expired.
 pub async fn session_ended(conn: &mut Conn, id: SessionId) -> QueryResult<bool> {
     let end: Option<Option<DateTime<Utc>>> =
         sessions::table.find(id).select(sessions::end_time).first(conn).await.optional()?;
     Ok(end.is_none_or(|end| end.is_some()))
 }
 
-/// Ends a session, if it had not ended; whether it had not.
+/// Ends a session. Returns true if it had not ended before.
 pub async fn end_session(conn: &mut Conn, id: SessionId, reason: EndReason, now: DateTime<Utc>) -> QueryResult<bool> {
     let open = sessions::table.find(id).filter(sessions::end_time.is_null());
     let end = (sessions::end_time.eq(now), sessions::end_reason.eq(reason.as_str()));
     Ok(diesel::update(open).set(end).execute(conn).await? == 1)
 }
 
-/// Ends every session of an account; how many had not ended.
+/// Ends every session of an account. Returns the number of sessions that had not ended before.
 pub async fn end_sessions_of(
     conn: &mut Conn,
     user: UserId,
@@ -155,14 +155,14 @@ pub async fn end_sessions_of(
     diesel::update(open).set(end).execute(conn).await
 }
 
-/// Deletes some of the sessions that ended or expired before then, with their tokens; returns how many.
+/// Deletes at most `limit` sessions that ended or expired before this time, with their tokens. Returns their number.
 pub async fn delete_sessions(conn: &mut Conn, before: DateTime<Utc>, limit: i64) -> QueryResult<usize> {
     let over = sessions::expire_time.nullable().lt(before).or(sessions::end_time.lt(before));
     let some: Vec<SessionId> = sessions::table.filter(over).select(sessions::id).limit(limit).load(conn).await?;
     diesel::delete(sessions::table.filter(sessions::id.eq_any(some))).execute(conn).await
 }
 
-/// Deletes some of the tokens that were used before then, of sessions that continue; returns how many.
+/// Deletes at most `limit` tokens that were used before this time, of sessions that continue. Returns their number.
 pub async fn delete_used_tokens(conn: &mut Conn, before: DateTime<Utc>, limit: i64) -> QueryResult<usize> {
     let old = refresh_tokens::table.filter(refresh_tokens::use_time.lt(before));
     let some: Vec<Vec<u8>> = old.select(refresh_tokens::hash).limit(limit).load(conn).await?;

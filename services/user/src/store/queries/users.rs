@@ -34,7 +34,7 @@ type Columns = (
     users::update_time,
 );
 
-/// What a [`Row`] is made of.
+/// The columns of a [`Row`].
 pub const COLUMNS: Columns = (
     users::id,
     users::email,
@@ -53,7 +53,7 @@ pub async fn user(conn: &mut Conn, id: UserId) -> QueryResult<Option<Row>> {
     users::table.find(id).select(COLUMNS).first(conn).await.optional()
 }
 
-/// The account of an address, with its password hash.
+/// The account of an email, with its password hash.
 pub async fn user_by_email(conn: &mut Conn, email: &str) -> QueryResult<Option<(Row, Option<String>)>> {
     let account = users::table.filter(users::email.eq(email));
     account.select((COLUMNS, users::password_hash)).first(conn).await.optional()
@@ -82,7 +82,7 @@ pub async fn insert_user(conn: &mut Conn, user: &User, password_hash: Option<&st
     diesel::insert_into(users::table).values(row).execute(conn).await.map(drop)
 }
 
-/// Writes an account that was locked in this transaction.
+/// Updates an account that was locked in this transaction.
 pub async fn update_user(conn: &mut Conn, user: &User) -> QueryResult<()> {
     let row = (
         users::email.eq(&user.email),
@@ -97,27 +97,28 @@ pub async fn update_user(conn: &mut Conn, user: &User) -> QueryResult<()> {
     diesel::update(users::table.find(user.id)).set(row).execute(conn).await.map(drop)
 }
 
-/// Replaces the hash that a password was checked against, if it still is the account's; whether it was.
+/// Replaces an account's password hash if it is still the one that a password was checked against. Returns true if it
+/// was.
 pub async fn replace_password_hash(conn: &mut Conn, id: UserId, checked: &str, new: &str) -> QueryResult<bool> {
     let unchanged = users::table.find(id).filter(users::password_hash.eq(checked));
     let rows = diesel::update(unchanged).set(users::password_hash.eq(new)).execute(conn).await?;
     Ok(rows == 1)
 }
 
-/// Whether any account administers souk.
+/// True if any account is an active administrator.
 pub async fn admin_exists(conn: &mut Conn) -> QueryResult<bool> {
     diesel::select(exists(users::table.filter(users::is_admin))).get_result(conn).await
 }
 
-/// Accounts that fit all terms, newest first, after the one that the last page ended with. If no index finds them, a
-/// limited number of accounts is looked at.
+/// Accounts that meet all terms, newest first, after the last account of the previous page. If no index finds the
+/// matching accounts, a limited number of accounts is read.
 pub async fn list_users(
     conn: &mut Conn,
     terms: &[Term],
     after: Option<Key>,
     limit: i64,
 ) -> QueryResult<Scan<Row, Key>> {
-    // Before the page is read: what comes in between meanwhile is looked at as well.
+    // Found before the page is read, so that the page also covers accounts that are inserted in between.
     let scans = !terms.is_empty() && !terms.iter().any(Term::finds_one);
     let end = if scans { end_of_scan(conn, after).await? } else { None };
     let mut query = users::table.select(COLUMNS).into_boxed();
@@ -138,7 +139,7 @@ pub async fn list_users(
         };
     }
     if let Some((time, id)) = after {
-        // The first condition finds the place in the index, the second the one within equal times.
+        // The first condition finds the place in the index, the second one the place among equal times.
         query = query.filter(users::create_time.le(time)).filter(users::create_time.lt(time).or(users::id.lt(id)));
     }
     if let Some((time, id)) = end {
@@ -148,7 +149,7 @@ pub async fn list_users(
     Ok(Scan { rows, end })
 }
 
-/// The place of the last account that a page may look at; `None` if the list ends before.
+/// The sort key of the last account that a page may read; `None` if the list ends before.
 async fn end_of_scan(conn: &mut Conn, after: Option<Key>) -> QueryResult<Option<Key>> {
     let mut query = users::table.select((users::create_time, users::id)).into_boxed();
     if let Some((time, id)) = after {

@@ -68,7 +68,7 @@ fn what_ran_out_is_free_at_once_and_sold_while_there_is_stock() {
     world.receive(0, 0, 5);
     world.one(reserve(1, &[(0, 5)])).unwrap();
     world.now += TimeDelta::seconds(10);
-    // Nobody swept.
+    // The expiry job has not run.
     world.one(reserve(2, &[(0, 4)])).unwrap();
     let short = Shortage { product: product(0), wanted: 5, available: 1 };
     assert_eq!(world.one(Action::Commit { order: order(1) }), Err(Refusal::OutOfStock(vec![short])));

@@ -65,7 +65,7 @@ fn a_transfer_moves_what_is_not_reserved() {
     assert_eq!(world.one(transfer("b", 0, (1, 1), 1)), Err(Refusal::SameLocation(location(1))));
     let nowhere = Refusal::NoTransferLocation { field: "destination", location: location(7) };
     assert_eq!(world.one(transfer("b", 0, (1, 7), 1)), Err(nowhere));
-    // Reservations that expired hold nothing back.
+    // Expired reservations hold no stock.
     world.now += TimeDelta::seconds(10);
     world.one(transfer("b", 0, (1, 0), 3)).unwrap();
 }
@@ -89,11 +89,11 @@ fn a_count_of_what_changed_meanwhile_is_refused() {
     assert_eq!(world.one(counted("a", [Some(5), Some(3)])), refused);
     assert_eq!(world.one(counted("a", [None, Some(3)])), refused);
     assert_eq!((world.on_hand(0), world.on_hand(1)), (5, 4), "nothing of it took effect");
-    // What changed is told first: counted again, it may be enough for what is reserved.
+    // Changed stock is reported first: a new count may find enough for the reservations.
     world.one(reserve(1, &[(0, 3)])).unwrap();
     assert_eq!(world.one(counted("a", [None, Some(3)])), refused);
     world.one(Action::Release { order: order(1) }).unwrap();
-    // The key was not used up. Expected is what is on hand, with what is reserved.
+    // The refusals did not use up the key. The expected quantity is the stock on hand, including reserved pieces.
     let first = world.one(counted("a", [Some(5), Some(4)])).unwrap();
     assert_eq!((world.on_hand(0), world.on_hand(1)), (2, 9));
     assert_eq!(world.one(counted("a", [Some(5), Some(4)])).unwrap(), first, "the first answer again");

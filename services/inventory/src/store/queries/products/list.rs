@@ -1,5 +1,5 @@
-//! Pages of products. What a page costs does not grow with the catalogue: it is read from an index in the page's order,
-//! or of a few products that have the words asked for, or it looks at a limited number of products
+//! Pages of products. The cost of a page does not grow with the catalogue. A page is read from an index in the page's
+//! order, or from the few products that match the search words, or from a limited number of scanned products
 //! (docs/adr/0033-bounded-lists.md).
 
 use diesel::{
@@ -22,7 +22,7 @@ use crate::{
     store::codes::word,
 };
 
-/// Compares a column that has an order.
+/// Adds a comparison of a column to a query.
 macro_rules! compare {
     ($query:expr, $column:expr, $op:expr, $value:expr) => {
         match $op {
@@ -36,7 +36,7 @@ macro_rules! compare {
     };
 }
 
-/// Compares a text.
+/// Adds a comparison of a text column to a query.
 macro_rules! text {
     ($query:expr, $column:expr, $op:expr, $value:expr) => {
         match $op {
@@ -46,7 +46,7 @@ macro_rules! text {
     };
 }
 
-/// Calls a macro with the column that products are ordered by, and the keys that go with it.
+/// Calls a macro with the sort column and the matching kind of key.
 macro_rules! by_order {
     ($listing:expr, $with:ident) => {
         match $listing.sort {
@@ -58,11 +58,11 @@ macro_rules! by_order {
     };
 }
 
-/// Products from the place where a page begins, in the page's order.
+/// Orders the products, and begins where the page begins.
 macro_rules! in_order {
     ($query:expr, $listing:expr, $column:expr, $key:path) => {{
-        // The page continues behind the last one's end. The first condition finds the place in the index, the second
-        // the one within what is equal there, by id.
+        // The page begins after the last product of the previous one. The first condition finds the place in the index,
+        // the second one the place among equal values, by id.
         let from = match &$listing.after {
             Some($key(value, id)) if $listing.descending => {
                 $query.filter($column.le(value.clone())).filter($column.lt(value.clone()).or(products::id.lt(*id)))
@@ -92,7 +92,7 @@ pub async fn list(conn: &mut Conn, listing: &Listing) -> Result<Scan<Product, Ke
         Some((_, few)) => !few && !listing.finds_few(),
         None => listing.scans(),
     };
-    // Before the page is read: what comes in between meanwhile is looked at as well.
+    // Found before the page is read, so that the page also covers products that are inserted in between.
     let end = if scans { end_of_scan(conn, listing).await? } else { None };
 
     let mut query = products::table.filter(products::state.eq(word(state))).select(Row::as_select()).into_boxed();
@@ -128,8 +128,8 @@ pub async fn list(conn: &mut Conn, listing: &Listing) -> Result<Scan<Product, Ke
     Ok(Scan { rows: read(rows)?, end })
 }
 
-/// The place of the last product that a page may look at; `None` if the list ends before. It is found in the index
-/// alone.
+/// The sort key of the last product that a page may read; `None` if the list ends before. An index finds it without
+/// reading the products.
 async fn end_of_scan(conn: &mut Conn, listing: &Listing) -> Result<Option<Key>, Error> {
     let Some(state) = listing.state else { return Ok(None) };
     macro_rules! end {
@@ -156,7 +156,7 @@ struct Count {
     count: i64,
 }
 
-/// Whether so few products have these words that all of them can be looked at.
+/// True if so few products match these words that all of them can be read.
 async fn have_few(conn: &mut Conn, words: &[String]) -> Result<bool, Error> {
     let query = diesel::sql_query(MATCHES).bind::<Text, _>(search_text(words));
     let Count { count } = query.bind::<BigInt, _>(MAX_SCANNED + 1).get_result(conn).await?;

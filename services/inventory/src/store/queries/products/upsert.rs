@@ -1,4 +1,5 @@
-//! A feed's products: what is here is read once, and what is new or different is written in a statement each.
+//! The import of a product feed: existing products are read once. New products are inserted by one statement, and
+//! changed ones are updated by another.
 
 use std::collections::HashMap;
 
@@ -18,7 +19,7 @@ use crate::{
     store::collided,
 };
 
-/// Takes all offers that can be taken: one answer each, in their order.
+/// Imports all valid offers. Returns one result each, in their order.
 pub async fn run(conn: &mut Conn, offers: &[Offer], fields: Fields) -> Result<Vec<Result<Outcome, NotTaken>>, Error> {
     let now = clock(conn).await?;
     let mut first = HashMap::<String, usize>::new();
@@ -59,7 +60,7 @@ pub async fn run(conn: &mut Conn, offers: &[Offer], fields: Fields) -> Result<Ve
             Err(why) => Err(why),
         });
     }
-    // New rows in key order, so that two feeds with the same new products wait for each other in a line.
+    // New rows in key order, so that two feeds with the same new products cannot deadlock.
     created.sort_unstable_by(|one: &Row, other| one.sku_key.cmp(&other.sku_key));
     let wanted = (created.len(), changed.len());
     if (insert_products(conn, created).await?, change_products(conn, now, changed).await?) != wanted {

@@ -1,4 +1,4 @@
-//! Every balance with its proof, for `souk verify` and for `ReconcileStock`, which also corrects it.
+//! Every balance with its proof. `souk verify` checks them, and `ReconcileStock` also corrects them.
 
 use diesel::{QueryableByName, prelude::*, sql_query, sql_types::BigInt};
 use diesel_async::RunQueryDsl;
@@ -25,8 +25,9 @@ use crate::{
     events,
 };
 
-/// A query for the `product_id`, `location_id`, `on_hand` and `reserved` of every place, with the `ledger`'s sum and
-/// what open reservations have `held`. `within` is a condition on `product_id` that narrows every table alike.
+/// A query for the `product_id`, `location_id`, `on_hand` and `reserved` of every place. It also has the sum of the
+/// `ledger`, and the pieces that open reservations have `held`. `within` is a condition on `product_id` that limits all
+/// tables.
 pub fn books(within: &str) -> String {
     format!(
         "SELECT s.product_id, s.location_id, s.on_hand, s.reserved,
@@ -70,7 +71,7 @@ impl From<Row> for Balance {
     }
 }
 
-/// The balances of a page of products. To be read in one snapshot.
+/// The balances of a page of products. Call it within one snapshot.
 pub async fn page(conn: &mut Conn, after: Option<ProductId>, size: i64) -> Result<BalancePage, Error> {
     let products = products_after(conn, after, size + 1).await?;
     let page = &products[..products.len().min(usize::try_from(size).unwrap_or_default())];
@@ -98,7 +99,7 @@ async fn of(conn: &mut Conn, first: ProductId, last: ProductId) -> Result<Vec<Ba
     Ok(rows.into_iter().map(Balance::from).collect())
 }
 
-/// Makes a place's balance right, if it is still wrong once nobody else can change it.
+/// Corrects a place's balance, if it is still wrong after the place was locked.
 pub async fn mend(conn: &mut Conn, place: Place, actor: &str) -> Result<Option<Mended>, Error> {
     let (product, location) = place;
     let locked = levels::lock(conn, &[product]).await?;
