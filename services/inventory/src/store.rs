@@ -74,7 +74,7 @@ impl Store {
         Ok(Self { db, notifier: Notifier::default() })
     }
 
-    /// Notifies those who wait for events, after a write with events.
+    /// The notifier that the store uses after each write with events.
     pub fn notifier(&self) -> Notifier {
         self.notifier.clone()
     }

@@ -98,7 +98,7 @@ impl From<tonic::Status> for Refused {
 }
 
 impl Inventory {
-    /// Creates a client on this channel. Must be called within a tokio runtime.
+    /// Sends all calls through this client. Must be called within a tokio runtime.
     #[must_use]
     pub fn new(client: Client) -> Self {
         let limits = Limits { overlap_after: Some(TIMEOUT), ..Limits::default() };

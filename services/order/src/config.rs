@@ -39,7 +39,7 @@ pub struct Settings {
     pub clients: Clients,
     /// The settings of sagas.
     pub saga: SagaSettings,
-    /// How long idempotency records with a response are kept.
+    /// Retention of idempotency records that have a response.
     #[serde(with = "config::duration")]
     pub idempotency_retention: Duration,
     /// The payment provider.

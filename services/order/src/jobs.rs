@@ -25,7 +25,7 @@ use crate::{
 
 /// The longest duration of a job's run. No job should take this long; if one does, it is stopped and starts again.
 const LIMIT: Duration = Duration::from_secs(300);
-/// The interval of the deletion of old idempotency records.
+/// The interval of the cleanup jobs.
 const CLEAN_EVERY: Duration = Duration::from_secs(3600);
 
 /// Starts the jobs.

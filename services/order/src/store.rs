@@ -96,7 +96,7 @@ impl Store {
         &self.db
     }
 
-    /// Notifies those who wait for events, after a write with events.
+    /// The notifier that the store uses after each write with events.
     #[must_use]
     pub fn notifier(&self) -> Notifier {
         self.notifier.clone()

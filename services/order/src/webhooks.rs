@@ -2,7 +2,7 @@
 //! Webhooks](https://www.standardwebhooks.com) specifies.
 //!
 //! [`Recorder`] reads the service's event log and records a delivery for each event and each endpoint that gets it.
-//! [`Dispatcher`] sends due deliveries until they succeed or have failed for good. Each step is one transaction, so
+//! [`Dispatcher`] sends due deliveries until they succeed or have failed permanently. Each step is one transaction, so
 //! nothing is lost, and each event reaches each endpoint at least once, with the same id.
 
 pub(crate) mod address;

@@ -1,4 +1,4 @@
-//! souk's users, log-in and tokens.
+//! The user service: accounts, log-in and tokens.
 #![allow(clippy::duplicate_mod, reason = "a query file is compiled once for each engine")]
 
 pub mod admin;

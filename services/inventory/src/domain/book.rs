@@ -1,4 +1,4 @@
-//! A batch of commands in memory: the rows that the store has loaded and locked, the decisions, and the changes to write.
+//! A batch of commands in memory: the rows that the store loaded and locked, the decisions, and the changes to write.
 
 pub mod low;
 mod reservations;
@@ -97,7 +97,7 @@ pub struct Known {
     pub stock: Vec<StockRow>,
     /// The reservations of the commands' orders, and those of the locked products that have expired.
     pub reservations: Vec<Reservation>,
-    /// The commands' request keys that were used before.
+    /// The commands' idempotency keys that were used before.
     pub spent: HashMap<Vec<u8>, Spent>,
 }
 

@@ -12,7 +12,7 @@ pub struct Location {
     pub code: String,
     /// The name that users see.
     pub display_name: String,
-    /// Orders are filled from the lowest number first.
+    /// The priority. Orders are filled from the location with the lowest number first.
     pub priority: i32,
     /// When the location was created.
     pub created_at: DateTime<Utc>,

@@ -53,9 +53,9 @@ pub enum Tracking {
 /// Whether a product can be sold.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum State {
-    /// Can be sold.
+    /// The product can be sold.
     Active,
-    /// No longer sold.
+    /// The product is no longer sold.
     Archived,
 }
 
@@ -99,7 +99,7 @@ pub struct Price {
 /// The decimals of a [`Price::rank`]. No currency has more.
 pub const RANK_DECIMALS: u32 = 4;
 
-/// Why an amount cannot be a price.
+/// Why an amount is not a valid price.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum PriceError {
     /// The amount is negative.

@@ -10,7 +10,7 @@ use souk_common::ids::{LocationId, OrderId, ProductId, ReservationId};
 /// The state of a reservation.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub enum State {
-    /// Reserved stock, until it expires.
+    /// Holds stock until it expires.
     Open,
     /// Sold: the stock was committed.
     Committed,

@@ -14,7 +14,7 @@ pub type Place = (ProductId, LocationId);
 pub struct Level {
     /// Pieces on hand.
     pub on_hand: i64,
-    /// Pieces of them that open reservations hold.
+    /// Pieces on hand that open reservations hold.
     pub reserved: i64,
 }
 
@@ -34,7 +34,7 @@ pub struct StockLevel {
     pub location: LocationId,
     /// Pieces on hand.
     pub on_hand: i64,
-    /// Pieces of them that open reservations hold.
+    /// Pieces on hand that open reservations hold.
     pub reserved: i64,
     /// Pieces that can be reserved now. Pieces of expired reservations are available.
     pub available: i64,
@@ -126,9 +126,9 @@ pub fn became_low(before: i64, after: i64, threshold: Option<i64>) -> bool {
 pub struct LowStock {
     /// The product.
     pub product: ProductId,
-    /// Its stock code.
+    /// The product's stock code.
     pub sku: String,
-    /// Its title.
+    /// The product's title.
     pub title: String,
     /// Pieces that are available now.
     pub available: i64,

@@ -23,7 +23,7 @@ pub struct Adjustment {
     pub cause: Cause,
     /// The state of the adjustment.
     pub state: State,
-    /// The next step of its saga; `None` at its end.
+    /// The next step of the adjustment's saga; `None` at the end.
     pub step: Option<Step>,
     /// The pieces, by line. Each line occurs once.
     pub lines: Vec<Pieces>,

@@ -11,9 +11,9 @@ pub struct Line {
     pub number: i32,
     /// The product.
     pub product: ProductId,
-    /// Its stock code when the order was placed.
+    /// The product's stock code when the order was placed.
     pub sku: String,
-    /// Its title when the order was placed.
+    /// The product's title when the order was placed.
     pub title: String,
     /// Pieces ordered.
     pub quantity: i64,
@@ -23,7 +23,7 @@ pub struct Line {
     pub total: i64,
     /// Pieces that were returned, or whose return is in progress.
     pub returned: i64,
-    /// Of those, pieces that had been shipped.
+    /// The part of the returned pieces that had been shipped.
     pub returned_shipped: i64,
     /// Pieces that were cancelled, or are being cancelled, before they were shipped.
     pub cancelled: i64,

@@ -24,9 +24,9 @@ pub struct Wanted {
 /// A product as the catalogue offers it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Offer {
-    /// Its stock code.
+    /// The product's stock code.
     pub sku: String,
-    /// Its title.
+    /// The product's title.
     pub title: String,
     /// Price of one piece.
     pub price: Money,
@@ -77,7 +77,7 @@ pub struct Placement {
     pub external_id: Option<String>,
     /// The payment provider's token.
     pub payment_token: String,
-    /// When the customer placed it, if that is not now.
+    /// When the customer placed the order. `None`: now.
     pub place_time: Option<DateTime<Utc>>,
 }
 

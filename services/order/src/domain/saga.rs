@@ -8,15 +8,15 @@ use super::Kind;
 /// The state of an order (the first five) or of an adjustment (the others).
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum State {
-    /// Being placed.
+    /// The order is being placed.
     Pending,
-    /// Paid, and its stock is committed.
+    /// The order is paid, and its stock is committed.
     Confirmed,
-    /// Could not be placed. Final.
+    /// The order could not be placed. Final.
     Rejected,
-    /// Being cancelled.
+    /// The order is being cancelled.
     Cancelling,
-    /// Cancelled. Final.
+    /// The order is cancelled. Final.
     Cancelled,
     /// A return in progress.
     Returning,
@@ -107,7 +107,8 @@ const BEGINNINGS: &[Beginning] = &[
 ];
 
 /// Money is never captured before the stock is committed, and no authorisation stays open.
-/// | An order that ends in [`State::Rejected`] goes through [`Step::Release`] if stock may be reserved for it. A late
+///
+/// An order that ends in [`State::Rejected`] goes through [`Step::Release`] if stock may be reserved for it. A late
 /// duplicate of a request then finds a reservation that cannot be made or committed any more. An operator can abandon
 /// an order until its capture is requested: before that, only an authorisation has to be voided.
 #[rustfmt::skip]

@@ -35,12 +35,12 @@ pub enum Kind {
     FinishedManually,
 }
 
-/// Something that happened to an order.
+/// An entry of an order's timeline.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Entry {
     /// The kind of the entry.
     pub kind: Kind,
-    /// Who did it: a user's resource name or [`SERVICE_ACTOR`].
+    /// The actor: a user's resource name or [`SERVICE_ACTOR`].
     pub actor: String,
     /// Details, for people.
     pub detail: String,

@@ -131,7 +131,7 @@ impl Booked {
     }
 }
 
-/// How the simulated provider behaves.
+/// The settings of the simulated provider.
 #[derive(Clone, Copy, Debug)]
 pub struct Settings {
     /// The delay of `tok_slow`.

@@ -52,7 +52,8 @@ pub struct Stripe {
 
 impl Stripe {
     /// Creates the provider, which stores its records in this database.
-    /// | # Errors
+    ///
+    /// # Errors
     /// If TLS cannot be set up.
     pub fn new(db: Db, settings: StripeSettings) -> Result<Self, reqwest::Error> {
         Ok(Self { api: Api::new(&settings)?, db, settings })
@@ -191,7 +192,8 @@ impl Stripe {
     }
 
     /// The authorisations of this installation that were made before `before`.
-    /// | # Errors
+    ///
+    /// # Errors
     /// If Stripe or the database does not answer.
     pub async fn held(&self, before: DateTime<Utc>) -> Result<Vec<Held>, PaymentError> {
         let oldest = (before - LONGEST_HOLD).timestamp();
@@ -208,7 +210,8 @@ impl Stripe {
     }
 
     /// Voids an authorisation. Returns true if it was still held.
-    /// | # Errors
+    ///
+    /// # Errors
     /// If Stripe does not answer.
     pub async fn let_go(&self, held: &Held) -> Result<bool, PaymentError> {
         Ok(self.cancel(&held.intent).await? == "canceled")

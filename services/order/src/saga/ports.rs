@@ -76,11 +76,11 @@ pub trait Clock: Send + Sync + 'static {
     fn jittered(&self, pause: Duration) -> Duration;
 }
 
-/// What a saga runner needs.
+/// The dependencies of a saga runner.
 pub struct Ports<J, S> {
-    /// Where sagas are stored.
+    /// Stores sagas.
     pub journal: J,
-    /// Where goods are reserved.
+    /// Reserves goods.
     pub stock: S,
     /// The payment provider.
     pub payments: Provider,

@@ -40,7 +40,7 @@ struct Inner<J, S> {
     stop: CancellationToken,
 }
 
-/// How a run ended.
+/// The result of a run.
 #[derive(Clone, Debug)]
 pub enum End {
     /// The saga reached its final state, which is stored.

@@ -41,7 +41,7 @@ pub enum Ask {
 /// The response to a request.
 #[derive(Clone, PartialEq, Eq)]
 pub enum Reply {
-    /// The request was done. Has the encoded order, adjustment or shipment.
+    /// The request was done. Has the encoded response.
     Done(Vec<u8>),
     /// The request had been done before.
     Already,

@@ -34,7 +34,7 @@ fn try_seed(seed: u64) -> Seen {
     }
 }
 
-/// `SOUK_TEST_SEED=7` prints all that happens.
+/// `SOUK_TEST_SEED=7` runs this seed twice and prints its history.
 #[test]
 fn one_seed_can_be_lived_through_again() {
     let seed = std::env::var("SOUK_TEST_SEED").map_or(1, |seed| seed.parse().unwrap());
@@ -55,7 +55,7 @@ fn seeds_that_once_broke_a_promise_do_so_no_more() {
     }
 }
 
-/// `SOUK_TEST_SEEDS=100000` sets the number of seeds. The default is [`SEEDS`].
+/// `SOUK_TEST_SEEDS=100000` sets the number of seeds. The default is `SEEDS`.
 #[test]
 fn no_seed_breaks_a_promise() {
     let seeds = std::env::var("SOUK_TEST_SEEDS").map_or(SEEDS, |seeds| seeds.parse().unwrap());

@@ -15,9 +15,9 @@ use crate::{
 pub struct Adjusting<'a> {
     /// The order to adjust.
     pub order: OrderId,
-    /// What to do.
+    /// The requested adjustment.
     pub what: &'a What,
-    /// When it happened, if that is not now.
+    /// When the change happened. `None`: now.
     pub time: Option<DateTime<Utc>>,
 }
 

@@ -19,7 +19,7 @@ const TIMEOUT: Duration = Duration::from_secs(5);
 /// Writes many requests in one transaction.
 pub(super) type BatchWriter = Coalescer<Write, Written, Error>;
 
-/// A write.
+/// A write of a batch.
 #[derive(Clone)]
 pub(super) enum Write {
     /// Records an order.

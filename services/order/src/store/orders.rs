@@ -18,9 +18,9 @@ use crate::{
 /// An idempotency key, with its scope and the hash of the request.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Key {
-    /// Resource name of the caller.
+    /// The resource name of the caller.
     pub caller: String,
-    /// Name of the method.
+    /// The name of the method.
     pub method: &'static str,
     /// The key itself.
     pub key: String,
@@ -94,7 +94,7 @@ pub enum Condition {
 pub struct TimelineRow {
     /// The number of the entry, from 1.
     pub number: i32,
-    /// What happened.
+    /// The entry.
     pub entry: Entry,
     /// When it happened.
     pub time: DateTime<Utc>,
@@ -127,7 +127,7 @@ pub enum Cancel {
 /// The result of a change with an idempotency key.
 #[derive(Clone, Debug)]
 pub enum Begin<T> {
-    /// There is no such order.
+    /// The order does not exist.
     NotFound,
     /// The idempotency key was used before.
     Known(IdempotencyRecord),

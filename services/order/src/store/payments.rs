@@ -34,7 +34,7 @@ pub(crate) struct Booked {
     pub capture_calls: i32,
 }
 
-/// How far a payment in the provider's books has come.
+/// The state of a payment in the provider's books.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum BookedState {
     New,

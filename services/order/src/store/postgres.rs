@@ -140,7 +140,8 @@ pub(super) async fn update_payments(mut conn: &Conn, rows: Vec<PaymentRow>) -> Q
 
 /// Writes a batch with one statement, whatever its size. Returns the numbers of the conditional writes that took
 /// effect. Outside of a transaction, the statement is a transaction of its own.
-/// | Dependent rows are written only if the write that they depend on took effect. `IS TRUE` and `OR` keep PostgreSQL
+///
+/// Dependent rows are written only if the write that they depend on took effect. `IS TRUE` and `OR` keep PostgreSQL
 /// from turning those conditions into joins, which it would plan by guessed row counts. It uses a hashed subplan
 /// instead. `LIMIT` has a parameter, because PostgreSQL then expects a tenth of the rows. That estimate is small enough
 /// that it looks up each row by its key, even if the table was small when the plan was made.

@@ -120,7 +120,7 @@ pub enum SagaCondition {
 /// The result of an operator's request.
 #[derive(Clone, Debug)]
 pub enum Operated<T> {
-    /// There is no such saga.
+    /// The saga does not exist.
     NotFound,
     /// A runner holds the lease at this moment.
     Busy,

@@ -17,7 +17,7 @@ pub struct Shipping {
     pub items: Vec<Pieces>,
     /// The carrier and the tracking number.
     pub tracking: Tracking,
-    /// When it was sent, if not now.
+    /// When the goods were sent. `None`: now.
     pub time: Option<DateTime<Utc>>,
 }
 

@@ -218,7 +218,7 @@ impl Webhooks {
         db::read!(self.db, |conn, q| -> Result<_, Error> { q::delivery(conn, endpoint, id).await })
     }
 
-    /// A page of an endpoint's log, newest first; `None` if there is no such endpoint.
+    /// A page of an endpoint's log, newest first. `None` if the endpoint does not exist.
     pub(crate) async fn log(&self, query: &Query) -> Result<Option<Vec<Delivery>>, Error> {
         db::read!(self.db, |conn, q| -> Result<_, Error> {
             if q::endpoint(conn, query.endpoint).await?.is_none() {

@@ -12,7 +12,7 @@ use crate::domain::{
     endpoint::DisableReason,
 };
 
-/// `souk_webhook_attempts_total{outcome}`, `souk_webhook_attempt_duration_seconds`, and
+/// The metrics `souk_webhook_attempts_total{outcome}`, `souk_webhook_attempt_duration_seconds`, and
 /// `souk_webhook_endpoints_disabled_total{reason}`.
 pub(super) struct Metrics {
     attempts: Counter<u64>,

@@ -13,7 +13,7 @@ use crate::domain::{
 };
 use crate::store::now;
 
-/// The most bytes of a response that are read. [`EXCERPT`] is the most characters that are stored.
+/// The most bytes of a response that are read. `EXCERPT` is the most characters that are stored.
 const READ: usize = 4 << 10;
 const EXCERPT: usize = 500;
 

@@ -28,7 +28,7 @@ pub struct Settings {
     /// An endpoint is disabled when every try has failed for this long.
     #[serde(with = "duration")]
     pub disable_after: Duration,
-    /// How long deliveries are kept in the log.
+    /// Retention of deliveries in the log.
     #[serde(with = "duration")]
     pub retention: Duration,
     /// How long the recording of an invalid event is retried before it becomes a dead letter.

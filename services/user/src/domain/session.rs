@@ -15,7 +15,7 @@ pub struct Session {
 /// A session that has ended. The order of this type is the order of the list.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Ended {
-    /// When it ended.
+    /// When the session ended.
     pub time: DateTime<Utc>,
     /// The session's id.
     pub session: SessionId,
@@ -24,9 +24,9 @@ pub struct Ended {
 /// Why a session was ended before it expired.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum EndReason {
-    /// Its user logged out.
+    /// The user logged out.
     LogOut,
-    /// Its user changed the password.
+    /// The user changed the password.
     PasswordChanged,
     /// The roles of the account changed, so tokens with the old roles must become invalid.
     RolesChanged,

@@ -41,10 +41,10 @@ pub enum State {
 }
 
 impl State {
-    /// Both states.
+    /// All states.
     pub const ALL: [Self; 2] = [Self::Active, Self::Disabled];
 
-    /// The name in the store and in filters: the contract's, without its prefix.
+    /// The name of the state in the database and in filters: the contract's name without its prefix.
     pub const fn as_str(self) -> &'static str {
         match self {
             Self::Active => "ACTIVE",

@@ -29,11 +29,11 @@ pub struct Fields {
 /// Which low-stock thresholds a feed may change.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Threshold {
-    /// All: if an offer has no threshold, the product's threshold is removed.
+    /// All thresholds: if an offer has none, the product's threshold is removed.
     All,
-    /// Only those of offers that have one.
+    /// Only the thresholds of offers that have one.
     Given,
-    /// None.
+    /// No thresholds.
     Keep,
 }
 

@@ -91,7 +91,7 @@ pub async fn lines(conn: &mut impl Any, orders: &[OrderId]) -> Result<Lines, Err
     Ok(lines)
 }
 
-/// Adds their lines to reservations.
+/// Combines reservations with their lines.
 pub fn with_lines(rows: Vec<ReservationRow>, mut lines: Lines) -> Result<Vec<Reservation>, Error> {
     rows.into_iter()
         .map(|row| {

@@ -408,8 +408,8 @@ proptest! {
             State::Rejected => {
                 prop_assert_eq!(ended, Kind::Rejected);
                 prop_assert!(order.rejection.is_some());
-                // Stock may still be reserved here, but never after a step with an unclear result: then it was released
-                // permanently. The rest expires.
+                // A reservation that is still open expires now. After a step with an unclear result, none is open: the
+                // saga has released it permanently.
                 world.expire();
                 let free: i64 = world.free.values().sum();
                 prop_assert_eq!(free + outside, all, "stock went missing");

@@ -23,7 +23,7 @@ pub struct Api {
 /// A PaymentIntent.
 #[derive(Clone, Debug, Deserialize)]
 pub struct Intent {
-    /// `pi_…`
+    /// The id of the intent: `pi_…`.
     pub id: String,
     /// The status of the intent.
     pub status: String,

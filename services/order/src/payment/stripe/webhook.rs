@@ -9,7 +9,7 @@ use crate::{config::StripeSettings, payment::WebhookError};
 /// body. The header has several signatures while a secret is being replaced.
 ///
 /// # Errors
-/// What is wrong with it. `now` is in seconds since 1970.
+/// If the signature is wrong or too old; the error says why. `now` is in seconds since 1970.
 pub fn verify(body: &[u8], header: &str, settings: &StripeSettings, now: i64) -> Result<(), WebhookError> {
     let mut time = None;
     let mut signatures = Vec::new();
@@ -46,7 +46,7 @@ fn bytes(hex: &str) -> Option<Vec<u8>> {
 /// The fields of a Stripe event that souk reads.
 #[derive(Debug, Deserialize)]
 pub struct Event {
-    /// `evt_…`
+    /// The id of the event: `evt_…`.
     pub id: String,
     /// The type of the event.
     #[serde(rename = "type")]
