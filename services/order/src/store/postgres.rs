@@ -138,8 +138,8 @@ pub(super) async fn update_payments(mut conn: &Conn, rows: Vec<PaymentRow>) -> Q
     sql_query(UPDATE).bind::<Text, _>(document(&rows)?).bind::<BigInt, _>(count).kept().execute(&mut conn).await
 }
 
-/// Writes a batch with one statement, whatever its size. Returns the numbers of the conditional writes that took
-/// effect. Outside of a transaction, the statement is a transaction of its own.
+/// Writes a batch with one statement, whatever its size. Returns the numbers of the numbered writes that took effect
+/// (see [`Nth`]). Outside of a transaction, the statement is a transaction of its own.
 ///
 /// Dependent rows are written only if the write that they depend on took effect. `IS TRUE` and `OR` keep PostgreSQL
 /// from turning those conditions into joins, which it would plan by guessed row counts. It uses a hashed subplan

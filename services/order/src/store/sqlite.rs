@@ -92,7 +92,7 @@ pub(super) async fn update_payments(conn: &mut Conn, rows: Vec<PaymentRow>) -> Q
 }
 
 /// Writes a batch in one hop. It writes row by row, because such a statement is prepared only once. Returns the numbers
-/// of the conditional writes that took effect.
+/// of the numbered writes that took effect (see [`Nth`]).
 pub(super) async fn write(conn: &mut Conn, batch: Batch) -> QueryResult<HashSet<Nth>> {
     conn.spawn_blocking(move |conn| {
         let Batch { keys, orders, lines, updates, entries, events, answers, .. } = batch;
