@@ -1,5 +1,5 @@
-//! The wall clock of programs under test, which a test sets while they run: libfaketime. Their steady clock continues
-//! as the machine's does, as where a host's clock is set, or where it slept.
+//! The wall clock of programs under test (libfaketime), which a test can set while they run. Their monotonic clock is
+//! not changed, as when the clock of a host is set.
 
 use std::io::Write;
 use std::path::{Path, PathBuf};
@@ -9,11 +9,12 @@ use tempfile::TempDir;
 use crate::process::Program;
 use crate::servers::install;
 
-/// Where distributions put the library: below one of these, in a folder `faketime` or in one of the machine's kind.
+/// Where distributions put the library: below one of these folders, in a subfolder `faketime` or one for the
+/// architecture.
 const FOLDERS: [&str; 4] = ["/usr/lib", "/usr/lib64", "/usr/local/lib", "/opt/homebrew/lib"];
 const LIBRARY: &str = "libfaketimeMT.so.1";
 
-/// A clock that differs from the machine's by what it is set to.
+/// A clock that differs from the machine's clock by a number of seconds.
 #[derive(Debug)]
 pub struct Clock {
     folder: TempDir,
@@ -21,10 +22,10 @@ pub struct Clock {
 }
 
 impl Clock {
-    /// A clock that is right. Installs libfaketime where it is missing and that can be done.
+    /// A clock with the right time. Installs libfaketime if it is missing and can be installed.
     ///
     /// # Panics
-    /// When it cannot be had; the message says how to get it.
+    /// If libfaketime is missing; the message says how to install it.
     pub fn new() -> Self {
         if let Err(error) = install::ensure("libfaketime", "faketime", "faketime") {
             panic!("{error:#}");
@@ -39,12 +40,13 @@ impl Clock {
         clock
     }
 
-    /// Sets it to so many seconds ahead of the machine's, or behind it. Programs see it at once.
+    /// Sets the clock `ahead` seconds ahead of the machine's clock; a negative number sets it behind. Takes effect at
+    /// once.
     ///
     /// # Panics
-    /// When its file cannot be written.
+    /// If the file of the clock cannot be written.
     pub fn set(&self, ahead: i64) {
-        // Put in place whole, so that nobody reads half of it.
+        // The file is replaced atomically, so that no program reads half of it.
         let written = tempfile::NamedTempFile::new_in(self.folder.path()).and_then(|mut file| {
             write!(file, "{ahead:+}")?;
             file.persist(self.file()).map_err(|error| error.error)
@@ -54,7 +56,7 @@ impl Clock {
         }
     }
 
-    /// A program that lives by this clock.
+    /// The same program, with this clock.
     #[must_use]
     pub fn of(&self, program: Program) -> Program {
         program

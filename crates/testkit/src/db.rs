@@ -1,8 +1,8 @@
 //! A fresh database for each test, on either engine.
 //!
-//! PostgreSQL is the server that `SOUK_TEST_DATABASE_URL` names (`./test` starts one for the whole
-//! run), else a private one that this process starts when the first test asks. The database is
-//! dropped with its [`TestDatabase`]; SQLite is a file in a temporary folder, removed likewise.
+//! `SOUK_TEST_DATABASE_URL` names the PostgreSQL server (`./test` starts one for the whole run). Without it, this
+//! process starts a private server for the first test that needs one. The database is removed when its [`TestDatabase`]
+//! is dropped. On SQLite it is a file in a temporary folder.
 
 use std::path::Path;
 use std::sync::OnceLock;
@@ -14,11 +14,11 @@ use uuid::Uuid;
 
 use crate::servers::{self, Server};
 
-/// Names the PostgreSQL server whose user may create databases.
+/// The variable with the URL of the PostgreSQL server. Its user must be allowed to create databases.
 pub const URL_VARIABLE: &str = "SOUK_TEST_DATABASE_URL";
 
-/// Names a pooler in front of that server. If it is set, test databases are reached through it, and made and dropped
-/// without it.
+/// The variable with the URL of a connection pooler in front of that server. If it is set, tests connect through the
+/// pooler. Databases are still created and dropped without it.
 pub const POOLER_VARIABLE: &str = "SOUK_TEST_POOLER_URL";
 
 /// The two engines that a service's store runs on.
@@ -31,7 +31,7 @@ pub enum Engine {
 }
 
 impl Engine {
-    /// Both, for tests that loop over them.
+    /// Both engines, for tests that loop over them.
     pub const ALL: [Self; 2] = [Self::Sqlite, Self::Postgres];
 }
 
@@ -44,22 +44,22 @@ impl std::fmt::Display for Engine {
     }
 }
 
-/// An empty database that belongs to one test, gone when this is dropped.
+/// An empty database that belongs to one test. It is removed when this is dropped.
 #[derive(Debug)]
 pub struct TestDatabase {
     /// Which engine it runs on.
     pub engine: Engine,
-    /// What goes into `souk_store::db::Config::url`: `postgres://…` or `sqlite:PATH`.
+    /// The value for `souk_store::db::Config::url`: `postgres://…` or `sqlite:PATH`.
     pub url: String,
     folder: TempDir,
     _dropper: Option<Dropper>,
 }
 
 impl TestDatabase {
-    /// One on a server of the test's own, which goes with the server.
+    /// A database on a server of the test's own. It is removed with the server.
     ///
     /// # Panics
-    /// If there is no room for a temporary folder.
+    /// If no temporary folder can be made.
     pub fn on(url: impl Into<String>) -> Self {
         let folder = match tempfile::Builder::new().prefix("souk-").tempdir() {
             Ok(folder) => folder,
@@ -68,8 +68,8 @@ impl TestDatabase {
         Self { engine: Engine::Postgres, url: url.into(), folder, _dropper: None }
     }
 
-    /// A temporary folder of this test's own, such as `Db::connect` wants for a data folder.
-    /// On SQLite the database file lies in it.
+    /// A temporary folder of this test, to be passed to `Db::connect` as the data folder. On SQLite the database file
+    /// is in it.
     pub fn data_dir(&self) -> &Path {
         self.folder.path()
     }
@@ -83,10 +83,10 @@ impl From<&TestDatabase> for String {
     }
 }
 
-/// A fresh, empty database on `engine`. `service` becomes part of its name, for those who look.
+/// A new, empty database on `engine`. `service` becomes part of its name, so that people can tell databases apart.
 ///
 /// # Panics
-/// When PostgreSQL cannot be had or refuses; the message says how to get it.
+/// If there is no PostgreSQL, or it cannot create the database; the message says how to install PostgreSQL.
 pub async fn database(engine: Engine, service: &str) -> TestDatabase {
     let folder = match tempfile::Builder::new().prefix(&format!("souk-{service}-")).tempdir() {
         Ok(folder) => folder,
@@ -100,10 +100,10 @@ pub async fn database(engine: Engine, service: &str) -> TestDatabase {
         Engine::Postgres => {
             let server = postgres_url().await;
             let name = format!("souk_{service}_{}", Uuid::now_v7().simple());
-            // template0 has no visitors, so databases can be made in parallel.
+            // Nobody connects to template0, so databases can be created in parallel.
             let create = format!("CREATE DATABASE {name} TEMPLATE template0");
             if let Err(error) = execute(&server, &create).await {
-                // Not the whole URL: it may hold a password.
+                // The message does not show the whole URL, which may contain a password.
                 let host = server.host_str().unwrap_or("its socket");
                 panic!("cannot create a test database on {host} ({URL_VARIABLE}): {error:#}");
             }
@@ -115,7 +115,7 @@ pub async fn database(engine: Engine, service: &str) -> TestDatabase {
     }
 }
 
-/// A fresh database on each engine: first SQLite, then PostgreSQL.
+/// A new database on each engine: first SQLite, then PostgreSQL.
 ///
 /// # Panics
 /// As [`database`] does.
@@ -123,10 +123,10 @@ pub async fn both(service: &str) -> [TestDatabase; 2] {
     [database(Engine::Sqlite, service).await, database(Engine::Postgres, service).await]
 }
 
-/// The server that test databases are made on, started first if need be.
+/// The URL of the server that test databases are created on. The server is started first if necessary.
 ///
 /// # Panics
-/// When there is none and none can be started.
+/// If there is no server and none can be started.
 pub async fn postgres_url() -> Url {
     static PRIVATE: OnceLock<Result<Server, String>> = OnceLock::new();
 
@@ -155,7 +155,7 @@ fn pooler_url() -> Option<Url> {
     }
 }
 
-/// Runs one statement on its own connection, outside any transaction.
+/// Runs one statement on a new connection, outside any transaction.
 async fn execute(server: &Url, statement: &str) -> anyhow::Result<()> {
     let (client, connection) = tokio_postgres::connect(server.as_str(), NoTls).await?;
     let connection = tokio::spawn(connection);
@@ -165,7 +165,7 @@ async fn execute(server: &Url, statement: &str) -> anyhow::Result<()> {
     Ok(result?)
 }
 
-/// Drops a database when it is dropped itself, with whatever is still connected to it.
+/// Drops a database when this is dropped, and closes all connections to the database.
 #[derive(Debug)]
 struct Dropper {
     server: Url,
@@ -176,8 +176,8 @@ impl Drop for Dropper {
     fn drop(&mut self) {
         let server = self.server.clone();
         let statement = format!("DROP DATABASE IF EXISTS {} WITH (FORCE)", self.name);
-        // An own thread and runtime: this may run inside a test's runtime, which must not block
-        // on itself. A failure costs a left-over database and must not fail a test that passed.
+        // This needs its own thread and runtime: it may run inside a test's runtime, which must not block on itself. A
+        // failure leaves a database behind, but must not fail a test that passed.
         let dropped = std::thread::spawn(move || {
             tokio::runtime::Builder::new_current_thread()
                 .enable_all()

@@ -1,13 +1,14 @@
-//! Finds a server's binary: in `PATH`, and where distributions put PostgreSQL out of `PATH`.
+//! Finds the binary of a server in `PATH`, and in the folders outside `PATH` where distributions install PostgreSQL.
 
 use std::path::{Path, PathBuf};
 
-/// Folders that hold one sub-folder for each PostgreSQL version, and what follows the version.
+/// Where PostgreSQL's versions are: a folder, the text before the version in a subfolder's name, and the rest of the
+/// path.
 const VERSIONED: [(&str, &str, &str); 2] = [("/usr/lib/postgresql", "", "bin"), ("/usr", "pgsql-", "bin")];
 
-/// The path of a program; of several PostgreSQL versions out of `PATH` the newest. Debian's servers are also where only
-/// root's `PATH` leads. Symbolic links are
-/// left as they are: Debian's `redis-server` is one, and its target acts by the name it is called by.
+/// The path of a program. If `PATH` has no PostgreSQL, this finds the newest version installed. It also searches the
+/// folders that only root has in `PATH`, where Debian puts servers. Symbolic links are not resolved: Debian's
+/// `redis-server` is one, and its target behaves according to the name it is called by.
 pub fn binary(name: &str) -> Option<PathBuf> {
     let in_path =
         std::env::var_os("PATH").into_iter().flat_map(|path| std::env::split_paths(&path).collect::<Vec<_>>());
@@ -19,7 +20,7 @@ pub fn binary(name: &str) -> Option<PathBuf> {
         .and_then(|file| std::path::absolute(file).ok())
 }
 
-/// What to tell someone who lacks a server.
+/// An error message that says how to install a missing server.
 pub fn missing(what: &str, package: &str) -> String {
     format!(
         "{what} is not installed, and these tests run against the real one. \

@@ -1,4 +1,4 @@
-//! Products for tests, and keys for what is asked of them.
+//! Products for tests, and idempotency keys for requests.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 
@@ -7,12 +7,12 @@ use souk_proto::{
     inventory::v1::{Product, product::StockTracking},
 };
 
-/// So much in pounds.
+/// An amount in pounds sterling.
 pub fn gbp(units: i64, nanos: i32) -> Money {
     Money { currency_code: "GBP".to_owned(), units, nanos }
 }
 
-/// A product that can be made, at 2.50 GBP.
+/// A valid product for a create request, at 2.50 GBP.
 pub fn draft(sku: &str) -> Product {
     Product {
         sku: sku.to_owned(),
@@ -22,12 +22,12 @@ pub fn draft(sku: &str) -> Product {
     }
 }
 
-/// Postage: a product whose stock nobody counts.
+/// A product without stock tracking, such as postage.
 pub fn untracked(sku: &str) -> Product {
     Product { stock_tracking: StockTracking::Untracked.into(), ..draft(sku) }
 }
 
-/// A key that no other request has.
+/// An idempotency key that no other request has.
 pub fn key() -> String {
     static NEXT: AtomicU64 = AtomicU64::new(0);
     format!("key-{}", NEXT.fetch_add(1, Ordering::Relaxed))

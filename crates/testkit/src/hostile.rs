@@ -1,7 +1,8 @@
-//! A hostile client: it holds, floods and breaks what it can from one address, and ends by itself.
+//! A hostile client: it holds connections, floods the server and sends malformed requests, all from one address, for a
+//! limited time.
 //!
-//! An [`Attack`] is several scripts, each played on some connections at a time. A connection that the server closes is
-//! opened again until the time is over.
+//! An [`Attack`] is several scripts. Each script runs on several connections at a time. If the server closes a
+//! connection, the client opens it again until the time is over.
 
 mod malformed;
 mod script;
@@ -25,9 +26,9 @@ use tokio::{
 
 use self::script::Script;
 
-/// Before a connection that failed or was closed is opened again.
+/// The pause before a connection that failed or was closed is opened again.
 const PAUSE: Duration = Duration::from_millis(10);
-/// Of what a client that does not read has room for, the least that the system allows.
+/// The receive buffer of a client that does not read, in bytes: the smallest that the system allows.
 const SMALL_BUFFER: u32 = 2048;
 
 /// What a hostile client does.
@@ -35,23 +36,23 @@ const SMALL_BUFFER: u32 = 2048;
 pub enum Attack {
     /// Requests whose bodies begin and never end, or come a byte at a time.
     HalfSent,
-    /// Large answers that nobody reads.
+    /// Requests for large responses that the client does not read.
     Unread,
-    /// More connections than a server takes, which ask nothing.
+    /// More connections than a server accepts, without requests.
     Idle,
-    /// Streams of events, as many as it can open.
+    /// As many streams of events as the client can open.
     Streams,
-    /// Requests as fast as they can be sent: good ones, wrong ones, and log-ins.
+    /// Requests as fast as they can be sent: valid ones, invalid ones, and log-ins.
     Flood,
-    /// What is not HTTP, or more of it than anyone needs.
+    /// Bytes that are not HTTP, and HTTP that is too large or abusive.
     Malformed,
 }
 
 impl Attack {
-    /// All there are.
+    /// All attacks.
     pub const ALL: [Self; 6] = [Self::HalfSent, Self::Unread, Self::Idle, Self::Streams, Self::Flood, Self::Malformed];
 
-    /// Its name in reports.
+    /// The name of the attack in reports.
     pub const fn name(self) -> &'static str {
         match self {
             Self::HalfSent => "half-sent bodies",
@@ -64,25 +65,25 @@ impl Attack {
     }
 }
 
-/// If attacks come from and go to.
+/// Where attacks come from and go to.
 #[derive(Debug, Clone)]
 pub struct Attacker {
-    /// Its address. All of 127.0.0.0/8 is this machine.
+    /// The address of the attacker. All of 127.0.0.0/8 is this machine.
     pub from: IpAddr,
-    /// The server's.
+    /// The address of the server.
     pub target: SocketAddr,
-    /// Of an account that it registered; without one, it asks as nobody.
+    /// The access token of an account that the attacker registered. Without it, requests are anonymous.
     pub token: Option<String>,
 }
 
-/// What came of an attack.
+/// The counters of an attack.
 #[derive(Debug, Default)]
 pub struct Tally {
-    /// Connections that the server's system took.
+    /// Connections that were opened.
     pub opened: u64,
-    /// Connections that it did not take.
+    /// Connections that could not be opened.
     pub failed: u64,
-    /// Connections that the server ended.
+    /// Connections that the server closed.
     pub ended: u64,
     /// Bytes sent.
     pub sent: u64,
@@ -100,13 +101,14 @@ struct Counters {
 }
 
 impl Attacker {
-    /// Attacks in all these ways at once for this long, and hangs up.
+    /// Runs all these attacks at once for `duration`, then closes all connections.
     ///
     /// # Panics
-    /// If it cannot begin.
+    /// If the attack cannot begin.
     pub async fn attack(&self, attacks: &[Attack], duration: Duration) -> Tally {
         let (attacker, attacks) = (self.clone(), attacks.to_vec());
-        // On a thread of its own: what it sends must not delay anyone who is measured beside it.
+        // The attack runs on a thread of its own, so that it does not delay other clients in this process, which are
+        // measured.
         let attack = move || {
             let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
             std::io::Result::Ok(runtime.block_on(attacker.run(&attacks, duration)))
@@ -151,7 +153,7 @@ impl Attacker {
     }
 }
 
-/// Plays a script over one connection after the other.
+/// Runs a script on one connection after the other.
 async fn play(attacker: Attacker, script: Arc<Script>, counters: Arc<Counters>) {
     loop {
         match attacker.connect(script.reads).await {
@@ -168,7 +170,7 @@ async fn play(attacker: Attacker, script: Arc<Script>, counters: Arc<Counters>) 
     }
 }
 
-/// Plays a script until the server ends the connection.
+/// Runs a script until the server closes the connection.
 async fn converse(stream: TcpStream, script: &Script, counters: &Counters) {
     let (mut reader, mut writer) = stream.into_split();
     let read = async {
@@ -191,7 +193,7 @@ async fn converse(stream: TcpStream, script: &Script, counters: &Counters) {
         }
         let Some(more) = &script.more else { return std::future::pending().await };
         for number in 0.. {
-            // Also where nothing is waited for, so that others have their turn.
+            // Sleep even if the pause is zero, so that other tasks run.
             sleep(more.every).await;
             if !send(&(more.piece)(number)).await {
                 return;
@@ -204,10 +206,11 @@ async fn converse(stream: TcpStream, script: &Script, counters: &Counters) {
     }
 }
 
-/// Lets this process and those it starts open as many files as the system allows: a connection is one.
+/// Lets this process and its children open as many files as the system allows. A connection is a file. Returns the
+/// limit.
 ///
 /// # Errors
-/// If the system does not.
+/// If the limit cannot be changed.
 pub fn allow_many_connections() -> std::io::Result<u64> {
     let limit = rustix::process::getrlimit(Resource::Nofile);
     rustix::process::setrlimit(Resource::Nofile, Rlimit { current: limit.maximum, ..limit })?;

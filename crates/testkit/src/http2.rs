@@ -1,30 +1,30 @@
-//! HTTP/2 frame by frame, which no client library shows.
+//! HTTP/2 frame by frame. Client libraries do not show frames.
 
 use std::time::Duration;
 
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 
-/// The kind of a frame with a piece of a body.
+/// The type of a frame with a piece of a body.
 pub const DATA: u8 = 0;
-/// The kind of a frame with headers or trailers.
+/// The type of a frame with headers or trailers.
 pub const HEADERS: u8 = 1;
-/// The kind of the frame that ends a stream early.
+/// The type of the frame that aborts a stream.
 pub const RST_STREAM: u8 = 3;
-/// The kind of the frame that says goodbye.
+/// The type of the frame that announces the end of a connection.
 pub const GOAWAY: u8 = 7;
 
-/// The kind of the frame that says which streams matter more.
+/// The type of the frame that sets the priority of a stream.
 pub const PRIORITY: u8 = 2;
-/// The kind of the frame that is to be answered with the same.
+/// The type of the frame that the peer must send back.
 pub const PING: u8 = 6;
-/// The kind of the frame that allows more to be sent.
+/// The type of the frame that enlarges a flow-control window.
 pub const WINDOW_UPDATE: u8 = 8;
-/// The kind of the frame with more headers.
+/// The type of the frame with more headers.
 pub const CONTINUATION: u8 = 9;
-/// The kind of the frame that names what a peer accepts.
+/// The type of the frame with the settings of a peer.
 pub const SETTINGS: u8 = 4;
-/// What a client sends first.
+/// The connection preface: the first bytes that a client sends.
 pub const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
 /// The flag of a frame that is the last one of its stream.
 pub const END_STREAM: u8 = 1;
@@ -35,26 +35,26 @@ const LONGEST: Duration = Duration::from_secs(20);
 /// A frame that a server sent.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Frame {
-    /// See [`DATA`] and the others.
+    /// The frame type: [`DATA`] or another of these constants.
     pub kind: u8,
-    /// Its flags.
+    /// The flags of the frame.
     pub flags: u8,
-    /// What it carries.
+    /// The payload of the frame.
     pub payload: Vec<u8>,
 }
 
 impl Frame {
-    /// Whether it is the last one of its stream.
+    /// True if this is the last frame of its stream.
     pub fn ends_stream(&self) -> bool {
         self.kind == RST_STREAM || (matches!(self.kind, DATA | HEADERS) && self.flags & END_STREAM != 0)
     }
 }
 
-/// Sends one request over a connection of its own, and hands back the frames of the response. `headers` begin with
-/// `:method`, `:scheme` and `:path`; without a body, they end the request.
+/// Sends one request over a new connection, and returns the frames of the response. `headers` begin with `:method`,
+/// `:scheme` and `:path`. Without a body, the headers end the request.
 ///
 /// # Panics
-/// When the server cannot be reached, or closes or is silent before the end of the response.
+/// If the server cannot be reached, or closes the connection or sends nothing before the end of the response.
 pub async fn exchange(address: &str, headers: &[(&str, &str)], body: Option<&[u8]>) -> Vec<Frame> {
     let sent = [
         PREFACE.to_vec(),
@@ -85,10 +85,10 @@ async fn talk(address: &str, sent: &[u8]) -> std::io::Result<Vec<Frame>> {
     }
 }
 
-/// Connects, asks nothing, and waits for the server to say goodbye: its frame GOAWAY.
+/// Connects, sends no request, and waits for the server's GOAWAY frame.
 ///
 /// # Panics
-/// When it cannot be reached, or closes without a word, or says none for long.
+/// If the server cannot be reached, closes without GOAWAY, or does not send it in time.
 pub async fn goodbye(address: &str) -> Frame {
     let wait = async {
         let mut stream = TcpStream::connect(address.trim_start_matches("http://")).await?;
@@ -107,7 +107,7 @@ pub async fn goodbye(address: &str) -> Frame {
     }
 }
 
-/// The next frame, with the number of its stream.
+/// Reads the next frame; returns it with the number of its stream.
 async fn read(stream: &mut TcpStream) -> std::io::Result<(u32, Frame)> {
     let mut head = [0; 9];
     stream.read_exact(&mut head).await?;
@@ -123,7 +123,7 @@ pub fn frame(kind: u8, flags: u8, stream: u32, payload: &[u8]) -> Vec<u8> {
     [&length[1..], &[kind, flags], &stream.to_be_bytes(), payload].concat()
 }
 
-/// Headers as HPACK writes them (RFC 7541), neither indexed nor compressed.
+/// Headers in HPACK (RFC 7541), neither indexed nor compressed.
 pub fn literal(headers: &[(&str, &str)]) -> Vec<u8> {
     let text = |text: &str| [length(text.len()), text.as_bytes().to_vec()].concat();
     headers.iter().flat_map(|(name, value)| [vec![0], text(name), text(value)].concat()).collect()

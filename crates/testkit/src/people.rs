@@ -1,4 +1,4 @@
-//! A user service with people in it, for tests of the services beside it.
+//! A user service with users in it, for tests of the other services.
 #![expect(clippy::unwrap_used, reason = "it stands for the tests that it serves")]
 
 use std::time::Duration;
@@ -21,25 +21,25 @@ use crate::{
     wait,
 };
 
-/// What everyone's password is who does not say otherwise.
+/// The default password of users.
 pub const PASSWORD: &str = "correct horse battery";
 
-/// Settings with which hashing costs nothing: tests hash a lot, and prove nothing by its cost.
+/// Settings that make password hashing cheap: tests hash often, and do not test the cost.
 pub const CHEAP_HASHING: [(&str, &str); 2] = [("HASHING__MEMORY", "64KiB"), ("HASHING__ITERATIONS", "1")];
 
 /// The user service and its database.
 pub type Users = With<Running<ServeError>, TestDatabase>;
 
-/// A user, logged in.
+/// A user who is logged in.
 #[derive(Clone)]
 pub struct Person {
     /// Resource name.
     pub name: String,
-    /// Calls as this user.
+    /// The credentials of this user, for calls.
     pub bearer: Bearer,
 }
 
-/// A user service on SQLite with these users, by the first part of their email, logged in.
+/// A user service on SQLite with these users, logged in. Each is given by the local part of the email, and a role.
 pub async fn people<const N: usize>(who: [(&str, Option<Role>); N]) -> (Users, [Person; N]) {
     let database = database(Engine::Sqlite, "user").await;
     let config = Config::from_settings(&settings("user", DEFAULTS, &database, &CHEAP_HASHING)).unwrap();

@@ -1,4 +1,4 @@
-//! The `souk` binary as a child process: started, read until it is ready, killed, started again.
+//! The `souk` binary as a child process, which can be started, killed and restarted.
 
 use std::ffi::{OsStr, OsString};
 use std::path::{Path, PathBuf};
@@ -13,7 +13,7 @@ use tokio::process::{Child, Command};
 use crate::find;
 use crate::wait;
 
-/// A program, how to start it, and how it says that it is ready.
+/// A program, how to start it, and the text that it prints when it is ready.
 #[derive(Debug, Clone)]
 pub struct Program {
     path: PathBuf,
@@ -49,29 +49,29 @@ impl Program {
         self
     }
 
-    /// Sets an environment variable. The child inherits the others, save `SOUK_*`, which would let
-    /// the settings of anyone who runs the tests leak in.
+    /// Sets an environment variable. The child inherits the others except `SOUK_*`, so that the settings of the person
+    /// who runs the tests have no effect.
     pub fn env(mut self, name: impl AsRef<OsStr>, value: impl AsRef<OsStr>) -> Self {
         self.env.push((name.as_ref().into(), value.as_ref().into()));
         self
     }
 
-    /// Sets the working folder.
+    /// Sets the working directory.
     pub fn current_dir(mut self, folder: impl Into<PathBuf>) -> Self {
         self.folder = Some(folder.into());
         self
     }
 
-    /// How long it may take until it is ready; one minute unless told.
+    /// Sets how long the program may take to become ready. The default is one minute.
     pub fn deadline(mut self, deadline: Duration) -> Self {
         self.deadline = deadline;
         self
     }
 
-    /// Starts it and waits until it is ready.
+    /// Starts the program and waits until it is ready.
     ///
     /// # Panics
-    /// When it cannot be started, ends early, or is not ready in time; its log is in the message.
+    /// If it cannot be started, ends early, or is not ready in time; the message has its log.
     pub async fn start(self) -> Process {
         let log = Log::default();
         let child = spawn(&self, &log);
@@ -80,10 +80,10 @@ impl Program {
         process
     }
 
-    /// Runs it to its end, ready or not, and returns how it ended and all that it printed.
+    /// Runs the program to its end, ready or not, and returns its exit status and all its output.
     ///
     /// # Panics
-    /// When it cannot be started or is still running at the deadline.
+    /// If it cannot be started or is still running at the deadline.
     pub async fn run(self) -> (ExitStatus, String) {
         let log = Log::default();
         let child = spawn(&self, &log);
@@ -94,13 +94,13 @@ impl Program {
     }
 }
 
-/// The `souk` binary that cargo has built next to the running test.
+/// The path of the `souk` binary that cargo has built next to the running test.
 ///
 /// # Panics
-/// When it has not been built.
+/// If it has not been built.
 pub fn souk_binary() -> PathBuf {
     let test = std::env::current_exe().unwrap_or_default();
-    // target/debug/deps/test-0123 or target/debug/with-servers.
+    // The path is like target/debug/deps/test-0123 or target/debug/with-servers.
     let found = test
         .ancestors()
         .skip(1)
@@ -123,12 +123,12 @@ pub struct Process {
 }
 
 impl Process {
-    /// The line by which it said that it was ready, where addresses stand.
+    /// The line that the program printed when it was ready. It contains the addresses.
     pub fn ready_line(&self) -> &str {
         &self.ready_line
     }
 
-    /// All lines it has printed so far on either stream, those of former lives included.
+    /// All lines that the program has printed so far to stdout and stderr, including those from before restarts.
     pub fn log(&self) -> String {
         self.log.text()
     }
@@ -136,7 +136,7 @@ impl Process {
     /// The process id.
     ///
     /// # Panics
-    /// When it has ended.
+    /// If it has ended.
     pub fn pid(&self) -> u32 {
         match self.child.id() {
             Some(pid) => pid,
@@ -147,21 +147,21 @@ impl Process {
     /// Waits until a line contains `text`, and returns the first such line.
     ///
     /// # Panics
-    /// When none comes in time.
+    /// If there is no such line at the deadline.
     pub async fn line_with(&self, text: &str, deadline: Duration) -> String {
         wait::value(deadline, &format!("a line with {text:?}"), async || self.log.find(0, text)).await
     }
 
-    /// Kills it without warning (SIGKILL) and waits until it is gone.
+    /// Kills the process (SIGKILL) and waits until it has ended.
     ///
     /// # Panics
-    /// When it had already ended.
+    /// If it had already ended.
     pub async fn kill(&mut self) {
         self.signal(Signal::KILL);
         self.ended(Duration::from_secs(30)).await;
     }
 
-    /// Asks it to end (SIGTERM) and waits until it has.
+    /// Stops the process with SIGTERM and waits until it has ended.
     ///
     /// # Panics
     /// When it had already ended, or has not ended at the deadline.
@@ -170,7 +170,7 @@ impl Process {
         self.ended(deadline).await
     }
 
-    /// Asks it to end as Ctrl-C does (SIGINT) and waits until it has.
+    /// Stops the process with SIGINT, as Ctrl-C does, and waits until it has ended.
     ///
     /// # Panics
     /// When it had already ended, or has not ended at the deadline.
@@ -179,10 +179,10 @@ impl Process {
         self.ended(deadline).await
     }
 
-    /// Starts it again, as it was started before, once it has ended, and waits until it is ready.
+    /// Starts the ended program again, as it was started before, and waits until it is ready.
     ///
     /// # Panics
-    /// When it still runs, or as [`Program::start`] does.
+    /// If it still runs, or as [`Program::start`] does.
     pub async fn restart(&mut self) {
         assert!(self.child.id().is_none(), "{} still runs", self.program.path.display());
         let seen = self.log.len();
@@ -190,10 +190,10 @@ impl Process {
         self.await_ready(seen).await;
     }
 
-    /// Waits until it has ended.
+    /// Waits until the process has ended.
     ///
     /// # Panics
-    /// When it has not at the deadline; its log is in the message.
+    /// If it still runs at the deadline; the message has its log.
     pub async fn ended(&mut self, deadline: Duration) -> ExitStatus {
         match tokio::time::timeout(deadline, self.child.wait()).await {
             Ok(Ok(status)) => {
@@ -253,8 +253,8 @@ fn spawn(program: &Program, log: &Log) -> Child {
     child
 }
 
-/// A command that the kernel kills when we die. `setpriv` turns into the program, so the process id
-/// is the program's own. If there is none, only `kill_on_drop` stands.
+/// A command that the kernel kills when this process ends. `setpriv` replaces itself with the program, so the process
+/// id is that of the program. Without `setpriv`, only `kill_on_drop` remains.
 fn dying_with_us(path: &Path) -> Command {
     match find::binary("setpriv") {
         Some(setpriv) if cfg!(target_os = "linux") => {
@@ -266,7 +266,7 @@ fn dying_with_us(path: &Path) -> Command {
     }
 }
 
-/// Lines as they were printed, and the tasks that collect them.
+/// The lines that were printed, and the tasks that collect them.
 #[derive(Debug, Default, Clone)]
 struct Log {
     lines: Arc<Mutex<Vec<String>>>,
@@ -288,8 +288,8 @@ impl Log {
         });
     }
 
-    /// Waits until all that an ended process had printed is here. A grandchild that keeps the
-    /// stream open may hold that up, so there is a limit.
+    /// Waits until all output of an ended process has been read. A grandchild may keep the stream open, so there is a
+    /// time limit.
     async fn complete(&self) {
         self.readers.close();
         let _ = tokio::time::timeout(Duration::from_secs(5), self.readers.wait()).await;

@@ -13,7 +13,7 @@ use tokio::sync::watch;
 use tokio_util::sync::{CancellationToken, DropGuard};
 use url::Url;
 
-/// What happens to the bytes that pass.
+/// What the proxy does with data.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Mode {
     /// Each chunk is passed on after this time.
@@ -24,7 +24,7 @@ enum Mode {
     Cut,
 }
 
-/// Texts in requests whose answers get lost, each once.
+/// Texts that mark requests whose response the proxy drops. Each text counts once.
 type Losing = Arc<Mutex<Vec<String>>>;
 
 /// A proxy in front of one server. Dropping it closes its port and all its connections.
@@ -37,11 +37,11 @@ pub struct Proxy {
 }
 
 impl Proxy {
-    /// Listens on a free port of 127.0.0.1 and passes all on to `upstream` (`host:port`), to which it connects again
-    /// for each connection.
+    /// Listens on a free port of 127.0.0.1 and forwards all data to `upstream` (`host:port`). Each connection of a
+    /// client gets a new connection to `upstream`.
     ///
     /// # Panics
-    /// When no port can be bound.
+    /// If no port can be bound.
     pub async fn start(upstream: impl Into<String>) -> Self {
         let bound = async {
             let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await?;
@@ -64,7 +64,7 @@ impl Proxy {
     /// A proxy in front of the server that `url` names, which must have a host and a port.
     ///
     /// # Panics
-    /// When the URL has no host or port, or no port can be bound.
+    /// If the URL has no host or port, or no port can be bound.
     pub async fn before(url: &str) -> Self {
         let parsed = parse(url);
         let (Some(host), Some(port)) = (parsed.host_str(), parsed.port_or_known_default()) else {
@@ -73,7 +73,7 @@ impl Proxy {
         Self::start(format!("{host}:{port}")).await
     }
 
-    /// Where clients connect.
+    /// The address that clients connect to.
     pub fn address(&self) -> SocketAddr {
         self.address
     }
@@ -81,7 +81,7 @@ impl Proxy {
     /// `url` with this proxy's host and port instead of its own.
     ///
     /// # Panics
-    /// When `url` is none or can have no host.
+    /// If `url` is not a URL or can have no host.
     pub fn url(&self, url: &str) -> String {
         let mut url = parse(url);
         let set = url.set_host(Some("127.0.0.1")).is_ok();
@@ -106,19 +106,20 @@ impl Proxy {
         self.mode.send_replace(Mode::Pass(delay));
     }
 
-    /// Lets the next request that contains `text` through and throws its answer away: the connection is closed in its
-    /// place, as when it breaks after the server has acted. Of several texts each counts once. For HTTP/1.1 and requests
-    /// that come in one piece.
+    /// Forwards the next request that contains `text` and drops its response: the proxy closes the connection instead,
+    /// as if the connection broke after the server had acted. Each text counts once. Works for HTTP/1.1 and for
+    /// requests that arrive in one piece.
     pub fn lose_answer(&self, text: impl Into<String>) {
         self.losing.lock().unwrap_or_else(PoisonError::into_inner).push(text.into());
     }
 
-    /// How many answers that are to be lost have not been asked for yet.
+    /// How many of the texts have not been seen in a request yet.
     pub fn to_lose(&self) -> usize {
         self.losing.lock().unwrap_or_else(PoisonError::into_inner).len()
     }
 
-    /// Passes everything at once again, and loses no more answers. What was cut stays closed; clients connect again.
+    /// Forwards everything without delay again, and drops no more responses. Closed connections stay closed; clients
+    /// must connect again.
     pub fn restore(&self) {
         self.losing.lock().unwrap_or_else(PoisonError::into_inner).clear();
         self.mode.send_replace(Mode::Pass(Duration::ZERO));
@@ -147,13 +148,13 @@ async fn accept(
     }
 }
 
-/// Serves one connection until either side closes it or it is cut. An error ends it, as on a
-/// real network: both sockets close.
+/// Serves one connection until a side closes it or the proxy cuts it. After an error both sockets close, as on a real
+/// network.
 async fn connection(mut client: TcpStream, upstream: String, mode: watch::Receiver<Mode>, losing: Losing) {
     let Ok(mut server) = TcpStream::connect(&upstream).await else {
         return;
     };
-    // A delay is what the test asked for, not Nagle's.
+    // Nagle's algorithm would add a delay that the test did not ask for.
     let _ = (client.set_nodelay(true), server.set_nodelay(true));
     let mut cut = mode.clone();
     let (client_read, client_write) = client.split();
@@ -181,7 +182,7 @@ async fn connection(mut client: TcpStream, upstream: String, mode: watch::Receiv
     }
 }
 
-/// Moves bytes one way as the mode says and as long as `passes` lets them, and passes on the end of the stream.
+/// Forwards data in one direction as the mode says and while `passes` allows it. Forwards the end of the stream, too.
 async fn pump(
     mut from: impl AsyncReadExt + Unpin,
     mut to: impl AsyncWriteExt + Unpin,

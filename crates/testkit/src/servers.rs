@@ -1,7 +1,7 @@
 //! Private real servers: PostgreSQL, PgBouncer, NATS and Redis, each in a temporary folder on a free port.
 //!
-//! Each runs under `supervisor`, which stops it and removes its folder when the handle is dropped or the process
-//! that holds it ends, even by a panic, a signal or `kill -9`.
+//! Each server runs under `supervisor`, which stops the server and removes its folder when the handle is dropped or the
+//! test process ends, even by a panic, a signal or `kill -9`.
 
 mod disk;
 pub mod install;
@@ -25,12 +25,12 @@ pub use self::standby::Pair;
 use self::supervisor::{Plan, Supervised};
 use crate::{find, tls::Files};
 
-/// How long a server may take until it answers. Generous: CI machines are slow and busy.
+/// How long a server may take to become ready. This is long, because CI machines are slow and busy.
 const START_DEADLINE: Duration = Duration::from_secs(90);
-/// A free port may be taken by another between finding and binding it; then another one is tried.
+/// How many ports are tried. Another process may bind a free port before the server does.
 const ATTEMPTS: usize = 5;
 
-/// A running server. Dropping it stops the server and removes all it wrote.
+/// A running server. Dropping it stops the server and removes its files.
 #[derive(Debug)]
 pub struct Server {
     url: String,
@@ -39,7 +39,7 @@ pub struct Server {
 }
 
 impl Server {
-    /// Where clients connect, such as `postgres://postgres@127.0.0.1:40001/postgres`.
+    /// The URL for clients, such as `postgres://postgres@127.0.0.1:40001/postgres`.
     pub fn url(&self) -> &str {
         &self.url
     }
@@ -49,12 +49,12 @@ impl Server {
         self.port
     }
 
-    /// The server's own process id, for tests that kill it.
+    /// The process id of the server, for tests that kill it.
     pub fn pid(&self) -> u32 {
         self.process.pid()
     }
 
-    /// What the server has logged so far.
+    /// The log of the server so far.
     pub fn log(&self) -> String {
         self.process.log()
     }
@@ -65,25 +65,25 @@ impl Server {
 pub struct Postgres {
     /// `default_transaction_isolation`, such as `serializable`; the server's default when absent.
     pub isolation: Option<String>,
-    /// The password of the user `postgres`. Nobody asks for it where `access` does not say so.
+    /// The password of the user `postgres`. It is only checked if `access` says so.
     pub password: Option<String>,
-    /// Lines of `pg_hba.conf`; everyone is let in when absent.
+    /// Lines of `pg_hba.conf`. Without them, everyone has access.
     pub access: Option<String>,
-    /// What it does TLS with; none when absent.
+    /// Certificates for TLS. Without them, the server has no TLS.
     pub tls: Option<ServerTls>,
 }
 
-/// What a server does TLS with.
+/// The TLS certificates of a server.
 #[derive(Debug, Clone)]
 pub struct ServerTls {
-    /// What it shows.
+    /// The certificate of the server and its key.
     pub own: Files,
-    /// Who signed the certificates of clients.
+    /// The authority that signs the certificates of clients.
     pub ca: PathBuf,
 }
 
 impl ServerTls {
-    /// Puts the files where the server may read them, and nobody else.
+    /// Copies the files into `folder`, so that only the server can read them.
     fn install(&self, folder: &Path, run_as: Option<&user::User>) -> Result<[PathBuf; 3]> {
         let place = |from: &Path, name: &str| -> Result<PathBuf> {
             let to = folder.join(name);
@@ -94,7 +94,7 @@ impl ServerTls {
     }
 }
 
-/// A file for the server's eyes alone.
+/// Writes a file that only the server can read.
 fn private_file(path: &Path, contents: &[u8], run_as: Option<&user::User>) -> Result<()> {
     use std::os::unix::fs::PermissionsExt;
     std::fs::write(path, contents)?;
@@ -105,7 +105,7 @@ fn private_file(path: &Path, contents: &[u8], run_as: Option<&user::User>) -> Re
     Ok(())
 }
 
-/// A shell that makes the data folder and then becomes its server. `make` is a command in which `$1` is the program,
+/// A shell that makes the data folder and then executes the server. `make` is a command in which `$1` is the program,
 /// `$2` the folder and `$3` the argument.
 fn cluster(make: &str, program: &str, argument: &OsStr, (folder, port): (&Path, u16)) -> Result<Plan> {
     let program = find::binary(program).context(find::missing("PostgreSQL", "postgresql"))?;
@@ -121,13 +121,13 @@ fn cluster(make: &str, program: &str, argument: &OsStr, (folder, port): (&Path, 
         ("max_connections", "400"),
         ("timezone", "UTC"),
     ]);
-    // Immediate shutdown: the folder goes anyway, a last checkpoint would be waste.
+    // This is an immediate shutdown: the folder is removed anyway, so a last checkpoint would be useless.
     Ok(plan.stop_signal("QUIT"))
 }
 
 impl Postgres {
-    /// Starts a PostgreSQL with fsync on, so that what a killed service had committed is there.
-    /// Blocks for one to two seconds. Fails when no PostgreSQL is installed or it does not start.
+    /// Starts a PostgreSQL with fsync on, so that the commits of a killed service are not lost. Blocks for one to two
+    /// seconds. Fails if no PostgreSQL is installed or it does not start.
     pub fn start(&self) -> Result<Server> {
         // It refuses to run as root.
         let run_as = user::unprivileged()?;
@@ -173,10 +173,12 @@ pub fn postgres() -> Result<Server> {
     Postgres::default().start()
 }
 
-/// Connections to the server that PgBouncer makes for one database: fewer than its clients have, so that they share.
+/// Server connections of PgBouncer for one database. There are fewer than client connections, so that clients share
+/// them.
 const SHARED: usize = 4;
 
-/// Starts a private PgBouncer in transaction mode in front of the PostgreSQL on a port. Its URL says so to souk.
+/// Starts a private PgBouncer in transaction mode in front of the PostgreSQL on the port `postgres`. The URL tells souk
+/// that there is a transaction pooler.
 pub fn pgbouncer(postgres: u16) -> Result<Server> {
     let binary = find::binary("pgbouncer").context(find::missing("PgBouncer", "pgbouncer"))?;
     // It refuses to run as root.
@@ -200,13 +202,13 @@ pub fn pgbouncer(postgres: u16) -> Result<Server> {
             users.display()
         );
         private_file(&settings, text.as_bytes(), run_as.as_ref())?;
-        // It keeps nothing; and its versions do not agree on which signal waits for clients.
+        // PgBouncer has no data to lose, and its versions disagree on which signal waits for clients.
         Ok(Plan::new(&binary).arg(&settings).run_as(run_as.clone()).stop_signal("KILL"))
     })?;
     Ok(Server { url: format!("postgres://postgres@127.0.0.1:{port}/postgres?pooler=transaction"), port, process })
 }
 
-/// Starts a private NATS server with JetStream, its store in the temporary folder.
+/// Starts a private NATS server with JetStream, whose store is in the temporary folder.
 pub fn nats() -> Result<Server> {
     start_nats(None)
 }
@@ -238,7 +240,7 @@ fn start_nats(tls: Option<&ServerTls>) -> Result<Server> {
     Ok(Server { url: format!("{scheme}://127.0.0.1:{port}"), port, process })
 }
 
-/// Starts a private Redis that keeps nothing on disk.
+/// Starts a private Redis without persistence.
 pub fn redis() -> Result<Server> {
     start_redis(None, None)
 }
@@ -248,7 +250,7 @@ pub fn redis_tls(tls: &ServerTls) -> Result<Server> {
     start_redis(None, Some(tls))
 }
 
-/// The same on a given port: where another one was killed, and is to be there again.
+/// Starts a private Redis on a given port, to replace one that was killed.
 pub fn redis_at(port: u16) -> Result<Server> {
     start_redis(Some(port), None)
 }
@@ -284,8 +286,8 @@ fn start_redis(port: Option<u16>, tls: Option<&ServerTls>) -> Result<Server> {
     Ok(Server { url: format!("{scheme}://127.0.0.1:{port}"), port, process })
 }
 
-/// A temporary folder that is removed when this is dropped or the process that holds it ends, however
-/// that happens. Other users may enter it: a PostgreSQL that runs in it is one.
+/// A temporary folder that is removed when this is dropped or the process ends, for whatever reason. Other users may
+/// enter it, because a PostgreSQL in it runs as another user.
 #[derive(Debug)]
 pub struct Scratch(Supervised);
 
@@ -293,19 +295,19 @@ impl Scratch {
     /// Makes the folder.
     pub fn new() -> Result<Self> {
         use std::os::unix::fs::PermissionsExt;
-        // A server that serves nothing.
+        // The supervised process does nothing; only its folder is used.
         let process = Supervised::start("tests", |_| Ok(Plan::new("sleep").arg("2147483647")))?;
         std::fs::set_permissions(process.folder(), std::fs::Permissions::from_mode(0o1777))?;
         Ok(Self(process))
     }
 
-    /// Where it is.
+    /// The path of the folder.
     pub fn path(&self) -> &Path {
         self.0.folder()
     }
 }
 
-/// Starts what `plan` says on a free port; again on another one if that was snatched away.
+/// Starts the server of `plan` on a free port; tries another port if a different process has bound the first one.
 fn start_on_free_port(name: &str, ready: &str, plan: impl Fn(&Path, u16) -> Result<Plan>) -> Result<(u16, Supervised)> {
     for _ in 0..ATTEMPTS {
         let port = free_port()?;
@@ -316,8 +318,8 @@ fn start_on_free_port(name: &str, ready: &str, plan: impl Fn(&Path, u16) -> Resu
     bail!("{name} found its port taken {ATTEMPTS} times in a row")
 }
 
-/// Starts what `plan` says and waits until its log contains `ready`; `None` if the port is taken. The log tells what
-/// a connection cannot: that it is this server which answers there, and not the one that was faster.
+/// Starts the server of `plan` and waits until its log contains `ready`; `None` if the port is in use. This reads the
+/// log because a connection may reach another server, which bound the port first.
 fn start_on(
     name: &str,
     ready: &str,
@@ -327,13 +329,13 @@ fn start_on(
     let process = Supervised::start(name, |folder| plan(folder, port))?;
     let start = Instant::now();
     loop {
-        // In this order: what has exited has written its log.
+        // The order matters: a process that has exited has written its whole log.
         let exited = process.exited();
         let log = process.log();
         if log.contains(ready) && !exited {
             return Ok(Some(process));
         }
-        // PgBouncer continues without the port, until it finds that it has none.
+        // PgBouncer does not exit at once if the port is in use.
         if exited && log.to_lowercase().contains("address already in use") {
             return Ok(None);
         }
@@ -347,19 +349,19 @@ fn start_on(
     }
 }
 
-/// Between two looks at a starting server.
+/// The pause between two looks at a starting server.
 #[expect(clippy::disallowed_methods, reason = "starting a server is blocking work as a whole")]
 fn pause() {
     std::thread::sleep(Duration::from_millis(10));
 }
 
-/// Ports that systems do not give out by themselves: one that was free stays so until a server is started there, or
-/// started again.
+/// Ports outside the ephemeral range: the system assigns none of them, so a free port stays free until a server starts
+/// or restarts on it.
 const PORTS: Range<u16> = 10_000..30_000;
-/// As many are for each of the tests that run at a time, which nextest numbers.
+/// The number of ports for each test that runs at the same time. nextest numbers these tests.
 const PORTS_EACH: usize = 200;
 
-/// A TCP port on 127.0.0.1 that is free, and that this process was not given before.
+/// A free TCP port on 127.0.0.1 that was not returned to this process before.
 pub fn free_port() -> Result<u16> {
     static NEXT: LazyLock<AtomicUsize> = LazyLock::new(|| {
         let slot = std::env::var("NEXTEST_TEST_GLOBAL_SLOT").ok().and_then(|slot| slot.parse::<usize>().ok());

@@ -1,4 +1,4 @@
-//! souk's services in the test's own process, and clients that speak to them.
+//! souk's services in the process of the test, and their clients.
 #![expect(clippy::unwrap_used, clippy::expect_used, reason = "it stands for the tests that it serves")]
 
 use std::{
@@ -26,10 +26,10 @@ use tonic::{
 
 use crate::db::TestDatabase;
 
-/// The secret that services share here.
+/// The secret that services share in tests.
 pub const SECRET: &str = "0123456789abcdef0123456789abcdef";
 
-/// A service on a port of its own. It stops when this is dropped.
+/// A running service with its own port. It stops when this is dropped.
 pub struct Running<E> {
     address: SocketAddr,
     stop: CancellationToken,
@@ -37,7 +37,7 @@ pub struct Running<E> {
 }
 
 impl<E: Debug + Send + 'static> Running<E> {
-    /// Starts it on a free port.
+    /// Starts a service on a free port.
     pub async fn start<F>(serve: impl FnOnce(TcpListener, CancellationToken) -> F) -> Self
     where
         F: Future<Output = Result<(), E>> + Send + 'static,
@@ -49,20 +49,20 @@ impl<E: Debug + Send + 'static> Running<E> {
         Self { address, stop, task }
     }
 
-    /// Where it listens.
+    /// The address that the service listens on.
     pub fn address(&self) -> SocketAddr {
         self.address
     }
 
-    /// A channel to it.
+    /// A channel to the service.
     pub fn channel(&self) -> Channel {
         channel(self.address)
     }
 
-    /// Stops it as SIGTERM does, and waits until it has.
+    /// Stops the service as SIGTERM does, and waits until it has stopped.
     ///
     /// # Errors
-    /// What the service ended with.
+    /// The error that the service ended with.
     pub async fn stopped(&mut self) -> Result<(), E> {
         self.stop.cancel();
         self.task.take().expect("it runs").await.unwrap()
@@ -75,11 +75,11 @@ impl<E> Drop for Running<E> {
     }
 }
 
-/// A service with what belongs to it, which goes after the service.
+/// A service and its database, which is dropped after the service.
 pub struct With<S, T> {
     /// The service.
     pub service: S,
-    /// What it needs.
+    /// What the service needs, such as its database.
     pub database: T,
 }
 
@@ -97,13 +97,14 @@ impl<S, T> DerefMut for With<S, T> {
     }
 }
 
-/// A channel that connects when it is used.
+/// A channel that connects lazily.
 pub fn channel(address: SocketAddr) -> Channel {
     Endpoint::from_shared(format!("http://{address}")).unwrap().connect_lazy()
 }
 
-/// A service's settings: its database, the shared secret, and these, each by the last part of its variable
-/// (`SAGA__INTERVAL`) or by the whole of it (`SOUK_AUTH__LEEWAY`). The last of one name counts.
+/// The settings of a service: its database, the shared secret, and `more`. A name in `more` is the last part of the
+/// variable (`SAGA__INTERVAL`) or the whole variable (`SOUK_AUTH__LEEWAY`). If a name occurs twice, the last one
+/// counts.
 pub fn settings(service: &str, defaults: &str, database: &TestDatabase, more: &[(&str, &str)]) -> Settings {
     let section = service.to_uppercase();
     let mut variables = BTreeMap::from([
@@ -118,7 +119,7 @@ pub fn settings(service: &str, defaults: &str, database: &TestDatabase, more: &[
     Loader::new().defaults(service, defaults).variables(variables).load().unwrap()
 }
 
-/// Who calls: sends a token, if there is one.
+/// The caller of a request, whose token is sent if there is one.
 #[derive(Clone)]
 pub enum Bearer {
     /// No token.
@@ -130,12 +131,12 @@ pub enum Bearer {
 }
 
 impl Bearer {
-    /// A user, by an access token.
+    /// The caller with this access token of a user.
     pub fn token(token: &str) -> Self {
         Self::User(MetadataValue::from_str(&format!("Bearer {token}")).unwrap())
     }
 
-    /// Another service.
+    /// The caller is the service of this name.
     pub fn service(name: &str) -> Self {
         Self::Service(ServiceTokens::new(&Secret::new(SECRET), name))
     }
@@ -156,7 +157,7 @@ impl Interceptor for Bearer {
     }
 }
 
-/// What no client should read: names of libraries, of constraints, of places in the source.
+/// Texts that no error message may contain: names of libraries, of constraints, of source files.
 const INSIDE: [&str; 12] = [
     "diesel",
     "sql",
@@ -172,7 +173,7 @@ const INSIDE: [&str; 12] = [
     "127.0.0.1",
 ];
 
-/// That a call was refused for this reason, and that its answer shows nothing of the inside.
+/// Asserts that a call was refused for this reason, and that the error reveals no implementation details.
 #[track_caller]
 pub fn refused<T: Debug>(result: Result<T, Status>, reason: Reason) -> Problem {
     let status = result.expect_err("should have been refused");
@@ -185,7 +186,7 @@ pub fn refused<T: Debug>(result: Result<T, Status>, reason: Reason) -> Problem {
     problem
 }
 
-/// The paths of the fields that were refused.
+/// The paths of the invalid fields.
 pub fn fields(problem: &Problem) -> Vec<&str> {
     problem.field_violations().iter().map(|field| field.path.as_str()).collect()
 }

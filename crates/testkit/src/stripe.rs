@@ -1,12 +1,12 @@
-//! A stand-in for Stripe: `localstripe` from PyPI, which speaks its HTTP API and sends its webhooks.
+//! A fake Stripe: `localstripe` from PyPI, which has Stripe's HTTP API and sends its webhooks.
 
 use crate::process::{Process, Program};
 use crate::tools;
 
-/// A secret key that it takes: any that looks like one.
+/// A secret key for localstripe, which accepts any key of this format.
 pub const API_KEY: &str = "sk_test_12345";
 
-/// A running localstripe with empty books, gone when it is dropped.
+/// A running localstripe without data. Dropping it stops the process.
 #[derive(Debug)]
 pub struct Localstripe {
     port: u16,
@@ -14,10 +14,10 @@ pub struct Localstripe {
 }
 
 impl Localstripe {
-    /// Starts one on a free port. The first time, it is installed under `target/tools`.
+    /// Starts localstripe on a free port. The first time, it is installed under `target/tools`.
     ///
     /// # Panics
-    /// When it cannot be installed or started.
+    /// If it cannot be installed or started.
     pub async fn start() -> Self {
         let process = Program::new(tools::installed("localstripe").await, "Running on http")
             .args(["--port", "0", "--from-scratch"])
@@ -31,12 +31,12 @@ impl Localstripe {
         Self { port, process }
     }
 
-    /// Where it listens: `host:port`.
+    /// The address that localstripe listens on, as `host:port`.
     pub fn address(&self) -> String {
         format!("127.0.0.1:{}", self.port)
     }
 
-    /// What it has printed: a line for each request.
+    /// The output of localstripe: a line for each request.
     pub fn log(&self) -> String {
         self.process.log()
     }

@@ -1,11 +1,11 @@
-//! Certificates of the test's own, in files of its own.
+//! Certificates for tests, in temporary files.
 
 use std::path::PathBuf;
 
 use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, DnType, IsCa, KeyPair};
 use tempfile::TempDir;
 
-/// Signs certificates for as long as it lives; its files are gone with it.
+/// A certificate authority. Its files are removed when it is dropped.
 pub struct Authority {
     folder: TempDir,
     issuer: CertifiedIssuer<'static, KeyPair>,
@@ -14,14 +14,14 @@ pub struct Authority {
 /// A certificate and its key, as files.
 #[derive(Debug, Clone)]
 pub struct Files {
-    /// The certificate, PEM.
+    /// The file with the certificate, in PEM.
     pub certificate: PathBuf,
-    /// The key, PEM.
+    /// The file with the key, in PEM.
     pub key: PathBuf,
 }
 
 impl Authority {
-    /// A new one, that nobody else trusts.
+    /// A new authority, which is trusted only where a test says so.
     pub fn new() -> Self {
         Self::make().unwrap_or_else(|error| panic!("the test's authority cannot be made: {error:#}"))
     }
@@ -36,22 +36,22 @@ impl Authority {
         Ok(authority)
     }
 
-    /// The authority's own certificate, PEM.
+    /// The file with the authority's own certificate, in PEM.
     pub fn certificate(&self) -> PathBuf {
         self.folder.path().join("ca.pem")
     }
 
-    /// Signs a certificate for `localhost` and 127.0.0.1 and writes it and its key over those of the same name.
+    /// Signs a certificate for `localhost` and 127.0.0.1. Files of the same name are overwritten.
     pub fn sign(&self, name: &str) -> Files {
         self.sign_for(name, &["localhost", "127.0.0.1"])
     }
 
-    /// The same for other hosts.
+    /// Signs a certificate for other hosts, as [`Authority::sign`] does.
     pub fn sign_for(&self, name: &str, hosts: &[&str]) -> Files {
         self.signed(name, hosts, |_| {})
     }
 
-    /// The same as [`Authority::sign`], but nobody should take it any more.
+    /// Signs a certificate as [`Authority::sign`] does, but one that has expired.
     pub fn sign_expired(&self, name: &str) -> Files {
         self.signed(name, &["localhost", "127.0.0.1"], |params| params.not_after = rcgen::date_time_ymd(2001, 1, 1))
     }

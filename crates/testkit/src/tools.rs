@@ -1,14 +1,14 @@
-//! Programs that tests need and cargo does not bring: `.ci/tool` installs them from PyPI, under `target/tools`.
+//! Programs that tests need and that are not cargo packages: `.ci/tool` installs them from PyPI, under `target/tools`.
 
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use crate::servers::install::one_at_a_time;
 
-/// The program of this name, installed if need be. A bare name where it is in `PATH`.
+/// The path of the program of this name, which is installed if necessary. If it is in `PATH`, this is its name alone.
 ///
 /// # Panics
-/// When it cannot be installed.
+/// If it cannot be installed.
 pub async fn installed(name: &'static str) -> PathBuf {
     match tokio::task::spawn_blocking(move || install(name)).await {
         Ok(program) => program,
@@ -16,7 +16,7 @@ pub async fn installed(name: &'static str) -> PathBuf {
     }
 }
 
-/// By one at a time.
+/// Installs a program. Only one process at a time does so.
 fn install(name: &str) -> PathBuf {
     let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("../..");
     let target = std::env::var_os("CARGO_TARGET_DIR").map_or_else(|| root.join("target"), PathBuf::from);
@@ -31,6 +31,6 @@ fn install(name: &str) -> PathBuf {
     let said = String::from_utf8_lossy(&output.stderr);
     assert!(output.status.success(), ".ci/tool could not install {name} from PyPI:\n{said}");
     let own = PathBuf::from(String::from_utf8_lossy(&output.stdout).trim()).join(name);
-    // Else it is in PATH, where .ci/tool found it.
+    // Otherwise .ci/tool found the program in PATH.
     if own.is_file() { own } else { PathBuf::from(name) }
 }

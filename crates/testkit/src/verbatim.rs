@@ -1,4 +1,4 @@
-//! gRPC messages as the bytes that they are, for tests that know no type.
+//! gRPC messages as raw bytes, for tests that do not know their types.
 
 use bytes::{Buf, BufMut, Bytes};
 use tonic::{
@@ -6,7 +6,7 @@ use tonic::{
     codec::{Codec, DecodeBuf, Decoder, EncodeBuf, Encoder},
 };
 
-/// Messages as bytes.
+/// A codec whose messages are raw bytes.
 pub struct Verbatim;
 
 impl Codec for Verbatim {

@@ -1,16 +1,16 @@
-//! Waiting on a condition with a deadline, so no test sleeps for luck.
+//! Waits on a condition with a deadline, so that no test needs to sleep.
 
 use std::panic::Location;
 use std::time::{Duration, Instant};
 
-/// The first pause between two looks; it doubles up to [`LONGEST_PAUSE`].
+/// The first pause between two checks; it doubles up to [`LONGEST_PAUSE`].
 const FIRST_PAUSE: Duration = Duration::from_millis(2);
 const LONGEST_PAUSE: Duration = Duration::from_millis(100);
 
 /// Waits until `condition` holds. `what` completes the sentence "waited for …".
 ///
 /// # Panics
-/// When `deadline` has passed and the condition still does not hold.
+/// If the condition does not hold at the deadline.
 #[track_caller]
 pub fn until<C>(deadline: Duration, what: &str, mut condition: C) -> impl Future<Output = ()>
 where
@@ -19,11 +19,10 @@ where
     value(deadline, what, async move || condition().await.then_some(()))
 }
 
-/// Waits until `look` finds something, and returns it. `what` completes the sentence
-/// "waited for …".
+/// Waits until `look` returns a value, and returns that. `what` completes the sentence "waited for …".
 ///
 /// # Panics
-/// When `deadline` has passed and nothing was found.
+/// If there is no value at the deadline.
 #[track_caller]
 pub fn value<T, L>(deadline: Duration, what: &str, mut look: L) -> impl Future<Output = T>
 where
@@ -34,7 +33,7 @@ where
         let start = Instant::now();
         let mut pause = FIRST_PAUSE;
         loop {
-            // A look that hangs must not outlive the deadline, and one look is always taken.
+            // A check that hangs must not outlive the deadline, but there is always one check.
             let left = deadline.saturating_sub(start.elapsed()).max(FIRST_PAUSE);
             if let Ok(Some(found)) = tokio::time::timeout(left, look()).await {
                 return found;

@@ -12,13 +12,13 @@ use souk_testkit::servers::{self, Postgres, Scratch, SmallDisk, install};
 use tokio::process::{Child, Command};
 use tokio::signal::unix::{Signal as Signals, SignalKind, signal};
 
-/// Run a command with a private PostgreSQL (and more, if asked), gone when the command ends.
+/// Run a command with a private PostgreSQL (and more servers, if asked), which is removed when the command ends.
 ///
 /// The command finds PostgreSQL in SOUK_TEST_DATABASE_URL, PgBouncer in SOUK_TEST_POOLER_URL, NATS in
-/// SOUK_TEST_NATS_URL and Redis in SOUK_TEST_REDIS_URL. Its exit code becomes ours.
+/// SOUK_TEST_NATS_URL and Redis in SOUK_TEST_REDIS_URL. This program exits with the exit code of the command.
 #[derive(Debug, Parser)]
 struct Args {
-    /// The isolation that transactions get which ask for none, such as "serializable".
+    /// The default isolation level of transactions, such as "serializable".
     #[arg(long)]
     isolation: Option<String>,
     /// Start NATS with JetStream, too.
@@ -39,7 +39,7 @@ struct Args {
 async fn main() -> Result<ExitCode> {
     let args = Args::parse();
     let mut running = Vec::new();
-    // Tests that are killed leave their temporary files; this takes them along.
+    // Killed tests leave temporary files. They are in this folder, which is always removed.
     let scratch = Scratch::new()?;
 
     warn_of_left_out_tests();
@@ -60,7 +60,7 @@ async fn main() -> Result<ExitCode> {
     }
 
     let (program, rest) = args.command.split_first().context("no command given")?;
-    // Before the command starts: from its first moment on, what we are told is passed on to it.
+    // Signal handlers are installed before the command starts, so that no signal is missed.
     let signals = (signal(SignalKind::interrupt())?, signal(SignalKind::terminate())?);
     let child = Command::new(program)
         .args(rest)
@@ -74,7 +74,7 @@ async fn main() -> Result<ExitCode> {
     Ok(code)
 }
 
-/// What a test prints that passes, nobody sees.
+/// Warns here of tests that will be left out: nobody sees the output of a test that passes.
 #[expect(clippy::print_stderr, reason = "for the person who started the tests")]
 fn warn_of_left_out_tests() {
     if let Err(why) = SmallDisk::new(1) {
@@ -82,18 +82,18 @@ fn warn_of_left_out_tests() {
     }
 }
 
-/// Waits for the command and passes on to it what we are asked to do.
+/// Waits for the command to end, and forwards signals to it.
 async fn follow(mut child: Child, (mut interrupt, mut terminate): (Signals, Signals)) -> Result<ExitCode> {
     use std::os::unix::process::ExitStatusExt;
 
     let pid = child.id().and_then(|id| Pid::from_raw(i32::try_from(id).ok()?));
-    // A terminal sends Ctrl-C to the command as well; twice would mean "at once".
+    // A terminal sends SIGINT to the command as well. Forwarding it too would mean "stop at once".
     let pass_interrupt = !std::io::stdin().is_terminal();
     loop {
         let sent = tokio::select! {
             status = child.wait() => {
                 let status = status?;
-                // As a shell has it: 128 and the signal's number.
+                // As in a shell, a signal gives the exit code 128 plus its number.
                 let code = status.code().or_else(|| status.signal().map(|signal| 128 + signal));
                 return Ok(code.and_then(|code| u8::try_from(code).ok()).unwrap_or(1).into());
             }
@@ -101,7 +101,7 @@ async fn follow(mut child: Child, (mut interrupt, mut terminate): (Signals, Sign
             _ = terminate.recv() => Some(Signal::TERM),
         };
         if let (Some(pid), Some(signal)) = (pid, sent) {
-            // It may just have ended; the next turn sees that.
+            // The command may have ended just now. The next iteration notices that.
             let _ = kill_process(pid, signal);
         }
     }

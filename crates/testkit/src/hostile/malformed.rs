@@ -1,4 +1,4 @@
-//! What is not HTTP, and HTTP that nobody means: attacks on HTTP/2 that have names, and the old ones on HTTP/1.1.
+//! Bytes that are not HTTP, and abusive HTTP: the known attacks on HTTP/2 and on HTTP/1.1.
 
 use std::time::Duration;
 
@@ -8,13 +8,13 @@ use crate::http2::{
     frame,
 };
 
-/// Frames in one piece.
+/// Frames that are sent in one piece.
 const BURST: u32 = 64;
-/// Bytes that a frame may have unless the server takes more.
+/// The largest frame that a server must accept, in bytes.
 const FRAME: usize = 16_384;
 /// The beginning of a request of HTTP/1.1.
 const START: &str = "POST /v1/orders HTTP/1.1\r\nhost: localhost\r\ncontent-type: application/json\r\n";
-/// A window that no one exhausts here.
+/// A flow-control window that is never exhausted here, in bytes.
 const WINDOW: u32 = 1 << 24;
 
 pub fn scripts() -> Vec<Script> {
@@ -34,7 +34,7 @@ fn over_http2() -> Vec<Script> {
     bomb.extend([0x40, 1, b'x', 0x7f, 0xa1, 0x1e]);
     bomb.extend([b'y'; 4000]);
     bomb.resize(FRAME, 0xbe);
-    // A header that continues for ever.
+    // A header block that never ends.
     open_head.extend([0, 1, b'x', 0x7f, 0xff, 0xff, 0xff, 0x7f]);
     let open = frame(HEADERS, 0, 1, &open_head);
     let goes_on = frame(CONTINUATION, 0, 1, &[b'y'; FRAME]);
@@ -47,7 +47,8 @@ fn over_http2() -> Vec<Script> {
         })
     };
     vec![
-        // Opened and given up at once (rapid reset); given up for a fault that the server must find (made you reset).
+        // Streams that the client resets at once (rapid reset), and streams with a fault that makes the server reset
+        // them (made you reset).
         spoiled(|stream| frame(RST_STREAM, 0, stream, &[0, 0, 0, 8])),
         spoiled(|stream| frame(WINDOW_UPDATE, 0, stream, &[0; 4])),
         after(open.clone()).then(AT_ONCE, move |_| goes_on.clone()),
@@ -55,21 +56,21 @@ fn over_http2() -> Vec<Script> {
         Script::new(2, http2(WINDOW))
             .then(AT_ONCE, move |n| frame(HEADERS, END_HEADERS | END_STREAM, stream(n), &bomb)),
         flood(frame(PING, 0, 0, &[7; 8])),
-        // Each is answered, and nobody reads the answers.
+        // Frames that the server must answer, while the client does not read the answers.
         flood(frame(PING, 0, 0, &[7; 8])).unread(),
         flood(frame(SETTINGS, 0, 0, &[])),
         flood(frame(SETTINGS, 0, 0, &[])).unread(),
         flood(frame(PRIORITY, 0, 1, &[0, 0, 0, 3, 1])),
-        // Frames without a byte on an open stream.
+        // Empty frames on an open stream.
         after(frame(HEADERS, END_HEADERS, 1, &Ask::post("/v1/orders", "{}").fields()))
             .then(AT_ONCE, |_| frame(DATA, 0, 1, &[]).repeat(BURST as usize)),
         flood(frame(0x42, 0xff, 1, b"of no kind")),
-        // Longer than it may be; of a wrong length; on a stream of the server's, on one that is not open.
+        // Frames that are too long, have a wrong length, or are on a stream of the server or on one that is not open.
         after(vec![0xff, 0xff, 0xff, DATA, 0, 0, 0, 0, 1]),
         after(frame(PING, 0, 0, &[7; 3])),
         after(frame(HEADERS, END_HEADERS | END_STREAM, 2, &head)),
         after(frame(DATA, END_STREAM, 1, b"{}")),
-        // HPACK that is none, a preface that is cut, and one that is followed by nonsense.
+        // Invalid HPACK, an incomplete preface, and a preface with random bytes after it.
         after(frame(HEADERS, END_HEADERS | END_STREAM, 1, &[0xff; 64])),
         Script::new(2, PREFACE[..PREFACE.len() - 1].to_vec()),
         Script::new(2, [PREFACE, &[0xa5; 4096]].concat()),
@@ -84,19 +85,19 @@ fn over_http1() -> Vec<Script> {
     };
     let chunked = |rest: &str| format!("{START}transfer-encoding: chunked\r\n\r\n{rest}");
     vec![
-        // A TLS client's first bytes, and nonsense.
+        // The first bytes of a TLS client, and random bytes.
         Script::new(2, [&[0x16, 3, 1, 2, 0, 1, 0, 1, 0xfc, 3, 3], &[0x5a; 500][..]].concat()),
         Script::new(2, vec![0xa5; 4096]),
-        // A head that does not end, quickly and slowly.
+        // A request head that never ends.
         repeat("GET /", "x"),
         repeat(START, "x-more: x\r\n"),
         Script::new(100, START.into()).then(slow, |_| b"x: y\r\n".to_vec()),
-        // Chunks of one byte, extensions and trailers without end, and a chunk longer than there is memory.
+        // Chunks of one byte, endless chunk extensions and trailers, and a chunk larger than the memory.
         repeat(&chunked(""), "1\r\n \r\n"),
         repeat(&chunked("1;"), "extension=x;"),
         repeat(&chunked("0\r\n"), "x-trailer: x\r\n"),
         repeat(&chunked("fffffffffffffff\r\n"), "          "),
-        // Two lengths: where a request ends depends on whom one asks.
+        // Two contradictory lengths, which servers may interpret differently (request smuggling).
         Script::new(2, format!("{START}content-length: 2\r\ntransfer-encoding: chunked\r\n\r\n0\r\n\r\n").into()),
         Script::new(2, format!("{START}content-length: 2\r\ncontent-length: 3\r\n\r\n{{}}x").into()),
         Script::new(2, format!("{START}content-length: -1\r\n\r\n").into()),

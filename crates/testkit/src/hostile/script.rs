@@ -5,55 +5,55 @@ use std::time::Duration;
 use super::{Attack, Attacker, malformed};
 use crate::http2::{DATA, END_HEADERS, END_STREAM, HEADERS, PREFACE, SETTINGS, WINDOW_UPDATE, frame, literal};
 
-/// As soon as what was sent before has left.
+/// No pause: the next piece is sent when the one before it is sent.
 pub const AT_ONCE: Duration = Duration::ZERO;
 /// Requests that are sent in one piece.
 const BURST: u32 = 16;
-/// The most that a stream, or with a WINDOW_UPDATE a connection, may be sent unasked.
+/// The largest flow-control window of HTTP/2, in bytes.
 const WIDE: u32 = (1 << 31) - 1;
 const INITIAL_WINDOW_SIZE: u16 = 4;
 
-/// What is sent on a connection.
+/// The bytes that are sent on a connection.
 pub struct Script {
-    /// So many at a time.
+    /// How many connections run this script at a time.
     pub connections: usize,
-    /// First.
+    /// The first bytes that are sent.
     pub opening: Vec<u8>,
-    /// Then, until the server ends the connection or the time is over; nothing if there is none.
+    /// What is sent afterwards, until the server closes the connection or the time is over.
     pub more: Option<More>,
-    /// Whether what the server sends is read.
+    /// True if the client reads what the server sends.
     pub reads: bool,
 }
 
-/// What is sent again and again.
+/// Pieces that are sent repeatedly.
 pub struct More {
     /// The pause before each piece.
     pub every: Duration,
-    /// The piece of this number, from 0.
+    /// Makes the piece with a given number, from 0.
     pub piece: Piece,
 }
 
-/// Makes a piece.
+/// Makes the piece with a given number.
 pub type Piece = Box<dyn Fn(u32) -> Vec<u8> + Send + Sync>;
 
 impl Script {
-    /// A client that reads all it gets.
+    /// A client that sends `opening` and reads everything.
     pub fn new(connections: usize, opening: Vec<u8>) -> Self {
         Self { connections, opening, more: None, reads: true }
     }
 
-    /// Sends more.
+    /// Adds pieces that are sent after the opening, with a pause before each.
     pub fn then(self, every: Duration, piece: impl Fn(u32) -> Vec<u8> + Send + Sync + 'static) -> Self {
         Self { more: Some(More { every, piece: Box::new(piece) }), ..self }
     }
 
-    /// Reads nothing.
+    /// The same script, for a client that reads nothing.
     pub fn unread(self) -> Self {
         Self { reads: false, ..self }
     }
 }
 
-/// A request, as either version of HTTP writes it.
+/// A request that can be encoded as HTTP/1.1 and as HTTP/2.
 #[derive(Clone)]
 pub struct Ask {
     method: &'static str,
@@ -72,7 +72,7 @@ impl Ask {
         ask.header("content-type", "application/json").header("content-length", &body.len().to_string())
     }
 
-    /// A call of gRPC with an empty message.
+    /// A gRPC call with an empty message.
     fn grpc(path: &str) -> Self {
         let ask = Self { method: "POST", body: vec![0; 5], ..Self::get(path) };
         ask.header("content-type", "application/grpc").header("te", "trailers")
@@ -90,7 +90,7 @@ impl Ask {
         }
     }
 
-    /// Whole, as HTTP/1.1.
+    /// The whole request as HTTP/1.1.
     pub fn http1(&self) -> Vec<u8> {
         [self.http1_head(), self.body.clone()].concat()
     }
@@ -100,7 +100,7 @@ impl Ask {
         format!("{} {} HTTP/1.1\r\nhost: localhost\r\n{headers}\r\n", self.method, self.path).into_bytes()
     }
 
-    /// Whole, as HTTP/2 on this stream.
+    /// The whole request as HTTP/2 on this stream.
     pub fn http2(&self, stream: u32) -> Vec<u8> {
         if self.body.is_empty() {
             return frame(HEADERS, END_HEADERS | END_STREAM, stream, &self.fields());
@@ -112,7 +112,7 @@ impl Ask {
         frame(HEADERS, END_HEADERS, stream, &self.fields())
     }
 
-    /// Its headers by HPACK.
+    /// The headers, encoded with HPACK.
     pub fn fields(&self) -> Vec<u8> {
         let own = [(":method", self.method), (":scheme", "http"), (":path", &self.path), (":authority", "localhost")];
         let headers: Vec<_> =
@@ -121,25 +121,25 @@ impl Ask {
     }
 }
 
-/// The beginning of a connection of HTTP/2 on which each stream may be sent so many bytes unasked.
+/// The beginning of an HTTP/2 connection whose streams have this initial flow-control window, in bytes.
 pub fn http2(window: u32) -> Vec<u8> {
     let setting = [&INITIAL_WINDOW_SIZE.to_be_bytes()[..], &window.to_be_bytes()].concat();
     let wide = (WIDE - 0xffff).to_be_bytes();
     [PREFACE, &frame(SETTINGS, 0, 0, &setting), &frame(WINDOW_UPDATE, 0, 0, &wide)].concat()
 }
 
-/// The stream of the client's request of this number, from 0.
+/// The stream of the client's request with this number, from 0.
 pub fn stream(number: u32) -> u32 {
     2 * number + 1
 }
 
-/// The requests of this number and those behind it.
+/// The requests with these numbers as HTTP/2.
 fn requests(ask: &Ask, numbers: std::ops::Range<u32>) -> Vec<u8> {
     numbers.flat_map(|number| ask.http2(stream(number))).collect()
 }
 
 impl Attacker {
-    /// What an attack sends, on which connections.
+    /// The scripts of an attack.
     pub(super) fn scripts(&self, attack: Attack) -> Vec<Script> {
         match attack {
             Attack::HalfSent => self.half_sent(),
@@ -163,13 +163,13 @@ impl Attacker {
                 .collect()
         };
         let opening = |ask: &Ask| [http2(WIDE), begun(ask, 0..STREAMS)].concat();
-        // Those that are ended are begun again.
+        // Streams that the server ends are opened again.
         let held = |ask: Ask| {
             let first = opening(&ask);
             Script::new(6, first).then(Duration::from_millis(20), move |n| begun(&ask, STREAMS + n..STREAMS + n + 1))
         };
         let dripping = Script::new(200, order.http1_head()).then(Duration::from_millis(200), |_| b" ".to_vec());
-        // All of it but the last byte has come, and is kept meanwhile.
+        // A body without its last byte: the server must buffer the rest.
         const LARGE: usize = 1 << 20;
         let nearly = Ask::post("/v1/products:batchGet", &" ".repeat(LARGE)).http1();
         let nearly = nearly[..nearly.len() - 1].to_vec();
@@ -199,7 +199,7 @@ impl Attacker {
         let token = self.token.as_deref();
         let reads = [
             Ask::get("/v1/products?pageSize=20"),
-            // Looks at every product.
+            // A search that reads every product.
             Ask::get("/v1/products?pageSize=1&filter=title:%22nothing%22"),
             Ask::get("/v1/orders").signed(token),
             Ask::get("/v1/orders").signed(Some("not.a.token")),
@@ -224,14 +224,15 @@ impl Attacker {
 }
 
 fn unread() -> Vec<Script> {
-    // Each another page, so that no two share what is kept in memory.
+    // Each request has another page size, so that no two responses share a cache entry.
     let page = |number: u32| Ask::get(&format!("/v1/products?pageSize={}", 500 - number % 100));
     // The message of a page of 500.
     let call = |_| Ask {
         body: vec![0, 0, 0, 0, 3, 8, 0xf4, 3],
         ..Ask::grpc("/souk.inventory.v1.ProductService/ListProducts")
     };
-    // Streams that may be sent nothing; and such that may be sent all, on a connection that nobody reads.
+    // Streams with a flow-control window of zero, and streams with the largest window on a connection that nobody
+    // reads.
     let over_http2 = |window: u32, ask: fn(u32) -> Ask| {
         let more = move |n| ask(n).http2(stream(n));
         Script::new(6, http2(window)).then(Duration::from_millis(5), more).unread()
@@ -246,6 +247,6 @@ fn unread() -> Vec<Script> {
 }
 
 fn idle() -> Vec<Script> {
-    // The whole is more than the 10,000 connections that a gateway takes by default.
+    // Together these are more than the 10,000 connections that a gateway accepts by default.
     vec![Script::new(3500, Vec::new()), Script::new(3500, Ask::get("/livez").http1()), Script::new(3500, http2(WIDE))]
 }

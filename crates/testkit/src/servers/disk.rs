@@ -1,4 +1,4 @@
-//! A disk with little room, to be filled up.
+//! A small disk, which a test can fill up.
 
 use std::fs::File;
 use std::io::{ErrorKind, Write};
@@ -11,8 +11,8 @@ use super::supervisor::{Plan, Supervised};
 use super::{START_DEADLINE, pause, user};
 use crate::process::Program;
 
-/// A file system in memory that only programs in its own mount namespace see, so nothing is left of it whatever happens.
-/// From outside it is reached by way of the process that holds it.
+/// A file system in memory (tmpfs) in a mount namespace of its own, so that it always disappears with its processes.
+/// Programs outside the namespace reach it through `/proc`, by the process that holds it.
 #[derive(Debug)]
 pub struct SmallDisk {
     holder: Supervised,
@@ -20,13 +20,13 @@ pub struct SmallDisk {
 }
 
 impl SmallDisk {
-    /// One with so many MiB.
+    /// Mounts a disk of this size in MiB.
     ///
     /// # Errors
-    /// Where mounting is not permitted: it takes root, or user namespaces. A plain container has neither.
+    /// If mounting is not permitted. It needs root or user namespaces; a plain container has neither.
     pub fn new(mebibytes: u32) -> Result<Self> {
         let is_root = rustix::process::geteuid().is_root();
-        // The user that the servers run as must be able to look at the process that holds it.
+        // The user that the servers run as needs access to the process that holds the disk.
         let (own, become_user) = match user::unprivileged()? {
             Some(user) => (
                 format!(",uid={},gid={}", user.uid, user.gid),
@@ -43,11 +43,11 @@ impl SmallDisk {
             let plan = if is_root { plan } else { plan.args(["--user", "--map-root-user"]) };
             Ok(plan.args(["sh", "-c", &script]))
         })?;
-        // Others go through its folder.
+        // Other users need access through this folder.
         use std::os::unix::fs::PermissionsExt;
         std::fs::set_permissions(holder.folder(), std::fs::Permissions::from_mode(0o755))?;
         let began = Instant::now();
-        // It is there only once the shell has become the program that holds it.
+        // The disk is ready only when the shell has executed the program that holds it.
         while !holder.log().contains("mounted") || !comm(holder.pid()).contains("sleep") {
             if holder.exited() || began.elapsed() > START_DEADLINE {
                 bail!("no private file system can be mounted here: {}", holder.log().trim());
@@ -57,28 +57,28 @@ impl SmallDisk {
         Ok(Self { holder, is_root })
     }
 
-    /// Where it is for programs of [`SmallDisk::program`].
+    /// The path for programs of [`SmallDisk::program`].
     pub fn path(&self) -> PathBuf {
         self.holder.folder().join("disk")
     }
 
-    /// Where it is for everyone else. Not for SQLite, which follows the symbolic link by its text.
+    /// The path for all other programs. It does not work for SQLite, which resolves the symbolic link by its text.
     pub fn from_outside(&self) -> PathBuf {
         let root = Path::new("/proc").join(self.holder.pid().to_string()).join("root");
         self.path().strip_prefix("/").map(|path| root.join(path)).unwrap_or(root)
     }
 
-    /// A program that sees it; see [`Program::new`].
+    /// A program that can use the disk; see [`Program::new`].
     pub fn program(&self, path: impl AsRef<Path>, ready: impl Into<String>) -> Program {
         let program = Program::new("nsenter", ready).arg("--target").arg(self.holder.pid().to_string());
         let program = if self.is_root { program } else { program.args(["--user", "--preserve-credentials"]) };
         program.args(["--mount", "--"]).arg(path.as_ref())
     }
 
-    /// Takes all the room there is.
+    /// Fills the disk.
     ///
     /// # Errors
-    /// If it cannot be written.
+    /// If the file cannot be written.
     pub fn fill(&self) -> Result<()> {
         let mut file = File::create(self.filler()).context("cannot fill the disk")?;
         for size in [1 << 20, 4096, 1] {
@@ -94,10 +94,10 @@ impl SmallDisk {
         Ok(())
     }
 
-    /// Makes the room free again.
+    /// Frees the space again.
     ///
     /// # Errors
-    /// If it was not filled.
+    /// If the disk was not filled.
     pub fn make_room(&self) -> Result<()> {
         std::fs::remove_file(self.filler()).context("the disk was not filled")
     }

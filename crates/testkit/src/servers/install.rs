@@ -1,4 +1,4 @@
-//! Installs a missing server from Debian, where that can be done without asking: as root.
+//! Installs a missing server from Debian, if this process runs as root.
 
 use std::fs::File;
 use std::path::Path;
@@ -8,11 +8,10 @@ use anyhow::{Context, Result, bail};
 
 use crate::find;
 
-/// Debian's hook for "may this package start its service now?"; 101 says no.
+/// Debian's hook that decides if a package may start its service. The exit code 101 forbids it.
 const POLICY: &str = "/usr/sbin/policy-rc.d";
 
-/// Makes sure that `binary` is there, installing Debian's `package` if it is not.
-/// Fails with what is missing and how to get it.
+/// Installs Debian's `package` if `binary` is missing. The error says what is missing and how to install it.
 pub fn ensure(what: &str, binary: &str, package: &str) -> Result<()> {
     if find::binary(binary).is_some() {
         return Ok(());
@@ -24,7 +23,7 @@ pub fn ensure(what: &str, binary: &str, package: &str) -> Result<()> {
     if find::binary(binary).is_some() {
         return Ok(());
     }
-    // A server started by its package would linger on the default port.
+    // Otherwise the package would start a server, which would stay on the default port.
     let _quiet = QuietServices::new()?;
     for args in [&["update"][..], &["install", "--yes", "--no-install-recommends", package][..]] {
         let status = Command::new(&apt)
@@ -44,15 +43,15 @@ pub fn ensure(what: &str, binary: &str, package: &str) -> Result<()> {
     Ok(())
 }
 
-/// Waits until nobody else installs what this file stands for: several tests may miss it at a time. Let go when the file
-/// is closed, or we are gone.
+/// Locks a file, so that only one test at a time installs a program. The lock ends when the file is closed or the
+/// process ends.
 pub(crate) fn one_at_a_time(lock: &Path) -> Result<File> {
     let folder = lock.parent().map_or(Ok(()), std::fs::create_dir_all);
     let file = folder.and_then(|()| File::create(lock)).and_then(|file| file.lock().map(|()| file));
     file.with_context(|| format!("cannot lock {}", lock.display()))
 }
 
-/// While it lives, packages do not start their services; an existing policy is left alone.
+/// While this exists, packages do not start their services. An existing policy is not changed.
 struct QuietServices {
     ours: bool,
 }
@@ -73,7 +72,7 @@ impl QuietServices {
 impl Drop for QuietServices {
     fn drop(&mut self) {
         if self.ours {
-            // Left behind it only keeps services from starting; nothing to do about it here.
+            // If the file remains, it only prevents services from starting, so the error is ignored.
             let _ = std::fs::remove_file(POLICY);
         }
     }

@@ -8,20 +8,20 @@ use tokio_postgres::NoTls;
 
 use super::{Server, cluster, start_on_free_port, user};
 
-/// How long the standby may take to be where it shall be.
+/// How long the standby may take to reach an expected state.
 const TIMEOUT: Duration = Duration::from_secs(60);
 
-/// Two servers that replicate synchronously: what the primary has committed, the standby has on its disk.
+/// Two servers with synchronous replication: every commit of the primary is on the standby's disk.
 #[derive(Debug)]
 pub struct Pair {
-    /// Takes writes, until it is killed or told not to.
+    /// Accepts writes, until it is killed or made read-only.
     pub primary: Server,
-    /// Follows it, until it is promoted.
+    /// Replicates the primary, until it is promoted.
     pub standby: Server,
 }
 
 impl Pair {
-    /// Starts both, which takes some seconds.
+    /// Starts both servers, which takes some seconds.
     ///
     /// # Errors
     /// If no PostgreSQL is installed, or it does not start.
@@ -32,7 +32,7 @@ impl Pair {
             anyhow::Ok(Self { primary, standby })
         });
         let pair = started.await.context("starting PostgreSQL panicked")??;
-        // Only now: without a standby, a commit would wait for one.
+        // This is set only now, because without a standby every commit would wait.
         execute(&pair.primary, "ALTER SYSTEM SET synchronous_standby_names = '*'").await?;
         execute(&pair.primary, "SELECT pg_reload_conf()").await?;
         pair.replication("EXISTS (SELECT FROM pg_stat_replication WHERE sync_state = 'sync')").await?;
@@ -44,34 +44,34 @@ impl Pair {
         format!("postgres://postgres@127.0.0.1:{},127.0.0.1:{}/{database}", self.primary.port(), self.standby.port())
     }
 
-    /// Kills the primary without warning, as when its machine dies.
+    /// Kills the primary (SIGKILL), as when its machine fails.
     ///
     /// # Errors
-    /// If it has ended already.
+    /// If the primary has ended already.
     pub fn kill_primary(&self) -> Result<()> {
         let pid = i32::try_from(self.primary.pid()).ok().and_then(Pid::from_raw).context("no process id")?;
         kill_process(pid, Signal::KILL).context("the primary has ended already")
     }
 
-    /// Has the primary refuse every write from now on, and stay up.
+    /// Makes the primary read-only from now on. It keeps running.
     ///
     /// # Errors
-    /// If it cannot be told.
+    /// If the setting cannot be changed.
     pub async fn make_primary_read_only(&self) -> Result<()> {
         execute(&self.primary, "ALTER SYSTEM SET default_transaction_read_only = on").await?;
         execute(&self.primary, "SELECT pg_reload_conf()").await
     }
 
-    /// Makes the standby the primary (what `pg_ctl promote` does), and waits until it takes writes.
+    /// Promotes the standby to primary, as `pg_ctl promote` does, and waits until it accepts writes.
     ///
     /// # Errors
-    /// If it does not become one.
+    /// If the promotion fails.
     pub async fn promote(&self) -> Result<()> {
         execute(&self.standby, "SELECT pg_promote(true, 60)").await?;
         execute(&self.standby, "CREATE TABLE promoted (); DROP TABLE promoted").await
     }
 
-    /// Waits until the primary finds this to be true.
+    /// Waits until this SQL condition is true on the primary.
     async fn replication(&self, condition: &str) -> Result<()> {
         let (began, check) = (Instant::now(), format!("DO $$ BEGIN ASSERT {condition}; END $$"));
         while let Err(error) = execute(&self.primary, &check).await {
@@ -84,7 +84,7 @@ impl Pair {
     }
 }
 
-/// Starts a server as a standby of another: a backup of its files that follows its log.
+/// Starts a standby of a server: from a base backup, with streaming replication.
 fn standby(primary: &Server) -> Result<Server> {
     let run_as = user::unprivileged()?;
     let from = primary.url().to_owned();

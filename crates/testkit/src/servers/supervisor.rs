@@ -1,9 +1,9 @@
-//! Runs a server under a small shell that outlives the test process by a moment, to clean up.
+//! Runs a server under a small shell, which cleans up after the test process has ended.
 //!
-//! A handle that only kills on drop leaves servers behind when a test is killed. So the server's
-//! parent is a shell that reads its standard input: the other end of that pipe is ours, and the
-//! kernel closes it whenever and however we end. Then the shell stops the server and removes its
-//! folder. Pipes made by the standard library close on exec, so no child of a test keeps one open.
+//! A handle that only kills on drop leaves servers behind if the test is killed. So the server's parent is a shell that
+//! reads its standard input. The test process has the other end of that pipe, and the kernel closes it when the process
+//! ends, for whatever reason. Then the shell stops the server and removes its folder. Pipes of the standard library
+//! close on exec, so no child of a test keeps one open.
 
 use std::ffi::{OsStr, OsString};
 use std::os::unix::process::CommandExt;
@@ -15,8 +15,8 @@ use anyhow::{Context, Result, bail};
 
 use super::user::User;
 
-/// `$1` is the folder, `$2` the signal that stops the server, the rest its command.
-/// The pid file is written by the process that becomes the server, so it is the server's own id.
+/// `$1` is the folder, `$2` the signal that stops the server, the rest is its command. The pid file is written by the
+/// process that executes the server, so it has the process id of the server.
 const SCRIPT: &str = r#"
 folder=$1 signal=$2
 shift 2
@@ -58,7 +58,7 @@ impl Plan {
         self
     }
 
-    /// PostgreSQL's `-c name=value` settings.
+    /// Adds settings of PostgreSQL: `-c name=value`.
     pub(super) fn settings<'a>(self, of: impl IntoIterator<Item = (&'a str, &'a str)>) -> Self {
         of.into_iter().fold(self, |plan, (name, value)| plan.arg("-c").arg(format!("{name}={value}")))
     }
@@ -68,7 +68,7 @@ impl Plan {
         self
     }
 
-    /// A signal's name without `SIG`.
+    /// Sets the signal that stops the server, by its name without `SIG`.
     pub(super) fn stop_signal(mut self, signal: &'static str) -> Self {
         self.stop_signal = signal;
         self
@@ -81,7 +81,7 @@ pub(super) struct Supervised {
     folder: PathBuf,
     pid: u32,
     shell: Child,
-    /// Closing it is the order to stop.
+    /// Closing this pipe makes the shell stop the server.
     stop: Option<ChildStdin>,
 }
 
@@ -92,7 +92,7 @@ impl Supervised {
         let mut command = Command::new("sh");
         command.args(["-c", SCRIPT, "supervisor"]).arg(folder.path()).arg(plan.stop_signal);
         command.args(&plan.command).current_dir(folder.path());
-        // An own group, so that Ctrl-C at the terminal reaches the tests and not their servers.
+        // A separate process group, so that Ctrl-C at the terminal reaches the tests but not their servers.
         command.process_group(0);
         command.stdin(Stdio::piped()).stdout(Stdio::null()).stderr(Stdio::null());
         if let Some(user) = &plan.run_as {
@@ -144,7 +144,7 @@ impl Supervised {
 impl Drop for Supervised {
     fn drop(&mut self) {
         drop(self.stop.take());
-        // Waiting makes "stopped" mean stopped; should it fail, the shell still does its work.
+        // Wait until the server has really stopped. If that fails, the shell still cleans up.
         let _ = self.shell.wait();
     }
 }

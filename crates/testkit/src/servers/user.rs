@@ -1,15 +1,15 @@
-//! Who a server runs as: PostgreSQL refuses root, as which containers and CI often run.
+//! The user that a server runs as: PostgreSQL refuses to run as root, but containers and CI often do.
 
 use anyhow::{Context, Result};
 
-/// A user and group by number.
+/// A user id and a group id.
 #[derive(Debug, Clone)]
 pub(super) struct User {
     pub(super) uid: u32,
     pub(super) gid: u32,
 }
 
-/// Whom to become: nobody else unless we are root, then `postgres` or, failing that, `nobody`.
+/// The user to run a server as: if this process is root, `postgres` or else `nobody`; otherwise `None`, for no change.
 pub(super) fn unprivileged() -> Result<Option<User>> {
     if !rustix::process::geteuid().is_root() {
         return Ok(None);
