@@ -1,4 +1,4 @@
-//! What buyers order, and how they say it.
+//! The orders that buyers place, and their requests.
 
 use std::sync::{
     Arc,
@@ -19,26 +19,26 @@ use crate::{
     souk::Souk,
 };
 
-/// As many as in the floor's schema.
+/// The number of products. The pgbench schema (`floor/`) has as many.
 pub const PRODUCTS: usize = 10_000;
 
-/// Which products are wanted.
+/// The distribution of the products that are ordered.
 #[derive(Clone, Copy)]
 pub enum Demand {
-    /// Two, each as likely as any other.
+    /// Two products of an order, all equally likely.
     Uniform,
-    /// Two, the first ones far more often than the last.
+    /// Two products of an order, with a Zipf distribution: few products are in most orders.
     Zipf,
-    /// All want the same one.
+    /// All orders are of the same product.
     One,
 }
 
-/// Picks what is wanted: names and pieces.
+/// Makes the next basket: resource names of products, and pieces.
 pub type Basket = Arc<dyn Fn() -> Vec<(String, i64)> + Send + Sync>;
 
 impl Demand {
-    /// Each basket again. As pgbench has it: one piece of one half of the products, two of the
-    /// other.
+    /// Makes baskets. As in the pgbench scripts, a basket has one piece of a product of the first half, and two pieces
+    /// of one of the second half.
     pub fn of(self, products: Arc<Vec<String>>) -> Basket {
         let half = products.len() / 2;
         let weights = zipf(half);
@@ -59,28 +59,28 @@ impl Demand {
     }
 }
 
-/// Buyers of one souk, who order what it was filled with.
+/// Buyers of one souk.
 pub struct Buyers {
     address: String,
-    /// Their token.
+    /// The access token of the buyers.
     pub token: String,
-    /// What there is.
+    /// Resource names of the products.
     pub products: Arc<Vec<String>>,
 }
 
 impl Buyers {
-    /// Fills a souk with as many products as the floor has, and registers who buys them.
+    /// Fills a souk with [`PRODUCTS`] products, and registers the buyers.
     ///
     /// # Errors
-    /// If it does not take them.
+    /// If souk refuses a request.
     pub async fn of(souk: &Souk<'_>) -> Result<Self> {
         Self::with(souk, PRODUCTS).await
     }
 
-    /// The same with so many products.
+    /// Fills a souk with a number of products, and registers the buyers.
     ///
     /// # Errors
-    /// If it does not take them.
+    /// If souk refuses a request.
     pub async fn with(souk: &Souk<'_>, products: usize) -> Result<Self> {
         let products = Arc::new(souk.fill(products).await?);
         let token = souk.register("ann@example.com", "correct horse").await?;
@@ -110,7 +110,7 @@ impl Buyers {
         self.target(Call::Grpc("/souk.order.v1.OrderService/PlaceOrder", body), confirmed)
     }
 
-    /// Reads so many confirmed orders over REST, as the buyers or someone else.
+    /// Reads orders over REST with a token. A response must have `expected` confirmed orders.
     pub fn read(&self, path: impl Fn() -> String + Send + Sync + 'static, token: &str, expected: usize) -> Target {
         let check = Arc::new(move |answer: &Bytes| confirmed(answer) == expected);
         Target { address: self.address.clone(), call: Call::Get(Arc::new(path)), token: token.to_owned(), check }
@@ -121,7 +121,7 @@ impl Buyers {
         Target { address, call, token, check: Arc::new(check) }
     }
 
-    /// Each request again: a key of its own, and products by the demand.
+    /// Makes requests, each with its own idempotency key and a basket.
     fn body(&self, demand: Demand, write: fn(&PlaceOrderRequest) -> Bytes) -> Body {
         static KEYS: AtomicU64 = AtomicU64::new(0);
         let basket = demand.of(self.products.clone());
@@ -143,12 +143,12 @@ impl Buyers {
     }
 }
 
-/// How many orders of an answer in JSON are confirmed.
+/// The number of confirmed orders in a JSON response.
 fn confirmed(answer: &[u8]) -> usize {
     answer.windows(17).filter(|text| text == br#""STATE_CONFIRMED""#).count()
 }
 
-/// Up to which number of [0, 1) each of so many ranks is picked, rank n with weight 1/n^1.1.
+/// The cumulative distribution over the ranks, where rank n has the weight 1/n^1.1.
 fn zipf(ranks: usize) -> Vec<f64> {
     let weights = (1..=ranks).map(|rank| (rank as f64).powf(-1.1));
     let total: f64 = weights.clone().sum();

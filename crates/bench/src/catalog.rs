@@ -1,5 +1,5 @@
-//! The catalogue: a product, a page of twenty with a filter, and a search, over REST beside the direct gRPC call; and
-//! log-in.
+//! Reads of the catalogue: a product, a page of 20 with a filter, and a search, over REST compared with direct gRPC.
+//! Also log-in.
 
 use std::sync::Arc;
 
@@ -23,22 +23,22 @@ const GET_RPC: &str = "/souk.inventory.v1.ProductService/GetProduct";
 const LIST_RPC: &str = "/souk.inventory.v1.ProductService/ListProducts";
 const LOG_IN: &str = "log-in, REST";
 
-/// Makes the next text that is asked for.
+/// Makes the next parameter of a read.
 type Text = Arc<dyn Fn() -> String + Send + Sync>;
 
-/// A read of the catalogue, each time another one.
+/// A read of the catalogue, with another parameter each time.
 pub struct Read {
-    /// What is read.
+    /// The name of the read in the report.
     pub what: &'static str,
     rest: Call,
     grpc: Call,
-    /// How many products the message of an answer has.
+    /// Counts the products in the message of a response.
     count: fn(&[u8]) -> usize,
-    /// How many there must be.
+    /// The number of products that a response must have.
     expected: usize,
 }
 
-/// Runs the case.
+/// Runs the case `catalog`.
 pub async fn run(rounds: &Rounds) -> Result<()> {
     let (binary, server) = (rounds.souk()?, servers::postgres()?);
     let plain = Souk::start(&binary, Place::Postgres(&server, "plain"), &[NO_CACHE]).await?;
@@ -81,8 +81,8 @@ fn names(read: &Read) -> [String; 3] {
     ["direct gRPC", "REST", "REST, cached"].map(|way| format!("{}, {way}", read.what))
 }
 
-/// Get, list and search of the products that a shop was filled with. Of the list there are forty, of the others as many
-/// as products.
+/// Get, list and search of the products of a shop. There are 40 different lists, and as many different gets and
+/// searches as products.
 pub fn reads(products: Vec<String>) -> [Read; 3] {
     let count = products.len();
     let any: Text = Arc::new(move || products[rand::random_range(0..products.len())].clone());
@@ -94,13 +94,13 @@ pub fn reads(products: Vec<String>) -> [Read; 3] {
         count: |message| usize::from(Product::decode(message).is_ok_and(|product| !product.sku.is_empty())),
         expected: 1,
     };
-    // A fifth of the products.
+    // Each filter matches a fifth of the products.
     let filter = || {
         let from: u32 = rand::random_range(1..=40);
         format!("price >= {from}.00 AND price <= {}.00", from + 10)
     };
     let filtered = |filter| ListProductsRequest { page_size: PAGE, filter, ..ListProductsRequest::default() };
-    // The number is one product's alone, the other word everyone's.
+    // The number is in the title of one product, the other word in all titles.
     let words = move || format!("{} product", rand::random_range(0..count));
     let found = |query| ListProductsRequest { page_size: PAGE, query, ..ListProductsRequest::default() };
     [
@@ -110,7 +110,7 @@ pub fn reads(products: Vec<String>) -> [Read; 3] {
     ]
 }
 
-/// A read of a page by one parameter.
+/// A read of a page of products, with one parameter.
 fn listing(
     what: &'static str,
     (parameter, value): (&'static str, Text),
@@ -128,14 +128,14 @@ fn listing(
 }
 
 impl Read {
-    /// Through the gateway.
+    /// Reads through the gateway.
     pub fn over_rest(&self, souk: &Souk<'_>) -> Target {
         let expected = self.expected;
         let check = move |answer: &Bytes| answer.windows(6).filter(|text| text == br#""sku":"#).count() == expected;
         Target { address: souk.gateway(), call: self.rest.clone(), token: String::new(), check: Arc::new(check) }
     }
 
-    /// At the service itself.
+    /// Reads from the service directly.
     fn over_grpc(&self, souk: &Souk<'_>) -> Result<Target> {
         let (count, expected) = (self.count, self.expected);
         let check = move |answer: &Bytes| answer.get(5..).is_some_and(|message| count(message) == expected);

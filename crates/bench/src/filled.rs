@@ -1,5 +1,5 @@
-//! A souk on PostgreSQL that has been in use for long: filled over its API with some products and orders, and by SQL
-//! with so many more that the API would take hours.
+//! A souk on PostgreSQL with a lot of data: some products and orders are made over its API, and many more by SQL,
+//! because the API would take hours.
 
 use std::{fmt, path::Path, str::FromStr};
 
@@ -18,13 +18,13 @@ use crate::{
 const MORE_PRODUCTS: &str = include_str!("../fill/products.sql");
 const MORE_ORDERS: &str = include_str!("../fill/orders.sql");
 
-/// What every shop has, however small: pages are full.
+/// Every shop has at least this many products, so that pages are full.
 const PRODUCTS: u64 = 1000;
 const ORDERS: u64 = 60;
-/// Names that are read.
+/// The number of names that are read for a sample.
 const SAMPLE: u64 = 10_000;
 
-/// How many products and orders there are besides.
+/// The number of products and orders that are added by SQL.
 #[derive(Debug, Clone, Copy)]
 pub struct Size {
     pub products: u64,
@@ -51,19 +51,19 @@ impl fmt::Display for Size {
 /// A filled souk.
 pub struct Filled<'s> {
     pub souk: Souk<'s>,
-    /// A buyer with some orders of their own.
+    /// A buyer who has some orders.
     pub buyers: Buyers,
-    /// Names of products, of old and new ones.
+    /// A sample of resource names of products, made by SQL and over the API.
     pub products: Vec<String>,
-    /// Names of orders, of old and new ones, of all customers.
+    /// A sample of resource names of orders of all customers, made by SQL and over the API.
     pub orders: Vec<String>,
 }
 
 impl<'s> Filled<'s> {
-    /// Fills a fresh one, and checks its promises.
+    /// Starts and fills a new souk, and checks its promises.
     ///
     /// # Errors
-    /// Where that fails, or a promise does not hold.
+    /// If that fails, or a promise is broken.
     pub async fn new(binary: &Path, (server, prefix): (&'s Server, &'s str), size: Size) -> Result<Self> {
         let souk = Souk::start(binary, Place::Postgres(server, prefix), &[NO_CACHE]).await?;
         let buyers = Buyers::with(&souk, PRODUCTS as usize).await?;
@@ -102,7 +102,7 @@ impl<'s> Filled<'s> {
         })
     }
 
-    /// Reads of orders: any, as staff; the newest 20 of the buyer; the newest 20 of all, as staff.
+    /// Reads of orders: any order, as staff; the newest 20 orders of the buyer; the newest 20 of all orders, as staff.
     pub fn order_reads(&self) -> [(&'static str, Target); 3] {
         let (orders, staff) = (self.orders.clone(), &self.souk.shop.token);
         let any = move || format!("/v1/{}", orders[rand::random_range(0..orders.len())]);

@@ -1,4 +1,4 @@
-//! The least that an order costs PostgreSQL: pgbench with the statements of an order, and nothing around them.
+//! The minimal cost of an order in PostgreSQL: pgbench runs the SQL statements of an order, without any application.
 
 use std::{path::Path, process::Command};
 
@@ -12,43 +12,43 @@ use crate::{
 };
 
 const SCHEMA: &str = include_str!("../floor/schema.sql");
-/// An order of two products of 10,000, each as likely as the other.
+/// The script of an order of two of 10,000 products, all equally likely.
 pub const UNIFORM: &str = include_str!("../floor/order.sql");
-/// An order of the one product that everybody wants.
+/// The script of an order of one product, the same in all orders.
 pub const HOT: &str = include_str!("../floor/order-hot.sql");
 
 const DATABASE: &str = "floor";
 
-/// Its own database in the server that souk uses too.
+/// A database for pgbench, on the server that souk also uses.
 pub struct Floor<'s> {
     server: &'s Server,
 }
 
 impl<'s> Floor<'s> {
-    /// Makes the database and fills it.
+    /// Creates the database and fills it.
     ///
     /// # Errors
-    /// Where that fails.
+    /// If that fails.
     pub fn prepare(server: &'s Server) -> Result<Self> {
         query(server, "postgres", &format!("CREATE DATABASE {DATABASE}"))?;
-        // VACUUM runs in no transaction: one statement at a time.
+        // VACUUM cannot run in a transaction, so each statement is sent alone.
         for statement in SCHEMA.split(';').filter(|statement| !statement.trim().is_empty()) {
             query(server, DATABASE, statement)?;
         }
         Ok(Self { server })
     }
 
-    /// One turn of a script.
+    /// Runs a script for one turn.
     ///
     /// # Errors
-    /// If a transaction failed, or one that was counted is not there.
+    /// If a transaction failed, or the database does not have all the orders that were counted.
     pub fn turn(&self, script: &str, folder: &Path, clients: usize, seconds: u64) -> Result<Figures> {
         let file = folder.join("floor.sql");
         std::fs::write(&file, script)?;
         let pgbench = find::binary("pgbench").context(find::missing("pgbench", "postgresql"))?;
         let stored = || -> Result<f64> { Ok(query(self.server, DATABASE, "SELECT count(*) FROM orders")?.parse()?) };
         let stored_before = stored()?;
-        // One file a thread, one line a transaction.
+        // pgbench writes a file for each thread, with a line for each transaction.
         let times = tempfile::tempdir_in(folder)?;
         let watch = Watch::begin(&[], &[self.server.pid()])?;
         let output = Command::new(pgbench)
@@ -86,12 +86,12 @@ impl<'s> Floor<'s> {
     }
 }
 
-/// Time to each transaction's end, in microseconds, from pgbench's logs in a folder.
+/// The durations of the transactions, in microseconds, from the pgbench logs in a folder.
 fn latency(folder: &Path) -> Result<Histogram<u64>> {
     let mut latency = Histogram::new(3)?;
     for file in std::fs::read_dir(folder)? {
         for line in std::fs::read_to_string(file?.path())?.lines() {
-            // client_id transaction_no time script_no …
+            // The format of a line: client_id transaction_no time script_no …
             let time = line.split(' ').nth(2).and_then(|time| time.parse().ok());
             latency.record(time.with_context(|| format!("not a line of pgbench's log: {line}"))?)?;
         }
@@ -99,7 +99,7 @@ fn latency(folder: &Path) -> Result<Histogram<u64>> {
     Ok(latency)
 }
 
-/// What a statement answers, as text.
+/// Runs a statement and returns its result as text.
 ///
 /// # Errors
 /// If it fails.

@@ -1,4 +1,4 @@
-//! A product read: the direct gRPC call, REST through the gateway, REST through Envoy's transcoder, all before the same
+//! A read of a product: direct gRPC, REST through the gateway, and REST through Envoy's transcoder. All use the same
 //! inventory service.
 
 use std::{fs, path::Path, sync::Arc, time::Duration};
@@ -29,15 +29,15 @@ const ENVOY: &str = "Envoy, REST";
 
 const WARM: Duration = Duration::from_millis(500);
 
-/// Who takes turns.
+/// A server under test, and how it is called.
 struct Contestant {
     name: &'static str,
     target: Target,
-    /// Processes between client and service.
+    /// The process ids of proxies between client and service.
     proxies: Vec<u32>,
 }
 
-/// Runs the case.
+/// Runs the case `gateway`.
 pub async fn run(rounds: &Rounds, envoy: &str) -> Result<()> {
     let souk = rounds.souk()?;
     let folder = tempfile::tempdir()?;
@@ -50,14 +50,14 @@ pub async fn run(rounds: &Rounds, envoy: &str) -> Result<()> {
     let service_of = |name: &str, port: u16, more: &[(&str, &str)]| {
         let program = service(&souk, folder.path(), name, port, more);
         let program = program.env("SOUK_INVENTORY__CLIENTS__USER__ADDRESS", address(user));
-        // Orders play no part: the gateway never calls that address.
+        // No order service runs. The gateway never calls this address.
         let backends = [("USER", user), ("INVENTORY", inventory), ("ORDER", user)];
         backends.into_iter().fold(program, |program, (name, port)| {
             program.env(format!("SOUK_GATEWAY__BACKENDS__SOUK__{name}"), address(port))
         })
     };
     let service_process = service_of("inventory", *inventory, &[]).start().await;
-    // One machine that asks all it can, and no log, as Envoy writes none.
+    // No rate limits, because one client sends all the load, and no access log, because Envoy writes none either.
     let bare = [("SOUK_GATEWAY__RATE_LIMITS__ENABLED", "false"), ("SOUK_GATEWAY__ACCESS_LOG", "false")];
     let no_cache = [bare[0], bare[1], ("SOUK_GATEWAY__CACHE__ENABLED", "false")];
     let gateway = service_of("gateway", *plain, &no_cache).start().await;
@@ -108,7 +108,7 @@ pub async fn run(rounds: &Rounds, envoy: &str) -> Result<()> {
     report.finish(rounds.json.as_deref())
 }
 
-/// A target whose answers must all be as long as its first one.
+/// A target whose responses must all be as long as the first one.
 async fn same(port: u16, call: Call) -> Result<Target> {
     let target = Target { address: format!("127.0.0.1:{port}"), call, token: String::new(), check: Arc::new(|_| true) };
     let expected = load::once(&target).await?.len();
@@ -122,7 +122,7 @@ async fn turn(rounds: &Rounds, contestant: &Contestant, service: u32) -> Result<
     Ok(Figures::of(&turn, &watch.spent()?))
 }
 
-/// Fails unless everyone who speaks JSON says the same.
+/// Fails unless all JSON responses are equal.
 async fn same_answer(contestants: &[Contestant]) -> Result<()> {
     let mut first: Option<Value> = None;
     for contestant in contestants.iter().filter(|contestant| matches!(contestant.target.call, Call::Get(_))) {
@@ -133,7 +133,7 @@ async fn same_answer(contestants: &[Contestant]) -> Result<()> {
     Ok(())
 }
 
-/// A service of souk as a process of its own.
+/// One of souk's services as a separate process.
 fn service(souk: &Path, folder: &Path, name: &str, port: u16, more: &[(&str, &str)]) -> Program {
     let program = Program::new(souk, "serving")
         .args([name, "--listen", &format!("127.0.0.1:{port}"), "--data-dir"])
@@ -142,7 +142,7 @@ fn service(souk: &Path, folder: &Path, name: &str, port: u16, more: &[(&str, &st
     more.iter().fold(program, |program, (name, value)| program.env(name, value))
 }
 
-/// Makes a product in a fresh data folder; its name.
+/// Makes a product in a new data folder; returns its resource name.
 async fn seed(souk: &Path, folder: &Path) -> Result<String> {
     let program =
         Program::new(souk, "grpcurl -plaintext").args(["up", "--listen", "127.0.0.1:0", "--data-dir"]).arg(folder);
@@ -159,7 +159,7 @@ async fn seed(souk: &Path, folder: &Path) -> Result<String> {
     Ok(text(&product["name"]))
 }
 
-/// Envoy with its gRPC-JSON transcoder before the inventory service, answering as the gateway does.
+/// Starts Envoy with its gRPC-JSON transcoder in front of the inventory service, set to the gateway's JSON format.
 async fn start_envoy(path: &str, folder: &TempDir, port: u16, inventory: u16) -> Result<Process> {
     let descriptors = folder.path().join("souk.binpb");
     fs::write(&descriptors, souk_proto::DESCRIPTORS)?;

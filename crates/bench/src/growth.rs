@@ -1,4 +1,4 @@
-//! Growth: the same reads of a shop that is nearly empty, and of one that holds millions.
+//! Growth: the same reads of a nearly empty shop and of shops with millions of rows.
 
 use anyhow::{Context, Result};
 use souk_testkit::servers;
@@ -11,10 +11,10 @@ use crate::{
     report::{Figures, Goal, Report},
 };
 
-/// Few, so that no answer waits for another one.
+/// The number of connections. It is small, so that requests do not wait for each other.
 const CONNECTIONS: usize = 2;
 
-/// Runs the case; the first size is the one that the others are compared with.
+/// Runs the case `growth`. The other sizes are compared with the first one.
 pub async fn run(rounds: &Rounds, sizes: &[Size]) -> Result<()> {
     let (binary, server) = (rounds.souk()?, servers::postgres()?);
     Plans::prepare(&server)?;

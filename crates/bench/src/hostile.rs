@@ -1,4 +1,5 @@
-//! One address attacks, another one reads and orders at a steady rate: what it notices, as ratios to what it has without.
+//! One address attacks while another one reads and orders at a steady rate. The result is how much slower the second
+//! one is than without an attack.
 
 use std::time::Duration;
 
@@ -22,33 +23,34 @@ use crate::{
 
 const CALM: &str = "no attack";
 const ALL: &str = "all at once";
-/// Before the other client comes, so that an attack is under way when it connects.
+/// The time from the start of the attack until the other client connects.
 const LEAD: Duration = Duration::from_secs(2);
-/// How long an attack may be felt when it is over, until that counts as a failure.
+/// The longest time that souk may take to recover after an attack.
 const RECOVERS: Duration = Duration::from_secs(120);
-/// Products, of which a page of 500 can be asked for.
+/// The number of products: enough for pages of 500.
 const PRODUCTS: usize = 2000;
-/// Requests of the other client, a second.
+/// Requests of the other client per second.
 const READS: f64 = 100.0;
 const ORDERS: f64 = 20.0;
-/// The most that it has under way.
+/// The most requests that the other client has in flight.
 const IN_FLIGHT: usize = 500;
 
-/// What the other client met with, and what it cost.
+/// The results of the other client, and the resources that were used.
 #[derive(Debug, Serialize)]
 struct Met {
-    /// Milliseconds from when a read, or an order, was due to its good answer.
+    /// Milliseconds from the time when a read or an order was due to its good response.
     read_p50_ms: f64,
     read_p99_ms: f64,
     order_p50_ms: f64,
     order_p99_ms: f64,
-    /// Requests refused with 429 or 503, those that failed in any other way, and those never sent, in percent of all.
+    /// Requests that were refused with 429 or 503, and those that failed in another way or were never sent, in percent
+    /// of all.
     refused_percent: f64,
     failed_percent: f64,
-    /// CPU seconds a second, of souk, and of both clients.
+    /// CPU seconds per second of souk, and of both clients.
     souk_cores: f64,
     clients_cores: f64,
-    /// The most that was resident of souk, in MiB.
+    /// The peak resident memory of souk, in MiB.
     peak_mib: f64,
 }
 
@@ -66,10 +68,10 @@ impl Row for Met {
     ];
 }
 
-/// Runs the case.
+/// Runs the case `hostile`.
 pub async fn run(rounds: &Rounds) -> Result<()> {
     allow_many_connections()?;
-    // With the budgets that it comes with: they are part of the defence.
+    // The default rate limits apply, because they are part of the defence.
     let limits = ("SOUK_GATEWAY__RATE_LIMITS__ENABLED", "true");
     let souk = Souk::start(&rounds.souk()?, Place::Sqlite, &[limits]).await?;
     let buyers = Buyers::with(&souk, PRODUCTS).await?;
@@ -106,7 +108,7 @@ pub async fn run(rounds: &Rounds) -> Result<()> {
     report.finish(rounds.json.as_deref())
 }
 
-/// Reads and orders, while an attack continues that has begun shortly before.
+/// Reads and orders while an attack runs, which began shortly before.
 async fn turn(
     rounds: &Rounds,
     souk: &Souk<'_>,
@@ -129,7 +131,7 @@ async fn turn(
     Ok(Met::of(&reads, &orders, &watch.spent()?, started.elapsed(), peak(souk.pid())?))
 }
 
-/// Waits until the other client is answered as usual.
+/// Waits until the other client gets good responses again.
 async fn recovered(read: &Target) -> Result<()> {
     let again = async {
         while load::once(read).await.is_err() {

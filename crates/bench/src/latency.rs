@@ -1,4 +1,4 @@
-//! A lone order, while nobody else orders: how long it takes, in the commits that it waits for.
+//! The latency of an order without other load, compared with the commits that it waits for.
 
 use std::{collections::HashMap, time::Duration};
 
@@ -18,11 +18,11 @@ use crate::{
 const FLOOR: &str = "pgbench, 1 client";
 const REST: &str = "souk, REST, 1 buyer";
 
-/// Tables that are written beside the saga, not on an order's way: positions of events, how far their readers are,
-/// leases of jobs.
+/// Tables that are written in the background, so that no order waits for them: positions of events, checkpoints of
+/// consumers, leases of jobs.
 const ASIDE: [&str; 3] = ["event_head", "event_readers", "jobs"];
 
-/// Runs the case.
+/// Runs the case `latency`.
 pub async fn run(rounds: &Rounds) -> Result<()> {
     let server = servers::postgres()?;
     let floor = Floor::prepare(&server)?;
@@ -45,7 +45,7 @@ pub async fn run(rounds: &Rounds) -> Result<()> {
     report.finish(rounds.json.as_deref())
 }
 
-/// How many transactions that write are committed for an order, by the server's log.
+/// The number of writing transactions that are committed for an order, from the server's log.
 async fn commits_of_an_order(server: &Server, souk: &Souk<'_>, target: &Target) -> Result<f64> {
     let logging = Logging::begin(server, &[("log_statement", "all")])?;
     let turn = load::run(target, 1, Duration::from_secs(1)).await?;
@@ -56,19 +56,19 @@ async fn commits_of_an_order(server: &Server, souk: &Souk<'_>, target: &Target) 
     Ok(commits as f64 / turn.count as f64)
 }
 
-/// Transactions that write, but for those that only write aside.
+/// Counts the transactions that write, except those that write only to the tables in [`ASIDE`].
 fn commits(log: &[Entry<'_>]) -> usize {
-    // Whether the transaction that is open in a session has written.
+    // For each session with an open transaction: true if the transaction has written.
     let mut open: HashMap<&str, bool> = HashMap::new();
     let mut commits = 0;
     for entry in log {
         let text = entry.lines.join(" ");
-        // "statement: …", or "execute name: …" where it was prepared.
+        // The text is "statement: …", or "execute name: …" for a prepared statement.
         let Some((kind, statement)) = text.split_once(": ") else { continue };
         if kind != "statement" && !kind.starts_with("execute ") {
             continue;
         }
-        // A test of the connection may stand before the end: "SELECT 1; COMMIT".
+        // A connection test may precede the command, as in "SELECT 1; COMMIT".
         match statement.rsplit("; ").next() {
             Some("BEGIN") => {
                 open.insert(entry.process, false);
@@ -79,7 +79,7 @@ fn commits(log: &[Entry<'_>]) -> usize {
             }
             _ if writes(statement) => match open.get_mut(entry.process) {
                 Some(written) => *written = true,
-                // A statement alone is a transaction.
+                // A statement outside a transaction commits by itself.
                 None => commits += 1,
             },
             _ => {}
@@ -88,7 +88,7 @@ fn commits(log: &[Entry<'_>]) -> usize {
     commits
 }
 
-/// Whether a statement writes what is on an order's way.
+/// True if a statement writes to a table that is not in [`ASIDE`].
 fn writes(statement: &str) -> bool {
     let plain = statement.replace('"', "");
     let writes = plain.contains("INSERT INTO ")

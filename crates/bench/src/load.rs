@@ -1,4 +1,5 @@
-//! Load. Here the closed loop: so many connections, each with one request at a time, and every answer checked.
+//! Load generators. This module has the closed loop: each connection has one request at a time. Every response is
+//! checked.
 
 pub mod open;
 
@@ -16,20 +17,20 @@ use hyper::client::conn::{http1, http2};
 use hyper_util::rt::{TokioExecutor, TokioIo};
 use tokio::{net::TcpStream, task::JoinSet};
 
-/// A request that is sent again and again.
+/// A request that is sent repeatedly.
 #[derive(Clone)]
 pub struct Target {
     /// `host:port`.
     pub address: String,
-    /// What is sent, and over which protocol.
+    /// The request and its protocol.
     pub call: Call,
-    /// Who asks; nobody where empty.
+    /// The access token. If it is empty, requests are anonymous.
     pub token: String,
-    /// Whether an answer is the one that was asked for.
+    /// Checks a response.
     pub check: Check,
 }
 
-/// Whether an answer is right.
+/// Returns true if a response is correct.
 pub type Check = Arc<dyn Fn(&Bytes) -> bool + Send + Sync>;
 
 /// Makes the path of the next request.
@@ -37,25 +38,25 @@ pub type Path = Arc<dyn Fn() -> String + Send + Sync>;
 /// Makes the body of the next request.
 pub type Body = Arc<dyn Fn() -> Bytes + Send + Sync>;
 
-/// What is sent.
+/// A request and its protocol.
 #[derive(Clone)]
 pub enum Call {
-    /// GET of such paths over HTTP/1.1, as client apps make it.
+    /// GET of these paths over HTTP/1.1.
     Get(Path),
-    /// POST of such JSON to a path over HTTP/1.1, as client apps make it.
+    /// POST of these JSON bodies to a path over HTTP/1.1.
     Post(&'static str, Body),
-    /// A unary gRPC call of a path with such messages, over HTTP/2.
+    /// Unary gRPC calls of a path with these messages, over HTTP/2.
     Grpc(&'static str, Body),
 }
 
-/// What a turn found.
+/// The result of a turn.
 #[derive(Debug)]
 pub struct Turn {
-    /// Answers.
+    /// The number of responses.
     pub count: u64,
-    /// How long it took, to the last answer.
+    /// The time to the last response.
     pub elapsed: Duration,
-    /// Time to each answer, in microseconds.
+    /// Response times in microseconds.
     pub latency: Histogram<u64>,
 }
 
@@ -88,13 +89,13 @@ impl Target {
     }
 }
 
-/// A message as gRPC sends it: not compressed, its length, itself.
+/// A message in gRPC framing: uncompressed, with its length as prefix.
 fn framed(message: &Bytes) -> Bytes {
     let length = u32::try_from(message.len()).unwrap_or(u32::MAX);
     [&[0], length.to_be_bytes().as_slice(), message].concat().into()
 }
 
-/// One connection.
+/// A connection to the server.
 enum Connection {
     Http1(http1::SendRequest<Full<Bytes>>),
     Http2(http2::SendRequest<Full<Bytes>>),
@@ -120,7 +121,7 @@ impl Connection {
         })
     }
 
-    /// Whether the server has closed it.
+    /// True if the server has closed the connection.
     fn is_closed(&self) -> bool {
         match self {
             Self::Http1(sender) => sender.is_closed(),
@@ -128,10 +129,10 @@ impl Connection {
         }
     }
 
-    /// Sends the next request and reads the whole answer.
+    /// Sends the next request and reads the whole response.
     ///
     /// # Errors
-    /// If there is none.
+    /// If there is no response.
     async fn ask(&mut self, target: &Target) -> Result<Answer> {
         let request = target.request()?;
         let response = match self {
@@ -155,7 +156,7 @@ impl Connection {
                 let headers = trailers.unwrap_or(head.headers);
                 match headers.get("grpc-status").map(HeaderValue::as_bytes) {
                     Some(b"0") => target.checked(body),
-                    // RESOURCE_EXHAUSTED
+                    // Status 8 is RESOURCE_EXHAUSTED.
                     Some(b"8") => Answer::Refused,
                     _ => Answer::Bad(format!("the call failed: {headers:?}")),
                 }
@@ -165,20 +166,20 @@ impl Connection {
     }
 }
 
-/// Whether an answer over REST says that there is too much to do, and when to try again.
+/// True if a REST response is a refusal because of overload or a rate limit, with a `Retry-After` header.
 fn refuses(headers: &HeaderMap, body: &[u8]) -> bool {
     let reason = |reason: &str| body.windows(reason.len()).any(|text| text == reason.as_bytes());
     headers.contains_key("retry-after") && (reason("\"OVERLOADED\"") || reason("\"RATE_LIMITED\""))
 }
 
-/// How a request was answered.
+/// The response to a request.
 #[derive(Debug)]
 pub enum Answer {
-    /// As it should be.
+    /// The expected response.
     Good(Bytes),
-    /// That there is too much to do, and when to try again.
+    /// A refusal because of overload or a rate limit, which says when to retry.
     Refused,
-    /// In any other way, and in which.
+    /// Any other response, with a description.
     Bad(String),
 }
 
@@ -192,18 +193,18 @@ impl Answer {
     }
 }
 
-/// Asks once, and hands back what is answered.
+/// Sends one request and returns the response.
 ///
 /// # Errors
-/// Anything but a good answer.
+/// If the response is not good.
 pub async fn once(target: &Target) -> Result<Bytes> {
     Connection::open(target).await?.ask(target).await?.good()
 }
 
-/// Loads a target over so many connections for this long, and checks every answer.
+/// Sends requests to a target over a number of connections for `duration`, and checks every response.
 ///
 /// # Errors
-/// The first answer that is not good.
+/// The first response that is not good.
 pub async fn run(target: &Target, connections: usize, duration: Duration) -> Result<Turn> {
     let target = Arc::new(target.clone());
     let mut open = Vec::with_capacity(connections);

@@ -1,4 +1,4 @@
-//! Side-by-side benchmarks of souk. Contestants take turns in one run; what counts is the ratio.
+//! Side-by-side benchmarks of souk. Contestants take turns in one run; the result is the ratio of their figures.
 #![allow(clippy::print_stdout, reason = "a program that prints its findings")]
 
 mod buyers;
@@ -37,41 +37,44 @@ struct Cli {
 
 #[derive(Debug, Subcommand)]
 enum Case {
-    /// A product read through the gateway: REST beside the direct gRPC call and Envoy's transcoder.
+    /// Read a product: REST through the gateway, compared with direct gRPC and Envoy's transcoder.
     Gateway {
         #[command(flatten)]
         rounds: Rounds,
-        /// Envoy's binary; found in PATH where it is not given. `none` leaves Envoy out.
+        /// Envoy's binary. Default: the one in PATH. `none` runs the case without Envoy.
         #[arg(long, default_value = "envoy")]
         envoy: String,
     },
-    /// Orders placed through the gateway, the whole saga, beside the least that an order costs PostgreSQL (pgbench).
+    /// Place orders through the gateway with the whole saga, compared with the minimal cost of an order in PostgreSQL
+    /// (pgbench).
     Orders {
         #[command(flatten)]
         rounds: Rounds,
-        /// Connections to souk; pgbench has `--connections`.
+        /// Connections to souk. pgbench uses `--connections`.
         #[arg(long, default_value_t = 64)]
         buyers: usize,
     },
-    /// A lone order beside the sum of the commits that it waits for (pgbench with one client).
+    /// Place orders one at a time, compared with the sum of the commits that an order waits for (pgbench with one
+    /// client).
     Latency {
         #[command(flatten)]
         rounds: Rounds,
     },
-    /// Inventory's Reserve alone, at the service itself, beside the least that an order costs PostgreSQL (pgbench).
+    /// Call Reserve of the inventory service directly, compared with the minimal cost of an order in PostgreSQL
+    /// (pgbench).
     Reserve {
         #[command(flatten)]
         rounds: Rounds,
-        /// Orders that are reserved for at a time; pgbench has `--connections`.
+        /// Reservations in flight at a time. pgbench uses `--connections`.
         #[arg(long, default_value_t = 256)]
         callers: usize,
     },
-    /// A product, a page and a search over REST, beside the direct gRPC calls; and log-in.
+    /// Read a product, a page and a search over REST, compared with direct gRPC. Also log in.
     Catalog {
         #[command(flatten)]
         rounds: Rounds,
     },
-    /// `souk up` in a fresh folder: time to the first answer, memory when idle and under orders.
+    /// Start `souk up` in a new folder: time to the first response, memory when idle and while orders are placed.
     Start {
         #[command(flatten)]
         rounds: Rounds,
@@ -79,46 +82,47 @@ enum Case {
         #[arg(long, default_value_t = 64)]
         buyers: usize,
     },
-    /// Reads of products and orders in a shop that is nearly empty and in ones that hold many, and their plans.
+    /// Read products and orders in a nearly empty shop and in large ones, and show the query plans.
     Growth {
         #[command(flatten)]
         rounds: Rounds,
-        /// Products and orders of a shop, the first one's being what the others are compared with; several times. The
-        /// goal's are 0:0, 100000:1000000 and 1000000:10000000, which take some 15 GB and the better part of an hour.
+        /// Products and orders of a shop. May be given several times; the other shops are compared with the first one.
+        /// The goal is defined for 0:0, 100000:1000000 and 1000000:10000000, which take about 15 GB and most of an
+        /// hour.
         #[arg(long = "size", value_name = "PRODUCTS:ORDERS", default_values = ["0:0", "100000:100000"])]
         sizes: Vec<Size>,
     },
-    /// More orders than can be placed, up to ten times the peak, as an open loop, and what is refused.
+    /// Send more orders than souk can place, up to ten times the peak rate, as an open loop.
     Overload {
         #[command(flatten)]
         rounds: Rounds,
-        /// Requests under way at a time in the open loop, each on a connection of its own.
+        /// The most requests in flight in the open loop, each on its own connection.
         #[arg(long, default_value_t = 2000)]
         in_flight: usize,
     },
-    /// Reads and orders of one address while another one attacks, beside the same without.
+    /// Read and order from one address while another one attacks, compared with the same without an attack.
     Hostile {
         #[command(flatten)]
         rounds: Rounds,
     },
 }
 
-/// How long and how often.
+/// Number and length of turns.
 #[derive(Debug, Args)]
 struct Rounds {
-    /// Times that each contestant has its turn.
+    /// Turns of each contestant.
     #[arg(long, default_value_t = 5)]
     rounds: usize,
-    /// Seconds that a turn is measured for.
+    /// Duration of a turn in seconds.
     #[arg(long, default_value_t = 3)]
     seconds: u64,
     /// Connections, each with one request at a time.
     #[arg(long, default_value_t = 16)]
     connections: usize,
-    /// The souk binary; built where it is not given.
+    /// The souk binary. By default it is built.
     #[arg(long)]
     souk: Option<PathBuf>,
-    /// Writes every turn's figures there.
+    /// Write the figures of every turn to this file.
     #[arg(long)]
     json: Option<PathBuf>,
 }

@@ -1,4 +1,4 @@
-//! Orders: placed through the gateway, the whole saga to its end, beside the least that an order costs PostgreSQL.
+//! Orders: placed through the gateway with the whole saga, compared with the minimal cost of an order in PostgreSQL.
 
 use anyhow::{Context, Result};
 use souk_testkit::servers;
@@ -19,7 +19,7 @@ const REST_HOT: &str = "souk, REST, one SKU";
 const GRPC: &str = "souk, gRPC, uniform";
 const REST_SQLITE: &str = "souk, REST, SQLite";
 
-/// Runs the case.
+/// Runs the case `orders`.
 pub async fn run(rounds: &Rounds, buyers: usize) -> Result<()> {
     let binary = rounds.souk()?;
     let server = servers::postgres()?;

@@ -1,5 +1,5 @@
-//! Overload: more orders than can be placed. What can be done is done, the rest is refused quickly, and afterwards all
-//! is as before.
+//! Overload: more orders than souk can place. souk must place orders at its peak rate, refuse the rest quickly, and
+//! recover afterwards.
 
 use std::time::Duration;
 
@@ -17,9 +17,9 @@ use crate::{
 };
 
 const PEAK: &str = "closed loop: the peak";
-/// Connections of closed loops that are tried for the peak.
+/// The numbers of closed-loop connections that are tried to find the peak rate.
 const BUYERS: [usize; 4] = [64, 128, 256, 400];
-/// What is offered, in times of the peak.
+/// The offered load, in multiples of the peak rate.
 const LEVELS: [(&str, f64); 7] = [
     ("0.7 x peak", 0.7),
     ("1 x peak", 1.0),
@@ -33,28 +33,28 @@ const LOW: &str = LEVELS[0].0;
 const HIGHEST: &str = LEVELS[4].0;
 const LOW_AGAIN: &str = LEVELS[6].0;
 
-/// What came of a level of load.
+/// The results at a level of load.
 #[derive(Debug, Serialize)]
 struct Level {
-    /// Orders placed and confirmed, a second.
+    /// Confirmed orders per second.
     goodput: f64,
-    /// Requests sent a second; less than was offered where all connections were busy.
+    /// Requests sent per second. This is less than the offered load if all connections were busy.
     sent: f64,
-    /// Requests that were due, but for which no connection became free before the time was over, in percent.
+    /// Requests that were due but never sent, because no connection became free in time, in percent.
     unsent_percent: f64,
-    /// Requests refused, in percent of those sent.
+    /// Refused requests, in percent of those sent.
     refused_percent: f64,
-    /// Milliseconds from when a request was due to its good answer.
+    /// Milliseconds from when a request was due to its good response.
     p50_ms: f64,
     p99_ms: f64,
-    /// The same to its refusal.
+    /// Milliseconds from when a request was due to its refusal.
     refused_p50_ms: f64,
     refused_p99_ms: f64,
-    /// CPU seconds a second, of souk, its database, and the load generator.
+    /// CPU seconds per second of souk, its database, and the load generator.
     souk_cores: f64,
     database_cores: f64,
     load_cores: f64,
-    /// MiB of souk that are resident at the end.
+    /// Resident memory of souk at the end, in MiB.
     resident_mib: f64,
 }
 
@@ -75,7 +75,7 @@ impl Row for Level {
     ];
 }
 
-/// Runs the case.
+/// Runs the case `overload`.
 pub async fn run(rounds: &Rounds, in_flight: usize) -> Result<()> {
     let server = servers::postgres()?;
     let souk = Souk::start(&rounds.souk()?, Place::Postgres(&server, "souk"), &[]).await?;

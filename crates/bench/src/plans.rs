@@ -1,4 +1,4 @@
-//! How PostgreSQL carries out the statements that souk really sends: plans by `auto_explain`, read from its log.
+//! The query plans of the statements that souk really sends. `auto_explain` writes them to PostgreSQL's log.
 
 use anyhow::Result;
 use souk_testkit::servers::Server;
@@ -8,26 +8,26 @@ use crate::{
     server_log::{Logging, entries},
 };
 
-/// One statement, carried out.
+/// A statement that was executed, and its plan.
 #[derive(Debug, PartialEq, Eq)]
 pub struct Plan {
-    /// SQL.
+    /// The SQL.
     pub statement: String,
-    /// The plan as EXPLAIN ANALYZE prints it, a line a node and its details.
+    /// The plan as EXPLAIN ANALYZE prints it: lines for each node and its details.
     pub lines: Vec<String>,
 }
 
-/// Plans in the order in which the statements ended.
+/// Plans, in the order in which their statements ended.
 pub struct Plans(pub Vec<Plan>);
 
 /// Collects plans.
 pub struct Watching<'s>(Logging<'s>);
 
 impl Plans {
-    /// Makes a server able to tell plans, in sessions that begin afterwards.
+    /// Loads `auto_explain` into sessions that begin afterwards.
     ///
     /// # Errors
-    /// If it has no `auto_explain`, which comes with PostgreSQL's own extensions.
+    /// If the server has no `auto_explain`, which is one of PostgreSQL's own extensions.
     pub fn prepare(server: &Server) -> Result<()> {
         query(server, "postgres", "LOAD 'auto_explain'")?;
         query(server, "postgres", "ALTER ROLE postgres SET session_preload_libraries = 'auto_explain'")?;
@@ -48,7 +48,7 @@ impl Plans {
         Self(souk.filter_map(|entry| plan(&entry.lines)).collect())
     }
 
-    /// All of them for people.
+    /// All plans as text for people.
     pub fn text(&self) -> String {
         let text = |plan: &Plan| format!("{}\n    {}\n", plan.statement, plan.lines.join("\n    "));
         self.0.iter().map(text).collect()
@@ -56,16 +56,16 @@ impl Plans {
 }
 
 impl Watching<'_> {
-    /// What was collected.
+    /// Stops collecting and returns the plans.
     ///
     /// # Errors
-    /// If the server does not go back to its settings.
+    /// If the settings of the server cannot be restored.
     pub fn end(self) -> Result<Plans> {
         Ok(Plans::of(&self.0.end()?))
     }
 }
 
-/// The plan that an entry tells, where it does.
+/// The plan in an entry of the log, if it has one.
 fn plan(lines: &[&str]) -> Option<Plan> {
     let (first, lines) = lines.split_first()?;
     if !first.starts_with("duration: ") || !first.ends_with("plan:") {

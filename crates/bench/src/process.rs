@@ -1,44 +1,44 @@
-//! What processes have used so far, from `/proc`.
+//! The resource usage of processes, from `/proc`.
 
 use std::{fs, path::Path};
 
 use anyhow::{Context, Result};
 
-/// CPU time, context switches and memory of some processes together.
+/// The sum of CPU time, context switches and memory of some processes.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct Usage {
-    /// CPU seconds since each began, of user and system.
+    /// User and system CPU time since the processes started, in seconds.
     pub cpu: f64,
-    /// Bytes that are resident now.
+    /// Resident memory now, in bytes.
     pub resident: u64,
-    /// Context switches of the threads that live now.
+    /// Context switches of the threads that exist now.
     pub switches: u64,
 }
 
 impl Usage {
-    /// What was used since an earlier moment, and what is resident now.
+    /// The usage since an earlier time, and the resident memory now.
     fn since(&self, before: &Self) -> Self {
         Self {
             cpu: self.cpu - before.cpu,
             resident: self.resident,
-            // Threads that ended meanwhile took their count with them.
+            // The counts of threads that have ended meanwhile are lost.
             switches: self.switches.saturating_sub(before.switches),
         }
     }
 }
 
-/// Who used what in a turn.
+/// The resource usage of a turn.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct Spent {
     /// The contestant's own processes.
     pub own: Usage,
-    /// The other servers behind it.
+    /// The servers behind the contestant.
     pub others: Usage,
-    /// This process, which makes the load.
+    /// This process, which generates the load.
     pub load: Usage,
 }
 
-/// What servers use from one moment on.
+/// Measures the resource usage of servers from a start time.
 pub struct Watch {
     own: Vec<u32>,
     others: Vec<u32>,
@@ -46,20 +46,20 @@ pub struct Watch {
 }
 
 impl Watch {
-    /// From now on. What the others start and end counts as theirs.
+    /// Begins to measure. The usage of the others includes their child processes.
     ///
     /// # Errors
-    /// If one of them has ended.
+    /// If one of the processes has ended.
     pub fn begin(own: &[u32], others: &[u32]) -> Result<Self> {
         let mut watch = Self { own: own.to_vec(), others: others.to_vec(), before: Spent::default() };
         watch.before = watch.spent()?;
         Ok(watch)
     }
 
-    /// What was used since.
+    /// The usage since the beginning.
     ///
     /// # Errors
-    /// If one of them has ended.
+    /// If one of the processes has ended.
     pub fn spent(&self) -> Result<Spent> {
         let mut others = Usage::default();
         for pid in &self.others {
@@ -75,16 +75,16 @@ impl Watch {
     }
 }
 
-/// What a process and those it started have used, the ended ones included.
+/// The usage of a process and its children, including those that have ended.
 ///
 /// # Errors
-/// If it has ended.
+/// If the process has ended.
 pub fn usage_of_tree(pid: u32) -> Result<Usage> {
     let children = fs::read_to_string(format!("/proc/{pid}/task/{pid}/children"))?;
     let mut sum = usage(&[pid])?;
     sum.cpu += waited_for(pid)?;
     for child in children.split_whitespace() {
-        // One that ends meanwhile is counted with its parent the next time.
+        // A child that ends meanwhile is counted with its parent the next time.
         if let Ok(used) = child.parse().map_err(Into::into).and_then(|child| usage(&[child])) {
             add(&mut sum, used);
         }
@@ -92,15 +92,15 @@ pub fn usage_of_tree(pid: u32) -> Result<Usage> {
     Ok(sum)
 }
 
-/// What these processes have used, with all their threads.
+/// The usage of these processes, with all their threads.
 ///
 /// # Errors
-/// If one of them has ended.
+/// If one of the processes has ended.
 pub fn usage(pids: &[u32]) -> Result<Usage> {
     let mut sum = Usage::default();
     for pid in pids {
         let fields = fields(*pid)?;
-        // Fields 14, 15 and 24 of proc(5), less the two before the parenthesis and counted from 0.
+        // These are the fields 14, 15 and 24 of proc(5). Here the index begins at 0 with the third field.
         let cpu = (fields.number(11) + fields.number(12)) as f64 / ticks();
         let resident = fields.number(21) * rustix::param::page_size() as u64;
         add(&mut sum, Usage { cpu, resident, switches: switches(*pid)? });
@@ -108,19 +108,19 @@ pub fn usage(pids: &[u32]) -> Result<Usage> {
     Ok(sum)
 }
 
-/// The most that was resident of a process since it began, or since [`forget_peak`], in bytes.
+/// The peak resident memory of a process since it started, or since [`forget_peak`], in bytes.
 ///
 /// # Errors
-/// If it has ended.
+/// If the process has ended.
 pub fn peak(pid: u32) -> Result<u64> {
     let status = fs::read_to_string(format!("/proc/{pid}/status"))?;
     Ok(of_status(&status, "VmHWM:").context("no VmHWM")? * 1024)
 }
 
-/// Counts the most that is resident of a process again.
+/// Resets the peak resident memory of a process.
 ///
 /// # Errors
-/// If it has ended or is not ours.
+/// If the process has ended or belongs to another user.
 pub fn forget_peak(pid: u32) -> Result<()> {
     Ok(fs::write(format!("/proc/{pid}/clear_refs"), "5")?)
 }
@@ -131,7 +131,7 @@ fn add(sum: &mut Usage, more: Usage) {
     sum.switches += more.switches;
 }
 
-/// Context switches of all threads of a process.
+/// The context switches of all threads of a process.
 fn switches(pid: u32) -> Result<u64> {
     let count = |task: &Path| {
         // A thread may end meanwhile.
@@ -150,14 +150,14 @@ fn of_status(status: &str, label: &str) -> Option<u64> {
     status.lines().find_map(|line| line.strip_prefix(label)?.split_whitespace().next()?.parse().ok())
 }
 
-/// CPU seconds of what a process had started and waited for.
+/// The CPU seconds of ended children that a process has waited for.
 fn waited_for(pid: u32) -> Result<f64> {
     let fields = fields(pid)?;
     // Fields 16 and 17.
     Ok((fields.number(13) + fields.number(14)) as f64 / ticks())
 }
 
-/// What `/proc/<pid>/stat` tells after the process's name.
+/// The fields of `/proc/<pid>/stat` after the process name.
 struct Fields(Vec<u64>);
 
 impl Fields {
@@ -168,7 +168,7 @@ impl Fields {
 
 fn fields(pid: u32) -> Result<Fields> {
     let stat = fs::read_to_string(format!("/proc/{pid}/stat")).with_context(|| format!("process {pid} has ended"))?;
-    // The name, in parentheses, may hold anything: what counts begins behind it.
+    // The name is in parentheses and may contain anything, so parsing begins after the last parenthesis.
     let fields = stat.rsplit_once(") ").map_or("", |(_, rest)| rest).split(' ');
     Ok(Fields(fields.map(|text| text.parse().unwrap_or_default()).collect()))
 }

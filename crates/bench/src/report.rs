@@ -7,30 +7,30 @@ use serde::Serialize;
 
 use crate::{load::Turn, process::Spent};
 
-/// What one contestant did in one round, and how it is shown.
+/// The figures of one contestant in one round, and how they are shown.
 pub trait Row: Serialize + Sized + 'static {
-    /// What is shown of it. The first one is shown after each round, too.
+    /// The columns of the table. The first one is also shown after each round.
     const COLUMNS: &'static [Column<Self>];
 }
 
-/// A figure in a table.
+/// A column of the table.
 pub struct Column<F> {
-    /// What stands above it.
+    /// The title of the column.
     pub title: &'static str,
-    /// Digits after the point.
+    /// Digits after the decimal point.
     pub digits: usize,
-    /// Whether its range is shown beside its median.
+    /// True if the table shows the range beside the median.
     pub range: bool,
-    /// The figure.
+    /// Gets the figure.
     pub of: fn(&F) -> f64,
 }
 
-/// A figure with its range.
+/// A column that shows the median and the range.
 pub const fn ranged<F>(title: &'static str, digits: usize, of: fn(&F) -> f64) -> Column<F> {
     Column { title, digits, range: true, of }
 }
 
-/// A figure's median alone.
+/// A column that shows only the median.
 pub const fn plain<F>(title: &'static str, digits: usize, of: fn(&F) -> f64) -> Column<F> {
     Column { title, digits, range: false, of }
 }
@@ -42,24 +42,24 @@ impl<F> Column<F> {
     }
 }
 
-/// What one contestant did under closed-loop load.
+/// The figures of one contestant under closed-loop load.
 #[derive(Debug, Clone, Serialize)]
 pub struct Figures {
-    /// Answers a second.
+    /// Responses per second.
     pub rate: f64,
-    /// Median time to an answer, in milliseconds.
+    /// Median response time in milliseconds.
     pub p50_ms: f64,
-    /// The same for all but one in a hundred.
+    /// 99th percentile of the response time in milliseconds.
     pub p99_ms: f64,
-    /// CPU seconds of all servers for 1,000 answers.
+    /// CPU seconds of all servers per 1,000 responses.
     pub cpu_per_1000: f64,
-    /// CPU seconds of the contestant's own processes alone, for 1,000 answers.
+    /// CPU seconds of only the contestant's own processes per 1,000 responses.
     pub own_cpu_per_1000: f64,
-    /// CPU seconds of the load generator, for 1,000 answers.
+    /// CPU seconds of the load generator per 1,000 responses.
     pub load_cpu_per_1000: f64,
-    /// Context switches of the contestant's own processes, for an answer.
+    /// Context switches of the contestant's own processes per response.
     pub own_switches: f64,
-    /// MiB resident at the end, of the contestant's own processes.
+    /// Resident memory of the contestant's own processes at the end, in MiB.
     pub own_resident_mib: f64,
 }
 
@@ -77,7 +77,7 @@ impl Row for Figures {
 }
 
 impl Figures {
-    /// The same, where each answer was for so many.
+    /// The figures per item, if each response was for `many` items.
     #[must_use]
     pub fn for_each_of(self, many: usize) -> Self {
         let many = many as f64;
@@ -91,7 +91,7 @@ impl Figures {
         }
     }
 
-    /// Those of a turn, and what was used in it.
+    /// The figures of a turn and its resource usage.
     pub fn of(turn: &Turn, spent: &Spent) -> Self {
         let thousands = turn.count as f64 / 1000.0;
         Self {
@@ -107,23 +107,23 @@ impl Figures {
     }
 }
 
-/// Bytes as MiB.
+/// Converts bytes to MiB.
 pub fn mib(bytes: u64) -> f64 {
     bytes as f64 / f64::from(1 << 20)
 }
 
-/// What a ratio should be.
+/// The goal of a ratio.
 #[derive(Debug, Clone, Copy)]
 pub enum Goal {
-    /// Whatever it is.
+    /// There is no goal.
     Open,
-    /// That much or more.
+    /// The figure must be at least this much.
     AtLeast(f64),
-    /// That much or less.
+    /// The figure must be at most this much.
     AtMost(f64),
 }
 
-/// All rounds of all contestants, in the order in which they had their turns.
+/// The figures of all contestants in all rounds, and the ratios.
 #[derive(Debug, Serialize)]
 pub struct Report<F> {
     names: Vec<String>,
@@ -140,12 +140,12 @@ struct Ratio {
 }
 
 impl<F: Row> Report<F> {
-    /// Without a round yet.
+    /// A report without rounds.
     pub fn new() -> Self {
         Self { names: Vec::new(), rounds: BTreeMap::new(), ratios: Vec::new() }
     }
 
-    /// Keeps the figures of a turn. They are shown when the round's promises were checked.
+    /// Adds the figures of a turn. They are shown after the promises of the round were checked.
     pub fn add(&mut self, name: &str, figures: F) {
         if !self.names.iter().any(|known| known == name) {
             self.names.push(name.to_owned());
@@ -153,7 +153,7 @@ impl<F: Row> Report<F> {
         self.rounds.entry(name.to_owned()).or_default().push(figures);
     }
 
-    /// Shows what the last turn of each contestant came to.
+    /// Prints the first figure of the last turn of each contestant.
     pub fn show_round(&self) {
         let Some(column) = F::COLUMNS.first() else { return };
         for name in &self.names {
@@ -163,7 +163,7 @@ impl<F: Row> Report<F> {
         }
     }
 
-    /// Keeps the ratio of two contestants' figures, round by round; none where one of them had no turn.
+    /// Adds the ratio of two contestants' figures for each round. Adds nothing if one of them had no turn.
     pub fn ratio(
         &mut self,
         what: &str,
@@ -177,12 +177,12 @@ impl<F: Row> Report<F> {
         }
     }
 
-    /// Keeps a figure itself, where the goal is not a ratio.
+    /// Adds a figure itself, if the goal is not a ratio.
     pub fn figure(&mut self, what: &str, goal: Goal, (name, of): (&str, impl Fn(&F) -> f64)) {
         self.ratio(what, goal, (name, of), (name, |_| 1.0));
     }
 
-    /// Prints all, and writes every turn's figures and the ratios where a file is given.
+    /// Prints the report. If a file is given, writes the figures of every turn and the ratios to it.
     ///
     /// # Errors
     /// If the file cannot be written.
@@ -209,7 +209,7 @@ impl<F: Row> Report<F> {
 }
 
 impl Goal {
-    /// Says what it is, and whether a median reaches it.
+    /// Describes the goal, and says if a median reaches it.
     fn judge(self, median: f64) -> String {
         let (sign, bound, reached) = match self {
             Self::Open => return String::new(),
@@ -242,7 +242,7 @@ impl Spread {
         Self { median, least: at(0), most: at(last) }
     }
 
-    /// The median; a dash where nothing was measured.
+    /// The median as text; a dash if nothing was measured.
     fn middle(&self, digits: usize) -> String {
         if self.median.is_nan() { "–".to_owned() } else { format!("{:.digits$}", self.median) }
     }

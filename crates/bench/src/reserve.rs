@@ -1,5 +1,5 @@
-//! Stock held for orders: inventory's Reserve alone, asked as the order service asks it, beside the least that an order
-//! costs PostgreSQL.
+//! Reservations: Reserve of the inventory service, called as the order service calls it, compared with the minimal cost
+//! of an order in PostgreSQL.
 
 use std::sync::{
     Arc,
@@ -34,13 +34,13 @@ const RESERVE_HOT: &str = "Reserve, one SKU";
 const TOGETHER: &str = "together, uniform";
 const TOGETHER_HOT: &str = "together, one SKU";
 
-/// Services that ask for all who wait, each with one call at a time.
+/// The number of simulated order services. Each has one batched call at a time, for all orders that wait.
 const TOGETHER_AT: usize = 2;
 
-/// Longer than any run.
+/// The lifetime of the reservations, which is longer than any run.
 const TTL: prost_types::Duration = prost_types::Duration { seconds: 86_400, nanos: 0 };
 
-/// Runs the case.
+/// Runs the case `reserve`.
 pub async fn run(rounds: &Rounds, callers: usize) -> Result<()> {
     let server = servers::postgres()?;
     let floor = Floor::prepare(&server)?;
@@ -80,14 +80,14 @@ pub async fn run(rounds: &Rounds, callers: usize) -> Result<()> {
     report.finish(rounds.json.as_deref())
 }
 
-/// Reserves for one new order with each call.
+/// Each call reserves for one new order.
 fn one_each(souk: &Souk<'_>, basket: Basket) -> Result<Target> {
     let body = move || request(&basket).encode_to_vec().into();
     let open = |answer: &Bytes| Reservation::decode(answer.slice(5..)).is_ok_and(|held| held.state() == State::Open);
     target(souk, "/souk.inventory.v1.ReservationService/Reserve", Arc::new(body), Arc::new(open))
 }
 
-/// Reserves for so many new orders with each call.
+/// Each call reserves for `many` new orders.
 fn for_all(souk: &Souk<'_>, basket: Basket, many: usize) -> Result<Target> {
     let body = move || {
         let change = || ChangeMessage { change: Some(Change::Reserve(request(&basket))) };
@@ -108,10 +108,10 @@ fn request(basket: &Basket) -> ReserveRequest {
     ReserveRequest { order: OrderId::new().name(), items: basket().into_iter().map(item).collect(), ttl: Some(TTL) }
 }
 
-/// Asks the service itself.
+/// Calls the service directly.
 fn target(souk: &Souk<'_>, path: &'static str, body: Body, check: Check) -> Result<Target> {
     let secret = std::fs::read_to_string(souk.folder().join("internal.secret"))?;
-    // Good for two minutes: a turn's time.
+    // The token is valid for two minutes, which is enough for a turn.
     let bearer =
         ServiceTokens::new(&Secret::new(secret.trim()), "order").bearer("souk.inventory.v1.ReservationService")?;
     let token = bearer.to_str()?.trim_start_matches("Bearer ").to_owned();

@@ -1,4 +1,4 @@
-//! What a PostgreSQL does, told by its log: the statements that really came, and how it carried them out.
+//! Reads the log of a PostgreSQL: the statements that it received, and how it executed them.
 
 use std::time::{Duration, Instant};
 
@@ -7,33 +7,33 @@ use souk_testkit::servers::Server;
 
 use crate::floor::query;
 
-/// How long the server may take to read its settings again.
+/// How long the server may take to reload its settings.
 const TIMEOUT: Duration = Duration::from_secs(10);
-/// Process and database stand before each entry.
+/// The prefix of each entry: process and database.
 const PREFIX: &str = "%p %d ";
 
-/// One entry of the log.
+/// An entry of the log.
 #[derive(Debug, PartialEq, Eq)]
 pub struct Entry<'l> {
-    /// The server process, one for each connection.
+    /// The server process. Each connection has one.
     pub process: &'l str,
     /// The database.
     pub database: &'l str,
-    /// Its lines.
+    /// The lines of the entry.
     pub lines: Vec<&'l str>,
 }
 
-/// The log from one moment on, with more in it than usual.
+/// The log from a start time, with additional settings for logging.
 pub struct Logging<'s> {
     server: &'s Server,
     from: usize,
 }
 
 impl<'s> Logging<'s> {
-    /// From now on, with these settings in every session.
+    /// Begins to log with these settings in every session.
     ///
     /// # Errors
-    /// If they are none.
+    /// If the settings are invalid.
     pub fn begin(server: &'s Server, settings: &[(&str, &str)]) -> Result<Self> {
         let settings = || settings.iter().copied().chain([("log_line_prefix", PREFIX)]);
         for (name, value) in settings() {
@@ -41,7 +41,7 @@ impl<'s> Logging<'s> {
         }
         query(server, "postgres", "SELECT pg_reload_conf()")?;
         let asked = Instant::now();
-        // A session that starts with them starts after all others were told.
+        // A new session with these settings proves that all other sessions have been notified.
         for (name, value) in settings() {
             while query(server, "postgres", &format!("SELECT current_setting('{name}')"))? != value.trim() {
                 ensure!(asked.elapsed() < TIMEOUT, "{name} did not become {value:?}");
@@ -50,15 +50,15 @@ impl<'s> Logging<'s> {
         Ok(Self { server, from: server.log().len() })
     }
 
-    /// What was logged so far.
+    /// The log so far.
     pub fn so_far(&self) -> String {
         self.server.log().split_off(self.from)
     }
 
-    /// What was logged; from now on it is as it was before.
+    /// Returns the log and restores the settings.
     ///
     /// # Errors
-    /// If the settings cannot be taken back.
+    /// If the settings cannot be restored.
     pub fn end(self) -> Result<String> {
         let log = self.so_far();
         query(self.server, "postgres", "ALTER SYSTEM RESET ALL")?;
@@ -67,10 +67,10 @@ impl<'s> Logging<'s> {
     }
 }
 
-/// The entries of a log, messages alone.
+/// The entries of a log, only their messages.
 pub fn entries(log: &str) -> Vec<Entry<'_>> {
     let mut entries: Vec<Entry<'_>> = Vec::new();
-    // Whether lines that continue belong to the last entry, not to a detail after it.
+    // True if continuation lines belong to the last entry, not to a detail after it.
     let mut of_last = false;
     for line in log.lines() {
         if let Some(more) = line.strip_prefix('\t') {

@@ -1,27 +1,27 @@
-//! A running souk, filled over its own API.
+//! A running souk, which is filled over its API.
 
 use std::{fs, path::Path};
 
 use anyhow::{Context, Result, ensure};
 use serde_json::{Value, json};
 
-/// Products that one request makes.
+/// Products per create request.
 const AT_ONCE: usize = 1000;
 
-/// A souk that is up, and its administrator.
+/// A running souk and its administrator.
 pub struct Shop {
     /// The gateway's URL.
     pub gateway: String,
-    /// The administrator's token.
+    /// The access token of the administrator.
     pub token: String,
     client: reqwest::Client,
 }
 
 impl Shop {
-    /// The one that has its data in this folder.
+    /// Connects to the souk on this data folder.
     ///
     /// # Errors
-    /// If it does not let the administrator in.
+    /// If the administrator cannot log in.
     pub async fn open(folder: &Path) -> Result<Self> {
         let read = |file: &str| -> Result<Value> { Ok(serde_json::from_slice(&fs::read(folder.join(file))?)?) };
         let gateway = text(&read("running.json")?["gateway"]);
@@ -35,7 +35,7 @@ impl Shop {
     /// Posts JSON as the administrator.
     ///
     /// # Errors
-    /// Anything but a good answer.
+    /// If the response is not good.
     pub async fn post(&self, path: &str, body: &Value) -> Result<Value> {
         let request = self.client.post(format!("{}{path}", self.gateway)).json(body);
         let request = if self.token.is_empty() { request } else { request.bearer_auth(&self.token) };
@@ -46,10 +46,10 @@ impl Shop {
         serde_json::from_str(&body).with_context(|| format!("{path} answered {body}"))
     }
 
-    /// Makes so many products with more stock than anyone will order; their names.
+    /// Makes products with more stock than anyone will order; returns their resource names.
     ///
     /// # Errors
-    /// If one of them is not made.
+    /// If a product cannot be made.
     pub async fn fill(&self, count: usize) -> Result<Vec<String>> {
         let numbers: Vec<usize> = (0..count).collect();
         let mut names = Vec::with_capacity(count);
@@ -74,7 +74,7 @@ impl Shop {
     }
 }
 
-/// A JSON string's text.
+/// The text of a JSON string; empty for any other value.
 pub fn text(value: &Value) -> String {
     value.as_str().unwrap_or_default().to_owned()
 }

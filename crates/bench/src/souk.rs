@@ -1,4 +1,4 @@
-//! A souk with a database of its own, for one contestant: up, filled over its API, and held to its promises.
+//! A souk with its own databases for one contestant. It is filled over its API, and its promises are checked.
 
 use std::{
     path::{Path, PathBuf},
@@ -24,24 +24,24 @@ use crate::{
 
 const SERVICES: [&str; 3] = ["user", "inventory", "order"];
 const WARM: Duration = Duration::from_secs(1);
-/// How long orders may take to become final, and a check of all promises.
+/// How long orders may take to become final, and how long a check of all promises may take.
 const TIMEOUT: Duration = Duration::from_secs(1800);
 
-/// One machine that asks all it can, nobody who reads a log, and tokens that outlast a long run.
+/// Settings for benchmarks: no rate limits, no logs, and tokens that stay valid during a long run.
 const BARE: [(&str, &str); 3] = [
     ("SOUK_GATEWAY__RATE_LIMITS__ENABLED", "false"),
     ("SOUK_GATEWAY__ACCESS_LOG", "false"),
     ("SOUK_USER__ACCESS_TOKEN_TTL", "24h"),
 ];
-/// Every answer is recreated.
+/// Disables the gateway's cache.
 pub const NO_CACHE: (&str, &str) = ("SOUK_GATEWAY__CACHE__ENABLED", "false");
 
 /// Where a souk keeps its data.
 #[derive(Clone, Copy)]
 pub enum Place<'s> {
-    /// Files in its folder.
+    /// SQLite files in the data folder.
     Sqlite,
-    /// Databases in that server, whose names begin so.
+    /// Databases on this PostgreSQL server, with this prefix of their names.
     Postgres(&'s Server, &'s str),
 }
 
@@ -60,7 +60,7 @@ impl Place<'_> {
         Ok(())
     }
 
-    /// The program on this place and folder.
+    /// Adds the options for this place and data folder to the program.
     fn of(self, program: Program, folder: &Path) -> Program {
         let program = program.arg("--data-dir").arg(folder).env("SOUK_TELEMETRY__METRICS_LISTEN", "");
         let Self::Postgres(server, prefix) = self else { return program };
@@ -71,23 +71,23 @@ impl Place<'_> {
     }
 }
 
-/// One souk, `souk up`.
+/// A running `souk up`.
 pub struct Souk<'s> {
     binary: PathBuf,
     place: Place<'s>,
     process: Process,
     folder: TempDir,
-    /// Its API, with the administrator.
+    /// The API of this souk, called as the administrator.
     pub shop: Shop,
-    /// Orders that were answered as confirmed.
+    /// Orders whose response said that they were confirmed.
     answered: AtomicU64,
 }
 
 impl<'s> Souk<'s> {
-    /// Starts one on a fresh folder and fresh databases, with settings besides.
+    /// Starts a souk on a new folder and new databases, with additional settings.
     ///
     /// # Errors
-    /// If it does not let its administrator in.
+    /// If the administrator cannot log in.
     pub async fn start(binary: &Path, place: Place<'s>, settings: &[(&str, &str)]) -> Result<Self> {
         let folder = tempfile::tempdir()?;
         place.create()?;
@@ -98,12 +98,12 @@ impl<'s> Souk<'s> {
         Ok(Self { binary: binary.to_owned(), place, process, folder, shop, answered: AtomicU64::new(0) })
     }
 
-    /// Its process.
+    /// The process id.
     pub fn pid(&self) -> u32 {
         self.process.pid()
     }
 
-    /// A folder for files.
+    /// The data folder.
     pub fn folder(&self) -> &Path {
         self.folder.path()
     }
@@ -113,10 +113,10 @@ impl<'s> Souk<'s> {
         self.shop.gateway.trim_start_matches("http://").to_owned()
     }
 
-    /// `host:port` of a service itself, as the first screen tells it.
+    /// `host:port` of a service, from the text that `souk up` prints after the start.
     ///
     /// # Errors
-    /// If it does not.
+    /// If the text does not contain it.
     pub fn service(&self, name: &str) -> Result<String> {
         let log = self.process.log();
         let words = log.lines().map(|line| line.split_whitespace().collect::<Vec<_>>());
@@ -127,20 +127,21 @@ impl<'s> Souk<'s> {
         address.with_context(|| format!("no address of {name} in {log}"))
     }
 
-    /// Makes so many products with stock; their names. The database knows of them then, as after its nightly care.
+    /// Makes products with stock; returns their resource names. Afterwards the statistics of the database are up to
+    /// date.
     ///
     /// # Errors
-    /// If one of them is not made.
+    /// If a product cannot be made.
     pub async fn fill(&self, products: usize) -> Result<Vec<String>> {
         let names = self.shop.fill(products).await?;
         self.vacuum()?;
         Ok(names)
     }
 
-    /// Lets PostgreSQL count its rows, which it would do by itself after a minute.
+    /// Updates PostgreSQL's statistics, which autovacuum would otherwise do after a minute.
     ///
     /// # Errors
-    /// Where that fails.
+    /// If that fails.
     pub fn vacuum(&self) -> Result<()> {
         let Place::Postgres(server, prefix) = self.place else { return Ok(()) };
         for service in SERVICES {
@@ -149,17 +150,17 @@ impl<'s> Souk<'s> {
         Ok(())
     }
 
-    /// A new user's token.
+    /// Registers a user; returns their access token.
     ///
     /// # Errors
-    /// If they are not let in.
+    /// If the user cannot register or log in.
     pub async fn register(&self, email: &str, password: &str) -> Result<String> {
         let user = json!({"email": email, "password": password});
         self.shop.post("/v1/users:register", &user).await?;
         Ok(text(&self.shop.post("/v1/sessions:logIn", &user).await?["accessToken"]))
     }
 
-    /// From now on, what it and its database use.
+    /// Begins to measure the resource usage of this souk and its database.
     ///
     /// # Errors
     /// If one of them has ended.
@@ -170,7 +171,7 @@ impl<'s> Souk<'s> {
         }
     }
 
-    /// A turn of closed-loop load, after a warm-up.
+    /// Runs a turn of closed-loop load, after a warm-up.
     ///
     /// # Errors
     /// An answer that is not good.
@@ -178,7 +179,7 @@ impl<'s> Souk<'s> {
         Ok(self.counted_turn(target, connections, duration).await?.0)
     }
 
-    /// A turn in which orders are placed. What it answered must be stored when the promises are checked.
+    /// Runs a turn in which orders are placed. [`Souk::check`] verifies that all acknowledged orders are stored.
     ///
     /// # Errors
     /// An answer that is not good.
@@ -188,7 +189,7 @@ impl<'s> Souk<'s> {
         Ok(figures)
     }
 
-    /// A turn, and how many answers there were with those of the warm-up.
+    /// Runs a turn; returns the figures, and the number of responses including those of the warm-up.
     ///
     /// # Errors
     /// An answer that is not good.
@@ -199,19 +200,19 @@ impl<'s> Souk<'s> {
         duration: Duration,
     ) -> Result<(Figures, u64)> {
         let warm = load::run(target, connections, WARM).await?;
-        // Plans from when the tables were empty would be measured otherwise.
+        // Otherwise PostgreSQL would use query plans for empty tables.
         self.vacuum()?;
         let watch = self.watch()?;
         let turn = load::run(target, connections, duration).await?;
         Ok((Figures::of(&turn, &watch.spent()?), warm.count + turn.count))
     }
 
-    /// Counts orders that were answered as confirmed.
+    /// Adds to the count of orders whose response said that they were confirmed.
     pub fn answered(&self, orders: u64) {
         self.answered.fetch_add(orders, Relaxed);
     }
 
-    /// A number that a service's database tells; `None` on SQLite.
+    /// The number that a statement returns from a service's database; `None` on SQLite.
     ///
     /// # Errors
     /// If the statement fails.
@@ -221,10 +222,10 @@ impl<'s> Souk<'s> {
         Ok(Some(answer.parse().with_context(|| format!("{statement}: {answer}"))?))
     }
 
-    /// The promises, and that the orders that were answered are there, each once, and no others.
+    /// Checks the promises, and that the confirmed orders in the database are as many as the acknowledged ones.
     ///
     /// # Errors
-    /// Where that is not so.
+    /// If a promise is broken or the numbers differ.
     pub async fn check(&self) -> Result<()> {
         let waiting = Instant::now();
         while self.number("order", "SELECT count(*) FROM orders WHERE due_at IS NOT NULL")?.is_some_and(|due| due > 0) {
@@ -239,10 +240,10 @@ impl<'s> Souk<'s> {
         Ok(())
     }
 
-    /// The promises alone.
+    /// Checks the promises with `souk verify`.
     ///
     /// # Errors
-    /// If one is broken.
+    /// If a promise is broken.
     pub async fn verify(&self) -> Result<()> {
         let verify = self.place.of(Program::new(&self.binary, "never ready").arg("verify"), self.folder.path());
         let (status, log) = verify.deadline(TIMEOUT).run().await;

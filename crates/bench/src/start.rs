@@ -1,4 +1,4 @@
-//! From nothing to the first answer, and the memory it takes: `souk up` in a fresh folder, on SQLite.
+//! The start of `souk up` in a new folder on SQLite: time to the first response, and memory.
 
 use std::time::{Duration, Instant};
 
@@ -22,18 +22,18 @@ const FRESH: &str = "fresh folder";
 const KEPT: &str = "the same folder again";
 const LOADED: &str = "under orders";
 
-/// How long a souk may take to answer at all.
+/// How long a souk may take to the first response.
 const TIMEOUT: Duration = Duration::from_secs(60);
-/// How long it is left alone until its memory is looked at.
+/// How long souk is idle before its memory is measured.
 const IDLE: Duration = Duration::from_secs(2);
 
 #[derive(Debug, Serialize)]
 struct Start {
-    /// Seconds from the process's start to its first good answer over REST.
+    /// Seconds from the start of the process to its first good response over REST.
     seconds: f64,
-    /// MiB resident after some seconds in which nobody asked anything; under load, the most there was.
+    /// Resident memory in MiB: after some idle seconds, or the peak under load.
     resident_mib: f64,
-    /// CPU seconds until then.
+    /// CPU seconds until the memory was measured.
     cpu: f64,
 }
 
@@ -45,7 +45,7 @@ impl Row for Start {
     ];
 }
 
-/// Runs the case.
+/// Runs the case `start`.
 pub async fn run(rounds: &Rounds, buyers: usize) -> Result<()> {
     let binary = rounds.souk()?;
     let mut report = Report::<Start>::new();
@@ -53,7 +53,7 @@ pub async fn run(rounds: &Rounds, buyers: usize) -> Result<()> {
         let folder = tempfile::tempdir()?;
         for name in [FRESH, KEPT] {
             let port = free_port()?;
-            // As it comes: with no setting but where it listens and keeps its data.
+            // All settings are defaults, except the address and the data folder.
             let program = Program::new(&binary, "grpcurl -plaintext")
                 .args(["up", "--listen", &format!("127.0.0.1:{port}"), "--data-dir"])
                 .arg(folder.path());
@@ -74,7 +74,7 @@ pub async fn run(rounds: &Rounds, buyers: usize) -> Result<()> {
     report.finish(rounds.json.as_deref())
 }
 
-/// Seconds until the gateway answers a request well.
+/// Waits for the gateway's first good response; returns the seconds since `started`.
 async fn first_answer(port: u16, started: Instant) -> Result<f64> {
     loop {
         if let Ok(answer) = ask(port).await
@@ -87,7 +87,7 @@ async fn first_answer(port: u16, started: Instant) -> Result<f64> {
     }
 }
 
-/// On a connection of its own, closed after the answer.
+/// Sends a request on a new connection, which is closed after the response.
 async fn ask(port: u16) -> Result<Vec<u8>> {
     let mut stream = TcpStream::connect(("127.0.0.1", port)).await?;
     stream.write_all(b"GET /v1/products HTTP/1.1\r\nhost: localhost\r\nconnection: close\r\n\r\n").await?;
@@ -96,7 +96,7 @@ async fn ask(port: u16) -> Result<Vec<u8>> {
     Ok(answer)
 }
 
-/// The most that was resident while orders were placed as fast as they can be.
+/// Measures the peak memory while orders are placed as fast as possible.
 async fn under_load(rounds: &Rounds, buyers: usize, binary: &std::path::Path) -> Result<Start> {
     let souk = Souk::start(binary, Place::Sqlite, &[]).await?;
     let target = Buyers::of(&souk).await?.rest(Demand::Uniform);

@@ -1,7 +1,8 @@
-//! Open-loop load: requests come at their times, whether those before them were answered or not.
+//! Open-loop load: requests are sent on a schedule, which does not depend on responses.
 //!
-//! A closed loop waits for a slow answer and does not count those who would have come meanwhile (coordinated omission).
-//! Here a request's time runs from the moment it was due, so that waiting for a free connection counts.
+//! A closed loop that waits for a slow response does not send the requests that would have come meanwhile, so it does
+//! not measure them (coordinated omission). Here the latency of a request begins when the request is due, so it
+//! includes the wait for a free connection.
 
 use std::{
     sync::{Arc, Mutex, PoisonError},
@@ -14,33 +15,33 @@ use tokio::{sync::Semaphore, task::JoinSet, time::Instant};
 
 use super::{Answer, Connection, Target};
 
-/// When requests come, and how many may be under way.
+/// The schedule of requests, and the most that may be in flight.
 #[derive(Debug, Clone, Copy)]
 pub struct Arrivals {
-    /// Requests a second, at even distances.
+    /// Requests per second, at equal intervals.
     pub rate: f64,
-    /// For how long they come.
+    /// Duration of the arrivals.
     pub duration: Duration,
-    /// Requests under way at a time, each on a connection of its own. One that is due while there are so many waits.
+    /// The most requests in flight, each on its own connection. Further requests that are due wait.
     pub in_flight: usize,
 }
 
-/// What became of the requests. Times are in microseconds from when each was due, good to a millisecond.
+/// The results of the requests. Times are in microseconds from when a request was due, accurate to a millisecond.
 #[derive(Debug)]
 pub struct Flow {
     /// Requests that were due and sent.
     pub sent: u64,
-    /// Requests that were still waiting for a connection when the time was over, and never sent.
+    /// Requests that waited for a connection until the time was over, and were never sent.
     pub unsent: u64,
-    /// Times to good answers.
+    /// Times to good responses.
     pub answered: Histogram<u64>,
-    /// Times to refusals that say when to try again.
+    /// Times to refusals that say when to retry.
     pub refused: Histogram<u64>,
-    /// All that ended otherwise.
+    /// Requests with any other result.
     pub failed: u64,
-    /// The first of them.
+    /// The first failure.
     pub failure: Option<String>,
-    /// How long it took, to the last good answer.
+    /// Time to the last good response.
     pub elapsed: Duration,
 }
 
@@ -71,7 +72,7 @@ impl Flow {
     }
 }
 
-/// Connections that wait for a request, the last used one first: a low rate needs few.
+/// Idle connections. The last used one is used first, so that a low rate needs few connections.
 #[derive(Default)]
 struct Idle(Mutex<Vec<Connection>>);
 
@@ -80,7 +81,7 @@ impl Idle {
         loop {
             let last = self.0.lock().unwrap_or_else(PoisonError::into_inner).pop();
             match last {
-                // The server may close what is not used.
+                // The server may have closed an idle connection.
                 Some(connection) if connection.is_closed() => {}
                 Some(connection) => return Ok(connection),
                 None => return Connection::open(target).await,
@@ -93,10 +94,10 @@ impl Idle {
     }
 }
 
-/// Sends requests as they are due, and waits until all that were sent are answered.
+/// Sends requests when they are due, and waits for the responses to all that were sent.
 ///
 /// # Errors
-/// If the load cannot be made; what requests end in is counted.
+/// If the load cannot be generated. Failed requests are not errors; they are counted.
 pub async fn run(target: &Target, arrivals: Arrivals) -> Result<Flow> {
     let total = (arrivals.rate * arrivals.duration.as_secs_f64()) as u64;
     let (target, idle) = (Arc::new(target.clone()), Arc::new(Idle::default()));
@@ -124,7 +125,7 @@ pub async fn run(target: &Target, arrivals: Arrivals) -> Result<Flow> {
             drop(slot);
             flow.lock().unwrap_or_else(PoisonError::into_inner).count(answer, due, started)
         });
-        // What has ended is let go of.
+        // Remove the tasks that have ended.
         while let Some(ended) = under_way.try_join_next() {
             ended??;
         }
@@ -139,7 +140,7 @@ pub async fn run(target: &Target, arrivals: Arrivals) -> Result<Flow> {
     Ok(flow)
 }
 
-/// Of times in microseconds; not a number where there is none.
+/// A quantile of times in microseconds, in milliseconds; NaN if there are no times.
 pub fn milliseconds(times: &Histogram<u64>, quantile: f64) -> f64 {
     if times.is_empty() { f64::NAN } else { times.value_at_quantile(quantile) as f64 / 1000.0 }
 }
@@ -155,7 +156,7 @@ mod tests {
 
     const SERVED: Duration = Duration::from_millis(20);
 
-    /// Answers one request after the other, the first one of a connection well and all others with a refusal.
+    /// Answers the requests of a connection in sequence: the first with a good response, all others with a refusal.
     async fn serve(mut stream: TcpStream) {
         let mut buffer = [0; 4096];
         let refusal = "{\"reason\":\"OVERLOADED\"}";
@@ -181,13 +182,13 @@ mod tests {
         let call = Call::Get(Arc::new(|| "/".to_owned()));
         let target = Target { address, call, token: String::new(), check };
 
-        // Ten times what one connection can do.
+        // The rate is ten times what one connection can do.
         let arrivals = Arrivals { rate: 500.0, duration: Duration::from_millis(400), in_flight: 1 };
         let flow = run(&target, arrivals).await.unwrap();
         assert_eq!((flow.answered.len(), flow.failed), (1, 0), "{:?}", flow.failure);
         assert_eq!(flow.sent, flow.answered.len() + flow.refused.len());
         assert!(flow.unsent > flow.sent, "{} sent, {} not", flow.sent, flow.unsent);
-        // The last one sent was due long before.
+        // The last request was sent long after it was due.
         assert!(flow.refused.max() > 5 * SERVED.as_micros() as u64, "{} µs", flow.refused.max());
 
         let low = Arrivals { rate: 10.0, duration: Duration::from_millis(300), in_flight: 1 };

@@ -1,4 +1,5 @@
-//! No statement on a hot path reads a table through: the plans of what the services send to filled databases.
+//! No frequent statement scans a whole table. These tests check the plans of the statements that the services send to
+//! filled databases.
 
 use std::{sync::Arc, time::Duration};
 
@@ -18,15 +19,16 @@ const USERS: &str = "INSERT INTO users
     (id, email, display_name, is_staff, is_admin, state, revision, create_time, update_time)
     SELECT gen_random_uuid(), 'user' || g || '@example.com', 'User', false, false, 'ACTIVE', 1, now() - g * interval '1 second', now()
     FROM generate_series(1, 20000) AS g";
-/// Tables that are filled here.
+/// Tables that are filled in these tests.
 const FILLED: [&str; 7] = ["products", "stock", "ledger", "orders", "order_lines", "timeline_entries", "users"];
-/// Tables of a few rows in every installation, however large.
+/// Tables that have few rows in every installation.
 const SMALL: [&str; 6] = ["event_head", "event_readers", "jobs", "locations", "signing_keys", "webhook_endpoints"];
-/// Rows that a node of a plan may give or throw away: more than a page with its lines has, far fewer than a table.
+/// The most rows that a node of a plan may return or filter out: more than a page with its lines has, far fewer than a
+/// table has.
 const ROWS: f64 = 2000.0;
 const DEADLINE: Duration = Duration::from_secs(30);
 
-/// What is wrong with a plan: tables of a kind that are read through, and nodes that look at too many rows.
+/// The faulty lines of a plan: sequential scans of large tables, and nodes that read too many rows.
 fn faults(plan: &Plan, large: fn(&str) -> bool) -> Vec<&str> {
     let number =
         |line: &str, label: &str| -> Option<f64> { line.split_once(label)?.1.split([' ', ')']).next()?.parse().ok() };
@@ -64,7 +66,7 @@ async fn no_table_is_read_through(seqscan: &str, large: fn(&str) -> bool) {
     let found: Vec<String> = plans
         .0
         .iter()
-        // Asked by this test and by jobs that look at everything now and then.
+        // Only this test and a job that reads everything from time to time send this statement.
         .filter(|plan| plan.statement != read)
         .map(|plan| (plan, faults(plan, large)))
         .filter(|(_, faults)| !faults.is_empty())
@@ -73,7 +75,7 @@ async fn no_table_is_read_through(seqscan: &str, large: fn(&str) -> bool) {
     assert!(found.is_empty(), "{} plans of {}:\n{}", found.len(), plans.0.len(), found.join("\n"));
 }
 
-/// What shops ask all day.
+/// Sends the requests that shops send all day.
 async fn hot(filled: &Filled<'_>) {
     let (staff, buyer) = (filled.souk.shop.token.as_str(), filled.buyers.token.as_str());
     let placed = load::once(&filled.buyers.rest(Demand::Uniform)).await.unwrap();
@@ -107,7 +109,7 @@ async fn hot(filled: &Filled<'_>) {
     ] {
         get(filled, token, path).await;
     }
-    // A page far behind is found as fast as the first one.
+    // Follow the page tokens: a late page must be found as fast as the first one.
     for (token, path) in [
         ("", "/v1/products?pageSize=100"),
         ("", "/v1/products?orderBy=price&pageSize=100"),
@@ -138,13 +140,14 @@ async fn get(filled: &Filled<'_>, token: &str, path: String) -> Value {
     serde_json::from_slice(&load::once(&target).await.unwrap()).unwrap()
 }
 
-/// The plans that are really chosen.
+/// Checks the plans that PostgreSQL chooses by default.
 #[tokio::test]
 async fn no_hot_statement_reads_a_filled_table_through() {
     no_table_is_read_through("on", |table| FILLED.contains(&table)).await;
 }
 
-/// Where PostgreSQL shuns reading through, it still does where no index serves: true of tables that are empty here, too.
+/// Without sequential scans (`enable_seqscan = off`), PostgreSQL uses them only where no index fits. This also checks
+/// tables that are empty here.
 #[tokio::test]
 async fn every_hot_statement_has_its_index() {
     no_table_is_read_through("off", |table| !SMALL.contains(&table)).await;
