@@ -22,11 +22,11 @@ pub struct Credentials {
     pub password: String,
 }
 
-/// Who calls.
+/// The identity that calls are made with.
 pub enum Identity {
-    /// A token that was given.
+    /// An access token.
     Token(String),
-    /// Someone who can log in.
+    /// Credentials to log in with.
     Credentials(Credentials),
 }
 
@@ -39,21 +39,21 @@ pub struct Api {
     repeated: std::sync::Mutex<BTreeMap<String, u64>>,
 }
 
-/// souk said no.
+/// An error response of souk.
 #[derive(Debug, thiserror::Error)]
 #[error("{status} {reason}: {detail}")]
 pub struct Refusal {
     /// The HTTP status.
     pub status: StatusCode,
-    /// Why, for programs: a value of `souk.common.v1.ErrorReason`.
+    /// The reason for programs: a value of `souk.common.v1.ErrorReason`.
     pub reason: String,
-    /// Why, for people.
+    /// The reason for people.
     pub detail: String,
-    /// How long souk, being too busy, asks to wait before the next try.
+    /// The time to wait before the next attempt, if souk was too busy.
     retry_after: Option<Duration>,
 }
 
-/// What a call can come to.
+/// The result of a call.
 pub type Answer = Result<Value, Refusal>;
 
 impl Api {
@@ -76,16 +76,16 @@ impl Api {
         })
     }
 
-    /// Why calls were repeated so far, and how often.
+    /// The reasons for repeated calls so far, with the number of repetitions.
     pub fn repeated(&self) -> BTreeMap<String, u64> {
         self.repeated.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
-    /// Makes a product, or finds the one that has its stock code already; answers its resource name.
+    /// Makes a product, or finds the existing one with its stock code; returns its resource name.
     pub async fn product(&self, sku: &str, body: &Value) -> anyhow::Result<String> {
         match self.post("/v1/products", body).await? {
             Ok(product) => Ok(text(&product, "name")?.to_owned()),
-            // Made by a try whose answer was lost.
+            // An earlier attempt, whose response was lost, has made it.
             Err(refusal) if refusal.reason == "RESOURCE_EXISTS" => {
                 let found = self.get("/v1/products:batchGet", &[("skus", sku)]).await??;
                 let product = list(&found, "products").next();
@@ -96,17 +96,17 @@ impl Api {
         }
     }
 
-    /// Asks for something.
+    /// Sends a GET request.
     pub async fn get(&self, path: &str, query: &[(&str, &str)]) -> anyhow::Result<Answer> {
         self.call(Method::GET, path, query, None, true).await
     }
 
-    /// Sends something. Only for calls that may be repeated.
+    /// Sends a POST request. The call must be safe to repeat.
     pub async fn post(&self, path: &str, body: &Value) -> anyhow::Result<Answer> {
         self.call(Method::POST, path, &[], Some(body), true).await
     }
 
-    /// Sends something as no one. Only for calls that may be repeated.
+    /// Sends a POST request without a token. The call must be safe to repeat.
     pub async fn post_as_no_one(&self, path: &str, body: &Value) -> anyhow::Result<Answer> {
         self.call(Method::POST, path, &[], Some(body), false).await
     }
@@ -138,7 +138,7 @@ impl Api {
         }
     }
 
-    /// Counts a call that is repeated; answers how long souk asks to wait first.
+    /// Counts a repeated call; returns the time that souk asks to wait first.
     fn note(&self, trouble: &anyhow::Error) -> Option<Duration> {
         let refusal = trouble.downcast_ref::<Refusal>();
         let why = refusal.map_or_else(|| "no answer".to_owned(), |refusal| refusal.reason.clone());
@@ -163,7 +163,7 @@ impl Api {
         }
         let response = request.send().await?;
         let status = response.status();
-        // In whole seconds: too coarse for a request that is only being worked on.
+        // `Retry-After` has whole seconds, which is too coarse for a request that is still in progress.
         let busy = matches!(status.as_u16(), 429 | 503);
         let retry_after = response.headers().get(RETRY_AFTER).and_then(|after| after.to_str().ok()?.parse().ok());
         let bytes = response.bytes().await?;
@@ -204,7 +204,7 @@ impl Api {
         Ok(fresh)
     }
 
-    /// Drops a token that expired; `false` if no other can be had.
+    /// Removes an expired token; returns `false` if there is no way to get another one.
     async fn forget(&self, expired: Option<String>) -> bool {
         if matches!(self.identity, Identity::Token(_)) {
             return false;
@@ -217,17 +217,17 @@ impl Api {
     }
 }
 
-/// A string of an answer; an answer without it is no answer of souk.
+/// A string field of a response. It is an error if the response does not have it.
 pub fn text<'a>(value: &'a Value, key: &str) -> anyhow::Result<&'a str> {
     value.get(key).and_then(Value::as_str).with_context(|| format!("the answer has no `{key}`"))
 }
 
-/// The entries of a list in an answer.
+/// The entries of a list in a response.
 pub fn list<'a>(value: &'a Value, key: &str) -> impl Iterator<Item = &'a Value> {
     value.get(key).and_then(Value::as_array).into_iter().flatten()
 }
 
-/// Whether the same call may succeed a little later.
+/// True if the same call may succeed later.
 fn is_passing(refusal: &Refusal) -> bool {
     let busy = matches!(refusal.reason.as_str(), "REQUEST_IN_PROGRESS" | "CONFLICT" | "OVERLOADED" | "RATE_LIMITED");
     busy || matches!(refusal.status.as_u16(), 429 | 502 | 503 | 504)

@@ -14,12 +14,12 @@ use super::{
 };
 use crate::api::{Api, list, text};
 
-/// How many things one batch call names.
+/// Resources per batch call.
 const BATCH: usize = 200;
-/// How many products are made in one call.
+/// Products per create call.
 const FEED: usize = 1000;
 
-/// Money of this data, from minor units.
+/// An amount in GBP, from minor units.
 pub fn money(minor: i64) -> Value {
     json!({ "currencyCode": "GBP", "units": (minor / 100).to_string(), "nanos": (minor % 100) * 10_000_000 })
 }
@@ -88,7 +88,8 @@ pub async fn customers(
         .map(|number| async move {
             let id = external_number(number);
             let body = json!({
-                // `.invalid` is no one's (RFC 2606): the export has no addresses, and none may be made up.
+                // Nobody can own a domain under `.invalid` (RFC 2606). The export has no email addresses, and invented
+                // ones might belong to someone.
                 "email": format!("{id}@{SOURCE}.invalid"),
                 "displayName": if number.is_empty() { "Sales without a customer".to_owned() } else { format!("Customer {number}") },
                 "externalId": format!("{SOURCE}:{id}"),
@@ -114,7 +115,7 @@ pub async fn customers(
     Ok(names)
 }
 
-/// The account of sales without a customer has a number too.
+/// The customer number of the account for sales without a customer.
 const NOBODY: &str = "guest";
 
 fn external_number(customer: &str) -> &str {
@@ -150,7 +151,7 @@ pub async fn opening_stock(
         });
         match api.post("/v1/stock:adjust", &body).await? {
             Ok(_) => {}
-            // Brought in so long ago that the answer is forgotten; the ledger never forgets the key.
+            // The stock was added by an old run whose idempotency record has expired. The ledger keeps the key.
             Err(refusal) if refusal.reason == "IDEMPOTENCY_KEY_REUSED" => {}
             Err(refusal) => return Err(refusal).context("the opening stock was refused"),
         }

@@ -1,7 +1,7 @@
-//! What `souk import online-retail` does: a real catalogue and real orders through the gateway's public API.
+//! `souk import online-retail`: imports a real catalogue and real orders through the gateway's public API.
 //!
-//! Every request carries a key made from the export alone, so a run that was stopped is simply run again: what was
-//! done answers as before, what was not is done. The rules are in docs/import.md.
+//! Every request has an idempotency key that depends only on the export. So a run that was stopped can be run again:
+//! completed requests return the same response, and the others are done now. The rules are in docs/import.md.
 #![allow(clippy::print_stdout, reason = "a command of the command line speaks there")]
 
 pub mod api;
@@ -20,21 +20,21 @@ use indicatif::{ProgressBar, ProgressStyle};
 
 use self::{api::Api, report::Report};
 
-/// Names this importer in request ids and external ids.
+/// The prefix of request ids and external ids.
 const SOURCE: &str = "online-retail";
 
 /// What to import, and how.
 #[derive(Debug, Clone)]
 pub struct Options {
-    /// The export.
+    /// The file of the export.
     pub file: PathBuf,
-    /// Where each line goes that could not be imported, with its number and the reason (CSV).
+    /// The CSV file for lines that could not be imported, with number and reason.
     pub report: Option<PathBuf>,
-    /// Requests under way at a time.
+    /// The most requests in flight.
     pub concurrency: u16,
 }
 
-/// Imports an export. `connect` gives who imports it, once the export has been read.
+/// Imports an export. `connect` is called after the export has been read, and returns the API client.
 pub async fn online_retail(args: &Options, connect: impl FnOnce() -> anyhow::Result<Api>) -> anyhow::Result<()> {
     let started = Instant::now();
     let mut report = Report::new(args.report.as_deref())?;

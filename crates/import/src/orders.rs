@@ -1,7 +1,7 @@
-//! The second pass: invoices in the order of their dates become orders, cancellations and returns.
+//! The second pass: invoices become orders, cancellations and returns, in the order of their dates.
 //!
-//! Many are under way at a time. Those of one customer follow each other, since a cancellation takes back what
-//! earlier orders brought.
+//! Many invoices are processed at a time, but those of one customer in sequence, because a cancellation refers to
+//! earlier orders.
 
 use std::{
     collections::{BTreeMap, HashMap, HashSet},
@@ -40,7 +40,7 @@ struct Importer {
     report: Mutex<Report>,
 }
 
-/// Runs all invoices of the plan and answers the finished report.
+/// Imports all invoices of the plan and returns the finished report.
 pub async fn run(
     api: &Arc<Api>,
     args: &Options,
@@ -70,12 +70,12 @@ pub async fn run(
             done??;
         }
         let (done, next) = oneshot::channel();
-        // Sales without a customer cannot be cancelled, so they need not follow each other.
+        // Sales without a customer cannot be cancelled, so they need no sequence.
         let before = customer.clone().and_then(|customer| last_of.insert(customer, next));
         let (importer, bar, number, date) = (importer.clone(), bar.clone(), invoice.number.clone(), invoice.date);
         tasks.spawn(async move {
             if let Some(before) = before {
-                // An error means that the one before failed; then the whole import does.
+                // An error means that the previous invoice failed. Then the whole import fails.
                 let _ = before.await;
             }
             importer
@@ -95,7 +95,7 @@ pub async fn run(
     Ok(report)
 }
 
-/// The invoice's lines that souk can take; the others were reported in the first pass.
+/// The lines of the invoice that souk can import. The first pass has reported the others.
 fn read(source: &mut Source, invoice: &Invoice) -> anyhow::Result<Vec<Line>> {
     let mut lines = Vec::new();
     for run in &invoice.runs {
@@ -145,7 +145,8 @@ impl Importer {
         });
         let order = match self.api.post("/v1/orders", &body).await? {
             Ok(order) => order,
-            // Imported so long ago that its key is forgotten: its number is not.
+            // The order was imported by an old run whose idempotency record has expired. Its external id is still
+            // known.
             Err(refusal) if refusal.reason == "RESOURCE_EXISTS" => self.by_external_id(&external_id).await?,
             Err(refusal) => return self.reject(lines, Reason::OrderRefused, &refusal.to_string()).await,
         };

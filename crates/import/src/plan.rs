@@ -1,4 +1,4 @@
-//! The first pass over an export: what products, customers and invoices there are, and where their lines stand.
+//! The first pass over an export: finds products, customers and invoices, and the positions of their lines.
 //!
 //! It keeps a few bytes for each invoice, product and customer, never the lines themselves.
 
@@ -18,39 +18,39 @@ use super::{
     source::{Line, Run, Source},
 };
 
-/// What an export holds.
+/// The content of an export.
 pub struct Plan {
-    /// Lines, the heading not counted.
+    /// The number of lines without the heading.
     pub lines: u64,
-    /// The beginning of the SHA-256 of the file: tells the opening stock of one export from another's.
+    /// The beginning of the SHA-256 of the file. It distinguishes the opening stock of different exports.
     pub file_hash: String,
     /// Products by stock code.
     pub products: BTreeMap<String, Product>,
-    /// Customers' numbers; the empty one stands for sales without a customer.
+    /// The numbers of customers. The empty number represents sales without a customer.
     pub customers: BTreeMap<String, ()>,
-    /// Invoices by date, then as they are in the file.
+    /// Invoices, sorted by date and then by their order in the file.
     pub invoices: Vec<Invoice>,
-    /// What some cancellation takes back: customer and stock code.
+    /// Customer and stock code of everything that a cancellation takes back.
     pub wanted_back: HashSet<(String, String)>,
 }
 
 /// A product of an export.
 pub struct Product {
-    /// The description that most lines have.
+    /// The most frequent description.
     pub title: String,
-    /// The price that its first line has, in minor units.
+    /// The price on the first line of the product, in minor units.
     pub price: i64,
     /// Pieces sold in the export.
     pub sold: i64,
 }
 
-/// An invoice, not yet read.
+/// An invoice whose lines are not read yet.
 pub struct Invoice {
-    /// Its number.
+    /// The number of the invoice.
     pub number: String,
-    /// When it was made: the earliest of its lines.
+    /// The date of the invoice: the earliest date of its lines.
     pub date: DateTime<Utc>,
-    /// Where its lines stand.
+    /// The positions of its lines.
     pub runs: Vec<Run>,
 }
 
@@ -61,7 +61,7 @@ struct Titles {
     sold: i64,
 }
 
-/// Reads the whole file once. Lines that are nothing souk can take go to the report at once.
+/// Reads the whole file once. Lines that souk cannot import are reported at once.
 pub fn plan(path: &Path, report: &mut Report, mut progress: impl FnMut(u64)) -> anyhow::Result<Plan> {
     let mut source = Source::open(path)?;
     let mut plan = Plan {
@@ -122,7 +122,7 @@ fn note_product(products: &mut HashMap<String, Titles>, line: &Line) {
 
 impl Titles {
     fn product(self, sku: String) -> Product {
-        // Most lines win; among equals, the one that came first.
+        // The most frequent description; if there are several, the first one.
         let best = self.counts.into_iter().max_by_key(|(_, (count, first))| (*count, std::cmp::Reverse(*first)));
         Product { title: best.map_or(sku, |(title, _)| title), price: self.price, sold: self.sold }
     }

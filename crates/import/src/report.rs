@@ -1,4 +1,4 @@
-//! The report: lines that are in no order, by number and reason, and totals.
+//! The report: lines that are not in an order, with number and reason, and totals.
 
 use std::{collections::BTreeMap, fmt, fs::File, io::BufWriter, path::Path};
 
@@ -12,11 +12,11 @@ pub struct Report {
     rejected: BTreeMap<Reason, u64>,
     /// Lines that are in orders.
     pub ordered: u64,
-    /// Lines that were taken back.
+    /// Lines that cancelled or returned something.
     pub returned: u64,
-    /// Orders placed, in this run or before.
+    /// Orders placed in this run or an earlier one.
     pub orders: u64,
-    /// Cancellations and returns done, in this run or before.
+    /// Cancellations and returns done in this run or an earlier one.
     pub returns: u64,
     /// The total of the orders, in minor units.
     pub value: i64,
@@ -25,7 +25,7 @@ pub struct Report {
 }
 
 impl Report {
-    /// A report that writes each rejected line to this file, where one is given.
+    /// A report that writes each rejected line to this file, if one is given.
     pub fn new(path: Option<&Path>) -> anyhow::Result<Self> {
         let file = path
             .map(|path| {
@@ -47,7 +47,7 @@ impl Report {
         })
     }
 
-    /// A line that is in no order and no return.
+    /// Adds a line that is neither in an order nor in a return.
     pub fn reject(&mut self, line: u64, invoice: &str, code: &str, reason: Reason, detail: &str) -> anyhow::Result<()> {
         *self.rejected.entry(reason).or_default() += 1;
         if let Some(file) = &mut self.file {
@@ -61,7 +61,7 @@ impl Report {
         self.rejected.values().sum()
     }
 
-    /// Writes what is still to be written.
+    /// Flushes the file.
     pub fn finish(&mut self) -> anyhow::Result<()> {
         if let Some(file) = &mut self.file {
             file.flush()?;
@@ -69,7 +69,7 @@ impl Report {
         Ok(())
     }
 
-    /// Whether every line of the file is accounted for.
+    /// True if every line of the file is accounted for.
     pub fn adds_up(&self, lines: u64) -> bool {
         self.ordered + self.returned + self.rejected() == lines
     }

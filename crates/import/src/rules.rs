@@ -4,16 +4,16 @@ use std::fmt;
 
 use super::source::Line;
 
-/// Why a line is in no order and no return.
+/// Why a line is neither in an order nor in a return.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub enum Reason {
-    /// Its values cannot be read.
+    /// The values of the line cannot be read.
     Unreadable,
-    /// Its invoice number is neither a sale's nor a cancellation's.
+    /// The invoice number is neither that of a sale nor of a cancellation.
     NotAnInvoice,
     /// A cost or a discount of the shop itself, not something that was sold.
     NotASale,
-    /// Its stock code cannot be one.
+    /// The stock code is invalid.
     BadStockCode,
     /// Fewer than one piece, but not on a cancellation: a correction of stock.
     StockCorrection,
@@ -27,16 +27,16 @@ pub enum Reason {
     CancellationOfNothing,
     /// A cancellation that names no customer.
     CancellationWithoutCustomer,
-    /// A cancellation of what no earlier order in the export has.
+    /// A cancellation of goods that no earlier order in the export has.
     NothingToCancel,
-    /// souk did not take the order.
+    /// souk refused the request for the order.
     OrderRefused,
-    /// souk recorded the order, but could not fill it.
+    /// souk recorded the order, but rejected it.
     OrderRejected,
 }
 
 impl Reason {
-    /// The name in the report.
+    /// The name of the reason in the report.
     pub const fn as_str(self) -> &'static str {
         match self {
             Self::Unreadable => "UNREADABLE",
@@ -62,12 +62,12 @@ impl fmt::Display for Reason {
     }
 }
 
-/// What a line is.
+/// The kind of a line.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Kind {
     /// Part of an order.
     Sale,
-    /// Takes back part of an earlier order.
+    /// Cancels or returns part of an earlier order.
     Cancellation,
 }
 
@@ -76,13 +76,13 @@ const UNTRACKED: [&str; 4] = ["POST", "DOT", "C2", "M"];
 /// Codes of the shop's own costs and discounts: bank and marketplace fees, samples, bad debt, donations.
 const NOT_SALES: [&str; 7] = ["BANK CHARGES", "AMAZONFEE", "S", "D", "B", "CRUK", "PADS"];
 
-/// The stock code by which products are told apart: letter case does not tell products apart in this data, it
-/// is how it was typed.
+/// The stock code that identifies a product. Letter case is ignored: in this data it only depends on who typed the
+/// code.
 pub fn sku(code: &str) -> String {
     code.to_uppercase()
 }
 
-/// Whether stock of the code is counted.
+/// True if the stock of the product is tracked.
 pub fn tracked(sku: &str) -> bool {
     !UNTRACKED.contains(&sku)
 }
@@ -121,14 +121,14 @@ pub fn judge(line: &Line) -> Result<Kind, Reason> {
     }
 }
 
-/// Whether this is a valid stock code (`Product.sku` of the contract).
+/// True if this is a valid stock code (`Product.sku` of the contract).
 fn is_code(sku: &str) -> bool {
     let mut bytes = sku.bytes();
     let first = bytes.next().is_some_and(|byte| byte.is_ascii_alphanumeric());
     first && sku.len() <= 64 && bytes.all(|byte| byte.is_ascii_alphanumeric() || b" ._/-".contains(&byte))
 }
 
-/// The ISO 3166-1 code of a country as this data names it; `ZZ` (unknown) for any other.
+/// The ISO 3166-1 code of a country by its name in this data; `ZZ` (unknown) for any other name.
 pub fn region(country: &str) -> &'static str {
     match country {
         "United Kingdom" => "GB",

@@ -1,4 +1,4 @@
-//! Reads an export line by line: encoding, columns, values. What a line means is decided in `rules`.
+//! Reads an export line by line: encoding, columns, values. The module `rules` decides what a line means.
 
 use std::{
     fs::File,
@@ -10,30 +10,30 @@ use anyhow::{Context, bail};
 use chrono::{DateTime, NaiveDateTime, Utc};
 use encoding_rs::{Encoding, UTF_8, WINDOWS_1252};
 
-/// The columns, in their order.
+/// The columns in their order.
 const COLUMNS: [&str; 8] =
     ["InvoiceNo", "StockCode", "Description", "Quantity", "InvoiceDate", "UnitPrice", "CustomerID", "Country"];
 
-/// One line, its values read but not yet judged.
+/// A line with parsed values, to which no rules were applied yet.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Line {
-    /// Number of the line in the file; the heading is line 1.
+    /// The number of the line in the file. The heading is line 1.
     pub number: u64,
-    /// The invoice, as written.
+    /// The invoice number as it is in the file.
     pub invoice: String,
-    /// The stock code, as written.
+    /// The stock code as it is in the file.
     pub code: String,
     /// The description, trimmed.
     pub description: String,
     /// Pieces; below zero on cancellations.
     pub quantity: i64,
-    /// When the invoice was made.
+    /// The date and time of the invoice.
     pub date: DateTime<Utc>,
     /// Price of one piece in minor units of the currency.
     pub price: i64,
     /// The customer's number; empty if there is none.
     pub customer: String,
-    /// The country's name, as written.
+    /// The country's name as it is in the file.
     pub country: String,
 }
 
@@ -42,31 +42,31 @@ pub struct Line {
 pub struct Unreadable {
     /// Number of the line in the file.
     pub number: u64,
-    /// The invoice, if that much can be read.
+    /// The invoice number, if it can be read.
     pub invoice: String,
-    /// The stock code, if that much can be read.
+    /// The stock code, if it can be read.
     pub code: String,
-    /// What is wrong, and what would be right.
+    /// What is wrong, and what is expected.
     pub why: String,
 }
 
-/// Where consecutive lines are in the file.
+/// The position of consecutive lines in the file.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Run {
     byte: u64,
     line: u64,
-    /// How many lines.
+    /// The number of lines.
     pub count: u64,
 }
 
 impl Run {
-    /// Whether the lines of `next` stand right behind those of this one.
+    /// True if the lines of `next` directly follow these lines.
     pub fn is_followed_by(&self, next: Self) -> bool {
         self.line + self.count == next.line
     }
 }
 
-/// An export, opened.
+/// An opened export.
 pub struct Source {
     reader: csv::Reader<BufReader<File>>,
     encoding: &'static Encoding,
@@ -81,7 +81,8 @@ impl Source {
         let mut reader = csv::ReaderBuilder::new()
             .has_headers(false)
             .flexible(true)
-            // With CRLF taken apart here, a record's position is that of its first letter; fields are trimmed anyway.
+            // With LF as the only terminator, the position of a record is exact. The CR of a CRLF is trimmed from the
+            // last field.
             .terminator(csv::Terminator::Any(b'\n'))
             .from_reader(BufReader::with_capacity(1 << 16, file));
         let mut record = csv::ByteRecord::new();
@@ -93,20 +94,20 @@ impl Source {
         Ok(Self { reader, encoding, record })
     }
 
-    /// The next line, with where it stands; `None` at the end.
+    /// Reads the next line and its position; `None` at the end.
     pub fn next(&mut self) -> anyhow::Result<Option<(Run, Result<Line, Unreadable>)>> {
         let position = self.reader.position().clone();
         if !self.reader.read_byte_record(&mut self.record)? {
             return Ok(None);
         }
-        // Blank lines are passed over by the reader, so the record may begin after the position asked before it.
+        // The reader skips blank lines, so the record may begin after the position that was read before it.
         let at = self.record.position().unwrap_or(&position);
         let run = Run { byte: at.byte(), line: at.line(), count: 1 };
         let fields: Vec<String> = self.record.iter().map(|field| decode(self.encoding, field)).collect();
         Ok(Some((run, read(run.line, &fields))))
     }
 
-    /// Goes to where a run of lines begins.
+    /// Moves to the beginning of a run of lines.
     pub fn seek(&mut self, run: Run) -> anyhow::Result<()> {
         let mut position = csv::Position::new();
         position.set_byte(run.byte).set_line(run.line);
@@ -114,14 +115,15 @@ impl Source {
     }
 }
 
-/// UTF-8 where the file's beginning is, else Windows-1252, of which Latin-1's letters are a part.
+/// The encoding: UTF-8 if the beginning of the file is valid UTF-8, otherwise Windows-1252, which includes the letters
+/// of Latin-1.
 fn guess(file: &mut File) -> std::io::Result<&'static Encoding> {
     let mut head = Vec::new();
     file.take(1 << 20).read_to_end(&mut head)?;
     file.seek(SeekFrom::Start(0))?;
     let whole = match std::str::from_utf8(&head) {
         Ok(_) => true,
-        // A letter cut in two by the end of what was read is no fault.
+        // A character that is incomplete at the end of the buffer is not a fault.
         Err(error) => error.error_len().is_none(),
     };
     Ok(if whole { UTF_8 } else { WINDOWS_1252 })
@@ -159,7 +161,7 @@ fn read(number: u64, fields: &[String]) -> Result<Line, Unreadable> {
     })
 }
 
-/// An amount such as `2.55`, `2.5` or `-3` in hundredths.
+/// Parses an amount such as `2.55`, `2.5` or `-3` into hundredths.
 fn pence(text: &str) -> Option<i64> {
     let (negative, digits) = match text.strip_prefix('-') {
         Some(rest) => (true, rest),
@@ -167,7 +169,7 @@ fn pence(text: &str) -> Option<i64> {
     };
     let (whole, part) = digits.split_once('.').unwrap_or((digits, ""));
     let plain = |text: &str| text.bytes().all(|byte| byte.is_ascii_digit());
-    // Zeros beyond the second decimal say nothing.
+    // Zeros after the second decimal are ignored.
     let part = if part.len() > 2 { part.trim_end_matches('0') } else { part };
     if whole.is_empty() || part.len() > 2 || !plain(whole) || !plain(part) {
         return None;

@@ -1,12 +1,13 @@
-//! The pieces of earlier orders that can still be returned, and the choice of those that a cancellation means.
+//! The pieces of earlier orders that can still be returned, and the choice of the pieces that a cancellation takes
+//! back.
 //!
-//! A cancellation names customer, product, pieces and price, but no invoice. It takes from the customer's latest
-//! orders that have the product at that price. Everything here follows from the export and souk's answers alone, so
-//! that a second run comes to the same requests.
+//! A cancellation names customer, product, pieces and price, but no invoice. It takes back pieces of the customer's
+//! latest orders that have the product at that price. The choice depends only on the export and souk's responses, so
+//! that a second run makes the same requests.
 
 use std::collections::{BTreeMap, HashMap};
 
-/// Pieces of an order's line that have not come back.
+/// Pieces of an order's line that were not returned yet.
 #[derive(Debug, Clone, PartialEq, Eq)]
 struct Open {
     order: String,
@@ -15,11 +16,11 @@ struct Open {
     pieces: i64,
 }
 
-/// What can be taken back, for the products that some cancellation in the export names.
+/// What can be taken back, for the products that a cancellation in the export names.
 #[derive(Default)]
 pub struct Takeback {
     open: HashMap<(String, String), Vec<Open>>,
-    /// Pieces of all lines, for each order that has something above.
+    /// The pieces of all lines, for each order that was ever in `open`.
     orders: HashMap<String, Remaining>,
 }
 
@@ -32,8 +33,8 @@ struct Remaining {
 pub type Taken = BTreeMap<String, BTreeMap<i64, i64>>;
 
 impl Takeback {
-    /// An order was confirmed: `lines` are those that may be wanted back, as (customer and code, line number,
-    /// price, pieces); `pieces` counts all its lines.
+    /// Adds a confirmed order. `lines` are those that a cancellation may take back, as (customer and code, line number,
+    /// price, pieces). `pieces` is the number of pieces on all its lines.
     pub fn ordered(
         &mut self,
         order: &str,
@@ -47,7 +48,8 @@ impl Takeback {
         }
     }
 
-    /// Takes pieces back, from the latest order first; all of them or, where there are not so many, none.
+    /// Takes pieces back, from the latest order first. Takes all of them, or none and returns `false` if there are not
+    /// enough.
     pub fn take(&mut self, key: &(String, String), price: i64, pieces: i64, taken: &mut Taken) -> bool {
         let Some(open) = self.open.get_mut(key) else { return false };
         let there: i64 = open.iter().filter(|open| open.price == price).map(|open| open.pieces).sum();
@@ -67,7 +69,7 @@ impl Takeback {
         true
     }
 
-    /// Whether this takes back all of the order, of which nothing came back before: then it is cancelled.
+    /// True if this takes back the whole order, and nothing was taken back before. Then the order is cancelled.
     pub fn is_whole(&mut self, order: &str, lines: &BTreeMap<i64, i64>) -> bool {
         let Some(remaining) = self.orders.get_mut(order) else { return false };
         let whole = !remaining.touched && remaining.pieces == lines.values().sum::<i64>();

@@ -1,29 +1,29 @@
-//! souk's responses, as far as the run needs them, and what buyers did.
+//! The fields of souk's responses that the run needs, and the purchases of buyers.
 
 use anyhow::Context;
 use serde::{Deserialize, Deserializer, de::DeserializeOwned};
 
 use souk_import::api::{Answer, Refusal};
 
-/// An order, as placed or as found.
+/// An order, as returned to a buyer or read at the end.
 #[derive(Debug, Clone, Default, Deserialize)]
 #[serde(default, rename_all = "camelCase")]
 pub struct Order {
-    /// Resource name.
+    /// The resource name.
     pub name: String,
     /// `STATE_…`.
     pub state: String,
-    /// What was bought.
+    /// The lines of the order.
     pub lines: Vec<Line>,
-    /// Sum of the lines.
+    /// The sum of the lines.
     pub total: Money,
-    /// What was given back.
+    /// The amount that was refunded.
     pub refunded_total: Option<Money>,
-    /// Where the request's id stands.
+    /// The shipping address, whose first line is the request id.
     shipping_address: Address,
-    /// Why not.
+    /// Why the order was rejected.
     pub rejection: Option<Rejection>,
-    /// Its payment.
+    /// The payment of the order.
     pub payment: Option<Payment>,
 }
 
@@ -31,14 +31,14 @@ pub struct Order {
 #[derive(Debug, Clone, Default, Deserialize)]
 #[serde(default, rename_all = "camelCase")]
 pub struct Line {
-    /// Resource name.
+    /// The resource name.
     pub product: String,
     /// Pieces ordered.
     #[serde(deserialize_with = "number")]
     pub quantity: i64,
     /// Price of a piece.
     pub unit_price: Money,
-    /// Pieces that came back.
+    /// Pieces that were returned.
     #[serde(deserialize_with = "number")]
     pub returned_quantity: i64,
     /// Pieces that were cancelled.
@@ -47,24 +47,24 @@ pub struct Line {
 }
 
 impl Line {
-    /// Pieces that are in stock again: those that came back, and those that were cancelled.
+    /// Pieces that are in stock again: those that were returned or cancelled.
     pub fn back(&self) -> i64 {
         self.returned_quantity + self.cancelled_quantity
     }
 }
 
-/// An address, of which the first line says which request the order is of.
+/// An address. Its first line is the request id of the order.
 #[derive(Debug, Clone, Default, Deserialize)]
 #[serde(default, rename_all = "camelCase")]
 struct Address {
     address_lines: Vec<String>,
 }
 
-/// Why an order could not be placed.
+/// Why an order was rejected.
 #[derive(Debug, Clone, Default, Deserialize)]
 #[serde(default)]
 pub struct Rejection {
-    /// For programs.
+    /// The reason for programs.
     pub reason: String,
 }
 
@@ -72,13 +72,13 @@ pub struct Rejection {
 #[derive(Debug, Clone, Default, Deserialize)]
 #[serde(default)]
 pub struct Payment {
-    /// Whose.
+    /// The payment provider.
     pub provider: String,
     /// `STATE_…`.
     pub state: String,
-    /// What was authorised or taken.
+    /// The amount that was authorised or captured.
     pub amount: Money,
-    /// What was given back.
+    /// The amount that was refunded.
     pub refunded: Option<Money>,
 }
 
@@ -86,7 +86,7 @@ pub struct Payment {
 #[derive(Debug, Clone, Default, Deserialize)]
 #[serde(default)]
 pub struct Return {
-    /// Resource name.
+    /// The resource name.
     pub name: String,
     /// `STATE_…`.
     pub state: String,
@@ -102,29 +102,29 @@ pub struct Money {
 }
 
 impl Money {
-    /// In minor units.
+    /// The amount in minor units.
     pub fn minor(self) -> i64 {
         self.units * 100 + self.nanos / 10_000_000
     }
 }
 
-/// 64-bit numbers are text in protobuf's JSON.
+/// Parses a 64-bit number, which is a string in protobuf's JSON.
 fn number<'de, D: Deserializer<'de>>(deserializer: D) -> Result<i64, D::Error> {
     String::deserialize(deserializer)?.parse().map_err(serde::de::Error::custom)
 }
 
 impl Order {
-    /// The id of the request that it came from, which the run writes into the address.
+    /// The request id of the order, which the run writes into the address.
     pub fn request_id(&self) -> &str {
         self.shipping_address.address_lines.first().map_or("", String::as_str)
     }
 
-    /// Whether it was paid, whatever became of it later.
+    /// True if the order was paid, even if it was cancelled later.
     pub fn is_sold(&self) -> bool {
         matches!(self.state.as_str(), "STATE_CONFIRMED" | "STATE_CANCELLING" | "STATE_CANCELLED")
     }
 
-    /// Whether it needs no one any more: its state is final, and what came back is paid back.
+    /// True if no saga of the order is running: its state is final, and returned goods are refunded.
     pub fn is_final(&self) -> bool {
         match self.state.as_str() {
             "STATE_REJECTED" => true,
@@ -133,23 +133,23 @@ impl Order {
         }
     }
 
-    /// Some of its pieces at their prices, in minor units.
+    /// The price of some pieces of each line, in minor units.
     pub fn worth(&self, pieces: impl Fn(&Line) -> i64) -> i64 {
         self.lines.iter().map(|line| pieces(line) * line.unit_price.minor()).sum()
     }
 
-    /// What was given back, in minor units.
+    /// The amount that was refunded, in minor units.
     pub fn refunded(&self) -> i64 {
         self.refunded_total.unwrap_or_default().minor()
     }
 }
 
-/// No good answer.
+/// A call without a good response.
 #[derive(Debug, Clone)]
 pub enum Trouble {
     /// souk refused, with this reason.
     Refused { reason: String, detail: String },
-    /// No answer, however often it was asked.
+    /// No response after all attempts.
     Unanswered(String),
 }
 
@@ -162,10 +162,10 @@ impl std::fmt::Display for Trouble {
     }
 }
 
-/// What a call came to.
+/// The result of a call.
 pub type Reply<T> = Result<T, Trouble>;
 
-/// Reads what a call came to.
+/// Parses the result of a call.
 pub fn reply<T: DeserializeOwned>(answer: anyhow::Result<Answer>) -> Reply<T> {
     match answer {
         Ok(Ok(value)) => serde_json::from_value(value)
@@ -176,23 +176,23 @@ pub fn reply<T: DeserializeOwned>(answer: anyhow::Result<Answer>) -> Reply<T> {
     }
 }
 
-/// A purchase: what a buyer requested, and the responses.
+/// A purchase: the requests of a buyer, and the responses.
 #[derive(Debug, Clone)]
 pub struct Purchase {
-    /// The key.
+    /// The idempotency key.
     pub request_id: String,
-    /// Resource names of products, and pieces.
+    /// The resource names of products, and pieces.
     pub items: Vec<(String, i64)>,
-    /// The answers to all that were sent with this key; the same one, if all is well.
+    /// The responses to all requests with this key. They must be the same.
     pub placed: Vec<Reply<Order>>,
-    /// The answers to all cancellations.
+    /// The responses to all cancellations.
     pub cancelled: Vec<Reply<Order>>,
-    /// The line and pieces that were sent back, and the answers.
+    /// The returned line, the number of pieces, and the responses.
     pub returned: Option<(usize, i64, Vec<Reply<Return>>)>,
 }
 
 impl Purchase {
-    /// The order that was acknowledged.
+    /// The acknowledged order, if there was a good response.
     pub fn order(&self) -> Option<&Order> {
         self.placed.iter().flatten().next()
     }

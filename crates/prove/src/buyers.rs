@@ -1,4 +1,4 @@
-//! Buyers: each takes the next order's number, does what its plan says, and keeps every answer.
+//! Buyers: each takes the number of the next order, carries out the plan of the order, and stores every response.
 
 use std::{
     collections::BTreeMap,
@@ -18,28 +18,28 @@ use super::{
     plan::Plan,
 };
 
-/// What all buyers share.
+/// The data that all buyers share.
 pub struct Market<'a> {
-    /// Names the run in request ids.
+    /// The name of the run, which is part of request ids.
     pub run: String,
-    /// Start of the choices.
+    /// The seed of the random choices.
     pub seed: u64,
-    /// Resource names of the products.
+    /// The resource names of the products.
     pub products: Vec<String>,
-    /// Who takes goods back.
+    /// A staff account, which records returns.
     pub staff: &'a Api,
-    /// Pays everything, where the provider is not the simulated one.
+    /// The payment token of all orders, if the provider is not the simulated one.
     pub token: Option<String>,
-    /// How many orders to place at most.
+    /// The most orders to place.
     pub limit: Option<u64>,
-    /// When no more orders are begun: at the end, or with the signal to stop.
+    /// Cancelled when no more orders should be begun: at the end, or by a signal.
     pub stop: CancellationToken,
     next: AtomicU64,
     longest: AtomicU64,
 }
 
 impl<'a> Market<'a> {
-    /// One that nothing was bought on yet, open until the signal.
+    /// A market without purchases. The signal stops it.
     pub fn new(
         (run, seed): (String, u64),
         products: Vec<String>,
@@ -52,31 +52,31 @@ impl<'a> Market<'a> {
         Self { run, seed, products, staff, token, limit, stop: signal.child_token(), next, longest }
     }
 
-    /// Orders begun.
+    /// The number of orders begun.
     pub fn begun(&self) -> u64 {
         let begun = self.next.load(Ordering::Relaxed);
         self.limit.map_or(begun, |limit| begun.min(limit))
     }
 
-    /// The longest that anyone waited for an answer, all tries counted.
+    /// The longest time that a buyer waited for a response, including repeated attempts.
     pub fn longest_wait(&self) -> Duration {
         Duration::from_millis(self.longest.load(Ordering::Relaxed))
     }
 
-    /// Buys until the end.
+    /// Places orders until the end.
     pub async fn buy(&self, buyer: &Api) -> Vec<Purchase> {
         let mut purchases = Vec::new();
         while !self.stop.is_cancelled() {
             match self.next(buyer).await {
                 Some(one) => purchases.push(one),
-                // The others are still at it: the last kill shall find them so.
+                // Stop while other buyers still have requests in flight, so that the last kill hits them.
                 None => self.stop.cancel(),
             }
         }
         purchases
     }
 
-    /// Places the next order; `None` if there are enough.
+    /// Places the next order; `None` if the limit is reached.
     pub async fn next(&self, buyer: &Api) -> Option<Purchase> {
         let number = self.next.fetch_add(1, Ordering::Relaxed);
         if self.limit.is_some_and(|limit| number >= limit) {
@@ -85,7 +85,7 @@ impl<'a> Market<'a> {
         Some(self.order(buyer, number).await)
     }
 
-    /// Places one order by its number, and does to it what its plan says.
+    /// Places the order with this number, and carries out its plan.
     async fn order(&self, buyer: &Api, number: u64) -> Purchase {
         let plan = Plan::of(self.seed, number, self.products.len());
         let request_id = format!("prove:{}:{number}", self.run);
@@ -129,7 +129,7 @@ impl<'a> Market<'a> {
         Purchase { request_id, items, placed, cancelled, returned }
     }
 
-    /// Sends the same so many times at once.
+    /// Sends several copies of a request at once.
     async fn send<T: DeserializeOwned>(&self, api: &Api, path: &str, body: &Value, copies: usize) -> Vec<Reply<T>> {
         join_all((0..copies).map(|_| async {
             let asked = Instant::now();
@@ -142,7 +142,7 @@ impl<'a> Market<'a> {
     }
 }
 
-/// Why calls were repeated, and how often, over all callers.
+/// The reasons for repeated calls of all callers, with the number of repetitions.
 pub fn repeated<'a>(callers: impl IntoIterator<Item = &'a Api>) -> BTreeMap<String, u64> {
     let mut sum = BTreeMap::new();
     for (why, times) in callers.into_iter().flat_map(Api::repeated) {

@@ -9,7 +9,7 @@ use super::{
     found::Found,
 };
 
-/// All checks of a run. `prices` are the products' in minor units.
+/// Makes all checks of a run. `prices` are the prices of products in minor units.
 pub fn checks(purchases: &[Purchase], found: &Found, prices: &HashMap<String, i64>) -> Vec<Check> {
     let by_name: HashMap<&str, &Order> = found.orders.iter().map(|order| (order.name.as_str(), order)).collect();
     vec![
@@ -33,7 +33,7 @@ pub fn checks(purchases: &[Purchase], found: &Found, prices: &HashMap<String, i6
     ]
 }
 
-/// Everything was looked at, and each may break the promise.
+/// Makes a check of all items. `broken` returns what is wrong with an item.
 fn check<T>(name: &'static str, all: &[T], broken: impl Fn(&T) -> Option<String>) -> Check {
     Check { name, counted: count(all.len()), broken: cut(all.iter().filter_map(broken)) }
 }
@@ -46,11 +46,11 @@ fn count(length: usize) -> i64 {
     i64::try_from(length).unwrap_or(i64::MAX)
 }
 
-/// Troubles that an order's buyer must not have.
+/// Errors that the buyer of an order should not get.
 fn refusals(purchase: &Purchase) -> Option<String> {
     let at = |what: &str, trouble: &Trouble| format!("{}: {what} {trouble}", purchase.request_id);
     let trouble = |what, replies: &[Reply<_>]| replies.iter().find_map(|reply| Some(at(what, reply.as_ref().err()?)));
-    // Goods of an order that is being cancelled cannot come back: anyone who is first has them.
+    // A return of an order that is being cancelled may be refused, because the cancellation was first, and vice versa.
     let expected = |trouble: &Trouble| {
         !purchase.cancelled.is_empty()
             && matches!(trouble, Trouble::Refused { reason, .. } if reason == "STATE_CONFLICT")
@@ -61,7 +61,7 @@ fn refusals(purchase: &Purchase) -> Option<String> {
         .or_else(|| Some(at("its return was", returned.into_iter().find(|trouble| !expected(trouble))?)))
 }
 
-/// What is wrong with an order that was acknowledged.
+/// What is wrong with the stored data of an acknowledged order.
 fn lost(
     purchase: &Purchase,
     acknowledged: &Order,
@@ -96,7 +96,7 @@ fn lost(
         _ if found.state == "STATE_CANCELLED" => line.back() == line.quantity,
         Some((at, pieces, replies)) if *at == number => match replies.iter().any(Result::is_ok) {
             true => line.back() == *pieces,
-            // Without any answer it may have come back or not.
+            // Without any response, the goods may have been returned or not.
             false => [0, *pieces].contains(&line.back()),
         },
         _ => line.back() == 0,
@@ -131,7 +131,7 @@ fn doubles(purchases: &[Purchase], found: &Found) -> Check {
     Check { name: "no request_id made two orders", counted: count(purchases.len()), broken: cut(twice.chain(unasked)) }
 }
 
-/// Pieces of a product that an order took and still has.
+/// The pieces of a product that an order took and that were not returned or cancelled.
 fn kept(order: &Order, product: &str) -> i64 {
     let lines = order.lines.iter().filter(|line| order.is_sold() && line.product == product);
     lines.map(|line| line.quantity - line.back()).sum()
@@ -143,7 +143,7 @@ fn settled(found: &Found) -> Check {
         unfinished.map(|order| format!("{} is {}, with {} refunded", order.name, order.state, order.refunded()));
     let late = &found.settled.late;
     Check {
-        // As long as `RECOVERY`.
+        // The time is that of `RECOVERY`.
         name: "every order was final within 30 s of the last kill, or of the end",
         counted: count(found.orders.len()),
         broken: cut(late.iter().cloned().chain(unfinished)),
@@ -177,7 +177,7 @@ mod tests {
         json!({ "units": (minor / 100).to_string(), "nanos": minor % 100 * 10_000_000 })
     }
 
-    /// An order of three pieces at 1.50.
+    /// An order of three pieces at 1.50 each.
     fn order(id: &str, state: &str, back: i64) -> Order {
         let payment = match state {
             "STATE_REJECTED" => json!({ "state": "STATE_VOIDED", "amount": money(450) }),
@@ -203,7 +203,7 @@ mod tests {
         }
     }
 
-    /// A shop where one of everything happened: kept, cancelled, partly returned, rejected.
+    /// A shop with an order of each kind: kept, cancelled, partly returned, rejected.
     fn shop() -> (Vec<Purchase>, Found) {
         let mut all =
             vec![purchase("a", "STATE_CONFIRMED"), purchase("b", "STATE_CONFIRMED"), purchase("c", "STATE_CONFIRMED")];
@@ -221,7 +221,7 @@ mod tests {
         (all, Found { orders, stock, settled: Settled::default() })
     }
 
-    /// Which checks fail, with what they say.
+    /// The failed checks, by number, with what is wrong.
     fn broken(purchases: &[Purchase], found: &Found) -> Vec<(usize, String)> {
         let prices = HashMap::from([("p".to_owned(), 150)]);
         let checks = checks(purchases, found, &prices);
@@ -277,7 +277,7 @@ mod tests {
             assert_eq!(rows.iter().map(|(index, _)| *index).collect::<Vec<_>>(), expected, "{says}: {rows:?}");
             assert!(rows[0].1.contains(says), "{says}: {rows:?}");
         }
-        // A return that lost against a cancellation is none.
+        // A return that was refused because of a cancellation does not count.
         let (mut purchases, found) = shop();
         purchases[1].returned = Some((1, 1, vec![Err(refused())]));
         assert_eq!(broken(&purchases, &found), []);

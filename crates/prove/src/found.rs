@@ -1,4 +1,4 @@
-//! What is there when the buying has ended, as the public API tells it.
+//! Reads the stored data through the public API after all orders were placed.
 
 use std::time::Duration;
 
@@ -11,44 +11,44 @@ use super::{
     shop::{self, Product},
 };
 
-/// By when every order must be final, after the last kill.
+/// The time after the last kill in which every order must become final.
 pub const RECOVERY: Duration = Duration::from_secs(30);
-/// How long is waited for them to become final at all.
+/// The longest time to wait for orders to become final.
 const TIMEOUT: Duration = Duration::from_secs(120);
 const PAUSE: Duration = Duration::from_millis(200);
 
-/// Everything that the run made, as it is now.
+/// All data of the run, as it is now.
 pub struct Found {
-    /// All orders of its customers.
+    /// All orders of the run's customers.
     pub orders: Vec<Order>,
-    /// Its products.
+    /// The stock of the run's products.
     pub stock: Vec<Stock>,
-    /// How long after the last kill, or the end of buying, everything was final.
+    /// When all orders became final.
     pub settled: Settled,
 }
 
 /// A product's stock.
 pub struct Stock {
-    /// Resource name.
+    /// The resource name of the product.
     pub product: String,
-    /// Pieces that were put in.
+    /// Pieces that were added.
     pub put_in: i64,
     /// Pieces on hand.
     pub on_hand: i64,
-    /// Pieces of them that are held for someone.
+    /// Pieces on hand that are reserved.
     pub reserved: i64,
 }
 
-/// How everything became final.
+/// How the orders became final.
 #[derive(Debug, Clone, Default)]
 pub struct Settled {
-    /// After how long.
+    /// The time from the last kill, or the end of buying, until all orders were final.
     pub after: Duration,
-    /// Orders that were not final when they should have been.
+    /// Orders that were not final within [`RECOVERY`].
     pub late: Vec<String>,
 }
 
-/// Waits until everything is final, then reads all of it.
+/// Waits until all orders are final, then reads all data.
 pub async fn look(
     staff: &Api,
     buyers: &[Api],
@@ -70,7 +70,7 @@ pub async fn look(
 }
 
 async fn settle(buyers: &[Api], purchases: &[Purchase], staff: &Api, since: Instant) -> anyhow::Result<Settled> {
-    // A list cannot be asked for orders with returns under way: those are looked at one by one.
+    // ListOrders has no filter for orders with unfinished returns, so these are read one by one.
     let mut returning: Vec<String> = purchases.iter().filter_map(under_way).collect();
     let mut settled = Settled::default();
     loop {
@@ -85,7 +85,7 @@ async fn settle(buyers: &[Api], purchases: &[Purchase], staff: &Api, since: Inst
         for name in returning {
             let order = staff.get(&format!("/v1/{name}"), &[]).await?;
             let order = order.ok().map(serde_json::from_value::<Order>).transpose()?;
-            // One that is not there any more is found out later.
+            // A later check finds orders that are missing.
             if order.is_some_and(|order| !order.is_final()) {
                 left.push(name);
             }
@@ -104,14 +104,14 @@ async fn settle(buyers: &[Api], purchases: &[Purchase], staff: &Api, since: Inst
     }
 }
 
-/// The order, if goods of it are on their way back.
+/// The order, if it has an unfinished return.
 fn under_way(purchase: &Purchase) -> Option<String> {
     let (.., replies) = purchase.returned.as_ref()?;
     let done = replies.iter().flatten().any(|back| back.state == "STATE_COMPLETED");
     purchase.order().filter(|_| !done).map(|order| order.name.clone())
 }
 
-/// All orders of a buyer that the filter lets through.
+/// All orders of a buyer that match the filter.
 async fn all(buyer: &Api, filter: &str) -> anyhow::Result<Vec<Order>> {
     let (mut orders, mut page) = (Vec::new(), String::new());
     loop {

@@ -1,8 +1,8 @@
-//! What `souk prove` does: the promises put to the test on an installation, or on services of its own that it kills.
+//! `souk prove`: tests the promises on a running installation, or on its own services, which it kills.
 //!
-//! Buyers order the same few products, in parallel and repeatedly, cancel and return, and every response is kept.
-//! Then the run waits until everything is final, reads all data by the public API, and compares it with the
-//! responses. If the databases are known, `souk verify` follows.
+//! Buyers order the same few products in parallel, repeat requests, cancel and return. The run stores every response.
+//! Then it waits until all orders are final, reads all data through the public API, and compares it with the responses.
+//! If the databases are known, `souk verify` follows.
 #![allow(clippy::print_stdout, reason = "a command of the command line speaks there")]
 
 mod answers;
@@ -33,54 +33,55 @@ pub use self::{
 };
 
 const DURATION: Duration = Duration::from_secs(30);
-/// Without a word on kills: one in so many seconds, or so many in a number of orders.
+/// The default number of kills: one per this many seconds, or `KILLS` if only a number of orders is given.
 const KILL_EVERY: u64 = 6;
 const KILLS: u32 = 5;
 
-/// What to do.
+/// The options of a run.
 #[derive(Debug, Clone)]
 pub struct Options {
-    /// Customers who buy at the same time.
+    /// The number of customers who buy at the same time.
     pub buyers: u16,
-    /// Products they buy.
+    /// The number of products.
     pub products: u16,
     /// Pieces of each product at the start, and in each delivery.
     pub stock: u32,
-    /// How long to buy. Without it: without end where `orders` says how many, else for 30 s.
+    /// How long to buy. Default: no limit if `orders` is given, otherwise 30 s.
     pub duration: Option<Duration>,
-    /// How many orders to place.
+    /// The number of orders to place.
     pub orders: Option<u64>,
-    /// How often to kill services of the run's own. Without it: as often as fits the time.
+    /// How often to kill the run's own services. The default depends on the duration.
     pub kills: Option<u32>,
     /// A payment token that the installation's provider approves.
     pub payment_token: Option<String>,
 }
 
-/// Where the run takes place.
+/// The souk that is tested.
 pub struct Place {
-    /// Base URL of the gateway.
+    /// The base URL of the gateway.
     pub server: String,
-    /// An administrator.
+    /// The API as an administrator.
     pub staff: Api,
     /// The products that were made for the run.
     pub products: Vec<Product>,
-    /// The run's own services.
+    /// The run's own services; `None` for a running installation.
     pub services: Option<Services>,
 }
 
-/// Which run it is, and where its random choices begin.
+/// The name of the run and the seed of its random choices.
 #[derive(Debug, Clone)]
 pub struct Run {
-    /// Its name, in what it makes.
+    /// The name of the run, which is part of the names of all that it makes.
     pub name: String,
-    /// The same seed makes the same choices.
+    /// The seed of the random choices: the same seed makes the same choices.
     pub seed: u64,
 }
 
-/// Buys, kills and looks; answers what was done, and what was found. Ends sooner by `signal`.
+/// Carries out the run: places orders, kills services, and checks the data. Returns what was done and the checks.
+/// `signal` ends the run early.
 ///
 /// # Errors
-/// Where the run cannot be carried out. A promise that is broken is a [`Check`] that does not hold.
+/// If the run cannot be carried out. A broken promise is not an error, but a [`Check`] that fails.
 pub async fn prove(
     args: &Options,
     run: Run,
@@ -127,7 +128,7 @@ pub async fn prove(
     Ok((did, checks))
 }
 
-/// Places the first order, and stops where the payment provider is one that takes no simulated tokens.
+/// Places the first order, and fails if the payment provider does not accept the simulated tokens.
 async fn first(market: &Market<'_>, buyers: &[Api]) -> anyhow::Result<Purchase> {
     let purchase =
         market.next(buyers.first().context("there are no buyers")?).await.context("there is nothing to buy")?;
@@ -140,7 +141,7 @@ async fn first(market: &Market<'_>, buyers: &[Api]) -> anyhow::Result<Purchase> 
     Ok(purchase)
 }
 
-/// What came of the buying.
+/// The purchases and kills of the run.
 struct Traded {
     purchases: Vec<Purchase>,
     kills: Kills,
@@ -149,7 +150,7 @@ struct Traded {
     stopped: Instant,
 }
 
-/// Buys, delivers and kills until the end: of the time, of the orders, or by a signal.
+/// Buys, restocks and kills until the time is over, all orders are placed, or a signal comes.
 async fn trade(
     args: &Options,
     market: &Market<'_>,
@@ -193,7 +194,7 @@ async fn trade(
     Ok(Traded { purchases, kills: kills?, deliveries: deliveries?, took: stopped - started, stopped })
 }
 
-/// How often to kill.
+/// The number of kills.
 fn kills(args: &Options, duration: Option<Duration>) -> u32 {
     let by_time = duration.map(|duration| u32::try_from(duration.as_secs() / KILL_EVERY).unwrap_or(u32::MAX).max(1));
     args.kills.or(by_time).unwrap_or(KILLS)

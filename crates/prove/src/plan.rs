@@ -1,45 +1,46 @@
-//! What a run decides by chance, from its seed alone: the same seed makes the same choices, whatever the services do.
+//! The random choices of a run. They depend only on the seed: the same seed makes the same choices, whatever the
+//! services do.
 
 use rand::{RngExt, SeedableRng, rngs::StdRng, seq::IndexedRandom};
 
-/// The services, by the names of their commands.
+/// The services, by their subcommands.
 pub const SERVICES: [&str; 4] = ["user", "inventory", "order", GATEWAY];
-/// The one that is called by HTTP.
+/// The gateway, which is called over HTTP.
 pub const GATEWAY: &str = "gateway";
-/// What happens to the payment of the simulated provider, and how often in a hundred orders.
+/// Payment tokens of the simulated provider, and how often each is used in 100 orders.
 const TOKENS: [(&str, u32); 5] =
     [("tok_approved", 70), ("tok_declined", 8), ("tok_slow", 4), ("tok_fails_once", 9), ("tok_lost_answer", 9)];
 
-/// What becomes of one order.
+/// The plan of an order.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Plan {
-    /// Products by number, and pieces. The same product may stand there twice.
+    /// Products by number, and pieces. A product may occur twice.
     pub items: Vec<(usize, i64)>,
-    /// A token of the simulated provider.
+    /// The payment token of the simulated provider.
     pub token: &'static str,
-    /// How many times it is sent at once.
+    /// How many times the request is sent at once.
     pub copies: usize,
-    /// Whether it is sent once more when all is done.
+    /// True if the request is sent once more at the end.
     pub again: bool,
-    /// How many times at once it is cancelled, if it is confirmed.
+    /// How many cancellations are sent at once, if the order is confirmed.
     pub cancels: usize,
-    /// What of it comes back, if it is confirmed; at the same time as it is cancelled, where it is.
+    /// What is returned, if the order is confirmed. Return and cancellation are sent at the same time.
     pub back: Option<Back>,
 }
 
-/// What comes back of an order.
+/// The return of a part of an order.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Back {
-    /// Number of the line, from 1.
+    /// The number of the line, from 1.
     pub line: usize,
-    /// Pieces.
+    /// The number of pieces.
     pub pieces: i64,
-    /// How many times at once it is sent.
+    /// How many times the return is sent at once.
     pub copies: usize,
 }
 
 impl Plan {
-    /// The plan of an order by its number.
+    /// The plan of the order with this number.
     pub fn of(seed: u64, number: u64, products: usize) -> Self {
         let mut rng = rng(seed, number);
         let mut items: Vec<(usize, i64)> =
@@ -64,10 +65,10 @@ impl Plan {
     }
 }
 
-/// A kill: when, whom, and for how long.
+/// A kill: the time, the services, and how long they are down.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Strike {
-    /// How far the run has come then, 0 to 1.
+    /// The progress of the run at which the kill happens, from 0 to 1.
     pub at: f64,
     /// The services that are killed at the same time.
     pub victims: Vec<&'static str>,
@@ -75,7 +76,7 @@ pub struct Strike {
     pub down: f64,
 }
 
-/// So many kills, the last one at the very end.
+/// Plans a number of kills. The last one is at the very end.
 pub fn strikes(seed: u64, count: u32) -> Vec<Strike> {
     let mut rng = rng(seed, u64::MAX);
     let mut moments: Vec<f64> = (1..count).map(|_| rng.random_range(0.02..1.0)).collect();
@@ -88,7 +89,7 @@ pub fn strikes(seed: u64, count: u32) -> Vec<Strike> {
     moments.into_iter().map(strike).collect()
 }
 
-/// A sequence of its own for each number, so that it does not matter who takes which.
+/// A separate random sequence for each number, so that it does not matter which buyer takes the number.
 pub fn rng(seed: u64, number: u64) -> StdRng {
     StdRng::seed_from_u64(seed ^ number.wrapping_mul(0x9e37_79b9_7f4a_7c15))
 }

@@ -1,4 +1,4 @@
-//! What a run did and found: for people, and as JSON.
+//! The report of a run, for people and as JSON.
 
 use std::{collections::BTreeMap, fmt, path::Path, time::Duration};
 
@@ -9,36 +9,36 @@ use souk_store::verify::Check;
 
 use super::answers::{Purchase, Reply};
 
-/// What a run did.
+/// The figures of a run.
 #[derive(Debug, Default, Serialize)]
 pub struct Did {
-    /// Start of the random choices.
+    /// The seed of the random choices.
     pub seed: u64,
-    /// Orders that were asked for.
+    /// The number of orders that were requested.
     pub orders: u64,
-    /// Customers who asked.
+    /// The number of customers who ordered.
     pub buyers: u16,
-    /// How long they did.
+    /// How long they ordered, in seconds.
     pub seconds: f64,
-    /// The final states, and the reasons of rejections.
+    /// The number of orders by final state and by reason of rejection.
     pub answers: BTreeMap<String, u64>,
-    /// Orders that were sent several times.
+    /// The number of orders whose request was sent several times.
     pub sent_again: u64,
-    /// How many times in all they were sent beyond the first.
+    /// The number of repeated requests for orders, without the first ones.
     pub copies: u64,
-    /// Orders that were cancelled.
+    /// The number of orders that were cancelled.
     pub cancelled: u64,
-    /// Orders of which goods came back.
+    /// The number of orders with returned goods.
     pub returned: u64,
-    /// Times that more pieces were put in.
+    /// The number of times that stock was added.
     pub deliveries: u64,
     /// How often each service was killed.
     pub kills: BTreeMap<&'static str, u64>,
-    /// Why calls were repeated, and how often.
+    /// The reasons for repeated calls, with the number of repetitions.
     pub repeated: BTreeMap<String, u64>,
-    /// The longest that anyone waited for an answer, all tries counted, in seconds.
+    /// The longest time that a buyer waited for a response, including repeated attempts, in seconds.
     pub longest_wait: f64,
-    /// How long after the last kill, or the end of buying, everything was final, in seconds.
+    /// The time from the last kill, or the end of buying, until all orders were final, in seconds.
     pub final_after: f64,
 }
 
@@ -63,7 +63,7 @@ impl Did {
         }
     }
 
-    /// Writes everything as JSON.
+    /// Writes the figures and checks as JSON.
     pub fn write(&self, found: &[Check], file: &Path) -> anyhow::Result<()> {
         let found: Vec<_> = found
             .iter()
@@ -107,7 +107,7 @@ fn list<K: fmt::Display>(counts: &BTreeMap<K, u64>) -> String {
     format!("{total}: {}", each.join(", "))
 }
 
-/// Seconds, to the millisecond.
+/// A duration in seconds, rounded to milliseconds.
 pub fn seconds(time: Duration) -> f64 {
     (time.as_secs_f64() * 1000.0).round() / 1000.0
 }

@@ -1,4 +1,4 @@
-//! The run's own services: one process each, killed without warning and restarted.
+//! The run's own services: a process for each, which is killed (SIGKILL) and restarted.
 
 use std::{
     collections::BTreeMap,
@@ -19,21 +19,21 @@ use tokio_util::sync::CancellationToken;
 
 use super::plan::{GATEWAY, Strike};
 
-/// How long a service may take to be ready.
+/// How long a service may take to become ready.
 const TIMEOUT: Duration = Duration::from_secs(60);
-/// Asks an address whether what is there is ready.
+/// Checks if the service at an address is ready.
 pub type Ready = fn(String) -> BoxFuture<'static, anyhow::Result<()>>;
 
-/// A service, and where it listens.
+/// A service and its address.
 #[derive(Debug, Clone, Copy)]
 pub struct Service {
     /// One of [`SERVICES`](super::SERVICES).
     pub name: &'static str,
-    /// Its address.
+    /// The address that the service listens on.
     pub address: SocketAddr,
 }
 
-/// All four, running.
+/// The four running services.
 pub struct Services {
     variables: Vec<(String, String)>,
     folder: PathBuf,
@@ -47,23 +47,23 @@ struct Running {
     process: Child,
 }
 
-/// The services that were killed, and those that ended by themselves.
+/// The kills of services, and the services that ended by themselves.
 #[derive(Default)]
 pub struct Kills {
-    /// How often each service was.
+    /// How often each service was killed.
     pub by_service: BTreeMap<&'static str, u64>,
-    /// When the last one was.
+    /// The time of the last kill.
     pub last: Option<Instant>,
     /// Services that ended without being killed.
     pub fallen: Vec<String>,
 }
 
 impl Services {
-    /// Starts them on a data folder that has an administrator and the services' secret already. `variables` are all
-    /// their settings; `is_ready` asks an address, `http://…` or `grpc://…`.
+    /// Starts the services on a data folder that already has an administrator and the services' secret. `variables` are
+    /// all their settings. `is_ready` checks an address, `http://…` or `grpc://…`.
     ///
     /// # Errors
-    /// Where one does not start, or is not ready in time.
+    /// If a service does not start, or is not ready in time.
     pub async fn start(
         folder: &Path,
         variables: Vec<(String, String)>,
@@ -81,23 +81,23 @@ impl Services {
         Ok(started)
     }
 
-    /// Where the gateway is.
+    /// The URL of the gateway.
     pub fn gateway(&self) -> String {
         let gateway = self.running.iter().find(|service| service.name == GATEWAY);
         gateway.map_or_else(String::new, |gateway| format!("http://{}", gateway.address))
     }
 
-    /// Ends all of them, and waits until they are gone.
+    /// Kills all services, and waits until they have ended.
     pub async fn stop(mut self) -> anyhow::Result<()> {
         for service in &mut self.running {
-            // One that has ended already cannot be killed.
+            // The error if the process has ended already is ignored.
             let _ = service.process.start_kill();
             service.process.wait().await?;
         }
         Ok(())
     }
 
-    /// Kills as planned: each when the run has come so far, the last ones when it ends.
+    /// Carries out the planned kills: each at its progress of the run, the last ones at the end.
     pub async fn strike(
         &mut self,
         strikes: &[Strike],
@@ -106,7 +106,7 @@ impl Services {
     ) -> anyhow::Result<Kills> {
         let mut kills = Kills::default();
         for strike in strikes {
-            // What there was no time for before the end is left out, but for the last.
+            // Kills whose time did not come before the end are skipped, except for the last one.
             if stop.is_cancelled() && strike.at < 1.0 {
                 continue;
             }
@@ -125,7 +125,7 @@ impl Services {
     async fn kill(&mut self, strike: &Strike, kills: &mut Kills) -> anyhow::Result<()> {
         for service in self.running.iter_mut().filter(|service| strike.victims.contains(&service.name)) {
             service.note_fall(kills)?;
-            // One that has ended already, and was noted, cannot be killed.
+            // The error if the process has ended already is ignored: this was recorded before.
             let _ = service.process.start_kill();
             *kills.by_service.entry(service.name).or_default() += 1;
             kills.last = Some(Instant::now());
@@ -154,7 +154,7 @@ impl Services {
         }
         command.arg(name).envs(self.variables.iter().map(|(name, value)| (name, value)));
         command.stdin(Stdio::null()).stdout(file.try_clone()?).stderr(file);
-        // A group of its own: Ctrl-C is for the run, which ends it.
+        // A separate process group, so that Ctrl-C reaches only the run, which then stops the services.
         command.process_group(0).kill_on_drop(true);
         command.spawn().with_context(|| format!("the {name} service cannot be started"))
     }
@@ -186,13 +186,13 @@ impl Running {
     }
 }
 
-/// Where a service's output goes.
+/// The log file of a service.
 fn log(folder: &Path, name: &str) -> PathBuf {
     folder.join(format!("{name}.log"))
 }
 
-/// A command that the kernel kills when we are killed ourselves, where util-linux's `setpriv` is there to ask it to.
-/// `setpriv` turns into the program, so the process id is the program's own.
+/// A command that the kernel kills when this process ends, if `setpriv` of util-linux is installed. `setpriv` replaces
+/// itself with the program, so the process id is that of the program.
 fn dying_with_us(program: &Path) -> Command {
     let path = std::env::var_os("PATH").unwrap_or_default();
     match std::env::split_paths(&path).map(|folder| folder.join("setpriv")).find(|file| file.is_file()) {

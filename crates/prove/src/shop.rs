@@ -10,18 +10,18 @@ use tokio_util::sync::CancellationToken;
 
 use souk_import::api::{Api, Credentials, Identity, list, text};
 
-/// How often someone looks for what is nearly sold out.
+/// The interval at which stock is checked for products that are nearly sold out.
 const ROUND: Duration = Duration::from_millis(500);
-/// How many customers are made at a time.
+/// The number of customers that are created at the same time.
 const WIDTH: usize = 4;
 
 /// A product of the run.
 pub struct Product {
-    /// Resource name.
+    /// The resource name.
     pub name: String,
-    /// Price of a piece in minor units.
+    /// The price of a piece in minor units.
     pub price: i64,
-    /// Pieces that were put in.
+    /// Pieces that were added.
     pub put_in: i64,
 }
 
@@ -40,17 +40,17 @@ pub async fn stock_up(
         let body = json!({ "sku": sku, "title": format!("souk prove {run}, product {number}"), "price": amount });
         let mut product = Product { name: staff.product(&sku, &body).await?, price, put_in: 0 };
         let delivered = deliver(staff, &format!("prove:{run}:opening:{number}"), &mut product, pieces).await;
-        // Known in any case, so that it is archived in the end.
+        // The product is added even if the delivery failed, so that it is archived at the end.
         products.push(product);
         delivered?;
     }
     Ok(())
 }
 
-/// Makes customers and logs them in.
+/// Creates customers and logs them in.
 pub async fn customers(server: &str, run: &str, count: u16) -> anyhow::Result<Vec<Api>> {
     let customer = |number| async move {
-        // `.invalid` is no one's (RFC 2606).
+        // Nobody can own a domain under `.invalid` (RFC 2606).
         let email = format!("prove-{run}-{number}@souk.invalid");
         let password: String = rand::rng().sample_iter(Alphanumeric).take(24).map(char::from).collect();
         let body = json!({
@@ -59,7 +59,7 @@ pub async fn customers(server: &str, run: &str, count: u16) -> anyhow::Result<Ve
         let api = Api::new(server, Identity::Credentials(Credentials { email, password }))?;
         match api.post_as_no_one("/v1/users:register", &body).await? {
             Ok(_) => {}
-            // Made by a try whose answer was lost.
+            // An earlier attempt, whose response was lost, has made it.
             Err(refusal) if refusal.reason == "RESOURCE_EXISTS" => {}
             Err(refusal) => return Err(refusal).context("a buyer could not register"),
         }
@@ -80,7 +80,7 @@ async fn deliver(staff: &Api, request_id: &str, product: &mut Product, pieces: i
     Ok(())
 }
 
-/// Restocks products that are nearly sold out, after a delay, until the end. Returns how often.
+/// Restocks products that are nearly sold out, after a delay, until the end. Returns the number of deliveries.
 pub async fn deliveries(
     staff: &Api,
     run: &str,
@@ -92,7 +92,7 @@ pub async fn deliveries(
     while stop.run_until_cancelled(tokio::time::sleep(ROUND)).await.is_some() {
         for (product, was_low) in products.iter_mut().zip(&mut was_low) {
             let is_low = available(staff, product).await? < 3;
-            // Not at once: some buyers should find no stock.
+            // Stock is not added at once, so that some buyers find none.
             *was_low = if is_low && *was_low {
                 deliver(staff, &format!("prove:{run}:delivery:{done}"), product, pieces).await?;
                 done += 1;
@@ -110,7 +110,7 @@ async fn available(staff: &Api, product: &Product) -> anyhow::Result<i64> {
     Ok(text(&answer, "available")?.parse()?)
 }
 
-/// Pieces of a product on hand, and of them reserved.
+/// The pieces of a product that are on hand, and how many of them are reserved.
 pub async fn stock(staff: &Api, product: &Product) -> anyhow::Result<(i64, i64)> {
     let answer = staff.get(&format!("/v1/{}/stock", product.name), &[]).await??;
     let sum = |key: &'static str| -> anyhow::Result<i64> {
@@ -120,7 +120,7 @@ pub async fn stock(staff: &Api, product: &Product) -> anyhow::Result<(i64, i64)>
     Ok((sum("onHand")?, sum("reserved")?))
 }
 
-/// Takes the products out of sale.
+/// Archives the products.
 pub async fn archive(staff: &Api, products: &[Product]) -> anyhow::Result<()> {
     for product in products {
         let path = format!("/v1/{}:archive", product.name);

@@ -1,4 +1,5 @@
-//! Certificates that the processes of one installation show each other (mTLS), signed by an authority of its own.
+//! Certificates that the processes of an installation present to each other (mTLS), signed by the installation's own
+//! authority.
 
 use std::{
     fs::{self, OpenOptions},
@@ -15,12 +16,12 @@ use rcgen::{
 
 use crate::cli::CertificatesArgs;
 
-/// The folder of the authority, which only this command needs.
+/// The folder of the authority. Only this command reads it.
 const AUTHORITY: &str = "authority";
 const AUTHORITY_DAYS: u64 = 10 * 365;
 const DAYS: u64 = 365;
 
-/// Makes the authority where there is none, and a new certificate for each name.
+/// Makes the authority if there is none, and a new certificate for each name.
 pub fn run(args: &CertificatesArgs) -> anyhow::Result<()> {
     let is_name =
         |name: &str| name.bytes().all(|byte| byte.is_ascii_lowercase() || byte.is_ascii_digit() || byte == b'-');
@@ -35,14 +36,15 @@ pub fn run(args: &CertificatesArgs) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// Who signs the certificates.
+/// The certificate authority.
 struct Authority {
     certificate: String,
     issuer: Issuer<'static, KeyPair>,
 }
 
 impl Authority {
-    /// The one in this folder. It stays the same, so that processes that run know the certificates that are made later.
+    /// Opens the authority in this folder, or makes it. It is never replaced, so that running processes accept
+    /// certificates that are made later.
     fn open(folder: &Path) -> anyhow::Result<Self> {
         let (certificate_file, key_file) = (folder.join("ca.pem"), folder.join("key.pem"));
         let mut params = CertificateParams::new(Vec::new())?;
@@ -64,7 +66,7 @@ impl Authority {
         Ok(Self { certificate, issuer: Issuer::new(params, key) })
     }
 
-    /// A certificate for a service to show its callers and those that it calls.
+    /// Signs a certificate that a service presents to its callers and to the services that it calls.
     fn sign(&self, name: &str, folder: &Path) -> anyhow::Result<()> {
         // `localhost` is for the service's own health check.
         let mut params = CertificateParams::new([name, "localhost"].map(str::to_owned))?;
@@ -79,7 +81,7 @@ impl Authority {
     }
 }
 
-/// From yesterday on, as the clocks of hosts differ.
+/// Sets the validity. It begins yesterday, because the clocks of hosts differ.
 fn valid_for(params: &mut CertificateParams, days: u64) {
     let date = |date: NaiveDate| {
         let part = |number: u32| u8::try_from(number).unwrap_or(1);
@@ -99,7 +101,7 @@ fn read(path: &Path) -> anyhow::Result<String> {
     fs::read_to_string(path).with_context(|| format!("{} cannot be read", path.display()))
 }
 
-/// Replaces a file as a whole: a process that starts in this moment must not read half of it.
+/// Replaces a file atomically, so that a process that starts meanwhile does not read half of it.
 fn write(path: &Path, text: &str, mode: u32) -> anyhow::Result<()> {
     let written = || {
         let new = path.with_extension("new");

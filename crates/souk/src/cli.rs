@@ -9,7 +9,7 @@ use clap_complete::Shell;
 ///
 /// Without a command, `souk up` starts everything in this process: users, inventory, orders and the API gateway,
 /// on SQLite files in the data folder, with nothing to install. The same program runs each service alone for a
-/// cluster, moves databases, imports real data and proves that what it keeps is right.
+/// cluster, migrates databases, imports real data and proves that the stored data is right.
 #[derive(Parser, Debug)]
 #[command(name = "souk", version, max_term_width = 110, after_help = AFTER_HELP)]
 pub struct Cli {
@@ -49,7 +49,7 @@ EXIT STATUS
   1  failed; the reason is on standard error
   2  the command line or a setting is wrong";
 
-/// What to do.
+/// The subcommands.
 #[derive(Subcommand, Debug)]
 pub enum Command {
     /// Run everything in one process (the default).
@@ -71,8 +71,8 @@ pub enum Command {
     /// Import data from another system into a running souk through its public API.
     #[command(subcommand)]
     Import(ImportCommand),
-    /// Fill a running souk with a small shop to look at: products, stock, customers, and orders in several states, through
-    /// the public API. Run again, it adds what is missing and changes nothing else. Needs simulated payments.
+    /// Fill a running souk with a small shop to look at: products, stock, customers, and orders in several states,
+    /// through the public API. Run again, it adds what is missing and changes nothing else. Needs simulated payments.
     Demo(DemoArgs),
     /// Check the promises on live databases: stock equals its ledger, every order is final or in progress, every
     /// confirmed order is paid once. Exit status 1 if one is broken, with the rows that break it.
@@ -89,7 +89,7 @@ pub enum Command {
     Certificates(CertificatesArgs),
     /// Print the completions of this command line for a shell: `source <(souk completions bash)`.
     Completions {
-        /// Which shell.
+        /// The shell.
         shell: Shell,
     },
     /// Write the manual pages, one for each command: `souk man DIR && man -l DIR/souk.1`.
@@ -99,7 +99,7 @@ pub enum Command {
     },
 }
 
-/// Where data lies.
+/// Options for the place of the data.
 #[derive(Args, Debug, Clone, Default)]
 pub struct DataArgs {
     /// Folder of the databases (SQLite), keys and credentials. Default: `data_dir` of the settings, `souk-data`.
@@ -110,7 +110,7 @@ pub struct DataArgs {
     pub database_url: Option<String>,
 }
 
-/// How to run everything.
+/// Options of `souk up`.
 #[derive(Args, Debug, Clone, Default)]
 pub struct UpArgs {
     #[command(flatten)]
@@ -120,7 +120,7 @@ pub struct UpArgs {
     pub listen: Option<SocketAddr>,
 }
 
-/// How to run one service.
+/// Options of a service.
 #[derive(Args, Debug, Clone, Default)]
 pub struct ServiceArgs {
     #[command(flatten)]
@@ -130,7 +130,7 @@ pub struct ServiceArgs {
     pub listen: Option<SocketAddr>,
 }
 
-/// How to run the gateway.
+/// Options of the gateway.
 #[derive(Args, Debug, Clone, Default)]
 pub struct GatewayArgs {
     #[command(flatten)]
@@ -159,7 +159,7 @@ fn backend(text: &str) -> Result<(String, String), String> {
     }
 }
 
-/// What to do with users.
+/// Options and subcommands of `souk user`.
 #[derive(Args, Debug)]
 #[command(args_conflicts_with_subcommands = true)]
 pub struct UserArgs {
@@ -187,7 +187,7 @@ pub enum UserCommand {
     },
 }
 
-/// Which databases to migrate.
+/// Options of `souk migrate`.
 #[derive(Args, Debug)]
 pub struct MigrateArgs {
     /// The services to migrate. Default: all three.
@@ -197,7 +197,7 @@ pub struct MigrateArgs {
     pub data: DataArgs,
 }
 
-/// Where data comes from.
+/// The formats that can be imported.
 #[derive(Subcommand, Debug)]
 pub enum ImportCommand {
     /// Read the export of the "Online Retail" data set (UCI) or one like it: a CSV file with the columns
@@ -206,7 +206,7 @@ pub enum ImportCommand {
     OnlineRetail(OnlineRetailArgs),
 }
 
-/// How to import an export of "Online Retail".
+/// Options of `souk import online-retail`.
 #[derive(Args, Debug, Clone)]
 pub struct OnlineRetailArgs {
     /// The export.
@@ -220,12 +220,12 @@ pub struct OnlineRetailArgs {
     /// Write each line that could not be imported here, with its number and the reason (CSV).
     #[arg(long, value_name = "FILE")]
     pub report: Option<PathBuf>,
-    /// Requests under way at a time.
+    /// The most requests in flight.
     #[arg(long, default_value_t = 16, value_parser = clap::value_parser!(u16).range(1..=256))]
     pub concurrency: u16,
 }
 
-/// Which souk to fill.
+/// Options of `souk demo`.
 #[derive(Args, Debug, Clone)]
 pub struct DemoArgs {
     /// Address of the gateway. Default: that of the souk running on the data folder, or http://127.0.0.1:8080.
@@ -236,7 +236,7 @@ pub struct DemoArgs {
     pub data_dir: Option<PathBuf>,
 }
 
-/// What to prove, and where.
+/// Options of `souk prove`.
 #[derive(Args, Debug, Clone)]
 pub struct ProveArgs {
     /// Gateway of a running souk, as http://host:port. Products and customers are made there for the run, with
@@ -245,11 +245,11 @@ pub struct ProveArgs {
     #[arg(long, value_name = "URL")]
     pub url: Option<String>,
     /// With --url: the data folder of that souk, for credentials and `souk verify`. Else an empty folder for the
-    /// run's own services, which is kept. Default: a temporary one, kept where a promise is broken.
+    /// run's own services, which is kept. Default: a temporary one, kept only if a promise is broken.
     #[arg(long, value_name = "DIR")]
     pub data_dir: Option<PathBuf>,
     /// With --url: the PostgreSQL server of that souk, for `souk verify`. Else one on which the run makes databases
-    /// souk_prove_… of its own, dropped at the end where all promises hold. Default: SQLite files.
+    /// souk_prove_… of its own, dropped at the end if all promises hold. Default: SQLite files.
     #[arg(long, value_name = "URL")]
     pub database_url: Option<String>,
     /// Customers who buy at the same time.
@@ -261,47 +261,49 @@ pub struct ProveArgs {
     /// Pieces of each product at the start, and in each delivery once it is nearly sold out.
     #[arg(long, value_name = "N", default_value_t = 100, value_parser = clap::value_parser!(u32).range(1..=1_000_000))]
     pub stock: u32,
-    /// How long to buy, for example 90s or 10m. Default: 30s, or without end where --orders is given.
+    /// How long to buy, for example 90s or 10m. Default: 30s, or no limit if --orders is given.
     #[arg(long, value_name = "TIME", value_parser = humantime::parse_duration)]
     pub duration: Option<Duration>,
     /// How many orders to place.
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..))]
     pub orders: Option<u64>,
-    /// How often to kill services of the run's own: at random moments, and once at the very end. Default: once in 6 s,
-    /// or 5 times in so many --orders.
+    /// How often to kill the run's own services: at random times, and once at the very end. Default: once per 6 s, or
+    /// 5 times with --orders.
     #[arg(long, value_name = "N", conflicts_with = "url")]
     pub kills: Option<u32>,
     /// Kill nothing.
     #[arg(long, conflicts_with = "kills")]
     pub no_kills: bool,
-    /// Start of the random choices: the same seed makes the same baskets, payments, cancels and victims.
+    /// Seed of the random choices: the same seed makes the same baskets, payments, cancellations and kills.
     #[arg(long, value_name = "N")]
     pub seed: Option<u64>,
     /// A payment token that the installation's provider approves. Default: those of the simulated provider, which
-    /// approve, decline, take their time, fail once or lose an answer.
+    /// approve, decline, are slow, fail once or lose a response.
     #[arg(long, value_name = "TOKEN")]
     pub payment_token: Option<String>,
-    /// Write what was done and found here (JSON).
+    /// Write the report to this file (JSON).
     #[arg(long, value_name = "FILE")]
     pub json: Option<PathBuf>,
 }
 
-/// Whom to ask.
+/// Options of `souk healthcheck`.
 #[derive(Args, Debug)]
 pub struct HealthcheckArgs {
     /// `http://host:port` of the gateway, or of any process's metrics (asks /readyz), `grpc://host:port` of a service
-    /// (asks its gRPC health), or `grpcs://host:port` of one with TLS, which is asked with `[client.tls]` of the settings.
+    /// (asks its gRPC health), or `grpcs://host:port` of one with TLS, which is asked with `[client.tls]` of the
+    /// settings.
     #[arg(default_value = "http://127.0.0.1:8080")]
     pub address: String,
 }
 
-/// Which certificates to make.
+/// Options of `souk certificates`.
 #[derive(Args, Debug)]
 pub struct CertificatesArgs {
     /// Folder to make them in.
     #[arg(long, value_name = "DIR")]
     pub dir: PathBuf,
-    /// Names of services, each the name that its tokens bear and that others reach it by: user, inventory, order, gateway.
+    /// Names of services: user, inventory, order, gateway. Each must be the name in the service's tokens and its host
+    /// name.
     #[arg(required = true, value_name = "NAME")]
     pub names: Vec<String>,
 }

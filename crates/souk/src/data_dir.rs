@@ -1,5 +1,4 @@
-//! The data folder: its locks, the secret that the services share, and the first administrator's
-//! credentials.
+//! The data folder: its locks, the secret that the services share, and the first administrator's credentials.
 
 use std::{
     fs::{self, File, OpenOptions, TryLockError},
@@ -23,21 +22,21 @@ const RUNNING: &str = "running.json";
 #[derive(Debug, Clone)]
 pub struct DataDir(PathBuf);
 
-/// Keeps the folder for this process.
+/// A lock on the folder, which is held until this is dropped.
 #[derive(Debug)]
 pub struct Lock(#[expect(dead_code, reason = "the file is locked while it is open")] File);
 
-/// Where the souk that runs on this folder is reached.
+/// The process and the address of the souk that runs on this folder.
 #[derive(Serialize, Deserialize)]
 pub struct Running {
-    /// Its process id.
+    /// The process id.
     pub pid: u32,
-    /// Base URL of its gateway.
+    /// The base URL of the gateway.
     pub gateway: String,
 }
 
 impl DataDir {
-    /// The folder. It is created if it does not exist, readable by its owner alone.
+    /// Opens the folder. If it does not exist, it is created so that only its owner can read it.
     pub fn open(path: &Path) -> anyhow::Result<Self> {
         use std::os::unix::fs::DirBuilderExt;
         fs::DirBuilder::new()
@@ -48,22 +47,22 @@ impl DataDir {
         Ok(Self(path.to_owned()))
     }
 
-    /// The folder as it is, which need not exist.
+    /// The folder at this path, which does not need to exist.
     pub fn at(path: &Path) -> Self {
         Self(path.to_owned())
     }
 
-    /// Its path.
+    /// The path of the folder.
     pub fn path(&self) -> &Path {
         &self.0
     }
 
-    /// Locks the folder for this souk alone.
+    /// Locks the folder exclusively for this souk.
     pub fn lock(&self) -> anyhow::Result<Lock> {
         self.locked(LOCK, File::try_lock)
     }
 
-    /// Locks the folder against `souk up`. Single services share it.
+    /// Locks the folder against `souk up`. Separate services share this lock.
     pub fn share(&self) -> anyhow::Result<Lock> {
         self.locked(LOCK, File::try_lock_shared)
     }
@@ -92,7 +91,7 @@ impl DataDir {
         }
     }
 
-    /// The secret that the services share, made on first use.
+    /// The secret that the services share. It is made on first use.
     pub fn internal_secret(&self) -> anyhow::Result<Secret> {
         let path = self.0.join(SECRET);
         // The first process creates the file; all others read it.
@@ -121,12 +120,12 @@ impl DataDir {
         self.write(CREDENTIALS, credentials)
     }
 
-    /// The file that they are kept in.
+    /// The file with the administrator's credentials.
     pub fn credentials_file(&self) -> PathBuf {
         self.0.join(CREDENTIALS)
     }
 
-    /// The credentials that `souk up` left here.
+    /// The credentials that `souk up` stored here.
     pub fn credentials(&self) -> Option<Credentials> {
         self.read(CREDENTIALS)
     }
@@ -141,7 +140,7 @@ impl DataDir {
         self.read(RUNNING)
     }
 
-    /// Deletes where souk was reached.
+    /// Deletes the address of the souk on this folder.
     pub fn forget_running(&self) {
         let _ = fs::remove_file(self.0.join(RUNNING));
     }
@@ -158,7 +157,7 @@ impl DataDir {
     }
 }
 
-/// A file for its owner's eyes alone.
+/// Options to open a file that only its owner can read.
 fn private() -> OpenOptions {
     let mut options = OpenOptions::new();
     options.write(true).mode(0o600);
@@ -169,7 +168,7 @@ fn unwritable(path: &Path) -> String {
     format!("{} cannot be written", path.display())
 }
 
-/// A secret that nobody can guess.
+/// A random secret.
 pub fn random_secret() -> String {
     rand::rng().sample_iter(Alphanumeric).take(48).map(char::from).collect()
 }

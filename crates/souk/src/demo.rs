@@ -1,7 +1,7 @@
 //! `souk demo`: a small believable shop, set up through the public API of a running souk.
 //!
-//! Everything has a key of its own: stock codes, location codes, external ids, request ids. What exists already is left
-//! as it is, so a run that was stopped is simply run again, and a second run adds nothing.
+//! Everything has a key: stock codes, location codes, external ids, request ids. Existing resources are not changed, so
+//! a run that was stopped can be run again, and a second run adds nothing.
 
 mod orders;
 
@@ -14,12 +14,12 @@ use souk_import::api::{Api, list, text};
 
 use crate::{cli::DemoArgs, data_dir::DataDir, staff};
 
-/// Begins external ids and request ids, so that they are no one else's.
+/// The prefix of external ids and request ids, which makes them unique.
 const SOURCE: &str = "demo";
 /// The currency of the shop.
 const CURRENCY: &str = "EUR";
 
-/// What the shop is made of: `demo.toml`.
+/// The content of the shop: `demo.toml`.
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
 struct Shop {
@@ -43,9 +43,9 @@ struct Product {
     sku: String,
     title: String,
     description: String,
-    /// In minor units.
+    /// The price in minor units.
     price: i64,
-    /// Without it, stock is not counted.
+    /// The initial stock. Without it, stock is not tracked.
     stock: Option<Stock>,
     low_stock_threshold: Option<i64>,
 }
@@ -75,7 +75,7 @@ struct Address {
     region: String,
 }
 
-/// Resource names by the key that the shop's file gives.
+/// Resource names by their key in the shop's file.
 type Names = BTreeMap<String, String>;
 
 impl Shop {
@@ -84,7 +84,7 @@ impl Shop {
     }
 }
 
-/// Sets up the shop. `data_dir` is where `souk up` left its credentials.
+/// Sets up the shop. `data_dir` has the credentials that `souk up` stored.
 pub async fn run(args: &DemoArgs, data_dir: &DataDir) -> anyhow::Result<()> {
     let shop = Shop::load()?;
     let running = data_dir.running().map(|running| running.gateway);
@@ -131,7 +131,7 @@ fn money(minor: i64) -> Value {
     json!({ "currencyCode": CURRENCY, "units": (minor / 100).to_string(), "nanos": minor % 100 * 10_000_000 })
 }
 
-/// Sends the catalogue as one feed, which changes nothing where the products are there already.
+/// Sends the catalogue as one feed, which does not change existing products.
 async fn products(api: &Api, shop: &Shop) -> anyhow::Result<Names> {
     let product = |product: &Product| {
         let tracking = if product.stock.is_some() { "STOCK_TRACKING_TRACKED" } else { "STOCK_TRACKING_UNTRACKED" };
@@ -159,7 +159,7 @@ async fn products(api: &Api, shop: &Shop) -> anyhow::Result<Names> {
     Ok(names)
 }
 
-/// Adds the locations that do not exist; answers the name of the second one.
+/// Adds the missing locations; returns the resource name of the second one.
 async fn locations(api: &Api, shop: &Shop) -> anyhow::Result<String> {
     for location in &shop.locations {
         let body =
@@ -176,7 +176,7 @@ async fn locations(api: &Api, shop: &Shop) -> anyhow::Result<String> {
     Ok(text(north.with_context(|| format!("location {} is not there", wanted.code))?, "name")?.to_owned())
 }
 
-/// One delivery to each location.
+/// Adds the initial stock: a delivery to each location.
 async fn opening_stock(api: &Api, shop: &Shop, products: &Names, north: &str) -> anyhow::Result<()> {
     let delivery = async |key: &str, location: Option<&str>, pieces: fn(&Stock) -> i64| {
         let mut items = Vec::new();
@@ -194,7 +194,7 @@ async fn opening_stock(api: &Api, shop: &Shop, products: &Names, north: &str) ->
         });
         match api.post("/v1/stock:adjust", &body).await? {
             Ok(_) => Ok(()),
-            // Delivered so long ago that the response is forgotten. The ledger never forgets the key.
+            // The delivery was made by an old run whose idempotency record has expired. The ledger keeps the key.
             Err(refusal) if refusal.reason == "IDEMPOTENCY_KEY_REUSED" => Ok(()),
             Err(refusal) => Err(refusal).with_context(|| format!("the delivery to {key} was refused")),
         }
@@ -203,13 +203,13 @@ async fn opening_stock(api: &Api, shop: &Shop, products: &Names, north: &str) ->
     delivery("north", Some(north), |stock| stock.north).await
 }
 
-/// Adds the customers that do not exist. They have no password: nobody can log in as one of them.
+/// Adds the missing customers. They have no password, so nobody can log in as one of them.
 async fn customers(api: &Api, shop: &Shop) -> anyhow::Result<Names> {
     let mut names = Names::new();
     for customer in &shop.customers {
         let external_id = format!("{SOURCE}:{}", customer.id);
         let body = json!({
-            // `.invalid` is no one's (RFC 2606).
+            // Nobody can own a domain under `.invalid` (RFC 2606).
             "email": format!("{}@{SOURCE}.invalid", customer.id),
             "displayName": customer.name,
             "externalId": external_id,

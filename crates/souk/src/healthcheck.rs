@@ -19,7 +19,7 @@ use crate::settings::{self, Given};
 
 const TIMEOUT: Duration = Duration::from_secs(3);
 
-/// Asks the address, by its scheme. The settings are read only where they are needed.
+/// Checks the address by its scheme. The settings are read only if they are needed.
 pub async fn run(address: &str, file: Option<&Path>) -> anyhow::Result<()> {
     match address.split_once("://") {
         Some(("http", _)) => http(address).await,
@@ -32,7 +32,7 @@ pub async fn run(address: &str, file: Option<&Path>) -> anyhow::Result<()> {
     }
 }
 
-/// Asks a gateway's `/readyz`.
+/// Checks `/readyz` of a gateway.
 pub async fn http(gateway: &str) -> anyhow::Result<()> {
     let client = reqwest::Client::builder().timeout(TIMEOUT).no_proxy().build()?;
     let response = client.get(format!("{}/readyz", gateway.trim_end_matches('/'))).send().await?;
@@ -48,7 +48,7 @@ async fn grpc(address: &str) -> anyhow::Result<()> {
     serving(HealthClient::new(channel).check(HealthCheckRequest::default()).await)
 }
 
-/// Asks with the certificate that this service shows those that it calls.
+/// Checks a service with TLS. The client certificate is that of `[client.tls]`.
 async fn grpcs(address: &str, file: Option<&Path>) -> anyhow::Result<()> {
     let settings = settings::load(file, &Given::default())?;
     let tls = ClientTls::load(&settings.section("client.tls")?)

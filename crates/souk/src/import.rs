@@ -1,10 +1,10 @@
-//! `souk import`: as whom, and into which souk.
+//! `souk import`: finds the souk and the credentials for the import.
 
 use souk_import::Options;
 
 use crate::{cli::OnlineRetailArgs, data_dir::DataDir, staff};
 
-/// Imports an export. `data_dir` is where `souk up` left its credentials.
+/// Imports an export. `data_dir` has the credentials that `souk up` stored.
 pub async fn online_retail(args: OnlineRetailArgs, data_dir: &DataDir) -> anyhow::Result<()> {
     let OnlineRetailArgs { file, server, data_dir: _, report, concurrency } = args;
     let connect = || {

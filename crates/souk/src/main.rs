@@ -26,7 +26,7 @@ use data_dir::DataDir;
 use settings::Given;
 use single::Which;
 
-/// Of all that the binary allocates, SQLite's memory too.
+/// The allocator for all memory of the process, including that of SQLite.
 #[cfg(feature = "jemalloc")]
 #[global_allocator]
 static ALLOCATOR: tikv_jemallocator::Jemalloc = tikv_jemallocator::Jemalloc;
@@ -98,7 +98,7 @@ async fn run(cli: Cli) -> anyhow::Result<()> {
     }
 }
 
-/// The data folder that was given, or that the settings name.
+/// The data folder of the command line, or else that of the settings.
 fn data_dir(given: Option<&Path>, file: Option<&Path>) -> anyhow::Result<DataDir> {
     match given {
         Some(folder) => Ok(DataDir::at(folder)),

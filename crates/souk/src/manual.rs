@@ -1,4 +1,4 @@
-//! `souk completions` and `souk man`: made from the command line itself, so that they never differ from it.
+//! `souk completions` and `souk man`: generated from the command line's definition, so that they always match it.
 
 use std::{
     fs,
@@ -19,7 +19,7 @@ pub fn completions(shell: Shell) -> anyhow::Result<()> {
     stdout().write_all(&script).context("the completions cannot be printed")
 }
 
-/// Writes a page for each command.
+/// Writes a manual page for each command.
 pub fn pages(folder: &Path) -> anyhow::Result<()> {
     fs::create_dir_all(folder).with_context(|| format!("the folder {} cannot be made", folder.display()))?;
     clap_mangen::generate_to(Cli::command(), folder)

@@ -1,4 +1,4 @@
-//! The gateway and the services in one process: they start together and stop one after the other.
+//! The gateway and the services in one process. They start together and stop in sequence.
 
 use std::time::{Duration, Instant};
 
@@ -11,15 +11,16 @@ use tokio_util::sync::CancellationToken;
 
 use crate::single::{self, Which};
 
-/// In which order they stop, each with the share of the whole drain that is over when it must have drained. A caller
-/// stops before what it calls, so that a request under way finds all that it needs. The gateway gets the most: once it
-/// has no request left, the others have only those of callers of their own. What one does not use, the next ones have.
+/// The order in which services stop, and the fraction of the drain time at which each must have drained. A caller stops
+/// before the services that it calls, so that running requests can complete. The gateway gets the most time: after it
+/// has drained, the other services have only requests of direct callers. Time that one does not use is left for the
+/// next.
 const ORDER: [(Which, f64); 4] =
     [(Which::Gateway, 0.8), (Which::Order, 0.9), (Which::Inventory, 0.95), (Which::User, 1.0)];
-/// The least that each may drain for, however late it is.
+/// The minimum drain time of each service.
 const LEAST: Duration = Duration::from_millis(500);
 
-/// All that runs.
+/// The running gateway and services.
 pub struct Parts {
     running: JoinSet<anyhow::Result<()>>,
     parts: Vec<Part>,
@@ -31,17 +32,17 @@ struct Part {
     which: Which,
     stop: Stop,
     shutdown: CancellationToken,
-    /// Cancelled when it has ended, in whatever way.
+    /// Cancelled when the service has ended, for whatever reason.
     ended: CancellationToken,
 }
 
 impl Parts {
-    /// None yet. Together they drain for this long at most.
+    /// No services yet. `drain` is the longest time in which all of them together may drain.
     pub fn new(drain: Duration) -> Self {
         Self { running: JoinSet::new(), parts: Vec::new(), local: Local::default(), drain }
     }
 
-    /// Starts one.
+    /// Starts a service.
     pub fn start(&mut self, which: Which, settings: &Settings, listener: TcpListener) -> anyhow::Result<()> {
         let (stop, shutdown, ended) = (Stop::default(), CancellationToken::new(), CancellationToken::new());
         let serving = single::serve(which, settings, &[], &self.local, &stop, listener, shutdown.clone())?;
@@ -54,12 +55,12 @@ impl Parts {
         Ok(())
     }
 
-    /// When one has ended, and how; `None` if there is none.
+    /// Waits until a service has ended; returns its result, or `None` if there is none.
     pub async fn ended(&mut self) -> Option<Result<anyhow::Result<()>, JoinError>> {
         self.running.join_next().await
     }
 
-    /// Reports not ready for `delay`, and then stops one after the other.
+    /// Reports not ready for `delay`, then stops the services in sequence.
     pub async fn stop(mut self, delay: Duration) {
         self.of(Which::Gateway).for_each(|gateway| gateway.stop.announce());
         tokio::time::sleep(delay).await;

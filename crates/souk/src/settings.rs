@@ -10,7 +10,7 @@ use crate::{
     data_dir::{DataDir, Lock, random_secret},
 };
 
-/// The services that keep data, by the name of their section.
+/// The services that store data, by the name of their section.
 pub const STORES: [&str; 3] = ["user", "inventory", "order"];
 
 /// The settings from the command line and the data folder.
@@ -32,7 +32,7 @@ impl Given {
         Ok(given)
     }
 
-    /// What a service's options say.
+    /// The settings from a service's options.
     pub fn from_service(name: &str, args: &ServiceArgs) -> anyhow::Result<Self> {
         let mut given = Self::from_args(&args.data)?;
         if let Some(listen) = args.listen {
@@ -41,7 +41,7 @@ impl Given {
         Ok(given)
     }
 
-    /// Sets what stands at a dotted path.
+    /// Sets the value at a dotted path.
     pub fn set(&mut self, path: &str, value: impl std::fmt::Display) {
         let name = format!("SOUK_{}", path.replace('.', "__").to_uppercase());
         self.0.push((name, value.to_string()));
@@ -64,7 +64,7 @@ impl Given {
     }
 }
 
-/// All settings with their meaning.
+/// The loader with the defaults of all settings.
 pub fn loader() -> Loader {
     Loader::new()
         .defaults("user", souk_user::DEFAULTS)
@@ -73,25 +73,25 @@ pub fn loader() -> Loader {
         .defaults("gateway", souk_gateway::DEFAULTS)
 }
 
-/// The settings in force.
+/// Loads the effective settings.
 pub fn load(file: Option<&Path>, given: &Given) -> anyhow::Result<Settings> {
     let loader = loader().file(file.map(PathBuf::from)).env().variables(given.0.iter().cloned());
     Ok(loader.load()?)
 }
 
-/// The defaults with these settings and nothing else: neither a file nor the process's variables.
+/// The defaults, overridden only by these settings: without a file and without the process's variables.
 pub fn alone(given: &Given) -> anyhow::Result<Settings> {
     Ok(loader().variables(given.0.iter().cloned()).load()?)
 }
 
-/// The data folder in force.
+/// The effective data folder.
 pub fn data_dir(settings: &Settings) -> anyhow::Result<DataDir> {
     let path: PathBuf = settings.section("data_dir")?;
     Ok(DataDir::at(&path))
 }
 
-/// Keeps `souk up` off the data folder while some of these services have their SQLite files there; `None` if none has.
-/// Fails where `souk up` was first.
+/// Locks the data folder against `souk up` if a service of these has its SQLite file there; `None` if none has. Fails
+/// if `souk up` has locked the folder.
 pub fn hold_data_dir(settings: &Settings, services: &[&str]) -> anyhow::Result<Option<(DataDir, Lock)>> {
     let data_dir = data_dir(settings)?;
     for service in services.iter().filter(|service| STORES.contains(service)) {
@@ -107,14 +107,14 @@ pub fn hold_data_dir(settings: &Settings, services: &[&str]) -> anyhow::Result<O
     Ok(None)
 }
 
-/// Whether two paths lead to the same folder.
+/// True if two paths lead to the same folder.
 fn same(one: Option<&Path>, other: &Path) -> bool {
     let whole = |path: &Path| path.canonicalize().or_else(|_| std::path::absolute(path)).ok();
     let one = one.map(|path| if path.as_os_str().is_empty() { Path::new(".") } else { path });
     one.and_then(whole).is_some_and(|one| whole(other) == Some(one))
 }
 
-/// The settings with the secret that services share, which is made in the data folder where none is set.
+/// The settings with the secret that services share. If none is set, it is made in the data folder.
 pub fn with_secret(file: Option<&Path>, given: &mut Given) -> anyhow::Result<Settings> {
     let settings = load(file, given)?;
     let secret: String = settings.section("auth.internal_secret")?;
@@ -126,8 +126,8 @@ pub fn with_secret(file: Option<&Path>, given: &mut Given) -> anyhow::Result<Set
     load(file, given)
 }
 
-/// The settings with a secret of this process's own where none is set: for a gateway before services that are not souk's, and
-/// share none with it.
+/// The settings with a secret. If none is set, this process makes its own: for a gateway in front of foreign services,
+/// with which it shares no secret.
 pub fn with_own_secret(settings: Settings, file: Option<&Path>, given: &mut Given) -> anyhow::Result<Settings> {
     if !settings.section::<String>("auth.internal_secret")?.is_empty() {
         return Ok(settings);

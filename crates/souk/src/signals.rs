@@ -8,7 +8,7 @@ use std::sync::{
 use tokio::signal::unix::{SignalKind, signal};
 use tokio_util::sync::CancellationToken;
 
-/// Whether this process got a signal to stop.
+/// The signals to stop that this process got.
 #[derive(Debug, Clone, Default)]
 pub struct Asked {
     /// Cancelled by the first signal.
@@ -17,7 +17,7 @@ pub struct Asked {
 }
 
 impl Asked {
-    /// Whether it was SIGINT: someone at a terminal, who waits for the end. An orchestrator sends SIGTERM.
+    /// True if the signal was SIGINT: a person at a terminal waits for the end. An orchestrator sends SIGTERM.
     pub fn interrupted(&self) -> bool {
         self.interrupted.load(Ordering::Relaxed)
     }

@@ -13,7 +13,7 @@ use crate::{
     signals,
 };
 
-/// Which service.
+/// The services.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Which {
     User,
@@ -23,7 +23,7 @@ pub enum Which {
 }
 
 impl Which {
-    /// Its name: of its section, its metrics, its tokens.
+    /// The name of the service in settings, metrics and tokens.
     pub const fn name(self) -> &'static str {
         match self {
             Self::User => "user",
@@ -34,14 +34,14 @@ impl Which {
     }
 }
 
-/// Serves until a signal says to stop.
+/// Runs a service until a signal to stop.
 pub async fn run(which: Which, args: &ServiceArgs, file: Option<&Path>) -> anyhow::Result<()> {
     let mut given = Given::from_service(which.name(), args)?;
     let settings = settings::with_secret(file, &mut given)?;
     serve_alone(which, &settings, &[]).await
 }
 
-/// The same for the gateway, which may be before services that are not souk's.
+/// Runs the gateway until a signal to stop. It may serve foreign services.
 pub async fn run_gateway(args: &GatewayArgs, file: Option<&Path>) -> anyhow::Result<()> {
     let mut given = Given::from_service("gateway", &args.service)?;
     if let Some(descriptors) = &args.descriptors {
@@ -63,7 +63,7 @@ pub async fn run_gateway(args: &GatewayArgs, file: Option<&Path>) -> anyhow::Res
 
 async fn serve_alone(which: Which, settings: &Settings, backends: &[(String, String)]) -> anyhow::Result<()> {
     let held = settings::hold_data_dir(settings, &[which.name()])?;
-    // SQLite's file is for one process.
+    // Only one process may use the SQLite file.
     let _lock = held.as_ref().map(|(data_dir, _)| data_dir.lock_service(which.name())).transpose()?;
     let guard = telemetry::init(&settings.section("telemetry")?, which.name())?;
     let listener = bind(settings, which).await?;
@@ -83,7 +83,7 @@ async fn serve_alone(which: Which, settings: &Settings, backends: &[(String, Str
         shutdown.cancel();
         std::future::pending::<Infallible>().await
     };
-    // It may fail before it is stopped, and then nobody waits for a signal.
+    // The service may fail before a signal comes.
     let result = tokio::select! {
         result = serving => result,
         never = stopping => match never {},
@@ -92,7 +92,7 @@ async fn serve_alone(which: Which, settings: &Settings, backends: &[(String, Str
     result
 }
 
-/// How long the service says that it is not ready before it stops taking requests.
+/// How long the service reports that it is not ready before it stops accepting requests.
 pub fn delay(settings: &Settings, which: Which) -> anyhow::Result<Duration> {
     Ok(match which {
         Which::Gateway => souk_gateway::Config::from_settings(settings)?.settings.shutdown_delay,
@@ -100,7 +100,7 @@ pub fn delay(settings: &Settings, which: Which) -> anyhow::Result<Duration> {
     })
 }
 
-/// Binds where the service's section says.
+/// Binds the address in the service's section.
 pub async fn bind(settings: &Settings, which: Which) -> anyhow::Result<TcpListener> {
     let key = format!("{}.listen", which.name());
     let address: SocketAddr = settings.section(&key)?;
@@ -112,7 +112,7 @@ pub async fn bind(settings: &Settings, which: Which) -> anyhow::Result<TcpListen
     })
 }
 
-/// The service's own `serve`, its settings checked first. `backends` are those of a gateway beside its settings'.
+/// Checks the settings and calls the service's own `serve`. `backends` are additional backends of a gateway.
 pub fn serve(
     which: Which,
     settings: &Settings,

@@ -1,11 +1,11 @@
-//! Who calls the public API for `souk import` and `souk prove`.
+//! The client of the public API for `souk import` and `souk prove`.
 
 use anyhow::Context;
 use souk_import::api::{Api, Identity};
 
 use crate::data_dir::DataDir;
 
-/// As the token in SOUK_TOKEN, or else as the administrator whose credentials lie in the data folder.
+/// A client with the token in SOUK_TOKEN, or else with the administrator's credentials in the data folder.
 pub fn api(server: &str, data_dir: &DataDir) -> anyhow::Result<Api> {
     let identity = match std::env::var("SOUK_TOKEN") {
         Ok(token) if !token.is_empty() => Identity::Token(token),

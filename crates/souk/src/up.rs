@@ -1,4 +1,4 @@
-//! `souk up`: everything in this process.
+//! `souk up`: runs the gateway and all services in this process.
 
 use std::{
     fmt::Write,
@@ -24,18 +24,18 @@ use crate::{
     single::{self, Which},
 };
 
-/// The first administrator of a fresh data folder.
+/// The email of the first administrator of a new data folder.
 pub const ADMIN: &str = "admin@souk.example";
-/// How long everything may take to become ready.
+/// How long the gateway and the services may take to become ready.
 const TIMEOUT: Duration = Duration::from_secs(60);
 
-/// The setting with the origins whose web pages may call.
+/// The setting with the origins whose web pages may call the gateway.
 const ORIGINS: &str = "gateway.cors.allowed_origins";
 
-/// What the first screen tells.
+/// The text that is printed after the start.
 struct Screen {
     gateway: String,
-    /// Whether web pages of this machine may call.
+    /// True if web pages of this machine may call the gateway.
     local_pages: bool,
     services: Vec<(&'static str, String)>,
     metrics: Option<String>,
@@ -46,7 +46,7 @@ struct Screen {
     ready_after: Duration,
 }
 
-/// Runs everything until a signal says to stop.
+/// Runs the gateway and all services until a signal to stop.
 pub async fn run(args: &UpArgs, file: Option<&Path>) -> anyhow::Result<()> {
     let started = Instant::now();
     let mut given = Given::from_args(&args.data)?;
@@ -64,7 +64,7 @@ pub async fn run(args: &UpArgs, file: Option<&Path>) -> anyhow::Result<()> {
     let _lock = data_dir.lock()?;
     let settings = settings::with_secret(file, &mut given)?;
 
-    // Bound first, so that a port in use is reported at once and nothing has to be undone.
+    // Addresses are bound first, so that a port in use is reported at once and nothing has to be undone.
     let gateway = single::bind(&settings, Which::Gateway).await?;
     let mut listeners = Vec::new();
     for which in [Which::User, Which::Inventory, Which::Order] {
@@ -112,7 +112,7 @@ pub async fn run(args: &UpArgs, file: Option<&Path>) -> anyhow::Result<()> {
         }
         other => other,
     };
-    // Only where all is well is there anyone to be waited for.
+    // The delay is useful only if the process was asked to stop. After a failure there are no clients to wait for.
     let delay =
         if result.is_ok() && asked.token.is_cancelled() && !asked.interrupted() { delay } else { Duration::ZERO };
     parts.stop(delay).await;
@@ -121,7 +121,7 @@ pub async fn run(args: &UpArgs, file: Option<&Path>) -> anyhow::Result<()> {
     result
 }
 
-/// Waits for the signal; a service that ends before it is a fault.
+/// Waits for the signal. It is an error if a service ends before it.
 async fn watch(parts: &mut Parts, asked: &CancellationToken) -> anyhow::Result<()> {
     tokio::select! {
         () = asked.cancelled() => {
@@ -142,7 +142,8 @@ fn early(ended: Option<Result<anyhow::Result<()>, tokio::task::JoinError>>) -> a
 
 async fn ready(gateway: &str, shutdown: &CancellationToken) -> anyhow::Result<()> {
     if gateway.starts_with("https:") {
-        // Its certificate is for the name that clients know it by, not for this address: that it listens must do.
+        // The gateway's certificate is for its host name, not for this address, so this does not check more than that
+        // it listens.
         return Ok(());
     }
     let started = Instant::now();
@@ -156,8 +157,8 @@ async fn ready(gateway: &str, shutdown: &CancellationToken) -> anyhow::Result<()
     Ok(())
 }
 
-/// How long to say that nothing is ready before requests are refused: not at all where only this machine can ask, unless
-/// it is set.
+/// How long to report not ready before requests are refused. The default is zero if only this machine can send
+/// requests.
 fn delay(settings: &Settings) -> anyhow::Result<Duration> {
     let listen: SocketAddr = settings.section("gateway.listen")?;
     let pointless = listen.ip().is_loopback() && !settings.is_set("gateway.shutdown_delay");
@@ -168,7 +169,7 @@ fn drain(settings: &Settings) -> anyhow::Result<Duration> {
     Ok(settings.section::<souk_common::server::Config>("server")?.drain)
 }
 
-/// Creates the first administrator, if there is none yet.
+/// Creates the first administrator if there is none yet.
 async fn ensure_admin(settings: &Settings, data_dir: &DataDir) -> anyhow::Result<Option<Credentials>> {
     let config = souk_user::Config::from_settings(settings)?;
     let Some(password) = souk_user::ensure_admin(&config, ADMIN).await? else { return Ok(None) };
@@ -177,8 +178,8 @@ async fn ensure_admin(settings: &Settings, data_dir: &DataDir) -> anyhow::Result
     Ok(Some(credentials))
 }
 
-/// If the gateway is for this machine alone, the pages of a developer's own server may call it, unless something is set
-/// about it.
+/// Lets web pages of this machine call the gateway, if only this machine can reach it and the setting is not set. This
+/// is for the web server of a developer. Returns true if pages may call.
 fn let_local_pages_call(settings: &Settings, gateway: &TcpListener, given: &mut Given) -> anyhow::Result<bool> {
     let by_default = !settings.is_set(ORIGINS) && gateway.local_addr()?.ip().is_loopback();
     if by_default {
@@ -204,8 +205,8 @@ fn place(settings: &Settings, data_dir: &DataDir) -> anyhow::Result<String> {
     })
 }
 
-/// The text after the start. The administrator's password is only printed in a `terminal`: other output is kept in a
-/// journal, a container's log or a file, and read by others.
+/// The text after the start. It contains the administrator's password only if the output is a `terminal`: other output
+/// is stored in a journal, a container's log or a file, where others may read it.
 fn text(screen: &Screen, terminal: bool) -> String {
     let Screen { gateway, local_pages, services, metrics, data, admin, credentials, ready_after } = screen;
     let mut text = format!(
@@ -214,7 +215,7 @@ fn text(screen: &Screen, terminal: bool) -> String {
         ready_after.as_secs_f64()
     );
     let mut line = |line: std::fmt::Arguments<'_>| {
-        // Writing to a text does not fail.
+        // Writing to a string does not fail.
         let _ = writeln!(text, "{line}");
     };
     line(format_args!("  API (REST, gRPC)  {gateway}"));

@@ -1,8 +1,8 @@
-//! `souk verify`: the promises, checked on live databases.
+//! `souk verify`: checks the promises on live databases.
 //!
-//! Each service checks what its own database promises. What two databases promise together is checked here, in pages,
-//! and in an order that holds while orders are being placed: a reservation is looked at after the order that needs it,
-//! an order after the reservation that belongs to it.
+//! Each service checks the promises about its own database. This module checks the promises about two databases, in
+//! pages. The order of reads makes the result correct while orders are being placed: a reservation is read after the
+//! order that needs it, and an order after the reservation that belongs to it.
 
 use std::{collections::HashSet, time::Duration};
 
@@ -20,20 +20,20 @@ use souk_store::verify::{Check, LIMIT};
 
 use crate::settings;
 
-/// Orders looked at at a time.
+/// Orders per page.
 const PAGE: i64 = 1000;
 
-/// Checks everything and prints what was counted.
+/// Checks all promises and prints the results.
 pub async fn run(settings: &Settings) -> anyhow::Result<()> {
     report(&checks(settings).await?)
 }
 
-/// Checks everything.
+/// Checks all promises.
 pub async fn checks(settings: &Settings) -> anyhow::Result<Vec<Check>> {
     there_is_something(settings)?;
     let mut inventory = souk_inventory::Config::from_settings(settings)?;
     let mut order = souk_order::Config::from_settings(settings)?;
-    // Zero: none. The services' own is for what a customer waits for; a check reads everything that there is.
+    // Zero means no timeout. The services' timeout is for requests of customers, but a check reads all data.
     for database in [&mut inventory.settings.database, &mut order.settings.database] {
         database.statement_timeout = Duration::ZERO;
     }
@@ -43,7 +43,7 @@ pub async fn checks(settings: &Settings) -> anyhow::Result<Vec<Check>> {
     Ok(checks)
 }
 
-/// Prints what was counted; an error where a promise is broken.
+/// Prints the results. A broken promise is an error.
 pub fn report(checks: &[Check]) -> anyhow::Result<()> {
     let mut broken = 0;
     for check in checks {
@@ -60,7 +60,7 @@ pub fn report(checks: &[Check]) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// Fails if there are no databases: opening the SQLite files would create them.
+/// Fails if there are no databases, because opening missing SQLite files would create them.
 fn there_is_something(settings: &Settings) -> anyhow::Result<()> {
     let data_dir = settings::data_dir(settings)?;
     for store in ["inventory", "order"] {
@@ -73,7 +73,7 @@ fn there_is_something(settings: &Settings) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// Promises about orders and reservations together.
+/// Checks the promises about orders and their reservations.
 async fn together(inventory: &souk_inventory::Config, order: &souk_order::Config) -> anyhow::Result<[Check; 2]> {
     let stock = Reservations::open(inventory).await?;
     let orders = Store::connect(&order.settings.database, &order.common.data_dir).await?;
@@ -120,11 +120,11 @@ fn mismatch(order: &SoldOrder, reserved: Option<&Reserved>) -> Option<String> {
     let state = reserved.map_or("none", |reserved| reserved.state.as_str());
     let all_back = reserved.is_some_and(|reserved| reserved.returned == reserved.pieces);
     let right = match order.state {
-        // All but the first are states of adjustments, never of an order.
+        // The states other than `Pending` are those of adjustments, never of an order.
         State::Pending | State::Returning | State::CancellingItems | State::Refunding | State::Completed => true,
         State::Confirmed | State::Cancelling => !order.tracked || state == "COMMITTED",
         State::Cancelled => !order.tracked || (state == "COMMITTED" && all_back),
-        // Sold goods of an order that was rejected after all are back; what it held is not sold.
+        // A rejected order has no sold goods: its reservation is not committed, or all its goods are back.
         State::Rejected => state != "COMMITTED" || all_back,
     };
     (!right).then(|| format!("{}: {:?}, but its reservation is {state}", order.id.name(), order.state))

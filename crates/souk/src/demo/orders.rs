@@ -1,4 +1,4 @@
-//! The orders of the demo shop, each brought to the state that its fate names.
+//! The orders of the demo shop. Each is brought to the state that its `fate` names.
 
 use std::collections::BTreeMap;
 
@@ -10,7 +10,7 @@ use souk_import::api::{Answer, Api, list, text};
 
 use super::{Customer, Names, SOURCE, Shop, money};
 
-/// An order of the file.
+/// An order in the shop's file.
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Order {
@@ -19,7 +19,7 @@ pub struct Order {
     days_ago: i64,
     pub items: Vec<Item>,
     fate: Fate,
-    /// Why it was cancelled, refunded or returned.
+    /// Why the order was cancelled, refunded or returned.
     reason: Option<String>,
 }
 
@@ -31,27 +31,27 @@ pub struct Item {
     quantity: i64,
 }
 
-/// What becomes of an order.
+/// The final state of an order.
 #[derive(Deserialize, Clone, Copy, PartialEq, Eq)]
 #[serde(rename_all = "snake_case")]
 enum Fate {
     Confirmed,
     Shipped,
-    /// The first line left, the others wait.
+    /// The first line is shipped, the others are not.
     PartlyShipped,
     Cancelled,
-    /// Shipped, then part of the money went back.
+    /// Shipped, then partly refunded.
     Refunded,
-    /// Shipped, then a piece came back.
+    /// Shipped, then a piece was returned.
     Returned,
     /// Rejected: the customer's card was declined.
     Declined,
-    /// Rejected: there was not enough of it.
+    /// Rejected: there was not enough stock.
     OutOfStock,
 }
 
 impl Fate {
-    /// What a person calls it.
+    /// The name for people.
     const fn name(self) -> &'static str {
         match self {
             Self::Confirmed => "confirmed, to be shipped",
@@ -74,7 +74,7 @@ impl Fate {
     }
 }
 
-/// Places the orders that do not exist and brings each to its end; answers how many there are of each kind.
+/// Places the missing orders and brings each to its final state; returns the number of orders of each kind.
 pub async fn run(
     api: &Api,
     shop: &Shop,
@@ -93,7 +93,7 @@ pub async fn run(
     Ok(counts)
 }
 
-/// The order as it is now; placed where it is not there yet.
+/// Returns the order as it is now. Places it if it does not exist.
 async fn place(api: &Api, order: &Order, customer: &Customer, user: &str, products: &Names) -> anyhow::Result<Value> {
     let external_id = format!("{SOURCE}:{}", order.number);
     if let Some(found) = find(api, &external_id).await? {
@@ -124,7 +124,7 @@ async fn place(api: &Api, order: &Order, customer: &Customer, user: &str, produc
     }
     match api.post("/v1/orders", &body).await? {
         Ok(placed) => Ok(placed),
-        // Placed by a run that ended before the answer came.
+        // The order was placed by a run that ended before it got the response.
         Err(refusal) if matches!(refusal.reason.as_str(), "RESOURCE_EXISTS" | "IDEMPOTENCY_KEY_REUSED") => {
             find(api, &external_id).await?.with_context(|| format!("order {external_id} is neither there nor free"))
         }
@@ -138,13 +138,13 @@ async fn find(api: &Api, external_id: &str) -> anyhow::Result<Option<Value>> {
     Ok(list(&found, "orders").next().cloned())
 }
 
-/// A moment in the past; `None` where it is now.
+/// The time some days ago; `None` for now.
 fn past(days_ago: i64) -> Option<String> {
     let time: DateTime<Utc> = Utc::now() - Duration::days(days_ago);
     (days_ago > 0).then(|| time.to_rfc3339_opts(SecondsFormat::Secs, true))
 }
 
-/// Does what the order still lacks. What was done is seen by the order itself, so nothing is done twice.
+/// Carries out the missing steps of an order. The order shows which steps were done, so none is done twice.
 async fn finish(api: &Api, order: &Order, placed: &Value) -> anyhow::Result<()> {
     let (name, state) = (text(placed, "name")?, text(placed, "state")?);
     if (state == "STATE_REJECTED") != order.fate.is_rejected() {
@@ -190,7 +190,7 @@ async fn ship(api: &Api, order: &Order, name: &str) -> anyhow::Result<()> {
         "lines": lines,
         "carrier": "Demo Post",
         "trackingNumber": format!("DP{:08}", order.number),
-        // The day after the order.
+        // The order is shipped one day after it was placed.
         "shipTime": past(order.days_ago - 1),
     });
     let path = format!("/v1/{name}/shipments?requestId={SOURCE}:ship:{}", order.number);

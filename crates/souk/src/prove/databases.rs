@@ -1,35 +1,35 @@
-//! Databases of the run's own on a PostgreSQL server.
+//! The run's own databases on a PostgreSQL server.
 
 use anyhow::Context;
 use souk_store::db::{Config, postgres};
 
 use crate::settings::{self, STORES};
 
-/// One for each service that keeps data.
+/// A database for each service that stores data.
 pub struct Databases {
     server: String,
     run: String,
 }
 
 impl Databases {
-    /// Makes them. Whoever the URL names must be allowed to.
+    /// Creates the databases. The user of the URL must be allowed to.
     pub async fn create(server: &str, run: &str) -> anyhow::Result<Self> {
         let databases = Self { server: server.to_owned(), run: run.replace('-', "_") };
         databases.each("CREATE DATABASE").await.context("databases for the run cannot be made")?;
         Ok(databases)
     }
 
-    /// The URL of a service's.
+    /// The URL of a service's database.
     pub fn url(&self, service: &str) -> anyhow::Result<String> {
         settings::database_url(&self.server, &self.name(service))
     }
 
-    /// Their names, for people.
+    /// The names of the databases, for people.
     pub fn names(&self) -> String {
         STORES.map(|service| self.name(service)).join(", ")
     }
 
-    /// Removes them.
+    /// Drops the databases.
     pub async fn drop(&self) -> anyhow::Result<()> {
         self.each("DROP DATABASE").await.context("the run's databases cannot be removed")
     }

@@ -1,4 +1,4 @@
-//! `souk prove`: on which souk, or with services of its own; what was found is told together with `souk verify`.
+//! `souk prove`: prepares the souk to test, runs the test, and reports the checks together with those of `souk verify`.
 
 mod databases;
 mod own;
@@ -18,16 +18,16 @@ use crate::{
     signals, staff, verify,
 };
 
-/// A place, and what is known of it.
+/// The souk to test, with its settings if they are known.
 struct Known {
     place: Place,
-    /// For `souk verify`.
+    /// The settings for `souk verify`.
     settings: Option<Settings>,
-    /// Services of the run's own.
+    /// The run's own services.
     own: Option<Own>,
 }
 
-/// Runs it and prints what it did and found; an error where a promise is broken.
+/// Carries out the run and prints its report. A broken promise is an error.
 pub async fn run(args: &ProveArgs, file: Option<&Path>) -> anyhow::Result<()> {
     let name = format!("{}-{:04x}", Utc::now().format("%Y%m%d-%H%M%S"), rand::rng().random::<u16>());
     let seed = args.seed.unwrap_or_else(|| rand::rng().random_range(0..1_000_000));
@@ -67,7 +67,7 @@ fn options(args: &ProveArgs) -> Options {
     }
 }
 
-/// Prints what was done and found, `souk verify` included.
+/// Prints the report, including the checks of `souk verify`.
 async fn tell(args: &ProveArgs, settings: Option<&Settings>, did: &Did, mut found: Vec<Check>) -> anyhow::Result<()> {
     println!("\nWhat it did\n{did}\nWhat it found");
     match settings {
@@ -87,7 +87,7 @@ async fn tell(args: &ProveArgs, settings: Option<&Settings>, did: &Did, mut foun
     verify::report(&found)
 }
 
-/// A souk that runs already.
+/// A souk that is already running.
 fn installation(server: &str, args: &ProveArgs, file: Option<&Path>) -> anyhow::Result<Known> {
     let data = DataArgs { data_dir: args.data_dir.clone(), database_url: args.database_url.clone() };
     let settings = settings::load(file, &Given::from_args(&data)?)?;

@@ -1,4 +1,4 @@
-//! Services of the run's own: their settings, their administrator, and what is left of them.
+//! The run's own services: their settings, their administrator, and their removal.
 
 use std::{
     net::{Ipv4Addr, TcpListener},
@@ -21,18 +21,18 @@ use crate::{
     up::ADMIN,
 };
 
-/// Ports that systems do not give out by themselves: a service that was killed finds its own still free.
+/// Ports outside the ephemeral range: the system assigns none of them, so the port of a killed service stays free.
 const PORTS: Range<u16> = 10_000..30_000;
 
-/// What was made for the services.
+/// The folder and databases that were made for the services.
 pub struct Own {
     databases: Option<Databases>,
     folder: PathBuf,
-    /// Whether the folder goes where all is well.
+    /// True if the folder is removed after a successful run.
     temporary: bool,
 }
 
-/// Starts them on an empty data folder, which gets the administrator's credentials as `souk up` leaves them.
+/// Starts the services on an empty data folder, in which the administrator's credentials are stored as by `souk up`.
 pub async fn start(args: &ProveArgs, run: &str) -> anyhow::Result<Known> {
     let temporary = std::env::temp_dir().join(format!("souk-prove-{run}"));
     let folder = args.data_dir.clone().unwrap_or(temporary);
@@ -67,13 +67,13 @@ impl Own {
         Ok(Known { place, settings: Some(settings), own: None })
     }
 
-    /// Where to look for what went wrong.
+    /// The places with logs and data, for people who look for a fault.
     fn left(&self) -> String {
         let databases = self.databases.as_ref().map(|databases| format!(", databases {}", databases.names()));
         format!("Left to look at: {}{}", self.folder.display(), databases.unwrap_or_default())
     }
 
-    /// Removes what was made, where all is well.
+    /// Removes the folder and databases if the run was successful.
     pub async fn leave(self, well: bool) -> anyhow::Result<()> {
         if !well {
             println!("\n{}", self.left());
@@ -90,12 +90,12 @@ impl Own {
     }
 }
 
-/// Whether what is at an address is ready.
+/// Checks if the service at an address is ready.
 fn ready(address: String) -> BoxFuture<'static, anyhow::Result<()>> {
     Box::pin(async move { healthcheck::run(&address, None).await })
 }
 
-/// Settings for all four, on free ports.
+/// The settings for all four services, on free ports.
 fn configure(data_dir: &DataDir, databases: Option<&Databases>) -> anyhow::Result<(Given, Vec<Service>)> {
     let ports = std::iter::repeat_with(|| rand::rng().random_range(PORTS)).take(PORTS.len());
     // All ports stay bound until all are known, so that none is assigned twice.
