@@ -13,7 +13,7 @@ const TIMEOUT: Duration = Duration::from_secs(60);
 const FIRST_PAUSE: Duration = Duration::from_millis(50);
 const LONGEST_PAUSE: Duration = Duration::from_secs(2);
 
-/// How to log in.
+/// The credentials of a user.
 #[derive(Serialize, Deserialize)]
 pub struct Credentials {
     /// Email to log in with.

@@ -23,7 +23,7 @@ use self::{api::Api, report::Report};
 /// The prefix of request ids and external ids.
 const SOURCE: &str = "online-retail";
 
-/// What to import, and how.
+/// The options of an import.
 #[derive(Debug, Clone)]
 pub struct Options {
     /// The file of the export.

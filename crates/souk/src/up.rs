@@ -157,8 +157,8 @@ async fn ready(gateway: &str, shutdown: &CancellationToken) -> anyhow::Result<()
     Ok(())
 }
 
-/// How long to report not ready before requests are refused. The default is zero if only this machine can send
-/// requests.
+/// How long to report not ready before requests are refused. If this is not set, it is zero if only this machine can
+/// send requests.
 fn delay(settings: &Settings) -> anyhow::Result<Duration> {
     let listen: SocketAddr = settings.section("gateway.listen")?;
     let pointless = listen.ip().is_loopback() && !settings.is_set("gateway.shutdown_delay");

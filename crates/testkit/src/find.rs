@@ -2,8 +2,8 @@
 
 use std::path::{Path, PathBuf};
 
-/// Where PostgreSQL's versions are: a folder, the text before the version in a subfolder's name, and the rest of the
-/// path.
+/// The folders of PostgreSQL's versions: the parent folder, the text before the version in a subfolder's name, and the
+/// folder in that subfolder.
 const VERSIONED: [(&str, &str, &str); 2] = [("/usr/lib/postgresql", "", "bin"), ("/usr", "pgsql-", "bin")];
 
 /// The path of a program. If `PATH` has no PostgreSQL, this finds the newest version installed. It also searches the

@@ -129,7 +129,7 @@ impl Postgres {
     /// Starts a PostgreSQL with fsync on, so that the commits of a killed service are not lost. Blocks for one to two
     /// seconds. Fails if no PostgreSQL is installed or it does not start.
     pub fn start(&self) -> Result<Server> {
-        // It refuses to run as root.
+        // PostgreSQL refuses to run as root.
         let run_as = user::unprivileged()?;
         let isolation = self.isolation.as_deref().unwrap_or("read committed");
         let password = self.password.as_deref().unwrap_or("postgres");
@@ -181,7 +181,7 @@ const SHARED: usize = 4;
 /// that there is a transaction pooler.
 pub fn pgbouncer(postgres: u16) -> Result<Server> {
     let binary = find::binary("pgbouncer").context(find::missing("PgBouncer", "pgbouncer"))?;
-    // It refuses to run as root.
+    // PgBouncer refuses to run as root.
     let run_as = user::unprivileged()?;
     let (port, process) = start_on_free_port("pgbouncer", "process up", |folder, port| {
         let (settings, users) = (folder.join("pgbouncer.ini"), folder.join("users.txt"));
@@ -213,7 +213,7 @@ pub fn nats() -> Result<Server> {
     start_nats(None)
 }
 
-/// The same that takes connections with TLS alone, from clients with a certificate.
+/// Starts a private NATS server that accepts only TLS connections from clients with a certificate.
 pub fn nats_tls(tls: &ServerTls) -> Result<Server> {
     start_nats(Some(tls))
 }
@@ -245,7 +245,7 @@ pub fn redis() -> Result<Server> {
     start_redis(None, None)
 }
 
-/// The same that takes connections with TLS alone, from clients with a certificate.
+/// Starts a private Redis that accepts only TLS connections from clients with a certificate.
 pub fn redis_tls(tls: &ServerTls) -> Result<Server> {
     start_redis(None, Some(tls))
 }
