@@ -32,7 +32,7 @@ const PRODUCTS: usize = 2000;
 /// Requests of the other client per second.
 const READS: f64 = 100.0;
 const ORDERS: f64 = 20.0;
-/// The most requests that the other client has in flight.
+/// The maximum number of requests that the other client has in flight.
 const IN_FLIGHT: usize = 500;
 
 /// The results of the other client, and the resources that were used.

@@ -96,7 +96,7 @@ enum Case {
     Overload {
         #[command(flatten)]
         rounds: Rounds,
-        /// The most requests in flight in the open loop, each on its own connection.
+        /// The maximum number of requests in flight in the open loop, each on its own connection.
         #[arg(long, default_value_t = 2000)]
         in_flight: usize,
     },

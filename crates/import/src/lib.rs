@@ -30,7 +30,7 @@ pub struct Options {
     pub file: PathBuf,
     /// The CSV file for lines that could not be imported, with number and reason.
     pub report: Option<PathBuf>,
-    /// The most requests in flight.
+    /// The maximum number of requests in flight.
     pub concurrency: u16,
 }
 

@@ -30,7 +30,7 @@ pub struct Market<'a> {
     pub staff: &'a Api,
     /// The payment token of all orders, if the provider is not the simulated one.
     pub token: Option<String>,
-    /// The most orders to place.
+    /// The maximum number of orders to place.
     pub limit: Option<u64>,
     /// Cancelled when no more orders should be begun: at the end, or by a signal.
     pub stop: CancellationToken,

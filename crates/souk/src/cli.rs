@@ -220,7 +220,7 @@ pub struct OnlineRetailArgs {
     /// Write each line that could not be imported here, with its number and the reason (CSV).
     #[arg(long, value_name = "FILE")]
     pub report: Option<PathBuf>,
-    /// The most requests in flight.
+    /// The maximum number of requests in flight.
     #[arg(long, default_value_t = 16, value_parser = clap::value_parser!(u16).range(1..=256))]
     pub concurrency: u16,
 }

@@ -15,14 +15,14 @@ use tokio::{sync::Semaphore, task::JoinSet, time::Instant};
 
 use super::{Answer, Connection, Target};
 
-/// The schedule of requests, and the most that may be in flight.
+/// The schedule of requests, and the maximum number in flight.
 #[derive(Debug, Clone, Copy)]
 pub struct Arrivals {
     /// Requests per second, at equal intervals.
     pub rate: f64,
     /// Duration of the arrivals.
     pub duration: Duration,
-    /// The most requests in flight, each on its own connection. Further requests that are due wait.
+    /// The maximum number of requests in flight, each on its own connection. Further requests that are due wait.
     pub in_flight: usize,
 }
 

@@ -23,8 +23,8 @@ const USERS: &str = "INSERT INTO users
 const FILLED: [&str; 7] = ["products", "stock", "ledger", "orders", "order_lines", "timeline_entries", "users"];
 /// Tables that have few rows in every installation.
 const SMALL: [&str; 6] = ["event_head", "event_readers", "jobs", "locations", "signing_keys", "webhook_endpoints"];
-/// The most rows that a node of a plan may return or filter out: more than a page with its lines has, far fewer than a
-/// table has.
+/// The maximum number of rows that a node of a plan may return or filter out: more than a page with its lines has, far
+/// fewer than a table has.
 const ROWS: f64 = 2000.0;
 const DEADLINE: Duration = Duration::from_secs(30);
 
