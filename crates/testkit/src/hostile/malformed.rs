@@ -8,7 +8,7 @@ use crate::http2::{
     frame,
 };
 
-/// Frames that are sent in one piece.
+/// The number of frames that are sent in one piece.
 const BURST: u32 = 64;
 /// The largest frame that a server must accept, in bytes.
 const FRAME: usize = 16_384;
@@ -88,7 +88,7 @@ fn over_http1() -> Vec<Script> {
         // The first bytes of a TLS client, and random bytes.
         Script::new(2, [&[0x16, 3, 1, 2, 0, 1, 0, 1, 0xfc, 3, 3], &[0x5a; 500][..]].concat()),
         Script::new(2, vec![0xa5; 4096]),
-        // A request head that never ends.
+        // A request head that never ends, sent quickly and slowly.
         repeat("GET /", "x"),
         repeat(START, "x-more: x\r\n"),
         Script::new(100, START.into()).then(slow, |_| b"x: y\r\n".to_vec()),

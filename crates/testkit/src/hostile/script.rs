@@ -7,7 +7,7 @@ use crate::http2::{DATA, END_HEADERS, END_STREAM, HEADERS, PREFACE, SETTINGS, WI
 
 /// No pause: the next piece is sent when the one before it is sent.
 pub const AT_ONCE: Duration = Duration::ZERO;
-/// Requests that are sent in one piece.
+/// The number of requests that are sent in one piece.
 const BURST: u32 = 16;
 /// The largest flow-control window of HTTP/2, in bytes.
 const WIDE: u32 = (1 << 31) - 1;
