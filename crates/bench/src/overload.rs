@@ -78,7 +78,9 @@ impl Row for Level {
 /// Runs the case `overload`.
 pub async fn run(rounds: &Rounds, in_flight: usize) -> Result<()> {
     let server = servers::postgres()?;
-    let souk = Souk::start(&rounds.souk()?, Place::Postgres(&server, "souk"), &[]).await?;
+    // All load comes from one address, which has more connections than a client may have by default.
+    let connections = ("SOUK_GATEWAY__MAX_CONNECTIONS_PER_ADDRESS", "10000");
+    let souk = Souk::start(&rounds.souk()?, Place::Postgres(&server, "souk"), &[connections]).await?;
     let target = Buyers::of(&souk).await?.rest(Demand::Uniform);
 
     let mut best = (0.0, 0);
