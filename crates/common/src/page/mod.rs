@@ -39,6 +39,8 @@ pub const MAX_BYTES: usize = 1024 * 1024;
 /// The maximum number of rows that are scanned for a page of a filtered list. If few of them match, the page is short
 /// or empty, but still has a token (AIP-158).
 pub const MAX_SCANNED: i64 = 1000;
+/// Rows that are scanned first for each row of a page. Most filters match one row of a few.
+const SCANNED_PER_ROW: i64 = 10;
 
 /// The maximum length of a page token. Longer tokens were not issued by souk.
 const MAX_TOKEN: usize = 4096;
@@ -129,6 +131,12 @@ impl<T, K> Scan<T, K> {
         Self { rows, end: None }
     }
 
+    /// True if the page is full, or the list has no more rows.
+    #[must_use]
+    pub fn is_enough(&self, limit: i64) -> bool {
+        self.end.is_none() || self.rows.len() as u64 >= limit.unsigned_abs()
+    }
+
     /// Converts each row.
     ///
     /// # Errors
@@ -137,6 +145,13 @@ impl<T, K> Scan<T, K> {
         let rows = self.rows.into_iter().map(other).collect::<Result<_, E>>()?;
         Ok(Scan { rows, end: self.end })
     }
+}
+
+/// The numbers of rows to scan for a page of at most `limit` rows, one after the other, until [`Scan::is_enough`]: first a
+/// few, then [`MAX_SCANNED`]. To find the end of a scan costs as much as its length, whatever the filter matches.
+pub fn scans(limit: i64) -> impl Iterator<Item = i64> {
+    let short = Some(limit.saturating_mul(SCANNED_PER_ROW)).filter(|short| *short < MAX_SCANNED);
+    short.into_iter().chain([MAX_SCANNED])
 }
 
 impl<T, K> From<Vec<T>> for Scan<T, K> {

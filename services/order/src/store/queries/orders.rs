@@ -7,7 +7,7 @@ use diesel::prelude::*;
 use diesel_async::RunQueryDsl;
 use souk_common::{
     ids::{OrderId, UserId},
-    page::{MAX_SCANNED, Scan, filter::Op},
+    page::{self, Scan, filter::Op},
 };
 
 use super::{
@@ -108,8 +108,23 @@ pub(in crate::store) async fn is_at(conn: &mut Conn, order: &Order) -> Result<bo
 
 /// A page of orders, newest first. If no index finds the matching orders, a limited number of orders is read.
 pub(in crate::store) async fn list(conn: &mut Conn, query: &Query) -> Result<Scan<Order, OrderKey>, Error> {
-    // Found before the page is read, so that the page also covers orders that are inserted in between.
-    let end = if query.scans() { end_of_scan(conn, query).await? } else { None };
+    if !query.scans() {
+        return read_page(conn, query, None).await;
+    }
+    let mut scan = Scan::all(Vec::new());
+    for scanned in page::scans(query.limit) {
+        // Found before the page is read, so that the page also covers orders that are inserted in between.
+        let end = end_of_scan(conn, query, scanned).await?;
+        scan = read_page(conn, query, end).await?;
+        if scan.is_enough(query.limit) {
+            break;
+        }
+    }
+    Ok(scan)
+}
+
+/// The orders of a page, up to the end of a scan.
+async fn read_page(conn: &mut Conn, query: &Query, end: Option<OrderKey>) -> Result<Scan<Order, OrderKey>, Error> {
     let mut rows = orders::table.into_boxed::<Backend>();
     if let Some(customer) = query.customer {
         rows = rows.filter(orders::customer_id.eq(customer));
@@ -147,8 +162,8 @@ pub(in crate::store) async fn list(conn: &mut Conn, query: &Query) -> Result<Sca
     Ok(Scan { rows: with_lines(conn, rows).await?, end })
 }
 
-/// The sort key of the last order that a page may read; `None` if the list ends before.
-async fn end_of_scan(conn: &mut Conn, query: &Query) -> Result<Option<OrderKey>, Error> {
+/// The sort key of the last of so many scanned orders; `None` if the list ends before.
+async fn end_of_scan(conn: &mut Conn, query: &Query, scanned: i64) -> Result<Option<OrderKey>, Error> {
     let mut rows = orders::table.select((orders::created_at, orders::id)).into_boxed::<Backend>();
     if let Some(customer) = query.customer {
         rows = rows.filter(orders::customer_id.eq(customer));
@@ -161,7 +176,7 @@ async fn end_of_scan(conn: &mut Conn, query: &Query) -> Result<Option<OrderKey>,
     if let Some((time, id)) = query.after {
         rows = rows.filter(orders::created_at.le(time)).filter(orders::created_at.lt(time).or(orders::id.lt(id)));
     }
-    let last = rows.order((orders::created_at.desc(), orders::id.desc())).offset(MAX_SCANNED - 1).limit(1);
+    let last = rows.order((orders::created_at.desc(), orders::id.desc())).offset(scanned - 1).limit(1);
     Ok(last.get_result(conn).await.optional()?)
 }
 

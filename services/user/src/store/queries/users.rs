@@ -8,7 +8,7 @@ use diesel_async::RunQueryDsl;
 use souk_common::{
     auth::Role,
     ids::UserId,
-    page::{MAX_SCANNED, Scan},
+    page::{self, Scan},
 };
 
 use super::super::{Conn, position, schema::users};
@@ -118,9 +118,29 @@ pub async fn list_users(
     after: Option<Key>,
     limit: i64,
 ) -> QueryResult<Scan<Row, Key>> {
-    // Found before the page is read, so that the page also covers accounts that are inserted in between.
-    let scans = !terms.is_empty() && !terms.iter().any(Term::finds_one);
-    let end = if scans { end_of_scan(conn, after).await? } else { None };
+    if terms.is_empty() || terms.iter().any(Term::finds_one) {
+        return read_page(conn, terms, after, None, limit).await;
+    }
+    let mut scan = Scan::all(Vec::new());
+    for scanned in page::scans(limit) {
+        // Found before the page is read, so that the page also covers accounts that are inserted in between.
+        let end = end_of_scan(conn, after, scanned).await?;
+        scan = read_page(conn, terms, after, end, limit).await?;
+        if scan.is_enough(limit) {
+            break;
+        }
+    }
+    Ok(scan)
+}
+
+/// The accounts of a page, up to the end of a scan.
+async fn read_page(
+    conn: &mut Conn,
+    terms: &[Term],
+    after: Option<Key>,
+    end: Option<Key>,
+    limit: i64,
+) -> QueryResult<Scan<Row, Key>> {
     let mut query = users::table.select(COLUMNS).into_boxed();
     for term in terms {
         query = match term {
@@ -149,12 +169,12 @@ pub async fn list_users(
     Ok(Scan { rows, end })
 }
 
-/// The sort key of the last account that a page may read; `None` if the list ends before.
-async fn end_of_scan(conn: &mut Conn, after: Option<Key>) -> QueryResult<Option<Key>> {
+/// The sort key of the last of so many scanned accounts; `None` if the list ends before.
+async fn end_of_scan(conn: &mut Conn, after: Option<Key>, scanned: i64) -> QueryResult<Option<Key>> {
     let mut query = users::table.select((users::create_time, users::id)).into_boxed();
     if let Some((time, id)) = after {
         query = query.filter(users::create_time.le(time)).filter(users::create_time.lt(time).or(users::id.lt(id)));
     }
-    let last = query.order((users::create_time.desc(), users::id.desc())).offset(MAX_SCANNED - 1).limit(1);
+    let last = query.order((users::create_time.desc(), users::id.desc())).offset(scanned - 1).limit(1);
     last.get_result(conn).await.optional()
 }

@@ -7,7 +7,7 @@ use diesel::{
     sql_types::{BigInt, Text},
 };
 use diesel_async::RunQueryDsl;
-use souk_common::page::{MAX_SCANNED, Scan, filter::Op};
+use souk_common::page::{self, MAX_SCANNED, Scan, filter::Op};
 
 use super::{
     super::super::{Conn, MATCHES, finds, has_words, position, schema::products, search_text},
@@ -15,7 +15,7 @@ use super::{
 };
 use crate::{
     domain::product::{
-        Product,
+        Product, State,
         list::{Condition, Key, Listing, Sort},
     },
     error::Error,
@@ -81,20 +81,39 @@ macro_rules! in_order {
 }
 
 pub async fn list(conn: &mut Conn, listing: &Listing) -> Result<Scan<Product, Key>, Error> {
-    let nothing = Ok(Scan { rows: Vec::new(), end: None });
-    let Some(state) = listing.state else { return nothing };
+    let mut scan = Scan { rows: Vec::new(), end: None };
+    let Some(state) = listing.state else { return Ok(scan) };
     let words = match &listing.words {
         None => None,
-        Some(words) if words.is_empty() => return nothing,
-        Some(words) => Some((words, have_few(conn, words).await?)),
+        Some(words) if words.is_empty() => return Ok(scan),
+        Some(words) => Some((words.as_slice(), have_few(conn, words).await?)),
     };
     let scans = match &words {
         Some((_, few)) => !few && !listing.finds_few(),
         None => listing.scans(),
     };
-    // Found before the page is read, so that the page also covers products that are inserted in between.
-    let end = if scans { end_of_scan(conn, listing).await? } else { None };
+    if !scans {
+        return read_page(conn, listing, state, words, None).await;
+    }
+    for scanned in page::scans(listing.limit) {
+        // Found before the page is read, so that the page also covers products that are inserted in between.
+        let end = end_of_scan(conn, listing, scanned).await?;
+        scan = read_page(conn, listing, state, words, end).await?;
+        if scan.is_enough(listing.limit) {
+            break;
+        }
+    }
+    Ok(scan)
+}
 
+/// The products of a page, up to the end of a scan. `words` are the search words, and whether few products match them.
+async fn read_page(
+    conn: &mut Conn,
+    listing: &Listing,
+    state: State,
+    words: Option<(&[String], bool)>,
+    end: Option<Key>,
+) -> Result<Scan<Product, Key>, Error> {
     let mut query = products::table.filter(products::state.eq(word(state))).select(Row::as_select()).into_boxed();
     for condition in &listing.conditions {
         query = match condition {
@@ -128,9 +147,9 @@ pub async fn list(conn: &mut Conn, listing: &Listing) -> Result<Scan<Product, Ke
     Ok(Scan { rows: read(rows)?, end })
 }
 
-/// The sort key of the last product that a page may read; `None` if the list ends before. An index finds it without
+/// The sort key of the last of so many scanned products; `None` if the list ends before. An index finds it without
 /// reading the products.
-async fn end_of_scan(conn: &mut Conn, listing: &Listing) -> Result<Option<Key>, Error> {
+async fn end_of_scan(conn: &mut Conn, listing: &Listing, scanned: i64) -> Result<Option<Key>, Error> {
     let Some(state) = listing.state else { return Ok(None) };
     macro_rules! end {
         ($column:expr, $key:path) => {{
@@ -143,7 +162,7 @@ async fn end_of_scan(conn: &mut Conn, listing: &Listing) -> Result<Option<Key>, 
                     _ => query,
                 };
             }
-            let last = in_order!(query, listing, $column, $key).offset(MAX_SCANNED - 1).limit(1);
+            let last = in_order!(query, listing, $column, $key).offset(scanned - 1).limit(1);
             last.get_result(conn).await.optional()?.map(|(value, id)| $key(value, id))
         }};
     }
