@@ -50,7 +50,7 @@ impl Store {
     }
 
     /// Creates a new key if the newest one was created before `older_than`. Returns its id, or `None` if no key was
-    /// created. The new key is published at once and signs [`PUBLISHED_BEFORE`] later. The old one is published until
+    /// created. The new key is published at once and signs `PUBLISHED_BEFORE` later. The old one is published until
     /// the last token that it signed has expired.
     ///
     /// # Errors
