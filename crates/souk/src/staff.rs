@@ -1,4 +1,4 @@
-//! The client of the public API for `souk import` and `souk prove`.
+//! The client of the public API for `souk import`, `souk demo` and `souk prove`.
 
 use anyhow::Context;
 use souk_import::api::{Api, Identity};

@@ -50,7 +50,7 @@ pub(super) struct Call<'a> {
 pub(super) enum Outcome {
     /// The service answered, with success or an error.
     Answered(Response<Body>),
-    /// The service answered that it is unavailable for now.
+    /// The service answered with `UNAVAILABLE`.
     Refused(Response<Body>),
     /// The request did not reach the service.
     Unsent(BoxError),

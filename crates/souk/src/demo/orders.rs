@@ -138,7 +138,7 @@ async fn find(api: &Api, external_id: &str) -> anyhow::Result<Option<Value>> {
     Ok(list(&found, "orders").next().cloned())
 }
 
-/// The time some days ago; `None` for now.
+/// The time so many days ago; `None` means the present time.
 fn past(days_ago: i64) -> Option<String> {
     let time: DateTime<Utc> = Utc::now() - Duration::days(days_ago);
     (days_ago > 0).then(|| time.to_rfc3339_opts(SecondsFormat::Secs, true))

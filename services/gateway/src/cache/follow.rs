@@ -1,4 +1,4 @@
-//! Follows the services' event logs, so that no cached response is served after a change, whoever made it.
+//! Follows the services' event logs, so that no cached response is served after a change by any client.
 //!
 //! A method that takes `souk.common.v1.WatchEventsRequest` is its package's event log.
 
