@@ -148,10 +148,11 @@ impl<T, K> Scan<T, K> {
 }
 
 /// The numbers of rows to scan for a page of at most `limit` rows, one after the other, until [`Scan::is_enough`]: first a
-/// few, then [`MAX_SCANNED`]. To find the end of a scan costs as much as its length, whatever the filter matches.
-pub fn scans(limit: i64) -> impl Iterator<Item = i64> {
-    let short = Some(limit.saturating_mul(SCANNED_PER_ROW)).filter(|short| *short < MAX_SCANNED);
-    short.into_iter().chain([MAX_SCANNED])
+/// few, unless `at_once`, then [`MAX_SCANNED`]. To find the end of a scan costs as much as its length, whatever the filter
+/// matches.
+pub fn scans(limit: i64, at_once: bool) -> impl Iterator<Item = i64> {
+    let short = limit.saturating_mul(SCANNED_PER_ROW);
+    (!at_once && short < MAX_SCANNED).then_some(short).into_iter().chain([MAX_SCANNED])
 }
 
 impl<T, K> From<Vec<T>> for Scan<T, K> {

@@ -92,6 +92,7 @@ mod problem;
 mod ready;
 mod session;
 pub mod sqlite;
+mod statement;
 
 use std::fmt;
 use std::path::Path;
@@ -104,7 +105,10 @@ use souk_common::telemetry::metrics::{self, PoolMetrics};
 pub use self::config::{Config, Pooler};
 pub use self::error::{DbError, Failure, Trouble};
 pub use self::session::{Attempts, Commit, Mode, Session};
-pub use crate::{__db_read as read, __db_single as single, __db_snapshot as snapshot, __db_write as write};
+pub use self::statement::{Keep, Kept, Varied, Within};
+pub use crate::{
+    __db_beyond as beyond, __db_read as read, __db_single as single, __db_snapshot as snapshot, __db_write as write,
+};
 
 use self::config::Target;
 

@@ -11,7 +11,7 @@ use std::time::Duration;
 use deadpool::managed::{QueueMode, WeakPool};
 use diesel::connection::TransactionDepthChange;
 use diesel::pg::Pg;
-use diesel::query_builder::{AstPass, BoxedSqlQuery, Query, QueryFragment, QueryId, SqlQuery};
+use diesel::query_builder::{BoxedSqlQuery, SqlQuery};
 use diesel::{ConnectionError, QueryResult};
 use diesel_async::pooled_connection::deadpool::{Hook, HookError, Object, Pool, PoolError};
 use diesel_async::pooled_connection::{
@@ -39,50 +39,16 @@ pub type PgSession = Session<Object<Conn>>;
 /// A statement whose parameters are bound one after the other.
 pub type Statement<'a> = BoxedSqlQuery<'a, Pg, SqlQuery>;
 
-/// A statement with a constant text, which is prepared once on a connection. By default diesel prepares updates, and
-/// statements made by [`sql_query`](diesel::sql_query), each time again, at the cost of round trips, parsing and
-/// planning.
-#[derive(Debug, Clone, Copy)]
-#[must_use = "a query does nothing until it is executed or loaded"]
-pub struct Kept<Q>(Q);
-
-/// Marks a statement as one with a constant text.
-pub trait Keep: Sized {
-    /// Prepares the statement once on a connection. Only for a text that never changes: connections never drop a
-    /// prepared statement.
-    fn kept(self) -> Kept<Self> {
-        Kept(self)
-    }
-}
-
-impl<Q: QueryFragment<Pg>> Keep for Q {}
-
-impl<Q: Query> Query for Kept<Q> {
-    type SqlType = Q::SqlType;
-}
-
-/// The statement's text is its key in the cache.
-impl<Q> QueryId for Kept<Q> {
-    type QueryId = ();
-    const HAS_STATIC_QUERY_ID: bool = false;
-}
-
-impl<Q: QueryFragment<Pg>> QueryFragment<Pg> for Kept<Q> {
-    fn walk_ast<'b>(&'b self, out: AstPass<'_, 'b, Pg>) -> QueryResult<()> {
-        self.0.walk_ast(out)
-    }
-
-    fn is_safe_to_cache_prepared(&self, _: &Pg) -> QueryResult<bool> {
-        Ok(true)
-    }
-}
-
 diesel::define_sql_function! {
     /// The index of `needle` in `haystack`, counted from 1; 0 if it does not occur.
     #[sql_name = "strpos"]
     fn position(haystack: diesel::sql_types::Nullable<diesel::sql_types::Text>, needle: diesel::sql_types::Text)
         -> diesel::sql_types::Nullable<diesel::sql_types::Integer>;
 }
+
+/// A statement whose `ORDER BY` is that of an index is read only as far as its caller needs, even if its rows come from
+/// another `SELECT` with a limit.
+pub const STOPS_EARLY: bool = true;
 
 /// The results of pipelined statements, in the order in which they were sent. If several failed, the result is the
 /// first failure: PostgreSQL answers every later statement only with the fact that an earlier one failed.

@@ -47,6 +47,9 @@ diesel::define_sql_function! {
         -> diesel::sql_types::Nullable<diesel::sql_types::Integer>;
 }
 
+/// SQLite reads and sorts all rows of another `SELECT`, even if its caller needs only the first ones.
+pub const STOPS_EARLY: bool = false;
+
 /// The connections to one SQLite file.
 #[derive(Clone)]
 pub struct Sqlite {

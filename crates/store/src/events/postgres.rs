@@ -8,7 +8,7 @@ use diesel::{
 use diesel_async::RunQueryDsl;
 
 use super::{Checkpoint, Draft, Events};
-use crate::db::postgres::{Keep, Statement};
+use crate::db::{Keep, postgres::Statement};
 
 pub(crate) type Conn = crate::db::postgres::Conn;
 /// The type of an id in SQL text.

@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 use diesel::QueryableByName;
 use diesel::sql_types::{BigInt, Text};
 use diesel_async::{RunQueryDsl, SimpleAsyncConnection};
-use souk_store::db::postgres::Keep as _;
+use souk_store::db::Keep as _;
 use souk_store::db::{self, Config, Db, DbError, Pooler, Pools};
 use souk_testkit::db::TestDatabase;
 use souk_testkit::servers::{self, Server};

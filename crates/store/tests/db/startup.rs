@@ -151,7 +151,7 @@ async fn sqlite_is_durable_and_private() {
 #[tokio::test(flavor = "multi_thread")]
 async fn kept_statements_are_prepared_once() {
     use diesel::sql_types::BigInt;
-    use souk_store::db::postgres::Keep as _;
+    use souk_store::db::Keep as _;
 
     #[derive(diesel::QueryableByName)]
     struct Number {

@@ -8,7 +8,7 @@ use diesel::{
 };
 use diesel_async::RunQueryDsl;
 pub use souk_store::{
-    db::postgres::{Conn, position},
+    db::postgres::{Conn, STOPS_EARLY, position},
     events::postgres::append as append_events,
 };
 

@@ -11,7 +11,7 @@ use diesel::{
 use souk_common::ids::LedgerEntryId;
 use souk_store::events::{Draft, sqlite::append_blocking};
 pub use souk_store::{
-    db::sqlite::{Conn, position},
+    db::sqlite::{Conn, STOPS_EARLY, position},
     events::sqlite::append as append_events,
 };
 

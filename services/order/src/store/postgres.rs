@@ -10,10 +10,7 @@ use diesel_async::RunQueryDsl;
 use serde::Serialize;
 use souk_common::ids::OrderId;
 use souk_store::{
-    db::{
-        DbError,
-        postgres::{Keep, Statement},
-    },
+    db::{DbError, Keep, postgres::Statement},
     events::postgres::{bind, insert_events},
 };
 
@@ -21,7 +18,7 @@ pub(super) use souk_store::events::postgres::advance;
 
 /// The connection that queries run on.
 pub type Conn = souk_store::db::postgres::Conn;
-pub use souk_store::db::postgres::position;
+pub use souk_store::db::postgres::{STOPS_EARLY, position};
 /// The backend type of boxed queries.
 pub type Backend = diesel::pg::Pg;
 

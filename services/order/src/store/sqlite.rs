@@ -11,7 +11,7 @@ use souk_store::events::sqlite::append_blocking;
 
 /// The connection that queries run on.
 pub type Conn = souk_store::db::sqlite::Conn;
-pub use souk_store::db::sqlite::position;
+pub use souk_store::db::sqlite::{STOPS_EARLY, position};
 /// The backend type of boxed queries.
 pub type Backend = diesel::sqlite::Sqlite;
 

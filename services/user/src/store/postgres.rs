@@ -11,7 +11,7 @@ pub mod schema {
 use diesel::{ExpressionMethods, QueryDsl, QueryResult, result::OptionalExtension};
 use diesel_async::RunQueryDsl;
 use souk_common::ids::UserId;
-pub use souk_store::db::postgres::{Conn, position};
+pub use souk_store::db::postgres::{Conn, STOPS_EARLY, position};
 
 use self::queries::users;
 

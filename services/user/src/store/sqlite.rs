@@ -11,7 +11,7 @@ pub mod schema {
 use diesel::{ExpressionMethods, QueryDsl, QueryResult, result::OptionalExtension};
 use diesel_async::RunQueryDsl;
 use souk_common::ids::UserId;
-pub use souk_store::db::sqlite::{Conn, position};
+pub use souk_store::db::sqlite::{Conn, STOPS_EARLY, position};
 
 use self::queries::users;
 

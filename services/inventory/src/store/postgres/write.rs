@@ -9,10 +9,7 @@ use diesel_async::RunQueryDsl;
 use futures::join;
 use souk_common::ids::{LedgerEntryId, OrderId};
 use souk_store::{
-    db::{
-        DbError,
-        postgres::{Keep, together},
-    },
+    db::{DbError, Keep, postgres::together},
     events::{Draft, postgres::append},
 };
 

@@ -3,12 +3,13 @@
 use std::collections::HashMap;
 
 use chrono::{DateTime, Utc};
-use diesel::prelude::*;
+use diesel::{dsl::sql, prelude::*, sql_types::Untyped};
 use diesel_async::RunQueryDsl;
 use souk_common::{
     ids::{OrderId, UserId},
-    page::{self, Scan, filter::Op},
+    page::{self, MAX_SCANNED, Scan, filter::Op},
 };
+use souk_store::db::{Keep as _, Within, beyond};
 
 use super::{
     super::{
@@ -108,14 +109,21 @@ pub(in crate::store) async fn is_at(conn: &mut Conn, order: &Order) -> Result<bo
 
 /// A page of orders, newest first. If no index finds the matching orders, a limited number of orders is read.
 pub(in crate::store) async fn list(conn: &mut Conn, query: &Query) -> Result<Scan<Order, OrderKey>, Error> {
+    let mut scan = Scan { rows: Vec::new(), end: None };
     if !query.scans() {
-        return read_page(conn, query, None).await;
+        scan.rows = read_page(conn, query, End::List).await?;
+        return Ok(scan);
     }
-    let mut scan = Scan::all(Vec::new());
-    for scanned in page::scans(query.limit) {
+    if engine::STOPS_EARLY {
+        scan.rows = read_page(conn, query, End::Scanned(MAX_SCANNED)).await?;
+        if scan.rows.len() as u64 >= query.limit.unsigned_abs() {
+            return Ok(scan);
+        }
+    }
+    for scanned in page::scans(query.limit, engine::STOPS_EARLY) {
         // Found before the page is read, so that the page also covers orders that are inserted in between.
-        let end = end_of_scan(conn, query, scanned).await?;
-        scan = read_page(conn, query, end).await?;
+        scan.end = end_of_scan(conn, query, scanned).await?;
+        scan.rows = read_page(conn, query, scan.end.map_or(End::List, End::At)).await?;
         if scan.is_enough(query.limit) {
             break;
         }
@@ -123,9 +131,38 @@ pub(in crate::store) async fn list(conn: &mut Conn, query: &Query) -> Result<Sca
     Ok(scan)
 }
 
-/// The orders of a page, up to the end of a scan.
-async fn read_page(conn: &mut Conn, query: &Query, end: Option<OrderKey>) -> Result<Scan<Order, OrderKey>, Error> {
-    let mut rows = orders::table.into_boxed::<Backend>();
+/// Where a page ends, if it is not full before.
+enum End {
+    /// At the end of the list.
+    List,
+    /// At the last one of so many scanned orders. The engine must stop early.
+    Scanned(i64),
+    /// At this order.
+    At(OrderKey),
+}
+
+/// The orders to scan, newest first: all that an index finds.
+macro_rules! scanned {
+    ($query:expr, $select:expr) => {{
+        let mut rows = orders::table.select($select).into_boxed::<Backend>();
+        if let Some(customer) = $query.customer {
+            rows = rows.filter(orders::customer_id.eq(customer));
+        }
+        for condition in &$query.conditions {
+            if let Condition::CreateTime(op, time) = condition {
+                rows = compare!(rows, orders::created_at, op, time);
+            }
+        }
+        if let Some(after) = $query.after {
+            rows = rows.filter(beyond!(orders::created_at, orders::id, "<", after));
+        }
+        rows.order((orders::created_at.desc(), orders::id.desc()))
+    }};
+}
+
+/// The orders of a page.
+async fn read_page(conn: &mut Conn, query: &Query, end: End) -> Result<Vec<Order>, Error> {
+    let mut rows = orders::table.select(OrderRow::as_select()).into_boxed::<Backend>();
     if let Some(customer) = query.customer {
         rows = rows.filter(orders::customer_id.eq(customer));
     }
@@ -146,38 +183,27 @@ async fn read_page(conn: &mut Conn, query: &Query, end: Option<OrderKey>) -> Res
             Condition::CreateTime(op, time) => compare!(rows, orders::created_at, op, time),
         };
     }
-    if let Some((time, id)) = query.after {
-        // The first condition finds the place in the index, the second one the place among equal times.
-        rows = rows.filter(orders::created_at.le(time)).filter(orders::created_at.lt(time).or(orders::id.lt(id)));
+    if let Some(after) = query.after {
+        rows = rows.filter(beyond!(orders::created_at, orders::id, "<", after));
     }
-    if let Some((time, id)) = end {
-        rows = rows.filter(orders::created_at.ge(time)).filter(orders::created_at.gt(time).or(orders::id.ge(id)));
+    if let End::At(end) = end {
+        rows = rows.filter(beyond!(orders::created_at, orders::id, ">=", end));
     }
-    let rows = rows
-        .order((orders::created_at.desc(), orders::id.desc()))
-        .limit(query.limit)
-        .select(OrderRow::as_select())
-        .load(conn)
-        .await?;
-    Ok(Scan { rows: with_lines(conn, rows).await?, end })
+    let statement = rows.order((orders::created_at.desc(), orders::id.desc())).limit(query.limit);
+    let rows = match end {
+        End::Scanned(rows) => {
+            let rows = scanned!(query, sql::<Untyped>("orders.*")).limit(rows);
+            Within { table: "orders", rows, statement }.varied().load(conn).await?
+        }
+        End::List | End::At(_) => statement.varied().load(conn).await?,
+    };
+    with_lines(conn, rows).await
 }
 
 /// The sort key of the last of so many scanned orders; `None` if the list ends before.
 async fn end_of_scan(conn: &mut Conn, query: &Query, scanned: i64) -> Result<Option<OrderKey>, Error> {
-    let mut rows = orders::table.select((orders::created_at, orders::id)).into_boxed::<Backend>();
-    if let Some(customer) = query.customer {
-        rows = rows.filter(orders::customer_id.eq(customer));
-    }
-    for condition in &query.conditions {
-        if let Condition::CreateTime(op, time) = condition {
-            rows = compare!(rows, orders::created_at, op, time);
-        }
-    }
-    if let Some((time, id)) = query.after {
-        rows = rows.filter(orders::created_at.le(time)).filter(orders::created_at.lt(time).or(orders::id.lt(id)));
-    }
-    let last = rows.order((orders::created_at.desc(), orders::id.desc())).offset(scanned - 1).limit(1);
-    Ok(last.get_result(conn).await.optional()?)
+    let last = scanned!(query, (orders::created_at, orders::id)).offset(scanned - 1).limit(1);
+    Ok(last.varied().get_result(conn).await.optional()?)
 }
 
 /// A page of an order's timeline, oldest first. Includes internal entries if `internal` is true.

@@ -1,17 +1,20 @@
 //! Accounts. Compiled once for each engine.
 
 use diesel::{
-    BoolExpressionMethods, ExpressionMethods, NullableExpressionMethods, QueryDsl, QueryResult, dsl::exists,
+    BoolExpressionMethods, ExpressionMethods, NullableExpressionMethods, QueryDsl, QueryResult,
+    dsl::{exists, sql},
     result::OptionalExtension,
+    sql_types::Untyped,
 };
 use diesel_async::RunQueryDsl;
 use souk_common::{
     auth::Role,
     ids::UserId,
-    page::{self, Scan},
+    page::{self, MAX_SCANNED, Scan},
 };
+use souk_store::db::{Keep as _, Within, beyond};
 
-use super::super::{Conn, position, schema::users};
+use super::super::{Conn, STOPS_EARLY, position, schema::users};
 pub use crate::store::rows::UserRow as Row;
 use crate::{
     domain::{
@@ -110,6 +113,18 @@ pub async fn admin_exists(conn: &mut Conn) -> QueryResult<bool> {
     diesel::select(exists(users::table.filter(users::is_admin))).get_result(conn).await
 }
 
+/// The accounts after a page, newest first.
+macro_rules! scanned {
+    ($after:expr, $select:expr) => {{
+        let query = users::table.select($select).into_boxed();
+        let query = match $after {
+            Some(after) => query.filter(beyond!(users::create_time, users::id, "<", after)),
+            None => query,
+        };
+        query.order((users::create_time.desc(), users::id.desc()))
+    }};
+}
+
 /// Accounts that meet all terms, newest first, after the last account of the previous page. If no index finds the
 /// matching accounts, a limited number of accounts is read.
 pub async fn list_users(
@@ -118,14 +133,22 @@ pub async fn list_users(
     after: Option<Key>,
     limit: i64,
 ) -> QueryResult<Scan<Row, Key>> {
+    let mut scan = Scan { rows: Vec::new(), end: None };
     if terms.is_empty() || terms.iter().any(Term::finds_one) {
-        return read_page(conn, terms, after, None, limit).await;
+        scan.rows = read_page(conn, terms, after, End::List, limit).await?;
+        return Ok(scan);
     }
-    let mut scan = Scan::all(Vec::new());
-    for scanned in page::scans(limit) {
+    if STOPS_EARLY {
+        scan.rows = read_page(conn, terms, after, End::Scanned(MAX_SCANNED), limit).await?;
+        if scan.rows.len() as u64 >= limit.unsigned_abs() {
+            return Ok(scan);
+        }
+    }
+    for scanned in page::scans(limit, STOPS_EARLY) {
         // Found before the page is read, so that the page also covers accounts that are inserted in between.
-        let end = end_of_scan(conn, after, scanned).await?;
-        scan = read_page(conn, terms, after, end, limit).await?;
+        let last = scanned!(after, (users::create_time, users::id)).offset(scanned - 1).limit(1);
+        scan.end = last.varied().get_result(conn).await.optional()?;
+        scan.rows = read_page(conn, terms, after, scan.end.map_or(End::List, End::At), limit).await?;
         if scan.is_enough(limit) {
             break;
         }
@@ -133,15 +156,19 @@ pub async fn list_users(
     Ok(scan)
 }
 
-/// The accounts of a page, up to the end of a scan.
-async fn read_page(
-    conn: &mut Conn,
-    terms: &[Term],
-    after: Option<Key>,
-    end: Option<Key>,
-    limit: i64,
-) -> QueryResult<Scan<Row, Key>> {
-    let mut query = users::table.select(COLUMNS).into_boxed();
+/// Where a page ends, if it is not full before.
+enum End {
+    /// At the end of the list.
+    List,
+    /// At the last one of so many scanned accounts. The engine must stop early.
+    Scanned(i64),
+    /// At this account.
+    At(Key),
+}
+
+/// The accounts of a page.
+async fn read_page(conn: &mut Conn, terms: &[Term], after: Option<Key>, end: End, limit: i64) -> QueryResult<Vec<Row>> {
+    let mut query = scanned!(after, COLUMNS);
     for term in terms {
         query = match term {
             Term::Email(Text::Is(email)) => query.filter(users::email.eq(email)),
@@ -158,23 +185,15 @@ async fn read_page(
             Term::State { is: false, state } => query.filter(users::state.ne(state.as_str())),
         };
     }
-    if let Some((time, id)) = after {
-        // The first condition finds the place in the index, the second one the place among equal times.
-        query = query.filter(users::create_time.le(time)).filter(users::create_time.lt(time).or(users::id.lt(id)));
+    if let End::At(end) = end {
+        query = query.filter(beyond!(users::create_time, users::id, ">=", end));
     }
-    if let Some((time, id)) = end {
-        query = query.filter(users::create_time.ge(time)).filter(users::create_time.gt(time).or(users::id.ge(id)));
+    let statement = query.limit(limit);
+    match end {
+        End::Scanned(rows) => {
+            let rows = scanned!(after, sql::<Untyped>("users.*")).limit(rows);
+            Within { table: "users", rows, statement }.varied().load(conn).await
+        }
+        End::List | End::At(_) => statement.varied().load(conn).await,
     }
-    let rows = query.order((users::create_time.desc(), users::id.desc())).limit(limit).load(conn).await?;
-    Ok(Scan { rows, end })
-}
-
-/// The sort key of the last of so many scanned accounts; `None` if the list ends before.
-async fn end_of_scan(conn: &mut Conn, after: Option<Key>, scanned: i64) -> QueryResult<Option<Key>> {
-    let mut query = users::table.select((users::create_time, users::id)).into_boxed();
-    if let Some((time, id)) = after {
-        query = query.filter(users::create_time.le(time)).filter(users::create_time.lt(time).or(users::id.lt(id)));
-    }
-    let last = query.order((users::create_time.desc(), users::id.desc())).offset(scanned - 1).limit(1);
-    last.get_result(conn).await.optional()
 }

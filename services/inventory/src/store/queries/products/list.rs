@@ -3,14 +3,16 @@
 //! (docs/adr/0033-bounded-lists.md).
 
 use diesel::{
+    dsl::sql,
     prelude::*,
-    sql_types::{BigInt, Text},
+    sql_types::{BigInt, Text, Untyped},
 };
 use diesel_async::RunQueryDsl;
 use souk_common::page::{self, MAX_SCANNED, Scan, filter::Op};
+use souk_store::db::{Keep as _, Within, beyond};
 
 use super::{
-    super::super::{Conn, MATCHES, finds, has_words, position, schema::products, search_text},
+    super::super::{Conn, MATCHES, STOPS_EARLY, finds, has_words, position, schema::products, search_text},
     Row, read,
 };
 use crate::{
@@ -60,24 +62,45 @@ macro_rules! by_order {
 
 /// Orders the products, and begins where the page begins.
 macro_rules! in_order {
-    ($query:expr, $listing:expr, $column:expr, $key:path) => {{
-        // The page begins after the last product of the previous one. The first condition finds the place in the index,
-        // the second one the place among equal values, by id.
-        let from = match &$listing.after {
+    ($query:expr, $listing:expr, $column:path, $key:path) => {{
+        let query = match &$listing.after {
             Some($key(value, id)) if $listing.descending => {
-                $query.filter($column.le(value.clone())).filter($column.lt(value.clone()).or(products::id.lt(*id)))
+                $query.filter(beyond!($column, products::id, "<", (value.clone(), *id)))
             }
-            Some($key(value, id)) => {
-                $query.filter($column.ge(value.clone())).filter($column.gt(value.clone()).or(products::id.gt(*id)))
-            }
+            Some($key(value, id)) => $query.filter(beyond!($column, products::id, ">", (value.clone(), *id))),
             _ => $query,
         };
         if $listing.descending {
-            from.order(($column.desc(), products::id.desc()))
+            query.order(($column.desc(), products::id.desc()))
         } else {
-            from.order(($column.asc(), products::id.asc()))
+            query.order(($column.asc(), products::id.asc()))
         }
     }};
+}
+
+/// The products to scan, in order: all that the index of this order finds.
+macro_rules! scanned {
+    ($listing:expr, $state:expr, $select:expr, $column:path, $key:path) => {{
+        let mut query = products::table.filter(products::state.eq(word($state))).select($select).into_boxed();
+        for condition in $listing.conditions.iter().filter(|condition| condition.is_of($listing.sort)) {
+            query = match condition {
+                Condition::Price(op, rank) => compare!(query, products::price_rank, *op, *rank),
+                Condition::CreateTime(op, time) => compare!(query, products::created_at, *op, *time),
+                _ => query,
+            };
+        }
+        in_order!(query, $listing, $column, $key)
+    }};
+}
+
+/// Where a page ends, if it is not full before.
+enum End {
+    /// At the end of the list.
+    List,
+    /// At the last one of so many scanned products. The engine must stop early.
+    Scanned(i64),
+    /// At this product.
+    At(Key),
 }
 
 pub async fn list(conn: &mut Conn, listing: &Listing) -> Result<Scan<Product, Key>, Error> {
@@ -92,13 +115,20 @@ pub async fn list(conn: &mut Conn, listing: &Listing) -> Result<Scan<Product, Ke
         Some((_, few)) => !few && !listing.finds_few(),
         None => listing.scans(),
     };
+    let page = Page { listing, state, words };
     if !scans {
-        return read_page(conn, listing, state, words, None).await;
+        return Ok(Scan::all(page.read(conn, End::List).await?));
     }
-    for scanned in page::scans(listing.limit) {
+    if STOPS_EARLY {
+        let rows = page.read(conn, End::Scanned(MAX_SCANNED)).await?;
+        if rows.len() as u64 >= listing.limit.unsigned_abs() {
+            return Ok(Scan::all(rows));
+        }
+    }
+    for scanned in page::scans(listing.limit, STOPS_EARLY) {
         // Found before the page is read, so that the page also covers products that are inserted in between.
-        let end = end_of_scan(conn, listing, scanned).await?;
-        scan = read_page(conn, listing, state, words, end).await?;
+        scan.end = page.end_of_scan(conn, scanned).await?;
+        scan.rows = page.read(conn, scan.end.clone().map_or(End::List, End::At)).await?;
         if scan.is_enough(listing.limit) {
             break;
         }
@@ -106,67 +136,71 @@ pub async fn list(conn: &mut Conn, listing: &Listing) -> Result<Scan<Product, Ke
     Ok(scan)
 }
 
-/// The products of a page, up to the end of a scan. `words` are the search words, and whether few products match them.
-async fn read_page(
-    conn: &mut Conn,
-    listing: &Listing,
+/// A page to read.
+struct Page<'a> {
+    listing: &'a Listing,
     state: State,
-    words: Option<(&[String], bool)>,
-    end: Option<Key>,
-) -> Result<Scan<Product, Key>, Error> {
-    let mut query = products::table.filter(products::state.eq(word(state))).select(Row::as_select()).into_boxed();
-    for condition in &listing.conditions {
-        query = match condition {
-            Condition::Sku(op, value) => text!(query, products::sku_key, *op, value),
-            Condition::Title(op, value) => text!(query, products::title_key, *op, value),
-            Condition::Price(op, rank) => compare!(query, products::price_rank, *op, *rank),
-            Condition::Tracking(op, tracking) => compare!(query, products::tracking, *op, word(*tracking)),
-            Condition::CreateTime(op, time) => compare!(query, products::created_at, *op, *time),
-        };
-    }
-    query = match words {
-        None => query,
-        Some((words, true)) => query.filter(finds(words)),
-        Some((words, false)) => query.filter(has_words(words)),
-    };
-    macro_rules! page {
-        ($column:expr, $key:path) => {{
-            let query = match &end {
-                Some($key(value, id)) if listing.descending => {
-                    query.filter($column.ge(value.clone())).filter($column.gt(value.clone()).or(products::id.ge(*id)))
-                }
-                Some($key(value, id)) => {
-                    query.filter($column.le(value.clone())).filter($column.lt(value.clone()).or(products::id.le(*id)))
-                }
-                _ => query,
-            };
-            in_order!(query, listing, $column, $key).limit(listing.limit).load(conn).await?
-        }};
-    }
-    let rows: Vec<Row> = by_order!(listing, page);
-    Ok(Scan { rows: read(rows)?, end })
+    /// The search words, and whether few products match them.
+    words: Option<(&'a [String], bool)>,
 }
 
-/// The sort key of the last of so many scanned products; `None` if the list ends before. An index finds it without
-/// reading the products.
-async fn end_of_scan(conn: &mut Conn, listing: &Listing, scanned: i64) -> Result<Option<Key>, Error> {
-    let Some(state) = listing.state else { return Ok(None) };
-    macro_rules! end {
-        ($column:expr, $key:path) => {{
-            let mut query =
-                products::table.filter(products::state.eq(word(state))).select(($column, products::id)).into_boxed();
-            for condition in listing.conditions.iter().filter(|condition| condition.is_of(listing.sort)) {
-                query = match condition {
-                    Condition::Price(op, rank) => compare!(query, products::price_rank, *op, *rank),
-                    Condition::CreateTime(op, time) => compare!(query, products::created_at, *op, *time),
+impl Page<'_> {
+    /// The products of the page.
+    async fn read(&self, conn: &mut Conn, end: End) -> Result<Vec<Product>, Error> {
+        let Self { listing, state, words } = self;
+        let mut query = products::table.filter(products::state.eq(word(*state))).select(Row::as_select()).into_boxed();
+        for condition in &listing.conditions {
+            query = match condition {
+                Condition::Sku(op, value) => text!(query, products::sku_key, *op, value),
+                Condition::Title(op, value) => text!(query, products::title_key, *op, value),
+                Condition::Price(op, rank) => compare!(query, products::price_rank, *op, *rank),
+                Condition::Tracking(op, tracking) => compare!(query, products::tracking, *op, word(*tracking)),
+                Condition::CreateTime(op, time) => compare!(query, products::created_at, *op, *time),
+            };
+        }
+        query = match words {
+            None => query,
+            Some((words, true)) => query.filter(finds(words)),
+            Some((words, false)) => query.filter(has_words(words)),
+        };
+        macro_rules! page {
+            ($column:path, $key:path) => {{
+                let query = match &end {
+                    End::At($key(value, id)) if listing.descending => {
+                        query.filter(beyond!($column, products::id, ">=", (value.clone(), *id)))
+                    }
+                    End::At($key(value, id)) => {
+                        query.filter(beyond!($column, products::id, "<=", (value.clone(), *id)))
+                    }
                     _ => query,
                 };
-            }
-            let last = in_order!(query, listing, $column, $key).offset(scanned - 1).limit(1);
-            last.get_result(conn).await.optional()?.map(|(value, id)| $key(value, id))
-        }};
+                let statement = in_order!(query, listing, $column, $key).limit(listing.limit);
+                match end {
+                    End::Scanned(rows) => {
+                        let all = sql::<Untyped>("products.*");
+                        let rows = scanned!(listing, *state, all, $column, $key).limit(rows);
+                        Within { table: "products", rows, statement }.varied().load(conn).await?
+                    }
+                    _ => statement.varied().load(conn).await?,
+                }
+            }};
+        }
+        let rows: Vec<Row> = by_order!(listing, page);
+        read(rows)
     }
-    Ok(by_order!(listing, end))
+
+    /// The sort key of the last of so many scanned products; `None` if the list ends before. An index finds it without
+    /// reading the products.
+    async fn end_of_scan(&self, conn: &mut Conn, scanned: i64) -> Result<Option<Key>, Error> {
+        macro_rules! end {
+            ($column:path, $key:path) => {{
+                let keys = scanned!(self.listing, self.state, ($column, products::id), $column, $key);
+                let last = keys.offset(scanned - 1).limit(1).varied();
+                last.get_result(conn).await.optional()?.map(|(value, id)| $key(value, id))
+            }};
+        }
+        Ok(by_order!(self.listing, end))
+    }
 }
 
 #[derive(QueryableByName)]
@@ -178,6 +212,6 @@ struct Count {
 /// True if so few products match these words that all of them can be read.
 async fn have_few(conn: &mut Conn, words: &[String]) -> Result<bool, Error> {
     let query = diesel::sql_query(MATCHES).bind::<Text, _>(search_text(words));
-    let Count { count } = query.bind::<BigInt, _>(MAX_SCANNED + 1).get_result(conn).await?;
+    let Count { count } = query.bind::<BigInt, _>(MAX_SCANNED + 1).kept().get_result(conn).await?;
     Ok(count <= MAX_SCANNED)
 }
