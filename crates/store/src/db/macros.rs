@@ -79,12 +79,19 @@ macro_rules! __db_run {
                     break ::core::result::Result::Err(::core::convert::From::from(error));
                 }
             };
-            let result: $result = async {
-                let $conn = session.conn()?;
-                $body
-            }
-            .await;
-            match session.end(result, &mut attempts).await {
+            let ended = $pool.run(async {
+                if let ::core::result::Result::Err(error) = session.begin().await {
+                    let error = ::core::result::Result::Err(::core::convert::From::from(error));
+                    return ::core::ops::ControlFlow::Break(error);
+                }
+                let result: $result = async {
+                    let $conn = session.conn()?;
+                    $body
+                }
+                .await;
+                session.end(result, &mut attempts).await
+            });
+            match ended.await {
                 ::core::ops::ControlFlow::Break(result) => break result,
                 ::core::ops::ControlFlow::Continue(()) => {}
             }

@@ -57,8 +57,9 @@
 //! ignores it and returns `Ok` fails at its end. If a failure is expected, write `ON CONFLICT DO NOTHING`, or put
 //! the statement into `conn.transaction(async |conn| …)`, which is a savepoint here.
 //!
-//! If a caller gives up in the middle, the connection is closed and its transaction is rolled back.
-//! SQLite needs tokio's multi-threaded runtime (tests: `#[tokio::test(flavor = "multi_thread")]`).
+//! If a caller gives up in the middle, the connection is closed and its transaction is rolled back. On SQLite a body
+//! runs to its end, on the thread of its caller, while the runtime moves its other tasks to another thread. This needs
+//! tokio's multi-threaded runtime (tests: `#[tokio::test(flavor = "multi_thread")]`).
 //!
 //! # Batches
 //! A batch insert compiles on PostgreSQL, but not on SQLite through the async wrapper. Give both engines' modules a
@@ -78,8 +79,7 @@
 //! }
 //! ```
 //!
-//! The insert is part of the `write!` around it. To run a whole transaction in one blocking call, use
-//! [`Sqlite::batch`](sqlite::Sqlite::batch), reached through [`Db::pools`].
+//! The insert is part of the `write!` around it.
 
 mod condition;
 mod config;
@@ -104,7 +104,7 @@ use souk_common::telemetry::metrics::{self, PoolMetrics};
 
 pub use self::config::{Config, Pooler};
 pub use self::error::{DbError, Failure, Trouble};
-pub use self::session::{Attempts, Commit, Mode, Session};
+pub use self::session::{Attempts, Mode, Session, Transaction};
 pub use self::statement::{Keep, Kept, Varied, Within};
 pub use crate::{
     __db_beyond as beyond, __db_read as read, __db_single as single, __db_snapshot as snapshot, __db_write as write,

@@ -27,7 +27,7 @@ pub(super) use self::server::Server;
 use super::condition::Condition;
 use super::config::{Chain, Config};
 use super::hosts::Hosts;
-use super::session::{Attempts, Commit, Discard, Mode, Session};
+use super::session::{Attempts, Discard, Mode, Session, Transaction};
 use super::{DbError, Failure, PoolStatus};
 
 /// The connection type that PostgreSQL queries use.
@@ -49,6 +49,12 @@ diesel::define_sql_function! {
 /// A statement whose `ORDER BY` is that of an index is read only as far as its caller needs, even if its rows come from
 /// another `SELECT` with a limit.
 pub const STOPS_EARLY: bool = true;
+
+/// Keys for `eq_any`: here the whole list is one parameter.
+#[must_use]
+pub fn padded<T: Clone>(keys: &[T]) -> Vec<T> {
+    keys.to_vec()
+}
 
 /// The results of pipelined statements, in the order in which they were sent. If several failed, the result is the
 /// first failure: PostgreSQL answers every later statement only with the fact that an earlier one failed.
@@ -235,6 +241,12 @@ impl Postgres {
         &self.condition
     }
 
+    /// Runs the work of a session. Used by the macros.
+    #[doc(hidden)]
+    pub async fn run<F: Future>(&self, work: F) -> F::Output {
+        work.await
+    }
+
     pub(super) fn status(&self) -> PoolStatus {
         let status = self.pool.status();
         PoolStatus {
@@ -251,7 +263,7 @@ impl Postgres {
     }
 }
 
-impl Commit for Conn {
+impl Transaction for Conn {
     /// If a statement in the transaction has failed, PostgreSQL answers `COMMIT` with a rollback and no error. A body
     /// that ignored the failure would then seem to have succeeded. A statement before the `COMMIT` fails in that case.
     async fn commit(&mut self) -> QueryResult<()> {

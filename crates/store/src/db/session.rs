@@ -29,9 +29,15 @@ impl Mode {
     }
 }
 
-/// How an engine ends a transaction.
+/// How an engine begins and ends a transaction.
 #[doc(hidden)]
-pub trait Commit: AsyncConnection {
+pub trait Transaction: AsyncConnection {
+    /// Begins the transaction of a run, if the connection came without it.
+    fn begin(&mut self, mode: Mode) -> impl Future<Output = QueryResult<()>> + Send {
+        let _ = mode;
+        std::future::ready(Ok(()))
+    }
+
     /// Commits the transaction.
     fn commit(&mut self) -> impl Future<Output = QueryResult<()>> + Send;
 }
@@ -93,7 +99,7 @@ pub struct Session<P: DerefMut> {
 impl<P> Session<P>
 where
     P: DerefMut,
-    P::Target: Commit,
+    P::Target: Transaction,
 {
     /// Creates a session with a connection from a pool.
     pub(super) fn new(conn: P, discard: Discard<P>, mode: Mode, condition: Arc<Condition>) -> Self {
@@ -109,6 +115,19 @@ where
             Some(conn) => Ok(&mut **conn),
             None => Err(DbError::unavailable("connection given back")),
         }
+    }
+
+    /// Begins the transaction, if the run needs one.
+    ///
+    /// # Errors
+    /// [`DbError::Unavailable`] if another process holds SQLite's file.
+    pub async fn begin(&mut self) -> Result<(), DbError> {
+        let mode = self.mode;
+        let begun = self.conn()?.begin(mode).await.map_err(DbError::from);
+        if let Err(error) = &begun {
+            self.condition.note(error, mode == Mode::Write);
+        }
+        begun
     }
 
     /// Commits if the body succeeded, rolls back if it failed, and decides whether to retry.

@@ -1,6 +1,7 @@
 //! The SQLite engine: one writer, so that writes queue here and do not collide in the file, and a few readers that
 //! never wait for the writer (WAL).
 
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
@@ -11,17 +12,38 @@ use diesel_async::pooled_connection::deadpool::{Object, Pool, PoolError};
 use diesel_async::pooled_connection::{
     AsyncDieselConnectionManager, ManagerConfig, PoolError as InnerError, RecyclingMethod,
 };
-use diesel_async::sync_connection_wrapper::SyncConnectionWrapper;
+use diesel_async::sync_connection_wrapper::{SpawnBlocking, SyncConnectionWrapper};
 use diesel_async::{AsyncConnection, TransactionManager};
+use futures::future::{BoxFuture, poll_fn, ready};
+use tokio::task::block_in_place;
 
 use super::condition::Condition;
 use super::config::{Chain, Config};
 use super::error::trouble_within;
-use super::session::{Attempts, Commit, Discard, Mode, Session};
+use super::session::{Attempts, Discard, Mode, Session, Transaction};
 use super::{DbError, Failure, PoolStatus, Trouble};
 
-/// The connection type that SQLite queries use.
-pub type Conn = SyncConnectionWrapper<SqliteConnection>;
+/// The connection type that SQLite queries use. Its futures run their statement at once, on the thread that polls them,
+/// so they must be polled within [`Sqlite::run`].
+pub type Conn = SyncConnectionWrapper<SqliteConnection, Here>;
+
+/// Runs the statements of a connection on the thread that asks for them.
+#[derive(Debug, Clone, Copy)]
+pub struct Here;
+
+impl SpawnBlocking for Here {
+    fn spawn_blocking<'a, R: Send + 'static>(
+        &mut self,
+        task: impl FnOnce() -> R + Send + 'static,
+    ) -> BoxFuture<'a, Result<R, Box<dyn std::error::Error + Send + Sync>>> {
+        let ended = catch_unwind(AssertUnwindSafe(task)).map_err(|_| "the work panicked".into());
+        Box::pin(ready(ended))
+    }
+
+    fn get_runtime() -> Self {
+        Self
+    }
+}
 
 /// The connection of one run.
 pub type SqliteSession = Session<Object<Conn>>;
@@ -50,6 +72,17 @@ diesel::define_sql_function! {
 /// SQLite reads and sorts all rows of another `SELECT`, even if its caller needs only the first ones.
 pub const STOPS_EARLY: bool = false;
 
+/// Keys for `eq_any`. SQLite has no parameter for a list, so its length is part of the statement. The last key is
+/// repeated until the length is a power of two: then there are few different statements, and they stay prepared.
+#[must_use]
+pub fn padded<T: Clone>(keys: &[T]) -> Vec<T> {
+    let mut padded = keys.to_vec();
+    if let Some(last) = keys.last() {
+        padded.resize(keys.len().next_power_of_two(), last.clone());
+    }
+    padded
+}
+
 /// The connections to one SQLite file.
 #[derive(Clone)]
 pub struct Sqlite {
@@ -58,7 +91,6 @@ pub struct Sqlite {
     path: Arc<Path>,
     wait: Duration,
     condition: Arc<Condition>,
-    /// The async wrapper waits for a statement that still runs, because SQLite's interrupt cannot be called safely.
     discard: Discard<Object<Conn>>,
 }
 
@@ -140,11 +172,8 @@ impl Sqlite {
         get(&self.readers, self.wait).await
     }
 
-    /// Runs one transaction (`BEGIN IMMEDIATE`) with plain diesel, in a single call on a blocking thread. Use it for
-    /// batches: they are faster this way, and their inserts do not compile through the async wrapper. The transaction
-    /// is committed if `work` returns `Ok`, and rolled back if it returns an error or panics.
-    ///
-    /// Unlike a [`write!`](crate::db::write), it finishes even if the caller stops waiting.
+    /// Runs one transaction (`BEGIN IMMEDIATE`) with plain diesel. It is committed if `work` returns `Ok`, and rolled
+    /// back if it returns an error or panics.
     ///
     /// # Errors
     /// The error of `work`, or a failure of the database.
@@ -155,8 +184,7 @@ impl Sqlite {
         F: FnOnce(&mut SqliteConnection) -> Result<T, E> + Send + 'static,
     {
         let mut conn = self.writer().await?;
-        // If the caller stops waiting, the wrapper waits for the work to end.
-        match conn.spawn_blocking(move |conn| Ok(conn.immediate_transaction(work))).await {
+        match self.run(async { conn.spawn_blocking(move |conn| Ok(conn.immediate_transaction(work))).await }).await {
             Ok(result) => result,
             // The work panicked and left its transaction open.
             Err(error) => {
@@ -166,29 +194,26 @@ impl Sqlite {
         }
     }
 
-    /// A connection for a run, in which the transaction has begun. Used by the macros.
+    /// Runs work that only waits for this file's statements, on this thread. So a transaction needs one change of
+    /// threads, and not one for each statement: the runtime moves its other tasks to another thread meanwhile.
+    #[doc(hidden)]
+    pub async fn run<F: Future>(&self, work: F) -> F::Output {
+        let mut work = std::pin::pin!(work);
+        poll_fn(|context| block_in_place(|| work.as_mut().poll(context))).await
+    }
+
+    /// A connection for a run. Used by the macros.
     ///
     /// # Errors
-    /// [`DbError::Unavailable`] if no connection becomes free, or another process holds the file.
+    /// [`DbError::Unavailable`] if no connection becomes free.
     #[doc(hidden)]
     pub async fn session(&self, mode: Mode, _attempts: &Attempts) -> Result<SqliteSession, DbError> {
-        let (conn, begin, mode) = match mode {
-            Mode::Read => (self.reader().await?, None, mode),
-            Mode::Snapshot => (self.reader().await?, Some("BEGIN"), mode),
+        let (conn, mode) = match mode {
+            Mode::Read | Mode::Snapshot => (self.reader().await?, mode),
             // What is one statement on PostgreSQL may be several statements here.
-            Mode::Write | Mode::Single => (self.writer().await?, Some("BEGIN IMMEDIATE"), Mode::Write),
+            Mode::Write | Mode::Single => (self.writer().await?, Mode::Write),
         };
-        let mut session = Session::new(conn, self.discard.clone(), mode, self.condition.clone());
-        if let Some(begin) = begin {
-            let conn = session.conn()?;
-            let begun = conn.spawn_blocking(move |conn| AnsiTransactionManager::begin_transaction_sql(conn, begin));
-            if let Err(error) = begun.await {
-                let error = DbError::from(error);
-                self.condition.note(&error, mode == Mode::Write);
-                return Err(error);
-            }
-        }
-        Ok(session)
+        Ok(Session::new(conn, self.discard.clone(), mode, self.condition.clone()))
     }
 
     pub(super) fn status(&self) -> [PoolStatus; 2] {
@@ -210,7 +235,16 @@ impl Sqlite {
     }
 }
 
-impl Commit for Conn {
+impl Transaction for Conn {
+    async fn begin(&mut self, mode: Mode) -> QueryResult<()> {
+        let begin = match mode {
+            Mode::Read => return Ok(()),
+            Mode::Snapshot => "BEGIN",
+            Mode::Write | Mode::Single => "BEGIN IMMEDIATE",
+        };
+        self.spawn_blocking(move |conn| AnsiTransactionManager::begin_transaction_sql(conn, begin)).await
+    }
+
     async fn commit(&mut self) -> QueryResult<()> {
         <Conn as AsyncConnection>::TransactionManager::commit_transaction(self).await
     }

@@ -63,6 +63,8 @@ impl<Q: QueryFragment<DB>, DB: Backend> QueryFragment<DB> for Kept<Q> {
     }
 }
 
+impl<Q, Conn> diesel::RunQueryDsl<Conn> for Kept<Q> {}
+
 impl<Q: Query> Query for Varied<Q> {
     type SqlType = Q::SqlType;
 }

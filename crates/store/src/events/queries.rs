@@ -10,6 +10,7 @@ use super::{
     schema::{event_dead_letters as letters, event_epoch, event_readers, events},
 };
 pub(crate) use super::{head, is_any_unplaced, place};
+use crate::db::Keep as _;
 use crate::events::{AFTER_OF, Checkpoint, DeadLetter, Event, letters::Which};
 
 #[derive(Queryable, QueryableByName)]
@@ -60,6 +61,7 @@ pub(crate) async fn after_of(conn: &mut Conn, owner: UserId, position: i64, limi
         .bind::<Id, _>(owner)
         .bind::<BigInt, _>(position)
         .bind::<BigInt, _>(limit)
+        .kept()
         .load(conn)
         .await?;
     Ok(rows.into_iter().map(Event::from).collect())
@@ -117,7 +119,7 @@ pub(crate) async fn advance(conn: &mut Conn, checkpoint: Checkpoint, to: i64) ->
     let row = event_readers::table
         .find((checkpoint.reader, checkpoint.source))
         .filter(event_readers::position.eq(checkpoint.position));
-    Ok(diesel::update(row).set(event_readers::position.eq(to)).execute(conn).await? == 1)
+    Ok(diesel::update(row).set(event_readers::position.eq(to)).kept().execute(conn).await? == 1)
 }
 
 /// Locks a reader's checkpoint until the transaction ends, and returns its position.

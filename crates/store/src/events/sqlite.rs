@@ -4,6 +4,7 @@ use diesel::{ExpressionMethods, QueryResult, RunQueryDsl as Blocking, sql_query,
 use diesel_async::RunQueryDsl;
 
 use super::{Checkpoint, Draft, Events};
+use crate::db::Keep as _;
 
 pub(crate) type Conn = crate::db::sqlite::Conn;
 /// The type of an id in SQL text.
@@ -77,6 +78,6 @@ pub(crate) async fn head(conn: &mut Conn) -> QueryResult<i64> {
         last: i64,
     }
     let head = sql_query("SELECT coalesce(max(seq), 0) AS last FROM sqlite_sequence WHERE name = 'events'");
-    let head: Head = RunQueryDsl::get_result(head, conn).await?;
+    let head: Head = RunQueryDsl::get_result(head.kept(), conn).await?;
     Ok(head.last)
 }

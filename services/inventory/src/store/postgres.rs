@@ -8,7 +8,7 @@ use diesel::{
 };
 use diesel_async::RunQueryDsl;
 pub use souk_store::{
-    db::postgres::{Conn, STOPS_EARLY, position},
+    db::postgres::{Conn, STOPS_EARLY, padded, position},
     events::postgres::append as append_events,
 };
 

@@ -9,9 +9,12 @@ use diesel::{
     sqlite::Sqlite,
 };
 use souk_common::ids::LedgerEntryId;
-use souk_store::events::{Draft, sqlite::append_blocking};
+use souk_store::{
+    db::Keep as _,
+    events::{Draft, sqlite::append_blocking},
+};
 pub use souk_store::{
-    db::sqlite::{Conn, STOPS_EARLY, position},
+    db::sqlite::{Conn, STOPS_EARLY, padded, position},
     events::sqlite::append as append_events,
 };
 
@@ -201,6 +204,7 @@ fn write_stock(conn: &mut SqliteConnection, now: DateTime<Utc>, changes: &Change
                 stock::reserved.eq(row.level.reserved),
                 stock::updated_at.eq(now),
             ))
+            .kept()
             .execute(conn)?;
     }
     Ok(())
@@ -228,11 +232,12 @@ fn write_reservations(conn: &mut SqliteConnection, changes: &Changes) -> QueryRe
                 reservations::expires_at.eq(row.expires_at),
                 reservations::updated_at.eq(row.updated_at),
             ))
+            .kept()
             .execute(conn)?;
     }
     for order in &changes.freed {
         let lines = reservation_lines::table.filter(reservation_lines::reservation_id.eq(order));
-        diesel::update(lines).set(reservation_lines::held_until.eq(None::<DateTime<Utc>>)).execute(conn)?;
+        diesel::update(lines).set(reservation_lines::held_until.eq(None::<DateTime<Utc>>)).kept().execute(conn)?;
     }
     for row in &changes.relined {
         let lines = reservation_lines::table.filter(reservation_lines::reservation_id.eq(row.order));
@@ -242,6 +247,7 @@ fn write_reservations(conn: &mut SqliteConnection, changes: &Changes) -> QueryRe
     for (order, line) in &changes.returned {
         diesel::update(reservation_lines::table.find((*order, line.product, line.location)))
             .set(reservation_lines::returned.eq(line.returned))
+            .kept()
             .execute(conn)?;
     }
     Ok(())

@@ -18,7 +18,7 @@ pub(super) use souk_store::events::postgres::advance;
 
 /// The connection that queries run on.
 pub type Conn = souk_store::db::postgres::Conn;
-pub use souk_store::db::postgres::{STOPS_EARLY, position};
+pub use souk_store::db::postgres::{STOPS_EARLY, padded, position};
 /// The backend type of boxed queries.
 pub type Backend = diesel::pg::Pg;
 

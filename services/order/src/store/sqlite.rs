@@ -7,11 +7,11 @@ use diesel::{ExpressionMethods, QueryDsl, QueryResult, RunQueryDsl as Blocking};
 use diesel_async::RunQueryDsl;
 use souk_common::ids::OrderId;
 pub(super) use souk_store::events::sqlite::advance;
-use souk_store::events::sqlite::append_blocking;
+use souk_store::{db::Keep as _, events::sqlite::append_blocking};
 
 /// The connection that queries run on.
 pub type Conn = souk_store::db::sqlite::Conn;
-pub use souk_store::db::sqlite::{STOPS_EARLY, position};
+pub use souk_store::db::sqlite::{STOPS_EARLY, padded, position};
 /// The backend type of boxed queries.
 pub type Backend = diesel::sqlite::Sqlite;
 
@@ -84,7 +84,7 @@ pub(super) async fn update_payments(conn: &mut Conn, rows: Vec<PaymentRow>) -> Q
         let mut changed = 0;
         for row in rows {
             let payment = dsl::simulated_payments.find(row.key.clone());
-            changed += Blocking::execute(diesel::update(payment).set(row), conn)?;
+            changed += Blocking::execute(diesel::update(payment).set(row).kept(), conn)?;
         }
         Ok(changed)
     })
@@ -114,9 +114,9 @@ pub(super) async fn write(conn: &mut Conn, batch: Batch) -> QueryResult<HashSet<
             let changed = match update.held {
                 Some(held) => {
                     let row = row.filter(dsl::lease.eq(held));
-                    Blocking::execute(diesel::update(row).set(update.values), conn)?
+                    Blocking::execute(diesel::update(row).set(update.values).kept(), conn)?
                 }
-                None => Blocking::execute(diesel::update(row).set(update.values), conn)?,
+                None => Blocking::execute(diesel::update(row).set(update.values).kept(), conn)?,
             };
             if changed == 1 {
                 done.insert(nth);
@@ -124,7 +124,7 @@ pub(super) async fn write(conn: &mut Conn, batch: Batch) -> QueryResult<HashSet<
             if changed == 1 && is_cancelled {
                 let lines = lines::order_lines.filter(lines::order_id.eq(update.id));
                 let all = lines::cancelled.eq(lines::quantity - lines::returned);
-                Blocking::execute(diesel::update(lines).set(all), conn)?;
+                Blocking::execute(diesel::update(lines).set(all).kept(), conn)?;
             }
         }
         for row in after(orders, &done) {
@@ -140,7 +140,7 @@ pub(super) async fn write(conn: &mut Conn, batch: Batch) -> QueryResult<HashSet<
         for answer in after(answers, &done) {
             use schema::idempotency_keys::dsl;
             let row = dsl::idempotency_keys.filter(dsl::order_id.eq(answer.order)).filter(dsl::method.eq("PlaceOrder"));
-            Blocking::execute(diesel::update(row).set(dsl::response.eq(answer.response)), conn)?;
+            Blocking::execute(diesel::update(row).set(dsl::response.eq(answer.response)).kept(), conn)?;
         }
         Ok(done)
     })

@@ -10,10 +10,11 @@ use chrono::{DateTime, Utc};
 use diesel::{prelude::*, sql_query};
 use diesel_async::RunQueryDsl;
 use souk_common::ids::{OrderId, ProductId};
+use souk_store::db::Keep as _;
 
 use super::{
     super::{
-        Any, Conn, clock,
+        Any, Conn, clock, padded,
         schema::{Time, ledger, requests},
         write,
     },
@@ -121,15 +122,18 @@ async fn spent(conn: &mut impl Any, keys: &[Vec<u8>]) -> Result<HashMap<Vec<u8>,
     let mut spent = HashMap::new();
     for chunk in keys.chunks(CHUNK) {
         let in_ledger = ledger::table
-            .filter(ledger::request.eq_any(chunk))
+            .filter(ledger::request.eq_any(padded(chunk)))
             .filter(ledger::item.eq(0))
             .select(ledger::request.assume_not_null());
-        for id in in_ledger.load::<Vec<u8>>(conn).await? {
+        for id in in_ledger.kept().load::<Vec<u8>>(conn).await? {
             spent.insert(id, Spent::Forgotten);
         }
-        let answered =
-            requests::table.filter(requests::id.eq_any(chunk)).select((requests::id, requests::hash, requests::answer));
-        for (id, hash, answer) in answered.load::<(Vec<u8>, Vec<u8>, String)>(conn).await? {
+        let answered = requests::table.filter(requests::id.eq_any(padded(chunk))).select((
+            requests::id,
+            requests::hash,
+            requests::answer,
+        ));
+        for (id, hash, answer) in answered.kept().load::<(Vec<u8>, Vec<u8>, String)>(conn).await? {
             if answer.is_empty() {
                 spent.insert(id, Spent::Forgotten);
                 continue;

@@ -16,10 +16,10 @@ use souk_common::{
     ids::ProductId,
     money::{Currency, Money},
 };
-use souk_store::db::DbError;
+use souk_store::db::{DbError, Keep as _};
 
 use super::{
-    super::{Any, Conn, append_events, change_products, clock, schema::products, write_words},
+    super::{Any, Conn, append_events, change_products, clock, padded, schema::products, write_words},
     CHUNK,
 };
 use crate::{
@@ -164,14 +164,14 @@ pub async fn create(conn: &mut Conn, draft: &Draft) -> Result<Product, Error> {
 }
 
 pub async fn by_id(conn: &mut Conn, ids: &[ProductId]) -> Result<Vec<Product>, Error> {
-    let rows = products::table.filter(products::id.eq_any(ids)).select(Row::as_select());
-    read(rows.load(conn).await?)
+    let rows = products::table.filter(products::id.eq_any(padded(ids))).select(Row::as_select());
+    read(rows.kept().load(conn).await?)
 }
 
 pub async fn by_sku(conn: &mut Conn, skus: &[String]) -> Result<Vec<Product>, Error> {
     let keys: Vec<_> = skus.iter().map(|sku| code_key(sku)).collect();
-    let rows = products::table.filter(products::sku_key.eq_any(keys)).select(Row::as_select());
-    read(rows.load(conn).await?)
+    let rows = products::table.filter(products::sku_key.eq_any(padded(&keys))).select(Row::as_select());
+    read(rows.kept().load(conn).await?)
 }
 
 /// The facts about a product that a batch needs.
@@ -188,8 +188,8 @@ struct FactsRow {
 pub async fn facts(conn: &mut impl Any, ids: &[ProductId]) -> Result<HashMap<ProductId, Facts>, Error> {
     let mut all = HashMap::new();
     for chunk in ids.chunks(CHUNK) {
-        let rows = products::table.filter(products::id.eq_any(chunk)).select(FactsRow::as_select());
-        for FactsRow { id, state, tracking, low_stock_threshold } in rows.load(conn).await? {
+        let rows = products::table.filter(products::id.eq_any(padded(chunk))).select(FactsRow::as_select());
+        for FactsRow { id, state, tracking, low_stock_threshold } in rows.kept().load(conn).await? {
             all.insert(id, Facts { state: value(&state)?, tracking: value(&tracking)?, low_stock_threshold });
         }
     }
@@ -200,9 +200,11 @@ pub async fn facts(conn: &mut impl Any, ids: &[ProductId]) -> Result<HashMap<Pro
 pub async fn lock(conn: &mut Conn, keys: &[String]) -> Result<Vec<Row>, Error> {
     let mut rows = Vec::new();
     for chunk in keys.chunks(CHUNK) {
-        let part =
-            products::table.filter(products::sku_key.eq_any(chunk)).order(products::sku_key).select(Row::as_select());
-        rows.extend(locked!(part).load(conn).await?);
+        let part = products::table
+            .filter(products::sku_key.eq_any(padded(chunk)))
+            .order(products::sku_key)
+            .select(Row::as_select());
+        rows.extend(locked!(part).kept().load(conn).await?);
     }
     Ok(rows)
 }

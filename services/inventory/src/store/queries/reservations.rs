@@ -6,10 +6,11 @@ use chrono::{DateTime, Utc};
 use diesel::{dsl::sql, prelude::*, sql_types::Bool};
 use diesel_async::RunQueryDsl;
 use souk_common::ids::{LocationId, OrderId, ProductId};
+use souk_store::db::Keep as _;
 
 use super::{
     super::{
-        Any, Conn, clock,
+        Any, Conn, clock, padded,
         schema::{reservation_lines, reservations},
     },
     CHUNK,
@@ -73,7 +74,7 @@ pub async fn lines(conn: &mut impl Any, orders: &[OrderId]) -> Result<Lines, Err
     let mut lines = Lines::new();
     for chunk in orders.chunks(CHUNK) {
         let found: Vec<(OrderId, ProductId, LocationId, i64, i64)> = reservation_lines::table
-            .filter(reservation_lines::reservation_id.eq_any(chunk))
+            .filter(reservation_lines::reservation_id.eq_any(padded(chunk)))
             .order((reservation_lines::reservation_id, reservation_lines::product_id, reservation_lines::location_id))
             .select((
                 reservation_lines::reservation_id,
@@ -82,6 +83,7 @@ pub async fn lines(conn: &mut impl Any, orders: &[OrderId]) -> Result<Lines, Err
                 reservation_lines::quantity,
                 reservation_lines::returned,
             ))
+            .kept()
             .load(conn)
             .await?;
         for (order, product, location, quantity, returned) in found {
@@ -106,10 +108,10 @@ pub async fn lock(conn: &mut impl Any, orders: &[OrderId]) -> Result<Vec<Reserva
     let mut rows = Vec::new();
     for chunk in orders.chunks(CHUNK) {
         let part = reservations::table
-            .filter(reservations::id.eq_any(chunk))
+            .filter(reservations::id.eq_any(padded(chunk)))
             .order(reservations::id)
             .select(ReservationRow::as_select());
-        rows.extend(locked!(part).load(conn).await?);
+        rows.extend(locked!(part).kept().load(conn).await?);
     }
     Ok(rows)
 }
@@ -132,10 +134,10 @@ pub async fn products_of(conn: &mut impl Any, orders: &[OrderId]) -> Result<Vec<
     let mut products = Vec::new();
     for chunk in orders.chunks(CHUNK) {
         let found = reservation_lines::table
-            .filter(reservation_lines::reservation_id.eq_any(chunk))
+            .filter(reservation_lines::reservation_id.eq_any(padded(chunk)))
             .select(reservation_lines::product_id)
             .distinct();
-        products.extend(found.load::<ProductId>(conn).await?);
+        products.extend(found.kept().load::<ProductId>(conn).await?);
     }
     Ok(products)
 }
@@ -145,11 +147,11 @@ pub async fn lapsed_of(conn: &mut impl Any, products: &[ProductId], now: DateTim
     let mut orders = Vec::new();
     for chunk in products.chunks(CHUNK) {
         let found = reservation_lines::table
-            .filter(reservation_lines::product_id.eq_any(chunk))
+            .filter(reservation_lines::product_id.eq_any(padded(chunk)))
             .filter(reservation_lines::held_until.le(now))
             .select(reservation_lines::reservation_id)
             .distinct();
-        orders.extend(found.load::<OrderId>(conn).await?);
+        orders.extend(found.kept().load::<OrderId>(conn).await?);
     }
     Ok(orders)
 }
@@ -160,8 +162,9 @@ pub async fn reserved(conn: &mut Conn, orders: &[OrderId]) -> Result<HashMap<Ord
     let mut found = HashMap::new();
     for chunk in orders.chunks(CHUNK) {
         let states: Vec<(OrderId, String)> = reservations::table
-            .filter(reservations::id.eq_any(chunk))
+            .filter(reservations::id.eq_any(padded(chunk)))
             .select((reservations::id, reservations::state))
+            .kept()
             .load(conn)
             .await?;
         for (id, state) in states {

@@ -11,10 +11,11 @@ use diesel::{
 };
 use diesel_async::RunQueryDsl;
 use souk_common::ids::{LedgerEntryId, LocationId, ProductId};
+use souk_store::db::Keep as _;
 
 use super::{
     super::{
-        Any, Conn, NOW, clock,
+        Any, Conn, NOW, clock, padded,
         schema::{self, ledger, locations, products, reservation_lines, stock},
     },
     CHUNK,
@@ -56,10 +57,10 @@ pub async fn lock(conn: &mut impl Any, products: &[ProductId]) -> Result<Vec<Sto
     let mut rows = Vec::new();
     for chunk in products.chunks(CHUNK) {
         let part = stock::table
-            .filter(stock::product_id.eq_any(chunk))
+            .filter(stock::product_id.eq_any(padded(chunk)))
             .order((stock::product_id, stock::location_id))
             .select(StockLine::as_select());
-        rows.extend(locked!(part).load(conn).await?);
+        rows.extend(locked!(part).kept().load(conn).await?);
     }
     Ok(rows)
 }

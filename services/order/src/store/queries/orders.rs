@@ -246,9 +246,10 @@ pub(super) async fn with_lines(conn: &mut Conn, rows: Vec<OrderRow>) -> Result<V
     }
     let ids: Vec<OrderId> = rows.iter().map(|row| row.id).collect();
     let lines = order_lines::table
-        .filter(order_lines::order_id.eq_any(ids))
+        .filter(order_lines::order_id.eq_any(engine::padded(&ids)))
         .order((order_lines::order_id, order_lines::number))
         .select(LineRow::as_select())
+        .kept()
         .load(conn)
         .await?;
     let mut by_order = HashMap::<OrderId, Vec<Line>>::new();

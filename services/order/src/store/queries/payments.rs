@@ -4,7 +4,7 @@
 use chrono::{DateTime, Utc};
 use diesel::prelude::*;
 use diesel_async::RunQueryDsl;
-use souk_store::db::DbError;
+use souk_store::db::{DbError, Keep as _};
 
 use super::super::{
     self as engine, Backend, Conn, locked,
@@ -124,10 +124,10 @@ impl From<&Booked> for PaymentRow {
 /// Payments in the provider's books, by their keys, locked until the transaction ends.
 pub(crate) async fn simulated_payments(conn: &mut Conn, keys: &[String]) -> Result<Vec<Booked>, DbError> {
     let rows = simulated_payments::table
-        .filter(simulated_payments::key.eq_any(keys))
+        .filter(simulated_payments::key.eq_any(engine::padded(keys)))
         .order(simulated_payments::key)
         .select(PaymentRow::as_select());
-    let rows: Vec<PaymentRow> = locked!(rows).load(conn).await?;
+    let rows: Vec<PaymentRow> = locked!(rows).kept().load(conn).await?;
     let booked = rows.into_iter().map(|row| Booked {
         key: row.key,
         reference: row.reference,
