@@ -154,11 +154,11 @@ impl Saga {
         }
     }
 
-    /// True if the next step may begin before this result is stored. Authorising again under the same key has no
-    /// further effect. So an order that is stored at AUTHORIZE may be further on, until its payment is captured.
+    /// True if the next step may begin before this result is stored. Reserving and authorising again have no further
+    /// effect. So an order that is stored at RESERVE or AUTHORIZE may be further on, until its payment is captured.
     #[must_use]
     pub fn may_wait(&self) -> bool {
-        self.position() == (State::Pending, Some(Step::Commit))
+        matches!(self.position(), (State::Pending, Some(Step::Authorize | Step::Commit)))
     }
 
     /// The saga's next step; `None` at its end.
@@ -183,7 +183,12 @@ impl Saga {
     ///
     /// # Errors
     /// If the table has no such transition.
-    pub fn advance(&mut self, answer: &Answer, unclear: bool, now: DateTime<Utc>) -> Result<Vec<Entry>, Illegal> {
+    pub fn advance(
+        &mut self,
+        answer: &Answer,
+        unclear: Option<&str>,
+        now: DateTime<Utc>,
+    ) -> Result<Vec<Entry>, Illegal> {
         match self {
             Self::Order(order) => order.advance(answer, unclear, now),
             Self::Adjustment(adjustment) => adjustment.advance(answer, now),

@@ -143,18 +143,27 @@ impl Order {
         Some(action)
     }
 
-    /// Advances the saga after an answer to the current step. `unclear`: an earlier try of this step got no answer, and
-    /// may still take effect.
+    /// Advances the saga after an answer to the current step. `unclear`: an earlier try of this step got no answer and may
+    /// still take effect, and so may later steps that were not stored ([`Saga::may_wait`](super::Saga::may_wait)). Has
+    /// the name of the payment provider in use.
     ///
     /// # Errors
     /// If no saga runs, or the table has no such transition. The order is then unchanged.
-    pub fn advance(&mut self, answer: &Answer, unclear: bool, now: DateTime<Utc>) -> Result<Vec<Entry>, Illegal> {
+    pub fn advance(
+        &mut self,
+        answer: &Answer,
+        unclear: Option<&str>,
+        now: DateTime<Utc>,
+    ) -> Result<Vec<Entry>, Illegal> {
         let step = self.step.ok_or(Illegal::idle(self.state, answer.outcome()))?;
         let mut next = self.clone();
         next.take_in(step, answer);
         let mut facts = next.facts();
         if (step, answer.outcome()) == (Step::Reserve, Outcome::OutOfStock) {
-            facts.held = unclear;
+            facts.held = unclear.is_some();
+            if let Some(provider) = unclear {
+                next.may_be_authorized(provider);
+            }
         }
         let position = saga::advance(self.state, step, answer.outcome(), facts)?;
         let detail = match answer {
@@ -181,9 +190,8 @@ impl Order {
             message: ["abandoned by an operator", wish.reason].join(": ").trim_end_matches(": ").to_owned(),
             items: Vec::new(),
         });
-        if step == Step::Authorize {
-            // A try without an answer may have succeeded, so the payment counts as authorised.
-            next.payment = Some(Payment::new(provider, "", PaymentState::Authorized));
+        if matches!(step, Step::Reserve | Step::Authorize) {
+            next.may_be_authorized(provider);
         }
         let position = saga::advance(self.state, step, Outcome::Abandoned, next.facts())?;
         let entries = next.go(position, wish.actor, wish.reason, now);
@@ -248,6 +256,11 @@ impl Order {
         if self.payment.is_some() || self.rejection.is_some() {
             self.payment_token = None;
         }
+    }
+
+    /// Records that an authorisation may have succeeded without an answer, so that the payment is voided.
+    fn may_be_authorized(&mut self, provider: &str) {
+        self.payment = Some(Payment::new(provider, "", PaymentState::Authorized));
     }
 
     fn set_payment(&mut self, state: PaymentState) {

@@ -1,13 +1,17 @@
-//! The saga runner: executes the next step, and stores its result before the following step begins.
+//! The saga runner: executes the next step, and stores its result before a step begins that cannot be repeated from what
+//! is stored.
 //!
 //! A runner holds the saga's lease: a secret number that is valid until a time. Each stored step extends it. When it
 //! has expired, another runner may take over, and writes of the former runner are refused.
 
-use std::{future::Future, sync::Arc, time::Duration};
+use std::{future::Future, pin::pin, sync::Arc, time::Duration};
 
 use chrono::TimeDelta;
 use souk_common::error::chain;
-use tokio::{task::JoinHandle, time::Instant};
+use tokio::{
+    task::JoinHandle,
+    time::{Instant, timeout},
+};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use super::{
@@ -26,6 +30,9 @@ use crate::{
 /// The longest pause between two tries of a failed saga step. It is short, so that a saga continues soon after an
 /// unreachable service is back.
 const MAX_BACKOFF: Duration = Duration::from_secs(5);
+
+/// How long a step may take before the results of earlier steps are stored, so that others can see them.
+const STORED_AFTER: Duration = Duration::from_millis(50);
 
 /// Runs sagas, each in a task of its own that no caller can cancel.
 pub struct Sagas<J = Store, S = Inventory>(Arc<Inner<J, S>>);
@@ -136,10 +143,10 @@ impl<J: Journal, S: Stock> Sagas<J, S> {
     /// replica can continue.
     pub async fn drain(&self, limit: Duration) {
         self.0.tasks.close();
-        if tokio::time::timeout(limit, self.0.tasks.wait()).await.is_err() {
+        if timeout(limit, self.0.tasks.wait()).await.is_err() {
             self.0.stop.cancel();
             // Releasing a lease is one write; if even that takes too long, the lease expires by itself.
-            let _ = tokio::time::timeout(Duration::from_secs(2), self.0.tasks.wait()).await;
+            let _ = timeout(Duration::from_secs(2), self.0.tasks.wait()).await;
         }
     }
 
@@ -158,17 +165,35 @@ impl<J: Journal, S: Stock> Sagas<J, S> {
         let (mut stored, mut entries, mut is_stored) = (saga.clone(), Vec::new(), true);
         while let (_, Some(_)) = saga.position() {
             let mut stuck = None;
-            match self.step(&mut saga, unclear).await {
-                Ok(new) => {
+            let answered = {
+                let mut step = pin!(self.step(&saga, unclear));
+                // The results of earlier steps wait for this one, but not for long.
+                let in_time = if is_stored { None } else { timeout(STORED_AFTER, &mut step).await.ok() };
+                match in_time {
+                    Some(answered) => answered,
+                    None if is_stored => step.await,
+                    None => match self.store(&stored, &saga, &entries, lease).await {
+                        Ok(Some(extended)) => {
+                            (lease, stored, is_stored) = (extended, saga.clone(), true);
+                            entries.clear();
+                            step.await
+                        }
+                        Ok(None) => return End::LeaseLost,
+                        Err(why) => Err(why),
+                    },
+                }
+            };
+            match answered {
+                Ok((next, new)) => {
+                    saga = next;
                     entries.extend(new);
-                    is_stored = false;
+                    (is_stored, unclear) = (false, false);
                     if saga.may_wait() && self.lasts(lease) {
                         continue;
                     }
                 }
                 Err(why) => stuck = Some(why),
             }
-            unclear = false;
             if !is_stored {
                 match self.store(&stored, &saga, &entries, lease).await {
                     Ok(Some(extended)) => lease = extended,
@@ -186,11 +211,15 @@ impl<J: Journal, S: Stock> Sagas<J, S> {
         End::Final(saga)
     }
 
-    /// Executes one step: sends its request, and decides what follows.
-    async fn step(&self, saga: &mut Saga, unclear: bool) -> Result<Vec<Entry>, Stuck> {
+    /// Executes one step: sends its request, and decides what follows. Returns the saga after the step, and the entries
+    /// for its timeline.
+    async fn step(&self, saga: &Saga, unclear: bool) -> Result<(Saga, Vec<Entry>), Stuck> {
         let action = saga.action().ok_or(Stuck::NoAction)?;
         let (answer, asked_before) = self.ask(saga, &action).await?;
-        Ok(saga.advance(&answer, unclear || asked_before, self.0.clock.now()).map_err(Error::from)?)
+        let unclear = (unclear || asked_before).then(|| self.payments().name());
+        let mut next = saga.clone();
+        let entries = next.advance(&answer, unclear, self.0.clock.now()).map_err(Error::from)?;
+        Ok((next, entries))
     }
 
     /// True if the lease is long enough for one step, with a margin.
@@ -243,7 +272,7 @@ impl<J: Journal, S: Stock> Sagas<J, S> {
             let answer = tokio::select! {
                 // In a fixed order, so that a simulated run is repeatable: randomness comes from the clock alone.
                 biased;
-                answer = tokio::time::timeout(left, self.act(saga, action)) => answer,
+                answer = timeout(left, self.act(saga, action)) => answer,
                 () = self.0.stop.cancelled() => return Err(Stuck::Stopping),
             };
             let stuck = match answer {

@@ -378,7 +378,7 @@ impl Journal {
             None if row.is_leased(now) => return false,
             None => {
                 let entries = match blindly {
-                    true => order.advance(&Answer::Done, false, now),
+                    true => order.advance(&Answer::Done, None, now),
                     false => order.finish(step, wish, now),
                 };
                 let Ok(entries) = entries else { return false };

@@ -180,8 +180,8 @@ impl Both {
             _ => Answer::Done,
         };
         let (mut next, mut next_model, time) = (real.clone(), model.clone(), now());
-        let entries = next.advance(&answer, true, time).unwrap();
-        next_model.advance(&answer, true, time).unwrap();
+        let entries = next.advance(&answer, Some("p"), time).unwrap();
+        next_model.advance(&answer, Some("p"), time).unwrap();
         let response = next.position().1.is_none().then(|| b"the end".to_vec());
         let lease = Lease { id: held, ..lease };
         let saved =

@@ -59,7 +59,7 @@ fn key(text: &str) -> Key {
 
 fn advanced(saga: &Saga) -> (Saga, Vec<Entry>) {
     let mut next = saga.clone();
-    let entries = next.advance(&Answer::Done, false, now()).unwrap();
+    let entries = next.advance(&Answer::Done, None, now()).unwrap();
     (next, entries)
 }
 
@@ -117,7 +117,7 @@ async fn a_step_that_someone_else_stored_is_not_taken_for_ones_own() {
         let saga = Saga::Order(Box::new(order));
         let mut short = saga.clone();
         let answer = Answer::OutOfStock { message: "none".into(), items: vec![] };
-        short.advance(&answer, false, now()).unwrap();
+        short.advance(&answer, None, now()).unwrap();
 
         let taken = store.claim(lease(2, 60), 10).await.unwrap().remove(0);
         let (held, entries) = advanced(&taken);
@@ -165,7 +165,7 @@ async fn answered_keys_are_forgotten_when_their_time_has_come_and_others_never()
         }
         let mut rejected = sagas[0].clone();
         let answer = Answer::OutOfStock { message: "none".into(), items: vec![] };
-        let entries = rejected.advance(&answer, false, now()).unwrap();
+        let entries = rejected.advance(&answer, None, now()).unwrap();
         let held = renewal(1, lease(1, 60));
         assert!(store.save(&sagas[0], &rejected, &entries, Some(b"answer"), held).await.unwrap());
         let record = store.find_record(&key("a")).await.unwrap().unwrap();

@@ -175,15 +175,17 @@ enum Mishap {
     None,
     /// The request never arrives.
     LostRequest,
-    /// The step takes effect, but the runner dies or the response is lost.
+    /// The step takes effect, but the response is lost.
     LostAnswer,
+    /// The step takes effect and the runner dies. Another one continues from what is stored.
+    Died,
     /// A second runner runs the same step at the same time. One of them stores the result.
     Twice,
     /// The reservation expires, and another customer buys all available stock.
     SoldOut,
     /// The reservation expires.
     Expired,
-    /// An operator abandons the order, if that is possible.
+    /// The runner dies, and an operator abandons the order as it is stored, if that is possible.
     Abandoned,
     /// An operator does the step in the provider's own dashboard, if that is possible.
     Manual,
@@ -194,6 +196,7 @@ fn mishap() -> impl Strategy<Value = Mishap> {
         4 => Just(Mishap::None),
         1 => Just(Mishap::LostRequest),
         2 => Just(Mishap::LostAnswer),
+        2 => Just(Mishap::Died),
         1 => Just(Mishap::Twice),
         1 => Just(Mishap::SoldOut),
         1 => Just(Mishap::Expired),
@@ -211,6 +214,8 @@ fn drive(
 ) -> Vec<Entry> {
     let mut entries = Vec::new();
     let mut unclear = false;
+    // The saga as it is stored, and the number of entries by then.
+    let mut stored = (saga.clone(), 0);
     for _ in 0..10_000 {
         let (_, Some(step)) = saga.position() else {
             assert!(saga.action().is_none());
@@ -224,6 +229,13 @@ fn drive(
             }
             Mishap::LostAnswer => {
                 world.act(&action);
+                unclear = true;
+                continue;
+            }
+            Mishap::Died => {
+                world.act(&action);
+                saga.clone_from(&stored.0);
+                entries.truncate(stored.1);
                 unclear = true;
                 continue;
             }
@@ -244,12 +256,16 @@ fn drive(
                 world.act(&action)
             }
             Mishap::Abandoned => {
+                saga.clone_from(&stored.0);
+                entries.truncate(stored.1);
+                unclear = true;
                 let abandoned = match saga {
                     Saga::Order(order) => order.abandon(STAFF, "model", Utc::now()),
                     Saga::Adjustment(_) => continue,
                 };
                 if let Ok(abandoned) = abandoned {
                     entries.extend(abandoned);
+                    stored = (saga.clone(), entries.len());
                     unclear = false;
                 }
                 continue;
@@ -261,15 +277,19 @@ fn drive(
                     assert_eq!(before, *saga);
                 } else if world.act(&action) == Answer::Done {
                     entries.extend(finish(saga, step).unwrap());
+                    stored = (saga.clone(), entries.len());
                 }
                 continue;
             }
             Mishap::None => world.act(&action),
         };
         let before = saga.clone();
-        entries.extend(saga.advance(&answer, unclear, Utc::now()).unwrap());
+        entries.extend(saga.advance(&answer, unclear.then_some("model"), Utc::now()).unwrap());
         assert_ne!(before.position(), saga.position(), "a step that leads nowhere");
         unclear = false;
+        if !saga.may_wait() {
+            stored = (saga.clone(), entries.len());
+        }
     }
     panic!("no end: {saga:?}");
 }
@@ -581,10 +601,13 @@ fn goods_that_nobody_counts_need_no_reservation() {
 
 #[test]
 fn a_clear_shortage_needs_no_release_and_an_unclear_one_does() {
-    for (unclear, state) in [(false, State::Rejected), (true, State::Pending)] {
+    for (unclear, state) in [(None, State::Rejected), (Some("model"), State::Pending)] {
         let mut order = place(vec![line(1, 1, 100, true)]);
         order.advance(&short(), unclear, Utc::now()).unwrap();
-        assert_eq!(order.state, state, "{unclear}");
+        assert_eq!(order.state, state, "{unclear:?}");
+        // The runner before may have been further on.
+        let held = order.payment.map(|payment| payment.state);
+        assert_eq!(held, unclear.map(|_| PaymentState::Authorized));
     }
 }
 
@@ -701,8 +724,8 @@ fn an_order_can_be_abandoned_until_its_capture_is_requested() {
         assert!(given_up.rejection.unwrap().message.ends_with("operator: broken"));
         // An authorisation without a response must be voided, too.
         let held = given_up.payment.map(|payment| payment.state);
-        assert_eq!(held, (step != Reserve).then_some(PaymentState::Authorized), "{step:?}");
-        order.advance(&answer, false, Utc::now()).unwrap();
+        assert_eq!(held, Some(PaymentState::Authorized), "{step:?}");
+        order.advance(&answer, None, Utc::now()).unwrap();
     }
     let before = order.clone();
     let illegal = order.abandon(STAFF, "model", Utc::now()).unwrap_err();
@@ -723,7 +746,7 @@ fn a_step_of_money_is_done_manually_and_no_other() {
             assert!(order.finish(done, STAFF, now).is_err(), "{done:?} at {step:?}");
         }
         assert_eq!(before, order);
-        order.advance(&answer, false, now).unwrap();
+        order.advance(&answer, None, now).unwrap();
     }
     let illegal = order.finish(Refund, STAFF, now).unwrap_err();
     assert!(illegal.to_string().contains("Done at Some(Refund) in Pending"), "{illegal}");
@@ -758,7 +781,7 @@ fn a_step_of_money_is_done_manually_and_no_other() {
     order.take_adjustment(&back, entries.len(), now);
     assert_eq!(manual(&order), (PaymentState::Captured, true, 100));
     assert!(matches!(order.cancel(&[], STAFF, now).unwrap(), Ok(Cancel::Whole(_))));
-    order.advance(&Answer::Done, false, now).unwrap();
+    order.advance(&Answer::Done, None, now).unwrap();
     order.finish(Refund, STAFF, now).unwrap();
     assert_eq!((order.state, order.refunded, manual(&order)), (Cancelled, 200, (PaymentState::Refunded, true, 200)));
 }
